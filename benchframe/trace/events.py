@@ -1,0 +1,87 @@
+"""What a trace is made of: the ordered events of an address space, as columns and as native records.
+
+A trace is a table (see docs/trace-format.md); each row is one event. In memory the engines read it as a
+NumPy array of :data:`EVENT` (64 bytes a row). All integers are signed; "none" is :data:`NIL` (-1).
+
+=============  ====================================================================================
+column         meaning (by kind where it differs)
+=============  ====================================================================================
+``time``       ns since the recording began, never decreasing (table only)
+``tid``        thread id as recorded (table only); ``task`` is its dense index from 0 in order of appearance
+``mm``         dense index of the address space, 0 first
+``kind``       a :class:`Kind`
+``addr``       address; for MMAP the hint that the program passed; for FORK the child's ``mm``
+``len``        bytes; MREMAP: old length; FORK and THREAD: the new ``task``
+``prot``       PROT_* bits; FAULT and LOOKUP: what the access wanted (1 read, 2 write, 4 execute; 0 unknown)
+``flags``      MAP_* for MAP and MMAP, MREMAP_* for MREMAP, advice for MADVISE, FaultFlag for FAULT
+``offset``     file offset in bytes (MAP, MMAP); MREMAP: the new address argument
+``new_len``    MREMAP: new length; else 0
+``file``       index in the trace's file table, NIL for anonymous
+``ret``        what the kernel returned: an address, 0, -errno, or UNKNOWN where nobody recorded it
+=============  ====================================================================================
+"""
+
+from enum import IntEnum, IntFlag
+
+import numpy as np
+
+NIL = -1
+UNKNOWN = -(1 << 62)
+"""``ret`` of an event whose result is not known: the model decides (a synthetic stream)."""
+
+
+class Kind(IntEnum):
+    """What happened. The numbers are part of the file format and never change."""
+
+    EXEC = 0  # the mm starts empty; addr = start_brk if known, else NIL
+    MAP = 1  # a mapping that the kernel made itself: program image, [stack], [vdso]
+    MMAP = 2
+    MUNMAP = 3
+    MPROTECT = 4
+    MREMAP = 5
+    BRK = 6  # addr = the argument; ret = the new break
+    MADVISE = 7
+    MLOCK = 8
+    MUNLOCK = 9
+    FAULT = 10  # a page fault: one lookup, then the fault's work
+    LOOKUP = 11  # a find_vma that is not a fault's (futex, GUP, mmap's hint...)
+    FORK = 12  # a new mm, copied: addr = its index, len = its first task
+    THREAD = 13  # a new task in this mm: len = its index
+    EXIT = 14  # a task ends; the last one of an mm ends the mm
+
+
+class FaultFlag(IntFlag):
+    """``flags`` of a FAULT."""
+
+    USER = 1  # raised in user mode
+    PRESENT = 2  # x86 error code bit 0: the entry was present (protection or copy-on-write)
+    SEGV = 4  # the program got a SIGSEGV (or SIGBUS) for it
+
+
+class MapType(IntFlag):
+    """Extra ``flags`` of a MAP event, above the MAP_* bits that mmap(2) knows."""
+
+    STACK = 1 << 24  # VM_GROWSDOWN | VM_ACCOUNT: the main stack
+    SPECIAL = 1 << 25  # vdso, vvar: VM_SPECIAL, never merges
+    HEAP = 1 << 26  # start_brk is this mapping's start
+
+
+EVENT = np.dtype(
+    [
+        ("addr", "i8"),
+        ("len", "i8"),
+        ("offset", "i8"),
+        ("new_len", "i8"),
+        ("ret", "i8"),
+        ("kind", "i4"),
+        ("task", "i4"),
+        ("mm", "i4"),
+        ("prot", "i4"),
+        ("flags", "i4"),
+        ("file", "i4"),
+    ],
+    align=True,
+)
+"""One event as the engines read it: 64 bytes, one cache line."""
+
+assert EVENT.itemsize == 64

@@ -1,0 +1,217 @@
+"""Read and write trace files: Parquet, zstd, one flat table and one JSON object (docs/trace-format.md).
+
+    trace = read_trace("python.parquet")     # Trace: events (EVENT rows), time, tid, meta
+    for batch in iter_batches("huge.parquet", 1 << 20): ...
+
+A file is believed only after checks: sizes before anything is unpacked (``pages``), types and ranges of every
+column (``check``), every member of the metadata (``meta``). What fails ends in one :class:`TraceError`.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchframe.trace.check import Checker, RowError
+from benchframe.trace.errors import TraceError
+from benchframe.trace.events import EVENT, NIL, Kind
+from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta
+
+__all__ = [
+    "MAX_ROWS",
+    "REPORT",
+    "Batch",
+    "Trace",
+    "TraceError",
+    "iter_batches",
+    "read_meta",
+    "read_trace",
+    "write_trace",
+]
+
+MAX_ROWS = 1 << 24
+"""Rows that read_trace takes at most: 16 Mi rows are 1.3 GB in memory. Larger files go through iter_batches."""
+
+REPORT = np.dtype([("row", "i8"), ("vm_start", "i8"), ("vm_end", "i8")])
+"""The VMA that the kernel reported right after the event at ``row`` (perf's MMAP2 record): what replays are held to."""
+
+
+@dataclass
+class Trace:
+    """The ordered events of one program, or of a tree of processes.
+
+    ``events`` is an array of EVENT; ``time`` (ns, i8) and ``tid`` (i4) run beside it. ``reports`` is an array of
+    REPORT in row order. Arrays are taken as they are: :func:`read_trace` checks, a maker of synthetic traces may
+    call :meth:`check`.
+    """
+
+    events: NDArray[np.void]
+    time: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    tid: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    meta: TraceMeta = field(default_factory=TraceMeta)
+    reports: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, REPORT))
+
+    def __post_init__(self) -> None:
+        """A trace without a clock counts its events; one without thread ids uses the task index."""
+        if not len(self.time):
+            self.time = np.arange(len(self.events), dtype=np.int64)
+        if not len(self.tid):
+            self.tid = np.ascontiguousarray(self.events["task"], dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    @property
+    def setup(self) -> int:
+        """How many leading events build the initial layout (EXEC and MAP rows): replayed, never timed."""
+        other = (self.events["kind"] != Kind.EXEC) & (self.events["kind"] != Kind.MAP)
+        return int(np.argmax(other)) if other.any() else len(self.events)
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks: one above the highest index."""
+        spawn = np.isin(self.events["kind"], (Kind.FORK, Kind.THREAD))
+        return 1 + max(int(self.events["task"].max(initial=NIL)), int(self.events["len"][spawn].max(initial=NIL)))
+
+    @property
+    def mms(self) -> int:
+        """Number of address spaces: one above the highest index."""
+        fork = self.events["kind"] == Kind.FORK
+        return 1 + max(int(self.events["mm"].max(initial=NIL)), int(self.events["addr"][fork].max(initial=NIL)))
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 (hex) over all that a replay reads: events, clock, threads, file identities, limits.
+
+        It does not depend on how Parquet encodes the table, on provenance or on recorded reports.
+        """
+        import json
+
+        sha = hashlib.sha256(b"benchframe trace 1\n")
+        sha.update(np.ascontiguousarray(self.events, dtype=EVENT).tobytes())
+        sha.update(np.ascontiguousarray(self.time, dtype="<i8").tobytes())
+        sha.update(np.ascontiguousarray(self.tid, dtype="<i4").tobytes())
+        files = [[f.name, f.size, f.inode] for f in self.meta.files]
+        sha.update(json.dumps([len(self.events), files, sorted(self.meta.limits.items())]).encode())
+        return sha.hexdigest()
+
+    def check(self) -> None:
+        """Raise ``ValueError`` naming the first row that no trace has."""
+        if not len(self.events) == len(self.time) == len(self.tid):
+            raise ValueError("events, time and tid differ in length")
+        Checker(len(self.meta.files)).check(self.events, self.time, self.tid)
+        _check_reports(self.reports, len(self.events))
+        _check_snapshots(self.meta, len(self.events), self.mms)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive rows of a trace file; ``row`` is the index of the first. Arrays as in :class:`Trace`."""
+
+    row: int
+    events: NDArray[np.void]
+    time: NDArray[np.int64]
+    tid: NDArray[np.int32]
+    reports: NDArray[np.void]
+
+
+def read_trace(path: str | Path, max_rows: int = MAX_ROWS) -> Trace:
+    """Read and check a whole trace; O(rows), about 0.1 us a row. Raises :class:`TraceError`."""
+    from benchframe.trace.parquet import TraceFile
+
+    with TraceFile(Path(path)) as file:
+        if file.rows > max_rows:
+            raise TraceError(
+                path, f"it has {file.rows} events, more than the {max_rows} that fit in memory", "replay it streamed"
+            )
+        checker = Checker(len(file.meta.files))
+        parts = [_checked(path, checker, batch) for batch in file.batches(max(1, min(file.rows, 1 << 20)))]
+        meta = file.meta
+    trace = Trace(
+        np.concatenate([p.events for p in parts]) if parts else np.zeros(0, EVENT),
+        np.concatenate([p.time for p in parts]) if parts else np.zeros(0, np.int64),
+        np.concatenate([p.tid for p in parts]) if parts else np.zeros(0, np.int32),
+        meta,
+        np.concatenate([p.reports for p in parts]) if parts else np.zeros(0, REPORT),
+    )
+    try:
+        _check_snapshots(meta, len(trace), trace.mms)
+    except ValueError as error:
+        raise TraceError(path, str(error), "record or convert it again") from None
+    return trace
+
+
+def iter_batches(path: str | Path, rows: int = 1 << 20) -> Iterator[Batch]:
+    """Yield the trace in checked batches of at most ``rows`` events; memory is bounded by a batch and a row group."""
+    from benchframe.trace.parquet import TraceFile
+
+    with TraceFile(Path(path)) as file:
+        checker = Checker(len(file.meta.files))
+        for batch in file.batches(rows):
+            yield _checked(path, checker, batch)
+
+
+def read_meta(path: str | Path) -> TraceMeta:
+    """The metadata alone: cheap, no events are read. Raises :class:`TraceError`."""
+    from benchframe.trace.parquet import TraceFile
+
+    with TraceFile(Path(path)) as file:
+        return file.meta
+
+
+def write_trace(path: str | Path, trace: Trace) -> None:
+    """Write ``trace`` to ``path``: the file appears whole or not at all (temporary file, fsync, rename).
+
+    Raises :class:`TraceError` if the trace itself is wrong or the disk refuses.
+    """
+    try:
+        trace.check()
+    except ValueError as error:
+        raise TraceError(path, f"not written: {error}", "this trace was built wrongly") from None
+    write_batches(path, trace.meta, [Batch(0, trace.events, trace.time, trace.tid, trace.reports)])
+
+
+def write_batches(path: str | Path, meta: TraceMeta, batches: "list[Batch] | Iterator[Batch]") -> None:
+    """Write a trace that arrives in batches, when it is too large for memory; atomic as write_trace, but unchecked."""
+    from benchframe.trace.parquet import write_table
+
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write_table(part, meta, batches)
+        part.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise TraceError(path, f"cannot be written ({reason})", "choose another place with -o, or free space") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _checked(path: str | Path, checker: Checker, batch: Batch) -> Batch:
+    try:
+        checker.check(batch.events, batch.time, batch.tid)
+    except RowError as error:
+        raise TraceError(path, str(error), "the file is damaged: record or convert it again") from None
+    return batch
+
+
+def _check_reports(reports: NDArray[Any], rows: int) -> None:
+    row, start, end = reports["row"], reports["vm_start"], reports["vm_end"]
+    good = (row >= 0) & (row < rows) & (np.diff(row, prepend=-1) > 0)
+    good &= (start >= 0) & (start < end) & (end <= ADDRESS_LIMIT) & ((start | end) & (PAGE - 1) == 0)
+    if not good.all():
+        raise ValueError(f"report {int(np.argmin(good))} is no VMA after an event of this trace")
+
+
+def _check_snapshots(meta: TraceMeta, rows: int, mms: int) -> None:
+    for snapshot in meta.snapshots:
+        if snapshot.row > rows or snapshot.mm >= mms:
+            raise ValueError(
+                f"a snapshot belongs to event {snapshot.row} of mm {snapshot.mm}, which is not in the trace"
+            )

@@ -1,0 +1,200 @@
+"""What a trace says about itself: provenance, file table, recorded layouts; and its JSON form.
+
+The JSON is one object under the key ``benchframe`` of the Parquet file's key-value metadata. It comes from
+outside, so :func:`meta_from_json` believes nothing: each member is checked for type and range, and what is
+wrong ends in a ``ValueError`` that names it.
+"""
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+FORMAT_VERSION = 1
+PAGE = 4096
+ADDRESS_LIMIT = 1 << 47
+"""One past the highest user address: x86-64 with four-level page tables (arch/x86/include/asm/page_64_types.h)."""
+MAX_FILES = 1 << 20
+MAX_SNAPSHOTS = 1 << 16
+MAX_AREAS = 1 << 17
+"""Areas in one snapshot: twice the default vm.max_map_count."""
+MAX_TEXT = 1 << 16
+
+_PRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A mapped file: its name, size in bytes (0: unknown) and a number that tells two files of one name apart."""
+
+    name: str
+    size: int = 0
+    inode: int = 0
+
+
+Area = tuple[int, int, int, int, int, int]
+"""One VMA of a snapshot: vm_start, vm_end, prot bits (1 r, 2 w, 4 x), shared 0/1, file offset in bytes, file or NIL."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The layout that the kernel showed (``/proc/PID/maps``) for one mm before event ``row``.
+
+    ``when`` is ``exec``, ``exit`` or ``attach``. Areas are in address order and do not overlap.
+    """
+
+    mm: int
+    row: int
+    when: str
+    areas: tuple[Area, ...]
+
+
+@dataclass(frozen=True)
+class TraceMeta:
+    """Provenance of a trace, and what its rows refer to.
+
+    ``lost`` counts events that the recorder knows it lost; ``faults`` compares the recorded faults with
+    getrusage (``recorded``, ``expected``); ``limits`` holds the limits that the programs ran under
+    (``stack``: RLIMIT_STACK in bytes, ``max_map_count``, ``mmap_min_addr``); ``level`` says how it was recorded
+    (``full``, ``user``, ``strace``, ``maps``, ``perf-script``, ``synthetic``).
+    """
+
+    command: tuple[str, ...] = ()
+    kernel: str = ""
+    date: str = ""
+    machine: str = ""
+    level: str = "synthetic"
+    lost: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+    files: tuple[FileEntry, ...] = ()
+    snapshots: tuple[Snapshot, ...] = ()
+    limits: dict[str, int] = field(default_factory=dict)
+    exit_status: int = 0
+    tool: str = ""
+    licence: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def printable(text: str) -> str:
+    """``text`` without control characters: what may be printed on a terminal.
+
+    >>> printable("a\\x1b[31mb")
+    'a?[31mb'
+    """
+    return _PRINTABLE.sub("?", text)
+
+
+def meta_to_json(meta: TraceMeta) -> str:
+    """``meta`` as compact JSON; areas are packed in pages, each start relative to the end of the one before."""
+    data = asdict(meta)
+    data["version"] = FORMAT_VERSION
+    data["files"] = [[f.name, f.size, f.inode] for f in meta.files]
+    data["snapshots"] = [
+        {"mm": s.mm, "row": s.row, "when": s.when, "areas": _pack_areas(s.areas)} for s in meta.snapshots
+    ]
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=True)
+
+
+def meta_from_json(text: str | bytes) -> TraceMeta:
+    """Check and rebuild the metadata; raises ``ValueError`` saying which member is wrong."""
+    try:
+        data = json.loads(text)
+    except RecursionError:
+        raise ValueError("the metadata is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"the metadata is not JSON ({error})") from None
+    if not isinstance(data, dict):
+        raise ValueError("the metadata is not a JSON object")
+    version = data.get("version")
+    if version != FORMAT_VERSION or isinstance(version, bool):
+        shown = version if isinstance(version, int) and abs(version) < 10**6 else "?"
+        raise ValueError(f"format version {shown}, this benchframe reads version {FORMAT_VERSION}")
+    files = tuple(
+        FileEntry(_text(row[0], "files"), _integer(row[1], "files", 0, 1 << 63), _integer(row[2], "files", 0, 1 << 64))
+        for row in _rows(data, "files", MAX_FILES, 3)
+    )
+    raw = data.get("snapshots", [])
+    if not isinstance(raw, list) or len(raw) > MAX_SNAPSHOTS:
+        raise ValueError("metadata member 'snapshots' is not a list of a sane length")
+    return TraceMeta(
+        command=_texts(data, "command"),
+        kernel=_text(data.get("kernel", ""), "kernel"),
+        date=_text(data.get("date", ""), "date"),
+        machine=_text(data.get("machine", ""), "machine"),
+        level=_text(data.get("level", ""), "level"),
+        lost=_integer(data.get("lost", 0), "lost", 0, 1 << 63),
+        faults=_counts(data, "faults"),
+        files=files,
+        snapshots=tuple(_snapshot(s, len(files)) for s in raw),
+        limits=_counts(data, "limits"),
+        exit_status=_integer(data.get("exit_status", 0), "exit_status", -(1 << 31), 1 << 31),
+        tool=_text(data.get("tool", ""), "tool"),
+        licence=_text(data.get("licence", ""), "licence"),
+        notes=_texts(data, "notes"),
+    )
+
+
+def _pack_areas(areas: tuple[Area, ...]) -> list[int]:
+    packed: list[int] = []
+    end = 0
+    for vm_start, vm_end, prot, shared, offset, file in areas:
+        packed += [(vm_start - end) // PAGE, (vm_end - vm_start) // PAGE, prot | shared << 3, offset // PAGE, file]
+        end = vm_end
+    return packed
+
+
+def _snapshot(data: object, files: int) -> Snapshot:
+    if not isinstance(data, dict):
+        raise ValueError("a snapshot is not a JSON object")
+    packed = data.get("areas")
+    if not isinstance(packed, list) or len(packed) % 5 or len(packed) > 5 * MAX_AREAS:
+        raise ValueError("a snapshot's areas are not groups of five numbers")
+    areas: list[Area] = []
+    end = 0
+    for i in range(0, len(packed), 5):
+        start = end + PAGE * _integer(packed[i], "snapshots", 0, ADDRESS_LIMIT // PAGE)
+        end = start + PAGE * _integer(packed[i + 1], "snapshots", 1, ADDRESS_LIMIT // PAGE + 1)
+        if end > ADDRESS_LIMIT:
+            raise ValueError("a snapshot's area lies above the user address space")
+        bits = _integer(packed[i + 2], "snapshots", 0, 16)
+        offset = PAGE * _integer(packed[i + 3], "snapshots", 0, 1 << 51)
+        areas.append((start, end, bits & 7, bits >> 3, offset, _integer(packed[i + 4], "snapshots", -1, files)))
+    when = _text(data.get("when", ""), "snapshots")
+    mm, row = _integer(data.get("mm"), "snapshots", 0, 1 << 31), _integer(data.get("row"), "snapshots", 0, 1 << 62)
+    return Snapshot(mm, row, when, tuple(areas))
+
+
+def _integer(value: object, name: str, low: int, below: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value < below:
+        raise ValueError(f"metadata member '{name}' holds something other than an integer in [{low}, {below})")
+    return value
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise ValueError(f"metadata member '{name}' holds something other than text of at most {MAX_TEXT} characters")
+    return printable(value)
+
+
+def _texts(data: dict[str, Any], name: str) -> tuple[str, ...]:
+    value = data.get(name, [])
+    if not isinstance(value, list) or len(value) > MAX_TEXT:
+        raise ValueError(f"metadata member '{name}' is not a list of texts")
+    return tuple(_text(v, name) for v in value)
+
+
+def _rows(data: dict[str, Any], name: str, limit: int, width: int) -> list[list[Any]]:
+    value = data.get(name, [])
+    if not isinstance(value, list) or len(value) > limit:
+        raise ValueError(f"metadata member '{name}' is not a list of at most {limit} rows")
+    for row in value:
+        if not isinstance(row, list) or len(row) != width:
+            raise ValueError(f"metadata member '{name}' has a row that is not {width} values")
+    return value
+
+
+def _counts(data: dict[str, Any], name: str) -> dict[str, int]:
+    value = data.get(name, {})
+    if not isinstance(value, dict) or len(value) > 64:
+        raise ValueError(f"metadata member '{name}' is not a small JSON object")
+    return {_text(key, name): _integer(count, name, -1, 1 << 63) for key, count in value.items()}
