@@ -1,0 +1,417 @@
+"""The oracle's calls: mmap, munmap, mprotect, brk, mlock, fork and what the kernel maps itself.
+
+Each follows the order of checks of the system call in Linux 6.18 (mm/mmap.c, mm/vma.c, mm/mprotect.c, mm/mlock.c,
+mm/mmap.c:brk), because the errno depends on it. All return an address, 0, or -errno; none raises for bad arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec
+
+from benchframe.mm.oracle import advice as advices
+from benchframe.mm.oracle import faults
+from benchframe.mm.oracle import flags as f
+from benchframe.mm.oracle import mremap as moves
+from benchframe.mm.oracle.area import Area, Backing
+from benchframe.mm.oracle.merge import Range, change_flags, fits_after, merge_new
+from benchframe.mm.oracle.rules import Limits, Rules
+from benchframe.mm.oracle.space import Refused, Space
+from benchframe.trace.events import NIL, UNKNOWN, MapType
+
+_P = ParamSpec("_P")
+_DATA = f.VM_READ | f.VM_WRITE | f.VM_MAYREAD | f.VM_MAYWRITE | f.VM_MAYEXEC | f.VM_ACCOUNT
+_MAY = f.VM_MAYREAD | f.VM_MAYWRITE | f.VM_MAYEXEC
+
+
+def _errno(call: Callable[Concatenate[Oracle, _P], int]) -> Callable[Concatenate[Oracle, _P], int]:
+    """Turn :class:`Refused` into a negative return value."""
+
+    @wraps(call)
+    def wrapped(self: Oracle, /, *args: _P.args, **kwargs: _P.kwargs) -> int:
+        try:
+            return call(self, *args, **kwargs)
+        except Refused as refused:
+            return -refused.errno
+
+    return wrapped
+
+
+class Oracle(Space):
+    """A naive address space that answers as the kernel does; the judge of the compiled model.
+
+    >>> mm = Oracle()
+    >>> a = mm.mmap(0x10000000, 8192, 3, 0x22)
+    >>> hex(a), mm.mprotect(a, 4096, 1), [row[:3] for row in mm.layout()]
+    ('0x10000000', 0, [(268435456, 268439552, 1), (268439552, 268443648, 3)])
+    """
+
+    def __init__(self, rules: Rules | None = None, limits: Limits | None = None) -> None:
+        super().__init__(rules or Rules(), limits or Limits())
+        self.files: dict[int, Backing] = {}
+
+    def set_file(
+        self, file: int, size: int, readable: bool = True, writable: bool = True, inode: int = 0, zero: bool = False
+    ) -> None:
+        """Tell what file number ``file`` is: its size in bytes, how it was opened, whether it is /dev/zero.
+
+        Files not told about are endless and open for both. Two numbers with one ``inode`` are two openings of it.
+        """
+        self.files[file] = Backing(file, size, inode, readable, writable, zero)
+
+    def _backing(self, file: int) -> Backing:
+        if file not in self.files:
+            self.files[file] = Backing(file)
+        return self.files[file]
+
+    # --- mmap ---------------------------------------------------------------------------------------------------
+
+    @_errno
+    def mmap(
+        self, addr: int, length: int, prot: int, flags: int, file: int = NIL, offset: int = 0, at: int = UNKNOWN
+    ) -> int:
+        """mmap(2). ``at``: where a search for a free place ended up in the recording; taken instead of searching."""
+        if offset % f.PAGE:
+            raise Refused(f.EINVAL)
+        backing = None if flags & f.MAP_ANONYMOUS else self._backing(file) if file != NIL else None
+        if backing is None and not flags & f.MAP_ANONYMOUS:
+            raise Refused(f.EBADF)
+        if not length:
+            raise Refused(f.EINVAL)
+        fixed = bool(flags & (f.MAP_FIXED | f.MAP_FIXED_NOREPLACE))
+        length = f.page_align(length)
+        if not length:
+            raise Refused(f.ENOMEM)
+        pgoff = offset >> f.PAGE_SHIFT
+        if pgoff + (length >> f.PAGE_SHIFT) >= 1 << 64:
+            raise Refused(f.EOVERFLOW)
+        if len(self.areas) > self.limits.max_map_count:
+            raise Refused(f.ENOMEM)
+        if not fixed:
+            addr = at if at != UNKNOWN and length <= self.limits.task_size else self.unmapped_area(addr, length)
+        self.check_fixed(addr, length)
+        if flags & f.MAP_FIXED_NOREPLACE and self.first_in(addr, addr + length) is not None:
+            raise Refused(f.EEXIST)
+        vm_flags = self._mmap_flags(prot, flags)
+        if flags & f.MAP_LOCKED and not self.limits.rlimit_memlock:
+            raise Refused(f.EPERM)
+        if not self.may_lock(vm_flags, length):
+            raise Refused(f.EAGAIN)
+        if backing is not None:
+            vm_flags = self._file_flags(backing, prot, flags, vm_flags, offset, length)
+        else:
+            vm_flags, pgoff = self._anonymous_flags(flags, vm_flags, addr)
+        if flags & f.MAP_NORESERVE:
+            vm_flags |= f.VM_NORESERVE
+        self._map_region(addr, length, vm_flags, pgoff, backing)
+        if vm_flags & f.VM_LOCKED or flags & (f.MAP_POPULATE | f.MAP_NONBLOCK) == f.MAP_POPULATE:
+            self.populate(addr, addr + length)
+        return addr
+
+    def _mmap_flags(self, prot: int, flags: int) -> int:
+        vm_flags = prot & f.VM_ACCESS | _MAY
+        vm_flags |= f.VM_GROWSDOWN if flags & f.MAP_GROWSDOWN else 0
+        vm_flags |= f.VM_LOCKED if flags & f.MAP_LOCKED else 0
+        vm_flags |= f.VM_NOHUGEPAGE if flags & f.MAP_STACK and self.rules.thp else 0
+        return vm_flags
+
+    def _file_flags(self, file: Backing, prot: int, flags: int, vm_flags: int, offset: int, length: int) -> int:
+        """The checks and flags of a file mapping, by MAP_TYPE."""
+        if offset + length > 1 << 63:
+            raise Refused(f.EOVERFLOW)
+        kind = flags & f.MAP_TYPE
+        if kind == f.MAP_SHARED_VALIDATE and flags & ~f.MAP_VALIDATE_KNOWN:
+            raise Refused(f.EOPNOTSUPP)
+        if kind in (f.MAP_SHARED, f.MAP_SHARED_VALIDATE):
+            if prot & f.PROT_WRITE and not file.writable:
+                raise Refused(f.EACCES)
+            vm_flags |= f.VM_SHARED | f.VM_MAYSHARE
+            if not file.writable:
+                vm_flags &= ~(f.VM_MAYWRITE | f.VM_SHARED)
+        elif kind != f.MAP_PRIVATE:
+            raise Refused(f.EINVAL)
+        if not file.readable:
+            raise Refused(f.EACCES)
+        if vm_flags & f.VM_GROWSDOWN:
+            raise Refused(f.EINVAL)
+        return vm_flags
+
+    def _anonymous_flags(self, flags: int, vm_flags: int, addr: int) -> tuple[int, int]:
+        """The checks, flags and page offset of an anonymous mapping, by MAP_TYPE."""
+        kind = flags & f.MAP_TYPE
+        if kind == f.MAP_SHARED:
+            if vm_flags & f.VM_GROWSDOWN:
+                raise Refused(f.EINVAL)
+            return vm_flags | f.VM_SHARED | f.VM_MAYSHARE, 0
+        if kind == f.MAP_DROPPABLE and self.rules.droppable:
+            if vm_flags & (f.VM_LOCKED | f.VM_GROWSDOWN):
+                raise Refused(f.EINVAL)
+            vm_flags |= f.VM_DROPPABLE | f.VM_NORESERVE | f.VM_WIPEONFORK | f.VM_DONTDUMP
+        elif kind != f.MAP_PRIVATE:
+            raise Refused(f.EINVAL)
+        return vm_flags, addr >> f.PAGE_SHIFT
+
+    def _map_region(self, addr: int, length: int, vm_flags: int, pgoff: int, file: Backing | None) -> None:
+        """mmap_region: unmap what is in the way, then merge or insert."""
+        self.unmap_range(addr, addr + length)
+        accounted = self.accounted(vm_flags)
+        if accounted & f.VM_ACCOUNT:
+            self.charge(length)
+        vm_flags = accounted
+        prev, nxt = self.before(addr), self.find_vma(addr)
+        if file is None and vm_flags & f.VM_SHARED:
+            file = Backing(NIL, length)
+        elif merge_new(self, Range(addr, addr + length, vm_flags, pgoff, file), prev, nxt) is not None:
+            return
+        self.insert(Area(addr, addr + length, vm_flags, pgoff, file))
+
+    # --- munmap, mprotect, mremap, madvise, mlock -----------------------------------------------------------------
+
+    @_errno
+    def munmap(self, addr: int, length: int) -> int:
+        """munmap(2)."""
+        self.unmap(addr, length)
+        return 0
+
+    @_errno
+    def mprotect(self, addr: int, length: int, prot: int) -> int:
+        """mprotect(2): areas before a failure stay changed."""
+        grows = prot & (f.PROT_GROWSDOWN | f.PROT_GROWSUP)
+        prot &= ~grows
+        if grows == f.PROT_GROWSDOWN | f.PROT_GROWSUP or addr % f.PAGE:
+            raise Refused(f.EINVAL)
+        if not length:
+            return 0
+        end = (addr + f.page_align(length)) % (1 << 64)
+        if end <= addr:
+            raise Refused(f.ENOMEM)
+        if prot & ~(f.VM_ACCESS | f.PROT_SEM):
+            raise Refused(f.EINVAL)
+        area = self.first_in(addr, end)
+        if area is None:
+            raise Refused(f.ENOMEM)
+        if grows & f.PROT_GROWSDOWN:
+            addr = area.vm_start
+            if not area.vm_flags & f.VM_GROWSDOWN:
+                raise Refused(f.EINVAL)
+        elif area.vm_start > addr:
+            raise Refused(f.ENOMEM)
+        elif grows & f.PROT_GROWSUP:
+            raise Refused(f.EINVAL)
+        while addr < end:
+            part = self.lookup(addr)
+            if part is None:
+                raise Refused(f.ENOMEM)
+            vm_flags = part.vm_flags & ~f.VM_ACCESS | prot & f.VM_ACCESS
+            if vm_flags & f.VM_ACCESS & ~(vm_flags >> 4):
+                raise Refused(f.EACCES)
+            addr = self._mprotect_part(part, addr, min(part.vm_end, end), vm_flags)
+        return 0
+
+    def _mprotect_part(self, area: Area, start: int, end: int, vm_flags: int) -> int:
+        """mprotect_fixup: returns the end of the area that holds the range afterwards."""
+        old = area.vm_flags
+        if vm_flags == old:
+            return area.vm_end
+        if vm_flags & f.VM_WRITE:
+            if not old & (f.VM_ACCOUNT | f.VM_WRITE | f.VM_SHARED | f.VM_NORESERVE):
+                self.charge(end - start)
+                vm_flags |= f.VM_ACCOUNT
+        elif old & f.VM_ACCOUNT and ((area.anonymous and not area.anon_vma) or not self.rules.account_history):
+            vm_flags &= ~f.VM_ACCOUNT
+        area = change_flags(self, area, start, end, vm_flags)
+        became_writable = old & (f.VM_WRITE | f.VM_SHARED | f.VM_LOCKED) == f.VM_LOCKED and vm_flags & f.VM_WRITE
+        if became_writable and self.rules.mprotect_populates_locked:
+            self.populate_area(area, start, end)
+        return area.vm_end
+
+    @_errno
+    def mremap(self, addr: int, old_len: int, new_len: int, flags: int, new_addr: int = 0, at: int = UNKNOWN) -> int:
+        """mremap(2), every mode. ``at``: where a search for a free place ended up in the recording."""
+        return moves.mremap(self, addr, old_len, new_len, flags, new_addr, at)
+
+    @_errno
+    def madvise(self, addr: int, length: int, advice: int) -> int:
+        """madvise(2) for every advice that does not need a privilege or a device."""
+        return advices.madvise(self, addr, length, advice)
+
+    @_errno
+    def mlock(self, addr: int, length: int) -> int:
+        """mlock(2): sets VM_LOCKED and touches every page."""
+        length = f.page_align(length + addr % f.PAGE)
+        addr &= ~(f.PAGE - 1)
+        limit = self.limits.rlimit_memlock
+        if not limit:
+            raise Refused(f.EPERM)
+        if self.locked() + length > limit:
+            already = sum(
+                min(area.vm_end, addr + length) - max(area.vm_start, addr)
+                for area in self.areas
+                if area.vm_flags & f.VM_LOCKED and area.vm_start < addr + length and addr < area.vm_end
+            )
+            if self.locked() + length - already > limit:
+                raise Refused(f.ENOMEM)
+        self._set_locked(addr, length, f.VM_LOCKED)
+        if self.populate(addr, addr + length):
+            raise Refused(f.ENOMEM)
+        return 0
+
+    @_errno
+    def munlock(self, addr: int, length: int) -> int:
+        """munlock(2)."""
+        length = f.page_align(length + addr % f.PAGE)
+        self._set_locked(addr & ~(f.PAGE - 1), length, 0)
+        return 0
+
+    def _set_locked(self, start: int, length: int, locked: int) -> None:
+        """apply_vma_lock_flags: areas before a hole stay changed."""
+        end = (start + length) % (1 << 64)
+        if end < start:
+            raise Refused(f.EINVAL)
+        while start < end:
+            area = self.lookup(start)
+            if area is None:
+                raise Refused(f.ENOMEM)
+            vm_flags = area.vm_flags & ~f.VM_LOCKED | locked
+            if vm_flags != area.vm_flags and not area.vm_flags & (f.VM_SPECIAL | f.VM_DROPPABLE):
+                area = change_flags(self, area, start, min(area.vm_end, end), vm_flags)
+            start = area.vm_end
+
+    # --- brk ----------------------------------------------------------------------------------------------------
+
+    def brk(self, addr: int) -> int:
+        """brk(2) itself: returns the new break, or the old one on any failure. Without a start the break is NIL."""
+        old = self.brk_now
+        if self.start_brk is None:
+            return NIL
+        if addr < self.start_brk:
+            return old
+        new_end, old_end = f.page_align(addr), f.page_align(old)
+        try:
+            if new_end < old_end:
+                if self.first_in(new_end, old_end) is None:
+                    return old
+                self.unmap_range(new_end, old_end)
+            elif new_end > old_end and not self._grow_brk(old_end, new_end):
+                return old
+        except Refused:
+            return old
+        self.brk_now = addr
+        return addr
+
+    def _grow_brk(self, start: int, end: int) -> bool:
+        """Extend the heap area over [start, end), or make a new one; False if something is in the way."""
+        self.check_fixed(start, end - start)
+        nxt = self.first_in(start, end + f.PAGE + self.limits.stack_guard_gap)
+        if nxt is not None and end + f.PAGE > nxt.start_gap(self.limits.stack_guard_gap):
+            return False
+        if len(self.areas) > self.limits.max_map_count:
+            return False
+        self.charge(end - start)
+        prev = self.before(start)
+        new = Range(start, end, _DATA, start >> f.PAGE_SHIFT, None)
+        if prev is not None and self.start_brk is not None and prev.vm_end > self.start_brk:
+            if fits_after(self.rules, new, prev):
+                merge_new(self, new, prev, None)
+                return True
+        self.insert(Area(start, end, _DATA, start >> f.PAGE_SHIFT))
+        return True
+
+    # --- faults, fork, kernel-made mappings -------------------------------------------------------------------------
+
+    def fault(self, addr: int, access: int) -> int:
+        """A page fault: ``access`` is 1 read, 2 write, 4 execute. 0, or a negative :class:`FaultError`."""
+        return faults.fault(self, addr, access)
+
+    def fork(self) -> Oracle:
+        """The child's address space (dup_mmap): locks dropped, anon_vmas inherited and no longer singular."""
+        child = Oracle(self.rules, self.limits)
+        child.files = self.files
+        child.start_brk, child.brk_now = self.start_brk, self.brk_now
+        child.anon_vma_numbers, child.reads_exactly = self.anon_vma_numbers, self.reads_exactly
+        for area in self.areas:
+            if area.vm_flags & f.VM_DONTCOPY:
+                continue
+            twin = area.copy()
+            twin.vm_flags &= ~f.VM_LOCKED
+            if area.vm_flags & f.VM_WIPEONFORK:
+                twin.anon_vma, twin.chain = 0, ()
+            elif area.anon_vma:
+                twin.anon_vma = next(self.anon_vma_numbers)
+                twin.chain = (twin.anon_vma, *area.chain)
+            child.areas.append(twin)
+            copies_pages = (area.anon_vma or area.vm_flags & f.VM_MAYBE_GUARD) and not area.vm_flags & f.VM_WIPEONFORK
+            if copies_pages:
+                child.guards |= {page for page in self.guards if area.vm_start <= page < area.vm_end}
+                child.tables |= {
+                    table
+                    for table in self.tables
+                    if area.vm_start < (table + 1) * f.PMD and table * f.PMD < area.vm_end
+                }
+        return child
+
+    def copy(self) -> Oracle:
+        """An equal space that changes on its own (same process: not a fork). Backing objects are shared."""
+        twin = Oracle(self.rules, self.limits)
+        twin.files = self.files
+        twin.adopt(self)
+        twin.areas = [area.copy() for area in self.areas]
+        return twin
+
+    def adopt(self, other: Oracle) -> None:
+        """Take over the whole state of ``other``, which must not be used any more."""
+        self.areas, self.guards, self.tables = other.areas, set(other.guards), set(other.tables)
+        self.start_brk, self.brk_now = other.start_brk, other.brk_now
+        self.anon_vma_numbers, self.reads_exactly = other.anon_vma_numbers, other.reads_exactly
+
+    def exec_map(self, addr: int, length: int, prot: int, flags: int, file: int = NIL, offset: int = 0) -> int:
+        """A mapping that the kernel made itself at exec: ``flags`` are MAP_* and :class:`MapType` bits."""
+        if flags & (MapType.STACK | MapType.SPECIAL):
+            special = f.VM_DONTEXPAND | f.VM_IO if flags & MapType.SPECIAL else f.VM_GROWSDOWN | f.VM_ACCOUNT
+            end = addr + f.page_align(length)
+            self.unmap_range(addr, end)
+            area = Area(addr, end, prot & f.VM_ACCESS | _MAY | special, addr >> f.PAGE_SHIFT)
+            self.insert(area)
+            if flags & MapType.STACK:
+                self.anon_vma_prepare(area)
+            return addr
+        if flags & MapType.HEAP:
+            self.start_brk, self.brk_now = addr, addr + length
+        mmap_flags = flags & ~int(MapType.STACK | MapType.SPECIAL | MapType.HEAP) | f.MAP_FIXED
+        mmap_flags &= ~f.MAP_FIXED_NOREPLACE
+        if not mmap_flags & f.MAP_TYPE:
+            mmap_flags |= f.MAP_PRIVATE
+        if file == NIL:
+            mmap_flags |= f.MAP_ANONYMOUS
+        return self.mmap(addr, length, prot, mmap_flags, file, offset)
+
+    map_special = exec_map
+
+    # --- answers ------------------------------------------------------------------------------------------------
+
+    @property
+    def map_count(self) -> int:
+        """How many areas there are."""
+        return len(self.areas)
+
+    def layout(self) -> list[tuple[int, int, int, int, int, int]]:
+        """Every area as (vm_start, vm_end, prot, shared 0/1, file offset in bytes, file number or NIL)."""
+        return [area.row() for area in self.areas]
+
+    def layout_flags(self) -> list[str]:
+        """Every area's flags as smaps' VmFlags line shows them, words sorted."""
+        return [f.smaps_flags(area.vm_flags) for area in self.areas]
+
+    def validate(self) -> None:
+        """Check that the list is what it must be.
+
+        Raises:
+            AssertionError: areas overlap, are empty, unaligned or out of order; the message shows them.
+        """
+        below = 0
+        for area in self.areas:
+            chained = (area.anon_vma in area.chain) if area.anon_vma else not area.chain
+            if not below <= area.vm_start < area.vm_end or (area.vm_start | area.vm_end) % f.PAGE or not chained:
+                raise AssertionError(f"broken at {area.vm_start:#x}: {self.layout()}")
+            below = area.vm_end

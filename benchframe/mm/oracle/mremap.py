@@ -1,0 +1,234 @@
+"""mremap(2): shrink, grow in place, move, MREMAP_FIXED, MREMAP_DONTUNMAP, duplicate (mm/mremap.c, Linux 6.18).
+
+Order of checks and effects matters: a call that fails late leaves what it unmapped unmapped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from benchframe.mm.oracle import flags as f
+from benchframe.mm.oracle.area import Area
+from benchframe.mm.oracle.merge import Range, merge_new
+from benchframe.mm.oracle.space import Refused
+from benchframe.trace.events import UNKNOWN
+
+if TYPE_CHECKING:
+    from benchframe.mm.oracle.space import Space
+
+
+@dataclass
+class Remap:
+    """One request, for one area; lengths are whole pages."""
+
+    addr: int
+    old_len: int
+    new_len: int
+    flags: int
+    new_addr: int
+    at: int = UNKNOWN
+
+    @property
+    def elsewhere(self) -> bool:
+        """The caller named a new address, or asked for one."""
+        return bool(self.flags & (f.MREMAP_FIXED | f.MREMAP_DONTUNMAP))
+
+
+def mremap(space: Space, addr: int, old_len: int, new_len: int, flags: int, new_addr: int, at: int) -> int:
+    """The whole call; returns the address of the mapping.
+
+    Raises:
+        Refused: with the errno of the call.
+    """
+    grows = new_len - old_len > 0 if not (old_len | new_len) % f.PAGE else False
+    remap = Remap(addr, f.page_align(old_len), f.page_align(new_len), flags, new_addr, at)
+    _check_arguments(space, remap)
+    if flags & f.MREMAP_FIXED and remap.old_len == remap.new_len and space.rules.mremap_many:
+        return _move_many(space, remap)
+    area = space.lookup(addr)
+    if area is None:
+        raise Refused(f.EFAULT)
+    del grows
+    locked = bool(area.vm_flags & f.VM_LOCKED)
+    if space.rules.mremap_checks_first or not remap.elsewhere:
+        _check_source(space, remap, area)
+    result = _to(space, remap) if remap.elsewhere else _in_place(space, remap, area)
+    if locked and new_len > old_len and remap.new_len > remap.old_len:
+        space.populate(result + remap.old_len, result + remap.new_len)
+    return result
+
+
+def _check_arguments(space: Space, remap: Remap) -> None:
+    """What can be refused without looking at the areas (check_mremap_params)."""
+    limits, rules = space.limits, space.rules
+    if remap.flags & ~(f.MREMAP_MAYMOVE | f.MREMAP_FIXED | f.MREMAP_DONTUNMAP):
+        raise Refused(f.EINVAL)
+    if remap.addr % f.PAGE or not remap.new_len:
+        raise Refused(f.EINVAL)
+    if rules.mremap_checks_length_first and remap.new_len > limits.task_size:
+        raise Refused(f.EINVAL)
+    if not remap.elsewhere:
+        return
+    if remap.new_len > limits.task_size or remap.new_addr > limits.task_size - remap.new_len:
+        raise Refused(f.EINVAL)
+    if remap.new_addr % f.PAGE or not remap.flags & f.MREMAP_MAYMOVE:
+        raise Refused(f.EINVAL)
+    if remap.flags & f.MREMAP_DONTUNMAP and remap.old_len != remap.new_len:
+        raise Refused(f.EINVAL)
+    old_end = (remap.addr + remap.old_len) % (1 << 64)
+    if old_end > remap.new_addr and remap.new_addr + remap.new_len > remap.addr:
+        raise Refused(f.EINVAL)
+    if len(space.areas) + 2 >= limits.max_map_count - 3:
+        raise Refused(f.ENOMEM)
+
+
+def _check_source(space: Space, remap: Remap, area: Area) -> None:
+    """What the area at the old address must allow, for growing or moving (check_prep_vma)."""
+    if not remap.elsewhere and remap.new_len <= remap.old_len:
+        return
+    if not remap.old_len and not area.vm_flags & (f.VM_SHARED | f.VM_MAYSHARE):
+        raise Refused(f.EINVAL)
+    if remap.flags & f.MREMAP_DONTUNMAP and area.vm_flags & f.VM_DONTEXPAND:
+        raise Refused(f.EINVAL)
+    if min(remap.old_len, remap.new_len) > area.vm_end - remap.addr:
+        raise Refused(f.EFAULT)
+    if remap.new_len <= remap.old_len:
+        return
+    if area.pgoff_at(remap.addr) + (remap.new_len >> f.PAGE_SHIFT) >= 1 << 64:
+        raise Refused(f.EINVAL)
+    if area.vm_flags & f.VM_DONTEXPAND:
+        raise Refused(f.EFAULT)
+    if not space.may_lock(area.vm_flags, remap.new_len - remap.old_len):
+        raise Refused(f.EAGAIN)
+
+
+def _move_many(space: Space, remap: Remap) -> int:
+    """MREMAP_FIXED with equal lengths: every area in the range, gaps between them kept (remap_move, 6.17)."""
+    end = remap.addr + remap.old_len
+    start = remap.addr
+    target = remap.new_addr
+    seen = False
+    last_end = start
+    while True:
+        area = space.first_in(last_end, end)
+        if area is None:
+            break
+        if not seen and area.vm_start > start:
+            raise Refused(f.EFAULT)
+        if not seen and area.vm_end < end and not _many_allowed(area):
+            raise Refused(f.EFAULT)
+        if seen and not _many_allowed(area):
+            raise Refused(f.EFAULT)
+        addr = max(area.vm_start, start)
+        length = min(area.vm_end, end) - addr
+        if seen:
+            target += area.vm_start - last_end
+        last_end = area.vm_end
+        one = Remap(addr, length, length, remap.flags, target)
+        _check_source(space, one, area)
+        _to(space, one)
+        target += length
+        seen = True
+    if not seen:
+        raise Refused(f.EFAULT)
+    return remap.new_addr
+
+
+def _many_allowed(area: Area) -> bool:
+    """May this area be one of several that move together? Only if its file cannot choose another place."""
+    return True
+
+
+def _to(space: Space, remap: Remap) -> int:
+    """Move to a new address: make room at a fixed one, shrink first, then move (mremap_to)."""
+    if remap.flags & f.MREMAP_FIXED:
+        space.unmap(remap.new_addr, remap.new_len)
+    area = space.lookup(remap.addr)
+    if area is None:
+        raise Refused(f.EFAULT)
+    if remap.new_len < remap.old_len:
+        space.unmap(remap.addr + remap.new_len, remap.old_len - remap.new_len)
+        remap.old_len = remap.new_len
+        area = space.lookup(remap.addr)
+        if area is None:
+            raise Refused(f.EFAULT)
+    if not space.rules.mremap_checks_first:
+        _check_source(space, remap, area)
+    if not remap.flags & f.MREMAP_FIXED:
+        remap.new_addr = remap.at if remap.at != UNKNOWN else space.unmapped_area(remap.new_addr, remap.new_len)
+    space.check_fixed(remap.new_addr, remap.new_len)
+    return _move(space, remap, area)
+
+
+def _in_place(space: Space, remap: Remap, area: Area) -> int:
+    """No new address asked for: nothing, shrink, grow in place, or move if it may (mremap_at)."""
+    if remap.new_len == remap.old_len:
+        return remap.addr
+    if remap.new_len < remap.old_len:
+        space.unmap(remap.addr + remap.new_len, remap.old_len - remap.new_len)
+        return remap.addr
+    delta = remap.new_len - remap.old_len
+    end = area.vm_end
+    whole = area.vm_end - remap.addr == remap.old_len
+    moved = remap.at not in (UNKNOWN, remap.addr)
+    if whole and not moved and space.first_in(end, end + delta) is None and end + delta <= space.limits.task_size:
+        if area.vm_flags & f.VM_ACCOUNT:
+            space.charge(delta)
+        new = Range(end, end + delta, area.vm_flags, area.pgoff_at(end), area.vm_file, area.anon_vma, area)
+        if merge_new(space, new, area, space.find_vma(end)) is None:
+            raise Refused(f.ENOMEM)
+        return remap.addr
+    if not remap.flags & f.MREMAP_MAYMOVE:
+        raise Refused(f.ENOMEM)
+    remap.new_addr = remap.at if remap.at != UNKNOWN else space.unmapped_area(0, remap.new_len)
+    space.check_fixed(remap.new_addr, remap.new_len)
+    return _move(space, remap, area)
+
+
+def _move(space: Space, remap: Remap, area: Area) -> int:
+    """Copy the area to its new place (merging there if it can), move its pages, drop or strip the source."""
+    if len(space.areas) >= space.limits.max_map_count - 3:
+        raise Refused(f.ENOMEM)
+    dontunmap = bool(remap.flags & f.MREMAP_DONTUNMAP)
+    if area.vm_flags & f.VM_ACCOUNT:
+        space.charge(remap.new_len if dontunmap else remap.new_len - remap.old_len)
+    whole = remap.addr == area.vm_start and remap.old_len == area.vm_end - area.vm_start
+    pgoff = area.pgoff_at(remap.addr)
+    if area.anonymous and not area.anon_vma and space.rules.mremap_resets_pgoff:
+        pgoff = remap.new_addr >> f.PAGE_SHIFT
+    end = remap.new_addr + remap.new_len
+    new = Range(remap.new_addr, end, area.vm_flags, pgoff, area.vm_file, area.anon_vma, area, copied=True)
+    target = merge_new(space, new, space.before(remap.new_addr), space.find_vma(remap.new_addr))
+    if target is None:
+        target = area.copy()
+        target.vm_start, target.vm_end, target.vm_pgoff = remap.new_addr, end, pgoff
+        space.insert(target)
+    elif target.vm_start <= remap.addr < target.vm_end:
+        area = target
+    _move_pages(space, remap)
+    if not dontunmap:
+        if remap.old_len:
+            space.unmap_range(remap.addr, remap.addr + remap.old_len)
+        return remap.new_addr
+    area.vm_flags &= ~f.VM_LOCKED
+    if space.rules.dontunmap_clears_account:
+        area.vm_flags &= ~f.VM_ACCOUNT
+    if area is not target and whole:
+        area.anon_vma, area.chain = 0, ()
+    return remap.new_addr
+
+
+def _move_pages(space: Space, remap: Remap) -> None:
+    """Guard markers and page tables go along with the pages."""
+    start, end = remap.addr, remap.addr + remap.old_len
+    shift = remap.new_addr - start
+    moving = {page for page in space.guards if start <= page < end}
+    if moving:
+        space.guards -= moving
+        space.guards |= {page + shift for page in moving}
+    if space.tables and remap.old_len:
+        tables = [table for table in space.tables if start < (table + 1) * f.PMD and table * f.PMD < end]
+        for table in tables:
+            low, high = max(start, table * f.PMD) + shift, min(end, (table + 1) * f.PMD) + shift
+            space.tables.update(range(low // f.PMD, (high - 1) // f.PMD + 1))

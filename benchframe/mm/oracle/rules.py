@@ -1,0 +1,106 @@
+"""What the oracle takes as given: the rules of one kernel, as named switches, and the limits of one process.
+
+A field of :class:`Rules` is either a rule that came or went with a kernel version (``benchframe oracle`` finds its
+value by probing the running kernel, never by its name), or a rule that every supported kernel has and that may be
+switched off to see that the comparison with the kernel notices ("ablation").
+"""
+
+from dataclasses import dataclass, fields, replace
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Named rules; the defaults are those of Linux 6.18. Source files are below mm/ in the kernel tree."""
+
+    merge_conditions: bool = True
+    """Two areas merge only if flags, file, offset and anon_vma agree. Off: touching and equal protection are enough."""
+    merge_flags: bool = True
+    """Flags other than the access bits (NORESERVE, madvise's) must match to merge (vma.c, is_mergeable_vma)."""
+    merge_pgoff: bool = True
+    """Offsets must be contiguous to merge, for anonymous memory too (vma.c, can_vma_merge_before/after)."""
+    merge_file: bool = True
+    """The file is compared by open description, not by inode: two opens of one file do not merge (vma.c)."""
+    merge_anon_vma: bool = True
+    """Areas with different anon_vmas never merge; an inherited one never merges with none (vma.c)."""
+    anon_vma_merge_both_ways: bool = True
+    """6.16 and later: a faulted range also merges into an unfaulted neighbour, not only the other way round."""
+    anon_vma_copied_from: bool = True
+    """6.19 and its stable backports: mremap checks that the area it copies is not fork's, and hands its anon_vma on."""
+    anon_vma_reuse: bool = True
+    """A first write fault takes the anon_vma of a compatible neighbour, next before prev (vma.c)."""
+    account_history: bool = True
+    """VM_ACCOUNT stays when a private mapping loses write permission, unless anonymous and unfaulted (mprotect.c)."""
+    dontunmap_clears_account: bool = False
+    """MREMAP_DONTUNMAP clears VM_ACCOUNT on what stays behind (mremap.c; not in every 6.18)."""
+    mremap_resets_pgoff: bool = True
+    """A moved anonymous area without anon_vma takes the offset of its new address (vma.c, copy_vma)."""
+    mremap_many: bool = True
+    """6.17 and later: MREMAP_FIXED with equal lengths moves several areas in one call (mremap.c, remap_move)."""
+    mremap_checks_first: bool = True
+    """6.17 and later: the source range is checked before MREMAP_FIXED unmaps the target (mremap.c, check_prep_vma)."""
+    mremap_checks_length_first: bool = True
+    """6.17 and later: a new length beyond TASK_SIZE is EINVAL whatever the flags (mremap.c, check_mremap_params)."""
+    mprotect_populates_locked: bool = True
+    """mprotect(+W) of a locked private area writes to its pages, so it gets an anon_vma (mprotect.c)."""
+    sigbus_past_end: bool = True
+    """Access past the end of the object behind a mapping fails: files, and shared anonymous memory grown by mremap."""
+    thp_read_prepares_anon_vma: bool = True
+    """A read fault that may take a huge page prepares the anon_vma (huge_memory.c)."""
+    thp: bool = True
+    """The kernel has transparent huge pages: MADV_HUGEPAGE is known, MAP_STACK gives VM_NOHUGEPAGE."""
+    ksm: bool = True
+    """The kernel has KSM: MADV_MERGEABLE is known."""
+    droppable: bool = True
+    """6.11 and later: MAP_DROPPABLE (mmap.c)."""
+    swap: bool = True
+    """The kernel has swap: MADV_WILLNEED of anonymous memory is 0, else EBADF (madvise.c)."""
+    guard: bool = True
+    """6.13 and later: MADV_GUARD_INSTALL and _REMOVE on anonymous memory (madvise.c)."""
+    guard_file: bool = True
+    """6.15 and later: guard regions in file mappings (madvise.c)."""
+    guard_prepares_anon_vma: bool = True
+    """Installing a guard region in anonymous memory prepares its anon_vma (madvise.c, up to 6.18)."""
+    guard_flag: bool = True
+    """A guard region leaves VM_MAYBE_GUARD on its area ("gu" in smaps): sticky on merge, ignored when comparing."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The numbers a process lives under. Bytes unless said otherwise."""
+
+    task_size: int = (1 << 47) - 4096
+    """First address that no mapping may reach: TASK_SIZE of x86-64 with four page-table levels."""
+    mmap_base: int = 0x7FFFF7FFF000
+    """Where the top-down search for a hole begins."""
+    mmap_min_addr: int = 65536
+    """vm.mmap_min_addr: hints are rounded up to it, fixed mappings below it need a privilege."""
+    may_map_low: bool = False
+    """CAP_SYS_RAWIO: fixed mappings below ``mmap_min_addr`` are allowed."""
+    max_map_count: int = 65530
+    """vm.max_map_count: mmap and brk fail above it, splits at it."""
+    stack_guard_gap: int = 256 * 4096
+    """What stays free below an area that grows down."""
+    rlimit_stack: int = 8 << 20
+    """RLIMIT_STACK: how far an area that grows down may grow."""
+    rlimit_memlock: int = 1 << 62
+    """RLIMIT_MEMLOCK, or a huge number if CAP_IPC_LOCK lifts it."""
+    overcommit_max: int = 1 << 62
+    """vm.overcommit_memory 0: one accounted request above this many bytes (all memory and swap) is ENOMEM."""
+
+
+RULE_NAMES = tuple(field.name for field in fields(Rules))
+"""Every switch that :func:`flip` takes."""
+
+
+def flip(rules: Rules, name: str) -> Rules:
+    """``rules`` with one switch turned over.
+
+    Raises:
+        ValueError: no such rule; the message names those that exist.
+
+    >>> flip(Rules(), "merge_pgoff").merge_pgoff
+    False
+    """
+    if name not in RULE_NAMES:
+        raise ValueError(f"no rule {name!r}: choose one of {', '.join(RULE_NAMES)}")
+    return replace(rules, **{name: not getattr(rules, name)})

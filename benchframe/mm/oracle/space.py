@@ -1,0 +1,312 @@
+"""The sorted list of areas and what is done to it: find, split, unmap, prepare an anon_vma, touch pages.
+
+Everything is a walk over a Python list that bisect keeps sorted: O(log n) to find, O(n) to insert or delete. The
+state of pages is kept only as far as a later call can see it: which pages hold a guard marker, and which 2 MiB
+ranges have a page table (a read fault in one cannot take a huge page).
+"""
+
+from bisect import bisect_right
+from itertools import count
+from operator import attrgetter
+
+from benchframe.mm.oracle.area import Area
+from benchframe.mm.oracle.flags import (
+    EINVAL,
+    ENOMEM,
+    EPERM,
+    PAGE,
+    PAGE_SHIFT,
+    PMD,
+    VM_ACCESS,
+    VM_ACCOUNT,
+    VM_HUGEPAGE,
+    VM_LOCKED,
+    VM_MAYBE_GUARD,
+    VM_SHARED,
+    VM_WRITE,
+    FaultError,
+    page_align,
+)
+from benchframe.mm.oracle.rules import Limits, Rules
+
+_BY_END = attrgetter("vm_end")
+_MERGE_IGNORES = VM_ACCESS | VM_MAYBE_GUARD
+
+
+class Refused(Exception):
+    """A call fails with this errno; what it did so far stays done, as in the kernel."""
+
+    def __init__(self, errno: int) -> None:
+        super().__init__(errno)
+        self.errno = errno
+
+
+class Space:
+    """An mm_struct: areas in address order, the break, and the page state that later calls can see."""
+
+    def __init__(self, rules: Rules, limits: Limits) -> None:
+        self.rules = rules
+        self.limits = limits
+        self.areas: list[Area] = []
+        self.guards: set[int] = set()
+        self.tables: set[int] = set()
+        self.start_brk: int | None = None
+        self.brk_now: int = 0
+        self.anon_vma_numbers = count(1)
+        self.reads_exactly = True
+        """Whether huge pages matter to a read fault (some area has VM_HUGEPAGE)."""
+
+    # --- find ---------------------------------------------------------------------------------------------------
+
+    def index(self, addr: int) -> int:
+        """Position of the first area with ``addr < vm_end``; ``len(areas)`` if there is none. O(log n)."""
+        return bisect_right(self.areas, addr, key=_BY_END)
+
+    def find_vma(self, addr: int) -> Area | None:
+        """First area with ``addr < vm_end``, or None; it need not contain ``addr``."""
+        at = self.index(addr)
+        return self.areas[at] if at < len(self.areas) else None
+
+    def lookup(self, addr: int) -> Area | None:
+        """The area that contains ``addr``, or None (vma_lookup)."""
+        area = self.find_vma(addr)
+        return area if area is not None and area.vm_start <= addr else None
+
+    def first_in(self, start: int, end: int) -> Area | None:
+        """First area that overlaps [start, end), or None (find_vma_intersection)."""
+        area = self.find_vma(start)
+        return area if area is not None and area.vm_start < end else None
+
+    def before(self, addr: int) -> Area | None:
+        """Last area that ends at or below ``addr``; ``addr`` must not lie inside an area."""
+        at = self.index(addr)
+        return self.areas[at - 1] if at else None
+
+    def neighbours(self, area: Area) -> tuple[Area | None, Area | None]:
+        """The areas before and after ``area`` in address order, touching or not."""
+        at = self.index(area.vm_start)
+        prev = self.areas[at - 1] if at else None
+        return prev, self.areas[at + 1] if at + 1 < len(self.areas) else None
+
+    # --- change -------------------------------------------------------------------------------------------------
+
+    def insert(self, area: Area) -> None:
+        """Put a new area, whose range must be free, in its place. O(n)."""
+        self.areas.insert(self.index(area.vm_start), area)
+
+    def remove(self, area: Area) -> None:
+        """Take an area out of the list; its pages are not touched."""
+        at = self.index(area.vm_start)
+        assert self.areas[at] is area
+        del self.areas[at]
+
+    def split(self, area: Area, addr: int, counted: bool = True) -> Area:
+        """Cut ``area`` at ``addr``, which lies inside; returns the upper part, the object itself is the lower one.
+
+        Raises:
+            Refused: ENOMEM at ``max_map_count``, if ``counted`` (split_vma; __split_vma does not count).
+        """
+        if counted and len(self.areas) >= self.limits.max_map_count:
+            raise Refused(ENOMEM)
+        upper = area.copy()
+        upper.vm_pgoff = area.pgoff_at(addr)
+        upper.vm_start = addr
+        area.vm_end = addr
+        self.insert(upper)
+        return upper
+
+    def unmap(self, start: int, length: int) -> None:
+        """munmap(2) itself: split at both ends, drop what lies between, its guard markers and page tables.
+
+        Raises:
+            Refused: EINVAL for a bad range, ENOMEM if a hole would exceed ``max_map_count``.
+        """
+        task_size = self.limits.task_size
+        if start % PAGE or start > task_size or length > task_size - start or not page_align(length):
+            raise Refused(EINVAL)
+        self.unmap_range(start, start + page_align(length))
+
+    def unmap_range(self, start: int, end: int) -> None:
+        """:meth:`unmap` of a range already checked. O(n)."""
+        first = self.first_in(start, end)
+        if first is None:
+            return
+        if start > first.vm_start:
+            if end < first.vm_end and len(self.areas) >= self.limits.max_map_count:
+                raise Refused(ENOMEM)
+            first = self.split(first, start, counted=False)
+        last = self.lookup(end - 1)
+        if last is not None and end < last.vm_end:
+            self.split(last, end, counted=False)
+        low, high = self.index(start), self.index(end - 1)
+        if high < len(self.areas) and self.areas[high].vm_start < end:
+            high += 1
+        span_start, span_end = self.areas[low].vm_start, self.areas[high - 1].vm_end
+        del self.areas[low:high]
+        self._forget_pages(span_start, span_end, low)
+
+    def _forget_pages(self, start: int, end: int, at: int) -> None:
+        """Drop page state of a range just unmapped; ``at`` is where its areas were (free_pgtables' floor/ceiling)."""
+        if self.guards:
+            self.guards = {page for page in self.guards if not start <= page < end}
+        if self.tables:
+            floor = self.areas[at - 1].vm_end if at else 0
+            ceiling = self.areas[at].vm_start if at < len(self.areas) else self.limits.task_size
+            for table in range(start // PMD, (end - 1) // PMD + 1):
+                if floor <= table * PMD and (table + 1) * PMD <= ceiling:
+                    self.tables.discard(table)
+
+    # --- limits -------------------------------------------------------------------------------------------------
+
+    def may_lock(self, vm_flags: int, length: int) -> bool:
+        """Whether ``length`` more bytes with these flags stay within RLIMIT_MEMLOCK (mlock_future_ok)."""
+        return not vm_flags & VM_LOCKED or self.locked() + length <= self.limits.rlimit_memlock
+
+    def locked(self) -> int:
+        """Bytes in locked areas. O(n)."""
+        return sum(area.vm_end - area.vm_start for area in self.areas if area.vm_flags & VM_LOCKED)
+
+    def charge(self, length: int) -> None:
+        """Refuse an accounted request that no memory could ever hold (overcommit, heuristic mode)."""
+        if length > self.limits.overcommit_max:
+            raise Refused(ENOMEM)
+
+    # --- anon_vma and pages -------------------------------------------------------------------------------------
+
+    def anon_vma_prepare(self, area: Area) -> None:
+        """Give ``area`` an anon_vma if it has none: a compatible neighbour's (next first), else a new one."""
+        if area.anon_vma:
+            return
+        if self.rules.anon_vma_reuse:
+            prev, nxt = self.neighbours(area)
+            for low, high, donor in ((area, nxt, nxt), (prev, area, prev)):
+                if low is None or high is None or donor is None or not donor.anon_vma or not donor.singular:
+                    continue
+                if (
+                    low.vm_end == high.vm_start
+                    and low.vm_file is high.vm_file
+                    and not (low.vm_flags ^ high.vm_flags) & ~_MERGE_IGNORES
+                    and low.pgoff_at(high.vm_start) == high.vm_pgoff
+                ):
+                    area.anon_vma, area.chain = donor.anon_vma, (donor.anon_vma,)
+                    return
+        area.anon_vma = next(self.anon_vma_numbers)
+        area.chain = (area.anon_vma,)
+
+    def touch(self, area: Area, start: int, end: int, write: bool) -> int:
+        """Fault in pages [start, end) of one area, whose protection allows it: 0 or a negative FaultError.
+
+        A write to a private area prepares its anon_vma, even where a page past the end then fails.
+        """
+        good_end, error = self._first_bad_page(area, start, end)
+        if write and not area.vm_flags & VM_SHARED:
+            if good_end > start or error == -FaultError.BUS:
+                self.anon_vma_prepare(area)
+        elif not write and area.vm_flags & VM_HUGEPAGE and area.anonymous and self._huge_read(area, start, good_end):
+            self.anon_vma_prepare(area)
+        if self.reads_exactly and good_end > start:
+            self.tables.update(range(start // PMD, (good_end - 1) // PMD + 1))
+        return error
+
+    def _first_bad_page(self, area: Area, start: int, end: int) -> tuple[int, int]:
+        """Where touching [start, end) stops, and with which error; (end, 0) if nowhere."""
+        stop, error = end, 0
+        file = area.vm_file
+        if file is not None and not file.zero and self.rules.sigbus_past_end:
+            past = area.vm_start + page_align(file.size) - (area.vm_pgoff << PAGE_SHIFT)
+            if past < stop:
+                stop, error = max(past, start), -FaultError.BUS
+        if self.guards:
+            if stop - start <= PAGE:
+                bad = start if start in self.guards else None
+            else:
+                bad = min((page for page in self.guards if start <= page < end), default=None)
+            if bad is not None and bad <= stop:
+                stop, error = bad, -FaultError.MAPERR
+        return stop, error
+
+    def _huge_read(self, area: Area, start: int, end: int) -> bool:
+        """Whether a read of [start, end) tries for a huge page somewhere: a whole free 2 MiB range of the area."""
+        if not self.rules.thp_read_prepares_anon_vma or not self.rules.thp:
+            return False
+        for table in range(start // PMD, (end - 1) // PMD + 1 if end > start else start // PMD):
+            inside = area.vm_start <= table * PMD and (table + 1) * PMD <= area.vm_end
+            if inside and table not in self.tables:
+                return True
+        return False
+
+    def populate(self, start: int, end: int) -> int:
+        """Touch every area in [start, end) as mlock and MAP_POPULATE do; the first error, 0 if none.
+
+        Stops at the first error (the caller ignores it or not); holes are skipped.
+        """
+        at = self.index(start)
+        while at < len(self.areas) and self.areas[at].vm_start < end:
+            area = self.areas[at]
+            error = self.populate_area(area, max(start, area.vm_start), min(end, area.vm_end))
+            if error:
+                return error
+            at += 1
+        return 0
+
+    def populate_area(self, area: Area, start: int, end: int) -> int:
+        """Touch a range of one area: by writing if it is private and writable, else by reading."""
+        if not area.vm_flags & VM_ACCESS:
+            return -FaultError.ACCERR
+        return self.touch(area, start, end, area.vm_flags & (VM_WRITE | VM_SHARED) == VM_WRITE)
+
+    def check_fixed(self, addr: int, length: int) -> None:
+        """What every chosen address must satisfy (the end of __get_unmapped_area).
+
+        Raises:
+            Refused: ENOMEM beyond TASK_SIZE, EINVAL if unaligned, EPERM below ``mmap_min_addr``.
+        """
+        limits = self.limits
+        if length > limits.task_size or addr > limits.task_size - length:
+            raise Refused(ENOMEM)
+        if addr % PAGE:
+            raise Refused(EINVAL)
+        if addr < limits.mmap_min_addr and not limits.may_map_low:
+            raise Refused(EPERM)
+
+    def unmapped_area(self, hint: int, length: int) -> int:
+        """An address for ``length`` bytes: the hint if it is free, else the highest hole below ``mmap_base`` that
+        fits, else the lowest one above it. Every hole ends below the guard gap of an area that grows down. O(n).
+
+        Raises:
+            Refused: ENOMEM if nothing fits.
+        """
+        limits = self.limits
+        if length > limits.task_size:
+            raise Refused(ENOMEM)
+        hint &= ~(PAGE - 1)
+        if hint and hint < limits.mmap_min_addr:
+            hint = page_align(limits.mmap_min_addr)
+        if hint and hint <= limits.task_size - length:
+            after = self.find_vma(hint)
+            if after is None or hint + length <= after.start_gap(limits.stack_guard_gap):
+                return hint
+        low, bottom_up = page_align(max(PAGE, limits.mmap_min_addr)), None
+        ceiling = limits.task_size
+        for area in reversed(self.areas):
+            top, floor = min(ceiling, limits.mmap_base), max(area.vm_end, low)
+            if top - floor >= length:
+                return top - length
+            start = max(floor, limits.mmap_base)
+            if ceiling - start >= length:
+                bottom_up = start
+            ceiling = area.start_gap(limits.stack_guard_gap)
+        if min(ceiling, limits.mmap_base) - low >= length:
+            return min(ceiling, limits.mmap_base) - length
+        if not self.areas and limits.task_size - limits.mmap_base >= length:
+            return limits.mmap_base
+        if bottom_up is None:
+            raise Refused(ENOMEM)
+        return bottom_up
+
+    def accounted(self, vm_flags: int) -> int:
+        """``vm_flags`` with VM_ACCOUNT if a new mapping with them is accounted: private, writable, not NORESERVE."""
+        from benchframe.mm.oracle.flags import VM_NORESERVE
+
+        account = vm_flags & (VM_NORESERVE | VM_SHARED | VM_WRITE) == VM_WRITE
+        return vm_flags | VM_ACCOUNT if account else vm_flags
