@@ -2,13 +2,13 @@
 
 A reading order: :mod:`flags` (the numbers), :mod:`rules` (what may differ between kernels), :mod:`area` (one
 mapping), :mod:`space` (the sorted list), :mod:`merge` (the eight cases), :mod:`calls` (the system calls), then
-:mod:`mremap`, :mod:`advice`, :mod:`faults`, and :mod:`replay` (a whole trace).
+:mod:`mremap`, :mod:`advice`, :mod:`faults`, and :mod:`replayer` (a whole trace).
 """
 
 from benchframe.mm.oracle.area import Area, Backing
 from benchframe.mm.oracle.calls import Oracle
 from benchframe.mm.oracle.flags import Advice, FaultError
-from benchframe.mm.oracle.replay import Answers, Replayer, replay
+from benchframe.mm.oracle.replayer import Answers, Replayer, replay
 from benchframe.mm.oracle.rules import RULE_NAMES, Limits, Rules, flip
 
 __all__ = [
