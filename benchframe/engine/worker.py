@@ -1,0 +1,180 @@
+"""One worker process: ``python -m benchframe.engine.worker --worker --job FILE ...``, a pyperf worker.
+
+pyperf parses its own worker options, pins the process, calibrates the number of loops and times the whole replay
+(``Runner.bench_time_func``). One replay yields four figures at once (:class:`~benchframe.engine.native.Times`),
+so the figures of every call are kept aside and become four pyperf benchmarks with the same metadata. The strategy
+is verified first: a wrong one is never timed. Start-up counts (one process per cell and round): nothing heavy is
+imported that the measurement does not need.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import io
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from benchframe.engine.job import FIGURES, Job, Outcome, finite, unspool
+
+if TYPE_CHECKING:
+    import pyperf
+
+_PR_SET_PDEATHSIG = 1
+
+
+class TimesLike(Protocol):
+    """What one measured call gives: see :class:`benchframe.engine.native.Times`."""
+
+    seconds: float
+    lookup_ns: float
+    fault_ns: float
+    mapping_ns: float
+    replay_ns: float
+
+
+class SessionLike(Protocol):
+    """What the worker needs of :class:`benchframe.engine.native.Session`."""
+
+    n_lookups: int
+    n_faults: int
+    n_mapping: int
+    n_events: int
+    timer_overhead_ns: float
+
+    def verify(self) -> Any: ...
+    def measure(self, loops: int) -> Any: ...
+    def counts(self) -> dict[str, float]: ...
+    def latencies(self) -> list[Any]: ...
+
+
+Opener = Callable[[Job], SessionLike]
+
+
+class ChangedPlugin(Exception):
+    """The strategy's source is not what it was when the run began."""
+
+
+def open_session(job: Job) -> SessionLike:
+    """The native engine's session for ``job``; raises ChangedPlugin, UnknownName or EngineError."""
+    from benchframe import registry
+    from benchframe.engine.content import strategy_digest
+    from benchframe.engine.native import Session
+
+    known = registry.load([Path(p) for p in job.plugins], job.blocked)
+    strategy = known.strategy(job.strategy)
+    if strategy_digest(strategy) != job.digest:
+        raise ChangedPlugin(f"strategy {job.strategy} was edited while the run was going; start it again")
+    session: SessionLike = Session(strategy, unspool(job), layout_seed=job.layout_seed)
+    return session
+
+
+def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
+    """Verify, calibrate if asked, time, then take counts and latencies if asked."""
+    args = runner.args
+    session = opener(job)
+    verdict = session.verify()
+    if not verdict.ok:
+        return Outcome("wrong", " ".join(str(verdict.what).split()), event=int(verdict.event))
+    taken: list[TimesLike] = []
+
+    def replay(loops: int) -> float:
+        times = session.measure(loops)
+        taken.append(times)
+        return float(times.seconds)
+
+    runner.metadata.update(job.metadata)
+    calibration = None
+    if args.calibrate_loops:
+        values, warmups = args.values, args.warmups
+        args.values, args.warmups = 1, 0
+        calibration = _bench(runner, "calibration", replay, session)
+        args.calibrate_loops, args.values, args.warmups = False, values, warmups
+        args.loops = int(calibration.get_runs()[0].get_metadata()["calibrate_loops"])
+    calibrating, taken = taken, []
+    timed = _bench(runner, "replay", replay, session)
+    suite = _suite(timed, taken, args.warmups, session)
+    warm = taken[: args.warmups] + calibrating
+    return Outcome(
+        "ok",
+        loops=args.loops,
+        suite=suite._as_json(),
+        counts=finite(session.counts()) if job.extras else None,
+        latencies=[asdict(latency) for latency in session.latencies()] if job.extras else None,
+        timer_overhead_ns=float(session.timer_overhead_ns) if job.extras else 0.0,
+        measured=sum(t.seconds for t in taken[args.warmups :]),
+        warmup=sum(t.seconds for t in warm),
+    )
+
+
+def _bench(runner: pyperf.Runner, name: str, replay: Callable[[int], float], session: SessionLike) -> pyperf.Benchmark:
+    """pyperf's timing of ``replay``; what it would print goes nowhere, the parent reports."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        bench = runner.bench_time_func(name, replay, inner_loops=max(1, session.n_events))
+    assert bench is not None
+    return bench
+
+
+def _suite(
+    timed: pyperf.Benchmark, taken: Sequence[TimesLike], warmups: int, session: SessionLike
+) -> pyperf.BenchmarkSuite:
+    """One pyperf benchmark per figure that this trace has; values are seconds per operation.
+
+    ``inner_loops`` is the number of operations in one replay, so pyperf's raw values are the seconds really spent
+    in the figure's operations and its warnings about too short values stay true.
+    """
+    import pyperf
+
+    run = timed.get_runs()[0]
+    loops = run.get_loops()
+    operations = dict(zip(FIGURES, (session.n_lookups, session.n_faults, session.n_mapping, session.n_events)))
+    benchmarks = []
+    for figure in FIGURES:
+        seconds = [getattr(times, f"{figure}_ns") * 1e-9 for times in taken]
+        if operations[figure] < 1 or not all(math.isfinite(s) and s > 0 for s in seconds):
+            continue
+        metadata = {**run.get_metadata(), "name": figure, "inner_loops": int(operations[figure])}
+        warm = [(loops, s) for s in seconds[:warmups]]
+        benchmarks.append(
+            pyperf.Benchmark([pyperf.Run(seconds[warmups:], warm, metadata=metadata, collect_metadata=False)])
+        )
+    return pyperf.BenchmarkSuite(benchmarks)
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies (prctl(2)); Linux only, else nothing."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main(argv: Sequence[str] | None = None, opener: Opener = open_session) -> int:
+    """Entry of the worker: exit code 0 with one line of JSON in the pipe, else a traceback on stderr."""
+    die_with_parent()
+    faulthandler.enable()
+    import pyperf
+
+    runner = pyperf.Runner(program_args=("-m", "benchframe.engine.worker"))
+    runner.argparser.add_argument("--job", required=True, type=Path, help="job file written by benchframe")
+    args = runner.parse_args(list(argv) if argv is not None else None)
+    pipe, args.pipe = args.pipe, None
+    if args.affinity:
+        os.sched_setaffinity(0, {int(cpu) for cpu in args.affinity.split(",")})
+    outcome = perform(runner, Job.read(args.job), opener)
+    answer = outcome.to_json()
+    if pipe is None:
+        print(answer)
+    else:
+        with os.fdopen(pipe, "w", encoding="utf-8") as file:
+            file.write(answer)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
