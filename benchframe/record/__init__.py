@@ -1,0 +1,1 @@
+"""Recording real programs: perf rings, ptrace stops, and importers that make traces of them."""

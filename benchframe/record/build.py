@@ -1,0 +1,430 @@
+"""Records to a trace: one linear order of events that replays to the same address spaces.
+
+The order matters where threads race. An operation takes effect at its first mmap_lock write acquisition inside the
+system call; where locks were not recorded, at the VMA report (MMAP2) inside it, else at entry (munmap, whose lookups fail from
+then on) or at exit (the rest). A fault that went on to take the lock is placed at that moment, since that is when it
+may assign an anon_vma or grow the stack.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from benchframe.record import records as R
+from benchframe.record.maps import Maps, MapsRow
+from benchframe.record.records import Rec
+from benchframe.record.syscalls import CLONE_THREAD, CLONE_VM, CLONES, ENDS, EXECS, NAMES, NR, UNREPLAYED
+from benchframe.trace.check import MAX_INT
+from benchframe.trace.events import EVENT, NIL, UNKNOWN, FaultFlag, Kind, MapType
+from benchframe.trace.format import REPORT, Trace
+from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, FileEntry, Snapshot, TraceMeta
+
+LOWEST_LOOKUP = PAGE
+"""Tree reads below this are not addresses: interrupt numbers and detached trees go through the same tracepoint."""
+OWN_SEARCH = 200_000
+"""ns within which a tree read of a fault's page is the fault's own find_vma."""
+MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 1, 2, 0x10, 0x20
+SPECIAL = ("[vdso]", "[vvar]", "[vvar_vclock]", "[vectors]", "[sigpage]")
+
+
+@dataclass
+class Row:
+    """One event before sorting; ``task`` and ``mm`` are provisional numbers."""
+
+    time: int
+    order: int
+    kind: Kind
+    task: int
+    mm: int
+    addr: int = 0
+    len: int = 0
+    prot: int = 0
+    flags: int = 0
+    offset: int = 0
+    new_len: int = 0
+    file: int = NIL
+    ret: int = 0
+    report: tuple[int, int] | None = None
+
+
+@dataclass
+class _Call:
+    number: int
+    args: tuple[Any, ...]
+    entered: int
+    lock: int = 0
+    area: Rec | None = None
+    looks: list[int] = field(default_factory=list)
+
+
+@dataclass
+class _Thread:
+    task: int
+    pid: int
+    call: _Call | None = None
+    pending: Row | None = None  # a fault that has not yet been seen to take the lock
+    locked: int = 0  # when that fault took it
+    fault: Row | None = None
+    booting: bool = False  # between exec and the end of execve: the kernel builds the image
+    kernel_maps: list[Row] = field(default_factory=list)
+
+
+class Builder:
+    """Feed :class:`~benchframe.record.records.Rec` in time order to :meth:`add`, then :meth:`trace`.
+
+    O(records). ``maps`` are the layouts that ptrace saw; an exec without one falls back on VMA reports.
+    """
+
+    def __init__(self, maps: list[Maps]) -> None:
+        self.rows: list[Row] = []
+        self.files: list[FileEntry] = []
+        self.skipped: Counter[str] = Counter()
+        self.strays = 0
+        self._maps = maps
+        self._file_of: dict[tuple[Any, ...], int] = {}
+        self._inode_file: dict[int, int] = {}
+        self._threads: dict[int, _Thread] = {}
+        self._mm_of: dict[int, int] = {}  # task -> mm
+        self._pid_mm: dict[int, list[tuple[int, int]]] = {}
+        self._tid_of: dict[int, int] = {}  # task -> tid
+        self._execs: dict[int, list[Maps]] = {}
+        self._mms = 0
+        for seen in maps:
+            if seen.when == "exec":
+                self._execs.setdefault(seen.pid, []).append(seen)
+
+    # -- identities -------------------------------------------------------------------------------------------
+
+    def _new_task(self, tid: int, pid: int, mm: int) -> int:
+        task = len(self._tid_of)
+        self._tid_of[task] = tid
+        self._mm_of[task] = mm
+        self._threads[tid] = _Thread(task, pid)
+        return task
+
+    def _new_mm(self, pid: int, time: int) -> int:
+        self._mms += 1
+        self._pid_mm.setdefault(pid, []).append((time, self._mms - 1))
+        return self._mms - 1
+
+    def file(self, key: tuple[Any, ...], name: str, inode: int, size: int = 0) -> int:
+        """Index in the file table. Linux compares open files, not inodes: ``key`` should tell two opens apart."""
+        index = self._file_of.get(key)
+        if index is None:
+            index = self._file_of[key] = len(self.files)
+            self.files.append(FileEntry(name, max(0, size), inode))
+            self._inode_file.setdefault(inode, index)
+        return index
+
+    def _row(self, time: int, kind: Kind, thread: _Thread, **values: Any) -> Row:
+        row = Row(time, len(self.rows), kind, thread.task, self._mm_of[thread.task], **values)
+        self.rows.append(row)
+        return row
+
+    # -- records ----------------------------------------------------------------------------------------------
+
+    def attach(self, seen: Maps, tids: list[int]) -> None:
+        """Begin with a layout that exists already, and the threads that live in it."""
+        self._exec(Rec(seen.time, R.EXEC, tids[0], (seen.pid,)), seen)
+        for tid in tids[1:]:
+            self._made(Rec(seen.time, R.NEW, tids[0], (tid, CLONE_VM | CLONE_THREAD)))
+
+    def add(self, rec: Rec) -> None:
+        """Take one record; those of tasks outside the tree are ignored."""
+        if rec.what == R.EXEC:
+            self._exec(rec, None)
+            return
+        thread = self._threads.get(rec.tid)
+        if thread is None:
+            self.strays += 1
+            return
+        _HANDLERS[rec.what](self, rec, thread)
+
+    def _fault(self, rec: Rec, thread: _Thread) -> None:
+        addr, code, user = rec.values
+        if addr >= ADDRESS_LIMIT:
+            return
+        access = 0 if code < 0 else 4 if code & 16 else 2 if code & 2 else 1
+        flags = (FaultFlag.USER if user else 0) | (FaultFlag.PRESENT if code > 0 and code & 1 else 0)
+        row = self._row(rec.time, Kind.FAULT, thread, addr=addr, prot=access, flags=int(flags))
+        thread.pending = thread.fault = row
+        thread.locked = 0
+
+    def _segv(self, rec: Rec, thread: _Thread) -> None:
+        row = thread.fault
+        if row is not None and row.addr == rec.values[0]:
+            row.flags |= FaultFlag.SEGV
+
+    def _lock(self, rec: Rec, thread: _Thread) -> None:
+        _, write = rec.values
+        if write and thread.call is not None:
+            thread.call.lock = thread.call.lock or rec.time
+        elif thread.pending is not None:
+            thread.locked = thread.locked or rec.time
+
+    def _look(self, rec: Rec, thread: _Thread) -> None:
+        addr = rec.values[0]
+        if not LOWEST_LOOKUP <= addr < ADDRESS_LIMIT or thread.booting:
+            return
+        last = thread.fault
+        if last is not None and last.addr >> 12 == addr >> 12 and rec.time < last.time + OWN_SEARCH:
+            if thread.pending is not None and thread.locked:
+                thread.pending.time = thread.locked
+            thread.pending = None
+            return
+        call = thread.call
+        if call is None:
+            self._row(rec.time, Kind.LOOKUP, thread, addr=addr)
+        elif call.number not in EXECS and call.number not in ENDS:
+            call.looks.append(addr)
+
+    def _enter(self, rec: Rec, thread: _Thread) -> None:
+        number, args = rec.values
+        thread.pending = None
+        thread.call = _Call(number, args, rec.time)
+
+    def _leave(self, rec: Rec, thread: _Thread) -> None:
+        call, thread.call = thread.call, None
+        thread.pending = None
+        if thread.booting:
+            self._booted(thread)
+            return
+        if call is None or call.number != rec.values[0]:
+            return
+        ret = rec.values[1]
+        if call.number in UNREPLAYED:
+            if ret >= 0:
+                self.skipped[NAMES[call.number]] += 1
+            return
+        if call.number in CLONES or call.number in EXECS or call.number in ENDS:
+            return
+        time = call.lock or (call.area.time if call.area else 0)
+        time = time or (call.entered if call.number == NR["munmap"] else rec.time)
+        for addr in call.looks:
+            self._row(time, Kind.LOOKUP, thread, addr=addr)
+        report = (call.area.values[0], call.area.values[1]) if call.area and ret >= 0 else None
+        self._call(time, call, ret, report, thread)
+
+    def _call(self, time: int, call: _Call, ret: int, report: tuple[int, int] | None, thread: _Thread) -> None:
+        a = [_clamp(v) if isinstance(v, int) else 0 for v in call.args[:6]]
+        name = NAMES[call.number]
+        ret = max(ret, -4095) if ret < 0 else min(ret, ADDRESS_LIMIT)
+        values: dict[str, Any] = {"addr": a[0], "len": a[1], "ret": ret, "report": report}
+        if name == "mmap":
+            values.update(prot=_bits(call.args[2]), flags=_bits(call.args[3]), offset=min(call.args[5], 1 << 62))
+            if call.args[3] & MAP_ANONYMOUS:
+                values["offset"] = 0  # the kernel ignores it
+            else:
+                values["file"] = self._mapped_file(call)
+            kind = Kind.MMAP
+        elif name == "mremap":
+            values.update(len=a[1], new_len=a[2], flags=_bits(call.args[3]), offset=a[4])
+            if not call.args[3] & 6:  # the fifth argument is garbage unless FIXED or DONTUNMAP
+                values["offset"] = 0
+            kind = Kind.MREMAP
+        elif name in ("mprotect", "pkey_mprotect"):
+            values["prot"] = _bits(call.args[2])
+            kind = Kind.MPROTECT
+        elif name == "madvise":
+            values["flags"] = _bits(call.args[2])
+            kind = Kind.MADVISE
+        elif name == "brk":
+            values["len"] = 0
+            kind = Kind.BRK
+        else:
+            kind = {"munmap": Kind.MUNMAP, "munlock": Kind.MUNLOCK}.get(name, Kind.MLOCK)
+            if name == "mlock2":
+                values["flags"] = _bits(call.args[2])
+        self._row(time, kind, thread, **values)
+
+    def _mapped_file(self, call: _Call) -> int:
+        fd = call.args[4] & 0xFFFFFFFF
+        if len(call.args) > 6:
+            device, inode, name, size = call.args[6]
+            return self.file((device, inode, fd), name, inode, size)
+        if call.area is not None:
+            (major, minor, inode), name = call.area.values[5:7]
+            return self.file((major, minor, inode, fd), name, inode)
+        return self.file(("fd", fd), "", 0)
+
+    def _area(self, rec: Rec, thread: _Thread) -> None:
+        if thread.booting:
+            thread.kernel_maps.append(self._kernel_map(rec, thread))
+        elif thread.call is not None:
+            thread.call.area = rec
+        elif thread.fault is not None and rec.values[0] <= thread.fault.addr < rec.values[1]:
+            thread.fault.report = (rec.values[0], rec.values[1])  # the stack grew
+
+    def _made(self, rec: Rec, thread: _Thread | None = None) -> None:
+        child, flags = rec.values
+        maker = thread or self._threads[rec.tid]
+        mm = self._mm_of[maker.task]
+        call = maker.call
+        if flags & CLONE_VM:
+            pid = maker.pid if flags & CLONE_THREAD else child
+            row = self._row(rec.time, Kind.THREAD, maker)
+            row.len = self._new_task(child, pid, mm)
+            if not flags & CLONE_THREAD:
+                self._pid_mm.setdefault(child, []).append((rec.time, mm))
+        else:
+            time = (call.lock or call.entered) if call is not None else rec.time
+            row = self._row(time, Kind.FORK, maker)
+            row.addr = self._new_mm(child, time)
+            row.len = self._new_task(child, child, row.addr)
+
+    def _gone(self, rec: Rec, thread: _Thread) -> None:
+        self._row(rec.time, Kind.EXIT, thread)
+        del self._threads[rec.tid]
+
+    def _exec(self, rec: Rec, seen: Maps | None) -> None:
+        pid = rec.values[0]
+        thread = self._threads.get(rec.tid)
+        if thread is None and self._threads and seen is None and pid not in self._pid_mm:
+            self.strays += 1
+            return
+        mm = self._new_mm(pid, rec.time)
+        if thread is None:
+            self._new_task(rec.tid, pid, mm)
+            thread = self._threads[rec.tid]
+        self._mm_of[thread.task] = mm
+        thread.booting = seen is None
+        if seen is None and self._execs.get(pid):
+            seen = self._execs[pid].pop(0)
+        self._row(rec.time, Kind.EXEC, thread, addr=(seen.start_brk or NIL) if seen else NIL)
+        thread.kernel_maps = []
+        if seen is not None:
+            for area in seen.rows:
+                self._row(rec.time, Kind.MAP, thread, **self._image(area))
+        thread.pending = thread.fault = None
+
+    def _image(self, area: MapsRow) -> dict[str, Any]:
+        """The MAP event of a line of the layout at exec."""
+        flags, file = MAP_SHARED if area.shared else MAP_PRIVATE, NIL
+        if area.name == "[stack]":
+            flags |= MapType.STACK
+        elif area.name == "[heap]":
+            flags |= MapType.HEAP
+        elif area.name in SPECIAL:
+            flags |= MapType.SPECIAL
+        if area.inode:
+            file = self.file(("image", area.device, area.inode), area.name, area.inode)
+        offset = area.offset if area.inode else 0
+        size = area.end - area.start
+        return {"addr": area.start, "len": size, "prot": area.prot, "flags": int(flags), "offset": offset, "file": file}
+
+    def _kernel_map(self, rec: Rec, thread: _Thread) -> Row:
+        start, end, offset, prot, _, (major, minor, inode), name = rec.values
+        area = MapsRow(start, end, prot & 7, False, offset, f"{major:x}:{minor:x}", inode, name)
+        return Row(rec.time, 0, Kind.MAP, thread.task, self._mm_of[thread.task], **self._image(area))
+
+    def _booted(self, thread: _Thread) -> None:
+        """execve returned: without a layout from /proc, the kernel's reports since exec are the layout."""
+        thread.booting = False
+        mm = self._mm_of[thread.task]
+        at = max(i for i, row in enumerate(self.rows) if row.kind == Kind.EXEC and row.mm == mm)
+        if any(row.kind == Kind.MAP and row.mm == mm for row in self.rows[at:]):
+            return
+        from benchframe.record.elf import settle
+
+        for row in settle(thread.kernel_maps, self.files):
+            self.rows.append(replace(row, time=self.rows[at].time, order=len(self.rows)))
+
+    # -- the end ----------------------------------------------------------------------------------------------
+
+    def trace(self, meta: TraceMeta) -> Trace:
+        """Sort, number and check: the finished trace."""
+        rows = sorted(self.rows, key=lambda r: (r.time, r.order))
+        times = np.fromiter((r.time for r in rows), np.int64, len(rows))
+        tasks, mms = self._renumber(rows)
+        events = np.zeros(len(rows), EVENT)
+        for name in ("addr", "len", "offset", "new_len", "ret", "kind", "prot", "flags", "file"):
+            events[name] = np.fromiter((getattr(r, name) for r in rows), np.int64, len(rows))
+        events["task"] = np.fromiter((tasks[r.task] for r in rows), np.int64, len(rows))
+        events["mm"] = np.fromiter((mms[r.mm] for r in rows), np.int64, len(rows))
+        for i, row in enumerate(rows):
+            if row.kind == Kind.FORK:
+                events["addr"][i], events["len"][i] = mms[row.addr], tasks[row.len]
+            elif row.kind == Kind.THREAD:
+                events["len"][i] = tasks[row.len]
+        tid = np.fromiter((self._tid_of[r.task] for r in rows), np.int32, len(rows))
+        reported = [(i, *r.report) for i, r in enumerate(rows) if r.report is not None]
+        reports = np.array([r for r in reported if _is_range(r)], REPORT) if reported else np.zeros(0, REPORT)
+        snapshots = self._snapshots(times, mms)
+        notes = [f"{count} calls of {name} were not replayed" for name, count in sorted(self.skipped.items())]
+        meta = replace(meta, files=self._files(), snapshots=snapshots, notes=meta.notes + tuple(notes))
+        start = int(times[0]) if len(times) else 0
+        return Trace(events, times - start, tid, meta, reports)
+
+    @staticmethod
+    def _renumber(rows: list[Row]) -> tuple[dict[int, int], dict[int, int]]:
+        """Dense numbers in order of first appearance: a row's own first, then those it makes."""
+        tasks: dict[int, int] = {}
+        mms: dict[int, int] = {}
+        for row in rows:
+            tasks.setdefault(row.task, len(tasks))
+            mms.setdefault(row.mm, len(mms))
+            if row.kind == Kind.FORK:
+                mms.setdefault(row.addr, len(mms))
+            if row.kind in (Kind.FORK, Kind.THREAD):
+                tasks.setdefault(row.len, len(tasks))
+        return tasks, mms
+
+    def _files(self) -> tuple[FileEntry, ...]:
+        from pathlib import Path
+
+        out = []
+        for entry in self.files:
+            size = entry.size
+            if not size and entry.name.startswith("/") and not entry.name.startswith("/dev/"):
+                try:
+                    about = Path(entry.name).stat()
+                    size = about.st_size if about.st_ino == entry.inode else 0
+                except (OSError, ValueError):
+                    size = 0
+            out.append(replace(entry, size=size))
+        return tuple(out)
+
+    def _snapshots(self, times: Any, mms: dict[int, int]) -> tuple[Snapshot, ...]:
+        out = []
+        for seen in self._maps:
+            held = [mm for time, mm in self._pid_mm.get(seen.pid, []) if time <= seen.time]
+            if not held or held[-1] not in mms:
+                continue
+            areas = tuple(
+                (
+                    a.start,
+                    a.end,
+                    a.prot,
+                    int(a.shared),
+                    a.offset,
+                    self._inode_file.get(a.inode, NIL) if a.inode else NIL,
+                )
+                for a in seen.rows
+            )
+            row = int(np.searchsorted(times, seen.time, "right"))
+            out.append(Snapshot(mms[held[-1]], row, seen.when, areas))
+        return tuple(out)
+
+
+_HANDLERS: dict[int, Any] = {
+    R.FAULT: Builder._fault, R.ENTER: Builder._enter, R.LEAVE: Builder._leave, R.LOCK: Builder._lock,
+    R.LOOK: Builder._look, R.NEW: Builder._made, R.GONE: Builder._gone, R.AREA: Builder._area, R.SEGV: Builder._segv,
+}  # fmt: skip
+
+
+def _clamp(value: int) -> int:
+    """An argument as the format holds it: all that lies above the user address space fails alike."""
+    return value if 0 <= value <= ADDRESS_LIMIT else ADDRESS_LIMIT
+
+
+def _bits(value: int) -> int:
+    return value if 0 <= value <= MAX_INT else MAX_INT
+
+
+def _is_range(report: tuple[int, ...]) -> bool:
+    return 0 <= report[1] < report[2] <= ADDRESS_LIMIT and not (report[1] | report[2]) & (PAGE - 1)
+
+
+assert UNKNOWN < -4095

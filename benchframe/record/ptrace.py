@@ -1,0 +1,278 @@
+"""Following a process tree with ptrace(2): layouts at exec and exit, new tasks; without tracepoints, system calls.
+
+Stops are few: exec, exit, clone, signals; and with ``syscalls=True`` the mm system calls alone, picked by a seccomp
+filter in the child (SECCOMP_RET_TRACE) so that all others run at full speed. Numbers: include/uapi/linux/ptrace.h,
+seccomp.h, filter.h.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import struct
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchframe.record.maps import Maps, read_maps
+from benchframe.record.records import ENTER, EXEC, GONE, LEAVE, NEW, SEGV, Rec
+from benchframe.record.syscalls import CLONES, EXECS, MM_CALLS, NR
+
+CONT, DETACH, SYSCALL, GETEVENTMSG, GETSIGINFO, SEIZE, INTERRUPT, LISTEN, GET_SYSCALL_INFO = (
+    7, 17, 24, 0x4201, 0x4202, 0x4206, 0x4207, 0x4208, 0x420E,
+)  # fmt: skip
+O_SYSGOOD, O_FORK, O_VFORK, O_CLONE, O_EXEC, O_EXIT, O_SECCOMP, O_EXITKILL = 1, 2, 4, 8, 16, 64, 128, 1 << 20
+E_FORK, E_VFORK, E_CLONE, E_EXEC, E_EXIT, E_SECCOMP, E_STOP = 1, 2, 3, 4, 6, 7, 128
+WALL = 0x40000000
+PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP = 38, 22
+STOPPING = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
+_libc.ptrace.restype = ctypes.c_long
+
+
+def ptrace(request: int, tid: int, addr: int = 0, data: "int | ctypes.Array[ctypes.c_char]" = 0) -> int:
+    """One ptrace call; raises OSError (ESRCH when the task was killed meanwhile: callers expect that)."""
+    pointer = data if isinstance(data, int) else ctypes.addressof(data)
+    result = int(_libc.ptrace(request, tid, addr, pointer))
+    if result == -1 and (code := ctypes.get_errno()):
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def install_filter() -> None:
+    """In the child before exec: stop for the tracer at mm, clone and exec system calls, and at no others."""
+    numbers = sorted(MM_CALLS | CLONES | EXECS)
+    load = struct.pack("=HBBI", 0x20, 0, 0, 0)  # the system call's number
+    tests = [struct.pack("=HBBI", 0x15, len(numbers) - i, 0, nr) for i, nr in enumerate(numbers)]
+    program = load + b"".join(tests)
+    program += struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000) + struct.pack("=HBBI", 0x06, 0, 0, 0x7FF00000)
+    code = ctypes.create_string_buffer(program, len(program))
+    filter_program = struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
+    if os.geteuid() != 0:  # root keeps set-user-id programs working; others must give that up
+        _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if _libc.prctl(PR_SET_SECCOMP, 2, filter_program, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "seccomp")
+
+
+@dataclass
+class Task:
+    """A traced thread: its process, and the system call it is in (number, args) if that was asked for."""
+
+    tid: int
+    pid: int
+    call: tuple[int, tuple[int, ...]] | None = None
+    ending: bool = False
+
+
+@dataclass
+class Tracer:
+    """Follows what it was given with :meth:`seize` until all is gone (:meth:`run`).
+
+    ``records`` gets NEW, EXEC, GONE and SEGV (and ENTER, LEAVE with ``syscalls``); ``maps`` the layouts.
+    """
+
+    syscalls: bool = False
+    filtered: bool = False
+    records: list[Rec] = field(default_factory=list)
+    maps: list[Maps] = field(default_factory=list)
+    tasks: dict[int, Task] = field(default_factory=dict)
+    root: int = 0
+    root_status: int = 0
+
+    def options(self, attach: bool) -> int:
+        """PTRACE_O_* bits."""
+        bits = O_SYSGOOD | O_FORK | O_VFORK | O_CLONE | O_EXEC | O_EXIT
+        if self.filtered:
+            bits |= O_SECCOMP
+        # A filtered program cannot go on without us (its mm calls would fail); any other can.
+        return bits | (O_EXITKILL if self.filtered and not attach else 0)
+
+    def seize(self, tid: int, pid: int, attach: bool = False) -> None:
+        """Begin to trace one thread; raises OSError."""
+        ptrace(SEIZE, tid, 0, self.options(attach))
+        self.tasks[tid] = Task(tid, pid)
+        self.root = self.root or pid
+
+    def run(self, until: Callable[[], bool] | None = None) -> None:
+        """Handle stops until every task is gone; with ``until``, also until that says True (asked every 2 ms)."""
+        while self.tasks:
+            try:
+                tid, status = os.waitpid(-1, WALL if until is None else WALL | os.WNOHANG)
+            except ChildProcessError:
+                return
+            if tid:
+                self._handle(tid, status)
+            elif until is not None:
+                if until():
+                    return
+                time.sleep(0.002)
+
+    def _handle(self, tid: int, status: int) -> None:
+        if os.WIFEXITED(status) or os.WIFSIGNALED(status):
+            self.tasks.pop(tid, None)
+            self.records.append(Rec(_now(), GONE, tid))
+            if tid == self.root:
+                self.root_status = status
+            return
+        task = self.tasks.get(tid)
+        if task is None:  # a new task's first stop may come before its maker's event
+            task = self.tasks[tid] = Task(tid, _process_of(tid))
+        with contextlib.suppress(ProcessLookupError):
+            self._stopped(task, status >> 16, os.WSTOPSIG(status))
+
+    def _stopped(self, task: Task, event: int, signum: int) -> None:
+        now = _now()
+        if event in (E_FORK, E_VFORK, E_CLONE):
+            self._made(task, now, _message(task.tid), event)
+        elif event == E_EXEC:
+            self._exec(task, now)
+        elif event == E_EXIT:
+            self._ending(task, now)
+        elif event == E_SECCOMP:
+            self._syscall_stop(task, now)
+            return
+        elif event == E_STOP:
+            request = LISTEN if signum in STOPPING else self._go(task)
+            ptrace(request, task.tid)
+            return
+        elif signum == signal.SIGTRAP | 0x80:
+            self._syscall_stop(task, now)
+            return
+        elif event == 0:
+            if signum == signal.SIGSEGV:
+                self._segv(task, now)
+            ptrace(self._go(task), task.tid, 0, signum)
+            return
+        ptrace(self._go(task), task.tid)
+
+    def _go(self, task: Task) -> int:
+        if self.syscalls and (not self.filtered or task.call is not None):
+            return SYSCALL
+        return CONT
+
+    def _made(self, task: Task, now: int, child: int, event: int) -> None:
+        pid = _process_of(child)
+        number, args = task.call or (-1, ())
+        flags = {E_FORK: 0, E_VFORK: 0x4100}.get(event, 0x10100 if pid == task.pid else 0)
+        if number == NR["clone"]:
+            flags = args[0]
+        elif number == NR["clone3"]:
+            flags = _peek(task.tid, args[0])
+        self.tasks.setdefault(child, Task(child, pid)).pid = pid
+        self.records.append(Rec(now, NEW, task.tid, (child, flags)))
+
+    def _exec(self, task: Task, now: int) -> None:
+        former = _message(task.tid)
+        if former != task.tid:
+            self.tasks.pop(former, None)
+            self.records.append(Rec(now, GONE, former))
+        for tid in [t.tid for t in self.tasks.values() if t.pid == task.pid and t is not task]:
+            del self.tasks[tid]
+        seen = read_maps(task.pid, "exec", now)
+        if seen is not None:
+            self.maps.append(seen)
+        self.records.append(Rec(now, EXEC, task.tid, (task.pid,)))
+
+    def _ending(self, task: Task, now: int) -> None:
+        """Take the layout when the whole process ends; threads killed late may never report, so a later one replaces it."""
+        task.ending = True
+        if all(t.ending or _dying(task.pid, t.tid) for t in self.tasks.values() if t.pid == task.pid):
+            seen = read_maps(task.pid, "exit", now)
+            if seen is not None:
+                self.maps = [
+                    m for m in self.maps if m.when != "exit" or m.pid != task.pid or m.start_brk != seen.start_brk
+                ]
+                self.maps.append(seen)
+
+    def _segv(self, task: Task, now: int) -> None:
+        info = ctypes.create_string_buffer(128)
+        ptrace(GETSIGINFO, task.tid, 0, info)
+        code, address = struct.unpack_from("=i", info.raw, 8)[0], struct.unpack_from("=Q", info.raw, 16)[0]
+        if code > 0:  # raised by the kernel, not by kill(2)
+            self.records.append(Rec(now, SEGV, task.tid, (address,)))
+
+    def _syscall_stop(self, task: Task, now: int) -> None:
+        info = ctypes.create_string_buffer(88)
+        ptrace(GET_SYSCALL_INFO, task.tid, 88, info)
+        op = info.raw[0]
+        if op in (1, 3):  # entry, seccomp
+            number, *args = struct.unpack_from("=7Q", info.raw, 24)
+            if number in MM_CALLS or number in CLONES or number in EXECS:
+                task.call = (number, tuple(args))
+                self.records.append(Rec(now, ENTER, task.tid, (number, self._with_file(task, number, tuple(args)))))
+        elif op == 2 and task.call is not None:
+            ret = struct.unpack_from("=q", info.raw, 24)[0]
+            self.records.append(Rec(now, LEAVE, task.tid, (task.call[0], ret)))
+            task.call = None
+        ptrace(self._go(task), task.tid)
+
+    def _with_file(self, task: Task, number: int, args: tuple[int, ...]) -> tuple[object, ...]:
+        """mmap's arguments, and behind them what its descriptor is: (device, inode, name, size)."""
+        if number != NR["mmap"] or args[3] & 0x20:
+            return args
+        link = Path(f"/proc/{task.tid}/fd/{args[4] & 0xFFFFFFFF}")
+        try:
+            about = link.stat()
+            return (*args, (about.st_dev, about.st_ino, str(link.readlink()), about.st_size))
+        except OSError:
+            return args
+
+    def interrupt_all(self, tids: Iterable[int]) -> None:
+        """Ask each thread to stop, and wait until it does: the world stands still after this."""
+        waiting = set()
+        for tid in tids:
+            with contextlib.suppress(OSError):
+                ptrace(INTERRUPT, tid)
+                waiting.add(tid)
+        for tid in waiting:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(tid, WALL)
+
+    def release_all(self, request: int) -> None:
+        """Let every stopped task go on: CONT, SYSCALL or DETACH."""
+        for tid in list(self.tasks):
+            with contextlib.suppress(OSError):
+                ptrace(request, tid)
+
+
+def _now() -> int:
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+
+def _message(tid: int) -> int:
+    value = ctypes.create_string_buffer(8)
+    ptrace(GETEVENTMSG, tid, 0, value)
+    return int(struct.unpack("=Q", value.raw)[0])
+
+
+def _peek(tid: int, address: int) -> int:
+    """Eight bytes of the tracee's memory (clone3's flags), or 0."""
+    try:
+        with open(f"/proc/{tid}/mem", "rb", 0) as memory:  # noqa: PTH123
+            memory.seek(address)
+            return int(struct.unpack("=Q", memory.read(8))[0])
+    except (OSError, OverflowError, struct.error):
+        return 0
+
+
+def _dying(pid: int, tid: int) -> bool:
+    """Is the thread gone, a zombie, or about to take a SIGKILL (as all threads are after exit_group)?"""
+    try:
+        text = Path(f"/proc/{pid}/task/{tid}/status").read_text(errors="replace")
+    except OSError:
+        return True
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return fields.get("State", "").strip()[:1] in ("Z", "X") or bool(int(fields.get("SigPnd", "0"), 16) >> 8 & 1)
+
+
+def _process_of(tid: int) -> int:
+    try:
+        for line in Path(f"/proc/{tid}/status").read_text(errors="replace").splitlines():
+            if line.startswith("Tgid:"):
+                return int(line.split()[1])
+    except OSError:
+        pass
+    return tid

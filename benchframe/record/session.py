@@ -1,0 +1,333 @@
+"""One recording: start or seize the program, gather its records at the level that works, build the trace."""
+
+import contextlib
+import os
+import platform
+import resource
+import shutil
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchframe.record import perf, ptrace
+from benchframe.record import records as R
+from benchframe.record.build import Builder
+from benchframe.record.maps import Maps, read_maps
+from benchframe.record.perf import PerfError, Source
+from benchframe.record.syscalls import tracepoint_filter
+from benchframe.record.tracefs import TracefsError, Tracepoint, function_names, tracefs, tracepoint
+from benchframe.trace.events import FaultFlag, Kind
+from benchframe.trace.format import Trace
+from benchframe.trace.meta import TraceMeta
+
+LEVELS = ("full", "user", "strace")
+RING_PAGES = {"full": 4096, "user": 64}
+"""Ring size per CPU: 16 MiB for root; 64 pages stay under kernel.perf_event_mlock_kb (516) for everyone else."""
+BASE_POINTS = (
+    "exceptions:page_fault_user", "exceptions:page_fault_kernel", "raw_syscalls:sys_enter", "raw_syscalls:sys_exit",
+    "task:task_newtask",
+)  # fmt: skip
+MORE_POINTS = ("maple_tree:ma_read", "mmap_lock:mmap_lock_acquire_returned")
+
+
+class RecordError(Exception):
+    """A recording that cannot be made: one line, with what to do."""
+
+
+@dataclass
+class Plan:
+    """What a level will use: perf sources, their readers, and what had to be given up."""
+
+    level: str
+    sources: list[Source] = field(default_factory=list)
+    points: dict[str, Tracepoint] = field(default_factory=dict)
+    functions: dict[int, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def planned(level: str) -> Iterator[Plan]:
+    """Choose the level (``auto``: the best that works) and hold what it needs; raises RecordError."""
+    if level not in ("auto", *LEVELS):
+        raise RecordError(f"--level {level}: there are auto, {', '.join(LEVELS)}")
+    missing: list[str] = []
+    with contextlib.ExitStack() as stack:
+        plan = None
+        if level in ("auto", "full"):
+            try:
+                plan = _full(stack)
+            except (TracefsError, OSError) as error:
+                missing.append(f"full: {error}")
+        if plan is None and level in ("auto", "user"):
+            try:
+                plan = _user()
+            except OSError as error:
+                missing.append(f"user: {error}")
+        if plan is None and level in ("auto", "strace"):
+            plan = Plan("strace", notes=["layout only: page faults were not recorded"])
+        if plan is None:
+            raise RecordError(f"level {level} does not work here ({'; '.join(missing)}); try --level auto")
+        plan.notes = [f"not used: {text}" for text in missing] + plan.notes
+        yield plan
+
+
+def _full(stack: contextlib.ExitStack) -> Plan:
+    root, done = stack.enter_context(tracefs())
+    plan = Plan("full", functions=function_names(root), notes=[done] if done else [])
+    for name in BASE_POINTS + MORE_POINTS:
+        try:
+            plan.points[name] = tracepoint(root, name)
+        except TracefsError as error:
+            if name in BASE_POINTS:
+                raise
+            plan.notes.append(f"{error}: lookups outside faults or the lock order are not recorded")
+    calls = tracepoint_filter()
+    for name, point in plan.points.items():
+        text = calls if name.startswith("raw_syscalls") else ""
+        plan.sources.append(Source(name, perf.TYPE_TRACEPOINT, point.id, filter=text))
+    _probe(plan.sources[0])
+    return plan
+
+
+def _user() -> Plan:
+    flags = perf.EXCLUDE_KERNEL | perf.EXCLUDE_HV
+    source = Source("page-faults:u", perf.TYPE_SOFTWARE, perf.COUNT_SW_PAGE_FAULTS, flags, sample=perf.SAMPLE_ADDR)
+    _probe(source)
+    note = "faults raised in kernel mode, reads against writes, and the kernel's own lookups were not recorded"
+    return Plan("user", [source], notes=[note])
+
+
+def _probe(source: Source) -> None:
+    """Open the event on ourselves once: what the kernel refuses, it refuses here."""
+    try:
+        os.close(perf.open_event(source, 0, -1, 0, 4096, False))
+    except PerfError as error:
+        hint = "root, CAP_PERFMON or a lower kernel.perf_event_paranoid would allow it"
+        raise PerfError(error.errno, f"{error.strerror} ({hint})") from None
+
+
+class Session:
+    """Record one command, or one process that runs already; use :meth:`run`."""
+
+    def __init__(self, plan: Plan, say: "object" = None) -> None:
+        self.plan = plan
+        self.status = 0
+        self.interrupted = 0
+        self.tracer = ptrace.Tracer(syscalls=plan.level != "full", filtered=plan.level != "full")
+        self.recorder: perf.Recorder | None = None
+        self._reader: R.Reader | None = None
+        self._lost = 0
+        self.bad = 0
+
+    # -- a new program ----------------------------------------------------------------------------------------
+
+    def run(self, command: list[str], level_note: str = "") -> Trace:
+        """Run ``command`` to its end and return its trace; raises RecordError."""
+        program = shutil.which(command[0])
+        if program is None:
+            raise RecordError(f"{command[0]}: no such program; give its path, or check PATH")
+        child, go, failed = self._fork(program, command)
+        try:
+            self.tracer.seize(child, child)
+            if self.plan.sources:
+                self.recorder = perf.Recorder(self.plan.sources, [child], RING_PAGES[self.plan.level])
+                self.recorder.start()
+            with self._signals(child):
+                os.write(go, b"g")
+                self.tracer.run()
+            reason = os.read(failed, 4)
+            if reason:
+                raise RecordError(f"{program} cannot be run ({os.strerror(int.from_bytes(reason, sys.byteorder))})")
+            self.status = self.tracer.root_status
+            return self._finish(tuple(command), None)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.kill(child, signal.SIGKILL)
+            raise RecordError(f"recording failed: {error.strerror or error}; try --level strace or more disk") from None
+        finally:
+            os.close(go)
+            os.close(failed)
+            if self.recorder is not None:
+                self.recorder.close()
+
+    def _fork(self, program: str, command: list[str]) -> tuple[int, int, int]:
+        wait, go = os.pipe()
+        failed, fail = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: fork beside threads; the child only execs
+            child = os.fork()
+        if child:
+            os.close(wait)
+            os.close(fail)
+            return child, go, failed
+        try:
+            os.close(go)
+            os.close(failed)
+            if os.read(wait, 1) != b"g":
+                os._exit(127)
+            for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these; programs expect the default
+                signal.signal(number, signal.SIG_DFL)
+            if self.tracer.filtered:
+                ptrace.install_filter()
+            os.execv(program, command)
+        except OSError as error:
+            os.write(fail, (error.errno or 1).to_bytes(4, sys.byteorder))
+        finally:
+            os._exit(127)
+
+    @contextlib.contextmanager
+    def _signals(self, child: int) -> Iterator[None]:
+        """The terminal sends Ctrl-C to the program too: we wait for it. The third one kills it."""
+
+        def on_interrupt(number: int, frame: object) -> None:
+            self.interrupted += 1
+            if self.interrupted >= 3 or number == signal.SIGTERM:
+                with contextlib.suppress(OSError):
+                    os.kill(child, signal.SIGKILL if self.interrupted >= 3 else signal.SIGTERM)
+
+        numbers = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+        try:
+            before = [signal.signal(number, on_interrupt) for number in numbers]
+        except ValueError:  # not in the main thread: leave the handlers alone
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+    # -- a program that runs already ----------------------------------------------------------------------------
+
+    def attach(self, pid: int) -> Trace:
+        """Record ``pid`` from now until it ends or Ctrl-C; the program goes on afterwards."""
+        try:
+            tids = sorted((int(p.name) for p in Path(f"/proc/{pid}/task").iterdir()), key=lambda t: (t != pid, t))
+            command = tuple(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0"))
+        except OSError as error:
+            raise RecordError(f"process {pid}: {error.strerror}") from None
+        # A filter cannot be put into a program from outside: every system call stops, as strace would do it.
+        self.tracer.filtered = False
+        try:
+            for tid in tids:
+                self.tracer.seize(tid, pid, attach=True)
+            self.tracer.interrupt_all(tids)
+            start = read_maps(pid, "attach", time.clock_gettime_ns(time.CLOCK_MONOTONIC))
+            if start is None:
+                raise RecordError(f"process {pid}: its /proc/{pid}/maps cannot be read")
+            self.tracer.maps.append(start)
+            if self.plan.sources:
+                self.recorder = perf.Recorder(self.plan.sources, tids, RING_PAGES[self.plan.level], on_exec=False)
+                self.recorder.start()
+                self.recorder.enable()
+            with self._signals(0):
+                self.tracer.release_all(ptrace.SYSCALL if self.tracer.syscalls else ptrace.CONT)
+                self.tracer.run(lambda: self.interrupted > 0)
+            if self.tracer.tasks:
+                self._let_go(pid)
+            return self._finish(command, (start, tids))
+        except OSError as error:
+            raise RecordError(f"process {pid} cannot be recorded: {error.strerror or error}; run as its user") from None
+        finally:
+            self.tracer.release_all(ptrace.DETACH)
+            if self.recorder is not None:
+                self.recorder.close()
+
+    def _let_go(self, pid: int) -> None:
+        self.tracer.interrupt_all(list(self.tracer.tasks))
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        for process in sorted({task.pid for task in self.tracer.tasks.values()}):
+            seen = read_maps(process, "exit", now)
+            if seen is not None:
+                self.tracer.maps.append(seen)
+        self.tracer.release_all(ptrace.DETACH)
+
+    # -- the trace --------------------------------------------------------------------------------------------
+
+    def _finish(self, command: tuple[str, ...], attached: tuple[Maps, list[int]] | None) -> Trace:
+        found: list[R.Rec] = []
+        lost = 0
+        if self.recorder is not None:
+            self.recorder.stop()
+            reader = R.Reader(self.recorder.ids, self.plan.points, self.plan.functions)
+            for stream in self.recorder.streams():
+                found.extend(reader.read(stream))
+            lost = max(self.recorder.lost, reader.lost)
+            self.bad = reader.bad
+        full = self.plan.level == "full"
+        # With tracepoints, perf tells of tasks and calls and ptrace only of layouts and signals; else the reverse.
+        ours = (R.SEGV,) if full else (R.SEGV, R.ENTER, R.LEAVE, R.NEW, R.EXEC, R.GONE)
+        kept = found if full else [rec for rec in found if rec.what in (R.FAULT, R.AREA)]
+        kept = kept + [rec for rec in self.tracer.records if rec.what in ours]
+        kept.sort(key=lambda rec: rec.time)
+        builder = Builder(self.tracer.maps)
+        if attached is not None:
+            builder.attach(*attached)
+        for rec in kept:
+            builder.add(rec)
+        code = os.waitstatus_to_exitcode(self.status)
+        meta = TraceMeta(
+            command=command,
+            kernel=f"{platform.system()} {platform.release()} {platform.version()}",
+            date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            machine=f"{platform.machine()}, {os.cpu_count()} CPUs",
+            level=self.plan.level,
+            lost=lost,
+            limits=_limits(),
+            exit_status=code,
+            tool=_tool(),
+            notes=tuple(self.plan.notes),
+        )
+        trace = builder.trace(meta)
+        meta = trace.meta
+        return Trace(trace.events, trace.time, trace.tid, _with_faults(trace, self.tracer.maps), trace.reports)
+
+
+def _with_faults(trace: Trace, maps: list[Maps]) -> TraceMeta:
+    """Compare recorded faults with the kernel's own count (getrusage) between each process's first exec and its end.
+
+    The kernel counts one more per exec (it writes the arguments with no event), and faults that get_user_pages makes;
+    it does not count a fault that ended in a signal.
+    """
+    from dataclasses import replace
+
+    first: dict[int, Maps] = {}
+    expected = 0
+    root = maps[0].pid if maps else 0
+    for seen in maps:
+        if seen.when == "exit":
+            base = first[root].faults if seen.pid == root and root in first else 0
+            expected += seen.faults - base
+        elif seen.pid in first:
+            expected -= 1
+        else:
+            first[seen.pid] = seen
+            expected -= 0 if seen.pid == root else 1
+    kind = trace.events["kind"]
+    good = (kind == Kind.FAULT) & ((trace.events["flags"] & FaultFlag.SEGV) == 0)
+    setup = min((s.row for s in trace.meta.snapshots), default=0)
+    faults = {"recorded": int(good[setup:].sum()), "expected": max(expected, 0)}
+    return replace(trace.meta, faults=faults)
+
+
+def _limits() -> dict[str, int]:
+    limits = {}
+    stack = resource.getrlimit(resource.RLIMIT_STACK)[0]
+    limits["stack"] = -1 if stack == resource.RLIM_INFINITY else min(stack, (1 << 63) - 1)
+    for name in ("max_map_count", "mmap_min_addr"):
+        with contextlib.suppress(OSError, ValueError):
+            limits[name] = int(Path(f"/proc/sys/vm/{name}").read_text())
+    return limits
+
+
+def _tool() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"benchframe {version('benchframe')}"
+    except PackageNotFoundError:
+        return "benchframe"

@@ -1,0 +1,31 @@
+"""The system calls that change an address space, by number (x86-64: arch/x86/entry/syscalls/syscall_64.tbl)."""
+
+NR = {
+    "mmap": 9, "mprotect": 10, "munmap": 11, "brk": 12, "mremap": 25, "madvise": 28, "shmat": 30, "clone": 56,
+    "fork": 57, "vfork": 58, "execve": 59, "exit": 60, "shmdt": 67, "mlock": 149, "munlock": 150, "mlockall": 151,
+    "munlockall": 152, "remap_file_pages": 216, "exit_group": 231, "mbind": 237, "set_mempolicy": 238,
+    "execveat": 322, "mlock2": 325, "pkey_mprotect": 329, "clone3": 435, "process_madvise": 440,
+}  # fmt: skip
+NAMES = {number: name for name, number in NR.items()}
+
+EXECS = frozenset(NR[name] for name in ("execve", "execveat"))
+CLONES = frozenset(NR[name] for name in ("clone", "fork", "vfork", "clone3"))
+ENDS = frozenset(NR[name] for name in ("exit", "exit_group"))
+REPLAYED = frozenset(
+    NR[name]
+    for name in "mmap mprotect munmap brk mremap madvise mlock munlock mlock2 pkey_mprotect".split()  # noqa: SIM905
+)
+UNREPLAYED = frozenset(
+    NR[name]
+    for name in "shmat shmdt mlockall munlockall remap_file_pages mbind set_mempolicy process_madvise".split()  # noqa: SIM905
+)
+"""Calls that may change VMAs in ways the trace format has no event for: counted, and said in the trace's notes."""
+MM_CALLS = REPLAYED | UNREPLAYED
+ALL = MM_CALLS | CLONES | EXECS | ENDS
+
+CLONE_VM, CLONE_THREAD = 0x100, 0x10000
+
+
+def tracepoint_filter() -> str:
+    """The filter text for raw_syscalls: these calls only."""
+    return "||".join(f"id=={number}" for number in sorted(ALL))
