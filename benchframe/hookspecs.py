@@ -1,0 +1,41 @@
+"""The hooks that a plugin may fill: three plain functions, each returning what it brings.
+
+A plugin is a module. It marks the functions it fills with :data:`hookimpl` (``from benchframe.api import hookimpl``)
+and is found through an entry point of the group ``benchframe`` or named with ``--plugin FILE``; docs/plugins.md
+explains it, :mod:`benchframe.registry` does it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from benchframe.strategy import Strategy
+    from benchframe.workload import Workload
+
+PROJECT = "benchframe"
+"""The name of the plugin system and of the entry point group."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def benchframe_strategies() -> list[Strategy]:  # type: ignore[empty-body]  # a specification has no body
+    """The lookup strategies that this plugin brings. Called once, right after loading; must not compile anything."""
+
+
+@hookspec
+def benchframe_workloads() -> list[Workload]:  # type: ignore[empty-body]
+    """The workloads that this plugin brings. Called once, right after loading; must not make any stream yet."""
+
+
+@hookspec
+def benchframe_metadata() -> dict[str, str]:  # type: ignore[empty-body]
+    """Keys and texts to keep with every result, such as a firmware version. Called once per run."""
+
+
+HOOKS = ("benchframe_strategies", "benchframe_workloads", "benchframe_metadata")
+"""The names of all hooks; each name begins with the project's."""

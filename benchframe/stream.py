@@ -1,0 +1,181 @@
+"""Building blocks for synthetic streams: rows in bulk, a layout of many VMAs, and the cut after the setup.
+
+A maker concatenates blocks of EVENT rows; everything here is vectorised, so a million rows take some tens of
+milliseconds. ::
+
+    floor                tiles, lowest first                ceiling
+    [none] [rw][r ][rw][r ] ...  (gap = 0)         ... [r ][none ...... ]
+    [none] [rw] [rw] [rw] ...    (gap = 1)         ... [rw][none ...... ]
+           ^base           one unmapped page between    ^top            ^TASK_SIZE
+
+Two neighbours of equal protection would merge (mm/vma.c), so without gaps the protections alternate. The ceiling
+leaves no hole above the tiles: a top-down search (mm/mmap.c, arch_get_unmapped_area_topdown) must look below them,
+and a stream can know the address that the search will find.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from benchframe.trace.events import EVENT, NIL, UNKNOWN, FaultFlag, Kind
+from benchframe.trace.format import Trace
+from benchframe.trace.meta import TraceMeta
+
+PAGE = 4096
+PMD_SIZE = 1 << 21
+"""What one page of PTEs maps: 2 MiB (x86-64)."""
+TASK_SIZE = (1 << 47) - PAGE
+TOP = 0x7E00_0000_0000
+"""Where the tiles end: below any mmap_base that x86-64 picks, 2 MiB aligned."""
+READ, WRITE, EXEC = 1, 2, 4
+"""PROT_* bits, and in a lookup what the access wants."""
+MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 0x02, 0x10, 0x20
+MADV_DONTNEED = 4
+MAX_MAP_COUNT = 65530
+"""vm.max_map_count's default (include/linux/mm.h, DEFAULT_MAX_MAP_COUNT)."""
+
+Rows = NDArray[np.void]
+
+
+@dataclass
+class Stream(Trace):
+    """A synthetic trace that knows where its setup ends: ``meta.limits["setup"]`` rows, kept in a file too."""
+
+    @property
+    def setup(self) -> int:
+        """How many leading events build the state that each replay starts from: replayed once, never timed."""
+        return self.meta.limits["setup"]
+
+
+def rows(
+    kind: Kind,
+    addr: ArrayLike,
+    length: ArrayLike = 0,
+    *,
+    prot: ArrayLike = 0,
+    flags: ArrayLike = 0,
+    new_len: ArrayLike = 0,
+) -> Rows:
+    """EVENT rows of one kind, one per element of ``addr``; other columns are scalars or arrays of that length.
+
+    All act on mm 0 from task 0, on anonymous memory; ``ret`` is UNKNOWN: the model decides.
+    """
+    where = np.atleast_1d(np.asarray(addr, np.int64))
+    columns = {"addr": where, "len": length, "prot": prot, "flags": flags, "new_len": new_len}
+    # One pass writes whole rows with what they share; only the columns that differ take a second one.
+    row = np.zeros(1, EVENT)
+    row["kind"], row["file"], row["ret"] = kind, NIL, UNKNOWN
+    varying = {name: column for name, column in columns.items() if np.ndim(column)}
+    for name in columns.keys() - varying.keys():
+        row[name] = columns[name]
+    made = np.repeat(row, len(where))
+    for name, column in varying.items():
+        made[name] = column
+    return made
+
+
+def mmap(addr: ArrayLike, length: ArrayLike, prot: ArrayLike, flags: int = MAP_FIXED) -> Rows:
+    """Private anonymous mappings; with ``flags=0`` the address is a hint, and 0 lets the model search."""
+    return rows(Kind.MMAP, addr, length, prot=prot, flags=MAP_PRIVATE | MAP_ANONYMOUS | flags)
+
+
+def munmap(addr: ArrayLike, length: ArrayLike) -> Rows:
+    """munmap(2) calls."""
+    return rows(Kind.MUNMAP, addr, length)
+
+
+def mprotect(addr: ArrayLike, length: ArrayLike, prot: ArrayLike) -> Rows:
+    """mprotect(2) calls."""
+    return rows(Kind.MPROTECT, addr, length, prot=prot)
+
+
+def dontneed(addr: ArrayLike, length: ArrayLike) -> Rows:
+    """madvise(MADV_DONTNEED): the pages go, the page tables stay (mm/memory.c, zap_page_range)."""
+    return rows(Kind.MADVISE, addr, length, flags=MADV_DONTNEED)
+
+
+def fault(addr: ArrayLike, access: ArrayLike = READ) -> Rows:
+    """User page faults: the lookup, then the fault's work."""
+    return rows(Kind.FAULT, addr, prot=access, flags=FaultFlag.USER)
+
+
+def lookup(addr: ArrayLike, access: ArrayLike = READ) -> Rows:
+    """A user fault's lookup through the strategy's accessor, without the fault's work."""
+    return rows(Kind.LOOKUP, addr, prot=access, flags=FaultFlag.USER)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Many equal VMAs in a row; see the drawing above. Lengths are in bytes, arrays in address order."""
+
+    vm_start: NDArray[np.int64]
+    length: int
+    prot: NDArray[np.int64]
+    floor: int
+    map_count: int
+    """VMAs of the whole layout: tiles, floor and ceiling."""
+
+    def __len__(self) -> int:
+        return len(self.vm_start)
+
+    def setup(self) -> list[Rows]:
+        """The mmap calls that make the layout, ceiling first, as a top-down search would fill it."""
+        top = int(self.vm_start[-1]) + self.length
+        return [
+            mmap(top, TASK_SIZE - top, 0),
+            mmap(self.vm_start[::-1], self.length, self.prot[::-1]),
+            mmap(self.floor, PAGE, 0),
+        ]
+
+    def access(self, tile: NDArray[np.int64]) -> NDArray[np.int64]:
+        """What a touch of each tile may want: write where it is writable, else read."""
+        return np.where(self.prot[tile] & WRITE, WRITE, READ)
+
+    def tables(self) -> Rows:
+        """One read fault per tile and 2 MiB region, so that every lookup finds its page tables."""
+        first, last = self.vm_start // PMD_SIZE, (self.vm_start + self.length - 1) // PMD_SIZE
+        spans = last - first + 1
+        tile = np.repeat(np.arange(len(self)), spans)
+        nth = np.arange(len(tile)) - np.repeat(np.cumsum(spans) - spans, spans)
+        return fault(np.maximum(self.vm_start[tile], (first[tile] + nth) * PMD_SIZE))
+
+
+def tiles(vmas: int, pages: int, gap: int) -> Tiles:
+    """A layout of exactly ``vmas`` VMAs (at least 6): tiles of ``pages`` pages, a floor and a ceiling.
+
+    ``gap`` 1 leaves one unmapped page between tiles, all readable and writable; ``gap`` 0 leaves none and makes
+    every second tile read-only. Raises ``ValueError`` if the tiles do not fit below :data:`TOP`. O(vmas).
+    """
+    count, length = vmas - 2, pages * PAGE
+    stride = length + gap * PAGE
+    if count < 4:
+        raise ValueError(f"vmas={vmas} is too small: the layout needs at least 6")
+    floor = TOP - (count - 1) * stride - length - (1 + gap) * PAGE
+    if floor < 1 << 40:
+        raise ValueError(f"{vmas} VMAs of {pages} pages do not fit into the address space")
+    vm_start = floor + (1 + gap) * PAGE + np.arange(count, dtype=np.int64) * stride
+    prot = np.full(count, READ | WRITE, np.int64)
+    if not gap:
+        # From the top, so that the highest tile is writable whatever the count.
+        prot[-2::-2] = READ
+    return Tiles(vm_start, length, prot, floor, vmas)
+
+
+def build(setup: Sequence[Rows], timed: Sequence[Rows] | Rows, *, map_count: int, notes: Sequence[str] = ()) -> Stream:
+    """One address space: an exec, then ``setup``, then ``timed``.
+
+    ``map_count`` is the highest number of VMAs at any moment; above the default vm.max_map_count the trace asks for
+    a higher limit. The ``timed`` part is replayed again and again without the setup between, so it must leave the
+    layout as it found it.
+    """
+    begin = rows(Kind.EXEC, NIL)
+    begin["ret"] = 0
+    before = np.concatenate([begin, *setup])
+    limits = {"setup": len(before)}
+    if map_count > MAX_MAP_COUNT:
+        limits["max_map_count"] = map_count
+    meta = TraceMeta(command=("synthetic",), level="synthetic", limits=limits, notes=tuple(notes))
+    events = np.concatenate([before, timed] if isinstance(timed, np.ndarray) else [before, *timed])
+    return Stream(events=events, meta=meta)

@@ -1,0 +1,268 @@
+"""Workloads: named makers of event streams, with parameters, and the text form ``zipf:vmas=1000,alpha=1.2``.
+
+- :class:`Parameter` - one knob: name, default (its type is the knob's type), bounds or choices.
+- :class:`Workload` - what a plugin offers: a maker, its parameters, what it stands for.
+- :class:`WorkloadSpec` - a workload with every parameter decided: what a result cell is about.
+- :func:`trace_workload` - a recorded trace file as a workload (``--trace FILE``).
+
+A maker gets the parameters and a seed and returns a :class:`~benchframe.trace.format.Trace`. It is a plugin's code,
+so :meth:`WorkloadSpec.trace` checks what it returns before an engine indexes with it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchframe.trace.format import Trace
+
+Value = int | float | str
+_NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_.+-]*\Z")
+
+
+class WorkloadError(Exception):
+    """A workload that cannot be used as asked, or that made no usable trace. ``str()`` is one line for the user."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One knob of a workload. Its type is that of ``default``: int, float or str.
+
+    ``low`` and ``high`` bound a number (inclusive); ``choices`` lists what a text may be. ``doc`` is one line, units
+    included.
+
+    >>> Parameter("vmas", 1000, "VMAs in the address space", low=6).parse("65_530")
+    65530
+    """
+
+    name: str
+    default: Value
+    doc: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a knob that contradicts itself: the plugin's author made a mistake."""
+        if not _NAME.match(self.name):
+            raise ValueError(f"parameter name {self.name!r} is not letters, digits, '_', '.', '+' or '-'")
+        if isinstance(self.default, bool) or not isinstance(self.default, (int, float, str)):
+            raise ValueError(f"parameter {self.name}: the default must be an int, a float or a str")
+        self.check(self.default)
+
+    @property
+    def kind(self) -> str:
+        """``int``, ``float`` or ``str``."""
+        return type(self.default).__name__
+
+    @property
+    def range(self) -> str:
+        """What values are allowed, for people.
+
+        >>> Parameter("alpha", 1.0, "skew", low=0, high=4).range
+        'float in [0, 4]'
+        """
+        if self.choices:
+            return " | ".join(self.choices)
+        if self.low is None and self.high is None:
+            return self.kind
+        low = "(-inf" if self.low is None else f"[{self.low:.12g}"
+        high = "inf)" if self.high is None else f"{self.high:.12g}]"
+        return f"{self.kind} in {low}, {high}"
+
+    def parse(self, text: str) -> Value:
+        """The value that ``text`` stands for; ``ValueError`` says what was expected."""
+        value: Value = text
+        if not isinstance(self.default, str):
+            try:
+                value = int(text) if isinstance(self.default, int) else float(text)
+            except ValueError:
+                raise ValueError(f"{self.name}={text} is not {self._article()}") from None
+        return self.check(value)
+
+    def check(self, value: object) -> Value:
+        """``value`` in the knob's type, if it is in range; otherwise ``ValueError``. An int will do for a float."""
+        if isinstance(self.default, float) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not type(self.default):
+            raise ValueError(f"{self.name}={value!r} is not {self._article()}")
+        assert isinstance(value, (int, float, str))
+        if isinstance(value, str):
+            if self.choices and value not in self.choices:
+                raise ValueError(f"{self.name}={value} is none of {', '.join(self.choices)}")
+            return value
+        # Written so that a NaN fails too.
+        above = self.low is None or value >= self.low
+        below = self.high is None or value <= self.high
+        if not (above and below and abs(value) != float("inf") and value == value):
+            raise ValueError(f"{self.name}={value} is not {self.range}")
+        return value
+
+    def _article(self) -> str:
+        return {"int": "a whole number", "float": "a number", "str": "a text"}[self.kind]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A named source of event streams.
+
+    ``summary`` is one line; ``stands_for`` says what in the real world behaves so. ``make(params, seed)`` returns the
+    trace: every parameter is in ``params``, checked, and all randomness must come from ``seed``. ``baseline`` is the
+    strategy that results are compared with. ``tags`` group workloads: ``trace`` (recorded), ``default`` (run when
+    the user names none).
+    """
+
+    name: str
+    summary: str
+    stands_for: str
+    parameters: tuple[Parameter, ...]
+    make: Callable[[dict[str, Any], int], Trace]
+    baseline: str = "rbtree"
+    tags: tuple[str, ...] = ()
+
+    def problem(self) -> str:
+        """What is wrong with the definition itself, in a few words; empty if nothing is."""
+        texts = {"name": self.name, "summary": self.summary, "stands_for": self.stands_for, "baseline": self.baseline}
+        for field, text in texts.items():
+            if not isinstance(text, str) or not text.strip():
+                return f"its {field} is not a text"
+        if not _NAME.match(self.name):
+            return f"its name {self.name!r} is not letters, digits, '_', '.', '+' or '-'"
+        if not isinstance(self.parameters, tuple) or not all(isinstance(p, Parameter) for p in self.parameters):
+            return "its parameters are not a tuple of Parameter"
+        if len({p.name for p in self.parameters}) != len(self.parameters):
+            return "two of its parameters have one name"
+        if not callable(self.make):
+            return "its make cannot be called"
+        if not isinstance(self.tags, tuple) or not all(isinstance(tag, str) for tag in self.tags):
+            return "its tags are not a tuple of texts"
+        return ""
+
+    def spec(self, text: str = "") -> WorkloadSpec:
+        """Parse ``name``, ``name:key=value,...`` or ``key=value,...`` into a spec; raises :class:`WorkloadError`.
+
+        O(length of text).
+        """
+        head, colon, tail = text.partition(":")
+        if not colon:
+            head, tail = ("", text) if "=" in text else (text, "")
+        if head and head != self.name:
+            raise WorkloadError(f"workload {self.name}: {text!r} names another workload")
+        if colon and not tail:
+            raise WorkloadError(f"workload {self.name}: nothing follows the ':'; write {self._example()}")
+        known = {p.name: p for p in self.parameters}
+        given: dict[str, Value] = {}
+        for part in tail.split(",") if tail else ():
+            key, equals, value = (piece.strip() for piece in part.partition("="))
+            if not equals or not key or not value:
+                raise WorkloadError(f"workload {self.name}: {part!r} is not key=value; write {self._example()}")
+            if key in given:
+                raise WorkloadError(f"workload {self.name}: {key} is given twice")
+            if key not in known:
+                raise WorkloadError(self._unknown(key))
+            try:
+                given[key] = known[key].parse(value)
+            except ValueError as error:
+                raise WorkloadError(f"workload {self.name}: {error}") from None
+        return self.with_params(given)
+
+    def with_params(self, given: Mapping[str, Value] | None = None) -> WorkloadSpec:
+        """A spec from values rather than text; what ``given`` does not name keeps its default."""
+        given = given or {}
+        known = {p.name: p for p in self.parameters}
+        for key in given:
+            if key not in known:
+                raise WorkloadError(self._unknown(key))
+        try:
+            params = {p.name: p.check(given.get(p.name, p.default)) for p in self.parameters}
+        except ValueError as error:
+            raise WorkloadError(f"workload {self.name}: {error}") from None
+        return WorkloadSpec(self, params)
+
+    def _unknown(self, key: str) -> str:
+        names = [p.name for p in self.parameters]
+        if not names:
+            return f"workload {self.name} has no parameters, so {key} means nothing"
+        near = difflib.get_close_matches(key, names, 1)
+        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names)}"
+        return f"workload {self.name} has no parameter {key}; {hint}"
+
+    def _example(self) -> str:
+        if not self.parameters:
+            return self.name
+        return f"{self.name}:{self.parameters[0].name}={self.parameters[0].default}"
+
+
+@dataclass(frozen=True)
+class WorkloadSpec:
+    """A workload with all its parameters decided. ``params`` is in the order of the workload's parameters."""
+
+    workload: Workload
+    params: dict[str, Value]
+
+    @property
+    def name(self) -> str:
+        """The workload's name."""
+        return self.workload.name
+
+    @property
+    def label(self) -> str:
+        """The shortest text that :meth:`Workload.spec` turns into this spec: defaults are left out."""
+        changed = [
+            f"{p.name}={self.params[p.name]}" for p in self.workload.parameters if self.params[p.name] != p.default
+        ]
+        return ":".join([self.name, ",".join(changed)]) if changed else self.name
+
+    def trace(self, seed: int = 0) -> Trace:
+        """Make the stream and check every row: about 0.1 us a row on top of the maker's own time.
+
+        Raises :class:`WorkloadError` if the parameters do not fit together (the maker's ``ValueError``) or if what
+        the maker returned is no trace; errors that name a file (``TraceError``) pass through.
+        """
+        from benchframe.trace.format import Trace
+
+        try:
+            trace = self.workload.make(dict(self.params), seed)
+        except ValueError as error:
+            raise WorkloadError(f"workload {self.label}: {error}") from error
+        if not isinstance(trace, Trace):
+            raise WorkloadError(f"workload {self.label}: its maker returned a {type(trace).__name__}, not a Trace")
+        try:
+            trace.check()
+        except ValueError as error:
+            raise WorkloadError(f"workload {self.label}: its maker made a bad stream: {error}") from None
+        if not 0 <= trace.setup <= len(trace):
+            raise WorkloadError(f"workload {self.label}: setup is {trace.setup} of {len(trace)} events")
+        return trace
+
+
+def trace_workload(path: str | Path, name: str | None = None) -> Workload:
+    """The recorded trace at ``path`` as a workload without parameters; its name is the file's stem by default.
+
+    Only the existence of the file is looked at here (:class:`WorkloadError`); it is read, and checked, by
+    :meth:`WorkloadSpec.trace`, which then raises ``TraceError``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = "is a directory" if path.is_dir() else "does not exist"
+        raise WorkloadError(f"trace {path} {what}; give a .parquet file that `benchframe record` wrote")
+
+    def make(params: dict[str, Any], seed: int) -> Trace:
+        from benchframe.trace.format import read_trace
+
+        return read_trace(path)
+
+    stem = re.sub(r"[^a-zA-Z0-9_.+-]", "-", name or path.stem)
+    return Workload(
+        name=stem if _NAME.match(stem) else f"trace-{stem}",
+        summary=f"recorded trace {path.name}",
+        stands_for="the recorded program itself: see `benchframe trace info`",
+        parameters=(),
+        make=make,
+        tags=("trace",),
+    )
