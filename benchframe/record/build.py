@@ -1,9 +1,9 @@
 """Records to a trace: one linear order of events that replays to the same address spaces.
 
 The order matters where threads race. An operation takes effect at its first mmap_lock write acquisition inside the
-system call; where locks were not recorded, at the VMA report (MMAP2) inside it, else at entry (munmap, whose lookups fail from
-then on) or at exit (the rest). A fault that went on to take the lock is placed at that moment, since that is when it
-may assign an anon_vma or grow the stack.
+system call; where locks were not recorded, at the VMA report (MMAP2) inside it, else at entry (munmap: from then on
+its lookups fail) or at exit (the rest). A fault that went on to take the lock is placed at that moment, since that is
+when it may assign an anon_vma or grow the stack.
 """
 
 from collections import Counter

@@ -67,11 +67,14 @@ def parse_maps(text: str) -> list[MapsRow]:
     return rows
 
 
-def read_maps(pid: int, when: str, time: int) -> Maps | None:
-    """The layout of ``pid`` now, or None if it is gone or hidden."""
+def read_maps(pid: int, when: str, time: int, tid: int = 0) -> Maps | None:
+    """The layout of ``pid`` now, or None if it is gone or hidden.
+
+    ``tid`` names a thread of it that still lives: a leader that has ended shows no mappings.
+    """
     try:
-        text = Path(f"/proc/{pid}/maps").read_text(errors="replace")
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        text = Path(f"/proc/{tid or pid}/maps").read_text(errors="replace")
+        stat = Path(f"/proc/{tid or pid}/stat").read_text(errors="replace")
     except OSError:
         return None
     # Field 2 may hold spaces and parentheses: count from the last one (proc(5): 10 minflt, 12 majflt, 47 start_brk).

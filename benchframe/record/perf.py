@@ -74,7 +74,7 @@ class Recorder:
 
     ``Recorder(sources, [pid])`` opens everything disabled; the first source also carries the side band (MMAP2, COMM
     with the exec bit, FORK, EXIT). Events start at the process's exec, or at :meth:`enable`. :meth:`start` begins to
-    drain into temporary files (bounded memory), :meth:`stop` ends it, :meth:`streams` gives the raw records of each CPU.
+    drain into temporary files (bounded memory), :meth:`stop` ends it, :meth:`streams` gives each CPU's raw records.
     """
 
     def __init__(self, sources: list[Source], pids: list[int], pages: int, on_exec: bool = True) -> None:

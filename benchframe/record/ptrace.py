@@ -177,10 +177,10 @@ class Tracer:
         self.records.append(Rec(now, EXEC, task.tid, (task.pid,)))
 
     def _ending(self, task: Task, now: int) -> None:
-        """Take the layout when the whole process ends; threads killed late may never report, so a later one replaces it."""
+        """Take the layout when the whole process ends. A thread may be killed unreported: a later layout replaces this."""
         task.ending = True
         if all(t.ending or _dying(task.pid, t.tid) for t in self.tasks.values() if t.pid == task.pid):
-            seen = read_maps(task.pid, "exit", now)
+            seen = read_maps(task.pid, "exit", now, task.tid)
             if seen is not None:
                 self.maps = [
                     m for m in self.maps if m.when != "exit" or m.pid != task.pid or m.start_brk != seen.start_brk
