@@ -1,0 +1,150 @@
+"""Page faults over a layout that (nearly) stands still: ``ebizzy``, ``multi-fault-all-split``, ``fault-scatter``.
+
+A fault is a lookup and then its work: page tables, the PTE, and whatever the strategy refreshes there. Each stream
+gives its pages back (munmap or MADV_DONTNEED), so every replay faults as the first one did.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from benchframe.api import EVENT, Parameter, Trace, Workload, hookimpl, stream
+
+PAGE = stream.PAGE
+EVENTS = Parameter("events", 200_000, "timed events, about: whole rounds are made", low=1, high=16_000_000)
+GAP = Parameter("gap", 1, "1: one unmapped page between VMAs; 0: none, protections alternate", low=0, high=1)
+
+
+def ebizzy(params: dict[str, Any], seed: int) -> Trace:
+    """Many chunks; each round maps a copy, copies a random chunk into it page by page, and unmaps the copy.
+
+    A round: mmap of the copy wherever a top-down search finds room (right below the floor), per page a lookup in
+    the source (with ``source=1``) and a write fault in the copy, munmap. The search of the copy makes no events:
+    its pages are there by then.
+    """
+    rng = np.random.default_rng(seed)
+    layout = stream.tiles(params["vmas"], params["chunk"], params["gap"])
+    width = 1 + params["source"]
+    rounds = max(1, params["events"] // (2 + width * params["chunk"]))
+    pages = np.full(rounds, params["chunk"])
+    if params["vary"]:
+        rounds = max(1, params["events"] // (2 + width * (params["chunk"] + 1) // 2))
+        pages = rng.integers(1, params["chunk"] + 1, rounds)
+    copy = layout.floor - pages * PAGE
+    source = layout.vm_start[rng.integers(0, len(layout), rounds)]
+
+    copied = np.repeat(np.arange(rounds), pages)
+    page = np.arange(len(copied)) - np.repeat(np.cumsum(pages) - pages, pages)
+    # One slot per event, round after round: mmap, (lookup, fault) per page, munmap.
+    ends = np.cumsum(2 + width * pages)
+    timed = np.empty(int(ends[-1]), EVENT)
+    begins = ends - 2 - width * pages
+    timed[begins] = stream.mmap(np.zeros(rounds, np.int64), pages * PAGE, stream.READ | stream.WRITE, flags=0)
+    at = begins[copied] + 1 + width * page
+    if params["source"]:
+        timed[at] = stream.lookup(source[copied] + page * PAGE)
+    timed[at + width - 1] = stream.fault(copy[copied] + page * PAGE, stream.WRITE)
+    timed[ends - 1] = stream.munmap(copy, pages * PAGE)
+    return stream.build([*layout.setup(), layout.tables()], timed, map_count=layout.map_count + 1)
+
+
+def multi_fault_all_split(params: dict[str, Any], seed: int) -> Trace:
+    """The benchmark of the speculative page fault series of 2009, run by one thread.
+
+    One mapping of ``maps`` areas of 8 MiB, split by one PROT_NONE page between areas. A round touches 2 MiB of each
+    area page by page, then gives all of them back with MADV_DONTNEED. ``turns`` sweeps the areas one after the
+    other; ``lockstep`` touches page k of every area before page k+1 of any, as threads at equal speed would.
+    Nothing is random.
+    """
+    maps, touched, size = params["maps"], stream.PMD_SIZE // PAGE, 4 * stream.PMD_SIZE
+    others = params["vmas"] - (2 * maps - 1)
+    if others < 6:
+        raise ValueError(f"maps={maps} make {2 * maps - 1} VMAs; vmas must be at least {2 * maps + 5}")
+    layout = stream.tiles(others, 4, 1)
+    area = layout.floor - (1 << 30) - np.arange(maps, 0, -1, dtype=np.int64) * (size + PAGE)
+    split = [
+        stream.mmap(area[:1], maps * (size + PAGE) - PAGE, stream.READ | stream.WRITE),
+        *([stream.mprotect(area[:-1] + size, PAGE, 0)] if maps > 1 else []),
+    ]
+    grid = area[:, None] + np.arange(touched) * PAGE
+    order = grid.T if params["order"] == "lockstep" else grid
+    once = np.concatenate([stream.fault(order.ravel(), stream.WRITE), stream.dontneed(area, stream.PMD_SIZE)])
+    rounds = max(1, round(params["events"] / len(once)))
+    # The first round is part of the setup: page tables and anon_vmas stay from then on.
+    setup = [*layout.setup(), layout.tables(), *split, once]
+    return stream.build(setup, np.tile(once, rounds), map_count=layout.map_count + 2 * maps - 1)
+
+
+def fault_scatter(params: dict[str, Any], seed: int) -> Trace:
+    """Every page of every VMA is faulted in once per round, in random runs of ``run`` pages, then all is given back.
+
+    Runs start at every ``run``-th page of a VMA; a read-only VMA (``gap=0``) is read, any other is written.
+    """
+    rng = np.random.default_rng(seed)
+    layout = stream.tiles(params["vmas"], params["pages"], params["gap"])
+    pages, run = params["pages"], min(params["run"], params["pages"])
+    runs = -(-pages // run)
+    first = rng.permutation(len(layout) * runs)
+    tile = np.repeat(first // runs, run)
+    page = (first % runs * run)[:, None] + np.arange(run)
+    kept = page.ravel() < pages
+    tile, page = tile[kept], page.ravel()[kept]
+    end = int(layout.vm_start[-1]) + layout.length
+    whole = stream.dontneed(layout.vm_start[0], end - int(layout.vm_start[0]))
+    back = whole if not params["gap"] else stream.dontneed(layout.vm_start, layout.length)
+    once = np.concatenate([stream.fault(layout.vm_start[tile] + page * PAGE, layout.access(tile)), back])
+    rounds = max(1, round(params["events"] / len(once)))
+    setup = [*layout.setup(), once]
+    return stream.build(setup, np.tile(once, rounds), map_count=layout.map_count)
+
+
+@hookimpl
+def benchframe_workloads() -> list[Workload]:
+    """Three loads that fault."""
+    return [
+        Workload(
+            name="ebizzy",
+            summary="copy a random chunk out of many into a fresh mapping, page by page, and unmap it",
+            stands_for="web and application servers, as the benchmark program ebizzy does (its -m with -P, or -p for "
+            "gap=0, -R for vary=1): large temporary buffers beside a big, randomly read working set. source=1 also "
+            "looks up the chunk's pages, as when reclaim or NUMA scanning took their PTEs; source=0 has only the "
+            "copy's faults",
+            parameters=(
+                Parameter("vmas", 1000, "VMAs in the address space, beside the copy", low=6, high=8_000_000),
+                Parameter("chunk", 32, "pages of a chunk", low=1, high=1 << 18),
+                GAP,
+                EVENTS,
+                Parameter("source", 1, "1: the chunk's pages are looked up too; 0: only the copy's", low=0, high=1),
+                Parameter("vary", 0, "1: each copy has a random length up to a chunk", low=0, high=1),
+            ),
+            make=ebizzy,
+        ),
+        Workload(
+            name="multi-fault-all-split",
+            summary="touch 2 MiB of each of several areas page by page, give it back, again",
+            stands_for="threads that each fill and drop an arena of their own: the benchmark that came with the "
+            "speculative page fault patches of December 2009. Each area's 2 MiB lie in one or two pages of PTEs, the "
+            "best case for a cache kept per page of PTEs",
+            parameters=(
+                Parameter("maps", 8, "areas of 8 MiB, with a PROT_NONE page between (one per thread)", low=1, high=8192),
+                Parameter("vmas", 64, "VMAs in the address space, these areas included", low=7, high=8_000_000),
+                EVENTS,
+                Parameter("order", "turns", "order of touches", choices=("turns", "lockstep")),
+            ),
+            make=multi_fault_all_split,
+        ),
+        Workload(
+            name="fault-scatter",
+            summary="fault in every page of many VMAs in random order, give all back, again",
+            stands_for="first touches without order: a server after start or after reclaim, an allocator that spreads "
+            "requests over arenas; run is how many neighbouring pages are touched in one go",
+            parameters=(
+                Parameter("vmas", 1000, "VMAs in the address space", low=6, high=8_000_000),
+                Parameter("pages", 8, "pages of each VMA", low=1, high=1 << 18),
+                GAP,
+                EVENTS,
+                Parameter("run", 1, "neighbouring pages touched in a row", low=1, high=1 << 18),
+            ),
+            make=fault_scatter,
+        ),
+    ]
