@@ -25,6 +25,8 @@ LOWEST_LOOKUP = PAGE
 """Tree reads below this are not addresses: interrupt numbers and detached trees go through the same tracepoint."""
 OWN_SEARCH = 200_000
 """ns within which a tree read of a fault's page is the fault's own find_vma."""
+QUICK_LOCK = 10_000
+"""ns within which a lock acquisition after a fault is the fault's own: a try for the anon_vma, with no search."""
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 1, 2, 0x10, 0x20
 SPECIAL = ("[vdso]", "[vvar]", "[vvar_vclock]", "[vectors]", "[sigpage]")
 
@@ -163,6 +165,8 @@ class Builder:
             thread.call.lock = thread.call.lock or rec.time
         elif thread.pending is not None:
             thread.locked = thread.locked or rec.time
+            if rec.time < thread.pending.time + QUICK_LOCK and not thread.booting:
+                thread.pending.time = rec.time
 
     def _look(self, rec: Rec, thread: _Thread) -> None:
         addr = rec.values[0]

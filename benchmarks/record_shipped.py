@@ -1,0 +1,216 @@
+"""Record the shipped traces again: ``python benchmarks/record_shipped.py [NAME...]``.
+
+Needs root, or CAP_PERFMON and a readable tracefs. Each program runs in an empty folder under the system's temporary
+folder. A program that is not installed is left out, and said.
+Names of files outside the system's folders are cut to what does not tell of the machine.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchframe.record.command import summary
+from benchframe.record.session import RecordError, Session, planned
+from benchframe.trace.format import Trace, write_trace
+
+HERE = Path(__file__).resolve().parent
+DATA = HERE.parent / "workloads" / "benchframe_workloads" / "data"
+LICENCE = "CC0-1.0: facts about one run of a program, recorded by the benchframe developers"
+LIMIT = 2 << 20
+
+
+@dataclass(frozen=True)
+class Program:
+    """A trace to ship: its name, what it stands for, the command, and what must be there first."""
+
+    name: str
+    about: str
+    command: tuple[str, ...]
+    prepare: Callable[[Path], None] = lambda folder: None
+
+
+def c_project(folder: Path) -> None:
+    """Three small C files that use a few headers."""
+    headers = "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n"
+    (folder / "table.c").write_text(
+        headers
+        + "int table[256];\nvoid fill(int seed) { for (int i = 0; i < 256; i++) table[i] = (i * seed) % 251; }\n"
+    )
+    (folder / "sort.c").write_text(
+        headers + "static int less(const void *a, const void *b) { return *(int *)a - *(int *)b; }\n"
+        "void order(int *t, size_t n) { qsort(t, n, sizeof *t, less); }\n"
+    )
+    (folder / "main.c").write_text(
+        headers + "extern int table[256];\nvoid fill(int);\nvoid order(int *, size_t);\n"
+        'int main(int argc, char **argv) { fill(argc + 7); order(table, 256); printf("%d\\n", table[255]); return 0; }\n'
+    )
+
+
+def java_source(folder: Path) -> None:
+    """One small class."""
+    (folder / "Hello.java").write_text(
+        "import java.util.*;\npublic class Hello { public static void main(String[] a) {\n"
+        "  Map<String, Integer> m = new TreeMap<>();\n"
+        "  for (String s : a) m.merge(s, 1, Integer::sum);\n  System.out.println(m); } }\n"
+    )
+
+
+def git_repository(folder: Path) -> None:
+    """A repository of 800 commits over 40 files, made by git fast-import."""
+    stream = []
+    for i in range(800):
+        text = "".join(f"line {j} of version {i}: {(i * 7919 + j * 104729) % 9973}\n" for j in range(60 + i % 40))
+        stream.append(
+            f"commit refs/heads/main\ncommitter A U Thor <author@example.com> {1700000000 + i * 3600} +0000\n"
+            f"data {len(str(i)) + 7}\ncommit {i}\nM 100644 inline dir{i % 5}/file{i % 40}.txt\ndata {len(text)}\n{text}\n"
+        )
+    subprocess.run(["git", "init", "-q", "-b", "main", "."], cwd=folder, check=True)
+    subprocess.run(["git", "fast-import", "--quiet"], cwd=folder, check=True, input="".join(stream).encode())
+
+
+def allocator(folder: Path) -> None:
+    """The allocator stress, compiled."""
+    subprocess.run(["gcc", "-O2", "-pthread", "-o", "mt_alloc", str(HERE / "mt_alloc.c")], cwd=folder, check=True)
+
+
+def redis_script(folder: Path) -> None:
+    """A server on a local socket, a bounded load, and an orderly end."""
+    (folder / "redis.sh").write_text(
+        "redis-server --port 0 --unixsocket redis.sock --save '' --dir . >/dev/null &\n"
+        "until redis-cli -s redis.sock ping >/dev/null 2>&1; do sleep 0.05; done\n"
+        "redis-benchmark -s redis.sock -q -n 8000 -c 20 -r 20000 -d 300 -t set,get,lpush,hset,sadd >/dev/null\n"
+        "redis-cli -s redis.sock bgsave >/dev/null\nsleep 0.3\n"
+        "redis-cli -s redis.sock shutdown nosave\nwait\n"
+    )
+
+
+SQL = (
+    "import sqlite3\nc = sqlite3.connect(':memory:')\nc.execute('create table t (a integer, b text)')\n"
+    "c.executemany('insert into t values (?, ?)', ((i * 7919 % 20011, 'row %d' % i) for i in range(20000)))\n"
+    "c.execute('create index i on t (a)')\nprint(c.execute('select count(*), max(b) from t where a > 500').fetchone())"
+)
+MMAP_PY = (
+    "import mmap, concurrent.futures as f\n"
+    "def work(n):\n    m = [mmap.mmap(-1, 65536) for _ in range(24)]\n    [x.write(b'a' * 20000) for x in m]\n"
+    "    [x.close() for x in m]\n    return n\n"
+    "p = f.ThreadPoolExecutor(6)\nprint(sum(p.map(work, range(24))))"
+)
+
+PYTHON = "/usr/bin/python3"
+PIPELINE = "ls /usr/bin | sort -r | head -5 | wc -l"
+
+PROGRAMS = (
+    Program("python-json", "start of an interpreter and one import; 1 thread", (PYTHON, "-c", "import json")),
+    Program(
+        "gcc-project",
+        "a compiler driver and what it starts: cc1, as, collect2, ld; vfork and exec",
+        ("gcc", "-O2", "-o", "project", "main.c", "sort.c", "table.c"),
+        c_project,
+    ),
+    Program("java-version", "start of a JVM; many threads, much mprotect", ("java", "-version")),
+    Program("node-start", "start of a JavaScript engine; reserved ranges, few operations", ("node", "-e", "0")),
+    Program("javac-hello", "a compiler on a JVM: the heap grows by mprotect", ("javac", "Hello.java"), java_source),
+    Program(
+        "git-log", "history with diffs: brk and pack files", ("git", "--no-pager", "log", "--stat"), git_repository
+    ),
+    Program("sqlite-index", "a database in memory: 20 000 rows and an index", (PYTHON, "-c", SQL)),
+    Program("redis-load", "a server and its clients, with one fork for a snapshot", ("sh", "redis.sh"), redis_script),
+    Program(
+        "python-pandas", "import of large packages: hundreds of VMAs", (sys.executable, "-c", "import pandas, pyarrow")
+    ),
+    Program("mt-alloc", "four threads that map, unmap and fault at once", ("./mt_alloc", "4", "400"), allocator),
+    Program("python-threads", "six Python threads that map and unmap", (PYTHON, "-c", MMAP_PY)),
+    Program("sh-pipeline", "a shell and short-lived children; fork and exec", ("sh", "-c", PIPELINE)),
+)
+
+
+def clean(name: str) -> str:
+    """A file name without what tells of this machine."""
+    system = ("/usr/", "/lib", "/etc/", "/dev/", "/proc/", "/memfd:", "/SYSV")
+    if name.startswith(system) or not name.startswith("/"):
+        return name
+    return re.sub(r"^.*/(site-packages/.*|lib/python[^/]*/.*|[^/]*)$", r"\1", name)
+
+
+def scrubbed(trace: Trace, program: Program) -> Trace:
+    """The trace with neutral names, a licence and what it stands for."""
+    files = tuple(replace(entry, name=clean(entry.name)) for entry in trace.meta.files)
+    command = (Path(program.command[0]).name, *program.command[1:])
+    notes = (program.about, *(n for n in trace.meta.notes if not n.startswith("mounted")))
+    meta = replace(trace.meta, files=files, command=command, licence=LICENCE, notes=notes)
+    return Trace(trace.events, trace.time, trace.tid, meta, trace.reports)
+
+
+@contextlib.contextmanager
+def _inside(folder: str) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def record(program: Program) -> Trace:
+    """Run one program in a fresh folder at level full."""
+    with tempfile.TemporaryDirectory(prefix="bf-") as name, _inside(name):
+        program.prepare(Path(name))
+        quiet = os.open(os.devnull, os.O_RDWR)
+        saved = os.dup(1), os.dup(2)
+        try:
+            os.dup2(quiet, 1)
+            os.dup2(quiet, 2)
+            with planned("full") as plan:
+                trace = Session(plan).run(list(program.command))
+        finally:
+            for target, fd in zip((1, 2), saved, strict=True):
+                os.dup2(fd, target)
+                os.close(fd)
+            os.close(quiet)
+    if trace.meta.lost or trace.meta.exit_status:
+        raise RecordError(f"{program.name}: {trace.meta.lost} events lost, exit status {trace.meta.exit_status}")
+    return scrubbed(trace, program)
+
+
+def main() -> int:
+    """Record the named programs, or all; returns 1 if one failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="which traces (all)")
+    parser.add_argument("--to", type=Path, default=DATA, help="where the files go")
+    wanted = parser.parse_args()
+    wanted.to.mkdir(parents=True, exist_ok=True)
+    # The environment of the recorder must not colour the programs.
+    for name in [n for n in os.environ if n not in ("HOME", "LANG", "TERM")]:
+        del os.environ[name]
+    os.environ["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    failed = 0
+    for program in PROGRAMS:
+        if wanted.names and program.name not in wanted.names:
+            continue
+        if shutil.which(program.command[0]) is None and not program.command[0].startswith("./"):
+            print(f"{program.name}: left out, {program.command[0]} is not installed")
+            continue
+        try:
+            trace = record(program)
+        except (RecordError, subprocess.CalledProcessError) as error:
+            print(f"{program.name}: {error}")
+            failed = 1
+            continue
+        path = wanted.to / f"{program.name}.parquet"
+        write_trace(path, trace)
+        size = path.stat().st_size
+        print(f"{program.name}: {summary(trace)}, {size / 1024:.1f} KiB")
+        failed |= size > LIMIT
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
