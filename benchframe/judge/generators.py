@@ -1,0 +1,264 @@
+"""Where operations come from: four seeded generators, each aimed at another part of the rules.
+
+``mixed`` has bad arguments in a quarter of its calls; ``merge`` works in a small zone on a grid, so that areas touch
+and merge, with mlock, populate, guard regions and fork; ``huge`` spreads over 31 MiB with transparent huge pages;
+``brk`` moves the break and does everything else in the heap's area. A generator sees the areas as they are, so that
+its addresses hit their edges.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from benchframe.judge.child import (
+    ARENA,
+    BRK,
+    BRK_BASE,
+    FILES,
+    FORK,
+    MADVISE,
+    MASK,
+    MLOCK,
+    MMAP,
+    MPROTECT,
+    MREMAP,
+    MUNLOCK,
+    MUNMAP,
+    PAGE,
+    TASK_SIZE,
+    TOUCH,
+)
+from benchframe.judge.ops import Op, Row
+
+_FLAG_ADVICE = (0, 1, 2, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19)
+_PAGE_ADVICE = (3, 4, 8, 9, 20, 21, 22, 23, 102, 103)
+_HUGE_LENGTHS = (0, TASK_SIZE + PAGE, 1 << 62, (1 << 63) + PAGE, MASK - PAGE + 1, MASK - 100, MASK)
+
+
+@dataclass(frozen=True)
+class Zone:
+    """Where a generator works and what it prefers. Sizes are pages."""
+
+    name: str
+    base: int
+    pages: int
+    step: int
+    """Addresses and lengths are mostly multiples of this many pages."""
+    longest: int
+    """The longest usual mapping, in steps."""
+    bad: float
+    """How often an argument is spoilt."""
+    weights: dict[int, int]
+    """How often each operation is chosen."""
+    simple: float
+    """How often a mapping is plain private anonymous memory."""
+    advice: tuple[int, ...] = _FLAG_ADVICE + _PAGE_ADVICE
+
+
+_ALL = {MMAP: 30, MUNMAP: 12, MPROTECT: 16, MREMAP: 14, MADVISE: 12, TOUCH: 14, MLOCK: 1, MUNLOCK: 1}
+
+ZONES = {
+    zone.name: zone
+    for zone in (
+        Zone("mixed", ARENA + (64 << 20), 256, 1, 24, 0.25, _ALL, 0.3),
+        Zone(
+            "merge",
+            ARENA + (64 << 20),
+            48,
+            2,
+            5,
+            0.03,
+            {**_ALL, MUNMAP: 8, TOUCH: 24, MLOCK: 3, MUNLOCK: 3, MREMAP: 18, FORK: 1},
+            0.7,
+            (0, 1, 4, 10, 11, 22, 23, 23, 102, 102, 103, 15),
+        ),
+        Zone(
+            "huge",
+            ARENA + (64 << 20),
+            31 * 256,
+            64,
+            20,
+            0.05,
+            {**_ALL, TOUCH: 20},
+            0.8,
+            (0, 1, 4, 14, 14, 14, 15, 22, 23, 102, 103),
+        ),
+        Zone("brk", BRK_BASE, 256, 1, 16, 0.1, {**_ALL, BRK: 25, FORK: 1}, 0.6),
+    )
+}
+"""The four generators by name."""
+
+
+class Generator:
+    """An endless stream of operations; the same seed gives the same stream if the areas it is shown are the same."""
+
+    def __init__(self, zone: Zone, seed: str) -> None:
+        self.zone = zone
+        self.random = Random(seed)
+        self.codes = tuple(zone.weights)
+        self.weights = tuple(zone.weights.values())
+        self.edges: list[int] = []
+        self.make: dict[int, Callable[[], Op]] = {
+            MMAP: self._mmap,
+            MUNMAP: lambda: Op(MUNMAP, *self._range()),
+            MPROTECT: self._mprotect,
+            MREMAP: self._mremap,
+            BRK: self._brk,
+            MADVISE: self._madvise,
+            MLOCK: lambda: Op(MLOCK, *self._inner_range()),
+            MUNLOCK: lambda: Op(MUNLOCK, *self._inner_range()),
+            TOUCH: self._touch,
+            FORK: lambda: Op(FORK),
+        }
+
+    def next(self, layout: Sequence[Row]) -> Op:
+        """The next operation, given the areas as they are now."""
+        low, high = self.zone.base - (2 << 20), self.zone.base + self.zone.pages * PAGE + (2 << 20)
+        self.edges = [row[at] for row in layout if low <= row[0] < high for at in (0, 1)]
+        return self.make[self.random.choices(self.codes, self.weights)[0]]()
+
+    # --- arguments ----------------------------------------------------------------------------------------------
+
+    def _bad(self) -> bool:
+        return self.random.random() < self.zone.bad
+
+    def _addr(self) -> int:
+        """An address in the zone: on the grid, or an edge of an area, or near one."""
+        zone, random = self.zone, self.random
+        chance = random.random()
+        if self.edges and chance < 0.5:
+            addr = random.choice(self.edges)
+            return addr if chance < 0.4 else addr + random.choice((-PAGE, PAGE))
+        return zone.base + random.randrange(0, zone.pages, zone.step) * PAGE
+
+    def _length(self, start: int) -> int:
+        """Bytes from ``start`` on: on the grid, or up to an edge of an area."""
+        zone, random = self.zone, self.random
+        if self.edges and random.random() < 0.35:
+            edge = random.choice(self.edges)
+            if start < edge <= start + zone.longest * zone.step * PAGE * 2:
+                return edge - start
+        return random.randint(1, zone.longest) * zone.step * PAGE
+
+    def _range(self) -> tuple[int, int]:
+        """An address and a length, sometimes bad."""
+        start = self._addr()
+        length = self._length(start)
+        if self._bad():
+            choice = self.random.randrange(4)
+            if choice == 0:
+                start += self.random.choice((1, 8, 100))
+            elif choice == 1:
+                length = self.random.choice(_HUGE_LENGTHS)
+            elif choice == 2:
+                length -= self.random.randrange(PAGE)
+            else:
+                length = 0
+        return start, length
+
+    def _inner_range(self) -> tuple[int, int]:
+        """An address and a length that stay in the arena."""
+        start, length = self._range()
+        return (start, length) if length < 1 << 28 else (start, PAGE)
+
+    def _mmap(self) -> Op:
+        random = self.random
+        start, length = self._range()
+        prot = random.choice((3, 3, 3, 1, 1, 0, 2, 4, 5, 7))
+        flags, file, offset = 0x22, MASK, 0
+        if random.random() > self.zone.simple:
+            choice = random.randrange(10)
+            if choice < 4:
+                flags, file = random.choice((1, 2, 2, 3)), random.randrange(len(FILES))
+                offset = random.choice((0, 0, 1, 2, 4, 8)) * PAGE
+                if self.edges and random.random() < 0.5:
+                    offset = abs(start - random.choice(self.edges)) % (64 * PAGE) & -PAGE
+            elif choice < 6:
+                flags = 0x21
+            else:
+                flags |= random.choice((0x4000, 0x4000, 0x100, 0x20000, 0x8000, 0x2000, 0x28, 0x100))
+        if random.random() < 0.9:
+            flags |= random.choice((0x10, 0x10, 0x10, 0x100000))
+        if self._bad():
+            choice = random.randrange(4)
+            if choice == 0:
+                offset += random.choice((1, 512))
+            elif choice == 1:
+                flags &= ~0xF
+                flags |= random.choice((0, 3, 4, 15))
+            elif choice == 2:
+                flags |= 0x100
+            else:
+                file = random.randrange(len(FILES)) if file == MASK else 99
+        return Op(MMAP, start, length, prot, flags, file, offset)
+
+    def _mprotect(self) -> Op:
+        random = self.random
+        prot = random.choice((3, 3, 3, 1, 1, 1, 0, 2, 4, 5, 7))
+        start, length = self._range()
+        if self._bad():
+            prot |= random.choice((8, 16, 0x01000000, 0x02000000, 0x03000000))
+        return Op(MPROTECT, start, length, prot)
+
+    def _mremap(self) -> Op:
+        random = self.random
+        start, old = self._range()
+        if self.edges and random.random() < 0.6:
+            at = random.randrange(0, len(self.edges), 2)
+            start, old = self.edges[at], self.edges[at + 1] - self.edges[at]
+        chance = random.random()
+        new = old if chance < 0.5 else self._length(start) if chance < 0.95 else random.choice(_HUGE_LENGTHS)
+        flags = random.choice((0, 1, 1, 3, 3, 3, 3, 5, 7, 7))
+        target = self._addr()
+        if random.random() < 0.08:
+            old = 0
+        if self._bad():
+            choice = random.randrange(3)
+            if choice == 0:
+                flags = random.randrange(16)
+            elif choice == 1:
+                target += random.choice((1, 2048))
+            else:
+                target = random.choice((TASK_SIZE - PAGE + 1 & -PAGE, start, MASK - PAGE + 1))
+        if 1 << 28 < old < TASK_SIZE:
+            old = PAGE
+        if flags & 4 and not flags & 2 and random.random() < 0.5:
+            target = 0
+        return Op(MREMAP, start, old, new, flags, target)
+
+    def _brk(self) -> Op:
+        random = self.random
+        chance = random.random()
+        if chance < 0.05:
+            return Op(BRK, 0)
+        target = self._addr() if chance < 0.7 else self.zone.base + random.randrange(self.zone.pages) * PAGE
+        if random.random() < 0.4:
+            target += random.randrange(PAGE)
+        return Op(BRK, max(target, self.zone.base - 1))
+
+    def _madvise(self) -> Op:
+        start, length = self._range()
+        advice = self.random.choice(self.zone.advice)
+        if self._bad():
+            advice = self.random.choice((5, 6, 7, 26, 99, 104, advice, advice))
+        if (1 << 28) < length < (1 << 64) - PAGE:
+            length = MASK
+        return Op(MADVISE, start, length, advice)
+
+    def _touch(self) -> Op:
+        random = self.random
+        addr = self._addr()
+        if self.edges and random.random() < 0.15:  # below an area: a stack may grow there
+            addr = random.choice(self.edges) - random.choice((1, 2, 5, 40, 300, 2100)) * PAGE
+        return Op(TOUCH, addr + random.randrange(PAGE), random.choice((1, 2, 2)))
+
+
+def generator(name: str, seed: str) -> Generator:
+    """The generator called ``name``.
+
+    Raises:
+        ValueError: no such generator; the message names those that exist.
+    """
+    if name not in ZONES:
+        raise ValueError(f"no generator {name!r}: choose one of {', '.join(ZONES)}, or all")
+    return Generator(ZONES[name], seed)

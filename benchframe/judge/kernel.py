@@ -1,0 +1,156 @@
+"""The running kernel as one side: starts the judging process and runs batches of operations in it."""
+
+import os
+import platform
+import select
+import subprocess
+import sys
+import time
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from benchframe.judge import child
+from benchframe.judge.ops import Op
+
+
+class JudgeError(Exception):
+    """The kernel could not be asked; the message says why and what to do."""
+
+
+@dataclass
+class Answer:
+    """What the kernel said to one batch."""
+
+    results: list[int]
+    layouts: list[list[int]]
+    """After each operation, four words an area: start, end, access bits with 8 for shared, file offset."""
+    flags: list[str] = field(default_factory=list)
+    """At the end, each area's VmFlags words, sorted; empty if not asked for."""
+
+
+def supported() -> str:
+    """Why this machine cannot judge, or an empty string if it can."""
+    if not sys.platform.startswith("linux"):
+        return f"the judge is the running Linux kernel; this is {sys.platform}"
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return f"the judge knows the system calls of x86-64 only; this is {platform.machine()}"
+    if not Path("/proc/self/maps").exists():
+        return "/proc is not mounted"
+    return ""
+
+
+class Kernel:
+    """A judging process. Use as a context manager; it ends with the block.
+
+    Args:
+        timeout: seconds that one batch may take before the process is killed.
+        text_maps: read /proc/PID/maps as text even where the kernel has PROCMAP_QUERY.
+
+    Raises:
+        JudgeError: this machine cannot judge, or the process does not start.
+    """
+
+    def __init__(self, timeout: float = 30.0, text_maps: bool = False) -> None:
+        reason = supported()
+        if reason:
+            raise JudgeError(reason)
+        self.timeout = timeout
+        self.options = child.TEXT_MAPS if text_maps else 0
+        self.waiting = 0
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(Path(child.__file__))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            bufsize=0,
+        )
+        query, moved = array("q", self._read(16))
+        self.has_query, self.has_brk = bool(query), bool(moved)
+
+    def __enter__(self) -> "Kernel":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the judging process and wait for it."""
+        process = self.process
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _read(self, count: int) -> bytes:
+        """Exactly ``count`` bytes of the answer, within the timeout."""
+        assert self.process.stdout is not None
+        source = self.process.stdout.fileno()
+        end = time.monotonic() + self.timeout
+        parts = []
+        while count:
+            ready, _, _ = select.select([source], [], [], max(0.0, end - time.monotonic()))
+            if not ready:
+                self.close()
+                raise JudgeError(f"the judging process gave no answer for {self.timeout:g} s; it was killed")
+            part = os.read(source, min(count, 1 << 20))
+            if not part:
+                status = self.process.wait()
+                raise JudgeError(f"the judging process died (status {status}) during a batch")
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+    def send(self, ops: Sequence[Op], with_flags: bool = False) -> None:
+        """Begin a batch; :meth:`receive` waits for its end. One batch may be under way.
+
+        Raises:
+            ValueError: an operation could change memory outside the arena.
+        """
+        words = array("Q")
+        for op in ops:
+            if not child.harmless(op):
+                raise ValueError(f"{op} could reach outside the arena")
+            words.extend(op)
+        head = array("q", [len(ops), self.options | (child.WITH_FLAGS if with_flags else 0)])
+        assert self.process.stdin is not None
+        data = memoryview(head.tobytes() + words.tobytes())
+        try:
+            while data:
+                data = data[os.write(self.process.stdin.fileno(), data) :]
+        except BrokenPipeError:
+            raise JudgeError("the judging process is gone") from None
+        self.waiting = len(ops)
+
+    def receive(self) -> Answer:
+        """Wait for the end of the batch under way.
+
+        Raises:
+            JudgeError: the process died or did not answer in time.
+        """
+        words = array("q", self._read(8 * array("q", self._read(8))[0]))
+        results: list[int] = []
+        layouts: list[list[int]] = []
+        at = 0
+        for _ in range(self.waiting):
+            count = words[at + 1]
+            results.append(words[at])
+            at += 2
+            if count == child.SAME:
+                layouts.append(layouts[-1])
+            else:
+                layouts.append(words[at : at + 4 * count].tolist())
+                at += 4 * count
+        text = self._read(words[at]).decode()
+        return Answer(results, layouts, text.split("\n") if text else [])
+
+    def run(self, ops: Sequence[Op], with_flags: bool = False) -> Answer:
+        """One batch from an empty arena."""
+        self.send(ops, with_flags)
+        return self.receive()
