@@ -126,7 +126,9 @@ def benchframe_workloads() -> list[Workload]:
             "speculative page fault patches of December 2009. Each area's 2 MiB lie in one or two pages of PTEs, the "
             "best case for a cache kept per page of PTEs",
             parameters=(
-                Parameter("maps", 8, "areas of 8 MiB, with a PROT_NONE page between (one per thread)", low=1, high=8192),
+                Parameter(
+                    "maps", 8, "areas of 8 MiB, with a PROT_NONE page between (one per thread)", low=1, high=8192
+                ),
                 Parameter("vmas", 64, "VMAs in the address space, these areas included", low=7, high=8_000_000),
                 EVENTS,
                 Parameter("order", "turns", "order of touches", choices=("turns", "lockstep")),

@@ -77,7 +77,11 @@ def benchframe_workloads() -> list[Workload]:
             summary="lookups page after page in address order: all locality there can be",
             stands_for="a first pass over mapped data: loading files by mmap, a garbage collector's sweep, fork and "
             "exit walking an address space",
-            parameters=(*LAYOUT, EVENTS, Parameter("stride", 1, "pages from one lookup to the next", low=1, high=1 << 30)),
+            parameters=(
+                *LAYOUT,
+                EVENTS,
+                Parameter("stride", 1, "pages from one lookup to the next", low=1, high=1 << 30),
+            ),
             make=sequential,
         ),
         Workload(

@@ -12,21 +12,57 @@ from benchframe.api import Workload, hookimpl, trace_workload
 
 DATA = Path(str(files("benchframe_workloads"))) / "data"
 
-DEFAULT = ("python-start", "gcc", "java-version")
-"""What `benchframe run` takes when no workload is named: short, long, and with threads."""
+DEFAULT = ("python-json", "gcc-project", "java-version")
+"""What `benchframe run` takes when no workload is named: one thread, a tree of processes, many threads."""
 
 ABOUT = {
-    "python-start": (
-        "python3 -c 'import json': an interpreter starts",
-        "scripts, tests and command-line tools: many short processes that map libraries and fault in a small heap",
+    "python-json": (
+        "an interpreter starts and imports one module (python3 -c 'import json'); 1 thread",
+        "scripts, tests and command-line tools: short processes that map libraries and fault in a small heap",
     ),
-    "gcc": (
-        "gcc compiles a small C project: a tree of short processes",
-        "builds: exec after exec, each with its own address space and a growing heap",
+    "gcc-project": (
+        "gcc compiles three small C files: driver, cc1, as, collect2, ld",
+        "builds: vfork and exec again and again, each process with its own address space and a growing heap",
     ),
     "java-version": (
-        "java -version: a JVM with its threads",
-        "managed runtimes: reserved PROT_NONE areas, mprotect as memory is committed, many threads in one mm",
+        "a JVM starts (java -version); many threads",
+        "managed runtimes: reserved PROT_NONE ranges, mprotect as memory is committed, many threads in one mm",
+    ),
+    "node-start": (
+        "a JavaScript engine starts (node -e 0)",
+        "command-line tools on a JIT engine: reserved ranges, guard pages, few mapping calls",
+    ),
+    "javac-hello": (
+        "javac compiles one class",
+        "compilers on a JVM: a heap that grows by mprotect while several threads fault",
+    ),
+    "git-log": (
+        "git log --stat over 100 commits",
+        "version control: pack files mapped and read in pieces, a heap grown by brk",
+    ),
+    "sqlite-index": (
+        "a database in memory: 20 000 rows and an index",
+        "single-threaded data work: a heap that grows steadily, faults nearly all in one VMA",
+    ),
+    "redis-load": (
+        "a key-value server under load, its clients, one fork for a snapshot",
+        "servers: first touches of a growing heap, then copy-on-write faults after a fork",
+    ),
+    "python-pandas": (
+        "an interpreter imports large packages (pandas, pyarrow)",
+        "scientific Python: hundreds of shared objects, so hundreds of VMAs, and file faults all over them",
+    ),
+    "mt-alloc": (
+        "four threads map, unmap and fault at once",
+        "multi-threaded allocators: arenas that come and go while other threads fault",
+    ),
+    "python-threads": (
+        "six Python threads that map, fill and unmap buffers",
+        "thread pools that work in mapped buffers: mapping calls from several threads between short bursts of faults",
+    ),
+    "sh-pipeline": (
+        "a shell starts five short programs in a pipe",
+        "shell scripts: fork, exec and exit, few faults in each of many address spaces",
     ),
 }
 """Name of the file without suffix: summary, what it stands for."""
