@@ -1,0 +1,51 @@
+# Everything a newcomer runs. Needs make and Python 3.10 or newer: make PYTHON=python3.12 install
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TESTFLAGS ?= -n auto
+RUNFLAGS ?= --quick --strategy mmap_cache,pmdcache --workload python-json
+
+.PHONY: help install run test lint format dist clean
+
+help:
+	@echo "make install   an environment in $(VENV): benchframe (editable) and the tools for tests and lint"
+	@echo "make run       rbtree, mmap_cache and pmdcache on a recorded trace: ends in a latency table"
+	@echo "make test      the test suite, doctests included (TESTFLAGS='$(TESTFLAGS)')"
+	@echo "make lint      ruff and mypy"
+	@echo "make format    let ruff rewrite the sources"
+	@echo "make dist      wheel and sdist in dist/"
+	@echo "make clean     remove the environment and what tools left behind"
+
+install: $(STAMP)
+
+# Entry points are frozen at install, so a change of pyproject.toml installs again.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "benchframe needs Python 3.10 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $@
+
+run: $(STAMP)
+	$(BIN)/benchframe run $(RUNFLAGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(TESTFLAGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+dist: $(STAMP)
+	$(BIN)/python -m build
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
