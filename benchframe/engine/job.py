@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,7 +30,8 @@ class Job:
 
     ``digest`` is the strategy's content as the parent saw it; ``events`` and ``trace_meta`` are paths of the
     spool; ``setup`` is the number of leading events that are not timed; ``extras`` asks for counts and the
-    per-operation latencies after timing; ``metadata`` goes into each pyperf run.
+    per-operation latencies after timing; ``metadata`` goes into each pyperf run; ``parent`` is the process that the
+    worker must not outlive.
     """
 
     strategy: str
@@ -42,6 +44,7 @@ class Job:
     plugins: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
     metadata: Mapping[str, str | int] = field(default_factory=dict)
+    parent: int = field(default_factory=os.getpid)
 
     def write(self, path: Path) -> None:
         """Write the job as JSON; raises OSError."""
@@ -124,6 +127,13 @@ def unspool(job: Job) -> Trace:
     from benchframe.trace.format import Trace
     from benchframe.trace.meta import meta_from_json
 
+    class Spooled(Trace):
+        """A trace whose maker said where the setup ends."""
+
+        @property
+        def setup(self) -> int:
+            return job.setup
+
     events = np.asarray(np.load(job.events, mmap_mode="c", allow_pickle=False))
     meta = meta_from_json(Path(job.trace_meta).read_text(encoding="utf-8"))
-    return Trace(events, meta=meta)
+    return Spooled(events, meta=meta)

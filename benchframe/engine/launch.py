@@ -21,7 +21,6 @@ from typing import IO
 from benchframe.engine.job import Job, Outcome
 from benchframe.engine.rounds import Depth
 
-WORKER = (sys.executable, "-m", "benchframe.engine.worker")
 MAX_ANSWER = 1 << 26
 """Bytes of answer taken from a worker; more is a fault of the worker."""
 TAIL = 4000
@@ -29,6 +28,15 @@ TAIL = 4000
 
 _ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "LC_CTYPE", "XDG_CACHE_HOME")
 _PREFIXES = ("BENCHFRAME_", "NUMBA_")
+
+
+def worker_command(module: str = "benchframe.engine.worker") -> tuple[str, ...]:
+    """The command that runs ``main()`` of ``module`` in a new interpreter with this one's import path.
+
+    Not ``python -m``: that would put the current folder first, where anything may lie.
+    """
+    code = f"import sys; sys.path[:] = {sys.path!r}; from {module} import main; sys.exit(main())"
+    return (sys.executable, "-c", code)
 
 
 def worker_environment() -> dict[str, str]:
@@ -53,12 +61,13 @@ def run_worker(
     cpu: int | None,
     timeout: float,
     folder: Path,
-    command: Sequence[str] = WORKER,
+    command: Sequence[str] = (),
 ) -> Outcome:
     """Run ``job`` in a process of its own and wait at most ``timeout`` seconds.
 
-    ``folder`` takes the job file. A signal, a traceback, an exit without an answer and a timeout each give an
-    Outcome; only KeyboardInterrupt and OSError (no process, no disk) are raised, with the worker ended.
+    ``folder`` takes the job file; ``command`` starts the worker (default: :func:`worker_command`). A signal, a
+    traceback, an exit without an answer and a timeout each give an Outcome; only KeyboardInterrupt and OSError (no
+    process, no disk) are raised, with the worker ended.
     """
     job_file = folder / "job.json"
     job.write(job_file)
@@ -67,7 +76,7 @@ def run_worker(
     with tempfile.TemporaryFile() as stderr, os.fdopen(reader, "rb", buffering=0) as answers:
         try:
             process = subprocess.Popen(
-                [*command, *command_line(job_file, depth, loops, cpu, writer)],
+                [*(command or worker_command()), *command_line(job_file, depth, loops, cpu, writer)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,

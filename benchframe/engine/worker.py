@@ -1,4 +1,4 @@
-"""One worker process: ``python -m benchframe.engine.worker --worker --job FILE ...``, a pyperf worker.
+"""One worker process: ``benchframe.engine.worker --worker --job FILE ...``, a pyperf worker.
 
 pyperf parses its own worker options, pins the process, calibrates the number of loops and times the whole replay
 (``Runner.bench_time_func``). One replay yields four figures at once (:class:`~benchframe.engine.native.Times`),
@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import faulthandler
 import io
+import json
 import math
 import os
 import signal
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from benchframe.engine.job import FIGURES, Job, Outcome, finite, unspool
 
 if TYPE_CHECKING:
-    import pyperf
+    import pyperf  # type: ignore[import-untyped]
 
 _PR_SET_PDEATHSIG = 1
 
@@ -105,7 +106,7 @@ def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
     return Outcome(
         "ok",
         loops=args.loops,
-        suite=suite._as_json(),
+        suite=_as_data(suite),
         counts=finite(session.counts()) if job.extras else None,
         latencies=[asdict(latency) for latency in session.latencies()] if job.extras else None,
         timer_overhead_ns=float(session.timer_overhead_ns) if job.extras else 0.0,
@@ -130,11 +131,12 @@ def _suite(
     ``inner_loops`` is the number of operations in one replay, so pyperf's raw values are the seconds really spent
     in the figure's operations and its warnings about too short values stay true.
     """
-    import pyperf
+    import pyperf  # type: ignore[import-untyped]
 
     run = timed.get_runs()[0]
     loops = run.get_loops()
-    operations = dict(zip(FIGURES, (session.n_lookups, session.n_faults, session.n_mapping, session.n_events)))
+    counts = (session.n_lookups, session.n_faults, session.n_mapping, session.n_events)
+    operations = dict(zip(FIGURES, counts, strict=True))
     benchmarks = []
     for figure in FIGURES:
         seconds = [getattr(times, f"{figure}_ns") * 1e-9 for times in taken]
@@ -148,25 +150,38 @@ def _suite(
     return pyperf.BenchmarkSuite(benchmarks)
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies (prctl(2)); Linux only, else nothing."""
+def _as_data(suite: pyperf.BenchmarkSuite) -> dict[str, Any]:
+    buffer = io.StringIO()
+    suite.dump(buffer)
+    data: dict[str, Any] = json.loads(buffer.getvalue())
+    return data
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent dies (prctl(2)); Linux only, else nothing.
+
+    A parent that died before the request is seen by its missing id.
+    """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            sys.exit("benchframe is gone")
 
 
 def main(argv: Sequence[str] | None = None, opener: Opener = open_session) -> int:
     """Entry of the worker: exit code 0 with one line of JSON in the pipe, else a traceback on stderr."""
-    die_with_parent()
     faulthandler.enable()
-    import pyperf
+    import pyperf  # type: ignore[import-untyped]
 
     runner = pyperf.Runner(program_args=("-m", "benchframe.engine.worker"))
     runner.argparser.add_argument("--job", required=True, type=Path, help="job file written by benchframe")
     args = runner.parse_args(list(argv) if argv is not None else None)
+    job = Job.read(args.job)
+    die_with_parent(job.parent)
     pipe, args.pipe = args.pipe, None
     if args.affinity:
         os.sched_setaffinity(0, {int(cpu) for cpu in args.affinity.split(",")})
-    outcome = perform(runner, Job.read(args.job), opener)
+    outcome = perform(runner, job, opener)
     answer = outcome.to_json()
     if pipe is None:
         print(answer)

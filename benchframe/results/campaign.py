@@ -1,0 +1,230 @@
+"""The run itself: rounds of worker processes, each result on disk before the next process starts.
+
+Nothing is held back: after every process the cell's state and then its pyperf file are replaced atomically, so a
+kill, a full disk or Ctrl-C costs the process that was going and nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchframe.engine.job import Job, Outcome, spool
+from benchframe.engine.launch import run_worker
+from benchframe.engine.rounds import Budget, Depth, layout_seed, order
+from benchframe.results.cell import CellState, LatencyRow
+from benchframe.results.folder import RunFolder
+from benchframe.results.hints import instability
+from benchframe.results.manifest import CellEntry
+
+if TYPE_CHECKING:
+    from benchframe.strategy import Strategy
+    from benchframe.trace.format import Trace
+
+
+class Observer:
+    """Is told what happens; the base class ignores it all."""
+
+    def compiling(self, unit: str, fraction: float) -> None:
+        """``unit`` was compiled; ``fraction`` (0 to 1) of the work is done."""
+
+    def begin(self, processes: int) -> None:
+        """Timing starts; so many worker processes are to come."""
+
+    def process(self, entry: CellEntry, round_: int, outcome: Outcome) -> None:
+        """A worker process has ended."""
+
+    def dropped(self, processes: int) -> None:
+        """So many processes will not be run after all: their cell failed, or the budget is spent."""
+
+    def note(self, text: str) -> None:
+        """Something that the user should know, one line."""
+
+
+Compile = Callable[["Sequence[Strategy]", Callable[[str, float], None]], object]
+
+
+def compile_native(strategies: Sequence[Strategy], progress: Callable[[str, float], None]) -> object:
+    """Compile ``strategies`` for the native engine, in parallel; instant if the cache holds them."""
+    from benchframe.engine.native import compile_strategies
+
+    return compile_strategies(strategies, progress)
+
+
+@dataclass
+class Campaign:
+    """One sitting of a run: carries out what is still missing in ``folder``.
+
+    ``strategies`` and ``traces`` hold, by name and label, all that the manifest's cells name. ``worker`` is the
+    command that starts a worker process, if it is not the native engine's.
+    """
+
+    folder: RunFolder
+    strategies: Mapping[str, Strategy]
+    traces: Mapping[str, Trace]
+    observer: Observer
+    plugins: Sequence[str] = ()
+    blocked: Sequence[str] = ()
+    worker: Sequence[str] = ()
+    compile: Compile = compile_native
+
+    def run(self) -> None:
+        """Run all rounds that are missing and fit in the budget, then write hints and totals.
+
+        Raises ResultsError (disk), EngineError (a strategy that does not compile), OSError (no process) and
+        KeyboardInterrupt; what was measured until then is on disk.
+        """
+        self._start = time.perf_counter()
+        self._measured = self._warmup = 0.0
+        with self.folder.locked(), self.folder.spool() as scratch:
+            try:
+                self._rounds(scratch)
+            finally:
+                self._total()
+            self._finish()
+
+    def _rounds(self, scratch: Path) -> None:
+        manifest = self.folder.manifest
+        options = manifest.options
+        cells = {f"{cell.workload}\n{cell.strategy}": cell for cell in manifest.cells}
+        read = {name: self.folder.cell(cell) for name, cell in cells.items()}
+        states = {name: cell.state for name, cell in read.items()}
+        done = {name: cell.done for name, cell in read.items()}
+
+        def missing(round_: int) -> list[str]:
+            names = order(manifest.seed, round_, list(cells))
+            return [name for name in names if round_ not in done[name] and not states[name].failed]
+
+        left = sum(len(missing(r)) for r in range(options.rounds))
+        if not left:
+            return
+        self.compile([self.strategies[name] for name in dict.fromkeys(c.strategy for c in manifest.cells)], self._tell)
+        spooled = {label: spool(trace, scratch) for label, trace in self.traces.items()}
+        self.observer.begin(left)
+        budget = Budget(options.budget or None)
+        for round_ in range(options.rounds):
+            names = missing(round_)
+            if names and not budget.fits(time.perf_counter() - self._start):
+                self._stop(round_, sum(len(missing(r)) for r in range(round_, options.rounds)))
+                return
+            began = time.perf_counter()
+            for name in names:
+                states[name] = self._process(cells[name], states[name], round_, scratch, spooled[cells[name].workload])
+                if states[name].failed:
+                    self.observer.dropped(sum(r not in done[name] for r in range(round_ + 1, options.rounds)))
+            if names:
+                budget.took(time.perf_counter() - began)
+
+    def _tell(self, unit: str, fraction: float) -> None:
+        self.observer.compiling(unit, fraction)
+
+    def _stop(self, round_: int, processes: int) -> None:
+        """Say that the budget is spent."""
+        rounds = self.folder.manifest.options.rounds
+        note = f"stopped after round {round_} of {rounds}: the next would not fit in the budget"
+        self.folder.save(self.folder.manifest.with_note(note))
+        self.observer.dropped(processes)
+        self.observer.note(note)
+
+    def _process(
+        self, entry: CellEntry, state: CellState, round_: int, scratch: Path, spooled: tuple[Path, Path]
+    ) -> CellState:
+        """Run one worker process and put its outcome on disk: the state first, then the figures."""
+        outcome = self._launch(entry, state, round_, scratch, spooled)
+        self._measured += outcome.measured
+        self._warmup += outcome.warmup
+        if outcome.state == "ok" and outcome.suite is not None:
+            state = _ok(state, outcome)
+            self.folder.write_state(entry, state)
+            self.folder.add_suite(entry, outcome.suite)
+        else:
+            state = replace(
+                state,
+                state=outcome.state,
+                message=outcome.message,
+                detail=outcome.detail,
+                event=outcome.event,
+                round=round_,
+            )
+            self.folder.write_state(entry, state)
+        self.observer.process(entry, round_, outcome)
+        return state
+
+    def _launch(
+        self, entry: CellEntry, state: CellState, round_: int, scratch: Path, spooled: tuple[Path, Path]
+    ) -> Outcome:
+        manifest = self.folder.manifest
+        options = manifest.options
+        layout = layout_seed(manifest.seed, round_)
+        trace = self.traces[entry.workload]
+        job = Job(
+            strategy=entry.strategy,
+            digest=entry.strategy_digest,
+            events=str(spooled[0].resolve()),
+            trace_meta=str(spooled[1].resolve()),
+            setup=trace.setup,
+            layout_seed=layout,
+            extras=not state.counts and not state.latencies,
+            plugins=tuple(self.plugins),
+            blocked=tuple(self.blocked),
+            metadata={
+                "benchframe_cell": entry.key,
+                "benchframe_strategy": entry.strategy,
+                "benchframe_workload": entry.workload,
+                "benchframe_trace": trace.digest,
+                "benchframe_round": round_,
+                "benchframe_layout_seed": layout,
+                "benchframe_version": manifest.versions.get("benchframe", "unknown"),
+            },
+        )
+        return run_worker(
+            job,
+            Depth(options.rounds, options.values, options.warmups, options.min_time),
+            loops=state.loops,
+            cpu=options.cpu if options.cpu >= 0 else None,
+            timeout=options.timeout,
+            folder=scratch,
+            command=self.worker,
+        )
+
+    def _total(self) -> None:
+        """Add this sitting's seconds to the manifest."""
+        manifest = self.folder.manifest
+        self.folder.save(
+            replace(
+                manifest,
+                wall=manifest.wall + time.perf_counter() - self._start,
+                measured=manifest.measured + self._measured,
+                warmup=manifest.warmup + self._warmup,
+            )
+        )
+
+    def _finish(self) -> None:
+        """Keep pyperf's instability hints with each cell, and note that the run ended by itself."""
+        for cell in self.folder.cells():
+            hints = instability(self.folder.suite_path(cell.entry))
+            if hints != dict(cell.state.hints):
+                self.folder.write_state(cell.entry, replace(cell.state, hints=hints))
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self.folder.save(replace(self.folder.manifest, finished=now))
+
+
+def _ok(state: CellState, outcome: Outcome) -> CellState:
+    """The state after a process that went well; counts and latencies come from the first one."""
+    latencies = state.latencies
+    if outcome.latencies is not None:
+        latencies = tuple(LatencyRow(**row) for row in outcome.latencies)
+    return replace(
+        state,
+        state="ok",
+        message="",
+        detail="",
+        loops=outcome.loops,
+        counts=state.counts if outcome.counts is None else outcome.counts,
+        latencies=latencies,
+        timer_overhead_ns=outcome.timer_overhead_ns or state.timer_overhead_ns,
+    )

@@ -1,0 +1,205 @@
+"""A run's folder: ``manifest.json``, ``cells/<key>.json`` and ``cells/<key>.state.json``.
+
+Every file is replaced as a whole, so a reader, a full disk and a kill at any moment see a folder that is valid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchframe.results.cell import CellState, Process, read_processes, read_state
+from benchframe.results.errors import ResultsError, disk_error
+from benchframe.results.files import write_atomic
+from benchframe.results.manifest import MANIFEST, CellEntry, Manifest, WorkloadEntry, read_manifest
+
+if TYPE_CHECKING:
+    import pyperf  # type: ignore[import-untyped]
+
+RUNS = Path("reports/runs")
+"""Where runs are kept, below the current folder."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell as read: its place in the run, its state, its processes by figure."""
+
+    entry: CellEntry
+    workload: WorkloadEntry
+    state: CellState
+    figures: dict[str, list[Process]]
+
+    @property
+    def baseline(self) -> bool:
+        """Whether this is the cell that the others of its workload are compared with."""
+        return self.entry.strategy == self.workload.baseline
+
+    def rounds(self, figure: str) -> dict[int, float]:
+        """Process means (ns per operation) of a figure by round; empty if the trace has no such operation."""
+        return {process.round: process.mean for process in self.figures.get(figure, ())}
+
+    @property
+    def done(self) -> set[int]:
+        """Rounds that are on disk."""
+        return {process.round for processes in self.figures.values() for process in processes}
+
+
+class RunFolder:
+    """A run on disk. :meth:`create` makes one, :meth:`open` reads one; ``manifest`` is kept in memory."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def create(cls, path: Path, manifest: Manifest) -> RunFolder:
+        """Make the folder (which must not exist yet) and its manifest; raises ResultsError."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+            (path / "cells").mkdir()
+        except FileExistsError:
+            raise ResultsError(path, "it exists already", "continue it with --resume, or choose another -o") from None
+        except OSError as error:
+            raise disk_error(path, error, "written") from None
+        manifest.write(path)
+        return cls(path, manifest)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Read and check the manifest; raises ResultsError."""
+        return cls(path, read_manifest(path))
+
+    def save(self, manifest: Manifest) -> None:
+        """Replace the manifest."""
+        manifest.write(self.path)
+        self.manifest = manifest
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run against a second benchframe that would write to it; raises ResultsError if one does.
+
+        The lock is the kernel's (flock): a killed process leaves none behind.
+        """
+        try:
+            handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise disk_error(self.path, error, "read") from None
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ResultsError(self.path, "another benchframe is working on it", "wait until it ends") from None
+            yield
+        finally:
+            os.close(handle)
+
+    @contextlib.contextmanager
+    def spool(self) -> Iterator[Path]:
+        """A scratch folder inside the run, empty at first, gone afterwards."""
+        path = self.path / "spool"
+        try:
+            shutil.rmtree(path, ignore_errors=True)
+            path.mkdir()
+        except OSError as error:
+            raise disk_error(path, error, "written") from None
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def suite_path(self, entry: CellEntry) -> Path:
+        """The cell's pyperf file."""
+        return self.path / "cells" / f"{entry.key}.json"
+
+    def state_path(self, entry: CellEntry) -> Path:
+        """The cell's state file."""
+        return self.path / "cells" / f"{entry.key}.state.json"
+
+    def cell(self, entry: CellEntry) -> Cell:
+        """Read one cell; raises ResultsError."""
+        return Cell(
+            entry,
+            self.manifest.workload(entry.workload),
+            read_state(self.state_path(entry)),
+            read_processes(self.suite_path(entry)),
+        )
+
+    def cells(self) -> list[Cell]:
+        """Read all cells in the manifest's order; raises ResultsError."""
+        return [self.cell(entry) for entry in self.manifest.cells]
+
+    def write_state(self, entry: CellEntry, state: CellState) -> None:
+        """Replace a cell's state."""
+        state.write(self.state_path(entry))
+
+    def add_suite(self, entry: CellEntry, data: dict[str, Any]) -> pyperf.BenchmarkSuite:
+        """Add one process's suite (as JSON data) to the cell's file, atomically; gives the whole suite.
+
+        Raises ResultsError if pyperf finds that the two were not measured alike (another CPU, Python, ASLR).
+        """
+        import pyperf
+
+        path = self.suite_path(entry)
+        new = pyperf.BenchmarkSuite.loads(json.dumps(data))
+        suite = new
+        if path.exists():
+            read_processes(path)  # checked by us before pyperf trusts it
+            suite = pyperf.BenchmarkSuite.load(str(path))
+            try:
+                suite.add_runs(new)
+            except ValueError as error:
+                raise ResultsError(path, str(error), "start a new run: this one was made elsewhere") from None
+        buffer = io.StringIO()
+        suite.dump(buffer)
+        write_atomic(path, buffer.getvalue().encode())
+        return suite
+
+    def forget(self, entry: CellEntry) -> None:
+        """Remove a cell's files: its strategy was edited, so its figures are another program's."""
+        for path in (self.suite_path(entry), self.state_path(entry)):
+            path.unlink(missing_ok=True)
+
+
+def find_run(name: str, root: Path = RUNS) -> Path:
+    """The folder of run ``name``: a path, a folder's name below ``root``, the start of one, or ``last``.
+
+    Raises ResultsError, naming the newest runs, if there is none or more than one.
+    """
+    path = Path(name)
+    if name != "last" and ((path / MANIFEST).is_file() or path.exists()):
+        return path.parent if path.name == MANIFEST else path
+    runs = list_runs(root)
+    if not runs:
+        raise ResultsError(name, f"there is no run in {root}", "make one with `benchframe run`")
+    if name == "last":
+        return runs[-1]
+    found = [run for run in runs if run.name == name] or [run for run in runs if run.name.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    newest = ", ".join(run.name for run in reversed(runs[-3:]))
+    what = f"{len(found)} runs begin so" if found else f"no such run in {root}"
+    raise ResultsError(name, what, f"the newest are {newest}; `last` names the newest")
+
+
+def list_runs(root: Path = RUNS) -> list[Path]:
+    """All run folders below ``root``, oldest first (their names begin with the date)."""
+    return sorted(p.parent for p in root.glob(f"*/{MANIFEST}"))
+
+
+def slug(names: list[str]) -> str:
+    """A short, safe end of a folder's name.
+
+    >>> slug(["rbtree", "my/../strategy"])
+    'rbtree-my-strategy'
+    """
+    return re.sub(r"[^A-Za-z0-9]+", "-", "-".join(names)).strip("-")[:40] or "run"

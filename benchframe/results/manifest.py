@@ -1,0 +1,159 @@
+"""The manifest of a run: what was asked, on what machine, with which schedule; enough to continue or repeat it.
+
+``manifest.json`` holds no figures. Cells are listed in the order in which the user named them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from benchframe.results.errors import ResultsError
+from benchframe.results.files import Fields, read_object, write_json
+
+VERSION = 1
+MANIFEST = "manifest.json"
+MAX_CELLS = 100_000
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}"
+"""What a strategy's or a workload's name looks like."""
+KEY = r"[0-9a-f]{32}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run measures. ``timeout`` and ``budget`` (0: none) in seconds; ``cpu`` -1: workers are not pinned."""
+
+    mode: str
+    rounds: int
+    values: int
+    warmups: int
+    min_time: float
+    timeout: float
+    budget: float = 0.0
+    cpu: int = -1
+
+
+@dataclass(frozen=True)
+class WorkloadEntry:
+    """One workload of the run: a plugin's (``spec``) or a trace file (``path``), with its stream's digest."""
+
+    label: str
+    spec: str
+    path: str
+    seed: int
+    digest: str
+    events: int
+    timed: int
+    baseline: str
+
+
+@dataclass(frozen=True)
+class CellEntry:
+    """One cell: ``key`` is the content hash that names its files."""
+
+    key: str
+    strategy: str
+    workload: str
+    strategy_digest: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """See the module's docstring. ``wall`` and ``measured`` (seconds) add up over all sittings of a run."""
+
+    created: str
+    command: tuple[str, ...]
+    seed: int
+    options: Options
+    workloads: tuple[WorkloadEntry, ...]
+    cells: tuple[CellEntry, ...]
+    versions: Mapping[str, str] = field(default_factory=dict)
+    host: Mapping[str, str] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    finished: str = ""
+    wall: float = 0.0
+    measured: float = 0.0
+    warmup: float = 0.0
+
+    def workload(self, label: str) -> WorkloadEntry:
+        """The entry of workload ``label``; KeyError if there is none (a manifest that was read has none such)."""
+        return next(w for w in self.workloads if w.label == label)
+
+    def with_note(self, note: str) -> Manifest:
+        """The manifest with one more note, once."""
+        return self if note in self.notes else replace(self, notes=(*self.notes, note))
+
+    def write(self, folder: Path) -> None:
+        """Write ``manifest.json``, atomically; raises ResultsError."""
+        data: dict[str, Any] = {"version": VERSION, **asdict(self)}
+        write_json(folder / MANIFEST, data)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check a run's manifest; raises ResultsError."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ResultsError(folder, "it has no manifest.json", "name a folder that `benchframe run` made")
+    data = Fields(path, read_object(path))
+    if data.data.get("version") != VERSION:
+        raise data.wrong("version", f"is not {VERSION}: written by another benchframe")
+    options = data.object("options")
+    manifest = Manifest(
+        created=data.text("created"),
+        command=data.texts("command"),
+        seed=data.integer("seed", 0, 1 << 63),
+        options=Options(
+            mode=options.text("mode", pattern="[a-z]{1,20}"),
+            rounds=options.integer("rounds", 1, 100_000),
+            values=options.integer("values", 1, 100_000),
+            warmups=options.integer("warmups", 0, 100_000),
+            min_time=options.number("min_time"),
+            timeout=options.number("timeout"),
+            budget=options.number("budget", 0.0),
+            cpu=options.integer("cpu", -1, 1 << 16, -1),
+        ),
+        workloads=tuple(_workload(w) for w in data.objects("workloads", MAX_CELLS)),
+        cells=tuple(_cell(c) for c in data.objects("cells", MAX_CELLS)),
+        versions=data.mapping("versions"),
+        host=data.mapping("host"),
+        plugins=data.texts("plugins"),
+        blocked=data.texts("blocked"),
+        notes=data.texts("notes"),
+        finished=data.text("finished", ""),
+        wall=data.number("wall", 0.0),
+        measured=data.number("measured", 0.0),
+        warmup=data.number("warmup", 0.0),
+    )
+    labels = {w.label for w in manifest.workloads}
+    for i, cell in enumerate(manifest.cells):
+        if cell.workload not in labels:
+            raise data.wrong(f"cells[{i}].workload", "names a workload that the manifest does not list")
+    if len({(c.strategy, c.workload) for c in manifest.cells}) != len(manifest.cells):
+        raise data.wrong("cells", "lists a cell twice")
+    return manifest
+
+
+def _workload(data: Fields) -> WorkloadEntry:
+    return WorkloadEntry(
+        label=data.text("label"),
+        spec=data.text("spec", ""),
+        path=data.text("path", ""),
+        seed=data.integer("seed", 0, 1 << 63),
+        digest=data.text("digest", pattern="[0-9a-f]{64}"),
+        events=data.integer("events", 0, 1 << 62),
+        timed=data.integer("timed", 0, 1 << 62),
+        baseline=data.text("baseline", pattern=NAME),
+    )
+
+
+def _cell(data: Fields) -> CellEntry:
+    return CellEntry(
+        key=data.text("key", pattern=KEY),
+        strategy=data.text("strategy", pattern=NAME),
+        workload=data.text("workload"),
+        strategy_digest=data.text("strategy_digest", "", pattern="([0-9a-f]{64})?"),
+    )

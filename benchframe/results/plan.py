@@ -1,0 +1,153 @@
+"""From what the user named to cells with content hashes: what is to be run, before anything is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchframe.results.cell import cell_key
+from benchframe.results.environment import differences, host, versions
+from benchframe.results.errors import ResultsError
+from benchframe.results.folder import RunFolder
+from benchframe.results.manifest import CellEntry, Manifest, Options, WorkloadEntry
+
+if TYPE_CHECKING:
+    from benchframe.strategy import Strategy
+    from benchframe.trace.format import Trace
+    from benchframe.workload import WorkloadSpec
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One workload of a run, made: its manifest entry and its events."""
+
+    entry: WorkloadEntry
+    trace: Trace
+
+
+def make_stream(spec: WorkloadSpec, seed: int, *, label: str = "", path: Path | None = None) -> Stream:
+    """Make the events of ``spec``; ``path`` is the trace file that it stands for, if it does.
+
+    Raises what the workload's maker raises (WorkloadError, TraceError).
+    """
+    trace = spec.trace(seed)
+    entry = WorkloadEntry(
+        label=label or spec.label,
+        spec="" if path else spec.label,
+        path=str(path.resolve()) if path else "",
+        seed=seed,
+        digest=trace.digest,
+        events=len(trace),
+        timed=len(trace) - trace.setup,
+        baseline=spec.workload.baseline,
+    )
+    return Stream(entry, trace)
+
+
+def plan(
+    asked: Sequence[str],
+    strategies: Mapping[str, Strategy],
+    streams: Sequence[Stream],
+    options: Options,
+    *,
+    seed: int,
+    command: Sequence[str],
+    plugins: Sequence[str] = (),
+    blocked: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> Manifest:
+    """The manifest of a new run: each workload's baseline first, then the strategies ``asked`` for, in that order.
+
+    ``strategies`` holds, by name, all that are asked for and every baseline that ``streams`` name.
+    """
+    made = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    manifest = Manifest(
+        created=made,
+        command=tuple(command),
+        seed=seed,
+        options=options,
+        workloads=tuple(stream.entry for stream in streams),
+        cells=(),
+        versions=_versions(),
+        host=host(),
+        plugins=tuple(plugins),
+        blocked=tuple(blocked),
+        notes=tuple(notes),
+    )
+    pairs = [(name, stream.entry.label) for stream in streams for name in cells_of(asked, stream.entry.baseline)]
+    return with_cells(manifest, pairs, strategies)
+
+
+def cells_of(asked: Sequence[str], baseline: str) -> list[str]:
+    """The strategies that run on a workload: its baseline first, then what was asked for.
+
+    >>> cells_of(["pmdcache", "rbtree"], "rbtree")
+    ['rbtree', 'pmdcache']
+    """
+    return [baseline, *(name for name in asked if name != baseline)]
+
+
+def with_cells(manifest: Manifest, pairs: Sequence[tuple[str, str]], strategies: Mapping[str, Strategy]) -> Manifest:
+    """``manifest`` with the cells (strategy, workload label) of ``pairs``, each under its content hash."""
+    from benchframe.engine.content import strategy_digest
+
+    digests = {name: strategy_digest(strategies[name]) for name in dict.fromkeys(name for name, _ in pairs)}
+    cells = []
+    for name, label in pairs:
+        key = cell_key(_content(manifest, name, digests[name], manifest.workload(label)))
+        cells.append(CellEntry(key, name, label, digests[name]))
+    return replace(manifest, cells=tuple(cells))
+
+
+def _content(manifest: Manifest, strategy: str, digest: str, workload: WorkloadEntry) -> dict[str, Any]:
+    """All that a cell's figures depend on. The number of rounds is not among it: rounds can be added later."""
+    options = manifest.options
+    return {
+        "strategy": [strategy, digest],
+        "workload": [workload.label, workload.seed, workload.digest],
+        "schedule": manifest.seed,
+        "options": [options.values, options.warmups, options.min_time, options.cpu],
+        "versions": dict(manifest.versions),
+        "host": dict(manifest.host),
+    }
+
+
+def _versions() -> dict[str, str]:
+    from benchframe.engine.content import model_digest
+
+    return {**versions(), "model": model_digest()[:16]}
+
+
+def check_same_place(folder: RunFolder) -> None:
+    """Raise ResultsError if this machine or these versions are not those that began the run."""
+    then, now = folder.manifest, (_versions(), host())
+    changed = differences(dict(then.versions), now[0]) + differences(dict(then.host), now[1])
+    if changed:
+        raise ResultsError(
+            folder.path,
+            f"it was begun elsewhere ({'; '.join(changed)})",
+            "its figures would not be comparable: start a new run",
+        )
+
+
+def renew(folder: RunFolder, strategies: Mapping[str, Strategy], streams: Sequence[Stream], rounds: int) -> list[str]:
+    """Bring a run's manifest up to date before it continues: cells whose strategy or stream was edited start anew.
+
+    ``rounds`` may exceed what the run was begun with. Gives ``strategy on workload`` for each cell that was thrown
+    away; raises ResultsError.
+    """
+    old = folder.manifest
+    entries = tuple(stream.entry for stream in streams)
+    changed = replace(old, workloads=entries, options=replace(old.options, rounds=rounds), finished="")
+    new = with_cells(changed, [(cell.strategy, cell.workload) for cell in old.cells], strategies)
+    stale = [(a, b) for a, b in zip(old.cells, new.cells, strict=True) if a.key != b.key]
+    names = [f"{a.strategy} on {a.workload}" for a, _ in stale]
+    if names:
+        new = new.with_note(f"edited during the run, so measured anew and later than the rest: {', '.join(names)}")
+    folder.save(new)
+    for before, _ in stale:
+        folder.forget(before)
+    return names
