@@ -26,10 +26,10 @@ def ebizzy(params: dict[str, Any], seed: int) -> Trace:
     layout = stream.tiles(params["vmas"], params["chunk"], params["gap"])
     width = 1 + params["source"]
     rounds = max(1, params["events"] // (2 + width * params["chunk"]))
-    pages = np.full(rounds, params["chunk"])
+    pages = np.full(rounds, params["chunk"])  # at least 2: one page would fit between two chunks
     if params["vary"]:
-        rounds = max(1, params["events"] // (2 + width * (params["chunk"] + 1) // 2))
-        pages = rng.integers(1, params["chunk"] + 1, rounds)
+        rounds = max(1, params["events"] // (2 + width * (params["chunk"] + 2) // 2))
+        pages = rng.integers(2, params["chunk"] + 1, rounds)
     copy = layout.floor - pages * PAGE
     source = layout.vm_start[rng.integers(0, len(layout), rounds)]
 
@@ -111,11 +111,11 @@ def benchframe_workloads() -> list[Workload]:
             "copy's faults",
             parameters=(
                 Parameter("vmas", 1000, "VMAs in the address space, beside the copy", low=6, high=8_000_000),
-                Parameter("chunk", 32, "pages of a chunk", low=1, high=1 << 18),
+                Parameter("chunk", 32, "pages of a chunk", low=2, high=1 << 18),
                 GAP,
                 EVENTS,
                 Parameter("source", 1, "1: the chunk's pages are looked up too; 0: only the copy's", low=0, high=1),
-                Parameter("vary", 0, "1: each copy has a random length up to a chunk", low=0, high=1),
+                Parameter("vary", 0, "1: each copy has a random length, 2 pages up to a chunk", low=0, high=1),
             ),
             make=ebizzy,
         ),
