@@ -1,0 +1,202 @@
+"""Figures about a trace: what it is made of, how local its lookups are, how its address space grows."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchframe.trace.events import NIL, FaultFlag, Kind
+from benchframe.trace.format import Trace
+
+I64 = NDArray[np.int64]
+MAPPING = (Kind.MMAP, Kind.MUNMAP, Kind.MPROTECT, Kind.MREMAP, Kind.BRK, Kind.MADVISE)
+PMD_SHIFT = 21
+"""2 MiB: the span of one page-table page on x86-64."""
+REUSE_BINS = (0, 1, 3, 7, 15, 63)
+"""Upper ends of the reuse-distance classes; what lies above, and first touches, come after."""
+
+
+@dataclass
+class Figures:
+    """What ``trace info`` prints. Shares are in [0, 1]; ``reuse`` counts lookups by distance class."""
+
+    kinds: dict[str, int] = field(default_factory=dict)
+    faults: dict[str, int] = field(default_factory=dict)
+    lookups: int = 0
+    operations: int = 0
+    same_vma: float = 0.0
+    same_pmd: float = 0.0
+    same_page: float = 0.0
+    reuse: list[int] = field(default_factory=list)
+    reuse_rows: int = 0
+    peak_vmas: dict[int, int] = field(default_factory=dict)
+    vmas: dict[int, list[int]] = field(default_factory=dict)
+    layouts: dict[int, list[list[tuple[int, int]]]] = field(default_factory=dict)
+    cuts: list[int] = field(default_factory=list)
+
+
+def figures(trace: Trace, columns: int = 60, reuse_rows: int = 1_000_000) -> Figures:
+    """Count, replay and measure; O(events + reuse_rows x VMAs in use). ``columns``: samples of the layout over time."""
+    out = Figures()
+    kind = trace.events["kind"]
+    for number, count in enumerate(np.bincount(kind, minlength=max(Kind) + 1).tolist()):
+        if count:
+            out.kinds[Kind(number).name] = count
+    out.faults = _faults(trace)
+    lookup = (kind == Kind.FAULT) | (kind == Kind.LOOKUP)
+    out.lookups, out.operations = int(lookup.sum()), int(np.isin(kind, MAPPING).sum())
+    vm_start = _replay(trace, columns, out)
+    _locality(trace, np.flatnonzero(lookup), vm_start, out, reuse_rows)
+    return out
+
+
+def _faults(trace: Trace) -> dict[str, int]:
+    faults = trace.events[trace.events["kind"] == Kind.FAULT]
+    flags, prot = faults["flags"], faults["prot"]
+    names = {1: "read", 2: "write", 4: "execute", 0: "unknown access"}
+    out = {name: int((prot == value).sum()) for value, name in names.items()}
+    out["kernel mode"] = int(((flags & FaultFlag.USER) == 0).sum())
+    out["entry was present"] = int(((flags & FaultFlag.PRESENT) != 0).sum())
+    out["ended in a signal"] = int(((flags & FaultFlag.SEGV) != 0).sum())
+    return {name: count for name, count in out.items() if count}
+
+
+def _replay(trace: Trace, columns: int, out: Figures) -> I64:
+    """Answers of the oracle, and samples of every layout: half by time would hide start-ups, so samples go by event."""
+    from benchframe.mm.oracle import Replayer
+
+    replayer = Replayer()
+    vm_start = np.full(len(trace), NIL, np.int64)
+    out.cuts = np.unique(np.linspace(0, len(trace), columns + 1).astype(np.int64))[1:].tolist()
+    # mmap and friends are rare: also stop after each to see the peak.
+    changes = np.flatnonzero(np.isin(trace.events["kind"], (Kind.MMAP, Kind.MUNMAP, Kind.MPROTECT, Kind.MAP))) + 1
+    stops = sorted(set(out.cuts) | set(changes.tolist())) if len(changes) < 50_000 else out.cuts
+    at = 0
+    samples = set(out.cuts)
+    for cut in stops:
+        vm_start[at:cut] = replayer.feed(trace.events[at:cut]).vm_start
+        at = cut
+        mm = int(trace.events["mm"][cut - 1])
+        watched = replayer.spaces if cut in samples else {mm: replayer.spaces[mm]} if mm in replayer.spaces else {}
+        for mm, space in watched.items():
+            out.peak_vmas[mm] = max(out.peak_vmas.get(mm, 0), space.map_count)
+        if cut in samples:
+            column = out.cuts.index(cut)
+            for mm, space in replayer.spaces.items():
+                out.vmas.setdefault(mm, [0] * len(out.cuts))[column] = space.map_count
+                shots = out.layouts.setdefault(mm, [[] for _ in out.cuts])
+                shots[column] = [(area[0], area[1]) for area in space.layout()]
+    return vm_start
+
+
+def _locality(trace: Trace, rows: I64, vm_start: I64, out: Figures, limit: int) -> None:
+    """Shares of lookups that repeat the one before of the same task, and LRU stack distances over VMAs."""
+    out.reuse = [0] * (len(REUSE_BINS) + 2)
+    if len(rows) < 2:
+        return
+    task = trace.events["task"][rows]
+    order = np.argsort(task, kind="stable")
+    rows, task = rows[order], task[order]
+    addr, start = trace.events["addr"][rows], vm_start[rows]
+    same_task = task[1:] == task[:-1]
+    pairs = max(1, int(same_task.sum()))
+    hit = same_task & (start[1:] != NIL)
+    out.same_vma = float((hit & (start[1:] == start[:-1])).sum() / pairs)
+    out.same_pmd = float((same_task & (addr[1:] >> PMD_SHIFT == addr[:-1] >> PMD_SHIFT)).sum() / pairs)
+    out.same_page = float((same_task & (addr[1:] >> 12 == addr[:-1] >> 12)).sum() / pairs)
+    stacks: dict[int, list[int]] = {}
+    counts: Counter[int] = Counter()
+    for who, vma in zip(task[:limit].tolist(), start[:limit].tolist(), strict=True):
+        stack = stacks.setdefault(who, [])
+        try:
+            distance = stack.index(vma)
+            del stack[distance]
+        except ValueError:
+            distance = -1
+        stack.insert(0, vma)
+        del stack[4096:]
+        counts[distance] += 1
+    for distance, count in counts.items():
+        place = len(REUSE_BINS) + 1 if distance < 0 else int(np.searchsorted(REUSE_BINS, distance))
+        out.reuse[place] += count
+    out.reuse_rows = sum(counts.values())
+
+
+def regions(spans: list[tuple[int, int]], rows: int = 20, gap: int = 1 << 30) -> list[tuple[int, int]]:
+    """Cut the used part of an address space into at most about ``rows`` slices; holes of ``gap`` bytes are left out.
+
+    >>> [(hex(a), hex(b)) for a, b in regions([(0, 4096), (1 << 40, (1 << 40) + 4096)], rows=2)]
+    [('0x0', '0x1000'), ('0x10000000000', '0x10000001000')]
+    """
+    clusters: list[list[int]] = []
+    for start, end in sorted(spans):
+        if clusters and start - clusters[-1][1] < gap:
+            clusters[-1][1] = max(clusters[-1][1], end)
+        else:
+            clusters.append([start, end])
+    clusters = clusters[:rows]
+    used = sum(end - start for start, end in clusters) or 1
+    out: list[tuple[int, int]] = []
+    for start, end in clusters:
+        share = max(1, round((rows - len(clusters)) * (end - start) / used) + (end - start > 1 << 20))
+        step = -(-(end - start) // share // 4096) * 4096 or 4096
+        out += [(low, min(low + step, end)) for low in range(start, end, step)]
+    return out
+
+
+def picture(trace: Trace, figures: Figures, mm: int, rows: int = 20) -> list[str]:
+    """The address space over the events: a line per slice (high addresses first), a column per sample.
+
+    A space is unmapped, ``.`` mapped, and ``-+*#`` mapped with ever more faults in that column.
+    """
+    shots = figures.layouts.get(mm, [])
+    slices = regions(sorted({span for shot in shots for span in shot}), rows)
+    counts = _heat(trace, figures, mm, slices)
+    top = max(int(counts.max(initial=0)), 1)
+    lines = []
+    for i in reversed(range(len(slices))):
+        low, high = slices[i]
+        cells = []
+        for column, shot in enumerate(shots):
+            heat = int(counts[i, column])
+            if heat:
+                cells.append("-+*#"[min(3, int(4 * np.log1p(heat) / np.log1p(top + 1)))])
+            else:
+                cells.append("." if any(start < high and end > low for start, end in shot) else " ")
+        lines.append(f"{low:>12x} {_size(high - low):>8} |{''.join(cells)}|")
+    return lines
+
+
+def _heat(trace: Trace, figures: Figures, mm: int, slices: list[tuple[int, int]]) -> NDArray[Any]:
+    counts = np.zeros((max(1, len(slices)), max(1, len(figures.cuts))), np.int64)
+    events = trace.events
+    rows = np.flatnonzero((events["kind"] == Kind.FAULT) & (events["mm"] == mm))
+    if not len(rows) or not slices:
+        return counts
+    addr = events["addr"][rows]
+    lows, highs = np.array([s[0] for s in slices]), np.array([s[1] for s in slices])
+    place = np.searchsorted(lows, addr, "right") - 1
+    inside = (place >= 0) & (addr < highs[np.maximum(place, 0)])
+    column = np.searchsorted(np.array(figures.cuts), rows, "right")
+    np.add.at(counts, (place[inside], np.minimum(column[inside], counts.shape[1] - 1)), 1)
+    return counts
+
+
+def _size(size: int) -> str:
+    """Bytes in the largest unit that keeps a whole number readable."""
+    for unit, shift in (("G", 30), ("M", 20), ("K", 10)):
+        if size >= 1 << shift:
+            return f"{size / (1 << shift):.0f}{unit}"
+    return f"{size}B"
+
+
+def sparkline(values: list[int]) -> str:
+    """One block character per value, scaled to the largest.
+
+    >>> sparkline([0, 4, 8])
+    ' \\u2584\\u2588'
+    """
+    top = max(values, default=0) or 1
+    return "".join(" ▁▂▃▄▅▆▇█"[round(8 * value / top)] for value in values)
