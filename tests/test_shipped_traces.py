@@ -1,0 +1,32 @@
+"""The recorded traces as workloads: each file is one, is described, and reads as a trace."""
+
+from benchframe_workloads import traces
+
+WORKLOADS = traces.benchframe_workloads()
+
+
+def test_every_file_is_described() -> None:
+    """Each data file has its summary and meaning; nothing is described that is not there; three run by default."""
+    assert {w.name for w in WORKLOADS} == {path.stem for path in traces.DATA.glob("*.parquet")} == set(traces.ABOUT)
+    assert {w.name for w in WORKLOADS if "default" in w.tags} == set(traces.DEFAULT)
+    assert all("trace" in w.tags and not w.problem() for w in WORKLOADS)
+
+
+def test_they_read() -> None:
+    """Every trace passes the checks of the format, has faults to time, and is below 2 MiB; together below 5."""
+    sizes = [path.stat().st_size for path in traces.DATA.glob("*.parquet")]
+    assert max(sizes) < 2 << 20
+    assert sum(sizes) < 5 << 20
+    for workload in WORKLOADS:
+        trace = workload.spec().trace()
+        assert 0 < trace.setup < len(trace), workload.name
+        assert trace.meta.command, workload.name
+        assert trace.meta.kernel, workload.name
+
+
+def test_nothing_tells_of_a_workplace() -> None:
+    """File names and notes inside the traces name system folders or bare names only."""
+    for workload in WORKLOADS:
+        meta = workload.spec().trace().meta
+        for name in (*meta.command, *(f.name for f in meta.files)):
+            assert not name.startswith(("/work/", "/home/", "/root/", "/tmp/")), f"{workload.name}: {name}"
