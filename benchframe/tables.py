@@ -1,0 +1,293 @@
+"""The tables of a run: what each cell measured, and its ratio to the baseline; what a row means is in each note.
+
+:func:`latency_table` and :func:`tail_table` make a :class:`Table` from cells; :func:`render` writes one as text, for
+a mail (72 columns), Markdown, CSV or LaTeX. Figures appear for cells in state ``ok`` only: a wrong answer has no time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from benchframe.results.folder import Cell
+from benchframe.stats import Ratio, Summary, paired_ratio, summarise
+
+FIGURES = {"lookup": "ns/lookup", "fault": "ns/fault", "mapping": "ns/mapping op"}
+"""Figures that have columns, with their heads. ``replay`` (ns per event of any kind) is in CSV and data frame."""
+
+Value = str | float | int | None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of one cell: its summary and, unless the cell is the baseline, its ratio."""
+
+    summary: Summary
+    ratio: Ratio | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell as the tables show it."""
+
+    cell: Cell
+    figures: dict[str, Figure]
+
+    @property
+    def shown(self) -> str:
+        """The state, with ``!`` if pyperf calls one of the figures unsteady."""
+        return self.cell.state.state + ("!" if self.cell.state.hints else "")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Heads and texts for people, records for programs. ``right`` says which columns hold numbers."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    right: tuple[bool, ...]
+    records: tuple[dict[str, Value], ...]
+    notes: tuple[str, ...] = field(default=())
+
+
+def rows_of(cells: Iterable[Cell]) -> list[Row]:
+    """Summaries and paired ratios of ``cells``, in their order. O(values)."""
+    cells = list(cells)
+    baselines = {cell.entry.workload: cell for cell in cells if cell.baseline and cell.state.state == "ok"}
+    rows = []
+    for cell in cells:
+        figures = {}
+        base = baselines.get(cell.entry.workload)
+        for name in (*FIGURES, "replay"):
+            means = cell.rounds(name)
+            if cell.state.state == "ok" and means:
+                ratio = paired_ratio(means, base.rounds(name)) if base and not cell.baseline else None
+                figures[name] = Figure(summarise(list(means.values())), ratio)
+        rows.append(Row(cell, figures))
+    return rows
+
+
+def ns(value: float) -> str:
+    """A time in ns with at least three significant digits.
+
+    >>> ns(3.14159), ns(45.67), ns(1234.5), ns(float("nan"))
+    ('3.14', '45.7', '1,234', '-')
+    """
+    if value != value:
+        return "-"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
+
+
+def spread(figure: Figure | None, sign: str = " ± ") -> str:
+    """``mean ± sd`` of the process means."""
+    if figure is None:
+        return ""
+    summary = figure.summary
+    return ns(summary.mean) + (f"{sign}{ns(summary.sd)}" if summary.n > 1 else "")
+
+
+def ratio_text(ratio: Ratio | None, interval: bool = True) -> str:
+    """``0.67 [0.65, 0.69]``; without ``interval`` a leading ``~`` says that the interval contains 1.
+
+    >>> ratio_text(Ratio(9, 0.67, 0.65, 0.69)), ratio_text(Ratio(9, 0.99, 0.9, 1.1), interval=False)
+    ('0.67 [0.65, 0.69]', '~0.99')
+    """
+    if ratio is None:
+        return ""
+    if not interval:
+        return ("~" if ratio.word == "undecided" else "") + f"{ratio.value:.2f}"
+    return f"{ratio.value:.2f} " + (f"[{ratio.low:.2f}, {ratio.high:.2f}]" if ratio.n > 1 else "[-]")
+
+
+def _counts(cell: Cell) -> tuple[str, str]:
+    counts = cell.state.counts
+    rate, gone = counts.get("hit_rate"), counts.get("invalidations")
+    return ("" if rate is None else f"{100 * rate:.1f} %", "" if gone is None else f"{gone:,.0f}")
+
+
+def latency_table(cells: Iterable[Cell]) -> Table:
+    """Rows workload x strategy: ns per lookup, fault and mapping operation with spread, ratio to the baseline."""
+    rows = rows_of(cells)
+    present = [name for name in FIGURES if any(name in row.figures for row in rows)]
+    heads = ["workload", "strategy"]
+    right = [False, False]
+    for name in present:
+        heads += [FIGURES[name], "ratio [95 %]"]
+        right += [True, True]
+    heads += ["hit rate", "invalidations", "n", "state"]
+    right += [True, True, True, False]
+    lines = []
+    for row in rows:
+        line = [row.cell.entry.workload, row.cell.entry.strategy]
+        for name in present:
+            figure = row.figures.get(name)
+            line += [spread(figure), ratio_text(figure.ratio if figure else None)]
+        processes = max((figure.summary.n for figure in row.figures.values()), default=0)
+        line += [*_counts(row.cell), str(processes), row.shown]
+        lines.append(tuple(line))
+    return Table(
+        "Latency", tuple(heads), tuple(lines), tuple(right), tuple(_record(row) for row in rows), tuple(_notes(rows))
+    )
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    baselines = sorted({row.cell.workload.baseline for row in rows})
+    base = " or ".join(baselines)
+    notes = [
+        "ns: mean of process means ± their standard deviation; n: processes.",
+        f"ratio: to {base}, geometric mean of ratios paired by round, 95 % t interval; below 1 is faster.",
+    ]
+    if any(row.cell.state.hints for row in rows):
+        notes.append("!: pyperf calls a figure of this cell unsteady; the report says why.")
+    for row in rows:
+        state = row.cell.state
+        if state.state != "ok":
+            event = f" (event {state.event})" if state.event >= 0 else ""
+            notes.append(
+                f"{row.cell.entry.strategy} on {row.cell.entry.workload}: {state.state}: {state.message}{event}"
+            )
+    return notes
+
+
+def _record(row: Row) -> dict[str, Value]:
+    cell = row.cell
+    record: dict[str, Value] = {
+        "workload": cell.entry.workload,
+        "strategy": cell.entry.strategy,
+        "baseline": cell.workload.baseline,
+        "state": cell.state.state,
+    }
+    for name in (*FIGURES, "replay"):
+        figure = row.figures.get(name)
+        summary, ratio = (figure.summary, figure.ratio) if figure else (None, None)
+        record |= {
+            f"{name}_{part}": getattr(summary, part, None) for part in ("n", "mean", "median", "sd", "low", "high")
+        }
+        record |= {f"{name}_ratio{part and '_' + part}": _part(ratio, part) for part in ("", "low", "high")}
+    for count in ("lookups", "hits", "hit_rate", "invalidations"):
+        record[count] = cell.state.counts.get(count)
+    record["message"] = cell.state.message
+    return record
+
+
+def _part(ratio: Ratio | None, part: str) -> float | None:
+    return None if ratio is None else getattr(ratio, part or "value")
+
+
+def tail_table(cells: Iterable[Cell]) -> Table:
+    """Per-operation latency from the separate pass with the cycle counter: quantiles, split by hit and miss."""
+    heads = ("workload", "strategy", "figure", "outcome", "operations", "p50", "p90", "p99", "p99.9", "max")
+    lines, records, overheads = [], [], []
+    for cell in cells:
+        if cell.state.state != "ok":
+            continue
+        if cell.state.latencies:
+            overheads.append(cell.state.timer_overhead_ns)
+        for row in cell.state.latencies:
+            quantiles = (row.p50, row.p90, row.p99, row.p999, row.max)
+            first = (cell.entry.workload, cell.entry.strategy, row.figure, row.outcome)
+            lines.append((*first, f"{row.n:,}", *(ns(q) for q in quantiles)))
+            values: tuple[Value, ...] = (*first, row.n, *quantiles)
+            records.append(dict(zip(heads, values, strict=True)))
+    notes = ["ns per operation, one pass over the trace in the first round's process."]
+    if overheads:
+        notes.append(f"The cycle counter's own {min(overheads):.1f} to {max(overheads):.1f} ns are not subtracted.")
+    return Table("Tails", heads, tuple(lines), (False,) * 4 + (True,) * 6, tuple(records), tuple(notes))
+
+
+Renderer = Callable[[Table], str]
+
+
+def to_text(table: Table) -> str:
+    """Plain text, as wide as it gets; repeated workloads are left out."""
+    from tabulate import tabulate  # type: ignore[import-untyped]
+
+    rows, last = [], ""
+    for row in table.rows:
+        rows.append([row[0] if row[0] != last else "", *row[1:]])
+        last = row[0]
+    align = ["right" if right else "left" for right in table.right]
+    body = tabulate(rows, list(table.heads), "simple", colalign=align if rows else None, disable_numparse=True)
+    return "\n".join([*(line.rstrip() for line in body.splitlines()), "", *table.notes, ""])
+
+
+_MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_[]<>|~"})
+_LATEX = {
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+}
+
+
+def markdown_escape(text: str) -> str:
+    """``text`` so that Markdown shows it as it is, in a table too.
+
+    >>> markdown_escape("a|b_c")
+    'a\\\\|b\\\\_c'
+    """
+    return " ".join(text.translate(_MARKDOWN).split())
+
+
+def latex_escape(text: str) -> str:
+    r"""``text`` so that LaTeX shows it as it is.
+
+    >>> latex_escape("50 % of a_b")
+    '50 \\% of a\\_b'
+    """
+    return " ".join("".join(_LATEX.get(c, c) for c in text).split())
+
+
+def to_markdown(table: Table) -> str:
+    """A Markdown table (GitHub's form), its notes as a list."""
+    from tabulate import tabulate
+
+    rows = [[markdown_escape(text) for text in row] for row in table.rows]
+    align = ["right" if right else "left" for right in table.right]
+    heads = [markdown_escape(head) for head in table.heads]
+    body = tabulate(rows, heads, "pipe", colalign=align if rows else None, disable_numparse=True)
+    return "\n".join([body, "", *(f"- {markdown_escape(note)}" for note in table.notes), ""])
+
+
+def to_latex(table: Table) -> str:
+    """A ``tabular`` environment that needs no package; notes as comments above it."""
+    from tabulate import tabulate
+
+    rows = [[latex_escape(text) for text in row] for row in table.rows]
+    align = ["right" if right else "left" for right in table.right]
+    heads = [latex_escape(head) for head in table.heads]
+    body = tabulate(rows, heads, "latex_raw", colalign=align if rows else None, disable_numparse=True)
+    return "\n".join([*(f"% {' '.join(note.split())}" for note in table.notes), body, ""])
+
+
+def to_csv(table: Table) -> str:
+    """Numbers at full precision, one record a line (RFC 4180); what is missing is empty."""
+    import csv
+    import io
+
+    buffer = io.StringIO()
+    names = list(dict.fromkeys(name for record in table.records for name in record))
+    writer = csv.DictWriter(buffer, names or list(table.heads), lineterminator="\n")
+    writer.writeheader()
+    for record in table.records:
+        writer.writerow({name: _csv(value) for name, value in record.items()})
+    return buffer.getvalue()
+
+
+def _csv(value: Value) -> Value:
+    """A text that begins like a formula is not left for a spreadsheet to run."""
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@"):
+        return "'" + value
+    return None if isinstance(value, float) and value != value else value
+
+
+FORMATS: dict[str, Renderer] = {"text": to_text, "markdown": to_markdown, "csv": to_csv, "latex": to_latex}
+
+
+def render(table: Table, form: str) -> str:
+    """``table`` in one of :data:`FORMATS`; KeyError if there is no such format."""
+    return FORMATS[form](table)
