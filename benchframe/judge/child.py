@@ -77,6 +77,8 @@ def harmless(op: tuple[int, ...]) -> bool:
         return inside(addr, length) or bool(addr % PAGE) or addr + length > MASK
     if code == MUNMAP:
         return inside(addr, length) or length > TASK_SIZE or addr > TASK_SIZE or bool(addr % PAGE)
+    if code == MPROTECT and op[3] & 0x01000000:  # PROT_GROWSDOWN takes the first area it meets, however far
+        return inside(addr, length)
     return ARENA <= addr < ARENA_END  # mprotect, mlock, munlock stop at the hole above the arena
 
 

@@ -60,7 +60,7 @@ _ALL = {MMAP: 30, MUNMAP: 12, MPROTECT: 16, MREMAP: 14, MADVISE: 12, TOUCH: 14, 
 ZONES = {
     zone.name: zone
     for zone in (
-        Zone("mixed", ARENA + (64 << 20), 256, 1, 24, 0.25, _ALL, 0.3),
+        Zone("mixed", ARENA + (64 << 20), 256, 1, 12, 0.25, {**_ALL, MUNMAP: 8, MMAP: 34}, 0.3),
         Zone(
             "merge",
             ARENA + (64 << 20),
@@ -98,6 +98,8 @@ class Generator:
         self.codes = tuple(zone.weights)
         self.weights = tuple(zone.weights.values())
         self.edges: list[int] = []
+        self.mapped: list[Row] = []
+        self.moves: list[tuple[int, int, int]] = []
         self.make: dict[int, Callable[[], Op]] = {
             MMAP: self._mmap,
             MUNMAP: lambda: Op(MUNMAP, *self._range()),
@@ -114,7 +116,9 @@ class Generator:
     def next(self, layout: Sequence[Row]) -> Op:
         """The next operation, given the areas as they are now."""
         low, high = self.zone.base - (2 << 20), self.zone.base + self.zone.pages * PAGE + (2 << 20)
-        self.edges = [row[at] for row in layout if low <= row[0] < high for at in (0, 1)]
+        rows = [row for row in layout if low <= row[0] < high]
+        self.edges = [row[at] for row in rows for at in (0, 1)]
+        self.mapped = [row for row in rows if row[5] >= 0]
         return self.make[self.random.choices(self.codes, self.weights)[0]]()
 
     # --- arguments ----------------------------------------------------------------------------------------------
@@ -161,8 +165,18 @@ class Generator:
         start, length = self._range()
         return (start, length) if length < 1 << 28 else (start, PAGE)
 
+    def _continue_file(self) -> Op:
+        """A mapping that continues a file mapping where it ends, sometimes through another opening of the file."""
+        _, end, prot, shared, offset, file = row = self.random.choice(self.mapped)
+        if file < 2 and self.random.random() < 0.5:
+            file = 1 - file
+        length = self.random.randint(1, self.zone.longest) * self.zone.step * PAGE
+        return Op(MMAP, end, length, prot, 0x11 if shared else 0x12, file, offset + end - row[0])
+
     def _mmap(self) -> Op:
         random = self.random
+        if self.mapped and random.random() < 0.15:
+            return self._continue_file()
         start, length = self._range()
         prot = random.choice((3, 3, 3, 1, 1, 0, 2, 4, 5, 7))
         flags, file, offset = 0x22, MASK, 0
@@ -176,7 +190,8 @@ class Generator:
             elif choice < 6:
                 flags = 0x21
             else:
-                flags |= random.choice((0x4000, 0x4000, 0x100, 0x20000, 0x8000, 0x2000, 0x28, 0x100))
+                flags |= random.choice((0x4000, 0x4000, 0x100, 0x20000, 0x8000, 0x2000, 0x100))
+                flags = 0x28 if random.random() < 0.1 else flags  # MAP_DROPPABLE
         if random.random() < 0.9:
             flags |= random.choice((0x10, 0x10, 0x10, 0x100000))
         if self._bad():
@@ -202,6 +217,9 @@ class Generator:
 
     def _mremap(self) -> Op:
         random = self.random
+        if self.moves and random.random() < 0.25:  # back to where it came from: offsets fit again
+            start, size, target = self.moves.pop(random.randrange(len(self.moves)))
+            return Op(MREMAP, target, size, size, 3, start)
         start, old = self._range()
         if self.edges and random.random() < 0.6:
             at = random.randrange(0, len(self.edges), 2)
@@ -224,6 +242,8 @@ class Generator:
             old = PAGE
         if flags & 4 and not flags & 2 and random.random() < 0.5:
             target = 0
+        if flags == 3 and old == new and 0 < old < 1 << 28:
+            self.moves = [*self.moves[-3:], (start, old, target)]
         return Op(MREMAP, start, old, new, flags, target)
 
     def _brk(self) -> Op:

@@ -59,9 +59,13 @@ class Op(NamedTuple):
     e: int = 0
     f: int = 0
 
+    @property
+    def argument_count(self) -> int:
+        """How many of the six arguments the call takes."""
+        return {MMAP: 6, MREMAP: 5, MPROTECT: 3, MADVISE: 3, BRK: 1, FORK: 0}.get(self.code, 2)
+
     def __str__(self) -> str:
-        count = {MMAP: 6, MREMAP: 5, MPROTECT: 3, MADVISE: 3, BRK: 1, FORK: 0}.get(self.code, 2)
-        return f"{NAMES[self.code]}({', '.join(hex(arg) for arg in self[1 : 1 + count])})"
+        return f"{NAMES[self.code]}({', '.join(hex(arg) for arg in self[1 : 1 + self.argument_count])})"
 
 
 class Calls(Protocol):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from benchframe.mm.oracle.flags import PAGE_SHIFT, VM_ACCESS, VM_GROWSDOWN, VM_MAYSHARE, VM_SHARED
+from benchframe.mm.oracle.flags import PAGE_SHIFT, VM_ACCESS, VM_GROWSDOWN, VM_MAYSHARE
 from benchframe.trace.events import NIL
 
 _FOREVER = 1 << 62
@@ -20,8 +20,6 @@ class Backing:
     """Two openings of one file have the same; only the ablation of ``merge_file`` looks at it."""
     readable: bool = True
     writable: bool = True
-    zero: bool = False
-    """/dev/zero: a private mapping of it is anonymous memory with a file."""
 
 
 @dataclass(eq=False)
@@ -52,7 +50,7 @@ class Area:
     @property
     def anonymous(self) -> bool:
         """No object behind it that supplies pages (vma_is_anonymous)."""
-        return self.vm_file is None or (self.vm_file.zero and not self.vm_flags & VM_SHARED)
+        return self.vm_file is None
 
     def pgoff_at(self, addr: int) -> int:
         """The page offset of ``addr``, which lies in this area."""

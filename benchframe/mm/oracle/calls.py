@@ -51,14 +51,12 @@ class Oracle(Space):
         super().__init__(rules or Rules(), limits or Limits())
         self.files: dict[int, Backing] = {}
 
-    def set_file(
-        self, file: int, size: int, readable: bool = True, writable: bool = True, inode: int = 0, zero: bool = False
-    ) -> None:
-        """Tell what file number ``file`` is: its size in bytes, how it was opened, whether it is /dev/zero.
+    def set_file(self, file: int, size: int, readable: bool = True, writable: bool = True, inode: int = 0) -> None:
+        """Tell what file number ``file`` is: its size in bytes and how it was opened.
 
         Files not told about are endless and open for both. Two numbers with one ``inode`` are two openings of it.
         """
-        self.files[file] = Backing(file, size, inode, readable, writable, zero)
+        self.files[file] = Backing(file, size, inode, readable, writable)
 
     def _backing(self, file: int) -> Backing:
         if file not in self.files:

@@ -49,12 +49,11 @@ def mremap(space: Space, addr: int, old_len: int, new_len: int, flags: int, new_
     area = space.lookup(addr)
     if area is None:
         raise Refused(f.EFAULT)
-    del grows
     locked = bool(area.vm_flags & f.VM_LOCKED)
     if space.rules.mremap_checks_first or not remap.elsewhere:
         _check_source(space, remap, area)
     result = _to(space, remap) if remap.elsewhere else _in_place(space, remap, area)
-    if locked and new_len > old_len and remap.new_len > remap.old_len:
+    if locked and remap.new_len > remap.old_len:
         space.populate(result + remap.old_len, result + remap.new_len)
     return result
 
@@ -111,14 +110,10 @@ def _move_many(space: Space, remap: Remap) -> int:
     seen = False
     last_end = start
     while True:
-        area = space.first_in(last_end, end)
+        area = space.first_in(last_end, end) if last_end < end else None
         if area is None:
             break
         if not seen and area.vm_start > start:
-            raise Refused(f.EFAULT)
-        if not seen and area.vm_end < end and not _many_allowed(area):
-            raise Refused(f.EFAULT)
-        if seen and not _many_allowed(area):
             raise Refused(f.EFAULT)
         addr = max(area.vm_start, start)
         length = min(area.vm_end, end) - addr
@@ -133,11 +128,6 @@ def _move_many(space: Space, remap: Remap) -> int:
     if not seen:
         raise Refused(f.EFAULT)
     return remap.new_addr
-
-
-def _many_allowed(area: Area) -> bool:
-    """May this area be one of several that move together? Only if its file cannot choose another place."""
-    return True
 
 
 def _to(space: Space, remap: Remap) -> int:

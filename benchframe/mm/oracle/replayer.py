@@ -197,7 +197,7 @@ def _needs(area: Area, access: int) -> int:
     if access == 2 and not area.vm_flags & VM_SHARED and not area.anon_vma:
         return 1
     file = area.vm_file
-    bounded = file is not None and not file.zero and file.size < 1 << 62
+    bounded = file is not None and file.size < 1 << 62
     return 1 if bounded or area.vm_flags & VM_HUGEPAGE else 0
 
 

@@ -22,6 +22,7 @@ from benchframe.mm.oracle.flags import (
     VM_HUGEPAGE,
     VM_LOCKED,
     VM_MAYBE_GUARD,
+    VM_NORESERVE,
     VM_SHARED,
     VM_WRITE,
     FaultError,
@@ -212,7 +213,7 @@ class Space:
         """Where touching [start, end) stops, and with which error; (end, 0) if nowhere."""
         stop, error = end, 0
         file = area.vm_file
-        if file is not None and not file.zero and self.rules.sigbus_past_end:
+        if file is not None and self.rules.sigbus_past_end:
             past = area.vm_start + page_align(file.size) - (area.vm_pgoff << PAGE_SHIFT)
             if past < stop:
                 stop, error = max(past, start), -FaultError.BUS
@@ -241,7 +242,7 @@ class Space:
         Stops at the first error (the caller ignores it or not); holes are skipped.
         """
         at = self.index(start)
-        while at < len(self.areas) and self.areas[at].vm_start < end:
+        while start < end and at < len(self.areas) and self.areas[at].vm_start < end:
             area = self.areas[at]
             error = self.populate_area(area, max(start, area.vm_start), min(end, area.vm_end))
             if error:
@@ -306,7 +307,5 @@ class Space:
 
     def accounted(self, vm_flags: int) -> int:
         """``vm_flags`` with VM_ACCOUNT if a new mapping with them is accounted: private, writable, not NORESERVE."""
-        from benchframe.mm.oracle.flags import VM_NORESERVE
-
         account = vm_flags & (VM_NORESERVE | VM_SHARED | VM_WRITE) == VM_WRITE
         return vm_flags | VM_ACCOUNT if account else vm_flags

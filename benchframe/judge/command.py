@@ -1,0 +1,186 @@
+"""``benchframe oracle``: judge an address-space model by the running kernel, and say how it went."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchframe.judge.generators import ZONES
+from benchframe.judge.judge import Mismatch, Outcome, judge
+from benchframe.judge.kernel import JudgeError, Kernel
+from benchframe.judge.ops import Make
+from benchframe.judge.probe import probe
+from benchframe.judge.shrink import shrink
+from benchframe.judge.sides import Side, host_limits, maker, oracle_side
+from benchframe.judge.snippet import as_c, as_python, report
+from benchframe.mm.oracle import RULE_NAMES, Limits, Rules, flip
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DEFAULT_OPS = 100_000
+EQUAL, DIFFERENT, CANNOT = 0, 1, 2
+"""Exit codes: no mismatch; at least one (or a rule not caught); the kernel cannot be asked or bad arguments."""
+
+
+def run_oracle_command(
+    ops: int | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    generator: str = "all",
+    judged: Side = oracle_side,
+    ablate: str | None = None,
+    save: Path = Path("oracle-mismatch"),
+) -> int:
+    """Run the differential test and print what came of it.
+
+    Args:
+        ops: how many operations, over all generators; 100 000 if neither this nor ``minutes`` is given.
+        minutes: stop after this long.
+        seed: batch n of a generator depends on the seed, its name and n only.
+        generator: ``mixed``, ``merge``, ``huge``, ``brk``, or ``all``.
+        judged: makes the judged side.
+        ablate: a rule to switch off (see :class:`~benchframe.mm.oracle.Rules`), or ``all``: each in turn, and say
+            whether it was caught.
+        save: a mismatch is written to this path with ``.txt``, ``.py`` and ``.c`` appended.
+
+    Returns:
+        0: no mismatch; 1: a mismatch, or with ``ablate="all"`` a rule that was not caught; 2: cannot judge here.
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    names = list(ZONES) if generator == "all" else [generator]
+    unknown = [name for name in names if name not in ZONES]
+    if unknown:
+        console.print(f"no generator {unknown[0]!r}: choose one of {', '.join(ZONES)}, or all")
+        return CANNOT
+    if ablate not in (None, "all", *RULE_NAMES):
+        console.print(f"no rule {ablate!r}: choose one of {', '.join(RULE_NAMES)}, or all")
+        return CANNOT
+    if ops is None:
+        ops = DEFAULT_OPS if minutes is None else 1 << 62
+    try:
+        with Kernel() as kernel:
+            limits = host_limits()
+            found = probe(kernel, limits)
+            console.print(f"kernel {kernel_name()}; {_about(kernel)}")
+            if found.changed:
+                console.print(f"rules that differ from the defaults: {', '.join(found.changed)}")
+            if found.unclear:
+                console.print(f"rules the oracle does not know: {', '.join(found.unclear)}")
+            if not kernel.has_brk and "brk" in names:
+                console.print("generator brk left out: this kernel cannot move the break (CONFIG_CHECKPOINT_RESTORE)")
+                names.remove("brk")
+            if ablate == "all":
+                return _ablate_all(console, judged, found.rules, limits, kernel, ops, seed, names)
+            rules = flip(found.rules, ablate) if ablate else found.rules
+            make = maker(judged, rules, limits)
+            return _judge_all(console, make, kernel, ops, minutes, seed, names, save)
+    except JudgeError as error:
+        console.print(f"cannot judge: {error}")
+        return CANNOT
+    except KeyboardInterrupt:
+        console.print("stopped; no mismatch so far")
+        return 130
+
+
+def kernel_name() -> str:
+    """The running kernel's version number, without what its builder appended."""
+    import platform
+
+    match = re.match(r"[\d.]+", platform.release())
+    return match.group().rstrip(".") if match else "of unknown version"
+
+
+def _about(kernel: Kernel) -> str:
+    return "areas read through PROCMAP_QUERY" if kernel.has_query else "areas read from /proc/PID/maps"
+
+
+def _judge_all(
+    console: Console,
+    make: Make,
+    kernel: Kernel,
+    ops: int,
+    minutes: float | None,
+    seed: int,
+    names: list[str],
+    save: Path,
+) -> int:
+    """Each generator for its share; ends at the first mismatch."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    total = Outcome()
+    columns = (TextColumn("{task.description:>6}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    for at, name in enumerate(names):
+        share = -(-(ops - total.ops) // (len(names) - at))
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task(name, total=share if share < 1 << 50 else None)
+            tick: Callable[[Outcome], None] = lambda done, task=task, bar=progress: bar.update(  # type: ignore[misc] # noqa: E731
+                task, completed=done.ops
+            )
+            outcome = judge(make, share, seed, name, kernel, minutes / len(names) if minutes else None, 1, tick)
+        total.add(outcome)
+        console.print(
+            f"{name:>6}: {outcome.ops:>9,} operations, {outcome.rate:>7,.0f}/s, {outcome.areas / max(1, outcome.ops):.0f} "
+            f"areas on average, {outcome.forks} forks, {outcome.flag_checks} comparisons of all flags, "
+            f"{len(outcome.mismatches)} mismatches",
+            soft_wrap=True,
+        )
+        if outcome.mismatches:
+            _explain(console, make, outcome.mismatches[0], kernel, save)
+            return DIFFERENT
+    refused = sum(total.errnos.values())
+    console.print(
+        f"{total.ops:,} operations, {total.rate:,.0f} a second, {refused:,} refused with the same errno: 0 mismatches",
+        soft_wrap=True,
+    )
+    return EQUAL
+
+
+def _explain(console: Console, make: Make, mismatch: Mismatch, kernel: Kernel, save: Path) -> None:
+    """Shrink a mismatch, print it, and save it as text, Python and C."""
+    small = shrink(make, mismatch, kernel)
+    text = report(small)
+    console.print(f"\nmismatch, {len(mismatch.ops)} operations shrunk to {len(small.ops)}:", markup=False)
+    console.print(text, markup=False, soft_wrap=True)
+    python = as_python(small.ops, small.what)
+    console.print("\nto see what the kernel does, run:\n\n" + python, markup=False, soft_wrap=True)
+    for suffix, content in ((".txt", text + "\n"), (".py", python), (".c", as_c(small.ops, small.what))):
+        path = save.with_name(save.name + suffix)
+        try:
+            path.write_text(content, encoding="utf-8")
+        except OSError as error:
+            console.print(f"not saved: {path}: {error.strerror}", markup=False)
+            return
+    console.print(f"saved as {save}.txt, {save}.py and {save}.c", markup=False)
+
+
+def _ablate_all(
+    console: Console,
+    judged: Side,
+    rules: Rules,
+    limits: Limits,
+    kernel: Kernel,
+    ops: int,
+    seed: int,
+    names: list[str],
+) -> int:
+    """Turn each rule over in turn: does some generator notice within its share of ``ops``?"""
+    missed = []
+    for rule in RULE_NAMES:
+        make = maker(judged, flip(rules, rule), limits)
+        seen = 0
+        for name in names:
+            outcome = judge(make, ops // len(names), seed, name, kernel)
+            seen += outcome.ops
+            if outcome.mismatches:
+                console.print(f"{rule:>28}: caught after {seen:>7,} operations by {name}", markup=False)
+                break
+        else:
+            missed.append(rule)
+            console.print(f"{rule:>28}: NOT caught in {seen:,} operations", markup=False)
+    console.print(f"{len(RULE_NAMES) - len(missed)} of {len(RULE_NAMES)} rules caught")
+    return DIFFERENT if missed else EQUAL
