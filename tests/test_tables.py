@@ -5,11 +5,11 @@ import io
 
 import pytest
 
-from benchframe.mail import mail
 from benchframe.results.cell import CellState, LatencyRow, Process
 from benchframe.results.folder import Cell
 from benchframe.results.manifest import CellEntry, WorkloadEntry
-from benchframe.tables import FORMATS, latency_table, latex_escape, render, tail_table
+from benchframe.tables import FORMATS, latency_table, mail, render, tail_table
+from benchframe.tables.render import latex_escape
 
 LATENCIES = (
     LatencyRow("lookup", "hit", 900, 21.0, 25.0, 40.0, 95.5, 12345.0),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from benchframe.results.folder import Cell
 from benchframe.stats import Ratio
-from benchframe.tables import FIGURES, Figure, Row, ratio_text, rows_of, spread
+from benchframe.tables.build import FIGURES, Figure, Row, ratio_text, rows_of, spread
 
 WIDTH = 72
 _HEADS = {"lookup": "ns/lookup", "fault": "ns/fault", "mapping": "ns/map op"}
