@@ -60,7 +60,7 @@ def harmless(op: tuple[int, ...]) -> bool:
         return code == FORK or addr < ARENA or BRK_BASE <= addr <= ARENA_END
 
     def inside(start: int, size: int) -> bool:
-        return ARENA <= start and start + size <= ARENA_END
+        return start >= ARENA and start + size <= ARENA_END
 
     if code == TOUCH:
         return inside(addr, 1)

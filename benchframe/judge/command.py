@@ -124,8 +124,8 @@ def _judge_all(
             outcome = judge(make, share, seed, name, kernel, minutes / len(names) if minutes else None, 1, tick)
         total.add(outcome)
         console.print(
-            f"{name:>6}: {outcome.ops:>9,} operations, {outcome.rate:>7,.0f}/s, {outcome.areas / max(1, outcome.ops):.0f} "
-            f"areas on average, {outcome.forks} forks, {outcome.flag_checks} comparisons of all flags, "
+            f"{name:>6}: {outcome.ops:>9,} operations, {outcome.rate:>7,.0f}/s, "
+            f"{outcome.areas / max(1, outcome.ops):.0f} areas on average, {outcome.forks} forks, {outcome.flag_checks} comparisons of all flags, "
             f"{len(outcome.mismatches)} mismatches",
             soft_wrap=True,
         )

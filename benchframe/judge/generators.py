@@ -53,6 +53,8 @@ class Zone:
     simple: float
     """How often a mapping is plain private anonymous memory."""
     advice: tuple[int, ...] = _FLAG_ADVICE + _PAGE_ADVICE
+    reads: float = 0.3
+    """How many touches are reads."""
 
 
 _ALL = {MMAP: 30, MUNMAP: 12, MPROTECT: 16, MREMAP: 14, MADVISE: 12, TOUCH: 14, MLOCK: 1, MUNLOCK: 1}
@@ -81,7 +83,8 @@ ZONES = {
             0.05,
             {**_ALL, TOUCH: 20},
             0.8,
-            (0, 1, 4, 14, 14, 14, 15, 22, 23, 102, 103),
+            (0, 1, 4, 14, 14, 14, 14, 14, 14, 15, 22, 22, 23, 102, 103),
+            0.7,
         ),
         Zone("brk", BRK_BASE, 256, 1, 16, 0.1, {**_ALL, BRK: 25, FORK: 1}, 0.6),
     )
@@ -270,7 +273,7 @@ class Generator:
         addr = self._addr()
         if self.edges and random.random() < 0.15:  # below an area: a stack may grow there
             addr = random.choice(self.edges) - random.choice((1, 2, 5, 40, 300, 2100)) * PAGE
-        return Op(TOUCH, addr + random.randrange(PAGE), random.choice((1, 2, 2)))
+        return Op(TOUCH, addr + random.randrange(PAGE), 1 if random.random() < self.zone.reads else 2)
 
 
 def generator(name: str, seed: str) -> Generator:

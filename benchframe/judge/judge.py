@@ -5,14 +5,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from benchframe.judge.child import harmless
+from benchframe.judge.child import ARENA, ARENA_END, harmless
 from benchframe.judge.generators import ZONES, generator
 from benchframe.judge.kernel import Kernel
-from benchframe.judge.ops import NAMES, Calls, Make, Op, apply, words_of
+from benchframe.judge.ops import NAMES, Calls, Make, Op, Row, apply, words_of
+from benchframe.mm.oracle.flags import SMAPS
 
 BATCH = 256
 """Operations in a batch; each batch begins with an empty arena on both sides."""
-SHOWN = frozenset("rd wr ex sh mr mw me ms gd gu lo io sr rr dc de ac nr wf dd hg nh mg dp".split())
+SHOWN = frozenset(SMAPS.values())
 """The VmFlags words that are compared; others depend on the kernel's configuration."""
 
 
@@ -78,18 +79,17 @@ def rehearse(make: Make, ops: Sequence[Op]) -> Expected:
     side = make()
     told = Expected()
     for op in ops:
-        _step(side_step := apply(side, op), told, op)
-        side = side_step[0]
+        side, result = apply(side, op)
+        _note(told, op, result, side.layout())
     told.flags = _flags(side)
     return told
 
 
-def _step(outcome: tuple[Calls, int], told: Expected, op: Op) -> None:
+def _note(told: Expected, op: Op, result: int, layout: list[Row]) -> None:
     """Note one operation's result and areas."""
-    side, result = outcome
     told.ops.append(op)
     told.results.append(result)
-    told.layouts.append(words_of(side.layout()))
+    told.layouts.append(words_of(layout))
 
 
 def _flags(side: Calls) -> list[str]:
@@ -97,9 +97,7 @@ def _flags(side: Calls) -> list[str]:
     flags = side.layout_flags()
     if not flags:
         return []
-    starts = [row[0] for row in side.layout()]
-    wanted = [start for start in starts if words_of([(start, start + 1, 0, 0, 0, 0)])]
-    return [words for start, words in zip(starts, flags, strict=True) if start in set(wanted)]
+    return [words for row, words in zip(side.layout(), flags, strict=True) if ARENA <= row[0] < ARENA_END]
 
 
 def compose(make: Make, name: str, seed: str, count: int) -> Expected:
@@ -114,9 +112,7 @@ def compose(make: Make, name: str, seed: str, count: int) -> Expected:
             continue
         side, result = apply(side, op)
         layout = side.layout()
-        told.ops.append(op)
-        told.results.append(result)
-        told.layouts.append(words_of(layout))
+        _note(told, op, result, layout)
     told.flags = _flags(side)
     return told
 

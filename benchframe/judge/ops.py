@@ -16,7 +16,6 @@ from benchframe.judge.child import (
     FILES,
     FORK,
     MADVISE,
-    MASK,
     MLOCK,
     MMAP,
     MPROTECT,

@@ -99,15 +99,7 @@ static void show(const char *name, long ret)
 #define READ(addr) show("read " #addr, pwrite(scratch, (void *)(addr), 1, 0))
 #define WRITE(addr) show("write " #addr, pread(scratch, (void *)(addr), 1, 0))
 
-static void go_on_in_child(void)
-{{
-	int status;
-	if (fork()) {{
-		wait(&status);
-		exit(WEXITSTATUS(status));
-	}}
-}}
-{brk}
+{helpers}
 int main(void)
 {{
 	char path[64], line[512];
@@ -131,6 +123,18 @@ int main(void)
 	}}
 	return 0;
 }}
+"""
+
+_C_FORK = """
+static void go_on_in_child(void)
+{
+	int status;
+
+	if (fork()) {
+		wait(&status);
+		exit(WEXITSTATUS(status));
+	}
+}
 """
 
 _C_BRK = """
@@ -225,7 +229,8 @@ def as_c(ops: Sequence[Op], what: str) -> str:
                 args[4] = _file_argument(op, "(long)file{}", "-1L")
             name = NAMES[op.code]
             body.append(f'\tCALL("{name}", SYS_{name}, {", ".join(args)});')
-    return _C.format(what=what, body="\n".join(body), low=ARENA, high=ARENA_END, brk=_C_BRK if brk else "")
+    helpers = (_C_FORK if any(op.code == FORK for op in ops) else "") + (_C_BRK if brk else "")
+    return _C.format(what=what, body="\n".join(body), low=ARENA, high=ARENA_END, helpers=helpers)
 
 
 def report(mismatch: Mismatch) -> str:

@@ -41,7 +41,6 @@ def mremap(space: Space, addr: int, old_len: int, new_len: int, flags: int, new_
     Raises:
         Refused: with the errno of the call.
     """
-    grows = new_len - old_len > 0 if not (old_len | new_len) % f.PAGE else False
     remap = Remap(addr, f.page_align(old_len), f.page_align(new_len), flags, new_addr, at)
     _check_arguments(space, remap)
     if flags & f.MREMAP_FIXED and remap.old_len == remap.new_len and space.rules.mremap_many:
