@@ -155,7 +155,7 @@ def picture(trace: Trace, figures: Figures, mm: int, rows: int = 20) -> list[str
     slices = regions(sorted({span for shot in shots for span in shot}), rows)
     counts = _heat(trace, figures, mm, slices)
     top = max(int(counts.max(initial=0)), 1)
-    lines = []
+    lines: list[tuple[int, int, str]] = []
     for i in reversed(range(len(slices))):
         low, high = slices[i]
         cells = []
@@ -165,8 +165,11 @@ def picture(trace: Trace, figures: Figures, mm: int, rows: int = 20) -> list[str
                 cells.append("-+*#"[min(3, int(4 * np.log1p(heat) / np.log1p(top + 1)))])
             else:
                 cells.append("." if any(start < high and end > low for start, end in shot) else " ")
-        lines.append(f"{low:>12x} {_size(high - low):>8} |{''.join(cells)}|")
-    return lines
+        text = "".join(cells)
+        if lines and lines[-1][2] == text and lines[-1][0] == high:
+            high = lines.pop()[1]  # nothing new in this slice: one line for both
+        lines.append((low, high, text))
+    return [f"{low:>12x} {_size(high - low):>8} |{text}|" for low, high, text in lines]
 
 
 def _heat(trace: Trace, figures: Figures, mm: int, slices: list[tuple[int, int]]) -> NDArray[Any]:

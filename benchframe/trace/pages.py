@@ -52,7 +52,8 @@ class _Compact:
         elif kind == _DOUBLE:
             self.at += 8
         elif kind == _BINARY:
-            self.at += self.varint()
+            length = self.varint()  # moves self.at itself
+            self.at += length
         elif kind in (_LIST, _SET):
             head = self.byte()
             count = head >> 4 if head >> 4 != 15 else self.varint()

@@ -162,6 +162,8 @@ class TraceFile:
             if not 0 <= group.num_rows <= MAX_ROW_GROUP:
                 raise self._wrong(f"row group {g} has {group.num_rows} rows, more than {MAX_ROW_GROUP}")
             total += group.num_rows
+            if not group.num_rows:
+                continue
             for c in range(len(COLUMNS)):
                 chunk = group.column(c)
                 start, length = _place(chunk)
@@ -176,6 +178,8 @@ class TraceFile:
         """Yield unchecked batches of at most ``rows`` rows, in order; raises TraceError on damaged pages."""
         row = 0
         for g in range(self._reader.metadata.num_row_groups):
+            if not self._reader.metadata.row_group(g).num_rows:
+                continue
             self._check_pages(g)
             try:
                 for part in self._reader.iter_batches(batch_size=rows, row_groups=[g], use_threads=True):
