@@ -19,6 +19,7 @@ from benchframe.mm.oracle import RULE_NAMES, Limits, Rules, flip
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 DEFAULT_OPS = 100_000
 EQUAL, DIFFERENT, CANNOT = 0, 1, 2
@@ -118,14 +119,13 @@ def _judge_all(
         share = -(-(ops - total.ops) // (len(names) - at))
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task(name, total=share if share < 1 << 50 else None)
-            tick: Callable[[Outcome], None] = lambda done, task=task, bar=progress: bar.update(  # type: ignore[misc] # noqa: E731
-                task, completed=done.ops
-            )
-            outcome = judge(make, share, seed, name, kernel, minutes / len(names) if minutes else None, 1, tick)
+            time_left = minutes / len(names) if minutes else None
+            outcome = judge(make, share, seed, name, kernel, time_left, 1, _ticker(progress, task))
         total.add(outcome)
         console.print(
             f"{name:>6}: {outcome.ops:>9,} operations, {outcome.rate:>7,.0f}/s, "
-            f"{outcome.areas / max(1, outcome.ops):.0f} areas on average, {outcome.forks} forks, {outcome.flag_checks} comparisons of all flags, "
+            f"{outcome.areas / max(1, outcome.ops):.0f} areas on average, {outcome.forks} forks, "
+            f"{outcome.flag_checks} flag checks, "
             f"{len(outcome.mismatches)} mismatches",
             soft_wrap=True,
         )
@@ -138,6 +138,11 @@ def _judge_all(
         soft_wrap=True,
     )
     return EQUAL
+
+
+def _ticker(progress: Progress, task: TaskID) -> Callable[[Outcome], None]:
+    """What moves the bar after each batch."""
+    return lambda done: progress.update(task, completed=done.ops)
 
 
 def _explain(console: Console, make: Make, mismatch: Mismatch, kernel: Kernel, save: Path) -> None:

@@ -55,6 +55,8 @@ class Zone:
     advice: tuple[int, ...] = _FLAG_ADVICE + _PAGE_ADVICE
     reads: float = 0.3
     """How many touches are reads."""
+    journeys: float = 0.0
+    """How often a scripted journey begins (see :meth:`Generator._journey`)."""
 
 
 _ALL = {MMAP: 30, MUNMAP: 12, MPROTECT: 16, MREMAP: 14, MADVISE: 12, TOUCH: 14, MLOCK: 1, MUNLOCK: 1}
@@ -73,6 +75,7 @@ ZONES = {
             {**_ALL, MUNMAP: 8, TOUCH: 24, MLOCK: 3, MUNLOCK: 3, MREMAP: 18, FORK: 1},
             0.7,
             (0, 1, 4, 10, 11, 22, 23, 23, 102, 102, 103, 15),
+            journeys=0.01,
         ),
         Zone(
             "huge",
@@ -85,6 +88,7 @@ ZONES = {
             0.8,
             (0, 1, 4, 14, 14, 14, 14, 14, 14, 15, 22, 22, 23, 102, 103),
             0.7,
+            0.004,
         ),
         Zone("brk", BRK_BASE, 256, 1, 16, 0.1, {**_ALL, BRK: 25, FORK: 1}, 0.6),
     )
@@ -103,6 +107,7 @@ class Generator:
         self.edges: list[int] = []
         self.mapped: list[Row] = []
         self.moves: list[tuple[int, int, int]] = []
+        self.queue: list[Op] = []
         self.make: dict[int, Callable[[], Op]] = {
             MMAP: self._mmap,
             MUNMAP: lambda: Op(MUNMAP, *self._range()),
@@ -122,7 +127,46 @@ class Generator:
         rows = [row for row in layout if low <= row[0] < high]
         self.edges = [row[at] for row in rows for at in (0, 1)]
         self.mapped = [row for row in rows if row[5] >= 0]
+        if self.zone.journeys and not self.queue and self.random.random() < self.zone.journeys:
+            self._huge_journey() if self.zone.name == "huge" else self._journey(rows)
+        if self.queue:
+            return self.queue.pop(0)
         return self.make[self.random.choices(self.codes, self.weights)[0]]()
+
+    def _journey(self, rows: list[Row]) -> None:
+        """Half of an area is written, perhaps forked, moved away and back beside its other half: may they join?"""
+        private = [row for row in rows if row[2] in (1, 3) and not row[3] and row[1] - row[0] >= 2 * PAGE]
+        if not private:
+            return
+        start, end, prot = self.random.choice(private)[:3]
+        middle = start + (end - start) // 2 // PAGE * PAGE
+        target = self.zone.base + (self.zone.pages + self.random.randrange(8)) * PAGE
+        size = middle - start
+        self.queue = [
+            Op(MPROTECT, start, end - start, 3),
+            Op(MPROTECT, middle, end - middle, 1),
+            Op(TOUCH, start, 2),
+            *([Op(FORK)] if self.random.random() < 0.3 else []),
+            Op(MREMAP, start, size, size, 3, target),
+            Op(MPROTECT, middle, end - middle, 3),
+            Op(MREMAP, target, size, size, 3, start),
+            Op(TOUCH, middle, 2),
+            Op(MPROTECT, start, PAGE, 1),
+            Op(MPROTECT, start, end - start, prot),
+        ]
+
+    def _huge_journey(self) -> None:
+        """Half of a new area is read where a huge page fits: after fork, may it join the half never touched?"""
+        start = self.zone.base + self.random.randrange(0, self.zone.pages - 1024, 512) * PAGE
+        half = 512 * PAGE
+        self.queue = [
+            Op(MMAP, start, 2 * half, 3, 0x32, MASK, 0),
+            Op(MADVISE, start, 2 * half, 14),
+            Op(MPROTECT, start + half, half, 1),
+            Op(TOUCH, start + self.random.randrange(half), 1),
+            Op(FORK),
+            Op(MPROTECT, start + half, half, 3),
+        ]
 
     # --- arguments ----------------------------------------------------------------------------------------------
 
