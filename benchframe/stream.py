@@ -33,6 +33,10 @@ READ, WRITE, EXEC = 1, 2, 4
 """PROT_* bits, and in a lookup what the access wants."""
 MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 0x02, 0x10, 0x20
 MADV_DONTNEED = 4
+SPAN = 1 << 43
+"""What the tiles of a layout may cover together: 8 TiB, 4 Mi page tables."""
+MAX_EVENTS = 1 << 24
+"""Rows of one stream: 1 GiB of events."""
 MAX_MAP_COUNT = 65530
 """vm.max_map_count's default (include/linux/mm.h, DEFAULT_MAX_MAP_COUNT)."""
 
@@ -146,15 +150,15 @@ def tiles(vmas: int, pages: int, gap: int) -> Tiles:
     """A layout of exactly ``vmas`` VMAs (at least 6): tiles of ``pages`` pages, a floor and a ceiling.
 
     ``gap`` 1 leaves one unmapped page between tiles, all readable and writable; ``gap`` 0 leaves none and makes
-    every second tile read-only. Raises ``ValueError`` if the tiles do not fit below :data:`TOP`. O(vmas).
+    every second tile read-only. Raises ``ValueError`` if the tiles take more than :data:`SPAN`. O(vmas).
     """
     count, length = vmas - 2, pages * PAGE
     stride = length + gap * PAGE
     if count < 4:
         raise ValueError(f"vmas={vmas} is too small: the layout needs at least 6")
     floor = TOP - (count - 1) * stride - length - (1 + gap) * PAGE
-    if floor < 1 << 40:
-        raise ValueError(f"{vmas} VMAs of {pages} pages do not fit into the address space")
+    if TOP - floor > SPAN:
+        raise ValueError(f"{vmas} VMAs of {pages} pages do not fit into {SPAN >> 40} TiB; take fewer or smaller ones")
     vm_start = floor + (1 + gap) * PAGE + np.arange(count, dtype=np.int64) * stride
     prot = np.full(count, READ | WRITE, np.int64)
     if not gap:
@@ -168,8 +172,12 @@ def build(setup: Sequence[Rows], timed: Sequence[Rows] | Rows, *, map_count: int
 
     ``map_count`` is the highest number of VMAs at any moment; above the default vm.max_map_count the trace asks for
     a higher limit. The ``timed`` part is replayed again and again without the setup between, so it must leave the
-    layout as it found it.
+    layout as it found it. Raises ``ValueError`` above :data:`MAX_EVENTS`.
     """
+    parts = [timed] if isinstance(timed, np.ndarray) else list(timed)
+    total = sum(len(part) for part in (*setup, *parts))
+    if total > MAX_EVENTS:
+        raise ValueError(f"{total} events are more than the {MAX_EVENTS} of a stream; take fewer VMAs, pages or events")
     begin = rows(Kind.EXEC, NIL)
     begin["ret"] = 0
     before = np.concatenate([begin, *setup])
@@ -177,5 +185,4 @@ def build(setup: Sequence[Rows], timed: Sequence[Rows] | Rows, *, map_count: int
     if map_count > MAX_MAP_COUNT:
         limits["max_map_count"] = map_count
     meta = TraceMeta(command=("synthetic",), level="synthetic", limits=limits, notes=tuple(notes))
-    events = np.concatenate([before, timed] if isinstance(timed, np.ndarray) else [before, *timed])
-    return Stream(events=events, meta=meta)
+    return Stream(events=np.concatenate([before, *parts]), meta=meta)

@@ -152,6 +152,8 @@ def test_churn_mixes() -> None:
             counts.append(len(replayer.spaces[0].layout()))
         assert counts[1::2] == [12] * 20
         assert 12 + change in counts[0::2]
+    hinted = trace_of(WORKLOADS["mmap-churn"], **common, search=0)
+    assert (hinted.events["addr"][hinted.events["kind"] == Kind.MMAP] > 0).all()
     with pytest.raises(WorkloadError, match="all 0"):
         trace_of(WORKLOADS["mmap-churn"], remap=0.0, punch=0.0, flip=0.0)
     with pytest.raises(WorkloadError, match="middle page"):
@@ -180,11 +182,16 @@ def test_tables_cover_every_lookup() -> None:
 
 
 def test_tiles_refuse_what_does_not_fit() -> None:
-    """Too few VMAs for the layout, or more than the address space holds, are refused with the numbers."""
+    """Too few VMAs for the layout, too much address space, too many events: refused with the numbers, at once."""
     with pytest.raises(ValueError, match="at least 6"):
         stream.tiles(5, 1, 1)
     with pytest.raises(ValueError, match="do not fit"):
         stream.tiles(8_000_000, 1 << 18, 1)
+    with pytest.raises(WorkloadError, match="take fewer VMAs or pages"):
+        trace_of(WORKLOADS["fault-scatter"], vmas=100_000, pages=2000)
+    row = stream.lookup(np.zeros(stream.MAX_EVENTS // 2 + 1, np.int64))
+    with pytest.raises(ValueError, match="more than the 16777216 of a stream"):
+        stream.build([], [row, row], map_count=6)
 
 
 def test_rows_broadcast() -> None:

@@ -13,8 +13,9 @@ REMAP, PUNCH, FLIP = range(3)
 def mmap_churn(params: dict[str, Any], seed: int) -> Trace:
     """Random VMAs are changed and changed back, one after the other.
 
-    remap   munmap of the whole VMA, then mmap of the same size: a top-down search finds the hole again (``gap=0``)
-            or the old address is the hint (``gap=1``); ``fault`` of the VMAs are touched right after each mmap
+    remap   munmap of the whole VMA, then mmap of the same size: with ``search=1`` and ``gap=0`` a top-down search
+            finds the hole again, else the old address is the hint (with gaps a search would place it one page
+            higher); ``fault`` of the VMAs are touched right after each mmap
     punch   mprotect(PROT_NONE) of the middle page and back: two splits, then two merges
     flip    mprotect of the whole VMA to its neighbours' protection and back: with ``gap=0`` it merges with both
             neighbours and is split off again, with ``gap=1`` only the flags change
@@ -39,7 +40,7 @@ def mmap_churn(params: dict[str, Any], seed: int) -> Trace:
     start, prot = layout.vm_start[tile], layout.prot[tile]
     remap, punch, flip = (what == kind for kind in (REMAP, PUNCH, FLIP))
 
-    hint = start[remap] if params["gap"] else np.zeros(int(remap.sum()), np.int64)
+    hint = np.zeros(int(remap.sum()), np.int64) if params["search"] and not params["gap"] else start[remap]
     timed[begin[remap]] = stream.munmap(start[remap], layout.length)
     timed[begin[remap] + 1] = stream.mmap(hint, layout.length, prot[remap], flags=0)
     timed[begin[touched] + 2] = stream.fault(start[touched], layout.access(tile[touched]))
@@ -69,6 +70,7 @@ def benchframe_workloads() -> list[Workload]:
                 Parameter("vmas", 1000, "VMAs in the address space", low=6, high=8_000_000),
                 Parameter("pages", 4, "pages of each VMA", low=1, high=1 << 18),
                 Parameter("gap", 0, "1: one unmapped page between VMAs; 0: none, protections alternate", low=0, high=1),
+                Parameter("search", 1, "1: mmap searches for its hole (gap=0); 0: it gets a hint", low=0, high=1),
                 Parameter("events", 50_000, "mapping calls, about; faults come on top", low=2, high=16_000_000),
                 Parameter("remap", 0.5, "weight of munmap and mmap", low=0.0, high=1e6),
                 Parameter("punch", 0.25, "weight of mprotect in the middle (split, merge)", low=0.0, high=1e6),

@@ -83,6 +83,8 @@ def fault_scatter(params: dict[str, Any], seed: int) -> Trace:
     rng = np.random.default_rng(seed)
     layout = stream.tiles(params["vmas"], params["pages"], params["gap"])
     pages, run = params["pages"], min(params["run"], params["pages"])
+    if len(layout) * pages > stream.MAX_EVENTS // 2:
+        raise ValueError(f"a round touches {len(layout) * pages} pages; take fewer VMAs or pages")
     runs = -(-pages // run)
     first = rng.permutation(len(layout) * runs)
     tile = np.repeat(first // runs, run)
@@ -94,7 +96,9 @@ def fault_scatter(params: dict[str, Any], seed: int) -> Trace:
     back = whole if not params["gap"] else stream.dontneed(layout.vm_start, layout.length)
     once = np.concatenate([stream.fault(layout.vm_start[tile] + page * PAGE, layout.access(tile)), back])
     rounds = max(1, round(params["events"] / len(once)))
-    setup = [*layout.setup(), once]
+    # A first write to each tile, so that anon_vmas too are there before the first round.
+    first_write = stream.fault(layout.vm_start, layout.access(np.arange(len(layout))))
+    setup = [*layout.setup(), layout.tables(), first_write, back]
     return stream.build(setup, np.tile(once, rounds), map_count=layout.map_count)
 
 
