@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +71,8 @@ class Campaign:
     blocked: Sequence[str] = ()
     worker: Sequence[str] = ()
     compile: Compile = compile_native
+    start: float = field(default_factory=time.perf_counter)
+    """When the sitting began, by time.perf_counter: the user's wait before counts too."""
 
     def run(self) -> None:
         """Run all rounds that are missing and fit in the budget, then write hints and totals.
@@ -78,7 +80,6 @@ class Campaign:
         Raises ResultsError (disk), EngineError (a strategy that does not compile), OSError (no process) and
         KeyboardInterrupt; what was measured until then is on disk.
         """
-        self._start = time.perf_counter()
         self._measured = self._warmup = 0.0
         with self.folder.locked(), self.folder.spool() as scratch:
             try:
@@ -108,7 +109,7 @@ class Campaign:
         budget = Budget(options.budget or None)
         for round_ in range(options.rounds):
             names = missing(round_)
-            if names and not budget.fits(time.perf_counter() - self._start):
+            if names and not budget.fits(time.perf_counter() - self.start):
                 self._stop(round_, sum(len(missing(r)) for r in range(round_, options.rounds)))
                 return
             began = time.perf_counter()
@@ -197,7 +198,7 @@ class Campaign:
         self.folder.save(
             replace(
                 manifest,
-                wall=manifest.wall + time.perf_counter() - self._start,
+                wall=manifest.wall + time.perf_counter() - self.start,
                 measured=manifest.measured + self._measured,
                 warmup=manifest.warmup + self._warmup,
             )

@@ -1,0 +1,70 @@
+"""The command line: one small module per subcommand; what is heavy is imported when a command runs.
+
+``benchframe --help`` imports typer and nothing that computes.
+"""
+
+from typing import Annotated
+
+import typer
+
+from benchframe import __version__
+from benchframe.cli import cache, common, listing, oracle, record, report, run, show, table, trace
+
+HELP = """Benchmark and judge VMA-lookup strategies on a faithful model of Linux's mm.
+
+\b
+Examples:
+  benchframe list strategies
+  benchframe run --quick --strategy pmdcache
+  benchframe run --strategy pmdcache,mmap_cache --workload zipf:vmas=1000,alpha=1.2
+  benchframe table last --format markdown
+  benchframe report last
+
+\b
+Exit codes:
+  0    all is well
+  1    a cell is wrong, crashed or timed out; a check failed
+  2    bad input or usage: a name, an option, a file, a plugin
+  3    the environment: disk full, no permission
+  130  Ctrl-C (143: SIGTERM); what was measured is on disk, --resume continues
+"""
+
+app = typer.Typer(
+    name="benchframe",
+    help=HELP,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"benchframe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+    common.settings.debug = debug
+
+
+_NO_PARSING = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+"""What follows the recorded program's name is the program's."""
+
+app.command("run", short_help="Time strategies beside their baseline.")(run.run)
+app.command("list", short_help="List strategies, workloads, traces or runs.")(listing.list_)
+app.command("show", short_help="Show all about one strategy or workload.")(show.show)
+app.command("table", short_help="Print a run's latency table.")(table.table)
+app.command("report", short_help="Write a Markdown report of a run.")(report.report)
+app.command("record", short_help="Record a program's trace.", context_settings=_NO_PARSING)(record.record)
+app.add_typer(trace.app, name="trace", short_help="Look into, convert and verify traces.")
+app.command("oracle", short_help="Let the running kernel judge the oracle.")(oracle.oracle)
+app.add_typer(cache.app, name="cache", short_help="The store of compiled code.")

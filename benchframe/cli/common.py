@@ -1,0 +1,164 @@
+"""What all commands share: errors as one line and an exit code, lists with commas, durations, the registry."""
+
+import functools
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec
+
+import typer
+
+if TYPE_CHECKING:
+    from benchframe.registry import Registry
+
+FAILED, USAGE, ENVIRONMENT, INTERRUPTED, TERMINATED, BROKEN_PIPE = 1, 2, 3, 130, 143, 141
+"""Exit codes besides 0; docs/cli.md explains them."""
+
+P = ParamSpec("P")
+
+
+@dataclass
+class Settings:
+    """Options given before the subcommand."""
+
+    debug: bool = False
+
+
+settings = Settings()
+
+
+class UsageError(Exception):
+    """Input that cannot be used; ``str()`` is the line for the user."""
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
+    """A typer command whose errors end in one line on stderr and the documented exit code.
+
+    The command returns its exit code (None: 0).
+    """
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        with sigterm():
+            raise typer.Exit(outcome(lambda: command(*args, **kwargs)))
+
+    return run
+
+
+@contextmanager
+def sigterm() -> Iterator[None]:
+    """Within, SIGTERM raises Terminated, so that whatever is open is closed and noted."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def outcome(action: Callable[[], int | None]) -> int:
+    """The exit code of ``action``; every expected error is printed, an unexpected one passes through."""
+    try:
+        return action() or 0
+    except typer.Exit as end:
+        return end.exit_code
+    except KeyboardInterrupt:
+        return fail("interrupted", INTERRUPTED)
+    except Terminated:
+        return fail("terminated", TERMINATED)
+    except BrokenPipeError:
+        # The reader of our output has gone: nothing is left to say, and the interpreter must not try at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:
+        code = exit_code(error)
+        if code is None or settings.debug:
+            raise
+        return fail(_line(error), code)
+
+
+def exit_code(error: Exception) -> int | None:
+    """The exit code of an expected error; None for what can only be a bug of benchframe."""
+    name = type(error).__name__
+    if isinstance(error, UsageError):
+        return USAGE
+    if name == "ResultsError":
+        return ENVIRONMENT if getattr(error, "environment", False) else USAGE
+    if name == "TraceError":
+        return ENVIRONMENT if "cannot be written" in str(error) else USAGE
+    if name in ("UnknownName", "WorkloadError", "StrategyError", "DialectError", "EngineError"):
+        return USAGE
+    return ENVIRONMENT if isinstance(error, OSError) else None
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def fail(message: str, code: int) -> int:
+    """Print one line on stderr; gives ``code``."""
+    typer.echo(f"benchframe: {message}", err=True)
+    return code
+
+
+def split(values: Sequence[str] | None) -> list[str]:
+    """Names from repeated and comma-separated options, each once.
+
+    A piece that only sets a parameter belongs to the workload before it.
+
+    >>> split(["uniform,zipf:vmas=1000,alpha=1.2", "zipf:vmas=50"])
+    ['uniform', 'zipf:vmas=1000,alpha=1.2', 'zipf:vmas=50']
+    """
+    found: list[str] = []
+    for value in values or ():
+        first = len(found)
+        for piece in value.split(","):
+            name, equals, _ = piece.partition("=")
+            if equals and ":" not in name and len(found) > first:
+                found[-1] += f",{piece.strip()}"
+            elif piece.strip():
+                found.append(piece.strip())
+    return list(dict.fromkeys(found))
+
+
+def seconds(text: str) -> float:
+    """Seconds of a duration such as ``90``, ``90s``, ``5m``, ``1h30m``.
+
+    >>> seconds("5m"), seconds("1h30m"), seconds("2.5")
+    (300.0, 5400.0, 2.5)
+    """
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    if not match or not any(match.groups()):
+        raise UsageError(f"{text!r} is no duration; write 90s, 5m or 1h30m")
+    hours, minutes, rest = (float(part or 0) for part in match.groups())
+    total = 3600 * hours + 60 * minutes + rest
+    if total <= 0:
+        raise UsageError(f"{text!r} is no time at all")
+    return total
+
+
+def registry(plugins: Sequence[Path] | None = None, blocked: Sequence[str] | None = None) -> "Registry":
+    """Load all plugins; problems are told on stderr, and the plugins without one can be used."""
+    from benchframe.registry import load
+
+    for path in plugins or ():
+        if not path.is_file():
+            raise UsageError(f"plugin file {path} does not exist; give the path of a Python file")
+    found = load([path.resolve() for path in plugins or ()], split(blocked))
+    for problem in found.problems:
+        typer.echo(f"benchframe: warning: {problem}", err=True)
+    return found

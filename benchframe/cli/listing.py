@@ -1,0 +1,80 @@
+"""``benchframe list``: strategies, workloads, traces and runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchframe.cli.common import UsageError, guarded, registry
+
+KINDS = ("strategies", "workloads", "traces", "runs")
+
+
+@guarded
+def list_(
+    kind: Annotated[str, typer.Argument(help="strategies, workloads, traces or runs.", autocompletion=lambda: KINDS)],
+    plugin: Annotated[list[Path] | None, typer.Option(help="Load a plugin from this file.")] = None,
+    no_plugin: Annotated[list[str] | None, typer.Option(help="Leave a plugin out.")] = None,
+) -> None:
+    """List what can be run, and what was.
+
+    \b
+    Examples:
+      benchframe list strategies
+      benchframe list workloads
+      benchframe list traces
+      benchframe list runs
+    """
+    if kind == "runs":
+        return _runs()
+    known = registry(plugin, no_plugin)
+    if kind == "strategies":
+        origins = [known.origins[("strategy", name)] for name in known.strategies]
+        rows = [
+            (name, origin.distribution or origin.file, strategy.summary)
+            for (name, strategy), origin in zip(known.strategies.items(), origins, strict=True)
+        ]
+        _print(("strategy", "from", "what it is"), rows)
+    elif kind == "workloads":
+        found = [w for w in known.workloads.values() if "trace" not in w.tags]
+        rows = [(w.name, ", ".join(f"{p.name}={p.default}" for p in w.parameters), w.summary) for w in found]
+        _print(("workload", "parameters", "what it is"), rows)
+    elif kind == "traces":
+        traces = [w for w in known.workloads.values() if "trace" in w.tags]
+        _print(("trace", "default", "what it is"), [(w.name, "yes" * ("default" in w.tags), w.summary) for w in traces])
+    else:
+        from difflib import get_close_matches
+
+        near = get_close_matches(kind, KINDS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(KINDS)}"
+        raise UsageError(f"there is no list of {kind!r}; {hint}")
+    return None
+
+
+def _runs() -> None:
+    from benchframe.results.errors import ResultsError
+    from benchframe.results.folder import list_runs
+    from benchframe.results.manifest import read_manifest
+
+    rows = []
+    for path in list_runs():
+        try:
+            manifest = read_manifest(path)
+        except ResultsError as error:
+            rows.append((path.name, "damaged", error.what))
+            continue
+        strategies = ", ".join(dict.fromkeys(cell.strategy for cell in manifest.cells))
+        rows.append((path.name, "finished" if manifest.finished else "unfinished", strategies))
+    _print(("run", "state", "strategies"), rows)
+
+
+def _print(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Aligned columns; the last one is as long as it is."""
+    if not rows:
+        typer.echo(f"no {heads[0]} found", err=True)
+        return
+    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads) - 1)]
+    for row in [heads, *rows]:
+        cells = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
+        typer.echo("  ".join([*cells, row[-1]]).rstrip())

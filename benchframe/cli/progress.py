@@ -1,0 +1,115 @@
+"""What a running campaign shows on stderr: a bar with the time left on a terminal, a line per round elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from benchframe.engine.job import Outcome
+from benchframe.results.campaign import Observer
+from benchframe.results.folder import RunFolder
+from benchframe.results.manifest import CellEntry
+
+
+class Lines(Observer):
+    """For logs: one line for the compilation, one per round, one per failed cell."""
+
+    def __init__(self, rounds: int) -> None:
+        self.rounds = rounds
+        self.round = -1
+        self.left = 0
+        self.start = 0.0
+        self.done = 0
+
+    def _say(self, text: str) -> None:
+        print(f"benchframe: {text}", file=sys.stderr, flush=True)
+
+    def compiling(self, unit: str, fraction: float) -> None:
+        """Say when all is compiled."""
+        if fraction >= 1:
+            self._say("compiled")
+
+    def begin(self, processes: int) -> None:
+        """Start the clock."""
+        self.left, self.start = processes, time.monotonic()
+        self._say(f"{processes} processes")
+
+    def process(self, entry: CellEntry, round_: int, outcome: Outcome) -> None:
+        """A line when a round begins, with the time left as far as the past tells; a line for a failure."""
+        if outcome.state != "ok":
+            self._say(f"{entry.strategy} on {entry.workload}: {outcome.state}: {outcome.message}")
+        self.done, self.left = self.done + 1, self.left - 1
+        if round_ != self.round:
+            self.round = round_
+            rest = (time.monotonic() - self.start) / self.done * self.left
+            self._say(f"round {round_ + 1} of {self.rounds}, about {rest:.0f} s left")
+
+    def dropped(self, processes: int) -> None:
+        """Fewer to come."""
+        self.left -= processes
+
+    def note(self, text: str) -> None:
+        """Pass it on."""
+        self._say(text)
+
+
+class Bars(Observer):
+    """For a terminal: rich's bars."""
+
+    def __init__(self, progress: Any, rounds: int) -> None:
+        self.progress = progress
+        self.rounds = rounds
+        self.compilation: Any = None
+        self.timing: Any = None
+
+    def compiling(self, unit: str, fraction: float) -> None:
+        """Move the compilation's bar."""
+        if self.compilation is None:
+            self.compilation = self.progress.add_task("compiling", total=1.0)
+        self.progress.update(self.compilation, completed=fraction, description=f"compiling {unit}"[:40])
+
+    def begin(self, processes: int) -> None:
+        """Show the timing's bar."""
+        if self.compilation is not None:
+            self.progress.update(self.compilation, completed=1.0, description="compiled")
+        self.timing = self.progress.add_task("timing", total=processes)
+
+    def process(self, entry: CellEntry, round_: int, outcome: Outcome) -> None:
+        """Move the timing's bar; a failure is printed above it."""
+        if outcome.state != "ok":
+            self.progress.console.print(
+                f"{entry.strategy} on {entry.workload}: {outcome.state}: {outcome.message}", markup=False, style="red"
+            )
+        text = f"round {round_ + 1}/{self.rounds} {entry.strategy} on {entry.workload}"
+        self.progress.update(self.timing, advance=1, description=text[:60])
+
+    def dropped(self, processes: int) -> None:
+        """Shorten the timing's bar."""
+        if self.timing is not None:
+            task = next(t for t in self.progress.tasks if t.id == self.timing)
+            self.progress.update(self.timing, total=(task.total or 0) - processes)
+
+    def note(self, text: str) -> None:
+        """Print it above the bars."""
+        self.progress.console.print(text, markup=False)
+
+
+@contextmanager
+def watching(folder: RunFolder) -> Iterator[Observer]:
+    """An observer for a campaign in ``folder``, fit for what stderr is."""
+    rounds = folder.manifest.options.rounds
+    if not sys.stderr.isatty():
+        yield Lines(rounds)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4) as progress:
+        yield Bars(progress, rounds)

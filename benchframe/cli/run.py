@@ -1,0 +1,276 @@
+"""``benchframe run``: strategies beside a baseline on workloads and traces, in interleaved rounds."""
+
+import secrets
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from benchframe.cli import complete
+from benchframe.cli.common import FAILED, UsageError, fail, guarded, registry, seconds, split
+
+if TYPE_CHECKING:
+    from benchframe.registry import Registry
+    from benchframe.results.folder import RunFolder
+    from benchframe.results.manifest import Options
+    from benchframe.results.plan import Stream
+    from benchframe.workload import WorkloadSpec
+
+TIMEOUT = 300.0
+"""Seconds that one worker process may take, if --timeout does not say otherwise."""
+
+
+@guarded
+def run(
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--strategy", "-s", metavar="NAME,...", help="Names, comma-separated.", autocompletion=complete.strategies
+        ),
+    ] = None,
+    workload: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--workload",
+            "-w",
+            metavar="NAME[:KEY=VALUE,...],...",
+            help="Names, with parameters.",
+            autocompletion=complete.workloads,
+        ),
+    ] = None,
+    trace: Annotated[
+        list[Path] | None, typer.Option("--trace", "-t", metavar="FILE", help="A recorded trace file.")
+    ] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
+    no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="3 rounds, short values.")] = False,
+    rigorous: Annotated[bool, typer.Option("--rigorous", help="25 rounds.")] = False,
+    rounds: Annotated[int | None, typer.Option(min=1, max=100_000, metavar="N", help="Processes per cell.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Stop before a round that would end later: 90s, 5m.")
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Longest life of one process (default 5m).")
+    ] = None,
+    baseline: Annotated[str | None, typer.Option(metavar="NAME", help="Compare with this strategy.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**62, metavar="N", help="Schedule and layouts; default: random.")
+    ] = None,
+    stream_seed: Annotated[int, typer.Option(min=0, max=2**62, metavar="N", help="Seed of synthetic streams.")] = 0,
+    pin: Annotated[bool, typer.Option(help="Pin the processes to one CPU.")] = True,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where runs are kept.")] = Path(
+        "reports/runs"
+    ),
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Continue this run (name, folder or `last`).", autocompletion=complete.runs),
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="With --resume: crashed and timed-out cells again.")] = False,
+    form: Annotated[
+        str, typer.Option("--format", "-f", metavar="FORM", help="text, mail, markdown, csv or latex.")
+    ] = "text",
+) -> int:
+    """Time strategies beside their baseline, check every answer first, and print a latency table.
+
+    Without --workload and --trace the shipped traces tagged default are run; without --strategy, all strategies.
+
+    \b
+    Examples:
+      benchframe run --quick --strategy pmdcache
+      benchframe run -s pmdcache,mmap_cache -w uniform,zipf:vmas=1000,alpha=1.2
+      benchframe run -s mine --plugin mine.py --trace firefox.parquet --budget 5m
+      benchframe run --resume last
+    """
+    from benchframe.cli.table import check_form, print_table
+
+    start = time.perf_counter()
+    check_form(form)
+    options = _options(quick, rigorous, rounds, budget, timeout, pin)
+    known = registry(plugin, no_plugin)
+    if resume is not None:
+        if strategy or workload or trace or baseline or seed is not None or quick or rigorous:
+            raise UsageError("--resume takes strategies, workloads and schedule from the run; leave those options out")
+        folder, streams = _resume(known, resume, output, rounds, plugin or [], retry)
+        folder.save(
+            replace(
+                folder.manifest,
+                options=replace(
+                    folder.manifest.options,
+                    budget=options.budget,
+                    timeout=options.timeout if timeout else folder.manifest.options.timeout,
+                ),
+            )
+        )
+    else:
+        streams = _streams(known, split(workload), trace or [], stream_seed, baseline)
+        folder = _create(known, split(strategy), streams, options, seed, output, plugin or [], split(no_plugin))
+    _sit(known, folder, streams, plugin or [], split(no_plugin), start)
+    print_table(folder, form)
+    _closing(folder)
+    failed = sum(cell.state.failed for cell in folder.cells())
+    return fail(f"{failed} of {len(folder.manifest.cells)} cells failed: see the state column", FAILED) if failed else 0
+
+
+def _options(
+    quick: bool, rigorous: bool, rounds: int | None, budget: str | None, timeout: str | None, pin: bool
+) -> "Options":
+    from benchframe.engine.rounds import DEPTHS, spare_cpu
+    from benchframe.results.manifest import Options
+
+    if quick and rigorous:
+        raise UsageError("--quick and --rigorous exclude each other")
+    mode = "quick" if quick else "rigorous" if rigorous else "default"
+    depth = DEPTHS[mode]
+    cpu = spare_cpu() if pin else None
+    return Options(
+        mode=mode,
+        rounds=rounds or depth.rounds,
+        values=depth.values,
+        warmups=depth.warmups,
+        min_time=depth.min_time,
+        timeout=seconds(timeout) if timeout else TIMEOUT,
+        budget=seconds(budget) if budget else 0.0,
+        cpu=-1 if cpu is None else cpu,
+    )
+
+
+def _streams(
+    known: "Registry", names: Sequence[str], traces: Sequence[Path], seed: int, baseline: str | None
+) -> "list[Stream]":
+    """Make every workload's events; names are looked up before anything is made."""
+    from benchframe.results.plan import Stream, make_stream
+    from benchframe.workload import trace_workload
+
+    if not names and not traces:
+        names = [name for name, workload in known.workloads.items() if "default" in workload.tags]
+        if not names:
+            raise UsageError("no workload is tagged default; name one with --workload or --trace")
+    specs: list[tuple[WorkloadSpec, Path | None]] = [(known.spec(name), None) for name in names]
+    specs += [(trace_workload(path).spec(), path) for path in traces]
+    streams: list[Stream] = []
+    for spec, path in specs:
+        label, number = spec.label, 1
+        while any(stream.entry.label == label for stream in streams):
+            number += 1
+            label = f"{spec.label}#{number}"
+        stream = make_stream(spec, seed, label=label, path=path)
+        if not stream.entry.timed:
+            raise UsageError(f"workload {label} has no event after its setup: there is nothing to time")
+        known.strategy(baseline or stream.entry.baseline)
+        streams.append(Stream(replace(stream.entry, baseline=baseline or stream.entry.baseline), stream.trace))
+    return streams
+
+
+def _create(
+    known: "Registry",
+    asked: list[str],
+    streams: "list[Stream]",
+    options: "Options",
+    seed: int | None,
+    output: Path,
+    plugins: Sequence[Path],
+    blocked: Sequence[str],
+) -> "RunFolder":
+    from benchframe.results.folder import RunFolder, slug
+    from benchframe.results.plan import plan
+
+    asked = asked or list(known.strategies)
+    names = dict.fromkeys([*asked, *(stream.entry.baseline for stream in streams)])
+    strategies = {name: known.strategy(name) for name in names}
+    manifest = plan(
+        asked,
+        strategies,
+        streams,
+        options,
+        seed=secrets.randbits(32) if seed is None else seed,
+        command=["benchframe", *sys.argv[1:]],
+        plugins=[str(path.resolve()) for path in plugins],
+        blocked=blocked,
+        notes=[str(problem) for problem in known.problems],
+    )
+    labels = [stream.entry.label for stream in streams]
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    base = f"{stamp}-{slug(asked + labels if len(labels) < 3 else asked)}"
+    path, number = output / base, 1
+    while path.exists():
+        number += 1
+        path = output / f"{base}-{number}"
+    return RunFolder.create(path, manifest)
+
+
+def _resume(
+    known: "Registry", name: str, root: Path, rounds: int | None, plugins: Sequence[Path], retry: bool
+) -> "tuple[RunFolder, list[Stream]]":
+    """Open a run and make its streams again. Plugin files are run only if they are named again: a results folder
+    may come from anywhere, and must not decide what code is executed."""
+    from benchframe.results.folder import RunFolder, find_run
+    from benchframe.results.plan import Stream, check_same_place, make_stream, renew
+    from benchframe.workload import trace_workload
+
+    folder = RunFolder.open(find_run(name, root))
+    manifest = folder.manifest
+    given = {str(path.resolve()) for path in plugins}
+    missing = [path for path in manifest.plugins if path not in given]
+    if missing:
+        again = " ".join(f"--plugin {shlex.quote(path)}" for path in missing)
+        raise UsageError(f"{folder.path} was begun with a plugin file; if you trust it, add {again}")
+    check_same_place(folder)
+    streams = []
+    for entry in manifest.workloads:
+        path = Path(entry.path) if entry.path else None
+        spec = trace_workload(path).spec() if path else known.spec(entry.spec)
+        stream = make_stream(spec, entry.seed, label=entry.label, path=path)
+        streams.append(Stream(replace(stream.entry, baseline=entry.baseline), stream.trace))
+    strategies = {cell.strategy: known.strategy(cell.strategy) for cell in manifest.cells}
+    for what in renew(folder, strategies, streams, max(rounds or 0, manifest.options.rounds)):
+        typer.echo(f"benchframe: {what} was edited since: it is measured anew", err=True)
+    if retry:
+        for cell in folder.cells():
+            if cell.state.state in ("crashed", "timed_out"):
+                folder.forget(cell.entry)
+    return folder, streams
+
+
+def _sit(
+    known: "Registry",
+    folder: "RunFolder",
+    streams: "list[Stream]",
+    plugins: Sequence[Path],
+    blocked: Sequence[str],
+    start: float,
+) -> None:
+    from benchframe.cli.progress import watching
+    from benchframe.results.campaign import Campaign
+
+    with watching(folder) as observer:
+        try:
+            Campaign(
+                folder,
+                {cell.strategy: known.strategy(cell.strategy) for cell in folder.manifest.cells},
+                {stream.entry.label: stream.trace for stream in streams},
+                observer,
+                plugins=[str(path.resolve()) for path in plugins],
+                blocked=blocked,
+                start=start,
+            ).run()
+        except BaseException:
+            typer.echo(f"benchframe: what was measured is in {folder.path}; --resume {folder.path} continues", err=True)
+            raise
+
+
+def _closing(folder: "RunFolder") -> None:
+    manifest = folder.manifest
+    if manifest.wall > 0:
+        share, warm = 100 * manifest.measured / manifest.wall, 100 * manifest.warmup / manifest.wall
+        typer.echo(
+            f"{manifest.wall:.1f} s, of which {share:.0f} % inside measured loops, {warm:.0f} % in warm-up and "
+            f"calibration loops",
+            err=True,
+        )
+    typer.echo(f"results: {folder.path}   (benchframe report {folder.path.name})", err=True)

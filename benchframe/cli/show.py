@@ -1,0 +1,76 @@
+"""``benchframe show NAME``: all about one strategy or workload."""
+
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from benchframe.cli import complete
+from benchframe.cli.common import guarded, registry
+
+if TYPE_CHECKING:
+    from benchframe.registry import Registry
+
+EXCERPT = 60
+"""Lines of source that are shown without --source."""
+
+
+@guarded
+def show(
+    name: Annotated[str, typer.Argument(help="A strategy or a workload.", autocompletion=complete.anything)],
+    source: Annotated[bool, typer.Option("--source", help="The whole source, not an excerpt.")] = False,
+    plugin: Annotated[list[Path] | None, typer.Option(help="Load a plugin from this file.")] = None,
+    no_plugin: Annotated[list[str] | None, typer.Option(help="Leave a plugin out.")] = None,
+) -> None:
+    """Show documentation, parameters and source of a strategy or workload.
+
+    \b
+    Examples:
+      benchframe show pmdcache
+      benchframe show zipf
+      benchframe show rbtree --source
+    """
+    from benchframe.registry import UnknownName
+
+    known = registry(plugin, no_plugin)
+    if name in known.strategies:
+        _strategy(known, name, source)
+    elif name in known.workloads:
+        _workload(known, name)
+    else:
+        raise UnknownName("strategy or workload", name, [*known.strategies, *known.workloads])
+
+
+def _strategy(known: "Registry", name: str, whole: bool) -> None:
+    strategy = known.strategies[name]
+    typer.echo(f"strategy {name}: {strategy.summary}\n")
+    typer.echo(f"defined in  {strategy.file}")
+    parts = {part: getattr(strategy, part) for part in ("index", "cache", "protocol")}
+    for part, value in parts.items():
+        text = value if isinstance(value, str) else "default" if value is None else type(value).__name__
+        typer.echo(f"{part:<10}  {text}")
+    typer.echo(f"\n{inspect.cleandoc(strategy.doc or '')}\n")
+    lines = []
+    for function in strategy.functions():
+        lines += [*inspect.getsource(function).rstrip().splitlines(), ""]
+    shown = lines if whole else lines[:EXCERPT]
+    typer.echo("\n".join(shown))
+    if len(lines) > len(shown):
+        typer.echo(f"... {len(lines) - len(shown)} more lines: benchframe show {name} --source")
+
+
+def _workload(known: "Registry", name: str) -> None:
+    workload = known.workloads[name]
+    origin = known.origins[("workload", name)]
+    typer.echo(f"workload {name}: {workload.summary}\n")
+    typer.echo(f"defined in  {origin.file}")
+    typer.echo(f"baseline    {workload.baseline}")
+    typer.echo(f"stands for  {workload.stands_for}")
+    if workload.parameters:
+        typer.echo("\nparameters")
+        width = max(len(f"{p.name}={p.default}") for p in workload.parameters)
+        for p in workload.parameters:
+            typer.echo(f"  {f'{p.name}={p.default}'.ljust(width)}  {p.doc} ({p.range})")
+        first = workload.parameters[0]
+        typer.echo(f"\nexample     benchframe run --workload {name}:{first.name}={first.default}")

@@ -1,0 +1,69 @@
+"""``benchframe table``: a run's latency table in the form that is needed."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from benchframe.cli import complete
+from benchframe.cli.common import FAILED, UsageError, guarded
+
+if TYPE_CHECKING:
+    from benchframe.results.folder import RunFolder
+
+FORMS = ("text", "mail", "markdown", "csv", "latex")
+
+
+def check_form(form: str) -> None:
+    """Raise UsageError for a form that does not exist, with the nearest that does."""
+    if form not in FORMS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(form, FORMS, 1)
+        raise UsageError(f"no format is called {form!r}; " + (f"did you mean {near[0]}?" if near else ", ".join(FORMS)))
+
+
+def print_table(folder: "RunFolder", form: str, tails: bool = False) -> None:
+    """Print the table of a run; as text on a terminal that is too narrow for it, the mail form."""
+    from benchframe.tables import latency_table, mail, render, tail_table
+
+    cells = folder.cells()
+    if form == "mail":
+        text = mail(cells)
+    else:
+        text = render(tail_table(cells) if tails else latency_table(cells), form)
+        if form == "text" and not tails and sys.stdout.isatty():
+            width = max((len(line) for line in text.splitlines() if not line.endswith(".")), default=0)
+            if width > shutil.get_terminal_size().columns:
+                text = mail(cells)
+    typer.echo(text, nl=False)
+
+
+@guarded
+def table(
+    run: Annotated[str, typer.Argument(help="A run: folder, name or `last`.", autocompletion=complete.runs)] = "last",
+    form: Annotated[str, typer.Option("--format", "-f", help="text, mail, markdown, csv or latex.")] = "text",
+    mail: Annotated[bool, typer.Option("--mail", help="72 columns of ASCII, for a mail.")] = False,
+    tails: Annotated[bool, typer.Option("--tails", help="p50 to max per operation, by hit and miss.")] = False,
+    root: Annotated[Path, typer.Option("--output", "-o", help="Where runs are kept.")] = Path("reports/runs"),
+) -> int:
+    """Print a run's latency table; exit code 1 if a cell in it failed.
+
+    \b
+    Examples:
+      benchframe table
+      benchframe table last --mail
+      benchframe table 20261123 --format csv > run.csv
+      benchframe table last --tails
+    """
+    from benchframe.results.folder import RunFolder, find_run
+
+    check_form(form)
+    form = "mail" if mail else form
+    if form == "mail" and tails:
+        raise UsageError("--tails has no mail form; use --format text")
+    folder = RunFolder.open(find_run(run, root))
+    print_table(folder, form, tails)
+    return FAILED if any(cell.state.failed for cell in folder.cells()) else 0

@@ -1,0 +1,75 @@
+"""``benchframe trace``: look into, convert and verify trace files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchframe.cli.common import guarded
+
+app = typer.Typer(
+    help="Look into, convert and verify trace files.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+File = Annotated[Path, typer.Argument(help="A trace file.")]
+
+
+@app.command("info")
+@guarded
+def info(file: File) -> int:
+    """Print provenance, counts, locality, VMAs over time and a picture of the address space.
+
+    \b
+    Example:
+      benchframe trace info python.parquet
+    """
+    from benchframe.trace.inspect import run_trace_info
+
+    return run_trace_info(file)
+
+
+@app.command("head")
+@guarded
+def head(file: File, n: Annotated[int, typer.Option("-n", min=1, help="How many events.")] = 20) -> int:
+    """Print the first events, one a line.
+
+    \b
+    Example:
+      benchframe trace head -n 50 python.parquet
+    """
+    from benchframe.trace.inspect import run_trace_head
+
+    return run_trace_head(file, n)
+
+
+@app.command("convert")
+@guarded
+def convert(
+    source: Annotated[Path, typer.Argument(help="Parquet, CSV, perf.data, perf script text, strace log or maps.")],
+    target: Annotated[Path, typer.Argument(help="What to write: .parquet or .csv.")],
+) -> int:
+    """Convert between trace formats, and import other tools' recordings.
+
+    \b
+    Examples:
+      benchframe trace convert perf.data program.parquet
+      benchframe trace convert program.parquet program.csv
+    """
+    from benchframe.trace.inspect import run_trace_convert
+
+    return run_trace_convert(source, target)
+
+
+@app.command("verify")
+@guarded
+def verify(file: File) -> int:
+    """Replay a trace through the oracle and hold it to what the kernel reported; exit code 1 if they differ.
+
+    \b
+    Example:
+      benchframe trace verify python.parquet
+    """
+    from benchframe.trace.inspect import run_trace_verify
+
+    return run_trace_verify(file)
