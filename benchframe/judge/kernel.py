@@ -16,6 +16,10 @@ from benchframe.judge import child
 from benchframe.judge.ops import Op
 
 
+_MALLOC = {"MALLOC_TOP_PAD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+"""The judging process's own malloc takes its heap before the break moves to the arena, and never asks for more."""
+
+
 class JudgeError(Exception):
     """The kernel could not be asked; the message says why and what to do."""
 
@@ -66,6 +70,7 @@ class Kernel:
             stdout=subprocess.PIPE,
             start_new_session=True,
             bufsize=0,
+            env={**os.environ, **_MALLOC},
         )
         query, moved = array("q", self._read(16))
         self.has_query, self.has_brk = bool(query), bool(moved)
