@@ -10,16 +10,15 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from benchframe.record import records as R
+from benchframe.record.finish import FileTable, Row, finish
 from benchframe.record.maps import Maps, MapsRow
 from benchframe.record.records import Rec
 from benchframe.record.syscalls import CLONE_THREAD, CLONE_VM, CLONES, ENDS, EXECS, NAMES, NR, UNREPLAYED
 from benchframe.trace.check import MAX_INT
-from benchframe.trace.events import EVENT, NIL, UNKNOWN, FaultFlag, Kind, MapType
-from benchframe.trace.format import REPORT, Trace
-from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, FileEntry, Snapshot, TraceMeta
+from benchframe.trace.events import NIL, FaultFlag, Kind, MapType
+from benchframe.trace.format import Trace
+from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta
 
 LOWEST_LOOKUP = PAGE
 """Tree reads below this are not addresses: interrupt numbers and detached trees go through the same tracepoint."""
@@ -27,28 +26,8 @@ OWN_SEARCH = 200_000
 """ns within which a tree read of a fault's page is the fault's own find_vma."""
 QUICK_LOCK = 10_000
 """ns within which a lock acquisition after a fault is the fault's own: a try for the anon_vma, with no search."""
-MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 1, 2, 0x10, 0x20
+MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_NORESERVE = 1, 2, 0x10, 0x20, 0x4000
 SPECIAL = ("[vdso]", "[vvar]", "[vvar_vclock]", "[vectors]", "[sigpage]")
-
-
-@dataclass
-class Row:
-    """One event before sorting; ``task`` and ``mm`` are provisional numbers."""
-
-    time: int
-    order: int
-    kind: Kind
-    task: int
-    mm: int
-    addr: int = 0
-    len: int = 0
-    prot: int = 0
-    flags: int = 0
-    offset: int = 0
-    new_len: int = 0
-    file: int = NIL
-    ret: int = 0
-    report: tuple[int, int] | None = None
 
 
 @dataclass
@@ -70,23 +49,25 @@ class _Thread:
     locked: int = 0  # when that fault took it
     fault: Row | None = None
     booting: bool = False  # between exec and the end of execve: the kernel builds the image
+    imaged: bool = False  # the layout at exec is known from /proc
+    started: tuple[int, int] = (0, 0)  # the exec's place in the order
     kernel_maps: list[Row] = field(default_factory=list)
 
 
 class Builder:
     """Feed :class:`~benchframe.record.records.Rec` in time order to :meth:`add`, then :meth:`trace`.
 
-    O(records). ``maps`` are the layouts that ptrace saw; an exec without one falls back on VMA reports.
+    O(records). ``maps`` are the layouts that ptrace saw; an exec without one falls back on VMA reports. Without
+    ``calls`` (a recording of faults and reports alone) each report stands for the mmap that led to it.
     """
 
-    def __init__(self, maps: list[Maps]) -> None:
+    def __init__(self, maps: list[Maps], calls: bool = True) -> None:
+        self._calls = calls
         self.rows: list[Row] = []
-        self.files: list[FileEntry] = []
+        self.files = FileTable()
         self.skipped: Counter[str] = Counter()
         self.strays = 0
         self._maps = maps
-        self._file_of: dict[tuple[Any, ...], int] = {}
-        self._inode_file: dict[int, int] = {}
         self._threads: dict[int, _Thread] = {}
         self._mm_of: dict[int, int] = {}  # task -> mm
         self._pid_mm: dict[int, list[tuple[int, int]]] = {}
@@ -110,15 +91,6 @@ class Builder:
         self._mms += 1
         self._pid_mm.setdefault(pid, []).append((time, self._mms - 1))
         return self._mms - 1
-
-    def file(self, key: tuple[Any, ...], name: str, inode: int, size: int = 0) -> int:
-        """Index in the file table. Linux compares open files, not inodes: ``key`` should tell two opens apart."""
-        index = self._file_of.get(key)
-        if index is None:
-            index = self._file_of[key] = len(self.files)
-            self.files.append(FileEntry(name, max(0, size), inode))
-            self._inode_file.setdefault(inode, index)
-        return index
 
     def _row(self, time: int, kind: Kind, thread: _Thread, **values: Any) -> Row:
         row = Row(time, len(self.rows), kind, thread.task, self._mm_of[thread.task], **values)
@@ -148,6 +120,8 @@ class Builder:
         addr, code, user = rec.values
         if addr >= ADDRESS_LIMIT:
             return
+        if thread.booting and user and not thread.call:
+            self._booted(thread)
         access = 0 if code < 0 else 4 if code & 16 else 2 if code & 2 else 1
         flags = (FaultFlag.USER if user else 0) | (FaultFlag.PRESENT if code > 0 and code & 1 else 0)
         row = self._row(rec.time, Kind.FAULT, thread, addr=addr, prot=access, flags=int(flags))
@@ -247,25 +221,32 @@ class Builder:
         fd = call.args[4] & 0xFFFFFFFF
         if len(call.args) > 6:
             device, inode, name, size = call.args[6]
-            return self.file((device, inode, fd), name, inode, size)
+            return self.files.index((device, inode, fd), name, inode, size)
         if call.area is not None:
             (major, minor, inode), name = call.area.values[5:7]
-            return self.file((major, minor, inode, fd), name, inode)
-        return self.file(("fd", fd), "", 0)
+            return self.files.index((major, minor, inode, fd), name, inode)
+        return self.files.index(("fd", fd), "", 0)
 
     def _area(self, rec: Rec, thread: _Thread) -> None:
         if thread.booting:
             thread.kernel_maps.append(self._kernel_map(rec, thread))
         elif thread.call is not None:
             thread.call.area = rec
-        elif thread.fault is not None and rec.values[0] <= thread.fault.addr < rec.values[1]:
+        elif self._calls and thread.fault is not None and rec.values[0] <= thread.fault.addr < rec.values[1]:
             thread.fault.report = (rec.values[0], rec.values[1])  # the stack grew
+        elif not self._calls:
+            values = self._kernel_map(rec, thread)
+            flags = values.flags & (MAP_SHARED | MAP_PRIVATE) | MAP_FIXED | (MAP_ANONYMOUS if values.file < 0 else 0)
+            self._row(rec.time, Kind.MMAP, thread, addr=values.addr, len=values.len, prot=values.prot, flags=flags,
+                      offset=values.offset, file=values.file, ret=values.addr)  # fmt: skip
 
     def _made(self, rec: Rec, thread: _Thread | None = None) -> None:
         child, flags = rec.values
         maker = thread or self._threads[rec.tid]
         mm = self._mm_of[maker.task]
         call = maker.call
+        if not flags and call is not None:  # perf's own task records carry no flags: the call does
+            flags = call.args[0] if call.number == NR["clone"] else CLONE_VM if call.number == NR["vfork"] else 0
         if flags & CLONE_VM:
             pid = maker.pid if flags & CLONE_THREAD else child
             row = self._row(rec.time, Kind.THREAD, maker)
@@ -296,15 +277,22 @@ class Builder:
         thread.booting = seen is None
         if seen is None and self._execs.get(pid):
             seen = self._execs[pid].pop(0)
-        self._row(rec.time, Kind.EXEC, thread, addr=(seen.start_brk or NIL) if seen else NIL)
+        row = self._row(rec.time, Kind.EXEC, thread, addr=(seen.start_brk or NIL) if seen else NIL)
+        thread.imaged, thread.started = seen is not None, (row.time, row.order)
         thread.kernel_maps = []
         if seen is not None:
+            before = None
             for area in seen.rows:
-                self._row(rec.time, Kind.MAP, thread, **self._image(area))
+                self._row(rec.time, Kind.MAP, thread, **self._image(area, before))
+                before = area
         thread.pending = thread.fault = None
 
-    def _image(self, area: MapsRow) -> dict[str, Any]:
-        """The MAP event of a line of the layout at exec."""
+    def _image(self, area: MapsRow, before: MapsRow | None = None) -> dict[str, Any]:
+        """The MAP event of a line of the layout at exec; ``before`` is the line above it.
+
+        The kernel keeps two areas apart that look alike in maps (other anon_vma, VM_ACCOUNT history): the replay must
+        not merge them either, so the second becomes another open file, or MAP_NORESERVE if it is anonymous.
+        """
         flags, file = MAP_SHARED if area.shared else MAP_PRIVATE, NIL
         if area.name == "[stack]":
             flags |= MapType.STACK
@@ -312,110 +300,51 @@ class Builder:
             flags |= MapType.HEAP
         elif area.name in SPECIAL:
             flags |= MapType.SPECIAL
+        apart = before is not None and _alike(before, area)
         if area.inode:
-            file = self.file(("image", area.device, area.inode), area.name, area.inode)
+            key = ("image", area.device, area.inode, *((area.start,) if apart else ()))
+            file = self.files.index(key, area.name, area.inode)
+        elif apart and not flags & MapType.SPECIAL:
+            flags |= MAP_NORESERVE
         offset = area.offset if area.inode else 0
         size = area.end - area.start
         return {"addr": area.start, "len": size, "prot": area.prot, "flags": int(flags), "offset": offset, "file": file}
 
     def _kernel_map(self, rec: Rec, thread: _Thread) -> Row:
-        start, end, offset, prot, _, (major, minor, inode), name = rec.values
-        area = MapsRow(start, end, prot & 7, False, offset, f"{major:x}:{minor:x}", inode, name)
+        start, end, offset, prot, flags, (major, minor, inode), name = rec.values
+        area = MapsRow(start, end, prot & 7, bool(flags & MAP_SHARED), offset, f"{major:x}:{minor:x}", inode, name)
         return Row(rec.time, 0, Kind.MAP, thread.task, self._mm_of[thread.task], **self._image(area))
 
     def _booted(self, thread: _Thread) -> None:
         """execve returned: without a layout from /proc, the kernel's reports since exec are the layout."""
         thread.booting = False
-        mm = self._mm_of[thread.task]
-        at = max(i for i, row in enumerate(self.rows) if row.kind == Kind.EXEC and row.mm == mm)
-        if any(row.kind == Kind.MAP and row.mm == mm for row in self.rows[at:]):
+        if thread.imaged:
             return
         from benchframe.record.elf import settle
 
-        for row in settle(thread.kernel_maps, self.files):
-            self.rows.append(replace(row, time=self.rows[at].time, order=len(self.rows)))
-
-    # -- the end ----------------------------------------------------------------------------------------------
+        for row in settle(thread.kernel_maps, self.files.entries):
+            self.rows.append(replace(row, time=thread.started[0], order=thread.started[1]))
 
     def trace(self, meta: TraceMeta) -> Trace:
         """Sort, number and check: the finished trace."""
-        rows = sorted(self.rows, key=lambda r: (r.time, r.order))
-        times = np.fromiter((r.time for r in rows), np.int64, len(rows))
-        tasks, mms = self._renumber(rows)
-        events = np.zeros(len(rows), EVENT)
-        for name in ("addr", "len", "offset", "new_len", "ret", "kind", "prot", "flags", "file"):
-            events[name] = np.fromiter((getattr(r, name) for r in rows), np.int64, len(rows))
-        events["task"] = np.fromiter((tasks[r.task] for r in rows), np.int64, len(rows))
-        events["mm"] = np.fromiter((mms[r.mm] for r in rows), np.int64, len(rows))
-        for i, row in enumerate(rows):
-            if row.kind == Kind.FORK:
-                events["addr"][i], events["len"][i] = mms[row.addr], tasks[row.len]
-            elif row.kind == Kind.THREAD:
-                events["len"][i] = tasks[row.len]
-        tid = np.fromiter((self._tid_of[r.task] for r in rows), np.int32, len(rows))
-        reported = [(i, *r.report) for i, r in enumerate(rows) if r.report is not None]
-        reports = np.array([r for r in reported if _is_range(r)], REPORT) if reported else np.zeros(0, REPORT)
-        snapshots = self._snapshots(times, mms)
         notes = [f"{count} calls of {name} were not replayed" for name, count in sorted(self.skipped.items())]
-        meta = replace(meta, files=self._files(), snapshots=snapshots, notes=meta.notes + tuple(notes))
-        start = int(times[0]) if len(times) else 0
-        return Trace(events, times - start, tid, meta, reports)
-
-    @staticmethod
-    def _renumber(rows: list[Row]) -> tuple[dict[int, int], dict[int, int]]:
-        """Dense numbers in order of first appearance: a row's own first, then those it makes."""
-        tasks: dict[int, int] = {}
-        mms: dict[int, int] = {}
-        for row in rows:
-            tasks.setdefault(row.task, len(tasks))
-            mms.setdefault(row.mm, len(mms))
-            if row.kind == Kind.FORK:
-                mms.setdefault(row.addr, len(mms))
-            if row.kind in (Kind.FORK, Kind.THREAD):
-                tasks.setdefault(row.len, len(tasks))
-        return tasks, mms
-
-    def _files(self) -> tuple[FileEntry, ...]:
-        from pathlib import Path
-
-        out = []
-        for entry in self.files:
-            size = entry.size
-            if not size and entry.name.startswith("/") and not entry.name.startswith("/dev/"):
-                try:
-                    about = Path(entry.name).stat()
-                    size = about.st_size if about.st_ino == entry.inode else 0
-                except (OSError, ValueError):
-                    size = 0
-            out.append(replace(entry, size=size))
-        return tuple(out)
-
-    def _snapshots(self, times: Any, mms: dict[int, int]) -> tuple[Snapshot, ...]:
-        out = []
-        for seen in self._maps:
-            held = [mm for time, mm in self._pid_mm.get(seen.pid, []) if time <= seen.time]
-            if not held or held[-1] not in mms:
-                continue
-            areas = tuple(
-                (
-                    a.start,
-                    a.end,
-                    a.prot,
-                    int(a.shared),
-                    a.offset,
-                    self._inode_file.get(a.inode, NIL) if a.inode else NIL,
-                )
-                for a in seen.rows
-            )
-            row = int(np.searchsorted(times, seen.time, "right"))
-            out.append(Snapshot(mms[held[-1]], row, seen.when, areas))
-        return tuple(out)
+        meta = replace(meta, files=self.files.table(), notes=meta.notes + tuple(notes))
+        return finish(self.rows, self._tid_of, meta, self._maps, self._pid_mm, self.files)
 
 
 _HANDLERS: dict[int, Any] = {
     R.FAULT: Builder._fault, R.ENTER: Builder._enter, R.LEAVE: Builder._leave, R.LOCK: Builder._lock,
     R.LOOK: Builder._look, R.NEW: Builder._made, R.GONE: Builder._gone, R.AREA: Builder._area, R.SEGV: Builder._segv,
 }  # fmt: skip
+
+
+def _alike(before: MapsRow, area: MapsRow) -> bool:
+    """Would the two lines be one area, for all that maps shows?"""
+    if before.end != area.start or (before.prot, before.shared) != (area.prot, area.shared):
+        return False
+    if (before.device, before.inode) != (area.device, area.inode):
+        return False
+    return not area.inode or before.offset + before.end - before.start == area.offset
 
 
 def _clamp(value: int) -> int:
@@ -425,10 +354,3 @@ def _clamp(value: int) -> int:
 
 def _bits(value: int) -> int:
     return value if 0 <= value <= MAX_INT else MAX_INT
-
-
-def _is_range(report: tuple[int, ...]) -> bool:
-    return 0 <= report[1] < report[2] <= ADDRESS_LIMIT and not (report[1] | report[2]) & (PAGE - 1)
-
-
-assert UNKNOWN < -4095

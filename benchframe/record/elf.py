@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from benchframe.trace.meta import PAGE, FileEntry
 
 if TYPE_CHECKING:
-    from benchframe.record.build import Row
+    from benchframe.record.finish import Row
 
 PT_LOAD = 1
 

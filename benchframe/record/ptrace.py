@@ -177,7 +177,7 @@ class Tracer:
         self.records.append(Rec(now, EXEC, task.tid, (task.pid,)))
 
     def _ending(self, task: Task, now: int) -> None:
-        """Take the layout when the whole process ends. A thread may be killed unreported: a later layout replaces this."""
+        """Take the layout when the whole process ends; a thread may die unreported, so a later one replaces it."""
         task.ending = True
         if all(t.ending or _dying(task.pid, t.tid) for t in self.tasks.values() if t.pid == task.pid):
             seen = read_maps(task.pid, "exit", now, task.tid)

@@ -279,7 +279,7 @@ class Session:
             lost=lost,
             limits=_limits(),
             exit_status=code,
-            tool=_tool(),
+            tool=tool(),
             notes=tuple(self.plan.notes),
         )
         trace = builder.trace(meta)
@@ -324,7 +324,8 @@ def _limits() -> dict[str, int]:
     return limits
 
 
-def _tool() -> str:
+def tool() -> str:
+    """The name and version that made a trace."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
