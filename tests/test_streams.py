@@ -14,7 +14,7 @@ WORKLOADS = {w.name: w for module in (synthetic, faults, churn) for w in module.
 LOOKUPS = [Kind.FAULT, Kind.LOOKUP]
 
 
-def trace_of(workload: Workload, seed: int = 1, **params: int | float | str) -> Trace:
+def trace_of(workload: Workload, seed: int = 1, /, **params: int | float | str) -> Trace:
     """A short stream; parameters that the workload does not have are left out."""
     known = {p.name for p in workload.parameters}
     return workload.with_params({"events": 3000, **{k: v for k, v in params.items() if k in known}}).trace(seed)
