@@ -1,0 +1,1 @@
+"""Cases of the address space's rules: a picture before, one call, a picture after; run on any judged side."""
