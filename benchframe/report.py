@@ -121,7 +121,10 @@ def _here(manifest: Manifest) -> bool:
 
 def _environment(manifest: Manifest) -> str:
     cpu = "not pinned" if manifest.options.cpu < 0 else f"pinned to CPU {manifest.options.cpu}"
-    lines = [f"- {key}: {markdown_escape(text)}" for key, text in {**manifest.host, **manifest.versions}.items()]
+    lines = [
+        f"- {markdown_escape(key)}: {markdown_escape(text)}"
+        for key, text in {**manifest.host, **manifest.versions, **manifest.metadata}.items()
+    ]
     return "\n".join([*lines, f"- workers: {cpu}"])
 
 

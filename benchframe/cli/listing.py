@@ -38,8 +38,8 @@ def list_(
         _print(("strategy", "from", "what it is"), rows)
     elif kind == "workloads":
         found = [w for w in known.workloads.values() if "trace" not in w.tags]
-        rows = [(w.name, ", ".join(f"{p.name}={p.default}" for p in w.parameters), w.summary) for w in found]
-        _print(("workload", "parameters", "what it is"), rows)
+        rows = [(w.name, w.summary, ", ".join(f"{p.name}={p.default}" for p in w.parameters)) for w in found]
+        _print(("workload", "what it is", "parameters"), rows)
     elif kind == "traces":
         traces = [w for w in known.workloads.values() if "trace" in w.tags]
         _print(("trace", "default", "what it is"), [(w.name, "yes" * ("default" in w.tags), w.summary) for w in traces])

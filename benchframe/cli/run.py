@@ -193,6 +193,7 @@ def _create(
         plugins=[str(path.resolve()) for path in plugins],
         blocked=blocked,
         notes=[str(problem) for problem in known.problems],
+        metadata=known.metadata(),
     )
     labels = [stream.entry.label for stream in streams]
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")

@@ -46,10 +46,9 @@ def _strategy(known: "Registry", name: str, whole: bool) -> None:
     strategy = known.strategies[name]
     typer.echo(f"strategy {name}: {strategy.summary}\n")
     typer.echo(f"defined in  {strategy.file}")
-    parts = {part: getattr(strategy, part) for part in ("index", "cache", "protocol")}
-    for part, value in parts.items():
-        text = value if isinstance(value, str) else "default" if value is None else type(value).__name__
-        typer.echo(f"{part:<10}  {text}")
+    for part in ("index", "cache", "protocol"):
+        value = getattr(strategy, part)
+        typer.echo(f"{part:<10}  {'the default' if value is None else value}")
     typer.echo(f"\n{inspect.cleandoc(strategy.doc or '')}\n")
     lines = []
     for function in strategy.functions():

@@ -17,7 +17,7 @@ _MODEL = ("dialect", "mm", "engine")
 
 
 def strategy_digest(strategy: Strategy) -> str:
-    """sha256 (hex) over the identities of all functions that fill a hook in ``strategy``.
+    """sha256 (hex) over the identities of all functions that fill a hook in ``strategy``, and its own memory.
 
     An identity covers what the function calls, transitively; comments and docstrings do not count. O(size of the
     strategy's call graph), a few ms.
@@ -26,6 +26,8 @@ def strategy_digest(strategy: Strategy) -> str:
     digest = hashlib.sha256(b"benchframe strategy 1\n")
     for name in sorted(strategy.binding):
         digest.update(f"{name}={identities.of(strategy.binding[name])}\n".encode())
+    for slab in strategy.slabs:
+        digest.update(f"{slab.name} {slab.number} {slab.per_vma} {slab.fixed} {slab.layout}\n".encode())
     return digest.hexdigest()
 
 

@@ -131,7 +131,7 @@ def _suite(
     ``inner_loops`` is the number of operations in one replay, so pyperf's raw values are the seconds really spent
     in the figure's operations and its warnings about too short values stay true.
     """
-    import pyperf  # type: ignore[import-untyped]
+    import pyperf
 
     run = timed.get_runs()[0]
     loops = run.get_loops()
@@ -171,7 +171,7 @@ def die_with_parent(parent: int) -> None:
 def main(argv: Sequence[str] | None = None, opener: Opener = open_session) -> int:
     """Entry of the worker: exit code 0 with one line of JSON in the pipe, else a traceback on stderr."""
     faulthandler.enable()
-    import pyperf  # type: ignore[import-untyped]
+    import pyperf
 
     runner = pyperf.Runner(program_args=("-m", "benchframe.engine.worker"))
     runner.argparser.add_argument("--job", required=True, type=Path, help="job file written by benchframe")

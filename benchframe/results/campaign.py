@@ -180,6 +180,9 @@ class Campaign:
                 "benchframe_round": round_,
                 "benchframe_layout_seed": layout,
                 "benchframe_version": manifest.versions.get("benchframe", "unknown"),
+                **{
+                    f"plugin_{key}": flat for key, text in manifest.metadata.items() if (flat := " ".join(text.split()))
+                },
             },
         )
         return run_worker(

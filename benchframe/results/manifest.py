@@ -61,7 +61,8 @@ class CellEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """See the module's docstring. ``wall`` and ``measured`` (seconds) add up over all sittings of a run."""
+    """See the module's docstring. ``metadata`` is what plugins had to say; ``wall``, ``measured`` and ``warmup``
+    (seconds) add up over all sittings of the run."""
 
     created: str
     command: tuple[str, ...]
@@ -71,6 +72,7 @@ class Manifest:
     cells: tuple[CellEntry, ...]
     versions: Mapping[str, str] = field(default_factory=dict)
     host: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -120,6 +122,7 @@ def read_manifest(folder: Path) -> Manifest:
         cells=tuple(_cell(c) for c in data.objects("cells", MAX_CELLS)),
         versions=data.mapping("versions"),
         host=data.mapping("host"),
+        metadata=data.mapping("metadata"),
         plugins=data.texts("plugins"),
         blocked=data.texts("blocked"),
         notes=data.texts("notes"),

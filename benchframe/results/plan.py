@@ -58,6 +58,7 @@ def plan(
     plugins: Sequence[str] = (),
     blocked: Sequence[str] = (),
     notes: Sequence[str] = (),
+    metadata: Mapping[str, str] | None = None,
 ) -> Manifest:
     """The manifest of a new run: each workload's baseline first, then the strategies ``asked`` for, in that order.
 
@@ -73,6 +74,7 @@ def plan(
         cells=(),
         versions=_versions(),
         host=host(),
+        metadata=dict(metadata or {}),
         plugins=tuple(plugins),
         blocked=tuple(blocked),
         notes=tuple(notes),
