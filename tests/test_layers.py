@@ -22,7 +22,7 @@ LAYERS = (
 )
 """Lowest first. A module may import its own part, any part of its layer, and all below."""
 
-SIBLINGS = ({"judge", "record"}, {"engine", "judge"}, {"engine", "record"}, {"mm", "trace"}, {"charts", "tables"})
+SIBLINGS = ({"judge", "record"}, {"engine", "judge"}, {"engine", "record"}, {"mm", "trace"})
 """Parts of one layer that do not import each other."""
 
 EXCEPTIONS = {
