@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from benchframe.results.errors import disk_error
+from benchframe.results.figures import FIGURES, rows_of
 from benchframe.results.folder import Cell
-from benchframe.tables.build import FIGURES, rows_of
 
 _WIDTH = 220
 _STEP = 18

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from benchframe.results.environment import noise
 from benchframe.results.errors import disk_error
+from benchframe.results.figures import FIGURES, rows_of
 from benchframe.results.files import write_atomic
 from benchframe.results.folder import Cell, RunFolder
 from benchframe.results.manifest import Manifest
 from benchframe.tables import latency_table, render, tail_table
-from benchframe.tables.build import FIGURES, rows_of
 from benchframe.tables.render import markdown_escape
 
 

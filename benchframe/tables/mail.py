@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from benchframe.results.figures import FIGURES, Figure, Row, rows_of
 from benchframe.results.folder import Cell
 from benchframe.stats import Ratio
-from benchframe.tables.build import FIGURES, Figure, Row, ratio_text, rows_of, spread
+from benchframe.tables.build import ratio_text, spread
 
 WIDTH = 72
 _HEADS = {"lookup": "ns/lookup", "fault": "ns/fault", "mapping": "ns/map op"}
