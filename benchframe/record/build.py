@@ -1,9 +1,9 @@
 """Records to a trace: one linear order of events that replays to the same address spaces.
 
 The order matters where threads race. An operation takes effect at its first mmap_lock write acquisition inside the
-system call; where locks were not recorded, at the VMA report (MMAP2) inside it, else at entry (munmap: from then on
-its lookups fail) or at exit (the rest). A fault that went on to take the lock is placed at that moment, since that is
-when it may assign an anon_vma or grow the stack.
+system call; where locks were not recorded, at the VMA report (MMAP2) inside it, else at entry (munmap, mremap: from
+then on the old range is free) or at exit (the rest). A fault that went on to take the lock is placed at that moment,
+since that is when it may assign an anon_vma or grow the stack.
 """
 
 from collections import Counter
@@ -22,6 +22,8 @@ from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta
 
 LOWEST_LOOKUP = PAGE
 """Tree reads below this are not addresses: interrupt numbers and detached trees go through the same tracepoint."""
+UNREPORTED = (NR["munmap"], NR["mremap"])
+"""Calls whose effect the kernel does not report, and whose old range others may get at once: placed at entry."""
 OWN_SEARCH = 200_000
 """ns within which a tree read of a fault's page is the fault's own find_vma."""
 QUICK_LOCK = 10_000
@@ -179,7 +181,7 @@ class Builder:
         if call.number in CLONES or call.number in EXECS or call.number in ENDS:
             return
         time = call.lock or (call.area.time if call.area else 0)
-        time = time or (call.entered if call.number == NR["munmap"] else rec.time)
+        time = time or (call.entered if call.number in UNREPORTED else rec.time)
         for addr in call.looks:
             self._row(time, Kind.LOOKUP, thread, addr=addr)
         report = (call.area.values[0], call.area.values[1]) if call.area and ret >= 0 else None

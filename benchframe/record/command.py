@@ -1,5 +1,6 @@
 """``benchframe record``: the command behind the command line."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def run_record_command(
         return _fail("give a command after --, or --attach PID")
     if not sys.platform.startswith("linux"):
         return _fail("recording needs Linux; traces recorded there can be replayed anywhere")
+    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
+        return _fail(f"{output.parent}: no folder that can be written to; choose another with -o")
     try:
         with planned(level) as plan:
             session = Session(plan)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from benchframe.record import records as R
 from benchframe.record.build import Builder
+from benchframe.record.guess import GUESSED, guess_access
 from benchframe.record.maps import Maps, parse_maps
 from benchframe.record.records import Rec
 from benchframe.trace.errors import TraceError
-from benchframe.trace.events import Kind
 from benchframe.trace.format import Trace
 from benchframe.trace.meta import MAX_AREAS, TraceMeta
 
@@ -105,12 +105,9 @@ def build(recs: Iterable[Rec], meta: TraceMeta, calls: bool) -> Trace:
     for rec in ordered:
         builder.add(rec)
     trace = builder.trace(meta)
+    if guess_access(trace):
+        trace.meta = replace(trace.meta, notes=(*trace.meta.notes, GUESSED))
     if builder.strays:
         note = f"{builder.strays} records of other tasks were left out"
         trace.meta = replace(trace.meta, notes=(*trace.meta.notes, note))
     return trace
-
-
-def fault_count(trace: Trace) -> int:
-    """Faults in a trace."""
-    return int((trace.events["kind"] == Kind.FAULT).sum())

@@ -26,6 +26,8 @@ O_SYSGOOD, O_FORK, O_VFORK, O_CLONE, O_EXEC, O_EXIT, O_SECCOMP, O_EXITKILL = 1, 
 E_FORK, E_VFORK, E_CLONE, E_EXEC, E_EXIT, E_SECCOMP, E_STOP = 1, 2, 3, 4, 6, 7, 128
 WALL = 0x40000000
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP = 38, 22
+PATIENCE = 50_000_000
+"""ns that a call may keep others waiting before they run beside it."""
 STOPPING = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -68,10 +70,20 @@ class Task:
 
 
 @dataclass
+class Turn:
+    """Whose mm system call runs in a process, since when, and which threads wait at their entry for it to end."""
+
+    tid: int
+    since: int
+    waiting: list[tuple[Task, tuple[object, ...]]] = field(default_factory=list)
+
+
+@dataclass
 class Tracer:
     """Follows what it was given with :meth:`seize` until all is gone (:meth:`run`).
 
-    ``records`` gets NEW, EXEC, GONE and SEGV (and ENTER, LEAVE with ``syscalls``); ``maps`` the layouts.
+    ``records`` gets NEW, EXEC, GONE and SEGV (and ENTER, LEAVE with ``syscalls``); ``maps`` the layouts. Without the
+    kernel's lock events nobody could tell the order of two calls that overlap, so mm calls of one process take turns.
     """
 
     syscalls: bool = False
@@ -81,6 +93,8 @@ class Tracer:
     tasks: dict[int, Task] = field(default_factory=dict)
     root: int = 0
     root_status: int = 0
+    newborn: set[int] = field(default_factory=set)
+    turns: dict[int, Turn] = field(default_factory=dict)
 
     def options(self, attach: bool) -> int:
         """PTRACE_O_* bits."""
@@ -99,27 +113,37 @@ class Tracer:
     def run(self, until: Callable[[], bool] | None = None) -> None:
         """Handle stops until every task is gone; with ``until``, also until that says True (asked every 2 ms)."""
         while self.tasks:
+            patient = until is None and not any(turn.waiting for turn in self.turns.values())
             try:
-                tid, status = os.waitpid(-1, WALL if until is None else WALL | os.WNOHANG)
+                tid, status = os.waitpid(-1, WALL if patient else WALL | os.WNOHANG)
             except ChildProcessError:
                 return
             if tid:
                 self._handle(tid, status)
-            elif until is not None:
-                if until():
-                    return
-                time.sleep(0.002)
+                continue
+            if until is not None and until():
+                return
+            late = _now() - PATIENCE
+            for pid in [pid for pid, turn in self.turns.items() if turn.waiting and turn.since < late]:
+                self._next_turn(pid)  # it waits for something else: perhaps for one of those that wait for it
+            time.sleep(0.0002)
 
     def _handle(self, tid: int, status: int) -> None:
         if os.WIFEXITED(status) or os.WIFSIGNALED(status):
-            self.tasks.pop(tid, None)
+            gone = self.tasks.pop(tid, None)
+            if gone is not None:
+                self._end_turn(gone)
             self.records.append(Rec(_now(), GONE, tid))
             if tid == self.root:
                 self.root_status = status
+            for child in list(self.newborn):  # its maker may have been killed before it could tell of it
+                self._born(child)
             return
         task = self.tasks.get(tid)
-        if task is None:  # a new task's first stop may come before its maker's event
-            task = self.tasks[tid] = Task(tid, _process_of(tid))
+        if task is None:  # the first stop of a new task came before its maker's event: it waits for that
+            self.tasks[tid] = Task(tid, _process_of(tid))
+            self.newborn.add(tid)
+            return
         with contextlib.suppress(ProcessLookupError):
             self._stopped(task, status >> 16, os.WSTOPSIG(status))
 
@@ -163,6 +187,14 @@ class Tracer:
             flags = _peek(task.tid, args[0])
         self.tasks.setdefault(child, Task(child, pid)).pid = pid
         self.records.append(Rec(now, NEW, task.tid, (child, flags)))
+        self._born(child)
+
+    def _born(self, child: int) -> None:
+        """Let a new task run, if it has stopped already."""
+        if child in self.newborn:
+            self.newborn.discard(child)
+            with contextlib.suppress(OSError):
+                ptrace(self._go(self.tasks[child]), child)
 
     def _exec(self, task: Task, now: int) -> None:
         former = _message(task.tid)
@@ -171,6 +203,7 @@ class Tracer:
             self.records.append(Rec(now, GONE, former))
         for tid in [t.tid for t in self.tasks.values() if t.pid == task.pid and t is not task]:
             del self.tasks[tid]
+        self.turns.pop(task.pid, None)
         seen = read_maps(task.pid, "exec", now)
         if seen is not None:
             self.maps.append(seen)
@@ -179,6 +212,7 @@ class Tracer:
     def _ending(self, task: Task, now: int) -> None:
         """Take the layout when the whole process ends; a thread may die unreported, so a later one replaces it."""
         task.ending = True
+        self._end_turn(task)
         if all(t.ending or _dying(task.pid, t.tid) for t in self.tasks.values() if t.pid == task.pid):
             seen = read_maps(task.pid, "exit", now, task.tid)
             if seen is not None:
@@ -202,12 +236,47 @@ class Tracer:
             number, *args = struct.unpack_from("=7Q", info.raw, 24)
             if number in MM_CALLS or number in CLONES or number in EXECS:
                 task.call = (number, tuple(args))
-                self.records.append(Rec(now, ENTER, task.tid, (number, self._with_file(task, number, tuple(args)))))
+                values = (number, self._with_file(task, number, tuple(args)))
+                if number in MM_CALLS:
+                    turn = self.turns.get(task.pid)
+                    if turn is not None:
+                        turn.waiting.append((task, values))
+                        return
+                    self.turns[task.pid] = Turn(task.tid, now)
+                # The call runs when we let it: that moment, not the stop's, is what other threads' events relate to.
+                self.records.append(Rec(_now(), ENTER, task.tid, values))
         elif op == 2 and task.call is not None:
             ret = struct.unpack_from("=q", info.raw, 24)[0]
             self.records.append(Rec(now, LEAVE, task.tid, (task.call[0], ret)))
             task.call = None
+            self._end_turn(task)
         ptrace(self._go(task), task.tid)
+
+    def _end_turn(self, task: Task) -> None:
+        """``task``'s call is over, or ``task`` itself: let the next one run."""
+        turn = self.turns.get(task.pid)
+        if turn is None:
+            return
+        turn.waiting = [entry for entry in turn.waiting if entry[0] is not task]
+        if turn.tid == task.tid:
+            self._next_turn(task.pid)
+
+    def _next_turn(self, pid: int) -> None:
+        turn = self.turns[pid]
+        while turn.waiting:
+            task, values = turn.waiting.pop(0)
+            turn.tid, turn.since = task.tid, _now()
+            with contextlib.suppress(OSError):  # killed while it waited: the one behind it is next
+                self.records.append(Rec(turn.since, ENTER, task.tid, values))
+                ptrace(self._go(task), task.tid)
+                return
+        del self.turns[pid]
+
+    def release_turns(self) -> None:
+        """Let all waiting threads run, before something that needs everybody to answer."""
+        for pid in list(self.turns):
+            while pid in self.turns:
+                self._next_turn(pid)
 
     def _with_file(self, task: Task, number: int, args: tuple[int, ...]) -> tuple[object, ...]:
         """mmap's arguments, and behind them what its descriptor is: (device, inode, name, size)."""

@@ -10,12 +10,13 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchframe.record import perf, ptrace
 from benchframe.record import records as R
 from benchframe.record.build import Builder
+from benchframe.record.guess import GUESSED, guess_access
 from benchframe.record.maps import Maps, read_maps
 from benchframe.record.perf import PerfError, Source
 from benchframe.record.syscalls import tracepoint_filter
@@ -97,7 +98,7 @@ def _user() -> Plan:
     flags = perf.EXCLUDE_KERNEL | perf.EXCLUDE_HV
     source = Source("page-faults:u", perf.TYPE_SOFTWARE, perf.COUNT_SW_PAGE_FAULTS, flags, sample=perf.SAMPLE_ADDR)
     _probe(source)
-    note = "faults raised in kernel mode, reads against writes, and the kernel's own lookups were not recorded"
+    note = "faults raised in kernel mode and the kernel's own lookups were not recorded"
     return Plan("user", [source], notes=[note])
 
 
@@ -238,6 +239,7 @@ class Session:
                 self.recorder.close()
 
     def _let_go(self, pid: int) -> None:
+        self.tracer.release_turns()
         self.tracer.interrupt_all(list(self.tracer.tasks))
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         for process in sorted({task.pid for task in self.tracer.tasks.values()}):
@@ -283,8 +285,10 @@ class Session:
             notes=tuple(self.plan.notes),
         )
         trace = builder.trace(meta)
-        meta = trace.meta
-        return Trace(trace.events, trace.time, trace.tid, _with_faults(trace, self.tracer.maps), trace.reports)
+        trace.meta = _with_faults(trace, self.tracer.maps)
+        if guess_access(trace):
+            trace.meta = replace(trace.meta, notes=(*trace.meta.notes, GUESSED))
+        return trace
 
 
 def _with_faults(trace: Trace, maps: list[Maps]) -> TraceMeta:
@@ -293,8 +297,6 @@ def _with_faults(trace: Trace, maps: list[Maps]) -> TraceMeta:
     The kernel counts one more per exec (it writes the arguments with no event), and faults that get_user_pages makes;
     it does not count a fault that ended in a signal.
     """
-    from dataclasses import replace
-
     first: dict[int, Maps] = {}
     expected = 0
     root = maps[0].pid if maps else 0
