@@ -415,3 +415,14 @@ def test_find_run(finished: Path) -> None:
     assert find_run("last", root) == finished
     with pytest.raises(ResultsError, match="20260101-finished"):
         find_run("1999", root)
+
+
+def test_a_half_written_file_of_a_killed_sitting_is_swept(tmp_path: Path) -> None:
+    """A temporary file that a kill left behind is never read, and is gone after the next sitting."""
+    folder, strategies = start(tmp_path / "run", [])
+    left = folder.path / "cells" / ".abc.json.123.part"
+    left.write_text("{")
+    assert folder.cells()[0].state.state == "skipped"
+    sit(folder, strategies)
+    assert not left.exists()
+    assert folder.cells()[0].state.state == "ok"

@@ -28,10 +28,10 @@ FIGURES = ("lookup", "fault", "mapping", "replay")
 class Job:
     """One worker's work: verify ``strategy`` on the spooled trace, then time it.
 
-    ``digest`` is the strategy's content as the parent saw it; ``events`` and ``trace_meta`` are paths of the
-    spool; ``setup`` is the number of leading events that are not timed; ``extras`` asks for counts and the
-    per-operation latencies after timing; ``metadata`` goes into each pyperf run; ``parent`` is the process that the
-    worker must not outlive.
+    ``digest`` and ``model`` are the strategy's and the model's content as the parent saw them; ``events`` and
+    ``trace_meta`` are paths of the spool; ``setup`` is the number of leading events that are not timed; ``extras``
+    asks for counts and the per-operation latencies after timing; ``metadata`` goes into each pyperf run; ``parent``
+    is the process that the worker must not outlive.
     """
 
     strategy: str
@@ -43,6 +43,7 @@ class Job:
     extras: bool
     plugins: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
+    model: str = ""
     metadata: Mapping[str, str | int] = field(default_factory=dict)
     parent: int = field(default_factory=os.getpid)
 

@@ -59,20 +59,22 @@ class SessionLike(Protocol):
 Opener = Callable[[Job], SessionLike]
 
 
-class ChangedPlugin(Exception):
-    """The strategy's source is not what it was when the run began."""
+class ChangedSource(Exception):
+    """The source of the strategy or of the model is not what it was when the run began."""
 
 
 def open_session(job: Job) -> SessionLike:
-    """The native engine's session for ``job``; raises ChangedPlugin, UnknownName or EngineError."""
+    """The native engine's session for ``job``; raises ChangedSource, UnknownName or EngineError."""
     from benchframe import registry
-    from benchframe.engine.content import strategy_digest
+    from benchframe.engine.content import model_digest, strategy_digest
     from benchframe.engine.native import Session
 
     known = registry.load([Path(p) for p in job.plugins], job.blocked)
     strategy = known.strategy(job.strategy)
     if strategy_digest(strategy) != job.digest:
-        raise ChangedPlugin(f"strategy {job.strategy} was edited while the run was going; start it again")
+        raise ChangedSource(f"strategy {job.strategy} was edited while the run was going; start it again")
+    if job.model and model_digest() != job.model:
+        raise ChangedSource("benchframe's own model was edited while the run was going; start a new run")
     session: SessionLike = Session(strategy, unspool(job), layout_seed=job.layout_seed)
     return session
 

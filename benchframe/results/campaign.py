@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchframe.engine.content import model_digest
 from benchframe.engine.job import Job, Outcome, spool
 from benchframe.engine.launch import run_worker
 from benchframe.engine.rounds import Budget, Depth, layout_seed, order
@@ -172,6 +173,7 @@ class Campaign:
             extras=not state.counts and not state.latencies,
             plugins=tuple(self.plugins),
             blocked=tuple(self.blocked),
+            model=model_digest(),
             metadata={
                 "benchframe_cell": entry.key,
                 "benchframe_strategy": entry.strategy,

@@ -105,8 +105,10 @@ class RunFolder:
 
     @contextlib.contextmanager
     def spool(self) -> Iterator[Path]:
-        """A scratch folder inside the run, empty at first, gone afterwards."""
+        """A scratch folder inside the run, empty at first, gone afterwards; a killed sitting's leavings go too."""
         path = self.path / "spool"
+        for part in self.path.rglob(".*.part"):
+            part.unlink(missing_ok=True)
         try:
             shutil.rmtree(path, ignore_errors=True)
             path.mkdir()
