@@ -1,6 +1,7 @@
 """What users install: contents of wheel and sdist, and benchframe run from each kind of install, outside the tree."""
 
 import re
+import sys
 import tarfile
 import zipfile
 from email import message_from_bytes
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from packaging_env import ROOT, Environment, build, run
+from test_layers import imports
 
 import benchframe
 
@@ -122,3 +124,22 @@ def test_editable_runs_anywhere(tmp_path: Path) -> None:
     env = Environment(tmp_path / "env")
     env.install("--editable", ROOT)
     lists_everything(env, tmp_path, ROOT)
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    """What benchframe imports anywhere is the standard library, itself or a dependency; every dependency is used."""
+    text = (ROOT / "pyproject.toml").read_text()
+    block = re.search(r"^dependencies = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    assert block
+    declared_names = set(re.findall(r'^  "([\w-]+)', block[1], re.MULTILINE))
+    of_import = {"vl_convert": "vl-convert-python", "llvmlite": "numba"}  # numba pins its llvmlite
+    used = {"vl-convert-python"}  # altair imports it to save a chart as SVG or PNG
+    for folder in ("benchframe", "plugins/benchframe_plugins", "workloads/benchframe_workloads"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for line, module in imports(path, ()):
+                top = module.split(".")[0]
+                if top and top not in sys.stdlib_module_names and not top.startswith("benchframe"):
+                    name = of_import.get(top, top)
+                    assert name in declared_names, f"{path}:{line} imports {top}, which is no dependency"
+                    used.add(name)
+    assert used == declared_names

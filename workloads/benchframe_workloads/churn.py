@@ -71,7 +71,7 @@ def benchframe_workloads() -> list[Workload]:
                 Parameter("pages", 4, "pages of each VMA", low=1, high=1 << 18),
                 Parameter("gap", 0, "1: one unmapped page between VMAs; 0: none, protections alternate", low=0, high=1),
                 Parameter("search", 1, "1: mmap searches for its hole (gap=0); 0: it gets a hint", low=0, high=1),
-                Parameter("events", 50_000, "mapping calls, about; faults come on top", low=2, high=16_000_000),
+                Parameter("events", 20_000, "mapping calls, about; faults come on top", low=2, high=16_000_000),
                 Parameter("remap", 0.5, "weight of munmap and mmap", low=0.0, high=1e6),
                 Parameter("punch", 0.25, "weight of mprotect in the middle (split, merge)", low=0.0, high=1e6),
                 Parameter("flip", 0.25, "weight of mprotect of whole VMAs", low=0.0, high=1e6),

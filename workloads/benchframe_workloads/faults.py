@@ -115,7 +115,7 @@ def benchframe_workloads() -> list[Workload]:
             "copy's faults",
             parameters=(
                 Parameter("vmas", 1000, "VMAs in the address space, beside the copy", low=6, high=8_000_000),
-                Parameter("chunk", 32, "pages of a chunk", low=2, high=1 << 18),
+                Parameter("chunk", 128, "pages of a chunk (ebizzy's default is 512 KiB)", low=2, high=1 << 18),
                 GAP,
                 EVENTS,
                 Parameter("source", 1, "1: the chunk's pages are looked up too; 0: only the copy's", low=0, high=1),
