@@ -1,8 +1,11 @@
 """Limits and searches of the oracle, which the running kernel is not asked about: map count, holes, locked memory."""
 
+import random
+
 import pytest
 
 from benchframe.mm.oracle import Advice, FaultError, Limits, Oracle, Rules, flip
+from benchframe.mm.oracle.spans import Spans
 
 PAGE = 4096
 BASE = 0x10000000
@@ -91,6 +94,92 @@ def test_the_search_falls_back_to_above_the_base() -> None:
     assert mm.mmap(0, 3 * PAGE, 1, ANON) == BASE
     assert mm.mmap(0, 3 * PAGE, 3, ANON) == BASE + 3 * PAGE
     assert mm.mmap(0, 3 * PAGE, 1, ANON) == -ENOMEM
+
+
+def highest_hole(mm: Oracle, length: int) -> int:
+    """The place below the base that the search must find, by looking at every hole."""
+    limits = mm.limits
+    tops = [limits.mmap_base, *(area.start_gap(limits.stack_guard_gap) for area in mm.areas)]
+    floors = [limits.mmap_min_addr, *(area.vm_end for area in mm.areas)]
+    places = []
+    for top in (min(top, limits.mmap_base) for top in tops):
+        floor = max((floor for floor in floors if floor <= top), default=top)
+        inside = any(area.vm_start < top <= area.vm_end and area.vm_end > top for area in mm.areas)
+        if not inside and top - floor >= length:
+            places.append(top - length)
+    return max(places, default=-1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_search_finds_the_highest_hole(seed: int) -> None:
+    """Over random mappings, stacks and holes the search, which remembers what is full, equals a look at every hole."""
+    rng = random.Random(seed)
+    mm = Oracle(limits=Limits(stack_guard_gap=3 * PAGE))
+    top = mm.limits.mmap_base
+    for _ in range(1500):
+        if rng.random() < 0.55:
+            length = rng.randint(1, 12) * PAGE
+            want = highest_hole(mm, length)
+            prot, stack = rng.choice((1, 3)), rng.choice((0, 0, 0, 0x100))
+            assert mm.mmap(0, length, prot, ANON | stack) == want
+        elif rng.random() < 0.3:
+            mm.fault(top - rng.randrange(1, 400) * PAGE, 2)
+        else:
+            mm.munmap(top - rng.randrange(1, 400) * PAGE, rng.randint(1, 9) * PAGE)
+    mm.validate()
+
+
+def test_many_searches_do_not_walk_the_full_part_again() -> None:
+    """10,000 mappings that do not merge, each searched for, in a moment: the packed top is not walked each time."""
+    mm = Oracle()
+    for number in range(10_000):
+        mm.mmap(0, PAGE, 1 if number % 2 else 3, ANON)
+    assert mm.map_count == 10_000
+    middle = mm.areas[5000].vm_start
+    assert mm.munmap(middle, PAGE) == 0
+    assert mm.mmap(0, PAGE, 0, ANON) == middle
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_spans_are_sets(seed: int) -> None:
+    """Spans do what a set of integers does, and keep themselves sorted, disjoint and apart."""
+    rng = random.Random(seed)
+    spans, plain = Spans(), set[int]()
+    for _ in range(600):
+        start = rng.randrange(60)
+        end = start + rng.randrange(12)
+        if rng.random() < 0.5:
+            spans.add(start, end)
+            plain |= set(range(start, end))
+        elif rng.random() < 0.8:
+            spans.discard(start, end)
+            plain -= set(range(start, end))
+        else:
+            more = [(rng.randrange(60), 60 + rng.randrange(9)), (start, end)]
+            spans.add_all(span for span in more if span[0] < span[1])
+            plain |= {item for one, other in more for item in range(one, other)}
+        assert {item for one, other in spans.clip(0, 99) for item in range(one, other)} == plain
+        assert [item in spans for item in range(80)] == [item in plain for item in range(80)]
+        edges = [edge for span in zip(spans.starts, spans.ends, strict=True) for edge in span]
+        assert edges == sorted(set(edges))
+        assert {item for one, other in spans.clip(start, end) for item in range(one, other)} == plain & set(
+            range(start, end)
+        )
+
+
+def test_huge_ranges_cost_nothing() -> None:
+    """A hostile trace can guard, lock and unmap 64 TiB: neither time nor memory goes with the length."""
+    mm = Oracle()
+    size = 1 << 46
+    assert mm.mmap(BASE, size, 3, FIXED | 0x4000) == BASE
+    assert mm.madvise(BASE, size, Advice.GUARD_INSTALL) == 0
+    assert mm.fault(BASE + size // 2, 1) == -FaultError.MAPERR
+    assert mm.madvise(BASE, size, Advice.GUARD_REMOVE) == 0
+    assert mm.mlock(BASE, size) == 0
+    assert mm.fork().munmap(BASE, size) == 0
+    assert mm.mremap(BASE, PAGE, PAGE, 3, BASE + size + PAGE) == BASE + size + PAGE
+    assert mm.munmap(BASE, size) == 0
+    assert mm.tables.clip(0, 1 << 30) == [((BASE + size + PAGE) >> 21, ((BASE + size + PAGE) >> 21) + 1)]
 
 
 def test_low_addresses_need_a_privilege() -> None:

@@ -161,6 +161,7 @@ class Generator:
         half = 512 * PAGE
         self.queue = [
             Op(MMAP, start, 2 * half, 3, 0x32, MASK, 0),
+            *self.random.choice(([], [Op(TOUCH, start, 1)], [Op(TOUCH, start, 1), Op(MADVISE, start, half, 4)])),
             Op(MADVISE, start, 2 * half, 14),
             Op(MPROTECT, start + half, half, 1),
             Op(TOUCH, start + self.random.randrange(half), 1),

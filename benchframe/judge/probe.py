@@ -65,6 +65,16 @@ PROBES: dict[str, list[Op]] = {
         _protect(2, 2, 3),
         _move(16, 2, 3, 0),
     ],
+    "dontneed_frees_tables": [
+        _anon(0, 1024),
+        _protect(512, 512, 1),
+        Op(TOUCH, _A, 1),
+        _advise(0, 512, 4),
+        _advise(0, 1024, 14),
+        Op(TOUCH, _A, 1),
+        Op(FORK),
+        _protect(512, 512, 3),
+    ],
     # Huge pages may be forbidden altogether: the read then leaves the area without an anon_vma.
     "thp_read_prepares_anon_vma": [
         _anon(0, 2048),

@@ -100,6 +100,11 @@ def _advise(space: Space, area: Area, start: int, end: int, advice: Advice) -> i
     elif advice in (Advice.COLD, Advice.PAGEOUT, Advice.DONTNEED, Advice.FREE):
         if vm_flags & f.VM_LOCKED or (advice == Advice.FREE and not area.anonymous):
             raise Refused(f.EINVAL)
+    if advice in (Advice.DONTNEED, Advice.DONTNEED_LOCKED) and space.rules.dontneed_frees_tables:
+        low, high = -(-start // f.PMD), end // f.PMD
+        space.tables.discard(low, high)
+        guarded = space.guards.clip(low * f.PMD, high * f.PMD)  # a marker keeps its table
+        space.tables.add_all((one // f.PMD, -(-other // f.PMD)) for one, other in guarded)
     return end
 
 
@@ -119,8 +124,6 @@ def _change(space: Space, area: Area, start: int, end: int, advice: Advice) -> i
     if advice == Advice.MERGEABLE and old & unfit:
         return area.vm_end
     vm_flags = (old & ~to_clear) | to_set
-    if vm_flags & f.VM_HUGEPAGE:
-        space.reads_exactly = True
     if vm_flags == old:
         return area.vm_end
     try:
@@ -135,17 +138,15 @@ def _guard(space: Space, area: Area, start: int, end: int, advice: Advice) -> No
     forbidden = f.VM_SPECIAL | (f.VM_LOCKED if install else 0)
     if area.vm_flags & forbidden or (not area.anonymous and not space.rules.guard_file):
         raise Refused(f.EINVAL)
-    pages = range(start, end, f.PAGE)
     if not install:
-        space.guards.difference_update(pages)
+        space.guards.discard(start, end)
         return
     if area.anonymous and space.rules.guard_prepares_anon_vma:
         space.anon_vma_prepare(area)
     if space.rules.guard_flag:
         area.vm_flags |= f.VM_MAYBE_GUARD
-    space.guards.update(pages)
-    if space.reads_exactly:
-        space.tables.update(range(start // f.PMD, (end - 1) // f.PMD + 1))
+    space.guards.add(start, end)
+    space.tables.add(start // f.PMD, -(-end // f.PMD))
 
 
 def _populate(space: Space, start: int, end: int, write: bool) -> int:

@@ -327,7 +327,7 @@ class Oracle(Space):
         child = Oracle(self.rules, self.limits)
         child.files = self.files
         child.start_brk, child.brk_now = self.start_brk, self.brk_now
-        child.anon_vma_numbers, child.reads_exactly = self.anon_vma_numbers, self.reads_exactly
+        child.anon_vma_numbers = self.anon_vma_numbers
         for area in self.areas:
             if area.vm_flags & f.VM_DONTCOPY:
                 continue
@@ -341,12 +341,8 @@ class Oracle(Space):
             child.areas.append(twin)
             copies_pages = (area.anon_vma or area.vm_flags & f.VM_MAYBE_GUARD) and not area.vm_flags & f.VM_WIPEONFORK
             if copies_pages:
-                child.guards |= {page for page in self.guards if area.vm_start <= page < area.vm_end}
-                child.tables |= {
-                    table
-                    for table in self.tables
-                    if area.vm_start < (table + 1) * f.PMD and table * f.PMD < area.vm_end
-                }
+                child.guards.add_all(self.guards.clip(area.vm_start, area.vm_end))
+                child.tables.add_all(self.tables.clip(area.vm_start // f.PMD, -(-area.vm_end // f.PMD)))
         return child
 
     def copy(self) -> Oracle:
@@ -359,9 +355,10 @@ class Oracle(Space):
 
     def adopt(self, other: Oracle) -> None:
         """Take over the whole state of ``other``, which must not be used any more."""
-        self.areas, self.guards, self.tables = other.areas, set(other.guards), set(other.tables)
+        self.areas, self.guards, self.tables = other.areas, other.guards.copy(), other.tables.copy()
+        self.full_above, self.full_length = other.full_above, other.full_length
         self.start_brk, self.brk_now = other.start_brk, other.brk_now
-        self.anon_vma_numbers, self.reads_exactly = other.anon_vma_numbers, other.reads_exactly
+        self.anon_vma_numbers = other.anon_vma_numbers
 
     def exec_map(self, addr: int, length: int, prot: int, flags: int, file: int = NIL, offset: int = 0) -> int:
         """A mapping that the kernel made itself at exec: ``flags`` are MAP_* and :class:`MapType` bits."""

@@ -212,12 +212,9 @@ def _move_pages(space: Space, remap: Remap) -> None:
     """Guard markers and page tables go along with the pages."""
     start, end = remap.addr, remap.addr + remap.old_len
     shift = remap.new_addr - start
-    moving = {page for page in space.guards if start <= page < end}
-    if moving:
-        space.guards -= moving
-        space.guards |= {page + shift for page in moving}
-    if space.tables and remap.old_len:
-        tables = [table for table in space.tables if start < (table + 1) * f.PMD and table * f.PMD < end]
-        for table in tables:
-            low, high = max(start, table * f.PMD) + shift, min(end, (table + 1) * f.PMD) + shift
-            space.tables.update(range(low // f.PMD, (high - 1) // f.PMD + 1))
+    moving = space.guards.clip(start, end)
+    space.guards.discard(start, end)
+    space.guards.add_all((one + shift, other + shift) for one, other in moving)
+    for one, other in space.tables.clip(start // f.PMD, -(-end // f.PMD)):
+        low, high = max(start, one * f.PMD) + shift, min(end, other * f.PMD) + shift
+        space.tables.add(low // f.PMD, -(-high // f.PMD))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from benchframe.mm.oracle.area import Area
 from benchframe.mm.oracle.calls import Oracle
 from benchframe.mm.oracle.flags import (
-    PAGE,
+    PMD,
     VM_ACCESS,
     VM_EXEC,
     VM_GROWSDOWN,
@@ -237,9 +237,9 @@ def _quick_run(space: Oracle, events: npt.NDArray[np.void], start: int, end: int
             later = out_start[row:]
             later[at[row:] == number] = area.vm_start
             # Rows that fell in the hole just filled were marked for the exact path already.
-    if space.reads_exactly and any(area.vm_flags & VM_HUGEPAGE for area in areas):
-        good = is_fault & (answers.ret[start:end] == 0)
-        space.tables.update(np.unique(addr[good] // (PAGE * 512)).tolist())
+    good = is_fault & (answers.ret[start:end] == 0)
+    tables = np.unique(addr[good] // PMD).tolist()
+    space.tables.add_all((table, table + 1) for table in tables)
 
 
 def replay(events: npt.NDArray[np.void], rules: Rules | None = None, limits: Limits | None = None) -> Answers:

@@ -46,6 +46,8 @@ class Rules:
     """Access past the end of the object behind a mapping fails: files, and shared anonymous memory grown by mremap."""
     thp_read_prepares_anon_vma: bool = True
     """A read fault that may take a huge page prepares the anon_vma (huge_memory.c)."""
+    dontneed_frees_tables: bool = True
+    """6.14 and later: MADV_DONTNEED of a whole 2 MiB range frees its page table (pt_reclaim.c)."""
     thp: bool = True
     """The kernel has transparent huge pages: MADV_HUGEPAGE is known, MAP_STACK gives VM_NOHUGEPAGE."""
     ksm: bool = True

@@ -29,6 +29,7 @@ from benchframe.mm.oracle.flags import (
     page_align,
 )
 from benchframe.mm.oracle.rules import Limits, Rules
+from benchframe.mm.oracle.spans import Spans
 
 _BY_END = attrgetter("vm_end")
 _MERGE_IGNORES = VM_ACCESS | VM_MAYBE_GUARD
@@ -49,13 +50,15 @@ class Space:
         self.rules = rules
         self.limits = limits
         self.areas: list[Area] = []
-        self.guards: set[int] = set()
-        self.tables: set[int] = set()
+        self.guards = Spans()
+        """Addresses under a guard marker."""
+        self.tables = Spans()
+        """Numbers of the 2 MiB ranges that have a page table or a huge page."""
+        self.full_above, self.full_length = limits.task_size, 0
+        """A search for ``full_length`` bytes or more finds no hole that ends above ``full_above``."""
         self.start_brk: int | None = None
         self.brk_now: int = 0
         self.anon_vma_numbers = count(1)
-        self.reads_exactly = True
-        """Whether huge pages matter to a read fault (some area has VM_HUGEPAGE)."""
 
     # --- find ---------------------------------------------------------------------------------------------------
 
@@ -144,18 +147,16 @@ class Space:
             high += 1
         span_start, span_end = self.areas[low].vm_start, self.areas[high - 1].vm_end
         del self.areas[low:high]
+        hole_end = self.areas[low].vm_start if low < len(self.areas) else self.limits.task_size
+        self.full_above = max(self.full_above, hole_end)
         self._forget_pages(span_start, span_end, low)
 
     def _forget_pages(self, start: int, end: int, at: int) -> None:
         """Drop page state of a range just unmapped; ``at`` is where its areas were (free_pgtables' floor/ceiling)."""
-        if self.guards:
-            self.guards = {page for page in self.guards if not start <= page < end}
-        if self.tables:
-            floor = self.areas[at - 1].vm_end if at else 0
-            ceiling = self.areas[at].vm_start if at < len(self.areas) else self.limits.task_size
-            for table in range(start // PMD, (end - 1) // PMD + 1):
-                if floor <= table * PMD and (table + 1) * PMD <= ceiling:
-                    self.tables.discard(table)
+        self.guards.discard(start, end)
+        floor = self.areas[at - 1].vm_end if at else 0
+        ceiling = self.areas[at].vm_start if at < len(self.areas) else self.limits.task_size
+        self.tables.discard(max(start // PMD, -(-floor // PMD)), min(-(-end // PMD), ceiling // PMD))
 
     # --- limits -------------------------------------------------------------------------------------------------
 
@@ -205,8 +206,8 @@ class Space:
                 self.anon_vma_prepare(area)
         elif not write and area.vm_flags & VM_HUGEPAGE and area.anonymous and self._huge_read(area, start, good_end):
             self.anon_vma_prepare(area)
-        if self.reads_exactly and good_end > start:
-            self.tables.update(range(start // PMD, (good_end - 1) // PMD + 1))
+        if good_end > start:
+            self.tables.add(start // PMD, -(-good_end // PMD))
         return error
 
     def _first_bad_page(self, area: Area, start: int, end: int) -> tuple[int, int]:
@@ -217,24 +218,18 @@ class Space:
             past = area.vm_start + page_align(file.size) - (area.vm_pgoff << PAGE_SHIFT)
             if past < stop:
                 stop, error = max(past, start), -FaultError.BUS
-        if self.guards:
-            if stop - start <= PAGE:
-                bad = start if start in self.guards else None
-            else:
-                bad = min((page for page in self.guards if start <= page < end), default=None)
-            if bad is not None and bad <= stop:
-                stop, error = bad, -FaultError.MAPERR
+        guards = self.guards.clip(start, end) if self.guards else []
+        if guards and guards[0][0] <= stop:
+            stop, error = guards[0][0], -FaultError.MAPERR
         return stop, error
 
     def _huge_read(self, area: Area, start: int, end: int) -> bool:
         """Whether a read of [start, end) tries for a huge page somewhere: a whole free 2 MiB range of the area."""
         if not self.rules.thp_read_prepares_anon_vma or not self.rules.thp:
             return False
-        for table in range(start // PMD, (end - 1) // PMD + 1 if end > start else start // PMD):
-            inside = area.vm_start <= table * PMD and (table + 1) * PMD <= area.vm_end
-            if inside and table not in self.tables:
-                return True
-        return False
+        low = max(start // PMD, -(-area.vm_start // PMD))
+        high = min(-(-end // PMD), area.vm_end // PMD)
+        return end > start and low < high and self.tables.clip(low, high) != [(low, high)]
 
     def populate(self, start: int, end: int) -> int:
         """Touch every area in [start, end) as mlock and MAP_POPULATE do; the first error, 0 if none.
@@ -287,23 +282,46 @@ class Space:
             after = self.find_vma(hint)
             if after is None or hint + length <= after.start_gap(limits.stack_guard_gap):
                 return hint
-        low, bottom_up = page_align(max(PAGE, limits.mmap_min_addr)), None
-        ceiling = limits.task_size
-        for area in reversed(self.areas):
-            top, floor = min(ceiling, limits.mmap_base), max(area.vm_end, low)
-            if top - floor >= length:
-                return top - length
-            start = max(floor, limits.mmap_base)
-            if ceiling - start >= length:
-                bottom_up = start
-            ceiling = area.start_gap(limits.stack_guard_gap)
-        if min(ceiling, limits.mmap_base) - low >= length:
-            return min(ceiling, limits.mmap_base) - length
-        if not self.areas and limits.task_size - limits.mmap_base >= length:
-            return limits.mmap_base
-        if bottom_up is None:
+        found = self._highest_hole(length)
+        if found is None:
+            found = self._lowest_hole(length)
+        if found is None:
             raise Refused(ENOMEM)
-        return bottom_up
+        return found
+
+    def _highest_hole(self, length: int) -> int | None:
+        """The highest place below ``mmap_base`` for ``length`` bytes.
+
+        O(n), but starts below the part that an earlier search for as much or less found full.
+        """
+        limits = self.limits
+        low = page_align(max(PAGE, limits.mmap_min_addr))
+        ceiling = limits.mmap_base
+        above = len(self.areas)
+        if self.full_length and length >= self.full_length:
+            above = self.index(self.full_above - 1)
+            if above < len(self.areas):
+                ceiling = min(ceiling, self.areas[above].start_gap(limits.stack_guard_gap))
+        found = None
+        for at in range(above - 1, -2, -1):
+            floor = max(self.areas[at].vm_end, low) if at >= 0 else low
+            if ceiling - floor >= length:
+                found = ceiling - length
+                break
+            if at >= 0:
+                ceiling = min(ceiling, self.areas[at].start_gap(limits.stack_guard_gap))
+        self.full_above, self.full_length = max(ceiling, low), length
+        return found
+
+    def _lowest_hole(self, length: int) -> int | None:
+        """The lowest place above ``mmap_base``. O(n)."""
+        limits = self.limits
+        floor = limits.mmap_base
+        for area in self.areas[self.index(floor) :]:
+            if area.start_gap(limits.stack_guard_gap) - floor >= length:
+                return floor
+            floor = max(floor, area.vm_end)
+        return floor if limits.task_size - floor >= length else None
 
     def accounted(self, vm_flags: int) -> int:
         """``vm_flags`` with VM_ACCOUNT if a new mapping with them is accounted: private, writable, not NORESERVE."""
