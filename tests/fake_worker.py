@@ -79,7 +79,9 @@ class FakeSession:
         return {"lookups": 600, "hits": 450, "hit_rate": 0.75, "invalidations": 3, "nan": float("nan")}
 
     def latencies(self) -> list[Latency]:
+        never = float("nan")
         return [
+            Latency("fault", "miss", 0, never, never, never, never, never),
             Latency("lookup", "hit", 450, 20, 25, 40, 90, 1000),
             Latency("lookup", "miss", 150, 60, 65, 90, 200, 2000),
         ]

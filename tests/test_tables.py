@@ -2,10 +2,12 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 
 from benchframe.results.cell import CellState, LatencyRow, Process
+from benchframe.results.figures import rows_of
 from benchframe.results.folder import Cell
 from benchframe.results.manifest import CellEntry, WorkloadEntry
 from benchframe.tables import FORMATS, latency_table, mail, render, tail_table
@@ -73,6 +75,17 @@ def test_a_figure_that_no_cell_has_is_left_out() -> None:
     table = latency_table([cell("rbtree", 50, mapping=False)])
     assert "ns/mapping op" not in table.heads
     assert "ns/fault" in table.heads
+
+
+def test_too_few_samples_alone_is_no_reason_for_a_mark() -> None:
+    """pyperf's instability hints mark a cell; its wish for more samples does not, since intervals show that."""
+    steady, shaky = cell("rbtree", 50), cell("rbtree", 50)
+    few = "Not enough samples to get a stable result (95% certainly of less than 1% variation)"
+    steady = replace(steady, state=replace(steady.state, hints={"lookup": (few,)}))
+    shaky = replace(shaky, state=replace(shaky.state, hints={"lookup": (few, "the maximum is 60% greater")}))
+    assert [row.shown for row in rows_of([steady, shaky])] == ["ok", "ok!"]
+    assert any(note.startswith("!") for note in latency_table([shaky]).notes)
+    assert latency_table([steady], ["stopped early"]).notes[-1] == "stopped early"
 
 
 def test_tails_split_by_hit_and_miss() -> None:

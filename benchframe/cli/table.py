@@ -33,7 +33,7 @@ def print_table(folder: "RunFolder", form: str, tails: bool = False) -> None:
     if form == "mail":
         text = mail(cells)
     else:
-        text = render(tail_table(cells) if tails else latency_table(cells), form)
+        text = render(tail_table(cells) if tails else latency_table(cells, folder.manifest.notes), form)
         if form == "text" and not tails and sys.stdout.isatty():
             width = max((len(line) for line in text.splitlines() if not line.endswith(".")), default=0)
             if width > shutil.get_terminal_size().columns:

@@ -110,7 +110,7 @@ def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
         loops=args.loops,
         suite=_as_data(suite),
         counts=finite(session.counts()) if job.extras else None,
-        latencies=[asdict(latency) for latency in session.latencies()] if job.extras else None,
+        latencies=_rows(session) if job.extras else None,
         timer_overhead_ns=float(session.timer_overhead_ns) if job.extras else 0.0,
         measured=sum(t.seconds for t in taken[args.warmups :]),
         warmup=sum(t.seconds for t in warm),
@@ -150,6 +150,13 @@ def _suite(
             pyperf.Benchmark([pyperf.Run(seconds[warmups:], warm, metadata=metadata, collect_metadata=False)])
         )
     return pyperf.BenchmarkSuite(benchmarks)
+
+
+def _rows(session: SessionLike) -> list[dict[str, Any]]:
+    """The latencies as JSON data, without outcomes that never happened (their quantiles are NaN)."""
+    rows = [asdict(latency) for latency in session.latencies()]
+    numbers = [[v for v in row.values() if not isinstance(v, str)] for row in rows]
+    return [row for row, values in zip(rows, numbers, strict=True) if row["n"] and all(map(math.isfinite, values))]
 
 
 def _as_data(suite: pyperf.BenchmarkSuite) -> dict[str, Any]:

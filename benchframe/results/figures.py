@@ -29,8 +29,12 @@ class Row:
 
     @property
     def shown(self) -> str:
-        """The state, with ``!`` if pyperf calls one of the figures unsteady."""
-        return self.cell.state.state + ("!" if self.cell.state.hints else "")
+        """The state, with ``!`` if pyperf calls one of the figures unsteady.
+
+        That there are too few samples for 1 % is not counted: the intervals say so, and for how many percent.
+        """
+        hints = [hint for lines in self.cell.state.hints.values() for hint in lines]
+        return self.cell.state.state + "!" * any(not hint.startswith("Not enough samples") for hint in hints)
 
 
 def rows_of(cells: Iterable[Cell]) -> list[Row]:

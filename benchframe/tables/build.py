@@ -65,8 +65,11 @@ def _counts(cell: Cell) -> tuple[str, str]:
     return ("" if rate is None else f"{100 * rate:.1f} %", "" if gone is None else f"{gone:,.0f}")
 
 
-def latency_table(cells: Iterable[Cell]) -> Table:
-    """Rows workload x strategy: ns per lookup, fault and mapping operation with spread, ratio to the baseline."""
+def latency_table(cells: Iterable[Cell], notes: Sequence[str] = ()) -> Table:
+    """Rows workload x strategy: ns per lookup, fault and mapping operation with spread, ratio to the baseline.
+
+    ``notes`` (the manifest's) are added to the table's own.
+    """
     rows = rows_of(cells)
     present = [name for name in FIGURES if any(name in row.figures for row in rows)]
     heads = ["workload", "strategy"]
@@ -86,7 +89,12 @@ def latency_table(cells: Iterable[Cell]) -> Table:
         line += [*_counts(row.cell), str(processes), row.shown]
         lines.append(tuple(line))
     return Table(
-        "Latency", tuple(heads), tuple(lines), tuple(right), tuple(_record(row) for row in rows), tuple(_notes(rows))
+        "Latency",
+        tuple(heads),
+        tuple(lines),
+        tuple(right),
+        tuple(_record(row) for row in rows),
+        (*_notes(rows), *notes),
     )
 
 
@@ -97,7 +105,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         "ns: mean of process means ± their standard deviation; n: processes.",
         f"ratio: to {base}, geometric mean of ratios paired by round, 95 % t interval; below 1 is faster.",
     ]
-    if any(row.cell.state.hints for row in rows):
+    if any(row.shown.endswith("!") for row in rows):
         notes.append("!: pyperf calls a figure of this cell unsteady; the report says why.")
     for row in rows:
         state = row.cell.state
