@@ -55,7 +55,7 @@ class Space:
         self.tables = Spans()
         """Numbers of the 2 MiB ranges that have a page table or a huge page."""
         self.full_above, self.full_length = limits.task_size, 0
-        """A search for ``full_length`` bytes or more finds no hole that ends above ``full_above``."""
+        """No hole right below an area that starts above ``full_above`` holds ``full_length`` bytes or more."""
         self.start_brk: int | None = None
         self.brk_now: int = 0
         self.anon_vma_numbers = count(1)
@@ -296,22 +296,17 @@ class Space:
         """
         limits = self.limits
         low = page_align(max(PAGE, limits.mmap_min_addr))
-        ceiling = limits.mmap_base
-        above = len(self.areas)
-        if self.full_length and length >= self.full_length:
-            above = self.index(self.full_above - 1)
-            if above < len(self.areas):
-                ceiling = min(ceiling, self.areas[above].start_gap(limits.stack_guard_gap))
-        found = None
-        for at in range(above - 1, -2, -1):
-            floor = max(self.areas[at].vm_end, low) if at >= 0 else low
+        at = self.index(self.full_above) if self.full_length and length >= self.full_length else len(self.areas)
+        while at >= 0:
+            after = self.areas[at] if at < len(self.areas) else None
+            ceiling = min(limits.mmap_base, after.start_gap(limits.stack_guard_gap) if after else limits.mmap_base)
+            floor = max(low, self.areas[at - 1].vm_end) if at else low
+            self.full_above = after.vm_start if after else limits.task_size
+            self.full_length = length
             if ceiling - floor >= length:
-                found = ceiling - length
-                break
-            if at >= 0:
-                ceiling = min(ceiling, self.areas[at].start_gap(limits.stack_guard_gap))
-        self.full_above, self.full_length = max(ceiling, low), length
-        return found
+                return ceiling - length
+            at -= 1
+        return None
 
     def _lowest_hole(self, length: int) -> int | None:
         """The lowest place above ``mmap_base``. O(n)."""
