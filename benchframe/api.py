@@ -7,6 +7,9 @@ any plugin         :data:`hookimpl`
 workloads          :class:`Workload`, :class:`Parameter`, :class:`Trace`, :class:`TraceMeta`,
                    :func:`read_trace`, :func:`trace_workload`, :mod:`stream` (rows and layouts in bulk)
 events             :class:`Kind`, :class:`FaultFlag`, :data:`EVENT`, :data:`NIL`, :data:`UNKNOWN`
+strategies         :class:`Strategy` = :class:`Index` + :class:`Cache` + :class:`Protocol`, :class:`PrivateSlab`
+strategy code      :func:`native`, :func:`hook`, :data:`NULL`, the slabs VMA, PAGE, PTE, TASK, MM, FILE, atomics and
+                   ordered accesses, and the model's own functions that a strategy builds on
 =================  ===================================================================================
 
 A name is imported from its home when it is first asked for, so a plugin pays only for what it uses.
@@ -17,6 +20,53 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchframe import stream
+    from benchframe.dialect import (
+        NULL,
+        READ_ONCE,
+        WRITE_ONCE,
+        cmpxchg,
+        cpu_relax,
+        fetch_add,
+        hook,
+        load_acquire,
+        native,
+        smp_mb,
+        store_release,
+        xchg,
+    )
+    from benchframe.mm.arena import arena_alloc, arena_free
+    from benchframe.mm.defaults import read_lock, read_unlock, write_lock, write_unlock
+    from benchframe.mm.find import find_vma
+    from benchframe.mm.flags import PG_RESERVED
+    from benchframe.mm.hooks import (
+        COUNT_FALLBACK,
+        COUNT_HIT,
+        COUNT_LOOKUP,
+        COUNT_RETRY,
+        SITE_ACCESS,
+        SITE_ANON,
+        SITE_END,
+        SITE_FILE,
+        SITE_SWAP,
+        SITE_WP,
+        count,
+    )
+    from benchframe.mm.layout import (
+        ARENA_PRIVATE0,
+        FILE,
+        MM,
+        PAGE,
+        PAGE_SHIFT,
+        PAGE_SIZE,
+        PMD_SHIFT,
+        PMD_SIZE,
+        PTE,
+        TASK,
+        VMA,
+    )
+    from benchframe.mm.pagetable import next_step, pmd_slot, spin_lock, spin_unlock
+    from benchframe.mm.records import start_gap, vma_free_now
+    from benchframe.strategy import Cache, Index, PrivateSlab, Protocol, Strategy
     from benchframe.hookspecs import hookimpl
     from benchframe.trace.events import EVENT, NIL, UNKNOWN, FaultFlag, Kind
     from benchframe.trace.format import Trace, read_trace
@@ -24,23 +74,145 @@ if TYPE_CHECKING:
     from benchframe.workload import Parameter, Workload, trace_workload
 
 __all__ = [
+    "ARENA_PRIVATE0",
+    "COUNT_FALLBACK",
+    "COUNT_HIT",
+    "COUNT_LOOKUP",
+    "COUNT_RETRY",
     "EVENT",
+    "FILE",
+    "MM",
     "NIL",
+    "NULL",
+    "PAGE",
+    "PAGE_SHIFT",
+    "PAGE_SIZE",
+    "PG_RESERVED",
+    "PMD_SHIFT",
+    "PMD_SIZE",
+    "PTE",
+    "READ_ONCE",
+    "SITE_ACCESS",
+    "SITE_ANON",
+    "SITE_END",
+    "SITE_FILE",
+    "SITE_SWAP",
+    "SITE_WP",
+    "TASK",
     "UNKNOWN",
+    "VMA",
+    "WRITE_ONCE",
+    "Cache",
     "FaultFlag",
+    "Index",
     "Kind",
     "Parameter",
+    "PrivateSlab",
+    "Protocol",
+    "Strategy",
     "Trace",
     "TraceMeta",
     "Workload",
+    "arena_alloc",
+    "arena_free",
+    "cmpxchg",
+    "count",
+    "cpu_relax",
+    "fetch_add",
+    "find_vma",
+    "hook",
     "hookimpl",
+    "load_acquire",
+    "native",
+    "next_step",
+    "pmd_slot",
+    "read_lock",
     "read_trace",
+    "read_unlock",
+    "smp_mb",
+    "spin_lock",
+    "spin_unlock",
+    "start_gap",
+    "store_release",
     "stream",
     "trace_workload",
+    "vma_free_now",
+    "write_lock",
+    "write_unlock",
+    "xchg",
 ]
 
 _HOMES = {
     "benchframe": ("stream",),
+    "benchframe.dialect": (
+        "NULL",
+        "READ_ONCE",
+        "WRITE_ONCE",
+        "cmpxchg",
+        "cpu_relax",
+        "fetch_add",
+        "hook",
+        "load_acquire",
+        "native",
+        "smp_mb",
+        "store_release",
+        "xchg",
+    ),
+    "benchframe.mm.arena": (
+        "arena_alloc",
+        "arena_free",
+    ),
+    "benchframe.mm.defaults": (
+        "read_lock",
+        "read_unlock",
+        "write_lock",
+        "write_unlock",
+    ),
+    "benchframe.mm.find": ("find_vma",),
+    "benchframe.mm.flags": ("PG_RESERVED",),
+    "benchframe.mm.hooks": (
+        "COUNT_FALLBACK",
+        "COUNT_HIT",
+        "COUNT_LOOKUP",
+        "COUNT_RETRY",
+        "SITE_ACCESS",
+        "SITE_ANON",
+        "SITE_END",
+        "SITE_FILE",
+        "SITE_SWAP",
+        "SITE_WP",
+        "count",
+    ),
+    "benchframe.mm.layout": (
+        "ARENA_PRIVATE0",
+        "FILE",
+        "MM",
+        "PAGE",
+        "PAGE_SHIFT",
+        "PAGE_SIZE",
+        "PMD_SHIFT",
+        "PMD_SIZE",
+        "PTE",
+        "TASK",
+        "VMA",
+    ),
+    "benchframe.mm.pagetable": (
+        "next_step",
+        "pmd_slot",
+        "spin_lock",
+        "spin_unlock",
+    ),
+    "benchframe.mm.records": (
+        "start_gap",
+        "vma_free_now",
+    ),
+    "benchframe.strategy": (
+        "Cache",
+        "Index",
+        "PrivateSlab",
+        "Protocol",
+        "Strategy",
+    ),
     "benchframe.hookspecs": ("hookimpl",),
     "benchframe.trace.events": ("EVENT", "NIL", "UNKNOWN", "FaultFlag", "Kind"),
     "benchframe.trace.format": ("Trace", "read_trace"),

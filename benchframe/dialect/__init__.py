@@ -1,0 +1,42 @@
+"""The dialect: one text for compiled, interpreted, counted and scheduled runs.
+
+Strategy authors import its names from :mod:`benchframe.api`; docs/dialect.md explains it.
+"""
+
+from benchframe.dialect.function import Binding, FarCall, Hook, hook, is_native, native
+from benchframe.dialect.primitives import (
+    READ_ONCE,
+    WRITE_ONCE,
+    cmpxchg,
+    cpu_relax,
+    cycles,
+    fetch_add,
+    load_acquire,
+    smp_mb,
+    store_release,
+    xchg,
+)
+from benchframe.dialect.struct import NULL, DialectError, Slab, Struct
+
+__all__ = [
+    "NULL",
+    "READ_ONCE",
+    "WRITE_ONCE",
+    "Binding",
+    "DialectError",
+    "FarCall",
+    "Hook",
+    "Slab",
+    "Struct",
+    "cmpxchg",
+    "cpu_relax",
+    "cycles",
+    "fetch_add",
+    "hook",
+    "is_native",
+    "load_acquire",
+    "native",
+    "smp_mb",
+    "store_release",
+    "xchg",
+]

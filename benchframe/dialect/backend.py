@@ -1,0 +1,341 @@
+"""From native functions to machine code: Numba types and lowers, one LLVM pass optimises, an object file comes out.
+
+This module is imported only when something has to be compiled (it imports numba: 0.5 s). The steps for one
+*unit*, an entry function with all it calls:
+
+1. each function is cloned with its global names bound: hooks to the strategy's functions, slabs and primitives
+   to intrinsics, native functions to their own compiled clones (memoised by content hash);
+2. Numba lowers each clone to LLVM IR **without** optimising it: Numba would optimise every callee again in every
+   caller, which made cold compiles about three times as long;
+3. the linked module gets a plain C entry point, is optimised once, and is emitted as an object file that refers
+   to nothing of Python or Numba. :mod:`benchframe.dialect.loader` maps it with llvmlite alone.
+
+The clones carry their content hash in their names, so that equal symbols are equal code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FunctionType
+from typing import Any
+
+import numba
+from llvmlite import binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core import codegen as numba_codegen
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.errors import NumbaError
+from numba.extending import intrinsic
+from numba.np import numpy_support
+
+from benchframe.dialect.function import Binding, FarCall, Hook, Identities, is_native, referenced, resolve, where
+from benchframe.dialect.lint import check_function
+from benchframe.dialect.primitives import Primitive
+from benchframe.dialect.struct import DialectError, Slab, Struct
+
+_OPTIONS = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_record_types: dict[str, Any] = {}
+_slab_intrinsics: dict[str, Any] = {}
+_clones: dict[str, Any] = {}
+"""Content hash to dispatcher: what was compiled in this process."""
+
+
+def record_type(struct: Struct) -> Any:
+    """The Numba record type of a struct; one object per layout."""
+    if struct.layout not in _record_types:
+        _record_types[struct.layout] = numpy_support.from_dtype(struct.dtype)
+    return _record_types[struct.layout]
+
+
+def slab_intrinsic(slab: Slab) -> Any:
+    """``slab(mm, i)`` as pointer arithmetic: ``mm->base + i * size``."""
+    if slab.layout in _slab_intrinsics:
+        return _slab_intrinsics[slab.layout]
+    record, size, base = record_type(slab.struct), slab.struct.size, slab.base
+
+    @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+    def reference(typingctx: Any, mm: Any, index: Any) -> Any:
+        if not isinstance(mm, types.Record) or base not in mm.fields:
+            raise DialectError(f"{slab.name}(mm, i): the first argument is not an mm_struct")
+        offset = mm.offset(base)
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            header, i = args
+            address = builder.ptrtoint(header, ir.IntType(64))
+            field = builder.inttoptr(
+                builder.add(address, ir.Constant(ir.IntType(64), offset)), ir.IntType(64).as_pointer()
+            )
+            start = builder.load(field)
+            i = context.cast(builder, i, signature.args[1], types.int64)
+            at = builder.add(start, builder.mul(i, ir.Constant(ir.IntType(64), size)))
+            return builder.inttoptr(at, context.get_value_type(record))
+
+        return record(mm, index), codegen
+
+    _slab_intrinsics[slab.layout] = reference
+    return reference
+
+
+def _field_pointer(builder: Any, ref: Any, record: Any, field: str) -> tuple[Any, Any]:
+    kind = record.fields[field].type
+    width = ir.IntType(kind.bitwidth)
+    address = builder.add(builder.ptrtoint(ref, ir.IntType(64)), ir.Constant(ir.IntType(64), record.offset(field)))
+    return builder.inttoptr(address, width.as_pointer()), kind
+
+
+def _atomic(name: str, operands: int, emit: Any, returns: bool) -> Any:
+    """An intrinsic ``name(ref, "field", *operands)`` whose body ``emit(builder, pointer, width, values)`` writes."""
+
+    def typed(record: Any, field: Any, operand_types: tuple[Any, ...]) -> Any:
+        if not isinstance(record, types.Record) or not isinstance(field, types.StringLiteral):
+            raise DialectError(f'{name}(ref, "field", ...): needs a reference and the field\'s name as a literal')
+        if field.literal_value not in record.fields:
+            raise DialectError(
+                f"{name}: the struct has no field {field.literal_value!r}; it has {', '.join(record.fields)}"
+            )
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            pointer, kind = _field_pointer(builder, args[0], record, field.literal_value)
+            values = [context.cast(builder, v, t, kind) for v, t in zip(args[2:], signature.args[2:], strict=True)]
+            result = emit(builder, pointer, kind.bitwidth // 8, values)
+            return context.cast(builder, result, kind, types.int64) if returns else context.get_dummy_value()
+
+        return (types.int64 if returns else types.none)(record, field, *operand_types), codegen
+
+    if operands == 0:
+
+        def nullary(typingctx: Any, ref: Any, field: Any) -> Any:
+            return typed(ref, field, ())
+
+        return intrinsic(prefer_literal=True)(nullary)
+    if operands == 1:
+
+        def unary(typingctx: Any, ref: Any, field: Any, value: Any) -> Any:
+            return typed(ref, field, (value,))
+
+        return intrinsic(prefer_literal=True)(unary)
+
+    def binary(typingctx: Any, ref: Any, field: Any, old: Any, new: Any) -> Any:
+        return typed(ref, field, (old, new))
+
+    return intrinsic(prefer_literal=True)(binary)
+
+
+def _compare_exchange(builder: Any, pointer: Any, _width: int, values: Any) -> Any:
+    return builder.extract_value(builder.cmpxchg(pointer, values[0], values[1], "seq_cst", "seq_cst"), 0)
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def _fence(typingctx: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.none(), codegen
+
+
+_X86 = llvm.get_default_triple().startswith(("x86_64", "i686"))
+
+
+def _llvm_call(builder: Any, name: str, returns: Any) -> Any:
+    kind = ir.FunctionType(returns, [])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def _pause(typingctx: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        # The spin hint where there is one; the fence keeps the compiler from hoisting the loop's loads.
+        if _X86:
+            _llvm_call(builder, "llvm.x86.sse2.pause", ir.VoidType())
+        else:
+            builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.none(), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def _read_cycles(typingctx: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        # lfence on both sides: the counter is read after what precedes and before what follows.
+        if _X86:
+            _llvm_call(builder, "llvm.x86.sse2.lfence", ir.VoidType())
+        value = _llvm_call(builder, "llvm.readcyclecounter", ir.IntType(64))
+        if _X86:
+            _llvm_call(builder, "llvm.x86.sse2.lfence", ir.VoidType())
+        return value
+
+    return types.int64(), codegen
+
+
+_PRIMITIVES: dict[str, Any] = {
+    "READ_ONCE": _atomic("READ_ONCE", 0, lambda b, p, w, v: b.load_atomic(p, "monotonic", w), True),
+    "WRITE_ONCE": _atomic("WRITE_ONCE", 1, lambda b, p, w, v: b.store_atomic(v[0], p, "monotonic", w), False),
+    "load_acquire": _atomic("load_acquire", 0, lambda b, p, w, v: b.load_atomic(p, "acquire", w), True),
+    "store_release": _atomic("store_release", 1, lambda b, p, w, v: b.store_atomic(v[0], p, "release", w), False),
+    "fetch_add": _atomic("fetch_add", 1, lambda b, p, w, v: b.atomic_rmw("add", p, v[0], "seq_cst"), True),
+    "xchg": _atomic("xchg", 1, lambda b, p, w, v: b.atomic_rmw("xchg", p, v[0], "seq_cst"), True),
+    "cmpxchg": _atomic("cmpxchg", 2, _compare_exchange, True),
+    "smp_mb": _fence,
+    "cpu_relax": _pause,
+    "cycles": _read_cycles,
+}
+
+
+def _call_through(builder: Any, record: Any, header: Any, field: str, values: list[Any]) -> Any:
+    """Call ``int64 f(mm, values...)`` at the address in ``header->field``."""
+    i64 = ir.IntType(64)
+    address = builder.load(_field_pointer(builder, header, record, field)[0])
+    kind = ir.FunctionType(i64, [i64] * (len(values) + 1))
+    return builder.call(builder.inttoptr(address, kind.as_pointer()), [builder.ptrtoint(header, i64), *values])
+
+
+def _integer_call(arity: int, lower: Any) -> Any:
+    """An intrinsic of ``arity`` arguments, the first an mm reference, with an int64 result that ``lower`` makes."""
+    names = ", ".join(f"a{i}" for i in range(arity))
+    scope: dict[str, Any] = {"int64": types.int64, "lower": lower}
+    exec(f"def call(typingctx, {names}):\n    return int64({names}), lower\n", scope)  # only the arity varies
+    return intrinsic(scope["call"])
+
+
+def _far(call: FarCall) -> Any:
+    """A far call as an intrinsic."""
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        values = [context.cast(builder, v, t, types.int64) for v, t in zip(args[1:], signature.args[1:], strict=True)]
+        return _call_through(builder, signature.args[0], args[0], call.field, values)
+
+    return _integer_call(call.arity, lower)
+
+
+def _indirect(hook: Hook, index: int) -> Any:
+    """An unbound hook: a call of the strategy's hook entry, whose address stands in ``mm.hook_entry``.
+
+    The entry is ``int64 entry(mm, index, a, b, c, d)``; the bit of an unfilled hook in ``mm.hook_mask`` is clear
+    and the call is skipped (result 0). About 2 ns: the arguments are one pointer and integers.
+    """
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        i64 = ir.IntType(64)
+        record = signature.args[0]
+        values = [context.cast(builder, v, t, types.int64) for v, t in zip(args[1:], signature.args[1:], strict=True)]
+        values = [ir.Constant(i64, index), *values, *[ir.Constant(i64, 0)] * (5 - hook.arity)]
+        mask = builder.load(_field_pointer(builder, args[0], record, "hook_mask")[0])
+        result = cgutils.alloca_once_value(builder, ir.Constant(i64, 0))
+        builder.store(ir.Constant(i64, 0), result)
+        bit = builder.and_(mask, ir.Constant(i64, 1 << index))
+        with builder.if_then(builder.icmp_unsigned("!=", bit, ir.Constant(i64, 0))):
+            builder.store(_call_through(builder, record, args[0], "hook_entry", values), result)
+        return builder.load(result)
+
+    return _integer_call(hook.arity, lower)
+
+
+def _clone(function: FunctionType, identities: Identities, hook_index: dict[str, int]) -> Any:
+    """The dispatcher of ``function`` with everything it names bound; compiled later, on first use."""
+    key = identities.of(function)
+    if key in _clones:
+        return _clones[key]
+    check_function(function)
+    scope: dict[str, Any] = {"__builtins__": __builtins__, "__name__": function.__module__}
+    for name, obj in referenced(function).items():
+        if isinstance(obj, Hook):
+            bound = resolve(obj, identities.binding)
+            if bound is None:
+                scope[name] = _indirect(obj, hook_index[obj.name])
+            else:
+                scope[name] = _clone(bound, identities, hook_index)
+        elif is_native(obj):
+            scope[name] = _clone(obj, identities, hook_index)
+        elif isinstance(obj, FarCall):
+            scope[name] = _far(obj)
+        elif isinstance(obj, Slab):
+            scope[name] = slab_intrinsic(obj)
+        elif isinstance(obj, Primitive):
+            scope[name] = _PRIMITIVES[obj.name]
+        else:
+            scope[name] = obj
+    clone = FunctionType(function.__code__, scope, f"{function.__name__}_{key[:16]}", function.__defaults__)
+    clone.__module__ = function.__module__
+    clone.__qualname__ = clone.__name__
+    _clones[key] = numba.njit(**_OPTIONS)(clone)
+    return _clones[key]
+
+
+@contextmanager
+def _unoptimised() -> Iterator[None]:
+    """Numba's libraries keep their IR as lowered while this is open; the unit is optimised once, at the end."""
+    library = numba_codegen.CPUCodeLibrary
+    original = library._optimize_final_module
+    library._optimize_final_module = lambda self: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        library._optimize_final_module = original  # type: ignore[method-assign]
+
+
+def compile_unit(
+    entry: FunctionType, arity: int, mm: Struct, binding: Binding | None, hook_index: dict[str, int]
+) -> bytes:
+    """Compile ``entry(mm, a1, ..., a_arity-1)`` to an object file with the C symbol ``entry``.
+
+    The C signature is ``int64_t entry(struct mm_struct *mm, int64_t...)``. Raises DialectError, with the
+    author's file and line, for what the dialect or Numba's typing refuses.
+    """
+    with global_compiler_lock, _unoptimised():
+        dispatcher = _clone(entry, Identities(binding), hook_index)
+        signature = (record_type(mm), *[types.int64] * (arity - 1))
+        try:
+            dispatcher.compile(signature)
+        except NumbaError as error:
+            raise DialectError(translate(error, entry)) from error
+        result = dispatcher.overloads[signature]
+    if types.unliteral(result.signature.return_type) != types.int64:
+        raise DialectError(
+            f"{where(entry)}: returns {result.signature.return_type}, must return one integer on every path"
+        )
+    library = result.library
+    module = library._final_module.clone()
+    codegen = library._codegen
+    module.link_in(llvm.parse_assembly(_entry_text(result.fndesc.llvm_func_name, arity)))
+    for defined in module.functions:
+        if not defined.is_declaration:
+            defined.linkage = "external" if defined.name == "entry" else "internal"
+    manager, builder = codegen._module_pass_manager()
+    manager.run(module, builder)
+    undefined = [f.name for f in module.functions if f.is_declaration and not f.name.startswith(("llvm.", "mem"))]
+    if undefined:
+        raise DialectError(
+            f"{where(entry)}: the compiled code needs {', '.join(undefined[:3])}: an operation that can raise or allocate; "
+            "the dialect has integers and references only"
+        )
+    return bytes(codegen._tm.emit_object(module))
+
+
+def _entry_text(symbol: str, arity: int) -> str:
+    """LLVM text of the C entry around Numba's calling convention (return slot, error slot, arguments)."""
+    kinds = ", ".join(["ptr", *["i64"] * (arity - 1)])
+    params = ", ".join(["ptr %a0", *[f"i64 %a{i}" for i in range(1, arity)]])
+    return f"""
+declare i32 @"{symbol}"(ptr, ptr, {kinds})
+define i64 @entry({params}) {{
+  %result = alloca i64
+  %error = alloca ptr
+  %status = call i32 @"{symbol}"(ptr %result, ptr %error, {params})
+  %value = load i64, ptr %result
+  ret i64 %value
+}}
+"""
+
+
+def translate(error: NumbaError, entry: FunctionType) -> str:
+    """Numba's report cut to what an author needs: the place, the reason, a mend."""
+    text = str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    place = next((line for line in reversed(lines) if line.startswith('File "')), where(entry))
+    reason = next((line for line in lines if not line.startswith(("Failed in", "File", "During"))), lines[0])
+    return f"{place}: {reason}\n  strategy code handles 64-bit integers and references; see docs/dialect.md"

@@ -1,0 +1,206 @@
+"""``@native`` functions and hooks: what strategy code is written in, and how its identity is derived.
+
+A ``@native`` function is an ordinary module-level Python function, and stays callable as one (interpreted).
+Its *identity* is a hash over its bytecode and, through the global names it uses, over everything it calls:
+other native functions, hook bindings, struct layouts, constants. Compiled code is stored under that identity
+(:mod:`benchframe.dialect.store`), so an edited function, or an edited callee, is never served stale.
+
+A :class:`Hook` is a named place in the model that a strategy fills. Code calls it like a function; the
+:class:`Binding` given at link time decides what runs.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+from collections.abc import Callable, Mapping
+from types import CodeType, FunctionType
+from typing import Any, TypeVar
+
+from benchframe.dialect.primitives import Primitive
+from benchframe.dialect.struct import DialectError, Slab
+
+F = TypeVar("F", bound=Callable[..., Any])
+_MARK = "__benchframe_native__"
+BUILTINS = frozenset({"range", "min", "max", "abs", "int", "bool", "len"})
+"""Builtins that strategy code may call."""
+
+
+def native(function: F) -> F:
+    """Mark a module-level function as strategy code: compilable, countable, checkable from one text.
+
+    Nothing is compiled or checked here: importing a plugin costs nothing. The rules of the dialect are checked
+    (with file, line and mend) before a function is first compiled, and by ``benchframe check``.
+
+    >>> @native
+    ... def twice(x):
+    ...     return x + x
+    >>> twice(21)
+    42
+    """
+    setattr(function, _MARK, True)
+    return function
+
+
+def is_native(obj: object) -> bool:
+    """Whether ``obj`` was marked with :func:`native`."""
+    return isinstance(obj, FunctionType) and getattr(obj, _MARK, False) is True
+
+
+class Hook:
+    """A place in the model that a strategy may fill.
+
+    ``default`` (a native function) runs where the strategy does not; ``None`` makes the hook mandatory.
+    """
+
+    def __init__(self, name: str, part: str, default: FunctionType | None, signature: FunctionType) -> None:
+        self.name = name
+        self.part = part
+        self.default = default
+        self.arity = signature.__code__.co_argcount
+        self.parameters = signature.__code__.co_varnames[: self.arity]
+        self.__name__ = name
+        self.__doc__ = signature.__doc__
+
+    def __call__(self, *args: Any) -> Any:
+        raise DialectError(f"hook {self.name} was called without a strategy; link() or dejit() the caller first")
+
+    def __repr__(self) -> str:
+        return f"<hook {self.part}.{self.name}>"
+
+
+def hook(part: str, *, mandatory: bool = False) -> Callable[[Callable[..., Any]], Hook]:
+    """Declare a hook of strategy part ``part``; the decorated body is its default unless ``mandatory``."""
+
+    def declare(function: Callable[..., Any]) -> Hook:
+        assert isinstance(function, FunctionType)
+        return Hook(function.__name__, part, None if mandatory else native(function), function)
+
+    return declare
+
+
+class FarCall:
+    """A call of a native function through the address in an mm field: compiled once, elsewhere.
+
+    ``FarCall("mapping_entry", f)(mm, i)`` costs some 2 ns more than ``f(mm, i)`` and keeps ``f`` out of the caller's
+    compilation. Interpreted it is ``f`` itself.
+    """
+
+    def __init__(self, field: str, function: Callable[..., Any]) -> None:
+        assert isinstance(function, FunctionType)
+        self.field = field
+        self.function = function
+        self.arity = function.__code__.co_argcount
+        self.__name__ = function.__name__
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
+
+    def __repr__(self) -> str:
+        return f"<far call of {self.__name__}>"
+
+
+Binding = Mapping[str, FunctionType]
+"""Hook name to the native function that fills it."""
+
+
+def resolve(hook_: Hook, binding: Binding | None) -> FunctionType | None:
+    """What ``hook_`` runs under ``binding``; None if unbound (the indirect call through the ops table)."""
+    if binding is None:
+        return None
+    function = binding.get(hook_.name, hook_.default)
+    if function is None:
+        raise DialectError(f"the strategy does not fill the mandatory hook {hook_.name}({', '.join(hook_.parameters)})")
+    return function
+
+
+def referenced(function: FunctionType) -> dict[str, Any]:
+    """The global objects that ``function``'s code names, in the order of its name table.
+
+    The table also holds attribute names; one that happens to be a global too is kept only if the code really
+    loads the global (looked up in the bytecode only in that rare case: this runs at every start).
+    """
+    found = {}
+    scope = function.__globals__
+    for name in function.__code__.co_names:
+        if name in scope and (_usable(scope[name]) or name in _loaded_globals(function.__code__)):
+            found[name] = scope[name]
+    return found
+
+
+def _usable(obj: object) -> bool:
+    return isinstance(obj, (int, Slab, Primitive, Hook, FarCall)) or is_native(obj)
+
+
+def _loaded_globals(code: CodeType) -> set[str]:
+    import dis
+
+    return {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+
+
+def where(function: Callable[..., Any]) -> str:
+    """``file:line (name)`` of a function, for messages."""
+    code = function.__code__  # type: ignore[attr-defined]
+    return f"{code.co_filename}:{code.co_firstlineno} ({getattr(function, '__name__', '?')})"
+
+
+class Identities:
+    """Content hashes of native functions under one binding; memoised, O(size of the call graph) once."""
+
+    def __init__(self, binding: Binding | None) -> None:
+        self.binding = binding
+        self._known: dict[FunctionType, str] = {}
+        self._open: list[FunctionType] = []
+
+    def of(self, function: FunctionType) -> str:
+        """Hex SHA-256 over the bytecode, constants and (transitively) whatever ``function`` refers to.
+
+        Raises DialectError on recursion, which the dialect forbids, and on undefined names.
+        """
+        known = self._known.get(function)
+        if known is not None:
+            return known
+        if function in self._open:
+            chain = " -> ".join(f.__name__ for f in [*self._open, function])
+            raise DialectError(f"{where(function)}: recursion ({chain}); write it as a loop")
+        self._open.append(function)
+        digest = hashlib.sha256()
+        _hash_code(function.__code__, function.__doc__, digest.update)
+        for name, obj in referenced(function).items():
+            digest.update(f"\n{name}=".encode())
+            digest.update(self._describe(obj, name, function).encode())
+        self._open.pop()
+        self._known[function] = digest.hexdigest()
+        return self._known[function]
+
+    def _describe(self, obj: object, name: str, user: FunctionType) -> str:
+        if isinstance(obj, Hook):
+            bound = resolve(obj, self.binding)
+            return f"hook {obj.name}" if bound is None else self.of(bound)
+        if is_native(obj):
+            return self.of(obj)  # type: ignore[arg-type]
+        if isinstance(obj, Slab):
+            return obj.layout
+        if isinstance(obj, FarCall):
+            return f"far call {obj.field}/{obj.arity}"
+        if isinstance(obj, Primitive):
+            return f"primitive {obj.name}"
+        if isinstance(obj, (bool, int)):
+            return repr(int(obj))
+        if getattr(builtins, name, None) is obj:
+            return f"builtin {name}"
+        raise DialectError(
+            f"{where(user)}: {name!r} is a {type(obj).__name__}; strategy code may use integers, slabs, primitives, "
+            "hooks and @native functions only (mark the function with @native, or make the value an int)"
+        )
+
+
+def _hash_code(code: CodeType, doc: str | None, update: Callable[[bytes], object]) -> None:
+    """Feed what decides the function's behaviour; editing its docstring or comments does not recompile."""
+    update(code.co_code)
+    update(repr((code.co_names, code.co_varnames, code.co_argcount)).encode())
+    for index, constant in enumerate(code.co_consts):
+        if isinstance(constant, CodeType):
+            _hash_code(constant, None, update)
+        elif not (index == 0 and doc is not None and constant == doc):
+            update(repr(constant).encode())

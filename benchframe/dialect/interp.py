@@ -1,0 +1,130 @@
+"""Strategy code run by the interpreter: ``dejit`` binds it, proxies stand for references.
+
+A proxy reads and writes the same NumPy memory as compiled code, so the two can take turns on one address space.
+The *world* behind the proxies decides what an access does: :class:`PlainWorld` just does it; a counting or a
+scheduling world sees each access on its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchframe.dialect.function import Binding, FarCall, Hook, is_native, referenced, resolve
+from benchframe.dialect.struct import DialectError, Slab, Struct
+
+Array = npt.NDArray[Any]
+
+
+def dejit(function: Callable[..., Any], binding: Binding | None = None) -> Callable[..., Any]:
+    """A clone of ``function`` for the interpreter, every hook it (transitively) calls bound by ``binding``.
+
+    Pass references of a world as ``mm``. Clones are memoised per call of ``dejit``; the originals are untouched.
+    """
+    clones: dict[FunctionType, FunctionType] = {}
+
+    def clone(original: FunctionType) -> FunctionType:
+        if original in clones:
+            return clones[original]
+        scope = dict(original.__globals__)
+        twin = FunctionType(original.__code__, scope, original.__name__, original.__defaults__)
+        twin.__qualname__ = original.__qualname__
+        clones[original] = twin
+        for name, obj in referenced(original).items():
+            if isinstance(obj, Hook):
+                bound = resolve(obj, binding if binding is not None else {})
+                assert bound is not None
+                scope[name] = clone(bound)
+            elif isinstance(obj, FarCall):
+                scope[name] = clone(obj.function)
+            elif is_native(obj):
+                scope[name] = clone(obj)
+        return twin
+
+    if not isinstance(function, FunctionType):
+        raise DialectError(f"dejit needs a @native function, not {function!r}")
+    return clone(function)
+
+
+def _getter(column: int) -> Callable[[Any], int]:
+    def get(self: Any) -> int:
+        return self._columns[column][self.index]  # type: ignore[no-any-return]
+
+    return get
+
+
+def _setter(column: int) -> Callable[[Any, int], None]:
+    def put(self: Any, value: int) -> None:
+        self._columns[column][self.index] = value
+
+    return put
+
+
+def proxy_class(struct: Struct, get: Callable[[int], Any] = _getter, put: Callable[[int], Any] = _setter) -> type[Any]:
+    """A class with one property per field of ``struct``; instances hold (world, slab, index, columns)."""
+
+    def init(self: Any, world: Any, slab: Slab, index: int, columns: tuple[Any, ...]) -> None:
+        self.world, self.slab, self.index, self._columns = world, slab, index, columns
+
+    body: dict[str, Any] = {
+        "__slots__": ("_columns", "index", "slab", "world"),
+        "__init__": init,
+        "__repr__": lambda self: f"<{self.slab.name} {self.index}>",
+    }
+    for column, field in enumerate(struct.fields):
+        body[field] = property(get(column), put(column), doc=struct.comments[field])
+    return type(struct.name, (), body)
+
+
+class PlainWorld:
+    """Memory as it is: ``ref(slab, i)`` gives a proxy, accesses go straight to the arrays.
+
+    ``arrays`` maps a slab's base field to its NumPy record array. Sequentially consistent, one task.
+    An index outside the array is an error here (natively it would be memory corruption).
+    """
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self._arrays = dict(arrays)
+        self._slabs: dict[str, tuple[type[Any], tuple[Any, ...], int]] = {}
+
+    def _prepare(self, slab: Slab) -> tuple[type[Any], tuple[Any, ...], int]:
+        array = self._arrays[slab.base]
+        if array.dtype != slab.struct.dtype:
+            raise DialectError(f"{slab.name}: the world's array at {slab.base} is of another struct")
+        columns = tuple(memoryview(array[field]) for field in slab.struct.fields)  # type: ignore[arg-type]
+        prepared = (proxy_class(slab.struct), columns, len(array))
+        self._slabs[slab.base] = prepared
+        return prepared
+
+    def ref(self, slab: Slab, index: int) -> Any:
+        """The proxy for ``slab``'s record ``index``; IndexError outside the slab."""
+        kind, columns, count = self._slabs.get(slab.base) or self._prepare(slab)
+        if not 0 <= index < count:
+            raise IndexError(f"{slab.name}({index}): the slab has {count} records")
+        return kind(self, slab, index, columns)
+
+    def load(self, ref: Any, field: str, ordering: str) -> int:
+        """An ordered load."""
+        return getattr(ref, field)  # type: ignore[no-any-return]
+
+    def store(self, ref: Any, field: str, value: int, ordering: str) -> None:
+        """An ordered store."""
+        setattr(ref, field, value)
+
+    def rmw(self, ref: Any, field: str, operation: str, value: int) -> int:
+        """An atomic read-modify-write; ``operation`` is ``add`` or ``xchg``."""
+        old: int = getattr(ref, field)
+        wrapped = np.int64(old + value).item() if operation == "add" else value
+        setattr(ref, field, wrapped)
+        return old
+
+    def cmpxchg(self, ref: Any, field: str, old: int, new: int) -> int:
+        """An atomic compare-and-exchange; gives the value before."""
+        seen: int = getattr(ref, field)
+        if seen == old:
+            setattr(ref, field, new)
+        return seen

@@ -1,0 +1,90 @@
+"""Operations on shared memory, under the kernel's names.
+
+Each is a plain function here: what runs when strategy code is interpreted. When it is compiled, the linker
+puts an LLVM instruction of the stated ordering in its place (:mod:`benchframe.dialect.backend`). They are the
+points that a scheduler may interleave and that the cost engine counts; plain field accesses are for memory
+that a lock protects or that only one task sees.
+
+``ref`` is a reference from a slab, ``field`` the field's name as a literal string. Source of the names and
+orderings: Linux Documentation/memory-barriers.txt and include/linux/{compiler,atomic}.h.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Primitive:
+    """A named operation that each engine provides for itself; calling it runs the interpreted form."""
+
+    def __init__(self, name: str, run: Any) -> None:
+        self.name = name
+        self.run = run
+        self.__name__ = name
+        self.__doc__ = run.__doc__
+
+    def __call__(self, *args: Any) -> Any:
+        return self.run(*args)
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.name}>"
+
+
+def _read_once(ref: Any, field: str) -> int:
+    """``READ_ONCE``: one load, never repeated or torn by the compiler; no ordering."""
+    return ref.world.load(ref, field, "once")  # type: ignore[no-any-return]
+
+
+def _write_once(ref: Any, field: str, value: int) -> None:
+    """``WRITE_ONCE``: one store, never repeated or torn; no ordering."""
+    ref.world.store(ref, field, value, "once")
+
+
+def _load_acquire(ref: Any, field: str) -> int:
+    """``smp_load_acquire``: later accesses stay after this load."""
+    return ref.world.load(ref, field, "acquire")  # type: ignore[no-any-return]
+
+
+def _store_release(ref: Any, field: str, value: int) -> None:
+    """``smp_store_release``: earlier accesses stay before this store."""
+    ref.world.store(ref, field, value, "release")
+
+
+def _fetch_add(ref: Any, field: str, delta: int) -> int:
+    """``atomic_fetch_add``: adds and gives the value before; full ordering."""
+    return ref.world.rmw(ref, field, "add", delta)  # type: ignore[no-any-return]
+
+
+def _xchg(ref: Any, field: str, value: int) -> int:
+    """``xchg``: stores and gives the value before; full ordering."""
+    return ref.world.rmw(ref, field, "xchg", value)  # type: ignore[no-any-return]
+
+
+def _cmpxchg(ref: Any, field: str, old: int, new: int) -> int:
+    """``cmpxchg``: stores ``new`` if the value is ``old``; gives the value before; full ordering."""
+    return ref.world.cmpxchg(ref, field, old, new)  # type: ignore[no-any-return]
+
+
+def _smp_mb() -> None:
+    """``smp_mb``: a full barrier. Interpreted runs are sequentially consistent: nothing to do."""
+
+
+def _cpu_relax() -> None:
+    """``cpu_relax``: says that the surrounding loop waits for another task."""
+
+
+def _cycles() -> int:
+    """The cycle counter (rdtsc), for latencies. Interpreted: 0, since there is no time there."""
+    return 0
+
+
+READ_ONCE = Primitive("READ_ONCE", _read_once)
+WRITE_ONCE = Primitive("WRITE_ONCE", _write_once)
+load_acquire = Primitive("load_acquire", _load_acquire)
+store_release = Primitive("store_release", _store_release)
+fetch_add = Primitive("fetch_add", _fetch_add)
+xchg = Primitive("xchg", _xchg)
+cmpxchg = Primitive("cmpxchg", _cmpxchg)
+smp_mb = Primitive("smp_mb", _smp_mb)
+cpu_relax = Primitive("cpu_relax", _cpu_relax)
+cycles = Primitive("cycles", _cycles)

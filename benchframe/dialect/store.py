@@ -1,0 +1,108 @@
+"""The store of compiled units: object files under a content key in the user's cache folder.
+
+Key: what was compiled (:class:`~benchframe.dialect.function.Identities`), for which CPU, by which versions. A
+file is written to a temporary name and renamed, so two concurrent runs are safe and a killed one leaves nothing
+half-written. A unit name keeps at most :data:`KEEP` files: editing a strategy all day does not fill the disk.
+Where the folder cannot be written the compiled code lives as long as the process, with a warning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+KEEP = 6
+"""Versions kept per unit name; the least recently used go first."""
+_MAGIC = b"benchframe-unit-1\n"
+
+
+def cache_folder() -> Path:
+    """``$BENCHFRAME_CACHE_DIR`` or the platform's user cache folder for benchframe."""
+    chosen = os.environ.get("BENCHFRAME_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("benchframe"))
+
+
+def toolchain_key() -> str:
+    """What besides the source decides the machine code: CPU and its features, LLVM, Numba, Python."""
+    from importlib.metadata import version
+
+    from llvmlite import binding as llvm
+
+    parts = (
+        llvm.get_host_cpu_name(),
+        llvm.get_host_cpu_features().flatten(),
+        version("llvmlite"),
+        version("numba"),
+        sys.version_info[:2],
+        os.environ.get("NUMBA_OPT", ""),
+        os.environ.get("NUMBA_CPU_NAME", ""),
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+class Store:
+    """Compiled units on disk. ``load`` and ``save`` never raise for a missing, damaged or unwritable file."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = (folder or cache_folder()) / "units"
+        self._warned = False
+
+    def path(self, name: str, key: str) -> Path:
+        """Where the unit ``name`` with content ``key`` lives."""
+        return self.folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}-{key[:32]}.o"
+
+    def load(self, name: str, key: str) -> bytes | None:
+        """The object file, or None if it is not there or does not carry its own checksum."""
+        path = self.path(name, key)
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        head = len(_MAGIC) + 32
+        body = data[head:]
+        if not data.startswith(_MAGIC) or hashlib.sha256(body).digest() != data[len(_MAGIC) : head]:
+            return None
+        try:
+            os.utime(path)  # most recently used; a read-only folder only loses the order
+        except OSError:
+            pass
+        return body
+
+    def save(self, name: str, key: str, obj: bytes) -> None:
+        """Write atomically, then drop the oldest versions of this unit beyond :data:`KEEP`."""
+        path = self.path(name, key)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle, temporary = tempfile.mkstemp(prefix=".unit-", dir=self.folder)
+            with os.fdopen(handle, "wb") as file:
+                file.write(_MAGIC + hashlib.sha256(obj).digest() + obj)
+            Path(temporary).replace(path)
+            versions = sorted(self.folder.glob(path.name[:-34] + "?" * 32 + ".o"), key=lambda p: p.stat().st_mtime)
+            for old in versions[:-KEEP]:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"compiled code is not kept: {error}; set BENCHFRAME_CACHE_DIR to a writable folder",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+
+    def clear(self) -> tuple[int, int]:
+        """Remove every unit; gives (files, bytes) removed."""
+        files = size = 0
+        for path in self.folder.glob("*"):
+            size += path.stat().st_size
+            path.unlink(missing_ok=True)
+            files += 1
+        return files, size

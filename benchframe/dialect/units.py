@@ -1,0 +1,88 @@
+"""Units: the functions that are called from Python or through an address, each compiled with all it calls.
+
+A unit is loaded from the store if its content key is there (a few ms, no numba), else compiled and stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FunctionType
+
+from benchframe.dialect.function import Binding, Hook, Identities
+from benchframe.dialect.loader import Unit
+from benchframe.dialect.store import Store, toolchain_key
+from benchframe.dialect.struct import Struct
+
+
+@dataclass(frozen=True)
+class UnitSpec:
+    """What to compile: ``entry`` takes an ``mm_struct`` reference and ``arity - 1`` integers.
+
+    ``binding`` fills the hooks; None leaves them as indirect calls through ``mm.hook_entry``. ``name`` is for
+    people and for the store's file names.
+    """
+
+    name: str
+    entry: FunctionType
+    binding: Binding | None
+
+    @property
+    def arity(self) -> int:
+        """Number of arguments of the entry, the mm included."""
+        return self.entry.__code__.co_argcount
+
+    def key(self, mm: Struct, hooks: Sequence[Hook]) -> str:
+        """Content key: changes with anything that could change the machine code."""
+        digest = hashlib.sha256()
+        order = "" if self.binding is not None else ",".join(h.name for h in hooks)
+        parts = (Identities(self.binding).of(self.entry), mm.layout, order, toolchain_key())
+        digest.update(repr(parts).encode())
+        return digest.hexdigest()
+
+
+_loaded: dict[str, Unit] = {}
+"""Content key to unit: loaded in this process."""
+
+
+class Units:
+    """Loads or compiles units. ``compiled`` lists what had to be compiled here: (name, seconds)."""
+
+    def __init__(self, mm: Struct, hooks: Sequence[Hook], store: Store | None = None) -> None:
+        self.mm = mm
+        self.hooks = tuple(hooks)
+        self.store = store or Store()
+        self.compiled: list[tuple[str, float]] = []
+
+    def missing(self, specs: Sequence[UnitSpec]) -> list[UnitSpec]:
+        """Those of ``specs`` that neither this process nor the store has."""
+        return [s for s in specs if self._find(s) is None]
+
+    def _find(self, spec: UnitSpec) -> Unit | None:
+        key = spec.key(self.mm, self.hooks)
+        if key not in _loaded:
+            obj = self.store.load(spec.name, key)
+            if obj is None:
+                return None
+            _loaded[key] = Unit(spec.name, obj, spec.arity)
+        return _loaded[key]
+
+    def get(self, spec: UnitSpec, note: Callable[[str], None] | None = None) -> Unit:
+        """The unit, compiled if need be (``note`` is told its name first). Raises DialectError."""
+        unit = self._find(spec)
+        if unit is not None:
+            return unit
+        if note is not None:
+            note(spec.name)
+        began = time.perf_counter()
+        from benchframe.dialect.backend import compile_unit
+
+        index = {h.name: i for i, h in enumerate(self.hooks)}
+        obj = compile_unit(spec.entry, spec.arity, self.mm, spec.binding, index)
+        key = spec.key(self.mm, self.hooks)
+        self.store.save(spec.name, key, obj)
+        self.compiled.append((spec.name, time.perf_counter() - began))
+        _loaded[key] = Unit(spec.name, obj, spec.arity)
+        return _loaded[key]

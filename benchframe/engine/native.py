@@ -1,0 +1,273 @@
+"""The native engine: one strategy on one trace: checked against the oracle, then timed.
+
+Four figures of a replay, each per operation:
+
+lookup   what the strategy's lookup costs in place: the time of all faults and lookups less that of the same replay
+         with the answers known beforehand (``known``), per fault or lookup
+fault    a page fault: lookup and the fault's own work, so that hits and the cost of keeping a cache both count
+mapping  a mapping operation (mmap, munmap, mprotect, mremap, brk, madvise, fork ...)
+replay   an event of any kind
+
+The clock (rdtsc between lfences) is read only where the class of event changes; its own cost is measured and taken
+off. Every timed replay starts from the same saved state, restored outside the timed part.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchframe.engine.answers import expected
+from benchframe.engine.latency import Latency, summarise
+from benchframe.engine.runner import NativeRunner, unit_store
+from benchframe.engine.stream import prepare
+from benchframe.mm.machine import Machine, Parameters, Sizes
+from benchframe.mm.validate import ValidationError
+from benchframe.trace.events import Kind
+
+if TYPE_CHECKING:
+    from benchframe.strategy import Strategy
+    from benchframe.trace.format import Trace
+
+Array = npt.NDArray[Any]
+_COUNTERS = {"lookups": "nr_lookups", "hits": "nr_hits", "retries": "nr_retries", "fallbacks": "nr_fallbacks"}
+
+
+class EngineError(Exception):
+    """The engine cannot run this strategy on this trace; one line says why."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Is every answer right? If not, ``what`` says which is not, and ``event`` is its index (-1: none in particular)."""
+
+    ok: bool
+    what: str = ""
+    event: int = -1
+
+
+@dataclass(frozen=True)
+class Times:
+    """One call of :meth:`Session.measure`. ``seconds`` is the wall time inside measured loops; the rest is ns per
+    operation, NaN where the trace has no such operation."""
+
+    loops: int
+    seconds: float
+    lookup_ns: float
+    fault_ns: float
+    mapping_ns: float
+    replay_ns: float
+
+
+class Session:
+    """``strategy`` and ``trace`` ready to run in this process.
+
+    Raises EngineError (no events, memory), DialectError (the strategy does not compile). ``note`` is told the name of
+    each unit that has to be compiled. ``layout_seed`` shuffles where VMA records lie (0: in order of allocation).
+    """
+
+    def __init__(
+        self, strategy: Strategy, trace: Trace, *, layout_seed: int = 0, note: Callable[[str], None] | None = None
+    ) -> None:
+        self.strategy, self.trace = strategy, trace
+        self.parameters = Parameters(max_map_count=_limit(trace))
+        self.first, self.last = int(trace.setup), len(trace.events)
+        if self.first >= self.last:
+            raise EngineError("the trace has no events after its setup: there is nothing to measure")
+        self.runner = NativeRunner(strategy, unit_store(), note)
+        self._events = prepare(trace.events)
+        try:
+            self.machine = Machine(
+                self.runner, Sizes.of(trace.events), self.parameters, strategy.slabs, layout_seed=layout_seed
+            )
+        except MemoryError as error:
+            raise EngineError(f"not enough memory for this trace: {error}") from error
+        for number in self._events.boots:
+            self.machine.boot(number)
+        self.machine.arrays["event_base"][:] = self._events.records
+        self.runner.replay(0, self.first)
+        self.machine.raise_if_full()
+        self._setup_answers = self.machine.arrays["answer_base"][: self.first].copy()
+        self._saved = self.machine.save()
+        self._known: Array | None = None
+        self._verdict: Verdict | None = None
+        kind = trace.events["kind"][self.first :]
+        self.n_faults = int(np.count_nonzero(kind == Kind.FAULT))
+        self.n_bare = int(np.count_nonzero(kind == Kind.LOOKUP))
+        self.n_lookups = self.n_faults + self.n_bare
+        self.n_events = self.last - self.first
+        self.n_mapping = self.n_events - self.n_lookups
+        self._runs = self._events.class_runs(self.first)
+        self._clock_cost = self._measure_clock()
+
+    # ---- right before fast ----------------------------------------------------------------------------------
+
+    def verify(self) -> Verdict:
+        """Replay everything once and compare every answer with the oracle's, then validate_mm. Remembered."""
+        if self._verdict is None:
+            self._verdict = self._verify()
+        return self._verdict
+
+    def _verify(self) -> Verdict:
+        ret, vm_start, vm_end = expected(self.trace.events, self.parameters)
+        self._restore()
+        self.runner.replay(self.first, self.last)
+        try:
+            self.machine.raise_if_full()
+        except MemoryError as error:
+            return Verdict(False, str(error))
+        answers = self.machine.arrays["answer_base"].copy()
+        answers[: self.first] = self._setup_answers
+        kind = self.trace.events["kind"]
+        lookup = (kind == Kind.FAULT) | (kind == Kind.LOOKUP)
+        call = ~lookup & ~np.isin(kind, (Kind.EXEC, Kind.FORK, Kind.THREAD, Kind.EXIT))
+        wrong = np.where(lookup, (answers["vm_start"] != vm_start) | (answers["vm_end"] != vm_end), False)
+        wrong |= (lookup | call) & (answers["ret"] != ret)
+        if wrong.any():
+            index = int(np.argmax(wrong))
+            return Verdict(False, self._describe(index, answers[index], ret[index], vm_start[index], vm_end[index]), index)
+        try:
+            self.runner.validate(self.machine)
+        except ValidationError as error:
+            return Verdict(False, f"after the replay: {error}")
+        ours = lookup[self.first :] & (self._events.records["addr"][self.first :] >= 0)
+        ours &= self._events.records["addr"][self.first :] < self.parameters.task_size
+        self._known = answers[self.first :][ours | (kind[self.first :] == Kind.LOOKUP)]
+        return Verdict(True)
+
+    def _describe(self, index: int, answer: Any, ret: int, start: int, end: int) -> str:
+        event = self.trace.events[index]
+        name = Kind(int(event["kind"])).name
+        return (
+            f"event {index} ({name} {int(event['addr']):#x} len {int(event['len']):#x}): "
+            f"{self.strategy.name} says {int(answer['ret'])} in {int(answer['vm_start']):#x}-{int(answer['vm_end']):#x}, "
+            f"the oracle {int(ret)} in {int(start):#x}-{int(end):#x}"
+        )
+
+    # ---- timing -----------------------------------------------------------------------------------------------
+
+    def measure(self, loops: int) -> Times:
+        """``loops`` replays with the strategy and as many with known answers, in turn. Raises EngineError if
+        :meth:`verify` was not ok."""
+        verdict = self.verify()
+        if not verdict.ok or self._known is None:
+            raise EngineError(f"not timed, since an answer is wrong: {verdict.what}")
+        with_lookup, without = np.zeros(5), np.zeros(5)
+        for _ in range(loops):
+            with_lookup += self._one(self.runner.timed)
+            self.machine.arrays["answer_base"][: len(self._known)] = self._known
+            without += self._one(self.runner.known)
+        seconds = float(with_lookup[4] + without[4])
+        ns = 1e9 * seconds / (with_lookup[3] + without[3])
+        clock = self._clock_cost
+
+        def per(cycles: float, kinds: Sequence[int], count: int) -> float:
+            if count == 0:
+                return math.nan
+            return float((cycles / loops - clock * sum(self._runs[k] for k in kinds)) * ns / count)
+
+        return Times(
+            loops=loops,
+            seconds=seconds,
+            lookup_ns=float((with_lookup[0] + with_lookup[1] - without[0] - without[1]) / loops * ns / self.n_lookups)
+            if self.n_lookups
+            else math.nan,
+            fault_ns=per(with_lookup[0], (0,), self.n_faults),
+            mapping_ns=per(with_lookup[2], (2,), self.n_mapping),
+            replay_ns=per(with_lookup[3], (0, 1, 2), self.n_events),
+        )
+
+    def _one(self, run: Callable[[int, int], int]) -> Array:
+        """One replay from the saved state: cycles in faults, lookups, mapping operations, all; seconds."""
+        self._restore()
+        began = time.perf_counter()
+        run(self.first, self.last)
+        seconds = time.perf_counter() - began
+        mm = self.machine.mm(0)
+        fields = ("replay_fault", "replay_lookup", "replay_mapping", "replay_clock")
+        return np.array([*(float(mm[f]) for f in fields), seconds])
+
+    def _restore(self) -> None:
+        self.machine.restore(self._saved)
+        mm = self.machine.mm(0)
+        for name in ("fault", "lookup", "mapping", "clock", "switches", "cursor"):
+            mm[f"replay_{name}"] = 0
+
+    def _measure_clock(self) -> float:
+        """Cycles that one reading of the clock costs: the median of empty replays."""
+        mm, costs = self.machine.mm(0), []
+        for _ in range(101):
+            mm["replay_clock"] = 0
+            self.runner.timed(self.first, self.first)
+            costs.append(float(mm["replay_clock"]))
+        return float(np.median(costs))
+
+    # ---- passes that are not timed ----------------------------------------------------------------------------
+
+    def latencies(self) -> list[Latency]:
+        """Percentiles of single operations, from a pass of its own with the clock read around each."""
+        for _ in range(2):  # the first pass warms caches and branch predictors
+            self._restore()
+            began = time.perf_counter()
+            start = self._cycles()
+            self.runner.sample(self.first, self.last)
+            cycles = self._cycles() - start
+            seconds = time.perf_counter() - began
+        samples = self.machine.arrays["sample_base"][self.first : self.last]
+        kinds = self.trace.events["kind"][self.first :]
+        self.timer_overhead_ns = self._clock_cost * seconds * 1e9 / max(cycles, 1)
+        return summarise(samples, kinds, self._clock_cost, seconds * 1e9 / max(cycles, 1))
+
+    def _cycles(self) -> int:
+        """Sum of the sampled cycles so far is not a clock: read one through an empty replay's end."""
+        mm = self.machine.mm(0)
+        mm["replay_clock"] = 0
+        self.runner.timed(self.first, self.first)
+        return int(mm["clock_now"])
+
+    def counts(self) -> dict[str, float]:
+        """Lookups, hits and the like of one replay, by the counted build."""
+        self._restore()
+        tasks, mms = self.machine.arrays["task_base"], self.machine.arrays["mm_base"]
+        for name in _COUNTERS.values():
+            tasks[name] = 0
+        before = {name: int(mms[name].sum()) for name in ("nr_invalidations", "nr_splits", "nr_merges")}
+        self.runner.replay(self.first, self.last)
+        found: dict[str, float] = {name: int(tasks[field].sum()) for name, field in _COUNTERS.items()}
+        found["misses"] = found["lookups"] - found["hits"]
+        found["hit_rate"] = found["hits"] / found["lookups"] if found["lookups"] else math.nan
+        for name, old in before.items():
+            found[name.removeprefix("nr_")] = int(mms[name].sum()) - old
+        arenas = self.machine.arrays["slab_base"]
+        found.update(
+            faults=self.n_faults,
+            mapping_ops=self.n_mapping,
+            events=self.n_events,
+            vmas_peak=int(arenas["peak"][0]),
+            page_tables_peak=int(arenas["peak"][1]),
+            pages_peak=int(arenas["peak"][2]),
+        )
+        return found
+
+
+def _limit(trace: Trace) -> int:
+    """vm.max_map_count for this trace: its own if it lifts the limit."""
+    return int(getattr(trace.meta, "max_map_count", 0) or Parameters().max_map_count)
+
+
+def compile_strategies(
+    strategies: Sequence[Strategy], progress: Callable[[str, float], None] | None = None, jobs: int = 2
+) -> list[tuple[str, float]]:
+    """Compile what the store lacks, in ``jobs`` processes. (unit, seconds) of each; empty when all is there.
+
+    ``progress(unit, share done)`` is told as units finish. Raises DialectError for the first that cannot be compiled.
+    """
+    from benchframe.engine.compiling import compile_missing
+
+    return compile_missing(strategies, progress, jobs)

@@ -1,0 +1,105 @@
+"""Native runner: a strategy's compiled units on a machine's memory.
+
+Units per strategy: ``hooks`` (what the mapping operations call), ``replay`` (the timed loop, hot hooks inlined) and
+``checked`` (the same with counting, answers and samples). Shared by all: ``mapping`` (every mapping operation) and
+``known`` (the replay without lookups).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchframe.dialect.loader import Unit
+from benchframe.dialect.store import Store
+from benchframe.dialect.units import Units, UnitSpec
+from benchframe.mm.defaults import DEFAULTS, count_event
+from benchframe.mm.dispatch import mapping_event
+from benchframe.mm.hook_entry import REACHABLE, hook_entry
+from benchframe.mm.hooks import ALL
+from benchframe.mm.layout import mm_struct
+from benchframe.mm.machine import Machine
+from benchframe.mm.replay import KNOWN, replay_entry, replay_timed
+from benchframe.mm.validate import validate_mm
+from benchframe.strategy import Strategy
+
+Note = Callable[[str], None]
+MAPPING = UnitSpec("mapping", mapping_event, None)
+KNOWN_REPLAY = UnitSpec("known", replay_timed, {**DEFAULTS, **KNOWN})
+
+
+def specs(strategy: Strategy) -> list[UnitSpec]:
+    """The units that ``strategy`` needs of its own."""
+    binding = dict(strategy.binding)
+    return [
+        UnitSpec(f"hooks-{strategy.name}", hook_entry, binding),
+        UnitSpec(f"replay-{strategy.name}", replay_timed, binding),
+        UnitSpec(f"checked-{strategy.name}", replay_entry, {**binding, "count": count_event}),
+    ]
+
+
+def unit_store(store: Store | None = None) -> Units:
+    """The loader of units for this model."""
+    return Units(mm_struct, ALL, store)
+
+
+class NativeRunner:
+    """Runs ``strategy``'s compiled code. Raises DialectError if it cannot be compiled."""
+
+    def __init__(self, strategy: Strategy, units: Units | None = None, note: Note | None = None) -> None:
+        self.strategy = strategy
+        self.units = units or unit_store()
+        hooks, timed, checked = (self.units.get(spec, note) for spec in specs(strategy))
+        self._hooks, self._timed, self._checked = hooks, timed, checked
+        self._mapping = self.units.get(MAPPING, note)
+        self._known = self.units.get(KNOWN_REPLAY, note)
+        self._root = 0
+
+    def attach(self, machine: Machine) -> None:
+        """Write the entry points into the machine's first mm."""
+        mm = machine.mm(0)
+        mm["hook_entry"] = self._hooks.address
+        mm["mapping_entry"] = self._mapping.address
+        filled = self.strategy.binding
+        mm["hook_mask"] = sum(1 << i for i, h in enumerate(ALL) if h.name in filled and h.name in REACHABLE)
+        self._root = machine.root
+
+    def replay(self, first: int, last: int) -> None:
+        """Events [first, last), with answers and counts."""
+        self._checked(self._root, first, last, 0)
+
+    def sample(self, first: int, last: int) -> None:
+        """Events [first, last), with the cycles of each."""
+        self._checked(self._root, first, last, 1)
+
+    def timed(self, first: int, last: int) -> int:
+        """Events [first, last), with the cycles of each class; gives the number of clock readings."""
+        return self._timed(self._root, first, last)
+
+    def known(self, first: int, last: int) -> int:
+        """As :meth:`timed`, the answers known (mm.replay_cursor must be 0)."""
+        return self._known(self._root, first, last)
+
+    def hook(self, name: str, *arguments: int, mm: int | None = None) -> int:
+        """Call a hook of the strategy directly (tests, validate_mm); ``mm`` is the address of an mm_struct."""
+        number = next(i for i, h in enumerate(ALL) if h.name == name)
+        filled = [*arguments, 0, 0, 0, 0][:4]
+        return self._hooks(mm or self._root, number, *filled)
+
+    def validate(self, machine: Machine) -> None:
+        """validate_mm with the strategy's index asked too. Raises ValidationError."""
+        size = mm_struct.size
+
+        def at(number: int) -> int:
+            return machine.root + number * size
+
+        validate_mm(
+            machine,
+            lambda number, addr: self.hook("index_find", addr, mm=at(number)),
+            (lambda number: self.hook("index_check", mm=at(number))),
+            self.strategy.check_messages,
+        )
+
+    @property
+    def entry(self) -> Unit:
+        """The timed unit, for benchmarks that call it themselves."""
+        return self._timed

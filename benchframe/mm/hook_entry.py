@@ -1,0 +1,29 @@
+"""The strategy's hook entry: one compiled function through which the shared mapping operations reach its hooks."""
+
+from __future__ import annotations
+
+from types import FunctionType
+
+from benchframe.dialect import native
+from benchframe.mm.hooks import ALL, HOT
+
+
+def _write() -> FunctionType:
+    """``hook_entry(mm, number, a, b, c, d)`` as a chain over the hooks' numbers; hot ones are never called so."""
+    lines = ["def hook_entry(mm, number, a, b, c, d):"]
+    for number, hook in enumerate(ALL):
+        if hook.name not in HOT or hook.name == "index_find":
+            arguments = ", ".join(["mm", "a", "b", "c", "d"][: hook.arity])
+            lines += [f"    if number == {number}:", f"        return {hook.name}({arguments})"]
+    lines.append("    return 0")
+    scope: dict[str, object] = {hook.name: hook for hook in ALL}
+    scope["__name__"] = __name__
+    exec("\n".join(lines), scope)  # written from our own table only
+    function = scope["hook_entry"]
+    assert isinstance(function, FunctionType)
+    return native(function)
+
+
+hook_entry = _write()
+REACHABLE = frozenset(h.name for h in ALL if h.name not in HOT or h.name == "index_find")
+"""Hooks that the mapping operations may call."""

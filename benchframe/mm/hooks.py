@@ -1,0 +1,257 @@
+"""The places where a strategy meets the model. Each has a default, so a plugin writes only what is new in it.
+
+Three parts. The *index* finds the first VMA above an address among all. The *cache* sits in front of it. The
+*protocol* says what a lookup must hold, and what a writer must do, so that the two can run side by side.
+Order of calls and locks is the kernel's; docs/strategy-interface.md shows which hooks vmacache, a maple tree and
+per-VMA locks fill. All arguments and results are integers; ``vma``, ``task``, ``table`` are slab indices, NULL = 0.
+
+Hooks marked *hot* are bound directly into the replay and inline; the others are called through the mm's hook
+entry from code that is compiled once for all strategies. A default that is more than "return 0" stands in
+:mod:`benchframe.mm.defaults`.
+"""
+
+from benchframe.dialect import NULL, Hook, hook
+
+# ---- index ------------------------------------------------------------------------------------------------
+
+
+@hook("index")
+def index_init(mm):
+    """A new, empty mm. ``mm.mm_rb`` and the private slabs are zero."""
+    return 0
+
+
+@hook("index", mandatory=True)
+def index_find(mm, addr):
+    """Hot. The first VMA with ``addr < vm_end``, NULL if none. Caller holds what the protocol says."""
+
+
+@hook("index", mandatory=True)
+def index_insert(mm, vma):
+    """Enter ``vma``; it is on the list already (vm_prev, vm_next set). Caller holds mmap_lock for write."""
+
+
+@hook("index", mandatory=True)
+def index_erase(mm, vma):
+    """Remove ``vma``. It has left the list, its own links still name its old neighbours; after a merge the survivor
+    already covers its range. Caller holds mmap_lock for write."""
+
+
+@hook("index")
+def index_resize(mm, vma, old_start, old_end):
+    """``vma``'s bounds moved (order and neighbours unchanged). Where one VMA takes over space from another, the one
+    that grows is reported first. Caller holds mmap_lock for write (stack growth: read, before 6.5)."""
+    return 0
+
+
+@hook("index", mandatory=True)
+def index_gap_below(mm, length, low, high):
+    """The start of a ``length``-byte range at the top of the highest hole within [low, high) that fits, or -1.
+    The default walks the list from the top."""
+
+
+@hook("index", mandatory=True)
+def index_gap_above(mm, length, low, high):
+    """The start of the lowest hole within [low, high) that fits, or -1. The default walks the list."""
+
+
+@hook("index")
+def index_check(mm):
+    """0 if every invariant of the structure holds, else the number of the first broken one (see the docstring of
+    the index). The list is right when this is called."""
+    return 0
+
+
+@hook("index")
+def index_exit(mm):
+    """The mm ends; give private records back. Its VMAs were not erased one by one."""
+    return 0
+
+
+# ---- cache ------------------------------------------------------------------------------------------------
+
+
+@hook("cache")
+def cache_find(mm, task, addr):
+    """Hot. A cached VMA that *contains* ``addr``, else NULL. Called by find_vma before the index."""
+    return NULL
+
+
+@hook("cache")
+def cache_store(mm, task, addr, vma):
+    """Hot. find_vma walked the index for ``addr`` and found ``vma`` (not NULL; it may lie above ``addr``)."""
+    return 0
+
+
+@hook("cache")
+def cache_fault(mm, table, vma):
+    """Hot. A fault in ``vma`` set an entry of page-table page ``table``; its ptl is held (RFC 3/4: six sites)."""
+    return 0
+
+
+@hook("cache")
+def cache_merge(mm, start, end, next_vma):
+    """vma_merge begins for [start, end); ``next_vma`` is the first VMA that may have to go (RFC 3/4)."""
+    return 0
+
+
+@hook("cache")
+def cache_munmap(mm, start, end, vma):
+    """munmap begins for [start, end); ``vma`` is the first that overlaps (RFC 3/4: before any split)."""
+    return 0
+
+
+@hook("cache")
+def cache_brk(mm, start, end):
+    """brk is about to map [start, end) (RFC 3/4)."""
+    return 0
+
+
+@hook("cache")
+def cache_detached(mm):
+    """munmap has taken its VMAs out of the index (detach_vmas_to_be_unmapped)."""
+    return 0
+
+
+@hook("cache")
+def cache_unlinked(mm, vma, prev):
+    """A merge has taken ``vma`` out of the index (__vma_unlink); ``prev`` is its predecessor or NULL."""
+    return 0
+
+
+@hook("cache")
+def cache_linked(mm, vma):
+    """``vma`` has entered the index (__vma_link_rb)."""
+    return 0
+
+
+@hook("cache")
+def cache_copied(mm, vma):
+    """copy_vma made ``vma``; it is not linked yet."""
+    return 0
+
+
+@hook("cache")
+def cache_table_prepared(mm, table):
+    """A page was allocated as a page table (prep_new_page)."""
+    return 0
+
+
+@hook("cache")
+def cache_mm_init(mm):
+    """A new mm, also a forked child's."""
+    return 0
+
+
+@hook("cache")
+def cache_mm_exit(mm):
+    """exit_mmap begins."""
+    return 0
+
+
+@hook("cache")
+def cache_task_init(mm, task):
+    """A new task in ``mm`` (fork, clone, exec)."""
+    return 0
+
+
+# ---- protocol ---------------------------------------------------------------------------------------------
+
+
+@hook("protocol", mandatory=True)
+def mmap_read_lock(mm, task):
+    """Hot. Take mmap_lock for read. Default: one atomic add where nobody writes (the rwsem's fast path)."""
+
+
+@hook("protocol", mandatory=True)
+def mmap_read_unlock(mm, task):
+    """Hot. Release it."""
+
+
+@hook("protocol", mandatory=True)
+def mmap_write_lock(mm, task):
+    """Take mmap_lock for write: a system call that changes the address space begins."""
+
+
+@hook("protocol", mandatory=True)
+def mmap_write_unlock(mm, task):
+    """Release it: the call is done."""
+
+
+@hook("protocol", mandatory=True)
+def vma_get(mm, task, addr):
+    """Hot. A user fault at ``addr`` begins: find_vma's answer, and whatever keeps it alive until vma_put.
+
+    The default is the kernel's of 2.4 to 6.3: mmap_lock for read, then find_vma.
+    """
+
+
+@hook("protocol", mandatory=True)
+def vma_put(mm, task, vma):
+    """Hot. The fault is done with ``vma`` (NULL if there was none)."""
+
+
+@hook("protocol", mandatory=True)
+def vma_get_locked(mm, task, addr):
+    """Hot. As vma_get, without speculation: vma_valid refused the first try."""
+
+
+@hook("protocol", mandatory=True)
+def vma_valid(mm, task, vma, site):
+    """May the fault still commit? ``site`` (SITE_*) says where it is asked: with the ptl held before an entry is set,
+    and at the end. 0 starts the fault over with vma_get_locked. The default says yes: a lock is held."""
+
+
+@hook("protocol")
+def vma_start_write(mm, vma):
+    """A writer is about to change ``vma``'s bounds, flags or place. Caller holds mmap_lock for write."""
+    return 0
+
+
+@hook("protocol")
+def vma_attach(mm, vma):
+    """``vma`` is complete and about to become visible."""
+    return 0
+
+
+@hook("protocol", mandatory=True)
+def vma_free(mm, vma):
+    """``vma`` is out of every structure: give it back, at once (the default) or when the readers have gone."""
+
+
+# ---- engine -----------------------------------------------------------------------------------------------
+
+
+@hook("engine", mandatory=True)
+def lookup(mm, task, addr):
+    """find_vma as mapping operations call it: one call through the hook entry instead of three."""
+
+
+@hook("engine")
+def count(mm, task, what):
+    """Hot. Something worth counting happened (COUNT_*). Nothing in timed runs; the counted build adds it up."""
+    return 0
+
+
+HOT = frozenset(
+    {
+        "index_find",
+        "cache_find",
+        "cache_store",
+        "mmap_read_lock",
+        "mmap_read_unlock",
+        "vma_get",
+        "vma_put",
+        "vma_get_locked",
+        "count",
+    }
+)
+"""Hooks that only the replay and find_vma call: bound directly, never through the hook entry (but index_find)."""
+COUNT_LOOKUP, COUNT_HIT, COUNT_RETRY, COUNT_FALLBACK = 0, 1, 2, 3
+"""``what`` of :data:`count`."""
+SITE_ANON, SITE_FILE, SITE_WP, SITE_SWAP, SITE_ACCESS, SITE_END = 0, 1, 2, 3, 4, 5
+"""``site`` of :data:`vma_valid`."""
+
+ALL = tuple(h for h in list(globals().values()) if isinstance(h, Hook))
+"""Every hook, in the order of their numbers in the hook entry."""
+BY_NAME = {h.name: h for h in ALL}

@@ -1,0 +1,256 @@
+"""The memory of a model: every slab as a NumPy array, set up, saved and restored; and who runs code on it.
+
+A :class:`Machine` holds one or more address spaces, their tasks and the pages they share. It does not know how
+strategy code runs: a *runner* (native or interpreted) does, see :class:`Runner`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from benchframe.dialect import Slab
+from benchframe.mm import flags, layout
+from benchframe.mm.layout import ANSWER, ARENA, EVENT, FILE, FREED, MM, PAGE, PTE, SAMPLE, TASK, VMA
+from benchframe.trace.events import NIL, UNKNOWN, Kind
+
+Array = npt.NDArray[Any]
+ENDLESS = 1 << 62
+"""Size of a file whose size nobody told."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Limits and rules of an address space; the defaults are those of Linux 6.18 on x86-64. Bytes unless said."""
+
+    task_size: int = layout.TASK_SIZE
+    mmap_base: int = 0x7FFFF7FFF000
+    """Top of the region where mmap looks for room."""
+    mmap_min_addr: int = 65536
+    max_map_count: int = layout.DEFAULT_MAX_MAP_COUNT
+    stack_limit: int = 8 << 20
+    stack_guard_gap: int = 256 * layout.PAGE_SIZE
+    fault_around: int = 16
+    """Pages."""
+    thp: int = 0
+    """Transparent huge pages: 0 never, 1 madvise, 2 always. A recorded trace has one fault per huge page already."""
+    rules: int = flags.RULE_ANON_VMA_616 | flags.RULE_MREMAP_617 | flags.RULE_GUARD_FLAG
+    """RULE_* bits: where kernel versions differ."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Capacities, in records. Memory is touched only as it is used."""
+
+    mms: int = 8
+    tasks: int = 64
+    vmas: int = 1 << 17
+    tables: int = 1 << 15
+    pages: int = 1 << 20
+    files: int = 1 << 12
+    events: int = 1
+
+    @staticmethod
+    def of(events: Array) -> Sizes:
+        """Enough for replaying ``events`` (dtype trace.events.EVENT) once; generous, since untouched memory is free."""
+        kind = events["kind"]
+        forks = int(np.count_nonzero(kind == Kind.FORK))
+        quick = (kind == Kind.FAULT) | (kind == Kind.LOOKUP)
+        calls = len(events) - int(np.count_nonzero(quick))
+        faults = int(np.count_nonzero(kind == Kind.FAULT))
+        born = events["len"][(kind == Kind.FORK) | (kind == Kind.THREAD)]
+        tasks = int(max(events["task"].max(initial=0), born.max(initial=0)))
+        mms = int(max(events["mm"].max(initial=0), events["addr"][kind == Kind.FORK].max(initial=0)))
+        populates = np.isin(kind, (Kind.MLOCK, Kind.MADVISE)) | (
+            (kind == Kind.MMAP) & (events["flags"] & (flags.MAP_POPULATE | flags.MAP_LOCKED) != 0)
+        )
+        extra = int(np.clip(events["len"][populates], 0, 1 << 34).sum() >> 12)
+        spread = forks + 1
+        return Sizes(
+            mms=mms + 2,
+            tasks=tasks + 2,
+            vmas=min((2 * calls + 64) * spread, 1 << 22),
+            tables=min(4 * (faults + calls + extra // 256 + 64) * min(spread, 8), 1 << 18),
+            pages=min(faults + extra + 4096, 1 << 24),
+            files=int(events["file"].max(initial=0)) + calls + 8,
+            events=max(len(events), 1),
+        )
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Part of a saved machine: ``records`` of slab ``base`` from index ``start``."""
+
+    base: str
+    start: int
+    records: Array
+
+
+class Runner(Protocol):
+    """Runs strategy code on a machine's memory."""
+
+    def attach(self, machine: Machine) -> None:
+        """Called once, when the machine's arrays exist."""
+
+    def replay(self, first: int, last: int) -> None:
+        """Run events [first, last), answers to ANSWER (mm.replay.replay_checked)."""
+
+
+def aligned(count: int, dtype: np.dtype[Any]) -> Array:
+    """``count`` zeroed records on a page boundary, so that a record of 64 bytes is one cache line."""
+    raw = np.zeros(count * dtype.itemsize + 4096, np.uint8)
+    start = -raw.ctypes.data % 4096
+    return raw[start : start + count * dtype.itemsize].view(dtype)
+
+
+class Machine:
+    """Arrays for every slab, one booted address space (record 1 of ``mm``), and calls on it.
+
+    ``private`` are the strategy's own slabs. ``layout_seed`` 0 hands VMA records out in order; another value
+    shuffles them, as a slab cache that has been in use does.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        sizes: Sizes | None = None,
+        parameters: Parameters | None = None,
+        private: Sequence[Slab] = (),
+        layout_seed: int = 0,
+    ) -> None:
+        self.sizes = sizes or Sizes()
+        self.parameters = parameters or Parameters()
+        self.runner = runner
+        s = self.sizes
+        counts: list[tuple[Slab, int]] = [
+            (MM, s.mms + 1),
+            (VMA, s.vmas),
+            (PAGE, s.tables + s.pages),
+            (PTE, s.tables * layout.PTRS_PER_TABLE),
+            (TASK, s.tasks + 1),
+            (FILE, s.files + 1),
+            (EVENT, s.events),
+            (ANSWER, s.events),
+            (SAMPLE, s.events),
+        ]
+        capacities = [s.vmas, s.tables, s.tables + s.pages, s.files + 1]
+        for slab in sorted(private, key=lambda p: p.base):
+            capacity = int(getattr(slab, "fixed", 0) + getattr(slab, "per_vma", 1) * s.vmas) + 1
+            counts.append((slab, capacity))
+            while len(capacities) < layout.ARENA_PRIVATE0 + layout.PRIVATE_BASES.index(slab.base):
+                capacities.append(0)
+            capacities.append(capacity)
+        counts += [(ARENA, len(capacities)), (FREED, sum(capacities))]
+        self.arrays = {slab.base: aligned(count, slab.struct.dtype) for slab, count in counts}
+        self._private = [slab for slab, _ in counts if slab in private]
+        self._set_arenas(capacities, layout_seed)
+        self._set_mm()
+        self.zero_page = s.tables
+        self.arrays["page_base"][self.zero_page]["flags"] = flags.PG_RESERVED
+        self.arrays["file_base"]["size"] = ENDLESS
+        runner.attach(self)
+        self.boot(0)
+
+    def _set_arenas(self, capacities: list[int], layout_seed: int) -> None:
+        arenas = self.arrays["slab_base"]
+        arenas["capacity"] = capacities
+        arenas["top"] = 1
+        arenas["stack"] = np.concatenate(([0], np.cumsum(capacities)[:-1]))
+        arenas["top"][layout.ARENA_PAGE] = self.sizes.tables + 1
+        arenas["top"][layout.ARENA_FILE] = max(self.sizes.files // 2, 1)
+        if layout_seed:
+            slots = np.random.default_rng(layout_seed).permutation(np.arange(1, self.sizes.vmas))
+            stack = int(arenas["stack"][layout.ARENA_VMA])
+            self.arrays["freed_base"]["slot"][stack : stack + len(slots)] = slots
+            arenas["free"][layout.ARENA_VMA] = len(slots)
+            arenas["top"][layout.ARENA_VMA] = self.sizes.vmas
+
+    def _set_mm(self) -> None:
+        mm = self.mm(0)
+        for base, array in self.arrays.items():
+            mm[base] = array.ctypes.data
+        mm["id"] = 1
+        mm["zero_page"] = self.sizes.tables
+        p = self.parameters
+        for name in ("task_size", "mmap_base", "mmap_min_addr", "max_map_count", "stack_limit", "stack_guard_gap"):
+            mm[name] = getattr(p, name)
+        mm["fault_around"], mm["thp"], mm["rules"] = p.fault_around, p.thp, p.rules
+
+    def mm(self, number: int) -> Any:
+        """The mm_struct record of trace mm ``number`` (0 is the first), a view."""
+        return self.arrays["mm_base"][number + 1]
+
+    @property
+    def root(self) -> int:
+        """Address of MM record 1."""
+        array = self.arrays["mm_base"]
+        return int(array.ctypes.data) + array.dtype.itemsize
+
+    # ---- running ------------------------------------------------------------------------------------------
+
+    def boot(self, number: int) -> None:
+        """Make trace mm ``number`` an empty address space."""
+        self.call(Kind.EXEC, addr=NIL, mm=number)
+
+    def call(self, kind: int, **columns: int) -> int:
+        """Run one event (columns of benchframe.trace.events) outside any stream; its result.
+
+        Uses event slot 0. Raises MemoryError when a slab is full.
+        """
+        event = self.arrays["event_base"][0]
+        saved = event.copy()
+        for name in event.dtype.names:
+            event[name] = {"ret": UNKNOWN, "file": NIL}.get(name, 0)
+        event["kind"] = kind
+        for name, value in columns.items():
+            event[name] = value
+        self.runner.replay(0, 1)
+        self.arrays["event_base"][0] = saved
+        self.raise_if_full()
+        return int(self.arrays["answer_base"][0]["ret"])
+
+    def raise_if_full(self) -> None:
+        """MemoryError if a slab ran out: the results so far are void."""
+        full = self.arrays["mm_base"]["error"].max()
+        if full:
+            names = ("VMAs", "page tables", "pages", "files")
+            which = names[full - 1] if full <= len(names) else f"private slab {full - 1 - layout.ARENA_PRIVATE0}"
+            raise MemoryError(f"the model ran out of {which}: give Sizes more (now {self.sizes})")
+
+    # ---- save and restore ---------------------------------------------------------------------------------
+
+    def save(self) -> list[Saved]:
+        """A copy of everything in use, for :meth:`restore`."""
+        return [Saved(base, start, self.arrays[base][start:stop].copy()) for base, start, stop in self._used()]
+
+    def restore(self, saved: Sequence[Saved]) -> None:
+        """Back to ``saved``. Cost: a memcpy of what was in use then; private records used since are zeroed."""
+        kept = {part.base: part.start + len(part.records) for part in saved}
+        for base, _, stop in self._used():
+            if base in layout.PRIVATE_BASES and stop > kept[base]:
+                self.arrays[base][kept[base] : stop] = np.zeros((), self.arrays[base].dtype)
+        for part in saved:
+            self.arrays[part.base][part.start : part.start + len(part.records)] = part.records
+
+    def _used(self) -> list[tuple[str, int, int]]:
+        """(base, first, last + 1) of the records that hold state."""
+        arenas = self.arrays["slab_base"]
+        top = arenas["top"].tolist()
+        stacks = [("freed_base", int(a["stack"]), int(a["stack"] + a["free"])) for a in arenas if a["free"]]
+        used = [
+            ("vma_base", 0, top[layout.ARENA_VMA]),
+            ("pte_base", 0, top[layout.ARENA_TABLE] * layout.PTRS_PER_TABLE),
+            ("page_base", 0, top[layout.ARENA_TABLE]),
+            ("page_base", self.sizes.tables, top[layout.ARENA_PAGE]),
+            *((base, 0, len(self.arrays[base])) for base in ("mm_base", "task_base", "file_base", "slab_base")),
+            *stacks,
+        ]
+        for slab in self._private:
+            number = layout.ARENA_PRIVATE0 + layout.PRIVATE_BASES.index(slab.base)
+            by_vma = getattr(slab, "fixed", 0) + getattr(slab, "per_vma", 1) * top[layout.ARENA_VMA] + 1
+            used.append((slab.base, 0, min(len(self.arrays[slab.base]), max(top[number], by_vma))))
+        return used

@@ -1,0 +1,139 @@
+"""mprotect and mlock: calls that change the flags of a range (mm/mprotect.c, mm/mlock.c)."""
+
+from benchframe.dialect import NULL, native
+from benchframe.mm.fault import populate_range
+from benchframe.mm.flags import (
+    EACCES,
+    EINVAL,
+    ENOMEM,
+    PROT_GROWSDOWN,
+    PROT_GROWSUP,
+    PROT_KNOWN,
+    VM_ACCESS,
+    VM_ACCOUNT,
+    VM_GROWSDOWN,
+    VM_HUGETLB,
+    VM_LOCKED,
+    VM_LOCKONFAULT,
+    VM_NORESERVE,
+    VM_SHARED,
+    VM_SPECIAL,
+    VM_WRITE,
+)
+from benchframe.mm.hooks import lookup
+from benchframe.mm.layout import PAGE_SIZE, VMA
+from benchframe.mm.munmap import page_align
+from benchframe.mm.vma import vma_set_flags
+from benchframe.mm.zap import change_protection
+
+
+@native
+def mprotect_fixup(mm, task, vma, start, end, vm_flags):
+    """One VMA's part of mprotect: the VMA that covers ``end - 1`` afterwards, or -ENOMEM.
+
+    A private mapping is charged (VM_ACCOUNT) when it first becomes writable; the charge goes again only from an
+    anonymous one that was never touched.
+    """
+    v = VMA(mm, vma)
+    old = v.vm_flags
+    if vm_flags == old:
+        return vma
+    if vm_flags & VM_WRITE:
+        if not old & (VM_ACCOUNT | VM_WRITE | VM_HUGETLB | VM_SHARED | VM_NORESERVE):
+            vm_flags |= VM_ACCOUNT
+    elif old & VM_ACCOUNT and v.vm_file == 0 and v.anon_vma == 0:
+        vm_flags &= ~VM_ACCOUNT
+    vma = vma_set_flags(mm, vma, start, end, vm_flags)
+    if vma < 0:
+        return vma
+    change_protection(mm, vma, start, end)
+    if old & (VM_WRITE | VM_SHARED | VM_LOCKED) == VM_LOCKED and vm_flags & VM_WRITE:
+        populate_range(mm, task, start, end, 1)
+    return vma
+
+
+@native
+def do_mprotect(mm, task, start, length, prot):
+    """mprotect(2): 0, -EINVAL, -ENOMEM (a hole: what lies before it stays changed), -EACCES.
+
+    Caller holds mmap_lock for write.
+    """
+    grows = prot & (PROT_GROWSDOWN | PROT_GROWSUP)
+    if grows == PROT_GROWSDOWN | PROT_GROWSUP or start & (PAGE_SIZE - 1):
+        return -EINVAL
+    if length == 0:
+        return 0
+    if start < 0 or length < 0 or length > (1 << 62) - start:
+        return -ENOMEM
+    if prot & ~PROT_KNOWN:
+        return -EINVAL
+    end = start + page_align(length)
+    vma = lookup(mm, task, start)
+    if vma == NULL or VMA(mm, vma).vm_start >= end:
+        return -ENOMEM
+    if grows == PROT_GROWSDOWN:
+        start = VMA(mm, vma).vm_start
+        if not VMA(mm, vma).vm_flags & VM_GROWSDOWN:
+            return -EINVAL
+    elif VMA(mm, vma).vm_start > start:
+        return -ENOMEM
+    elif grows == PROT_GROWSUP:
+        return -EINVAL
+    while start < end:
+        if vma == NULL or VMA(mm, vma).vm_start > start:
+            return -ENOMEM
+        v = VMA(mm, vma)
+        vm_flags = (v.vm_flags & ~VM_ACCESS) | (prot & VM_ACCESS)
+        if vm_flags & ~(vm_flags >> 4) & VM_ACCESS:
+            return -EACCES
+        stop = min(end, v.vm_end)
+        vma = mprotect_fixup(mm, task, vma, start, stop, vm_flags)
+        if vma < 0:
+            return vma
+        start = stop
+        if VMA(mm, vma).vm_end > start and start < end:
+            start = VMA(mm, vma).vm_end
+        vma = VMA(mm, vma).vm_next
+    return 0
+
+
+@native
+def do_mlock(mm, task, start, length, lock):
+    """mlock(2) (``lock`` 1) and munlock(2) (0): 0, -EINVAL, -ENOMEM (a hole, or a page that cannot be faulted in).
+
+    Caller holds mmap_lock for write.
+    """
+    offset = start & (PAGE_SIZE - 1)
+    start -= offset
+    if start < 0 or length < 0 or length > (1 << 62) - start - PAGE_SIZE:
+        return -EINVAL
+    end = start + page_align(length + offset)
+    if end == start:
+        return 0
+    error = lock_range(mm, task, start, end, lock)
+    if error == 0 and lock and populate_range(mm, task, start, end, 0) != 0:
+        return -ENOMEM
+    return error
+
+
+@native
+def lock_range(mm, task, start, end, lock):
+    """Set or clear VM_LOCKED over [start, end) (apply_vma_lock_flags)."""
+    vma = lookup(mm, task, start)
+    if vma == NULL or VMA(mm, vma).vm_start > start:
+        return -ENOMEM
+    while start < end:
+        if vma == NULL or VMA(mm, vma).vm_start > start:
+            return -ENOMEM
+        v = VMA(mm, vma)
+        stop = min(end, v.vm_end)
+        vm_flags = v.vm_flags & ~(VM_LOCKED | VM_LOCKONFAULT)
+        if lock:
+            vm_flags |= VM_LOCKED
+        if vm_flags != v.vm_flags and not v.vm_flags & (VM_SPECIAL | VM_HUGETLB):
+            vma = vma_set_flags(mm, vma, start, stop, vm_flags)
+            if vma < 0:
+                return vma
+        start = max(stop, min(end, VMA(mm, vma).vm_end))
+        vma = VMA(mm, vma).vm_next
+    return 0

@@ -1,0 +1,35 @@
+"""Stack growth: a fault below a VM_GROWSDOWN VMA (mm/mmap.c expand_downwards, acct_stack_growth; 4.12 guard gap)."""
+
+from benchframe.dialect import NULL, native
+from benchframe.mm.anon import anon_vma_prepare
+from benchframe.mm.flags import VM_ACCESS, VM_GROWSDOWN
+from benchframe.mm.hooks import vma_start_write
+from benchframe.mm.layout import PAGE_SHIFT, PAGE_SIZE, VMA
+from benchframe.mm.records import vma_resize
+
+
+@native
+def expand_stack(mm, vma, addr):
+    """Grow ``vma`` down to ``addr``'s page: 1 if it now covers it, 0 if anything forbids it (the fault is a SIGSEGV).
+
+    Refused: not VM_GROWSDOWN, below mmap_min_addr, within stack_guard_gap of an accessible VMA that is not itself a
+    stack, more than RLIMIT_STACK, or more than vm_pgoff pages. The anon_vma is made before the limits are looked
+    at, so a refused growth leaves one behind.
+    """
+    v = VMA(mm, vma)
+    addr &= ~(PAGE_SIZE - 1)
+    if not v.vm_flags & VM_GROWSDOWN or addr < mm.mmap_min_addr:
+        return 0
+    prev = v.vm_prev
+    if prev != NULL:
+        p = VMA(mm, prev)
+        if not p.vm_flags & VM_GROWSDOWN and p.vm_flags & VM_ACCESS and addr - p.vm_end < mm.stack_guard_gap:
+            return 0
+        if p.vm_end > addr:
+            return 0
+    anon_vma_prepare(mm, vma)
+    if v.vm_end - addr > mm.stack_limit or (v.vm_start - addr) >> PAGE_SHIFT > v.vm_pgoff:
+        return 0
+    vma_start_write(mm, vma)
+    vma_resize(mm, vma, addr, v.vm_end)
+    return 1

@@ -1,0 +1,176 @@
+"""validate_mm: every invariant of a machine, checked from outside the dialect on its arrays (plain Python).
+
+List = index = page tables = map_count, and every reference leads to something alive. O(VMAs x log + page tables).
+Model: CONFIG_DEBUG_VM_RB's validate_mm (mm/mmap.c 3.8-6.0, mm/vma.c since).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from benchframe.mm import flags, layout
+from benchframe.mm.machine import Machine
+
+Find = Callable[[int, int], int]
+"""index_find(mm number, addr) of the strategy."""
+Check = Callable[[int], int]
+"""index_check(mm number) of the strategy."""
+
+
+class ValidationError(AssertionError):
+    """An invariant does not hold. The message names it and shows the address space."""
+
+
+def vma_numbers(machine: Machine, number: int) -> list[int]:
+    """The VMA indices of trace mm ``number`` in list order; ValidationError if the list runs in a circle."""
+    vma, found = int(machine.mm(number)["mmap"]), []
+    limit = len(machine.arrays["vma_base"])
+    following = machine.arrays["vma_base"]["vm_next"]
+    while vma:
+        found.append(vma)
+        if len(found) > limit:
+            raise ValidationError("the VMA list runs in a circle")
+        vma = int(following[vma])
+    return found
+
+
+def live_mms(machine: Machine) -> list[int]:
+    """Numbers of the trace mms that have page tables (are not ended)."""
+    return [i - 1 for i, pgd in enumerate(machine.arrays["mm_base"]["pgd"].tolist()) if i > 0 and pgd]
+
+
+def dump(machine: Machine, number: int, most: int = 60) -> str:
+    """The address space as a table of at most ``most`` lines."""
+    vmas = machine.arrays["vma_base"]
+    lines = [f"mm {number}: {int(machine.mm(number)['map_count'])} VMAs"]
+    vma = int(machine.mm(number)["mmap"])
+    while vma and len(lines) <= most:
+        v = vmas[vma]
+        bits = "".join(c if v["vm_flags"] >> i & 1 else "-" for i, c in enumerate("rwxs"))
+        lines.append(
+            f"  #{vma} {v['vm_start']:012x}-{v['vm_end']:012x} {bits} pgoff {v['vm_pgoff']:x} file {v['vm_file']} "
+            f"flags {v['vm_flags']:x} anon_vma {v['anon_vma']}/{v['anon_vma_chain']}"
+        )
+        vma = int(v["vm_next"])
+    return "\n".join(lines) + ("\n  ..." if vma else "")
+
+
+def validate_mm(machine: Machine, find: Find | None = None, check: Check | None = None, messages: Any = None) -> None:
+    """Raise ValidationError for the first invariant that is broken, in any live mm.
+
+    ``find`` and ``check`` ask the strategy's index; ``messages`` turns a check's number into words.
+    """
+    frames: Counter[int] = Counter()
+    tables = 0
+    for number in live_mms(machine):
+        try:
+            vmas = _validate_list(machine, number)
+            if check is not None and (broken := check(number)):
+                what = (messages or {}).get(broken, "see the docstring of the index")
+                raise ValidationError(f"the index breaks invariant {broken}: {what}")
+            if find is not None:
+                _validate_index(machine, number, vmas, find)
+            tables += _validate_tables(machine, number, vmas, frames)
+        except ValidationError as error:
+            raise ValidationError(f"{error}\n{dump(machine, number)}") from None
+    pages = machine.arrays["page_base"]
+    for frame, count in frames.items():
+        if pages[frame]["refcount"] != count or pages[frame]["mapcount"] != count:
+            raise ValidationError(
+                f"frame {frame} is mapped {count} times, its refcount says {pages[frame]['refcount']}, "
+                f"its mapcount {pages[frame]['mapcount']}"
+            )
+    arenas = machine.arrays["slab_base"]
+    live = {layout.ARENA_TABLE: tables, layout.ARENA_PAGE: len(frames)}
+    live[layout.ARENA_VMA] = sum(int(machine.mm(n)["map_count"]) for n in live_mms(machine))
+    for which, name in ((layout.ARENA_VMA, "VMAs"), (layout.ARENA_TABLE, "tables"), (layout.ARENA_PAGE, "frames")):
+        if int(arenas[which]["live"]) != live[which]:
+            raise ValidationError(f"{int(arenas[which]['live'])} {name} are allocated, {live[which]} are reachable: a leak")
+
+
+def _validate_list(machine: Machine, number: int) -> list[int]:
+    mm, records = machine.mm(number), machine.arrays["vma_base"]
+    vmas = vma_numbers(machine, number)
+    if len(vmas) != mm["map_count"]:
+        raise ValidationError(f"map_count says {mm['map_count']}, the list has {len(vmas)} VMAs")
+    if int(mm["last_vma"]) != (vmas[-1] if vmas else 0):
+        raise ValidationError(f"last_vma is #{mm['last_vma']}, the list ends with #{vmas[-1] if vmas else 0}")
+    below, prev = 0, 0
+    for vma in vmas:
+        v = records[vma]
+        start, end = int(v["vm_start"]), int(v["vm_end"])
+        if not below <= start < end <= int(mm["task_size"]) or (start | end) % layout.PAGE_SIZE:
+            raise ValidationError(f"VMA #{vma} {start:#x}-{end:#x} overlaps, is empty, unaligned or out of order")
+        if v["vm_prev"] != prev or v["vm_mm"] != number + 1:
+            raise ValidationError(f"VMA #{vma}: vm_prev is #{v['vm_prev']}, must be #{prev}; vm_mm is {v['vm_mm']}")
+        if (v["anon_vma"] == 0) != (v["anon_vma_chain"] == 0):
+            raise ValidationError(f"VMA #{vma}: anon_vma {v['anon_vma']} with a chain of {v['anon_vma_chain']}")
+        if v["cache_access"] != 0 or v["detached"] != 0:
+            raise ValidationError(f"VMA #{vma}: cache_access {v['cache_access']}, detached {v['detached']} at rest")
+        below, prev = end, vma
+    if mm["mmap_cache"] and int(mm["mmap_cache"]) not in vmas:
+        raise ValidationError(f"mmap_cache is #{mm['mmap_cache']}, which is not a VMA of this mm")
+    if mm["mmap_lock"] != 0 or mm["version"] % 2:
+        raise ValidationError(f"mmap_lock is {mm['mmap_lock']}, version {mm['version']} at rest")
+    return vmas
+
+
+def _validate_index(machine: Machine, number: int, vmas: list[int], find: Find) -> None:
+    """The index gives the list's answer at each VMA's first and last byte and in each hole."""
+    records = machine.arrays["vma_base"]
+    below = 0
+    for vma in vmas:
+        start, end = int(records[vma]["vm_start"]), int(records[vma]["vm_end"])
+        for addr in (below, start, end - 1):
+            if (got := find(number, addr)) != vma:
+                raise ValidationError(f"the index finds #{got} for {addr:#x}, the list has #{vma}")
+        below = end
+    if got := find(number, below):
+        raise ValidationError(f"the index finds #{got} above the last VMA")
+
+
+def _validate_tables(machine: Machine, number: int, vmas: list[int], frames: Counter[int]) -> int:
+    """Walk all tables: entries lie in VMAs, counts agree, no table outlives its VMAs. Gives how many tables there are."""
+    records = machine.arrays["vma_base"]
+    bounds = [(int(records[v]["vm_start"]), int(records[v]["vm_end"])) for v in vmas]
+    mm = machine.mm(number)
+    tables, rss, cursor = 0, 0, 0
+    entries = machine.arrays["pte_base"]["entry"]
+    stack = [(int(mm["pgd"]), 0, layout.PGDIR_SHIFT)]
+    while stack:
+        table, start, shift = stack.pop()
+        tables += 1
+        page = machine.arrays["page_base"][table]
+        if page["mapping"] != flags.PAGE_TABLE or page["ptl"] != 0:
+            raise ValidationError(f"table {table} for {start:#x}: mapping {page['mapping']}, ptl {page['ptl']}")
+        if shift != layout.PGDIR_SHIFT:
+            span = start + (layout.PTRS_PER_TABLE << shift)
+            cursor = next((i for i, (_, end) in enumerate(bounds) if end > start), len(bounds))
+            if cursor == len(bounds) or bounds[cursor][0] >= span:
+                raise ValidationError(f"a page table for {start:#x}-{span:#x} is left, where no VMA is")
+        chunk = entries[table * layout.PTRS_PER_TABLE : (table + 1) * layout.PTRS_PER_TABLE]
+        present = 0
+        for index in chunk.nonzero()[0].tolist():
+            entry, addr = int(chunk[index]), start + (index << shift)
+            if shift > layout.PAGE_SHIFT and not entry & flags.E_PSE:
+                stack.append((entry >> 12, addr, {39: 30, 30: 21, 21: 12}[shift]))
+                continue
+            while cursor < len(bounds) and bounds[cursor][1] <= addr:
+                cursor += 1
+            if cursor == len(bounds) or addr < bounds[cursor][0]:
+                raise ValidationError(f"an entry for {addr:#x} is left, where no VMA is")
+            if entry & flags.E_PRESENT:
+                present += 1
+                rss += layout.PTRS_PER_TABLE if entry & flags.E_PSE else 1
+            frame = entry >> 12
+            if not entry & (flags.E_FILE | flags.E_GUARD) and frame != machine.zero_page:
+                frames[frame] += 1
+        if shift == layout.PAGE_SHIFT and page["nr_present"] != present:
+            raise ValidationError(f"PTE page {table} for {start:#x}: nr_present {page['nr_present']}, has {present}")
+    if tables != mm["nr_ptes"]:
+        raise ValidationError(f"nr_ptes says {mm['nr_ptes']}, there are {tables} tables")
+    if rss != mm["rss"]:
+        raise ValidationError(f"rss says {mm['rss']}, {rss} pages are mapped")
+    return tables

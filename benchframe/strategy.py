@@ -1,0 +1,184 @@
+"""A strategy: index + cache + protocol, each a set of hooks with defaults.
+
+``Strategy("mine", "what is new", index="rbtree", cache=Cache(find=..., store=...))`` is a whole plugin: the index is
+another strategy's, by name, and everything not given is the default of :mod:`benchframe.mm.defaults`. Which hook is
+called when, under which lock: :mod:`benchframe.mm.hooks`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FunctionType
+from typing import Any, ClassVar
+
+from benchframe.dialect import Slab, Struct, is_native
+from benchframe.dialect.function import referenced, where
+from benchframe.mm.defaults import DEFAULTS
+from benchframe.mm.hooks import ALL, BY_NAME
+from benchframe.mm.layout import PRIVATE_BASES
+
+
+class StrategyError(Exception):
+    """A strategy that cannot be used: one line that says which part, what is wrong, and the mend."""
+
+
+class PrivateSlab(Slab):
+    """Memory of a strategy's own: ``fixed + per_vma * VMAs`` records of ``fields``; ``number`` 0 to 3 tells several apart.
+
+    With ``per_vma`` 1 and ``fixed`` 0 record ``i`` may simply belong to VMA ``i``. Otherwise take and give back
+    records with ``arena_alloc(mm, ARENA_PRIVATE0 + number)`` and ``arena_free``. The records start zeroed.
+    """
+
+    def __init__(
+        self, name: str, fields: Sequence[tuple[str, str, str]], number: int = 0, per_vma: int = 1, fixed: int = 0
+    ) -> None:
+        if not 0 <= number < len(PRIVATE_BASES):
+            raise StrategyError(f"private slab {name}: number {number} is not in 0..{len(PRIVATE_BASES) - 1}")
+        super().__init__(name, Struct(name, fields), PRIVATE_BASES[number])
+        self.number, self.per_vma, self.fixed = number, per_vma, fixed
+
+
+class Part:
+    """Some hooks of one kind, by their short names; ``slabs`` is memory of its own, ``bind`` fills hooks that another
+    plugin declared. Raises StrategyError for a name that is no hook, a function that is not ``@native``, or a
+    function with the wrong number of arguments."""
+
+    kind: ClassVar[str] = ""
+    prefix: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        slabs: Sequence[PrivateSlab] = (),
+        bind: Mapping[str, FunctionType] | None = None,
+        **functions: Any,
+    ) -> None:
+        self.slabs = tuple(slabs)
+        self.binding: dict[str, FunctionType] = dict(bind or {})
+        known = {h.name.removeprefix(self.prefix): h for h in ALL if h.part == self.kind}
+        for short, function in functions.items():
+            if short not in known:
+                near = difflib.get_close_matches(short, known, 1)
+                hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
+                raise StrategyError(f"{type(self).__name__}: no hook {short!r}; {hint}")
+            hook = known[short]
+            if not is_native(function):
+                raise StrategyError(f"{type(self).__name__}.{short}: {function!r} is not marked @native")
+            if function.__code__.co_argcount != hook.arity:
+                raise StrategyError(
+                    f"{where(function)}: hook {short} takes ({', '.join(hook.parameters)}), "
+                    f"this function takes {function.__code__.co_argcount} arguments"
+                )
+            self.binding[hook.name] = function
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self.binding)})"
+
+
+class Index(Part):
+    """How a VMA is found among all: ``find``, ``insert``, ``erase`` are needed; ``resize``, ``gap_below``, ``gap_above``,
+    ``init``, ``exit``, ``check`` have defaults."""
+
+    kind, prefix = "index", "index_"
+
+
+class Cache(Part):
+    """What stands before the index: ``find``, ``store``, ``fault`` and the points of invalidation."""
+
+    kind, prefix = "cache", "cache_"
+
+
+class Protocol(Part):
+    """What a lookup holds and what a writer does: ``mmap_read_lock`` ... ``vma_get``, ``vma_put``, ``vma_valid`` ..."""
+
+    kind = "protocol"
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One way to find a VMA. ``name`` is what the command line says; ``summary`` is one line.
+
+    ``index`` may name another strategy, whose index is then used. ``doc``, ``module`` and ``file`` are those of the
+    module that makes it. ``binding`` is filled by :func:`resolve`.
+    """
+
+    name: str
+    summary: str
+    index: Index | str
+    cache: Cache | None = None
+    protocol: Protocol | None = None
+    doc: str = ""
+    module: str = ""
+    file: str = ""
+    check_messages: Mapping[int, str] = field(default_factory=dict)
+    binding: Mapping[str, FunctionType] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.module:
+            frame = sys._getframe(2)
+            while frame.f_globals.get("__name__") == __name__ and frame.f_back is not None:
+                frame = frame.f_back
+            module = frame.f_globals
+            object.__setattr__(self, "module", module.get("__name__", ""))
+            object.__setattr__(self, "file", str(Path(module.get("__file__") or "<input>")))
+            if not self.doc:
+                object.__setattr__(self, "doc", (module.get("__doc__") or self.summary).strip())
+
+    @property
+    def slabs(self) -> tuple[PrivateSlab, ...]:
+        """Every private slab of its parts; only after :func:`resolve` with the named index's."""
+        parts = (self.index, self.cache, self.protocol)
+        return tuple(slab for part in parts if isinstance(part, Part) for slab in part.slabs)
+
+    def functions(self) -> list[FunctionType]:
+        """Its native functions and those they call within its own modules, in order of their place in the files."""
+        own: dict[FunctionType, None] = {}
+        modules = {f.__module__ for part in (self.index, self.cache, self.protocol) if isinstance(part, Part)
+                   for f in part.binding.values()}  # fmt: skip
+
+        def visit(function: FunctionType) -> None:
+            if function in own or function.__module__ not in modules:
+                return
+            own[function] = None
+            for obj in referenced(function).values():
+                if is_native(obj):
+                    visit(obj)
+
+        for part in (self.index, self.cache, self.protocol):
+            if isinstance(part, Part):
+                for function in part.binding.values():
+                    visit(function)
+        return sorted(own, key=lambda f: (f.__code__.co_filename, f.__code__.co_firstlineno))
+
+
+def resolve(strategy: Strategy, by_name: Mapping[str, Strategy]) -> Strategy:
+    """``strategy`` with a named index replaced by that strategy's, and ``binding`` complete.
+
+    Raises StrategyError: the named strategy does not exist or has no index of its own, two parts claim one private
+    slab, or a mandatory hook is missing.
+    """
+    index = strategy.index
+    if isinstance(index, str):
+        if index not in by_name:
+            near = difflib.get_close_matches(index, by_name, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(by_name)) or 'none'}"
+            raise StrategyError(f"strategy {strategy.name}: its index {index!r} is no strategy; {hint}")
+        other = by_name[index].index
+        if isinstance(other, str):
+            raise StrategyError(f"strategy {strategy.name}: {index} has no index of its own (it uses {other}); name that")
+        index = other
+    parts = [p for p in (index, strategy.cache, strategy.protocol) if p is not None]
+    numbers = [slab.number for part in parts for slab in part.slabs]
+    if len(set(numbers)) < len(numbers):
+        raise StrategyError(f"strategy {strategy.name}: two private slabs have the same number; renumber one")
+    binding = dict(DEFAULTS)
+    for part in parts:
+        binding.update(part.binding)
+    missing = [h.name for h in ALL if h.default is None and h.name not in binding]
+    if missing:
+        hooks = ", ".join(f"{n.removeprefix('index_')}({', '.join(BY_NAME[n].parameters)})" for n in missing)
+        raise StrategyError(f"strategy {strategy.name}: lacks the hook {hooks}")
+    return replace(strategy, index=index, binding=binding)

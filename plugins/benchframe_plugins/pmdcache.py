@@ -1,0 +1,293 @@
+"""The seed: the last-faulted VMA in the struct page of the page-table page, read without mmap_lock. RFC, never merged.
+
+KAMEZAWA Hiroyuki, "[RFC 3/4] lockless vma caching", 18 Dec 2009, with patches 2/4 (mm version) and 4/4 (speculative
+page fault) of the series, on the rb-tree of 2.6.32. Names are the patch's.
+
+Layout: `page->cache` (in a union with index and freelist) of each PTE page: one VMA per 2 MiB of address space. A
+VMA gets `cache_access`, the count of holders, and `cache_wait`, where a writer waits for them. `mm->version` is odd
+while mmap_lock is held for write; `task->mm_version` is what it was when the task last held it for read.
+
+Lookup (a user fault): mm_version_check, walk pgd, pud, pmd; `page->cache`; vma_hold; mm_version_check again and the
+containing test; the fault runs; vma_release. Anything amiss: release, mmap_lock, find_vma. After ANY write-lock cycle
+each task must take the lock once before it may speculate again.
+
+Update: update_vma_cache under the PTE lock at six sites of mm/memory.c (reuse, copy, swap-in, anonymous, file,
+access flag). The last writer wins: two VMAs in one 2 MiB region evict each other.
+
+Invalidation: invalidate_vma_cache_range clears `page->cache` of every PTE page in the range, under its lock, in
+vma_merge, do_munmap and do_brk; vma_merge and do_munmap then wait_vmas_cache_access. prep_new_page clears
+`page->cache`. __vma_link_rb and copy_vma reset the holders.
+
+Cost: three table entries, the struct page, the VMA's line, two atomics on the VMA, the mm's and the task's version.
+A range of n bytes costs one lock and one store per 2 MiB that has a PTE page.
+
+As posted it is wrong, and stays so here:
+  B1  lookup loads page->cache and takes the reference later; munmap frees in between (no RCU)
+  B2  vma_merge invalidates only the new range: the range of a VMA that the merge frees still points to it
+  B3  vma_merge waits from `next` on, not for the VMA it frees
+  B4  the wait is interruptible and its result is ignored
+  B5  the pmd is read without protection; of a huge page, or a freed and reused table, index is taken for a VMA
+  B6  do_anonymous_page does not re-check and may put a VMA back after its invalidation
+  B7  mm_version_check says yes for an mm that is not the caller's
+With one thread B1 to B7 cannot end in a wrong answer, save that a stale page->cache (B2) may name a freed VMA:
+then the version differs, or the containing test looks at a freed record.
+Sources: the four mails of 18 Dec 2009 and Kamezawa's and Minchan Kim's replies.
+"""
+
+from benchframe.api import (
+    COUNT_FALLBACK,
+    COUNT_HIT,
+    COUNT_LOOKUP,
+    NULL,
+    PAGE,
+    PG_RESERVED,
+    PMD_SIZE,
+    PTE,
+    SITE_ANON,
+    TASK,
+    VMA,
+    Cache,
+    Protocol,
+    Strategy,
+    count,
+    cpu_relax,
+    fetch_add,
+    find_vma,
+    hookimpl,
+    native,
+    next_step,
+    pmd_slot,
+    read_lock,
+    read_unlock,
+    spin_lock,
+    spin_unlock,
+    write_lock,
+    write_unlock,
+)
+
+# ---- 2/4: mm event counter -----------------------------------------------------------------------------------
+
+
+@native
+def mm_write_lock(mm, task):
+    """down_write, then the version becomes odd."""
+    write_lock(mm, task)
+    mm.version += 1
+    return 0
+
+
+@native
+def mm_write_unlock(mm, task):
+    """The version becomes even, then up_write."""
+    mm.version += 1
+    write_unlock(mm, task)
+    return 0
+
+
+@native
+def mm_read_lock(mm, task):
+    """down_read; the task has now seen this version."""
+    read_lock(mm, task)
+    t = TASK(mm, task)
+    if t.mm == mm.id:
+        t.mm_version = mm.version
+    return 0
+
+
+@native
+def mm_version_check(mm, task):
+    """0 if a writer has been there since the task last held the lock for read. 1 for any other mm (B7)."""
+    t = TASK(mm, task)
+    return t.mm != mm.id or t.mm_version == mm.version
+
+
+# ---- 3/4: the cache ------------------------------------------------------------------------------------------
+
+
+@native
+def vma_hold(mm, vma):
+    """One holder more."""
+    fetch_add(VMA(mm, vma), "cache_access", 1)
+    return 0
+
+
+@native
+def __vma_release(mm, vma):
+    """wake_up(&vma->cache_wait): whoever waits looks again."""
+    VMA(mm, vma).cache_wait = 0
+    return 0
+
+
+@native
+def vma_release(mm, vma):
+    """One holder less; the last one wakes a waiting writer."""
+    v = VMA(mm, vma)
+    if fetch_add(v, "cache_access", -1) == 1:
+        if v.cache_wait != 0:
+            __vma_release(mm, vma)
+    return 0
+
+
+@native
+def lookup_vma_cache(mm, address):
+    """The VMA cached for ``address``'s 2 MiB, held; NULL if a table is missing or nothing is cached. Does not look at
+    its range: the caller does."""
+    pmd = pmd_slot(mm, address)
+    if pmd == 0:
+        return NULL
+    entry = PTE(mm, pmd).entry
+    if entry == 0:
+        return NULL
+    page = PAGE(mm, entry >> 12)
+    if page.flags & PG_RESERVED:
+        return NULL
+    vma = page.cache
+    if vma != NULL:
+        vma_hold(mm, vma)
+    return vma
+
+
+@native
+def update_vma_cache(mm, table, vma):
+    """``page->cache = vma``; the PTE lock is held."""
+    PAGE(mm, table).cache = vma
+    return 0
+
+
+@native
+def invalidate_vma_cache_range(mm, start, end):
+    """Clear page->cache of every PTE page in [start, end), each under its PTE lock."""
+    address = start
+    while address < end:
+        pmd = pmd_slot(mm, address)
+        if pmd == 0:
+            address = next_step(mm, address, end)
+            continue
+        entry = PTE(mm, pmd).entry
+        if entry != 0:
+            spin_lock(mm, entry >> 12)
+            PAGE(mm, entry >> 12).cache = NULL
+            spin_unlock(mm, entry >> 12)
+            mm.nr_invalidations += 1
+        address = min(end, (address & ~(PMD_SIZE - 1)) + PMD_SIZE)
+    return 0
+
+
+@native
+def wait_vmas_cache_access(mm, vma, end):
+    """Wait until nobody holds ``vma`` or any after it that begins below ``end``. Called under mm_write_lock."""
+    while vma != NULL and VMA(mm, vma).vm_start < end:
+        while VMA(mm, vma).cache_access != 0:
+            VMA(mm, vma).cache_wait = 1
+            cpu_relax()
+        vma = VMA(mm, vma).vm_next
+    return 0
+
+
+@native
+def before_merge(mm, start, end, next_vma):
+    """The hook in vma_merge."""
+    invalidate_vma_cache_range(mm, start, end)
+    return wait_vmas_cache_access(mm, next_vma, end)
+
+
+@native
+def before_munmap(mm, start, end, vma):
+    """The hook in do_munmap."""
+    invalidate_vma_cache_range(mm, start, end)
+    return wait_vmas_cache_access(mm, vma, end)
+
+
+@native
+def reset_holders(mm, vma):
+    """__vma_link_rb and copy_vma: atomic_set(&vma->cache_access, 0)."""
+    VMA(mm, vma).cache_access = 0
+    VMA(mm, vma).cache_wait = 0
+    return 0
+
+
+@native
+def prep_new_page(mm, table):
+    """``page->cache = NULL`` for a page that becomes a page table."""
+    PAGE(mm, table).cache = NULL
+    return 0
+
+
+# ---- 4/4: the speculative fault ------------------------------------------------------------------------------
+
+
+@native
+def get_speculative(mm, task, addr):
+    """do_page_fault up to found_vma: speculate, else mmap_lock and find_vma."""
+    t = TASK(mm, task)
+    if mm_version_check(mm, task):
+        vma = lookup_vma_cache(mm, addr)
+        if vma != NULL:
+            v = VMA(mm, vma)
+            if mm_version_check(mm, task) and v.vm_start <= addr and addr < v.vm_end:
+                count(mm, task, COUNT_LOOKUP)
+                count(mm, task, COUNT_HIT)
+                t.speculative = 1
+                return vma
+            vma_release(mm, vma)
+    count(mm, task, COUNT_FALLBACK)
+    return get_locked(mm, task, addr)
+
+
+@native
+def get_locked(mm, task, addr):
+    """retry_with_lock."""
+    TASK(mm, task).speculative = 0
+    mm_read_lock(mm, task)
+    return find_vma(mm, task, addr)
+
+
+@native
+def put(mm, task, vma):
+    """The end of do_page_fault: vma_release, or unlock."""
+    t = TASK(mm, task)
+    if t.speculative:
+        t.speculative = 0
+        return vma_release(mm, vma)
+    return read_unlock(mm, task)
+
+
+@native
+def test_valid_pte(mm, task, vma, site):
+    """Where the patch re-checks: a speculative fault commits only if no writer came. do_anonymous_page does not ask."""
+    if TASK(mm, task).speculative and site != SITE_ANON:
+        return mm_version_check(mm, task)
+    return 1
+
+
+@hookimpl
+def benchframe_strategies():
+    """The seed as posted, over the plain rb-tree."""
+    cache = Cache(
+        fault=update_vma_cache,
+        merge=before_merge,
+        munmap=before_munmap,
+        brk=invalidate_vma_cache_range,
+        linked=reset_holders,
+        copied=reset_holders,
+        table_prepared=prep_new_page,
+    )
+    protocol = Protocol(
+        mmap_write_lock=mm_write_lock,
+        mmap_write_unlock=mm_write_unlock,
+        mmap_read_lock=mm_read_lock,
+        mmap_read_unlock=read_unlock,
+        vma_get=get_speculative,
+        vma_get_locked=get_locked,
+        vma_put=put,
+        vma_valid=test_valid_pte,
+    )
+    return [
+        Strategy(
+            "pmdcache",
+            "last-faulted VMA in the page-table page's struct page, RFC 3/4 of Dec 2009 as posted",
+            index="rbtree",
+            cache=cache,
+            protocol=protocol,
+        )
+    ]
