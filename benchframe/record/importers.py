@@ -4,6 +4,7 @@ All become the recorder's own records, so one builder gives them their order. No
 bounded, and what makes no sense ends in a TraceError that names the line.
 """
 
+import struct
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -51,7 +52,7 @@ def _guard(path: Path, reader: Callable[[Path], Trace]) -> Trace:
     try:
         trace = reader(path)
         trace.check()
-    except (ValueError, KeyError, IndexError, OverflowError) as error:
+    except (ValueError, KeyError, IndexError, OverflowError, struct.error) as error:
         text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise TraceError(path, text, "the file may be cut short or from an unknown version of its tool") from None
     except OSError as error:

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from benchframe.trace.errors import TraceError
 from benchframe.trace.events import EVENT, NIL
+from benchframe.trace.footer import Footer, Group, read_footer
 from benchframe.trace.format import REPORT, Batch
 from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta, meta_from_json, meta_to_json
 from benchframe.trace.pages import column_pages
 
 KEY = b"benchframe"
 ROW_GROUP = 1 << 20
-MAX_ROW_GROUP = 1 << 22
 MAX_FOOTER = 1 << 24
 MAX_META = 1 << 23
 MAX_PAGE = 1 << 26
@@ -64,12 +64,12 @@ class TraceFile:
         self.path = path
         self._file: BinaryIO = self._open()
         try:
-            self._reader = self._parse()
-            self.meta = self._check_footer()
+            self._footer = self._check_footer()
+            self.meta = self._read_meta()
         except BaseException:
             self._file.close()
             raise
-        self.rows: int = self._reader.metadata.num_rows
+        self.rows = self._footer.rows
 
     def __enter__(self) -> "TraceFile":
         return self
@@ -93,43 +93,30 @@ class TraceFile:
         except ValueError:
             raise self._wrong("this is no path", "give the path of a trace file") from None
 
-    def _parse(self) -> Any:
+    def _check_footer(self) -> Footer:
         size = self._file.seek(0, 2)
         self._file.seek(0)
-        head = self._file.read(4)
-        if size < 12 or head != MAGIC:
+        if size < 12 or self._file.read(4) != MAGIC:
             raise self._wrong(
                 "this is not a Parquet file", "benchframe record makes traces, trace convert imports them"
             )
         self._file.seek(size - 8)
         tail = self._file.read(8)
-        footer = int.from_bytes(tail[:4], "little")
-        if tail[4:] != MAGIC or footer > size - 12:
+        length = int.from_bytes(tail[:4], "little")
+        if tail[4:] != MAGIC or length > size - 12:
             raise self._wrong("the file is cut short", "copy or record it again")
-        if footer > MAX_FOOTER:
-            raise self._wrong(f"its footer claims {footer} bytes", AGAIN)
+        if length > MAX_FOOTER:
+            raise self._wrong(f"its footer claims {length} bytes")
+        self._file.seek(size - 8 - length)
         try:
-            return pq.ParquetFile(
-                self._file,
-                pre_buffer=False,
-                buffer_size=1 << 16,
-                thrift_string_size_limit=MAX_FOOTER,
-                thrift_container_size_limit=1 << 20,
-                page_checksum_verification=True,
-            )
-        except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError, RecursionError) as error:
-            raise self._wrong(f"its footer cannot be read ({_first_line(error)})") from None
+            return read_footer(self._file.read(length), size, COLUMNS)
+        except ValueError as error:
+            raise self._wrong(
+                str(error), "see docs/trace-format.md for what a trace holds, or record it again"
+            ) from None
 
-    def _check_footer(self) -> TraceMeta:
-        try:
-            footer = self._reader.metadata
-            schema = self._reader.schema
-            names = [schema.column(i).name for i in range(len(schema))]
-            self._check_columns(names, schema)
-            self._check_groups(footer)
-            text = (footer.metadata or {}).get(KEY)
-        except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
-            raise self._wrong(f"its footer cannot be read ({_first_line(error)})") from None
+    def _read_meta(self) -> TraceMeta:
+        text = self._footer.metadata.get(KEY)
         if text is None:
             raise self._wrong("this Parquet file is not a benchframe trace", "trace convert imports other data")
         if len(text) > MAX_META:
@@ -139,73 +126,52 @@ class TraceFile:
         except ValueError as error:
             raise self._wrong(str(error)) from None
 
-    def _check_columns(self, names: list[str], schema: Any) -> None:
-        if names != list(COLUMNS):
-            missing = [n for n in COLUMNS if n not in names]
-            what = f"column {missing[0]} is missing" if missing else "it has columns that a trace has not"
-            raise self._wrong(what, "see docs/trace-format.md for the columns of a trace")
-        for i, (name, kind) in enumerate(COLUMNS.items()):
-            column = schema.column(i)
-            flat = column.max_definition_level == 0 and column.max_repetition_level == 0
-            if not flat or column.physical_type != ("INT64" if kind == "i8" else "INT32"):
-                raise self._wrong(
-                    f"column {name} is not a plain column of {'64' if kind == 'i8' else '32'}-bit integers"
-                )
-        if self._reader.schema_arrow.types != SCHEMA.types:
+    def _parse(self) -> Any:
+        """The library's reader, on a file whose footer has been checked."""
+        self._file.seek(0)
+        try:
+            reader = pq.ParquetFile(
+                self._file,
+                pre_buffer=False,
+                buffer_size=1 << 16,
+                thrift_string_size_limit=MAX_FOOTER,
+                thrift_container_size_limit=1 << 20,
+                page_checksum_verification=True,
+            )
+            good = reader.schema_arrow.types == SCHEMA.types
+        except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError, RecursionError) as error:
+            raise self._wrong(f"its footer cannot be read ({_first_line(error)})") from None
+        if not good:
             raise self._wrong("its columns are not plain signed integers")
-
-    def _check_groups(self, footer: Any) -> None:
-        size = self._file.seek(0, 2)
-        total = 0
-        for g in range(footer.num_row_groups):
-            group = footer.row_group(g)
-            if not 0 <= group.num_rows <= MAX_ROW_GROUP:
-                raise self._wrong(f"row group {g} has {group.num_rows} rows, more than {MAX_ROW_GROUP}")
-            total += group.num_rows
-            if not group.num_rows:
-                continue
-            for c in range(len(COLUMNS)):
-                chunk = group.column(c)
-                start, length = _place(chunk)
-                if start < 4 or length < 0 or start + length > size or chunk.num_values != group.num_rows:
-                    raise self._wrong(f"column {list(COLUMNS)[c]} of row group {g} does not lie in the file")
-                if chunk.compression not in ("ZSTD", "SNAPPY", "GZIP", "UNCOMPRESSED"):
-                    raise self._wrong(f"column {list(COLUMNS)[c]} is packed with {chunk.compression}")
-        if total != footer.num_rows:
-            raise self._wrong("its row groups do not add up to its number of rows")
+        return reader
 
     def batches(self, rows: int) -> Iterator[Batch]:
         """Yield unchecked batches of at most ``rows`` rows, in order; raises TraceError on damaged pages."""
+        reader = self._parse()
         row = 0
-        for g in range(self._reader.metadata.num_row_groups):
-            if not self._reader.metadata.row_group(g).num_rows:
+        for g, group in enumerate(self._footer.groups):
+            if not group.rows:
                 continue
-            self._check_pages(g)
+            self._check_pages(g, group)
+            end = row + group.rows
             try:
-                for part in self._reader.iter_batches(batch_size=rows, row_groups=[g], use_threads=True):
+                for part in reader.iter_batches(batch_size=rows, row_groups=[g], use_threads=True):
                     batch = _to_batch(row, part)
                     row += len(batch.events)
                     yield batch
             except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
                 raise self._wrong(f"row group {g} cannot be unpacked ({_first_line(error)})") from None
+            if row != end:
+                raise self._wrong(f"row group {g} holds fewer rows than it says")
 
-    def _check_pages(self, g: int) -> None:
-        group = self._reader.metadata.row_group(g)
-        for c, (name, kind) in enumerate(COLUMNS.items()):
-            start, length = _place(group.column(c))
+    def _check_pages(self, g: int, group: Group) -> None:
+        for (start, length), (name, kind) in zip(group.places, COLUMNS.items(), strict=True):
             # Twice the plain size covers a dictionary of all-different values and its indices.
-            room = 2 * int(kind[1]) * group.num_rows + (1 << 16)
+            room = 2 * int(kind[1]) * group.rows + (1 << 16)
             try:
                 column_pages(self._file, start, length, min(MAX_PAGE, room), room)
             except ValueError as error:
                 raise self._wrong(f"column {name} of row group {g}: {error}") from None
-
-
-def _place(chunk: Any) -> tuple[int, int]:
-    start = chunk.data_page_offset
-    if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:
-        start = chunk.dictionary_page_offset
-    return int(start), int(chunk.total_compressed_size)
 
 
 def _first_line(error: BaseException) -> str:
