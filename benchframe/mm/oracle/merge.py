@@ -29,7 +29,8 @@ class Range:
     file: Backing | None
     anon_vma: int = 0
     source: Area | None = None
-    """The area whose anon_vma this is: the changed one, or the one that mremap copies."""
+    """The area whose anon_vma this is: the changed one, or the one that mremap copies. None when an area grows in
+    place: vma_merge_extend does not say which one it is, so an inherited anon_vma is not noticed."""
     copied: bool = False
 
 
