@@ -3,6 +3,7 @@
 import os
 import platform
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -85,8 +86,8 @@ class Kernel:
     def close(self) -> None:
         """End the judging process and wait for it."""
         process = self.process
-        if process.poll() is None:
-            process.kill()
+        if process.poll() is None:  # it leads a process group of its own: its workers end with it
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:

@@ -11,7 +11,6 @@ from benchframe.judge.child import (
     ARENA,
     ARENA_END,
     BRK,
-    BRK_BASE,
     ELSEWHERE,
     FILES,
     FORK,
@@ -151,6 +150,3 @@ def file_table() -> list[tuple[int, int, bool, bool, int]]:
         (number, size, how & ACCESS_MODE != O_WRONLY, how & ACCESS_MODE != O_RDONLY, inode)
         for number, (size, how, inode) in enumerate(FILES)
     ]
-
-
-__all__ = ["BRK_BASE", "NAMES", "Calls", "Make", "Op", "Row", "apply", "file_table", "words_of"]
