@@ -269,11 +269,14 @@ def test_help_has_examples() -> None:
 def test_cache_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """cache info counts, cache clear removes, and only inside the cache folder."""
     monkeypatch.setenv("BENCHFRAME_CACHE_DIR", str(tmp_path / "cache"))
-    (tmp_path / "cache" / "units").mkdir(parents=True)
-    (tmp_path / "cache" / "units" / "a.o").write_bytes(b"12345")
-    assert "bytes   5" in call("cache", "info").stdout
-    assert call("cache", "clear", "--yes").stdout == "removed 1 files, 5 bytes\n"
-    assert "files   0" in call("cache", "info").stdout
+    for folder, content in (("units", b"12345"), ("answers", b"123")):
+        (tmp_path / "cache" / folder).mkdir(parents=True)
+        (tmp_path / "cache" / folder / "a").write_bytes(content)
+    (tmp_path / "cache" / "mine").write_text("stays")
+    assert "code     1 files, 5 bytes" in call("cache", "info").stdout
+    assert call("cache", "clear", "--yes").stdout == "removed 2 files, 8 bytes\n"
+    assert "answers  0 files" in call("cache", "info").stdout
+    assert [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()] == ["mine"]
 
 
 def test_completion(monkeypatch: pytest.MonkeyPatch) -> None:

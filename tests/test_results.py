@@ -31,7 +31,7 @@ from benchframe.trace.events import EVENT, NIL, Kind
 from benchframe.trace.format import Trace
 
 WORKER = worker_command("fake_worker")
-OPTIONS = Options(mode="quick", rounds=2, values=2, warmups=1, min_time=0.004, timeout=60)
+OPTIONS = Options(mode="quick", rounds=2, values=2, warmups=0, min_time=0.004, timeout=60)
 
 
 @native

@@ -88,6 +88,15 @@ def test_too_few_samples_alone_is_no_reason_for_a_mark() -> None:
     assert latency_table([steady], ["stopped early"]).notes[-1] == "stopped early"
 
 
+def test_a_figure_lost_in_noise_is_said() -> None:
+    """A figure that some processes could not give is shown from the others, and the table says so."""
+    some = cell("pmdcache", 25)
+    some = replace(some, figures={**some.figures, "lookup": some.figures["lookup"][1:]})
+    table = latency_table([cell("rbtree", 50), some])
+    assert "pmdcache on zipf:vmas=1000: ns/lookup is lost in noise in 1 of 3 processes." in table.notes
+    assert next(r for r in table.records if r["strategy"] == "pmdcache")["lookup_n"] == 2
+
+
 def test_tails_split_by_hit_and_miss() -> None:
     """The second table has the quantiles of each outcome and states the timer's overhead."""
     table = tail_table(CELLS)

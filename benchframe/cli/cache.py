@@ -1,4 +1,4 @@
-"""``benchframe cache``: the store of compiled code."""
+"""``benchframe cache``: compiled code and the oracle's answers, which only ever save time."""
 
 from typing import Annotated
 
@@ -7,28 +7,29 @@ import typer
 from benchframe.cli.common import guarded
 
 app = typer.Typer(
-    help="The store of compiled code: where it is, how large, and how to empty it.",
+    help="Compiled code and the oracle's answers: where they are, how large, and how to remove them.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+ANSWERS = "answers"
+"""The oracle's answers to streams, below the cache folder (benchframe.engine.answers)."""
 
 
 @app.command("info")
 @guarded
 def info() -> None:
-    """Print the cache folder, and how many files and bytes it holds.
+    """Print the cache folder, and how much compiled code and how many of the oracle's answers it holds.
 
     \b
     Example:
       benchframe cache info
     """
-    from benchframe.dialect.store import Store
+    from benchframe.dialect.store import Store, cache_folder
 
-    folder = Store().folder
-    sizes = [path.stat().st_size for path in folder.glob("*") if path.is_file()]
-    typer.echo(f"folder  {folder}")
-    typer.echo(f"files   {len(sizes)}")
-    typer.echo(f"bytes   {sum(sizes):,}")
+    typer.echo(f"folder   {cache_folder()}")
+    for name, folder in (("code", Store().folder), ("answers", cache_folder() / ANSWERS)):
+        sizes = [path.stat().st_size for path in folder.glob("*") if path.is_file()]
+        typer.echo(f"{name:<7}  {len(sizes)} files, {sum(sizes):,} bytes")
 
 
 @app.command("clear")
@@ -36,17 +37,19 @@ def info() -> None:
 def clear(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> int:
-    """Remove all compiled code; the next run compiles again.
+    """Remove all compiled code and all answers; the next run makes them again.
 
     \b
     Example:
       benchframe cache clear --yes
     """
-    from benchframe.dialect.store import Store
+    from benchframe.dialect.store import Store, cache_folder
 
-    store = Store()
-    if not yes and not typer.confirm(f"Remove compiled code from {store.folder}?"):
+    if not yes and not typer.confirm(f"Remove compiled code and answers from {cache_folder()}?"):
         return 1
-    files, size = store.clear()
+    files, size = Store().clear()
+    for path in (cache_folder() / ANSWERS).glob("*"):
+        files, size = files + 1, size + path.stat().st_size
+        path.unlink(missing_ok=True)
     typer.echo(f"removed {files} files, {size:,} bytes")
     return 0

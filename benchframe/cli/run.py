@@ -268,10 +268,10 @@ def _sit(
 def _closing(folder: "RunFolder") -> None:
     manifest = folder.manifest
     if manifest.wall > 0:
-        share, warm = 100 * manifest.measured / manifest.wall, 100 * manifest.warmup / manifest.wall
+        share = {name: 100 * getattr(manifest, name) / manifest.wall for name in ("measured", "timed", "warmup")}
         typer.echo(
-            f"{manifest.wall:.1f} s, of which {share:.0f} % inside measured loops, {warm:.0f} % in warm-up and "
-            f"calibration loops",
+            f"{manifest.wall:.1f} s: {share['measured']:.0f} % inside measured loops ({share['timed']:.0f} % on the "
+            f"clock, the rest restores the start state), {share['warmup']:.0f} % in warm-up and calibration",
             err=True,
         )
     typer.echo(f"results: {folder.path}   (benchframe report {folder.path.name})", err=True)

@@ -64,7 +64,8 @@ class Outcome:
 
     ``message`` is one line, ``detail`` the end of what the worker wrote to stderr, ``event`` the event whose
     answer was wrong (-1: none). ``suite`` is a pyperf BenchmarkSuite as JSON data. ``measured`` and ``warmup``
-    are seconds inside measured and warm-up loops, ``wall`` the whole life of the process.
+    are seconds inside measured loops and inside those of warm-up and calibration, ``timed`` the part of ``measured``
+    that the clock ran (not while the start state is restored), ``wall`` the whole life of the process.
     """
 
     state: str
@@ -77,6 +78,7 @@ class Outcome:
     latencies: list[dict[str, Any]] | None = None
     timer_overhead_ns: float = 0.0
     measured: float = 0.0
+    timed: float = 0.0
     warmup: float = 0.0
     wall: float = 0.0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
@@ -133,7 +134,7 @@ def _judge(text: str, code: int, tail: str) -> Outcome:
             return Outcome.from_json(text)
         except ValueError:
             return Outcome("crashed", "the worker ended without an answer", tail)
-    last = tail.splitlines()[-1].strip() if tail else ""
+    last = re.sub(r"^(?:\w+\.)+(\w+: )", r"\1", tail.splitlines()[-1].strip()) if tail else ""
     if code < 0:
         try:
             name = signal.Signals(-code).name

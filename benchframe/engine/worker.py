@@ -18,6 +18,7 @@ import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +29,8 @@ from benchframe.engine.job import FIGURES, Job, Outcome, finite, unspool
 if TYPE_CHECKING:
     import pyperf  # type: ignore[import-untyped]
 
+WARM = 8
+"""The warm-up before timing is a value's loops divided by this: the checks have run the code already."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -86,41 +89,53 @@ def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
     verdict = session.verify()
     if not verdict.ok:
         return Outcome("wrong", " ".join(str(verdict.what).split()), event=int(verdict.event))
-    taken: list[TimesLike] = []
-
-    def replay(loops: int) -> float:
-        times = session.measure(loops)
-        taken.append(times)
-        return float(times.seconds)
-
+    meter = Meter(session)
     runner.metadata.update(job.metadata)
-    calibration = None
     if args.calibrate_loops:
         values, warmups = args.values, args.warmups
         args.values, args.warmups = 1, 0
-        calibration = _bench(runner, "calibration", replay, session)
+        calibration = _bench(runner, "calibration", meter, session)
         args.calibrate_loops, args.values, args.warmups = False, values, warmups
         args.loops = int(calibration.get_runs()[0].get_metadata()["calibrate_loops"])
-    calibrating, taken = taken, []
-    timed = _bench(runner, "replay", replay, session)
-    suite = _suite(timed, taken, args.warmups, session)
-    warm = taken[: args.warmups] + calibrating
+    meter.replay(max(1, args.loops // WARM))
+    before = len(meter.taken)
+    timed = _bench(runner, "replay", meter, session)
+    taken = meter.taken[before:]
+    first = before + args.warmups
     return Outcome(
         "ok",
         loops=args.loops,
-        suite=_as_data(suite),
+        suite=_as_data(_suite(timed, taken, args.warmups, session)),
         counts=finite(session.counts()) if job.extras else None,
         latencies=_rows(session) if job.extras else None,
         timer_overhead_ns=float(session.timer_overhead_ns) if job.extras else 0.0,
-        measured=sum(t.seconds for t in taken[args.warmups :]),
-        warmup=sum(t.seconds for t in warm),
+        measured=sum(meter.walls[first:]),
+        timed=sum(times.seconds for times in meter.taken[first:]),
+        warmup=sum(meter.walls[:first]),
     )
 
 
-def _bench(runner: pyperf.Runner, name: str, replay: Callable[[int], float], session: SessionLike) -> pyperf.Benchmark:
-    """pyperf's timing of ``replay``; what it would print goes nowhere, the parent reports."""
+class Meter:
+    """Calls ``session.measure`` and keeps what each call gave (``taken``) and how long it took (``walls``, s)."""
+
+    def __init__(self, session: SessionLike) -> None:
+        self.session = session
+        self.taken: list[TimesLike] = []
+        self.walls: list[float] = []
+
+    def replay(self, loops: int) -> float:
+        """What pyperf calls: ``loops`` replays; seconds on the clock."""
+        began = time.perf_counter()
+        times = self.session.measure(loops)
+        self.walls.append(time.perf_counter() - began)
+        self.taken.append(times)
+        return float(times.seconds)
+
+
+def _bench(runner: pyperf.Runner, name: str, meter: Meter, session: SessionLike) -> pyperf.Benchmark:
+    """pyperf's timing of replays; what it would print goes nowhere, the parent reports."""
     with contextlib.redirect_stdout(io.StringIO()):
-        bench = runner.bench_time_func(name, replay, inner_loops=max(1, session.n_events))
+        bench = runner.bench_time_func(name, meter.replay, inner_loops=max(1, session.n_events))
     assert bench is not None
     return bench
 

@@ -81,7 +81,7 @@ class Campaign:
         Raises ResultsError (disk), EngineError (a strategy that does not compile), OSError (no process) and
         KeyboardInterrupt; what was measured until then is on disk.
         """
-        self._measured = self._warmup = 0.0
+        self._measured = self._timed = self._warmup = 0.0
         with self.folder.locked(), self.folder.spool() as scratch:
             try:
                 self._rounds(scratch)
@@ -138,6 +138,7 @@ class Campaign:
         """Run one worker process and put its outcome on disk: the state first, then the figures."""
         outcome = self._launch(entry, state, round_, scratch, spooled)
         self._measured += outcome.measured
+        self._timed += outcome.timed
         self._warmup += outcome.warmup
         if outcome.state == "ok" and outcome.suite is not None:
             state = _ok(state, outcome)
@@ -205,6 +206,7 @@ class Campaign:
                 manifest,
                 wall=manifest.wall + time.perf_counter() - self.start,
                 measured=manifest.measured + self._measured,
+                timed=manifest.timed + self._timed,
                 warmup=manifest.warmup + self._warmup,
             )
         )

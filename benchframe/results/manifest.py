@@ -61,8 +61,8 @@ class CellEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """See the module's docstring. ``metadata`` is what plugins had to say; ``wall``, ``measured`` and ``warmup``
-    (seconds) add up over all sittings of the run."""
+    """See the module's docstring. ``metadata`` is what plugins had to say; ``wall``, ``measured``, ``timed`` and
+    ``warmup`` (seconds, as in Outcome) add up over all sittings of the run."""
 
     created: str
     command: tuple[str, ...]
@@ -79,6 +79,7 @@ class Manifest:
     finished: str = ""
     wall: float = 0.0
     measured: float = 0.0
+    timed: float = 0.0
     warmup: float = 0.0
 
     def workload(self, label: str) -> WorkloadEntry:
@@ -129,6 +130,7 @@ def read_manifest(folder: Path) -> Manifest:
         finished=data.text("finished", ""),
         wall=data.number("wall", 0.0),
         measured=data.number("measured", 0.0),
+        timed=data.number("timed", 0.0),
         warmup=data.number("warmup", 0.0),
     )
     labels = {w.label for w in manifest.workloads}

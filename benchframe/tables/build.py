@@ -108,6 +108,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     if any(row.shown.endswith("!") for row in rows):
         notes.append("!: pyperf calls a figure of this cell unsteady; the report says why.")
     for row in rows:
+        notes += _lost(row)
         state = row.cell.state
         if state.state != "ok":
             event = f" (event {state.event})" if state.event >= 0 else ""
@@ -115,6 +116,20 @@ def _notes(rows: Sequence[Row]) -> list[str]:
                 f"{row.cell.entry.strategy} on {row.cell.entry.workload}: {state.state}: {state.message}{event}"
             )
     return notes
+
+
+_COUNTED = {"lookup": "lookups", "fault": "faults", "mapping": "mapping_ops"}
+
+
+def _lost(row: Row) -> list[str]:
+    """Figures that some processes could not give: a difference of two times that noise left at zero or below."""
+    done, found = len(row.cell.done), []
+    for name, head in FIGURES.items():
+        have = len(row.cell.rounds(name))
+        if row.cell.state.state == "ok" and row.cell.state.counts.get(_COUNTED[name], 0) > 0 and have < done:
+            where = f"{row.cell.entry.strategy} on {row.cell.entry.workload}"
+            found.append(f"{where}: {head} is lost in noise in {done - have} of {done} processes.")
+    return found
 
 
 def _record(row: Row) -> dict[str, Value]:
@@ -159,5 +174,6 @@ def tail_table(cells: Iterable[Cell]) -> Table:
             records.append(dict(zip(heads, values, strict=True)))
     notes = ["ns per operation, one pass over the trace in the first round's process."]
     if overheads:
-        notes.append(f"The cycle counter's own {min(overheads):.1f} to {max(overheads):.1f} ns are not subtracted.")
+        own = f"{min(overheads):.1f}" + (f" to {max(overheads):.1f}" if len(set(overheads)) > 1 else "")
+        notes.append(f"The cycle counter's own cost, {own} ns, is taken off each; 0 is below its step.")
     return Table("Tails", heads, tuple(lines), (False,) * 4 + (True,) * 6, tuple(records), tuple(notes))
