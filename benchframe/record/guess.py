@@ -11,8 +11,8 @@ GUESSED = "what a fault wanted was guessed from its mapping: write if writable, 
 def guess_access(trace: Trace) -> bool:
     """Fill in ``prot`` of faults that have 0, in place; True if there were any.
 
-    It decides merges: the first write to private memory gives it an anon_vma. Where the
-    error code is recorded, most faults in writable private memory are writes. O(events + changes x VMAs): the layouts come from a replay.
+    It decides merges: the first write to private memory gives it an anon_vma. Where the error code is recorded, most
+    faults in writable private memory are writes. O(events + changes x VMAs): the layouts come from a replay.
     """
     from benchframe.mm.oracle import Replayer
 

@@ -54,6 +54,8 @@ def _read(path: Path) -> Iterator[Rec]:
     open_calls: dict[int, str] = {}
     now = 0
     root = 0
+    known: set[int] = set()
+    early: set[int] = set()  # children told of before their maker's call returned
     with path.open(errors="replace") as file:
         number = 0
         while line := file.readline(MAX_LINE):
@@ -63,9 +65,19 @@ def _read(path: Path) -> Iterator[Rec]:
                 continue
             tid = int(match[1] or match[2] or root or 1) & 0x7FFFFFFF
             root = root or tid
+            known = known or {tid}
             now += 1000  # the order of the lines is the order of the events; their clocks may lie
             text = match[4]
+            if tid not in known:
+                # The child of a call that has not returned yet: vfork returns only after the child's exec.
+                known.add(tid)
+                maker = next((t for t, begun in open_calls.items() if NR.get(begun.split("(")[0], -1) in CLONES), None)
+                if maker is not None:
+                    begun = open_calls[maker]
+                    early.add(tid)
+                    yield Rec(now - 500, R.NEW, maker, (tid, _clone_flags(begun.split("(")[0], begun)))
             if text.startswith("+++ "):
+                known.discard(tid)
                 yield Rec(now, R.GONE, tid)
                 continue
             if text.endswith("<unfinished ...>"):
@@ -73,13 +85,17 @@ def _read(path: Path) -> Iterator[Rec]:
                 yield from _entry(now, tid, open_calls[tid])
                 continue
             resumed = _RESUMED.match(text)
-            if resumed:
-                if tid not in open_calls:
-                    continue
-                yield from _exit(now, tid, open_calls.pop(tid) + resumed[2], number)
-            else:
+            if resumed is None:
                 yield from _entry(now, tid, text)
-                yield from _exit(now + 1, tid, text, number)
+            elif tid in open_calls:
+                text = open_calls.pop(tid) + resumed[2]
+            for rec in _exit(now + 1, tid, text, number):
+                if rec.what == R.NEW:
+                    if rec.values[0] in early:
+                        early.discard(rec.values[0])
+                        continue
+                    known.add(rec.values[0])
+                yield rec
 
 
 def _entry(now: int, tid: int, text: str) -> Iterator[Rec]:
