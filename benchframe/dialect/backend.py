@@ -268,14 +268,31 @@ def _clone(function: FunctionType, identities: Identities, hook_index: dict[str,
 
 @contextmanager
 def _unoptimised() -> Iterator[None]:
-    """Numba's libraries keep their IR as lowered while this is open; the unit is optimised once, at the end."""
-    library = numba_codegen.CPUCodeLibrary
-    original = library._optimize_final_module
-    library._optimize_final_module = lambda self: None  # type: ignore[method-assign]
+    """While this is open Numba's libraries keep their IR as lowered: not optimised, not given to Numba's own engine, not
+    turned into machine code. The unit is optimised and emitted once, at the end. About half of a cold compile."""
+
+    def keep(self: Any) -> None:
+        self._finalized = True
+
+    def linked(self: Any, name: str) -> int:
+        self._ensure_finalized()
+        return 0
+
+    library, codegen = numba_codegen.JITCodeLibrary, numba_codegen.JITCPUCodegen
+    stand_ins = [
+        (library, "_optimize_final_module", lambda self: None),
+        (library, "_finalize_final_module", keep),
+        (library, "get_pointer_to_function", linked),
+        (codegen, "set_env", lambda self, name, env: None),
+    ]
+    originals = [getattr(owner, name) for owner, name, _ in stand_ins]
+    for owner, name, stand_in in stand_ins:
+        setattr(owner, name, stand_in)
     try:
         yield
     finally:
-        library._optimize_final_module = original  # type: ignore[method-assign]
+        for (owner, name, _), original in zip(stand_ins, originals, strict=True):
+            setattr(owner, name, original)
 
 
 def compile_unit(
