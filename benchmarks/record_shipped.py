@@ -50,7 +50,8 @@ def c_project(folder: Path) -> None:
     )
     (folder / "main.c").write_text(
         headers + "extern int table[256];\nvoid fill(int);\nvoid order(int *, size_t);\n"
-        'int main(int argc, char **argv) { fill(argc + 7); order(table, 256); printf("%d\\n", table[255]); return 0; }\n'
+        "int main(int argc, char **argv)\n{\n  fill(argc + 7);\n  order(table, 256);\n"
+        '  printf("%d\\n", table[255]);\n  return 0;\n}\n'
     )
 
 
@@ -70,7 +71,8 @@ def git_repository(folder: Path) -> None:
         text = "".join(f"line {j} of version {i}: {(i * 7919 + j * 104729) % 9973}\n" for j in range(60 + i % 40))
         stream.append(
             f"commit refs/heads/main\ncommitter A U Thor <author@example.com> {1700000000 + i * 3600} +0000\n"
-            f"data {len(str(i)) + 7}\ncommit {i}\nM 100644 inline dir{i % 5}/file{i % 40}.txt\ndata {len(text)}\n{text}\n"
+            f"data {len(str(i)) + 7}\ncommit {i}\n"
+            f"M 100644 inline dir{i % 5}/file{i % 40}.txt\ndata {len(text)}\n{text}\n"
         )
     subprocess.run(["git", "init", "-q", "-b", "main", "."], cwd=folder, check=True)
     subprocess.run(["git", "fast-import", "--quiet"], cwd=folder, check=True, input="".join(stream).encode())
@@ -105,6 +107,7 @@ MMAP_PY = (
 )
 
 PYTHON = "/usr/bin/python3"
+SCIENCE = "import pandas, pyarrow.parquet, scipy.stats, scipy.optimize, scipy.signal, numba"
 PIPELINE = "ls /usr/bin | sort -r | head -5 | wc -l"
 
 PROGRAMS = (
@@ -125,6 +128,9 @@ PROGRAMS = (
     Program("redis-load", "a server and its clients, with one fork for a snapshot", ("sh", "redis.sh"), redis_script),
     Program(
         "python-pandas", "import of large packages: hundreds of VMAs", (sys.executable, "-c", "import pandas, pyarrow")
+    ),
+    Program(
+        "python-science", "import of most of a scientific stack: over a thousand VMAs", (sys.executable, "-c", SCIENCE)
     ),
     Program("mt-alloc", "four threads that map, unmap and fault at once", ("./mt_alloc", "4", "400"), allocator),
     Program("python-threads", "six Python threads that map and unmap", (PYTHON, "-c", MMAP_PY)),

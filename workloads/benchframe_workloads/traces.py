@@ -37,7 +37,7 @@ ABOUT = {
         "compilers on a JVM: a heap that grows by mprotect while several threads fault",
     ),
     "git-log": (
-        "git log --stat over 100 commits",
+        "git log --stat over 800 commits",
         "version control: pack files mapped and read in pieces, a heap grown by brk",
     ),
     "sqlite-index": (
@@ -51,6 +51,10 @@ ABOUT = {
     "python-pandas": (
         "an interpreter imports large packages (pandas, pyarrow)",
         "scientific Python: hundreds of shared objects, so hundreds of VMAs, and file faults all over them",
+    ),
+    "python-science": (
+        "an interpreter imports most of a scientific stack; over 1 300 VMAs at its peak",
+        "the largest address spaces of ordinary programs: deep trees, and a working set of few VMAs among very many",
     ),
     "mt-alloc": (
         "four threads map, unmap and fault at once",
