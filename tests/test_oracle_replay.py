@@ -171,9 +171,9 @@ def test_a_million_faults_take_under_two_seconds() -> None:
     faults = np.zeros(1_000_000, EVENT)
     faults["file"], faults["ret"], faults["kind"], faults["prot"] = NIL, UNKNOWN, Kind.FAULT, 2
     faults["addr"] = BASE + rng.integers(0, 1000 * 16 * PAGE, len(faults))
-    began = time.perf_counter()
+    began = time.process_time()
     answers = replay(np.concatenate([setup, faults]))
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
     assert set(np.unique(answers.ret[1000:]).tolist()) == {0, -1, -2}
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchframe.judge.child import harmless
 from benchframe.judge.generators import ZONES
-from benchframe.judge.judge import Mismatch, Outcome, judge
+from benchframe.judge.judge import Accept, Mismatch, Outcome, judge
 from benchframe.judge.kernel import JudgeError, Kernel
 from benchframe.judge.ops import Make
 from benchframe.judge.probe import probe
@@ -34,6 +36,7 @@ def run_oracle_command(
     judged: Side = oracle_side,
     ablate: str | None = None,
     save: Path = Path("oracle-mismatch"),
+    accept: Accept = harmless,
 ) -> int:
     """Run the differential test and print what came of it.
 
@@ -45,6 +48,7 @@ def run_oracle_command(
         judged: makes the judged side.
         ablate: a rule to switch off (see :class:`~benchframe.mm.oracle.Rules`), or ``all``: each in turn, and say
             whether it was caught.
+        accept: which operations the judged side speaks (``judge.model.speaks`` for the compiled model).
         save: a mismatch is written to this path with ``.txt``, ``.py`` and ``.c`` appended.
 
     Returns:
@@ -75,11 +79,11 @@ def run_oracle_command(
             if not kernel.has_brk and "brk" in names:
                 console.print("generator brk left out: this kernel cannot move the break (CONFIG_CHECKPOINT_RESTORE)")
                 names.remove("brk")
+            run = Run(kernel, ops, minutes, seed, names, save, accept)
             if ablate == "all":
-                return _ablate_all(console, judged, found.rules, limits, kernel, ops, seed, names)
+                return _ablate_all(console, judged, found.rules, limits, run)
             rules = flip(found.rules, ablate) if ablate else found.rules
-            make = maker(judged, rules, limits)
-            return _judge_all(console, make, kernel, ops, minutes, seed, names, save)
+            return _judge_all(console, maker(judged, rules, limits), run)
     except JudgeError as error:
         console.print(f"cannot judge: {error}")
         return CANNOT
@@ -100,27 +104,32 @@ def _about(kernel: Kernel) -> str:
     return "areas read through PROCMAP_QUERY" if kernel.has_query else "areas read from /proc/PID/maps"
 
 
-def _judge_all(
-    console: Console,
-    make: Make,
-    kernel: Kernel,
-    ops: int,
-    minutes: float | None,
-    seed: int,
-    names: list[str],
-    save: Path,
-) -> int:
+@dataclass
+class Run:
+    """What was asked for; see :func:`run_oracle_command`."""
+
+    kernel: Kernel
+    ops: int
+    minutes: float | None
+    seed: int
+    names: list[str]
+    save: Path
+    accept: Accept
+
+
+def _judge_all(console: Console, make: Make, run: Run) -> int:
     """Each generator for its share; ends at the first mismatch."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     total = Outcome()
     columns = (TextColumn("{task.description:>6}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    for at, name in enumerate(names):
-        share = -(-(ops - total.ops) // (len(names) - at))
+    for at, name in enumerate(run.names):
+        share = -(-(run.ops - total.ops) // (len(run.names) - at))
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task(name, total=share if share < 1 << 50 else None)
-            time_left = minutes / len(names) if minutes else None
-            outcome = judge(make, share, seed, name, kernel, time_left, 1, _ticker(progress, task))
+            time_left = run.minutes / len(run.names) if run.minutes else None
+            tick = _ticker(progress, task)
+            outcome = judge(make, share, run.seed, name, run.kernel, time_left, 1, tick, run.accept)
         total.add(outcome)
         console.print(
             f"{name:>6}: {outcome.ops:>9,} operations, {outcome.rate:>7,.0f}/s, "
@@ -130,7 +139,7 @@ def _judge_all(
             soft_wrap=True,
         )
         if outcome.mismatches:
-            _explain(console, make, outcome.mismatches[0], kernel, save)
+            _explain(console, make, outcome.mismatches[0], run.kernel, run.save)
             return DIFFERENT
     refused = sum(total.errnos.values())
     console.print(
@@ -163,23 +172,14 @@ def _explain(console: Console, make: Make, mismatch: Mismatch, kernel: Kernel, s
     console.print(f"saved as {save}.txt, {save}.py and {save}.c", markup=False)
 
 
-def _ablate_all(
-    console: Console,
-    judged: Side,
-    rules: Rules,
-    limits: Limits,
-    kernel: Kernel,
-    ops: int,
-    seed: int,
-    names: list[str],
-) -> int:
+def _ablate_all(console: Console, judged: Side, rules: Rules, limits: Limits, run: Run) -> int:
     """Turn each rule over in turn: does some generator notice within its share of ``ops``?"""
     missed = []
     for rule in RULE_NAMES:
         make = maker(judged, flip(rules, rule), limits)
         seen = 0
-        for name in names:
-            outcome = judge(make, ops // len(names), seed, name, kernel)
+        for name in run.names:
+            outcome = judge(make, run.ops // len(run.names), run.seed, name, run.kernel, accept=run.accept)
             seen += outcome.ops
             if outcome.mismatches:
                 console.print(f"{rule:>28}: caught after {seen:>7,} operations by {name}", markup=False)

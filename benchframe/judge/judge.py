@@ -11,6 +11,7 @@ from benchframe.judge.kernel import Kernel
 from benchframe.judge.ops import NAMES, Calls, Make, Op, Row, apply, words_of
 from benchframe.mm.oracle.flags import SMAPS
 
+Accept = Callable[[Op], bool]
 BATCH = 256
 """Operations in a batch; each batch begins with an empty arena on both sides."""
 SHOWN = frozenset(SMAPS.values())
@@ -100,15 +101,15 @@ def _flags(side: Calls) -> list[str]:
     return [words for row, words in zip(side.layout(), flags, strict=True) if ARENA <= row[0] < ARENA_END]
 
 
-def compose(make: Make, name: str, seed: str, count: int) -> Expected:
-    """Let a generator write a program of ``count`` operations while the judged side performs it."""
+def compose(make: Make, name: str, seed: str, count: int, accept: Accept = harmless) -> Expected:
+    """Let a generator write a program of ``count`` accepted operations while the judged side performs it."""
     side = make()
     source = generator(name, seed)
     told = Expected()
     layout = side.layout()
     while len(told.ops) < count:
         op = source.next(layout)
-        if not harmless(op):
+        if not (harmless(op) and accept(op)):
             continue
         side, result = apply(side, op)
         layout = side.layout()
@@ -168,6 +169,7 @@ def judge(
     minutes: float | None = None,
     stop_after: int = 1,
     progress: Callable[[Outcome], None] | None = None,
+    accept: Accept = harmless,
 ) -> Outcome:
     """Random differential run of ``ops`` operations (or until ``minutes`` are over) with one generator.
 
@@ -178,6 +180,7 @@ def judge(
         make: makes a fresh judged side, with an empty arena and the break at BRK_BASE.
         stop_after: give up after this many mismatches; each costs the rest of its batch.
         progress: called after each batch.
+        accept: which operations the judged side speaks; others are left out.
 
     Raises:
         ValueError: no such generator.
@@ -193,7 +196,7 @@ def judge(
         spent = time.monotonic() - began
         under_way = outcome.ops + (BATCH if running else 0)
         more = under_way < ops and (minutes is None or spent < minutes * 60)
-        upcoming = compose(make, name, f"{seed}/{name}/{number}", BATCH) if more else None
+        upcoming = compose(make, name, f"{seed}/{name}/{number}", BATCH, accept) if more else None
         number += 1
         if running is not None:
             mismatch = compare(running, kernel, outcome)
