@@ -1,10 +1,11 @@
 """The schedule: orders, layouts, the budget; no process is started here."""
 
+import os
 from collections import Counter
 
 import pytest
 
-from benchframe.engine.rounds import DEPTHS, Budget, layout_seed, order
+from benchframe.engine.rounds import DEPTHS, Budget, layout_seed, order, spare_cpu
 
 CELLS = [f"workload\n{name}" for name in "abcdef"]
 
@@ -55,3 +56,16 @@ def test_budget(limit: float | None, taken: list[float], elapsed: float, fits: b
     for seconds in taken:
         budget.took(seconds)
     assert budget.fits(elapsed) is fits
+
+
+@pytest.mark.parametrize(
+    ("cpus", "load", "chosen"),
+    [({0, 1}, 0.1, 1), ({0, 1}, 1.0, 1), ({0, 1}, 4.0, None), ({3}, 0.0, None), ({2, 5, 7}, 1.0, 7)],
+)
+def test_workers_are_pinned_where_it_helps(
+    monkeypatch: pytest.MonkeyPatch, cpus: set[int], load: float, chosen: int | None
+) -> None:
+    """Pinned to the last CPU, but not if it is the only one or the machine is busy."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: cpus)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 9.0, 9.0))
+    assert spare_cpu() == chosen

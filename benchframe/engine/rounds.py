@@ -80,12 +80,15 @@ class Budget:
 
 
 def spare_cpu() -> int | None:
-    """The CPU that workers are pinned to: the last one this process may use, if there are at least two.
+    """The CPU that workers are pinned to, or None if pinning does not help or is not possible.
 
-    CPU 0 often serves interrupts, and the parent needs a CPU of its own. None where pinning is not possible.
+    The last CPU this process may use, if there are at least two: CPU 0 often serves interrupts, and the parent needs
+    one. On a machine that is busy already (load average above CPUs - 3/4) a pinned process could not get out of the
+    others' way, so it is left to the scheduler.
     """
     try:
         cpus = sorted(os.sched_getaffinity(0))
+        busy = os.getloadavg()[0] > len(cpus) - 0.75
     except (AttributeError, OSError):
         return None
-    return cpus[-1] if len(cpus) > 1 else None
+    return cpus[-1] if len(cpus) > 1 and not busy else None

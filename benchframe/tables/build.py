@@ -56,7 +56,8 @@ def ratio_text(ratio: Ratio | None, interval: bool = True) -> str:
         return ""
     if not interval:
         return ("~" if ratio.word == "undecided" else "") + f"{ratio.value:.2f}"
-    return f"{ratio.value:.2f} " + (f"[{ratio.low:.2f}, {ratio.high:.2f}]" if ratio.n > 1 else "[-]")
+    low, high = (">999" if end > 999 else f"{end:.2f}" for end in (ratio.low, ratio.high))
+    return f"{ratio.value:.2f} " + (f"[{low}, {high}]" if ratio.n > 1 else "[-]")
 
 
 def _counts(cell: Cell) -> tuple[str, str]:
