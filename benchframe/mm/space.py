@@ -1,0 +1,183 @@
+"""An address space by its system calls: the compiled model behind the same methods as the oracle's.
+
+Each call is one event on the machine (:meth:`Machine.call`), so whatever strategy the machine's runner holds takes
+part with its hooks. Meant for tests and judges, not for timing: a call costs some 20 us of Python.
+"""
+
+from __future__ import annotations
+
+from benchframe.mm import flags, layout
+from benchframe.mm.machine import Machine
+from benchframe.mm.oracle.flags import smaps_flags
+from benchframe.trace.events import NIL, UNKNOWN, FaultFlag, Kind
+
+Row = tuple[int, int, int, int, int, int]
+"""(vm_start, vm_end, prot, shared 0/1, file offset in bytes, file number or NIL)."""
+_SMAPS_GUARD = 0x800
+"""Where the kernel keeps the flag that the model has at VM_GUARD."""
+
+
+def _signed(word: int) -> int:
+    """The low 64 bits of ``word`` as the signed number that an event's column holds."""
+    word &= (1 << 64) - 1
+    return word - (1 << 64) if word >> 63 else word
+
+
+class Space:
+    """Trace mm ``number`` of ``machine``, called by ``task``. All calls return 0, an address or -errno (as the event does).
+
+    Raises MemoryError from any call after which a slab is full: results so far are void.
+    """
+
+    def __init__(self, machine: Machine, number: int = 0, task: int | None = None) -> None:
+        self.machine = machine
+        self.number = number
+        self.task = number if task is None else task
+
+    def _call(self, kind: Kind, **columns: int) -> int:
+        words = {name: _signed(value) for name, value in columns.items()}
+        return self.machine.call(kind, mm=self.number, task=self.task, **words)
+
+    # ---- calls --------------------------------------------------------------------------------------------------
+
+    def exec(self, start_brk: int = NIL) -> int:
+        """Empty the address space; the heap will begin at ``start_brk`` (NIL: where the first brk says)."""
+        return self._call(Kind.EXEC, addr=start_brk)
+
+    def mmap(
+        self, addr: int, length: int, prot: int, flags: int, file: int = NIL, offset: int = 0, at: int = UNKNOWN
+    ) -> int:
+        """mmap(2): the address, or -errno. ``at``: where a recorded call ended up, taken instead of a search."""
+        return self._call(Kind.MMAP, addr=addr, len=length, prot=prot, flags=flags, file=file, offset=offset, ret=at)
+
+    def exec_map(self, addr: int, length: int, prot: int, flags: int, file: int = NIL, offset: int = 0) -> int:
+        """A mapping that the kernel made itself: ``flags`` are MAP_* and MapType bits."""
+        return self._call(Kind.MAP, addr=addr, len=length, prot=prot, flags=flags, file=file, offset=offset)
+
+    def munmap(self, addr: int, length: int) -> int:
+        """munmap(2)."""
+        return self._call(Kind.MUNMAP, addr=addr, len=length)
+
+    def mprotect(self, addr: int, length: int, prot: int) -> int:
+        """mprotect(2)."""
+        return self._call(Kind.MPROTECT, addr=addr, len=length, prot=prot)
+
+    def mremap(self, addr: int, old_len: int, new_len: int, flags: int, new_addr: int = 0, at: int = UNKNOWN) -> int:
+        """mremap(2): the new address, or -errno."""
+        return self._call(Kind.MREMAP, addr=addr, len=old_len, new_len=new_len, flags=flags, offset=new_addr, ret=at)
+
+    def brk(self, addr: int) -> int:
+        """brk(2): the break afterwards."""
+        return self._call(Kind.BRK, addr=addr)
+
+    def madvise(self, addr: int, length: int, advice: int) -> int:
+        """madvise(2)."""
+        return self._call(Kind.MADVISE, addr=addr, len=length, flags=advice)
+
+    def mlock(self, addr: int, length: int) -> int:
+        """mlock(2)."""
+        return self._call(Kind.MLOCK, addr=addr, len=length)
+
+    def munlock(self, addr: int, length: int) -> int:
+        """munlock(2)."""
+        return self._call(Kind.MUNLOCK, addr=addr, len=length)
+
+    def fault(self, addr: int, access: int, user: bool = True) -> int:
+        """A page fault (``access``: 1 read, 2 write, 4 execute): 0 or FAULT_*. In kernel mode if not ``user``."""
+        return self._call(Kind.FAULT, addr=addr, prot=access, flags=int(FaultFlag.USER) if user else 0)
+
+    def find_vma(self, addr: int, user: bool = False) -> tuple[int, int] | None:
+        """(vm_start, vm_end) of the first VMA with ``addr < vm_end``; with ``user`` through the strategy's accessor."""
+        self._call(Kind.LOOKUP, addr=addr, flags=int(FaultFlag.USER) if user else 0)
+        answer = self.machine.arrays["answer_base"][0]
+        return (int(answer["vm_start"]), int(answer["vm_end"])) if answer["vma"] else None
+
+    def fork(self, task: int | None = None) -> Space:
+        """The child's address space, called by its first task (the lowest free one if not given).
+
+        Raises RuntimeError when the machine has no free mm or task record.
+        """
+        child = self._free("mm_base", "pgd")
+        first = self._free("task_base", "mm") if task is None else task
+        self._call(Kind.FORK, addr=child, len=first)
+        return Space(self.machine, child, first)
+
+    def thread(self) -> Space:
+        """This address space, called by a new task. Raises RuntimeError when there is no free task record."""
+        task = self._free("task_base", "mm")
+        self._call(Kind.THREAD, len=task)
+        return Space(self.machine, self.number, task)
+
+    def exit(self, last: bool = True) -> int:
+        """This task ends, and with the ``last`` one the address space."""
+        return self._call(Kind.EXIT, len=int(last))
+
+    def _free(self, base: str, used: str) -> int:
+        """The lowest number of a record whose field ``used`` is 0; the first record is never free."""
+        column = self.machine.arrays[base][used]
+        for number in range(1, len(column) - 1):
+            if column[number + 1] == 0 and not (base == "task_base" and number == self.task):
+                return number
+        raise RuntimeError(f"no free record in {base}: give Sizes more")
+
+    # ---- files --------------------------------------------------------------------------------------------------
+
+    @property
+    def _first_object(self) -> int:
+        """FILE records from here on are shared anonymous objects."""
+        return max(self.machine.sizes.files // 2, 1)
+
+    def set_file(self, file: int, size: int, readable: bool = True, writable: bool = True, inode: int = 0) -> None:
+        """Tell the size in bytes of file ``file`` and how it was opened. Unknown ones are endless, open for both.
+
+        ``inode`` is for the oracle's signature only: the model compares openings. Raises ValueError for a number
+        that the machine has no record for, and for a file not open for reading (no trace has mappings of one).
+        """
+        if not 0 <= file < self._first_object - 1:
+            raise ValueError(f"file {file}: this machine has room for files 0 to {self._first_object - 2}")
+        if not readable:
+            raise ValueError(f"file {file}: the model has no files that cannot be read")
+        record = self.machine.arrays["file_base"][file + 1]
+        record["size"] = size
+        record["flags"] = 0 if writable else flags.FILE_NOWRITE
+
+    # ---- answers ------------------------------------------------------------------------------------------------
+
+    def vmas(self) -> list[int]:
+        """Slab indices of all VMAs in address order."""
+        following = self.machine.arrays["vma_base"]["vm_next"]
+        slot, found = int(self.machine.mm(self.number)["mmap"]), []
+        while slot:
+            found.append(slot)
+            slot = int(following[slot])
+        return found
+
+    @property
+    def map_count(self) -> int:
+        """How many VMAs there are, by the mm's own count."""
+        return int(self.machine.mm(self.number)["map_count"])
+
+    def layout(self) -> list[Row]:
+        """Every VMA as the oracle gives it."""
+        return [self._row(slot) for slot in self.vmas()]
+
+    def _row(self, slot: int) -> Row:
+        vma = self.machine.arrays["vma_base"][slot]
+        word, file = int(vma["vm_flags"]), int(vma["vm_file"])
+        return (
+            int(vma["vm_start"]),
+            int(vma["vm_end"]),
+            word & flags.VM_ACCESS,
+            1 if word & flags.VM_MAYSHARE else 0,
+            int(vma["vm_pgoff"]) << layout.PAGE_SHIFT if file else 0,
+            file - 1 if 0 < file < self._first_object else NIL,
+        )
+
+    def layout_flags(self) -> list[str]:
+        """Every VMA's flags as the VmFlags line of smaps shows them, words sorted."""
+        words = self.machine.arrays["vma_base"]["vm_flags"][self.vmas()].tolist()
+        return [smaps_flags((w & ~_SMAPS_GUARD) | (_SMAPS_GUARD if w & flags.VM_GUARD else 0)) for w in words]
+
+    def fault_kind(self) -> str:
+        """What this task's last successful fault did, by name (flags.FAULT_KINDS)."""
+        return flags.FAULT_KINDS[int(self.machine.arrays["task_base"][self.task + 1]["fault_kind"])]
