@@ -10,6 +10,7 @@ import fcntl
 import mmap
 import os
 import platform
+import resource
 import select
 import struct
 import tempfile
@@ -88,6 +89,9 @@ class Recorder:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._error: OSError | None = None
+        # One descriptor per event, CPU and thread: take what we may. The program was forked before, with its own limit.
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
         try:
             for cpu in sorted(os.sched_getaffinity(0) | _online()):
                 self._open_cpu(sources, pids, cpu, on_exec)

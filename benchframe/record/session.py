@@ -28,11 +28,21 @@ from benchframe.trace.meta import TraceMeta
 LEVELS = ("full", "user", "strace")
 RING_PAGES = {"full": 4096, "user": 64}
 """Ring size per CPU: 16 MiB for root; 64 pages stay under kernel.perf_event_mlock_kb (516) for everyone else."""
+RING_TOTAL = 1 << 16
+"""Pages of all rings together, 256 MiB: on many CPUs each gets less, and the same faults spread over more rings."""
 BASE_POINTS = (
     "exceptions:page_fault_user", "exceptions:page_fault_kernel", "raw_syscalls:sys_enter", "raw_syscalls:sys_exit",
     "task:task_newtask",
 )  # fmt: skip
 MORE_POINTS = ("maple_tree:ma_read", "mmap_lock:mmap_lock_acquire_returned")
+
+
+def ring_pages(level: str) -> int:
+    """Pages of each CPU's ring, a power of two."""
+    pages = RING_PAGES[level]
+    while pages > 128 and pages * (os.cpu_count() or 1) > RING_TOTAL:
+        pages //= 2
+    return pages
 
 
 class RecordError(Exception):
@@ -114,19 +124,16 @@ def _probe(source: Source) -> None:
 class Session:
     """Record one command, or one process that runs already; use :meth:`run`."""
 
-    def __init__(self, plan: Plan, say: "object" = None) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.status = 0
         self.interrupted = 0
         self.tracer = ptrace.Tracer(syscalls=plan.level != "full", filtered=plan.level != "full")
         self.recorder: perf.Recorder | None = None
-        self._reader: R.Reader | None = None
-        self._lost = 0
-        self.bad = 0
 
     # -- a new program ----------------------------------------------------------------------------------------
 
-    def run(self, command: list[str], level_note: str = "") -> Trace:
+    def run(self, command: list[str]) -> Trace:
         """Run ``command`` to its end and return its trace; raises RecordError."""
         program = shutil.which(command[0])
         if program is None:
@@ -135,7 +142,7 @@ class Session:
         try:
             self.tracer.seize(child, child)
             if self.plan.sources:
-                self.recorder = perf.Recorder(self.plan.sources, [child], RING_PAGES[self.plan.level])
+                self.recorder = perf.Recorder(self.plan.sources, [child], ring_pages(self.plan.level))
                 self.recorder.start()
             with self._signals(child):
                 os.write(go, b"g")
@@ -182,10 +189,12 @@ class Session:
 
     @contextlib.contextmanager
     def _signals(self, child: int) -> Iterator[None]:
-        """The terminal sends Ctrl-C to the program too: we wait for it. The third one kills it."""
+        """The terminal sends Ctrl-C to the program too: we wait for it. The third one kills it. 0: no child of ours."""
 
         def on_interrupt(number: int, frame: object) -> None:
             self.interrupted += 1
+            if not child:
+                return  # attached: the first one ends the recording
             if self.interrupted >= 3 or number == signal.SIGTERM:
                 with contextlib.suppress(OSError):
                     os.kill(child, signal.SIGKILL if self.interrupted >= 3 else signal.SIGTERM)
@@ -222,7 +231,7 @@ class Session:
                 raise RecordError(f"process {pid}: its /proc/{pid}/maps cannot be read")
             self.tracer.maps.append(start)
             if self.plan.sources:
-                self.recorder = perf.Recorder(self.plan.sources, tids, RING_PAGES[self.plan.level], on_exec=False)
+                self.recorder = perf.Recorder(self.plan.sources, tids, ring_pages(self.plan.level), on_exec=False)
                 self.recorder.start()
                 self.recorder.enable()
             with self._signals(0):
@@ -258,8 +267,7 @@ class Session:
             reader = R.Reader(self.recorder.ids, self.plan.points, self.plan.functions)
             for stream in self.recorder.streams():
                 found.extend(reader.read(stream))
-            lost = max(self.recorder.lost, reader.lost)
-            self.bad = reader.bad
+            lost = max(self.recorder.lost, reader.lost) + reader.bad
         full = self.plan.level == "full"
         # With tracepoints, perf tells of tasks and calls and ptrace only of layouts and signals; else the reverse.
         ours = (R.SEGV,) if full else (R.SEGV, R.ENTER, R.LEAVE, R.NEW, R.EXEC, R.GONE)
