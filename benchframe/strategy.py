@@ -16,7 +16,7 @@ from types import FunctionType
 from typing import Any, ClassVar
 
 from benchframe.dialect import Slab, Struct, is_native
-from benchframe.dialect.function import referenced, where
+from benchframe.dialect.function import Binding, Native, referenced, where
 from benchframe.mm.defaults import DEFAULTS
 from benchframe.mm.hooks import ALL, BY_NAME
 from benchframe.mm.layout import PRIVATE_BASES
@@ -27,7 +27,7 @@ class StrategyError(Exception):
 
 
 class PrivateSlab(Slab):
-    """Memory of a strategy's own: ``fixed + per_vma * VMAs`` records of ``fields``; ``number`` 0 to 3 tells several apart.
+    """Memory of a strategy's own: ``fixed + per_vma * VMAs`` records of ``fields``; ``number`` 0 to 3 tells them apart.
 
     With ``per_vma`` 1 and ``fixed`` 0 record ``i`` may simply belong to VMA ``i``. Otherwise take and give back
     records with ``arena_alloc(mm, ARENA_PRIVATE0 + number)`` and ``arena_free``. The records start zeroed.
@@ -53,11 +53,11 @@ class Part:
     def __init__(
         self,
         slabs: Sequence[PrivateSlab] = (),
-        bind: Mapping[str, FunctionType] | None = None,
+        bind: Binding | None = None,
         **functions: Any,
     ) -> None:
         self.slabs = tuple(slabs)
-        self.binding: dict[str, FunctionType] = dict(bind or {})
+        self.binding: dict[str, Native] = dict(bind or {})
         known = {h.name.removeprefix(self.prefix): h for h in ALL if h.part == self.kind}
         for short, function in functions.items():
             if short not in known:
@@ -79,8 +79,8 @@ class Part:
 
 
 class Index(Part):
-    """How a VMA is found among all: ``find``, ``insert``, ``erase`` are needed; ``resize``, ``gap_below``, ``gap_above``,
-    ``init``, ``exit``, ``check`` have defaults."""
+    """How a VMA is found among all: ``find``, ``insert``, ``erase`` are needed; ``resize``, ``gap_below``,
+    ``gap_above``, ``init``, ``exit``, ``check`` have defaults."""
 
     kind, prefix = "index", "index_"
 
@@ -114,7 +114,7 @@ class Strategy:
     module: str = ""
     file: str = ""
     check_messages: Mapping[int, str] = field(default_factory=dict)
-    binding: Mapping[str, FunctionType] = field(default_factory=dict, compare=False, repr=False)
+    binding: Binding = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.module:
@@ -168,13 +168,15 @@ def resolve(strategy: Strategy, by_name: Mapping[str, Strategy]) -> Strategy:
             raise StrategyError(f"strategy {strategy.name}: its index {index!r} is no strategy; {hint}")
         other = by_name[index].index
         if isinstance(other, str):
-            raise StrategyError(f"strategy {strategy.name}: {index} has no index of its own (it uses {other}); name that")
+            raise StrategyError(
+                f"strategy {strategy.name}: {index} has no index of its own (it uses {other}); name that"
+            )
         index = other
     parts = [p for p in (index, strategy.cache, strategy.protocol) if p is not None]
     numbers = [slab.number for part in parts for slab in part.slabs]
     if len(set(numbers)) < len(numbers):
         raise StrategyError(f"strategy {strategy.name}: two private slabs have the same number; renumber one")
-    binding = dict(DEFAULTS)
+    binding: dict[str, Native] = dict(DEFAULTS)
     for part in parts:
         binding.update(part.binding)
     missing = [h.name for h in ALL if h.default is None and h.name not in binding]

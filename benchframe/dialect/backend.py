@@ -24,7 +24,7 @@ import numba
 from llvmlite import binding as llvm
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils as numba_cgutils
 from numba.core import codegen as numba_codegen
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import NumbaError
@@ -36,6 +36,7 @@ from benchframe.dialect.lint import check_function
 from benchframe.dialect.primitives import Primitive
 from benchframe.dialect.struct import DialectError, Slab, Struct
 
+cgutils: Any = numba_cgutils
 _OPTIONS = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _record_types: dict[str, Any] = {}
 _slab_intrinsics: dict[str, Any] = {}
@@ -262,14 +263,15 @@ def _clone(function: FunctionType, identities: Identities, hook_index: dict[str,
     clone = FunctionType(function.__code__, scope, f"{function.__name__}_{key[:16]}", function.__defaults__)
     clone.__module__ = function.__module__
     clone.__qualname__ = clone.__name__
-    _clones[key] = numba.njit(**_OPTIONS)(clone)
+    compiled: Any = numba.njit
+    _clones[key] = compiled(**_OPTIONS)(clone)
     return _clones[key]
 
 
 @contextmanager
 def _unoptimised() -> Iterator[None]:
-    """While this is open Numba's libraries keep their IR as lowered: not optimised, not given to Numba's own engine, not
-    turned into machine code. The unit is optimised and emitted once, at the end. About half of a cold compile."""
+    """While this is open Numba's libraries keep their IR as lowered: not optimised, not given to Numba's own engine,
+    not turned into machine code. The unit is optimised and emitted once, at the end. About half of a cold compile."""
 
     def keep(self: Any) -> None:
         self._finalized = True
@@ -311,7 +313,8 @@ def compile_unit(
         except NumbaError as error:
             raise DialectError(translate(error, entry)) from error
         result = dispatcher.overloads[signature]
-    if types.unliteral(result.signature.return_type) != types.int64:
+    unliteral: Any = types.unliteral
+    if unliteral(result.signature.return_type) != types.int64:
         raise DialectError(
             f"{where(entry)}: returns {result.signature.return_type}, must return one integer on every path"
         )
@@ -327,8 +330,8 @@ def compile_unit(
     undefined = [f.name for f in module.functions if f.is_declaration and not f.name.startswith(("llvm.", "mem"))]
     if undefined:
         raise DialectError(
-            f"{where(entry)}: the compiled code needs {', '.join(undefined[:3])}: an operation that can raise or allocate; "
-            "the dialect has integers and references only"
+            f"{where(entry)}: the compiled code needs {', '.join(undefined[:3])}: an operation that can raise or "
+            "allocate; the dialect has integers and references only"
         )
     return bytes(codegen._tm.emit_object(module))
 

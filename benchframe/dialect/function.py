@@ -100,11 +100,13 @@ class FarCall:
         return f"<far call of {self.__name__}>"
 
 
-Binding = Mapping[str, FunctionType]
+Native = Any
+"""A native function, as type checkers see it: a function to Python, a callable to whoever decorates it."""
+Binding = Mapping[str, Native]
 """Hook name to the native function that fills it."""
 
 
-def resolve(hook_: Hook, binding: Binding | None) -> FunctionType | None:
+def resolve(hook_: Hook, binding: Binding | None) -> Native | None:
     """What ``hook_`` runs under ``binding``; None if unbound (the indirect call through the ops table)."""
     if binding is None:
         return None
@@ -140,7 +142,7 @@ def _loaded_globals(code: CodeType) -> set[str]:
 
 def where(function: Callable[..., Any]) -> str:
     """``file:line (name)`` of a function, for messages."""
-    code = function.__code__  # type: ignore[attr-defined]
+    code = function.__code__
     return f"{code.co_filename}:{code.co_firstlineno} ({getattr(function, '__name__', '?')})"
 
 
@@ -173,12 +175,12 @@ class Identities:
         self._known[function] = digest.hexdigest()
         return self._known[function]
 
-    def _describe(self, obj: object, name: str, user: FunctionType) -> str:
+    def _describe(self, obj: Any, name: str, user: FunctionType) -> str:
         if isinstance(obj, Hook):
             bound = resolve(obj, self.binding)
             return f"hook {obj.name}" if bound is None else self.of(bound)
         if is_native(obj):
-            return self.of(obj)  # type: ignore[arg-type]
+            return self.of(obj)
         if isinstance(obj, Slab):
             return obj.layout
         if isinstance(obj, FarCall):

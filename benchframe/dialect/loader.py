@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +17,8 @@ def _engine() -> Any:
     from llvmlite import binding as llvm
 
     if _machine is None:
-        try:
+        with contextlib.suppress(RuntimeError):
             llvm.initialize()  # needed up to llvmlite 0.44, an error after it
-        except RuntimeError:
-            pass
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         _machine = llvm.Target.from_default_triple()

@@ -8,6 +8,7 @@ Where the folder cannot be written the compiled code lives as long as the proces
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -71,10 +72,8 @@ class Store:
         body = data[head:]
         if not data.startswith(_MAGIC) or hashlib.sha256(body).digest() != data[len(_MAGIC) : head]:
             return None
-        try:
+        with contextlib.suppress(OSError):
             os.utime(path)  # most recently used; a read-only folder only loses the order
-        except OSError:
-            pass
         return body
 
     def save(self, name: str, key: str, obj: bytes) -> None:

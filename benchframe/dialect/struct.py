@@ -77,7 +77,8 @@ class Struct:
             "offsets": [offset for offset, _ in self.fields.values()],
             "itemsize": self.size,
         }
-        return np.dtype(spec)
+        made: np.dtype[Any] = np.dtype(spec)
+        return made
 
     @property
     def layout(self) -> str:

@@ -9,9 +9,8 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import FunctionType
 
-from benchframe.dialect.function import Binding, Hook, Identities
+from benchframe.dialect.function import Binding, Hook, Identities, Native
 from benchframe.dialect.loader import Unit
 from benchframe.dialect.store import Store, toolchain_key
 from benchframe.dialect.struct import Struct
@@ -26,13 +25,13 @@ class UnitSpec:
     """
 
     name: str
-    entry: FunctionType
+    entry: Native
     binding: Binding | None
 
     @property
     def arity(self) -> int:
         """Number of arguments of the entry, the mm included."""
-        return self.entry.__code__.co_argcount
+        return int(self.entry.__code__.co_argcount)
 
     def key(self, mm: Struct, hooks: Sequence[Hook]) -> str:
         """Content key: changes with anything that could change the machine code."""

@@ -13,8 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from benchframe.dialect.store import cache_folder
-from benchframe.mm.machine import Parameters
+from benchframe.mm import flags
+from benchframe.mm.layout import PAGE_SHIFT
+from benchframe.mm.machine import Machine, Parameters
 from benchframe.mm.oracle import Limits, replay
+from benchframe.mm.validate import live_mms, vma_numbers
+from benchframe.trace.events import NIL
 
 Array = npt.NDArray[Any]
 KEEP = 64
@@ -34,30 +38,64 @@ def limits(parameters: Parameters) -> Limits:
     )
 
 
-def expected(events: Array, parameters: Parameters) -> Array:
-    """int64 array (3, events): ret, vm_start, vm_end that the oracle gives. Cached; the cache only ever saves time."""
+def expected(events: Array, parameters: Parameters) -> tuple[Array, Array, Array, Array]:
+    """What the oracle gives: ret, vm_start, vm_end per event (int64), and the final layout as rows of (mm, vm_start,
+    vm_end, prot, shared, file offset, file) of the mms alive at the end. Cached; the cache only ever saves time."""
     folder = cache_folder() / "answers"
-    path = folder / f"{_key(events, parameters)}.npy"
+    path = folder / f"{_key(events, parameters)}.npz"
+    names = ("ret", "vm_start", "vm_end", "layout")
     try:
-        found: Array = np.load(path, allow_pickle=False)
-        if found.shape == (3, len(events)) and found.dtype == np.int64:
+        with np.load(path, allow_pickle=False) as file:
+            found = tuple(file[name] for name in names)
+        if all(len(found[i]) == len(events) for i in range(3)) and found[3].ndim == 2:
             os.utime(path)
             return found
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         pass
     answers = replay(events, limits=limits(parameters))
-    table = np.stack([answers.ret, answers.vm_start, answers.vm_end])
+    rows = [(mm, *row) for mm in sorted(answers.spaces) for row in answers.layouts[mm]]
+    table = (answers.ret, answers.vm_start, answers.vm_end, np.array(rows, np.int64).reshape(-1, 7))
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, temporary = tempfile.mkstemp(prefix=".answers-", suffix=".npy", dir=folder)
+        handle, temporary = tempfile.mkstemp(prefix=".answers-", suffix=".npz", dir=folder)
         with os.fdopen(handle, "wb") as file:
-            np.save(file, table)
+            np.savez(file, ret=table[0], vm_start=table[1], vm_end=table[2], layout=table[3])
         Path(temporary).replace(path)
-        for old in sorted(folder.glob("*.npy"), key=lambda p: p.stat().st_mtime)[:-KEEP]:
+        for old in sorted(folder.glob("*.npz"), key=lambda p: p.stat().st_mtime)[:-KEEP]:
             old.unlink(missing_ok=True)
     except OSError:
         pass  # a full or read-only disk costs the next process the oracle's time, nothing else
     return table
+
+
+def model_layout(machine: Machine) -> Array:
+    """The model's final layout, in the same form."""
+    vmas, rows = machine.arrays["vma_base"], []
+    shmem = machine.arrays["file_base"]["flags"] & flags.FILE_SHMEM
+    for number in live_mms(machine):
+        for vma in vma_numbers(machine, number):
+            v = vmas[vma]
+            file, bits = int(v["vm_file"]), int(v["vm_flags"])
+            offset = int(v["vm_pgoff"]) << PAGE_SHIFT if file else 0
+            named = file - 1 if file and not shmem[file] else NIL
+            shared = int(bool(bits & flags.VM_MAYSHARE))
+            rows.append((number, int(v["vm_start"]), int(v["vm_end"]), bits & 7, shared, offset, named))
+    return np.array(rows, np.int64).reshape(-1, 7)
+
+
+def first_difference(machine: Machine, layout: Array) -> str:
+    """Where the model's final layout differs from the oracle's; empty if it does not."""
+    ours = model_layout(machine)
+    for mine, right in zip(ours.tolist(), layout.tolist(), strict=False):
+        if mine != right:
+            return f"mm {right[0]} has {_row(mine)}, the oracle {_row(right)}"
+    if len(ours) != len(layout):
+        return f"the layout has {len(ours)} VMAs, the oracle's {len(layout)}"
+    return ""
+
+
+def _row(row: list[int]) -> str:
+    return f"{row[1]:#x}-{row[2]:#x} prot {row[3]} shared {row[4]} offset {row[5]:#x} file {row[6]}"
 
 
 def _key(events: Array, parameters: Parameters) -> str:

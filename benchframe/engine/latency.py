@@ -13,7 +13,8 @@ from benchframe.trace.events import Kind
 
 @dataclass(frozen=True)
 class Latency:
-    """Percentiles in ns of ``n`` operations of one ``figure`` (lookup, fault, mapping) and ``outcome`` (all, hit, miss).
+    """Percentiles in ns of ``n`` operations of one ``figure`` (lookup, fault, mapping) and ``outcome`` (all, hit or
+    miss).
 
     The clock's own cost is taken off each sample, which can leave 0 for what is shorter than the clock's step.
     """
@@ -29,7 +30,7 @@ class Latency:
 
 
 def summarise(samples: npt.NDArray[Any], kinds: npt.NDArray[Any], cost: float, ns: float) -> list[Latency]:
-    """Rows of what occurs: ``samples`` (cycles, hit) beside the event ``kinds``; ``cost`` in cycles, ``ns`` per cycle."""
+    """Rows of what occurs: ``samples`` (cycles, hit) beside the event ``kinds``; ``cost`` in cycles, ``ns`` a cycle."""
     figures = {
         "fault": kinds == Kind.FAULT,
         "lookup": kinds == Kind.LOOKUP,

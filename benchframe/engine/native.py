@@ -8,6 +8,8 @@ fault    a page fault: lookup and the fault's own work, so that hits and the cos
 mapping  a mapping operation (mmap, munmap, mprotect, mremap, brk, madvise, fork ...)
 replay   an event of any kind
 
+Each figure of a measurement is the median over its replays: one that was interrupted does not count.
+
 The clock (rdtsc between lfences) is read only where the class of event changes; its own cost is measured and taken
 off. Every timed replay starts from the same saved state, restored outside the timed part.
 """
@@ -23,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from benchframe.engine.answers import expected
+from benchframe.engine.answers import expected, first_difference
 from benchframe.engine.latency import Latency, summarise
 from benchframe.engine.runner import NativeRunner, unit_store
 from benchframe.engine.stream import prepare
@@ -45,7 +47,7 @@ class EngineError(Exception):
 
 @dataclass(frozen=True)
 class Verdict:
-    """Is every answer right? If not, ``what`` says which is not, and ``event`` is its index (-1: none in particular)."""
+    """Is every answer right? If not, ``what`` says which is not; ``event`` is its index (-1: none in particular)."""
 
     ok: bool
     what: str = ""
@@ -115,7 +117,7 @@ class Session:
         return self._verdict
 
     def _verify(self) -> Verdict:
-        ret, vm_start, vm_end = expected(self.trace.events, self.parameters)
+        ret, vm_start, vm_end, layout = expected(self.trace.events, self.parameters)
         self._restore()
         self.runner.replay(self.first, self.last)
         try:
@@ -131,23 +133,27 @@ class Session:
         wrong |= (lookup | call) & (answers["ret"] != ret)
         if wrong.any():
             index = int(np.argmax(wrong))
-            return Verdict(False, self._describe(index, answers[index], ret[index], vm_start[index], vm_end[index]), index)
+            right = (int(ret[index]), int(vm_start[index]), int(vm_end[index]))
+            return Verdict(False, self._describe(index, answers[index], right), index)
         try:
             self.runner.validate(self.machine)
         except ValidationError as error:
             return Verdict(False, f"after the replay: {error}")
+        difference = first_difference(self.machine, layout)
+        if difference:
+            return Verdict(False, f"after the replay: {difference}")
         ours = lookup[self.first :] & (self._events.records["addr"][self.first :] >= 0)
         ours &= self._events.records["addr"][self.first :] < self.parameters.task_size
         self._known = answers[self.first :][ours | (kind[self.first :] == Kind.LOOKUP)]
         return Verdict(True)
 
-    def _describe(self, index: int, answer: Any, ret: int, start: int, end: int) -> str:
+    def _describe(self, index: int, answer: Any, right: tuple[int, int, int]) -> str:
         event = self.trace.events[index]
         name = Kind(int(event["kind"])).name
         return (
             f"event {index} ({name} {int(event['addr']):#x} len {int(event['len']):#x}): "
             f"{self.strategy.name} says {int(answer['ret'])} in {int(answer['vm_start']):#x}-{int(answer['vm_end']):#x}, "
-            f"the oracle {int(ret)} in {int(start):#x}-{int(end):#x}"
+            f"the oracle {right[0]} in {right[1]:#x}-{right[2]:#x}"
         )
 
     # ---- timing -----------------------------------------------------------------------------------------------
@@ -158,29 +164,27 @@ class Session:
         verdict = self.verify()
         if not verdict.ok or self._known is None:
             raise EngineError(f"not timed, since an answer is wrong: {verdict.what}")
-        with_lookup, without = np.zeros(5), np.zeros(5)
-        for _ in range(loops):
-            with_lookup += self._one(self.runner.timed)
+        full, known = np.zeros((loops, 5)), np.zeros((loops, 5))
+        for loop in range(loops):
+            full[loop] = self._one(self.runner.timed)
             self.machine.arrays["answer_base"][: len(self._known)] = self._known
-            without += self._one(self.runner.known)
-        seconds = float(with_lookup[4] + without[4])
-        ns = 1e9 * seconds / (with_lookup[3] + without[3])
-        clock = self._clock_cost
+            known[loop] = self._one(self.runner.known)
+        seconds = float(full[:, 4].sum() + known[:, 4].sum())
+        ns = 1e9 * seconds / float(full[:, 3].sum() + known[:, 3].sum())
+        fault, _, mapping, total = np.median(full[:, :4], axis=0).tolist()
+        in_place = float(np.median(full[:, :2].sum(axis=1) - known[:, :2].sum(axis=1)))
+        clock = [self._clock_cost * runs for runs in self._runs]
 
-        def per(cycles: float, kinds: Sequence[int], count: int) -> float:
-            if count == 0:
-                return math.nan
-            return float((cycles / loops - clock * sum(self._runs[k] for k in kinds)) * ns / count)
+        def per(cycles: float, count: int) -> float:
+            return cycles * ns / count if count else math.nan
 
         return Times(
             loops=loops,
             seconds=seconds,
-            lookup_ns=float((with_lookup[0] + with_lookup[1] - without[0] - without[1]) / loops * ns / self.n_lookups)
-            if self.n_lookups
-            else math.nan,
-            fault_ns=per(with_lookup[0], (0,), self.n_faults),
-            mapping_ns=per(with_lookup[2], (2,), self.n_mapping),
-            replay_ns=per(with_lookup[3], (0, 1, 2), self.n_events),
+            lookup_ns=per(in_place, self.n_lookups),
+            fault_ns=per(fault - clock[0], self.n_faults),
+            mapping_ns=per(mapping - clock[2], self.n_mapping),
+            replay_ns=per(total - sum(clock), self.n_events),
         )
 
     def _one(self, run: Callable[[int, int], int]) -> Array:

@@ -15,7 +15,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Stream:
-    """``records``: the events, EXIT rows marked (len 1: the mm ends). ``boots``: mms that begin without EXEC or FORK."""
+    """``records``: the events, EXIT rows marked (len 1: the mm ends). ``boots``: mms without EXEC or FORK."""
 
     records: Array
     boots: list[int]

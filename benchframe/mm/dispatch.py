@@ -203,5 +203,3 @@ def mapping_event(root, index):
     result = locked_event(mm, task, index)
     mmap_write_unlock(mm, task)
     return result
-
-

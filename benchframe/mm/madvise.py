@@ -6,12 +6,12 @@ from benchframe.mm.fault import populate_vma
 from benchframe.mm.flags import (
     ACCESS_READ,
     ACCESS_WRITE,
+    E_GUARD,
     EACCES,
     EAGAIN,
     EFAULT,
     EINVAL,
     ENOMEM,
-    E_GUARD,
     FAULT_ACCERR,
     MADV_COLD,
     MADV_COLLAPSE,
@@ -259,5 +259,3 @@ def do_madvise(mm, task, start, length, advice):
         start = max(stop, min(end, VMA(mm, vma).vm_end))
         vma = VMA(mm, vma).vm_next
     return hole
-
-

@@ -276,5 +276,3 @@ def do_mremap(mm, task, addr, old_length, new_length, flags, new_addr, at):
     if place < 0:
         return place
     return move_vma(mm, task, vma, addr, old_length, place, new_length, flags)
-
-

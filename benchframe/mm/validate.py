@@ -87,7 +87,9 @@ def validate_mm(machine: Machine, find: Find | None = None, check: Check | None 
     live[layout.ARENA_VMA] = sum(int(machine.mm(n)["map_count"]) for n in live_mms(machine))
     for which, name in ((layout.ARENA_VMA, "VMAs"), (layout.ARENA_TABLE, "tables"), (layout.ARENA_PAGE, "frames")):
         if int(arenas[which]["live"]) != live[which]:
-            raise ValidationError(f"{int(arenas[which]['live'])} {name} are allocated, {live[which]} are reachable: a leak")
+            raise ValidationError(
+                f"{int(arenas[which]['live'])} {name} are allocated, {live[which]} are reachable: a leak"
+            )
 
 
 def _validate_list(machine: Machine, number: int) -> list[int]:
@@ -132,7 +134,7 @@ def _validate_index(machine: Machine, number: int, vmas: list[int], find: Find) 
 
 
 def _validate_tables(machine: Machine, number: int, vmas: list[int], frames: Counter[int]) -> int:
-    """Walk all tables: entries lie in VMAs, counts agree, no table outlives its VMAs. Gives how many tables there are."""
+    """Walk all tables: entries lie in VMAs, counts agree, no table outlives its VMAs. Gives the number of tables."""
     records = machine.arrays["vma_base"]
     bounds = [(int(records[v]["vm_start"]), int(records[v]["vm_end"])) for v in vmas]
     mm = machine.mm(number)
