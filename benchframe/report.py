@@ -6,13 +6,13 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchframe.results.environment import noise
 from benchframe.results.errors import disk_error
 from benchframe.results.figures import FIGURES, rows_of
 from benchframe.results.files import write_atomic
 from benchframe.results.folder import Cell, RunFolder
 from benchframe.results.manifest import Manifest
 from benchframe.tables import latency_table, render, tail_table
+from benchframe.tables.build import ratio_text
 from benchframe.tables.render import markdown_escape
 
 
@@ -32,8 +32,7 @@ def write_report(folder: RunFolder, target: Path) -> Path:
 
 
 def report_text(folder: RunFolder, cells: Sequence[Cell], charts: Sequence[Path]) -> str:
-    """The report as Markdown. Pure but for the noise of the machine it runs on, which is left out if the run was
-    made elsewhere."""
+    """The report as Markdown: the same for the same folder, wherever it is written."""
     manifest = folder.manifest
     parts = [
         f"# {markdown_escape(folder.path.resolve().name)}",
@@ -75,14 +74,17 @@ def _findings(cells: Sequence[Cell]) -> str:
             if figure is None or figure.ratio is None:
                 continue
             ratio = figure.ratio
-            between = f"[{ratio.low:.2f}, {ratio.high:.2f}]" if ratio.n > 1 else "unknown: one round"
+            rounds = "one round" if ratio.n == 1 else f"{ratio.n} rounds"
             lines.append(
-                f"- {name} on {label}, {head}: {ratio.word}, ratio {ratio.value:.2f} (95 % interval {between}, "
-                f"{ratio.n} rounds)"
+                f"- {name} on {label}, {head}: {ratio.word}, ratio {markdown_escape(ratio_text(ratio))}, {rounds}"
             )
     if len(lines) > 20:
         lines.append(f"\nAmong {len(lines)} comparisons at 95 % about {len(lines) / 20:.0f} err.")
-    return "\n".join(lines) or "Nothing to compare: only baselines were run."
+    return (
+        "\n".join(["Ratio to the baseline with its 95 % interval, paired by round.\n", *lines])
+        if lines
+        else "Nothing to compare: only baselines were run."
+    )
 
 
 def _workloads(manifest: Manifest) -> str:
@@ -96,8 +98,7 @@ def _workloads(manifest: Manifest) -> str:
 
 def _trust(manifest: Manifest, cells: Sequence[Cell]) -> str:
     lines = [f"- {markdown_escape(note)}" for note in manifest.notes]
-    if _here(manifest):
-        lines += [f"- now, on this machine: {markdown_escape(reason)}" for reason in noise()]
+    lines += [f"- when the run began: {markdown_escape(reason)}" for reason in manifest.noise]
     loads = [
         float(load)
         for cell in cells
@@ -111,12 +112,6 @@ def _trust(manifest: Manifest, cells: Sequence[Cell]) -> str:
             where = f"{markdown_escape(cell.entry.strategy)} on {markdown_escape(cell.entry.workload)}, {figure}"
             lines += [f"- pyperf on {where}: {markdown_escape(hint)}" for hint in hints]
     return "\n".join(lines) or "- nothing unusual was noticed"
-
-
-def _here(manifest: Manifest) -> bool:
-    from benchframe.results.environment import host
-
-    return dict(manifest.host) == host()
 
 
 def _environment(manifest: Manifest) -> str:

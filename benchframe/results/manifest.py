@@ -61,7 +61,8 @@ class CellEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """See the module's docstring. ``metadata`` is what plugins had to say; ``wall``, ``measured``, ``timed`` and
+    """See the module's docstring. ``metadata`` is what plugins had to say; ``noise`` is what made the
+    machine unsteady when the run began; ``wall``, ``measured``, ``timed`` and
     ``warmup`` (seconds, as in Outcome) add up over all sittings of the run."""
 
     created: str
@@ -75,6 +76,7 @@ class Manifest:
     metadata: Mapping[str, str] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
+    noise: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     finished: str = ""
     wall: float = 0.0
@@ -126,6 +128,7 @@ def read_manifest(folder: Path) -> Manifest:
         metadata=data.mapping("metadata"),
         plugins=data.texts("plugins"),
         blocked=data.texts("blocked"),
+        noise=data.texts("noise"),
         notes=data.texts("notes"),
         finished=data.text("finished", ""),
         wall=data.number("wall", 0.0),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchframe.results.cell import cell_key
-from benchframe.results.environment import differences, host, versions
+from benchframe.results.environment import differences, host, noise, versions
 from benchframe.results.errors import ResultsError
 from benchframe.results.folder import RunFolder
 from benchframe.results.manifest import CellEntry, Manifest, Options, WorkloadEntry
@@ -77,6 +77,7 @@ def plan(
         metadata=dict(metadata or {}),
         plugins=tuple(plugins),
         blocked=tuple(blocked),
+        noise=tuple(noise()),
         notes=tuple(notes),
     )
     pairs = [(name, stream.entry.label) for stream in streams for name in cells_of(asked, stream.entry.baseline)]
