@@ -106,7 +106,11 @@ class Tracer:
 
     def seize(self, tid: int, pid: int, attach: bool = False) -> None:
         """Begin to trace one thread; raises OSError."""
-        ptrace(SEIZE, tid, 0, self.options(attach))
+        try:
+            ptrace(SEIZE, tid, 0, self.options(attach))
+        except OSError as error:
+            hint = "another tracer, kernel.yama.ptrace_scope or a container's seccomp profile forbids it"
+            raise OSError(error.errno, f"ptrace of {tid} is refused ({error.strerror}: {hint})") from None
         self.tasks[tid] = Task(tid, pid)
         self.root = self.root or pid
 

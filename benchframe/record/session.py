@@ -155,7 +155,7 @@ class Session:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.kill(child, signal.SIGKILL)
-            raise RecordError(f"recording failed: {error.strerror or error}; try --level strace or more disk") from None
+            raise RecordError(f"recording failed: {error.strerror or error}") from None
         finally:
             os.close(go)
             os.close(failed)
@@ -241,7 +241,7 @@ class Session:
                 self._let_go(pid)
             return self._finish(command, (start, tids))
         except OSError as error:
-            raise RecordError(f"process {pid} cannot be recorded: {error.strerror or error}; run as its user") from None
+            raise RecordError(f"process {pid} cannot be recorded: {error.strerror or error}") from None
         finally:
             self.tracer.release_all(ptrace.DETACH)
             if self.recorder is not None:

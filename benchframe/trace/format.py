@@ -133,13 +133,17 @@ def read_trace(path: str | Path, max_rows: int = MAX_ROWS) -> Trace:
         checker = Checker(len(file.meta.files))
         parts = [_checked(path, checker, batch) for batch in file.batches(max(1, min(file.rows, 1 << 20)))]
         meta = file.meta
-    trace = Trace(
-        np.concatenate([p.events for p in parts]) if parts else np.zeros(0, EVENT),
-        np.concatenate([p.time for p in parts]) if parts else np.zeros(0, np.int64),
-        np.concatenate([p.tid for p in parts]) if parts else np.zeros(0, np.int32),
-        meta,
-        np.concatenate([p.reports for p in parts]) if parts else np.zeros(0, REPORT),
-    )
+    if len(parts) == 1:
+        whole = parts[0]
+    else:
+        whole = Batch(
+            0,
+            np.concatenate([np.zeros(0, EVENT), *(p.events for p in parts)]),
+            np.concatenate([np.zeros(0, np.int64), *(p.time for p in parts)]),
+            np.concatenate([np.zeros(0, np.int32), *(p.tid for p in parts)]),
+            np.concatenate([np.zeros(0, REPORT), *(p.reports for p in parts)]),
+        )
+    trace = Trace(whole.events, whole.time, whole.tid, meta, whole.reports)
     try:
         _check_snapshots(meta, len(trace), trace.mms)
     except ValueError as error:
