@@ -24,7 +24,7 @@ def _signed(word: int) -> int:
 
 
 class Space:
-    """Trace mm ``number`` of ``machine``, called by ``task``. All calls return 0, an address or -errno (as the event does).
+    """Trace mm ``number`` of ``machine``, called by ``task``. Calls return 0, an address or -errno.
 
     Raises MemoryError from any call after which a slab is full: results so far are void.
     """
