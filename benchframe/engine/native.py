@@ -29,6 +29,7 @@ from benchframe.engine.answers import expected, first_difference
 from benchframe.engine.latency import Latency, summarise
 from benchframe.engine.runner import NativeRunner, unit_store
 from benchframe.engine.stream import prepare
+from benchframe.mm.layout import mm_struct
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.validate import ValidationError
 from benchframe.trace.events import Kind
@@ -96,7 +97,12 @@ class Session:
         self.runner.replay(0, self.first)
         self.machine.raise_if_full()
         self._setup_answers = self.machine.arrays["answer_base"][: self.first].copy()
+        mm = self.machine.mm(0)
+        for name in ("fault", "lookup", "mapping", "clock", "switches", "cursor"):
+            mm[f"replay_{name}"] = 0
         self._saved = self.machine.save()
+        first = mm_struct.offset("replay_fault") // 8
+        self._clocks = self.machine.arrays["mm_base"].view(np.int64)[mm_struct.size // 8 :][first : first + 4]
         self._known: Array | None = None
         self._verdict: Verdict | None = None
         kind = trace.events["kind"][self.first :]
@@ -165,10 +171,10 @@ class Session:
         if not verdict.ok or self._known is None:
             raise EngineError(f"not timed, since an answer is wrong: {verdict.what}")
         full, known = np.zeros((loops, 5)), np.zeros((loops, 5))
+        self.machine.arrays["answer_base"][: len(self._known)] = self._known
         for loop in range(loops):
-            full[loop] = self._one(self.runner.timed)
-            self.machine.arrays["answer_base"][: len(self._known)] = self._known
-            known[loop] = self._one(self.runner.known)
+            self._one(self.runner.timed, full[loop])
+            self._one(self.runner.known, known[loop])
         seconds = float(full[:, 4].sum() + known[:, 4].sum())
         ns = 1e9 * seconds / float(full[:, 3].sum() + known[:, 3].sum())
         fault, _, mapping, total = np.median(full[:, :4], axis=0).tolist()
@@ -187,21 +193,17 @@ class Session:
             replay_ns=per(total - sum(clock), self.n_events),
         )
 
-    def _one(self, run: Callable[[int, int], int]) -> Array:
-        """One replay from the saved state: cycles in faults, lookups, mapping operations, all; seconds."""
+    def _one(self, run: Callable[[int, int], int], row: Array) -> None:
+        """One replay from the saved state; ``row`` gets cycles in faults, lookups, mapping, all, and seconds."""
         self._restore()
         began = time.perf_counter()
         run(self.first, self.last)
-        seconds = time.perf_counter() - began
-        mm = self.machine.mm(0)
-        fields = ("replay_fault", "replay_lookup", "replay_mapping", "replay_clock")
-        return np.array([*(float(mm[f]) for f in fields), seconds])
+        row[4] = time.perf_counter() - began
+        row[:4] = self._clocks
 
     def _restore(self) -> None:
+        """The saved state has every replay_* field at zero."""
         self.machine.restore(self._saved)
-        mm = self.machine.mm(0)
-        for name in ("fault", "lookup", "mapping", "clock", "switches", "cursor"):
-            mm[f"replay_{name}"] = 0
 
     def _measure_clock(self) -> float:
         """Cycles that one reading of the clock costs: the median of empty replays."""
