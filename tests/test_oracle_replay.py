@@ -191,3 +191,34 @@ def test_only_event_arrays_are_replayed() -> None:
     """A plain array is refused by name of its type."""
     with pytest.raises(TypeError, match="int64"):
         replay(np.zeros(3, np.int64))  # type: ignore[arg-type]
+
+
+def hostile_stream(seed: int, rows: int) -> Events:
+    """Any kind with any number in any column, many of them just plausible enough to do something."""
+    rng = np.random.default_rng(seed)
+    events = np.zeros(rows, EVENT)
+    pages = rng.integers(0, 64, (6, rows)) * PAGE
+    near = rng.random((6, rows)) < 0.85
+    edges = np.array([0, 1, PAGE - 1, 1 << 46, (1 << 47) - PAGE, 1 << 47, (1 << 63) - 1, -1, -PAGE, -(1 << 63)])
+    for at, name in enumerate(("addr", "len", "offset", "new_len", "ret")):
+        wild = rng.choice(edges, rows)
+        events[name] = np.where(near[at], pages[at] + (BASE if name in ("addr", "offset", "ret") else 0), wild)
+    events["ret"] = np.where(rng.random(rows) < 0.5, UNKNOWN, events["ret"])
+    events["kind"] = rng.integers(1, 15, rows)
+    events["mm"], events["task"] = rng.integers(0, 3, rows), rng.integers(0, 4, rows)
+    events["prot"] = rng.choice([0, 1, 3, 5, 7, 8, -1, 1 << 24], rows)
+    events["flags"] = rng.choice([0, 1, 3, 5, 7, 4, 0x22, 0x32, 0x21, 0x132, 2, 102, 103, 14, 23, -1, 1 << 24], rows)
+    events["file"] = rng.choice([NIL, NIL, 0, 1, 1 << 30], rows)
+    forks = events["kind"] == Kind.FORK
+    events["addr"][forks] = rng.integers(0, 3, int(forks.sum()))
+    return events
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_hostile_events_break_nothing(seed: int) -> None:
+    """Whatever a stream says, every answer is a number and every list of areas stays sorted and disjoint."""
+    answers = replay(hostile_stream(seed, 1500))
+    for space in answers.spaces.values():
+        space.validate()
+        for row in space.layout():
+            assert 0 <= row[0] < row[1] <= space.limits.task_size

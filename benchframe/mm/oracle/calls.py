@@ -362,9 +362,11 @@ class Oracle(Space):
 
     def exec_map(self, addr: int, length: int, prot: int, flags: int, file: int = NIL, offset: int = 0) -> int:
         """A mapping that the kernel made itself at exec: ``flags`` are MAP_* and :class:`MapType` bits."""
+        end = addr + f.page_align(length)
+        if addr % f.PAGE or not 0 <= addr < end <= self.limits.task_size:
+            return -f.EINVAL
         if flags & (MapType.STACK | MapType.SPECIAL):
             special = f.VM_DONTEXPAND | f.VM_IO if flags & MapType.SPECIAL else f.VM_GROWSDOWN | f.VM_ACCOUNT
-            end = addr + f.page_align(length)
             self.unmap_range(addr, end)
             area = Area(addr, end, prot & f.VM_ACCESS | _MAY | special, addr >> f.PAGE_SHIFT)
             self.insert(area)

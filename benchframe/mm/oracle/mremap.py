@@ -145,9 +145,22 @@ def _to(space: Space, remap: Remap) -> int:
     if not space.rules.mremap_checks_first:
         _check_source(space, remap, area)
     if not remap.flags & f.MREMAP_FIXED:
-        remap.new_addr = remap.at if remap.at != UNKNOWN else space.unmapped_area(remap.new_addr, remap.new_len)
+        remap.new_addr = _free_place(space, remap, remap.new_addr)
     space.check_fixed(remap.new_addr, remap.new_len)
     return _move(space, remap, area)
+
+
+def _free_place(space: Space, remap: Remap, hint: int) -> int:
+    """Where to move to: the recorded place, if it is free here too, else the result of a search.
+
+    Raises:
+        Refused: ENOMEM if nothing is free, or the recorded place is not (the recording is not of this space).
+    """
+    if remap.at == UNKNOWN:
+        return space.unmapped_area(hint, remap.new_len)
+    if space.first_in(remap.at, remap.at + remap.new_len) is not None:
+        raise Refused(f.ENOMEM)
+    return remap.at
 
 
 def _in_place(space: Space, remap: Remap, area: Area) -> int:
@@ -170,7 +183,7 @@ def _in_place(space: Space, remap: Remap, area: Area) -> int:
         return remap.addr
     if not remap.flags & f.MREMAP_MAYMOVE:
         raise Refused(f.ENOMEM)
-    remap.new_addr = remap.at if remap.at != UNKNOWN else space.unmapped_area(0, remap.new_len)
+    remap.new_addr = _free_place(space, remap, 0)
     space.check_fixed(remap.new_addr, remap.new_len)
     return _move(space, remap, area)
 
