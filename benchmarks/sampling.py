@@ -1,8 +1,8 @@
 """What the benchmarks share: interleaved samples, their spread, and a plain table.
 
 The machine is assumed to be noisy. So whatever is compared runs in turn, in an order shuffled for each round, and
-ratios are taken within a round. What runs in this process alone is timed by the CPU time of its thread, so that turns of
-other programs do not count; what starts processes is timed by the wall clock.
+ratios are taken within a round. What runs in this process alone is timed by the CPU time of its thread, so that turns
+of other programs do not count; what starts processes is timed by the wall clock.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median, quantiles
 
 
@@ -46,14 +47,20 @@ def interleave(
     rounds: int,
     seed: int = 1,
     clock: Callable[[], float] = time.thread_time,
+    before: Callable[[str], object] | None = None,
 ) -> dict[str, list[float]]:
-    """Seconds of each job in each round; the order within a round is shuffled. One round before is not kept."""
+    """Seconds of each job in each round; the order within a round is shuffled. One round before is not kept.
+
+    ``before`` is told the job's name and puts things in order; its time does not count.
+    """
     shuffled = random.Random(seed)
     taken: dict[str, list[float]] = {name: [] for name in jobs}
     for round_ in range(rounds + 1):
         names = list(jobs)
         shuffled.shuffle(names)
         for name in names:
+            if before is not None:
+                before(name)
             began = clock()
             jobs[name]()
             seconds = clock() - began
@@ -72,15 +79,16 @@ def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) 
     print(f"\n{title}\n")
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     for row in (head, ["-" * w for w in widths], *rows):
-        print("| " + " | ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))) + " |")
+        cells = [c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        print(f"| {' | '.join(cells)} |")
 
 
 def machine() -> str:
     """One line: CPU, CPUs that may be used, kernel, Python, load before the start."""
     cpu = platform.processor() or platform.machine()
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            cpu = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), cpu)
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
     except OSError:
         pass
     system = f"{platform.system()} {platform.release().split('-')[0]}"
