@@ -125,7 +125,7 @@ def _judge_all(console: Console, make: Make, run: Run) -> int:
     columns = (TextColumn("{task.description:>6}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     for at, name in enumerate(run.names):
         share = -(-(run.ops - total.ops) // (len(run.names) - at))
-        with Progress(*columns, console=console, transient=True) as progress:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task(name, total=share if share < 1 << 50 else None)
             time_left = run.minutes / len(run.names) if run.minutes else None
             tick = _ticker(progress, task)
