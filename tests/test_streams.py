@@ -87,7 +87,7 @@ def test_zipf_popularity_and_runs() -> None:
     """At alpha 1 over 100 tiles the most popular takes 1/H(100) = 19 %; run=8 makes neighbours repeat 7 times in 8."""
 
     def tile(**params: float) -> np.ndarray:
-        trace = trace_of(WORKLOADS["zipf"], vmas=102, pages=1, events=50_000, **params)
+        trace = trace_of(WORKLOADS["zipf"], vmas=102, pages=1, events=50_000, **{"run": 1.0, **params})
         return trace.events["addr"][trace.setup :] // 8192
 
     most = np.unique(tile(alpha=1.0), return_counts=True)[1].max() / 50_000
@@ -95,6 +95,35 @@ def test_zipf_popularity_and_runs() -> None:
     flat = np.unique(tile(alpha=0.0), return_counts=True)[1].max() / 50_000
     assert flat < 0.015
     assert np.mean(np.diff(tile(alpha=0.0, run=8.0)) == 0) == pytest.approx(7 / 8, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["uniform", "sequential", "zipf"])
+@pytest.mark.parametrize("events", [1, 64, 1000])
+def test_faults_are_real(name: str, events: int) -> None:
+    """With faults=1 every access is a fault of a page that is not there, and all pages go back after 64 accesses."""
+    trace = trace_of(WORKLOADS[name], vmas=40, pages=64, gap=0, events=events, faults=1)
+    timed = trace.events[trace.setup :]
+    assert (replay(trace.events).ret >= 0).all()
+    present: set[int] = set()
+    run = 0
+    for event in timed:
+        addr, kind = int(event["addr"]), event["kind"]
+        if kind == Kind.FAULT:
+            assert addr not in present
+            present.add(addr)
+            run += 1
+        else:
+            assert kind == Kind.MADVISE
+            assert run == 64 or run == events % 64 or not run
+            run = 0
+            inside = {page for page in present if addr <= page < addr + int(event["len"])}
+            assert inside
+            present -= inside
+    assert not present
+    assert (timed["kind"] == Kind.FAULT).sum() == events
+    bare = trace_of(WORKLOADS[name], vmas=40, pages=64, gap=0, events=events)
+    faulting = timed["addr"][timed["kind"] == Kind.FAULT] // (64 * 4096)
+    np.testing.assert_array_equal(faulting, bare.events["addr"][bare.setup :] // (64 * 4096))
 
 
 def test_ebizzy_round() -> None:
