@@ -1,7 +1,8 @@
 """A worker whose session is made up: real pyperf, real processes, figures from a seed.
 
 The name of the strategy says what happens: ``wrong``, ``crash`` (a traceback), ``segv``, ``hang``, ``mute`` (ends
-without an answer); any other name is timed, at a speed given by the digits in it (``fake20`` is 20 ns a lookup).
+without an answer), ``edited`` (its source has changed); any other name is timed, at a speed given by the digits in it
+(``fake20`` is 20 ns a lookup).
 """
 
 import os
@@ -11,6 +12,7 @@ import time
 from dataclasses import dataclass
 
 from benchframe.engine.job import Job, unspool
+from benchframe.engine.worker import ChangedSource
 from benchframe.engine.worker import main as worker_main
 
 
@@ -54,6 +56,8 @@ class FakeSession:
         self.random = random.Random(f"{job.strategy} {job.layout_seed}")
         digits = "".join(c for c in job.strategy if c.isdigit())
         self.speed = float(digits or 30)
+        if job.strategy == "edited":
+            raise ChangedSource("strategy edited was edited while the run was going")
         assert len(unspool(job)) >= unspool(job).setup
 
     def verify(self) -> Verdict:

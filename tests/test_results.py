@@ -224,6 +224,14 @@ def test_an_edited_strategy_reruns_its_own_cells_only(tmp_path: Path) -> None:
     assert any("edited during the run" in note for note in again.manifest.notes)
 
 
+def test_an_edit_while_the_run_goes_stops_it(tmp_path: Path) -> None:
+    """A source that changed under a running run ends the sitting; it is no crash of the cell, and can be resumed."""
+    folder, strategies = start(tmp_path / "run", ["edited"])
+    with pytest.raises(ResultsError, match=r"was edited while the run was going; continue with --resume"):
+        sit(folder, strategies)
+    assert {c.state.state for c in folder.cells()} <= {"ok", "skipped"}
+
+
 def test_cell_keys_do_not_collide() -> None:
     """Contents that a sloppy key would fold together have different hashes."""
     contents = [{"a": [1]}, {"a": [-1]}, {"a": ["1"]}, {"a": [1.5]}, {"a": [1, 5]}, {"a": 1}, {"b": [1]}]

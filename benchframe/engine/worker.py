@@ -75,9 +75,9 @@ def open_session(job: Job) -> SessionLike:
     known = registry.load([Path(p) for p in job.plugins], job.blocked)
     strategy = known.strategy(job.strategy)
     if strategy_digest(strategy) != job.digest:
-        raise ChangedSource(f"strategy {job.strategy} was edited while the run was going; start it again")
+        raise ChangedSource(f"strategy {job.strategy} was edited while the run was going")
     if job.model and model_digest() != job.model:
-        raise ChangedSource("benchframe's own model was edited while the run was going; start a new run")
+        raise ChangedSource("benchframe's own model was edited while the run was going")
     session: SessionLike = Session(strategy, unspool(job), layout_seed=job.layout_seed)
     return session
 
@@ -85,7 +85,10 @@ def open_session(job: Job) -> SessionLike:
 def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
     """Verify, calibrate if asked, time, then take counts and latencies if asked."""
     args = runner.args
-    session = opener(job)
+    try:
+        session = opener(job)
+    except ChangedSource as error:
+        return Outcome("skipped", str(error))
     verdict = session.verify()
     if not verdict.ok:
         return Outcome("wrong", " ".join(str(verdict.what).split()), event=int(verdict.event))

@@ -18,6 +18,7 @@ from benchframe.engine.job import Job, Outcome, spool
 from benchframe.engine.launch import run_worker
 from benchframe.engine.rounds import Budget, Depth, layout_seed, order
 from benchframe.results.cell import CellState, LatencyRow
+from benchframe.results.errors import ResultsError
 from benchframe.results.folder import RunFolder
 from benchframe.results.hints import instability
 from benchframe.results.manifest import CellEntry
@@ -78,8 +79,8 @@ class Campaign:
     def run(self) -> None:
         """Run all rounds that are missing and fit in the budget, then write hints and totals.
 
-        Raises ResultsError (disk), EngineError (a strategy that does not compile), OSError (no process) and
-        KeyboardInterrupt; what was measured until then is on disk.
+        Raises ResultsError (disk; a source that was edited meanwhile), EngineError (a strategy that does not compile),
+        OSError (no process) and KeyboardInterrupt; what was measured until then is on disk.
         """
         self._measured = self._timed = self._warmup = 0.0
         with self.folder.locked(), self.folder.spool() as scratch:
@@ -137,6 +138,8 @@ class Campaign:
     ) -> CellState:
         """Run one worker process and put its outcome on disk: the state first, then the figures."""
         outcome = self._launch(entry, state, round_, scratch, spooled)
+        if outcome.state == "skipped":
+            raise ResultsError(self.folder.path, outcome.message, "continue with --resume, or start a new run")
         self._measured += outcome.measured
         self._timed += outcome.timed
         self._warmup += outcome.warmup
