@@ -118,8 +118,8 @@ def benchframe_workloads() -> list[Workload]:
             name="zipf",
             summary="lookups with popular and unpopular VMAs: the locality of ordinary programs",
             stands_for="ordinary programs, where the heap, the stack and a few libraries take most faults, in bursts; "
-            "alpha=0 is uniform, alpha near 1 is typical; run is the burst's length, and run=2 gives a cache of the last "
-            "VMA a hit rate of about one half, as measured on desktops (mmap_cache, before 3.15)",
+            "alpha=0 is uniform, alpha near 1 is typical; run is the burst's length, and run=2 gives a cache of the "
+            "last VMA a hit rate of about one half, as measured on desktops (mmap_cache, before 3.15)",
             parameters=(
                 *LAYOUT,
                 EVENTS,
