@@ -158,7 +158,8 @@ class Session:
         name = Kind(int(event["kind"])).name
         return (
             f"event {index} ({name} {int(event['addr']):#x} len {int(event['len']):#x}): "
-            f"{self.strategy.name} says {int(answer['ret'])} in {int(answer['vm_start']):#x}-{int(answer['vm_end']):#x}, "
+            f"{self.strategy.name} says {int(answer['ret'])} in "
+            f"{int(answer['vm_start']):#x}-{int(answer['vm_end']):#x}, "
             f"the oracle {right[0]} in {right[1]:#x}-{right[2]:#x}"
         )
 

@@ -167,7 +167,8 @@ def grow_in_place(mm, task, vma, addr, old_length, new_length):
         return 0
     pgoff = v.vm_pgoff + ((end - v.vm_start) >> PAGE_SHIFT)
     flags = v.vm_flags
-    merged = vma_merge_new(mm, vma, end, end + delta, flags, v.anon_vma, v.anon_vma_chain, v.vm_file, pgoff, 0)
+    # 1: nobody asks whether what is added was inherited through fork (vma_merge_extend has no source VMA).
+    merged = vma_merge_new(mm, vma, end, end + delta, flags, v.anon_vma, 1, v.vm_file, pgoff, 0)
     if merged == NULL:
         return 0
     if flags & VM_LOCKED:

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ class Tracepoint:
 def tracefs() -> Iterator[tuple[Path, str]]:
     """Yield (tracefs folder, what was done to get it); mounts it if root may and nobody has, and undoes that.
 
+    The mount is a private folder's: two recordings at once do not take it from each other.
+
     Raises :class:`TracefsError`.
     """
     for place in PLACES:
@@ -42,13 +45,13 @@ def tracefs() -> Iterator[tuple[Path, str]]:
     if os.geteuid() != 0:
         raise TracefsError("tracefs is not readable (root, or a mount with mode=0755, would change that)")
     libc = ctypes.CDLL(None, use_errno=True)
-    place = PLACES[0]
-    if libc.mount(b"nodev", place.encode(), b"tracefs", 0, None) != 0:
-        raise TracefsError(f"tracefs cannot be mounted ({os.strerror(ctypes.get_errno())})")
-    try:
-        yield Path(place), f"mounted tracefs on {place} for the time of the recording"
-    finally:
-        libc.umount2(place.encode(), 2)  # MNT_DETACH: our own descriptors may be open still
+    with tempfile.TemporaryDirectory(prefix="benchframe-tracefs-") as place:
+        if libc.mount(b"nodev", place.encode(), b"tracefs", 0, None) != 0:
+            raise TracefsError(f"tracefs cannot be mounted ({os.strerror(ctypes.get_errno())})")
+        try:
+            yield Path(place), "mounted tracefs for the time of the recording"
+        finally:
+            libc.umount2(place.encode(), 2)  # MNT_DETACH: our own descriptors may be open still
 
 
 def tracepoint(root: Path, name: str) -> Tracepoint:
