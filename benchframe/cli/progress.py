@@ -111,5 +111,5 @@ def watching(folder: RunFolder) -> Iterator[Observer]:
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=2) as progress:
         yield Bars(progress, rounds)

@@ -249,8 +249,8 @@ def _sit(
     from benchframe.cli.progress import watching
     from benchframe.results.campaign import Campaign
 
-    with watching(folder) as observer:
-        try:
+    try:
+        with watching(folder) as observer:
             Campaign(
                 folder,
                 {cell.strategy: known.strategy(cell.strategy) for cell in folder.manifest.cells},
@@ -260,9 +260,9 @@ def _sit(
                 blocked=blocked,
                 start=start,
             ).run()
-        except BaseException:
-            typer.echo(f"benchframe: what was measured is in {folder.path}; --resume {folder.path} continues", err=True)
-            raise
+    except BaseException:
+        typer.echo(f"benchframe: what was measured is in {folder.path}; --resume {folder.path} continues", err=True)
+        raise
 
 
 def _closing(folder: "RunFolder") -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,7 +19,7 @@ from benchframe.engine.job import Job, Outcome, spool
 from benchframe.engine.launch import run_worker
 from benchframe.engine.rounds import Budget, Depth, layout_seed, order
 from benchframe.results.cell import CellState, LatencyRow
-from benchframe.results.errors import ResultsError
+from benchframe.results.errors import ResultsError, disk_error
 from benchframe.results.folder import RunFolder
 from benchframe.results.hints import instability
 from benchframe.results.manifest import CellEntry
@@ -86,8 +87,11 @@ class Campaign:
         with self.folder.locked(), self.folder.spool() as scratch:
             try:
                 self._rounds(scratch)
-            finally:
-                self._total()
+            except BaseException:
+                with suppress(ResultsError):  # a full disk must not hide what went wrong first
+                    self._total()
+                raise
+            self._total()
             self._finish()
 
     def _rounds(self, scratch: Path) -> None:
@@ -106,7 +110,10 @@ class Campaign:
         if not left:
             return
         self.compile([self.strategies[name] for name in dict.fromkeys(c.strategy for c in manifest.cells)], self._tell)
-        spooled = {label: spool(trace, scratch) for label, trace in self.traces.items()}
+        try:
+            spooled = {label: spool(trace, scratch) for label, trace in self.traces.items()}
+        except OSError as error:
+            raise disk_error(scratch, error, "written") from None
         self.observer.begin(left)
         budget = Budget(options.budget or None)
         for round_ in range(options.rounds):
