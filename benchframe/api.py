@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         store_release,
         xchg,
     )
+    from benchframe.hookspecs import hookimpl
     from benchframe.mm.arena import arena_alloc, arena_free
     from benchframe.mm.defaults import read_lock, read_unlock, write_lock, write_unlock
     from benchframe.mm.find import find_vma
@@ -67,7 +68,6 @@ if TYPE_CHECKING:
     from benchframe.mm.pagetable import next_step, pmd_slot, spin_lock, spin_unlock
     from benchframe.mm.records import start_gap, vma_free_now
     from benchframe.strategy import Cache, Index, PrivateSlab, Protocol, Strategy
-    from benchframe.hookspecs import hookimpl
     from benchframe.trace.events import EVENT, NIL, UNKNOWN, FaultFlag, Kind
     from benchframe.trace.format import Trace, read_trace
     from benchframe.trace.meta import TraceMeta
