@@ -142,13 +142,13 @@ def move_vma(mm, task, vma, old, old_length, new, new_length, flags):
 
 @native
 def check_vma(mm, vma, addr, old_length, new_length, flags):
-    """May ``vma`` be moved or grown so? 0 or -errno (check_prep_vma)."""
+    """May ``vma`` be moved or grown so? 0 or -errno (check_prep_vma). What is shrunk away may cross into other VMAs."""
     v = VMA(mm, vma)
     if old_length == 0 and not v.vm_flags & (VM_SHARED | VM_MAYSHARE):
         return -EINVAL
     if flags & MREMAP_DONTUNMAP and v.vm_flags & (VM_DONTEXPAND | VM_PFNMAP):
         return -EINVAL
-    if old_length > v.vm_end - addr:
+    if min(old_length, new_length) > v.vm_end - addr:
         return -EFAULT
     if new_length > old_length and v.vm_flags & (VM_DONTEXPAND | VM_PFNMAP):
         return -EFAULT
