@@ -73,3 +73,32 @@ def verify(file: File) -> int:
     from benchframe.trace.inspect import run_trace_verify
 
     return run_trace_verify(file)
+
+
+@app.command("replay")
+@guarded
+def replay(
+    file: File,
+    strategy: Annotated[str, typer.Option("--strategy", "-s", help="Which strategy answers.")] = "rbtree",
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Events held in memory at once.")] = 1 << 20,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare every answer with the oracle's.")] = False,
+) -> int:
+    """Replay a trace of any length through the model in bounded memory; exit code 1 if --verify finds a wrong answer.
+
+    \b
+    Examples:
+      benchframe trace replay huge.parquet
+      benchframe trace replay --strategy pmdcache --verify program.parquet
+    """
+    from benchframe import registry
+    from benchframe.engine.streaming import StreamReplay
+    from benchframe.trace.format import iter_batches
+
+    replayer = StreamReplay(registry.load().strategy(strategy), rows, verify=verify)
+    done = replayer.run(batch.events for batch in iter_batches(file, rows))
+    typer.echo(f"{done.events:,} events through {strategy}: {done.rate / 1e6:.1f} M events/s inside the replay")
+    if verify:
+        typer.echo(f"{done.wrong:,} answers differ from the oracle's" if done.wrong else "every answer is the oracle's")
+    if done.wrong:
+        typer.echo(done.first_wrong, err=True)
+    return 1 if done.wrong else 0

@@ -29,12 +29,15 @@ class Stream:
         return tuple(int(np.count_nonzero(starts & (classes == c))) for c in range(3))  # type: ignore[return-value]
 
 
-def prepare(events: Array) -> Stream:
+def prepare(events: Array, tasks: dict[int, set[int]] | None = None) -> Stream:
     """The stream of ``events`` (dtype EVENT). A task belongs to an mm from its first event there to its EXIT; an mm
-    ends with the EXIT of its last task, as benchframe.mm.oracle.replay has it."""
+    ends with the EXIT of its last task, as benchframe.mm.oracle.replay has it.
+
+    A stream that comes in batches passes the same ``tasks`` (mm to its living tasks, at first empty) with each.
+    """
     records = events.copy()
     kind, mm = records["kind"], records["mm"]
-    boots, alive = _walk(records)
+    boots, alive = _walk(records, {} if tasks is None else tasks)
     records["len"][kind == Kind.EXIT] = 0
     for row in alive:
         records["len"][row] = 1
@@ -42,12 +45,11 @@ def prepare(events: Array) -> Stream:
     return Stream(records, sorted((boots & present) - {0}))
 
 
-def _walk(records: Array) -> tuple[set[int], list[int]]:
+def _walk(records: Array, tasks: dict[int, set[int]]) -> tuple[set[int], list[int]]:
     """(mms never born by EXEC or FORK before use, rows of final EXITs)."""
     pair = records["mm"].astype(np.int64) << 32 | records["task"].astype(np.int64)
     appear = np.unique(pair, return_index=True)[1]
     special = np.isin(records["kind"], (Kind.EXEC, Kind.FORK, Kind.THREAD, Kind.EXIT)).nonzero()[0]
-    tasks: dict[int, set[int]] = {}
     boots: set[int] = set()
     last: list[int] = []
     for row in np.union1d(appear, special).tolist():
