@@ -11,7 +11,7 @@ import os
 import signal
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,8 @@ WALL = 0x40000000
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP = 38, 22
 PATIENCE = 50_000_000
 """ns that a call may keep others waiting before they run beside it."""
+HALT_PATIENCE = 2_000_000_000
+"""ns to wait for tasks that do not stop (in an uninterruptible sleep)."""
 STOPPING = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -93,6 +95,7 @@ class Tracer:
     tasks: dict[int, Task] = field(default_factory=dict)
     root: int = 0
     root_status: int = 0
+    halting: set[int] = field(default_factory=set)
     newborn: set[int] = field(default_factory=set)
     turns: dict[int, Turn] = field(default_factory=dict)
 
@@ -108,6 +111,8 @@ class Tracer:
         """Begin to trace one thread; raises OSError."""
         try:
             ptrace(SEIZE, tid, 0, self.options(attach))
+        except ProcessLookupError:
+            raise
         except OSError as error:
             hint = "another tracer, kernel.yama.ptrace_scope or a container's seccomp profile forbids it"
             raise OSError(error.errno, f"ptrace of {tid} is refused ({error.strerror}: {hint})") from None
@@ -152,29 +157,29 @@ class Tracer:
             self._stopped(task, status >> 16, os.WSTOPSIG(status))
 
     def _stopped(self, task: Task, event: int, signum: int) -> None:
+        """Record what a stop tells, and let the task go on - unless all are being halted."""
         now = _now()
+        data = 0
         if event in (E_FORK, E_VFORK, E_CLONE):
             self._made(task, now, _message(task.tid), event)
         elif event == E_EXEC:
             self._exec(task, now)
         elif event == E_EXIT:
             self._ending(task, now)
-        elif event == E_SECCOMP:
-            self._syscall_stop(task, now)
-            return
-        elif event == E_STOP:
-            request = LISTEN if signum in STOPPING else self._go(task)
-            ptrace(request, task.tid)
-            return
-        elif signum == signal.SIGTRAP | 0x80:
-            self._syscall_stop(task, now)
-            return
+        elif event == E_SECCOMP or signum == signal.SIGTRAP | 0x80:
+            if not self._syscall_stop(task, now):
+                return
         elif event == 0:
             if signum == signal.SIGSEGV:
                 self._segv(task, now)
-            ptrace(self._go(task), task.tid, 0, signum)
+            data = signum
+        if task.tid in self.halting and event != E_EXIT and not data:
+            self.halting.discard(task.tid)  # any stop will do: it also takes back the interrupt
             return
-        ptrace(self._go(task), task.tid)
+        stay = event == E_STOP and signum in STOPPING
+        ptrace(LISTEN if stay else self._go(task), task.tid, 0, data)
+        if task.tid in self.halting and data:
+            ptrace(INTERRUPT, task.tid)
 
     def _go(self, task: Task) -> int:
         if self.syscalls and (not self.filtered or task.call is not None):
@@ -232,20 +237,23 @@ class Tracer:
         if code > 0:  # raised by the kernel, not by kill(2)
             self.records.append(Rec(now, SEGV, task.tid, (address,)))
 
-    def _syscall_stop(self, task: Task, now: int) -> None:
+    def _syscall_stop(self, task: Task, now: int) -> bool:
+        """Record a system call's entry or exit; False if the task must wait for its turn."""
         info = ctypes.create_string_buffer(88)
         ptrace(GET_SYSCALL_INFO, task.tid, 88, info)
         op = info.raw[0]
         if op in (1, 3):  # entry, seccomp
+            if task.tid in self.halting:
+                return True  # it stops here, and the call runs when we are gone
             number, *args = struct.unpack_from("=7Q", info.raw, 24)
             if number in MM_CALLS or number in CLONES or number in EXECS:
                 task.call = (number, tuple(args))
                 values = (number, self._with_file(task, number, tuple(args)))
                 if number in MM_CALLS:
                     turn = self.turns.get(task.pid)
-                    if turn is not None:
+                    if turn is not None and not self.halting:
                         turn.waiting.append((task, values))
-                        return
+                        return False
                     self.turns[task.pid] = Turn(task.tid, now)
                 # The call runs when we let it: that moment, not the stop's, is what other threads' events relate to.
                 self.records.append(Rec(_now(), ENTER, task.tid, values))
@@ -254,7 +262,7 @@ class Tracer:
             self.records.append(Rec(now, LEAVE, task.tid, (task.call[0], ret)))
             task.call = None
             self._end_turn(task)
-        ptrace(self._go(task), task.tid)
+        return True
 
     def _end_turn(self, task: Task) -> None:
         """``task``'s call is over, or ``task`` itself: let the next one run."""
@@ -293,16 +301,24 @@ class Tracer:
         except OSError:
             return args
 
-    def interrupt_all(self, tids: Iterable[int]) -> None:
-        """Ask each thread to stop, and wait until it does: the world stands still after this."""
-        waiting = set()
-        for tid in tids:
+    def halt(self) -> None:
+        """Stop every task where it is, after recording what they report on the way: the world stands still then."""
+        self.release_turns()
+        self.halting = set(self.tasks)
+        for tid in self.halting:
             with contextlib.suppress(OSError):
                 ptrace(INTERRUPT, tid)
-                waiting.add(tid)
-        for tid in waiting:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(tid, WALL)
+        late = _now() + HALT_PATIENCE
+        while self.halting & set(self.tasks) and _now() < late:
+            try:
+                tid, status = os.waitpid(-1, WALL | os.WNOHANG)
+            except ChildProcessError:
+                break
+            if tid:
+                self._handle(tid, status)
+            else:
+                time.sleep(0.0002)
+        self.halting = set()
 
     def release_all(self, request: int) -> None:
         """Let every stopped task go on: CONT, SYSCALL or DETACH."""

@@ -216,16 +216,20 @@ class Session:
     def attach(self, pid: int) -> Trace:
         """Record ``pid`` from now until it ends or Ctrl-C; the program goes on afterwards."""
         try:
-            tids = sorted((int(p.name) for p in Path(f"/proc/{pid}/task").iterdir()), key=lambda t: (t != pid, t))
+            tids = _threads(pid)
             command = tuple(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0"))
         except OSError as error:
             raise RecordError(f"process {pid}: {error.strerror}") from None
         # A filter cannot be put into a program from outside: every system call stops, as strace would do it.
         self.tracer.filtered = False
         try:
-            for tid in tids:
-                self.tracer.seize(tid, pid, attach=True)
-            self.tracer.interrupt_all(tids)
+            # Threads may start more threads until all are held: look again until there is none that is new.
+            while new := [tid for tid in tids if tid not in self.tracer.tasks]:
+                for tid in new:
+                    with contextlib.suppress(ProcessLookupError):  # it has ended since
+                        self.tracer.seize(tid, pid, attach=True)
+                self.tracer.halt()
+                tids = _threads(pid)
             start = read_maps(pid, "attach", time.clock_gettime_ns(time.CLOCK_MONOTONIC))
             if start is None:
                 raise RecordError(f"process {pid}: its /proc/{pid}/maps cannot be read")
@@ -248,8 +252,10 @@ class Session:
                 self.recorder.close()
 
     def _let_go(self, pid: int) -> None:
-        self.tracer.release_turns()
-        self.tracer.interrupt_all(list(self.tracer.tasks))
+        """End an attached recording: all stand still while the last layouts are read, then go on without us."""
+        self.tracer.halt()
+        if self.recorder is not None:
+            self.recorder.disable()
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         for process in sorted({task.pid for task in self.tracer.tasks.values()}):
             seen = read_maps(process, "exit", now)
@@ -273,6 +279,8 @@ class Session:
         ours = (R.SEGV,) if full else (R.SEGV, R.ENTER, R.LEAVE, R.NEW, R.EXEC, R.GONE)
         kept = found if full else [rec for rec in found if rec.what in (R.FAULT, R.AREA)]
         kept = kept + [rec for rec in self.tracer.records if rec.what in ours]
+        if attached is not None:  # what happened while everybody was brought to a halt is in the layout already
+            kept = [rec for rec in kept if rec.time >= attached[0].time]
         kept.sort(key=lambda rec: rec.time)
         builder = Builder(self.tracer.maps)
         if attached is not None:
@@ -322,6 +330,11 @@ def _with_faults(trace: Trace, maps: list[Maps]) -> TraceMeta:
     setup = min((s.row for s in trace.meta.snapshots), default=0)
     faults = {"recorded": int(good[setup:].sum()), "expected": max(expected, 0)}
     return replace(trace.meta, faults=faults)
+
+
+def _threads(pid: int) -> list[int]:
+    """The process's threads, its leader first; raises OSError."""
+    return sorted((int(p.name) for p in Path(f"/proc/{pid}/task").iterdir()), key=lambda tid: (tid != pid, tid))
 
 
 def _limits() -> dict[str, int]:
