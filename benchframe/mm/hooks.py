@@ -17,7 +17,7 @@ from benchframe.dialect import NULL, Hook, hook
 
 @hook("index")
 def index_init(mm):
-    """A new, empty mm. ``mm.mm_rb`` and the private slabs are zero."""
+    """A new, empty mm: ``mm.mm_rb`` is NULL. All mms share the private slabs."""
     return 0
 
 
