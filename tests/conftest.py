@@ -1,10 +1,39 @@
-"""What all tests share: in CI a test marked needs_debian must run."""
+"""What all tests share: a folder of compiled code, seeded Hypothesis; in CI what is marked needs_debian must run."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+CACHE = "BENCHFRAME_CACHE_DIR"
+_made: list[str] = []
+
+# The same examples in every run; BENCHFRAME_EXPLORE=1 draws new ones, and many more.
+settings.register_profile("seeded", derandomize=True, database=None, deadline=None, max_examples=25, print_blob=True)
+settings.register_profile("explore", database=None, deadline=None, max_examples=400, print_blob=True)
+settings.load_profile("explore" if os.environ.get("BENCHFRAME_EXPLORE") else "seeded")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """All tests, of every xdist worker and in every child process, share one cache folder that starts empty.
+
+    A folder that the environment names already is used as it is: a second run then compiles nothing.
+    """
+    if not os.environ.get(CACHE):
+        _made.append(tempfile.mkdtemp(prefix="benchframe-test-cache-"))
+        os.environ[CACHE] = _made[0]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Whoever made the cache folder removes it."""
+    for folder in _made:
+        os.environ.pop(CACHE, None)
+        shutil.rmtree(folder, ignore_errors=True)
+    _made.clear()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -20,9 +20,12 @@ from benchframe.dialect.struct import DialectError, Slab, Struct
 Array = npt.NDArray[Any]
 
 
-def dejit(function: Callable[..., Any], binding: Binding | None = None) -> Callable[..., Any]:
+def dejit(
+    function: Callable[..., Any], binding: Binding | None = None, far: Binding | None = None
+) -> Callable[..., Any]:
     """A clone of ``function`` for the interpreter, every hook it (transitively) calls bound by ``binding``.
 
+    What it reaches through a :class:`FarCall`, which natively is compiled elsewhere, is bound by ``far`` if given.
     Pass references of a world as ``mm``. Clones are memoised per call of ``dejit``; the originals are untouched.
     """
     clones: dict[FunctionType, FunctionType] = {}
@@ -40,7 +43,7 @@ def dejit(function: Callable[..., Any], binding: Binding | None = None) -> Calla
                 assert bound is not None
                 scope[name] = clone(bound)
             elif isinstance(obj, FarCall):
-                scope[name] = clone(obj.function)
+                scope[name] = clone(obj.function) if far is None else dejit(obj.function, far)
             elif is_native(obj):
                 scope[name] = clone(obj)
         return twin

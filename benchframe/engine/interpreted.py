@@ -30,8 +30,8 @@ class InterpretedRunner:
         self.strategy = strategy
         self.world: PlainWorld | None = None
         self._make_world = make_world
-        self._binding = {**strategy.binding, "count": count_event}
-        self._replay = dejit(replay_checked, self._binding)
+        # As natively: the replay counts, the mapping operations and what they call through hooks do not.
+        self._replay = dejit(replay_checked, {**strategy.binding, "count": count_event}, strategy.binding)
         self._hooks: dict[str, Callable[..., Any]] = {}
 
     def attach(self, machine: Machine) -> None:
@@ -50,9 +50,9 @@ class InterpretedRunner:
     def hook(self, name: str, *arguments: int, mm: int = 0) -> int:
         """Call a hook of the strategy directly, in trace mm number ``mm``. KeyError for a name that is no hook."""
         if name not in self._hooks:
-            function = resolve(BY_NAME[name], self._binding)
+            function = resolve(BY_NAME[name], self.strategy.binding)
             assert function is not None  # only an unbound resolve() gives None
-            self._hooks[name] = dejit(function, self._binding)
+            self._hooks[name] = dejit(function, self.strategy.binding)
         return int(self._hooks[name](self._mm(mm), *arguments))
 
     def validate(self, machine: Machine) -> None:
