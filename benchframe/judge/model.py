@@ -35,6 +35,8 @@ def parameters(rules: Rules, limits: Limits) -> Parameters:
     bits |= flags.RULE_MREMAP_617 if rules.mremap_many else 0
     bits |= flags.RULE_GUARD_FLAG if rules.guard_flag else 0
     bits |= flags.RULE_DONTUNMAP_ACCOUNT if rules.dontunmap_clears_account else 0
+    bits |= flags.RULE_DROPPABLE if rules.droppable else 0
+    bits |= flags.RULE_DONTNEED_TABLES if rules.dontneed_frees_tables else 0
     return Parameters(
         mmap_min_addr=0 if limits.may_map_low else limits.mmap_min_addr,
         max_map_count=limits.max_map_count,

@@ -52,6 +52,7 @@ from benchframe.mm.hooks import (
 from benchframe.mm.layout import FILE, PAGE, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, PTE, PTRS_PER_TABLE, TASK, VMA
 from benchframe.mm.pagetable import pmd_alloc, pte_alloc, spin_lock, spin_unlock
 from benchframe.mm.stack import expand_stack
+from benchframe.mm.zap import frame_put
 
 
 @native
@@ -64,6 +65,18 @@ def beyond_object(mm, vma, addr):
     return index >= (FILE(mm, v.vm_file).size + PAGE_SIZE - 1) >> PAGE_SHIFT
 
 
+HUGE = E_PRESENT | E_PSE | E_USER | E_ACCESSED
+
+
+@native
+def huge_page(mm):
+    """A fresh 2 MiB page, mapped once; one frame stands for it."""
+    frame = anon_page(mm)
+    if frame != NULL:
+        PAGE(mm, frame).mapping = PAGE_HUGE
+    return frame
+
+
 @native
 def huge_fault(mm, task, vma, pmd, addr, access):
     """A 2 MiB page where the VMA and the setting allow one (do_huge_pmd_anonymous_page): 1 done, 0 use small pages.
@@ -71,14 +84,21 @@ def huge_fault(mm, task, vma, pmd, addr, access):
     The RFC's hooks are not here: its cache never sees huge pages, and its lookup mistakes them (bug B5).
     """
     entry = PTE(mm, pmd).entry
+    v = VMA(mm, vma)
     if entry & E_PSE:
-        PTE(mm, pmd).entry = entry | E_ACCESSED
-        if access & ACCESS_WRITE:
+        if not access & ACCESS_WRITE or entry & E_RW:
+            PTE(mm, pmd).entry = entry | E_ACCESSED
+        elif PAGE(mm, entry >> 12).mapcount == 1:
             PTE(mm, pmd).entry = entry | E_ACCESSED | E_DIRTY | E_RW
+        else:  # copied: the zero page, or shared with a child
+            frame = huge_page(mm)
+            if frame == NULL:
+                return 0
+            frame_put(mm, entry)
+            PTE(mm, pmd).entry = (frame << 12) | HUGE | E_RW | E_DIRTY
         TASK(mm, task).fault_kind = DID_HUGE
         return 1
-    v = VMA(mm, vma)
-    if entry != 0 or v.vm_file != 0 or v.vm_flags & VM_NOHUGEPAGE or not access & ACCESS_WRITE:
+    if entry != 0 or v.vm_file != 0 or v.vm_flags & VM_NOHUGEPAGE:
         return 0
     if mm.thp == 1 and not v.vm_flags & VM_HUGEPAGE:
         return 0
@@ -86,11 +106,13 @@ def huge_fault(mm, task, vma, pmd, addr, access):
     if start < v.vm_start or start + PMD_SIZE > v.vm_end:
         return 0
     anon_vma_prepare(mm, vma)
-    frame = anon_page(mm)
-    if frame == NULL:
-        return 0
-    PAGE(mm, frame).mapping = PAGE_HUGE
-    PTE(mm, pmd).entry = (frame << 12) | E_PRESENT | E_PSE | E_RW | E_USER | E_ACCESSED | E_DIRTY
+    entry = (mm.zero_page << 12) | HUGE
+    if access & ACCESS_WRITE:
+        frame = huge_page(mm)
+        if frame == NULL:
+            return 0
+        entry = (frame << 12) | HUGE | E_RW | E_DIRTY
+    PTE(mm, pmd).entry = entry
     mm.rss += PTRS_PER_TABLE
     TASK(mm, task).fault_kind = DID_HUGE
     return 1
@@ -103,6 +125,8 @@ def handle_mm_fault(mm, task, vma, addr, access):
     0, FAULT_SIGBUS, FAULT_MAPERR (a guard marker), FAULT_OOM or FAULT_RETRY. Caller holds what vma_get took.
     """
     if beyond_object(mm, vma, addr):
+        if access & ACCESS_WRITE and not VMA(mm, vma).vm_flags & VM_SHARED:
+            anon_vma_prepare(mm, vma)  # do_cow_fault prepares before it reads the file
         return FAULT_SIGBUS
     pmd = pmd_alloc(mm, addr)
     if pmd == 0:

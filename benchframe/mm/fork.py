@@ -10,6 +10,7 @@ from benchframe.mm.flags import (
     E_RW,
     PG_RESERVED,
     VM_DONTCOPY,
+    VM_GUARD,
     VM_LOCKED,
     VM_LOCKONFAULT,
     VM_SHARED,
@@ -150,8 +151,9 @@ def copy_range(mm, child, start, end, shared):
                 upper &= ~E_RW
             PTE(mm, pmd).entry = upper
             PTE(child, target).entry = upper
-            PAGE(mm, upper >> 12).mapcount += 1
-            PAGE(mm, upper >> 12).refcount += 1
+            if not PAGE(mm, upper >> 12).flags & PG_RESERVED:
+                PAGE(mm, upper >> 12).mapcount += 1
+                PAGE(mm, upper >> 12).refcount += 1
             child.rss += PTRS_PER_TABLE
         elif upper != 0:
             target = pmd_alloc(child, addr)
@@ -220,7 +222,7 @@ def dup_mmap(mm, new, child_task):
                 c.anon_vma_chain = v.anon_vma_chain + 1
             vma_link(child, copy, prev)
             prev = copy
-            if v.anon_vma != 0 and not v.vm_flags & VM_WIPEONFORK:
+            if (v.anon_vma != 0 or v.vm_flags & VM_GUARD) and not v.vm_flags & VM_WIPEONFORK:
                 if copy_range(mm, child, v.vm_start, v.vm_end, v.vm_flags & VM_SHARED) != 0:
                     return NULL
         vma = following

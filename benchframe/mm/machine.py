@@ -39,8 +39,9 @@ class Parameters:
     """Pages."""
     thp: int = 0
     """Transparent huge pages: 0 never, 1 madvise, 2 always. A recorded trace has one fault per huge page already."""
-    rules: int = flags.RULE_ANON_VMA_616 | flags.RULE_MREMAP_617 | flags.RULE_GUARD_FLAG
-    """RULE_* bits: where kernel versions differ."""
+    rules: int = flags.RULE_ANON_VMA_616 | flags.RULE_MREMAP_617 | flags.RULE_GUARD_FLAG | flags.RULE_DROPPABLE
+    """RULE_* bits: where kernel versions differ. RULE_DONTNEED_TABLES (6.14: MADV_DONTNEED frees empty page tables) is
+    off: every kernel that had one of the caches modelled here kept them."""
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from benchframe.mm.flags import (
     ACCESS_READ,
     ACCESS_WRITE,
     E_GUARD,
+    E_PSE,
     EACCES,
     EAGAIN,
     EFAULT,
     EINVAL,
     ENOMEM,
-    FAULT_ACCERR,
     MADV_COLD,
     MADV_COLLAPSE,
     MADV_DODUMP,
@@ -38,19 +38,23 @@ from benchframe.mm.flags import (
     MADV_SEQUENTIAL,
     MADV_UNMERGEABLE,
     MADV_WIPEONFORK,
+    RULE_DONTNEED_TABLES,
     RULE_GUARD_FLAG,
     VM_DONTCOPY,
     VM_DONTDUMP,
+    VM_DROPPABLE,
     VM_GUARD,
     VM_HUGEPAGE,
     VM_HUGETLB,
     VM_IO,
     VM_LOCKED,
     VM_MAYSHARE,
+    VM_MAYWRITE,
     VM_MERGEABLE,
     VM_NOHUGEPAGE,
     VM_PFNMAP,
     VM_RAND_READ,
+    VM_READ,
     VM_SEQ_READ,
     VM_SHARED,
     VM_SPECIAL,
@@ -60,7 +64,7 @@ from benchframe.mm.flags import (
 from benchframe.mm.hooks import lookup
 from benchframe.mm.layout import PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, PTE, PTRS_PER_TABLE, VMA
 from benchframe.mm.munmap import page_align
-from benchframe.mm.pagetable import pmd_alloc, pmd_slot, pte_alloc
+from benchframe.mm.pagetable import pmd_alloc, pmd_slot, pte_alloc, table_free
 from benchframe.mm.vma import vma_set_flags
 from benchframe.mm.zap import NUMA_HINT, PAGE_OUT, ZAP, change_range
 
@@ -90,11 +94,13 @@ def advice_flags(mm, vma, advice):
             return -EINVAL
         return flags | VM_WIPEONFORK
     if advice == MADV_KEEPONFORK:
+        if flags & VM_DROPPABLE:
+            return -EINVAL
         return flags & ~VM_WIPEONFORK
     if advice == MADV_DONTDUMP:
         return flags | VM_DONTDUMP
     if advice == MADV_DODUMP:
-        if flags & VM_SPECIAL:
+        if flags & (VM_SPECIAL | VM_DROPPABLE):
             return -EINVAL
         return flags & ~VM_DONTDUMP
     if advice == MADV_HUGEPAGE:
@@ -102,7 +108,7 @@ def advice_flags(mm, vma, advice):
     if advice == MADV_NOHUGEPAGE:
         return (flags & ~VM_HUGEPAGE) | VM_NOHUGEPAGE
     if advice == MADV_MERGEABLE:
-        if flags & (VM_SHARED | VM_MAYSHARE | VM_SPECIAL | VM_HUGETLB):
+        if flags & (VM_SHARED | VM_MAYSHARE | VM_SPECIAL | VM_HUGETLB | VM_DROPPABLE):
             return flags
         return flags | VM_MERGEABLE
     if advice == MADV_UNMERGEABLE:
@@ -151,18 +157,43 @@ def guard_remove(mm, start, end):
 
 
 @native
-def advise_populate(mm, task, vma, start, end, write):
-    """MADV_POPULATE_READ and _WRITE: -EINVAL for a missing right, -EFAULT for what would be a signal."""
+def advise_populate(mm, task, start, end, advice):
+    """MADV_POPULATE_READ and _WRITE, page by page: -ENOMEM at a hole, -EINVAL for a missing right, -EFAULT for what
+    would be a signal (madvise_populate)."""
     access = ACCESS_READ
-    if write:
+    right = VM_READ
+    if advice == MADV_POPULATE_WRITE:
         access = ACCESS_WRITE
-    if VMA(mm, vma).vm_flags & (VM_IO | VM_PFNMAP):
-        return -EINVAL
-    result = populate_vma(mm, task, vma, start, end, access)
-    if result == FAULT_ACCERR:
-        return -EINVAL
-    if result != 0:
-        return -EFAULT
+        right = VM_WRITE
+    while start < end:
+        vma = lookup(mm, task, start)
+        if vma == NULL or VMA(mm, vma).vm_start > start:
+            return -ENOMEM
+        v = VMA(mm, vma)
+        if v.vm_flags & (VM_IO | VM_PFNMAP) or not v.vm_flags & right:
+            return -EINVAL
+        stop = min(end, v.vm_end)
+        if populate_vma(mm, task, vma, start, stop, access) != 0:
+            return -EFAULT
+        start = stop
+    return 0
+
+
+@native
+def reclaim_tables(mm, start, end):
+    """6.14: free the PTE pages that MADV_DONTNEED has emptied, where it covered their whole span (pt_reclaim.c)."""
+    addr = (start + PMD_SIZE - 1) & ~(PMD_SIZE - 1)
+    while addr + PMD_SIZE <= end:
+        pmd = pmd_slot(mm, addr)
+        if pmd != 0 and PTE(mm, pmd).entry != 0 and not PTE(mm, pmd).entry & E_PSE:
+            table = PTE(mm, pmd).entry >> 12
+            used = 0
+            for index in range(PTRS_PER_TABLE):
+                used |= PTE(mm, table * PTRS_PER_TABLE + index).entry
+            if used == 0:
+                PTE(mm, pmd).entry = 0
+                table_free(mm, table)
+        addr += PMD_SIZE
     return 0
 
 
@@ -179,6 +210,8 @@ def advise_pages(mm, task, vma, start, end, advice):
             return -EINVAL
         if advice != MADV_FREE:  # freed pages may stay until memory is short: they stay here
             change_range(mm, start, end, ZAP, 1)
+            if mm.rules & RULE_DONTNEED_TABLES:
+                reclaim_tables(mm, start, end)
         return 0
     if advice == MADV_COLD or advice == MADV_PAGEOUT:
         if flags & (VM_LOCKED | VM_PFNMAP | VM_HUGETLB):
@@ -189,12 +222,10 @@ def advise_pages(mm, task, vma, start, end, advice):
     if advice == MADV_REMOVE:
         if flags & VM_LOCKED or v.vm_file == 0:
             return -EINVAL
-        if flags & (VM_SHARED | VM_WRITE) != VM_SHARED | VM_WRITE:
+        if flags & (VM_SHARED | VM_MAYWRITE) != VM_SHARED | VM_MAYWRITE:
             return -EACCES
         change_range(mm, start, end, ZAP, 1)
         return 0
-    if advice == MADV_POPULATE_READ or advice == MADV_POPULATE_WRITE:
-        return advise_populate(mm, task, vma, start, end, advice == MADV_POPULATE_WRITE)
     if advice == MADV_GUARD_INSTALL:
         if flags & (VM_SPECIAL | VM_HUGETLB | VM_LOCKED):
             return -EINVAL
@@ -229,6 +260,8 @@ def do_madvise(mm, task, start, length, advice):
     if start < 0 or length < 0 or length > (1 << 62) - start:
         return -EINVAL
     end = start + page_align(length)
+    if advice == MADV_POPULATE_READ or advice == MADV_POPULATE_WRITE:
+        return advise_populate(mm, task, start, end, advice)
     hole = 0
     vma = NULL
     if start < end:

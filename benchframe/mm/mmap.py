@@ -7,8 +7,10 @@ from benchframe.mm.flags import (
     EEXIST,
     EINVAL,
     ENOMEM,
+    EOPNOTSUPP,
     EPERM,
     FILE_NOWRITE,
+    MAP_DROPPABLE,
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
     MAP_GROWSDOWN,
@@ -21,8 +23,12 @@ from benchframe.mm.flags import (
     MAP_SHARED_VALIDATE,
     MAP_STACK,
     MAP_TYPE,
+    MAP_VALIDATED,
+    RULE_DROPPABLE,
     VM_ACCESS,
     VM_ACCOUNT,
+    VM_DONTDUMP,
+    VM_DROPPABLE,
     VM_GROWSDOWN,
     VM_LOCKED,
     VM_MAYEXEC,
@@ -33,6 +39,7 @@ from benchframe.mm.flags import (
     VM_NORESERVE,
     VM_READ,
     VM_SHARED,
+    VM_WIPEONFORK,
     VM_WRITE,
 )
 from benchframe.mm.hooks import cache_brk, index_gap_above, index_gap_below, lookup
@@ -68,7 +75,8 @@ def unmapped_area(mm, task, hint, length, at):
 
 @native
 def mmap_flags(mm, prot, flags, file):
-    """VM_* of a new mapping, or -EACCES, -EINVAL (calc_vm_prot_bits, calc_vm_flag_bits, the type switch of do_mmap)."""
+    """VM_* of a new mapping, or -EACCES, -EINVAL, -EOPNOTSUPP (calc_vm_prot_bits, calc_vm_flag_bits, do_mmap's switch
+    over the type)."""
     kind = flags & MAP_TYPE
     vm_flags = (prot & VM_ACCESS) | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC | mm.def_flags
     if flags & MAP_GROWSDOWN:
@@ -78,11 +86,17 @@ def mmap_flags(mm, prot, flags, file):
     if flags & MAP_STACK:
         vm_flags |= VM_NOHUGEPAGE
     if kind == MAP_SHARED or (kind == MAP_SHARED_VALIDATE and file != 0):
+        if kind == MAP_SHARED_VALIDATE and flags & ~MAP_VALIDATED:
+            return -EOPNOTSUPP
         vm_flags |= VM_SHARED | VM_MAYSHARE
         if file != 0 and FILE(mm, file).flags & FILE_NOWRITE:
             if prot & VM_WRITE:
                 return -EACCES
             vm_flags &= ~(VM_MAYWRITE | VM_SHARED)
+    elif kind == MAP_DROPPABLE and file == 0 and mm.rules & RULE_DROPPABLE:
+        if vm_flags & (VM_LOCKED | VM_GROWSDOWN):
+            return -EINVAL
+        vm_flags |= VM_DROPPABLE | VM_NORESERVE | VM_WIPEONFORK | VM_DONTDUMP
     elif kind != MAP_PRIVATE:
         return -EINVAL
     if vm_flags & VM_GROWSDOWN and (file != 0 or vm_flags & VM_SHARED):

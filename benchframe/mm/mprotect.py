@@ -11,6 +11,7 @@ from benchframe.mm.flags import (
     PROT_KNOWN,
     VM_ACCESS,
     VM_ACCOUNT,
+    VM_DROPPABLE,
     VM_GROWSDOWN,
     VM_HUGETLB,
     VM_LOCKED,
@@ -63,11 +64,14 @@ def do_mprotect(mm, task, start, length, prot):
         return -EINVAL
     if length == 0:
         return 0
-    if start < 0 or length < 0 or length > (1 << 62) - start:
+    # The kernel's lengths are unsigned: a negative one here is 2^63 or more there. Ends beyond 2^62 are all alike.
+    if start < 0 or (length < 0 and (page_align(length) == 0 or start + page_align(length) >= 0)):
         return -ENOMEM
     if prot & ~PROT_KNOWN:
         return -EINVAL
-    end = start + page_align(length)
+    end = 1 << 62
+    if length >= 0 and length < end - start:
+        end = start + page_align(length)
     vma = lookup(mm, task, start)
     if vma == NULL or VMA(mm, vma).vm_start >= end:
         return -ENOMEM
@@ -130,7 +134,7 @@ def lock_range(mm, task, start, end, lock):
         vm_flags = v.vm_flags & ~(VM_LOCKED | VM_LOCKONFAULT)
         if lock:
             vm_flags |= VM_LOCKED
-        if vm_flags != v.vm_flags and not v.vm_flags & (VM_SPECIAL | VM_HUGETLB):
+        if vm_flags != v.vm_flags and not v.vm_flags & (VM_SPECIAL | VM_HUGETLB | VM_DROPPABLE):
             vma = vma_set_flags(mm, vma, start, stop, vm_flags)
             if vma < 0:
                 return vma

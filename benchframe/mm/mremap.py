@@ -247,7 +247,7 @@ def do_mremap(mm, task, addr, old_length, new_length, flags, new_addr, at):
             return -EINVAL
         if not flags & MREMAP_MAYMOVE or (flags & MREMAP_DONTUNMAP and old_length != new_length):
             return -EINVAL
-        if flags & MREMAP_FIXED and addr + old_length > new_addr and new_addr + new_length > addr:
+        if addr + old_length > new_addr and new_addr + new_length > addr:
             return -EINVAL
         if mm.map_count + 2 >= mm.max_map_count - 3:
             return -ENOMEM
