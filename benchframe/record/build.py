@@ -29,6 +29,8 @@ OWN_SEARCH = 200_000
 QUICK_LOCK = 10_000
 """ns within which a lock acquisition after a fault is the fault's own: a try for the anon_vma, with no search."""
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_NORESERVE = 1, 2, 0x10, 0x20, 0x4000
+FLAG_WORDS = {"nr": 0x4000, "nh": 0x20000, "lo": 0x2000}
+"""smaps words to the MAP_* flag that makes such an area: MAP_NORESERVE, MAP_STACK (no huge pages), MAP_LOCKED."""
 SPECIAL = ("[vdso]", "[vvar]", "[vvar_vclock]", "[vectors]", "[sigpage]")
 
 
@@ -302,12 +304,15 @@ class Builder:
             flags |= MapType.HEAP
         elif area.name in SPECIAL:
             flags |= MapType.SPECIAL
+        for word, bit in FLAG_WORDS.items():
+            if word in area.flags and area.name != "[stack]" and area.name not in SPECIAL:
+                flags |= bit
         apart = before is not None and _alike(before, area)
         if area.inode:
             key = ("image", area.device, area.inode, *((area.start,) if apart else ()))
             file = self.files.index(key, area.name, area.inode)
         elif apart and not flags & MapType.SPECIAL:
-            flags |= MAP_NORESERVE
+            flags ^= MAP_NORESERVE
         offset = area.offset if area.inode else 0
         size = area.end - area.start
         return {"addr": area.start, "len": size, "prot": area.prot, "flags": int(flags), "offset": offset, "file": file}
@@ -344,7 +349,7 @@ def _alike(before: MapsRow, area: MapsRow) -> bool:
     """Would the two lines be one area, for all that maps shows?"""
     if before.end != area.start or (before.prot, before.shared) != (area.prot, area.shared):
         return False
-    if (before.device, before.inode) != (area.device, area.inode):
+    if (before.device, before.inode) != (area.device, area.inode) or (before.flags ^ area.flags) & FLAG_WORDS.keys():
         return False
     return not area.inode or before.offset + before.end - before.start == area.offset
 

@@ -1,7 +1,7 @@
 """``/proc/PID/maps`` and ``/proc/PID/stat``: what the kernel itself says about an address space."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 _LINE = re.compile(
@@ -23,6 +23,8 @@ class MapsRow:
     device: str
     inode: int
     name: str
+    flags: frozenset[str] = frozenset()
+    """Two-letter words of smaps' VmFlags, where they were read (proc(5)): nr no reserve, nh no huge page, lo locked."""
 
 
 @dataclass
@@ -82,4 +84,22 @@ def read_maps(pid: int, when: str, time: int, tid: int = 0) -> Maps | None:
     rows = parse_maps(text)
     if not rows:
         return None
+    if when == "attach":
+        rows = _with_flags(rows, tid or pid)
     return Maps(time, pid, when, rows, int(fields[44]), int(fields[7]) + int(fields[9]))
+
+
+def _with_flags(rows: list[MapsRow], pid: int) -> list[MapsRow]:
+    """Add the flags that maps does not show and merges depend on; a process that is held still has equal addresses."""
+    try:
+        text = Path(f"/proc/{pid}/smaps").read_text(errors="replace")
+    except OSError:
+        return rows
+    flags: dict[int, frozenset[str]] = {}
+    start = 0
+    for line in text.splitlines():
+        if line.startswith("VmFlags:"):
+            flags[start] = frozenset(line.split()[1:])
+        elif (match := _LINE.match(line)) is not None:
+            start = int(match["start"], 16)
+    return [replace(row, flags=flags.get(row.start, frozenset())) for row in rows]
