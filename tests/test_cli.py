@@ -286,3 +286,29 @@ def test_completion(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchframe.registry.load", lambda: 1 / 0)
     assert complete.strategies("") == []
     assert complete.runs("") == ["last"]
+
+
+def test_bars_count_down_when_cells_fail() -> None:
+    """On a terminal the bar ends at the number of processes that were really run; failures stand above it."""
+    import io
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from benchframe.cli.progress import Bars
+    from benchframe.engine.job import Outcome
+    from benchframe.results.manifest import CellEntry
+
+    out = io.StringIO()
+    with Progress(console=Console(file=out, force_terminal=True, width=120)) as progress:
+        bars = Bars(progress, rounds=3)
+        bars.compiling("hooks-mine", 0.5)
+        bars.begin(6)
+        bars.process(CellEntry("0" * 32, "mine", "[red]toy"), 0, Outcome("wrong", "[bold]no"))
+        bars.dropped(2)
+        bars.process(CellEntry("0" * 32, "rbtree", "[red]toy"), 0, Outcome("ok"))
+        bars.note("stopped")
+        timing = next(task for task in progress.tasks if task.id == bars.timing)
+        assert (timing.completed, timing.total) == (2, 4)
+    assert "mine on [red]toy: wrong: [bold]no" in out.getvalue()
+    assert "stopped" in out.getvalue()

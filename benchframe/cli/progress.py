@@ -79,7 +79,10 @@ class Bars(Observer):
         """Move the timing's bar; a failure is printed above it."""
         if outcome.state != "ok":
             self.progress.console.print(
-                f"{entry.strategy} on {entry.workload}: {outcome.state}: {outcome.message}", markup=False, style="red"
+                f"{entry.strategy} on {entry.workload}: {outcome.state}: {outcome.message}",
+                markup=False,
+                highlight=False,
+                style="red",
             )
         text = f"round {round_ + 1}/{self.rounds} {entry.strategy} on {entry.workload}"
         self.progress.update(self.timing, advance=1, description=text[:60])
@@ -92,7 +95,7 @@ class Bars(Observer):
 
     def note(self, text: str) -> None:
         """Print it above the bars."""
-        self.progress.console.print(text, markup=False)
+        self.progress.console.print(text, markup=False, highlight=False)
 
 
 @contextmanager
