@@ -302,7 +302,10 @@ def test_bars_count_down_when_cells_fail() -> None:
     out = io.StringIO()
     with Progress(console=Console(file=out, force_terminal=True, width=120)) as progress:
         bars = Bars(progress, rounds=3)
+        bars.compiling("", 0.0)
+        assert progress.tasks[0].total is None
         bars.compiling("hooks-mine", 0.5)
+        assert (progress.tasks[0].completed, progress.tasks[0].total) == (50, 100)
         bars.begin(6)
         bars.process(CellEntry("0" * 32, "mine", "[red]toy"), 0, Outcome("wrong", "[bold]no"))
         bars.dropped(2)

@@ -1,4 +1,4 @@
-"""``benchframe oracle``: the running kernel judges the oracle that judges the model."""
+"""``benchframe oracle``: the running kernel judges the model, or the oracle that judges the model."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,16 +15,31 @@ def oracle(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random operations.")] = 0,
     generator: Annotated[str, typer.Option(help="Which operations: all, or one generator's name.")] = "all",
     ablate: Annotated[str | None, typer.Option(help="Switch one rule off: the kernel must notice.")] = None,
+    judged: Annotated[str, typer.Option(help="Who is judged: model (compiled), or oracle (naive).")] = "model",
+    strategy: Annotated[str, typer.Option("--strategy", "-s", help="The strategy that the model runs.")] = "rbtree",
     save: Annotated[Path, typer.Option(help="Where a mismatch is saved.")] = Path("oracle-mismatch"),
 ) -> int:
-    """Do random mapping calls on the running kernel and on the oracle, and compare every result.
+    """Do random mapping calls on the running kernel and on the model, and compare every result.
+
+    After each call the return value or errno and the exact list of VMAs must be equal. --ablate switches a rule off in
+    the oracle, to see that the comparison notices.
 
     \b
     Examples:
       benchframe oracle --ops 20000
-      benchframe oracle --budget 5m --seed 7
+      benchframe oracle --budget 5m --seed 7 --strategy pmdcache
+      benchframe oracle --judged oracle --ablate merge_pgoff
     """
     from benchframe.judge.command import run_oracle_command
 
     minutes = seconds(budget) / 60 if budget else None
-    return run_oracle_command(ops, minutes, seed, generator, ablate=ablate, save=save)
+    if judged not in ("model", "oracle"):
+        raise typer.BadParameter(f"{judged!r}: choose model or oracle", param_hint="--judged")
+    if judged == "oracle" or ablate:
+        return run_oracle_command(ops, minutes, seed, generator, ablate=ablate, save=save)
+    from benchframe import registry
+    from benchframe.engine.runner import NativeRunner
+    from benchframe.judge.model import model_side, speaks
+
+    side = model_side(NativeRunner(registry.load().strategy(strategy)))
+    return run_oracle_command(ops, minutes, seed, generator, side, save=save, accept=speaks)

@@ -64,15 +64,17 @@ class Bars(Observer):
         self.timing: Any = None
 
     def compiling(self, unit: str, fraction: float) -> None:
-        """Move the compilation's bar."""
+        """Move the compilation's bar; it pulses until the first unit is done."""
         if self.compilation is None:
-            self.compilation = self.progress.add_task("compiling", total=1.0)
-        self.progress.update(self.compilation, completed=fraction, description=f"compiling {unit}"[:40])
+            self.compilation = self.progress.add_task("compiling", total=None)
+        elif unit:
+            done = {"total": 100, "completed": round(100 * fraction)}
+            self.progress.update(self.compilation, description=f"compiling: {unit} done"[:60], **done)
 
     def begin(self, processes: int) -> None:
         """Show the timing's bar."""
         if self.compilation is not None:
-            self.progress.update(self.compilation, completed=1.0, description="compiled")
+            self.progress.remove_task(self.compilation)
         self.timing = self.progress.add_task("timing", total=processes)
 
     def process(self, entry: CellEntry, round_: int, outcome: Outcome) -> None:

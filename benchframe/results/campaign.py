@@ -33,7 +33,8 @@ class Observer:
     """Is told what happens; the base class ignores it all."""
 
     def compiling(self, unit: str, fraction: float) -> None:
-        """``unit`` was compiled; ``fraction`` (0 to 1) of the work is done."""
+        """``unit`` was compiled; ``fraction`` (0 to 1) of the work is done. First told with "" and 0: perhaps there is
+        nothing to compile at all."""
 
     def begin(self, processes: int) -> None:
         """Timing starts; so many worker processes are to come."""
@@ -109,6 +110,7 @@ class Campaign:
         left = sum(len(missing(r)) for r in range(options.rounds))
         if not left:
             return
+        self._tell("", 0.0)
         self.compile([self.strategies[name] for name in dict.fromkeys(c.strategy for c in manifest.cells)], self._tell)
         try:
             spooled = {label: spool(trace, scratch) for label, trace in self.traces.items()}
