@@ -75,13 +75,16 @@ def find(
 
 def without_entry_point(installed: Iterable[Found]) -> list[Problem]:
     """Built-in modules that no entry point names: entry points are frozen when benchframe is installed."""
+    installed = list(installed)
     named = {found.where.partition(":")[0] for found in installed}
+    given = {Path(found.where).resolve() for found in installed if found.is_file}
     problems = []
     for package in BUILT_IN:
         spec = importlib.util.find_spec(package)
         for folder in (spec.submodule_search_locations or ()) if spec else ():
             for path in sorted(Path(folder).glob("*.py")):
-                if not path.stem.startswith("_") and f"{package}.{path.stem}" not in named:
+                known = f"{package}.{path.stem}" in named or path.resolve() in given
+                if not path.stem.startswith("_") and not known:
                     problems.append(Problem(path.stem, str(path), "it has no entry point, so it was not loaded", AGAIN))
     return problems
 

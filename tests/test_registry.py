@@ -43,6 +43,12 @@ def write(tmp_path: Path) -> Write:
     return write
 
 
+@pytest.fixture(autouse=True)
+def _no_install_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the built-in modules are all installed is one test's question (test_packaging asks pyproject.toml)."""
+    monkeypatch.setattr("benchframe.registry.without_entry_point", lambda installed: [])
+
+
 def only(registry: Registry, plugin: str) -> Problem:
     """The one problem of ``plugin``."""
     (problem,) = [p for p in registry.problems if p.plugin == plugin]
@@ -175,13 +181,15 @@ def test_entry_point_of_a_module_that_is_gone(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_module_without_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A built-in module that no entry point names is a problem with the mend; all others are not."""
+    """A built-in module that no entry point names is a problem with the mend, unless it was named as a file."""
     every = discovery.find()[0]
-    assert discovery.without_entry_point(every) == []
-    (problem,) = discovery.without_entry_point([f for f in every if f.name != "churn"])
+    before = discovery.without_entry_point(every)
+    (problem,) = [p for p in discovery.without_entry_point([f for f in every if f.name != "churn"]) if p not in before]
     assert problem.plugin == "churn"
     assert Path(problem.file).name == "churn.py"
     assert problem.mend == "pip install -e . again"
+    by_file = Found("churn", problem.file, is_file=True)
+    assert discovery.without_entry_point([*(f for f in every if f.name != "churn"), by_file]) == before
 
 
 def test_one_distribution_found_twice() -> None:
