@@ -1,0 +1,262 @@
+"""Every interleaving that differs, once or nearly so: source-DPOR with sleep sets.
+
+Two executions differ only if two conflicting steps come in another order. After each execution the search looks for
+*races* - conflicting steps whose order nothing forces - and plans an execution with each of them turned round.
+Source sets: Abdulla, Aronis, Jonsson, Sagonas, "Optimal Dynamic Partial Order Reduction", POPL 2014. A sleep set keeps
+a task from running again before something that it conflicts with has run.
+
+Two points that are easily wrong. A blocking operation races with the step that *blocked* it, not with the one that let
+it go, so all earlier conflicting steps are looked at, not just the last. And an operation that is still pending when an
+execution ends (deadlock, failure) races too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+from benchframe.check.run import Access, Op, Program, Run, Step, conflict, execute
+
+
+@dataclass
+class Coverage:
+    """How far a search went. ``complete`` only if nothing was cut: then every interleaving is represented."""
+
+    executions: int = 0
+    blocked: int = 0
+    truncated: int = 0
+    steps: int = 0
+    longest: int = 0
+    seconds: float = 0.0
+    complete: bool = False
+
+    def add(self, run: Run) -> None:
+        """Count one execution."""
+        self.executions += 1
+        self.blocked += run.outcome == "blocked"
+        self.truncated += run.outcome == "truncated"
+        self.steps += len(run.trace)
+        self.longest = max(self.longest, len(run.trace))
+
+
+class _Node:
+    """A point of the current execution: who could run, who ran, who still must, who need not."""
+
+    __slots__ = ("accesses", "chosen", "enabled", "plan", "sleep")
+
+    def __init__(self, enabled: list[int], sleep: dict[int, list[Access]], chosen: int) -> None:
+        self.enabled = enabled
+        self.sleep = sleep
+        self.chosen = chosen
+        self.plan = {chosen}
+        self.accesses: list[Access] = []
+
+
+class Nondeterminism(Exception):
+    """The same schedule led elsewhere: the program depends on more than the schedule. A bug of the program."""
+
+
+class Explorer:
+    """The search over ``program``. Memory O(longest execution); time O(steps x tasks + conflicts) per execution."""
+
+    def __init__(self, program: Program, limit: int = 5000) -> None:
+        self.program = program
+        self.limit = limit
+        self.coverage = Coverage()
+        self._stack: list[_Node] = []
+        self._first = 0
+
+    def explore(
+        self, on_run: Callable[[Run], bool], deadline: float | None = None, most: int | None = None
+    ) -> Coverage:
+        """Run on until ``on_run`` gives False, ``deadline`` (time.monotonic) passes, ``most`` executions are done, or
+        everything has been seen."""
+        began = time.monotonic()
+        while True:
+            run = execute(self.program, self._choose, self.limit)
+            self.coverage.add(run)
+            for number, step in enumerate(run.trace):
+                self._stack[number].accesses = step.op.accesses
+            go_on = on_run(run)
+            self._find_races(run)
+            more = self._next()
+            if not more:
+                self.coverage.complete = self.coverage.truncated == 0
+            late = deadline is not None and time.monotonic() >= deadline
+            if not more or not go_on or late or (most is not None and self.coverage.executions >= most):
+                break
+        self.coverage.seconds += time.monotonic() - began
+        return self.coverage
+
+    def restart(self) -> None:
+        """Forget what was planned; the counts stay."""
+        self._stack, self._first = [], 0
+
+    def _choose(self, step: int, enabled: list[int], pending: Sequence[Op | None], trace: Sequence[Step]) -> int | None:
+        stack = self._stack
+        if step < len(stack):
+            chosen = stack[step].chosen
+            if chosen not in enabled:
+                raise Nondeterminism(f"step {step}: task {chosen} could run before, and now cannot")
+            return chosen
+        sleep: dict[int, list[Access]] = {}
+        last = -1
+        if step:
+            above = stack[-1]
+            above.accesses = done = trace[-1].op.accesses
+            last = above.chosen
+            sleep = {task: its for task, its in above.sleep.items() if not conflict(its, done)}
+        if last in enabled and last not in sleep:
+            chosen = last
+        else:
+            chosen = next((task for task in enabled if task not in sleep), -1)
+            if chosen < 0:
+                return None
+        stack.append(_Node(enabled, sleep, chosen))
+        return chosen
+
+    def _next(self) -> bool:
+        """Turn to the last point that still has a plan."""
+        stack = self._stack
+        while stack:
+            node = stack[-1]
+            node.sleep[node.chosen] = node.accesses
+            left = node.plan - node.sleep.keys()
+            if left:
+                node.chosen = min(left)
+                self._first = len(stack) - 1
+                return True
+            stack.pop()
+        return False
+
+    # ---- races --------------------------------------------------------------------------------------------------
+
+    def _find_races(self, run: Run) -> None:
+        """Plan the other order of every race whose second step is new in this execution."""
+        width = len(run.world.bodies)
+        zero = [0] * width
+        clocks: list[list[int]] = []  # of each step: how many steps of each task come before or at it
+        latest: list[list[int]] = [zero] * width  # of each task's last step
+        seen: dict[Hashable, list[tuple[int, Hashable, bool]]] = {}
+        trace, first = run.trace, self._first
+        tasks = [step.task for step in trace]
+        for number, step in enumerate(trace):
+            task, base = step.task, latest[step.task]
+            earlier = _earlier(seen, step.op.accesses)
+            if number >= first and earlier:
+                self._plan(run, number, step.op, task, base, earlier, clocks, tasks)
+            clock = base
+            if earlier:
+                clock = base[:]
+                for other in earlier:
+                    theirs = clocks[other]
+                    if theirs[tasks[other]] > clock[tasks[other]]:
+                        clock = [x if x > y else y for x, y in zip(clock, theirs, strict=True)]
+            clock = clock[:]
+            clock[task] = base[task] + 1
+            clocks.append(clock)
+            latest[task] = clock
+            for key, part, write in step.op.accesses:
+                seen.setdefault(key, []).append((number, part, write))
+        if run.outcome != "done":
+            for task, op in enumerate(run.pending):
+                if op is not None and (earlier := _earlier(seen, op.accesses)):
+                    self._plan(run, len(trace), op, task, latest[task], earlier, clocks, tasks)
+
+    def _plan(
+        self,
+        run: Run,
+        number: int,
+        op: Op,
+        task: int,
+        base: list[int],
+        earlier: list[int],
+        clocks: list[list[int]],
+        tasks: list[int],
+    ) -> None:
+        """Step ``number`` (``op`` of ``task``) conflicts with the steps ``earlier``: plan each reversal."""
+        possible = op.possible
+        known = base
+        for other in earlier:  # from the last to the first
+            owner = tasks[other]
+            theirs = clocks[other]
+            if owner == task or theirs[owner] <= known[owner]:
+                continue
+            if possible is None:
+                # Only immediate races: what comes before another conflicting step is found after that reversal.
+                known = [x if x > y else y for x, y in zip(known, theirs, strict=True)]
+            else:
+                cause = run.trace[other].op
+                if len(cause.accesses) == 1 and cause.accesses[0][1] is not None and not possible(cause.before):
+                    continue  # it was blocked before that step anyway
+            self._reverse(run, other, number, op, task, clocks, tasks)
+
+    def _reverse(
+        self, run: Run, other: int, number: int, op: Op, task: int, clocks: list[list[int]], tasks: list[int]
+    ) -> None:
+        """Some task must run at point ``other`` that leads to step ``number`` without step ``other``."""
+        owner, seq = tasks[other], clocks[other][tasks[other]]
+        between = [k for k in range(other + 1, number) if clocks[k][owner] < seq]
+        initials: list[int] = []
+        met: set[int] = set()
+        for position, k in enumerate(between):
+            its = tasks[k]
+            if its in met:
+                continue
+            met.add(its)
+            clock = clocks[k]
+            if not any(clock[tasks[m]] >= clocks[m][tasks[m]] for m in between[:position]):
+                initials.append(its)
+        if task not in met and not any(conflict(run.trace[m].op.accesses, op.accesses) for m in between):
+            initials.append(task)
+        node = self._stack[other]
+        plan, sleep = node.plan, node.sleep
+        if any(initial in plan or initial in sleep for initial in initials):
+            return
+        able = [initial for initial in initials if initial in node.enabled]
+        if able:
+            plan.add(task if task in able else able[0])
+
+
+def _earlier(seen: dict[Hashable, list[tuple[int, Hashable, bool]]], accesses: list[Access]) -> list[int]:
+    """Numbers of the earlier steps that conflict, the last first."""
+    found: list[int] = []
+    for key, part, write in accesses:
+        for number, other_part, other_write in seen.get(key, ()):
+            if (write or other_write) and (part == other_part or part is None or other_part is None):
+                found.append(number)
+    if len(accesses) > 1:
+        found = sorted(set(found))
+    found.reverse()
+    return found
+
+
+def explore(
+    program: Program, on_run: Callable[[Run], bool], deadline: float | None = None, most: int | None = None
+) -> Coverage:
+    """Search ``program``; see :meth:`Explorer.explore`."""
+    return Explorer(program).explore(on_run, deadline, most)
+
+
+def brute_force(program: Program, on_run: Callable[[Run], None], most: int = 1_000_000) -> int:
+    """Every interleaving without reduction, for comparison; how many there were (``most`` at most)."""
+    stack: list[tuple[list[int], int]] = []
+
+    def choose(step: int, enabled: list[int], pending: Sequence[Op | None], trace: Sequence[Step]) -> int | None:
+        if step == len(stack):
+            stack.append((enabled, 0))
+        options, index = stack[step]
+        return options[index]
+
+    count = 0
+    while count < most:
+        on_run(execute(program, choose))
+        count += 1
+        while stack and stack[-1][1] + 1 == len(stack[-1][0]):
+            stack.pop()
+        if not stack:
+            break
+        options, index = stack[-1]
+        stack[-1] = (options, index + 1)
+    return count

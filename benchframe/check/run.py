@@ -1,0 +1,265 @@
+"""One execution: tasks as greenlets, an operation announced before each access, one function that chooses who runs.
+
+Memory is sequentially consistent: an operation takes effect at once and whole. A task stops *before* each visible
+operation, so that the scheduler sees what every task is about to do. ``choose(step, enabled, pending, trace)`` is the
+only seam: search, sampling and replay are such functions.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import greenlet
+
+Access = tuple[Hashable, Hashable, bool]
+"""(object, field, writes?). Field None is the whole object: what frees it."""
+
+
+class Op:
+    """An operation about to happen, later one that has happened.
+
+    ``accesses`` begins with its own access; an atomic step adds more while it runs. ``possible`` says for a value of
+    the location whether a blocking operation could go on (None: it never blocks), ``load`` gives the value now, and
+    ``before`` is what stood there before a write.
+    """
+
+    __slots__ = ("accesses", "before", "kind", "load", "place", "possible", "value")
+
+    def __init__(
+        self,
+        kind: str,
+        access: Access,
+        possible: Callable[[Any], bool] | None = None,
+        load: Callable[[], Any] | None = None,
+    ) -> None:
+        self.kind = kind
+        self.accesses: list[Access] = [access]
+        self.possible = possible
+        self.load = load
+        self.before: Any = None
+        self.value: Any = None
+        self.place: tuple[str, int, str] | None = None
+
+    def __repr__(self) -> str:
+        return f"{self.kind} {self.accesses[0][:2]}"
+
+
+def conflict(first: Sequence[Access], second: Sequence[Access]) -> bool:
+    """Do two steps not commute: same object, same field or the whole, at least one writes?"""
+    for key, part, write in first:
+        for other_key, other_part, other_write in second:
+            if (
+                (write or other_write)
+                and key == other_key
+                and (part == other_part or part is None or other_part is None)
+            ):
+                return True
+    return False
+
+
+class Broken(Exception):
+    """Something that must not happen, found while a task ran or at the end: ``kind`` is one word or two."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(f"{kind}: {text}")
+        self.kind = kind
+        self.text = text
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happened at one point of the schedule."""
+
+    task: int
+    op: Op
+
+
+@dataclass
+class Run:
+    """How one execution went.
+
+    ``outcome`` is done, failed, deadlock, blocked (the search pruned it) or truncated (too many steps).
+    """
+
+    outcome: str
+    trace: list[Step]
+    pending: list[Op | None]
+    world: World
+    failure: Broken | None = None
+    failed_task: int | None = None
+
+    @property
+    def schedule(self) -> list[int]:
+        """The task of each step."""
+        return [step.task for step in self.trace]
+
+
+class World:
+    """Tasks and what they are about to do; subclasses add the memory."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.bodies: list[Callable[[], Any]] = []
+        self.daemons: list[bool] = []
+        self.pending: list[Op | None] = []
+        self.results: list[Any] = []
+        self.current = -1
+        self.hub: Any = None
+        self.steps = 0
+        self.failure: Broken | None = None
+        self.failed_task: int | None = None
+
+    def spawn(self, name: str, body: Callable[[], Any], daemon: bool = False) -> int:
+        """Add a task before the execution begins; its number. A daemon may be left waiting at the end."""
+        self.names.append(name)
+        self.bodies.append(body)
+        self.daemons.append(daemon)
+        self.pending.append(None)
+        self.results.append(None)
+        return len(self.names) - 1
+
+    def announce(self, op: Op) -> None:
+        """Stop here until the scheduler lets ``op`` happen; outside an execution: nothing."""
+        if self.hub is not None:
+            self.pending[self.current] = op
+            self.hub.switch()
+
+    def finish(self) -> None:
+        """The final check, with all tasks done; raises Broken."""
+
+    def _body(self, task: int) -> None:
+        try:
+            self.results[task] = self.bodies[task]()
+        except Broken as broken:
+            self.failure, self.failed_task = broken, task
+        except (IndexError, ArithmeticError, RuntimeError) as error:
+            self.failure, self.failed_task = Broken("crash", f"{type(error).__name__}: {error}"), task
+
+
+class Choose(Protocol):
+    """Who runs next; None gives this execution up."""
+
+    def __call__(
+        self, step: int, enabled: list[int], pending: Sequence[Op | None], trace: Sequence[Step]
+    ) -> int | None: ...
+
+
+Program = Callable[[], World]
+"""Makes a fresh world with its tasks; called once per execution."""
+
+
+def execute(program: Program, choose: Choose, limit: int = 5000) -> Run:
+    """Run ``program`` once. ``limit`` steps at most: more is called truncated (a livelock, or too large a scenario)."""
+    world = program()
+    pending = world.pending
+    trace: list[Step] = []
+    world.hub = greenlet.getcurrent()
+    tasks = [greenlet.greenlet(world._body) for _ in world.bodies]
+    outcome = ""
+    for number, task in enumerate(tasks):
+        world.current = number
+        task.switch(number)
+        if world.failure is not None:
+            outcome = "failed"
+            break
+    while not outcome:
+        enabled = [
+            number
+            for number, op in enumerate(pending)
+            if op is not None and (op.possible is None or op.possible(op.load()))  # type: ignore[misc]
+        ]
+        if not enabled:
+            stuck = any(op is not None and not daemon for op, daemon in zip(pending, world.daemons, strict=True))
+            outcome = "deadlock" if stuck else "done"
+            break
+        if len(trace) >= limit:
+            outcome = "truncated"
+            break
+        chosen = choose(len(trace), enabled, pending, trace)
+        if chosen is None:
+            outcome = "blocked"
+            break
+        op = pending[chosen]
+        assert op is not None
+        trace.append(Step(chosen, op))
+        pending[chosen] = None
+        world.current = chosen
+        world.steps = len(trace)
+        tasks[chosen].switch()
+        if world.failure is not None:
+            outcome = "failed"
+    run = Run(outcome, trace, list(pending), world, world.failure, world.failed_task)
+    world.hub = None
+    for task in tasks:
+        if task and not task.dead:
+            task.throw()  # GreenletExit: strategy code has no handlers, so the stack just goes
+    _judge(run)
+    return run
+
+
+def _judge(run: Run) -> None:
+    """The verdicts that need the end: deadlock, and the world's final check."""
+    world = run.world
+    if run.outcome == "deadlock":
+        waiting = [
+            f"{world.names[number]} at {op.kind} of {op.accesses[0][:2]}"
+            for number, op in enumerate(run.pending)
+            if op is not None and not world.daemons[number]
+        ]
+        run.failure = Broken("deadlock", "; ".join(waiting))
+    elif run.outcome == "done":
+        try:
+            world.finish()
+        except Broken as broken:
+            run.failure, run.outcome = broken, "failed"
+
+
+# ---- schedules as text --------------------------------------------------------------------------------------------
+
+
+class ReplayError(Exception):
+    """A replay string that cannot be used here."""
+
+
+def encode(schedule: Sequence[int]) -> str:
+    """A schedule as ``v1:`` and runs of ``TASKxSTEPS.``
+
+    >>> encode([0, 1, 1, 1, 0, 0])
+    'v1:0x1.1x3.0x2.'
+    """
+    return "v1:" + "".join(f"{task}x{len(list(steps))}." for task, steps in itertools.groupby(schedule))
+
+
+def decode(text: str) -> list[int]:
+    """The schedule of a replay string; ReplayError if it is none, or longer than a million steps.
+
+    >>> decode("v1:0x1.1x3.0x2.")
+    [0, 1, 1, 1, 0, 0]
+    """
+    if not re.fullmatch(r"v1:(\d{1,3}x\d{1,7}\.)*", text):
+        raise ReplayError(f"{text[:60]!r} is no replay string; it looks like v1:0x1.1x3.0x2.")
+    pairs = [piece.split("x") for piece in text[3:].split(".") if piece]
+    if sum(int(count) for _, count in pairs) > 1_000_000:
+        raise ReplayError("the replay string has more than a million steps; nothing here is that long")
+    return [int(task) for task, count in pairs for _ in range(int(count))]
+
+
+@dataclass
+class Replay:
+    """A ``choose`` that follows a schedule, then the lowest enabled task. ``missed``: steps it could not follow."""
+
+    schedule: Sequence[int]
+    missed: int = field(default=0)
+
+    def __call__(
+        self, step: int, enabled: list[int], pending: Sequence[Op | None], trace: Sequence[Step]
+    ) -> int | None:
+        if step < len(self.schedule):
+            if self.schedule[step] in enabled:
+                return self.schedule[step]
+            self.missed += 1
+        return enabled[0]
