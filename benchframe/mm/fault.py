@@ -65,6 +65,14 @@ def beyond_object(mm, vma, addr):
     return index >= (FILE(mm, v.vm_file).size + PAGE_SIZE - 1) >> PAGE_SHIFT
 
 
+@native
+def sigbus(mm, vma, access):
+    """A touch past the end, where no entry says otherwise: do_cow_fault prepares before it reads the file."""
+    if access & ACCESS_WRITE and not VMA(mm, vma).vm_flags & VM_SHARED:
+        anon_vma_prepare(mm, vma)
+    return FAULT_SIGBUS
+
+
 HUGE = E_PRESENT | E_PSE | E_USER | E_ACCESSED
 
 
@@ -124,13 +132,12 @@ def handle_mm_fault(mm, task, vma, addr, access):
 
     0, FAULT_SIGBUS, FAULT_MAPERR (a guard marker), FAULT_OOM or FAULT_RETRY. Caller holds what vma_get took.
     """
-    if beyond_object(mm, vma, addr):
-        if access & ACCESS_WRITE and not VMA(mm, vma).vm_flags & VM_SHARED:
-            anon_vma_prepare(mm, vma)  # do_cow_fault prepares before it reads the file
-        return FAULT_SIGBUS
     pmd = pmd_alloc(mm, addr)
     if pmd == 0:
         return FAULT_OOM
+    outside = beyond_object(mm, vma, addr)
+    if outside and PTE(mm, pmd).entry == 0:
+        return sigbus(mm, vma, access)
     if mm.thp != 0 and huge_fault(mm, task, vma, pmd, addr, access):
         return 0
     table = pte_alloc(mm, pmd)
@@ -139,7 +146,9 @@ def handle_mm_fault(mm, task, vma, addr, access):
     slot = table * PTRS_PER_TABLE + ((addr >> PAGE_SHIFT) & 511)
     spin_lock(mm, table)
     entry = PTE(mm, slot).entry
-    if entry == 0:
+    if entry == 0 and outside:
+        result = sigbus(mm, vma, access)
+    elif entry == 0:
         result = fill_none(mm, task, vma, table, slot, addr, access)
     elif entry & E_PRESENT:
         if access & ACCESS_WRITE and not entry & E_RW:
