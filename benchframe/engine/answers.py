@@ -21,8 +21,8 @@ from benchframe.mm.validate import live_mms, vma_numbers
 from benchframe.trace.events import NIL
 
 Array = npt.NDArray[Any]
-KEEP = 64
-"""Answer files kept; the least recently used go first."""
+KEEP = 256 << 20
+"""Bytes of answers kept; the least recently used go first."""
 
 
 def limits(parameters: Parameters) -> Limits:
@@ -61,11 +61,19 @@ def expected(events: Array, parameters: Parameters) -> tuple[Array, Array, Array
         with os.fdopen(handle, "wb") as file:
             np.savez(file, ret=table[0], vm_start=table[1], vm_end=table[2], layout=table[3])
         Path(temporary).replace(path)
-        for old in sorted(folder.glob("*.npz"), key=lambda p: p.stat().st_mtime)[:-KEEP]:
-            old.unlink(missing_ok=True)
+        _prune(folder)
     except OSError:
         pass  # a full or read-only disk costs the next process the oracle's time, nothing else
     return table
+
+
+def _prune(folder: Path) -> None:
+    """Keep the most recently used answers, KEEP bytes of them."""
+    kept = 0
+    for path in sorted(folder.glob("*.npz"), key=lambda p: p.stat().st_mtime, reverse=True):
+        kept += path.stat().st_size
+        if kept > KEEP:
+            path.unlink(missing_ok=True)
 
 
 def model_layout(machine: Machine) -> Array:

@@ -265,7 +265,7 @@ class Session:
 
 def _limit(trace: Trace) -> int:
     """vm.max_map_count for this trace: its own if it lifts the limit."""
-    return int(getattr(trace.meta, "max_map_count", 0) or Parameters().max_map_count)
+    return int(trace.meta.limits.get("max_map_count", Parameters().max_map_count))
 
 
 def compile_strategies(
