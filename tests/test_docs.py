@@ -1,0 +1,243 @@
+"""The documents: generated tables are up to date, links lead somewhere, commands exist, the reading order is complete.
+
+``python tests/test_docs.py`` writes the generated tables anew.
+"""
+
+import itertools
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from benchframe.dialect import primitives
+from benchframe.dialect.lint import _FORBIDDEN
+from benchframe.mm.defaults import DEFAULTS
+from benchframe.mm.hooks import ALL, HOT
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+
+READ_OR_WRITE = "mmap_lock: read in a fault, write in a call"
+WRITE = "mmap_lock write"
+LOCKS = {
+    "index_init": "none: nobody knows the mm",
+    "index_find": "what the protocol took; mmap_lock write in calls",
+    "index_insert": WRITE,
+    "index_erase": WRITE,
+    "index_resize": "mmap_lock write; what the fault took when a stack grows",
+    "index_gap_below": WRITE,
+    "index_gap_above": WRITE,
+    "index_check": "none: nothing else runs",
+    "index_exit": "none: the last task is gone",
+    "cache_find": READ_OR_WRITE,
+    "cache_store": READ_OR_WRITE,
+    "cache_fault": "the PTE page's ptl, and what vma_get took",
+    "cache_merge": WRITE,
+    "cache_munmap": WRITE,
+    "cache_brk": WRITE,
+    "cache_detached": WRITE,
+    "cache_unlinked": WRITE,
+    "cache_linked": "mmap_lock write (fork: the parent's)",
+    "cache_copied": WRITE,
+    "cache_table_prepared": "what the fault or call holds; no ptl",
+    "cache_mm_init": "none: nobody knows the mm",
+    "cache_mm_exit": "none: the last task is gone",
+    "cache_task_init": "none: the task has not run",
+    "mmap_read_lock": "takes it",
+    "mmap_read_unlock": "gives it back",
+    "mmap_write_lock": "takes it",
+    "mmap_write_unlock": "gives it back",
+    "vma_get": "none; takes what it needs",
+    "vma_put": "gives back what vma_get took",
+    "vma_get_locked": "none; takes mmap_lock read",
+    "vma_valid": "the PTE page's ptl (SITE_END: none)",
+    "vma_start_write": "mmap_lock write; what the fault took when a stack grows",
+    "vma_attach": "mmap_lock write (fork: the parent's)",
+    "vma_free": "mmap_lock write (at exit: none)",
+    "lookup": WRITE,
+    "count": "any",
+}
+"""Hook name to what the caller holds."""
+
+
+def prose(text: str | None) -> str:
+    """A docstring as one Markdown table cell."""
+    text = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", " ".join((text or "").split()))
+    return text.replace("``", "`").replace("|", "\\|").removeprefix("Hot. ")
+
+
+def default_of(name: str) -> str:
+    """What runs where a strategy does not fill the hook."""
+    if name in DEFAULTS:
+        return f"`{DEFAULTS[name].__name__}`"
+    hook = next(h for h in ALL if h.name == name)
+    if hook.default is None:
+        return "**must be filled**"
+    return "nothing found" if name == "cache_find" else "nothing"
+
+
+def hooks_table() -> str:
+    """Every hook, in the order of the model."""
+    parts = {"index": "Index", "cache": "Cache", "protocol": "Protocol", "engine": "Engine: not for plugins"}
+    lines = []
+    for part, title in parts.items():
+        lines += [
+            "",
+            f"### {title}",
+            "",
+            "| hook | when it is called | the caller holds | default |",
+            "|---|---|---|---|",
+        ]
+        for h in (h for h in ALL if h.part == part):
+            short = h.name.removeprefix(f"{part}_")
+            signature = f"`{short}({', '.join(h.parameters)})`" + (" *hot*" if h.name in HOT else "")
+            lines.append(f"| {signature} | {prose(h.__doc__)} | {LOCKS[h.name]} | {default_of(h.name)} |")
+    return "\n".join([*lines[1:], ""])
+
+
+def rules_table() -> str:
+    """What the syntax check refuses, with the mends."""
+    grouped: dict[str, list[str]] = {}
+    for what, mend in _FORBIDDEN.values():
+        grouped.setdefault(mend, [])
+        if what not in grouped[mend]:
+            grouped[mend].append(what)
+    rows = [f"| {', '.join(whats)} | {mend} |" for mend, whats in grouped.items()]
+    return "\n".join(["| not in strategy code | instead |", "|---|---|", *rows])
+
+
+def primitives_table() -> str:
+    """The named operations on shared memory."""
+    found = [p for p in vars(primitives).values() if isinstance(p, primitives.Primitive)]
+    rows = []
+    for p in found:
+        names = p.run.__code__.co_varnames[: p.run.__code__.co_argcount]
+        rows.append(f"| `{p.name}({', '.join(names)})` | {prose(p.__doc__)} |")
+    return "\n".join(["| call | meaning |", "|---|---|", *rows])
+
+
+GENERATED: dict[tuple[str, str], Callable[[], str]] = {
+    ("docs/strategy-interface.md", "hooks"): hooks_table,
+    ("docs/dialect.md", "rules"): rules_table,
+    ("docs/dialect.md", "primitives"): primitives_table,
+}
+
+
+def section(name: str) -> re.Pattern[str]:
+    """What stands between a generated table's marks."""
+    return re.compile(rf"(<!-- {name}: tests/test_docs\.py -->\n).*?(\n<!-- end -->)", re.DOTALL)
+
+
+@pytest.mark.parametrize(("document", "name"), GENERATED)
+def test_generated_tables(document: str, name: str) -> None:
+    """Tables made from the code say what the code says now."""
+    text = (ROOT / document).read_text()
+    found = section(name).search(text)
+    assert found, f"{document} has no section {name}"
+    wanted = section(name).sub(lambda m: m[1] + GENERATED[document, name]() + m[2], text)
+    assert wanted == text, f"{document} is out of date: python tests/test_docs.py"
+
+
+def test_every_hook_has_its_lock() -> None:
+    """A new hook must say what its caller holds."""
+    assert set(LOCKS) == {h.name for h in ALL}
+
+
+def modules(files: Iterable[str]) -> set[str]:
+    """Files of benchframe/ as README names them."""
+    names = (name.removeprefix("benchframe/").removesuffix(".py") for name in files if name.endswith(".py"))
+    return {name.replace("/", ".") for name in names if not name.endswith("__init__")}
+
+
+def test_reading_order_is_complete() -> None:
+    """README's reading order names every module once (where there is git: that git knows), and none that is gone."""
+    files = {str(path.relative_to(ROOT)) for path in (ROOT / "benchframe").rglob("*.py")}
+    known = files
+    if (ROOT / ".git").exists() and shutil.which("git"):
+        listed = subprocess.run(["git", "ls-files", "benchframe"], cwd=ROOT, capture_output=True, text=True)
+        known = files & set(listed.stdout.split()) or files
+    text = (ROOT / "README.md").read_text()
+    order = text[text.index("## Reading the code") :]
+    named = re.findall(r"`([a-z0-9_.]+)`", order)
+    assert len(named) == len(set(named)), "README's reading order names a module twice"
+    missing, gone = modules(known) - set(named), set(named) - modules(files)
+    assert (missing, gone) == (set(), set()), "README's reading order: (add, remove)"
+
+
+def test_readme_shows_the_example() -> None:
+    """The strategy in README is the example package's file, and has fewer than 30 lines."""
+    source = (ROOT / "examples/benchframe-two-entry/benchframe_two_entry.py").read_text()
+    assert f"```python\n{source}```" in (ROOT / "README.md").read_text()
+    assert len(source.splitlines()) < 30
+
+
+def test_links_lead_somewhere() -> None:
+    """Relative links and pictures in the documents exist."""
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text()):
+            if "://" not in target:
+                assert (document.parent / target).exists(), f"{document.relative_to(ROOT)}: {target}"
+
+
+def test_index_lists_every_document() -> None:
+    """docs/index.md leads to each document."""
+    index = (ROOT / "docs/index.md").read_text()
+    for document in (ROOT / "docs").glob("*.md"):
+        assert document.name == "index.md" or f"({document.name})" in index, document.name
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """(document, words) of every benchframe command in the documents, in fenced blocks and in the text."""
+    for document in DOCUMENTS:
+        text = document.read_text()
+        blocks = re.findall(r"```(?:sh|console)?\n(.*?)```", text, re.DOTALL)
+        lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()]
+        prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+        lines += [" ".join(inline.split()) for inline in re.findall(r"`(benchframe\s[^`]+)`", prose)]
+        for line in lines:
+            if line.startswith("benchframe "):
+                words = shlex.split(line, comments=True)
+                yield (
+                    str(document.relative_to(ROOT)),
+                    list(itertools.takewhile(lambda w: w not in ("\\|", "|", ">"), words)),
+                )
+
+
+def test_commands_exist() -> None:
+    """Each command in the documents is one of benchframe's, with options that it has."""
+    from benchframe.cli import app
+
+    top = get_command(app)
+    seen = 0
+    for document, words in commands():
+        command, names = top, {"--help", "--version", "--debug", "--install-completion"}
+        for word in words[1:]:
+            if word in ("--", "COMMAND"):
+                break
+            subcommands = getattr(command, "commands", {})
+            if word in subcommands:
+                command = subcommands[word]
+                names |= {name for p in command.params for name in (*p.opts, *p.secondary_opts)}
+            elif word.startswith("-"):
+                assert word.partition("=")[0] in names, f"{document}: {' '.join(words)}: no option {word}"
+            else:
+                assert command is not top, f"{document}: {' '.join(words)}: no command {word}"
+                seen += 1
+    assert seen
+
+
+def main() -> None:
+    """Write the generated tables into their documents."""
+    for (document, name), make in GENERATED.items():
+        path = ROOT / document
+        table = make()
+        path.write_text(section(name).sub(lambda m, t=table: m[1] + t + m[2], path.read_text()))  # type: ignore[misc]
+
+
+if __name__ == "__main__":
+    main()
