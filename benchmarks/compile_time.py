@@ -87,7 +87,7 @@ def main() -> None:
         rows.append([what, wall.text(2), cpu.text(2), str(len(taken))])
 
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "BENCHFRAME_CACHE_DIR": ""}
+        environment = dict(os.environ)
         cold = []
         for n in range(args.cold):
             environment["BENCHFRAME_CACHE_DIR"] = str(Path(folder) / f"cache{n}")
@@ -97,8 +97,6 @@ def main() -> None:
                 units.setdefault(unit, []).append(spent)
         if cold:
             row(f"cold compile of {names}, {args.jobs} processes", cold)
-        else:  # the user's own cache
-            del environment["BENCHFRAME_CACHE_DIR"]
         timed(compile_command, environment)
         warm = [timed(compile_command, environment) for _ in range(args.warm)]
         if any(json.loads(taken.text)["units"] for taken in warm):
