@@ -24,24 +24,25 @@ def list_gap_below(mm, length, low, high):
     if known and length >= mm.hole_size and mm.hole_hint < limit:
         limit = mm.hole_hint
     above = index_find(mm, limit)
-    top = limit
+    top = high
     if above != NULL:
-        top = min(top, start_gap(mm, above))
+        top = min(high, start_gap(mm, above))
     prev = vma_prev_of(mm, above)
-    while top - low >= length:
+    bottom = low
+    if prev != NULL:
+        bottom = max(low, VMA(mm, prev).vm_end)
+    while top - bottom < length:
+        if prev == NULL:
+            return -1
+        top = min(high, start_gap(mm, prev))  # only the next VMA's guard gap counts, not one that reaches over it
+        prev = VMA(mm, prev).vm_prev
         bottom = low
         if prev != NULL:
             bottom = max(low, VMA(mm, prev).vm_end)
-        if top - bottom >= length:
-            if known:
-                mm.hole_hint = top
-                mm.hole_size = length
-            return top - length
-        if prev == NULL:
-            return -1
-        top = min(top, start_gap(mm, prev))
-        prev = VMA(mm, prev).vm_prev
-    return -1
+    if known:
+        mm.hole_hint = top
+        mm.hole_size = length
+    return top - length
 
 
 @native

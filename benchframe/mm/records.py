@@ -106,6 +106,9 @@ def vma_link(mm, vma, prev):
     list_insert(mm, vma, prev)
     index_insert(mm, vma)
     mm.map_count += 1
+    following = VMA(mm, vma).vm_next
+    if following != NULL and VMA(mm, following).vm_flags & VM_GROWSDOWN:
+        note_hole(mm, vma)  # a VMA inside a guard gap: the hole below it now reaches further up
     cache_linked(mm, vma)
     return 0
 
