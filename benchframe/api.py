@@ -32,13 +32,16 @@ if TYPE_CHECKING:
         native,
         smp_mb,
         store_release,
+        wait_interruptible,
+        wait_then_add,
+        wait_until,
         xchg,
     )
     from benchframe.hookspecs import hookimpl
     from benchframe.mm.arena import arena_alloc, arena_free
     from benchframe.mm.defaults import read_lock, read_unlock, write_lock, write_unlock
     from benchframe.mm.find import find_vma
-    from benchframe.mm.flags import PG_RESERVED
+    from benchframe.mm.flags import E_PSE, PG_RESERVED, VM_SHARED, VM_WRITE
     from benchframe.mm.hooks import (
         COUNT_FALLBACK,
         COUNT_HIT,
@@ -54,6 +57,8 @@ if TYPE_CHECKING:
     )
     from benchframe.mm.layout import (
         ARENA_PRIVATE0,
+        ARENA_TABLE,
+        ARENA_VMA,
         FILE,
         MM,
         PAGE,
@@ -66,6 +71,7 @@ if TYPE_CHECKING:
         VMA,
     )
     from benchframe.mm.pagetable import next_step, pmd_slot, spin_lock, spin_unlock
+    from benchframe.mm.rcu import kfree_rcu, rcu_read_lock, rcu_read_unlock
     from benchframe.mm.records import start_gap, vma_free_now
     from benchframe.strategy import Cache, Index, PrivateSlab, Protocol, Strategy
     from benchframe.trace.events import EVENT, NIL, UNKNOWN, FaultFlag, Kind
@@ -75,11 +81,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ARENA_PRIVATE0",
+    "ARENA_TABLE",
+    "ARENA_VMA",
     "COUNT_FALLBACK",
     "COUNT_HIT",
     "COUNT_LOOKUP",
     "COUNT_RETRY",
     "EVENT",
+    "E_PSE",
     "FILE",
     "MM",
     "NIL",
@@ -101,6 +110,8 @@ __all__ = [
     "TASK",
     "UNKNOWN",
     "VMA",
+    "VM_SHARED",
+    "VM_WRITE",
     "WRITE_ONCE",
     "Cache",
     "FaultFlag",
@@ -122,10 +133,13 @@ __all__ = [
     "find_vma",
     "hook",
     "hookimpl",
+    "kfree_rcu",
     "load_acquire",
     "native",
     "next_step",
     "pmd_slot",
+    "rcu_read_lock",
+    "rcu_read_unlock",
     "read_lock",
     "read_trace",
     "read_unlock",
@@ -137,6 +151,9 @@ __all__ = [
     "stream",
     "trace_workload",
     "vma_free_now",
+    "wait_interruptible",
+    "wait_then_add",
+    "wait_until",
     "write_lock",
     "write_unlock",
     "xchg",
@@ -156,6 +173,9 @@ _HOMES = {
         "native",
         "smp_mb",
         "store_release",
+        "wait_interruptible",
+        "wait_then_add",
+        "wait_until",
         "xchg",
     ),
     "benchframe.mm.arena": (
@@ -169,7 +189,12 @@ _HOMES = {
         "write_unlock",
     ),
     "benchframe.mm.find": ("find_vma",),
-    "benchframe.mm.flags": ("PG_RESERVED",),
+    "benchframe.mm.flags": (
+        "E_PSE",
+        "PG_RESERVED",
+        "VM_SHARED",
+        "VM_WRITE",
+    ),
     "benchframe.mm.hooks": (
         "COUNT_FALLBACK",
         "COUNT_HIT",
@@ -185,6 +210,8 @@ _HOMES = {
     ),
     "benchframe.mm.layout": (
         "ARENA_PRIVATE0",
+        "ARENA_TABLE",
+        "ARENA_VMA",
         "FILE",
         "MM",
         "PAGE",
@@ -201,6 +228,11 @@ _HOMES = {
         "pmd_slot",
         "spin_lock",
         "spin_unlock",
+    ),
+    "benchframe.mm.rcu": (
+        "kfree_rcu",
+        "rcu_read_lock",
+        "rcu_read_unlock",
     ),
     "benchframe.mm.records": (
         "start_gap",

@@ -14,6 +14,9 @@ from benchframe.dialect.primitives import (
     load_acquire,
     smp_mb,
     store_release,
+    wait_interruptible,
+    wait_then_add,
+    wait_until,
     xchg,
 )
 from benchframe.dialect.struct import NULL, DialectError, Slab, Struct
@@ -38,5 +41,8 @@ __all__ = [
     "native",
     "smp_mb",
     "store_release",
+    "wait_interruptible",
+    "wait_then_add",
+    "wait_until",
     "xchg",
 ]

@@ -35,6 +35,7 @@ from benchframe.dialect.function import Binding, FarCall, Hook, Identities, is_n
 from benchframe.dialect.lint import check_function
 from benchframe.dialect.primitives import Primitive
 from benchframe.dialect.struct import DialectError, Slab, Struct
+from benchframe.dialect.waiting import X86, llvm_call, wait_then_add, wait_until
 
 cgutils: Any = numba_cgutils
 _OPTIONS = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -138,20 +139,12 @@ def _fence(typingctx: Any) -> Any:
     return types.none(), codegen
 
 
-_X86 = llvm.get_default_triple().startswith(("x86_64", "i686"))
-
-
-def _llvm_call(builder: Any, name: str, returns: Any) -> Any:
-    kind = ir.FunctionType(returns, [])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
-
-
 @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
 def _pause(typingctx: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         # The spin hint where there is one; the fence keeps the compiler from hoisting the loop's loads.
-        if _X86:
-            _llvm_call(builder, "llvm.x86.sse2.pause", ir.VoidType())
+        if X86:
+            llvm_call(builder, "llvm.x86.sse2.pause", ir.VoidType())
         else:
             builder.fence("seq_cst")
         return context.get_dummy_value()
@@ -163,11 +156,11 @@ def _pause(typingctx: Any) -> Any:
 def _read_cycles(typingctx: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         # lfence on both sides: the counter is read after what precedes and before what follows.
-        if _X86:
-            _llvm_call(builder, "llvm.x86.sse2.lfence", ir.VoidType())
-        value = _llvm_call(builder, "llvm.readcyclecounter", ir.IntType(64))
-        if _X86:
-            _llvm_call(builder, "llvm.x86.sse2.lfence", ir.VoidType())
+        if X86:
+            llvm_call(builder, "llvm.x86.sse2.lfence", ir.VoidType())
+        value = llvm_call(builder, "llvm.readcyclecounter", ir.IntType(64))
+        if X86:
+            llvm_call(builder, "llvm.x86.sse2.lfence", ir.VoidType())
         return value
 
     return types.int64(), codegen
@@ -181,6 +174,9 @@ _PRIMITIVES: dict[str, Any] = {
     "fetch_add": _atomic("fetch_add", 1, lambda b, p, w, v: b.atomic_rmw("add", p, v[0], "seq_cst"), True),
     "xchg": _atomic("xchg", 1, lambda b, p, w, v: b.atomic_rmw("xchg", p, v[0], "seq_cst"), True),
     "cmpxchg": _atomic("cmpxchg", 2, _compare_exchange, True),
+    "wait_until": _atomic("wait_until", 2, wait_until, True),
+    "wait_interruptible": _atomic("wait_interruptible", 2, wait_until, True),
+    "wait_then_add": _atomic("wait_then_add", 2, wait_then_add, True),
     "smp_mb": _fence,
     "cpu_relax": _pause,
     "cycles": _read_cycles,

@@ -21,16 +21,20 @@ Array = npt.NDArray[Any]
 
 
 def dejit(
-    function: Callable[..., Any], binding: Binding | None = None, far: Binding | None = None
+    function: Callable[..., Any],
+    binding: Binding | None = None,
+    far: Binding | None = None,
+    replace: Mapping[Any, Callable[..., Any]] | None = None,
 ) -> Callable[..., Any]:
     """A clone of ``function`` for the interpreter, every hook it (transitively) calls bound by ``binding``.
 
     What it reaches through a :class:`FarCall`, which natively is compiled elsewhere, is bound by ``far`` if given.
     Pass references of a world as ``mm``. Clones are memoised per call of ``dejit``; the originals are untouched.
+    ``replace`` puts plain Python in the place of native functions.
     """
-    clones: dict[FunctionType, FunctionType] = {}
+    clones: dict[FunctionType, Callable[..., Any]] = dict(replace or {})
 
-    def clone(original: FunctionType) -> FunctionType:
+    def clone(original: FunctionType) -> Callable[..., Any]:
         if original in clones:
             return clones[original]
         scope = dict(original.__globals__)
@@ -43,7 +47,7 @@ def dejit(
                 assert bound is not None
                 scope[name] = clone(bound)
             elif isinstance(obj, FarCall):
-                scope[name] = clone(obj.function) if far is None else dejit(obj.function, far)
+                scope[name] = clone(obj.function) if far is None else dejit(obj.function, far, None, replace)
             elif is_native(obj):
                 scope[name] = clone(obj)
         return twin
@@ -131,3 +135,17 @@ class PlainWorld:
         if seen == old:
             setattr(ref, field, new)
         return seen
+
+    def wait(self, ref: Any, field: str, mask: int, value: int, interruptible: bool) -> int:
+        """Nobody else runs: either it is so already, or it never will be."""
+        seen: int = getattr(ref, field)
+        if seen & mask != value:
+            raise DialectError(f"deadlock: waits until {field} of {ref} is {value} (mask {mask}); it is {seen}")
+        return 0
+
+    def wait_then_add(self, ref: Any, field: str, mask: int, delta: int) -> int:
+        """Take a lock that must be free."""
+        seen: int = getattr(ref, field)
+        if seen & mask:
+            raise DialectError(f"deadlock: waits for {field} of {ref}, which is {seen} (mask {mask})")
+        return self.rmw(ref, field, "add", delta)

@@ -46,7 +46,7 @@ _FORBIDDEN: dict[type[ast.AST], tuple[str, str]] = {
     ast.Subscript: ("indexing", "call the slab: SLAB(mm, i)"),
 }
 _LOADS = frozenset({"READ_ONCE", "load_acquire", "cmpxchg", "xchg", "fetch_add"})
-_WAITS = frozenset({"cpu_relax", "wait_event"})
+_WAITS = frozenset({"cpu_relax", "wait_until", "wait_interruptible"})
 
 
 @dataclass(frozen=True)
@@ -138,4 +138,4 @@ def _spin(loop: ast.While) -> Iterator[tuple[int, str, str]]:
         }
 
     if calls([loop.test]) & _LOADS and not calls([*loop.body]) & _WAITS:
-        yield loop.lineno, "spins on shared memory", "call cpu_relax() in the loop, or wait_event"
+        yield loop.lineno, "spins on shared memory", "call cpu_relax() in the loop, or use wait_until"

@@ -78,6 +78,26 @@ def _cycles() -> int:
     return 0
 
 
+def _wait_until(ref: Any, field: str, mask: int, value: int) -> int:
+    """``wait_event(wq, (field & mask) == value)``: 0 when it is so; an acquire load.
+
+    Interpreted with one task: DialectError if it is not so, since nobody could change it.
+    """
+    return ref.world.wait(ref, field, mask, value, False)  # type: ignore[no-any-return]
+
+
+def _wait_interruptible(ref: Any, field: str, mask: int, value: int) -> int:
+    """``wait_event_interruptible``: as wait_until, or 1 because a signal came first. Signals come in checks only."""
+    return ref.world.wait(ref, field, mask, value, True)  # type: ignore[no-any-return]
+
+
+def _wait_then_add(ref: Any, field: str, mask: int, delta: int) -> int:
+    """Waits until no bit of ``mask`` is set in the field and adds ``delta`` in the same atomic step; gives the value
+    before. What a lock is made of. Natively one atomic operation if nobody is in the way.
+    """
+    return ref.world.wait_then_add(ref, field, mask, delta)  # type: ignore[no-any-return]
+
+
 READ_ONCE = Primitive("READ_ONCE", _read_once)
 WRITE_ONCE = Primitive("WRITE_ONCE", _write_once)
 load_acquire = Primitive("load_acquire", _load_acquire)
@@ -85,6 +105,9 @@ store_release = Primitive("store_release", _store_release)
 fetch_add = Primitive("fetch_add", _fetch_add)
 xchg = Primitive("xchg", _xchg)
 cmpxchg = Primitive("cmpxchg", _cmpxchg)
+wait_until = Primitive("wait_until", _wait_until)
+wait_interruptible = Primitive("wait_interruptible", _wait_interruptible)
+wait_then_add = Primitive("wait_then_add", _wait_then_add)
 smp_mb = Primitive("smp_mb", _smp_mb)
 cpu_relax = Primitive("cpu_relax", _cpu_relax)
 cycles = Primitive("cycles", _cycles)

@@ -7,6 +7,7 @@ VMA came through fork and inherits its parent's anon_vmas.
 from benchframe.dialect import NULL, native
 from benchframe.mm.flags import RULE_ANON_VMA_616, VM_ACCESS, VM_IGNORE_MERGE
 from benchframe.mm.layout import MM, PAGE_SHIFT, VMA
+from benchframe.mm.pagetable import spin_lock, spin_unlock
 
 
 @native
@@ -34,10 +35,20 @@ def anon_vma_compatible(mm, a, b):
 @native
 def anon_vma_prepare(mm, vma):
     """First anonymous page of a private VMA: take a neighbour's anon_vma if a merge may follow, the next VMA's
-    first (find_mergeable_anon_vma), else a new one. Caller holds mmap_lock for read and page_table_lock."""
-    v = VMA(mm, vma)
-    if v.anon_vma != 0:
+    first (find_mergeable_anon_vma), else a new one. Caller holds mmap_lock for read."""
+    if VMA(mm, vma).anon_vma != 0:
         return 0
+    spin_lock(mm, mm.pgd)
+    if VMA(mm, vma).anon_vma == 0:
+        anon_vma_choose(mm, vma)
+    spin_unlock(mm, mm.pgd)
+    return 0
+
+
+@native
+def anon_vma_choose(mm, vma):
+    """The part of anon_vma_prepare under page_table_lock (which is the top table's own lock)."""
+    v = VMA(mm, vma)
     v.anon_vma_chain = 1
     above = v.vm_next
     if above != NULL:

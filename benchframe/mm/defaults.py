@@ -1,8 +1,9 @@
 """What fills a hook where a strategy does not and "return 0" is not enough."""
 
-from benchframe.dialect import fetch_add, native
+from benchframe.dialect import fetch_add, native, wait_then_add
+from benchframe.mm.arena import arena_free
 from benchframe.mm.find import find_vma
-from benchframe.mm.flags import WRITER
+from benchframe.mm.flags import PAGE_FREE, WRITER
 from benchframe.mm.gap import list_gap_above, list_gap_below
 from benchframe.mm.hooks import (
     COUNT_FALLBACK,
@@ -12,38 +13,45 @@ from benchframe.mm.hooks import (
     mmap_read_lock,
     mmap_read_unlock,
 )
-from benchframe.mm.layout import TASK
+from benchframe.mm.layout import ARENA_TABLE, PAGE, TASK
 from benchframe.mm.records import vma_free_now
 
 
 @native
 def read_lock(mm, task):
-    """The fast path of down_read: one atomic add."""
-    fetch_add(mm, "mmap_lock", 1)
+    """down_read: one atomic add, unless somebody writes; then wait. Writers do not go first, as the kernel's do."""
+    wait_then_add(mm, "mmap_lock", WRITER, 1)
     return 0
 
 
 @native
 def read_unlock(mm, task):
-    """The fast path of up_read."""
+    """up_read."""
     fetch_add(mm, "mmap_lock", -1)
     return 0
 
 
 @native
 def write_lock(mm, task):
-    """The fast path of down_write."""
-    fetch_add(mm, "mmap_lock", WRITER)
+    """down_write: one compare-and-exchange, unless somebody reads or writes; then wait."""
+    wait_then_add(mm, "mmap_lock", -1, WRITER)
     mm.owner = task
     return 0
 
 
 @native
 def write_unlock(mm, task):
-    """The fast path of up_write."""
+    """up_write."""
     mm.owner = 0
     fetch_add(mm, "mmap_lock", -WRITER)
     return 0
+
+
+@native
+def table_release_now(mm, table):
+    """Give the page back at once."""
+    PAGE(mm, table).mapping = PAGE_FREE
+    return arena_free(mm, ARENA_TABLE, table)
 
 
 @native
@@ -93,6 +101,7 @@ DEFAULTS = {
     "vma_get_locked": get_under_mmap_lock,
     "vma_valid": always_valid,
     "vma_free": vma_free_now,
+    "table_release": table_release_now,
     "lookup": find_vma,
 }
 """Hook name to default."""

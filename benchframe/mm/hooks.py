@@ -219,6 +219,11 @@ def vma_free(mm, vma):
     """``vma`` is out of every structure: give it back, at once (the default) or when the readers have gone."""
 
 
+@hook("protocol", mandatory=True)
+def table_release(mm, table):
+    """Page table ``table`` hangs nowhere any more: give it back, at once (the default) or when walkers have gone."""
+
+
 # ---- engine -----------------------------------------------------------------------------------------------
 
 

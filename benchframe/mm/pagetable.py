@@ -5,10 +5,10 @@ A table is a struct page (its index is the frame number) and 512 entries. Its en
 needs them and go with munmap and exit only: MADV_DONTNEED clears entries and keeps tables (Documentation/mm).
 """
 
-from benchframe.dialect import NULL, cmpxchg, cpu_relax, native, store_release
+from benchframe.dialect import NULL, native, store_release, wait_then_add
 from benchframe.mm.arena import arena_alloc, arena_free
 from benchframe.mm.flags import E_PRESENT, E_PSE, E_RW, E_USER, PAGE_FREE, PAGE_TABLE
-from benchframe.mm.hooks import cache_table_prepared
+from benchframe.mm.hooks import cache_table_prepared, table_release
 from benchframe.mm.layout import (
     ARENA_TABLE,
     PAGE,
@@ -27,9 +27,7 @@ PUD_SIZE, PGDIR_SIZE = 1 << PUD_SHIFT, 1 << PGDIR_SHIFT
 @native
 def spin_lock(mm, table):
     """The page-table lock of ``table`` (split ptlocks: one per PTE page)."""
-    p = PAGE(mm, table)
-    while cmpxchg(p, "ptl", 0, 1) != 0:
-        cpu_relax()
+    wait_then_add(PAGE(mm, table), "ptl", -1, 1)
     return 0
 
 
@@ -64,7 +62,14 @@ def table_alloc(mm):
 
 @native
 def table_free(mm, table):
-    """Give a page table back to the allocator."""
+    """Give back a page table that walkers may still look at."""
+    mm.nr_ptes -= 1
+    return table_release(mm, table)
+
+
+@native
+def table_discard(mm, table):
+    """Give a page table back that nobody can have seen."""
     PAGE(mm, table).mapping = PAGE_FREE
     mm.nr_ptes -= 1
     return arena_free(mm, ARENA_TABLE, table)
@@ -95,15 +100,34 @@ def pmd_slot(mm, addr):
 
 
 @native
+def table_install(mm, slot):
+    """A new table behind ``slot``, unless another fault was first (__pte_alloc): the entry, 0 without memory.
+
+    page_table_lock is the top table's own lock.
+    """
+    table = table_alloc(mm)
+    if table == NULL:
+        return 0
+    spin_lock(mm, mm.pgd)
+    entry = PTE(mm, slot).entry
+    if entry == 0:
+        entry = (table << 12) | TABLE_BITS
+        PTE(mm, slot).entry = entry
+        table = NULL
+    spin_unlock(mm, mm.pgd)
+    if table != NULL:
+        table_discard(mm, table)
+    return entry
+
+
+@native
 def fill_slot(mm, slot, addr, shift):
     """As :func:`below`, with the table allocated if there is none; 0 only when memory ran out."""
     entry = PTE(mm, slot).entry
     if entry == 0:
-        table = table_alloc(mm)
-        if table == NULL:
+        entry = table_install(mm, slot)
+        if entry == 0:
             return 0
-        entry = (table << 12) | TABLE_BITS
-        PTE(mm, slot).entry = entry
     return (entry >> 12) * PTRS_PER_TABLE + ((addr >> shift) & 511)
 
 
@@ -121,11 +145,7 @@ def pte_alloc(mm, pmd):
     """The PTE page behind pmd slot ``pmd``, made if there is none (pte_alloc); NULL: out of memory."""
     entry = PTE(mm, pmd).entry
     if entry == 0:
-        table = table_alloc(mm)
-        if table == NULL:
-            return NULL
-        PTE(mm, pmd).entry = (table << 12) | TABLE_BITS
-        return table
+        entry = table_install(mm, pmd)
     return entry >> 12
 
 

@@ -50,7 +50,6 @@ from benchframe.api import (
     Protocol,
     Strategy,
     count,
-    cpu_relax,
     fetch_add,
     find_vma,
     hookimpl,
@@ -61,6 +60,7 @@ from benchframe.api import (
     read_unlock,
     spin_lock,
     spin_unlock,
+    wait_interruptible,
     write_lock,
     write_unlock,
 )
@@ -175,11 +175,14 @@ def invalidate_vma_cache_range(mm, start, end):
 
 @native
 def wait_vmas_cache_access(mm, vma, end):
-    """Wait until nobody holds ``vma`` or any after it that begins below ``end``. Called under mm_write_lock."""
+    """Wait until nobody holds ``vma`` or any after it that begins below ``end``. Called under mm_write_lock.
+
+    wait_event_interruptible, and nobody asks whether a signal ended it (B4)."""
     while vma != NULL and VMA(mm, vma).vm_start < end:
-        while VMA(mm, vma).cache_access != 0:
-            VMA(mm, vma).cache_wait = 1
-            cpu_relax()
+        v = VMA(mm, vma)
+        if v.cache_access != 0:
+            v.cache_wait = 1
+            wait_interruptible(v, "cache_access", -1, 0)
         vma = VMA(mm, vma).vm_next
     return 0
 
