@@ -308,6 +308,8 @@ def compile_unit(
             dispatcher.compile(signature)
         except NumbaError as error:
             raise DialectError(translate(error, entry)) from error
+        except KeyError as error:  # Numba's answer to a field that the record does not have
+            raise DialectError(_unknown_field(str(error.args[0]), entry, binding)) from error
         result = dispatcher.overloads[signature]
     unliteral: Any = types.unliteral
     if unliteral(result.signature.return_type) != types.int64:
@@ -346,6 +348,24 @@ define i64 @entry({params}) {{
   ret i64 %value
 }}
 """
+
+
+def _unknown_field(field: str, entry: FunctionType, binding: Binding | None) -> str:
+    """Which functions below ``entry`` use an attribute that no struct they meet has."""
+    users: dict[FunctionType, bool] = {}
+
+    def visit(function: FunctionType) -> None:
+        if function in users:
+            return
+        users[function] = field in function.__code__.co_names
+        for obj in referenced(function).values():
+            callee = resolve(obj, binding) if isinstance(obj, Hook) else obj
+            if isinstance(callee, FunctionType) and is_native(callee):
+                visit(callee)
+
+    visit(entry)
+    places = [where(function) for function, uses in users.items() if uses] or [where(entry)]
+    return f"{', '.join(places)}: the struct has no field {field!r}; docs/dialect.md says which fields there are"
 
 
 def translate(error: NumbaError, entry: FunctionType) -> str:

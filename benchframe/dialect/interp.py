@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from benchframe.dialect.function import Binding, FarCall, Hook, is_native, referenced, resolve
@@ -87,6 +86,12 @@ def proxy_class(struct: Struct, get: Callable[[int], Any] = _getter, put: Callab
     return type(struct.name, (), body)
 
 
+def wrapped(struct: Struct, field: str, value: int) -> int:
+    """``value`` as the field's width holds it: two's complement, as the hardware wraps."""
+    half = 1 << (31 if struct.fields[field][1] == "i4" else 63)
+    return (value + half) % (2 * half) - half
+
+
 class PlainWorld:
     """Memory as it is: ``ref(slab, i)`` gives a proxy, accesses go straight to the arrays.
 
@@ -125,8 +130,7 @@ class PlainWorld:
     def rmw(self, ref: Any, field: str, operation: str, value: int) -> int:
         """An atomic read-modify-write; ``operation`` is ``add`` or ``xchg``."""
         old: int = getattr(ref, field)
-        wrapped = np.int64(old + value).item() if operation == "add" else value
-        setattr(ref, field, wrapped)
+        setattr(ref, field, wrapped(ref.slab.struct, field, old + value) if operation == "add" else value)
         return old
 
     def cmpxchg(self, ref: Any, field: str, old: int, new: int) -> int:

@@ -39,7 +39,6 @@ _FORBIDDEN: dict[type[ast.AST], tuple[str, str]] = {
     ast.Nonlocal: ("nonlocal", "keep state in a struct"),
     ast.Import: ("an import", "import at module level"),
     ast.ImportFrom: ("an import", "import at module level"),
-    ast.Div: ("true division", "use // (integers only)"),
     ast.Assert: ("assert", "put invariants in the strategy's check hook"),
     ast.Starred: ("* unpacking", "name each argument"),
     ast.Delete: ("del", "store NULL"),
@@ -103,6 +102,8 @@ def _walk(definition: ast.FunctionDef, function: FunctionType) -> Iterator[tuple
             elif type(node) in _FORBIDDEN:
                 what, mend = _FORBIDDEN[type(node)]
                 yield line, what, mend
+            elif isinstance(node, (ast.BinOp, ast.AugAssign)) and isinstance(node.op, ast.Div):
+                yield line, "true division", "use // (integers only)"
             elif isinstance(node, ast.Constant) and isinstance(node.value, float):
                 yield line, f"the float {node.value}", "use integers"
             elif isinstance(node, ast.Call):
