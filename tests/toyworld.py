@@ -32,36 +32,36 @@ class Toy(World):
         seen: list[int] = []
         for what, name, *rest in program:
             if what == "read":
-                self.announce(Op("read", (name, 0, False)))
+                self.announce(Op("read", (name, 0, 0)))
                 seen.append(self.get(name))
             elif what == "write":
-                op = Op("write", (name, 0, True))
+                op = Op("write", (name, 0, 1))
                 self.announce(op)
                 self.put(op, name, rest[0])
             elif what == "add":
-                op = Op("add", (name, 0, True))
+                op = Op("add", (name, 0, 1))
                 self.announce(op)
                 seen.append(self.get(name))
                 self.put(op, name, self.get(name) + rest[0])
             elif what == "lock":
-                op = Op("lock", (name, 0, True), lambda value: value == 0, lambda name=name: self.get(name))
+                op = Op("lock", (name, 0, 1), lambda value: value == 0, lambda name=name: self.get(name))
                 self.announce(op)
                 self.put(op, name, 1)
             elif what == "unlock":
-                op = Op("unlock", (name, 0, True))
+                op = Op("unlock", (name, 0, 1))
                 self.announce(op)
                 self.put(op, name, 0)
             elif what == "wait":
-                op = Op("wait", (name, 0, False), lambda value: value != 0, lambda name=name: self.get(name))
+                op = Op("wait", (name, 0, 0), lambda value: value != 0, lambda name=name: self.get(name))
                 self.announce(op)
                 seen.append(self.get(name))
             elif what == "both":  # an atomic step over two words
-                op = Op("both", (name, 0, True))
-                op.accesses.append((rest[0], 0, False))
+                op = Op("both", (name, 0, 1))
+                op.accesses.append((rest[0], 0, 0))
                 self.announce(op)
                 self.put(op, name, self.get(rest[0]) + 1)
             elif what == "free":
-                self.announce(Op("free", (name, None, True)))
+                self.announce(Op("free", (name, None, 1)))
                 self.words[name] = -1
             elif what == "assert" and self.get(name) != rest[0]:
                 raise Broken("wrong", f"{name} is {self.get(name)}")

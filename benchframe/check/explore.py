@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from benchframe.check.run import Access, Op, Program, Run, Step, conflict, execute
+from benchframe.check.run import ADDS, Access, Op, Program, Run, Step, conflict, execute
 
 
 @dataclass
@@ -73,6 +73,7 @@ class Explorer:
         """Run on until ``on_run`` gives False, ``deadline`` (time.monotonic) passes, ``most`` executions are done, or
         everything has been seen."""
         began = time.monotonic()
+        self.coverage.complete = False
         while True:
             run = execute(self.program, self._choose, self.limit)
             self.coverage.add(run)
@@ -138,7 +139,7 @@ class Explorer:
         zero = [0] * width
         clocks: list[list[int]] = []  # of each step: how many steps of each task come before or at it
         latest: list[list[int]] = [zero] * width  # of each task's last step
-        seen: dict[Hashable, list[tuple[int, Hashable, bool]]] = {}
+        seen: dict[Hashable, list[tuple[int, Hashable, int]]] = {}
         trace, first = run.trace, self._first
         tasks = [step.task for step in trace]
         for number, step in enumerate(trace):
@@ -188,7 +189,8 @@ class Explorer:
                 known = [x if x > y else y for x, y in zip(known, theirs, strict=True)]
             else:
                 cause = run.trace[other].op
-                if len(cause.accesses) == 1 and cause.accesses[0][1] is not None and not possible(cause.before):
+                exact = not op.loose and not cause.loose and len(cause.accesses) == 1 and cause.before is not None
+                if exact and not possible(cause.before):
                     continue  # it was blocked before that step anyway
             self._reverse(run, other, number, op, task, clocks, tasks)
 
@@ -219,12 +221,16 @@ class Explorer:
             plan.add(task if task in able else able[0])
 
 
-def _earlier(seen: dict[Hashable, list[tuple[int, Hashable, bool]]], accesses: list[Access]) -> list[int]:
+def _earlier(seen: dict[Hashable, list[tuple[int, Hashable, int]]], accesses: list[Access]) -> list[int]:
     """Numbers of the earlier steps that conflict, the last first."""
     found: list[int] = []
     for key, part, write in accesses:
         for number, other_part, other_write in seen.get(key, ()):
-            if (write or other_write) and (part == other_part or part is None or other_part is None):
+            if (
+                (write or other_write)
+                and write * other_write != ADDS * ADDS
+                and (part == other_part or part is None or other_part is None)
+            ):
                 found.append(number)
     if len(accesses) > 1:
         found = sorted(set(found))

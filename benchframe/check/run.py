@@ -15,8 +15,10 @@ from typing import Any, Protocol
 
 import greenlet
 
-Access = tuple[Hashable, Hashable, bool]
-"""(object, field, writes?). Field None is the whole object: what frees it."""
+Access = tuple[Hashable, Hashable, int]
+"""(object, field, READS, WRITES or ADDS). Field None is the whole object: what frees it."""
+READS, WRITES, ADDS = 0, 1, 2
+"""ADDS changes a count whose value nobody looks at: two of them commute."""
 
 
 class Op:
@@ -27,7 +29,7 @@ class Op:
     ``before`` is what stood there before a write.
     """
 
-    __slots__ = ("accesses", "before", "kind", "load", "place", "possible", "value")
+    __slots__ = ("accesses", "before", "kind", "load", "loose", "place", "possible", "value")
 
     def __init__(
         self,
@@ -41,6 +43,7 @@ class Op:
         self.possible = possible
         self.load = load
         self.before: Any = None
+        self.loose = False
         self.value: Any = None
         self.place: tuple[str, int, str] | None = None
 
@@ -54,6 +57,7 @@ def conflict(first: Sequence[Access], second: Sequence[Access]) -> bool:
         for other_key, other_part, other_write in second:
             if (
                 (write or other_write)
+                and write * other_write != ADDS * ADDS
                 and key == other_key
                 and (part == other_part or part is None or other_part is None)
             ):

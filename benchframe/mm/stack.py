@@ -5,6 +5,7 @@ from benchframe.mm.anon import anon_vma_prepare
 from benchframe.mm.flags import VM_ACCESS, VM_GROWSDOWN
 from benchframe.mm.hooks import vma_start_write
 from benchframe.mm.layout import PAGE_SHIFT, PAGE_SIZE, VMA
+from benchframe.mm.pagetable import spin_lock, spin_unlock
 from benchframe.mm.records import vma_resize
 
 
@@ -28,6 +29,18 @@ def expand_stack(mm, vma, addr):
         if p.vm_end > addr:
             return 0
     anon_vma_prepare(mm, vma)
+    spin_lock(mm, mm.pgd)
+    grown = 1
+    if addr < v.vm_start:  # nobody else was faster
+        grown = grow_down(mm, vma, addr)
+    spin_unlock(mm, mm.pgd)
+    return grown
+
+
+@native
+def grow_down(mm, vma, addr):
+    """The part of expand_stack under page_table_lock, which keeps two faults from growing one stack at once."""
+    v = VMA(mm, vma)
     if v.vm_end - addr > mm.stack_limit or (v.vm_start - addr) >> PAGE_SHIFT > v.vm_pgoff:
         return 0
     vma_start_write(mm, vma)

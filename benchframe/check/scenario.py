@@ -1,0 +1,412 @@
+"""A scenario: a small address space, what each task calls, and what must hold at the end.
+
+The set-up runs once, by the interpreter without a scheduler; every execution starts from a copy of it. At the end the
+list, the index and the page tables must agree (validate_mm), and every answer must be one that the address space gave
+at some moment of the call: mapping calls take effect in the order of their write locks, somewhere inside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any
+
+from benchframe.check.run import Broken
+from benchframe.check.world import MachineWorld, Memory
+from benchframe.dialect.function import referenced
+from benchframe.dialect.function import resolve as resolve_hook
+from benchframe.dialect.interp import PlainWorld, dejit
+from benchframe.mm import flags, layout
+from benchframe.mm.arena import arena_alloc, arena_free
+from benchframe.mm.dispatch import locked_event
+from benchframe.mm.hooks import BY_NAME, cache_table_prepared
+from benchframe.mm.layout import ARENA_TABLE, MM
+from benchframe.mm.machine import Machine, Parameters, Sizes
+from benchframe.mm.pagetable import table_alloc
+from benchframe.mm.rcu import kfree_rcu, rcu_read_lock, rcu_read_unlock
+from benchframe.mm.replay import one_event, replay_checked
+from benchframe.mm.space import Space
+from benchframe.mm.validate import ValidationError, validate_mm
+from benchframe.strategy import Strategy
+from benchframe.trace.events import NIL, UNKNOWN, FaultFlag, Kind
+
+BASE = 0x10000000
+"""Page 0 of every scenario: the start of a 2 MiB region."""
+SIZES = Sizes(mms=2, tasks=6, vmas=96, tables=96, pages=128, files=4, events=32)
+RW, ANON = 3, 0x32
+"""PROT_READ | PROT_WRITE; MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a task: a row of a stream, and how a story names it."""
+
+    label: str
+    columns: Mapping[str, int]
+
+
+def fault(page: int, access: int = 2) -> Call:
+    """A user page fault at a page; access 1 reads, 2 writes."""
+    word = "write" if access & 2 else "read"
+    return Call(
+        f"{word} fault, page {page}",
+        {"kind": Kind.FAULT, "addr": BASE + page * layout.PAGE_SIZE, "prot": access, "flags": FaultFlag.USER},
+    )
+
+
+def lookup(page: int) -> Call:
+    """A user lookup without the fault's work."""
+    return Call(
+        f"lookup, page {page}",
+        {"kind": Kind.LOOKUP, "addr": BASE + page * layout.PAGE_SIZE, "flags": FaultFlag.USER},
+    )
+
+
+def _mapping(kind: Kind, label: str, page: int, count: int, **columns: int) -> Call:
+    return Call(
+        label,
+        {"kind": kind, "addr": BASE + page * layout.PAGE_SIZE, "len": count * layout.PAGE_SIZE, **columns},
+    )
+
+
+def mmap(page: int, count: int, prot: int = RW) -> Call:
+    """mmap at a fixed place."""
+    return _mapping(Kind.MMAP, f"mmap of pages {page}-{page + count - 1}", page, count, prot=prot, flags=ANON)
+
+
+def munmap(page: int, count: int) -> Call:
+    """munmap."""
+    return _mapping(Kind.MUNMAP, f"munmap of pages {page}-{page + count - 1}", page, count)
+
+
+def mprotect(page: int, count: int, prot: int) -> Call:
+    """mprotect."""
+    return _mapping(Kind.MPROTECT, f"mprotect of pages {page}-{page + count - 1}", page, count, prot=prot)
+
+
+def mremap(page: int, count: int, to: int) -> Call:
+    """mremap to a fixed place."""
+    at = BASE + to * layout.PAGE_SIZE
+    words = {"new_len": count * layout.PAGE_SIZE, "flags": 3, "offset": at}
+    return _mapping(Kind.MREMAP, f"mremap of pages {page}-{page + count - 1} to {to}", page, count, **words)
+
+
+def fork(child: int = 1, task: int = 5) -> Call:
+    """fork."""
+    return Call("fork", {"kind": Kind.FORK, "addr": child, "len": task})
+
+
+class Setup(Space):
+    """The address space of a set-up, by page numbers from BASE."""
+
+    def map(self, first: int, count: int, prot: int = RW) -> None:
+        """An anonymous private mapping."""
+        at = BASE + first * layout.PAGE_SIZE
+        if self.mmap(at, count * layout.PAGE_SIZE, prot, ANON) != at:
+            raise RuntimeError(f"the set-up cannot map page {first}")
+
+    def touch(self, *pages: int, access: int = 2) -> None:
+        """Page faults that must succeed; the last page's VMA is what a cache holds for the region."""
+        for page in pages:
+            if self.fault(BASE + page * layout.PAGE_SIZE, access) != 0:
+                raise RuntimeError(f"the set-up cannot touch page {page}")
+
+    def stack(self, first: int, count: int) -> None:
+        """A stack: grows downwards."""
+        length = count * layout.PAGE_SIZE
+        self.exec_map(BASE + first * layout.PAGE_SIZE, length, RW, 0x22 | 1 << 24)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """``setup`` makes the address space, ``tasks`` are the calls of each task. ``signals``: tasks that a signal may
+    interrupt while they wait."""
+
+    name: str
+    summary: str
+    setup: Callable[[Setup], None]
+    tasks: tuple[tuple[Call, ...], ...]
+    signals: tuple[int, ...] = ()
+    parameters: Parameters = field(default_factory=Parameters)
+
+
+@dataclass
+class _Layout:
+    """The VMAs between two mapping calls: (vma, start, end, flags), valid in steps since..until of the execution."""
+
+    since: int
+    rows: list[tuple[int, int, int, int]]
+    until: int | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one call answered, and the steps between which it ran."""
+
+    task: int
+    call: Call
+    began: int
+    ended: int
+    result: int
+
+
+class _Runner:
+    """Runs the set-up: the strategy's text by the interpreter on plain memory."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self._binding = strategy.binding
+        self._replay = dejit(replay_checked, self._binding)
+        self._hooks: dict[str, Callable[..., Any]] = {}
+        self.world: PlainWorld | None = None
+
+    def attach(self, machine: Machine) -> None:
+        """Make the world."""
+        self.world = PlainWorld(machine.arrays)
+
+    def replay(self, first: int, last: int) -> None:
+        """Run events."""
+        assert self.world is not None
+        self._replay(self.world.ref(MM, 1), first, last)
+
+    def hook(self, name: str, number: int, *arguments: int) -> int:
+        """Call a hook in trace mm ``number``."""
+        assert self.world is not None
+        if name not in self._hooks:
+            function = resolve_hook(BY_NAME[name], self._binding)
+            assert function is not None
+            self._hooks[name] = dejit(function, self._binding)
+        return int(self._hooks[name](self.world.ref(MM, number + 1), *arguments))
+
+
+class Case:
+    """A scenario with a strategy in it, ready to run any number of times."""
+
+    def __init__(self, scenario: Scenario, strategy: Strategy) -> None:
+        self.scenario, self.strategy = scenario, strategy
+        self._runner = _Runner(strategy)
+        machine = Machine(self._runner, SIZES, scenario.parameters, strategy.slabs)
+        first = Setup(machine)
+        tasks = [first, *(first.thread() for _ in scenario.tasks[1:])]
+        scenario.setup(first)
+        for space in tasks:
+            space.find_vma(BASE)  # under the lock: each task has seen the address space as it is now
+        self._events: list[list[int]] = []
+        self._write_events(machine)
+        self.machine = machine
+        self.memory = Memory(machine)
+        self._rows = self._snapshot(0)
+        self._rcu = any(kfree_rcu in referenced(f).values() for f in strategy.functions())
+        self._make_functions()
+
+    def _write_events(self, machine: Machine) -> None:
+        events, at = machine.arrays["event_base"], 1
+        for task, calls in enumerate(self.scenario.tasks):
+            self._events.append(list(range(at, at + len(calls))))
+            for call in calls:
+                row = events[at]
+                row["ret"], row["file"], row["task"] = UNKNOWN, NIL, task
+                for name, value in call.columns.items():
+                    row[name] = value
+                at += 1
+
+    def _make_functions(self) -> None:
+        binding = self.strategy.binding
+        replace: dict[Any, Callable[..., Any]] = {
+            arena_alloc: lambda mm, which: mm.world.alloc(which),
+            arena_free: lambda mm, which, slot: mm.world.free(which, slot),
+            kfree_rcu: lambda mm, which, slot: mm.world.defer(which, slot),
+            rcu_read_lock: lambda mm, task: mm.world.rcu(1),
+            rcu_read_unlock: lambda mm, task: mm.world.rcu(0),
+        }
+        prepared_hook = resolve_hook(cache_table_prepared, binding)
+        assert isinstance(prepared_hook, FunctionType)
+        prepared = dejit(prepared_hook, binding, None, dict(replace))
+
+        def new_table(mm: Any) -> int:
+            """table_alloc; the slots of a fresh table are zero already."""
+            table: int = mm.world.alloc(ARENA_TABLE)
+            record = self.machine.arrays["page_base"][table]
+            record["mapping"], record["refcount"] = flags.PAGE_TABLE, 1
+            prepared(mm, table)
+            mm.nr_ptes += 1
+            return table
+
+        replace[table_alloc] = new_table
+        locked = dejit(locked_event, binding, None, dict(replace))
+
+        def noted(mm: Any, task: int, index: int) -> int:
+            """locked_event, with the layout noted when it is done."""
+            world: CaseWorld = mm.world
+            since = world.steps
+            result = int(locked(mm, task, index))
+            world.mapped(int(mm.id) - 1, since)
+            return result
+
+        replace[locked_event] = noted
+        self.run_event = dejit(one_event, binding, None, replace)
+
+    def _snapshot(self, number: int) -> list[tuple[int, int, int, int]]:
+        """The VMAs now, read from the arrays."""
+        records = self.machine.arrays["vma_base"]
+        vma, rows = int(self.machine.mm(number)["mmap"]), []
+        while vma and len(rows) < len(records):
+            v = records[vma]
+            rows.append((vma, int(v["vm_start"]), int(v["vm_end"]), int(v["vm_flags"])))
+            vma = int(v["vm_next"])
+        return rows
+
+    def program(self) -> CaseWorld:
+        """A fresh execution; what the explorer calls."""
+        world = CaseWorld(self)
+        for task, calls in enumerate(self._events):
+            world.spawn(f"T{task}", world.body(task, calls))
+        for task in self.scenario.signals:
+            world.words["signal", task] = 0
+            world.spawn(f"signal to T{task}", world.signal(task), daemon=True)
+        if self._rcu:
+            for task in range(len(self._events)):
+                world.words["rcu", task] = 0
+                world.words["rcu queue", task] = ()
+                world.spawn(f"RCU for T{task}", world.grace(task), daemon=True)
+        return world
+
+    def validate(self) -> None:
+        """Broken if an invariant does not hold now, with everybody at rest."""
+        try:
+            validate_mm(
+                self.machine,
+                lambda number, addr: self._runner.hook("index_find", number, addr),
+                lambda number: self._runner.hook("index_check", number),
+                self.strategy.check_messages,
+            )
+        except ValidationError as error:
+            text = str(error).splitlines()[0]
+            raise Broken("leak" if text.endswith("a leak") else "broken invariant", text) from None
+
+    def snapshot(self, number: int) -> list[tuple[int, int, int, int]]:
+        """The VMAs of trace mm ``number`` now."""
+        return self._snapshot(number)
+
+    @property
+    def first_rows(self) -> list[tuple[int, int, int, int]]:
+        """The VMAs at the start."""
+        return self._rows
+
+
+class CaseWorld(MachineWorld):
+    """One execution of a case."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__(case.memory)
+        self.case = case
+        self.answers: list[Answer] = []
+        self.layouts = [_Layout(0, case.first_rows)]
+
+    # ---- tasks --------------------------------------------------------------------------------------------------
+
+    def body(self, task: int, calls: Sequence[int]) -> Callable[[], Any]:
+        """What task ``task`` does: its calls one after the other."""
+
+        def run() -> list[int]:
+            root = self.ref(MM, 1)
+            results = []
+            for call, event in zip(self.case.scenario.tasks[task], calls, strict=True):
+                began = self.steps
+                result = int(self.case.run_event(root, event))
+                self.answers.append(Answer(task, call, began, self.steps, result))
+                results.append(result)
+            return results
+
+        return run
+
+    def signal(self, task: int) -> Callable[[], Any]:
+        """A signal that arrives when the scheduler likes."""
+
+        def run() -> None:
+            op = self.access("signal", ("signal", task), 0, 1)
+            if op is not None:
+                op.before, op.value, op.loose = 0, 1, True
+            self.words["signal", task] = 1
+
+        return run
+
+    def rcu(self, inside: int) -> int:
+        """rcu_read_lock and rcu_read_unlock of the current task."""
+        if ("rcu", self.current) in self.words:
+            self.set_word("rcu_read_lock" if inside else "rcu_read_unlock", ("rcu", self.current), inside)
+        return 0
+
+    def defer(self, which: int, slot: int) -> int:
+        """kfree_rcu: the task's own RCU thread will free it."""
+        queue = ("rcu queue", self.current)
+        self.set_word("kfree_rcu", queue, (*self.words[queue], (which, slot)))
+        return 0
+
+    def grace(self, task: int) -> Callable[[], Any]:
+        """Waits until every task has been outside a read-side section, then frees what ``task`` gave up."""
+        others = range(len(self.case.scenario.tasks))
+
+        def run() -> None:
+            done = 0
+            queue = ("rcu queue", task)
+            while True:
+                self.await_word("wait for kfree_rcu", queue, lambda word, done=done: len(word) > done)  # type: ignore[misc]
+                batch = self.words[queue][done:]
+                done += len(batch)
+                for other in others:
+                    self.await_word("grace period", ("rcu", other), lambda inside: not inside)
+                for which, slot in batch:
+                    self.free(which, slot)
+
+        return run
+
+    # ---- what is right -------------------------------------------------------------------------------------------
+
+    def mapped(self, number: int, since: int) -> None:
+        """A mapping call in trace mm ``number`` is about to drop the lock: the layout from here on."""
+        if number == 0:
+            self.layouts[-1].until = self.steps
+            self.layouts.append(_Layout(since, self.case.snapshot(0)))
+
+    def finish(self) -> None:
+        """Everything has come to rest: the answers, then the invariants."""
+        for answer in self.answers:
+            self._judge(answer)
+        self.case.validate()
+
+    def _judge(self, answer: Answer) -> None:
+        kind = answer.call.columns["kind"]
+        if kind not in (Kind.FAULT, Kind.LOOKUP):
+            if answer.result < 0:
+                raise Broken("wrong answer", f"T{answer.task}: {answer.call.label} failed with {answer.result}")
+            return
+        addr = answer.call.columns["addr"]
+        right = [
+            _right(layout_.rows, addr, answer)
+            for layout_ in self.layouts
+            if layout_.since <= answer.ended and (layout_.until is None or layout_.until >= answer.began)
+        ]
+        if not any(right):
+            raise Broken(
+                "stale answer",
+                f"T{answer.task}: {answer.call.label} gave {_words(answer.result)}, right at no moment of the call",
+            )
+
+
+def _words(result: int) -> str:
+    names = {-1: "no VMA", -2: "access refused", 0: "no VMA"}
+    return names.get(result, f"VMA #{result}" if result > 0 else f"fault code {result}")
+
+
+def _right(rows: list[tuple[int, int, int, int]], addr: int, answer: Answer) -> bool:
+    """Is this the answer of the address space ``rows``?"""
+    found = next((row for row in rows if addr < row[2]), None)
+    if answer.call.columns["kind"] == Kind.LOOKUP:
+        return answer.result == (found[0] if found else 0)
+    covers = found is not None and (found[1] <= addr or found[3] & flags.VM_GROWSDOWN)
+    if not covers or found is None:
+        return answer.result == flags.FAULT_MAPERR
+    if answer.call.columns["prot"] & flags.ACCESS_WRITE and not found[3] & flags.VM_WRITE:
+        return answer.result == flags.FAULT_ACCERR
+    return answer.result == found[0]
