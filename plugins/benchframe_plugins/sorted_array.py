@@ -39,6 +39,12 @@ FREE_BLOCK = PrivateSlab("free_block", [("block", "i8", "first free block of 2^i
 MIN_SHIFT = 5
 
 
+@hook("index")
+def array_more(mm):
+    """The slabs grow by one entry; not NULL if there is room. For a slab that runs in step with these."""
+    return 1
+
+
 @native
 def block_alloc(mm, shift):
     """The first index of 2^shift consecutive entries, NULL if the slab is full (then mm.error is set)."""
@@ -51,7 +57,7 @@ def block_alloc(mm, shift):
     count = 0
     while count < 1 << shift:
         key = arena_alloc(mm, ARENA_PRIVATE0)
-        if arena_alloc(mm, ARENA_PRIVATE0 + 1) == NULL or key == NULL:
+        if arena_alloc(mm, ARENA_PRIVATE0 + 1) == NULL or key == NULL or array_more(mm) == NULL:
             return NULL
         if count == 0:
             block = key

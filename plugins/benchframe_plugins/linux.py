@@ -1,0 +1,49 @@
+"""What a kernel of a given version had: its index, its cache and its protocol, under the version's name.
+
+```
+                 index                           cache            fault holds
+linux-2.4.0      AVL tree from 32 VMAs, list     mmap_cache       mmap_sem for read
+linux-2.6.32     red-black tree                  mmap_cache       mmap_sem for read
+linux-3.10       red-black tree with gaps        mmap_cache       mmap_sem for read
+linux-3.15       red-black tree with gaps        vmacache, page   mmap_sem for read
+linux-5.10       red-black tree with gaps        vmacache, 2 MiB  mmap_lock for read
+linux-6.1        maple tree                      none             mmap_lock for read
+```
+Only the lookup is that kernel's. System calls, merging, limits and page faults are the model's for every strategy, so
+that a difference in a table is the lookup's. 3.15 counted its sequence with 32 bits: no run is long enough to see it
+(`vmacache_32` has a counter that is). 2.6.32's hole search remembered where it last succeeded, 2.4.0's walked the list
+from the bottom; here both have the model's own search, whose answer every strategy must give.
+
+Each is the same code as the strategy of that name, behind another name: see `avl_2_4`, `mmap_cache`, `rbtree_gap`,
+`vmacache`, `vmacache_pmd` and `maple` for layout, cost, points of invalidation and sources.
+Sources: mm/mmap.c and mm/vmacache.c of the versions named.
+"""
+
+from benchframe.api import Cache, Strategy, hookimpl
+from benchframe_plugins import avl, maple, mmap_cache, rbtree, vmacache
+
+
+def last_found() -> Cache:
+    """mmap_cache, as it was from 2.2 to 3.14."""
+    return Cache(
+        find=mmap_cache.find_cached,
+        store=mmap_cache.store,
+        detached=mmap_cache.detached,
+        unlinked=mmap_cache.unlinked,
+        mm_exit=mmap_cache.mm_exit,
+    )
+
+
+@hookimpl
+def benchframe_strategies():
+    """Six kernels."""
+    gaps, slots = rbtree.augmented, vmacache.vmacache
+    made = [
+        ("linux-2.4.0", "AVL tree from 32 VMAs on, mmap_cache", avl.hybrid, last_found(), avl.MESSAGES),
+        ("linux-2.6.32", "red-black tree, mmap_cache", rbtree.plain, last_found(), rbtree.MESSAGES),
+        ("linux-3.10", "red-black tree with gaps, mmap_cache", gaps, last_found(), rbtree.MESSAGES),
+        ("linux-3.15", "red-black tree with gaps, vmacache by page", gaps, slots(), rbtree.MESSAGES),
+        ("linux-5.10", "red-black tree with gaps, vmacache by 2 MiB region", gaps, slots(pmd=True), rbtree.MESSAGES),
+        ("linux-6.1", "maple tree", maple.maple(), None, maple.MESSAGES),
+    ]
+    return [Strategy(name, what, index, cache, check_messages=messages) for name, what, index, cache, messages in made]
