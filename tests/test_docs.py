@@ -16,6 +16,7 @@ from typer.main import get_command
 
 from benchframe.dialect import primitives
 from benchframe.dialect.lint import _FORBIDDEN
+from benchframe.mm import layout
 from benchframe.mm.defaults import DEFAULTS
 from benchframe.mm.hooks import ALL, HOT
 
@@ -122,8 +123,21 @@ def primitives_table() -> str:
     return "\n".join(["| call | meaning |", "|---|---|", *rows])
 
 
+def fields_table() -> str:
+    """The records that a strategy may look at, field by field."""
+    lines = []
+    for slab in (layout.MM, layout.VMA, layout.TASK, layout.PAGE, layout.PTE, layout.FILE):
+        lines += ["", f"### `{slab.name}(mm, i)`: {slab.struct.name}, {slab.struct.size} bytes", ""]
+        lines += ["| offset | field | holds [protected by] |", "|--:|---|---|"]
+        for name, (offset, kind) in slab.struct.fields.items():
+            width = "" if kind == "i8" else f" ({kind})"
+            lines.append(f"| {offset} | `{name}`{width} | {prose(slab.struct.comments[name])} |")
+    return "\n".join([*lines[1:], ""])
+
+
 GENERATED: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/strategy-interface.md", "hooks"): hooks_table,
+    ("docs/dialect.md", "fields"): fields_table,
     ("docs/dialect.md", "rules"): rules_table,
     ("docs/dialect.md", "primitives"): primitives_table,
 }
