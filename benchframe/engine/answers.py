@@ -45,7 +45,7 @@ def expected(events: Array, parameters: Parameters) -> tuple[Array, Array, Array
     path = folder / f"{_key(events, parameters)}.npz"
     names = ("ret", "vm_start", "vm_end", "layout")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             found = tuple(file[name] for name in names)
         if all(len(found[i]) == len(events) for i in range(3)) and found[3].ndim == 2:
             os.utime(path)
