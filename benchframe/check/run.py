@@ -66,12 +66,17 @@ def conflict(first: Sequence[Access], second: Sequence[Access]) -> bool:
 
 
 class Broken(Exception):
-    """Something that must not happen, found while a task ran or at the end: ``kind`` is one word or two."""
+    """Something that must not happen, found while a task ran or at the end: ``kind`` is one word or two.
 
-    def __init__(self, kind: str, text: str) -> None:
+    ``places`` are the lines of strategy code that tell one failure from another, ``key`` is the object concerned.
+    """
+
+    def __init__(self, kind: str, text: str, places: tuple[str, ...] = (), key: Any = None) -> None:
         super().__init__(f"{kind}: {text}")
         self.kind = kind
         self.text = text
+        self.places = places
+        self.key = key
 
 
 @dataclass(frozen=True)

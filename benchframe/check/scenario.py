@@ -151,7 +151,7 @@ class Answer:
     result: int
 
 
-class _Runner:
+class PlainRunner:
     """Runs the set-up: the strategy's text by the interpreter on plain memory."""
 
     def __init__(self, strategy: Strategy) -> None:
@@ -178,13 +178,27 @@ class _Runner:
             self._hooks[name] = dejit(function, self._binding)
         return int(self._hooks[name](self.world.ref(MM, number + 1), *arguments))
 
+    def validate(self, machine: Machine, messages: Mapping[int, str]) -> None:
+        """validate_mm with the index asked too. Raises ValidationError."""
+        validate_mm(
+            machine,
+            lambda number, addr: self.hook("index_find", number, addr),
+            lambda number: self.hook("index_check", number),
+            messages,
+        )
+
+
+def plain_runner(strategy: Strategy) -> PlainRunner:
+    """A runner for one task, without a scheduler."""
+    return PlainRunner(strategy)
+
 
 class Case:
     """A scenario with a strategy in it, ready to run any number of times."""
 
     def __init__(self, scenario: Scenario, strategy: Strategy) -> None:
         self.scenario, self.strategy = scenario, strategy
-        self._runner = _Runner(strategy)
+        self._runner = plain_runner(strategy)
         machine = Machine(self._runner, SIZES, scenario.parameters, strategy.slabs)
         first = Setup(machine)
         tasks = [first, *(first.thread() for _ in scenario.tasks[1:])]
@@ -249,7 +263,8 @@ class Case:
     def _snapshot(self, number: int) -> list[tuple[int, int, int, int]]:
         """The VMAs now, read from the arrays."""
         records = self.machine.arrays["vma_base"]
-        vma, rows = int(self.machine.mm(number)["mmap"]), []
+        rows: list[tuple[int, int, int, int]] = []
+        vma = int(self.machine.mm(number)["mmap"])
         while vma and len(rows) < len(records):
             v = records[vma]
             rows.append((vma, int(v["vm_start"]), int(v["vm_end"]), int(v["vm_flags"])))
@@ -274,12 +289,7 @@ class Case:
     def validate(self) -> None:
         """Broken if an invariant does not hold now, with everybody at rest."""
         try:
-            validate_mm(
-                self.machine,
-                lambda number, addr: self._runner.hook("index_find", number, addr),
-                lambda number: self._runner.hook("index_check", number),
-                self.strategy.check_messages,
-            )
+            self._runner.validate(self.machine, self.strategy.check_messages)
         except ValidationError as error:
             text = str(error).splitlines()[0]
             raise Broken("leak" if text.endswith("a leak") else "broken invariant", text) from None
@@ -312,7 +322,7 @@ class CaseWorld(MachineWorld):
             root = self.ref(MM, 1)
             results = []
             for call, event in zip(self.case.scenario.tasks[task], calls, strict=True):
-                began = self.steps
+                began = self.began[task] = self.steps
                 result = int(self.case.run_event(root, event))
                 self.answers.append(Answer(task, call, began, self.steps, result))
                 results.append(result)

@@ -96,8 +96,8 @@ class Memory:
 
         def get(column: int) -> Callable[[Any], int]:
             if slab.base in PLAIN_SLABS or (slab.base == "mm_base" and names[column] in STATISTICS):
-                return lambda ref: ref._columns[column][ref.index]  # type: ignore[no-any-return]
-            return lambda ref: ref.world.read(ref, column)  # type: ignore[no-any-return]
+                return lambda ref: ref._columns[column][ref.index]
+            return lambda ref: ref.world.read(ref, column)
 
         def put(column: int) -> Callable[[Any, int], None]:
             if slab.base in PLAIN_SLABS or (slab.base == "mm_base" and names[column] in STATISTICS):
@@ -124,6 +124,8 @@ class MachineWorld(World):
         self.shared = memory.shared
         self.dead: dict[Key, tuple[int, int]] = {}
         self.born: dict[Key, tuple[int, int]] = {}
+        self.began: dict[int, int] = {}
+        """Of each task: the step at which its present call began."""
         self.words: dict[Key, Any] = {}
         self._taken: dict[tuple[int, int], int] = {}
 
@@ -152,10 +154,16 @@ class MachineWorld(World):
         return op
 
     def _stale(self, key: Key, kind: str) -> None:
-        task, _ = self.dead[key]
+        task, when = self.dead[key]
         what = "VMA" if key[0] == "vma_base" else "page"
+        before = when < self.began.get(self.current, 0)
+        file, line, function = place()
         raise Broken(
-            "use after free", f"{self.names[self.current]}: {kind} of {what} #{key[1]}, which {self.names[task]} freed"
+            "use after free",
+            f"{self.names[self.current]}: {kind} of {what} #{key[1]}, which {self.names[task]} freed"
+            f"{' before this call began' if before else ''}, in {function}",
+            (f"{file}:{line}", "dangling" if before else "racing"),
+            key,
         )
 
     def read(self, ref: Any, column: int) -> int:
@@ -301,7 +309,7 @@ class MachineWorld(World):
                 op.place = place()
             self.announce(op)
         if key in self.dead:
-            raise Broken("double free", f"{self.names[self.current]} frees {key[0][:-5]} #{slot} again")
+            raise Broken("double free", f"{self.names[self.current]} frees {key[0][:-5]} #{slot} again", (), key)
         self.dead[key] = (self.current, self.steps)
         self.machine_arena(which)["live"] -= 1
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from benchframe import __version__
-from benchframe.cli import cache, common, listing, oracle, record, report, run, show, table, trace
+from benchframe.cli import cache, check, common, listing, oracle, record, report, run, show, table, trace
 
 HELP = """Benchmark and judge VMA-lookup strategies on a faithful model of Linux's mm.
 
@@ -66,5 +66,6 @@ app.command("table", short_help="Print a run's latency table.")(table.table)
 app.command("report", short_help="Write a Markdown report of a run.")(report.report)
 app.command("record", short_help="Record a program's trace.", context_settings=_NO_PARSING)(record.record)
 app.add_typer(trace.app, name="trace", short_help="Look into, convert and verify traces.")
+app.command("check", short_help="Check strategies, alone and under every interleaving.")(check.check)
 app.command("oracle", short_help="Let the running kernel judge the oracle.")(oracle.oracle)
 app.add_typer(cache.app, name="cache", short_help="The store of compiled code.")

@@ -1,0 +1,224 @@
+"""Looking for failures in one case: the search, with what it learns; then sampling; then a shorter schedule."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from benchframe.check.explore import Coverage, Explorer
+from benchframe.check.run import Broken, Op, Replay, Run, Step, decode, encode, execute
+from benchframe.check.sample import Pct, pct_bound
+from benchframe.check.scenario import Case, CaseWorld, Scenario
+from benchframe.strategy import Strategy
+
+DEPTH = 3
+"""Depth of the bugs that sampling aims at: two changes of priority."""
+SHORTENINGS = 150
+"""Replays spent on a shorter schedule."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A failure, with the schedule (every access a step) that leads to it again."""
+
+    scenario: str
+    kind: str
+    text: str
+    replay: str
+    signature: tuple[str, ...]
+    stable: bool = True
+
+
+@dataclass
+class Verdict:
+    """What came of a case. ``bound`` is the chance that sampling would have met a bug of depth ``DEPTH``, 0 if the
+    search was complete and nothing was sampled."""
+
+    scenario: Scenario
+    coverage: Coverage
+    findings: list[Finding] = field(default_factory=list)
+    sampled: int = 0
+    bound: float = 0.0
+    learned: int = 0
+
+
+class Hunt:
+    """One case under search. ``findings`` keeps one failure of each kind and place."""
+
+    def __init__(self, case: Case, most: int = 12) -> None:
+        self.case = case
+        self.most = most
+        self.explorer = Explorer(case.program)
+        self.failures: dict[tuple[str, ...], Run] = {}
+        self.verdict = Verdict(case.scenario, self.explorer.coverage)
+
+    def run(self, deadline: float) -> Verdict:
+        """Search until all is seen or ``deadline`` (time.monotonic) is near, then sample until it, then shorten."""
+        now = time.monotonic()
+        self._search(now + (deadline - now) * 0.7)
+        if not self.verdict.coverage.complete and not self.failures:
+            self._sample(deadline)
+        for signature, run in self.failures.items():
+            self.verdict.findings.append(self._finding(signature, run))
+        return self.verdict
+
+    def learn_shared(self, most: int = 40) -> None:
+        """A short search, for what tasks share: a story shows the steps on that."""
+        for _ in range(8):
+            self.explorer.explore(lambda run: not self.case.memory.discovered - self.case.memory.shared, most=most)
+            if not self.case.memory.learn():
+                return
+            self.explorer.restart()
+
+    def _search(self, deadline: float) -> None:
+        memory = self.case.memory
+
+        def see(run: Run) -> bool:
+            self._note(run)
+            return len(self.failures) < self.most and not memory.discovered - memory.shared
+
+        while True:
+            coverage = self.explorer.explore(see, deadline)
+            late = time.monotonic() >= deadline or len(self.failures) >= self.most
+            if memory.learn():
+                coverage.complete = False
+                if not late:
+                    self.explorer.restart()
+                    self.verdict.learned += 1
+                    continue
+            return
+
+    def _note(self, run: Run) -> None:
+        if run.failure is None:
+            return
+        # A schedule in steps of what is shared now; later the same schedule may mean less, so it is made exact at once.
+        signature = signature_of(run)
+        if signature not in self.failures:
+            self.failures[signature] = exact(self.case, run.schedule)
+
+    def _sample(self, deadline: float) -> None:
+        tasks = len(self.case.program().bodies)
+        steps = max(self.verdict.coverage.longest, 1)
+        while time.monotonic() < deadline and not self.failures:
+            run = execute(self.case.program, Pct(self.verdict.sampled, tasks, steps, DEPTH))
+            self.verdict.sampled += 1
+            self._note(run)
+            self.case.memory.learn()
+        self.verdict.bound = pct_bound(tasks, steps, DEPTH, self.verdict.sampled)
+
+    def _finding(self, signature: tuple[str, ...], run: Run) -> Finding:
+        assert run.failure is not None
+        best = shorten(self.case, run)
+        again = replay(self.case, encode(best.schedule))
+        stable = again.failure is not None and str(again.failure) == str(best.failure)
+        failure = best.failure or run.failure
+        return Finding(self.case.scenario.name, failure.kind, failure.text, encode(best.schedule), signature, stable)
+
+
+def signature_of(run: Run) -> tuple[str, ...]:
+    """What makes two failures the same: the kind, and where in the text it showed."""
+    assert run.failure is not None
+    return (run.failure.kind, *run.failure.places) if run.failure.places else (run.failure.kind, run.failure.text)
+
+
+class _Exact:
+    """A schedule in steps of shared locations, followed where every access is a step."""
+
+    def __init__(self, case: Case, schedule: Sequence[int]) -> None:
+        self._shared = set(case.memory.shared)
+        self._schedule = iter(schedule)
+        self._blocked: set[int] = set()
+        self._seen: list[Op | None] = []
+
+    def _is_point(self, task: int, op: Op) -> bool:
+        return op.accesses[0][:2] in self._shared or len(op.accesses) > 1 or task in self._blocked
+
+    def __call__(
+        self, step: int, enabled: list[int], pending: Sequence[Op | None], trace: Sequence[Step]
+    ) -> int | None:
+        self._seen += [None] * (len(pending) - len(self._seen))
+        for task, op in enumerate(pending):
+            if op is not self._seen[task]:
+                self._seen[task] = op
+                self._blocked.discard(task)
+                if op is not None and task not in enabled:
+                    self._blocked.add(task)
+        for task in enabled:
+            op = pending[task]
+            assert op is not None
+            if not self._is_point(task, op):
+                return task
+        return next(self._schedule, None)
+
+
+def exact(case: Case, schedule: Sequence[int]) -> Run:
+    """The execution of ``schedule`` again, with every access a step and its place in the text."""
+    with visible(case):
+        return execute(case.program, _Exact(case, schedule))
+
+
+def replay(case: Case, text: str) -> Run:
+    """Run a replay string. ReplayError if it is none."""
+    schedule = decode(text)
+    with visible(case):
+        return execute(case.program, Replay(schedule))
+
+
+class visible:
+    """While open, every access of ``case`` is a step, with its place in the text."""
+
+    def __init__(self, case: Case) -> None:
+        self._memory = case.memory
+
+    def __enter__(self) -> None:
+        self._memory.all_visible = self._memory.record = True
+
+    def __exit__(self, *error: object) -> None:
+        self._memory.all_visible = self._memory.record = False
+
+
+def shorten(case: Case, run: Run) -> Run:
+    """The same failure with fewer changes of task, if some are needless. At most SHORTENINGS replays."""
+    best, tries, progress = run, 0, True
+    with visible(case):
+        while progress and tries < SHORTENINGS:
+            progress = False
+            for candidate in _simpler(best.schedule):
+                tries += 1
+                found = execute(case.program, Replay(candidate))
+                same = found.failure is not None and best.failure is not None
+                if same and signature_of(found) == signature_of(best) and _switches(found) < _switches(best):
+                    best, progress = found, True
+                    break
+                if tries >= SHORTENINGS:
+                    break
+    return best
+
+
+def _switches(run: Run) -> tuple[int, int]:
+    return sum(a != b for a, b in zip(run.schedule, run.schedule[1:], strict=False)), len(run.schedule)
+
+
+def _simpler(schedule: Sequence[int]) -> Iterator[list[int]]:
+    """The schedule with two neighbouring stretches exchanged, so that stretches of one task meet."""
+    stretches: list[tuple[int, int]] = []
+    for task in schedule:
+        if stretches and stretches[-1][0] == task:
+            stretches[-1] = (task, stretches[-1][1] + 1)
+        else:
+            stretches.append((task, 1))
+    for at in range(len(stretches) - 1):
+        swapped = [*stretches[:at], stretches[at + 1], stretches[at], *stretches[at + 2 :]]
+        yield [task for task, count in swapped for _ in range(count)]
+
+
+def make_case(scenario: Scenario, strategy: Strategy) -> Case:
+    """The case; Broken (kind "set-up") if the strategy cannot even do the set-up alone."""
+    try:
+        return Case(scenario, strategy)
+    except (RuntimeError, MemoryError, IndexError) as error:
+        raise Broken("set-up", f"{scenario.name}: {type(error).__name__}: {error}") from error
+
+
+__all__ = ["CaseWorld", "Finding", "Hunt", "Verdict", "exact", "make_case", "replay", "shorten"]
