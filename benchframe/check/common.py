@@ -40,23 +40,24 @@ def _gap(space: Setup) -> None:
     """Two VMAs that will merge when the gap between them is filled; the upper one was used last."""
     space.map(0, 4)
     space.map(8, 4)
-    space.touch(0, access=2)
-    space.touch(8, access=1)
+    space.touch(0, access=1)
+    space.touch(8)
 
 
 def _long_gap(space: Setup) -> None:
     """As _gap, but the upper VMA reaches into the next region, where it was used."""
     space.map(0, 4)
     space.map(8, REGION)
-    space.touch(0, access=2)
-    space.touch(REGION + 2, access=1)
+    space.touch(0, access=1)
+    space.touch(REGION + 2)
 
 
 def _unused_neighbour(space: Setup) -> None:
-    """The lower VMA was only read: its first write needs an anon_vma and looks at its neighbour for one."""
-    space.map(0, 4)
-    space.map(4, 4, prot=1)
-    space.touch(0, access=1)
+    """The lower VMA was only read: its first write needs an anon_vma and looks at its neighbour, which lies in another
+    region, for one."""
+    space.map(REGION - 4, 4)
+    space.map(REGION, 4, prot=1)
+    space.touch(REGION - 4, access=1)
 
 
 def _stack(space: Setup) -> None:
@@ -103,13 +104,34 @@ COMMON = (
         "fault-munmap-neighbour",
         "a first write fault while the VMA next to it is unmapped",
         _unused_neighbour,
-        ((fault(1),), (munmap(4, 4),)),
+        ((fault(REGION - 3),), (munmap(REGION, 4),)),
+    ),
+    Scenario(
+        "fault-munmap-region",
+        "a fault while another VMA of the same 2 MiB is unmapped",
+        _two,
+        ((fault(1),), (munmap(8, 4),)),
+    ),
+    Scenario(
+        "two-lookups-munmap",
+        "two lookups while their VMA is unmapped",
+        _two,
+        ((lookup(1),), (lookup(2),), (munmap(0, 4),)),
+    ),
+    Scenario(
+        "fault-two-writers",
+        "a fault between two mapping calls",
+        _two,
+        ((fault(1),), (munmap(0, 4),), (mprotect(8, 2, 1),)),
     ),
     Scenario(
         "fault-mprotect", "a write fault while the right to write goes", _two, ((fault(1),), (mprotect(0, 2, 1),))
     ),
     Scenario("fault-mremap", "a fault while its VMA moves", _two, ((fault(1),), (mremap(0, 4, 16),))),
     Scenario("fault-fork", "a write fault while fork copies the tables", _two, ((fault(0),), (fork(),))),
+    Scenario(
+        "faults-fork", "two write faults while fork copies the tables", _two, ((fault(0),), (fault(1),), (fork(),))
+    ),
     Scenario("faults-first", "two first faults: tables, anon_vma", _fresh, ((fault(0),), (fault(1),))),
     Scenario(
         "fault-remap",

@@ -10,6 +10,7 @@ from benchframe.check.explore import Coverage, Explorer
 from benchframe.check.run import Broken, Op, Replay, Run, Step, decode, encode, execute
 from benchframe.check.sample import Pct, pct_bound
 from benchframe.check.scenario import Case, CaseWorld, Scenario
+from benchframe.dialect.struct import DialectError
 from benchframe.strategy import Strategy
 
 DEPTH = 3
@@ -217,8 +218,8 @@ def make_case(scenario: Scenario, strategy: Strategy) -> Case:
     """The case; Broken (kind "set-up") if the strategy cannot even do the set-up alone."""
     try:
         return Case(scenario, strategy)
-    except (RuntimeError, MemoryError, IndexError) as error:
-        raise Broken("set-up", f"{scenario.name}: {type(error).__name__}: {error}") from error
+    except (RuntimeError, MemoryError, IndexError, DialectError) as error:
+        raise Broken("set-up", f"the set-up alone fails: {error}") from error
 
 
 __all__ = ["CaseWorld", "Finding", "Hunt", "Verdict", "exact", "make_case", "replay", "shorten"]
