@@ -50,7 +50,7 @@ def _native(name: str) -> Any:
     folder.mkdir(parents=True, exist_ok=True)
     with Path(folder, ".tests-compile").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        compile_strategies([strategy(s) for s in STRATEGIES], jobs=os.cpu_count() or 1)
+        compile_strategies([strategy(name)], jobs=os.cpu_count() or 1)
         return NativeRunner(strategy(name))
 
 
