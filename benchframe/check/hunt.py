@@ -133,7 +133,9 @@ class _Exact:
         self._seen: list[Op | None] = []
 
     def _is_point(self, task: int, op: Op) -> bool:
-        return op.accesses[0][:2] in self._shared or len(op.accesses) > 1 or task in self._blocked
+        return (
+            op.accesses[0][:2] in self._shared or len(op.accesses) > 1 or op.kind == "signal" or task in self._blocked
+        )
 
     def __call__(
         self, step: int, enabled: list[int], pending: Sequence[Op | None], trace: Sequence[Step]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
 
-from benchframe.check.run import Broken
+from benchframe.check.run import WRITES, Broken, Op
 from benchframe.check.world import MachineWorld, Memory
 from benchframe.dialect.function import referenced
 from benchframe.dialect.function import resolve as resolve_hook
@@ -334,9 +334,9 @@ class CaseWorld(MachineWorld):
         """A signal that arrives when the scheduler likes."""
 
         def run() -> None:
-            op = self.access("signal", ("signal", task), 0, 1)
-            if op is not None:
-                op.before, op.value, op.loose = 0, 1, True
+            op = Op("signal", (("signal", task), 0, WRITES))  # always a step: whoever waits looks at it unasked
+            op.before, op.value, op.loose = 0, 1, True
+            self.announce(op)
             self.words["signal", task] = 1
 
         return run
