@@ -122,6 +122,7 @@ MUTANTS = (
         "top = min(high, start_gap(mm, prev))",
         "top = min(top, start_gap(mm, prev))",
     ),
+    _model("hole in a guard gap unnoticed", "records.py", "def vma_link", "note_hole(mm, vma)", "pass"),
     _model("hole given up unnoticed", "munmap.py", "def detach_range", "    note_hole(mm, following)\n", ""),
     _model("floor ignored", "pagetable.py", "def inside", "start >= floor and ", ""),
     _model("ceiling ignored", "pagetable.py", "def inside", "start + size <= ceiling", "start + size > 0"),

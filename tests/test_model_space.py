@@ -61,6 +61,20 @@ def test_guard_gap_of_a_stack(kit: Kit) -> None:
     kit.validate()
 
 
+def test_only_the_next_vmas_guard_gap_counts(kit: Kit) -> None:
+    """Below a VMA that lies inside a stack's gap there is room right up to it, also after an earlier search."""
+    gap = kit.machine.parameters.stack_guard_gap
+    stack = TOP - 4 * PAGE
+    assert kit.exec_map(stack, 4 * PAGE, RW, 1 << 24) == stack
+    assert kit.mmap(0, PAGE, R, ANON) == stack - gap - PAGE
+    assert kit.mmap(stack - gap - 4 * PAGE, 2 * PAGE, R, FIXED) == stack - gap - 4 * PAGE
+    assert kit.mmap(0, PAGE, RW, ANON) == stack - gap - 2 * PAGE
+    assert kit.mmap(stack - 2 * PAGE, PAGE, R, FIXED) == stack - 2 * PAGE
+    assert kit.mmap(0, 3 * PAGE, RW, ANON) == stack - 5 * PAGE
+    assert kit.mmap(0, PAGE, R, ANON) == stack - 6 * PAGE
+    kit.validate()
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_bottom_up_when_the_top_is_full(name: str) -> None:
     """With no room below mmap_base the lowest hole above a third of the address space is taken; then -ENOMEM."""
