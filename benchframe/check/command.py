@@ -15,6 +15,7 @@ from benchframe.check.hunt import DEPTH, Finding, Hunt, Verdict, make_case, repl
 from benchframe.check.run import Broken, ReplayError, decode
 from benchframe.check.scenario import Scenario
 from benchframe.check.story import tell
+from benchframe.check.world import OutOfRecords
 from benchframe.strategy import Strategy
 
 CALLS = 600
@@ -84,9 +85,9 @@ def run_check_command(
 
 
 def _share(deadline: float, left: int) -> float:
-    """The end of the next part: what is left of the budget in equal parts, twice, since most parts end early."""
+    """The end of the next part: ten equal shares of what is left of the budget, since most parts end early."""
     now = time.monotonic()
-    return now + max(deadline - now, 0.2) * min(1.0, 3 / max(left, 1))
+    return now + max(deadline - now, 0.2) * min(1.0, 10 / max(left, 1))
 
 
 def _conform(strategy: Strategy, deadline: float, say: SAY) -> int:
@@ -107,7 +108,11 @@ def _case(strategy: Strategy, one: Scenario, deadline: float, say: SAY) -> list[
     except Broken as broken:
         say(f"  {one.name:24} WRONG: {broken.text}")
         return [Finding(one.name, broken.kind, broken.text, "", (broken.kind,))]
-    verdict = Hunt(case).run(deadline)
+    try:
+        verdict = Hunt(case).run(deadline)
+    except OutOfRecords as limit:
+        say(f"  {one.name:24} NOT checked: {limit}")
+        return [Finding(one.name, "not checked", str(limit), "", ("not checked",))]
     say(f"  {one.name:24} {summary(verdict)}")
     for finding in verdict.findings:
         say(f"    {finding.kind}: {finding.text}" + ("" if finding.stable else " (NOT the same twice)"))

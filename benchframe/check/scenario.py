@@ -33,7 +33,7 @@ from benchframe.trace.events import NIL, UNKNOWN, FaultFlag, Kind
 
 BASE = 0x10000000
 """Page 0 of every scenario: the start of a 2 MiB region."""
-SIZES = Sizes(mms=2, tasks=6, vmas=96, tables=96, pages=128, files=4, events=32)
+SIZES = Sizes(mms=2, tasks=6, vmas=96, tables=64, pages=128, files=4, events=32)
 RW, ANON = 3, 0x32
 """PROT_READ | PROT_WRITE; MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED."""
 

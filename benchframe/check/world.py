@@ -4,8 +4,8 @@ Only *shared* locations are scheduling points: those that two tasks touch, one o
 are is learned: an execution that meets a new one says so (``Memory.learn``), and the search starts over with it. At
 the end no execution has met a conflict outside the set, so nothing was hidden.
 
-Records have lives. A freed slot is never handed out again within an execution, so that each use of a stale reference
-shows; every task allocates from slots of its own, so that allocations commute.
+Records have lives. A freed VMA, table or page is never handed out again within an execution, so that each use of a
+stale reference shows; every task allocates from slots of its own, so that allocations commute.
 """
 
 from __future__ import annotations
@@ -30,11 +30,14 @@ PLAIN_SLABS = frozenset({"slab_base", "freed_base", "event_base", "answer_base",
 """The model's own books: no memory that tasks share in a kernel."""
 STATISTICS = frozenset({"rss", "error", "nr_ptes", "nr_anon_vmas", "nr_invalidations", "nr_splits", "nr_merges"})
 """Counters of mm_struct, atomic or per CPU in a kernel: never looked at to decide anything."""
-QUOTA = {ARENA_VMA: 8, ARENA_TABLE: 6, ARENA_PAGE: 12}
-"""Fresh slots for each task and execution."""
 KEY_OF = {ARENA_VMA: "vma_base", ARENA_TABLE: "page_base", ARENA_PAGE: "page_base"}
+"""The slab of each arena's records; private arenas have their own."""
 _HERE = str(Path(__file__).resolve().parent)
 _DIALECT = str(Path(_HERE).parent / "dialect")
+
+
+class OutOfRecords(Exception):
+    """An execution needs more fresh records than the machine of a scenario has: nothing can be said."""
 
 
 class Memory:
@@ -128,6 +131,7 @@ class MachineWorld(World):
         """Of each task: the step at which its present call began."""
         self.words: dict[Key, Any] = {}
         self._taken: dict[tuple[int, int], int] = {}
+        self._returned: dict[tuple[int, int], list[int]] = {}
 
     def ref(self, slab: Slab, index: int) -> Any:
         """The proxy for a record; IndexError outside the slab."""
@@ -287,20 +291,29 @@ class MachineWorld(World):
 
     def alloc(self, which: int) -> int:
         """A slot that nobody had in this execution."""
-        if which not in QUOTA:
-            raise RuntimeError(f"the checker has no slots of arena {which}")
+        memory = self.memory
+        top, capacity = memory.tops[which], int(self.machine_arena(which)["capacity"])
+        quota = (capacity - top) // len(self.bodies)
         taken = self._taken.get((which, self.current), 0)
-        if taken == QUOTA[which]:
-            raise RuntimeError(f"task {self.names[self.current]} needs more than {taken} records of arena {which}")
+        returned = self._returned.get((which, self.current))
+        if taken >= quota and which >= layout.ARENA_PRIVATE0 and returned:
+            slot = returned.pop(0)  # a strategy's own scratch records go round
+            del self.dead[self._base(which), slot]
+            self.machine_arena(which)["live"] += 1
+            return slot
+        if taken >= quota:
+            raise OutOfRecords(
+                f"a task takes more than {quota} records of {self._base(which)}: the scenario is too large"
+            )
         self._taken[which, self.current] = taken + 1
-        slot = int(self.memory.tops[which] + self.current * QUOTA[which] + taken)
+        slot = int(top + self.current * quota + taken)
         self.machine_arena(which)["live"] += 1
-        self.born[KEY_OF[which], slot] = (self.current, self.steps)
+        self.born[self._base(which), slot] = (self.current, self.steps)
         return slot
 
     def free(self, which: int, slot: int) -> None:
         """The record's life ends."""
-        key = (KEY_OF[which], slot)
+        key = (self._base(which), slot)
         memory = self.memory
         memory.touch_free(key, self.current)
         if memory.all_visible or (key, None) in self.shared:
@@ -311,7 +324,12 @@ class MachineWorld(World):
         if key in self.dead:
             raise Broken("double free", f"{self.names[self.current]} frees {key[0][:-5]} #{slot} again", (), key)
         self.dead[key] = (self.current, self.steps)
+        self._returned.setdefault((which, self.current), []).append(slot)
         self.machine_arena(which)["live"] -= 1
+
+    def _base(self, which: int) -> str:
+        """The slab of arena ``which``."""
+        return KEY_OF.get(which) or layout.PRIVATE_BASES[which - layout.ARENA_PRIVATE0]
 
     def machine_arena(self, which: int) -> Any:
         """The allocator's record."""
