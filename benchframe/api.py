@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         SITE_SWAP,
         SITE_WP,
         count,
+        index_find,
     )
     from benchframe.mm.layout import (
         ARENA_PRIVATE0,
@@ -133,6 +134,7 @@ __all__ = [
     "find_vma",
     "hook",
     "hookimpl",
+    "index_find",
     "kfree_rcu",
     "load_acquire",
     "native",
@@ -207,6 +209,7 @@ _HOMES = {
         "SITE_SWAP",
         "SITE_WP",
         "count",
+        "index_find",
     ),
     "benchframe.mm.layout": (
         "ARENA_PRIVATE0",

@@ -71,8 +71,10 @@ def lint(function: Callable[..., Any]) -> list[Finding]:
         return []
     tree = ast.parse(textwrap.dedent("".join(lines)))
     definition = tree.body[0]
-    assert isinstance(definition, ast.FunctionDef)
     file = inspect.getsourcefile(function) or "?"
+    if not isinstance(definition, ast.FunctionDef) or definition.name != function.__name__:
+        what = "the file was edited after it was loaded" if file != "?" else "its source cannot be found"
+        return [Finding(file, first, function.__name__, what, "start again")]
     found = [
         Finding(file, first + line - 1, function.__name__, what, mend)
         for line, what, mend in _walk(definition, function)

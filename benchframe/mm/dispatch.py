@@ -23,9 +23,9 @@ from benchframe.mm.flags import (
     VM_MAYWRITE,
 )
 from benchframe.mm.fork import dup_mmap, exit_mmap, mm_init, mm_new, task_init
-from benchframe.mm.hooks import lookup, mmap_write_lock, mmap_write_unlock
+from benchframe.mm.hooks import lookup, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
 from benchframe.mm.layout import ARENA_FILE, EVENT, FILE, MM, PAGE_SHIFT, PAGE_SIZE, TASK, VMA
-from benchframe.mm.madvise import do_madvise
+from benchframe.mm.madvise import advice_reads, do_madvise
 from benchframe.mm.mmap import do_brk, do_mmap, mmap_flags, mmap_region
 from benchframe.mm.mprotect import do_mlock, do_mprotect
 from benchframe.mm.mremap import do_mremap
@@ -199,6 +199,11 @@ def mapping_event(root, index):
             exit_mmap(mm)
         TASK(mm, task).mm = 0
         return 0
+    if kind == MADVISE and advice_reads(e.flags):
+        mmap_read_lock(mm, task)
+        result = do_madvise(mm, task, e.addr, e.len, e.flags)
+        mmap_read_unlock(mm, task)
+        return result
     mmap_write_lock(mm, task)
     result = locked_event(mm, task, index)
     mmap_write_unlock(mm, task)

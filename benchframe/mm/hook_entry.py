@@ -5,14 +5,17 @@ from __future__ import annotations
 from types import FunctionType
 
 from benchframe.dialect import native
-from benchframe.mm.hooks import ALL, HOT
+from benchframe.mm.hooks import ALL, CALLED_TOO, HOT
+
+REACHABLE = frozenset(h.name for h in ALL if h.name not in HOT or h.name in CALLED_TOO)
+"""Hooks that the mapping operations may call."""
 
 
 def _write() -> FunctionType:
     """``hook_entry(mm, number, a, b, c, d)`` as a chain over the hooks' numbers; hot ones are never called so."""
     lines = ["def hook_entry(mm, number, a, b, c, d):"]
     for number, hook in enumerate(ALL):
-        if hook.name not in HOT or hook.name == "index_find":
+        if hook.name in REACHABLE:
             arguments = ", ".join(["mm", "a", "b", "c", "d"][: hook.arity])
             lines += [f"    if number == {number}:", f"        return {hook.name}({arguments})"]
     lines.append("    return 0")
@@ -25,5 +28,3 @@ def _write() -> FunctionType:
 
 
 hook_entry = _write()
-REACHABLE = frozenset(h.name for h in ALL if h.name not in HOT or h.name == "index_find")
-"""Hooks that the mapping operations may call."""

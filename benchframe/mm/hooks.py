@@ -251,7 +251,9 @@ HOT = frozenset(
         "count",
     }
 )
-"""Hooks that only the replay and find_vma call: bound directly, never through the hook entry (but index_find)."""
+"""Hooks that the replay and find_vma call: bound directly. Of these CALLED_TOO go through the hook entry as well."""
+CALLED_TOO = frozenset({"index_find", "mmap_read_lock", "mmap_read_unlock"})
+"""Hot hooks that mapping operations need too."""
 COUNT_LOOKUP, COUNT_HIT, COUNT_RETRY, COUNT_FALLBACK = 0, 1, 2, 3
 """``what`` of :data:`count`."""
 SITE_ANON, SITE_FILE, SITE_WP, SITE_SWAP, SITE_ACCESS, SITE_END = 0, 1, 2, 3, 4, 5

@@ -37,6 +37,7 @@ from benchframe.mm.flags import (
     MADV_REMOVE,
     MADV_SEQUENTIAL,
     MADV_UNMERGEABLE,
+    MADV_WILLNEED,
     MADV_WIPEONFORK,
     RULE_DONTNEED_TABLES,
     RULE_GUARD_FLAG,
@@ -250,10 +251,20 @@ def advice_known(advice):
 
 
 @native
+def advice_reads(advice):
+    """Is mmap_lock held for read only? Advice that acts on pages leaves the VMAs alone (madvise_need_mmap_write)."""
+    if advice == MADV_WILLNEED or advice == MADV_DONTNEED or advice == MADV_FREE or advice == MADV_REMOVE:
+        return 1
+    if advice >= MADV_COLD and advice <= MADV_COLLAPSE:
+        return 1
+    return advice == MADV_GUARD_INSTALL or advice == MADV_GUARD_REMOVE or advice == MADV_MODEL_NUMA
+
+
+@native
 def do_madvise(mm, task, start, length, advice):
     """madvise(2): 0, -EINVAL, -ENOMEM (holes: the rest is still advised), -EFAULT, -EACCES, -EAGAIN.
 
-    Caller holds mmap_lock (for write where flags change; the model takes it always).
+    Caller holds mmap_lock: for read if :func:`advice_reads`, else for write.
     """
     if not advice_known(advice) or start & (PAGE_SIZE - 1):
         return -EINVAL

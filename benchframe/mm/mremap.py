@@ -8,6 +8,7 @@ from benchframe.mm.flags import (
     EFAULT,
     EINVAL,
     ENOMEM,
+    EPERM,
     MREMAP_DONTUNMAP,
     MREMAP_FIXED,
     MREMAP_MAYMOVE,
@@ -195,6 +196,8 @@ def move_to(mm, task, addr, old_length, new_length, flags, new_addr, at):
         new_addr = unmapped_area(mm, task, new_addr, new_length, at)
         if new_addr < 0:
             return new_addr
+    elif new_addr < mm.mmap_min_addr:
+        return -EPERM
     return move_vma(mm, task, vma, addr, old_length, new_addr, new_length, flags)
 
 

@@ -133,6 +133,7 @@ def vma_remove_merged(mm, vma):
     prev = v.vm_prev
     list_remove(mm, vma)
     index_erase(mm, vma)
+    v.detached = 1
     mm.map_count -= 1
     cache_unlinked(mm, vma, prev)
     vma_free(mm, vma)

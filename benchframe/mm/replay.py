@@ -4,10 +4,10 @@ The stream is ``EVENT(root, i)``; ``root`` is MM record 1. Faults and lookups ru
 inlined; every other event goes through the compiled mapping operations (:data:`far_mapping`).
 """
 
-from benchframe.dialect import FarCall, cycles, native
+from benchframe.dialect import NULL, FarCall, cycles, native
 from benchframe.mm.dispatch import mapping_event
 from benchframe.mm.fault import fault_in_vma, page_fault
-from benchframe.mm.flags import FAULT_MAPERR
+from benchframe.mm.flags import FAULT_MAPERR, FAULT_RETRY
 from benchframe.mm.hooks import index_find, vma_get, vma_get_locked, vma_put
 from benchframe.mm.layout import ANSWER, EVENT, MM, SAMPLE, TASK, VMA
 from benchframe.trace.events import FaultFlag, Kind
@@ -24,9 +24,12 @@ def kernel_fault(mm, task, addr, access):
     """A fault taken in kernel mode: no speculation (RFC 4/4 speculates for user mode only)."""
     if addr < 0 or addr >= mm.task_size:
         return FAULT_MAPERR
-    vma = vma_get_locked(mm, task, addr)
-    result = fault_in_vma(mm, task, vma, addr, access)
-    vma_put(mm, task, vma)
+    result = FAULT_RETRY
+    vma = NULL
+    while result == FAULT_RETRY:
+        vma = vma_get_locked(mm, task, addr)
+        result = fault_in_vma(mm, task, vma, addr, access)
+        vma_put(mm, task, vma)
     if result != 0:
         return result
     return vma

@@ -6,6 +6,7 @@ Model: CONFIG_DEBUG_VM_RB's validate_mm (mm/mmap.c 3.8-6.0, mm/vma.c since).
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -99,18 +100,19 @@ def _validate_list(machine: Machine, number: int) -> list[int]:
         raise ValidationError(f"map_count says {mm['map_count']}, the list has {len(vmas)} VMAs")
     if int(mm["last_vma"]) != (vmas[-1] if vmas else 0):
         raise ValidationError(f"last_vma is #{mm['last_vma']}, the list ends with #{vmas[-1] if vmas else 0}")
-    below, prev = 0, 0
-    for vma in vmas:
-        v = records[vma]
-        start, end = int(v["vm_start"]), int(v["vm_end"])
-        if not below <= start < end <= int(mm["task_size"]) or (start | end) % layout.PAGE_SIZE:
+    chosen = records[vmas]
+    columns = ("vm_start", "vm_end", "vm_prev", "vm_mm", "anon_vma", "anon_vma_chain", "cache_access", "detached")
+    below, prev, top = 0, 0, int(mm["task_size"])
+    for vma, *row in zip(vmas, *(chosen[c].tolist() for c in columns), strict=True):
+        start, end, before, owner, anon_vma, chain, holders, detached = row
+        if not below <= start < end <= top or (start | end) % layout.PAGE_SIZE:
             raise ValidationError(f"VMA #{vma} {start:#x}-{end:#x} overlaps, is empty, unaligned or out of order")
-        if v["vm_prev"] != prev or v["vm_mm"] != number + 1:
-            raise ValidationError(f"VMA #{vma}: vm_prev is #{v['vm_prev']}, must be #{prev}; vm_mm is {v['vm_mm']}")
-        if (v["anon_vma"] == 0) != (v["anon_vma_chain"] == 0):
-            raise ValidationError(f"VMA #{vma}: anon_vma {v['anon_vma']} with a chain of {v['anon_vma_chain']}")
-        if v["cache_access"] != 0 or v["detached"] != 0:
-            raise ValidationError(f"VMA #{vma}: cache_access {v['cache_access']}, detached {v['detached']} at rest")
+        if before != prev or owner != number + 1:
+            raise ValidationError(f"VMA #{vma}: vm_prev is #{before}, must be #{prev}; vm_mm is {owner}")
+        if (anon_vma == 0) != (chain == 0):
+            raise ValidationError(f"VMA #{vma}: anon_vma {anon_vma} with a chain of {chain}")
+        if holders != 0 or detached != 0:
+            raise ValidationError(f"VMA #{vma}: cache_access {holders}, detached {detached} at rest")
         below, prev = end, vma
     if mm["mmap_cache"] and int(mm["mmap_cache"]) not in vmas:
         raise ValidationError(f"mmap_cache is #{mm['mmap_cache']}, which is not a VMA of this mm")
@@ -121,10 +123,9 @@ def _validate_list(machine: Machine, number: int) -> list[int]:
 
 def _validate_index(machine: Machine, number: int, vmas: list[int], find: Find) -> None:
     """The index gives the list's answer at each VMA's first and last byte and in each hole."""
-    records = machine.arrays["vma_base"]
+    chosen = machine.arrays["vma_base"][vmas]
     below = 0
-    for vma in vmas:
-        start, end = int(records[vma]["vm_start"]), int(records[vma]["vm_end"])
+    for vma, start, end in zip(vmas, chosen["vm_start"].tolist(), chosen["vm_end"].tolist(), strict=True):
         for addr in (below, start, end - 1):
             if (got := find(number, addr)) != vma:
                 raise ValidationError(f"the index finds #{got} for {addr:#x}, the list has #{vma}")
@@ -135,8 +136,9 @@ def _validate_index(machine: Machine, number: int, vmas: list[int], find: Find) 
 
 def _validate_tables(machine: Machine, number: int, vmas: list[int], frames: Counter[int]) -> int:
     """Walk all tables: entries lie in VMAs, counts agree, no table outlives its VMAs. Gives the number of tables."""
-    records = machine.arrays["vma_base"]
-    bounds = [(int(records[v]["vm_start"]), int(records[v]["vm_end"])) for v in vmas]
+    chosen = machine.arrays["vma_base"][vmas]
+    bounds = list(zip(chosen["vm_start"].tolist(), chosen["vm_end"].tolist(), strict=True))
+    ends = [end for _, end in bounds]
     mm = machine.mm(number)
     tables, rss, cursor = 0, 0, 0
     entries = machine.arrays["pte_base"]["entry"]
@@ -149,7 +151,7 @@ def _validate_tables(machine: Machine, number: int, vmas: list[int], frames: Cou
             raise ValidationError(f"table {table} for {start:#x}: mapping {page['mapping']}, ptl {page['ptl']}")
         if shift != layout.PGDIR_SHIFT:
             span = start + (layout.PTRS_PER_TABLE << shift)
-            cursor = next((i for i, (_, end) in enumerate(bounds) if end > start), len(bounds))
+            cursor = bisect_right(ends, start)
             if cursor == len(bounds) or bounds[cursor][0] >= span:
                 raise ValidationError(f"a page table for {start:#x}-{span:#x} is left, where no VMA is")
         chunk = entries[table * layout.PTRS_PER_TABLE : (table + 1) * layout.PTRS_PER_TABLE]

@@ -69,7 +69,11 @@ class Trace:
 
     @property
     def setup(self) -> int:
-        """How many leading events build the initial layout (EXEC and MAP rows): replayed, never timed."""
+        """How many leading events build the initial layout: replayed, never timed. EXEC and MAP rows, or as many as a
+        synthetic stream says (``meta.limits["setup"]``)."""
+        told = self.meta.limits.get("setup")
+        if told is not None:
+            return min(told, len(self.events))
         other = (self.events["kind"] != Kind.EXEC) & (self.events["kind"] != Kind.MAP)
         return int(np.argmax(other)) if other.any() else len(self.events)
 

@@ -29,8 +29,9 @@ As posted it is wrong, and stays so here:
   B5  the pmd is read without protection; of a huge page, or a freed and reused table, index is taken for a VMA
   B6  do_anonymous_page does not re-check and may put a VMA back after its invalidation
   B7  mm_version_check says yes for an mm that is not the caller's
-With one thread B1 to B7 cannot end in a wrong answer, save that a stale page->cache (B2) may name a freed VMA:
-then the version differs, or the containing test looks at a freed record.
+B2 needs no second thread: where a merge frees a VMA that spans several PTE pages, the first lookup there is slow and
+right (the version has changed), the next ones find the freed record with its old bounds. A run shows such a cell as
+wrong.
 Sources: the four mails of 18 Dec 2009 and Kamezawa's and Minchan Kim's replies.
 """
 
