@@ -10,7 +10,7 @@ RUNFLAGS ?= --quick --strategy mmap_cache,pmdcache --workload python-json
 
 help:
 	@echo "make install   an environment in $(VENV): benchframe (editable) and the tools for tests and lint"
-	@echo "make run       rbtree, mmap_cache and pmdcache on a recorded trace: ends in a latency table"
+	@echo "make run       rbtree, mmap_cache and pmdcache on a recorded trace: ends in a latency table and a report"
 	@echo "make test      the test suite, doctests included (TESTFLAGS='$(TESTFLAGS)')"
 	@echo "make lint      ruff and mypy"
 	@echo "make format    let ruff rewrite the sources"
@@ -31,6 +31,7 @@ $(STAMP): pyproject.toml
 
 run: $(STAMP)
 	$(BIN)/benchframe run $(RUNFLAGS)
+	$(BIN)/benchframe report last
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(TESTFLAGS)
