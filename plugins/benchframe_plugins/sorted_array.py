@@ -103,17 +103,17 @@ def entry_set(mm, at, vma):
 
 @native
 def array_bisect(mm, addr):
-    """Index of the first key above ``addr``; block + n if there is none. O(log n), no unpredictable branch."""
+    """Index of the first key above ``addr``; block + n if there is none. O(log n), the same steps for every address."""
     first = mm.mm_rb
     count = mm.strategy0
-    while count > 0:
+    if count == 0 or KEY(mm, first + count - 1).vm_end <= addr:
+        return first + count
+    while count > 1:
         half = count >> 1
-        rest = count - half - 1
-        if KEY(mm, first + half).vm_end <= addr:
-            first += half + 1
-            count = rest
-        else:
-            count = half
+        # All ones if the key is not above addr. A compare would become a branch, mispredicted every other time; so
+        # would a shift by 63, which the compiler knows for a compare. Both sides are below 2^62 here.
+        first += half & ((KEY(mm, first + half - 1).vm_end - 1 - addr) >> 62)
+        count -= half
     return first
 
 

@@ -1,0 +1,199 @@
+"""The maple tree's nodes: layout, bounds, neighbours, gaps. What they are for: :mod:`benchframe_plugins.maple`."""
+
+from benchframe.api import ARENA_PRIVATE0, NULL, PrivateSlab, arena_free, native
+
+SPARE = 62
+WORD = PrivateSlab("maple_word", [("word", "i8", "32 to a node [mmap_lock]")], 0, per_vma=32, fixed=32 * (SPARE + 2))
+NODE = PrivateSlab("maple_node", [("state", "i8", "slot of the allocator: node i is words 32 i on")], 1, 1, SPARE)
+BIG = PrivateSlab("maple_big", [("word", "i8", "a big node is 128 words [mmap_lock]")], 2, per_vma=0, fixed=128 * 6)
+BIG_NODE = PrivateSlab("maple_big_node", [("state", "i8", "slot of the allocator")], 3, per_vma=0, fixed=4)
+ARENA_NODE, ARENA_BIG = ARENA_PRIVATE0 + 1, ARENA_PRIVATE0 + 3
+
+LEAF, ARANGE = 1 << 3, 3 << 3
+"""maple_leaf_64 and maple_arange_64 in bits 3 to 6 of a reference."""
+TYPE_MASK = 15 << 3
+ROOT = 1
+"""MA_ROOT_PARENT."""
+PIVOTS, LEAF_SLOTS, LEAF_META, INNER_SLOTS, INNER_GAPS, INNER_META = 1, 16, 31, 10, 20, 30
+"""Word offsets in a node."""
+LEAF_LAST, INNER_LAST = 15, 9
+"""The highest slot of each type; it has no pivot."""
+LEAF_MIN, INNER_MIN = 6, 5
+MT_MAX = (1 << 62) - 1
+"""ULONG_MAX, with room above for signed sums."""
+BIG_SLOTS, BIG_GAPS, BIG_NEW = 40, 80, 36
+"""In a big node: pivots from 0, slots, gaps; entries 36 to 38 are the children being made."""
+
+
+@native
+def mt_base(enode):
+    """The first word of a node."""
+    return (enode >> 8) << 5
+
+
+@native
+def mt_leaf(enode):
+    """1 for a leaf."""
+    return int(enode & TYPE_MASK == LEAF)
+
+
+@native
+def mt_slots(enode):
+    """The word of slot 0."""
+    if mt_leaf(enode):
+        return mt_base(enode) + LEAF_SLOTS
+    return mt_base(enode) + INNER_SLOTS
+
+
+@native
+def mas_node_min(mm, enode):
+    """The lowest address that a node covers: from the nearest ancestor where it is not leftmost."""
+    parent = WORD(mm, mt_base(enode)).word
+    while parent != ROOT:
+        slot = (parent >> 3) & 31
+        if slot > 0:
+            return WORD(mm, mt_base(parent) + PIVOTS + slot - 1).word + 1
+        parent = WORD(mm, mt_base(parent)).word
+    return 0
+
+
+@native
+def mas_node_max(mm, enode):
+    """The highest address that a node covers."""
+    parent = WORD(mm, mt_base(enode)).word
+    while parent != ROOT:
+        slot = (parent >> 3) & 31
+        if slot < INNER_LAST:
+            return WORD(mm, mt_base(parent) + PIVOTS + slot).word
+        parent = WORD(mm, mt_base(parent)).word
+    return MT_MAX
+
+
+@native
+def leaf_end(mm, base, top):
+    """ma_data_end of a leaf that ends at ``top``: its last slot in use."""
+    pivot = WORD(mm, base + PIVOTS + LEAF_LAST - 1).word
+    if pivot == 0:
+        return WORD(mm, base + LEAF_META).word
+    if pivot == top:
+        return LEAF_LAST - 1
+    return LEAF_LAST
+
+
+@native
+def ma_data_end(mm, enode):
+    """The last slot in use."""
+    base = mt_base(enode)
+    if not mt_leaf(enode):
+        return WORD(mm, base + INNER_META).word
+    if WORD(mm, base + PIVOTS + LEAF_LAST - 1).word == 0:
+        return WORD(mm, base + LEAF_META).word
+    return leaf_end(mm, base, mas_node_max(mm, enode))
+
+
+@native
+def mas_pivot(mm, enode, slot, end):
+    """Where slot ``slot`` of a node with last slot ``end`` ends."""
+    if slot == end:
+        return mas_node_max(mm, enode)
+    return WORD(mm, mt_base(enode) + PIVOTS + slot).word
+
+
+@native
+def mas_offset(mm, enode, addr):
+    """The slot that covers ``addr``."""
+    base = mt_base(enode) + PIVOTS
+    end = ma_data_end(mm, enode)
+    slot = 0
+    while slot < end and WORD(mm, base + slot).word < addr:
+        slot += 1
+    return slot
+
+
+@native
+def mas_leaf(mm, addr):
+    """The leaf that covers ``addr``. There is a root."""
+    enode = mm.mm_rb
+    while not mt_leaf(enode):
+        enode = WORD(mm, mt_slots(enode) + mas_offset(mm, enode, addr)).word
+    return enode
+
+
+@native
+def mas_next_node(mm, enode):
+    """The node after it on its level, NULL if it is the last."""
+    depth = 0
+    parent = WORD(mm, mt_base(enode)).word
+    while parent != ROOT:
+        depth += 1
+        slot = (parent >> 3) & 31
+        base = mt_base(parent)
+        if slot < WORD(mm, base + INNER_META).word:
+            enode = WORD(mm, base + INNER_SLOTS + slot + 1).word
+            while depth > 1:
+                enode = WORD(mm, mt_base(enode) + INNER_SLOTS).word
+                depth -= 1
+            return enode
+        parent = WORD(mm, base).word
+    return NULL
+
+
+@native
+def mas_prev_node(mm, enode):
+    """The node before it on its level, NULL if it is the first."""
+    depth = 0
+    parent = WORD(mm, mt_base(enode)).word
+    while parent != ROOT:
+        depth += 1
+        slot = (parent >> 3) & 31
+        base = mt_base(parent)
+        if slot > 0:
+            enode = WORD(mm, base + INNER_SLOTS + slot - 1).word
+            while depth > 1:
+                enode = WORD(mm, mt_slots(enode) + ma_data_end(mm, enode)).word
+                depth -= 1
+            return enode
+        parent = WORD(mm, base).word
+    return NULL
+
+
+@native
+def ma_free(mm, enode):
+    """The node is dead (its parent is itself) and its memory free."""
+    WORD(mm, mt_base(enode)).word = (enode >> 8) << 8
+    return arena_free(mm, ARENA_NODE, enode >> 8)
+
+
+@native
+def ma_gap(mm, enode, low):
+    """The largest hole in a node that begins at ``low``."""
+    slots = mt_slots(enode)
+    end = ma_data_end(mm, enode)
+    gap = 0
+    slot = 0
+    while slot <= end:
+        if not mt_leaf(enode):
+            gap = max(gap, WORD(mm, mt_base(enode) + INNER_GAPS + slot).word)
+        else:
+            pivot = mas_pivot(mm, enode, slot, end)
+            if WORD(mm, slots + slot).word == NULL:
+                gap = max(gap, pivot - low + 1)
+            low = pivot + 1
+        slot += 1
+    return gap
+
+
+@native
+def mas_update_gap(mm, enode):
+    """A leaf's holes changed: tell its ancestors, as far as it matters to them."""
+    gap = ma_gap(mm, enode, mas_node_min(mm, enode))
+    parent = WORD(mm, mt_base(enode)).word
+    while parent != ROOT:
+        base = mt_base(parent)
+        slot = (parent >> 3) & 31
+        if WORD(mm, base + INNER_GAPS + slot).word == gap:
+            return 0
+        WORD(mm, base + INNER_GAPS + slot).word = gap
+        gap = ma_gap(mm, (parent >> 8) << 8 | ARANGE, 0)
+        parent = WORD(mm, base).word
+    return 0

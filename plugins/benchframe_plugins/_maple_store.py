@@ -1,0 +1,371 @@
+"""The maple tree's stores: the big node, nodes replaced, split and joined (lib/maple_tree.c mas_wr_*, mab_*).
+
+What they are for: :mod:`benchframe_plugins.maple`. Caller holds mmap_lock for write in all of these.
+"""
+
+from benchframe.api import (
+    NULL,
+    arena_alloc,
+    arena_free,
+    hook,
+    native,
+)
+from benchframe_plugins._maple_node import (
+    ARANGE,
+    ARENA_BIG,
+    ARENA_NODE,
+    BIG,
+    BIG_GAPS,
+    BIG_NEW,
+    BIG_SLOTS,
+    INNER_GAPS,
+    INNER_LAST,
+    INNER_META,
+    INNER_MIN,
+    INNER_SLOTS,
+    LEAF,
+    LEAF_LAST,
+    LEAF_META,
+    LEAF_MIN,
+    MT_MAX,
+    PIVOTS,
+    ROOT,
+    WORD,
+    ma_data_end,
+    ma_free,
+    mas_leaf,
+    mas_next_node,
+    mas_node_max,
+    mas_node_min,
+    mas_offset,
+    mas_pivot,
+    mas_prev_node,
+    mas_update_gap,
+    mt_base,
+    mt_leaf,
+    mt_slots,
+)
+
+
+@hook("index")
+def mt_in_rcu(mm):
+    """1: readers may be inside, a leaf is replaced and not rewritten."""
+    return 0
+
+
+# ---- the big node ----------------------------------------------------------------------------------------------------
+
+
+@native
+def mab_add(mm, big, count, pivot, entry, gap):
+    """Append a range that ends at ``pivot``; a hole after a hole joins it. The new count."""
+    if count > 0 and entry == NULL and BIG(mm, big + BIG_SLOTS + count - 1).word == NULL:
+        BIG(mm, big + count - 1).word = pivot
+        return count
+    BIG(mm, big + count).word = pivot
+    BIG(mm, big + BIG_SLOTS + count).word = entry
+    BIG(mm, big + BIG_GAPS + count).word = gap
+    return count + 1
+
+
+@native
+def mab_copy(mm, big, count, enode, first, last):
+    """Append slots ``first`` to ``last`` of a node (mas_mab_cp). The new count."""
+    slots = mt_slots(enode)
+    end = ma_data_end(mm, enode)
+    slot = first
+    while slot <= last:
+        gap = 0
+        if not mt_leaf(enode):
+            gap = WORD(mm, mt_base(enode) + INNER_GAPS + slot).word
+        count = mab_add(mm, big, count, mas_pivot(mm, enode, slot, end), WORD(mm, slots + slot).word, gap)
+        slot += 1
+    return count
+
+
+@native
+def mab_prepend(mm, big, count, enode):
+    """Put a whole node before what is there. The new count."""
+    room = ma_data_end(mm, enode) + 1
+    at = count - 1
+    while at >= 0:
+        BIG(mm, big + room + at).word = BIG(mm, big + at).word
+        BIG(mm, big + BIG_SLOTS + room + at).word = BIG(mm, big + BIG_SLOTS + at).word
+        BIG(mm, big + BIG_GAPS + room + at).word = BIG(mm, big + BIG_GAPS + at).word
+        at -= 1
+    mab_copy(mm, big, 0, enode, 0, room - 1)
+    return room + count
+
+
+@native
+def mab_write(mm, big, first, count, enode):
+    """Write ``count`` entries of the big node into a node, and adopt children (mab_mas_cp, mas_adopt_children)."""
+    base = mt_base(enode)
+    slots = mt_slots(enode)
+    leaf = mt_leaf(enode)
+    pivots = INNER_LAST
+    if leaf:
+        pivots = LEAF_LAST
+    slot = 0
+    while slot < count:
+        entry = BIG(mm, big + BIG_SLOTS + first + slot).word
+        if slot < pivots:
+            WORD(mm, base + PIVOTS + slot).word = BIG(mm, big + first + slot).word
+        WORD(mm, slots + slot).word = entry
+        if not leaf:
+            WORD(mm, base + INNER_GAPS + slot).word = BIG(mm, big + BIG_GAPS + first + slot).word
+            WORD(mm, mt_base(entry)).word = (enode >> 8) << 8 | slot << 3 | 2
+        slot += 1
+    while slot < pivots:
+        WORD(mm, base + PIVOTS + slot).word = 0
+        slot += 1
+    if not leaf:
+        WORD(mm, base + INNER_META).word = count - 1
+    elif count <= LEAF_LAST:
+        WORD(mm, base + LEAF_META).word = count - 1
+    return 0
+
+
+@native
+def mab_split(mm, big, first, rest, nodes, leaf):
+    """How many of the ``rest`` entries from ``first`` go into the next of ``nodes`` nodes: an equal share, but a leaf
+    does not end in a hole (mab_calc_split)."""
+    size = (rest + nodes - 1) // nodes
+    if leaf and nodes > 1 and BIG(mm, big + BIG_SLOTS + first + size - 1).word == NULL:
+        if size <= LEAF_LAST:
+            return size + 1
+        return size - 1
+    return size
+
+
+@native
+def mab_nodes(count, leaf):
+    """Into how many nodes ``count`` entries go."""
+    if leaf:
+        if count <= LEAF_LAST + 1:
+            return 1
+        if count <= 2 * LEAF_LAST:
+            return 2
+        return 3
+    return (count + INNER_LAST) // (INNER_LAST + 1)
+
+
+# ---- replacing nodes -------------------------------------------------------------------------------------------------
+
+
+@native
+def mas_make(mm, big, count, leaf, low):
+    """Make nodes of the big node's content, which begins at ``low``: they are entries BIG_NEW on. How many."""
+    nodes = mab_nodes(count, leaf)
+    kind = ARANGE
+    if leaf:
+        kind = LEAF
+    first = 0
+    made = 0
+    while made < nodes:
+        size = mab_split(mm, big, first, count - first, nodes - made, leaf)
+        enode = arena_alloc(mm, ARENA_NODE) << 8 | kind
+        mab_write(mm, big, first, size, enode)
+        first += size
+        top = BIG(mm, big + first - 1).word
+        # The gap is computed as soon as the node's end is known: its parent is not there to ask.
+        BIG(mm, big + BIG_NEW + made).word = top
+        BIG(mm, big + BIG_SLOTS + BIG_NEW + made).word = enode
+        BIG(mm, big + BIG_GAPS + BIG_NEW + made).word = mab_gap(mm, big, first - size, size, leaf, low)
+        low = top + 1
+        made += 1
+    return nodes
+
+
+@native
+def mab_gap(mm, big, first, size, leaf, low):
+    """The largest hole in ``size`` entries from ``first``, which begin at ``low``."""
+    gap = 0
+    at = first
+    while at < first + size:
+        pivot = BIG(mm, big + at).word
+        if not leaf:
+            gap = max(gap, BIG(mm, big + BIG_GAPS + at).word)
+        elif BIG(mm, big + BIG_SLOTS + at).word == NULL:
+            gap = max(gap, pivot - low + 1)
+        low = pivot + 1
+        at += 1
+    return gap
+
+
+@native
+def mas_free_level(mm, left, right):
+    """Free the nodes ``left`` to ``right`` of one level."""
+    while left != right:
+        following = mas_next_node(mm, left)
+        ma_free(mm, left)
+        left = following
+    return ma_free(mm, right)
+
+
+@native
+def mas_new_root(mm, big, nodes):
+    """``nodes`` new nodes are all there is: they, or a node above them, are the root (mas_root_split)."""
+    root = BIG(mm, big + BIG_SLOTS + BIG_NEW).word
+    if nodes > 1:
+        root = arena_alloc(mm, ARENA_NODE) << 8 | ARANGE
+        mab_write(mm, big, BIG_NEW, nodes, root)
+    while not mt_leaf(root) and ma_data_end(mm, root) == 0:
+        child = WORD(mm, mt_slots(root)).word
+        ma_free(mm, root)
+        root = child
+    WORD(mm, mt_base(root)).word = ROOT
+    mm.mm_rb = root
+    if mt_leaf(root) and ma_data_end(mm, root) == 0 and WORD(mm, mt_slots(root)).word == NULL:
+        ma_free(mm, root)
+        mm.mm_rb = NULL
+    return 0
+
+
+@native
+def mas_replace(mm, big, count, left, right):
+    """The nodes ``left`` to ``right`` of one level get the big node's content instead: new nodes, the old ones die, the
+    level above is told, and so on up to the root (mas_wr_bnode, mas_spanning_rebalance)."""
+    while 1:
+        leaf = mt_leaf(left)
+        least = INNER_MIN
+        if leaf:
+            least = LEAF_MIN
+        if count < least or (leaf and BIG(mm, big + BIG_SLOTS + count - 1).word == NULL):
+            following = mas_next_node(mm, right)
+            if following != NULL:
+                count = mab_copy(mm, big, count, following, 0, ma_data_end(mm, following))
+                right = following
+        if count < least:
+            prev = mas_prev_node(mm, left)
+            if prev != NULL:
+                count = mab_prepend(mm, big, count, prev)
+                left = prev
+        nodes = mas_make(mm, big, count, leaf, mas_node_min(mm, left))
+        first = WORD(mm, mt_base(left)).word
+        last = WORD(mm, mt_base(right)).word
+        mas_free_level(mm, left, right)
+        if first == ROOT:
+            return mas_new_root(mm, big, nodes)
+        left = (first >> 8) << 8 | ARANGE
+        right = (last >> 8) << 8 | ARANGE
+        count = mab_copy(mm, big, 0, left, 0, ((first >> 3) & 31) - 1)
+        made = BIG_NEW
+        while made < BIG_NEW + nodes:
+            gap = BIG(mm, big + BIG_GAPS + made).word
+            count = mab_add(mm, big, count, BIG(mm, big + made).word, BIG(mm, big + BIG_SLOTS + made).word, gap)
+            made += 1
+        count = mab_copy(mm, big, count, right, ((last >> 3) & 31) + 1, ma_data_end(mm, right))
+    return 0
+
+
+@native
+def mas_node_store(mm, big, count, leaf):
+    """The same range and one leaf still: rewrite it, or replace it where readers may be inside (mas_wr_node_store)."""
+    if not mt_in_rcu(mm):
+        mab_write(mm, big, 0, count, leaf)
+        return mas_update_gap(mm, leaf)
+    new = arena_alloc(mm, ARENA_NODE) << 8 | LEAF
+    mab_write(mm, big, 0, count, new)
+    parent = WORD(mm, mt_base(leaf)).word
+    WORD(mm, mt_base(new)).word = parent
+    if parent == ROOT:
+        mm.mm_rb = new
+    else:
+        WORD(mm, mt_base(parent) + INNER_SLOTS + ((parent >> 3) & 31)).word = new
+    ma_free(mm, leaf)
+    return mas_update_gap(mm, new)
+
+
+# ---- stores ----------------------------------------------------------------------------------------------------------
+
+
+@native
+def mas_slot_store(mm, leaf, index, last, entry):
+    """Store without a range appearing or vanishing, if it can be (mas_wr_slot_store); 1 if done."""
+    end = ma_data_end(mm, leaf)
+    slots = mt_slots(leaf)
+    pivots = mt_base(leaf) + PIVOTS
+    slot = mas_offset(mm, leaf, index)
+    low = mas_node_min(mm, leaf)
+    if slot > 0:
+        low = WORD(mm, pivots + slot - 1).word + 1
+    top = mas_pivot(mm, leaf, slot, end)
+    old = WORD(mm, slots + slot).word
+    if index == low and last == top:
+        if entry == NULL:
+            if slot == end or WORD(mm, slots + slot + 1).word == NULL:
+                return 0
+            if slot > 0 and WORD(mm, slots + slot - 1).word == NULL:
+                return 0
+        WORD(mm, slots + slot).word = entry
+    elif old == entry and slot < end and last > top:  # it grows into the next range
+        if last >= mas_pivot(mm, leaf, slot + 1, end):
+            return 0
+        WORD(mm, pivots + slot).word = last
+    elif (
+        index == low and slot > 0 and last < top and WORD(mm, slots + slot - 1).word == entry
+    ):  # so does the one before
+        WORD(mm, pivots + slot - 1).word = last
+    elif index > low and slot < end and last >= top and WORD(mm, slots + slot + 1).word == entry:  # the next grows down
+        if last > mas_pivot(mm, leaf, slot + 1, end):
+            return 0
+        WORD(mm, pivots + slot).word = index - 1
+    else:
+        return 0
+    mas_update_gap(mm, leaf)
+    return 1
+
+
+@native
+def mas_first_store(mm, big, index, last, entry):
+    """Into an empty tree: one leaf, the root."""
+    count = 0
+    if index > 0:
+        count = mab_add(mm, big, count, index - 1, NULL, 0)
+    count = mab_add(mm, big, count, last, entry, 0)
+    count = mab_add(mm, big, count, MT_MAX, NULL, 0)
+    root = arena_alloc(mm, ARENA_NODE) << 8 | LEAF
+    mab_write(mm, big, 0, count, root)
+    WORD(mm, mt_base(root)).word = ROOT
+    mm.mm_rb = root
+    return 0
+
+
+@native
+def mas_wr_store(mm, big, left, index, last, entry):
+    """The general store: what of the first leaf is below, the entry, what of the last leaf is above."""
+    right = left
+    if last > mas_node_max(mm, left):
+        right = mas_leaf(mm, last)
+    count = 0
+    if index > mas_node_min(mm, left):
+        count = mab_copy(mm, big, 0, left, 0, mas_offset(mm, left, index - 1))
+        BIG(mm, big + count - 1).word = index - 1
+    count = mab_add(mm, big, count, last, entry, 0)
+    if last < mas_node_max(mm, right):
+        count = mab_copy(mm, big, count, right, mas_offset(mm, right, last + 1), ma_data_end(mm, right))
+    alone = WORD(mm, mt_base(left)).word == ROOT
+    kept = left == right and count <= LEAF_LAST + 1 and (count >= LEAF_MIN or alone)
+    if kept and (alone or BIG(mm, big + BIG_SLOTS + count - 1).word != NULL or mas_next_node(mm, left) == NULL):
+        if count > 1 or entry != NULL:
+            return mas_node_store(mm, big, count, left)
+    return mas_replace(mm, big, count, left, right)
+
+
+@native
+def mas_store(mm, index, last, entry):
+    """``entry`` (NULL: nothing) over [``index``, ``last``], whatever was there (mas_store_prealloc). O(log n)."""
+    if mm.mm_rb == NULL and entry == NULL:
+        return 0
+    leaf = mm.mm_rb
+    if leaf != NULL:
+        leaf = mas_leaf(mm, index)
+        if last <= mas_node_max(mm, leaf) and mas_slot_store(mm, leaf, index, last, entry):
+            return 0
+    number = arena_alloc(mm, ARENA_BIG)
+    if mm.mm_rb == NULL:
+        mas_first_store(mm, number << 7, index, last, entry)
+    else:
+        mas_wr_store(mm, number << 7, leaf, index, last, entry)
+    return arena_free(mm, ARENA_BIG, number)
