@@ -29,7 +29,8 @@ def compile_missing(strategies: Sequence[Strategy], progress: Progress | None, j
     """See :func:`benchframe.engine.native.compile_strategies`."""
     units = unit_store()
     needed = {spec.name: spec for spec in [MAPPING, KNOWN_REPLAY, *(spec for s in strategies for spec in specs(s))]}
-    missing = units.missing(list(needed.values()))
+    by_key = {spec.key(units.mm, units.hooks): spec for spec in units.missing(list(needed.values()))}
+    missing = sorted(by_key.values(), key=lambda spec: spec.name != MAPPING.name)  # the longest first
     done: list[tuple[str, float]] = []
     if not missing:
         return done
