@@ -11,8 +11,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from benchframe.check.calls import BASE, Setup
 from benchframe.check.run import Broken
-from benchframe.check.scenario import BASE, Setup, plain_runner
+from benchframe.check.scenario import plain_runner
 from benchframe.mm import layout
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.oracle import Limits, Oracle, Rules

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
 
+from benchframe.check.calls import BASE, Call, Setup
 from benchframe.check.run import WRITES, Broken, Op
 from benchframe.check.world import MachineWorld, Memory
 from benchframe.dialect.function import referenced
 from benchframe.dialect.function import resolve as resolve_hook
 from benchframe.dialect.interp import PlainWorld, dejit
-from benchframe.mm import flags, layout
+from benchframe.mm import flags
 from benchframe.mm.arena import arena_alloc, arena_free
 from benchframe.mm.dispatch import locked_event
 from benchframe.mm.hooks import BY_NAME, cache_table_prepared
@@ -26,96 +27,11 @@ from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.pagetable import table_alloc
 from benchframe.mm.rcu import kfree_rcu, rcu_read_lock, rcu_read_unlock
 from benchframe.mm.replay import one_event, replay_checked
-from benchframe.mm.space import Space
 from benchframe.mm.validate import ValidationError, validate_mm
 from benchframe.strategy import Strategy
-from benchframe.trace.events import NIL, UNKNOWN, FaultFlag, Kind
+from benchframe.trace.events import NIL, UNKNOWN, Kind
 
-BASE = 0x10000000
-"""Page 0 of every scenario: the start of a 2 MiB region."""
 SIZES = Sizes(mms=2, tasks=6, vmas=96, tables=64, pages=128, files=4, events=32)
-RW, ANON = 3, 0x32
-"""PROT_READ | PROT_WRITE; MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a task: a row of a stream, and how a story names it."""
-
-    label: str
-    columns: Mapping[str, int]
-
-
-def fault(page: int, access: int = 2) -> Call:
-    """A user page fault at a page; access 1 reads, 2 writes."""
-    word = "write" if access & 2 else "read"
-    return Call(
-        f"{word} fault, page {page}",
-        {"kind": Kind.FAULT, "addr": BASE + page * layout.PAGE_SIZE, "prot": access, "flags": FaultFlag.USER},
-    )
-
-
-def lookup(page: int) -> Call:
-    """A user lookup without the fault's work."""
-    return Call(
-        f"lookup, page {page}",
-        {"kind": Kind.LOOKUP, "addr": BASE + page * layout.PAGE_SIZE, "flags": FaultFlag.USER},
-    )
-
-
-def _mapping(kind: Kind, label: str, page: int, count: int, **columns: int) -> Call:
-    return Call(
-        label,
-        {"kind": kind, "addr": BASE + page * layout.PAGE_SIZE, "len": count * layout.PAGE_SIZE, **columns},
-    )
-
-
-def mmap(page: int, count: int, prot: int = RW) -> Call:
-    """mmap at a fixed place."""
-    return _mapping(Kind.MMAP, f"mmap of pages {page}-{page + count - 1}", page, count, prot=prot, flags=ANON)
-
-
-def munmap(page: int, count: int) -> Call:
-    """munmap."""
-    return _mapping(Kind.MUNMAP, f"munmap of pages {page}-{page + count - 1}", page, count)
-
-
-def mprotect(page: int, count: int, prot: int) -> Call:
-    """mprotect."""
-    return _mapping(Kind.MPROTECT, f"mprotect of pages {page}-{page + count - 1}", page, count, prot=prot)
-
-
-def mremap(page: int, count: int, to: int) -> Call:
-    """mremap to a fixed place."""
-    at = BASE + to * layout.PAGE_SIZE
-    words = {"new_len": count * layout.PAGE_SIZE, "flags": 3, "offset": at}
-    return _mapping(Kind.MREMAP, f"mremap of pages {page}-{page + count - 1} to {to}", page, count, **words)
-
-
-def fork(child: int = 1, task: int = 5) -> Call:
-    """fork."""
-    return Call("fork", {"kind": Kind.FORK, "addr": child, "len": task})
-
-
-class Setup(Space):
-    """The address space of a set-up, by page numbers from BASE."""
-
-    def map(self, first: int, count: int, prot: int = RW) -> None:
-        """An anonymous private mapping."""
-        at = BASE + first * layout.PAGE_SIZE
-        if self.mmap(at, count * layout.PAGE_SIZE, prot, ANON) != at:
-            raise RuntimeError(f"the set-up cannot map page {first}")
-
-    def touch(self, *pages: int, access: int = 2) -> None:
-        """Page faults that must succeed; the last page's VMA is what a cache holds for the region."""
-        for page in pages:
-            if self.fault(BASE + page * layout.PAGE_SIZE, access) != 0:
-                raise RuntimeError(f"the set-up cannot touch page {page}")
-
-    def stack(self, first: int, count: int) -> None:
-        """A stack: grows downwards."""
-        length = count * layout.PAGE_SIZE
-        self.exec_map(BASE + first * layout.PAGE_SIZE, length, RW, 0x22 | 1 << 24)
 
 
 @dataclass(frozen=True)
