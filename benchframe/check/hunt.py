@@ -101,7 +101,7 @@ class Hunt:
     def _sample(self, deadline: float) -> None:
         tasks = len(self.case.program().bodies)
         steps = max(self.verdict.coverage.longest, 1)
-        while time.monotonic() < deadline and not self.failures:
+        while not self.failures and (self.verdict.sampled == 0 or time.monotonic() < deadline):
             run = execute(self.case.program, Pct(self.verdict.sampled, tasks, steps, DEPTH))
             self.verdict.sampled += 1
             self._note(run)
