@@ -78,7 +78,7 @@ def build(known: Registry, names: list[str], vmas: int, rounds: int, seed: int) 
 def main() -> None:
     """Parse options, compile, run, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--strategy", default="rbtree,mmap_cache,pmdcache", help="strategies, with commas (%(default)s)")
+    parser.add_argument("--strategy", default="rbtree,mmap_cache,pmdcache", help="with commas (%(default)s)")
     parser.add_argument("--trace", help="shipped traces, with commas (default: all)")
     parser.add_argument("--vmas", type=int, default=65_530, help="VMAs to build (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=30, help="replays of each (default: %(default)s)")
