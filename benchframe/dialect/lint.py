@@ -65,7 +65,7 @@ class Finding:
 def lint(function: Callable[..., Any]) -> list[Finding]:
     """All findings in one function's own text, in order of line. Empty if its source is not available."""
     assert isinstance(function, FunctionType)
-    if function.__code__.co_filename.startswith("<"):  # made by exec: 3.13 would give the text of `python -c` for it
+    if function.__code__.co_filename == "<string>":  # made by exec: 3.13 would give the text of `python -c` for it
         return []
     try:
         lines, first = inspect.getsourcelines(function)
