@@ -1,4 +1,4 @@
-"""Tail latency: percentiles of single operations."""
+"""Tail latency: percentiles and a compact histogram of single operations."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ class Latency:
     miss).
 
     The clock's own cost is taken off each sample, which can leave 0 for what is shorter than the clock's step.
+    ``bins``: the distribution as (bin, operations) in the order of bins, only for outcome ``all``; see
+    :func:`bin_edge`.
     """
 
     figure: str
@@ -27,6 +29,34 @@ class Latency:
     p99: float
     p999: float
     max: float
+    bins: tuple[tuple[int, int], ...] = ()
+
+
+BINS_PER_OCTAVE = 8
+"""Bins of a histogram between a time and its double: each is 9 % wide."""
+
+
+def bin_edge(number: int) -> float:
+    """The upper edge in ns of histogram bin ``number``; bin 0 begins at 0, each other where the one before ends.
+
+    The edges are powers of two of eighths of an octave (as in HdrHistogram, a constant relative width), so that some
+    hundred bins cover 1 ns to 100 us.
+
+    >>> bin_edge(0), bin_edge(8), round(bin_edge(9), 2)
+    (1.0, 2.0, 2.18)
+    """
+    return float(2.0 ** (number / BINS_PER_OCTAVE))
+
+
+def histogram(ns: npt.NDArray[Any]) -> tuple[tuple[int, int], ...]:
+    """(bin, operations) of each bin that holds a time of ``ns`` (>= 0), in order. O(n log n).
+
+    >>> histogram(np.array([0.0, 1.0, 1.9, 2.0]))
+    ((0, 2), (8, 2))
+    """
+    numbers = np.ceil(BINS_PER_OCTAVE * np.log2(np.maximum(ns, 1.0)) - 1e-9).astype(np.int64)
+    found, count = np.unique(numbers, return_counts=True)
+    return tuple(zip(found.tolist(), count.tolist(), strict=True))
 
 
 def summarise(samples: npt.NDArray[Any], kinds: npt.NDArray[Any], cost: float, ns: float) -> list[Latency]:
@@ -46,5 +76,6 @@ def summarise(samples: npt.NDArray[Any], kinds: npt.NDArray[Any], cost: float, n
             values = spent[chosen]
             if len(values):
                 p50, p90, p99, p999 = np.percentile(values, (50, 90, 99, 99.9)).tolist()
-                rows.append(Latency(figure, outcome, len(values), p50, p90, p99, p999, float(values.max())))
+                bins = histogram(values) if outcome == "all" else ()
+                rows.append(Latency(figure, outcome, len(values), p50, p90, p99, p999, float(values.max()), bins))
     return rows

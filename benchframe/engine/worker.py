@@ -173,7 +173,7 @@ def _suite(
 def _rows(session: SessionLike) -> list[dict[str, Any]]:
     """The latencies as JSON data, without outcomes that never happened (their quantiles are NaN)."""
     rows = [asdict(latency) for latency in session.latencies()]
-    numbers = [[v for v in row.values() if not isinstance(v, str)] for row in rows]
+    numbers = [[v for v in row.values() if isinstance(v, (int, float))] for row in rows]
     return [row for row, values in zip(rows, numbers, strict=True) if row["n"] and all(map(math.isfinite, values))]
 
 

@@ -23,6 +23,7 @@ from benchframe.results.errors import ResultsError, disk_error
 from benchframe.results.folder import RunFolder
 from benchframe.results.hints import instability
 from benchframe.results.manifest import CellEntry
+from benchframe.results.sources import sources_of, write_sources
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy
@@ -110,6 +111,7 @@ class Campaign:
         left = sum(len(missing(r)) for r in range(options.rounds))
         if not left:
             return
+        write_sources(self.folder.path, sources_of(self.strategies.values()))
         self._tell("", 0.0)
         self.compile([self.strategies[name] for name in dict.fromkeys(c.strategy for c in manifest.cells)], self._tell)
         try:
@@ -237,7 +239,10 @@ def _ok(state: CellState, outcome: Outcome) -> CellState:
     """The state after a process that went well; counts and latencies come from the first one."""
     latencies = state.latencies
     if outcome.latencies is not None:
-        latencies = tuple(LatencyRow(**row) for row in outcome.latencies)
+        latencies = tuple(
+            LatencyRow(**{**row, "bins": tuple((int(b), int(n)) for b, n in row.get("bins", ()))})
+            for row in outcome.latencies
+        )
     return replace(
         state,
         state="ok",

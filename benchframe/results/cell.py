@@ -6,6 +6,7 @@ The suite decides which rounds are done. The state is written first: a kill betw
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -31,7 +32,8 @@ def cell_key(content: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class LatencyRow:
-    """Per-operation latency: ``n`` operations of ``figure`` with ``outcome`` (all, hit, miss); quantiles in ns."""
+    """Per-operation latency: ``n`` operations of ``figure`` with ``outcome`` (all, hit, miss); quantiles in ns;
+    ``bins`` is the histogram of :mod:`benchframe.engine.latency`, (bin, operations), for outcome ``all``."""
 
     figure: str
     outcome: str
@@ -41,6 +43,7 @@ class LatencyRow:
     p99: float
     p999: float
     max: float
+    bins: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,10 @@ class CellState:
 
     def write(self, path: Path) -> None:
         """Write the state, atomically; raises ResultsError."""
-        write_json(path, asdict(self))
+        data = asdict(self)
+        for row in data["latencies"]:  # a text, so that a histogram is one line of the file
+            row["bins"] = " ".join(f"{number}:{count}" for number, count in row["bins"])
+        write_json(path, data)
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,17 @@ def _latency(data: Fields) -> LatencyRow:
         p99=data.number("p99"),
         p999=data.number("p999"),
         max=data.number("max"),
+        bins=_bins(data),
     )
+
+
+def _bins(data: Fields) -> tuple[tuple[int, int], ...]:
+    """``bin:operations`` separated by spaces, with rising bins; a row without them has none."""
+    text = data.text("bins", "", pattern=r"(\d{1,3}:\d{1,18}( (?!$)|$))*")
+    pairs = tuple((int(number), int(count)) for number, _, count in (pair.partition(":") for pair in text.split()))
+    if any(a[0] >= b[0] for a, b in itertools.pairwise(pairs)):
+        raise data.wrong("bins", "is not in the order of bins")
+    return pairs
 
 
 def read_processes(path: Path) -> dict[str, list[Process]]:
