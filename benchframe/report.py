@@ -74,12 +74,9 @@ def _findings(cells: Sequence[Cell]) -> str:
             if figure is None or figure.ratio is None:
                 continue
             ratio = figure.ratio
+            word = figure.verdict.text if figure.verdict else ratio.word
             rounds = "one round" if ratio.n == 1 else f"{ratio.n} rounds"
-            lines.append(
-                f"- {name} on {label}, {head}: {ratio.word}, ratio {markdown_escape(ratio_text(ratio))}, {rounds}"
-            )
-    if len(lines) > 20:
-        lines.append(f"\nAmong {len(lines)} comparisons at 95 % about {len(lines) / 20:.0f} err.")
+            lines.append(f"- {name} on {label}, {head}: {word}, ratio {markdown_escape(ratio_text(ratio))}, {rounds}")
     return (
         "\n".join(["Ratio to the baseline with its 95 % interval, paired by round.\n", *lines])
         if lines

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from benchframe.results.folder import Cell
-from benchframe.stats import Ratio, Summary, paired_ratio, summarise
+from benchframe.stats import Judging, Pair, Ratio, Summary, Verdict, judge, summarise
+from benchframe.stats.shape import shape_notes
 
 FIGURES = {"lookup": "ns/lookup", "fault": "ns/fault", "mapping": "ns/mapping op"}
 """Figures that have columns, with their heads. ``replay`` (ns per event of any kind) is in CSV and data frame."""
@@ -14,10 +15,16 @@ FIGURES = {"lookup": "ns/lookup", "fault": "ns/fault", "mapping": "ns/mapping op
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of one cell: its summary and, unless the cell is the baseline, its ratio."""
+    """One figure of one cell: its summary and, unless the cell is the baseline, its ratio and what that came to.
+
+    ``verdict`` is corrected for all comparisons of the run; ``notes`` names what is odd about the cell's process means
+    (two groups, drift), one line each.
+    """
 
     summary: Summary
     ratio: Ratio | None
+    verdict: Verdict | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,18 +44,34 @@ class Row:
         return self.cell.state.state + "!" * any(not hint.startswith("Not enough samples") for hint in hints)
 
 
-def rows_of(cells: Iterable[Cell]) -> list[Row]:
-    """Summaries and paired ratios of ``cells``, in their order. O(values)."""
+def rows_of(cells: Iterable[Cell], judging: Judging | None = None, *, notes: bool = True) -> list[Row]:
+    """Summaries, paired ratios and verdicts of ``cells``, in their order. O(values).
+
+    All comparisons of the three figures are one family for the correction; ``replay``, which sums them up, is a family
+    of its own. ``judging`` defaults to what the run was begun with; ``notes`` False skips the search for oddities.
+    """
     cells = list(cells)
+    judging = judging or (cells[0].judging if cells else None)
     baselines = {cell.entry.workload: cell for cell in cells if cell.baseline and cell.state.state == "ok"}
+    verdicts: dict[tuple[int, str], Verdict | None] = {}
+    for family in (tuple(FIGURES), ("replay",)):
+        pairs = {}
+        for i, cell in enumerate(cells):
+            base = baselines.get(cell.entry.workload)
+            for name in family:
+                if base and not cell.baseline and cell.state.state == "ok":
+                    pairs[i, name] = Pair(cell.rounds(name), base.rounds(name))
+        verdicts |= zip(pairs, judge(pairs.values(), judging, notes=notes), strict=True)
     rows = []
-    for cell in cells:
+    for i, cell in enumerate(cells):
         figures = {}
-        base = baselines.get(cell.entry.workload)
         for name in (*FIGURES, "replay"):
             means = cell.rounds(name)
             if cell.state.state == "ok" and means:
-                ratio = paired_ratio(means, base.rounds(name)) if base and not cell.baseline else None
-                figures[name] = Figure(summarise(list(means.values())), ratio)
+                verdict = verdicts.get((i, name))
+                odd = shape_notes(means) if notes else ()
+                figures[name] = Figure(
+                    summarise(list(means.values())), verdict.ratio if verdict else None, verdict, odd
+                )
         rows.append(Row(cell, figures))
     return rows

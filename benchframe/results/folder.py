@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from benchframe.results.cell import CellState, Process, read_processes, read_sta
 from benchframe.results.errors import ResultsError, disk_error
 from benchframe.results.files import write_atomic
 from benchframe.results.manifest import MANIFEST, CellEntry, Manifest, WorkloadEntry, read_manifest
+from benchframe.stats import Judging
 
 if TYPE_CHECKING:
     import pyperf  # type: ignore[import-untyped]
@@ -37,6 +38,8 @@ class Cell:
     workload: WorkloadEntry
     state: CellState
     figures: dict[str, list[Process]]
+    judging: Judging = field(default_factory=Judging)
+    """How the run wants its verdicts reached."""
 
     @property
     def baseline(self) -> bool:
@@ -134,6 +137,7 @@ class RunFolder:
             self.manifest.workload(entry.workload),
             read_state(self.state_path(entry)),
             read_processes(self.suite_path(entry)),
+            self.manifest.options.judging,
         )
 
     def cells(self) -> list[Cell]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from benchframe.results.errors import ResultsError
 from benchframe.results.files import Fields, read_object, write_json
+from benchframe.stats import WITHIN, Judging
 
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -23,7 +24,11 @@ KEY = r"[0-9a-f]{32}"
 
 @dataclass(frozen=True)
 class Options:
-    """How a run measures. ``timeout`` and ``budget`` (0: none) in seconds; ``cpu`` -1: workers are not pinned."""
+    """How a run measures. ``timeout`` and ``budget`` (0: none) in seconds; ``cpu`` -1: workers are not pinned.
+
+    ``until_decided``: rounds go only to cells whose comparison is not decided, so verdicts must be those that allow it;
+    ``within`` is the smallest effect of interest (0.02: 2 %).
+    """
 
     mode: str
     rounds: int
@@ -33,6 +38,13 @@ class Options:
     timeout: float
     budget: float = 0.0
     cpu: int = -1
+    until_decided: bool = False
+    within: float = WITHIN
+
+    @property
+    def judging(self) -> Judging:
+        """How the run's verdicts are reached."""
+        return Judging(within=self.within, anytime=self.until_decided)
 
 
 @dataclass(frozen=True)
@@ -120,6 +132,8 @@ def read_manifest(folder: Path) -> Manifest:
             timeout=options.number("timeout"),
             budget=options.number("budget", 0.0),
             cpu=options.integer("cpu", -1, 1 << 16, -1),
+            until_decided=options.flag("until_decided", False),
+            within=options.number("within", WITHIN),
         ),
         workloads=tuple(_workload(w) for w in data.objects("workloads", MAX_CELLS)),
         cells=tuple(_cell(c) for c in data.objects("cells", MAX_CELLS)),

@@ -46,16 +46,32 @@ def spread(figure: Figure | None, sign: str = " ± ") -> str:
     return ns(summary.mean) + (f"{sign}{ns(summary.sd)}" if summary.n > 1 else "")
 
 
-def ratio_text(ratio: Ratio | None, interval: bool = True) -> str:
-    """``0.67 [0.65, 0.69]``; without ``interval`` a leading ``~`` says that the interval contains 1.
+MARKS = {"undecided": "~", "same": "="}
+"""What stands before a ratio that has no room for its verdict."""
 
-    >>> ratio_text(Ratio(9, 0.67, 0.65, 0.69)), ratio_text(Ratio(9, 0.99, 0.9, 1.1), interval=False)
-    ('0.67 [0.65, 0.69]', '~0.99')
+
+def verdict_text(figure: Figure | None) -> str:
+    """The ratio with its interval and verdict: ``0.67 [0.65, 0.69] faster``; "" where nothing is compared."""
+    if figure is None or figure.verdict is None:
+        return ""
+    return f"{ratio_text(figure.ratio)} {figure.verdict.word}"
+
+
+def short_text(figure: Figure | None) -> str:
+    """The ratio alone, ``~`` before it if it is undecided, ``=`` if it is the same within the effect of interest."""
+    if figure is None or figure.verdict is None:
+        return ""
+    return MARKS.get(figure.verdict.word, "") + f"{figure.verdict.ratio.value:.2f}"
+
+
+def ratio_text(ratio: Ratio | None) -> str:
+    """``0.67 [0.65, 0.69]``, or ``[-]`` if one round gives no interval.
+
+    >>> ratio_text(Ratio(9, 0.67, 0.65, 0.69))
+    '0.67 [0.65, 0.69]'
     """
     if ratio is None:
         return ""
-    if not interval:
-        return ("~" if ratio.word == "undecided" else "") + f"{ratio.value:.2f}"
     low, high = (">999" if end > 999 else f"{end:.2f}" for end in (ratio.low, ratio.high))
     return f"{ratio.value:.2f} " + (f"[{low}, {high}]" if ratio.n > 1 else "[-]")
 
@@ -77,7 +93,7 @@ def latency_table(cells: Iterable[Cell], notes: Sequence[str] = ()) -> Table:
     right = [False, False]
     for name in present:
         heads += [FIGURES[name], "ratio [95 %]"]
-        right += [True, True]
+        right += [True, False]
     heads += ["hit rate", "invalidations", "n", "state"]
     right += [True, True, True, False]
     lines = []
@@ -85,7 +101,7 @@ def latency_table(cells: Iterable[Cell], notes: Sequence[str] = ()) -> Table:
         line = [row.cell.entry.workload, row.cell.entry.strategy]
         for name in present:
             figure = row.figures.get(name)
-            line += [spread(figure), ratio_text(figure.ratio if figure else None)]
+            line += [spread(figure), verdict_text(figure)]
         processes = max((figure.summary.n for figure in row.figures.values()), default=0)
         line += [*_counts(row.cell), str(processes), row.shown]
         lines.append(tuple(line))
@@ -105,6 +121,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     notes = [
         "ns: mean of process means ± their standard deviation; n: processes.",
         f"ratio: to {base}, geometric mean of ratios paired by round, 95 % t interval; below 1 is faster.",
+        *_judged(rows),
     ]
     if any(row.shown.endswith("!") for row in rows):
         notes.append("!: pyperf calls a figure of this cell unsteady; the report says why.")
@@ -116,6 +133,37 @@ def _notes(rows: Sequence[Row]) -> list[str]:
             notes.append(
                 f"{row.cell.entry.strategy} on {row.cell.entry.workload}: {state.state}: {state.message}{event}"
             )
+    return notes
+
+
+def _judged(rows: Sequence[Row]) -> list[str]:
+    """How the verdicts were reached, how many rounds the open ones need, and what is odd about the figures."""
+    found = [
+        (row, name, figure, figure.verdict)
+        for row in rows
+        for name, figure in row.figures.items()
+        if name in FIGURES and figure.verdict is not None
+    ]
+    if not found:
+        return []
+    judging = rows[0].cell.judging
+    how = "may be looked at after every round, " if judging.anytime else ""
+    notes = [
+        f"verdicts: {how}corrected for {len(found)} comparisons (Holm, {100 * judging.alpha:g} %); same: within "
+        f"{100 * judging.within:g} %. An interval is its own ratio's alone."
+    ]
+    waiting = [verdict for *_, verdict in found if verdict.word == "undecided"]
+    if waiting:
+        known = [verdict.more for verdict in waiting if verdict.more is not None]
+        rest = f"; for {len(known)} of them about {max(known):,} more rounds would do" if known else ""
+        notes.append(
+            f"{len(waiting)} of {len(found)} are undecided{rest}: --resume with more --rounds, or --until-decided."
+        )
+    for row in rows:
+        for name, figure in row.figures.items():
+            odd = (*figure.notes, *(figure.verdict.notes if figure.verdict else ()))
+            where = f"{row.cell.entry.strategy} on {row.cell.entry.workload}, {FIGURES.get(name)}"
+            notes += [f"{where}: {what}." for what in odd if name in FIGURES]
     return notes
 
 
@@ -148,6 +196,9 @@ def _record(row: Row) -> dict[str, Value]:
             f"{name}_{part}": getattr(summary, part, None) for part in ("n", "mean", "median", "sd", "low", "high")
         }
         record |= {f"{name}_ratio{part and '_' + part}": _part(ratio, part) for part in ("", "low", "high")}
+        verdict = figure.verdict if figure else None
+        record |= {f"{name}_{part}": getattr(verdict, part, None) for part in ("p", "p_same", "more")}
+        record[f"{name}_verdict"] = verdict.word if verdict else None
     for count in ("lookups", "hits", "hit_rate", "invalidations"):
         record[count] = cell.state.counts.get(count)
     record["message"] = cell.state.message

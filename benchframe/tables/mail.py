@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from benchframe.results.figures import FIGURES, Figure, Row, rows_of
 from benchframe.results.folder import Cell
-from benchframe.stats import Ratio
-from benchframe.tables.build import ratio_text, spread
+from benchframe.tables.build import short_text, spread
 
 WIDTH = 72
 _HEADS = {"lookup": "ns/lookup", "fault": "ns/fault", "mapping": "ns/map op"}
@@ -22,9 +21,14 @@ def mail(cells: Iterable[Cell]) -> str:
         blocks.append(_block(label, [row for row in rows if row.cell.entry.workload == label]))
     legend = [
         "ns: mean of process means +- standard deviation. x: ratio to the first",
-        "line, paired by round; ~ means its 95 % interval contains 1.",
+        "line, paired by round; ~ undecided, = the same within the smallest",
+        f"effect of interest, both corrected for {_compared(rows)} comparisons (Holm, 5 %).",
     ]
     return "\n\n".join([*blocks, "\n".join(legend)]) + "\n"
+
+
+def _compared(rows: list[Row]) -> int:
+    return sum(name in FIGURES and f.verdict is not None for row in rows for name, f in row.figures.items())
 
 
 def _block(label: str, rows: list[Row]) -> str:
@@ -39,7 +43,7 @@ def _block(label: str, rows: list[Row]) -> str:
             continue
         texts = []
         for figure in (row.figures.get(name) for name in present):
-            texts += ["", ""] if figure is None else [_time(figure), _ratio(figure.ratio)]
+            texts += ["", ""] if figure is None else [_time(figure), _ratio(figure)]
         rate = state.counts.get("hit_rate")
         lines.append(_line(name, texts, "" if rate is None else f"{100 * rate:.0f}%"))
     return "\n".join(lines)
@@ -50,8 +54,8 @@ def _time(figure: Figure) -> str:
     return _fit(11, spread(figure, "+-"), f"{mean:,.0f}", f"{mean:.3g}")
 
 
-def _ratio(ratio: Ratio | None) -> str:
-    return "" if ratio is None else _fit(5, ratio_text(ratio, interval=False), f"{ratio.value:.0f}", "huge")
+def _ratio(figure: Figure) -> str:
+    return "" if figure.ratio is None else _fit(5, short_text(figure), f"{figure.ratio.value:.0f}", "huge")
 
 
 def _fit(width: int, *candidates: str) -> str:
