@@ -128,7 +128,7 @@ def bootstrap_interval(
     Seeded: the same values give the same interval. NaN if there are fewer than 3 values or all are equal.
     """
     import numpy as np
-    from scipy.stats import bootstrap
+    from scipy.stats import bootstrap  # type: ignore[import-untyped]
 
     values = np.asarray(logs, dtype=float)
     if len(values) < 3 or np.ptp(values) == 0:

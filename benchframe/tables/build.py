@@ -148,17 +148,16 @@ def _judged(rows: Sequence[Row]) -> list[str]:
         return []
     judging = rows[0].cell.judging
     how = "may be looked at after every round, " if judging.anytime else ""
+    level, within = f"{100 * judging.alpha:g} %", f"{100 * judging.within:g} %"
     notes = [
-        f"verdicts: {how}corrected for {len(found)} comparisons (Holm, {100 * judging.alpha:g} %); same: within "
-        f"{100 * judging.within:g} %. An interval is its own ratio's alone."
+        f"verdicts: {how}corrected for {len(found)} comparisons (Holm, {level}); same: within {within}.",
+        "An interval is its own ratio's alone.",
     ]
     waiting = [verdict for *_, verdict in found if verdict.word == "undecided"]
     if waiting:
         known = [verdict.more for verdict in waiting if verdict.more is not None]
         rest = f"; for {len(known)} of them about {max(known):,} more rounds would do" if known else ""
-        notes.append(
-            f"{len(waiting)} of {len(found)} are undecided{rest}: --resume with more --rounds, or --until-decided."
-        )
+        notes.append(f"{len(waiting)} of {len(found)} are undecided{rest}: --until-decided, or more --rounds.")
     for row in rows:
         for name, figure in row.figures.items():
             odd = (*figure.notes, *(figure.verdict.notes if figure.verdict else ()))
