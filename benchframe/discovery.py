@@ -61,16 +61,23 @@ def find(
     candidates = [Found(p.name, p.value, p.dist.name if p.dist is not None else "") for p in points]
     candidates.sort(key=lambda found: (found.distribution != PROJECT, found.distribution))
     for path in plugin_files:
-        candidates.append(Found(Path(path).stem, str(Path(path).absolute()), is_file=True))
+        path = Path(path).absolute()
+        name = path.parent.name if path.stem == "__init__" else path.stem
+        candidates.append(Found(name, str(path), is_file=True))
     plugins: dict[str, Found] = {}
     problems = []
     for found in candidates:
         first = plugins.setdefault(found.name, found)
-        if first != found:
+        if first != found and not _same_file(first, found):
             whose = f"of {first.distribution or first.where}"
             what = f"a plugin of this name was already found: the one {whose}"
             problems.append(Problem(found.name, found.where, what, "rename the entry point or the file"))
     return list(plugins.values()), problems
+
+
+def _same_file(installed: Found, file: Found) -> bool:
+    """Whether a file was named that is installed as well (from where it lies): then the installed one counts."""
+    return file.is_file and not installed.is_file and _file_of(installed.where) == file.where
 
 
 def without_entry_point(installed: Iterable[Found]) -> list[Problem]:

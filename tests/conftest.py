@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 CACHE = "BENCHFRAME_CACHE_DIR"
+CONFIG = "BENCHFRAME_CONFIG_DIR"
 _made: list[str] = []
 
 # The same examples in every run; BENCHFRAME_EXPLORE=1 draws new ones, and many more.
@@ -26,12 +27,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if not os.environ.get(CACHE):
         _made.append(tempfile.mkdtemp(prefix="benchframe-test-cache-"))
         os.environ[CACHE] = _made[0]
+    if not os.environ.get(CONFIG):  # plugins that the developer has remembered must not be in any test
+        _made.append(tempfile.mkdtemp(prefix="benchframe-test-config-"))
+        os.environ[CONFIG] = _made[-1]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Whoever made the cache folder removes it."""
     for folder in _made:
-        os.environ.pop(CACHE, None)
+        for name in (CACHE, CONFIG):
+            if os.environ.get(name) == folder:
+                del os.environ[name]
         shutil.rmtree(folder, ignore_errors=True)
     _made.clear()
 

@@ -10,10 +10,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
+SHARED = ("BENCHFRAME_CACHE_DIR", "BENCHFRAME_CONFIG_DIR")
+"""The tests' own folders: compiled code, remembered plugins (none)."""
+
+
 def clean_environment(**more: str) -> dict[str, str]:
     """The environment without what would let the source tree in; the tests' cache of compiled code is shared."""
     away = ("PYTHON", "BENCHFRAME", "COVERAGE")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(away) or k == "BENCHFRAME_CACHE_DIR"}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(away) or k in SHARED}
     return {**kept, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", **more}
 
 

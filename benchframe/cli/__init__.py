@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from benchframe import __version__
-from benchframe.cli import cache, check, common, listing, oracle, record, report, run, show, table, trace
+from benchframe.cli import cache, check, common, listing, new, oracle, plugin, record, report, run, show, table, trace
 
 HELP = """Benchmark and judge VMA-lookup strategies on a faithful model of Linux's mm.
 
@@ -68,4 +68,6 @@ app.command("record", short_help="Record a program's trace.", context_settings=_
 app.add_typer(trace.app, name="trace", short_help="Look into, convert and verify traces.")
 app.command("check", short_help="Check strategies, alone and under every interleaving.")(check.check)
 app.command("oracle", short_help="Let the running kernel judge the oracle.")(oracle.oracle)
+app.command("new", short_help="Begin a plugin: a package that works.")(new.new)
+app.add_typer(plugin.app, name="plugin", short_help="Plugins that are loaded from where they lie.")
 app.add_typer(cache.app, name="cache", short_help="The store of compiled code.")

@@ -100,6 +100,8 @@ def exit_code(error: Exception) -> int | None:
         return ENVIRONMENT if "cannot be written" in str(error) else USAGE
     if name in ("UnknownName", "WorkloadError", "StrategyError", "DialectError", "EngineError"):
         return USAGE
+    if name in ("PluginPathError", "ScaffoldError"):
+        return USAGE
     return ENVIRONMENT if isinstance(error, OSError) else None
 
 
@@ -151,14 +153,29 @@ def seconds(text: str) -> float:
     return total
 
 
+def plugin_files(plugins: Sequence[Path] | None = None) -> list[Path]:
+    """The files behind ``--plugin`` (a file, or a project's folder) and the remembered plugins, each once.
+
+    A remembered one that cannot be used is a warning, a given one an error.
+    """
+    from benchframe.plugin_paths import plugin_files as find
+
+    files, problems = find(plugins or ())
+    for problem in problems:
+        typer.echo(f"benchframe: warning: {problem}", err=True)
+    return files
+
+
 def registry(plugins: Sequence[Path] | None = None, blocked: Sequence[str] | None = None) -> "Registry":
     """Load all plugins; problems are told on stderr, and the plugins without one can be used."""
+    return loaded(plugin_files(plugins), blocked)
+
+
+def loaded(files: Sequence[Path], blocked: Sequence[str] | None = None) -> "Registry":
+    """As :func:`registry`, with what :func:`plugin_files` gave."""
     from benchframe.registry import load
 
-    for path in plugins or ():
-        if not path.is_file():
-            raise UsageError(f"plugin file {path} does not exist; give the path of a Python file")
-    found = load([path.resolve() for path in plugins or ()], split(blocked))
+    found = load(files, split(blocked))
     for problem in found.problems:
         typer.echo(f"benchframe: warning: {problem}", err=True)
     return found

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 def _names(kind: str) -> Callable[[str], list[str]]:
     def complete(incomplete: str) -> list[str]:
         try:
+            from benchframe.plugin_paths import plugin_files
             from benchframe.registry import load
 
-            known = load()
+            known = load(plugin_files()[0])
             names: Iterable[str] = known.strategies if kind == "strategy" else known.workloads
         except Exception:  # completion must never print
             return []

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import guarded, seconds
+from benchframe.cli.common import guarded, registry, seconds
 
 
 @guarded
@@ -18,6 +18,7 @@ def oracle(
     judged: Annotated[str, typer.Option(help="Who is judged: model (compiled), or oracle (naive).")] = "model",
     strategy: Annotated[str, typer.Option("--strategy", "-s", help="The strategy that the model runs.")] = "rbtree",
     save: Annotated[Path, typer.Option(help="Where a mismatch is saved.")] = Path("oracle-mismatch"),
+    plugin: Annotated[list[Path] | None, typer.Option(help="Load a plugin from this file.")] = None,
 ) -> int:
     """Do random mapping calls on the running kernel and on the model, and compare every result.
 
@@ -37,9 +38,8 @@ def oracle(
         raise typer.BadParameter(f"{judged!r}: choose model or oracle", param_hint="--judged")
     if judged == "oracle" or ablate:
         return run_oracle_command(ops, minutes, seed, generator, ablate=ablate, save=save)
-    from benchframe import registry
     from benchframe.engine.runner import NativeRunner
     from benchframe.judge.model import model_side, speaks
 
-    side = model_side(NativeRunner(registry.load().strategy(strategy)))
+    side = model_side(NativeRunner(registry(plugin).strategy(strategy)))
     return run_oracle_command(ops, minutes, seed, generator, side, save=save, accept=speaks)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchframe.cli import complete
-from benchframe.cli.common import FAILED, UsageError, fail, guarded, registry, seconds, split
+from benchframe.cli.common import FAILED, UsageError, fail, guarded, loaded, plugin_files, seconds, split
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
@@ -92,11 +92,12 @@ def run(
     start = time.perf_counter()
     check_form(form)
     options = _options(quick, rigorous, rounds, budget, timeout, pin)
-    known = registry(plugin, no_plugin)
+    files = plugin_files(plugin)
+    known = loaded(files, no_plugin)
     if resume is not None:
         if strategy or workload or trace or baseline or seed is not None or quick or rigorous:
             raise UsageError("--resume takes strategies, workloads and schedule from the run; leave those options out")
-        folder, streams = _resume(known, resume, output, rounds, plugin or [], retry)
+        folder, streams = _resume(known, resume, output, rounds, files, retry)
         folder.save(
             replace(
                 folder.manifest,
@@ -109,8 +110,8 @@ def run(
         )
     else:
         streams = _streams(known, split(workload), trace or [], stream_seed, baseline)
-        folder = _create(known, split(strategy), streams, options, seed, output, plugin or [], split(no_plugin))
-    _sit(known, folder, streams, plugin or [], split(no_plugin), start)
+        folder = _create(known, split(strategy), streams, options, seed, output, files, split(no_plugin))
+    _sit(known, folder, streams, files, split(no_plugin), start)
     print_table(folder, form)
     _closing(folder)
     failed = sum(cell.state.failed for cell in folder.cells())

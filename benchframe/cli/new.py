@@ -1,0 +1,64 @@
+"""``benchframe new``: begin a plugin."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchframe.cli.common import UsageError, guarded, registry
+
+
+@guarded
+def new(
+    name: Annotated[str, typer.Argument(help="Of the strategy or workload, and of its folder.")],
+    kind: Annotated[str, typer.Option("--kind", "-k", help="cache, index, protocol or workload.")] = "cache",
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where its folder is made.")] = Path(),
+    remember: Annotated[bool, typer.Option(help="Let every command load it from there; no install needed.")] = True,
+) -> None:
+    """Make an installable package with a working strategy or workload, its tests and a README.
+
+    It is put on your list of plugins (`benchframe plugin list`), so that check and run know it at once; with
+    --no-remember it must be installed, or named with --plugin. Nothing is overwritten.
+
+    \b
+    Examples:
+      benchframe new mine && benchframe check --strategy mine && benchframe run --quick --strategy mine
+      benchframe new my-tree --kind index -o ~/src
+      benchframe new my-load --kind workload --no-remember
+    """
+    from benchframe.plugin_paths import PluginPathError
+    from benchframe.plugin_paths import remember as keep
+    from benchframe.scaffold.project import KINDS, make
+
+    if kind not in KINDS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(kind, KINDS, 1)
+        raise UsageError(f"there is no kind {kind!r}; " + (f"did you mean {near[0]}?" if near else ", ".join(KINDS)))
+    known = registry()
+    if name in known.strategies or name in known.workloads:
+        raise UsageError(f"{name!r} is already the name of a strategy or workload; choose another one")
+    project = make(name, kind, output)
+    typer.echo(f"made {project.folder}: edit {project.source.relative_to(project.folder)}, then")
+    extra = "" if remember else f" --plugin {_shown(project.folder)}"
+    if kind == "workload":
+        typer.echo(f"  benchframe run --quick --workload {name} --strategy mmap_cache{extra}")
+    else:
+        typer.echo(f"  benchframe check --strategy {name}{extra}")
+        typer.echo(f"  benchframe run --quick --strategy {name}{extra}")
+    typer.echo(f"  python -m pytest {_shown(project.folder)}")
+    if remember:
+        try:
+            keep(project.folder)
+        except (PluginPathError, OSError) as error:
+            typer.echo(f"benchframe: warning: it is not remembered: {error}; use --plugin {project.folder}", err=True)
+        else:
+            typer.echo(f"every command loads it from there, until `benchframe plugin remove {name}`")
+
+
+def _shown(path: Path) -> str:
+    """The path as one would type it here."""
+    import shlex
+
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))

@@ -1,0 +1,64 @@
+"""``benchframe plugin``: plugins that are loaded without being installed or named each time."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchframe.cli.common import UsageError, guarded
+
+app = typer.Typer(
+    help="Plugins that are loaded from where they lie: which, and add or remove one.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command("list")
+@guarded
+def list_() -> None:
+    """List the paths that are remembered, and where the list is.
+
+    \b
+    Example:
+      benchframe plugin list
+    """
+    from benchframe.plugin_paths import LIST, config_folder, listed
+
+    typer.echo(f"list  {config_folder() / LIST}")
+    for path in listed():
+        typer.echo(path)
+
+
+@app.command("add")
+@guarded
+def add(path: Annotated[Path, typer.Argument(help="A Python file, or a project's folder.")]) -> None:
+    """Remember a plugin: from now on every command loads it. Its code is run: add only what you trust.
+
+    \b
+    Examples:
+      benchframe plugin add mine.py
+      benchframe plugin add ../my-strategy
+    """
+    from benchframe.plugin_paths import remember
+
+    typer.echo(f"{path.absolute()} is loaded from now on" if remember(path) else f"{path.absolute()} was on the list")
+
+
+@app.command("remove")
+@guarded
+def remove(name: Annotated[str, typer.Argument(help="The path, or its last part.")]) -> None:
+    """Forget a plugin; its files stay.
+
+    \b
+    Example:
+      benchframe plugin remove my-strategy
+    """
+    from benchframe.plugin_paths import forget, listed
+
+    gone = forget(name)
+    if not gone:
+        known = ", ".join(str(path) for path in listed()) or "nothing is"
+        raise UsageError(f"no remembered plugin is {name!r}; remembered: {known}")
+    for path in gone:
+        typer.echo(f"{path} is not loaded any more")

@@ -1,0 +1,1 @@
+"""New plugins: :func:`benchframe.scaffold.project.make` writes a package that works, from ``templates/``."""

@@ -1,0 +1,80 @@
+"""For a plugin's own tests: is it right, does it race, how often does its cache hit. `benchframe new` shows their use.
+
+Each function takes what :func:`load_plugin` gave and a name, and raises AssertionError with the checker's words.
+Nothing here depends on time. The first call compiles the strategy (seconds), later ones find it in the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchframe.registry import Registry
+
+__all__ = ["assert_no_race", "assert_repeats", "assert_right", "counts", "load_plugin"]
+
+
+def load_plugin(*paths: str | Path) -> Registry:
+    """The registry with the plugins of these files or project folders besides those that are installed.
+
+    Raises AssertionError if one of them has a problem (it cannot be imported, fills no hook ...).
+    """
+    from benchframe.plugin_paths import expand
+    from benchframe.registry import load
+
+    files = [file for path in paths for file in expand(Path(path))]
+    known = load(files)
+    ours = {str(file) for file in files} | {file.stem for file in files}
+    problems = [str(p) for p in known.problems if p.file in ours or p.plugin in ours]
+    assert not problems, "\n".join(problems)
+    return known
+
+
+def assert_right(known: Registry, strategy: str, workload: str, seed: int = 1) -> None:
+    """Every answer of ``strategy`` on ``workload`` is the oracle's, and all invariants hold at the end."""
+    from benchframe.engine.native import Session
+
+    verdict = Session(known.strategy(strategy), known.spec(workload).trace(seed), layout_seed=seed).verify()
+    assert verdict.ok, f"{strategy} on {workload}: {verdict.what}"
+
+
+def assert_no_race(known: Registry, strategy: str, scenarios: Sequence[str] = (), seconds: float = 60.0) -> None:
+    """`benchframe check` finds nothing wrong within ``seconds``; the failure's text is its story."""
+    from benchframe.check.command import run_check_command
+
+    told: list[str] = []
+    code = run_check_command([known.strategy(strategy)], scenarios, seconds, say=told.append)
+    assert code == 0, "\n".join(told)
+
+
+def counts(known: Registry, strategy: str, workload: str, seed: int = 1) -> dict[str, float]:
+    """What one pass counts: ``lookups``, ``hits``, ``hit_rate`` (0 to 1), ``invalidations``, ``retries`` and more."""
+    from benchframe.engine.native import Session
+
+    return Session(known.strategy(strategy), known.spec(workload).trace(seed)).counts()
+
+
+def assert_repeats(known: Registry, workload: str, seed: int = 1) -> None:
+    """No call of ``workload`` fails, and its timed part leaves layout and page count as it found them."""
+    from benchframe.engine.native import Session
+    from benchframe.mm.oracle import replay
+    from benchframe.trace.events import Kind
+
+    trace = known.spec(workload).trace(seed)
+    before, after = replay(trace.events[: trace.setup]), replay(trace.events)
+    kinds = trace.events["kind"]
+    quiet = (kinds == Kind.LOOKUP) | (kinds == Kind.FAULT)
+    failed = ((after.ret < 0) & ~quiet).nonzero()[0]
+    assert not len(failed), (
+        f"{workload}: event {failed[0]} ({Kind(int(kinds[failed[0]])).name}) fails: {after.ret[failed[0]]}"
+    )
+    assert before.layouts == after.layouts, f"{workload}: the VMAs at the end are not those after the setup"
+    session = Session(known.strategy("rbtree"), trace)
+    rss = [int(session.machine.arrays["mm_base"]["rss"].sum())]
+    session.runner.replay(session.first, session.last)
+    rss.append(int(session.machine.arrays["mm_base"]["rss"].sum()))
+    assert rss[0] == rss[1], (
+        f"{workload}: {rss[0]} pages after the setup, {rss[1]} at the end: give back what is faulted in"
+    )
