@@ -4,6 +4,7 @@ A level that the machine does not allow is skipped, with the reason that the rec
 """
 
 import functools
+import mmap
 import os
 import shutil
 import signal
@@ -283,7 +284,8 @@ def test_ring_that_overflows_says_so() -> None:
         if not recorder.counts_lost:
             pytest.skip("this kernel has no PERF_FORMAT_LOST")
         recorder.enable()
-        block = bytearray(4 << 20)
+        block = mmap.mmap(-1, 4 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # fresh pages, never the heap's
+        block.madvise(mmap.MADV_NOHUGEPAGE)
         block[::4096] = b"x" * 1024
         recorder.stop()
         assert recorder.lost > 500
