@@ -45,6 +45,10 @@ class Lines(Observer):
             rest = (time.monotonic() - self.start) / self.done * self.left
             self._say(f"round {round_ + 1} of {self.rounds}, about {rest:.0f} s left")
 
+    def more(self, processes: int) -> None:
+        """More to come than were told."""
+        self.left += processes
+
     def dropped(self, processes: int) -> None:
         """Fewer to come."""
         self.left -= processes
@@ -88,6 +92,10 @@ class Bars(Observer):
             )
         text = f"round {round_ + 1}/{self.rounds} {entry.strategy} on {entry.workload}"
         self.progress.update(self.timing, advance=1, description=text[:60])
+
+    def more(self, processes: int) -> None:
+        """Lengthen the timing's bar."""
+        self.dropped(-processes)
 
     def dropped(self, processes: int) -> None:
         """Shorten the timing's bar."""

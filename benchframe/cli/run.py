@@ -55,6 +55,15 @@ def run(
     budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="Stop before a round that would end later: 90s, 5m.")
     ] = None,
+    until_decided: Annotated[
+        bool, typer.Option("--until-decided", help="Rounds only for cells that are undecided, up to --budget.")
+    ] = False,
+    within: Annotated[
+        float, typer.Option(min=0.1, max=50, metavar="PERCENT", help="Smaller effects are called the same.")
+    ] = 2.0,
+    decide: Annotated[
+        str, typer.Option(metavar="FIGURE,...", help="What --until-decided decides: lookup, fault, mapping.")
+    ] = "lookup,fault",
     timeout: Annotated[
         str | None, typer.Option(metavar="TIME", help="Longest life of one process (default 5m).")
     ] = None,
@@ -63,6 +72,9 @@ def run(
         int | None, typer.Option(min=0, max=2**62, metavar="N", help="Schedule and layouts; default: random.")
     ] = None,
     stream_seed: Annotated[int, typer.Option(min=0, max=2**62, metavar="N", help="Seed of synthetic streams.")] = 0,
+    cost: Annotated[
+        bool, typer.Option(help="Count loads, lines, atomics and branches too, about a second per cell.")
+    ] = True,
     pin: Annotated[bool, typer.Option(help="Pin the processes to one CPU.")] = True,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where runs are kept.")] = Path(
         "reports/runs"
@@ -85,6 +97,7 @@ def run(
       benchframe run --quick --strategy pmdcache
       benchframe run -s pmdcache,mmap_cache -w uniform,zipf:vmas=1000,alpha=1.2
       benchframe run -s mine --plugin mine.py --trace firefox.parquet --budget 5m
+      benchframe run -s pmdcache,vmacache -w zipf --until-decided --budget 2m --within 2
       benchframe run --resume last
     """
     from benchframe.cli.table import check_form, print_table
@@ -92,6 +105,10 @@ def run(
     start = time.perf_counter()
     check_form(form)
     options = _options(quick, rigorous, rounds, budget, timeout, pin)
+    options = replace(options, within=within / 100, **({} if cost else {"cost": 0}))
+    if until_decided:
+        options = _adaptive(options, rounds, decide)
+        rounds = options.rounds
     files = plugin_files(plugin)
     known = loaded(files, no_plugin)
     if resume is not None:
@@ -104,6 +121,8 @@ def run(
                 options=replace(
                     folder.manifest.options,
                     budget=options.budget,
+                    until_decided=folder.manifest.options.until_decided or until_decided,
+                    decide=options.decide if until_decided else folder.manifest.options.decide,
                     timeout=options.timeout if timeout else folder.manifest.options.timeout,
                 ),
             )
@@ -139,6 +158,20 @@ def _options(
         budget=seconds(budget) if budget else 0.0,
         cpu=-1 if cpu is None else cpu,
     )
+
+
+def _adaptive(options: "Options", rounds: int | None, decide: str) -> "Options":
+    """``options`` of a run that goes on until its comparisons are decided."""
+    from benchframe.results.adaptive import MAX_ROUNDS, MIN_ROUNDS
+    from benchframe.results.figures import FIGURES
+
+    figures = tuple(dict.fromkeys(name.strip() for name in decide.split(",") if name.strip()))
+    wrong = [name for name in figures if name not in FIGURES]
+    if wrong or not figures:
+        raise UsageError(f"--decide takes {', '.join(FIGURES)}, not {', '.join(wrong) or 'nothing'}")
+    if rounds is not None and rounds < MIN_ROUNDS:
+        raise UsageError(f"--until-decided needs at least {MIN_ROUNDS} rounds, not {rounds}")
+    return replace(options, until_decided=True, decide=figures, rounds=rounds or MAX_ROUNDS)
 
 
 def _streams(

@@ -18,6 +18,7 @@ from benchframe.engine.content import model_digest
 from benchframe.engine.job import Job, Outcome, spool
 from benchframe.engine.launch import run_worker
 from benchframe.engine.rounds import Budget, Depth, layout_seed, order
+from benchframe.results.adaptive import MIN_ROUNDS, open_cells
 from benchframe.results.cell import CellState, LatencyRow
 from benchframe.results.errors import ResultsError, disk_error
 from benchframe.results.folder import RunFolder
@@ -42,6 +43,9 @@ class Observer:
 
     def process(self, entry: CellEntry, round_: int, outcome: Outcome) -> None:
         """A worker process has ended."""
+
+    def more(self, processes: int) -> None:
+        """So many processes are to come beyond those that were told."""
 
     def dropped(self, processes: int) -> None:
         """So many processes will not be run after all: their cell failed, or the budget is spent."""
@@ -108,8 +112,9 @@ class Campaign:
             names = order(manifest.seed, round_, list(cells))
             return [name for name in names if round_ not in done[name] and not states[name].failed]
 
-        left = sum(len(missing(r)) for r in range(options.rounds))
-        if not left:
+        sure = min(options.rounds, MIN_ROUNDS) if options.until_decided else options.rounds
+        left = sum(len(missing(r)) for r in range(sure))
+        if not left and not options.until_decided:
             return
         write_sources(self.folder.path, sources_of(self.strategies.values()))
         self._tell("", 0.0)
@@ -122,14 +127,22 @@ class Campaign:
         budget = Budget(options.budget or None)
         for round_ in range(options.rounds):
             names = missing(round_)
+            if names and round_ >= sure:
+                wanted = open_cells(self.folder)
+                names = [name for name in names if (cells[name].workload, cells[name].strategy) in wanted]
+                if not wanted:
+                    self.observer.note(f"all is decided after {round_} rounds")
+                    return
+                self.observer.more(len(names))
             if names and not budget.fits(time.perf_counter() - self.start):
-                self._stop(round_, sum(len(missing(r)) for r in range(round_, options.rounds)))
+                later = range(round_, options.rounds)
+                self._stop(round_, len(names) if round_ >= sure else sum(len(missing(r)) for r in later if r < sure))
                 return
             began = time.perf_counter()
             for name in names:
                 states[name] = self._process(cells[name], states[name], round_, scratch, spooled[cells[name].workload])
                 if states[name].failed:
-                    self.observer.dropped(sum(r not in done[name] for r in range(round_ + 1, options.rounds)))
+                    self.observer.dropped(sum(r not in done[name] for r in range(round_ + 1, sure)))
             if names:
                 budget.took(time.perf_counter() - began)
 
@@ -186,6 +199,7 @@ class Campaign:
             setup=trace.setup,
             layout_seed=layout,
             extras=not state.counts and not state.latencies,
+            cost=0 if state.cost or state.loops else options.cost,
             plugins=tuple(self.plugins),
             blocked=tuple(self.blocked),
             model=model_digest(),
@@ -246,10 +260,11 @@ def _ok(state: CellState, outcome: Outcome) -> CellState:
     return replace(
         state,
         state="ok",
-        message="",
+        message=outcome.message or state.message if state.state == "ok" else outcome.message,
         detail="",
         loops=outcome.loops,
         counts=state.counts if outcome.counts is None else outcome.counts,
+        cost=state.cost if outcome.cost is None else outcome.cost,
         latencies=latencies,
         timer_overhead_ns=outcome.timer_overhead_ns or state.timer_overhead_ns,
     )

@@ -18,6 +18,7 @@ from benchframe.results.files import Fields, read_object, write_json
 
 MAX_RUNS = 100_000
 MAX_VALUES = 100_000
+MAX_COSTS = 1000
 
 
 def cell_key(content: Mapping[str, Any]) -> str:
@@ -50,7 +51,8 @@ class LatencyRow:
 class CellState:
     """How a cell stands. ``state`` is one of STATES; ``message`` one line; ``detail`` a worker's last words;
     ``event`` the event that was answered wrongly (-1); ``round`` the round of a failure (-1); ``loops`` replays per
-    value, fixed by the first round; ``hints`` pyperf's instability warnings by figure."""
+    value, fixed by the first round; ``hints`` pyperf's instability warnings by figure. ``cost`` is what the counted replay
+    found (docs/cost.md names the keys): the same on every machine, empty if none was asked for."""
 
     state: str = "skipped"
     message: str = "not run yet"
@@ -62,6 +64,7 @@ class CellState:
     latencies: tuple[LatencyRow, ...] = ()
     timer_overhead_ns: float = 0.0
     hints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:
@@ -108,6 +111,7 @@ def read_state(path: Path) -> CellState:
         counts=data.numbers("counts"),
         latencies=tuple(_latency(row) for row in data.objects("latencies", 64)),
         timer_overhead_ns=data.number("timer_overhead_ns", 0.0),
+        cost=data.numbers("cost", MAX_COSTS),
         hints={figure: data.object("hints").texts(figure) for figure in FIGURES if figure in data.object("hints").data},
     )
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from benchframe.engine.job import COST_RECORDS
 from benchframe.results.errors import ResultsError
 from benchframe.results.files import Fields, read_object, write_json
 from benchframe.stats import WITHIN, Judging
@@ -27,7 +28,8 @@ class Options:
     """How a run measures. ``timeout`` and ``budget`` (0: none) in seconds; ``cpu`` -1: workers are not pinned.
 
     ``until_decided``: rounds go only to cells whose comparison is not decided, so verdicts must be those that allow it;
-    ``within`` is the smallest effect of interest (0.02: 2 %).
+    ``decide`` names the figures that count; ``within`` is the smallest effect of interest (0.02: 2 %). ``cost`` is how
+    many records the counted replay of a cell may take, about (0: none is made).
     """
 
     mode: str
@@ -40,6 +42,8 @@ class Options:
     cpu: int = -1
     until_decided: bool = False
     within: float = WITHIN
+    decide: tuple[str, ...] = ("lookup", "fault")
+    cost: int = COST_RECORDS
 
     @property
     def judging(self) -> Judging:
@@ -134,6 +138,8 @@ def read_manifest(folder: Path) -> Manifest:
             cpu=options.integer("cpu", -1, 1 << 16, -1),
             until_decided=options.flag("until_decided", False),
             within=options.number("within", WITHIN),
+            decide=options.texts("decide", 8) or ("lookup", "fault"),
+            cost=options.integer("cost", 0, 1 << 40, 0),
         ),
         workloads=tuple(_workload(w) for w in data.objects("workloads", MAX_CELLS)),
         cells=tuple(_cell(c) for c in data.objects("cells", MAX_CELLS)),
