@@ -105,7 +105,7 @@ def run(
     start = time.perf_counter()
     check_form(form)
     options = _options(quick, rigorous, rounds, budget, timeout, pin)
-    options = replace(options, within=within / 100, **({} if cost else {"cost": 0}))
+    options = replace(options, within=within / 100, cost=options.cost if cost else 0)
     if until_decided:
         options = _adaptive(options, rounds, decide)
         rounds = options.rounds

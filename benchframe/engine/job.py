@@ -23,6 +23,9 @@ STATES = ("ok", "wrong", "crashed", "timed_out", "skipped")
 FIGURES = ("lookup", "fault", "mapping", "replay")
 """Names of the benchmarks in a cell's file: ns per lookup, per page fault, per mapping operation, per event."""
 
+COST_RECORDS = 4_000_000
+"""Records that the counted replay of a cell takes, about: half a second to a second."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -30,7 +33,8 @@ class Job:
 
     ``digest`` and ``model`` are the strategy's and the model's content as the parent saw them; ``events`` and
     ``trace_meta`` are paths of the spool; ``setup`` is the number of leading events that are not timed; ``extras``
-    asks for counts and the per-operation latencies after timing; ``metadata`` goes into each pyperf run; ``parent``
+    asks for counts and the per-operation latencies after timing, ``cost`` for a counted replay of about so many
+    records (0: none); ``metadata`` goes into each pyperf run; ``parent``
     is the process that the worker must not outlive.
     """
 
@@ -41,6 +45,7 @@ class Job:
     setup: int
     layout_seed: int
     extras: bool
+    cost: int = 0
     plugins: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
     model: str = ""
@@ -76,6 +81,7 @@ class Outcome:
     suite: dict[str, Any] | None = None
     counts: dict[str, float] | None = None
     latencies: list[dict[str, Any]] | None = None
+    cost: dict[str, float] | None = None
     timer_overhead_ns: float = 0.0
     measured: float = 0.0
     timed: float = 0.0

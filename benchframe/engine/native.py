@@ -262,6 +262,13 @@ class Session:
         )
         return found
 
+    def cost(self, budget: int) -> dict[str, float]:
+        """What a counted replay of about ``budget`` records finds, on a machine of its own: the same for every
+        layout seed. Raises DialectError for code that cannot be counted."""
+        from benchframe.engine.cost import count_cost
+
+        return dict(count_cost(self.strategy, self.trace, budget).numbers)
+
 
 def _limit(trace: Trace) -> int:
     """vm.max_map_count for this trace: its own if it lifts the limit."""

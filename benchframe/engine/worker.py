@@ -105,12 +105,15 @@ def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
     timed = _bench(runner, "replay", meter, session)
     taken = meter.taken[before:]
     first = before + args.warmups
+    cost, message = _cost(session, job.cost)
     return Outcome(
         "ok",
+        message,
         loops=args.loops,
         suite=_as_data(_suite(timed, taken, args.warmups, session)),
         counts=finite(session.counts()) if job.extras else None,
         latencies=_rows(session) if job.extras else None,
+        cost=cost,
         timer_overhead_ns=float(session.timer_overhead_ns) if job.extras else 0.0,
         measured=sum(meter.walls[first:]),
         timed=sum(times.seconds for times in meter.taken[first:]),
@@ -168,6 +171,19 @@ def _suite(
             pyperf.Benchmark([pyperf.Run(seconds[warmups:], warm, metadata=metadata, collect_metadata=False)])
         )
     return pyperf.BenchmarkSuite(benchmarks)
+
+
+def _cost(session: SessionLike, budget: int) -> tuple[dict[str, float] | None, str]:
+    """What a counted replay found, or why the strategy cannot be counted: its times are good all the same."""
+    from benchframe.dialect.struct import DialectError
+
+    counted = getattr(session, "cost", None)
+    if not budget or counted is None:
+        return None, ""
+    try:
+        return finite(counted(budget)), ""
+    except DialectError as error:
+        return None, f"not counted: {' '.join(str(error).split())}"
 
 
 def _rows(session: SessionLike) -> list[dict[str, Any]]:

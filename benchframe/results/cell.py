@@ -51,8 +51,8 @@ class LatencyRow:
 class CellState:
     """How a cell stands. ``state`` is one of STATES; ``message`` one line; ``detail`` a worker's last words;
     ``event`` the event that was answered wrongly (-1); ``round`` the round of a failure (-1); ``loops`` replays per
-    value, fixed by the first round; ``hints`` pyperf's instability warnings by figure. ``cost`` is what the counted replay
-    found (docs/cost.md names the keys): the same on every machine, empty if none was asked for."""
+    value, fixed by the first round; ``hints`` pyperf's instability warnings by figure; ``cost`` what the counted
+    replay found (docs/cost.md names the keys): the same on every machine, empty if none was asked for."""
 
     state: str = "skipped"
     message: str = "not run yet"

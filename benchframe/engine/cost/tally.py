@@ -1,0 +1,290 @@
+"""From the records of a counted run to sums per operation: NumPy over batches of some 100 000 records.
+
+Three views of the same records. ``lookup``: what happened inside the lookup's hooks of a fault, and all of a LOOKUP
+event. ``fault``: all of a fault, its lookup included. ``mapping``: all of a mapping operation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchframe.engine.cost.memory import (
+    ATOMIC,
+    BARRIER,
+    BRANCH,
+    COUNTED,
+    ENTER,
+    EVENT,
+    LEAVE,
+    LINE,
+    LOAD,
+    OPERAND,
+    SHIFT,
+    STORE,
+    Memory,
+)
+from benchframe.mm.hooks import COUNT_FALLBACK, COUNT_HIT, COUNT_LOOKUP, COUNT_RETRY
+
+Array = npt.NDArray[Any]
+VIEWS = ("lookup", "fault", "mapping")
+CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING = range(3)
+COUNTS = {COUNT_LOOKUP: "lookups", COUNT_HIT: "hits", COUNT_RETRY: "retries", COUNT_FALLBACK: "fallbacks"}
+NEAR = {"l1": 512, "l2": 16384}
+"""Lines of a first- and a second-level cache of 32 KiB and 1 MiB: see ``far_l1``."""
+IN_LOOKUP, WRITTEN, WRITTEN_IN_LOOKUP = 1, 2, 4
+"""How an operation touched a line."""
+_LINE_BITS = 31
+_LINE_SHIFT = LINE.bit_length() - 1
+_BATCH_BITS = 24
+_LOW = (1 << SHIFT) - 1
+
+
+@dataclass
+class View:
+    """Sums over the operations of one view: per operation in a window, and over all."""
+
+    windows: list[dict[str, int]] = field(default_factory=list)
+    lines: Array = field(default_factory=lambda: np.zeros(1, np.int64))
+    """Histogram: operations that touched so many lines."""
+    loads: Array = field(default_factory=lambda: np.zeros(1, np.int64))
+
+    def total(self, name: str) -> int:
+        """A sum over all windows."""
+        return sum(window.get(name, 0) for window in self.windows)
+
+
+@dataclass(frozen=True)
+class _Touched:
+    """The distinct lines of each operation of a batch, in order of operation: ``flags`` says how (IN_LOOKUP ...)."""
+
+    operation: Array
+    line: Array
+    flags: Array
+    region: Array
+
+
+class Tally:
+    """Takes batches of records; each must begin with an event. O(n log n) in a batch's records."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+        self.views = {name: View() for name in VIEWS}
+        self.counted: list[dict[str, int]] = []
+        self._outcome = np.full(1 << 10, -1, np.int8)
+        # When each line was last touched, counted in lines touched by all operations; untouched memory costs nothing.
+        self._seen = np.zeros(memory.lines, np.int64)
+        self._clock = self._began = 1
+        self._sharing = {"lookup": _Sharing(memory.lines), "fault": _Sharing(memory.lines)}
+        names = [region.name for region in memory.regions]
+        self._walked = np.array([name not in ("mm", "task") for name in names])
+        self._task = names.index("task")
+
+    def window(self, gap: bool) -> None:
+        """A new window begins; with a ``gap`` what lies between it and the one before was not counted."""
+        for view in self.views.values():
+            view.windows.append({})
+        self.counted.append({})
+        if gap:
+            self._outcome[:] = -1
+            self._began = self._clock
+
+    def add(self, records: Array, tasks: Array) -> None:
+        """Count a batch; ``tasks`` are those of its events, in order."""
+        kind, low = (records >> SHIFT).astype(np.int8), records & _LOW
+        begins = kind == EVENT
+        operation = np.cumsum(begins, dtype=np.int32) - 1
+        classes = low[begins].astype(np.int8)
+        of_class = classes[operation]
+        inside = of_class == CLASS_LOOKUP
+        if (kind == ENTER).any():
+            inside |= (of_class == CLASS_FAULT) & (
+                np.cumsum((kind == ENTER) - (kind == LEAVE).astype(np.int8), dtype=np.int32) > 0
+            )
+        self._events(kind, operation, of_class, inside, classes)
+        self._turns(kind, low, of_class, inside)
+        touched = self._touched(kind, low, operation, inside)
+        far = self._far(touched, len(classes))
+        asked, faults, calls = classes != CLASS_MAPPING, classes == CLASS_FAULT, classes == CLASS_MAPPING
+        looked = (touched.flags & IN_LOOKUP) != 0
+        for name, operations, chosen, bit in (
+            ("lookup", asked, looked, WRITTEN_IN_LOOKUP),
+            ("fault", faults, faults[touched.operation], WRITTEN),
+            ("mapping", calls, calls[touched.operation], WRITTEN),
+        ):
+            if operations.any():
+                self._lines(name, touched, chosen, operations, bit, tasks)
+                sums = self.views[name].windows[-1]
+                for level, (which, late) in far.items():
+                    _add(sums, f"far_{level}", int(np.count_nonzero(which & chosen)))
+                    _add(sums, f"far_{level}_n", int(np.count_nonzero(operations & late)))
+        hooks = np.bincount(low[kind == COUNTED], minlength=len(COUNTS))
+        for what, name in COUNTS.items():
+            _add(self.counted[-1], name, int(hooks[what]))
+
+    def _events(self, kind: Array, operation: Array, of_class: Array, inside: Array, classes: Array) -> None:
+        """Loads, stores, atomics, barriers and branches of each view."""
+        width = COUNTED + 1
+        table = np.bincount(kind + np.int8(width) * (np.int8(2) * of_class + inside), minlength=6 * width).reshape(
+            3, 2, width
+        )
+        loads = kind == LOAD
+        for name, per_kind, operations, chosen in (
+            ("lookup", table[:2, 1].sum(axis=0), classes != CLASS_MAPPING, inside),
+            ("fault", table[CLASS_FAULT].sum(axis=0), classes == CLASS_FAULT, of_class == CLASS_FAULT),
+            ("mapping", table[CLASS_MAPPING].sum(axis=0), classes == CLASS_MAPPING, of_class == CLASS_MAPPING),
+        ):
+            count = int(np.count_nonzero(operations))
+            if not count:
+                continue
+            view = self.views[name]
+            sums = view.windows[-1]
+            _add(sums, "n", count)
+            for what, number in (("loads", LOAD), ("stores", STORE), ("atomics", ATOMIC), ("barriers", BARRIER)):
+                _add(sums, what, int(per_kind[number]))
+            _add(sums, "branches", int(per_kind[BRANCH] + per_kind[OPERAND]))
+            each = np.bincount(operation[loads & chosen], minlength=len(classes))
+            view.loads = _histogram(view.loads, each[operations])
+
+    def _turns(self, kind: Array, low: Array, of_class: Array, inside: Array) -> None:
+        """Branches whose outcome is not what it was when the same branch was last decided."""
+        places = np.flatnonzero(kind == BRANCH)
+        if not len(places):
+            return
+        site = low[places] >> 1
+        top = int(site.max())
+        if top >= len(self._outcome):
+            self._outcome = np.concatenate((self._outcome, np.full(top + 1024, -1, np.int8)))
+        order = np.argsort(site.astype(np.uint16) if top < 1 << 16 else site, kind="stable")
+        site, results = site[order], (low[places[order]] & 1).astype(np.int8)
+        new = _new(site)
+        before = np.concatenate((results[:1], results[:-1]))
+        before[new] = self._outcome[site[new]]
+        self._outcome[site[np.concatenate((new[1:], [True]))]] = results[np.concatenate((new[1:], [True]))]
+        turned = places[order[(before >= 0) & (before != results)]]
+        of, within = of_class[turned], inside[turned]
+        for name, number in (
+            ("lookup", np.count_nonzero(within)),
+            ("fault", np.count_nonzero(of == CLASS_FAULT)),
+            ("mapping", np.count_nonzero(of == CLASS_MAPPING)),
+        ):
+            _add(self.views[name].windows[-1], "turns", int(number))
+
+    def _touched(self, kind: Array, low: Array, operation: Array, inside: Array) -> _Touched:
+        places = np.flatnonzero(kind <= ATOMIC)
+        written, within = kind[places] != LOAD, inside[places]
+        flags = (
+            within * np.int8(IN_LOOKUP) + written * np.int8(WRITTEN) + (written & within) * np.int8(WRITTEN_IN_LOOKUP)
+        )
+        keys = np.sort(
+            (((operation[places].astype(np.int64) << _LINE_BITS) | (low[places] >> _LINE_SHIFT)) << 3) | flags
+        )
+        starts = np.flatnonzero(_new(keys >> 3))
+        whole = keys[starts] >> 3
+        line = whole & ((1 << _LINE_BITS) - 1)
+        together = np.bitwise_or.reduceat(keys & 7, starts) if len(starts) else starts
+        return _Touched(whole >> _LINE_BITS, line, together, self.memory.region_of(line))
+
+    def _lines(self, name: str, touched: _Touched, chosen: Array, operations: Array, bit: int, tasks: Array) -> None:
+        """Distinct lines, the steps of the walk, lines written."""
+        memory, view = self.memory, self.views[name]
+        sums = view.windows[-1]
+        of, line, region = touched.operation[chosen], touched.line[chosen], touched.region[chosen]
+        written = (touched.flags[chosen] & bit) != 0
+        for number, found in enumerate(np.bincount(region, minlength=len(memory.regions)).tolist()):
+            _add(sums, f"lines_{memory.regions[number].name}", found)
+        _add(sums, "lines", len(line))
+        view.lines = _histogram(view.lines, np.bincount(of, minlength=len(operations))[operations])
+        first = memory.firsts[region]
+        step = (of << _LINE_BITS) | (first + (line - first) // memory.steps[region])
+        _add(sums, "steps", int(np.count_nonzero(_new(step[self._walked[region]]))))
+        _add(sums, "dirty", int(np.count_nonzero(written)))
+        if name in self._sharing:
+            self._sharing[name].add(line, written & (region != self._task), tasks[of])
+
+    def _far(self, touched: _Touched, count: int) -> dict[str, tuple[Array, Array]]:
+        """Per level: which of the touched lines were not touched for as many line touches as the cache has lines, and
+        in which operations that can be known, the window being long enough."""
+        when = self._clock + np.arange(len(touched.line))
+        order = np.sort((touched.line << _BATCH_BITS) | np.arange(len(when))) & ((1 << _BATCH_BITS) - 1)
+        lines = touched.line[order]
+        before = np.empty(len(when), np.int64)
+        before[order[1:]] = when[order[:-1]]
+        fresh = order[_new(lines)]
+        before[fresh] = self._seen[touched.line[fresh]]
+        self._seen[touched.line] = when  # in order of time: the last one stays
+        began = self._clock + np.searchsorted(touched.operation, np.arange(count))
+        self._clock += len(when)
+        result = {}
+        for level, size in NEAR.items():
+            late = began - self._began >= size
+            far = (before < self._began) | (when - before > size)
+            result[level] = (far & late[touched.operation], late)
+        return result
+
+    def shared(self, name: str) -> tuple[int, int]:
+        """(lines written that some other operation of this view touches, that another task's touches), summed over
+        operations; the writer's own task_struct is left out."""
+        return self._sharing[name].meet()
+
+
+class _Sharing:
+    """Which lines are touched by more than one operation, by more than one task, and how often they are written."""
+
+    def __init__(self, lines: int) -> None:
+        self._touches, self._writes = np.zeros(lines, np.int32), np.zeros(lines, np.int32)
+        # Task + 1 of the first that touched the line; -1 once there was another.
+        self._toucher = np.zeros(lines, np.int32)
+        self._known: list[Array] = []
+
+    def add(self, line: Array, written: Array, tasks: Array) -> None:
+        """Lines that operations of ``tasks`` touched, each once per operation, and which of them they wrote."""
+        new = _distinct(line[self._touches[line] == 0])
+        self._known.append(new)
+        np.add.at(self._touches, line, 1)
+        np.add.at(self._writes, line[written], 1)
+        mine = (tasks + 1).astype(np.int32)
+        self._toucher[line[::-1]] = np.where(self._toucher[line[::-1]] == 0, mine[::-1], self._toucher[line[::-1]])
+        self._toucher[line[self._toucher[line] != mine]] = -1
+
+    def meet(self) -> tuple[int, int]:
+        """See :meth:`Tally.shared`."""
+        known = np.concatenate([np.zeros(0, np.int64), *self._known])
+        writes = self._writes[known].astype(np.int64)
+        return int(writes[self._touches[known] > 1].sum()), int(writes[self._toucher[known] == -1].sum())
+
+
+def _add(sums: dict[str, int], name: str, value: int) -> None:
+    sums[name] = sums.get(name, 0) + value
+
+
+def _new(keys: Array) -> Array:
+    """Which of sorted keys differ from the one before."""
+    if not len(keys):
+        return np.zeros(0, bool)
+    return np.concatenate(([True], keys[1:] != keys[:-1]))
+
+
+def _distinct(keys: Array) -> Array:
+    """The distinct keys, sorted."""
+    keys = np.sort(keys)
+    return np.asarray(keys[_new(keys)])
+
+
+def _histogram(old: Array, values: Array) -> Array:
+    new = np.bincount(values, minlength=len(old)) if len(values) else old * 0
+    new[: len(old)] += old
+    return new
+
+
+def quantile(histogram: Array, share: float) -> int:
+    """The smallest value that at least ``share`` of what the histogram counts does not exceed.
+
+    >>> quantile(np.array([0, 5, 4, 1]), 0.5), quantile(np.array([0, 5, 4, 1]), 0.99)
+    (1, 3)
+    """
+    total = int(histogram.sum())
+    return int(np.searchsorted(np.cumsum(histogram), -(-total * round(share * 1000) // 1000)))
