@@ -8,7 +8,22 @@ from typing import Annotated
 import typer
 
 from benchframe import __version__
-from benchframe.cli import cache, check, common, listing, new, oracle, plugin, record, report, run, show, table, trace
+from benchframe.cli import (
+    cache,
+    check,
+    common,
+    cost,
+    listing,
+    new,
+    oracle,
+    plugin,
+    record,
+    report,
+    run,
+    show,
+    table,
+    trace,
+)
 
 HELP = """Benchmark and judge VMA-lookup strategies on a faithful model of Linux's mm.
 
@@ -63,6 +78,7 @@ app.command("run", short_help="Time strategies beside their baseline.")(run.run)
 app.command("list", short_help="List strategies, workloads, traces or runs.")(listing.list_)
 app.command("show", short_help="Show all about one strategy or workload.")(show.show)
 app.command("table", short_help="Print a run's latency table.")(table.table)
+app.command("cost", short_help="Count loads, lines, atomics and branches.")(cost.cost)
 app.command("report", short_help="Write a Markdown report of a run.")(report.report)
 app.command("record", short_help="Record a program's trace.", context_settings=_NO_PARSING)(record.record)
 app.add_typer(trace.app, name="trace", short_help="Look into, convert and verify traces.")

@@ -25,6 +25,16 @@ def check_form(form: str) -> None:
         raise UsageError(f"no format is called {form!r}; " + (f"did you mean {near[0]}?" if near else ", ".join(FORMS)))
 
 
+def print_cost(folder: "RunFolder", form: str) -> None:
+    """Print what the cost engine counted in a run. Raises UsageError if it was not asked."""
+    from benchframe.tables import cost_table, render
+
+    counted = [(cell.entry.workload, cell.entry.strategy, cell.state.cost) for cell in folder.cells()]
+    if not any(cost for _, _, cost in counted):
+        raise UsageError(f"{folder.path} has no counts; run without --no-cost, or count now: benchframe cost --help")
+    typer.echo(render(cost_table(counted), form), nl=False)
+
+
 def print_table(folder: "RunFolder", form: str, tails: bool = False) -> None:
     """Print the table of a run; as text on a terminal that is too narrow for it, the mail form."""
     from benchframe.tables import latency_table, mail, render, tail_table
@@ -47,6 +57,7 @@ def table(
     form: Annotated[str, typer.Option("--format", "-f", help="text, mail, markdown, csv or latex.")] = "text",
     mail: Annotated[bool, typer.Option("--mail", help="72 columns of ASCII, for a mail.")] = False,
     tails: Annotated[bool, typer.Option("--tails", help="p50 to max per operation, by hit and miss.")] = False,
+    cost: Annotated[bool, typer.Option("--cost", help="Loads, lines, atomics and branches per operation.")] = False,
     root: Annotated[Path, typer.Option("--output", "-o", help="Where runs are kept.")] = Path("reports/runs"),
 ) -> int:
     """Print a run's latency table; exit code 1 if a cell in it failed.
@@ -57,13 +68,17 @@ def table(
       benchframe table last --mail
       benchframe table 20261123 --format csv > run.csv
       benchframe table last --tails
+      benchframe table last --cost
     """
     from benchframe.results.folder import RunFolder, find_run
 
     check_form(form)
     form = "mail" if mail else form
-    if form == "mail" and tails:
-        raise UsageError("--tails has no mail form; use --format text")
+    if form == "mail" and (tails or cost):
+        raise UsageError(f"--{'tails' if tails else 'cost'} has no mail form; use --format text")
     folder = RunFolder.open(find_run(run, root))
-    print_table(folder, form, tails)
+    if cost:
+        print_cost(folder, form)
+    else:
+        print_table(folder, form, tails)
     return FAILED if any(cell.state.failed for cell in folder.cells()) else 0

@@ -1,0 +1,84 @@
+"""``benchframe cost``: count what lookups, faults and mapping calls touch; no time is measured."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchframe.cli import complete
+from benchframe.cli.common import FAILED, UsageError, fail, guarded, loaded, plugin_files, split
+
+
+@guarded
+def cost(
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--strategy", "-s", metavar="NAME,...", help="Names; default: all.", autocompletion=complete.strategies
+        ),
+    ] = None,
+    workload: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--workload",
+            "-w",
+            metavar="NAME[:KEY=VALUE,...],...",
+            help="Names, with parameters.",
+            autocompletion=complete.workloads,
+        ),
+    ] = None,
+    trace: Annotated[
+        list[Path] | None, typer.Option("--trace", "-t", metavar="FILE", help="A recorded trace file.")
+    ] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
+    no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Count every event, however long it takes.")] = False,
+    records: Annotated[
+        int | None, typer.Option(min=1000, metavar="N", help="Sample when there are more records (default 4 million).")
+    ] = None,
+    stream_seed: Annotated[int, typer.Option(min=0, max=2**62, metavar="N", help="Seed of synthetic streams.")] = 0,
+    form: Annotated[
+        str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex; csv has every key.")
+    ] = "text",
+) -> int:
+    """Count loads, stores, atomics, branches and 64-byte lines per lookup, fault and mapping call.
+
+    Answers are checked first. The figures are the same on every run and machine; docs/cost.md says what each counts.
+    Exit code 1: a strategy answers wrongly.
+
+    \b
+    Examples:
+      benchframe cost --strategy rbtree,pmdcache --workload zipf
+      benchframe cost -s maple -w python-json,mmap-churn:vmas=100 --exact
+      benchframe cost -s rbtree -w zipf --format csv > cost.csv
+    """
+    from benchframe.cli.table import check_form
+    from benchframe.engine.cost import count_cost
+    from benchframe.engine.job import COST_RECORDS
+    from benchframe.engine.native import Session, compile_strategies
+    from benchframe.tables import cost_table, render
+    from benchframe.workload import trace_workload
+
+    check_form(form)
+    if form == "mail":
+        raise UsageError("the cost table has no mail form; use --format text")
+    known = loaded(plugin_files(plugin), no_plugin)
+    strategies = [known.strategy(name) for name in split(strategy) or known.strategies]
+    specs = [*(known.spec(name) for name in split(workload)), *(trace_workload(path).spec() for path in trace or ())]
+    if not specs:
+        raise UsageError("name a workload with --workload, or a recorded trace with --trace")
+    compile_strategies(strategies)
+    rows, wrong = [], []
+    for spec in specs:
+        stream = spec.trace(stream_seed)
+        for one in strategies:
+            verdict = Session(one, stream).verify()
+            if not verdict.ok:
+                wrong.append(f"{one.name} on {spec.label} is wrong: {verdict.what}")
+                continue
+            budget = 0 if exact else records or COST_RECORDS
+            rows.append((spec.label, one.name, count_cost(one, stream, budget).numbers))
+    typer.echo(render(cost_table(rows), form), nl=False)
+    for line in wrong:
+        typer.echo(f"benchframe: {line}", err=True)
+    return fail(f"{len(wrong)} cells are not counted", FAILED) if wrong else 0
