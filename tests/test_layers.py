@@ -17,7 +17,7 @@ LAYERS = (
     {"engine", "check", "judge", "record"},
     {"results", "stats", "testing"},
     {"charts", "tables"},
-    {"report"},
+    {"report", "compare"},
     {"cli"},
     {"__main__"},
 )

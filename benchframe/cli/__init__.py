@@ -12,7 +12,9 @@ from benchframe.cli import (
     cache,
     check,
     common,
+    compare,
     cost,
+    gate,
     listing,
     new,
     oracle,
@@ -80,6 +82,8 @@ app.command("show", short_help="Show all about one strategy or workload.")(show.
 app.command("table", short_help="Print a run's latency table.")(table.table)
 app.command("cost", short_help="Count loads, lines, atomics and branches.")(cost.cost)
 app.command("report", short_help="Write a Markdown report of a run.")(report.report)
+app.command("compare", short_help="Compare two runs, or two strategies of one.")(compare.compare)
+app.command("gate", short_help="Judge a run against another: an exit code for CI.")(gate.gate)
 app.command("record", short_help="Record a program's trace.", context_settings=_NO_PARSING)(record.record)
 app.add_typer(trace.app, name="trace", short_help="Look into, convert and verify traces.")
 app.command("check", short_help="Check strategies, alone and under every interleaving.")(check.check)

@@ -177,11 +177,13 @@ class RunFolder:
 
 
 def find_run(name: str, root: Path = RUNS) -> Path:
-    """The folder of run ``name``: a path, a folder's name below ``root``, the start of one, or ``last``.
+    """The folder of run ``name``: a path, a folder's name below ``root``, the start of one, ``last``, or ``DIR/last``.
 
     Raises ResultsError, naming the newest runs, if there is none or more than one.
     """
     path = Path(name)
+    if path.name == "last" and name != "last" and not path.exists():
+        return find_run("last", path.parent)
     if name != "last" and ((path / MANIFEST).is_file() or path.exists()):
         return path.parent if path.name == MANIFEST else path
     runs = list_runs(root)

@@ -166,8 +166,6 @@ def _verdict(ratio: Ratio, p: float, q: float, judging: Judging, waiting: int, n
     more = more_rounds(ratio, judging, max(1, waiting))
     if ratio.n < 2:
         text = "undecided, one round"
-    elif ratio.method == "welch":
-        text, more = "undecided", None
     elif more is None:
         text = f"undecided, more than {MAX_MORE:,} more rounds"
     else:
@@ -176,27 +174,28 @@ def _verdict(ratio: Ratio, p: float, q: float, judging: Judging, waiting: int, n
 
 
 def more_rounds(ratio: Ratio, judging: Judging, comparisons: int = 1) -> int | None:
-    """How many more rounds would decide a paired ratio, if effect and spread are what they seem: with power 0.8, at
+    """How many more rounds (of both sides) would decide a ratio, if effect and spread are what they seem: with power 0.8, at
     ``alpha`` over the ``comparisons`` that are still open. None above MAX_MORE, or if there is no spread to go by.
 
     >>> more_rounds(Ratio(5, 1.03, 0.99, 1.07, 0.03, 0.0134, 4), Judging())
     5
     """
-    if ratio.n < 2 or not ratio.sd > 0:
+    if ratio.n < 2 or not ratio.se > 0:
         return None
     import numpy as np
     from scipy.special import stdtrit
 
     alpha, bound = judging.alpha / comparisons, math.log1p(judging.within)
     n = np.arange(ratio.n + 1, ratio.n + MAX_MORE + 1)
-    error = ratio.sd / np.sqrt(n)
+    spread = ratio.se * math.sqrt(ratio.n)
+    error = spread / np.sqrt(n)
     if judging.anytime:
         from benchframe.stats.anytime import radius
 
         two = one = radius(n, alpha)
     else:
         two, one = stdtrit(n - 1, 1 - alpha / 2), stdtrit(n - 1, 1 - alpha)
-    slack = POWER_Z if abs(ratio.log) > ratio.sd / 10 else 1.2816  # near zero either end of the interval may fail
+    slack = POWER_Z if abs(ratio.log) > spread / 10 else 1.2816  # near zero either end of the interval may fail
     enough = (abs(ratio.log) >= (two + POWER_Z) * error) | (bound - abs(ratio.log) >= (one + slack) * error)
     return int(np.argmax(enough)) + 1 if enough.any() else None
 

@@ -64,7 +64,7 @@ def short_text(figure: Figure | None) -> str:
     return MARKS.get(figure.verdict.word, "") + f"{figure.verdict.ratio.value:.2f}"
 
 
-def ratio_text(ratio: Ratio | None) -> str:
+def ratio_text(ratio: Ratio | None, digits: int = 2) -> str:
     """``0.67 [0.65, 0.69]``, or ``[-]`` if one round gives no interval.
 
     >>> ratio_text(Ratio(9, 0.67, 0.65, 0.69))
@@ -72,8 +72,8 @@ def ratio_text(ratio: Ratio | None) -> str:
     """
     if ratio is None:
         return ""
-    low, high = (">999" if end > 999 else f"{end:.2f}" for end in (ratio.low, ratio.high))
-    return f"{ratio.value:.2f} " + (f"[{low}, {high}]" if ratio.n > 1 else "[-]")
+    low, high = (">999" if end > 999 else f"{end:.{digits}f}" for end in (ratio.low, ratio.high))
+    return f"{ratio.value:.{digits}f} " + (f"[{low}, {high}]" if ratio.n > 1 else "[-]")
 
 
 def _counts(cell: Cell) -> tuple[str, str]:

@@ -1,0 +1,83 @@
+"""``benchframe gate BASE NEW``: an exit code for CI."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchframe.cli import complete
+from benchframe.cli.common import USAGE, UsageError, fail, guarded
+from benchframe.cli.compare import check_form
+
+
+@guarded
+def gate(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The run to hold to.", autocompletion=complete.runs)],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The run to judge.", autocompletion=complete.runs)],
+    max_slowdown: Annotated[str, typer.Option(metavar="PERCENT", help="Time may grow by this much: 5% or 5.")] = "5%",
+    cost: Annotated[
+        str, typer.Option(metavar="MODE", help="Counted cost: auto (where both have it), exact (demanded) or off.")
+    ] = "auto",
+    absolute: Annotated[
+        bool, typer.Option("--absolute", help="Compare ns, not ratios to each run's baseline.")
+    ] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Judge what is not comparable.")] = False,
+    form: Annotated[str, typer.Option("--format", "-f", help="text, markdown, csv or latex.")] = "text",
+    root: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where runs are kept.")] = Path(
+        "reports/runs"
+    ),
+) -> int:
+    """Judge run NEW against run BASE: loose on time, exact on counted cost.
+
+    \b
+    Exit codes:
+      0  pass: nothing is surely slower by more than --max-slowdown, and no counted cost grew
+      1  regression
+      2  not comparable (another machine, model or trace), or a cell is missing or failed
+
+    \b
+    Examples:
+      benchframe gate base/last new/last
+      benchframe gate 20261120 last --max-slowdown 3% --cost exact
+    """
+    from benchframe.compare.compare import compare
+    from benchframe.compare.gate import COST_MODES, INVALID, summary
+    from benchframe.compare.gate import gate as judge
+    from benchframe.compare.sides import read_sides
+    from benchframe.compare.table import comparison_table
+    from benchframe.tables import render
+
+    check_form(form)
+    limit = percent(max_slowdown)
+    if cost not in COST_MODES:
+        raise UsageError(f"--cost takes {', '.join(COST_MODES)}, not {cost!r}")
+    a, b = read_sides(base, new, root)
+    found = compare(a, b, absolute=absolute)
+    if found.refused and not anyway:
+        reasons = "; ".join(str(difference) for difference in found.refused)
+        return fail(f"gate: not comparable: {reasons} (--anyway judges all the same)", USAGE)
+    outcome = judge(found, limit, cost)
+    typer.echo(render(comparison_table(found, a, b), form))
+    for text in outcome.notes:
+        typer.echo(f"note: {text}")
+    for text in outcome.good:
+        typer.echo(f"better: {text}")
+    for text in outcome.bad:
+        typer.echo(f"{'invalid' if outcome.code == INVALID else 'regression'}: {text}")
+    typer.echo(summary(outcome, limit))
+    return outcome.code
+
+
+def percent(text: str) -> float:
+    """A share from ``5%`` or ``5``.
+
+    >>> percent("5%"), percent("2.5")
+    (0.05, 0.025)
+    """
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        raise UsageError(f"{text!r} is no percentage; write 5% or 2.5%") from None
+    if not 0 <= value <= 1000:
+        raise UsageError(f"--max-slowdown {text} is not between 0 % and 1000 %")
+    return value / 100

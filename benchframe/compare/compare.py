@@ -1,0 +1,141 @@
+"""The comparison itself: which cells stand beside each other, and by which test.
+
+Within one run, and between runs that took turns round by round, processes are paired by round. Between two runs that
+were made one after the other there is nothing to pair. There a strategy is compared by its ratio to the baseline *of
+its own run*, if both have the same baseline: drift of the machine that hits both alike cancels. The baseline itself,
+and everything with ``absolute``, is compared in ns, and whatever changed on the machine in between is in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from benchframe.compare.comparable import Difference, differences, edited
+from benchframe.compare.sides import Side
+from benchframe.results.figures import FIGURES
+from benchframe.results.folder import Cell
+from benchframe.stats import Judging, Pair, Verdict, judge, summarise
+
+PAIRED, RELATIVE, ABSOLUTE = "paired", "relative", "absolute"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure of two cells: ``verdict.ratio`` is second / first; ``how`` is PAIRED, RELATIVE or ABSOLUTE."""
+
+    first: Cell
+    second: Cell
+    figure: str
+    how: str
+    verdict: Verdict
+
+    @property
+    def strategy(self) -> str:
+        """The strategy's name, or both names."""
+        a, b = self.first.entry.strategy, self.second.entry.strategy
+        return a if a == b else f"{a} -> {b}"
+
+    @property
+    def workload(self) -> str:
+        """The workload's label."""
+        return self.first.entry.workload
+
+    def means(self) -> tuple[float, float]:
+        """ns per operation of both cells."""
+        a, b = (summarise(list(cell.rounds(self.figure).values())).mean for cell in (self.first, self.second))
+        return a, b
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All lines, what differs between the runs, and what could not be compared: ``missing`` what the second run lacks
+    or a side failed at, ``added`` what the first lacks, one text each."""
+
+    lines: tuple[Line, ...]
+    pairs: tuple[tuple[Cell, Cell], ...]
+    differences: tuple[Difference, ...]
+    missing: tuple[str, ...]
+    added: tuple[str, ...]
+    judging: Judging
+
+    @property
+    def refused(self) -> list[Difference]:
+        """Why the runs are not comparable; empty if they are."""
+        return [difference for difference in self.differences if difference.refuses]
+
+
+def compare(a: Side, b: Side, judging: Judging | None = None, *, absolute: bool = False) -> Comparison:
+    """Compare the cells that both sides have; ratios are ``b`` / ``a``. Raises ResultsError. O(values)."""
+    judging = judging or Judging(a.folder.manifest.options.within)
+    keys, missing, added = _match(a, b)
+    pairs = [(a.cells[x], b.cells[y]) for x, y in keys]
+    usable = [(x, y) for x, y in pairs if x.state.state == y.state.state == "ok"]
+    missing += [
+        f"{cell.entry.strategy} on {cell.entry.workload} is {cell.state.state} in {side.name}"
+        for pair in pairs
+        for cell, side in zip(pair, (a, b), strict=True)
+        if cell.state.state != "ok"
+    ]
+    asked = [(x, y, figure) for x, y in usable for figure in FIGURES if x.rounds(figure) and y.rounds(figure)]
+    tested = [_pair(a, b, x, y, figure, absolute) for x, y, figure in asked]
+    verdicts = judge([pair for pair, _ in tested], judging)
+    lines = [
+        Line(x, y, figure, how, verdict)
+        for (x, y, figure), (_, how), verdict in zip(asked, tested, verdicts, strict=True)
+        if verdict is not None
+    ]
+    found = differences(a, b, dict.fromkeys(x for (x, _), _ in keys)) + edited(a, b, keys)
+    return Comparison(tuple(lines), tuple(pairs), tuple(found), tuple(missing), tuple(added), judging)
+
+
+Key = tuple[str, str]
+
+
+def _match(a: Side, b: Side) -> tuple[list[tuple[Key, Key]], list[str], list[str]]:
+    """Keys of cells that stand beside each other, and what has no partner in the second and in the first run."""
+    if a.strategy:
+        labels = [label for label, name in a.cells if name == a.strategy]
+        found = [((x, a.strategy), (x, b.strategy)) for x in labels if (x, b.strategy) in b.cells]
+        return found, [f"{b.strategy} on {x} is not in {b.name}" for x in labels if (x, b.strategy) not in b.cells], []
+    missing = [f"{name} on {label} is not in {b.name}" for label, name in a.cells if (label, name) not in b.cells]
+    added = [f"{name} on {label} is not in {a.name}" for label, name in b.cells if (label, name) not in a.cells]
+    return [(key, key) for key in a.cells if key in b.cells], missing, added
+
+
+def _pair(a: Side, b: Side, x: Cell, y: Cell, figure: str, absolute: bool) -> tuple[Pair, str]:
+    first, second = x.rounds(figure), y.rounds(figure)
+    if a.folder.path.resolve() == b.folder.path.resolve() or interleaved(x, y, figure):
+        return Pair(second, first), PAIRED
+    if not absolute and not (x.baseline and y.baseline):
+        bases = a.baseline(x.entry.workload), b.baseline(y.entry.workload)
+        if (
+            bases[0] is not None
+            and bases[1] is not None
+            and bases[0].entry.strategy == bases[1].entry.strategy
+            and bases[0].entry.strategy_digest == bases[1].entry.strategy_digest
+        ):
+            ratios = [_to(cell.rounds(figure), base.rounds(figure)) for cell, base in ((x, bases[0]), (y, bases[1]))]
+            if min(map(len, ratios)) > 1:
+                return Pair(ratios[1], ratios[0], unpaired=True), RELATIVE
+    return Pair(second, first, unpaired=True), ABSOLUTE
+
+
+def _to(cell: dict[int, float], base: dict[int, float]) -> dict[int, float]:
+    return {r: cell[r] / base[r] for r in cell.keys() & base.keys()}
+
+
+def interleaved(x: Cell, y: Cell, figure: str) -> bool:
+    """Whether two runs took turns: by the processes' dates each round of both ended before the next of either began.
+
+    Needs three rounds in common. Dates are ISO texts, so they sort.
+    """
+    dates = [
+        {process.round: str(process.metadata.get("date", "")) for process in cell.figures.get(figure, ())}
+        for cell in (x, y)
+    ]
+    rounds = sorted(dates[0].keys() & dates[1].keys())
+    if len(rounds) < 3 or not all(side[r] for side in dates for r in rounds):
+        return False
+    turns = [(min(dates[0][r], dates[1][r]), max(dates[0][r], dates[1][r])) for r in rounds]
+    return all(before[1] < after[0] for before, after in pairwise(turns))

@@ -1,0 +1,124 @@
+"""``benchframe gate BASE NEW``: loose on time, exact on counted cost.
+
+Time fails the gate only if it is *surely* slower by more than the limit: the one-sided test of "at most LIMIT slower",
+corrected by Holm over all figures of the gate, so that a healthy change fails one gate in twenty at most, however many
+cells there are. Counted cost (docs/cost.md) has no noise: any growth is a regression, any shrinking an improvement.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from benchframe.compare.compare import Comparison
+from benchframe.results.figures import FIGURES
+from benchframe.results.folder import Cell
+from benchframe.stats import holm
+from benchframe.stats.verdict import above
+
+PASS, REGRESSION, INVALID = 0, 1, 2
+COST_MODES = ("auto", "exact", "off")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``code`` PASS, REGRESSION or INVALID, and why, one text each: ``bad`` (what fails the gate), ``good``
+    (improvements), ``notes``."""
+
+    code: int
+    bad: tuple[str, ...]
+    good: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def gate(found: Comparison, limit: float = 0.05, cost: str = "auto") -> Outcome:
+    """Judge NEW against BASE. ``limit`` 0.05 lets time grow by 5 %; ``cost`` is one of COST_MODES: ``exact`` demands
+    counted cost on both sides, ``auto`` compares it where both have it. O(lines)."""
+    invalid = [f"not compared: {text}" for text in found.missing]
+    notes = [f"new: {text}" for text in found.added]
+    if not found.lines:
+        invalid.append("the two runs have no figure in common")
+    bad, good, more = _time(found, limit)
+    notes += more
+    if cost != "off":
+        compared = 0
+        for base, new in found.pairs:
+            if not base.state.cost or not new.state.cost:
+                if cost == "exact":
+                    where = f"{new.entry.strategy} on {new.entry.workload}"
+                    invalid.append(f"{where}: no counted cost in {'BASE' if not base.state.cost else 'NEW'}")
+                continue
+            compared += 1
+            worse, better, other = cost_changes(base, new)
+            bad += worse
+            good += better
+            (invalid if cost == "exact" else notes).extend(other)
+        notes.append(f"counted cost: {compared} of {len(found.pairs)} cells compared exactly")
+    code = INVALID if invalid else REGRESSION if bad else PASS
+    return Outcome(code, (*invalid, *bad), tuple(good), tuple(notes))
+
+
+def _time(found: Comparison, limit: float) -> tuple[list[str], list[str], list[str]]:
+    bound, alpha = math.log1p(limit), found.judging.alpha
+    corrected = holm([above(line.verdict.ratio, bound) for line in found.lines])
+    bad, good, unsure = [], [], []
+    for line, p in zip(found.lines, corrected, strict=True):
+        ratio = line.verdict.ratio
+        what = f"{line.strategy} on {line.workload}, {FIGURES[line.figure]}: {100 * (ratio.value - 1):+.1f} %"
+        interval = f"[{100 * (ratio.low - 1):+.1f}, {100 * (ratio.high - 1):+.1f}] %"
+        if p <= alpha:
+            bad.append(f"slower: {what} {interval}, more than {100 * limit:g} % (p {p:.2g})")
+        elif line.verdict.word == "faster":
+            good.append(f"faster: {what} {interval}")
+        elif not ratio.high <= 1 + limit:
+            unsure.append((ratio.high, f"{what} {interval}"))
+    notes = []
+    if unsure:
+        worst = max(unsure)[1]
+        notes.append(
+            f"{len(unsure)} of {len(found.lines)} figures may be more than {100 * limit:g} % slower, too noisy to say: "
+            f"the widest is {worst}; more --rounds narrow it"
+        )
+    return bad, good, notes
+
+
+def cost_changes(base: Cell, new: Cell) -> tuple[list[str], list[str], list[str]]:
+    """(regressions, improvements, what cannot be compared) of the counted cost of one cell, a line each.
+
+    A cell's own hits growing is an improvement; standard errors of sampled counts are no cost.
+    """
+    where = f"{new.entry.strategy} on {new.entry.workload}"
+    before, after = base.state.cost, new.state.cost
+    if base.workload.digest != new.workload.digest:
+        return [], [], [f"{where}: other events, so cost is not comparable"]
+    for key in ("events", "counted"):
+        if before.get(key) != after.get(key):
+            what = f"{before.get(key, 0):,.0f} against {after.get(key, 0):,.0f}"
+            return [], [], [f"{where}: cost was counted over other events ({key} {what})"]
+    worse, better, other = [], [], []
+    for key in sorted({*before, *after}):
+        if key.endswith(("_se", ".n")):
+            continue
+        old, now = before.get(key), after.get(key)
+        if old == now:
+            continue
+        text = f"cost: {where}, {key}: {_number(old)} -> {_number(now)}" + _percent(old, now)
+        grows = (now or 0.0) > (old or 0.0)
+        (better if grows == key.endswith("hits") else worse).append(text)
+    return worse, better, other
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.6g}"
+
+
+def _percent(old: float | None, now: float | None) -> str:
+    return f" ({100 * (now / old - 1):+.3g} %)" if old and now is not None else ""
+
+
+def summary(outcome: Outcome, limit: float) -> str:
+    """The gate's last line."""
+    if outcome.code == PASS:
+        return f"gate: pass (time within {100 * limit:g} % as far as it can be told)"
+    word = "regression" if outcome.code == REGRESSION else "not comparable, or failed"
+    return f"gate: {word}, {len(outcome.bad)} reason{'s' * (len(outcome.bad) != 1)}"
