@@ -143,6 +143,19 @@ def test_measuring_changes_nothing() -> None:
     assert one.verify().ok
 
 
+@pytest.mark.parametrize("name", ["rbtree", "sorted_array"])
+@pytest.mark.parametrize("sampled", [False, True])
+def test_timed_lookups_are_not_optimised_away(name: str, sampled: bool) -> None:
+    """What timed events answer is used, so a compiler cannot drop a lookup; halving an array provably ends."""
+    one = session(ZIPF, name)
+    assert one.verify().ok
+    found = one.machine.arrays["answer_base"]["vma"][one.first : one.last].sum()
+    assert found > 0
+    one.machine.restore(one._saved)
+    (one.runner.sample if sampled else one.runner.timed)(one.first, one.last)
+    assert one.machine.arrays["answer_base"]["ret"][one.first] == found
+
+
 def test_counts() -> None:
     """Lookups are those of the stream at least; splits, merges and peaks are what the stream does."""
     counts = session(CHURN, "mmap_cache").counts()
