@@ -174,8 +174,8 @@ def _verdict(ratio: Ratio, p: float, q: float, judging: Judging, waiting: int, n
 
 
 def more_rounds(ratio: Ratio, judging: Judging, comparisons: int = 1) -> int | None:
-    """How many more rounds (of both sides) would decide a ratio, if effect and spread are what they seem: with power 0.8, at
-    ``alpha`` over the ``comparisons`` that are still open. None above MAX_MORE, or if there is no spread to go by.
+    """How many more rounds (of both sides) would decide a ratio if effect and spread are what they seem: with power
+    0.8, at ``alpha`` over the ``comparisons`` still open. None above MAX_MORE, or if there is no spread to go by.
 
     >>> more_rounds(Ratio(5, 1.03, 0.99, 1.07, 0.03, 0.0134, 4), Judging())
     5
