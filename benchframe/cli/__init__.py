@@ -81,7 +81,7 @@ app.command("list", short_help="List strategies, workloads, traces or runs.")(li
 app.command("show", short_help="Show all about one strategy or workload.")(show.show)
 app.command("table", short_help="Print a run's latency table.")(table.table)
 app.command("cost", short_help="Count loads, lines, atomics and branches.")(cost.cost)
-app.command("report", short_help="Write a Markdown report of a run.")(report.report)
+app.command("report", short_help="Write a report of a run: page, tables, charts.")(report.report)
 app.command("compare", short_help="Compare two runs, or two strategies of one.")(compare.compare)
 app.command("gate", short_help="Judge a run against another: an exit code for CI.")(gate.gate)
 app.command("record", short_help="Record a program's trace.", context_settings=_NO_PARSING)(record.record)

@@ -1,0 +1,78 @@
+"""ns per lookup beside the hit rate: a hit rate is not a benefit, so the two stand side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchframe.charts.data import Data, interval, percent, says
+from benchframe.charts.spec import DESCRIPTION, GRID, WHOSE, Chart, Panel, Spec, quantity, slug
+
+
+def lookup_chart(data: Data) -> Chart | None:
+    """A panel per workload; None if nothing was looked up."""
+    panels: list[Panel] = []
+    for label in data.single:
+        records = _records(data, label)
+        if records:
+            panels.append(Panel(slug(label, [p.key for p in panels]), label, _spec(data, records)))
+    if not panels:
+        return None
+    return Chart(
+        "lookup",
+        "Time per lookup, and hit rate beside it",
+        "Mean of process means and its 95 % interval; fastest first. A cache that hits often is faster only if a hit "
+        "saves more than every miss costs. No bar: the strategy has no cache.",
+        tuple(panels),
+        tuple(data.single),
+        tuple(data.strategies),
+        short="Lookups",
+    )
+
+
+def _records(data: Data, label: str) -> list[dict[str, Any]]:
+    records = []
+    for row in data.of(label):
+        figure = row.figures.get("lookup")
+        if figure is None:
+            continue
+        low, high = interval(figure)
+        counts = row.cell.state.counts
+        rate = counts.get("hit_rate")
+        text = says(row, "lookup")
+        record = {"strategy": row.cell.entry.strategy, "mean": figure.summary.mean, "low": low, "high": high}
+        if rate is not None:
+            text += f"; hit rate {percent(rate)}"
+            record["rate"] = 100 * rate if rate or counts.get("hits") else None
+        records.append({**record, "says": text})
+    return sorted(records, key=lambda record: record["mean"])
+
+
+def _spec(data: Data, records: list[dict[str, Any]]) -> Spec:
+    order = [record["strategy"] for record in records]
+    y = {"field": "strategy", "type": "nominal", "sort": order, "title": None}
+    quiet = {**y, "axis": {"labels": False, "ticks": False, "domainColor": GRID}}
+    x = quantity("mean", "ns per lookup", scale={"zero": True}, axis={"tickCount": 4})
+    times: Spec = {
+        "width": 150,
+        "height": {"step": 17},
+        "encoding": {"y": y, "color": data.look.colour()},
+        "layer": [
+            {"mark": {"type": "rule", "strokeWidth": 2},
+             "encoding": {"x": quantity("low", "ns per lookup"), "x2": {"field": "high"}, "description": WHOSE}},
+            {"mark": {"type": "point", "filled": True, "size": 55, "opacity": 1},
+             "encoding": {"x": x, "shape": data.look.shape(), "description": DESCRIPTION}},
+        ],
+    }  # fmt: skip
+    rates: Spec = {
+        "width": 80,
+        "height": {"step": 17},
+        "transform": [{"filter": "isValid(datum.rate)"}],
+        "mark": {"type": "bar", "height": 8, "opacity": 0.85},
+        "encoding": {
+            "y": {**quiet, "scale": {"domain": order}},
+            "x": quantity("rate", "hit rate, %", scale={"domain": [0, 100]}, axis={"values": [0, 50, 100]}),
+            "color": data.look.colour(),
+            "description": DESCRIPTION,
+        },
+    }
+    return {"data": {"values": records}, "hconcat": [times, rates], "spacing": 8}

@@ -1,0 +1,110 @@
+"""Lookup cost x update cost x memory: which strategies no other beats in all three."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchframe.charts.data import Data
+from benchframe.charts.spec import DESCRIPTION, MUTED, WHOSE, Chart, Panel, Spec, log_ticks, quantity, slug
+from benchframe.results.figures import Row
+from benchframe.tables.build import ns
+
+MEMORY = "bytes.per_vma"
+"""The member of a cell's deterministic cost that the marks' size shows."""
+
+
+def pareto_chart(data: Data) -> Chart | None:
+    """A panel per workload that has both figures for two strategies at least; None if none has."""
+    panels: list[Panel] = []
+    memory = False
+    for label in data.single:
+        records = _records(data.of(label))
+        if len(records) > 1:
+            memory = memory or any("bytes" in record for record in records)
+            panels.append(Panel(slug(label, [p.key for p in panels]), label, _spec(data, records)))
+    if not panels:
+        return None
+    note = "Lower and further left is better. The line joins what no other beats in both"
+    note += "; larger marks need more memory per VMA. " if memory else ". "
+    return Chart(
+        "pareto",
+        "Lookup cost against update cost" + (", and memory" if memory else ""),
+        note + "What a faster lookup costs elsewhere: a strategy below the line's right end buys its updates with slow "
+        "lookups, one above its left end the other way round.",
+        tuple(panels),
+        tuple(data.single),
+        tuple(data.strategies),
+        legend=True,
+        short="Trade-offs",
+    )
+
+
+def memory_of(row: Row) -> float | None:
+    """Bytes per VMA, the VMA's own 192 among them, if the cell has its cost."""
+    return row.cell.state.cost.get(MEMORY)
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indexes of ``points`` that no other point is below and left of, from left to right. O(n log n).
+
+    >>> front([(1, 9), (2, 2), (3, 3), (9, 1)])
+    [0, 1, 3]
+    """
+    found: list[int] = []
+    best = float("inf")
+    for i in sorted(range(len(points)), key=lambda i: points[i]):
+        if points[i][1] < best:
+            best = points[i][1]
+            found.append(i)
+    return found
+
+
+def _records(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = []
+    for row in rows:
+        if "lookup" not in row.figures or "mapping" not in row.figures:
+            continue
+        x, y, size = row.figures["lookup"].summary.mean, row.figures["mapping"].summary.mean, memory_of(row)
+        text = f"{row.cell.entry.strategy}: {ns(x)} ns/lookup, {ns(y)} ns/mapping op"
+        record: dict[str, Any] = {"strategy": row.cell.entry.strategy, "x": x, "y": y}
+        if size is not None:
+            record["bytes"] = size
+            text += f", {size:.0f} bytes per VMA"
+        records.append({**record, "says": text})
+    for i in front([(record["x"], record["y"]) for record in records]):
+        records[i]["front"] = True
+        records[i]["says"] += "; no other beats it in both"
+    return records
+
+
+def _axis(field: str, title: str, values: Sequence[float]) -> Spec:
+    low, high = min(values) / 1.12, max(values) * 1.12
+    ticks = log_ticks(low, high, 5)
+    if len(ticks) < 2:
+        ticks = sorted({float(f"{value:.2g}") for value in (low * 1.05, (low * high) ** 0.5, high / 1.05)})
+    scale = {"type": "log", "domain": [low, high], "nice": False}
+    return quantity(field, title, scale=scale, axis={"values": ticks, "format": ",~g"})
+
+
+def _spec(data: Data, records: list[dict[str, Any]]) -> Spec:
+    x = _axis("x", "ns per lookup (log)", [record["x"] for record in records])
+    y = _axis("y", "ns per mapping operation (log)", [record["y"] for record in records])
+    line = {"type": "line", "color": MUTED, "strokeWidth": 1, "strokeDash": [4, 3], "aria": False}
+    point: Spec = {"color": data.look.colour(), "shape": data.look.shape(), "description": DESCRIPTION}
+    mark: Spec = {"type": "point", "filled": True, "opacity": 0.9, "size": 80}
+    if any("bytes" in record for record in records):
+        point["size"] = quantity("bytes", "bytes per VMA", scale={"type": "linear", "range": [30, 360]}, legend=None)
+    text = {"type": "text", "align": "left", "dx": 9, "fontSize": 10}
+    named = [{"filter": "datum.front === true"}]
+    return {
+        "data": {"values": records},
+        "width": 250,
+        "height": 200,
+        "encoding": {"x": x, "y": y},
+        "layer": [
+            {"transform": named, "mark": {**line, "interpolate": "step-after"}},
+            {"mark": mark, "encoding": point},
+            {"transform": named, "mark": text, "encoding": {"text": {"field": "strategy"}, "description": WHOSE}},
+        ],
+    }

@@ -1,0 +1,92 @@
+"""ns per lookup against the number of VMAs, on logarithmic axes: how an index grows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from benchframe.charts.data import Data, Family, interval, says
+from benchframe.charts.spec import DESCRIPTION, WHOSE, Chart, Panel, Spec, log_ticks, quantity, slug
+
+WIDTH, HEIGHT = 520, 340
+
+
+def sweep_chart(data: Data) -> Chart | None:
+    """A panel per family of workloads that differ in ``vmas=`` alone; None if no run of them has three sizes."""
+    panels: list[Panel] = []
+    for family in data.families:
+        records = _records(data, family)
+        if records:
+            panels.append(Panel(slug(family.name, [p.key for p in panels]), family.name, _spec(data, family, records)))
+    if not panels:
+        return None
+    return Chart(
+        "sweep",
+        "Time per lookup against the number of VMAs",
+        "Both axes are logarithmic: a list is a line that rises as fast as the axis (linear), a tree one that bends "
+        "(each doubling adds the same), and the steps upward are caches of the processor that the structure has "
+        "outgrown. Bars are 95 % intervals.",
+        tuple(panels),
+        tuple(label for family in data.families for label in family.sizes.values()),
+        tuple(data.strategies),
+        columns=1,
+        short="VMA count",
+    )
+
+
+def _records(data: Data, family: Family) -> list[dict[str, Any]]:
+    records = []
+    for vmas, label in family.sizes.items():
+        for row in data.of(label):
+            if "lookup" in row.figures:
+                low, high = interval(row.figures["lookup"])
+                record = {"strategy": row.cell.entry.strategy, "vmas": vmas, "low": low, "high": high}
+                record |= {"mean": row.figures["lookup"].summary.mean, "says": f"{says(row, 'lookup')}; {vmas:,} VMAs"}
+                records.append(record)
+    return records
+
+
+def _spec(data: Data, family: Family, records: list[dict[str, Any]]) -> Spec:
+    low = min(record["low"] for record in records) / 1.25
+    high = max(record["high"] for record in records) * 1.25
+    scale = {"type": "log", "nice": False, "domain": [low, high]}
+    x = quantity("vmas", "VMAs", scale={"type": "log", "nice": False, "padding": 12})
+    x["axis"] = {"values": list(family.sizes), "format": ",", "grid": False}
+    y = quantity("mean", "ns per lookup", scale=scale)
+    y["axis"] = {"values": log_ticks(low, high, 9), "format": "~s" if high >= 1e5 else ",~g"}
+    return {
+        "data": {"values": records},
+        "width": WIDTH,
+        "height": HEIGHT,
+        "encoding": {"x": x, "color": data.look.colour()},
+        "layer": [
+            {"mark": {"type": "line", "strokeWidth": 1.8}, "encoding": {"y": y, "description": WHOSE}},
+            {"mark": {"type": "rule", "strokeWidth": 1.4},
+             "encoding": {"y": quantity("low", "ns per lookup", scale=scale), "y2": {"field": "high"},
+                          "description": WHOSE}},
+            {"mark": {"type": "point", "filled": True, "size": 45, "opacity": 1},
+             "encoding": {"y": y, "shape": data.look.shape(), "description": DESCRIPTION}},
+            {"data": {"values": _labels(records, max(family.sizes), low, high)},
+             "mark": {"type": "text", "align": "left", "dx": 9, "fontSize": 11},
+             "encoding": {"y": quantity("place", "ns per lookup", scale=scale), "text": {"field": "strategy"},
+                          "description": WHOSE}},
+        ],
+    }  # fmt: skip
+
+
+def _labels(records: list[dict[str, Any]], last: int, low: float, high: float) -> list[dict[str, Any]]:
+    """Names at the right ends of the lines, moved apart (upwards) where they would cover each other."""
+    ends = sorted((r for r in records if r["vmas"] == last), key=lambda r: r["mean"])
+    span, gap = math.log(high / low), 13 / HEIGHT
+    places: list[float] = []
+    for record in ends:
+        wanted = math.log(record["mean"] / low) / span
+        places.append(max(wanted, places[-1] + gap) if places else wanted)
+    over = max(0.0, places[-1] - 1) if places else 0.0
+    for i in reversed(range(len(places))):  # what was pushed over the top comes down, and pushes those below it
+        limit = places[i + 1] - gap if i + 1 < len(places) else 1.0
+        places[i] = min(places[i], limit) if over else places[i]
+    return [
+        {"strategy": r["strategy"], "vmas": last, "place": low * math.exp(place * span)}
+        for r, place in zip(ends, places, strict=True)
+    ]

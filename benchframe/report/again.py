@@ -1,0 +1,62 @@
+"""Commands that make a run, or one of its figures, again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from benchframe.charts import Chart
+from benchframe.results.manifest import Manifest
+
+
+def same_run(manifest: Manifest) -> str:
+    """The command of the run itself, with its seed if that was drawn."""
+    command = list(manifest.command)
+    if "--seed" not in command and not any(word.startswith("--seed=") for word in command):
+        command += ["--seed", str(manifest.seed)]
+    return shlex.join(command)
+
+
+def part_of_run(manifest: Manifest, workloads: Sequence[str], strategies: Sequence[str]) -> str:
+    """A command that measures these workloads with these strategies as the run did: mode, rounds, seed, baseline."""
+    entries = [entry for entry in manifest.workloads if entry.label in workloads]
+    options = manifest.options
+    command = ["benchframe", "run", "--strategy", ",".join(strategies)]
+    specs = list(dict.fromkeys(entry.spec for entry in entries if not entry.path))
+    if specs:
+        command += ["--workload", ",".join(specs)]
+    for entry in entries:
+        if entry.path:
+            command += ["--trace", entry.path]
+    if options.mode in ("quick", "rigorous"):
+        command.append(f"--{options.mode}")
+    command += ["--rounds", str(options.rounds), "--seed", str(manifest.seed)]
+    baselines = {entry.baseline for entry in entries}
+    if len(baselines) == 1:
+        command += ["--baseline", *baselines]
+    seeds = {entry.seed for entry in entries if not entry.path} - {0}
+    if len(seeds) == 1:
+        command += ["--stream-seed", str(*seeds)]
+    for path in manifest.plugins:
+        command += ["--plugin", path]
+    return shlex.join(command)
+
+
+def draw(name: str, chart: Chart) -> str:
+    """The command that draws one chart of run ``name`` as files."""
+    return shlex.join(["benchframe", "report", name, "--chart", chart.name, "--format", "svg,png,pdf"])
+
+
+def tabulate(name: str, *options: str) -> str:
+    """The command that prints a table of run ``name``."""
+    return shlex.join(["benchframe", "table", name, *options])
+
+
+def frame(name: str) -> str:
+    """The command that prints all values of run ``name`` as a data frame."""
+    return shlex.join(["python", "-c", f"import benchframe; print(benchframe.load({name!r}))"])
+
+
+def line(*words: str) -> str:
+    """Any command, quoted for a shell."""
+    return shlex.join(words)

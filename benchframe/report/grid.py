@@ -1,0 +1,83 @@
+"""Tables of a page: cells with a text, a value to sort by, and a class; from the same rows as all other tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchframe.report.run import Run
+from benchframe.results.figures import FIGURES, Figure, Row
+from benchframe.tables.build import Table, spread, verdict_text
+
+
+@dataclass(frozen=True)
+class Item:
+    """One cell of a table. ``value`` sorts; None sorts last in both directions. ``kind`` is a CSS class."""
+
+    text: str
+    value: float | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Heads (text, whether numbers) and rows. The first column holds workloads, the second strategies."""
+
+    heads: tuple[tuple[str, bool], ...]
+    rows: tuple[tuple[Item, ...], ...]
+
+
+def latency_grid(run: Run) -> Grid:
+    """ns and ratio of each figure, hit rate, invalidations, processes, state. O(cells)."""
+    rows = run.data.rows
+    present = [name for name in FIGURES if any(name in row.figures for row in rows)]
+    heads: list[tuple[str, bool]] = [("workload", False), ("strategy", False)]
+    for name in present:
+        heads += [(FIGURES[name], True), ("ratio [95 %]", False)]
+    heads += [("hit rate", True), ("invalidations", True), ("n", True), ("state", False)]
+    return Grid(tuple(heads), tuple(tuple(_latency_row(row, present)) for row in rows))
+
+
+def _latency_row(row: Row, present: list[str]) -> list[Item]:
+    cell = row.cell
+    items = [Item(cell.entry.workload), Item(cell.entry.strategy, kind="base" if cell.baseline else "")]
+    for name in present:
+        figure = row.figures.get(name)
+        items += [_time(figure), _ratio(figure)]
+    counts = cell.state.counts
+    rate, gone = counts.get("hit_rate"), counts.get("invalidations")
+    items.append(Item("" if rate is None else f"{100 * rate:.1f} %", rate))
+    items.append(Item("" if gone is None else f"{gone:,.0f}", gone))
+    processes = max((figure.summary.n for figure in row.figures.values()), default=0)
+    items.append(Item(str(processes), processes))
+    items.append(Item(row.shown, kind="" if cell.state.state == "ok" else "bad"))
+    return items
+
+
+def _time(figure: Figure | None) -> Item:
+    return Item(spread(figure), figure.summary.mean if figure else None)
+
+
+def _ratio(figure: Figure | None) -> Item:
+    if figure is None or figure.ratio is None:
+        return Item("")
+    word = figure.verdict.word if figure.verdict else "undecided"
+    return Item(verdict_text(figure), figure.ratio.value, word)
+
+
+def grid_of(table: Table) -> Grid:
+    """Any table whose first two columns are workload and strategy; a strategy that is left out is the one above."""
+    rows = []
+    strategy = ""
+    for texts in table.rows:
+        strategy = texts[1] or strategy
+        texts = (texts[0], strategy, *texts[2:])
+        rows.append(tuple(Item(t, _number(t) if right else None) for t, right in zip(texts, table.right, strict=True)))
+    return Grid(tuple(zip(table.heads, table.right, strict=True)), tuple(rows))
+
+
+def _number(text: str) -> float | None:
+    """The value of a text as the tables write numbers."""
+    try:
+        return float(text.replace(",", "").removesuffix(" %"))
+    except ValueError:
+        return None

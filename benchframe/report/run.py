@@ -1,0 +1,53 @@
+"""What a report is made of: one run, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from benchframe.charts import CHARTS, Chart, Data, charts_of
+from benchframe.results.errors import ResultsError
+from benchframe.results.folder import Cell, RunFolder
+from benchframe.results.manifest import Manifest
+from benchframe.results.sources import Source, read_sources
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run under the ``name`` by which a command can call it; ``sources`` may be empty (an older run)."""
+
+    name: str
+    manifest: Manifest
+    cells: tuple[Cell, ...]
+    sources: Mapping[str, Source]
+    wanted: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, folder: RunFolder, wanted: tuple[str, ...] = ()) -> Run:
+        """All of ``folder``; with the charts ``wanted`` (all, if none is named). Raises ResultsError."""
+        unknown = [name for name in wanted if name not in CHARTS]
+        if unknown:
+            raise ResultsError("--chart", f"no chart is called {unknown[0]!r}", f"there are {', '.join(CHARTS)}")
+        name = folder.path.resolve().name
+        return cls(name, folder.manifest, tuple(folder.cells()), read_sources(folder.path), wanted)
+
+    @cached_property
+    def data(self) -> Data:
+        """The cells, summarised for tables and charts."""
+        return Data(self.cells)
+
+    @cached_property
+    def charts(self) -> list[Chart]:
+        """The charts that the run has something for."""
+        return charts_of(self.data, self.wanted)
+
+    @property
+    def baselines(self) -> list[str]:
+        """Names of what is compared with, each once."""
+        return list(dict.fromkeys(workload.baseline for workload in self.manifest.workloads))
+
+    @property
+    def costs(self) -> list[tuple[str, str, Mapping[str, float]]]:
+        """(workload, strategy, what was counted) of the cells that have it."""
+        return [(c.entry.workload, c.entry.strategy, c.state.cost) for c in self.cells if c.state.cost]
