@@ -178,7 +178,7 @@ class CountedReplay:
             for what in ("lines", "loads"):
                 for share in (0.5, 0.99):
                     found[f"{name}.{what}_p{share * 100:g}"] = quantile(getattr(view, what), share)
-            if name != "mapping":
+            if name in ("lookup", "fault"):
                 others, tasks = self.tally.shared(name)
                 found[f"{name}.dirty_shared"], found[f"{name}.dirty_tasks"] = others / n, tasks / n
         found.update(self._hooks(invalidated))

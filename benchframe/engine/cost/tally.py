@@ -1,7 +1,8 @@
 """From the records of a counted run to sums per operation: NumPy over batches of some 100 000 records.
 
-Three views of the same records. ``lookup``: what happened inside the lookup's hooks of a fault, and all of a LOOKUP
-event. ``fault``: all of a fault, its lookup included. ``mapping``: all of a mapping operation.
+Views of the same records. ``lookup``: what happened inside the lookup's hooks of a fault, and all of a LOOKUP event.
+``hit``: the same for those that the strategy's cache answered. ``fault``: all of a fault, its lookup included.
+``mapping``: all of a mapping operation.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from benchframe.engine.cost.memory import (
 from benchframe.mm.hooks import COUNT_FALLBACK, COUNT_HIT, COUNT_LOOKUP, COUNT_RETRY
 
 Array = npt.NDArray[Any]
-VIEWS = ("lookup", "fault", "mapping")
+VIEWS = ("lookup", "fault", "mapping", "hit")
 CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING = range(3)
 COUNTS = {COUNT_LOOKUP: "lookups", COUNT_HIT: "hits", COUNT_RETRY: "retries", COUNT_FALLBACK: "fallbacks"}
 NEAR = {"l1": 512, "l2": 16384}
@@ -104,52 +105,50 @@ class Tally:
             inside |= (of_class == CLASS_FAULT) & (
                 np.cumsum((kind == ENTER) - (kind == LEAVE).astype(np.int8), dtype=np.int32) > 0
             )
-        self._events(kind, operation, of_class, inside, classes)
-        self._turns(kind, low, of_class, inside)
+        asked, faults, calls = classes != CLASS_MAPPING, classes == CLASS_FAULT, classes == CLASS_MAPPING
+        hits = np.zeros(len(classes), bool)
+        hits[operation[(kind == COUNTED) & (low == COUNT_HIT)]] = True
+        hits &= asked
+        chosen = {"lookup": inside, "fault": of_class == CLASS_FAULT, "mapping": of_class == CLASS_MAPPING}
+        if hits.any():
+            chosen["hit"] = inside & hits[operation]
+        operations = {"lookup": asked, "fault": faults, "mapping": calls, "hit": hits}
+        for name, which in chosen.items():
+            if operations[name].any():
+                self._events(name, kind, operation, which, operations[name])
+        self._turns(kind, low, chosen)
         touched = self._touched(kind, low, operation, inside)
         far = self._far(touched, len(classes))
-        asked, faults, calls = classes != CLASS_MAPPING, classes == CLASS_FAULT, classes == CLASS_MAPPING
         looked = (touched.flags & IN_LOOKUP) != 0
-        for name, operations, chosen, bit in (
-            ("lookup", asked, looked, WRITTEN_IN_LOOKUP),
-            ("fault", faults, faults[touched.operation], WRITTEN),
-            ("mapping", calls, calls[touched.operation], WRITTEN),
-        ):
-            if operations.any():
-                self._lines(name, touched, chosen, operations, bit, tasks)
-                sums = self.views[name].windows[-1]
-                for level, (which, late) in far.items():
-                    _add(sums, f"far_{level}", int(np.count_nonzero(which & chosen)))
-                    _add(sums, f"far_{level}_n", int(np.count_nonzero(operations & late)))
+        for name, of in operations.items():
+            if not of.any():
+                continue
+            bit = WRITTEN_IN_LOOKUP if name in ("lookup", "hit") else WRITTEN
+            mine = looked if name == "lookup" else of[touched.operation]
+            if name == "hit":
+                mine = mine & looked
+            self._lines(name, touched, mine, of, bit, tasks)
+            sums = self.views[name].windows[-1]
+            for level, (which, late) in far.items():
+                _add(sums, f"far_{level}", int(np.count_nonzero(which & mine)))
+                _add(sums, f"far_{level}_n", int(np.count_nonzero(of & late)))
         hooks = np.bincount(low[kind == COUNTED], minlength=len(COUNTS))
         for what, name in COUNTS.items():
             _add(self.counted[-1], name, int(hooks[what]))
 
-    def _events(self, kind: Array, operation: Array, of_class: Array, inside: Array, classes: Array) -> None:
-        """Loads, stores, atomics, barriers and branches of each view."""
-        width = COUNTED + 1
-        table = np.bincount(kind + np.int8(width) * (np.int8(2) * of_class + inside), minlength=6 * width).reshape(
-            3, 2, width
-        )
-        loads = kind == LOAD
-        for name, per_kind, operations, chosen in (
-            ("lookup", table[:2, 1].sum(axis=0), classes != CLASS_MAPPING, inside),
-            ("fault", table[CLASS_FAULT].sum(axis=0), classes == CLASS_FAULT, of_class == CLASS_FAULT),
-            ("mapping", table[CLASS_MAPPING].sum(axis=0), classes == CLASS_MAPPING, of_class == CLASS_MAPPING),
-        ):
-            count = int(np.count_nonzero(operations))
-            if not count:
-                continue
-            view = self.views[name]
-            sums = view.windows[-1]
-            _add(sums, "n", count)
-            for what, number in (("loads", LOAD), ("stores", STORE), ("atomics", ATOMIC), ("barriers", BARRIER)):
-                _add(sums, what, int(per_kind[number]))
-            _add(sums, "branches", int(per_kind[BRANCH] + per_kind[OPERAND]))
-            each = np.bincount(operation[loads & chosen], minlength=len(classes))
-            view.loads = _histogram(view.loads, each[operations])
+    def _events(self, name: str, kind: Array, operation: Array, chosen: Array, operations: Array) -> None:
+        """Loads, stores, atomics, barriers and branches of a view."""
+        view = self.views[name]
+        sums = view.windows[-1]
+        per_kind = np.bincount(kind[chosen], minlength=COUNTED + 1)
+        _add(sums, "n", int(np.count_nonzero(operations)))
+        for what, number in (("loads", LOAD), ("stores", STORE), ("atomics", ATOMIC), ("barriers", BARRIER)):
+            _add(sums, what, int(per_kind[number]))
+        _add(sums, "branches", int(per_kind[BRANCH] + per_kind[OPERAND]))
+        each = np.bincount(operation[chosen & (kind == LOAD)], minlength=len(operations))
+        view.loads = _histogram(view.loads, each[operations])
 
-    def _turns(self, kind: Array, low: Array, of_class: Array, inside: Array) -> None:
+    def _turns(self, kind: Array, low: Array, chosen: dict[str, Array]) -> None:
         """Branches whose outcome is not what it was when the same branch was last decided."""
         places = np.flatnonzero(kind == BRANCH)
         if not len(places):
@@ -165,13 +164,8 @@ class Tally:
         before[new] = self._outcome[site[new]]
         self._outcome[site[np.concatenate((new[1:], [True]))]] = results[np.concatenate((new[1:], [True]))]
         turned = places[order[(before >= 0) & (before != results)]]
-        of, within = of_class[turned], inside[turned]
-        for name, number in (
-            ("lookup", np.count_nonzero(within)),
-            ("fault", np.count_nonzero(of == CLASS_FAULT)),
-            ("mapping", np.count_nonzero(of == CLASS_MAPPING)),
-        ):
-            _add(self.views[name].windows[-1], "turns", int(number))
+        for name, which in chosen.items():
+            _add(self.views[name].windows[-1], "turns", int(np.count_nonzero(which[turned])))
 
     def _touched(self, kind: Array, low: Array, operation: Array, inside: Array) -> _Touched:
         places = np.flatnonzero(kind <= ATOMIC)

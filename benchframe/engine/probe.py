@@ -1,0 +1,162 @@
+"""Many cells measured by one process, for studies that sweep a parameter: a round is a process, its cells shuffled.
+
+A run starts a process per cell and round, which costs half a second each. A study of some fifty points would wait
+minutes for start-ups, so here one process measures every point for a short time, in an order of its own, after
+checking each one's answers; the next round is a new process with another order. The unit is still the mean of a process,
+paired by round. What cells of one process share (code placement, the heap) they share with what they are compared with.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchframe.engine.job import FIGURES, Job, spool
+
+if TYPE_CHECKING:
+    from benchframe.strategy import Strategy
+    from benchframe.trace.format import Trace
+
+VALUES = 3
+"""Timings of a cell in one process; their mean is the process mean."""
+
+
+class ProbeError(Exception):
+    """A study cannot go on: a wrong answer, a crash, no time; one line says which cell and why."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One cell of a study: a strategy on a stream with one layout seed. ``stream`` indexes the study's streams."""
+
+    strategy: str
+    stream: int
+    layout_seed: int = 0
+
+
+@dataclass(frozen=True)
+class Study:
+    """What to measure. ``seconds`` is the time on the clock of one value; ``cpu`` -1: not pinned."""
+
+    strategies: Mapping[str, Strategy]
+    streams: Sequence[Trace]
+    points: Sequence[Point]
+    seconds: float = 0.02
+    cpu: int = -1
+    plugins: Sequence[str] = ()
+    blocked: Sequence[str] = ()
+    timeout: float = 600.0
+
+    def measure(
+        self, rounds: int, seed: int, done: Callable[[int], None] | None = None
+    ) -> list[list[dict[str, float]]]:
+        """``found[round][point]``: ns per operation by figure, what the stream lacks left out. ``done`` is told after
+        each round. Strategies must be compiled. Raises ProbeError and OSError."""
+        from benchframe.engine.content import strategy_digest
+
+        digests = {name: strategy_digest(strategy) for name, strategy in self.strategies.items()}
+        found = []
+        with tempfile.TemporaryDirectory(prefix="benchframe-study-") as scratch:
+            folder = Path(scratch)
+            spooled = [spool(stream, folder) for stream in self.streams]
+            jobs = []
+            for point in self.points:
+                events, meta = spooled[point.stream]
+                jobs.append(
+                    Job(
+                        strategy=point.strategy,
+                        digest=digests[point.strategy],
+                        events=str(events),
+                        trace_meta=str(meta),
+                        setup=self.streams[point.stream].setup,
+                        layout_seed=point.layout_seed,
+                        extras=False,
+                        plugins=tuple(self.plugins),
+                        blocked=tuple(self.blocked),
+                    )
+                )
+            for number in range(rounds):
+                order = list(range(len(jobs)))
+                random.Random(f"benchframe study {seed} {number}").shuffle(order)
+                found.append(self._process(folder, jobs, order))
+                if done is not None:
+                    done(number)
+        return found
+
+    def _process(self, folder: Path, jobs: Sequence[Job], order: Sequence[int]) -> list[dict[str, float]]:
+        from benchframe.engine.launch import worker_command, worker_environment
+
+        file = folder / "probe.json"
+        request = {"jobs": [asdict(job) for job in jobs], "order": list(order), "seconds": self.seconds, "cpu": self.cpu}
+        file.write_text(json.dumps(request), encoding="utf-8")
+        try:
+            done = subprocess.run(
+                [*worker_command("benchframe.engine.probe"), str(file)],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                env=worker_environment(),
+                timeout=self.timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise ProbeError(f"a round took longer than {self.timeout:g} s; take fewer points or fewer events") from None
+        if done.returncode != 0:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ProbeError(f"a process of the study ended with exit code {done.returncode}: {last}")
+        try:
+            answer = json.loads(done.stdout)
+        except ValueError:
+            raise ProbeError("a process of the study ended without an answer") from None
+        if "wrong" in answer:
+            raise ProbeError(answer["wrong"])
+        rows: list[dict[str, float]] = answer["points"]
+        return rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """One round, in a process of its own: reads the request file, prints one JSON object."""
+    from benchframe.engine.worker import die_with_parent, open_session
+
+    request = json.loads(Path((argv or sys.argv[1:])[0]).read_text(encoding="utf-8"))
+    jobs = [
+        Job(**{**job, "plugins": tuple(job["plugins"]), "blocked": tuple(job["blocked"])}) for job in request["jobs"]
+    ]
+    if jobs:
+        die_with_parent(jobs[0].parent)
+    if request["cpu"] >= 0:
+        os.sched_setaffinity(0, {request["cpu"]})
+    rows: list[dict[str, float] | None] = [None] * len(jobs)
+    for number in request["order"]:
+        job = jobs[number]
+        session: Any = open_session(job)
+        verdict = session.verify()
+        if not verdict.ok:
+            text = f"{job.strategy} answers wrongly, so it is not timed: {' '.join(str(verdict.what).split())}"
+            print(json.dumps({"wrong": text}))
+            return 0
+        rows[number] = timed(session, request["seconds"])
+    print(json.dumps({"points": rows}, allow_nan=False))
+    return 0
+
+
+def timed(session: Any, seconds: float) -> dict[str, float]:
+    """The mean of VALUES timings of ``seconds`` each, per figure; a figure that noise left at zero or below is left
+    out."""
+    first = session.measure(1)
+    loops = max(1, math.ceil(seconds / max(first.seconds, 1e-6)))
+    session.measure(max(1, loops // 4))
+    taken = [session.measure(loops) for _ in range(VALUES)]
+    means = {name: sum(getattr(t, f"{name}_ns") for t in taken) / VALUES for name in FIGURES}
+    return {name: mean for name, mean in means.items() if math.isfinite(mean) and mean > 0}
+
+
