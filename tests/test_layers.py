@@ -17,7 +17,7 @@ LAYERS = (
     {"engine", "check", "judge", "record"},
     {"results", "stats", "testing"},
     {"charts", "tables"},
-    {"report", "compare"},
+    {"report", "compare", "selftest"},
     {"cli"},
     {"__main__"},
 )

@@ -22,6 +22,7 @@ from benchframe.cli import (
     record,
     report,
     run,
+    selftest,
     show,
     table,
     trace,
@@ -84,6 +85,7 @@ app.command("cost", short_help="Count loads, lines, atomics and branches.")(cost
 app.command("report", short_help="Write a report of a run: page, tables, charts.")(report.report)
 app.command("compare", short_help="Compare two runs, or two strategies of one.")(compare.compare)
 app.command("gate", short_help="Judge a run against another: an exit code for CI.")(gate.gate)
+app.command("selftest", short_help="Measure the tool itself on this host.")(selftest.selftest)
 app.command("record", short_help="Record a program's trace.", context_settings=_NO_PARSING)(record.record)
 app.add_typer(trace.app, name="trace", short_help="Look into, convert and verify traces.")
 app.command("check", short_help="Check strategies, alone and under every interleaving.")(check.check)

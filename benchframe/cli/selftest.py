@@ -1,0 +1,68 @@
+"""``benchframe selftest``: how far verdicts on this host can be trusted."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchframe.cli.common import FAILED, UsageError, guarded
+
+QUICK, DEFAULT = 1.0, 5.0
+
+
+@guarded
+def selftest(
+    minutes: Annotated[
+        float | None, typer.Option(min=0.2, max=600, metavar="M", help="How long to measure (default 5).")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="About one minute.")] = False,
+    workload: Annotated[
+        str, typer.Option("--workload", "-w", metavar="NAME", help="What is replayed.")
+    ] = "python-json",
+    seed: Annotated[int, typer.Option(min=0, max=2**62, metavar="N", help="Schedule and layouts.")] = 1,
+    again: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Print the conclusions of this selftest.json; measure nothing.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where self-tests are kept.")] = Path(
+        "reports/selftests"
+    ),
+) -> int:
+    """Measure the tool itself on this host: false positives, the smallest effect it finds, and what a load does.
+
+    A strategy is compared with copies of itself, and with a twin that does a little more work; half-way through a
+    second part, processes that burn CPU are switched on. Compiling, the first time, comes on top.
+
+    \b
+    Exit codes: 0 passed; 1 a strategy differs from itself too often, or a load changed a verdict.
+
+    \b
+    Examples:
+      benchframe selftest --quick
+      benchframe selftest --minutes 10 --workload gcc-project
+      benchframe selftest --again reports/selftests/20261123-120000/selftest.json
+    """
+    from benchframe.selftest.record import read_record
+    from benchframe.selftest.text import judge_record
+
+    if again is not None:
+        record = read_record(again)
+    else:
+        from benchframe.registry import load
+        from benchframe.selftest.experiment import PLUGIN, SelfTest
+
+        if quick and minutes:
+            raise UsageError("--quick and --minutes exclude each other")
+        folder = output / datetime.now().strftime("%Y%m%d-%H%M%S")
+        record = SelfTest(
+            load([PLUGIN]),
+            workload,
+            QUICK if quick else minutes or DEFAULT,
+            folder,
+            lambda text: typer.echo(f"benchframe: {text}", err=True),
+            seed=seed,
+        ).run()
+        typer.echo(f"benchframe: all values are in {folder}", err=True)
+    found = judge_record(record)
+    typer.echo(found.text, nl=False)
+    return FAILED if found.problems else 0

@@ -1,0 +1,1 @@
+"""``benchframe selftest``: the tool measured by itself, on this host, with real processes."""

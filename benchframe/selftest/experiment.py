@@ -1,0 +1,181 @@
+"""Carries out a self-test with the real engine: worker processes in interleaved rounds, as every run's.
+
+Two parts, each a run in the results folder. The quiet one has the baseline, its copies and the slowed twin. In the other
+(baseline, one copy, slowed twin) processes that only burn CPU are switched on when half of the rounds are done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchframe.engine.job import Outcome
+from benchframe.engine.rounds import DEPTHS, spare_cpu
+from benchframe.results.campaign import Campaign, Compile, Observer, compile_native
+from benchframe.results.errors import ResultsError
+from benchframe.results.folder import RunFolder
+from benchframe.results.manifest import CellEntry, Options
+from benchframe.results.plan import Stream, make_stream, plan
+from benchframe.selftest import twins
+from benchframe.selftest.load import Load
+from benchframe.selftest.record import Record, means_of
+
+if TYPE_CHECKING:
+    from benchframe.registry import Registry
+    from benchframe.strategy import Strategy
+
+PLUGIN = Path(twins.__file__).resolve()
+LOAD_SHARE = 0.3
+"""Part of the time that goes into the part with a load."""
+LOADED = (twins.COPIES[0], twins.SLOWED)
+TIMEOUT = 300.0
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class SelfTest:
+    """One self-test: ``minutes`` of measuring on ``workload``. ``worker`` and ``compile`` are replaced by tests."""
+
+    known: Registry
+    workload: str
+    minutes: float
+    folder: Path
+    say: Say
+    seed: int = 1
+    worker: Sequence[str] = ()
+    compile: Compile = compile_native
+    depth: str = "quick"
+
+    def run(self) -> Record:
+        """Measure and write ``selftest.json`` into the folder; raises what a run raises."""
+        spec = self.known.spec(self.workload)
+        stream = make_stream(spec, 0)
+        stream = Stream(replace(stream.entry, baseline=twins.BASELINE), stream.trace)
+        self.say("compiling (nothing to do after the first time)")
+        everything = (*twins.COPIES, twins.SLOWED)
+        cells = len(everything) + 1
+        first = self._part("quiet", everything, stream, 2)
+        rounds = means_of(first)["fault"] or means_of(first)["lookup"]
+        if len(rounds) != cells:
+            lost = [cell for cell in first.cells() if cell.state.state != "ok"] or first.cells()
+            raise ResultsError(
+                first.path, f"{lost[0].entry.strategy}: {lost[0].state.message}", "see docs/statistics.md"
+            )
+        each = self._seconds / (2 * cells)
+        quiet = max(BLOCKED, int(60 * self.minutes * (1 - LOAD_SHARE) / (each * cells)))
+        quiet -= quiet % BLOCKED
+        loaded = max(6, int(60 * self.minutes * LOAD_SHARE / (2 * each * (len(LOADED) + 1))) * 2)
+        self.say(
+            f"a process takes {each:.1f} s: {quiet} quiet rounds of {cells}, {loaded} of {len(LOADED) + 1} with a load"
+        )
+        first = self._continue(first, everything, stream, quiet)
+        with Load() as load:
+            second = self._part("load", LOADED, stream, loaded, _Switch(loaded // 2, load, self.say))
+        return self._record(first, second, loaded // 2, each)
+
+    def _part(
+        self, name: str, asked: Sequence[str], stream: Stream, rounds: int, observer: Observer | None = None
+    ) -> RunFolder:
+        depth, cpu = DEPTHS[self.depth], spare_cpu()
+        options = Options(
+            mode=self.depth,
+            rounds=rounds,
+            values=depth.values,
+            warmups=depth.warmups,
+            min_time=depth.min_time,
+            timeout=TIMEOUT,
+            cpu=-1 if cpu is None else cpu,
+            cost=0,
+        )
+        strategies = self._strategies(asked)
+        command = ["benchframe", "selftest"]
+        manifest = plan(asked, strategies, [stream], options, seed=self.seed, command=command, plugins=[str(PLUGIN)])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        folder = RunFolder.create(self.folder / name, manifest)
+        self._sit(folder, strategies, stream, observer)
+        return folder
+
+    def _continue(self, folder: RunFolder, asked: Sequence[str], stream: Stream, rounds: int) -> RunFolder:
+        options = replace(folder.manifest.options, rounds=rounds)
+        folder.save(replace(folder.manifest, options=options))
+        self._sit(folder, self._strategies(asked), stream, None)
+        return folder
+
+    def _sit(
+        self, folder: RunFolder, strategies: Mapping[str, Strategy], stream: Stream, observer: Observer | None
+    ) -> None:
+        clock = _Clock(observer or Observer())
+        Campaign(
+            folder,
+            strategies,
+            {stream.entry.label: stream.trace},
+            clock,
+            plugins=[str(PLUGIN)],
+            worker=self.worker,
+            compile=self.compile,
+        ).run()
+        self._seconds = clock.seconds
+
+    def _strategies(self, asked: Sequence[str]) -> dict[str, Strategy]:
+        return {name: self.known.strategy(name) for name in (twins.BASELINE, *asked)}
+
+    def _record(self, quiet: RunFolder, load: RunFolder, loaded_from: int, seconds: float) -> Record:
+        manifest = quiet.manifest
+        overheads = [c.state.timer_overhead_ns for c in quiet.cells() if c.state.timer_overhead_ns] or [0.0]
+        record = Record(
+            workload=self.workload,
+            quiet=means_of(quiet),
+            load=means_of(load),
+            loaded_from=loaded_from,
+            seconds=seconds,
+            overhead=(min(overheads), max(overheads)),
+            about={
+                **manifest.host,
+                **manifest.versions,
+                "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "pinned": "no" if manifest.options.cpu < 0 else f"CPU {manifest.options.cpu}",
+                "noise": "; ".join(manifest.noise) or "none noticed",
+            },
+        )
+        record.write(self.folder / "selftest.json")
+        return record
+
+
+BLOCKED = 5
+"""The quiet part's rounds are a multiple of this: benchframe.selftest.analysis.BLOCK."""
+
+
+class _Clock(Observer):
+    """Adds up how long the processes took, and passes everything on."""
+
+    def __init__(self, inner: Observer) -> None:
+        self.inner = inner
+        self.seconds = 0.0
+        self._last = 0.0
+
+    def begin(self, processes: int) -> None:
+        self._last = time.perf_counter()
+
+    def process(self, entry: CellEntry, round_: int, outcome: Outcome) -> None:
+        now = time.perf_counter()
+        self.seconds, self._last = self.seconds + now - self._last, now
+        self.inner.process(entry, round_, outcome)
+
+
+class _Switch(Observer):
+    """Switches the load on before the first process of round ``first``."""
+
+    def __init__(self, first: int, load: Load, say: Say) -> None:
+        self.first, self.load, self.say = first, load, say
+        self._done: dict[int, int] = {}
+
+    def process(self, entry: CellEntry, round_: int, outcome: Outcome) -> None:
+        self._done[round_] = self._done.get(round_, 0) + 1
+        if round_ == self.first - 1 and self._done[round_] == len(LOADED) + 1:
+            self.say(f"half-way: {self.load.hogs} processes that burn CPU are switched on")
+            self.load.start()
