@@ -1,7 +1,7 @@
 """Carries out a self-test with the real engine: worker processes in interleaved rounds, as every run's.
 
-Two parts, each a run in the results folder. The quiet one has the baseline, its copies and the slowed twin. In the other
-(baseline, one copy, slowed twin) processes that only burn CPU are switched on when half of the rounds are done.
+Two parts, each a run in the results folder. The quiet one has the baseline, its copies and the slowed twin. In the
+other (baseline, one copy, slowed twin) processes that only burn CPU are switched on when half of the rounds are done.
 """
 
 from __future__ import annotations
@@ -62,9 +62,11 @@ class SelfTest:
         first = self._part("quiet", everything, stream, 2)
         rounds = means_of(first)["fault"] or means_of(first)["lookup"]
         if len(rounds) != cells:
-            lost = [cell for cell in first.cells() if cell.state.state != "ok"] or first.cells()
+            lost = next((cell for cell in first.cells() if cell.state.state != "ok"), first.cells()[0])
             raise ResultsError(
-                first.path, f"{lost[0].entry.strategy}: {lost[0].state.message}", "see docs/statistics.md"
+                first.path,
+                f"{lost.entry.strategy} is {lost.state.state}: {lost.state.message}",
+                "the self-test needs every strategy to run: `benchframe check` says more",
             )
         each = self._seconds / (2 * cells)
         quiet = max(BLOCKED, int(60 * self.minutes * (1 - LOAD_SHARE) / (each * cells)))

@@ -41,8 +41,8 @@ def judge_record(record: Record, seed: int = 1) -> Judgement:
     problems = [*_false(false), *_twin(twin), *_load(under)]
     lines = [
         f"self-test on {record.workload}, {record.about.get('date', 'undated')}",
-        f"{record.about.get('cpu', '?')}, {record.about.get('cpus', '?')} CPUs, {record.about.get('kernel', '?')}; "
-        f"pinned: {record.about.get('pinned', '?')}",
+        ", ".join(record.about.get(key, "?") for key in ("cpu", "kernel")),
+        f"{record.about.get('cpus', '?')} CPUs, pinned: {record.about.get('pinned', '?')}",
         f"noise: {record.about.get('noise', '?')}",
         "",
         *_aa_lines(false),
@@ -54,8 +54,7 @@ def judge_record(record: Record, seed: int = 1) -> Judgement:
         *_load_lines(under, record),
         "",
         "Clock",
-        f"  one reading of the cycle counter costs {record.overhead[0]:.1f} to {record.overhead[1]:.1f} ns; it is taken "
-        "off each time it was read",
+        f"  reading the cycle counter costs {record.overhead[0]:.1f} to {record.overhead[1]:.1f} ns: taken off",
         "",
         *(f"FAILED: {problem}" for problem in problems),
         *([] if problems else ["passed: verdicts on this host can be trusted as far as this test saw"]),
@@ -64,12 +63,12 @@ def judge_record(record: Record, seed: int = 1) -> Judgement:
 
 
 def _aa_lines(found: FalsePositives) -> list[str]:
+    rate = _percent(found.wrong / found.n) if found.n else "-"
+    interval = f"95 % interval of the rate {_percent(found.low)} to {_percent(found.high)}"
     return [
         f"A/A: rbtree against copies of itself, {BLOCK} rounds each",
-        f"  {found.wrong} of {found.n} comparisons differ at {100 * ALPHA:g} % by themselves"
-        f" ({_percent(found.wrong / found.n) if found.n else '-'})",
-        f"  of {found.independent} that share no process (lookup): {found.independent_wrong}; "
-        f"95 % interval of the rate {_percent(found.low)} to {_percent(found.high)}",
+        f"  {found.wrong} of {found.n} comparisons differ at {100 * ALPHA:g} % by themselves ({rate})",
+        f"  of {found.independent} that share no process (lookup): {found.independent_wrong}; {interval}",
         f"  after the correction for many: {found.wrong_tables} of {found.tables} tables hold a false verdict",
     ]
 
@@ -105,13 +104,12 @@ def _load_lines(under: list[Loaded], record: Record) -> list[str]:
         shown = f"{ratio_text(one.interleaved.ratio, 3)} {one.interleaved.word}"
         lines.append(f"  {one.figure:<10}{one.strategy:<16}{shown:<38}{_alone(one.before):<34}{_alone(one.after)}")
     changes = {one.figure: one.slowdown for one in under}
-    lines.append(
-        "  the load changes rbtree itself by " + ", ".join(f"{f} {100 * c:+.1f} %" for f, c in changes.items())
-    )
-    lines.append(
-        "  the columns to the right are the same values, taken as if the strategies had run one after the other"
-    )
-    return lines
+    changed = ", ".join(f"{figure} {100 * change:+.1f} %" for figure, change in changes.items())
+    return [
+        *lines,
+        f"  the load changes rbtree itself by {changed}",
+        "  the two columns to the right: the same values, as if the strategies had run one after the other",
+    ]
 
 
 def _alone(ratio: Ratio) -> str:
@@ -124,9 +122,8 @@ def _percent(share: float) -> str:
 
 def _false(found: FalsePositives) -> list[str]:
     if found.independent and found.low > ALPHA:
-        return [
-            f"a strategy differs from itself in {_percent(found.independent_wrong / found.independent)} of comparisons"
-        ]
+        rate = _percent(found.independent_wrong / found.independent)
+        return [f"a strategy differs from itself in {rate} of comparisons"]
     return []
 
 
