@@ -30,8 +30,7 @@ def pareto_chart(data: Data) -> Chart | None:
     return Chart(
         "pareto",
         "Lookup cost against update cost" + (", and memory" if memory else ""),
-        note + "What a faster lookup costs elsewhere: a strategy below the line's right end buys its updates with slow "
-        "lookups, one above its left end the other way round.",
+        note + "A fast lookup that makes every mapping call dearer stands at the upper left.",
         tuple(panels),
         tuple(data.single),
         tuple(data.strategies),
@@ -95,7 +94,7 @@ def _spec(data: Data, records: list[dict[str, Any]]) -> Spec:
     mark: Spec = {"type": "point", "filled": True, "opacity": 0.9, "size": 80}
     if any("bytes" in record for record in records):
         point["size"] = quantity("bytes", "bytes per VMA", scale={"type": "linear", "range": [30, 360]}, legend=None)
-    text = {"type": "text", "align": "left", "dx": 9, "fontSize": 10}
+    text = {"type": "text", "align": "left", "dx": 12, "fontSize": 10}
     named = [{"filter": "datum.front === true"}]
     return {
         "data": {"values": records},

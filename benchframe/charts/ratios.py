@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from benchframe.charts.data import Data, says
@@ -13,7 +14,6 @@ from benchframe.charts.spec import (
     Chart,
     Panel,
     Spec,
-    log_ticks,
     quantity,
     slug,
 )
@@ -63,13 +63,29 @@ def _records(data: Data, label: str) -> list[dict[str, Any]]:
     return records
 
 
+_TICKS = (1, 0.5, 2, 0.2, 5, 0.1, 10, 100, 1000, 0.01, 1.5, 0.7, 3, 0.3, 1.2, 0.8, 1.1, 0.9, 1.05, 0.95, 1.02, 0.98)
+"""Ratios for an axis, the most welcome ones first."""
+
+
+def ratio_ticks(low: float, high: float, gap: float) -> list[float]:
+    """Ticks from ``low`` to ``high`` on a logarithmic axis, no two nearer than ``gap`` of its length.
+
+    >>> ratio_ticks(0.4, 3, 0.12), ratio_ticks(0.93, 1.06, 0.12)
+    ([0.5, 0.7, 1, 1.5, 2], [0.95, 1, 1.05])
+    """
+    chosen: list[float] = []
+    span = math.log(high / low)
+    for tick in _TICKS:
+        if low <= tick <= high and all(abs(math.log(tick / other)) / span >= gap for other in chosen):
+            chosen.append(tick)
+    return sorted(chosen)
+
+
 def _spec(data: Data, records: list[dict[str, Any]]) -> Spec:
     figures = [head for head in FIGURES.values() if any(record["figure"] == head for record in records)]
     low = min(0.9, *(record["low"] for record in records)) * 0.95
     high = max(1.1, *(record["high"] for record in records)) * 1.05
-    ticks = [tick for tick in log_ticks(low, high, 7) if tick]
-    if len(ticks) < 3:
-        ticks = [tick for tick in (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0) if low <= tick <= high]
+    ticks = ratio_ticks(low, high, 28 / 210)
     scale = {"type": "log", "domain": [low, high], "nice": False}
     colour = {name: FIGURE_COLOURS[key] for key, name in FIGURES.items()}
     axis = {"values": ticks, "format": "~g"}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from benchframe.report import again, words
 from benchframe.report.run import Run
-from benchframe.tables import cost_table, latency_table, render, tail_table
+from benchframe.tables import cost_table, render, tail_table
 from benchframe.tables.render import markdown_escape
 
 
@@ -16,7 +16,7 @@ def markdown(run: Run, pictures: Sequence[str] = ()) -> str:
         f"# {markdown_escape(run.name)}",
         markdown_escape(words.summary(run)),
         "## At a glance\n\n" + _glance(run),
-        "## Latency\n\n" + render(latency_table(run.cells), "markdown") + "\n" + _code(again.tabulate(run.name)),
+        "## Latency\n\n" + render(run.latency, "markdown") + "\n" + _code(again.tabulate(run.name)),
     ]
     for chart in run.charts:
         picture = [f"![{chart.title}](charts/{chart.name}.svg)"] if chart.name in pictures else []

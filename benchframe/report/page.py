@@ -18,7 +18,7 @@ from benchframe.report import again, words
 from benchframe.report.grid import grid_of, latency_grid
 from benchframe.report.picture import inline
 from benchframe.report.run import Run
-from benchframe.tables import cost_table, latency_table, mail, tail_table
+from benchframe.tables import cost_table, tail_table
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -60,7 +60,7 @@ def page(run: Run) -> str:
         findings=words.findings(run),
         comparisons=list(words.comparisons(run)),
         latency=latency_grid(run),
-        latency_notes=latency_table(run.cells, run.manifest.notes).notes,
+        latency_notes=run.latency.notes,
         tails=grid_of(tails),
         tail_notes=tails.notes,
         costs=grid_of(costs),
@@ -70,7 +70,7 @@ def page(run: Run) -> str:
         workloads=words.workloads(run),
         trust=words.trust(run),
         environment=words.environment(run),
-        mail=mail(run.cells),
+        mail=run.mail,
         same=again.same_run(run.manifest),
         tabulate=again.tabulate,
         frame=again.frame,

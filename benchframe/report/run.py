@@ -11,6 +11,7 @@ from benchframe.results.errors import ResultsError
 from benchframe.results.folder import Cell, RunFolder
 from benchframe.results.manifest import Manifest
 from benchframe.results.sources import Source, read_sources
+from benchframe.tables import Table, latency_table, mail
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,16 @@ class Run:
     def charts(self) -> list[Chart]:
         """The charts that the run has something for."""
         return charts_of(self.data, self.wanted)
+
+    @cached_property
+    def latency(self) -> Table:
+        """The latency table with the run's notes."""
+        return latency_table(self.cells, self.manifest.notes, rows=self.data.rows)
+
+    @cached_property
+    def mail(self) -> str:
+        """The same for a mail."""
+        return mail(self.cells, rows=self.data.rows)
 
     @property
     def baselines(self) -> list[str]:

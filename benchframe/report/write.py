@@ -12,7 +12,7 @@ from benchframe.report.run import Run
 from benchframe.results.errors import ResultsError, disk_error
 from benchframe.results.files import write_atomic
 from benchframe.results.folder import RunFolder
-from benchframe.tables import latency_table, mail, render
+from benchframe.tables import render
 
 FILES = {
     "html": "report.html",
@@ -58,4 +58,4 @@ def text_of(run: Run, form: str, forms: Sequence[str] = ()) -> str:
         return page(run)
     if form == "markdown":
         return markdown(run, [chart.name for chart in run.charts] if "svg" in forms else [])
-    return mail(run.cells) if form == "mail" else render(latency_table(run.cells), form)
+    return run.mail if form == "mail" else render(run.latency, form)

@@ -82,12 +82,12 @@ def _counts(cell: Cell) -> tuple[str, str]:
     return ("" if rate is None else f"{100 * rate:.1f} %", "" if gone is None else f"{gone:,.0f}")
 
 
-def latency_table(cells: Iterable[Cell], notes: Sequence[str] = ()) -> Table:
+def latency_table(cells: Iterable[Cell], notes: Sequence[str] = (), *, rows: Sequence[Row] | None = None) -> Table:
     """Rows workload x strategy: ns per lookup, fault and mapping operation with spread, ratio to the baseline.
 
-    ``notes`` (the manifest's) are added to the table's own.
+    ``notes`` (the manifest's) are added to the table's own; ``rows`` are those of ``cells``, if they are at hand.
     """
-    rows = rows_of(cells)
+    rows = rows_of(cells) if rows is None else rows
     present = [name for name in FIGURES if any(name in row.figures for row in rows)]
     heads = ["workload", "strategy"]
     right = [False, False]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from benchframe.results.figures import FIGURES, Figure, Row, rows_of
 from benchframe.results.folder import Cell
@@ -13,9 +13,12 @@ _HEADS = {"lookup": "ns/lookup", "fault": "ns/fault", "mapping": "ns/map op"}
 _NAME = 11
 
 
-def mail(cells: Iterable[Cell]) -> str:
-    """All cells as text of at most 72 columns; figures that no cell of a workload has are left out. O(cells)."""
-    rows = rows_of(cells)
+def mail(cells: Iterable[Cell], *, rows: Sequence[Row] | None = None) -> str:
+    """All cells as text of at most 72 columns; figures that no cell of a workload has are left out. O(cells).
+
+    ``rows`` are those of ``cells``, if they are at hand.
+    """
+    rows = rows_of(cells) if rows is None else rows
     blocks = []
     for label in dict.fromkeys(row.cell.entry.workload for row in rows):
         blocks.append(_block(label, [row for row in rows if row.cell.entry.workload == label]))
@@ -27,7 +30,7 @@ def mail(cells: Iterable[Cell]) -> str:
     return "\n\n".join([*blocks, "\n".join(legend)]) + "\n"
 
 
-def _compared(rows: list[Row]) -> int:
+def _compared(rows: Sequence[Row]) -> int:
     return sum(name in FIGURES and f.verdict is not None for row in rows for name, f in row.figures.items())
 
 
