@@ -9,7 +9,7 @@ workloads          :class:`Workload`, :class:`Parameter`, :class:`Trace`, :class
 events             :class:`Kind`, :class:`FaultFlag`, :data:`EVENT`, :data:`NIL`, :data:`UNKNOWN`
 strategies         :class:`Strategy` = :class:`Index` + :class:`Cache` + :class:`Protocol`, :class:`PrivateSlab`
 strategy code      :func:`native`, :func:`hook`, :data:`NULL`, the slabs VMA, PAGE, PTE, TASK, MM, FILE, atomics and
-                   ordered accesses, and the model's own functions that a strategy builds on
+                   ordered accesses, and the model's own functions that a strategy builds on; :class:`CSource`: in C
 =================  ===================================================================================
 
 A name is imported from its home when it is first asked for, so a plugin pays only for what it uses.
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchframe import stream
+    from benchframe.csource import CSource
     from benchframe.dialect import (
         NULL,
         READ_ONCE,
@@ -114,6 +115,7 @@ __all__ = [
     "VM_SHARED",
     "VM_WRITE",
     "WRITE_ONCE",
+    "CSource",
     "Cache",
     "FaultFlag",
     "Index",
@@ -241,6 +243,7 @@ _HOMES = {
         "start_gap",
         "vma_free_now",
     ),
+    "benchframe.csource": ("CSource",),
     "benchframe.strategy": (
         "Cache",
         "Index",

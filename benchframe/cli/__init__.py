@@ -15,6 +15,7 @@ from benchframe.cli import (
     compare,
     cost,
     gate,
+    header,
     listing,
     new,
     oracle,
@@ -91,5 +92,6 @@ app.add_typer(trace.app, name="trace", short_help="Look into, convert and verify
 app.command("check", short_help="Check strategies, alone and under every interleaving.")(check.check)
 app.command("oracle", short_help="Let the running kernel judge the oracle.")(oracle.oracle)
 app.command("new", short_help="Begin a plugin: a package that works.")(new.new)
+app.command("header", short_help="The records as a C header.")(header.header)
 app.add_typer(plugin.app, name="plugin", short_help="Plugins that are loaded from where they lie.")
 app.add_typer(cache.app, name="cache", short_help="The store of compiled code.")

@@ -35,9 +35,16 @@ def check(
       benchframe check --strategy pmdcache --scenario lookup-munmap --replay v1:0x10.1x100.0x1.
     """
     from benchframe.check.command import CheckError, run_check_command
+    from benchframe.csource import unseen
 
     known = registry(plugin)
     names = split(strategy) or sorted(known.strategies)
+    for name in names:
+        for function in unseen(known.strategy(name).functions()):
+            typer.echo(
+                f"benchframe: warning: {name}: {function}() is C without a twin: races in it are not found",
+                err=True,
+            )
     try:
         return run_check_command(
             [known.strategy(name) for name in names],

@@ -43,6 +43,8 @@ def show(
 
 
 def _strategy(known: "Registry", name: str, whole: bool) -> None:
+    from benchframe.csource import c_sources
+
     strategy = known.strategies[name]
     typer.echo(f"strategy {name}: {strategy.summary}\n")
     typer.echo(f"defined in  {strategy.file}")
@@ -53,6 +55,8 @@ def _strategy(known: "Registry", name: str, whole: bool) -> None:
     lines = []
     for function in strategy.functions():
         lines += [*inspect.getsource(function).rstrip().splitlines(), ""]
+    for source in c_sources(strategy.functions()):
+        lines += [f"/* {source.path} */", *source.text().rstrip().splitlines(), ""]
     shown = lines if whole else lines[:EXCERPT]
     typer.echo("\n".join(shown))
     if len(lines) > len(shown):

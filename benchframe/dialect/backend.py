@@ -31,7 +31,8 @@ from numba.core.errors import NumbaError
 from numba.extending import intrinsic
 from numba.np import numpy_support
 
-from benchframe.dialect.function import Binding, FarCall, Hook, Identities, is_native, referenced, resolve, where
+from benchframe.dialect.function import Binding, CCall, FarCall, Hook, Identities, is_native, referenced, resolve, where
+from benchframe.dialect.link import linked
 from benchframe.dialect.lint import check_function
 from benchframe.dialect.primitives import Primitive
 from benchframe.dialect.struct import DialectError, Slab, Struct
@@ -209,6 +210,25 @@ def _far(call: FarCall) -> Any:
     return _integer_call(call.arity, lower)
 
 
+_c_calls: dict[str, CCall] = {}
+"""Symbol to C call: what units compiled in this process may need linked in."""
+
+
+def _c_call(call: CCall) -> Any:
+    """A C call as an intrinsic: an external ``int64_t symbol(struct mm_struct *, int64_t...)``, linked in later."""
+    symbol = call.source.symbol(call.name)
+    _c_calls[symbol] = call
+
+    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        i64 = ir.IntType(64)
+        values = [context.cast(builder, v, t, types.int64) for v, t in zip(args[1:], signature.args[1:], strict=True)]
+        kind = ir.FunctionType(i64, [i64] * call.arity)
+        function = cgutils.get_or_insert_function(builder.module, kind, symbol)
+        return builder.call(function, [builder.ptrtoint(args[0], i64), *values])
+
+    return _integer_call(call.arity, lower)
+
+
 def _indirect(hook: Hook, index: int) -> Any:
     """An unbound hook: a call of the strategy's hook entry, whose address stands in ``mm.hook_entry``.
 
@@ -248,6 +268,8 @@ def _clone(function: FunctionType, identities: Identities, hook_index: dict[str,
                 scope[name] = _clone(bound, identities, hook_index)
         elif is_native(obj):
             scope[name] = _clone(obj, identities, hook_index)
+        elif isinstance(obj, CCall):
+            scope[name] = _c_call(obj)
         elif isinstance(obj, FarCall):
             scope[name] = _far(obj)
         elif isinstance(obj, Slab):
@@ -326,12 +348,15 @@ def compile_unit(
     manager, builder = codegen._module_pass_manager()
     manager.run(module, builder)
     undefined = [f.name for f in module.functions if f.is_declaration and not f.name.startswith(("llvm.", "mem"))]
+    c_calls = [_c_calls[name] for name in undefined if name in _c_calls]
+    undefined = [name for name in undefined if name not in _c_calls]
     if undefined:
         raise DialectError(
             f"{where(entry)}: the compiled code needs {', '.join(undefined[:3])}: an operation that can raise or "
             "allocate; the dialect has integers and references only"
         )
-    return bytes(codegen._tm.emit_object(module))
+    obj = bytes(codegen._tm.emit_object(module))
+    return linked(obj, [source.build for source in {call.source for call in c_calls}]) if c_calls else obj
 
 
 def _entry_text(symbol: str, arity: int) -> str:

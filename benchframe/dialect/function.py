@@ -96,8 +96,31 @@ class FarCall:
     def __call__(self, *args: Any) -> Any:
         return self.function(*args)
 
+    def identity(self) -> str:
+        """What compiled code depends on."""
+        return f"far call {self.field}/{self.arity}"
+
     def __repr__(self) -> str:
         return f"<far call of {self.__name__}>"
+
+
+class CCall(FarCall):
+    """A call of a C function that is linked into the unit: ``name`` of ``source`` (:mod:`benchframe.csource`).
+
+    ``source`` has ``symbol(name)``, the name in the object file, ``content()``, a hash of all that decides its code,
+    and ``build()``, the object file. Interpreted, ``function`` runs: a twin in the dialect, or a bridge to the same C.
+    """
+
+    def __init__(self, name: str, source: Any, function: Callable[..., Any]) -> None:
+        super().__init__("", function)
+        self.name, self.source = name, source
+
+    def identity(self) -> str:
+        """The C text and its compiler, not the twin's; read anew each time, so an edit counts."""
+        return f"c call {self.name}/{self.arity} of {self.source.content()}"
+
+    def __repr__(self) -> str:
+        return f"<C call of {self.name}>"
 
 
 Native = Any
@@ -184,7 +207,7 @@ class Identities:
         if isinstance(obj, Slab):
             return obj.layout
         if isinstance(obj, FarCall):
-            return f"far call {obj.field}/{obj.arity}"
+            return obj.identity()
         if isinstance(obj, Primitive):
             return f"primitive {obj.name}"
         if isinstance(obj, (bool, int)):
