@@ -17,7 +17,7 @@ LAYERS = (
     {"engine", "check", "judge", "record"},
     {"results", "stats", "testing"},
     {"charts", "tables"},
-    {"report", "compare", "selftest"},
+    {"report", "compare", "selftest", "bundle"},
     {"cli"},
     {"__main__"},
 )

@@ -9,11 +9,13 @@ import typer
 
 from benchframe import __version__
 from benchframe.cli import (
+    bundle,
     cache,
     check,
     common,
     compare,
     cost,
+    explain,
     gate,
     header,
     listing,
@@ -83,10 +85,13 @@ app.command("list", short_help="List strategies, workloads, traces or runs.")(li
 app.command("show", short_help="Show all about one strategy or workload.")(show.show)
 app.command("table", short_help="Print a run's latency table.")(table.table)
 app.command("cost", short_help="Count loads, lines, atomics and branches.")(cost.cost)
+app.command("explain", short_help="Why one strategy beats another.")(explain.explain)
 app.command("report", short_help="Write a report of a run: page, tables, charts.")(report.report)
 app.command("compare", short_help="Compare two runs, or two strategies of one.")(compare.compare)
 app.command("gate", short_help="Judge a run against another: an exit code for CI.")(gate.gate)
 app.command("selftest", short_help="Measure the tool itself on this host.")(selftest.selftest)
+app.command("bundle", short_help="Pack a run into one file that others can check.")(bundle.bundle)
+app.command("verify", short_help="Run a bundle's cells again and say whether they agree.")(bundle.verify)
 app.command("record", short_help="Record a program's trace.", context_settings=_NO_PARSING)(record.record)
 app.add_typer(trace.app, name="trace", short_help="Look into, convert and verify traces.")
 app.command("check", short_help="Check strategies, alone and under every interleaving.")(check.check)

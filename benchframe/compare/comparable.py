@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from benchframe.compare.sides import Side
 from benchframe.results.manifest import Manifest
 
+MODEL = "the model's source"
 _VERSIONS = {
     "python": "Python",
     "numba": "Numba",
     "llvmlite": "llvmlite",
     "numpy": "NumPy",
-    "model": "the model's source",
+    "model": MODEL,
 }
 _HOST = {"cpu": "CPU model", "cpus": "number of CPUs", "machine": "architecture", "kernel": "kernel"}
 _SETTINGS = {"aslr": "address space randomisation", "cpu_config": "CPU settings (governor, turbo, idle)"}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from benchframe.compare.comparable import Difference, differences, edited
+from benchframe.compare.comparable import MODEL, Difference, differences, edited
 from benchframe.compare.sides import Side
 from benchframe.results.figures import FIGURES
 from benchframe.results.folder import Cell
@@ -63,6 +63,11 @@ class Comparison:
     def refused(self) -> list[Difference]:
         """Why the runs are not comparable; empty if they are."""
         return [difference for difference in self.differences if difference.refuses]
+
+    @property
+    def same_model(self) -> bool:
+        """Whether both runs were made with one model: else what was counted is not comparable."""
+        return all(difference.what != MODEL for difference in self.differences)
 
 
 def compare(a: Side, b: Side, judging: Judging | None = None, *, absolute: bool = False) -> Comparison:

@@ -40,7 +40,9 @@ def gate(found: Comparison, limit: float = 0.05, cost: str = "auto") -> Outcome:
         invalid.append("the two runs have no figure in common")
     bad, good, more = _time(found, limit)
     notes += more
-    if cost != "off":
+    if cost != "off" and not found.same_model:
+        (invalid if cost == "exact" else notes).append("counted cost is not comparable: another model")
+    elif cost != "off":
         compared = 0
         for base, new in found.pairs:
             if not base.state.cost or not new.state.cost:
@@ -50,8 +52,8 @@ def gate(found: Comparison, limit: float = 0.05, cost: str = "auto") -> Outcome:
                 continue
             compared += 1
             worse, better, other = cost_changes(base, new)
-            bad += worse
-            good += better
+            bad += [f"cost: {text}" for text in worse]
+            good += [f"cost: {text}" for text in better]
             (invalid if cost == "exact" else notes).extend(other)
         notes.append(f"counted cost: {compared} of {len(found.pairs)} cells compared exactly")
     code = INVALID if invalid else REGRESSION if bad else PASS
@@ -102,7 +104,7 @@ def cost_changes(base: Cell, new: Cell) -> tuple[list[str], list[str], list[str]
         old, now = before.get(key), after.get(key)
         if old == now:
             continue
-        text = f"cost: {where}, {key}: {_number(old)} -> {_number(now)}" + _percent(old, now)
+        text = f"{where}, {key}: {_number(old)} -> {_number(now)}" + _percent(old, now)
         grows = (now or 0.0) > (old or 0.0)
         (better if grows == key.endswith("hits") else worse).append(text)
     return worse, better, other

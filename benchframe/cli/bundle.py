@@ -1,0 +1,115 @@
+"""``benchframe bundle RUN`` and ``benchframe verify BUNDLE``: a run that others can check."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from benchframe.cli import complete
+from benchframe.cli.common import fail, guarded, loaded, plugin_files, registry, split
+
+if TYPE_CHECKING:
+    from benchframe.bundle.unpack import Bundle
+
+
+@guarded
+def bundle(
+    run: Annotated[str, typer.Argument(help="A run: folder, name or `last`.", autocompletion=complete.runs)] = "last",
+    target: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Ends in .tar.zst or .zip (default: RUN.tar.zst)."),
+    ] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
+    root: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where runs are kept.")] = Path("reports/runs"),
+) -> None:
+    """Pack a run into one file: raw values, manifest, environment, schedule, events, sources, and digests of all.
+
+    \b
+    Examples:
+      benchframe bundle last
+      benchframe bundle 20261123 -o pmdcache.zip
+    """
+    from benchframe.bundle.pack import pack
+    from benchframe.results.folder import RunFolder, find_run
+
+    folder = RunFolder.open(find_run(run, root))
+    path = target or Path(f"{folder.path.resolve().name}.tar.zst")
+    size, notes = pack(folder, path, registry(plugin))
+    for note in notes:
+        typer.echo(f"benchframe: {note}", err=True)
+    typer.echo(f"{path}  ({size / 1024:,.0f} KiB)   benchframe verify {path}")
+
+
+@guarded
+def verify(
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A file that `benchframe bundle` made.")],
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=2, max=100_000, metavar="N", help="Processes per cell (default: as then, at most 10)."),
+    ] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
+    no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
+    check_only: Annotated[bool, typer.Option("--check-only", help="Check the digests; run nothing.")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Also with another model or other versions.")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the new run goes.")] = Path(
+        "reports/runs"
+    ),
+) -> int:
+    """Check a bundle's digests, run the same cells again on this machine, and say per cell whether they agree.
+
+    Strategies come from what is installed, or from --plugin files: nothing in a bundle is executed.
+
+    \b
+    Exit codes:
+      0  every cell agrees: ratios within noise, counts exactly
+      1  a cell differs beyond noise, or its counts differ
+      2  it cannot be verified: damaged, other code, other events
+
+    \b
+    Examples:
+      benchframe verify pmdcache.tar.zst
+      benchframe verify pmdcache.zip --rounds 20 --plugin mine.py
+    """
+    import tempfile
+
+    from benchframe.bundle.unpack import unpack
+
+    with tempfile.TemporaryDirectory(prefix="benchframe-verify-") as scratch:
+        opened = unpack(path, Path(scratch))
+        manifest = opened.folder.manifest
+        typer.echo(f"{path}: all digests are right; run {opened.name}, {manifest.created}, {len(manifest.cells)} cells")
+        if check_only:
+            return 0
+        return _again(opened, rounds, plugin_files(plugin), split(no_plugin), anyway, output)
+
+
+def _again(
+    opened: "Bundle", rounds: int | None, files: list[Path], blocked: list[str], anyway: bool, output: Path
+) -> int:
+    """Run the cells once more and judge; gives the exit code."""
+    from benchframe.bundle.verify import UNVERIFIED, judge_again, plan_again, prepare
+    from benchframe.cli.progress import watching
+    from benchframe.engine.content import model_digest
+    from benchframe.results.campaign import Campaign
+    from benchframe.results.folder import RunFolder, slug
+
+    model, here = opened.folder.manifest.versions.get("model", "unknown"), model_digest()[:16]
+    if model != here and not anyway:
+        what = f"it was measured with another model ({model}, here {here})"
+        return fail(f"{opened.name}: {what}; install its version of benchframe, or add --anyway", UNVERIFIED)
+    strategies, streams = prepare(opened, loaded(files, blocked))
+    manifest = plan_again(opened, strategies, streams, rounds, [str(file) for file in files], blocked)
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = RunFolder.create(output / f"{stamp}-verify-{slug([opened.name])}", manifest)
+    traces = {stream.entry.label: stream.trace for stream in streams}
+    with watching(folder) as observer:
+        Campaign(folder, strategies, traces, observer, plugins=[str(file) for file in files], blocked=blocked).run()
+    found, _ = judge_again(opened, RunFolder.open(folder.path))
+    for difference in found.differences:
+        typer.echo(f"note: {difference}")
+    for line in found.lines:
+        typer.echo(line)
+    words = ("agrees", "differs", "not verified")
+    typer.echo(f"verify: {words[found.code]} ({folder.path})")
+    return found.code
