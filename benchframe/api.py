@@ -10,6 +10,8 @@ events             :class:`Kind`, :class:`FaultFlag`, :data:`EVENT`, :data:`NIL`
 strategies         :class:`Strategy` = :class:`Index` + :class:`Cache` + :class:`Protocol`, :class:`PrivateSlab`
 strategy code      :func:`native`, :func:`hook`, :data:`NULL`, the slabs VMA, PAGE, PTE, TASK, MM, FILE, atomics and
                    ordered accesses, and the model's own functions that a strategy builds on; :class:`CSource`: in C
+locks              :func:`spinlock`, :func:`rwsem`, :func:`seqcount`, :func:`refcount`, :func:`waitqueue`: each makes
+                   the functions of one lock in fields of a record
 =================  ===================================================================================
 
 A name is imported from its home when it is first asked for, so a plugin pays only for what it uses.
@@ -32,17 +34,22 @@ if TYPE_CHECKING:
         load_acquire,
         native,
         smp_mb,
+        smp_rmb,
+        smp_wmb,
         store_release,
         wait_interruptible,
         wait_then_add,
         wait_until,
+        wait_while,
+        wait_while_interruptible,
         xchg,
     )
     from benchframe.hookspecs import hookimpl
     from benchframe.mm.arena import arena_alloc, arena_free
-    from benchframe.mm.defaults import read_lock, read_unlock, write_lock, write_unlock
+    from benchframe.mm.defaults import read_lock, read_unlock, write_downgrade, write_lock, write_unlock
     from benchframe.mm.find import find_vma
-    from benchframe.mm.flags import E_PSE, PG_RESERVED, VM_SHARED, VM_WRITE
+    from benchframe.mm.flags import E_PSE, PG_RESERVED, VM_ACCESS, VM_GROWSDOWN, VM_READ, VM_SHARED, VM_WRITE
+    from benchframe.mm.fork import mmdrop, mmgrab
     from benchframe.mm.hooks import (
         COUNT_FALLBACK,
         COUNT_HIT,
@@ -53,9 +60,15 @@ if TYPE_CHECKING:
         SITE_END,
         SITE_FILE,
         SITE_SWAP,
+        SITE_TABLE,
         SITE_WP,
         count,
         index_find,
+        mmap_read_lock,
+        mmap_read_unlock,
+        mmap_write_downgrade,
+        mmap_write_lock,
+        mmap_write_unlock,
     )
     from benchframe.mm.layout import (
         ARENA_PRIVATE0,
@@ -73,8 +86,15 @@ if TYPE_CHECKING:
         VMA,
     )
     from benchframe.mm.pagetable import next_step, pmd_slot, spin_lock, spin_unlock
-    from benchframe.mm.rcu import kfree_rcu, rcu_read_lock, rcu_read_unlock
+    from benchframe.mm.rcu import free_typesafe_by_rcu, kfree_rcu, rcu_read_lock, rcu_read_unlock, synchronize_rcu
     from benchframe.mm.records import start_gap, vma_free_now
+    from benchframe.mm.stack import expand_stack, grow_as_held, grow_under_write_lock
+    from benchframe.mm.sync.mmap_lock import mmap_down_read_trylock, mmap_down_write_trylock
+    from benchframe.mm.sync.refcount import refcount
+    from benchframe.mm.sync.rwsem import rwsem
+    from benchframe.mm.sync.seqcount import seqcount
+    from benchframe.mm.sync.spinlock import spinlock
+    from benchframe.mm.sync.waitqueue import waitqueue
     from benchframe.strategy import Cache, Index, PrivateSlab, Protocol, Strategy
     from benchframe.trace.events import EVENT, NIL, UNKNOWN, FaultFlag, Kind
     from benchframe.trace.format import Trace, read_trace
@@ -108,10 +128,14 @@ __all__ = [
     "SITE_END",
     "SITE_FILE",
     "SITE_SWAP",
+    "SITE_TABLE",
     "SITE_WP",
     "TASK",
     "UNKNOWN",
     "VMA",
+    "VM_ACCESS",
+    "VM_GROWSDOWN",
+    "VM_READ",
     "VM_SHARED",
     "VM_WRITE",
     "WRITE_ONCE",
@@ -132,13 +156,26 @@ __all__ = [
     "cmpxchg",
     "count",
     "cpu_relax",
+    "expand_stack",
     "fetch_add",
     "find_vma",
+    "free_typesafe_by_rcu",
+    "grow_as_held",
+    "grow_under_write_lock",
     "hook",
     "hookimpl",
     "index_find",
     "kfree_rcu",
     "load_acquire",
+    "mmap_down_read_trylock",
+    "mmap_down_write_trylock",
+    "mmap_read_lock",
+    "mmap_read_unlock",
+    "mmap_write_downgrade",
+    "mmap_write_lock",
+    "mmap_write_unlock",
+    "mmdrop",
+    "mmgrab",
     "native",
     "next_step",
     "pmd_slot",
@@ -147,17 +184,28 @@ __all__ = [
     "read_lock",
     "read_trace",
     "read_unlock",
+    "refcount",
+    "rwsem",
+    "seqcount",
     "smp_mb",
+    "smp_rmb",
+    "smp_wmb",
     "spin_lock",
     "spin_unlock",
+    "spinlock",
     "start_gap",
     "store_release",
     "stream",
+    "synchronize_rcu",
     "trace_workload",
     "vma_free_now",
     "wait_interruptible",
     "wait_then_add",
     "wait_until",
+    "wait_while",
+    "wait_while_interruptible",
+    "waitqueue",
+    "write_downgrade",
     "write_lock",
     "write_unlock",
     "xchg",
@@ -176,12 +224,17 @@ _HOMES = {
         "load_acquire",
         "native",
         "smp_mb",
+        "smp_rmb",
+        "smp_wmb",
         "store_release",
         "wait_interruptible",
         "wait_then_add",
         "wait_until",
+        "wait_while",
+        "wait_while_interruptible",
         "xchg",
     ),
+    "benchframe.hookspecs": ("hookimpl",),
     "benchframe.mm.arena": (
         "arena_alloc",
         "arena_free",
@@ -189,6 +242,7 @@ _HOMES = {
     "benchframe.mm.defaults": (
         "read_lock",
         "read_unlock",
+        "write_downgrade",
         "write_lock",
         "write_unlock",
     ),
@@ -196,8 +250,15 @@ _HOMES = {
     "benchframe.mm.flags": (
         "E_PSE",
         "PG_RESERVED",
+        "VM_ACCESS",
+        "VM_GROWSDOWN",
+        "VM_READ",
         "VM_SHARED",
         "VM_WRITE",
+    ),
+    "benchframe.mm.fork": (
+        "mmdrop",
+        "mmgrab",
     ),
     "benchframe.mm.hooks": (
         "COUNT_FALLBACK",
@@ -209,9 +270,15 @@ _HOMES = {
         "SITE_END",
         "SITE_FILE",
         "SITE_SWAP",
+        "SITE_TABLE",
         "SITE_WP",
         "count",
         "index_find",
+        "mmap_read_lock",
+        "mmap_read_unlock",
+        "mmap_write_downgrade",
+        "mmap_write_lock",
+        "mmap_write_unlock",
     ),
     "benchframe.mm.layout": (
         "ARENA_PRIVATE0",
@@ -235,15 +302,31 @@ _HOMES = {
         "spin_unlock",
     ),
     "benchframe.mm.rcu": (
+        "free_typesafe_by_rcu",
         "kfree_rcu",
         "rcu_read_lock",
         "rcu_read_unlock",
+        "synchronize_rcu",
     ),
     "benchframe.mm.records": (
         "start_gap",
         "vma_free_now",
     ),
     "benchframe.csource": ("CSource",),
+    "benchframe.mm.stack": (
+        "expand_stack",
+        "grow_as_held",
+        "grow_under_write_lock",
+    ),
+    "benchframe.mm.sync.mmap_lock": (
+        "mmap_down_read_trylock",
+        "mmap_down_write_trylock",
+    ),
+    "benchframe.mm.sync.refcount": ("refcount",),
+    "benchframe.mm.sync.rwsem": ("rwsem",),
+    "benchframe.mm.sync.seqcount": ("seqcount",),
+    "benchframe.mm.sync.spinlock": ("spinlock",),
+    "benchframe.mm.sync.waitqueue": ("waitqueue",),
     "benchframe.strategy": (
         "Cache",
         "Index",
@@ -251,11 +334,23 @@ _HOMES = {
         "Protocol",
         "Strategy",
     ),
-    "benchframe.hookspecs": ("hookimpl",),
-    "benchframe.trace.events": ("EVENT", "NIL", "UNKNOWN", "FaultFlag", "Kind"),
-    "benchframe.trace.format": ("Trace", "read_trace"),
+    "benchframe.trace.events": (
+        "EVENT",
+        "NIL",
+        "UNKNOWN",
+        "FaultFlag",
+        "Kind",
+    ),
+    "benchframe.trace.format": (
+        "Trace",
+        "read_trace",
+    ),
     "benchframe.trace.meta": ("TraceMeta",),
-    "benchframe.workload": ("Parameter", "Workload", "trace_workload"),
+    "benchframe.workload": (
+        "Parameter",
+        "Workload",
+        "trace_workload",
+    ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -27,19 +27,28 @@ class StrategyError(Exception):
 
 
 class PrivateSlab(Slab):
-    """Memory of a strategy's own: ``fixed + per_vma * VMAs`` records of ``fields``; ``number`` 0 to 3 tells them apart.
+    """Memory of a strategy's own: ``fixed + per_vma * VMAs`` records of ``fields``; ``number`` 0 to 5 tells them apart.
 
     With ``per_vma`` 1 and ``fixed`` 0 record ``i`` may simply belong to VMA ``i``. Otherwise take and give back
     records with ``arena_alloc(mm, ARENA_PRIVATE0 + number)`` and ``arena_free``. The records start zeroed.
+
+    ``part_of`` is (number, shift) of an array inside a larger record: record ``i`` is part of record ``i >> shift``
+    of that slab, and lives as long as it. The checker reads it.
     """
 
     def __init__(
-        self, name: str, fields: Sequence[tuple[str, str, str]], number: int = 0, per_vma: int = 1, fixed: int = 0
+        self,
+        name: str,
+        fields: Sequence[tuple[str, str, str]],
+        number: int = 0,
+        per_vma: int = 1,
+        fixed: int = 0,
+        part_of: tuple[int, int] | None = None,
     ) -> None:
         if not 0 <= number < len(PRIVATE_BASES):
             raise StrategyError(f"private slab {name}: number {number} is not in 0..{len(PRIVATE_BASES) - 1}")
         super().__init__(name, Struct(name, fields), PRIVATE_BASES[number])
-        self.number, self.per_vma, self.fixed = number, per_vma, fixed
+        self.number, self.per_vma, self.fixed, self.part_of = number, per_vma, fixed, part_of
 
 
 class Part:

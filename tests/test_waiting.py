@@ -9,8 +9,8 @@ import pytest
 from benchframe.dialect import DialectError, fetch_add, native, wait_interruptible, wait_then_add, wait_until
 from benchframe.dialect.interp import PlainWorld, dejit
 from benchframe.mm.defaults import read_lock, read_unlock, write_lock, write_unlock
-from benchframe.mm.flags import WRITER
 from benchframe.mm.layout import MM, mm_struct
+from benchframe.mm.sync.rwsem import WRITER
 
 THREADS, TURNS = 6, 3000
 """More threads than cores: a waiter must give its core away."""

@@ -13,10 +13,14 @@ from benchframe.dialect.primitives import (
     fetch_add,
     load_acquire,
     smp_mb,
+    smp_rmb,
+    smp_wmb,
     store_release,
     wait_interruptible,
     wait_then_add,
     wait_until,
+    wait_while,
+    wait_while_interruptible,
     xchg,
 )
 from benchframe.dialect.struct import NULL, DialectError, Slab, Struct
@@ -40,9 +44,13 @@ __all__ = [
     "load_acquire",
     "native",
     "smp_mb",
+    "smp_rmb",
+    "smp_wmb",
     "store_release",
     "wait_interruptible",
     "wait_then_add",
     "wait_until",
+    "wait_while",
+    "wait_while_interruptible",
     "xchg",
 ]

@@ -36,7 +36,7 @@ from benchframe.dialect.link import linked
 from benchframe.dialect.lint import check_function
 from benchframe.dialect.primitives import Primitive
 from benchframe.dialect.struct import DialectError, Slab, Struct
-from benchframe.dialect.waiting import X86, llvm_call, wait_then_add, wait_until
+from benchframe.dialect.waiting import X86, llvm_call, wait_then_add, wait_until, wait_while
 
 cgutils: Any = numba_cgutils
 _OPTIONS = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -131,13 +131,17 @@ def _compare_exchange(builder: Any, pointer: Any, _width: int, values: Any) -> A
     return builder.extract_value(builder.cmpxchg(pointer, values[0], values[1], "seq_cst", "seq_cst"), 0)
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
-def _fence(typingctx: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
+def _fence(ordering: str) -> Any:
+    """An intrinsic without arguments: a fence of ``ordering``. Acquire and release cost no instruction on x86."""
 
-    return types.none(), codegen
+    def fence(typingctx: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            builder.fence(ordering)
+            return context.get_dummy_value()
+
+        return types.none(), codegen
+
+    return intrinsic(fence)
 
 
 @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
@@ -177,8 +181,12 @@ _PRIMITIVES: dict[str, Any] = {
     "cmpxchg": _atomic("cmpxchg", 2, _compare_exchange, True),
     "wait_until": _atomic("wait_until", 2, wait_until, True),
     "wait_interruptible": _atomic("wait_interruptible", 2, wait_until, True),
+    "wait_while": _atomic("wait_while", 2, wait_while, True),
+    "wait_while_interruptible": _atomic("wait_while_interruptible", 2, wait_while, True),
     "wait_then_add": _atomic("wait_then_add", 2, wait_then_add, True),
-    "smp_mb": _fence,
+    "smp_mb": _fence("seq_cst"),
+    "smp_rmb": _fence("acquire"),
+    "smp_wmb": _fence("release"),
     "cpu_relax": _pause,
     "cycles": _read_cycles,
 }

@@ -14,6 +14,7 @@ from typing import Any
 import numpy.typing as npt
 
 from benchframe.dialect.function import Binding, FarCall, Hook, is_native, referenced, resolve
+from benchframe.dialect.instance import instances, origin, strings
 from benchframe.dialect.struct import DialectError, Slab, Struct
 
 Array = npt.NDArray[Any]
@@ -29,13 +30,24 @@ def dejit(
 
     What it reaches through a :class:`FarCall`, which natively is compiled elsewhere, is bound by ``far`` if given.
     Pass references of a world as ``mm``. Clones are memoised per call of ``dejit``; the originals are untouched.
-    ``replace`` puts plain Python in the place of native functions.
+    ``replace`` puts other functions in the place of native ones: plain Python as it is, native text cloned too. The
+    place of an :func:`~benchframe.dialect.instance.instance` is that of its text.
     """
-    clones: dict[FunctionType, Callable[..., Any]] = dict(replace or {})
+    replacing = dict(replace or {})
+    clones: dict[FunctionType, Callable[..., Any]] = {}
 
     def clone(original: FunctionType) -> Callable[..., Any]:
         if original in clones:
             return clones[original]
+        text, words = origin(original) or (original, {})
+        if original in replacing or text in replacing:
+            other = replacing.get(original, replacing.get(text))
+            assert other is not None
+            if is_native(other):
+                own = {word: field for word, field in words.items() if word in strings(other)}
+                other = clone(instances(own, other)[0])
+            clones[original] = other
+            return other
         scope = dict(original.__globals__)
         twin = FunctionType(original.__code__, scope, original.__name__, original.__defaults__)
         twin.__qualname__ = original.__qualname__
@@ -145,6 +157,13 @@ class PlainWorld:
         seen: int = getattr(ref, field)
         if seen & mask != value:
             raise DialectError(f"deadlock: waits until {field} of {ref} is {value} (mask {mask}); it is {seen}")
+        return 0
+
+    def wait_while(self, ref: Any, field: str, mask: int, value: int, interruptible: bool) -> int:
+        """Nobody else runs: either it is another value already, or it stays this one."""
+        seen: int = getattr(ref, field)
+        if seen & mask == value:
+            raise DialectError(f"deadlock: waits while {field} of {ref} is {value} (mask {mask}); nobody can change it")
         return 0
 
     def wait_then_add(self, ref: Any, field: str, mask: int, delta: int) -> int:

@@ -45,7 +45,7 @@ _FORBIDDEN: dict[type[ast.AST], tuple[str, str]] = {
     ast.Subscript: ("indexing", "call the slab: SLAB(mm, i)"),
 }
 _LOADS = frozenset({"READ_ONCE", "load_acquire", "cmpxchg", "xchg", "fetch_add"})
-_WAITS = frozenset({"cpu_relax", "wait_until", "wait_interruptible"})
+_WAITS = frozenset({"cpu_relax", "wait_until", "wait_interruptible", "wait_while", "wait_while_interruptible"})
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,14 @@ def _smp_mb() -> None:
     """``smp_mb``: a full barrier. Interpreted runs are sequentially consistent: nothing to do."""
 
 
+def _smp_rmb() -> None:
+    """``smp_rmb``: loads before it come before loads after it. On x86 no instruction: loads keep their order."""
+
+
+def _smp_wmb() -> None:
+    """``smp_wmb``: stores before it come before stores after it. Likewise."""
+
+
 def _cpu_relax() -> None:
     """``cpu_relax``: says that the surrounding loop waits for another task."""
 
@@ -91,6 +99,16 @@ def _wait_interruptible(ref: Any, field: str, mask: int, value: int) -> int:
     return ref.world.wait(ref, field, mask, value, True)  # type: ignore[no-any-return]
 
 
+def _wait_while(ref: Any, field: str, mask: int, value: int) -> int:
+    """Waits while ``field & mask`` is ``value``: 0 when it is not; an acquire load. So sleeps a wait queue."""
+    return ref.world.wait_while(ref, field, mask, value, False)  # type: ignore[no-any-return]
+
+
+def _wait_while_interruptible(ref: Any, field: str, mask: int, value: int) -> int:
+    """As wait_while, or 1 because a signal came first. Signals come in checks only."""
+    return ref.world.wait_while(ref, field, mask, value, True)  # type: ignore[no-any-return]
+
+
 def _wait_then_add(ref: Any, field: str, mask: int, delta: int) -> int:
     """Waits until no bit of ``mask`` is set in the field and adds ``delta`` in the same atomic step; gives the value
     before. What a lock is made of. Natively one atomic operation if nobody is in the way.
@@ -107,7 +125,11 @@ xchg = Primitive("xchg", _xchg)
 cmpxchg = Primitive("cmpxchg", _cmpxchg)
 wait_until = Primitive("wait_until", _wait_until)
 wait_interruptible = Primitive("wait_interruptible", _wait_interruptible)
+wait_while = Primitive("wait_while", _wait_while)
+wait_while_interruptible = Primitive("wait_while_interruptible", _wait_while_interruptible)
 wait_then_add = Primitive("wait_then_add", _wait_then_add)
 smp_mb = Primitive("smp_mb", _smp_mb)
+smp_rmb = Primitive("smp_rmb", _smp_rmb)
+smp_wmb = Primitive("smp_wmb", _smp_wmb)
 cpu_relax = Primitive("cpu_relax", _cpu_relax)
 cycles = Primitive("cycles", _cycles)

@@ -1,4 +1,4 @@
-"""What waiting is natively: LLVM for wait_until and wait_then_add.
+"""What waiting is natively: LLVM for wait_until, wait_while and wait_then_add.
 
 A waiter looks, pauses, and gives its core away every 64 looks, so that threads may outnumber cores. Nobody in the way:
 one load, or one atomic operation.
@@ -62,10 +62,19 @@ def _yield_cpu(builder: Any) -> None:
 
 def wait_until(builder: Any, pointer: Any, width: int, values: Any) -> Any:
     """wait_until: spins until the masked value is the one wanted; 0."""
+    return _wait(builder, pointer, width, values, "==")
+
+
+def wait_while(builder: Any, pointer: Any, width: int, values: Any) -> Any:
+    """wait_while: spins until the masked value is another one; 0."""
+    return _wait(builder, pointer, width, values, "!=")
+
+
+def _wait(builder: Any, pointer: Any, width: int, values: Any, relation: str) -> Any:
     out = builder.append_basic_block("waited")
 
     def go_on(seen: Any, again: Any) -> None:
-        builder.cbranch(builder.icmp_signed("==", builder.and_(seen, values[0]), values[1]), out, again)
+        builder.cbranch(builder.icmp_signed(relation, builder.and_(seen, values[0]), values[1]), out, again)
 
     _spin(builder, pointer, width, go_on)
     builder.position_at_end(out)

@@ -1,9 +1,9 @@
 """What fills a hook where a strategy does not and "return 0" is not enough."""
 
-from benchframe.dialect import fetch_add, native, wait_then_add
+from benchframe.dialect import native
 from benchframe.mm.arena import arena_free
 from benchframe.mm.find import find_vma
-from benchframe.mm.flags import PAGE_FREE, WRITER
+from benchframe.mm.flags import PAGE_FREE
 from benchframe.mm.gap import list_gap_above, list_gap_below
 from benchframe.mm.hooks import (
     COUNT_FALLBACK,
@@ -12,39 +12,52 @@ from benchframe.mm.hooks import (
     COUNT_RETRY,
     mmap_read_lock,
     mmap_read_unlock,
+    vma_start_write,
 )
 from benchframe.mm.layout import ARENA_TABLE, PAGE, TASK
 from benchframe.mm.records import vma_free_now
+from benchframe.mm.stack import grow_as_held
+from benchframe.mm.sync.mmap_lock import (
+    mmap_down_read,
+    mmap_down_write,
+    mmap_downgrade_write,
+    mmap_up_read,
+    mmap_up_write,
+)
 
 
 @native
 def read_lock(mm, task):
-    """down_read: one atomic add, unless somebody writes; then wait. Writers do not go first, as the kernel's do."""
-    wait_then_add(mm, "mmap_lock", WRITER, 1)
-    return 0
+    """mmap_read_lock: one atomic add, unless somebody writes or waits."""
+    return mmap_down_read(mm)
 
 
 @native
 def read_unlock(mm, task):
-    """up_read."""
-    fetch_add(mm, "mmap_lock", -1)
-    return 0
+    """mmap_read_unlock."""
+    return mmap_up_read(mm)
 
 
 @native
 def write_lock(mm, task):
-    """down_write: one compare-and-exchange, unless somebody reads or writes; then wait."""
-    wait_then_add(mm, "mmap_lock", -1, WRITER)
+    """mmap_write_lock: one compare-and-exchange, unless anybody is there; then wait, with new readers kept out."""
+    mmap_down_write(mm)
     mm.owner = task
     return 0
 
 
 @native
 def write_unlock(mm, task):
-    """up_write."""
+    """mmap_write_unlock."""
     mm.owner = 0
-    fetch_add(mm, "mmap_lock", -WRITER)
-    return 0
+    return mmap_up_write(mm)
+
+
+@native
+def write_downgrade(mm, task):
+    """mmap_write_downgrade: who wrote goes on as a reader."""
+    mm.owner = 0
+    return mmap_downgrade_write(mm)
 
 
 @native
@@ -89,6 +102,12 @@ def count_event(mm, task, what):
     return 0
 
 
+@native
+def dup_as_write(mm, vma):
+    """dup_mmap since 6.5: fork writes, too (fb49c455323f)."""
+    return vma_start_write(mm, vma)
+
+
 DEFAULTS = {
     "index_gap_below": list_gap_below,
     "index_gap_above": list_gap_above,
@@ -96,6 +115,9 @@ DEFAULTS = {
     "mmap_read_unlock": read_unlock,
     "mmap_write_lock": write_lock,
     "mmap_write_unlock": write_unlock,
+    "mmap_write_downgrade": write_downgrade,
+    "vma_dup": dup_as_write,
+    "vma_grow": grow_as_held,
     "vma_get": get_under_mmap_lock,
     "vma_put": put_under_mmap_lock,
     "vma_get_locked": get_under_mmap_lock,

@@ -22,7 +22,7 @@ from benchframe.mm.flags import (
     VM_MAYREAD,
     VM_MAYWRITE,
 )
-from benchframe.mm.fork import dup_mmap, exit_mmap, mm_init, mm_new, task_init
+from benchframe.mm.fork import dup_mmap, exit_mmap, mm_init, mm_new, mmdrop, task_init
 from benchframe.mm.hooks import lookup, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock
 from benchframe.mm.layout import ARENA_FILE, EVENT, FILE, MM, PAGE_SHIFT, PAGE_SIZE, TASK, VMA
 from benchframe.mm.madvise import advice_reads, do_madvise
@@ -198,6 +198,8 @@ def mapping_event(root, index):
         if e.len > 0:
             exit_mmap(mm)
         TASK(mm, task).mm = 0
+        if e.len > 0:
+            mmdrop(mm)
         return 0
     if kind == MADVISE and advice_reads(e.flags):
         mmap_read_lock(mm, task)

@@ -36,7 +36,17 @@ from benchframe.mm.flags import (
     VM_SHARED,
     VM_WRITE,
 )
-from benchframe.mm.hooks import SITE_ACCESS, SITE_ANON, SITE_FILE, SITE_SWAP, SITE_WP, cache_fault, vma_valid
+from benchframe.mm.hooks import (
+    SITE_ACCESS,
+    SITE_ANON,
+    SITE_FILE,
+    SITE_SWAP,
+    SITE_WP,
+    cache_fault,
+    copy_user_page,
+    page_add_anon,
+    vma_valid,
+)
 from benchframe.mm.layout import ARENA_PAGE, FILE, PAGE, PAGE_SHIFT, PAGE_SIZE, PTE, PTRS_PER_TABLE, TASK, VMA
 from benchframe.mm.zap import frame_put
 
@@ -92,6 +102,7 @@ def fill_none(mm, task, vma, table, slot, addr, access):
         frame = anon_page(mm)
         if frame == NULL:
             return FAULT_OOM
+        page_add_anon(mm, vma, addr, frame)
         set_new_entry(mm, table, slot, (frame << 12) | PRESENT | E_RW | E_DIRTY)
         t.fault_kind = DID_ANON_WRITE
         if v.vm_file != 0:
@@ -162,6 +173,7 @@ def fill_wp(mm, task, vma, table, slot):
         frame = anon_page(mm)
         if frame == NULL:
             return FAULT_OOM
+        copy_user_page(mm, frame, entry >> 12)
         PTE(mm, slot).entry = (frame << 12) | PRESENT | E_RW | E_DIRTY
         frame_put(mm, entry)
         t.fault_kind = DID_WP_COPY

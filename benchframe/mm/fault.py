@@ -42,16 +42,17 @@ from benchframe.mm.flags import (
 from benchframe.mm.hooks import (
     COUNT_RETRY,
     SITE_END,
+    SITE_TABLE,
     count,
     lookup,
     vma_get,
     vma_get_locked,
+    vma_grow,
     vma_put,
     vma_valid,
 )
 from benchframe.mm.layout import FILE, PAGE, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, PTE, PTRS_PER_TABLE, TASK, VMA
-from benchframe.mm.pagetable import pmd_alloc, pte_alloc, spin_lock, spin_unlock
-from benchframe.mm.stack import expand_stack
+from benchframe.mm.pagetable import pmd_alloc, pmd_slot, pte_alloc, spin_lock, spin_unlock
 from benchframe.mm.zap import frame_put
 
 
@@ -132,17 +133,25 @@ def handle_mm_fault(mm, task, vma, addr, access):
 
     0, FAULT_SIGBUS, FAULT_MAPERR (a guard marker), FAULT_OOM or FAULT_RETRY. Caller holds what vma_get took.
     """
-    pmd = pmd_alloc(mm, addr)
+    pmd = pmd_slot(mm, addr)
     if pmd == 0:
-        return FAULT_OOM
+        if not vma_valid(mm, task, vma, SITE_TABLE):
+            return FAULT_RETRY
+        pmd = pmd_alloc(mm, addr)
+        if pmd == 0:
+            return FAULT_OOM
     outside = beyond_object(mm, vma, addr)
     if outside and PTE(mm, pmd).entry == 0:
         return sigbus(mm, vma, access)
     if mm.thp != 0 and huge_fault(mm, task, vma, pmd, addr, access):
         return 0
-    table = pte_alloc(mm, pmd)
+    table = PTE(mm, pmd).entry >> 12
     if table == NULL:
-        return FAULT_OOM
+        if not vma_valid(mm, task, vma, SITE_TABLE):
+            return FAULT_RETRY
+        table = pte_alloc(mm, pmd)
+        if table == NULL:
+            return FAULT_OOM
     slot = table * PTRS_PER_TABLE + ((addr >> PAGE_SHIFT) & 511)
     spin_lock(mm, table)
     entry = PTE(mm, slot).entry
@@ -185,8 +194,6 @@ def fault_in_vma(mm, task, vma, addr, access):
     if vma == NULL:
         return FAULT_MAPERR
     v = VMA(mm, vma)
-    if v.vm_start > addr and not expand_stack(mm, vma, addr):
-        return FAULT_MAPERR
     if access == 0:  # a recorder that could not see the error code
         access = ACCESS_READ
     if access_refused(v.vm_flags, access):
@@ -198,16 +205,24 @@ def fault_in_vma(mm, task, vma, addr, access):
 
 
 @native
+def covering(mm, task, vma, addr):
+    """What vma_get gave, if it covers ``addr``; if it lies above, what may have grown to; else NULL."""
+    if vma != NULL and VMA(mm, vma).vm_start > addr:
+        return vma_grow(mm, task, vma, addr)
+    return vma
+
+
+@native
 def page_fault(mm, task, addr, access):
     """A user fault: the VMA that served it, or FAULT_* (negative). ``access``: ACCESS_* bits, 0 unknown."""
     if addr < 0 or addr >= mm.task_size:
         return FAULT_MAPERR
-    vma = vma_get(mm, task, addr)
+    vma = covering(mm, task, vma_get(mm, task, addr), addr)
     result = fault_in_vma(mm, task, vma, addr, access)
     vma_put(mm, task, vma)
     if result == FAULT_RETRY:
         count(mm, task, COUNT_RETRY)
-        vma = vma_get_locked(mm, task, addr)
+        vma = covering(mm, task, vma_get_locked(mm, task, addr), addr)
         result = fault_in_vma(mm, task, vma, addr, access)
         vma_put(mm, task, vma)
     if result != 0:

@@ -86,10 +86,7 @@ FILE_NOWRITE, FILE_SHMEM = 1, 2
 """file.flags: not open for writing; an anonymous shared object (grows never, SIGBUS beyond its size)."""
 
 RULE_ANON_VMA_616, RULE_MREMAP_617, RULE_GUARD_FLAG, RULE_DONTUNMAP_ACCOUNT = 1, 2, 4, 8
-RULE_DROPPABLE, RULE_DONTNEED_TABLES = 16, 32
+RULE_DROPPABLE, RULE_DONTNEED_TABLES, RULE_NOREPLACE_417 = 16, 32, 64
 """Bits of mm.rules: kernel versions differ (see benchframe.mm.space.Rules)."""
 
 ACCESS_READ, ACCESS_WRITE, ACCESS_EXEC = 1, 2, 4
-
-WRITER = 1 << 32
-"""mmap_lock: the word's writer bit, above the count of readers."""

@@ -1,6 +1,6 @@
 """mm life: a new mm, fork's copy, exit (kernel/fork.c dup_mmap, mm/mmap.c exit_mmap; COW by mm/memory.c)."""
 
-from benchframe.dialect import NULL, native
+from benchframe.dialect import NULL, fetch_add, native
 from benchframe.mm.anon import anon_vma_new
 from benchframe.mm.flags import (
     E_FILE,
@@ -20,10 +20,11 @@ from benchframe.mm.hooks import (
     cache_mm_exit,
     cache_mm_init,
     cache_task_init,
+    flush_tlb,
     index_exit,
     index_init,
+    vma_dup,
     vma_free,
-    vma_start_write,
 )
 from benchframe.mm.layout import MM, PAGE, PAGE_SHIFT, PMD_SIZE, PTE, PTRS_PER_TABLE, TASK, VMA
 from benchframe.mm.pagetable import (
@@ -65,6 +66,10 @@ def mm_init(mm):
     mm.mm_rb = NULL
     mm.mmap_cache = NULL
     mm.mmap_lock = 0
+    mm.mmap_lock_tail = 0
+    mm.mmap_lock_head = 0
+    mm.mm_count = 1
+    mm.vma_writer_wait = 0
     mm.version = 0
     mm.vmacache_seqnum = 0
     mm.mm_lock_seq = 1
@@ -105,6 +110,8 @@ def mm_new(mm, new):
     m.private1_base = mm.private1_base
     m.private2_base = mm.private2_base
     m.private3_base = mm.private3_base
+    m.private4_base = mm.private4_base
+    m.private5_base = mm.private5_base
     m.hook_entry = mm.hook_entry
     m.mapping_entry = mm.mapping_entry
     m.hook_mask = mm.hook_mask
@@ -206,7 +213,7 @@ def dup_mmap(mm, new, child_task):
     while vma != NULL:
         v = VMA(mm, vma)
         following = v.vm_next
-        vma_start_write(mm, vma)
+        vma_dup(mm, vma)
         if not v.vm_flags & VM_DONTCOPY:
             copy = vma_alloc(child)
             if copy == NULL:
@@ -226,8 +233,31 @@ def dup_mmap(mm, new, child_task):
                 if copy_range(mm, child, v.vm_start, v.vm_end, v.vm_flags & VM_SHARED) != 0:
                     return NULL
         vma = following
+    flush_tlb(mm, 0, mm.task_size)
     task_init(child, child_task)
     return new
+
+
+@native
+def mmgrab(mm):
+    """One who needs the record, not the address space, more."""
+    fetch_add(mm, "mm_count", 1)
+    return 0
+
+
+@native
+def mmdrop(mm):
+    """One less; the last one frees the record."""
+    if fetch_add(mm, "mm_count", -1) == 1:
+        return mm_free(mm)
+    return 0
+
+
+@native
+def mm_free(mm):
+    """__mmdrop. The record's place in MM is the trace's number for it, so there is nothing to give back natively; the
+    checker ends its life."""
+    return 0
 
 
 @native

@@ -179,6 +179,11 @@ def mmap_write_unlock(mm, task):
 
 
 @hook("protocol", mandatory=True)
+def mmap_write_downgrade(mm, task):
+    """From write to read without a gap: nobody else writes in between. mmap_read_unlock ends it."""
+
+
+@hook("protocol", mandatory=True)
 def vma_get(mm, task, addr):
     """Hot. A user fault at ``addr`` begins: find_vma's answer, and whatever keeps it alive until vma_put.
 
@@ -199,7 +204,15 @@ def vma_get_locked(mm, task, addr):
 @hook("protocol", mandatory=True)
 def vma_valid(mm, task, vma, site):
     """May the fault still commit? ``site`` (SITE_*) says where it is asked: with the ptl held before an entry is set,
-    and at the end. 0 starts the fault over with vma_get_locked. The default says yes: a lock is held."""
+    before a page table is allocated (no ptl), and at the end. 0 starts the fault over with vma_get_locked. The
+    default says yes: a lock is held."""
+
+
+@hook("protocol", mandatory=True)
+def vma_grow(mm, task, vma, addr):
+    """Hot. What vma_get or vma_get_locked gave lies above ``addr``: a stack that may grow down. The VMA that now covers
+    ``addr``, NULL if none may; either way held as before, for vma_put. The default grows it under what is held, as up
+    to 6.4; ``grow_under_write_lock`` is the way since."""
 
 
 @hook("protocol")
@@ -208,9 +221,20 @@ def vma_start_write(mm, vma):
     return 0
 
 
+@hook("protocol", mandatory=True)
+def vma_dup(mm, vma):
+    """fork is about to copy ``vma`` and to write-protect its pages. The default calls vma_start_write, as since 6.5."""
+
+
 @hook("protocol")
 def vma_attach(mm, vma):
     """``vma`` is complete and about to become visible."""
+    return 0
+
+
+@hook("protocol")
+def vma_detach(mm, vma):
+    """``vma`` has left list and index (vma_mark_detached); its pages and tables are still there."""
     return 0
 
 
@@ -238,6 +262,26 @@ def count(mm, task, what):
     return 0
 
 
+@hook("engine")
+def copy_user_page(mm, new, old):
+    """A page's content is copied to another frame. Content is modelled by the checker alone."""
+    return 0
+
+
+@hook("engine")
+def page_add_anon(mm, vma, addr, frame):
+    """A new anonymous page was mapped at ``addr``: its index in the anon_vma follows from the VMA's bounds
+    (__page_set_anon_rmap). Modelled by the checker alone."""
+    return 0
+
+
+@hook("engine")
+def flush_tlb(mm, start, end):
+    """Entries of [start, end) have lost rights: no CPU may go on with what it remembers. TLBs are modelled by the
+    checker alone."""
+    return 0
+
+
 HOT = frozenset(
     {
         "index_find",
@@ -248,6 +292,7 @@ HOT = frozenset(
         "vma_get",
         "vma_put",
         "vma_get_locked",
+        "vma_grow",
         "count",
     }
 )
@@ -256,7 +301,7 @@ CALLED_TOO = frozenset({"index_find", "mmap_read_lock", "mmap_read_unlock"})
 """Hot hooks that mapping operations need too."""
 COUNT_LOOKUP, COUNT_HIT, COUNT_RETRY, COUNT_FALLBACK = 0, 1, 2, 3
 """``what`` of :data:`count`."""
-SITE_ANON, SITE_FILE, SITE_WP, SITE_SWAP, SITE_ACCESS, SITE_END = 0, 1, 2, 3, 4, 5
+SITE_ANON, SITE_FILE, SITE_WP, SITE_SWAP, SITE_ACCESS, SITE_END, SITE_TABLE = 0, 1, 2, 3, 4, 5, 6
 """``site`` of :data:`vma_valid`."""
 
 ALL = tuple(h for h in list(globals().values()) if isinstance(h, Hook))

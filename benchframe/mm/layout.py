@@ -46,7 +46,7 @@ mm_struct = Struct(
         ("mmap_cache", "i8", "last find_vma result, 2.2-3.14 [racy hint under mmap_lock read]"),
         ("pgd", "i8", "the top page table, an index of struct page [constant]"),
         ("zero_page", "i8", "frame of the zero page [constant]"),
-        ("mmap_lock", "i8", "rwsem word: readers in the low bits, WRITER above [itself]"),
+        ("mmap_lock", "i8", "rwsem: readers in the low bits, who waits and WRITER above [itself]"),
         ("version", "i8", "RFC 2/4: odd while write-locked [mmap_lock; read without]"),
         ("vmacache_seqnum", "i8", "3.15-6.0 [mmap_lock]"),
         ("mm_lock_seq", "i8", "6.4+: VMAs whose vm_lock_seq equals it are write-locked [mmap_lock]"),
@@ -92,8 +92,15 @@ mm_struct = Struct(
         ("strategy1", "i8", "likewise"),
         ("strategy2", "i8", "likewise"),
         ("strategy3", "i8", "likewise"),
+        # Where nobody looks who does not have to wait.
+        ("mmap_lock_tail", "i8", "rwsem: tickets handed out to those who wait [itself]"),
+        ("mmap_lock_head", "i8", "rwsem: the ticket whose turn it is [itself]"),
+        ("mm_count", "i8", "references to the record: 1 while it has tasks [atomic]"),
+        ("private4_base", "i8", "fifth private slab of the strategy [constant]"),
+        ("private5_base", "i8", "sixth private slab of the strategy [constant]"),
+        ("vma_writer_wait", "i8", "6.15+: a writer waits for the readers of a VMA [atomic]"),
     ],
-    size=512,
+    size=576,
 )
 
 vm_area_struct = Struct(
@@ -240,7 +247,7 @@ EVENT = Slab("EVENT", event, "event_base")
 ANSWER = Slab("ANSWER", answer, "answer_base")
 SAMPLE = Slab("SAMPLE", sample, "sample_base")
 
-PRIVATE_BASES = ("private0_base", "private1_base", "private2_base", "private3_base")
+PRIVATE_BASES = tuple(f"private{number}_base" for number in range(6))
 """Where a strategy's own slabs hang."""
 ARENA_VMA, ARENA_TABLE, ARENA_PAGE, ARENA_FILE, ARENA_PRIVATE0 = 0, 1, 2, 3, 4
 """Indices in ARENA; a strategy's private slabs follow from ARENA_PRIVATE0."""

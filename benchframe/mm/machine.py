@@ -152,7 +152,8 @@ class Machine:
             capacities.append(capacity)
         counts += [(ARENA, len(capacities)), (FREED, sum(capacities))]
         self.arrays = {slab.base: aligned(count, slab.struct.dtype) for slab, count in counts}
-        self._private = [slab for slab, _ in counts if slab in private]
+        self.private = [slab for slab, _ in counts if slab in private]
+        """The strategy's own slabs."""
         self._set_arenas(capacities, layout_seed)
         self._set_mm()
         self.zero_page = s.tables
@@ -243,7 +244,7 @@ class Machine:
 
         Plain memmoves: this stands between two timed replays, which may take less than NumPy needs to begin.
         """
-        if self._private:
+        if self.private:
             kept = {part.base: part.start + len(part.records) for part in saved}
             for base, _, stop in self._used():
                 if base in layout.PRIVATE_BASES and stop > kept[base]:
@@ -264,7 +265,7 @@ class Machine:
             *((base, 0, len(self.arrays[base])) for base in ("mm_base", "task_base", "file_base", "slab_base")),
             *stacks,
         ]
-        for slab in self._private:
+        for slab in self.private:
             number = layout.ARENA_PRIVATE0 + layout.PRIVATE_BASES.index(slab.base)
             by_vma = getattr(slab, "fixed", 0) + getattr(slab, "per_vma", 1) * top[layout.ARENA_VMA] + 1
             used.append((slab.base, 0, min(len(self.arrays[slab.base]), max(top[number], by_vma))))

@@ -25,6 +25,7 @@ from benchframe.mm.flags import (
     MAP_TYPE,
     MAP_VALIDATED,
     RULE_DROPPABLE,
+    RULE_NOREPLACE_417,
     VM_ACCESS,
     VM_ACCOUNT,
     VM_DONTDUMP,
@@ -161,7 +162,10 @@ def do_mmap(mm, task, addr, length, prot, flags, file, offset, at):
         return -EPERM
     if flags & MAP_FIXED_NOREPLACE:
         vma = lookup(mm, task, addr)
-        if vma != NULL and VMA(mm, vma).vm_start < addr + length:
+        end = addr + length
+        if mm.rules & RULE_NOREPLACE_417:
+            end = addr + 1
+        if vma != NULL and VMA(mm, vma).vm_start < end:
             return -EEXIST
     vm_flags = mmap_flags(mm, prot, flags, file)
     if vm_flags < 0:

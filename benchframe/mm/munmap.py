@@ -2,7 +2,7 @@
 
 from benchframe.dialect import NULL, native
 from benchframe.mm.flags import EINVAL, ENOMEM
-from benchframe.mm.hooks import cache_detached, cache_munmap, index_erase, lookup, vma_free, vma_start_write
+from benchframe.mm.hooks import cache_detached, cache_munmap, index_erase, lookup, vma_detach, vma_free, vma_start_write
 from benchframe.mm.layout import PAGE_SIZE, VMA
 from benchframe.mm.pagetable import free_pgtables
 from benchframe.mm.records import list_remove, note_hole, vma_next_of
@@ -61,6 +61,7 @@ def detach_range(mm, prev, start, end):
         list_remove(mm, vma)
         index_erase(mm, vma)
         VMA(mm, vma).detached = 1
+        vma_detach(mm, vma)
         mm.map_count -= 1
         vma = following
     following = vma

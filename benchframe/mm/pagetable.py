@@ -5,7 +5,7 @@ A table is a struct page (its index is the frame number) and 512 entries. Its en
 needs them and go with munmap and exit only: MADV_DONTNEED clears entries and keeps tables (Documentation/mm).
 """
 
-from benchframe.dialect import NULL, native, store_release, wait_then_add
+from benchframe.dialect import NULL, native
 from benchframe.mm.arena import arena_alloc, arena_free
 from benchframe.mm.flags import E_PRESENT, E_PSE, E_RW, E_USER, PAGE_FREE, PAGE_TABLE
 from benchframe.mm.hooks import cache_table_prepared, table_release
@@ -19,23 +19,23 @@ from benchframe.mm.layout import (
     PTRS_PER_TABLE,
     PUD_SHIFT,
 )
+from benchframe.mm.sync.spinlock import spinlock
 
 TABLE_BITS = E_PRESENT | E_RW | E_USER
+ptl_lock, ptl_trylock, ptl_unlock = spinlock("ptl")
 PUD_SIZE, PGDIR_SIZE = 1 << PUD_SHIFT, 1 << PGDIR_SHIFT
 
 
 @native
 def spin_lock(mm, table):
     """The page-table lock of ``table`` (split ptlocks: one per PTE page)."""
-    wait_then_add(PAGE(mm, table), "ptl", -1, 1)
-    return 0
+    return ptl_lock(PAGE(mm, table))
 
 
 @native
 def spin_unlock(mm, table):
     """Release it."""
-    store_release(PAGE(mm, table), "ptl", 0)
-    return 0
+    return ptl_unlock(PAGE(mm, table))
 
 
 @native

@@ -10,6 +10,7 @@ from benchframe.mm.hooks import (
     index_insert,
     index_resize,
     vma_attach,
+    vma_detach,
     vma_free,
 )
 from benchframe.mm.layout import ARENA_VMA, PAGE_SHIFT, VMA
@@ -134,6 +135,7 @@ def vma_remove_merged(mm, vma):
     list_remove(mm, vma)
     index_erase(mm, vma)
     v.detached = 1
+    vma_detach(mm, vma)
     mm.map_count -= 1
     cache_unlinked(mm, vma, prev)
     vma_free(mm, vma)

@@ -6,7 +6,7 @@ inlined; every other event goes through the compiled mapping operations (:data:`
 
 from benchframe.dialect import NULL, FarCall, cycles, native
 from benchframe.mm.dispatch import mapping_event
-from benchframe.mm.fault import fault_in_vma, page_fault
+from benchframe.mm.fault import covering, fault_in_vma, page_fault
 from benchframe.mm.flags import FAULT_MAPERR, FAULT_RETRY
 from benchframe.mm.hooks import index_find, vma_get, vma_get_locked, vma_put
 from benchframe.mm.layout import ANSWER, EVENT, MM, SAMPLE, TASK, VMA
@@ -27,7 +27,7 @@ def kernel_fault(mm, task, addr, access):
     result = FAULT_RETRY
     vma = NULL
     while result == FAULT_RETRY:
-        vma = vma_get_locked(mm, task, addr)
+        vma = covering(mm, task, vma_get_locked(mm, task, addr), addr)
         result = fault_in_vma(mm, task, vma, addr, access)
         vma_put(mm, task, vma)
     if result != 0:

@@ -2,8 +2,9 @@
 
 from benchframe.dialect import NULL, native
 from benchframe.mm.anon import anon_vma_prepare
+from benchframe.mm.find import find_vma
 from benchframe.mm.flags import VM_ACCESS, VM_GROWSDOWN
-from benchframe.mm.hooks import vma_start_write
+from benchframe.mm.hooks import mmap_read_unlock, mmap_write_downgrade, mmap_write_lock, vma_start_write
 from benchframe.mm.layout import PAGE_SHIFT, PAGE_SIZE, VMA
 from benchframe.mm.pagetable import spin_lock, spin_unlock
 from benchframe.mm.records import vma_resize
@@ -29,6 +30,7 @@ def expand_stack(mm, vma, addr):
         if p.vm_end > addr:
             return 0
     anon_vma_prepare(mm, vma)
+    vma_start_write(mm, vma)
     spin_lock(mm, mm.pgd)
     grown = 1
     if addr < v.vm_start:  # nobody else was faster
@@ -43,6 +45,28 @@ def grow_down(mm, vma, addr):
     v = VMA(mm, vma)
     if v.vm_end - addr > mm.stack_limit or (v.vm_start - addr) >> PAGE_SHIFT > v.vm_pgoff:
         return 0
-    vma_start_write(mm, vma)
     vma_resize(mm, vma, addr, v.vm_end)
     return 1
+
+
+@native
+def grow_as_held(mm, task, vma, addr):
+    """vma_grow up to 6.4: under whatever the fault holds, mmap_lock for read."""
+    if expand_stack(mm, vma, addr):
+        return vma
+    return NULL
+
+
+@native
+def grow_under_write_lock(mm, task, vma, addr):
+    """vma_grow since 6.5 (lock_mm_and_find_vma): give mmap_lock back, take it for write, look again, grow, downgrade.
+
+    The lock cannot be upgraded: whatever was found under it may be gone, so ``vma`` is not used.
+    """
+    mmap_read_unlock(mm, task)
+    mmap_write_lock(mm, task)
+    vma = find_vma(mm, task, addr)
+    if vma != NULL and VMA(mm, vma).vm_start > addr and not expand_stack(mm, vma, addr):
+        vma = NULL
+    mmap_write_downgrade(mm, task)
+    return vma

@@ -101,18 +101,20 @@ def _validate_list(machine: Machine, number: int) -> list[int]:
     if int(mm["last_vma"]) != (vmas[-1] if vmas else 0):
         raise ValidationError(f"last_vma is #{mm['last_vma']}, the list ends with #{vmas[-1] if vmas else 0}")
     chosen = records[vmas]
-    columns = ("vm_start", "vm_end", "vm_prev", "vm_mm", "anon_vma", "anon_vma_chain", "cache_access", "detached")
+    columns = ("vm_start", "vm_end", "vm_prev", "vm_mm", "anon_vma", "anon_vma_chain", "cache_access", "vm_refcnt")
     below, prev, top = 0, 0, int(mm["task_size"])
-    for vma, *row in zip(vmas, *(chosen[c].tolist() for c in columns), strict=True):
-        start, end, before, owner, anon_vma, chain, holders, detached = row
+    for vma, *row in zip(vmas, *(chosen[c].tolist() for c in (*columns, "detached")), strict=True):
+        start, end, before, owner, anon_vma, chain, holders, references, detached = row
         if not below <= start < end <= top or (start | end) % layout.PAGE_SIZE:
             raise ValidationError(f"VMA #{vma} {start:#x}-{end:#x} overlaps, is empty, unaligned or out of order")
         if before != prev or owner != number + 1:
             raise ValidationError(f"VMA #{vma}: vm_prev is #{before}, must be #{prev}; vm_mm is {owner}")
         if (anon_vma == 0) != (chain == 0):
             raise ValidationError(f"VMA #{vma}: anon_vma {anon_vma} with a chain of {chain}")
-        if holders != 0 or detached != 0:
-            raise ValidationError(f"VMA #{vma}: cache_access {holders}, detached {detached} at rest")
+        if holders != 0 or detached != 0 or references not in (0, 1):
+            raise ValidationError(
+                f"VMA #{vma}: cache_access {holders}, vm_refcnt {references}, detached {detached} at rest"
+            )
         below, prev = end, vma
     if mm["mmap_cache"] and int(mm["mmap_cache"]) not in vmas:
         raise ValidationError(f"mmap_cache is #{mm['mmap_cache']}, which is not a VMA of this mm")

@@ -15,6 +15,7 @@ from benchframe.mm.flags import (
     VM_SHARED,
     VM_WRITE,
 )
+from benchframe.mm.hooks import flush_tlb
 from benchframe.mm.layout import ARENA_PAGE, PAGE, PAGE_SHIFT, PMD_SIZE, PTE, PTRS_PER_TABLE, VMA
 from benchframe.mm.pagetable import next_step, pmd_slot, spin_lock, spin_unlock
 
@@ -96,6 +97,7 @@ def change_range(mm, start, end, what, keep_guards):
                 slot += 1
             spin_unlock(mm, table)
         addr = stop
+    flush_tlb(mm, start, end)
     return 0
 
 

@@ -1,12 +1,16 @@
 """The maple tree's nodes: layout, bounds, neighbours, gaps. What they are for: :mod:`benchframe_plugins.maple`."""
 
-from benchframe.api import ARENA_PRIVATE0, NULL, PrivateSlab, arena_free, native
+from benchframe.api import ARENA_PRIVATE0, NULL, PrivateSlab, arena_free, hook, kfree_rcu, native
 
 SPARE = 62
-WORD = PrivateSlab("maple_word", [("word", "i8", "32 to a node [mmap_lock]")], 0, per_vma=32, fixed=32 * (SPARE + 2))
-NODE = PrivateSlab("maple_node", [("state", "i8", "slot of the allocator: node i is words 32 i on")], 1, 1, SPARE)
-BIG = PrivateSlab("maple_big", [("word", "i8", "a big node is 128 words [mmap_lock]")], 2, per_vma=0, fixed=128 * 6)
-BIG_NODE = PrivateSlab("maple_big_node", [("state", "i8", "slot of the allocator")], 3, per_vma=0, fixed=4)
+WORD = PrivateSlab(
+    "maple_word", [("word", "i8", "32 to a node [mmap_lock]")], 0, per_vma=32, fixed=32 * (SPARE + 2), part_of=(1, 5)
+)
+NODE = PrivateSlab("maple_node", [("next", "i8", "node i is words 32 i on; the next node to retire")], 1, 1, SPARE)
+BIG = PrivateSlab(
+    "maple_big", [("word", "i8", "a big node is 128 words [mmap_lock]")], 2, per_vma=0, fixed=128 * 26, part_of=(3, 7)
+)
+BIG_NODE = PrivateSlab("maple_big_node", [("retired", "i8", "first node to retire after a store")], 3, 0, fixed=24)
 ARENA_NODE, ARENA_BIG = ARENA_PRIVATE0 + 1, ARENA_PRIVATE0 + 3
 
 LEAF, ARANGE = 1 << 3, 3 << 3
@@ -157,11 +161,49 @@ def mas_prev_node(mm, enode):
     return NULL
 
 
+@hook("index")
+def mt_in_rcu(mm):
+    """1: readers may be inside without a lock. A leaf is replaced and not rewritten, nodes wait for a grace period."""
+    return 0
+
+
+@hook("index")
+def ma_free_memory(mm, node):
+    """Give a node's memory back: at once."""
+    return arena_free(mm, ARENA_NODE, node)
+
+
+@native
+def ma_free_rcu(mm, node):
+    """Give a node's memory back after a grace period (ma_free_rcu)."""
+    return kfree_rcu(mm, ARENA_NODE, node)
+
+
 @native
 def ma_free(mm, enode):
-    """The node is dead (its parent is itself) and its memory free."""
+    """The node is dead (its parent is itself, mte_set_node_dead) and its memory free when its readers have gone."""
     WORD(mm, mt_base(enode)).word = (enode >> 8) << 8
-    return arena_free(mm, ARENA_NODE, enode >> 8)
+    return ma_free_memory(mm, enode >> 8)
+
+
+@native
+def ma_retire(mm, number, enode):
+    """The node will be dead once what replaces it can be seen: remember it in big node ``number`` (mat_add)."""
+    NODE(mm, enode >> 8).next = BIG_NODE(mm, number).retired
+    BIG_NODE(mm, number).retired = enode >> 8
+    return 0
+
+
+@native
+def mas_free_retired(mm, number):
+    """What replaces them is in the tree: the old nodes die (mat_free). Readers that are inside start over."""
+    node = BIG_NODE(mm, number).retired
+    BIG_NODE(mm, number).retired = NULL
+    while node != NULL:
+        following = NODE(mm, node).next
+        ma_free(mm, node << 8)
+        node = following
+    return 0
 
 
 @native

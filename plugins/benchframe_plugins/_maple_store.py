@@ -5,10 +5,11 @@ What they are for: :mod:`benchframe_plugins.maple`. Caller holds mmap_lock for w
 
 from benchframe.api import (
     NULL,
+    WRITE_ONCE,
     arena_alloc,
     arena_free,
-    hook,
     native,
+    store_release,
 )
 from benchframe_plugins._maple_node import (
     ARANGE,
@@ -33,6 +34,8 @@ from benchframe_plugins._maple_node import (
     WORD,
     ma_data_end,
     ma_free,
+    ma_retire,
+    mas_free_retired,
     mas_leaf,
     mas_next_node,
     mas_node_max,
@@ -42,16 +45,10 @@ from benchframe_plugins._maple_node import (
     mas_prev_node,
     mas_update_gap,
     mt_base,
+    mt_in_rcu,
     mt_leaf,
     mt_slots,
 )
-
-
-@hook("index")
-def mt_in_rcu(mm):
-    """1: readers may be inside, a leaf is replaced and not rewritten."""
-    return 0
-
 
 # ---- the big node ----------------------------------------------------------------------------------------------------
 
@@ -194,18 +191,19 @@ def mab_gap(mm, big, first, size, leaf, low):
 
 
 @native
-def mas_free_level(mm, left, right):
-    """Free the nodes ``left`` to ``right`` of one level."""
+def mas_retire_level(mm, big, left, right):
+    """The nodes ``left`` to ``right`` of one level are being replaced."""
     while left != right:
         following = mas_next_node(mm, left)
-        ma_free(mm, left)
+        ma_retire(mm, big >> 7, left)
         left = following
-    return ma_free(mm, right)
+    return ma_retire(mm, big >> 7, right)
 
 
 @native
 def mas_new_root(mm, big, nodes):
-    """``nodes`` new nodes are all there is: they, or a node above them, are the root (mas_root_split)."""
+    """``nodes`` new nodes are all there is: they, or a node above them, become the root, by one store; then the old
+    nodes die (mas_root_split, mas_topiary_replace)."""
     root = BIG(mm, big + BIG_SLOTS + BIG_NEW).word
     if nodes > 1:
         root = arena_alloc(mm, ARENA_NODE) << 8 | ARANGE
@@ -215,11 +213,11 @@ def mas_new_root(mm, big, nodes):
         ma_free(mm, root)
         root = child
     WORD(mm, mt_base(root)).word = ROOT
-    mm.mm_rb = root
     if mt_leaf(root) and ma_data_end(mm, root) == 0 and WORD(mm, mt_slots(root)).word == NULL:
         ma_free(mm, root)
-        mm.mm_rb = NULL
-    return 0
+        root = NULL
+    store_release(mm, "mm_rb", root)
+    return mas_free_retired(mm, big >> 7)
 
 
 @native
@@ -244,7 +242,7 @@ def mas_replace(mm, big, count, left, right):
         nodes = mas_make(mm, big, count, leaf, mas_node_min(mm, left))
         first = WORD(mm, mt_base(left)).word
         last = WORD(mm, mt_base(right)).word
-        mas_free_level(mm, left, right)
+        mas_retire_level(mm, big, left, right)
         if first == ROOT:
             return mas_new_root(mm, big, nodes)
         left = (first >> 8) << 8 | ARANGE
@@ -270,9 +268,9 @@ def mas_node_store(mm, big, count, leaf):
     parent = WORD(mm, mt_base(leaf)).word
     WORD(mm, mt_base(new)).word = parent
     if parent == ROOT:
-        mm.mm_rb = new
+        store_release(mm, "mm_rb", new)
     else:
-        WORD(mm, mt_base(parent) + INNER_SLOTS + ((parent >> 3) & 31)).word = new
+        store_release(WORD(mm, mt_base(parent) + INNER_SLOTS + ((parent >> 3) & 31)), "word", new)
     ma_free(mm, leaf)
     return mas_update_gap(mm, new)
 
@@ -298,19 +296,19 @@ def mas_slot_store(mm, leaf, index, last, entry):
                 return 0
             if slot > 0 and WORD(mm, slots + slot - 1).word == NULL:
                 return 0
-        WORD(mm, slots + slot).word = entry
+        store_release(WORD(mm, slots + slot), "word", entry)
     elif old == entry and slot < end and last > top:  # it grows into the next range
         if last >= mas_pivot(mm, leaf, slot + 1, end):
             return 0
-        WORD(mm, pivots + slot).word = last
+        WRITE_ONCE(WORD(mm, pivots + slot), "word", last)
     elif (
         index == low and slot > 0 and last < top and WORD(mm, slots + slot - 1).word == entry
     ):  # so does the one before
-        WORD(mm, pivots + slot - 1).word = last
+        WRITE_ONCE(WORD(mm, pivots + slot - 1), "word", last)
     elif index > low and slot < end and last >= top and WORD(mm, slots + slot + 1).word == entry:  # the next grows down
         if last > mas_pivot(mm, leaf, slot + 1, end):
             return 0
-        WORD(mm, pivots + slot).word = index - 1
+        WRITE_ONCE(WORD(mm, pivots + slot), "word", index - 1)
     else:
         return 0
     mas_update_gap(mm, leaf)
@@ -328,7 +326,7 @@ def mas_first_store(mm, big, index, last, entry):
     root = arena_alloc(mm, ARENA_NODE) << 8 | LEAF
     mab_write(mm, big, 0, count, root)
     WORD(mm, mt_base(root)).word = ROOT
-    mm.mm_rb = root
+    store_release(mm, "mm_rb", root)
     return 0
 
 

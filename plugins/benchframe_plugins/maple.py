@@ -42,11 +42,13 @@ Sources: Linux 6.1 lib/maple_tree.c, include/linux/maple_tree.h, mm/mmap.c; Docu
 
 from benchframe.api import (
     NULL,
+    READ_ONCE,
     VMA,
     Index,
     Strategy,
     hookimpl,
     native,
+    smp_rmb,
     start_gap,
 )
 from benchframe_plugins._maple_node import (
@@ -70,6 +72,7 @@ from benchframe_plugins._maple_node import (
     leaf_end,
     ma_data_end,
     ma_free,
+    ma_free_rcu,
     ma_gap,
     mas_leaf,
     mas_next_node,
@@ -90,7 +93,7 @@ from benchframe_plugins._maple_store import (
 @native
 def mt_find(mm, addr):
     """The first VMA with ``addr < vm_end``, NULL if none. O(log n), base about 10. A dead node starts it over."""
-    enode = mm.mm_rb
+    enode = READ_ONCE(mm, "mm_rb")
     top = MT_MAX
     entry = NULL
     while enode != NULL:
@@ -108,8 +111,9 @@ def mt_find(mm, addr):
         entry = WORD(mm, slots + slot).word
         if leaf and entry == NULL and slot < end:
             entry = WORD(mm, slots + slot + 1).word
+        smp_rmb()
         if WORD(mm, base).word >> 8 == enode >> 8:
-            enode = mm.mm_rb
+            enode = READ_ONCE(mm, "mm_rb")
             top = MT_MAX
             continue
         if leaf:
@@ -362,7 +366,7 @@ def maple(rcu: bool = False) -> Index:
         gap_below=mt_gap_below,
         exit=mt_exit,
         check=mt_check,
-        bind={"mt_in_rcu": always} if rcu else {},
+        bind={"mt_in_rcu": always, "ma_free_memory": ma_free_rcu} if rcu else {},
     )
 
 

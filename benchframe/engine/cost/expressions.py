@@ -10,6 +10,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from benchframe.dialect.function import BUILTINS, FarCall, Hook, is_native, resolve, where
+from benchframe.dialect.instance import origin
 from benchframe.dialect.primitives import Primitive
 from benchframe.dialect.struct import DialectError, Slab
 from benchframe.engine.cost.memory import ATOMIC, BARRIER, COUNTED, ENTER, LEAVE, LOAD, OPERAND, SHIFT, STORE
@@ -225,19 +226,21 @@ class Expressions:
     def primitive(self, node: ast.Call, name: str) -> str:
         if name == "smp_mb":
             return f"(_A({BARRIER << SHIFT}) or 0)"
-        if name in ("cpu_relax", "cycles"):
+        if name in ("cpu_relax", "cycles", "smp_rmb", "smp_wmb"):  # barriers for the compiler on x86
             return "0"
         slab, index = self.reference(node.args[0])
         field_node = node.args[1]
-        if not isinstance(field_node, ast.Constant) or field_node.value not in slab.struct.fields:
-            raise self.wrong(node, f"{slab.struct.name} has no field {ast.unparse(field_node)}")
-        field = str(field_node.value)
+        written = str(field_node.value) if isinstance(field_node, ast.Constant) else ast.unparse(field_node)
+        _, words = origin(self.function) or (None, {})  # an instance has other fields than its text
+        field = words.get(written, written)
+        if field not in slab.struct.fields:
+            raise self.wrong(node, f"{slab.struct.name} has no field {field}")
         rest = [self.value(a) for a in node.args[2:]]
         if name in ("READ_ONCE", "load_acquire"):
             return self.loaded(slab, field, index)
         if name in ("WRITE_ONCE", "store_release"):
             return self.accessed(slab, field, STORE, index, f"{{column}}.__setitem__({{index}}, {rest[0]})")
-        if name in ("wait_until", "wait_interruptible"):
+        if name in ("wait_until", "wait_interruptible", "wait_while", "wait_while_interruptible"):
             return f"({self.accessed(slab, field, LOAD, index, '{column}[{index}]')} * 0)"
         forms: Mapping[str, str] = {
             "xchg": "rmw_xchg({column}, {index}, ",

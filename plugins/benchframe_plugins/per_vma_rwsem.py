@@ -1,0 +1,254 @@
+"""A lock per VMA: faults take it for read under RCU, writers mark VMAs by a sequence number. Linux 6.4 to 6.14.
+
+History: Suren Baghdasaryan's per-VMA locks (6.4), after thirteen years of speculative page faults that were refused.
+A fault locks the one VMA it is in; mapping calls keep mmap_lock for write and write-lock, one by one, the VMAs they
+change. About 75 % of what speculation had promised, without its rules about what may be touched.
+
+Layout: `vm_lock`, a rw_semaphore of 40 bytes outside the VMA (inside, its line was written by every fault and read by
+every walk), the VMA's `vm_lock_seq`, the mm's `mm_lock_seq`.
+```
+  mm.mm_lock_seq  7        VMA.vm_lock_seq  7    equal: write-locked          6    not
+```
+Lookup (lock_vma_under_rcu): walk the maple tree under rcu_read_lock; equal numbers or no luck with down_read_trylock:
+give up; then, *with the lock held*, the numbers again, the anon_vma, the range, and whether the VMA has been detached
+(then walk again). Giving up means mmap_lock for read and find_vma. A hole is given up, too: without mmap_lock it may
+be a VMA just being moved.
+
+Writers (vma_start_write): take the VMA's lock for write, which waits for its readers; store the mm's number; let go.
+The VMA stays write-locked until mm_lock_seq is raised, once, when mmap_lock is given back or downgraded: that unlocks
+all. Called before bounds or flags change, before a VMA leaves the tree, for both sides of a merge or split, for every
+VMA of a forking parent, when a stack grows, and for a new VMA before it can be found.
+
+Cost: the walk, two atomics on the VMA's lock line, two loads of numbers. No line is shared by faults in different VMAs.
+Left to mmap_lock in 6.4: file mappings, VMAs without an anon_vma yet, swap-in, user mode only.
+
+Concurrency: VMAs and maple nodes are freed after a grace period. A held VMA cannot change or go, so nothing is
+checked at commit. Page tables under a held VMA cannot go, since they go with their VMAs. Wrong in the first weeks,
+each a switch of `per_vma_history`: fork did not lock (B19), nor did stacks that grew (B20), new VMAs came into the
+tree unlocked (B21), and the anon_vma was looked at before the lock was held (B23). Sources: Linux 6.4
+include/linux/mm.h, include/linux/mmap_lock.h, mm/memory.c; Documentation/mm/process_addrs.rst; 657b5146955e,
+fb49c455323f, c137381f71ae, 33313a747e81.
+"""
+
+from benchframe.api import (
+    ARENA_VMA,
+    COUNT_FALLBACK,
+    COUNT_HIT,
+    COUNT_LOOKUP,
+    NULL,
+    READ_ONCE,
+    SITE_SWAP,
+    TASK,
+    VMA,
+    WRITE_ONCE,
+    PrivateSlab,
+    Protocol,
+    Strategy,
+    count,
+    find_vma,
+    grow_under_write_lock,
+    hookimpl,
+    index_find,
+    kfree_rcu,
+    load_acquire,
+    native,
+    rcu_read_lock,
+    rcu_read_unlock,
+    read_lock,
+    read_unlock,
+    rwsem,
+    store_release,
+    write_downgrade,
+    write_unlock,
+)
+
+VMA_LOCK = PrivateSlab(
+    "vma_lock",
+    [
+        ("count", "i8", "rwsem: readers, who waits, the writer [itself]"),
+        ("tail", "i8", "rwsem: tickets [itself]"),
+        ("head", "i8", "rwsem: whose turn it is [itself]"),
+        ("owner", "i8", "the kernel's lock has this word, too [none]"),
+        ("osq", "i8", "and this [none]"),
+    ],
+    number=4,
+)
+"""Record i is the lock of VMA i: one slab object per VMA, as in the kernel's vma_lock cache."""
+LOCK = rwsem("count", "tail", "head")
+down_read_trylock, up_read, down_write, up_write = LOCK.down_read_trylock, LOCK.up_read, LOCK.down_write, LOCK.up_write
+
+
+# ---- readers ---------------------------------------------------------------------------------------------------------
+
+
+@native
+def vma_start_read(mm, vma):
+    """1: the VMA is locked for read. 0: it is write-locked, or a writer waits."""
+    v = VMA(mm, vma)
+    if READ_ONCE(v, "vm_lock_seq") == READ_ONCE(mm, "mm_lock_seq"):
+        return 0
+    if not down_read_trylock(VMA_LOCK(mm, vma)):
+        return 0
+    # The number may have been stored just before the lock was got. The acquire load pairs with vma_end_write_all.
+    if READ_ONCE(v, "vm_lock_seq") == load_acquire(mm, "mm_lock_seq"):
+        up_read(VMA_LOCK(mm, vma))
+        return 0
+    return 1
+
+
+@native
+def vma_end_read(mm, task, vma):
+    """Let go. The section keeps the lock's memory until up_read has returned."""
+    rcu_read_lock(mm, task)
+    up_read(VMA_LOCK(mm, vma))
+    rcu_read_unlock(mm, task)
+    return 0
+
+
+@native
+def lockable(mm, vma, addr):
+    """With the VMA locked: is the fault one for this lock? Anonymous, and no neighbours to be asked for an anon_vma."""
+    v = VMA(mm, vma)
+    return v.vm_start <= addr and addr < v.vm_end and v.vm_file == 0 and v.anon_vma != 0
+
+
+@native
+def lock_vma_under_rcu(mm, task, addr):
+    """The VMA that contains ``addr``, locked for read; NULL for "do not know"."""
+    rcu_read_lock(mm, task)
+    vma = index_find(mm, addr)
+    found = NULL
+    while vma != NULL and found == NULL:
+        if VMA(mm, vma).vm_start > addr or not vma_start_read(mm, vma):
+            vma = NULL
+        elif VMA(mm, vma).detached:  # replaced meanwhile: what is there now? (VMA_LOCK_MISS)
+            vma_end_read(mm, task, vma)
+            vma = index_find(mm, addr)
+        elif not lockable(mm, vma, addr):
+            vma_end_read(mm, task, vma)
+            vma = NULL
+        else:
+            found = vma
+    rcu_read_unlock(mm, task)
+    return found
+
+
+@native
+def get(mm, task, addr):
+    """The VMA's lock if it can be had, else mmap_lock for read and find_vma."""
+    vma = lock_vma_under_rcu(mm, task, addr)
+    if vma != NULL:
+        TASK(mm, task).speculative = 1
+        count(mm, task, COUNT_LOOKUP)
+        count(mm, task, COUNT_HIT)
+        return vma
+    count(mm, task, COUNT_FALLBACK)
+    return get_locked(mm, task, addr)
+
+
+@native
+def get_locked(mm, task, addr):
+    """lock_mm_and_find_vma."""
+    TASK(mm, task).speculative = 0
+    read_lock(mm, task)
+    return find_vma(mm, task, addr)
+
+
+@native
+def put(mm, task, vma):
+    """vma_end_read, or mmap_read_unlock."""
+    t = TASK(mm, task)
+    if t.speculative:
+        t.speculative = 0
+        return vma_end_read(mm, task, vma)
+    return read_unlock(mm, task)
+
+
+@native
+def valid(mm, task, vma, site):
+    """A locked VMA cannot change. 6.4 gives swap-ins back all the same (VM_FAULT_RETRY in do_swap_page)."""
+    return site != SITE_SWAP or not TASK(mm, task).speculative
+
+
+# ---- writers ---------------------------------------------------------------------------------------------------------
+
+
+@native
+def start_write(mm, vma):
+    """vma_start_write: wait for the VMA's readers, mark it. Nothing to do if it is marked already."""
+    v = VMA(mm, vma)
+    if v.vm_lock_seq == mm.mm_lock_seq:
+        return 0
+    down_write(VMA_LOCK(mm, vma))
+    WRITE_ONCE(v, "vm_lock_seq", mm.mm_lock_seq)
+    up_write(VMA_LOCK(mm, vma))
+    return 0
+
+
+@native
+def attach(mm, vma):
+    """A new VMA: not locked; but in an mm that is being written, locked before anyone can find it (33313a747e81)."""
+    VMA(mm, vma).vm_lock_seq = -1
+    if mm.owner != 0:
+        start_write(mm, vma)
+    return 0
+
+
+@native
+def end_write_all(mm):
+    """vma_end_write_all: every VMA of the mm is unlocked by one store. Release: what was changed is seen first."""
+    store_release(mm, "mm_lock_seq", mm.mm_lock_seq + 1)
+    return 0
+
+
+@native
+def mm_write_unlock(mm, task):
+    """mmap_write_unlock."""
+    end_write_all(mm)
+    return write_unlock(mm, task)
+
+
+@native
+def mm_write_downgrade(mm, task):
+    """mmap_write_downgrade."""
+    end_write_all(mm)
+    return write_downgrade(mm, task)
+
+
+@native
+def free_vma(mm, vma):
+    """vm_area_free: a walker under RCU may still be looking at it."""
+    return kfree_rcu(mm, ARENA_VMA, vma)
+
+
+HOOKS = {
+    "mmap_write_unlock": mm_write_unlock,
+    "mmap_write_downgrade": mm_write_downgrade,
+    "vma_get": get,
+    "vma_get_locked": get_locked,
+    "vma_put": put,
+    "vma_valid": valid,
+    "vma_grow": grow_under_write_lock,
+    "vma_start_write": start_write,
+    "vma_attach": attach,
+    "vma_free": free_vma,
+}
+
+
+def protocol(**changed):
+    """The protocol, with some hooks exchanged (None: the default): what presets and restored bugs are made of."""
+    hooks = {name: function for name, function in {**HOOKS, **changed}.items() if function is not None}
+    return Protocol(slabs=(VMA_LOCK,), **hooks)
+
+
+@hookimpl
+def benchframe_strategies():
+    """Over the maple tree in RCU mode."""
+    return [
+        Strategy(
+            "per_vma_rwsem",
+            "a lock per VMA and a sequence number for writers, over maple, 6.4",
+            "maple_rcu",
+            protocol=protocol(),
+        )
+    ]
