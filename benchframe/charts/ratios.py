@@ -71,7 +71,7 @@ def ratio_ticks(low: float, high: float, gap: float) -> list[float]:
     """Ticks from ``low`` to ``high`` on a logarithmic axis, no two nearer than ``gap`` of its length.
 
     >>> ratio_ticks(0.4, 3, 0.12), ratio_ticks(0.93, 1.06, 0.12)
-    ([0.5, 0.7, 1, 1.5, 2], [0.95, 1, 1.05])
+    ([0.5, 0.7, 1, 1.5, 2, 3], [0.95, 0.98, 1, 1.02, 1.05])
     """
     chosen: list[float] = []
     span = math.log(high / low)

@@ -179,7 +179,7 @@ def quantity(field: str, title: str | None = None, **more: Any) -> Spec:
 def log_ticks(low: float, high: float, limit: int = 6) -> list[float]:
     """Round values (1, 2, 5 times powers of ten) from ``low`` to ``high``, at most ``limit``, for a logarithmic axis.
 
-    >>> log_ticks(3, 70), log_ticks(1, 1e6), log_ticks(0.9, 1.1)
+    >>> log_ticks(3, 70), log_ticks(1, 1e6), log_ticks(1.1, 1.9)
     ([5.0, 10.0, 20.0, 50.0], [1.0, 10.0, 100.0, 1000.0, 10000.0, 100000.0, 1000000.0], [])
     """
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)

@@ -17,7 +17,7 @@ _ATTRIBUTES = {
     *("text-anchor", "font-size", "font-weight"),
 }
 _NUMBER = re.compile(r"-?\d+\.\d{2,}")
-_SAFE = re.compile(r"[\w\s.,#%()+-]*")
+_SAFE = re.compile(r"(?!.*url)[\w\s.,#%()+-]*", re.IGNORECASE | re.DOTALL)
 
 
 def inline(svg: str, strategies: Mapping[str, int], title: str) -> str:
