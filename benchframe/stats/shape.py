@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 SHAPE_ALPHA = 0.01
+OUTLIER = 6.0
 MIN_ROUNDS = 8
 """Fewer process means show neither groups nor a trend at this level."""
 
@@ -108,6 +109,27 @@ def two_groups(means: Mapping[int, float]) -> str:
     )
 
 
+def outliers(means: Mapping[int, float]) -> str:
+    """A line that names processes more than OUTLIER robust standard deviations (1.4826 MAD of the logarithms) and more
+    than 10 % from the median; "" if there are none. O(n log n).
+
+    >>> outliers({r: 7.0 + r % 2 / 10 for r in range(9)} | {9: 13.2})
+    '1 of 10 processes lies far from the median of 7.05 ns: 13.2 ns in round 10'
+    """
+    if len(means) < MIN_ROUNDS:
+        return ""
+    logs = np.log(np.asarray(list(means.values())))
+    median = float(np.median(logs))
+    limit = max(OUTLIER * 1.4826 * float(np.median(np.abs(logs - median))), math.log(1.1))
+    far = [f"{value:.3g} ns in round {r + 1}" for r, value in means.items() if abs(math.log(value) - median) > limit]
+    if not far:
+        return ""
+    verb = "lies" if len(far) == 1 else "lie"
+    rest = f" and {len(far) - 3} more" if len(far) > 3 else ""
+    middle = f"{math.exp(median):.3g} ns"
+    return f"{len(far)} of {len(means)} processes {verb} far from the median of {middle}: {', '.join(far[:3])}{rest}"
+
+
 def drift(means: Mapping[int, float]) -> float | None:
     """The relative change from first to last round if process means drift (Kendall's tau over the order of rounds,
     two-sided at SHAPE_ALPHA), by the Theil-Sen slope of their logarithms; else None. O(n^2).
@@ -130,7 +152,7 @@ def drift(means: Mapping[int, float]) -> float | None:
 
 def shape_notes(means: Mapping[int, float]) -> tuple[str, ...]:
     """What is odd about process means by round, each one line for the user; usually nothing."""
-    notes = [two_groups(means)]
+    notes = [two_groups(means), outliers(means)]
     change = drift(means)
     if change is not None:
         notes.append(f"drifts by {100 * change:+.1f} % from the first round to the last")
