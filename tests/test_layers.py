@@ -17,7 +17,7 @@ LAYERS = (
     {"engine", "check", "judge", "record"},
     {"results", "stats", "testing"},
     {"charts", "tables"},
-    {"report", "compare", "selftest", "bundle"},
+    {"report", "compare", "selftest", "bundle", "study"},
     {"cli"},
     {"__main__"},
 )

@@ -100,6 +100,8 @@ def exit_code(error: Exception) -> int | None:
         return ENVIRONMENT if "cannot be written" in str(error) else USAGE
     if name in ("UnknownName", "WorkloadError", "StrategyError", "DialectError", "EngineError"):
         return USAGE
+    if name == "ProbeError":
+        return FAILED
     if name in ("PluginPathError", "ScaffoldError"):
         return USAGE
     return ENVIRONMENT if isinstance(error, OSError) else None

@@ -2,8 +2,9 @@
 
 A run starts a process per cell and round, which costs half a second each. A study of some fifty points would wait
 minutes for start-ups, so here one process measures every point for a short time, in an order of its own, after
-checking each one's answers; the next round is a new process with another order. The unit is still the mean of a process,
-paired by round. What cells of one process share (code placement, the heap) they share with what they are compared with.
+checking each one's answers; the next round is a new process with another order. The unit is still the mean of a
+process, paired by round. What cells of one process share (code placement, the heap) they share with what they are
+compared with.
 """
 
 from __future__ import annotations
@@ -96,7 +97,12 @@ class Study:
         from benchframe.engine.launch import worker_command, worker_environment
 
         file = folder / "probe.json"
-        request = {"jobs": [asdict(job) for job in jobs], "order": list(order), "seconds": self.seconds, "cpu": self.cpu}
+        request = {
+            "jobs": [asdict(job) for job in jobs],
+            "order": list(order),
+            "seconds": self.seconds,
+            "cpu": self.cpu,
+        }
         file.write_text(json.dumps(request), encoding="utf-8")
         try:
             done = subprocess.run(
@@ -109,7 +115,9 @@ class Study:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise ProbeError(f"a round took longer than {self.timeout:g} s; take fewer points or fewer events") from None
+            raise ProbeError(
+                f"a round took longer than {self.timeout:g} s; take fewer points or fewer events"
+            ) from None
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise ProbeError(f"a process of the study ended with exit code {done.returncode}: {last}")
@@ -125,7 +133,7 @@ class Study:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """One round, in a process of its own: reads the request file, prints one JSON object."""
-    from benchframe.engine.worker import die_with_parent, open_session
+    from benchframe.engine.worker import ChangedSource, die_with_parent, open_session
 
     request = json.loads(Path((argv or sys.argv[1:])[0]).read_text(encoding="utf-8"))
     jobs = [
@@ -138,7 +146,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: list[dict[str, float] | None] = [None] * len(jobs)
     for number in request["order"]:
         job = jobs[number]
-        session: Any = open_session(job)
+        try:
+            session: Any = open_session(job)
+        except ChangedSource as error:
+            print(json.dumps({"wrong": str(error)}))
+            return 0
         verdict = session.verify()
         if not verdict.ok:
             text = f"{job.strategy} answers wrongly, so it is not timed: {' '.join(str(verdict.what).split())}"
@@ -158,5 +170,3 @@ def timed(session: Any, seconds: float) -> dict[str, float]:
     taken = [session.measure(loops) for _ in range(VALUES)]
     means = {name: sum(getattr(t, f"{name}_ns") for t in taken) / VALUES for name in FIGURES}
     return {name: mean for name, mean in means.items() if math.isfinite(mean) and mean > 0}
-
-

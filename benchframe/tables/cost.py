@@ -12,7 +12,7 @@ COLUMNS = {
     "stores": "stores",
     "atomics": "atomics",
     "branches": "branches",
-    "turns": "turns",
+    "mispredicted": "mispred.",
     "steps": "steps",
     "lines": "lines",
     "lines.vma": "vma",
@@ -28,8 +28,8 @@ COLUMNS = {
 _MODEL = frozenset({"vma", "mm", "page", "pte", "task", "file"})
 _NOTES = (
     "means per operation; vma to task: distinct 64-byte lines of each structure, own: the strategy's own slabs.",
-    "turns: branches that went another way than last time; steps: records visited one after the other.",
-    "far L1: lines not touched during the last 512 line touches; dirty shared: lines written that others touch.",
+    "mispred.: branches that a predictor would miss, an estimate; steps: records visited one after the other.",
+    "far L1: steps to a record that 32 KiB of cache may have lost; dirty shared: lines written that others touch.",
 )
 
 

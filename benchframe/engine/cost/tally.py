@@ -28,6 +28,7 @@ from benchframe.engine.cost.memory import (
     STORE,
     Memory,
 )
+from benchframe.engine.cost.predictor import Predictor
 from benchframe.mm.hooks import COUNT_FALLBACK, COUNT_HIT, COUNT_LOOKUP, COUNT_RETRY
 
 Array = npt.NDArray[Any]
@@ -35,7 +36,7 @@ VIEWS = ("lookup", "fault", "mapping", "hit")
 CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING = range(3)
 COUNTS = {COUNT_LOOKUP: "lookups", COUNT_HIT: "hits", COUNT_RETRY: "retries", COUNT_FALLBACK: "fallbacks"}
 NEAR = {"l1": 512, "l2": 16384}
-"""Lines of a first- and a second-level cache of 32 KiB and 1 MiB: see ``far_l1``."""
+"""Lines of a first- and a second-level cache, 32 KiB and 1 MiB: see ``far_l1``."""
 IN_LOOKUP, WRITTEN, WRITTEN_IN_LOOKUP = 1, 2, 4
 """How an operation touched a line."""
 _LINE_BITS = 31
@@ -75,11 +76,13 @@ class Tally:
         self.memory = memory
         self.views = {name: View() for name in VIEWS}
         self.counted: list[dict[str, int]] = []
-        self._outcome = np.full(1 << 10, -1, np.int8)
+        self.predictor = Predictor()
         # When each line was last touched, counted in lines touched by all operations; untouched memory costs nothing.
         self._seen = np.zeros(memory.lines, np.int64)
         self._clock = self._began = 1
         self._sharing = {"lookup": _Sharing(memory.lines), "fault": _Sharing(memory.lines)}
+        self.reuse = Reuse()
+        self._times = dict(NEAR)
         names = [region.name for region in memory.regions]
         self._walked = np.array([name not in ("mm", "task") for name in names])
         self._task = names.index("task")
@@ -90,8 +93,15 @@ class Tally:
             view.windows.append({})
         self.counted.append({})
         if gap:
-            self._outcome[:] = -1
             self._began = self._clock
+
+    def again(self) -> None:
+        """Forget the sums; the predictor and the lines touched last stay: what was counted was to warm them up."""
+        self._times = {level: self.reuse.time(lines) for level, lines in NEAR.items()}
+        self.reuse = Reuse()
+        self.views = {name: View() for name in VIEWS}
+        self.counted = []
+        self._sharing = {name: _Sharing(self.memory.lines) for name in self._sharing}
 
     def add(self, records: Array, tasks: Array) -> None:
         """Count a batch; ``tasks`` are those of its events, in order."""
@@ -116,7 +126,7 @@ class Tally:
         for name, which in chosen.items():
             if operations[name].any():
                 self._events(name, kind, operation, which, operations[name])
-        self._turns(kind, low, chosen)
+        self._predicted(kind, low, chosen)
         touched = self._touched(kind, low, operation, inside)
         far = self._far(touched, len(classes))
         looked = (touched.flags & IN_LOOKUP) != 0
@@ -130,7 +140,7 @@ class Tally:
             self._lines(name, touched, mine, of, bit, tasks)
             sums = self.views[name].windows[-1]
             for level, (which, late) in far.items():
-                _add(sums, f"far_{level}", int(np.count_nonzero(which & mine)))
+                _add(sums, f"far_{level}", self._steps(touched, which & mine))
                 _add(sums, f"far_{level}_n", int(np.count_nonzero(of & late)))
         hooks = np.bincount(low[kind == COUNTED], minlength=len(COUNTS))
         for what, name in COUNTS.items():
@@ -148,24 +158,12 @@ class Tally:
         each = np.bincount(operation[chosen & (kind == LOAD)], minlength=len(operations))
         view.loads = _histogram(view.loads, each[operations])
 
-    def _turns(self, kind: Array, low: Array, chosen: dict[str, Array]) -> None:
-        """Branches whose outcome is not what it was when the same branch was last decided."""
+    def _predicted(self, kind: Array, low: Array, chosen: dict[str, Array]) -> None:
+        """Branches that the predictor has wrong."""
         places = np.flatnonzero(kind == BRANCH)
-        if not len(places):
-            return
-        site = low[places] >> 1
-        top = int(site.max())
-        if top >= len(self._outcome):
-            self._outcome = np.concatenate((self._outcome, np.full(top + 1024, -1, np.int8)))
-        order = np.argsort(site.astype(np.uint16) if top < 1 << 16 else site, kind="stable")
-        site, results = site[order], (low[places[order]] & 1).astype(np.int8)
-        new = _new(site)
-        before = np.concatenate((results[:1], results[:-1]))
-        before[new] = self._outcome[site[new]]
-        self._outcome[site[np.concatenate((new[1:], [True]))]] = results[np.concatenate((new[1:], [True]))]
-        turned = places[order[(before >= 0) & (before != results)]]
+        wrong = places[self.predictor.missed(low[places])]
         for name, which in chosen.items():
-            _add(self.views[name].windows[-1], "turns", int(np.count_nonzero(which[turned])))
+            _add(self.views[name].windows[-1], "mispredicted", int(np.count_nonzero(which[wrong])))
 
     def _touched(self, kind: Array, low: Array, operation: Array, inside: Array) -> _Touched:
         places = np.flatnonzero(kind <= ATOMIC)
@@ -192,16 +190,21 @@ class Tally:
             _add(sums, f"lines_{memory.regions[number].name}", found)
         _add(sums, "lines", len(line))
         view.lines = _histogram(view.lines, np.bincount(of, minlength=len(operations))[operations])
-        first = memory.firsts[region]
-        step = (of << _LINE_BITS) | (first + (line - first) // memory.steps[region])
-        _add(sums, "steps", int(np.count_nonzero(_new(step[self._walked[region]]))))
+        _add(sums, "steps", self._steps(touched, chosen & self._walked[touched.region]))
         _add(sums, "dirty", int(np.count_nonzero(written)))
         if name in self._sharing:
             self._sharing[name].add(line, written & (region != self._task), tasks[of])
 
+    def _steps(self, touched: _Touched, chosen: Array) -> int:
+        """How many distinct records, or blocks of small ones, the chosen lines belong to."""
+        line, region = touched.line[chosen], touched.region[chosen]
+        first = self.memory.firsts[region]
+        step = (touched.operation[chosen] << _LINE_BITS) | (first + (line - first) // self.memory.steps[region])
+        return int(np.count_nonzero(_new(step)))
+
     def _far(self, touched: _Touched, count: int) -> dict[str, tuple[Array, Array]]:
-        """Per level: which of the touched lines were not touched for as many line touches as the cache has lines, and
-        in which operations that can be known, the window being long enough."""
+        """Per level: which touched lines are likely to have left such a cache, and in which operations that can be
+        known, the window being long enough."""
         when = self._clock + np.arange(len(touched.line))
         order = np.sort((touched.line << _BATCH_BITS) | np.arange(len(when))) & ((1 << _BATCH_BITS) - 1)
         lines = touched.line[order]
@@ -212,10 +215,12 @@ class Tally:
         self._seen[touched.line] = when  # in order of time: the last one stays
         began = self._clock + np.searchsorted(touched.operation, np.arange(count))
         self._clock += len(when)
+        unknown = before < self._began
+        self.reuse.add((when - before)[~unknown])
         result = {}
-        for level, size in NEAR.items():
-            late = began - self._began >= size
-            far = (before < self._began) | (when - before > size)
+        for level, time in self._times.items():
+            late = began - self._began >= time
+            far = unknown | (when - before > time)
             result[level] = (far & late[touched.operation], late)
         return result
 
@@ -223,6 +228,41 @@ class Tally:
         """(lines written that some other operation of this view touches, that another task's touches), summed over
         operations; the writer's own task_struct is left out."""
         return self._sharing[name].meet()
+
+
+class Reuse:
+    """How long ago lines were touched last, in line touches; from that, how long a cache of n lines remembers.
+
+    A window of w touches holds on average sum(P(reuse time >= k), k = 1..w) distinct lines: the k-th touch is to a new
+    one if its line was not touched since the window began (Xiang et al., "HOTL", ASPLOS 2013). The time after which
+    that is n is what an LRU cache of n lines remembers.
+    """
+
+    PARTS = 8
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(64 * self.PARTS, np.int64)
+
+    def add(self, times: Array) -> None:
+        """Note reuse times, at least 1. Exact on every machine: frexp only takes a float apart."""
+        if len(times):
+            mantissa, exponent = np.frexp(times.astype(np.float64))
+            part = ((mantissa - 0.5) * (2 * self.PARTS)).astype(np.int64)
+            self._counts += np.bincount(exponent * self.PARTS + part, minlength=len(self._counts))
+
+    def time(self, lines: int) -> int:
+        """Touches after which ``lines`` other lines were touched, on average; 2^62 if never."""
+        seen, at, total = 0.0, 1.0, int(self._counts.sum())
+        left = total
+        for number in np.flatnonzero(self._counts).tolist():
+            exponent, part = divmod(number, self.PARTS)
+            start = max(1.0, (0.5 + part / (2 * self.PARTS)) * 2.0**exponent)
+            step = left / total * (start - at)
+            if seen + step >= lines:
+                return int(at + (lines - seen) * total / left)
+            seen, at = seen + step, start
+            left -= int(self._counts[number])
+        return 1 << 62
 
 
 class _Sharing:

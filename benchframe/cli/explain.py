@@ -1,0 +1,127 @@
+"""``benchframe explain A B``: why one is faster, in loads, lines, atomics, branches and hits."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from benchframe.cli import complete
+from benchframe.cli.common import UsageError, guarded, loaded, plugin_files, split
+
+if TYPE_CHECKING:
+    from benchframe.registry import Registry
+    from benchframe.study.explain import Side
+
+
+@guarded
+def explain(
+    a: Annotated[str, typer.Argument(metavar="A", help="A strategy.", autocompletion=complete.strategies)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one.", autocompletion=complete.strategies)],
+    workload: Annotated[
+        str | None,
+        typer.Option("--workload", "-w", metavar="NAME[:KEY=VALUE,...]", autocompletion=complete.workloads),
+    ] = None,
+    trace: Annotated[Path | None, typer.Option("--trace", "-t", metavar="FILE", help="A recorded trace file.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Take times and counts from this run.", autocompletion=complete.runs),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=3, max=10_000, metavar="N", help="Processes that measure both.")] = 8,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Calibrate the cost model anew.")] = False,
+    plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
+    no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
+    form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
+) -> None:
+    """Attribute the difference in ns per lookup between two strategies to what they do.
+
+    Both are counted and timed on the workload; a cost model, fitted to a calibration on this machine (a minute, once),
+    says what each count is worth. What stays unexplained is said, and where the model cannot speak.
+
+    \b
+    Examples:
+      benchframe explain rbtree pmdcache --workload zipf
+      benchframe explain rbtree maple -w uniform:vmas=20000 --rounds 20
+      benchframe explain rbtree vmacache -w python-json --run last
+    """
+    from benchframe.cli.table import check_form
+    from benchframe.engine.rounds import spare_cpu
+    from benchframe.study.calibration import calibration
+    from benchframe.study.explain import explain as attribute
+    from benchframe.study.model import fit
+    from benchframe.study.text import explanation_table
+    from benchframe.tables import render
+
+    check_form(form)
+    if form == "mail":
+        raise UsageError("an explanation has no mail form; use --format text")
+    if a == b:
+        raise UsageError("name two strategies: A and B are the same")
+    files = plugin_files(plugin)
+    known = loaded(files, no_plugin)
+    for name in (a, b):
+        known.strategy(name)
+    cpu = spare_cpu()
+    pin = -1 if cpu is None else cpu
+    if run is not None:
+        label, sides = _stored(run, a, b, workload)
+    else:
+        label, sides = _measured(known, a, b, workload, trace, rounds, pin, files, split(no_plugin))
+    model = fit(calibration(known, lambda text: typer.echo(f"benchframe: {text}", err=True), anew=calibrate, cpu=pin))
+    typer.echo(render(explanation_table(attribute(*sides, model), model, label), form), nl=False)
+
+
+def _stored(run: str, a: str, b: str, workload: str | None) -> "tuple[str, tuple[Side, Side]]":
+    """Times and counts of a run's cells."""
+    from benchframe.results.folder import RunFolder, find_run
+    from benchframe.study.explain import Side
+
+    folder = RunFolder.open(find_run(run))
+    labels = [entry.label for entry in folder.manifest.workloads]
+    if workload is None and len(labels) == 1:
+        workload = labels[0]
+    if workload not in labels:
+        raise UsageError(f"{folder.path} has the workloads {', '.join(labels)}; name one of them with --workload")
+    sides = []
+    for name in (a, b):
+        cell = next((c for c in folder.cells() if (c.entry.strategy, c.entry.workload) == (name, workload)), None)
+        if cell is None or not cell.rounds("lookup"):
+            raise UsageError(f"{folder.path} has no time per lookup of {name} on {workload}")
+        if not cell.state.cost:
+            raise UsageError(f"{folder.path} has no counts; leave --run out, or run without --no-cost")
+        sides.append(Side(name, cell.state.cost, cell.rounds("lookup")))
+    return workload, (sides[0], sides[1])
+
+
+def _measured(
+    known: "Registry",
+    a: str,
+    b: str,
+    workload: str | None,
+    trace: Path | None,
+    rounds: int,
+    cpu: int,
+    plugins: "list[Path]",
+    blocked: "list[str]",
+) -> "tuple[str, tuple[Side, Side]]":
+    """Time both in the same processes, and count."""
+    from benchframe.engine.cost import count_cost
+    from benchframe.engine.native import compile_strategies
+    from benchframe.engine.probe import Point, Study
+    from benchframe.study.explain import Side
+    from benchframe.workload import trace_workload
+
+    if (workload is None) == (trace is None):
+        raise UsageError("name one workload with --workload, or one recorded trace with --trace")
+    spec = trace_workload(trace).spec() if trace is not None else known.spec(workload or "")
+    stream = spec.trace(0)
+    strategies = {name: known.strategy(name) for name in (a, b)}
+    compile_strategies(list(strategies.values()))
+    study = Study(strategies, [stream], [Point(a, 0), Point(b, 0)], 0.05, cpu, [str(path) for path in plugins], blocked)
+    found = study.measure(rounds, 1)
+    sides = []
+    for number, name in enumerate((a, b)):
+        ns = {r: row[number]["lookup"] for r, row in enumerate(found) if "lookup" in row[number]}
+        if not ns:
+            raise UsageError(f"{name} has no time per lookup on {spec.label}: no lookups, or all is lost in noise")
+        sides.append(Side(name, count_cost(strategies[name], stream).numbers, ns))
+    return spec.label, (sides[0], sides[1])

@@ -1,0 +1,156 @@
+"""Which branches a predictor would miss: TAGE in small, written in the dialect, integers only: the same everywhere.
+
+A base table of two-bit counters by branch, and four tagged tables indexed by branch and the last 8, 24, 62 and 124
+outcomes; the longest history that knows the branch decides, a miss takes an entry in a longer one (Seznec and Michaud,
+"A case for (partially) TAgged GEometric history length branch prediction", JILP 8, 2006). What today's processors have
+is of this family, with longer histories and more tables: an estimate of theirs, not a copy of any.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from benchframe.dialect import Slab, Struct, native
+from benchframe.dialect.units import Units, UnitSpec
+
+predictor = Struct(
+    "predictor",
+    [
+        ("branch_base", "i8", "slab BRANCH [constant]"),
+        ("entry_base", "i8", "slab ENTRY [constant]"),
+        ("recent", "i8", "the last 62 outcomes, the latest in bit 0"),
+        ("older", "i8", "the 62 before"),
+    ],
+)
+branch = Struct("branch", [("code", "i8", "2 * branch + outcome"), ("missed", "i8", "1 if it was predicted wrongly")])
+entry = Struct(
+    "entry",
+    [
+        ("tag", "i8", "which branch and history, hashed; 0 = free"),
+        ("counter", "i8", "-4 to 3; taken from 0 on"),
+        ("useful", "i8", "0 to 3: was right where a shorter history was not"),
+        ("unused", "i8", "pads"),
+    ],
+)
+BRANCH = Slab("BRANCH", branch, "branch_base")
+ENTRY = Slab("ENTRY", entry, "entry_base")
+TABLES = 5
+ROWS = 1 << 14
+MASK = (1 << 62) - 1
+
+
+@native
+def folded(p, table):
+    """The history that ``table`` sees, in 31 bits: 0 for the base table, then 8, 24, 62, 124 outcomes."""
+    if table == 0:
+        return 0
+    if table == 1:
+        return p.recent & 0xFF
+    if table == 2:
+        return p.recent & 0xFFFFFF
+    seen = (p.recent ^ (p.recent >> 31)) & 0x7FFFFFFF
+    if table == 3:
+        return seen
+    return (seen * 5 + ((p.older ^ (p.older >> 31)) & 0x7FFFFFFF) * 3) & 0x7FFFFFFF
+
+
+@native
+def hashed(p, site, table):
+    """Which history of which branch this is: 60 bits."""
+    mixed = (folded(p, table) * 0x1F123BB5 + site * 0x2545F491 + table) & MASK
+    mixed = mixed ^ (mixed >> 29)
+    mixed = ((mixed & 0x3FFFFFFF) * 0x27D4EB2D + (mixed >> 30)) & MASK
+    return mixed ^ (mixed >> 27)
+
+
+@native
+def place(p, site, table):
+    """The row of ENTRY."""
+    return table * ROWS + (hashed(p, site, table) & (ROWS - 1))
+
+
+@native
+def tag(p, site, table):
+    """What the row must carry to be about this branch; the base table has no tags."""
+    if table == 0:
+        return 0
+    return 1 + (hashed(p, site, table) >> 20)
+
+
+@native
+def provider(p, site, below):
+    """The highest table under ``below`` that knows this branch and history; 0 always does."""
+    table = below - 1
+    while table > 0:
+        if ENTRY(p, place(p, site, table)).tag == tag(p, site, table):
+            return table
+        table -= 1
+    return 0
+
+
+@native
+def allocate(p, site, above, taken):
+    """After a miss: an entry in the first longer table that has a useless one there, else age them."""
+    table = above + 1
+    while table < TABLES:
+        e = ENTRY(p, place(p, site, table))
+        if e.useful == 0:
+            e.tag = tag(p, site, table)
+            e.counter = taken - 1
+            return table
+        e.useful -= 1
+        table += 1
+    return 0
+
+
+@native
+def predict(p, first, last):
+    """Predict and learn branches [first, last): how many were predicted wrongly; BRANCH.missed says which."""
+    wrong = 0
+    index = first
+    while index < last:
+        b = BRANCH(p, index)
+        site = b.code >> 1
+        taken = b.code & 1
+        table = provider(p, site, TABLES)
+        e = ENTRY(p, place(p, site, table))
+        guess = int(e.counter >= 0)
+        if table > 0:
+            other = ENTRY(p, place(p, site, provider(p, site, table)))
+            shorter = int(other.counter >= 0)
+            if guess != shorter:
+                if guess == taken:
+                    e.useful = min(3, e.useful + 1)
+                else:
+                    e.useful = max(0, e.useful - 1)
+        if taken:
+            e.counter = min(3, e.counter + 1)
+        else:
+            e.counter = max(-4, e.counter - 1)
+        b.missed = int(guess != taken)
+        wrong += b.missed
+        if guess != taken:
+            allocate(p, site, table, taken)
+        p.older = ((p.older << 1) | (p.recent >> 61)) & MASK
+        p.recent = ((p.recent << 1) | taken) & MASK
+        index += 1
+    return wrong
+
+
+class Predictor:
+    """A predictor with its state; :meth:`missed` learns as it goes. About 20 ns a branch."""
+
+    def __init__(self) -> None:
+        self._unit = Units(predictor, ()).get(UnitSpec("predictor", predict, {}))
+        self._state = np.zeros(1, predictor.dtype)
+        self._entries = np.zeros(TABLES * ROWS, entry.dtype)
+        self._state["entry_base"] = self._entries.ctypes.data
+
+    def missed(self, codes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which of the branches, 2 * branch + outcome each, are predicted wrongly."""
+        records = np.zeros(len(codes), branch.dtype)
+        records["code"] = codes
+        self._state["branch_base"] = records.ctypes.data
+        self._unit(self._state.ctypes.data, 0, len(codes))
+        return np.asarray(records["missed"] != 0)

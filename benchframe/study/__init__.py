@@ -1,0 +1,1 @@
+"""Studies: why one strategy beats another (explain), where it begins to (breakeven), what the layout does (layout)."""

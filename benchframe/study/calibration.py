@@ -1,0 +1,110 @@
+"""The calibration of this machine: cells counted and timed here, once, kept under the content that decides them.
+
+The set is strategies that walk pointers, from no cache to three kinds, on streams from 20 to 3 000 VMAs, with and
+without a fault's work, and two recorded programs. Strategies whose time is a chain of arithmetic (`sorted_array`,
+`btree`) are left out: no term of the model stands for such a chain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchframe.dialect.store import cache_folder
+from benchframe.engine.content import model_digest, strategy_digest
+from benchframe.engine.cost import count_cost
+from benchframe.engine.probe import Point, Study
+from benchframe.results.environment import host, versions
+from benchframe.results.errors import ResultsError
+from benchframe.results.files import Fields, read_object, write_json
+from benchframe.study.model import Sample
+
+if TYPE_CHECKING:
+    from benchframe.registry import Registry
+
+STRATEGIES = ("rbtree", "avl", "mmap_cache", "vmacache", "pmdcache", "maple")
+WORKLOADS = (
+    "uniform:vmas=20,events=30000",
+    "uniform:vmas=300,events=30000",
+    "uniform:vmas=3000,events=30000",
+    "zipf:vmas=100,events=30000,run=8",
+    "zipf:vmas=1500,events=30000",
+    "zipf:vmas=500,events=30000,faults=1",
+    "zipf:vmas=60,events=30000,faults=1,run=10",
+    "python-json",
+    "gcc-project",
+)
+ROUNDS = 5
+RECORDS = 1_000_000
+SEED = 20091218
+Note = Callable[[str], None]
+
+
+def calibration(known: Registry, note: Note, *, anew: bool = False, cpu: int = -1) -> list[Sample]:
+    """The samples of this machine: read if they were taken with the same code here, else taken (about a minute) and
+    kept in the cache folder. ``note`` is told what goes on. Raises ProbeError, and UnknownName for a built-in
+    strategy that is not there."""
+    strategies = {name: known.strategy(name) for name in STRATEGIES}
+    content = {
+        "strategies": {name: strategy_digest(strategy) for name, strategy in strategies.items()},
+        "workloads": WORKLOADS,
+        "rounds": [ROUNDS, RECORDS, SEED],
+        "model": model_digest(),
+        "host": dict(host()),
+        "versions": dict(versions()),
+    }
+    key = hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()[:32]
+    path = cache_folder() / "calibration" / f"{key}.json"
+    if path.is_file() and not anew:
+        try:
+            return read_samples(path)
+        except ResultsError as error:
+            note(f"{error}; calibrating anew")
+    samples = _take(known, strategies, note, cpu)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_samples(path, samples)
+    except (OSError, ResultsError) as error:
+        note(f"the calibration is not kept: {error}")
+    return samples
+
+
+def _take(known: Registry, strategies: Mapping[str, Any], note: Note, cpu: int) -> list[Sample]:
+    from benchframe.engine.native import compile_strategies
+
+    note("calibrating this machine's cost model: about a minute, once")
+    compile_strategies(list(strategies.values()))
+    streams = [known.spec(spec).trace(0) for spec in WORKLOADS]
+    points = [Point(name, number) for number in range(len(streams)) for name in strategies]
+    found = Study(strategies, streams, points, cpu=cpu).measure(
+        ROUNDS, SEED, lambda done: note(f"calibration: round {done + 1} of {ROUNDS}")
+    )
+    note("calibration: counting")
+    samples = []
+    for number, point in enumerate(points):
+        ns = tuple(row[number]["lookup"] for row in found if "lookup" in row[number])
+        if len(ns) > ROUNDS // 2:
+            cost = count_cost(strategies[point.strategy], streams[point.stream], RECORDS).numbers
+            samples.append(Sample(point.strategy, WORKLOADS[point.stream], cost, ns))
+    return samples
+
+
+def write_samples(path: Path, samples: Sequence[Sample]) -> None:
+    """Write samples as JSON, atomically; raises ResultsError."""
+    rows = [{"strategy": s.strategy, "workload": s.workload, "cost": dict(s.cost), "ns": list(s.ns)} for s in samples]
+    write_json(path, {"samples": rows})
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """Read what :func:`write_samples` wrote; raises ResultsError for anything else."""
+    found = []
+    for row in Fields(path, read_object(path)).objects("samples", 10_000):
+        times = row.items("ns", 10_000)
+        ns = tuple(Fields(path, {"ns": value}, row.inside).number("ns") for value in times)
+        if not ns:
+            raise row.wrong("ns", "is empty")
+        found.append(Sample(row.text("strategy"), row.text("workload"), row.numbers("cost", 1000), ns))
+    return found
