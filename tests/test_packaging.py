@@ -52,6 +52,8 @@ def test_wheel_content(built: tuple[Path, Path]) -> None:
     traces = {f"benchframe_workloads/data/{p.name}" for p in (ROOT / "workloads/benchframe_workloads/data").iterdir()}
     assert traces
     assert traces <= names
+    assets = {f"benchframe/report/assets/report.{kind}" for kind in ("html", "css", "js")}
+    assert assets <= names
     assert not [name for name in names if "__pycache__" in name or "/test" in name or name.endswith((".pyc", ".so"))]
     for name, module in declared().items():
         assert f"{name} = {module}" in points

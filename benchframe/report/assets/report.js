@@ -80,6 +80,15 @@
     now = null;
     tip.hidden = true;
   };
+  const place = () => {
+    if (!now) return;
+    const box = now.getBoundingClientRect(), size = tip.getBoundingClientRect();
+    if (box.bottom < 0 || box.top > innerHeight) return hide();
+    const left = Math.min(Math.max(8, box.left + box.width / 2 - size.width / 2), innerWidth - size.width - 8);
+    const above = box.top - size.height - 8, below = Math.min(box.bottom + 8, innerHeight - size.height - 8);
+    tip.style.left = left + "px";
+    tip.style.top = (above > 8 ? above : below) + "px";
+  };
   const show = (mark, speak) => {
     hide();
     now = mark;
@@ -89,12 +98,11 @@
     name.textContent = text.slice(0, cut);
     tip.replaceChildren(name, text.slice(cut + 2));
     tip.hidden = false;
-    const box = mark.getBoundingClientRect(), size = tip.getBoundingClientRect();
-    const left = Math.min(Math.max(8, box.left + box.width / 2 - size.width / 2), innerWidth - size.width - 8);
-    const above = box.top - size.height - 8;
-    tip.style.left = left + "px";
-    tip.style.top = (above > 8 ? above : box.bottom + 8) + "px";
-    if (speak) live.textContent = text;
+    if (speak) {
+      mark.scrollIntoView({block: "nearest", inline: "nearest", behavior: "instant"});
+      live.textContent = text;
+    }
+    place();
   };
   document.addEventListener("pointerover", (event) => {
     const mark = event.target.closest ? event.target.closest(".m") : null;
@@ -102,7 +110,7 @@
     else if (now && event.pointerType === "mouse" && !now.closest(".panel").matches(":focus-visible")) hide();
   });
   document.addEventListener("click", (event) => { if (!event.target.closest(".m")) hide(); });
-  addEventListener("scroll", hide, {passive: true});
+  addEventListener("scroll", place, {passive: true, capture: true});
   for (const panel of all(".panel")) {
     const marks = all(".m", panel);
     panel.addEventListener("blur", hide);
