@@ -36,7 +36,7 @@ def test_it_is_small_and_uses_the_api_only() -> None:
     text = (SOURCE / "benchframe_two_entry.py").read_text()
     assert len(text.splitlines()) < 30
     assert [line for line in text.splitlines() if "import" in line and "benchframe" in line] == [
-        "from benchframe.api import NULL, VMA, Cache, Strategy, hookimpl, native"
+        "from benchframe.api import NULL, VMA, Cache, Protocol, Strategy, hookimpl, native, vma_free_now"
     ]
 
 
@@ -69,6 +69,15 @@ def test_its_answers_are_right(installed: Path, tmp_path: Path) -> None:
     assert all(ok for ok, _, _ in found.values()), found
     assert found["ebizzy"][2] > 0.8
     assert found["zipf"][2] < found["ebizzy"][2]
+
+
+@pytest.mark.slow
+def test_no_interleaving_breaks_it(installed: Path, tmp_path: Path) -> None:
+    """`benchframe check` finds nothing in what README shows: the first strategy that one reads is right."""
+    found = benchframe(
+        installed, tmp_path, "check", "--strategy", "two-entry", "--scenario", "lookup-munmap,fault-merge"
+    )
+    assert found.count("right in every interleaving") == 2
 
 
 @pytest.mark.slow

@@ -1,16 +1,12 @@
-"""two-entry: the last two VMAs that a lookup found, per mm, in front of the rb-tree.
+"""two-entry: the last two VMAs that a lookup found, per mm, in front of the rb-tree. Freeing any VMA forgets both."""
 
-Nothing is ever invalidated. A freed VMA has no vm_mm, and a reused record is a VMA of its mm again, so it is enough to
-look at the record itself under mmap_lock.
-"""
-
-from benchframe.api import NULL, VMA, Cache, Strategy, hookimpl, native
+from benchframe.api import NULL, VMA, Cache, Protocol, Strategy, hookimpl, native, vma_free_now
 
 
 @native
 def find(mm, task, addr):
     for vma in (mm.strategy0, mm.strategy1):
-        if VMA(mm, vma).vm_mm == mm.id and VMA(mm, vma).vm_start <= addr and addr < VMA(mm, vma).vm_end:
+        if vma != NULL and VMA(mm, vma).vm_start <= addr and addr < VMA(mm, vma).vm_end:
             return vma
     return NULL
 
@@ -21,6 +17,13 @@ def store(mm, task, addr, vma):
     return 0
 
 
+@native
+def free(mm, vma):
+    mm.strategy0 = mm.strategy1 = NULL
+    return vma_free_now(mm, vma)
+
+
 @hookimpl
 def benchframe_strategies():
-    return [Strategy("two-entry", "the last two VMAs found", "rbtree", cache=Cache(find=find, store=store))]
+    cache, protocol = Cache(find=find, store=store), Protocol(vma_free=free)
+    return [Strategy("two-entry", "the last two VMAs found", "rbtree", cache=cache, protocol=protocol)]
