@@ -15,22 +15,26 @@ from typing import Any
 from benchframe.check.calls import BASE, Call, Setup
 from benchframe.check.run import WRITES, Broken, Op
 from benchframe.check.world import MachineWorld, Memory
-from benchframe.dialect.function import referenced
+from benchframe.dialect.function import is_native, referenced
 from benchframe.dialect.function import resolve as resolve_hook
 from benchframe.dialect.interp import PlainWorld, dejit
 from benchframe.mm import flags
 from benchframe.mm.arena import arena_alloc, arena_free
 from benchframe.mm.dispatch import locked_event
+from benchframe.mm.fork import mm_free
 from benchframe.mm.hooks import BY_NAME, cache_table_prepared
-from benchframe.mm.layout import ARENA_TABLE, MM
+from benchframe.mm.layout import ARENA_TABLE, ARENA_VMA, MM
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.pagetable import table_alloc
-from benchframe.mm.rcu import kfree_rcu, rcu_read_lock, rcu_read_unlock
+from benchframe.mm.rcu import free_typesafe_by_rcu, kfree_rcu, rcu_read_lock, rcu_read_unlock, synchronize_rcu
 from benchframe.mm.replay import one_event, replay_checked
+from benchframe.mm.sync.rwsem import STEPS
 from benchframe.mm.validate import ValidationError, validate_mm
 from benchframe.strategy import Strategy
 from benchframe.trace.events import NIL, UNKNOWN, Kind
 
+_USES_RCU = frozenset({kfree_rcu, synchronize_rcu, free_typesafe_by_rcu})
+"""What needs to know who is in a read-side section."""
 SIZES = Sizes(mms=2, tasks=6, vmas=96, tables=64, pages=128, files=4, events=32)
 
 
@@ -126,7 +130,9 @@ class Case:
         self.machine = machine
         self.memory = Memory(machine)
         self._rows = self._snapshot(0)
-        self._rcu = any(kfree_rcu in referenced(f).values() for f in strategy.functions())
+        self._rcu = any(_USES_RCU & set(_native(f)) for f in strategy.functions())
+        self.typesafe = any(free_typesafe_by_rcu in _native(f) for f in strategy.functions())
+        """Are its VMAs in a cache that is type-safe by RCU?"""
         self._make_functions()
 
     def _write_events(self, machine: Machine) -> None:
@@ -147,7 +153,11 @@ class Case:
             arena_free: lambda mm, which, slot: mm.world.free(which, slot),
             kfree_rcu: lambda mm, which, slot: mm.world.defer(which, slot),
             rcu_read_lock: lambda mm, task: mm.world.rcu(1),
-            rcu_read_unlock: lambda mm, task: mm.world.rcu(0),
+            rcu_read_unlock: lambda mm, task: mm.world.rcu(-1),
+            synchronize_rcu: lambda mm, task: mm.world.synchronize(),
+            free_typesafe_by_rcu: lambda mm, which, slot: mm.world.free_typesafe(which, slot),
+            mm_free: lambda mm: mm.world.end("mm_base", mm.index),
+            **STEPS,
         }
         prepared_hook = resolve_hook(cache_table_prepared, binding)
         assert isinstance(prepared_hook, FunctionType)
@@ -228,6 +238,8 @@ class CaseWorld(MachineWorld):
         self.case = case
         self.answers: list[Answer] = []
         self.layouts = [_Layout(0, case.first_rows)]
+        if case.typesafe:
+            self.limbo[ARENA_VMA] = []
 
     # ---- tasks --------------------------------------------------------------------------------------------------
 
@@ -257,10 +269,23 @@ class CaseWorld(MachineWorld):
 
         return run
 
-    def rcu(self, inside: int) -> int:
-        """rcu_read_lock and rcu_read_unlock of the current task."""
-        if ("rcu", self.current) in self.words:
-            self.set_word("rcu_read_lock" if inside else "rcu_read_unlock", ("rcu", self.current), inside)
+    def rcu(self, change: int) -> int:
+        """rcu_read_lock (1) and rcu_read_unlock (-1) of the current task: they nest, the outermost is seen."""
+        depth = self.sections.get(self.current, 0) + change
+        if depth < 0:
+            raise Broken("unbalanced", f"{self.names[self.current]}: rcu_read_unlock outside a section")
+        self.sections[self.current] = depth
+        if ("rcu", self.current) in self.words and depth == (1 if change > 0 else 0):
+            self.set_word("rcu_read_lock" if change > 0 else "rcu_read_unlock", ("rcu", self.current), depth)
+        return 0
+
+    def synchronize(self) -> int:
+        """synchronize_rcu: every task is outside a section, one after the other."""
+        if self.sections.get(self.current):
+            raise Broken("deadlock", f"{self.names[self.current]}: synchronize_rcu inside a read-side section")
+        for other in range(len(self.case.scenario.tasks)):
+            if other != self.current:
+                self.await_word("grace period", ("rcu", other), lambda depth: not depth)
         return 0
 
     def defer(self, which: int, slot: int) -> int:
@@ -302,6 +327,8 @@ class CaseWorld(MachineWorld):
         self.case.validate()
 
     def _judge(self, answer: Answer) -> None:
+        if answer.call.columns.get("mm", 0) != 0:
+            return  # the layouts are those of the first mm
         kind = answer.call.columns["kind"]
         if kind not in (Kind.FAULT, Kind.LOOKUP):
             if answer.result < 0:
@@ -318,6 +345,11 @@ class CaseWorld(MachineWorld):
                 "stale answer",
                 f"T{answer.task}: {answer.call.label} gave {_words(answer.result)}, right at no moment of the call",
             )
+
+
+def _native(function: FunctionType) -> list[FunctionType]:
+    """The native functions that it names."""
+    return [obj for obj in referenced(function).values() if is_native(obj)]
 
 
 def _words(result: int) -> str:

@@ -54,6 +54,25 @@ class Memory:
         self._touched: dict[Location, int] = {}
         self._freed: dict[Key, int] = {}
         self.discovered: set[Location] = set()
+        self.parts: dict[str, tuple[str, int]] = {"pte_base": ("page_base", 9)}
+        """Slabs whose records are parts of others: (slab of the whole, shift of the index)."""
+        for slab in machine.private:
+            part_of = getattr(slab, "part_of", None)
+            if part_of is not None:
+                self.parts[slab.base] = (layout.PRIVATE_BASES[part_of[0]], part_of[1])
+
+    def key_of(self, base: str, index: int) -> Key:
+        """The object that a record belongs to: entries of a page table belong to its page."""
+        if base in self.parts:
+            whole, shift = self.parts[base]
+            return whole, index >> shift
+        return base, index
+
+    def part_of(self, ref: Any, column: int) -> Hashable:
+        """Which part of the object: the column, or the entry of an array inside it."""
+        if ref.slab.base in self.parts:
+            return ("entry", ref.index & ((1 << self.parts[ref.slab.base][1]) - 1))
+        return column
 
     def restore(self) -> None:
         """As it was at the start."""
@@ -112,11 +131,6 @@ class Memory:
         return made
 
 
-def key_of(base: str, index: int) -> Key:
-    """The object that a record belongs to: entries of a page table belong to its page."""
-    return ("page_base", index >> 9) if base == "pte_base" else (base, index)
-
-
 class MachineWorld(World):
     """One execution over a :class:`Memory`. The methods that the dialect's primitives call are load, store, rmw, ..."""
 
@@ -132,6 +146,11 @@ class MachineWorld(World):
         self.words: dict[Key, Any] = {}
         self._taken: dict[tuple[int, int], int] = {}
         self._returned: dict[tuple[int, int], list[int]] = {}
+        self.sections: dict[int, int] = {}
+        """Of each task: how deep it is in read-side sections."""
+        self.limbo: dict[int, list[int]] = {}
+        """Of each arena that is type-safe by RCU: freed slots that keep their kind until they are taken again."""
+        self._safe: set[Key] = set()
 
     def ref(self, slab: Slab, index: int) -> Any:
         """The proxy for a record; IndexError outside the slab."""
@@ -153,13 +172,13 @@ class MachineWorld(World):
             self.announce(op)
         else:
             memory.touch(key, part, how, self.current)
-        if key in self.dead:
+        if key in self.dead and not (key in self._safe and self.sections.get(self.current)):
             self._stale(key, kind)
         return op
 
     def _stale(self, key: Key, kind: str) -> None:
         task, when = self.dead[key]
-        what = "VMA" if key[0] == "vma_base" else "page"
+        what = {"vma_base": "VMA", "page_base": "page", "mm_base": "mm_struct"}.get(key[0], f"{key[0][:-5]} record")
         before = when < self.began.get(self.current, 0)
         file, line, function = place()
         raise Broken(
@@ -173,7 +192,7 @@ class MachineWorld(World):
     def read(self, ref: Any, column: int) -> int:
         """A load."""
         index = ref.index
-        op = self.access("load", key_of(ref.slab.base, index), _part(ref, column), READS)
+        op = self.access("load", self.memory.key_of(ref.slab.base, index), self.memory.part_of(ref, column), READS)
         value: int = ref._columns[column][index]
         if op is not None:
             op.value = value
@@ -182,7 +201,7 @@ class MachineWorld(World):
     def write(self, ref: Any, column: int, value: int, kind: str = "store", how: int = WRITES) -> int:
         """A store (or the store of an atomic operation); what stood there before."""
         index = ref.index
-        op = self.access(kind, key_of(ref.slab.base, index), _part(ref, column), how)
+        op = self.access(kind, self.memory.key_of(ref.slab.base, index), self.memory.part_of(ref, column), how)
         view = ref._columns[column]
         before: int = view[index]
         if kind == "add":
@@ -209,7 +228,9 @@ class MachineWorld(World):
     def cmpxchg(self, ref: Any, field: str, old: int, new: int) -> int:
         """Compare and exchange."""
         column = _column(ref, field)
-        op = self.access("cmpxchg", key_of(ref.slab.base, ref.index), _part(ref, column), WRITES)
+        op = self.access(
+            "cmpxchg", self.memory.key_of(ref.slab.base, ref.index), self.memory.part_of(ref, column), WRITES
+        )
         before: int = ref._columns[column][ref.index]
         if before == old:
             ref._columns[column][ref.index] = new
@@ -219,6 +240,13 @@ class MachineWorld(World):
 
     def wait(self, ref: Any, field: str, mask: int, value: int, interruptible: bool) -> int:
         """wait_until and wait_interruptible: 1 if a signal ended it."""
+        return self._await(ref, field, lambda seen: seen & mask == value, interruptible)
+
+    def wait_while(self, ref: Any, field: str, mask: int, value: int, interruptible: bool) -> int:
+        """wait_while and wait_while_interruptible: 1 if a signal ended it."""
+        return self._await(ref, field, lambda seen: seen & mask != value, interruptible)
+
+    def _await(self, ref: Any, field: str, over: Callable[[Any], bool], interruptible: bool) -> int:
         column, index = _column(ref, field), ref.index
         view = ref._columns[column]
         signal = ("signal", self.current)
@@ -226,20 +254,20 @@ class MachineWorld(World):
             words = self.words
             op = self._block(
                 "wait, signals allowed",
-                key_of(ref.slab.base, index),
-                _part(ref, column),
+                self.memory.key_of(ref.slab.base, index),
+                self.memory.part_of(ref, column),
                 READS,
-                lambda seen: seen[0] & mask == value or seen[1],
+                lambda seen: over(seen[0]) or seen[1],
                 lambda: (view[index], words[signal]),
             )
             op.loose = True
-            return int(view[index] & mask != value)
+            return int(not over(view[index]))
         self._block(
             "wait",
-            key_of(ref.slab.base, index),
-            _part(ref, column),
+            self.memory.key_of(ref.slab.base, index),
+            self.memory.part_of(ref, column),
             READS,
-            lambda seen: seen & mask == value,
+            over,
             lambda: view[index],
         )
         return 0
@@ -251,8 +279,8 @@ class MachineWorld(World):
         how = ADDS if field == "mmap_lock" and delta == 1 else WRITES
         op = self._block(
             "lock",
-            key_of(ref.slab.base, index),
-            _part(ref, column),
+            self.memory.key_of(ref.slab.base, index),
+            self.memory.part_of(ref, column),
             how,
             lambda seen: not seen & mask,
             lambda: view[index],
@@ -292,6 +320,10 @@ class MachineWorld(World):
     def alloc(self, which: int) -> int:
         """A slot that nobody had in this execution."""
         memory = self.memory
+        if which in self.limbo:
+            reused = self._reuse(which)
+            if reused:
+                return reused
         top, capacity = memory.tops[which], int(self.machine_arena(which)["capacity"])
         quota = (capacity - top) // len(self.bodies)
         taken = self._taken.get((which, self.current), 0)
@@ -327,6 +359,40 @@ class MachineWorld(World):
         self._returned.setdefault((which, self.current), []).append(slot)
         self.machine_arena(which)["live"] -= 1
 
+    def _reuse(self, which: int) -> int:
+        """The slot that was freed last into a type-safe cache, if any: its next life."""
+        self.access("alloc", ("type-safe slab", which), 0, WRITES)
+        if not self.limbo[which]:
+            return 0
+        slot = self.limbo[which].pop()
+        key = (self._base(which), slot)
+        self._safe.discard(key)
+        del self.dead[key]
+        self.machine_arena(which)["live"] += 1
+        self.born[key] = (self.current, self.steps)
+        return slot
+
+    def free_typesafe(self, which: int, slot: int) -> int:
+        """Free into a cache that is type-safe by RCU: the next one who allocates gets it."""
+        self.access("free, type-safe", ("type-safe slab", which), 0, WRITES)
+        self.free(which, slot)
+        self._returned[which, self.current].remove(slot)
+        self._safe.add((self._base(which), slot))
+        self.limbo[which].append(slot)
+        return 0
+
+    def end(self, base: str, index: int) -> int:
+        """The life of a record that no arena hands out ends."""
+        key = (base, index)
+        self.memory.touch_free(key, self.current)
+        if self.memory.all_visible or (key, None) in self.shared:
+            op = Op("free", (key, None, WRITES))
+            if self.memory.record:
+                op.place = place()
+            self.announce(op)
+        self.dead[key] = (self.current, self.steps)
+        return 0
+
     def _base(self, which: int) -> str:
         """The slab of arena ``which``."""
         return KEY_OF.get(which) or layout.PRIVATE_BASES[which - layout.ARENA_PRIVATE0]
@@ -357,11 +423,6 @@ def _column(ref: Any, field: str) -> int:
     raise Broken("crash", f"{ref.slab.name} has no field {field!r}")
 
 
-def _part(ref: Any, column: int) -> Hashable:
-    """Which part of the object: the column, or the entry of a page table."""
-    return ("entry", ref.index & 511) if ref.slab.base == "pte_base" else column
-
-
 def place() -> tuple[str, int, str]:
     """(file, line, function) of the strategy code that is running."""
     frame = sys._getframe(1)
@@ -375,7 +436,7 @@ def describe(key: Key, part: Hashable) -> str:
     base, index = key
     slabs = {s.base: s for s in (layout.MM, layout.VMA, layout.PAGE, layout.PTE, layout.TASK, layout.FILE)}
     if isinstance(part, tuple):
-        return f"table #{index}[{part[1]}]"
+        return f"{'table' if base == 'page_base' else base[:-5]} #{index}[{part[1]}]"
     if base not in slabs:
         return f"{base} {index}"
     name = slabs[base].name.lower() + f" #{index}"
