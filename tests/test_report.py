@@ -25,6 +25,7 @@ from benchframe.report.write import text_of
 from benchframe.results.cell import CellState, LatencyRow, read_state
 from benchframe.results.errors import ResultsError
 from benchframe.results.folder import RunFolder
+from benchframe.results.plan import without
 from benchframe.results.sources import read_sources, write_sources
 
 EVIL = "<script>alert(1)</script>"
@@ -333,3 +334,19 @@ def test_sources_on_disk(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("def find", "def evil"))
     with pytest.raises(ResultsError, match="has another digest: it was edited"):
         read_sources(tmp_path)
+
+
+def test_skipped_cells() -> None:
+    """`without` leaves out the cells that a pattern names but never a baseline; the command of a figure says so."""
+    manifest = made_up().manifest
+    left = without(manifest, ["maple@uniform:*", "*@zipf:vmas=1000,alpha=1.2"])
+    pairs = {(cell.strategy, cell.workload) for cell in left.cells}
+    assert ("maple", "uniform:vmas=6") not in pairs
+    assert ("maple", "python-json") in pairs
+    assert ("rbtree", "zipf:vmas=1000,alpha=1.2") in pairs
+    assert len(pairs) == 15 - 3 - 2
+    command = shlex.split(part_of_run(left, ["python-json", "uniform:vmas=6"], STRATEGIES))
+    assert command[-2:] == ["--skip", "maple@uniform:vmas=6"]
+    for pattern in ("maple", "nobody@*", "rbtree@*"):
+        with pytest.raises(ResultsError, match="no cell of this run is called so"):
+            without(manifest, [pattern])

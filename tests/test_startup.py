@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-HEAVY = {"numba", "llvmlite", "pandas", "pyarrow", "scipy", "altair", "pyperf"}
+HEAVY = {"numba", "llvmlite", "pandas", "pyarrow", "scipy", "vl_convert", "jinja2", "pyperf"}
 
 
 def imported_after(code: str) -> set[str]:

@@ -49,6 +49,10 @@ def run(
     ] = None,
     plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STRATEGY@WORKLOAD", help="Leave cells out; * stands for anything. Baselines stay."),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="3 rounds, short values.")] = False,
     rigorous: Annotated[bool, typer.Option("--rigorous", help="25 rounds.")] = False,
     rounds: Annotated[int | None, typer.Option(min=1, max=100_000, metavar="N", help="Processes per cell.")] = None,
@@ -112,7 +116,7 @@ def run(
     files = plugin_files(plugin)
     known = loaded(files, no_plugin)
     if resume is not None:
-        if strategy or workload or trace or baseline or seed is not None or quick or rigorous:
+        if strategy or workload or trace or baseline or seed is not None or quick or rigorous or skip:
             raise UsageError("--resume takes strategies, workloads and schedule from the run; leave those options out")
         folder, streams = _resume(known, resume, output, rounds, files, retry)
         folder.save(
@@ -129,7 +133,7 @@ def run(
         )
     else:
         streams = _streams(known, split(workload), trace or [], stream_seed, baseline)
-        folder = _create(known, split(strategy), streams, options, seed, output, files, split(no_plugin))
+        folder = _create(known, split(strategy), streams, options, seed, output, files, split(no_plugin), skip or [])
     _sit(known, folder, streams, files, split(no_plugin), start)
     print_table(folder, form)
     _closing(folder)
@@ -210,9 +214,10 @@ def _create(
     output: Path,
     plugins: Sequence[Path],
     blocked: Sequence[str],
+    skip: Sequence[str],
 ) -> "RunFolder":
     from benchframe.results.folder import RunFolder, slug
-    from benchframe.results.plan import plan
+    from benchframe.results.plan import plan, without
 
     asked = asked or list(known.strategies)
     names = dict.fromkeys([*asked, *(stream.entry.baseline for stream in streams)])
@@ -229,6 +234,7 @@ def _create(
         notes=[str(problem) for problem in known.problems],
         metadata=known.metadata(),
     )
+    manifest = without(manifest, skip)
     labels = [stream.entry.label for stream in streams]
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     base = f"{stamp}-{slug(asked + labels if len(labels) < 3 else asked)}"

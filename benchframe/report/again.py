@@ -39,6 +39,11 @@ def part_of_run(manifest: Manifest, workloads: Sequence[str], strategies: Sequen
         command += ["--stream-seed", str(*seeds)]
     for path in manifest.plugins:
         command += ["--plugin", path]
+    there = {(cell.strategy, cell.workload) for cell in manifest.cells}
+    for entry in entries:
+        for strategy in strategies:
+            if (strategy, entry.label) not in there:
+                command += ["--skip", f"{strategy}@{entry.label}"]
     return shlex.join(command)
 
 

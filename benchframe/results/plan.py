@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +103,29 @@ def with_cells(manifest: Manifest, pairs: Sequence[tuple[str, str]], strategies:
     for name, label in pairs:
         key = cell_key(_content(manifest, name, digests[name], manifest.workload(label)))
         cells.append(CellEntry(key, name, label, digests[name]))
+    return replace(manifest, cells=tuple(cells))
+
+
+def without(manifest: Manifest, patterns: Sequence[str]) -> Manifest:
+    """``manifest`` without the cells that a pattern ``STRATEGY@WORKLOAD`` names (``*`` and ``?`` as in file names).
+
+    A baseline's cells stay: the others need them. Raises ResultsError for a pattern that names no cell.
+    """
+    cells = list(manifest.cells)
+    for pattern in patterns:
+        strategy, at, label = pattern.partition("@")
+        kept = [
+            cell
+            for cell in cells
+            if cell.strategy == manifest.workload(cell.workload).baseline
+            or not (fnmatchcase(cell.strategy, strategy) and fnmatchcase(cell.workload, label))
+        ]
+        if not at or len(kept) == len(cells):
+            known = ", ".join(entry.label for entry in manifest.workloads[:3])
+            raise ResultsError(
+                f"--skip {pattern}", "no cell of this run is called so", f"write STRATEGY@WORKLOAD; workloads: {known}"
+            )
+        cells = kept
     return replace(manifest, cells=tuple(cells))
 
 
