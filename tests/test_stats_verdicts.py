@@ -181,7 +181,7 @@ def test_forecast_grows_with_noise_and_gives_up() -> None:
     assert 3 < (large + 10) / (small + 10) < 5
     assert rounds(2.0) is None
     assert rounds(math.nan) is None
-    (verdict,) = judge([Pair(noisy(4, 10.0, 8.0, 3), noisy(4, 10.0, 8.0, 4))])
+    (verdict,) = judge([Pair(means([2.7, 0.37, 2.7, 0.37]), means([1.0] * 4))])
     assert verdict is not None
     assert verdict.text == "undecided, more than 1,000 more rounds"
 

@@ -111,7 +111,7 @@ def cost_changes(base: Cell, new: Cell) -> tuple[list[str], list[str], list[str]
 
 
 def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.6g}"
+    return "none" if value is None else f"{value:.10g}"
 
 
 def _percent(old: float | None, now: float | None) -> str:
