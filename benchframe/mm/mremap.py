@@ -27,9 +27,33 @@ from benchframe.mm.layout import PAGE, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, PTE, PTR
 from benchframe.mm.merge import vma_merge_new
 from benchframe.mm.mmap import ANYWHERE, unmapped_area
 from benchframe.mm.munmap import do_munmap, page_align
-from benchframe.mm.pagetable import next_step, pmd_alloc, pmd_slot, pte_alloc
+from benchframe.mm.pagetable import next_step, pmd_alloc, pmd_slot, pte_alloc, spin_lock, spin_unlock
 from benchframe.mm.records import vma_alloc, vma_link, vma_prev_of
 from benchframe.mm.zap import ZAP, change_range
+
+
+@native
+def move_ptes(mm, table, index, target, target_index, length):
+    """Move the entries of ``length`` bytes from one PTE page to another, with both locks held: a fault that holds no
+    mmap_lock sees each entry in one place or the other."""
+    spin_lock(mm, table)
+    if target != table:
+        spin_lock(mm, target)
+    i = 0
+    while i < length >> PAGE_SHIFT:
+        slot = table * PTRS_PER_TABLE + index + i
+        entry = PTE(mm, slot).entry
+        if entry != 0:
+            PTE(mm, slot).entry = 0
+            PTE(mm, target * PTRS_PER_TABLE + target_index + i).entry = entry
+            if entry & E_PRESENT:
+                PAGE(mm, table).nr_present -= 1
+                PAGE(mm, target).nr_present += 1
+        i += 1
+    if target != table:
+        spin_unlock(mm, target)
+    spin_unlock(mm, table)
+    return 0
 
 
 @native
@@ -53,22 +77,16 @@ def move_page_tables(mm, old, new, length):
             change_range(mm, addr, stop, ZAP, 0)
             addr = stop
             continue
-        table = PTE(mm, pmd).entry >> 12
-        slot = table * PTRS_PER_TABLE + ((addr >> PAGE_SHIFT) & 511)
-        entry = PTE(mm, slot).entry
-        if entry != 0:
-            target_pmd = pmd_alloc(mm, new + addr - old)
-            if target_pmd == 0:
-                return -ENOMEM
-            target = pte_alloc(mm, target_pmd)
-            if target == NULL:
-                return -ENOMEM
-            PTE(mm, slot).entry = 0
-            PTE(mm, target * PTRS_PER_TABLE + (((new + addr - old) >> PAGE_SHIFT) & 511)).entry = entry
-            if entry & E_PRESENT:
-                PAGE(mm, table).nr_present -= 1
-                PAGE(mm, target).nr_present += 1
-        addr += PAGE_SIZE
+        to = new + addr - old
+        extent = min(PMD_SIZE - (addr & (PMD_SIZE - 1)), PMD_SIZE - (to & (PMD_SIZE - 1)), end - addr)
+        target_pmd = pmd_alloc(mm, to)
+        if target_pmd == 0:
+            return -ENOMEM
+        target = pte_alloc(mm, target_pmd)
+        if target == NULL:
+            return -ENOMEM
+        move_ptes(mm, PTE(mm, pmd).entry >> 12, (addr >> PAGE_SHIFT) & 511, target, (to >> PAGE_SHIFT) & 511, extent)
+        addr += extent
     return 0
 
 

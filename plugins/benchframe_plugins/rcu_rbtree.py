@@ -1,0 +1,314 @@
+"""The RFC author's third version: an RCU-walked rb-tree, a reference count per VMA, no check at commit. December 2009.
+
+History: KAMEZAWA Hiroyuki, "asynchronous page fault", 25 December 2009, a week after the series that `pmdcache` is. The
+cache of one VMA per page-table page is gone; the tree itself is walked under RCU, and whoever finds a VMA counts itself
+in. Zijlstra: the contention moves from mmap_sem's line to the VMA's. His own series (`spf_seqcount`) followed.
+
+Layout: `vm_refcnt` (1 while linked), a wait queue in the VMA, VMAs freed by RCU.
+
+Lookup: walk under rcu_read_lock; a VMA that contains the address, if its count can be raised from something else than
+zero; NULL means "take the lock". A walk beside a rotation may miss a VMA (B10), which costs a lock, no more.
+
+Unmapping: after the VMA has left the tree its own reference goes, and the writer sleeps until nobody holds it. Then
+its pages are taken away.
+
+`rcu_rbtree_v3` is that, as posted. Its wake-up comes when *one* reference is left, the sleeper waits for *none*: a
+fault that ends after the writer has gone to sleep never wakes it (B9, seen by Minchan Kim). And nobody but munmap
+waits: a VMA that is split, moved or merged changes under those who hold it, and the split-off part is unmapped
+without asking them.
+
+`rcu_rbtree` keeps the idea and mends both. vma_start_write, which comes before every change, waits for the holders:
+it takes the VMA's own reference away first, so that no new ones come, and gives it back when mmap_lock is given back
+or the VMA leaves the tree. The last holder wakes, at zero, inside an RCU section: the sleeper frees the VMA next.
+VMAs begun are on a list from `mm.strategy1`.
+
+Cost: the walk, two atomics on the VMA's third line; nothing at commit. A first write that needs an anon_vma goes to
+mmap_lock, since it looks at neighbours.
+
+Concurrency: VMAs are freed after a grace period. A held VMA keeps its bounds, and page tables go with their VMAs.
+Stack growth happens under mmap_lock for read and moves one start down. Sources: 20091225105140.263180e8 and the
+replies of 27 and 28 December 2009.
+"""
+
+from benchframe.api import (
+    ARENA_VMA,
+    COUNT_FALLBACK,
+    COUNT_HIT,
+    COUNT_LOOKUP,
+    NULL,
+    READ_ONCE,
+    TASK,
+    VM_SHARED,
+    VM_WRITE,
+    VMA,
+    Protocol,
+    Strategy,
+    count,
+    fetch_add,
+    find_vma,
+    hookimpl,
+    kfree_rcu,
+    native,
+    rcu_read_lock,
+    rcu_read_unlock,
+    read_lock,
+    read_unlock,
+    refcount,
+    waitqueue,
+    write_downgrade,
+    write_unlock,
+)
+
+STEPS = 64
+"""More steps down than any rb-tree of this many VMAs has."""
+REFS = refcount("vm_refcnt")
+inc_not_zero, refcount_read, set_release = REFS.refcount_inc_not_zero, REFS.refcount_read, REFS.refcount_set_release
+QUEUE = waitqueue("cache_wait")
+prepare_to_wait, wake_ups, schedule, finish_wait = (
+    QUEUE.prepare_to_wait,
+    QUEUE.wake_ups,
+    QUEUE.schedule,
+    QUEUE.finish_wait,
+)
+wake_up = QUEUE.wake_up
+
+
+# ---- readers ---------------------------------------------------------------------------------------------------------
+
+
+@native
+def walk(mm, addr):
+    """rb_search without a lock: a VMA that contained ``addr`` when it was looked at, NULL for "do not know"."""
+    node = READ_ONCE(mm, "mm_rb")
+    steps = 0
+    while node != NULL and steps < STEPS:
+        v = VMA(mm, node)
+        if addr < READ_ONCE(v, "vm_end"):
+            if READ_ONCE(v, "vm_start") <= addr:
+                return node
+            node = READ_ONCE(v, "rb_left")
+        else:
+            node = READ_ONCE(v, "rb_right")
+        steps += 1
+    return NULL
+
+
+@native
+def usable(mm, vma, addr):
+    """With the VMA held: does it cover ``addr``, and will the fault not need its neighbours for an anon_vma?"""
+    v = VMA(mm, vma)
+    if v.vm_start > addr or addr >= v.vm_end:
+        return 0
+    if v.anon_vma != 0:
+        return 1
+    return (v.vm_file != 0 or mm.thp == 0) and v.vm_flags & (VM_WRITE | VM_SHARED) != VM_WRITE
+
+
+@native
+def vma_put(mm, task, vma):
+    """One holder less; the last one wakes the writer. The section keeps the queue."""
+    rcu_read_lock(mm, task)
+    v = VMA(mm, vma)
+    if fetch_add(v, "vm_refcnt", -1) == 1:
+        wake_up(v)
+    rcu_read_unlock(mm, task)
+    return 0
+
+
+@native
+def find_vma_speculative(mm, task, addr):
+    """A held VMA that contains ``addr``; NULL for "take the lock"."""
+    rcu_read_lock(mm, task)
+    vma = walk(mm, addr)
+    if vma != NULL:
+        if not inc_not_zero(VMA(mm, vma)):
+            vma = NULL
+        elif not usable(mm, vma, addr):
+            vma_put(mm, task, vma)
+            vma = NULL
+    rcu_read_unlock(mm, task)
+    return vma
+
+
+@native
+def get(mm, task, addr):
+    """A held VMA, else mmap_lock for read and find_vma."""
+    vma = find_vma_speculative(mm, task, addr)
+    if vma != NULL:
+        TASK(mm, task).speculative = 1
+        count(mm, task, COUNT_LOOKUP)
+        count(mm, task, COUNT_HIT)
+        return vma
+    count(mm, task, COUNT_FALLBACK)
+    return get_locked(mm, task, addr)
+
+
+@native
+def get_locked(mm, task, addr):
+    """mmap_lock for read, then find_vma."""
+    TASK(mm, task).speculative = 0
+    read_lock(mm, task)
+    return find_vma(mm, task, addr)
+
+
+@native
+def put(mm, task, vma):
+    """vma_put, or mmap_read_unlock."""
+    t = TASK(mm, task)
+    if t.speculative:
+        t.speculative = 0
+        return vma_put(mm, task, vma)
+    return read_unlock(mm, task)
+
+
+# ---- writers ---------------------------------------------------------------------------------------------------------
+
+
+@native
+def wait_for_holders(mm, vma):
+    """wait_event(count == 0)."""
+    v = VMA(mm, vma)
+    since = prepare_to_wait(v)
+    while refcount_read(v) != 0:
+        schedule(v, since)
+        since = wake_ups(v)
+    finish_wait(v)
+    return 0
+
+
+@native
+def start_write(mm, vma):
+    """No new holders, and none inside, until mmap_lock is given back. Not for a stack that grows under mmap_lock for
+    read, nor twice."""
+    v = VMA(mm, vma)
+    if mm.owner == 0 or v.vm_sequence != 0:
+        return 0
+    v.vm_sequence = 1
+    v.strategy0 = mm.strategy1
+    v.strategy1 = NULL
+    if mm.strategy1 != NULL:
+        VMA(mm, mm.strategy1).strategy1 = vma
+    mm.strategy1 = vma
+    if fetch_add(v, "vm_refcnt", -1) != 1:
+        wait_for_holders(mm, vma)
+    return 0
+
+
+@native
+def end_write_all(mm):
+    """Every VMA begun and still in the tree can be held again."""
+    vma = mm.strategy1
+    mm.strategy1 = NULL
+    while vma != NULL:
+        v = VMA(mm, vma)
+        following = v.strategy0
+        v.strategy0 = NULL
+        v.strategy1 = NULL
+        v.vm_sequence = 0
+        set_release(v, 1)
+        vma = following
+    return 0
+
+
+@native
+def mm_write_unlock(mm, task):
+    """mmap_write_unlock."""
+    end_write_all(mm)
+    return write_unlock(mm, task)
+
+
+@native
+def mm_write_downgrade(mm, task):
+    """mmap_write_downgrade."""
+    end_write_all(mm)
+    return write_downgrade(mm, task)
+
+
+@native
+def attach(mm, vma):
+    """Complete: the tree's own reference."""
+    set_release(VMA(mm, vma), 1)
+    return 0
+
+
+@native
+def free_vma(mm, vma):
+    """Off the list, it stays at zero; a walker may still be at it."""
+    v = VMA(mm, vma)
+    if v.strategy1 != NULL:
+        VMA(mm, v.strategy1).strategy0 = v.strategy0
+    elif mm.strategy1 == vma:
+        mm.strategy1 = v.strategy0
+    if v.strategy0 != NULL:
+        VMA(mm, v.strategy0).strategy1 = v.strategy1
+    return kfree_rcu(mm, ARENA_VMA, vma)
+
+
+# ---- as posted -------------------------------------------------------------------------------------------------------
+
+
+@native
+def posted_put(mm, task, vma):
+    """vma_put of the mail: wakes when one is left. The waiter's own reference is gone already, so that is one too early
+    for it, and the last holder wakes nobody."""
+    t = TASK(mm, task)
+    if not t.speculative:
+        return read_unlock(mm, task)
+    t.speculative = 0
+    v = VMA(mm, vma)
+    if fetch_add(v, "vm_refcnt", -1) - 1 == 1:
+        wake_up(v)
+    return 0
+
+
+@native
+def posted_detach(mm, vma):
+    """invalidate_vma_before_free, after rb_erase: the tree's reference goes, wait for none."""
+    v = VMA(mm, vma)
+    fetch_add(v, "vm_refcnt", -1)
+    return wait_for_holders(mm, vma)
+
+
+@native
+def posted_free(mm, vma):
+    """call_rcu."""
+    return kfree_rcu(mm, ARENA_VMA, vma)
+
+
+MENDED = {
+    "mmap_write_unlock": mm_write_unlock,
+    "mmap_write_downgrade": mm_write_downgrade,
+    "vma_get": get,
+    "vma_get_locked": get_locked,
+    "vma_put": put,
+    "vma_start_write": start_write,
+    "vma_attach": attach,
+    "vma_free": free_vma,
+}
+POSTED = {
+    "vma_get": get,
+    "vma_get_locked": get_locked,
+    "vma_put": posted_put,
+    "vma_attach": attach,
+    "vma_detach": posted_detach,
+    "vma_free": posted_free,
+}
+
+
+@hookimpl
+def benchframe_strategies():
+    """Mended, and as posted; over the plain tree."""
+    return [
+        Strategy(
+            "rcu_rbtree",
+            "RCU-walked rb-tree, a reference count per VMA: the RFC's third version, mended",
+            "rbtree",
+            protocol=Protocol(**MENDED),
+        ),
+        Strategy(
+            "rcu_rbtree_v3",
+            "the same as posted on 25 December 2009, with its lost wake-up (B9)",
+            "rbtree",
+            protocol=Protocol(**POSTED),
+        ),
+    ]
