@@ -8,6 +8,8 @@ linux-3.10       red-black tree with gaps        mmap_cache       mmap_sem for r
 linux-3.15       red-black tree with gaps        vmacache, page   mmap_sem for read
 linux-5.10       red-black tree with gaps        vmacache, 2 MiB  mmap_lock for read
 linux-6.1        maple tree                      none             mmap_lock for read
+linux-6.4        maple tree, RCU mode            none             the VMA's rw_semaphore, else mmap_lock
+linux-6.15       maple tree, RCU mode            none             a reference to the VMA, else mmap_lock
 ```
 Only the lookup is that kernel's. System calls, merging, limits and page faults are the model's for every strategy, so
 that a difference in a table is the lookup's. 3.15 counted its sequence with 32 bits: no run is long enough to see it
@@ -15,12 +17,13 @@ that a difference in a table is the lookup's. 3.15 counted its sequence with 32 
 from the bottom; here both have the model's own search, whose answer every strategy must give.
 
 Each is the same code as the strategy of that name, behind another name: see `avl_2_4`, `mmap_cache`, `rbtree_gap`,
-`vmacache`, `vmacache_pmd` and `maple` for layout, cost, points of invalidation and sources.
+`vmacache`, `vmacache_pmd`, `maple`, `per_vma_rwsem` and `per_vma_refcnt` for layout, cost, points of invalidation and
+sources.
 Sources: mm/mmap.c and mm/vmacache.c of the versions named.
 """
 
 from benchframe.api import Cache, Strategy, hookimpl
-from benchframe_plugins import avl, maple, mmap_cache, rbtree, vmacache
+from benchframe_plugins import avl, maple, mmap_cache, per_vma_refcnt, per_vma_rwsem, rbtree, vmacache
 
 
 def last_found() -> Cache:
@@ -36,7 +39,7 @@ def last_found() -> Cache:
 
 @hookimpl
 def benchframe_strategies():
-    """Six kernels."""
+    """Eight kernels."""
     gaps, slots = rbtree.augmented, vmacache.vmacache
     made = [
         ("linux-2.4.0", "AVL tree from 32 VMAs on, mmap_cache", avl.hybrid, last_found(), avl.MESSAGES),
@@ -46,4 +49,14 @@ def benchframe_strategies():
         ("linux-5.10", "red-black tree with gaps, vmacache by 2 MiB region", gaps, slots(pmd=True), rbtree.MESSAGES),
         ("linux-6.1", "maple tree", maple.maple(), None, maple.MESSAGES),
     ]
-    return [Strategy(name, what, index, cache, check_messages=messages) for name, what, index, cache, messages in made]
+    kernels = [
+        Strategy(name, what, index, cache, check_messages=messages) for name, what, index, cache, messages in made
+    ]
+    locks = [
+        ("linux-6.4", "maple tree, a lock per VMA", per_vma_rwsem.protocol()),
+        ("linux-6.15", "maple tree, a reference count per VMA as its lock", per_vma_refcnt.protocol()),
+    ]
+    for name, what, protocol in locks:
+        rcu = maple.maple(rcu=True)
+        kernels.append(Strategy(name, what, rcu, protocol=protocol, check_messages=maple.MESSAGES))
+    return kernels
