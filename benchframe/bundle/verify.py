@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 AGREES, DIFFERS, UNVERIFIED = 0, 1, 2
 MAX_ROUNDS = 10
 """Rounds of a verification, unless the user says otherwise."""
+MAX_SECONDS = 600
+"""Seconds of measuring in one process that a bundle may ask for; a rigorous run has 2."""
 COUNTS = ("lookups", "hits", "invalidations", "splits", "merges", "faults", "mapping_ops", "events")
 
 
@@ -83,9 +85,15 @@ def plan_again(
 ) -> Manifest:
     """The manifest of the second run: the same cells, depth, schedule and layouts, on this machine.
 
-    ``rounds`` None: as many as the first run had, at least 2 and at most MAX_ROUNDS.
+    ``rounds`` None: as many as the first run had, at least 2 and at most MAX_ROUNDS. Raises ResultsError if the
+    bundle asks for processes that would take for ever.
     """
     then = bundle.folder.manifest
+    seconds = then.options.min_time * (then.options.values + then.options.warmups)
+    if seconds > MAX_SECONDS or then.options.timeout > 100 * MAX_SECONDS:
+        raise ResultsError(
+            bundle.name, f"it asks for {seconds:,.0f} s in each process", f"more than {MAX_SECONDS} s is not run again"
+        )
     done = max((len(cell.done) for cell in bundle.folder.cells()), default=2)
     cpu = spare_cpu()
     options = replace(
