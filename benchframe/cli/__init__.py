@@ -9,9 +9,11 @@ import typer
 
 from benchframe import __version__
 from benchframe.cli import (
+    breakeven,
     bundle,
     cache,
     check,
+    claims,
     common,
     compare,
     cost,
@@ -86,6 +88,7 @@ app.command("show", short_help="Show all about one strategy or workload.")(show.
 app.command("table", short_help="Print a run's latency table.")(table.table)
 app.command("cost", short_help="Count loads, lines, atomics and branches.")(cost.cost)
 app.command("explain", short_help="Why one strategy beats another.")(explain.explain)
+app.command("breakeven", short_help="Where one strategy begins to beat another.")(breakeven.breakeven)
 app.command("report", short_help="Write a report of a run: page, tables, charts.")(report.report)
 app.command("compare", short_help="Compare two runs, or two strategies of one.")(compare.compare)
 app.command("gate", short_help="Judge a run against another: an exit code for CI.")(gate.gate)
@@ -96,6 +99,7 @@ app.command("record", short_help="Record a program's trace.", context_settings=_
 app.add_typer(trace.app, name="trace", short_help="Look into, convert and verify traces.")
 app.command("check", short_help="Check strategies, alone and under every interleaving.")(check.check)
 app.command("oracle", short_help="Let the running kernel judge the oracle.")(oracle.oracle)
+app.command("claims", short_help="Published figures beside measured ones.")(claims.claims)
 app.command("new", short_help="Begin a plugin: a package that works.")(new.new)
 app.command("header", short_help="The records as a C header.")(header.header)
 app.add_typer(plugin.app, name="plugin", short_help="Plugins that are loaded from where they lie.")

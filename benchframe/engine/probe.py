@@ -2,8 +2,8 @@
 
 A run starts a process per cell and round, which costs half a second each. A study of some fifty points would wait
 minutes for start-ups, so here one process measures every point for a short time, in an order of its own, after
-checking each one's answers; the next round is a new process with another order. The unit is still the mean of a
-process, paired by round. What cells of one process share (code placement, the heap) they share with what they are
+checking each one's answers; the next round is a new process with another order. The unit is still the process, paired
+by round. What cells of one process share (code placement, the heap) they share with what they are
 compared with.
 """
 
@@ -13,6 +13,7 @@ import json
 import math
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from benchframe.strategy import Strategy
     from benchframe.trace.format import Trace
 
-VALUES = 3
-"""Timings of a cell in one process; their mean is the process mean."""
+VALUES = 5
+"""Timings of a cell in one process; their median stands for the process, so that a short disturbance does not."""
 
 
 class ProbeError(Exception):
@@ -86,12 +87,24 @@ class Study:
                     )
                 )
             for number in range(rounds):
-                order = list(range(len(jobs)))
-                random.Random(f"benchframe study {seed} {number}").shuffle(order)
+                order = self.order(seed, number)
                 found.append(self._process(folder, jobs, order))
                 if done is not None:
                     done(number)
         return found
+
+    def order(self, seed: int, number: int) -> list[int]:
+        """The points in the order of round ``number``: streams shuffled, and within a stream its points, which are
+        compared with each other and so follow each other."""
+        rng = random.Random(f"benchframe study {seed} {number}")
+        streams: dict[int, list[int]] = {}
+        for index, point in enumerate(self.points):
+            streams.setdefault(point.stream, []).append(index)
+        groups = list(streams.values())
+        rng.shuffle(groups)
+        for group in groups:
+            rng.shuffle(group)
+        return [index for group in groups for index in group]
 
     def _process(self, folder: Path, jobs: Sequence[Job], order: Sequence[int]) -> list[dict[str, float]]:
         from benchframe.engine.launch import worker_command, worker_environment
@@ -162,11 +175,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def timed(session: Any, seconds: float) -> dict[str, float]:
-    """The mean of VALUES timings of ``seconds`` each, per figure; a figure that noise left at zero or below is left
+    """The median of VALUES timings of ``seconds`` each, per figure; a figure that noise left at zero or below is left
     out."""
     first = session.measure(1)
     loops = max(1, math.ceil(seconds / max(first.seconds, 1e-6)))
     session.measure(max(1, loops // 4))
     taken = [session.measure(loops) for _ in range(VALUES)]
-    means = {name: sum(getattr(t, f"{name}_ns") for t in taken) / VALUES for name in FIGURES}
-    return {name: mean for name, mean in means.items() if math.isfinite(mean) and mean > 0}
+    found = {name: statistics.median(getattr(t, f"{name}_ns") for t in taken) for name in FIGURES}
+    return {name: value for name, value in found.items() if math.isfinite(value) and value > 0}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from benchframe.study.breakeven import Breakeven, number
 from benchframe.study.explain import Explanation
 from benchframe.study.model import Model
-from benchframe.tables.build import Table, ns
+from benchframe.tables.build import Table, Value, ns, ratio_text
 
 
 def signed(value: float) -> str:
@@ -45,3 +48,28 @@ def explanation_table(found: Explanation, model: Model, workload: str) -> Table:
         for c in found.contributions
     )  # fmt: skip
     return Table("Explanation", heads, tuple(rows), (False, *(True,) * 5), records, tuple(notes))
+
+
+def breakeven_table(found: Sequence[Breakeven]) -> Table:
+    """A row per point of each sweep; the verdicts are the notes."""
+    a, b = found[0].a, found[0].b
+    heads = ("over", "value", f"{a}, ns", f"{b}, ns", "ratio [95 %]", f"hit rate of {b}", "workload")
+    rows: list[tuple[str, ...]] = []
+    records: list[dict[str, Value]] = []
+    for study in found:
+        for place in study.places:
+            hits = "" if place.hit_rate != place.hit_rate else f"{100 * place.hit_rate:.1f} %"
+            first = study.sweep.over if place is study.places[0] else ""
+            rows.append((first, number(place.x), ns(place.a), ns(place.b), ratio_text(place.ratio), hits, place.spec))
+            ratio = {"ratio": place.ratio.value, "low": place.ratio.low, "high": place.ratio.high}
+            records.append({"over": study.sweep.over, "x": place.x, "a": place.a, "b": place.b, **ratio})
+    notes = [f"{study.sweep.over}: {study.verdict}." for study in found]
+    notes.append(
+        f"ns per {_per(found)}; ratios paired by round, {found[0].rounds} rounds; a crossover's interval by bootstrap."
+    )
+    return Table("Breakeven", heads, tuple(rows), (False, *(True,) * 5, False), tuple(records), tuple(notes))
+
+
+def _per(found: Sequence[Breakeven]) -> str:
+    figures = dict.fromkeys(study.sweep.figure for study in found)
+    return " or ".join("event (with mapping calls)" if figure == "replay" else figure for figure in figures)

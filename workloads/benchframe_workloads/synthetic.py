@@ -2,7 +2,8 @@
 
 With ``faults=0`` nothing changes while these run: no fault's work, no mapping call. They time the index, and a cache
 that the lookup itself keeps up. A cache that only a fault's work fills (``pmdcache``) keeps what the setup left in it;
-for such a one take ``faults=1``: each access is a page fault, and after every 64 the pages are given back.
+for such a one take ``faults=1``: each access is a page fault, and after every 64 the pages are given back. ``writes``
+mixes in pairs of mprotect calls at equal distances: what mapping calls invalidate, the next accesses pay.
 """
 
 from typing import Any
@@ -19,18 +20,45 @@ LAYOUT = (
 )
 EVENTS = Parameter("events", 200_000, "timed accesses", low=1, high=16_000_000)
 FAULTS = Parameter("faults", 0, "0: bare lookups; 1: page faults, pages given back after every 64", low=0, high=1)
+WRITES = Parameter("writes", 0.0, "mapping calls per access: mprotect of a random VMA and back", low=0.0, high=100.0)
 BATCH = 64
 
 
-def _accessed(layout: stream.Tiles, tile: NDArray[np.int64], page: NDArray[np.int64], faults: int) -> Trace:
-    """The layout with its page tables, then one access per element of ``tile`` and ``page``."""
-    if not faults:
-        timed = stream.lookup(layout.vm_start[tile] + page * stream.PAGE)
+def _accessed(
+    layout: stream.Tiles,
+    tile: NDArray[np.int64],
+    page: NDArray[np.int64],
+    params: dict[str, Any],
+    rng: np.random.Generator,
+) -> Trace:
+    """The layout with its page tables, then one access per element of ``tile`` and ``page``, and the mapping calls."""
+    pairs = round(len(tile) * params["writes"] / 2)
+    if not params["faults"]:
+        timed = _written(stream.lookup(layout.vm_start[tile] + page * stream.PAGE), layout, pairs, rng)
         return stream.build([*layout.setup(), layout.tables()], timed, map_count=layout.map_count)
     first_write = stream.fault(layout.vm_start, layout.access(np.arange(len(layout))))
     emptied = stream.dontneed(layout.vm_start, layout.length)
     setup = [*layout.setup(), layout.tables(), first_write, emptied]
-    return stream.build(setup, _faulted(layout, tile, page), map_count=layout.map_count)
+    timed = _written(_faulted(layout, tile, page), layout, pairs, rng)
+    return stream.build(setup, timed, map_count=layout.map_count)
+
+
+def _written(timed: NDArray[np.void], layout: stream.Tiles, pairs: int, rng: np.random.Generator) -> NDArray[np.void]:
+    """``timed`` with ``pairs`` of mprotect calls at equal distances: a random VMA loses its write permission, or gets
+    it where it has none, and is as before."""
+    if not pairs:
+        return timed
+    tile = np.repeat(rng.integers(0, len(layout), pairs), 2)
+    prot = layout.prot[tile]
+    prot[::2] ^= stream.WRITE
+    calls = stream.mprotect(layout.vm_start[tile], layout.length, prot)
+    at = np.repeat((np.arange(pairs) + 1) * len(timed) // (pairs + 1), 2)
+    made = np.empty(len(timed) + len(calls), EVENT)
+    place = at + np.arange(len(calls))
+    own = np.ones(len(made), bool)
+    own[place] = False
+    made[own], made[place] = timed, calls
+    return made
 
 
 def _faulted(layout: stream.Tiles, tile: NDArray[np.int64], page: NDArray[np.int64]) -> NDArray[np.void]:
@@ -60,7 +88,7 @@ def uniform(params: dict[str, Any], seed: int) -> Trace:
     rng = np.random.default_rng(seed)
     layout = stream.tiles(params["vmas"], params["pages"], params["gap"])
     n = params["events"]
-    return _accessed(layout, rng.integers(0, len(layout), n), rng.integers(0, params["pages"], n), params["faults"])
+    return _accessed(layout, rng.integers(0, len(layout), n), rng.integers(0, params["pages"], n), params, rng)
 
 
 def sequential(params: dict[str, Any], seed: int) -> Trace:
@@ -69,7 +97,7 @@ def sequential(params: dict[str, Any], seed: int) -> Trace:
     layout = stream.tiles(params["vmas"], params["pages"], params["gap"])
     total = len(layout) * params["pages"]
     nth = (int(rng.integers(0, total)) + np.arange(params["events"], dtype=np.int64) * params["stride"]) % total
-    return _accessed(layout, nth // params["pages"], nth % params["pages"], params["faults"])
+    return _accessed(layout, nth // params["pages"], nth % params["pages"], params, rng)
 
 
 def zipf(params: dict[str, Any], seed: int) -> Trace:
@@ -86,7 +114,7 @@ def zipf(params: dict[str, Any], seed: int) -> Trace:
     rank = np.searchsorted(share, rng.random(int(moves.sum())) * share[-1], side="right")
     place = rng.permutation(len(layout))
     tile = place[np.minimum(rank, len(layout) - 1)][np.cumsum(moves) - 1]
-    return _accessed(layout, tile, rng.integers(0, params["pages"], n), params["faults"])
+    return _accessed(layout, tile, rng.integers(0, params["pages"], n), params, rng)
 
 
 @hookimpl
@@ -98,7 +126,7 @@ def benchframe_workloads() -> list[Workload]:
             summary="accesses at random addresses over all VMAs: the index without help from any cache",
             stands_for="the worst case for caches: large hash tables and heaps spread over many mappings, as in an "
             "in-memory database; with a few dozen VMAs, a program whose working set misses every one-entry cache",
-            parameters=(*LAYOUT, EVENTS, FAULTS),
+            parameters=(*LAYOUT, EVENTS, FAULTS, WRITES),
             make=uniform,
         ),
         Workload(
@@ -110,6 +138,7 @@ def benchframe_workloads() -> list[Workload]:
                 *LAYOUT,
                 EVENTS,
                 FAULTS,
+                WRITES,
                 Parameter("stride", 1, "pages from one lookup to the next", low=1, high=1 << 30),
             ),
             make=sequential,
@@ -124,6 +153,7 @@ def benchframe_workloads() -> list[Workload]:
                 *LAYOUT,
                 EVENTS,
                 FAULTS,
+                WRITES,
                 Parameter("alpha", 1.0, "skew of popularity", low=0.0, high=8.0),
                 Parameter("run", 2.0, "mean number of lookups in a row that stay in one VMA", low=1.0, high=1e6),
             ),

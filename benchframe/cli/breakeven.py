@@ -1,0 +1,81 @@
+"""``benchframe breakeven A B``: where B begins to beat A, as a table and a picture."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchframe.cli import complete
+from benchframe.cli.common import UsageError, guarded, loaded, plugin_files, split
+
+
+@guarded
+def breakeven(
+    a: Annotated[str, typer.Argument(metavar="A", help="A strategy.", autocompletion=complete.strategies)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one.", autocompletion=complete.strategies)],
+    over: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME,...", help="hit_rate, vmas, writes_per_fault, vmas_per_2mib; default: all."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=3, max=10_000, metavar="N", help="Processes that measure all points.")] = 6,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the picture goes.")] = Path(
+        "reports/studies"
+    ),
+    plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
+    no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
+    form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
+) -> None:
+    """Sweep a parameter of a synthetic stream and find where B begins to beat A.
+
+    Every process measures both strategies at every point; the crossover has a bootstrap interval over processes, and is
+    claimed only if points on both sides are decided. About 20 s per parameter. A picture (SVG and PNG) is written.
+
+    \b
+    Examples:
+      benchframe breakeven rbtree pmdcache
+      benchframe breakeven rbtree vmacache --over hit_rate --rounds 20
+      benchframe breakeven rbtree maple --over vmas -o pictures
+    """
+    from benchframe.charts.export import save
+    from benchframe.cli.table import check_form
+    from benchframe.engine.native import compile_strategies
+    from benchframe.engine.rounds import spare_cpu
+    from benchframe.study.breakeven import SWEEPS
+    from benchframe.study.breakeven import breakeven as find
+    from benchframe.study.picture import breakeven_chart
+    from benchframe.study.text import breakeven_table
+    from benchframe.tables import render
+
+    check_form(form)
+    if form == "mail":
+        raise UsageError("a breakeven has no mail form; use --format text")
+    if a == b:
+        raise UsageError("name two strategies: A and B are the same")
+    names = split(over) or list(SWEEPS)
+    for name in names:
+        if name not in SWEEPS:
+            raise UsageError(f"--over takes {', '.join(SWEEPS)}, not {name!r}")
+    files = plugin_files(plugin)
+    known = loaded(files, no_plugin)
+    compile_strategies([known.strategy(a), known.strategy(b)])
+    cpu = spare_cpu()
+    found = [
+        find(
+            known,
+            a,
+            b,
+            SWEEPS[name],
+            rounds,
+            lambda text: typer.echo(f"benchframe: {text}", err=True),
+            cpu=-1 if cpu is None else cpu,
+            plugins=[str(path) for path in files],
+            blocked=split(no_plugin),
+        )
+        for name in names
+    ]
+    usable = [study for study in found if study.places]
+    if not usable:
+        raise UsageError("every point was lost in noise; take more rounds")
+    typer.echo(render(breakeven_table(usable), form), nl=False)
+    for path in save([breakeven_chart(usable)], output, ("svg", "png")):
+        typer.echo(f"picture: {path}", err=True)

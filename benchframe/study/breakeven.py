@@ -1,0 +1,226 @@
+"""Where B begins to beat A: one parameter of a synthetic stream is swept, both are timed in the same processes.
+
+The crossover is where the mean over rounds of log(B / A) changes sign, on the straight line between two points in the
+scale of the axis. It is claimed only if both sides hold a point whose 95 % interval lies off 1 on opposite sides. Its
+interval is a bootstrap's over rounds (percentiles): a round is what repeats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchframe.engine.probe import Point, Study
+from benchframe.stats import Ratio, paired_ratio
+
+if TYPE_CHECKING:
+    from benchframe.registry import Registry
+
+Array = npt.NDArray[Any]
+REPLICATES = 2000
+EVENTS = 20_000
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """``over``: what the axis is; ``values`` of ``parameter`` of the zipf stream, with ``fixed`` ones; ``figure`` that
+    is compared; ``scale`` of the axis (``linear``, ``log``)."""
+
+    over: str
+    title: str
+    parameter: str
+    values: tuple[float, ...]
+    fixed: str
+    figure: str
+    scale: str
+
+    def specs(self) -> list[str]:
+        """The workloads, one per value."""
+        return [f"zipf:events={EVENTS},faults=1,{self.parameter}={value:g}{self.fixed}" for value in self.values]
+
+
+SWEEPS = {
+    sweep.over: sweep
+    for sweep in (
+        Sweep("hit_rate", "hit rate of {b}", "run", (1, 1.5, 2, 3, 5, 8, 16, 40), ",vmas=1000", "lookup", "linear"),
+        Sweep("vmas", "VMAs", "vmas", (10, 30, 100, 300, 1000, 3000, 10000, 30000), ",run=8", "lookup", "log"),
+        Sweep(
+            "writes_per_fault",
+            "mapping calls per fault",
+            "writes",
+            (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1),
+            ",vmas=1000,run=8",
+            "replay",
+            "log",
+        ),
+        Sweep(
+            "vmas_per_2mib",
+            "VMAs per 2 MiB",
+            "pages",
+            (511, 255, 127, 63, 31, 15, 7, 3, 1),
+            ",vmas=1000,run=2",
+            "lookup",
+            "log",
+        ),
+    )
+}
+"""What --over may say."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One point: ``x`` on the axis, times of both (ns), the ratio B / A with its interval, B's hit rate (NaN: none)."""
+
+    x: float
+    spec: str
+    a: float
+    b: float
+    ratio: Ratio
+    hit_rate: float
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """``x`` with its 95 % interval; ``wins`` is true where B is faster above it. ``found`` is the share of replicates
+    that cross in this direction at all."""
+
+    x: float
+    low: float
+    high: float
+    wins: bool
+    found: float
+
+
+@dataclass(frozen=True)
+class Breakeven:
+    """A finished sweep."""
+
+    a: str
+    b: str
+    sweep: Sweep
+    places: tuple[Place, ...]
+    crossovers: tuple[Crossover, ...]
+    rounds: int
+
+    @property
+    def verdict(self) -> str:
+        """One or more sentences: where B beats A, or that it does not change here."""
+        title = self.sweep.title.format(b=self.b)
+        said = []
+        for cross in self.crossovers:
+            side = "above" if cross.wins else "below"
+            at = f"{number(cross.x)} [{number(cross.low)}, {number(cross.high)}]"
+            said.append(f"{self.b} beats {self.a} {side} {at} ({title}, 95 % interval)")
+            if cross.found < 0.95:
+                said.append(f"only {100 * cross.found:.0f} % of the replicates cross there: an uncertain crossover")
+        if not said:
+            low, high = number(self.places[0].x), number(self.places[-1].x)
+            signs = {_sign(place.ratio) for place in self.places}
+            what = "slower" if 1 in signs else "faster" if -1 in signs else "not told apart from " + self.a
+            where = " where the intervals decide" if 0 in signs and len(signs) > 1 else ""
+            said.append(f"no crossover from {low} to {high} ({title}): {self.b} is {what}{where}")
+        return "; ".join(said)
+
+
+def number(value: float) -> str:
+    """Three significant digits, no exponent where a person would write none."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _sign(ratio: Ratio) -> int:
+    return 1 if ratio.low > 1 else -1 if ratio.high < 1 else 0
+
+
+def breakeven(
+    known: Registry,
+    a: str,
+    b: str,
+    sweep: Sweep,
+    rounds: int,
+    note: Callable[[str], None],
+    *,
+    cpu: int = -1,
+    plugins: Sequence[str] = (),
+    blocked: Sequence[str] = (),
+    seconds: float = 0.02,
+) -> Breakeven:
+    """Measure the sweep; some 0.5 s per point and round. Raises ProbeError."""
+    strategies = {name: known.strategy(name) for name in (a, b)}
+    specs = sweep.specs()
+    streams = [known.spec(spec).trace(0) for spec in specs]
+    points = [Point(name, i) for i in range(len(streams)) for name in (a, b)]
+    study = Study(strategies, streams, points, seconds, cpu, plugins, blocked)
+    found = study.measure(rounds, 1, lambda done: note(f"{sweep.over}: round {done + 1} of {rounds}"))
+    hits = [_hit_rate(strategies[b], stream) for stream in streams]
+    places, logs = [], []
+    for i, spec in enumerate(specs):
+        ours, theirs = (
+            {r: row[2 * i + side][sweep.figure] for r, row in enumerate(found) if sweep.figure in row[2 * i + side]}
+            for side in (0, 1)
+        )
+        ratio = paired_ratio(theirs, ours)
+        if ratio is None or ratio.n < 2:
+            note(f"{spec}: lost in noise, left out")
+            continue
+        x = {"hit_rate": hits[i], "vmas_per_2mib": 512 / (sweep.values[i] + 1)}.get(sweep.over, sweep.values[i])
+        mean_a, mean_b = (float(np.mean(list(side.values()))) for side in (ours, theirs))
+        places.append(Place(x, spec, mean_a, mean_b, ratio, hits[i]))
+        logs.append([math.log(theirs[r] / ours[r]) if r in theirs and r in ours else math.nan for r in range(rounds)])
+    order = sorted(range(len(places)), key=lambda i: places[i].x)
+    sorted_places = tuple(places[i] for i in order)
+    crossed = crossovers(sorted_places, np.array([logs[i] for i in order]), sweep.scale) if places else ()
+    return Breakeven(a, b, sweep, sorted_places, crossed, rounds)
+
+
+def _hit_rate(strategy: Any, stream: Any) -> float:
+    """B's hit rate, counted by the compiled counters; NaN where it has no cache."""
+    from benchframe.engine.native import Session
+
+    rate = float(Session(strategy, stream).counts()["hit_rate"])
+    return rate if rate > 0 else math.nan
+
+
+def crossovers(places: Sequence[Place], logs: Array, scale: str, seed: int = 0) -> tuple[Crossover, ...]:
+    """Where the mean of ``logs`` (a row per place, a column per round; NaN: missing) changes sign for good: the last
+    place that is decided on one side and the first that is decided on the other. O(replicates x places x rounds)."""
+    decided = [(i, _sign(place.ratio)) for i, place in enumerate(places) if _sign(place.ratio)]
+    x = np.array([place.x for place in places])
+    axis = np.log(x) if scale == "log" else x
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, logs.shape[1], (REPLICATES, logs.shape[1]))
+    found = []
+    for (i, before), (j, after) in pairwise(decided):
+        if before == after:
+            continue
+        part, where = logs[i : j + 1], axis[i : j + 1]
+        at = _crossing(np.nanmean(part, axis=1), where, before)
+        again = [_crossing(_mean(part[:, rounds]), where, before) for rounds in drawn]
+        kept = np.array([value for value in again if value is not None])
+        if at is None or not len(kept):
+            continue
+        low, high = np.quantile(kept, (0.025, 0.975)).tolist()
+        ends = [math.exp(v) if scale == "log" else v for v in (at, low, high)]
+        found.append(Crossover(ends[0], ends[1], ends[2], after < 0, len(kept) / REPLICATES))
+    return tuple(found)
+
+
+def _mean(part: Array) -> Array:
+    """Means of rows, NaN left out; a row of nothing but NaN counts as even."""
+    known = ~np.isnan(part)
+    return np.where(known, part, 0.0).sum(axis=1) / np.maximum(1, known.sum(axis=1))
+
+
+def _crossing(means: Array, axis: Array, before: int) -> float | None:
+    """Where the line through ``means`` leaves the side ``before`` last; None if it does not."""
+    on_side = np.flatnonzero(means * before > 0)
+    if not len(on_side) or on_side[-1] == len(means) - 1:
+        return None
+    i = int(on_side[-1])
+    share = means[i] / (means[i] - means[i + 1])
+    return float(axis[i] + share * (axis[i + 1] - axis[i]))
