@@ -34,9 +34,10 @@ def distribution_chart(data: Data) -> Chart | None:
     return Chart(
         "distribution",
         "Distribution of single operations",
-        "Left: the share of operations that is done within a time; further left is faster. Right: the share that takes "
-        "longer, one of ten, of a hundred, of a thousand; lower is better. One pass in the first round's process, the "
-        "counter read around each operation: medians lie above the figures from loops. Times are in bins 9 % wide.",
+        "Left: the share of operations that is done within a time; further left is faster, and the axis ends where all "
+        "but one in a thousand are done. Right: the share that takes longer; lower is better. One pass in the first "
+        "round's process, the counter read around each operation: medians lie above the figures from loops. Times are "
+        "in bins 9 % wide.",
         tuple(panels),
         tuple(data.single),
         tuple(data.strategies),
@@ -86,12 +87,15 @@ def _marks(name: str, latency: LatencyRow, points: list[tuple[float, float]]) ->
 
 def _ecdf(data: Data, rows: list[tuple[str, LatencyRow]]) -> Spec:
     lines, marks = [], []
+    end = max(next(edge for edge, share in cumulated(latency.bins) if share >= 0.999) for _, latency in rows) * 1.1
     for name, latency in rows:
         points = cumulated(latency.bins)
+        marks += _marks(name, latency, points)
+        points = [point for point in points if point[0] < end]
+        points.append((end, points[-1][1]))
         first = latency.bins[0][0]
         start = {"strategy": name, "ns": bin_edge(max(first - 1, 0)), "share": 0.0}
         lines += [start, *({"strategy": name, "ns": edge, "share": share} for edge, share in points)]
-        marks += _marks(name, latency, points)
     y = quantity("share", "share within", axis={"format": ".0%", "tickCount": 5}, scale={"domain": [0, 1]})
     return _spec(data, lines, marks, y)
 
@@ -120,11 +124,11 @@ def _spec(data: Data, lines: list[dict[str, Any]], marks: list[dict[str, Any]], 
     line = {"type": "line", "strokeWidth": 1.5, "interpolate": "step-after"}
     return {
         "data": {"values": lines},
-        "width": 260,
-        "height": 180,
+        "width": 360,
+        "height": 210,
         "encoding": {"x": x, "y": y, "color": data.look.colour()},
         "layer": [
-            {"mark": line, "encoding": {"description": WHOSE}},
+            {"mark": line, "encoding": {"strokeDash": data.look.dash(), "description": WHOSE}},
             {
                 "data": {"values": marks},
                 "mark": {"type": "point", "filled": True, "size": 40, "opacity": 1},

@@ -72,7 +72,7 @@ def _records(data: Data, name: str) -> list[dict[str, Any]]:
 def _spec(data: Data, records: list[dict[str, Any]]) -> Spec:
     workloads = [w for w in data.workloads if any(record["workload"] == w for record in records)]
     strategies = [s for s in data.look.order if any(record["strategy"] == s for record in records)]
-    x_axis = {"labelAngle": -40, "orient": "top", "domain": False, "ticks": False, "labelLimit": 150}
+    x_axis = {"labelAngle": -40, "orient": "top", "domain": False, "ticks": False, "labelLimit": 210}
     return {
         "data": {"values": records},
         "width": {"step": 44},

@@ -31,6 +31,7 @@ COLOURS = (
 )
 """Of strategies; the first is the baseline's. Together with SHAPES they tell 77 apart."""
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
+DASHES = ([1, 0], [5, 2], [2, 2])
 FIGURE_COLOURS = {"lookup": COLOURS[1], "fault": COLOURS[2], "mapping": COLOURS[3]}
 DIVERGING = (
     "#08519c",
@@ -148,14 +149,21 @@ class Look:
         rest = COLOURS[1:]
         self.colours: dict[str, str] = {}
         self.shapes: dict[str, str] = {}
+        self.dashes: dict[str, list[int]] = {}
+        lead = len([s for s in self.order if s in base])
         for i, name in enumerate(self.order):
-            lead = len([s for s in self.order if s in base])
             self.colours[name] = COLOURS[0] if i < lead else rest[(i - lead) % len(rest)]
             self.shapes[name] = SHAPES[i % len(SHAPES)]
+            self.dashes[name] = DASHES[max(0, i - lead) // len(rest) % len(DASHES)]
 
     def colour(self) -> Spec:
         """The colour channel."""
         scale = {"domain": self.order, "range": [self.colours[s] for s in self.order]}
+        return {"field": "strategy", "type": "nominal", "scale": scale, "legend": None}
+
+    def dash(self) -> Spec:
+        """The channel of a line's dashes: solid until colours come a second time."""
+        scale = {"domain": self.order, "range": [self.dashes[s] for s in self.order]}
         return {"field": "strategy", "type": "nominal", "scale": scale, "legend": None}
 
     def shape(self) -> Spec:

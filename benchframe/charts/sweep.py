@@ -60,13 +60,14 @@ def _spec(data: Data, family: Family, records: list[dict[str, Any]]) -> Spec:
         "height": HEIGHT,
         "encoding": {"x": x, "color": data.look.colour()},
         "layer": [
-            {"mark": {"type": "line", "strokeWidth": 1.8}, "encoding": {"y": y, "description": WHOSE}},
+            {"mark": {"type": "line", "strokeWidth": 1.8},
+             "encoding": {"y": y, "strokeDash": data.look.dash(), "description": WHOSE}},
             {"mark": {"type": "rule", "strokeWidth": 1.4},
              "encoding": {"y": quantity("low", "ns per lookup", scale=scale), "y2": {"field": "high"},
                           "description": WHOSE}},
             {"mark": {"type": "point", "filled": True, "size": 45, "opacity": 1},
              "encoding": {"y": y, "shape": data.look.shape(), "description": DESCRIPTION}},
-            {"data": {"values": _labels(records, max(family.sizes), low, high)},
+            {"data": {"values": _labels(records, low, high)},
              "mark": {"type": "text", "align": "left", "dx": 9, "fontSize": 11},
              "encoding": {"y": quantity("place", "ns per lookup", scale=scale), "text": {"field": "strategy"},
                           "description": WHOSE}},
@@ -74,19 +75,30 @@ def _spec(data: Data, family: Family, records: list[dict[str, Any]]) -> Spec:
     }  # fmt: skip
 
 
-def _labels(records: list[dict[str, Any]], last: int, low: float, high: float) -> list[dict[str, Any]]:
+def _labels(records: list[dict[str, Any]], low: float, high: float) -> list[dict[str, Any]]:
     """Names at the right ends of the lines, moved apart (upwards) where they would cover each other."""
-    ends = sorted((r for r in records if r["vmas"] == last), key=lambda r: r["mean"])
-    span, gap = math.log(high / low), 13 / HEIGHT
+    last = {record["strategy"]: record for record in records}
+    labels = []
+    for vmas in {record["vmas"] for record in last.values()}:
+        ends = sorted((r for r in last.values() if r["vmas"] == vmas), key=lambda r: r["mean"])
+        places = _apart([math.log(r["mean"] / low) / math.log(high / low) for r in ends], 13 / HEIGHT)
+        for record, place in zip(ends, places, strict=True):
+            at = low * math.exp(place * math.log(high / low))
+            labels.append({"strategy": record["strategy"], "vmas": vmas, "place": at})
+    return sorted(labels, key=lambda label: label["strategy"])
+
+
+def _apart(wanted: list[float], gap: float) -> list[float]:
+    """Rising places in [0, 1] at least ``gap`` from each other, each at or above where it was wanted if there is room.
+
+    >>> [round(place, 2) for place in _apart([0.1, 0.12, 0.95, 0.99], 0.1)]
+    [0.1, 0.2, 0.9, 1.0]
+    """
     places: list[float] = []
-    for record in ends:
-        wanted = math.log(record["mean"] / low) / span
-        places.append(max(wanted, places[-1] + gap) if places else wanted)
-    over = max(0.0, places[-1] - 1) if places else 0.0
+    for place in wanted:
+        places.append(max(place, places[-1] + gap) if places else place)
+    limit = 1.0
     for i in reversed(range(len(places))):  # what was pushed over the top comes down, and pushes those below it
-        limit = places[i + 1] - gap if i + 1 < len(places) else 1.0
-        places[i] = min(places[i], limit) if over else places[i]
-    return [
-        {"strategy": r["strategy"], "vmas": last, "place": low * math.exp(place * span)}
-        for r, place in zip(ends, places, strict=True)
-    ]
+        places[i] = min(places[i], limit)
+        limit = places[i] - gap
+    return places

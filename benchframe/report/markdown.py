@@ -16,13 +16,16 @@ def markdown(run: Run, pictures: Sequence[str] = ()) -> str:
         f"# {markdown_escape(run.name)}",
         markdown_escape(words.summary(run)),
         "## At a glance\n\n" + _glance(run),
-        "## Latency\n\n" + render(run.latency, "markdown") + "\n" + _code(again.tabulate(run.name)),
+        "## Latency\n\n" + render(run.latency, "markdown") + "\n" + _code(again.tabulate(run.argument)),
     ]
     for chart in run.charts:
         picture = [f"![{chart.title}](charts/{chart.name}.svg)"] if chart.name in pictures else []
-        parts.append("\n\n".join([f"## {chart.title}", chart.note, *picture, _code(again.draw(run.name, chart))]))
+        parts.append("\n\n".join([f"## {chart.title}", chart.note, *picture, _code(again.draw(run.argument, chart))]))
     parts += [
-        "## Tails\n\n" + render(tail_table(run.cells), "markdown") + "\n" + _code(again.tabulate(run.name, "--tails")),
+        "## Tails\n\n"
+        + render(tail_table(run.cells), "markdown")
+        + "\n"
+        + _code(again.tabulate(run.argument, "--tails")),
         *_counted(run),
         "## Comparisons\n\n" + _comparisons(run),
         "## Strategies\n\n" + _strategies(run),
@@ -73,7 +76,7 @@ def _counted(run: Run) -> list[str]:
         "## What was counted\n\n"
         + render(cost_table(run.costs), "markdown")
         + "\n"
-        + _code(again.tabulate(run.name, "--cost"))
+        + _code(again.tabulate(run.argument, "--cost"))
     ]
 
 
@@ -92,5 +95,5 @@ def _again(run: Run) -> str:
         _code(again.same_run(run.manifest))
         + f"\n\nThe same order of processes and the same layouts come from seed {run.manifest.seed}. "
         + f"All values are in `cells/`: `python -m pyperf stats cells/{first}.json`, or "
-        + f'`benchframe.load("{run.name.replace("`", "")}")` as a pandas data frame.'
+        + f'`benchframe.load("{run.argument.replace("`", "")}")` as a pandas data frame.'
     )

@@ -88,7 +88,7 @@ def _figure(run: Run, chart: Chart, numbers: dict[str, int]) -> Figure:
         svg = to_svg(whole(panel, title=False))
         panels.append((panel.title, _markup(inline(svg, numbers, f"{chart.title}: {panel.title}"))))
     measure = again.part_of_run(run.manifest, chart.workloads, chart.strategies)
-    return Figure(chart, tuple(panels), measure, again.draw(run.name, chart))
+    return Figure(chart, tuple(panels), measure, again.draw(run.argument, chart))
 
 
 def _strategies(run: Run, numbers: dict[str, int]) -> list[Shown]:

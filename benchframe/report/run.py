@@ -16,13 +16,14 @@ from benchframe.tables import Table, latency_table, mail
 
 @dataclass(frozen=True)
 class Run:
-    """A run under the ``name`` by which a command can call it; ``sources`` may be empty (an older run)."""
+    """A run by its ``name``; ``path`` is what a command calls it. ``sources`` may be empty (an older run)."""
 
     name: str
     manifest: Manifest
     cells: tuple[Cell, ...]
     sources: Mapping[str, Source]
     wanted: tuple[str, ...] = ()
+    path: str = ""
 
     @classmethod
     def read(cls, folder: RunFolder, wanted: tuple[str, ...] = ()) -> Run:
@@ -30,8 +31,14 @@ class Run:
         unknown = [name for name in wanted if name not in CHARTS]
         if unknown:
             raise ResultsError("--chart", f"no chart is called {unknown[0]!r}", f"there are {', '.join(CHARTS)}")
-        name = folder.path.resolve().name
-        return cls(name, folder.manifest, tuple(folder.cells()), read_sources(folder.path), wanted)
+        where = folder.path.resolve()
+        path = f"reports/{where.name}" if where.parent.name == "reports" else where.name
+        return cls(where.name, folder.manifest, tuple(folder.cells()), read_sources(folder.path), wanted, path)
+
+    @property
+    def argument(self) -> str:
+        """The run as a command's argument."""
+        return self.path or self.name
 
     @cached_property
     def data(self) -> Data:

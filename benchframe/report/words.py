@@ -55,12 +55,19 @@ def findings(run: Run) -> list[Finding]:
                 workload,
                 f"{base.cell.entry.strategy} {ns(base.figures['lookup'].summary.mean)} ns",
                 _fastest(rows),
-                tuple(by_word.get("faster", ())),
-                tuple(by_word.get("same", ())),
-                tuple(by_word.get("undecided", ())),
+                *(_some(by_word.get(word, [])) for word in ("faster", "same", "undecided")),
             )
         )
     return found
+
+
+def _some(names: list[str], limit: int = 6) -> tuple[str, ...]:
+    """The first names, and how many more there are.
+
+    >>> _some(["a", "b", "c", "d"], 3)
+    ('a', 'b', 'and 2 more')
+    """
+    return tuple(names) if len(names) <= limit else (*names[: limit - 1], f"and {len(names) - limit + 1} more")
 
 
 def _fastest(rows: list[Row]) -> str:
