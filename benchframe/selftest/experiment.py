@@ -33,6 +33,8 @@ LOAD_SHARE = 0.3
 """Part of the time that goes into the part with a load."""
 LOADED = (twins.COPIES[0], twins.SLOWED)
 TIMEOUT = 300.0
+COUNTED = 200_000
+"""Records of the counted replay that tells how much work the slowed twin does."""
 
 Say = Callable[[str], None]
 
@@ -50,6 +52,9 @@ class SelfTest:
     worker: Sequence[str] = ()
     compile: Compile = compile_native
     depth: str = "quick"
+    copies: int = len(twins.COPIES)
+    least: int = 6
+    """Rounds of the part with a load, at least; even."""
 
     def run(self) -> Record:
         """Measure and write ``selftest.json`` into the folder; raises what a run raises."""
@@ -57,7 +62,7 @@ class SelfTest:
         stream = make_stream(spec, 0)
         stream = Stream(replace(stream.entry, baseline=twins.BASELINE), stream.trace)
         self.say("compiling (nothing to do after the first time)")
-        everything = (*twins.COPIES, twins.SLOWED)
+        everything = (*twins.COPIES[: self.copies], twins.SLOWED)
         cells = len(everything) + 1
         first = self._part("quiet", everything, stream, 2)
         rounds = means_of(first)["fault"] or means_of(first)["lookup"]
@@ -71,7 +76,7 @@ class SelfTest:
         each = self._seconds / (2 * cells)
         quiet = max(BLOCKED, int(60 * self.minutes * (1 - LOAD_SHARE) / (each * cells)))
         quiet -= quiet % BLOCKED
-        loaded = max(6, int(60 * self.minutes * LOAD_SHARE / (2 * each * (len(LOADED) + 1))) * 2)
+        loaded = max(self.least, int(60 * self.minutes * LOAD_SHARE / (2 * each * (len(LOADED) + 1))) * 2)
         self.say(
             f"a process takes {each:.1f} s: {quiet} quiet rounds of {cells}, {loaded} of {len(LOADED) + 1} with a load"
         )
@@ -92,7 +97,7 @@ class SelfTest:
             min_time=depth.min_time,
             timeout=TIMEOUT,
             cpu=-1 if cpu is None else cpu,
-            cost=0,
+            cost=COUNTED,
         )
         strategies = self._strategies(asked)
         command = ["benchframe", "selftest"]
@@ -142,6 +147,11 @@ class SelfTest:
                 "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 "pinned": "no" if manifest.options.cpu < 0 else f"CPU {manifest.options.cpu}",
                 "noise": "; ".join(manifest.noise) or "none noticed",
+            },
+            loads={
+                cell.entry.strategy: cell.state.cost["lookup.loads"]
+                for cell in quiet.cells()
+                if "lookup.loads" in cell.state.cost
             },
         )
         record.write(self.folder / "selftest.json")

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from types import TracebackType
 
-_BURN = "import os\np = os.getppid()\nwhile os.getppid() == p:\n    for _ in range(100000):\n        pass\n"
-"""Ends by itself when its parent is gone."""
+_BURN = "import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    for _ in range(100000):\n        pass\n"
+"""Ends by itself when its parent is gone, even if that was before it could look."""
 
 
 class Load:
@@ -21,7 +21,7 @@ class Load:
     def start(self) -> None:
         """Switch the load on; a second time changes nothing."""
         if not self._processes:
-            command = [sys.executable, "-I", "-S", "-c", _BURN]
+            command = [sys.executable, "-I", "-S", "-c", _BURN, str(os.getpid())]
             self._processes = [subprocess.Popen(command, stdin=subprocess.DEVNULL) for _ in range(self.hogs)]
 
     @property

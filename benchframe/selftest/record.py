@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ Means = Mapping[str, Mapping[str, Mapping[int, float]]]
 class Record:
     """``quiet`` and ``load`` are the process means of the two parts; in the second the load began with round
     ``loaded_from``. ``seconds`` is what one process took on average in the quiet part, ``overhead`` what reading the
-    cycle counter costs (ns, lowest and highest), ``about`` host, versions, date, options."""
+    cycle counter costs (ns, lowest and highest), ``about`` host, versions, date, options, ``loads`` each strategy's
+    counted loads per lookup: what was injected, free of noise."""
 
     workload: str
     quiet: Means
@@ -28,6 +29,7 @@ class Record:
     seconds: float
     overhead: tuple[float, float]
     about: Mapping[str, str]
+    loads: Mapping[str, float] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Write as JSON; raises ResultsError."""
@@ -53,6 +55,7 @@ def read_record(path: Path) -> Record:
         seconds=data.number("seconds"),
         overhead=(both.number("low"), both.number("high")),
         about=data.mapping("about"),
+        loads=data.numbers("loads"),
     )
 
 

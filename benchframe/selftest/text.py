@@ -19,7 +19,7 @@ from benchframe.selftest.analysis import (
     power,
 )
 from benchframe.selftest.record import FIGURES, Record
-from benchframe.selftest.twins import COPIES, PERIOD, SLOWED
+from benchframe.selftest.twins import BASELINE, COPIES, PERIOD, SLOWED
 from benchframe.stats import ALPHA, Ratio, Verdict
 from benchframe.tables.build import ratio_text
 
@@ -49,7 +49,7 @@ def judge_record(record: Record, seed: int = 1) -> Judgement:
         "",
         *_power_lines(powers, record.seconds),
         "",
-        *_twin_lines(twin),
+        *_twin_lines(twin, record),
         "",
         *_load_lines(under, record),
         "",
@@ -88,8 +88,11 @@ def _power_lines(powers: list[Power], seconds: float) -> list[str]:
     return lines
 
 
-def _twin_lines(twin: dict[str, Verdict]) -> list[str]:
+def _twin_lines(twin: dict[str, Verdict], record: Record) -> list[str]:
     lines = [f"A/B: {SLOWED} walks the tree a second time on one lookup in {PERIOD}"]
+    base, slowed = record.loads.get(BASELINE, 0.0), record.loads.get(SLOWED, 0.0)
+    if base > 0:
+        lines.append(f"  loads per lookup, counted: {base:.2f} and {slowed:.2f} ({100 * (slowed / base - 1):+.1f} %)")
     lines += [f"  {figure:<10}{ratio_text(v.ratio, 3)} over {v.ratio.n} rounds: {v.text}" for figure, v in twin.items()]
     return lines
 
