@@ -17,7 +17,7 @@ LAYERS = (
     {"engine", "check", "judge", "record"},
     {"results", "stats", "testing"},
     {"charts", "tables"},
-    {"report", "compare", "selftest", "bundle", "study"},
+    {"report", "compare", "selftest", "bundle", "study", "claims"},
     {"cli"},
     {"__main__"},
 )

@@ -1,0 +1,200 @@
+"""Published figures, each with its source, and what here stands for the load it was measured on.
+
+A *hit* is a share of lookups, in percent: counted, so the same on every machine. A *time* is a ratio of two
+strategies' ns per operation: measured in paired rounds. ``cpus`` is how many CPUs the published effect needs; with
+fewer the claim is not judged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BUESO = "D. Bueso, commit 615d6e8756c8 (Linux 3.15), 80 cores, 8 sockets"
+RIENTJES = "D. Rientjes, vmacache by PMD, 9 July 2018 (Linux 4.19), production profiles"
+COMMENT = "comment in find_vma, mm/mmap.c (Linux 2.2 to 3.14)"
+LARGEST = "D. Bueso, 'mm: cache largest vma', 1 November 2013, desktops, Hadoop, aim7"
+COVER = "H. Kamezawa, cover of 'speculative page fault', 18 December 2009, 8 cores, 2 sockets, 8 threads"
+WASH = "M. Wilcox, 27 April 2022, mmtests: 'performance-wise it's a wash'"
+RCU_MODE = "L. Howlett, 27 March 2023, will-it-scale brk1-processes: 15 to 20 % slower"
+PER_VMA = (
+    "S. Baghdasaryan, per-VMA locks v4, 27 February 2023: about 75 % of the gain of speculative faults, which was 3.7x "
+    "on 48 threads (M. Lespinasse, 30 April 2021, pft)"
+)
+REFCNT = "S. Baghdasaryan, vm_refcnt (Linux 6.15), pft, faults per second by number of CPUs"
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One published hit rate: ``percent`` for ``strategy`` on ``load``, re-enacted by ``workload``; ``first`` asks for
+    the share of hits that the hashed slot gave."""
+
+    load: str
+    workload: str
+    strategy: str
+    percent: float
+    first: bool = False
+
+
+@dataclass(frozen=True)
+class HitClaim:
+    """Hit rates that were published together; in each load the later strategy hit more often (or the same, for one
+    strategy alone). ``within`` is how many percentage points away a figure of the same order may be."""
+
+    name: str
+    says: str
+    source: str
+    hits: tuple[Hit, ...]
+    within: float = 15.0
+    low: float | None = None
+    """For one strategy on many loads: the published range is from here to ``hits[..].percent``."""
+
+
+@dataclass(frozen=True)
+class TimeClaim:
+    """``strategy`` against ``baseline``: ``ratio`` of ``figure`` (lookup, fault, mapping, replay) as published; below 1
+    is faster. ``same`` claims are about no difference, within ``tolerance``; for others a ratio that lies on the same
+    side and whose distance from 1 is within a factor of ``tolerance`` is of the same order."""
+
+    name: str
+    says: str
+    source: str
+    strategy: str
+    baseline: str
+    figure: str
+    workloads: tuple[str, ...]
+    ratio: float
+    tolerance: float
+    same: bool = False
+    cpus: int = 1
+
+
+CLAIMS: tuple[HitClaim | TimeClaim, ...] = (
+    HitClaim(
+        "vmacache-hits",
+        "four VMAs per task hit more often than one per mm",
+        BUESO,
+        (
+            Hit("system boot", "sh-pipeline", "mmap_cache", 50.61),
+            Hit("system boot", "sh-pipeline", "vmacache", 73.45),
+            Hit("kernel build", "gcc-project", "mmap_cache", 75.28),
+            Hit("kernel build", "gcc-project", "vmacache", 88.09),
+            Hit("data mining, Oracle 11g", "sqlite-index", "mmap_cache", 70.66),
+            Hit("data mining, Oracle 11g", "sqlite-index", "vmacache", 91.15),
+        ),
+    ),
+    HitClaim(
+        "vmacache-ebizzy",
+        "80 threads that each work in an arena of their own throw each other out of one pointer per mm",
+        BUESO,
+        (
+            Hit("ebizzy, 80 threads", "@threads", "mmap_cache", 1.06),
+            Hit("ebizzy, 80 threads", "@threads", "vmacache", 99.97),
+        ),
+        within=1.0,
+    ),
+    HitClaim(
+        "pmd-hash",
+        "by 2 MiB region, the slot that is probed first holds the answer of most hits",
+        RIENTJES,
+        (
+            Hit("kernel build for production", "gcc-project", "vmacache", 25.0, first=True),
+            Hit("kernel build for production", "gcc-project", "vmacache_pmd", 70.0, first=True),
+            Hit("JVM for production", "java-version", "vmacache", 25.0, first=True),
+            Hit("JVM for production", "java-version", "vmacache_pmd", 70.0, first=True),
+        ),
+        within=20.0,
+    ),
+    HitClaim(
+        "mmap-cache-range",
+        "one pointer per mm hits in 35 % (the comment) to 75 % (a kernel build) of lookups",
+        f"{COMMENT}; {BUESO}; {LARGEST}",
+        tuple(
+            Hit("mixed loads", name, "mmap_cache", 75.28)
+            for name in ("python-json", "gcc-project", "git-log", "sqlite-index", "javac-hello", "redis-load")
+        ),
+        low=35.0,
+    ),
+    TimeClaim(
+        "vmacache-cycles",
+        "find_vma takes 9.31 instead of 11.03 G cycles in a kernel build",
+        BUESO,
+        "vmacache",
+        "mmap_cache",
+        "lookup",
+        ("gcc-project",),
+        9.31 / 11.03,
+        2.0,
+    ),
+    TimeClaim(
+        "speculative-faults",
+        "39 800 221 instead of 15 774 882 faults in 60 s",
+        COVER,
+        "pmdcache",
+        "rbtree",
+        "fault",
+        ("multi-fault-all-split",),
+        15_774_882 / 39_800_221,
+        2.0,
+        cpus=8,
+    ),
+    TimeClaim(
+        "maple-wash",
+        "the maple tree alone is as fast as rb-tree, list and vmacache together",
+        WASH,
+        "linux-6.1",
+        "linux-5.10",
+        "replay",
+        ("python-json", "gcc-project", "java-version"),
+        1.0,
+        0.1,
+        same=True,
+    ),
+    TimeClaim(
+        "rcu-mode",
+        "nodes are replaced instead of written in place, which brk pays for",
+        RCU_MODE,
+        "maple_rcu",
+        "maple",
+        "mapping",
+        ("@brk",),
+        1.175,
+        3.0,
+    ),
+    TimeClaim(
+        "per-vma-lock",
+        "a fault that holds one VMA does not wait for mmap_lock",
+        PER_VMA,
+        "per_vma_rwsem",
+        "maple_rcu",
+        "fault",
+        ("multi-fault-all-split",),
+        1 / (1 + 0.75 * 2.7),
+        2.0,
+        cpus=48,
+    ),
+    TimeClaim(
+        "refcnt-one-cpu",
+        "a count instead of a rwsem in each VMA: -0.28 % faults per second on 1 CPU",
+        REFCNT,
+        "per_vma_refcnt",
+        "per_vma_rwsem",
+        "fault",
+        ("multi-fault-all-split",),
+        1.0028,
+        0.05,
+        same=True,
+    ),
+    TimeClaim(
+        "refcnt-many-cpus",
+        "a count instead of a rwsem in each VMA: +14.77 % faults per second on 21 CPUs",
+        REFCNT,
+        "per_vma_refcnt",
+        "per_vma_rwsem",
+        "fault",
+        ("multi-fault-all-split",),
+        1 / 1.1477,
+        2.0,
+        cpus=21,
+    ),
+)
+"""Every claim, in the order of the table."""

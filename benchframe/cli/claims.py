@@ -1,0 +1,64 @@
+"""``benchframe claims``: published figures beside measured ones."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchframe.cli.common import UsageError, guarded, loaded, plugin_files, split
+
+
+@guarded
+def claims(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[CLAIM]...", help="Claims (default: all).")] = None,
+    counted: Annotated[bool, typer.Option("--counted", help="Only hit rates: the same on every machine.")] = False,
+    rounds: Annotated[int, typer.Option(min=2, max=10_000, metavar="N", help="Processes that time each claim.")] = 6,
+    form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
+    plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
+    no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
+) -> None:
+    """Re-enact what was published about VMA lookups, and say whether direction and order come out the same here.
+
+    Hit rates are counted; ratios of times are measured in paired rounds, with 95 % intervals. A claim that needs more
+    CPUs than there are, or threads, is named and not judged. docs/claims.md says what stands for which load.
+
+    \b
+    Examples:
+      benchframe claims
+      benchframe claims --counted
+      benchframe claims maple-wash rcu-mode --rounds 20
+    """
+    from difflib import get_close_matches
+
+    from benchframe.claims.measure import measure
+    from benchframe.claims.published import CLAIMS, HitClaim
+    from benchframe.claims.text import claims_table
+    from benchframe.cli.table import check_form
+    from benchframe.engine.rounds import spare_cpu
+    from benchframe.tables import render
+
+    check_form(form)
+    if form == "mail":
+        raise UsageError("claims have no mail form; use --format text")
+    by_name = {claim.name: claim for claim in CLAIMS}
+    for name in names or ():
+        if name not in by_name:
+            near = get_close_matches(name, by_name, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(by_name)}"
+            raise UsageError(f"there is no claim {name!r}; {hint}")
+    chosen = [by_name[name] for name in dict.fromkeys(names or by_name)]
+    if counted:
+        chosen = [claim for claim in chosen if isinstance(claim, HitClaim)]
+    files = plugin_files(plugin)
+    known = loaded(files, no_plugin)
+    cpu = spare_cpu()
+    outcomes = measure(
+        known,
+        chosen,
+        rounds,
+        lambda text: typer.echo(f"benchframe: {text}", err=True),
+        cpu=-1 if cpu is None else cpu,
+        plugins=[str(path) for path in files],
+        blocked=split(no_plugin),
+    )
+    typer.echo(render(claims_table(outcomes), form), nl=False)
