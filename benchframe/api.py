@@ -98,7 +98,7 @@ if TYPE_CHECKING:
     from benchframe.strategy import Cache, Index, PrivateSlab, Protocol, Strategy
     from benchframe.trace.events import EVENT, NIL, UNKNOWN, FaultFlag, Kind
     from benchframe.trace.format import Trace, read_trace
-    from benchframe.trace.meta import TraceMeta
+    from benchframe.trace.meta import FileEntry, TraceMeta
     from benchframe.workload import Parameter, Workload, trace_workload
 
 __all__ = [
@@ -142,6 +142,7 @@ __all__ = [
     "CSource",
     "Cache",
     "FaultFlag",
+    "FileEntry",
     "Index",
     "Kind",
     "Parameter",
@@ -345,7 +346,7 @@ _HOMES = {
         "Trace",
         "read_trace",
     ),
-    "benchframe.trace.meta": ("TraceMeta",),
+    "benchframe.trace.meta": ("FileEntry", "TraceMeta"),
     "benchframe.workload": (
         "Parameter",
         "Workload",

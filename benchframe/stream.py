@@ -14,14 +14,14 @@ and a stream can know the address that the search will find.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from benchframe.trace.events import EVENT, NIL, UNKNOWN, FaultFlag, Kind
 from benchframe.trace.format import Trace
-from benchframe.trace.meta import TraceMeta
+from benchframe.trace.meta import FileEntry, TraceMeta
 
 PAGE = 4096
 PMD_SIZE = 1 << 21
@@ -165,6 +165,51 @@ def tiles(vmas: int, pages: int, gap: int) -> Tiles:
         # From the top, so that the highest tile is writable whatever the count.
         prot[-2::-2] = READ
     return Tiles(vm_start, length, prot, floor, vmas)
+
+
+def by(task: int, *blocks: Rows, mm: int = 0) -> Rows:
+    """The blocks one after the other, as calls and faults of ``task`` in address space ``mm``."""
+    made = np.concatenate(blocks)
+    made["task"], made["mm"] = task, mm
+    return made
+
+
+def begin_threads(threads: int, processes: bool = False) -> Rows:
+    """The setup's first rows: ``threads`` tasks in one address space, or as many with one each (``processes``).
+
+    Task 0 and its address space are there already; tasks and address spaces have the same numbers.
+    """
+    others = np.arange(1, threads)
+    if not processes:
+        return rows(Kind.THREAD, np.zeros(len(others), np.int64), others)
+    made = rows(Kind.EXEC, np.full(len(others), NIL, np.int64))
+    made["ret"], made["task"], made["mm"] = 0, others, others
+    return made
+
+
+def build_threads(
+    setup: Sequence[Rows],
+    work: Sequence[Rows],
+    *,
+    map_count: int,
+    barrier: int = NIL,
+    files: Sequence[FileEntry] = (),
+    notes: Sequence[str] = (),
+) -> Stream:
+    """A stream for ``len(work)`` real threads: thread ``i`` plays ``work[i]`` round after round, as task ``i``.
+
+    The answers must not depend on who is faster: each thread changes areas of its own only, which no merge can join
+    with another's, and leaves them as it found them. The setup holds a first round of every thread, so that tables
+    and anon_vmas are there. ``barrier``: before that row of its work each thread waits for all (NIL: no barrier).
+    Raises ``ValueError``.
+    """
+    if any((block["task"] != task).any() for task, block in enumerate(work)):
+        raise ValueError("the rows of thread i must be of task i: make them with stream.by")
+    made = build(setup, work, map_count=map_count, notes=notes)
+    limits = {**made.meta.limits, "threads": len(work)}
+    if barrier != NIL:
+        limits["barrier"] = barrier
+    return Stream(events=made.events, meta=replace(made.meta, limits=limits, files=tuple(files)))
 
 
 def build(setup: Sequence[Rows], timed: Sequence[Rows] | Rows, *, map_count: int, notes: Sequence[str] = ()) -> Stream:

@@ -113,8 +113,9 @@ class Workload:
 
     ``summary`` is one line; ``stands_for`` says what in the real world behaves so. ``make(params, seed)`` returns the
     trace: every parameter is in ``params``, checked, and all randomness must come from ``seed``. ``baseline`` is the
-    strategy that results are compared with. ``tags`` group workloads: ``trace`` (recorded), ``default`` (run when
-    the user names none).
+    strategy that results are compared with. ``make_threads(params, seed, threads)`` makes the stream for so many real
+    threads (:func:`benchframe.stream.build_threads`). ``tags`` group workloads: ``trace`` (recorded), ``default``
+    (run when the user names none).
     """
 
     name: str
@@ -124,6 +125,7 @@ class Workload:
     make: Callable[[dict[str, Any], int], Trace]
     baseline: str = "rbtree"
     tags: tuple[str, ...] = ()
+    make_threads: Callable[[dict[str, Any], int, int], Trace] | None = None
 
     def problem(self) -> str:
         """What is wrong with the definition itself, in a few words; empty if nothing is."""
@@ -139,6 +141,8 @@ class Workload:
             return "two of its parameters have one name"
         if not callable(self.make):
             return "its make cannot be called"
+        if self.make_threads is not None and not callable(self.make_threads):
+            return "its make_threads cannot be called"
         if not isinstance(self.tags, tuple) or not all(isinstance(tag, str) for tag in self.tags):
             return "its tags are not a tuple of texts"
         return ""
@@ -218,8 +222,21 @@ class WorkloadSpec:
         ]
         return ":".join([self.name, ",".join(changed)]) if changed else self.name
 
-    def trace(self, seed: int = 0) -> Trace:
+    def _make(self, seed: int, threads: int) -> Trace:
+        workload = self.workload
+        if threads and workload.make_threads is not None:
+            return workload.make_threads(dict(self.params), seed, threads)
+        if threads and "trace" not in workload.tags:
+            raise WorkloadError(
+                f"workload {self.label} has no form for threads; `benchframe list workloads` marks those that have"
+            )
+        return workload.make(dict(self.params), seed)
+
+    def trace(self, seed: int = 0, threads: int = 0) -> Trace:
         """Make the stream and check every row: about 0.1 us a row on top of the maker's own time.
+
+        ``threads``: for so many real threads. A recorded trace is the same for any number; another workload needs a
+        maker for threads.
 
         Raises :class:`WorkloadError` if the parameters do not fit together (the maker's ``ValueError``) or if what
         the maker returned is no trace; errors that name a file (``TraceError``) pass through.
@@ -227,7 +244,7 @@ class WorkloadSpec:
         from benchframe.trace.format import Trace
 
         try:
-            trace = self.workload.make(dict(self.params), seed)
+            trace = self._make(seed, threads)
         except ValueError as error:
             raise WorkloadError(f"workload {self.label}: {error}") from error
         if not isinstance(trace, Trace):

@@ -38,8 +38,16 @@ def list_(
         _print(("strategy", "from", "what it is"), rows)
     elif kind == "workloads":
         found = [w for w in known.workloads.values() if "trace" not in w.tags]
-        rows = [(w.name, w.summary, ", ".join(f"{p.name}={p.default}" for p in w.parameters)) for w in found]
-        _print(("workload", "what it is", "parameters"), rows)
+        lines = [
+            (
+                w.name,
+                "yes" * (w.make_threads is not None),
+                w.summary,
+                ", ".join(f"{p.name}={p.default}" for p in w.parameters),
+            )
+            for w in found
+        ]
+        _print(("workload", "threads", "what it is", "parameters"), lines)
     elif kind == "traces":
         traces = [w for w in known.workloads.values() if "trace" in w.tags]
         _print(("trace", "default", "what it is"), [(w.name, "yes" * ("default" in w.tags), w.summary) for w in traces])

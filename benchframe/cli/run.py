@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from benchframe.results.plan import Stream
     from benchframe.workload import WorkloadSpec
 
+MAX_THREADS = 256
+"""More threads than that are a mistake."""
 TIMEOUT = 300.0
 """Seconds that one worker process may take, if --timeout does not say otherwise."""
 
@@ -79,6 +82,9 @@ def run(
     cost: Annotated[
         bool, typer.Option(help="Count loads, lines, atomics and branches too, about a second per cell.")
     ] = True,
+    threads: Annotated[
+        str | None, typer.Option(metavar="N,...", help="Real threads: one cell per number; throughput and waiting.")
+    ] = None,
     pin: Annotated[bool, typer.Option(help="Pin the processes to one CPU.")] = True,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where runs are kept.")] = Path(
         "reports/runs"
@@ -102,6 +108,7 @@ def run(
       benchframe run -s pmdcache,mmap_cache -w uniform,zipf:vmas=1000,alpha=1.2
       benchframe run -s mine --plugin mine.py --trace firefox.parquet --budget 5m
       benchframe run -s pmdcache,vmacache -w zipf --until-decided --budget 2m --within 2
+      benchframe run -s pmdcache,rbtree -w multi-fault-all-split --threads 1,2
       benchframe run --resume last
     """
     from benchframe.cli.table import check_form, print_table
@@ -116,7 +123,7 @@ def run(
     files = plugin_files(plugin)
     known = loaded(files, no_plugin)
     if resume is not None:
-        if strategy or workload or trace or baseline or seed is not None or quick or rigorous or skip:
+        if strategy or workload or trace or baseline or threads or seed is not None or quick or rigorous or skip:
             raise UsageError("--resume takes strategies, workloads and schedule from the run; leave those options out")
         folder, streams = _resume(known, resume, output, rounds, files, retry)
         folder.save(
@@ -132,7 +139,7 @@ def run(
             )
         )
     else:
-        streams = _streams(known, split(workload), trace or [], stream_seed, baseline)
+        streams = _streams(known, split(workload), trace or [], stream_seed, baseline, _threads(threads))
         folder = _create(known, split(strategy), streams, options, seed, output, files, split(no_plugin), skip or [])
     _sit(known, folder, streams, files, split(no_plugin), start)
     print_table(folder, form)
@@ -178,10 +185,25 @@ def _adaptive(options: "Options", rounds: int | None, decide: str) -> "Options":
     return replace(options, until_decided=True, decide=figures, rounds=rounds or MAX_ROUNDS)
 
 
+def _threads(text: str | None) -> list[int]:
+    """``1,2,4`` as numbers; [0], a replay without threads, if there is no such option."""
+    if text is None:
+        return [0]
+    numbers = [part.strip() for part in text.split(",") if part.strip()]
+    if not numbers or not all(part.isdecimal() and 1 <= int(part) <= MAX_THREADS for part in numbers):
+        raise UsageError(f"--threads {text}: give numbers from 1 to {MAX_THREADS}, with commas: --threads 1,2,4")
+    return list(dict.fromkeys(int(part) for part in numbers))
+
+
 def _streams(
-    known: "Registry", names: Sequence[str], traces: Sequence[Path], seed: int, baseline: str | None
+    known: "Registry",
+    names: Sequence[str],
+    traces: Sequence[Path],
+    seed: int,
+    baseline: str | None,
+    threads: Sequence[int],
 ) -> "list[Stream]":
-    """Make every workload's events; names are looked up before anything is made."""
+    """Make every workload's events, for each number of threads; names are looked up before anything is made."""
     from benchframe.results.plan import Stream, make_stream
     from benchframe.workload import trace_workload
 
@@ -192,12 +214,13 @@ def _streams(
     specs: list[tuple[WorkloadSpec, Path | None]] = [(known.spec(name), None) for name in names]
     specs += [(trace_workload(path).spec(), path) for path in traces]
     streams: list[Stream] = []
-    for spec, path in specs:
-        label, number = spec.label, 1
+    for (spec, path), crew in product(specs, threads):
+        base = f"{spec.label}@{crew}" if crew else spec.label
+        label, number = base, 1
         while any(stream.entry.label == label for stream in streams):
             number += 1
-            label = f"{spec.label}#{number}"
-        stream = make_stream(spec, seed, label=label, path=path)
+            label = f"{base}#{number}"
+        stream = make_stream(spec, seed, label=label, path=path, threads=crew)
         if not stream.entry.timed:
             raise UsageError(f"workload {label} has no event after its setup: there is nothing to time")
         known.strategy(baseline or stream.entry.baseline)
@@ -266,7 +289,7 @@ def _resume(
     for entry in manifest.workloads:
         path = Path(entry.path) if entry.path else None
         spec = trace_workload(path).spec() if path else known.spec(entry.spec)
-        stream = make_stream(spec, entry.seed, label=entry.label, path=path)
+        stream = make_stream(spec, entry.seed, label=entry.label, path=path, threads=entry.threads)
         streams.append(Stream(replace(stream.entry, baseline=entry.baseline), stream.trace))
     strategies = {cell.strategy: known.strategy(cell.strategy) for cell in manifest.cells}
     for what in renew(folder, strategies, streams, max(rounds or 0, manifest.options.rounds)):

@@ -37,9 +37,17 @@ def print_cost(folder: "RunFolder", form: str) -> None:
 
 def print_table(folder: "RunFolder", form: str, tails: bool = False) -> None:
     """Print the table of a run; as text on a terminal that is too narrow for it, the mail form."""
-    from benchframe.tables import latency_table, mail, render, tail_table
+    from benchframe.results.scaling import threaded
+    from benchframe.tables import latency_table, mail, render, scaling_table, tail_table
 
     cells = folder.cells()
+    crews = threaded(cells)
+    if crews and not tails:  # a threaded cell's time per operation is an inverse throughput: no row of that table
+        text = render(scaling_table(crews, folder.manifest.notes), "text" if form == "mail" else form)
+        typer.echo(text, nl=False)
+        cells = [cell for cell in cells if cell not in crews]
+        if not cells:
+            return
     if form == "mail":
         text = mail(cells)
     else:

@@ -31,7 +31,18 @@ from numba.core.errors import NumbaError
 from numba.extending import intrinsic
 from numba.np import numpy_support
 
-from benchframe.dialect.function import Binding, CCall, FarCall, Hook, Identities, is_native, referenced, resolve, where
+from benchframe.dialect.function import (
+    Binding,
+    CCall,
+    FarCall,
+    Hook,
+    Identities,
+    Replacements,
+    is_native,
+    referenced,
+    resolve,
+    where,
+)
 from benchframe.dialect.link import linked
 from benchframe.dialect.lint import check_function
 from benchframe.dialect.primitives import Primitive
@@ -269,13 +280,13 @@ def _clone(function: FunctionType, identities: Identities, hook_index: dict[str,
     scope: dict[str, Any] = {"__builtins__": __builtins__, "__name__": function.__module__}
     for name, obj in referenced(function).items():
         if isinstance(obj, Hook):
-            bound = resolve(obj, identities.binding)
+            bound = identities.callee(obj, function)
             if bound is None:
                 scope[name] = _indirect(obj, hook_index[obj.name])
             else:
                 scope[name] = _clone(bound, identities, hook_index)
         elif is_native(obj):
-            scope[name] = _clone(obj, identities, hook_index)
+            scope[name] = _clone(identities.callee(obj, function), identities, hook_index)
         elif isinstance(obj, CCall):
             scope[name] = _c_call(obj)
         elif isinstance(obj, FarCall):
@@ -324,7 +335,12 @@ def _unoptimised() -> Iterator[None]:
 
 
 def compile_unit(
-    entry: FunctionType, arity: int, mm: Struct, binding: Binding | None, hook_index: dict[str, int]
+    entry: FunctionType,
+    arity: int,
+    mm: Struct,
+    binding: Binding | None,
+    hook_index: dict[str, int],
+    replace: Replacements | None = None,
 ) -> bytes:
     """Compile ``entry(mm, a1, ..., a_arity-1)`` to an object file with the C symbol ``entry``.
 
@@ -332,7 +348,7 @@ def compile_unit(
     author's file and line, for what the dialect or Numba's typing refuses.
     """
     with global_compiler_lock, _unoptimised():
-        dispatcher = _clone(entry, Identities(binding), hook_index)
+        dispatcher = _clone(entry, Identities(binding, replace), hook_index)
         signature = (record_type(mm), *[types.int64] * (arity - 1))
         try:
             dispatcher.compile(signature)

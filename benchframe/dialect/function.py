@@ -127,6 +127,8 @@ Native = Any
 """A native function, as type checkers see it: a function to Python, a callable to whoever decorates it."""
 Binding = Mapping[str, Native]
 """Hook name to the native function that fills it."""
+Replacements = Mapping[Any, Native]
+"""Native function to the one that a build puts in its place, of the same arguments: see :class:`Identities`."""
 
 
 def resolve(hook_: Hook, binding: Binding | None) -> Native | None:
@@ -170,12 +172,23 @@ def where(function: Callable[..., Any]) -> str:
 
 
 class Identities:
-    """Content hashes of native functions under one binding; memoised, O(size of the call graph) once."""
+    """Content hashes of native functions under one binding; memoised, O(size of the call graph) once.
 
-    def __init__(self, binding: Binding | None) -> None:
+    ``replace`` makes another build of the same text: wherever a function names one of its keys, the value is called.
+    A replacement itself may call what it replaces.
+    """
+
+    def __init__(self, binding: Binding | None, replace: Replacements | None = None) -> None:
         self.binding = binding
+        self._replace = dict(replace or {})
+        self._new = frozenset(self._replace.values())
         self._known: dict[FunctionType, str] = {}
         self._open: list[FunctionType] = []
+
+    def callee(self, obj: Any, user: FunctionType) -> Any:
+        """The native function that runs where ``user`` names ``obj``, a native function or a hook; None if unbound."""
+        function = resolve(obj, self.binding) if isinstance(obj, Hook) else obj
+        return function if user in self._new else self._replace.get(function, function)
 
     def of(self, function: FunctionType) -> str:
         """Hex SHA-256 over the bytecode, constants and (transitively) whatever ``function`` refers to.
@@ -200,10 +213,10 @@ class Identities:
 
     def _describe(self, obj: Any, name: str, user: FunctionType) -> str:
         if isinstance(obj, Hook):
-            bound = resolve(obj, self.binding)
+            bound = self.callee(obj, user)
             return f"hook {obj.name}" if bound is None else self.of(bound)
         if is_native(obj):
-            return self.of(obj)
+            return self.of(self.callee(obj, user))
         if isinstance(obj, Slab):
             return obj.layout
         if isinstance(obj, FarCall):

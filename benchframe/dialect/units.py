@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchframe.dialect.function import Binding, Hook, Identities, Native
+from benchframe.dialect.function import Binding, Hook, Identities, Native, Replacements
 from benchframe.dialect.loader import Unit
 from benchframe.dialect.store import Store, toolchain_key
 from benchframe.dialect.struct import Struct
@@ -21,12 +21,13 @@ class UnitSpec:
     """What to compile: ``entry`` takes an ``mm_struct`` reference and ``arity - 1`` integers.
 
     ``binding`` fills the hooks; None leaves them as indirect calls through ``mm.hook_entry``. ``name`` is for
-    people and for the store's file names.
+    people and for the store's file names. ``replace`` puts other functions in the place of some (a build for threads).
     """
 
     name: str
     entry: Native
     binding: Binding | None
+    replace: Replacements | None = None
 
     @property
     def arity(self) -> int:
@@ -37,7 +38,7 @@ class UnitSpec:
         """Content key: changes with anything that could change the machine code."""
         digest = hashlib.sha256()
         order = "" if self.binding is not None else ",".join(h.name for h in hooks)
-        parts = (Identities(self.binding).of(self.entry), mm.layout, order, toolchain_key())
+        parts = (Identities(self.binding, self.replace).of(self.entry), mm.layout, order, toolchain_key())
         digest.update(repr(parts).encode())
         return digest.hexdigest()
 
@@ -79,7 +80,7 @@ class Units:
         from benchframe.dialect.backend import compile_unit
 
         index = {h.name: i for i, h in enumerate(self.hooks)}
-        obj = compile_unit(spec.entry, spec.arity, self.mm, spec.binding, index)
+        obj = compile_unit(spec.entry, spec.arity, self.mm, spec.binding, index, spec.replace)
         key = spec.key(self.mm, self.hooks)
         self.store.save(spec.name, key, obj)
         self.compiled.append((spec.name, time.perf_counter() - began))

@@ -7,30 +7,47 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from typing import TYPE_CHECKING
 
+from benchframe.dialect.units import UnitSpec
 from benchframe.engine.runner import KNOWN_REPLAY, MAPPING, specs, unit_store
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy
 
 Progress = Callable[[str, float], None]
+ONE, THREADS = "one", "threads"
+"""Builds: for one thread, for several."""
 
 
-def _compile(strategies: Sequence[Strategy], name: str) -> tuple[str, float]:
+def needed(strategies: Sequence[Strategy], builds: frozenset[str]) -> list[UnitSpec]:
+    """The units that ``strategies`` need for the ``builds``: ONE and THREADS."""
+    found: list[UnitSpec] = []
+    if ONE in builds:
+        found += [MAPPING, KNOWN_REPLAY, *(spec for s in strategies for spec in specs(s))]
+    if THREADS in builds:
+        from benchframe.engine import crew
+
+        found += [crew.MAPPING, *(spec for s in strategies for spec in crew.specs(s))]
+    return found
+
+
+def _compile(strategies: Sequence[Strategy], builds: frozenset[str], name: str) -> tuple[str, float]:
     """In a child: compile one unit of those that ``strategies`` need."""
     units = unit_store()
-    for spec in [MAPPING, KNOWN_REPLAY, *(spec for s in strategies for spec in specs(s))]:
+    for spec in needed(strategies, builds):
         if spec.name == name:
             units.get(spec)
             return units.compiled[0] if units.compiled else (name, 0.0)
     raise LookupError(name)
 
 
-def compile_missing(strategies: Sequence[Strategy], progress: Progress | None, jobs: int) -> list[tuple[str, float]]:
+def compile_missing(
+    strategies: Sequence[Strategy], progress: Progress | None, jobs: int, builds: frozenset[str] = frozenset({ONE})
+) -> list[tuple[str, float]]:
     """See :func:`benchframe.engine.native.compile_strategies`."""
     units = unit_store()
-    needed = {spec.name: spec for spec in [MAPPING, KNOWN_REPLAY, *(spec for s in strategies for spec in specs(s))]}
-    by_key = {spec.key(units.mm, units.hooks): spec for spec in units.missing(list(needed.values()))}
-    missing = sorted(by_key.values(), key=lambda spec: spec.name != MAPPING.name)  # the longest first
+    wanted = {spec.name: spec for spec in needed(strategies, builds)}
+    by_key = {spec.key(units.mm, units.hooks): spec for spec in units.missing(list(wanted.values()))}
+    missing = sorted(by_key.values(), key=lambda spec: not spec.name.startswith(MAPPING.name))  # the longest first
     done: list[tuple[str, float]] = []
     if not missing:
         return done
@@ -38,6 +55,7 @@ def compile_missing(strategies: Sequence[Strategy], progress: Progress | None, j
     context = multiprocessing.get_context("fork")
     _load_compiler()
     _SHARED[:] = strategies
+    _BUILDS[:] = [builds]
     with ProcessPoolExecutor(max(1, min(jobs, len(missing))), mp_context=context) as pool:
         waiting = {pool.submit(_compile_shared, spec.name) for spec in missing}
         while waiting:
@@ -51,10 +69,11 @@ def compile_missing(strategies: Sequence[Strategy], progress: Progress | None, j
 
 _SHARED: list[Strategy] = []
 """What the forked children compile: functions do not pickle, a fork inherits them."""
+_BUILDS: list[frozenset[str]] = []
 
 
 def _compile_shared(name: str) -> tuple[str, float]:
-    return _compile(_SHARED, name)
+    return _compile(_SHARED, _BUILDS[0], name)
 
 
 def _load_compiler() -> None:

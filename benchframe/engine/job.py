@@ -32,10 +32,10 @@ class Job:
     """One worker's work: verify ``strategy`` on the spooled trace, then time it.
 
     ``digest`` and ``model`` are the strategy's and the model's content as the parent saw them; ``events`` and
-    ``trace_meta`` are paths of the spool; ``setup`` is the number of leading events that are not timed; ``extras``
-    asks for counts and the per-operation latencies after timing, ``cost`` for a counted replay of about so many
-    records (0: none); ``metadata`` goes into each pyperf run; ``parent``
-    is the process that the worker must not outlive.
+    ``trace_meta`` are paths of the spool; ``setup`` is the number of leading events that are not timed;
+    ``extras`` asks for counts and the per-operation latencies after timing, ``cost`` for a counted replay of
+    about so many records (0: none); ``threads`` is how many real threads play it (0: a replay by one);
+    ``metadata`` goes into each pyperf run; ``parent`` is the process that the worker must not outlive.
     """
 
     strategy: str
@@ -46,6 +46,7 @@ class Job:
     layout_seed: int
     extras: bool
     cost: int = 0
+    threads: int = 0
     plugins: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
     model: str = ""
@@ -68,9 +69,10 @@ class Outcome:
     """What one worker process ended in.
 
     ``message`` is one line, ``detail`` the end of what the worker wrote to stderr, ``event`` the event whose
-    answer was wrong (-1: none). ``suite`` is a pyperf BenchmarkSuite as JSON data. ``measured`` and ``warmup``
-    are seconds inside measured loops and inside those of warm-up and calibration, ``timed`` the part of ``measured``
-    that the clock ran (not while the start state is restored), ``wall`` the whole life of the process.
+    answer was wrong (-1: none). ``threads`` is what a run with threads has beside (docs/threads.md). ``suite`` is
+    a pyperf BenchmarkSuite as JSON data. ``measured`` and ``warmup`` are seconds inside measured loops and inside
+    those of warm-up and calibration, ``timed`` the part of ``measured`` that the clock ran (not while the start
+    state is restored), ``wall`` the whole life of the process.
     """
 
     state: str
@@ -82,6 +84,7 @@ class Outcome:
     counts: dict[str, float] | None = None
     latencies: list[dict[str, Any]] | None = None
     cost: dict[str, float] | None = None
+    threads: dict[str, Any] | None = None
     timer_overhead_ns: float = 0.0
     measured: float = 0.0
     timed: float = 0.0

@@ -276,12 +276,17 @@ def _limit(trace: Trace) -> int:
 
 
 def compile_strategies(
-    strategies: Sequence[Strategy], progress: Callable[[str, float], None] | None = None, jobs: int = 2
+    strategies: Sequence[Strategy],
+    progress: Callable[[str, float], None] | None = None,
+    jobs: int = 2,
+    builds: Sequence[str] = ("one",),
 ) -> list[tuple[str, float]]:
     """Compile what the store lacks, in ``jobs`` processes. (unit, seconds) of each; empty when all is there.
+
+    ``builds``: "one" for runs with one thread, "threads" for those with several.
 
     ``progress(unit, share done)`` is told as units finish. Raises DialectError for the first that cannot be compiled.
     """
     from benchframe.engine.compiling import compile_missing
 
-    return compile_missing(strategies, progress, jobs)
+    return compile_missing(strategies, progress, jobs, frozenset(builds))

@@ -18,16 +18,19 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from benchframe.engine.job import FIGURES, Job, Outcome, finite, unspool
 
 if TYPE_CHECKING:
     import pyperf  # type: ignore[import-untyped]
+
+    from benchframe.engine.threaded import ThreadSession
 
 WARM = 8
 """The warm-up before timing is a value's loops divided by this: the checks have run the code already."""
@@ -59,14 +62,14 @@ class SessionLike(Protocol):
     def latencies(self) -> list[Any]: ...
 
 
-Opener = Callable[[Job], SessionLike]
+Opener = Callable[[Job], "SessionLike | ThreadSession"]
 
 
 class ChangedSource(Exception):
     """The source of the strategy or of the model is not what it was when the run began."""
 
 
-def open_session(job: Job) -> SessionLike:
+def open_session(job: Job) -> SessionLike | ThreadSession:
     """The native engine's session for ``job``; raises ChangedSource, UnknownName or EngineError."""
     from benchframe import registry
     from benchframe.engine.content import model_digest, strategy_digest
@@ -78,6 +81,10 @@ def open_session(job: Job) -> SessionLike:
         raise ChangedSource(f"strategy {job.strategy} was edited while the run was going")
     if job.model and model_digest() != job.model:
         raise ChangedSource("benchframe's own model was edited while the run was going")
+    if job.threads:
+        from benchframe.engine.threaded import ThreadSession
+
+        return ThreadSession(strategy, unspool(job), job.threads, layout_seed=job.layout_seed)
     session: SessionLike = Session(strategy, unspool(job), layout_seed=job.layout_seed)
     return session
 
@@ -89,6 +96,11 @@ def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
         session = opener(job)
     except ChangedSource as error:
         return Outcome("skipped", str(error))
+    if job.threads:
+        from benchframe.engine.threadwork import perform_threads
+
+        return perform_threads(runner, job, cast("ThreadSession", session))
+    session = cast("SessionLike", session)
     verdict = session.verify()
     if not verdict.ok:
         return Outcome("wrong", " ".join(str(verdict.what).split()), event=int(verdict.event))
@@ -231,6 +243,9 @@ def main(argv: Sequence[str] | None = None, opener: Opener = open_session) -> in
     else:
         with os.fdopen(pipe, "w", encoding="utf-8") as file:
             file.write(answer)
+    if threading.active_count() > 1:  # threads that are stuck in compiled code: there is no other way out
+        sys.stdout.flush()
+        os._exit(0)
     return 0
 
 

@@ -6,7 +6,7 @@ gives NULL; the caller returns -ENOMEM and the run is void, so that a too small 
 """
 
 from benchframe.dialect import NULL, native
-from benchframe.mm.layout import ARENA, FREED
+from benchframe.mm.layout import ARENA, ARENA_PAGE, FREED
 
 
 @native
@@ -36,3 +36,15 @@ def arena_free(mm, which, slot):
     a.free += 1
     a.live -= 1
     return 0
+
+
+@native
+def page_alloc(mm, task):
+    """A frame for ``task``, contents undefined; NULL if there is none. Caller holds a ptl or mmap_lock."""
+    return arena_alloc(mm, ARENA_PAGE)
+
+
+@native
+def page_free(mm, task, frame):
+    """``task`` gives a frame back."""
+    return arena_free(mm, ARENA_PAGE, frame)

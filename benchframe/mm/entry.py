@@ -7,7 +7,7 @@ and after an access-flag fix-up.
 
 from benchframe.dialect import NULL, native
 from benchframe.mm.anon import anon_vma_prepare
-from benchframe.mm.arena import arena_alloc
+from benchframe.mm.arena import page_alloc
 from benchframe.mm.flags import (
     ACCESS_WRITE,
     DID_ACCESS,
@@ -47,16 +47,16 @@ from benchframe.mm.hooks import (
     page_add_anon,
     vma_valid,
 )
-from benchframe.mm.layout import ARENA_PAGE, FILE, PAGE, PAGE_SHIFT, PAGE_SIZE, PTE, PTRS_PER_TABLE, TASK, VMA
-from benchframe.mm.zap import frame_put
+from benchframe.mm.layout import FILE, PAGE, PAGE_SHIFT, PAGE_SIZE, PTE, PTRS_PER_TABLE, TASK, VMA
+from benchframe.mm.zap import add_rss, frame_put
 
 PRESENT = E_PRESENT | E_USER | E_ACCESSED
 
 
 @native
-def anon_page(mm):
+def anon_page(mm, task):
     """A fresh anonymous frame, mapped once; NULL if there is none (alloc_zeroed_user_highpage_movable)."""
-    frame = arena_alloc(mm, ARENA_PAGE)
+    frame = page_alloc(mm, task)
     if frame == NULL:
         return NULL
     p = PAGE(mm, frame)
@@ -74,7 +74,7 @@ def set_new_entry(mm, table, slot, entry):
     """An entry that was none becomes present."""
     PTE(mm, slot).entry = entry
     PAGE(mm, table).nr_present += 1
-    mm.rss += 1
+    add_rss(mm, 1)
     return 0
 
 
@@ -99,7 +99,7 @@ def fill_none(mm, task, vma, table, slot, addr, access):
         t.fault_kind = DID_FILE_SHARED
     else:
         anon_vma_prepare(mm, vma)
-        frame = anon_page(mm)
+        frame = anon_page(mm, task)
         if frame == NULL:
             return FAULT_OOM
         page_add_anon(mm, vma, addr, frame)
@@ -170,12 +170,12 @@ def fill_wp(mm, task, vma, table, slot):
         t.fault_kind = DID_WP_REUSE
     else:
         anon_vma_prepare(mm, vma)
-        frame = anon_page(mm)
+        frame = anon_page(mm, task)
         if frame == NULL:
             return FAULT_OOM
         copy_user_page(mm, frame, entry >> 12)
         PTE(mm, slot).entry = (frame << 12) | PRESENT | E_RW | E_DIRTY
-        frame_put(mm, entry)
+        frame_put(mm, task, entry)
         t.fault_kind = DID_WP_COPY
     cache_fault(mm, table, vma)
     return 0

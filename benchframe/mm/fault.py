@@ -53,7 +53,7 @@ from benchframe.mm.hooks import (
 )
 from benchframe.mm.layout import FILE, PAGE, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, PTE, PTRS_PER_TABLE, TASK, VMA
 from benchframe.mm.pagetable import pmd_alloc, pmd_slot, pte_alloc, spin_lock, spin_unlock
-from benchframe.mm.zap import frame_put
+from benchframe.mm.zap import add_rss, frame_put
 
 
 @native
@@ -78,9 +78,9 @@ HUGE = E_PRESENT | E_PSE | E_USER | E_ACCESSED
 
 
 @native
-def huge_page(mm):
+def huge_page(mm, task):
     """A fresh 2 MiB page, mapped once; one frame stands for it."""
-    frame = anon_page(mm)
+    frame = anon_page(mm, task)
     if frame != NULL:
         PAGE(mm, frame).mapping = PAGE_HUGE
     return frame
@@ -100,10 +100,10 @@ def huge_fault(mm, task, vma, pmd, addr, access):
         elif PAGE(mm, entry >> 12).mapcount == 1:
             PTE(mm, pmd).entry = entry | E_ACCESSED | E_DIRTY | E_RW
         else:  # copied: the zero page, or shared with a child
-            frame = huge_page(mm)
+            frame = huge_page(mm, task)
             if frame == NULL:
                 return 0
-            frame_put(mm, entry)
+            frame_put(mm, task, entry)
             PTE(mm, pmd).entry = (frame << 12) | HUGE | E_RW | E_DIRTY
         TASK(mm, task).fault_kind = DID_HUGE
         return 1
@@ -117,12 +117,12 @@ def huge_fault(mm, task, vma, pmd, addr, access):
     anon_vma_prepare(mm, vma)
     entry = (mm.zero_page << 12) | HUGE
     if access & ACCESS_WRITE:
-        frame = huge_page(mm)
+        frame = huge_page(mm, task)
         if frame == NULL:
             return 0
         entry = (frame << 12) | HUGE | E_RW | E_DIRTY
     PTE(mm, pmd).entry = entry
-    mm.rss += PTRS_PER_TABLE
+    add_rss(mm, PTRS_PER_TABLE)
     TASK(mm, task).fault_kind = DID_HUGE
     return 1
 
@@ -171,7 +171,7 @@ def handle_mm_fault(mm, task, vma, addr, access):
     else:  # do_numa_page: newer than the RFC, which has no hook here
         PTE(mm, slot).entry = (entry & ~E_PROTNONE) | E_PRESENT | E_ACCESSED
         PAGE(mm, table).nr_present += 1
-        mm.rss += 1
+        add_rss(mm, 1)
         TASK(mm, task).fault_kind = DID_NUMA
         result = 0
     spin_unlock(mm, table)

@@ -129,6 +129,7 @@ def mm_new(mm, new):
     m.rules = mm.rules
     m.fault_around = mm.fault_around
     m.thp = mm.thp
+    m.crew_base = mm.crew_base
     m.id = new
     m.error = 0
     m.nr_invalidations = 0
@@ -267,7 +268,7 @@ def exit_mmap(mm):
     vma = mm.mmap
     while vma != NULL:
         v = VMA(mm, vma)
-        change_range(mm, v.vm_start, v.vm_end, ZAP, 0)
+        change_range(mm, mm.owner, v.vm_start, v.vm_end, ZAP, 0)
         vma = v.vm_next
     if mm.mmap != NULL:
         free_pgtables(mm, VMA(mm, mm.mmap).vm_start, VMA(mm, mm.last_vma).vm_end, 0, 0)

@@ -71,6 +71,7 @@ mm_struct = Struct(
         ("rules", "i8", "Rule bits: what differs between kernel versions [constant]"),
         ("fault_around", "i8", "pages that a file read fault maps at most (fault_around_bytes) [constant]"),
         ("thp", "i8", "transparent huge pages: 0 never, 1 madvise, 2 always [constant]"),
+        ("crew_base", "i8", "slab CREW of a run with threads [constant]"),
         # Accounting.
         ("id", "i8", "this record's index in MM [constant]"),
         ("nr_ptes", "i8", "page-table pages in use [page_table_lock]"),
@@ -194,6 +195,7 @@ arena = Struct(
         ("live", "i8", "records in use [mmap_lock]"),
         ("peak", "i8", "most ever in use [mmap_lock]"),
         ("stack", "i8", "where its stack of freed slots begins in FREED [constant]"),
+        ("lock", "i8", "spinlock, in runs with threads [itself]"),
     ],
     size=64,
 )

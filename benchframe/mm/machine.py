@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from benchframe.dialect import Slab
 from benchframe.mm import flags, layout
+from benchframe.mm.crew import BUCKETS, CLASSES, CREW, HISTOGRAM, ORDER, RCU_HEAD, THREAD
 from benchframe.mm.layout import ANSWER, ARENA, EVENT, FILE, FREED, MM, PAGE, PTE, SAMPLE, TASK, VMA
 from benchframe.trace.events import NIL, UNKNOWN, Kind
 
@@ -55,6 +56,8 @@ class Sizes:
     pages: int = 1 << 20
     files: int = 1 << 12
     events: int = 1
+    threads: bool = False
+    """Room for the records of a run with threads (mm.crew)?"""
 
     @staticmethod
     def of(events: Array) -> Sizes:
@@ -151,6 +154,14 @@ class Machine:
                 capacities.append(0)
             capacities.append(capacity)
         counts += [(ARENA, len(capacities)), (FREED, sum(capacities))]
+        if s.threads:
+            counts += [
+                (CREW, s.mms + 2),
+                (THREAD, s.tasks + 2),
+                (RCU_HEAD, sum(capacities)),
+                (HISTOGRAM, (s.tasks + 2) * CLASSES * BUCKETS),
+                (ORDER, s.events),
+            ]
         self.arrays = {slab.base: aligned(count, slab.struct.dtype) for slab, count in counts}
         self.private = [slab for slab, _ in counts if slab in private]
         """The strategy's own slabs."""
@@ -179,7 +190,10 @@ class Machine:
     def _set_mm(self) -> None:
         mm = self.mm(0)
         for base, array in self.arrays.items():
-            mm[base] = array.ctypes.data
+            if base in mm.dtype.names:
+                mm[base] = array.ctypes.data
+            else:
+                self.arrays["crew_base"][0][base] = array.ctypes.data
         mm["id"] = 1
         mm["zero_page"] = self.sizes.tables
         p = self.parameters

@@ -118,14 +118,14 @@ def advice_flags(mm, vma, advice):
 
 
 @native
-def guard_install(mm, vma, start, end):
+def guard_install(mm, task, vma, start, end):
     """MADV_GUARD_INSTALL: clear the range, then a marker in every entry (tables are made for it)."""
     v = VMA(mm, vma)
     if v.vm_file == 0:
         anon_vma_prepare(mm, vma)
     if mm.rules & RULE_GUARD_FLAG:
         v.vm_flags |= VM_GUARD
-    change_range(mm, start, end, ZAP, 0)
+    change_range(mm, task, start, end, ZAP, 0)
     addr = start
     while addr < end:
         pmd = pmd_alloc(mm, addr)
@@ -210,7 +210,7 @@ def advise_pages(mm, task, vma, start, end, advice):
         if flags & forbidden or (advice == MADV_FREE and v.vm_file != 0):
             return -EINVAL
         if advice != MADV_FREE:  # freed pages may stay until memory is short: they stay here
-            change_range(mm, start, end, ZAP, 1)
+            change_range(mm, task, start, end, ZAP, 1)
             if mm.rules & RULE_DONTNEED_TABLES:
                 reclaim_tables(mm, start, end)
         return 0
@@ -218,25 +218,25 @@ def advise_pages(mm, task, vma, start, end, advice):
         if flags & (VM_LOCKED | VM_PFNMAP | VM_HUGETLB):
             return -EINVAL
         if advice == MADV_PAGEOUT:
-            change_range(mm, start, end, PAGE_OUT, 1)
+            change_range(mm, task, start, end, PAGE_OUT, 1)
         return 0
     if advice == MADV_REMOVE:
         if flags & VM_LOCKED or v.vm_file == 0:
             return -EINVAL
         if flags & (VM_SHARED | VM_MAYWRITE) != VM_SHARED | VM_MAYWRITE:
             return -EACCES
-        change_range(mm, start, end, ZAP, 1)
+        change_range(mm, task, start, end, ZAP, 1)
         return 0
     if advice == MADV_GUARD_INSTALL:
         if flags & (VM_SPECIAL | VM_HUGETLB | VM_LOCKED):
             return -EINVAL
-        return guard_install(mm, vma, start, end)
+        return guard_install(mm, task, vma, start, end)
     if advice == MADV_GUARD_REMOVE:
         if flags & (VM_SPECIAL | VM_HUGETLB):
             return -EINVAL
         return guard_remove(mm, start, end)
     if advice == MADV_MODEL_NUMA:
-        change_range(mm, start, end, NUMA_HINT, 1)
+        change_range(mm, task, start, end, NUMA_HINT, 1)
     return 0
 
 

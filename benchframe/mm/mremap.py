@@ -74,7 +74,7 @@ def move_page_tables(mm, old, new, length):
             continue
         if PTE(mm, pmd).entry & E_PSE:
             stop = min(end, (addr & ~(PMD_SIZE - 1)) + PMD_SIZE)
-            change_range(mm, addr, stop, ZAP, 0)
+            change_range(mm, mm.owner, addr, stop, ZAP, 0)
             addr = stop
             continue
         to = new + addr - old

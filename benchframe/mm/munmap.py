@@ -66,7 +66,7 @@ def detach_range(mm, prev, start, end):
         vma = following
     following = vma
     cache_detached(mm)
-    change_range(mm, start, end, ZAP, 0)
+    change_range(mm, mm.owner, start, end, ZAP, 0)
     floor = 0
     if prev != NULL:
         floor = VMA(mm, prev).vm_end

@@ -39,6 +39,13 @@ def spin_unlock(mm, table):
 
 
 @native
+def add_tables(mm, tables):
+    """``tables`` more are in use (mm_inc_nr_ptes)."""
+    mm.nr_ptes += tables
+    return 0
+
+
+@native
 def table_alloc(mm):
     """A zeroed page as a page table (pte_alloc_one: prep_new_page, then cleared); NULL if there is none."""
     table = arena_alloc(mm, ARENA_TABLE)
@@ -56,14 +63,14 @@ def table_alloc(mm):
     first = table * PTRS_PER_TABLE
     for i in range(PTRS_PER_TABLE):
         PTE(mm, first + i).entry = 0
-    mm.nr_ptes += 1
+    add_tables(mm, 1)
     return table
 
 
 @native
 def table_free(mm, table):
     """Give back a page table that walkers may still look at."""
-    mm.nr_ptes -= 1
+    add_tables(mm, -1)
     return table_release(mm, table)
 
 
@@ -71,7 +78,7 @@ def table_free(mm, table):
 def table_discard(mm, table):
     """Give a page table back that nobody can have seen."""
     PAGE(mm, table).mapping = PAGE_FREE
-    mm.nr_ptes -= 1
+    add_tables(mm, -1)
     return arena_free(mm, ARENA_TABLE, table)
 
 

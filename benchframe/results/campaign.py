@@ -64,6 +64,13 @@ def compile_native(strategies: Sequence[Strategy], progress: Callable[[str, floa
     return compile_strategies(strategies, progress)
 
 
+def compile_threaded(strategies: Sequence[Strategy], progress: Callable[[str, float], None]) -> object:
+    """Likewise their builds for several threads."""
+    from benchframe.engine.native import compile_strategies
+
+    return compile_strategies(strategies, progress, builds=("threads",))
+
+
 @dataclass
 class Campaign:
     """One sitting of a run: carries out what is still missing in ``folder``.
@@ -80,6 +87,7 @@ class Campaign:
     blocked: Sequence[str] = ()
     worker: Sequence[str] = ()
     compile: Compile = compile_native
+    compile_threads: Compile = compile_threaded
     start: float = field(default_factory=time.perf_counter)
     """When the sitting began, by time.perf_counter: the user's wait before counts too."""
 
@@ -118,7 +126,10 @@ class Campaign:
             return
         write_sources(self.folder.path, sources_of(self.strategies.values()))
         self._tell("", 0.0)
-        self.compile([self.strategies[name] for name in dict.fromkeys(c.strategy for c in manifest.cells)], self._tell)
+        for builder, cells_of in ((self.compile, self._sequential), (self.compile_threads, self._threaded)):
+            wanted = dict.fromkeys(cell.strategy for cell in cells_of())
+            if wanted:
+                builder([self.strategies[name] for name in wanted], self._tell)
         try:
             spooled = {label: spool(trace, scratch) for label, trace in self.traces.items()}
         except OSError as error:
@@ -145,6 +156,14 @@ class Campaign:
                     self.observer.dropped(sum(r not in done[name] for r in range(round_ + 1, sure)))
             if names:
                 budget.took(time.perf_counter() - began)
+
+    def _threaded(self) -> list[CellEntry]:
+        manifest = self.folder.manifest
+        return [cell for cell in manifest.cells if manifest.workload(cell.workload).threads]
+
+    def _sequential(self) -> list[CellEntry]:
+        threaded = self._threaded()
+        return [cell for cell in self.folder.manifest.cells if cell not in threaded]
 
     def _tell(self, unit: str, fraction: float) -> None:
         self.observer.compiling(unit, fraction)
@@ -191,6 +210,7 @@ class Campaign:
         options = manifest.options
         layout = layout_seed(manifest.seed, round_)
         trace = self.traces[entry.workload]
+        threads = manifest.workload(entry.workload).threads
         job = Job(
             strategy=entry.strategy,
             digest=entry.strategy_digest,
@@ -200,6 +220,7 @@ class Campaign:
             layout_seed=layout,
             extras=not state.counts and not state.latencies,
             cost=0 if state.cost or state.loops else options.cost,
+            threads=threads,
             plugins=tuple(self.plugins),
             blocked=tuple(self.blocked),
             model=model_digest(),
@@ -220,7 +241,7 @@ class Campaign:
             job,
             Depth(options.rounds, options.values, options.warmups, options.min_time),
             loops=state.loops,
-            cpu=options.cpu if options.cpu >= 0 else None,
+            cpu=options.cpu if options.cpu >= 0 and not threads else None,
             timeout=options.timeout,
             folder=scratch,
             command=self.worker,
@@ -267,4 +288,5 @@ def _ok(state: CellState, outcome: Outcome) -> CellState:
         cost=state.cost if outcome.cost is None else outcome.cost,
         latencies=latencies,
         timer_overhead_ns=outcome.timer_overhead_ns or state.timer_overhead_ns,
+        threads=state.threads if outcome.threads is None else outcome.threads,
     )

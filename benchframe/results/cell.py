@@ -18,6 +18,7 @@ from benchframe.results.files import Fields, read_object, write_json
 
 MAX_RUNS = 100_000
 MAX_VALUES = 100_000
+MAX_POINTS = 10_000
 MAX_COSTS = 1000
 
 
@@ -63,6 +64,7 @@ class CellState:
     counts: Mapping[str, float] = field(default_factory=dict)
     latencies: tuple[LatencyRow, ...] = ()
     timer_overhead_ns: float = 0.0
+    threads: Mapping[str, Any] = field(default_factory=dict)
     hints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)
 
@@ -111,9 +113,32 @@ def read_state(path: Path) -> CellState:
         counts=data.numbers("counts"),
         latencies=tuple(_latency(row) for row in data.objects("latencies", 64)),
         timer_overhead_ns=data.number("timer_overhead_ns", 0.0),
+        threads=_threads(data.object("threads")) if data.data.get("threads") else {},
         cost=data.numbers("cost", MAX_COSTS),
         hints={figure: data.object("hints").texts(figure) for figure in FIGURES if figure in data.object("hints").data},
     )
+
+
+def _threads(data: Fields) -> dict[str, Any]:
+    """What a cell with threads has beside: counts, and per figure the points (ns, operations) of its histogram."""
+    histograms: dict[str, list[tuple[float, int]]] = {}
+    inside = data.object("histograms")
+    for figure in FIGURES:
+        if figure in inside.data:
+            points = []
+            for pair in inside.items(figure, MAX_POINTS):
+                if not isinstance(pair, list) or len(pair) != 2:
+                    raise inside.wrong(figure, "is not a list of pairs")
+                point = Fields(inside.where, {"ns": pair[0], "n": pair[1]}, inside.inside)
+                points.append((point.number("ns"), point.integer("n", 0, 1 << 62)))
+            histograms[figure] = points
+    return {
+        "threads": data.integer("threads", 1, 1024),
+        "cores": data.integer("cores", 1, 1 << 20),
+        "ordered": data.integer("ordered", 0, 1),
+        "address_spaces": data.integer("address_spaces", 1, 1 << 20),
+        "histograms": histograms,
+    }
 
 
 def _latency(data: Fields) -> LatencyRow:

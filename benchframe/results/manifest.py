@@ -18,6 +18,7 @@ from benchframe.stats import WITHIN, Judging
 VERSION = 1
 MANIFEST = "manifest.json"
 MAX_CELLS = 100_000
+MAX_THREADS = 1024
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}"
 """What a strategy's or a workload's name looks like."""
 KEY = r"[0-9a-f]{32}"
@@ -63,6 +64,8 @@ class WorkloadEntry:
     events: int
     timed: int
     baseline: str
+    threads: int = 0
+    """Real threads that play it together; 0: a replay by one, with figures per operation."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,7 @@ def _workload(data: Fields) -> WorkloadEntry:
         events=data.integer("events", 0, 1 << 62),
         timed=data.integer("timed", 0, 1 << 62),
         baseline=data.text("baseline", pattern=NAME),
+        threads=data.integer("threads", 0, MAX_THREADS, 0),
     )
 
 

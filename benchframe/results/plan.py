@@ -29,12 +29,15 @@ class Stream:
     trace: Trace
 
 
-def make_stream(spec: WorkloadSpec, seed: int, *, label: str = "", path: Path | None = None) -> Stream:
-    """Make the events of ``spec``; ``path`` is the trace file that it stands for, if it does.
+def make_stream(
+    spec: WorkloadSpec, seed: int, *, label: str = "", path: Path | None = None, threads: int = 0
+) -> Stream:
+    """Make the events of ``spec``; ``path`` is the trace file that it stands for, if it does. ``threads`` real threads
+    will play it; 0: one replay.
 
     Raises what the workload's maker raises (WorkloadError, TraceError).
     """
-    trace = spec.trace(seed)
+    trace = spec.trace(seed, threads)
     entry = WorkloadEntry(
         label=label or spec.label,
         spec="" if path else spec.label,
@@ -44,6 +47,7 @@ def make_stream(spec: WorkloadSpec, seed: int, *, label: str = "", path: Path | 
         events=len(trace),
         timed=len(trace) - trace.setup,
         baseline=spec.workload.baseline,
+        threads=threads,
     )
     return Stream(entry, trace)
 
@@ -139,6 +143,7 @@ def _content(manifest: Manifest, strategy: str, digest: str, workload: WorkloadE
         "options": [options.values, options.warmups, options.min_time, options.cpu],
         "versions": dict(manifest.versions),
         "host": dict(manifest.host),
+        **({"threads": workload.threads} if workload.threads else {}),
     }
 
 

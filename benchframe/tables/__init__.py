@@ -4,5 +4,6 @@ from benchframe.tables.build import Table, latency_table, tail_table
 from benchframe.tables.cost import cost_table
 from benchframe.tables.mail import mail
 from benchframe.tables.render import FORMATS, render
+from benchframe.tables.scaling import scaling_table
 
-__all__ = ["FORMATS", "Table", "cost_table", "latency_table", "mail", "render", "tail_table"]
+__all__ = ["FORMATS", "Table", "cost_table", "latency_table", "mail", "render", "scaling_table", "tail_table"]

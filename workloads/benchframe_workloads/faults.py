@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchframe.api import EVENT, Parameter, Trace, Workload, hookimpl, stream
+from benchframe_workloads._together import ebizzy_threads, multi_fault_threads
 
 PAGE = stream.PAGE
 EVENTS = Parameter("events", 200_000, "timed events, about: whole rounds are made", low=1, high=16_000_000)
@@ -122,6 +123,7 @@ def benchframe_workloads() -> list[Workload]:
                 Parameter("vary", 0, "1: each copy has a random length, 2 pages up to a chunk", low=0, high=1),
             ),
             make=ebizzy,
+            make_threads=ebizzy_threads,
         ),
         Workload(
             name="multi-fault-all-split",
@@ -131,13 +133,17 @@ def benchframe_workloads() -> list[Workload]:
             "best case for a cache kept per page of PTEs",
             parameters=(
                 Parameter(
-                    "maps", 8, "areas of 8 MiB, with a PROT_NONE page between (one per thread)", low=1, high=8192
+                    "maps", 8, "areas of 8 MiB, a PROT_NONE page between; with threads one each", low=1, high=8192
                 ),
                 Parameter("vmas", 64, "VMAs in the address space, these areas included", low=7, high=8_000_000),
                 EVENTS,
-                Parameter("order", "turns", "order of touches", choices=("turns", "lockstep")),
+                Parameter("order", "turns", "order of touches by one thread", choices=("turns", "lockstep")),
+                Parameter(
+                    "barrier", 1, "with threads: 1: all meet before they give back; 0: they do not", low=0, high=1
+                ),
             ),
             make=multi_fault_all_split,
+            make_threads=multi_fault_threads,
         ),
         Workload(
             name="fault-scatter",

@@ -1,0 +1,198 @@
+"""Runs compiled code with real threads: Python threads that leave the interpreter until they end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchframe.dialect.units import Units, UnitSpec
+from benchframe.engine.runner import Note, unit_store
+from benchframe.mm.defaults import count_event
+from benchframe.mm.dispatch import mapping_event
+from benchframe.mm.drive import CLOCK, COST, DRAIN, RUN, thread_entry
+from benchframe.mm.hook_entry import REACHABLE, hook_entry
+from benchframe.mm.hooks import ALL
+from benchframe.mm.layout import mm_struct
+from benchframe.mm.shared import REPLACE
+from benchframe.mm.validate import validate_mm
+
+if TYPE_CHECKING:
+    from benchframe.engine.program import Work
+    from benchframe.mm.machine import Machine
+    from benchframe.strategy import Strategy
+
+Array = npt.NDArray[Any]
+PATIENCE = 30.0
+"""Seconds that threads may take to end after they were told to, when none of them gets anywhere."""
+MAPPING = UnitSpec("mapping-threads", mapping_event, None, REPLACE)
+
+
+def specs(strategy: Strategy) -> list[UnitSpec]:
+    """The units that ``strategy`` needs of its own for runs with threads."""
+    binding = {**strategy.binding, "count": count_event}
+    return [
+        UnitSpec(f"hooks-threads-{strategy.name}", hook_entry, binding, REPLACE),
+        UnitSpec(f"threads-{strategy.name}", thread_entry, binding, REPLACE),
+    ]
+
+
+class Stuck(Exception):
+    """Threads did not come to an end: a deadlock, a livelock or a lost wake-up. They are left running."""
+
+
+@dataclass(frozen=True)
+class Lap:
+    """One start of the crew: per thread operations, cycles and waits. ``seconds`` is wall time, ``ns`` one cycle."""
+
+    seconds: float
+    ns: float
+    threads: Array
+
+    @property
+    def rates(self) -> Array:
+        """Operations per second of each thread."""
+        total = sum(self.threads[name] for name in ("faults", "lookups", "mappings"))
+        return np.asarray(total / np.maximum(self.spans, 1e-9))
+
+    @property
+    def spans(self) -> Array:
+        """Seconds of each thread from its start to the end of what is counted."""
+        return np.asarray((self.threads["ended"] - self.threads["began"]) * self.ns * 1e-9)
+
+    def rate(self, field: str) -> float:
+        """``field`` (faults, lookups, mappings) per second, all threads together."""
+        return float((self.threads[field] / np.maximum(self.spans, 1e-9)).sum())
+
+    def share(self, field: str) -> float:
+        """What part of the threads' time went into ``field`` (lock_cycles, barrier_cycles, order_cycles)."""
+        span = float((self.threads["ended"] - self.threads["began"]).sum())
+        return min(1.0, float(self.threads[field].sum()) / span) if span > 0 else 0.0
+
+
+class CrewRunner:
+    """``strategy``'s threaded build on a machine's memory (``Sizes.threads`` must be set).
+
+    Raises DialectError if it cannot be compiled.
+    """
+
+    def __init__(self, strategy: Strategy, units: Units | None = None, note: Note | None = None) -> None:
+        self.strategy = strategy
+        self.units = units or unit_store()
+        self._hooks, self._entry = (self.units.get(spec, note) for spec in specs(strategy))
+        self._mapping = self.units.get(MAPPING, note)
+        self._machine: Machine | None = None
+        self._root = 0
+
+    # ---- one thread, as Machine wants it ------------------------------------------------------------------------
+
+    def attach(self, machine: Machine) -> None:
+        """Write the entry points into the machine's first mm."""
+        mm = machine.mm(0)
+        mm["hook_entry"], mm["mapping_entry"] = self._hooks.address, self._mapping.address
+        filled = self.strategy.binding
+        mm["hook_mask"] = sum(1 << i for i, h in enumerate(ALL) if h.name in filled and h.name in REACHABLE)
+        self._machine, self._root = machine, machine.root
+        crew = machine.arrays["crew_base"][0]
+        crew["gp_started"] = crew["gp_completed"] = 1
+        crew["last_task"] = machine.sizes.tasks
+
+    def replay(self, first: int, last: int) -> None:
+        """Events [first, last), by one thread, without answers."""
+        crew, t = self._records(1)
+        t["first"], t["last"], t["rounds"], t["barrier"] = first, last, 1, -1
+        t["checks"] = t["samples"] = t["ordered"] = 0
+        crew["go"], crew["stop"] = 1, 0
+        self._entry(self._root, 1, RUN)
+        crew["go"] = crew["ready"] = 0
+
+    def _records(self, task: int) -> tuple[Any, Any]:
+        assert self._machine is not None
+        return self._machine.arrays["crew_base"][0], self._machine.arrays["thread_base"][task]
+
+    # ---- many -----------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        works: Sequence[Work],
+        *,
+        seconds: float = 0.0,
+        rounds: int = 0,
+        checks: bool = False,
+        samples: bool = False,
+        ordered: bool = False,
+    ) -> Lap:
+        """Start one thread per work together; stop after ``seconds`` (each ends its round) or ``rounds``.
+
+        Raises Stuck if they do not end, OSError or RuntimeError if the system gives no thread.
+        """
+        assert self._machine is not None
+        crew = self._machine.arrays["crew_base"][0]
+        for name in ("go", "stop", "ready", "arrived", "stopped", "mapped"):
+            crew[name] = 0
+        crew["parties"] = len(works)
+        threads = self._machine.arrays["thread_base"]
+        for work in works:
+            t = threads[work.task]
+            for name in t.dtype.names:
+                if name not in ("pages", "nr_pages", "rcu_seen"):
+                    t[name] = 0
+            t["first"], t["last"], t["barrier"] = work.first, work.last, work.barrier
+            t["rounds"] = rounds or 1 << 62
+            t["checks"], t["samples"], t["ordered"] = checks, samples, ordered
+        crowd = [threading.Thread(target=self._entry, args=(self._root, w.task, RUN), daemon=True) for w in works]
+        for one in crowd:
+            one.start()
+        while int(crew["ready"]) < len(works):
+            time.sleep(0.0002)
+        start, began = self.clock(), time.perf_counter()
+        crew["go"] = 1
+        if seconds:
+            time.sleep(seconds)
+            crew["stop"] = 1
+        self._join(crowd, works, limited=not seconds)
+        wall, cycles = time.perf_counter() - began, self.clock() - start
+        crew["go"] = 0
+        return Lap(wall, 1e9 * wall / max(cycles, 1), threads[[w.task for w in works]].copy())
+
+    def _join(self, crowd: Sequence[threading.Thread], works: Sequence[Work], limited: bool) -> None:
+        """Wait for all; Stuck when nothing moves for PATIENCE seconds (fixed counts: ten times that)."""
+        deadline = time.perf_counter() + PATIENCE * (10 if limited else 1)
+        for one in crowd:
+            one.join(max(0.0, deadline - time.perf_counter()))
+        left = [work.task - 1 for one, work in zip(crowd, works, strict=True) if one.is_alive()]
+        if left:
+            names = ", ".join(map(str, left))
+            raise Stuck(f"thread {names} of {len(works)} waits for ever: a deadlock, a livelock or a lost wake-up")
+
+    def clock(self) -> int:
+        """The cycle counter."""
+        return self._entry(self._root, 1, CLOCK)
+
+    def clock_cost(self) -> float:
+        """Cycles that reading it costs: the median of 101."""
+        return float(np.median([self._entry(self._root, 1, COST) for _ in range(101)]))
+
+    def drain(self) -> int:
+        """With every thread at rest: give back what waits for RCU, and each task's frames. What still waits: 0."""
+        assert self._machine is not None
+        return self._entry(self._root, self._machine.sizes.mms, DRAIN)
+
+    def validate(self, machine: Machine) -> None:
+        """validate_mm with the strategy's index asked too. Raises ValidationError."""
+        numbers = {h.name: i for i, h in enumerate(ALL)}
+
+        def hook(name: str, number: int, addr: int = 0) -> int:
+            return self._hooks(machine.root + number * mm_struct.size, numbers[name], addr, 0, 0, 0)
+
+        validate_mm(
+            machine,
+            lambda number, addr: hook("index_find", number, addr),
+            lambda number: hook("index_check", number),
+            self.strategy.check_messages,
+        )

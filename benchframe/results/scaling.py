@@ -1,0 +1,136 @@
+"""How throughput grows with threads: the numbers that the scaling table and its chart show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from benchframe.results.cell import Process
+from benchframe.results.folder import Cell
+from benchframe.stats import Ratio, Summary, paired_ratio, summarise
+
+OPERATIONS = {"fault": "faults", "mapping": "mapping ops", "lookup": "lookups"}
+"""Figures that may lead a row, the first that a cell has."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One cell of a run with threads.
+
+    ``workload`` is the label without the number of threads; ``threads`` what was asked for, ``real`` what there were
+    (a workload may add some), ``cores`` how many CPUs they had. ``figure`` leads; ``ns`` is wall time per operation of
+    it, ``throughput`` operations per second (both: process means). ``speed_up`` is to the same strategy with the fewest
+    threads of the run, ``base_threads``, paired by round; ``against`` to the baseline strategy with as many threads.
+    ``rates`` is each thread's operations per second; shares are parts of the threads' time. None: not known.
+    """
+
+    cell: Cell
+    workload: str
+    threads: int
+    real: int
+    cores: int
+    figure: str
+    ns: Summary | None
+    throughput: float | None
+    speed_up: Ratio | None
+    base_threads: int
+    against: Ratio | None
+    rates: tuple[float, ...]
+    lock_share: float | None
+    barrier_share: float | None
+    order_share: float | None
+    fairness: float | None
+    slowest: float | None
+
+    @property
+    def ideal(self) -> float:
+        """The speed-up that threads without any contention would have, on enough cores."""
+        return self.threads / self.base_threads
+
+    @property
+    def crowded(self) -> bool:
+        """Are there more threads than cores? Then they take turns: the row says how waiting holds up, not scaling."""
+        return self.real > self.cores
+
+
+def threaded(cells: Iterable[Cell]) -> list[Cell]:
+    """Those of ``cells`` that real threads played."""
+    return [cell for cell in cells if cell.workload.threads]
+
+
+def base_label(cell: Cell) -> str:
+    """The workload's label without ``@threads``.
+
+    >>> "mixed:pages=64@2".rpartition("@")[0]
+    'mixed:pages=64'
+    """
+    return cell.entry.workload.rpartition("@")[0]
+
+
+def points(cells: Iterable[Cell]) -> list[Point]:
+    """A point for each threaded cell, in the order workload, strategy, threads. O(values)."""
+    cells = threaded(cells)
+    order: dict[tuple[str, str], int] = {}
+    for cell in cells:
+        order.setdefault((base_label(cell), cell.entry.strategy), len(order))
+    cells.sort(key=lambda c: (order[base_label(c), c.entry.strategy], c.workload.threads))
+    fewest: dict[tuple[str, str], Cell] = {}
+    for cell in cells:
+        if cell.state.state == "ok":
+            fewest.setdefault((base_label(cell), cell.entry.strategy), cell)
+    baseline = {cell.entry.workload: cell for cell in cells if cell.baseline and cell.state.state == "ok"}
+    return [
+        _point(cell, fewest.get((base_label(cell), cell.entry.strategy)), baseline.get(cell.entry.workload))
+        for cell in cells
+    ]
+
+
+def _point(cell: Cell, first: Cell | None, baseline: Cell | None) -> Point:
+    figure = next((name for name in OPERATIONS if cell.figures.get(name)), "fault")
+    means = cell.rounds(figure) if cell.state.state == "ok" else {}
+    processes = cell.figures.get(figure, []) if means else []
+    summary = summarise(list(means.values())) if means else None
+    threads = cell.workload.threads
+    rates = _rates(processes)
+    return Point(
+        cell=cell,
+        workload=base_label(cell),
+        threads=threads,
+        real=len(rates) or threads,
+        cores=int(cell.state.threads.get("cores", 1)),
+        figure=figure,
+        ns=summary,
+        throughput=sum(1e9 / v for v in means.values()) / len(means) if means else None,
+        speed_up=paired_ratio(first.rounds(figure), means) if means and first and first is not cell else None,
+        base_threads=first.workload.threads if first else threads,
+        against=paired_ratio(baseline.rounds(figure), means) if means and baseline and baseline is not cell else None,
+        rates=rates,
+        lock_share=_mean(processes, "benchframe_lock_share"),
+        barrier_share=_mean(processes, "benchframe_barrier_share"),
+        order_share=_mean(processes, "benchframe_order_share"),
+        fairness=_mean(processes, "benchframe_fairness"),
+        slowest=_mean(processes, "benchframe_slowest"),
+    )
+
+
+def _mean(processes: Iterable[Process], key: str) -> float | None:
+    values = [v for p in processes if isinstance(v := p.metadata.get(key), (int, float))]
+    return sum(values) / len(values) if values else None
+
+
+def _rates(processes: Iterable[Process]) -> tuple[float, ...]:
+    """Each thread's mean rate over all processes; empty if the files do not say."""
+    rows = [row for p in processes if (row := _numbers(p.metadata))]
+    if not rows or len({len(row) for row in rows}) != 1:
+        return ()
+    return tuple(sum(column) / len(rows) for column in zip(*rows, strict=True))
+
+
+def _numbers(metadata: Mapping[str, str | int | float]) -> list[float]:
+    """``benchframe_thread_rates``: numbers with commas; a file may hold anything, so what is none is not read."""
+    text = str(metadata.get("benchframe_thread_rates", ""))
+    try:
+        values = [float(part) for part in text.split(",")[:1024]]
+    except ValueError:
+        return []
+    return values if all(0 <= v < 1e15 for v in values) else []

@@ -1,0 +1,67 @@
+"""``multi-fault-all-split`` and ``ebizzy`` for threads: one address space, each thread in areas of its own."""
+
+from typing import Any
+
+import numpy as np
+
+from benchframe.api import Trace, stream
+
+PAGE = stream.PAGE
+
+
+def multi_fault_threads(params: dict[str, Any], seed: int, threads: int) -> Trace:
+    """The benchmark of December 2009 as it was: thread ``i`` touches 2 MiB of area ``i`` page by page, meets the others,
+    gives the 2 MiB back with MADV_DONTNEED, and begins again. One area of 8 MiB per thread, all of one mapping
+    that PROT_NONE pages cut."""
+    size, touched = 4 * stream.PMD_SIZE, stream.PMD_SIZE // PAGE
+    others = params["vmas"] - (2 * threads - 1)
+    if others < 6:
+        raise ValueError(f"{threads} areas make {2 * threads - 1} VMAs; vmas must be at least {2 * threads + 5}")
+    layout = stream.tiles(others, 4, 1)
+    area = layout.floor - (1 << 30) - np.arange(threads, 0, -1, dtype=np.int64) * (size + PAGE)
+    setup = [
+        stream.begin_threads(threads),
+        *layout.setup(),
+        layout.tables(),
+        stream.mmap(area[:1], threads * (size + PAGE) - PAGE, stream.READ | stream.WRITE),
+        *([stream.mprotect(area[:-1] + size, PAGE, 0)] if threads > 1 else []),
+    ]
+    work = [
+        stream.by(
+            i,
+            stream.fault(area[i] + np.arange(touched) * PAGE, stream.WRITE),
+            stream.dontneed(area[i], stream.PMD_SIZE),
+        )
+        for i in range(threads)
+    ]
+    barrier = touched if params["barrier"] else -1
+    return stream.build_threads([*setup, *work], work, map_count=layout.map_count + 2 * threads - 1, barrier=barrier)
+
+
+def ebizzy_threads(params: dict[str, Any], seed: int, threads: int) -> Trace:
+    """``ebizzy -t``: the threads read chunks that they share, each copies into a mapping of its own and unmaps it."""
+    chunk = params["chunk"]
+    layout = stream.tiles(params["vmas"], chunk, params["gap"])
+    width = 1 + params["source"]
+    rounds = max(1, params["events"] // (2 + width * chunk))
+    work = []
+    for thread in range(threads):
+        rng = np.random.default_rng([seed, thread])
+        copy = layout.floor - (1 << 30) - (thread + 1) * (chunk + 2) * PAGE
+        blocks = []
+        for _ in range(rounds):
+            pages = int(rng.integers(2, chunk + 1)) if params["vary"] else chunk
+            page = np.arange(pages) * PAGE
+            source = layout.vm_start[rng.integers(0, len(layout))]
+            touch = np.empty(pages * width, stream.EVENT)
+            if params["source"]:
+                touch[::width] = stream.lookup(source + page)
+            touch[width - 1 :: width] = stream.fault(copy + page, stream.WRITE)
+            blocks += [
+                stream.mmap(copy, pages * PAGE, stream.READ | stream.WRITE, flags=0),
+                touch,
+                stream.munmap(copy, pages * PAGE),
+            ]
+        work.append(stream.by(thread, *blocks))
+    setup = [stream.begin_threads(threads), *layout.setup(), layout.tables()]
+    return stream.build_threads([*setup, *work], work, map_count=layout.map_count + threads)
