@@ -53,6 +53,8 @@ class Lap:
     seconds: float
     ns: float
     threads: Array
+    together: bool = False
+    """Rates over the whole lap, not over each thread's own time: a recorded thread ends when its events do."""
 
     @property
     def rates(self) -> Array:
@@ -63,7 +65,11 @@ class Lap:
     @property
     def spans(self) -> Array:
         """Seconds of each thread from its start to the end of what is counted."""
-        return np.asarray((self.threads["ended"] - self.threads["began"]) * self.ns * 1e-9)
+        began: Any = self.threads["began"]
+        own = np.asarray((self.threads["ended"] - began) * self.ns * 1e-9)
+        if self.together:
+            own[:] = (self.threads["ended"].max() - began.min()) * self.ns * 1e-9
+        return own
 
     def rate(self, field: str) -> float:
         """``field`` (faults, lookups, mappings) per second, all threads together."""
@@ -158,7 +164,7 @@ class CrewRunner:
         self._join(crowd, works, limited=not seconds)
         wall, cycles = time.perf_counter() - began, self.clock() - start
         crew["go"] = 0
-        return Lap(wall, 1e9 * wall / max(cycles, 1), threads[[w.task for w in works]].copy())
+        return Lap(wall, 1e9 * wall / max(cycles, 1), threads[[w.task for w in works]].copy(), ordered)
 
     def _join(self, crowd: Sequence[threading.Thread], works: Sequence[Work], limited: bool) -> None:
         """Wait for all; Stuck when nothing moves for PATIENCE seconds (fixed counts: ten times that)."""

@@ -133,6 +133,7 @@ class ThreadSession:
         """
         ordered = self.program.ordered
         if ordered or not self._clean:
+            self.runner.drain()  # the saved state was saved so: no frames with tasks, nothing waiting for RCU
             self.machine.restore(self._saved)
             self._clean = True
         if ordered:

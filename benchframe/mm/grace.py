@@ -11,6 +11,7 @@ from benchframe.dialect import (
     READ_ONCE,
     WRITE_ONCE,
     cmpxchg,
+    cpu_relax,
     fetch_add,
     load_acquire,
     native,
@@ -102,6 +103,22 @@ def kfree_rcu_shared(mm, which, slot):
     store_release(queue, "queue_lock", 0)
     gp_advance(mm)
     return rcu_give_back(mm)
+
+
+@native
+def synchronize_rcu_shared(mm, task):
+    """Wait for a grace period that begins after now; others' sections end it, this task is quiescent meanwhile."""
+    crew = CREW(mm, 0)
+    rcu_offline(mm, task)
+    smp_mb()
+    gp = READ_ONCE(crew, "gp_started") + 1
+    if READ_ONCE(crew, "gp_wanted") < gp:
+        WRITE_ONCE(crew, "gp_wanted", gp)
+    while load_acquire(crew, "gp_completed") < gp:
+        gp_advance(mm)
+        cpu_relax()
+    rcu_online(mm, task)
+    return 0
 
 
 @native

@@ -7,21 +7,28 @@ memory given to kfree_rcu waits for a grace period (:mod:`benchframe.mm.grace`);
 noted.
 """
 
-from benchframe.dialect import NULL, cmpxchg, cycles, fetch_add, native, store_release, wait_then_add
+from benchframe.dialect import NULL, cycles, fetch_add, native, store_release, wait_then_add
+from benchframe.dialect.instance import instances
 from benchframe.mm.anon import anon_vma_new
 from benchframe.mm.arena import arena_alloc, arena_free, page_alloc, page_free
 from benchframe.mm.crew import CREW, THREAD
 from benchframe.mm.defaults import read_lock, write_lock
-from benchframe.mm.flags import WRITER
-from benchframe.mm.grace import kfree_rcu_shared, rcu_offline, rcu_online
+from benchframe.mm.grace import kfree_rcu_shared, rcu_offline, rcu_online, synchronize_rcu_shared
 from benchframe.mm.layout import ARENA, ARENA_PAGE, FREED, MM, PAGE
 from benchframe.mm.pagetable import add_tables
-from benchframe.mm.rcu import kfree_rcu
+from benchframe.mm.rcu import kfree_rcu, synchronize_rcu
+from benchframe.mm.sync.mmap_lock import mmap_down_write_trylock
+from benchframe.mm.sync.rwsem import IN_THE_WAY, down_read_slow, down_write_slow
 from benchframe.mm.zap import add_rss
 
 BATCH, HIGH = 63, 2048
 """Frames moved at once, and how many a task's list may hold: pcp->batch, and about what pcp->high comes to on a machine
 of a few GiB since 5.13, when it began to follow the zone's size."""
+
+mmap_down_read_slow, mmap_down_write_slow = instances(
+    {"count": "mmap_lock", "tail": "mmap_lock_tail", "head": "mmap_lock_head"}, down_read_slow, down_write_slow
+)
+"""The parts of mmap_lock that wait."""
 
 
 @native
@@ -146,12 +153,11 @@ def anon_vma_new_shared(mm):
 @native
 def read_lock_watched(mm, task):
     """read_lock; what waiting costs is noted. Who waits is quiescent for RCU."""
-    if fetch_add(mm, "mmap_lock", 1) & WRITER:
+    if fetch_add(mm, "mmap_lock", 1) & IN_THE_WAY:
         t = THREAD(CREW(mm, 0), task)
         start = cycles()
-        fetch_add(mm, "mmap_lock", -1)
         rcu_offline(mm, task)
-        read_lock(mm, task)
+        mmap_down_read_slow(mm)
         rcu_online(mm, task)
         t.lock_waits += 1
         t.lock_cycles += cycles() - start
@@ -159,25 +165,17 @@ def read_lock_watched(mm, task):
 
 
 @native
-def write_trylock(mm, task):
-    """write_lock if that needs no waiting: 1, else 0."""
-    if cmpxchg(mm, "mmap_lock", 0, WRITER) != 0:
-        return 0
-    mm.owner = task
-    return 1
-
-
-@native
 def write_lock_watched(mm, task):
     """write_lock, likewise."""
-    if not write_trylock(mm, task):
+    if not mmap_down_write_trylock(mm):
         t = THREAD(CREW(mm, 0), task)
         start = cycles()
         rcu_offline(mm, task)
-        write_lock(mm, task)
+        mmap_down_write_slow(mm)
         rcu_online(mm, task)
         t.lock_waits += 1
         t.lock_cycles += cycles() - start
+    mm.owner = task
     return 0
 
 
@@ -190,6 +188,7 @@ REPLACE = {
     add_tables: add_tables_shared,
     anon_vma_new: anon_vma_new_shared,
     kfree_rcu: kfree_rcu_shared,
+    synchronize_rcu: synchronize_rcu_shared,
     read_lock: read_lock_watched,
     write_lock: write_lock_watched,
 }

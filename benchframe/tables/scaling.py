@@ -54,7 +54,7 @@ def scaling_table(cells: Iterable[Cell], notes: Sequence[str] = ()) -> Table:
                 ratio_text(point.against) if point.against else "1 (base)" if cell.baseline and point.ns else "",
                 _percent(point.lock_share),
                 _percent(point.order_share if ordered else point.barrier_share),
-                "" if point.slowest is None else f"{point.slowest:.2f}",
+                "" if point.slowest is None or ordered else f"{point.slowest:.2f}",
                 _percent(rate),
                 str(point.ns.n if point.ns else 0),
                 cell.state.state,
