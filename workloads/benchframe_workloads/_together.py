@@ -10,7 +10,7 @@ PAGE = stream.PAGE
 
 
 def multi_fault_threads(params: dict[str, Any], seed: int, threads: int) -> Trace:
-    """The benchmark of December 2009 as it was: thread ``i`` touches 2 MiB of area ``i`` page by page, meets the others,
+    """The benchmark of December 2009 as it was: thread ``i`` touches 2 MiB of area ``i`` page by page, meets the rest,
     gives the 2 MiB back with MADV_DONTNEED, and begins again. One area of 8 MiB per thread, all of one mapping
     that PROT_NONE pages cut."""
     size, touched = 4 * stream.PMD_SIZE, stream.PMD_SIZE // PAGE
