@@ -18,9 +18,10 @@ from benchframe.check.common import COMMON
 from benchframe.check.conform import Conformance
 from benchframe.check.explore import Explorer
 from benchframe.check.hunt import Hunt, exact, make_case, replay, signature_of, visible
-from benchframe.check.run import ReplayError, Run, encode, execute
+from benchframe.check.run import Run, execute
 from benchframe.check.sample import Pct, Uniform, pct_bound
 from benchframe.check.scenario import Case
+from benchframe.check.schedule import ReplayError, encode
 from benchframe.registry import load
 from benchframe.strategy import resolve
 

@@ -6,11 +6,10 @@ from types import FunctionType
 import pytest
 from check_mutants import INSIDE_OUT, LOCKLESS, MENDED, MUTANTS, flushes_all, skips_one_user, vmacache_with
 
-from benchframe.check.calls import Call, Setup, lookup, munmap
 from benchframe.check.command import run_check_command, scenario
 from benchframe.check.hunt import Hunt, Verdict, make_case, replay
-from benchframe.check.scenario import Scenario
 from benchframe.registry import load
+from benchframe.scenario import Call, Scenario, Setup, lookup, munmap
 from benchframe.strategy import Strategy, resolve
 from benchframe.trace.events import Kind
 

@@ -8,7 +8,8 @@ import pytest
 from toyworld import Instruction, Toy, outcome, random_programs
 
 from benchframe.check.explore import Coverage, Explorer, brute_force, explore
-from benchframe.check.run import Replay, Run, World, decode, encode, execute
+from benchframe.check.run import Run, World, execute
+from benchframe.check.schedule import Replay, decode, encode
 
 MOST = 400
 """Programs with more interleavings are drawn again: brute force would take too long."""

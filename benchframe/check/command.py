@@ -12,14 +12,20 @@ from pathlib import Path
 from benchframe.check.common import COMMON
 from benchframe.check.conform import Conformance, shown
 from benchframe.check.hunt import DEPTH, Finding, Hunt, Verdict, make_case, replay
-from benchframe.check.run import Broken, ReplayError, decode
-from benchframe.check.scenario import Scenario
+from benchframe.check.memory import OutOfRecords
+from benchframe.check.run import Broken
+from benchframe.check.schedule import ReplayError, decode, model_of
 from benchframe.check.story import tell
-from benchframe.check.world import OutOfRecords
+from benchframe.scenario import Scenario
 from benchframe.strategy import Strategy
 
 CALLS = 600
 """Random calls of the sequential part."""
+MODELS = {
+    "sc": "sequential consistency",
+    "tso": "total store order (a store buffer per task, as on x86)",
+}
+"""What ``memory`` may be."""
 SAY = Callable[[str], None]
 
 
@@ -44,6 +50,7 @@ def run_check_command(
     budget: float = 60.0,
     again: str | None = None,
     save: Path | None = None,
+    memory: str = "sc",
     say: SAY = print,
 ) -> int:
     """Check ``strategies`` in ``budget`` seconds, or run the replay string ``again`` of one scenario; the exit code.
@@ -55,7 +62,7 @@ def run_check_command(
         if len(chosen) != 1 or len(strategies) != 1:
             raise CheckError("--replay needs exactly one --strategy and one --scenario: those that the story names")
         return _replay(strategies[0], chosen[0], again, say)
-    say("memory model: sequential consistency; every interleaving of 2 to 4 tasks, small address spaces")
+    say(f"memory model: {MODELS[memory]}; every interleaving of 2 to 4 tasks, small address spaces")
     deadline = time.monotonic() + budget
     found: list[tuple[Strategy, Finding]] = []
     broken = 0
@@ -65,13 +72,13 @@ def run_check_command(
         broken += _conform(strategy, _share(deadline, left), say)
         left -= 1
         for one in chosen:
-            findings = _case(strategy, one, _share(deadline, left), say)
+            findings = _case(strategy, one, _share(deadline, left), say, memory)
             left -= 1
             found += [(strategy, finding) for finding in findings]
             broken += len(findings)
     for strategy, finding in _first_of_each(found):
         say(f"\n--- {strategy.name}, {finding.scenario} " + "-" * 40)
-        case = make_case(scenario(finding.scenario), strategy)
+        case = make_case(scenario(finding.scenario), strategy, memory)
         Hunt(case).learn_shared()
         say(tell(case, replay(case, finding.replay), _command(strategy, finding)))
     if found:
@@ -102,9 +109,9 @@ def _conform(strategy: Strategy, deadline: float, say: SAY) -> int:
     return 1
 
 
-def _case(strategy: Strategy, one: Scenario, deadline: float, say: SAY) -> list[Finding]:
+def _case(strategy: Strategy, one: Scenario, deadline: float, say: SAY, memory: str) -> list[Finding]:
     try:
-        case = make_case(one, strategy)
+        case = make_case(one, strategy, memory)
     except Broken as broken:
         say(f"  {one.name:24} WRONG: {broken.text}")
         return [Finding(one.name, broken.kind, broken.text, "", (broken.kind,))]
@@ -157,7 +164,7 @@ def _command(strategy: Strategy, finding: Finding) -> str:
 
 
 def _replay(strategy: Strategy, one: Scenario, text: str, say: SAY) -> int:
-    case = make_case(one, strategy)
+    case = make_case(one, strategy, model_of(text))
     Hunt(case).learn_shared()
     try:
         run = replay(case, text)

@@ -6,8 +6,7 @@ for its region. B1 to B6 are the races of the RFC of December 2009 that a scenar
 
 from __future__ import annotations
 
-from benchframe.check.calls import Setup, fault, fork, lookup, mmap, mprotect, mremap, munmap
-from benchframe.check.scenario import Scenario
+from benchframe.scenario import Scenario, Setup, fault, fork, lookup, mmap, mprotect, mremap, munmap
 
 REGION = 512
 """Pages of one page-table page."""

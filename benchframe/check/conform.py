@@ -11,13 +11,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from benchframe.check.calls import BASE, Setup
 from benchframe.check.run import Broken
 from benchframe.check.scenario import plain_runner
 from benchframe.mm import layout
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.oracle import Limits, Oracle, Rules
 from benchframe.mm.validate import ValidationError
+from benchframe.scenario import BASE, Setup
 from benchframe.strategy import Strategy
 
 PAGE = layout.PAGE_SIZE

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from benchframe.check.run import ADDS, Access, Op, Program, Run, Step, conflict, execute
+from benchframe.check.run import ADDS, Access, Link, Op, Program, Run, Step, conflict, execute
 
 
 @dataclass
@@ -66,6 +66,7 @@ class Explorer:
         self.coverage = Coverage()
         self._stack: list[_Node] = []
         self._first = 0
+        self._pairs: frozenset[tuple[int, int]] = frozenset()
 
     def explore(
         self, on_run: Callable[[Run], bool], deadline: float | None = None, most: int | None = None
@@ -79,6 +80,9 @@ class Explorer:
             self.coverage.add(run)
             for number, step in enumerate(run.trace):
                 self._stack[number].accesses = step.op.accesses
+            if run.world.flushers and not self._pairs:
+                pairs = run.world.flushers.items()
+                self._pairs = frozenset(pairs) | frozenset((task, flusher) for flusher, task in pairs)
             go_on = on_run(run)
             self._find_races(run)
             more = self._next()
@@ -107,7 +111,7 @@ class Explorer:
             above = stack[-1]
             above.accesses = done = trace[-1].op.accesses
             last = above.chosen
-            sleep = {task: its for task, its in above.sleep.items() if not conflict(its, done)}
+            sleep = {task: its for task, its in above.sleep.items() if not self._conflict(task, its, last, done)}
         if last in enabled and last not in sleep:
             chosen = last
         else:
@@ -131,6 +135,12 @@ class Explorer:
             stack.pop()
         return False
 
+    def _conflict(self, task: int, accesses: list[Access], other: int, others: list[Access]) -> bool:
+        """Do two steps of these tasks not commute?"""
+        if self._pairs and (task, other) in self._pairs:
+            return _link(accesses, others)
+        return conflict(accesses, others)
+
     # ---- races --------------------------------------------------------------------------------------------------
 
     def _find_races(self, run: Run) -> None:
@@ -145,6 +155,8 @@ class Explorer:
         for number, step in enumerate(trace):
             task, base = step.task, latest[step.task]
             earlier = _earlier(seen, step.op.accesses)
+            if earlier and self._pairs:
+                earlier = self._foreign(earlier, task, step.op, run, tasks)
             if number >= first and earlier:
                 self._plan(run, number, step.op, task, base, earlier, clocks, tasks)
             clock = base
@@ -163,7 +175,17 @@ class Explorer:
         if run.outcome != "done":
             for task, op in enumerate(run.pending):
                 if op is not None and (earlier := _earlier(seen, op.accesses)):
+                    if self._pairs:
+                        earlier = self._foreign(earlier, task, op, run, tasks)
                     self._plan(run, len(trace), op, task, latest[task], earlier, clocks, tasks)
+
+    def _foreign(self, earlier: list[int], task: int, op: Op, run: Run, tasks: list[int]) -> list[int]:
+        """``earlier`` without what only seems to conflict: a task and its own store buffer."""
+        return [
+            number
+            for number in earlier
+            if (task, tasks[number]) not in self._pairs or _link(run.trace[number].op.accesses, op.accesses)
+        ]
 
     def _plan(
         self,
@@ -184,12 +206,14 @@ class Explorer:
             theirs = clocks[other]
             if owner == task or theirs[owner] <= known[owner]:
                 continue
-            if possible is None:
+            if possible is None or op.linked:
                 # Only immediate races: what comes before another conflicting step is found after that reversal.
                 known = [x if x > y else y for x, y in zip(known, theirs, strict=True)]
+                if op.linked and _link(run.trace[other].op.accesses, op.accesses):
+                    continue  # it had to come first
             else:
                 cause = run.trace[other].op
-                exact = not op.loose and not cause.loose and len(cause.accesses) == 1 and cause.before is not None
+                exact = not op.loose and not cause.loose and _single(cause) and cause.before is not None
                 if exact and not possible(cause.before):
                     continue  # it was blocked before that step anyway
             self._reverse(run, other, number, op, task, clocks, tasks)
@@ -210,7 +234,9 @@ class Explorer:
             clock = clocks[k]
             if not any(clock[tasks[m]] >= clocks[m][tasks[m]] for m in between[:position]):
                 initials.append(its)
-        if task not in met and not any(conflict(run.trace[m].op.accesses, op.accesses) for m in between):
+        if task not in met and not any(
+            self._conflict(tasks[m], run.trace[m].op.accesses, task, op.accesses) for m in between
+        ):
             initials.append(task)
         node = self._stack[other]
         plan, sleep = node.plan, node.sleep
@@ -219,6 +245,17 @@ class Explorer:
         able = [initial for initial in initials if initial in node.enabled]
         if able:
             plan.add(task if task in able else able[0])
+
+
+def _link(first: Sequence[Access], second: Sequence[Access]) -> bool:
+    """Does a Link put two steps in their order?"""
+    links = [(key, part) for key, part, _ in second if isinstance(key, Link)]
+    return bool(links) and any((key, part) in links for key, part, _ in first)
+
+
+def _single(op: Op) -> bool:
+    """Did ``op`` touch one location, links aside?"""
+    return len(op.accesses) == 1 or all(isinstance(key, Link) for key, _, _ in op.accesses[1:])
 
 
 def _earlier(seen: dict[Hashable, list[tuple[int, Hashable, int]]], accesses: list[Access]) -> list[int]:

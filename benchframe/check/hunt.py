@@ -7,10 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from benchframe.check.explore import Coverage, Explorer
-from benchframe.check.run import Broken, Op, Replay, Run, Step, decode, encode, execute
+from benchframe.check.run import Broken, Op, Run, Step, execute
 from benchframe.check.sample import Pct, pct_bound
-from benchframe.check.scenario import Case, CaseWorld, Scenario
+from benchframe.check.scenario import Case, CaseWorld
+from benchframe.check.schedule import Replay, decode, encode
+from benchframe.check.tso import TsoCase
 from benchframe.dialect.struct import DialectError
+from benchframe.scenario import Scenario
 from benchframe.strategy import Strategy
 
 DEPTH = 3
@@ -50,6 +53,7 @@ class Hunt:
     def __init__(self, case: Case, most: int = 12) -> None:
         self.case = case
         self.most = most
+        self.buffered = case.memory_model == "tso"
         self.explorer = Explorer(case.program)
         self.failures: dict[tuple[str, ...], Run] = {}
         self.verdict = Verdict(case.scenario, self.explorer.coverage)
@@ -91,7 +95,7 @@ class Hunt:
             return
 
     def _note(self, run: Run) -> None:
-        if run.failure is None:
+        if run.failure is None or (self.buffered and self.case.memory.discovered - self.case.memory.shared):
             return
         # A schedule in steps of what is shared now; later the same schedule may mean less, so it is made exact at once.
         signature = signature_of(run)
@@ -111,10 +115,11 @@ class Hunt:
     def _finding(self, signature: tuple[str, ...], run: Run) -> Finding:
         assert run.failure is not None
         best = shorten(self.case, run)
-        again = replay(self.case, encode(best.schedule))
+        text = encode(best.schedule, self.case.memory_model)
+        again = replay(self.case, text)
         stable = again.failure is not None and str(again.failure) == str(best.failure)
         failure = best.failure or run.failure
-        return Finding(self.case.scenario.name, failure.kind, failure.text, encode(best.schedule), signature, stable)
+        return Finding(self.case.scenario.name, failure.kind, failure.text, text, signature, stable)
 
 
 def signature_of(run: Run) -> tuple[str, ...]:
@@ -133,9 +138,9 @@ class _Exact:
         self._seen: list[Op | None] = []
 
     def _is_point(self, task: int, op: Op) -> bool:
-        return (
-            op.accesses[0][:2] in self._shared or len(op.accesses) > 1 or op.kind == "signal" or task in self._blocked
-        )
+        if op.point is not None:
+            return op.point
+        return op.accesses[0][:2] in self._shared or len(op.accesses) > 1 or task in self._blocked
 
     def __call__(
         self, step: int, enabled: list[int], pending: Sequence[Op | None], trace: Sequence[Step]
@@ -216,10 +221,13 @@ def _simpler(schedule: Sequence[int]) -> Iterator[list[int]]:
         yield [task for task, count in swapped for _ in range(count)]
 
 
-def make_case(scenario: Scenario, strategy: Strategy) -> Case:
-    """The case; Broken (kind "set-up") if the strategy cannot even do the set-up alone."""
+def make_case(scenario: Scenario, strategy: Strategy, memory_model: str = "sc") -> Case:
+    """The case, with store buffers if ``memory_model`` is "tso".
+
+    Raises Broken (kind "set-up") if the strategy cannot even do the set-up alone.
+    """
     try:
-        return Case(scenario, strategy)
+        return TsoCase(scenario, strategy) if memory_model == "tso" else Case(scenario, strategy)
     except (RuntimeError, MemoryError, IndexError, DialectError) as error:
         raise Broken("set-up", f"the set-up alone fails: {error}") from error
 

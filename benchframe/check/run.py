@@ -7,10 +7,8 @@ only seam: search, sampling and replay are such functions.
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import greenlet
@@ -21,15 +19,23 @@ READS, WRITES, ADDS = 0, 1, 2
 """ADDS changes a count whose value nobody looks at: two of them commute."""
 
 
+class Link(tuple[Hashable, ...]):
+    """A key that no memory stands behind: it puts a step after the one that made it possible (a flush after its
+    store), and nothing could turn the two round."""
+
+    __slots__ = ()
+
+
 class Op:
     """An operation about to happen, later one that has happened.
 
     ``accesses`` begins with its own access; an atomic step adds more while it runs. ``possible`` says for a value of
     the location whether a blocking operation could go on (None: it never blocks), ``load`` gives the value now, and
-    ``before`` is what stood there before a write.
+    ``before`` is what stood there before a write. ``linked``: it waits for nothing but what a Link puts before it.
+    ``point``: whether it is a scheduling point whatever is shared; None leaves that to the location.
     """
 
-    __slots__ = ("accesses", "before", "kind", "load", "loose", "place", "possible", "value")
+    __slots__ = ("accesses", "before", "kind", "linked", "load", "loose", "place", "point", "possible", "value")
 
     def __init__(
         self,
@@ -44,6 +50,8 @@ class Op:
         self.load = load
         self.before: Any = None
         self.loose = False
+        self.linked = False
+        self.point: bool | None = None
         self.value: Any = None
         self.place: tuple[str, int, str] | None = None
 
@@ -116,6 +124,8 @@ class World:
         self.daemons: list[bool] = []
         self.pending: list[Op | None] = []
         self.results: list[Any] = []
+        self.flushers: dict[int, int] = {}
+        """Whose store buffer a task empties: the two conflict by Links only (a load sees its task's stores in any case)."""
         self.current = -1
         self.hub: Any = None
         self.steps = 0
@@ -225,50 +235,3 @@ def _judge(run: Run) -> None:
             world.finish()
         except Broken as broken:
             run.failure, run.outcome = broken, "failed"
-
-
-# ---- schedules as text --------------------------------------------------------------------------------------------
-
-
-class ReplayError(Exception):
-    """A replay string that cannot be used here."""
-
-
-def encode(schedule: Sequence[int]) -> str:
-    """A schedule as ``v1:`` and runs of ``TASKxSTEPS.``
-
-    >>> encode([0, 1, 1, 1, 0, 0])
-    'v1:0x1.1x3.0x2.'
-    """
-    return "v1:" + "".join(f"{task}x{len(list(steps))}." for task, steps in itertools.groupby(schedule))
-
-
-def decode(text: str) -> list[int]:
-    """The schedule of a replay string; ReplayError if it is none, or longer than a million steps.
-
-    >>> decode("v1:0x1.1x3.0x2.")
-    [0, 1, 1, 1, 0, 0]
-    """
-    if not re.fullmatch(r"v1:(\d{1,3}x\d{1,7}\.)*", text):
-        raise ReplayError(f"{text[:60]!r} is no replay string; it looks like v1:0x1.1x3.0x2.")
-    pairs = [piece.split("x") for piece in text[3:].split(".") if piece]
-    if sum(int(count) for _, count in pairs) > 1_000_000:
-        raise ReplayError("the replay string has more than a million steps; nothing here is that long")
-    return [int(task) for task, count in pairs for _ in range(int(count))]
-
-
-@dataclass
-class Replay:
-    """A ``choose`` that follows a schedule, then the lowest enabled task. ``missed``: steps it could not follow."""
-
-    schedule: Sequence[int]
-    missed: int = field(default=0)
-
-    def __call__(
-        self, step: int, enabled: list[int], pending: Sequence[Op | None], trace: Sequence[Step]
-    ) -> int | None:
-        if step < len(self.schedule):
-            if self.schedule[step] in enabled:
-                return self.schedule[step]
-            self.missed += 1
-        return enabled[0]

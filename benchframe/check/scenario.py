@@ -8,14 +8,14 @@ at some moment of the call: mapping calls take effect in the order of their writ
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
-from benchframe.check.calls import BASE, Call, Setup
+from benchframe.check.memory import Memory
 from benchframe.check.run import WRITES, Broken, Op
-from benchframe.check.world import MachineWorld, Memory
-from benchframe.dialect.function import is_native, referenced
+from benchframe.check.world import MachineWorld
+from benchframe.dialect.function import Native, is_native, referenced
 from benchframe.dialect.function import resolve as resolve_hook
 from benchframe.dialect.interp import PlainWorld, dejit
 from benchframe.mm import flags
@@ -24,31 +24,19 @@ from benchframe.mm.dispatch import locked_event
 from benchframe.mm.fork import mm_free
 from benchframe.mm.hooks import BY_NAME, cache_table_prepared
 from benchframe.mm.layout import ARENA_TABLE, ARENA_VMA, MM
-from benchframe.mm.machine import Machine, Parameters, Sizes
+from benchframe.mm.machine import Machine, Sizes
 from benchframe.mm.pagetable import table_alloc
 from benchframe.mm.rcu import free_typesafe_by_rcu, kfree_rcu, rcu_read_lock, rcu_read_unlock, synchronize_rcu
 from benchframe.mm.replay import one_event, replay_checked
 from benchframe.mm.sync.rwsem import STEPS
 from benchframe.mm.validate import ValidationError, validate_mm
+from benchframe.scenario import BASE, Call, Scenario, Setup
 from benchframe.strategy import Strategy
 from benchframe.trace.events import NIL, UNKNOWN, Kind
 
 _USES_RCU = frozenset({kfree_rcu, synchronize_rcu, free_typesafe_by_rcu})
 """What needs to know who is in a read-side section."""
 SIZES = Sizes(mms=2, tasks=6, vmas=96, tables=64, pages=128, files=4, events=32)
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """``setup`` makes the address space, ``tasks`` are the calls of each task. ``signals``: tasks that a signal may
-    interrupt while they wait."""
-
-    name: str
-    summary: str
-    setup: Callable[[Setup], None]
-    tasks: tuple[tuple[Call, ...], ...]
-    signals: tuple[int, ...] = ()
-    parameters: Parameters = field(default_factory=Parameters)
 
 
 @dataclass
@@ -116,6 +104,8 @@ def plain_runner(strategy: Strategy) -> PlainRunner:
 class Case:
     """A scenario with a strategy in it, ready to run any number of times."""
 
+    memory_model = "sc"
+
     def __init__(self, scenario: Scenario, strategy: Strategy) -> None:
         self.scenario, self.strategy = scenario, strategy
         self._runner = plain_runner(strategy)
@@ -130,7 +120,7 @@ class Case:
         self.machine = machine
         self.memory = Memory(machine)
         self._rows = self._snapshot(0)
-        self._rcu = any(_USES_RCU & set(_native(f)) for f in strategy.functions())
+        self.uses_rcu = any(_USES_RCU & set(_native(f)) for f in strategy.functions())
         self.typesafe = any(free_typesafe_by_rcu in _native(f) for f in strategy.functions())
         """Are its VMAs in a cache that is type-safe by RCU?"""
         self._make_functions()
@@ -147,7 +137,6 @@ class Case:
                 at += 1
 
     def _make_functions(self) -> None:
-        binding = self.strategy.binding
         replace: dict[Any, Callable[..., Any]] = {
             arena_alloc: lambda mm, which: mm.world.alloc(which),
             arena_free: lambda mm, which, slot: mm.world.free(which, slot),
@@ -159,9 +148,9 @@ class Case:
             mm_free: lambda mm: mm.world.end("mm_base", mm.index),
             **STEPS,
         }
-        prepared_hook = resolve_hook(cache_table_prepared, binding)
+        prepared_hook = resolve_hook(cache_table_prepared, self.strategy.binding)
         assert isinstance(prepared_hook, FunctionType)
-        prepared = dejit(prepared_hook, binding, None, dict(replace))
+        prepared = self.interpreted(prepared_hook, dict(replace))
 
         def new_table(mm: Any) -> int:
             """table_alloc; the slots of a fresh table are zero already."""
@@ -173,7 +162,7 @@ class Case:
             return table
 
         replace[table_alloc] = new_table
-        locked = dejit(locked_event, binding, None, dict(replace))
+        locked = self.interpreted(locked_event, dict(replace))
 
         def noted(mm: Any, task: int, index: int) -> int:
             """locked_event, with the layout noted when it is done."""
@@ -184,7 +173,11 @@ class Case:
             return result
 
         replace[locked_event] = noted
-        self.run_event = dejit(one_event, binding, None, replace)
+        self.run_event = self.interpreted(one_event, replace)
+
+    def interpreted(self, function: Native, replace: Mapping[Any, Callable[..., Any]]) -> Callable[..., Any]:
+        """``function`` for the interpreter, with this strategy's hooks and ``replace``."""
+        return dejit(function, self.strategy.binding, None, replace)
 
     def _snapshot(self, number: int) -> list[tuple[int, int, int, int]]:
         """The VMAs now, read from the arrays."""
@@ -199,18 +192,15 @@ class Case:
 
     def program(self) -> CaseWorld:
         """A fresh execution; what the explorer calls."""
-        world = CaseWorld(self)
+        world = self.new_world()
         for task, calls in enumerate(self._events):
             world.spawn(f"T{task}", world.body(task, calls))
-        for task in self.scenario.signals:
-            world.words["signal", task] = 0
-            world.spawn(f"signal to T{task}", world.signal(task), daemon=True)
-        if self._rcu:
-            for task in range(len(self._events)):
-                world.words["rcu", task] = 0
-                world.words["rcu queue", task] = ()
-                world.spawn(f"RCU for T{task}", world.grace(task), daemon=True)
+        world.add_daemons()
         return world
+
+    def new_world(self) -> CaseWorld:
+        """The world of one execution."""
+        return CaseWorld(self)
 
     def validate(self) -> None:
         """Broken if an invariant does not hold now, with everybody at rest."""
@@ -243,6 +233,17 @@ class CaseWorld(MachineWorld):
 
     # ---- tasks --------------------------------------------------------------------------------------------------
 
+    def add_daemons(self) -> None:
+        """Signals and RCU threads."""
+        for task in self.case.scenario.signals:
+            self.words["signal", task] = 0
+            self.spawn(f"signal to T{task}", self.signal(task), daemon=True)
+        if self.case.uses_rcu:
+            for task in range(len(self.case.scenario.tasks)):
+                self.words["rcu", task] = 0
+                self.words["rcu queue", task] = ()
+                self.spawn(f"RCU for T{task}", self.grace(task), daemon=True)
+
     def body(self, task: int, calls: Sequence[int]) -> Callable[[], Any]:
         """What task ``task`` does: its calls one after the other."""
 
@@ -263,7 +264,7 @@ class CaseWorld(MachineWorld):
 
         def run() -> None:
             op = Op("signal", (("signal", task), 0, WRITES))  # always a step: whoever waits looks at it unasked
-            op.before, op.value, op.loose = 0, 1, True
+            op.before, op.value, op.loose, op.point = 0, 1, True, True
             self.announce(op)
             self.words["signal", task] = 1
 

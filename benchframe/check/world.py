@@ -1,9 +1,5 @@
 """A machine's memory under the scheduler: every access of a strategy's text is announced before it happens.
 
-Only *shared* locations are scheduling points: those that two tasks touch, one of them writing or freeing. Which they
-are is learned: an execution that meets a new one says so (``Memory.learn``), and the search starts over with it. At
-the end no execution has met a conflict outside the set, so nothing was hidden.
-
 Records have lives. A freed VMA, table or page is never handed out again within an execution, so that each use of a
 stale reference shows; every task allocates from slots of its own, so that allocations commute.
 """
@@ -17,118 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from benchframe.check.memory import KEY_OF, Key, Memory, OutOfRecords
 from benchframe.check.run import ADDS, READS, WRITES, Broken, Op, World
-from benchframe.dialect.interp import proxy_class
 from benchframe.dialect.struct import Slab
 from benchframe.mm import layout
-from benchframe.mm.layout import ARENA_PAGE, ARENA_TABLE, ARENA_VMA
-from benchframe.mm.machine import Machine
 
-Key = tuple[str, int]
-Location = tuple[Key, Hashable]
-PLAIN_SLABS = frozenset({"slab_base", "freed_base", "event_base", "answer_base", "sample_base"})
-"""The model's own books: no memory that tasks share in a kernel."""
-STATISTICS = frozenset({"rss", "error", "nr_ptes", "nr_anon_vmas", "nr_invalidations", "nr_splits", "nr_merges"})
-"""Counters of mm_struct, atomic or per CPU in a kernel: never looked at to decide anything."""
-KEY_OF = {ARENA_VMA: "vma_base", ARENA_TABLE: "page_base", ARENA_PAGE: "page_base"}
-"""The slab of each arena's records; private arenas have their own."""
 _HERE = str(Path(__file__).resolve().parent)
 _DIALECT = str(Path(_HERE).parent / "dialect")
-
-
-class OutOfRecords(Exception):
-    """An execution needs more fresh records than the machine of a scenario has: nothing can be said."""
-
-
-class Memory:
-    """The arrays of a machine at the start of a scenario, and what was learned about them: lives through executions."""
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-        self._saved = {base: array.copy() for base, array in machine.arrays.items()}
-        self.tops = machine.arrays["slab_base"]["top"].tolist()
-        self.shared: set[Location] = set()
-        self.all_visible = False
-        self.record = False
-        self.prepared: dict[str, tuple[type[Any], tuple[Any, ...], int]] = {}
-        self._touched: dict[Location, int] = {}
-        self._freed: dict[Key, int] = {}
-        self.discovered: set[Location] = set()
-        self.parts: dict[str, tuple[str, int]] = {"pte_base": ("page_base", 9)}
-        """Slabs whose records are parts of others: (slab of the whole, shift of the index)."""
-        for slab in machine.private:
-            part_of = getattr(slab, "part_of", None)
-            if part_of is not None:
-                self.parts[slab.base] = (layout.PRIVATE_BASES[part_of[0]], part_of[1])
-
-    def key_of(self, base: str, index: int) -> Key:
-        """The object that a record belongs to: entries of a page table belong to its page."""
-        if base in self.parts:
-            whole, shift = self.parts[base]
-            return whole, index >> shift
-        return base, index
-
-    def part_of(self, ref: Any, column: int) -> Hashable:
-        """Which part of the object: the column, or the entry of an array inside it."""
-        if ref.slab.base in self.parts:
-            return ("entry", ref.index & ((1 << self.parts[ref.slab.base][1]) - 1))
-        return column
-
-    def restore(self) -> None:
-        """As it was at the start."""
-        for base, array in self.machine.arrays.items():
-            np.copyto(array, self._saved[base])
-
-    def touch(self, key: Key, part: Hashable, how: int, task: int) -> None:
-        """Note an access that was not a scheduling point; it becomes one if another task's meets it."""
-        location = (key, part)
-        seen = self._touched.get(location, 0)
-        bit = 1 << task
-        if how != READS:
-            clash = (seen | seen >> 16) & 0xFFFF & ~bit
-            self._touched[location] = seen | bit << 16
-        else:
-            clash = seen >> 16 & ~bit
-            self._touched[location] = seen | bit
-        if clash or self._freed.get(key, 0) & ~bit:
-            self.discovered.add(location)
-            if key in self._freed:
-                self.discovered.add((key, None))
-
-    def touch_free(self, key: Key, task: int) -> None:
-        """Note that ``task`` freed the whole object."""
-        bit = 1 << task
-        self._freed[key] = self._freed.get(key, 0) | bit
-        for (other, part), seen in self._touched.items():
-            if other == key and (seen | seen >> 16) & 0xFFFF & ~bit:
-                self.discovered.update({(key, part), (key, None)})
-
-    def learn(self) -> bool:
-        """Make what was discovered since the last call scheduling points; whether there was anything new."""
-        new = self.discovered - self.shared
-        self.shared |= new
-        self.discovered.clear()
-        return bool(new)
-
-    def prepare(self, slab: Slab) -> tuple[type[Any], tuple[Any, ...], int]:
-        """Proxy class, columns and length of a slab."""
-        array = self.machine.arrays[slab.base]
-        columns = tuple(memoryview(array[field]) for field in slab.struct.fields)  # type: ignore[arg-type]
-        names = list(slab.struct.fields)
-
-        def get(column: int) -> Callable[[Any], int]:
-            if slab.base in PLAIN_SLABS or (slab.base == "mm_base" and names[column] in STATISTICS):
-                return lambda ref: ref._columns[column][ref.index]
-            return lambda ref: ref.world.read(ref, column)
-
-        def put(column: int) -> Callable[[Any, int], None]:
-            if slab.base in PLAIN_SLABS or (slab.base == "mm_base" and names[column] in STATISTICS):
-                return lambda ref, value: ref._columns[column].__setitem__(ref.index, value)
-            return lambda ref, value: ref.world.write(ref, column, value)
-
-        made = (proxy_class(slab.struct, get, put), columns, len(array))
-        self.prepared[slab.base] = made
-        return made
 
 
 class MachineWorld(World):
@@ -173,14 +64,15 @@ class MachineWorld(World):
         else:
             memory.touch(key, part, how, self.current)
         if key in self.dead and not (key in self._safe and self.sections.get(self.current)):
-            self._stale(key, kind)
+            self.stale(key, kind)
         return op
 
-    def _stale(self, key: Key, kind: str) -> None:
+    def stale(self, key: Key, kind: str, at: tuple[str, int, str] | None = None) -> None:
+        """Raise Broken: the current task touches an object whose life is over; ``at`` is the line, if not this one."""
         task, when = self.dead[key]
         what = {"vma_base": "VMA", "page_base": "page", "mm_base": "mm_struct"}.get(key[0], f"{key[0][:-5]} record")
         before = when < self.began.get(self.current, 0)
-        file, line, function = place()
+        file, line, function = at or place()
         raise Broken(
             "use after free",
             f"{self.names[self.current]}: {kind} of {what} #{key[1]}, which {self.names[task]} freed"
@@ -214,20 +106,20 @@ class MachineWorld(World):
 
     def load(self, ref: Any, field: str, ordering: str) -> int:
         """An ordered load."""
-        return self.read(ref, _column(ref, field))
+        return self.read(ref, column_of(ref, field))
 
     def store(self, ref: Any, field: str, value: int, ordering: str) -> None:
         """An ordered store."""
-        self.write(ref, _column(ref, field), value)
+        self.write(ref, column_of(ref, field), value)
 
     def rmw(self, ref: Any, field: str, operation: str, value: int) -> int:
         """fetch_add or xchg."""
         how = ADDS if field == "mmap_lock" and operation == "add" and abs(value) == 1 else WRITES
-        return self.write(ref, _column(ref, field), value, "add" if operation == "add" else "exchange", how)
+        return self.write(ref, column_of(ref, field), value, "add" if operation == "add" else "exchange", how)
 
     def cmpxchg(self, ref: Any, field: str, old: int, new: int) -> int:
         """Compare and exchange."""
-        column = _column(ref, field)
+        column = column_of(ref, field)
         op = self.access(
             "cmpxchg", self.memory.key_of(ref.slab.base, ref.index), self.memory.part_of(ref, column), WRITES
         )
@@ -246,35 +138,42 @@ class MachineWorld(World):
         """wait_while and wait_while_interruptible: 1 if a signal ended it."""
         return self._await(ref, field, lambda seen: seen & mask != value, interruptible)
 
+    def loader(self, ref: Any, column: int) -> tuple[Callable[[], int], bool]:
+        """What gives the value that the current task sees now, again and again; whether it may be another than
+        memory's."""
+        view, index = ref._columns[column], ref.index
+        return lambda: view[index], False
+
     def _await(self, ref: Any, field: str, over: Callable[[Any], bool], interruptible: bool) -> int:
-        column, index = _column(ref, field), ref.index
-        view = ref._columns[column]
+        column, index = column_of(ref, field), ref.index
+        load, loose = self.loader(ref, column)
         signal = ("signal", self.current)
         if interruptible and signal in self.words:
             words = self.words
-            op = self._block(
+            self._block(
                 "wait, signals allowed",
                 self.memory.key_of(ref.slab.base, index),
                 self.memory.part_of(ref, column),
                 READS,
                 lambda seen: over(seen[0]) or seen[1],
-                lambda: (view[index], words[signal]),
+                lambda: (load(), words[signal]),
+                True,
             )
-            op.loose = True
-            return int(not over(view[index]))
+            return int(not over(load()))
         self._block(
             "wait",
             self.memory.key_of(ref.slab.base, index),
             self.memory.part_of(ref, column),
             READS,
             over,
-            lambda: view[index],
+            load,
+            loose,
         )
         return 0
 
     def wait_then_add(self, ref: Any, field: str, mask: int, delta: int) -> int:
         """Take a lock."""
-        column, index = _column(ref, field), ref.index
+        column, index = column_of(ref, field), ref.index
         view = ref._columns[column]
         how = ADDS if field == "mmap_lock" and delta == 1 else WRITES
         op = self._block(
@@ -298,10 +197,11 @@ class MachineWorld(World):
         how: int,
         possible: Callable[[Any], bool],
         load: Callable[[], Any],
+        loose: bool = False,
     ) -> Op:
         """A blocking operation: a scheduling point if the location is shared, or if it cannot go on now."""
         op = Op(kind, (key, part, how), possible, load)
-        op.loose = how == ADDS
+        op.loose = loose or how == ADDS
         if kind.endswith("allowed"):
             op.accesses.append((("signal", self.current), 0, READS))
         memory = self.memory
@@ -311,7 +211,7 @@ class MachineWorld(World):
             self.announce(op)
         memory.touch(key, part, how, self.current)
         if key in self.dead:
-            self._stale(key, kind)
+            self.stale(key, kind)
         op.value = load()
         return op
 
@@ -415,7 +315,7 @@ class MachineWorld(World):
         self._block(kind, key, 0, READS, possible, lambda: self.words.get(key))
 
 
-def _column(ref: Any, field: str) -> int:
+def column_of(ref: Any, field: str) -> int:
     names: Mapping[str, Any] = ref.slab.struct.fields
     for column, name in enumerate(names):
         if name == field:

@@ -1,11 +1,15 @@
-"""What tasks of a scenario may call, and its set-up, by page numbers from BASE."""
+"""A scenario for the checker: a small address space, and what each task calls, by page numbers from BASE.
+
+What every strategy must survive is in ``check.common``; a strategy brings its own in ``Strategy(scenarios=...)``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from benchframe.mm import layout
+from benchframe.mm.machine import Parameters
 from benchframe.mm.space import Space
 from benchframe.trace.events import FaultFlag, Kind
 
@@ -93,3 +97,16 @@ class Setup(Space):
         """A stack: grows downwards."""
         length = count * layout.PAGE_SIZE
         self.exec_map(BASE + first * layout.PAGE_SIZE, length, RW, 0x22 | 1 << 24)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """``setup`` makes the address space, ``tasks`` are the calls of each task. ``signals``: tasks that a signal may
+    interrupt while they wait."""
+
+    name: str
+    summary: str
+    setup: Callable[[Setup], None]
+    tasks: tuple[tuple[Call, ...], ...]
+    signals: tuple[int, ...] = ()
+    parameters: Parameters = field(default_factory=Parameters)
