@@ -6,13 +6,15 @@ STAMP := $(VENV)/.installed
 TESTFLAGS ?= -n auto
 RUNFLAGS ?= --quick --strategy mmap_cache,pmdcache --workload python-json
 
-.PHONY: help install run test lint format dist clean
+.PHONY: help install run reference-run reference-report test lint docs format dist clean
 
 help:
 	@echo "make install   an environment in $(VENV): benchframe (editable) and the tools for tests and lint"
 	@echo "make run       rbtree, mmap_cache and pmdcache on a recorded trace: ends in a latency table and a report"
+	@echo "make reference-report   reports/reference anew from its committed results; make reference-run measures them anew"
 	@echo "make test      the test suite, doctests included (TESTFLAGS='$(TESTFLAGS)')"
 	@echo "make lint      ruff and mypy"
+	@echo "make docs      the documentation site in dist/site; needs no network"
 	@echo "make format    let ruff rewrite the sources"
 	@echo "make dist      wheel and sdist in dist/"
 	@echo "make clean     remove the environment and what tools left behind"
@@ -33,6 +35,28 @@ run: $(STAMP)
 	$(BIN)/benchframe run $(RUNFLAGS)
 	$(BIN)/benchframe report last
 
+# What reports/reference is made of: benchframe's own strategies on three recorded programs, its indexes on five sizes.
+REFERENCE ?= --quick --rounds 4 --seed 2026 \
+  --strategy rbtree,linked_list,avl,maple,maple_rcu,sorted_array,eytzinger,btree,mmap_cache,vmacache,vmacache_pmd \
+  --strategy pmdcache,pmdcache_rcu,rcu_rbtree,spf_seqcount,spf_mmseq,per_vma_rwsem,per_vma_refcnt \
+  --workload python-json,gcc-project,java-version \
+  --workload uniform:vmas=6,events=20000,uniform:vmas=50,events=20000,uniform:vmas=500,events=20000 \
+  --workload uniform:vmas=5000,events=20000,uniform:vmas=65530,events=20000 \
+  --skip '*cache*@uniform*' --skip '*_rcu@uniform*' --skip 'rcu_*@uniform*' --skip 'spf_*@uniform*' \
+  --skip 'per_vma_*@uniform*' --skip 'linked_list@*65530*'
+
+reference-run: $(STAMP)
+	rm -rf reports/new
+	$(BIN)/benchframe run $(REFERENCE) -o reports/new
+	rm -rf reports/reference
+	mv reports/new/* reports/reference
+	rmdir reports/new
+	$(MAKE) reference-report
+
+reference-report: $(STAMP)
+	$(BIN)/benchframe report reports/reference --format html,markdown,mail,csv,latex,svg
+	$(BIN)/benchframe report reports/reference --chart sweep --format png
+
 test: $(STAMP)
 	$(BIN)/python -m pytest $(TESTFLAGS)
 
@@ -40,6 +64,9 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(STAMP)
+	$(BIN)/python tools/site.py --build
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -64,7 +64,16 @@ def test_the_page_has_every_part(plain: str) -> None:
     """Table, charts whose marks speak, tails, counts, sources, trust, environment and commands are there."""
     reader = Reader(plain)
     ids = {attrs["id"] for _, attrs in reader.elements if "id" in attrs}
-    assert ids >= {*CHARTS, "glance", "latency", "tails", "counted", "sources", "trust", "environment", "again"}
+    assert ids >= {*CHARTS} - {"threads"} | {
+        "glance",
+        "latency",
+        "tails",
+        "counted",
+        "sources",
+        "trust",
+        "environment",
+        "again",
+    }
     labels = [attrs.get("aria-label") or "" for _, attrs in reader.elements if attrs.get("class") == "m"]
     assert any(
         re.match(r"pmdcache: [\d.]+ ns/lookup \[.*6 processes; faster: 0\.\d\d \[.*\] of rbtree", text)
@@ -76,7 +85,7 @@ def test_the_page_has_every_part(plain: str) -> None:
     assert SOURCE.strip() in reader.text
     rows = [tag for tag, _ in reader.elements].count("tr")
     assert rows > 2 * len(STRATEGIES) * len(WORKLOADS)
-    for name in CHARTS:
+    for name in ids & {*CHARTS}:
         assert f"--chart {name} " in reader.text
 
 
@@ -350,3 +359,39 @@ def test_skipped_cells() -> None:
     for pattern in ("maple", "nobody@*", "rbtree@*"):
         with pytest.raises(ResultsError, match="no cell of this run is called so"):
             without(manifest, [pattern])
+
+
+def test_runs_with_threads() -> None:
+    """Cells of one workload with one and two threads give a scaling chart, a table, and a command with --threads."""
+    one, two = (made_up(("rbtree", "pmdcache"), (f"ebizzy@{n}",)) for n in (1, 2))
+    cells = []
+    for threads, run in ((1, one), (2, two)):
+        for cell in run.cells:
+            rates = ",".join(["1000000"] * threads)
+            figures = {
+                "fault": [
+                    replace(p, values=tuple(v / threads for v in p.values), metadata={"benchframe_thread_rates": rates})
+                    for p in cell.figures["fault"]
+                ]
+            }
+            crew = {"threads": threads, "cores": 1, "ordered": 0, "address_spaces": 1, "histograms": {}}
+            state = replace(cell.state, threads=crew, latencies=())
+            cells.append(
+                replace(
+                    cell, workload=replace(cell.workload, spec="ebizzy", threads=threads), state=state, figures=figures
+                )
+            )
+    workloads = tuple(dict.fromkeys(cell.workload for cell in cells))
+    manifest = replace(one.manifest, workloads=workloads, cells=tuple(cell.entry for cell in cells))
+    run = replace(one, manifest=manifest, cells=tuple(cells))
+    (chart,) = [chart for chart in run.charts if chart.name == "threads"]
+    assert [panel.title for panel in chart.panels] == ["ebizzy: faults per second", "ebizzy: speed-up"]
+    labels = [attrs.get("aria-label") or "" for _, attrs in Reader(page(run)).elements if attrs.get("class") == "m"]
+    assert any(
+        re.search(r"rbtree: [\d.]+ M faults per second with 2 threads; 2\.\d\d \[.*\] times as many as with 1", t)
+        for t in labels
+    )
+    assert "By threads" in text_of(run, "markdown")
+    command = shlex.split(part_of_run(manifest, chart.workloads, chart.strategies))
+    assert command[command.index("--threads") + 1] == "1,2"
+    assert command[command.index("--workload") + 1] == "ebizzy"

@@ -14,6 +14,7 @@ from benchframe.charts.pareto import pareto_chart
 from benchframe.charts.ratios import ratios_chart
 from benchframe.charts.spec import Chart, Panel
 from benchframe.charts.sweep import sweep_chart
+from benchframe.charts.threads import threads_chart
 from benchframe.results.folder import Cell
 
 __all__ = ["CHARTS", "PICTURES", "Chart", "Data", "Panel", "charts_of", "save", "to_svg"]
@@ -23,6 +24,7 @@ CHARTS: dict[str, Callable[[Data], Chart | None]] = {
     "ratios": ratios_chart,
     "lookup": lookup_chart,
     "sweep": sweep_chart,
+    "threads": threads_chart,
     "distribution": distribution_chart,
     "pareto": pareto_chart,
     "cost": cost_chart,

@@ -86,7 +86,8 @@ def _marks(name: str, latency: LatencyRow, points: list[tuple[float, float]]) ->
 
 
 def _ecdf(data: Data, rows: list[tuple[str, LatencyRow]]) -> Spec:
-    lines, marks = [], []
+    lines: list[dict[str, Any]] = []
+    marks: list[dict[str, Any]] = []
     end = max(next(edge for edge, share in cumulated(latency.bins) if share >= 0.999) for _, latency in rows) * 1.1
     for name, latency in rows:
         points = cumulated(latency.bins)
@@ -101,7 +102,8 @@ def _ecdf(data: Data, rows: list[tuple[str, LatencyRow]]) -> Spec:
 
 
 def _tail(data: Data, rows: list[tuple[str, LatencyRow]]) -> Spec:
-    lines, marks = [], []
+    lines: list[dict[str, Any]] = []
+    marks: list[dict[str, Any]] = []
     for name, latency in rows:
         points = cumulated(latency.bins)
         least = 1 / latency.n

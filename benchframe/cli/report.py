@@ -29,8 +29,8 @@ def report(
     """Write a report: report.html, report.md, mail.txt, table.csv, table.tex, and charts/.
 
     report.html is one file: it loads nothing, and opens from disk in any browser. Charts: heat, ratios, lookup, sweep,
-    distribution, pareto; those that the run has nothing for are left out. Exit codes: 0, 2 (no such run, format or
-    chart), 3 (the disk).
+    threads, distribution, pareto, cost; those that the run has nothing for are left out. Exit codes: 0, 2 (no such run,
+    format or chart), 3 (the disk).
 
     \b
     Examples:

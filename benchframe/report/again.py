@@ -39,6 +39,9 @@ def part_of_run(manifest: Manifest, workloads: Sequence[str], strategies: Sequen
         command += ["--stream-seed", str(*seeds)]
     for path in manifest.plugins:
         command += ["--plugin", path]
+    threads = list(dict.fromkeys(entry.threads for entry in entries if entry.threads))
+    if threads:
+        command += ["--threads", ",".join(map(str, threads))]
     there = {(cell.strategy, cell.workload) for cell in manifest.cells}
     for entry in entries:
         for strategy in strategies:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from benchframe.report.run import Run
@@ -75,9 +76,15 @@ def grid_of(table: Table) -> Grid:
     return Grid(tuple(zip(table.heads, table.right, strict=True)), tuple(rows))
 
 
+_LEADING = re.compile(r"(\d[\d,]*\.?\d*)(?: ?([kM])\b)?")
+_UNITS = {"k": 1e3, "M": 1e6, None: 1.0, "": 1.0}
+
+
 def _number(text: str) -> float | None:
-    """The value of a text as the tables write numbers."""
-    try:
-        return float(text.replace(",", "").removesuffix(" %"))
-    except ValueError:
-        return None
+    """The first number of a text as the tables write them, with its unit.
+
+    >>> _number("1,234"), _number("41.2 M"), _number("1.83 [1.80, 1.85]"), _number("2+1*"), _number("-")
+    (1234.0, 41200000.0, 1.83, 2.0, None)
+    """
+    match = _LEADING.match(text)
+    return float(match[1].replace(",", "")) * _UNITS[match[2]] if match else None

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from benchframe.report import again, words
 from benchframe.report.run import Run
-from benchframe.tables import cost_table, render, tail_table
+from benchframe.tables import cost_table, render, scaling_table, tail_table
 from benchframe.tables.render import markdown_escape
 
 
@@ -26,6 +26,7 @@ def markdown(run: Run, pictures: Sequence[str] = ()) -> str:
         + render(tail_table(run.cells), "markdown")
         + "\n"
         + _code(again.tabulate(run.argument, "--tails")),
+        *_scaling(run),
         *_counted(run),
         "## Comparisons\n\n" + _comparisons(run),
         "## Strategies\n\n" + _strategies(run),
@@ -66,6 +67,14 @@ def _comparisons(run: Run) -> str:
     if not lines:
         return "Nothing to compare: only baselines were run."
     return "\n".join(["Ratio to the baseline with its 95 % interval, paired by round.", "", *lines])
+
+
+def _scaling(run: Run) -> list[str]:
+    """The table by threads, of a run that has them."""
+    table = scaling_table(run.cells)
+    return (
+        [f"## By threads\n\n{render(table, 'markdown')}\n{_code(again.tabulate(run.argument))}"] if table.rows else []
+    )
 
 
 def _counted(run: Run) -> list[str]:

@@ -18,7 +18,7 @@ from benchframe.report import again, words
 from benchframe.report.grid import grid_of, latency_grid
 from benchframe.report.picture import inline
 from benchframe.report.run import Run
-from benchframe.tables import cost_table, tail_table
+from benchframe.tables import cost_table, scaling_table, tail_table
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -52,7 +52,7 @@ def page(run: Run) -> str:
     """The page. O(cells + events of the pictures); 15 ms per panel. The same for the same run."""
     style, script = _asset("report.css"), _asset("report.js")
     numbers = {name: i for i, name in enumerate(run.data.strategies)}
-    tails, costs = tail_table(run.cells), cost_table(run.costs)
+    tails, costs, scaling = tail_table(run.cells), cost_table(run.costs), scaling_table(run.cells)
     return _template().render(
         run=run,
         manifest=run.manifest,
@@ -63,6 +63,8 @@ def page(run: Run) -> str:
         latency_notes=run.latency.notes,
         tails=grid_of(tails),
         tail_notes=tails.notes,
+        scaling=grid_of(scaling),
+        scaling_notes=scaling.notes,
         costs=grid_of(costs),
         cost_notes=costs.notes,
         figures=[_figure(run, chart, numbers) for chart in run.charts],
@@ -140,7 +142,7 @@ def _template() -> Template:
 @cache
 def _asset(name: str) -> str:
     """A file of this package."""
-    return files("benchframe.report").joinpath("assets", name).read_text(encoding="utf-8")
+    return (files("benchframe.report") / "assets" / name).read_text(encoding="utf-8")
 
 
 def _digest(text: str) -> str:

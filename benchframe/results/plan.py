@@ -115,22 +115,23 @@ def without(manifest: Manifest, patterns: Sequence[str]) -> Manifest:
 
     A baseline's cells stay: the others need them. Raises ResultsError for a pattern that names no cell.
     """
-    cells = list(manifest.cells)
+    gone: set[CellEntry] = set()
     for pattern in patterns:
         strategy, at, label = pattern.partition("@")
-        kept = [
+        named = {
             cell
-            for cell in cells
-            if cell.strategy == manifest.workload(cell.workload).baseline
-            or not (fnmatchcase(cell.strategy, strategy) and fnmatchcase(cell.workload, label))
-        ]
-        if not at or len(kept) == len(cells):
+            for cell in manifest.cells
+            if fnmatchcase(cell.strategy, strategy)
+            and fnmatchcase(cell.workload, label)
+            and cell.strategy != manifest.workload(cell.workload).baseline
+        }
+        if not at or not named:
             known = ", ".join(entry.label for entry in manifest.workloads[:3])
             raise ResultsError(
                 f"--skip {pattern}", "no cell of this run is called so", f"write STRATEGY@WORKLOAD; workloads: {known}"
             )
-        cells = kept
-    return replace(manifest, cells=tuple(cells))
+        gone |= named
+    return replace(manifest, cells=tuple(cell for cell in manifest.cells if cell not in gone))
 
 
 def _content(manifest: Manifest, strategy: str, digest: str, workload: WorkloadEntry) -> dict[str, Any]:

@@ -55,6 +55,9 @@
     const table = document.getElementById(bar.dataset.for), words = one(".words", bar), pick = one(".pick", bar);
     const rows = Array.from(table.tBodies[0].rows), texts = rows.map((row) => row.textContent.toLowerCase());
     const count = one(".count", bar);
+    const there = new Set(rows.map((row) => row.cells[0].textContent));
+    Array.from(pick.options).slice(1).forEach((option) => { if (!there.delete(option.text)) option.remove(); });
+    there.forEach((name) => pick.add(new Option(name)));
     const apply = () => {
       const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
       let shown = 0;
