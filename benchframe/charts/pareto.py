@@ -25,8 +25,9 @@ def pareto_chart(data: Data) -> Chart | None:
             panels.append(Panel(slug(label, [p.key for p in panels]), label, _spec(data, records)))
     if not panels:
         return None
-    note = "Lower and further left is better. The line joins what no other beats in both"
-    note += "; larger marks need more memory per VMA. " if memory else ". "
+    both = "lookup, update and memory, which a larger mark shows" if memory else "both"
+    note = f"Lower and further left is better. Named is what no other strategy beats in {both}; the line joins "
+    note += "those that none beats in lookup and update. "
     return Chart(
         "pareto",
         "Lookup cost against update cost" + (", and memory" if memory else ""),
@@ -59,6 +60,19 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
     return found
 
 
+def unbeaten(points: Sequence[tuple[float, ...]]) -> list[int]:
+    """Indexes of ``points`` that no other is at most equal to in every member and below in one. O(n^2).
+
+    >>> unbeaten([(1, 9, 5), (2, 2, 5), (2, 3, 5), (2, 3, 4)])
+    [0, 1, 3]
+    """
+    found = []
+    for i, point in enumerate(points):
+        if not any(other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in points):
+            found.append(i)
+    return found
+
+
 def _records(rows: Sequence[Row]) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
     for row in rows:
@@ -73,7 +87,9 @@ def _records(rows: Sequence[Row]) -> list[dict[str, Any]]:
         records.append({**record, "says": text})
     for i in front([(record["x"], record["y"]) for record in records]):
         records[i]["front"] = True
-        records[i]["says"] += "; no other beats it in both"
+    for i in unbeaten([(record["x"], record["y"], record.get("bytes", 0.0)) for record in records]):
+        records[i]["best"] = True
+        records[i]["says"] += "; no other beats it"
     return records
 
 
@@ -95,14 +111,15 @@ def _spec(data: Data, records: list[dict[str, Any]]) -> Spec:
     if any("bytes" in record for record in records):
         point["size"] = quantity("bytes", "bytes per VMA", scale={"type": "linear", "range": [30, 360]}, legend=None)
     text = {"type": "text", "align": "left", "dx": 12, "fontSize": 10}
-    named = [{"filter": "datum.front === true"}]
+    front = [{"filter": "datum.front === true"}]
+    named = [{"filter": "datum.best === true"}]
     return {
         "data": {"values": records},
         "width": 250,
         "height": 200,
         "encoding": {"x": x, "y": y},
         "layer": [
-            {"transform": named, "mark": {**line, "interpolate": "step-after"}},
+            {"transform": front, "mark": {**line, "interpolate": "step-after"}},
             {"mark": mark, "encoding": point},
             {"transform": named, "mark": text, "encoding": {"text": {"field": "strategy"}, "description": WHOSE}},
         ],
