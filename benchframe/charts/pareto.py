@@ -110,7 +110,7 @@ def _spec(data: Data, records: list[dict[str, Any]]) -> Spec:
     mark: Spec = {"type": "point", "filled": True, "opacity": 0.9, "size": 80}
     if any("bytes" in record for record in records):
         point["size"] = quantity("bytes", "bytes per VMA", scale={"type": "linear", "range": [30, 360]}, legend=None)
-    text = {"type": "text", "align": "left", "dx": 12, "fontSize": 10}
+    text = {"type": "text", "align": "left", "dx": 5, "dy": -11, "fontSize": 10}
     front = [{"filter": "datum.front === true"}]
     named = [{"filter": "datum.best === true"}]
     return {

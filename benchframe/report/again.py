@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 
@@ -62,7 +63,7 @@ def tabulate(name: str, *options: str) -> str:
 
 def frame(name: str) -> str:
     """The command that prints all values of run ``name`` as a data frame."""
-    return shlex.join(["python", "-c", f"import benchframe; print(benchframe.load({name!r}))"])
+    return shlex.join(["python", "-c", f"import benchframe; print(benchframe.load({json.dumps(name)}))"])
 
 
 def line(*words: str) -> str:
