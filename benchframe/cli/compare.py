@@ -46,12 +46,11 @@ def compare(
     from benchframe.compare.compare import compare as compare_sides
     from benchframe.compare.sides import read_sides
     from benchframe.compare.table import comparison_table
-    from benchframe.stats import Judging
     from benchframe.tables import render
 
     check_form(form)
     a, b = read_sides(first, second, root)
-    found = compare_sides(a, b, Judging(within / 100) if within else None, absolute=absolute)
+    found = compare_sides(a, b, within / 100 if within else None, absolute=absolute)
     if found.refused and not anyway:
         return refuse(found)
     if not found.lines:

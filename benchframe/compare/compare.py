@@ -8,7 +8,7 @@ and everything with ``absolute``, is compared in ns, and whatever changed on the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from benchframe.compare.comparable import MODEL, Difference, differences, edited
@@ -70,9 +70,11 @@ class Comparison:
         return all(difference.what != MODEL for difference in self.differences)
 
 
-def compare(a: Side, b: Side, judging: Judging | None = None, *, absolute: bool = False) -> Comparison:
-    """Compare the cells that both sides have; ratios are ``b`` / ``a``. Raises ResultsError. O(values)."""
-    judging = judging or Judging(a.folder.manifest.options.within)
+def compare(a: Side, b: Side, within: float | None = None, *, absolute: bool = False) -> Comparison:
+    """Compare the cells that both sides have; ratios are ``b`` / ``a``. ``within`` is the smallest effect of interest
+    (default: the first run's). Raises ResultsError. O(values)."""
+    judging = a.folder.manifest.options.judging
+    judging = judging if within is None else replace(judging, within=within)
     keys, missing, added = _match(a, b)
     pairs = [(a.cells[x], b.cells[y]) for x, y in keys]
     usable = [(x, y) for x, y in pairs if x.state.state == y.state.state == "ok"]
