@@ -168,6 +168,23 @@ def injected(record: Record) -> dict[str, Verdict]:
     return _verdicts(record.quiet, SLOWED)
 
 
+def injected_exactly(record: Record, effect: float = 0.03) -> dict[str, tuple[int, int]]:
+    """By figure: of how many pairs of equal strategies the second, its measured times multiplied by 1 + ``effect``,
+    reads slower over all quiet rounds, each by itself at ALPHA; and how many pairs there are. The noise is that of the
+    host, the size is exact."""
+    found = {}
+    for figure in FIGURES:
+        sides = [record.quiet[figure][name] for name in equals(record.quiet) if name in record.quiet[figure]]
+        ratios = [
+            paired_ratio({r: (1 + effect) * v for r, v in second.items()}, first)
+            for first, second in combinations(sides, 2)
+        ]
+        tested = [2 * above(ratio) <= ALPHA for ratio in ratios if ratio is not None and ratio.n > 1]
+        if tested:
+            found[figure] = (sum(tested), len(tested))
+    return found
+
+
 def loaded(record: Record) -> list[Loaded]:
     """Each comparison of the part with a load, interleaved and as if its strategies had run one after the other."""
     found = []

@@ -15,6 +15,7 @@ from benchframe.selftest.analysis import (
     Power,
     false_positives,
     injected,
+    injected_exactly,
     loaded,
     power,
 )
@@ -49,6 +50,7 @@ def judge_record(record: Record, seed: int = 1) -> Judgement:
         "",
         *_power_lines(powers, record.seconds),
         "",
+        *_exact_lines(record),
         *_twin_lines(twin, record),
         "",
         *_load_lines(under, record),
@@ -86,6 +88,12 @@ def _power_lines(powers: list[Power], seconds: float) -> list[str]:
         "  sd: of the log ratio of two equal processes in a round; the last two: probability that 3 % is found"
     )
     return lines
+
+
+def _exact_lines(record: Record) -> list[str]:
+    rounds = len(next(iter(record.quiet["lookup"].values()), {}))
+    found = ", ".join(f"{figure} {k} of {n}" for figure, (k, n) in injected_exactly(record).items())
+    return [f"A/B: a copy's times multiplied by 1.03, {rounds} rounds, found as slower: {found}"]
 
 
 def _twin_lines(twin: dict[str, Verdict], record: Record) -> list[str]:
