@@ -374,8 +374,15 @@ def test_runs_with_threads() -> None:
                     for p in cell.figures["fault"]
                 ]
             }
-            crew = {"threads": threads, "cores": 1, "ordered": 0, "address_spaces": 1, "histograms": {}}
-            state = replace(cell.state, threads=crew, latencies=())
+            crew = {
+                "threads": threads,
+                "cores": 1,
+                "ordered": 0,
+                "address_spaces": 1,
+                "histograms": {"lookup": [(20.0, 900), (40.0, 100)]},
+            }
+            latencies = tuple(replace(row, bins=()) for row in cell.state.latencies)
+            state = replace(cell.state, threads=crew, latencies=latencies)
             cells.append(
                 replace(
                     cell, workload=replace(cell.workload, spec="ebizzy", threads=threads), state=state, figures=figures
@@ -392,6 +399,7 @@ def test_runs_with_threads() -> None:
         for t in labels
     )
     assert "By threads" in text_of(run, "markdown")
+    assert any("pmdcache: 90.0 % of 1,000 within 20.7 ns" in text for text in labels)
     command = shlex.split(part_of_run(manifest, chart.workloads, chart.strategies))
     assert command[command.index("--threads") + 1] == "1,2"
     assert command[command.index("--workload") + 1] == "ebizzy"

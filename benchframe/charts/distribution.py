@@ -5,12 +5,14 @@ From the pass that reads the cycle counter around each operation; see :mod:`benc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from benchframe.charts.data import Data, percent
 from benchframe.charts.spec import DESCRIPTION, WHOSE, Chart, Panel, Spec, log_ticks, quantity, slug
-from benchframe.engine.latency import bin_edge
+from benchframe.engine.latency import BINS_PER_OCTAVE, bin_edge
 from benchframe.results.cell import LatencyRow
 from benchframe.tables.build import ns
 
@@ -52,12 +54,31 @@ def _chosen(data: Data, label: str) -> tuple[str, list[tuple[str, LatencyRow]]]:
     by_figure: dict[str, list[tuple[str, LatencyRow]]] = {}
     for row in data.of(label):
         for latency in row.cell.state.latencies:
-            if latency.outcome == "all" and latency.bins and latency.figure != "mapping":
-                by_figure.setdefault(latency.figure, []).append((row.cell.entry.strategy, latency))
+            if latency.outcome == "all" and latency.figure != "mapping":
+                points = row.cell.state.threads.get("histograms", {}).get(latency.figure, ())
+                bins = latency.bins or rebinned(points)
+                if bins:
+                    binned = replace(latency, bins=bins, n=sum(count for _, count in bins))
+                    by_figure.setdefault(latency.figure, []).append((row.cell.entry.strategy, binned))
     if not by_figure:
         return "", []
     figure = max(by_figure, key=lambda name: sum(latency.n for _, latency in by_figure[name]))
     return figure, by_figure[figure]
+
+
+def rebinned(points: Sequence[tuple[float, int]]) -> tuple[tuple[int, int], ...]:
+    """The histogram of a run with threads, (lower edge in ns, operations), in the bins of one without.
+
+    Its buckets are a sixteenth wide: the middle of each decides.
+
+    >>> rebinned([(0.0, 1), (2.0, 3), (2.1, 2)])
+    ((0, 1), (9, 5))
+    """
+    bins: dict[int, int] = {}
+    for low, count in points:
+        number = math.ceil(BINS_PER_OCTAVE * math.log2(max(1.0, low * 33 / 32)) - 1e-9)
+        bins[number] = bins.get(number, 0) + count
+    return tuple(sorted(item for item in bins.items() if item[1]))
 
 
 def cumulated(bins: Sequence[tuple[int, int]]) -> list[tuple[float, float]]:
