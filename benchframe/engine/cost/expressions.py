@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from benchframe.dialect.function import BUILTINS, FarCall, Hook, is_native, resolve, where
+from benchframe.dialect.function import BUILTINS, CCall, FarCall, Hook, is_native, resolve, where
 from benchframe.dialect.instance import origin
 from benchframe.dialect.primitives import Primitive
 from benchframe.dialect.struct import DialectError, Slab
@@ -185,6 +185,8 @@ class Expressions:
             return self.primitive(node, found.name)
         if isinstance(found, Hook):
             return self.hook(node, found)
+        if isinstance(found, CCall):
+            return self.plain(node, found.function, self.far)
         if isinstance(found, FarCall):
             return self.plain(node, found.function, True)
         if is_native(found):
@@ -229,12 +231,13 @@ class Expressions:
         if name in ("cpu_relax", "cycles", "smp_rmb", "smp_wmb"):  # barriers for the compiler on x86
             return "0"
         slab, index = self.reference(node.args[0])
-        field_node = node.args[1]
-        written = str(field_node.value) if isinstance(field_node, ast.Constant) else ast.unparse(field_node)
-        _, words = origin(self.function) or (None, {})  # an instance has other fields than its text
-        field = words.get(written, written)
-        if field not in slab.struct.fields:
-            raise self.wrong(node, f"{slab.struct.name} has no field {field}")
+        word = node.args[1]
+        field = word.value if isinstance(word, ast.Constant) else None
+        made_from = origin(self.function)
+        if made_from is not None:  # an instance of a text: its field names are exchanged
+            field = made_from[1].get(str(field), field)
+        if not isinstance(field, str) or field not in slab.struct.fields:
+            raise self.wrong(node, f"{slab.struct.name} has no field {ast.unparse(word)}")
         rest = [self.value(a) for a in node.args[2:]]
         if name in ("READ_ONCE", "load_acquire"):
             return self.loaded(slab, field, index)
