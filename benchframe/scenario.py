@@ -36,6 +36,17 @@ def fault(page: int, access: int = 2) -> Call:
     )
 
 
+def store(page: int) -> Call:
+    """A user's store: through the task's TLB, with a write fault if there is no entry. For scenarios with hardware."""
+    call = fault(page)
+    return Call(f"store to page {page}", {**call.columns, "new_len": 1})
+
+
+def is_store(call: Call) -> bool:
+    """Is it a :func:`store`?"""
+    return call.columns["kind"] == Kind.FAULT and call.columns.get("new_len", 0) == 1
+
+
 def lookup(page: int) -> Call:
     """A user lookup without the fault's work."""
     return Call(
@@ -66,11 +77,22 @@ def mprotect(page: int, count: int, prot: int) -> Call:
     return _mapping(Kind.MPROTECT, f"mprotect of pages {page}-{page + count - 1}", page, count, prot=prot)
 
 
-def mremap(page: int, count: int, to: int) -> Call:
-    """mremap to a fixed place."""
+def mremap(page: int, count: int, to: int, keep: bool = False) -> Call:
+    """mremap to a fixed place; ``keep`` leaves the old mapping, emptied (MREMAP_DONTUNMAP)."""
     at = BASE + to * layout.PAGE_SIZE
-    words = {"new_len": count * layout.PAGE_SIZE, "flags": 3, "offset": at}
-    return _mapping(Kind.MREMAP, f"mremap of pages {page}-{page + count - 1} to {to}", page, count, **words)
+    words = {"new_len": count * layout.PAGE_SIZE, "flags": 7 if keep else 3, "offset": at}
+    kept = " with DONTUNMAP" if keep else ""
+    return _mapping(Kind.MREMAP, f"mremap of pages {page}-{page + count - 1} to {to}{kept}", page, count, **words)
+
+
+def elsewhere(call: Call, mm: int, task: int) -> Call:
+    """The same call in another address space, by a task of that."""
+    return Call(f"{call.label} in mm {mm}", {**call.columns, "mm": mm, "task": task})
+
+
+def leave() -> Call:
+    """The last task of an address space ends, and the space with it."""
+    return Call("exit", {"kind": Kind.EXIT, "len": 1})
 
 
 def fork(child: int = 1, task: int = 5) -> Call:
@@ -102,7 +124,7 @@ class Setup(Space):
 @dataclass(frozen=True)
 class Scenario:
     """``setup`` makes the address space, ``tasks`` are the calls of each task. ``signals``: tasks that a signal may
-    interrupt while they wait."""
+    interrupt while they wait. ``hardware``: contents of pages and TLBs are modelled too, which stores need."""
 
     name: str
     summary: str
@@ -110,3 +132,4 @@ class Scenario:
     tasks: tuple[tuple[Call, ...], ...]
     signals: tuple[int, ...] = ()
     parameters: Parameters = field(default_factory=Parameters)
+    hardware: bool = False

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
+from benchframe.check.hardware import REPLACE, Hardware
 from benchframe.check.memory import Memory
 from benchframe.check.run import WRITES, Broken, Op
-from benchframe.check.world import MachineWorld
 from benchframe.dialect.function import Native, is_native, referenced
 from benchframe.dialect.function import resolve as resolve_hook
 from benchframe.dialect.interp import PlainWorld, dejit
@@ -30,7 +30,7 @@ from benchframe.mm.rcu import free_typesafe_by_rcu, kfree_rcu, rcu_read_lock, rc
 from benchframe.mm.replay import one_event, replay_checked
 from benchframe.mm.sync.rwsem import STEPS
 from benchframe.mm.validate import ValidationError, validate_mm
-from benchframe.scenario import BASE, Call, Scenario, Setup
+from benchframe.scenario import BASE, Call, Scenario, Setup, is_store
 from benchframe.strategy import Strategy
 from benchframe.trace.events import NIL, UNKNOWN, Kind
 
@@ -147,6 +147,7 @@ class Case:
             free_typesafe_by_rcu: lambda mm, which, slot: mm.world.free_typesafe(which, slot),
             mm_free: lambda mm: mm.world.end("mm_base", mm.index),
             **STEPS,
+            **REPLACE,
         }
         prepared_hook = resolve_hook(cache_table_prepared, self.strategy.binding)
         assert isinstance(prepared_hook, FunctionType)
@@ -220,7 +221,7 @@ class Case:
         return self._rows
 
 
-class CaseWorld(MachineWorld):
+class CaseWorld(Hardware):
     """One execution of a case."""
 
     def __init__(self, case: Case) -> None:
@@ -230,6 +231,8 @@ class CaseWorld(MachineWorld):
         self.layouts = [_Layout(0, case.first_rows)]
         if case.typesafe:
             self.limbo[ARENA_VMA] = []
+        if case.scenario.hardware:
+            self.init_hardware()
 
     # ---- tasks --------------------------------------------------------------------------------------------------
 
@@ -252,7 +255,10 @@ class CaseWorld(MachineWorld):
             results = []
             for call, event in zip(self.case.scenario.tasks[task], calls, strict=True):
                 began = self.began[task] = self.steps
-                result = int(self.case.run_event(root, event))
+                if is_store(call):
+                    result = self.user_store(task, event, call.columns["addr"], self.case.run_event)
+                else:
+                    result = int(self.case.run_event(root, event))
                 self.answers.append(Answer(task, call, began, self.steps, result))
                 results.append(result)
             return results
@@ -325,11 +331,12 @@ class CaseWorld(MachineWorld):
         """Everything has come to rest: the answers, then the invariants."""
         for answer in self.answers:
             self._judge(answer)
+        self.check_hardware()
         self.case.validate()
 
     def _judge(self, answer: Answer) -> None:
-        if answer.call.columns.get("mm", 0) != 0:
-            return  # the layouts are those of the first mm
+        if answer.call.columns.get("mm", 0) != 0 or (is_store(answer.call) and answer.result == 0):
+            return  # the layouts are those of the first mm; a store that did not fault asked nobody
         kind = answer.call.columns["kind"]
         if kind not in (Kind.FAULT, Kind.LOOKUP):
             if answer.result < 0:
