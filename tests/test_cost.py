@@ -192,9 +192,9 @@ def test_by_hand() -> None:
 
 @native
 def _chained(mm, x):  # type: ignore[no-untyped-def]
-    """A chain of assignments."""
-    a = b = x
-    return a + b
+    """A chain of assignments with a tuple in it."""
+    (a, b) = c = (x, x)
+    return a + b + c[0]
 
 
 @native
@@ -220,7 +220,7 @@ def _listed(mm, x):  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        (_chained, "a chain of assignments"),
+        (_chained, "a chain of assignments with a tuple"),
         (_two_slabs, "v refers to two slabs"),
         (_unknown_field, "vm_area_struct has no field vm_begin"),
         (_listed, "a List"),

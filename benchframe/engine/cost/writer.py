@@ -64,8 +64,14 @@ class Writer(Expressions):
         return self.value(node)
 
     def assign(self, node: ast.Assign) -> list[str]:
-        if len(node.targets) > 1:
-            raise self.wrong(node, "a chain of assignments")
+        if len(node.targets) > 1:  # a = b = value: the value once, then the targets from left to right
+            if any(isinstance(target, ast.Tuple) for target in node.targets):
+                raise self.wrong(node, "a chain of assignments with a tuple")
+            kept = self.temporary()
+            lines = [f"{kept} = {self.value(node.value)}"]
+            for target in node.targets:
+                lines += self.put(target, kept, None)
+            return lines
         target = node.targets[0]
         if not isinstance(target, ast.Tuple):
             return self.put(target, self.referring(node.value) if isinstance(target, ast.Name) else None, node.value)
