@@ -80,7 +80,11 @@ def test_its_steps_gate(tmp_path: Path) -> None:
     for side in ("base", "new"):
         (tmp_path / side / plugin).parent.mkdir(parents=True)
         shutil.copy(ROOT / plugin, tmp_path / side / plugin)
-    tiny = {"DEPTH": "--quick --rounds 2", "WORKLOAD": "zipf:vmas=50", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary")}
+    tiny = {
+        "DEPTH": "--quick --rounds 2",
+        "WORKLOAD": "zipf:vmas=50,events=2000",
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
+    }
     for name in ("Time the base", "Time the pull request"):
         done = shell(name, tmp_path, **tiny)
         assert done.returncode == 0, done.stderr
@@ -91,11 +95,11 @@ def test_its_steps_gate(tmp_path: Path) -> None:
     assert "2 of 2 cells compared exactly" in gated.stdout
     assert "| two-entry" in (tmp_path / "summary").read_text()
     text = (tmp_path / "new" / plugin).read_text()
-    worse = text.replace("        if VMA(", "        mm.strategy0 += 0\n        if VMA(", 1)
+    worse = text.replace("    for vma in", "    mm.strategy0 += 0\n    for vma in", 1)
     assert worse != text
     (tmp_path / "new" / plugin).write_text(worse)
     done = shell("Time the pull request", tmp_path, **tiny)
     assert done.returncode == 0, done.stderr
     refused = shell("Gate", tmp_path, **tiny)
     assert refused.returncode == 1, refused.stdout + refused.stderr
-    assert "regression: cost: two-entry on zipf:vmas=50, lookup.loads:" in refused.stdout
+    assert "regression: cost: two-entry on zipf:vmas=50,events=2000, lookup.loads:" in refused.stdout

@@ -166,11 +166,13 @@ def test_gate_is_exact_on_cost(tmp_path: Path) -> None:
     sides = {}
     for i, (name, cost) in enumerate(
         {
-            "a": {"lookup.loads": 5.0, "lookup.hits": 0.5},
+            "a": {"lookup.loads": 5.0, "lookup.loads_se": 0.001, "lookup.hits": 0.5},
             "more": {"lookup.loads": 5.000001, "lookup.hits": 0.5},
             "less": {"lookup.loads": 4.0, "lookup.hits": 0.5},
             "fewer": {"lookup.loads": 5.0, "lookup.hits": 0.4},
-            "sampled": {"lookup.loads": 5.0, "lookup.hits": 0.5, "counted": 800},
+            "sampled": {"lookup.loads": 5.001, "lookup.loads_se": 0.001, "lookup.hits": 0.5, "counted": 800},
+            "heavier": {"lookup.loads": 5.5, "lookup.loads_se": 0.001, "lookup.hits": 0.5, "counted": 800},
+            "other": {"lookup.loads": 5.0, "lookup.hits": 0.5, "events": 901},
             "none": {},
         }.items()
     ):
@@ -182,13 +184,16 @@ def test_gate_is_exact_on_cost(tmp_path: Path) -> None:
         "less": PASS,
         "fewer": REGRESSION,
         "sampled": PASS,
+        "heavier": REGRESSION,
+        "other": PASS,
         "none": PASS,
     }
     assert "cost: mine on toy, lookup.loads: 5 -> 5.000001 (+2e-05 %)" in outcomes["more"].bad
     assert "cost: mine on toy, lookup.loads: 5 -> 4 (-20 %)" in outcomes["less"].good
-    assert any("counted over other events" in note for note in outcomes["sampled"].notes)
-    strict = {name: gate(compare(sides["a"], sides[name]), cost="exact").code for name in ("less", "sampled", "none")}
-    assert strict == {"less": INVALID, "sampled": INVALID, "none": INVALID}  # the baseline has no cost here
+    assert any("other events" in note for note in outcomes["other"].notes)
+    strict = gate(compare(sides["a"], sides["less"]), cost="exact")
+    assert strict.code == INVALID
+    assert "base on toy: no counted cost in BASE" in strict.bad
     assert gate(compare(sides["a"], sides["more"]), cost="off").code == PASS
 
 

@@ -8,6 +8,7 @@ cells there are. Counted cost (docs/cost.md) has no noise: any growth is a regre
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from benchframe.compare.compare import Comparison
@@ -87,27 +88,35 @@ def _time(found: Comparison, limit: float) -> tuple[list[str], list[str], list[s
 def cost_changes(base: Cell, new: Cell) -> tuple[list[str], list[str], list[str]]:
     """(regressions, improvements, what cannot be compared) of the counted cost of one cell, a line each.
 
-    A cell's own hits growing is an improvement; standard errors of sampled counts are no cost.
+    Hits growing is an improvement. Where both sides counted the same events every difference counts. Where a long
+    stream was sampled, and the two at other events (a strategy that does more leaves room for fewer), a mean differs if it
+    does by more than SIGMAS standard errors.
     """
     where = f"{new.entry.strategy} on {new.entry.workload}"
     before, after = base.state.cost, new.state.cost
-    if base.workload.digest != new.workload.digest:
+    if base.workload.digest != new.workload.digest or before.get("events") != after.get("events"):
         return [], [], [f"{where}: other events, so cost is not comparable"]
-    for key in ("events", "counted"):
-        if before.get(key) != after.get(key):
-            what = f"{before.get(key, 0):,.0f} against {after.get(key, 0):,.0f}"
-            return [], [], [f"{where}: cost was counted over other events ({key} {what})"]
-    worse, better, other = [], [], []
-    for key in sorted({*before, *after}):
-        if key.endswith(("_se", ".n")):
-            continue
+    sampled = before.get("counted") != after.get("counted")
+    worse, better = [], []
+    for key in sorted({*before, *after} - {"events", "counted"}):
         old, now = before.get(key), after.get(key)
-        if old == now:
+        if key.endswith(("_se", ".n")) or old == now or (sampled and _within(key, before, after)):
             continue
         text = f"{where}, {key}: {_number(old)} -> {_number(now)}" + _percent(old, now)
         grows = (now or 0.0) > (old or 0.0)
         (better if grows == key.endswith("hits") else worse).append(text)
-    return worse, better, other
+    return worse, better, []
+
+
+SIGMAS = 5.0
+
+
+def _within(key: str, before: Mapping[str, float], after: Mapping[str, float]) -> bool:
+    """Whether two sampled means agree as far as their standard errors tell; quantiles of a sample have none."""
+    errors = before.get(f"{key}_se"), after.get(f"{key}_se")
+    if errors[0] is None or errors[1] is None:
+        return not key.startswith("bytes.")
+    return abs(after.get(key, 0.0) - before.get(key, 0.0)) <= SIGMAS * math.hypot(errors[0], errors[1])
 
 
 def _number(value: float | None) -> str:
