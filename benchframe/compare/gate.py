@@ -89,8 +89,8 @@ def cost_changes(base: Cell, new: Cell) -> tuple[list[str], list[str], list[str]
     """(regressions, improvements, what cannot be compared) of the counted cost of one cell, a line each.
 
     Hits growing is an improvement. Where both sides counted the same events every difference counts. Where a long
-    stream was sampled, and the two at other events (a strategy that does more leaves room for fewer), a mean differs if it
-    does by more than SIGMAS standard errors.
+    stream was sampled, and the two at other events (a strategy that does more leaves room for fewer), a mean differs
+    if it does by more than SIGMAS standard errors.
     """
     where = f"{new.entry.strategy} on {new.entry.workload}"
     before, after = base.state.cost, new.state.cost
