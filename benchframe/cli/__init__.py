@@ -20,6 +20,7 @@ from benchframe.cli import (
     explain,
     gate,
     header,
+    layout,
     listing,
     new,
     oracle,
@@ -89,6 +90,7 @@ app.command("table", short_help="Print a run's latency table.")(table.table)
 app.command("cost", short_help="Count loads, lines, atomics and branches.")(cost.cost)
 app.command("explain", short_help="Why one strategy beats another.")(explain.explain)
 app.command("breakeven", short_help="Where one strategy begins to beat another.")(breakeven.breakeven)
+app.command("layout", short_help="How much of a time is the layout's.")(layout.layout)
 app.command("report", short_help="Write a report of a run: page, tables, charts.")(report.report)
 app.command("compare", short_help="Compare two runs, or two strategies of one.")(compare.compare)
 app.command("gate", short_help="Judge a run against another: an exit code for CI.")(gate.gate)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from benchframe.study.breakeven import Breakeven, number
 from benchframe.study.explain import Explanation
+from benchframe.study.layout import Sensitivity
 from benchframe.study.model import Model
 from benchframe.tables.build import Table, Value, ns, ratio_text
 
@@ -73,3 +74,27 @@ def breakeven_table(found: Sequence[Breakeven]) -> Table:
 def _per(found: Sequence[Breakeven]) -> str:
     figures = dict.fromkeys(study.sweep.figure for study in found)
     return " or ".join("event (with mapping calls)" if figure == "replay" else figure for figure in figures)
+
+
+def layout_table(found: Sequence[Sensitivity]) -> Table:
+    """A row per component of variance; the means by alignment are in the notes."""
+    heads = ("workload", "strategy", "source", "sd", "share of variance [95 %]", "p")
+    rows: list[tuple[str, ...]] = []
+    records: list[dict[str, Value]] = []
+    notes = []
+    for study in found:
+        for part in study.components:
+            first = part is study.components[0]
+            share = f"{100 * part.share:.0f} % [{100 * part.low:.0f}, {100 * part.high:.0f}]"
+            p = "" if part.p != part.p else f"{part.p:.3f}" if part.p >= 0.001 else "< 0.001"
+            name = study.strategy if first else ""
+            rows.append((study.workload, name, part.name, f"{100 * part.sd:.2f} %", share, p))
+            numbers: dict[str, Value] = {"sd": part.sd, "share": part.share, "low": part.low, "high": part.high}
+            records.append({"workload": study.workload, "strategy": study.strategy, "source": part.name, **numbers})
+        by_shift = study.times.mean(axis=(0, 2))
+        by_seed = study.times.mean(axis=(1, 2))
+        shifts = ", ".join(f"{shift}: {ns(float(t))}" for shift, t in zip(study.shifts, by_shift, strict=True))
+        notes.append(f"{study.strategy} on {study.workload}, ns/{study.figure} by pages of shift: {shifts}.")
+        notes.append(f"by layout seed: {ns(float(by_seed.min()))} to {ns(float(by_seed.max()))}.")
+    notes.append("random effects of log ns, crossed; sd is relative; intervals by parametric bootstrap.")
+    return Table("Layout", heads, tuple(rows), (False,) * 3 + (True,) * 3, tuple(records), tuple(notes))

@@ -1,0 +1,83 @@
+"""``benchframe layout``: how much of a time is the layout's: seeds, alignment to 2 MiB, the process."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchframe.cli import complete
+from benchframe.cli.common import UsageError, guarded, loaded, plugin_files, split
+
+
+@guarded
+def layout(
+    strategy: Annotated[
+        list[str], typer.Option("--strategy", "-s", metavar="NAME,...", autocompletion=complete.strategies)
+    ],
+    workload: Annotated[
+        str | None,
+        typer.Option("--workload", "-w", metavar="NAME[:KEY=VALUE,...]", autocompletion=complete.workloads),
+    ] = None,
+    trace: Annotated[Path | None, typer.Option("--trace", "-t", metavar="FILE", help="A recorded trace file.")] = None,
+    seeds: Annotated[int, typer.Option(min=2, max=1000, metavar="N", help="Layout seeds.")] = 4,
+    shifts: Annotated[str, typer.Option(metavar="PAGES,...", help="Shifts, 0 to 511 pages.")] = "0,128,256,384",
+    rounds: Annotated[int, typer.Option(min=2, max=10_000, metavar="N", help="Processes.")] = 5,
+    figure: Annotated[str, typer.Option(metavar="NAME", help="lookup, fault, mapping or replay.")] = "lookup",
+    plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
+    no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
+    form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
+) -> None:
+    """Sweep layout seeds and the alignment of all addresses to 2 MiB, and say which share of the variance is whose.
+
+    A shift moves every address of the stream down by some pages: other VMAs then share a page of page-table entries.
+
+    \b
+    Examples:
+      benchframe layout --strategy pmdcache --workload zipf:vmas=200,faults=1,events=20000
+      benchframe layout -s rbtree,pmdcache -w gcc-project --figure fault --rounds 10
+    """
+    from benchframe.cli.table import check_form
+    from benchframe.engine.job import FIGURES
+    from benchframe.engine.native import compile_strategies
+    from benchframe.engine.rounds import spare_cpu
+    from benchframe.study.layout import measure
+    from benchframe.study.text import layout_table
+    from benchframe.tables import render
+    from benchframe.workload import trace_workload
+
+    check_form(form)
+    if form == "mail":
+        raise UsageError("the layout table has no mail form; use --format text")
+    if (workload is None) == (trace is None):
+        raise UsageError("name one workload with --workload, or one recorded trace with --trace")
+    if figure not in FIGURES:
+        raise UsageError(f"--figure takes {', '.join(FIGURES)}, not {figure!r}")
+    try:
+        pages = [int(piece) for piece in shifts.split(",")]
+    except ValueError:
+        raise UsageError(f"--shifts takes whole numbers of pages with commas between, not {shifts!r}") from None
+    if len(pages) < 2 or not all(0 <= shift < 512 for shift in pages):
+        raise UsageError(f"--shifts takes two or more of 0 to 511 pages, not {shifts!r}")
+    files = plugin_files(plugin)
+    known = loaded(files, no_plugin)
+    spec = trace_workload(trace).spec() if trace is not None else known.spec(workload or "")
+    strategies = [known.strategy(name) for name in split(strategy)]
+    compile_strategies(strategies)
+    cpu = spare_cpu()
+    found = [
+        measure(
+            one,
+            spec.trace(0),
+            spec.label,
+            seeds=range(1, seeds + 1),
+            shifts=pages,
+            rounds=rounds,
+            figure=figure,
+            note=lambda text: typer.echo(f"benchframe: {text}", err=True),
+            cpu=-1 if cpu is None else cpu,
+            plugins=[str(path) for path in files],
+            blocked=split(no_plugin),
+        )
+        for one in strategies
+    ]
+    typer.echo(render(layout_table(found), form), nl=False)
