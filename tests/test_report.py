@@ -403,3 +403,18 @@ def test_runs_with_threads() -> None:
     command = shlex.split(part_of_run(manifest, chart.workloads, chart.strategies))
     assert command[command.index("--threads") + 1] == "1,2"
     assert command[command.index("--workload") + 1] == "ebizzy"
+
+
+def test_a_run_names_no_folder_of_its_user(tmp_path: Path) -> None:
+    """The path of Python and its build flags, which pyperf notes, do not get into a run that may be given to anyone."""
+    run = made_up(("rbtree",), ("w",))
+    folder = RunFolder.create(tmp_path / "run", run.manifest)
+    metadata = {"name": "lookup", "unit": "second", "python_executable": "/home/me/python", "python_version": "3.11"}
+    runs = [{"metadata": {"python_cflags": "-I/home/me", "benchframe_round": r}, "values": [1e-8]} for r in (0, 1)]
+    for one in runs:
+        suite = {"version": "1.0", "metadata": metadata, "benchmarks": [{"runs": [one]}]}
+        folder.add_suite(run.manifest.cells[0], suite)
+    text = folder.suite_path(run.manifest.cells[0]).read_text()
+    assert "/home/me" not in text
+    assert "3.11" in text
+    assert [process.round for process in folder.cells()[0].figures["lookup"]] == [0, 1]

@@ -156,7 +156,7 @@ class RunFolder:
         import pyperf
 
         path = self.suite_path(entry)
-        new = pyperf.BenchmarkSuite.loads(json.dumps(data))
+        new = pyperf.BenchmarkSuite.loads(json.dumps(_without_paths(data)))
         suite = new
         if path.exists():
             read_processes(path)  # checked by us before pyperf trusts it
@@ -174,6 +174,23 @@ class RunFolder:
         """Remove a cell's files: its strategy was edited, so its figures are another program's."""
         for path in (self.suite_path(entry), self.state_path(entry)):
             path.unlink(missing_ok=True)
+
+
+_PATHS = ("python_executable", "python_cflags", "python_config_args")
+"""What pyperf notes that decides no figure and names a user's folders: a run may be given to anyone."""
+
+
+def _without_paths(data: dict[str, Any]) -> dict[str, Any]:
+    """A suite's JSON data without the metadata in _PATHS."""
+
+    def clean(part: dict[str, Any]) -> dict[str, Any]:
+        metadata = {key: value for key, value in part.get("metadata", {}).items() if key not in _PATHS}
+        return {**part, "metadata": metadata} if "metadata" in part else part
+
+    benchmarks = [
+        {**clean(bench), "runs": [clean(run) for run in bench.get("runs", ())]} for bench in data.get("benchmarks", ())
+    ]
+    return {**clean(data), "benchmarks": benchmarks}
 
 
 def find_run(name: str, root: Path = RUNS) -> Path:
