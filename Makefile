@@ -56,6 +56,7 @@ reference-run: $(STAMP)
 reference-report: $(STAMP)
 	$(BIN)/benchframe report reports/reference --format html,markdown,mail,csv,latex,svg
 	$(BIN)/benchframe report reports/reference --chart sweep --format png
+	mv reports/reference/charts/sweep.png docs/sweep.png
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(TESTFLAGS)
