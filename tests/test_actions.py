@@ -89,9 +89,8 @@ def test_its_steps_gate(tmp_path: Path) -> None:
         done = shell(name, tmp_path, **tiny)
         assert done.returncode == 0, done.stderr
     gated = shell("Gate", tmp_path, **tiny)
-    assert gated.returncode in (0, 1), gated.stdout
-    cost = [line for line in gated.stdout.splitlines() if "cost:" in line]
-    assert not cost
+    assert gated.returncode in (0, 1), gated.stdout  # 1 if this machine made one of two runs surely slower
+    assert "regression: cost" not in gated.stdout
     assert "2 of 2 cells compared exactly" in gated.stdout
     assert "| two-entry" in (tmp_path / "summary").read_text()
     text = (tmp_path / "new" / plugin).read_text()
