@@ -200,6 +200,8 @@ def test_verdicts_of_a_failed_strategy(plain: str) -> None:
     """A strategy that answered wrongly has a row with its state and the reason, and no time in any chart."""
     reader = Reader(page(made_up(failed=["maple"])))
     assert "find_vma(0x1000) gave NIL" in reader.text
+    assert f"{len(WORKLOADS)} of {len(WORKLOADS) * len(STRATEGIES)} cells have no figures" in reader.text
+    assert "cells have no figures" not in plain
     labels = [attrs.get("aria-label") or "" for _, attrs in reader.elements if attrs.get("class") == "m"]
     assert labels
     assert not [label for label in labels if label.startswith("maple:")]

@@ -52,14 +52,19 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _glance(run: Run) -> str:
     found = words.findings(run)
+    failed = "".join(f"- **{markdown_escape(line)}**\n" for line in words.failures(run))
     if not found:
-        return "Nothing to compare: only baselines were run."
+        return failed + "\nNothing to compare: only baselines were run."
     rows = [
         (f.workload, f.baseline, f.fastest, ", ".join(f.faster), ", ".join(f.same), ", ".join(f.undecided))
         for f in found
     ]
     heads = ("workload", "baseline", "fastest lookup", "faster than the baseline", "same", "undecided")
-    return _table(heads, rows) + "\n\nNumbers beside names are ratios of ns per lookup to the baseline."
+    return (
+        (failed and failed + "\n")
+        + _table(heads, rows)
+        + "\n\nNumbers beside names are ratios of ns per lookup to the baseline."
+    )
 
 
 def _comparisons(run: Run) -> str:

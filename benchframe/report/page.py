@@ -58,6 +58,7 @@ def page(run: Run) -> str:
         manifest=run.manifest,
         summary=words.summary(run),
         findings=words.findings(run),
+        failures=words.failures(run),
         comparisons=list(words.comparisons(run)),
         latency=latency_grid(run),
         latency_notes=run.latency.notes,

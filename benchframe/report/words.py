@@ -76,12 +76,20 @@ def _fastest(rows: list[Row]) -> str:
     return f"{rows[0].cell.entry.strategy}: {ns(best.summary.mean)} ns{ratio}"
 
 
+def failures(run: Run) -> list[str]:
+    """One line per cell that has no figures: a wrong answer, a crash, a timeout, or not reached."""
+    lines = []
+    for cell in run.cells:
+        state = cell.state
+        if state.state != "ok":
+            event = f" (event {state.event})" if state.event >= 0 else ""
+            lines.append(f"{cell.entry.strategy} on {cell.entry.workload} is {state.state}: {state.message}{event}")
+    return lines
+
+
 def comparisons(run: Run) -> Iterator[str]:
     """One line per comparison, as plain as its interval allows; failures first."""
-    for row in run.data.rows:
-        state = row.cell.state
-        if state.state != "ok":
-            yield f"{row.cell.entry.strategy} on {row.cell.entry.workload} is {state.state}: {state.message}"
+    yield from failures(run)
     for row in run.data.rows:
         for key, head in FIGURES.items():
             figure = row.figures.get(key)
