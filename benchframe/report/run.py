@@ -61,6 +61,11 @@ class Run:
         return mail(self.cells, rows=self.data.rows)
 
     @property
+    def rounds(self) -> int:
+        """How many rounds there are, of those that were asked for."""
+        return max((len(cell.done) for cell in self.cells), default=0)
+
+    @property
     def baselines(self) -> list[str]:
         """Names of what is compared with, each once."""
         return list(dict.fromkeys(workload.baseline for workload in self.manifest.workloads))
