@@ -12,7 +12,7 @@ from benchframe.strategy import Cache, Strategy
 COPIES = tuple(f"rbtree-copy{i}" for i in range(1, 6))
 SLOWED = "rbtree-slowed"
 BASELINE = "rbtree"
-PERIOD = 4
+PERIOD = 16
 
 
 @native
@@ -21,7 +21,7 @@ def walk_again(mm, task, addr):
     compiler cannot leave it out."""
     turn = mm.strategy0 + 1
     mm.strategy0 = turn
-    if turn & 3 == 0:
+    if turn & 15 == 0:
         mm.strategy1 = index_find(mm, addr)
     return NULL
 
