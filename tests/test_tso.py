@@ -1,8 +1,8 @@
-"""Store buffers: the litmus tests of x86, the search against two kinds of brute force, and a race that only they show."""
+"""Store buffers: the litmus tests of x86, the search against two kinds of brute force, a race that only they show."""
 
 import random
 import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -157,7 +157,7 @@ def test_agrees_with_brute_force(seed: int, count: int, tasks: int, length: int)
     done = 0
     while done < count:
         programs = random_programs(rng, tasks, length, True, True)
-        make: Callable[[], Toy] = lambda programs=programs: TsoToy(programs)  # type: ignore[misc]
+        make = partial(TsoToy, programs)
         every: set[Any] = set()
         if brute_force(make, lambda run, every=every: every.add(outcome(run)), 800) >= 800:  # type: ignore[misc]
             continue
@@ -190,7 +190,7 @@ def test_a_barrier_that_is_needed(memory: str) -> None:
         case = make_case(scenario("fault-munmap"), resolve(strategy, KNOWN.strategies), memory)
         verdict = Hunt(case).run(time.monotonic() + 60)
         assert bool(verdict.findings) is not right, verdict.findings
-        assert verdict.coverage.complete
+        assert verdict.coverage.complete or verdict.findings
         for finding in verdict.findings:
             assert finding.stable
             assert finding.replay.startswith("v1-tso:")

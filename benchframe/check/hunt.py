@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from benchframe.check.explore import Coverage, Explorer
 from benchframe.check.run import Broken, Op, Run, Step, execute
@@ -18,6 +19,11 @@ from benchframe.strategy import Strategy
 
 DEPTH = 3
 """Depth of the bugs that sampling aims at: two changes of priority."""
+LIMIT = 5000
+"""Steps of an execution before it is called cut."""
+LIVELOCK = "livelock"
+FAIR, QUANTA = 2000, (1, 2, 3, 5, 8)
+"""Steps of a fair execution that is called endless, and how many steps in turn each task gets in the attempts."""
 SHORTENINGS = 150
 """Replays spent on a shorter schedule."""
 
@@ -32,6 +38,10 @@ class Finding:
     replay: str
     signature: tuple[str, ...]
     stable: bool = True
+    function: str = ""
+    """Where it showed."""
+    known: str = ""
+    """Which of the strategy's known bugs it is."""
 
 
 @dataclass
@@ -45,14 +55,27 @@ class Verdict:
     sampled: int = 0
     bound: float = 0.0
     learned: int = 0
+    unconfirmed: int = 0
+    """Failures that did not come again when every access was a step: a bug of the checker."""
 
 
 class Hunt:
-    """One case under search. ``findings`` keeps one failure of each kind and place."""
+    """One case under search. One failure of each kind and place is kept, ``most`` of them.
 
-    def __init__(self, case: Case, most: int = 12) -> None:
+    ``tick`` is called after each execution with how many there were, ``found`` with each new failure and its schedule.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        most: int = 12,
+        tick: Callable[[int], None] = lambda executions: None,
+        found: Callable[[Broken, str], None] = lambda failure, schedule: None,
+    ) -> None:
         self.case = case
         self.most = most
+        self._tick, self._found = tick, found
+        self._fair_tried = False
         self.buffered = case.memory_model == "tso"
         self.explorer = Explorer(case.program)
         self.failures: dict[tuple[str, ...], Run] = {}
@@ -81,6 +104,7 @@ class Hunt:
 
         def see(run: Run) -> bool:
             self._note(run)
+            self._tick(self.verdict.coverage.executions)
             return len(self.failures) < self.most and not memory.discovered - memory.shared
 
         while True:
@@ -95,12 +119,27 @@ class Hunt:
             return
 
     def _note(self, run: Run) -> None:
+        if run.outcome == "truncated" and not self._fair_tried:
+            self._fair_tried = True
+            run = endless(self.case) or run
+            if run.failure is not None:
+                self._keep(signature_of(run), run)
+            return
         if run.failure is None or (self.buffered and self.case.memory.discovered - self.case.memory.shared):
             return
         # A schedule in steps of what is shared now; later the same schedule may mean less, so it is made exact at once.
         signature = signature_of(run)
         if signature not in self.failures:
-            self.failures[signature] = exact(self.case, run.schedule)
+            again = exact(self.case, run.schedule)
+            if again.failure is None:
+                self.verdict.unconfirmed += 1
+            else:
+                self._keep(signature, again)
+
+    def _keep(self, signature: tuple[str, ...], run: Run) -> None:
+        assert run.failure is not None
+        self.failures[signature] = run
+        self._found(run.failure, encode(run.schedule, self.case.memory_model))
 
     def _sample(self, deadline: float) -> None:
         tasks = len(self.case.program().bodies)
@@ -109,17 +148,18 @@ class Hunt:
             run = execute(self.case.program, Pct(self.verdict.sampled, tasks, steps, DEPTH))
             self.verdict.sampled += 1
             self._note(run)
+            self._tick(self.verdict.coverage.executions + self.verdict.sampled)
             self.case.memory.learn()
         self.verdict.bound = pct_bound(tasks, steps, DEPTH, self.verdict.sampled)
 
     def _finding(self, signature: tuple[str, ...], run: Run) -> Finding:
         assert run.failure is not None
-        best = shorten(self.case, run)
+        best = shorten(self.case, run) if run.failure.kind != LIVELOCK else run
         text = encode(best.schedule, self.case.memory_model)
         again = replay(self.case, text)
         stable = again.failure is not None and str(again.failure) == str(best.failure)
         failure = best.failure or run.failure
-        return Finding(self.case.scenario.name, failure.kind, failure.text, text, signature, stable)
+        return Finding(self.case.scenario.name, failure.kind, failure.text, text, signature, stable, failure.function)
 
 
 def signature_of(run: Run) -> tuple[str, ...]:
@@ -168,9 +208,46 @@ def exact(case: Case, schedule: Sequence[int]) -> Run:
 
 def replay(case: Case, text: str) -> Run:
     """Run a replay string. ReplayError if it is none."""
-    schedule = decode(text)
+    schedule = Replay(decode(text))
     with visible(case):
-        return execute(case.program, Replay(schedule))
+        run = execute(case.program, schedule, max(LIMIT, len(schedule.schedule)) if "(" not in text else FAIR)
+    if run.outcome == "truncated":
+        _call_livelock(run)
+    return run
+
+
+class _InTurn:
+    """A fair scheduler: each task that can go on, ``quantum`` steps at a time."""
+
+    def __init__(self, quantum: int) -> None:
+        self._quantum, self._left, self._current = quantum, quantum, -1
+
+    def __call__(self, step: int, enabled: list[int], pending: Sequence[Op | None], trace: Sequence[Step]) -> int:
+        if self._current in enabled and self._left > 0:
+            self._left -= 1
+            return self._current
+        self._current = next((task for task in enabled if task > self._current), enabled[0])
+        self._left = self._quantum - 1
+        return self._current
+
+
+def endless(case: Case) -> Run | None:
+    """An execution that does not end although every task gets its turn: a livelock; None if none was found."""
+    for quantum in QUANTA:
+        with visible(case):
+            run = execute(case.program, _InTurn(quantum), FAIR)
+        if run.outcome == "truncated":
+            _call_livelock(run)
+            return run
+    return None
+
+
+def _call_livelock(run: Run) -> None:
+    last = {step.task: step for step in run.trace[-200:]}
+    where = [f"{run.world.names[task]} in {step.op.place[2]}" for task, step in sorted(last.items()) if step.op.place]
+    lines = tuple(f"{Path(s.op.place[0]).name}:{s.op.place[2]}" for _, s in sorted(last.items()) if s.op.place)
+    text = f"no end after {len(run.trace)} steps, though everyone gets turns: {', '.join(where)}"
+    run.failure, run.outcome = Broken(LIVELOCK, text, lines), "failed"
 
 
 class visible:

@@ -76,15 +76,17 @@ def conflict(first: Sequence[Access], second: Sequence[Access]) -> bool:
 class Broken(Exception):
     """Something that must not happen, found while a task ran or at the end: ``kind`` is one word or two.
 
-    ``places`` are the lines of strategy code that tell one failure from another, ``key`` is the object concerned.
+    ``places`` are the lines of strategy code that tell one failure from another, ``key`` is the object concerned,
+    ``function`` is where it showed.
     """
 
-    def __init__(self, kind: str, text: str, places: tuple[str, ...] = (), key: Any = None) -> None:
+    def __init__(self, kind: str, text: str, places: tuple[str, ...] = (), key: Any = None, function: str = "") -> None:
         super().__init__(f"{kind}: {text}")
         self.kind = kind
         self.text = text
         self.places = places
         self.key = key
+        self.function = function
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class World:
         self.pending: list[Op | None] = []
         self.results: list[Any] = []
         self.flushers: dict[int, int] = {}
-        """Whose store buffer a task empties: the two conflict by Links only (a load sees its task's stores in any case)."""
+        """Whose store buffer a task empties. The two conflict by Links only: a load sees its task's stores anyway."""
         self.current = -1
         self.hub: Any = None
         self.steps = 0
@@ -220,16 +222,24 @@ def execute(program: Program, choose: Choose, limit: int = 5000) -> Run:
     return run
 
 
+def _last_writer(run: Run, op: Op) -> int:
+    """Who wrote last to the place that ``op`` is about; -1 if nobody did."""
+    key, part, _ = op.accesses[0]
+    for step in reversed(run.trace):
+        if any(k == key and p == part and how for k, p, how in step.op.accesses):
+            return step.task
+    return -1
+
+
 def _judge(run: Run) -> None:
     """The verdicts that need the end: deadlock, and the world's final check."""
     world = run.world
     if run.outcome == "deadlock":
-        waiting = [
-            f"{world.names[number]} at {op.kind} of {op.accesses[0][:2]}"
-            for number, op in enumerate(run.pending)
-            if op is not None and not world.daemons[number]
-        ]
-        run.failure = Broken("deadlock", "; ".join(waiting))
+        stuck = [(n, op) for n, op in enumerate(run.pending) if op is not None and not world.daemons[n]]
+        waiting = "; ".join(f"{world.names[number]} at {op.kind} of {op.accesses[0][:2]}" for number, op in stuck)
+        asleep = [number for number, op in stuck if op.kind.startswith("wait") and _last_writer(run, op) == number]
+        lost = f"lost wake-up: nobody changed what {world.names[asleep[0]]} waits for after it did; " if asleep else ""
+        run.failure = Broken("deadlock", lost + waiting)
     elif run.outcome == "done":
         try:
             world.finish()

@@ -116,6 +116,8 @@ class TsoWorld(CaseWorld):
             self.announce(op)
         if key in self.dead:
             self.stale(key, kind)
+        if self.held:
+            self.unlocked(key, part)
         self.buffers.put(self.current, Store(key, part, ref._columns[column], ref.index, value, where, shared))
         return 0
 

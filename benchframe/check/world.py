@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchframe.check.memory import KEY_OF, Key, Memory, OutOfRecords
+from benchframe.check.memory import KEY_OF, Key, Location, Memory, OutOfRecords
 from benchframe.check.run import ADDS, READS, WRITES, Broken, Op, World
 from benchframe.dialect.struct import Slab
 from benchframe.mm import layout
@@ -42,6 +42,12 @@ class MachineWorld(World):
         self.limbo: dict[int, list[int]] = {}
         """Of each arena that is type-safe by RCU: freed slots that keep their kind until they are taken again."""
         self._safe: set[Key] = set()
+        self.held: dict[int, dict[Location, tuple[str, int, str]]] = {}
+        """The locks of each task, and where it took them."""
+        self.order: dict[tuple[Hashable, Hashable], tuple[int, tuple[str, int, str], tuple[str, int, str]]] = {}
+        """Which lock was taken inside which, by whom, and where each."""
+        self.locks: set[Location] = set()
+        """Words that somebody took as a lock."""
 
     def ref(self, slab: Slab, index: int) -> Any:
         """The proxy for a record; IndexError outside the slab."""
@@ -79,6 +85,7 @@ class MachineWorld(World):
             f"{' before this call began' if before else ''}, in {function}",
             (f"{file}:{line}", "dangling" if before else "racing"),
             key,
+            function,
         )
 
     def read(self, ref: Any, column: int) -> int:
@@ -102,6 +109,8 @@ class MachineWorld(World):
         if op is not None:
             op.before, op.value = before, value
             op.loose = how == ADDS
+        if self.held and value < before:
+            self.unlocked(self.memory.key_of(ref.slab.base, index), self.memory.part_of(ref, column))
         return before
 
     def load(self, ref: Any, field: str, ordering: str) -> int:
@@ -126,6 +135,8 @@ class MachineWorld(World):
         before: int = ref._columns[column][ref.index]
         if before == old:
             ref._columns[column][ref.index] = new
+            if self.locks and new > old:
+                self._locked(self.memory.key_of(ref.slab.base, ref.index), self.memory.part_of(ref, column))
         if op is not None:
             op.before, op.value = before, ref._columns[column][ref.index]
         return before
@@ -171,11 +182,51 @@ class MachineWorld(World):
         )
         return 0
 
+    def unlocked(self, key: Key, part: Hashable) -> None:
+        """The current task gives a lock back, if the place is one that it holds."""
+        mine = self.held.get(self.current)
+        if mine is not None and mine.pop((key, part), None) is not None and not mine:
+            del self.held[self.current]
+
+    def _locked(self, key: Key, part: Hashable) -> None:
+        if (key, part) in self.locks:
+            self.held.setdefault(self.current, {})[key, part] = place()
+
+    def _ordered(self, key: Key, part: Hashable) -> None:
+        """The current task is about to wait for a lock. Broken if it holds one that was waited for inside this one.
+
+        Locks of different fields are told apart by field (any ptl is a ptl), two of one field by record.
+        """
+        for held, where in self.held.get(self.current, {}).items():
+            outer: Hashable = (held[0][0], held[1])
+            inner: Hashable = (key[0], part)
+            if outer == inner:
+                outer, inner = held, (key, part)
+            if outer == inner or (outer, inner) in self.order:
+                continue
+            here = place()
+            self.order[outer, inner] = (self.current, where, here)
+            if (inner, outer) in self.order:
+                other, first, second = self.order[inner, outer]
+                mine, theirs = describe(*held), describe(key, part)
+                raise Broken(
+                    "lock order",
+                    f"{self.names[self.current]} waits for {theirs} ({_line(here)}) with {mine} held ({_line(where)}); "
+                    f"{self.names[other]} took them the other way round ({_line(first)}, {_line(second)})",
+                    (_line(here), _line(second)),
+                    key,
+                    here[2],
+                )
+
     def wait_then_add(self, ref: Any, field: str, mask: int, delta: int) -> int:
         """Take a lock."""
         column, index = column_of(ref, field), ref.index
         view = ref._columns[column]
         how = ADDS if field == "mmap_lock" and delta == 1 else WRITES
+        key, part = self.memory.key_of(ref.slab.base, index), self.memory.part_of(ref, column)
+        self.locks.add((key, part))
+        if self.held:
+            self._ordered(key, part)
         op = self._block(
             "lock",
             self.memory.key_of(ref.slab.base, index),
@@ -187,6 +238,8 @@ class MachineWorld(World):
         before: int = view[index]
         view[index] = before + delta
         op.before, op.value = before, before + delta
+        if delta > 0:
+            self._locked(key, part)
         return before
 
     def _block(
@@ -329,6 +382,10 @@ def place() -> tuple[str, int, str]:
     while frame.f_back is not None and frame.f_code.co_filename.startswith((_HERE, _DIALECT)):
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
+
+
+def _line(where: tuple[str, int, str]) -> str:
+    return f"{Path(where[0]).name}:{where[1]} {where[2]}"
 
 
 def describe(key: Key, part: Hashable) -> str:

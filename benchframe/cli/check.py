@@ -50,9 +50,9 @@ def check(
             [known.strategy(name) for name in names],
             split(scenario),
             seconds(budget),
-            replay,
-            save,
-            typer.echo,
+            again=replay,
+            save=save,
+            say=typer.echo,
         )
     except CheckError as error:
         raise UsageError(str(error)) from error
