@@ -46,10 +46,14 @@ from benchframe.dialect.function import (
 from benchframe.dialect.link import linked
 from benchframe.dialect.lint import check_function
 from benchframe.dialect.primitives import Primitive
+from benchframe.dialect.store import CODEGEN
 from benchframe.dialect.struct import DialectError, Slab, Struct
 from benchframe.dialect.waiting import X86, llvm_call, wait_then_add, wait_until, wait_while
 
 cgutils: Any = numba_cgutils
+if X86:  # elsewhere LLVM does not know the options
+    for _option in CODEGEN:
+        llvm.set_option("benchframe", _option)
 _OPTIONS = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _record_types: dict[str, Any] = {}
 _slab_intrinsics: dict[str, Any] = {}

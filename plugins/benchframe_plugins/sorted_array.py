@@ -110,9 +110,8 @@ def array_bisect(mm, addr):
         return first + count
     while count > 1:
         half = count >> 1
-        # All ones if the key is not above addr. A compare would become a branch, mispredicted every other time; so
-        # would a shift by 63, which the compiler knows for a compare. Both sides are below 2^62 here.
-        first += half & ((KEY(mm, first + half - 1).vm_end - 1 - addr) >> 62)
+        if KEY(mm, first + half - 1).vm_end <= addr:  # a conditional move: a branch would be mispredicted half the time
+            first += half
         count -= half
     return first
 
