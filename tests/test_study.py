@@ -1,0 +1,372 @@
+"""Studies: the cost model finds what was put in, explanations add up and know their limits, crossovers, variances."""
+
+import math
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mmkit import registry, runner, strategy
+
+from benchframe.engine.native import Session
+from benchframe.engine.probe import Point, ProbeError, Study, timed
+from benchframe.results.errors import ResultsError
+from benchframe.stats import Ratio
+from benchframe.study.breakeven import SWEEPS, Breakeven, Place, crossovers
+from benchframe.study.calibration import read_samples, write_samples
+from benchframe.study.explain import Side, explain
+from benchframe.study.layout import COMPONENTS, Sensitivity, components
+from benchframe.study.model import TERMS, Sample, fit, terms
+from benchframe.study.picture import breakeven_chart
+from benchframe.study.text import breakeven_table, explanation_table, layout_table
+from benchframe.tables import render
+from benchframe.trace.events import Kind
+from benchframe.trace.shift import shifted
+
+UNITS = {"work": 0.1, "mispredictions": 6.0, "atomics": 2.0, "depth": 0.5, "lines": 0.3, "far steps": 8.0}
+"""ns per unit of the made-up machine below; the base is 1 ns."""
+
+
+def cost(rng: np.random.Generator, scale: float = 1.0) -> dict[str, float]:
+    """Random counts of a lookup."""
+    ranges = {"loads": 40, "stores": 4, "branches": 50, "mispredicted": 4, "atomics": 4, "barriers": 1, "steps": 15,
+              "lines": 20, "far_l1": 3}  # fmt: skip
+    return {f"lookup.{key}": float(scale * rng.uniform(0.1, 1) * high) for key, high in ranges.items()}
+
+
+def true_ns(found: dict[str, float]) -> float:
+    """What the made-up machine takes."""
+    return 1.0 + sum(UNITS[name] * value for name, value in terms(found).items())
+
+
+def calibration(noise: float = 0.01, cells: int = 60) -> list[Sample]:
+    """Cells of the made-up machine, six strategies on ten workloads."""
+    rng = np.random.default_rng(5)
+    samples = []
+    for number in range(cells):
+        found = cost(rng)
+        ns = tuple(true_ns(found) * np.exp(rng.normal(0, noise, 5)))
+        samples.append(Sample(f"s{number % 6}", f"w{number // 6}", found, ns))
+    return samples
+
+
+# ---- the model ----
+
+
+def test_fit_finds_the_units() -> None:
+    """Every coefficient within its bootstrap interval and near the truth; differences are predicted to 2 %."""
+    model = fit(calibration())
+    assert model.names[1:] == tuple(TERMS)
+    for number, name in enumerate(TERMS):
+        low, high = model.interval(name)
+        assert low <= model.coefficients[number + 1] <= high
+        assert model.coefficients[number + 1] == pytest.approx(UNITS[name], rel=0.25, abs=0.1)
+    assert model.difference_error < 0.02
+    assert model.cells == 60
+    np.testing.assert_array_equal(fit(calibration()).replicates, model.replicates)
+
+
+def test_intervals_cover() -> None:
+    """Over many calibrations with 3 % of noise the 95 % intervals of a coefficient hold the truth at least 85 times in
+    100: the bootstrap of 60 cells is a little narrow, not misleading."""
+    rng = np.random.default_rng(8)
+    held = 0
+    for _ in range(60):
+        samples = []
+        for number in range(48):
+            found = cost(rng)
+            samples.append(
+                Sample(
+                    f"s{number % 6}", f"w{number // 6}", found, tuple(true_ns(found) * np.exp(rng.normal(0, 0.03, 3)))
+                )
+            )
+        low, high = fit(samples, replicates=60).interval("mispredictions")
+        held += low <= UNITS["mispredictions"] <= high
+    assert held >= 51
+
+
+def test_too_few_cells() -> None:
+    """A fit without enough cells is refused."""
+    with pytest.raises(ValueError, match="12 cells are too few to fit 7 coefficients; 21 would do"):
+        fit(calibration(cells=12))
+
+
+def test_calibration_file(tmp_path: Path) -> None:
+    """Samples survive the file; a damaged file is an error that names it."""
+    path = tmp_path / "calibration.json"
+    write_samples(path, calibration(cells=6))
+    assert read_samples(path) == calibration(cells=6)
+    path.write_text(path.read_text().replace('"ns": [', '"ns": [], "x": ['))
+    with pytest.raises(ResultsError, match=r"calibration\.json.*samples\[0\].*ns.* is empty"):
+        read_samples(path)
+
+
+# ---- explain ----
+
+
+def side(name: str, found: dict[str, float], extra: float = 0.0, rounds: int = 6) -> Side:
+    """A strategy on the made-up machine; ``extra`` ns come from nowhere."""
+    rng = np.random.default_rng(len(name))
+    return Side(name, found, {r: true_ns(found) + extra + float(rng.normal(0, 0.05)) for r in range(rounds)})
+
+
+def pair(extra: float = 0.0) -> tuple[Side, Side]:
+    """Two strategies that differ by two mispredictions and one far step."""
+    base = {key: 0.5 * value for key, value in cost(np.random.default_rng(1)).items()}
+    other = {**base, "lookup.mispredicted": base["lookup.mispredicted"] + 2, "lookup.far_l1": base["lookup.far_l1"] + 1}
+    return side("a", base), side("bb", other, extra)
+
+
+def test_a_difference_is_attributed() -> None:
+    """Two mispredictions of 6 ns and a miss of 8: found as such, nothing left, no limit said."""
+    found = explain(*pair(), fit(calibration()))
+    parts = {c.term: c.ns for c in found.contributions}
+    assert parts["mispredictions"] == pytest.approx(12, abs=0.7)
+    assert parts["far steps"] == pytest.approx(8, abs=0.7)
+    assert sum(parts.values()) == pytest.approx(found.explained[0])
+    assert found.difference[1] < 20 < found.difference[2] or found.difference[0] == pytest.approx(20, abs=0.3)
+    assert abs(found.remainder) < 1
+    assert found.limits == ()
+
+
+def test_what_no_term_explains_is_said() -> None:
+    """30 ns from nowhere stay in the remainder, and two limits say so."""
+    found = explain(*pair(extra=30.0), fit(calibration()))
+    assert found.remainder == pytest.approx(30, abs=1.5)
+    assert any("more than half of the difference is not explained" in text for text in found.limits)
+    assert any(re.search(r"bb is measured \+(29|30|31)\.\d ns off its prediction", text) for text in found.limits)
+
+
+def test_limits() -> None:
+    """A difference of nothing, a term outside the calibration, a time beyond it, sampled counts: each is said."""
+    model = fit(calibration())
+    a, b = pair()
+    same = explain(a, Side("bb", a.cost, dict(enumerate(a.ns[r] + (0.1, -0.1)[r % 2] for r in a.ns))), model)
+    assert any("its interval contains 0" in text for text in same.limits)
+    assert any("within the model's own error" in text for text in same.limits)
+    far = {**b.cost, "lookup.lines": 500.0, "events": 10.0, "counted": 5.0, "lookup.lines_se": 5.0}
+    wide = explain(a, side("bb", far, extra=400.0), model)
+    assert any("bb: lines 500.0 is beyond the calibration's" in text for text in wide.limits)
+    assert any("more than the slowest calibrated cell" in text for text in wide.limits)
+    assert any("standard error of lines 1 %" in text for text in wide.limits)
+    with pytest.raises(ValueError, match="no round in common"):
+        explain(a, Side("bb", b.cost, {99: 5.0}), model)
+
+
+def test_hits_are_weighed() -> None:
+    """With a cache the text says what a hit and a miss take and what the hits save."""
+    a, b = pair()
+    hits = {f"hit.{k.removeprefix('lookup.')}": 0.2 * v for k, v in b.cost.items()}
+    cached = {**b.cost, **hits, "hit.n": 50.0, "lookup.hits": 0.5, "lookup.misses": 0.5}
+    model = fit(calibration())
+    found = explain(a, side("bb", cached), model)
+    assert found.caches[0].startswith("bb hits 50.0 %: by the model a hit takes ")
+    assert "hits take" in found.caches[1]
+    table = explanation_table(found, model, "w")
+    text = render(table, "text")
+    assert "unexplained" in text
+    assert "measured" in text
+    assert [row[0] for row in table.rows][: len(TERMS)] == list(TERMS)
+    assert "term,a,b" in render(table, "csv")
+
+
+# ---- breakeven ----
+
+
+def places(ratios: list[float], half: float = 0.02) -> list[Place]:
+    """Points at 1, 10, 100 ... with these ratios and narrow intervals."""
+    return [
+        Place(10.0**i, f"w{i}", 10.0, 10.0 * r, Ratio(6, r, r - half, r + half), math.nan) for i, r in enumerate(ratios)
+    ]
+
+
+def logs(ratios: list[float], noise: float = 0.01, rounds: int = 6) -> np.ndarray[Any, Any]:
+    """Log ratios of rounds."""
+    rng = np.random.default_rng(2)
+    return np.log(np.array(ratios))[:, None] + rng.normal(0, noise, (len(ratios), rounds))
+
+
+def test_a_crossover_is_found() -> None:
+    """Slower, then faster: the crossing lies where the line through the logarithms does, within a narrow interval."""
+    ratios = [1.5, 1.2, 1 / 1.2, 0.5]
+    (found,) = crossovers(places(ratios), logs(ratios), "log")
+    assert found.wins
+    assert found.x == pytest.approx(math.sqrt(10 * 100), rel=0.1)
+    assert found.low < math.sqrt(1000) < found.high < 2 * found.low
+    assert found.found == 1.0
+    back = crossovers(places(ratios[::-1]), logs(ratios[::-1]), "log")
+    assert [c.wins for c in back] == [False]
+    assert len(crossovers(places([1.3, 0.7, 1.3]), logs([1.3, 0.7, 1.3]), "log")) == 2
+
+
+def test_no_crossover_is_said() -> None:
+    """One side all along, or undecided at the end: no crossover is claimed."""
+    for ratios, half, words in (
+        ([1.5, 1.2, 1.1], 0.02, "bb is slower"),
+        ([0.5, 0.6, 0.9], 0.02, "bb is faster"),
+        ([1.4, 1.1, 0.99], 0.05, "bb is slower where the intervals decide"),
+        ([1.01, 1.0, 0.99], 0.05, "bb is not told apart from a"),
+    ):
+        points = places(ratios, half)
+        found = crossovers(points, logs(ratios), "log")
+        assert found == ()
+        study = Breakeven("a", "bb", SWEEPS["vmas"], tuple(points), found, 6)
+        assert study.verdict.startswith("no crossover from 1 to 100 (VMAs)")
+        assert words in study.verdict
+
+
+def test_rounds_that_are_missing() -> None:
+    """A round without a value (NaN) is left out of the means."""
+    ratios = [1.5, 0.5]
+    data = logs(ratios)
+    data[0, 2] = math.nan
+    (found,) = crossovers(places(ratios), data, "log")
+    assert 1 < found.low < found.high < 10
+
+
+def test_table_and_picture(tmp_path: Path) -> None:
+    """The table says the verdict, the picture holds both sweeps and draws."""
+    from benchframe.charts.export import save
+
+    ratios = [1.5, 1.2, 0.8, 0.5]
+    studies = []
+    for name in ("vmas", "hit_rate"):
+        sweep = SWEEPS[name]
+        points = places(ratios)
+        studies.append(Breakeven("a", "<b>", sweep, tuple(points), crossovers(points, logs(ratios), sweep.scale), 6))
+    text = render(breakeven_table(studies), "text")
+    assert "vmas: <b> beats a above 28" in text
+    assert "(VMAs, 95 % interval)." in text
+    chart = breakeven_chart(studies)
+    assert len(chart.panels) == 2
+    (path,) = save([chart], tmp_path, ("svg",))
+    assert "&lt;b&gt;" in path.read_text()
+    assert "<b>" not in path.read_text()
+
+
+def test_every_sweep_makes_streams() -> None:
+    """All values of all sweeps are allowed by the workload, and no two of a sweep are alike."""
+    for sweep in SWEEPS.values():
+        labels = [registry().spec(spec).label for spec in sweep.specs()]
+        assert len(set(labels)) == len(sweep.values)
+
+
+# ---- layout ----
+
+
+def test_components_of_variance() -> None:
+    """Made-up effects of 10 %, 5 %, 2 %, 3 % and 1 % are found again."""
+    rng = np.random.default_rng(4)
+    shape = (30, 30, 30)
+    times = 20 * np.exp(
+        rng.normal(0, 0.10, (30, 1, 1))
+        + rng.normal(0, 0.05, (1, 30, 1))
+        + rng.normal(0, 0.02, (30, 30, 1))
+        + rng.normal(0, 0.03, (1, 1, 30))
+        + rng.normal(0, 0.01, shape)
+    )
+    found = components(times)
+    assert [part.name for part in found] == list(COMPONENTS)
+    for part, sd in zip(found, (0.10, 0.05, 0.02, 0.03, 0.01), strict=True):
+        assert part.sd == pytest.approx(sd, rel=0.35)
+        assert part.low <= part.share <= part.high
+    assert sum(part.share for part in found) == pytest.approx(1)
+    assert found[0].p < 1e-6
+
+
+def test_no_effect_no_share() -> None:
+    """Noise alone: the residual has nearly everything, and nothing is significant in most of many draws."""
+    rng = np.random.default_rng(6)
+    small = 0
+    for _ in range(20):
+        found = components(20 * np.exp(rng.normal(0, 0.05, (4, 4, 5))))
+        small += found[0].p < 0.05
+        assert found[4].share > 0.5
+    assert small <= 4
+    study = Sensitivity("s", "w", "lookup", (1, 2), (0, 256), np.full((2, 2, 2), 9.0) + rng.random((2, 2, 2)),
+                        components(np.full((2, 2, 2), 9.0) + rng.random((2, 2, 2))))  # fmt: skip
+    text = render(layout_table([study]), "text")
+    assert "s on w, ns/lookup by pages of shift: 0: 9." in text
+
+
+@pytest.mark.parametrize(
+    "spec", ["ebizzy:vmas=20,events=300", "mmap-churn:vmas=20,events=100", "python-json", "sh-pipeline"]
+)
+@pytest.mark.parametrize("pages", [1, 511])
+def test_a_shifted_trace_is_right(spec: str, pages: int) -> None:
+    """Moved by pages, every answer is still the oracle's, and layouts are the same but for the distance."""
+    runner("rbtree", "native")
+    trace = registry().spec(spec).trace(0)
+    moved = shifted(trace, pages)
+    assert moved.setup == trace.setup
+    faults = trace.events["kind"] == Kind.FAULT
+    assert set(trace.events["addr"][faults] - moved.events["addr"][faults]) == {pages * 4096}
+    one = Session(strategy("rbtree"), moved)
+    assert one.verify().ok
+
+
+def test_shift_in_range() -> None:
+    """A shift by whole regions would change nothing: refused; by none it is the trace itself."""
+    trace = registry().spec("zipf:vmas=20,events=50").trace(0)
+    assert shifted(trace, 0) is trace
+    for pages in (-1, 512):
+        with pytest.raises(ValueError, match=r"not in 0\.\.511"):
+            shifted(trace, pages)
+
+
+# ---- many cells in one process ----
+
+
+def test_order_of_a_round() -> None:
+    """Points of one stream follow each other, in another order each round; the same seed, the same order."""
+    study = Study({}, [], [Point(name, stream) for stream in range(6) for name in "abc"])
+    orders = [study.order(1, number) for number in range(4)]
+    assert orders[0] != orders[1]
+    assert study.order(1, 2) == orders[2]
+    for order in orders:
+        assert sorted(order) == list(range(18))
+        streams = [index // 3 for index in order]
+        assert sum(a != b for a, b in pairwise(streams)) == 5
+
+
+def test_a_study_measures_every_point() -> None:
+    """One round in a process of its own: a time for each point; a wrong strategy ends it with its name."""
+    runner("rbtree", "native")
+    streams = [registry().spec(f"zipf:vmas={n},events=500,faults=1").trace(0) for n in (20, 60)]
+    points = [Point("rbtree", stream, seed) for stream in (0, 1) for seed in (0, 7)]
+    done: list[int] = []
+    (rows,) = Study({"rbtree": strategy("rbtree")}, streams, points, 0.001).measure(1, 3, done.append)
+    assert done == [0]
+    assert len(rows) == 4
+    assert all(row["fault"] > 0 and row["replay"] > 0 for row in rows)
+
+
+def test_a_study_that_cannot_go_on(tmp_path: Path) -> None:
+    """A wrong answer and an edited strategy are one line each."""
+    from wrong_strategy import WRONG
+
+    from benchframe.strategy import resolve
+
+    stream = registry().spec("zipf:vmas=20,events=200").trace(0)
+    other = resolve(WRONG, registry().strategies)
+    runner("rbtree", "native")
+    with pytest.raises(ProbeError, match="strategy rbtree was edited"):
+        Study({"rbtree": other}, [stream], [Point("rbtree", 0)], 0.001).measure(1, 0)
+
+
+def test_lost_figures_are_left_out() -> None:
+    """A figure that is not above zero, or that the stream lacks, is not there."""
+
+    class Fake:
+        """Times as a session gives them."""
+
+        seconds, lookup_ns, fault_ns, mapping_ns, replay_ns = 0.01, -0.5, math.nan, 5.0, 7.0
+
+        def measure(self, loops: int) -> "Fake":
+            """Itself."""
+            assert loops >= 1
+            return self
+
+    assert timed(Fake(), 0.02) == {"mapping": 5.0, "replay": 7.0}
