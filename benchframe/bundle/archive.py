@@ -53,7 +53,7 @@ def _zip(members: Mapping[str, bytes]) -> bytes:
 
 
 def _tar(members: Mapping[str, bytes]) -> bytes:
-    import pyarrow as pa
+    import pyarrow as pa  # type: ignore[import-untyped]
 
     sink = pa.BufferOutputStream()
     with (

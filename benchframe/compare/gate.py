@@ -97,7 +97,8 @@ def cost_changes(base: Cell, new: Cell) -> tuple[list[str], list[str], list[str]
     if base.workload.digest != new.workload.digest or before.get("events") != after.get("events"):
         return [], [], [f"{where}: other events, so cost is not comparable"]
     sampled = before.get("counted") != after.get("counted")
-    worse, better = [], []
+    worse: list[str] = []
+    better: list[str] = []
     for key in sorted({*before, *after} - {"events", "counted"}):
         old, now = before.get(key), after.get(key)
         if key.endswith(("_se", ".n")) or old == now or (sampled and _within(key, before, after)):

@@ -139,9 +139,9 @@ class Campaign:
         for round_ in range(options.rounds):
             names = missing(round_)
             if names and round_ >= sure:
-                wanted = open_cells(self.folder)
-                names = [name for name in names if (cells[name].workload, cells[name].strategy) in wanted]
-                if not wanted:
+                still = open_cells(self.folder)
+                names = [name for name in names if (cells[name].workload, cells[name].strategy) in still]
+                if not still:
                     self.observer.note(f"all is decided after {round_} rounds")
                     return
                 self.observer.more(len(names))
