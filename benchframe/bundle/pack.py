@@ -90,7 +90,7 @@ def _events(entry: WorkloadEntry, known: Registry | None) -> tuple[bytes, str]:
         if entry.path:
             trace = read_trace(entry.path)
         elif known is not None:
-            trace = known.spec(entry.spec).trace(entry.seed)
+            trace = known.spec(entry.spec).trace(entry.seed, entry.threads)
         else:
             return b"", "its events are not packed; spec, seed and digest are"
     except (OSError, TraceError, WorkloadError, KeyError) as error:

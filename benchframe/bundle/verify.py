@@ -68,7 +68,7 @@ def prepare(bundle: Bundle, known: Registry) -> tuple[dict[str, Strategy], list[
 def _stream(bundle: Bundle, entry: WorkloadEntry, known: Registry) -> Stream:
     trace = bundle.trace(entry.digest)
     if trace is None and entry.spec:
-        trace = make_stream(known.spec(entry.spec), entry.seed).trace
+        trace = make_stream(known.spec(entry.spec), entry.seed, threads=entry.threads).trace
     if trace is None or trace.digest != entry.digest:
         what = "are not in the bundle" if trace is None else "are made differently here"
         raise ResultsError(bundle.name, f"the events of {entry.label} {what}", "they cannot be run again")
@@ -131,6 +131,9 @@ def judge_again(bundle: Bundle, again: RunFolder) -> tuple[Verification, Compari
         if before.state.state != after.state.state:
             code = DIFFERS
             lines.append(f"differs: {where} was {before.state.state} and is {after.state.state}")
+            continue
+        if before.workload.threads:  # what real threads count depends on who came first
+            lines.append(f"agrees: {where}: every answer was right again")
             continue
         counted = _counts(before.state.counts, after.state.counts)
         counted = [f"{where}, {text}" for text in counted]
