@@ -23,6 +23,7 @@ from benchframe.api import (
     rcu_read_lock,
     rcu_read_unlock,
 )
+from benchframe.check.command import scenario
 from benchframe.mm.machine import Parameters
 from benchframe.scenario import (
     Scenario,
@@ -33,14 +34,12 @@ from benchframe.scenario import (
     leave,
     lookup,
     mmap,
-    mremap,
     munmap,
     store,
 )
 from benchframe_plugins import per_vma_refcnt, per_vma_rwsem
 
 NO_GAP = Parameters(stack_guard_gap=0)
-REGION = 512
 
 
 # ---- B9: the lost wake-up of the RFC's third version -----------------------------------------------------------------
@@ -66,13 +65,7 @@ def stack_above(space: Setup) -> None:
     space.touch(9, 0)
 
 
-GROWS = Scenario(
-    "stack-fills-the-hole",
-    "a stack grows over the whole hole below it while the tree is walked",
-    stack_above,
-    ((fault(4),), (lookup(9),)),
-    parameters=NO_GAP,
-)
+GROWS = scenario("stack-fills-hole")
 
 
 def over_maple(name: str, index: str, grow: object) -> Strategy:
@@ -211,19 +204,7 @@ vma_start_read, vma_end_read, get_locked = (
 )
 
 
-def neighbours(space: Setup) -> None:
-    """Two VMAs side by side in two regions, so that their page tables' locks do not keep them apart."""
-    space.map(REGION - 2, 2)
-    space.map(REGION, 2, prot=1)
-    space.touch(REGION - 2)
-
-
-B23 = Scenario(
-    "b23",
-    "a fault finds an anon_vma that mremap takes away, then looks at a neighbour that is unmapped",
-    neighbours,
-    ((fault(REGION - 1),), (mremap(REGION - 2, 2, 16, keep=True), munmap(REGION, 2))),
-)
+B23 = scenario("fault-mremap-neighbour")
 
 
 # ---- B26: the mm of a reused VMA goes before its writer is woken -----------------------------------------------------

@@ -1,11 +1,12 @@
 """The scenarios that every strategy must survive.
 
 Pages count from the start of a 2 MiB region; the last page touched in a set-up is what a cache of the last fault holds
-for its region. B1 to B6 are the races of the RFC of December 2009 that a scenario was written for (docs/checking.md).
+for its region. B numbers are the historic races that a scenario was written for (docs/checking.md).
 """
 
 from __future__ import annotations
 
+from benchframe.mm.machine import Parameters
 from benchframe.scenario import Scenario, Setup, fault, fork, lookup, mmap, mprotect, mremap, munmap
 
 REGION = 512
@@ -54,6 +55,20 @@ def _stack(space: Setup) -> None:
     space.map(0, 4)
     space.stack(REGION - 8, 4)
     space.touch(REGION - 6)
+
+
+def _stack_above_hole(space: Setup) -> None:
+    """A VMA, a hole of four pages, a stack in use; no guard gap, so that it may fill the hole."""
+    space.map(0, 4)
+    space.stack(8, 4)
+    space.touch(9, 0)
+
+
+def _two_regions(space: Setup) -> None:
+    """Two VMAs side by side in two regions, so that no table's lock keeps them apart; the lower one was written."""
+    space.map(REGION - 2, 2)
+    space.map(REGION, 2, prot=1)
+    space.touch(REGION - 2)
 
 
 def _fresh(space: Setup) -> None:
@@ -131,6 +146,19 @@ COMMON = (
     ),
     Scenario(
         "stack-lookup", "a stack grows while it is looked up", _stack, ((fault(REGION - 9),), (lookup(REGION - 7),))
+    ),
+    Scenario(
+        "stack-fills-hole",
+        "a stack grows over the whole hole below it while the index is walked (B17, B18)",
+        _stack_above_hole,
+        ((fault(4),), (lookup(9),)),
+        parameters=Parameters(stack_guard_gap=0),
+    ),
+    Scenario(
+        "fault-mremap-neighbour",
+        "a fault in a VMA whose anon_vma mremap takes away, while its neighbour is unmapped (B23)",
+        _two_regions,
+        ((fault(REGION - 1),), (mremap(REGION - 2, 2, 16, keep=True), munmap(REGION, 2))),
     ),
     Scenario("stack-stack", "two faults grow one stack", _stack, ((fault(REGION - 9),), (fault(REGION - 10),))),
 )

@@ -34,8 +34,12 @@ Invariants, by number (mt_validate's):
 Differences to the kernel's: the list stays, other parts of the model use it. One VMA alone still takes a node. Below
 its minimum a node is joined with its neighbour even if that has another parent. A VMA that is cut is stored shorter
 before the new one is stored; 6.1 does this in one store. Nodes are not preallocated: the slab has room or the run is
-void. With one thread no reader is inside, so dead nodes are free at once; a change of several leaves is made visible
-in one store only where they share a parent.
+void. A change of several leaves builds its way up to a new root and is made visible by that one store; then the old
+nodes die, and in RCU mode wait for a grace period. (The kernel stops at the first ancestor that can stay.)
+
+Both have the race of their time: a stack grows under mmap_lock for read, in 6.1 into a node that others read (B17), in
+6.3 by a node that is freed under readers that are in no RCU section (B18, StackRot). 6.5 grows stacks under mmap_lock
+for write, as the per-VMA locks here do.
 
 Sources: Linux 6.1 lib/maple_tree.c, include/linux/maple_tree.h, mm/mmap.c; Documentation/core-api/maple_tree.rst.
 """
