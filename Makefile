@@ -36,7 +36,7 @@ run: $(STAMP)
 	$(BIN)/benchframe report last
 
 # What reports/reference is made of: benchframe's own strategies on three recorded programs, its indexes on five sizes.
-REFERENCE ?= --quick --rounds 4 --seed 2026 \
+REFERENCE ?= --quick --rounds 6 --seed 2026 \
   --strategy rbtree,linked_list,avl,maple,maple_rcu,sorted_array,eytzinger,btree,mmap_cache,vmacache,vmacache_pmd \
   --strategy pmdcache,pmdcache_rcu,rcu_rbtree,spf_seqcount,spf_mmseq,per_vma_rwsem,per_vma_refcnt \
   --workload python-json,gcc-project,java-version \
