@@ -249,7 +249,7 @@ def refcnt(name: str, cache: Cache | None = None, bind: object = None, **changed
 
 HISTORIC = {
     # number: (with the bug, with the mend, scenario, kind and words of what is found)
-    "B9": ("rcu_rbtree_v3", "rcu_rbtree", B9, "deadlock: T1 at wait"),
+    "B9": ("rcu_rbtree_v3", "rcu_rbtree", B9, "deadlock: lost wake-up"),
     "B17": (
         over_maple("b17", "maple", grow_as_held),
         over_maple("m17", "maple", grow_under_write_lock),
