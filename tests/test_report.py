@@ -130,10 +130,12 @@ def test_hostile_text_is_text() -> None:
 
 def test_hostile_text_in_markdown_latex_csv_and_mail() -> None:
     """The same names in the other forms: no raw tag, no unescaped LaTeX, no formula, plain ASCII of 72 columns."""
-    run = made_up(("rbtree", EVIL, "=1+1"), ("a|b", "@SUM(A1)"), text="`x` \\def\\x{} " + EVIL)
+    run = made_up(("rbtree", EVIL, "=1+1"), ("a|b", "@SUM(A1)"), text="`x` \\def\\x{} &lt;b&gt; " + EVIL)
     markdown = text_of(run, "markdown", ("svg",))
     outside = re.sub(r"```.*?```", "", markdown, flags=re.DOTALL)
     assert not re.search(r"(?<!\\)<script", outside)
+    assert not re.search(r"(?<!\\)&lt;b", outside)
+    assert "a\\|b" in outside
     assert "![Time per lookup, and hit rate beside it](charts/lookup.svg)" in markdown
     assert markdown.count("```") % 2 == 0
     latex = "\n".join(line for line in text_of(run, "latex").splitlines() if not line.startswith("%"))
@@ -420,3 +422,22 @@ def test_a_run_names_no_folder_of_its_user(tmp_path: Path) -> None:
     assert "/home/me" not in text
     assert "3.11" in text
     assert [process.round for process in folder.cells()[0].figures["lookup"]] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--chart", "sweeps"], "--chart: no chart is called 'sweeps'; there are heat, "),
+        (["--format", "html,word"], "--format: no format is called 'word'; there are html, "),
+    ],
+)
+def test_wrong_options_are_told_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    """A chart or a form that does not exist: exit code 2, what there is, and no file."""
+    from typer.testing import CliRunner
+
+    on_disk(tmp_path / "run", made_up(("rbtree",), ("w",)))
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "run"), "-o", str(tmp_path / "out"), *arguments])
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"benchframe: {message}")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()

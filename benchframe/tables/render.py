@@ -22,7 +22,7 @@ def to_text(table: Table) -> str:
     return "\n".join([*(line.rstrip() for line in body.splitlines()), "", *table.notes, ""])
 
 
-_MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_[]<>|~"})
+_MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_[]<>|~&"})
 _LATEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
     "\\": r"\textbackslash{}",
