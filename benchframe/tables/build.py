@@ -156,8 +156,11 @@ def _judged(rows: Sequence[Row]) -> list[str]:
     waiting = [verdict for *_, verdict in found if verdict.word == "undecided"]
     if waiting:
         known = [verdict.more for verdict in waiting if verdict.more is not None]
-        rest = f"; for {len(known)} of them about {max(known):,} more rounds would do" if known else ""
-        notes.append(f"{len(waiting)} of {len(found)} are undecided{rest}: --until-decided, or more --rounds.")
+        who = "" if len(known) == len(waiting) else f"for {len(known)} of them "
+        rounds = f"{max(known):,} more round{'s' * (max(known) > 1)}" if known else ""
+        rest = f"; {who}about {rounds} would do" if known else ""
+        verb = "is" if len(waiting) == 1 else "are"
+        notes.append(f"{len(waiting)} of {len(found)} {verb} undecided{rest}: --until-decided, or more --rounds.")
     for row in rows:
         for name, figure in row.figures.items():
             odd = (*figure.notes, *(figure.verdict.notes if figure.verdict else ()))
