@@ -162,6 +162,10 @@ def test_records_are_read_with_suspicion(tmp_path: Path) -> None:
     record().write(tmp_path / "x.json")
     again = read_record(tmp_path / "x.json")
     assert again.quiet["fault"][SLOWED] == record().quiet["fault"][SLOWED]
+    empty = {**record().quiet, "lookup": {BASELINE: {0: 1.0}}}
+    replace(record(), quiet=empty).write(tmp_path / "z.json")
+    with pytest.raises(ResultsError, match="no two strategies"):
+        read_record(tmp_path / "z.json")
     text = (tmp_path / "x.json").read_text()
     for old, new in (('"seconds": 1.0', '"seconds": "no"'), ('"toy"', "7"), ("{", "["), ('"0": 1', '"0": -1')):
         assert old in text

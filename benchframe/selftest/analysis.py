@@ -81,7 +81,7 @@ def false_positives(means: Means, block: int = BLOCK) -> FalsePositives:
     from scipy.special import betaincinv  # type: ignore[import-untyped]
 
     names = equals(means)
-    rounds = sorted(set.intersection(*(set(means[FIGURES[0]][name]) for name in names)))
+    rounds = sorted(set.intersection(*(set(means[FIGURES[0]][name]) for name in names))) if names else []
     n = wrong = independent = independent_wrong = tables = wrong_tables = 0
     for start in range(0, len(rounds) - block + 1, block):
         part = rounds[start : start + block]

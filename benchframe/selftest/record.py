@@ -46,10 +46,14 @@ def read_record(path: Path) -> Record:
     """Read what :meth:`Record.write` wrote, checked; raises ResultsError."""
     data = Fields(path, read_object(path))
     overhead = data.items("overhead", 2)
+    quiet = _means(data.object("quiet"))
+    rounds = [set(by_round) for by_round in quiet["lookup"].values()]
+    if len(rounds) < 2 or not set.intersection(*rounds):
+        raise data.wrong("quiet.lookup", "has no two strategies with rounds in common")
     both = Fields(path, {"low": overhead[0], "high": overhead[1]} if len(overhead) == 2 else {}, "overhead.")
     return Record(
         workload=data.text("workload"),
-        quiet=_means(data.object("quiet")),
+        quiet=quiet,
         load=_means(data.object("load")),
         loaded_from=data.integer("loaded_from", 0, 1 << 20),
         seconds=data.number("seconds"),
