@@ -403,6 +403,7 @@ def test_runs_with_threads() -> None:
         for t in labels
     )
     assert "By threads" in text_of(run, "markdown")
+    assert "Nothing to compare" not in text_of(run, "markdown")
     assert any("pmdcache: 90.0 % of 1,000 within 20.7 ns" in text for text in labels)
     command = shlex.split(part_of_run(manifest, chart.workloads, chart.strategies))
     assert command[command.index("--threads") + 1] == "1,2"

@@ -101,8 +101,8 @@ def _spec(data: Data, records: list[dict[str, Any]], y: Spec) -> Spec:
     line = {"y": y, "strokeDash": data.look.dash(), "description": WHOSE}
     return {
         "data": {"values": records},
-        "width": 300,
-        "height": 200,
+        "width": 380,
+        "height": 220,
         "encoding": {"x": x, "color": data.look.colour()},
         "layer": [{"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": line}, *solid],
     }

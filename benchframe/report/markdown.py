@@ -59,11 +59,11 @@ def _glance(run: Run) -> str:
         (f.workload, f.baseline, f.fastest, ", ".join(f.faster), ", ".join(f.same), ", ".join(f.undecided))
         for f in found
     ]
-    heads = ("workload", "baseline", "fastest lookup", "faster than the baseline", "same", "undecided")
+    heads = ("workload", "baseline", "fastest", "faster than the baseline", "same", "undecided")
     return (
         (failed and failed + "\n")
         + _table(heads, rows)
-        + "\n\nNumbers beside names are ratios of ns per lookup to the baseline."
+        + "\n\nNumbers beside names are ratios of that figure to the baseline."
     )
 
 

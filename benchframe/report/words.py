@@ -25,7 +25,7 @@ def summary(run: Run) -> str:
 
 @dataclass(frozen=True)
 class Finding:
-    """One workload in short: the baseline's ns per lookup, who is fastest, and by verdict
+    """One workload in short: the baseline's time, who is fastest, and by verdict
     who beats the baseline, equals it, or may do either. All others are slower."""
 
     workload: str
@@ -37,24 +37,26 @@ class Finding:
 
 
 def findings(run: Run) -> list[Finding]:
-    """A row per workload that has lookups and a sound baseline."""
+    """A row per workload that has a sound baseline: by its lookups or, if none were timed, its faults or calls."""
     found = []
     for workload in run.data.workloads:
-        rows = [row for row in run.data.of(workload) if "lookup" in row.figures]
+        rows = run.data.of(workload)
+        name = next((name for name in FIGURES if any(name in row.figures for row in rows)), "")
+        rows = [row for row in rows if name in row.figures]
         base = next((row for row in rows if row.cell.baseline), None)
         if base is None or len(rows) < 2:
             continue
-        rows.sort(key=lambda row: row.figures["lookup"].summary.mean)
+        rows.sort(key=lambda row: row.figures[name].summary.mean)
         by_word: dict[str, list[str]] = {}
         for row in rows:
-            verdict = row.figures["lookup"].verdict
+            verdict = row.figures[name].verdict
             if verdict is not None:
                 by_word.setdefault(verdict.word, []).append(f"{row.cell.entry.strategy} {verdict.ratio.value:.2f}")
         found.append(
             Finding(
                 workload,
-                f"{base.cell.entry.strategy} {ns(base.figures['lookup'].summary.mean)} ns",
-                _fastest(rows),
+                f"{base.cell.entry.strategy} {ns(base.figures[name].summary.mean)} {FIGURES[name]}",
+                _fastest(rows[0], name),
                 *(_some(by_word.get(word, [])) for word in ("faster", "same", "undecided")),
             )
         )
@@ -70,10 +72,10 @@ def _some(names: list[str], limit: int = 6) -> tuple[str, ...]:
     return tuple(names) if len(names) <= limit else (*names[: limit - 1], f"and {len(names) - limit + 1} more")
 
 
-def _fastest(rows: list[Row]) -> str:
-    best = rows[0].figures["lookup"]
+def _fastest(row: Row, name: str) -> str:
+    best = row.figures[name]
     ratio = f", {verdict_text(best)}" if best.verdict else ", the baseline"
-    return f"{rows[0].cell.entry.strategy}: {ns(best.summary.mean)} ns{ratio}"
+    return f"{row.cell.entry.strategy}: {ns(best.summary.mean)} {FIGURES[name]}{ratio}"
 
 
 def failures(run: Run) -> list[str]:
