@@ -36,7 +36,7 @@ entry = Struct(
 BRANCH = Slab("BRANCH", branch, "branch_base")
 ENTRY = Slab("ENTRY", entry, "entry_base")
 TABLES = 5
-ROWS = 1 << 14
+ROWS = 1 << 12
 MASK = (1 << 62) - 1
 
 

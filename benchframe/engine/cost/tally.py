@@ -43,6 +43,7 @@ _LINE_BITS = 31
 _LINE_SHIFT = LINE.bit_length() - 1
 _BATCH_BITS = 24
 _LOW = (1 << SHIFT) - 1
+_ONE = np.int32(1)
 
 
 @dataclass
@@ -278,8 +279,8 @@ class _Sharing:
         """Lines that operations of ``tasks`` touched, each once per operation, and which of them they wrote."""
         new = _distinct(line[self._touches[line] == 0])
         self._known.append(new)
-        np.add.at(self._touches, line, 1)
-        np.add.at(self._writes, line[written], 1)
+        np.add.at(self._touches, line, _ONE)
+        np.add.at(self._writes, line[written], _ONE)
         mine = (tasks + 1).astype(np.int32)
         self._toucher[line[::-1]] = np.where(self._toucher[line[::-1]] == 0, mine[::-1], self._toucher[line[::-1]])
         self._toucher[line[self._toucher[line] != mine]] = -1
