@@ -16,7 +16,15 @@ The word: sleepers in bits 0 to 15, wake-ups so far above. ``wake_up`` wakes all
 
 from typing import NamedTuple
 
-from benchframe.dialect import READ_ONCE, fetch_add, load_acquire, native, wait_while, wait_while_interruptible
+from benchframe.dialect import (
+    READ_ONCE,
+    fetch_add,
+    load_acquire,
+    native,
+    smp_mb,
+    wait_while,
+    wait_while_interruptible,
+)
 from benchframe.dialect.function import Native
 from benchframe.dialect.instance import instances
 
@@ -66,7 +74,9 @@ def waitqueue_active(queue):
 
 @native
 def wake_up(queue):
-    """Wake all who sleep now. Costs a load if nobody does."""
+    """Wake all who sleep now. A full barrier, as the kernel's lock of the queue is: what was stored before is seen by
+    whoever queues after. Costs that and a load if nobody sleeps."""
+    smp_mb()
     if READ_ONCE(queue, "queue") & SLEEPERS:
         fetch_add(queue, "queue", WAKE_UP)
     return 0
