@@ -442,3 +442,20 @@ def test_wrong_options_are_told_in_one_line(tmp_path: Path, arguments: list[str]
     assert done.stderr.startswith(f"benchframe: {message}")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_reference_report_is_of_its_results() -> None:
+    """The run in reports/reference can be read, every cell of it is sound, and the report beside it is of that run."""
+    root = Path(__file__).resolve().parent.parent
+    folder = RunFolder.open(root / "reports" / "reference")
+    run = Run.read(folder)
+    assert {cell.state.state for cell in run.cells} == {"ok"}
+    assert [list(family.sizes) for family in run.data.families] == [[6, 50, 500, 5000, 65530]]
+    assert set(run.sources) == set(run.data.strategies)
+    text = (folder.path / "report.html").read_text(encoding="utf-8")
+    assert len(text.encode()) < 2_500_000
+    assert folder.manifest.finished in text
+    assert max(map(len, (folder.path / "mail.txt").read_text().splitlines())) <= 72
+    assert (root / "docs" / "sweep.png").stat().st_size < 300_000
+    for path in folder.path.rglob("*"):
+        assert path.is_dir() or "/home/" not in path.read_text(errors="replace")
