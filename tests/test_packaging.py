@@ -54,7 +54,8 @@ def test_wheel_content(built: tuple[Path, Path]) -> None:
     assert traces <= names
     assets = {f"benchframe/report/assets/report.{kind}" for kind in ("html", "css", "js")}
     assert assets <= names
-    assert not [name for name in names if "__pycache__" in name or "/test" in name or name.endswith((".pyc", ".so"))]
+    stray = re.compile(r"__pycache__|/tests?/|/test_[^/]*\.py$|\.(pyc|so)$")
+    assert not [name for name in names if stray.search(name)]
     for name, module in declared().items():
         assert f"{name} = {module}" in points
     assert metadata["Requires-Python"] == ">=3.10"
