@@ -8,6 +8,7 @@ workloads          :class:`Workload`, :class:`Parameter`, :class:`Trace`, :class
                    :func:`read_trace`, :func:`trace_workload`, :mod:`stream` (rows and layouts in bulk)
 events             :class:`Kind`, :class:`FaultFlag`, :data:`EVENT`, :data:`NIL`, :data:`UNKNOWN`
 strategies         :class:`Strategy` = :class:`Index` + :class:`Cache` + :class:`Protocol`, :class:`PrivateSlab`
+                   :mod:`scenario`: scenarios for the checker, and races that are known
 strategy code      :func:`native`, :func:`hook`, :data:`NULL`, the slabs VMA, PAGE, PTE, TASK, MM, FILE, atomics and
                    ordered accesses, and the model's own functions that a strategy builds on; :class:`CSource`: in C
 locks              :func:`spinlock`, :func:`rwsem`, :func:`seqcount`, :func:`refcount`, :func:`waitqueue`: each makes
@@ -21,7 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from benchframe import stream
+    from benchframe import scenario, stream
     from benchframe.csource import CSource
     from benchframe.dialect import (
         NULL,
@@ -187,6 +188,7 @@ __all__ = [
     "read_unlock",
     "refcount",
     "rwsem",
+    "scenario",
     "seqcount",
     "smp_mb",
     "smp_rmb",
@@ -213,7 +215,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "benchframe": ("stream",),
+    "benchframe": ("scenario", "stream"),
     "benchframe.dialect": (
         "NULL",
         "READ_ONCE",

@@ -122,6 +122,32 @@ class Setup(Space):
 
 
 @dataclass(frozen=True)
+class KnownBug:
+    """A race that a strategy is known to have: what `benchframe check` finds is called by its name.
+
+    A finding is this bug if ``kind`` is its kind ("use after free"), its text ends in one of the ``functions``, it says
+    "before this call began" exactly if ``dangling`` (None: either way), and its scenario is one of ``scenarios``
+    (empty: any).
+    """
+
+    name: str
+    summary: str
+    functions: tuple[str, ...] = ()
+    kind: str = "use after free"
+    dangling: bool | None = None
+    scenarios: tuple[str, ...] = ()
+
+    def shows(self, kind: str, text: str, scenario: str) -> bool:
+        """Is a finding this bug?"""
+        return (
+            kind == self.kind
+            and (not self.functions or text.rpartition(", in ")[2] in self.functions)
+            and self.dangling in (None, "before this call began" in text)
+            and (not self.scenarios or scenario in self.scenarios)
+        )
+
+
+@dataclass(frozen=True)
 class Scenario:
     """``setup`` makes the address space, ``tasks`` are the calls of each task. ``signals``: tasks that a signal may
     interrupt while they wait. ``hardware``: contents of pages and TLBs are modelled too, which stores need."""

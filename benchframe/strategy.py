@@ -13,13 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FunctionType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchframe.dialect import Slab, Struct, is_native
 from benchframe.dialect.function import Binding, Native, referenced, where
 from benchframe.mm.defaults import DEFAULTS
 from benchframe.mm.hooks import ALL, BY_NAME
 from benchframe.mm.layout import PRIVATE_BASES
+
+if TYPE_CHECKING:
+    from benchframe.scenario import KnownBug, Scenario
 
 
 class StrategyError(Exception):
@@ -111,7 +114,8 @@ class Strategy:
     """One way to find a VMA. ``name`` is what the command line says; ``summary`` is one line.
 
     ``index`` may name another strategy, whose index is then used. ``doc``, ``module`` and ``file`` are those of the
-    module that makes it. ``binding`` is filled by :func:`resolve`.
+    module that makes it. ``scenarios`` are checked besides the common ones, ``known_bugs`` names what the checker
+    finds in it. ``binding`` is filled by :func:`resolve`.
     """
 
     name: str
@@ -123,6 +127,8 @@ class Strategy:
     module: str = ""
     file: str = ""
     check_messages: Mapping[int, str] = field(default_factory=dict)
+    scenarios: Sequence[Scenario] = ()
+    known_bugs: Sequence[KnownBug] = ()
     binding: Binding = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -188,6 +194,9 @@ def resolve(strategy: Strategy, by_name: Mapping[str, Strategy]) -> Strategy:
     binding: dict[str, Native] = dict(DEFAULTS)
     for part in parts:
         binding.update(part.binding)
+    named = [one.name for one in strategy.scenarios]
+    if len(set(named)) < len(named):
+        raise StrategyError(f"strategy {strategy.name}: two of its scenarios have one name; rename one")
     missing = [h.name for h in ALL if h.default is None and h.name not in binding]
     if missing:
         hooks = ", ".join(f"{n.removeprefix('index_')}({', '.join(BY_NAME[n].parameters)})" for n in missing)

@@ -1,12 +1,10 @@
 """benchframe check: the races of the RFC as posted are found and told; the repaired twin and the old ones are clean."""
 
-import json
 import random
 import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,18 +102,6 @@ def test_story_and_replay() -> None:
     assert run_check_command([KNOWN.strategy("pmdcache")], ["lookup-munmap"], again=string, say=again.append) == 1
     assert again[0].splitlines()[:-1] == story.splitlines()[:-1]
     assert run_check_command([KNOWN.strategy("rbtree")], ["lookup-munmap"], again=string, say=said.append) == 0
-
-
-def test_save(tmp_path: Path) -> None:
-    """--save keeps strategy, scenario and replay string of each finding; they lead to the same failure."""
-    path = tmp_path / "findings.json"
-    run_check_command([KNOWN.strategy("pmdcache")], ["lookup-merge"], 20, save=path, say=lambda text: None)
-    rows = json.loads(path.read_text())["findings"]
-    assert rows
-    for row in rows:
-        run = replay(case(row["strategy"], row["scenario"]), row["replay"])
-        assert run.failure is not None
-        assert run.failure.text == row["text"]
 
 
 @pytest.mark.parametrize("text", ["", "v2:0x1.", "v1:0x", "v1:0x1.1x-3.", "v1:0x99999999.", "v1:" + "0x9999999." * 9])

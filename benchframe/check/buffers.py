@@ -6,7 +6,7 @@ scheduler likes. The task's own loads see the buffer first, and a fence waits un
 For the search a flush is the write. Putting a store into the buffer concerns nobody else, so it is no step of its own:
 it belongs to the step of the task before it, and a :class:`Link` puts the flush after that step and a fence after the
 last flush. A task's load and its own flush of that place commute: the load gives the same value before and after.
-Others' flushes of the place conflict with the load even where the buffer answered, since after the own flush it would not.
+Others' flushes of the place conflict with the load even where the buffer answered: after the own flush it would not.
 """
 
 from __future__ import annotations

@@ -1,26 +1,23 @@
-"""``benchframe check``: conformance, then every scenario; stories of what failed; exit code 1 if anything did."""
+"""``benchframe check``: every part of a check, in order; stories of what failed; exit code 1 if anything did."""
 
 from __future__ import annotations
 
 import difflib
-import json
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchframe.check.common import COMMON
-from benchframe.check.conform import Conformance, shown
-from benchframe.check.hunt import DEPTH, Finding, Hunt, Verdict, make_case, replay
-from benchframe.check.memory import OutOfRecords
-from benchframe.check.run import Broken
-from benchframe.check.schedule import ReplayError, decode, model_of
+from benchframe.check.hunt import Hunt, make_case, replay
+from benchframe.check.parts import Part, Result, best_of, scenarios_of
+from benchframe.check.pool import Watcher, run_parts
+from benchframe.check.saved import SavedError, read, save
+from benchframe.check.schedule import ReplayError, model_of
 from benchframe.check.story import tell
+from benchframe.check.summary import table
 from benchframe.scenario import Scenario
 from benchframe.strategy import Strategy
 
-CALLS = 600
-"""Random calls of the sequential part."""
 MODELS = {
     "sc": "sequential consistency",
     "tso": "total store order (a store buffer per task, as on x86)",
@@ -33,12 +30,16 @@ class CheckError(Exception):
     """An option that cannot be used; one line for the user."""
 
 
-def scenario(name: str) -> Scenario:
-    """The scenario of that name; CheckError with the nearest one if there is none."""
-    for known in COMMON:
+def scenario(name: str, strategy: Strategy | None = None) -> Scenario:
+    """The scenario of that name, common or ``strategy``'s; CheckError with the nearest one if there is none."""
+    return _named(name, scenarios_of(strategy) if strategy is not None else COMMON)
+
+
+def _named(name: str, among: Sequence[Scenario]) -> Scenario:
+    for known in among:
         if known.name == name:
             return known
-    names = [known.name for known in COMMON]
+    names = list(dict.fromkeys(known.name for known in among))
     near = difflib.get_close_matches(name, names, 1)
     hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
     raise CheckError(f"no scenario {name!r}; {hint}")
@@ -49,118 +50,139 @@ def run_check_command(
     scenarios: Sequence[str] = (),
     budget: float = 60.0,
     again: str | None = None,
-    save: Path | None = None,
+    *,
     memory: str = "sc",
+    jobs: int = 1,
+    saved: Path | None = None,
+    save_new: bool = False,
+    allow_known: bool = False,
     say: SAY = print,
+    watch: Callable[[int], Watcher] | None = None,
 ) -> int:
     """Check ``strategies`` in ``budget`` seconds, or run the replay string ``again`` of one scenario; the exit code.
 
-    ``save`` gets the findings as JSON. Raises CheckError for options that do not fit.
+    Failures in the folder ``saved`` run first; ``save_new`` adds those that are found. ``allow_known`` gives 0 if all
+    that fails is in the strategies' ``known_bugs``. ``watch`` makes a watcher for a number of parts. Ctrl-C: what
+    was found so far is told, and KeyboardInterrupt passes on. Raises CheckError for options that do not fit.
     """
-    chosen = [scenario(name) for name in scenarios] or list(COMMON)
     if again is not None:
-        if len(chosen) != 1 or len(strategies) != 1:
+        if len(scenarios) != 1 or len(strategies) != 1:
             raise CheckError("--replay needs exactly one --strategy and one --scenario: those that the story names")
-        return _replay(strategies[0], chosen[0], again, say)
+        return _replay(strategies[0], scenario(scenarios[0], strategies[0]), again, say)
+    if memory not in MODELS:
+        raise CheckError(f"no memory model {memory!r}; known: {', '.join(MODELS)}")
+    if save_new and saved is None:
+        raise CheckError("saving needs a folder; name it with --saved")
+    parts = plan(strategies, scenarios, memory, saved)
     say(f"memory model: {MODELS[memory]}; every interleaving of 2 to 4 tasks, small address spaces")
-    deadline = time.monotonic() + budget
-    found: list[tuple[Strategy, Finding]] = []
-    broken = 0
-    left = len(strategies) * (len(chosen) + 1)
+    book = _Book(parts, say, watch(len(parts)) if watch is not None else Watcher())
+    try:
+        run_parts(parts, time.monotonic() + budget, jobs, book)
+    except KeyboardInterrupt:
+        book.interrupted()
+        raise
+    finally:
+        book.watcher.close()
+        book.stories()
+    if len(strategies) > 1:
+        say("\n" + table(parts, book.results))
+    if save_new and saved is not None:
+        _save(parts, book, saved, say)
+    wrong = [r for r in book.results.values() if r.wrong and not (allow_known and _all_known(r))]
+    return 1 if wrong else 0
+
+
+def plan(strategies: Sequence[Strategy], scenarios: Sequence[str], memory: str, saved: Path | None) -> list[Part]:
+    """The parts of a check in their order. Raises CheckError for a scenario that nobody has, or a spoilt file."""
+    every = [one for strategy in strategies for one in scenarios_of(strategy)]
+    for name in scenarios:
+        _named(name, every)
+    try:
+        old = read(saved, [strategy.name for strategy in strategies]) if saved is not None else []
+    except SavedError as error:
+        raise CheckError(str(error)) from error
+    parts = []
     for strategy in strategies:
-        say(f"\n{strategy.name}")
-        broken += _conform(strategy, _share(deadline, left), say)
-        left -= 1
-        for one in chosen:
-            findings = _case(strategy, one, _share(deadline, left), say, memory)
-            left -= 1
-            found += [(strategy, finding) for finding in findings]
-            broken += len(findings)
-    for strategy, finding in _first_of_each(found):
-        say(f"\n--- {strategy.name}, {finding.scenario} " + "-" * 40)
-        case = make_case(scenario(finding.scenario), strategy, memory)
-        Hunt(case).learn_shared()
-        say(tell(case, replay(case, finding.replay), _command(strategy, finding)))
-    if found:
-        others = len(found) - len(_first_of_each(found))
-        if others:
-            say(f"\n{others} more failures, each with its own schedule, are variations: see the lines above")
-    if save is not None:
-        _save(save, found)
-        say(f"\nfindings written to {save}")
-    return 1 if broken else 0
+        known = {one.name: one for one in scenarios_of(strategy)}
+        mine = [failure for failure in old if failure.strategy == strategy.name]
+        parts += [Part(strategy, known.get(failure.scenario), memory, failure) for failure in mine]
+        parts.append(Part(strategy))
+        parts += [Part(strategy, one, memory) for one in known.values() if not scenarios or one.name in scenarios]
+    return parts
 
 
-def _share(deadline: float, left: int) -> float:
-    """The end of the next part: ten equal shares of what is left of the budget, since most parts end early."""
-    now = time.monotonic()
-    return now + max(deadline - now, 0.2) * min(1.0, 10 / max(left, 1))
+class _Book(Watcher):
+    """Says results in the order of the parts, whoever is done first."""
+
+    def __init__(self, parts: Sequence[Part], say: SAY, watcher: Watcher) -> None:
+        self.parts, self.watcher = parts, watcher
+        self._say = say
+        self.results: dict[int, Result] = {}
+        self._met: dict[int, list[str]] = {}
+        self._next = 0
+        self._strategy = ""
+
+    def executions(self, more: int) -> None:
+        """For the watcher."""
+        self.watcher.executions(more)
+
+    def found(self, index: int, text: str) -> None:
+        """Kept, in case the part does not come to its end."""
+        self._met.setdefault(index, []).append(text)
+        self.watcher.found(index, text)
+
+    def done(self, index: int, result: Result) -> None:
+        """Say what can be said in order."""
+        self.results[index] = result
+        self.watcher.done(index, result)
+        while self._next in self.results:
+            self._tell(self._next)
+            self._next += 1
+
+    def _tell(self, index: int) -> None:
+        name = self.parts[index].strategy.name
+        if name != self._strategy:
+            self._strategy = name
+            self._say(f"\n{name}")
+        for line in self.results[index].lines:
+            self._say(f"  {line}")
+
+    def interrupted(self) -> None:
+        """What is known of the parts that were not said yet."""
+        later = [index for index in sorted(self.results) if index >= self._next]
+        for index in later:
+            self._tell(index)
+        for index, texts in sorted(self._met.items()):
+            if index not in self.results:
+                part = self.parts[index]
+                self._say(f"\n{part.strategy.name}, {part.name}: met so far, not shortened:")
+                for text in texts:
+                    self._say(f"    {text}")
+        self._say(f"\ninterrupted: {len(self.parts) - len(self.results)} of {len(self.parts)} parts not done")
+
+    def stories(self) -> None:
+        """The story of each part that has one, and how many failures have none."""
+        told = findings = 0
+        for index, result in sorted(self.results.items()):
+            findings += len(result.findings)
+            if result.story:
+                part = self.parts[index]
+                told += 1 if result.findings else 0
+                self._say(f"\n--- {part.strategy.name}, {part.name} " + "-" * 40)
+                self._say(result.story)
+        if findings > told:
+            self._say(f"\n{findings - told} more failures are variations, each with a schedule of its own: see above")
 
 
-def _conform(strategy: Strategy, deadline: float, say: SAY) -> int:
-    result = Conformance(strategy).run(CALLS, 1, deadline)
-    if not result.failure:
-        say(f"  {'one task':24} {result.calls} random calls agree with the oracle ({result.seconds:.1f} s)")
-        return 0
-    say(f"  {'one task':24} WRONG: {result.failure}")
-    say("    the shortest program found:")
-    for call in result.program:
-        say(f"      {shown(call)}")
-    return 1
+def _all_known(result: Result) -> bool:
+    return bool(result.findings) and all(finding.known for finding in result.findings)
 
 
-def _case(strategy: Strategy, one: Scenario, deadline: float, say: SAY, memory: str) -> list[Finding]:
-    try:
-        case = make_case(one, strategy, memory)
-    except Broken as broken:
-        say(f"  {one.name:24} WRONG: {broken.text}")
-        return [Finding(one.name, broken.kind, broken.text, "", (broken.kind,))]
-    try:
-        verdict = Hunt(case).run(deadline)
-    except OutOfRecords as limit:
-        say(f"  {one.name:24} NOT checked: {limit}")
-        return [Finding(one.name, "not checked", str(limit), "", ("not checked",))]
-    say(f"  {one.name:24} {summary(verdict)}")
-    for finding in verdict.findings:
-        say(f"    {finding.kind}: {finding.text}" + ("" if finding.stable else " (NOT the same twice)"))
-        say(f"      {finding.replay}")
-    return verdict.findings
-
-
-def summary(verdict: Verdict) -> str:
-    """One line: what was seen and how much of everything it was."""
-    coverage = verdict.coverage
-    runs = f"{coverage.executions} executions in {coverage.seconds:.1f} s"
-    if verdict.findings:
-        number = len(verdict.findings)
-        return f"WRONG: {number} {'failure' if number == 1 else 'failures'} ({runs})"
-    if coverage.complete:
-        return f"right in every interleaving ({runs})"
-    cut = f", {coverage.truncated} cut" if coverage.truncated else ""
-    return (
-        f"nothing found, NOT complete ({runs}{cut}; {verdict.sampled} by PCT: a bug of depth {DEPTH} would have "
-        f"been met with probability >= {verdict.bound:.2g})"
-    )
-
-
-def _first_of_each(found: list[tuple[Strategy, Finding]]) -> list[tuple[Strategy, Finding]]:
-    """The finding with the fewest changes of task for each strategy and scenario."""
-    best: dict[tuple[str, str], tuple[Strategy, Finding]] = {}
-    for strategy, finding in found:
-        key = (strategy.name, finding.scenario)
-        if finding.replay and (key not in best or _size(finding) < _size(best[key][1])):
-            best[key] = (strategy, finding)
-    return list(best.values())
-
-
-def _size(finding: Finding) -> tuple[int, int]:
-    return finding.replay.count("."), len(decode(finding.replay))
-
-
-def _command(strategy: Strategy, finding: Finding) -> str:
-    return shlex.join(
-        ["benchframe", "check", "--strategy", strategy.name, "--scenario", finding.scenario, "--replay", finding.replay]
-    )
+def _save(parts: Sequence[Part], book: _Book, folder: Path, say: SAY) -> None:
+    """One file for the shortest failure of each scenario."""
+    for index, result in sorted(book.results.items()):
+        for path in save(folder, parts[index].strategy.name, best_of([result])):
+            say(f"saved as {path}: the next check runs it first")
 
 
 def _replay(strategy: Strategy, one: Scenario, text: str, say: SAY) -> int:
@@ -172,12 +194,3 @@ def _replay(strategy: Strategy, one: Scenario, text: str, say: SAY) -> int:
         raise CheckError(str(error)) from error
     say(tell(case, run, f"this was {text}"))
     return 1 if run.failure is not None else 0
-
-
-def _save(path: Path, found: list[tuple[Strategy, Finding]]) -> None:
-    """Findings as JSON: what a regression test needs to run them again."""
-    rows = [
-        {"strategy": s.name, "scenario": f.scenario, "kind": f.kind, "text": f.text, "replay": f.replay}
-        for s, f in found
-    ]
-    path.write_text(json.dumps({"version": 1, "findings": rows}, indent=2) + "\n", encoding="utf-8")

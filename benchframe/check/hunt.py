@@ -208,12 +208,17 @@ def exact(case: Case, schedule: Sequence[int]) -> Run:
 
 def replay(case: Case, text: str) -> Run:
     """Run a replay string. ReplayError if it is none."""
+    return follow(case, text)[0]
+
+
+def follow(case: Case, text: str) -> tuple[Run, int]:
+    """As :func:`replay`, and how many steps could not be followed, since another task was to run."""
     schedule = Replay(decode(text))
     with visible(case):
         run = execute(case.program, schedule, max(LIMIT, len(schedule.schedule)) if "(" not in text else FAIR)
     if run.outcome == "truncated":
         _call_livelock(run)
-    return run
+    return run, schedule.missed
 
 
 class _InTurn:

@@ -13,33 +13,54 @@ from benchframe.cli.complete import strategies as strategy_names
 def check(
     strategy: Annotated[
         list[str] | None,
-        typer.Option("--strategy", "-s", help="Strategies, with commas (default: all).", autocompletion=strategy_names),
+        typer.Option(
+            "--strategy", "-s", help="Strategies, with commas, or all (the default).", autocompletion=strategy_names
+        ),
     ] = None,
     scenario: Annotated[list[str] | None, typer.Option(help="Scenarios, with commas (default: all).")] = None,
     budget: Annotated[str, typer.Option(help="Time for everything: 30s, 5m.")] = "60s",
+    memory: Annotated[
+        str, typer.Option(help="sc: stores are seen at once; tso: they wait in store buffers, as on x86.")
+    ] = "sc",
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Processes (default: one per core).", min=1)] = None,
     replay: Annotated[
         str | None, typer.Option(help="Run one schedule again: the string that a story ends with.")
     ] = None,
-    save: Annotated[Path | None, typer.Option(help="Write the findings to this JSON file.")] = None,
+    saved: Annotated[
+        Path | None, typer.Option(help="Failures that run first; --save adds to them (default: .benchframe/check).")
+    ] = None,
+    save: Annotated[bool, typer.Option("--save", help="Keep the failures found as regression tests.")] = False,
+    allow_known: Annotated[
+        bool, typer.Option("--allow-known", help="Exit code 0 if all that fails is a known bug of its strategy.")
+    ] = False,
     plugin: Annotated[list[Path] | None, typer.Option(help="A Python file with more strategies.")] = None,
 ) -> int:
     """Check strategies: random calls against the oracle, then every interleaving of small concurrent scenarios.
 
     A failure is told as a story with the schedule that led to it; --replay runs that again. Exit code 1 if anything
-    is wrong.
+    is wrong or could not be checked, 2 for an option that cannot be used, 130 after Ctrl-C (what was found is told).
 
     \b
     Examples:
       benchframe check --strategy pmdcache
-      benchframe check --strategy pmdcache_rcu --scenario fault-munmap --budget 5m
+      benchframe check --strategy all --jobs 2 --budget 5m
+      benchframe check --strategy pmdcache_rcu --scenario fault-munmap --memory tso
       benchframe check --strategy pmdcache --scenario lookup-munmap --replay v1:0x10.1x100.0x1.
     """
     from benchframe.check.command import CheckError, run_check_command
+    from benchframe.check.pool import cores
+    from benchframe.check.saved import FOLDER
+    from benchframe.cli.check_progress import watcher
     from benchframe.csource import unseen
+    from benchframe.dialect.lint import check_function
 
     known = registry(plugin)
-    names = split(strategy) or sorted(known.strategies)
+    names = split(strategy) or ["all"]
+    if names == ["all"] and "all" not in known.strategies:
+        names = sorted(known.strategies)
     for name in names:
+        for native in known.strategy(name).functions():
+            check_function(native)
         for function in unseen(known.strategy(name).functions()):
             typer.echo(
                 f"benchframe: warning: {name}: {function}() is C without a twin: races in it are not found",
@@ -50,9 +71,14 @@ def check(
             [known.strategy(name) for name in names],
             split(scenario),
             seconds(budget),
-            again=replay,
-            save=save,
+            replay,
+            memory=memory,
+            jobs=jobs or cores(),
+            saved=saved or FOLDER,
+            save_new=save,
+            allow_known=allow_known,
             say=typer.echo,
+            watch=lambda parts: watcher(parts, seconds(budget)),
         )
     except CheckError as error:
         raise UsageError(str(error)) from error

@@ -59,6 +59,7 @@ from benchframe.api import (
     pmd_slot,
     read_lock,
     read_unlock,
+    scenario,
     spin_lock,
     spin_unlock,
     wait_interruptible,
@@ -264,6 +265,26 @@ def test_valid_pte(mm, task, vma, site):
     return 1
 
 
+def known(name, summary, *functions, **where):
+    """A race that stays in."""
+    return scenario.KnownBug(name, summary, functions, **where)
+
+
+KNOWN_BUGS = (
+    known("B5", "the pmd is read without protection", "lookup_vma_cache"),
+    known("anon_vma", "a fault looks at neighbours that it does not hold", "anon_vma_choose"),
+    known("B2", "a merge leaves pointers behind", "vma_hold", dangling=True, scenarios=("merge-then-lookup",)),
+    known("B6", "a fault in flight puts the VMA back after its invalidation", dangling=True),
+    known("B1", "page->cache is loaded, the VMA freed, then held", "vma_hold", "get_speculative"),
+    known("waker", "vma_release looks at the VMA after its count is down", "vma_release", "__vma_release"),
+    known("B3", "a merge waits for another VMA than it frees", scenarios=("fault-merge",)),
+    known("B4", "a signal ends the wait", scenarios=("fault-munmap-signal",)),
+    known("mremap", "mremap neither invalidates nor waits", scenarios=("fault-mremap",)),
+    known("mremap", "as above", kind="broken invariant", scenarios=("fault-mremap",)),
+)
+"""What `benchframe check` finds, by name; docs/checking.md explains each."""
+
+
 @hookimpl
 def benchframe_strategies():
     """The seed as posted, over the plain rb-tree."""
@@ -293,5 +314,6 @@ def benchframe_strategies():
             index="rbtree",
             cache=cache,
             protocol=protocol,
+            known_bugs=KNOWN_BUGS,
         )
     ]
