@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
+from scipy.integrate import trapezoid
 from scipy.optimize import linprog
 
 from benchframe.stats import Judging, Pair, Ratio, holm, judge, more_rounds, paired_ratio, ratio, welch_ratio
@@ -243,7 +244,7 @@ def test_evidence_is_a_likelihood_ratio() -> None:
     grid = np.linspace(-9, 9, 4001)
     prior = scipy_stats.norm.pdf(grid, 0, tau)
     under = scipy_stats.nct.pdf(t, n - 1, grid * math.sqrt(n))
-    marginal = np.trapezoid(prior * under, grid)
+    marginal = trapezoid(prior * under, grid)
     assert float(log_evidence(t, n, tau)) == pytest.approx(math.log(marginal / scipy_stats.t.pdf(t, n - 1)), rel=1e-3)
 
 
