@@ -15,7 +15,7 @@ The clones carry their content hash in their names, so that equal symbols are eq
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
@@ -45,6 +45,8 @@ from benchframe.dialect.function import (
 )
 from benchframe.dialect.link import linked
 from benchframe.dialect.lint import check_function
+from benchframe.dialect.messages import returned, translated
+from benchframe.dialect.names import near
 from benchframe.dialect.primitives import Primitive
 from benchframe.dialect.store import CODEGEN
 from benchframe.dialect.struct import DialectError, Slab, Struct
@@ -104,6 +106,16 @@ def _field_pointer(builder: Any, ref: Any, record: Any, field: str) -> tuple[Any
     return builder.inttoptr(address, width.as_pointer()), kind
 
 
+class NoField(DialectError):
+    """A primitive is told a field that its record does not have."""
+
+    def __init__(self, name: str, field: str, fields: Iterable[str]) -> None:
+        self.field = field
+        hint = near(field, fields)
+        mend = hint.strip(" ()") if hint else f"it has {', '.join(fields)}"
+        super().__init__(f"{name}: the struct has no field {field!r}; {mend}")
+
+
 def _atomic(name: str, operands: int, emit: Any, returns: bool) -> Any:
     """An intrinsic ``name(ref, "field", *operands)`` whose body ``emit(builder, pointer, width, values)`` writes."""
 
@@ -111,9 +123,7 @@ def _atomic(name: str, operands: int, emit: Any, returns: bool) -> Any:
         if not isinstance(record, types.Record) or not isinstance(field, types.StringLiteral):
             raise DialectError(f'{name}(ref, "field", ...): needs a reference and the field\'s name as a literal')
         if field.literal_value not in record.fields:
-            raise DialectError(
-                f"{name}: the struct has no field {field.literal_value!r}; it has {', '.join(record.fields)}"
-            )
+            raise NoField(name, field.literal_value, record.fields)
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             pointer, kind = _field_pointer(builder, args[0], record, field.literal_value)
@@ -356,16 +366,19 @@ def compile_unit(
         signature = (record_type(mm), *[types.int64] * (arity - 1))
         try:
             dispatcher.compile(signature)
-        except NumbaError as error:
+        except (NumbaError, TypeError) as error:  # Numba lets some TypeErrors of a call through
             raise DialectError(translate(error, entry)) from error
+        except NoField as error:
+            raise DialectError(f"{_users(error.field, entry, binding)}: {error}") from error
         except KeyError as error:  # Numba's answer to a field that the record does not have
-            raise DialectError(_unknown_field(str(error.args[0]), entry, binding)) from error
+            field = str(error.args[0])
+            what = f"the struct has no field {field!r}; docs/dialect.md says which fields there are"
+            raise DialectError(f"{_users(field, entry, binding)}: {what}") from error
         result = dispatcher.overloads[signature]
     unliteral: Any = types.unliteral
     if unliteral(result.signature.return_type) != types.int64:
-        raise DialectError(
-            f"{where(entry)}: returns {result.signature.return_type}, must return one integer on every path"
-        )
+        what, mend = returned(str(result.signature.return_type), _record_names())
+        raise DialectError(f"{where(entry)}: {what}; {mend}")
     library = result.library
     module = library._final_module.clone()
     codegen = library._codegen
@@ -403,28 +416,28 @@ define i64 @entry({params}) {{
 """
 
 
-def _unknown_field(field: str, entry: FunctionType, binding: Binding | None) -> str:
-    """Which functions below ``entry`` use an attribute that no struct they meet has."""
+def _users(field: str, entry: FunctionType, binding: Binding | None) -> str:
+    """Which functions below ``entry`` use an attribute, or the text of one, that no struct they meet has."""
     users: dict[FunctionType, bool] = {}
 
     def visit(function: FunctionType) -> None:
         if function in users:
             return
-        users[function] = field in function.__code__.co_names
+        users[function] = field in function.__code__.co_names or field in function.__code__.co_consts
         for obj in referenced(function).values():
             callee = resolve(obj, binding) if isinstance(obj, Hook) else obj
             if isinstance(callee, FunctionType) and is_native(callee):
                 visit(callee)
 
     visit(entry)
-    places = [where(function) for function, uses in users.items() if uses] or [where(entry)]
-    return f"{', '.join(places)}: the struct has no field {field!r}; docs/dialect.md says which fields there are"
+    return ", ".join([where(function) for function, uses in users.items() if uses] or [where(entry)])
 
 
-def translate(error: NumbaError, entry: FunctionType) -> str:
+def translate(error: Exception, entry: FunctionType) -> str:
     """Numba's report cut to what an author needs: the place, the reason, a mend."""
-    text = str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    place = next((line for line in reversed(lines) if line.startswith('File "')), where(entry))
-    reason = next((line for line in lines if not line.startswith(("Failed in", "File", "During"))), lines[0])
-    return f"{place}: {reason}\n  strategy code handles 64-bit integers and references; see docs/dialect.md"
+    return translated(str(error), where(entry), _record_names())
+
+
+def _record_names() -> dict[str, str]:
+    """What Numba calls each record type, to its struct's name."""
+    return {str(kind): name for layout, kind in _record_types.items() for name in (layout.partition(":")[0],)}

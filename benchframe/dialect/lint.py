@@ -7,6 +7,7 @@ closure that makes identity depend on values) it would accept and the engines wo
 from __future__ import annotations
 
 import ast
+import builtins
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from types import FunctionType
 from typing import Any
 
 from benchframe.dialect.function import BUILTINS, FarCall, Hook, is_native
+from benchframe.dialect.names import missing_return, unknown_fields, unknown_names, wrong_arguments
 from benchframe.dialect.primitives import Primitive
 from benchframe.dialect.struct import DialectError, Slab
 
@@ -97,7 +99,11 @@ def _walk(definition: ast.FunctionDef, function: FunctionType) -> Iterator[tuple
     arguments = definition.args
     if arguments.defaults or arguments.kwonlyargs or arguments.vararg or arguments.kwarg:
         yield definition.lineno, "default, keyword or star arguments", "take plain positional arguments"
+    yield from unknown_names(definition, function)
+    yield from unknown_fields(definition, function)
+    yield from missing_return(definition)
     docstring = ast.get_docstring(definition, clean=False) is not None
+    texts = _literals(definition, function)
     for statement in definition.body[docstring:]:
         for node in ast.walk(statement):
             line = getattr(node, "lineno", definition.lineno)
@@ -110,6 +116,10 @@ def _walk(definition: ast.FunctionDef, function: FunctionType) -> Iterator[tuple
                 yield line, "true division", "use // (integers only)"
             elif isinstance(node, ast.Constant) and isinstance(node.value, float):
                 yield line, f"the float {node.value}", "use integers"
+            elif isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)) and node not in texts:
+                yield line, "a text", "strategy code has integers only; give the cases numbers"
+            elif isinstance(node, ast.Constant) and node.value is None and node not in texts:
+                yield line, "None", "use NULL"
             elif isinstance(node, ast.Call):
                 yield from _call(node, function)
             elif isinstance(node, ast.While):
@@ -125,10 +135,28 @@ def _call(node: ast.Call, function: FunctionType) -> Iterator[tuple[int, str, st
         obj = function.__globals__[name]
         if not (is_native(obj) or isinstance(obj, (Slab, Primitive, Hook, FarCall))):
             yield node.lineno, f"calls {name}, which is not strategy code", f"mark {name} with @native"
-    elif name not in BUILTINS:
+        yield from wrong_arguments(node, name, obj)
+    elif name not in BUILTINS and hasattr(builtins, name):
         yield node.lineno, f"calls {name}", f"define it with @native (builtins: {', '.join(sorted(BUILTINS))})"
     if node.keywords:
         yield node.lineno, f"keyword arguments in the call of {name}", "pass by position"
+
+
+def _literals(definition: ast.FunctionDef, function: FunctionType) -> set[ast.AST]:
+    """Constants that may stand, or are told of elsewhere: field names in calls of primitives, a returned None."""
+    returned: set[ast.AST] = {
+        node.value
+        for node in ast.walk(definition)
+        if isinstance(node, ast.Return) and isinstance(node.value, ast.Constant) and node.value.value is None
+    }
+    return returned | {
+        argument
+        for node in ast.walk(definition)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and isinstance(function.__globals__.get(node.func.id), Primitive)
+        for argument in node.args
+    }
 
 
 def _spin(loop: ast.While) -> Iterator[tuple[int, str, str]]:

@@ -1,0 +1,121 @@
+"""What a function's own text says of its names, calls, fields and returns: mistakes that typing would report late."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import difflib
+from collections.abc import Iterable, Iterator
+from types import FunctionType
+from typing import Any
+
+from benchframe.dialect.function import BUILTINS, FarCall, Hook, is_native
+from benchframe.dialect.primitives import Primitive
+from benchframe.dialect.struct import Slab
+
+Told = tuple[int, str, str]
+"""Line within the function, what, mend."""
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """``did you mean x?`` with a space before it, or nothing."""
+    found = difflib.get_close_matches(name, list(known), 1, 0.6)
+    return f" (did you mean {found[0]}?)" if found else ""
+
+
+def unknown_names(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:
+    """Names that are neither the function's own, nor the module's, nor Python's."""
+    own = {*function.__code__.co_varnames, *function.__code__.co_cellvars, *function.__code__.co_freevars}
+    scope = function.__globals__
+    for node in ast.walk(definition):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            name = node.id
+            if name in own or name in scope or hasattr(builtins, name):
+                continue
+            hint = near(name, [*own, *(n for n in scope if not n.startswith("__")), *BUILTINS])
+            yield node.lineno, f"{name} is not defined{hint}", "define it in this file or import it"
+
+
+def arguments_of(obj: Any) -> tuple[str, ...] | None:
+    """The parameters of what strategy code may call; None if that is not known."""
+    if isinstance(obj, Slab):
+        return ("mm", "i")
+    if isinstance(obj, Hook):
+        return tuple(obj.parameters)
+    code = None
+    if isinstance(obj, Primitive):
+        code = obj.run.__code__
+    elif isinstance(obj, FarCall):
+        code = obj.function.__code__
+    elif is_native(obj):
+        code = obj.__code__
+    return None if code is None else tuple(code.co_varnames[: code.co_argcount])
+
+
+def wrong_arguments(node: ast.Call, name: str, obj: Any) -> Iterator[Told]:
+    """A call with too many or too few arguments."""
+    wanted = arguments_of(obj)
+    if wanted is not None and not node.keywords and len(node.args) != len(wanted):
+        what = f"{name} takes {len(wanted)} arguments, ({', '.join(wanted)}), and is given {len(node.args)}"
+        yield node.lineno, what, f"write {name}({', '.join(wanted)})"
+
+
+def unknown_fields(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:
+    """Fields that a record does not have, where the text says which record it is: ``VMA(mm, i).x``, or ``v.x`` after
+    ``v = VMA(mm, i)`` and nothing else."""
+    slabs = {
+        name: obj for name in function.__code__.co_names if isinstance(obj := function.__globals__.get(name), Slab)
+    }
+
+    def slab_of(value: ast.AST | None) -> Slab | None:
+        named = isinstance(value, ast.Call) and isinstance(value.func, ast.Name)
+        return slabs.get(value.func.id) if named else None  # type: ignore[union-attr]
+
+    locals_: dict[str, Slab | None] = dict.fromkeys(function.__code__.co_varnames[: function.__code__.co_argcount])
+    for node in ast.walk(definition):
+        targets: list[tuple[ast.AST, ast.AST | None]] = []
+        if isinstance(node, ast.Assign):
+            targets = [(target, node.value) for target in node.targets]
+        elif isinstance(node, (ast.AugAssign, ast.For)):
+            targets = [(node.target, None)]
+        for target, value in targets:
+            for name in ast.walk(target):
+                if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
+                    slab = slab_of(value) if name is target else None
+                    known = locals_.setdefault(name.id, slab)
+                    if known is not slab:
+                        locals_[name.id] = None
+    for node in ast.walk(definition):
+        if not isinstance(node, ast.Attribute):
+            continue
+        slab = locals_.get(node.value.id) if isinstance(node.value, ast.Name) else slab_of(node.value)
+        if slab is not None and node.attr not in slab.struct.fields:
+            what = f"{slab.struct.name} has no field {node.attr}{near(node.attr, slab.struct.fields)}"
+            yield node.lineno, what, "docs/dialect.md says which fields there are"
+
+
+def missing_return(definition: ast.FunctionDef) -> Iterator[Told]:
+    """A path that gives nothing back, in a function that gives something back elsewhere; or a function without any."""
+    returns = [node for node in ast.walk(definition) if isinstance(node, ast.Return)]
+    for node in returns:
+        if node.value is None or (isinstance(node.value, ast.Constant) and node.value.value is None):
+            yield node.lineno, "returns nothing", "return an integer: 0, or NULL"
+        elif isinstance(node.value, ast.Tuple):
+            yield node.lineno, "returns two values", "return one integer; keep the other in a record"
+    if not _always_returns(definition.body):
+        last = definition.body[-1]
+        yield (
+            last.end_lineno or last.lineno,
+            "ends without a return on some path",
+            "return an integer at its end: 0, or NULL",
+        )
+
+
+def _always_returns(body: list[ast.stmt]) -> bool:
+    last = body[-1] if body else None
+    if isinstance(last, ast.If):
+        return _always_returns(last.body) and _always_returns(last.orelse)
+    if isinstance(last, ast.While):
+        endless = isinstance(last.test, ast.Constant) and bool(last.test.value)
+        return endless and not any(isinstance(node, ast.Break) for node in ast.walk(last))
+    return isinstance(last, ast.Return)
