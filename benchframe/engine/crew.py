@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -81,6 +83,16 @@ class Lap:
         return min(1.0, float(self.threads[field].sum()) / span) if span > 0 else 0.0
 
 
+def _pin(crowd: Sequence[threading.Thread]) -> None:
+    """A CPU for each thread, if there are enough, as will-it-scale does it: else two may share
+    one while another idles. Where the system does not allow it the scheduler decides."""
+    with contextlib.suppress(OSError, AttributeError):
+        cpus = sorted(os.sched_getaffinity(0))
+        if len(crowd) <= len(cpus):
+            for one, cpu in zip(crowd, cpus, strict=False):
+                os.sched_setaffinity(one.native_id or 0, {cpu})
+
+
 class CrewRunner:
     """``strategy``'s threaded build on a machine's memory (``Sizes.threads`` must be set).
 
@@ -154,6 +166,7 @@ class CrewRunner:
         crowd = [threading.Thread(target=self._entry, args=(self._root, w.task, RUN), daemon=True) for w in works]
         for one in crowd:
             one.start()
+        _pin(crowd)
         while int(crew["ready"]) < len(works):
             time.sleep(0.0002)
         start, began = self.clock(), time.perf_counter()

@@ -22,6 +22,7 @@ from benchframe.engine.latency import Latency
 from benchframe.engine.native import EngineError, Verdict
 from benchframe.engine.program import ProgramError, make_program
 from benchframe.mm.crew import BUCKETS, CLASSES
+from benchframe.mm.grace import QUEUE_LIMIT
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.validate import ValidationError
 from benchframe.trace.events import Kind
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 FIGURES = {"fault": "faults", "lookup": "lookups", "mapping": "mappings"}
 """Figure to the field that counts its operations, in the order of a histogram's classes."""
+COUNTERS = {"lookups": "nr_lookups", "hits": "nr_hits", "retries": "nr_retries", "fallbacks": "nr_fallbacks"}
 CHECK_ROUNDS = 3
 """Rounds of the lap that compares answers."""
 SAMPLE_SECONDS = 0.2
@@ -105,19 +107,23 @@ class ThreadSession:
         self.runner.replay(0, program.setup)
         self.machine.raise_if_full()
         self.runner.drain()
+        for field in COUNTERS.values():
+            arrays["task_base"][field] = 0
         self._saved = self.machine.save()
         self._clean = True
         self._verdict: Verdict | None = None
+        self.checked = self.missed = 0
         self._clock_cost = self.runner.clock_cost()
 
     def _sizes(self) -> Sizes:
         sizes = Sizes.of(self.program.records)
+        waiting = 2 * QUEUE_LIMIT * sizes.mms  # what RCU has not given back yet
         one = (self.program.records["kind"] == Kind.MMAP) | (self.program.records["kind"] == Kind.MPROTECT)
         return Sizes(
             mms=sizes.mms,
             tasks=sizes.tasks,
-            vmas=sizes.vmas + 64 * self.threads + int(one.sum()),
-            tables=sizes.tables,
+            vmas=sizes.vmas + 64 * self.threads + int(one.sum()) + waiting,
+            tables=sizes.tables + waiting,
             pages=sizes.pages + 1024 * (sizes.tasks + 2),
             files=sizes.files + 64,
             events=sizes.events,
@@ -167,10 +173,11 @@ class ThreadSession:
             except Stuck as error:
                 self._verdict = Verdict(False, str(error))
                 return self._verdict
-            self._verdict = self._judge(lap)
+            self._verdict = self.judge(lap)
         return self._verdict
 
-    def _judge(self, lap: Lap) -> Verdict:
+    def judge(self, lap: Lap) -> Verdict:
+        """Of a lap with checks: is every answer right, and the address space at rest?"""
         self.checked, self.missed = int(lap.threads["checked"].sum()), int(lap.threads["missed"].sum())
         wrong = lap.threads[lap.threads["wrong"] > 0]
         if len(wrong):
@@ -207,10 +214,10 @@ class ThreadSession:
     def counts(self) -> dict[str, float]:
         """Lookups, hits, retries and fallbacks of the last lap, and what the last check found."""
         tasks = self.machine.arrays["task_base"]
-        fields = {"lookups": "nr_lookups", "hits": "nr_hits", "retries": "nr_retries", "fallbacks": "nr_fallbacks"}
-        tasks[list(fields.values())] = 0
+        for field in COUNTERS.values():
+            tasks[field] = 0
         lap = self.lap(rounds=CHECK_ROUNDS)
-        found: dict[str, float] = {name: int(tasks[field].sum()) for name, field in fields.items()}
+        found: dict[str, float] = {name: int(tasks[field].sum()) for name, field in COUNTERS.items()}
         found["misses"] = found["lookups"] - found["hits"]
         found["hit_rate"] = found["hits"] / found["lookups"] if found["lookups"] else math.nan
         found.update(

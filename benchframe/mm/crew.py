@@ -76,7 +76,7 @@ thread = Struct(
         ("checks", "i8", "1: compare each answer [constant]"),
         ("samples", "i8", "1: time each operation [constant]"),
         ("ordered", "i8", "1: mapping operations in the order of ORDER [constant]"),
-        ("line1", "i8", ""),
+        ("total", "i8", "sum of all results: what is used is not left out by the compiler [the task]"),
         # Line 2: what was done until stop was seen.
         ("faults", "i8", "page faults [the task]"),
         ("lookups", "i8", "bare lookups [the task]"),

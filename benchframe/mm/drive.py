@@ -16,7 +16,7 @@ from benchframe.dialect import (
     wait_until,
 )
 from benchframe.mm.crew import BUCKETS, CLASSES, CREW, HISTOGRAM, OCTAVES, ORDER, SUB, THREAD
-from benchframe.mm.grace import gp_advance, rcu_give_back, rcu_offline, rcu_online, rcu_quiescent
+from benchframe.mm.grace import gp_advance, rcu_give_back, rcu_offline, rcu_online, rcu_quiescent, rcu_throttle
 from benchframe.mm.layout import ANSWER, EVENT, MM, VMA
 from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING, class_of, one_event
 from benchframe.mm.shared import pages_drain
@@ -145,6 +145,7 @@ def drive(root, task):
     lookups = 0
     mappings = 0
     done = 0
+    total = 0
     stopped = 0
     fetch_add(crew, "ready", 1)
     wait_until(crew, "go", 1, 1)
@@ -170,6 +171,7 @@ def drive(root, task):
             if samples:
                 start = cycles()
             result = one_event(root, index)
+            total += result
             if samples:
                 note_length(root, task, kind, cycles() - start)
             if ordered and kind == CLASS_MAPPING:
@@ -183,6 +185,7 @@ def drive(root, task):
                 lookups += 1
             else:
                 mappings += 1
+                rcu_throttle(MM(root, EVENT(root, index).mm + 1), task)
             index += 1
         done += 1
     if stopped == 0:
@@ -192,6 +195,7 @@ def drive(root, task):
         t.mappings = mappings
     t.began = began
     t.done = done
+    t.total = total
     rcu_offline(root, task)
     return done
 

@@ -23,6 +23,9 @@ from benchframe.mm.arena import arena_free
 from benchframe.mm.crew import CREW, RCU_HEAD, THREAD
 from benchframe.mm.layout import ARENA
 
+QUEUE_LIMIT = 4096
+"""Records of one mm that may wait for grace periods before its writer waits for them."""
+
 
 @native
 def rcu_quiescent(mm, task):
@@ -119,6 +122,21 @@ def synchronize_rcu_shared(mm, task):
         cpu_relax()
     rcu_online(mm, task)
     return 0
+
+
+@native
+def rcu_throttle(mm, task):
+    """Between two operations of a task that frees more than grace periods keep up with (a thread that reads lost its
+    core): wait until half of QUEUE_LIMIT is left. The kernel has memory for more, and urges the readers (qhimark)."""
+    queue = CREW(mm, mm.id)
+    if READ_ONCE(queue, "queued") <= QUEUE_LIMIT:
+        return 0
+    rcu_offline(mm, task)
+    while READ_ONCE(queue, "queued") > QUEUE_LIMIT // 2:
+        gp_advance(mm)
+        rcu_give_back(mm)
+        cpu_relax()
+    return rcu_online(mm, task)
 
 
 @native

@@ -21,6 +21,8 @@ from benchframe.mm.layout import ANSWER, ARENA, EVENT, FILE, FREED, MM, PAGE, PT
 from benchframe.trace.events import NIL, UNKNOWN, Kind
 
 Array = npt.NDArray[Any]
+TABLE_WINDOW = 512
+"""Of the first so many page tables a machine for threads hands out every second one, in random order; then all."""
 ENDLESS = 1 << 62
 """Size of a file whose size nobody told."""
 
@@ -180,6 +182,13 @@ class Machine:
         arenas["stack"] = np.concatenate(([0], np.cumsum(capacities)[:-1]))
         arenas["top"][layout.ARENA_PAGE] = self.sizes.tables + 1
         arenas["top"][layout.ARENA_FILE] = max(self.sizes.files // 2, 1)
+        if self.sizes.threads:  # as from a page allocator in use: neighbours' locks do not share a pair of cache lines
+            window = min(self.sizes.tables - 1, TABLE_WINDOW)
+            order = np.random.default_rng(layout_seed).permutation(np.arange(1, window + 1, 2))
+            stack = int(arenas["stack"][layout.ARENA_TABLE])
+            self.arrays["freed_base"]["slot"][stack : stack + len(order)] = order
+            arenas["free"][layout.ARENA_TABLE] = len(order)
+            arenas["top"][layout.ARENA_TABLE] = window + 1
         if layout_seed:
             slots = np.random.default_rng(layout_seed).permutation(np.arange(1, self.sizes.vmas))
             stack = int(arenas["stack"][layout.ARENA_VMA])
