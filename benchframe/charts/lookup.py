@@ -40,9 +40,9 @@ def _records(data: Data, label: str) -> list[dict[str, Any]]:
         rate = counts.get("hit_rate")
         text = says(row, "lookup")
         record = {"strategy": row.cell.entry.strategy, "mean": figure.summary.mean, "low": low, "high": high}
-        if rate is not None:
+        if rate is not None and (rate or counts.get("hits")):
             text += f"; hit rate {percent(rate)}"
-            record["rate"] = 100 * rate if rate or counts.get("hits") else None
+            record["rate"] = 100 * rate
         records.append({**record, "says": text})
     return sorted(records, key=lambda record: record["mean"])
 

@@ -130,8 +130,8 @@
   // Emphasis: the chosen strategies in all charts, the others dim.
   const chips = one("#chips"), chosen = new Set(), none = one(".none", chips);
   const emphasise = () => {
-    one("#charts").classList.toggle("dim", chosen.size > 0);
     all("svg [data-s]").forEach((mark) => mark.classList.toggle("on", chosen.has(mark.dataset.s)));
+    all(".panel").forEach((panel) => panel.classList.toggle("dim", one(".on", panel) !== null));
     all("[data-s]", chips).forEach((chip) => chip.setAttribute("aria-pressed", String(chosen.has(chip.dataset.s))));
     none.hidden = chosen.size === 0;
   };
