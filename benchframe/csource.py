@@ -159,7 +159,7 @@ def unseen(functions: Sequence[FunctionType]) -> list[str]:
 
 def _address(mm: Any) -> int:
     """Where an interpreted mm reference lies in memory: the records know the slabs' addresses."""
-    return int(mm.mm_base) + mm.index * int(mm.slab.struct.size)
+    return int(mm.mm_base) + int(mm.index) * int(mm.slab.struct.size)
 
 
 def _written(name: str, parameters: tuple[str, ...], scope: dict[str, Any], file: str) -> Native:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,9 +54,9 @@ def expand(path: Path) -> list[Path]:
 
 
 def _entry_points(project: Path) -> dict[str, str]:
-    try:
+    if sys.version_info >= (3, 11):
         import tomllib
-    except ModuleNotFoundError:  # CPython 3.10
+    else:
         import tomli as tomllib
 
     if not project.is_file():

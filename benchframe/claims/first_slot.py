@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchframe.dialect import NULL, Hook, native
+from benchframe.dialect import NULL, hook, native
 from benchframe.mm.layout import PAGE_SHIFT, PMD_SHIFT, TASK
 from benchframe.strategy import Strategy
 
 
-def _plain(mm, task, addr):  # type: ignore[no-untyped-def]
+@hook("claims", mandatory=True)
+def plain_find(mm, task, addr):  # type: ignore[no-untyped-def]
     """The strategy's own cache_find."""
-
-
-plain_find = Hook("plain_find", "claims", None, _plain)
 
 
 @native
@@ -33,7 +31,7 @@ def slot_of(mm, task, slot):  # type: ignore[no-untyped-def]
 def find_by_page(mm, task, addr):  # type: ignore[no-untyped-def]
     """cache_find; task.strategy0 counts hits that the slot of the page gave."""
     vma = plain_find(mm, task, addr)
-    if vma != NULL and slot_of(mm, task, (addr >> PAGE_SHIFT) & 3) == vma:
+    if vma != NULL and slot_of(mm, task, (addr >> PAGE_SHIFT) & 3) == vma:  # type: ignore[no-untyped-call]
         TASK(mm, task).strategy0 += 1
     return vma
 
@@ -42,7 +40,7 @@ def find_by_page(mm, task, addr):  # type: ignore[no-untyped-def]
 def find_by_region(mm, task, addr):  # type: ignore[no-untyped-def]
     """cache_find; task.strategy0 counts hits that the slot of the 2 MiB region gave."""
     vma = plain_find(mm, task, addr)
-    if vma != NULL and slot_of(mm, task, (addr >> PMD_SHIFT) & 3) == vma:
+    if vma != NULL and slot_of(mm, task, (addr >> PMD_SHIFT) & 3) == vma:  # type: ignore[no-untyped-call]
         TASK(mm, task).strategy0 += 1
     return vma
 
