@@ -1,15 +1,16 @@
 """Sequential conformance: random calls by one task, and after each the oracle's answer, its layout, and validate_mm.
 
-Runs by the interpreter, so a wild index is an error with a line and nothing needs compiling. A failing program is cut
-to the calls that matter, one at a time.
+Runs by the interpreter, so a wild index is an error with a line and nothing needs compiling. Hypothesis draws the calls
+and shrinks a program that fails: fewer calls, smaller numbers. What it leaves is cut call by call once more.
 """
 
 from __future__ import annotations
 
 import random
 import time
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchframe.check.run import Broken
 from benchframe.check.scenario import plain_runner
@@ -20,10 +21,15 @@ from benchframe.mm.validate import ValidationError
 from benchframe.scenario import BASE, Setup
 from benchframe.strategy import Strategy
 
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
 PAGE = layout.PAGE_SIZE
 Operation = tuple[Any, ...]
 LENGTH = 30
 """Calls of one random program."""
+SHRINKS = 250
+"""Programs tried to make a failing one simpler."""
 SIZES = Sizes(mms=2, tasks=3, vmas=256, tables=256, pages=1024, files=8)
 EDGES = (0, PAGE, layout.TASK_SIZE - PAGE, layout.TASK_SIZE, 1 << 47)
 
@@ -48,16 +54,45 @@ class Conformance:
         self._saved = {base: array.copy() for base, array in self._machine.arrays.items()}
 
     def run(self, calls: int, seed: int, deadline: float) -> Sequential:
-        """``calls`` random calls in short programs, or until ``deadline`` (time.monotonic)."""
-        began, done, draw = time.monotonic(), 0, random.Random(seed)
-        while done < calls and time.monotonic() < deadline:
-            program = [operation(draw) for _ in range(LENGTH)]
-            if failure := self.fails(program):
-                shortest = self._shrink(program)
-                failure = self.fails(shortest) or failure
-                return Sequential(done, time.monotonic() - began, failure, tuple(shortest))
-            done += len(program)
-        return Sequential(done, time.monotonic() - began)
+        """``calls`` random calls or a few more, in programs of up to LENGTH, or until ``deadline`` (time.monotonic)."""
+        from hypothesis import HealthCheck, Phase, find, settings
+        from hypothesis import strategies as st
+        from hypothesis.errors import Flaky, NoSuchExample
+
+        began, done, tries = time.monotonic(), 0, 0
+        found: list[Operation] = []
+
+        def wrong(program: list[Operation]) -> bool:
+            nonlocal done, tries, found
+            if found:
+                tries += 1
+                if tries > SHRINKS or time.monotonic() >= deadline:
+                    return program == found  # enough: this one it is
+            elif done >= calls or (done and time.monotonic() >= deadline):
+                return False
+            failure = self.fails(program)
+            if not found:
+                done += len(program)
+            if failure and (not found or _simpler(program, found)):
+                found = list(program)
+            return bool(failure)
+
+        options = settings(
+            max_examples=max(3 * calls // LENGTH, 1),
+            phases=(Phase.generate, Phase.shrink),
+            database=None,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        programs = st.integers(1, LENGTH).flatmap(lambda n: st.lists(operations(), min_size=n, max_size=n))
+        with suppress(
+            NoSuchExample, Flaky
+        ):  # nothing is wrong; or shrinking was stopped, and the simplest so far stands
+            find(programs, wrong, settings=options, random=random.Random(seed))
+        if not found:
+            return Sequential(done, time.monotonic() - began)
+        shortest = self._shrink(found)
+        return Sequential(done, time.monotonic() - began, self.fails(shortest), tuple(shortest))
 
     def fails(self, program: list[Operation]) -> str:
         """What goes wrong first in ``program``; empty if nothing does."""
@@ -110,29 +145,26 @@ def _oracle() -> Oracle:
     return Oracle(Rules(thp_read_prepares_anon_vma=p.thp != 0), limits)
 
 
-def operation(draw: random.Random) -> Operation:
-    """One random call: few pages, so that calls meet, near the end of a 2 MiB region now and then, or at an edge."""
+def _simpler(program: list[Operation], than: list[Operation]) -> bool:
+    return (len(program), repr(program)) < (len(than), repr(than))
 
-    def place() -> int:
-        if draw.random() < 0.04:
-            return draw.choice(EDGES)
-        return BASE + (draw.randrange(24) + draw.choice([0, 0, 0, 500])) * PAGE
 
-    def length() -> int:
-        return draw.choice([1, 1, 2, 3, 4, 8, 16]) * PAGE
+def operations() -> SearchStrategy[Operation]:
+    """Random calls: few pages, so that calls meet, near the end of a 2 MiB region now and then, or at an edge (0 and
+    the end of user addresses)."""
+    from hypothesis import strategies as st
 
-    name = draw.choice(["mmap"] * 5 + ["munmap"] * 3 + ["mprotect"] * 3 + ["fault"] * 5 + ["find_vma"] * 4 + ["mremap"])
-    if name == "mmap":
-        return name, place(), length(), draw.choice([3, 3, 1, 7]), draw.choice([0x32, 0x32, 0x22])
-    if name == "munmap":
-        return name, place(), length()
-    if name == "mprotect":
-        return name, place(), length(), draw.choice([3, 1, 7])
-    if name == "fault":
-        return name, place(), draw.choice([1, 2])
-    if name == "mremap":
-        return name, place(), length(), length(), draw.choice([1, 3]), place()
-    return name, place()
+    page = st.integers(0, 23) | st.integers(500, 523)
+    place = st.one_of(*[page.map(lambda number: BASE + number * PAGE)] * 8, st.sampled_from(EDGES))
+    length = st.sampled_from([1, 1, 2, 3, 4, 8, 16]).map(lambda pages: pages * PAGE)
+    rights = st.sampled_from([3, 3, 1, 7])
+    mmap = st.tuples(st.just("mmap"), place, length, rights, st.sampled_from([0x32, 0x32, 0x22]))
+    munmap = st.tuples(st.just("munmap"), place, length)
+    mprotect = st.tuples(st.just("mprotect"), place, length, rights)
+    fault = st.tuples(st.just("fault"), place, st.sampled_from([1, 2]))
+    find_vma = st.tuples(st.just("find_vma"), place)
+    mremap = st.tuples(st.just("mremap"), place, length, length, st.sampled_from([1, 3]), place)
+    return st.one_of(*[mmap] * 5, *[munmap] * 3, *[mprotect] * 3, *[fault] * 5, *[find_vma] * 4, mremap)
 
 
 def shown(call: Operation) -> str:

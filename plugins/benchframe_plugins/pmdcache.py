@@ -279,8 +279,8 @@ KNOWN_BUGS = (
     known("waker", "vma_release looks at the VMA after its count is down", "vma_release", "__vma_release"),
     known("B3", "a merge waits for another VMA than it frees", scenarios=("fault-merge",)),
     known("B4", "a signal ends the wait", scenarios=("fault-munmap-signal",)),
-    known("mremap", "mremap neither invalidates nor waits", scenarios=("fault-mremap",)),
-    known("mremap", "as above", kind="broken invariant", scenarios=("fault-mremap",)),
+    known("B4", "as above", kind="broken invariant", scenarios=("fault-munmap-signal",)),
+    known("anon_vma", "as above", kind="broken invariant", scenarios=("fault-mremap-neighbour",)),
 )
 """What `benchframe check` finds, by name; docs/checking.md explains each."""
 
