@@ -85,9 +85,7 @@ class Conformance:
             suppress_health_check=list(HealthCheck),
         )
         programs = st.integers(1, LENGTH).flatmap(lambda n: st.lists(operations(), min_size=n, max_size=n))
-        with suppress(
-            NoSuchExample, Flaky
-        ):  # nothing is wrong; or shrinking was stopped, and the simplest so far stands
+        with suppress(NoSuchExample, Flaky):  # nothing is wrong; or shrinking was stopped
             find(programs, wrong, settings=options, random=random.Random(seed))
         if not found:
             return Sequential(done, time.monotonic() - began)

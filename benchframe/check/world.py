@@ -19,6 +19,8 @@ from benchframe.dialect.struct import Slab
 from benchframe.mm import layout
 
 _HERE = str(Path(__file__).resolve().parent)
+_LOCKS = tuple(str(Path(_HERE).parent / "mm" / name) for name in ("sync", "defaults.py"))
+"""What locks are made of: who took one is the caller."""
 _DIALECT = str(Path(_HERE).parent / "dialect")
 
 
@@ -190,7 +192,7 @@ class MachineWorld(World):
 
     def _locked(self, key: Key, part: Hashable) -> None:
         if (key, part) in self.locks:
-            self.held.setdefault(self.current, {})[key, part] = place()
+            self.held.setdefault(self.current, {})[key, part] = place(_LOCKS)
 
     def _ordered(self, key: Key, part: Hashable) -> None:
         """The current task is about to wait for a lock. Broken if it holds one that was waited for inside this one.
@@ -204,7 +206,7 @@ class MachineWorld(World):
                 outer, inner = held, (key, part)
             if outer == inner or (outer, inner) in self.order:
                 continue
-            here = place()
+            here = place(_LOCKS)
             self.order[outer, inner] = (self.current, where, here)
             if (inner, outer) in self.order:
                 other, first, second = self.order[inner, outer]
@@ -376,10 +378,10 @@ def column_of(ref: Any, field: str) -> int:
     raise Broken("crash", f"{ref.slab.name} has no field {field!r}")
 
 
-def place() -> tuple[str, int, str]:
-    """(file, line, function) of the strategy code that is running."""
+def place(outside: tuple[str, ...] = ()) -> tuple[str, int, str]:
+    """(file, line, function) of the strategy code that is running; ``outside`` of files that begin so, too."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith((_HERE, _DIALECT)):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((_HERE, _DIALECT, *outside)):
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
 
