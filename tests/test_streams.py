@@ -98,6 +98,23 @@ def test_zipf_popularity_and_runs() -> None:
 
 
 @pytest.mark.parametrize("name", ["uniform", "sequential", "zipf"])
+@pytest.mark.parametrize("faults", [0, 1])
+def test_writes_come_in_pairs(name: str, faults: int) -> None:
+    """writes=0.1 adds an mprotect call per ten accesses, evenly, each undone by the next; accesses stay as they are."""
+    plain = trace_of(WORKLOADS[name], vmas=40, events=1000, gap=0, faults=faults)
+    trace = trace_of(WORKLOADS[name], vmas=40, events=1000, gap=0, faults=faults, writes=0.1)
+    timed = trace.events[trace.setup :]
+    calls = timed["kind"] == Kind.MPROTECT
+    assert np.count_nonzero(calls) == 100
+    np.testing.assert_array_equal(timed[~calls], plain.events[plain.setup :])
+    first, second = timed[calls][::2], timed[calls][1::2]
+    np.testing.assert_array_equal(first["addr"], second["addr"])
+    assert (first["prot"] ^ second["prot"] == 2).all()
+    assert np.diff(np.flatnonzero(calls)[::2]).max() < 1.2 * len(timed) / 50
+    assert (replay(trace.events).ret >= 0).all()
+
+
+@pytest.mark.parametrize("name", ["uniform", "sequential", "zipf"])
 @pytest.mark.parametrize("events", [1, 64, 1000])
 def test_faults_are_real(name: str, events: int) -> None:
     """With faults=1 every access is a fault of a page that is not there, and all pages go back after 64 accesses."""
