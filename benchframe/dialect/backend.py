@@ -50,7 +50,7 @@ from benchframe.dialect.names import near
 from benchframe.dialect.primitives import Primitive
 from benchframe.dialect.store import CODEGEN
 from benchframe.dialect.struct import DialectError, Slab, Struct
-from benchframe.dialect.waiting import X86, llvm_call, wait_then_add, wait_until, wait_while
+from benchframe.dialect.waiting import X86, llvm_call, wait_then_add, wait_until, wait_while, yield_cpu
 
 cgutils: Any = numba_cgutils
 if X86:  # elsewhere LLVM does not know the options
@@ -183,6 +183,15 @@ def _pause(typingctx: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def _resched(typingctx: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        yield_cpu(builder)
+        return context.get_dummy_value()
+
+    return types.none(), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
 def _read_cycles(typingctx: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         # lfence on both sides: the counter is read after what precedes and before what follows.
@@ -213,6 +222,7 @@ _PRIMITIVES: dict[str, Any] = {
     "smp_rmb": _fence("acquire"),
     "smp_wmb": _fence("release"),
     "cpu_relax": _pause,
+    "cond_resched": _resched,
     "cycles": _read_cycles,
 }
 

@@ -81,6 +81,10 @@ def _cpu_relax() -> None:
     """``cpu_relax``: says that the surrounding loop waits for another task."""
 
 
+def _cond_resched() -> None:
+    """``cond_resched``: gives the core to whoever else wants it."""
+
+
 def _cycles() -> int:
     """The cycle counter (rdtsc), for latencies. Interpreted: 0, since there is no time there."""
     return 0
@@ -132,4 +136,5 @@ smp_mb = Primitive("smp_mb", _smp_mb)
 smp_rmb = Primitive("smp_rmb", _smp_rmb)
 smp_wmb = Primitive("smp_wmb", _smp_wmb)
 cpu_relax = Primitive("cpu_relax", _cpu_relax)
+cond_resched = Primitive("cond_resched", _cond_resched)
 cycles = Primitive("cycles", _cycles)

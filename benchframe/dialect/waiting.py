@@ -45,13 +45,13 @@ def _spin(builder: Any, pointer: Any, width: int, go_on: Any) -> Any:
     count = builder.add(builder.load(tries), ir.Constant(i64, 1))
     builder.store(count, tries)
     with builder.if_then(builder.icmp_unsigned("==", builder.and_(count, ir.Constant(i64, 63)), ir.Constant(i64, 0))):
-        _yield_cpu(builder)
+        yield_cpu(builder)
     builder.branch(look)
     builder.position_at_end(look)
     go_on(builder.load_atomic(pointer, "acquire", width), again)
 
 
-def _yield_cpu(builder: Any) -> None:
+def yield_cpu(builder: Any) -> None:
     """The system call sched_yield, as an instruction: compiled code refers to no symbol outside. Elsewhere than on
     x86-64 Linux the loop just spins."""
     if YIELDS:

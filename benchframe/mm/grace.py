@@ -11,6 +11,7 @@ from benchframe.dialect import (
     READ_ONCE,
     WRITE_ONCE,
     cmpxchg,
+    cond_resched,
     cpu_relax,
     fetch_add,
     load_acquire,
@@ -120,6 +121,7 @@ def synchronize_rcu_shared(mm, task):
     while load_acquire(crew, "gp_completed") < gp:
         gp_advance(mm)
         cpu_relax()
+        cond_resched()
     rcu_online(mm, task)
     return 0
 
@@ -136,6 +138,7 @@ def rcu_throttle(mm, task):
         gp_advance(mm)
         rcu_give_back(mm)
         cpu_relax()
+        cond_resched()
     return rcu_online(mm, task)
 
 

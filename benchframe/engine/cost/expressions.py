@@ -228,7 +228,7 @@ class Expressions:
     def primitive(self, node: ast.Call, name: str) -> str:
         if name == "smp_mb":
             return f"(_A({BARRIER << SHIFT}) or 0)"
-        if name in ("cpu_relax", "cycles", "smp_rmb", "smp_wmb"):  # barriers for the compiler on x86
+        if name in ("cpu_relax", "cond_resched", "cycles", "smp_rmb", "smp_wmb"):  # barriers for the compiler on x86
             return "0"
         slab, index = self.reference(node.args[0])
         word = node.args[1]
