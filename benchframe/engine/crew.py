@@ -125,6 +125,8 @@ class CrewRunner:
         crew, t = self._records(1)
         t["first"], t["last"], t["rounds"], t["barrier"] = first, last, 1, -1
         t["checks"] = t["samples"] = t["ordered"] = 0
+        assert self._machine is not None
+        self._machine.arrays["thread_base"]["leader"] = 1
         crew["go"], crew["stop"] = 1, 0
         self._entry(self._root, 1, RUN)
         crew["go"] = crew["ready"] = 0
@@ -158,8 +160,10 @@ class CrewRunner:
         for work in works:
             t = threads[work.task]
             for name in t.dtype.names:
-                if name not in ("pages", "nr_pages", "rcu_seen"):
+                if name not in ("pages", "nr_pages", "rcu_seen", "leader"):
                     t[name] = 0
+            played = np.unique(self._machine.arrays["event_base"]["task"][work.first : work.last]) + 1
+            threads["leader"][played] = work.task
             t["first"], t["last"], t["barrier"] = work.first, work.last, work.barrier
             t["rounds"] = rounds or 1 << 62
             t["checks"], t["samples"], t["ordered"] = checks, samples, ordered

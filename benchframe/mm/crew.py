@@ -67,7 +67,7 @@ thread = Struct(
         ("lock_cycles", "i8", "cycles spent waiting for it [the task]"),
         ("barrier_cycles", "i8", "cycles spent at the barrier [the task]"),
         ("order_cycles", "i8", "cycles spent waiting for the order of a trace [the task]"),
-        ("line0", "i8", ""),
+        ("leader", "i8", "the thread that plays this task, a task itself [constant during a lap]"),
         # Line 1: the work.
         ("first", "i8", "first event [constant]"),
         ("last", "i8", "after the last [constant]"),

@@ -113,7 +113,8 @@ def kfree_rcu_shared(mm, which, slot):
 def synchronize_rcu_shared(mm, task):
     """Wait for a grace period that begins after now; others' sections end it, this task is quiescent meanwhile."""
     crew = CREW(mm, 0)
-    rcu_offline(mm, task)
+    me = THREAD(crew, task).leader
+    rcu_offline(mm, me)
     smp_mb()
     gp = READ_ONCE(crew, "gp_started") + 1
     if READ_ONCE(crew, "gp_wanted") < gp:
@@ -122,7 +123,7 @@ def synchronize_rcu_shared(mm, task):
         gp_advance(mm)
         cpu_relax()
         cond_resched()
-    rcu_online(mm, task)
+    rcu_online(mm, me)
     return 0
 
 

@@ -154,11 +154,12 @@ def anon_vma_new_shared(mm):
 def read_lock_watched(mm, task):
     """read_lock; what waiting costs is noted. Who waits is quiescent for RCU."""
     if fetch_add(mm, "mmap_lock", 1) & IN_THE_WAY:
-        t = THREAD(CREW(mm, 0), task)
+        me = THREAD(CREW(mm, 0), task).leader
+        t = THREAD(CREW(mm, 0), me)
         start = cycles()
-        rcu_offline(mm, task)
+        rcu_offline(mm, me)
         mmap_down_read_slow(mm)
-        rcu_online(mm, task)
+        rcu_online(mm, me)
         t.lock_waits += 1
         t.lock_cycles += cycles() - start
     return 0
@@ -168,11 +169,12 @@ def read_lock_watched(mm, task):
 def write_lock_watched(mm, task):
     """write_lock, likewise."""
     if not mmap_down_write_trylock(mm):
-        t = THREAD(CREW(mm, 0), task)
+        me = THREAD(CREW(mm, 0), task).leader
+        t = THREAD(CREW(mm, 0), me)
         start = cycles()
-        rcu_offline(mm, task)
+        rcu_offline(mm, me)
         mmap_down_write_slow(mm)
-        rcu_online(mm, task)
+        rcu_online(mm, me)
         t.lock_waits += 1
         t.lock_cycles += cycles() - start
     mm.owner = task
