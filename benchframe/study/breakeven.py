@@ -213,7 +213,7 @@ def crossovers(places: Sequence[Place], logs: Array, scale: str, seed: int = 0) 
 def _mean(part: Array) -> Array:
     """Means of rows, NaN left out; a row of nothing but NaN counts as even."""
     known = ~np.isnan(part)
-    return np.where(known, part, 0.0).sum(axis=1) / np.maximum(1, known.sum(axis=1))
+    return np.asarray(np.where(known, part, 0.0).sum(axis=1) / np.maximum(1, known.sum(axis=1)))
 
 
 def _crossing(means: Array, axis: Array, before: int) -> float | None:

@@ -84,7 +84,7 @@ def measure(
 
 def components(times: Array, seed: int = 0) -> tuple[Component, ...]:
     """The components of variance of ``log(times)``, (seeds, shifts, processes)."""
-    from scipy.stats import f
+    from scipy.stats import f  # type: ignore[import-untyped]
 
     logs = np.log(times)
     squares, degrees = _mean_squares(logs)
@@ -146,4 +146,4 @@ def _variances(squares: Array, shape: tuple[int, ...]) -> Array:
         (squares[3] - squares[4]) / (i * j),
         squares[4],
     )
-    return np.maximum(0.0, np.array(found))
+    return np.asarray(np.maximum(0.0, np.array(found)))

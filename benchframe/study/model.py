@@ -118,7 +118,7 @@ def fit(samples: Sequence[Sample], seed: int = 0, replicates: int = REPLICATES) 
 
 def _solve(design: Array, times: Array) -> Array:
     """Non-negative least squares of relative errors."""
-    from scipy.optimize import nnls
+    from scipy.optimize import nnls  # type: ignore[import-untyped]
 
     weights = 1.0 / np.maximum(times, FLOOR)
     scale = np.maximum(np.abs(design).max(axis=0), 1e-9)

@@ -43,12 +43,11 @@ def explanation_table(found: Explanation, model: Model, workload: str) -> Table:
         f"on differences it has not seen it errs by {100 * model.difference_error:.0f} % of the slower time (rms).",
         *(f"limit: {text}." for text in found.limits),
     ]
-    records = tuple(
-        {"term": c.term, "a": c.a, "b": c.b, "unit": c.unit, "unit_low": c.unit_low, "unit_high": c.unit_high,
-         "ns": c.ns, "low": c.low, "high": c.high}
-        for c in found.contributions
-    )  # fmt: skip
-    return Table("Explanation", heads, tuple(rows), (False, *(True,) * 5), records, tuple(notes))
+    records: list[dict[str, Value]] = []
+    for c in found.contributions:
+        units: dict[str, Value] = {"unit": c.unit, "unit_low": c.unit_low, "unit_high": c.unit_high}
+        records.append({"term": c.term, "a": c.a, "b": c.b, **units, "ns": c.ns, "low": c.low, "high": c.high})
+    return Table("Explanation", heads, tuple(rows), (False, *(True,) * 5), tuple(records), tuple(notes))
 
 
 def breakeven_table(found: Sequence[Breakeven]) -> Table:
