@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchframe.check.places import describe
 from benchframe.check.run import Broken, Op, Run
 from benchframe.check.scenario import Case, CaseWorld
-from benchframe.check.world import describe
 
 MOST = 48
 """Lines of the table of steps; from longer ones the middle is left out."""

@@ -10,7 +10,7 @@ from benchframe.check.parts import Part, Result
 def table(parts: Sequence[Part], results: Mapping[int, Result]) -> str:
     """Strategies in the order of ``parts``: alone, scenarios right in every interleaving, failures by known name."""
     names = list(dict.fromkeys(part.strategy.name for part in parts))
-    rows = [("strategy", "one task", "searched whole", "new", "known", "verdict")]
+    rows: list[tuple[str, ...]] = [("strategy", "one task", "searched whole", "new", "known", "verdict")]
     rows += [
         _row(name, [(p, results.get(i)) for i, p in enumerate(parts) if p.strategy.name == name]) for name in names
     ]

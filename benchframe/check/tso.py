@@ -17,9 +17,9 @@ from typing import Any
 
 from benchframe.check.buffers import Buffers, Store
 from benchframe.check.memory import Key, Location
+from benchframe.check.places import place
 from benchframe.check.run import READS, WRITES, Op
 from benchframe.check.scenario import Case, CaseWorld
-from benchframe.check.world import place
 from benchframe.dialect.function import Native, is_native
 from benchframe.dialect.primitives import Primitive, smp_mb
 

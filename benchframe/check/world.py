@@ -6,22 +6,16 @@ stale reference shows; every task allocates from slots of its own, so that alloc
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Hashable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchframe.check.memory import KEY_OF, Key, Location, Memory, OutOfRecords
+from benchframe.check.places import LOCKS, describe, line, place
 from benchframe.check.run import ADDS, READS, WRITES, Broken, Op, World
 from benchframe.dialect.struct import Slab
 from benchframe.mm import layout
-
-_HERE = str(Path(__file__).resolve().parent)
-_LOCKS = tuple(str(Path(_HERE).parent / "mm" / name) for name in ("sync", "defaults.py"))
-"""What locks are made of: who took one is the caller."""
-_DIALECT = str(Path(_HERE).parent / "dialect")
 
 
 class MachineWorld(World):
@@ -192,7 +186,7 @@ class MachineWorld(World):
 
     def _locked(self, key: Key, part: Hashable) -> None:
         if (key, part) in self.locks:
-            self.held.setdefault(self.current, {})[key, part] = place(_LOCKS)
+            self.held.setdefault(self.current, {})[key, part] = place(LOCKS)
 
     def _ordered(self, key: Key, part: Hashable) -> None:
         """The current task is about to wait for a lock. Broken if it holds one that was waited for inside this one.
@@ -206,16 +200,16 @@ class MachineWorld(World):
                 outer, inner = held, (key, part)
             if outer == inner or (outer, inner) in self.order:
                 continue
-            here = place(_LOCKS)
+            here = place(LOCKS)
             self.order[outer, inner] = (self.current, where, here)
             if (inner, outer) in self.order:
                 other, first, second = self.order[inner, outer]
                 mine, theirs = describe(*held), describe(key, part)
                 raise Broken(
                     "lock order",
-                    f"{self.names[self.current]} waits for {theirs} ({_line(here)}) with {mine} held ({_line(where)}); "
-                    f"{self.names[other]} took them the other way round ({_line(first)}, {_line(second)})",
-                    (_line(here), _line(second)),
+                    f"{self.names[self.current]} waits for {theirs} ({line(here)}) with {mine} held ({line(where)}); "
+                    f"{self.names[other]} took them the other way round ({line(first)}, {line(second)})",
+                    (line(here), line(second)),
                     key,
                     here[2],
                 )
@@ -376,29 +370,3 @@ def column_of(ref: Any, field: str) -> int:
         if name == field:
             return column
     raise Broken("crash", f"{ref.slab.name} has no field {field!r}")
-
-
-def place(outside: tuple[str, ...] = ()) -> tuple[str, int, str]:
-    """(file, line, function) of the strategy code that is running; ``outside`` of files that begin so, too."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith((_HERE, _DIALECT, *outside)):
-        frame = frame.f_back
-    return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
-
-
-def _line(where: tuple[str, int, str]) -> str:
-    return f"{Path(where[0]).name}:{where[1]} {where[2]}"
-
-
-def describe(key: Key, part: Hashable) -> str:
-    """A location in words: ``vma #5.vm_start``."""
-    base, index = key
-    slabs = {s.base: s for s in (layout.MM, layout.VMA, layout.PAGE, layout.PTE, layout.TASK, layout.FILE)}
-    if isinstance(part, tuple):
-        return f"{'table' if base == 'page_base' else base[:-5]} #{index}[{part[1]}]"
-    if base not in slabs:
-        return f"{base} {index}"
-    name = slabs[base].name.lower() + f" #{index}"
-    if isinstance(part, int):
-        return f"{name}.{list(slabs[base].struct.fields)[part]}"
-    return name

@@ -1,0 +1,42 @@
+"""Where in the text something happened, and which memory it was about, in words."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable
+from pathlib import Path
+
+from benchframe.check.memory import Key
+from benchframe.mm import layout
+
+_HERE = str(Path(__file__).resolve().parent)
+LOCKS = tuple(str(Path(_HERE).parent / "mm" / name) for name in ("sync", "defaults.py"))
+"""What locks are made of: who took one is the caller."""
+_DIALECT = str(Path(_HERE).parent / "dialect")
+
+
+def place(outside: tuple[str, ...] = ()) -> tuple[str, int, str]:
+    """(file, line, function) of the strategy code that is running; ``outside`` of files that begin so, too."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((_HERE, _DIALECT, *outside)):
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
+
+
+def line(where: tuple[str, int, str]) -> str:
+    """A place as text."""
+    return f"{Path(where[0]).name}:{where[1]} {where[2]}"
+
+
+def describe(key: Key, part: Hashable) -> str:
+    """A location in words: ``vma #5.vm_start``."""
+    base, index = key
+    slabs = {s.base: s for s in (layout.MM, layout.VMA, layout.PAGE, layout.PTE, layout.TASK, layout.FILE)}
+    if isinstance(part, tuple):
+        return f"{'table' if base == 'page_base' else base[:-5]} #{index}[{part[1]}]"
+    if base not in slabs:
+        return f"{base} {index}"
+    name = slabs[base].name.lower() + f" #{index}"
+    if isinstance(part, int):
+        return f"{name}.{list(slabs[base].struct.fields)[part]}"
+    return name
