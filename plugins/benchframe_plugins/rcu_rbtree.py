@@ -54,6 +54,7 @@ from benchframe.api import (
     read_lock,
     read_unlock,
     refcount,
+    scenario,
     waitqueue,
     write_downgrade,
     write_unlock,
@@ -295,6 +296,16 @@ POSTED = {
 }
 
 
+KNOWN_BUGS = (
+    scenario.KnownBug("B9", "the last holder does not wake the writer", kind="deadlock"),
+    scenario.KnownBug("waker", "the queue is looked at after the count is down: the VMA may be gone", ("wake_up",)),
+    scenario.KnownBug(
+        "anon_vma", "mremap takes the anon_vma of a VMA that is held; its neighbours are not", ("anon_vma_choose",)
+    ),
+    scenario.KnownBug("anon_vma", "as above", kind="broken invariant", scenarios=("fault-mremap-neighbour",)),
+)
+
+
 @hookimpl
 def benchframe_strategies():
     """Mended, and as posted; over the plain tree."""
@@ -310,5 +321,6 @@ def benchframe_strategies():
             "the same as posted on 25 December 2009, with its lost wake-up (B9)",
             "rbtree",
             protocol=Protocol(**POSTED),
+            known_bugs=KNOWN_BUGS,
         ),
     ]
