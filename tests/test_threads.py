@@ -5,6 +5,7 @@ import fcntl
 import io
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,18 +18,21 @@ from benchframe import stream
 from benchframe.dialect import native
 from benchframe.dialect.function import Identities
 from benchframe.dialect.store import cache_folder
+from benchframe.dialect.units import UnitSpec
 from benchframe.engine import crew as engine_crew
 from benchframe.engine.histogram import Histogram, edges
 from benchframe.engine.native import EngineError, compile_strategies
 from benchframe.engine.program import ProgramError, make_program
+from benchframe.engine.runner import unit_store
 from benchframe.engine.threaded import ThreadSession, scaling
 from benchframe.mm.arena import arena_alloc
 from benchframe.mm.crew import BUCKETS
 from benchframe.mm.defaults import read_unlock
 from benchframe.mm.drive import bucket_of
 from benchframe.mm.entry import anon_page
-from benchframe.mm.layout import TASK
+from benchframe.mm.layout import ARENA_VMA, TASK
 from benchframe.mm.machine import Parameters
+from benchframe.mm.rcu import kfree_rcu, synchronize_rcu
 from benchframe.mm.shared import REPLACE
 from benchframe.registry import Registry, load
 from benchframe.results.folder import RunFolder, find_run
@@ -294,6 +298,43 @@ def test_a_deadlock_ends() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=280)
     assert "waits for ever" in done.stdout, done.stderr
     assert engine_crew.PATIENCE > 10, "a busy machine is no deadlock"
+
+
+@native
+def wait_for_readers(mm, task):  # type: ignore[no-untyped-def]
+    """synchronize_rcu of the threaded build."""
+    return synchronize_rcu(mm, task)
+
+
+@native
+def give_up(mm, slot):  # type: ignore[no-untyped-def]
+    """kfree_rcu of a VMA."""
+    return kfree_rcu(mm, ARENA_VMA, slot)
+
+
+def test_grace_periods_wait_for_readers() -> None:
+    """A thread that has read since before holds up synchronize_rcu and kfree_rcu; when it goes offline both go on."""
+    made = session("rbtree", "multi-fault-all-split", 2)
+    units = unit_store()
+    wait, free = (
+        units.get(UnitSpec(f.__name__, f, {}, REPLACE))
+        for f in (wait_for_readers, give_up)  # type: ignore[attr-defined]
+    )
+    reader, queue = made.machine.arrays["thread_base"][2], made.machine.arrays["crew_base"][1]
+    reader["rcu_seen"] = made.machine.arrays["crew_base"][0]["gp_started"]
+    freed, slot = int(queue["freed"]), int(made.machine.arrays["slab_base"]["top"][ARENA_VMA]) - 1
+    free(made.machine.root, slot)
+    writer = threading.Thread(target=wait, args=(made.machine.root, 1), daemon=True)
+    writer.start()
+    writer.join(0.1)
+    assert writer.is_alive()
+    assert queue["freed"] == freed
+    reader["rcu_seen"] = 0
+    writer.join(60)
+    assert not writer.is_alive()
+    made.machine.arrays["thread_base"]["rcu_seen"] = 0
+    assert made.runner.drain() == 0
+    assert queue["freed"] == freed + 1
 
 
 def test_laps_are_weighted_by_time() -> None:

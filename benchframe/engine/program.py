@@ -128,11 +128,12 @@ def _without_the_end(trace: Trace) -> Array:
     """The events without each mm's last EXIT: what is left at the end can be looked at."""
     events = np.asarray(trace.events)
     marked = prepare(events).records
-    return events[~((marked["kind"] == Kind.EXIT) & (marked["len"] > 0))]
+    kept: Array = events[~((marked["kind"] == Kind.EXIT) & (marked["len"] > 0))]
+    return kept
 
 
 def _made(events: Array, setup: int, threads: int) -> Array:
-    thread_of: Array = np.asarray(events["task"][setup:], np.int64)
+    thread_of: Array = np.array(events["task"][setup:], np.int64)
     if np.unique(thread_of).tolist() != list(range(threads)):
         raise ProgramError(f"the stream was made for {threads} threads, but its tasks are not 0 to {threads - 1}")
     return thread_of
