@@ -53,7 +53,7 @@ def _remap(named: bool) -> Round:
     def rows(addr: int, params: dict[str, Any], file: int) -> list[stream.Rows]:
         length = params["mib"] << 20
         once = [_map(addr, length, file if named else NIL, True), stream.munmap(addr, length)]
-        return once * params["turns"]
+        return once * int(params["turns"])
 
     return rows
 
