@@ -11,9 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from benchframe.check.saved import Saved
     from benchframe.registry import Registry
 
-__all__ = ["assert_no_race", "assert_repeats", "assert_right", "counts", "load_plugin"]
+__all__ = [
+    "assert_no_race",
+    "assert_repeats",
+    "assert_right",
+    "assert_stays_away",
+    "counts",
+    "load_plugin",
+    "saved_failures",
+]
 
 
 def load_plugin(*paths: str | Path) -> Registry:
@@ -47,6 +56,25 @@ def assert_no_race(known: Registry, strategy: str, scenarios: Sequence[str] = ()
     told: list[str] = []
     code = run_check_command([known.strategy(strategy)], scenarios, seconds, say=told.append)
     assert code == 0, "\n".join(told)
+
+
+def saved_failures(folder: str | Path) -> list[Saved]:
+    """What `benchframe check --save --saved FOLDER` kept, for ``pytest.mark.parametrize``. No folder: none."""
+    from benchframe.check.saved import read
+
+    return read(Path(folder))
+
+
+def assert_stays_away(known: Registry, failure: Saved, seconds: float = 20.0) -> None:
+    """``failure`` does not come again: neither by its schedule, nor, since an edit may have led that elsewhere, in a
+    search of its scenario within ``seconds``."""
+    from benchframe.check.command import scenario
+    from benchframe.check.saved import run_again
+
+    strategy = known.strategy(failure.strategy)
+    again = run_again(failure, strategy, scenario(failure.scenario, strategy))
+    assert not again.fails, f"{again.text}\n{again.story}"
+    assert_no_race(known, failure.strategy, [failure.scenario], seconds)
 
 
 def counts(known: Registry, strategy: str, workload: str, seed: int = 1) -> dict[str, float]:

@@ -22,6 +22,7 @@ from benchframe.check.pool import Watcher, run_parts
 from benchframe.check.saved import read
 from benchframe.registry import load
 from benchframe.strategy import StrategyError, resolve
+from benchframe.testing import assert_stays_away, saved_failures
 
 KNOWN = load()
 QUICK = ["lookup-munmap", "fault-munmap-signal", "stack-stack", "fault-fork"]
@@ -122,6 +123,17 @@ def test_a_saved_failure_after_an_edit(tmp_path: Path) -> None:
     code, lines = said_by(["rbtree"], ["lookup-munmap"], saved=tmp_path)
     assert code == 0
     assert re.search(r"no longer applies: only \d+ of \d+ steps|no failure any more", lines[2])
+
+
+def test_a_plugins_own_tests(tmp_path: Path) -> None:
+    """The helpers of benchframe.testing: a race that is still there fails with its story, a mended one passes."""
+    said_by(["pmdcache"], ["lookup-munmap"], saved=tmp_path, save_new=True)
+    (failure,) = saved_failures(tmp_path)
+    assert str(failure) == "pmdcache, lookup-munmap: use after free"
+    with pytest.raises(AssertionError, match=r"fails as before(.|\n)*the life of"):
+        assert_stays_away(KNOWN, failure)
+    assert_stays_away(KNOWN, replace(failure, strategy="pmdcache_rcu"))
+    assert saved_failures(tmp_path / "none") == []
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"version": 1}', '{"version": 2}', "[" * 100_000, '"\\ud800"'])

@@ -41,6 +41,9 @@ class Saved:
     text: str
     replay: str
 
+    def __str__(self) -> str:
+        return f"{self.strategy}, {self.scenario}: {self.kind}"
+
 
 @dataclass(frozen=True)
 class Again:
