@@ -73,8 +73,8 @@ def class_of(kind):
 @native
 def replay_timed(root, first, last):
     """Run events [first, last) and add the cycles of each class to root.replay_*; the clock is read only where the
-    class changes. Gives how many it read. What the events answered is summed up and stored: a lookup whose answer nobody
-    uses and whose walk surely ends is no code at all to the compiler."""
+    class changes. Gives how many it read. What the events answered is summed up and stored: a lookup whose answer
+    nobody uses and whose walk surely ends is no code at all to the compiler."""
     answered = 0
     fault = 0
     lookup = 0
