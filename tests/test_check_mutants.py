@@ -4,7 +4,8 @@ import time
 from types import FunctionType
 
 import pytest
-from check_mutants import INSIDE_OUT, LOCKLESS, MENDED, MUTANTS, flushes_all, skips_one_user, vmacache_with
+from check_history import flushes_all, skips_one_user, vmacache_with
+from check_mutants import INSIDE_OUT, LOCKLESS, MENDED, MUTANTS
 
 from benchframe.check.command import run_check_command, scenario
 from benchframe.check.hunt import Hunt, Verdict, make_case, replay

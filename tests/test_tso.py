@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from check_mutants import PLAIN_VERSION, TWIN_VERSION
+from check_history import PLAIN_VERSION, TWIN_VERSION
 from toyworld import Instruction, Toy, TsoToy, outcome, random_programs
 
 from benchframe.check.command import run_check_command, scenario

@@ -144,9 +144,9 @@ def _command(strategy: Strategy, finding: Finding) -> str:
 
 
 def share(deadline: float, left: int) -> float:
-    """The end of the next part: ten equal shares of what is left of the budget, since most parts end early."""
+    """The end of the next part: 25 equal shares of what is left, since most parts end early; half of it at most."""
     now = time.monotonic()
-    return now + max(deadline - now, 0.2) * min(1.0, 10 / max(left, 1))
+    return now + max(deadline - now, 0.2) * (min(0.5, 25 / left) if left > 1 else 1.0)
 
 
 def best_of(results: Sequence[Result]) -> list[Finding]:
