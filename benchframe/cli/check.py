@@ -18,7 +18,9 @@ def check(
         ),
     ] = None,
     scenario: Annotated[list[str] | None, typer.Option(help="Scenarios, with commas (default: all).")] = None,
-    budget: Annotated[str, typer.Option(help="Time for everything: 30s, 5m.")] = "60s",
+    budget: Annotated[
+        str | None, typer.Option(help="Time for everything: 30s, 5m (default: 60s, or 15s a strategy if that is more).")
+    ] = None,
     memory: Annotated[
         str, typer.Option(help="sc: stores are seen at once; tso: they wait in store buffers, as on x86.")
     ] = "sc",
@@ -66,11 +68,12 @@ def check(
                 f"benchframe: warning: {name}: {function}() is C without a twin: races in it are not found",
                 err=True,
             )
+    time = seconds(budget) if budget is not None else max(60.0, 15.0 * len(names))
     try:
         return run_check_command(
             [known.strategy(name) for name in names],
             split(scenario),
-            seconds(budget),
+            time,
             replay,
             memory=memory,
             jobs=jobs or cores(),
@@ -78,7 +81,7 @@ def check(
             save_new=save,
             allow_known=allow_known,
             say=typer.echo,
-            watch=lambda parts: watcher(parts, seconds(budget)),
+            watch=lambda parts: watcher(parts, time),
         )
     except CheckError as error:
         raise UsageError(str(error)) from error
