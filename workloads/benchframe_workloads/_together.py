@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from benchframe.api import Trace, stream
+from benchframe.api import EVENT, Trace, stream
 
 PAGE = stream.PAGE
 
@@ -53,7 +53,7 @@ def ebizzy_threads(params: dict[str, Any], seed: int, threads: int) -> Trace:
             pages = int(rng.integers(2, chunk + 1)) if params["vary"] else chunk
             page = np.arange(pages) * PAGE
             source = layout.vm_start[rng.integers(0, len(layout))]
-            touch = np.empty(pages * width, stream.EVENT)
+            touch = np.empty(pages * width, EVENT)
             if params["source"]:
                 touch[::width] = stream.lookup(source + page)
             touch[width - 1 :: width] = stream.fault(copy + page, stream.WRITE)
