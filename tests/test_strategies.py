@@ -205,8 +205,8 @@ def test_named_index_and_slabs_are_checked(tmp_path: Any) -> None:
     borrowed = Strategy("lender", "x", "rbtree")
     with pytest.raises(StrategyError, match=r"lender has no index of its own \(it uses rbtree\); name that"):
         resolve(Strategy("mine", "x", "lender"), {**known, "lender": borrowed})
-    with pytest.raises(StrategyError, match=r"number 4 is not in 0\.\.3"):
-        PrivateSlab("s", [("a", "i8", "x")], number=4)
+    with pytest.raises(StrategyError, match=r"number 6 is not in 0\.\.5"):
+        PrivateSlab("s", [("a", "i8", "x")], number=6)
     slabs = [PrivateSlab("s", [("a", "i8", "x")], number=1) for _ in range(2)]
     index = Index(find=code.find, insert=code.two, erase=code.two, slabs=slabs[:1])
     with pytest.raises(StrategyError, match="two private slabs have the same number; renumber one"):

@@ -18,12 +18,14 @@ def session(text: str) -> Session:
 
 @pytest.mark.parametrize("name", SYNTHETIC)
 def test_native_agrees(name: str) -> None:
-    """The model agrees with the oracle on every answer, counts the VMAs asked for, and does all the faults."""
-    tried = session(f"{name}:vmas=90,events=3000")
+    """The model agrees with the oracle on every answer, has the VMAs asked for if one can ask, and does all the faults."""
+    sized = {"vmas", "events"} <= {p.name for p in REGISTRY.workloads[name].parameters}
+    tried = session(f"{name}:vmas=90,events=3000" if sized else name)
     verdict = tried.verify()
     assert verdict.ok, verdict.what
     counts = tried.counts()
-    assert 90 <= counts["vmas_peak"] <= 92  # a copy or two splits come and go
+    if sized:
+        assert 90 <= counts["vmas_peak"] <= 92  # a copy or two splits come and go
     timed = tried.trace.events[tried.trace.setup :]
     assert counts["faults"] == (timed["kind"] == Kind.FAULT).sum()
 
