@@ -18,7 +18,7 @@ def session(text: str) -> Session:
 
 @pytest.mark.parametrize("name", SYNTHETIC)
 def test_native_agrees(name: str) -> None:
-    """The model agrees with the oracle on every answer, has the VMAs asked for if one can ask, and does all the faults."""
+    """The model agrees with the oracle on every answer, has the VMAs asked for if any were, and does all the faults."""
     sized = {"vmas", "events"} <= {p.name for p in REGISTRY.workloads[name].parameters}
     tried = session(f"{name}:vmas=90,events=3000" if sized else name)
     verdict = tried.verify()
