@@ -199,6 +199,15 @@ def test_resume_adds_rounds_and_retries() -> None:
     assert "wrong on toy: wrong" not in done.stderr
 
 
+def test_all_names_every_strategy() -> None:
+    """--strategy all is what leaving it out is: every strategy there is."""
+    frames = []
+    for words in (("-s", "all"), ()):
+        call("run", *words, *QUICK)
+        frames.append(set(benchframe.load("last").strategy))
+    assert frames[0] == frames[1] > {"fake20", "wrong"}
+
+
 def test_resume_does_not_run_code_that_a_manifest_names(tmp_path: Path) -> None:
     """A manifest that names a plugin file has no power to load it: the user must name the file again."""
     call("run", "-s", "fake20", *QUICK)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import UsageError, guarded, registry, seconds, split
-from benchframe.cli.complete import strategies as strategy_names
+from benchframe.cli import complete
+from benchframe.cli.common import UsageError, guarded, registry, seconds, split, strategy_names
 
 
 @guarded
@@ -14,7 +14,10 @@ def check(
     strategy: Annotated[
         list[str] | None,
         typer.Option(
-            "--strategy", "-s", help="Strategies, with commas, or all (the default).", autocompletion=strategy_names
+            "--strategy",
+            "-s",
+            help="Strategies, with commas, or all (the default).",
+            autocompletion=complete.strategies,
         ),
     ] = None,
     scenario: Annotated[list[str] | None, typer.Option(help="Scenarios, with commas (default: all).")] = None,
@@ -57,9 +60,7 @@ def check(
     from benchframe.dialect.lint import check_function
 
     known = registry(plugin)
-    names = split(strategy) or ["all"]
-    if names == ["all"] and "all" not in known.strategies:
-        names = sorted(known.strategies)
+    names = strategy_names(strategy, known)
     for name in names:
         for native in known.strategy(name).functions():
             check_function(native)

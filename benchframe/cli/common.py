@@ -119,6 +119,14 @@ def fail(message: str, code: int) -> int:
     return code
 
 
+def strategy_names(values: Sequence[str] | None, known: "Registry") -> list[str]:
+    """Names from ``--strategy``: every one known if none is given, or the one word ``all`` where none is called so."""
+    names = split(values)
+    if not names or (names == ["all"] and "all" not in known.strategies):
+        return list(known.strategies)
+    return names
+
+
 def split(values: Sequence[str] | None) -> list[str]:
     """Names from repeated and comma-separated options, each once.
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from benchframe.cli import complete
-from benchframe.cli.common import FAILED, UsageError, fail, guarded, loaded, plugin_files, split
+from benchframe.cli.common import FAILED, UsageError, fail, guarded, loaded, plugin_files, split, strategy_names
 
 
 @guarded
@@ -63,7 +63,7 @@ def cost(
     if form == "mail":
         raise UsageError("the cost table has no mail form; use --format text")
     known = loaded(plugin_files(plugin), no_plugin)
-    strategies = [known.strategy(name) for name in split(strategy) or known.strategies]
+    strategies = [known.strategy(name) for name in strategy_names(strategy, known)]
     specs = [*(known.spec(name) for name in split(workload)), *(trace_workload(path).spec() for path in trace or ())]
     if not specs:
         raise UsageError("name a workload with --workload, or a recorded trace with --trace")

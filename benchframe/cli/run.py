@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchframe.cli import complete
-from benchframe.cli.common import FAILED, UsageError, fail, guarded, loaded, plugin_files, seconds, split
+from benchframe.cli.common import (
+    FAILED,
+    UsageError,
+    fail,
+    guarded,
+    loaded,
+    plugin_files,
+    seconds,
+    split,
+    strategy_names,
+)
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
@@ -34,7 +44,11 @@ def run(
     strategy: Annotated[
         list[str] | None,
         typer.Option(
-            "--strategy", "-s", metavar="NAME,...", help="Names, comma-separated.", autocompletion=complete.strategies
+            "--strategy",
+            "-s",
+            metavar="NAME,...",
+            help="Names, comma-separated, or all (the default).",
+            autocompletion=complete.strategies,
         ),
     ] = None,
     workload: Annotated[
@@ -140,7 +154,8 @@ def run(
         )
     else:
         streams = _streams(known, split(workload), trace or [], stream_seed, baseline, _threads(threads))
-        folder = _create(known, split(strategy), streams, options, seed, output, files, split(no_plugin), skip or [])
+        asked = strategy_names(strategy, known)
+        folder = _create(known, asked, streams, options, seed, output, files, split(no_plugin), skip or [])
     _sit(known, folder, streams, files, split(no_plugin), start)
     print_table(folder, form)
     _closing(folder)
@@ -242,7 +257,6 @@ def _create(
     from benchframe.results.folder import RunFolder, slug
     from benchframe.results.plan import plan, without
 
-    asked = asked or list(known.strategies)
     names = dict.fromkeys([*asked, *(stream.entry.baseline for stream in streams)])
     strategies = {name: known.strategy(name) for name in names}
     manifest = plan(
