@@ -11,6 +11,7 @@ from benchframe.cli import app
 from benchframe.compare.compare import ABSOLUTE, PAIRED, RELATIVE, compare
 from benchframe.compare.gate import INVALID, PASS, REGRESSION, gate
 from benchframe.compare.sides import Side, read_sides
+from benchframe.compare.table import comparison_table
 from benchframe.results import ResultsError
 from benchframe.results.cell import CellState
 
@@ -61,6 +62,9 @@ def test_machine_drift_between_runs_cancels_in_ratios(tmp_path: Path) -> None:
     b = Side(made(tmp_path / "b", speeds(11, 8.8, seed=5), start=60))
     words = {line.strategy: line.verdict.word for line in compare(a, b).lines}
     assert words == {"base": "slower", "mine": "same"}
+    shown = {row[1]: row[-2] for row in comparison_table(compare(a, b), a, b).rows}
+    assert shown["base"] == "slower, or drift"
+    assert "drift" not in shown["mine"]
     assert {line.verdict.word for line in compare(a, b, absolute=True).lines} == {"slower"}
 
 

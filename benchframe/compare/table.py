@@ -40,6 +40,12 @@ def comparison_table(found: Comparison, a: Side, b: Side) -> Table:
     )
 
 
+def _words(line: Line) -> str:
+    """The verdict. Two runs that took no turns: what the machine did in between is not told from what the code does."""
+    drift = line.how == ABSOLUTE and line.verdict.word in ("faster", "slower")
+    return f"{line.verdict.text}, or drift" if drift else line.verdict.text
+
+
 def _row(line: Line) -> tuple[str, ...]:
     means = line.means()
     p = min(line.verdict.p, line.verdict.p_same) if line.verdict.word == "same" else line.verdict.p
@@ -52,7 +58,7 @@ def _row(line: Line) -> tuple[str, ...]:
         ns(means[1]),
         ratio_text(line.verdict.ratio, 3),
         shown,
-        line.verdict.text,
+        _words(line),
         line.how,
     )
 
