@@ -184,6 +184,8 @@ def run_trace_verify(path: str | Path) -> int:
     print(f"calls        {verdict.calls}, {verdict.calls_differ} returned something else")
     print(f"reported     {verdict.reports} VMAs after calls, {verdict.reports_differ} differ from the replay")
     print(f"layouts      {verdict.snapshots} from /proc/PID/maps, {verdict.snapshots_differ} differ from the replay")
+    if verdict.snapshots_hazy:
+        print(f"note         {verdict.snapshots_hazy} agree but for borders that unrecorded faults decide")
     if verdict.unplayed and (verdict.reports_differ or verdict.calls_differ):
         print("note         calls that cannot be replayed (trace info names them) may explain the differences")
     print(f"{path}: {'holds' if verdict.good else 'DOES NOT HOLD'}")
