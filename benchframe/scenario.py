@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 from benchframe.mm import layout
 from benchframe.mm.machine import Parameters
 from benchframe.mm.space import Space
 from benchframe.trace.events import FaultFlag, Kind
+
+if TYPE_CHECKING:
+    from benchframe.check.sites import Sites
 
 BASE = 0x10000000
 """Page 0 of every scenario: the start of a 2 MiB region."""
@@ -125,9 +130,15 @@ class Setup(Space):
 class KnownBug:
     """A race that a strategy is known to have: what `benchframe check` finds is called by its name.
 
-    A finding is this bug if ``kind`` is its kind ("use after free"), its text ends in one of the ``functions``, it says
-    "before this call began" exactly if ``dangling`` (None: either way), and its scenario is one of ``scenarios``
-    (empty: any).
+    A finding is this bug if all that is given here fits; what is empty (``dangling``: None) fits everything, so give
+    all that `check` prints beside it, lest a new bug pass for this one.
+
+    ``kind``: "use after free". ``functions``: patterns of where it showed, ``"vma_hold"`` or with those that called it,
+    ``"vma_hold < lookup_vma_cache"``; one must fit. A failure without a place (stale answer, broken invariant,
+    deadlock) shows in the functions in which tasks were stopped: all of them must be among ``functions``, the first of
+    ``functions`` among them. ``freed``: patterns of who gave the record back. ``source``: patterns of where the stale
+    reference was loaded from and who stored there last, ``"page.cache < update"``. ``dangling``: it says "before this
+    call began". ``scenarios``: names. ``says``: the text, with ``*`` for what may differ.
     """
 
     name: str
@@ -136,15 +147,36 @@ class KnownBug:
     kind: str = "use after free"
     dangling: bool | None = None
     scenarios: tuple[str, ...] = ()
+    freed: tuple[str, ...] = ()
+    source: tuple[str, ...] = ()
+    says: str = ""
 
-    def shows(self, kind: str, text: str, scenario: str) -> bool:
+    def shows(self, kind: str, text: str, scenario: str, sites: Sites) -> bool:
         """Is a finding this bug?"""
-        return (
-            kind == self.kind
-            and (not self.functions or text.rpartition(", in ")[2] in self.functions)
-            and self.dangling in (None, "before this call began" in text)
-            and (not self.scenarios or scenario in self.scenarios)
-        )
+        if kind != self.kind or (self.scenarios and scenario not in self.scenarios):
+            return False
+        if self.dangling not in (None, "before this call began" in text):
+            return False
+        if self.says and not fnmatchcase(text, self.says):
+            return False
+        for chain, patterns in ((sites.freed, self.freed), (sites.source, self.source)):
+            if patterns and not any(_begins(chain, pattern) for pattern in patterns):
+                return False
+        if not self.functions:
+            return True
+        if kind in CHAINED:
+            return any(_begins(sites.used, pattern) for pattern in self.functions)
+        return self.functions[0] in sites.used and set(sites.used) <= set(self.functions)
+
+
+CHAINED = frozenset({"use after free"})
+"""Kinds of failures that have one place; the others come from how tasks were interleaved."""
+
+
+def _begins(chain: tuple[str, ...], pattern: str) -> bool:
+    """Does ``chain``, innermost first, begin as ``"inner < outer"`` says?"""
+    names = tuple(name.strip() for name in pattern.split("<"))
+    return chain[: len(names)] == names
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from benchframe.check.run import Broken, Op, Run, Step, execute
 from benchframe.check.sample import Pct, pct_bound
 from benchframe.check.scenario import Case, CaseWorld
 from benchframe.check.schedule import Replay, decode, encode
+from benchframe.check.sites import Sites, sites_of
 from benchframe.check.tso import TsoCase
 from benchframe.dialect.struct import DialectError
 from benchframe.scenario import Scenario
@@ -40,6 +41,8 @@ class Finding:
     stable: bool = True
     function: str = ""
     """Where it showed."""
+    sites: Sites = field(default_factory=Sites)
+    """Functions that took part."""
     known: str = ""
     """Which of the strategy's known bugs it is."""
 
@@ -159,7 +162,8 @@ class Hunt:
         again = replay(self.case, text)
         stable = again.failure is not None and str(again.failure) == str(best.failure)
         failure = best.failure or run.failure
-        return Finding(self.case.scenario.name, failure.kind, failure.text, text, signature, stable, failure.function)
+        name, sites = self.case.scenario.name, sites_of(again)
+        return Finding(name, failure.kind, failure.text, text, signature, stable, failure.function, sites)
 
 
 def signature_of(run: Run) -> tuple[str, ...]:

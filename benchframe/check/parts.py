@@ -96,8 +96,10 @@ def _scenario(part: Part, one: Scenario, deadline: float, tick: Tick, found: Fou
     findings = tuple(replace(f, known=_known(part.strategy, f)) for f in verdict.findings)
     lines = [f"{one.name:24} {summary(replace(verdict, findings=list(findings)))}"]
     for finding in findings:
-        known = f" [{finding.known}]" if finding.known else ""
-        lines.append(f"  {finding.kind}: {finding.text}{known}{'' if finding.stable else ' (NOT the same twice)'}")
+        known = f" [{finding.known}]" if finding.known else " [new]" if part.strategy.known_bugs else ""
+        lines.append(f"  {finding.kind}: {finding.text}{'' if finding.stable else ' (NOT the same twice)'}{known}")
+        if finding.sites.used:
+            lines.append(f"    in {finding.sites}")
         lines.append(f"    {finding.replay}")
     story = ""
     if findings:
@@ -109,9 +111,9 @@ def _scenario(part: Part, one: Scenario, deadline: float, tick: Tick, found: Fou
 
 
 def _known(strategy: Strategy, finding: Finding) -> str:
-    return next(
-        (bug.name for bug in strategy.known_bugs if bug.shows(finding.kind, finding.text, finding.scenario)), ""
-    )
+    f = finding
+    fits = (bug for bug in strategy.known_bugs if bug.shows(f.kind, f.text, f.scenario, f.sites))
+    return next((bug.name for bug in fits), "")
 
 
 def summary(verdict: Verdict) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Hashable
 from pathlib import Path
+from types import FrameType
 
 from benchframe.check.memory import Key
 from benchframe.mm import layout
@@ -21,6 +22,20 @@ def place(outside: tuple[str, ...] = ()) -> tuple[str, int, str]:
     while frame.f_back is not None and frame.f_code.co_filename.startswith((_HERE, _DIALECT, *outside)):
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
+
+
+def chain(most: int = 4) -> tuple[str, ...]:
+    """The functions of strategy code and model that are running, the innermost first, ``most`` of them."""
+    frame: FrameType | None = sys._getframe(1)
+    names: list[str] = []
+    while frame is not None and len(names) < most:
+        code = frame.f_code
+        if code.co_filename.startswith(_HERE) and code.co_name == "_body":
+            break  # where the task began
+        if not code.co_filename.startswith((_HERE, _DIALECT)):
+            names.append(code.co_name)
+        frame = frame.f_back
+    return tuple(names)
 
 
 def line(where: tuple[str, int, str]) -> str:

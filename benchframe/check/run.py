@@ -77,16 +77,25 @@ class Broken(Exception):
     """Something that must not happen, found while a task ran or at the end: ``kind`` is one word or two.
 
     ``places`` are the lines of strategy code that tell one failure from another, ``key`` is the object concerned,
-    ``function`` is where it showed.
+    ``function`` is where it showed, ``chain`` are the functions that were running, the innermost first.
     """
 
-    def __init__(self, kind: str, text: str, places: tuple[str, ...] = (), key: Any = None, function: str = "") -> None:
+    def __init__(
+        self,
+        kind: str,
+        text: str,
+        places: tuple[str, ...] = (),
+        key: Any = None,
+        function: str = "",
+        chain: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(f"{kind}: {text}")
         self.kind = kind
         self.text = text
         self.places = places
         self.key = key
         self.function = function
+        self.chain = chain
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from benchframe.check.hardware import REPLACE, Hardware
 from benchframe.check.memory import Memory
+from benchframe.check.places import chain
 from benchframe.check.run import WRITES, Broken, Op
 from benchframe.dialect.function import Native, is_native, referenced
 from benchframe.dialect.function import resolve as resolve_hook
@@ -297,6 +298,8 @@ class CaseWorld(Hardware):
 
     def defer(self, which: int, slot: int) -> int:
         """kfree_rcu: the task's own RCU thread will free it."""
+        if self.memory.record:
+            self.freed_by[self._base(which), slot] = chain()
         queue = ("rcu queue", self.current)
         self.set_word("kfree_rcu", queue, (*self.words[queue], (which, slot)))
         return 0

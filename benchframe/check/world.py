@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchframe.check.memory import KEY_OF, Key, Location, Memory, OutOfRecords
-from benchframe.check.places import LOCKS, describe, line, place
+from benchframe.check.places import LOCKS, chain, describe, line, place
 from benchframe.check.run import ADDS, READS, WRITES, Broken, Op, World
 from benchframe.dialect.struct import Slab
 from benchframe.mm import layout
@@ -27,6 +27,8 @@ class MachineWorld(World):
         self.memory = memory
         self.shared = memory.shared
         self.dead: dict[Key, tuple[int, int]] = {}
+        self.freed_by: dict[Key, tuple[str, ...]] = {}
+        """Of each record that was freed while places are recorded: the functions that did it, the innermost first."""
         self.born: dict[Key, tuple[int, int]] = {}
         self.began: dict[int, int] = {}
         """Of each task: the step at which its present call began."""
@@ -82,6 +84,7 @@ class MachineWorld(World):
             (f"{file}:{line}", "dangling" if before else "racing"),
             key,
             function,
+            (function,) if at is not None else chain(),
         )
 
     def read(self, ref: Any, column: int) -> int:
@@ -305,6 +308,8 @@ class MachineWorld(World):
         if key in self.dead:
             raise Broken("double free", f"{self.names[self.current]} frees {key[0][:-5]} #{slot} again", (), key)
         self.dead[key] = (self.current, self.steps)
+        if memory.record and (by := chain()):  # an RCU thread has none: then it is who called kfree_rcu
+            self.freed_by[key] = by
         self._returned.setdefault((which, self.current), []).append(slot)
         self.machine_arena(which)["live"] -= 1
 
@@ -340,6 +345,8 @@ class MachineWorld(World):
                 op.place = place()
             self.announce(op)
         self.dead[key] = (self.current, self.steps)
+        if self.memory.record:
+            self.freed_by[key] = chain()
         return 0
 
     def _base(self, which: int) -> str:

@@ -296,13 +296,38 @@ POSTED = {
 }
 
 
+FREED = ("posted_free < detach_range", "posted_free < vma_remove_merged")
 KNOWN_BUGS = (
-    scenario.KnownBug("B9", "the last holder does not wake the writer", kind="deadlock"),
-    scenario.KnownBug("waker", "the queue is looked at after the count is down: the VMA may be gone", ("wake_up",)),
     scenario.KnownBug(
-        "anon_vma", "mremap takes the anon_vma of a VMA that is held; its neighbours are not", ("anon_vma_choose",)
+        "B9",
+        "the last holder does not wake the writer",
+        ("posted_put", "schedule", "wake_up", "rb_find", "refcount_add_not_zero", "down_read_any", "down_write_any"),
+        kind="deadlock",
+        says="*at wait of (('vma_base', *",
     ),
-    scenario.KnownBug("anon_vma", "as above", kind="broken invariant", scenarios=("fault-mremap-neighbour",)),
+    scenario.KnownBug(
+        "waker",
+        "the queue is looked at after the count is down: the VMA may be gone",
+        ("wake_up < posted_put",),
+        dangling=False,
+        freed=FREED,
+    ),
+    scenario.KnownBug(
+        "anon_vma",
+        "mremap takes the anon_vma of a VMA that is held; its neighbours are not",
+        ("anon_vma_choose < anon_vma_prepare < fill_none",),
+        dangling=False,
+        scenarios=("fault-mremap-neighbour",),
+        freed=FREED,
+    ),
+    scenario.KnownBug(
+        "anon_vma",
+        "as above",
+        ("move_vma", "spin_lock"),
+        kind="broken invariant",
+        scenarios=("fault-mremap-neighbour",),
+        says="VMA #*: anon_vma * with a chain of 0",
+    ),
 )
 
 

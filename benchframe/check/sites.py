@@ -1,0 +1,90 @@
+"""Which functions took part in a failure: what tells one race from another when both show in one place.
+
+Names of functions change less often than lines, so known bugs are told by them
+(:class:`benchframe.scenario.KnownBug`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from benchframe.check.places import describe
+from benchframe.check.run import READS, Run
+from benchframe.check.world import MachineWorld
+
+Chain = tuple[str, ...]
+SET_UP = "set-up"
+WRITERS = 2
+
+
+@dataclass(frozen=True)
+class Sites:
+    """Names of functions, and one of a field.
+
+    ``used``: where the failing task was, the innermost function first; for a failure that has no place (a deadlock, a
+    stale answer, a broken invariant) the functions in which tasks were stopped, in alphabetical order. ``freed``: who
+    gave the record back, or handed it to kfree_rcu. ``source``: the field from which the stale reference was loaded
+    in one of the functions ``used``, then who stored to that field, the last first.
+    """
+
+    used: Chain = ()
+    freed: Chain = ()
+    source: Chain = ()
+
+    def __str__(self) -> str:
+        parts = [" < ".join(self.used)] if self.used else []
+        parts += ["freed in " + " < ".join(self.freed)] if self.freed else []
+        parts += ["from " + " < ".join(self.source)] if self.source else []
+        return "; ".join(parts)
+
+
+def sites_of(run: Run) -> Sites:
+    """The sites of ``run``, a failed execution in which every access was a step with its place. O(steps)."""
+    failure, world = run.failure, run.world
+    if failure is None or not isinstance(world, MachineWorld):
+        return Sites()
+    freed = world.freed_by.get(failure.key, ())
+    if failure.chain:
+        return Sites(failure.chain, freed, _source(run, failure.key, failure.chain))
+    return Sites(tuple(sorted(_stopped(run))), freed)
+
+
+def _stopped(run: Run) -> set[str]:
+    """Functions in which a task stopped for another although it was not at its end: where the schedule went elsewhere,
+    and where tasks that are not done wait."""
+    world = run.world
+    left = [op for number, op in enumerate(run.pending) if op is not None and not world.daemons[number]]
+    found = {op.place[2] for op in left if op.place is not None}
+    following: dict[int, str] = {}
+    for at in range(len(run.trace) - 1, -1, -1):
+        step = run.trace[at]
+        if at + 1 < len(run.trace) and run.trace[at + 1].task != step.task and step.task in following:
+            found.add(following[step.task])
+        if step.op.place is not None and not world.daemons[step.task]:
+            following[step.task] = step.op.place[2]
+    return found
+
+
+def _source(run: Run, key: tuple[str, int], chain: Chain) -> Chain:
+    """The last load in ``chain``'s functions that gave the number of record ``key``, and the stores before it."""
+    task, trace = run.failed_task, run.trace
+    at = len(trace)
+    while at > 0:
+        at -= 1
+        step = trace[at]
+        if step.task != task or step.op.kind != "load" or step.op.value != key[1] or step.op.place is None:
+            continue
+        location = step.op.accesses[0][:2]
+        if location[0] != key and step.op.place[2] in chain:
+            break
+    else:
+        return ()
+    writers = [
+        before.op.place[2]
+        for before in reversed(trace[:at])
+        if before.op.place is not None
+        and any(access[:2] == location and access[2] != READS for access in before.op.accesses)
+    ]
+    name = re.sub(r" #?\d+", "", describe(location[0], location[1]))  # type: ignore[arg-type]
+    return (name, *[*writers, SET_UP][:WRITERS])
