@@ -12,6 +12,7 @@ from benchframe.results.cell import CellState, LatencyRow, Process
 from benchframe.results.folder import Cell
 from benchframe.results.manifest import CellEntry, Manifest, Options, WorkloadEntry
 from benchframe.results.sources import Source
+from benchframe.results.studies import Bars, Curve, Mark, SavedStudy
 
 STRATEGIES = ("rbtree", "pmdcache", "maple")
 WORKLOADS = ("python-json", "zipf:vmas=1000,alpha=1.2", "uniform:vmas=6", "uniform:vmas=500", "uniform:vmas=65530")
@@ -26,8 +27,11 @@ def made_up(
     failed: Sequence[str] = (),
     text: str = "nothing",
     rounds: int = 6,
+    crews: Sequence[int] = (),
+    studies: Sequence[SavedStudy] = (),
 ) -> Run:
-    """A run with these names; strategies in ``failed`` answered wrongly; ``text`` stands wherever free text may."""
+    """A run with these names; strategies in ``failed`` answered wrongly; ``text`` stands wherever free text may.
+    Of ``crews``, numbers of real threads, each gets its cells of one more workload."""
     rng = np.random.default_rng(1)
     cells = []
     for label in workloads:
@@ -47,6 +51,8 @@ def made_up(
                     Process(r, (m, m), (m,), 8, 100, {"load_avg_1min": 0.5}) for r, m in enumerate(means)
                 ]
             cells.append(Cell(key, entry, _state(rng, base, place, text), figures))
+    for threads in crews:
+        cells += _crew(rng, strategies, threads, rounds, len(cells), text)
     digest = hashlib.sha256(SOURCE.encode()).hexdigest()
     sources = {strategy: Source("made.up", text, SOURCE + f"# {text}\n", digest) for strategy in strategies}
     manifest = Manifest(
@@ -56,15 +62,53 @@ def made_up(
         options=Options("default", rounds, 6, 0, 0.25, 300.0),
         workloads=tuple(dict.fromkeys(cell.workload for cell in cells)),
         cells=tuple(cell.entry for cell in cells),
-        versions={"benchframe": "0.1.0"},
-        host={"cpu": text, "cpus": "2"},
+        versions={"benchframe": "0.1.0", "python": "CPython 3.11.7", "numba": "0.68.1"},
+        host={"cpu": text, "cpus": "2", "kernel": "Linux 6.1", "hostname": "here"},
         metadata={text: text},
         noise=(text,),
         notes=(text,),
         wall=100.0,
         measured=50.0,
     )
-    return Run(name, manifest, tuple(cells), sources)
+    return Run(name, manifest, tuple(cells), sources, studies=tuple(studies))
+
+
+def _crew(
+    rng: np.random.Generator, strategies: Sequence[str], threads: int, rounds: int, first: int, text: str
+) -> list[Cell]:
+    """Cells of multi-fault-all-split with real threads: 30 ns a fault and place, faster with more threads."""
+    label = f"multi-fault-all-split@{threads}"
+    entry = WorkloadEntry(label, "multi-fault-all-split", "", 0, "ab" * 32, 1100, 1000, strategies[0], threads)
+    cells = []
+    for place, strategy in enumerate(strategies):
+        means = 30 / (1 + place * (threads - 1)) * rng.normal(1, 0.01, rounds)
+        rates = ",".join([str(1e9 / 30)] * threads)
+        metadata = {"benchframe_thread_rates": rates, "benchframe_lock_share": 0.1 * place, "benchframe_slowest": 0.9}
+        figures = {"fault": [Process(r, (m,), (m,), 1, 100, metadata) for r, m in enumerate(means)]}
+        row = LatencyRow("fault", "all", 9, 30.0, 40.0, 50.0, 60.0, 70.0)
+        crew = {"threads": threads, "cores": 2, "ordered": 0, "address_spaces": 1}
+        state = CellState("ok", text, latencies=(row,), threads={**crew, "histograms": {"fault": [(30.0, 9)]}})
+        cells.append(Cell(CellEntry(f"{first + place:032x}", strategy, label, "cd" * 32), entry, state, figures))
+    return cells
+
+
+def a_study(text: str = "nothing") -> SavedStudy:
+    """A study with a table and both kinds of picture; ``text`` stands wherever free text may."""
+    marks = (Mark(1.2, 1.1, 1.3, 10.0), Mark(0.8, 0.7, 0.9, 100.0))
+    return SavedStudy(
+        kind="breakeven",
+        title=f"Where maple beats rbtree {text}",
+        note=text,
+        command=("benchframe", "breakeven", "rbtree", text),
+        heads=("over", text),
+        right=(False, True),
+        rows=(("vmas", "1.20"), (text, "0.80")),
+        notes=(text,),
+        curves=(Curve(text, f"VMAs {text}", "maple / rbtree", True, marks, (Mark(30.0, 20.0, 40.0),), text),),
+        bars=(Bars(text, "ns", (Mark(-1.5, -2.0, -1.0, label=text), Mark(2.0, 2.0, 2.0, label="rest"))),),
+        strategies=("rbtree", "maple"),
+        hostname="elsewhere",
+    )
 
 
 def _state(rng: np.random.Generator, base: float, place: int, text: str) -> CellState:

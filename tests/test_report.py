@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_kit import SOURCE, STRATEGIES, WORKLOADS, made_up
+from report_kit import SOURCE, STRATEGIES, WORKLOADS, a_study, made_up
 
 from benchframe.charts import CHARTS, PICTURES, Data, charts_of, save, to_svg
 from benchframe.charts.spec import COLOURS, GRID, INK, MUTED, SHAPES, together
@@ -27,6 +27,8 @@ from benchframe.results.errors import ResultsError
 from benchframe.results.folder import RunFolder
 from benchframe.results.plan import without
 from benchframe.results.sources import read_sources, write_sources
+from benchframe.results.studies import read_studies, write_study
+from benchframe.tables.scaling import HEADS
 
 EVIL = "<script>alert(1)</script>"
 NASTY = f"{EVIL}\"'`|&#x3c;]]>--><!-- {{{{7*7}}}} {{% raw %}} \\input{{x}} $x$ =1+1 </style></textarea>"
@@ -116,8 +118,16 @@ def test_the_page_is_small_and_the_same_each_time(plain: str) -> None:
 
 def test_hostile_text_is_text() -> None:
     """Names and notes made to break out of HTML, attributes, templates and SVG show as they are."""
-    run = made_up(("rbtree", NASTY, "x: y"), (f"w{NASTY}", "uniform:vmas=6"), name=NASTY, failed=["x: y"], text=NASTY)
-    harmless = made_up(("rbtree", "b", "c"), ("w", "uniform:vmas=6"), failed=["c"])
+    run = made_up(
+        ("rbtree", NASTY, "x: y"),
+        (f"w{NASTY}", "uniform:vmas=6"),
+        name=NASTY,
+        failed=["x: y"],
+        text=NASTY,
+        crews=(1, 2),
+        studies=[a_study(NASTY)],
+    )
+    harmless = made_up(("rbtree", "b", "c"), ("w", "uniform:vmas=6"), failed=["c"], crews=(1, 2), studies=[a_study()])
     reader, twin = Reader(page(run)), Reader(page(harmless))
     tags, expected = ({tag for tag, _ in r.elements} for r in (reader, twin))
     assert tags == expected
@@ -130,7 +140,9 @@ def test_hostile_text_is_text() -> None:
 
 def test_hostile_text_in_markdown_latex_csv_and_mail() -> None:
     """The same names in the other forms: no raw tag, no unescaped LaTeX, no formula, plain ASCII of 72 columns."""
-    run = made_up(("rbtree", EVIL, "=1+1"), ("a|b", "@SUM(A1)"), text="`x` \\def\\x{} &lt;b&gt; " + EVIL)
+    text = "`x` \\def\\x{} &lt;b&gt; " + EVIL
+    names, loads = ("rbtree", EVIL, "=1+1"), ("a|b", "@SUM(A1)")
+    run = made_up(names, loads, text=text, crews=(1, 2), studies=[a_study(text)])
     markdown = text_of(run, "markdown", ("svg",))
     outside = re.sub(r"```.*?```", "", markdown, flags=re.DOTALL)
     assert not re.search(r"(?<!\\)<script", outside)
@@ -147,6 +159,94 @@ def test_hostile_text_in_markdown_latex_csv_and_mail() -> None:
     mail = text_of(run, "mail")
     assert mail.isascii()
     assert max(map(len, mail.splitlines())) <= 72
+
+
+@pytest.mark.parametrize("form", ["html", "markdown", "mail", "csv", "latex"])
+def test_names_as_long_as_a_file_may_hold(form: str) -> None:
+    """10 000 characters, quotes, line ends and marks that turn the direction of text: every form is made, and the
+    page does not grow beyond a few times the text."""
+    long = "\"'\n\r\t\u202e" + "x" * 10_000
+    run = made_up(("rbtree", "b"), ("w" + long, "v"), name="long", text=long, crews=(2,), studies=[a_study(long)])
+    text = text_of(run, form)
+    assert len(text) < 3_000_000
+    if form == "mail":
+        assert max(map(len, text.splitlines())) <= 72
+
+
+def test_one_report_with_and_without_threads() -> None:
+    """Cells of one replay fill the latency table, cells with threads the one by threads; neither is in the other's."""
+    run = made_up(crews=(1, 2), studies=[a_study()])
+    reader = Reader(page(run))
+    ids = {attrs["id"] for _, attrs in reader.elements if "id" in attrs}
+    assert ids >= {"latency", "scaling", "threads", "studies", "breakeven-where-maple-beats-rbtree-nothing"}
+    assert not [row for row in run.latency.rows if "@" in row[0]]
+    assert {row[0] for row in run.scaling.rows} == {"multi-fault-all-split"}
+    assert "with 1 and 2 threads" in reader.text
+    assert "multi-fault-all-split, 2 threads" in reader.text
+    assert "Made on another machine: elsewhere." in reader.text
+    assert any(
+        attrs.get("aria-label", "").startswith("VMAs nothing 10: maple / rbtree 1.2")
+        for _, attrs in reader.elements
+        if attrs.get("class") == "m"
+    )
+    words = {row[HEADS.index("to baseline [95 %]")].rpartition(" ")[2] for row in run.scaling.rows}
+    assert "faster" in words
+    text = text_of(run, "markdown")
+    assert "## Latency" in text
+    assert "## By threads" in text
+    assert "## Where maple beats rbtree" in text
+    mail_ = text_of(run, "mail")
+    assert "ns/lookup" in mail_
+    assert "multi-fault-all-split: faults, 6 processes" in mail_
+
+
+def test_a_report_of_threads_alone(tmp_path: Path) -> None:
+    """A run that has threaded cells only: no latency table, no empty section, and files of the other table."""
+    run = made_up(workloads=(), crews=(1, 2))
+    reader = Reader(page(run))
+    ids = {attrs["id"] for _, attrs in reader.elements if "id" in attrs}
+    assert ids >= {"scaling", "threads", "tails"}
+    assert not ids & {"latency", "counted", "heat", "lookup", "studies"}
+    assert "Nothing to compare" not in reader.text
+    folder = on_disk(tmp_path / "run", replace(run, sources={}))
+    names = {path.name for path in write_report(folder, tmp_path / "out", ("html", "csv", "latex", "mail"))}
+    assert names == {"report.html", "threads.csv", "threads.tex", "mail.txt"}
+    assert "## Latency" not in text_of(run, "markdown")
+
+
+def test_studies_on_disk(tmp_path: Path) -> None:
+    """A study survives the file; one of the same title takes its place; a damaged one is refused by file and member."""
+    assert read_studies(tmp_path) == ()
+    study = a_study()
+    path = write_study(tmp_path, study)
+    assert write_study(tmp_path, study) == path
+    (read,) = read_studies(tmp_path)
+    assert replace(read, created="", hostname="elsewhere") == study
+    assert read.created
+    for member, bad in (("kind", "run"), ("rows", [["one"]]), ("right", [1, 2]), ("heads", "x"), ("version", 2)):
+        data = {**json.loads(path.read_text()), member: bad}
+        (tmp_path / "bad/studies").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "bad/studies/x.json").write_text(json.dumps(data))
+        with pytest.raises(ResultsError, match=member):
+            read_studies(tmp_path / "bad")
+    curve = {**json.loads(path.read_text())["curves"][0], "points": [{"value": -1, "low": 1, "high": 2, "x": 1}]}
+    (tmp_path / "bad/studies/x.json").write_text(json.dumps({**json.loads(path.read_text()), "curves": [curve]}))
+    with pytest.raises(ResultsError, match="points"):
+        read_studies(tmp_path / "bad")
+
+
+def test_the_mail_says_where_and_how() -> None:
+    """Machine, kernel, versions, processes and noise stand above the figures; the command below is what a shell reads
+    as the run's own words, however long they are."""
+    run = made_up(crews=(1, 2), text="busy")
+    words = ("benchframe", "run", "-s", ",".join(f"strategy_{i}" for i in range(40)), "--skip", "it's a 'long' " * 9)
+    run = replace(run, manifest=replace(run.manifest, command=words))
+    text = text_of(run, "mail")
+    for part in ("busy, 2 CPUs, Linux 6.1", "CPython 3.11.7, numba 0.68.1; 2026-01-01; 6 processes", "Noise: busy."):
+        assert part in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 72
+    command = text[text.index("\n$ ") + 3 :]
+    assert shlex.split(command.replace("\\\n", "")) == [*words, "--seed", "7"]
 
 
 def test_charts_escape_names() -> None:
@@ -454,7 +554,7 @@ def test_the_reference_report_is_of_its_results() -> None:
     assert set(run.sources) == set(run.data.strategies)
     text = (folder.path / "report.html").read_text(encoding="utf-8")
     assert len(text.encode()) < 2_500_000
-    assert folder.manifest.finished in text
+    assert folder.manifest.finished[:10] in text
     assert max(map(len, (folder.path / "mail.txt").read_text().splitlines())) <= 72
     assert (root / "docs" / "sweep.png").stat().st_size < 300_000
     for path in folder.path.rglob("*"):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mmkit import registry, runner, strategy
 
+from benchframe.charts.study import study_chart
 from benchframe.engine.native import Session
 from benchframe.engine.probe import Point, ProbeError, Study, timed
 from benchframe.results.errors import ResultsError
@@ -19,7 +20,7 @@ from benchframe.study.calibration import read_samples, write_samples
 from benchframe.study.explain import Side, explain
 from benchframe.study.layout import COMPONENTS, Sensitivity, components
 from benchframe.study.model import TERMS, Sample, fit, terms
-from benchframe.study.picture import breakeven_chart
+from benchframe.study.picture import saved_breakeven
 from benchframe.study.text import breakeven_table, explanation_table, layout_table
 from benchframe.tables import render
 from benchframe.trace.events import Kind
@@ -239,7 +240,8 @@ def test_table_and_picture(tmp_path: Path) -> None:
     text = render(breakeven_table(studies), "text")
     assert "vmas: <b> beats a above 28" in text
     assert "(VMAs, 95 % interval)." in text
-    chart = breakeven_chart(studies)
+    chart = study_chart(saved_breakeven(studies, breakeven_table(studies), ["benchframe", "breakeven", "a", "<b>"]))
+    assert chart is not None
     assert len(chart.panels) == 2
     (path,) = save([chart], tmp_path, ("svg",))
     assert "&lt;b&gt;" in path.read_text()

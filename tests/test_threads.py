@@ -383,8 +383,8 @@ def test_run_with_threads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--threads", "0"], "give numbers from 1 to 256"),
-        (["--threads", "two"], "give numbers from 1 to 256"),
+        (["--threads", "257"], "give numbers up to 256"),
+        (["--threads", "two"], "give numbers up to 256"),
         (["--threads", "2", "-w", "uniform"], "has no form for threads"),
     ],
 )

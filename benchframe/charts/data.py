@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from benchframe.charts.spec import Look
 from benchframe.results.figures import FIGURES, Figure, Row, rows_of
 from benchframe.results.folder import Cell
+from benchframe.results.scaling import alone, threaded
 from benchframe.tables.build import ns, ratio_text
 
 _VMAS = re.compile(r"(?P<head>[^:]+:(?:[^:]*,)?)vmas=(?P<vmas>\d{1,9})(?P<tail>(?:,.*)?)")
@@ -23,12 +24,16 @@ class Family:
 
 
 class Data:
-    """The cells of a run, summarised once for all charts. Only cells in state ``ok`` have figures."""
+    """The cells of a run, summarised once for all charts. Only cells in state ``ok`` have figures.
+
+    ``rows`` and ``workloads`` are those of one replay; ``crews`` are the labels of what real threads played.
+    """
 
     def __init__(self, cells: Iterable[Cell]) -> None:
         self.cells = list(cells)
-        self.rows: list[Row] = rows_of(self.cells)
-        self.workloads = list(dict.fromkeys(cell.entry.workload for cell in self.cells))
+        self.rows: list[Row] = rows_of(alone(self.cells))
+        self.workloads = list(dict.fromkeys(cell.entry.workload for cell in alone(self.cells)))
+        self.crews = list(dict.fromkeys(cell.entry.workload for cell in threaded(self.cells)))
         self.strategies = list(dict.fromkeys(cell.entry.strategy for cell in self.cells))
         self.look = Look(self.strategies, {cell.workload.baseline for cell in self.cells})
         self.families = families(self.workloads)

@@ -24,7 +24,8 @@ def distribution_chart(data: Data) -> Chart | None:
     """Two panels per workload, of lookups or, where a trace has none but those of faults, of faults; None if no cell
     has a histogram."""
     panels: list[Panel] = []
-    for label in data.single:
+    labels = [*data.single, *data.crews]
+    for label in labels:
         figure, rows = _chosen(data, label)
         if rows:
             title = f"{label}: {figure}s"
@@ -41,7 +42,7 @@ def distribution_chart(data: Data) -> Chart | None:
         "round's process, the counter read around each operation: medians lie above the figures from loops. Times are "
         "in bins 9 % wide.",
         tuple(panels),
-        tuple(data.single),
+        tuple(labels),
         tuple(data.strategies),
         columns=2,
         legend=True,
@@ -52,14 +53,16 @@ def distribution_chart(data: Data) -> Chart | None:
 def _chosen(data: Data, label: str) -> tuple[str, list[tuple[str, LatencyRow]]]:
     """The figure with most operations, and its histogram per strategy."""
     by_figure: dict[str, list[tuple[str, LatencyRow]]] = {}
-    for row in data.of(label):
-        for latency in row.cell.state.latencies:
+    for cell in data.cells:
+        if cell.entry.workload != label or cell.state.state != "ok":
+            continue
+        for latency in cell.state.latencies:
             if latency.outcome == "all" and latency.figure != "mapping":
-                points = row.cell.state.threads.get("histograms", {}).get(latency.figure, ())
+                points = cell.state.threads.get("histograms", {}).get(latency.figure, ())
                 bins = latency.bins or rebinned(points)
                 if bins:
                     binned = replace(latency, bins=bins, n=sum(count for _, count in bins))
-                    by_figure.setdefault(latency.figure, []).append((row.cell.entry.strategy, binned))
+                    by_figure.setdefault(latency.figure, []).append((cell.entry.strategy, binned))
     if not by_figure:
         return "", []
     figure = max(by_figure, key=lambda name: sum(latency.n for _, latency in by_figure[name]))

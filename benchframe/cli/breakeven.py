@@ -1,12 +1,13 @@
 """``benchframe breakeven A B``: where B begins to beat A, as a table and a picture."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from benchframe.cli import complete
-from benchframe.cli.common import UsageError, guarded, loaded, plugin_files, split
+from benchframe.cli.common import UsageError, guarded, keep_study, loaded, plugin_files, run_folder, split
 
 
 @guarded
@@ -23,6 +24,10 @@ def breakeven(
     ),
     plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
+    save: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Keep it with this run: its report shows it.", autocompletion=complete.runs),
+    ] = None,
     form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
 ) -> None:
     """Sweep a parameter of a synthetic stream and find where B begins to beat A.
@@ -35,14 +40,16 @@ def breakeven(
       benchframe breakeven rbtree pmdcache
       benchframe breakeven rbtree vmacache --over hit_rate --rounds 20
       benchframe breakeven rbtree maple --over vmas -o pictures
+      benchframe breakeven rbtree pmdcache --over hit_rate --save last
     """
-    from benchframe.charts.export import save
+    from benchframe.charts.export import save as draw
+    from benchframe.charts.study import study_chart
     from benchframe.cli.table import check_form
     from benchframe.engine.native import compile_strategies
     from benchframe.engine.rounds import spare_cpu
     from benchframe.study.breakeven import SWEEPS
     from benchframe.study.breakeven import breakeven as find
-    from benchframe.study.picture import breakeven_chart
+    from benchframe.study.picture import saved_breakeven
     from benchframe.study.text import breakeven_table
     from benchframe.tables import render
 
@@ -55,6 +62,7 @@ def breakeven(
     for name in names:
         if name not in SWEEPS:
             raise UsageError(f"--over takes {', '.join(SWEEPS)}, not {name!r}")
+    kept = run_folder(save)
     files = plugin_files(plugin)
     known = loaded(files, no_plugin)
     compile_strategies([known.strategy(a), known.strategy(b)])
@@ -76,6 +84,10 @@ def breakeven(
     usable = [study for study in found if study.places]
     if not usable:
         raise UsageError("every point was lost in noise; take more rounds")
-    typer.echo(render(breakeven_table(usable), form), nl=False)
-    for path in save([breakeven_chart(usable)], output, ("svg", "png")):
+    table = breakeven_table(usable)
+    typer.echo(render(table, form), nl=False)
+    study = saved_breakeven(usable, table, ["benchframe", *sys.argv[1:]])
+    chart = study_chart(study)
+    for path in draw([chart] if chart else [], output, ("svg", "png")):
         typer.echo(f"picture: {path}", err=True)
+    keep_study(kept, study)

@@ -15,6 +15,8 @@ import typer
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
+    from benchframe.results.folder import RunFolder
+    from benchframe.results.studies import SavedStudy
 
 FAILED, USAGE, ENVIRONMENT, INTERRUPTED, TERMINATED, BROKEN_PIPE = 1, 2, 3, 130, 143, 141
 """Exit codes besides 0; docs/cli.md explains them."""
@@ -125,6 +127,21 @@ def strategy_names(values: Sequence[str] | None, known: "Registry") -> list[str]
     if not names or (names == ["all"] and "all" not in known.strategies):
         return list(known.strategies)
     return names
+
+
+def run_folder(name: str | None) -> "RunFolder | None":
+    """The run that ``--save`` names; None without the option. Raises ResultsError."""
+    from benchframe.results.folder import RunFolder, find_run
+
+    return None if name is None else RunFolder.open(find_run(name))
+
+
+def keep_study(folder: "RunFolder | None", study: "SavedStudy") -> None:
+    """Keep ``study`` with the run, and say so; nothing without ``--save``."""
+    from benchframe.results.studies import write_study
+
+    if folder is not None:
+        typer.echo(f"kept: {write_study(folder.path, study)}   (benchframe report {folder.path})", err=True)
 
 
 def split(values: Sequence[str] | None) -> list[str]:

@@ -1,12 +1,13 @@
 """``benchframe explain A B``: why one is faster, in loads, lines, atomics, branches and hits."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchframe.cli import complete
-from benchframe.cli.common import UsageError, guarded, loaded, plugin_files, split
+from benchframe.cli.common import UsageError, guarded, keep_study, loaded, plugin_files, run_folder, split
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
@@ -30,6 +31,10 @@ def explain(
     calibrate: Annotated[bool, typer.Option("--calibrate", help="Calibrate the cost model anew.")] = False,
     plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
+    save: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Keep it with this run: its report shows it.", autocompletion=complete.runs),
+    ] = None,
     form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
 ) -> None:
     """Attribute the difference in ns per lookup between two strategies to what they do.
@@ -41,13 +46,14 @@ def explain(
     Examples:
       benchframe explain rbtree pmdcache --workload zipf
       benchframe explain rbtree maple -w uniform:vmas=20000 --rounds 20
-      benchframe explain rbtree vmacache -w python-json --run last
+      benchframe explain rbtree vmacache -w python-json --run last --save last
     """
     from benchframe.cli.table import check_form
     from benchframe.engine.rounds import spare_cpu
     from benchframe.study.calibration import calibration
     from benchframe.study.explain import explain as attribute
     from benchframe.study.model import fit
+    from benchframe.study.picture import saved_explanation
     from benchframe.study.text import explanation_table
     from benchframe.tables import render
 
@@ -56,6 +62,7 @@ def explain(
         raise UsageError("an explanation has no mail form; use --format text")
     if a == b:
         raise UsageError("name two strategies: A and B are the same")
+    kept = run_folder(save)
     files = plugin_files(plugin)
     known = loaded(files, no_plugin)
     for name in (a, b):
@@ -67,7 +74,10 @@ def explain(
     else:
         label, sides = _measured(known, a, b, workload, trace, rounds, pin, files, split(no_plugin))
     model = fit(calibration(known, lambda text: typer.echo(f"benchframe: {text}", err=True), anew=calibrate, cpu=pin))
-    typer.echo(render(explanation_table(attribute(*sides, model), model, label), form), nl=False)
+    found = attribute(*sides, model)
+    table = explanation_table(found, model, label)
+    typer.echo(render(table, form), nl=False)
+    keep_study(kept, saved_explanation(found, label, table, ["benchframe", *sys.argv[1:]]))
 
 
 def _stored(run: str, a: str, b: str, workload: str | None) -> "tuple[str, tuple[Side, Side]]":

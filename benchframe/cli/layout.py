@@ -1,12 +1,13 @@
 """``benchframe layout``: how much of a time is the layout's: seeds, alignment to 2 MiB, the process."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from benchframe.cli import complete
-from benchframe.cli.common import UsageError, guarded, loaded, plugin_files, split
+from benchframe.cli.common import UsageError, guarded, keep_study, loaded, plugin_files, run_folder, split
 
 
 @guarded
@@ -25,6 +26,10 @@ def layout(
     figure: Annotated[str, typer.Option(metavar="NAME", help="lookup, fault, mapping or replay.")] = "lookup",
     plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
+    save: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Keep it with this run: its report shows it.", autocompletion=complete.runs),
+    ] = None,
     form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
 ) -> None:
     """Sweep layout seeds and the alignment of all addresses to 2 MiB, and say which share of the variance is whose.
@@ -34,13 +39,14 @@ def layout(
     \b
     Examples:
       benchframe layout --strategy pmdcache --workload zipf:vmas=200,faults=1,events=20000
-      benchframe layout -s rbtree,pmdcache -w gcc-project --figure fault --rounds 10
+      benchframe layout -s rbtree,pmdcache -w gcc-project --figure fault --rounds 10 --save last
     """
     from benchframe.cli.table import check_form
     from benchframe.engine.job import FIGURES
     from benchframe.engine.native import compile_strategies
     from benchframe.engine.rounds import spare_cpu
     from benchframe.study.layout import measure
+    from benchframe.study.picture import saved_layout
     from benchframe.study.text import layout_table
     from benchframe.tables import render
     from benchframe.workload import trace_workload
@@ -58,6 +64,7 @@ def layout(
         raise UsageError(f"--shifts takes whole numbers of pages with commas between, not {shifts!r}") from None
     if len(pages) < 2 or not all(0 <= shift < 512 for shift in pages):
         raise UsageError(f"--shifts takes two or more of 0 to 511 pages, not {shifts!r}")
+    kept = run_folder(save)
     files = plugin_files(plugin)
     known = loaded(files, no_plugin)
     spec = trace_workload(trace).spec() if trace is not None else known.spec(workload or "")
@@ -80,4 +87,6 @@ def layout(
         )
         for one in strategies
     ]
-    typer.echo(render(layout_table(found), form), nl=False)
+    table = layout_table(found)
+    typer.echo(render(table, form), nl=False)
+    keep_study(kept, saved_layout(found, table, ["benchframe", *sys.argv[1:]]))

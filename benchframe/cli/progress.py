@@ -1,6 +1,7 @@
 """What a running campaign shows on stderr: a bar with the time left on a terminal, a line per round elsewhere."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,10 @@ from benchframe.results.manifest import CellEntry
 
 
 class Lines(Observer):
-    """For logs: one line for the compilation, one per round, one per failed cell."""
+    """For logs: a line when compilation takes time, and now and then while it does; one per round and failed cell."""
+
+    PATIENCE, EVERY = 3.0, 15.0
+    """Seconds before the compilation is mentioned, and between lines about it."""
 
     def __init__(self, rounds: int) -> None:
         self.rounds = rounds
@@ -21,17 +25,30 @@ class Lines(Observer):
         self.left = 0
         self.start = 0.0
         self.done = 0
+        self.said = 0.0
+        self.soon = threading.Timer(self.PATIENCE, self._compiling, ["compiling; it is kept for the next run"])
+        self.soon.daemon = True
+
+    def _compiling(self, text: str) -> None:
+        self.said = time.monotonic()
+        self._say(text)
 
     def _say(self, text: str) -> None:
         print(f"benchframe: {text}", file=sys.stderr, flush=True)
 
     def compiling(self, unit: str, fraction: float) -> None:
-        """Say when all is compiled."""
-        if fraction >= 1:
+        """Say that it takes a while, if it does, how far it is, and when it is done."""
+        if not unit and not self.soon.ident:
+            self.soon.start()
+        elif fraction >= 1:
+            self.soon.cancel()
             self._say("compiled")
+        elif self.said and time.monotonic() - self.said >= self.EVERY:
+            self._compiling(f"compiling: {100 * fraction:.0f} %")
 
     def begin(self, processes: int) -> None:
         """Start the clock."""
+        self.soon.cancel()
         self.left, self.start = processes, time.monotonic()
         self._say(f"{processes} processes")
 
@@ -113,7 +130,11 @@ def watching(folder: RunFolder) -> Iterator[Observer]:
     """An observer for a campaign in ``folder``, fit for what stderr is."""
     rounds = folder.manifest.options.rounds
     if not sys.stderr.isatty():
-        yield Lines(rounds)
+        lines = Lines(rounds)
+        try:
+            yield lines
+        finally:
+            lines.soon.cancel()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -97,7 +97,8 @@ def run(
         bool, typer.Option(help="Count loads, lines, atomics and branches too, about a second per cell.")
     ] = True,
     threads: Annotated[
-        str | None, typer.Option(metavar="N,...", help="Real threads: one cell per number; throughput and waiting.")
+        str | None,
+        typer.Option(metavar="N,...", help="Real threads, a cell per number; 0: the usual replay."),
     ] = None,
     pin: Annotated[bool, typer.Option(help="Pin the processes to one CPU.")] = True,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where runs are kept.")] = Path(
@@ -122,7 +123,7 @@ def run(
       benchframe run -s pmdcache,mmap_cache -w uniform,zipf:vmas=1000,alpha=1.2
       benchframe run -s mine --plugin mine.py --trace firefox.parquet --budget 5m
       benchframe run -s pmdcache,vmacache -w zipf --until-decided --budget 2m --within 2
-      benchframe run -s pmdcache,rbtree -w multi-fault-all-split --threads 1,2
+      benchframe run -s pmdcache,rbtree -w multi-fault-all-split --threads 0,1,2
       benchframe run --resume last
     """
     from benchframe.cli.table import check_form, print_table
@@ -201,12 +202,12 @@ def _adaptive(options: "Options", rounds: int | None, decide: str) -> "Options":
 
 
 def _threads(text: str | None) -> list[int]:
-    """``1,2,4`` as numbers; [0], a replay without threads, if there is no such option."""
+    """``0,1,2,4`` as numbers; 0, and [0] if there is no such option, is the usual replay, without threads."""
     if text is None:
         return [0]
     numbers = [part.strip() for part in text.split(",") if part.strip()]
-    if not numbers or not all(part.isdecimal() and 1 <= int(part) <= MAX_THREADS for part in numbers):
-        raise UsageError(f"--threads {text}: give numbers from 1 to {MAX_THREADS}, with commas: --threads 1,2,4")
+    if not numbers or not all(part.isdecimal() and int(part) <= MAX_THREADS for part in numbers):
+        raise UsageError(f"--threads {text}: give numbers up to {MAX_THREADS}, with commas: --threads 1,2,4")
     return list(dict.fromkeys(int(part) for part in numbers))
 
 
@@ -230,6 +231,11 @@ def _streams(
     specs += [(trace_workload(path).spec(), path) for path in traces]
     streams: list[Stream] = []
     for (spec, path), crew in product(specs, threads):
+        if crew and (reason := _no_crew(spec, crew)):
+            if 0 not in threads:
+                raise UsageError(f"{reason}, or --threads 0,{crew} to play it without them")
+            typer.echo(f"benchframe: {reason}: played without threads only", err=True)
+            continue
         base = f"{spec.label}@{crew}" if crew else spec.label
         label, number = base, 1
         while any(stream.entry.label == label for stream in streams):
@@ -241,6 +247,20 @@ def _streams(
         known.strategy(baseline or stream.entry.baseline)
         streams.append(Stream(replace(stream.entry, baseline=baseline or stream.entry.baseline), stream.trace))
     return streams
+
+
+def _no_crew(spec: "WorkloadSpec", crew: int) -> str:
+    """Why ``crew`` real threads cannot play ``spec``; "" if they can."""
+    if spec.workload.make_threads is not None:
+        return ""
+    if "trace" not in spec.workload.tags:
+        return f"workload {spec.label} has no form for threads (`benchframe list workloads` marks those that have)"
+    from benchframe.engine.program import recorded_threads
+
+    there = recorded_threads(spec.trace())
+    if there >= crew:
+        return ""
+    return f"{spec.label} has {there} recorded thread{'s' * (there > 1)}, not {crew}; they can be put together only"
 
 
 def _create(

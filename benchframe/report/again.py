@@ -12,10 +12,7 @@ from benchframe.results.manifest import Manifest
 
 def same_run(manifest: Manifest) -> str:
     """The command of the run itself, with its seed if that was drawn."""
-    command = list(manifest.command)
-    if "--seed" not in command and not any(word.startswith("--seed=") for word in command):
-        command += ["--seed", str(manifest.seed)]
-    return shlex.join(command)
+    return shlex.join(manifest.again)
 
 
 def part_of_run(manifest: Manifest, workloads: Sequence[str], strategies: Sequence[str]) -> str:
@@ -40,8 +37,8 @@ def part_of_run(manifest: Manifest, workloads: Sequence[str], strategies: Sequen
         command += ["--stream-seed", str(*seeds)]
     for path in manifest.plugins:
         command += ["--plugin", path]
-    threads = list(dict.fromkeys(entry.threads for entry in entries if entry.threads))
-    if threads:
+    threads = sorted({entry.threads for entry in entries})
+    if any(threads):
         command += ["--threads", ",".join(map(str, threads))]
     there = {(cell.strategy, cell.workload) for cell in manifest.cells}
     for entry in entries:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from benchframe.charts import Chart
 from benchframe.report import again, words
 from benchframe.report.run import Run
-from benchframe.tables import cost_table, render, scaling_table, tail_table
+from benchframe.results.studies import SavedStudy
+from benchframe.tables import cost_table, render, tail_table
+from benchframe.tables.build import Table
 from benchframe.tables.render import markdown_escape
 
 
@@ -16,18 +19,16 @@ def markdown(run: Run, pictures: Sequence[str] = ()) -> str:
         f"# {markdown_escape(run.name)}",
         markdown_escape(words.summary(run)),
         "## At a glance\n\n" + _glance(run),
-        "## Latency\n\n" + render(run.latency, "markdown") + "\n" + _code(again.tabulate(run.argument)),
+        *_tabulated("Latency", run.latency, again.tabulate(run.argument)),
+        *_tabulated("By threads", run.scaling, again.tabulate(run.argument)),
     ]
     for chart in run.charts:
         picture = [f"![{chart.title}](charts/{chart.name}.svg)"] if chart.name in pictures else []
         parts.append("\n\n".join([f"## {chart.title}", chart.note, *picture, _code(again.draw(run.argument, chart))]))
     parts += [
-        "## Tails\n\n"
-        + render(tail_table(run.cells), "markdown")
-        + "\n"
-        + _code(again.tabulate(run.argument, "--tails")),
-        *_scaling(run),
-        *_counted(run),
+        *(_study(study, chart, pictures) for study, chart in run.drawn),
+        *_tabulated("Tails", tail_table(run.cells), again.tabulate(run.argument, "--tails")),
+        *_tabulated("What was counted", cost_table(run.costs), again.tabulate(run.argument, "--cost")),
         "## Comparisons\n\n" + _comparisons(run),
         "## Strategies\n\n" + _strategies(run),
         "## Workloads\n\n" + _table(("workload", "events", "timed", "baseline", "stream"), words.workloads(run)),
@@ -51,7 +52,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _glance(run: Run) -> str:
-    found = words.findings(run)
+    found = words.findings(run) + words.crew_findings(run)
     failed = "".join(f"- **{markdown_escape(line)}**\n" for line in words.failures(run))
     if not found:
         return failed + "\nNothing to compare: only baselines were run."
@@ -60,11 +61,7 @@ def _glance(run: Run) -> str:
         for f in found
     ]
     heads = ("workload", "baseline", "fastest", "faster than the baseline", "same", "undecided")
-    return (
-        (failed and failed + "\n")
-        + _table(heads, rows)
-        + "\n\nNumbers beside names are ratios of that figure to the baseline."
-    )
+    return (failed and failed + "\n") + _table(heads, rows) + f"\n\n{words.GLANCE}"
 
 
 def _comparisons(run: Run) -> str:
@@ -74,24 +71,17 @@ def _comparisons(run: Run) -> str:
     return "\n".join(["Ratio to the baseline with its 95 % interval, paired by round.", "", *lines])
 
 
-def _scaling(run: Run) -> list[str]:
-    """The table by threads, of a run that has them."""
-    table = scaling_table(run.cells)
-    return (
-        [f"## By threads\n\n{render(table, 'markdown')}\n{_code(again.tabulate(run.argument))}"] if table.rows else []
-    )
+def _study(study: SavedStudy, chart: Chart | None, pictures: Sequence[str]) -> str:
+    """A study kept with the run: its note, picture, table and command."""
+    picture = f"![{markdown_escape(study.title)}](charts/{chart.name}.svg)" if chart and chart.name in pictures else ""
+    table = Table(study.title, study.heads, study.rows, study.right, (), study.notes)
+    parts = [f"## {markdown_escape(study.title)}", markdown_escape(study.note), picture, render(table, "markdown")]
+    return "\n\n".join([*filter(None, parts), _code(again.line(*study.command))])
 
 
-def _counted(run: Run) -> list[str]:
-    """The table of the cost engine, where the run has it."""
-    if not run.costs:
-        return []
-    return [
-        "## What was counted\n\n"
-        + render(cost_table(run.costs), "markdown")
-        + "\n"
-        + _code(again.tabulate(run.argument, "--cost"))
-    ]
+def _tabulated(title: str, table: Table, command: str) -> list[str]:
+    """A section with a table and the command that prints it; none for an empty table."""
+    return [f"## {title}\n\n{render(table, 'markdown')}\n{_code(command)}"] if table.rows else []
 
 
 def _strategies(run: Run) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -18,7 +19,8 @@ from benchframe.report import again, words
 from benchframe.report.grid import grid_of, latency_grid
 from benchframe.report.picture import inline
 from benchframe.report.run import Run
-from benchframe.tables import cost_table, scaling_table, tail_table
+from benchframe.results.studies import SavedStudy
+from benchframe.tables import cost_table, tail_table
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -48,27 +50,43 @@ class Shown:
     text_digest: str
 
 
+@dataclass(frozen=True)
+class StudyShown:
+    """A study as the page shows it: its texts, its panels (title, SVG markup), and the command that makes it again."""
+
+    study: SavedStudy
+    key: str
+    panels: tuple[tuple[str, Any], ...]
+    command: str
+    elsewhere: str
+
+
 def page(run: Run) -> str:
     """The page. O(cells + events of the pictures); 15 ms per panel. The same for the same run."""
     style, script = _asset("report.css"), _asset("report.js")
     numbers = {name: i for i, name in enumerate(run.data.strategies)}
-    tails, costs, scaling = tail_table(run.cells), cost_table(run.costs), scaling_table(run.cells)
+    tails, costs = tail_table(run.cells), cost_table(run.costs)
     return _template().render(
         run=run,
         manifest=run.manifest,
         summary=words.summary(run),
+        scope=words.scope(run),
+        machine=words.machine(run),
+        words_glance=words.GLANCE,
         findings=words.findings(run),
+        crew_findings=words.crew_findings(run),
         failures=words.failures(run),
         comparisons=list(words.comparisons(run)),
         latency=latency_grid(run),
         latency_notes=run.latency.notes,
         tails=grid_of(tails),
         tail_notes=tails.notes,
-        scaling=grid_of(scaling),
-        scaling_notes=scaling.notes,
+        scaling=grid_of(run.scaling),
+        scaling_notes=run.scaling.notes,
         costs=grid_of(costs),
         cost_notes=costs.notes,
         figures=[_figure(run, chart, numbers) for chart in run.charts],
+        studies=[_study(run, study, chart) for study, chart in run.drawn],
         strategies=_strategies(run, numbers),
         workloads=words.workloads(run),
         trust=words.trust(run),
@@ -92,6 +110,22 @@ def _figure(run: Run, chart: Chart, numbers: dict[str, int]) -> Figure:
         panels.append((panel.title, _markup(inline(svg, numbers, f"{chart.title}: {panel.title}"))))
     measure = again.part_of_run(run.manifest, chart.workloads, chart.strategies)
     return Figure(chart, tuple(panels), measure, again.draw(run.argument, chart))
+
+
+def _study(run: Run, study: SavedStudy, chart: Chart | None) -> StudyShown:
+    panels = []
+    for panel in chart.panels if chart else ():
+        heads = {text.partition(": ")[0] for text in _said(panel.spec)}
+        svg = to_svg(whole(panel, title=False))
+        panels.append((panel.title, _markup(inline(svg, {}, f"{study.title}: {panel.title}", heads))))
+    here = run.manifest.host.get("hostname", "")
+    elsewhere = study.hostname if here and study.hostname != here else ""
+    return StudyShown(study, chart.name if chart else "", tuple(panels), again.line(*study.command), elsewhere)
+
+
+def _said(spec: Any) -> list[str]:
+    """What the marks of ``spec`` say."""
+    return [record["says"] for record in spec.get("data", {}).get("values", []) if "says" in record]
 
 
 def _strategies(run: Run, numbers: dict[str, int]) -> list[Shown]:
@@ -137,7 +171,16 @@ def _template() -> Template:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
+    environment.filters["breaks"] = _breaks
     return environment.from_string(_asset("report.html"))
+
+
+def _breaks(text: str) -> Any:
+    """``text``, escaped, that may go on in the next line after a comma or a colon."""
+    from markupsafe import Markup, escape
+
+    parts = re.split(r"(?<=[,:])", text)
+    return Markup("<wbr>").join(escape(part) for part in parts)
 
 
 @cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 _ELEMENTS = {"svg", "g", "path", "rect", "line", "text", "tspan", "circle"}
 _ATTRIBUTES = {
@@ -20,25 +20,26 @@ _NUMBER = re.compile(r"-?\d+\.\d{2,}")
 _SAFE = re.compile(r"(?!.*url)[\w\s.,#%()+-]*", re.IGNORECASE | re.DOTALL)
 
 
-def inline(svg: str, strategies: Mapping[str, int], title: str) -> str:
+def inline(svg: str, strategies: Mapping[str, int], title: str, others: Collection[str] = ()) -> str:
     """``svg`` for a page; ``title`` is what a screen reader calls it. O(size).
 
     A mark whose text begins with a name of ``strategies`` gets that strategy's number as ``data-s``; one that says
-    more gets the class ``m`` and its text as label: these are the marks that show a tooltip. Raises ValueError if
+    more gets the class ``m`` and its text as label: these are the marks that show a tooltip. So do marks whose text
+    begins with one of ``others``, which belong to no strategy. Raises ValueError if
     ``svg`` is not an SVG document.
     """
     try:
         root = ET.fromstring(svg)
     except ET.ParseError as error:
         raise ValueError(f"not an SVG document: {error}") from None
-    clean = _element(root, strategies)
+    clean = _element(root, strategies, others)
     if clean is None or clean.tag != "svg":
         raise ValueError("not an SVG document: the root is no svg element")
     clean.attrib = {"role": "group", "aria-label": title, **clean.attrib}
     return ET.tostring(clean, encoding="unicode")
 
 
-def _element(node: ET.Element, strategies: Mapping[str, int]) -> ET.Element | None:
+def _element(node: ET.Element, strategies: Mapping[str, int], others: Collection[str]) -> ET.Element | None:
     tag = node.tag.rpartition("}")[2]
     if tag not in _ELEMENTS or node.get("display") == "none":
         return None
@@ -47,11 +48,11 @@ def _element(node: ET.Element, strategies: Mapping[str, int]) -> ET.Element | No
         if name in _ATTRIBUTES and _SAFE.fullmatch(value):
             clean.set(name, _NUMBER.sub(_shorter, value))
     if tag != "svg":
-        _say(node, clean, strategies)
+        _say(node, clean, strategies, others)
     if tag in ("text", "tspan"):
         clean.text = node.text
     for child in node:
-        inner = _element(child, strategies)
+        inner = _element(child, strategies, others)
         if inner is not None:
             clean.append(inner)
             if tag == "text":
@@ -63,7 +64,7 @@ def _element(node: ET.Element, strategies: Mapping[str, int]) -> ET.Element | No
     return clean
 
 
-def _say(node: ET.Element, clean: ET.Element, strategies: Mapping[str, int]) -> None:
+def _say(node: ET.Element, clean: ET.Element, strategies: Mapping[str, int], others: Collection[str]) -> None:
     """Move a mark's description to where a page and a screen reader look for it."""
     label = node.get("aria-label", "")
     if node.get("aria-hidden") == "true":
@@ -75,9 +76,10 @@ def _say(node: ET.Element, clean: ET.Element, strategies: Mapping[str, int]) -> 
         clean.set("aria-hidden", "true")
         return
     ends = [i for i in range(len(label)) if label.startswith(": ", i)]
-    name = next((label[:i] for i in ends if label[:i] in strategies), None)
+    name = next((label[:i] for i in ends if label[:i] in strategies or label[:i] in others), None)
     if name is not None:
-        clean.set("data-s", str(strategies[name]))
+        if name in strategies:
+            clean.set("data-s", str(strategies[name]))
         clean.set("class", "m")
         clean.set("role", "img")
         clean.set("aria-label", label)

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from benchframe.charts import CHARTS, Chart, Data, charts_of
+from benchframe.charts.study import study_chart
 from benchframe.results.errors import ResultsError
 from benchframe.results.folder import Cell, RunFolder
 from benchframe.results.manifest import Manifest
+from benchframe.results.scaling import Point, alone, points
 from benchframe.results.sources import Source, read_sources
-from benchframe.tables import Table, latency_table, mail
+from benchframe.results.studies import SavedStudy, read_studies
+from benchframe.tables import Table, latency_table, mail, scaling_table
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Run:
     sources: Mapping[str, Source]
     wanted: tuple[str, ...] = ()
     path: str = ""
+    studies: tuple[SavedStudy, ...] = ()
 
     @classmethod
     def read(cls, folder: RunFolder, wanted: tuple[str, ...] = ()) -> Run:
@@ -33,7 +37,8 @@ class Run:
             raise ResultsError("--chart", f"no chart is called {unknown[0]!r}", f"there are {', '.join(CHARTS)}")
         where = folder.path.resolve()
         path = f"reports/{where.name}" if where.parent.name == "reports" else where.name
-        return cls(where.name, folder.manifest, tuple(folder.cells()), read_sources(folder.path), wanted, path)
+        cells, sources, studies = tuple(folder.cells()), read_sources(folder.path), read_studies(folder.path)
+        return cls(where.name, folder.manifest, cells, sources, wanted, path, studies)
 
     @property
     def argument(self) -> str:
@@ -51,14 +56,39 @@ class Run:
         return charts_of(self.data, self.wanted)
 
     @cached_property
+    def drawn(self) -> list[tuple[SavedStudy, Chart | None]]:
+        """The studies kept with the run, each with its chart."""
+        taken, found = list(CHARTS), []
+        for study in self.studies:
+            chart = study_chart(study, taken)
+            taken += [chart.name] if chart else []
+            found.append((study, chart))
+        return found
+
+    @property
+    def pictures(self) -> list[Chart]:
+        """The charts that are written as files: those of studies too, unless some are named."""
+        return [*self.charts, *(chart for _, chart in self.drawn if chart and not self.wanted)]
+
+    @cached_property
     def latency(self) -> Table:
-        """The latency table with the run's notes."""
-        return latency_table(self.cells, self.manifest.notes, rows=self.data.rows)
+        """The latency table with the run's notes; without rows if all was played by threads."""
+        return latency_table(alone(self.cells), self.manifest.notes, rows=self.data.rows)
+
+    @cached_property
+    def scaling(self) -> Table:
+        """The table by threads; without rows if none was played by threads."""
+        return scaling_table(self.cells, () if self.data.rows else self.manifest.notes)
 
     @cached_property
     def mail(self) -> str:
         """The same for a mail."""
-        return mail(self.cells, rows=self.data.rows)
+        return mail(self.cells, rows=self.data.rows, manifest=self.manifest)
+
+    @cached_property
+    def points(self) -> list[Point]:
+        """What threads did, a point per threaded cell."""
+        return points(self.cells)
 
     @property
     def rounds(self) -> int:

@@ -2,12 +2,50 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchframe.report.run import Run
 from benchframe.results.figures import FIGURES, Row
+from benchframe.results.scaling import OPERATIONS, Point
 from benchframe.tables.build import ns, ratio_text, verdict_text
+from benchframe.tables.scaling import per_second
+
+
+def scope(run: Run) -> str:
+    """How many strategies, workloads, threads and rounds, and the baseline, in a line."""
+    crews = sorted({entry.threads for entry in run.manifest.workloads if entry.threads})
+    bases = {entry.label.rpartition("@")[0] if entry.threads else entry.label for entry in run.manifest.workloads}
+    parts = [_counted(len(run.data.strategies), "strategy", "strategies") + f" on {_counted(len(bases), 'workload')}"]
+    if crews:
+        which = "without threads and with " if run.data.workloads else "with "
+        parts.append(f"{which}{' and '.join(map(str, crews))} thread{'s' * (crews != [1])}")
+    parts.append(_counted(run.rounds, "round"))
+    return ", ".join([*parts, f"baseline {', '.join(run.baselines)}"]) + "."
+
+
+def machine(run: Run) -> str:
+    """CPU, kernel, versions and day in a line."""
+    host, versions = run.manifest.host, run.manifest.versions
+    cpus = _counted(int(host["cpus"]), "CPU") if host.get("cpus", "").isdecimal() else ""
+    python = versions.get("python", "")
+    parts = [host.get("cpu", ""), cpus, host.get("kernel", ""), python, run.manifest.created[:10]]
+    return ", ".join(part for part in parts if part) + "."
+
+
+def _counted(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _moment(text: str) -> str:
+    """A time of the manifest for people.
+
+    >>> _moment("2026-11-23T12:11:37+00:00"), _moment("whenever")
+    ('2026-11-23 12:11 UTC', 'whenever')
+    """
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d\+00:00", text)
+    return f"{match[1]} {match[2]} UTC" if match else text
 
 
 def summary(run: Run) -> str:
@@ -15,11 +53,12 @@ def summary(run: Run) -> str:
     manifest, cells = run.manifest, run.cells
     processes = sum(len(cell.done) for cell in cells)
     share = f"{100 * manifest.measured / manifest.wall:.0f} %" if manifest.wall else "an unknown share"
-    finished = f"finished {manifest.finished}" if manifest.finished else "not finished"
+    finished = f"finished {_moment(manifest.finished)}" if manifest.finished else "not finished"
     return (
-        f"{len(cells)} cells, {processes} processes in up to {manifest.options.rounds} interleaved rounds; begun "
-        f"{manifest.created}, {finished}; {share} of {manifest.wall:.0f} s inside measured loops. Every process "
-        "checked each answer against the oracle before it was timed."
+        f"{_counted(len(cells), 'cell')}, {_counted(processes, 'process', 'processes')} in "
+        f"{_counted(run.rounds, 'interleaved round')}; begun "
+        f"{_moment(manifest.created)}, {finished}; {share} of {manifest.wall:.0f} s inside measured loops. "
+        "Every process checked each answer against the oracle before it was timed."
     )
 
 
@@ -34,6 +73,12 @@ class Finding:
     faster: tuple[str, ...]
     same: tuple[str, ...]
     undecided: tuple[str, ...]
+
+
+GLANCE = (
+    "Numbers beside names are ratios to the baseline: of ns, where below 1 is faster, or with threads of throughput, "
+    "where above 1 is. Who is in no column is slower. Verdicts are over processes, corrected for their number."
+)
 
 
 def findings(run: Run) -> list[Finding]:
@@ -61,6 +106,41 @@ def findings(run: Run) -> list[Finding]:
             )
         )
     return found
+
+
+def crew_findings(run: Run) -> list[Finding]:
+    """A row per workload and number of threads, by throughput; ratios are of throughputs, above 1 is faster."""
+    found = []
+    for label in run.data.crews:
+        points = [p for p in run.points if p.cell.entry.workload == label and p.throughput is not None]
+        base = next((p for p in points if p.cell.baseline), None)
+        if base is None or len(points) < 2:
+            continue
+        best = max(points, key=lambda p: p.throughput or 0)
+        by_word: dict[str, list[str]] = {}
+        for point in sorted(points, key=lambda p: -(p.throughput or 0)):
+            if point.verdict is not None and point.against is not None:
+                text = f"{point.cell.entry.strategy} {point.against.value:.2f}"
+                by_word.setdefault(point.verdict.word, []).append(text)
+        found.append(
+            Finding(
+                f"{base.workload}, {_counted(base.threads, 'thread')}{'*' * base.crowded}",
+                f"{base.cell.entry.strategy} {_rate(base)}",
+                f"{best.cell.entry.strategy}: {_rate(best)}, {_against(best)}",
+                *(_some(by_word.get(word, [])) for word in ("faster", "same", "undecided")),
+            )
+        )
+    return found
+
+
+def _rate(point: Point) -> str:
+    return f"{per_second(point.throughput)} {OPERATIONS[point.figure]}/s"
+
+
+def _against(point: Point) -> str:
+    if point.against is None or point.verdict is None:
+        return "the baseline"
+    return f"{ratio_text(point.against)} {point.verdict.word}"
 
 
 def _some(names: list[str], limit: int = 6) -> tuple[str, ...]:
@@ -103,6 +183,13 @@ def comparisons(run: Run) -> Iterator[str]:
                     f"{row.cell.entry.strategy} on {row.cell.entry.workload}, {head}: {word}, "
                     f"ratio {ratio_text(ratio)}, {rounds}"
                 )
+    for point in run.points:
+        if point.against is not None and point.verdict is not None:
+            yield (
+                f"{point.cell.entry.strategy} on {point.workload} with {_counted(point.threads, 'thread')}, "
+                f"{OPERATIONS[point.figure]} per second: {point.verdict.text}, ratio {ratio_text(point.against)} "
+                f"(above 1 is faster), {_counted(point.against.n, 'round')}"
+            )
 
 
 def trust(run: Run) -> list[str]:
@@ -121,25 +208,32 @@ def trust(run: Run) -> list[str]:
     return lines or ["nothing unusual was noticed"]
 
 
+_UNSTEADY = re.compile(r"the (standard deviation|maximum|minimum) .*?(\d+(?:\.\d+)?)%")
+
+
 def _hints(run: Run) -> list[str]:
-    """pyperf's words, each once, with the cells that it says it of."""
-    cells: dict[str, list[str]] = {}
+    """pyperf's words, each kind once, with the cells that it says it of; the worst first where there are many."""
+    places: dict[str, list[str]] = {}
+    worst: dict[str, list[tuple[float, str, str]]] = {}
     for cell in run.cells:
         for figure, hints in cell.state.hints.items():
+            where = f"{cell.entry.strategy} on {cell.entry.workload}, {figure}"
             for hint in hints:
-                text = hint if not hint.startswith("Not enough samples") else "Not enough samples to be within 1 %"
-                kind = text if not any(c.isdigit() for c in text.replace("1 %", "")) else ""
-                where = f"{cell.entry.strategy} on {cell.entry.workload}, {figure}"
-                cells.setdefault(kind or f"{where}: {text}", []).append(where if kind else "")
+                unsteady = _UNSTEADY.match(hint)
+                if hint.startswith("Not enough samples"):
+                    places.setdefault("not enough samples to be within 1 %", []).append(where)
+                elif unsteady:
+                    worst.setdefault(unsteady[1], []).append((float(unsteady[2]), where, hint))
+                else:
+                    places.setdefault(hint, []).append(where)
     lines = []
-    for text, places in cells.items():
-        shown = [place for place in places if place]
-        if not shown:
-            lines.append(f"pyperf on {text}")
-        elif len(shown) > 3:
-            lines.append(f"pyperf on {len(shown)} figures: {text}")
-        else:
-            lines += [f"pyperf on {place}: {text}" for place in shown]
+    for found in worst.values():
+        found.sort(key=lambda item: -item[0])
+        lines += [f"pyperf on {where}: {hint}" for _, where, hint in found[:3]]
+        if found[3:]:
+            lines.append(f"pyperf says the same, with smaller numbers, of {_counted(len(found) - 3, 'other figure')}")
+    for text, cells in places.items():
+        lines.append(f"pyperf on {cells[0] if len(cells) == 1 else _counted(len(cells), 'figure')}: {text}")
     return lines
 
 

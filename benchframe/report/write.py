@@ -21,6 +21,8 @@ FILES = {
     "csv": "table.csv",
     "latex": "table.tex",
 }
+THREADS = {"csv": "threads.csv", "latex": "threads.tex"}
+"""The table by threads, of a run that has threads; one that has nothing else has no other table."""
 FORMS = (*FILES, *PICTURES)
 """What ``benchframe report --format`` takes."""
 
@@ -43,12 +45,15 @@ def write_report(
         raise disk_error(target, error, "written") from None
     written = []
     for form, name in FILES.items():
-        if form in forms:
+        if form in forms and (run.data.rows or form not in THREADS):
             write_atomic(target / name, text_of(run, form, forms).encode())
             written.append(target / name)
+        if form in forms and form in THREADS and run.scaling.rows:
+            write_atomic(target / THREADS[form], render(run.scaling, form).encode())
+            written.append(target / THREADS[form])
     pictures = [form for form in PICTURES if form in forms]
     if pictures:
-        written += save(run.charts, target / "charts", pictures)
+        written += save(run.pictures, target / "charts", pictures)
     return written
 
 
@@ -57,5 +62,5 @@ def text_of(run: Run, form: str, forms: Sequence[str] = ()) -> str:
     if form == "html":
         return page(run)
     if form == "markdown":
-        return markdown(run, [chart.name for chart in run.charts] if "svg" in forms else [])
+        return markdown(run, [chart.name for chart in run.pictures] if "svg" in forms else [])
     return run.mail if form == "mail" else render(run.latency, form)

@@ -16,7 +16,8 @@ from benchframe.results.errors import ResultsError, disk_error
 MAX_FILE = 1 << 26
 """Bytes of the largest results file that is read (64 MiB; a rigorous cell has some 200 KiB)."""
 MAX_TEXT = 1 << 16
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters, and those that turn the direction of text around or end a line unseen."""
 _MEND = "the file is damaged: restore it, or remove it and continue with --resume"
 
 

@@ -107,6 +107,12 @@ class Manifest:
         """The entry of workload ``label``; KeyError if there is none (a manifest that was read has none such)."""
         return next(w for w in self.workloads if w.label == label)
 
+    @property
+    def again(self) -> list[str]:
+        """The words of the command that makes the run again, with its seed if that was drawn."""
+        drawn = "--seed" not in self.command and not any(word.startswith("--seed=") for word in self.command)
+        return [*self.command, *(["--seed", str(self.seed)] if drawn else [])]
+
     def with_note(self, note: str) -> Manifest:
         """The manifest with one more note, once."""
         return self if note in self.notes else replace(self, notes=(*self.notes, note))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchframe.results.cell import Process
 from benchframe.results.folder import Cell
-from benchframe.stats import Ratio, Summary, paired_ratio, summarise
+from benchframe.stats import Pair, Ratio, Summary, Verdict, judge, paired_ratio, summarise
 
 OPERATIONS = {"fault": "faults", "mapping": "mapping ops", "lookup": "lookups"}
 """Figures that may lead a row, the first that a cell has."""
@@ -21,6 +21,7 @@ class Point:
     (a workload may add some), ``cores`` how many CPUs they had. ``figure`` leads; ``ns`` is wall time per operation of
     it, ``throughput`` operations per second (both: process means). ``speed_up`` is to the same strategy with the fewest
     threads of the run, ``base_threads``, paired by round; ``against`` to the baseline strategy with as many threads.
+    ``verdict`` is what ``against`` comes to, corrected for all such comparisons of the run.
     ``rates`` is each thread's operations per second; shares are parts of the threads' time. None: not known.
     """
 
@@ -41,6 +42,7 @@ class Point:
     order_share: float | None
     fairness: float | None
     slowest: float | None
+    verdict: Verdict | None = None
 
     @property
     def ideal(self) -> float:
@@ -56,6 +58,12 @@ class Point:
 def threaded(cells: Iterable[Cell]) -> list[Cell]:
     """Those of ``cells`` that real threads played."""
     return [cell for cell in cells if cell.workload.threads]
+
+
+def alone(cells: Iterable[Cell]) -> list[Cell]:
+    """Those of ``cells`` that one replay played: a threaded cell's time per operation is an inverse throughput, and
+    stands in no table beside theirs."""
+    return [cell for cell in cells if not cell.workload.threads]
 
 
 def base_label(cell: Cell) -> str:
@@ -79,10 +87,26 @@ def points(cells: Iterable[Cell]) -> list[Point]:
         if cell.state.state == "ok":
             fewest.setdefault((base_label(cell), cell.entry.strategy), cell)
     baseline = {cell.entry.workload: cell for cell in cells if cell.baseline and cell.state.state == "ok"}
-    return [
+    found = [
         _point(cell, fewest.get((base_label(cell), cell.entry.strategy)), baseline.get(cell.entry.workload))
         for cell in cells
     ]
+    return _judged(found, baseline)
+
+
+def _judged(found: list[Point], baseline: Mapping[str, Cell]) -> list[Point]:
+    """``found`` with verdicts, all comparisons with a baseline as one family."""
+    compared = [(i, point) for i, point in enumerate(found) if point.against is not None]
+    if not compared:
+        return found
+    pairs = [
+        Pair(point.cell.rounds(point.figure), baseline[point.cell.entry.workload].rounds(point.figure))
+        for _, point in compared
+    ]
+    verdicts = judge(pairs, compared[0][1].cell.judging, notes=False)
+    for (i, point), verdict in zip(compared, verdicts, strict=True):
+        found[i] = replace(point, verdict=verdict)
+    return found
 
 
 def _point(cell: Cell, first: Cell | None, baseline: Cell | None) -> Point:

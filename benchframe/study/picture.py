@@ -1,83 +1,80 @@
-"""Pictures of studies, as charts of the report's kind: SVG and PNG without a browser."""
+"""What there is to draw of a study: curves and bars, kept with it; :mod:`benchframe.charts.study` draws them."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-from benchframe.charts.spec import COLOURS, INK, MUTED, Chart, Panel, Spec, log_ticks, quantity, slug
+from benchframe.results.studies import Bars, Curve, Mark, SavedStudy
 from benchframe.study.breakeven import Breakeven
+from benchframe.study.explain import Explanation
+from benchframe.study.layout import Sensitivity
+from benchframe.tables.build import Table
 
-WIDTH, HEIGHT = 460, 260
+
+def saved_explanation(found: Explanation, workload: str, table: Table, command: Sequence[str]) -> SavedStudy:
+    """An explanation: a bar per term, what is left over, and the measured difference."""
+    a, b = found.a.name, found.b.name
+    items = [Mark(c.ns, c.low, c.high, label=c.term) for c in found.contributions]
+    items.append(Mark(found.remainder, found.remainder, found.remainder, label="unexplained"))
+    items.append(Mark(*found.difference, label="measured"))
+    finite = tuple(mark for mark in items if all(v == v and abs(v) < 1e12 for v in (mark.value, mark.low, mark.high)))
+    note = f"What each kind of work adds to the time per lookup of {b} over that of {a}: left of 0 it saves time. Bars "
+    note += "are counts times the fitted cost of each, with 95 % intervals; the last is what was measured."
+    bars = Bars(f"{workload}: {b} less {a}", "ns per lookup", finite)
+    return _saved("explain", f"Why {b} differs from {a} on {workload}", note, table, command, (a, b), bars=(bars,))
 
 
-def breakeven_chart(studies: list[Breakeven]) -> Chart:
-    """A panel per sweep: the ratio B / A against the parameter with its interval, and the crossover with its own."""
+def saved_breakeven(studies: Sequence[Breakeven], table: Table, command: Sequence[str]) -> SavedStudy:
+    """A sweep or several: the ratio B / A against each parameter, and the crossovers."""
     a, b = studies[0].a, studies[0].b
-    panels: list[Panel] = []
-    for study in studies:
-        panels.append(Panel(slug(study.sweep.over, [p.key for p in panels]), study.sweep.over, _panel(study)))
-    return Chart(
-        slug(f"breakeven-{a}-{b}"),
-        f"Where {b} beats {a}",
-        "Below 1 the second strategy is faster. Bars are 95 % intervals of the ratio, the strip that of the crossover.",
-        tuple(panels),
-        tuple(place.spec for study in studies for place in study.places),
-        (a, b),
-        columns=2,
+    note = f"Below 1 {b} is faster. Bars are 95 % intervals of the ratio, the strip that of the crossover."
+    over = ", ".join(study.sweep.over for study in studies)
+    return _saved(
+        "breakeven", f"Where {b} beats {a}: {over}", note, table, command, (a, b), curves=tuple(map(_curve, studies))
     )
 
 
-def _panel(study: Breakeven) -> Spec:
-    places: list[dict[str, Any]] = [
-        {"x": p.x, "ratio": p.ratio.value, "low": p.ratio.low, "high": p.ratio.high} for p in study.places
-    ]
-    low = min(1.0, *(p["low"] for p in places)) / 1.03
-    high = max(1.0, *(p["high"] for p in places)) * 1.03
-    scale = {"type": "log", "nice": False, "domain": [low, high]}
-    title = study.sweep.title.format(b=study.b)
-    kind = {"type": study.sweep.scale, "nice": False, "zero": False, "padding": 10}
-    x = quantity("x", title, scale=kind)
-    x["axis"] = {"grid": False}
-    if study.sweep.scale == "log":
-        x["axis"] |= {"values": log_ticks(places[0]["x"], places[-1]["x"]), "format": ",~g"}
-    y = quantity("ratio", f"{study.b} / {study.a}, {study.sweep.figure}", scale=scale)
-    y["axis"] = {"format": ".2f", "tickCount": 6}
-    crossed = [{"x": c.x, "left": c.low, "right": c.high} for c in study.crossovers]
-    layers: list[Spec] = [
-        {
-            "data": {"values": crossed},
-            "mark": {"type": "rect", "color": COLOURS[3], "opacity": 0.18},
-            "encoding": {"x": quantity("left", title, scale=kind), "x2": {"field": "right"}},
-        },
-        {
-            "data": {"values": crossed},
-            "mark": {"type": "rule", "color": COLOURS[3], "strokeWidth": 1.6},
-            "encoding": {"x": x},
-        },
-        {
-            "data": {"values": [{"ratio": 1.0}]},
-            "mark": {"type": "rule", "strokeDash": [4, 3], "color": MUTED},
-            "encoding": {"y": y},
-        },
-        {
-            "data": {"values": places},
-            "mark": {"type": "line", "color": COLOURS[1], "strokeWidth": 1.6},
-            "encoding": {"x": x, "y": y},
-        },
-        {
-            "data": {"values": places},
-            "mark": {"type": "rule", "color": COLOURS[1], "strokeWidth": 1.4},
-            "encoding": {"x": x, "y": quantity("low", None, scale=scale), "y2": {"field": "high"}},
-        },
-        {
-            "data": {"values": places},
-            "mark": {"type": "point", "filled": True, "size": 40, "color": COLOURS[1], "opacity": 1},
-            "encoding": {"x": x, "y": y},
-        },
-        {
-            "data": {"values": [{"says": f"{study.b} faster", "ratio": low}]},
-            "mark": {"type": "text", "align": "left", "baseline": "bottom", "dx": 4, "dy": -4, "color": INK, "x": 0},
-            "encoding": {"y": y, "text": {"field": "says"}},
-        },
-    ]
-    return {"width": WIDTH, "height": HEIGHT, "layer": layers}
+def _curve(study: Breakeven) -> Curve:
+    return Curve(
+        study.sweep.over,
+        study.sweep.title.format(b=study.b),
+        f"{study.b} / {study.a}, {study.sweep.figure}",
+        study.sweep.scale == "log",
+        tuple(Mark(p.ratio.value, p.ratio.low, p.ratio.high, p.x) for p in study.places),
+        tuple(Mark(c.x, c.low, c.high) for c in study.crossovers),
+        f"{study.b} faster",
+    )
+
+
+def saved_layout(found: Sequence[Sensitivity], table: Table, command: Sequence[str]) -> SavedStudy:
+    """Shares of the variance, a picture per strategy."""
+    names = [study.strategy for study in found]
+    bars = tuple(
+        Bars(
+            f"{study.strategy} on {study.workload}, ns/{study.figure}",
+            "% of the variance",
+            tuple(Mark(100 * c.share, 100 * c.low, 100 * c.high, label=c.name) for c in study.components),
+        )
+        for study in found
+    )
+    note = "Which part of the variance of log ns is whose: the layout seed's, the alignment's to 2 MiB, the process's."
+    title = f"What the layout does to {', '.join(names)} on {found[0].workload}"
+    return _saved("layout", title, note, table, command, names, bars=bars)
+
+
+def _saved(
+    kind: str,
+    title: str,
+    note: str,
+    table: Table,
+    command: Sequence[str],
+    strategies: Sequence[str],
+    *,
+    curves: tuple[Curve, ...] = (),
+    bars: tuple[Bars, ...] = (),
+) -> SavedStudy:
+    """``table`` and pictures together."""
+    return SavedStudy(
+        kind, title, note, tuple(command), table.heads, table.right, table.rows, table.notes, curves, bars,
+        tuple(strategies),
+    )  # fmt: skip

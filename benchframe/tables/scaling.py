@@ -29,6 +29,13 @@ def per_second(value: float | None) -> str:
     return f"{value:.3g}"
 
 
+def _against(point: Point) -> str:
+    """The ratio to the baseline with its verdict."""
+    if point.against is None:
+        return "1 (base)" if point.cell.baseline and point.ns else ""
+    return ratio_text(point.against) + (f" {point.verdict.word}" if point.verdict else "")
+
+
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f} %"
 
@@ -51,7 +58,7 @@ def scaling_table(cells: Iterable[Cell], notes: Sequence[str] = ()) -> Table:
                 per_second(point.throughput),
                 "1 (base)" if point.base_threads == point.threads and point.ns else ratio_text(point.speed_up),
                 f"{point.ideal:.3g}",
-                ratio_text(point.against) if point.against else "1 (base)" if cell.baseline and point.ns else "",
+                _against(point),
                 _percent(point.lock_share),
                 _percent(point.order_share if ordered else point.barrier_share),
                 "" if point.slowest is None or ordered else f"{point.slowest:.2f}",
@@ -70,6 +77,7 @@ def _notes(found: Sequence[Point]) -> list[str]:
         "per second: all threads together, mean of processes.",
         "speed-up: to the fewest threads of the same strategy; to baseline: to the workload's baseline with as many.",
         "Both are paired by round; above 1 is faster.",
+        *_judged(found),
         "lock wait: share of the threads' time spent waiting for mmap_lock; its cache line's travels are in the rate.",
         "barrier: share spent at the barrier, or waiting for the recorded order of a trace.",
         f"{cores} CPU{'s' * (cores > 1)} here: nothing above {cores} threads can be said about scaling.",
@@ -80,6 +88,20 @@ def _notes(found: Sequence[Point]) -> list[str]:
         state = p.cell.state
         if state.state != "ok":
             notes.append(f"{p.cell.entry.strategy} on {p.cell.entry.workload}: {state.state}: {state.message}")
+    return notes
+
+
+def _judged(found: Sequence[Point]) -> list[str]:
+    """How the verdicts were reached."""
+    verdicts = [point.verdict for point in found if point.verdict is not None]
+    if not verdicts:
+        return []
+    judging = found[0].cell.judging
+    level, within = f"{100 * judging.alpha:g} %", f"{100 * judging.within:g} %"
+    notes = [f"verdicts: corrected for {len(verdicts)} comparisons (Holm, {level}); same: within {within}."]
+    open_ = [verdict for verdict in verdicts if verdict.word == "undecided"]
+    if open_:
+        notes.append(f"{len(open_)} of {len(verdicts)} {'is' if len(open_) == 1 else 'are'} undecided: more --rounds.")
     return notes
 
 
@@ -101,6 +123,7 @@ def _record(p: Point) -> dict[str, Value]:
             f"speed_up{part and '_' + part}": getattr(p.speed_up, part or "value", None) for part in ("", "low", "high")
         },
         **{f"against{part and '_' + part}": getattr(p.against, part or "value", None) for part in ("", "low", "high")},
+        "verdict": p.verdict.word if p.verdict else None,
         "lock_share": p.lock_share,
         "barrier_share": p.barrier_share,
         "order_share": p.order_share,

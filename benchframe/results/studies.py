@@ -1,0 +1,168 @@
+"""Studies kept beside a run (``explain``, ``breakeven``, ``layout``): ``studies/NAME.json``, a table and what to draw.
+
+A report shows them as sections. They hold texts and numbers only; what is drawn of them is decided by who draws.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from benchframe.results.environment import host
+from benchframe.results.errors import ResultsError, disk_error
+from benchframe.results.files import Fields, read_object, write_json
+
+STUDIES = "studies"
+KINDS = ("explain", "breakeven", "layout")
+MAX_STUDIES = 64
+"""Studies of one run that are read."""
+MAX_POINTS = 1024
+MAX_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A number with its 95 % interval, at ``x`` (a curve's points) or under ``label`` (bars)."""
+
+    value: float
+    low: float
+    high: float
+    x: float = 0.0
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A ratio against a parameter; ``crossings`` (value, low, high on the x axis) are where it goes through 1."""
+
+    title: str
+    x_title: str
+    y_title: str
+    log: bool
+    points: tuple[Mark, ...]
+    crossings: tuple[Mark, ...] = ()
+    below: str = ""
+    """What it means to be below 1."""
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Numbers by label, each with its interval; ``axis`` has their unit."""
+
+    title: str
+    axis: str
+    items: tuple[Mark, ...]
+
+
+@dataclass(frozen=True)
+class SavedStudy:
+    """One study: ``title`` and ``note`` in words, its table, its pictures, the ``command`` that makes it again, when
+    (``created``) and where (``host``) it was made."""
+
+    kind: str
+    title: str
+    note: str
+    command: tuple[str, ...]
+    heads: tuple[str, ...]
+    right: tuple[bool, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+    curves: tuple[Curve, ...] = ()
+    bars: tuple[Bars, ...] = ()
+    strategies: tuple[str, ...] = ()
+    created: str = ""
+    hostname: str = ""
+
+
+def write_study(folder: Path, study: SavedStudy) -> Path:
+    """Keep ``study`` in the run ``folder``, in the place of one of the same title; gives its path. ResultsError."""
+    path = folder / STUDIES / f"{study.kind}-{_slug(study.title)}.json"
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    try:
+        path.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise disk_error(path, error, "written") from None
+    write_json(path, {"version": 1, **asdict(study), "created": now, "hostname": host()["hostname"]})
+    return path
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower()[:80] or "study"
+
+
+def read_studies(folder: Path) -> tuple[SavedStudy, ...]:
+    """The studies kept in a run, by kind and name; none for a run without. Raises ResultsError."""
+    paths = sorted((folder / STUDIES).glob("*.json"))
+    if len(paths) > MAX_STUDIES:
+        raise ResultsError(folder / STUDIES, f"it holds more than {MAX_STUDIES} studies", "move some of them away")
+    found = [_read(path) for path in paths]
+    return tuple(sorted(found, key=lambda study: (KINDS.index(study.kind), study.title)))
+
+
+def _read(path: Path) -> SavedStudy:
+    data = Fields(path, read_object(path))
+    if data.data.get("version") != 1:
+        raise data.wrong("version", "is not 1: written by another benchframe")
+    heads = data.texts("heads", 32)
+    rows = [_row(data, i, row, len(heads)) for i, row in enumerate(data.items("rows", MAX_ROWS))]
+    right = data.items("right", 32)
+    if len(right) != len(heads) or not all(isinstance(flag, bool) for flag in right):
+        raise data.wrong("right", "is not a flag per head")
+    return SavedStudy(
+        kind=data.text("kind", pattern="|".join(KINDS)),
+        title=data.text("title"),
+        note=data.text("note", ""),
+        command=data.texts("command"),
+        heads=heads,
+        right=tuple(right),
+        rows=tuple(rows),
+        notes=data.texts("notes"),
+        curves=tuple(_curve(curve) for curve in data.objects("curves", 16)),
+        bars=tuple(
+            Bars(bars.text("title"), bars.text("axis"), _marks(bars, "items")) for bars in data.objects("bars", 64)
+        ),
+        strategies=data.texts("strategies", 64),
+        created=data.text("created", ""),
+        hostname=data.text("hostname", ""),
+    )
+
+
+def _row(data: Fields, number: int, row: object, width: int) -> tuple[str, ...]:
+    texts = Fields(data.where, {"row": row}, f"rows[{number}].").texts("row", 32)
+    if len(texts) != width:
+        raise data.wrong(f"rows[{number}]", f"does not have {width} members")
+    return texts
+
+
+def _curve(data: Fields) -> Curve:
+    points = _marks(data, "points")
+    log = data.flag("log")
+    if not points or (log and any(point.x <= 0 for point in points)) or not _positive(points):
+        raise data.wrong("points", "are not points of a ratio")
+    return Curve(
+        data.text("title"),
+        data.text("x_title"),
+        data.text("y_title"),
+        log,
+        points,
+        _marks(data, "crossings"),
+        data.text("below", ""),
+    )
+
+
+def _positive(marks: Sequence[Mark]) -> bool:
+    return all(min(mark.value, mark.low, mark.high) > 0 for mark in marks)
+
+
+def _marks(data: Fields, name: str) -> tuple[Mark, ...]:
+    found = []
+    for mark in data.objects(name, MAX_POINTS):
+        numbers = {key: mark.data[key] for key in ("value", "low", "high", "x") if key in mark.data}
+        values = Fields(mark.where, {"numbers": numbers}, mark.inside).numbers("numbers", 4)
+        if not {"value", "low", "high"} <= values.keys():
+            raise mark.wrong("", "lacks value, low or high")
+        found.append(Mark(values["value"], values["low"], values["high"], values.get("x", 0.0), mark.text("label", "")))
+    return tuple(found)
