@@ -559,3 +559,29 @@ def test_the_reference_report_is_of_its_results() -> None:
     assert (root / "docs" / "sweep.png").stat().st_size < 300_000
     for path in folder.path.rglob("*"):
         assert path.is_dir() or "/home/" not in path.read_text(errors="replace")
+
+
+def test_names_beside_marks_cover_nothing() -> None:
+    """Names are placed where neither a mark nor another name is; the one for which there is no room is left out."""
+    from benchframe.charts.labels import CHARACTER, LINE, place
+
+    marks = [(100.0, 100.0, 6.0), (108.0, 101.0, 6.0), (180.0, 40.0, 6.0), (30.0, 100.0, 6.0)]
+    spots = place([(x, y, "a_strategy") for x, y, _ in marks], marks, 200, 200)
+    boxes = [(s[0], s[1] - LINE / 2, s[0] + 10 * CHARACTER, s[1] + LINE / 2) for s in spots if s is not None]
+    assert len(boxes) == 4
+    boxes += [(x - r, y - r, x + r, y + r) for x, y, r in marks]
+    for i, one in enumerate(boxes[:4]):
+        for other in boxes[i + 1 :]:
+            assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+    assert place([(5, 5, "far_too_long_for_it")], [], 20, 20) == [None]
+
+
+def test_an_outlier_squeezes_no_chart() -> None:
+    """Where one strategy takes many times as long the axis of times is logarithmic, and no interval leaves an axis."""
+    run = made_up(("rbtree", *(f"s{i}" for i in range(12))), ("w",), rounds=2)
+    assert "ns per lookup (log)" in page(run)
+    assert "ns per lookup (log)" not in page(made_up(("rbtree", "b"), ("w",))).partition('id="pareto"')[0]
+    (chart,) = charts_of(run.data, ["ratios"])
+    low, high = chart.panels[0].spec["layer"][1]["encoding"]["x"]["scale"]["domain"]
+    for record in chart.panels[0].spec["data"]["values"]:
+        assert low <= record["low"] <= record["ratio"] <= record["high"] <= high

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchframe.charts.data import Data, interval, percent, says
-from benchframe.charts.spec import DESCRIPTION, GRID, WHOSE, Chart, Panel, Spec, quantity, slug
+from benchframe.charts.spec import DESCRIPTION, GRID, WHOSE, Chart, Panel, Spec, log_ticks, quantity, slug
 
 
 def lookup_chart(data: Data) -> Chart | None:
@@ -21,7 +21,8 @@ def lookup_chart(data: Data) -> Chart | None:
         "lookup",
         "Time per lookup, and hit rate beside it",
         "Mean of process means and its 95 % interval; fastest first. A cache that hits often is faster only if a hit "
-        "saves more than every miss costs. No bar: the strategy has no cache.",
+        "saves more than every miss costs. No bar: the strategy has no cache. The axis is logarithmic where one "
+        "strategy takes many times as long as another; an interval is cut where the axis ends.",
         tuple(panels),
         tuple(data.single),
         tuple(data.strategies),
@@ -47,18 +48,31 @@ def _records(data: Data, label: str) -> list[dict[str, Any]]:
     return sorted(records, key=lambda record: record["mean"])
 
 
+WIDE = 8
+"""Slowest over fastest from which on the axis is logarithmic: one list must not squeeze all trees into a corner."""
+
+
 def _spec(data: Data, records: list[dict[str, Any]]) -> Spec:
     order = [record["strategy"] for record in records]
     y = {"field": "strategy", "type": "nominal", "sort": order, "title": None}
     quiet = {**y, "axis": {"labels": False, "ticks": False, "domainColor": GRID}}
-    x = quantity("mean", "ns per lookup", scale={"zero": True}, axis={"tickCount": 4})
+    low, high, title = 0.0, records[-1]["mean"] * 1.2, "ns per lookup"
+    scale: Spec = {"zero": True, "domain": [0, high], "nice": False}
+    axis: Spec = {"tickCount": 4}
+    if records[-1]["mean"] > WIDE * records[0]["mean"]:
+        low, high, title = records[0]["mean"] / 1.5, records[-1]["mean"] * 1.5, "ns per lookup (log)"
+        scale = {"type": "log", "domain": [low, high], "nice": False}
+        axis = {"values": log_ticks(low, high, 5), "format": ",~g"}
+    # An interval of few processes may be many times as long as all that is known: it is cut at the axis' ends.
+    records = [{**r, "low": min(max(r["low"], low), r["mean"]), "high": min(r["high"], high)} for r in records]
+    x = quantity("mean", title, scale=scale, axis=axis)
     times: Spec = {
         "width": 150,
         "height": {"step": 17},
         "encoding": {"y": y, "color": data.look.colour()},
         "layer": [
             {"mark": {"type": "rule", "strokeWidth": 2},
-             "encoding": {"x": quantity("low", "ns per lookup"), "x2": {"field": "high"}, "description": WHOSE}},
+             "encoding": {"x": {**x, "field": "low"}, "x2": {"field": "high"}, "description": WHOSE}},
             {"mark": {"type": "point", "filled": True, "size": 55, "opacity": 1},
              "encoding": {"x": x, "shape": data.look.shape(), "description": DESCRIPTION}},
         ],

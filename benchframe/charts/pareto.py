@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from benchframe.charts.data import Data
+from benchframe.charts.labels import place
 from benchframe.charts.spec import DESCRIPTION, MUTED, WHOSE, Chart, Panel, Spec, log_ticks, quantity, slug
 from benchframe.results.figures import Row
 from benchframe.tables.build import ns
 
+WIDTH, HEIGHT = 250, 210
 MEMORY = "bytes.per_vma"
 """The member of a cell's deterministic cost that the marks' size shows."""
 
@@ -93,8 +96,12 @@ def _records(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return records
 
 
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    return min(values) / 1.12, max(values) * 1.12
+
+
 def _axis(field: str, title: str, values: Sequence[float]) -> Spec:
-    low, high = min(values) / 1.12, max(values) * 1.12
+    low, high = _ends(values)
     ticks = log_ticks(low, high, 5)
     if len(ticks) < 2:
         ticks = sorted({float(f"{value:.2g}") for value in (low * 1.05, (low * high) ** 0.5, high / 1.05)})
@@ -103,6 +110,7 @@ def _axis(field: str, title: str, values: Sequence[float]) -> Spec:
 
 
 def _spec(data: Data, records: list[dict[str, Any]]) -> Spec:
+    labels = _labels(records)
     x = _axis("x", "ns per lookup (log)", [record["x"] for record in records])
     y = _axis("y", "ns per mapping operation (log)", [record["y"] for record in records])
     line = {"type": "line", "color": MUTED, "strokeWidth": 1, "strokeDash": [4, 3], "aria": False}
@@ -110,17 +118,44 @@ def _spec(data: Data, records: list[dict[str, Any]]) -> Spec:
     mark: Spec = {"type": "point", "filled": True, "opacity": 0.9, "size": 80}
     if any("bytes" in record for record in records):
         point["size"] = quantity("bytes", "bytes per VMA", scale={"type": "linear", "range": [30, 360]}, legend=None)
-    text = {"type": "text", "align": "left", "dx": 5, "dy": -11, "fontSize": 10}
+    text = {"type": "text", "align": "left", "baseline": "middle", "fontSize": 10}
     front = [{"filter": "datum.front === true"}]
-    named = [{"filter": "datum.best === true"}]
     return {
         "data": {"values": records},
-        "width": 250,
-        "height": 200,
+        "width": WIDTH,
+        "height": HEIGHT,
         "encoding": {"x": x, "y": y},
         "layer": [
             {"transform": front, "mark": {**line, "interpolate": "step-after"}},
             {"mark": mark, "encoding": point},
-            {"transform": named, "mark": text, "encoding": {"text": {"field": "strategy"}, "description": WHOSE}},
+            {"data": {"values": labels}, "mark": text,
+             "encoding": {"text": {"field": "strategy"}, "description": WHOSE}},
         ],
-    }
+    }  # fmt: skip
+
+
+def _labels(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Names of what is unbeaten, beside the marks, each where it covers nothing; left out where there is no room."""
+    ends = [_ends([record[field] for record in records]) for field in ("x", "y")]
+    (left, right), (low, high) = [(math.log(a), math.log(b)) for a, b in ends]
+
+    def pixels(record: dict[str, Any]) -> tuple[float, float]:
+        across = (math.log(record["x"]) - left) / (right - left)
+        return WIDTH * across, HEIGHT * (1 - (math.log(record["y"]) - low) / (high - low))
+
+    best = [record for record in records if record.get("best")]
+    spots = place(
+        [(*pixels(record), record["strategy"]) for record in best],
+        [(*pixels(record), 6.0) for record in records],
+        WIDTH,
+        HEIGHT,
+    )
+    return [
+        {
+            "strategy": record["strategy"],
+            "x": math.exp(left + spot[0] / WIDTH * (right - left)),
+            "y": math.exp(low + (1 - spot[1] / HEIGHT) * (high - low)),
+        }
+        for record, spot in zip(best, spots, strict=True)
+        if spot is not None
+    ]

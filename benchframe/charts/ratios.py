@@ -33,7 +33,7 @@ def ratios_chart(data: Data) -> Chart | None:
         "ratios",
         "Ratio to the baseline",
         "Left of the line is faster. Geometric mean of ratios paired by round, with its 95 % interval: an interval "
-        "that reaches the line decides nothing.",
+        "that reaches the line decides nothing; one that reaches the end of the axis is longer.",
         tuple(panels),
         tuple(data.single),
         tuple(data.strategies),
@@ -83,8 +83,11 @@ def ratio_ticks(low: float, high: float, gap: float) -> list[float]:
 
 def _spec(data: Data, records: list[dict[str, Any]]) -> Spec:
     figures = [head for head in FIGURES.values() if any(record["figure"] == head for record in records)]
-    low = min(0.9, *(record["low"] for record in records)) * 0.95
-    high = max(1.1, *(record["high"] for record in records)) * 1.05
+    # An interval of few rounds may be many times as long as all that is known: it is cut at the axis' ends.
+    ratios = [record["ratio"] for record in records]
+    low = max(min(0.9, *(record["low"] for record in records)) * 0.95, min(1.0, *ratios) / 2)
+    high = min(max(1.1, *(record["high"] for record in records)) * 1.05, max(1.0, *ratios) * 2)
+    records = [{**r, "low": max(r["low"], low), "high": min(r["high"], high)} for r in records]
     ticks = ratio_ticks(low, high, 28 / 210)
     scale = {"type": "log", "domain": [low, high], "nice": False}
     colour = {name: FIGURE_COLOURS[key] for key, name in FIGURES.items()}
@@ -93,9 +96,10 @@ def _spec(data: Data, records: list[dict[str, Any]]) -> Spec:
     return {
         "data": {"values": records},
         "width": 210,
-        "height": {"step": 8},
+        "height": {"step": 7 if len(figures) > 1 else 12},
         "encoding": {
-            "y": {"field": "strategy", "type": "nominal", "sort": data.look.order, "title": None},
+            "y": {"field": "strategy", "type": "nominal", "sort": data.look.order, "title": None,
+                  "scale": {"paddingInner": 0.4, "paddingOuter": 0.2}},
             "yOffset": {"field": "figure", "type": "nominal", "sort": figures},
             "color": {
                 "field": "figure",

@@ -88,6 +88,10 @@ def slug(text: str, taken: Iterable[str] = ()) -> str:
     return name
 
 
+AXIS = {"labelLimit": 130, "titlePadding": 8}
+"""Room for names, and for fonts that are wider than the one that was measured with."""
+
+
 def config(paper: str | None = None) -> Spec:
     """Fonts and colours of all charts; ``paper`` is the background, None for none."""
     text = {
@@ -102,7 +106,14 @@ def config(paper: str | None = None) -> Spec:
         "font": "Arial, Liberation Sans, Helvetica, sans-serif",
         "padding": 4,
         "view": {"stroke": None},
-        "axis": {**text, "gridColor": GRID, "domainColor": MUTED, "tickColor": MUTED, "labelLimit": 130},
+        "axis": {
+            **text,
+            "gridColor": GRID,
+            "domainColor": MUTED,
+            "tickColor": MUTED,
+            "labelLimit": 130,
+            "titlePadding": 8,
+        },
         "legend": {**text, "labelLimit": 160, "symbolLimit": 200},
         "title": {"color": INK, "fontSize": 12, "anchor": "start", "fontWeight": "bold", "offset": 8},
         "text": {"color": INK},

@@ -8,7 +8,7 @@ from typing import Any
 from benchframe.charts.data import Data, Family, interval, says
 from benchframe.charts.spec import DESCRIPTION, WHOSE, Chart, Panel, Spec, log_ticks, quantity, slug
 
-WIDTH, HEIGHT = 520, 340
+WIDTH, HEIGHT = 640, 380
 
 
 def sweep_chart(data: Data) -> Chart | None:

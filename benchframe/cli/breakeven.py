@@ -35,6 +35,8 @@ def breakeven(
     Every process measures both strategies at every point; the crossover has a bootstrap interval over processes, and is
     claimed only if points on both sides are decided. About 20 s per parameter. A picture (SVG and PNG) is written.
 
+    Exit codes: 0, 1 (a measuring process failed), 2 (bad input or usage), 3 (disk, no process could be started).
+
     \b
     Examples:
       benchframe breakeven rbtree pmdcache

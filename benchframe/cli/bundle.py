@@ -25,6 +25,8 @@ def bundle(
 ) -> None:
     """Pack a run into one file: raw values, manifest, environment, schedule, events, sources, and digests of all.
 
+    Exit codes: 0, 2 (no such run, a run that is damaged), 3 (the disk).
+
     \b
     Examples:
       benchframe bundle last

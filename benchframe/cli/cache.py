@@ -20,6 +20,8 @@ ANSWERS = "answers"
 def info() -> None:
     """Print the cache folder, and how much compiled code and how many of the oracle's answers it holds.
 
+    Exit codes: 0 always.
+
     \b
     Example:
       benchframe cache info
@@ -38,6 +40,8 @@ def clear(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> int:
     """Remove all compiled code and all answers; the next run makes them again.
+
+    Exit codes: 0, 3 (the disk).
 
     \b
     Example:

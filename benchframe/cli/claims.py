@@ -22,6 +22,8 @@ def claims(
     Hit rates are counted; ratios of times are measured in paired rounds, with 95 % intervals. A claim that needs more
     CPUs than there are, or threads, is named and not judged. docs/claims.md says what stands for which load.
 
+    Exit codes: 0, 2 (bad input or usage), 3 (the environment).
+
     \b
     Examples:
       benchframe claims

@@ -35,7 +35,9 @@ def compare(
     """Compare two runs, or two strategies within one: ratio B / A, its 95 % interval, and a verdict for each figure.
 
     A run is a folder, a name, the start of one, or `last` (DIR/last: the newest below DIR). Runs that were made on
-    another machine, with another Python or model, or on other events are refused with exit code 2.
+    another machine, with another Python or model, or on other events are refused.
+
+    Exit codes: 0, 2 (no such run, or they cannot be compared).
 
     \b
     Examples:

@@ -44,7 +44,7 @@ def cost(
     """Count loads, stores, atomics, branches and 64-byte lines per lookup, fault and mapping call.
 
     Answers are checked first. The figures are the same on every run and machine; docs/cost.md says what each counts.
-    Exit code 1: a strategy answers wrongly.
+    Exit codes: 0, 1 (a strategy answers wrongly), 2 (bad input or usage).
 
     \b
     Examples:

@@ -42,6 +42,8 @@ def explain(
     Both are counted and timed on the workload; a cost model, fitted to a calibration on this machine (a minute, once),
     says what each count is worth. What stays unexplained is said, and where the model cannot speak.
 
+    Exit codes: 0, 1 (a measuring process failed), 2 (bad input or usage), 3 (disk, no process could be started).
+
     \b
     Examples:
       benchframe explain rbtree pmdcache --workload zipf

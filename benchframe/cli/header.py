@@ -21,6 +21,8 @@ def header(
 
     C files of a strategy get it without including it; this one is for reading, and for an editor.
 
+    Exit codes: 0, 3 (the disk).
+
     \b
     Examples:
       benchframe header > benchframe.h

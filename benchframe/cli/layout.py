@@ -36,6 +36,8 @@ def layout(
 
     A shift moves every address of the stream down by some pages: other VMAs then share a page of page-table entries.
 
+    Exit codes: 0, 1 (a measuring process failed), 2 (bad input or usage), 3 (disk, no process could be started).
+
     \b
     Examples:
       benchframe layout --strategy pmdcache --workload zipf:vmas=200,faults=1,events=20000

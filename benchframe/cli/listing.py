@@ -19,6 +19,8 @@ def list_(
 ) -> None:
     """List what can be run, and what was.
 
+    Exit codes: 0, 2 (nothing of that kind can be listed, a plugin file that is none).
+
     \b
     Examples:
       benchframe list strategies

@@ -20,6 +20,8 @@ def new(
     It is put on your list of plugins (`benchframe plugin list`), so that check and run know it at once; with
     --no-remember it must be installed, or named with --plugin. Nothing is overwritten.
 
+    Exit codes: 0, 2 (a bad name, or the folder is there already), 3 (the disk).
+
     \b
     Examples:
       benchframe new mine && benchframe check --strategy mine && benchframe run --quick --strategy mine

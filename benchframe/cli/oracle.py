@@ -25,6 +25,8 @@ def oracle(
     After each call the return value or errno and the exact list of VMAs must be equal. --ablate switches a rule off in
     the oracle, to see that the comparison notices.
 
+    Exit codes: 0, 1 (the kernel disagrees with the oracle or the model), 2 (bad input or usage), 3 (the environment).
+
     \b
     Examples:
       benchframe oracle --ops 20000

@@ -19,6 +19,8 @@ app = typer.Typer(
 def list_() -> None:
     """List the paths that are remembered, and where the list is.
 
+    Exit codes: 0 always.
+
     \b
     Example:
       benchframe plugin list
@@ -35,6 +37,8 @@ def list_() -> None:
 def add(path: Annotated[Path, typer.Argument(help="A Python file, or a project's folder.")]) -> None:
     """Remember a plugin: from now on every command loads it. Its code is run: add only what you trust.
 
+    Exit codes: 0, 2 (there is no plugin), 3 (the disk).
+
     \b
     Examples:
       benchframe plugin add mine.py
@@ -49,6 +53,8 @@ def add(path: Annotated[Path, typer.Argument(help="A Python file, or a project's
 @guarded
 def remove(name: Annotated[str, typer.Argument(help="The path, or its last part.")]) -> None:
     """Forget a plugin; its files stay.
+
+    Exit codes: 0, 2 (it is not remembered), 3 (the disk).
 
     \b
     Example:

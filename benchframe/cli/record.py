@@ -19,6 +19,8 @@ def record(
 ) -> int:
     """Run a program and record its mapping calls and page faults; its own exit code is passed on.
 
+    Exit codes: the program's, 2 (bad usage), 125 (recording itself failed).
+
     \b
     Examples:
       benchframe record -o python.parquet -- python3 -c 'import json'

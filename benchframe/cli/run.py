@@ -117,6 +117,9 @@ def run(
 
     Without --workload and --trace the shipped traces tagged default are run; without --strategy, all strategies.
 
+    Exit codes: 0, 1 (a cell is wrong, crashed or timed out), 2 (bad input or usage), 3 (disk full, no permission),
+    130 (Ctrl-C; --resume continues).
+
     \b
     Examples:
       benchframe run --quick --strategy pmdcache

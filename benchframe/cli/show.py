@@ -25,6 +25,8 @@ def show(
 ) -> None:
     """Show documentation, parameters and source of a strategy or workload.
 
+    Exit codes: 0, 2 (nothing is called so).
+
     \b
     Examples:
       benchframe show pmdcache

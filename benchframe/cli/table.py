@@ -68,7 +68,9 @@ def table(
     cost: Annotated[bool, typer.Option("--cost", help="Loads, lines, atomics and branches per operation.")] = False,
     root: Annotated[Path, typer.Option("--output", "-o", help="Where runs are kept.")] = Path("reports/runs"),
 ) -> int:
-    """Print a run's latency table; exit code 1 if a cell in it failed.
+    """Print a run's latency table.
+
+    Exit codes: 0, 1 (a cell in it failed), 2 (no such run or format).
 
     \b
     Examples:

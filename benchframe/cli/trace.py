@@ -20,6 +20,8 @@ File = Annotated[Path, typer.Argument(help="A trace file.")]
 def info(file: File) -> int:
     """Print provenance, counts, locality, VMAs over time and a picture of the address space.
 
+    Exit codes: 0, 2 (the file is no trace, or damaged).
+
     \b
     Example:
       benchframe trace info python.parquet
@@ -33,6 +35,8 @@ def info(file: File) -> int:
 @guarded
 def head(file: File, n: Annotated[int, typer.Option("-n", min=1, help="How many events.")] = 20) -> int:
     """Print the first events, one a line.
+
+    Exit codes: 0, 2 (the file is no trace, or damaged).
 
     \b
     Example:
@@ -51,6 +55,8 @@ def convert(
 ) -> int:
     """Convert between trace formats, and import other tools' recordings.
 
+    Exit codes: 0, 2 (a file that cannot be read as a trace, an unknown form), 3 (the disk).
+
     \b
     Examples:
       benchframe trace convert perf.data program.parquet
@@ -64,7 +70,9 @@ def convert(
 @app.command("verify")
 @guarded
 def verify(file: File) -> int:
-    """Replay a trace through the oracle and hold it to what the kernel reported; exit code 1 if they differ.
+    """Replay a trace through the oracle and hold it to what the kernel reported.
+
+    Exit codes: 0, 1 (they differ), 2 (the file is no trace, or damaged).
 
     \b
     Example:
@@ -83,7 +91,9 @@ def replay(
     rows: Annotated[int, typer.Option("--rows", min=1, help="Events held in memory at once.")] = 1 << 20,
     verify: Annotated[bool, typer.Option("--verify", help="Compare every answer with the oracle's.")] = False,
 ) -> int:
-    """Replay a trace of any length through the model in bounded memory; exit code 1 if --verify finds a wrong answer.
+    """Replay a trace of any length through the model in bounded memory.
+
+    Exit codes: 0, 1 (--verify finds a wrong answer), 2 (the file is no trace, or damaged).
 
     \b
     Examples:

@@ -61,7 +61,7 @@ def _glance(run: Run) -> str:
         for f in found
     ]
     heads = ("workload", "baseline", "fastest", "faster than the baseline", "same", "undecided")
-    return (failed and failed + "\n") + _table(heads, rows) + f"\n\n{words.GLANCE}"
+    return (failed and failed + "\n") + _table(heads, rows) + f"\n\n{words.glance(run)}"
 
 
 def _comparisons(run: Run) -> str:

@@ -72,7 +72,7 @@ def page(run: Run) -> str:
         summary=words.summary(run),
         scope=words.scope(run),
         machine=words.machine(run),
-        words_glance=words.GLANCE,
+        words_glance=words.glance(run),
         findings=words.findings(run),
         crew_findings=words.crew_findings(run),
         failures=words.failures(run),

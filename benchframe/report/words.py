@@ -75,10 +75,15 @@ class Finding:
     undecided: tuple[str, ...]
 
 
-GLANCE = (
-    "Numbers beside names are ratios to the baseline: of ns, where below 1 is faster, or with threads of throughput, "
-    "where above 1 is. Who is in no column is slower. Verdicts are over processes, corrected for their number."
-)
+def glance(run: Run) -> str:
+    """How to read the findings."""
+    what = "ratios to the baseline, below 1 is faster"
+    if run.data.crews:
+        what = "ratios of throughput to the baseline's, above 1 is faster"
+        if run.data.workloads:
+            what = f"ratios to the baseline: of ns, where below 1 is faster; {what.replace('ratios ', 'with threads ')}"
+    note = f"Numbers beside names: {what}. Who is in no column is slower. Verdicts are over processes, corrected for"
+    return note + " their number."
 
 
 def findings(run: Run) -> list[Finding]:

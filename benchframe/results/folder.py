@@ -227,4 +227,4 @@ def slug(names: list[str]) -> str:
     >>> slug(["rbtree", "my/../strategy"])
     'rbtree-my-strategy'
     """
-    return re.sub(r"[^A-Za-z0-9]+", "-", "-".join(names)).strip("-")[:40] or "run"
+    return re.sub(r"[^A-Za-z0-9]+", "-", "-".join(names)).strip("-")[:40].rstrip("-") or "run"

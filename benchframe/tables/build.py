@@ -155,10 +155,11 @@ def _judged(rows: Sequence[Row]) -> list[str]:
     ]
     waiting = [verdict for *_, verdict in found if verdict.word == "undecided"]
     if waiting:
-        known = [verdict.more for verdict in waiting if verdict.more is not None]
+        known = sorted(verdict.more for verdict in waiting if verdict.more is not None)
         who = "" if len(known) == len(waiting) else f"for {len(known)} of them "
-        rounds = f"{max(known):,} more round{'s' * (max(known) > 1)}" if known else ""
-        rest = f"; {who}about {rounds} would do" if known else ""
+        rounds = f"{known[-1]:,} more round{'s' * (known[-1] > 1)}" if known else ""
+        half = f", {known[(len(known) - 1) // 2]:,} for half of those" if len(known) > 3 else ""
+        rest = f"; {who}about {rounds} would do{half}" if known else ""
         verb = "is" if len(waiting) == 1 else "are"
         notes.append(f"{len(waiting)} of {len(found)} {verb} undecided{rest}: --until-decided, or more --rounds.")
     for row in rows:

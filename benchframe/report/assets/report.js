@@ -19,11 +19,12 @@
   // Tables: sort by a head (numbers by value, what is missing last), filter by words and workload.
   const compare = (a, b) => typeof a === "number" ? a - b : a.localeCompare(b, "en", {numeric: true});
   const frame = (table) => { // a line between workloads, as long as the rows of each stand together
+    const sorted = one("th[aria-sort]", table), grouped = !sorted || sorted.cellIndex === 0;
     let last = null;
     for (const row of table.tBodies[0].rows) {
       if (row.hidden) continue;
       const name = row.cells[0].textContent;
-      row.classList.toggle("first", last !== null && name !== last);
+      row.classList.toggle("first", grouped && last !== null && name !== last);
       last = name;
     }
   };
