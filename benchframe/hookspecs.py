@@ -1,4 +1,4 @@
-"""The hooks that a plugin may fill: three plain functions, each returning what it brings.
+"""The hooks that a plugin may fill: four plain functions, each returning what it brings.
 
 A plugin is a module. It marks the functions it fills with :data:`hookimpl` (``from benchframe.api import hookimpl``)
 and is found through an entry point of the group ``benchframe`` or named with ``--plugin FILE``; docs/plugins.md
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from benchframe.races import Historic
     from benchframe.strategy import Strategy
     from benchframe.workload import Workload
 
@@ -37,5 +38,10 @@ def benchframe_metadata() -> dict[str, str]:  # type: ignore[empty-body]
     """Keys and texts to keep with every result, such as a firmware version. Called once per run."""
 
 
-HOOKS = ("benchframe_strategies", "benchframe_workloads", "benchframe_metadata")
+@hookspec
+def benchframe_historic() -> list[Historic]:  # type: ignore[empty-body]
+    """Races that once were, put back: what `benchframe check --historic` shows. Called when they are asked for."""
+
+
+HOOKS = ("benchframe_strategies", "benchframe_workloads", "benchframe_metadata", "benchframe_historic")
 """The names of all hooks; each name begins with the project's."""

@@ -23,6 +23,7 @@ from benchframe.hookspecs import HOOKS, PROJECT
 from benchframe.workload import Workload, WorkloadSpec
 
 if TYPE_CHECKING:
+    from benchframe.races import Historic
     from benchframe.strategy import Strategy
 
 __all__ = ["Origin", "Problem", "Registry", "UnknownName", "load"]
@@ -80,6 +81,26 @@ class Registry:
     def spec(self, text: str) -> WorkloadSpec:
         """The spec that ``zipf:vmas=1000`` stands for; raises :class:`UnknownName` or ``WorkloadError``."""
         return self.workload(text.partition(":")[0].strip()).spec(text)
+
+    def historic(self) -> dict[str, Historic]:
+        """The historic races by number, their strategies resolved; what cannot be used goes to ``problems``."""
+        from benchframe.races import Historic
+        from benchframe.strategy import StrategyError, resolve
+
+        races: dict[str, Historic] = {}
+        for origin, race in self._each("benchframe_historic", Historic):
+            try:
+                sides = {
+                    name: self.strategy(side) if isinstance(side, str) else resolve(side, self.strategies)
+                    for name, side in (("broken", race.broken), ("mended", race.mended))
+                    if side != ""
+                }
+            except (StrategyError, UnknownName) as error:
+                self._problem(origin, f"historic race {race.number}: {error}")
+                continue
+            if races.setdefault(race.number, made := replace(race, **sides)) != made:
+                self._problem(origin, f"historic race {race.number} is already defined", "rename one")
+        return races
 
     def metadata(self) -> dict[str, str]:
         """What the plugins say about this machine or run. A bad answer is added to ``problems`` and left out."""

@@ -7,29 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
-from benchframe.mm import layout
+from benchframe.mm import flags, layout
 from benchframe.mm.machine import Parameters
 from benchframe.mm.space import Space
+from benchframe.races import Historic as Historic
+from benchframe.races import KnownBug as KnownBug
+from benchframe.races import Sites as Sites
 from benchframe.trace.events import FaultFlag, Kind
-
-if TYPE_CHECKING:
-    from benchframe.check.sites import Sites
 
 BASE = 0x10000000
 """Page 0 of every scenario: the start of a 2 MiB region."""
 RW, ANON = 3, 0x32
 """PROT_READ | PROT_WRITE; MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED."""
 
+OLD_NOREPLACE = Parameters(rules=Parameters().rules | flags.RULE_NOREPLACE_417)
+"""Rules under which MAP_FIXED_NOREPLACE looks at the first address only, as in 4.17."""
+
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a task: a row of a stream, and how a story names it."""
+    """One call of a task: a row of a stream, and how a story names it. ``answer``: what it must return, if that is not
+    what the checker would ask for (a mapping call must succeed)."""
 
     label: str
     columns: Mapping[str, int]
+    answer: int | None = None
 
 
 def fault(page: int, access: int = 2) -> Call:
@@ -124,59 +127,6 @@ class Setup(Space):
         """A stack: grows downwards."""
         length = count * layout.PAGE_SIZE
         self.exec_map(BASE + first * layout.PAGE_SIZE, length, RW, 0x22 | 1 << 24)
-
-
-@dataclass(frozen=True)
-class KnownBug:
-    """A race that a strategy is known to have: what `benchframe check` finds is called by its name.
-
-    A finding is this bug if all that is given here fits; what is empty (``dangling``: None) fits everything, so give
-    all that `check` prints beside it, lest a new bug pass for this one.
-
-    ``kind``: "use after free". ``functions``: patterns of where it showed, ``"vma_hold"`` or with those that called it,
-    ``"vma_hold < lookup_vma_cache"``; one must fit. A failure without a place (stale answer, broken invariant,
-    deadlock) shows in the functions in which tasks were stopped: all of them must be among ``functions``, the first of
-    ``functions`` among them. ``freed``: patterns of who gave the record back. ``source``: patterns of where the stale
-    reference was loaded from and who stored there last, ``"page.cache < update"``. ``dangling``: it says "before this
-    call began". ``scenarios``: names. ``says``: the text, with ``*`` for what may differ.
-    """
-
-    name: str
-    summary: str
-    functions: tuple[str, ...] = ()
-    kind: str = "use after free"
-    dangling: bool | None = None
-    scenarios: tuple[str, ...] = ()
-    freed: tuple[str, ...] = ()
-    source: tuple[str, ...] = ()
-    says: str = ""
-
-    def shows(self, kind: str, text: str, scenario: str, sites: Sites) -> bool:
-        """Is a finding this bug?"""
-        if kind != self.kind or (self.scenarios and scenario not in self.scenarios):
-            return False
-        if self.dangling not in (None, "before this call began" in text):
-            return False
-        if self.says and not fnmatchcase(text, self.says):
-            return False
-        for chain, patterns in ((sites.freed, self.freed), (sites.source, self.source)):
-            if patterns and not any(_begins(chain, pattern) for pattern in patterns):
-                return False
-        if not self.functions:
-            return True
-        if kind in CHAINED:
-            return any(_begins(sites.used, pattern) for pattern in self.functions)
-        return self.functions[0] in sites.used and set(sites.used) <= set(self.functions)
-
-
-CHAINED = frozenset({"use after free"})
-"""Kinds of failures that have one place; the others come from how tasks were interleaved."""
-
-
-def _begins(chain: tuple[str, ...], pattern: str) -> bool:
-    """Does ``chain``, innermost first, begin as ``"inner < outer"`` says?"""
-    names = tuple(name.strip() for name in pattern.split("<"))
-    return chain[: len(names)] == names
 
 
 @dataclass(frozen=True)

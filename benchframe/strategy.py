@@ -22,7 +22,8 @@ from benchframe.mm.hooks import ALL, BY_NAME
 from benchframe.mm.layout import PRIVATE_BASES
 
 if TYPE_CHECKING:
-    from benchframe.scenario import KnownBug, Scenario
+    from benchframe.races import KnownBug
+    from benchframe.scenario import Scenario
 
 
 class StrategyError(Exception):

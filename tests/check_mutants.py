@@ -1,7 +1,6 @@
 """pmdcache_rcu with one thing broken, and three small protocols: what the checker must catch."""
 
 from benchframe.api import (
-    ARENA_VMA,
     COUNT_FALLBACK,
     NULL,
     TASK,
@@ -12,7 +11,6 @@ from benchframe.api import (
     count,
     fetch_add,
     find_vma,
-    kfree_rcu,
     native,
     rcu_read_lock,
     rcu_read_unlock,
@@ -26,7 +24,6 @@ from benchframe.api import (
     write_unlock,
 )
 from benchframe.mm.defaults import table_release_now
-from benchframe.mm.hooks import index_find
 from benchframe_plugins.pmdcache_rcu import (
     cached_vma,
     forget,
@@ -314,26 +311,6 @@ def no_lock(mm, task):
 
 
 @native
-def get_lockless(mm, task, addr):
-    """B10: the rb-tree walked under RCU alone, and "not found" believed."""
-    rcu_read_lock(mm, task)
-    return index_find(mm, addr)
-
-
-@native
-def put_lockless(mm, task, vma):
-    """The end of get_lockless."""
-    rcu_read_unlock(mm, task)
-    return 0
-
-
-@native
-def free_rcu(mm, vma):
-    """After a grace period."""
-    return kfree_rcu(mm, ARENA_VMA, vma)
-
-
-@native
 def get_twice_locked(mm, task, addr):
     """Takes the lock for write inside read: a deadlock with itself."""
     read_lock(mm, task)
@@ -393,5 +370,3 @@ MENDED = {
     "the twin itself": (twin("g2"), "fault-munmap"),
 }
 """Variants that are right."""
-LOCKLESS = plain("m18", vma_get=get_lockless, vma_get_locked=get_lockless, vma_put=put_lockless, vma_free=free_rcu)
-"""B10: for a scenario with enough VMAs to rotate."""

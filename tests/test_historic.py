@@ -1,55 +1,87 @@
 """Races that Linux once had: with the bug put back the checker finds it, unasked; with the mend it finds nothing."""
 
+import re
 import time
+from dataclasses import replace
 
 import pytest
-from historic import HISTORIC
 
-from benchframe.check.hunt import Hunt, make_case
-from benchframe.check.scenario import SIZES, plain_runner
-from benchframe.mm import flags
-from benchframe.mm.machine import Machine, Parameters
-from benchframe.mm.space import Space
+from benchframe.check.command import CheckError
+from benchframe.check.historic import list_historic, run_historic, show
+from benchframe.races import Historic
 from benchframe.registry import load
-from benchframe.strategy import Strategy, resolve
 
 KNOWN = load()
-LONG = {"B26"}
-"""Scenarios whose interleavings are too many for a test: searched for a while with the mend."""
+RACES = KNOWN.historic()
+SHOWN = [number for number, race in RACES.items() if not race.because]
 
 
-def strategy(one: str | Strategy) -> Strategy:
-    """By name, or made in the module historic."""
-    return KNOWN.strategy(one) if isinstance(one, str) else resolve(one, KNOWN.strategies)
+def test_every_number_is_there() -> None:
+    """B1 to B29, each either shown or with the reason why not; nothing is wrong with the list."""
+    assert list(RACES) == [f"B{number}" for number in range(1, 30)]
+    assert not KNOWN.problems
+    lines: list[str] = []
+    assert list_historic(RACES, lines.append) == 0
+    assert len(lines) == 2 * len(RACES)
+    assert sum("not shown: " in line for line in lines) == len(RACES) - len(SHOWN)
 
 
-@pytest.mark.parametrize("bug", HISTORIC)
-def test_found(bug: str) -> None:
-    """One failure of the expected kind, the same again from its replay string."""
-    broken, _, scenario, words = HISTORIC[bug]
-    verdict = Hunt(make_case(scenario, strategy(broken)), most=12 if bug == "B9" else 1).run(time.monotonic() + 200)
-    found = [f"{finding.kind}: {finding.text}" for finding in verdict.findings]
-    assert any(text.startswith(words) for text in found), (found, verdict.coverage)
-    assert all(finding.stable for finding in verdict.findings)
+@pytest.mark.parametrize("number", SHOWN)
+def test_found_and_mended(number: str) -> None:
+    """The failure that the race is, the same again from its replay string; nothing with the mend, in every
+    interleaving where they are few enough."""
+    race = RACES[number]
+    shown = show(race, time.monotonic() + (200 if race.whole else 6))
+    assert shown.finding is not None, (race.shows, shown.broken.findings, shown.broken.coverage)
+    assert shown.finding.stable
+    assert not shown.mended.findings, shown.mended.findings
+    assert shown.mended.coverage.complete or not race.whole
 
 
-@pytest.mark.parametrize("bug", HISTORIC)
-def test_mended(bug: str) -> None:
-    """The same scenario with the mend: nothing, in every interleaving where they are few enough."""
-    _, mended, scenario, _ = HISTORIC[bug]
-    verdict = Hunt(make_case(scenario, strategy(mended))).run(time.monotonic() + (3 if bug in LONG else 200))
-    assert not verdict.findings, verdict.findings
-    assert verdict.coverage.complete or bug in LONG
+# ---- the command -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("rule", "answer"), [(0, -flags.EEXIST), (flags.RULE_NOREPLACE_417, None)])
-def test_noreplace(rule: int, answer: int | None) -> None:
-    """B29: 4.17 asked find_vma about the first address only, so a mapping that begins inside is silently replaced."""
-    parameters = Parameters(rules=Parameters().rules | rule)
-    machine = Machine(plain_runner(KNOWN.strategy("rbtree")), SIZES, parameters)
-    space, at, page = Space(machine), 0x10000000, 4096
-    fixed = flags.MAP_PRIVATE | flags.MAP_ANONYMOUS | flags.MAP_FIXED_NOREPLACE
-    assert space.mmap(at + 2 * page, 2 * page, 1, fixed) == at + 2 * page
-    assert space.mmap(at, 4 * page, 3, fixed) == (at if answer is None else answer)
-    replaced = [row[:3] for row in space.layout()] == [(at, at + 4 * page, 3)]
-    assert replaced == (answer is None)
+def said(races: dict[str, Historic], *numbers: str, again: str | None = None) -> tuple[int, str]:
+    """Exit code and what was printed."""
+    lines: list[str] = []
+    code = run_historic(races, numbers, 60, again, say=lines.append)
+    return code, "\n".join(lines)
+
+
+def test_the_command_and_its_replay() -> None:
+    """Both sides in a line, the story, and a replay string that fails again: exit codes 0 and 1."""
+    code, text = said(RACES, "b29")
+    assert code == 0
+    assert re.search(r"with the bug +WRONG: 1 failure", text)
+    assert re.search(r"with its mend +right in every interleaving", text)
+    assert "wrong answer: T0: mmap of pages 0-3 with MAP_FIXED_NOREPLACE answered 268435456, must answer -17" in text
+    string = text.splitlines()[-1].split("benchframe check --historic B29 --replay ")[1]
+    again = said(RACES, "B29", again=string)
+    assert again[0] == 1
+    assert "wrong answer: T0" in again[1]
+
+
+def test_a_mend_that_does_not_mend() -> None:
+    """Exit code 1 if the mend has the bug, or if the bug is not to be found."""
+    race = RACES["B29"]
+    assert race.mended_scenario is not None
+    assert said({"B29": replace(race, mended_scenario=None)}, "B29")[0] == 1
+    code, text = said({"B29": replace(race, scenario=race.mended_scenario)}, "B29")
+    assert code == 1
+    assert "NOT found: wrong answer" in text
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        ("B7", r"B7 .* cannot be shown: no call of the model"),
+        ("B91", r"did you mean B9\? "),
+        ("x", "--list-historic"),
+    ],
+)
+def test_numbers_that_cannot_be_used(number: str, words: str) -> None:
+    """What is no race, or none that can be shown, is refused in words."""
+    with pytest.raises(CheckError, match=words):
+        said(RACES, number)
+    with pytest.raises(CheckError, match="exactly one"):
+        said(RACES, "B1", "B2", again="v1:0x1.")

@@ -7,9 +7,8 @@ import pytest
 
 from benchframe.api import NULL, TASK, VMA, Cache, Protocol, Strategy, index_find, native, read_unlock
 from benchframe.check.command import run_check_command
-from benchframe.check.sites import Sites
 from benchframe.registry import load
-from benchframe.scenario import KnownBug
+from benchframe.scenario import KnownBug, Sites
 from benchframe.strategy import resolve
 from benchframe_plugins.pmdcache import get_locked, mm_version_check, vma_hold, vma_release, wait_vmas_cache_access
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     {"dialect"},
     {"mm", "trace"},
-    {"stream", "workload", "scenario", "strategy", "csource"},
+    {"stream", "workload", "races", "scenario", "strategy", "csource"},
     {"hookspecs", "discovery", "registry", "plugin_paths", "scaffold"},
     {"engine", "check", "judge", "record"},
     {"results", "stats", "testing"},

@@ -12,9 +12,10 @@ from benchframe.check.run import Broken, Op, Run, Step, execute
 from benchframe.check.sample import Pct, pct_bound
 from benchframe.check.scenario import Case, CaseWorld
 from benchframe.check.schedule import Replay, decode, encode
-from benchframe.check.sites import Sites, sites_of
+from benchframe.check.sites import sites_of
 from benchframe.check.tso import TsoCase
 from benchframe.dialect.struct import DialectError
+from benchframe.races import Sites
 from benchframe.scenario import Scenario
 from benchframe.strategy import Strategy
 

@@ -341,6 +341,11 @@ class CaseWorld(Hardware):
         if answer.call.columns.get("mm", 0) != 0 or (is_store(answer.call) and answer.result == 0):
             return  # the layouts are those of the first mm; a store that did not fault asked nobody
         kind = answer.call.columns["kind"]
+        if answer.call.answer is not None:
+            if answer.result != answer.call.answer:
+                wanted = f"answered {answer.result}, must answer {answer.call.answer}"
+                raise Broken("wrong answer", f"T{answer.task}: {answer.call.label} {wanted}")
+            return
         if kind not in (Kind.FAULT, Kind.LOOKUP):
             if answer.result < 0:
                 raise Broken("wrong answer", f"T{answer.task}: {answer.call.label} failed with {answer.result}")

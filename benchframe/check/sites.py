@@ -1,42 +1,20 @@
 """Which functions took part in a failure: what tells one race from another when both show in one place.
 
 Names of functions change less often than lines, so known bugs are told by them
-(:class:`benchframe.scenario.KnownBug`).
+(:class:`benchframe.races.KnownBug`).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from benchframe.check.places import describe
 from benchframe.check.run import READS, Run
 from benchframe.check.world import MachineWorld
+from benchframe.races import Chain, Sites
 
-Chain = tuple[str, ...]
 SET_UP = "set-up"
 WRITERS = 2
-
-
-@dataclass(frozen=True)
-class Sites:
-    """Names of functions, and one of a field.
-
-    ``used``: where the failing task was, the innermost function first; for a failure that has no place (a deadlock, a
-    stale answer, a broken invariant) the functions in which tasks were stopped, in alphabetical order. ``freed``: who
-    gave the record back, or handed it to kfree_rcu. ``source``: the field from which the stale reference was loaded
-    in one of the functions ``used``, then who stored to that field, the last first.
-    """
-
-    used: Chain = ()
-    freed: Chain = ()
-    source: Chain = ()
-
-    def __str__(self) -> str:
-        parts = [" < ".join(self.used)] if self.used else []
-        parts += ["freed in " + " < ".join(self.freed)] if self.freed else []
-        parts += ["from " + " < ".join(self.source)] if self.source else []
-        return "; ".join(parts)
 
 
 def sites_of(run: Run) -> Sites:

@@ -1,12 +1,15 @@
 """``benchframe check``: is a strategy right, alone and with other tasks beside it?"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchframe.cli import complete
 from benchframe.cli.common import UsageError, guarded, registry, seconds, split, strategy_names
+
+if TYPE_CHECKING:
+    from benchframe.registry import Registry
 
 
 @guarded
@@ -38,12 +41,20 @@ def check(
     allow_known: Annotated[
         bool, typer.Option("--allow-known", help="Exit code 0 if all that fails is a known bug of its strategy.")
     ] = False,
+    historic: Annotated[
+        list[str] | None,
+        typer.Option(help="Races that once were, as B19 or all: found with the bug put back, gone with the mend."),
+    ] = None,
+    list_historic: Annotated[bool, typer.Option("--list-historic", help="List those, and say why others are not.")] = (
+        False
+    ),
     plugin: Annotated[list[Path] | None, typer.Option(help="A Python file with more strategies.")] = None,
 ) -> int:
     """Check strategies: random calls against the oracle, then every interleaving of small concurrent scenarios.
 
     A failure is told as a story with the schedule that led to it; --replay runs that again. Exit code 1 if anything
     is wrong or could not be checked, 2 for an option that cannot be used, 130 after Ctrl-C (what was found is told).
+    With --historic: 0 if each race was found with its bug and nothing with its mend.
 
     \b
     Examples:
@@ -51,6 +62,7 @@ def check(
       benchframe check --strategy all --jobs 2 --budget 5m
       benchframe check --strategy pmdcache_rcu --scenario fault-munmap --memory tso
       benchframe check --strategy pmdcache --scenario lookup-munmap --replay v1:0x10.1x100.0x1.
+      benchframe check --historic B19
     """
     from benchframe.check.command import CheckError, run_check_command
     from benchframe.check.pool import cores
@@ -60,6 +72,10 @@ def check(
     from benchframe.dialect.lint import check_function
 
     known = registry(plugin)
+    if historic or list_historic:
+        if strategy or scenario or save or allow_known or memory != "sc":
+            raise UsageError("a historic race has its own strategies and scenario; leave only --budget and --replay")
+        return _historic(known, split(historic), budget, replay, list_historic)
     names = strategy_names(strategy, known)
     for name in names:
         for native in known.strategy(name).functions():
@@ -84,5 +100,22 @@ def check(
             say=typer.echo,
             watch=lambda parts: watcher(parts, time),
         )
+    except CheckError as error:
+        raise UsageError(str(error)) from error
+
+
+def _historic(known: "Registry", numbers: list[str], budget: str | None, replay: str | None, listed: bool) -> int:
+    """The races that plugins put back: listed, or shown one after the other."""
+    from benchframe.check.command import CheckError
+    from benchframe.check.historic import list_historic, run_historic
+
+    before = len(known.problems)
+    races = known.historic()
+    for problem in known.problems[before:]:
+        typer.echo(f"benchframe: warning: {problem}", err=True)
+    if listed:
+        return list_historic(races, typer.echo)
+    try:
+        return run_historic(races, numbers, seconds(budget) if budget is not None else 60.0, replay, typer.echo)
     except CheckError as error:
         raise UsageError(str(error)) from error

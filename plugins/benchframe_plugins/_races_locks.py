@@ -1,7 +1,4 @@
-"""Races that Linux once had, put back: each as a small change to a plugin, and the scenario that shows it.
-
-``HISTORIC`` maps a bug's number in the reference list to (with the bug, with the mend, scenario, what is found).
-"""
+"""Races of the per-VMA locks, put back in per_vma_rwsem and per_vma_refcnt: B19, B20, B21, B23, B26."""
 
 from benchframe.api import (
     COUNT_FALLBACK,
@@ -13,64 +10,28 @@ from benchframe.api import (
     VMA,
     WRITE_ONCE,
     Cache,
-    Protocol,
     Strategy,
     count,
     grow_as_held,
-    grow_under_write_lock,
     index_find,
     native,
     rcu_read_lock,
     rcu_read_unlock,
-)
-from benchframe.check.command import scenario
-from benchframe.mm.machine import Parameters
-from benchframe.scenario import (
-    Scenario,
-    Setup,
-    elsewhere,
-    fault,
-    fork,
-    leave,
-    lookup,
-    mmap,
-    munmap,
-    store,
+    scenario,
 )
 from benchframe_plugins import per_vma_refcnt, per_vma_rwsem
 
-NO_GAP = Parameters(stack_guard_gap=0)
+Historic = scenario.Historic
 
 
-# ---- B9: the lost wake-up of the RFC's third version -----------------------------------------------------------------
+def rwsem(name: str, **changed: object) -> Strategy:
+    """per_vma_rwsem with some hooks exchanged."""
+    return Strategy(name, "restored", "maple_rcu", protocol=per_vma_rwsem.protocol(**changed))
 
 
-def two(space: Setup) -> None:
-    """Two VMAs in one region, both touched."""
-    space.map(0, 4)
-    space.map(8, 4)
-    space.touch(8, 0)
-
-
-B9 = Scenario("b9", "a fault ends while its VMA's unmapping waits for it", two, ((fault(1),), (munmap(0, 4),)))
-
-
-# ---- B17, B18: a stack grows beside a reader of the maple tree -------------------------------------------------------
-
-
-def stack_above(space: Setup) -> None:
-    """A VMA, a hole of four pages, a stack that has been used."""
-    space.map(0, 4)
-    space.stack(8, 4)
-    space.touch(9, 0)
-
-
-GROWS = scenario("stack-fills-hole")
-
-
-def over_maple(name: str, index: str, grow: object) -> Strategy:
-    """mmap_lock around every fault, the maple tree of that time, and a way to grow a stack."""
-    return Strategy(name, "a stack grows", index, protocol=Protocol(vma_grow=grow))
+def refcnt(name: str, cache: Cache | None = None, bind: object = None, **changed: object) -> Strategy:
+    """per_vma_refcnt likewise."""
+    return Strategy(name, "restored", "maple_rcu", cache, per_vma_refcnt.protocol(bind, **changed))
 
 
 # ---- B19: fork does not lock the VMAs it copies ----------------------------------------------------------------------
@@ -78,21 +39,21 @@ def over_maple(name: str, index: str, grow: object) -> Strategy:
 
 @native
 def dup_unlocked(mm, vma):
-    """dup_mmap of 6.4.0: mmap_lock for write is thought to be enough."""
+    """dup_mmap as first released in 6.4: mmap_lock for write is thought to be enough."""
     return 0
 
 
-def written(space: Setup) -> None:
+def written(space: scenario.Setup) -> None:
     """One VMA, one page written."""
     space.map(0, 1)
     space.touch(0)
 
 
-B19 = Scenario(
-    "b19",
+B19 = scenario.Scenario(
+    "fork-stale-tlb",
     "fork write-protects a page; one thread's write fault copies it, another still has it writable in its TLB",
     written,
-    ((store(0),), (store(0), store(0)), (fork(),)),
+    ((scenario.store(0),), (scenario.store(0), scenario.store(0)), (scenario.fork(),)),
     hardware=True,
 )
 
@@ -105,16 +66,23 @@ def start_write_by_writers(mm, vma):
     """vma_start_write, but not where a stack grows under mmap_lock for read."""
     if mm.owner == 0:
         return 0
-    return per_vma_rwsem.start_write(mm, vma)
+    return start_write(mm, vma)
+
+
+def stack_above(space: scenario.Setup) -> None:
+    """A VMA, a hole of four pages, a stack that has been used."""
+    space.map(0, 4)
+    space.stack(8, 4)
+    space.touch(9, 0)
 
 
 start_write = per_vma_rwsem.start_write
-B20 = Scenario(
-    "b20",
+B20 = scenario.Scenario(
+    "stack-page-index",
     "a fault in a stack takes its page's index from the VMA's bounds while the stack grows",
     stack_above,
-    ((fault(10),), (fault(6),)),
-    parameters=NO_GAP,
+    ((scenario.fault(10),), (scenario.fault(6),)),
+    parameters=scenario.Parameters(stack_guard_gap=0),
     hardware=True,
 )
 
@@ -160,9 +128,21 @@ def complete(mm, vma):
     return 0
 
 
+def two(space: scenario.Setup) -> None:
+    """Two VMAs in one region, both touched."""
+    space.map(0, 4)
+    space.map(8, 4)
+    space.touch(8, 0)
+
+
 per_attach, set_release = per_vma_refcnt.attach, per_vma_refcnt.set_release
 LATE = Cache(linked=complete)
-B21 = Scenario("b21", "a fault in a mapping that is just being made", two, ((fault(5, 1),), (mmap(5, 2, 1),)))
+B21 = scenario.Scenario(
+    "fault-mmap",
+    "a fault in a mapping that is just being made",
+    two,
+    ((scenario.fault(5, 1),), (scenario.mmap(5, 2, 1),)),
+)
 
 
 # ---- B23: the anon_vma is looked at before the lock is held ----------------------------------------------------------
@@ -204,9 +184,6 @@ vma_start_read, vma_end_read, get_locked = (
 )
 
 
-B23 = scenario("fault-mremap-neighbour")
-
-
 # ---- B26: the mm of a reused VMA goes before its writer is woken -----------------------------------------------------
 
 
@@ -219,59 +196,80 @@ def put_foreign_unkept(mm, vma):
 vma_refcount_put = per_vma_refcnt.vma_refcount_put
 
 
-def two_spaces(space: Setup) -> None:
+def two_spaces(space: scenario.Setup) -> None:
     """One VMA with a page; another address space, forked before it was there."""
     space.fork(4)
     space.map(0, 4)
     space.touch(0)
 
 
-B26 = Scenario(
-    "b26",
+def _there(call: scenario.Call) -> scenario.Call:
+    return scenario.elsewhere(call, 1, 4)
+
+
+B26 = scenario.Scenario(
+    "reuse-exit",
     "a lookup holds a VMA that was freed and became another mm's, which ends",
     two_spaces,
     (
-        (lookup(1),),
-        (munmap(0, 4), elsewhere(mmap(0, 4), 1, 4), elsewhere(munmap(0, 4), 1, 4), elsewhere(leave(), 1, 4)),
+        (scenario.lookup(1),),
+        (
+            scenario.munmap(0, 4),
+            _there(scenario.mmap(0, 4)),
+            _there(scenario.munmap(0, 4)),
+            _there(scenario.leave()),
+        ),
     ),
 )
 
 
-def rwsem(name: str, **changed: object) -> Strategy:
-    """per_vma_rwsem with some hooks exchanged."""
-    return Strategy(name, "restored", "maple_rcu", protocol=per_vma_rwsem.protocol(**changed))
-
-
-def refcnt(name: str, cache: Cache | None = None, bind: object = None, **changed: object) -> Strategy:
-    """per_vma_refcnt likewise."""
-    return Strategy(name, "restored", "maple_rcu", cache, per_vma_refcnt.protocol(bind, **changed))
-
-
-HISTORIC = {
-    # number: (with the bug, with the mend, scenario, kind and words of what is found)
-    "B9": ("rcu_rbtree_v3", "rcu_rbtree", B9, "deadlock: lost wake-up"),
-    "B17": (
-        over_maple("b17", "maple", grow_as_held),
-        over_maple("m17", "maple", grow_under_write_lock),
-        GROWS, "stale answer: T1: lookup",
-    ),
-    "B18": (
-        over_maple("b18", "maple_rcu", grow_as_held),
-        over_maple("m18", "maple_rcu", grow_under_write_lock),
-        GROWS, "use after free: T1: load of private1 record",
-    ),
-    "B19": (rwsem("b19", vma_dup=dup_unlocked), rwsem("m19"), B19, "lost store: 3 stores"),
-    "B20": (
-        rwsem("b20", vma_grow=grow_as_held, vma_start_write=start_write_by_writers), rwsem("m20"),
-        B20, "wrong index: the page",
-    ),
-    "B21": (
-        refcnt("b21", LATE, vma_attach=attach_incomplete_unlocked), refcnt("m21", LATE, vma_attach=attach_incomplete),
-        B21, "stale answer: T0: read fault, page 5 gave access refused",
-    ),
-    "B23": (rwsem("b23", vma_get=get_b23), rwsem("m23"), B23, "use after free: T0: load of VMA"),
-    "B26": (
-        refcnt("b26", bind={"put_foreign": put_foreign_unkept}), refcnt("m26"),
-        B26, "use after free: T0: add of mm_struct",
-    ),
-}  # fmt: skip
+def races() -> list[Historic]:
+    """With the bug, and mended."""
+    return [
+        Historic(
+            "B19",
+            "fork does not lock the VMAs it copies: a store through a stale TLB entry is lost",
+            "6.4; mended by fb49c455323f",
+            rwsem("b19", vma_dup=dup_unlocked),
+            "per_vma_rwsem",
+            B19,
+            "lost store: 3 stores",
+        ),
+        Historic(
+            "B20",
+            "a stack grows without its VMA's lock: a new page's index comes from bounds half moved",
+            "6.4; mended by c137381f71ae",
+            rwsem("b20", vma_grow=grow_as_held, vma_start_write=start_write_by_writers),
+            "per_vma_rwsem",
+            B20,
+            "wrong index: the page",
+        ),
+        Historic(
+            "B21",
+            "a VMA is in the tree before it is complete",
+            "6.4; mended by 33313a747e81",
+            refcnt("b21", LATE, vma_attach=attach_incomplete_unlocked),
+            refcnt("b21-mended", LATE, vma_attach=attach_incomplete),
+            B21,
+            "stale answer: T0: read fault, page 5 gave access refused",
+        ),
+        Historic(
+            "B23",
+            "the anon_vma is looked at before the VMA's lock is held",
+            "6.4; mended by 657b5146955e (6.4.10)",
+            rwsem("b23", vma_get=get_b23),
+            "per_vma_rwsem",
+            "fault-mremap-neighbour",
+            "use after free: T0: load of VMA",
+        ),
+        Historic(
+            "B26",
+            "a VMA's memory becomes another mm's, which ends before its writer is woken",
+            "6.15; mended by 9bbffee67ffd",
+            refcnt("b26", bind={"put_foreign": put_foreign_unkept}),
+            "per_vma_refcnt",
+            B26,
+            "use after free: T0: add of mm_struct",
+            whole=False,
+        ),
+    ]
