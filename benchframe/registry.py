@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 __all__ = ["Origin", "Problem", "Registry", "UnknownName", "load"]
 
 
+def _can_be_asked_for(name: str) -> bool:
+    """Whether ``--strategy`` can name it, and a results file holds it: one printable line without commas."""
+    return len(name) <= 100 and name == name.strip() and "," not in name and name.isprintable()
+
+
 class UnknownName(LookupError):
     """A strategy or workload that no plugin brings. ``str()`` is one line with the nearest known name."""
 
@@ -155,6 +160,9 @@ class Registry:
         for origin, strategy in self._each("benchframe_strategies", Strategy):
             if not isinstance(strategy.name, str) or not strategy.name:
                 self._problem(origin, f"a strategy is called {strategy.name!r}", "give it a name")
+            elif not _can_be_asked_for(strategy.name):
+                mend = "take up to 100 printable characters, no comma and no space at either end"
+                self._problem(origin, f"a strategy is called {strategy.name[:120]!r}", mend)
             else:
                 self._claim("strategy", strategy.name, strategy, self.strategies, origin)
         self._resolve()

@@ -236,3 +236,17 @@ def test_keyboard_interrupt_passes(write: Write) -> None:
     """Ctrl-C while a plugin is imported stops benchframe; it is no plugin's problem."""
     with pytest.raises(KeyboardInterrupt):
         load([write("slow", "raise KeyboardInterrupt\n")])
+
+
+@pytest.mark.parametrize("name", ["a,b", "a\\nb", " a", "x" * 101, "a\\u202eb", "a\\x1b[31m"])
+def test_names_that_no_command_could_give(name: str, write: Write) -> None:
+    """A comma, control characters, text that turns around, edges of spaces, endless names: a problem with its mend."""
+    registry = load([write("odd", STRATEGY.format(name=name, index="rbtree"))])
+    assert "100 printable characters, no comma" in only(registry, "odd").mend
+    assert not [known for known in registry.strategies if known.endswith("b")]
+
+
+def test_a_name_may_be_hostile_as_long_as_it_is_text(write: Write) -> None:
+    """Names are escaped where they are shown, so what looks like a script is a name like any other."""
+    registry = load([write("evil", STRATEGY.format(name="<script>alert(1)</script>", index="rbtree"))])
+    assert "<script>alert(1)</script>" in registry.strategies

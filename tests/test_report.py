@@ -585,3 +585,17 @@ def test_an_outlier_squeezes_no_chart() -> None:
     low, high = chart.panels[0].spec["layer"][1]["encoding"]["x"]["scale"]["domain"]
     for record in chart.panels[0].spec["data"]["values"]:
         assert low <= record["low"] <= record["ratio"] <= record["high"] <= high
+
+
+def test_a_run_with_a_hostile_name_is_reported(tmp_path: Path) -> None:
+    """A strategy called like a script is read back from its run's files, and every form of the report is written."""
+    run = made_up(("rbtree", EVIL), ("w",), crews=(1, 2), studies=[a_study(EVIL)])
+    folder = on_disk(tmp_path / "<b>run", replace(run, sources={}))
+    write_study(folder.path, a_study(EVIL))
+    written = write_report(RunFolder.open(folder.path), tmp_path / "out", [form for form in FORMS if form != "pdf"])
+    page_ = (tmp_path / "out/report.html").read_text()
+    assert EVIL in Reader(page_).text
+    assert [tag for tag, _ in Reader(page_).elements].count("script") == 1
+    for path in written:
+        if path.suffix == ".svg":
+            assert "<script" not in path.read_text()

@@ -134,8 +134,27 @@ def test_latex_and_markdown_escape_everything() -> None:
     """Names made of special characters stay text."""
     evil = cell("rbtree", 5, workload=r"a&b_c%d#e$f{g}~^\|h<i>`j`")
     latex = render(latency_table([evil]), "latex")
-    assert r"a\&b\_c\%d\#e\$f\{g\}\textasciitilde{}\textasciicircum{}\textbackslash{}|h\textless{}i" in latex
+    assert r"a\&b\_c\%d\#e\$f\{g\}\textasciitilde{}\textasciicircum{}\textbackslash{}\textbar{}h\textless{}i" in latex
     assert r"$\pm$" in latex
     markdown = render(latency_table([evil]), "markdown")
     assert r"\|h\<i\>\`j\`" in markdown
     assert latex_escape("±1 %") == r"$\pm$1 \%"
+
+
+def test_latex_rows_begin_with_no_bracket() -> None:
+    """After the end of a row LaTeX takes a bracket for a distance: braces keep it text. What the usual fonts lack, and
+    marks that turn the direction of text around, become question marks; notes stay comments."""
+    rows = [cell("rbtree", 5, workload="[2cm]"), cell("b", 4, workload="[2cm]")]
+    text = render(latency_table(rows, ["one\nline \u202eabc", "two\r\\input{x}"]), "latex")
+    assert r"{[}2cm{]}" in text
+    assert "[" not in text.replace("{[}", "")
+    assert latex_escape("a\u202eb\u4e2d\u00e9\x07c") == "a?b?\u00e9?c"
+    assert [line for line in text.splitlines() if "input" in line] == [r"% two?\input{x}"]
+    assert all(line.startswith("%") for line in text.splitlines() if "line ?abc" in line)
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r\n=1", " =1", "\uff1d1", "|calc"])
+def test_no_text_of_a_csv_begins_a_formula(name: str) -> None:
+    """Signs that a spreadsheet takes for a formula get an apostrophe, behind white space and in their wide form too."""
+    (row,) = csv.DictReader(io.StringIO(render(latency_table([cell("rbtree", 5, workload=name)]), "csv")))
+    assert row["workload"] == "'" + name

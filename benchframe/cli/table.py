@@ -36,27 +36,30 @@ def print_cost(folder: "RunFolder", form: str) -> None:
 
 
 def print_table(folder: "RunFolder", form: str, tails: bool = False) -> None:
-    """Print the table of a run; as text on a terminal that is too narrow for it, the mail form."""
-    from benchframe.results.scaling import threaded
+    """Print the tables of a run: of cells with threads, of those without. On a terminal that is too narrow for the
+    latency table, its mail form."""
+    from benchframe.results.scaling import alone, threaded
     from benchframe.tables import latency_table, mail, render, scaling_table, tail_table
 
     cells = folder.cells()
-    crews = threaded(cells)
-    if crews and not tails:  # a threaded cell's time per operation is an inverse throughput: no row of that table
-        text = render(scaling_table(crews, folder.manifest.notes), "text" if form == "mail" else form)
-        typer.echo(text, nl=False)
-        cells = [cell for cell in cells if cell not in crews]
-        if not cells:
-            return
+    if tails:
+        typer.echo(render(tail_table(cells), form), nl=False)
+        return
     if form == "mail":
-        text = mail(cells)
-    else:
-        text = render(tail_table(cells) if tails else latency_table(cells, folder.manifest.notes), form)
-        if form == "text" and not tails and sys.stdout.isatty():
+        typer.echo(mail(cells, manifest=folder.manifest), nl=False)
+        return
+    single, crews = alone(cells), threaded(cells)
+    texts = []
+    if crews:  # a threaded cell's time per operation is an inverse throughput: no row of the other table
+        texts.append(render(scaling_table(crews, () if single else folder.manifest.notes), form))
+    if single or not crews:
+        text = render(latency_table(single, folder.manifest.notes), form)
+        if form == "text" and sys.stdout.isatty():
             width = max((len(line) for line in text.splitlines() if not line.endswith(".")), default=0)
             if width > shutil.get_terminal_size().columns:
-                text = mail(cells)
-    typer.echo(text, nl=False)
+                text = mail(single)
+        texts.append(text)
+    typer.echo("\n".join(texts), nl=False)
 
 
 @guarded

@@ -19,6 +19,7 @@ from benchframe.report import again, words
 from benchframe.report.grid import grid_of, latency_grid
 from benchframe.report.picture import inline
 from benchframe.report.run import Run
+from benchframe.results.files import printable
 from benchframe.results.studies import SavedStudy
 from benchframe.tables import cost_table, tail_table
 
@@ -134,7 +135,7 @@ def _strategies(run: Run, numbers: dict[str, int]) -> list[Shown]:
     for name, number in numbers.items():
         source = run.sources.get(name)
         summary, module, text, digest = (
-            (source.summary, source.module, source.text, source.digest) if source else ("", "", "", "")
+            (source.summary, source.module, printable(source.text), source.digest) if source else ("", "", "", "")
         )
         key = _key(run.data.look.colours[name], run.data.look.shapes[name])
         shown.append(Shown(number, name, key, digests[name], summary, module, text, digest))

@@ -9,6 +9,7 @@ from functools import cached_property
 from benchframe.charts import CHARTS, Chart, Data, charts_of
 from benchframe.charts.study import study_chart
 from benchframe.results.errors import ResultsError
+from benchframe.results.files import printable
 from benchframe.results.folder import Cell, RunFolder
 from benchframe.results.manifest import Manifest
 from benchframe.results.scaling import Point, alone, points
@@ -38,7 +39,7 @@ class Run:
         where = folder.path.resolve()
         path = f"reports/{where.name}" if where.parent.name == "reports" else where.name
         cells, sources, studies = tuple(folder.cells()), read_sources(folder.path), read_studies(folder.path)
-        return cls(where.name, folder.manifest, cells, sources, wanted, path, studies)
+        return cls(printable(where.name), folder.manifest, cells, sources, wanted, printable(path), studies)
 
     @property
     def argument(self) -> str:

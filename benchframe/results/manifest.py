@@ -19,8 +19,8 @@ VERSION = 1
 MANIFEST = "manifest.json"
 MAX_CELLS = 100_000
 MAX_THREADS = 1024
-NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}"
-"""What a strategy's or a workload's name looks like."""
+NAME = r"\S(?:[^\n]{0,98}\S)?"
+"""What a strategy's name looks like: one line, as the registry lets through. It is text wherever it is shown."""
 KEY = r"[0-9a-f]{32}"
 
 

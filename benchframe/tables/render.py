@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from benchframe.results.files import printable
 from benchframe.tables.build import Table, Value
 
 Renderer = Callable[[Table], str]
@@ -30,8 +31,12 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "[": "{[}",
+    "]": "{]}",
     "±": r"$\pm$",
 }
+"""Brackets too: after the end of a row one would be taken for the row's distance."""
 
 
 def markdown_escape(text: str) -> str:
@@ -49,7 +54,12 @@ def latex_escape(text: str) -> str:
     >>> latex_escape("50 % of a_b")
     '50 \\% of a\\_b'
     """
-    return " ".join("".join(_LATEX.get(c, c) for c in text).split())
+    return " ".join("".join(_LATEX.get(c) or (c if _shown(c) else "?") for c in text).split())
+
+
+def _shown(character: str) -> bool:
+    """Whether every LaTeX prints it: ASCII, and what its input encoding knows of the Latin letters; spaces too."""
+    return " " <= character <= "~" or "\u00c0" <= character <= "\u00ff" or character.isspace()
 
 
 def to_markdown(table: Table) -> str:
@@ -71,7 +81,8 @@ def to_latex(table: Table) -> str:
     align = ["right" if right else "left" for right in table.right]
     heads = [latex_escape(head) for head in table.heads]
     body = tabulate(rows, heads, "latex_raw", colalign=align if rows else None, disable_numparse=True)
-    return "\n".join([*(f"% {' '.join(note.split())}" for note in table.notes), body, ""])
+    notes = [f"% {' '.join(printable(note).split())}" for note in table.notes]
+    return "\n".join([*notes, body, ""])
 
 
 def to_csv(table: Table) -> str:
@@ -88,9 +99,13 @@ def to_csv(table: Table) -> str:
     return buffer.getvalue()
 
 
+_FORMULA = frozenset("=+-@\uff1d\uff0b\uff0d\uff20|%")
+"""What a spreadsheet may take for the beginning of a formula or a command, its wide forms too."""
+
+
 def _csv(value: Value) -> Value:
     """A text that begins like a formula is not left for a spreadsheet to run."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@"):
+    if isinstance(value, str) and value.lstrip()[:1] in _FORMULA:
         return "'" + value
     return None if isinstance(value, float) and value != value else value
 
