@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
+from benchframe.check.atomics import one_step
 from benchframe.check.hardware import REPLACE, Hardware
 from benchframe.check.memory import Memory
 from benchframe.check.places import chain
@@ -148,6 +149,7 @@ class Case:
             free_typesafe_by_rcu: lambda mm, which, slot: mm.world.free_typesafe(which, slot),
             mm_free: lambda mm: mm.world.end("mm_base", mm.index),
             **STEPS,
+            **(one_step() if self.memory_model == "sc" else {}),
             **REPLACE,
         }
         prepared_hook = resolve_hook(cache_table_prepared, self.strategy.binding)

@@ -135,7 +135,7 @@ class MachineWorld(World):
         if before == old:
             ref._columns[column][ref.index] = new
             if self.locks and new > old:
-                self._locked(self.memory.key_of(ref.slab.base, ref.index), self.memory.part_of(ref, column))
+                self.locked(self.memory.key_of(ref.slab.base, ref.index), self.memory.part_of(ref, column))
         if op is not None:
             op.before, op.value = before, ref._columns[column][ref.index]
         return before
@@ -187,7 +187,8 @@ class MachineWorld(World):
         if mine is not None and mine.pop((key, part), None) is not None and not mine:
             del self.held[self.current]
 
-    def _locked(self, key: Key, part: Hashable) -> None:
+    def locked(self, key: Key, part: Hashable) -> None:
+        """The current task has taken a lock, if the place is known as one."""
         if (key, part) in self.locks:
             self.held.setdefault(self.current, {})[key, part] = place(LOCKS)
 
@@ -238,7 +239,7 @@ class MachineWorld(World):
         view[index] = before + delta
         op.before, op.value = before, before + delta
         if delta > 0:
-            self._locked(key, part)
+            self.locked(key, part)
         return before
 
     def _block(
