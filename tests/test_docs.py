@@ -19,6 +19,7 @@ from benchframe.dialect.lint import _FORBIDDEN
 from benchframe.mm import layout
 from benchframe.mm.defaults import DEFAULTS
 from benchframe.mm.hooks import ALL, HOT
+from benchframe.testing import assert_no_race, load_plugin
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
@@ -259,6 +260,23 @@ def main() -> None:
         path = ROOT / document
         table = make()
         path.write_text(section(name).sub(lambda m, t=table: m[1] + t + m[2], path.read_text()))  # type: ignore[misc]
+
+
+def test_scenarios_of_a_plugin(tmp_path: Path) -> None:
+    """The plugin of docs/plugins.md: its own scenario finds what is told there, and nothing with the mend."""
+    text = (ROOT / "docs" / "plugins.md").read_text()
+    code = text.split("<!-- turns.py: tests/test_docs.py -->\n```python\n")[1].split("```")[0]
+    bug, mend = "mm.strategy0 = NULL", re.search(r"With `(mm\.strategy0 = [^`]*)` it is right", text)
+    assert mend is not None
+    assert code.count(bug) == 1
+    told = re.search(r"^ +use after free: .*$", text, re.M)
+    assert told is not None
+    for name, source in (("turns", code), ("mended", code.replace(bug, mend[1]).replace('"turns"', '"mended"'))):
+        (tmp_path / f"{name}.py").write_text(source)
+    known = load_plugin(tmp_path / "turns.py", tmp_path / "mended.py")
+    with pytest.raises(AssertionError, match=re.escape(told[0].strip())):
+        assert_no_race(known, "turns", ["turns-munmap"])
+    assert_no_race(known, "mended", ["turns-munmap"])
 
 
 if __name__ == "__main__":
