@@ -57,6 +57,35 @@ def test_a_worker_that_dies(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum("done" in line for line in lines) == len(QUICK)
 
 
+def test_a_second_chance() -> None:
+    """A search that was cut is taken again after all others, once, with what is left; the better result counts."""
+    cut, whole = Result(("cut",), executions=5), Result(("whole",), complete=True, executions=9)
+    agenda = pool._Agenda(2, time.monotonic() + 1000, 1)
+    assert [agenda.take() is not None, agenda.hand_in(0, cut)] == [True, None]
+    second = agenda.take()
+    assert second is not None
+    assert second[0] == 1
+    assert agenda.hand_in(1, whole) is whole
+    again = agenda.take()
+    assert again is not None
+    assert again[0] == 0
+    assert again[1] - time.monotonic() > 900
+    assert agenda.hand_in(0, replace(cut, executions=3)) is cut
+    assert agenda.take() is None
+
+
+@pytest.mark.parametrize("result", [Result(("wrong",), wrong=True, executions=5), Result(("one task",), executions=0)])
+def test_no_second_chance(result: Result) -> None:
+    """What failed, and what is no search, is final; so is everything when the time is used up."""
+    agenda = pool._Agenda(1, time.monotonic() + 1000, 1)
+    agenda.take()
+    assert agenda.hand_in(0, result) is result
+    late = pool._Agenda(1, time.monotonic(), 1)
+    late.take()
+    cut = Result(("cut",), executions=5)
+    assert late.hand_in(0, cut) is cut
+
+
 def test_progress_is_reported() -> None:
     """A watcher hears of each part once, of failures as they come, and of executions."""
 

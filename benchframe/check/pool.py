@@ -2,7 +2,7 @@
 
 Workers are forked, so they have strategies and scenarios as they are, with nothing to pickle on the way in.
 The parts and their order do not depend on the number of workers; only a part that its deadline cuts can come out
-otherwise.
+otherwise. What a share of the time cuts gets a second chance with what the others left over.
 """
 
 from __future__ import annotations
@@ -40,17 +40,20 @@ class Watcher:
 
 def run_parts(parts: Sequence[Part], deadline: float, jobs: int, watcher: Watcher) -> None:
     """Do all ``parts`` by ``deadline`` (time.monotonic), or nearly, in ``jobs`` processes. KeyboardInterrupt passes."""
-    if min(jobs, len(parts)) <= 1:
-        for index, part in enumerate(parts):
+    agenda = _Agenda(len(parts), deadline, max(1, min(jobs, len(parts))))
+    if agenda.jobs == 1:
+        while (piece := agenda.take()) is not None:
+            index, until = piece
             reporter = _Reporter(lambda text, index=index: watcher.found(index, text), watcher.executions)  # type: ignore[misc]
-            watcher.done(index, do_part(part, share(deadline, len(parts) - index), reporter.tick, reporter.found))
+            final = agenda.hand_in(index, do_part(parts[index], until, reporter.tick, reporter.found))
+            if final is not None:
+                watcher.done(index, final)
         return
     context = multiprocessing.get_context("fork")
-    todo = list(range(len(parts)))
     working: dict[Connection, tuple[int, Any]] = {}
     processes = []
     try:
-        for _ in range(min(jobs, len(parts))):
+        for _ in range(agenda.jobs):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(parts, theirs, [ours, *working]), daemon=True)
             with warnings.catch_warnings():
@@ -60,7 +63,7 @@ def run_parts(parts: Sequence[Part], deadline: float, jobs: int, watcher: Watche
             theirs.close()
             processes.append(process)
             working[ours] = (-1, process)
-            _next(ours, process, todo, working, deadline)
+            _next(ours, process, agenda, working)
         while any(index >= 0 for index, _ in working.values()):
             for ready in wait(list(working)):
                 assert isinstance(ready, Connection)
@@ -73,7 +76,7 @@ def run_parts(parts: Sequence[Part], deadline: float, jobs: int, watcher: Watche
                     if index >= 0:
                         died = f"{parts[index].name:24} NOT checked: its process ended with code {process.exitcode}"
                         watcher.done(index, Result((died,), wrong=True))
-                    if not working and todo:
+                    if not working and agenda:
                         raise RuntimeError("no worker process is left") from None
                     continue
                 if kind == "executions":
@@ -81,8 +84,13 @@ def run_parts(parts: Sequence[Part], deadline: float, jobs: int, watcher: Watche
                 elif kind == "found":
                     watcher.found(index, value)
                 else:
-                    watcher.done(index, value)
-                    _next(ready, process, todo, working, deadline)
+                    final = agenda.hand_in(index, value)
+                    if final is not None:
+                        watcher.done(index, final)
+                    _next(ready, process, agenda, working)
+                    for idle, (other, its) in list(working.items()):  # what was handed in may be for who had nothing
+                        if other < 0 and idle is not ready and agenda:
+                            _next(idle, its, agenda, working)
     finally:
         for process in processes:
             process.kill()
@@ -97,16 +105,57 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _next(
-    connection: Connection, process: Any, todo: list[int], working: dict[Connection, tuple[int, Any]], deadline: float
-) -> None:
-    if not todo:
+def _next(connection: Connection, process: Any, agenda: _Agenda, working: dict[Connection, tuple[int, Any]]) -> None:
+    piece = agenda.take()
+    if piece is None:
         working[connection] = (-1, process)
         return
-    until = share(deadline, len(todo))
-    index = todo.pop(0)
+    index, until = piece
     working[connection] = (index, process)
     connection.send((index, until - time.monotonic()))
+
+
+class _Agenda:
+    """Which part is next, and until when. A search that its share cut begins anew when all others are done, if there is
+    twice the time that it had: few parts need much of it, and nobody knows which."""
+
+    def __init__(self, parts: int, deadline: float, jobs: int) -> None:
+        self.jobs = jobs
+        self._deadline = deadline
+        self._first = list(range(parts))
+        self._again: list[int] = []
+        self._began: dict[int, float] = {}
+        self._cut: dict[int, Result] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._first or self._again)
+
+    def take(self) -> tuple[int, float] | None:
+        """A part's number and its deadline; None if there is none left to begin."""
+        now = time.monotonic()
+        if self._first:
+            until = share(self._deadline, len(self._first))
+            index = self._first.pop(0)
+        elif self._again:
+            until = now + max(self._deadline - now, 0.2) * min(1.0, self.jobs / len(self._again))
+            index = self._again.pop(0)
+        else:
+            return None
+        self._began[index] = now
+        return index, until
+
+    def hand_in(self, index: int, result: Result) -> Result | None:
+        """The part's final result, or None if it will be taken again."""
+        now = time.monotonic()
+        before = self._cut.pop(index, None)
+        if before is not None:
+            return result if result.complete or result.findings or result.executions > before.executions else before
+        cut = not (result.complete or result.wrong) and result.executions > 0
+        if cut and self._deadline - now > 2 * (now - self._began[index]):
+            self._cut[index] = result
+            self._again.append(index)
+            return None
+        return result
 
 
 class _Reporter:
