@@ -292,6 +292,28 @@ def test_validate_finds(what: str) -> None:
         kit.validate()
 
 
+@pytest.mark.parametrize(
+    "what", ["overlap", "empty", "unaligned", "prev", "owner", "circle", "chain", "held", "detached"]
+)
+def test_validate_finds_it_in_long_lists(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above ASKED VMAs all rows are checked at once: the same damage is found, and named as before."""
+    monkeypatch.setattr("benchframe.mm.validate.ASKED", 0)
+    kit = small()
+    kit.validate()
+    damage, message = DAMAGE[what]
+    damage(kit)
+    with pytest.raises(ValidationError, match=message):
+        kit.validate()
+
+
+def test_validate_names_a_link_to_nowhere() -> None:
+    """A vm_next beyond the slab is a finding, not a traceback."""
+    kit = small()
+    kit.vma("vm_next")[kit.vmas()[1]] = 1 << 40
+    with pytest.raises(ValidationError, match="leads to #1099511627776, which was never allocated"):
+        kit.validate()
+
+
 def test_validate_finds_a_table_left_behind() -> None:
     """A VMA that vanished with its pages still mapped."""
     kit = small()

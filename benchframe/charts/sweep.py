@@ -27,7 +27,7 @@ def sweep_chart(data: Data) -> Chart | None:
         "(each doubling adds the same), and the steps upward are caches of the processor that the structure has "
         "outgrown. Bars are 95 % intervals.",
         tuple(panels),
-        tuple(label for family in data.families for label in family.sizes.values()),
+        tuple(label for family in data.families for label in family.labels),
         tuple(data.strategies),
         columns=1,
         short="VMA count",
@@ -35,10 +35,13 @@ def sweep_chart(data: Data) -> Chart | None:
 
 
 def _records(data: Data, family: Family) -> list[dict[str, Any]]:
-    records = []
-    for vmas, label in family.sizes.items():
-        for row in data.of(label):
-            if "lookup" in row.figures:
+    """A record per strategy and size; of several numbers of events the most."""
+    records: list[dict[str, Any]] = []
+    for vmas, labels in family.sizes.items():
+        seen: set[str] = set()
+        for row in (row for label in labels for row in data.of(label)):
+            if "lookup" in row.figures and row.cell.entry.strategy not in seen:
+                seen.add(row.cell.entry.strategy)
                 low, high = interval(row.figures["lookup"])
                 record = {"strategy": row.cell.entry.strategy, "vmas": vmas, "low": low, "high": high}
                 record |= {"mean": row.figures["lookup"].summary.mean, "says": f"{says(row, 'lookup')}; {vmas:,} VMAs"}

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from benchframe.mm import flags, layout
 from benchframe.mm.machine import Machine
 
@@ -18,6 +20,9 @@ Find = Callable[[int, int], int]
 """index_find(mm number, addr) of the strategy."""
 Check = Callable[[int], int]
 """index_check(mm number) of the strategy."""
+ASKED = 8192
+"""Up to so many VMAs the index is asked about each; of more about SPREAD, evenly spread: a list needs O(n) for one."""
+SPREAD = 512
 
 
 class ValidationError(AssertionError):
@@ -28,12 +33,17 @@ def vma_numbers(machine: Machine, number: int) -> list[int]:
     """The VMA indices of trace mm ``number`` in list order; ValidationError if the list runs in a circle."""
     vma, found = int(machine.mm(number)["mmap"]), []
     limit = len(machine.arrays["vma_base"])
-    following = machine.arrays["vma_base"]["vm_next"]
-    while vma:
-        found.append(vma)
-        if len(found) > limit:
-            raise ValidationError("the VMA list runs in a circle")
-        vma = int(following[vma])
+    following: Any = machine.arrays["vma_base"]["vm_next"]
+    if machine.mm(number)["map_count"] > ASKED:  # one conversion for all costs less than one each
+        following = following[: int(machine.arrays["slab_base"]["top"][layout.ARENA_VMA])].tolist()
+    try:
+        while vma:
+            found.append(vma)
+            if len(found) > limit:
+                raise ValidationError("the VMA list runs in a circle")
+            vma = int(following[vma])
+    except IndexError:
+        raise ValidationError(f"the VMA list leads to #{vma}, which was never allocated") from None
     return found
 
 
@@ -47,7 +57,7 @@ def dump(machine: Machine, number: int, most: int = 60) -> str:
     vmas = machine.arrays["vma_base"]
     lines = [f"mm {number}: {int(machine.mm(number)['map_count'])} VMAs"]
     vma = int(machine.mm(number)["mmap"])
-    while vma and len(lines) <= most:
+    while 0 < vma < len(vmas) and len(lines) <= most:
         v = vmas[vma]
         bits = "".join(c if v["vm_flags"] >> i & 1 else "-" for i, c in enumerate("rwxs"))
         lines.append(
@@ -100,22 +110,9 @@ def _validate_list(machine: Machine, number: int) -> list[int]:
         raise ValidationError(f"map_count says {mm['map_count']}, the list has {len(vmas)} VMAs")
     if int(mm["last_vma"]) != (vmas[-1] if vmas else 0):
         raise ValidationError(f"last_vma is #{mm['last_vma']}, the list ends with #{vmas[-1] if vmas else 0}")
-    chosen = records[vmas]
-    columns = ("vm_start", "vm_end", "vm_prev", "vm_mm", "anon_vma", "anon_vma_chain", "cache_access", "vm_refcnt")
-    below, prev, top = 0, 0, int(mm["task_size"])
-    for vma, *row in zip(vmas, *(chosen[c].tolist() for c in (*columns, "detached")), strict=True):
-        start, end, before, owner, anon_vma, chain, holders, references, detached = row
-        if not below <= start < end <= top or (start | end) % layout.PAGE_SIZE:
-            raise ValidationError(f"VMA #{vma} {start:#x}-{end:#x} overlaps, is empty, unaligned or out of order")
-        if before != prev or owner != number + 1:
-            raise ValidationError(f"VMA #{vma}: vm_prev is #{before}, must be #{prev}; vm_mm is {owner}")
-        if (anon_vma == 0) != (chain == 0):
-            raise ValidationError(f"VMA #{vma}: anon_vma {anon_vma} with a chain of {chain}")
-        if holders != 0 or detached != 0 or references not in (0, 1):
-            raise ValidationError(
-                f"VMA #{vma}: cache_access {holders}, vm_refcnt {references}, detached {detached} at rest"
-            )
-        below, prev = end, vma
+    top = int(mm["task_size"])
+    if len(vmas) <= ASKED or not _sound(records[vmas], vmas, number + 1, top):
+        _validate_rows(records[vmas], vmas, number + 1, top)
     if mm["mmap_cache"] and int(mm["mmap_cache"]) not in vmas:
         raise ValidationError(f"mmap_cache is #{mm['mmap_cache']}, which is not a VMA of this mm")
     if mm["mmap_lock"] != 0 or mm["version"] % 2:
@@ -123,12 +120,45 @@ def _validate_list(machine: Machine, number: int) -> list[int]:
     return vmas
 
 
+def _validate_rows(chosen: Any, vmas: list[int], owner: int, top: int) -> None:
+    """The VMAs of one mm (record ``owner``), one by one: the first that is wrong is named."""
+    columns = ("vm_start", "vm_end", "vm_prev", "vm_mm", "anon_vma", "anon_vma_chain", "cache_access", "vm_refcnt")
+    below, prev = 0, 0
+    for vma, *row in zip(vmas, *(chosen[c].tolist() for c in (*columns, "detached")), strict=True):
+        start, end, before, of, anon_vma, chain, holders, references, detached = row
+        if not below <= start < end <= top or (start | end) % layout.PAGE_SIZE:
+            raise ValidationError(f"VMA #{vma} {start:#x}-{end:#x} overlaps, is empty, unaligned or out of order")
+        if before != prev or of != owner:
+            raise ValidationError(f"VMA #{vma}: vm_prev is #{before}, must be #{prev}; vm_mm is {of}")
+        if (anon_vma == 0) != (chain == 0):
+            raise ValidationError(f"VMA #{vma}: anon_vma {anon_vma} with a chain of {chain}")
+        if holders != 0 or detached != 0 or references not in (0, 1):
+            raise ValidationError(
+                f"VMA #{vma}: cache_access {holders}, vm_refcnt {references}, detached {detached} at rest"
+            )
+        below, prev = end, vma
+
+
+def _sound(chosen: Any, vmas: list[int], owner: int, top: int) -> bool:
+    """What :func:`_validate_rows` checks, for a long list: all rows at once."""
+    start, end = chosen["vm_start"], chosen["vm_end"]
+    below, prev = np.concatenate(([0], end[:-1])), np.concatenate(([0], vmas[:-1]))
+    good = (below <= start) & (start < end) & (end <= top) & ((start | end) % layout.PAGE_SIZE == 0)
+    good &= (chosen["vm_prev"] == prev) & (chosen["vm_mm"] == owner)
+    good &= (chosen["anon_vma"] == 0) == (chosen["anon_vma_chain"] == 0)
+    good &= (chosen["cache_access"] == 0) & (chosen["detached"] == 0) & (chosen["vm_refcnt"] >> 1 == 0)
+    return bool(good.all())
+
+
 def _validate_index(machine: Machine, number: int, vmas: list[int], find: Find) -> None:
-    """The index gives the list's answer at each VMA's first and last byte and in each hole."""
+    """The index gives the list's answer at each VMA's first and last byte and in each hole; see ASKED."""
     chosen = machine.arrays["vma_base"][vmas]
+    step = 1 if len(vmas) <= ASKED else max(1, len(vmas) // SPREAD)
     below = 0
-    for vma, start, end in zip(vmas, chosen["vm_start"].tolist(), chosen["vm_end"].tolist(), strict=True):
-        for addr in (below, start, end - 1):
+    for at, (vma, start, end) in enumerate(
+        zip(vmas, chosen["vm_start"].tolist(), chosen["vm_end"].tolist(), strict=True)
+    ):
+        for addr in (below, start, end - 1) if at % step == 0 else ():
             if (got := find(number, addr)) != vma:
                 raise ValidationError(f"the index finds #{got} for {addr:#x}, the list has #{vma}")
         below = end

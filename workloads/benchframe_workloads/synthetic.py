@@ -20,6 +20,7 @@ LAYOUT = (
 )
 EVENTS = Parameter("events", 200_000, "timed accesses", low=1, high=16_000_000)
 FAULTS = Parameter("faults", 0, "0: bare lookups; 1: page faults, pages given back after every 64", low=0, high=1)
+TOUCH = Parameter("touch", 1, "1: the setup reads every VMA once; 0: one VMA per 2 MiB, for long lists", low=0, high=1)
 WRITES = Parameter("writes", 0.0, "mapping calls per access: mprotect of a random VMA and back", low=0.0, high=100.0)
 BATCH = 64
 
@@ -35,7 +36,8 @@ def _accessed(
     pairs = round(len(tile) * params["writes"] / 2)
     if not params["faults"]:
         timed = _written(stream.lookup(layout.vm_start[tile] + page * stream.PAGE), layout, pairs, rng)
-        return stream.build([*layout.setup(), layout.tables()], timed, map_count=layout.map_count)
+        setup = [*layout.setup(), layout.tables(every=bool(params["touch"]))]
+        return stream.build(setup, timed, map_count=layout.map_count)
     first_write = stream.fault(layout.vm_start, layout.access(np.arange(len(layout))))
     emptied = stream.dontneed(layout.vm_start, layout.length)
     setup = [*layout.setup(), layout.tables(), first_write, emptied]
@@ -126,7 +128,7 @@ def benchframe_workloads() -> list[Workload]:
             summary="accesses at random addresses over all VMAs: the index without help from any cache",
             stands_for="the worst case for caches: large hash tables and heaps spread over many mappings, as in an "
             "in-memory database; with a few dozen VMAs, a program whose working set misses every one-entry cache",
-            parameters=(*LAYOUT, EVENTS, FAULTS, WRITES),
+            parameters=(*LAYOUT, EVENTS, FAULTS, WRITES, TOUCH),
             make=uniform,
         ),
         Workload(
@@ -139,6 +141,7 @@ def benchframe_workloads() -> list[Workload]:
                 EVENTS,
                 FAULTS,
                 WRITES,
+                TOUCH,
                 Parameter("stride", 1, "pages from one lookup to the next", low=1, high=1 << 30),
             ),
             make=sequential,
@@ -154,6 +157,7 @@ def benchframe_workloads() -> list[Workload]:
                 EVENTS,
                 FAULTS,
                 WRITES,
+                TOUCH,
                 Parameter("alpha", 1.0, "skew of popularity", low=0.0, high=8.0),
                 Parameter("run", 2.0, "mean number of lookups in a row that stay in one VMA", low=1.0, high=1e6),
             ),
