@@ -19,6 +19,7 @@ from benchframe.engine.cost.memory import ATOMIC, BARRIER, BRANCH, LOAD, OPERAND
 from benchframe.engine.cost.predictor import BRANCH as BRANCHES
 from benchframe.engine.cost.predictor import ENTRY, ROWS, TABLES, Predictor, predict, predictor
 from benchframe.engine.cost.run import CountedReplay, ratio_error
+from benchframe.engine.cost.sums import reuse_class
 from benchframe.engine.cost.tally import Reuse, quantile
 from benchframe.engine.cost.translate import Translator
 from benchframe.mm.replay import one_event
@@ -419,11 +420,15 @@ def test_predictor_is_the_same_interpreted() -> None:
 
 def test_how_long_a_cache_remembers() -> None:
     """Round and round over 128 lines: 64 are touched in 64 touches, 200 never are; with a second, longer loop later."""
+
+    def note(into: Reuse, time: int) -> None:
+        into.counts[dejit(reuse_class)(time)] += 1000
+
     reuse = Reuse()
-    reuse.add(np.full(1000, 128))
+    note(reuse, 128)
     assert reuse.time(64) == pytest.approx(64, abs=1)
     assert reuse.time(200) == 1 << 62
-    reuse.add(np.full(1000, 4096))
+    note(reuse, 4096)
     # 128 touches hold 128 lines, then every second touch is to a line of the long loop
     assert reuse.time(228) == pytest.approx(128 + 2 * 100, rel=0.02)
 

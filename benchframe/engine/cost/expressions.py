@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from benchframe.dialect.function import BUILTINS, CCall, FarCall, Hook, is_nativ
 from benchframe.dialect.instance import origin
 from benchframe.dialect.primitives import Primitive
 from benchframe.dialect.struct import DialectError, Slab
-from benchframe.engine.cost.memory import ATOMIC, BARRIER, COUNTED, ENTER, LEAVE, LOAD, OPERAND, SHIFT, STORE
+from benchframe.engine.cost.memory import ATOMIC, BARRIER, COUNTED, LOAD, OPERAND, SHIFT, STORE
 
 if TYPE_CHECKING:
     from benchframe.engine.cost.translate import Translator
@@ -24,6 +23,8 @@ NESTED = frozenset({"cache_find", "cache_store"})
 """Cache hooks that are called inside vma_get: no marks of their own."""
 LOOKUP_HOOKS = frozenset({"vma_get", "vma_get_locked", "vma_put", "vma_valid"})
 """Hooks that are the lookup of a fault, with the cache's (but NESTED)."""
+ATOMICS = frozenset({"xchg", "cmpxchg", "fetch_add", "wait_then_add"})
+"""Primitives that read, change and write in one step."""
 OPERATORS: dict[type[ast.AST], str] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Mod: "%", ast.LShift: "<<", ast.RShift: ">>",
     ast.BitAnd: "&", ast.BitOr: "|", ast.BitXor: "^", ast.Pow: "**", ast.And: "and", ast.Or: "or", ast.Not: "not ",
@@ -108,15 +109,12 @@ class Expressions:
             return f"({' '.join(parts)})"
         if isinstance(node, ast.BoolOp):
             first, *rest = node.values
-            word = f" {self.operator(node.op)} "
-            return (
-                "("
-                + word.join([self.value(first), *(f"(_A({OPERAND << SHIFT}) or {self.value(v)})" for v in rest)])
-                + ")"
-            )
+            operands = [self.value(first), *(self.owner.after(str(OPERAND << SHIFT), self.value(v)) for v in rest)]
+            return f"({f' {self.operator(node.op)} '.join(operands)})"
         if isinstance(node, ast.IfExp):
             test, site = self.value(node.test), self.owner.site()
-            yes, no = f"(_A({site}) or {self.value(node.body)})", f"(_A({site + 1}) or {self.value(node.orelse)})"
+            yes = self.owner.after(str(site), self.value(node.body))
+            no = self.owner.after(str(site + 1), self.value(node.orelse))
             return f"({yes} if {test} else {no})"
         if isinstance(node, ast.Call):
             return self.call(node)
@@ -161,18 +159,13 @@ class Expressions:
 
     def loaded(self, slab: Slab, field: str, index: str) -> str:
         """A load of a field."""
-        return self.accessed(slab, field, LOAD, index, "{column}[{index}]")
+        return self.accessed("load", LOAD, slab, field, index, [])
 
-    def accessed(self, slab: Slab, field: str, kind: int, index: str, form: str) -> str:
-        """``form`` with its access recorded before."""
-        column = self.owner.column(slab, field)
+    def accessed(self, how: str, kind: int, slab: Slab, field: str, index: str, operands: list[str]) -> str:
+        """An access, recorded if it costs anything."""
         if not self.owner.memory.counts(slab, field):
-            return form.format(column=column, index=index)
-        code, size = self.owner.memory.code(slab, field, kind)
-        if index.isidentifier():
-            return f"(_A({code} + {index} * {size}) or {form.format(column=column, index=index)})"
-        name = self.temporary()
-        return f"(_A({code} + ({name} := {index}) * {size}) or {form.format(column=column, index=name)})"
+            return self.owner.plain(how, slab, field, index, operands)
+        return self.owner.access(how, kind, slab, field, index, operands, self.temporary)
 
     # ---- calls ------------------------------------------------------------------------------------------------
 
@@ -188,46 +181,38 @@ class Expressions:
         if isinstance(found, CCall):
             return self.plain(node, found.function, self.far)
         if isinstance(found, FarCall):
-            return self.plain(node, found.function, True)
+            return self.plain(node, found.function, True) if self.owner.goes_far else "0"
         if is_native(found):
             return self.plain(node, found, self.far)
         if found is None and name in BUILTINS:
             return f"{name}({', '.join(self.value(a) for a in node.args)})"
         raise self.wrong(node, f"a call of {name}")
 
-    def arguments(self, node: ast.Call) -> tuple[tuple[Kind, ...], str]:
+    def arguments(self, node: ast.Call) -> tuple[tuple[Kind, ...], list[str]]:
         kinds = tuple(self.kind(a) for a in node.args)
         texts = [self.value(a) if k is None else self.reference(a)[1] for a, k in zip(node.args, kinds, strict=True)]
-        return kinds, ", ".join(texts)
+        return kinds, texts
 
     def plain(self, node: ast.Call, function: Any, far: bool) -> str:
-        kinds, text = self.arguments(node)
-        return f"{self.owner.name_of(function, kinds, far)}({text})"
+        kinds, texts = self.arguments(node)
+        return self.owner.called(self.owner.name_of(function, kinds, far), texts)
 
     def hook(self, node: ast.Call, hook: Hook) -> str:
         if hook.name == "count":
             what = node.args[2]
-            return "0" if self.far else f"(_A({COUNTED << SHIFT} + {self.value(what)}) or 0)"
+            return "0" if self.far else self.owner.after(f"{COUNTED << SHIFT} + {self.value(what)}", "0")
         bound = resolve(hook, self.owner.binding)
         assert bound is not None
-        kinds, text = self.arguments(node)
+        kinds, texts = self.arguments(node)
         name = self.owner.name_of(bound, kinds, self.far)
         cached = hook.name.startswith("cache_") and hook.name not in NESTED
         if self.far or not (cached or hook.name in LOOKUP_HOOKS) or _trivial(bound):
-            return f"{name}({text})"
-        marked = f"{name}_marked"
-        if marked not in self.owner.scope:
-            parameters = ", ".join(f"a{i}" for i in range(len(kinds)))
-            exec(
-                f"def {marked}({parameters}):\n _A({ENTER << SHIFT})\n r = {name}({parameters})\n"
-                f" _A({LEAVE << SHIFT})\n return r\n",
-                self.owner.scope,
-            )
-        return f"{marked}({text})"
+            return self.owner.called(name, texts)
+        return self.owner.called(self.owner.marked(name, len(kinds)), texts)
 
     def primitive(self, node: ast.Call, name: str) -> str:
         if name == "smp_mb":
-            return f"(_A({BARRIER << SHIFT}) or 0)"
+            return self.owner.after(str(BARRIER << SHIFT), "0")
         if name in ("cpu_relax", "cond_resched", "cycles", "smp_rmb", "smp_wmb"):  # barriers for the compiler on x86
             return "0"
         slab, index = self.reference(node.args[0])
@@ -242,20 +227,12 @@ class Expressions:
         if name in ("READ_ONCE", "load_acquire"):
             return self.loaded(slab, field, index)
         if name in ("WRITE_ONCE", "store_release"):
-            return self.accessed(slab, field, STORE, index, f"{{column}}.__setitem__({{index}}, {rest[0]})")
+            return self.accessed("store", STORE, slab, field, index, rest)
         if name in ("wait_until", "wait_interruptible", "wait_while", "wait_while_interruptible"):
-            return f"({self.accessed(slab, field, LOAD, index, '{column}[{index}]')} * 0)"
-        forms: Mapping[str, str] = {
-            "xchg": "rmw_xchg({column}, {index}, ",
-            "cmpxchg": "rmw_cmpxchg({column}, {index}, ",
-            "wait_then_add": "wait_add({column}, {index}, ",
-            "fetch_add": "rmw_add({column}, {index}, ",
-        }
-        if name not in forms:
+            return f"({self.loaded(slab, field, index)} * 0)"
+        if name not in ATOMICS:
             raise self.wrong(node, f"the primitive {name}")
-        if name == "fetch_add":
-            rest += [self.owner.constant(slab), repr(field)]
-        return self.accessed(slab, field, ATOMIC, index, f"{forms[name]}{', '.join(rest)})")
+        return self.accessed(name, ATOMIC, slab, field, index, rest)
 
 
 def _definition(function: FunctionType) -> ast.FunctionDef:

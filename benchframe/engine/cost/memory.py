@@ -11,17 +11,12 @@ A *record* of the trace that a counted run leaves is one 64-bit integer: what ha
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from benchframe.dialect.struct import Slab
 from benchframe.mm.layout import FILE, MM, PAGE, PTE, TASK, VMA
 from benchframe.mm.machine import Machine
 from benchframe.strategy import Strategy
 
-Array = npt.NDArray[Any]
 LINE = 64
 """Bytes of a cache line."""
 BLOCK = 256
@@ -77,8 +72,6 @@ class Memory:
             self._by_base[slab.base] = region
             first += lines
         self.lines = first
-        self.firsts = np.array([region.first for region in self.regions], np.int64)
-        self.steps = np.array([region.step for region in self.regions], np.int64)
 
     def column(self, slab: Slab, field: str) -> memoryview:
         """One field of all records, read and written in place."""
@@ -94,6 +87,6 @@ class Memory:
         region = self._by_base[slab.base]
         return (kind << SHIFT) + region.first * LINE + slab.struct.offset(field), region.size
 
-    def region_of(self, lines: Array) -> Array:
-        """The index in ``regions`` of each line."""
-        return np.asarray(np.searchsorted(self.firsts, lines, side="right") - 1)
+    def places(self) -> list[tuple[str, int]]:
+        """(base, byte address of record 0) of each slab."""
+        return [(region.base, region.first * LINE) for region in self.regions]

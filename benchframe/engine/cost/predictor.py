@@ -105,35 +105,39 @@ def allocate(p, site, above, taken):
 
 
 @native
+def predict_branch(p, site, taken):
+    """Predict and learn one branch, ``taken`` 0 or 1: 1 if it was predicted wrongly."""
+    table = provider(p, site, TABLES)
+    e = ENTRY(p, place(p, site, table))
+    guess = int(e.counter >= 0)
+    if table > 0:
+        other = ENTRY(p, place(p, site, provider(p, site, table)))
+        shorter = int(other.counter >= 0)
+        if guess != shorter:
+            if guess == taken:
+                e.useful = min(3, e.useful + 1)
+            else:
+                e.useful = max(0, e.useful - 1)
+    if taken:
+        e.counter = min(3, e.counter + 1)
+    else:
+        e.counter = max(-4, e.counter - 1)
+    if guess != taken:
+        allocate(p, site, table, taken)
+    p.older = ((p.older << 1) | (p.recent >> 61)) & MASK
+    p.recent = ((p.recent << 1) | taken) & MASK
+    return int(guess != taken)
+
+
+@native
 def predict(p, first, last):
     """Predict and learn branches [first, last): how many were predicted wrongly; BRANCH.missed says which."""
     wrong = 0
     index = first
     while index < last:
         b = BRANCH(p, index)
-        site = b.code >> 1
-        taken = b.code & 1
-        table = provider(p, site, TABLES)
-        e = ENTRY(p, place(p, site, table))
-        guess = int(e.counter >= 0)
-        if table > 0:
-            other = ENTRY(p, place(p, site, provider(p, site, table)))
-            shorter = int(other.counter >= 0)
-            if guess != shorter:
-                if guess == taken:
-                    e.useful = min(3, e.useful + 1)
-                else:
-                    e.useful = max(0, e.useful - 1)
-        if taken:
-            e.counter = min(3, e.counter + 1)
-        else:
-            e.counter = max(-4, e.counter - 1)
-        b.missed = int(guess != taken)
+        b.missed = predict_branch(p, b.code >> 1, b.code & 1)
         wrong += b.missed
-        if guess != taken:
-            allocate(p, site, table, taken)
-        p.older = ((p.older << 1) | (p.recent >> 61)) & MASK
-        p.recent = ((p.recent << 1) | taken) & MASK
         index += 1
     return wrong
 

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from benchframe.dialect.struct import DialectError
 from benchframe.engine.cost.memory import EVENT, LINE, SHIFT, Memory
-from benchframe.engine.cost.tally import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING, COUNTS, VIEWS, Tally, quantile
+from benchframe.engine.cost.recorder import Recorder, unit_of, units
+from benchframe.engine.cost.tally import COUNTS, VIEWS, Tally, quantile
 from benchframe.engine.cost.translate import Translator
 from benchframe.engine.job import COST_RECORDS
 from benchframe.engine.native import EngineError
@@ -24,7 +26,7 @@ from benchframe.engine.runner import NativeRunner, unit_store
 from benchframe.engine.stream import prepare
 from benchframe.mm.layout import ARENA_VMA, MM, mm_struct, vm_area_struct
 from benchframe.mm.machine import Machine, Parameters, Sizes
-from benchframe.mm.replay import one_event
+from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING, one_event
 from benchframe.trace.events import Kind
 
 if TYPE_CHECKING:
@@ -42,6 +44,12 @@ PILOT = 200
 """Events after which the first estimate of records per event is made."""
 BATCH = 300_000
 """Records that are summed up at a time."""
+TYPICAL = 60
+"""Records of a fault or lookup, about."""
+LOAD, COMPILE = 300_000, 5_000_000
+"""Records from which on it pays to load compiled code that counts, and to compile it: some 80 ns a record are saved, a
+load takes 0.1 s and a compile five to ten. What is compiled is kept."""
+_MAPPING = (EVENT << SHIFT) + CLASS_MAPPING
 MEANS = ("loads", "stores", "atomics", "barriers", "branches", "mispredicted", "lines", "steps", "dirty")
 """What is counted per operation in each view; docs/cost.md says what each is."""
 
@@ -76,6 +84,7 @@ class CountedReplay:
         if self.first >= self.last:
             raise EngineError("the trace has no events after its setup: there is nothing to count")
         self.strategy = strategy
+        self._note = note
         self.runner = NativeRunner(strategy, unit_store(), note)
         stream = prepare(trace.events)
         limit = int(trace.meta.limits.get("max_map_count", Parameters().max_map_count))
@@ -94,11 +103,13 @@ class CountedReplay:
         self._records: list[int] = []
         self.tally = Tally(self.memory)
         self._event = Translator(self.memory, strategy.binding, self._records.append).function(one_event, (MM, None))
+        self._recorder: Recorder | None = None
         self._total = 0
         self._passes = 0
 
     def run(self, budget: int = COST_RECORDS) -> Cost:
         """Count; a stream that fits in the budget more than once is replayed before, to warm up."""
+        self.compile(budget)
         saved = self.machine.save()
         cost = self._replay(budget)
         while cost.whole and self._passes < PASSES and (self._passes + 1) * cost.records <= (budget or COST_RECORDS):
@@ -106,6 +117,21 @@ class CountedReplay:
             self.tally.again()
             cost = self._replay(0)
         return cost
+
+    def compile(self, budget: int = 0) -> bool:
+        """Let compiled code count faults and lookups, if it is there already or worth the time to compile (COMPILE);
+        gives whether it does. The result is the same either way. What the compiler refuses is counted interpreted.
+        """
+        if self._recorder is None:
+            expected = TYPICAL * sum(c != _MAPPING for c in self._classes[self.first : self.last])
+            expected = min(expected, budget or expected)
+            try:
+                spec = unit_of(self.memory, self.strategy) if expected >= LOAD else None
+                if spec is not None and (expected >= COMPILE or not units().missing([spec])):
+                    self._recorder = Recorder(self.memory, units().get(spec, self._note), BATCH)
+            except DialectError:
+                return False
+        return self._recorder is not None
 
     def _replay(self, budget: int) -> Cost:
         """One replay, window by window."""
@@ -147,23 +173,33 @@ class CountedReplay:
 
     def count(self, first: int, last: int) -> int:
         """Replay events [first, last) counted; gives ``last``."""
-        records, event, append = self._records, self._event, self._records.append
+        records, event, append, recorder = self._records, self._event, self._records.append, self._recorder
         classes = self._classes
-        begun = first
-        for index in range(first, last):
-            append(classes[index])
-            event(1, index)
-            if len(records) > BATCH:
-                self._flush(begun, index + 1)
-                begun = index + 1
+        begun = index = first
+        while index < last:
+            if recorder is not None and classes[index] != _MAPPING:
+                index = recorder.run(index, last)
+            else:
+                append(classes[index])
+                event(1, index)
+                index += 1
+                if recorder is not None:
+                    recorder.push(records)
+                    del records[:]
+            if recorder.full if recorder is not None else len(records) >= BATCH:
+                self._flush(begun, index)
+                begun = index
         if begun < last:
             self._flush(begun, last)
         return last
 
     def _flush(self, first: int, last: int) -> None:
         """Sum up and forget the records of events [first, last)."""
-        records = np.fromiter(self._records, np.int64, len(self._records))
-        del self._records[:]
+        if self._recorder is not None:
+            records = self._recorder.take()
+        else:
+            records = np.fromiter(self._records, np.int64, len(self._records))
+            del self._records[:]
         self._total += len(records)
         self.tally.add(records, self._tasks[first:last])
 

@@ -11,7 +11,7 @@ What counts as a branch: each decision of an ``if``, ``while``, ``for`` or condi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -19,7 +19,7 @@ from benchframe.dialect.function import Binding, where
 from benchframe.dialect.interp import wrapped
 from benchframe.dialect.struct import DialectError, Slab
 from benchframe.engine.cost.expressions import Kind
-from benchframe.engine.cost.memory import BRANCH, SHIFT, Memory
+from benchframe.engine.cost.memory import BRANCH, ENTER, LEAVE, SHIFT, Memory
 from benchframe.engine.cost.writer import Writer
 
 
@@ -54,18 +54,34 @@ def wait_add(column: Any, index: int, mask: int, delta: int) -> int:
     return old
 
 
+def store(column: Any, index: int, value: int) -> int:
+    """A store as an expression."""
+    column[index] = value
+    return 0
+
+
+FORMS = {"store": "store", "xchg": "rmw_xchg", "cmpxchg": "rmw_cmpxchg", "fetch_add": "rmw_add",
+         "wait_then_add": "wait_add"}  # fmt: skip
+"""Primitives that write, and the function of this module that does it."""
+
+
 class Translator:
     """Rewrites functions over one :class:`Memory`; ``append`` takes the records.
 
     ``binding`` fills the hooks of code that is bound to the strategy. Code behind a FarCall (mapping operations)
-    counts no ``count`` and has no lookup marks, as natively.
+    counts no ``count`` and has no lookup marks, as natively. The methods from :meth:`note` on are the forms of the
+    new text; :class:`~benchframe.engine.cost.recorder.CompiledTranslator` has others for the same records.
     """
+
+    goes_far = True
+    """Whether what stands behind a FarCall is rewritten too."""
 
     def __init__(self, memory: Memory, binding: Binding, append: Callable[[int], None]) -> None:
         self.memory = memory
         self.binding = binding
         self.scope: dict[str, Any] = {
             "_A": append, "rmw_add": rmw_add, "rmw_xchg": rmw_xchg, "rmw_cmpxchg": rmw_cmpxchg, "wait_add": wait_add,
+            "store": store,
         }  # fmt: skip
         self.sites = 0
         """How many branches were numbered so far."""
@@ -83,8 +99,7 @@ class Translator:
         if key not in self._names:
             name = self.unique(function.__name__)
             self._names[key] = name
-            text = Writer(self, function, kinds, far).text(name)
-            exec(compile(text, f"<counted {where(function)}>", "exec"), self.scope)
+            self.define(name, Writer(self, function, kinds, far).text(name), where(function))
         return self._names[key]
 
     def unique(self, name: str) -> str:
@@ -94,6 +109,72 @@ class Translator:
             number += 1
         self._used.add(made)
         return made
+
+    def site(self) -> int:
+        """A new branch: the record of its first outcome; the second is one more."""
+        self.sites += 1
+        return (BRANCH << SHIFT) + 2 * (self.sites - 1)
+
+    def marked(self, name: str, arity: int) -> str:
+        """The global name of ``name`` with marks where the lookup begins and ends."""
+        made = f"{name}_marked"
+        if made not in self.scope:
+            names = [f"a{number}" for number in range(arity)]
+            text = (
+                f"def {made}({self.parameters(names)}):\n {self.note(str(ENTER << SHIFT))}\n"
+                f" r = {self.called(name, names)}\n {self.note(str(LEAVE << SHIFT))}\n return r\n"
+            )
+            self.define(made, text, made)
+        return made
+
+    # ---- forms ------------------------------------------------------------------------------------------------
+
+    def define(self, name: str, text: str, origin: str) -> None:
+        """Define the function ``name`` in ``scope``."""
+        exec(compile(text, f"<counted {origin}>", "exec"), self.scope)
+
+    def parameters(self, names: Sequence[str]) -> str:
+        """The parameters of a rewritten function."""
+        return ", ".join(names)
+
+    def called(self, name: str, arguments: Sequence[str]) -> str:
+        """A call of a rewritten function."""
+        return f"{name}({', '.join(arguments)})"
+
+    def note(self, record: str) -> str:
+        """A statement that leaves a record."""
+        return f"_A({record})"
+
+    def after(self, record: str, value: str) -> str:
+        """``value``, a record being left before."""
+        return f"(_A({record}) or {value})"
+
+    def place(self, slab: Slab, field: str, kind: int, index: str) -> str:
+        """The record of an access."""
+        code, size = self.memory.code(slab, field, kind)
+        return f"{code} + {index} * {size}"
+
+    def element(self, slab: Slab, field: str, index: str) -> str:
+        """A field, to be read or assigned."""
+        return f"{self.column(slab, field)}[{index}]"
+
+    def plain(self, how: str, slab: Slab, field: str, index: str, operands: Sequence[str]) -> str:
+        """An access that costs nothing: ``how`` is load, store, xchg, cmpxchg, fetch_add or wait_then_add."""
+        if how == "load":
+            return self.element(slab, field, index)
+        if how == "fetch_add":
+            operands = [*operands, self.constant(slab), repr(field)]
+        return f"{FORMS[how]}({', '.join([self.column(slab, field), index, *operands])})"
+
+    def access(
+        self, how: str, kind: int, slab: Slab, field: str, index: str, operands: Sequence[str], new: Callable[[], str]
+    ) -> str:
+        """The same with its record before it; ``new`` gives an unused name."""
+        first, name = index, index
+        if not index.isidentifier():
+            name = new()
+            first = f"({name} := {index})"
+        return self.after(self.place(slab, field, kind, first), self.plain(how, slab, field, name, operands))
 
     def column(self, slab: Slab, field: str) -> str:
         """The global name of a column."""
@@ -107,8 +188,3 @@ class Translator:
         name = f"_k_{id(value)}"
         self.scope[name] = value
         return name
-
-    def site(self) -> int:
-        """A new branch: the record of its first outcome; the second is one more."""
-        self.sites += 1
-        return (BRANCH << SHIFT) + 2 * (self.sites - 1)

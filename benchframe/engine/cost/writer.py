@@ -14,7 +14,7 @@ class Writer(Expressions):
 
     def text(self, name: str) -> str:
         """The whole new function."""
-        arguments = ", ".join(argument.arg for argument in self.definition.args.args)
+        arguments = self.owner.parameters([argument.arg for argument in self.definition.args.args])
         body = self.block(self.definition.body, 1)
         return "\n".join([f"def {name}({arguments}):", *body, ""])
 
@@ -54,8 +54,9 @@ class Writer(Expressions):
             if isinstance(node.test, ast.Constant):  # `while True`: nothing is decided
                 return [pad + head, *self.block(node.body, depth + 1)]
         site = self.owner.site()
-        taken = [pad + head, f"{pad} _A({site})", *self.block(node.body, depth + 1)]
-        return [*taken, pad + "else:", f"{pad} _A({site + 1})", *self.block(node.orelse, depth + 1)]
+        taken = [pad + head, f"{pad} {self.owner.note(str(site))}", *self.block(node.body, depth + 1)]
+        other = [f"{pad} {self.owner.note(str(site + 1))}", *self.block(node.orelse, depth + 1)]
+        return [*taken, pad + "else:", *other]
 
     def iterated(self, node: ast.expr) -> str:
         """What a ``for`` runs over: range(...), or a tuple of integers."""
@@ -97,8 +98,9 @@ class Writer(Expressions):
         if not index.isidentifier():
             name, kept = self.temporary(), self.temporary()
             lines, text, index = [f"{kept} = {text}", f"{name} = {index}"], kept, name
-        lines.append(f"{self.owner.column(slab, self.field(slab, target))}[{index}] = {text}")
-        return lines + self.mark(slab, target.attr, STORE, index)
+        field = self.field(slab, target)
+        lines.append(f"{self.owner.element(slab, field, index)} = {text}")
+        return lines + self.mark(slab, field, STORE, index)
 
     def augment(self, node: ast.AugAssign) -> list[str]:
         operator = OPERATORS[type(node.op)]
@@ -112,14 +114,13 @@ class Writer(Expressions):
         if not index.isidentifier():
             name = self.temporary()
             lines, index = [f"{name} = {index}"], name
-        column = self.owner.column(slab, self.field(slab, node.target))
+        element = self.owner.element(slab, self.field(slab, node.target), index)
         lines += self.mark(slab, node.target.attr, LOAD, index)
-        lines.append(f"{column}[{index}] {operator}= {value}")
+        lines.append(f"{element} {operator}= {value}")
         return lines + self.mark(slab, node.target.attr, STORE, index)
 
     def mark(self, slab: Slab, field: str, kind: int, index: str) -> list[str]:
         """The statement that records an access, none if it costs nothing."""
         if not self.owner.memory.counts(slab, field):
             return []
-        code, size = self.owner.memory.code(slab, field, kind)
-        return [f"_A({code} + {index} * {size})"]
+        return [self.owner.note(self.owner.place(slab, field, kind, index))]

@@ -1,0 +1,410 @@
+"""What the records of a counted run add up to, operation by operation: integers only, written in the dialect.
+
+One pass over a batch. Records of an operation are counted by kind as they come; the distinct lines that it touched are
+kept in TOUCH, sorted when the operation ends, and walked once per view. :mod:`benchframe.engine.cost.tally` holds the
+memory and reads the sums. About 15 ns a record.
+"""
+
+from __future__ import annotations
+
+from benchframe.dialect import Slab, Struct, native
+from benchframe.engine.cost.memory import (
+    ATOMIC,
+    BRANCH,
+    COUNTED,
+    ENTER,
+    EVENT,
+    LEAVE,
+    LINE,
+    LOAD,
+    OPERAND,
+    SHIFT,
+)
+from benchframe.engine.cost.predictor import predict_branch
+from benchframe.mm.hooks import COUNT_HIT
+from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING
+
+LOW = (1 << SHIFT) - 1
+LINE_SHIFT = LINE.bit_length() - 1
+IN_LOOKUP, WRITTEN, WRITTEN_IN_LOOKUP, FAR_L1, FAR_L2 = 1, 2, 4, 8, 16
+"""How an operation touched a line; a line that a first- or second-level cache is likely to have lost."""
+LOOKUP, FAULT, MAPPING, HIT = range(4)
+"""The views, in the order of tally.VIEWS."""
+KINDS = 11
+"""Kinds of records, and MISPREDICTED."""
+MISPREDICTED = 10
+SUMS = 64
+"""Words of a view in SUM: those below, then the lines of each region."""
+(N, LOADS, STORES, ATOMICS, BARRIERS, BRANCHES, WRONG, LINES, STEPS, DIRTY, FAR1, FAR1_N, FAR2, FAR2_N, REGIONS) = (
+    range(15)
+)
+PARTS = 8
+"""Classes of reuse times per power of two."""
+HOOKS = 16
+"""Words of HOOK: how often a strategy counted each COUNT_*."""
+
+summing = Struct(
+    "summing",
+    [
+        ("record_base", "i8", "slab RECORD: the batch [constant]"),
+        ("seen_base", "i8", "slab SEEN, a record per line [constant]"),
+        ("sharing_base", "i8", "slab SHARING: of lookups a record per line, then of faults [constant]"),
+        ("touch_base", "i8", "slab TOUCH: distinct lines of the operation [constant]"),
+        ("region_base", "i8", "slab REGION [constant]"),
+        ("operation_base", "i8", "slab OPERATION: one per event of the batch [constant]"),
+        ("now_base", "i8", "slab NOW: records of the operation by kind, outside and inside its lookup [constant]"),
+        ("sum_base", "i8", "slab SUM [constant]"),
+        ("hook_base", "i8", "slab HOOK [constant]"),
+        ("reuse_base", "i8", "slab REUSE: reuse times by class [constant]"),
+        ("entry_base", "i8", "slab ENTRY of the predictor [constant]"),
+        ("recent", "i8", "the predictor's history"),
+        ("older", "i8", "likewise"),
+        ("lines", "i8", "lines of memory [constant]"),
+        ("clock", "i8", "lines touched so far by all operations, and 1"),
+        ("began", "i8", "the clock when the window began"),
+        ("time_l1", "i8", "touches that a first-level cache remembers"),
+        ("time_l2", "i8", "touches that a second-level cache remembers"),
+        ("operations", "i8", "operations begun in this batch"),
+        ("serial", "i8", "operations begun so far"),
+        ("touched", "i8", "records of TOUCH in use"),
+        ("latest", "i8", "the record of TOUCH used last"),
+        ("kind", "i8", "class of the operation"),
+        ("depth", "i8", "hooks of the lookup entered and not left"),
+        ("hit", "i8", "1 if the cache answered"),
+        ("shared_lookup", "i8", "writes of lookups to lines that other lookups touch"),
+        ("shared_fault", "i8", "writes of faults likewise"),
+        ("between_lookup", "i8", "writes of lookups to lines that other tasks' lookups touch"),
+        ("between_fault", "i8", "writes of faults likewise"),
+    ],
+)
+word = Struct("word", [("value", "i8", "the word")])
+seen = Struct(
+    "seen",
+    [
+        ("when", "i8", "the clock when it was touched last; 0 = never"),
+        ("serial", "i8", "the operation that touched it last"),
+        ("slot", "i8", "where it is in that one's TOUCH"),
+    ],
+)
+sharing = Struct(
+    "sharing",
+    [
+        ("touches", "i4", "operations that touched it"),
+        ("writes", "i4", "operations that wrote it"),
+        ("toucher", "i4", "task + 1 of the first that touched it; -1 once there was another"),
+        ("unused", "i4", "pads"),
+    ],
+)
+touch = Struct("touch", [("line", "i8", "the line"), ("how", "i8", "IN_LOOKUP ...")])
+region = Struct(
+    "region",
+    [
+        ("first", "i8", "its first line"),
+        ("step", "i8", "lines that make one step of a walk"),
+        ("walked", "i8", "1 if it counts as a step at all"),
+        ("own", "i8", "1 for the task's own record, which nobody else reads"),
+    ],
+)
+operation = Struct(
+    "operation",
+    [
+        ("task", "i8", "who runs it"),
+        ("kind", "i8", "CLASS_*"),
+        ("hit", "i8", "1 if the cache answered"),
+        ("loads", "i8", "all loads"),
+        ("lookup_loads", "i8", "those of its lookup"),
+        ("lines", "i8", "all distinct lines"),
+        ("lookup_lines", "i8", "those of its lookup"),
+        ("unused", "i8", "pads"),
+    ],
+)
+RECORD = Slab("RECORD", word, "record_base")
+SEEN = Slab("SEEN", seen, "seen_base")
+SHARING = Slab("SHARING", sharing, "sharing_base")
+TOUCH = Slab("TOUCH", touch, "touch_base")
+REGION = Slab("REGION", region, "region_base")
+OPERATION = Slab("OPERATION", operation, "operation_base")
+NOW = Slab("NOW", word, "now_base")
+SUM = Slab("SUM", word, "sum_base")
+HOOK = Slab("HOOK", word, "hook_base")
+REUSE = Slab("REUSE", word, "reuse_base")
+
+
+@native
+def tally_records(t, count):
+    """Count a batch of ``count`` records; each batch begins with an event."""
+    t.operations = 0
+    index = 0
+    while index < count:
+        value = RECORD(t, index).value
+        index += 1
+        kind = value >> SHIFT
+        low = value & LOW
+        if kind == EVENT:
+            if t.operations > 0:
+                finish(t)
+            begin(t, low)
+        elif kind == ENTER:
+            t.depth += 1
+        elif kind == LEAVE:
+            t.depth -= 1
+        else:
+            inside = int(t.kind == CLASS_LOOKUP or (t.kind == CLASS_FAULT and t.depth > 0))
+            NOW(t, 2 * kind + inside).value += 1
+            if kind <= ATOMIC:
+                touch_line(t, low >> LINE_SHIFT, inside, int(kind != LOAD))
+            elif kind == BRANCH:
+                NOW(t, 2 * MISPREDICTED + inside).value += predict_branch(t, low >> 1, low & 1)
+            elif kind == COUNTED:
+                HOOK(t, low & (HOOKS - 1)).value += 1
+                if low == COUNT_HIT:
+                    t.hit = 1
+    if t.operations > 0:
+        finish(t)
+    return t.operations
+
+
+@native
+def begin(t, kind):
+    """An operation begins."""
+    t.kind = kind
+    t.depth = 0
+    t.hit = 0
+    t.touched = 0
+    t.latest = -1
+    t.serial += 1
+    t.operations += 1
+    number = 0
+    while number < 2 * KINDS:
+        NOW(t, number).value = 0
+        number += 1
+    return 0
+
+
+@native
+def touch_line(t, line, inside, written):
+    """The operation touches a line. O(1)."""
+    how = inside * IN_LOOKUP + written * WRITTEN + inside * written * WRITTEN_IN_LOOKUP
+    if t.latest >= 0 and TOUCH(t, t.latest).line == line:
+        TOUCH(t, t.latest).how |= how
+        return 0
+    s = SEEN(t, line)
+    if s.serial == t.serial:
+        t.latest = s.slot
+        TOUCH(t, s.slot).how |= how
+        return 0
+    s.serial = t.serial
+    s.slot = t.touched
+    t.latest = t.touched
+    new = TOUCH(t, t.touched)
+    new.line = line
+    new.how = how
+    t.touched += 1
+    return 1
+
+
+@native
+def finish(t):
+    """The operation ends: into the sums of its views."""
+    o = OPERATION(t, t.operations - 1)
+    o.kind = t.kind
+    o.hit = int(t.hit == 1 and t.kind != CLASS_MAPPING)
+    o.loads = NOW(t, 2 * LOAD).value + NOW(t, 2 * LOAD + 1).value
+    o.lookup_loads = NOW(t, 2 * LOAD + 1).value
+    o.lines = t.touched
+    o.lookup_lines = 0
+    sort_lines(t)
+    late = note_times(t)
+    if t.kind == CLASS_MAPPING:
+        add_events(t, MAPPING, 1)
+        walk_lines(t, MAPPING, 0, WRITTEN, late)
+        return 0
+    add_events(t, LOOKUP, 0)
+    o.lookup_lines = walk_lines(t, LOOKUP, IN_LOOKUP, WRITTEN_IN_LOOKUP, late)
+    share_lines(t, 0, IN_LOOKUP, WRITTEN_IN_LOOKUP, o.task)
+    if o.hit:
+        add_events(t, HIT, 0)
+        walk_lines(t, HIT, IN_LOOKUP, WRITTEN_IN_LOOKUP, late)
+    if t.kind == CLASS_FAULT:
+        add_events(t, FAULT, 1)
+        walk_lines(t, FAULT, 0, WRITTEN, late)
+        share_lines(t, 1, 0, WRITTEN, o.task)
+    return 0
+
+
+@native
+def add_events(t, view, outside):
+    """Operations, loads, stores, atomics, barriers, branches; those outside the lookup too if ``outside``."""
+    base = view * SUMS
+    SUM(t, base + N).value += 1
+    kind = LOAD
+    while kind < BRANCH:  # loads, stores, atomics, barriers, in the order of the sums
+        SUM(t, base + LOADS + kind).value += NOW(t, 2 * kind + 1).value + outside * NOW(t, 2 * kind).value
+        kind += 1
+    kind = BRANCH
+    while kind <= OPERAND:
+        SUM(t, base + BRANCHES).value += NOW(t, 2 * kind + 1).value + outside * NOW(t, 2 * kind).value
+        kind += 1
+    wrong = NOW(t, 2 * MISPREDICTED + 1).value + outside * NOW(t, 2 * MISPREDICTED).value
+    SUM(t, base + WRONG).value += wrong
+    return 0
+
+
+@native
+def sort_lines(t):
+    """TOUCH in order of line: Shell's sort, with gaps 3 k + 1. Most operations touch about ten lines."""
+    count = t.touched
+    gap = 1
+    while gap * 3 + 1 < count:
+        gap = gap * 3 + 1
+    while gap > 0:
+        at = gap
+        while at < count:
+            line = TOUCH(t, at).line
+            how = TOUCH(t, at).how
+            place = at
+            while place >= gap and TOUCH(t, place - gap).line > line:
+                TOUCH(t, place).line = TOUCH(t, place - gap).line
+                TOUCH(t, place).how = TOUCH(t, place - gap).how
+                place -= gap
+            TOUCH(t, place).line = line
+            TOUCH(t, place).how = how
+            at += 1
+        gap = gap // 3
+    return 0
+
+
+@native
+def note_times(t):
+    """When each line was touched before: into REUSE, and FAR_* for lines that are likely to be lost. Gives which
+    levels can be known at all (FAR_*), the window being long enough."""
+    age = t.clock - t.began
+    late = int(age >= t.time_l1) * FAR_L1 + int(age >= t.time_l2) * FAR_L2
+    index = 0
+    while index < t.touched:
+        one = TOUCH(t, index)
+        s = SEEN(t, one.line)
+        ago = t.clock - s.when
+        unknown = s.when < t.began
+        if not unknown:
+            REUSE(t, reuse_class(ago)).value += 1
+        if unknown or ago > t.time_l1:
+            one.how |= late & FAR_L1
+        if unknown or ago > t.time_l2:
+            one.how |= late & FAR_L2
+        s.when = t.clock
+        t.clock += 1
+        index += 1
+    return late
+
+
+@native
+def reuse_class(ago):
+    """PARTS classes per power of two: 8 * bits of ``ago`` + the three bits below its highest one."""
+    bits = 0
+    rest = ago
+    if rest >= 1 << 32:
+        rest = rest >> 32
+        bits += 32
+    if rest >= 1 << 16:
+        rest = rest >> 16
+        bits += 16
+    if rest >= 1 << 8:
+        rest = rest >> 8
+        bits += 8
+    if rest >= 1 << 4:
+        rest = rest >> 4
+        bits += 4
+    if rest >= 1 << 2:
+        rest = rest >> 2
+        bits += 2
+    if rest >= 2:
+        bits += 1
+    bits += 1
+    return bits * PARTS + (((ago << 4) >> bits) & (PARTS - 1))
+
+
+@native
+def walk_lines(t, view, chosen, written, late):
+    """Distinct lines of a view (``chosen`` a bit of ``how``, 0 for all), its steps, lines written. Gives the lines."""
+    base = view * SUMS
+    lines = 0
+    steps = 0
+    dirty = 0
+    far1 = 0
+    far2 = 0
+    last = -1  # the step of the line before, among walked ones; likewise for far ones
+    last1 = -1
+    last2 = -1
+    number = 0
+    index = 0
+    while index < t.touched:
+        one = TOUCH(t, index)
+        index += 1
+        how = one.how
+        if chosen and not how & chosen:
+            continue
+        while REGION(t, number + 1).first <= one.line:
+            number += 1
+        r = REGION(t, number)
+        step = r.first + (one.line - r.first) // r.step
+        lines += 1
+        SUM(t, base + REGIONS + number).value += 1
+        if r.walked and step != last:
+            last = step
+            steps += 1
+        if how & written:
+            dirty += 1
+        if how & FAR_L1 and step != last1:
+            last1 = step
+            far1 += 1
+        if how & FAR_L2 and step != last2:
+            last2 = step
+            far2 += 1
+    SUM(t, base + LINES).value += lines
+    SUM(t, base + STEPS).value += steps
+    SUM(t, base + DIRTY).value += dirty
+    SUM(t, base + FAR1).value += far1
+    SUM(t, base + FAR2).value += far2
+    SUM(t, base + FAR1_N).value += int(late & FAR_L1 != 0)
+    SUM(t, base + FAR2_N).value += int(late & FAR_L2 != 0)
+    return lines
+
+
+@native
+def share_lines(t, which, chosen, written, task):
+    """Who else touches the lines: ``which`` 0 among lookups, 1 among faults. A write counts once another operation
+    touched the line too, also one that came before."""
+    number = 0
+    index = 0
+    shared = 0
+    between = 0
+    while index < t.touched:
+        one = TOUCH(t, index)
+        index += 1
+        if chosen and not one.how & chosen:
+            continue
+        while REGION(t, number + 1).first <= one.line:
+            number += 1
+        wrote = int(one.how & written != 0 and REGION(t, number).own == 0)
+        s = SHARING(t, which * t.lines + one.line)
+        s.touches += 1
+        s.writes += wrote
+        if s.touches == 2:
+            shared += s.writes
+        elif s.touches > 2:
+            shared += wrote
+        if s.toucher == 0:
+            s.toucher = task + 1
+        elif s.toucher > 0 and s.toucher != task + 1:
+            s.toucher = -1
+            between += s.writes
+        elif s.toucher < 0:
+            between += wrote
+    if which == 0:
+        t.shared_lookup += shared
+        t.between_lookup += between
+    else:
+        t.shared_fault += shared
+        t.between_fault += between
+    return 0
