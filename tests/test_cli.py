@@ -188,6 +188,25 @@ def test_full_disk_is_exit_code_3_and_resumes(tmp_path: Path, monkeypatch: pytes
     assert benchframe.load("last").groupby("strategy")["round"].nunique().to_dict() == {"fake30": 2, "fake20": 2}
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(28, "No space left on device"), "free space"),
+        (OSError("1163 requested and 507 written"), "the disk is full: 1163 requested and 507 written); free space"),
+        (OSError(27, "File too large"), "ulimit -f"),
+        (OSError(13, "Permission denied"), "check the permissions"),
+        (OSError(2, "No such file or directory"), "check the path"),
+    ],
+)
+def test_a_disk_that_refuses_is_told_with_the_mend(error: OSError, words: str) -> None:
+    """Each reason has its own advice; NumPy's short write, which has no error number, is a full disk too."""
+    from benchframe.results.errors import disk_error
+
+    told = disk_error("runs/x", error, "written")
+    assert words in str(told)
+    assert told.environment
+
+
 def test_resume_adds_rounds_and_retries() -> None:
     """--resume --rounds deepens a finished run; --retry runs a crashed cell again, and a wrong one stays wrong."""
     call("run", "-s", "fake20,wrong,crash", *QUICK)
@@ -336,3 +355,15 @@ def test_bars_count_down_when_cells_fail() -> None:
         assert (timing.completed, timing.total) == (2, 4)
     assert "mine on [red]toy: wrong: [bold]no" in out.getvalue()
     assert "stopped" in out.getvalue()
+
+
+def test_a_cache_that_cannot_be_written_costs_one_compilation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command then keeps compiled code in a temporary folder, which its worker processes use too, and says so."""
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("BENCHFRAME_CACHE_DIR", str(blocked / "cache"))
+    done = call("list", "strategies")
+    assert done.exit_code == 0
+    assert f"{blocked / 'cache'} cannot be written (Not a directory)" in done.stderr
+    assert Path(os.environ["BENCHFRAME_CACHE_DIR"]).is_dir()
+    assert "cannot be written" not in call("list", "strategies").stderr

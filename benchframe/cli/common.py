@@ -198,10 +198,34 @@ def registry(plugins: Sequence[Path] | None = None, blocked: Sequence[str] | Non
     return loaded(plugin_files(plugins), blocked)
 
 
+def writable_cache() -> None:
+    """If the folder of compiled code cannot be written, keep it in a temporary one until this command ends: else every
+    worker process would compile all anew."""
+    import atexit
+    import shutil
+    import tempfile
+
+    from benchframe.dialect.store import cache_folder
+
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        other = tempfile.mkdtemp(prefix="benchframe-")
+        atexit.register(shutil.rmtree, other, ignore_errors=True)
+        os.environ["BENCHFRAME_CACHE_DIR"] = other
+        reason = error.strerror or str(error)
+        text = f"{folder} cannot be written ({reason}): compiled code is kept in {other} until this command ends"
+        typer.echo(f"benchframe: warning: {text}; BENCHFRAME_CACHE_DIR names another folder", err=True)
+
+
 def loaded(files: Sequence[Path], blocked: Sequence[str] | None = None) -> "Registry":
     """As :func:`registry`, with what :func:`plugin_files` gave."""
     from benchframe.registry import load
 
+    writable_cache()
     found = load(files, split(blocked))
     for problem in found.problems:
         typer.echo(f"benchframe: warning: {problem}", err=True)

@@ -29,8 +29,12 @@ class ResultsError(Exception):
 def disk_error(where: str | Path, error: OSError, action: str) -> ResultsError:
     """The ResultsError for an OSError during ``action`` ("written", "read")."""
     reason = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    short = error.errno is None and "requested and" in reason  # NumPy says only how much it could write
+    if short or error.errno in (errno.ENOSPC, errno.EDQUOT):
         mend = "free space, then continue with --resume"
+        reason = f"the disk is full: {reason}" if short else reason
+    elif error.errno == errno.EFBIG:
+        mend = "raise the limit of file sizes (ulimit -f), then continue with --resume"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         mend = "check the permissions, or choose another folder with -o"
     else:

@@ -76,6 +76,15 @@ def ratio_text(ratio: Ratio | None, digits: int = 2) -> str:
     return f"{ratio.value:.{digits}f} " + (f"[{low}, {high}]" if ratio.n > 1 else "[-]")
 
 
+def comparisons(number: int) -> str:
+    """A number of them.
+
+    >>> comparisons(1), comparisons(6)
+    ('1 comparison', '6 comparisons')
+    """
+    return f"{number:,} comparison{'s' * (number != 1)}"
+
+
 def _counts(cell: Cell) -> tuple[str, str]:
     counts = cell.state.counts
     rate, gone = counts.get("hit_rate"), counts.get("invalidations")
@@ -150,7 +159,7 @@ def _judged(rows: Sequence[Row]) -> list[str]:
     how = "may be looked at after every round, " if judging.anytime else ""
     level, within = f"{100 * judging.alpha:g} %", f"{100 * judging.within:g} %"
     notes = [
-        f"verdicts: {how}corrected for {len(found)} comparisons (Holm, {level}); same: within {within}.",
+        f"verdicts: {how}corrected for {comparisons(len(found))} (Holm, {level}); same: within {within}.",
         "An interval is its own ratio's alone.",
     ]
     waiting = [verdict for *_, verdict in found if verdict.word == "undecided"]

@@ -16,7 +16,7 @@ from benchframe.results.folder import Cell
 from benchframe.results.manifest import Manifest
 from benchframe.results.scaling import OPERATIONS, Point, alone, points
 from benchframe.stats import Ratio
-from benchframe.tables.build import MARKS, short_text
+from benchframe.tables.build import MARKS, comparisons, short_text
 from benchframe.tables.scaling import per_second
 
 WIDTH = 72
@@ -131,7 +131,7 @@ def _legend(rows: Sequence[Row]) -> str:
         text += (
             f" x: ratio to {baselines}, geometric mean of ratios paired by round, below 1 is faster; "
             f"~ undecided, = the same within {100 * judging.within:g} %, "
-            f"both corrected for {len(compared)} comparisons (Holm, {100 * judging.alpha:g} %)."
+            f"both corrected for {comparisons(len(compared))} (Holm, {100 * judging.alpha:g} %)."
         )
     return "\n".join(_wrapped(text))
 
@@ -225,7 +225,7 @@ def _crew_legend(found: Sequence[Point]) -> str:
         judging = found[0].cell.judging
         text += (
             f" x: throughput to that of {baselines} with as many threads, above 1 is faster; ~ undecided, = the same "
-            f"within {100 * judging.within:g} %, both corrected for {len(verdicts)} comparisons (Holm, "
+            f"within {100 * judging.within:g} %, both corrected for {comparisons(len(verdicts))} (Holm, "
             f"{100 * judging.alpha:g} %)."
         )
     text += " speed-up: to the fewest threads of the same strategy."

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from benchframe.results.folder import Cell
 from benchframe.results.scaling import OPERATIONS, Point, points
-from benchframe.tables.build import Table, Value, ratio_text
+from benchframe.tables.build import Table, Value, comparisons, ratio_text
 
 HEADS = (
     *("workload", "strategy", "threads", "operation", "per second", "speed-up [95 %]", "ideal", "to baseline [95 %]"),
@@ -98,7 +98,7 @@ def _judged(found: Sequence[Point]) -> list[str]:
         return []
     judging = found[0].cell.judging
     level, within = f"{100 * judging.alpha:g} %", f"{100 * judging.within:g} %"
-    notes = [f"verdicts: corrected for {len(verdicts)} comparisons (Holm, {level}); same: within {within}."]
+    notes = [f"verdicts: corrected for {comparisons(len(verdicts))} (Holm, {level}); same: within {within}."]
     open_ = [verdict for verdict in verdicts if verdict.word == "undecided"]
     if open_:
         notes.append(f"{len(open_)} of {len(verdicts)} {'is' if len(open_) == 1 else 'are'} undecided: more --rounds.")
