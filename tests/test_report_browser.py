@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_kit import STRATEGIES, WORKLOADS, made_up
+from report_kit import STRATEGIES, WORKLOADS, a_study, made_up
 
 from benchframe.report.page import page
 
@@ -88,7 +88,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def report(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Page:
     """The made-up run's page, opened from disk."""
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(page(made_up((*STRATEGIES, EVIL), failed=())), encoding="utf-8")
+    run = made_up((*STRATEGIES, EVIL), failed=(), crews=(1, 2), studies=[a_study(EVIL)])
+    path.write_text(page(run), encoding="utf-8")
     return Page(browser, path.as_uri())
 
 
@@ -211,6 +212,22 @@ def test_tooltip_of_a_mark(report: Page) -> None:
         assert box[0] >= 0 <= box[1]
         assert box[2] <= 1280
         assert box[3] <= 900
+    assert report.driver.title != "owned"
+
+
+def test_threads_and_studies(report: Page) -> None:
+    """The table by threads sorts by its numbers, a verdict has its colour, and the marks of a study say what they are
+    by keyboard, though they belong to no strategy."""
+    report.open()
+    report.one("#scaling-table th:nth-child(5) button").click()
+    rates = [float(text.split()[0]) for text in report.column(4, "scaling-table")]
+    assert rates == sorted(rates)
+    assert len(rates) == 2 * (len(STRATEGIES) + 1)
+    assert report.one("#scaling-table td.faster").text.endswith("] faster")
+    report.js("document.querySelector('#studies .panel').focus()")
+    report.keys("\ue014")
+    assert report.one("#tip b").text == f"VMAs {EVIL} 10"
+    assert "1.200 [1.100, 1.300]" in report.one("#tip").text
     assert report.driver.title != "owned"
 
 

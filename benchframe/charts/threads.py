@@ -71,12 +71,16 @@ def _speed_ups(data: Data, found: Sequence[Point]) -> Spec:
         if ratio and ratio.n > 1:
             record |= {"low": ratio.low, "high": ratio.high}
         records.append(record)
-    spec = _spec(data, records, quantity("value", "speed-up", scale={"zero": True}))
+    # An interval of few rounds may be many times as long as all that is known: it is cut where the axis ends.
+    end = 1.3 * max(*(record["value"] for record in records), *(point.ideal for point in found))
+    records = [{**r, "low": max(r["low"], 0), "high": min(r["high"], end)} if "low" in r else r for r in records]
+    scale = {"zero": True, "domain": [0, end], "nice": False}
+    spec = _spec(data, records, quantity("value", "speed-up", scale=scale))
     ideal = [{"threads": t, "value": i} for t, i in sorted({(point.threads, point.ideal) for point in found})]
     line = {"type": "line", "color": MUTED, "strokeDash": [5, 4], "strokeWidth": 1.2, "aria": False}
-    y = quantity("value", "speed-up")
+    y = quantity("value", "speed-up", scale=scale)
     dashed = {"data": {"values": ideal}, "mark": line, "encoding": {"y": y, "color": {"value": MUTED}}}
-    rule = {"y": quantity("low", "speed-up"), "y2": {"field": "high"}, "description": WHOSE}
+    rule = {"y": quantity("low", "speed-up", scale=scale), "y2": {"field": "high"}, "description": WHOSE}
     bars = {"transform": [{"filter": "isValid(datum.low)"}], "mark": {"type": "rule"}, "encoding": rule}
     return {**spec, "layer": [dashed, bars, *spec["layer"]]}
 

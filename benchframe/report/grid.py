@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from benchframe.report.run import Run
 from benchframe.results.figures import FIGURES, Figure, Row
+from benchframe.stats.verdict import WORDS
 from benchframe.tables.build import Table, spread, verdict_text
 
 
@@ -72,8 +73,20 @@ def grid_of(table: Table) -> Grid:
     for texts in table.rows:
         strategy = texts[1] or strategy
         texts = (texts[0], strategy, *texts[2:])
-        rows.append(tuple(Item(t, _number(t) if right else None) for t, right in zip(texts, table.right, strict=True)))
+        rows.append(
+            tuple(Item(t, _number(t) if right else None, _kind(t)) for t, right in zip(texts, table.right, strict=True))
+        )
     return Grid(tuple(zip(table.heads, table.right, strict=True)), tuple(rows))
+
+
+def _kind(text: str) -> str:
+    """The class of a ratio with its verdict: the verdict.
+
+    >>> _kind("0.9 [0.8, 0.95] faster"), _kind("faster"), _kind("12 of 13")
+    ('faster', '', '')
+    """
+    word = text.rpartition("] ")[2]
+    return word if word != text and word in WORDS else ""
 
 
 _LEADING = re.compile(r"(\d[\d,]*\.?\d*)(?: ?([kM])\b)?")
