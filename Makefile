@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-TESTFLAGS ?= -n auto
+TESTFLAGS ?= -n auto --dist worksteal
 RUNFLAGS ?= --quick --strategy mmap_cache,pmdcache --workload python-json
 
 .PHONY: help install run reference-run reference-report sweep sweep-report test lint docs format dist clean
