@@ -1,6 +1,7 @@
 """Figures about a trace: what it is made of, how local its lookups are, how its address space grows."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -193,6 +194,18 @@ def _size(size: int) -> str:
         if size >= 1 << shift:
             return f"{size / (1 << shift):.0f}{unit}"
     return f"{size}B"
+
+
+def peaks(by_mm: Mapping[int, int], limit: int = 8) -> str:
+    """Each mm's largest number of VMAs; of many the largest ones, and what the others come to.
+
+    >>> peaks({0: 36, 1: 42}), peaks({0: 36, 1: 42, 2: 109, 3: 7}, 2)
+    ('mm 0: 36, mm 1: 42', 'mm 1: 42, mm 2: 109, and 2 others with up to 36')
+    """
+    largest = sorted(by_mm, key=lambda mm: (-by_mm[mm], mm))
+    text = ", ".join(f"mm {mm}: {by_mm[mm]}" for mm in sorted(largest[:limit]))
+    rest = largest[limit:]
+    return text + (f", and {len(rest)} other{'s' * (len(rest) > 1)} with up to {by_mm[rest[0]]}" if rest else "")
 
 
 def sparkline(values: list[int]) -> str:

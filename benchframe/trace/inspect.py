@@ -34,7 +34,7 @@ def _command(function: Callable[P, int]) -> Callable[P, int]:
 @_command
 def run_trace_info(path: str | Path) -> int:
     """Print provenance, counts, locality, VMAs over time and a picture of the largest address space."""
-    from benchframe.trace.analysis import REUSE_BINS, figures, picture, sparkline
+    from benchframe.trace.analysis import REUSE_BINS, figures, peaks, picture, sparkline
 
     trace = read_trace(path)
     _provenance(trace)
@@ -56,7 +56,7 @@ def run_trace_info(path: str | Path) -> int:
         classes.append(f"more: {facts.reuse[-2] / facts.reuse_rows:.1%}")
         classes.append(f"first: {facts.reuse[-1] / facts.reuse_rows:.1%}")
         print("VMA reuse    other VMAs since the last lookup in this one:", ", ".join(classes))
-    print("peak VMAs   ", ", ".join(f"mm {mm}: {peak}" for mm, peak in sorted(facts.peak_vmas.items())))
+    print("peak VMAs   ", peaks(facts.peak_vmas))
     if facts.vmas:
         largest = max(facts.vmas, key=lambda mm: (max(facts.vmas[mm]), -mm))
         print(f"VMAs of mm {largest} over the events, up to {max(facts.vmas[largest])}:")
