@@ -31,6 +31,8 @@ class Times:
     fault_ns: float
     mapping_ns: float
     replay_ns: float
+    taken: int
+    quiet: int
 
 
 @dataclass
@@ -50,6 +52,7 @@ class FakeSession:
 
     n_lookups, n_faults, n_mapping, n_events = 600, 400, 0, 1000
     timer_overhead_ns = 7.0
+    control = 0.0
 
     def __init__(self, job: Job) -> None:
         self.name = job.strategy
@@ -77,7 +80,10 @@ class FakeSession:
 
     def measure(self, loops: int) -> Times:
         ns = self.speed * self.random.uniform(0.99, 1.01)
-        return Times(loops, 1e-3 * loops, ns, 4 * ns, float("nan"), 2 * ns)
+        return Times(loops, 1e-3 * loops, ns, 4 * ns, float("nan"), 2 * ns, taken=loops, quiet=loops)
+
+    def settle(self, times: Times) -> Times:
+        return times
 
     def counts(self) -> dict[str, float]:
         return {"lookups": 600, "hits": 450, "hit_rate": 0.75, "invalidations": 3, "nan": float("nan")}

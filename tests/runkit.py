@@ -1,6 +1,6 @@
 """Runs made of given process means, for tests of what reads runs: no process is started."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,10 +33,13 @@ def made(
     start: int = 0,
     aslr: str = "Full randomization",
     trace: str = "b" * 64,
+    layouts: Sequence[int] = (),
+    quiet: Mapping[str, Sequence[tuple[int, int, float]]] | None = None,
     **changes: object,
 ) -> RunFolder:
     """A run on disk on workload ``toy`` with baseline ``base``. ``start`` is the minute of its first process;
-    ``changes`` replaces members of the manifest."""
+    ``layouts`` are the layout seeds of rounds whose addresses are the seed's, ``quiet`` replays, quiet ones and control
+    by strategy and round; ``changes`` replaces members of the manifest."""
     digests = digests or {}
     entries = []
     for name in cells:
@@ -60,7 +63,10 @@ def made(
             benchmarks = [
                 {
                     "metadata": {"name": figure, "inner_loops": 900},
-                    "runs": [_process(round_, value, start) for round_, value in enumerate(means)],
+                    "runs": [
+                        _process(round_, value, start, layouts, (quiet or {}).get(entry.strategy, ()))
+                        for round_, value in enumerate(means)
+                    ],
                 }
                 for figure, means in cells[entry.strategy].items()
             ]
@@ -69,7 +75,14 @@ def made(
     return folder
 
 
-def _process(round_: int, ns: float, start: int) -> dict[str, object]:
+def _process(
+    round_: int, ns: float, start: int, layouts: Sequence[int], quiet: Sequence[tuple[int, int, float]]
+) -> dict[str, object]:
     date = f"2026-11-23 {10 + (start + round_) // 60:02}:{(start + round_) % 60:02}:00.000000"
-    metadata = {"benchframe_round": round_, "benchframe_layout_seed": 1, "date": date}
+    metadata: dict[str, object] = {"benchframe_round": round_, "benchframe_layout_seed": 1, "date": date}
+    if layouts:
+        metadata |= {"benchframe_layout_seed": layouts[round_], "benchframe_addresses": "seeded"}
+    if quiet:
+        names = ("benchframe_replays", "benchframe_quiet", "benchframe_control")
+        metadata |= dict(zip(names, quiet[round_], strict=True))
     return {"metadata": metadata, "values": [ns * 1e-9] * 3, "warmups": []}

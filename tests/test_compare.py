@@ -1,6 +1,7 @@
 """Comparing runs and the gate: what is paired, what is refused, exit codes. Runs are made of given values."""
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from runkit import HOST, OPTIONS, VERSIONS, made, noise
 from typer.testing import CliRunner, Result
 
 from benchframe.cli import app
-from benchframe.compare.compare import ABSOLUTE, PAIRED, RELATIVE, compare
+from benchframe.compare.compare import ABSOLUTE, PAIRED, RELATIVE, compare, machine_change
 from benchframe.compare.gate import INVALID, PASS, REGRESSION, gate
 from benchframe.compare.sides import Side, read_sides
 from benchframe.compare.table import comparison_table
@@ -76,6 +77,66 @@ def test_a_slowed_strategy_is_slower(tmp_path: Path) -> None:
     assert [line.verdict.word for line in found.lines if line.strategy == "mine"] == ["slower", "slower"]
     assert [difference.what for difference in found.differences] == ["source of mine"]
     assert not found.refused
+
+
+def by_layout(tmp_path: Path, mine: float, seeds: tuple[int, int]) -> tuple[Side, Side]:
+    """Two runs in which the layout moves every figure by some 6 %, for each strategy in its own way."""
+    effects = {
+        (name, figure): noise(1, ROUNDS, 90 + i, sd=0.06)
+        for i, (name, figure) in enumerate(product(("base", "mine"), ("lookup", "fault")))
+    }
+    sides = []
+    for number, seed in enumerate(seeds):
+        level = {"base": 10.0, "mine": 8.0 if number == 0 else mine}
+        cells = {
+            name: {
+                figure: [
+                    ns * x * effects[name, figure][(r + seed) % ROUNDS]
+                    for r, x in enumerate(noise(1, ROUNDS, 10 * number + i + 5 * (figure == "fault")))
+                ]
+                for figure in ("lookup", "fault")
+            }
+            for i, (name, ns) in enumerate(level.items())
+        }
+        quiet = {name: [(100, 90, 500.0)] * ROUNDS for name in cells}
+        path = tmp_path / f"run{number}-{seeds}-{mine}"
+        seeds_of_rounds = [100 * seed + r for r in range(ROUNDS)]
+        sides.append(Side(made(path, cells, start=60 * number, layouts=seeds_of_rounds, quiet=quiet)))
+    return sides[0], sides[1]
+
+
+def test_runs_with_one_seed_are_paired_by_layout(tmp_path: Path) -> None:
+    """What the layout does cancels: same, and 3 % more is slower. The same values with another seed's layouts tell
+    nothing, and the table says what would help."""
+    a, b = by_layout(tmp_path, 8.0, (1, 1))
+    same = compare(a, b)
+    assert {line.verdict.word for line in same.lines} == {"same"}
+    assert all(line.layouts and line.verdict.ratio.method == "paired" for line in same.lines)
+    assert "paired by layout" in "\n".join(comparison_table(same, a, b).notes)
+    slower = compare(*by_layout(tmp_path, 8.24, (1, 1)))
+    assert [line.verdict.word for line in slower.lines if line.strategy == "mine"] == ["slower", "slower"]
+    a, b = by_layout(tmp_path, 8.24, (1, 2))
+    apart = compare(a, b)
+    assert {line.verdict.word for line in apart.lines} == {"undecided"}
+    assert not any(line.layouts for line in apart.lines)
+    notes = "\n".join(comparison_table(apart, a, b).notes)
+    assert "two runs with one --seed need fewer rounds" in notes
+    assert "more rounds of both runs would do" in notes
+
+
+def test_the_control_says_whether_the_machine_changed(tmp_path: Path) -> None:
+    """Code that no strategy changes took half as long again in the second run: said beside the verdicts."""
+    quiet = [{name: [(100, 90, level)] * ROUNDS for name in ("base", "mine")} for level in (500.0, 505.0, 750.0)]
+    sides = [
+        Side(made(tmp_path / f"{i}", speeds(seed=2 * i), start=60 * i, quiet=marks)) for i, marks in enumerate(quiet)
+    ]
+    steady, changed = (compare(sides[0], other) for other in sides[1:])
+    assert machine_change(steady) == pytest.approx(0.01)
+    assert "the machine was as fast" in "\n".join(comparison_table(steady, *sides[:2]).notes)
+    assert machine_change(changed) == pytest.approx(0.5)
+    assert "+50.0 % in B: the machine changed" in "\n".join(comparison_table(changed, sides[0], sides[2]).notes)
+    unknown = compare(sides[0], Side(made(tmp_path / "old", speeds(), start=300)))
+    assert machine_change(unknown) is None
 
 
 def test_baselines_of_other_code_are_no_measure(tmp_path: Path) -> None:

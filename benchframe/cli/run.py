@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 MAX_THREADS = 256
 """More threads than that are a mistake."""
+MAX_SEED = 2**62
 TIMEOUT = 300.0
 """Seconds that one worker process may take, if --timeout does not say otherwise."""
 
@@ -90,7 +91,11 @@ def run(
     ] = None,
     baseline: Annotated[str | None, typer.Option(metavar="NAME", help="Compare with this strategy.")] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, max=2**62, metavar="N", help="Schedule and layouts; default: random.")
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="Schedule and layouts: a number or random. Default 0: two runs are compared layout by layout.",
+        ),
     ] = None,
     stream_seed: Annotated[int, typer.Option(min=0, max=2**62, metavar="N", help="Seed of synthetic streams.")] = 0,
     cost: Annotated[
@@ -271,7 +276,7 @@ def _create(
     asked: list[str],
     streams: "list[Stream]",
     options: "Options",
-    seed: int | None,
+    seed: str | None,
     output: Path,
     plugins: Sequence[Path],
     blocked: Sequence[str],
@@ -287,7 +292,7 @@ def _create(
         strategies,
         streams,
         options,
-        seed=secrets.randbits(32) if seed is None else seed,
+        seed=_seed(seed),
         command=["benchframe", *sys.argv[1:]],
         plugins=[str(path.resolve()) for path in plugins],
         blocked=blocked,
@@ -303,6 +308,15 @@ def _create(
         number += 1
         path = output / f"{base}-{number}"
     return RunFolder.create(path, manifest)
+
+
+def _seed(text: str | None) -> int:
+    """The run's seed from ``--seed``."""
+    if text == "random":
+        return secrets.randbits(32)
+    if text is not None and not (text.isdecimal() and len(text) < 20 and int(text) <= MAX_SEED):
+        raise UsageError(f"--seed {text}: give a number from 0 to {MAX_SEED}, or random")
+    return int(text or 0)
 
 
 def _resume(

@@ -1,34 +1,45 @@
 """The comparison itself: which cells stand beside each other, and by which test.
 
 Within one run, and between runs that took turns round by round, processes are paired by round. Between two runs that
-were made one after the other there is nothing to pair. There a strategy is compared by its ratio to the baseline *of
-its own run*, if both have the same baseline: drift of the machine that hits both alike cancels. The baseline itself,
-and everything with ``absolute``, is compared in ns, and whatever changed on the machine in between is in it.
+were made one after the other a strategy is compared by its ratio to the baseline *of its own run*, if both have the
+same baseline: drift of the machine that hits both alike cancels. The baseline itself, and everything with ``absolute``,
+is compared in ns, and whatever changed on the machine in between is in it.
+
+Two runs with one seed have the same layouts: in round i code, memory and stack lie alike (benchframe.engine.placement).
+Then their rounds are paired by layout all the same, and what the layout does, most of what is left on a quiet
+machine, cancels. Runs with other seeds share nothing, and are compared by Welch's test.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from statistics import median
 
 from benchframe.compare.comparable import MODEL, Difference, differences, edited
 from benchframe.compare.sides import Side
+from benchframe.engine.placement import SEEDED
 from benchframe.results.figures import FIGURES
 from benchframe.results.folder import Cell
+from benchframe.results.quiet import controls
 from benchframe.stats import Judging, Pair, Verdict, judge, summarise
 
 PAIRED, RELATIVE, ABSOLUTE = "paired", "relative", "absolute"
+MIN_LAYOUTS = 3
+"""Layouts in common from which on rounds of two runs are paired by them, if they are half of the smaller side's."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One figure of two cells: ``verdict.ratio`` is second / first; ``how`` is PAIRED, RELATIVE or ABSOLUTE."""
+    """One figure of two cells: ``verdict.ratio`` is second / first; ``how`` is PAIRED, RELATIVE or ABSOLUTE, and
+    ``layouts`` whether rounds of two runs were paired by layout."""
 
     first: Cell
     second: Cell
     figure: str
     how: str
     verdict: Verdict
+    layouts: bool = False
 
     @property
     def strategy(self) -> str:
@@ -88,8 +99,8 @@ def compare(a: Side, b: Side, within: float | None = None, *, absolute: bool = F
     tested = [_pair(a, b, x, y, figure, absolute) for x, y, figure in asked]
     verdicts = judge([pair for pair, _ in tested], judging)
     lines = [
-        Line(x, y, figure, how, verdict)
-        for (x, y, figure), (_, how), verdict in zip(asked, tested, verdicts, strict=True)
+        Line(x, y, figure, how, verdict, how != PAIRED and not pair.unpaired)
+        for (x, y, figure), (pair, how), verdict in zip(asked, tested, verdicts, strict=True)
         if verdict is not None
     ]
     found = differences(a, b, dict.fromkeys(x for (x, _), _ in keys)) + edited(a, b, keys)
@@ -124,8 +135,41 @@ def _pair(a: Side, b: Side, x: Cell, y: Cell, figure: str, absolute: bool) -> tu
         ):
             ratios = [_to(cell.rounds(figure), base.rounds(figure)) for cell, base in ((x, bases[0]), (y, bases[1]))]
             if min(map(len, ratios)) > 1:
-                return Pair(ratios[1], ratios[0], unpaired=True), RELATIVE
-    return Pair(second, first, unpaired=True), ABSOLUTE
+                return _by_layout(x, y, figure, ratios[1], ratios[0]), RELATIVE
+    return _by_layout(x, y, figure, second, first), ABSOLUTE
+
+
+def _by_layout(x: Cell, y: Cell, figure: str, second: dict[int, float], first: dict[int, float]) -> Pair:
+    """Values of two runs that took no turns: over the rounds in which they had the same layout, if these are
+    enough, else unpaired."""
+    seeds = [layouts(cell, figure) for cell in (x, y)]
+    common = {r for r in second.keys() & first.keys() if seeds[0].get(r) is not None and seeds[0][r] == seeds[1].get(r)}
+    if len(common) < max(MIN_LAYOUTS, min(len(first), len(second)) / 2):
+        return Pair(second, first, unpaired=True)
+    return Pair({r: second[r] for r in common}, {r: first[r] for r in common})
+
+
+def layouts(cell: Cell, figure: str) -> dict[int, int]:
+    """The layout seed of each round whose process let it choose the addresses too; others share nothing but records."""
+    found = {}
+    for process in cell.figures.get(figure, ()):
+        seed = process.metadata.get("benchframe_layout_seed")
+        if isinstance(seed, int) and process.metadata.get("benchframe_addresses") == SEEDED:
+            found[process.round] = seed
+    return found
+
+
+def machine_change(found: Comparison) -> float | None:
+    """By how much the control, code that no strategy changes, took longer in the second run (0.1: 10 %): the median
+    over all cells. None if it is not known for both, or the model differs."""
+    if not found.same_model:
+        return None
+    changes = []
+    for x, y in found.pairs:
+        levels = [list(controls(cell).values()) for cell in (x, y)]
+        if all(levels):
+            changes.append(median(levels[1]) / median(levels[0]) - 1)
+    return median(changes) if changes else None
 
 
 def _to(cell: dict[int, float], base: dict[int, float]) -> dict[int, float]:

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from benchframe.compare.compare import ABSOLUTE, PAIRED, RELATIVE, Comparison, Line
+from benchframe.compare.compare import ABSOLUTE, PAIRED, RELATIVE, Comparison, Line, layouts, machine_change
 from benchframe.compare.sides import Side
 from benchframe.results.figures import FIGURES
 from benchframe.tables.build import Table, Value, ns, ratio_text
 
 _HOW = {
-    PAIRED: "paired by round",
-    RELATIVE: "ratios to each run's own baseline, Welch: drift between the runs that hits both alike cancels",
-    ABSOLUTE: "ns of two runs that were not interleaved, Welch: drift of the machine between them is in the ratio",
+    (PAIRED, False): "paired by round",
+    (RELATIVE, True): "ratios to each run's own baseline, paired by layout: what the layout does cancels, and drift "
+    "between the runs that hits both alike",
+    (RELATIVE, False): "ratios to each run's own baseline, Welch: drift between the runs that hits both alike cancels",
+    (
+        ABSOLUTE,
+        True,
+    ): "ns of two runs that took no turns, paired by layout: drift of the machine between them is in the ratio",
+    (ABSOLUTE, False): "ns of two runs that took no turns, Welch: drift of the machine between them is in the ratio",
 }
+STEADY = 0.03
+"""If the control changed by more than this from run to run, the machine did: that is said."""
 
 
 def comparison_table(found: Comparison, a: Side, b: Side) -> Table:
     """Rows workload x strategy x figure: both means, ratio second / first with its interval, verdict, and how."""
     heads = ("workload", "strategy", "figure", "A", "B", "B / A [95 %]", "p", "verdict", "by")
     rows = [_row(line) for line in found.lines]
-    hows = dict.fromkeys(line.how for line in found.lines)
+    hows = dict.fromkeys((line.how, line.layouts) for line in found.lines)
     level, within = f"{100 * found.judging.alpha:g} %", f"{100 * found.judging.within:g} %"
     notes = [
         f"A: {a.name}   B: {b.name}; ns, means of process means.",
-        *(f"{how}: {_HOW[how]}." for how in hows),
+        *(f"{how[0]}: {_HOW[how]}." for how in hows),
         f"p and verdicts are corrected for {len(found.lines)} comparisons (Holm, {level}); same: within {within}.",
+        *_waiting(found),
+        *_machine(found),
         *(f"differs: {difference}." for difference in found.differences),
         *(f"not compared: {text}." for text in (*found.missing, *found.added)),
     ]
@@ -38,6 +48,35 @@ def comparison_table(found: Comparison, a: Side, b: Side) -> Table:
         tuple(_record(line) for line in found.lines),
         tuple(notes),
     )
+
+
+def _waiting(found: Comparison) -> list[str]:
+    """How many rounds would decide the rest, and why there may be a shorter way."""
+    open_lines = [line for line in found.lines if line.verdict.word == "undecided"]
+    if not open_lines:
+        return []
+    known = [line.verdict.more for line in open_lines if line.verdict.more is not None]
+    if not known:
+        rounds = "more rounds than can be told would do"
+    else:
+        who = "" if len(known) == len(open_lines) else f"for {len(known)} of them "
+        rounds = f"{who}about {max(known):,} more rounds of both runs would do (--resume RUN --rounds N)"
+    notes = [f"{len(open_lines)} of {len(found.lines)} undecided: {rounds}, or a larger --within."]
+    seeds = {cell.entry.key: layouts(cell, line.figure) for line in open_lines for cell in (line.first, line.second)}
+    if all(seeds.values()) and any(line.how != PAIRED and not line.layouts for line in open_lines):
+        notes.append("the runs have different layouts: two runs with one --seed need fewer rounds.")
+    return notes
+
+
+def _machine(found: Comparison) -> list[str]:
+    """What the control says of the machine: it is the same code in both runs."""
+    change = machine_change(found)
+    if change is None or all(line.how == PAIRED for line in found.lines):
+        return []
+    control = f"control (code that no strategy changes): {100 * change:+.1f} % in B"
+    if abs(change) <= STEADY:
+        return [f"{control}, so the machine was as fast."]
+    return [f"{control}: the machine changed between the runs, and its caches may have; run both again."]
 
 
 def _words(line: Line) -> str:

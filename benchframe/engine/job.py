@@ -35,6 +35,7 @@ class Job:
     ``trace_meta`` are paths of the spool; ``setup`` is the number of leading events that are not timed;
     ``extras`` asks for counts and the per-operation latencies after timing, ``cost`` for a counted replay of
     about so many records (0: none); ``threads`` is how many real threads play it (0: a replay by one);
+    ``control`` is the lowest quiet level that an earlier process of the cell found (engine.quiet; 0: none);
     ``metadata`` goes into each pyperf run; ``parent`` is the process that the worker must not outlive.
     """
 
@@ -47,6 +48,7 @@ class Job:
     extras: bool
     cost: int = 0
     threads: int = 0
+    control: float = 0.0
     plugins: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
     model: str = ""
@@ -72,7 +74,7 @@ class Outcome:
     answer was wrong (-1: none). ``threads`` is what a run with threads has beside (docs/threads.md). ``suite`` is
     a pyperf BenchmarkSuite as JSON data. ``measured`` and ``warmup`` are seconds inside measured loops and inside
     those of warm-up and calibration, ``timed`` the part of ``measured`` that the clock ran (not while the start
-    state is restored), ``wall`` the whole life of the process.
+    state is restored), ``wall`` the whole life of the process. ``control`` is its quiet level in cycles (0: not known).
     """
 
     state: str
@@ -90,6 +92,7 @@ class Outcome:
     timed: float = 0.0
     warmup: float = 0.0
     wall: float = 0.0
+    control: float = 0.0
 
     def to_json(self) -> str:
         """One line of JSON."""

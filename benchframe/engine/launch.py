@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from benchframe.engine.job import Job, Outcome
+from benchframe.engine.placement import environment, fixed_addresses
 from benchframe.engine.rounds import Depth
 
 MAX_ANSWER = 1 << 26
@@ -75,16 +76,18 @@ def run_worker(
     start = time.perf_counter()
     reader, writer = os.pipe()
     with tempfile.TemporaryFile() as stderr, os.fdopen(reader, "rb", buffering=0) as answers:
+        arguments = [*(command or worker_command()), *command_line(job_file, depth, loops, cpu, writer)]
         try:
-            process = subprocess.Popen(
-                [*(command or worker_command()), *command_line(job_file, depth, loops, cpu, writer)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                pass_fds=(writer,),
-                env=worker_environment(),
-                start_new_session=True,
-            )
+            with fixed_addresses():
+                process = subprocess.Popen(
+                    arguments,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=stderr,
+                    pass_fds=(writer,),
+                    env=environment(worker_environment(), arguments, job.layout_seed),
+                    start_new_session=True,
+                )
         finally:
             os.close(writer)
         try:

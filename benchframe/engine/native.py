@@ -8,7 +8,8 @@ fault    a page fault: lookup and the fault's own work, so that hits and the cos
 mapping  a mapping operation (mmap, munmap, mprotect, mremap, brk, madvise, fork ...)
 replay   an event of any kind
 
-Each figure of a measurement is the median over its replays: one that was interrupted does not count.
+Each figure of a measurement is the median over its replays, without those that the machine disturbed as the replay with
+known answers tells (benchframe.engine.quiet): one that was interrupted does not count.
 
 The clock (rdtsc between lfences) is read only where the class of event changes; its own cost is measured and taken
 off. Every timed replay starts from the same saved state, restored outside the timed part.
@@ -19,7 +20,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ import numpy.typing as npt
 
 from benchframe.engine.answers import expected, first_difference
 from benchframe.engine.latency import Latency, summarise
+from benchframe.engine.quiet import MIN_QUIET, Quiet, batches
 from benchframe.engine.runner import NativeRunner, unit_store
 from benchframe.engine.stream import prepare
 from benchframe.mm.layout import mm_struct
@@ -57,8 +59,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Times:
-    """One call of :meth:`Session.measure`. ``seconds`` is the wall time inside measured loops; the rest is ns per
-    operation, NaN where the trace has no such operation."""
+    """One call of :meth:`Session.measure`. ``seconds`` is the wall time inside measured loops; ``*_ns`` is ns per
+    operation, NaN where the trace has no such operation. ``taken`` replays were made, which may be more than the
+    ``loops`` asked for; the ``quiet`` ones count, all if there is none. ``replays`` are their clocks, for
+    :meth:`Session.settle`."""
 
     loops: int
     seconds: float
@@ -66,6 +70,9 @@ class Times:
     fault_ns: float
     mapping_ns: float
     replay_ns: float
+    taken: int
+    quiet: int
+    replays: tuple[Array, Array] | None = field(default=None, repr=False, compare=False)
 
 
 class Session:
@@ -73,10 +80,17 @@ class Session:
 
     Raises EngineError (no events, memory), DialectError (the strategy does not compile). ``note`` is told the name of
     each unit that has to be compiled. ``layout_seed`` shuffles where VMA records lie (0: in order of allocation).
+    ``control`` is the quiet level of the control that an earlier process of the cell found, in cycles (0: none).
     """
 
     def __init__(
-        self, strategy: Strategy, trace: Trace, *, layout_seed: int = 0, note: Callable[[str], None] | None = None
+        self,
+        strategy: Strategy,
+        trace: Trace,
+        *,
+        layout_seed: int = 0,
+        control: float = 0.0,
+        note: Callable[[str], None] | None = None,
     ) -> None:
         self.strategy, self.trace = strategy, trace
         self.parameters = Parameters(max_map_count=_limit(trace))
@@ -87,7 +101,12 @@ class Session:
         self._events = prepare(trace.events)
         try:
             self.machine = Machine(
-                self.runner, Sizes.of(trace.events), self.parameters, strategy.slabs, layout_seed=layout_seed
+                self.runner,
+                Sizes.of(trace.events),
+                self.parameters,
+                strategy.slabs,
+                layout_seed=layout_seed,
+                huge=True,
             )
         except MemoryError as error:
             raise EngineError(f"not enough memory for this trace: {error}") from error
@@ -104,6 +123,7 @@ class Session:
         first = mm_struct.offset("replay_fault") // 8
         self._clocks = self.machine.arrays["mm_base"].view(np.int64)[mm_struct.size // 8 :][first : first + 4]
         self._known: Array | None = None
+        self._quiet = Quiet(control)
         self._verdict: Verdict | None = None
         kind = trace.events["kind"][self.first :]
         self.n_faults = int(np.count_nonzero(kind == Kind.FAULT))
@@ -166,18 +186,34 @@ class Session:
     # ---- timing -----------------------------------------------------------------------------------------------
 
     def measure(self, loops: int) -> Times:
-        """``loops`` replays with the strategy and as many with known answers, in turn. Raises EngineError if
-        :meth:`verify` was not ok."""
+        """``loops`` replays with the strategy and as many with known answers, in turn; up to three times as many where
+        the machine is disturbed. Raises EngineError if :meth:`verify` was not ok."""
         verdict = self.verify()
         if not verdict.ok or self._known is None:
             raise EngineError(f"not timed, since an answer is wrong: {verdict.what}")
-        full, known = np.zeros((loops, 5)), np.zeros((loops, 5))
         self.machine.arrays["answer_base"][: len(self._known)] = self._known
-        for loop in range(loops):
-            self._one(self.runner.timed, full[loop])
-            self._one(self.runner.known, known[loop])
+        more, enough, most = batches(loops)
+        full, known = self._replays(loops)
+        while self._quiet.choose(known[:, 3]).sum() < enough and len(full) + more <= most:
+            further = self._replays(more)
+            full, known = np.concatenate((full, further[0])), np.concatenate((known, further[1]))
+        return self._times(loops, full, known)
+
+    def settle(self, times: Times) -> Times:
+        """``times`` by the quiet level as it is known now: before the first quiet moment the rest looked quiet."""
+        return self._times(times.loops, *times.replays) if times.replays else times
+
+    def _times(self, loops: int, full: Array, known: Array) -> Times:
+        """The figures of replays and their controls, of the quiet ones alone if there are any."""
+        replays, chosen = (full, known), self._quiet.choose(known[:, 3])
+        quiet, taken = int(chosen.sum()), len(full)
+        if quiet < min(MIN_QUIET, taken):
+            quiet = 0
         seconds = float(full[:, 4].sum() + known[:, 4].sum())
-        ns = 1e9 * seconds / float(full[:, 3].sum() + known[:, 3].sum())
+        # of replays that were interrupted between the two clocks the median is free; their sums are not
+        ns = 1e9 * float(np.median(np.concatenate((full[:, 4] / full[:, 3], known[:, 4] / known[:, 3]))))
+        if quiet:
+            full, known = full[chosen], known[chosen]
         fault, _, mapping, total = np.median(full[:, :4], axis=0).tolist()
         in_place = float(np.median(full[:, :2].sum(axis=1) - known[:, :2].sum(axis=1)))
         clock = [self._clock_cost * runs for runs in self._runs]
@@ -192,7 +228,24 @@ class Session:
             fault_ns=per(fault - clock[0], self.n_faults),
             mapping_ns=per(mapping - clock[2], self.n_mapping),
             replay_ns=per(total - sum(clock), self.n_events),
+            taken=taken,
+            quiet=quiet,
+            replays=replays,
         )
+
+    @property
+    def control(self) -> float:
+        """The quiet level of the control as this process found it, in cycles; 0 if its replays are too few to tell."""
+        return self._quiet.own
+
+    def _replays(self, loops: int) -> tuple[Array, Array]:
+        """``loops`` timed replays and as many controls, in turn, a row each; the quiet level learns from them."""
+        full, known = np.zeros((loops, 5)), np.zeros((loops, 5))
+        for loop in range(loops):
+            self._one(self.runner.timed, full[loop])
+            self._one(self.runner.known, known[loop])
+        self._quiet.see(known[:, 3])
+        return full, known
 
     def _one(self, run: Callable[[int, int], int], row: Array) -> None:
         """One replay from the saved state; ``row`` gets cycles in faults, lookups, mapping, all, and seconds."""

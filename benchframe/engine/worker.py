@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from benchframe.engine.job import FIGURES, Job, Outcome, finite, unspool
+from benchframe.engine.placement import scatter
 
 if TYPE_CHECKING:
     import pyperf  # type: ignore[import-untyped]
@@ -45,6 +46,9 @@ class TimesLike(Protocol):
     fault_ns: float
     mapping_ns: float
     replay_ns: float
+    loops: int
+    taken: int
+    quiet: int
 
 
 class SessionLike(Protocol):
@@ -56,8 +60,11 @@ class SessionLike(Protocol):
     n_events: int
     timer_overhead_ns: float
 
+    @property
+    def control(self) -> float: ...
     def verify(self) -> Any: ...
     def measure(self, loops: int) -> Any: ...
+    def settle(self, times: Any) -> Any: ...
     def counts(self) -> dict[str, float]: ...
     def latencies(self) -> list[Any]: ...
 
@@ -85,13 +92,14 @@ def open_session(job: Job) -> SessionLike | ThreadSession:
         from benchframe.engine.threaded import ThreadSession
 
         return ThreadSession(strategy, unspool(job), job.threads, layout_seed=job.layout_seed)
-    session: SessionLike = Session(strategy, unspool(job), layout_seed=job.layout_seed)
+    session: SessionLike = Session(strategy, unspool(job), layout_seed=job.layout_seed, control=job.control)
     return session
 
 
 def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
     """Verify, calibrate if asked, time, then take counts and latencies if asked."""
     args = runner.args
+    addresses = scatter(job.layout_seed)
     try:
         session = opener(job)
     except ChangedSource as error:
@@ -105,7 +113,7 @@ def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
     if not verdict.ok:
         return Outcome("wrong", " ".join(str(verdict.what).split()), event=int(verdict.event))
     meter = Meter(session)
-    runner.metadata.update(job.metadata)
+    runner.metadata.update({**job.metadata, "benchframe_addresses": addresses})
     if args.calibrate_loops:
         values, warmups = args.values, args.warmups
         args.values, args.warmups = 1, 0
@@ -115,14 +123,16 @@ def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
     meter.replay(max(1, args.loops // WARM))
     before = len(meter.taken)
     timed = _bench(runner, "replay", meter, session)
-    taken = meter.taken[before:]
     first = before + args.warmups
+    values = meter.settled(first, args.loops)
+    taken = [*meter.taken[before:first], *values]
+    made = sum(times.taken for times in meter.taken[first:])
     cost, message = _cost(session, job.cost)
     return Outcome(
         "ok",
         message,
         loops=args.loops,
-        suite=_as_data(_suite(timed, taken, args.warmups, session)),
+        suite=_as_data(_suite(timed, taken, args.warmups, session, made)),
         counts=finite(session.counts()) if job.extras else None,
         latencies=_rows(session) if job.extras else None,
         cost=cost,
@@ -130,6 +140,7 @@ def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
         measured=sum(meter.walls[first:]),
         timed=sum(times.seconds for times in meter.taken[first:]),
         warmup=sum(meter.walls[:first]),
+        control=session.control,
     )
 
 
@@ -142,12 +153,25 @@ class Meter:
         self.walls: list[float] = []
 
     def replay(self, loops: int) -> float:
-        """What pyperf calls: ``loops`` replays; seconds on the clock."""
+        """What pyperf calls: ``loops`` replays; seconds on the clock that so many took."""
         began = time.perf_counter()
         times = self.session.measure(loops)
         self.walls.append(time.perf_counter() - began)
         self.taken.append(times)
-        return float(times.seconds)
+        return float(times.seconds) * times.loops / times.taken
+
+    def settled(self, first: int, loops: int) -> list[TimesLike]:
+        """The values from call ``first`` on, judged by the quiet level as it is known in the end. For each without a
+        quiet replay one more is measured, as many as there were at most, and takes its place if it has some."""
+        wanted = len(self.taken) - first
+        for _ in range(wanted):
+            values = [self.session.settle(times) for times in self.taken[first:]]
+            if sum(times.quiet > 0 for times in values) >= wanted:
+                break
+            self.replay(loops)
+        values = [self.session.settle(times) for times in self.taken[first:]]
+        quiet = [times for times in values if times.quiet > 0]
+        return quiet[:wanted] if quiet else values[:wanted]
 
 
 def _bench(runner: pyperf.Runner, name: str, meter: Meter, session: SessionLike) -> pyperf.Benchmark:
@@ -159,12 +183,13 @@ def _bench(runner: pyperf.Runner, name: str, meter: Meter, session: SessionLike)
 
 
 def _suite(
-    timed: pyperf.Benchmark, taken: Sequence[TimesLike], warmups: int, session: SessionLike
+    timed: pyperf.Benchmark, taken: Sequence[TimesLike], warmups: int, session: SessionLike, made: int
 ) -> pyperf.BenchmarkSuite:
     """One pyperf benchmark per figure that this trace has; values are seconds per operation.
 
     ``inner_loops`` is the number of operations in one replay, so pyperf's raw values are the seconds really spent
-    in the figure's operations and its warnings about too short values stay true.
+    in the figure's operations and its warnings about too short values stay true. ``made`` replays were made for the
+    values, those of values that do not count among them.
     """
     import pyperf
 
@@ -172,12 +197,18 @@ def _suite(
     loops = run.get_loops()
     counts = (session.n_lookups, session.n_faults, session.n_mapping, session.n_events)
     operations = dict(zip(FIGURES, counts, strict=True))
+    counted = taken[warmups:]
+    quiet = {
+        "benchframe_control": float(session.control),
+        "benchframe_replays": made,
+        "benchframe_quiet": sum(times.quiet for times in counted),
+    }
     benchmarks = []
     for figure in FIGURES:
         seconds = [getattr(times, f"{figure}_ns") * 1e-9 for times in taken]
         if operations[figure] < 1 or not all(math.isfinite(s) and s > 0 for s in seconds):
             continue
-        metadata = {**run.get_metadata(), "name": figure, "inner_loops": int(operations[figure])}
+        metadata = {**run.get_metadata(), **quiet, "name": figure, "inner_loops": int(operations[figure])}
         warm = [(loops, s) for s in seconds[:warmups]]
         benchmarks.append(
             pyperf.Benchmark([pyperf.Run(seconds[warmups:], warm, metadata=metadata, collect_metadata=False)])

@@ -18,11 +18,14 @@ from benchframe.dialect import Slab
 from benchframe.mm import flags, layout
 from benchframe.mm.crew import BUCKETS, CLASSES, CREW, HISTOGRAM, ORDER, RCU_HEAD, THREAD
 from benchframe.mm.layout import ANSWER, ARENA, EVENT, FILE, FREED, MM, PAGE, PTE, SAMPLE, TASK, VMA
+from benchframe.mm.memory import carve
 from benchframe.trace.events import NIL, UNKNOWN, Kind
 
 Array = npt.NDArray[Any]
 TABLE_WINDOW = 512
 """Of the first so many page tables a machine for threads hands out every second one, in random order; then all."""
+COLOURS = 512
+"""Pages of a huge page: where in the first one the memory may begin."""
 ENDLESS = 1 << 62
 """Size of a file whose size nobody told."""
 
@@ -111,18 +114,12 @@ class Runner(Protocol):
         """Run events [first, last), answers to ANSWER (mm.replay.replay_checked)."""
 
 
-def aligned(count: int, dtype: np.dtype[Any]) -> Array:
-    """``count`` zeroed records on a page boundary, so that a record of 64 bytes is one cache line."""
-    raw = np.zeros(count * dtype.itemsize + 4096, np.uint8)
-    start = -raw.ctypes.data % 4096
-    return raw[start : start + count * dtype.itemsize].view(dtype)
-
-
 class Machine:
     """Arrays for every slab, one booted address space (record 1 of ``mm``), and calls on it.
 
     ``private`` are the strategy's own slabs. ``layout_seed`` 0 hands VMA records out in order; another value
-    shuffles them, as a slab cache that has been in use does.
+    shuffles them, as a slab cache that has been in use does. With ``huge`` all memory is in huge pages, and the seed
+    decides where in them it begins.
     """
 
     def __init__(
@@ -132,6 +129,7 @@ class Machine:
         parameters: Parameters | None = None,
         private: Sequence[Slab] = (),
         layout_seed: int = 0,
+        huge: bool = False,
     ) -> None:
         self.sizes = sizes or Sizes()
         self.parameters = parameters or Parameters()
@@ -164,7 +162,9 @@ class Machine:
                 (HISTOGRAM, (s.tasks + 2) * CLASSES * BUCKETS),
                 (ORDER, s.events),
             ]
-        self.arrays = {slab.base: aligned(count, slab.struct.dtype) for slab, count in counts}
+        self._carved = {"huge": huge, "shift": layout_seed % COLOURS if huge else 0}
+        memory = carve([(count, slab.struct.dtype) for slab, count in counts], **self._carved)
+        self.arrays = {slab.base: array for (slab, _), array in zip(counts, memory, strict=True)}
         self.private = [slab for slab, _ in counts if slab in private]
         """The strategy's own slabs."""
         self._set_arenas(capacities, layout_seed)
@@ -255,10 +255,11 @@ class Machine:
 
     def save(self) -> list[Saved]:
         """A copy of everything in use, for :meth:`restore`."""
+        used = [(base, start, self.arrays[base][start:stop]) for base, start, stop in self._used()]
+        copies = carve([(len(original), original.dtype) for _, _, original in used], **self._carved)
         parts = []
-        for base, start, stop in self._used():
-            original = self.arrays[base][start:stop]
-            records = original.copy()
+        for (base, start, original), records in zip(used, copies, strict=True):
+            records[:] = original
             parts.append(Saved(base, start, records, original.ctypes.data, records.ctypes.data))
         return parts
 

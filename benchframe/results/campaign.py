@@ -24,6 +24,7 @@ from benchframe.results.errors import ResultsError, disk_error
 from benchframe.results.folder import RunFolder
 from benchframe.results.hints import instability
 from benchframe.results.manifest import CellEntry
+from benchframe.results.quiet import control
 from benchframe.results.sources import sources_of, write_sources
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class Campaign:
         cells = {f"{cell.workload}\n{cell.strategy}": cell for cell in manifest.cells}
         read = {name: self.folder.cell(cell) for name, cell in cells.items()}
         states = {name: cell.state for name, cell in read.items()}
+        self._controls = {cell.entry: low for cell in read.values() if (low := control(cell))}
         done = {name: cell.done for name, cell in read.items()}
 
         def missing(round_: int) -> list[str]:
@@ -188,6 +190,8 @@ class Campaign:
         self._warmup += outcome.warmup
         if outcome.state == "ok" and outcome.suite is not None:
             state = _ok(state, outcome)
+            if outcome.control > 0:
+                self._controls[entry] = min(outcome.control, self._controls.get(entry, outcome.control))
             self.folder.write_state(entry, state)
             self.folder.add_suite(entry, outcome.suite)
         else:
@@ -221,6 +225,7 @@ class Campaign:
             extras=not state.counts and not state.latencies,
             cost=0 if state.cost or state.loops else options.cost,
             threads=threads,
+            control=self._controls.get(entry, 0.0),
             plugins=tuple(self.plugins),
             blocked=tuple(self.blocked),
             model=model_digest(),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from benchframe.results.figures import FIGURES, Figure, Row, rows_of
 from benchframe.results.folder import Cell
+from benchframe.results.quiet import set_aside
 from benchframe.stats import Ratio
 
 Value = str | float | int | None
@@ -131,6 +132,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         "ns: mean of process means ± their standard deviation; n: processes.",
         f"ratio: to {base}, geometric mean of ratios paired by round, 95 % t interval; below 1 is faster.",
         *_judged(rows),
+        *_disturbed(rows),
     ]
     if any(row.shown.endswith("!") for row in rows):
         notes.append("!: pyperf calls a figure of this cell unsteady; the report says why.")
@@ -176,6 +178,23 @@ def _judged(rows: Sequence[Row]) -> list[str]:
             odd = (*figure.notes, *(figure.verdict.notes if figure.verdict else ()))
             where = f"{row.cell.entry.strategy} on {row.cell.entry.workload}, {FIGURES.get(name)}"
             notes += [f"{where}: {what}." for what in odd if name in FIGURES]
+    return notes
+
+
+def _disturbed(rows: Sequence[Row]) -> list[str]:
+    """How many replays do not count, and that some processes found no quiet moment."""
+    found = set_aside(row.cell for row in rows)
+    notes = []
+    if found.share >= 0.001:
+        share = f"{100 * found.share:.0f} %" if found.share >= 0.01 else "under 1 %"
+        notes.append(
+            f"{share} of the replays do not count: the machine was disturbed then, as the control tells, which is "
+            "the same code for all strategies."
+        )
+    if found.restless:
+        notes.append(
+            f"{found.restless} of {found.processes} processes found no quiet moment: all that they measured counts."
+        )
     return notes
 
 
