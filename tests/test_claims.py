@@ -10,6 +10,9 @@ from benchframe.claims.measure import DIRECTION, OTHER, REPRODUCED, UNDECIDED, j
 from benchframe.claims.published import CLAIMS, Hit, HitClaim, TimeClaim
 from benchframe.claims.streams import brk, threads
 from benchframe.claims.text import claims_table
+from benchframe.engine.native import compile_strategies
+from benchframe.engine.probe import Point, ProbeError, Study
+from benchframe.engine.rounds import spare_cpu
 from benchframe.mm.oracle import replay
 from benchframe.registry import load
 from benchframe.stats import Ratio
@@ -109,16 +112,69 @@ def test_verdicts_on_no_difference(found: Ratio, verdict: str) -> None:
     assert judge_time(replace(TIME, ratio=1.0, same=True, tolerance=0.1), found).verdict == verdict
 
 
-def test_what_needs_more_cpus_is_not_judged() -> None:
-    """A claim about many CPUs, or about a strategy that is not there, says so and gets no figure."""
+def test_what_needs_more_cpus_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim about many CPUs, about threads on one CPU, or about a strategy that is not there, says so and gets no
+    figure."""
     known = load()
-    outcome = measure.measure(known, [BY_NAME["per-vma-lock"]], 2, lambda text: None)[0]
+    monkeypatch.setattr(measure, "cpus", lambda: 2)
+    outcome = measure.measure(known, [BY_NAME["refcnt-many-cpus"]], 2, lambda text: None)[0]
     assert (outcome.verdict, outcome.lines) == ("not judged", ())
-    assert "48 CPUs" in outcome.why
+    assert "21 CPUs" in outcome.why
+    assert lacks(BY_NAME["per-vma-lock"], known) == ""
     assert lacks(TIME, known) == "no plugin brings new"
     text = render(claims_table([outcome]), "text")
-    assert "0.331 on 48 CPUs" in text
+    assert "0.871 on 21 CPUs" in text
     assert "not judged" in text
+    monkeypatch.setattr(measure, "cpus", lambda: 1)
+    assert "48 threads" in lacks(BY_NAME["per-vma-lock"], known)
+
+
+@pytest.mark.parametrize(
+    ("found", "cpus", "verdict", "why"),
+    [
+        (ratio(0.75, 0.8, 0.85), 2, DIRECTION, "the size is one of 8 threads; here 2 have a CPU each"),
+        (ratio(0.75, 0.8, 0.85), 8, REPRODUCED, ""),
+        (ratio(1.1, 1.2, 1.3), 2, OTHER, "the other way round; published with 8 threads, here 2"),
+        (ratio(0.9, 0.95, 1.01), 2, UNDECIDED, "the interval has 1 in it: --rounds"),
+    ],
+)
+def test_fewer_threads_give_a_direction_at_most(
+    monkeypatch: pytest.MonkeyPatch, found: Ratio, cpus: int, verdict: str, why: str
+) -> None:
+    """With fewer CPUs than the publication had, the side of 1 is judged and the size is not, and the line says so."""
+    monkeypatch.setattr(measure, "cpus", lambda: cpus)
+    outcome = judge_time(replace(TIME, threads=8), found)
+    assert (outcome.verdict, outcome.why) == (verdict, why)
+    assert f"{cpus} threads" in outcome.lines[0][0]
+    assert ("published: 8" in outcome.lines[0][0]) == (cpus < 8)
+
+
+@pytest.mark.slow
+def test_a_study_measures_threads_beside_replays() -> None:
+    """One process measures a point of one replay and one of two threads, each on the CPUs that it should have."""
+    known = load()
+    strategies = {"rbtree": known.strategy("rbtree")}
+    compile_strategies(list(strategies.values()), builds=("one", "threads"))
+    streams = [measure.stream_of(known, "multi-fault-all-split", crew) for crew in (0, 2)]
+    study = Study(strategies, streams, [Point("rbtree", 0), Point("rbtree", 1, threads=2)], 0.01, cpu=spare_cpu() or 0)
+    ((alone, together),) = study.measure(1, 1)
+    assert {"fault", "replay"} <= alone.keys() & together.keys()
+
+
+def test_a_wrong_answer_of_threads_ends_its_claim_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes wrong in one claim of threads is that claim's reason; the others are judged."""
+    known = load()
+    claims = [BY_NAME["speculative-faults"], BY_NAME["per-vma-lock"]]
+
+    def fails(known: object, claims: list[TimeClaim], *rest: object) -> dict[str, measure.Outcome]:
+        if claims[0].strategy == "pmdcache":
+            raise ProbeError("pmdcache answers wrongly")
+        return {claims[0].name: measure.Outcome(claims[0], (), UNDECIDED)}
+
+    monkeypatch.setattr(measure, "cpus", lambda: 2)
+    monkeypatch.setattr(measure, "_timed", fails)
+    outcomes = measure.measure(known, claims, 2, lambda text: None)
+    assert [(o.verdict, o.why) for o in outcomes] == [("not judged", "pmdcache answers wrongly"), (UNDECIDED, "")]
 
 
 def test_the_document_names_every_claim() -> None:

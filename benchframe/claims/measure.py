@@ -31,10 +31,10 @@ class Outcome:
     why: str = ""
 
 
-def stream_of(known: Registry, name: str) -> Trace:
-    """The events behind a workload's name; ``@threads`` and ``@brk`` are made here."""
+def stream_of(known: Registry, name: str, crew: int = 0) -> Trace:
+    """The events behind a workload's name, for ``crew`` real threads; ``@threads`` and ``@brk`` are made here."""
     made = {"@threads": threads, "@brk": brk}
-    return made[name]() if name in made else known.spec(name).trace(1)
+    return made[name]() if name in made else known.spec(name).trace(1, crew)
 
 
 # ---- counted --------------------------------------------------------------------------------------------------------
@@ -102,21 +102,29 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def crew_of(claim: TimeClaim) -> int:
+    """How many real threads play the claim here: those of the publication, but at most one per CPU."""
+    return min(claim.threads, cpus())
+
+
 def lacks(claim: TimeClaim, known: Registry) -> str:
-    """Why this claim cannot be judged here; empty if it can. The model's timed replay has one thread."""
+    """Why this claim cannot be judged here; empty if it can."""
     for name in (claim.strategy, claim.baseline):
         if name not in known.strategies:
             return f"no plugin brings {name}"
-    if claim.cpus > 1:
-        return (
-            f"the effect is one of {claim.cpus} CPUs that fault at once; here are {cpus()}, and replays have one thread"
-        )
+    if claim.cpus > cpus():
+        return f"the effect is one of {claim.cpus} CPUs that fault at once; here are {cpus()}"
+    if claim.threads and crew_of(claim) < 2:
+        return f"the effect is one of {claim.threads} threads that fault at once; here is 1 CPU"
     return ""
 
 
 def judge_time(claim: TimeClaim, ratio: Ratio) -> Outcome:
     """The verdict on a ratio and its 95 % interval."""
     what = f"{claim.strategy} / {claim.baseline}, ns per {_OPERATION[claim.figure]}"
+    crew = crew_of(claim)
+    if claim.threads:
+        what += f", {crew} threads" + (f" (published: {claim.threads})" if crew < claim.threads else "")
     lines = ((what, f"{claim.ratio:.3g}", f"{ratio.value:.3g} [{ratio.low:.3g}, {ratio.high:.3g}]"),)
     if claim.same:
         inside = 1 - claim.tolerance <= ratio.low and ratio.high <= 1 + claim.tolerance
@@ -128,8 +136,13 @@ def judge_time(claim: TimeClaim, ratio: Ratio) -> Outcome:
     if ratio.low <= 1 <= ratio.high or ratio.n < 2:
         return Outcome(claim, lines, UNDECIDED, "the interval has 1 in it: --rounds")
     if (ratio.value - 1) * (claim.ratio - 1) < 0:
-        return Outcome(claim, lines, OTHER, "the other way round")
+        far = f"; published with {claim.threads} threads, here {crew}" if crew < claim.threads else ""
+        return Outcome(claim, lines, OTHER, f"the other way round{far}")
     share = abs(ratio.value - 1) / abs(claim.ratio - 1)
+    if crew < claim.threads:
+        return Outcome(
+            claim, lines, DIRECTION, f"the size is one of {claim.threads} threads; here {crew} have a CPU each"
+        )
     if 1 / claim.tolerance <= share <= claim.tolerance:
         return Outcome(claim, lines, REPRODUCED)
     return Outcome(claim, lines, DIRECTION, f"{share:.1f} times the published effect")
@@ -149,10 +162,13 @@ def measure(
     plugins: Sequence[str] = (),
     blocked: Sequence[str] = (),
 ) -> list[Outcome]:
-    """Every claim's outcome, in their order. Timed ones share their rounds: a process measures all their cells.
+    """Every claim's outcome, in their order. Those timed by one replay share their rounds: a process measures all their
+    cells. Those of threads have rounds of their own.
 
     Raises EngineError (a wrong answer), ProbeError, DialectError.
     """
+    from benchframe.engine.probe import ProbeError
+
     outcomes: dict[str, Outcome] = {}
     timed: list[TimeClaim] = []
     for claim in claims:
@@ -168,8 +184,14 @@ def measure(
             outcomes[claim.name] = Outcome(claim, (), "not judged", lacks(claim, known))
         else:
             timed.append(claim)
-    if timed:
-        outcomes.update(_timed(known, timed, rounds, say, seconds, cpu, plugins, blocked))
+    if alone := [claim for claim in timed if not claim.threads]:
+        outcomes.update(_timed(known, alone, rounds, say, seconds, cpu, plugins, blocked))
+    for claim in timed:
+        if claim.threads:  # each by itself: what threads find wrong ends this claim alone
+            try:
+                outcomes.update(_timed(known, [claim], rounds, say, 5 * seconds, cpu, plugins, blocked))
+            except ProbeError as error:
+                outcomes[claim.name] = Outcome(claim, (), "not judged", str(error))
     return [outcomes[claim.name] for claim in claims]
 
 
@@ -190,25 +212,29 @@ def _timed(
     workloads = list(dict.fromkeys(name for claim in claims for name in claim.workloads))
     names = list(dict.fromkeys(name for claim in claims for name in (claim.strategy, claim.baseline)))
     strategies = {name: known.strategy(name) for name in names}
-    compile_strategies(list(strategies.values()), lambda name, share: say(f"compiled {name}"), cpus())
+    crew = crew_of(claims[0])
+    builds = ("threads",) if crew else ("one",)
+    compile_strategies(list(strategies.values()), lambda name, share: say(f"compiled {name}"), cpus(), builds)
     points = list(
         dict.fromkeys(
-            Point(name, workloads.index(workload))
+            Point(name, workloads.index(workload), threads=crew)
             for claim in claims
             for workload in claim.workloads
             for name in (claim.strategy, claim.baseline)
         )
     )
-    streams = [stream_of(known, name) for name in workloads]
+    streams = [stream_of(known, name, crew) for name in workloads]
     study = Study(strategies, streams, points, seconds, cpu, plugins, blocked)
-    found = study.measure(rounds, 1, lambda number: say(f"round {number + 1} of {rounds}"))
+    what = f"{claims[0].name}, " if crew else ""
+    found = study.measure(rounds, 1, lambda number: say(f"{what}round {number + 1} of {rounds}"))
     outcomes = {}
     for claim in claims:
         sides: list[dict[int, float]] = [{}, {}]
         for number, row in enumerate(found):
             for side, name in zip(sides, (claim.strategy, claim.baseline), strict=True):
                 ns = [
-                    row[points.index(Point(name, workloads.index(w)))].get(claim.figure, 0.0) for w in claim.workloads
+                    row[points.index(Point(name, workloads.index(w), threads=crew))].get(claim.figure, 0.0)
+                    for w in claim.workloads
                 ]
                 if all(ns):
                     product = 1.0

@@ -38,11 +38,16 @@ class ProbeError(Exception):
 
 @dataclass(frozen=True)
 class Point:
-    """One cell of a study: a strategy on a stream with one layout seed. ``stream`` indexes the study's streams."""
+    """One cell of a study: a strategy on a stream with one layout seed. ``stream`` indexes the study's streams.
+
+    ``threads``: so many real threads play it, on all CPUs; then a figure is the wall time per operation of all
+    together. 0: a replay by one, on the study's CPU.
+    """
 
     strategy: str
     stream: int
     layout_seed: int = 0
+    threads: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ class Study:
                         setup=self.streams[point.stream].setup,
                         layout_seed=point.layout_seed,
                         extras=False,
+                        threads=point.threads,
                         plugins=tuple(self.plugins),
                         blocked=tuple(self.blocked),
                     )
@@ -154,11 +160,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     if jobs:
         die_with_parent(jobs[0].parent)
-    if request["cpu"] >= 0:
-        os.sched_setaffinity(0, {request["cpu"]})
+    every = os.sched_getaffinity(0) if request["cpu"] >= 0 else set()
     rows: list[dict[str, float] | None] = [None] * len(jobs)
     for number in request["order"]:
         job = jobs[number]
+        if every:
+            os.sched_setaffinity(0, every if job.threads else {request["cpu"]})
         try:
             session: Any = open_session(job)
         except ChangedSource as error:
@@ -169,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             text = f"{job.strategy} answers wrongly, so it is not timed: {' '.join(str(verdict.what).split())}"
             print(json.dumps({"wrong": text}))
             return 0
-        rows[number] = timed(session, request["seconds"])
+        rows[number] = (timed_threads if job.threads else timed)(session, request["seconds"])
     print(json.dumps({"points": rows}, allow_nan=False))
     return 0
 
@@ -182,4 +189,12 @@ def timed(session: Any, seconds: float) -> dict[str, float]:
     session.measure(max(1, loops // 4))
     taken = [session.measure(loops) for _ in range(VALUES)]
     found = {name: statistics.median(getattr(t, f"{name}_ns") for t in taken) for name in FIGURES}
+    return {name: value for name, value in found.items() if math.isfinite(value) and value > 0}
+
+
+def timed_threads(session: Any, seconds: float) -> dict[str, float]:
+    """As :func:`timed`, of real threads: the wall time per operation with all of them at work."""
+    session.measure(seconds)
+    taken = [session.measure(seconds).figures for _ in range(VALUES)]
+    found = {name: statistics.median(t.get(name, math.nan) for t in taken) for name in FIGURES}
     return {name: value for name, value in found.items() if math.isfinite(value) and value > 0}
