@@ -12,7 +12,6 @@ order counts.
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import FunctionType
 from typing import Any
 
 from benchframe.check.run import ADDS, WRITES
@@ -62,7 +61,7 @@ def _up_read(field: str) -> Step:
     return lambda ref: update(ref, field, ADDS, lambda seen: -1) * 0
 
 
-TEXTS: dict[FunctionType, tuple[str, Callable[[str], Step]]] = {
+TEXTS: dict[Any, tuple[str, Callable[[str], Step]]] = {
     refcount_add_not_zero: ("refs", _add_not_zero),
     refcount_inc_not_zero_limited_acquire: ("refs", _inc_limited),
     down_read_trylock: ("count", _trylock),
