@@ -1,6 +1,7 @@
 """cost, table --cost, explain, breakeven and layout on the command line: tables, errors in one line, exit codes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,44 @@ def test_explain_from_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert call(*base, "--no-cost")[0] == 0
     assert "has no counts" in " ".join(call("table", "last", "--cost")[1].split())
     assert "has no counts" in " ".join(call("explain", "rbtree", "mmap_cache", "--run", "last")[1].split())
+
+
+def test_breakeven_prints_a_table_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two points, three processes: a row each with both times, a verdict, and the picture in both forms."""
+    from benchframe.study import breakeven as module
+
+    small = replace(module.SWEEPS["vmas"], values=(10, 40))
+    monkeypatch.setattr(module, "EVENTS", 300)
+    monkeypatch.setitem(module.SWEEPS, "vmas", small)
+    runner("rbtree", "native")
+    runner("mmap_cache", "native")
+    arguments = ("breakeven", "rbtree", "mmap_cache", "--over", "vmas", "--rounds", "3", "-o", str(tmp_path))
+    code, text = call(*arguments, "--format", "csv")
+    assert code == 0, text
+    lines = text.splitlines()
+    (head,) = (number for number, line in enumerate(lines) if line.startswith("over,x,a,b,ratio,low,high"))
+    rows = [line.split(",") for line in lines[head + 1 : head + 3]]
+    assert [(row[0], float(row[1])) for row in rows] == [("vmas", 10), ("vmas", 40)]
+    for row in rows:
+        a, b, ratio, low, high = map(float, row[2:7])
+        assert a > 0 < b
+        assert low <= ratio <= high
+    assert "round 3 of 3" in text
+    (svg,), (png,) = tmp_path.glob("*.svg"), tmp_path.glob("*.png")
+    assert "mmap_cache" in svg.read_text()
+    assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_layout_prints_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seeds, two shifts, two processes: the five components, whose shares are all of the variance."""
+    runner("rbtree", "native")
+    arguments = ("layout", "-s", "rbtree", "-w", "zipf:vmas=20,events=300", "--seeds", "2", "--shifts", "0,256")
+    code, text = call(*arguments, "--rounds", "2", "--format", "csv")
+    assert code == 0, text
+    rows = [line.split(",") for line in text.splitlines() if "rbtree," in line]
+    assert [row[-5] for row in rows] == ["layout seed", "alignment", "seed x alignment", "process", "residual"]
+    assert sum(float(row[-3]) for row in rows) == pytest.approx(1, abs=0.01)
+    assert all(0 <= float(row[-2]) <= float(row[-1]) <= 1 for row in rows)
 
 
 def test_what_cannot_be_counted_is_timed_all_the_same() -> None:
