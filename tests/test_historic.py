@@ -5,9 +5,11 @@ import time
 from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
 from benchframe.check.command import CheckError
 from benchframe.check.historic import list_historic, run_historic, show
+from benchframe.cli import app
 from benchframe.races import Historic
 from benchframe.registry import load
 
@@ -85,3 +87,19 @@ def test_numbers_that_cannot_be_used(number: str, words: str) -> None:
         said(RACES, number)
     with pytest.raises(CheckError, match="exactly one"):
         said(RACES, "B1", "B2", again="v1:0x1.")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--list-historic"], 0, "B22  lock order of the mend for B21"),
+        (["--historic", "B29"], 0, "again: benchframe check --historic B29 --replay v1:"),
+        (["--historic", "B13"], 2, "B13 (speculative copy beside the registration of an MMU notifier) cannot be shown"),
+        (["--historic", "B29", "--strategy", "rbtree"], 2, "a historic race has its own strategies and scenario"),
+    ],
+)
+def test_the_options(options: list[str], code: int, words: str) -> None:
+    """`benchframe check` with them: what is printed, and the exit code."""
+    result = CliRunner().invoke(app, ["check", *options])
+    assert result.exit_code == code, result.output
+    assert words in " ".join((result.stdout + result.stderr).split("\n"))
