@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from benchframe.charts.ratios import ratio_ticks
 from benchframe.charts.spec import COLOURS, DESCRIPTION, INK, MUTED, Chart, Panel, Spec, log_ticks, quantity, slug
 from benchframe.results.studies import Bars, Curve, Mark, SavedStudy
 from benchframe.tables.build import ns
@@ -23,15 +24,18 @@ def study_chart(study: SavedStudy, taken: Sequence[str] = ()) -> Chart | None:
             panels.append(Panel(slug(bars.title, [p.key for p in panels]), bars.title, bars_spec(bars)))
     if not panels:
         return None
-    name = slug(f"{study.kind} {study.title}", taken)
+    name = slug(" ".join([study.kind, *study.strategies]), taken)
     return Chart(name, study.title, study.note, tuple(panels), (), study.strategies, columns=2, short=study.title)
 
 
 def curve_spec(curve: Curve) -> Spec:
     """The ratio with its interval, the line at 1, and each crossing with its own interval as a strip."""
     records = [_point(curve, mark) for mark in curve.points]
-    low = min(1.0, *(r["low"] for r in records)) / 1.03
-    high = max(1.0, *(r["high"] for r in records)) * 1.03
+    # An interval of few rounds may be many times as long as all that is known: it is cut at the axis' ends.
+    ratios = [r["ratio"] for r in records]
+    low = max(min(1.0, *(r["low"] for r in records)) / 1.03, min(1.0, *ratios) / 2)
+    high = min(max(1.0, *(r["high"] for r in records)) * 1.03, max(1.0, *ratios) * 2)
+    records = [{**r, "low": max(r["low"], low), "high": min(r["high"], high)} for r in records]
     scale = {"type": "log", "nice": False, "domain": [low, high]}
     kind = {"type": "log" if curve.log else "linear", "nice": False, "zero": False, "padding": 10}
     x = quantity("x", curve.x_title, scale=kind)
@@ -40,7 +44,7 @@ def curve_spec(curve: Curve) -> Spec:
         ends = [r["x"] for r in records]
         x["axis"] |= {"values": log_ticks(min(ends), max(ends)), "format": ",~g"}
     y = quantity("ratio", curve.y_title, scale=scale)
-    y["axis"] = {"format": ".2f", "tickCount": 6}
+    y["axis"] = {"format": "~g", "values": ratio_ticks(low, high, 24 / HEIGHT)}
     crossed = [{"x": c.value, "left": c.low, "right": c.high} for c in curve.crossings]
     rule = {"type": "rule", "strokeDash": [4, 3], "color": MUTED, "aria": False}
     text = {"type": "text", "align": "left", "baseline": "bottom", "dx": 4, "dy": -4, "color": INK, "x": 0}
@@ -78,10 +82,11 @@ def bars_spec(bars: Bars) -> Spec:
     records = [_bar(bars, mark) for mark in bars.items]
     y = {"field": "label", "type": "nominal", "sort": [r["label"] for r in records], "title": None}
     x = quantity("value", bars.axis, axis={"tickCount": 6})
-    colour = {"condition": {"test": "datum.value < 0", "value": COLOURS[1]}, "value": COLOURS[2]}
+    more = COLOURS[2] if min(mark.value for mark in bars.items) < 0 else COLOURS[1]
+    colour = {"condition": {"test": "datum.value < 0", "value": COLOURS[1]}, "value": more}
     known = [record for record in records if record["low"] < record["high"]]
     return {
-        "width": 250,
+        "width": 340,
         "height": {"step": 20},
         "data": {"values": records},
         "layer": [

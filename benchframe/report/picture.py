@@ -16,6 +16,7 @@ _ATTRIBUTES = {
     *("fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "fill-opacity", "stroke-opacity"),
     *("text-anchor", "font-size", "font-weight"),
 }
+_DEFAULTS = {("opacity", "1"), ("fill-opacity", "1"), ("stroke-opacity", "1")}
 _NUMBER = re.compile(r"-?\d+\.\d{2,}")
 _SAFE = re.compile(r"(?!.*url)[\w\s.,#%()+-]*", re.IGNORECASE | re.DOTALL)
 
@@ -45,8 +46,8 @@ def _element(node: ET.Element, strategies: Mapping[str, int], others: Collection
         return None
     clean = ET.Element(tag)
     for name, value in node.attrib.items():
-        if name in _ATTRIBUTES and _SAFE.fullmatch(value):
-            clean.set(name, _NUMBER.sub(_shorter, value))
+        if name in _ATTRIBUTES and (name, value) not in _DEFAULTS and _SAFE.fullmatch(value):
+            clean.set(name, value if "opacity" in name else _NUMBER.sub(_shorter, value))
     if tag != "svg":
         _say(node, clean, strategies, others)
     if tag in ("text", "tspan"):
@@ -86,5 +87,6 @@ def _say(node: ET.Element, clean: ET.Element, strategies: Mapping[str, int], oth
 
 
 def _shorter(match: re.Match[str]) -> str:
-    """A coordinate to a tenth of a pixel's hundredth is not seen."""
-    return f"{float(match[0]):.2f}".rstrip("0").rstrip(".")
+    """Less than a tenth of a pixel is not seen."""
+    text = f"{float(match[0]):.1f}".removesuffix(".0")
+    return "0" if text == "-0" else text
