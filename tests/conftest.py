@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Generator
 from typing import Any
@@ -24,6 +25,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     A folder that the environment names already is used as it is: a second run then compiles nothing.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job: children would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not os.environ.get(CACHE):
         _made.append(tempfile.mkdtemp(prefix="benchframe-test-cache-"))
         os.environ[CACHE] = _made[0]

@@ -104,7 +104,8 @@ def test_no_error_and_no_request(report: Page) -> None:
     assert EVIL in report.column(1)
     events = [json.loads(entry["message"])["message"] for entry in report.driver.get_log("performance")]
     asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
-    assert asked <= {report.url}
+    own = {url for url in asked if url.startswith("chrome://resources/")}  # the browser draws its controls with these
+    assert asked - own <= {report.url}
 
 
 def test_the_policy_holds(report: Page) -> None:
