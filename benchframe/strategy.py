@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchframe.dialect import Slab, Struct, is_native
@@ -152,8 +152,9 @@ class Strategy:
     def functions(self) -> list[FunctionType]:
         """Its native functions and those they call within its own modules, in order of their place in the files."""
         own: dict[FunctionType, None] = {}
-        modules = {f.__module__ for part in (self.index, self.cache, self.protocol) if isinstance(part, Part)
-                   for f in part.binding.values()}  # fmt: skip
+        filled = {f.__module__ for part in (self.index, self.cache, self.protocol) if isinstance(part, Part)
+                  for f in part.binding.values()}  # fmt: skip
+        modules = {name for module in filled for name in own_modules(module)}
 
         def visit(function: FunctionType) -> None:
             if function in own or function.__module__ not in modules:
@@ -168,6 +169,19 @@ class Strategy:
                 for function in part.binding.values():
                     visit(function)
         return sorted(own, key=lambda f: (f.__code__.co_filename, f.__code__.co_firstlineno))
+
+
+def own_modules(module: str) -> tuple[str, ...]:
+    """``module`` and the private ones of its package (``_name``) that it takes anything from, directly or through
+    others: together they are its text. O(names in them)."""
+    package = module.rpartition(".")[0]
+    found = [module]
+    for name in found:  # grows meanwhile
+        for obj in list(vars(sys.modules[name]).values()) if name in sys.modules else ():
+            home = obj.__name__ if isinstance(obj, ModuleType) else getattr(obj, "__module__", None)
+            if isinstance(home, str) and home.startswith(f"{package}._") and home not in found:
+                found.append(home)
+    return tuple(found)
 
 
 def resolve(strategy: Strategy, by_name: Mapping[str, Strategy]) -> Strategy:

@@ -55,8 +55,8 @@ def _merge(what: str, after: str, old: str, new: str) -> Mutant:
     return Mutant(f"merge {what}", "benchframe/mm/merge.py", old, new, MODEL, after)
 
 
-def _rb(what: str, after: str, old: str, new: str) -> Mutant:
-    return Mutant(f"rb-tree {what}", "plugins/benchframe_plugins/rbtree.py", old, new, TREES, f"def {after}(")
+def _rb(what: str, after: str, old: str, new: str, file: str = "_rbtree_balance.py") -> Mutant:
+    return Mutant(f"rb-tree {what}", f"plugins/benchframe_plugins/{file}", old, new, TREES, f"def {after}(")
 
 
 def _mmap_cache(what: str, after: str, old: str, new: str) -> Mutant:
@@ -147,8 +147,20 @@ MUTANTS = (
     _rb("no inner rotation on erase", "rb_erase_color", "other = rb_rotate_right(mm, other)", "pass"),
     _rb("red sibling kept", "rb_erase_color", "rb_set_color(mm, other, BLACK)\n", "pass\n"),
     _rb("far nephew keeps its colour", "rb_erase_color", "rb_set_color(mm, VMA(mm, other).rb_right, BLACK)", "pass"),
-    _rb("erase forgets the successor's colour", "rb_erase", "s.rb_parent_color = v.rb_parent_color", "pass"),
-    _rb("gap search takes any hole", "gap_below", "if top - floor >= length:", "if top - floor >= 0:"),
+    _rb(
+        "erase forgets the successor's colour",
+        "rb_erase",
+        "s.rb_parent_color = v.rb_parent_color",
+        "pass",
+        "rbtree.py",
+    ),
+    _rb(
+        "gap search takes any hole",
+        "gap_below",
+        "if top - floor >= length:",
+        "if top - floor >= 0:",
+        "_rbtree_gaps.py",
+    ),
     # where the caches are invalidated
     _mmap_cache("kept over munmap", "def detached", "mm.mmap_cache = NULL", "pass"),
     _mmap_cache("kept over a merge", "def unlinked", "mm.mmap_cache = prev", "pass"),

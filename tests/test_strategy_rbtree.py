@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from mmkit import ANON, BASE, PAGE, PMD, Kit, R, oracle
 
-from benchframe_plugins import rbtree
+from benchframe_plugins import _rbtree_balance as balance
 
 
 def shape(kit: Kit) -> str:
@@ -99,7 +99,7 @@ def test_all_orders_of_five(kit: Kit) -> None:
 
 def test_random_orders_reach_every_line() -> None:
     """Random orders of twenty VMAs execute each line of both rebalancing functions and of both rotations."""
-    functions = (rbtree.rb_insert_color, rbtree.rb_erase_color, rbtree.rb_rotate_left, rbtree.rb_rotate_right)
+    functions = (balance.rb_insert_color, balance.rb_erase_color, balance.rb_rotate_left, balance.rb_rotate_right)
     codes = {f.__code__ for f in functions}
     wanted = {
         (c.co_name, line) for c in codes for _, line in dis.findlinestarts(c) if line and line > c.co_firstlineno + 1

@@ -1,4 +1,4 @@
-"""The source of each strategy of a run, kept beside its figures in ``sources.json``.
+"""The source of each strategy of a run, with the private modules it is spread over, kept in ``sources.json``.
 
 A report shows the text that was measured, though the plugin may be edited or gone by then. Texts are shown, never run.
 """
@@ -6,6 +6,7 @@ A report shows the text that was measured, though the plugin may be edited or go
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 
 SOURCES = "sources.json"
 MAX_SOURCE = 1 << 18
-"""Characters of one source that are kept (256 KiB; the longest built-in one has 20)."""
+"""Characters of one source that are kept (256 KiB; the longest built-in one has 50)."""
 MAX_SOURCES = 4096
 
 
 @dataclass(frozen=True)
 class Source:
-    """One plugin's text: ``module`` is where it is imported from, ``text`` its file, ``summary`` the strategy's line,
-    ``digest`` sha256 (hex) of ``text``."""
+    """One plugin's text: ``module`` is where it is imported from, ``text`` its file and those of its private modules,
+    ``summary`` the strategy's line, ``digest`` sha256 (hex) of ``text``."""
 
     module: str
     summary: str
@@ -35,11 +36,18 @@ class Source:
 
 
 def sources_of(strategies: Iterable[Strategy]) -> dict[str, Source]:
-    """The file of each strategy that can be read, by the strategy's name. O(bytes)."""
+    """The text of each strategy that can be read, by the strategy's name: its file, then its private modules, each
+    under a line with its name. O(bytes)."""
+    from benchframe.strategy import own_modules
+
     found = {}
     for strategy in strategies:
         with suppress(OSError, UnicodeDecodeError, AttributeError):
-            text = Path(strategy.file).read_text(encoding="utf-8")[:MAX_SOURCE]
+            text = Path(strategy.file).read_text(encoding="utf-8")
+            for name in own_modules(strategy.module)[1:]:
+                path = Path(sys.modules[name].__file__ or "")
+                text += f"\n\n# ==== {path.name} ====\n\n{path.read_text(encoding='utf-8')}"
+            text = text[:MAX_SOURCE]
             digest = hashlib.sha256(text.encode()).hexdigest()
             found[strategy.name] = Source(strategy.module, strategy.summary, text, digest)
     return found

@@ -20,6 +20,7 @@ from benchframe.api import (
     scenario,
 )
 from benchframe_plugins import per_vma_refcnt, per_vma_rwsem
+from benchframe_plugins._speculation import get_locked
 
 Historic = scenario.Historic
 
@@ -177,11 +178,7 @@ def get_b23(mm, task, addr):
     return get_locked(mm, task, addr)
 
 
-vma_start_read, vma_end_read, get_locked = (
-    per_vma_rwsem.vma_start_read,
-    per_vma_rwsem.vma_end_read,
-    per_vma_rwsem.get_locked,
-)
+vma_start_read, vma_end_read = per_vma_rwsem.vma_start_read, per_vma_rwsem.vma_end_read
 
 
 # ---- B26: the mm of a reused VMA goes before its writer is woken -----------------------------------------------------

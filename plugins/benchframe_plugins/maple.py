@@ -41,6 +41,8 @@ Both have the race of their time: a stack grows under mmap_lock for read, in 6.1
 6.3 by a node that is freed under readers that are in no RCU section (B18, StackRot). 6.5 grows stacks under mmap_lock
 for write, as the per-VMA locks here do.
 
+Text: the lookup, the calls and the hole search are here; nodes in `_maple_node`, stores in `_maple_store`, the check in
+`_maple_check`.
 Sources: Linux 6.1 lib/maple_tree.c, include/linux/maple_tree.h, mm/mmap.c; Documentation/core-api/maple_tree.rst.
 """
 
@@ -56,17 +58,15 @@ from benchframe.api import (
     smp_rmb,
     start_gap,
 )
+from benchframe_plugins._maple_check import MESSAGES, mt_check
 from benchframe_plugins._maple_node import (
     ARANGE,
     BIG,
     BIG_NODE,
     INNER_GAPS,
     INNER_META,
-    INNER_MIN,
     INNER_SLOTS,
     LEAF,
-    LEAF_LAST,
-    LEAF_MIN,
     LEAF_SLOTS,
     MT_MAX,
     NODE,
@@ -78,7 +78,6 @@ from benchframe_plugins._maple_node import (
     ma_data_end,
     ma_free,
     ma_free_rcu,
-    ma_gap,
     mas_leaf,
     mas_next_node,
     mas_node_min,
@@ -88,9 +87,7 @@ from benchframe_plugins._maple_node import (
     mt_leaf,
     mt_slots,
 )
-from benchframe_plugins._maple_store import (
-    mas_store,
-)
+from benchframe_plugins._maple_store import mas_store
 
 # ---- the lookup ------------------------------------------------------------------------------------------------------
 
@@ -263,95 +260,7 @@ def mt_gap_below(mm, length, low, high):
     return -1
 
 
-# ---- the check -------------------------------------------------------------------------------------------------------
-
-
-@native
-def mt_parent_wrong(mm, enode):
-    """Invariant 4 at one node."""
-    parent = WORD(mm, mt_base(enode)).word
-    if parent == ROOT:
-        return int(enode != mm.mm_rb)
-    slot = (parent >> 3) & 31
-    if slot > WORD(mm, mt_base(parent) + INNER_META).word:
-        return 1
-    return int(WORD(mm, mt_base(parent) + INNER_SLOTS + slot).word != enode)
-
-
-@native
-def mt_check_up(mm, enode, low):
-    """Invariants 4, 5 and 6 for a node and for the ancestors in which it is leftmost."""
-    parent = WORD(mm, mt_base(enode)).word
-    while parent != ROOT:
-        base = mt_base(parent)
-        slot = (parent >> 3) & 31
-        if mt_parent_wrong(mm, enode):
-            return 4
-        if WORD(mm, base + INNER_GAPS + slot).word != ma_gap(mm, enode, low):
-            return 5
-        least = INNER_MIN
-        if mt_leaf(enode):
-            least = LEAF_MIN
-        if ma_data_end(mm, enode) + 1 < least:
-            return 6
-        if slot > 0:
-            return 0
-        enode = (parent >> 8) << 8 | ARANGE
-        parent = WORD(mm, base).word
-    return 4 * mt_parent_wrong(mm, enode)
-
-
-@native
-def mt_check_leaf(mm, leaf, low):
-    """Invariants 2 and 3 within a leaf that begins at ``low``."""
-    slots = mt_slots(leaf)
-    end = ma_data_end(mm, leaf)
-    slot = 0
-    while slot <= end:
-        pivot = mas_pivot(mm, leaf, slot, end)
-        if pivot < low or (slot == end and slot < LEAF_LAST and WORD(mm, mt_base(leaf) + PIVOTS + slot).word != pivot):
-            return 2
-        low = pivot + 1
-        if WORD(mm, slots + slot).word == NULL:
-            if slot == end and pivot != MT_MAX:
-                return 3
-            if slot < end and WORD(mm, slots + slot + 1).word == NULL:
-                return 3
-        slot += 1
-    return 0
-
-
-@native
-def mt_check(mm):
-    """0, or the number of the first broken invariant. O(n log n)."""
-    if mm.mm_rb == NULL:
-        return int(mm.mmap != NULL)
-    leaf = mas_leaf(mm, 0)
-    vma = mm.mmap
-    low = 0
-    while leaf != NULL:
-        if mt_parent_wrong(mm, leaf):
-            return 4
-        if mas_node_min(mm, leaf) != low or mas_leaf(mm, low) != leaf:
-            return 2
-        broken = mt_check_leaf(mm, leaf, low)
-        if broken == 0:
-            broken = mt_check_up(mm, leaf, low)
-        if broken != 0:
-            return broken
-        end = ma_data_end(mm, leaf)
-        slot = 0
-        while slot <= end:
-            pivot = mas_pivot(mm, leaf, slot, end)
-            entry = WORD(mm, mt_slots(leaf) + slot).word
-            if entry != NULL:
-                if entry != vma or VMA(mm, vma).vm_start != low or VMA(mm, vma).vm_end != pivot + 1:
-                    return 1
-                vma = VMA(mm, vma).vm_next
-            low = pivot + 1
-            slot += 1
-        leaf = mas_next_node(mm, leaf)
-    return int(vma != NULL)
+# ---- RCU mode --------------------------------------------------------------------------------------------------------
 
 
 @native
@@ -373,16 +282,6 @@ def maple(rcu: bool = False) -> Index:
         check=mt_check,
         bind={"mt_in_rcu": always, "ma_free_memory": ma_free_rcu} if rcu else {},
     )
-
-
-MESSAGES = {
-    1: "the leaves do not give the list",
-    2: "pivots do not ascend, or a node does not end where its parent says",
-    3: "two holes in a row, or a leaf that ends in a hole",
-    4: "a child's parent word does not name its parent and slot",
-    5: "gap is not the largest hole in the child",
-    6: "a node has too few ranges",
-}
 
 
 HALF_WRITTEN = scenario.KnownBug(

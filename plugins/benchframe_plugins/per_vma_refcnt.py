@@ -21,27 +21,20 @@ Cost: the walk, two atomics on the VMA's third line. All kinds of faults, but a 
 looks at neighbours, and goes to mmap_lock.
 
 Concurrency: maple nodes wait for a grace period, VMAs do not. A held VMA cannot change or go.
+Text: what all faults of this kind share is in `_speculation`; how writing ends is 6.4's, in `per_vma_rwsem`.
 Sources: Linux 6.15 include/linux/mm.h, include/linux/mmap_lock.h, mm/memory.c, mm/mmap_lock.c (6.16); 9bbffee67ffd.
 """
 
 from benchframe.api import (
     ARENA_VMA,
-    COUNT_FALLBACK,
-    COUNT_HIT,
-    COUNT_LOOKUP,
     MM,
     NULL,
     READ_ONCE,
-    TASK,
-    VM_SHARED,
-    VM_WRITE,
     VMA,
     WRITE_ONCE,
     Protocol,
     Strategy,
-    count,
     fetch_add,
-    find_vma,
     free_typesafe_by_rcu,
     grow_under_write_lock,
     hook,
@@ -53,14 +46,12 @@ from benchframe.api import (
     native,
     rcu_read_lock,
     rcu_read_unlock,
-    read_lock,
-    read_unlock,
     refcount,
-    store_release,
     waitqueue,
-    write_downgrade,
-    write_unlock,
 )
+from benchframe_plugins import _speculation
+from benchframe_plugins._speculation import exchanged, usable
+from benchframe_plugins.per_vma_rwsem import mm_write_downgrade, mm_write_unlock
 
 VMA_LOCK_OFFSET = 1 << 30
 """A writer keeps readers out."""
@@ -121,14 +112,9 @@ def vma_start_read(mm, vma):
 
 
 @native
-def lockable(mm, vma, addr):
-    """With the VMA held: does it cover ``addr``, and will the fault not need its neighbours for an anon_vma?"""
-    v = VMA(mm, vma)
-    if v.vm_start > addr or addr >= v.vm_end:
-        return 0
-    if v.anon_vma != 0:
-        return 1
-    return (v.vm_file != 0 or mm.thp == 0) and v.vm_flags & (VM_WRITE | VM_SHARED) != VM_WRITE
+def vma_end_read(mm, task, vma):
+    """Let go, as `speculation_end` has it."""
+    return vma_refcount_put(mm, vma)
 
 
 @native
@@ -143,44 +129,13 @@ def lock_vma_under_rcu(mm, task, addr):
             vma = index_find(mm, addr)
         elif got == 0:
             vma = NULL
-        elif lockable(mm, vma, addr):
+        elif usable(mm, VMA(mm, vma), addr):
             found = vma
         else:
             vma_refcount_put(mm, vma)
             vma = NULL
     rcu_read_unlock(mm, task)
     return found
-
-
-@native
-def get(mm, task, addr):
-    """The VMA itself if it can be had, else mmap_lock for read and find_vma."""
-    vma = lock_vma_under_rcu(mm, task, addr)
-    if vma != NULL:
-        TASK(mm, task).speculative = 1
-        count(mm, task, COUNT_LOOKUP)
-        count(mm, task, COUNT_HIT)
-        return vma
-    count(mm, task, COUNT_FALLBACK)
-    return get_locked(mm, task, addr)
-
-
-@native
-def get_locked(mm, task, addr):
-    """lock_mm_and_find_vma."""
-    TASK(mm, task).speculative = 0
-    read_lock(mm, task)
-    return find_vma(mm, task, addr)
-
-
-@native
-def put(mm, task, vma):
-    """vma_end_read, or mmap_read_unlock."""
-    t = TASK(mm, task)
-    if t.speculative:
-        t.speculative = 0
-        return vma_refcount_put(mm, vma)
-    return read_unlock(mm, task)
 
 
 # ---- writers ---------------------------------------------------------------------------------------------------------
@@ -245,26 +200,10 @@ def free_vma(mm, vma):
     return free_typesafe_by_rcu(mm, ARENA_VMA, vma)
 
 
-@native
-def mm_write_unlock(mm, task):
-    """vma_end_write_all, mmap_write_unlock."""
-    store_release(mm, "mm_lock_seq", mm.mm_lock_seq + 1)
-    return write_unlock(mm, task)
-
-
-@native
-def mm_write_downgrade(mm, task):
-    """vma_end_write_all, mmap_write_downgrade."""
-    store_release(mm, "mm_lock_seq", mm.mm_lock_seq + 1)
-    return write_downgrade(mm, task)
-
-
 HOOKS = {
+    **_speculation.HOOKS,
     "mmap_write_unlock": mm_write_unlock,
     "mmap_write_downgrade": mm_write_downgrade,
-    "vma_get": get,
-    "vma_get_locked": get_locked,
-    "vma_put": put,
     "vma_grow": grow_under_write_lock,
     "vma_start_write": start_write,
     "vma_attach": attach,
@@ -275,8 +214,8 @@ HOOKS = {
 
 def protocol(bind=None, **changed):
     """The protocol, with some hooks exchanged (None: the default), and others bound."""
-    hooks = {name: function for name, function in {**HOOKS, **changed}.items() if function is not None}
-    return Protocol(bind=bind, **hooks)
+    readers = {"speculate": lock_vma_under_rcu, "speculation_end": vma_end_read}
+    return Protocol(bind={**readers, **(bind or {})}, **exchanged(HOOKS, changed))
 
 
 @hookimpl

@@ -25,16 +25,13 @@ Left to mmap_lock in 6.4: file mappings, VMAs without an anon_vma yet, swap-in, 
 Concurrency: VMAs and maple nodes are freed after a grace period. A held VMA cannot change or go, so nothing is
 checked at commit. Page tables under a held VMA cannot go, since they go with their VMAs. Wrong in the first weeks,
 each a switch of `per_vma_history`: fork did not lock (B19), nor did stacks that grew (B20), new VMAs came into the
-tree unlocked (B21), and the anon_vma was looked at before the lock was held (B23). Sources: Linux 6.4
-include/linux/mm.h, include/linux/mmap_lock.h, mm/memory.c; Documentation/mm/process_addrs.rst; 657b5146955e,
-fb49c455323f, c137381f71ae, 33313a747e81.
+tree unlocked (B21), and the anon_vma was looked at before the lock was held (B23).
+Text: what all faults of this kind share is in `_speculation`.
+Sources: Linux 6.4 include/linux/mm.h, include/linux/mmap_lock.h, mm/memory.c; Documentation/mm/process_addrs.rst;
+657b5146955e, fb49c455323f, c137381f71ae, 33313a747e81.
 """
 
 from benchframe.api import (
-    ARENA_VMA,
-    COUNT_FALLBACK,
-    COUNT_HIT,
-    COUNT_LOOKUP,
     NULL,
     READ_ONCE,
     SITE_SWAP,
@@ -44,23 +41,20 @@ from benchframe.api import (
     PrivateSlab,
     Protocol,
     Strategy,
-    count,
-    find_vma,
     grow_under_write_lock,
     hookimpl,
     index_find,
-    kfree_rcu,
     load_acquire,
     native,
     rcu_read_lock,
     rcu_read_unlock,
-    read_lock,
-    read_unlock,
     rwsem,
     store_release,
     write_downgrade,
     write_unlock,
 )
+from benchframe_plugins import _speculation
+from benchframe_plugins._speculation import exchanged, free_vma
 
 VMA_LOCK = PrivateSlab(
     "vma_lock",
@@ -134,37 +128,6 @@ def lock_vma_under_rcu(mm, task, addr):
 
 
 @native
-def get(mm, task, addr):
-    """The VMA's lock if it can be had, else mmap_lock for read and find_vma."""
-    vma = lock_vma_under_rcu(mm, task, addr)
-    if vma != NULL:
-        TASK(mm, task).speculative = 1
-        count(mm, task, COUNT_LOOKUP)
-        count(mm, task, COUNT_HIT)
-        return vma
-    count(mm, task, COUNT_FALLBACK)
-    return get_locked(mm, task, addr)
-
-
-@native
-def get_locked(mm, task, addr):
-    """lock_mm_and_find_vma."""
-    TASK(mm, task).speculative = 0
-    read_lock(mm, task)
-    return find_vma(mm, task, addr)
-
-
-@native
-def put(mm, task, vma):
-    """vma_end_read, or mmap_read_unlock."""
-    t = TASK(mm, task)
-    if t.speculative:
-        t.speculative = 0
-        return vma_end_read(mm, task, vma)
-    return read_unlock(mm, task)
-
-
-@native
 def valid(mm, task, vma, site):
     """A locked VMA cannot change. 6.4 gives swap-ins back all the same (VM_FAULT_RETRY in do_swap_page)."""
     return site != SITE_SWAP or not TASK(mm, task).speculative
@@ -215,18 +178,10 @@ def mm_write_downgrade(mm, task):
     return write_downgrade(mm, task)
 
 
-@native
-def free_vma(mm, vma):
-    """vm_area_free: a walker under RCU may still be looking at it."""
-    return kfree_rcu(mm, ARENA_VMA, vma)
-
-
 HOOKS = {
+    **_speculation.HOOKS,
     "mmap_write_unlock": mm_write_unlock,
     "mmap_write_downgrade": mm_write_downgrade,
-    "vma_get": get,
-    "vma_get_locked": get_locked,
-    "vma_put": put,
     "vma_valid": valid,
     "vma_grow": grow_under_write_lock,
     "vma_start_write": start_write,
@@ -237,8 +192,8 @@ HOOKS = {
 
 def protocol(**changed):
     """The protocol, with some hooks exchanged (None: the default): what presets and restored bugs are made of."""
-    hooks = {name: function for name, function in {**HOOKS, **changed}.items() if function is not None}
-    return Protocol(slabs=(VMA_LOCK,), **hooks)
+    bind = {"speculate": lock_vma_under_rcu, "speculation_end": vma_end_read}
+    return Protocol((VMA_LOCK,), bind, **exchanged(HOOKS, changed))
 
 
 @hookimpl

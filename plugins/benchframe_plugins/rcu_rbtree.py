@@ -20,48 +20,37 @@ without asking them.
 `rcu_rbtree` keeps the idea and mends both. vma_start_write, which comes before every change, waits for the holders:
 it takes the VMA's own reference away first, so that no new ones come, and gives it back when mmap_lock is given back
 or the VMA leaves the tree. The last holder wakes, at zero, inside an RCU section: the sleeper frees the VMA next.
-VMAs begun are on a list from `mm.strategy1`.
+VMAs begun are on a list.
 
 Cost: the walk, two atomics on the VMA's third line; nothing at commit. A first write that needs an anon_vma goes to
 mmap_lock, since it looks at neighbours.
 
 Concurrency: VMAs are freed after a grace period. A held VMA keeps its bounds, and page tables go with their VMAs.
-Stack growth happens under mmap_lock for read and moves one start down. Sources: 20091225105140.263180e8 and the
-replies of 27 and 28 December 2009.
+Stack growth happens under mmap_lock for read and moves one start down.
+Text: what all faults of this kind share is in `_speculation`, the list in `_begun`.
+Sources: 20091225105140.263180e8 and the replies of 27 and 28 December 2009.
 """
 
 from benchframe.api import (
-    ARENA_VMA,
-    COUNT_FALLBACK,
-    COUNT_HIT,
-    COUNT_LOOKUP,
     NULL,
-    READ_ONCE,
     TASK,
-    VM_SHARED,
-    VM_WRITE,
     VMA,
     Protocol,
     Strategy,
-    count,
     fetch_add,
-    find_vma,
     hookimpl,
-    kfree_rcu,
     native,
     rcu_read_lock,
     rcu_read_unlock,
-    read_lock,
     read_unlock,
     refcount,
     scenario,
     waitqueue,
-    write_downgrade,
-    write_unlock,
 )
+from benchframe_plugins import _begun, _speculation
+from benchframe_plugins._begun import enlist, mm_write_downgrade, mm_write_unlock
+from benchframe_plugins._speculation import usable, walk
 
-STEPS = 64
-"""More steps down than any rb-tree of this many VMAs has."""
 REFS = refcount("vm_refcnt")
 inc_not_zero, refcount_read, set_release = REFS.refcount_inc_not_zero, REFS.refcount_read, REFS.refcount_set_release
 QUEUE = waitqueue("cache_wait")
@@ -75,34 +64,6 @@ wake_up = QUEUE.wake_up
 
 
 # ---- readers ---------------------------------------------------------------------------------------------------------
-
-
-@native
-def walk(mm, addr):
-    """rb_search without a lock: a VMA that contained ``addr`` when it was looked at, NULL for "do not know"."""
-    node = READ_ONCE(mm, "mm_rb")
-    steps = 0
-    while node != NULL and steps < STEPS:
-        v = VMA(mm, node)
-        if addr < READ_ONCE(v, "vm_end"):
-            if READ_ONCE(v, "vm_start") <= addr:
-                return node
-            node = READ_ONCE(v, "rb_left")
-        else:
-            node = READ_ONCE(v, "rb_right")
-        steps += 1
-    return NULL
-
-
-@native
-def usable(mm, vma, addr):
-    """With the VMA held: does it cover ``addr``, and will the fault not need its neighbours for an anon_vma?"""
-    v = VMA(mm, vma)
-    if v.vm_start > addr or addr >= v.vm_end:
-        return 0
-    if v.anon_vma != 0:
-        return 1
-    return (v.vm_file != 0 or mm.thp == 0) and v.vm_flags & (VM_WRITE | VM_SHARED) != VM_WRITE
 
 
 @native
@@ -124,42 +85,11 @@ def find_vma_speculative(mm, task, addr):
     if vma != NULL:
         if not inc_not_zero(VMA(mm, vma)):
             vma = NULL
-        elif not usable(mm, vma, addr):
+        elif not usable(mm, VMA(mm, vma), addr):
             vma_put(mm, task, vma)
             vma = NULL
     rcu_read_unlock(mm, task)
     return vma
-
-
-@native
-def get(mm, task, addr):
-    """A held VMA, else mmap_lock for read and find_vma."""
-    vma = find_vma_speculative(mm, task, addr)
-    if vma != NULL:
-        TASK(mm, task).speculative = 1
-        count(mm, task, COUNT_LOOKUP)
-        count(mm, task, COUNT_HIT)
-        return vma
-    count(mm, task, COUNT_FALLBACK)
-    return get_locked(mm, task, addr)
-
-
-@native
-def get_locked(mm, task, addr):
-    """mmap_lock for read, then find_vma."""
-    TASK(mm, task).speculative = 0
-    read_lock(mm, task)
-    return find_vma(mm, task, addr)
-
-
-@native
-def put(mm, task, vma):
-    """vma_put, or mmap_read_unlock."""
-    t = TASK(mm, task)
-    if t.speculative:
-        t.speculative = 0
-        return vma_put(mm, task, vma)
-    return read_unlock(mm, task)
 
 
 # ---- writers ---------------------------------------------------------------------------------------------------------
@@ -185,44 +115,19 @@ def start_write(mm, vma):
     if mm.owner == 0 or v.vm_sequence != 0:
         return 0
     v.vm_sequence = 1
-    v.strategy0 = mm.strategy1
-    v.strategy1 = NULL
-    if mm.strategy1 != NULL:
-        VMA(mm, mm.strategy1).strategy1 = vma
-    mm.strategy1 = vma
+    enlist(mm, vma)
     if fetch_add(v, "vm_refcnt", -1) != 1:
         wait_for_holders(mm, vma)
     return 0
 
 
 @native
-def end_write_all(mm):
-    """Every VMA begun and still in the tree can be held again."""
-    vma = mm.strategy1
-    mm.strategy1 = NULL
-    while vma != NULL:
-        v = VMA(mm, vma)
-        following = v.strategy0
-        v.strategy0 = NULL
-        v.strategy1 = NULL
-        v.vm_sequence = 0
-        set_release(v, 1)
-        vma = following
+def end_write(mm, vma):
+    """It can be held again."""
+    v = VMA(mm, vma)
+    v.vm_sequence = 0
+    set_release(v, 1)
     return 0
-
-
-@native
-def mm_write_unlock(mm, task):
-    """mmap_write_unlock."""
-    end_write_all(mm)
-    return write_unlock(mm, task)
-
-
-@native
-def mm_write_downgrade(mm, task):
-    """mmap_write_downgrade."""
-    end_write_all(mm)
-    return write_downgrade(mm, task)
 
 
 @native
@@ -230,19 +135,6 @@ def attach(mm, vma):
     """Complete: the tree's own reference."""
     set_release(VMA(mm, vma), 1)
     return 0
-
-
-@native
-def free_vma(mm, vma):
-    """Off the list, it stays at zero; a walker may still be at it."""
-    v = VMA(mm, vma)
-    if v.strategy1 != NULL:
-        VMA(mm, v.strategy1).strategy0 = v.strategy0
-    elif mm.strategy1 == vma:
-        mm.strategy1 = v.strategy0
-    if v.strategy0 != NULL:
-        VMA(mm, v.strategy0).strategy1 = v.strategy1
-    return kfree_rcu(mm, ARENA_VMA, vma)
 
 
 # ---- as posted -------------------------------------------------------------------------------------------------------
@@ -270,29 +162,21 @@ def posted_detach(mm, vma):
     return wait_for_holders(mm, vma)
 
 
-@native
-def posted_free(mm, vma):
-    """call_rcu."""
-    return kfree_rcu(mm, ARENA_VMA, vma)
-
-
+READERS = {"speculate": find_vma_speculative, "speculation_end": vma_put}
 MENDED = {
+    **_speculation.HOOKS,
     "mmap_write_unlock": mm_write_unlock,
     "mmap_write_downgrade": mm_write_downgrade,
-    "vma_get": get,
-    "vma_get_locked": get_locked,
-    "vma_put": put,
     "vma_start_write": start_write,
     "vma_attach": attach,
-    "vma_free": free_vma,
+    "vma_free": _begun.free_vma,
 }
 POSTED = {
-    "vma_get": get,
-    "vma_get_locked": get_locked,
+    **_speculation.HOOKS,
     "vma_put": posted_put,
     "vma_attach": attach,
     "vma_detach": posted_detach,
-    "vma_free": posted_free,
+    "vma_free": _speculation.free_vma,
 }
 
 
@@ -339,13 +223,13 @@ def benchframe_strategies():
             "rcu_rbtree",
             "RCU-walked rb-tree, a reference count per VMA: the RFC's third version, mended",
             "rbtree",
-            protocol=Protocol(**MENDED),
+            protocol=Protocol(bind={**READERS, "end_write": end_write}, **MENDED),
         ),
         Strategy(
             "rcu_rbtree_v3",
             "the same as posted on 25 December 2009, with its lost wake-up (B9)",
             "rbtree",
-            protocol=Protocol(**POSTED),
+            protocol=Protocol(bind=READERS, **POSTED),
             known_bugs=KNOWN_BUGS,
         ),
     ]

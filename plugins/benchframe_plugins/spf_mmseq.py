@@ -26,41 +26,31 @@ Cost: the walk, a copy of one VMA line, three loads of the number; nothing share
 every fault under way a second one.
 
 Concurrency: VMAs and page tables are freed after a grace period, and the section lasts to the end of the fault. The
-walk ends: the tree's height bounds it only if nobody rotates, so it gives up after 64 steps down. Sources: cover
-letters of v1 and v2 (20210430195232.30491-1-michel@lespinasse.org, 20220128131006.67712-1-...).
+walk ends: it gives up after 64 steps down.
+Text: what all faults of this kind share is in `_speculation`.
+Sources: cover letters of v1 and v2 (20210430195232.30491-1-michel@lespinasse.org, 20220128131006.67712-1-...).
 """
 
 from benchframe.api import (
-    ARENA_TABLE,
-    ARENA_VMA,
-    COUNT_FALLBACK,
-    COUNT_HIT,
-    COUNT_LOOKUP,
     NULL,
-    READ_ONCE,
     SITE_END,
     SITE_TABLE,
     TASK,
-    VM_SHARED,
-    VM_WRITE,
     VMA,
     PrivateSlab,
     Protocol,
     Strategy,
-    count,
-    find_vma,
     hookimpl,
-    kfree_rcu,
     native,
     rcu_read_lock,
     rcu_read_unlock,
-    read_lock,
-    read_unlock,
     seqcount,
     write_downgrade,
     write_lock,
     write_unlock,
 )
+from benchframe_plugins import _speculation
+from benchframe_plugins._speculation import exchanged, free_vma, release_table, section_end, usable, walk
 
 COPY = PrivateSlab(
     "spf_vma",
@@ -79,8 +69,6 @@ COPY = PrivateSlab(
 )
 """Record i is task i's: the pvma on its stack."""
 TASKS = 4096
-STEPS = 64
-"""More steps down than any rb-tree of this many VMAs has."""
 SEQ = seqcount("strategy0")
 raw_read, retry, write_begin, write_end = (
     SEQ.raw_read_seqcount,
@@ -119,24 +107,6 @@ def mm_write_downgrade(mm, task):
 
 
 @native
-def walk(mm, addr):
-    """find_vma_from_tree without a lock: a VMA that contained ``addr`` when it was looked at, NULL for "do not
-    know"."""
-    node = READ_ONCE(mm, "mm_rb")
-    steps = 0
-    while node != NULL and steps < STEPS:
-        v = VMA(mm, node)
-        if addr < READ_ONCE(v, "vm_end"):
-            if READ_ONCE(v, "vm_start") <= addr:
-                return node
-            node = READ_ONCE(v, "rb_left")
-        else:
-            node = READ_ONCE(v, "rb_right")
-        steps += 1
-    return NULL
-
-
-@native
 def copy_vma(mm, task, vma):
     """The VMA as it is now, to the task's own record."""
     v = VMA(mm, vma)
@@ -151,54 +121,22 @@ def copy_vma(mm, task, vma):
 
 
 @native
-def usable(mm, task, addr):
-    """Does the copy cover ``addr``, and will the fault not need its neighbours for an anon_vma?"""
-    c = COPY(mm, task)
-    if c.vm_start > addr or addr >= c.vm_end:
-        return 0
-    if c.anon_vma != 0:
-        return 1
-    return (c.vm_file != 0 or mm.thp == 0) and c.vm_flags & (VM_WRITE | VM_SHARED) != VM_WRITE
-
-
-@native
-def get_speculative(mm, task, addr):
-    """A VMA found without a lock, inside a section that ``put`` ends; else mmap_lock and find_vma."""
-    if task < TASKS:
-        rcu_read_lock(mm, task)
-        seq = raw_read(mm)
-        vma = NULL
-        if not seq & 1:
-            vma = walk(mm, addr)
-        if vma != NULL:
-            copy_vma(mm, task, vma)
-            if not retry(mm, seq) and usable(mm, task, addr):
-                COPY(mm, task).seq = seq
-                TASK(mm, task).speculative = 1
-                count(mm, task, COUNT_LOOKUP)
-                count(mm, task, COUNT_HIT)
-                return vma
-        rcu_read_unlock(mm, task)
-    count(mm, task, COUNT_FALLBACK)
-    return get_locked(mm, task, addr)
-
-
-@native
-def get_locked(mm, task, addr):
-    """mmap_lock for read, then find_vma."""
-    TASK(mm, task).speculative = 0
-    read_lock(mm, task)
-    return find_vma(mm, task, addr)
-
-
-@native
-def put(mm, task, vma):
-    """The section ends, or mmap_read_unlock."""
-    t = TASK(mm, task)
-    if t.speculative:
-        t.speculative = 0
-        return rcu_read_unlock(mm, task)
-    return read_unlock(mm, task)
+def find_vma_speculative(mm, task, addr):
+    """A VMA found without a lock, and the section that it is good in; NULL, and no section, for "take the lock"."""
+    if task >= TASKS:
+        return NULL
+    rcu_read_lock(mm, task)
+    seq = raw_read(mm)
+    vma = NULL
+    if not seq & 1:
+        vma = walk(mm, addr)
+    if vma != NULL:
+        copy_vma(mm, task, vma)
+        if not retry(mm, seq) and usable(mm, COPY(mm, task), addr):
+            COPY(mm, task).seq = seq
+            return vma
+    rcu_read_unlock(mm, task)
+    return NULL
 
 
 @native
@@ -211,28 +149,11 @@ def valid(mm, task, vma, site):
     return 1 - retry(mm, COPY(mm, task).seq)
 
 
-# ---- freeing ---------------------------------------------------------------------------------------------------------
-
-
-@native
-def free_vma(mm, vma):
-    """A walker may still be at it."""
-    return kfree_rcu(mm, ARENA_VMA, vma)
-
-
-@native
-def release_table(mm, table):
-    """A fault may be on its way to the table's lock."""
-    return kfree_rcu(mm, ARENA_TABLE, table)
-
-
 HOOKS = {
+    **_speculation.HOOKS,
     "mmap_write_lock": mm_write_lock,
     "mmap_write_unlock": mm_write_unlock,
     "mmap_write_downgrade": mm_write_downgrade,
-    "vma_get": get_speculative,
-    "vma_get_locked": get_locked,
-    "vma_put": put,
     "vma_valid": valid,
     "vma_free": free_vma,
     "table_release": release_table,
@@ -241,8 +162,8 @@ HOOKS = {
 
 def protocol(**changed):
     """The protocol, with some hooks exchanged (None: the default)."""
-    hooks = {name: function for name, function in {**HOOKS, **changed}.items() if function is not None}
-    return Protocol(slabs=(COPY,), **hooks)
+    bind = {"speculate": find_vma_speculative, "speculation_end": section_end}
+    return Protocol((COPY,), bind, **exchanged(HOOKS, changed))
 
 
 @hookimpl

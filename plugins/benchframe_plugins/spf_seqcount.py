@@ -17,7 +17,7 @@ the lock was taken; one that begins now has to take that lock to clear the entry
 
 Writers: the number of every VMA that a call changes becomes odd before the change and even when mmap_lock is given
 back. The kernel's patch ended it with vma_adjust and unmap_page_range; here it lasts as long as the lock, so that no
-step in between must be argued about. VMAs begun are on a list from `mm.strategy1` through the VMAs' strategy words.
+step in between must be argued about. VMAs begun are on a list.
 
 Not speculated: where a page table is missing (tables for a VMA that is gone leaked, B11), where an anon_vma is, kernel
 mode.
@@ -26,42 +26,29 @@ Cost: the walk and four loads of one number; nothing shared is written. Only wri
 
 Concurrency: VMAs and page tables are freed after a grace period (SRCU then, since faults sleep; Dufour lost 20 % to
 its callbacks), and the section lasts to the end of the fault. A walk through a rotating tree may miss; then mmap_lock
-is taken. Stack growth happens under mmap_lock for read and moves one start down. Sources:
-20100104182429.833180340@chello.nl and replies; Dufour's v11 (1526555193-7242-1-git-send-email-ldufour@...).
+is taken. Stack growth happens under mmap_lock for read and moves one start down.
+Text: what all faults of this kind share is in `_speculation`, the list in `_begun`.
+Sources: 20100104182429.833180340@chello.nl and replies; Dufour's v11 (1526555193-7242-1-git-send-email-ldufour@...).
 """
 
 from benchframe.api import (
-    ARENA_TABLE,
-    ARENA_VMA,
-    COUNT_FALLBACK,
-    COUNT_HIT,
-    COUNT_LOOKUP,
     NULL,
-    READ_ONCE,
     SITE_END,
     SITE_TABLE,
     TASK,
-    VM_SHARED,
-    VM_WRITE,
     VMA,
     Protocol,
     Strategy,
-    count,
-    find_vma,
     hookimpl,
-    kfree_rcu,
     native,
     rcu_read_lock,
     rcu_read_unlock,
-    read_lock,
-    read_unlock,
     seqcount,
-    write_downgrade,
-    write_unlock,
 )
+from benchframe_plugins import _speculation
+from benchframe_plugins._begun import enlist, free_vma, mm_write_downgrade, mm_write_unlock
+from benchframe_plugins._speculation import exchanged, release_table, section_end, usable, walk
 
-STEPS = 64
-"""More steps down than any rb-tree of this many VMAs has."""
 SEQ = seqcount("vm_sequence")
 raw_read, retry, write_begin, write_end = (
     SEQ.raw_read_seqcount,
@@ -75,67 +62,17 @@ raw_read, retry, write_begin, write_end = (
 
 
 @native
-def walk(mm, addr):
-    """find_vma without a lock: a VMA that contained ``addr`` when it was looked at, NULL for "do not know"."""
-    node = READ_ONCE(mm, "mm_rb")
-    steps = 0
-    while node != NULL and steps < STEPS:
-        v = VMA(mm, node)
-        if addr < READ_ONCE(v, "vm_end"):
-            if READ_ONCE(v, "vm_start") <= addr:
-                return node
-            node = READ_ONCE(v, "rb_left")
-        else:
-            node = READ_ONCE(v, "rb_right")
-        steps += 1
-    return NULL
-
-
-@native
-def usable(mm, vma, addr):
-    """Does it cover ``addr``, and will the fault not need its neighbours for an anon_vma?"""
-    v = VMA(mm, vma)
-    if v.vm_start > addr or addr >= v.vm_end:
-        return 0
-    if v.anon_vma != 0:
-        return 1
-    return (v.vm_file != 0 or mm.thp == 0) and v.vm_flags & (VM_WRITE | VM_SHARED) != VM_WRITE
-
-
-@native
-def get_speculative(mm, task, addr):
-    """A VMA found without a lock, inside a section that ``put`` ends; else mmap_lock and find_vma."""
+def find_vma_speculative(mm, task, addr):
+    """A VMA found without a lock, and the section that it is good in; NULL, and no section, for "take the lock"."""
     rcu_read_lock(mm, task)
     vma = walk(mm, addr)
     if vma != NULL:
         seq = raw_read(VMA(mm, vma))
-        if not seq & 1 and usable(mm, vma, addr) and not retry(VMA(mm, vma), seq):
+        if not seq & 1 and usable(mm, VMA(mm, vma), addr) and not retry(VMA(mm, vma), seq):
             TASK(mm, task).strategy0 = seq
-            TASK(mm, task).speculative = 1
-            count(mm, task, COUNT_LOOKUP)
-            count(mm, task, COUNT_HIT)
             return vma
     rcu_read_unlock(mm, task)
-    count(mm, task, COUNT_FALLBACK)
-    return get_locked(mm, task, addr)
-
-
-@native
-def get_locked(mm, task, addr):
-    """mmap_lock for read, then find_vma."""
-    TASK(mm, task).speculative = 0
-    read_lock(mm, task)
-    return find_vma(mm, task, addr)
-
-
-@native
-def put(mm, task, vma):
-    """The section ends, or mmap_read_unlock."""
-    t = TASK(mm, task)
-    if t.speculative:
-        t.speculative = 0
-        return rcu_read_unlock(mm, task)
-    return read_unlock(mm, task)
+    return NULL
 
 
 @native
@@ -159,75 +96,20 @@ def start_write(mm, vma):
     if mm.owner == 0 or v.vm_sequence & 1:
         return 0
     write_begin(v)
-    v.strategy0 = mm.strategy1
-    v.strategy1 = NULL
-    if mm.strategy1 != NULL:
-        VMA(mm, mm.strategy1).strategy1 = vma
-    mm.strategy1 = vma
+    return enlist(mm, vma)
+
+
+@native
+def end_write(mm, vma):
+    """The number becomes even."""
+    write_end(VMA(mm, vma))
     return 0
-
-
-@native
-def forget(mm, vma):
-    """Take it off the list of VMAs begun: it stays odd."""
-    v = VMA(mm, vma)
-    if v.strategy1 != NULL:
-        VMA(mm, v.strategy1).strategy0 = v.strategy0
-    elif mm.strategy1 == vma:
-        mm.strategy1 = v.strategy0
-    if v.strategy0 != NULL:
-        VMA(mm, v.strategy0).strategy1 = v.strategy1
-    return 0
-
-
-@native
-def end_write_all(mm):
-    """The numbers of all VMAs begun become even."""
-    vma = mm.strategy1
-    mm.strategy1 = NULL
-    while vma != NULL:
-        v = VMA(mm, vma)
-        following = v.strategy0
-        v.strategy0 = NULL
-        v.strategy1 = NULL
-        write_end(v)
-        vma = following
-    return 0
-
-
-@native
-def mm_write_unlock(mm, task):
-    """mmap_write_unlock."""
-    end_write_all(mm)
-    return write_unlock(mm, task)
-
-
-@native
-def mm_write_downgrade(mm, task):
-    """mmap_write_downgrade."""
-    end_write_all(mm)
-    return write_downgrade(mm, task)
-
-
-@native
-def free_vma(mm, vma):
-    """It is dead: odd for ever. A walker may still be at it."""
-    forget(mm, vma)
-    return kfree_rcu(mm, ARENA_VMA, vma)
-
-
-@native
-def release_table(mm, table):
-    """A fault may be on its way to the table's lock."""
-    return kfree_rcu(mm, ARENA_TABLE, table)
 
 
 HOOKS = {
+    **_speculation.HOOKS,
     "mmap_write_unlock": mm_write_unlock,
     "mmap_write_downgrade": mm_write_downgrade,
-    "vma_get": get_speculative,
-    "vma_get_locked": get_locked,
-    "vma_put": put,
     "vma_valid": valid,
     "vma_start_write": start_write,
     "vma_free": free_vma,
@@ -237,8 +119,8 @@ HOOKS = {
 
 def protocol(**changed):
     """The protocol, with some hooks exchanged (None: the default)."""
-    hooks = {name: function for name, function in {**HOOKS, **changed}.items() if function is not None}
-    return Protocol(**hooks)
+    bind = {"speculate": find_vma_speculative, "speculation_end": section_end, "end_write": end_write}
+    return Protocol(bind=bind, **exchanged(HOOKS, changed))
 
 
 @hookimpl

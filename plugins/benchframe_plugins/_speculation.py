@@ -1,0 +1,138 @@
+"""A page fault that first tries without mmap_lock: what speculation, counts and locks per VMA have in common.
+
+Each strategy binds two hooks: `speculate` finds a VMA and makes sure of it, `speculation_end` lets it go; the
+strategy's file says why that is right. A fault that gets none takes mmap_lock for read and asks find_vma.
+Used by :mod:`~benchframe_plugins.spf_seqcount`, :mod:`~benchframe_plugins.spf_mmseq`,
+:mod:`~benchframe_plugins.rcu_rbtree`, :mod:`~benchframe_plugins.per_vma_rwsem` and
+:mod:`~benchframe_plugins.per_vma_refcnt`; the frees also by :mod:`~benchframe_plugins.pmdcache_rcu`.
+"""
+
+from benchframe.api import (
+    ARENA_TABLE,
+    ARENA_VMA,
+    COUNT_FALLBACK,
+    COUNT_HIT,
+    COUNT_LOOKUP,
+    NULL,
+    READ_ONCE,
+    TASK,
+    VM_SHARED,
+    VM_WRITE,
+    VMA,
+    count,
+    find_vma,
+    hook,
+    kfree_rcu,
+    native,
+    rcu_read_unlock,
+    read_lock,
+    read_unlock,
+)
+
+STEPS = 64
+"""More steps down than any rb-tree of this many VMAs has."""
+
+# ---- the fault -------------------------------------------------------------------------------------------------------
+
+
+@hook("protocol")
+def speculate(mm, task, addr):
+    """A VMA that contains ``addr``, good until ``speculation_end``, without mmap_lock; NULL for "do not know"."""
+    return NULL
+
+
+@hook("protocol")
+def speculation_end(mm, task, vma):
+    """The fault is over: let go of what ``speculate`` gave."""
+    return 0
+
+
+@native
+def get(mm, task, addr):
+    """The VMA without mmap_lock if it can be had so, else mmap_lock for read and find_vma."""
+    vma = speculate(mm, task, addr)
+    if vma != NULL:
+        TASK(mm, task).speculative = 1
+        count(mm, task, COUNT_LOOKUP)
+        count(mm, task, COUNT_HIT)
+        return vma
+    count(mm, task, COUNT_FALLBACK)
+    return get_locked(mm, task, addr)
+
+
+@native
+def get_locked(mm, task, addr):
+    """mmap_lock for read, then find_vma (lock_mm_and_find_vma)."""
+    TASK(mm, task).speculative = 0
+    read_lock(mm, task)
+    return find_vma(mm, task, addr)
+
+
+@native
+def put(mm, task, vma):
+    """``speculation_end``, or mmap_read_unlock."""
+    t = TASK(mm, task)
+    if t.speculative:
+        t.speculative = 0
+        return speculation_end(mm, task, vma)
+    return read_unlock(mm, task)
+
+
+# ---- what may be speculated on ---------------------------------------------------------------------------------------
+
+
+@native
+def walk(mm, addr):
+    """find_vma in an rb-tree without a lock: a VMA that contained ``addr`` when it was looked at, NULL for "do not
+    know". The tree's height bounds the walk only if nobody rotates, so it gives up after 64 steps down."""
+    node = READ_ONCE(mm, "mm_rb")
+    steps = 0
+    while node != NULL and steps < STEPS:
+        v = VMA(mm, node)
+        if addr < READ_ONCE(v, "vm_end"):
+            if READ_ONCE(v, "vm_start") <= addr:
+                return node
+            node = READ_ONCE(v, "rb_left")
+        else:
+            node = READ_ONCE(v, "rb_right")
+        steps += 1
+    return NULL
+
+
+@native
+def usable(mm, v, addr):
+    """Does ``v``, a VMA or a copy, cover ``addr``, and will the fault not need its neighbours for an anon_vma?"""
+    if v.vm_start > addr or addr >= v.vm_end:
+        return 0
+    if v.anon_vma != 0:
+        return 1
+    return (v.vm_file != 0 or mm.thp == 0) and v.vm_flags & (VM_WRITE | VM_SHARED) != VM_WRITE
+
+
+# ---- what is let go --------------------------------------------------------------------------------------------------
+
+
+@native
+def section_end(mm, task, vma):
+    """``speculation_end`` where an RCU section was all that was held."""
+    return rcu_read_unlock(mm, task)
+
+
+@native
+def free_vma(mm, vma):
+    """A walker under RCU may still be looking at it."""
+    return kfree_rcu(mm, ARENA_VMA, vma)
+
+
+@native
+def release_table(mm, table):
+    """A fault may be on its way to the table's lock."""
+    return kfree_rcu(mm, ARENA_TABLE, table)
+
+
+HOOKS = {"vma_get": get, "vma_get_locked": get_locked, "vma_put": put}
+
+
+def exchanged(hooks, changed):
+    """``hooks`` with those of ``changed`` in their place; None takes one out, for the model's default."""
+    return {name: function for name, function in {**hooks, **changed}.items() if function is not None}
