@@ -113,7 +113,7 @@ def place(text: str, fallback: str) -> str:
     """The innermost line of an author's file that the report names: the first one, since Numba tells inside out."""
     for match in _PLACE.finditer(text):
         file, line = match[1] or match[3], match[2] or match[4]
-        if "/numba/" not in file and Path(file).name not in ("backend.py", "waiting.py", "<string>"):
+        if "/numba/" not in file and Path(file).name not in ("backend.py", "lowering.py", "waiting.py", "<string>"):
             return f"{_full(file, fallback)}:{line}"
     return fallback
 
