@@ -1,17 +1,20 @@
 """A made-up run for the tests of reports: strategies on two workloads and a sweep, with all that a cell can hold."""
 
 import hashlib
+import json
 import math
 from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 
 from benchframe.engine.latency import histogram
 from benchframe.report.run import Run
 from benchframe.results.cell import CellState, LatencyRow, Process
-from benchframe.results.folder import Cell
+from benchframe.results.folder import Cell, RunFolder
 from benchframe.results.manifest import CellEntry, Manifest, Options, WorkloadEntry
-from benchframe.results.sources import Source
+from benchframe.results.sources import Source, write_sources
 from benchframe.results.studies import Bars, Curve, Mark, SavedStudy
 
 STRATEGIES = ("rbtree", "pmdcache", "maple")
@@ -121,3 +124,46 @@ def _state(rng: np.random.Generator, base: float, place: int, text: str) -> Cell
     return CellState(
         "ok", "", counts=counts, latencies=(row,), timer_overhead_ns=7.5, hints={"lookup": (text,)}, cost=cost
     )
+
+
+EVIL = "<script>alert(1)</script>"
+
+
+class Reader(HTMLParser):
+    """Elements with their attributes, and the text of the page without scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag if tag in ("script", "style") else ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if not self._inside:
+            self.text += data
+
+
+def on_disk(path: Path, run: Run) -> RunFolder:
+    """The made-up run as a folder."""
+    folder = RunFolder.create(path, run.manifest)
+    write_sources(path, run.sources)
+    for cell in run.cells:
+        cell.state.write(folder.state_path(cell.entry))
+        runs = {
+            name: [
+                {"metadata": {"benchframe_round": p.round, **p.metadata}, "values": [v * 1e-9 for v in p.values]}
+                for p in processes
+            ]
+            for name, processes in cell.figures.items()
+        }
+        benches = [{"metadata": {"name": name, "inner_loops": 100}, "runs": found} for name, found in runs.items()]
+        folder.suite_path(cell.entry).write_text(json.dumps({"version": "1.0", "benchmarks": benches}))
+    return folder

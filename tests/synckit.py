@@ -1,7 +1,9 @@
 """Small programs over one mm's words, every interleaving of them: what the locks are tested with."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -83,3 +85,21 @@ def alone(function: Any, *arguments: int, **words: int) -> tuple[int, dict[str, 
         memory[1][word] = value
     result = dejit(function)(PlainWorld({"mm_base": memory}).ref(MM, 1), *arguments)
     return result, {word: int(memory[1][word]) for word in words}
+
+
+def run_threads(functions: list[FunctionType], turns: int, **words: int) -> Any:
+    """Each function compiled, in a thread of its own, on one mm; the mm afterwards."""
+    from benchframe.dialect.backend import compile_unit
+    from benchframe.dialect.loader import Unit
+
+    units = {f: Unit(f.__name__, compile_unit(f, 2, mm_struct, None, {}), 2) for f in dict.fromkeys(functions)}
+    mm = np.zeros(2, mm_struct.dtype)
+    for word, value in words.items():
+        mm[0][word] = value
+    threads = [threading.Thread(target=units[f], args=(mm.ctypes.data, turns)) for f in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+        assert not thread.is_alive(), "a waiter was never let go"
+    return mm[0]

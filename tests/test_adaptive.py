@@ -5,7 +5,7 @@ from pathlib import Path
 
 from runkit import OPTIONS as SHALLOW
 from runkit import made, noise
-from test_results import OPTIONS, Log, sit, start
+from sitting_kit import OPTIONS, Log, sit, start
 from typer.testing import CliRunner
 
 from benchframe.cli import app

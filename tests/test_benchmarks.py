@@ -2,7 +2,6 @@
 
 import importlib
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,14 +52,14 @@ def test_interleave(sampling: ModuleType) -> None:
     assert len(rounds) == 9
 
 
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+@pytest.mark.needs_debian("gcc")
 def test_c_walk() -> None:
     """The C walk and the compiled one agree on every answer, at two sizes, and a ratio comes out."""
     printed = run("c_walk.py", "--vmas", "6,300", "--events", "3000", "--rounds", "3")
     assert re.findall(r"^\| (\d+) .*\| +\d+\.\d+ \[.* +3 \|$", printed, re.MULTILINE) == ["6", "300"]
 
 
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+@pytest.mark.needs_debian("gcc")
 def test_c_walk_notices_another_layout(sampling: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """C code that lays the records out differently is refused, not measured."""
     c_walk = importlib.import_module("c_walk")

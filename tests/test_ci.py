@@ -13,17 +13,25 @@ ROOT = Path(__file__).resolve().parent.parent
 
 SKIPPING = """
 import pytest
-@pytest.mark.needs_debian
+@pytest.mark.needs_debian("sh")
 def test_with_a_tool():
-    pytest.skip("no strace")
+    pytest.skip("it does not work here")
+@pytest.mark.needs_debian("no-such-compiler")
+def test_with_another():
+    raise AssertionError("it is skipped before it runs")
+@pytest.mark.needs_debian("sh")
+@pytest.mark.skipif(True, reason="this kernel is too old")
+def test_that_has_its_tool():
+    pass
 def test_other():
     pytest.skip("for another reason")
 """
 
 
-@pytest.mark.parametrize(("ci", "outcome"), [("", "2 skipped"), ("1", "1 failed, 1 skipped")])
+@pytest.mark.parametrize(("ci", "outcome"), [("", "4 skipped"), ("1", "1 failed, 2 skipped, 1 error")])
 def test_needs_debian_may_not_skip_in_ci(ci: str, outcome: str, tmp_path: Path) -> None:
-    """The hook in conftest.py turns a skip into a failure in CI, for marked tests only."""
+    """The hooks in conftest.py skip a marked test whose tool is missing, and in CI make a failure of that and of a
+    skip by the test itself; a condition that has nothing to do with tools stays a skip."""
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
     (tmp_path / "test_it.py").write_text(SKIPPING)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = needs_debian: x\n")
@@ -38,6 +46,17 @@ def test_needs_debian_may_not_skip_in_ci(ci: str, outcome: str, tmp_path: Path) 
     )
     assert outcome in done.stdout.splitlines()[-1], done.stdout
     assert ("marked needs_debian, but skipped in CI" in done.stdout) == bool(ci)
+
+
+def test_ci_installs_what_marked_tests_need() -> None:
+    """Every program that a needs_debian mark names is one that .ci/run looks for."""
+    script = (ROOT / ".ci" / "run").read_text()
+    marks = re.compile(r"needs_debian\(([^)]+)\)")
+    files = [path for path in (ROOT / "tests").glob("test_*.py") if path.name != "test_ci.py"]
+    named = {tool for path in files for words in marks.findall(path.read_text()) for tool in re.findall(r"\w+", words)}
+    assert named >= {"cc", "gcc", "strace", "chromium"}
+    for tool in named:
+        assert re.search(rf"\b{tool}\b.*\|\| missing\+=", script), tool
 
 
 def test_ci_script_is_sound() -> None:

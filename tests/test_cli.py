@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from test_results import strategy, stream
+from sitting_kit import strategy, stream
 from typer.testing import CliRunner
 
 import benchframe

@@ -1,7 +1,6 @@
 """Strategies in C: right answers, one identity per text, errors with file and line. Skipped without a C compiler."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from benchframe.mm.space import Space
 from benchframe.registry import Registry, load
 from benchframe.strategy import PrivateSlab
 
-pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler (cc) here")
+pytestmark = pytest.mark.needs_debian("cc")
 EXAMPLE = ROOT / "examples" / "c-strategy" / "c_rbtree.py"
 
 PLUGIN = """

@@ -1,6 +1,5 @@
 """The kernel as judge: it agrees with the oracle, catches every rule switched off, and gives small reproducers."""
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -201,7 +200,7 @@ def test_the_python_reproducer_runs(kernel: Kernel, tmp_path: Path) -> None:
     assert f"brk {child.BRK_BASE + 10:#x} = {child.BRK_BASE + 10:#x}" in done.stdout
 
 
-@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
+@pytest.mark.needs_debian("cc")
 def test_the_c_reproducer_compiles_and_runs(kernel: Kernel, tmp_path: Path) -> None:
     """Without a warning, and with the same result."""
     ops, line = a_program(kernel)

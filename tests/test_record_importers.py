@@ -1,6 +1,5 @@
 """Importers: what perf, strace and /proc write becomes a trace that replays; what is broken becomes one error."""
 
-import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -225,15 +224,12 @@ def test_broken_input(tmp_path: Path, data: bytes, what: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.needs_debian
+@pytest.mark.needs_debian("strace")
 def test_real_strace(tmp_path: Path) -> None:
     """A log that the strace of this machine writes is understood, threads and children included."""
-    strace = shutil.which("strace")
-    if strace is None:
-        pytest.skip("strace is not installed")
     log = tmp_path / "log"
     run = subprocess.run(
-        [strace, "-f", "-o", str(log), "sh", "-c", "ls >/dev/null; true"], capture_output=True, text=True
+        ["strace", "-f", "-o", str(log), "sh", "-c", "ls >/dev/null; true"], capture_output=True, text=True
     )
     if run.returncode:
         pytest.skip(f"strace does not work here: {run.stderr.strip()[:100]}")

@@ -15,10 +15,7 @@ from benchframe.report.page import page
 
 EVIL = "<script>document.title = 'owned'</script>"
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.needs_debian,
-    pytest.mark.skipif(not (BROWSER and DRIVER), reason="no chromium or chromedriver"),
-]
+pytestmark = pytest.mark.needs_debian("chromium", "chromedriver")
 
 
 class Page:

@@ -2,43 +2,25 @@
 
 import json
 import math
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
-from scipy.integrate import trapezoid
-from scipy.optimize import linprog
+from stats_kit import means, noisy
 
 from benchframe.stats import Judging, Pair, Ratio, holm, judge, more_rounds, paired_ratio, ratio, welch_ratio
-from benchframe.stats.anytime import anytime_p, anytime_same, log_evidence, radius
 from benchframe.stats.ratios import bootstrap_interval
-from benchframe.stats.shape import dip, dip_limit, drift, outliers, two_groups
 from benchframe.stats.simulate import (
     World,
     characteristics,
     coverage,
-    covered_throughout,
     decided,
-    dip_quantile,
     log_ratios,
-    looked_at,
     p_values,
 )
 
 DATA = Path(__file__).parent / "data"
-
-
-def means(values: list[float]) -> dict[int, float]:
-    """Process means by round."""
-    return dict(enumerate(values))
-
-
-def noisy(rounds: int, level: float = 10.0, sd: float = 0.01, seed: int = 1) -> dict[int, float]:
-    """``rounds`` process means around ``level``."""
-    rng = np.random.default_rng(seed)
-    return means((level * np.exp(rng.normal(0, sd, rounds))).tolist())
 
 
 # ---- one comparison ---------------------------------------------------------------------------------------------
@@ -235,148 +217,7 @@ def test_both_questions_are_corrected() -> None:
         assert (verdict.word in ("faster", "slower"), verdict.word == "same") == (bool(differs[i]), bool(same[i]))
 
 
-# ---- looking after every round ----------------------------------------------------------------------------------
-
-
-def test_evidence_is_a_likelihood_ratio() -> None:
-    """The closed form equals the marginal of t under the prior over its null density, integrated numerically."""
-    n, tau, t = 7, 1.5, 2.3
-    grid = np.linspace(-9, 9, 4001)
-    prior = scipy_stats.norm.pdf(grid, 0, tau)
-    under = scipy_stats.nct.pdf(t, n - 1, grid * math.sqrt(n))
-    marginal = trapezoid(prior * under, grid)
-    assert float(log_evidence(t, n, tau)) == pytest.approx(math.log(marginal / scipy_stats.t.pdf(t, n - 1)), rel=1e-3)
-
-
-def test_looking_after_each_round_is_paid_for() -> None:
-    """A/A with a look after each of 100 rounds: the usual test errs often, the anytime-valid one at most at alpha."""
-    logs = log_ratios(World(), 4000, 100, 0.0, np.random.default_rng(6))
-    usual, ours, _ = looked_at(logs)
-    assert usual > 0.25
-    assert ours <= 0.05
-    assert covered_throughout(logs, 0.0) >= 0.95
-
-
-def test_looking_finds_what_is_there() -> None:
-    """3 % at the default noise is found by looking, in fewer than 20 rounds in nine of ten runs."""
-    _, found, when = looked_at(log_ratios(World(), 2000, 60, 0.03, np.random.default_rng(7)))
-    assert found > 0.99
-    assert np.quantile(when, 0.9) < 20
-
-
-def test_anytime_p_never_grows() -> None:
-    """More rounds only lower the anytime p values: what is decided stays decided."""
-    logs = log_ratios(World(), 1, 40, 0.01, np.random.default_rng(2))[0]
-    p = [anytime_p(logs[:n]) for n in range(1, 41)]
-    q = [anytime_same(logs[:n], 0.02) for n in range(1, 41)]
-    assert p[0] == q[0] == 1.0
-    assert all(after <= before for before, after in [*pairwise(p), *pairwise(q)])
-
-
-def test_anytime_test_and_interval_agree() -> None:
-    """The p value is below alpha exactly where the confidence sequence leaves the null out, at each n."""
-    rng = np.random.default_rng(3)
-    for n in (4, 7, 20):
-        for effect in (0.0, 0.01, 0.03, 0.1):
-            values = rng.normal(effect, 0.02, n)
-            t = values.mean() / (values.std(ddof=1) / math.sqrt(n))
-            assert (float(log_evidence(t, n)) >= math.log(20)) == (abs(t) >= float(radius(n, 0.05)))
-    assert math.isinf(float(radius(2, 0.05)))
-
-
-def test_judging_anytime_is_stricter() -> None:
-    """The same twelve rounds: a difference that one look decides may need more when every round is a look."""
-    pair = Pair(noisy(12, 10.12, 0.01, 21), noisy(12, 10.0, 0.01, 22))
-    once, often = (judge([pair], Judging(0.001, anytime=anytime))[0] for anytime in (False, True))
-    assert once is not None
-    assert often is not None
-    assert (once.word, often.word) == ("slower", "undecided")
-    assert often.more is not None
-    big = judge([Pair(noisy(6, 20.0, seed=1), noisy(6, 10.0, seed=2))], Judging(anytime=True))[0]
-    assert big is not None
-    assert big.word == "slower"
-
-
-# ---- oddities ---------------------------------------------------------------------------------------------------
-
-
-def dip_by_programming(values: list[float]) -> float:
-    """The dip by its definition: over all modes, the least sup distance of a convex-then-concave function, by LP."""
-    x = np.sort(values)
-    n = len(x)
-    best = 1.0
-    for mode in range(n):
-        rows, bounds = [], []
-
-        def slope(i: int) -> np.ndarray:  # type: ignore[type-arg]
-            row = np.zeros(n + 1)
-            row[i + 1], row[i] = 1 / (x[i + 1] - x[i]), -1 / (x[i + 1] - x[i])
-            return row
-
-        for i in range(n - 1):
-            rows.append(-slope(i))
-            bounds.append(0.0)
-        for i in range(n - 2):
-            rows.append((slope(i) - slope(i + 1)) * (1 if i + 1 <= mode else -1))
-            bounds.append(0.0)
-        for i in range(n):
-            for sign, level in ((-1, (i + 1) / n), (1, i / n)):
-                row = np.zeros(n + 1)
-                row[i], row[n] = sign, -1
-                rows.append(row)
-                bounds.append(sign * level)
-        cost = np.zeros(n + 1)
-        cost[n] = 1
-        found = linprog(cost, A_ub=np.array(rows), b_ub=bounds, bounds=[(None, None)] * n + [(0, None)])
-        if found.status == 0:
-            best = min(best, float(found.fun))
-    return best
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_dip_is_the_dip(seed: int) -> None:
-    """The fast dip equals the one found by linear programming from its definition."""
-    rng = np.random.default_rng(seed)
-    n = int(rng.integers(4, 10))
-    values = rng.random(n) if seed % 2 else np.concatenate([rng.normal(0, 1, n), rng.normal(6, 1, 3)])
-    assert dip(values) == pytest.approx(dip_by_programming(values.tolist()), abs=1e-9)
-
-
-def test_dip_limits() -> None:
-    """Bounds of the dip, ties included, and the table of limits against a fresh simulation."""
-    assert dip([1.0, 1.0, 1.0]) == pytest.approx(1 / 6)
-    assert dip([0.0] * 50 + [1.0] * 50) == pytest.approx(0.25, abs=0.01)
-    assert math.isinf(dip_limit(5))
-    assert dip_limit(20) == pytest.approx(dip_quantile(20, 0.99, 3000, seed=1), rel=0.06)
-    assert dip_limit(17) == pytest.approx(dip_quantile(17, 0.99, 3000, seed=2), rel=0.06)
-
-
-def test_two_groups_are_named_and_others_are_not() -> None:
-    """Two page layouts 10 % apart are found in 20 processes; normal, skewed and heavy-tailed noise hardly ever."""
-    rng = np.random.default_rng(1)
-    two = means((np.where(np.arange(20) % 2, 10.0, 11.0) * np.exp(rng.normal(0, 0.005, 20))).tolist())
-    assert "10 processes near 10 ns, 10 near 11 ns" in two_groups(two)
-    for shape in (rng.normal(0, 0.02, (400, 20)), rng.exponential(0.02, (400, 20)), rng.standard_t(2, (400, 20)) / 50):
-        assert sum(bool(two_groups(means(np.exp(row).tolist()))) for row in shape) <= 4
-
-
-def test_drift_is_named() -> None:
-    """3 % from first to last round is found in its size; A/A is called drift in about 1 %; few rounds never."""
-    rng = np.random.default_rng(2)
-    rising = means((10 * np.exp(np.linspace(0, 0.03, 20) + rng.normal(0, 0.003, 20))).tolist())
-    assert drift(rising) == pytest.approx(0.03, abs=0.008)
-    assert sum(drift(noisy(15, seed=i)) is not None for i in range(300)) <= 9
-    assert drift(means([1.0, 2.0, 3.0])) is None
-    (verdict,) = judge([Pair(rising, means([10.0] * 20))])
-    assert verdict is not None
-    assert any("the ratio drifts by +" in note for note in verdict.notes)
-
-
-def test_outliers_are_named() -> None:
-    """One process that was hit is named with its round; ordinary noise is not."""
-    values = noisy(12, 7.0, 0.01, 3) | {4: 13.2}
-    assert outliers(values) == "1 of 12 processes lies far from the median of 6.98 ns: 13.2 ns in round 5"
-    assert not any(outliers(noisy(20, 7.0, 0.01, seed)) for seed in range(100))
+# ---- real values ------------------------------------------------------------------------------------------------
 
 
 def test_bootstrap_agrees_where_there_are_values() -> None:

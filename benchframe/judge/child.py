@@ -273,7 +273,7 @@ def main() -> None:
             try:
                 worker = Worker(files, scratch, bool(options & TEXT_MAPS) or not query)
                 write_all(worker.run(words, bool(options & WITH_FLAGS)))
-            except BaseException as error:
+            except BaseException as error:  # not raised again: a forked child must not go on in its parent's code
                 print(f"judging process: {error!r}", file=sys.stderr)
                 os._exit(1)
             os._exit(0)
