@@ -4,7 +4,7 @@ Each strategy binds two hooks: `speculate` finds a VMA and makes sure of it, `sp
 strategy's file says why that is right. A fault that gets none takes mmap_lock for read and asks find_vma.
 Used by :mod:`~benchframe_plugins.spf_seqcount`, :mod:`~benchframe_plugins.spf_mmseq`,
 :mod:`~benchframe_plugins.rcu_rbtree`, :mod:`~benchframe_plugins.per_vma_rwsem` and
-:mod:`~benchframe_plugins.per_vma_refcnt`; the frees also by :mod:`~benchframe_plugins.pmdcache_rcu`.
+:mod:`~benchframe_plugins.per_vma_refcnt`.
 """
 
 from benchframe.api import (

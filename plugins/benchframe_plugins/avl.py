@@ -9,8 +9,9 @@ of the VMA's first line, so a visited node costs one line. The kernel's nodes ha
 removal kept the path on their stack (avl_maxheight 41). Here rb_parent_color names the parent instead, since a local
 array is not to be had; a lookup is not touched by that.
 
-Lookup: from the root; `vm_end > addr` remembers the node and goes left, unless it contains addr; else right. At most
-1.44 log2(n) nodes, about log2(n) - 1 on a random hit. `avl_2_4` with fewer than 32 VMAs: the list, from its start.
+Lookup: from the root; `vm_end > addr` remembers the node and goes left, unless it contains addr; else right: the
+red-black tree's search, rb_find. At most 1.44 log2(n) nodes, about log2(n) - 1 on a random hit. `avl_2_4` with fewer
+than 32 VMAs: the list, from its start.
 
 Update: at most two rotations to insert; to remove, up to one or two on each level. Bounds that move need nothing:
 the order stays. The tree of `avl_2_4` is built when the 32nd VMA arrives, and kept until the last one goes.
@@ -30,6 +31,7 @@ Knuth, TAOCP vol. 3, 6.2.3.
 from benchframe.api import NULL, VMA, Cache, Index, Strategy, hookimpl, native
 from benchframe_plugins.linked_list import list_find
 from benchframe_plugins.mmap_cache import detached, find_cached, mm_exit, store, unlinked
+from benchframe_plugins.rbtree import rb_find, rb_leftmost
 
 AVL_MIN_MAP_COUNT = 32
 
@@ -142,23 +144,6 @@ def avl_rebalance(mm, node):
 
 
 @native
-def avl_find(mm, addr):
-    """The first VMA with ``addr < vm_end``, NULL if none. O(log n)."""
-    node = mm.mm_rb
-    found = NULL
-    while node != NULL:
-        v = VMA(mm, node)
-        if addr < v.vm_end:
-            found = node
-            if v.vm_start <= addr:
-                return found
-            node = v.rb_left
-        else:
-            node = v.rb_right
-    return found
-
-
-@native
 def avl_insert(mm, vma):
     """Link ``vma`` as a leaf where a search for its end ends, and rebalance."""
     v = VMA(mm, vma)
@@ -213,14 +198,6 @@ def avl_erase(mm, vma):
 
 
 @native
-def avl_leftmost(mm, node):
-    """The first node of a subtree."""
-    while VMA(mm, node).rb_left != NULL:
-        node = VMA(mm, node).rb_left
-    return node
-
-
-@native
 def avl_node_wrong(mm, node):
     """Invariants 1, 2 and 4 at one node."""
     n = VMA(mm, node)
@@ -245,7 +222,7 @@ def avl_check(mm):
     if node != NULL:
         if avl_parent(mm, node) != NULL:
             return 4
-        node = avl_leftmost(mm, node)
+        node = rb_leftmost(mm, node)
     while node != NULL:
         broken = avl_node_wrong(mm, node)
         if broken != 0:
@@ -254,7 +231,7 @@ def avl_check(mm):
             return 3
         expected = VMA(mm, node).vm_next
         if VMA(mm, node).rb_right != NULL:
-            node = avl_leftmost(mm, VMA(mm, node).rb_right)
+            node = rb_leftmost(mm, VMA(mm, node).rb_right)
         else:
             child = node
             node = avl_parent(mm, node)
@@ -274,7 +251,7 @@ def hybrid_find(mm, addr):
     """find_vma behind its cache: the tree if there is one, else the list."""
     if mm.mm_rb == NULL:
         return list_find(mm, addr)
-    return avl_find(mm, addr)
+    return rb_find(mm, addr)
 
 
 @native
@@ -315,7 +292,7 @@ def hybrid_check(mm):
     return 0
 
 
-plain = Index(find=avl_find, insert=avl_insert, erase=avl_erase, check=avl_check)
+plain = Index(find=rb_find, insert=avl_insert, erase=avl_erase, check=avl_check)
 hybrid = Index(find=hybrid_find, insert=hybrid_insert, erase=hybrid_erase, check=hybrid_check)
 MESSAGES = {
     1: "a node's height is not one more than its higher child's",

@@ -30,6 +30,8 @@ Stack growth happens under mmap_lock for read and moves only the start down, awa
 """
 
 from benchframe.api import (
+    ARENA_TABLE,
+    ARENA_VMA,
     COUNT_FALLBACK,
     COUNT_HIT,
     COUNT_LOOKUP,
@@ -51,6 +53,7 @@ from benchframe.api import (
     fetch_add,
     find_vma,
     hookimpl,
+    kfree_rcu,
     native,
     next_step,
     pmd_slot,
@@ -65,7 +68,6 @@ from benchframe.api import (
     write_lock,
     write_unlock,
 )
-from benchframe_plugins._speculation import free_vma, release_table
 
 # ---- the mm's version, as in RFC 2/4 -----------------------------------------------------------------------------
 
@@ -165,6 +167,18 @@ def table_prepared(mm, table):
     """A new page table names no VMA."""
     PAGE(mm, table).cache = NULL
     return 0
+
+
+@native
+def free_vma(mm, vma):
+    """The VMA is out of everything; whoever walks under RCU may still look at it."""
+    return kfree_rcu(mm, ARENA_VMA, vma)
+
+
+@native
+def release_table(mm, table):
+    """Likewise a page table."""
+    return kfree_rcu(mm, ARENA_TABLE, table)
 
 
 # ---- the speculative fault -----------------------------------------------------------------------------------------
