@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchframe.charts.data import Data
-from benchframe.charts.spec import COLOURS, DESCRIPTION, Chart, Panel, Spec, quantity, slug
+from benchframe.charts.spec import COLOURS, DESCRIPTION, Chart, Spec, panels, quantity
 from benchframe.tables.cost import own_lines
 
 PARTS = {"vma": "VMA", "own": "own", "pte": "page table", "page": "struct page", "mm": "mm", "task": "task"}
@@ -15,19 +15,15 @@ PARTS = {"vma": "VMA", "own": "own", "pte": "page table", "page": "struct page",
 
 def cost_chart(data: Data) -> Chart | None:
     """A panel per workload whose cells have a cost; None if none has (``--no-cost``, or an older run)."""
-    panels: list[Panel] = []
-    for label in data.single:
-        records = _records(data, label)
-        if records:
-            panels.append(Panel(slug(label, [p.key for p in panels]), label, _spec(records)))
-    if not panels:
+    made = panels({label: _spec(records) for label in data.single if (records := _records(data, label))})
+    if not made:
         return None
     return Chart(
         "cost",
         "What a lookup touches",
         "Distinct 64-byte lines per lookup by structure: counted, not timed, and the same on every machine. own: the "
         "strategy's own memory, such as tree nodes or a table. A mark says loads, atomics and branches too.",
-        tuple(panels),
+        made,
         tuple(data.single),
         tuple(data.strategies),
         short="Cost",

@@ -5,17 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from benchframe.charts.data import Data, interval, percent, says
-from benchframe.charts.spec import DESCRIPTION, GRID, WHOSE, Chart, Panel, Spec, log_ticks, quantity, slug
+from benchframe.charts.spec import DESCRIPTION, GRID, WHOSE, Chart, Spec, log_ticks, panels, quantity
 
 
 def lookup_chart(data: Data) -> Chart | None:
     """A panel per workload; None if nothing was looked up."""
-    panels: list[Panel] = []
-    for label in data.single:
-        records = _records(data, label)
-        if records:
-            panels.append(Panel(slug(label, [p.key for p in panels]), label, _spec(data, records)))
-    if not panels:
+    made = panels({label: _spec(data, records) for label in data.single if (records := _records(data, label))})
+    if not made:
         return None
     return Chart(
         "lookup",
@@ -23,7 +19,7 @@ def lookup_chart(data: Data) -> Chart | None:
         "Mean of process means and its 95 % interval; fastest first. A cache that hits often is faster only if a hit "
         "saves more than every miss costs. No bar: the strategy has no cache. The axis is logarithmic where one "
         "strategy takes many times as long as another; an interval is cut where the axis ends.",
-        tuple(panels),
+        made,
         tuple(data.single),
         tuple(data.strategies),
         short="Lookups",

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchframe.charts.data import Data
 from benchframe.charts.labels import place
-from benchframe.charts.spec import DESCRIPTION, MUTED, WHOSE, Chart, Panel, Spec, log_ticks, quantity, slug
+from benchframe.charts.spec import DESCRIPTION, MUTED, WHOSE, Chart, Spec, log_ticks, panels, quantity
 from benchframe.results.figures import Row
 from benchframe.tables.build import ns
 
@@ -19,15 +19,10 @@ MEMORY = "bytes.per_vma"
 
 def pareto_chart(data: Data) -> Chart | None:
     """A panel per workload that has both figures for two strategies at least; None if none has."""
-    panels: list[Panel] = []
-    memory = False
-    for label in data.single:
-        records = _records(data.of(label))
-        if len(records) > 1:
-            memory = memory or any("bytes" in record for record in records)
-            panels.append(Panel(slug(label, [p.key for p in panels]), label, _spec(data, records)))
-    if not panels:
+    shown = {label: records for label in data.single if len(records := _records(data.of(label))) > 1}
+    if not shown:
         return None
+    memory = any("bytes" in record for records in shown.values() for record in records)
     both = "lookup, update and memory, which a larger mark shows" if memory else "both"
     note = f"Lower and further left is better. Named is what no other strategy beats in {both}; the line joins "
     note += "those that none beats in lookup and update. "
@@ -35,7 +30,7 @@ def pareto_chart(data: Data) -> Chart | None:
         "pareto",
         "Lookup cost against update cost" + (", and memory" if memory else ""),
         note + "A fast lookup that makes every mapping call dearer stands at the upper left.",
-        tuple(panels),
+        panels({label: _spec(data, records) for label, records in shown.items()}),
         tuple(data.single),
         tuple(data.strategies),
         legend=True,

@@ -12,29 +12,24 @@ from benchframe.charts.spec import (
     MUTED,
     WHOSE,
     Chart,
-    Panel,
     Spec,
+    panels,
     quantity,
-    slug,
 )
 from benchframe.results.figures import FIGURES
 
 
 def ratios_chart(data: Data) -> Chart | None:
     """A panel per workload; None if only baselines ran. 2x faster and 2x slower are equally far from the line at 1."""
-    panels: list[Panel] = []
-    for label in data.single:
-        records = _records(data, label)
-        if records:
-            panels.append(Panel(slug(label, [p.key for p in panels]), label, _spec(data, records)))
-    if not panels:
+    made = panels({label: _spec(data, records) for label in data.single if (records := _records(data, label))})
+    if not made:
         return None
     return Chart(
         "ratios",
         "Ratio to the baseline",
         "Left of the line is faster. Geometric mean of ratios paired by round, with its 95 % interval: an interval "
         "that reaches the line decides nothing; one that reaches the end of the axis is longer.",
-        tuple(panels),
+        made,
         tuple(data.single),
         tuple(data.strategies),
         short="Ratios",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,18 @@ def slug(text: str, taken: Iterable[str] = ()) -> str:
         number += 1
         name = f"{base}-{number}"
     return name
+
+
+def panels(specs: Mapping[str, Spec]) -> tuple[Panel, ...]:
+    """A panel for each title, with keys that differ; O(panels squared).
+
+    >>> [panel.key for panel in panels({"a b": {}, "a-b": {}})]
+    ['a-b', 'a-b-2']
+    """
+    made: list[Panel] = []
+    for title, spec in specs.items():
+        made.append(Panel(slug(title, [panel.key for panel in made]), title, spec))
+    return tuple(made)
 
 
 AXIS = {"labelLimit": 130, "titlePadding": 8}
