@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchframe.dialect import Slab, Struct, is_native
@@ -172,13 +172,13 @@ class Strategy:
 
 
 def own_modules(module: str) -> tuple[str, ...]:
-    """``module`` and the private ones of its package (``_name``) that it takes anything from, directly or through
+    """``module`` and the private ones of its package (``_name``) that it imports functions from, directly or through
     others: together they are its text. O(names in them)."""
     package = module.rpartition(".")[0]
     found = [module]
     for name in found:  # grows meanwhile
         for obj in list(vars(sys.modules[name]).values()) if name in sys.modules else ():
-            home = obj.__name__ if isinstance(obj, ModuleType) else getattr(obj, "__module__", None)
+            home = getattr(obj, "__module__", None)
             if isinstance(home, str) and home.startswith(f"{package}._") and home not in found:
                 found.append(home)
     return tuple(found)

@@ -10,7 +10,8 @@ from mmkit import registry as installed
 
 from benchframe.engine.native import Session
 from benchframe.mm.hooks import ALL, BY_NAME
-from benchframe.strategy import Cache, Index, PrivateSlab, Protocol, Strategy, StrategyError, resolve
+from benchframe.results.sources import sources_of
+from benchframe.strategy import Cache, Index, PrivateSlab, Protocol, Strategy, StrategyError, own_modules, resolve
 from benchframe.trace.format import Trace
 
 STREAMS = (
@@ -150,6 +151,19 @@ def test_it_explains_itself(name: str) -> None:
     assert len(mine.doc) > 100
     assert mine.file.endswith(".py")
     assert all(f.__doc__ for f in mine.functions())
+
+
+def test_a_strategy_is_followed_into_its_private_modules() -> None:
+    """What is shown and kept as a strategy's source: its file, and the private modules that it takes functions from."""
+    mine = strategy("rbtree_gap")
+    assert own_modules(mine.module) == tuple(
+        f"benchframe_plugins.{name}" for name in ("rbtree", "_rbtree_balance", "_rbtree_gaps")
+    )
+    assert {"rb_find", "rb_rotate_left", "gap_below"} <= {f.__name__ for f in mine.functions()}
+    text = sources_of([mine])["rbtree_gap"].text
+    assert text.index("def rb_find") < text.index("# ==== _rbtree_balance.py ====") < text.index("def rb_rotate_left")
+    assert own_modules(strategy("mmap_cache").module) == ("benchframe_plugins.mmap_cache",)
+    assert own_modules("nowhere") == ("nowhere",)
 
 
 # ---- what a plugin's author may get wrong ----

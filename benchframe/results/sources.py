@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SOURCES = "sources.json"
 MAX_SOURCE = 1 << 18
-"""Characters of one source that are kept (256 KiB; the longest built-in one has 50)."""
+"""Characters of one source that are kept (256 KiB; the longest built-in one has 35)."""
 MAX_SOURCES = 4096
 
 
