@@ -265,6 +265,3 @@ def test_every_process_counts_the_same() -> None:
         texts.append(done.stdout)
     assert texts[0] == texts[1]
     assert json.loads(texts[0])[0]["counted"] < 4000
-
-
-# ---- predictor and line distances ----
