@@ -1,6 +1,5 @@
 """``benchframe run``: strategies beside a baseline on workloads and traces, in interleaved rounds."""
 
-import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from benchframe.registry import Registry
     from benchframe.results.folder import RunFolder
     from benchframe.results.plan import Stream
-
-MAX_SEED = 2**62
 
 
 @guarded
@@ -160,15 +157,6 @@ def run(
     _closing(folder)
     failed = sum(cell.state.failed for cell in folder.cells())
     return fail(f"{failed} of {len(folder.manifest.cells)} cells failed: see the state column", FAILED) if failed else 0
-
-
-def _seed(text: str | None) -> int:
-    """The run's seed from ``--seed``."""
-    if text == "random":
-        return secrets.randbits(32)
-    if text is not None and not (text.isdecimal() and len(text) < 20 and int(text) <= MAX_SEED):
-        raise UsageError(f"--seed {text}: give a number from 0 to {MAX_SEED}, or random")
-    return int(text or 0)
 
 
 def _sit(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_THREADS = 256
 """More threads than that are a mistake."""
+MAX_SEED = 2**62
 TIMEOUT = 300.0
 """Seconds that one worker process may take, if --timeout does not say otherwise."""
 
@@ -197,3 +198,12 @@ def resumed_run(
             if cell.state.state in ("crashed", "timed_out"):
                 folder.forget(cell.entry)
     return folder, streams
+
+
+def _seed(text: str | None) -> int:
+    """The run's seed from ``--seed``."""
+    if text == "random":
+        return secrets.randbits(32)
+    if text is not None and not (text.isdecimal() and len(text) < 20 and int(text) <= MAX_SEED):
+        raise UsageError(f"--seed {text}: give a number from 0 to {MAX_SEED}, or random")
+    return int(text or 0)
