@@ -1,5 +1,6 @@
 """What `benchframe run` measures, made of what it is told: settings, streams of events, a folder, new or resumed."""
 
+import secrets
 import shlex
 import sys
 from collections.abc import Sequence
