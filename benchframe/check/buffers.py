@@ -31,6 +31,8 @@ class Store:
     value: Any
     place: tuple[str, int, str] | None = None
     point: bool = True
+    chain: tuple[str, ...] = ()
+    """The functions that ran, if places are recorded."""
 
 
 class _Buffer:

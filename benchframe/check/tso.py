@@ -17,7 +17,7 @@ from typing import Any
 
 from benchframe.check.buffers import Buffers, Store
 from benchframe.check.memory import Key, Location
-from benchframe.check.places import place
+from benchframe.check.places import chain, place
 from benchframe.check.run import READS, WRITES, Op
 from benchframe.check.scenario import Case, CaseWorld
 from benchframe.dialect.function import Native, is_native
@@ -72,7 +72,7 @@ class TsoWorld(CaseWorld):
     def _reached(self, store: Store) -> None:
         assert isinstance(store.key, tuple)
         if store.key in self.dead:
-            self.stale(store.key, "store", store.place)
+            self.stale(store.key, "store", store.place, store.chain)
 
     def _location(self, ref: Any, column: int) -> Location:
         return self.memory.key_of(ref.slab.base, ref.index), self.memory.part_of(ref, column)
@@ -118,7 +118,8 @@ class TsoWorld(CaseWorld):
             self.stale(key, kind)
         if self.held:
             self.unlocked(key, part)
-        self.buffers.put(self.current, Store(key, part, ref._columns[column], ref.index, value, where, shared))
+        by = chain() if memory.record else ()
+        self.buffers.put(self.current, Store(key, part, ref._columns[column], ref.index, value, where, shared, by))
         return 0
 
     def cmpxchg(self, ref: Any, field: str, old: int, new: int) -> int:

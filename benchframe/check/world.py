@@ -71,8 +71,11 @@ class MachineWorld(World):
             self.stale(key, kind)
         return op
 
-    def stale(self, key: Key, kind: str, at: tuple[str, int, str] | None = None) -> None:
-        """Raise Broken: the current task touches an object whose life is over; ``at`` is the line, if not this one."""
+    def stale(
+        self, key: Key, kind: str, at: tuple[str, int, str] | None = None, by: tuple[str, ...] | None = None
+    ) -> None:
+        """Raise Broken: the current task touches an object whose life is over; ``at`` is the line and ``by`` are the
+        functions, if not those that run now."""
         task, when = self.dead[key]
         what = {"vma_base": "VMA", "page_base": "page", "mm_base": "mm_struct"}.get(key[0], f"{key[0][:-5]} record")
         before = when < self.began.get(self.current, 0)
@@ -84,7 +87,7 @@ class MachineWorld(World):
             (f"{file}:{line}", "dangling" if before else "racing"),
             key,
             function,
-            (function,) if at is not None else chain(),
+            chain() if by is None else by or (function,),
         )
 
     def read(self, ref: Any, column: int) -> int:
