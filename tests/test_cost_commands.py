@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from mmkit import runner
-from test_study import calibration
+from test_study import UNITS, calibration
 from typer.testing import CliRunner
 
 from benchframe.cli import app
@@ -81,7 +81,8 @@ def test_explain_from_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """explain --run reads times and counts of a stored run; a run without counts, or without the cell, says so."""
     from benchframe.study import calibration as module
 
-    monkeypatch.setattr(module, "calibration", lambda *arguments, **options: calibration())
+    taken = module.Calibration(tuple(calibration()), UNITS)
+    monkeypatch.setattr(module, "calibration", lambda *arguments, **options: taken)
     monkeypatch.chdir(tmp_path)
     runner("rbtree", "native")
     runner("mmap_cache", "native")

@@ -11,17 +11,21 @@ import pytest
 from mmkit import registry, runner, strategy
 
 from benchframe.charts.study import study_chart
+from benchframe.dialect import Slab
+from benchframe.dialect.interp import PlainWorld, dejit
 from benchframe.engine.native import Session
 from benchframe.engine.probe import Point, ProbeError, Study, timed
 from benchframe.results.errors import ResultsError
 from benchframe.stats import Ratio
+from benchframe.study import units
 from benchframe.study.breakeven import SWEEPS, Breakeven, Place, crossovers
-from benchframe.study.calibration import read_samples, write_samples
+from benchframe.study.calibration import Calibration, read_calibration, write_calibration
 from benchframe.study.explain import Side, explain
 from benchframe.study.layout import COMPONENTS, Sensitivity, components
-from benchframe.study.model import TERMS, Sample, fit, terms
+from benchframe.study.model import STRENGTHS, TERMS, Sample, fit, terms
 from benchframe.study.picture import saved_breakeven
 from benchframe.study.text import breakeven_table, explanation_table, layout_table
+from benchframe.study.units import _machine
 from benchframe.tables import render
 from benchframe.trace.events import Kind
 from benchframe.trace.shift import shifted
@@ -88,6 +92,66 @@ def test_intervals_cover() -> None:
     assert held >= 51
 
 
+def under_one_lock(noise: float = 0.02) -> list[Sample]:
+    """Cells as strategies under one lock leave them: two atomic operations each, a base that differs by stream."""
+    rng = np.random.default_rng(11)
+    samples = []
+    for number in range(48):
+        found = {**cost(rng), "lookup.atomics": 2.0, "lookup.barriers": 0.0}
+        ns = (true_ns(found) + 3.0 * (number // 6)) * np.exp(rng.normal(0, noise, 5))
+        samples.append(Sample(f"s{number % 6}", f"w{number // 6}", found, tuple(ns)))
+    return samples
+
+
+def test_what_the_cells_cannot_tell_is_taken_from_the_loops() -> None:
+    """No cell differs in atomics: without the loops they cost nothing, with them what the loops say. What the cells can
+    tell stays theirs, though the loops say something else; streams may differ in their base."""
+    alone = {**UNITS, "atomics": 1.7, "mispredictions": 4.0}
+    bare, drawn = fit(under_one_lock(), replicates=20), fit(under_one_lock(), alone, replicates=20)
+    units = dict(zip(drawn.names, drawn.coefficients, strict=True))
+    assert dict(zip(bare.names, bare.coefficients, strict=True))["atomics"] == 0
+    assert units["atomics"] == pytest.approx(1.7, rel=0.01)
+    assert units["mispredictions"] == pytest.approx(UNITS["mispredictions"], rel=0.08)
+    assert drawn.high["base"] - drawn.low["base"] == pytest.approx(21, rel=0.1)
+    assert drawn.difference_error < 0.05
+    assert (bare.strength, bare.alone) == (0, {})
+    assert drawn.strength > 0
+
+
+def test_a_prior_that_predicts_badly_is_weak() -> None:
+    """Loops that say ten times too much are hardly listened to; right ones are believed fully."""
+    wrong = fit(under_one_lock(), {name: 10 * ns for name, ns in UNITS.items()}, replicates=5)
+    right = fit(under_one_lock(), UNITS, replicates=5)
+    assert wrong.strength < right.strength == STRENGTHS[-1]
+    found = dict(zip(wrong.names, wrong.coefficients, strict=True))
+    assert found["mispredictions"] == pytest.approx(UNITS["mispredictions"], rel=0.15)
+
+
+def test_the_loops_are_what_they_say() -> None:
+    """Interpreted: the chain visits every record once before it comes back, the coin falls on both sides."""
+    state, cells = _machine(64)
+    world = PlainWorld({"bench_base": state, "cell_base": cells})
+    bench = world.ref(Slab("BENCH", units.bench, "bench_base"), 0)
+    entry = dejit(units.bench_entry)
+    seen = [entry(bench, units.CHAIN, count) for count in range(64)]
+    assert sorted(seen) == list(range(64))
+    assert entry(bench, units.CHAIN, 64) == 0
+    assert entry(bench, units.INDEPENDENT, 50) == 50
+    assert entry(bench, units.ATOMIC, 7) == 7
+    entry(bench, units.STEADY, 64)
+    assert not cells["value"].any()
+    entry(bench, units.COIN, 64)
+    assert 16 < int((cells["value"] != 0).sum()) < 48
+
+
+def test_units_are_measured() -> None:
+    """Compiled and run, short: a number for every term, none below 0."""
+    found = units.measured(iterations=200, repeats=2)
+    assert set(found) == set(TERMS)
+    assert min(found.values()) >= 0
+    assert found["depth"] > 0
+
+
 def test_too_few_cells() -> None:
     """A fit without enough cells is refused."""
     with pytest.raises(ValueError, match="12 cells are too few to fit 7 coefficients; 21 would do"):
@@ -97,11 +161,12 @@ def test_too_few_cells() -> None:
 def test_calibration_file(tmp_path: Path) -> None:
     """Samples survive the file; a damaged file is an error that names it."""
     path = tmp_path / "calibration.json"
-    write_samples(path, calibration(cells=6))
-    assert read_samples(path) == calibration(cells=6)
+    kept = Calibration(tuple(calibration(cells=6)), {"atomics": 1.5})
+    write_calibration(path, kept)
+    assert read_calibration(path) == kept
     path.write_text(path.read_text().replace('"ns": [', '"ns": [], "x": ['))
     with pytest.raises(ResultsError, match=r"calibration\.json.*samples\[0\].*ns.* is empty"):
-        read_samples(path)
+        read_calibration(path)
 
 
 # ---- explain ----

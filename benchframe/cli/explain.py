@@ -39,8 +39,8 @@ def explain(
 ) -> None:
     """Attribute the difference in ns per lookup between two strategies to what they do.
 
-    Both are counted and timed on the workload; a cost model, fitted to a calibration on this machine (a minute, once),
-    says what each count is worth. What stays unexplained is said, and where the model cannot speak.
+    Both are counted and timed on the workload; a cost model, fitted to a calibration on this machine (two minutes,
+    once), says what each count is worth. What stays unexplained is said, and where the model cannot speak.
 
     Exit codes: 0, 1 (a measuring process failed), 2 (bad input or usage), 3 (disk, no process could be started).
 
@@ -75,7 +75,8 @@ def explain(
         label, sides = _stored(run, a, b, workload)
     else:
         label, sides = _measured(known, a, b, workload, trace, rounds, pin, files, split(no_plugin))
-    model = fit(calibration(known, lambda text: typer.echo(f"benchframe: {text}", err=True), anew=calibrate, cpu=pin))
+    taken = calibration(known, lambda text: typer.echo(f"benchframe: {text}", err=True), anew=calibrate, cpu=pin)
+    model = fit(taken.samples, taken.alone)
     found = attribute(*sides, model)
     table = explanation_table(found, model, label)
     typer.echo(render(table, form), nl=False)
@@ -119,7 +120,7 @@ def _measured(
     from benchframe.engine.cost import count_cost
     from benchframe.engine.native import compile_strategies
     from benchframe.engine.probe import Point, Study
-    from benchframe.study.explain import Side
+    from benchframe.study.explain import RECORDS, Side
     from benchframe.workload import trace_workload
 
     if (workload is None) == (trace is None):
@@ -135,5 +136,5 @@ def _measured(
         ns = {r: row[number]["lookup"] for r, row in enumerate(found) if "lookup" in row[number]}
         if not ns:
             raise UsageError(f"{name} has no time per lookup on {spec.label}: no lookups, or all is lost in noise")
-        sides.append(Side(name, count_cost(strategies[name], stream).numbers, ns))
+        sides.append(Side(name, count_cost(strategies[name], stream, RECORDS).numbers, ns))
     return spec.label, (sides[0], sides[1])

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from benchframe.engine.probe import Point, Study
 from benchframe.results.environment import host, versions
 from benchframe.results.errors import ResultsError
 from benchframe.results.files import Fields, read_object, write_json
+from benchframe.study import units
 from benchframe.study.model import Sample
 
 if TYPE_CHECKING:
@@ -38,20 +40,29 @@ WORKLOADS = (
     "gcc-project",
 )
 ROUNDS = 5
-RECORDS = 1_000_000
+RECORDS = 6_000_000
+"""Every event is counted, twice or more: branches and lines are then as well known as in a timed replay."""
 SEED = 20091218
 Note = Callable[[str], None]
 
 
-def calibration(known: Registry, note: Note, *, anew: bool = False, cpu: int = -1) -> list[Sample]:
-    """The samples of this machine: read if they were taken with the same code here, else taken (about a minute) and
+@dataclass(frozen=True)
+class Calibration:
+    """``samples``: whole lookups; ``alone``: ns of single operations by term (:mod:`benchframe.study.units`)."""
+
+    samples: tuple[Sample, ...]
+    alone: Mapping[str, float]
+
+
+def calibration(known: Registry, note: Note, *, anew: bool = False, cpu: int = -1) -> Calibration:
+    """The calibration of this machine: read if it was taken with the same code here, else taken (some two minutes) and
     kept in the cache folder. ``note`` is told what goes on. Raises ProbeError, and UnknownName for a built-in
     strategy that is not there."""
     strategies = {name: known.strategy(name) for name in STRATEGIES}
     content = {
         "strategies": {name: strategy_digest(strategy) for name, strategy in strategies.items()},
         "workloads": WORKLOADS,
-        "rounds": [ROUNDS, RECORDS, SEED],
+        "rounds": [ROUNDS, RECORDS, SEED, units.VERSION],
         "model": model_digest(),
         "host": dict(host()),
         "versions": dict(versions()),
@@ -60,22 +71,22 @@ def calibration(known: Registry, note: Note, *, anew: bool = False, cpu: int = -
     path = cache_folder() / "calibration" / f"{key}.json"
     if path.is_file() and not anew:
         try:
-            return read_samples(path)
+            return read_calibration(path)
         except ResultsError as error:
             note(f"{error}; calibrating anew")
-    samples = _take(known, strategies, note, cpu)
+    found = Calibration(_take(known, strategies, note, cpu), units.measured())
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_samples(path, samples)
+        write_calibration(path, found)
     except (OSError, ResultsError) as error:
         note(f"the calibration is not kept: {error}")
-    return samples
+    return found
 
 
-def _take(known: Registry, strategies: Mapping[str, Any], note: Note, cpu: int) -> list[Sample]:
+def _take(known: Registry, strategies: Mapping[str, Any], note: Note, cpu: int) -> tuple[Sample, ...]:
     from benchframe.engine.native import compile_strategies
 
-    note("calibrating this machine's cost model: about a minute, once")
+    note("calibrating this machine's cost model: some two minutes, once")
     compile_strategies(list(strategies.values()))
     streams = [known.spec(spec).trace(0) for spec in WORKLOADS]
     points = [Point(name, number) for number in range(len(streams)) for name in strategies]
@@ -89,22 +100,25 @@ def _take(known: Registry, strategies: Mapping[str, Any], note: Note, cpu: int) 
         if len(ns) > ROUNDS // 2:
             cost = count_cost(strategies[point.strategy], streams[point.stream], RECORDS).numbers
             samples.append(Sample(point.strategy, WORKLOADS[point.stream], cost, ns))
-    return samples
+    return tuple(samples)
 
 
-def write_samples(path: Path, samples: Sequence[Sample]) -> None:
-    """Write samples as JSON, atomically; raises ResultsError."""
-    rows = [{"strategy": s.strategy, "workload": s.workload, "cost": dict(s.cost), "ns": list(s.ns)} for s in samples]
-    write_json(path, {"samples": rows})
+def write_calibration(path: Path, found: Calibration) -> None:
+    """Write a calibration as JSON, atomically; raises ResultsError."""
+    rows = [
+        {"strategy": s.strategy, "workload": s.workload, "cost": dict(s.cost), "ns": list(s.ns)} for s in found.samples
+    ]
+    write_json(path, {"samples": rows, "alone": dict(found.alone)})
 
 
-def read_samples(path: Path) -> list[Sample]:
-    """Read what :func:`write_samples` wrote; raises ResultsError for anything else."""
+def read_calibration(path: Path) -> Calibration:
+    """Read what :func:`write_calibration` wrote; raises ResultsError for anything else."""
     found = []
-    for row in Fields(path, read_object(path)).objects("samples", 10_000):
+    whole = Fields(path, read_object(path))
+    for row in whole.objects("samples", 10_000):
         times = row.items("ns", 10_000)
         ns = tuple(Fields(path, {"ns": value}, row.inside).number("ns") for value in times)
         if not ns:
             raise row.wrong("ns", "is empty")
         found.append(Sample(row.text("strategy"), row.text("workload"), row.numbers("cost", 1000), ns))
-    return found
+    return Calibration(tuple(found), whole.numbers("alone", 100))

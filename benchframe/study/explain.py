@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchframe.stats import Ratio, paired_ratio, summarise
-from benchframe.study.model import TERMS, Model, terms
+from benchframe.study.model import BASE, TERMS, Model, terms
 
+RECORDS = 40_000_000
+"""What is counted of the two, at most: all of most streams, more than once."""
 MARGIN = 0.1
 """How far outside the calibrated range a term may lie, as a share of the range."""
 
@@ -110,10 +112,10 @@ def _cache(side: Side, other: Side, model: Model) -> list[str]:
     rate = side.hit_rate
     if rate is None or "hit.n" not in side.cost:
         return []
-    hit = model.predict(_view(side.cost, "hit"))
-    whole = model.predict(side.cost)
+    # Measured as a whole; the model says what a hit has less of.
+    whole, without = side.mean, other.mean
+    hit = max(0.0, whole - model.predict(side.cost) + model.predict(_view(side.cost, "hit")))
     miss = (whole - rate * hit) / (1 - rate) if rate < 1 else None
-    without = model.predict(other.cost)
     text = f"{side.name} hits {100 * rate:.1f} %: by the model a hit takes {hit:.1f} ns"
     if miss is None:
         return [text]
@@ -156,6 +158,7 @@ def _limits(
                 "the model has no term for misses of the outer caches and the TLB"
             )
         wrong = side.mean - model.predict(side.cost)
+        wrong -= min(max(wrong, model.low[BASE] - model.coefficients[0]), model.high[BASE] - model.coefficients[0])
         if abs(wrong) > max(2 * error, 3.0):
             found.append(
                 f"{side.name} is measured {wrong:+.1f} ns off its prediction: something else decides, such as a chain "

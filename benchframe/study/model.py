@@ -1,13 +1,19 @@
-"""A cost model of a lookup: ns = base + sum of (count x ns per unit), fitted to cells that were counted and timed.
+"""A cost model of a lookup: ns = base of the stream + sum of (count x ns per unit), fitted to cells of this machine.
 
-The coefficients are non-negative (Lawson and Hanson's NNLS, scipy.optimize.nnls): a load that saves time is no
-mechanism. Terms that go together in every cell cannot be told apart; then NNLS gives all to one of them, and the
-bootstrap, which draws cells and processes anew, shows it as wide intervals. So a term's contribution comes with its
-interval, and their sum with the model's own error: the leave-one-workload-out residual of differences.
+What is to be explained are differences between strategies on one stream, so each stream has a base of its own: what all
+lookups on it have in common, and what the processor overlaps (a base may be below 0). The units are non-negative
+(Lawson and Hanson's NNLS, scipy.optimize.nnls): a load that saves time is no mechanism.
+
+Terms that go together in every cell cannot be told apart by any fit. What each operation takes alone
+(:mod:`benchframe.study.units`) can: the fit is drawn towards it, as by a prior, the more the less the cells say. How
+strongly is decided by how well differences on a stream that was left out are predicted. A term's contribution comes
+with a bootstrap interval over cells and processes, and the sum with the model's own error on differences it has not
+seen.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +35,11 @@ BASE = "base"
 FLOOR = 5.0
 """ns: cells faster than this weigh as if they took so long; errors are relative above."""
 REPLICATES = 400
+STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+"""How strongly the fit may be drawn to what operations take alone: at 1, a unit off by its whole size weighs as much as
+a cell off by 100 %."""
+NEAR_BEST = 1.02
+"""The strongest prior that errs by at most so many times the least is taken."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +66,11 @@ def terms(cost: Mapping[str, float], view: str = "lookup") -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Model:
-    """``coefficients``: ns per unit, BASE first; ``replicates``: the same of each bootstrap replicate, a row each;
-    ``low`` and ``high``: the range of each term in the calibration; ``residuals``: ns of each cell, measured less
-    fitted; ``difference_error``: root mean square error of predicted differences between strategies on a workload
-    that the fit had not seen, as a share of the larger of the two times."""
+    """``coefficients``: ns per unit, BASE first, the mean over the streams; ``replicates``: the same of each bootstrap
+    replicate, a row each; ``low`` and ``high``: the range of each term in the calibration, and of the streams' bases;
+    ``residuals``: ns of each cell, measured less fitted; ``alone``: ns per unit that the fit was drawn to, and
+    ``strength`` (0: there are none); ``difference_error``: root mean square error of predicted differences between
+    strategies on a workload that the fit had not seen, as a share of the larger of the two times."""
 
     names: tuple[str, ...]
     coefficients: Array
@@ -69,6 +81,8 @@ class Model:
     difference_error: float
     cells: int
     slowest: float
+    alone: Mapping[str, float]
+    strength: float
 
     def interval(self, name: str) -> tuple[float, float]:
         """95 % of the replicates' ns per unit."""
@@ -85,58 +99,100 @@ def _row(cost: Mapping[str, float]) -> Array:
     return np.array([1.0, *terms(cost).values()])
 
 
-def fit(samples: Sequence[Sample], seed: int = 0, replicates: int = REPLICATES) -> Model:
-    """Fit to ``samples``; ValueError for fewer than three cells per coefficient. Deterministic in ``seed``. Some
-    0.1 ms a replicate."""
+def fit(
+    samples: Sequence[Sample], alone: Mapping[str, float] | None = None, seed: int = 0, replicates: int = REPLICATES
+) -> Model:
+    """Fit to ``samples``, drawn to the units ``alone`` if there are any; ValueError for fewer than three cells per
+    coefficient. Deterministic in ``seed``. Some 0.3 ms a replicate."""
     names = (BASE, *TERMS)
     if len(samples) < 3 * len(names):
         raise ValueError(
             f"{len(samples)} cells are too few to fit {len(names)} coefficients; {3 * len(names)} would do"
         )
-    design = np.array([_row(sample.cost) for sample in samples])
+    design = np.array([_row(sample.cost)[1:] for sample in samples])
     times = np.array([sample.mean for sample in samples])
+    streams = np.unique([sample.workload for sample in samples], return_inverse=True)[1]
+    prior = np.array([(alone or {}).get(name, 0.0) for name in TERMS])
+    strength, error = _strength(design, times, streams, prior) if alone else (0.0, math.nan)
+    if not alone:
+        error = _difference_error(design, times, streams, prior, 0.0)
     rng = np.random.default_rng(seed)
     drawn = []
     for _ in range(replicates):
         cells = rng.integers(0, len(samples), len(samples))
         again = np.array([np.mean(rng.choice(samples[i].ns, len(samples[i].ns))) for i in cells])
-        drawn.append(_solve(design[cells], again))
-    coefficients = _solve(design, times)
-    columns = design[:, 1:]
+        units = _solve(design[cells], again, streams[cells], prior, strength)
+        drawn.append([_bases(design[cells], again, streams[cells], units).mean(), *units])
+    units = _solve(design, times, streams, prior, strength)
+    bases = _bases(design, times, streams, units)
     return Model(
         names=names,
-        coefficients=coefficients,
+        coefficients=np.array([bases.mean(), *units]),
         replicates=np.array(drawn),
-        low=dict(zip(TERMS, columns.min(axis=0).tolist(), strict=True)),
-        high=dict(zip(TERMS, columns.max(axis=0).tolist(), strict=True)),
-        residuals=times - design @ coefficients,
-        difference_error=_difference_error(samples, design, times),
+        low={BASE: float(bases.min()), **dict(zip(TERMS, design.min(axis=0).tolist(), strict=True))},
+        high={BASE: float(bases.max()), **dict(zip(TERMS, design.max(axis=0).tolist(), strict=True))},
+        residuals=times - design @ units - bases[streams],
+        difference_error=error,
         cells=len(samples),
         slowest=float(times.max()),
+        alone=dict(alone or {}),
+        strength=strength,
     )
 
 
-def _solve(design: Array, times: Array) -> Array:
-    """Non-negative least squares of relative errors."""
+def _solve(design: Array, times: Array, streams: Array, prior: Array, strength: float) -> Array:
+    """ns per unit: non-negative least squares of relative errors, a base per stream taken out before."""
     from scipy.optimize import nnls  # type: ignore[import-untyped]
 
     weights = 1.0 / np.maximum(times, FLOOR)
-    scale = np.maximum(np.abs(design).max(axis=0), 1e-9)
-    found, _ = nnls(design / scale * weights[:, None], times * weights, maxiter=1000)
+    left, right = design * weights[:, None], times * weights
+    size = np.abs(left).max(axis=0)
+    for stream in np.unique(streams):
+        mine = streams == stream
+        along = weights[mine] / np.linalg.norm(weights[mine])
+        left[mine] -= np.outer(along, along @ left[mine])
+        right[mine] -= along * (along @ right[mine])
+    left[:, np.abs(left).max(axis=0) < 1e-9 * size] = 0.0  # the same in all cells of each stream: not told by them
+    if strength > 0:
+        # A unit of 0 alone (lines) is held to about a third of a load's: it has no mechanism of its own.
+        spread = np.where(prior > 0, prior, max(float(prior[prior > 0].min(initial=1.0)) / 3, 1e-3))
+        left = np.vstack([left, np.diag(math.sqrt(strength) / spread)])
+        right = np.concatenate([right, math.sqrt(strength) * prior / spread])
+    scale = np.maximum(np.abs(left).max(axis=0), 1e-9)
+    found, _ = nnls(left / scale, right, maxiter=1000)
     return np.asarray(found / scale)
 
 
-def _difference_error(samples: Sequence[Sample], design: Array, times: Array) -> float:
-    """Leave one workload out, predict every difference between two strategies on it; root mean square of the errors,
+def _bases(design: Array, times: Array, streams: Array, units: Array) -> Array:
+    """What is left of the times, per stream; NaN-free: streams that are not there have the mean."""
+    weights = 1.0 / np.maximum(times, FLOOR) ** 2
+    rest = (times - design @ units) * weights
+    total = np.bincount(streams, weights)
+    sums = np.bincount(streams, rest)
+    known = total > 0
+    found = np.full(len(total), float(rest.sum() / weights.sum()))
+    found[known] = sums[known] / total[known]
+    return found
+
+
+def _strength(design: Array, times: Array, streams: Array, prior: Array) -> tuple[float, float]:
+    """(strength, its error): the strongest whose error on streams left out is near the least of all."""
+    errors = [_difference_error(design, times, streams, prior, strength) for strength in STRENGTHS]
+    least = min(errors)
+    best = [(s, e) for s, e in zip(STRENGTHS, errors, strict=True) if e <= NEAR_BEST * least or math.isnan(e)]
+    return best[-1]
+
+
+def _difference_error(design: Array, times: Array, streams: Array, prior: Array, strength: float) -> float:
+    """Leave one stream out, predict every difference between two strategies on it; root mean square of the errors,
     each relative to the slower of the two."""
     errors: list[float] = []
-    labels = [sample.workload for sample in samples]
-    for left_out in dict.fromkeys(labels):
-        out = np.array([label == left_out for label in labels])
+    for left_out in np.unique(streams):
+        out = streams == left_out
         if out.all():
             continue
-        wrong = times[out] - design[out] @ _solve(design[~out], times[~out])
-        mine = times[out]
+        units = _solve(design[~out], times[~out], streams[~out], prior, strength)
+        wrong, mine = times[out] - design[out] @ units, times[out]
         for i in range(len(mine)):
             errors += [(wrong[i] - wrong[j]) / max(mine[i], mine[j]) for j in range(i)]
     return float(np.sqrt(np.mean(np.square(errors)))) if errors else float("nan")

@@ -8,6 +8,7 @@ from benchframe.study.breakeven import Breakeven, number
 from benchframe.study.explain import Explanation
 from benchframe.study.layout import Sensitivity
 from benchframe.study.model import Model
+from benchframe.study.units import text as alone
 from benchframe.tables.build import Table, Value, ns, ratio_text
 
 
@@ -39,7 +40,8 @@ def explanation_table(found: Explanation, model: Model, workload: str) -> Table:
         f"lookup on {workload}, ns: {a.name} {ns(a.mean)}, {b.name} {ns(b.mean)}"
         + (f", ratio {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}], {ratio.n} rounds." if ratio else "."),
         *(f"{text}." for text in found.caches),
-        f"model: {model.cells} cells counted and timed here, non-negative least squares, bootstrap intervals.",
+        f"model: {model.cells} cells counted and timed here, a base per stream; non-negative least squares; bootstrap.",
+        *_drawn(model),
         f"on differences it has not seen it errs by {100 * model.difference_error:.0f} % of the slower time (rms).",
         *(f"limit: {text}." for text in found.limits),
     ]
@@ -48,6 +50,13 @@ def explanation_table(found: Explanation, model: Model, workload: str) -> Table:
         units: dict[str, Value] = {"unit": c.unit, "unit_low": c.unit_low, "unit_high": c.unit_high}
         records.append({"term": c.term, "a": c.a, "b": c.b, **units, "ns": c.ns, "low": c.low, "high": c.high})
     return Table("Explanation", heads, tuple(rows), (False, *(True,) * 5), tuple(records), tuple(notes))
+
+
+def _drawn(model: Model) -> list[str]:
+    """What the fit was drawn to, if anything."""
+    if not model.alone:
+        return []
+    return [f"alone they take: {alone(model.alone)}; the fit is drawn to that (strength {model.strength:g})."]
 
 
 def breakeven_table(found: Sequence[Breakeven]) -> Table:
