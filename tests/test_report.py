@@ -299,3 +299,16 @@ def test_an_outlier_squeezes_no_chart() -> None:
     low, high = chart.panels[0].spec["layer"][1]["encoding"]["x"]["scale"]["domain"]
     for record in chart.panels[0].spec["data"]["values"]:
         assert low <= record["low"] <= record["ratio"] <= record["high"] <= high
+
+
+def test_threads_are_compared_by_one_figure() -> None:
+    """A crew's figures are one throughput under several names, so only the leading one is a comparison."""
+    from benchframe.results.figures import figures_of, rows_of
+
+    cells = made_up(workloads=(), crews=(2,)).cells
+    cells = tuple(replace(cell, figures={**cell.figures, "lookup": cell.figures["fault"]}) for cell in cells)
+    assert {figures_of(cell) for cell in cells} == {("fault",)}
+    _, row, _ = rows_of(cells)
+    assert row.figures["fault"].verdict is not None
+    assert row.figures["lookup"].verdict is None
+    assert figures_of(made_up(("rbtree",), ("w",)).cells[0]) == ("lookup", "fault", "mapping")

@@ -19,7 +19,7 @@ from statistics import median
 from benchframe.compare.comparable import MODEL, Difference, differences, edited
 from benchframe.compare.sides import Side
 from benchframe.engine.placement import SEEDED
-from benchframe.results.figures import FIGURES
+from benchframe.results.figures import figures_of
 from benchframe.results.folder import Cell
 from benchframe.results.quiet import controls
 from benchframe.stats import Judging, Pair, Verdict, judge, summarise
@@ -95,7 +95,7 @@ def compare(a: Side, b: Side, within: float | None = None, *, absolute: bool = F
         for cell, side in zip(pair, (a, b), strict=True)
         if cell.state.state != "ok"
     ]
-    asked = [(x, y, figure) for x, y in usable for figure in FIGURES if x.rounds(figure) and y.rounds(figure)]
+    asked = [(x, y, figure) for x, y in usable for figure in figures_of(x) if x.rounds(figure) and y.rounds(figure)]
     tested = [_pair(a, b, x, y, figure, absolute) for x, y, figure in asked]
     verdicts = judge([pair for pair, _ in tested], judging)
     lines = [

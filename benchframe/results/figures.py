@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from benchframe.results.folder import Cell
+from benchframe.results.scaling import leading
 from benchframe.stats import Judging, Pair, Ratio, Summary, Verdict, judge, summarise
 from benchframe.stats.shape import shape_notes
 
@@ -44,6 +45,12 @@ class Row:
         return self.cell.state.state + "!" * any(not hint.startswith("Not enough samples") for hint in hints)
 
 
+def figures_of(cell: Cell) -> tuple[str, ...]:
+    """The figures that are compared: all three, or of a threaded cell the one that leads, since all of them are the
+    throughput of the same loops and move together: three comparisons of one number would only cost certainty."""
+    return tuple(FIGURES) if not cell.workload.threads else (leading(cell),)
+
+
 def rows_of(cells: Iterable[Cell], judging: Judging | None = None, *, notes: bool = True) -> list[Row]:
     """Summaries, paired ratios and verdicts of ``cells``, in their order. O(values).
 
@@ -59,6 +66,8 @@ def rows_of(cells: Iterable[Cell], judging: Judging | None = None, *, notes: boo
         for i, cell in enumerate(cells):
             base = baselines.get(cell.entry.workload)
             for name in family:
+                if name in FIGURES and name not in figures_of(cell):
+                    continue
                 if base and not cell.baseline and cell.state.state == "ok":
                     pairs[i, name] = Pair(cell.rounds(name), base.rounds(name))
         verdicts |= zip(pairs, judge(pairs.values(), judging, notes=notes), strict=True)

@@ -66,6 +66,11 @@ def alone(cells: Iterable[Cell]) -> list[Cell]:
     return [cell for cell in cells if not cell.workload.threads]
 
 
+def leading(cell: Cell) -> str:
+    """The figure that leads a cell's row."""
+    return next((name for name in OPERATIONS if cell.figures.get(name)), "fault")
+
+
 def base_label(cell: Cell) -> str:
     """The workload's label without ``@threads``.
 
@@ -110,7 +115,7 @@ def _judged(found: list[Point], baseline: Mapping[str, Cell]) -> list[Point]:
 
 
 def _point(cell: Cell, first: Cell | None, baseline: Cell | None) -> Point:
-    figure = next((name for name in OPERATIONS if cell.figures.get(name)), "fault")
+    figure = leading(cell)
     means = cell.rounds(figure) if cell.state.state == "ok" else {}
     processes = cell.figures.get(figure, []) if means else []
     summary = summarise(list(means.values())) if means else None
