@@ -1,7 +1,6 @@
 """Races that Linux once had: with the bug put back the checker finds it, unasked; with the mend it finds nothing."""
 
 import re
-import time
 from dataclasses import replace
 
 import pytest
@@ -33,7 +32,7 @@ def test_found_and_mended(number: str) -> None:
     """The failure that the race is, the same again from its replay string; nothing with the mend, in every
     interleaving where they are few enough."""
     race = RACES[number]
-    shown = show(race, time.monotonic() + (200 if race.whole else 6))
+    shown = show(race, 200, None if race.whole else 3)
     assert shown.finding is not None, (race.shows, shown.broken.findings, shown.broken.coverage)
     assert shown.finding.stable
     assert not shown.mended.findings, shown.mended.findings

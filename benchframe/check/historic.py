@@ -64,19 +64,22 @@ def run_historic(
         return _again(chosen[0], again, say)
     right = True
     for race in chosen:
-        shown = show(race, time.monotonic() + budget)
+        shown = show(race, budget)
         right &= shown.right
         _tell(shown, say)
     return 0 if right else 1
 
 
-def show(race: Historic, deadline: float) -> Shown:
-    """Search both sides until ``deadline`` (time.monotonic), the one with the bug for half of the time at most."""
+def show(race: Historic, seconds: float, mended: float | None = None) -> Shown:
+    """Search the side with the bug until it is found, for ``seconds`` at most, then the other one for ``mended`` seconds
+    (default: what is left of ``seconds``, half of it at least)."""
+    deadline = time.monotonic() + seconds
+    broken = Hunt(make_case(_scenario(race), _strategy(race.broken)), race.among).run(deadline)
     now = time.monotonic()
-    broken = Hunt(make_case(_scenario(race), _strategy(race.broken)), race.among).run(now + (deadline - now) / 2)
-    mended = Hunt(make_case(race.mended_scenario or _scenario(race), _strategy(race.mended))).run(deadline)
+    until = now + mended if mended is not None else max(deadline, now + seconds / 2)
+    right = Hunt(make_case(race.mended_scenario or _scenario(race), _strategy(race.mended))).run(until)
     fits = [finding for finding in broken.findings if f"{finding.kind}: {finding.text}".startswith(race.shows)]
-    return Shown(race, broken, fits[0] if fits else None, mended)
+    return Shown(race, broken, fits[0] if fits else None, right)
 
 
 def _numbers(races: Mapping[str, Historic], numbers: Sequence[str]) -> list[str]:
