@@ -71,7 +71,7 @@ def run_historic(
 
 
 def show(race: Historic, seconds: float, mended: float | None = None) -> Shown:
-    """Search the side with the bug until it is found, for ``seconds`` at most, then the other one for ``mended`` seconds
+    """Search the side with the bug until it is found, for ``seconds`` at most, then the other for ``mended`` seconds
     (default: what is left of ``seconds``, half of it at least)."""
     deadline = time.monotonic() + seconds
     broken = Hunt(make_case(_scenario(race), _strategy(race.broken)), race.among).run(deadline)
