@@ -88,7 +88,8 @@ class CompiledTranslator(Translator):
 
     def entry(self) -> Callable[..., int]:
         """Replays events [first, last) until a mapping operation or the end of the buffer; gives where it stopped."""
-        event = self.name_of(one_event, (MM, None), False)
+        replay: Any = one_event
+        event = self.name_of(replay, (MM, None), False)
         self.define("_entry", _ENTRY.format(event=event), "entry")
         found: Callable[..., int] = self.scope["_entry"]
         return found

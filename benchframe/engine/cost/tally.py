@@ -130,8 +130,8 @@ class Tally:
             part = "lookup_" if name in ("lookup", "hit") else ""
             view.lines = _histogram(view.lines, operations[f"{part}lines"][chosen[name]])
             view.loads = _histogram(view.loads, operations[f"{part}loads"][chosen[name]])
-        for what, text in COUNTS.items():
-            _add(self.counted[-1], text, int(self.arrays["hook_base"]["value"][what]))
+        for hook, text in COUNTS.items():
+            _add(self.counted[-1], text, int(self.arrays["hook_base"]["value"][hook]))
         table[:] = 0
         self.arrays["hook_base"]["value"] = 0
 
