@@ -58,6 +58,8 @@ def print_table(folder: "RunFolder", form: str, tails: bool = False) -> None:
             width = max((len(line) for line in text.splitlines() if not line.endswith(".")), default=0)
             if width > shutil.get_terminal_size().columns:
                 text = mail(single)
+                note = f"shortened for this terminal; {width} columns, or the report, show intervals"
+                typer.echo(f"benchframe: {note}", err=True)
         texts.append(text)
     typer.echo("\n".join(texts), nl=False)
 
