@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from benchframe.mm.rcu import free_typesafe_by_rcu, kfree_rcu, rcu_read_lock, rcu_read_unlock, synchronize_rcu
     from benchframe.mm.records import start_gap, vma_free_now
     from benchframe.mm.stack import expand_stack, grow_as_held, grow_under_write_lock
+    from benchframe.mm.sync.lockstat import lock_acquired, lock_contended
     from benchframe.mm.sync.mmap_lock import mmap_down_read_trylock, mmap_down_write_trylock
     from benchframe.mm.sync.refcount import refcount
     from benchframe.mm.sync.rwsem import rwsem
@@ -169,6 +170,8 @@ __all__ = [
     "index_find",
     "kfree_rcu",
     "load_acquire",
+    "lock_acquired",
+    "lock_contended",
     "mmap_down_read_trylock",
     "mmap_down_write_trylock",
     "mmap_read_lock",
@@ -321,6 +324,7 @@ _HOMES = {
         "grow_as_held",
         "grow_under_write_lock",
     ),
+    "benchframe.mm.sync.lockstat": ("lock_acquired", "lock_contended"),
     "benchframe.mm.sync.mmap_lock": (
         "mmap_down_read_trylock",
         "mmap_down_write_trylock",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 PATIENCE = 30.0
 """Seconds that threads may take to end after they were told to, when none of them gets anywhere."""
+LOCKS = {"table": ("ptl_waits", "ptl_cycles"), "vma": ("vma_waits", "vma_cycles")}
+"""Locks besides mmap_lock, by class, to the fields that count waits for them: page-table locks, and locks of VMAs."""
 MAPPING = UnitSpec("mapping-threads", mapping_event, None, REPLACE)
 
 
@@ -57,6 +60,8 @@ class Lap:
     threads: Array
     together: bool = False
     """Rates over the whole lap, not over each thread's own time: a recorded thread ends when its events do."""
+    waits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Of each class of LOCKS: how often threads waited for such a lock, and cycles spent so, all together."""
 
     @property
     def rates(self) -> Array:
@@ -78,9 +83,11 @@ class Lap:
         return float((self.threads[field] / np.maximum(self.spans, 1e-9)).sum())
 
     def share(self, field: str) -> float:
-        """What part of the threads' time went into ``field`` (lock_cycles, barrier_cycles, order_cycles)."""
+        """What part of the threads' time went into ``field`` (lock_cycles, barrier_cycles, order_cycles), or into
+        waiting for a class of LOCKS."""
         span = float((self.threads["ended"] - self.threads["began"]).sum())
-        return min(1.0, float(self.threads[field].sum()) / span) if span > 0 else 0.0
+        spent = self.waits.get(field, (0, 0))[1] if field in LOCKS else float(self.threads[field].sum())
+        return min(1.0, spent / span) if span > 0 else 0.0
 
 
 def _pin(crowd: Sequence[threading.Thread]) -> None:
@@ -155,6 +162,8 @@ class CrewRunner:
         crew = self._machine.arrays["crew_base"][0]
         for name in ("go", "stop", "ready", "arrived", "stopped", "mapped"):
             crew[name] = 0
+        for name in itertools.chain.from_iterable(LOCKS.values()):
+            self._machine.arrays["crew_base"][name] = 0
         crew["parties"] = len(works)
         threads = self._machine.arrays["thread_base"]
         for work in works:
@@ -181,7 +190,10 @@ class CrewRunner:
         self._join(crowd, works, limited=not seconds)
         wall, cycles = time.perf_counter() - began, self.clock() - start
         crew["go"] = 0
-        return Lap(wall, 1e9 * wall / max(cycles, 1), threads[[w.task for w in works]].copy(), ordered)
+        spent = self._machine.arrays["crew_base"]
+        waits = {lock: (int(spent[often].sum()), int(spent[long].sum())) for lock, (often, long) in LOCKS.items()}
+        own = threads[[w.task for w in works]].copy()
+        return Lap(wall, 1e9 * wall / max(cycles, 1), own, ordered, waits)
 
     def _join(self, crowd: Sequence[threading.Thread], works: Sequence[Work], limited: bool) -> None:
         """Wait for all; Stuck when nothing moves for PATIENCE seconds (fixed counts: ten times that)."""

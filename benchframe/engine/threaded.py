@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchframe.engine.answers import first_difference
-from benchframe.engine.crew import CrewRunner, Lap, Stuck
+from benchframe.engine.crew import LOCKS, CrewRunner, Lap, Stuck
 from benchframe.engine.histogram import Histogram
 from benchframe.engine.latency import Latency
 from benchframe.engine.native import EngineError, Verdict
@@ -57,6 +57,8 @@ class Scaling:
     barrier_share: float
     order_share: float
     lock_waits: int
+    other_locks: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    """By class (LOCKS of engine.crew): part of the threads' time that went into waiting for such locks, how often."""
 
     @property
     def fairness(self) -> float:
@@ -110,8 +112,8 @@ class ThreadSession:
         self.runner.replay(0, program.setup)
         self.machine.raise_if_full()
         self.runner.drain()
-        for field in COUNTERS.values():
-            arrays["task_base"][field] = 0
+        for counter in COUNTERS.values():
+            arrays["task_base"][counter] = 0
         self._saved = self.machine.save()
         self._clean = True
         self._verdict: Verdict | None = None
@@ -224,8 +226,8 @@ class ThreadSession:
     def counts(self) -> dict[str, float]:
         """Lookups, hits, retries and fallbacks of the last lap, and what the last check found."""
         tasks = self.machine.arrays["task_base"]
-        for field in COUNTERS.values():
-            tasks[field] = 0
+        for counter in COUNTERS.values():
+            tasks[counter] = 0
         lap = self.lap(rounds=CHECK_ROUNDS)
         found: dict[str, float] = {name: int(tasks[field].sum()) for name, field in COUNTERS.items()}
         found["misses"] = found["lookups"] - found["hits"]
@@ -235,6 +237,8 @@ class ThreadSession:
             mapping_ops=int(lap.threads["mappings"].sum()),
         )
         found.update(lock_waits=int(lap.threads["lock_waits"].sum()), checked=self.checked, late_misses=self.missed)
+        found.update({f"{lock}_waits": often for lock, (often, _) in lap.waits.items()})
+        found["rcu_reclaims"] = int(self.machine.arrays["crew_base"]["reclaims"].sum())
         found["rcu_peak"] = int(self.machine.arrays["crew_base"]["queued_peak"].max())
         self.runner.drain()
         return found
@@ -286,6 +290,13 @@ def scaling(laps: list[Lap]) -> Scaling:
         barrier_share=float(sum(w * lap.share("barrier_cycles") for w, lap in zip(weight, laps, strict=True))),
         order_share=float(sum(w * lap.share("order_cycles") for w, lap in zip(weight, laps, strict=True))),
         lock_waits=int(sum(lap.threads["lock_waits"].sum() for lap in laps)),
+        other_locks={
+            lock: (
+                float(sum(w * lap.share(lock) for w, lap in zip(weight, laps, strict=True))),
+                sum(lap.waits.get(lock, (0, 0))[0] for lap in laps),
+            )
+            for lock in LOCKS
+        },
     )
 
 

@@ -113,6 +113,8 @@ def _suite(timed: pyperf.Benchmark, taken: Sequence[Scaling], warmups: int, sess
         "benchframe_fairness": mean([s.fairness for s in kept]),
         "benchframe_slowest": mean([s.slowest for s in kept]),
         "benchframe_lock_waits": sum(s.lock_waits for s in kept),
+        **{f"benchframe_{lock}_share": mean([s.other_locks[lock][0] for s in kept]) for lock in kept[0].other_locks},
+        **{f"benchframe_{lock}_waits": sum(s.other_locks[lock][1] for s in kept) for lock in kept[0].other_locks},
     }
     extra = {k: v for k, v in extra.items() if not isinstance(v, float) or math.isfinite(v)}
     benchmarks = []

@@ -52,8 +52,15 @@ crew = Struct(
         ("queued", "i8", "how many [queue_lock]"),
         ("queued_peak", "i8", "most ever [queue_lock]"),
         ("freed", "i8", "how many went back to their slab [queue_lock]"),
+        ("reclaims", "i8", "how often a slab was full and its allocation waited for the queue [atomic]"),
+        ("pad15", "i8", ""),
+        # Line 5, likewise: locks that were not free
+        ("ptl_waits", "i8", "page-table locks: how often [atomic]"),
+        ("ptl_cycles", "i8", "cycles spent waiting for them, all tasks together [atomic]"),
+        ("vma_waits", "i8", "VMAs' locks: how often [atomic]"),
+        ("vma_cycles", "i8", "likewise [atomic]"),
     ],
-    size=320,
+    size=384,
 )
 
 thread = Struct(

@@ -144,6 +144,24 @@ def rcu_throttle(mm, task):
 
 
 @native
+def rcu_reclaim(mm, which):
+    """Slab ``which`` is full: urge grace periods on until one of its records is back, or nothing waits any more. The
+    caller holds mmap_lock for write and has no reference from a section; who waits for the lock is in none either. The
+    kernel's allocators do likewise (kfree_rcu's shrinker, rcu_barrier before an allocation fails)."""
+    crew = CREW(mm, 0)
+    queue = CREW(mm, mm.id)
+    me = THREAD(crew, mm.owner).leader
+    fetch_add(queue, "reclaims", 1)
+    rcu_offline(mm, me)
+    while READ_ONCE(ARENA(mm, which), "free") == 0 and READ_ONCE(queue, "queued") > 0:
+        gp_advance(mm)
+        rcu_give_back(mm)
+        cpu_relax()
+        cond_resched()
+    return rcu_online(mm, me)
+
+
+@native
 def rcu_give_back(mm):
     """The records of ``mm`` whose grace period is over go to their slabs."""
     crew = CREW(mm, 0)

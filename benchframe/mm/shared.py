@@ -3,8 +3,8 @@
 The text of faults and mapping operations is the same; :data:`REPLACE` exchanges the few functions below, so the build
 for one thread pays nothing. Slabs get a lock; page frames come from a list of each task's own, filled and emptied in
 batches (the kernel's per-CPU page lists, mm/page_alloc.c); counters that only statistics read are atomic or dropped;
-memory given to kfree_rcu waits for a grace period (:mod:`benchframe.mm.grace`); time spent waiting for mmap_lock is
-noted.
+memory given to kfree_rcu waits for a grace period (:mod:`benchframe.mm.grace`); time spent waiting for mmap_lock,
+for page-table locks and for VMAs' locks is noted.
 """
 
 from benchframe.dialect import NULL, cycles, fetch_add, native, store_release, wait_then_add
@@ -13,10 +13,11 @@ from benchframe.mm.anon import anon_vma_new
 from benchframe.mm.arena import arena_alloc, arena_free, page_alloc, page_free
 from benchframe.mm.crew import CREW, THREAD
 from benchframe.mm.defaults import read_lock, write_lock
-from benchframe.mm.grace import kfree_rcu_shared, rcu_offline, rcu_online, synchronize_rcu_shared
-from benchframe.mm.layout import ARENA, ARENA_PAGE, FREED, MM, PAGE
-from benchframe.mm.pagetable import add_tables
+from benchframe.mm.grace import kfree_rcu_shared, rcu_offline, rcu_online, rcu_reclaim, synchronize_rcu_shared
+from benchframe.mm.layout import ARENA, ARENA_PAGE, ARENA_VMA, FREED, MM, PAGE
+from benchframe.mm.pagetable import add_tables, ptl_lock, ptl_trylock, spin_lock
 from benchframe.mm.rcu import kfree_rcu, synchronize_rcu
+from benchframe.mm.sync.lockstat import lock_acquired, lock_contended
 from benchframe.mm.sync.mmap_lock import mmap_down_write_trylock
 from benchframe.mm.sync.rwsem import IN_THE_WAY, down_read_slow, down_write_slow
 from benchframe.mm.zap import add_rss
@@ -47,8 +48,13 @@ def arena_unlock(mm, which):
 
 @native
 def arena_alloc_shared(mm, which):
-    """arena_alloc under the slab's lock."""
+    """arena_alloc under the slab's lock. A VMA that is not to be had waits for those that wait for RCU."""
     arena_lock(mm, which)
+    a = ARENA(mm, which)
+    if which == ARENA_VMA and a.free == 0 and a.top >= a.capacity and mm.owner != 0:
+        arena_unlock(mm, which)
+        rcu_reclaim(mm, which)
+        arena_lock(mm, which)
     slot = arena_alloc(mm, which)
     arena_unlock(mm, which)
     return slot
@@ -181,6 +187,34 @@ def write_lock_watched(mm, task):
     return 0
 
 
+@native
+def spin_lock_watched(mm, table):
+    """spin_lock; what waiting costs is noted with the mm: nobody is told which task it is."""
+    page = PAGE(mm, table)
+    if not ptl_trylock(page):
+        queue = CREW(mm, mm.id)
+        start = cycles()
+        ptl_lock(page)
+        fetch_add(queue, "ptl_waits", 1)
+        fetch_add(queue, "ptl_cycles", cycles() - start)
+    return 0
+
+
+@native
+def lock_contended_timed(mm):
+    """lock_contended: now."""
+    return cycles()
+
+
+@native
+def lock_acquired_timed(mm, since):
+    """lock_acquired: noted with the mm."""
+    queue = CREW(mm, mm.id)
+    fetch_add(queue, "vma_waits", 1)
+    fetch_add(queue, "vma_cycles", cycles() - since)
+    return 0
+
+
 REPLACE = {
     arena_alloc: arena_alloc_shared,
     arena_free: arena_free_shared,
@@ -193,6 +227,9 @@ REPLACE = {
     synchronize_rcu: synchronize_rcu_shared,
     read_lock: read_lock_watched,
     write_lock: write_lock_watched,
+    spin_lock: spin_lock_watched,
+    lock_contended: lock_contended_timed,
+    lock_acquired: lock_acquired_timed,
 }
 """Function of the model to what a threaded build calls instead. What a replacement calls is not replaced again, so
 only replacements may call the originals."""

@@ -86,6 +86,7 @@ def validate_mm(machine: Machine, find: Find | None = None, check: Check | None 
             tables += _validate_tables(machine, number, vmas, frames)
         except ValidationError as error:
             raise ValidationError(f"{error}\n{dump(machine, number)}") from None
+    _validate_private(machine)
     pages = machine.arrays["page_base"]
     for frame, count in frames.items():
         if pages[frame]["refcount"] != count or pages[frame]["mapcount"] != count:
@@ -101,6 +102,16 @@ def validate_mm(machine: Machine, find: Find | None = None, check: Check | None 
             raise ValidationError(
                 f"{int(arenas[which]['live'])} {name} are allocated, {live[which]} are reachable: a leak"
             )
+
+
+def _validate_private(machine: Machine) -> None:
+    """What a strategy keeps per VMA is as it says it is at rest: locks are free."""
+    top = int(machine.arrays["slab_base"][layout.ARENA_VMA]["top"])
+    for slab in machine.private:
+        for field in getattr(slab, "at_rest", ()):
+            values = machine.arrays[slab.base][field][:top]
+            if (busy := values.nonzero()[0]).size:
+                raise ValidationError(f"VMA #{busy[0]}: {field} of its {slab.name} is {values[busy[0]]} at rest")
 
 
 def _validate_list(machine: Machine, number: int) -> list[int]:

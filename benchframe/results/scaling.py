@@ -43,6 +43,9 @@ class Point:
     fairness: float | None
     slowest: float | None
     verdict: Verdict | None = None
+    table_share: float | None = None
+    vma_share: float | None = None
+    """As ``lock_share``, which is mmap_lock's: page-table locks, and locks of VMAs."""
 
     @property
     def ideal(self) -> float:
@@ -135,6 +138,8 @@ def _point(cell: Cell, first: Cell | None, baseline: Cell | None) -> Point:
         against=paired_ratio(baseline.rounds(figure), means) if means and baseline and baseline is not cell else None,
         rates=rates,
         lock_share=_mean(processes, "benchframe_lock_share"),
+        table_share=_mean(processes, "benchframe_table_share"),
+        vma_share=_mean(processes, "benchframe_vma_share"),
         barrier_share=_mean(processes, "benchframe_barrier_share"),
         order_share=_mean(processes, "benchframe_order_share"),
         fairness=_mean(processes, "benchframe_fairness"),

@@ -40,6 +40,14 @@ def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f} %"
 
 
+def waiting_text(point: Point) -> str:
+    """mmap_lock's share, and that of all other locks if it shows."""
+    other = (point.table_share or 0.0) + (point.vma_share or 0.0)
+    if point.lock_share is None or other < 0.0005:
+        return _percent(point.lock_share)
+    return f"{100 * point.lock_share:.1f}+{100 * other:.1f} %"
+
+
 def scaling_table(cells: Iterable[Cell], notes: Sequence[str] = ()) -> Table:
     """Rows workload x strategy x threads. ``notes`` (the manifest's) are added to the table's own."""
     found = points(cells)
@@ -59,7 +67,7 @@ def scaling_table(cells: Iterable[Cell], notes: Sequence[str] = ()) -> Table:
                 "1 (base)" if point.base_threads == point.threads and point.ns else ratio_text(point.speed_up),
                 f"{point.ideal:.3g}",
                 _against(point),
-                _percent(point.lock_share),
+                waiting_text(point),
                 _percent(point.order_share if ordered else point.barrier_share),
                 "" if point.slowest is None or ordered else f"{point.slowest:.2f}",
                 _percent(rate),
@@ -79,6 +87,11 @@ def _notes(found: Sequence[Point]) -> list[str]:
         "Both are paired by round; above 1 is faster.",
         *_judged(found),
         "lock wait: share of the threads' time spent waiting for mmap_lock; its cache line's travels are in the rate.",
+        *(
+            ["after +: the same for page-table locks and locks of VMAs together."]
+            if any(map(_has_other, found))
+            else []
+        ),
         "barrier: share spent at the barrier, or waiting for the recorded order of a trace.",
         f"{cores} CPU{'s' * (cores > 1)} here: nothing above {cores} threads can be said about scaling.",
     ]
@@ -89,6 +102,10 @@ def _notes(found: Sequence[Point]) -> list[str]:
         if state.state != "ok":
             notes.append(f"{p.cell.entry.strategy} on {p.cell.entry.workload}: {state.state}: {state.message}")
     return notes
+
+
+def _has_other(point: Point) -> bool:
+    return "+" in waiting_text(point)
 
 
 def _judged(found: Sequence[Point]) -> list[str]:
@@ -125,6 +142,8 @@ def _record(p: Point) -> dict[str, Value]:
         **{f"against{part and '_' + part}": getattr(p.against, part or "value", None) for part in ("", "low", "high")},
         "verdict": p.verdict.word if p.verdict else None,
         "lock_share": p.lock_share,
+        "table_share": p.table_share,
+        "vma_share": p.vma_share,
         "barrier_share": p.barrier_share,
         "order_share": p.order_share,
         "fairness": p.fairness,

@@ -41,6 +41,8 @@ from benchframe.api import (
     hookimpl,
     index_find,
     load_acquire,
+    lock_acquired,
+    lock_contended,
     mmdrop,
     mmgrab,
     native,
@@ -151,9 +153,12 @@ def vma_enter_locked(mm, vma, attached):
     if not add_not_zero(v, VMA_LOCK_OFFSET):
         return 0
     since = prepare_to_wait(mm)
-    while refcount_read(v) != VMA_LOCK_OFFSET + attached:
-        schedule(mm, since)
-        since = wake_ups(mm)
+    if refcount_read(v) != VMA_LOCK_OFFSET + attached:
+        contended = lock_contended(mm)
+        while refcount_read(v) != VMA_LOCK_OFFSET + attached:
+            schedule(mm, since)
+            since = wake_ups(mm)
+        lock_acquired(mm, contended)
     finish_wait(mm)
     return 1
 

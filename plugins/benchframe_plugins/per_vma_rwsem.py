@@ -45,6 +45,8 @@ from benchframe.api import (
     hookimpl,
     index_find,
     load_acquire,
+    lock_acquired,
+    lock_contended,
     native,
     rcu_read_lock,
     rcu_read_unlock,
@@ -66,10 +68,12 @@ VMA_LOCK = PrivateSlab(
         ("osq", "i8", "and this [none]"),
     ],
     number=4,
+    at_rest=("count",),
 )
 """Record i is the lock of VMA i: one slab object per VMA, as in the kernel's vma_lock cache."""
 LOCK = rwsem("count", "tail", "head")
-down_read_trylock, up_read, down_write, up_write = LOCK.down_read_trylock, LOCK.up_read, LOCK.down_write, LOCK.up_write
+down_read_trylock, up_read = LOCK.down_read_trylock, LOCK.up_read
+down_write_trylock, down_write, up_write = LOCK.down_write_trylock, LOCK.down_write, LOCK.up_write
 
 
 # ---- readers ---------------------------------------------------------------------------------------------------------
@@ -142,7 +146,10 @@ def start_write(mm, vma):
     v = VMA(mm, vma)
     if v.vm_lock_seq == mm.mm_lock_seq:
         return 0
-    down_write(VMA_LOCK(mm, vma))
+    if not down_write_trylock(VMA_LOCK(mm, vma)):
+        since = lock_contended(mm)
+        down_write(VMA_LOCK(mm, vma))
+        lock_acquired(mm, since)
     WRITE_ONCE(v, "vm_lock_seq", mm.mm_lock_seq)
     up_write(VMA_LOCK(mm, vma))
     return 0
