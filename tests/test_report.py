@@ -293,8 +293,9 @@ def test_names_beside_marks_cover_nothing() -> None:
 def test_an_outlier_squeezes_no_chart() -> None:
     """Where one strategy takes many times as long the axis of times is logarithmic, and no interval leaves an axis."""
     run = made_up(("rbtree", *(f"s{i}" for i in range(12))), ("w",), rounds=2)
-    assert "ns per lookup (log)" in page(run)
-    assert "ns per lookup (log)" not in page(made_up(("rbtree", "b"), ("w",))).partition('id="pareto"')[0]
+    for cells, title in ((run.data, "ns per lookup (log)"), (made_up(("rbtree", "b"), ("w",)).data, "ns per lookup")):
+        (chart,) = charts_of(cells, ["lookup"])
+        assert chart.panels[0].spec["hconcat"][0]["layer"][1]["encoding"]["x"]["title"] == title
     (chart,) = charts_of(run.data, ["ratios"])
     low, high = chart.panels[0].spec["layer"][1]["encoding"]["x"]["scale"]["domain"]
     for record in chart.panels[0].spec["data"]["values"]:

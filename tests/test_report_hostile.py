@@ -71,7 +71,7 @@ def test_names_as_long_as_a_file_may_hold(form: str) -> None:
     """10 000 characters, quotes, line ends and marks that turn the direction of text: every form is made, and the
     page does not grow beyond a few times the text."""
     long = "\"'\n\r\t\u202e" + "x" * 10_000
-    run = made_up(("rbtree", "b"), ("w" + long, "v"), name="long", text=long, crews=(2,), studies=[a_study(long)])
+    run = made_up(("rbtree", "b"), ("w" + long,), name="long", text=long, studies=[a_study(long)])
     text = text_of(run, form)
     assert len(text) < 3_000_000
     if form == "mail":

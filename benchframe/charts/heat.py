@@ -6,7 +6,7 @@ import bisect
 from typing import Any
 
 from benchframe.charts.data import Data, says
-from benchframe.charts.spec import DESCRIPTION, DIVERGING, INK, PAPER, Chart, Panel, Spec
+from benchframe.charts.spec import DESCRIPTION, DIVERGING, INK, PAPER, Chart, Panel, Spec, short
 from benchframe.results.figures import FIGURES
 from benchframe.tables.build import MARKS
 
@@ -50,6 +50,9 @@ def level(ratio: float) -> int:
 
 def _records(data: Data, name: str) -> list[dict[str, Any]]:
     records = []
+    labels: dict[str, str] = {}
+    for workload in data.workloads:
+        labels[workload] = short(workload, labels.values())
     for row in data.rows:
         figure = row.figures.get(name)
         if figure is None or figure.ratio is None:
@@ -58,7 +61,7 @@ def _records(data: Data, name: str) -> list[dict[str, Any]]:
         number = f"{ratio.value:.2f}" if ratio.value < 10 else f"{ratio.value:.0f}" if ratio.value < 1000 else ">999"
         records.append(
             {
-                "workload": row.cell.entry.workload,
+                "workload": labels[row.cell.entry.workload],
                 "strategy": row.cell.entry.strategy,
                 "fill": DIVERGING[place],
                 "ink": PAPER if place in (0, 1, 8) else INK,
@@ -70,7 +73,7 @@ def _records(data: Data, name: str) -> list[dict[str, Any]]:
 
 
 def _spec(data: Data, records: list[dict[str, Any]]) -> Spec:
-    workloads = [w for w in data.workloads if any(record["workload"] == w for record in records)]
+    there = list(dict.fromkeys(record["workload"] for record in records))
     strategies = [s for s in data.look.order if any(record["strategy"] == s for record in records)]
     x_axis = {"labelAngle": -40, "orient": "top", "domain": False, "ticks": False, "labelLimit": 210}
     return {
@@ -78,7 +81,7 @@ def _spec(data: Data, records: list[dict[str, Any]]) -> Spec:
         "width": {"step": 44},
         "height": {"step": 22},
         "encoding": {
-            "x": {"field": "workload", "type": "nominal", "sort": workloads, "title": None, "axis": x_axis},
+            "x": {"field": "workload", "type": "nominal", "sort": there, "title": None, "axis": x_axis},
             "y": {"field": "strategy", "type": "nominal", "sort": strategies, "title": None,
                   "axis": {"domain": False, "ticks": False}},
         },

@@ -74,6 +74,27 @@ class Chart:
     short: str = ""
 
 
+LABEL = 120
+"""Characters of a text that is drawn. Measuring longer ones, as a hostile file may hold, takes seconds each."""
+
+
+def short(text: str, taken: Iterable[str] = ()) -> str:
+    """``text`` as it is drawn: cut to LABEL characters, and then other than those ``taken``.
+
+    >>> short("zipf"), len(short("x" * 999)), short("x" * 999, [short("x" * 999)])[-6:]
+    ('zipf', 120, 'x... 2')
+    """
+    if len(text) <= LABEL:
+        return text
+    number, names = 1, set(taken)
+    cut = f"{text[: LABEL - 3]}..."
+    while cut in names:
+        number += 1
+        end = f"... {number}"
+        cut = text[: LABEL - len(end)] + end
+    return cut
+
+
 def slug(text: str, taken: Iterable[str] = ()) -> str:
     """A short name for files and anchors; made unique against ``taken``.
 
@@ -135,12 +156,12 @@ def config(paper: str | None = None) -> Spec:
 def whole(panel: Panel, *, paper: str | None = None, title: bool = True) -> Spec:
     """The panel's specification, complete."""
     spec: Spec = {"$schema": SCHEMA, "config": config(paper), **panel.spec}
-    return {**spec, "title": panel.title} if title else spec
+    return {**spec, "title": short(panel.title)} if title else spec
 
 
 def together(chart: Chart, *, paper: str | None = PAPER) -> Spec:
     """All panels of a chart in one picture, with their titles."""
-    panels = [{**panel.spec, "title": panel.title} for panel in chart.panels]
+    panels = [{**panel.spec, "title": short(panel.title)} for panel in chart.panels]
     if chart.legend:
         panels = [_with_legend(panel) for panel in panels]
     if len(panels) == 1:

@@ -7,7 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchframe.charts.ratios import ratio_ticks
-from benchframe.charts.spec import COLOURS, DESCRIPTION, INK, MUTED, Chart, Panel, Spec, log_ticks, quantity, slug
+from benchframe.charts.spec import (
+    COLOURS,
+    DESCRIPTION,
+    INK,
+    MUTED,
+    Chart,
+    Panel,
+    Spec,
+    log_ticks,
+    quantity,
+    short,
+    slug,
+)
 from benchframe.results.studies import Bars, Curve, Mark, SavedStudy
 from benchframe.tables.build import ns
 
@@ -38,12 +50,12 @@ def curve_spec(curve: Curve) -> Spec:
     records = [{**r, "low": max(r["low"], low), "high": min(r["high"], high)} for r in records]
     scale = {"type": "log", "nice": False, "domain": [low, high]}
     kind = {"type": "log" if curve.log else "linear", "nice": False, "zero": False, "padding": 10}
-    x = quantity("x", curve.x_title, scale=kind)
+    x = quantity("x", short(curve.x_title), scale=kind)
     x["axis"] = {"grid": False}
     if curve.log:
         ends = [r["x"] for r in records]
         x["axis"] |= {"values": log_ticks(min(ends), max(ends)), "format": ",~g"}
-    y = quantity("ratio", curve.y_title, scale=scale)
+    y = quantity("ratio", short(curve.y_title), scale=scale)
     y["axis"] = {"format": "~g", "values": ratio_ticks(low, high, 24 / HEIGHT)}
     crossed = [{"x": c.value, "left": c.low, "right": c.high} for c in curve.crossings]
     rule = {"type": "rule", "strokeDash": [4, 3], "color": MUTED, "aria": False}
@@ -56,17 +68,17 @@ def curve_spec(curve: Curve) -> Spec:
         "layer": [
             {"data": {"values": crossed},
              "mark": {"type": "rect", "color": COLOURS[3], "opacity": 0.18, "aria": False},
-             "encoding": {"x": quantity("left", curve.x_title, scale=kind), "x2": {"field": "right"}}},
+             "encoding": {"x": quantity("left", short(curve.x_title), scale=kind), "x2": {"field": "right"}}},
             {"data": {"values": crossed},
              "mark": {"type": "rule", "color": COLOURS[3], "strokeWidth": 1.6, "aria": False}, "encoding": {"x": x}},
             {"data": {"values": [{"ratio": 1.0}]}, "mark": rule, "encoding": {"y": y}},
             {"mark": {"type": "line", "color": COLOURS[1], "strokeWidth": 1.6, "aria": False},
              "encoding": {"x": x, "y": y}},
             {"mark": {"type": "rule", "color": COLOURS[1], "strokeWidth": 1.4, "aria": False},
-             "encoding": {"x": x, "y": quantity("low", curve.y_title, scale=scale), "y2": {"field": "high"}}},
+             "encoding": {"x": x, "y": quantity("low", short(curve.y_title), scale=scale), "y2": {"field": "high"}}},
             {"mark": point, "encoding": {"x": x, "y": y, "description": DESCRIPTION}},
-            {"data": {"values": [{"says": curve.below, "ratio": low}]}, "mark": text,
-             "encoding": {"y": y, "text": {"field": "says"}}},
+            {"data": {"values": [{"text": short(curve.below), "ratio": low}]}, "mark": text,
+             "encoding": {"y": y, "text": {"field": "text"}}},
         ],
     }  # fmt: skip
 
@@ -79,9 +91,12 @@ def _point(curve: Curve, mark: Mark) -> dict[str, Any]:
 
 def bars_spec(bars: Bars) -> Spec:
     """A bar from zero per label, in their order, with its interval where it has one."""
-    records = [_bar(bars, mark) for mark in bars.items]
+    labels: list[str] = []
+    for mark in bars.items:
+        labels.append(short(mark.label, labels))
+    records = [_bar(bars, mark, label) for mark, label in zip(bars.items, labels, strict=True)]
     y = {"field": "label", "type": "nominal", "sort": [r["label"] for r in records], "title": None}
-    x = quantity("value", bars.axis, axis={"tickCount": 6})
+    x = quantity("value", short(bars.axis), axis={"tickCount": 6})
     more = COLOURS[2] if min(mark.value for mark in bars.items) < 0 else COLOURS[1]
     colour = {"condition": {"test": "datum.value < 0", "value": COLOURS[1]}, "value": more}
     known = [record for record in records if record["low"] < record["high"]]
@@ -93,16 +108,16 @@ def bars_spec(bars: Bars) -> Spec:
             {"mark": {"type": "bar", "height": 11},
              "encoding": {"y": y, "x": x, "color": colour, "description": DESCRIPTION}},
             {"data": {"values": known}, "mark": {"type": "rule", "strokeWidth": 1.4, "color": INK, "aria": False},
-             "encoding": {"y": y, "x": quantity("low", bars.axis), "x2": {"field": "high"}}},
+             "encoding": {"y": y, "x": quantity("low", short(bars.axis)), "x2": {"field": "high"}}},
         ],
     }  # fmt: skip
 
 
-def _bar(bars: Bars, mark: Mark) -> dict[str, Any]:
+def _bar(bars: Bars, mark: Mark, label: str) -> dict[str, Any]:
     text = _signed(mark.value)
     if mark.low < mark.high:
         text += f" [{_signed(mark.low)}, {_signed(mark.high)}]"
-    return {"label": mark.label, "value": mark.value, "low": mark.low, "high": mark.high,
+    return {"label": label, "value": mark.value, "low": mark.low, "high": mark.high,
             "says": f"{mark.label}: {text} {bars.axis}"}  # fmt: skip
 
 
