@@ -285,10 +285,21 @@ def maple(rcu: bool = False) -> Index:
 
 
 HALF_WRITTEN = scenario.KnownBug(
-    "B17", "a stack that grows rewrites a node under a reader", kind="stale answer", scenarios=("stack-fills-hole",)
+    "B17",
+    "a stack that grows rewrites a node under a reader",
+    ("mt_find",),
+    kind="stale answer",
+    scenarios=("stack-fills-hole",),
+    says="T*: lookup, page 9 gave no VMA,*",
 )
 STACKROT = scenario.KnownBug(
-    "B18", "a stack that grows has a node freed under a reader (StackRot)", scenarios=("stack-fills-hole",)
+    "B18",
+    "a stack that grows has a node freed under a reader (StackRot)",
+    ("mt_find < find_vma", "leaf_end < mt_find < find_vma"),
+    dangling=False,
+    scenarios=("stack-fills-hole",),
+    freed=("ma_free_rcu < ma_free < mas_node_store",),
+    says="*: load of private1 record *",
 )
 
 
