@@ -132,6 +132,7 @@ def test_the_mail_says_where_and_how() -> None:
     for part in ("busy, 2 CPUs, Linux 6.1", "CPython 3.11.7, numba 0.68.1; 2026-01-01; 6 processes", "Noise: busy."):
         assert part in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 72
+    assert re.search(r"ns/lookup x with 95 % interval: pmdcache 0\.\d\d \[0\.\d\d, 0\.\d\d\],", text)
     command = text[text.index("\n$ ") + 3 :]
     assert shlex.split(command.replace("\\\n", "")) == [*words, "--seed", "7"]
 

@@ -16,7 +16,7 @@ from benchframe.results.folder import Cell
 from benchframe.results.manifest import Manifest
 from benchframe.results.scaling import OPERATIONS, Point, alone, points
 from benchframe.stats import Ratio
-from benchframe.tables.build import MARKS, comparisons, short_text
+from benchframe.tables.build import MARKS, comparisons, ratio_text, short_text
 from benchframe.tables.scaling import per_second
 
 WIDTH = 72
@@ -154,7 +154,27 @@ def _block(label: str, rows: list[Row]) -> str:
             texts += ["", ""] if figure is None else [_time(figure), _ratio(figure)]
         rate = state.counts.get("hit_rate")
         lines.append(_line(name, texts, f"{100 * rate:.0f}%" if hits and rate else "", wide))
-    return "\n".join(lines)
+    return "\n".join([*lines, *_intervals(rows, present)])
+
+
+def _intervals(rows: Sequence[Row], present: Sequence[str]) -> list[str]:
+    """The 95 % intervals of the first figure's ratios that are decided: what a reader would ask for next."""
+    found = [(row.cell.entry.strategy, row.figures.get(present[0])) for row in rows] if present else []
+    texts = [
+        f"{_cut(name, _NAMES.stop).rstrip()} {ratio_text(figure.ratio)}"
+        for name, figure in found
+        if figure is not None and figure.verdict is not None and figure.verdict.word != "undecided"
+    ]
+    if not texts:
+        return []
+    kept = [text.replace(" ", "\0") for text in texts]  # a name stays beside its number
+    lines = textwrap.wrap(
+        f"{_HEADS[present[0]]} x with 95 % interval: {', '.join(kept)}",
+        WIDTH,
+        subsequent_indent="  ",
+        break_on_hyphens=False,
+    )
+    return [line.replace("\0", " ") for line in lines]
 
 
 def _name_width(rows: Sequence[Row], room: int) -> int:
