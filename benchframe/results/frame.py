@@ -22,7 +22,7 @@ _METADATA = {
 }
 COLUMNS = (
     *("run", "workload", "strategy", "baseline", "state", "figure", "round", "value", "ns", "loops", "operations"),
-    *_METADATA.values(),
+    *("threads", *_METADATA.values()),
 )
 
 
@@ -31,7 +31,8 @@ def load(run: str | Path) -> pd.DataFrame:
 
     One row per measured value, with the columns :data:`COLUMNS`: ``ns`` is nanoseconds per operation of ``figure``
     (lookup, fault, mapping, replay), ``value`` its index within the process, ``round`` the process, ``baseline``
-    whether the row's strategy is what the workload compares with. A cell without figures (wrong, crashed, ...) is
+    whether the row's strategy is what the workload compares with, ``threads`` how many real threads played (0: one
+    replay; else ``ns`` is wall time per operation, all threads together). A cell without figures (wrong, crashed, ...) is
     one row whose ``figure`` and ``ns`` are missing. Raises :class:`~benchframe.results.errors.ResultsError`.
 
     The mean of process means, as the tables have it: ``df.groupby(["workload", "strategy", "figure",
@@ -48,6 +49,7 @@ def load(run: str | Path) -> pd.DataFrame:
             "strategy": cell.entry.strategy,
             "baseline": cell.baseline,
             "state": cell.state.state,
+            "threads": cell.workload.threads,
         }
         if not cell.figures:
             rows.append(base)
@@ -63,6 +65,6 @@ def load(run: str | Path) -> pd.DataFrame:
                 }
                 rows += [{**shared, "value": i, "ns": ns} for i, ns in enumerate(process.values)]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    integers = ["round", "value", "loops", "operations", "layout_seed"]
+    integers = ["round", "value", "loops", "operations", "threads", "layout_seed"]
     typed: pd.DataFrame = frame.astype(dict.fromkeys(integers, "Int64"))
     return typed
