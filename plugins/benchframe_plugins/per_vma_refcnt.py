@@ -153,11 +153,13 @@ def vma_enter_locked(mm, vma, attached):
     if not add_not_zero(v, VMA_LOCK_OFFSET):
         return 0
     since = prepare_to_wait(mm)
-    if refcount_read(v) != VMA_LOCK_OFFSET + attached:
-        contended = lock_contended(mm)
-        while refcount_read(v) != VMA_LOCK_OFFSET + attached:
-            schedule(mm, since)
-            since = wake_ups(mm)
+    contended = 0
+    while refcount_read(v) != VMA_LOCK_OFFSET + attached:
+        if contended == 0:
+            contended = lock_contended(mm)
+        schedule(mm, since)
+        since = wake_ups(mm)
+    if contended != 0:
         lock_acquired(mm, contended)
     finish_wait(mm)
     return 1
