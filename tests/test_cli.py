@@ -367,3 +367,14 @@ def test_a_cache_that_cannot_be_written_costs_one_compilation(tmp_path: Path, mo
     assert f"{blocked / 'cache'} cannot be written (Not a directory)" in done.stderr
     assert Path(os.environ["BENCHFRAME_CACHE_DIR"]).is_dir()
     assert "cannot be written" not in call("list", "strategies").stderr
+
+
+def test_a_spent_budget_is_forgotten_when_the_run_goes_on() -> None:
+    """The note that a budget was spent stands in the table until --resume does the rounds that were left out."""
+    first = call("run", "-s", "fake20", "--quick", "--rounds", "4", "--seed", "3", "--budget", "0.01s")
+    assert first.exit_code == 0, first.stderr
+    assert "stopped after round 2 of 4" in call("table").stdout
+    assert call("run", "--resume", "last").exit_code == 0
+    table = call("table").stdout
+    assert "stopped after round" not in table
+    assert re.search(r"fake20 .* 4  ok", table)

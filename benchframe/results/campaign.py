@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from benchframe.trace.format import Trace
 
 
+STOPPED = "stopped after round"
+"""How the note of a spent budget begins."""
+
+
 class Observer:
     """Is told what happens; the base class ignores it all."""
 
@@ -111,6 +115,10 @@ class Campaign:
 
     def _rounds(self, scratch: Path) -> None:
         manifest = self.folder.manifest
+        notes = tuple(note for note in manifest.notes if not note.startswith(STOPPED))
+        if notes != manifest.notes:  # an earlier sitting's budget is no news about this one
+            manifest = replace(manifest, notes=notes)
+            self.folder.save(manifest)
         options = manifest.options
         cells = {f"{cell.workload}\n{cell.strategy}": cell for cell in manifest.cells}
         read = {name: self.folder.cell(cell) for name, cell in cells.items()}
@@ -173,7 +181,7 @@ class Campaign:
     def _stop(self, round_: int, processes: int) -> None:
         """Say that the budget is spent."""
         rounds = self.folder.manifest.options.rounds
-        note = f"stopped after round {round_} of {rounds}: the next would not fit in the budget"
+        note = f"{STOPPED} {round_} of {rounds}: the next would not fit in the budget"
         self.folder.save(self.folder.manifest.with_note(note))
         self.observer.dropped(processes)
         self.observer.note(note)
