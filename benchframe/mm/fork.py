@@ -179,6 +179,7 @@ def copy_range(mm, child, start, end, shared):
 def copy_table(mm, child, source, target, first, count, shared):
     """``count`` entries of one PTE page, from index ``first``, under the parent's ptl."""
     spin_lock(mm, source)
+    present = 0
     index = first
     while index < first + count:
         entry = PTE(mm, source * PTRS_PER_TABLE + index).entry
@@ -191,9 +192,10 @@ def copy_table(mm, child, source, target, first, count, shared):
                 PAGE(mm, entry >> 12).mapcount += 1
                 PAGE(mm, entry >> 12).refcount += 1
             if entry & E_PRESENT:
-                PAGE(mm, target).nr_present += 1
-                child.rss += 1
+                present += 1
         index += 1
+    PAGE(mm, target).nr_present += present
+    child.rss += present
     spin_unlock(mm, source)
     return 0
 
@@ -262,6 +264,25 @@ def mm_free(mm):
 
 
 @native
+def free_all_pgtables(mm):
+    """Every table of a space that ends, from the lowest VMA up; near neighbours go together (free_pgtables of
+    mm/memory.c). What lies between far ones has no tables, so nobody walks it."""
+    vma = mm.mmap
+    while vma != NULL:
+        start = VMA(mm, vma).vm_start
+        end = VMA(mm, vma).vm_end
+        vma = VMA(mm, vma).vm_next
+        while vma != NULL and VMA(mm, vma).vm_start <= end + PMD_SIZE:
+            end = VMA(mm, vma).vm_end
+            vma = VMA(mm, vma).vm_next
+        ceiling = 0
+        if vma != NULL:
+            ceiling = VMA(mm, vma).vm_start
+        free_pgtables(mm, start, end, 0, ceiling)
+    return 0
+
+
+@native
 def exit_mmap(mm):
     """The last task is gone: zap everything, free all tables and VMAs. Nobody can look up any more."""
     cache_mm_exit(mm)
@@ -270,8 +291,7 @@ def exit_mmap(mm):
         v = VMA(mm, vma)
         change_range(mm, mm.owner, v.vm_start, v.vm_end, ZAP, 0)
         vma = v.vm_next
-    if mm.mmap != NULL:
-        free_pgtables(mm, VMA(mm, mm.mmap).vm_start, VMA(mm, mm.last_vma).vm_end, 0, 0)
+    free_all_pgtables(mm)
     index_exit(mm)
     vma = mm.mmap
     while vma != NULL:
