@@ -6,13 +6,14 @@ STAMP := $(VENV)/.installed
 TESTFLAGS ?= -n auto --dist worksteal
 RUNFLAGS ?= --quick --strategy mmap_cache,pmdcache --workload python-json
 
-.PHONY: help install run reference-run reference-report sweep sweep-report test lint docs format dist clean
+.PHONY: help install run reference-run reference-report sweep sweep-report compare-shows test lint docs format dist clean
 
 help:
 	@echo "make install   an environment in $(VENV): benchframe (editable) and the tools for tests and lint"
 	@echo "make run       rbtree, mmap_cache and pmdcache on a recorded trace: ends in a latency table and a report"
 	@echo "make reference-report   reports/reference anew from its committed results; make reference-run measures them anew"
 	@echo "make sweep     reports/sweep measured anew: every index on 6 to 1 000 000 VMAs (about 12 minutes, 8 GB)"
+	@echo "make compare-shows   what compare and gate say of real runs: the same, slower, not comparable (about 3 minutes)"
 	@echo "make test      the test suite, doctests included (TESTFLAGS='$(TESTFLAGS)')"
 	@echo "make lint      ruff and mypy"
 	@echo "make docs      the documentation site in dist/site; needs no network"
@@ -78,6 +79,9 @@ sweep-report: $(STAMP)
 	$(BIN)/benchframe report reports/sweep --format html,markdown
 	$(BIN)/benchframe report reports/sweep --chart sweep --format png
 	mv reports/sweep/charts/sweep.png docs/sweep.png
+
+compare-shows: $(STAMP)
+	$(BIN)/python benchmarks/compare_shows.py
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(TESTFLAGS)

@@ -111,7 +111,7 @@ def test_runs_with_one_seed_are_paired_by_layout(tmp_path: Path) -> None:
     a, b = by_layout(tmp_path, 8.0, (1, 1))
     same = compare(a, b)
     assert {line.verdict.word for line in same.lines} == {"same"}
-    assert all(line.layouts and line.verdict.ratio.method == "paired" for line in same.lines)
+    assert all(line.layouts and line.verdict.ratio.method == "trimmed" for line in same.lines)
     assert "paired by layout" in "\n".join(comparison_table(same, a, b).notes)
     slower = compare(*by_layout(tmp_path, 8.24, (1, 1)))
     assert [line.verdict.word for line in slower.lines if line.strategy == "mine"] == ["slower", "slower"]

@@ -52,16 +52,16 @@ def test_choosing_favours_nobody(spread: float) -> None:
     quiet = Quiet()
     quiet.see(known)
     chosen = quiet.choose(known)
-    assert chosen.mean() > 0.95
+    assert chosen.mean() > 0.75
     assert slow[chosen].mean() == pytest.approx(0.4, abs=0.02)
     assert np.median(full[chosen]) == pytest.approx(np.median(full), rel=0.005)
 
 
 def test_a_process_that_was_disturbed_throughout_is_known_by_the_earlier_ones() -> None:
-    """All controls are half as slow again as in an earlier process: none is quiet. A control that is a tenth slower, by
+    """All controls are half as slow again as in an earlier process: none is quiet. A control that is 3 % slower, by
     the layout, has its own level."""
     control_ = np.full(50, 150.0)
-    alone, after, moved = Quiet(), Quiet(100.0), Quiet(140.0)
+    alone, after, moved = Quiet(), Quiet(100.0), Quiet(145.0)
     for quiet in (alone, after, moved):
         quiet.see(control_)
     assert alone.choose(control_).all()

@@ -7,7 +7,8 @@ is compared in ns, and whatever changed on the machine in between is in it.
 
 Two runs with one seed have the same layouts: in round i code, memory and stack lie alike (benchframe.engine.placement).
 Then their rounds are paired by layout all the same, and what the layout does, most of what is left on a quiet
-machine, cancels. Runs with other seeds share nothing, and are compared by Welch's test.
+machine, cancels. The ratios are then alike but for single processes that were disturbed throughout, so the mean is a
+trimmed one. Runs with other seeds share nothing, and are compared by Welch's test.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ def _by_layout(x: Cell, y: Cell, figure: str, second: dict[int, float], first: d
     common = {r for r in second.keys() & first.keys() if seeds[0].get(r) is not None and seeds[0][r] == seeds[1].get(r)}
     if len(common) < max(MIN_LAYOUTS, min(len(first), len(second)) / 2):
         return Pair(second, first, unpaired=True)
-    return Pair({r: second[r] for r in common}, {r: first[r] for r in common})
+    return Pair({r: second[r] for r in common}, {r: first[r] for r in common}, trimmed=True)
 
 
 def layouts(cell: Cell, figure: str) -> dict[int, int]:

@@ -7,16 +7,15 @@ from benchframe.compare.sides import Side
 from benchframe.results.figures import FIGURES
 from benchframe.tables.build import Table, Value, ns, ratio_text
 
+_OWN = "ratios to each run's own baseline"
+_NS = "ns of two runs that took no turns"
+_LAYOUT = "paired by layout, whose effect cancels, trimmed means"
 _HOW = {
     (PAIRED, False): "paired by round",
-    (RELATIVE, True): "ratios to each run's own baseline, paired by layout: what the layout does cancels, and drift "
-    "between the runs that hits both alike",
-    (RELATIVE, False): "ratios to each run's own baseline, Welch: drift between the runs that hits both alike cancels",
-    (
-        ABSOLUTE,
-        True,
-    ): "ns of two runs that took no turns, paired by layout: drift of the machine between them is in the ratio",
-    (ABSOLUTE, False): "ns of two runs that took no turns, Welch: drift of the machine between them is in the ratio",
+    (RELATIVE, True): f"{_OWN}, {_LAYOUT}: drift between the runs that hits both alike cancels",
+    (RELATIVE, False): f"{_OWN}, Welch: drift between the runs that hits both alike cancels",
+    (ABSOLUTE, True): f"{_NS}, {_LAYOUT}: drift of the machine between them is in the ratio",
+    (ABSOLUTE, False): f"{_NS}, Welch: drift of the machine between them is in the ratio",
 }
 STEADY = 0.03
 """If the control changed by more than this from run to run, the machine did: that is said."""
@@ -39,7 +38,7 @@ def comparison_table(found: Comparison, a: Side, b: Side) -> Table:
     ]
     for line in found.lines:
         where = f"{line.strategy} on {line.workload}, {FIGURES[line.figure]}"
-        notes += [f"{where}: {note}." for note in line.verdict.notes if line.how == PAIRED]
+        notes += [f"{where}: {note}." for note in line.verdict.notes if line.how == PAIRED or line.layouts]
     return Table(
         "Comparison",
         heads,

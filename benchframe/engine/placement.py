@@ -16,6 +16,7 @@ import contextlib
 import ctypes
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 ADDR_NO_RANDOMIZE = 0x0040000
 _QUERY = 0xFFFFFFFF
@@ -23,10 +24,14 @@ SEEDED, RANDOM = "seeded", "random"
 """What a process says of its addresses."""
 PAD = "BENCHFRAME_PAD"
 """The environment variable that moves the stack."""
+_HEAP = "33554432"
+"""Up to this size glibc's malloc keeps to its heap: mappings that come and go would leave room between the others."""
+_moved = 0
+"""Where this process's mappings were moved from, downwards; 0 if they were not."""
 _MAX_PAGES = 1 << 18
 """Mappings move by at most so many pages (1 GiB), reserved and never touched."""
 _STACK = 4096
-_PROT_NONE, _MAP_PRIVATE_ANONYMOUS_NORESERVE = 0, 0x2 | 0x20 | 0x4000
+_PROT_NONE, _MAP_PRIVATE_ANONYMOUS_NORESERVE, _MAP_FIXED_NOREPLACE = 0, 0x2 | 0x20 | 0x4000, 0x100000
 
 
 @contextlib.contextmanager
@@ -47,7 +52,7 @@ def environment(base: Mapping[str, str], arguments: Sequence[str], seed: int) ->
     The kernel puts arguments and environment above the stack, so their length moves it: PAD fills them up to a length
     modulo 4096 that the seed gives, whatever the paths among them are called.
     """
-    found = {**base, "PYTHONHASHSEED": str(seed % (1 << 32)), PAD: ""}
+    found = {**base, "PYTHONHASHSEED": str(seed % (1 << 32)), "MALLOC_MMAP_THRESHOLD_": _HEAP, PAD: ""}
     length = sum(len(text.encode()) + 1 for text in arguments)
     length += sum(len(f"{name}={value}".encode()) + 1 for name, value in found.items())
     wanted = random.Random(f"benchframe stack {seed}").randrange(_STACK)
@@ -56,7 +61,8 @@ def environment(base: Mapping[str, str], arguments: Sequence[str], seed: int) ->
 
 
 def scatter(seed: int) -> str:
-    """In a worker, before it maps what is measured: move all later mappings by a number of pages that ``seed`` gives.
+    """In a worker, before it maps what is measured: move all later mappings by as many pages as ``seed`` gives, also
+    those that would fit between the libraries.
 
     Gives SEEDED, or RANDOM if this process was started with randomised addresses.
     """
@@ -64,11 +70,46 @@ def scatter(seed: int) -> str:
     if now < 0 or not now & ADDR_NO_RANDOMIZE:
         return RANDOM
     pages = 1 + random.Random(f"benchframe mappings {seed}").randrange(_MAX_PAGES)
+    at = _reserve(0, 4096 * pages)
+    if at < 0:
+        return RANDOM
+    global _moved
+    _moved = at
+    close_gaps()
+    return SEEDED
+
+
+def close_gaps() -> None:
+    """After :func:`scatter`, once more: what was freed since, as imports do, is no room for what is measured."""
+    if _moved:
+        for low, high in _gaps(_moved):
+            _reserve(low, high - low)
+
+
+def _gaps(bottom: int) -> list[tuple[int, int]]:
+    """What is free between the mappings above ``bottom``, where the kernel would put small ones. The room below the
+    stack stays: it grows."""
+    found, before = [], 0
+    with Path("/proc/self/maps").open(encoding="ascii", errors="replace") as maps:
+        for line in maps:
+            low, _, high = line.split(maxsplit=1)[0].partition("-")
+            start, end = int(low, 16), int(high, 16)
+            if line.rstrip().endswith("[stack]"):
+                break
+            if bottom < before < start:
+                found.append((before, start))
+            before = end
+    return found
+
+
+def _reserve(at: int, length: int) -> int:
+    """Map ``length`` bytes that cannot be touched, at ``at`` (0: anywhere); the address, -1 if there is no room."""
     mmap = ctypes.CDLL(None, use_errno=True).mmap
     mmap.restype = ctypes.c_void_p
     mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
-    at = mmap(None, 4096 * pages, _PROT_NONE, _MAP_PRIVATE_ANONYMOUS_NORESERVE, -1, 0)
-    return RANDOM if at in (None, ctypes.c_void_p(-1).value) else SEEDED
+    flags = _MAP_PRIVATE_ANONYMOUS_NORESERVE | (_MAP_FIXED_NOREPLACE if at else 0)
+    found = mmap(at or None, length, _PROT_NONE, flags, -1, 0)
+    return -1 if found in (None, ctypes.c_void_p(-1).value) else int(found)
 
 
 def _personality(value: int) -> int:

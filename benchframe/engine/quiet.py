@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-SLACK = 0.05
+SLACK = 0.03
 """A control up to so much above the quiet level is quiet: undisturbed ones lie within 2 % of each other."""
-STRETCH = 1.2
-"""A process whose own quiet level lies above that of an earlier one by more than this was disturbed throughout. Layout,
-and what the strategy leaves in the caches, move it by less."""
+STRETCH = 1.05
+"""A process whose own quiet level lies above that of an earlier one by more than this was disturbed throughout. Layouts
+move it by 2 %."""
 FEW = 10
 """With fewer replays than this nothing is set aside: they are long, and each sees a mixture."""
 MIN_QUIET = 5

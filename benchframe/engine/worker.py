@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from benchframe.engine.job import FIGURES, Job, Outcome, finite, unspool
-from benchframe.engine.placement import scatter
+from benchframe.engine.placement import close_gaps, scatter
 
 if TYPE_CHECKING:
     import pyperf  # type: ignore[import-untyped]
@@ -88,6 +88,7 @@ def open_session(job: Job) -> SessionLike | ThreadSession:
         raise ChangedSource(f"strategy {job.strategy} was edited while the run was going")
     if job.model and model_digest() != job.model:
         raise ChangedSource("benchframe's own model was edited while the run was going")
+    close_gaps()
     if job.threads:
         from benchframe.engine.threaded import ThreadSession
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MIN_PAIRS = 2
 """Rounds in common from which on a ratio is paired."""
 BOOTSTRAPS = 4999
+TRIM = 0.2
+"""The share of ratios that a trimmed mean leaves out at either end: Wilcox' usual choice."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Ratio:
     bound it at 95 %, NaN if n < 2; the interval is for this ratio alone, not corrected for others beside it.
 
     ``sd`` is the standard deviation of the log ratios (Welch: the pooled one of the log means), ``se`` the standard
-    error of the log ratio, ``degrees`` its degrees of freedom, ``method`` ``paired`` or ``welch``.
+    error of the log ratio, ``degrees`` its degrees of freedom, ``method`` ``paired``, ``trimmed`` or ``welch``.
     """
 
     n: int
@@ -104,6 +106,30 @@ def welch_ratio(strategy: Mapping[int, float], baseline: Mapping[int, float]) ->
     degrees = se**4 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1)) if se > 0 else len(a) + len(b) - 2
     pooled = math.sqrt((statistics.variance(a) + statistics.variance(b)) / 2)
     return _ratio(min(len(a), len(b)), mean, pooled, se, degrees, "welch")
+
+
+def trimmed_ratio(strategy: Mapping[int, float], baseline: Mapping[int, float], share: float = TRIM) -> Ratio | None:
+    """As :func:`paired_ratio`, with the trimmed mean of the log ratios and Yuen's interval (Yuen 1974): the ``share``
+    of them at either end is not in the mean, and counts as the nearest that is left in the spread.
+
+    For ratios that are alike but for single rounds far away, as two runs have them in which the layouts are alike:
+    there it needs a fraction of the rounds. Below five rounds nothing is trimmed.
+
+    >>> trimmed_ratio({0: 2.0, 1: 2.0, 2: 2.0, 3: 2.0, 4: 9.0}, dict.fromkeys(range(5), 4.0)).value
+    0.5
+    """
+    logs = sorted(log_ratios(strategy, baseline))
+    if not logs:
+        return None
+    n = len(logs)
+    cut = int(share * n)
+    kept = logs[cut : n - cut]
+    mean, left = statistics.fmean(kept), len(kept)
+    if left < 2:
+        return _ratio(n, mean, math.nan, math.nan, math.nan, "trimmed")
+    spread = statistics.stdev([min(max(value, kept[0]), kept[-1]) for value in logs])
+    error = spread * math.sqrt((n - 1) / (left * (left - 1)))
+    return _ratio(n, mean, error * math.sqrt(n), error, left - 1, "trimmed")
 
 
 def ratio(strategy: Mapping[int, float], baseline: Mapping[int, float]) -> Ratio | None:

@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from benchframe.stats.ratios import Ratio, bootstrap_interval, log_ratios, ratio, welch_ratio
+from benchframe.stats.ratios import Ratio, bootstrap_interval, log_ratios, ratio, trimmed_ratio, welch_ratio
 
 ALPHA = 0.05
 WITHIN = 0.02
@@ -49,6 +49,8 @@ class Pair:
     baseline: Mapping[int, float]
     unpaired: bool = False
     """The rounds of the two have nothing to do with each other (two runs), though their numbers are alike."""
+    trimmed: bool = False
+    """Single rounds that lie far away shall not decide: trimmed means of the paired ratios."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,8 @@ def below(ratio: Ratio, null: float = 0.0) -> float:
 
 
 def _ratio(pair: Pair) -> Ratio | None:
+    if pair.trimmed:
+        return trimmed_ratio(pair.strategy, pair.baseline)
     return (welch_ratio if pair.unpaired else ratio)(pair.strategy, pair.baseline)
 
 
@@ -209,10 +213,13 @@ def _notes(pair: Pair, ratio: Ratio, judging: Judging) -> tuple[str, ...]:
         notes.append("not interleaved: drift of the machine between the two is in the ratio")
         return tuple(notes)
     logs = log_ratios(pair.strategy, pair.baseline)
+    plain = math.exp(math.fsum(logs) / len(logs))
+    if ratio.method == "trimmed" and not ratio.low <= plain <= ratio.high:
+        notes.append(f"the mean of all rounds is {plain:.3f}: some lie far away, and are not in the trimmed mean")
     change = drift({r: math.exp(v) for r, v in enumerate(logs)})
     if change is not None:
         notes.append(f"the ratio drifts by {100 * change:+.1f} % from the first round to the last")
-    if ratio.n >= BOOTSTRAP_FROM and not judging.anytime:
+    if ratio.n >= BOOTSTRAP_FROM and ratio.method == "paired" and not judging.anytime:
         low, high = bootstrap_interval(logs)
         if (low > 1 or high < 1) != (ratio.word != "undecided"):
             notes.append(f"the bootstrap interval [{low:.3f}, {high:.3f}] disagrees: the spread is not normal")
