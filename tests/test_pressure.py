@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_threads import session
 
 from benchframe.api import PrivateSlab
 from benchframe.check.scenario import plain_runner
@@ -22,6 +23,12 @@ from benchframe.tables.scaling import waiting_text
 KNOWN = load()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> None:
+    """The build that tests/test_threads.py uses too, compiled by one process."""
+    session("pmdcache_rcu", "mixed:mappers=1,turns=20", 1)
+
+
 class Tight(ThreadSession):
     """Room for no more VMAs than live at once: what waits for RCU must be back before the next is made."""
 
@@ -33,10 +40,10 @@ class Tight(ThreadSession):
 def test_a_full_slab_waits_for_rcu(threads: int) -> None:
     """Who maps and unmaps finds no free VMA until a grace period is over, and waits for it; none is lost."""
     trace = KNOWN.spec("mixed:mappers=1,turns=20").trace(0, threads)
-    session = Tight(KNOWN.strategy("pmdcache_rcu"), trace, threads)
-    verdict = session.verify()
+    tight = Tight(KNOWN.strategy("pmdcache_rcu"), trace, threads)
+    verdict = tight.verify()
     assert verdict.ok, verdict.what
-    counts = session.counts()
+    counts = tight.counts()
     assert counts["rcu_reclaims"] > 0
 
 
@@ -92,16 +99,16 @@ def test_at_rest_names_a_field() -> None:
 
 def test_waits_for_page_table_locks_are_counted() -> None:
     """Somebody holds the lock of a table for a while: the fault that waits for it says how often and how long."""
-    session = ThreadSession(KNOWN.strategy("pmdcache_rcu"), KNOWN.spec("mixed:mappers=1,turns=20").trace(0, 1), 1)
-    assert session.verify().ok
-    pages = session.machine.arrays["page_base"]
+    made = session("pmdcache_rcu", "mixed:mappers=1,turns=20", 1)
+    assert made.verify().ok
+    pages = made.machine.arrays["page_base"]
     table = int(np.flatnonzero((pages["mapping"] == flags.PAGE_TABLE) & (pages["refcount"] == 1))[-1])
     for held in (False, True):
         if held:
             pages["ptl"][table] = 1
             threading.Timer(0.1, lambda: pages["ptl"].__setitem__(table, 0)).start()
-        lap = session.lap(rounds=2)
+        lap = made.lap(rounds=2)
         assert lap.waits["table"][0] > 0 or not held
         assert (lap.waits["table"][1] > 0) == (lap.waits["table"][0] > 0)
-    assert session.at_rest() == ""
+    assert made.at_rest() == ""
     assert scaling([lap]).other_locks["table"][1] == lap.waits["table"][0] > 0
