@@ -28,9 +28,8 @@ entry = Struct(
     "entry",
     [
         ("tag", "i8", "which branch and history, hashed; 0 = free"),
-        ("counter", "i8", "-4 to 3; taken from 0 on"),
-        ("useful", "i8", "0 to 3: was right where a shorter history was not"),
-        ("unused", "i8", "pads"),
+        ("counter", "i4", "-4 to 3; taken from 0 on"),
+        ("useful", "i4", "0 to 3: was right where a shorter history was not"),
     ],
 )
 BRANCH = Slab("BRANCH", branch, "branch_base")
@@ -79,17 +78,6 @@ def tag(p, site, table):
 
 
 @native
-def provider(p, site, below):
-    """The highest table under ``below`` that knows this branch and history; 0 always does."""
-    table = below - 1
-    while table > 0:
-        if ENTRY(p, place(p, site, table)).tag == tag(p, site, table):
-            return table
-        table -= 1
-    return 0
-
-
-@native
 def allocate(p, site, above, taken):
     """After a miss: an entry in the first longer table that has a useless one there, else age them."""
     table = above + 1
@@ -106,22 +94,24 @@ def allocate(p, site, above, taken):
 
 @native
 def predict_branch(p, site, taken):
-    """Predict and learn one branch, ``taken`` 0 or 1: 1 if it was predicted wrongly."""
-    table = provider(p, site, TABLES)
-    e = ENTRY(p, place(p, site, table))
+    """Predict and learn one branch, ``taken`` 0 or 1: 1 if it was predicted wrongly. The base table always knows it;
+    the longest history that does decides. Selections are sums, since nothing predicts them."""
+    row = place(p, site, 0)
+    shorter = row
+    table = 1
+    while table < TABLES:
+        mine = hashed(p, site, table)
+        at = table * ROWS + (mine & (ROWS - 1))
+        known = int(ENTRY(p, at).tag == 1 + (mine >> 20))
+        shorter += known * (row - shorter)
+        row += known * (at - row)
+        table += 1
+    table = row // ROWS
+    e = ENTRY(p, row)
     guess = int(e.counter >= 0)
-    if table > 0:
-        other = ENTRY(p, place(p, site, provider(p, site, table)))
-        shorter = int(other.counter >= 0)
-        if guess != shorter:
-            if guess == taken:
-                e.useful = min(3, e.useful + 1)
-            else:
-                e.useful = max(0, e.useful - 1)
-    if taken:
-        e.counter = min(3, e.counter + 1)
-    else:
-        e.counter = max(-4, e.counter - 1)
+    if table > 0 and guess != int(ENTRY(p, shorter).counter >= 0):
+        e.useful = min(3, max(0, e.useful + 2 * int(guess == taken) - 1))
+    e.counter = min(3, max(-4, e.counter + 2 * taken - 1))
     if guess != taken:
         allocate(p, site, table, taken)
     p.older = ((p.older << 1) | (p.recent >> 61)) & MASK

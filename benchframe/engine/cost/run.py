@@ -71,7 +71,8 @@ def count_cost(strategy: Strategy, trace: Trace, budget: int = COST_RECORDS, not
     """Replay ``trace`` with ``strategy`` and count; ``budget`` 0 counts every event.
 
     The strategy must be compiled (``note`` is told what has to be) and its answers right: nothing is checked here.
-    Raises EngineError (no events, memory) and DialectError (code that cannot be counted). About 0.25 us a record.
+    Raises EngineError (no events, memory) and DialectError (code that cannot be counted). About 0.1 us a record,
+    25 ns where compiled code counts.
     """
     return CountedReplay(strategy, trace, note).run(budget)
 
@@ -90,6 +91,8 @@ class CountedReplay:
         limit = int(trace.meta.limits.get("max_map_count", Parameters().max_map_count))
         try:
             self.machine = Machine(self.runner, Sizes.of(trace.events), Parameters(max_map_count=limit), strategy.slabs)
+            self.memory = Memory(self.machine, strategy)
+            self.tally = Tally(self.memory)
         except MemoryError as error:
             raise EngineError(f"not enough memory for this trace: {error}") from error
         for number in stream.boots:
@@ -99,9 +102,7 @@ class CountedReplay:
         self.machine.raise_if_full()
         self._classes = _classes(stream.records["kind"])
         self._tasks = stream.records["task"].astype(np.int64)
-        self.memory = Memory(self.machine, strategy)
         self._records: list[int] = []
-        self.tally = Tally(self.memory)
         self._event = Translator(self.memory, strategy.binding, self._records.append).function(one_event, (MM, None))
         self._recorder: Recorder | None = None
         self._total = 0
