@@ -15,6 +15,11 @@ from benchframe.races import Chain, Sites
 
 SET_UP = "set-up"
 WRITERS = 2
+_NAMES = "cache private mmap mm_rb mmap_cache last_vma vm_next vm_prev rb_left rb_right"
+_NUMBERED = "vmacache0 vmacache1 vmacache2 vmacache3 strategy0 strategy1 strategy2 strategy3"
+POINTERS = frozenset(f"{_NAMES} {_NUMBERED}".split())
+"""Fields of the model's records that may hold the number of a record; in a strategy's own slabs all may. A flag that
+happens to be equal is no source."""
 
 
 def sites_of(run: Run) -> Sites:
@@ -54,7 +59,9 @@ def _source(run: Run, key: tuple[str, int], chain: Chain) -> Chain:
         if step.task != task or step.op.kind != "load" or step.op.value != key[1] or step.op.place is None:
             continue
         location = step.op.accesses[0][:2]
-        if location[0] != key and step.op.place[2] in chain:
+        name = re.sub(r" #?\d+", "", describe(location[0], location[1]))  # type: ignore[arg-type]
+        field = name.rpartition(".")
+        if location[0] != key and step.op.place[2] in chain and (not field[1] or field[2] in POINTERS):
             break
     else:
         return ()
@@ -64,5 +71,4 @@ def _source(run: Run, key: tuple[str, int], chain: Chain) -> Chain:
         if before.op.place is not None
         and any(access[:2] == location and access[2] != READS for access in before.op.accesses)
     ]
-    name = re.sub(r" #?\d+", "", describe(location[0], location[1]))  # type: ignore[arg-type]
     return (name, *[*writers, SET_UP][:WRITERS])
