@@ -85,3 +85,17 @@ def test_compile_time() -> None:
     printed = run("compile_time.py", "--cold", "0", "--warm", "1", "--help-runs", "2", "--quick-runs", "0")
     assert re.search(r"^\| warm: whole process .* 1 \|$", printed, re.MULTILINE)
     assert re.search(r"^\| benchframe --help .* 2 \|$", printed, re.MULTILINE)
+
+
+def test_side_by_side() -> None:
+    """Two runs of a program in turn, each in its own address spaces: every answer is the oracle's, and a table comes."""
+    printed = run("side_by_side.py", "--strategy", "rbtree", "--trace", "sh-pipeline", "--copies", "1,2", "--rounds", "2")
+    assert re.findall(r"^\| +(\d+) +\| +-?\d+\.\d+ \[.* 2 \|$", printed, re.MULTILINE) == ["1", "2"]
+
+
+def test_waits_refuse_what_they_do_not_know() -> None:
+    """waits.py names what it can time."""
+    command = [sys.executable, str(BENCHMARKS / "waits.py"), "--what", "lunch"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert "--what knows compile, table, plugin, not lunch" in ended.stderr
