@@ -87,7 +87,7 @@ def test_few_replays_all_count() -> None:
     quiet.see(control_)
     assert quiet.own == 0
     assert quiet.choose(control_).all()
-    assert batches(1) == (1, 1, 3)
+    assert batches(1) == (1, 1, 2)
 
 
 def test_the_stack_is_the_seeds() -> None:

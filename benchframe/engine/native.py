@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from benchframe.engine.answers import expected, first_difference
 from benchframe.engine.latency import Latency, summarise
-from benchframe.engine.quiet import MIN_QUIET, Quiet, batches
+from benchframe.engine.quiet import MIN_QUIET, MOST, Quiet, batches
 from benchframe.engine.runner import NativeRunner, unit_store
 from benchframe.engine.stream import prepare
 from benchframe.mm.layout import mm_struct
@@ -185,16 +185,16 @@ class Session:
 
     # ---- timing -----------------------------------------------------------------------------------------------
 
-    def measure(self, loops: int) -> Times:
-        """``loops`` replays with the strategy and as many with known answers, in turn; up to three times as many where
-        the machine is disturbed. Raises EngineError if :meth:`verify` was not ok."""
+    def measure(self, loops: int, most: float = MOST) -> Times:
+        """``loops`` replays with the strategy and as many with known answers, in turn; up to ``most`` times as many
+        where the machine is disturbed. Raises EngineError if :meth:`verify` was not ok."""
         verdict = self.verify()
         if not verdict.ok or self._known is None:
             raise EngineError(f"not timed, since an answer is wrong: {verdict.what}")
         self.machine.arrays["answer_base"][: len(self._known)] = self._known
-        more, enough, most = batches(loops)
+        more, enough, limit = batches(loops, most)
         full, known = self._replays(loops)
-        while self._quiet.choose(known[:, 3]).sum() < enough and len(full) + more <= most:
+        while self._quiet.choose(known[:, 3]).sum() < enough and len(full) + more <= limit:
             further = self._replays(more)
             full, known = np.concatenate((full, further[0])), np.concatenate((known, further[1]))
         return self._times(loops, full, known)

@@ -187,7 +187,7 @@ def timed(session: Any, seconds: float) -> dict[str, float]:
     first = session.measure(1)
     loops = max(1, math.ceil(seconds / max(first.seconds, 1e-6)))
     session.measure(max(1, loops // 4))
-    taken = [session.measure(loops) for _ in range(VALUES)]
+    taken = [session.settle(t) for t in [session.measure(loops, most=1) for _ in range(VALUES)]]
     found = {name: statistics.median(getattr(t, f"{name}_ns") for t in taken) for name in FIGURES}
     return {name: value for name, value in found.items() if math.isfinite(value) and value > 0}
 

@@ -25,7 +25,7 @@ MIN_QUIET = 5
 """Fewer quiet replays than this have no median worth the name: then all count, as disturbed as they are."""
 ENOUGH = 0.5
 """Replays are added until so many of those asked for were quiet, ..."""
-MOST = 3.0
+MOST = 2.0
 """... or so many times those asked for were made."""
 
 Array = npt.NDArray[Any]
@@ -67,10 +67,10 @@ class Quiet:
         return chosen
 
 
-def batches(loops: int) -> tuple[int, int, int]:
+def batches(loops: int, most: float = MOST) -> tuple[int, int, int]:
     """(replays of a further batch, quiet ones that are enough, most replays) for ``loops`` that were asked for.
 
     >>> batches(100)
-    (25, 50, 300)
+    (25, 50, 200)
     """
-    return max(1, loops // 4), max(1, int(ENOUGH * loops)), max(loops, int(MOST * loops))
+    return max(1, loops // 4), max(1, int(ENOUGH * loops)), max(loops, int(most * loops))
