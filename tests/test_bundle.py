@@ -25,6 +25,7 @@ from benchframe.registry import load
 from benchframe.results import ResultsError, RunFolder
 from benchframe.results.cell import CellState
 from benchframe.results.manifest import WorkloadEntry
+from benchframe.results.studies import SavedStudy, read_studies, write_study
 from benchframe.trace.events import EVENT, NIL, Kind
 from benchframe.trace.format import Trace, write_trace
 
@@ -209,6 +210,23 @@ def test_check_only(tmp_path: Path) -> None:
     bad = CliRunner().invoke(app, ["verify", str(tmp_path / "b.zip")])
     assert bad.exit_code == 2
     assert bad.stderr.count("\n") == 1
+
+
+def test_unpacked_for_a_report(tmp_path: Path) -> None:
+    """`verify --unpack` makes a run's folder that other commands read, its studies too; nothing is overwritten."""
+    folder = run(tmp_path / "a")
+    write_study(folder.path, SavedStudy("layout", "T", "", ("benchframe",), ("h",), (False,), (("x",),), ()))
+    pack(folder, tmp_path / "a.zip")
+    target = str(tmp_path / "new" / "theirs")
+    done = CliRunner().invoke(app, ["verify", str(tmp_path / "a.zip"), "--unpack", target])
+    assert (done.exit_code, f"unpacked: {target}" in done.stdout) == (0, True)
+    theirs = RunFolder.open(Path(target))
+    assert [cell.rounds("lookup") for cell in theirs.cells()] == [cell.rounds("lookup") for cell in folder.cells()]
+    assert [study.title for study in read_studies(theirs.path)] == ["T"]
+    again = CliRunner().invoke(app, ["verify", str(tmp_path / "a.zip"), "--unpack", target])
+    assert (again.exit_code, "it exists already" in again.stderr) == (2, True)
+    told = CliRunner().invoke(app, ["table", str(tmp_path / "a.zip")])
+    assert (told.exit_code, "it is a bundle; make a run's folder of it: " in told.stderr) == (2, True)
 
 
 # ---- verification -----------------------------------------------------------------------------------------------

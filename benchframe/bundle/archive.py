@@ -21,6 +21,7 @@ from benchframe.results.files import write_atomic
 SUFFIXES = (".tar.zst", ".zip")
 NAMES = re.compile(
     r"bundle\.json|manifest\.json|sources\.json|cells/[0-9a-f]{32}(\.state)?\.json|traces/[0-9a-f]{64}\.parquet"
+    r"|studies/[a-z0-9-]{1,120}\.json"
 )
 """Every name that a member may have, whole."""
 MAX_MEMBERS = 20_000

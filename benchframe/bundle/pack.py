@@ -14,13 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchframe.bundle.archive import write_archive
+from benchframe.bundle.archive import NAMES, write_archive
 from benchframe.engine.rounds import layout_seed, order
 from benchframe.results.errors import ResultsError, disk_error
 from benchframe.results.files import MAX_FILE
 from benchframe.results.folder import RunFolder
 from benchframe.results.manifest import MANIFEST, Manifest, WorkloadEntry
 from benchframe.results.sources import SOURCES, read_sources
+from benchframe.results.studies import STUDIES, read_studies
 from benchframe.trace.errors import TraceError
 from benchframe.trace.format import read_trace, write_trace
 from benchframe.workload import WorkloadError
@@ -52,6 +53,10 @@ def pack(folder: RunFolder, target: Path, known: Registry | None = None) -> tupl
     if (folder.path / SOURCES).exists():
         read_sources(folder.path)
         members[SOURCES] = _read(folder.path / SOURCES)
+    read_studies(folder.path)
+    for path in sorted((folder.path / STUDIES).glob("*.json")):
+        if NAMES.fullmatch(f"{STUDIES}/{path.name}"):
+            members[f"{STUDIES}/{path.name}"] = _read(path)
     notes = []
     for entry in manifest.workloads:
         data, note = _events(entry, known)

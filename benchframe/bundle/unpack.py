@@ -12,6 +12,7 @@ from benchframe.results.errors import ResultsError
 from benchframe.results.files import Fields, read_object, write_atomic
 from benchframe.results.folder import RunFolder
 from benchframe.results.sources import read_sources
+from benchframe.results.studies import STUDIES, read_studies
 from benchframe.trace.format import Trace, read_trace
 
 
@@ -39,7 +40,7 @@ def unpack(path: Path, into: Path) -> Bundle:
     if INDEX not in members:
         raise ResultsError(path, f"it has no {INDEX}", "name a file that `benchframe bundle` made")
     target = into / "run"
-    for part in (target, target / "cells", target / "traces"):
+    for part in (target, target / "cells", target / "traces", target / STUDIES):
         part.mkdir(parents=True, exist_ok=True)
     for name, data in members.items():
         write_atomic(target / name, data)  # archive.NAMES has let only plain names through
@@ -56,4 +57,5 @@ def unpack(path: Path, into: Path) -> Bundle:
     folder = RunFolder.open(target)
     folder.cells()
     read_sources(target)
+    read_studies(target)
     return Bundle(folder, index.text("run", pattern=r"[^/\\\x00]{1,200}"))

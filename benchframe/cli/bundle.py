@@ -53,6 +53,10 @@ def verify(
     plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
     check_only: Annotated[bool, typer.Option("--check-only", help="Check the digests; run nothing.")] = False,
+    keep: Annotated[
+        Path | None,
+        typer.Option("--unpack", metavar="DIR", help="Keep the run in this new folder; run nothing."),
+    ] = None,
     anyway: Annotated[bool, typer.Option("--anyway", help="Also with another model or other versions.")] = False,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the new run goes.")] = Path(
         "reports/runs"
@@ -72,6 +76,7 @@ def verify(
     Examples:
       benchframe verify pmdcache.tar.zst
       benchframe verify pmdcache.zip --rounds 20 --plugin mine.py
+      benchframe verify pmdcache.zip --unpack reports/theirs
     """
     import tempfile
 
@@ -81,9 +86,27 @@ def verify(
         opened = unpack(path, Path(scratch))
         manifest = opened.folder.manifest
         typer.echo(f"{path}: all digests are right; run {opened.name}, {manifest.created}, {len(manifest.cells)} cells")
-        if check_only:
+        if keep is not None:
+            typer.echo(f"unpacked: {_keep(opened.folder.path, keep)}   (benchframe report {keep})")
+        if check_only or keep is not None:
             return 0
         return _again(opened, rounds, plugin_files(plugin), split(no_plugin), anyway, output)
+
+
+def _keep(folder: Path, target: Path) -> Path:
+    """Put the unpacked run where the user wants it; raises ResultsError if something is there or the disk refuses."""
+    import shutil
+
+    from benchframe.results.errors import ResultsError, disk_error
+
+    if target.exists():
+        raise ResultsError(target, "it exists already", "name a folder that does not, with --unpack")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(folder, target)
+    except OSError as error:
+        raise disk_error(target, error, "written") from None
+    return target
 
 
 def _again(
