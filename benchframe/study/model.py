@@ -52,9 +52,9 @@ class Sample:
     ns: tuple[float, ...]
 
     @property
-    def mean(self) -> float:
-        """Mean of the process means."""
-        return float(np.mean(self.ns))
+    def typical(self) -> float:
+        """Median of the processes: one that was disturbed does not move it."""
+        return float(np.median(self.ns))
 
 
 def terms(cost: Mapping[str, float], view: str = "lookup") -> dict[str, float]:
@@ -110,7 +110,7 @@ def fit(
             f"{len(samples)} cells are too few to fit {len(names)} coefficients; {3 * len(names)} would do"
         )
     design = np.array([_row(sample.cost)[1:] for sample in samples])
-    times = np.array([sample.mean for sample in samples])
+    times = np.array([sample.typical for sample in samples])
     streams = np.unique([sample.workload for sample in samples], return_inverse=True)[1]
     prior = np.array([(alone or {}).get(name, 0.0) for name in TERMS])
     strength, error = _strength(design, times, streams, prior) if alone else (0.0, math.nan)
@@ -120,7 +120,7 @@ def fit(
     drawn = []
     for _ in range(replicates):
         cells = rng.integers(0, len(samples), len(samples))
-        again = np.array([np.mean(rng.choice(samples[i].ns, len(samples[i].ns))) for i in cells])
+        again = np.array([np.median(rng.choice(samples[i].ns, len(samples[i].ns))) for i in cells])
         units = _solve(design[cells], again, streams[cells], prior, strength)
         drawn.append([_bases(design[cells], again, streams[cells], units).mean(), *units])
     units = _solve(design, times, streams, prior, strength)
