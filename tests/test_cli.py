@@ -139,6 +139,7 @@ def test_workload_parameters_and_the_same_workload_twice() -> None:
         (["show", "fake200"], "no strategy or workload is called 'fake200'; did you mean fake20?"),
         (["list", "strategy"], "there is no list of 'strategy'; did you mean strategies?"),
         (["record"], "give either a program after -- or --attach PID"),
+        (["run", "-s", "fake20", "-w", "toy", "--seed", "many"], "--seed many: give a number from 0 to"),
         (["trace", "info", "none.parquet"], "none.parquet: cannot be read"),
     ],
 )

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from runkit import made, noise
 
+from benchframe.engine.job import Outcome
 from benchframe.engine.launch import worker_environment
 from benchframe.engine.placement import PAD, RANDOM, SEEDED, environment, fixed_addresses, scatter
 from benchframe.engine.quiet import FEW, SLACK, STRETCH, Quiet, batches
+from benchframe.results.campaign import Campaign, Observer
+from benchframe.results.cell import CellState
 from benchframe.results.quiet import control, controls, set_aside
 from benchframe.tables.build import latency_table
 
@@ -154,3 +157,26 @@ def test_what_is_set_aside_is_said(tmp_path: Path) -> None:
     plain = made(tmp_path / "plain", cells).cells()
     assert set_aside(plain).processes == 0
     assert "do not count" not in "\n".join(latency_table(plain).notes)
+
+
+@pytest.mark.parametrize(("restless", "launched"), [(0, 1), (1, 2), (9, 3)])
+def test_a_restless_process_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restless: int, launched: int
+) -> None:
+    """A process that found no quiet moment is made again, twice at most; the last one counts."""
+    folder = made(tmp_path / "run", {"base": {"lookup": [10.0]}})
+    entry = folder.manifest.cells[0]
+    folder.forget(entry)
+    seen: list[Outcome] = []
+
+    def launch(*_: object) -> Outcome:
+        seen.append(Outcome("ok", loops=len(seen), restless=len(seen) < restless, suite={}))
+        return seen[-1]
+
+    campaign = Campaign(folder, {}, {}, Observer())
+    campaign._controls, campaign._measured, campaign._timed, campaign._warmup = {}, 0.0, 0.0, 0.0
+    monkeypatch.setattr(campaign, "_launch", launch)
+    monkeypatch.setattr(folder, "add_suite", lambda *_: None)
+    state = campaign._process(entry, CellState(), 0, tmp_path, (tmp_path, tmp_path))
+    assert len(seen) == launched
+    assert state.loops == launched - 1

@@ -74,7 +74,8 @@ class Outcome:
     answer was wrong (-1: none). ``threads`` is what a run with threads has beside (docs/threads.md). ``suite`` is
     a pyperf BenchmarkSuite as JSON data. ``measured`` and ``warmup`` are seconds inside measured loops and inside
     those of warm-up and calibration, ``timed`` the part of ``measured`` that the clock ran (not while the start
-    state is restored), ``wall`` the whole life of the process. ``control`` is its quiet level in cycles (0: not known).
+    state is restored), ``wall`` the whole life of the process. ``control`` is its quiet level in cycles (0: not known);
+    ``restless``: it found no quiet moment.
     """
 
     state: str
@@ -93,6 +94,7 @@ class Outcome:
     warmup: float = 0.0
     wall: float = 0.0
     control: float = 0.0
+    restless: bool = False
 
     def to_json(self) -> str:
         """One line of JSON."""

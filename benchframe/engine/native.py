@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from benchframe.engine.answers import expected, first_difference
 from benchframe.engine.latency import Latency, summarise
-from benchframe.engine.quiet import MIN_QUIET, MOST, Quiet, batches
+from benchframe.engine.quiet import MOST, Quiet, batches, believable
 from benchframe.engine.runner import NativeRunner, unit_store
 from benchframe.engine.stream import prepare
 from benchframe.mm.layout import mm_struct
@@ -207,7 +207,7 @@ class Session:
         """The figures of replays and their controls, of the quiet ones alone if there are any."""
         replays, chosen = (full, known), self._quiet.choose(known[:, 3])
         quiet, taken = int(chosen.sum()), len(full)
-        if quiet < min(MIN_QUIET, taken):
+        if not believable(quiet, taken):
             quiet = 0
         seconds = float(full[:, 4].sum() + known[:, 4].sum())
         # of replays that were interrupted between the two clocks the median is free; their sums are not

@@ -22,7 +22,9 @@ move it by 2 %."""
 FEW = 10
 """With fewer replays than this nothing is set aside: they are long, and each sees a mixture."""
 MIN_QUIET = 5
-"""Fewer quiet replays than this have no median worth the name: then all count, as disturbed as they are."""
+MIN_SHARE = 0.05
+"""Fewer quiet replays than this, or a smaller share of those made, are none: a few that look quiet amid disturbance are
+there by chance. Then all count, as disturbed as they are, and the process says so."""
 ENOUGH = 0.5
 """Replays are added until so many of those asked for were quiet, ..."""
 MOST = 2.0
@@ -62,9 +64,18 @@ class Quiet:
         if len(control) < FEW or not self.level:
             return np.ones(len(control), dtype=np.bool_)
         quiet = control <= self.level * (1 + SLACK)
-        chosen = quiet.copy()
+        chosen: Array = np.array(quiet)
         chosen[1:] &= quiet[:-1]
         return chosen
+
+
+def believable(quiet: int, taken: int) -> bool:
+    """Whether ``quiet`` of ``taken`` replays are enough to stand for a value.
+
+    >>> believable(5, 100), believable(5, 101), believable(3, 3)
+    (True, False, True)
+    """
+    return quiet >= min(taken, max(MIN_QUIET, MIN_SHARE * taken))
 
 
 def batches(loops: int, most: float = MOST) -> tuple[int, int, int]:

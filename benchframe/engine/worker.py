@@ -142,6 +142,7 @@ def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
         timed=sum(times.seconds for times in meter.taken[first:]),
         warmup=sum(meter.walls[:first]),
         control=session.control,
+        restless=not any(times.quiet for times in values),
     )
 
 
@@ -159,7 +160,7 @@ class Meter:
         times = self.session.measure(loops)
         self.walls.append(time.perf_counter() - began)
         self.taken.append(times)
-        return float(times.seconds) * times.loops / times.taken
+        return float(times.seconds * times.loops / times.taken)
 
     def settled(self, first: int, loops: int) -> list[TimesLike]:
         """The values from call ``first`` on, judged by the quiet level as it is known in the end. For each without a

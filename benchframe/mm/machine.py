@@ -162,8 +162,8 @@ class Machine:
                 (HISTOGRAM, (s.tasks + 2) * CLASSES * BUCKETS),
                 (ORDER, s.events),
             ]
-        self._carved = {"huge": huge, "shift": layout_seed % COLOURS if huge else 0}
-        memory = carve([(count, slab.struct.dtype) for slab, count in counts], **self._carved)
+        self._huge, self._shift = huge, layout_seed % COLOURS if huge else 0
+        memory = carve([(count, slab.struct.dtype) for slab, count in counts], huge=self._huge, shift=self._shift)
         self.arrays = {slab.base: array for (slab, _), array in zip(counts, memory, strict=True)}
         self.private = [slab for slab, _ in counts if slab in private]
         """The strategy's own slabs."""
@@ -256,7 +256,7 @@ class Machine:
     def save(self) -> list[Saved]:
         """A copy of everything in use, for :meth:`restore`."""
         used = [(base, start, self.arrays[base][start:stop]) for base, start, stop in self._used()]
-        copies = carve([(len(original), original.dtype) for _, _, original in used], **self._carved)
+        copies = carve([(len(original), original.dtype) for _, _, original in used], huge=self._huge, shift=self._shift)
         parts = []
         for (base, start, original), records in zip(used, copies, strict=True):
             records[:] = original

@@ -36,6 +36,10 @@ STOPPED = "stopped after round"
 """How the note of a spent budget begins."""
 
 
+AGAIN = 2
+"""A process that found no quiet moment, as its control tells, is made anew at most so many times."""
+
+
 class Observer:
     """Is told what happens; the base class ignores it all."""
 
@@ -191,6 +195,11 @@ class Campaign:
     ) -> CellState:
         """Run one worker process and put its outcome on disk: the state first, then the figures."""
         outcome = self._launch(entry, state, round_, scratch, spooled)
+        for _ in range(AGAIN):
+            if outcome.state != "ok" or not outcome.restless:
+                break
+            self._warmup += outcome.measured + outcome.warmup
+            outcome = self._launch(entry, state, round_, scratch, spooled)
         if outcome.state == "skipped":
             raise ResultsError(self.folder.path, outcome.message, "continue with --resume, or start a new run")
         self._measured += outcome.measured
