@@ -19,7 +19,7 @@ VERSION = 1
 MANIFEST = "manifest.json"
 MAX_CELLS = 100_000
 MAX_THREADS = 1024
-NAME = r"\S(?:[^\n]{0,98}\S)?"
+NAME = r"(?=\S)[^\x00-\x1f\x7f-\x9f]{1,100}(?<=\S)"
 """What a strategy's name looks like: one line, as the registry lets through. It is text wherever it is shown."""
 KEY = r"[0-9a-f]{32}"
 
