@@ -22,15 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-TERMS: dict[str, tuple[tuple[str, float], ...]] = {
-    "work": (("loads", 1.0), ("stores", 1.0), ("branches", 1.0)),
-    "mispredictions": (("mispredicted", 1.0),),
-    "atomics": (("atomics", 1.0), ("barriers", 1.0)),
-    "depth": (("steps", 1.0),),
-    "lines": (("lines", 1.0),),
-    "far steps": (("far_l1", 1.0),),
-}
-"""Name of a term to the keys of a view that it sums. ``depth`` is steps; docs/cost.md has them all."""
+TERMS = ("work", "mispredictions", "atomics", "depth", "lines", "far steps")
+"""What a lookup is made of; :func:`terms` says how each is counted."""
 BASE = "base"
 FLOOR = 5.0
 """ns: cells faster than this weigh as if they took so long; errors are relative above."""
@@ -58,10 +51,43 @@ class Sample:
 
 
 def terms(cost: Mapping[str, float], view: str = "lookup") -> dict[str, float]:
-    """The terms of a cell, per operation of ``view``."""
+    """The terms of a cell, per operation of ``view``.
+
+    With m mispredictions a lookup, m / (1 + m) of it lies before one of them, evenly spread: there the processor waits
+    for the chain of loads that the branch depends on, and other work is done meanwhile. Behind the last one the next
+    lookup begins before this one ends: there the chain is hidden and the work is what takes time. So depth counts by
+    the first share, work by the second.
+    """
+
+    def count(key: str) -> float:
+        return cost.get(f"{view}.{key}", 0.0)
+
+    missed = count("mispredicted")
+    waiting = missed / (1 + missed)
     return {
-        name: sum(weight * cost.get(f"{view}.{key}", 0.0) for key, weight in parts) for name, parts in TERMS.items()
+        "work": (count("loads") + count("stores") + count("branches")) * (1 - waiting),
+        "mispredictions": missed,
+        "atomics": count("atomics") + count("barriers"),
+        "depth": _chain(cost, view) * waiting,
+        "lines": count("lines"),
+        "far steps": count("far_l1"),
     }
+
+
+def _chain(cost: Mapping[str, float], view: str) -> float:
+    """Steps that wait for each other. A walk of the page tables and the walk of the index after a cache's miss do not:
+    of the two the deeper counts. A hit's steps all do."""
+    hits, misses = cost.get(f"{view}.hits", 0.0), cost.get(f"{view}.misses", 0.0)
+    rate = hits / (hits + misses) if hits and "hit.steps" in cost else 0.0
+    if rate == 1:
+        return cost["hit.steps"]
+
+    def missed(*keys: str) -> float:
+        whole, hit = (sum(cost.get(f"{part}.{key}", 0.0) for key in keys) for part in (view, "hit"))
+        return (whole - rate * hit) / (1 - rate)
+
+    table, steps = missed("lines.pte", "lines.page"), missed("steps")
+    return rate * cost.get("hit.steps", 0.0) + (1 - rate) * max(table, steps - table)
 
 
 @dataclass(frozen=True)
