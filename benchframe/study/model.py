@@ -161,7 +161,7 @@ def fit(
         difference_error=error,
         cells=len(samples),
         slowest=float(times.max()),
-        alone=dict(alone or {}),
+        alone={name: alone[name] for name in TERMS if name in alone} if alone else {},
         strength=strength,
     )
 
