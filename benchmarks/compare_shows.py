@@ -2,8 +2,8 @@
 comparable. Prints each command, what it says and its exit code; ends with 1 if one of them says something else than
 it should.
 
-python benchmarks/compare_shows.py                          # 3 runs of 12 rounds: about 2 minutes
-python benchmarks/compare_shows.py --rounds 24 --keep DIR   # more of it; runs are kept in DIR
+python benchmarks/compare_shows.py                          # 3 runs of 16 rounds: about 4 minutes
+python benchmarks/compare_shows.py --rounds 48 --keep DIR   # more of it; runs are kept in DIR
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def verdicts(table: str, strategy: str) -> list[str]:
 def main() -> int:
     """All of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=16)
     parser.add_argument("--workload", default="python-json")
     parser.add_argument("--within", type=float, default=2.0, help="per cent")
     parser.add_argument("--keep", type=Path, metavar="DIR")
