@@ -223,6 +223,14 @@ def test_every_failure_of_the_seed_is_known() -> None:
     assert {name for name in named if any(line.endswith(f"[{name}]") for line in lines)} == named
 
 
+def test_every_failure_of_the_third_version_is_known() -> None:
+    """The same for the RFC as posted on 25 December 2009: all that is found there has a name."""
+    where = ["lookup-munmap", "fault-munmap", "fault-merge", "fault-mremap-neighbour", "two-lookups-munmap"]
+    code, lines = said_by(["rcu_rbtree_v3"], where, allow_known=True)
+    assert code == 0, lines
+    assert {line.rpartition("[")[2] for line in lines if line.endswith("]")} == {"B9]", "waker]", "anon_vma]"}
+
+
 # ---- ten mutations by the command --------------------------------------------------------------------------------
 
 

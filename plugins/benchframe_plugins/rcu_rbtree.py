@@ -180,12 +180,12 @@ POSTED = {
 }
 
 
-FREED = ("posted_free < detach_range", "posted_free < vma_remove_merged")
+FREED = ("free_vma < detach_range", "free_vma < vma_remove_merged")
 KNOWN_BUGS = (
     scenario.KnownBug(
         "B9",
         "the last holder does not wake the writer",
-        ("posted_put", "schedule", "wake_up", "rb_find", "refcount_add_not_zero", "down_read_any", "down_write_any"),
+        ("posted_put", "schedule", "wake_up", "rb_find", "refcount_inc_not_zero", "down_read_any", "down_write_any"),
         kind="deadlock",
         says="*at wait of (('vma_base', *",
     ),
