@@ -20,7 +20,8 @@ def claims(
     """Re-enact what was published about VMA lookups, and say whether direction and order come out the same here.
 
     Hit rates are counted; ratios of times are measured in paired rounds, with 95 % intervals. A claim that needs more
-    CPUs than there are, or threads, is named and not judged. docs/claims.md says what stands for which load.
+    CPUs than there are is named and not judged; one of threads is played by a thread per CPU, and with fewer than
+    published only its direction is judged. docs/claims.md says what stands for which load.
 
     Exit codes: 0, 2 (bad input or usage), 3 (the environment).
 
