@@ -88,8 +88,10 @@ def test_compile_time() -> None:
 
 
 def test_side_by_side() -> None:
-    """Two runs of a program in turn, each in its own address spaces: every answer is the oracle's, and a table comes."""
-    printed = run("side_by_side.py", "--strategy", "rbtree", "--trace", "sh-pipeline", "--copies", "1,2", "--rounds", "2")
+    """A program once, then two runs in turn, each in its own address spaces: every answer right, and a table comes."""
+    printed = run(
+        "side_by_side.py", "--strategy", "rbtree", "--trace", "sh-pipeline", "--copies", "1,2", "--rounds", "2"
+    )
     assert re.findall(r"^\| +(\d+) +\| +-?\d+\.\d+ \[.* 2 \|$", printed, re.MULTILINE) == ["1", "2"]
 
 
