@@ -59,7 +59,8 @@ def _waiting(found: Comparison) -> list[str]:
         rounds = "more rounds than can be told would do"
     else:
         who = "" if len(known) == len(open_lines) else f"for {len(known)} of them "
-        rounds = f"{who}about {max(known):,} more rounds of both runs would do (--resume RUN --rounds N)"
+        more = f"{max(known):,} more round{'s' * (max(known) > 1)}"
+        rounds = f"{who}about {more} of both runs would do (--resume RUN --rounds N)"
     notes = [f"{len(open_lines)} of {len(found.lines)} undecided: {rounds}, or a larger --within."]
     seeds = {cell.entry.key: layouts(cell, line.figure) for line in open_lines for cell in (line.first, line.second)}
     if all(seeds.values()) and any(line.how != PAIRED and not line.layouts for line in open_lines):
