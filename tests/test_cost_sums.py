@@ -14,7 +14,7 @@ from benchframe.engine.cost import run
 from benchframe.engine.cost.memory import ATOMIC, BRANCH, COUNTED, ENTER, EVENT, LEAVE, LOAD, OPERAND, SHIFT
 from benchframe.engine.cost.recorder import CompiledTranslator, Recorder, counting
 from benchframe.engine.cost.run import CountedReplay
-from benchframe.engine.cost.sums import word
+from benchframe.engine.cost.summing import word
 from benchframe.engine.cost.tally import Reuse, Tally
 from benchframe.engine.native import EngineError
 from benchframe.mm.hooks import COUNT_HIT

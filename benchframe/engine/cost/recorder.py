@@ -20,7 +20,7 @@ from benchframe.dialect.struct import Slab, Struct
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.cost.memory import EVENT as BEGINS
 from benchframe.engine.cost.memory import SHIFT, STRUCTURES, Memory
-from benchframe.engine.cost.sums import RECORD
+from benchframe.engine.cost.summing import RECORD
 from benchframe.engine.cost.translate import Translator
 from benchframe.engine.native import EngineError
 from benchframe.mm.layout import EVENT, MM, PRIVATE_BASES, mm_struct

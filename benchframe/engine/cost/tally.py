@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchframe.dialect.units import Units, UnitSpec
-from benchframe.engine.cost import sums
+from benchframe.engine.cost import summing, sums
 from benchframe.engine.cost.memory import Memory
 from benchframe.engine.cost.predictor import ROWS, TABLES, entry
 from benchframe.mm.hooks import COUNT_FALLBACK, COUNT_HIT, COUNT_LOOKUP, COUNT_RETRY
@@ -27,7 +27,7 @@ NEAR = {"l1": 512, "l2": 16384}
 """Lines of a first- and a second-level cache, 32 KiB and 1 MiB: see ``far_l1``."""
 NAMES = ("n", "loads", "stores", "atomics", "barriers", "branches", "mispredicted", "lines", "steps", "dirty",
          "far_l1", "far_l1_n", "far_l2", "far_l2_n")  # fmt: skip
-"""The sums of a view, in the order of sums.N ... sums.FAR2_N."""
+"""The sums of a view, in the order of summing.N ... summing.FAR2_N."""
 
 
 @dataclass
@@ -47,7 +47,7 @@ class View:
 class Tally:
     """Takes batches of records; each must begin with an event. Some 15 ns a record.
 
-    ``arrays`` are the slabs of :mod:`~benchframe.engine.cost.sums` by base; what is untouched of them costs nothing.
+    ``arrays`` are the slabs of :mod:`~benchframe.engine.cost.summing` by base; what is untouched of them costs nothing.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -55,15 +55,15 @@ class Tally:
         self.views = {name: View() for name in VIEWS}
         self.counted: list[dict[str, int]] = []
         self.reuse = Reuse()
-        self._unit = Units(sums.summing, ()).get(UnitSpec("tally", sums.tally_records, {}))
-        self._state = np.zeros(1, sums.summing.dtype)
+        self._unit = Units(summing.summing, ()).get(UnitSpec("tally", sums.tally_records, {}))
+        self._state = np.zeros(1, summing.summing.dtype)
         self.arrays = {
-            "seen_base": np.zeros(memory.lines, sums.seen.dtype),
-            "touch_base": np.zeros(memory.lines, sums.touch.dtype),
+            "seen_base": np.zeros(memory.lines, summing.seen.dtype),
+            "touch_base": np.zeros(memory.lines, summing.touch.dtype),
             "region_base": _regions(memory),
-            "now_base": np.zeros(2 * sums.KINDS, sums.word.dtype),
-            "sum_base": np.zeros(len(VIEWS) * sums.SUMS, sums.word.dtype),
-            "hook_base": np.zeros(sums.HOOKS, sums.word.dtype),
+            "now_base": np.zeros(2 * summing.KINDS, summing.word.dtype),
+            "sum_base": np.zeros(len(VIEWS) * summing.SUMS, summing.word.dtype),
+            "hook_base": np.zeros(summing.HOOKS, summing.word.dtype),
             "entry_base": np.zeros(TABLES * ROWS, entry.dtype),
         }
         for base, array in self.arrays.items():
@@ -76,7 +76,7 @@ class Tally:
     def _forget(self) -> None:
         """No line is shared yet, no reuse time noted."""
         self.reuse = Reuse()
-        self.arrays["sharing_base"] = np.zeros(2 * self.memory.lines, sums.sharing.dtype)
+        self.arrays["sharing_base"] = np.zeros(2 * self.memory.lines, summing.sharing.dtype)
         self._state["sharing_base"] = self.arrays["sharing_base"].ctypes.data
         self._state["reuse_base"] = self.reuse.counts.ctypes.data
         for name in ("lookup", "fault"):
@@ -101,7 +101,7 @@ class Tally:
     def add(self, records: Array, tasks: Array) -> None:
         """Count a batch; ``tasks`` are those of its events, in order."""
         records = np.ascontiguousarray(records, np.int64)
-        operations = np.zeros(len(tasks), sums.operation.dtype)
+        operations = np.zeros(len(tasks), summing.operation.dtype)
         operations["task"] = tasks
         self._state["record_base"] = records.ctypes.data
         self._state["operation_base"] = operations.ctypes.data
@@ -111,7 +111,7 @@ class Tally:
 
     def _read(self, operations: Array) -> None:
         """From the unit's sums to those of the window, and to the histograms."""
-        table = self.arrays["sum_base"]["value"].reshape(len(VIEWS), sums.SUMS)
+        table = self.arrays["sum_base"]["value"].reshape(len(VIEWS), summing.SUMS)
         kind = operations["kind"]
         chosen = {
             "lookup": kind != CLASS_MAPPING,
@@ -120,13 +120,13 @@ class Tally:
             "hit": operations["hit"] != 0,
         }
         for name, row in zip(VIEWS, table.tolist(), strict=True):
-            if not row[sums.N]:
+            if not row[summing.N]:
                 continue
             view = self.views[name]
             for what, value in zip(NAMES, row, strict=False):
                 _add(view.windows[-1], what, value)
             for number, region in enumerate(self.memory.regions):
-                _add(view.windows[-1], f"lines_{region.name}", row[sums.REGIONS + number])
+                _add(view.windows[-1], f"lines_{region.name}", row[summing.REGIONS + number])
             part = "lookup_" if name in ("lookup", "hit") else ""
             view.lines = _histogram(view.lines, operations[f"{part}lines"][chosen[name]])
             view.loads = _histogram(view.loads, operations[f"{part}loads"][chosen[name]])
@@ -143,7 +143,7 @@ class Tally:
 
 def _regions(memory: Memory) -> Array:
     """The regions as records, and one behind the last."""
-    found = np.zeros(len(memory.regions) + 1, sums.region.dtype)
+    found = np.zeros(len(memory.regions) + 1, summing.region.dtype)
     found["first"] = [*(region.first for region in memory.regions), 1 << 62]
     found["step"] = [*(region.step for region in memory.regions), 1]
     found["walked"][:-1] = [region.name not in ("mm", "task") for region in memory.regions]
@@ -160,15 +160,15 @@ class Reuse:
     """
 
     def __init__(self) -> None:
-        self.counts = np.zeros(64 * sums.PARTS, np.int64)
+        self.counts = np.zeros(64 * summing.PARTS, np.int64)
 
     def time(self, lines: int) -> int:
         """Touches after which ``lines`` other lines were touched, on average; 2^62 if never."""
         seen, at, total = 0.0, 1.0, int(self.counts.sum())
         left = total
         for number in np.flatnonzero(self.counts).tolist():
-            exponent, part = divmod(number, sums.PARTS)
-            start = max(1.0, (0.5 + part / (2 * sums.PARTS)) * 2.0**exponent)
+            exponent, part = divmod(number, summing.PARTS)
+            start = max(1.0, (0.5 + part / (2 * summing.PARTS)) * 2.0**exponent)
             step = left / total * (start - at)
             if seen + step >= lines:
                 return int(at + (lines - seen) * total / left)

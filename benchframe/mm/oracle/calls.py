@@ -6,10 +6,6 @@ mm/mmap.c:brk), because the errno depends on it. All return an address, 0, or -e
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-from typing import Concatenate, ParamSpec
-
 from benchframe.mm.oracle import advice as advices
 from benchframe.mm.oracle import faults
 from benchframe.mm.oracle import flags as f
@@ -17,25 +13,11 @@ from benchframe.mm.oracle import mremap as moves
 from benchframe.mm.oracle.area import Area, Backing
 from benchframe.mm.oracle.merge import Range, change_flags, fits_after, merge_new
 from benchframe.mm.oracle.rules import Limits, Rules
-from benchframe.mm.oracle.space import Refused, Space
+from benchframe.mm.oracle.space import Refused, Space, negative_errno
 from benchframe.trace.events import NIL, UNKNOWN, MapType
 
-_P = ParamSpec("_P")
 _DATA = f.VM_READ | f.VM_WRITE | f.VM_MAYREAD | f.VM_MAYWRITE | f.VM_MAYEXEC | f.VM_ACCOUNT
 _MAY = f.VM_MAYREAD | f.VM_MAYWRITE | f.VM_MAYEXEC
-
-
-def _errno(call: Callable[Concatenate[Oracle, _P], int]) -> Callable[Concatenate[Oracle, _P], int]:
-    """Turn :class:`Refused` into a negative return value."""
-
-    @wraps(call)
-    def wrapped(self: Oracle, /, *args: _P.args, **kwargs: _P.kwargs) -> int:
-        try:
-            return call(self, *args, **kwargs)
-        except Refused as refused:
-            return -refused.errno
-
-    return wrapped
 
 
 class Oracle(Space):
@@ -65,7 +47,7 @@ class Oracle(Space):
 
     # --- mmap ---------------------------------------------------------------------------------------------------
 
-    @_errno
+    @negative_errno
     def mmap(
         self, addr: int, length: int, prot: int, flags: int, file: int = NIL, offset: int = 0, at: int = UNKNOWN
     ) -> int:
@@ -166,13 +148,13 @@ class Oracle(Space):
 
     # --- munmap, mprotect, mremap, madvise, mlock -----------------------------------------------------------------
 
-    @_errno
+    @negative_errno
     def munmap(self, addr: int, length: int) -> int:
         """munmap(2)."""
         self.unmap(addr, length)
         return 0
 
-    @_errno
+    @negative_errno
     def mprotect(self, addr: int, length: int, prot: int) -> int:
         """mprotect(2): areas before a failure stay changed."""
         grows = prot & (f.PROT_GROWSDOWN | f.PROT_GROWSUP)
@@ -224,17 +206,17 @@ class Oracle(Space):
             self.populate_area(area, start, end)
         return area.vm_end
 
-    @_errno
+    @negative_errno
     def mremap(self, addr: int, old_len: int, new_len: int, flags: int, new_addr: int = 0, at: int = UNKNOWN) -> int:
         """mremap(2), every mode. ``at``: where a search for a free place ended up in the recording."""
         return moves.mremap(self, addr, old_len, new_len, flags, new_addr, at)
 
-    @_errno
+    @negative_errno
     def madvise(self, addr: int, length: int, advice: int) -> int:
         """madvise(2) for every advice that does not need a privilege or a device."""
         return advices.madvise(self, addr, length, advice)
 
-    @_errno
+    @negative_errno
     def mlock(self, addr: int, length: int) -> int:
         """mlock(2): sets VM_LOCKED and touches every page."""
         length = f.page_align(length + addr % f.PAGE)
@@ -255,7 +237,7 @@ class Oracle(Space):
             raise Refused(f.ENOMEM)
         return 0
 
-    @_errno
+    @negative_errno
     def munlock(self, addr: int, length: int) -> int:
         """munlock(2)."""
         length = f.page_align(length + addr % f.PAGE)

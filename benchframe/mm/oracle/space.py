@@ -6,8 +6,11 @@ ranges have a page table (a read fault in one cannot take a huge page).
 """
 
 from bisect import bisect_right
+from collections.abc import Callable
+from functools import wraps
 from itertools import count
 from operator import attrgetter
+from typing import Concatenate, ParamSpec, TypeVar
 
 from benchframe.mm.oracle.area import Area
 from benchframe.mm.oracle.flags import (
@@ -31,6 +34,8 @@ from benchframe.mm.oracle.flags import (
 from benchframe.mm.oracle.rules import Limits, Rules
 from benchframe.mm.oracle.spans import Spans
 
+_P = ParamSpec("_P")
+_Self = TypeVar("_Self")
 _BY_END = attrgetter("vm_end")
 _MERGE_IGNORES = VM_ACCESS | VM_MAYBE_GUARD
 
@@ -41,6 +46,19 @@ class Refused(Exception):
     def __init__(self, errno: int) -> None:
         super().__init__(errno)
         self.errno = errno
+
+
+def negative_errno(call: Callable[Concatenate[_Self, _P], int]) -> Callable[Concatenate[_Self, _P], int]:
+    """Turn :class:`Refused` into a negative return value."""
+
+    @wraps(call)
+    def wrapped(self: _Self, /, *args: _P.args, **kwargs: _P.kwargs) -> int:
+        try:
+            return call(self, *args, **kwargs)
+        except Refused as refused:
+            return -refused.errno
+
+    return wrapped
 
 
 class Space:
