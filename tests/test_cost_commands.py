@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from mmkit import runner
-from test_study import UNITS, calibration
+from test_study_model import UNITS, calibration
 from typer.testing import CliRunner
 
 from benchframe.cli import app
@@ -95,7 +95,7 @@ def test_explain_from_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     code, text = call("table", "last", "--cost")
     assert (code, "mmap_cache" in text) == (0, True)
     assert "has no time per lookup of maple" in " ".join(call("explain", "rbtree", "maple", "--run", "last")[1].split())
-    assert call(*base, "--no-cost")[0] == 0
+    assert call(*base[:-2], "1", "--no-pin", "--no-cost")[0] == 0
     assert "has no counts" in " ".join(call("table", "last", "--cost")[1].split())
     assert "has no counts" in " ".join(call("explain", "rbtree", "mmap_cache", "--run", "last")[1].split())
 

@@ -47,6 +47,8 @@ def _latency_row(row: Row, present: list[str]) -> list[Item]:
         items += [_time(figure), _ratio(figure)]
     counts = cell.state.counts
     rate, gone = counts.get("hit_rate"), counts.get("invalidations")
+    if not rate and not gone:  # a strategy without a cache
+        rate = gone = None
     items.append(Item("" if rate is None else f"{100 * rate:.1f} %", rate))
     items.append(Item("" if gone is None else f"{gone:,.0f}", gone))
     processes = max((figure.summary.n for figure in row.figures.values()), default=0)

@@ -87,8 +87,11 @@ def comparisons(number: int) -> str:
 
 
 def _counts(cell: Cell) -> tuple[str, str]:
+    """Hit rate and invalidations; nothing for a strategy that has no cache: none was hit, none made invalid."""
     counts = cell.state.counts
     rate, gone = counts.get("hit_rate"), counts.get("invalidations")
+    if not rate and not gone:
+        return "", ""
     return ("" if rate is None else f"{100 * rate:.1f} %", "" if gone is None else f"{gone:,.0f}")
 
 
