@@ -82,7 +82,7 @@ def test_its_steps_gate(tmp_path: Path) -> None:
         shutil.copy(ROOT / plugin, tmp_path / side / plugin)
     tiny = {
         "DEPTH": "--quick --rounds 2",
-        "WORKLOAD": "zipf:vmas=50,events=2000",
+        "WORKLOAD": "zipf:vmas=50,events=20000",
         "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
     }
     for name in ("Time the base", "Time the pull request"):
@@ -101,4 +101,4 @@ def test_its_steps_gate(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     refused = shell("Gate", tmp_path, **tiny)
     assert refused.returncode == 1, refused.stdout + refused.stderr
-    assert "regression: cost: two-entry on zipf:vmas=50,events=2000, lookup.loads:" in refused.stdout
+    assert "regression: cost: two-entry on zipf:vmas=50,events=20000, lookup.loads:" in refused.stdout

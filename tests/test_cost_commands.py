@@ -86,7 +86,7 @@ def test_explain_from_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     runner("rbtree", "native")
     runner("mmap_cache", "native")
-    base = ("run", "-s", "mmap_cache", "-w", "zipf:vmas=20,events=500", "--quick", "--rounds", "2", "--no-pin")
+    base = ("run", "-s", "mmap_cache", "-w", "zipf:vmas=20,events=20000", "--quick", "--rounds", "2", "--no-pin")
     assert call(*base)[0] == 0
     code, text = call("explain", "rbtree", "mmap_cache", "--run", "last")
     assert code == 0, text

@@ -57,7 +57,7 @@ def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
 
 def test_run_table_report(tmp_path: Path) -> None:
     """A quick run of a cache beside the baseline on a recorded trace and a synthetic stream ends in a table."""
-    workloads = "python-json,zipf:vmas=50,events=2000"
+    workloads = "python-json,zipf:vmas=50,events=20000"
     arguments = ("--quick", "--rounds", "2", "-s", "mmap_cache", "-w", workloads, "--seed", "1")
     code, out, err = run(tmp_path, "run", *arguments)
     assert code == 0, err
@@ -79,7 +79,7 @@ def test_run_table_report(tmp_path: Path) -> None:
 def test_bad_strategies_are_caught_and_the_rest_runs(tmp_path: Path) -> None:
     """A cache that ignores bounds is wrong, one that reads wild memory crashed; the baseline beside them is timed."""
     (tmp_path / "bad.py").write_text(BAD)
-    arguments = ("--quick", "--rounds", "2", "-s", "forgetful,wild", "-w", "zipf:vmas=50,events=2000")
+    arguments = ("--quick", "--rounds", "2", "-s", "forgetful,wild", "-w", "zipf:vmas=50,events=20000")
     code, _, err = run(tmp_path, "run", *arguments, "--plugin", "bad.py")
     assert code == 1, err
     cells = {c.entry.strategy: c for c in RunFolder.open(find_run("last", tmp_path / "reports" / "runs")).cells()}
@@ -94,7 +94,18 @@ def test_bad_strategies_are_caught_and_the_rest_runs(tmp_path: Path) -> None:
 
 def test_killed_run_resumes_to_the_same_cells(tmp_path: Path) -> None:
     """SIGKILL in the middle, then --resume: the same cells and rounds as a run that nobody killed."""
-    arguments = ("run", "--quick", "--rounds", "3", "-s", "mmap_cache", "-w", "zipf:vmas=50,events=2000", "--seed", "7")
+    arguments = (
+        "run",
+        "--quick",
+        "--rounds",
+        "3",
+        "-s",
+        "mmap_cache",
+        "-w",
+        "zipf:vmas=50,events=20000",
+        "--seed",
+        "7",
+    )
     process = start(tmp_path, *arguments)
     deadline = time.monotonic() + 200
     while len(list(tmp_path.glob("reports/runs/*/cells/*.state.json"))) < 1:

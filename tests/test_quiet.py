@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from runkit import made, noise
+from runkit import OPTIONS, made, noise
 
 from benchframe.engine.job import Outcome
 from benchframe.engine.launch import worker_environment
@@ -159,12 +160,12 @@ def test_what_is_set_aside_is_said(tmp_path: Path) -> None:
     assert "do not count" not in "\n".join(latency_table(plain).notes)
 
 
-@pytest.mark.parametrize(("restless", "launched"), [(0, 1), (1, 2), (9, 3)])
+@pytest.mark.parametrize(("rounds", "restless", "launched"), [(4, 0, 1), (4, 1, 2), (4, 9, 3), (3, 9, 1)])
 def test_a_restless_process_is_made_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restless: int, launched: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rounds: int, restless: int, launched: int
 ) -> None:
-    """A process that found no quiet moment is made again, twice at most; the last one counts."""
-    folder = made(tmp_path / "run", {"base": {"lookup": [10.0]}})
+    """A process that found no quiet moment is made again, twice at most, the last one counts; not in a first look."""
+    folder = made(tmp_path / "run", {"base": {"lookup": [10.0]}}, options=replace(OPTIONS, rounds=rounds))
     entry = folder.manifest.cells[0]
     folder.forget(entry)
     seen: list[Outcome] = []

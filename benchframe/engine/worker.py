@@ -125,7 +125,7 @@ def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
     before = len(meter.taken)
     timed = _bench(runner, "replay", meter, session)
     first = before + args.warmups
-    values = meter.settled(first, args.loops)
+    values = meter.settled(first, args.loops, job.patient)
     taken = [*meter.taken[before:first], *values]
     made = sum(times.taken for times in meter.taken[first:])
     cost, message = _cost(session, job.cost)
@@ -162,11 +162,11 @@ class Meter:
         self.taken.append(times)
         return float(times.seconds * times.loops / times.taken)
 
-    def settled(self, first: int, loops: int) -> list[TimesLike]:
-        """The values from call ``first`` on, judged by the quiet level as it is known in the end. For each without a
-        quiet replay one more is measured, as many as there were at most, and takes its place if it has some."""
+    def settled(self, first: int, loops: int, patient: bool = True) -> list[TimesLike]:
+        """The values from call ``first`` on, judged by the quiet level as it is known in the end. If ``patient``, for
+        each without a quiet replay one more is measured, as many as there were at most, to take its place."""
         wanted = len(self.taken) - first
-        for _ in range(wanted):
+        for _ in range(wanted if patient else 0):
             values = [self.session.settle(times) for times in self.taken[first:]]
             if sum(times.quiet > 0 for times in values) >= wanted:
                 break

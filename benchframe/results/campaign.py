@@ -37,7 +37,9 @@ STOPPED = "stopped after round"
 
 
 AGAIN = 2
-"""A process that found no quiet moment, as its control tells, is made anew at most so many times."""
+"""A process that found no quiet moment, as its control tells, is made anew at most so many times, ..."""
+FIRST_LOOK = 3
+"""... unless the run has no more rounds than this: that one asks for an answer soon, and says what was disturbed."""
 
 
 class Observer:
@@ -195,7 +197,8 @@ class Campaign:
     ) -> CellState:
         """Run one worker process and put its outcome on disk: the state first, then the figures."""
         outcome = self._launch(entry, state, round_, scratch, spooled)
-        for _ in range(AGAIN):
+        patient = self.folder.manifest.options.rounds > FIRST_LOOK
+        for _ in range(AGAIN if patient else 0):
             if outcome.state != "ok" or not outcome.restless:
                 break
             self._warmup += outcome.measured + outcome.warmup
@@ -243,6 +246,7 @@ class Campaign:
             cost=0 if state.cost or state.loops else options.cost,
             threads=threads,
             control=self._controls.get(entry, 0.0),
+            patient=options.rounds > FIRST_LOOK,
             plugins=tuple(self.plugins),
             blocked=tuple(self.blocked),
             model=model_digest(),
