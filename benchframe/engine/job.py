@@ -36,7 +36,7 @@ class Job:
     ``extras`` asks for counts and the per-operation latencies after timing, ``cost`` for a counted replay of
     about so many records (0: none); ``threads`` is how many real threads play it (0: a replay by one);
     ``control`` is the lowest quiet level that an earlier process of the cell found (engine.quiet; 0: none);
-    ``patient``: take other values for those without a quiet replay;
+    ``patient``: make more replays where the machine is disturbed, and other values for those without a quiet one;
     ``metadata`` goes into each pyperf run; ``parent`` is the process that the worker must not outlive.
     """
 

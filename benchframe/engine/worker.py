@@ -63,7 +63,7 @@ class SessionLike(Protocol):
     @property
     def control(self) -> float: ...
     def verify(self) -> Any: ...
-    def measure(self, loops: int) -> Any: ...
+    def measure(self, loops: int, most: float = ...) -> Any: ...
     def settle(self, times: Any) -> Any: ...
     def counts(self) -> dict[str, float]: ...
     def latencies(self) -> list[Any]: ...
@@ -113,7 +113,7 @@ def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
     verdict = session.verify()
     if not verdict.ok:
         return Outcome("wrong", " ".join(str(verdict.what).split()), event=int(verdict.event))
-    meter = Meter(session)
+    meter = Meter(session, job.patient)
     runner.metadata.update({**job.metadata, "benchframe_addresses": addresses})
     if args.calibrate_loops:
         values, warmups = args.values, args.warmups
@@ -125,7 +125,7 @@ def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
     before = len(meter.taken)
     timed = _bench(runner, "replay", meter, session)
     first = before + args.warmups
-    values = meter.settled(first, args.loops, job.patient)
+    values = meter.settled(first, args.loops)
     taken = [*meter.taken[before:first], *values]
     made = sum(times.taken for times in meter.taken[first:])
     cost, message = _cost(session, job.cost)
@@ -149,24 +149,24 @@ def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
 class Meter:
     """Calls ``session.measure`` and keeps what each call gave (``taken``) and how long it took (``walls``, s)."""
 
-    def __init__(self, session: SessionLike) -> None:
-        self.session = session
+    def __init__(self, session: SessionLike, patient: bool = True) -> None:
+        self.session, self.patient = session, patient
         self.taken: list[TimesLike] = []
         self.walls: list[float] = []
 
     def replay(self, loops: int) -> float:
         """What pyperf calls: ``loops`` replays; seconds on the clock that so many took."""
         began = time.perf_counter()
-        times = self.session.measure(loops)
+        times = self.session.measure(loops) if self.patient else self.session.measure(loops, 1.0)
         self.walls.append(time.perf_counter() - began)
         self.taken.append(times)
         return float(times.seconds * times.loops / times.taken)
 
-    def settled(self, first: int, loops: int, patient: bool = True) -> list[TimesLike]:
+    def settled(self, first: int, loops: int) -> list[TimesLike]:
         """The values from call ``first`` on, judged by the quiet level as it is known in the end. If ``patient``, for
         each without a quiet replay one more is measured, as many as there were at most, to take its place."""
         wanted = len(self.taken) - first
-        for _ in range(wanted if patient else 0):
+        for _ in range(wanted if self.patient else 0):
             values = [self.session.settle(times) for times in self.taken[first:]]
             if sum(times.quiet > 0 for times in values) >= wanted:
                 break
