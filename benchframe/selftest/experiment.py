@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from benchframe.engine.job import Outcome
 from benchframe.engine.rounds import DEPTHS, spare_cpu
-from benchframe.results.campaign import Campaign, Compile, Observer, compile_native
+from benchframe.results.campaign import FIRST_LOOK, Campaign, Compile, Observer, compile_native
 from benchframe.results.errors import ResultsError
 from benchframe.results.folder import RunFolder
 from benchframe.results.manifest import CellEntry, Options
@@ -64,12 +64,12 @@ class SelfTest:
         self.say("compiling (nothing to do after the first time)")
         everything = (*twins.COPIES[: self.copies], twins.SLOWED)
         cells = len(everything) + 1
-        first = self._part("quiet", everything, stream, 2)
+        first = self._part("quiet", everything, stream, PILOT)
         if len(means_of(first)["lookup"]) != cells:
             lost = next((cell for cell in first.cells() if not cell.rounds("lookup")), first.cells()[0])
             what = lost.state.message or "no time per lookup on this workload"
             raise ResultsError(first.path, f"{lost.entry.strategy}: {what}", "choose a workload with many faults")
-        each = self._seconds / (2 * cells)
+        each = self._seconds / (PILOT * cells)
         quiet = max(BLOCKED, int(60 * self.minutes * (1 - LOAD_SHARE) / (each * cells)))
         quiet -= quiet % BLOCKED
         loaded = max(self.least, int(60 * self.minutes * LOAD_SHARE / (2 * each * (len(LOADED) + 1))) * 2)
@@ -154,6 +154,8 @@ class SelfTest:
         return record
 
 
+PILOT = FIRST_LOOK + 1
+"""Rounds that tell how long a process takes. They count, so they are no first look, which waits for no quiet moment."""
 BLOCKED = 5
 """The quiet part's rounds are a multiple of this: benchframe.selftest.analysis.BLOCK."""
 
