@@ -97,32 +97,34 @@ def mt_find(mm, addr):
     """The first VMA with ``addr < vm_end``, NULL if none. O(log n), base about 10. A dead node starts it over."""
     enode = READ_ONCE(mm, "mm_rb")
     top = MT_MAX
-    entry = NULL
     while enode != NULL:
         base = mt_base(enode)
-        leaf = enode & TYPE_MASK == LEAF
-        if leaf:
-            end = leaf_end(mm, base, top)
-            slots = base + LEAF_SLOTS
-        else:
-            end = WORD(mm, base + INNER_META).word
-            slots = base + INNER_SLOTS
         slot = 0
+        if enode & TYPE_MASK == LEAF:
+            end = leaf_end(mm, base, top)
+            while slot < end and WORD(mm, base + PIVOTS + slot).word < addr:
+                slot += 1
+            entry = WORD(mm, base + LEAF_SLOTS + slot).word
+            if entry == NULL and slot < end:
+                entry = WORD(mm, base + LEAF_SLOTS + slot + 1).word
+            smp_rmb()
+            if WORD(mm, base).word >> 8 != enode >> 8:
+                return entry
+            enode = READ_ONCE(mm, "mm_rb")
+            top = MT_MAX
+            continue
+        end = WORD(mm, base + INNER_META).word
         while slot < end and WORD(mm, base + PIVOTS + slot).word < addr:
             slot += 1
-        entry = WORD(mm, slots + slot).word
-        if leaf and entry == NULL and slot < end:
-            entry = WORD(mm, slots + slot + 1).word
+        entry = WORD(mm, base + INNER_SLOTS + slot).word
+        if slot < end:
+            top = WORD(mm, base + PIVOTS + slot).word
         smp_rmb()
         if WORD(mm, base).word >> 8 == enode >> 8:
             enode = READ_ONCE(mm, "mm_rb")
             top = MT_MAX
-            continue
-        if leaf:
-            return entry
-        if slot < end:
-            top = WORD(mm, base + PIVOTS + slot).word
-        enode = entry
+        else:
+            enode = entry
     return NULL
 
 
