@@ -38,15 +38,18 @@ run: $(STAMP)
 	$(BIN)/benchframe run $(RUNFLAGS)
 	$(BIN)/benchframe report last
 
-# What reports/reference is made of: benchframe's own strategies on three recorded programs, its indexes on five sizes.
-REFERENCE ?= --quick --rounds 6 --seed 2026 \
+# What reports/reference is made of: benchframe's own strategies on three recorded programs, its indexes on five sizes, and
+# what differs in its locks played by real threads; then three studies.
+REFERENCE ?= --quick --rounds 6 --seed 2026 --threads 0,1,2 \
   --strategy rbtree,linked_list,avl,maple,maple_rcu,sorted_array,eytzinger,btree,mmap_cache,vmacache,vmacache_pmd \
   --strategy pmdcache,pmdcache_rcu,rcu_rbtree,spf_seqcount,spf_mmseq,per_vma_rwsem,per_vma_refcnt \
-  --workload python-json,gcc-project,java-version \
+  --workload python-json,gcc-project,java-version,multi-fault-all-split,mt-alloc \
   --workload uniform:vmas=6,events=20000,uniform:vmas=50,events=20000,uniform:vmas=500,events=20000 \
   --workload uniform:vmas=5000,events=20000,uniform:vmas=65530,events=20000 \
   --skip '*cache*@uniform*' --skip '*_rcu@uniform*' --skip 'rcu_*@uniform*' --skip 'spf_*@uniform*' \
-  --skip 'per_vma_*@uniform*' --skip 'linked_list@*65530*'
+  --skip 'per_vma_*@uniform*' --skip 'linked_list@*65530*' --skip '*@multi-fault-all-split' --skip '*@mt-alloc' \
+  $(foreach w,python-json gcc-project java-version,--skip '*@$(w)@*') \
+  $(foreach s,linked_list avl maple sorted_array eytzinger btree mmap_cache vmacache vmacache_pmd,--skip '$(s)@*@*')
 
 reference-run: $(STAMP)
 	rm -rf reports/new
@@ -54,6 +57,9 @@ reference-run: $(STAMP)
 	rm -rf reports/reference
 	mv reports/new/* reports/reference
 	rmdir reports/new
+	$(BIN)/benchframe explain rbtree pmdcache --workload python-json --save reports/reference
+	$(BIN)/benchframe breakeven rbtree pmdcache --save reports/reference
+	$(BIN)/benchframe layout --strategy pmdcache --workload python-json --save reports/reference
 	$(MAKE) reference-report
 
 reference-report: $(STAMP)

@@ -56,7 +56,10 @@ def run(
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
     skip: Annotated[
         list[str] | None,
-        typer.Option(metavar="STRATEGY@WORKLOAD", help="Leave cells out; * stands for anything. Baselines stay."),
+        typer.Option(
+            metavar="STRATEGY@WORKLOAD",
+            help="Leave cells out; * stands for anything. A baseline stays while others need it.",
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="3 rounds, short values.")] = False,
     rigorous: Annotated[bool, typer.Option("--rigorous", help="25 rounds.")] = False,

@@ -113,25 +113,34 @@ def with_cells(manifest: Manifest, pairs: Sequence[tuple[str, str]], strategies:
 def without(manifest: Manifest, patterns: Sequence[str]) -> Manifest:
     """``manifest`` without the cells that a pattern ``STRATEGY@WORKLOAD`` names (``*`` and ``?`` as in file names).
 
-    A baseline's cells stay: the others need them. Raises ResultsError for a pattern that names no cell.
+    A baseline's cell stays as long as another of its workload does: that one is compared with it. A workload without
+    cells goes too. Raises ResultsError for a pattern that names no cell, and where none would be left.
     """
-    gone: set[CellEntry] = set()
-    for pattern in patterns:
-        strategy, at, label = pattern.partition("@")
-        named = {
-            cell
-            for cell in manifest.cells
-            if fnmatchcase(cell.strategy, strategy)
-            and fnmatchcase(cell.workload, label)
-            and cell.strategy != manifest.workload(cell.workload).baseline
-        }
-        if not at or not named:
+    named = {pattern: _named(manifest, pattern) for pattern in patterns}
+    gone = {cell for cells in named.values() for cell in cells}
+    needed = {c.workload for c in manifest.cells if c not in gone and not _is_baseline(manifest, c)}
+    gone = {c for c in gone if not (_is_baseline(manifest, c) and c.workload in needed)}
+    for pattern, cells in named.items():
+        if not cells & gone:
             known = ", ".join(entry.label for entry in manifest.workloads[:3])
-            raise ResultsError(
-                f"--skip {pattern}", "no cell of this run is called so", f"write STRATEGY@WORKLOAD; workloads: {known}"
-            )
-        gone |= named
-    return replace(manifest, cells=tuple(cell for cell in manifest.cells if cell not in gone))
+            why = "only baselines of others are called so" if cells else "no cell of this run is called so"
+            raise ResultsError(f"--skip {pattern}", why, f"write STRATEGY@WORKLOAD; workloads: {known}")
+    kept = tuple(cell for cell in manifest.cells if cell not in gone)
+    if not kept:
+        raise ResultsError("--skip", "no cell of this run is left", "skip fewer")
+    labels = {cell.workload for cell in kept}
+    return replace(manifest, cells=kept, workloads=tuple(w for w in manifest.workloads if w.label in labels))
+
+
+def _named(manifest: Manifest, pattern: str) -> set[CellEntry]:
+    """The cells that ``STRATEGY@WORKLOAD`` names."""
+    strategy, at, label = pattern.partition("@")
+    return {c for c in manifest.cells if at and fnmatchcase(c.strategy, strategy) and fnmatchcase(c.workload, label)}
+
+
+def _is_baseline(manifest: Manifest, cell: CellEntry) -> bool:
+    """Whether others of its workload are compared with this cell."""
+    return cell.strategy == manifest.workload(cell.workload).baseline
 
 
 def _content(manifest: Manifest, strategy: str, digest: str, workload: WorkloadEntry) -> dict[str, Any]:
