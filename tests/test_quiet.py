@@ -13,8 +13,11 @@ from benchframe.engine.job import Outcome
 from benchframe.engine.launch import worker_environment
 from benchframe.engine.placement import PAD, RANDOM, SEEDED, environment, fixed_addresses, scatter
 from benchframe.engine.quiet import FEW, SLACK, STRETCH, Quiet, batches
+from benchframe.results.calm import calm
 from benchframe.results.campaign import Campaign, Observer
-from benchframe.results.cell import CellState
+from benchframe.results.cell import CellState, Process
+from benchframe.results.figures import rows_of
+from benchframe.results.frame import load
 from benchframe.results.quiet import control, controls, set_aside
 from benchframe.tables.build import latency_table
 
@@ -146,18 +149,62 @@ def test_addresses_are_the_seeds() -> None:
 def test_what_is_set_aside_is_said(tmp_path: Path) -> None:
     """The table says what share of replays does not count, and how many processes found no quiet moment."""
     cells = {name: {"lookup": noise(10, 4, seed)} for seed, name in enumerate(("base", "mine"))}
-    marks = {"base": [(100, 90, 50.0)] * 4, "mine": [(100, 70, 60.0), (100, 0, 90.0), (100, 100, 0.0), (100, 80, 55.0)]}
+    marks = {"base": [(100, 90, 50.0)] * 4, "mine": [(100, 70, 60.0), (100, 0, 90.0), (100, 100, 0.0), (100, 80, 62.0)]}
     found = made(tmp_path / "run", cells, quiet=marks).cells()
     counted = set_aside(found)
-    assert (counted.replays, counted.quiet, counted.processes, counted.restless) == (800, 710, 8, 1)
-    assert controls(found[1]) == {0: 60.0, 1: 90.0, 3: 55.0}
-    assert control(found[1]) == 55
+    assert (counted.replays, counted.quiet) == (800, 610)
+    assert (counted.processes, counted.restless, counted.left_out) == (8, 1, 1)
+    assert controls(found[1]) == {0: 60.0, 3: 62.0}
+    assert control(found[1]) == 60
     notes = "\n".join(latency_table(found).notes)
-    assert "11 % of the replays do not count" in notes
-    assert "1 of 8 processes found no quiet moment" in notes
+    assert "24 % of the replays do not count" in notes
+    assert "1 of 8 processes found no quiet moment, as the control tells, and is left out" in notes
     plain = made(tmp_path / "plain", cells).cells()
     assert set_aside(plain).processes == 0
     assert "do not count" not in "\n".join(latency_table(plain).notes)
+
+
+QUIET, NONE, HIGH = (100, 90, 50.0), (100, 0, 50.0), (100, 90, 53.0)
+"""Replays, quiet ones and control's level of a process: calm; without a quiet replay; with a level 6 % too high."""
+
+
+@pytest.mark.parametrize(
+    ("marks", "rounds"),
+    [
+        ([QUIET, QUIET, QUIET, QUIET], {0, 1, 2, 3}),
+        ([NONE, QUIET, QUIET, QUIET], {1, 2, 3}),
+        ([HIGH, QUIET, NONE, QUIET], {1, 3}),
+        ([NONE, QUIET, NONE, HIGH], {0, 1, 2, 3}),
+        ([NONE, NONE, NONE, NONE], {0, 1, 2, 3}),
+    ],
+)
+def test_what_was_disturbed_throughout_is_left_out(
+    tmp_path: Path, marks: list[tuple[int, int, float]], rounds: set[int]
+) -> None:
+    """Means, ratios and n are of the processes that the machine left a quiet moment; of all, if fewer than two were.
+    What is left out stays on disk and in the frame, marked."""
+    long = [10.0 if mark is QUIET else 17.0 for mark in marks]
+    cells = {"base": {"lookup": [10.0] * 4}, "mine": {"lookup": long}}
+    folder = made(tmp_path / "run", cells, quiet={"base": [QUIET] * 4, "mine": marks})
+    base, mine = folder.cells()
+    assert set(mine.rounds("lookup")) == rounds
+    assert mine.done == {0, 1, 2, 3}
+    row = rows_of([base, mine])[1].figures["lookup"]
+    assert row.summary.n == len(rounds)
+    assert row.summary.mean == pytest.approx(sum(long[r] for r in rounds) / len(rounds))
+    assert row.verdict is not None
+    assert row.verdict.ratio.n == len(rounds)
+    frame = load(folder.path)
+    frame = frame[(frame.strategy == "mine") & (frame.figure == "lookup")]
+    assert set(frame[frame.counts]["round"]) == rounds
+    assert set(frame["round"]) == {0, 1, 2, 3}
+
+
+def test_older_results_count() -> None:
+    """A process that says nothing of its replays counts."""
+    silent = Process(0, (1.0,), (), 1, 1, {})
+    assert calm([silent]) == [silent]
+    assert calm([silent, replace(silent, round=1, metadata={"benchframe_control": "many"})])[1].round == 1
 
 
 @pytest.mark.parametrize(("rounds", "restless", "launched"), [(4, 0, 1), (4, 1, 2), (4, 9, 3), (3, 9, 1)])

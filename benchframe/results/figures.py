@@ -51,6 +51,16 @@ def figures_of(cell: Cell) -> tuple[str, ...]:
     return tuple(FIGURES) if not cell.workload.threads else (leading(cell),)
 
 
+def caching(cells: Iterable[Cell]) -> frozenset[str]:
+    """Strategies that have a cache: somewhere in the run it was hit or made invalid. Of all others a hit rate of 0
+    says nothing; of these it does, on a workload where every lookup misses."""
+    return frozenset(
+        cell.entry.strategy
+        for cell in cells
+        if any(cell.state.counts.get(count) for count in ("hits", "hit_rate", "invalidations"))
+    )
+
+
 def rows_of(cells: Iterable[Cell], judging: Judging | None = None, *, notes: bool = True) -> list[Row]:
     """Summaries, paired ratios and verdicts of ``cells``, in their order. O(values).
 

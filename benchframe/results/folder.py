@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchframe.results.calm import calm
 from benchframe.results.cell import CellState, Process, read_processes, read_state
 from benchframe.results.errors import ResultsError, disk_error
 from benchframe.results.files import write_atomic
@@ -47,8 +48,9 @@ class Cell:
         return self.entry.strategy == self.workload.baseline
 
     def rounds(self, figure: str) -> dict[int, float]:
-        """Process means (ns per operation) of a figure by round; empty if the trace has no such operation."""
-        return {process.round: process.mean for process in self.figures.get(figure, ())}
+        """Process means (ns per operation) of a figure by round, of the processes that count (:func:`calm`); empty if
+        the trace has no such operation."""
+        return {process.round: process.mean for process in calm(self.figures.get(figure, ()))}
 
     @property
     def done(self) -> set[int]:
