@@ -14,11 +14,15 @@ from benchframe.cli import app
 from benchframe.engine.latency import bin_edge, histogram
 from benchframe.report import write_report
 from benchframe.report.again import part_of_run
+from benchframe.report.glance import failures, headline
 from benchframe.report.page import page
 from benchframe.report.write import text_of
+from benchframe.results.cell import CellState, LatencyRow
 from benchframe.results.errors import ResultsError
 from benchframe.results.plan import without
+from benchframe.tables.build import what_failed
 from benchframe.tables.scaling import HEADS
+from benchframe.tables.tails import disturbed_passes
 
 
 @pytest.fixture(scope="module")
@@ -321,3 +325,48 @@ def test_threads_are_compared_by_one_figure() -> None:
     assert row.figures["fault"].verdict is not None
     assert row.figures["lookup"].verdict is None
     assert figures_of(made_up(("rbtree",), ("w",)).cells[0]) == ("lookup", "fault", "mapping")
+
+
+def test_the_first_sentence_says_who_wins_and_why() -> None:
+    """Above all else: the fastest on how many workloads, what it does less of, and how sure that is."""
+    run = made_up()
+    reader = Reader(page(run))
+    assert "Fastest: maple on 5 of 5 workloads." in reader.text
+    assert "hits 80 %, loads" not in reader.text  # loads are the same in both: only what differs is said
+    cells = [
+        replace(c, state=replace(c.state, cost={**c.state.cost, "lookup.loads": 5.0}))
+        if c.entry.strategy == "maple"
+        else c
+        for c in run.cells
+    ]
+    text = text_of(replace(run, cells=tuple(cells)), "markdown")
+    assert "hits 80 %, loads 20 → 5" in text
+    assert "30 of 30 comparisons are decided" in text
+    assert "No kernel code runs" in text
+    assert "No kernel code runs" in text_of(run, "mail")
+    assert headline(made_up(("slow", "slower"), ("w",), failed=["slower"])) == ""
+    assert headline(made_up(workloads=(), crews=(2,))) == "Most per second: maple on multi-fault-all-split, 2 threads."
+
+
+def test_failures_stand_together() -> None:
+    """A strategy that fails everywhere is one line, with the first message; the event is said once."""
+    (line,) = failures(made_up(failed=["maple"], text="x"))
+    assert line.startswith("maple on python-json, zipf:vmas=1000,alpha=1.2, uniform:vmas=6, and 2 more is wrong: ")
+    assert line.endswith("on python-json: find_vma(0x1000) gave NIL: x (event 17)")
+    assert what_failed(CellState("wrong", "event 17 (FAULT): no", event=17)) == "event 17 (FAULT): no"
+
+
+def test_a_disturbed_pass_is_named() -> None:
+    """A distribution that lies far to the right of the figure from loops, and of the other strategies', is said to."""
+    import numpy as np
+
+    cells = []
+    for i, cell in enumerate(made_up(("a", "b", "c", "d"), ("w",)).cells):
+        loops = [process.mean for process in cell.figures["fault"]]
+        times = np.full(1000, np.mean(loops) + (9 if i != 2 else 9 + 0.4 * np.mean(loops)))
+        row = LatencyRow("fault", "all", 1000, *(float(times[0]),) * 5, histogram(times))
+        cells.append(replace(cell, state=replace(cell.state, latencies=(row,))))
+    assert disturbed_passes(cells) == [("c", "w")]
+    (chart,) = charts_of(cells, ["distribution"])
+    assert chart.note.endswith("so these times are too long: c on w.")
+    assert disturbed_passes(cells[:2]) == []

@@ -158,3 +158,36 @@ def test_no_text_of_a_csv_begins_a_formula(name: str) -> None:
     """Signs that a spreadsheet takes for a formula get an apostrophe, behind white space and in their wide form too."""
     (row,) = csv.DictReader(io.StringIO(render(latency_table([cell("rbtree", 5, workload=name)]), "csv")))
     assert row["workload"] == "'" + name
+
+
+@pytest.mark.parametrize(("factor", "shown"), [(177.3, "~177"), (12345.0, "~>999"), (0.0123, "~.012"), (1e-5, "~tiny")])
+def test_an_undecided_ratio_keeps_its_mark(factor: float, shown: str) -> None:
+    """However large or small a ratio is, the mail says that it is undecided, and no table calls it 0.00."""
+    base = cell("rbtree", 50)
+    wild = [replace(p, values=(p.values[0] * factor ** (2 * p.round - 1),)) for p in base.figures["lookup"]]
+    other = replace(cell("b", 25), figures={"lookup": wild})
+    line = next(line for line in mail([base, other]).splitlines() if line.startswith("b "))
+    assert shown in line.split()
+    ratio = latency_table([base, other]).rows[1][3]
+    assert ratio.endswith("undecided")
+    assert not ratio.startswith("0.00 ")
+
+
+def test_a_spread_is_never_shown_as_none() -> None:
+    """A standard deviation below the last place of the mean keeps a digit: +-0.0 would say that there is none."""
+    steady = cell("rbtree", 50)
+    close = [replace(p, values=(50 + 0.02 * p.round,)) for p in steady.figures["lookup"]]
+    assert "50.0+-0.02" in mail([replace(steady, figures={"lookup": close})])
+
+
+def test_a_cache_that_never_hits_has_a_hit_rate() -> None:
+    """Of a strategy with a cache 0 % is a result; of one without it there is no hit rate, in a CSV neither."""
+    none = {"hit_rate": 0.0, "invalidations": 0.0, "lookups": 1000.0, "hits": 0.0}
+    plain = [cell("rbtree", 50, workload=w) for w in ("a", "b")]
+    plain = [replace(c, state=replace(c.state, counts=none)) for c in plain]
+    missing = cell("pmdcache", 25, workload="b")
+    missing = replace(missing, state=replace(missing.state, counts=none))
+    table = latency_table([plain[0], cell("pmdcache", 25, workload="a"), plain[1], missing])
+    shown = table.heads.index("hit rate")
+    assert [row[shown] for row in table.rows] == ["", "87.5 %", "", "0.0 %"]
+    assert [record["hit_rate"] for record in table.records] == [None, 0.875, None, 0.0]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from benchframe.charts.spec import Look
-from benchframe.results.figures import FIGURES, Figure, Row, rows_of
+from benchframe.results.figures import FIGURES, Figure, Row, caching, rows_of
 from benchframe.results.folder import Cell
 from benchframe.results.scaling import alone, threaded
 from benchframe.tables.build import ns, ratio_text
@@ -43,6 +43,7 @@ class Data:
         self.workloads = list(dict.fromkeys(cell.entry.workload for cell in alone(self.cells)))
         self.crews = list(dict.fromkeys(cell.entry.workload for cell in threaded(self.cells)))
         self.strategies = list(dict.fromkeys(cell.entry.strategy for cell in self.cells))
+        self.cached = caching(self.cells)
         self.look = Look(self.strategies, {cell.workload.baseline for cell in self.cells})
         self.families = families(self.workloads)
         swept = {label for family in self.families for label in family.labels}

@@ -15,6 +15,7 @@ from benchframe.charts.spec import DESCRIPTION, WHOSE, Chart, Panel, Spec, log_t
 from benchframe.engine.latency import BINS_PER_OCTAVE, bin_edge
 from benchframe.results.cell import LatencyRow
 from benchframe.tables.build import ns
+from benchframe.tables.tails import DISTURBED, disturbed_passes
 
 _MARKED = (0.5, 0.9, 0.99, 0.999)
 """Shares whose time is marked by a point."""
@@ -34,13 +35,14 @@ def distribution_chart(data: Data) -> Chart | None:
             panels.append(Panel(slug(f"{label} tail", keys), f"{title}, the tail", _tail(data, rows)))
     if not panels:
         return None
+    disturbed = ", ".join(f"{name} on {label}" for name, label in disturbed_passes(data.cells) if label in labels)
     return Chart(
         "distribution",
         "Distribution of single operations",
         "Left: the share of operations that is done within a time; further left is faster, and the axis ends where all "
         "but one in a thousand are done. Right: the share that takes longer; lower is better. One pass in the first "
         "round's process, the counter read around each operation: medians lie above the figures from loops. Times are "
-        "in bins 9 % wide.",
+        "in bins 9 % wide." + (f" {DISTURBED.capitalize()}: {disturbed}." if disturbed else ""),
         tuple(panels),
         tuple(labels),
         tuple(data.strategies),

@@ -8,7 +8,7 @@ from typing import Any
 from benchframe.charts.data import Data, says
 from benchframe.charts.spec import DESCRIPTION, DIVERGING, INK, PAPER, Chart, Panel, Spec, short
 from benchframe.results.figures import FIGURES
-from benchframe.tables.build import MARKS
+from benchframe.tables.build import short_text, short_times
 
 STEPS = (0.4, 0.6, 0.8, 0.95, 1.05, 1.25, 1.67, 2.5)
 """Ratios where the colour changes: mirror images around 1, so that the middle means within 5 %."""
@@ -58,14 +58,13 @@ def _records(data: Data, name: str) -> list[dict[str, Any]]:
         if figure is None or figure.ratio is None:
             continue
         ratio, place = figure.ratio, level(figure.ratio.value)
-        number = f"{ratio.value:.2f}" if ratio.value < 10 else f"{ratio.value:.0f}" if ratio.value < 1000 else ">999"
         records.append(
             {
                 "workload": labels[row.cell.entry.workload],
                 "strategy": row.cell.entry.strategy,
                 "fill": DIVERGING[place],
                 "ink": PAPER if place in (0, 1, 8) else INK,
-                "text": (MARKS.get(figure.verdict.word, "") if figure.verdict else "") + number,
+                "text": short_text(figure) or short_times(ratio.value),
                 "says": f"{says(row, name)}; on {row.cell.entry.workload}",
             }
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchframe.charts.data import Data, interval, percent, says
-from benchframe.charts.spec import DESCRIPTION, GRID, WHOSE, Chart, Spec, log_ticks, panels, quantity
+from benchframe.charts.spec import DESCRIPTION, GRID, MUTED, WHOSE, Chart, Spec, log_ticks, panels, quantity
 
 
 def lookup_chart(data: Data) -> Chart | None:
@@ -17,7 +17,7 @@ def lookup_chart(data: Data) -> Chart | None:
         "lookup",
         "Time per lookup, and hit rate beside it",
         "Mean of process means and its 95 % interval; fastest first. A cache that hits often is faster only if a hit "
-        "saves more than every miss costs. No bar: the strategy has no cache. The axis is logarithmic where one "
+        "saves more than every miss costs. No number: the strategy has no cache. The axis is logarithmic where one "
         "strategy takes many times as long as another; an interval is cut where the axis ends.",
         made,
         tuple(data.single),
@@ -37,9 +37,9 @@ def _records(data: Data, label: str) -> list[dict[str, Any]]:
         rate = counts.get("hit_rate")
         text = says(row, "lookup")
         record = {"strategy": row.cell.entry.strategy, "mean": figure.summary.mean, "low": low, "high": high}
-        if rate is not None and (rate or counts.get("hits")):
+        if rate is not None and row.cell.entry.strategy in data.cached:
             text += f"; hit rate {percent(rate)}"
-            record["rate"] = 100 * rate
+            record |= {"rate": 100 * rate, "percent": f"{100 * rate:.0f}"}
         records.append({**record, "says": text})
     return sorted(records, key=lambda record: record["mean"])
 
@@ -74,15 +74,18 @@ def _spec(data: Data, records: list[dict[str, Any]]) -> Spec:
         ],
     }  # fmt: skip
     rates: Spec = {
-        "width": 80,
+        "width": 70,
         "height": {"step": 17},
         "transform": [{"filter": "isValid(datum.rate)"}],
-        "mark": {"type": "bar", "height": 8, "opacity": 0.85},
         "encoding": {
             "y": {**quiet, "scale": {"domain": order}},
             "x": quantity("rate", "hit rate, %", scale={"domain": [0, 100]}, axis={"values": [0, 50, 100]}),
-            "color": data.look.colour(),
-            "description": DESCRIPTION,
         },
-    }
-    return {"data": {"values": records}, "hconcat": [times, rates], "spacing": 8}
+        "layer": [
+            {"mark": {"type": "bar", "height": 8, "opacity": 0.85},
+             "encoding": {"color": data.look.colour(), "description": DESCRIPTION}},
+            {"mark": {"type": "text", "align": "left", "dx": 3, "fontSize": 9, "color": MUTED},
+             "encoding": {"text": {"field": "percent"}, "description": WHOSE}},
+        ],
+    }  # fmt: skip
+    return {"data": {"values": records}, "hconcat": [times, rates], "spacing": 18}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from benchframe.report.run import Run
@@ -36,10 +37,10 @@ def latency_grid(run: Run) -> Grid:
     for name in present:
         heads += [(FIGURES[name], True), ("ratio [95 %]", False)]
     heads += [("hit rate", True), ("invalidations", True), ("n", True), ("state", False)]
-    return Grid(tuple(heads), tuple(tuple(_latency_row(row, present)) for row in rows))
+    return Grid(tuple(heads), tuple(tuple(_latency_row(row, present, run.data.cached)) for row in rows))
 
 
-def _latency_row(row: Row, present: list[str]) -> list[Item]:
+def _latency_row(row: Row, present: list[str], cached: Collection[str]) -> list[Item]:
     cell = row.cell
     items = [Item(cell.entry.workload), Item(cell.entry.strategy, kind="base" if cell.baseline else "")]
     for name in present:
@@ -47,7 +48,7 @@ def _latency_row(row: Row, present: list[str]) -> list[Item]:
         items += [_time(figure), _ratio(figure)]
     counts = cell.state.counts
     rate, gone = counts.get("hit_rate"), counts.get("invalidations")
-    if not rate and not gone:  # a strategy without a cache
+    if cell.entry.strategy not in cached:
         rate = gone = None
     items.append(Item("" if rate is None else f"{100 * rate:.1f} %", rate))
     items.append(Item("" if gone is None else f"{gone:,.0f}", gone))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from benchframe.charts import Chart
-from benchframe.report import again, words
+from benchframe.report import again, glance, words
 from benchframe.report.run import Run
 from benchframe.results.studies import SavedStudy
 from benchframe.tables import cost_table, render, tail_table
@@ -24,7 +24,11 @@ def markdown(run: Run, pictures: Sequence[str] = ()) -> str:
     ]
     for chart in run.charts:
         picture = [f"![{chart.title}](charts/{chart.name}.svg)"] if chart.name in pictures else []
-        parts.append("\n\n".join([f"## {chart.title}", chart.note, *picture, _code(again.draw(run.argument, chart))]))
+        parts.append(
+            "\n\n".join(
+                [f"## {chart.title}", markdown_escape(chart.note), *picture, _code(again.draw(run.argument, chart))]
+            )
+        )
     parts += [
         *(_study(study, chart, pictures) for study, chart in run.drawn),
         *_tabulated("Tails", tail_table(run.cells), again.tabulate(run.argument, "--tails")),
@@ -52,16 +56,23 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _glance(run: Run) -> str:
-    found = words.findings(run) + words.crew_findings(run)
-    failed = "".join(f"- **{markdown_escape(line)}**\n" for line in words.failures(run))
+    found = glance.findings(run) + glance.crew_findings(run)
+    failed = "".join(f"- **{markdown_escape(line)}**\n" for line in glance.failures(run))
     if not found:
         return failed + "\nNothing to compare: only baselines were run."
     rows = [
-        (f.workload, f.baseline, f.fastest, ", ".join(f.faster), ", ".join(f.same), ", ".join(f.undecided))
+        (f.workload, f.baseline, f.fastest, f.why, ", ".join(f.faster), ", ".join(f.same), ", ".join(f.undecided))
         for f in found
     ]
-    heads = ("workload", "baseline", "fastest", "faster than the baseline", "same", "undecided")
-    return (failed and failed + "\n") + _table(heads, rows) + f"\n\n{words.glance(run)}"
+    heads = ("workload", "baseline", "fastest", "counts", "faster than the baseline", "same", "undecided")
+    notes = [*filter(None, (glance.how_sure(run),)), *glance.legend(run)]
+    return "\n\n".join(
+        [
+            *filter(None, (failed.strip(), markdown_escape(glance.headline(run)))),
+            _table(heads, rows),
+            "\n".join(f"- {markdown_escape(note)}" for note in notes),
+        ]
+    )
 
 
 def _comparisons(run: Run) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchframe.charts import Chart, to_svg
 from benchframe.charts.spec import whole
-from benchframe.report import again, words
+from benchframe.report import again, glance, words
 from benchframe.report.grid import grid_of, latency_grid
 from benchframe.report.picture import inline
 from benchframe.report.run import Run
@@ -73,10 +73,13 @@ def page(run: Run) -> str:
         summary=words.summary(run),
         scope=words.scope(run),
         machine=words.machine(run),
-        words_glance=words.glance(run),
-        findings=words.findings(run),
-        crew_findings=words.crew_findings(run),
-        failures=words.failures(run),
+        headline=glance.headline(run),
+        how_sure=glance.how_sure(run),
+        legend=glance.legend(run),
+        findings=glance.findings(run),
+        crew_findings=glance.crew_findings(run),
+        failures=glance.failures(run),
+        failed=sum(cell.state.state != "ok" for cell in run.cells),
         comparisons=list(words.comparisons(run)),
         latency=latency_grid(run),
         latency_notes=run.latency.notes,

@@ -4,37 +4,41 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from benchframe.report.run import Run
-from benchframe.results.figures import FIGURES, Row
-from benchframe.results.scaling import OPERATIONS, Point
-from benchframe.tables.build import ns, ratio_text, verdict_text
-from benchframe.tables.scaling import per_second
+from benchframe.results.figures import FIGURES
+from benchframe.results.scaling import OPERATIONS
+from benchframe.tables.build import disturbed, ratio_text, what_failed
+from benchframe.tables.mail import MODEL
 
 
 def scope(run: Run) -> str:
     """How many strategies, workloads, threads and rounds, and the baseline, in a line."""
     crews = sorted({entry.threads for entry in run.manifest.workloads if entry.threads})
     bases = {entry.label.rpartition("@")[0] if entry.threads else entry.label for entry in run.manifest.workloads}
-    parts = [_counted(len(run.data.strategies), "strategy", "strategies") + f" on {_counted(len(bases), 'workload')}"]
+    parts = [counted(len(run.data.strategies), "strategy", "strategies") + f" on {counted(len(bases), 'workload')}"]
     if crews:
         which = "without threads and with " if run.data.workloads else "with "
         parts.append(f"{which}{' and '.join(map(str, crews))} thread{'s' * (crews != [1])}")
-    parts.append(_counted(run.rounds, "round"))
+    parts.append(counted(run.rounds, "round"))
     return ", ".join([*parts, f"baseline {', '.join(run.baselines)}"]) + "."
 
 
 def machine(run: Run) -> str:
     """CPU, kernel, versions and day in a line."""
     host, versions = run.manifest.host, run.manifest.versions
-    cpus = _counted(int(host["cpus"]), "CPU") if host.get("cpus", "").isdecimal() else ""
+    cpus = counted(int(host["cpus"]), "CPU") if host.get("cpus", "").isdecimal() else ""
     python = versions.get("python", "")
     parts = [host.get("cpu", ""), cpus, host.get("kernel", ""), python, run.manifest.created[:10]]
     return ", ".join(part for part in parts if part) + "."
 
 
-def _counted(number: int, one: str, many: str = "") -> str:
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number of things.
+
+    >>> counted(1, "cell"), counted(1234, "process", "processes")
+    ('1 cell', '1,234 processes')
+    """
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
@@ -55,128 +59,19 @@ def summary(run: Run) -> str:
     share = f"{100 * manifest.measured / manifest.wall:.0f} %" if manifest.wall else "an unknown share"
     finished = f"finished {_moment(manifest.finished)}" if manifest.finished else "not finished"
     return (
-        f"{_counted(len(cells), 'cell')}, {_counted(processes, 'process', 'processes')} in "
-        f"{_counted(run.rounds, 'interleaved round')}; begun "
+        f"{counted(len(cells), 'cell')}, {counted(processes, 'process', 'processes')} in "
+        f"{counted(run.rounds, 'interleaved round')}; begun "
         f"{_moment(manifest.created)}, {finished}; {share} of {manifest.wall:.0f} s inside measured loops. "
-        "Every process checked each answer against the oracle before it was timed."
+        f"Every process checked each answer against the oracle before it was timed. {MODEL}"
     )
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One workload in short: the baseline's time, who is fastest, and by verdict
-    who beats the baseline, equals it, or may do either. All others are slower."""
-
-    workload: str
-    baseline: str
-    fastest: str
-    faster: tuple[str, ...]
-    same: tuple[str, ...]
-    undecided: tuple[str, ...]
-
-
-def glance(run: Run) -> str:
-    """How to read the findings."""
-    what = "ratios to the baseline, below 1 is faster"
-    if run.data.crews:
-        what = "ratios of throughput to the baseline's, above 1 is faster"
-        if run.data.workloads:
-            what = f"ratios to the baseline: of ns, where below 1 is faster; {what.replace('ratios ', 'with threads ')}"
-    note = f"Numbers beside names: {what}. Who is in no column is slower. Verdicts are over processes, corrected for"
-    return note + " their number."
-
-
-def findings(run: Run) -> list[Finding]:
-    """A row per workload that has a sound baseline: by its lookups or, if none were timed, its faults or calls."""
-    found = []
-    for workload in run.data.workloads:
-        rows = run.data.of(workload)
-        name = next((name for name in FIGURES if any(name in row.figures for row in rows)), "")
-        rows = [row for row in rows if name in row.figures]
-        base = next((row for row in rows if row.cell.baseline), None)
-        if base is None or len(rows) < 2:
-            continue
-        rows.sort(key=lambda row: row.figures[name].summary.mean)
-        by_word: dict[str, list[str]] = {}
-        for row in rows:
-            verdict = row.figures[name].verdict
-            if verdict is not None:
-                by_word.setdefault(verdict.word, []).append(f"{row.cell.entry.strategy} {verdict.ratio.value:.2f}")
-        found.append(
-            Finding(
-                workload,
-                f"{base.cell.entry.strategy} {ns(base.figures[name].summary.mean)} {FIGURES[name]}",
-                _fastest(rows[0], name),
-                *(_some(by_word.get(word, [])) for word in ("faster", "same", "undecided")),
-            )
-        )
-    return found
-
-
-def crew_findings(run: Run) -> list[Finding]:
-    """A row per workload and number of threads, by throughput; ratios are of throughputs, above 1 is faster."""
-    found = []
-    for label in run.data.crews:
-        points = [p for p in run.points if p.cell.entry.workload == label and p.throughput is not None]
-        base = next((p for p in points if p.cell.baseline), None)
-        if base is None or len(points) < 2:
-            continue
-        best = max(points, key=lambda p: p.throughput or 0)
-        by_word: dict[str, list[str]] = {}
-        for point in sorted(points, key=lambda p: -(p.throughput or 0)):
-            if point.verdict is not None and point.against is not None:
-                text = f"{point.cell.entry.strategy} {point.against.value:.2f}"
-                by_word.setdefault(point.verdict.word, []).append(text)
-        found.append(
-            Finding(
-                f"{base.workload}, {_counted(base.threads, 'thread')}{'*' * base.crowded}",
-                f"{base.cell.entry.strategy} {_rate(base)}",
-                f"{best.cell.entry.strategy}: {_rate(best)}, {_against(best)}",
-                *(_some(by_word.get(word, [])) for word in ("faster", "same", "undecided")),
-            )
-        )
-    return found
-
-
-def _rate(point: Point) -> str:
-    return f"{per_second(point.throughput)} {OPERATIONS[point.figure]}/s"
-
-
-def _against(point: Point) -> str:
-    if point.against is None or point.verdict is None:
-        return "the baseline"
-    return f"{ratio_text(point.against)} {point.verdict.word}"
-
-
-def _some(names: list[str], limit: int = 6) -> tuple[str, ...]:
-    """The first names, and how many more there are.
-
-    >>> _some(["a", "b", "c", "d"], 3)
-    ('a', 'b', 'and 2 more')
-    """
-    return tuple(names) if len(names) <= limit else (*names[: limit - 1], f"and {len(names) - limit + 1} more")
-
-
-def _fastest(row: Row, name: str) -> str:
-    best = row.figures[name]
-    ratio = f", {verdict_text(best)}" if best.verdict else ", the baseline"
-    return f"{row.cell.entry.strategy}: {ns(best.summary.mean)} {FIGURES[name]}{ratio}"
-
-
-def failures(run: Run) -> list[str]:
-    """One line per cell that has no figures: a wrong answer, a crash, a timeout, or not reached."""
-    lines = []
-    for cell in run.cells:
-        state = cell.state
-        if state.state != "ok":
-            event = f" (event {state.event})" if state.event >= 0 else ""
-            lines.append(f"{cell.entry.strategy} on {cell.entry.workload} is {state.state}: {state.message}{event}")
-    return lines
 
 
 def comparisons(run: Run) -> Iterator[str]:
     """One line per comparison, as plain as its interval allows; failures first."""
-    yield from failures(run)
+    for cell in run.cells:
+        if cell.state.state != "ok":
+            where = f"{cell.entry.strategy} on {cell.entry.workload}"
+            yield f"{where} is {cell.state.state}: {what_failed(cell.state)}"
     for row in run.data.rows:
         for key, head in FIGURES.items():
             figure = row.figures.get(key)
@@ -191,16 +86,16 @@ def comparisons(run: Run) -> Iterator[str]:
     for point in run.points:
         if point.against is not None and point.verdict is not None:
             yield (
-                f"{point.cell.entry.strategy} on {point.workload} with {_counted(point.threads, 'thread')}, "
+                f"{point.cell.entry.strategy} on {point.workload} with {counted(point.threads, 'thread')}, "
                 f"{OPERATIONS[point.figure]} per second: {point.verdict.text}, ratio {ratio_text(point.against)} "
-                f"(above 1 is faster), {_counted(point.against.n, 'round')}"
+                f"(above 1 is faster), {counted(point.against.n, 'round')}"
             )
 
 
 def trust(run: Run) -> list[str]:
     """What was noticed that makes figures less certain; never empty."""
     manifest = run.manifest
-    lines = [*manifest.notes, *(f"when the run began: {reason}" for reason in manifest.noise)]
+    lines = [*manifest.notes, *disturbed(run.cells), *(f"when the run began: {reason}" for reason in manifest.noise)]
     loads = [
         float(load)
         for cell in run.cells
@@ -236,9 +131,9 @@ def _hints(run: Run) -> list[str]:
         found.sort(key=lambda item: -item[0])
         lines += [f"pyperf on {where}: {hint}" for _, where, hint in found[:3]]
         if found[3:]:
-            lines.append(f"pyperf says the same, with smaller numbers, of {_counted(len(found) - 3, 'other figure')}")
+            lines.append(f"pyperf says the same, with smaller numbers, of {counted(len(found) - 3, 'other figure')}")
     for text, cells in places.items():
-        lines.append(f"pyperf on {cells[0] if len(cells) == 1 else _counted(len(cells), 'figure')}: {text}")
+        lines.append(f"pyperf on {cells[0] if len(cells) == 1 else counted(len(cells), 'figure')}: {text}")
     return lines
 
 

@@ -5,10 +5,12 @@ Figures appear for cells in state ``ok`` only: a wrong answer has no time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from benchframe.results.figures import FIGURES, Figure, Row, rows_of
+from benchframe.results.cell import CellState
+from benchframe.results.figures import FIGURES, Figure, Row, caching, rows_of
 from benchframe.results.folder import Cell
 from benchframe.results.quiet import set_aside
 from benchframe.stats import Ratio
@@ -58,23 +60,48 @@ def verdict_text(figure: Figure | None) -> str:
     return f"{ratio_text(figure.ratio)} {figure.verdict.word}"
 
 
+def times(value: float, digits: int = 2) -> str:
+    """A ratio: ``digits`` places from 0.1 to 10, fewer above, more below, so that neither 0.00 nor 177.34 is said.
+
+    >>> times(0.667), times(0.00412), times(18.434), times(244.31), times(1.0049, 3), times(1234.5)
+    ('0.67', '0.0041', '18.4', '244', '1.005', '1,234')
+    """
+    if not 0 < value < math.inf:
+        return "-" if value != value else f"{value:g}"
+    power = int(f"{value:.{digits - (value < 1)}e}".partition("e")[2])
+    return f"{value:,.{max(0, digits - power - (power < 0))}f}"
+
+
+def short_times(value: float) -> str:
+    """A ratio in at most five characters.
+
+    >>> short_times(0.667), short_times(0.0123), short_times(18.434), short_times(244.31), short_times(1234.5)
+    ('0.67', '.012', '18.4', '244', '>999')
+    """
+    if value >= 999.5:
+        return ">999"
+    if value < 0.0995:
+        return f"{value:.3f}"[1:] if value >= 0.0005 else "<.001"
+    return times(value)
+
+
 def short_text(figure: Figure | None) -> str:
     """The ratio alone, ``~`` before it if it is undecided, ``=`` if it is the same within the effect of interest."""
     if figure is None or figure.verdict is None:
         return ""
-    return MARKS.get(figure.verdict.word, "") + f"{figure.verdict.ratio.value:.2f}"
+    return MARKS.get(figure.verdict.word, "") + short_times(figure.verdict.ratio.value)
 
 
 def ratio_text(ratio: Ratio | None, digits: int = 2) -> str:
     """``0.67 [0.65, 0.69]``, or ``[-]`` if one round gives no interval.
 
-    >>> ratio_text(Ratio(9, 0.67, 0.65, 0.69))
-    '0.67 [0.65, 0.69]'
+    >>> ratio_text(Ratio(9, 0.67, 0.65, 0.69)), ratio_text(Ratio(5, 244.3, 188.6, 316.4))
+    ('0.67 [0.65, 0.69]', '244 [189, 316]')
     """
     if ratio is None:
         return ""
-    low, high = (">999" if end > 999 else f"{end:.{digits}f}" for end in (ratio.low, ratio.high))
-    return f"{ratio.value:.{digits}f} " + (f"[{low}, {high}]" if ratio.n > 1 else "[-]")
+    low, high = (">999" if end > 999 else times(end, digits) for end in (ratio.low, ratio.high))
+    return f"{times(ratio.value, digits)} " + (f"[{low}, {high}]" if ratio.n > 1 else "[-]")
 
 
 def comparisons(number: int) -> str:
@@ -86,12 +113,12 @@ def comparisons(number: int) -> str:
     return f"{number:,} comparison{'s' * (number != 1)}"
 
 
-def _counts(cell: Cell) -> tuple[str, str]:
-    """Hit rate and invalidations; nothing for a strategy that has no cache: none was hit, none made invalid."""
+def _counts(cell: Cell, cached: Collection[str]) -> tuple[str, str]:
+    """Hit rate and invalidations; nothing for a strategy that has no cache."""
+    if cell.entry.strategy not in cached:
+        return "", ""
     counts = cell.state.counts
     rate, gone = counts.get("hit_rate"), counts.get("invalidations")
-    if not rate and not gone:
-        return "", ""
     return ("" if rate is None else f"{100 * rate:.1f} %", "" if gone is None else f"{gone:,.0f}")
 
 
@@ -109,21 +136,21 @@ def latency_table(cells: Iterable[Cell], notes: Sequence[str] = (), *, rows: Seq
         right += [True, False]
     heads += ["hit rate", "invalidations", "n", "state"]
     right += [True, True, True, False]
-    lines = []
+    lines, cached = [], caching(row.cell for row in rows)
     for row in rows:
         line = [row.cell.entry.workload, row.cell.entry.strategy]
         for name in present:
             figure = row.figures.get(name)
             line += [spread(figure), verdict_text(figure)]
         processes = max((figure.summary.n for figure in row.figures.values()), default=0)
-        line += [*_counts(row.cell), str(processes), row.shown]
+        line += [*_counts(row.cell, cached), str(processes), row.shown]
         lines.append(tuple(line))
     return Table(
         "Latency",
         tuple(heads),
         tuple(lines),
         tuple(right),
-        tuple(_record(row) for row in rows),
+        tuple(_record(row, cached) for row in rows),
         (*_notes(rows), *notes),
     )
 
@@ -135,7 +162,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         "ns: mean of process means ± their standard deviation; n: processes.",
         f"ratio: to {base}, geometric mean of ratios paired by round, 95 % t interval; below 1 is faster.",
         *_judged(rows),
-        *_disturbed(rows),
+        *disturbed(row.cell for row in rows),
     ]
     if any(row.shown.endswith("!") for row in rows):
         notes.append("!: pyperf calls a figure of this cell unsteady; the report says why.")
@@ -143,10 +170,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         notes += _lost(row)
         state = row.cell.state
         if state.state != "ok":
-            event = f" (event {state.event})" if state.event >= 0 else ""
-            notes.append(
-                f"{row.cell.entry.strategy} on {row.cell.entry.workload}: {state.state}: {state.message}{event}"
-            )
+            notes.append(f"{row.cell.entry.strategy} on {row.cell.entry.workload}: {state.state}: {what_failed(state)}")
     return notes
 
 
@@ -165,8 +189,12 @@ def _judged(rows: Sequence[Row]) -> list[str]:
     level, within = f"{100 * judging.alpha:g} %", f"{100 * judging.within:g} %"
     notes = [
         f"verdicts: {how}corrected for {comparisons(len(found))} (Holm, {level}); same: within {within}.",
-        "An interval is its own ratio's alone.",
     ]
+    if any(v.word == "undecided" and v.ratio.word != "undecided" for *_, v in found):
+        notes.append(
+            f"An interval is for its own ratio alone, a verdict must hold beside {len(found) - 1:,} others: it may be "
+            "undecided though the interval leaves out 1."
+        )
     waiting = [verdict for *_, verdict in found if verdict.word == "undecided"]
     if waiting:
         known = sorted(verdict.more for verdict in waiting if verdict.more is not None)
@@ -184,9 +212,9 @@ def _judged(rows: Sequence[Row]) -> list[str]:
     return notes
 
 
-def _disturbed(rows: Sequence[Row]) -> list[str]:
+def disturbed(cells: Iterable[Cell]) -> list[str]:
     """How many replays do not count, and that some processes found no quiet moment."""
-    found = set_aside(row.cell for row in rows)
+    found = set_aside(cells)
     notes = []
     if found.share >= 0.001:
         share = f"{100 * found.share:.0f} %" if found.share >= 0.01 else "under 1 %"
@@ -194,11 +222,23 @@ def _disturbed(rows: Sequence[Row]) -> list[str]:
             f"{share} of the replays do not count: the machine was disturbed then, as the control tells, which is "
             "the same code for all strategies."
         )
-    if found.restless:
+    if found.left_out:
+        verb = "is" if found.left_out == 1 else "are"
         notes.append(
-            f"{found.restless} of {found.processes} processes found no quiet moment: all that they measured counts."
+            f"{found.left_out} of {found.processes} processes found no quiet moment, as the control tells, and {verb} "
+            "left out."
         )
+    if kept := found.restless - found.left_out:
+        verb, cells = ("counts", "its cell has") if kept == 1 else ("count", "their cells have")
+        also = " more" if found.left_out else f" of {found.processes} processes"
+        notes.append(f"{kept}{also} found no quiet moment but {verb}: {cells} fewer than two calm ones.")
     return notes
+
+
+def what_failed(state: CellState) -> str:
+    """The message of a failed cell, with the event unless it begins with it."""
+    known = state.event < 0 or state.message.startswith(f"event {state.event} ")
+    return state.message if known else f"{state.message} (event {state.event})"
 
 
 _COUNTED = {"lookup": "lookups", "fault": "faults", "mapping": "mapping_ops"}
@@ -208,14 +248,14 @@ def _lost(row: Row) -> list[str]:
     """Figures that some processes could not give: a difference of two times that noise left at zero or below."""
     done, found = len(row.cell.done), []
     for name, head in FIGURES.items():
-        have = len(row.cell.rounds(name))
+        have = len(row.cell.figures.get(name, ()))
         if row.cell.state.state == "ok" and row.cell.state.counts.get(_COUNTED[name], 0) > 0 and have < done:
             where = f"{row.cell.entry.strategy} on {row.cell.entry.workload}"
             found.append(f"{where}: {head} is lost in noise in {done - have} of {done} processes.")
     return found
 
 
-def _record(row: Row) -> dict[str, Value]:
+def _record(row: Row, cached: Collection[str]) -> dict[str, Value]:
     cell = row.cell
     record: dict[str, Value] = {
         "workload": cell.entry.workload,
@@ -233,33 +273,12 @@ def _record(row: Row) -> dict[str, Value]:
         verdict = figure.verdict if figure else None
         record |= {f"{name}_{part}": getattr(verdict, part, None) for part in ("p", "p_same", "more")}
         record[f"{name}_verdict"] = verdict.word if verdict else None
-    for count in ("lookups", "hits", "hit_rate", "invalidations"):
-        record[count] = cell.state.counts.get(count)
+    record["lookups"] = cell.state.counts.get("lookups")
+    for count in ("hits", "hit_rate", "invalidations"):  # a strategy without a cache has none of them, not 0
+        record[count] = cell.state.counts.get(count) if cell.entry.strategy in cached else None
     record["message"] = cell.state.message
     return record
 
 
 def _part(ratio: Ratio | None, part: str) -> float | None:
     return None if ratio is None else getattr(ratio, part or "value")
-
-
-def tail_table(cells: Iterable[Cell]) -> Table:
-    """Per-operation latency from the separate pass with the cycle counter: quantiles, split by hit and miss."""
-    heads = ("workload", "strategy", "figure", "outcome", "operations", "p50", "p90", "p99", "p99.9", "max")
-    lines, records, overheads = [], [], []
-    for cell in cells:
-        if cell.state.state != "ok":
-            continue
-        if cell.state.latencies:
-            overheads.append(cell.state.timer_overhead_ns)
-        for row in cell.state.latencies:
-            quantiles = (row.p50, row.p90, row.p99, row.p999, row.max)
-            first = (cell.entry.workload, cell.entry.strategy, row.figure, row.outcome)
-            lines.append((*first, f"{row.n:,}", *(ns(q) for q in quantiles)))
-            values: tuple[Value, ...] = (*first, row.n, *quantiles)
-            records.append(dict(zip(heads, values, strict=True)))
-    notes = ["ns per operation, one pass over the trace in the first round's process."]
-    if overheads:
-        own = f"{min(overheads):.1f}" + (f" to {max(overheads):.1f}" if len(set(overheads)) > 1 else "")
-        notes.append(f"The cycle counter's own cost, {own} ns, is taken off each; 0 is below its step.")
-    return Table("Tails", heads, tuple(lines), (False,) * 4 + (True,) * 6, tuple(records), tuple(notes))

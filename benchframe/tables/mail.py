@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 import shlex
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-from benchframe.results.figures import FIGURES, Figure, Row, rows_of
+from benchframe.results.figures import FIGURES, Figure, Row, caching, rows_of
 from benchframe.results.folder import Cell
 from benchframe.results.manifest import Manifest
 from benchframe.results.scaling import OPERATIONS, Point, alone, points
 from benchframe.stats import Ratio
-from benchframe.tables.build import MARKS, comparisons, ratio_text, short_text
+from benchframe.tables.build import MARKS, comparisons, disturbed, ratio_text, short_text, short_times, what_failed
 from benchframe.tables.scaling import per_second
 
 WIDTH = 72
@@ -24,6 +24,8 @@ _HEADS = {"lookup": "ns/lookup", "fault": "ns/fault", "mapping": "ns/map op"}
 _TIME, _RATIO, _HIT = 11, 6, 5
 _NAMES = range(8, 25)
 """How wide the column of names may be."""
+MODEL = "No kernel code runs: a model of mm in user space replays faults and calls."
+"""What a reader of a kernel list must know before all figures."""
 _COMMAND_LINES = 24
 """A longer command is cut: the report has it whole."""
 
@@ -38,8 +40,9 @@ def mail(cells: Iterable[Cell], *, rows: Sequence[Row] | None = None, manifest: 
     rows = rows_of(alone(cells)) if rows is None else rows
     crews = points(cells)
     parts = [_where(manifest, cells)] if manifest else []
+    cached = caching(cells)
     for label in dict.fromkeys(row.cell.entry.workload for row in rows):
-        parts.append(_block(label, [row for row in rows if row.cell.entry.workload == label]))
+        parts.append(_block(label, [row for row in rows if row.cell.entry.workload == label], cached))
     if rows:
         parts.append(_legend(rows))
     for label in dict.fromkeys(point.workload for point in crews):
@@ -66,9 +69,11 @@ def _where(manifest: Manifest, cells: Sequence[Cell]) -> str:
     lines = [
         f"benchframe {versions.get('benchframe', '')}, {machine}.",
         f"{python}; {manifest.created[:10]}; {how}",
+        MODEL,
     ]
     if manifest.noise:
         lines.append("Noise: " + "; ".join(manifest.noise) + ".")
+    lines += disturbed(cells)
     return "\n".join(line for text in lines for line in _wrapped(text))
 
 
@@ -136,24 +141,24 @@ def _legend(rows: Sequence[Row]) -> str:
     return "\n".join(_wrapped(text))
 
 
-def _block(label: str, rows: list[Row]) -> str:
+def _block(label: str, rows: list[Row], cached: Collection[str]) -> str:
     present = [name for name in FIGURES if any(name in row.figures for row in rows)]
     processes = max((f.summary.n for row in rows for f in row.figures.values()), default=0)
     tail = f": {rows[0].cell.workload.timed} events, {processes} process{'es' * (processes != 1)}"
-    hits = any(row.cell.state.counts.get("hit_rate") for row in rows)
+    hits = any(row.cell.entry.strategy in cached for row in rows)
     wide = _name_width(rows, WIDTH - len(present) * (_TIME + _RATIO) - _HIT * hits)
     heads = [text for name in present for text in (_HEADS[name], "x")]
     lines = [_cut(label, WIDTH - len(tail)).rstrip() + tail, _line("", heads, "hit" if hits else "", wide)]
     for row in rows:
         name, state = row.cell.entry.strategy, row.cell.state
         if state.state != "ok":
-            lines.append(f"{_cut(name, wide)} {state.state}: {_ascii(state.message)}"[:WIDTH].rstrip())
+            lines.append(f"{_cut(name, wide)} {state.state}: {_ascii(what_failed(state))}"[:WIDTH].rstrip())
             continue
         texts = []
         for figure in (row.figures.get(name) for name in present):
             texts += ["", ""] if figure is None else [_time(figure), _ratio(figure)]
-        rate = state.counts.get("hit_rate")
-        lines.append(_line(name, texts, f"{100 * rate:.0f}%" if hits and rate else "", wide))
+        rate = state.counts.get("hit_rate") if name in cached else None
+        lines.append(_line(name, texts, "" if rate is None else f"{100 * rate:.0f}%", wide))
     return "\n".join([*lines, *_intervals(rows, present)])
 
 
@@ -188,12 +193,17 @@ def _time(figure: Figure) -> str:
     places = 2 if mean < 10 else 1 if mean < 100 else 0
     if figure.summary.n < 2:
         return _fit(_TIME - 1, f"{mean:,.{places}f}", f"{mean:.3g}")
-    forms = (f"{mean:,.{places}f}+-{sd:,.{places}f}", f"{mean:.{places}f}+-{sd:.{places}f}")
+    around = f"{sd:,.{places}f}" if sd >= 0.5 * 10**-places else f"{sd:.1g}"  # never as if there were no spread
+    forms = (f"{mean:,.{places}f}+-{around}", f"{mean:.{places}f}+-{sd:.{places}f}")
     return _fit(_TIME - 1, *forms, f"{mean:,.0f}", f"{mean:.3g}")
 
 
 def _ratio(figure: Figure) -> str:
-    return "" if figure.ratio is None else _fit(_RATIO - 1, short_text(figure), f"{figure.ratio.value:.0f}", "huge")
+    """The ratio with its mark: one that is undecided must not lose it where the column is narrow."""
+    if figure.verdict is None:
+        return ""
+    mark = MARKS.get(figure.verdict.word, "")
+    return _fit(_RATIO - 1, short_text(figure), f"{mark}{'tiny' if figure.verdict.ratio.value < 1 else 'huge'}")
 
 
 def _fit(width: int, *candidates: str) -> str:
@@ -220,7 +230,7 @@ def _crew(label: str, found: Sequence[Point]) -> str:
     for point in found:
         name, state = point.cell.entry.strategy, point.cell.state
         if state.state != "ok":
-            lines.append(f"{_cut(name, wide)} {state.state}: {_ascii(state.message)}"[:WIDTH].rstrip())
+            lines.append(f"{_cut(name, wide)} {state.state}: {_ascii(what_failed(state))}"[:WIDTH].rstrip())
             continue
         threads = f"{point.threads}{'*' * point.crowded}"
         wait = "" if point.lock_share is None else f"{100 * point.lock_share:.0f}%"
@@ -234,7 +244,7 @@ def _crew(label: str, found: Sequence[Point]) -> str:
 
 
 def _factor(ratio: Ratio | None) -> str:
-    return "" if ratio is None else f"{ratio.value:.2f}" if ratio.value < 1000 else "huge"
+    return "" if ratio is None else short_times(ratio.value)
 
 
 def _crew_legend(found: Sequence[Point]) -> str:
