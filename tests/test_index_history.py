@@ -189,13 +189,50 @@ def test_maple_levels() -> None:
     assert root(kit)[0] & 0xFF == 1 << 3
 
 
+def leaves(kit: Kit) -> list[int]:
+    """How many ranges each leaf of a tree of two levels has, by the kernel's rule for the end of a node."""
+    enode, words = root(kit)
+    assert enode & 0xFF == 3 << 3
+    found = []
+    for child in range(words[30] + 1):
+        base = (words[10 + child] >> 8) * 32
+        leaf = kit.machine.arrays["private0_base"]["word"][base : base + 32].tolist()
+        top = words[1 + child] if child < words[30] else (1 << 62) - 1
+        found.append(1 + (leaf[31] if leaf[15] == 0 else 14 if leaf[15] == top else 15))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [(1, [16, 16, 16, 16, 16, 16, 16, 10, 7]), (-1, [16, 14, 14, 14, 14, 14, 14, 14, 15])]
+)
+def test_maple_fills_a_sibling_before_it_splits(step: int, expected: list[int]) -> None:
+    """mas_push_data: filled in order, up or down, its leaves are full, where a B-tree's are half empty."""
+    kit = Kit("maple")
+    for number in range(64)[::step]:
+        kit.map(2 * number, 1)
+        kit.validate()
+    assert leaves(kit) == expected
+
+
+def test_maple_joins_a_leaf_of_six() -> None:
+    """Seven ranges are the least (mt_min_slots, 6, is compared with the last slot's number): with six it is joined."""
+    kit = Kit("maple")
+    for number in range(9):
+        kit.map(2 * number, 1)
+    assert leaves(kit) == [10, 9]
+    kit.unmap(2, 1)
+    assert leaves(kit) == [8, 9]
+    kit.protect(4, 1, RWX)
+    kit.unmap(4, 1)
+    assert root(kit)[0] & 0x78 == 1 << 3  # 6 + 9: one leaf again
+
+
 # ---- presets -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("kernel", "same"),
     [
-        ("linux-2.4.0", "avl_2_4"),
         ("linux-2.6.32", "mmap_cache"),
         ("linux-3.15", "vmacache"),
         ("linux-5.10", "vmacache_pmd"),
@@ -205,6 +242,18 @@ def test_maple_levels() -> None:
 def test_a_kernel_is_the_strategy_of_its_time(kernel: str, same: str) -> None:
     """Hook for hook the same functions."""
     assert strategy(kernel).binding == strategy(same).binding
+
+
+def test_linux_2_4_0_faults_one_at_a_time() -> None:
+    """mmap_sem was a mutex until 2.4.3: what a fault takes keeps the next one out. All else is avl_2_4."""
+    mine, later = strategy("linux-2.4.0").binding, strategy("avl_2_4").binding
+    assert {name for name in mine if mine[name] is not later.get(name)} == {"mmap_read_lock", "mmap_read_unlock"}
+    for name, alone in (("linux-2.4.0", True), ("avl_2_4", False)):
+        kit = Kit(name)
+        kit.runner.hook("mmap_read_lock", 1)
+        assert (int(kit.mm["mmap_lock"]) != 1) == alone  # one reader is 1
+        kit.runner.hook("mmap_read_unlock", 1)
+        assert int(kit.mm["mmap_lock"]) == 0
 
 
 def test_linux_3_10_is_a_combination() -> None:

@@ -103,20 +103,20 @@ def maple_word(offset: int, change: Callable[[int], int], child: int | None = 1)
     return damage
 
 
-def second_leaf(kit: Kit) -> int:
-    """The root's second child, by node number."""
-    return int(words(kit)[(int(kit.mm["mm_rb"]) >> 8) * 32 + 10 + 1]) >> 8
+def child_of_root(kit: Kit, child: int) -> int:
+    """One of the root's children, by node number."""
+    return int(words(kit)[(int(kit.mm["mm_rb"]) >> 8) * 32 + 10 + child]) >> 8
 
 
 def dead_leaf(kit: Kit) -> None:
     """A node in the tree is its own parent."""
-    node = second_leaf(kit)
+    node = child_of_root(kit, 1)
     words(kit)[node * 32] = node << 8
 
 
 def few_ranges(kit: Kit) -> None:
     """A leaf has two ranges, a hole and a VMA up to the leaf's end."""
-    base = second_leaf(kit) * 32
+    base = child_of_root(kit, 4) * 32
     all_words = words(kit)
     end = int(all_words[base + 31])
     assert 5 <= end < 14
@@ -148,7 +148,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Kit], None], int]] = {
     "btree: empty": ("btree", btree_word(1, lambda v: 0), 5),
     "maple: slot": ("maple", maple_word(16 + 1, lambda v: v + 1 if v else 1), 1),
     "maple: pivot order": ("maple", maple_word(1 + 2, lambda v: v - 3 * PAGE), 2),
-    "maple: inner pivot": ("maple", maple_word(1 + 0, lambda v: v + PAGE, None), 2),
+    "maple: inner pivot": ("maple", maple_word(1 + 4, lambda v: v + PAGE, None), 2),
     "maple: hole after hole": ("maple", maple_word(16 + 1, lambda v: 0), 3),
     "maple: parent": ("maple", maple_word(0, lambda v: v + 8), 4),
     "maple: dead": ("maple", dead_leaf, 4),

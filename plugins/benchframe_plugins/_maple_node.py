@@ -22,7 +22,8 @@ PIVOTS, LEAF_SLOTS, LEAF_META, INNER_SLOTS, INNER_GAPS, INNER_META = 1, 16, 31, 
 """Word offsets in a node."""
 LEAF_LAST, INNER_LAST = 15, 9
 """The highest slot of each type; it has no pivot."""
-LEAF_MIN, INNER_MIN = 6, 5
+LEAF_MIN, INNER_MIN = 7, 5
+"""Ranges, children. mt_min_slots says 6 and 4, but is compared with the number of the last slot, which begins at 0."""
 MT_MAX = (1 << 62) - 1
 """ULONG_MAX, with room above for signed sums."""
 BIG_SLOTS, BIG_GAPS, BIG_NEW = 40, 80, 36
@@ -159,6 +160,17 @@ def mas_prev_node(mm, enode):
             return enode
         parent = WORD(mm, base).word
     return NULL
+
+
+@native
+def mas_sibling(mm, enode, step):
+    """The node before it (``step`` -1) or after it (1) under the same parent, NULL if there is none (mas_prev_sibling,
+    mas_next_sibling)."""
+    parent = WORD(mm, mt_base(enode)).word
+    slot = ((parent >> 3) & 31) + step
+    if parent == ROOT or slot < 0 or slot > WORD(mm, mt_base(parent) + INNER_META).word:
+        return NULL
+    return WORD(mm, mt_base(parent) + INNER_SLOTS + slot).word
 
 
 @hook("index")

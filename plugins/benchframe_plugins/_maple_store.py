@@ -43,6 +43,7 @@ from benchframe_plugins._maple_node import (
     mas_offset,
     mas_pivot,
     mas_prev_node,
+    mas_sibling,
     mas_update_gap,
     mt_base,
     mt_in_rcu,
@@ -124,10 +125,12 @@ def mab_write(mm, big, first, count, enode):
 
 
 @native
-def mab_split(mm, big, first, rest, nodes, leaf):
-    """How many of the ``rest`` entries from ``first`` go into the next of ``nodes`` nodes: an equal share, but a leaf
-    does not end in a hole (mab_calc_split)."""
-    size = (rest + nodes - 1) // nodes
+def mab_split(mm, big, first, rest, nodes, leaf, share):
+    """How many of the ``rest`` entries from ``first`` go into the next of ``nodes`` nodes: ``share`` (0: as many as
+    into the others), but a leaf does not end in a hole (mab_calc_split, mab_no_null_split)."""
+    size = share
+    if size == 0:
+        size = (rest + nodes - 1) // nodes
     if leaf and nodes > 1 and BIG(mm, big + BIG_SLOTS + first + size - 1).word == NULL:
         if size <= LEAF_LAST:
             return size + 1
@@ -151,8 +154,9 @@ def mab_nodes(count, leaf):
 
 
 @native
-def mas_make(mm, big, count, leaf, low):
-    """Make nodes of the big node's content, which begins at ``low``: they are entries BIG_NEW on. How many."""
+def mas_make(mm, big, count, leaf, low, share):
+    """Make nodes of the big node's content, which begins at ``low``: they are entries BIG_NEW on. How many. The first
+    gets ``share`` entries (0: all get as many)."""
     nodes = mab_nodes(count, leaf)
     kind = ARANGE
     if leaf:
@@ -160,7 +164,8 @@ def mas_make(mm, big, count, leaf, low):
     first = 0
     made = 0
     while made < nodes:
-        size = mab_split(mm, big, first, count - first, nodes - made, leaf)
+        size = mab_split(mm, big, first, count - first, nodes - made, leaf, share)
+        share = 0
         enode = arena_alloc(mm, ARENA_NODE) << 8 | kind
         mab_write(mm, big, first, size, enode)
         first += size
@@ -221,14 +226,29 @@ def mas_new_root(mm, big, nodes):
 
 
 @native
+def mas_has_room(mm, count, enode, sibling):
+    """Do the ``count`` entries that ``enode`` is to get, too many for it, and those of its sibling fit two nodes, with
+    a slot left in each? Then nobody splits (mas_push_data)."""
+    room = 2 * INNER_LAST
+    if mt_leaf(enode):
+        room = 2 * LEAF_LAST - 1
+    if mas_node_max(mm, enode) == MT_MAX:
+        room -= 1
+    return int(sibling != NULL and count - 1 + ma_data_end(mm, sibling) < room)
+
+
+@native
 def mas_replace(mm, big, count, left, right):
     """The nodes ``left`` to ``right`` of one level get the big node's content instead: new nodes, the old ones die, the
-    level above is told, and so on up to the root (mas_wr_bnode, mas_spanning_rebalance)."""
+    level above is told, and so on up to the root (mas_wr_bnode, mas_split, mas_spanning_rebalance)."""
     while 1:
         leaf = mt_leaf(left)
         least = INNER_MIN
+        full = INNER_LAST + 1
         if leaf:
             least = LEAF_MIN
+            full = LEAF_LAST + 1
+        share = 0
         if count < least or (leaf and BIG(mm, big + BIG_SLOTS + count - 1).word == NULL):
             following = mas_next_node(mm, right)
             if following != NULL:
@@ -239,7 +259,18 @@ def mas_replace(mm, big, count, left, right):
             if prev != NULL:
                 count = mab_prepend(mm, big, count, prev)
                 left = prev
-        nodes = mas_make(mm, big, count, leaf, mas_node_min(mm, left))
+        if left == right and count > full:  # too much for one node: the siblings first, as in a B* tree
+            prev = mas_sibling(mm, left, -1)
+            following = mas_sibling(mm, left, 1)
+            if mas_has_room(mm, count, left, prev):
+                count = mab_prepend(mm, big, count, prev)
+                left = prev
+                share = full - 1
+            elif mas_has_room(mm, count, left, following):
+                count = mab_copy(mm, big, count, following, 0, ma_data_end(mm, following))
+                right = following
+                share = count - full + 1
+        nodes = mas_make(mm, big, count, leaf, mas_node_min(mm, left), share)
         first = WORD(mm, mt_base(left)).word
         last = WORD(mm, mt_base(right)).word
         mas_retire_level(mm, big, left, right)

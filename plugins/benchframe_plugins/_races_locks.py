@@ -155,7 +155,8 @@ def lock_without_looking_again(mm, task, addr):
     rcu_read_lock(mm, task)
     vma = index_find(mm, addr)
     found = NULL
-    if vma != NULL and VMA(mm, vma).vm_start <= addr and VMA(mm, vma).anon_vma != 0 and vma_start_read(mm, vma):
+    early = vma != NULL and VMA(mm, vma).vm_start <= addr and VMA(mm, vma).vm_file == 0 and VMA(mm, vma).anon_vma != 0
+    if early and vma_start_read(mm, vma):
         v = VMA(mm, vma)
         if v.vm_start <= addr and addr < v.vm_end and not v.detached:
             found = vma

@@ -1,8 +1,9 @@
 """The largest hole of each subtree, Linux 3.8 to 6.0: rb_subtree_gap kept true (invariant 5), and the search it serves.
 
 What it is for: :mod:`benchframe_plugins.rbtree`. A node's own gap is the hole below it: from the end of the VMA before
-it to its start, less a stack's guard gap. Insertions, erasures, moved bounds and rotations recompute what they touch.
-Source: Linux 3.8 mm/mmap.c vma_gap_update, unmapped_area_topdown.
+it to its start, less a stack's guard gap as since 4.12 (1be7107fbe18; from 3.8 to 4.11 a guard page belonged to the
+stack). Insertions, erasures, moved bounds and rotations recompute what they touch.
+Source: Linux 3.8 and 4.12 mm/mmap.c vma_compute_subtree_gap, vma_gap_update, unmapped_area_topdown.
 """
 
 from benchframe.api import NULL, VMA, native, start_gap

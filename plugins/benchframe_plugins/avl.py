@@ -23,7 +23,10 @@ Invariants, by number:
   4. a child's parent is its node
   5. (`avl_2_4`) there is a tree if there are 32 VMAs
 
-Concurrency: 1.2 the big kernel lock; 2.2 a mutex; 2.4 readers hold mmap_sem (mmap_lock) for read.
+Concurrency: 1.2 the big kernel lock; 2.2 to 2.4.2 mmap_sem, a mutex, for faults and calls alike; from 2.4.3 on readers
+hold it (mmap_lock) for read, as here. `linux-2.4.0` has the mutex.
+Where `avl_2_4` cannot be 2.4.0's: that merged only a growing brk, and 2.2's merge_segments set the cache to NULL. VMAs
+that the model's merges free leave it to their predecessor, as in 2.4.10 (`mmap_cache`).
 Sources: Linux 1.2.13 and 2.4.0 mm/mmap.c and mm/mmap_avl.c (avl_insert, avl_remove, avl_rebalance, build_mmap_avl);
 Knuth, TAOCP vol. 3, 6.2.3.
 """

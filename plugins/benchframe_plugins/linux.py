@@ -2,7 +2,7 @@
 
 ```
                  index                           cache            fault holds
-linux-2.4.0      AVL tree from 32 VMAs, list     mmap_cache       mmap_sem for read
+linux-2.4.0      AVL tree from 32 VMAs, list     mmap_cache       mmap_sem, a mutex: one fault at a time
 linux-2.6.32     red-black tree                  mmap_cache       mmap_sem for read
 linux-3.10       red-black tree with gaps        mmap_cache       mmap_sem for read
 linux-3.15       red-black tree with gaps        vmacache, page   mmap_sem for read
@@ -11,19 +11,23 @@ linux-6.1        maple tree                      none             mmap_lock for 
 linux-6.4        maple tree, RCU mode            none             the VMA's rw_semaphore, else mmap_lock
 linux-6.15       maple tree, RCU mode            none             a reference to the VMA, else mmap_lock
 ```
+mmap_sem became a rw_semaphore in 2.4.3; `avl_2_4` alone stands for 2.4.3 to 2.4.9, with faults side by side.
 Only the lookup is that kernel's. System calls, merging, limits and page faults are the model's for every strategy, so
 that a difference in a table is the lookup's. 3.15 counted its sequence with 32 bits: no run is long enough to see it
 (`vmacache_32` has a counter that is). 2.6.32's hole search remembered where it last succeeded, 2.4.0's walked the list
 from the bottom; here both have the model's own search, whose answer every strategy must give.
 
-Each is the same code as the strategy of that name, behind another name: see `avl_2_4`, `mmap_cache`, `rbtree_gap`,
-`vmacache`, `vmacache_pmd`, `maple`, `per_vma_rwsem` and `per_vma_refcnt` for layout, cost, points of invalidation and
-sources.
-Sources: mm/mmap.c and mm/vmacache.c of the versions named.
+Each is the same code as the strategy of that name, behind another name (2.4.0 with the mutex): see `avl_2_4`,
+`mmap_cache`, `rbtree_gap`, `vmacache`, `vmacache_pmd`, `maple`, `per_vma_rwsem` and `per_vma_refcnt` for layout, cost,
+points of invalidation and sources.
+Sources: mm/mmap.c and mm/vmacache.c of the versions named, 2.4.0 arch/i386/mm/fault.c.
 """
 
-from benchframe.api import Cache, Strategy, hookimpl
+from benchframe.api import Cache, Protocol, Strategy, hookimpl, write_lock, write_unlock
 from benchframe_plugins import avl, maple, mmap_cache, per_vma_refcnt, per_vma_rwsem, rbtree, vmacache
+
+MUTEX = Protocol(mmap_read_lock=write_lock, mmap_read_unlock=write_unlock)
+"""2.4.0: do_page_fault and the calls alike `down(&mm->mmap_sem)` (arch/i386/mm/fault.c, mm/mmap.c)."""
 
 
 def last_found() -> Cache:
@@ -55,6 +59,7 @@ def benchframe_strategies():
             what,
             index,
             cache,
+            MUTEX if name == "linux-2.4.0" else None,
             check_messages=messages,
             known_bugs=(maple.HALF_WRITTEN,) if name == "linux-6.1" else (),
         )

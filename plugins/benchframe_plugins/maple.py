@@ -16,7 +16,9 @@ the slot after it.
 
 Update: a store of a range. In place if no range appears or vanishes (a pivot moves, a slot changes); else the leaf's
 content passes through a big node and is written back (mas_wr_node_store), split, or joined with a neighbour; nodes
-that are left are dead and freed. `maple_rcu` (6.3 on, 3dd443254941) never rewrites a leaf in place: a new node takes
+that are left are dead and freed. Before a node splits, a sibling with room takes what is too much (mas_push_data, as in
+a B* tree): the left one is filled but for a slot, else the right one. So a tree filled in order, up or down, has nearly
+full nodes. `maple_rcu` (6.3 on, 3dd443254941) never rewrites a leaf in place: a new node takes
 its slot, the old one dies. Splits and joins exchange every node between the two ends of the range, level by level.
 
 Hole search: down only where gap says that there is room; from the top for mmap's search (mas_empty_area_rev). A
@@ -29,13 +31,16 @@ Invariants, by number (mt_validate's):
   3. no two holes in a row, and no leaf but the last ends in a hole
   4. a child's parent word names its parent and slot
   5. gap is the largest hole in the child
-  6. a leaf holds at least 6 ranges, an inner node 5, where there is a neighbour
+  6. a leaf holds at least 7 ranges, an inner node 5 children, where there is a neighbour
 
 Differences to the kernel's: the list stays, other parts of the model use it. One VMA alone still takes a node. Below
 its minimum a node is joined with its neighbour even if that has another parent. A VMA that is cut is stored shorter
-before the new one is stored; 6.1 does this in one store. Nodes are not preallocated: the slab has room or the run is
-void. A change of several leaves builds its way up to a new root and is made visible by that one store; then the old
-nodes die, and in RCU mode wait for a grace period. (The kernel stops at the first ancestor that can stay.)
+before the new one is stored; 6.1 does this in one store. 6.1 appends in place behind a leaf's last range
+(mas_wr_append), here that is a node store; and its walk looks twice per level whether the node is dead. fork enters one
+VMA after the other, as 6.1's bulk store but for the last leaves; 6.7 copies the tree (__mt_dup). Nodes are not
+preallocated: the slab has room or the run is void. A change of several leaves builds its way up to a new root and is
+made visible by that one store; then the old nodes die, and in RCU mode wait for a grace period. (The kernel stops at
+the first ancestor that can stay.)
 
 Both have the race of their time: a stack grows under mmap_lock for read, in 6.1 into a node that others read (B17), in
 6.3 by a node that is freed under readers that are in no RCU section (B18, StackRot). 6.5 grows stacks under mmap_lock
@@ -43,7 +48,8 @@ for write, as the per-VMA locks here do.
 
 Text: the lookup, the calls and the hole search are here; nodes in `_maple_node`, stores in `_maple_store`, the check in
 `_maple_check`.
-Sources: Linux 6.1 lib/maple_tree.c, include/linux/maple_tree.h, mm/mmap.c; Documentation/core-api/maple_tree.rst.
+Sources: Linux 6.1 lib/maple_tree.c (mas_split, mas_push_data, mas_rebalance, mt_min_slots), include/linux/maple_tree.h,
+mm/mmap.c; Documentation/core-api/maple_tree.rst.
 """
 
 from benchframe.api import (

@@ -3,8 +3,9 @@
 Set: find_vma stores whatever the tree gave, also a VMA above a hole; a hit stores nothing. Used only for an address
 inside the cached VMA: for one in the hole below it the tree must answer, since something may lie between.
 
-Invalidated: munmap clears it (detach_vmas_to_be_unmapped); a VMA that a merge removes is replaced by its predecessor
-(__vma_unlink); exit_mmap clears it; a forked child starts without. Not when bounds move, flags change or the stack
+Invalidated: munmap clears it (do_munmap, detach_vmas_to_be_unmapped); a VMA that a merge removes is replaced by its
+predecessor (__vma_unlink; 2.2's merge_segments cleared it); exit_mmap cleared it up to 2.6.14 (later nobody was left to
+look); a forked child starts without. Not when bounds move, flags change or the stack
 grows: the object stays, and the test re-reads its bounds.
 
 Cost: a hit is one load of the mm's line and one of the VMA's. A miss adds one store to a line that every thread of
@@ -13,7 +14,8 @@ Published hit rates: 35 % by the comment in find_vma, 45-50 % on desktops (2013)
 ebizzy (commit 615d6e8756c8, which replaced it in 3.15).
 
 Concurrency: readers under mmap_lock race to store; it is a hint, each reader tests the copy it loaded.
-Sources: Linux 2.4.17 and 2.6.32 mm/mmap.c (find_vma, __vma_unlink, detach_vmas_to_be_unmapped, exit_mmap).
+Sources: Linux 2.4.0, 2.4.17 and 2.6.32 mm/mmap.c (find_vma, __vma_unlink, do_munmap, detach_vmas_to_be_unmapped,
+exit_mmap); "mm: exit_mmap need not reset", 25 Sep 2005 (2.6.15).
 """
 
 from benchframe.api import NULL, READ_ONCE, VMA, WRITE_ONCE, Cache, Strategy, hookimpl, native

@@ -9,10 +9,10 @@ every walk), the VMA's `vm_lock_seq`, the mm's `mm_lock_seq`.
 ```
   mm.mm_lock_seq  7        VMA.vm_lock_seq  7    equal: write-locked          6    not
 ```
-Lookup (lock_vma_under_rcu): walk the maple tree under rcu_read_lock; equal numbers or no luck with down_read_trylock:
-give up; then, *with the lock held*, the numbers again, the anon_vma, the range, and whether the VMA has been detached
-(then walk again). Giving up means mmap_lock for read and find_vma. A hole is given up, too: without mmap_lock it may
-be a VMA just being moved.
+Lookup (lock_vma_under_rcu): walk the maple tree under rcu_read_lock; a file's VMA, equal numbers or no luck with
+down_read_trylock: give up; then, *with the lock held*, the numbers again, the anon_vma, the range, and whether the VMA
+has been detached (then walk again). Giving up means mmap_lock for read and find_vma. A hole is given up, too: without
+mmap_lock it may be a VMA just being moved.
 
 Writers (vma_start_write): take the VMA's lock for write, which waits for its readers; store the mm's number; let go.
 The VMA stays write-locked until mm_lock_seq is raised, once, when mmap_lock is given back or downgraded: that unlocks
@@ -20,7 +20,8 @@ all. Called before bounds or flags change, before a VMA leaves the tree, for bot
 VMA of a forking parent, when a stack grows, and for a new VMA before it can be found.
 
 Cost: the walk, two atomics on the VMA's lock line, two loads of numbers. No line is shared by faults in different VMAs.
-Left to mmap_lock in 6.4: file mappings, VMAs without an anon_vma yet, swap-in, user mode only.
+Left to mmap_lock in 6.4: file mappings, VMAs without an anon_vma yet, swap-in, kernel mode. That is what is here; the
+lock is the same up to 6.14, but 6.6 took swap-ins and file reads, 6.7 the other file faults under it.
 
 Concurrency: VMAs and maple nodes are freed after a grace period. A held VMA cannot change or go, so nothing is
 checked at commit. Page tables under a held VMA cannot go, since they go with their VMAs. Wrong in the first weeks,
@@ -105,9 +106,10 @@ def vma_end_read(mm, task, vma):
 
 @native
 def lockable(mm, vma, addr):
-    """With the VMA locked: is the fault one for this lock? Anonymous, and no neighbours to be asked for an anon_vma."""
+    """With the VMA locked: is the fault one for this lock? It is inside, and no neighbours need be asked for an
+    anon_vma."""
     v = VMA(mm, vma)
-    return v.vm_start <= addr and addr < v.vm_end and v.vm_file == 0 and v.anon_vma != 0
+    return v.vm_start <= addr and addr < v.vm_end and v.anon_vma != 0
 
 
 @native
@@ -117,7 +119,9 @@ def lock_vma_under_rcu(mm, task, addr):
     vma = index_find(mm, addr)
     found = NULL
     while vma != NULL and found == NULL:
-        if VMA(mm, vma).vm_start > addr or not vma_start_read(mm, vma):
+        if VMA(mm, vma).vm_start > addr or VMA(mm, vma).vm_file != 0:  # never changes, so no lock is needed to see it
+            vma = NULL
+        elif not vma_start_read(mm, vma):
             vma = NULL
         elif VMA(mm, vma).detached:  # replaced meanwhile: what is there now? (VMA_LOCK_MISS)
             vma_end_read(mm, task, vma)

@@ -13,9 +13,11 @@ Unmapping: after the VMA has left the tree its own reference goes, and the write
 its pages are taken away.
 
 `rcu_rbtree_v3` is that, as posted. Its wake-up comes when *one* reference is left, the sleeper waits for *none*: a
-fault that ends after the writer has gone to sleep never wakes it (B9, seen by Minchan Kim). And nobody but munmap
-waits: a VMA that is split, moved or merged changes under those who hold it, and the split-off part is unmapped
-without asking them.
+fault that ends after the writer has gone to sleep never wakes it (B9, seen by Minchan Kim; Kamezawa's version of 5
+January 2010 takes 10 000 000 off the count and waits for minus that). And only a VMA that goes is waited for, by munmap
+and where a merge removes it: one that is split, moved or grown over changes under those who hold it, and the split-off
+part is unmapped without asking them. Not kept from the patch: where a speculative fault fails, it gave back a mmap_sem
+that it had not taken, and kept its reference.
 
 `rcu_rbtree` keeps the idea and mends both. vma_start_write, which comes before every change, waits for the holders:
 it takes the VMA's own reference away first, so that no new ones come, and gives it back when mmap_lock is given back
@@ -28,7 +30,8 @@ mmap_lock, since it looks at neighbours.
 Concurrency: VMAs are freed after a grace period. A held VMA keeps its bounds, and page tables go with their VMAs.
 Stack growth happens under mmap_lock for read and moves one start down.
 Text: what all faults of this kind share is in `_speculation`, the list in `_begun`.
-Sources: 20091225105140.263180e8 and the replies of 27 and 28 December 2009.
+Sources: 20091225105140.263180e8 (on 2.6.33-rc2) and the replies of 27 and 28 December 2009;
+20100105163939.a3f146fb.
 """
 
 from benchframe.api import (

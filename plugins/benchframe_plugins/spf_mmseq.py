@@ -22,13 +22,18 @@ is left to check.
 Not speculated: where a page table is missing (B11: tables for a VMA that is gone), where an anon_vma is, and kernel
 mode.
 
+Otherwise in the series: a process with one thread did not speculate at all (mm_users == 1), so a run without threads
+shows what speculation costs and not what those kernels did; the section ended with the copy, page tables were walked in
+one of their own (speculative_page_walk_begin), and the fault worked on the copy, where here it reads the VMA.
+
 Cost: the walk, a copy of one VMA line, three loads of the number; nothing shared is written. Each write section costs
 every fault under way a second one.
 
 Concurrency: VMAs and page tables are freed after a grace period, and the section lasts to the end of the fault. The
 walk ends: it gives up after 64 steps down.
 Text: what all faults of this kind share is in `_speculation`.
-Sources: cover letters of v1 and v2 (20210430195232.30491-1-michel@lespinasse.org, 20220128131006.67712-1-...).
+Sources: v1 and v2, cover letters and the patches to arch/x86/mm/fault.c (20210430195232.30491-1-michel@lespinasse.org,
+20220128131006.67712-1-...).
 """
 
 from benchframe.api import (

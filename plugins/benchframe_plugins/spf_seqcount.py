@@ -16,19 +16,24 @@ Commit: with the page table's lock held, before an entry is set: the number is t
 the lock was taken; one that begins now has to take that lock to clear the entry.
 
 Writers: the number of every VMA that a call changes becomes odd before the change and even when mmap_lock is given
-back. The kernel's patch ended it with vma_adjust and unmap_page_range; here it lasts as long as the lock, so that no
-step in between must be argued about. VMAs begun are on a list.
+back. The patch of 2010 wrote it in vma_adjust alone, for the VMA and the next; the versions from 2014 on around
+unmap_page_range, too, and Dufour's in mprotect, madvise and more. Here it lasts as long as the lock, so that no step in
+between must be argued about. VMAs begun are on a list.
 
 Not speculated: where a page table is missing (tables for a VMA that is gone leaked, B11), where an anon_vma is, kernel
 mode.
 
-Cost: the walk and four loads of one number; nothing shared is written. Only writers of this VMA disturb.
+Otherwise in 2010: the page table was walked and locked first, then plain find_vma was called, which looks into
+mmap_cache and stores to it; and no anon_vma or file was asked about. Here nothing shared is written.
+
+Cost: the walk and four loads of one number. Only writers of this VMA disturb.
 
 Concurrency: VMAs and page tables are freed after a grace period (SRCU then, since faults sleep; Dufour lost 20 % to
 its callbacks), and the section lasts to the end of the fault. A walk through a rotating tree may miss; then mmap_lock
 is taken. Stack growth happens under mmap_lock for read and moves one start down.
 Text: what all faults of this kind share is in `_speculation`, the list in `_begun`.
-Sources: 20100104182429.833180340@chello.nl and replies; Dufour's v11 (1526555193-7242-1-git-send-email-ldufour@...).
+Sources: 20100104182429.833180340@chello.nl, its 3/8 (the number) and 6/8 (handle_speculative_fault), and replies;
+Dufour's v11 (1526555193-7242-1-git-send-email-ldufour@...).
 """
 
 from benchframe.api import (

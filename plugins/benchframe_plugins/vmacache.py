@@ -16,7 +16,7 @@ slot, so one VMA may stand in several.
 
 Invalidated by one increment of mm's number: munmap (detach_vmas_to_be_unmapped) and a VMA that a merge removes
 (__vma_unlink). Not by insert, resize, split, mprotect or stack growth: the object stays, its bounds are read again.
-A new task starts with empty slots and number 0, a new mm with 0 (VMACACHE_FLUSH at clone, exec).
+A new task starts with empty slots, whatever its number (vmacache_flush in copy_mm, exec_mmap); a new mm with number 0.
 
 Cost: a hit is the task's line, the mm's line, and a VMA's line for each slot probed. A full miss reads up to four
 VMAs before the tree: dearer than no cache. Nothing shared is written by a lookup.
@@ -159,7 +159,8 @@ def mm_init(mm):
 
 @native
 def task_init(mm, task):
-    """A new task of this mm has nothing cached (VMACACHE_FLUSH in copy_mm, exec_mmap)."""
+    """A new task of this mm has nothing cached (vmacache_flush in copy_mm, exec_mmap). A clone has its parent's number,
+    here the mm's: its first miss has nothing to empty."""
     TASK(mm, task).vmacache_seqnum = mm.vmacache_seqnum
     vmacache_flush(mm, task)
     if task > mm.strategy3:
