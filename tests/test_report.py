@@ -300,6 +300,9 @@ def test_names_beside_marks_cover_nothing() -> None:
         for other in boxes[i + 1 :]:
             assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
     assert place([(5, 5, "far_too_long_for_it")], [], 20, 20) == [None]
+    line = (100.0, 99.0, 200.0, 101.0)
+    (spot,) = place([(100.0, 100.0, "name")], [(100.0, 100.0, 6.0)], 200, 200, [line])
+    assert spot == (100 - 9 - 4 * CHARACTER, 100)
 
 
 def test_an_outlier_squeezes_no_chart() -> None:
@@ -312,6 +315,22 @@ def test_an_outlier_squeezes_no_chart() -> None:
     low, high = chart.panels[0].spec["layer"][1]["encoding"]["x"]["scale"]["domain"]
     for record in chart.panels[0].spec["data"]["values"]:
         assert low <= record["low"] <= record["ratio"] <= record["high"] <= high
+
+
+def test_a_list_squeezes_no_bar() -> None:
+    """One strategy that touches many times as many lines as the others is cut, at the axis' end, and its total said."""
+    cells = []
+    for i, cell in enumerate(made_up(("a", "b", "c"), ("w",)).cells):
+        lines = {"lookup.lines.vma": 5.0 if i else 600.0, "lookup.lines.mm": 1.0}
+        cells.append(replace(cell, state=replace(cell.state, cost={"lookup.n": 9.0, **lines})))
+    (chart,) = charts_of(cells, ["cost"])
+    bars, cut = chart.panels[0].spec["layer"]
+    end = bars["encoding"]["x"]["scale"]["domain"][1]
+    sums: dict[str, float] = {}
+    for record in chart.panels[0].spec["data"]["values"]:
+        sums[record["strategy"]] = sums.get(record["strategy"], 0.0) + record["lines"]
+    assert sums == {"a": end, "b": 6.0, "c": 6.0}
+    assert [(record["strategy"], record["text"]) for record in cut["data"]["values"]] == [("a", "→ 601")]
 
 
 def test_threads_are_compared_by_one_figure() -> None:

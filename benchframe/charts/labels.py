@@ -11,21 +11,28 @@ CHARACTER, LINE = 6.2, 12.0
 
 
 def place(
-    wanted: Sequence[tuple[float, float, str]], marks: Sequence[tuple[float, float, float]], width: float, height: float
+    wanted: Sequence[tuple[float, float, str]],
+    marks: Sequence[tuple[float, float, float]],
+    width: float,
+    height: float,
+    lines: Sequence[Box] = (),
 ) -> list[tuple[float, float] | None]:
     """Left end and middle (pixels) of each text at or near its mark (x, y, text); None where there is no room.
 
-    ``marks`` are (x, y, radius) of everything drawn; a text may stand out on the right, where a picture grows. Greedy:
-    earlier texts choose first among right, left, above and below, near and a line farther. O(n^2).
+    ``marks`` are (x, y, radius) of everything drawn, ``lines`` boxes of what else is; a text may stand out on the
+    right, where a picture grows. Greedy: earlier texts choose first among right, left, above and below, near and a line
+    farther. O(n^2).
     """
-    taken: list[Box] = [(x - r, y - r, x + r, y + r) for x, y, r in marks]
+    taken: list[Box] = [*lines, *((x - r, y - r, x + r, y + r) for x, y, r in marks)]
+    radii = {(x, y): r for x, y, r in marks}
     found: list[tuple[float, float] | None] = []
     for x, y, text in wanted:
         size = CHARACTER * len(text)
+        off = radii.get((x, y), 6.0) + 3
         choices = [
-            (x + 9 if side > 0 else x - 9 - size if side < 0 else x - size / 2, y + up)
-            for up in (0, -11, 11, -15, 15, -24, 24)
-            for side in ((1, -1) if abs(up) < 15 else (0, 1, -1))
+            (x + off if side > 0 else x - off - size if side < 0 else x - size / 2, y + up)
+            for up in (0, -11, 11, -off - 6, off + 6, -24, 24)
+            for side in ((1, -1) if abs(up) < 12 else (0, 1, -1))
         ]
         spot = next((c for c in choices if _free(c, size, taken, width, height)), None)
         found.append(spot)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from benchframe.charts.data import Data
@@ -29,7 +30,9 @@ def pareto_chart(data: Data) -> Chart | None:
     return Chart(
         "pareto",
         "Lookup cost against update cost" + (", and memory" if memory else ""),
-        note + "A fast lookup that makes every mapping call dearer stands at the upper left.",
+        note
+        + "A fast lookup that makes every mapping call dearer stands at the upper left. Who beats whom is by means; "
+        "intervals are not asked.",
         panels({label: _spec(data, records) for label, records in shown.items()}),
         tuple(data.single),
         tuple(data.strategies),
@@ -83,12 +86,20 @@ def _records(rows: Sequence[Row]) -> list[dict[str, Any]]:
             record["bytes"] = size
             text += f", {size:.0f} bytes per VMA"
         records.append({**record, "says": text})
+    most = max((record["bytes"] for record in records if "bytes" in record), default=0.0)
+    for record in records:
+        if "bytes" in record:  # areas are to each other as the bytes are, as far as a mark can still be seen
+            record["area"] = max(_LEAST, _MOST * record["bytes"] / most)
     for i in front([(record["x"], record["y"]) for record in records]):
         records[i]["front"] = True
     for i in unbeaten([(record["x"], record["y"], record.get("bytes", 0.0)) for record in records]):
         records[i]["best"] = True
         records[i]["says"] += "; no other beats it"
     return records
+
+
+_LEAST, _MOST = 30.0, 220.0
+"""Areas of marks in square pixels."""
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:
@@ -111,8 +122,8 @@ def _spec(data: Data, records: list[dict[str, Any]]) -> Spec:
     line = {"type": "line", "color": MUTED, "strokeWidth": 1, "strokeDash": [4, 3], "aria": False}
     point: Spec = {"color": data.look.colour(), "shape": data.look.shape(), "description": DESCRIPTION}
     mark: Spec = {"type": "point", "filled": True, "opacity": 0.9, "size": 80}
-    if any("bytes" in record for record in records):
-        point["size"] = quantity("bytes", "bytes per VMA", scale={"type": "linear", "range": [30, 360]}, legend=None)
+    if any("area" in record for record in records):
+        point["size"] = quantity("area", "bytes per VMA", scale=None, legend=None)
     text = {"type": "text", "align": "left", "baseline": "middle", "fontSize": 10}
     front = [{"filter": "datum.front === true"}]
     return {
@@ -139,11 +150,18 @@ def _labels(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         return WIDTH * across, HEIGHT * (1 - (math.log(record["y"]) - low) / (high - low))
 
     best = [record for record in records if record.get("best")]
+    corners = sorted(pixels(record) for record in records if record.get("front"))
+    steps = [
+        box
+        for (x, y), (x2, y2) in pairwise(corners)
+        for box in ((x, y - 1, x2, y + 1), (x2 - 1, min(y, y2), x2 + 1, max(y, y2)))
+    ]
     spots = place(
         [(*pixels(record), record["strategy"]) for record in best],
-        [(*pixels(record), 6.0) for record in records],
+        [(*pixels(record), 0.6 * math.sqrt(record.get("area", 80.0))) for record in records],
         WIDTH,
         HEIGHT,
+        steps,
     )
     return [
         {

@@ -36,8 +36,14 @@ def latency_grid(run: Run) -> Grid:
     heads: list[tuple[str, bool]] = [("workload", False), ("strategy", False)]
     for name in present:
         heads += [(FIGURES[name], True), ("ratio [95 %]", False)]
-    heads += [("hit rate", True), ("invalidations", True), ("n", True), ("state", False)]
+    heads.insert(_beside(present), ("hit rate", True))
+    heads += [("invalidations", True), ("n", True), ("state", False)]
     return Grid(tuple(heads), tuple(tuple(_latency_row(row, present, run.data.cached)) for row in rows))
+
+
+def _beside(present: list[str]) -> int:
+    """The column of the hit rate: beside the time per lookup, which it is no measure of, and seen without scrolling."""
+    return 4 if "lookup" in present else 2 + 2 * len(present)
 
 
 def _latency_row(row: Row, present: list[str], cached: Collection[str]) -> list[Item]:
@@ -50,7 +56,7 @@ def _latency_row(row: Row, present: list[str], cached: Collection[str]) -> list[
     rate, gone = counts.get("hit_rate"), counts.get("invalidations")
     if cell.entry.strategy not in cached:
         rate = gone = None
-    items.append(Item("" if rate is None else f"{100 * rate:.1f} %", rate))
+    items.insert(_beside(present), Item("" if rate is None else f"{100 * rate:.1f} %", rate))
     items.append(Item("" if gone is None else f"{gone:,.0f}", gone))
     processes = max((figure.summary.n for figure in row.figures.values()), default=0)
     items.append(Item(str(processes), processes))
