@@ -195,7 +195,7 @@ def test_gate_in_both_directions(tmp_path: Path) -> None:
     worse = call("gate", tmp_path / "a", tmp_path / "b")
     assert worse.exit_code == REGRESSION
     assert "regression: slower: mine on toy, ns/lookup: +10." in worse.stdout
-    assert worse.stdout.splitlines()[-1] == "gate: regression, 2 reasons"
+    assert worse.stdout.splitlines()[-1] == "gate: regression, 2 reasons: mine on toy (2 figures slower)"
     assert call("gate", tmp_path / "a", tmp_path / "b", "--max-slowdown", "20%").exit_code == PASS
     better = call("gate", tmp_path / "b", tmp_path / "a")
     assert better.exit_code == PASS
@@ -260,6 +260,22 @@ def test_gate_is_exact_on_cost(tmp_path: Path) -> None:
     assert strict.code == INVALID
     assert "base on toy: no counted cost in BASE" in strict.bad
     assert gate(compare(sides["a"], sides["more"]), cost="off").code == PASS
+
+
+def test_a_gate_reads_as_a_page_and_as_a_table(tmp_path: Path) -> None:
+    """As Markdown the outcome stands first, every reason is an item of a list; as CSV the table is all of stdout. What
+    is slower though nothing that is counted grew is said to be so."""
+    cost = counted({"lookup.loads": 5.0})
+    made(tmp_path / "a", speeds(seed=1), states=cost)
+    made(tmp_path / "b", speeds(mine=8.8, seed=5), states=cost, start=60)
+    page = call("gate", tmp_path / "a", tmp_path / "b", "--format", "markdown").stdout.splitlines()
+    assert page[0] == "**gate: regression, 2 reasons: mine on toy (2 figures slower)**"
+    assert page[2].startswith("- regression: slower: mine on toy, ns/lookup: +1")
+    assert any(line.startswith("- note: mine on toy: slower, though no counted cost grew") for line in page)
+    assert next(line for line in page if line.startswith("|")).startswith("| workload ")
+    table = call("gate", tmp_path / "a", tmp_path / "b", "--format", "csv")
+    assert [line.count(",") for line in table.stdout.splitlines()] == [15] * 5
+    assert table.stderr.splitlines()[-1] == page[0].strip("*")
 
 
 def test_cost_of_another_model_is_not_compared(tmp_path: Path) -> None:

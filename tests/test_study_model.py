@@ -1,6 +1,7 @@
 """The cost model finds what was put in; explanations add up and know their limits."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from benchframe.study import units
 from benchframe.study.calibration import Calibration, read_calibration, write_calibration
 from benchframe.study.explain import Side, explain
 from benchframe.study.model import STRENGTHS, TERMS, Sample, fit, terms
-from benchframe.study.text import explanation_table
+from benchframe.study.text import explanation_table, in_words
 from benchframe.study.units import _machine
 from benchframe.tables import render
 
@@ -187,6 +188,26 @@ def test_a_difference_is_attributed() -> None:
     assert found.difference[0] == pytest.approx(true_ns(dict(b.cost)) - true_ns(dict(a.cost)), abs=0.3)
     assert abs(found.remainder) < 1
     assert found.limits == ()
+
+
+def test_the_reason_is_said_in_words() -> None:
+    """One sentence names the largest contributions, the largest first, by what a reader of kernel code calls them; a
+    difference that may be zero has no reason, one below the model's error a guess."""
+    model = fit(calibration())
+    a, b = pair()
+    (text,) = in_words(explain(a, b, model))
+    assert re.match(
+        r"bb is [\d.]+ ns \(\d+ %\) slower a lookup than a: by the model \+1\d\.\d for 2 more mispredicted", text
+    )
+    assert (
+        text.index("mispredicted branches") < text.index("1 more loads that L1 has likely lost") < text.index("not exp")
+    )
+    (text,) = in_words(explain(b, a, model))
+    assert "faster a lookup than bb: by the model -1" in text
+    assert "for 2 fewer mispredicted branches" in text
+    assert in_words(explain(a, Side("bb", a.cost, {r: a.ns[r] + (0.1, -0.1)[r % 2] for r in a.ns}), model)) == []
+    unsure = in_words(replace(explain(a, b, model), model_error=99.0))
+    assert "by a model that errs by more than that, " in unsure[0]
 
 
 def test_terms_of_a_lookup() -> None:

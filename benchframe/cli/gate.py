@@ -46,6 +46,7 @@ def gate(
     from benchframe.compare.sides import read_sides
     from benchframe.compare.table import comparison_table
     from benchframe.tables import render
+    from benchframe.tables.render import markdown_escape
 
     check_form(form)
     limit = percent(max_slowdown)
@@ -57,14 +58,16 @@ def gate(
         reasons = "; ".join(str(difference) for difference in found.refused)
         return fail(f"gate: not comparable: {reasons} (--anyway judges all the same)", USAGE)
     outcome = judge(found, limit, cost)
-    typer.echo(render(comparison_table(found, a, b), form))
-    for text in outcome.notes:
-        typer.echo(f"note: {text}")
-    for text in outcome.good:
-        typer.echo(f"better: {text}")
-    for text in outcome.bad:
-        typer.echo(f"{'invalid' if outcome.code == INVALID else 'regression'}: {text}")
-    typer.echo(summary(outcome, limit))
+    word = "invalid" if outcome.code == INVALID else "regression"
+    groups = [("note", outcome.notes), ("better", outcome.good), (word, outcome.bad)]
+    last, table = summary(outcome, limit), render(comparison_table(found, a, b), form)
+    if form == "markdown":  # the last line first: a reader of a page begins above
+        items = "\n".join(f"- {markdown_escape(f'{kind}: {text}')}" for kind, texts in groups[::-1] for text in texts)
+        typer.echo(f"**{markdown_escape(last)}**\n\n{items}\n\n{table}", nl=False)
+    else:
+        typer.echo(table, nl=form == "text")
+        lines = [f"{kind}: {text}" for kind, texts in groups for text in texts]
+        typer.echo("\n".join([*lines, last]), err=form != "text")  # nothing but the table where a program reads it
     return outcome.code
 
 

@@ -24,12 +24,13 @@ COST_MODES = ("auto", "exact", "off")
 @dataclass(frozen=True)
 class Outcome:
     """``code`` PASS, REGRESSION or INVALID, and why, one text each: ``bad`` (what fails the gate), ``good``
-    (improvements), ``notes``."""
+    (improvements), ``notes``. ``where`` sums the regressions up, a text per cell."""
 
     code: int
     bad: tuple[str, ...]
     good: tuple[str, ...]
     notes: tuple[str, ...]
+    where: tuple[str, ...] = ()
 
 
 def gate(found: Comparison, limit: float = 0.05, cost: str = "auto") -> Outcome:
@@ -39,8 +40,9 @@ def gate(found: Comparison, limit: float = 0.05, cost: str = "auto") -> Outcome:
     notes = [f"new: {text}" for text in found.added]
     if not found.lines:
         invalid.append("the two runs have no figure in common")
-    bad, good, more = _time(found, limit)
+    bad, good, more, slower = _time(found, limit)
     notes += more
+    grown: dict[str, int] = {}
     if cost != "off" and not found.same_model:
         (invalid if cost == "exact" else notes).append("counted cost is not comparable: another model")
     elif cost != "off":
@@ -48,28 +50,53 @@ def gate(found: Comparison, limit: float = 0.05, cost: str = "auto") -> Outcome:
         for base, new in found.pairs:
             if not base.state.cost or not new.state.cost:
                 if cost == "exact":
-                    where = f"{new.entry.strategy} on {new.entry.workload}"
-                    invalid.append(f"{where}: no counted cost in {'BASE' if not base.state.cost else 'NEW'}")
+                    invalid.append(f"{_place(new)}: no counted cost in {'BASE' if not base.state.cost else 'NEW'}")
                 continue
             compared += 1
             worse, better, other = cost_changes(base, new)
+            grown[_place(new)] = len(worse)
             bad += [f"cost: {text}" for text in worse]
             good += [f"cost: {text}" for text in better]
             (invalid if cost == "exact" else notes).extend(other)
         notes.append(f"counted cost: {compared} of {len(found.pairs)} cells compared exactly")
+    notes += [
+        f"{place}: slower, though no counted cost grew: code placement, the machine, or what is not counted; gate two "
+        "runs of each before you look for it in the source"
+        for place in slower
+        if grown.get(place) == 0
+    ]
     code = INVALID if invalid else REGRESSION if bad else PASS
-    return Outcome(code, (*invalid, *bad), tuple(good), tuple(notes))
+    return Outcome(code, (*invalid, *bad), tuple(good), tuple(notes), tuple(_where(slower, grown)))
 
 
-def _time(found: Comparison, limit: float) -> tuple[list[str], list[str], list[str]]:
+def _place(cell: Cell) -> str:
+    return f"{cell.entry.strategy} on {cell.entry.workload}"
+
+
+def _where(slower: Mapping[str, int], grown: Mapping[str, int]) -> list[str]:
+    """What regressed, a text per cell."""
+    found = []
+    for place in dict.fromkeys((*slower, *grown)):
+        time, cost = slower.get(place, 0), grown.get(place, 0)
+        parts = [f"{time} figure{'s' * (time > 1)} slower"] * (time > 0)
+        parts += [f"{cost} count{'s' * (cost > 1)} grew"] * (cost > 0)
+        if parts:
+            found.append(f"{place} ({', '.join(parts)})")
+    return found
+
+
+def _time(found: Comparison, limit: float) -> tuple[list[str], list[str], list[str], dict[str, int]]:
+    """(regressions, improvements, notes, how many figures of each cell are slower)."""
     bound, alpha = math.log1p(limit), found.judging.alpha
     corrected = holm([above(line.verdict.ratio, bound) for line in found.lines])
     bad, good, unsure = [], [], []
+    slower: dict[str, int] = {}
     for line, p in zip(found.lines, corrected, strict=True):
         ratio = line.verdict.ratio
         what = f"{line.strategy} on {line.workload}, {FIGURES[line.figure]}: {100 * (ratio.value - 1):+.1f} %"
         interval = f"[{100 * (ratio.low - 1):+.1f}, {100 * (ratio.high - 1):+.1f}] %"
         if p <= alpha:
+            slower[_place(line.second)] = slower.get(_place(line.second), 0) + 1
             bad.append(f"slower: {what} {interval}, more than {100 * limit:g} % (p {p:.2g})")
         elif line.verdict.word == "faster":
             good.append(f"faster: {what} {interval}")
@@ -82,7 +109,7 @@ def _time(found: Comparison, limit: float) -> tuple[list[str], list[str], list[s
             f"{len(unsure)} of {len(found.lines)} figures may be more than {100 * limit:g} % slower, too noisy to say: "
             f"the widest is {worst}; more --rounds narrow it"
         )
-    return bad, good, notes
+    return bad, good, notes, slower
 
 
 def cost_changes(base: Cell, new: Cell) -> tuple[list[str], list[str], list[str]]:
@@ -92,7 +119,7 @@ def cost_changes(base: Cell, new: Cell) -> tuple[list[str], list[str], list[str]
     stream was sampled, and the two at other events (a strategy that does more leaves room for fewer), a mean differs
     if it does by more than SIGMAS standard errors.
     """
-    where = f"{new.entry.strategy} on {new.entry.workload}"
+    where = _place(new)
     before, after = base.state.cost, new.state.cost
     if base.workload.digest != new.workload.digest or before.get("events") != after.get("events"):
         return [], [], [f"{where}: other events, so cost is not comparable"]
@@ -132,5 +159,9 @@ def summary(outcome: Outcome, limit: float) -> str:
     """The gate's last line."""
     if outcome.code == PASS:
         return f"gate: pass (time within {100 * limit:g} % as far as it can be told)"
-    word = "regression" if outcome.code == REGRESSION else "not comparable, or failed"
-    return f"gate: {word}, {len(outcome.bad)} reason{'s' * (len(outcome.bad) != 1)}"
+    number = f"{len(outcome.bad)} reason{'s' * (len(outcome.bad) != 1)}"
+    if outcome.code == INVALID:
+        return f"gate: not comparable, or failed, {number}"
+    more = [f"and {len(outcome.where) - 5} more"] if len(outcome.where) > 6 else []
+    shown = outcome.where[: 5 if more else 6]
+    return f"gate: regression, {number}: {'; '.join([*shown, *more])}"

@@ -36,12 +36,18 @@ def explanation_table(found: Explanation, model: Model, workload: str) -> Table:
     mean, low, high = found.difference
     rows.append(("measured", ns(a.mean), ns(b.mean), "", "", f"{signed(mean)} [{signed(low)}, {signed(high)}]"))
     ratio = found.ratio
+    free = [c.term for c in found.contributions if c.unit_high < 0.005 and max(c.a, c.b) > 0]
     notes = [
         f"lookup on {workload}, ns: {a.name} {ns(a.mean)}, {b.name} {ns(b.mean)}"
         + (f", ratio {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}], {ratio.n} rounds." if ratio else "."),
+        *in_words(found),
         *(f"{text}." for text in found.caches),
         f"model: {model.cells} cells counted and timed here, a base per stream; non-negative least squares; bootstrap.",
         *_drawn(model),
+        *(
+            f"{term}, 0.00 ns: the fit finds nothing beside the terms that rise with it; it is not free."
+            for term in free
+        ),
         f"on differences it has not seen it errs by {100 * model.difference_error:.0f} % of the slower time (rms).",
         *(f"limit: {text}." for text in found.limits),
     ]
@@ -50,6 +56,40 @@ def explanation_table(found: Explanation, model: Model, workload: str) -> Table:
         units: dict[str, Value] = {"unit": c.unit, "unit_low": c.unit_low, "unit_high": c.unit_high}
         records.append({"term": c.term, "a": c.a, "b": c.b, **units, "ns": c.ns, "low": c.low, "high": c.high})
     return Table("Explanation", heads, tuple(rows), (False, *(True,) * 5), tuple(records), tuple(notes))
+
+
+_WORDS = {
+    "work": "loads, stores and branches that nothing hides",
+    "mispredictions": "mispredicted branches",
+    "atomics": "atomic operations and barriers",
+    "depth": "dependent loads",
+    "lines": "cache lines",
+    "far steps": "loads that L1 has likely lost",
+}
+"""The terms as a reader of kernel code calls them."""
+_TELLING = 0.1
+"""A contribution is said if it is this share of the largest."""
+
+
+def in_words(found: Explanation) -> list[str]:
+    """The difference in a sentence, by its largest contributions; that it is a guess where the model cannot tell."""
+    mean, low, high = found.difference
+    if not low * high > 0:
+        return []
+    a, b = found.a, found.b
+    most = max(abs(c.ns) for c in found.contributions)
+    parts = sorted(
+        (c for c in found.contributions if abs(c.ns) >= max(_TELLING * most, 0.05)), key=lambda c: -abs(c.ns)
+    )
+    counts = [
+        f"{signed(c.ns)} for {abs(c.b - c.a):.2g} {'more' if c.b > c.a else 'fewer'} {_WORDS.get(c.term, c.term)}"
+        for c in parts
+    ]
+    speed = "slower" if mean > 0 else "faster"
+    sentence = f"{b.name} is {ns(abs(mean))} ns ({100 * abs(mean) / a.mean:.0f} %) {speed} a lookup than {a.name}"
+    guess = "by a model that errs by more than that, " if abs(mean) <= found.model_error else "by the model "
+    rest = f"{signed(found.remainder)} is not explained"
+    return [f"{sentence}: {guess}{', '.join([*counts, rest])} (ns)."]
 
 
 def _drawn(model: Model) -> list[str]:
