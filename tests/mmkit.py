@@ -1,13 +1,11 @@
 """What the tests of the model share: an address space on any engine, and the oracle that matches it."""
 
 import copy
-import fcntl
-import os
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from benchframe.dialect.store import cache_folder
+from compilekit import compiled
+
 from benchframe.engine.interpreted import InterpretedRunner
 from benchframe.mm import layout
 from benchframe.mm.machine import Machine, Parameters, Sizes
@@ -42,16 +40,10 @@ def strategy(name: str) -> Strategy:
 
 @cache
 def _native(name: str) -> Any:
-    """The compiled runner; only one process at a time compiles, the others then load."""
-    from benchframe.engine.native import compile_strategies
+    """The compiled runner."""
     from benchframe.engine.runner import NativeRunner
 
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with Path(folder, ".tests-compile").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        compile_strategies([strategy(name)], jobs=os.cpu_count() or 1)
-        return NativeRunner(strategy(name))
+    return NativeRunner(compiled(strategy(name)))
 
 
 def runner(name: str, engine: str) -> Any:

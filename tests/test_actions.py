@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from compilekit import compiled
+
+from benchframe.registry import load
 
 yaml = pytest.importorskip("yaml")
 
@@ -77,12 +80,13 @@ def test_its_steps_gate(tmp_path: Path) -> None:
     """The steps as they stand, on a tiny run: the same plugin passes, one that does more work in each lookup fails by
     its counted cost, and the table is in the summary."""
     plugin = Path(workflow()["env"]["PLUGIN"])
+    compiled(load().strategy("rbtree"))
     for side in ("base", "new"):
         (tmp_path / side / plugin).parent.mkdir(parents=True)
         shutil.copy(ROOT / plugin, tmp_path / side / plugin)
     tiny = {
         "DEPTH": "--quick --rounds 2",
-        "WORKLOAD": "zipf:vmas=50,events=20000",
+        "WORKLOAD": "zipf:vmas=50,events=4000",
         "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
     }
     for name in ("Time the base", "Time the pull request"):
@@ -97,8 +101,9 @@ def test_its_steps_gate(tmp_path: Path) -> None:
     worse = text.replace("    for vma in", "    mm.strategy0 += 0\n    for vma in", 1)
     assert worse != text
     (tmp_path / "new" / plugin).write_text(worse)
+    compiled(load([tmp_path / "new" / plugin]).strategy("two-entry"))
     done = shell("Time the pull request", tmp_path, **tiny)
     assert done.returncode == 0, done.stderr
     refused = shell("Gate", tmp_path, **tiny)
     assert refused.returncode == 1, refused.stdout + refused.stderr
-    assert "regression: cost: two-entry on zipf:vmas=50,events=20000, lookup.loads:" in refused.stdout
+    assert "regression: cost: two-entry on zipf:vmas=50,events=4000, lookup.loads:" in refused.stdout

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from compilekit import compiled
 from packaging_env import ROOT
 
 from benchframe.claims import measure
@@ -10,7 +11,6 @@ from benchframe.claims.measure import DIRECTION, OTHER, REPRODUCED, UNDECIDED, j
 from benchframe.claims.published import CLAIMS, Hit, HitClaim, TimeClaim
 from benchframe.claims.streams import brk, threads
 from benchframe.claims.text import claims_table
-from benchframe.engine.native import compile_strategies
 from benchframe.engine.probe import Point, ProbeError, Study
 from benchframe.engine.rounds import spare_cpu
 from benchframe.mm.oracle import replay
@@ -153,8 +153,7 @@ def test_fewer_threads_give_a_direction_at_most(
 def test_a_study_measures_threads_beside_replays() -> None:
     """One process measures a point of one replay and one of two threads, each on the CPUs that it should have."""
     known = load()
-    strategies = {"rbtree": known.strategy("rbtree")}
-    compile_strategies(list(strategies.values()), builds=("one", "threads"))
+    strategies = {"rbtree": compiled(compiled(known.strategy("rbtree")), threads=True)}
     streams = [measure.stream_of(known, "multi-fault-all-split", crew) for crew in (0, 2)]
     study = Study(strategies, streams, [Point("rbtree", 0), Point("rbtree", 1, threads=2)], 0.01, cpu=spare_cpu() or 0)
     ((alone, together),) = study.measure(1, 1)

@@ -7,6 +7,7 @@ plain rb-tree. They must compile, answer every event as the oracle does, and rea
 from collections.abc import Mapping
 
 import pytest
+from compilekit import compiled
 
 from benchframe.api import (
     ARENA_VMA,
@@ -217,7 +218,7 @@ def strategy(request: pytest.FixtureRequest, known: Registry) -> Strategy:
     """One of the two, resolved."""
     protocols: Mapping[str, Protocol] = {"seqcount": SEQCOUNT, "refcount": REFCOUNT}
     made = Strategy(f"proof-{request.param}", "see the module", index="rbtree", protocol=protocols[request.param])
-    return resolve(made, known.strategies)
+    return compiled(resolve(made, known.strategies))
 
 
 @pytest.mark.parametrize("workload", ["python-json", "redis-load", "sh-pipeline", "mmap-churn:events=2000", "ebizzy"])

@@ -7,6 +7,7 @@ import pytest
 from cases.notation import Case, adv, fork, grow, m, mf, mv, pr, wr
 from cases.runner import run_case
 from cases.table import CASES
+from compilekit import compiled
 
 from benchframe.judge import child
 from benchframe.judge.judge import check, rehearse
@@ -30,7 +31,7 @@ def side() -> Side:
     from benchframe.strategy import resolve
     from benchframe_plugins import rbtree
 
-    return model_side(NativeRunner(resolve(rbtree.benchframe_strategies()[0], {})))
+    return model_side(NativeRunner(compiled(resolve(rbtree.benchframe_strategies()[0], {}))))
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,12 @@ import pytest
 from mmkit import registry, runner, strategy
 from wrong_strategy import WRONG
 
+from benchframe.dialect import units
+from benchframe.dialect.store import Store
 from benchframe.engine import answers
+from benchframe.engine.compiling import ONE, missing, needed
 from benchframe.engine.native import EngineError, Session, compile_strategies
+from benchframe.engine.runner import unit_store
 from benchframe.engine.stream import prepare
 from benchframe.mm.machine import Parameters
 from benchframe.strategy import resolve
@@ -201,6 +205,17 @@ def test_warm_compile_is_empty() -> None:
     """When everything is in the store nothing is compiled and no process is started."""
     runner("rbtree", "native")
     assert compile_strategies([strategy("rbtree"), strategy("pmdcache")]) == []
+
+
+def test_what_is_to_be_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From an empty store: what all share in front, then a group for each strategy; equal code under two names once."""
+    monkeypatch.setattr(units, "_loaded", {})
+    groups = needed([strategy("rbtree"), strategy("mmap_cache"), strategy("linux-2.6.32")], frozenset({ONE}))
+    names = missing(unit_store(Store(tmp_path)), groups)
+    assert names[0] == ["mapping", "known"]
+    assert names[1:] == [
+        [f"{kind}-{name}" for kind in ("hooks", "replay", "checked")] for name in ("rbtree", "mmap_cache")
+    ]
 
 
 # ---- streams ----

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from compilekit import compiled
 from packaging_env import clean_environment, run
 from typer.testing import CliRunner, Result
 
@@ -34,6 +35,8 @@ def benchframe(*arguments: str | Path) -> Result:
 def test_its_own_tests_pass(kind: str, tmp_path: Path) -> None:
     """What `new` makes passes the tests that it makes, run as its author would."""
     project = make("fresh-one", kind, tmp_path)
+    if kind != "workload":
+        compiled(load([project.source]).strategy("fresh-one"))
     out = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", project.folder], project.folder)
     assert " passed" in out
     assert "skipped" not in out

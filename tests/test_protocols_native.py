@@ -1,6 +1,7 @@
 """Protocols without mmap_lock, compiled: right answers in threads, nothing held or left, what a fault takes."""
 
 import pytest
+from compilekit import compiled
 from cost_kit import numbers
 from mmkit import Kit
 
@@ -15,7 +16,7 @@ KNOWN = load()
 def test_faults_beside_mappers(name: str) -> None:
     """Three threads fault, two map and unmap, on two cores or fewer than threads: validate_mm holds afterwards."""
     spec = KNOWN.workload("mixed").spec("mixed:mappers=2")
-    session = ThreadSession(KNOWN.strategy(name), spec.trace(0, 3), 3, layout_seed=1)
+    session = ThreadSession(compiled(KNOWN.strategy(name), threads=True), spec.trace(0, 3), 3, layout_seed=1)
     verdict = session.verify()
     assert verdict.ok, verdict.what
     assert session.counts()["hit_rate"] > 0.5
@@ -24,7 +25,8 @@ def test_faults_beside_mappers(name: str) -> None:
 @pytest.mark.parametrize("name", ["per_vma_refcnt", "rcu_rbtree", "spf_seqcount", "spf_mmseq"])
 def test_few_faults_take_mmap_lock(name: str) -> None:
     """One thread: only first writes and growing stacks go to mmap_lock; no VMA stays marked after a stack has grown."""
-    session = Session(KNOWN.strategy(name), KNOWN.workload("redis-load").spec("redis-load").trace(0), layout_seed=1)
+    spec = KNOWN.workload("redis-load").spec("redis-load")
+    session = Session(compiled(KNOWN.strategy(name)), spec.trace(0), layout_seed=1)
     verdict = session.verify()
     assert verdict.ok, verdict.what
     counts = session.counts()

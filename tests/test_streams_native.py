@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from compilekit import compiled
 
 from benchframe.engine.native import Session
 from benchframe.registry import load
@@ -13,7 +14,7 @@ SYNTHETIC = [name for name, w in REGISTRY.workloads.items() if "trace" not in w.
 
 def session(text: str) -> Session:
     """rbtree on the workload that ``text`` names."""
-    return Session(REGISTRY.strategy("rbtree"), REGISTRY.spec(text).trace(3))
+    return Session(compiled(REGISTRY.strategy("rbtree")), REGISTRY.spec(text).trace(3))
 
 
 @pytest.mark.parametrize("name", SYNTHETIC)

@@ -1,7 +1,6 @@
 """Runs with real threads: what each plays, that every answer is right, that what is wrong is seen, and the numbers."""
 
 import csv
-import fcntl
 import io
 import subprocess
 import sys
@@ -12,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from compilekit import compiled
 from test_end_to_end import run
 
 from benchframe import stream
 from benchframe.dialect import native
 from benchframe.dialect.function import Identities
-from benchframe.dialect.store import cache_folder
 from benchframe.dialect.units import UnitSpec
 from benchframe.engine import crew as engine_crew
 from benchframe.engine.histogram import Histogram, edges
-from benchframe.engine.native import EngineError, compile_strategies
+from benchframe.engine.native import EngineError
 from benchframe.engine.program import ProgramError, make_program
 from benchframe.engine.runner import unit_store
 from benchframe.engine.threaded import ThreadSession, scaling
@@ -61,14 +60,9 @@ def trace(label: str, threads: int) -> Trace:
 
 
 def session(strategy: Strategy | str, label: str, threads: int) -> ThreadSession:
-    """A threaded session; only one process at a time compiles, the others then load."""
+    """A threaded session."""
     chosen = registry().strategy(strategy) if isinstance(strategy, str) else strategy
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with Path(folder, ".tests-compile").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        compile_strategies([chosen], builds=("threads",))
-    return ThreadSession(chosen, trace(label, threads), threads)
+    return ThreadSession(compiled(chosen, threads=True), trace(label, threads), threads)
 
 
 # ---- the build ------------------------------------------------------------------------------------------------------
