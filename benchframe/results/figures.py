@@ -79,7 +79,7 @@ def rows_of(cells: Iterable[Cell], judging: Judging | None = None, *, notes: boo
                 if name in FIGURES and name not in figures_of(cell):
                     continue
                 if base and not cell.baseline and cell.state.state == "ok":
-                    pairs[i, name] = Pair(cell.rounds(name), base.rounds(name))
+                    pairs[i, name] = Pair(cell.rounds(name), base.rounds(name), group=name)
         verdicts |= zip(pairs, judge(pairs.values(), judging, notes=notes), strict=True)
     rows = []
     for i, cell in enumerate(cells):

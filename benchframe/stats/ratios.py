@@ -32,7 +32,8 @@ class Ratio:
     bound it at 95 %, NaN if n < 2; the interval is for this ratio alone, not corrected for others beside it.
 
     ``sd`` is the standard deviation of the log ratios (Welch: the pooled one of the log means), ``se`` the standard
-    error of the log ratio, ``degrees`` its degrees of freedom, ``method`` ``paired``, ``trimmed`` or ``welch``.
+    error of the log ratio, ``degrees`` its degrees of freedom, ``method`` ``paired``, ``trimmed`` or ``welch``. Of the
+    degrees, ``prior`` come from other ratios (:mod:`benchframe.stats.moderate`), whose variances are then in ``se``.
     """
 
     n: int
@@ -43,6 +44,7 @@ class Ratio:
     se: float = math.nan
     degrees: float = math.nan
     method: str = "paired"
+    prior: float = 0.0
 
     @property
     def word(self) -> str:

@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from benchframe.stats.moderate import moderated
 from benchframe.stats.ratios import Ratio, bootstrap_interval, log_ratios, ratio, trimmed_ratio, welch_ratio
 
 ALPHA = 0.05
@@ -51,6 +52,8 @@ class Pair:
     """The rounds of the two have nothing to do with each other (two runs), though their numbers are alike."""
     trimmed: bool = False
     """Single rounds that lie far away shall not decide: trimmed means of the paired ratios."""
+    group: str = ""
+    """Pairs of one group (a figure of one run) lend each other their variances; those without a group do not."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def judge(pairs: Iterable[Pair], judging: Judging | None = None, *, notes: bool 
     ['faster', 'slower', 'same']
     """
     judging, pairs = judging or Judging(), list(pairs)
-    ratios = [_ratio(pair) for pair in pairs]
+    ratios = _ratios(pairs, judging)
     found = [i for i, ratio in enumerate(ratios) if ratio is not None]
     evidence = [_p_values(pairs[i], r, judging) for i in found if (r := ratios[i]) is not None]
     p_differs, p_same = (holm([e[k] for e in evidence]) for k in (0, 1))
@@ -141,6 +144,16 @@ def below(ratio: Ratio, null: float = 0.0) -> float:
     if ratio.se == 0:
         return 0.0 if ratio.log < null else 1.0
     return 1.0 if math.isnan(ratio.se) else 1.0 - above(ratio, null)
+
+
+def _ratios(pairs: Sequence[Pair], judging: Judging) -> list[Ratio | None]:
+    """The pairs' ratios, moderated within their groups; not where rounds were stopped by what they showed."""
+    ratios = [_ratio(pair) for pair in pairs]
+    for group in {pair.group for pair in pairs if pair.group and not judging.anytime}:
+        members = [i for i, pair in enumerate(pairs) if pair.group == group]
+        for i, found in zip(members, moderated([ratios[i] for i in members]), strict=True):
+            ratios[i] = found
+    return ratios
 
 
 def _ratio(pair: Pair) -> Ratio | None:
@@ -198,7 +211,7 @@ def more_rounds(ratio: Ratio, judging: Judging, comparisons: int = 1) -> int | N
 
         two = one = radius(n, alpha)
     else:
-        two, one = stdtrit(n - 1, 1 - alpha / 2), stdtrit(n - 1, 1 - alpha)
+        two, one = (stdtrit(n - 1 + ratio.prior, 1 - alpha / sides) for sides in (2, 1))
     slack = POWER_Z if abs(ratio.log) > spread / 10 else 1.2816  # near zero either end of the interval may fail
     enough = (abs(ratio.log) >= (two + POWER_Z) * error) | (bound - abs(ratio.log) >= (one + slack) * error)
     return int(np.argmax(enough)) + 1 if enough.any() else None

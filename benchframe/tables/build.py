@@ -190,6 +190,8 @@ def _judged(rows: Sequence[Row]) -> list[str]:
     notes = [
         f"verdicts: {how}corrected for {comparisons(len(found))} (Holm, {level}); same: within {within}.",
     ]
+    if any(v.ratio.prior for *_, v in found):
+        notes.append("spread: each ratio's own and that of the others of its figure, also in intervals (moderated t).")
     if any(v.word == "undecided" and v.ratio.word != "undecided" for *_, v in found):
         notes.append(
             f"An interval is for its own ratio alone, a verdict must hold beside {len(found) - 1:,} others: it may be "
