@@ -40,14 +40,14 @@ run: $(STAMP)
 
 # What reports/reference is made of: benchframe's own strategies on three recorded programs, its indexes on five sizes, and
 # what differs in its locks played by real threads; then three studies.
-REFERENCE ?= --quick --rounds 6 --seed 2026 --threads 0,1,2 \
+REFERENCE ?= --quick --rounds 5 --seed 2026 --threads 0,1,2 \
   --strategy rbtree,linked_list,avl,maple,maple_rcu,sorted_array,eytzinger,btree,mmap_cache,vmacache,vmacache_pmd \
   --strategy pmdcache,pmdcache_rcu,rcu_rbtree,spf_seqcount,spf_mmseq,per_vma_rwsem,per_vma_refcnt \
-  --workload python-json,gcc-project,java-version,multi-fault-all-split,mt-alloc \
+  --workload python-json,gcc-project,java-version,multi-fault-all-split,mmap1 \
   --workload uniform:vmas=6,events=20000,uniform:vmas=50,events=20000,uniform:vmas=500,events=20000 \
   --workload uniform:vmas=5000,events=20000,uniform:vmas=65530,events=20000 \
   --skip '*cache*@uniform*' --skip '*_rcu@uniform*' --skip 'rcu_*@uniform*' --skip 'spf_*@uniform*' \
-  --skip 'per_vma_*@uniform*' --skip 'linked_list@*65530*' --skip '*@multi-fault-all-split' --skip '*@mt-alloc' \
+  --skip 'per_vma_*@uniform*' --skip 'linked_list@*65530*' --skip '*@multi-fault-all-split' --skip '*@mmap1' \
   $(foreach w,python-json gcc-project java-version,--skip '*@$(w)@*') \
   $(foreach s,linked_list avl maple sorted_array eytzinger btree mmap_cache vmacache vmacache_pmd,--skip '$(s)@*@*')
 
