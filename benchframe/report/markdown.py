@@ -35,7 +35,7 @@ def markdown(run: Run, pictures: Sequence[str] = ()) -> str:
         *_tabulated("What was counted", cost_table(run.costs), again.tabulate(run.argument, "--cost")),
         "## Comparisons\n\n" + _comparisons(run),
         "## Strategies\n\n" + _strategies(run),
-        "## Workloads\n\n" + _table(("workload", "events", "timed", "baseline", "stream"), words.workloads(run)),
+        "## Workloads\n\n" + _table(words.WORKLOADS, words.workloads(run)),
         "## How far to trust it\n\n" + "\n".join(f"- {markdown_escape(line)}" for line in words.trust(run)),
         "## Environment\n\n"
         + "\n".join(f"- {markdown_escape(key)}: {markdown_escape(text)}" for key, text in words.environment(run)),

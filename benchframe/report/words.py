@@ -144,11 +144,15 @@ def environment(run: Run) -> list[tuple[str, str]]:
     return [*{**manifest.host, **manifest.versions, **manifest.metadata}.items(), ("workers", cpu)]
 
 
-def workloads(run: Run) -> list[tuple[str, str, str, str, str]]:
-    """(label, events, timed, baseline, where the events are from) per workload."""
+WORKLOADS = ("workload", "what it is", "events", "timed", "baseline", "events are from")
+"""Heads of :func:`workloads`."""
+
+
+def workloads(run: Run) -> list[tuple[str, ...]]:
+    """A row of WORKLOADS per workload; "" for what an older run does not say."""
     found = []
     for entry in run.manifest.workloads:
         source = f"file {entry.path.rpartition('/')[2]}" if entry.path else f"seed {entry.seed}"
-        texts = (entry.label, f"{entry.events:,}", f"{entry.timed:,}", entry.baseline)
+        texts = (entry.label, entry.summary, f"{entry.events:,}", f"{entry.timed:,}", entry.baseline)
         found.append((*texts, f"{source}, {entry.digest[:12]}"))
     return found

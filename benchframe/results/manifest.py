@@ -66,6 +66,8 @@ class WorkloadEntry:
     baseline: str
     threads: int = 0
     """Real threads that play it together; 0: a replay by one, with figures per operation."""
+    summary: str = ""
+    """What it is, in a line, as its plugin said when the run began."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,7 @@ def _workload(data: Fields) -> WorkloadEntry:
         timed=data.integer("timed", 0, 1 << 62),
         baseline=data.text("baseline", pattern=NAME),
         threads=data.integer("threads", 0, MAX_THREADS, 0),
+        summary=data.text("summary", ""),
     )
 
 

@@ -48,6 +48,7 @@ def make_stream(
         timed=len(trace) - trace.setup,
         baseline=spec.workload.baseline,
         threads=threads,
+        summary=spec.workload.summary,
     )
     return Stream(entry, trace)
 

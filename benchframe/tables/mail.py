@@ -62,9 +62,9 @@ def _where(manifest: Manifest, cells: Sequence[Cell]) -> str:
     host, versions = manifest.host, manifest.versions
     cpus = f", {host['cpus']} CPUs" if "cpus" in host else ""
     machine = f"{host.get('cpu', 'unknown CPU')}{cpus}, {host.get('kernel', 'unknown kernel')}"
-    rounds = max((len(cell.done) for cell in cells), default=0)
+    lines_of = [max(map(len, map(cell.rounds, cell.figures)), default=0) for cell in cells if cell.state.state == "ok"]
     pinned = "not pinned" if manifest.options.cpu < 0 else f"pinned to CPU {manifest.options.cpu}"
-    how = f"{rounds} process{'es' * (rounds != 1)} per line, {pinned}, in interleaved rounds."
+    how = f"{_processes(lines_of)} per line, {pinned}, in interleaved rounds."
     python = f"{versions.get('python', 'Python')}, numba {versions.get('numba', '?')}"
     lines = [
         f"benchframe {versions.get('benchframe', '')}, {machine}.",
@@ -75,6 +75,16 @@ def _where(manifest: Manifest, cells: Sequence[Cell]) -> str:
         lines.append("Noise: " + "; ".join(manifest.noise) + ".")
     lines += disturbed(cells)
     return "\n".join(line for text in lines for line in _wrapped(text))
+
+
+def _processes(numbers: Iterable[int]) -> str:
+    """How many, from the fewest to the most.
+
+    >>> _processes([3, 2, 3]), _processes([1]), _processes([])
+    ('2 to 3 processes', '1 process', '0 processes')
+    """
+    low, high = min(found := list(numbers) or [0]), max(found)
+    return f"{low} to {high} processes" if low < high else f"{high} process{'es' * (high != 1)}"
 
 
 def _wrapped(text: str) -> list[str]:
@@ -143,8 +153,8 @@ def _legend(rows: Sequence[Row]) -> str:
 
 def _block(label: str, rows: list[Row], cached: Collection[str]) -> str:
     present = [name for name in FIGURES if any(name in row.figures for row in rows)]
-    processes = max((f.summary.n for row in rows for f in row.figures.values()), default=0)
-    tail = f": {rows[0].cell.workload.timed} events, {processes} process{'es' * (processes != 1)}"
+    processes = _processes(max(f.summary.n for f in row.figures.values()) for row in rows if row.figures)
+    tail = f": {rows[0].cell.workload.timed:,} events, {processes}"
     hits = any(row.cell.entry.strategy in cached for row in rows)
     wide = _name_width(rows, WIDTH - len(present) * (_TIME + _RATIO) - _HIT * hits)
     heads = [text for name in present for text in (_HEADS[name], "x")]
