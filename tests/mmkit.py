@@ -9,7 +9,6 @@ from compilekit import compiled
 from benchframe.engine.interpreted import InterpretedRunner
 from benchframe.mm import layout
 from benchframe.mm.machine import Machine, Parameters, Sizes
-from benchframe.mm.oracle import Limits, Oracle, Rules
 from benchframe.mm.space import Space
 from benchframe.registry import Registry, load
 from benchframe.strategy import Strategy
@@ -103,19 +102,3 @@ class Kit(Space):
     def validate(self) -> None:
         """validate_mm with the index asked too."""
         self.runner.validate(self.machine)
-
-
-def oracle(parameters: Parameters | None = None) -> Oracle:
-    """The oracle with the model's limits and rules."""
-    p = parameters or Parameters()
-    return Oracle(
-        Rules(thp_read_prepares_anon_vma=p.thp != 0),
-        Limits(
-            task_size=p.task_size,
-            mmap_base=p.mmap_base,
-            mmap_min_addr=p.mmap_min_addr,
-            max_map_count=p.max_map_count,
-            stack_guard_gap=p.stack_guard_gap,
-            rlimit_stack=p.stack_limit,
-        ),
-    )

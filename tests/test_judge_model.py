@@ -1,6 +1,7 @@
 """The compiled model as judged side: the table of cases, and the machinery that lets the kernel judge it."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -16,7 +17,9 @@ from benchframe.judge.model import model_side, speaks
 from benchframe.judge.ops import Op
 from benchframe.judge.probe import probe
 from benchframe.judge.sides import Side, host_limits, maker
-from benchframe.mm.oracle import Limits, Rules
+from benchframe.mm import counterpart
+from benchframe.mm.machine import Parameters
+from benchframe.mm.oracle import Limits, Rules, flip
 
 BEYOND = {"any mapping of a write-only file": "a trace does not say how a file was opened for reading"}
 
@@ -50,6 +53,18 @@ def test_the_model_does_what_the_table_says(case: Case, request: pytest.FixtureR
     if case.name in OPEN:
         request.applymarker(pytest.mark.xfail(reason=OPEN[case.name], strict=True))
     assert run_case(case, maker(side(), Rules(), Limits())) == []
+
+
+@pytest.mark.parametrize("switch", counterpart._SWITCHES)
+def test_parameters_there_and_back(switch: str) -> None:
+    """Each switch that model and oracle both have, and every limit, comes back as it went."""
+    known = flip(counterpart.rules(Parameters()), switch)
+    limits = Limits(1 << 40, 1 << 39, 4096, False, 99, 8192, 1 << 20)
+    made = counterpart.parameters(known, limits)
+    assert made.rules != Parameters().rules
+    assert (counterpart.rules(made), counterpart.limits(made)) == (known, limits)
+    assert counterpart.rules(replace(made, thp=1)).thp_read_prepares_anon_vma
+    assert counterpart.parameters(known, replace(limits, may_map_low=True)).mmap_min_addr == 0
 
 
 def test_sides_of_one_machine_are_fresh() -> None:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mmkit import BASE, PAGE, PMD, STRATEGIES, Kit, oracle
+from mmkit import BASE, PAGE, PMD, STRATEGIES, Kit
 
+from benchframe.mm.counterpart import oracle
 from benchframe.mm.machine import Machine
 
 Op = tuple[Any, ...]

@@ -9,6 +9,7 @@ import pytest
 from mmkit import registry, runner, strategy
 from wrong_strategy import WRONG
 
+from benchframe import stream
 from benchframe.dialect import units
 from benchframe.dialect.store import Store
 from benchframe.engine import answers
@@ -287,3 +288,22 @@ def test_answers_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     answers.expected(trace.events, Parameters(max_map_count=100))
     assert len(calls) == 2
     assert len(list((tmp_path / "answers").iterdir())) == 2
+
+
+def test_huge_pages_that_were_asked_for() -> None:
+    """MADV_HUGEPAGE, a read of a free 2 MiB region, a fork, and the child makes a neighbour equal. Whether they merge
+    depends on huge pages, which the model leaves out: so does the oracle that judges it."""
+    huge, advice = 2 << 20, 14
+    at = 64 * huge
+    child = stream.by(1, stream.mprotect(at + 4 * huge, huge, 3), stream.fault(at), mm=1)
+    areas = [(at, 4 * huge, 3), (at + 4 * huge, huge, 1)]
+    setup = [
+        part
+        for start, length, prot in areas
+        for part in (stream.mmap(start, length, prot), stream.rows(Kind.MADVISE, start, length, flags=advice))
+    ]
+    setup += [stream.fault(at + huge), stream.rows(Kind.FORK, 1, 1)]
+    trace = stream.build(setup, child, map_count=2)
+    runner("rbtree", "native")
+    verdict = Session(strategy("rbtree"), trace).verify()
+    assert verdict.ok, verdict.what

@@ -8,8 +8,9 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from mmkit import ANON, BASE, PAGE, PMD, Kit, R, oracle
+from mmkit import ANON, BASE, PAGE, PMD, Kit, R
 
+from benchframe.mm.counterpart import oracle
 from benchframe_plugins import _rbtree_balance as balance
 
 

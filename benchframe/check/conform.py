@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from benchframe.check.run import Broken
 from benchframe.check.scenario import plain_runner
 from benchframe.mm import layout
+from benchframe.mm.counterpart import oracle
 from benchframe.mm.machine import Machine, Parameters, Sizes
-from benchframe.mm.oracle import Limits, Oracle, Rules
 from benchframe.mm.validate import ValidationError
 from benchframe.scenario import BASE, Setup
 from benchframe.strategy import Strategy
@@ -97,7 +97,7 @@ class Conformance:
         for base, array in self._machine.arrays.items():
             array[:] = self._saved[base]
         ours: Any = Setup(self._machine)
-        right: Any = _oracle()
+        right: Any = oracle(self._machine.parameters)
         try:
             for number, (name, *arguments) in enumerate(program):
                 where = f"call {number + 1}, {shown((name, *arguments))}"
@@ -128,19 +128,6 @@ class Conformance:
                 program = shorter
             at -= 1
         return program
-
-
-def _oracle() -> Oracle:
-    p = Parameters()
-    limits = Limits(
-        task_size=p.task_size,
-        mmap_base=p.mmap_base,
-        mmap_min_addr=p.mmap_min_addr,
-        max_map_count=p.max_map_count,
-        stack_guard_gap=p.stack_guard_gap,
-        rlimit_stack=p.stack_limit,
-    )
-    return Oracle(Rules(thp_read_prepares_anon_vma=p.thp != 0), limits)
 
 
 def _simpler(program: list[Operation], than: list[Operation]) -> bool:

@@ -14,28 +14,16 @@ import numpy.typing as npt
 
 from benchframe.dialect.store import cache_folder
 from benchframe.mm import flags
+from benchframe.mm.counterpart import limits, rules
 from benchframe.mm.layout import PAGE_SHIFT
 from benchframe.mm.machine import Machine, Parameters
-from benchframe.mm.oracle import Limits, replay
+from benchframe.mm.oracle import replay
 from benchframe.mm.validate import live_mms, vma_numbers
 from benchframe.trace.events import NIL
 
 Array = npt.NDArray[Any]
 KEEP = 256 << 20
 """Bytes of answers kept; the least recently used go first."""
-
-
-def limits(parameters: Parameters) -> Limits:
-    """The oracle's limits for the model's parameters."""
-    p = parameters
-    return Limits(
-        task_size=p.task_size,
-        mmap_base=p.mmap_base,
-        mmap_min_addr=p.mmap_min_addr,
-        max_map_count=p.max_map_count,
-        stack_guard_gap=p.stack_guard_gap,
-        rlimit_stack=p.stack_limit,
-    )
 
 
 def expected(events: Array, parameters: Parameters) -> tuple[Array, Array, Array, Array]:
@@ -52,7 +40,7 @@ def expected(events: Array, parameters: Parameters) -> tuple[Array, Array, Array
             return found
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         pass
-    answers = replay(events, limits=limits(parameters))
+    answers = replay(events, rules(parameters), limits(parameters))
     rows = [(mm, *row) for mm in sorted(answers.spaces) for row in answers.layouts[mm]]
     table = (answers.ret, answers.vm_start, answers.vm_end, np.array(rows, np.int64).reshape(-1, 7))
     try:
@@ -114,9 +102,9 @@ def _row(row: list[int]) -> str:
 
 
 def _key(events: Array, parameters: Parameters) -> str:
-    """Content of the stream, the limits, and of the oracle itself."""
+    """Content of the stream, the rules and limits, and of the oracle itself."""
     digest = hashlib.sha256(np.ascontiguousarray(events).view(np.uint8).data)
-    digest.update(repr(parameters).encode())
+    digest.update(repr((rules(parameters), limits(parameters))).encode())
     for source in sorted((Path(__file__).parent.parent / "mm" / "oracle").glob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:40]

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from benchframe.engine.answers import limits
 from benchframe.engine.runner import NativeRunner, unit_store
 from benchframe.engine.stream import prepare
+from benchframe.mm.counterpart import limits, rules
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.oracle import Replayer
 from benchframe.trace.events import Kind
@@ -54,7 +54,7 @@ class StreamReplay:
         self.parameters = Parameters()
         self.runner = NativeRunner(strategy, unit_store())
         self.machine = Machine(self.runner, replace(ROOM, events=rows), self.parameters, strategy.slabs)
-        self.oracle = Replayer(limits=limits(self.parameters)) if verify else None
+        self.oracle = Replayer(rules(self.parameters), limits(self.parameters)) if verify else None
         self.progress = Progress()
         self._tasks: dict[int, set[int]] = {}
 

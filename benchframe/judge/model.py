@@ -12,7 +12,8 @@ from benchframe.judge.child import BRK_BASE, FILES, MMAP
 from benchframe.judge.ops import Op, Row, file_table
 from benchframe.judge.sides import Side
 from benchframe.mm import flags, layout
-from benchframe.mm.machine import Machine, Parameters, Runner, Saved, Sizes
+from benchframe.mm.counterpart import parameters
+from benchframe.mm.machine import Machine, Runner, Saved, Sizes
 from benchframe.mm.oracle import Limits, Rules
 from benchframe.mm.oracle.flags import smaps_flags
 from benchframe.trace.events import NIL, Kind
@@ -27,24 +28,6 @@ _SIZES = Sizes(mms=_MMS, tasks=_MMS + 2, vmas=1 << 14, tables=1 << 13, pages=1 <
 def _signed(word: int) -> int:
     """A 64-bit word as the signed number that the event's column holds."""
     return word - (1 << 64) if word >= 1 << 63 else word
-
-
-def parameters(rules: Rules, limits: Limits) -> Parameters:
-    """The model's parameters for a kernel with these rules and limits, as far as the model has them."""
-    bits = flags.RULE_ANON_VMA_616 if rules.anon_vma_merge_both_ways else 0
-    bits |= flags.RULE_MREMAP_617 if rules.mremap_many else 0
-    bits |= flags.RULE_GUARD_FLAG if rules.guard_flag else 0
-    bits |= flags.RULE_DONTUNMAP_ACCOUNT if rules.dontunmap_clears_account else 0
-    bits |= flags.RULE_DROPPABLE if rules.droppable else 0
-    bits |= flags.RULE_DONTNEED_TABLES if rules.dontneed_frees_tables else 0
-    return Parameters(
-        mmap_min_addr=0 if limits.may_map_low else limits.mmap_min_addr,
-        max_map_count=limits.max_map_count,
-        stack_limit=limits.rlimit_stack,
-        stack_guard_gap=limits.stack_guard_gap,
-        thp=1 if rules.thp_read_prepares_anon_vma else 0,
-        rules=bits,
-    )
 
 
 def speaks(op: Op) -> bool:
