@@ -168,13 +168,13 @@ class Registry:
         self._resolve()
 
     def _resolve(self) -> None:
-        from benchframe.strategy import StrategyError, resolve
+        from benchframe.strategy import resolve
 
         given = dict(self.strategies)
         for name, strategy in given.items():
             try:
                 self.strategies[name] = resolve(strategy, given)
-            except StrategyError as error:
+            except Exception as error:  # a plugin's mistake must not stop the others
                 del self.strategies[name]
                 self._problem(self.origins.pop(("strategy", name)), f"strategy {name!r}: {_line(error)}")
 

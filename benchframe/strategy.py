@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, NoneType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchframe.dialect import Slab, Struct, is_native
@@ -189,13 +189,33 @@ def own_modules(module: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _check_types(strategy: Strategy) -> None:
+    """Raise StrategyError for a member of another type: a plugin's author need not run a type checker."""
+    wanted: tuple[tuple[str, tuple[type, ...], str], ...] = (
+        ("summary", (str,), "a line of text"),
+        ("index", (Index, str), "an Index(...) or the name of a strategy"),
+        ("cache", (Cache, NoneType), "a Cache(...)"),
+        ("protocol", (Protocol, NoneType), "a Protocol(...)"),
+        ("check_messages", (Mapping,), "a dict of numbers and texts"),
+        ("scenarios", (list, tuple), "a list of Scenario"),
+        ("known_bugs", (list, tuple), "a list of KnownBug"),
+    )
+    for member, types, words in wanted:
+        value = getattr(strategy, member)
+        if not isinstance(value, types):
+            raise StrategyError(
+                f"strategy {strategy.name}: its {member} is of type {type(value).__name__}, not {words}"
+            )
+
+
 def resolve(strategy: Strategy, by_name: Mapping[str, Strategy]) -> Strategy:
     """``strategy`` with a named index replaced by that strategy's, and ``binding`` complete.
 
-    Raises StrategyError: the named strategy does not exist or has no index of its own, two parts claim one private
-    slab, or a mandatory hook is missing.
+    Raises StrategyError: a member of another type, the named strategy does not exist or has no index of its own, two
+    parts claim one private slab, or a mandatory hook is missing.
     """
     index = strategy.index
+    _check_types(strategy)
     if isinstance(index, str):
         if index not in by_name:
             near = difflib.get_close_matches(index, by_name, 1)

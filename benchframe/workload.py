@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,15 +239,20 @@ class WorkloadSpec:
         ``threads``: for so many real threads. A recorded trace is the same for any number; another workload needs a
         maker for threads.
 
-        Raises :class:`WorkloadError` if the parameters do not fit together (the maker's ``ValueError``) or if what
-        the maker returned is no trace; errors that name a file (``TraceError``) pass through.
+        Raises :class:`WorkloadError` if the parameters do not fit together (the maker's ``ValueError``), if the maker
+        fails, or if what it returned is no trace; errors that name a file (``TraceError``) pass through.
         """
+        from benchframe.trace.errors import TraceError
         from benchframe.trace.format import Trace
 
         try:
             trace = self._make(seed, threads)
+        except (TraceError, WorkloadError):
+            raise
         except ValueError as error:
             raise WorkloadError(f"workload {self.label}: {error}") from error
+        except Exception as error:  # the maker is a plugin's code: its mistakes are told with its line
+            raise WorkloadError(f"workload {self.label}: {_failure(error, self.workload.make)}") from error
         if not isinstance(trace, Trace):
             raise WorkloadError(f"workload {self.label}: its maker returned a {type(trace).__name__}, not a Trace")
         try:
@@ -256,6 +262,15 @@ class WorkloadSpec:
         if not 0 <= trace.setup <= len(trace):
             raise WorkloadError(f"workload {self.label}: setup is {trace.setup} of {len(trace)} events")
         return trace
+
+
+def _failure(error: Exception, make: Callable[..., Any]) -> str:
+    """What a maker died of, with the last of its own file's lines that was running."""
+    file = make.__code__.co_filename if hasattr(make, "__code__") else ""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    place = f" ({file}:{lines[-1]})" if lines else ""
+    text = " ".join(str(error).split())
+    return f"its maker failed with {type(error).__name__}{f': {text}' if text else ''}{place}; correct it"
 
 
 def trace_workload(path: str | Path, name: str | None = None) -> Workload:

@@ -161,7 +161,10 @@ def test_bombs_do_not_go_off(tmp_path: Path, suffix: str, monkeypatch: pytest.Mo
         (lambda members: members.update({f"cells/{'0' * 32}.json": b"{}"}), "its members are not those it lists"),
         (lambda members: members.update({"manifest.json": members["manifest.json"] + b" "}), "has another digest"),
         (lambda members: members.update({INDEX: b"[]"}), "not a JSON object"),
-        (lambda members: members.update({INDEX: b'{"version": 9}'}), "written by another benchframe"),
+        (
+            lambda members: members.update({INDEX: b'{"version": 9}'}),
+            "it is of version 9, and this benchframe reads version 1",
+        ),
     ],
 )
 def test_altered_bundles_are_refused(tmp_path: Path, spoil: Callable[[dict[str, bytes]], object], said: str) -> None:

@@ -16,7 +16,7 @@ from benchframe.check.common import COMMON
 from benchframe.check.conform import Conformance
 from benchframe.check.explore import Explorer
 from benchframe.check.hunt import Hunt, exact, make_case, replay, signature_of, visible
-from benchframe.check.run import Run, execute
+from benchframe.check.run import Run, World, execute
 from benchframe.check.sample import Pct, Uniform, pct_bound
 from benchframe.check.scenario import Case
 from benchframe.check.schedule import ReplayError, encode
@@ -235,6 +235,60 @@ def test_a_strategy_broken_alone_is_reported() -> None:
     strategy = resolve(Strategy("skips", "a broken index", broken), {})
     assert run_check_command([strategy], ["stack-stack"], 20, say=said.append) == 1
     assert any("the shortest program found" in line for line in said)
+
+
+@native
+def never_ends(mm, addr):  # type: ignore[no-untyped-def]
+    """index_find that waits for what nobody changes, without a scheduling point."""
+    n = 0
+    while mm.map_count >= 0:
+        n += 1
+    return n
+
+
+@native
+def has_a_typo(mm, addr):  # type: ignore[no-untyped-def]
+    """index_find that asks for a field that mm_struct does not have."""
+    return mm.mmap_cach
+
+
+@pytest.mark.parametrize(
+    ("find", "words"),
+    [(never_ends, "no end after 0.2 s of CPU time"), (has_a_typo, "'mm_struct' object has no attribute 'mmap_cach'")],
+)
+def test_mistakes_that_the_text_does_not_show(find: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endless loop ends the part, not the patience of who waits; Python's own error is told with the line."""
+    monkeypatch.setattr("benchframe.check.conform.PATIENCE", 0.2)
+    monkeypatch.setattr("benchframe.check.conform.IMPATIENCE", 0.2)
+    monkeypatch.setattr("benchframe.check.hunt.PATIENCE", 0.2)
+    broken: Any = Index(find=find, insert=nothing, erase=nothing)
+    said: list[str] = []
+    strategy = resolve(Strategy("mistaken", "a mistake", broken), {})
+    assert run_check_command([strategy], ["lookup-munmap"], 2, jobs=1, say=said.append) == 1
+    for part in ("one task", "lookup-munmap"):
+        (line,) = [line for line in said if line.strip().startswith(part)]
+        assert "WRONG" in line
+        assert words in line
+        assert f"in {find.__name__} ({__file__}:" in line
+
+
+def test_a_task_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within an execution, too: a task that neither ends nor comes to a next step is a livelock."""
+    monkeypatch.setattr("benchframe.check.run.PATIENCE", 0.1)
+
+    def turn() -> None:
+        while True:
+            pass
+
+    def program() -> World:
+        world = World()
+        world.spawn("T0", turn)
+        return world
+
+    run = execute(program, lambda step, enabled, pending, trace: enabled[0])
+    assert run.outcome == "failed"
+    assert run.failure is not None
+    assert run.failure.kind == "livelock"
 
 
 def test_twin_from_parts_is_the_plugin() -> None:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import benchframe
 from benchframe import hookspecs
 from benchframe.cli import app, common, complete
+from benchframe.dialect import DialectError
 from benchframe.engine.launch import worker_command
 from benchframe.registry import Origin, Problem, Registry
 from benchframe.workload import Parameter, Workload
@@ -138,7 +139,11 @@ def test_workload_parameters_and_the_same_workload_twice() -> None:
         (["report", "."], ".: it has no manifest.json"),
         (["show", "fake200"], "no strategy or workload is called 'fake200'; did you mean fake20?"),
         (["list", "strategy"], "there is no list of 'strategy'; did you mean strategies?"),
+        (["run", "-s", "", "-w", "toy"], "--strategy names nothing; leave it out, or say all"),
+        (["run", "-s", "fake20", "-w", ""], "--workload names nothing"),
+        (["trace", "replay", "-s", "fake2", "none.parquet"], "no strategy is called 'fake2'; did you mean fake20?"),
         (["record"], "give either a program after -- or --attach PID"),
+        (["record", "--outptu", "x.parquet", "--", "true"], "record has no option --outptu; did you mean --output?"),
         (["run", "-s", "fake20", "-w", "toy", "--seed", "many"], "--seed many: give a number from 0 to"),
         (["trace", "info", "none.parquet"], "none.parquet: cannot be read"),
     ],
@@ -206,6 +211,20 @@ def test_a_disk_that_refuses_is_told_with_the_mend(error: OSError, words: str) -
     told = disk_error("runs/x", error, "written")
     assert words in str(told)
     assert told.environment
+
+
+def test_a_run_without_a_measurement_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where a strategy does not compile no empty run is left behind for `last` to name; every mistake is a line."""
+
+    def refuse(strategies: object, progress: object) -> None:
+        raise DialectError("mine.py:7 (find): a list; use a slab\nmine.py:9 (find): a dict; use a slab")
+
+    monkeypatch.setitem(sys.modules, "benchframe.engine.native", SimpleNamespace(compile_strategies=refuse))
+    done = call("run", "-s", "fake20", *QUICK)
+    assert done.exit_code == 2
+    assert done.stderr.endswith("\n  mine.py:7 (find): a list; use a slab\n  mine.py:9 (find): a dict; use a slab\n")
+    assert "--resume" not in done.stderr
+    assert list((tmp_path / "reports" / "runs").iterdir()) == []
 
 
 def test_resume_adds_rounds_and_retries() -> None:

@@ -227,11 +227,22 @@ def test_the_command_agrees_and_ends(capsys: pytest.CaptureFixture[str]) -> None
     assert "0 mismatches" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("wrong", [{"generator": "merg"}, {"ablate": "merge_offset"}])
-def test_the_command_refuses_unknown_names(wrong: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    """A misspelt generator or rule: exit code 2 and the names that exist."""
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"generator": "merg"}, "no generator is called 'merg'; did you mean merge?"),
+        ({"ablate": "merge_pgof"}, "no rule is called 'merge_pgof'; did you mean merge_pgoff?"),
+        ({"ablate": "xyz"}, "no rule is called 'xyz'; choose one of merge_conditions, "),
+    ],
+)
+def test_the_command_refuses_unknown_names(
+    wrong: dict[str, str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A misspelt generator or rule: exit code 2, one line on stderr, the nearest name or all."""
     assert run_oracle_command(ops=10, **wrong) == CANNOT  # type: ignore[arg-type]
-    assert "choose one of" in capsys.readouterr().out
+    told = capsys.readouterr().err
+    assert says in told
+    assert told.count("\n") == 1
 
 
 def test_limits_of_this_process_are_sensible() -> None:

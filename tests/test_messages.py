@@ -16,6 +16,7 @@ from benchframe.mm.layout import mm_struct
 HEAD = """from benchframe.api import NULL, TASK, VMA, READ_ONCE, native
 
 RATIO = 2.5
+NOTHING = None
 
 
 @native
@@ -74,7 +75,21 @@ MISTAKES = [
     ("returning nothing", "if addr > 5:\n    return 1", 1, "ends without a return on some path"),
     ("returning None", "if addr > 5:\n    return None\nreturn 1", 1, "returns nothing; return an integer"),
     ("returning two", "return addr, 1", 0, "returns two values"),
-    ("returning a record", "return VMA(mm, addr)", None, "returns a vm_area_struct record; return its index"),
+    ("returning a record", "return VMA(mm, addr)", 0, "returns a vm_area_struct record; return its index"),
+    (
+        "returning a record by name",
+        "v = VMA(mm, addr)\nreturn v",
+        1,
+        "returns a vm_area_struct record; return its index",
+    ),
+    ("a global None", "return NOTHING", None, "'NOTHING' is a NoneType"),
+    (
+        "an assignment expression",
+        "if (x := addr) > 5:\n    return x\nreturn 0",
+        0,
+        "an assignment inside an expression",
+    ),
+    ("an endless loop", "while True:\n    addr += 1", 0, "a loop that never ends; give it a condition"),
     ("None", "vma = None\nreturn 0", 0, "None; use NULL"),
     (
         "mixed types",
@@ -107,6 +122,15 @@ def test_a_mistake(body: str, line: int | None, says: str, tmp_path: Path) -> No
     for word in ("Record(", "int64", "Literal", "\x1b", "Cannot unify", "No implementation", "numba"):
         assert word not in text
     assert len(text) < 600
+
+
+def test_one_mistake_is_one_finding(tmp_path: Path) -> None:
+    """A lambda and a comprehension are refused as such; their own names are not called undefined as well."""
+    module, _ = author(tmp_path, "f = lambda x: x + 1\nreturn min(i for i in range(3))")
+    assert [(f.what, f.mend) for f in lint(module.find)] == [
+        ("a lambda", "write a module-level @native function"),
+        ("a generator", "write a loop"),
+    ]
 
 
 def test_a_closure(tmp_path: Path) -> None:

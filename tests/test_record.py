@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from benchframe.record.session import RecordError, planned
+from benchframe.trace.csvfile import read_csv
 from benchframe.trace.events import Kind
 from benchframe.trace.format import Trace, read_trace
 from benchframe.trace.verify import verify
@@ -133,6 +134,13 @@ def test_exit_codes(level: str, tmp_path: Path, script: str, code: int) -> None:
     assert read_trace(tmp_path / "t.parquet").meta.exit_status == (code if code < 128 else 128 - code)
 
 
+def test_csv(tmp_path: Path) -> None:
+    """A file that ends in .csv is CSV, not Parquet under a wrong name."""
+    assert record("strace", tmp_path / "t.csv", "true").returncode == 0
+    assert (tmp_path / "t.csv").read_text().startswith("# benchframe {")
+    assert len(read_csv(tmp_path / "t.csv")) > 5
+
+
 def test_stopping_and_continuing(level: str, tmp_path: Path) -> None:
     """Job control works under the recorder: a stopped child stops, and goes on when told."""
     script = (
@@ -237,6 +245,7 @@ def test_without_privileges(tmp_path: Path) -> None:
         (("wrong", "t.parquet", "true"), "there are auto, full, user, strace"),
         (("auto", "none/t.parquet", "true"), "no folder that can be written to"),
         (("auto", "t.parquet", "--attach", "999999999"), "process 999999999"),
+        (("auto", ".", "true"), "is a folder; name a file with -o"),
     ],
 )
 def test_own_failures(tmp_path: Path, arguments: tuple[str, ...], what: str) -> None:

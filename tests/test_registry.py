@@ -55,6 +55,24 @@ def only(registry: Registry, plugin: str) -> Problem:
     return problem
 
 
+@pytest.mark.parametrize(
+    ("member", "says"),
+    [
+        ("index=5", "its index is of type int, not an Index(...)"),
+        ('index="rbtree", cache=5', "its cache is of type int, not a Cache(...)"),
+        ('index="rbtree", protocol=[]', "its protocol is of type list"),
+        ('index="rbtree", scenarios=5', "its scenarios is of type int"),
+    ],
+)
+def test_a_strategy_made_of_wrong_things(member: str, says: str, write: Write) -> None:
+    """A member of another type is that plugin's problem; the others load."""
+    text = STRATEGY.replace('index="{index}"', member).replace("{name}", "odd")
+    registry = load([write("odd", text)])
+    assert says in only(registry, "odd").what
+    assert "odd" not in registry.strategies
+    assert "rbtree" in registry.strategies
+
+
 def test_built_in_plugins() -> None:
     """What comes with benchframe loads without a problem, strategies resolved and with their baseline."""
     registry = load()

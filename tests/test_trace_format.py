@@ -4,6 +4,7 @@ import os
 import pickle
 import random
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from benchframe.trace import format as trace_format
 from benchframe.trace import parquet
+from benchframe.trace.csvfile import write_csv
 from benchframe.trace.events import EVENT, NIL, UNKNOWN, Kind
 from benchframe.trace.format import REPORT, Trace, TraceError, iter_batches, read_meta, read_trace, write_trace
 from benchframe.trace.meta import FileEntry, Snapshot, TraceMeta, meta_from_json, meta_to_json
@@ -152,6 +154,20 @@ def test_write_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         write_trace(path, sample(20))
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
+
+
+@pytest.mark.parametrize("write", [write_trace, write_csv], ids=["parquet", "csv"])
+def test_a_disk_that_also_refuses_to_clean_up(
+    write: Callable[[Path, Trace], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a read-only disk the removal of the unfinished file fails too; what is told is the trace not written."""
+
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise OSError(30, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(TraceError, match="cannot be written"):
+        write(tmp_path / "none" / "a", Trace(np.zeros(0, EVENT)))
 
 
 def test_wrong_trace_is_not_written(tmp_path: Path) -> None:

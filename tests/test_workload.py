@@ -1,6 +1,8 @@
 """Workload definitions: parameters, the text form of a spec, and what is said about bad ones."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,6 +129,28 @@ def test_trace_is_checked() -> None:
     ):
         with pytest.raises(WorkloadError, match=said):
             with_make(maker).spec().trace()
+
+
+@pytest.mark.parametrize(
+    ("mistake", "says"),
+    [
+        (lambda params: params["vams"], "its maker failed with KeyError: 'vams'"),
+        (lambda params: params["vmas"] // 0, "its maker failed with ZeroDivisionError"),
+        (lambda params: params.pop(), "its maker failed with TypeError"),
+    ],
+    ids=["key", "zero", "type"],
+)
+def test_a_maker_with_a_mistake(mistake: Callable[[Any], Any], says: str) -> None:
+    """Whatever a maker dies of is one line with its own line's number; the user sees no traceback."""
+
+    def make(params: dict[str, Any], seed: int) -> Any:
+        return mistake(params)
+
+    workload = Workload("mine", "a load", "nothing", (Parameter("vmas", 6, "VMAs"),), make)
+    with pytest.raises(WorkloadError) as told:
+        workload.spec().trace()
+    assert says in str(told.value)
+    assert f"({__file__}:" in str(told.value)
 
 
 def test_seed_reaches_the_maker() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchframe.bundle.archive import MAX_MEMBERS, read_archive
 from benchframe.bundle.pack import INDEX, VERSION
 from benchframe.results.errors import ResultsError
-from benchframe.results.files import Fields, read_object, write_atomic
+from benchframe.results.files import Fields, other_version, read_object, write_atomic
 from benchframe.results.folder import RunFolder
 from benchframe.results.sources import read_sources
 from benchframe.results.studies import STUDIES, read_studies
@@ -46,7 +46,7 @@ def unpack(path: Path, into: Path) -> Bundle:
         write_atomic(target / name, data)  # archive.NAMES has let only plain names through
     index = Fields(path, read_object(target / INDEX), f"{INDEX}: ")
     if index.data.get("version") != VERSION:
-        raise index.wrong("version", f"is not {VERSION}: written by another benchframe")
+        raise other_version(index.where, index.data.get("version"), VERSION)
     listed = index.object("members")
     if len(listed.data) > MAX_MEMBERS or set(listed.data) != set(members) - {INDEX}:
         raise ResultsError(path, "its members are not those it lists", "the bundle was altered: ask for it again")

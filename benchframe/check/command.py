@@ -170,8 +170,10 @@ class _Book(Watcher):
                 told += 1 if result.findings else 0
                 self._say(f"\n--- {part.strategy.name}, {part.name} " + "-" * 40)
                 self._say(result.story)
-        if findings > told:
-            self._say(f"\n{findings - told} more failures are variations, each with a schedule of its own: see above")
+        if told and findings > told:
+            more = findings - told
+            what = "1 more failure is a variation" if more == 1 else f"{more} more failures are variations, each"
+            self._say(f"\n{what} with a schedule of its own: see above")
 
 
 def _all_known(result: Result) -> bool:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from benchframe.check.patience import MISTAKES, Endless, patience, told
 from benchframe.check.run import Broken
 from benchframe.check.scenario import plain_runner
 from benchframe.mm import layout
@@ -28,6 +29,8 @@ PAGE = layout.PAGE_SIZE
 Operation = tuple[Any, ...]
 LENGTH = 30
 """Calls of one random program."""
+PATIENCE, IMPATIENCE = 5.0, 1.0
+"""Seconds of CPU time that a program may take, some hundred times what any needs; once one took them, less."""
 SHRINKS = 250
 """Programs tried to make a failing one simpler."""
 SIZES = Sizes(mms=2, tasks=3, vmas=256, tables=256, pages=1024, files=8)
@@ -51,6 +54,7 @@ class Conformance:
         self.strategy = strategy
         self._runner = plain_runner(strategy)
         self._machine = Machine(self._runner, SIZES, Parameters(), strategy.slabs)
+        self._patience = PATIENCE
         self._saved = {base: array.copy() for base, array in self._machine.arrays.items()}
 
     def run(self, calls: int, seed: int, deadline: float) -> Sequential:
@@ -89,15 +93,20 @@ class Conformance:
             find(programs, wrong, settings=options, random=random.Random(seed))
         if not found:
             return Sequential(done, time.monotonic() - began)
-        shortest = self._shrink(found)
+        shortest = self._shrink(found, deadline)
         return Sequential(done, time.monotonic() - began, self.fails(shortest), tuple(shortest))
 
     def fails(self, program: list[Operation]) -> str:
         """What goes wrong first in ``program``; empty if nothing does."""
+        with patience(self._patience):
+            return self._fails(program)
+
+    def _fails(self, program: list[Operation]) -> str:
         for base, array in self._machine.arrays.items():
             array[:] = self._saved[base]
         ours: Any = Setup(self._machine)
         right: Any = oracle(self._machine.parameters)
+        where = "before the first call"
         try:
             for number, (name, *arguments) in enumerate(program):
                 where = f"call {number + 1}, {shown((name, *arguments))}"
@@ -112,17 +121,20 @@ class Conformance:
                 if ours.layout() != right.layout():
                     return f"{where}: the VMAs afterwards are not the oracle's"
                 self._runner.validate(self._machine, self.strategy.check_messages)
-        except (IndexError, RuntimeError, MemoryError, ArithmeticError) as error:
-            return f"{where}: {type(error).__name__}: {error}"
+        except Endless as error:
+            self._patience = IMPATIENCE
+            return f"{where}: {told(error)}"
+        except MISTAKES as error:
+            return f"{where}: {told(error)}"
         except Exception as error:
             if isinstance(error, (ValidationError, Broken)) or type(error).__name__ == "DialectError":
                 return f"{where}: {str(error).splitlines()[0]}"
             raise
         return ""
 
-    def _shrink(self, program: list[Operation]) -> list[Operation]:
+    def _shrink(self, program: list[Operation], deadline: float) -> list[Operation]:
         at = len(program) - 1
-        while at >= 0:
+        while at >= 0 and (self._patience == PATIENCE or time.monotonic() < deadline):
             shorter = program[:at] + program[at + 1 :]
             if shorter and self.fails(shorter):
                 program = shorter

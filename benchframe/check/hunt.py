@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchframe.check.explore import Coverage, Explorer
-from benchframe.check.run import Broken, Op, Run, Step, execute
+from benchframe.check.patience import MISTAKES, Endless, patience, told
+from benchframe.check.run import PATIENCE, Broken, Op, Run, Step, execute
 from benchframe.check.sample import Pct, pct_bound
 from benchframe.check.scenario import Case, CaseWorld
 from benchframe.check.schedule import Replay, decode, encode
@@ -314,9 +315,10 @@ def make_case(scenario: Scenario, strategy: Strategy, memory_model: str = "sc") 
     Raises Broken (kind "set-up") if the strategy cannot even do the set-up alone.
     """
     try:
-        return TsoCase(scenario, strategy) if memory_model == "tso" else Case(scenario, strategy)
-    except (RuntimeError, MemoryError, IndexError, DialectError) as error:
-        raise Broken("set-up", f"the set-up alone fails: {error}") from error
+        with patience(PATIENCE):
+            return TsoCase(scenario, strategy) if memory_model == "tso" else Case(scenario, strategy)
+    except (DialectError, Endless, *MISTAKES) as error:
+        raise Broken("set-up", f"the set-up alone fails: {told(error)}") from error
 
 
 __all__ = ["CaseWorld", "Finding", "Hunt", "Verdict", "exact", "make_case", "replay", "shorten"]

@@ -13,6 +13,10 @@ from typing import Any, Protocol
 
 import greenlet
 
+from benchframe.check.patience import MISTAKES, Endless, patience, told
+
+PATIENCE = 5.0
+"""Seconds of CPU time that one execution may take."""
 Access = tuple[Hashable, Hashable, int]
 """(object, field, READS, WRITES or ADDS). Field None is the whole object: what frees it."""
 READS, WRITES, ADDS = 0, 1, 2
@@ -166,8 +170,10 @@ class World:
             self.results[task] = self.bodies[task]()
         except Broken as broken:
             self.failure, self.failed_task = broken, task
-        except (IndexError, ArithmeticError, RuntimeError) as error:
-            self.failure, self.failed_task = Broken("crash", f"{type(error).__name__}: {error}"), task
+        except Endless as error:
+            self.failure, self.failed_task = Broken("livelock", told(error)), task
+        except MISTAKES as error:
+            self.failure, self.failed_task = Broken("crash", told(error)), task
 
 
 class Choose(Protocol):
@@ -183,7 +189,13 @@ Program = Callable[[], World]
 
 
 def execute(program: Program, choose: Choose, limit: int = 5000) -> Run:
-    """Run ``program`` once. ``limit`` steps at most: more is called truncated (a livelock, or too large a scenario)."""
+    """Run ``program`` once. ``limit`` steps at most: more is called truncated (a livelock, or too large a scenario).
+    A task that neither ends nor reaches a next step is a livelock."""
+    with patience(PATIENCE):
+        return _execute(program, choose, limit)
+
+
+def _execute(program: Program, choose: Choose, limit: int) -> Run:
     world = program()
     pending = world.pending
     trace: list[Step] = []

@@ -70,6 +70,7 @@ def check(
     from benchframe.cli.check_progress import watcher
     from benchframe.csource import unseen
     from benchframe.dialect.lint import check_function
+    from benchframe.engine.content import strategy_digest
 
     known = registry(plugin)
     if historic or list_historic:
@@ -80,6 +81,7 @@ def check(
     for name in names:
         for native in known.strategy(name).functions():
             check_function(native)
+        strategy_digest(known.strategy(name))  # recursion, and names that stand for what strategy code may not use
         for function in unseen(known.strategy(name).functions()):
             typer.echo(
                 f"benchframe: warning: {name}: {function}() is C without a twin: races in it are not found",

@@ -112,6 +112,8 @@ def exit_code(error: Exception) -> int | None:
 def _line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if type(error).__name__ == "DialectError" and "\n" in str(error):  # several findings: one a line
+        return "\n  ".join(["strategy code has mistakes", *str(error).splitlines()])
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -124,6 +126,8 @@ def fail(message: str, code: int) -> int:
 def strategy_names(values: Sequence[str] | None, known: "Registry") -> list[str]:
     """Names from ``--strategy``: every one known if none is given, or the one word ``all`` where none is called so."""
     names = split(values)
+    if values and not names:
+        raise UsageError("--strategy names nothing; leave it out, or say all, to take every strategy")
     if not names or (names == ["all"] and "all" not in known.strategies):
         return list(known.strategies)
     return names

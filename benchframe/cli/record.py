@@ -11,7 +11,9 @@ from benchframe.cli.common import UsageError, guarded
 @guarded
 def record(
     command: Annotated[list[str] | None, typer.Argument(help="The program and its arguments, after --.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The trace file.")] = Path("trace.parquet"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The trace file (.csv: as CSV).")] = Path(
+        "trace.parquet"
+    ),
     level: Annotated[str, typer.Option(help="auto, full, user or strace.")] = "auto",
     allow_lost: Annotated[bool, typer.Option("--allow-lost", help="Keep a trace that lost events.")] = False,
     attach: Annotated[int | None, typer.Option(min=1, help="Record a running process instead.")] = None,
@@ -31,4 +33,10 @@ def record(
 
     if bool(command) == (attach is not None):
         raise UsageError("give either a program after -- or --attach PID")
+    if command and command[0].startswith("-"):
+        from difflib import get_close_matches
+
+        near = get_close_matches(command[0], ("--output", "--level", "--allow-lost", "--attach", "--split"), 1)
+        hint = f"did you mean {near[0]}?" if near else "see benchframe record --help"
+        raise UsageError(f"record has no option {command[0]}; {hint} The program comes after --")
     return run_record_command(command or [], output, level, allow_lost, attach, split)

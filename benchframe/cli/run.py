@@ -152,6 +152,8 @@ def run(
             )
         )
     else:
+        if workload and not split(workload):
+            raise UsageError("--workload names nothing; leave it out to take the shipped traces tagged default")
         streams = make_streams(known, split(workload), trace or [], stream_seed, baseline, thread_counts(threads))
         asked = strategy_names(strategy, known)
         folder = new_run(known, asked, streams, options, seed, output, files, split(no_plugin), skip or [])
@@ -185,7 +187,8 @@ def _sit(
                 start=start,
             ).run()
     except BaseException:
-        typer.echo(f"benchframe: what was measured is in {folder.path}; --resume {folder.path} continues", err=True)
+        if not folder.discard_if_empty():
+            typer.echo(f"benchframe: what was measured is in {folder.path}; --resume {folder.path} continues", err=True)
         raise
 
 

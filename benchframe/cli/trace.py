@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import guarded
+from benchframe.cli.common import guarded, registry
 
 app = typer.Typer(
     help="Look into, convert and verify trace files.",
@@ -90,21 +90,21 @@ def replay(
     strategy: Annotated[str, typer.Option("--strategy", "-s", help="Which strategy answers.")] = "rbtree",
     rows: Annotated[int, typer.Option("--rows", min=1, help="Events held in memory at once.")] = 1 << 20,
     verify: Annotated[bool, typer.Option("--verify", help="Compare every answer with the oracle's.")] = False,
+    plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
 ) -> int:
     """Replay a trace of any length through the model in bounded memory.
 
-    Exit codes: 0, 1 (--verify finds a wrong answer), 2 (the file is no trace, or damaged).
+    Exit codes: 0, 1 (--verify finds a wrong answer), 2 (the file is no trace, or damaged; no such strategy).
 
     \b
     Examples:
       benchframe trace replay huge.parquet
       benchframe trace replay --strategy pmdcache --verify program.parquet
     """
-    from benchframe import registry
     from benchframe.engine.streaming import StreamReplay
     from benchframe.trace.format import iter_batches
 
-    replayer = StreamReplay(registry.load().strategy(strategy), rows, verify=verify)
+    replayer = StreamReplay(registry(plugin).strategy(strategy), rows, verify=verify)
     done = replayer.run(batch.events for batch in iter_batches(file, rows))
     typer.echo(f"{done.events:,} events through {strategy}: {done.rate / 1e6:.1f} M events/s inside the replay")
     if verify:

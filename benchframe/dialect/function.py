@@ -225,12 +225,16 @@ class Identities:
             return f"primitive {obj.name}"
         if isinstance(obj, (bool, int)):
             return repr(int(obj))
-        if getattr(builtins, name, None) is obj:
+        if getattr(builtins, name, _NONE) is obj:
             return f"builtin {name}"
         raise DialectError(
             f"{where(user)}: {name!r} is a {type(obj).__name__}; strategy code may use integers, slabs, primitives, "
             "hooks and @native functions only (mark the function with @native, or make the value an int)"
         )
+
+
+_NONE = object()
+"""No builtin: a global that is None must not pass for one."""
 
 
 def _hash_code(code: CodeType, doc: str | None, update: Callable[[bytes], object]) -> None:

@@ -16,7 +16,14 @@ from types import FunctionType
 from typing import Any
 
 from benchframe.dialect.function import BUILTINS, FarCall, Hook, is_native
-from benchframe.dialect.names import missing_return, unknown_fields, unknown_names, wrong_arguments
+from benchframe.dialect.names import (
+    endless_loops,
+    missing_return,
+    returned_records,
+    unknown_fields,
+    unknown_names,
+    wrong_arguments,
+)
 from benchframe.dialect.primitives import Primitive
 from benchframe.dialect.struct import DialectError, Slab
 
@@ -45,6 +52,7 @@ _FORBIDDEN: dict[type[ast.AST], tuple[str, str]] = {
     ast.Starred: ("* unpacking", "name each argument"),
     ast.Delete: ("del", "store NULL"),
     ast.Subscript: ("indexing", "call the slab: SLAB(mm, i)"),
+    ast.NamedExpr: ("an assignment inside an expression (:=)", "write it as a statement of its own"),
 }
 _LOADS = frozenset({"READ_ONCE", "load_acquire", "cmpxchg", "xchg", "fetch_add"})
 _WAITS = frozenset({"cpu_relax", "wait_until", "wait_interruptible", "wait_while", "wait_while_interruptible"})
@@ -101,7 +109,9 @@ def _walk(definition: ast.FunctionDef, function: FunctionType) -> Iterator[tuple
         yield definition.lineno, "default, keyword or star arguments", "take plain positional arguments"
     yield from unknown_names(definition, function)
     yield from unknown_fields(definition, function)
+    yield from returned_records(definition, function)
     yield from missing_return(definition)
+    yield from endless_loops(definition)
     docstring = ast.get_docstring(definition, clean=False) is not None
     texts = _literals(definition, function)
     for statement in definition.body[docstring:]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FunctionType
 from typing import Any
 
@@ -15,6 +15,7 @@ from benchframe.dialect.struct import Slab
 
 Told = tuple[int, str, str]
 """Line within the function, what, mend."""
+RecordOf = Callable[["ast.AST | None"], "Slab | None"]
 
 
 def near(name: str, known: Iterable[str]) -> str:
@@ -26,6 +27,11 @@ def near(name: str, known: Iterable[str]) -> str:
 def unknown_names(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:
     """Names that are neither the function's own, nor the module's, nor Python's."""
     own = {*function.__code__.co_varnames, *function.__code__.co_cellvars, *function.__code__.co_freevars}
+    for node in ast.walk(definition):  # of lambdas and comprehensions, which are refused as such
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            own.add(node.id)
+        elif isinstance(node, ast.arg):
+            own.add(node.arg)
     scope = function.__globals__
     for node in ast.walk(definition):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
@@ -60,14 +66,14 @@ def wrong_arguments(node: ast.Call, name: str, obj: Any) -> Iterator[Told]:
         yield node.lineno, what, f"write {name}({', '.join(wanted)})"
 
 
-def unknown_fields(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:
-    """Fields that a record does not have, where the text says which record it is: ``VMA(mm, i).x``, or ``v.x`` after
-    ``v = VMA(mm, i)`` and nothing else."""
+def _record_names(definition: ast.FunctionDef, function: FunctionType) -> RecordOf:
+    """Which slab's record an expression is, as far as the text says: a call ``VMA(mm, i)``, or a name that stands for
+    one such record and nothing else. Otherwise None."""
     slabs = {
         name: obj for name in function.__code__.co_names if isinstance(obj := function.__globals__.get(name), Slab)
     }
 
-    def slab_of(value: ast.AST | None) -> Slab | None:
+    def made(value: ast.AST | None) -> Slab | None:
         named = isinstance(value, ast.Call) and isinstance(value.func, ast.Name)
         return slabs.get(value.func.id) if named else None  # type: ignore[union-attr]
 
@@ -81,17 +87,44 @@ def unknown_fields(definition: ast.FunctionDef, function: FunctionType) -> Itera
         for target, value in targets:
             for name in ast.walk(target):
                 if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
-                    slab = slab_of(value) if name is target else None
+                    slab = made(value) if name is target else None
                     known = locals_.setdefault(name.id, slab)
                     if known is not slab:
                         locals_[name.id] = None
+    return lambda value: locals_.get(value.id) if isinstance(value, ast.Name) else made(value)
+
+
+def unknown_fields(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:
+    """Fields that a record does not have, where the text says which record it is: ``VMA(mm, i).x``, or ``v.x`` after
+    ``v = VMA(mm, i)`` and nothing else."""
+    record = _record_names(definition, function)
     for node in ast.walk(definition):
         if not isinstance(node, ast.Attribute):
             continue
-        slab = locals_.get(node.value.id) if isinstance(node.value, ast.Name) else slab_of(node.value)
+        slab = record(node.value)
         if slab is not None and node.attr not in slab.struct.fields:
             what = f"{slab.struct.name} has no field {node.attr}{near(node.attr, slab.struct.fields)}"
             yield node.lineno, what, "docs/dialect.md says which fields there are"
+
+
+def returned_records(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:
+    """A record where its index must be given back."""
+    record = _record_names(definition, function)
+    for node in ast.walk(definition):
+        if isinstance(node, ast.Return) and (slab := record(node.value)) is not None:
+            yield node.lineno, f"returns a {slab.struct.name} record", "return its index"
+
+
+def endless_loops(definition: ast.FunctionDef) -> Iterator[Told]:
+    """``while True`` that neither leaves the loop nor the function."""
+    for node in ast.walk(definition):
+        leaves = any(isinstance(inner, (ast.Break, ast.Return)) for inner in ast.walk(node))
+        if isinstance(node, ast.While) and _always(node.test) and not leaves:
+            yield node.lineno, "a loop that never ends", "give it a condition, a break or a return"
+
+
+def _always(test: ast.expr) -> bool:
+    return isinstance(test, ast.Constant) and bool(test.value)
 
 
 def missing_return(definition: ast.FunctionDef) -> Iterator[Told]:
@@ -116,6 +149,5 @@ def _always_returns(body: list[ast.stmt]) -> bool:
     if isinstance(last, ast.If):
         return _always_returns(last.body) and _always_returns(last.orelse)
     if isinstance(last, ast.While):
-        endless = isinstance(last.test, ast.Constant) and bool(last.test.value)
-        return endless and not any(isinstance(node, ast.Break) for node in ast.walk(last))
+        return _always(last.test) and not any(isinstance(node, ast.Break) for node in ast.walk(last))
     return isinstance(last, ast.Return)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,11 +62,9 @@ def run_oracle_command(
     names = list(ZONES) if generator == "all" else [generator]
     unknown = [name for name in names if name not in ZONES]
     if unknown:
-        console.print(f"no generator {unknown[0]!r}: choose one of {', '.join(ZONES)}, or all")
-        return CANNOT
-    if ablate not in (None, "all", *RULE_NAMES):
-        console.print(f"no rule {ablate!r}: choose one of {', '.join(RULE_NAMES)}, or all")
-        return CANNOT
+        return _unknown("generator", unknown[0], ZONES)
+    if ablate is not None and ablate not in ("all", *RULE_NAMES):
+        return _unknown("rule", ablate, RULE_NAMES)
     if ops is None:
         ops = DEFAULT_OPS if minutes is None else 1 << 62
     try:
@@ -90,6 +90,15 @@ def run_oracle_command(
     except KeyboardInterrupt:
         console.print("stopped; no mismatch so far")
         return 130
+
+
+def _unknown(kind: str, name: str, known: Iterable[str]) -> int:
+    """Say on stderr that there is no such name, with the nearest; the exit code."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}, or all"
+    print(f"benchframe: no {kind} is called {name!r}; {hint}", file=sys.stderr)
+    return CANNOT
 
 
 def kernel_name() -> str:

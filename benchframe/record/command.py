@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from benchframe.record.session import RecordError, Session, planned
+from benchframe.trace.csvfile import write_csv
 from benchframe.trace.errors import TraceError
 from benchframe.trace.format import Trace, write_trace
 
@@ -20,7 +21,7 @@ def run_record_command(
     attach: int | None = None,
     split: bool = False,
 ) -> int:
-    """Record ``command`` (or process ``attach``) to ``output``; returns the program's own exit code.
+    """Record ``command`` (or process ``attach``) to ``output`` (CSV if it ends so); returns the program's exit code.
 
     The program keeps its stdin, stdout, signals and exit code (128 + n if signal n ended it); we speak on stderr.
     ``split`` writes one file per address space, ``NAME.0.parquet`` and so on. A trace that lost events is refused
@@ -32,6 +33,8 @@ def run_record_command(
         return _fail("recording needs Linux; traces recorded there can be replayed anywhere")
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
         return _fail(f"{output.parent}: no folder that can be written to; choose another with -o")
+    if output.is_dir():
+        return _fail(f"{output} is a folder; name a file with -o, such as {output / 'trace.parquet'}")
     try:
         with planned(level) as plan:
             session = Session(plan)
@@ -42,7 +45,7 @@ def run_record_command(
         if trace.meta.lost and not allow_lost:
             return _fail(f"{trace.meta.lost} events were lost, nothing written; --allow-lost keeps such a trace")
         for path, part in _outputs(output, trace, split):
-            write_trace(path, part)
+            (write_csv if path.suffix == ".csv" else write_trace)(path, part)
             _say(f"wrote {path} ({path.stat().st_size / 1024:.1f} KiB)")
     except (RecordError, TraceError) as error:
         return _fail(str(error))

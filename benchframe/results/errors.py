@@ -31,7 +31,7 @@ def disk_error(where: str | Path, error: OSError, action: str) -> ResultsError:
     reason = error.strerror or str(error)
     short = error.errno is None and "requested and" in reason  # NumPy says only how much it could write
     if short or error.errno in (errno.ENOSPC, errno.EDQUOT):
-        mend = "free space, then continue with --resume"
+        mend = "free space, then run the command again (a run goes on with --resume)"
         reason = f"the disk is full: {reason}" if short else reason
     elif error.errno == errno.EFBIG:
         mend = "raise the limit of file sizes (ulimit -f), then continue with --resume"

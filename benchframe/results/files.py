@@ -19,6 +19,7 @@ MAX_TEXT = 1 << 16
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters, and those that turn the direction of text around or end a line unseen."""
 _MEND = "the file is damaged: restore it, or remove it and continue with --resume"
+_MEND_MANIFEST = "the file is damaged: restore it from a copy, or make the run anew"
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -52,6 +53,11 @@ def write_json(path: Path, data: object) -> None:
     write_atomic(path, (json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
+def _mend(path: Path) -> str:
+    """What to do about a damaged file: a run can do without one of its cells, but not without its manifest."""
+    return _MEND_MANIFEST if path.name == "manifest.json" else _MEND
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """Read one JSON object of at most MAX_FILE bytes; raises ResultsError for everything else."""
     try:
@@ -60,20 +66,27 @@ def read_object(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise disk_error(path, error, "read") from None
     if len(data) > MAX_FILE:
-        raise ResultsError(path, f"it is larger than {MAX_FILE >> 20} MiB", _MEND)
+        raise ResultsError(path, f"it is larger than {MAX_FILE >> 20} MiB", _mend(path))
     try:
         value = json.loads(data, parse_constant=_no_constant)
     except RecursionError:
-        raise ResultsError(path, "it is nested too deeply", _MEND) from None
+        raise ResultsError(path, "it is nested too deeply", _mend(path)) from None
     except ValueError as error:
-        raise ResultsError(path, f"it is not JSON ({error})", _MEND) from None
+        raise ResultsError(path, f"it is not JSON ({error})", _mend(path)) from None
     if not isinstance(value, dict):
-        raise ResultsError(path, "it is not a JSON object", _MEND)
+        raise ResultsError(path, "it is not a JSON object", _mend(path))
     return value
 
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no number here")
+
+
+def other_version(path: Path, found: object, known: int) -> ResultsError:
+    """The error for a file whose ``version`` is not the one that is read here."""
+    told = f"of version {found}" if isinstance(found, int) and not isinstance(found, bool) else "without a version"
+    mend = "read it with the benchframe that wrote it, or make the run anew"
+    return ResultsError(path, f"it is {told}, and this benchframe reads version {known}", mend)
 
 
 class Fields:
@@ -92,7 +105,7 @@ class Fields:
     def wrong(self, name: str, what: str) -> ResultsError:
         """The error for member ``name``."""
         member = f"{self.inside}{name}".rstrip(".") or "the file"
-        return ResultsError(self.where, f"member '{member}' {what}", _MEND)
+        return ResultsError(self.where, f"member '{member}' {what}", _mend(self.where))
 
     def text(self, name: str, default: str | None = None, *, pattern: str | None = None) -> str:
         """A string without control characters; with ``pattern`` it must match whole."""

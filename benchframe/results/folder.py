@@ -172,6 +172,17 @@ class RunFolder:
         write_atomic(path, buffer.getvalue().encode())
         return suite
 
+    def discard_if_empty(self) -> bool:
+        """Remove the folder if nothing was measured in it: ``last`` must not name it. Gives whether it was removed."""
+        if any((self.path / "cells").glob("*.json")):
+            return False
+        try:
+            with self.locked():
+                shutil.rmtree(self.path, ignore_errors=True)
+        except ResultsError:  # another benchframe is at work in it
+            return False
+        return True
+
     def forget(self, entry: CellEntry) -> None:
         """Remove a cell's files: its strategy was edited, so its figures are another program's."""
         for path in (self.suite_path(entry), self.state_path(entry)):

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchframe.engine.job import COST_RECORDS
 from benchframe.results.errors import ResultsError
-from benchframe.results.files import Fields, read_object, write_json
+from benchframe.results.files import Fields, other_version, read_object, write_json
 from benchframe.stats import WITHIN, Judging
 
 VERSION = 1
@@ -135,7 +135,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise ResultsError(folder, "it has no manifest.json", "name a folder that `benchframe run` made")
     data = Fields(path, read_object(path))
     if data.data.get("version") != VERSION:
-        raise data.wrong("version", f"is not {VERSION}: written by another benchframe")
+        raise other_version(path, data.data.get("version"), VERSION)
     options = data.object("options")
     manifest = Manifest(
         created=data.text("created"),

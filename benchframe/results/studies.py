@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchframe.results.environment import host
 from benchframe.results.errors import ResultsError, disk_error
-from benchframe.results.files import Fields, read_object, write_json
+from benchframe.results.files import Fields, other_version, read_object, write_json
 
 STUDIES = "studies"
 KINDS = ("explain", "breakeven", "layout")
@@ -105,7 +105,7 @@ def read_studies(folder: Path) -> tuple[SavedStudy, ...]:
 def _read(path: Path) -> SavedStudy:
     data = Fields(path, read_object(path))
     if data.data.get("version") != 1:
-        raise data.wrong("version", "is not 1: written by another benchframe")
+        raise other_version(data.where, data.data.get("version"), 1)
     heads = data.texts("heads", 32)
     rows = [_row(data, i, row, len(heads)) for i, row in enumerate(data.items("rows", MAX_ROWS))]
     right = data.items("right", 32)

@@ -1,5 +1,6 @@
 """Traces as CSV: a header of column names, one row per event, the metadata as JSON in the first line after ``#``."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def write_csv(path: Path, trace: Trace) -> None:
     except OSError as error:
         raise TraceError(path, f"cannot be written ({error.strerror})", "choose another place, or free space") from None
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only disk refuses this too, and has been told of
+            part.unlink(missing_ok=True)
 
 
 def read_csv(path: Path) -> Trace:

@@ -7,6 +7,7 @@ A file is believed only after checks: sizes before anything is unpacked (``pages
 column (``check``), every member of the metadata (``meta``). What fails ends in one :class:`TraceError`.
 """
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
@@ -198,7 +199,8 @@ def write_batches(path: str | Path, meta: TraceMeta, batches: "list[Batch] | Ite
         reason = error.strerror or str(error)
         raise TraceError(path, f"cannot be written ({reason})", "choose another place with -o, or free space") from None
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only disk refuses this too, and has been told of
+            part.unlink(missing_ok=True)
 
 
 def _checked(path: str | Path, checker: Checker, batch: Batch) -> Batch:

@@ -156,7 +156,8 @@ def load_any(path: Path) -> tuple[Trace, str]:
 
     try:
         if not path.is_file():
-            raise TraceError(path, "there is no such file", "check the path")
+            what = "it is not a regular file" if path.exists() else "there is no such file"
+            raise TraceError(path, what, "check the path")
         with path.open("rb") as file:
             head = file.read(4096)
     except (OSError, ValueError) as error:
