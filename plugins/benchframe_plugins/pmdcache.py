@@ -19,9 +19,9 @@ vma_merge, do_munmap and do_brk; vma_merge and do_munmap then wait_vmas_cache_ac
 `page->cache`. __vma_link_rb and copy_vma reset the holders.
 
 Not kept from the patch: where a speculative fault fails (SIGSEGV, SIGBUS, no memory), do_page_fault gives back a
-mmap_sem that it has not taken, or returns with the VMA held for ever, so that the next munmap hangs. Here each fault
-ends in `put`. And the check after the work is made for major faults, too (4/4: for minor ones), and before a page table
-is made (4/4: not; one can be missing there only after B4 or B5).
+mmap_sem that it has not taken, or returns with the VMA held for ever, so that the next munmap hangs (B30). Here each
+fault ends in `put`. And the check after the work is made for major faults, too (4/4: for minor ones), and before a page
+table is made (4/4: not; one can be missing there only after B4 or B5).
 
 Cost: three table entries, the struct page, the VMA's line, two atomics on the VMA, the mm's and the task's version.
 A range of n bytes costs one lock and one store per 2 MiB that has a PTE page.

@@ -17,7 +17,7 @@ fault that ends after the writer has gone to sleep never wakes it (B9, seen by M
 January 2010 takes 10 000 000 off the count and waits for minus that). And only a VMA that goes is waited for, by munmap
 and where a merge removes it: one that is split, moved or grown over changes under those who hold it, and the split-off
 part is unmapped without asking them. Not kept from the patch: where a speculative fault fails, it gave back a mmap_sem
-that it had not taken, and kept its reference.
+that it had not taken, and kept its reference (as B30).
 
 `rcu_rbtree` keeps the idea and mends both. vma_start_write, which comes before every change, waits for the holders:
 it takes the VMA's own reference away first, so that no new ones come, and gives it back when mmap_lock is given back
