@@ -40,7 +40,8 @@ before the new one is stored; 6.1 does this in one store. 6.1 appends in place b
 VMA after the other, as 6.1's bulk store but for the last leaves; 6.7 copies the tree (__mt_dup). Nodes are not
 preallocated: the slab has room or the run is void. A change of several leaves builds its way up to a new root and is
 made visible by that one store; then the old nodes die, and in RCU mode wait for a grace period. (The kernel stops at
-the first ancestor that can stay.)
+the first ancestor that can stay, and to 6.5 a node died before what replaced it could be seen, so that readers started
+over and over; 530f745c7620 and 72bcf4aa86ec turned that round in 6.6.)
 
 Both have the race of their time: a stack grows under mmap_lock for read, in 6.1 into a node that others read (B17), in
 6.3 by a node that is freed under readers that are in no RCU section (B18, StackRot). 6.5 grows stacks under mmap_lock
