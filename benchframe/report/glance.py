@@ -127,8 +127,8 @@ def findings(run: Run) -> list[Finding]:
 
 _TERMS = {
     "loads": "loads",
-    "steps": "steps",
-    "lines": "lines",
+    "steps": "records walked",
+    "lines": "cache lines",
     "mispredicted": "mispredicted branches",
     "atomics": "atomics",
 }
