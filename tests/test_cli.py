@@ -93,6 +93,10 @@ def test_from_run_to_report(tmp_path: Path) -> None:
         assert again.exit_code == 0
         assert "fake20" in again.stdout
     assert "p99.9" in call("table", "--tails").stdout
+    elsewhere = ["--runs", "reports/runs"]
+    assert f"{folder.name}  finished  fake30, fake20" in call("list", "runs", *elsewhere).stdout
+    assert "no run found" in call("list", "runs", "--runs", "none").stderr
+    assert call("table", *elsewhere).stdout == call("table").stdout
     assert call("report").exit_code == 0
     report = (folder / "report.md").read_text()
     assert "fake20 on toy, ns/lookup: faster, ratio 0.6" in report

@@ -28,7 +28,7 @@ def compare(
     ] = False,
     anyway: Annotated[bool, typer.Option("--anyway", help="Compare what is not comparable.")] = False,
     form: Annotated[str, typer.Option("--format", "-f", help="text, markdown, csv or latex.")] = "text",
-    root: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where runs are kept.")] = Path(
+    root: Annotated[Path, typer.Option("--runs", "--output", "-o", metavar="DIR", help="Where runs are kept.")] = Path(
         "reports/runs"
     ),
 ) -> int:

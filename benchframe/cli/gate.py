@@ -23,7 +23,7 @@ def gate(
     ] = False,
     anyway: Annotated[bool, typer.Option("--anyway", help="Judge what is not comparable.")] = False,
     form: Annotated[str, typer.Option("--format", "-f", help="text, markdown, csv or latex.")] = "text",
-    root: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where runs are kept.")] = Path(
+    root: Annotated[Path, typer.Option("--runs", "--output", "-o", metavar="DIR", help="Where runs are kept.")] = Path(
         "reports/runs"
     ),
 ) -> int:

@@ -13,9 +13,15 @@ KINDS = ("strategies", "workloads", "traces", "runs")
 
 @guarded
 def list_(
-    kind: Annotated[str, typer.Argument(help="strategies, workloads, traces or runs.", autocompletion=lambda: KINDS)],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="|".join(KINDS), help="strategies, workloads, traces or runs.", autocompletion=lambda: KINDS
+        ),
+    ],
     plugin: Annotated[list[Path] | None, typer.Option(help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(help="Leave a plugin out.")] = None,
+    root: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where runs are kept.")] = Path("reports/runs"),
 ) -> None:
     """List what can be run, and what was.
 
@@ -27,9 +33,10 @@ def list_(
       benchframe list workloads
       benchframe list traces
       benchframe list runs
+      benchframe list runs --runs reports/nightly
     """
     if kind == "runs":
-        return _runs()
+        return _runs(root)
     known = registry(plugin, no_plugin)
     if kind == "strategies":
         origins = [known.origins[("strategy", name)] for name in known.strategies]
@@ -62,13 +69,13 @@ def list_(
     return None
 
 
-def _runs() -> None:
+def _runs(root: Path) -> None:
     from benchframe.results.errors import ResultsError
     from benchframe.results.folder import list_runs
     from benchframe.results.manifest import read_manifest
 
     rows = []
-    for path in list_runs():
+    for path in list_runs(root):
         try:
             manifest = read_manifest(path)
         except ResultsError as error:

@@ -25,6 +25,7 @@ def report(
     chart: Annotated[
         list[str] | None, typer.Option("--chart", "-c", metavar="NAME,...", help="These charts only.")
     ] = None,
+    root: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where runs are kept.")] = Path("reports/runs"),
 ) -> None:
     """Write a report: report.html, report.md, mail.txt, table.csv, table.tex, and charts/.
 
@@ -41,7 +42,7 @@ def report(
     from benchframe.report import FORMS, write_report
     from benchframe.results.folder import RunFolder, find_run
 
-    folder = RunFolder.open(find_run(run))
+    folder = RunFolder.open(find_run(run, root))
     written = write_report(folder, target or folder.path, split(form) or FORMS, split(chart))
     for path in written[:1] if not form else written:
         typer.echo(str(path))

@@ -71,7 +71,9 @@ def table(
     mail: Annotated[bool, typer.Option("--mail", help="72 columns of ASCII, for a mail.")] = False,
     tails: Annotated[bool, typer.Option("--tails", help="p50 to max per operation, by hit and miss.")] = False,
     cost: Annotated[bool, typer.Option("--cost", help="Loads, lines, atomics and branches per operation.")] = False,
-    root: Annotated[Path, typer.Option("--output", "-o", help="Where runs are kept.")] = Path("reports/runs"),
+    root: Annotated[Path, typer.Option("--runs", "--output", "-o", metavar="DIR", help="Where runs are kept.")] = Path(
+        "reports/runs"
+    ),
 ) -> int:
     """Print a run's latency table.
 
