@@ -17,11 +17,11 @@ from benchframe.mm.sync.mmap_lock import (
     mmap_up_read,
     mmap_up_write,
 )
-from benchframe.mm.sync.rwsem import STEPS, WAITER, WRITER
+from benchframe.mm.sync.rwsem import ONE_LOOK, STEPS, WAITER, WRITER
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 
-QUEUES = pytest.mark.parametrize("steps", [None, STEPS], ids=["queue", "checker's steps"])
+QUEUES = pytest.mark.parametrize("steps", [ONE_LOOK, STEPS], ids=["queue", "checker's steps"])
 """The queue's own text, and what the checker puts in its place."""
 
 
@@ -82,6 +82,26 @@ def test_rwsem_excludes(steps: Any) -> None:
     ends = outcomes(programs, "start_brk", "brk", "mmap_lock", "mmap_lock_tail", "mmap_lock_head")
     assert {e[:-2] for e in ends} == {("done", 0, 0, 0, 2, 2, 0)}
     assert all(e[-2] == e[-1] for e in ends)
+
+
+def test_rwsem_may_be_stolen() -> None:
+    """A lock that nobody holds is taken past a queue: by a reader at once, by a writer that spins; one that is held is
+    not."""
+    assert alone(mmap_down_read, mmap_lock=2 * WAITER) == (0, {"mmap_lock": 2 * WAITER + 1})
+    assert alone(mmap_down_write, mmap_lock=WAITER) == (0, {"mmap_lock": WAITER + WRITER})
+    for function, before in (
+        (mmap_down_read, WRITER + WAITER),
+        (mmap_down_write, WRITER + WAITER),
+        (mmap_down_write, 1),
+    ):
+        with pytest.raises(DialectError, match="deadlock"):
+            alone(function, mmap_lock=before)
+    # two writers beside a third: some end without all having queued, none is lost
+    ends = outcomes(
+        Programs([(writes,), (writes,), (writes,)], {"start_brk": 0, "brk": 0}, ONE_LOOK), "brk", "mmap_lock_tail"
+    )
+    assert {e[-2] for e in ends} == {3}
+    assert {e[-1] for e in ends} == {0, 1, 2}
 
 
 @QUEUES

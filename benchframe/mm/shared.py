@@ -19,7 +19,7 @@ from benchframe.mm.pagetable import add_tables, ptl_lock, ptl_trylock, spin_lock
 from benchframe.mm.rcu import kfree_rcu, synchronize_rcu
 from benchframe.mm.sync.lockstat import lock_acquired, lock_contended
 from benchframe.mm.sync.mmap_lock import mmap_down_write_trylock
-from benchframe.mm.sync.rwsem import IN_THE_WAY, down_read_slow, down_write_slow
+from benchframe.mm.sync.rwsem import IN_THE_WAY, INSIDE, down_read_slow, down_write_slow
 from benchframe.mm.zap import add_rss
 
 BATCH, HIGH = 63, 2048
@@ -159,7 +159,8 @@ def anon_vma_new_shared(mm):
 @native
 def read_lock_watched(mm, task):
     """read_lock; what waiting costs is noted. Who waits is quiescent for RCU."""
-    if fetch_add(mm, "mmap_lock", 1) & IN_THE_WAY:
+    before = fetch_add(mm, "mmap_lock", 1)
+    if before & IN_THE_WAY and before & INSIDE:
         me = THREAD(CREW(mm, 0), task).leader
         t = THREAD(CREW(mm, 0), me)
         start = cycles()
