@@ -85,13 +85,15 @@ def test_first_race_within_two_seconds() -> None:
 def test_story_and_replay() -> None:
     """The story names the tasks' calls, the steps with their lines, the record's life, and how to see it again."""
     said: list[str] = []
-    assert run_check_command([KNOWN.strategy("pmdcache")], ["lookup-munmap"], 20, say=said.append) == 1
+    files = ["my plugin.py"]
+    assert run_check_command([KNOWN.strategy("pmdcache")], ["lookup-munmap"], 20, say=said.append, plugins=files) == 1
     story = next(text for text in said if text.startswith("use after free"))
     assert "T0: lookup, page 1" in story
     assert "T1: munmap of pages 0-3" in story
     assert "pmdcache.py" in story
     assert "freed by T1 at step" in story
-    string = story.splitlines()[-1].split("--replay ")[1]
+    string, plugin = story.splitlines()[-1].split("--replay ")[1].split(" --plugin ")
+    assert plugin == "'my plugin.py'"
     again: list[str] = []
     assert run_check_command([KNOWN.strategy("pmdcache")], ["lookup-munmap"], again=string, say=again.append) == 1
     assert again[0].splitlines()[:-1] == story.splitlines()[:-1]
@@ -270,6 +272,8 @@ def test_mistakes_that_the_text_does_not_show(find: Any, words: str, monkeypatch
         assert "WRONG" in line
         assert words in line
         assert f"in {find.__name__} ({__file__}:" in line
+    with pytest.raises(CheckError, match="mistaken, lookup-munmap: the set-up alone fails"):
+        run_check_command([strategy], ["lookup-munmap"], again="v1:0x1.")
 
 
 def test_a_task_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchframe.check.common import COMMON
 from benchframe.check.hunt import Hunt, make_case, replay
 from benchframe.check.parts import Part, Result, best_of, scenarios_of
 from benchframe.check.pool import Watcher, run_parts
+from benchframe.check.run import Broken
 from benchframe.check.saved import SavedError, read, save
 from benchframe.check.schedule import ReplayError, model_of
 from benchframe.check.story import tell
@@ -58,12 +60,14 @@ def run_check_command(
     allow_known: bool = False,
     say: SAY = print,
     watch: Callable[[int], Watcher] | None = None,
+    plugins: Sequence[str] = (),
 ) -> int:
     """Check ``strategies`` in ``budget`` seconds, or run the replay string ``again`` of one scenario; the exit code.
 
     Failures in the folder ``saved`` run first; ``save_new`` adds those that are found. ``allow_known`` gives 0 if all
-    that fails is in the strategies' ``known_bugs``. ``watch`` makes a watcher for a number of parts. Ctrl-C: what
-    was found so far is told, and KeyboardInterrupt passes on. Raises CheckError for options that do not fit.
+    that fails is in the strategies' ``known_bugs``. ``watch`` makes a watcher for a number of parts; ``plugins`` are
+    files that the story's command must name. Ctrl-C: what was found so far is told, and KeyboardInterrupt passes on.
+    Raises CheckError for options that do not fit.
     """
     if again is not None:
         if len(scenarios) != 1 or len(strategies) != 1:
@@ -73,7 +77,7 @@ def run_check_command(
         raise CheckError(f"no memory model {memory!r}; known: {', '.join(MODELS)}")
     if save_new and saved is None:
         raise CheckError("saving needs a folder; name it with --saved")
-    parts = plan(strategies, scenarios, memory, saved)
+    parts = [replace(part, plugins=tuple(plugins)) for part in plan(strategies, scenarios, memory, saved)]
     say(f"memory model: {MODELS[memory]}; every interleaving of 2 to 4 tasks, small address spaces")
     book = _Book(parts, say, watch(len(parts)) if watch is not None else Watcher())
     try:
@@ -188,11 +192,13 @@ def _save(parts: Sequence[Part], book: _Book, folder: Path, say: SAY) -> None:
 
 
 def _replay(strategy: Strategy, one: Scenario, text: str, say: SAY) -> int:
-    case = make_case(one, strategy, model_of(text))
-    Hunt(case).learn_shared()
     try:
+        case = make_case(one, strategy, model_of(text))
+        Hunt(case).learn_shared()
         run = replay(case, text)
     except ReplayError as error:
         raise CheckError(str(error)) from error
+    except Broken as error:
+        raise CheckError(f"{strategy.name}, {one.name}: {error.text}") from error
     say(tell(case, run, f"this was {text}"))
     return 1 if run.failure is not None else 0

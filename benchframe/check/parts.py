@@ -36,6 +36,8 @@ class Part:
     scenario: Scenario | None = None
     memory: str = "sc"
     saved: Saved | None = None
+    plugins: tuple[str, ...] = ()
+    """Files that were named on the command line: to check again they must be named again."""
 
     @property
     def name(self) -> str:
@@ -105,7 +107,7 @@ def _scenario(part: Part, one: Scenario, deadline: float, tick: Tick, found: Fou
     if findings:
         best = min(findings, key=_size)
         Hunt(case).learn_shared()
-        story = tell(case, replay_in(case, best.replay), _command(part.strategy, best))
+        story = tell(case, replay_in(case, best.replay), _command(part, best))
     executions = verdict.coverage.executions + verdict.sampled
     return Result(tuple(lines), bool(findings), verdict.coverage.complete, executions, findings, story)
 
@@ -139,10 +141,11 @@ def _size(finding: Finding) -> tuple[int, int]:
     return finding.replay.count("."), len(decode(finding.replay))
 
 
-def _command(strategy: Strategy, finding: Finding) -> str:
-    return shlex.join(
-        ["benchframe", "check", "--strategy", strategy.name, "--scenario", finding.scenario, "--replay", finding.replay]
-    )
+def _command(part: Part, finding: Finding) -> str:
+    """What runs the finding's schedule again, as it can be pasted."""
+    words = ["benchframe", "check", "--strategy", part.strategy.name, "--scenario", finding.scenario]
+    files = [word for file in part.plugins for word in ("--plugin", file)]
+    return shlex.join([*words, "--replay", finding.replay, *files])
 
 
 def share(deadline: float, left: int) -> float:

@@ -101,6 +101,7 @@ def check(
             allow_known=allow_known,
             say=typer.echo,
             watch=lambda parts: watcher(parts, time),
+            plugins=[str(path) for path in plugin or ()],
         )
     except CheckError as error:
         raise UsageError(str(error)) from error
