@@ -11,7 +11,7 @@ import pytest
 from benchframe.judge import child
 from benchframe.judge.command import CANNOT, DIFFERENT, EQUAL, run_oracle_command
 from benchframe.judge.generators import ZONES, generator
-from benchframe.judge.judge import check, judge, rehearse
+from benchframe.judge.judge import BATCH, check, judge, rehearse
 from benchframe.judge.kernel import JudgeError, Kernel, supported
 from benchframe.judge.ops import Op, Row
 from benchframe.judge.probe import PROBES, probe
@@ -77,11 +77,20 @@ def test_a_rule_switched_off_is_caught(rule: str, name: str, kernel: Kernel, rul
     assert all(check(make, [*small.ops[:at], *small.ops[at + 1 :]], kernel) is None for at in range(len(small.ops)))
 
 
-@pytest.mark.slow
 def test_every_rule_switched_off_is_caught(capsys: pytest.CaptureFixture[str]) -> None:
     """`benchframe oracle --ablate all`."""
     assert run_oracle_command(ops=200_000, seed=1, ablate="all") == EQUAL
     assert "NOT" not in capsys.readouterr().out
+
+
+def test_a_run_goes_on_where_another_ended(kernel: Kernel, rules: Rules) -> None:
+    """Two batches and the two after them are the four of one run; the first two again are not."""
+    make = maker(oracle_side, rules, host_limits())
+    whole = judge(make, 4 * BATCH, 5, "mixed", kernel)
+    begun, ended = (judge(make, 2 * BATCH, 5, "mixed", kernel, first=first) for first in (0, 2))
+    assert whole.ops == begun.ops + ended.ops == 4 * BATCH
+    assert whole.areas == begun.areas + ended.areas
+    assert whole.errnos == begun.errnos + ended.errnos != begun.errnos + begun.errnos
 
 
 @pytest.mark.parametrize("name", PROBES)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from benchframe.judge.child import harmless
 from benchframe.judge.generators import ZONES
-from benchframe.judge.judge import Accept, Mismatch, Outcome, judge
+from benchframe.judge.judge import BATCH, Accept, Mismatch, Outcome, judge
 from benchframe.judge.kernel import JudgeError, Kernel
 from benchframe.judge.ops import Make
 from benchframe.judge.probe import probe
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 DEFAULT_OPS = 100_000
+TURN = 8 * BATCH
+"""Operations of one generator before the next has its turn, where a rule is switched off."""
 EQUAL, DIFFERENT, CANNOT = 0, 1, 2
 """Exit codes: no mismatch; at least one (or a rule not caught); the kernel cannot be asked or bad arguments."""
 
@@ -185,16 +187,25 @@ def _ablate_all(console: Console, judged: Side, rules: Rules, limits: Limits, ru
     """Turn each rule over in turn: does some generator notice within its share of ``ops``?"""
     missed = []
     for rule in RULE_NAMES:
-        make = maker(judged, flip(rules, rule), limits)
-        seen = 0
-        for name in run.names:
-            outcome = judge(make, run.ops // len(run.names), run.seed, name, run.kernel, accept=run.accept)
-            seen += outcome.ops
-            if outcome.mismatches:
-                console.print(f"{rule:>28}: caught after {seen:>7,} operations by {name}", markup=False)
-                break
+        seen, name = _caught(maker(judged, flip(rules, rule), limits), run)
+        if name:
+            console.print(f"{rule:>28}: caught after {seen:>7,} operations by {name}", markup=False)
         else:
             missed.append(rule)
             console.print(f"{rule:>28}: NOT caught in {seen:,} operations", markup=False)
     console.print(f"{len(RULE_NAMES) - len(missed)} of {len(RULE_NAMES)} rules caught")
     return DIFFERENT if missed else EQUAL
+
+
+def _caught(make: Make, run: Run) -> tuple[int, str]:
+    """(operations so far, the generator that met a mismatch, empty if none did). The generators take turns: most rules
+    show soon, but each to some of them only."""
+    share, seen = run.ops // len(run.names), 0
+    for done in range(0, share, TURN):
+        for name in run.names:
+            ops = min(TURN, share - done)
+            outcome = judge(make, ops, run.seed, name, run.kernel, accept=run.accept, first=done // BATCH)
+            seen += outcome.ops
+            if outcome.mismatches:
+                return seen, name
+    return seen, ""

@@ -170,6 +170,7 @@ def judge(
     stop_after: int = 1,
     progress: Callable[[Outcome], None] | None = None,
     accept: Accept = harmless,
+    first: int = 0,
 ) -> Outcome:
     """Random differential run of ``ops`` operations (or until ``minutes`` are over) with one generator.
 
@@ -181,6 +182,7 @@ def judge(
         stop_after: give up after this many mismatches; each costs the rest of its batch.
         progress: called after each batch.
         accept: which operations the judged side speaks; others are left out.
+        first: number of the first batch, to go on where an earlier run ended.
 
     Raises:
         ValueError: no such generator.
@@ -190,7 +192,7 @@ def judge(
         generator(name, "")
     outcome = Outcome()
     began = time.monotonic()
-    number = 0
+    number = first
     running: Expected | None = None
     while True:
         spent = time.monotonic() - began
