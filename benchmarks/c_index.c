@@ -8,7 +8,7 @@
 struct vm_area_struct {
 	int64_t vm_start, vm_end, vm_next, vm_prev;
 	int64_t rb_parent_color, rb_right, rb_left, rb_subtree_gap;
-	int64_t rest[16];
+	int64_t vm_mm, rest[15];
 };
 
 struct event {
@@ -161,7 +161,7 @@ again:
 	return entry;
 }
 
-static inline int64_t vmacache_by(const struct space *s, int64_t addr, int first, int hash)
+static inline int64_t vmacache_by(const struct space *s, int64_t addr, int first, int hash, int asks)
 {
 	int64_t vma;
 
@@ -172,6 +172,8 @@ static inline int64_t vmacache_by(const struct space *s, int64_t addr, int first
 		} else {
 			for (int i = 0; i < 4; i++) {
 				vma = s->slots[(first + i) & 3];
+				if (asks && vma && s->vmas[vma].vm_mm != *s->id)
+					break;
 				if (vma && s->vmas[vma].vm_start <= addr && addr < s->vmas[vma].vm_end)
 					return vma;
 			}
@@ -185,12 +187,12 @@ static inline int64_t vmacache_by(const struct space *s, int64_t addr, int first
 
 static inline int64_t vmacache(const struct space *s, int64_t addr)
 {
-	return vmacache_by(s, addr, 0, addr >> 12 & 3);
+	return vmacache_by(s, addr, 0, addr >> 12 & 3, 1);
 }
 
 static inline int64_t vmacache_pmd(const struct space *s, int64_t addr)
 {
-	return vmacache_by(s, addr, addr >> 21 & 3, addr >> 21 & 3);
+	return vmacache_by(s, addr, addr >> 21 & 3, addr >> 21 & 3, 0);
 }
 
 #define LOOKUP(name)                                                                         \

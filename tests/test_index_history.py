@@ -86,6 +86,17 @@ def test_vmacache_slot_by_page(name: str) -> None:
     assert slots(kit) == [other, vma, 0, 0]
 
 
+def test_a_probe_asks_for_the_mm_up_to_4_18() -> None:
+    """WARN_ON_ONCE(vma->vm_mm != mm): `vmacache` reads what a slot holds once more, `vmacache_pmd` does not."""
+    for name, asks in (("vmacache", True), ("vmacache_pmd", False)):
+        kit = Kit(name)
+        vma = kit.map(0, 4)
+        kit.find_vma(BASE)
+        assert kit.runner.hook("cache_find", kit.task + 1, BASE) == vma
+        kit.vma("vm_mm")[vma] += 1
+        assert kit.runner.hook("cache_find", kit.task + 1, BASE) == (0 if asks else vma)
+
+
 def test_vmacache_slot_by_region() -> None:
     """Since 4.19 all pages of 2 MiB share a slot, the next region has the next one."""
     kit = Kit("vmacache_pmd")
