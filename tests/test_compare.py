@@ -336,6 +336,14 @@ def test_formats_and_last(tmp_path: Path) -> None:
     assert rows[0].startswith("workload,first,second,figure,first_ns")
 
 
+def test_verdicts_are_counted(tmp_path: Path) -> None:
+    """Below the table stands how often each verdict was reached."""
+    made(tmp_path / "a", speeds(seed=1))
+    made(tmp_path / "b", speeds(mine=8.8, seed=5), start=60)
+    text = call("compare", tmp_path / "a", tmp_path / "b").stdout
+    assert "B is: slower 2, the same 2, of 4." in text
+
+
 def test_within_moves_the_smallest_effect(tmp_path: Path) -> None:
     """3 % is slower, and the same within 5 %."""
     made(tmp_path / "a", speeds(seed=1))

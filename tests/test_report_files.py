@@ -1,6 +1,7 @@
 """What a report reads and writes on disk: every form of file, damaged ones refused, nothing of the user in them."""
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from benchframe.report import FORMS, write_report
 from benchframe.report.run import Run
 from benchframe.results.cell import CellState, LatencyRow, read_state
 from benchframe.results.errors import ResultsError
-from benchframe.results.folder import RunFolder
+from benchframe.results.folder import RunFolder, find_run
 from benchframe.results.sources import read_sources, write_sources
 from benchframe.results.studies import read_studies, write_study
 
@@ -154,3 +155,16 @@ def test_the_reference_report_is_of_its_results() -> None:
     assert (root / "docs" / "sweep.png").stat().st_size < 300_000
     for path in folder.path.rglob("*"):
         assert path.is_dir() or "/home/" not in path.read_text(errors="replace")
+
+
+def test_a_run_ends_with_a_command_that_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Below reports/runs the run's name is enough; with -o elsewhere the command says where."""
+    from benchframe.cli.run import _closing
+
+    monkeypatch.chdir(tmp_path)
+    for path, named in (("reports/runs/made", "made"), ("else where/made", "'else where/made'")):
+        _closing(on_disk(Path(path), made_up(("rbtree",), ("w",))))
+        assert capsys.readouterr().err.splitlines()[-1].endswith(f"(benchframe report {named})")
+        assert find_run(shlex.split(named)[0]).is_dir()

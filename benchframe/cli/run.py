@@ -1,5 +1,7 @@
 """``benchframe run``: strategies beside a baseline on workloads and traces, in interleaved rounds."""
 
+import shlex
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -161,6 +163,7 @@ def run(
     print_table(folder, form)
     _closing(folder)
     failed = sum(cell.state.failed for cell in folder.cells())
+    _look_closer(folder, plugin or [])
     return fail(f"{failed} of {len(folder.manifest.cells)} cells failed: see the state column", FAILED) if failed else 0
 
 
@@ -192,7 +195,18 @@ def _sit(
         raise
 
 
+def _look_closer(folder: "RunFolder", plugins: Sequence[Path]) -> None:
+    """If strategies failed, name the command that runs them by the interpreter, where a mistake has a line."""
+    names = list(dict.fromkeys(cell.entry.strategy for cell in folder.cells() if cell.state.failed))
+    if names:
+        files = [word for path in plugins for word in ("--plugin", str(path))]
+        command = shlex.join(["benchframe", "check", "--strategy", ",".join(names), *files])
+        typer.echo(f"benchframe: what goes wrong, and in which line: {command}", err=True)
+
+
 def _closing(folder: "RunFolder") -> None:
+    from benchframe.results.folder import RUNS
+
     manifest = folder.manifest
     if manifest.wall > 0:
         share = {name: 100 * getattr(manifest, name) / manifest.wall for name in ("measured", "timed", "warmup")}
@@ -201,4 +215,7 @@ def _closing(folder: "RunFolder") -> None:
             f"clock, the rest restores the start state), {share['warmup']:.0f} % in warm-up and calibration",
             err=True,
         )
-    typer.echo(f"results: {folder.path}   (benchframe report {folder.path.name})", err=True)
+    name = (
+        folder.path.name if folder.path.parent.resolve() == RUNS.resolve() else folder.path
+    )  # found by its name there
+    typer.echo(f"results: {folder.path}   ({shlex.join(['benchframe', 'report', str(name)])})", err=True)

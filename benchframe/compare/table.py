@@ -5,6 +5,7 @@ from __future__ import annotations
 from benchframe.compare.compare import ABSOLUTE, PAIRED, RELATIVE, Comparison, Line, layouts, machine_change
 from benchframe.compare.sides import Side
 from benchframe.results.figures import FIGURES
+from benchframe.stats.verdict import WORDS
 from benchframe.tables.build import Table, Value, ns, ratio_text
 
 _OWN = "ratios to each run's own baseline"
@@ -29,6 +30,7 @@ def comparison_table(found: Comparison, a: Side, b: Side) -> Table:
     level, within = f"{100 * found.judging.alpha:g} %", f"{100 * found.judging.within:g} %"
     notes = [
         f"A: {a.name}   B: {b.name}; ns, means of process means.",
+        _summed(found),
         *(f"{how[0]}: {_HOW[how]}." for how in hows),
         f"p and verdicts are corrected for {len(found.lines)} comparisons (Holm, {level}); same: within {within}.",
         *_waiting(found),
@@ -49,6 +51,15 @@ def comparison_table(found: Comparison, a: Side, b: Side) -> Table:
     )
 
 
+def _summed(found: Comparison) -> str:
+    """How often each verdict was reached."""
+    words = [line.verdict.word for line in found.lines]
+    names = {"faster": "faster", "slower": "slower", "same": "the same", "undecided": "undecided"}
+    return (
+        f"B is: {', '.join(f'{names[word]} {words.count(word)}' for word in WORDS if word in words)}, of {len(words)}."
+    )
+
+
 def _waiting(found: Comparison) -> list[str]:
     """How many rounds would decide the rest, and why there may be a shorter way."""
     open_lines = [line for line in found.lines if line.verdict.word == "undecided"]
@@ -59,8 +70,10 @@ def _waiting(found: Comparison) -> list[str]:
         rounds = "more rounds than can be told would do"
     else:
         who = "" if len(known) == len(open_lines) else f"for {len(known)} of them "
-        more = f"{max(known):,} more round{'s' * (max(known) > 1)}"
-        rounds = f"{who}about {more} of both runs would do (--resume RUN --rounds N)"
+        known.sort()
+        half = f", {known[(len(known) - 1) // 2]:,} for half of those" if len(known) > 3 else ""
+        more = f"{known[-1]:,} more round{'s' * (known[-1] > 1)}"
+        rounds = f"{who}about {more} of both runs would do{half} (--resume RUN --rounds N)"
     notes = [f"{len(open_lines)} of {len(found.lines)} undecided: {rounds}, or a larger --within."]
     seeds = {cell.entry.key: layouts(cell, line.figure) for line in open_lines for cell in (line.first, line.second)}
     if all(seeds.values()) and any(line.how != PAIRED and not line.layouts for line in open_lines):
