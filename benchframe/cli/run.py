@@ -1,7 +1,6 @@
 """``benchframe run``: strategies beside a baseline on workloads and traces, in interleaved rounds."""
 
 import shlex
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -215,7 +214,6 @@ def _closing(folder: "RunFolder") -> None:
             f"clock, the rest restores the start state), {share['warmup']:.0f} % in warm-up and calibration",
             err=True,
         )
-    name = (
-        folder.path.name if folder.path.parent.resolve() == RUNS.resolve() else folder.path
-    )  # found by its name there
+    there = folder.path.parent.resolve() == RUNS.resolve()  # a run is found there by its name alone
+    name = folder.path.name if there else folder.path
     typer.echo(f"results: {folder.path}   ({shlex.join(['benchframe', 'report', str(name)])})", err=True)
