@@ -8,6 +8,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from compilekit import compiled
+
+from benchframe.registry import load
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
@@ -19,8 +22,11 @@ def sampling(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("sampling")
 
 
-def run(script: str, *options: str) -> str:
-    """What a benchmark prints."""
+def run(script: str, *options: str, strategies: str = "rbtree") -> str:
+    """What a benchmark prints that needs these ``strategies`` (comma-separated), compiled beforehand."""
+    known = load()
+    for name in strategies.split(","):
+        compiled(known.strategy(name))
     command = [sys.executable, str(BENCHMARKS / script), *options]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert ended.returncode == 0, ended.stderr
@@ -72,9 +78,9 @@ def test_c_walk_notices_another_layout(sampling: ModuleType, tmp_path: Path, mon
 
 def test_replay_rate() -> None:
     """A row per strategy and trace, and the two ways to build an address space."""
-    printed = run(
-        "replay_rate.py", "--strategy", "rbtree,rbtree_gap", "--trace", "python-json", "--vmas", "500", "--rounds", "3"
-    )
+    names = "rbtree,rbtree_gap"
+    options = ("--trace", "python-json", "--vmas", "500", "--rounds", "3")
+    printed = run("replay_rate.py", "--strategy", names, *options, strategies=names)
     assert len(re.findall(r"^\| python-json .*\|$", printed, re.MULTILINE)) == 2
     assert len(re.findall(r"^\| (?:MAP_FIXED|top-down search) .*\|$", printed, re.MULTILINE)) == 4
 
@@ -82,7 +88,8 @@ def test_replay_rate() -> None:
 @pytest.mark.slow
 def test_compile_time() -> None:
     """Start-up figures of the command line; the compiles and the run are left out here."""
-    printed = run("compile_time.py", "--cold", "0", "--warm", "1", "--help-runs", "2", "--quick-runs", "0")
+    options = ("--cold", "0", "--warm", "1", "--help-runs", "2", "--quick-runs", "0")
+    printed = run("compile_time.py", *options, strategies="rbtree,mmap_cache,pmdcache")
     assert re.search(r"^\| warm: whole process .* 1 \|$", printed, re.MULTILINE)
     assert re.search(r"^\| benchframe --help .* 2 \|$", printed, re.MULTILINE)
 

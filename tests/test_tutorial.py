@@ -10,7 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from compilekit import compiled
 from packaging_env import ROOT, clean_environment
+
+from benchframe.registry import load
 
 PIECE = re.compile(r"<!-- (file|run): (\S+) -->\n```\w+\n(.*?)```|<!-- costs -->\n\n((?:\|[^\n]*\n)+)", re.DOTALL)
 ROWS = {"hits": "lookup.hits", "VMAs read one after the other": "lookup.steps"}
@@ -48,6 +51,8 @@ def check_costs(table: str, told: str) -> int:
 def test_the_tutorial(tmp_path: Path) -> None:
     """From `new` to the repaired strategy, every command ends as the text says and prints what it shows."""
     told, done, figures = "", [], 0
+    for name in ("rbtree", "mmap_cache", "vmacache"):
+        compiled(load().strategy(name))
     environment = clean_environment(
         PYTHONPATH=os.pathsep.join(sys.path), BENCHFRAME_CONFIG_DIR=str(tmp_path / "config"), COLUMNS="200"
     )
@@ -57,6 +62,7 @@ def test_the_tutorial(tmp_path: Path) -> None:
         elif what == "file":
             assert (tmp_path / argument).is_file()
             (tmp_path / argument).write_text(body)
+            compiled(load([tmp_path / argument]).strategy("two"))
         else:
             line, _, wanted = body.partition("\n")
             command = shlex.split(line.removeprefix("$ "))
