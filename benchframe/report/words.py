@@ -150,7 +150,7 @@ WORKLOADS = ("workload", "what it is", "events", "timed", "baseline", "events ar
 
 def workloads(run: Run) -> list[tuple[str, ...]]:
     """A row of WORKLOADS per workload; "" for what an older run does not say."""
-    found = []
+    found: list[tuple[str, ...]] = []
     for entry in run.manifest.workloads:
         source = f"file {entry.path.rpartition('/')[2]}" if entry.path else f"seed {entry.seed}"
         texts = (entry.label, entry.summary, f"{entry.events:,}", f"{entry.timed:,}", entry.baseline)

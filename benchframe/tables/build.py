@@ -231,9 +231,9 @@ def disturbed(cells: Iterable[Cell]) -> list[str]:
             "left out."
         )
     if kept := found.restless - found.left_out:
-        verb, cells = ("counts", "its cell has") if kept == 1 else ("count", "their cells have")
+        verb, whose = ("counts", "its cell has") if kept == 1 else ("count", "their cells have")
         also = " more" if found.left_out else f" of {found.processes} processes"
-        notes.append(f"{kept}{also} found no quiet moment but {verb}: {cells} fewer than two calm ones.")
+        notes.append(f"{kept}{also} found no quiet moment but {verb}: {whose} fewer than two calm ones.")
     return notes
 
 
