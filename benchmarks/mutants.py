@@ -75,7 +75,6 @@ def _engine(what: str, old: str, new: str) -> Mutant:
     return Mutant(f"engine: {what}", "benchframe/engine/native.py", old, new, ENGINE, "def _verify(")
 
 
-VERIFY = "wrong = np.where(lookup, (answers["
 MUTANTS = (
     # the eight merge cases
     _merge("case 1 keeps N's anon_vma out", "def vma_merge_new", "        anon_vma_dup(mm, prev, following)\n", ""),

@@ -18,7 +18,7 @@ PMD = layout.PMD_SIZE
 BASE = 0x10000000
 """Where most tests put their mappings: 2 MiB aligned."""
 R, RW, RWX = 1, 3, 7
-ANON, FIXED, SHARED, PRIVATE = 0x22, 0x32, 0x21, 2
+ANON, FIXED, SHARED = 0x22, 0x32, 0x21
 """MAP_PRIVATE | MAP_ANONYMOUS; the same at a fixed address; MAP_SHARED | MAP_ANONYMOUS."""
 SIZES = Sizes(mms=6, tasks=12, vmas=1024, tables=256, pages=4096, files=1024)
 STRATEGIES = sorted(load().strategies)

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
-    {"dialect"},
+    {"dialect", "cpus"},
     {"mm", "trace"},
     {"stream", "workload", "races", "scenario", "strategy", "csource"},
     {"hookspecs", "discovery", "registry", "plugin_paths", "scaffold"},

@@ -121,10 +121,6 @@ def panels(specs: Mapping[str, Spec]) -> tuple[Panel, ...]:
     return tuple(made)
 
 
-AXIS = {"labelLimit": 130, "titlePadding": 8}
-"""Room for names, and for fonts that are wider than the one that was measured with."""
-
-
 def config(paper: str | None = None) -> Spec:
     """Fonts and colours of all charts; ``paper`` is the background, None for none."""
     text = {

@@ -8,7 +8,6 @@ otherwise. What a share of the time cuts gets a second chance with what the othe
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import time
 import warnings
@@ -98,11 +97,6 @@ def run_parts(parts: Sequence[Part], deadline: float, jobs: int, watcher: Watche
             process.join()
         for connection in working:
             connection.close()
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _next(connection: Connection, process: Any, agenda: _Agenda, working: dict[Connection, tuple[int, Any]]) -> None:

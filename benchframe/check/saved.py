@@ -47,11 +47,9 @@ class Saved:
 
 @dataclass(frozen=True)
 class Again:
-    """What running it again showed: ``fails``, in words, with the story if it does. ``applies``: the schedule could be
-    followed to its end."""
+    """What running it again showed: ``fails``, in words, with the story if it does."""
 
     fails: bool
-    applies: bool
     text: str
     story: str = ""
 
@@ -84,29 +82,27 @@ def read(folder: Path, strategies: Iterable[str] | None = None) -> list[Saved]:
 def run_again(saved: Saved, strategy: Strategy, scenario: Scenario | None) -> Again:
     """Follow the schedule of ``saved`` in ``strategy`` as it is now."""
     if scenario is None:
-        return Again(
-            True, False, f"NOT checked: no scenario {saved.scenario!r} any more; delete the file or bring it back"
-        )
+        return Again(True, f"NOT checked: no scenario {saved.scenario!r} any more; delete the file or bring it back")
     try:
         case = make_case(scenario, strategy, model_of(saved.replay))
         run, missed = follow(case, saved.replay)
     except Broken as broken:
-        return Again(True, False, f"WRONG: {broken.text}")
+        return Again(True, f"WRONG: {broken.text}")
     if run.failure is not None:
         what = "fails as before" if run.failure.kind == saved.kind else f"fails otherwise, not by {saved.kind}"
         Hunt(case).learn_shared()
         story = tell(
             case, run, f"benchframe check -s {strategy.name} --scenario {scenario.name} --replay {saved.replay}"
         )
-        return Again(True, True, f"WRONG: {what}: {run.failure}", story)
+        return Again(True, f"WRONG: {what}: {run.failure}", story)
     steps = len(decode(saved.replay))
     if missed or len(run.trace) < steps:
         done = steps - max(missed, steps - len(run.trace))
         text = (
             f"no longer applies: only {done} of {steps} steps can be followed in the text as it is now; not seen again"
         )
-        return Again(False, False, text)
-    return Again(False, True, f"no failure any more ({steps} steps followed)")
+        return Again(False, text)
+    return Again(False, f"no failure any more ({steps} steps followed)")
 
 
 def _read(path: Path) -> Saved:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from benchframe.claims.first_slot import counted
 from benchframe.claims.published import Hit, HitClaim, TimeClaim
 from benchframe.claims.streams import brk, threads
+from benchframe.cpus import usable as cpus
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
@@ -95,11 +95,6 @@ def judge_hits(claim: HitClaim, found: Sequence[float]) -> Outcome:
 
 
 # ---- timed ----------------------------------------------------------------------------------------------------------
-
-
-def cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def crew_of(claim: TimeClaim) -> int:

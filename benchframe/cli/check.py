@@ -65,9 +65,9 @@ def check(
       benchframe check --historic B19
     """
     from benchframe.check.command import CheckError, run_check_command
-    from benchframe.check.pool import cores
     from benchframe.check.saved import FOLDER
     from benchframe.cli.check_progress import watcher
+    from benchframe.cpus import usable
     from benchframe.csource import unseen
     from benchframe.dialect.lint import check_function
     from benchframe.engine.content import strategy_digest
@@ -95,7 +95,7 @@ def check(
             time,
             replay,
             memory=memory,
-            jobs=jobs or cores(),
+            jobs=jobs or usable(),
             saved=saved or FOLDER,
             save_new=save,
             allow_known=allow_known,

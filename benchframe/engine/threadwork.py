@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from benchframe.cpus import usable
 from benchframe.engine.crew import Stuck
 from benchframe.engine.job import FIGURES, Job, Outcome, finite
 from benchframe.engine.threaded import Scaling, ThreadSession, WrongAfter, latencies
@@ -71,7 +71,7 @@ def perform_threads(runner: pyperf.Runner, job: Job, session: ThreadSession) -> 
         timer_overhead_ns=session.timer_overhead_ns if job.extras else 0.0,
         threads={
             "threads": session.threads,
-            "cores": cores(),
+            "cores": usable(),
             "ordered": int(session.program.ordered),
             "address_spaces": session.program.mms,
             "histograms": {name: h.points()[:MAX_POINTS] for name, h in histograms.items()},
@@ -82,14 +82,6 @@ def perform_threads(runner: pyperf.Runner, job: Job, session: ThreadSession) -> 
         timed=sum(s.seconds for s in taken[first:]),
         warmup=warm + sum(walls[:first]),
     )
-
-
-def cores() -> int:
-    """CPUs that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
 
 
 def _suite(timed: pyperf.Benchmark, taken: Sequence[Scaling], warmups: int, session: ThreadSession) -> dict[str, Any]:

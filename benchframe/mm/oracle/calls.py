@@ -365,8 +365,6 @@ class Oracle(Space):
             mmap_flags |= f.MAP_ANONYMOUS
         return self.mmap(addr, length, prot, mmap_flags, file, offset)
 
-    map_special = exec_map
-
     # --- answers ------------------------------------------------------------------------------------------------
 
     @property
