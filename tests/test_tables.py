@@ -173,6 +173,12 @@ def test_an_undecided_ratio_keeps_its_mark(factor: float, shown: str) -> None:
     assert not ratio.startswith("0.00 ")
 
 
+def test_a_baseline_alone_has_no_column_of_ratios() -> None:
+    """Where nothing is compared no head promises a ratio."""
+    head = mail([cell("rbtree", 50)]).splitlines()[1]
+    assert head.split() == ["ns/lookup", "ns/fault", "ns/map", "op", "hit"]
+
+
 def test_a_spread_is_never_shown_as_none() -> None:
     """A standard deviation below the last place of the mean keeps a digit: +-0.0 would say that there is none."""
     steady = cell("rbtree", 50)

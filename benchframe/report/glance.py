@@ -34,20 +34,24 @@ class Finding:
 def headline(run: Run) -> str:
     """The findings in a sentence; "" if nothing was compared.
 
-    By lookups (or what stands for them) where there are any, else by throughput.
+    By lookups (or what stands for them), and by throughput where threads played.
     """
-    found = findings(run)
-    what = "Fastest: " if found else "Most per second: "
-    found = found or crew_findings(run)
+    told = (("Fastest", findings(run)), ("Most per second", crew_findings(run)))
+    return " ".join(f"{what}: {_winners(found)}." for what, found in told if found)
+
+
+def _winners(found: Sequence[Finding]) -> str:
+    """Who is fastest where, the most frequent first."""
     places: dict[tuple[str, str], list[str]] = {}
     for each in found:
         places.setdefault((each.winner, each.word), []).append(each.workload)
     parts = []
     for (winner, word), labels in sorted(places.items(), key=lambda item: -len(item[1])):
         where = _joined(labels) if len(labels) < 4 else f"{len(labels)} of {len(found)} workloads"
-        sure = {"faster": "", "": " (the baseline)", "same": " (the same as the baseline)"}.get(word, f" ({word})")
-        parts.append(f"{winner} on {where}{sure}")
-    return f"{what}{'; '.join(_some(parts, 4))}." if parts else ""
+        who = winner if word else f"{winner}, the baseline,"
+        sure = {"faster": "", "": "", "same": " (the same as the baseline)"}.get(word, f" ({word})")
+        parts.append(f"{who} on {where}{sure}")
+    return "; ".join(_some(parts, 4))
 
 
 def _joined(names: Sequence[str]) -> str:

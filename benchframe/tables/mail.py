@@ -157,7 +157,8 @@ def _block(label: str, rows: list[Row], cached: Collection[str]) -> str:
     tail = f": {rows[0].cell.workload.timed:,} events, {processes}"
     hits = any(row.cell.entry.strategy in cached for row in rows)
     wide = _name_width(rows, WIDTH - len(present) * (_TIME + _RATIO) - _HIT * hits)
-    heads = [text for name in present for text in (_HEADS[name], "x")]
+    compared = any(figure.verdict for row in rows for figure in row.figures.values())
+    heads = [text for name in present for text in (_HEADS[name], "x" * compared)]
     lines = [_cut(label, WIDTH - len(tail)).rstrip() + tail, _line("", heads, "hit" if hits else "", wide)]
     for row in rows:
         name, state = row.cell.entry.strategy, row.cell.state

@@ -67,7 +67,7 @@
         row.hidden = !fits;
         shown += fits;
       });
-      count.textContent = shown === rows.length ? rows.length + " rows" : shown + " of " + rows.length + " rows";
+      count.textContent = shown === rows.length ? rows.length + (rows.length === 1 ? " row" : " rows") : shown + " of " + rows.length + " rows";
       frame(table);
     };
     words.addEventListener("input", apply);
