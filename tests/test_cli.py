@@ -137,6 +137,7 @@ def test_workload_parameters_and_the_same_workload_twice() -> None:
         (["run", "--quick", "--rigorous"], "--quick and --rigorous exclude each other"),
         (["run", "--budget", "soon"], "'soon' is no duration; write 90s, 5m or 1h30m"),
         (["run", "--format", "markdwon"], "no format is called 'markdwon'; did you mean markdown?"),
+        (["compare", "a", "b", "-f", "cvs"], "no format is called 'cvs'; did you mean csv?"),
         (["run", "--resume", "last"], "last: there is no run in reports/runs"),
         (["run", "--resume", "x", "-s", "fake20"], "--resume takes strategies"),
         (["table", "nowhere"], "nowhere: there is no run in reports/runs"),

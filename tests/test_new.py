@@ -56,6 +56,19 @@ def test_it_is_known_at_once(kind: str, tmp_path: Path) -> None:
     assert (tmp_path / "fresh-one" / "README.md").is_file()
 
 
+def test_it_is_remembered_though_nobody_reads_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`benchframe new mine | head -1`: the project is on the list before the first line is printed."""
+
+    def gone(*args: object, **options: object) -> None:
+        raise BrokenPipeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("benchframe.cli.new.typer.echo", gone)
+        patch.setattr("benchframe.cli.common.os.dup2", lambda *handles: None)
+        benchframe("new", "unread", "-o", tmp_path)
+    assert "unread" in benchframe("list", "strategies").stdout
+
+
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "workload"])
 def test_plugin_option_takes_file_and_folder(kind: str, tmp_path: Path) -> None:
     """Not remembered, it is loaded with --plugin FILE and --plugin FOLDER, and only then; check finds nothing wrong."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import UsageError, guarded, loaded, plugin_files, split
+from benchframe.cli.common import UsageError, guarded, loaded, nearest, plugin_files, split
 
 
 @guarded
@@ -31,8 +31,6 @@ def claims(
       benchframe claims --counted
       benchframe claims maple-wash rcu-mode --rounds 20
     """
-    from difflib import get_close_matches
-
     from benchframe.claims.measure import measure
     from benchframe.claims.published import CLAIMS, HitClaim
     from benchframe.claims.text import claims_table
@@ -46,9 +44,7 @@ def claims(
     by_name = {claim.name: claim for claim in CLAIMS}
     for name in names or ():
         if name not in by_name:
-            near = get_close_matches(name, by_name, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(by_name)}"
-            raise UsageError(f"there is no claim {name!r}; {hint}")
+            raise UsageError(f"there is no claim {name!r}; {nearest(name, by_name)}")
     chosen = [by_name[name] for name in dict.fromkeys(names or by_name)]
     if counted:
         chosen = [claim for claim in chosen if isinstance(claim, HitClaim)]

@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +115,19 @@ def _line(error: Exception) -> str:
     if type(error).__name__ == "DialectError" and "\n" in str(error):  # several findings: one a line
         return "\n  ".join(["strategy code has mistakes", *str(error).splitlines()])
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that does not exist: the nearest one, or all.
+
+    >>> nearest("hit_rat", ["hit_rate", "vmas"]), nearest("x", ["hit_rate", "vmas"])
+    ('did you mean hit_rate?', 'there are hit_rate, vmas')
+    """
+    from difflib import get_close_matches
+
+    known = list(known)
+    near = get_close_matches(name, known, 1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
 
 
 def fail(message: str, code: int) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchframe.cli import complete
-from benchframe.cli.common import USAGE, UsageError, fail, guarded
+from benchframe.cli.common import USAGE, UsageError, fail, guarded, nearest
 
 if TYPE_CHECKING:
     from benchframe.compare.compare import Comparison
@@ -64,7 +64,7 @@ def compare(
 def check_form(form: str) -> None:
     """Raise UsageError for a format that does not exist."""
     if form not in FORMS:
-        raise UsageError(f"no format is called {form!r}; there are {', '.join(FORMS)}")
+        raise UsageError(f"no format is called {form!r}; {nearest(form, FORMS)}")
 
 
 def refuse(found: "Comparison") -> int:

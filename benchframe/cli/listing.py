@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import UsageError, guarded, registry
+from benchframe.cli.common import UsageError, guarded, nearest, registry
 
 KINDS = ("strategies", "workloads", "traces", "runs")
 
@@ -61,11 +61,7 @@ def list_(
         traces = [w for w in known.workloads.values() if "trace" in w.tags]
         _print(("trace", "default", "what it is"), [(w.name, "yes" * ("default" in w.tags), w.summary) for w in traces])
     else:
-        from difflib import get_close_matches
-
-        near = get_close_matches(kind, KINDS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(KINDS)}"
-        raise UsageError(f"there is no list of {kind!r}; {hint}")
+        raise UsageError(f"there is no list of {kind!r}; {nearest(kind, KINDS)}")
     return None
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import UsageError, guarded, registry
+from benchframe.cli.common import UsageError, guarded, nearest, registry
 
 
 @guarded
@@ -33,14 +33,17 @@ def new(
     from benchframe.scaffold.project import KINDS, make
 
     if kind not in KINDS:
-        from difflib import get_close_matches
-
-        near = get_close_matches(kind, KINDS, 1)
-        raise UsageError(f"there is no kind {kind!r}; " + (f"did you mean {near[0]}?" if near else ", ".join(KINDS)))
+        raise UsageError(f"there is no kind {kind!r}; {nearest(kind, KINDS)}")
     known = registry()
     if name in known.strategies or name in known.workloads:
         raise UsageError(f"{name!r} is already the name of a strategy or workload; choose another one")
     project = make(name, kind, output)
+    refused = ""
+    if remember:  # before anything is printed: who reads it may go away
+        try:
+            keep(project.folder)
+        except (PluginPathError, OSError) as error:
+            refused = str(error)
     typer.echo(f"made {project.folder}: edit {project.source.relative_to(project.folder)}, then")
     extra = "" if remember else f" --plugin {_shown(project.folder)}"
     if kind == "workload":
@@ -49,13 +52,10 @@ def new(
         typer.echo(f"  benchframe check --strategy {name}{extra}")
         typer.echo(f"  benchframe run --quick --strategy {name}{extra}")
     typer.echo(f"  python -m pytest {_shown(project.folder)}")
-    if remember:
-        try:
-            keep(project.folder)
-        except (PluginPathError, OSError) as error:
-            typer.echo(f"benchframe: warning: it is not remembered: {error}; use --plugin {project.folder}", err=True)
-        else:
-            typer.echo(f"every command loads it from there, until `benchframe plugin remove {name}`")
+    if refused:
+        typer.echo(f"benchframe: warning: it is not remembered: {refused}; use --plugin {project.folder}", err=True)
+    elif remember:
+        typer.echo(f"every command loads it from there, until `benchframe plugin remove {name}`")
 
 
 def _shown(path: Path) -> str:

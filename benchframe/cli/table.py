@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchframe.cli import complete
-from benchframe.cli.common import FAILED, UsageError, guarded
+from benchframe.cli.common import FAILED, UsageError, guarded, nearest
 
 if TYPE_CHECKING:
     from benchframe.results.folder import RunFolder
@@ -19,10 +19,7 @@ FORMS = ("text", "mail", "markdown", "csv", "latex")
 def check_form(form: str) -> None:
     """Raise UsageError for a form that does not exist, with the nearest that does."""
     if form not in FORMS:
-        from difflib import get_close_matches
-
-        near = get_close_matches(form, FORMS, 1)
-        raise UsageError(f"no format is called {form!r}; " + (f"did you mean {near[0]}?" if near else ", ".join(FORMS)))
+        raise UsageError(f"no format is called {form!r}; {nearest(form, FORMS)}")
 
 
 def print_cost(folder: "RunFolder", form: str) -> None:
