@@ -78,6 +78,15 @@ def test_sides_of_one_machine_are_fresh() -> None:
         assert (again.results, again.layouts, again.flags) == (first.results, first.layouts, first.flags)
 
 
+def test_sides_of_two_machines_take_turns() -> None:
+    """Sides with other rules live on another machine; whoever is made last is the one that answers."""
+    program = [m(0, 4), wr(0), mv(0, 2, 12)]
+    found = [rehearse(maker(side(), rules, Limits()), program) for rules in (Rules(), flip(Rules(), "droppable")) * 2]
+    assert found[0].layouts[-1] != []
+    assert [run.results for run in found] == [found[0].results] * 4
+    assert [run.layouts for run in found] == [found[0].layouts] * 4
+
+
 def test_the_kernel_judges_the_model(live: tuple[Kernel, Rules]) -> None:
     """A program over all the calls: results, areas and flags are the kernel's."""
     kernel, rules = live

@@ -41,6 +41,7 @@ class ModelSide:
 
     def __init__(self, machine: Machine, saved: list[Saved]) -> None:
         machine.restore(saved)
+        machine.runner.attach(machine)  # it may have served a machine with other rules since
         self.machine = machine
         self.number = 0
         self.forks = 0
