@@ -12,7 +12,7 @@ help:
 	@echo "make install   an environment in $(VENV): benchframe (editable) and the tools for tests and lint"
 	@echo "make run       rbtree, mmap_cache and pmdcache on a recorded trace: ends in a latency table and a report"
 	@echo "make reference-report   reports/reference anew from its committed results; make reference-run measures them anew"
-	@echo "make sweep     reports/sweep measured anew: every index on 6 to 1 000 000 VMAs (about 12 minutes, 8 GB)"
+	@echo "make sweep     reports/sweep measured anew: every index on 6 to 1 000 000 VMAs (about 12 minutes, 4 GB)"
 	@echo "make sweep-report      reports/sweep and docs/sweep.png anew from its committed results"
 	@echo "make compare-shows   what compare and gate say of real runs: the same, slower, not comparable (about 4 minutes)"
 	@echo "make test      the test suite, doctests included (TESTFLAGS='$(TESTFLAGS)')"
