@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TESTFLAGS ?= -n auto --dist worksteal
-RUNFLAGS ?= --quick --strategy mmap_cache,pmdcache --workload python-json
+RUNFLAGS ?= --quick --rounds 6 --strategy mmap_cache,pmdcache --workload python-json
 
 .PHONY: help install run reference-run reference-report sweep sweep-report compare-shows test lint docs format dist clean
 
