@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from benchframe.mm.oracle import Answers, Oracle, Replayer, replay, replayer
+from benchframe.mm.oracle import Answers, Replayer, replay, replayer
 from benchframe.trace.events import EVENT, NIL, UNKNOWN, Kind, MapType
 
 PAGE = 4096
@@ -175,16 +175,6 @@ def test_a_million_faults_take_under_two_seconds() -> None:
     answers = replay(np.concatenate([setup, faults]))
     assert time.process_time() - began < 2
     assert set(np.unique(answers.ret[1000:]).tolist()) == {0, -1, -2}
-
-
-def test_copies_do_not_share_areas() -> None:
-    """copy() is the same space on its own."""
-    mm = Oracle()
-    mm.mmap(BASE, 2 * PAGE, 3, 0x32)
-    twin = mm.copy()
-    assert twin.mprotect(BASE, PAGE, 1) == 0
-    assert mm.map_count == 1
-    assert twin.map_count == 2
 
 
 def test_only_event_arrays_are_replayed() -> None:

@@ -31,6 +31,7 @@ from benchframe.mm.mprotect import do_mlock, do_mprotect
 from benchframe.mm.mremap import do_mremap
 from benchframe.mm.munmap import do_munmap, page_align
 from benchframe.mm.records import vma_alloc, vma_link, vma_prev_of
+from benchframe.mm.refusal import failed, refused_call
 from benchframe.trace.events import Kind, MapType
 
 EXEC, MAP, MMAP, MUNMAP = int(Kind.EXEC), int(Kind.MAP), int(Kind.MMAP), int(Kind.MUNMAP)
@@ -41,17 +42,9 @@ MAP_STACK_TYPE, MAP_SPECIAL, MAP_HEAP = int(MapType.STACK), int(MapType.SPECIAL)
 
 
 @native
-def failed(ret):
-    """Did the recorded call fail?"""
-    return ret < 0 and ret > -4096
-
-
-@native
 def event_mmap(mm, task, index):
     """mmap(2). A shared anonymous mapping gets an object of its own (shmem_zero_setup)."""
     e = EVENT(mm, index)
-    if failed(e.ret):
-        return e.ret
     file = e.file + 1
     offset = e.offset
     if e.flags & MAP_ANONYMOUS:
@@ -121,7 +114,7 @@ def event_brk(mm, task, index):
         mm.brk = first
         return first
     if e.addr != 0 and e.ret >= 0 and e.ret != e.addr:  # the kernel refused: the break stays
-        return mm.brk
+        return e.ret
     return do_brk(mm, task, e.addr)
 
 
@@ -129,8 +122,6 @@ def event_brk(mm, task, index):
 def event_mremap(mm, task, index):
     """mremap(2)."""
     e = EVENT(mm, index)
-    if failed(e.ret):
-        return e.ret
     return do_mremap(mm, task, e.addr, e.len, e.new_len, e.flags, e.offset, e.ret)
 
 
@@ -139,6 +130,8 @@ def locked_event(mm, task, index):
     """One call under mmap_lock for write."""
     e = EVENT(mm, index)
     kind = e.kind
+    if failed(e.ret) and kind != MAP and kind != FORK:
+        return refused_call(mm, task, index)
     if kind == MMAP:
         return event_mmap(mm, task, index)
     if kind == MUNMAP:
@@ -203,7 +196,10 @@ def mapping_event(root, index):
         return 0
     if kind == MADVISE and advice_reads(e.flags):
         mmap_read_lock(mm, task)
-        result = do_madvise(mm, task, e.addr, e.len, e.flags)
+        if failed(e.ret):
+            result = refused_call(mm, task, index)
+        else:
+            result = do_madvise(mm, task, e.addr, e.len, e.flags)
         mmap_read_unlock(mm, task)
         return result
     mmap_write_lock(mm, task)

@@ -50,6 +50,10 @@ class Kind(IntEnum):
     EXIT = 14  # a task ends; the last one of an mm ends the mm
 
 
+CALLS = (Kind.MMAP, Kind.MUNMAP, Kind.MPROTECT, Kind.MREMAP, Kind.BRK, Kind.MADVISE, Kind.MLOCK, Kind.MUNLOCK)
+"""System calls: the kernel may refuse them, and ``ret`` says whether it did."""
+
+
 class FaultFlag(IntFlag):
     """``flags`` of a FAULT."""
 

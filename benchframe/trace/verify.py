@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchframe.trace.events import NIL, UNKNOWN, FaultFlag, Kind
+from benchframe.trace.events import CALLS, NIL, UNKNOWN, FaultFlag, Kind
 from benchframe.trace.format import Trace
 from benchframe.trace.meta import Snapshot
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 EXCUSES = ("were not replayed", "no mappings that the kernel made", "unmapping was not recorded")
 """What a recorder or importer notes when the trace is less than the program's whole history."""
 SHOWN = 5
-CALLS = (Kind.MMAP, Kind.MUNMAP, Kind.MPROTECT, Kind.MREMAP, Kind.BRK, Kind.MADVISE, Kind.MLOCK, Kind.MUNLOCK)
 
 
 @dataclass

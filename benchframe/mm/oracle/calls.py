@@ -327,21 +327,6 @@ class Oracle(Space):
                 child.tables.add_all(self.tables.clip(area.vm_start // f.PMD, -(-area.vm_end // f.PMD)))
         return child
 
-    def copy(self) -> Oracle:
-        """An equal space that changes on its own (same process: not a fork). Backing objects are shared."""
-        twin = Oracle(self.rules, self.limits)
-        twin.files = self.files
-        twin.adopt(self)
-        twin.areas = [area.copy() for area in self.areas]
-        return twin
-
-    def adopt(self, other: Oracle) -> None:
-        """Take over the whole state of ``other``, which must not be used any more."""
-        self.areas, self.guards, self.tables = other.areas, other.guards.copy(), other.tables.copy()
-        self.full_above, self.full_length = other.full_above, other.full_length
-        self.start_brk, self.brk_now = other.start_brk, other.brk_now
-        self.anon_vma_numbers = other.anon_vma_numbers
-
     def exec_map(self, addr: int, length: int, prot: int, flags: int, file: int = NIL, offset: int = 0) -> int:
         """A mapping that the kernel made itself at exec: ``flags`` are MAP_* and :class:`MapType` bits."""
         end = addr + f.page_align(length)

@@ -22,8 +22,9 @@ from benchframe.mm.oracle.flags import (
     VM_WRITE,
     FaultError,
 )
+from benchframe.mm.oracle.refusal import acts
 from benchframe.mm.oracle.rules import Limits, Rules
-from benchframe.trace.events import EVENT, NIL, UNKNOWN, Kind
+from benchframe.trace.events import CALLS, EVENT, NIL, UNKNOWN, Kind
 
 Row = tuple[int, int, int, int, int, int]
 I64 = npt.NDArray[np.int64]
@@ -131,26 +132,16 @@ class Replayer:
                 self.layouts[mm] = space.layout()
                 del self.spaces[mm]
             return 0
-        if _failed(kind, addr, ret):
-            trial = space.copy()
-            got = perform(trial, event)
-            if not _failed(kind, addr, got):
-                return ret
-            space.adopt(trial)
-            return got
+        if kind in CALLS and -4096 < ret < 0:  # refused: taken as it was
+            if acts(space, kind, addr, length, int(event["prot"]), int(event["flags"]), -ret):
+                perform(space, event)
+            return ret
         return perform(space, event)
 
 
 def _tasks_of(events: npt.NDArray[np.void], start: int, end: int) -> set[int]:
     """The tasks that appear in a run."""
     return set(np.unique(events["task"][start:end]).tolist())
-
-
-def _failed(kind: int, addr: int, ret: int) -> bool:
-    """Is this recorded result a failure? brk has no errno: it returns another break than asked for."""
-    if ret == UNKNOWN:
-        return False
-    return addr != 0 and ret != addr if kind == Kind.BRK else ret < 0
 
 
 def perform(space: Oracle, event: np.void) -> int:
@@ -177,6 +168,8 @@ def perform(space: Oracle, event: np.void) -> int:
             space.start_brk = first if space.start_brk is None else min(space.start_brk, first)
             space.brk_now = first
             return first
+        if addr and ret >= 0 and ret != addr:  # brk has no errno: a refused one returns another break than asked for
+            return ret
         return space.brk(addr)
     if kind == Kind.MADVISE:
         return space.madvise(addr, length, flags)
