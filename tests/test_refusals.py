@@ -12,10 +12,10 @@ from test_model_random import FILES, HEAP, STACK, Op, fresh, operations
 from test_oracle_replay import mapping, stream
 
 from benchframe.engine.native import Session
+from benchframe.events import CALLS, EVENT, NIL, UNKNOWN, Kind
 from benchframe.mm.counterpart import oracle
-from benchframe.mm.oracle import Replayer, replay
-from benchframe.mm.oracle.calls import Oracle
-from benchframe.trace.events import CALLS, EVENT, NIL, UNKNOWN, Kind
+from benchframe.oracle import Replayer, replay
+from benchframe.oracle.calls import Oracle
 
 COLUMNS = {
     "mmap": ("addr", "len", "prot", "flags", "file", "offset"),

@@ -8,6 +8,7 @@ returns the recorded errno. The oracle has the same rule in words of its own (or
 """
 
 from benchframe.dialect import NULL, native
+from benchframe.events import Kind
 from benchframe.mm.flags import (
     EACCES,
     EAGAIN,
@@ -29,7 +30,6 @@ from benchframe.mm.layout import EVENT, PAGE_SIZE, VMA
 from benchframe.mm.madvise import NO_FLAGS, advice_flags, advice_known, advise_pages_error, do_madvise
 from benchframe.mm.mprotect import do_mlock, do_mprotect
 from benchframe.mm.munmap import page_align
-from benchframe.trace.events import Kind
 
 MPROTECT, MADVISE = int(Kind.MPROTECT), int(Kind.MADVISE)
 MLOCK, MUNLOCK = int(Kind.MLOCK), int(Kind.MUNLOCK)

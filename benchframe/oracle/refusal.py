@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchframe.mm.oracle import advice as advices
-from benchframe.mm.oracle import flags as f
-from benchframe.mm.oracle.area import Area
-from benchframe.mm.oracle.flags import Advice
-from benchframe.mm.oracle.space import Refused, Space
-from benchframe.trace.events import Kind
+from benchframe.events import Kind
+from benchframe.oracle import advice as advices
+from benchframe.oracle import flags as f
+from benchframe.oracle.area import Area
+from benchframe.oracle.flags import Advice
+from benchframe.oracle.space import Refused, Space
 
 
 def acts(space: Space, kind: int, addr: int, length: int, prot: int, flags: int, errno: int) -> bool:
@@ -87,9 +87,7 @@ def _madvise(space: Space, addr: int, length: int, number: int) -> int:
                 return f.ENOMEM
             hole = True
         elif populate:
-            if area.vm_flags & f.VM_IO or not area.vm_flags & (
-                f.VM_WRITE if advice == Advice.POPULATE_WRITE else f.VM_READ
-            ):
+            if area.vm_flags & f.VM_IO or not area.vm_flags & right:
                 return f.EINVAL
         else:
             try:
