@@ -62,6 +62,7 @@ def test_runs_are_answered_as_one_by_one(seed: int, monkeypatch: pytest.MonkeyPa
     """The searchsorted path gives what fault() and find_vma() give row by row, stack growth included."""
     events = random_stream(seed, 8000)
     monkeypatch.setattr(replayer, "_LONG", 1)
+    monkeypatch.setattr(replayer, "_SHARE", 1 << 40)
     together = replay(events)
     monkeypatch.setattr(replayer, "_LONG", 1 << 40)
     assert_same(together, replay(events))

@@ -1,6 +1,6 @@
 """One area of an address space (the kernel's vm_area_struct) and the object behind it, as plain Python objects."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from benchframe.events import NIL
 from benchframe.oracle.flags import PAGE_SHIFT, VM_ACCESS, VM_GROWSDOWN, VM_MAYSHARE
@@ -62,7 +62,9 @@ class Area:
 
     def copy(self) -> "Area":
         """An equal area that can change on its own."""
-        return replace(self)
+        return Area(
+            self.vm_start, self.vm_end, self.vm_flags, self.vm_pgoff, self.vm_file, self.anon_vma, self.chain
+        )  # fmt: skip
 
     def row(self) -> tuple[int, int, int, int, int, int]:
         """What /proc/PID/maps shows: (vm_start, vm_end, prot, shared, offset in bytes, file index or NIL)."""

@@ -14,7 +14,7 @@ from benchframe.oracle import mremap as moves
 from benchframe.oracle.area import Area, Backing
 from benchframe.oracle.merge import Range, change_flags, fits_after, merge_new
 from benchframe.oracle.rules import Limits, Rules
-from benchframe.oracle.space import Refused, Space, negative_errno
+from benchframe.oracle.space import UNLIMITED, Refused, Space, negative_errno
 
 _DATA = f.VM_READ | f.VM_WRITE | f.VM_MAYREAD | f.VM_MAYWRITE | f.VM_MAYEXEC | f.VM_ACCOUNT
 _MAY = f.VM_MAYREAD | f.VM_MAYWRITE | f.VM_MAYEXEC
@@ -224,7 +224,7 @@ class Oracle(Space):
         limit = self.limits.rlimit_memlock
         if not limit:
             raise Refused(f.EPERM)
-        if self.locked() + length > limit:
+        if limit < UNLIMITED and self.locked() + length > limit:
             already = sum(
                 min(area.vm_end, addr + length) - max(area.vm_start, addr)
                 for area in self.areas
@@ -310,6 +310,8 @@ class Oracle(Space):
         child.files = self.files
         child.start_brk, child.brk_now = self.start_brk, self.brk_now
         child.anon_vma_numbers = self.anon_vma_numbers
+        guards: list[tuple[int, int]] = []
+        tables: list[tuple[int, int]] = []
         for area in self.areas:
             if area.vm_flags & f.VM_DONTCOPY:
                 continue
@@ -323,8 +325,10 @@ class Oracle(Space):
             child.areas.append(twin)
             copies_pages = (area.anon_vma or area.vm_flags & f.VM_MAYBE_GUARD) and not area.vm_flags & f.VM_WIPEONFORK
             if copies_pages:
-                child.guards.add_all(self.guards.clip(area.vm_start, area.vm_end))
-                child.tables.add_all(self.tables.clip(area.vm_start // f.PMD, -(-area.vm_end // f.PMD)))
+                guards += self.guards.clip(area.vm_start, area.vm_end)
+                tables += self.tables.clip(area.vm_start // f.PMD, -(-area.vm_end // f.PMD))
+        child.guards.add_all(guards)
+        child.tables.add_all(tables)
         return child
 
     def exec_map(self, addr: int, length: int, prot: int, flags: int, file: int = NIL, offset: int = 0) -> int:

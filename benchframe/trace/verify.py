@@ -17,7 +17,7 @@ from benchframe.trace.format import Trace
 from benchframe.trace.meta import Snapshot
 
 if TYPE_CHECKING:
-    from benchframe.oracle import Limits
+    from benchframe.oracle import Limits, Oracle
 
 EXCUSES = ("were not replayed", "no mappings that the kernel made", "unmapping was not recorded")
 """What a recorder or importer notes when the trace is less than the program's whole history."""
@@ -60,32 +60,30 @@ class Verdict:
 
 
 def verify(trace: Trace) -> Verdict:
-    """Replay ``trace`` through the oracle and compare; O(events + reports x VMAs)."""
+    """Replay ``trace`` through the oracle and compare. O(events + areas in recorded layouts)."""
     from benchframe.oracle import Replayer
 
     verdict = Verdict(unplayed=any(excuse in note for note in trace.meta.notes for excuse in EXCUSES))
-    replayer = Replayer(limits=_limits(trace))
+    replayer = Replayer(limits=limits(trace))
     reports = {int(r["row"]): (int(r["vm_start"]), int(r["vm_end"])) for r in trace.reports}
     snapshots: dict[int, list[Snapshot]] = {}
     for snapshot in trace.meta.snapshots:
         snapshots.setdefault(snapshot.row, []).append(snapshot)
-    cuts = sorted({row + 1 for row in reports} | set(snapshots) | {len(trace)})
-    at = 0
-    for cut in cuts:
-        answers = replayer.feed(trace.events[at:cut])
-        _rows(trace, at, cut, answers.ret, answers.vm_start, verdict)
-        at = cut
-        if cut - 1 in reports:
-            space = replayer.spaces.get(int(trace.events["mm"][cut - 1]))
-            _report(trace, cut - 1, reports[cut - 1], space.layout() if space is not None else [], verdict)
-        for snapshot in snapshots.get(cut, []):
+
+    def look(row: int) -> None:
+        if row - 1 in reports:
+            _report(trace, row - 1, reports[row - 1], replayer.spaces.get(int(trace.events["mm"][row - 1])), verdict)
+        for snapshot in snapshots.get(row, ()):
             space = replayer.spaces.get(snapshot.mm)
             layout = space.layout() if space is not None else replayer.layouts.get(snapshot.mm, [])
-            _snapshot(snapshot, layout, verdict, trace.meta.level == "full" or trace.meta.level == "synthetic")
+            _snapshot(snapshot, layout, verdict, trace.meta.level in ("full", "synthetic"))
+
+    answers = replayer.feed(trace.events, sorted({row + 1 for row in reports} | set(snapshots)), look)
+    _rows(trace, answers.ret, answers.vm_start, verdict)
     return verdict
 
 
-def _limits(trace: Trace) -> "Limits":
+def limits(trace: Trace) -> "Limits":
     """The limits that the recorded programs ran under, as far as they change what calls return."""
     from benchframe.oracle import Limits
 
@@ -97,10 +95,8 @@ def _limits(trace: Trace) -> "Limits":
     )
 
 
-def _rows(
-    trace: Trace, at: int, cut: int, ret: NDArray[Any], vm_start: NDArray[Any], verdict: Verdict
-) -> None:  # fmt: skip
-    events = trace.events[at:cut]
+def _rows(trace: Trace, ret: NDArray[Any], vm_start: NDArray[Any], verdict: Verdict) -> None:
+    events = trace.events
     fault = events["kind"] == Kind.FAULT
     signal = fault & ((events["flags"] & FaultFlag.SEGV) != 0)
     outside = fault & ~signal & ((vm_start == NIL) | (vm_start > events["addr"]) | (ret < 0))
@@ -113,25 +109,24 @@ def _rows(
         verdict.faults_outside += 1
         addr = int(events["addr"][i])
         why = "outside every VMA" if ret[i] == 0 or vm_start[i] == NIL else f"refused by the replay ({int(ret[i])})"
-        verdict.note(f"event {at + i}: fault at {addr:#x} is {why}", verdict.faults_outside)
+        verdict.note(f"event {i}: fault at {addr:#x} is {why}", verdict.faults_outside)
     for i in np.flatnonzero(differ).tolist():
         verdict.calls_differ += 1
         name = Kind(int(events["kind"][i])).name.lower()
-        text = f"event {at + i}: {name} returned {int(events['ret'][i]):#x}, the replay {int(ret[i]):#x}"
+        text = f"event {i}: {name} returned {int(events['ret'][i]):#x}, the replay {int(ret[i]):#x}"
         verdict.note(text, verdict.calls_differ)
 
 
-def _report(
-    trace: Trace, row: int, want: tuple[int, int], layout: "list[tuple[int, int, int, int, int, int]]", verdict: Verdict
-) -> None:
+def _report(trace: Trace, row: int, want: tuple[int, int], space: "Oracle | None", verdict: Verdict) -> None:
     verdict.reports += 1
-    if any(area[:2] == want for area in layout):
+    near = list(space.areas_in(*want, most=3)) if space is not None else []
+    if near and (near[0].vm_start, near[0].vm_end) == want:
         return
     verdict.reports_differ += 1
-    near = [area[:2] for area in layout if area[0] < want[1] and area[1] > want[0]][:3]
     kind = Kind(int(trace.events["kind"][row])).name.lower()
     text = f"event {row}: after {kind} the kernel reported {_range(want)}, the replay has "
-    verdict.note(text + (", ".join(map(_range, near)) or "nothing"), verdict.reports_differ)
+    shown = ", ".join(_range((area.vm_start, area.vm_end)) for area in near)
+    verdict.note(text + (shown or "nothing"), verdict.reports_differ)
 
 
 def _snapshot(
