@@ -28,9 +28,11 @@ OWN_SEARCH = 200_000
 """ns within which a tree read of a fault's page is the fault's own find_vma."""
 QUICK_LOCK = 10_000
 """ns within which a lock acquisition after a fault is the fault's own: a try for the anon_vma, with no search."""
-MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_NORESERVE = 1, 2, 0x10, 0x20, 0x4000
+MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_GROWSDOWN, MAP_NORESERVE = 1, 2, 0x10, 0x20, 0x100, 0x4000
 FLAG_WORDS = {"nr": 0x4000, "nh": 0x20000, "lo": 0x2000}
 """smaps words to the MAP_* flag that makes such an area: MAP_NORESERVE, MAP_STACK (no huge pages), MAP_LOCKED."""
+TOLD_BY = frozenset(FLAG_WORDS) | {"gd"}
+"""smaps words that tell two areas of a replay apart."""
 SPECIAL = ("[vdso]", "[vvar]", "[vvar_vclock]", "[vectors]", "[sigpage]")
 
 
@@ -285,18 +287,13 @@ class Builder:
         thread.imaged, thread.started = seen is not None, (row.time, row.order)
         thread.kernel_maps = []
         if seen is not None:
-            before = None
-            for area in seen.rows:
-                self._row(rec.time, Kind.MAP, thread, **self._image(area, before))
-                before = area
+            for area, other in zip(seen.rows, told_apart(seen.rows), strict=True):
+                self._row(rec.time, Kind.MAP, thread, **self._image(area, other))
         thread.pending = thread.fault = None
 
-    def _image(self, area: MapsRow, before: MapsRow | None = None) -> dict[str, Any]:
-        """The MAP event of a line of the layout at exec; ``before`` is the line above it.
-
-        The kernel keeps two areas apart that look alike in maps (other anon_vma, VM_ACCOUNT history): the replay must
-        not merge them either, so the second becomes another open file, or MAP_NORESERVE if it is anonymous.
-        """
+    def _image(self, area: MapsRow, other: bool = False) -> dict[str, Any]:
+        """The MAP event of a line of the layout at exec. ``other``: it must differ from alike neighbours
+        (:func:`told_apart`), so it becomes another open file, or MAP_NORESERVE if it is anonymous."""
         flags, file = MAP_SHARED if area.shared else MAP_PRIVATE, NIL
         if area.name == "[stack]":
             flags |= MapType.STACK
@@ -307,12 +304,12 @@ class Builder:
         for word, bit in FLAG_WORDS.items():
             if word in area.flags and area.name != "[stack]" and area.name not in SPECIAL:
                 flags |= bit
-        apart = before is not None and _alike(before, area)
         if area.inode:
-            key = ("image", area.device, area.inode, *((area.start,) if apart else ()))
+            key = ("image", area.device, area.inode, *((area.start,) if other else ()))
             file = self.files.index(key, area.name, area.inode)
-        elif apart and not flags & MapType.SPECIAL:
-            flags ^= MAP_NORESERVE
+        else:
+            flags |= MAP_GROWSDOWN if "gd" in area.flags and area.name != "[stack]" else 0
+            flags ^= MAP_NORESERVE if other else 0
         offset = area.offset if area.inode else 0
         size = area.end - area.start
         return {"addr": area.start, "len": size, "prot": area.prot, "flags": int(flags), "offset": offset, "file": file}
@@ -345,11 +342,35 @@ _HANDLERS: dict[int, Any] = {
 }  # fmt: skip
 
 
+def told_apart(rows: list[MapsRow]) -> list[bool]:
+    """Which areas of a layout must be made to differ, so that no two alike neighbours merge in the replay. O(n).
+
+    The kernel keeps areas apart that look alike in maps: another name or anon_vma, another history of VM_ACCOUNT. Of
+    such neighbours in a row, files become files of their own from the second on, and anonymous ones differ in turn. The
+    last one of a heap, and else the first, stays plain: there the program's memory grows on.
+    """
+    marks: list[bool] = []
+    start = 0
+    for at in range(1, len(rows) + 1):
+        if at < len(rows) and _alike(rows[at - 1], rows[at]):
+            continue
+        run = rows[start:at]
+        if run[0].inode:
+            marks += [place > 0 for place in range(len(run))]
+        else:
+            plain = (len(run) - 1) % 2 if any(row.name == "[heap]" for row in run) else 0
+            marks += [place % 2 != plain for place in range(len(run))]
+        start = at
+    return marks
+
+
 def _alike(before: MapsRow, area: MapsRow) -> bool:
     """Would the two lines be one area, for all that maps shows?"""
     if before.end != area.start or (before.prot, before.shared) != (area.prot, area.shared):
         return False
-    if (before.device, before.inode) != (area.device, area.inode) or (before.flags ^ area.flags) & FLAG_WORDS.keys():
+    if any(row.name in SPECIAL or row.name == "[stack]" for row in (before, area)):
+        return False  # these never merge with others
+    if (before.device, before.inode) != (area.device, area.inode) or (before.flags ^ area.flags) & TOLD_BY:
         return False
     return not area.inode or before.offset + before.end - before.start == area.offset
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from benchframe.record import records as R
 from benchframe.record.build import Builder
 from benchframe.record.guess import GUESSED, guess_access
-from benchframe.record.maps import Maps, parse_maps
+from benchframe.record.maps import Maps, is_maps_line, parse_maps
 from benchframe.record.records import Rec
 from benchframe.trace.errors import TraceError
 from benchframe.trace.format import Trace
@@ -60,14 +60,6 @@ def _guard(path: Path, reader: Callable[[Path], Trace]) -> Trace:
     if not len(trace):
         raise TraceError(path, "it holds no event that benchframe knows", "see docs/recording.md for how to record")
     return trace
-
-
-def is_maps_line(line: str) -> bool:
-    """Does a line look like one of /proc/PID/maps?"""
-    try:
-        return bool(parse_maps(line))
-    except ValueError:
-        return False
 
 
 def import_maps(path: Path) -> Trace:

@@ -8,7 +8,12 @@ _LINE = re.compile(
     r"(?P<start>[0-9a-f]{1,16})-(?P<end>[0-9a-f]{1,16}) (?P<perms>[r-][w-][x-][ps]) (?P<offset>[0-9a-f]{1,16}) "
     r"(?P<dev>[0-9a-f]+:[0-9a-f]+) (?P<inode>\d{1,20})(?:\s+(?P<name>.*))?$"
 )
+_DETAIL = re.compile(r"[A-Z]\w*:\s")
+"""A line of smaps below an area's own."""
 USER_END = 1 << 47
+KERNEL_HALF = 1 << 63
+PAGE = 4096
+MAX_OFFSET = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -42,31 +47,70 @@ class Maps:
     faults: int = 0
 
 
-def parse_maps(text: str) -> list[MapsRow]:
-    """Parse a maps file; lines above the user address space ([vsyscall]) are left out.
+def is_maps_line(line: str) -> bool:
+    """Does a line look like one of /proc/PID/maps, whatever area it tells of?"""
+    return _LINE.match(line) is not None
 
-    Raises ``ValueError`` naming the first line that is none.
+
+def parse_maps(text: str, strict: bool = True) -> list[MapsRow]:
+    """Parse a maps or smaps file; [vsyscall] and other kernel addresses are left out.
+
+    Raises ``ValueError`` naming the first line that is none, or whose area no x86-64 process can have: empty, not whole
+    pages, inside another, above 2^47. Without ``strict`` areas above 2^47 are left out.
 
     >>> parse_maps("1000-3000 rw-p 00000000 00:00 0 [heap]")[0].name
     '[heap]'
+    >>> parse_maps("1000-1000 rw-p 00000000 00:00 0")
+    Traceback (most recent call last):
+    ValueError: line 1: the area 1000-1000 is empty
     """
     rows: list[MapsRow] = []
+    above: list[str] = []
+    areas = place = 0
     for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
+        if not line.strip() or (areas and _DETAIL.match(line)):
+            if line.startswith("VmFlags:") and rows and place == len(rows):
+                rows[-1] = replace(rows[-1], flags=frozenset(line.split()[1:]))
             continue
         match = _LINE.match(line)
         if match is None:
             raise ValueError(f"line {number} is not a line of /proc/PID/maps")
-        start, end, perms = int(match["start"], 16), int(match["end"], 16), match["perms"]
-        if end > USER_END:
+        areas += 1
+        place = -1
+        row = _row(number, match)
+        if row.start >= KERNEL_HALF or row.name == "[vsyscall]":
             continue
-        if start >= end or (rows and start < rows[-1].end):
-            raise ValueError(f"line {number}: the areas are not in order")
-        prot = (perms[0] == "r") | (perms[1] == "w") << 1 | (perms[2] == "x") << 2
-        inode = int(match["inode"]) & ((1 << 63) - 1)
-        offset = int(match["offset"], 16)
-        rows.append(MapsRow(start, end, prot, perms[3] == "s", offset, match["dev"], inode, match["name"] or ""))
+        if row.end > USER_END:
+            above.append(f"line {number}: {row.start:x}-{row.end:x} {row.name}".rstrip())
+            continue
+        if rows and row.start < rows[-1].end:
+            raise ValueError(
+                f"line {number}: the areas are not in order: {row.start:x}-{row.end:x} is not above the last"
+            )
+        rows.append(row)
+        place = len(rows)
+    if above and strict:
+        raise ValueError(
+            f"{len(above)} of {areas} areas lie above 2^47 ({above[0][:60]}): this is not the user space of x86-64 "
+            "with four page-table levels, which is what is modelled"
+        )
     return rows
+
+
+def _row(number: int, match: "re.Match[str]") -> MapsRow:
+    """One line's area, as far as it can be judged alone."""
+    start, end, offset = int(match["start"], 16), int(match["end"], 16), int(match["offset"], 16)
+    area = f"line {number}: the area {start:x}-{end:x}"
+    if start >= end:
+        raise ValueError(f"{area} {'is empty' if start == end else 'ends before it begins'}")
+    if (start | end) % PAGE:
+        raise ValueError(f"{area} is not whole pages of {PAGE} bytes")
+    if offset % PAGE or offset > MAX_OFFSET:
+        raise ValueError(f"{area} has the file offset {offset:x}, which is {'odd' if offset % PAGE else 'too large'}")
+    perms = match["perms"]
+    prot = (perms[0] == "r") | (perms[1] == "w") << 1 | (perms[2] == "x") << 2
+    inode = int(match["inode"]) & ((1 << 63) - 1)
+    return MapsRow(start, end, prot, perms[3] == "s", offset, match["dev"], inode, (match["name"] or "").rstrip())
 
 
 def read_maps(pid: int, when: str, time: int, tid: int = 0) -> Maps | None:
@@ -81,7 +125,7 @@ def read_maps(pid: int, when: str, time: int, tid: int = 0) -> Maps | None:
         return None
     # Field 2 may hold spaces and parentheses: count from the last one (proc(5): 10 minflt, 12 majflt, 47 start_brk).
     fields = stat[stat.rindex(")") + 2 :].split()
-    rows = parse_maps(text)
+    rows = parse_maps(text, strict=False)
     if not rows:
         return None
     if when == "attach":
@@ -95,11 +139,5 @@ def _with_flags(rows: list[MapsRow], pid: int) -> list[MapsRow]:
         text = Path(f"/proc/{pid}/smaps").read_text(errors="replace")
     except OSError:
         return rows
-    flags: dict[int, frozenset[str]] = {}
-    start = 0
-    for line in text.splitlines():
-        if line.startswith("VmFlags:"):
-            flags[start] = frozenset(line.split()[1:])
-        elif (match := _LINE.match(line)) is not None:
-            start = int(match["start"], 16)
+    flags = {row.start: row.flags for row in parse_maps(text, strict=False)}
     return [replace(row, flags=flags.get(row.start, frozenset())) for row in rows]

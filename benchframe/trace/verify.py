@@ -76,7 +76,8 @@ def verify(trace: Trace) -> Verdict:
         for snapshot in snapshots.get(row, ()):
             space = replayer.spaces.get(snapshot.mm)
             layout = space.layout() if space is not None else replayer.layouts.get(snapshot.mm, [])
-            _snapshot(snapshot, layout, verdict, trace.meta.level in ("full", "synthetic"))
+            exact = trace.meta.level in ("full", "synthetic") or snapshot.when == "attach"
+            _snapshot(snapshot, layout, verdict, exact)
 
     answers = replayer.feed(trace.events, sorted({row + 1 for row in reports} | set(snapshots)), look)
     _rows(trace, answers.ret, answers.vm_start, verdict)
