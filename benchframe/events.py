@@ -48,6 +48,7 @@ class Kind(IntEnum):
     FORK = 12  # a new mm, copied: addr = its index, len = its first task
     THREAD = 13  # a new task in this mm: len = its index
     EXIT = 14  # a task ends; the last one of an mm ends the mm
+    RLIMIT = 15  # from here on RLIMIT_STACK is len bytes (setrlimit; an exec under another limit than the trace's)
 
 
 CALLS = (Kind.MMAP, Kind.MUNMAP, Kind.MPROTECT, Kind.MREMAP, Kind.BRK, Kind.MADVISE, Kind.MLOCK, Kind.MUNLOCK)

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
+from benchframe.trace.errors import TraceError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchframe.oracle import replay
 from benchframe.record.importers import import_any, import_maps
 from benchframe.record.maps import parse_maps
-from benchframe.trace.errors import TraceError
 from benchframe.trace.verify import verify
 
 PAGE = 4096

@@ -37,7 +37,7 @@ from benchframe.mm.refusal import failed, refused_call
 EXEC, MAP, MMAP, MUNMAP = int(Kind.EXEC), int(Kind.MAP), int(Kind.MMAP), int(Kind.MUNMAP)
 MPROTECT, MREMAP, BRK, MADVISE = int(Kind.MPROTECT), int(Kind.MREMAP), int(Kind.BRK), int(Kind.MADVISE)
 MLOCK, MUNLOCK, FORK, THREAD = int(Kind.MLOCK), int(Kind.MUNLOCK), int(Kind.FORK), int(Kind.THREAD)
-EXIT = int(Kind.EXIT)
+EXIT, RLIMIT = int(Kind.EXIT), int(Kind.RLIMIT)
 MAP_STACK_TYPE, MAP_SPECIAL, MAP_HEAP = int(MapType.STACK), int(MapType.SPECIAL), int(MapType.HEAP)
 
 
@@ -169,6 +169,7 @@ def event_exec(mm, index):
         mm_init(m)
     m.start_brk = e.addr
     m.brk = e.addr
+    m.stack_limit = MM(mm, 0).stack_limit  # record 0 keeps the trace's own
     task_init(m, e.task + 1)
     return 0
 
@@ -187,7 +188,10 @@ def mapping_event(root, index):
     mm = MM(root, e.mm + 1)
     if kind == THREAD:
         return task_init(mm, e.len + 1)
-    if kind == EXIT:
+    if kind >= EXIT:
+        if kind == RLIMIT:
+            mm.stack_limit = e.len
+            return 0
         if e.len > 0:
             exit_mmap(mm)
         TASK(mm, task).mm = 0

@@ -66,7 +66,7 @@ mm_struct = Struct(
         ("task_size", "i8", "TASK_SIZE [constant]"),
         ("max_map_count", "i8", "vm.max_map_count [constant]"),
         ("mmap_min_addr", "i8", "vm.mmap_min_addr [constant]"),
-        ("stack_limit", "i8", "RLIMIT_STACK in bytes [constant]"),
+        ("stack_limit", "i8", "RLIMIT_STACK in bytes; record 0: what an exec begins with [mmap_lock]"),
         ("stack_guard_gap", "i8", "bytes kept free below a growing stack [constant]"),
         ("rules", "i8", "Rule bits: what differs between kernel versions [constant]"),
         ("fault_around", "i8", "pages that a file read fault maps at most (fault_around_bytes) [constant]"),

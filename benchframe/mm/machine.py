@@ -208,6 +208,7 @@ class Machine:
         p = self.parameters
         for name in ("task_size", "mmap_base", "mmap_min_addr", "max_map_count", "stack_limit", "stack_guard_gap"):
             mm[name] = getattr(p, name)
+        self.arrays["mm_base"][0]["stack_limit"] = p.stack_limit
         mm["fault_around"], mm["thp"], mm["rules"] = p.fault_around, p.thp, p.rules
 
     def mm(self, number: int) -> Any:

@@ -8,7 +8,7 @@ private area (which prepares its anon_vma, and so decides later merges).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -164,6 +164,9 @@ class Replayer:
             return 0
         if kind == Kind.THREAD:
             tasks.add(length)
+            return 0
+        if kind == Kind.RLIMIT:
+            space.limits = replace(space.limits, rlimit_stack=length)
             return 0
         if kind == Kind.EXIT:
             tasks.discard(task)

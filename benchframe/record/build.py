@@ -13,15 +13,20 @@ from typing import Any
 from benchframe.events import NIL, FaultFlag, Kind, MapType
 from benchframe.record import records as R
 from benchframe.record.finish import FileTable, Row, finish
-from benchframe.record.maps import Maps, MapsRow
+from benchframe.record.maps import NO_LIMIT, UNSEEN, Maps, MapsRow
 from benchframe.record.records import Rec
-from benchframe.record.syscalls import CLONE_THREAD, CLONE_VM, CLONES, ENDS, EXECS, NAMES, NR, UNREPLAYED
+from benchframe.record.syscalls import CLONE_THREAD, CLONE_VM, CLONES, ENDS, EXECS, LIMITS, NAMES, NR, WATCHED
+from benchframe.record.unplayed import MAP_HUGETLB, READ_IMPLIES_EXEC, Effect, decided_by_driver, effect_of
 from benchframe.trace.check import MAX_INT
 from benchframe.trace.format import Trace
-from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta
+from benchframe.trace.meta import ADDRESS_LIMIT, BORDERS, MAPPINGS, PAGE, TraceMeta, Unplayed
 
 LOWEST_LOOKUP = PAGE
 """Tree reads below this are not addresses: interrupt numbers and detached trees go through the same tracepoint."""
+RLIMIT_STACK = 3
+SHM_RDONLY, SHM_EXEC = 0o10000, 0o100000
+HUGE = 1 << 21
+"""The size of a huge page where a mapping does not choose one (x86-64)."""
 UNREPORTED = (NR["munmap"], NR["mremap"])
 """Calls whose effect the kernel does not report, and whose old range others may get at once: placed at entry."""
 OWN_SEARCH = 200_000
@@ -80,9 +85,15 @@ class Builder:
         self._tid_of: dict[int, int] = {}  # task -> tid
         self._execs: dict[int, list[Maps]] = {}
         self._mms = 0
+        self._unplayed: list[Unplayed] = []
+        self._attached: dict[int, dict[int, int]] = {}  # by mm: address and length of what shmat and io_setup mapped
+        self._readable_is_executable: set[int] = set()  # processes under READ_IMPLIES_EXEC
+        self._stack_limit = UNSEEN  # of the root's first exec: the trace's own
+        self._limits: dict[int, list[tuple[int, int]]] = {}  # by process: when RLIMIT_STACK was seen, and its value
         for seen in maps:
             if seen.when == "exec":
                 self._execs.setdefault(seen.pid, []).append(seen)
+            self._limits.setdefault(seen.pid, []).append((seen.time, seen.stack_limit))
 
     # -- identities -------------------------------------------------------------------------------------------
 
@@ -178,9 +189,9 @@ class Builder:
         if call is None or call.number != rec.values[0]:
             return
         ret = rec.values[1]
-        if call.number in UNREPLAYED:
+        if call.number in WATCHED | LIMITS:
             if ret >= 0:
-                self.skipped[NAMES[call.number]] += 1
+                self._watched(rec.time, call, ret, thread)
             return
         if call.number in CLONES or call.number in EXECS or call.number in ENDS:
             return
@@ -190,6 +201,50 @@ class Builder:
             self._row(time, Kind.LOOKUP, thread, addr=addr)
         report = (call.area.values[0], call.area.values[1]) if call.area and ret >= 0 else None
         self._call(time, call, ret, report, thread)
+
+    def _watched(self, time: int, call: _Call, ret: int, thread: _Thread) -> None:
+        """A call that the format has no event for and that succeeded: what it is like, or that it was there."""
+        number, args = call.number, tuple(v if isinstance(v, int) else 0 for v in call.args[:6])
+        mm = self._mm_of[thread.task]
+        area = (call.area.values[0], call.area.values[1]) if call.area else None
+        attached = self._attached.setdefault(mm, {})
+        if number in LIMITS:
+            resource, new = (args[1], args[2]) if number == NR["prlimit64"] else args[:2]
+            own = number != NR["prlimit64"] or args[0] in (0, thread.pid)
+            if own and resource == RLIMIT_STACK and new:
+                seen = next((value for when, value in self._limits.get(thread.pid, []) if when > time), NO_LIMIT)
+                self._row(time, Kind.RLIMIT, thread, len=seen)
+            return
+        if number == NR["personality"] and args[0] != 0xFFFFFFFF:
+            (self._readable_is_executable.add if args[0] & READ_IMPLIES_EXEC else self._readable_is_executable.discard)(
+                thread.pid
+            )
+        if number in (NR["shmat"], NR["io_setup"]) and area is not None and call.area is not None:
+            prot = 3
+            if number == NR["shmat"]:
+                prot = 1 | (0 if args[2] & SHM_RDONLY else 2) | (4 if args[2] & SHM_EXEC else 0)
+            attached[area[0]] = area[1] - area[0]
+            (_, _, inode), name = call.area.values[5:7]
+            file = self.files.index(("attached", len(self.files.entries)), name, inode)
+            self._row(call.lock or call.area.time, Kind.MMAP, thread, addr=area[0], len=area[1] - area[0], prot=prot,
+                      flags=MAP_SHARED | MAP_FIXED, file=file, ret=area[0], report=area)  # fmt: skip
+            self._mark(time, mm, (f"{NAMES[number]} (its VMAs do not join again)", *area, BORDERS), counted=False)
+            return
+        if number in (NR["shmdt"], NR["io_destroy"]) and args[0] in attached:
+            self._row(call.lock or call.entered, Kind.MUNMAP, thread, addr=args[0], len=attached.pop(args[0]))
+            return
+        effect = effect_of(number, args, ret, area)
+        if effect is not None:
+            self._mark(call.lock or time, mm, effect)
+
+    def _mark(self, time: int, mm: int, effect: Effect, counted: bool = True) -> None:
+        """Keep what an event was that the replay does not follow; it is said in the notes if ``counted``."""
+        name, start, end, sort = effect
+        if counted:
+            self.skipped[name] += 1
+        if end > ADDRESS_LIMIT or start > end:
+            start, end = 0, 0
+        self._unplayed.append(Unplayed(name, mm, time, start, end, sort))
 
     def _call(self, time: int, call: _Call, ret: int, report: tuple[int, int] | None, thread: _Thread) -> None:
         a = [_clamp(v) if isinstance(v, int) else 0 for v in call.args[:6]]
@@ -221,7 +276,31 @@ class Builder:
             kind = {"munmap": Kind.MUNMAP, "munlock": Kind.MUNLOCK}.get(name, Kind.MLOCK)
             if name == "mlock2":
                 values["flags"] = _bits(call.args[2])
+        if values.get("prot", 0) & 1 and thread.pid in self._readable_is_executable:
+            values["prot"] |= 4
+        if kind == Kind.MMAP and ret >= 0:
+            self._as_mapped(values, call)
         self._row(time, kind, thread, **values)
+        if ret < 0 or name not in ("mmap", "mlock2", "pkey_mprotect"):
+            return
+        mm, args = self._mm_of[thread.task], tuple(v if isinstance(v, int) else 0 for v in call.args[:6])
+        effect = effect_of(call.number, args, ret, (ret, ret + values["len"]))
+        file = self.files.entries[values["file"]].name if values.get("file", NIL) >= 0 else ""
+        if effect is None and name == "mmap" and decided_by_driver(file):
+            effect = (f"mmap of {file}", ret, ret + (values["len"] + PAGE - 1 & -PAGE), MAPPINGS)
+        if effect is not None:
+            self._mark(time, mm, effect)
+
+    def _as_mapped(self, values: dict[str, Any], call: _Call) -> None:
+        """Huge pages: the length is rounded up to whole ones, and anonymous memory of them is a file of its own."""
+        area, flags, start = call.area, call.args[3], values["ret"]
+        size = 1 << (flags >> 26 & 63) if flags & MAP_HUGETLB and flags >> 26 & 63 else HUGE
+        whole = -(-values["len"] // size) * size
+        if flags & MAP_HUGETLB and flags & MAP_ANONYMOUS:
+            values.update(len=min(whole, ADDRESS_LIMIT - start), flags=values["flags"] & ~(MAP_ANONYMOUS | MAP_HUGETLB))
+            values["file"] = self.files.index(("huge", len(self.files.entries)), "/anon_hugepage", 0)
+        elif area is not None and values.get("file", NIL) >= 0 and start % HUGE == 0 and values["len"] % HUGE:
+            values["len"] = whole if area.values[:2] == (start, start + whole) else values["len"]  # of hugetlbfs?
 
     def _mapped_file(self, call: _Call) -> int:
         fd = call.args[4] & 0xFFFFFFFF
@@ -263,6 +342,9 @@ class Builder:
             time = (call.lock or call.entered) if call is not None else rec.time
             row = self._row(time, Kind.FORK, maker)
             row.addr = self._new_mm(child, time)
+            self._attached[row.addr] = dict(self._attached.get(mm, {}))
+            if maker.pid in self._readable_is_executable:
+                self._readable_is_executable.add(child)
             row.len = self._new_task(child, child, row.addr)
 
     def _gone(self, rec: Rec, thread: _Thread) -> None:
@@ -284,6 +366,12 @@ class Builder:
         if seen is None and self._execs.get(pid):
             seen = self._execs[pid].pop(0)
         row = self._row(rec.time, Kind.EXEC, thread, addr=(seen.start_brk or NIL) if seen else NIL)
+        self._readable_is_executable.discard(pid)
+        limit = seen.stack_limit if seen is not None else UNSEEN
+        if self._stack_limit == UNSEEN:
+            self._stack_limit = limit
+        if limit not in (UNSEEN, self._stack_limit):
+            self._row(rec.time, Kind.RLIMIT, thread, len=limit)
         thread.imaged, thread.started = seen is not None, (row.time, row.order)
         thread.kernel_maps = []
         if seen is not None:
@@ -331,9 +419,13 @@ class Builder:
 
     def trace(self, meta: TraceMeta) -> Trace:
         """Sort, number and check: the finished trace."""
-        notes = [f"{count} calls of {name} were not replayed" for name, count in sorted(self.skipped.items())]
-        meta = replace(meta, files=self.files.table(), notes=meta.notes + tuple(notes))
-        return finish(self.rows, self._tid_of, meta, self._maps, self._pid_mm, self.files)
+        notes = [f"not replayed: {count} x {name}" for name, count in sorted(self.skipped.items())]
+        limits = dict(meta.limits)
+        if self._stack_limit != UNSEEN:
+            limits["stack"] = -1 if self._stack_limit == NO_LIMIT else self._stack_limit
+        meta = replace(meta, files=self.files.table(), notes=meta.notes + tuple(notes), limits=limits)
+        return finish(self.rows, self._tid_of, replace(meta, unplayed=tuple(self._unplayed)), self._maps, self._pid_mm,
+                      self.files)  # fmt: skip
 
 
 _HANDLERS: dict[int, Any] = {

@@ -9,7 +9,7 @@ import numpy as np
 from benchframe.events import EVENT, NIL, Kind
 from benchframe.record.maps import Maps
 from benchframe.trace.format import REPORT, Trace
-from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, FileEntry, Snapshot, TraceMeta
+from benchframe.trace.meta import ADDRESS_LIMIT, MAX_UNPLAYED, PAGE, FileEntry, Snapshot, TraceMeta
 
 
 @dataclass
@@ -76,7 +76,10 @@ def finish(
     mms_of: dict[int, list[tuple[int, int]]],
     files: FileTable,
 ) -> Trace:
-    """The trace of ``rows``; ``tids`` by provisional task, ``mms_of`` (time, provisional mm) by process. O(n log n)."""
+    """The trace of ``rows``; ``tids`` by provisional task, ``mms_of`` (time, provisional mm) by process. O(n log n).
+
+    ``meta.unplayed`` comes with times for rows and provisional mms.
+    """
     rows = sorted(rows, key=lambda r: (r.time, r.order))
     times = np.fromiter((r.time for r in rows), np.int64, len(rows))
     tasks, mms = _renumber(rows)
@@ -101,7 +104,12 @@ def finish(
             at = int(np.searchsorted(times, seen.time, "right"))
             snapshots.append(Snapshot(mms[held[-1]], at, seen.when, areas))
     start = int(times[0]) if len(times) else 0
-    return Trace(events, times - start, tid, replace(meta, snapshots=tuple(snapshots)), reports)
+    unplayed = tuple(
+        replace(mark, mm=mms[mark.mm], row=int(np.searchsorted(times, mark.row, "right")))
+        for mark in sorted(meta.unplayed, key=lambda mark: mark.row)
+        if mark.mm in mms
+    )[:MAX_UNPLAYED]
+    return Trace(events, times - start, tid, replace(meta, snapshots=tuple(snapshots), unplayed=unplayed), reports)
 
 
 def _renumber(rows: list[Row]) -> tuple[dict[int, int], dict[int, int]]:

@@ -14,6 +14,9 @@ USER_END = 1 << 47
 KERNEL_HALF = 1 << 63
 PAGE = 4096
 MAX_OFFSET = 1 << 62
+UNSEEN = -1
+NO_LIMIT = 1 << 47
+"""An unlimited stack: it may grow over the whole user address space."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class MapsRow:
 class Maps:
     """A layout seen at ``time`` (CLOCK_MONOTONIC ns) in process ``pid``: ``when`` is exec, exit or attach.
 
-    ``faults`` is the process's minor + major fault count so far, ``start_brk`` from /proc/PID/stat (0: unknown).
+    ``faults`` is the process's minor + major fault count so far, ``start_brk`` from /proc/PID/stat (0: unknown),
+    ``stack_limit`` its RLIMIT_STACK in bytes (:data:`NO_LIMIT`, :data:`UNSEEN`).
     """
 
     time: int
@@ -45,6 +49,7 @@ class Maps:
     rows: list[MapsRow] = field(default_factory=list)
     start_brk: int = 0
     faults: int = 0
+    stack_limit: int = UNSEEN
 
 
 def is_maps_line(line: str) -> bool:
@@ -130,7 +135,19 @@ def read_maps(pid: int, when: str, time: int, tid: int = 0) -> Maps | None:
         return None
     if when == "attach":
         rows = _with_flags(rows, tid or pid)
-    return Maps(time, pid, when, rows, int(fields[44]), int(fields[7]) + int(fields[9]))
+    return Maps(time, pid, when, rows, int(fields[44]), int(fields[7]) + int(fields[9]), _stack_limit(tid or pid))
+
+
+def _stack_limit(pid: int) -> int:
+    """RLIMIT_STACK of a process now."""
+    try:
+        text = Path(f"/proc/{pid}/limits").read_text(errors="replace")
+    except OSError:
+        return UNSEEN
+    match = re.search(r"^Max stack size +(\d+|unlimited)", text, re.MULTILINE)
+    if match is None:
+        return UNSEEN
+    return NO_LIMIT if match[1] == "unlimited" else min(int(match[1]), NO_LIMIT)
 
 
 def _with_flags(rows: list[MapsRow], pid: int) -> list[MapsRow]:

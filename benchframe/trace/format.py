@@ -69,12 +69,12 @@ class Trace:
 
     @property
     def setup(self) -> int:
-        """How many leading events build the initial layout: replayed, never timed. EXEC and MAP rows, or as many as a
-        synthetic stream says (``meta.limits["setup"]``)."""
+        """How many leading events build the initial layout: replayed, never timed. EXEC, MAP and RLIMIT rows, or as
+        many as a synthetic stream says (``meta.limits["setup"]``)."""
         told = self.meta.limits.get("setup")
         if told is not None:
             return min(told, len(self.events))
-        other = (self.events["kind"] != Kind.EXEC) & (self.events["kind"] != Kind.MAP)
+        other = ~np.isin(self.events["kind"], (Kind.EXEC, Kind.MAP, Kind.RLIMIT))
         return int(np.argmax(other)) if other.any() else len(self.events)
 
     @property

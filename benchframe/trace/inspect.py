@@ -104,6 +104,8 @@ def describe(event: "object", name: str = "") -> str:
         return f"thread -> task {e['len']}"
     if kind == Kind.EXIT:
         return "exit"
+    if kind == Kind.RLIMIT:
+        return f"rlimit(stack) is {size}"
     rest = {
         Kind.MPROTECT: f", {size}, {bits}",
         Kind.MREMAP: f", {size}, {e['new_len']:#x}, flags {e['flags']:#x}, {e['offset']:#x}",
@@ -156,9 +158,10 @@ def run_trace_verify(path: str | Path) -> int:
     trace = read_trace(path)
     verdict = verify(trace)
     for line in verdict.lines:
-        print(line)
+        print(printable(line))
     outside = f", {verdict.faults_outside} outside every VMA" if verdict.faults_outside else ", each in a VMA"
-    print(f"faults       {verdict.faults}{outside} ({verdict.signals} ended in a signal)")
+    refused = f", {verdict.faults_refused} in kernel mode refused: EFAULT" if verdict.faults_refused else ""
+    print(f"faults       {verdict.faults}{outside} ({verdict.signals} ended in a signal{refused})")
     print(f"calls        {verdict.calls}, {verdict.calls_differ} returned something else")
     print(f"reported     {verdict.reports} VMAs after calls, {verdict.reports_differ} differ from the replay")
     print(f"layouts      {verdict.snapshots} from /proc/PID/maps, {verdict.snapshots_differ} differ from the replay")
@@ -166,5 +169,8 @@ def run_trace_verify(path: str | Path) -> int:
         print(f"note         {verdict.snapshots_hazy} agree but for borders that unrecorded faults decide")
     if verdict.unplayed and (verdict.reports_differ or verdict.calls_differ):
         print("note         calls that cannot be replayed (trace info names them) may explain the differences")
-    print(f"{path}: {'holds' if verdict.good else 'DOES NOT HOLD'}")
+    for name, count in verdict.explained.most_common():
+        print(f"explained    {count} difference{'s' * (count > 1)} by {printable(name)}, not replayed")
+    but = f", but for {verdict.explained.total()} differences that calls explain which are not replayed"
+    print(f"{path}: {'holds' if verdict.good else 'DOES NOT HOLD'}{but if verdict.explained else ''}")
     return 0 if verdict.good else 1

@@ -19,7 +19,10 @@ MAX_FILES = 1 << 20
 MAX_SNAPSHOTS = 1 << 16
 MAX_AREAS = 1 << 17
 """Areas in one snapshot: twice the default vm.max_map_count."""
+MAX_UNPLAYED = 1 << 16
 MAX_TEXT = 1 << 16
+BORDERS, MAPPINGS = 1, 2
+"""What a call that is not replayed can change: where VMAs of one protection begin and end; or what is mapped at all."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,19 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class Unplayed:
+    """A call or state that the events do not hold: ``name`` took effect before event ``row`` in ``mm``, somewhere in
+    [start, end) (0, 0: anywhere), and may have changed BORDERS or MAPPINGS (``sort``)."""
+
+    name: str
+    mm: int
+    row: int
+    start: int = 0
+    end: int = 0
+    sort: int = MAPPINGS
+
+
+@dataclass(frozen=True)
 class TraceMeta:
     """Provenance of a trace, and what its rows refer to.
 
@@ -72,6 +88,7 @@ class TraceMeta:
     tool: str = ""
     licence: str = ""
     notes: tuple[str, ...] = ()
+    unplayed: tuple[Unplayed, ...] = ()
 
 
 def meta_to_json(meta: TraceMeta) -> str:
@@ -82,6 +99,7 @@ def meta_to_json(meta: TraceMeta) -> str:
     data["snapshots"] = [
         {"mm": s.mm, "row": s.row, "when": s.when, "areas": _pack_areas(s.areas)} for s in meta.snapshots
     ]
+    data["unplayed"] = [[u.name, u.mm, u.row, u.start, u.end, u.sort] for u in meta.unplayed]
     return json.dumps(data, separators=(",", ":"), ensure_ascii=True)
 
 
@@ -121,6 +139,20 @@ def meta_from_json(text: str | bytes) -> TraceMeta:
         tool=_text(data.get("tool", ""), "tool"),
         licence=_text(data.get("licence", ""), "licence"),
         notes=_texts(data, "notes"),
+        unplayed=tuple(_unplayed(row) for row in _rows(data, "unplayed", MAX_UNPLAYED, 6)),
+    )
+
+
+def _unplayed(row: list[Any]) -> Unplayed:
+    name, (mm, at, start, end, sort) = _text(row[0], "unplayed"), row[1:]
+    limit = ADDRESS_LIMIT + 1
+    return Unplayed(
+        name,
+        _integer(mm, "unplayed", 0, 1 << 31),
+        _integer(at, "unplayed", 0, 1 << 62),
+        _integer(start, "unplayed", 0, limit),
+        _integer(end, "unplayed", 0, limit),
+        _integer(sort, "unplayed", BORDERS, MAPPINGS + 1),
     )
 
 
