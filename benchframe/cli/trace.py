@@ -102,9 +102,11 @@ def replay(
       benchframe trace replay --strategy pmdcache --verify program.parquet
     """
     from benchframe.engine.streaming import StreamReplay
-    from benchframe.trace.format import iter_batches
+    from benchframe.trace.format import iter_batches, read_meta
 
-    replayer = StreamReplay(registry(plugin).strategy(strategy), rows, verify=verify)
+    replayer = StreamReplay(
+        registry(plugin).strategy(strategy), rows, verify=verify, lived_under=read_meta(file).limits
+    )
     done = replayer.run(batch.events for batch in iter_batches(file, rows))
     typer.echo(f"{done.events:,} events through {strategy}: {done.rate / 1e6:.1f} M events/s inside the replay")
     if verify:

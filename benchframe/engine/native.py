@@ -94,7 +94,7 @@ class Session:
         note: Callable[[str], None] | None = None,
     ) -> None:
         self.strategy, self.trace = strategy, trace
-        self.parameters = Parameters(max_map_count=_limit(trace))
+        self.parameters = Parameters.of(trace.meta.limits)
         self.first, self.last = int(trace.setup), len(trace.events)
         if self.first >= self.last:
             raise EngineError("the trace has no events after its setup: there is nothing to measure")
@@ -322,11 +322,6 @@ class Session:
         from benchframe.engine.cost import count_cost
 
         return dict(count_cost(self.strategy, self.trace, budget).numbers)
-
-
-def _limit(trace: Trace) -> int:
-    """vm.max_map_count for this trace: its own if it lifts the limit."""
-    return int(trace.meta.limits.get("max_map_count", Parameters().max_map_count))
 
 
 def compile_strategies(

@@ -7,8 +7,9 @@ compared with the oracle, which is fed the same batches. Memory is bounded by a 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,13 +46,21 @@ class Progress:
 
 
 class StreamReplay:
-    """One strategy and a stream that comes in batches of at most ``rows`` events.
+    """One strategy and a stream that comes in batches of at most ``rows`` events; ``lived_under`` are the limits that
+    its trace's metadata hold.
 
     Raises DialectError (does not compile) and MemoryError (a slab of ROOM is full).
     """
 
-    def __init__(self, strategy: Strategy, rows: int = 1 << 20, *, verify: bool = False) -> None:
-        self.parameters = Parameters()
+    def __init__(
+        self,
+        strategy: Strategy,
+        rows: int = 1 << 20,
+        *,
+        verify: bool = False,
+        lived_under: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        self.parameters = Parameters.of(lived_under)
         self.runner = NativeRunner(strategy, unit_store())
         self.machine = Machine(self.runner, replace(ROOM, events=rows), self.parameters, strategy.slabs)
         self.oracle = Replayer(rules(self.parameters), limits(self.parameters)) if verify else None

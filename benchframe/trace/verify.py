@@ -114,7 +114,7 @@ def limits(trace: Trace) -> "Limits":
     stack = known.get("stack", default.rlimit_stack)
     return Limits(
         max_map_count=known.get("max_map_count", default.max_map_count),
-        rlimit_stack=stack if stack >= 0 else 1 << 46,  # RLIM_INFINITY
+        rlimit_stack=stack if stack >= 0 else 1 << 47,  # RLIM_INFINITY
     )
 
 
