@@ -84,8 +84,8 @@ class _Lives(PlainWorld):
         when, by = self.dead[base, index]
         before = " before this call began" if when < self.event else ""
         what = {"vma_base": "VMA", "page_base": "page"}.get(base, f"{base[:-5]} record")
-        text = f"{what} #{index}, freed{before}, is used in {place()[2]}"
-        raise Broken("use after free", text, by, (base, index), place()[2], chain())
+        text = f"{what} #{index}, freed{before}, is used in {place((__file__,))[2]}"
+        raise Broken("use after free", text, by, (base, index), place((__file__,))[2], chain(outside=(__file__,)))
 
     def alloc(self, which: int) -> int:
         """A slot that was never used."""
@@ -100,7 +100,7 @@ class _Lives(PlainWorld):
     def free(self, which: int, slot: int) -> int:
         """The record's life ends."""
         base = KEY_OF.get(which) or layout.PRIVATE_BASES[which - layout.ARENA_PRIVATE0]
-        self.dead[base, slot] = (self.event, chain())
+        self.dead[base, slot] = (self.event, chain(outside=(__file__,)))
         self._arrays["slab_base"][which]["live"] -= 1
         return 0
 
