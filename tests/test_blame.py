@@ -155,6 +155,7 @@ def test_what_a_recording_names() -> None:
         *call("prctl", 10, 340, 350, 0, 0x53564D41, 0, BASE, PAGE),
         *call("mlockall", 10, 360, 370, 0, 1),
         *call("mseal", 10, 380, 390, -1, BASE, PAGE),
+        *call("mseal", 10, 392, 394, 0, BASE, PAGE),
     ]
     trace = built(*recs, *call("brk", 10, 400, 410, 0x600000, 0))
     assert [(u.name, u.start, u.end, u.sort) for u in trace.meta.unplayed] == [
@@ -162,8 +163,10 @@ def test_what_a_recording_names() -> None:
         ("prctl(PR_SET_VMA)", BASE, BASE + PAGE, BORDERS),
         ("mlockall", 0, 0, BORDERS),
     ]
-    assert {u.row for u in trace.meta.unplayed} == {trace.setup}
-    names = ("mbind", "mlockall", "prctl(PR_SET_VMA)")
+    assert [u.row - trace.setup for u in trace.meta.unplayed] == [1, 2, 2]
+    made = trace.events[trace.events["kind"] == Kind.ATTR]
+    assert [(int(e["flags"]), int(e["prot"])) for e in made] == [(3, 2), (4, 0), (1, 1)]
+    names = ("mlockall",)
     assert trace.meta.notes == tuple(f"not replayed: 1 x {name}" for name in names)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mmkit import BASE, PAGE, registry, strategy
-from test_model_random import FILES, HEAP, STACK, Op, fresh, operations
+from test_model_random import FILES, HEAP, STACK, Op, fresh, lengths, operations, places
 from test_oracle_replay import mapping, stream
 
 from benchframe.engine.native import Session
@@ -26,11 +26,14 @@ COLUMNS = {
     "madvise": ("addr", "len", "flags"),
     "mlock": ("addr", "len"),
     "munlock": ("addr", "len"),
+    "attr": ("addr", "len", "flags", "prot"),
     "fault": ("addr", "prot"),
 }
 ERRNOS = st.sampled_from([1, 4, 11, 12, 12, 12, 13, 14, 16, 22, 22, 38, 95, 4095])
 """EPERM, EINTR, EAGAIN, ENOMEM, EACCES, EFAULT, EBUSY, EINVAL, ENOSYS, EOPNOTSUPP, and the last of all."""
 LIMIT = 1 << 47
+attributes = st.tuples(st.just("attr"), places, lengths, st.integers(0, 5), st.sampled_from([0, 1, 2, 17, 200]))
+anything: st.SearchStrategy[Op] = st.one_of(operations, operations, operations, operations, attributes)
 
 
 def columns(op: Op, ret: int) -> dict[str, int]:
@@ -66,13 +69,13 @@ def same(ops: list[tuple[Op, int | None]], **parameters: int) -> None:
     kit.validate()
 
 
-@given(st.lists(st.tuples(operations, st.none() | ERRNOS), max_size=40))
+@given(st.lists(st.tuples(anything, st.none() | ERRNOS), max_size=40))
 def test_any_call_may_be_refused_with_any_errno(ops: list[tuple[Op, int | None]]) -> None:
     """The model's answer and its layout are the oracle's, and the answer is the recorded errno."""
     same(ops)
 
 
-@given(st.lists(st.tuples(operations, st.none() | ERRNOS), max_size=40))
+@given(st.lists(st.tuples(anything, st.none() | ERRNOS), max_size=40))
 def test_any_call_may_be_refused_near_the_map_count_limit(ops: list[tuple[Op, int | None]]) -> None:
     """The same where a split may be what failed."""
     same(ops, max_map_count=6)
@@ -144,3 +147,20 @@ def test_a_refusal_costs_no_copy() -> None:
     replayer.spaces[0].areas = Watched(areas)
     replayer.feed(events[5000:])
     assert looked < 40 * 1000
+
+
+def test_attributes_are_what_merges_compare() -> None:
+    """mseal, mbind, a name and a userfaultfd cut an area; the same value joins it again; a child has no userfaultfd."""
+    seal = {"kind": Kind.ATTR, "addr": BASE + PAGE, "len": PAGE, "flags": 1, "prot": 1, "ret": 0}
+    for which in (1, 2, 3, 4):
+        cut = {**seal, "flags": which}
+        assert len(replay(stream(mapping(BASE, 3), cut)).layouts[0]) == 3
+        assert len(replay(stream(mapping(BASE, 3), cut, {**cut, "prot": 0})).layouts[0]) == 1
+        rest = [{**cut, "addr": BASE}, {**cut, "addr": BASE + 2 * PAGE}]
+        assert len(replay(stream(mapping(BASE, 3), cut, *rest)).layouts[0]) == 1
+        assert len(replay(stream(mapping(BASE, 3), {**cut, "ret": -1})).layouts[0]) == 1
+    protect = {"kind": Kind.MPROTECT, "addr": BASE, "prot": 1, "len": 3 * PAGE, "mm": 1, "task": 1, "ret": 0}
+    fork = {"kind": Kind.FORK, "addr": 1, "len": 1}
+    for which, left in ((2, 1), (1, 3)):
+        answers = replay(stream(mapping(BASE, 3), {**seal, "flags": which}, fork, protect))
+        assert len(answers.layouts[1]) == left

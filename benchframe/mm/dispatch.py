@@ -7,6 +7,7 @@ from benchframe.dialect import NULL, native
 from benchframe.events import Kind, MapType
 from benchframe.mm.anon import anon_vma_prepare
 from benchframe.mm.arena import arena_alloc
+from benchframe.mm.attribute import do_attribute
 from benchframe.mm.flags import (
     EINVAL,
     FILE_SHMEM,
@@ -37,7 +38,7 @@ from benchframe.mm.refusal import failed, refused_call
 EXEC, MAP, MMAP, MUNMAP = int(Kind.EXEC), int(Kind.MAP), int(Kind.MMAP), int(Kind.MUNMAP)
 MPROTECT, MREMAP, BRK, MADVISE = int(Kind.MPROTECT), int(Kind.MREMAP), int(Kind.BRK), int(Kind.MADVISE)
 MLOCK, MUNLOCK, FORK, THREAD = int(Kind.MLOCK), int(Kind.MUNLOCK), int(Kind.FORK), int(Kind.THREAD)
-EXIT, RLIMIT = int(Kind.EXIT), int(Kind.RLIMIT)
+EXIT, RLIMIT, ATTR = int(Kind.EXIT), int(Kind.RLIMIT), int(Kind.ATTR)
 MAP_STACK_TYPE, MAP_SPECIAL, MAP_HEAP = int(MapType.STACK), int(MapType.SPECIAL), int(MapType.HEAP)
 
 
@@ -152,6 +153,8 @@ def locked_event(mm, task, index):
         return event_map(mm, task, index)
     if kind == FORK:
         return dup_mmap(mm, e.addr + 1, e.len + 1) - 1
+    if kind == ATTR:
+        return do_attribute(mm, task, e.addr, e.len, e.flags, e.prot)
     return -EINVAL
 
 
@@ -188,7 +191,7 @@ def mapping_event(root, index):
     mm = MM(root, e.mm + 1)
     if kind == THREAD:
         return task_init(mm, e.len + 1)
-    if kind >= EXIT:
+    if kind == EXIT or kind == RLIMIT:
         if kind == RLIMIT:
             mm.stack_limit = e.len
             return 0

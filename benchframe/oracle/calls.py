@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from benchframe.events import NIL, UNKNOWN, MapType
 from benchframe.oracle import advice as advices
+from benchframe.oracle import attribute as attributes
 from benchframe.oracle import faults
 from benchframe.oracle import flags as f
 from benchframe.oracle import mremap as moves
@@ -258,6 +259,11 @@ class Oracle(Space):
                 area = change_flags(self, area, start, min(area.vm_end, end), vm_flags)
             start = area.vm_end
 
+    @negative_errno
+    def modify(self, addr: int, length: int, which: int, value: int) -> int:
+        """mseal(2), mbind(2) and their like: an attribute for a range (benchframe.events.Attr)."""
+        return attributes.modify(self, addr, length, which, value)
+
     # --- brk ----------------------------------------------------------------------------------------------------
 
     def brk(self, addr: int) -> int:
@@ -316,7 +322,7 @@ class Oracle(Space):
             if area.vm_flags & f.VM_DONTCOPY:
                 continue
             twin = area.copy()
-            twin.vm_flags &= ~f.VM_LOCKED
+            twin.vm_flags &= ~(f.VM_LOCKED | attributes.USERFAULTFD)
             if area.vm_flags & f.VM_WIPEONFORK:
                 twin.anon_vma, twin.chain = 0, ()
             elif area.anon_vma:

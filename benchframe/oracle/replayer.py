@@ -219,6 +219,8 @@ def perform(space: Oracle, event: np.void) -> int:
         return space.mlock(addr, length)
     if kind == Kind.MUNLOCK:
         return space.munlock(addr, length)
+    if kind == Kind.ATTR:
+        return space.modify(addr, length, flags, prot)
     if kind == Kind.MAP:
         return space.exec_map(addr, length, prot, flags, file, offset)
     raise ValueError(f"not a call: kind {kind}")

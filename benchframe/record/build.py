@@ -16,7 +16,14 @@ from benchframe.record.finish import FileTable, Row, finish
 from benchframe.record.maps import NO_LIMIT, UNSEEN, Maps, MapsRow
 from benchframe.record.records import Rec
 from benchframe.record.syscalls import CLONE_THREAD, CLONE_VM, CLONES, ENDS, EXECS, LIMITS, NAMES, NR, WATCHED
-from benchframe.record.unplayed import MAP_HUGETLB, READ_IMPLIES_EXEC, Effect, decided_by_driver, effect_of
+from benchframe.record.unplayed import (
+    MAP_HUGETLB,
+    READ_IMPLIES_EXEC,
+    Effect,
+    attribute_of,
+    decided_by_driver,
+    effect_of,
+)
 from benchframe.trace.check import MAX_INT
 from benchframe.trace.format import Trace
 from benchframe.trace.meta import ADDRESS_LIMIT, BORDERS, MAPPINGS, PAGE, TraceMeta, Unplayed
@@ -233,9 +240,15 @@ class Builder:
         if number in (NR["shmdt"], NR["io_destroy"]) and args[0] in attached:
             self._row(call.lock or call.entered, Kind.MUNMAP, thread, addr=args[0], len=attached.pop(args[0]))
             return
+        when = call.lock or time
+        attribute = attribute_of(number, args)
+        if attribute is not None:
+            start, length, which, value = attribute
+            if 0 <= start < ADDRESS_LIMIT and not start % PAGE:
+                self._row(when, Kind.ATTR, thread, addr=start, len=min(length, ADDRESS_LIMIT), flags=which, prot=value)
         effect = effect_of(number, args, ret, area)
         if effect is not None:
-            self._mark(call.lock or time, mm, effect)
+            self._mark(when, mm, effect, counted=attribute is None)
 
     def _mark(self, time: int, mm: int, effect: Effect, counted: bool = True) -> None:
         """Keep what an event was that the replay does not follow; it is said in the notes if ``counted``."""

@@ -4,6 +4,7 @@ A difference between replay and kernel is laid at the door of such a call only w
 benchframe.trace.verify compares place, time and sort.
 """
 
+from benchframe.events import Attr
 from benchframe.record.syscalls import NR
 from benchframe.trace.meta import BORDERS, MAPPINGS, PAGE
 
@@ -23,7 +24,7 @@ def effect_of(number: int, args: tuple[int, ...], ret: int, area: tuple[int, int
     start, size = args[0], args[1]
     ranged = (start & -PAGE, (start + size + PAGE - 1) & -PAGE)
     at = area or (ret & -PAGE, (ret & -PAGE) + PAGE)
-    if number in (NR["mseal"], NR["mbind"], NR["set_mempolicy_home_node"]):
+    if number in (NR["mbind"], NR["set_mempolicy_home_node"]):
         return _effect(number, ranged, BORDERS)
     if number == NR["mlock2"]:
         return ("mlock2(MLOCK_ONFAULT)", *ranged, BORDERS) if args[2] else None
@@ -42,6 +43,21 @@ def effect_of(number: int, args: tuple[int, ...], ret: int, area: tuple[int, int
     if number in (NR["mlockall"], NR["munlockall"], NR["process_madvise"], NR["userfaultfd"], NR["io_uring_setup"]):
         return _effect(number, EVERYWHERE, BORDERS)
     return _by_argument(number, args)
+
+
+def attribute_of(number: int, args: tuple[int, ...]) -> tuple[int, int, int, int] | None:
+    """What a call makes of a range that merges compare, as an ATTR event holds it: start, length, which, value.
+
+    What a policy's nodes are, and what a name says, lies in the program's memory and is not known: policies of one mode
+    and names at one place pass for equal, which :func:`effect_of` goes on to tell of.
+    """
+    if number == NR["mseal"]:
+        return args[0], args[1], Attr.SEAL, 1
+    if number == NR["mbind"]:
+        return args[0], args[1], Attr.POLICY, args[2] & 0x1F
+    if number == NR["prctl"] and args[0] == PR_SET_VMA and args[1] == 0:
+        return args[2], args[3], Attr.NAME, 1 + args[4] % 126 if args[4] else 0
+    return None
 
 
 def _effect(number: int, place: tuple[int, int], sort: int) -> Effect:

@@ -7,7 +7,7 @@ written.
 from pathlib import Path
 
 from benchframe.errors import TraceError
-from benchframe.events import NIL, UNKNOWN, Kind
+from benchframe.events import NIL, UNKNOWN, Attr, Kind
 from benchframe.files import printable
 from benchframe.trace.format import Trace, read_trace, write_trace
 
@@ -111,6 +111,7 @@ def describe(event: "object", name: str = "") -> str:
         Kind.MREMAP: f", {size}, {e['new_len']:#x}, flags {e['flags']:#x}, {e['offset']:#x}",
         Kind.BRK: "",
         Kind.MADVISE: f", {size}, {e['flags']}",
+        Kind.ATTR: f", {size}, {Attr(e['flags']).name.lower() if e['flags'] in list(Attr) else '?'} {e['prot']}",
     }.get(kind, f", {size}")
     return f"{kind.name.lower()}({where}{rest}) = {ret}"
 
