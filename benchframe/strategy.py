@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchframe.dialect import Slab, Struct, is_native
 from benchframe.dialect.function import Binding, Native, referenced, where
+from benchframe.dialect.struct import FieldLike
 from benchframe.mm.defaults import DEFAULTS
 from benchframe.mm.hooks import ALL, BY_NAME
 from benchframe.mm.layout import PRIVATE_BASES
@@ -44,7 +45,7 @@ class PrivateSlab(Slab):
     def __init__(
         self,
         name: str,
-        fields: Sequence[tuple[str, str, str]],
+        fields: Sequence[FieldLike],
         number: int = 0,
         per_vma: int = 1,
         fixed: int = 0,

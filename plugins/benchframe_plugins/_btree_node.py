@@ -3,10 +3,12 @@
 What they are for: :mod:`benchframe_plugins.btree`. Who changes something holds mmap_lock for write.
 """
 
-from benchframe.api import ARENA_PRIVATE0, NULL, PrivateSlab, arena_alloc, native
+from benchframe.api import ARENA_PRIVATE0, NULL, Field, PrivateSlab, arena_alloc, native
 
 SPARE = 62
-WORD = PrivateSlab("btree_word", [("word", "i8", "40 to a node [mmap_lock]")], 0, per_vma=40, fixed=40 * (SPARE + 2))
+WORD = PrivateSlab(
+    "btree_word", [Field("word", "i8", "40 to a node", lock="mmap_lock")], 0, per_vma=40, fixed=40 * (SPARE + 2)
+)
 NODE = PrivateSlab("btree_node", [("state", "i8", "slot of the allocator: node i is words 40 i on")], 1, 1, SPARE)
 ARENA_NODE = ARENA_PRIVATE0 + 1
 WORDS, PARENT, COUNT, LEVEL, KEYS, VALUES = 40, 0, 1, 2, 8, 24
