@@ -31,7 +31,7 @@ every fault under way a second one.
 
 Concurrency: VMAs and page tables are freed after a grace period, and the section lasts to the end of the fault. The
 walk ends: it gives up after 64 steps down.
-Text: what all faults of this kind share is in `_speculation`.
+Text: what all faults of this kind share is in `speculation`.
 Sources: v1 and v2, cover letters and the patches to arch/x86/mm/fault.c (20210430195232.30491-1-michel@lespinasse.org,
 20220128131006.67712-1-...).
 """
@@ -55,8 +55,8 @@ from benchframe.api import (
     write_lock,
     write_unlock,
 )
-from benchframe_plugins import _speculation
-from benchframe_plugins._speculation import exchanged, free_vma, release_table, section_end, usable, walk
+from benchframe_plugins import speculation
+from benchframe_plugins.speculation import exchanged, free_vma, release_table, section_end, usable, walk
 
 COPY = PrivateSlab(
     "spf_vma",
@@ -156,7 +156,7 @@ def valid(mm, task, vma, site):
 
 
 HOOKS = {
-    **_speculation.HOOKS,
+    **speculation.HOOKS,
     "mmap_write_lock": mm_write_lock,
     "mmap_write_unlock": mm_write_unlock,
     "mmap_write_downgrade": mm_write_downgrade,

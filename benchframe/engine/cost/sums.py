@@ -281,8 +281,8 @@ def walk_lines(t, view, chosen, written, late):
     SUM(t, base + DIRTY).value += dirty
     SUM(t, base + FAR1).value += far1
     SUM(t, base + FAR2).value += far2
-    SUM(t, base + FAR1_N).value += int(late & FAR_L1 != 0)
-    SUM(t, base + FAR2_N).value += int(late & FAR_L2 != 0)
+    SUM(t, base + FAR1_N).value += int((late & FAR_L1) != 0)
+    SUM(t, base + FAR2_N).value += int((late & FAR_L2) != 0)
     return lines
 
 
@@ -301,7 +301,7 @@ def share_lines(t, which, chosen, written, task):
             continue
         while REGION(t, number + 1).first <= one.line:
             number += 1
-        wrote = int(one.how & written != 0 and REGION(t, number).own == 0)
+        wrote = int((one.how & written) != 0 and REGION(t, number).own == 0)
         s = SHARING(t, which * t.lines + one.line)
         s.touches += 1
         s.writes += wrote

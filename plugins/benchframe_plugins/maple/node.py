@@ -49,7 +49,7 @@ def mt_base(enode):
 @native
 def mt_leaf(enode):
     """1 for a leaf."""
-    return int(enode & TYPE_MASK == LEAF)
+    return int((enode & TYPE_MASK) == LEAF)
 
 
 @native
