@@ -214,7 +214,7 @@ def advise_pages_error(v, advice):
     elif advice == MADV_REMOVE:
         if flags & VM_LOCKED or v.vm_file == 0:
             return -EINVAL
-        if flags & (VM_SHARED | VM_MAYWRITE) != VM_SHARED | VM_MAYWRITE:
+        if (flags & (VM_SHARED | VM_MAYWRITE)) != (VM_SHARED | VM_MAYWRITE):
             return -EACCES
     elif advice == MADV_GUARD_INSTALL:
         if flags & (VM_SPECIAL | VM_HUGETLB | VM_LOCKED):
