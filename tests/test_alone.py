@@ -4,13 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from mmkit import registry, strategy
-from test_oracle_replay import stream
+from support.space import registry, strategy
+from test_replay import stream
 
-from benchframe.engine.native import Session
+from benchframe.engine.session import Session
 from benchframe.events import Kind
 from benchframe.study.alone import first_use_after_free
-from benchframe.trace.format import Trace
+from benchframe.trace.trace import Trace
 
 PAGE, CHUNK = 4096, 0x20000
 HEAP = 0x40000000

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_oracle_replay import mapping, stream
-from test_record_build import IMAGE, area, built, call
+from test_builder import IMAGE, area, built, call
+from test_replay import mapping, stream
 
-from benchframe.engine.native import Session
+from benchframe.engine.session import Session
 from benchframe.events import FaultFlag, Kind
 from benchframe.oracle import replay
-from benchframe.record import records as R
-from benchframe.record.maps import Maps
-from benchframe.record.records import Rec
+from benchframe.record import perf as R
+from benchframe.record.builder import Maps
+from benchframe.record.perf import Rec
 from benchframe.record.unplayed import decided_by_driver
 from benchframe.trace.blame import clusters, same_memory
-from benchframe.trace.format import REPORT, Trace, read_trace, write_trace
 from benchframe.trace.meta import BORDERS, MAPPINGS, Snapshot, TraceMeta, Unplayed, meta_from_json, meta_to_json
+from benchframe.trace.trace import REPORT, Trace, read_trace, write_trace
 from benchframe.trace.verify import verify
 
 PAGE = 4096
@@ -252,7 +252,7 @@ def test_an_exec_under_another_limit() -> None:
 
 def test_engines_follow_the_limit() -> None:
     """A compiled strategy gives the oracle's answers before and after a limit changes, and an exec begins anew."""
-    from mmkit import strategy
+    from support.space import strategy
 
     top = 0x7FFFFFFFF000
     stack = {"kind": Kind.MAP, "addr": top - 4 * PAGE, "len": 4 * PAGE, "prot": 3, "flags": 1 << 24}

@@ -9,7 +9,7 @@ from benchframe.events import Attr
 from benchframe.mm.flags import EINVAL, ENOMEM, VM_NAME, VM_POLICY, VM_SEALED, VM_USERFAULTFD
 from benchframe.mm.hooks import lookup
 from benchframe.mm.layout import PAGE_SIZE, VMA
-from benchframe.mm.munmap import page_align
+from benchframe.mm.mmap import page_align
 from benchframe.mm.vma import vma_set_flags
 
 SEAL, USERFAULTFD, POLICY, NAME = int(Attr.SEAL), int(Attr.USERFAULTFD), int(Attr.POLICY), int(Attr.NAME)

@@ -28,8 +28,8 @@ from benchframe.mm.flags import (
 from benchframe.mm.hooks import lookup
 from benchframe.mm.layout import EVENT, PAGE_SIZE, VMA
 from benchframe.mm.madvise import NO_FLAGS, advice_flags, advice_known, advise_pages_error, do_madvise
+from benchframe.mm.mmap import page_align
 from benchframe.mm.mprotect import do_mlock, do_mprotect
-from benchframe.mm.munmap import page_align
 
 MPROTECT, MADVISE = int(Kind.MPROTECT), int(Kind.MADVISE)
 MLOCK, MUNLOCK = int(Kind.MLOCK), int(Kind.MUNLOCK)

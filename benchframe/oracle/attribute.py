@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchframe.events import Attr
-from benchframe.oracle import flags as f
+from benchframe.oracle import rules as f
 from benchframe.oracle.merge import change_flags
 from benchframe.oracle.space import Refused, Space
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from benchframe.events import Kind
-from benchframe.oracle import advice as advices
-from benchframe.oracle import flags as f
-from benchframe.oracle.area import Area
-from benchframe.oracle.flags import Advice
-from benchframe.oracle.space import Refused, Space
+from benchframe.oracle import madvise as advices
+from benchframe.oracle import rules as f
+from benchframe.oracle.rules import Advice
+from benchframe.oracle.space import Area, Refused, Space
 
 
 def acts(space: Space, kind: int, addr: int, length: int, prot: int, flags: int, errno: int) -> bool:

@@ -12,23 +12,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchframe.check.memory import KEY_OF, OutOfRecords
-from benchframe.check.patience import MISTAKES, Endless, patience
-from benchframe.check.places import chain, place
-from benchframe.check.run import Broken
-from benchframe.dialect.interp import PlainWorld, dejit, proxy_class
-from benchframe.dialect.struct import DialectError, Slab
-from benchframe.engine.stream import prepare
+from benchframe.check.execution import MISTAKES, Broken, Endless, patience
+from benchframe.check.memory import KEY_OF, OutOfRecords, chain, place
+from benchframe.dialect.interpreter import PlainWorld, dejit, proxy_class
+from benchframe.dialect.records import DialectError, Slab
+from benchframe.engine.session import prepare
 from benchframe.mm import layout
-from benchframe.mm.arena import arena_alloc, arena_free
 from benchframe.mm.defaults import count_event
 from benchframe.mm.layout import MM
 from benchframe.mm.machine import Machine, Parameters, Sizes
-from benchframe.mm.rcu import free_typesafe_by_rcu, kfree_rcu
 from benchframe.mm.replay import one_event
+from benchframe.mm.slab import arena_alloc, arena_free, free_typesafe_by_rcu, kfree_rcu
 from benchframe.races import KnownBug, Sites
 from benchframe.strategy import Strategy
-from benchframe.trace.format import Trace
+from benchframe.trace.trace import Trace
 
 MOST = 200_000
 """Events that are run at most: some thousand a second."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchframe.events import Kind
-from benchframe.oracle.spans import Spans
-from benchframe.trace.format import Trace
+from benchframe.oracle.space import Spans
 from benchframe.trace.meta import BORDERS, PAGE, Unplayed
+from benchframe.trace.trace import Trace
 
 
 @dataclass
