@@ -6,13 +6,12 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.compile import compiled
-from test_end_to_end import run
+from support.command import run
+from support.threads import registry, session, trace
 
 from benchframe import stream
 from benchframe.dialect import native
@@ -30,35 +29,15 @@ from benchframe.mm.memory import anon_page
 from benchframe.mm.slab import arena_alloc, kfree_rcu, synchronize_rcu
 from benchframe.mm.smp import BUCKETS, REPLACE
 from benchframe.mm.smp_replay import bucket_of
-from benchframe.registry import Registry, load
 from benchframe.report.scaling import scaling_table
 from benchframe.results.figures import points
 from benchframe.results.folder import RunFolder, find_run
-from benchframe.strategy import Strategy
-from benchframe.trace.trace import Trace
 from benchframe.workload import WorkloadError
 from benchframe_plugins.pmdcache_rcu import vma_release
 
 PAGE = stream.PAGE
 CROWD = 5
 """More threads than the cores of most test machines."""
-
-
-@cache
-def registry() -> Registry:
-    """The installed plugins."""
-    return load()
-
-
-def trace(label: str, threads: int) -> Trace:
-    """A workload's stream for threads."""
-    return registry().spec(label).trace(1, threads)
-
-
-def session(strategy: Strategy | str, label: str, threads: int) -> ThreadSession:
-    """A threaded session."""
-    chosen = registry().strategy(strategy) if isinstance(strategy, str) else strategy
-    return ThreadSession(compiled(chosen, threads=True), trace(label, threads), threads)
 
 
 # ---- the build ------------------------------------------------------------------------------------------------------

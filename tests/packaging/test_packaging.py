@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.environments import ROOT, Environment, build, run
-from test_layers import imports
+from support.imports import imports
 
 import benchframe
 
