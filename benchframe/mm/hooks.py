@@ -335,7 +335,7 @@ def _write() -> FunctionType:
     """``hook_entry(mm, number, a, b, c, d)`` as a chain over the hooks' numbers; hot ones are never called so."""
     lines = ["def hook_entry(mm, number, a, b, c, d):"]
     for number, one in enumerate(ALL):
-        if hook.called:
+        if one.called:
             arguments = ", ".join(["mm", "a", "b", "c", "d"][: one.arity])
             lines += [f"    if number == {number}:", f"        return {one.name}({arguments})"]
     lines.append("    return 0")

@@ -244,7 +244,7 @@ def test_a_forgotten_hold_is_seen() -> None:
 
 STUCK = """
 import os, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {folders!r}
 import test_threads as t
 t.engine_crew.PATIENCE = 1.0
 made = t.forgetful()
@@ -263,7 +263,8 @@ os._exit(0)
 
 def test_a_deadlock_ends() -> None:
     """A hold that is never given back stops the writer that waits for it: Stuck says that threads wait for ever."""
-    code = STUCK.format(tests=str(Path(__file__).resolve().parents[1]))
+    tests = Path(__file__).resolve().parents[1]
+    code = STUCK.format(folders=[str(tests), str(tests / "engine")])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=280)
     assert "waits for ever" in done.stdout, done.stderr
     assert engine_crew.PATIENCE > 10, "a busy machine is no deadlock"
