@@ -108,7 +108,6 @@ _DETAIL = re.compile(r"[A-Z]\w*:\s")
 """A line of smaps below an area's own."""
 USER_END = 1 << 47
 KERNEL_HALF = 1 << 63
-PAGE = 4096
 MAX_OFFSET = 1 << 62
 UNSEEN = -1
 NO_LIMIT = 1 << 47

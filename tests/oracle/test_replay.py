@@ -1,11 +1,11 @@
 """Replay: whole streams, several address spaces, and the same answers however the stream is cut or answered."""
 
 import time
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from support.streams import mapping, stream
 
 from benchframe.events import EVENT, NIL, UNKNOWN, Kind, MapType
 from benchframe.oracle import Answers, Replayer, replay, replayer
@@ -13,21 +13,6 @@ from benchframe.oracle import Answers, Replayer, replay, replayer
 PAGE = 4096
 BASE = 0x10000000
 Events = npt.NDArray[np.void]
-
-
-def stream(*rows: dict[str, Any]) -> Events:
-    """Events from dictionaries; what is not named is 0, NIL or UNKNOWN."""
-    events = np.zeros(len(rows), EVENT)
-    events["file"], events["ret"] = NIL, UNKNOWN
-    for at, row in enumerate(rows):
-        for name, value in row.items():
-            events[name][at] = value
-    return events
-
-
-def mapping(addr: int, pages: int, prot: int = 3, flags: int = 0x32, **more: int) -> dict[str, Any]:
-    """An MMAP row."""
-    return {"kind": Kind.MMAP, "addr": addr, "len": pages * PAGE, "prot": prot, "flags": flags, **more}
 
 
 def random_stream(seed: int, rows: int) -> Events:

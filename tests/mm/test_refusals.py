@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.space import BASE, PAGE, registry, strategy
+from support.streams import mapping, stream
 from test_random_calls import FILES, HEAP, STACK, Op, fresh, lengths, operations, places
-from test_replay import mapping, stream
 
 from benchframe.engine.session import Session
 from benchframe.events import CALLS, EVENT, NIL, UNKNOWN, Kind

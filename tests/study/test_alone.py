@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from support.space import registry, strategy
-from test_replay import stream
+from support.streams import stream
 
 from benchframe.engine.session import Session
 from benchframe.events import Kind

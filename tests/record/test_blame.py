@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.streams import mapping, stream
 from test_builder import IMAGE, area, built, call
-from test_replay import mapping, stream
 
 from benchframe.engine.session import Session
 from benchframe.events import FaultFlag, Kind
