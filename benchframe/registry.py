@@ -35,7 +35,7 @@ def _can_be_asked_for(name: str) -> bool:
 
 
 class UnknownName(LookupError):
-    """A strategy or workload that no plugin brings. ``str()`` is one line with the nearest known name."""
+    """A strategy or workload that no plugin defines. ``str()`` is one line with the nearest known name."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], because: str = "") -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
@@ -45,7 +45,7 @@ class UnknownName(LookupError):
         elif self.nearest:
             hint = f"did you mean {self.nearest}?"
         else:
-            hint = f"known: {', '.join(self.known)}" if self.known else "no plugin brings any"
+            hint = f"known: {', '.join(self.known)}" if self.known else "no plugin defines any"
         super().__init__(f"no {kind} is called {name!r}; {hint}")
 
 

@@ -24,7 +24,7 @@ def test_every_number_is_there() -> None:
     lines: list[str] = []
     assert list_historic(RACES, lines.append) == 0
     assert len(lines) == 2 * len(RACES)
-    assert sum("not shown: " in line for line in lines) == len(RACES) - len(SHOWN)
+    assert sum("not reproduced: " in line for line in lines) == len(RACES) - len(SHOWN)
 
 
 @pytest.mark.parametrize("number", SHOWN)
@@ -75,7 +75,7 @@ def test_a_mend_that_does_not_mend() -> None:
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        ("B7", r"B7 .* cannot be shown: no call of the model"),
+        ("B7", r"B7 .* cannot be reproduced: no call of the model"),
         ("B91", r"did you mean B9\? "),
         ("x", "--list-historic"),
     ],

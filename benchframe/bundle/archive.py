@@ -28,7 +28,7 @@ MAX_MEMBERS = 20_000
 MAX_MEMBER = 1 << 26
 MAX_TOTAL = 1 << 29
 """Bytes of one member (64 MiB) and of all (512 MiB), unpacked; the archive itself may have as many."""
-_MEND = "the file is damaged or no bundle: ask for it again"
+_MEND = "the file is damaged or not a bundle; get it again"
 
 
 def write_archive(path: Path, members: Mapping[str, bytes]) -> None:
@@ -38,7 +38,7 @@ def write_archive(path: Path, members: Mapping[str, bytes]) -> None:
     elif path.name.endswith(".tar.zst"):
         data = _tar(members)
     else:
-        raise ResultsError(path, "a bundle ends in .tar.zst or .zip", "name it so with -o")
+        raise ResultsError(path, "a bundle ends in .tar.zst or .zip", "give it such a name with -o")
     write_atomic(path, data)
 
 
@@ -97,7 +97,7 @@ def _collect(path: Path, members: Iterator[tuple[str, IO[bytes]]]) -> dict[str, 
     total = 0
     for name, stream in members:
         if not NAMES.fullmatch(name):
-            raise _bad(path, f"it has a member {name[:80]!r}, which no bundle has")
+            raise _bad(path, f"it has a member {name[:80]!r}, which does not belong in a bundle")
         if name in found:
             raise _bad(path, f"it has {name} twice")
         if len(found) >= MAX_MEMBERS:

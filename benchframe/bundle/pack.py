@@ -101,7 +101,7 @@ def _events(entry: WorkloadEntry, known: Registry | None) -> tuple[bytes, str]:
     except (OSError, TraceError, WorkloadError, KeyError) as error:
         return b"", f"its events are not packed ({' '.join(str(error).split())})"
     if trace.digest != entry.digest:
-        return b"", "its events are not packed: the file or the plugin gives others now"
+        return b"", "its events are not packed: the file or the plugin now gives other events"
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "events.parquet"
         write_trace(path, trace)

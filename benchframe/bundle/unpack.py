@@ -38,7 +38,7 @@ def unpack(path: Path, into: Path) -> Bundle:
     """Unpack a bundle below ``into`` and check every digest and every cell; raises ResultsError."""
     members = read_archive(path)
     if INDEX not in members:
-        raise ResultsError(path, f"it has no {INDEX}", "name a file that `benchframe bundle` made")
+        raise ResultsError(path, f"it has no {INDEX}", "name a file made by `benchframe bundle`")
     target = into / "run"
     for part in (target, target / "cells", target / "traces", target / STUDIES):
         part.mkdir(parents=True, exist_ok=True)
@@ -49,11 +49,11 @@ def unpack(path: Path, into: Path) -> Bundle:
         raise other_version(index.where, index.data.get("version"), VERSION)
     listed = index.object("members")
     if len(listed.data) > MAX_MEMBERS or set(listed.data) != set(members) - {INDEX}:
-        raise ResultsError(path, "its members are not those it lists", "the bundle was altered: ask for it again")
+        raise ResultsError(path, "its members differ from its list", "the bundle was altered; get it again")
     for name in listed.data:
         digest = listed.object(name).text("sha256", pattern="[0-9a-f]{64}")
         if hashlib.sha256(members[name]).hexdigest() != digest:
-            raise ResultsError(path, f"{name} has another digest", "the bundle was altered: ask for it again")
+            raise ResultsError(path, f"{name} has another digest", "the bundle was altered; get it again")
     folder = RunFolder.open(target)
     folder.cells()
     read_sources(target)

@@ -60,7 +60,7 @@ def prepare(bundle: Bundle, known: Registry) -> tuple[dict[str, Strategy], list[
             raise ResultsError(
                 bundle.name,
                 f"strategy {cell.strategy} here is not the one that was measured (other code)",
-                "install the version that the bundle names, or give its file with --plugin",
+                "install the version named in the bundle, or give its file with --plugin",
             )
     return strategies, [_stream(bundle, entry, known) for entry in manifest.workloads]
 
@@ -133,7 +133,7 @@ def judge_again(bundle: Bundle, again: RunFolder) -> tuple[Verification, Compari
             lines.append(f"differs: {where} was {before.state.state} and is {after.state.state}")
             continue
         if before.workload.threads:  # what real threads count depends on who came first
-            lines.append(f"agrees: {where}: every answer was right again")
+            lines.append(f"agrees: {where}: every answer is right again")
             continue
         counted = _counts(before.state.counts, after.state.counts)
         counted = [f"{where}, {text}" for text in counted]
@@ -144,7 +144,7 @@ def judge_again(bundle: Bundle, again: RunFolder) -> tuple[Verification, Compari
         code = max(code, DIFFERS if counted else AGREES)
         lines += [f"differs: {text}" for text in counted]
         if not counted:
-            lines.append(f"agrees: {where}: counts{' and cost' * exact} to the last one")
+            lines.append(f"agrees: {where}: counts{' and cost' * exact} exactly")
     if found.missing:
         code = UNVERIFIED if code == AGREES else code
         lines += [f"not verified: {text}" for text in found.missing if "is not in" in text]
@@ -166,7 +166,7 @@ def _word(line: Line, differs: bool, judging: Judging) -> str:
     if differs:
         return "differs beyond noise"
     within = f"{100 * judging.within:g} %"
-    return f"agrees within {within}" if line.verdict.word == "same" else "agrees as far as noise tells"
+    return f"agrees within {within}" if line.verdict.word == "same" else "agrees within the noise"
 
 
 def _counts(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:

@@ -71,12 +71,14 @@ def run_check_command(
     """
     if again is not None:
         if len(scenarios) != 1 or len(strategies) != 1:
-            raise CheckError("--replay needs exactly one --strategy and one --scenario: those that the story names")
+            raise CheckError(
+                "--replay needs exactly one --strategy and one --scenario, those named in the failure's report"
+            )
         return _replay(strategies[0], scenario(scenarios[0], strategies[0]), again, say)
     if memory not in MODELS:
         raise CheckError(f"no memory model {memory!r}; known: {', '.join(MODELS)}")
     if save_new and saved is None:
-        raise CheckError("saving needs a folder; name it with --saved")
+        raise CheckError("--save needs a folder; name it with --saved")
     parts = [replace(part, plugins=tuple(plugins)) for part in plan(strategies, scenarios, memory, saved)]
     say(f"memory model: {MODELS[memory]}; every interleaving of 2 to 4 tasks, small address spaces")
     book = _Book(parts, say, watch(len(parts)) if watch is not None else Watcher())
@@ -159,7 +161,7 @@ class _Book(Watcher):
         for index, texts in sorted(self._met.items()):
             if index not in self.results:
                 part = self.parts[index]
-                self._say(f"\n{part.strategy.name}, {part.name}: met so far, not shortened:")
+                self._say(f"\n{part.strategy.name}, {part.name}: found so far, not shortened:")
                 for text in texts:
                     self._say(f"    {text}")
         self._say(f"\ninterrupted: {len(self.parts) - len(self.results)} of {len(self.parts)} parts not done")

@@ -40,7 +40,7 @@ def list_historic(races: Mapping[str, Historic], say: SAY = print) -> int:
     """One line per race: how to see it, or why it cannot be seen. Exit code 0."""
     for race in races.values():
         say(f"{race.number:4} {race.summary}")
-        how = f"not shown: {race.because}" if race.because else f"{race.sources}; scenario {_name(race)}"
+        how = f"not reproduced: {race.because}" if race.because else f"{race.sources}; scenario {_name(race)}"
         say(f"     {how}")
     return 0
 
@@ -60,7 +60,7 @@ def run_historic(
     chosen = [_race(races, number) for number in _numbers(races, numbers)]
     if again is not None:
         if len(chosen) != 1:
-            raise CheckError("--replay needs exactly one race: the one that the story names")
+            raise CheckError("--replay needs exactly one race, the one named in the failure's report")
         return _again(chosen[0], again, say)
     right = True
     for race in chosen:
@@ -93,7 +93,7 @@ def _race(races: Mapping[str, Historic], number: str) -> Historic:
         hint = f"did you mean {near[0]}? " if near else ""
         raise CheckError(f"no historic race {number!r}; {hint}`benchframe check --list-historic` lists them")
     if race.because:
-        raise CheckError(f"{race.number} ({race.summary}) cannot be shown: {race.because}")
+        raise CheckError(f"{race.number} ({race.summary}) cannot be reproduced: {race.because}")
     return race
 
 

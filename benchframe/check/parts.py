@@ -99,7 +99,7 @@ def _scenario(part: Part, one: Scenario, deadline: float, tick: Tick, found: Fou
     lines = [f"{one.name:24} {summary(replace(verdict, findings=list(findings)))}"]
     for finding in findings:
         known = f" [{finding.known}]" if finding.known else " [new]" if part.strategy.known_bugs else ""
-        lines.append(f"  {finding.kind}: {finding.text}{'' if finding.stable else ' (NOT the same twice)'}{known}")
+        lines.append(f"  {finding.kind}: {finding.text}{'' if finding.stable else ' (NOT reproducible)'}{known}")
         if finding.sites.used:
             lines.append(f"    in {finding.sites}")
         lines.append(f"    {finding.replay}")
@@ -130,10 +130,10 @@ def summary(verdict: Verdict) -> str:
     if coverage.complete and not verdict.unconfirmed:
         return f"right in every interleaving ({runs})"
     cut = f", {coverage.truncated} cut" if coverage.truncated else ""
-    odd = f", {verdict.unconfirmed} failures that did not come again" if verdict.unconfirmed else ""
+    odd = f", {verdict.unconfirmed} failures that could not be reproduced" if verdict.unconfirmed else ""
     return (
         f"nothing found, NOT complete ({runs}{cut}{odd}; {verdict.sampled} by PCT: a bug of depth {DEPTH} would have "
-        f"been met with probability >= {verdict.bound:.2g})"
+        f"been found with probability >= {verdict.bound:.2g})"
     )
 
 

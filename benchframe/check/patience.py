@@ -33,7 +33,7 @@ def patience(seconds: float) -> Iterator[None]:
         return
 
     def stop(number: int, frame: object) -> None:
-        raise Endless(f"no end after {seconds:g} s of CPU time; is there a loop that never ends?")
+        raise Endless(f"no end after {seconds:g} s of CPU time; is there an endless loop?")
 
     before = signal.signal(signal.SIGVTALRM, stop)
     try:

@@ -259,7 +259,7 @@ def _judge(run: Run) -> None:
         stuck = [(n, op) for n, op in enumerate(run.pending) if op is not None and not world.daemons[n]]
         waiting = "; ".join(f"{world.names[number]} at {op.kind} of {op.accesses[0][:2]}" for number, op in stuck)
         asleep = [number for number, op in stuck if op.kind.startswith("wait") and _last_writer(run, op) == number]
-        lost = f"lost wake-up: nobody changed what {world.names[asleep[0]]} waits for after it did; " if asleep else ""
+        lost = f"lost wake-up: nothing changed what {world.names[asleep[0]]} waits for after it did; " if asleep else ""
         run.failure = Broken("deadlock", lost + waiting)
     elif run.outcome == "done":
         try:

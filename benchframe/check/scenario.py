@@ -361,7 +361,8 @@ class CaseWorld(Hardware):
         if not any(right):
             raise Broken(
                 "stale answer",
-                f"T{answer.task}: {answer.call.label} gave {_words(answer.result)}, right at no moment of the call",
+                f"T{answer.task}: {answer.call.label} gave {_words(answer.result)}, which is not right at any moment "
+                "of the call",
             )
 
 

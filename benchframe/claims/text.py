@@ -20,8 +20,8 @@ def claims_table(outcomes: Sequence[Outcome]) -> Table:
     notes = [f"{o.claim.name}: {o.claim.says}. {o.claim.source}." for o in outcomes]
     notes += [f"{o.claim.name}, {o.verdict}: {o.why}." for o in outcomes if o.why]
     notes.append(
-        "reproduced: same direction and order; direction only: same direction, another size; published figures are of "
-        "other machines and loads."
+        "reproduced: same direction and order of magnitude; direction only: same direction, another size; published "
+        "figures are from other machines and loads."
     )
     return Table(
         "published claims",

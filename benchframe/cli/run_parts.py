@@ -72,7 +72,7 @@ def thread_counts(text: str | None) -> list[int]:
         return [0]
     numbers = [part.strip() for part in text.split(",") if part.strip()]
     if not numbers or not all(part.isdecimal() and int(part) <= MAX_THREADS for part in numbers):
-        raise UsageError(f"--threads {text}: give numbers up to {MAX_THREADS}, with commas: --threads 1,2,4")
+        raise UsageError(f"--threads {text}: give numbers up to {MAX_THREADS}, separated by commas: --threads 1,2,4")
     return list(dict.fromkeys(int(part) for part in numbers))
 
 
@@ -98,8 +98,8 @@ def make_streams(
     for (spec, path), crew in product(specs, threads):
         if crew and (reason := _no_crew(spec, crew)):
             if 0 not in threads:
-                raise UsageError(f"{reason}, or --threads 0,{crew} to play it without them")
-            typer.echo(f"benchframe: {reason}: played without threads only", err=True)
+                raise UsageError(f"{reason}, or --threads 0,{crew} to replay it without threads")
+            typer.echo(f"benchframe: {reason}: replayed without threads only", err=True)
             continue
         base = f"{spec.label}@{crew}" if crew else spec.label
         label, number = base, 1
@@ -108,7 +108,7 @@ def make_streams(
             label = f"{base}#{number}"
         stream = make_stream(spec, seed, label=label, path=path, threads=crew)
         if not stream.entry.timed:
-            raise UsageError(f"workload {label} has no event after its setup: there is nothing to time")
+            raise UsageError(f"workload {label} has no events after its setup, so there is nothing to time")
         known.strategy(baseline or stream.entry.baseline)
         streams.append(Stream(replace(stream.entry, baseline=baseline or stream.entry.baseline), stream.trace))
     return streams
@@ -119,7 +119,7 @@ def _no_crew(spec: "WorkloadSpec", crew: int) -> str:
     if spec.workload.make_threads is not None:
         return ""
     if "trace" not in spec.workload.tags:
-        return f"workload {spec.label} has no form for threads (`benchframe list workloads` marks those that have)"
+        return f"workload {spec.label} cannot run with threads (`benchframe list workloads` marks those that can)"
     from benchframe.engine.program import recorded_threads
 
     there = recorded_threads(spec.trace())
@@ -183,7 +183,7 @@ def resumed_run(
     missing = [path for path in manifest.plugins if path not in given]
     if missing:
         again = " ".join(f"--plugin {shlex.quote(path)}" for path in missing)
-        raise UsageError(f"{folder.path} was begun with a plugin file; if you trust it, add {again}")
+        raise UsageError(f"{folder.path} was started with a plugin file; if you trust it, add {again}")
     check_same_place(folder)
     streams = []
     for entry in manifest.workloads:
@@ -193,7 +193,7 @@ def resumed_run(
         streams.append(Stream(replace(stream.entry, baseline=entry.baseline), stream.trace))
     strategies = {cell.strategy: known.strategy(cell.strategy) for cell in manifest.cells}
     for what in renew(folder, strategies, streams, max(rounds or 0, manifest.options.rounds)):
-        typer.echo(f"benchframe: {what} was edited since: it is measured anew", err=True)
+        typer.echo(f"benchframe: {what} was edited since; it is measured again", err=True)
     if retry:
         for cell in folder.cells():
             if cell.state.state in ("crashed", "timed_out"):

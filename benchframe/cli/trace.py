@@ -8,7 +8,7 @@ import typer
 from benchframe.cli.common import guarded, registry
 
 app = typer.Typer(
-    help="Look into, convert and verify trace files.",
+    help="Inspect, convert and verify trace files.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -87,7 +87,7 @@ def verify(file: File) -> int:
 @guarded
 def replay(
     file: File,
-    strategy: Annotated[str, typer.Option("--strategy", "-s", help="Which strategy answers.")] = "rbtree",
+    strategy: Annotated[str, typer.Option("--strategy", "-s", help="The strategy to replay with.")] = "rbtree",
     rows: Annotated[int, typer.Option("--rows", min=1, help="Events held in memory at once.")] = 1 << 20,
     verify: Annotated[bool, typer.Option("--verify", help="Compare every answer with the oracle's.")] = False,
     plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
@@ -108,7 +108,9 @@ def replay(
     done = replayer.run(batch.events for batch in iter_batches(file, rows))
     typer.echo(f"{done.events:,} events through {strategy}: {done.rate / 1e6:.1f} M events/s inside the replay")
     if verify:
-        typer.echo(f"{done.wrong:,} answers differ from the oracle's" if done.wrong else "every answer is the oracle's")
+        typer.echo(
+            f"{done.wrong:,} answers differ from the oracle's" if done.wrong else "every answer equals the oracle's"
+        )
     if done.wrong:
         typer.echo(done.first_wrong, err=True)
     return 1 if done.wrong else 0

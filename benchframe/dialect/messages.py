@@ -38,7 +38,10 @@ def _operator(match: re.Match[str]) -> tuple[str, str]:
     sign = _OPERATORS.get(match["name"], match["name"])
     operands = _split(match["operands"])
     shown = f" {sign} ".join(operands) if len(operands) == 2 else f"{sign} of {', '.join(operands)}"
-    return f"there is no {shown}", "a record has fields and nothing else: compute and compare with its index or a field"
+    return (
+        f"{shown} is not possible",
+        "a record has fields and nothing else: compute and compare with its index or a field",
+    )
 
 
 TABLE: tuple[tuple[re.Pattern[str], Make], ...] = (

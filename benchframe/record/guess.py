@@ -5,7 +5,7 @@ import numpy as np
 from benchframe.events import NIL, Kind
 from benchframe.trace.format import Trace
 
-GUESSED = "what a fault wanted was guessed from its mapping: write if writable, else execute, else read"
+GUESSED = "the access of a fault was inferred from its mapping: write if writable, else execute, else read"
 
 
 def guess_access(trace: Trace) -> bool:

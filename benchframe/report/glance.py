@@ -85,15 +85,16 @@ def legend(run: Run) -> list[str]:
             what = f"ratios to the baseline: of ns, where below 1 is faster; {what.replace('ratios ', 'with threads ')}"
     missing = "is slower, or has no figures" if failures(run) else "is slower"
     first = (
-        f"Numbers beside names: {what}. Who is in no column {missing}. Verdicts are over processes, corrected for "
-        "their number. Fastest is the lowest mean; whether it beats another than the baseline says "
+        f"Numbers beside names: {what}. A strategy that is in no column {missing}. Verdicts are over processes, "
+        "corrected for "
+        "their number. Fastest is the lowest mean; whether it beats a strategy other than the baseline, shows "
         f"benchframe compare {run.argument}:A :B."
     )
     lines = [first]
     if any(each.why for each in findings(run)):
         lines.append(
             "Counts: per operation, baseline → fastest, those that differ by a tenth or more. They are counted, not "
-            "timed; what each is worth in ns says benchframe explain A B --workload W."
+            "timed; benchframe explain A B --workload W attributes ns to them."
         )
     return lines
 

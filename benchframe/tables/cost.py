@@ -27,9 +27,12 @@ COLUMNS = {
 """Key after the view to head. ``own`` sums the strategy's own slabs."""
 _MODEL = frozenset({"vma", "mm", "page", "pte", "task", "file"})
 _NOTES = (
-    "means per operation; vma to task: distinct 64-byte lines of each structure, own: the strategy's own slabs.",
-    "mispred.: branches that a predictor would miss, an estimate; steps: records visited one after the other.",
-    "far L1: steps to a record that 32 KiB of cache may have lost; dirty shared: lines written that others touch.",
+    "means per operation; vma to task: distinct 64-byte lines of each structure; own: the strategy's own slabs.",
+    "mispred.: estimated branch mispredictions; steps: records visited in sequence.",
+    (
+        "far L1: steps to a record that a 32 KiB cache may have evicted; dirty shared: lines written that other "
+        "operations touch."
+    ),
 )
 
 

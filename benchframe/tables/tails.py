@@ -9,7 +9,7 @@ from benchframe.engine.latency import BINS_PER_OCTAVE, bin_edge
 from benchframe.results.folder import Cell
 from benchframe.tables.build import Table, Value, ns
 
-DISTURBED = "the machine was disturbed during the one pass, so these times are too long"
+DISTURBED = "the machine was disturbed during this pass, so these times are too long"
 _MUCH = 0.2
 """A fault in the pass takes longer than one in the loops by what reading the counter costs, some 10 ns for all
 strategies alike. More than that by this share of the fault is no strategy's doing: undisturbed passes lie within a
@@ -71,6 +71,6 @@ def tail_table(cells: Iterable[Cell]) -> Table:
     notes = ["ns per operation, one pass over the trace in the first round's process."]
     if overheads:
         own = f"{min(overheads):.1f}" + (f" to {max(overheads):.1f}" if len(set(overheads)) > 1 else "")
-        notes.append(f"The cycle counter's own cost, {own} ns, is taken off each; 0 is below its step.")
+        notes.append(f"The cycle counter's own cost, {own} ns, is subtracted from each; 0 is below its resolution.")
     notes += [f"{name} on {label}: {DISTURBED}." for name, label in disturbed_passes(cells)]
     return Table("Tails", heads, tuple(lines), (False,) * 4 + (True,) * 6, tuple(records), tuple(notes))

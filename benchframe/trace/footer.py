@@ -69,7 +69,7 @@ def _check_schema(schema: list[Any], columns: dict[str, str]) -> None:
     if missing:
         raise ValueError(f"column {missing[0]} is missing")
     if shown != list(columns) or root.get(5) != len(columns):
-        raise ValueError("it has columns that a trace has not")
+        raise ValueError("it has columns that a trace does not have")
     for element, (name, kind) in zip(elements, columns.items(), strict=True):
         plain = element.get(1) == (INT64 if kind == "i8" else INT32) and not {2, 5, 6, 7, 8, 10} & set(element)
         if not plain or element.get(3) != REQUIRED:
@@ -93,7 +93,7 @@ def _group(fields: dict[int, Any], number: int, size: int, columns: dict[str, st
         if meta.get(1) != (INT64 if kind == "i8" else INT32) or meta.get(3) != [name.encode()]:
             raise ValueError(f"{where} is another column")
         if meta.get(4) not in CODECS:
-            raise ValueError(f"{where} is packed in a way that benchframe does not read")
+            raise ValueError(f"{where} is compressed in a way that benchframe does not read")
         if not set(map(str, _list(meta, 2))) <= set(map(str, ENCODINGS)):
             raise ValueError(f"{where} is encoded in a way that benchframe does not read")
         start, length = _number(meta, 9), _number(meta, 7)
@@ -108,19 +108,19 @@ def _group(fields: dict[int, Any], number: int, size: int, columns: dict[str, st
 
 def _struct(value: object) -> dict[int, Any]:
     if not isinstance(value, dict):
-        raise ValueError("the footer is not built as Parquet's")
+        raise ValueError("the footer is not a valid Parquet footer")
     return value
 
 
 def _list(fields: dict[int, Any], number: int) -> list[Any]:
     value = fields.get(number)
     if not isinstance(value, list):
-        raise ValueError("the footer is not built as Parquet's")
+        raise ValueError("the footer is not a valid Parquet footer")
     return value
 
 
 def _number(fields: dict[int, Any], number: int) -> int:
     value = fields.get(number)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError("the footer is not built as Parquet's")
+        raise ValueError("the footer is not a valid Parquet footer")
     return value

@@ -141,7 +141,7 @@ def run_trace_convert(src: str | Path, dst: str | Path) -> int:
 
     src, dst = Path(src), Path(dst)
     if dst.suffix not in (".parquet", ".csv"):
-        raise TraceError(dst, f"its ending {dst.suffix or '(none)'} is no trace format", "name it .parquet or .csv")
+        raise TraceError(dst, f"its ending {dst.suffix or '(none)'} is not a trace format", "name it .parquet or .csv")
     trace, form = load_any(src)
     (write_csv if dst.suffix == ".csv" else write_trace)(dst, trace)
     print(f"{src} ({form}) -> {dst}: {len(trace)} events, {trace.tasks} tasks, {trace.mms} address spaces")
@@ -186,7 +186,7 @@ def run_trace_verify(path: str | Path) -> int:
     print(f"reported     {verdict.reports} VMAs after calls, {verdict.reports_differ} differ from the replay")
     print(f"layouts      {verdict.snapshots} from /proc/PID/maps, {verdict.snapshots_differ} differ from the replay")
     if verdict.snapshots_hazy:
-        print(f"note         {verdict.snapshots_hazy} agree but for borders that unrecorded faults decide")
+        print(f"note         {verdict.snapshots_hazy} agree except for borders that depend on unrecorded faults")
     if verdict.unplayed and (verdict.reports_differ or verdict.calls_differ):
         print("note         calls that cannot be replayed (trace info names them) may explain the differences")
     print(f"{path}: {'holds' if verdict.good else 'DOES NOT HOLD'}")

@@ -37,5 +37,5 @@ def column_pages(file: BinaryIO, start: int, length: int, max_page: int, max_tot
             raise ValueError(f"a column unpacks to more than {max_page if plain > max_page else max_total} bytes")
         at += header + packed
     if at != end:
-        raise ValueError("a column's pages do not fill the place that the file gives it")
+        raise ValueError("a column's pages do not fill the space that the file gives it")
     return total

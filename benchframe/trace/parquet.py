@@ -91,7 +91,7 @@ class TraceFile:
         except OSError as error:
             raise self._wrong(f"cannot be read ({error.strerror})", "check the path and its permissions") from None
         except ValueError:
-            raise self._wrong("this is no path", "give the path of a trace file") from None
+            raise self._wrong("this is not a path", "give the path of a trace file") from None
 
     def _check_footer(self) -> Footer:
         size = self._file.seek(0, 2)
@@ -162,7 +162,7 @@ class TraceFile:
             except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
                 raise self._wrong(f"row group {g} cannot be unpacked ({_first_line(error)})") from None
             if row != end:
-                raise self._wrong(f"row group {g} holds fewer rows than it says")
+                raise self._wrong(f"row group {g} has fewer rows than it states")
 
     def _check_pages(self, g: int, group: Group) -> None:
         for (start, length), (name, kind) in zip(group.places, COLUMNS.items(), strict=True):

@@ -88,4 +88,4 @@ class Compact:
             return [self.value(head & 15, depth + 1, True) for _ in range(count)]
         if kind == STRUCT:
             return self.struct(depth)
-        raise self._wrong("holds a type that Parquet has not")
+        raise self._wrong("contains a type that Parquet does not have")
