@@ -76,7 +76,7 @@ def _entry_points(project: Path) -> dict[str, str]:
 def _module_file(folder: Path, module: str) -> Path:
     """Where a project keeps ``module``; a name is split at dots and never leaves the folder."""
     if not module or not all(part.isidentifier() for part in module.split(".")):
-        raise PluginPathError(f"{folder / 'pyproject.toml'}: {module!r} is no module's name; correct the entry point")
+        raise PluginPathError(f"{folder / 'pyproject.toml'}: {module!r} is not a module name; correct the entry point")
     parts = module.split(".")
     for root in (folder / "src", folder):
         for file in (root.joinpath(*parts).with_suffix(".py"), root.joinpath(*parts, "__init__.py")):
@@ -96,7 +96,7 @@ def _ours(path: Path) -> str:
     if hasattr(os, "geteuid") and info.st_uid not in (0, os.geteuid()):
         return "it belongs to another user"
     if info.st_mode & stat.S_IWOTH:
-        return "anybody can write it"
+        return "other users can write it"
     return ""
 
 

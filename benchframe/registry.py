@@ -113,7 +113,7 @@ class Registry:
         for origin, answer in self._answers("benchframe_metadata"):
             good = isinstance(answer, Mapping) and all(isinstance(x, str) for pair in answer.items() for x in pair)
             if not good:
-                self._problem(origin, "benchframe_metadata() returned something other than a dict of texts")
+                self._problem(origin, "benchframe_metadata() did not return a dict of strings")
                 continue
             for key, text in answer.items():
                 if texts.setdefault(key, text) != text:
@@ -134,11 +134,11 @@ class Registry:
             thing = getattr(module, name, None)
             marked = hasattr(thing, f"{PROJECT}_impl")
             if marked and name not in HOOKS:
-                self._problem(origin, f"{name}() is no hook of benchframe", f"the hooks are {', '.join(HOOKS)}")
+                self._problem(origin, f"{name}() is not a hook of benchframe", f"the hooks are {', '.join(HOOKS)}")
             elif name in HOOKS and not marked:
                 self._problem(origin, f"{name}() is not marked", "write @hookimpl above it (benchframe.api)")
         if not filled:
-            self._problem(origin, "it fills no hook", f"define one of {', '.join(HOOKS)} under @hookimpl")
+            self._problem(origin, "it implements no hook", f"define one of {', '.join(HOOKS)} under @hookimpl")
             return
         try:
             self.manager.register(module, name=found.name)

@@ -44,7 +44,7 @@ def fake_registry(*_: object) -> Registry:
     strategies: dict[str, Any] = {name: strategy(name) for name in names}
     for name in names:
         strategies[name].summary = f"the {name} one"
-    problems = [Problem("broken", "/plugins/broken.py", "it fills no hook", "define one")]
+    problems = [Problem("broken", "/plugins/broken.py", "it implements no hook", "define one")]
     registry = Registry(strategies, workloads, problems, origins)
     registry.manager.add_hookspecs(hookspecs)
     return registry
@@ -83,7 +83,7 @@ def test_from_run_to_report(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.stderr
     assert re.search(r"fake20 +20\.\d", done.stdout)
     assert "inside measured loops" in done.stderr
-    assert "warning: plugin broken (/plugins/broken.py): it fills no hook" in done.stderr
+    assert "warning: plugin broken (/plugins/broken.py): it implements no hook" in done.stderr
     (folder,) = (tmp_path / "reports" / "runs").iterdir()
     assert re.fullmatch(r"\d{8}-\d{6}-fake20-toy", folder.name)
     frame = benchframe.load("last")

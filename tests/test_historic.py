@@ -91,9 +91,13 @@ def test_numbers_that_cannot_be_used(number: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (["--list-historic"], 0, "B22  lock order of the mend for B21"),
+        (["--list-historic"], 0, "B22  lock order of the fix for B21"),
         (["--historic", "B29"], 0, "again: benchframe check --historic B29 --replay v1:"),
-        (["--historic", "B13"], 2, "B13 (speculative copy beside the registration of an MMU notifier) cannot be shown"),
+        (
+            ["--historic", "B13"],
+            2,
+            "B13 (speculative copy concurrent with the registration of an MMU notifier) cannot be shown",
+        ),
         (["--historic", "B29", "--strategy", "rbtree"], 2, "a historic race has its own strategies and scenario"),
     ],
 )

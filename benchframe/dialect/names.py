@@ -104,7 +104,7 @@ def unknown_fields(definition: ast.FunctionDef, function: FunctionType) -> Itera
         slab = record(node.value)
         if slab is not None and node.attr not in slab.struct.fields:
             what = f"{slab.struct.name} has no field {node.attr}{near(node.attr, slab.struct.fields)}"
-            yield node.lineno, what, "docs/dialect.md says which fields there are"
+            yield node.lineno, what, "docs/dialect.md lists the fields"
 
 
 def returned_records(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:

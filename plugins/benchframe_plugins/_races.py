@@ -37,31 +37,32 @@ SEED = (
          "T0: add of VMA #2, which T1 freed before this call began, in vma_hold"),
     seed("B3", "fault-merge", "a merge waits for another VMA than the one it frees",
          "T0: load of VMA #2, which T1 freed, in fill_none"),
-    seed("B4", "fault-munmap-signal", "a signal ends the wait, and nobody looks at the result",
+    seed("B4", "fault-munmap-signal", "a signal ends the wait, and the result is not checked",
          "T0: load of VMA #1, which T1 freed, in fill_none"),
-    seed("B5", "lookup-munmap-table", "the walk meets a freed page table",
+    seed("B5", "lookup-munmap-table", "the walk reads a freed page table",
          "T0: load of page #5, which T1 freed, in lookup_vma_cache"),
-    seed("B6", "fault-munmap", "a fault in flight puts the VMA back after its invalidation",
+    seed("B6", "fault-munmap", "a fault in flight stores the VMA again after its invalidation",
          "T0: add of VMA #1, which T1 freed before this call began, in vma_hold"),
 )  # fmt: skip
 UNSEEN = (
-    unseen("B7", "the RFC's version check says yes for another mm than the task's own",
-           "no call of the model looks into another task's mm"),
-    unseen("B8", "a fault beside munmap ends in SIGSEGV", "no bug: right at a moment of the call, and judged so"),
-    unseen("B11", "page tables made for a VMA that is gone",
-           "avoided by vma_valid at SITE_TABLE; without it validate_mm calls the table a leak"),
-    unseen("B12", "speculative fault beside fork, stale TLB", "as B19, the same window"),
-    unseen("B13", "speculative copy beside the registration of an MMU notifier", "no notifiers in the model"),
+    unseen("B7", "the RFC's version check succeeds for another mm than the task's own",
+           "no call of the model accesses another task's mm"),
+    unseen("B8", "a fault concurrent with munmap ends in SIGSEGV", "not a bug: the answer is right at some moment of "
+                                                                   "the call"),
+    unseen("B11", "page tables are made for a freed VMA",
+           "prevented by vma_valid at SITE_TABLE; without it validate_mm reports the table as a leak"),
+    unseen("B12", "speculative fault concurrent with fork, stale TLB", "as B19, the same window"),
+    unseen("B13", "speculative copy concurrent with the registration of an MMU notifier", "no notifiers in the model"),
     unseen("B14", "SRCU's callbacks cost 20 %", "no race"),
-    unseen("B16", "a counter that was removed is still printed", "no race of lookups"),
-    unseen("B22", "lock order of the mend for B21", "i_mmap_rwsem is not in the model"),
+    unseen("B16", "a counter that was removed is still printed", "not a race of lookups"),
+    unseen("B22", "lock order of the fix for B21", "i_mmap_rwsem is not in the model"),
     unseen("B24", "the two sequence numbers without release and acquire",
-           "x86 keeps the order of stores, and of loads; it takes a weaker machine than TSO"),
+           "x86 keeps the order of stores, and of loads; it needs a memory model weaker than TSO"),
     unseen("B25", "a merge sets an anon_vma in a VMA that is not locked yet",
-           "the model does the same, and nothing that a fault does depends on it"),
+           "the model does the same, and faults do not depend on it"),
     unseen("B27", "mm_drop_all_locks unlocks too much", "no MMU notifiers in the model"),
     unseen("B28", "two readers store different hints into mmap_cache",
-           "no bug: `benchframe check --strategy mmap_cache` is clean"),
+           "not a bug: `benchframe check --strategy mmap_cache` finds nothing"),
 )  # fmt: skip
 
 
@@ -94,7 +95,7 @@ def seed_with_its_ends() -> Strategy:
     if seed.protocol is None:
         raise TypeError("pmdcache has a protocol")
     hooks = {**seed.protocol.binding, "vma_get": get_as_posted, "vma_put": put_as_posted}
-    return Strategy("b30", "the seed, error paths as posted", seed.index, seed.cache, Protocol(**hooks))
+    return Strategy("b30", "pmdcache with its error paths as posted", seed.index, seed.cache, Protocol(**hooks))
 
 
 def read_only(space: scenario.Setup) -> None:
@@ -115,7 +116,7 @@ def races() -> list[Historic]:
     """All, by number."""
     lost = Historic(
         "B9",
-        "the RFC's third version wakes when one holder is left, the writer waits for none",
+        "the RFC's third version wakes when one holder is left, but the writer waits for zero",
         "third version of the RFC, 25 December 2009",
         "rcu_rbtree_v3",
         "rcu_rbtree",
@@ -125,7 +126,7 @@ def races() -> list[Historic]:
     )
     ends = Historic(
         "B30",
-        "a speculative fault that is refused gives back a mmap_sem that it did not take, and holds its VMA for ever",
+        "a speculative fault that is refused releases an mmap_sem that it did not take, and holds its VMA for ever",
         "RFC of December 2009, 4/4, arch/x86/mm/fault.c: bad_area, mm_fault_error",
         seed_with_its_ends(),
         "pmdcache_rcu",

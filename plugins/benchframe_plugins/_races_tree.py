@@ -196,7 +196,7 @@ def races() -> list[Historic]:
         Historic(
             "B18",
             "StackRot (CVE-2023-3269): a node is freed under a reader that is in no RCU section",
-            "6.1 to 6.4; mended by 9471f1f2f502: stacks grow under mmap_lock for write",
+            "6.1 to 6.4; fixed by 9471f1f2f502: stacks grow under mmap_lock for write",
             over_maple("b18", "maple_rcu", grow_as_held),
             over_maple("b18-mended", "maple_rcu", grow_under_write_lock),
             "stack-fills-hole",

@@ -149,7 +149,7 @@ class Expressions:
         """(slab, index) of a reference."""
         slab = self.kind(node)
         if slab is None:
-            raise self.wrong(node, f"{ast.unparse(node)} is no reference that can be seen to be one")
+            raise self.wrong(node, f"{ast.unparse(node)} cannot be recognised as a reference")
         if isinstance(node, ast.Name):
             return slab, node.id
         assert isinstance(node, ast.Call)
@@ -243,7 +243,9 @@ def _definition(function: FunctionType) -> ast.FunctionDef:
         text = ""
     tree = ast.parse(text)
     if len(tree.body) != 1 or not isinstance(tree.body[0], ast.FunctionDef) or tree.body[0].name != function.__name__:
-        raise DialectError(f"{where(function)}: its text cannot be found; put it in a file, the cost engine reads it")
+        raise DialectError(
+            f"{where(function)}: its source cannot be found; put it in a file, because the cost engine reads it"
+        )
     return tree.body[0]
 
 

@@ -40,7 +40,7 @@ class Writer(Expressions):
             return self.branch(node, depth)
         if isinstance(node, (ast.Pass, ast.Break, ast.Continue)):
             return [pad + ast.unparse(node)]
-        raise self.wrong(node, f"a {type(node).__name__} statement is not of the dialect")
+        raise self.wrong(node, f"a {type(node).__name__} statement is not part of the dialect")
 
     def branch(self, node: ast.If | ast.While | ast.For, depth: int) -> list[str]:
         pad = " " * depth
@@ -77,7 +77,7 @@ class Writer(Expressions):
         if not isinstance(target, ast.Tuple):
             return self.put(target, self.referring(node.value) if isinstance(target, ast.Name) else None, node.value)
         if not isinstance(node.value, ast.Tuple) or len(target.elts) != len(node.value.elts):
-            raise self.wrong(node, "unpacking of something that is no tuple")
+            raise self.wrong(node, "unpacking of something that is not a tuple")
         names = [self.temporary() for _ in target.elts]
         lines = [f"{name} = {self.value(value)}" for name, value in zip(names, node.value.elts, strict=True)]
         for one, name in zip(target.elts, names, strict=True):
