@@ -60,7 +60,7 @@ def summary(run: Run) -> str:
     finished = f"finished {_moment(manifest.finished)}" if manifest.finished else "not finished"
     return (
         f"{counted(len(cells), 'cell')}, {counted(processes, 'process', 'processes')} in "
-        f"{counted(run.rounds, 'interleaved round')}; begun "
+        f"{counted(run.rounds, 'interleaved round')}; started "
         f"{_moment(manifest.created)}, {finished}; {share} of {manifest.wall:.0f} s inside measured loops. "
         f"Every process checked each answer against the oracle before it was timed. {MODEL}"
     )
@@ -95,7 +95,7 @@ def comparisons(run: Run) -> Iterator[str]:
 def trust(run: Run) -> list[str]:
     """What was noticed that makes figures less certain; never empty."""
     manifest = run.manifest
-    lines = [*manifest.notes, *disturbed(run.cells), *(f"when the run began: {reason}" for reason in manifest.noise)]
+    lines = [*manifest.notes, *disturbed(run.cells), *(f"when the run started: {reason}" for reason in manifest.noise)]
     loads = [
         float(load)
         for cell in run.cells
@@ -131,7 +131,9 @@ def _hints(run: Run) -> list[str]:
         found.sort(key=lambda item: -item[0])
         lines += [f"pyperf on {where}: {hint}" for _, where, hint in found[:3]]
         if found[3:]:
-            lines.append(f"pyperf says the same, with smaller numbers, of {counted(len(found) - 3, 'other figure')}")
+            lines.append(
+                f"pyperf reports the same, with smaller numbers, for {counted(len(found) - 3, 'other figure')}"
+            )
     for text, cells in places.items():
         lines.append(f"pyperf on {cells[0] if len(cells) == 1 else counted(len(cells), 'figure')}: {text}")
     return lines
