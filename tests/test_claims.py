@@ -134,7 +134,7 @@ def test_what_needs_more_cpus_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> 
     [
         (ratio(0.75, 0.8, 0.85), 2, DIRECTION, "the size is one of 8 threads; here 2 have their own CPU"),
         (ratio(0.75, 0.8, 0.85), 8, REPRODUCED, ""),
-        (ratio(1.1, 1.2, 1.3), 2, OTHER, "the other way round; published with 8 threads, here 2"),
+        (ratio(1.1, 1.2, 1.3), 2, OTHER, "the opposite direction; published with 8 threads, here 2"),
         (ratio(0.9, 0.95, 1.01), 2, UNDECIDED, "the interval contains 1; use more --rounds"),
     ],
 )

@@ -257,7 +257,7 @@ def test_gate_is_exact_on_cost(tmp_path: Path) -> None:
     }
     assert "cost: mine on toy, lookup.loads: 5 -> 5.000001 (+2e-05 %)" in outcomes["more"].bad
     assert "cost: mine on toy, lookup.loads: 5 -> 4 (-20 %)" in outcomes["less"].good
-    assert any("other events" in note for note in outcomes["other"].notes)
+    assert any("different events" in note for note in outcomes["other"].notes)
     strict = gate(compare(sides["a"], sides["less"]), cost="exact")
     assert strict.code == INVALID
     assert "base on toy: no counted cost in BASE" in strict.bad

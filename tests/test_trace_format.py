@@ -203,7 +203,7 @@ def test_not_files(tmp_path: Path) -> None:
     assert "not a regular file" in refused(tmp_path)
     os.mkfifo(tmp_path / "fifo")
     assert "not a regular file" in refused(tmp_path / "fifo")
-    with pytest.raises(TraceError, match="no path"):
+    with pytest.raises(TraceError, match="not a path"):
         read_trace("a\0b")
 
 
