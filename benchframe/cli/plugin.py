@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import UsageError, guarded
+from benchframe.cli.common import guarded
+from benchframe.errors import UsageError
 
 app = typer.Typer(
     help="List, add or remove the plugins that every command loads from their folders.",
