@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli import complete
-from benchframe.cli.common import guarded, registry
+from benchframe.cli import options
+from benchframe.cli.options import guarded, registry
 
 
 @guarded
@@ -14,7 +14,7 @@ def header(
     strategy: Annotated[
         str | None,
         typer.Option(
-            "--strategy", "-s", help="Include the private slabs of this strategy.", autocompletion=complete.strategies
+            "--strategy", "-s", help="Include the private slabs of this strategy.", autocompletion=options.strategies
         ),
     ] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Load a plugin from this file.")] = None,
@@ -30,7 +30,7 @@ def header(
       benchframe header > benchframe.h
       benchframe header --strategy mine --plugin mine.py
     """
-    from benchframe.mm.header import header as text
+    from benchframe.cstrategy import header as text
 
     slabs = registry(plugin).strategy(strategy).slabs if strategy else ()
     typer.echo(text(slabs), nl=False)
