@@ -393,7 +393,6 @@ def _sit(
         raise
 
 
-<<<<<<< HEAD
 def _look_closer(
     known: "Registry", folder: "RunFolder", streams: "list[Stream]", plugins: Sequence[Path]
 ) -> None:  # fmt: skip
@@ -408,16 +407,7 @@ def _look_closer(
             unnamed[name] = None
     if unnamed:
         command = shlex.join(["benchframe", "check", "--strategy", ",".join(unnamed), *files])
-        typer.echo(f"benchframe: what goes wrong, and in which line: {command}", err=True)
-=======
-def _look_closer(folder: "RunFolder", plugins: Sequence[Path]) -> None:
-    """If strategies failed, name the command that runs them by the interpreter, where a mistake has a line."""
-    names = list(dict.fromkeys(cell.entry.strategy for cell in folder.cells() if cell.state.failed))
-    if names:
-        files = [word for path in plugins for word in ("--plugin", str(path))]
-        command = shlex.join(["benchframe", "check", "--strategy", ",".join(names), *files])
         typer.echo(f"benchframe: to find the cause and its line: {command}", err=True)
->>>>>>> main
 
 
 def _known_bug(strategy: "Strategy", cell: "Cell", trace: "Trace | None", files: list[str]) -> bool:
