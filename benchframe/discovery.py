@@ -11,13 +11,15 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 
-from benchframe.hookspecs import PROJECT
+from benchframe.hookspecs import PROJECT, Moved
 
 BUILT_IN = ("benchframe_plugins", "benchframe_workloads")
 """Packages whose every public module must have an entry point."""
@@ -95,6 +97,19 @@ def without_entry_point(installed: Iterable[Found]) -> list[Problem]:
                 if not path.stem.startswith("_") and not known and "@hookimpl" in path.read_text(encoding="utf-8"):
                     problems.append(Problem(path.stem, str(path), "it has no entry point, so it was not loaded", AGAIN))
     return problems
+
+
+@contextmanager
+def moved_names(into: list[str]) -> Iterator[None]:
+    """Put into the list what a plugin imports from where it is no longer, instead of warning of it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", Moved)
+        yield
+    for warning in caught:
+        if issubclass(warning.category, Moved):
+            into.append(str(warning.message))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def import_plugin(found: Found) -> ModuleType | Problem:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from benchframe import hookspecs
-from benchframe.discovery import Found, Problem, find, import_plugin, without_entry_point
+from benchframe.discovery import Found, Problem, find, import_plugin, moved_names, without_entry_point
 from benchframe.errors import BenchframeError, did_you_mean, near
 from benchframe.hookspecs import HOOKS, PROJECT
 from benchframe.workload import Workload, WorkloadSpec
@@ -61,6 +61,8 @@ class Registry:
     strategies: dict[str, Strategy] = field(default_factory=dict)
     workloads: dict[str, Workload] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What still works, but not for ever: a line per plugin that imports names from where 0.1 had them."""
     origins: dict[tuple[str, str], Origin] = field(default_factory=dict)
     """By ("strategy" or "workload", name)."""
     manager: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager(PROJECT))
@@ -120,7 +122,12 @@ class Registry:
 
     def add(self, found: Found) -> None:
         """Import one plugin and register it; what is wrong with it goes to ``problems``."""
-        module = import_plugin(found)
+        moved: list[str] = []
+        with moved_names(moved):
+            module = import_plugin(found)
+        if moved:
+            more = f" (and {len(moved) - 1} more names)" if len(moved) > 1 else ""
+            self.notes.append(f"plugin {found.name}: {moved[0]}{more}; the old imports work until 0.3")
         if isinstance(module, Problem):
             self.problems.append(module)
             return

@@ -2,7 +2,8 @@
 
 from check_mutants import twin
 
-from benchframe.api import VMA, native, smp_mb, wait_until, write_lock
+from benchframe.api import native
+from benchframe.kernel import VMA, smp_mb, wait_until, write_lock
 from benchframe_plugins.pmdcache_rcu import forget
 
 # ---- store buffers --------------------------------------------------------------------------------------------------

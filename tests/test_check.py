@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from check_mutants import twin
 
-from benchframe.api import VMA, Index, Strategy, native
+from benchframe.api import Index, Strategy, native
 from benchframe.check.command import run_check_command, scenario
 from benchframe.check.common import COMMON
 from benchframe.check.conform import Conformance
@@ -19,6 +19,7 @@ from benchframe.check.sample import Pct, Uniform, pct_bound
 from benchframe.check.scenario import Case
 from benchframe.check.schedule import ReplayError, encode
 from benchframe.errors import UsageError
+from benchframe.kernel import VMA
 from benchframe.registry import load
 from benchframe.strategy import resolve
 

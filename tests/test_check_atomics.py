@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import pytest
 from synckit import Programs, Task, outcomes
 
-from benchframe.api import fetch_add, native, refcount, rwsem
+from benchframe.api import native
 from benchframe.check.atomics import one_step
 from benchframe.check.explore import Explorer
+from benchframe.kernel import fetch_add, refcount, rwsem
 from benchframe.mm.sync.rwsem import ONE_LOOK
 
 REFS = refcount("start_brk")

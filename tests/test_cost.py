@@ -12,11 +12,12 @@ import pytest
 from cost_kit import numbers, replay
 from mmkit import runner, strategy
 
-from benchframe.api import ARENA_PRIVATE0, MM, NULL, PAGE, VMA, fetch_add, native, smp_mb
+from benchframe.api import native
 from benchframe.dialect.interp import PlainWorld, dejit, proxy_class
 from benchframe.dialect.struct import DialectError, Slab
 from benchframe.engine.cost.memory import ATOMIC, BARRIER, BRANCH, LOAD, OPERAND, SHIFT, STORE
 from benchframe.engine.cost.translate import Translator
+from benchframe.kernel import ARENA_PRIVATE0, MM, NULL, PAGE, VMA, fetch_add, smp_mb
 from benchframe.mm.replay import one_event
 
 GOLDEN = Path(__file__).parent / "data" / "cost_python_json.json"

@@ -13,7 +13,8 @@ from benchframe.dialect.lint import lint
 from benchframe.dialect.messages import readable, translated
 from benchframe.mm.layout import mm_struct
 
-HEAD = """from benchframe.api import NULL, TASK, VMA, READ_ONCE, native
+HEAD = """from benchframe.api import native
+from benchframe.kernel import NULL, TASK, VMA, READ_ONCE
 
 RATIO = 2.5
 NOTHING = None
