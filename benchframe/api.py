@@ -14,13 +14,15 @@ Up to 0.1 all names were here. They still can be imported from here, with a :cla
 
 import warnings
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchframe import scenario
 from benchframe.csource import CSource
 from benchframe.dialect import Field, hook, native
 from benchframe.hookspecs import Moved, hookimpl
 from benchframe.strategy import Cache, Index, PrivateSlab, Protocol, Strategy
+
+if TYPE_CHECKING:
+    from benchframe import scenario
 
 __all__ = [
     "CSource",
@@ -40,7 +42,10 @@ _DOORS = ("benchframe.kernel", "benchframe.workloads")
 
 
 def __getattr__(name: str) -> Any:
-    """A name of 0.1 that lives in another module now (PEP 562); says so, each time. Raises AttributeError."""
+    """:mod:`scenario`, which needs NumPy, when it is asked for; or a name of 0.1 that lives in another module now, with
+    a warning (PEP 562). Raises AttributeError."""
+    if name == "scenario":
+        return import_module("benchframe.scenario")
     for door in _DOORS:
         module = import_module(door)
         if name in module.__all__:
