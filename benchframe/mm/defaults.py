@@ -4,7 +4,7 @@ from benchframe.dialect import native
 from benchframe.mm.arena import arena_free
 from benchframe.mm.find import find_vma
 from benchframe.mm.flags import PAGE_FREE
-from benchframe.mm.gap import list_gap_above, list_gap_below
+from benchframe.mm.gap import list_gap_below
 from benchframe.mm.hooks import (
     COUNT_FALLBACK,
     COUNT_HIT,
@@ -110,7 +110,6 @@ def dup_as_write(mm, vma):
 
 DEFAULTS = {
     "index_gap_below": list_gap_below,
-    "index_gap_above": list_gap_above,
     "mmap_read_lock": read_lock,
     "mmap_read_unlock": read_unlock,
     "mmap_write_lock": write_lock,

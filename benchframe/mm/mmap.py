@@ -43,7 +43,8 @@ from benchframe.mm.flags import (
     VM_WIPEONFORK,
     VM_WRITE,
 )
-from benchframe.mm.hooks import cache_brk, index_gap_above, index_gap_below, lookup
+from benchframe.mm.gap import list_gap_above
+from benchframe.mm.hooks import cache_brk, index_gap_below, lookup
 from benchframe.mm.layout import FILE, PAGE_SHIFT, PAGE_SIZE, VMA
 from benchframe.mm.merge import vma_merge_new
 from benchframe.mm.munmap import do_munmap, page_align
@@ -68,7 +69,7 @@ def unmapped_area(mm, task, hint, length, at):
             return hint
     addr = index_gap_below(mm, length, max(PAGE_SIZE, mm.mmap_min_addr), mm.mmap_base)
     if addr < 0:
-        addr = index_gap_above(mm, length, page_align(mm.task_size // 3), mm.task_size)
+        addr = list_gap_above(mm, length, page_align(mm.task_size // 3), mm.task_size)
     if addr < 0:
         return -ENOMEM
     return addr
