@@ -16,7 +16,7 @@ import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from benchframe.csource import CSource
+from benchframe.cstrategy import CSource
 from benchframe.dialect import Field, hook, native
 from benchframe.hookspecs import Moved, hookimpl
 from benchframe.strategy import Cache, Index, PrivateSlab, Protocol, Strategy

@@ -33,9 +33,7 @@ from benchframe.dialect import (
     wait_while_interruptible,
     xchg,
 )
-from benchframe.mm.arena import arena_alloc, arena_free
 from benchframe.mm.defaults import read_lock, read_unlock, write_downgrade, write_lock, write_unlock
-from benchframe.mm.find import find_vma
 from benchframe.mm.flags import E_PSE, PG_RESERVED, VM_ACCESS, VM_GROWSDOWN, VM_READ, VM_SHARED, VM_WRITE
 from benchframe.mm.fork import mmdrop, mmgrab
 from benchframe.mm.hooks import (
@@ -51,6 +49,7 @@ from benchframe.mm.hooks import (
     SITE_TABLE,
     SITE_WP,
     count,
+    find_vma,
     index_find,
     mmap_read_lock,
     mmap_read_unlock,
@@ -73,17 +72,28 @@ from benchframe.mm.layout import (
     TASK,
     VMA,
 )
+from benchframe.mm.locks import (
+    lock_acquired,
+    lock_contended,
+    mmap_down_read_trylock,
+    mmap_down_write_trylock,
+    refcount,
+    rwsem,
+    seqcount,
+    spinlock,
+    waitqueue,
+)
 from benchframe.mm.pagetable import next_step, pmd_slot, spin_lock, spin_unlock
-from benchframe.mm.rcu import free_typesafe_by_rcu, kfree_rcu, rcu_read_lock, rcu_read_unlock, synchronize_rcu
-from benchframe.mm.records import start_gap, vma_free_now
-from benchframe.mm.stack import expand_stack, grow_as_held, grow_under_write_lock
-from benchframe.mm.sync.lockstat import lock_acquired, lock_contended
-from benchframe.mm.sync.mmap_lock import mmap_down_read_trylock, mmap_down_write_trylock
-from benchframe.mm.sync.refcount import refcount
-from benchframe.mm.sync.rwsem import rwsem
-from benchframe.mm.sync.seqcount import seqcount
-from benchframe.mm.sync.spinlock import spinlock
-from benchframe.mm.sync.waitqueue import waitqueue
+from benchframe.mm.slab import (
+    arena_alloc,
+    arena_free,
+    free_typesafe_by_rcu,
+    kfree_rcu,
+    rcu_read_lock,
+    rcu_read_unlock,
+    synchronize_rcu,
+)
+from benchframe.mm.vma import expand_stack, grow_as_held, grow_under_write_lock, start_gap, vma_free_now
 
 __all__ = [
     "ARENA_PRIVATE0",

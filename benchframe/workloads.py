@@ -7,8 +7,8 @@ event is. docs/writing-a-workload.md begins with an example. All names stay betw
 
 from benchframe import stream
 from benchframe.events import EVENT, NIL, UNKNOWN, FaultFlag, Kind
-from benchframe.trace.format import Trace, read_trace
 from benchframe.trace.meta import FileEntry, TraceMeta
+from benchframe.trace.trace import Trace, read_trace
 from benchframe.workload import Parameter, Workload, trace_workload
 
 __all__ = [

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchframe import kernel, workloads
+from benchframe.check.checker import Hunt, make_case
 from benchframe.check.command import scenario
 from benchframe.check.conform import Conformance
-from benchframe.check.hunt import Hunt, make_case
 from benchframe.engine.content import strategy_digest
 from benchframe.hookspecs import Moved
 from benchframe.registry import load
