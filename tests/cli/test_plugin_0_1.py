@@ -15,7 +15,7 @@ from benchframe.engine.content import strategy_digest
 from benchframe.hookspecs import Moved
 from benchframe.registry import load
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parents[1]
 OLD = (HERE / "data" / "two_entry_0_1.py.txt").read_text()
 NAMES = re.findall(
     r"\w+",
