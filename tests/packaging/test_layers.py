@@ -17,8 +17,6 @@ def test_doors_stay_below_the_engines() -> None:
         for line, name in imports(ROOT / "benchframe" / f"{door}.py", ("benchframe",)):
             if name.startswith("benchframe."):
                 assert part(name) in DOORS or rank(part(name)) <= rank("registry"), f"{door}:{line}: {name}"
-                f"{door}:{line}: {name}"
-            )
 
 
 def test_core_knows_no_plugin() -> None:
