@@ -52,10 +52,14 @@ def head(file: File, n: Annotated[int, typer.Option("-n", min=1, help="How many 
 def convert(
     source: Annotated[Path, typer.Argument(help="Parquet, CSV, perf.data, perf script text, strace log or maps.")],
     target: Annotated[Path, typer.Argument(help="What to write: .parquet or .csv.")],
+    allow_loss: Annotated[bool, typer.Option("--allow-loss", help="Take an import of which much is missing.")] = False,
 ) -> int:
     """Convert between trace formats, and import other tools' recordings.
 
-    Exit codes: 0, 2 (a file that cannot be read as a trace, an unknown form), 3 (the disk).
+    What an import reads, uses and leaves out is counted and printed. Where more than 1 % of what belongs in a trace is
+    missing, it is refused unless --allow-loss is given.
+
+    Exit codes: 0, 2 (a file that cannot be read as a trace, an unknown form, too much missing), 3 (the disk).
 
     \b
     Examples:
@@ -64,7 +68,7 @@ def convert(
     """
     from benchframe.trace.inspect import run_trace_convert
 
-    return run_trace_convert(source, target)
+    return run_trace_convert(source, target, allow_loss)
 
 
 @app.command("verify")

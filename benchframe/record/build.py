@@ -70,7 +70,8 @@ class Builder:
         self.rows: list[Row] = []
         self.files = FileTable()
         self.skipped: Counter[str] = Counter()
-        self.strays = 0
+        self.strays: Counter[int] = Counter()  # records of tasks outside the tree, by what they are
+        self.above = 0  # faults above the user address space that is modelled
         self._maps = maps
         self._threads: dict[int, _Thread] = {}
         self._mm_of: dict[int, int] = {}  # task -> mm
@@ -116,13 +117,14 @@ class Builder:
             return
         thread = self._threads.get(rec.tid)
         if thread is None:
-            self.strays += 1
+            self.strays[rec.what] += 1
             return
         _HANDLERS[rec.what](self, rec, thread)
 
     def _fault(self, rec: Rec, thread: _Thread) -> None:
         addr, code, user = rec.values
         if addr >= ADDRESS_LIMIT:
+            self.above += addr < R.KERNEL_HALF  # [vsyscall] and the like are the kernel's
             return
         if thread.booting and user and not thread.call:
             self._booted(thread)
@@ -271,7 +273,7 @@ class Builder:
         pid = rec.values[0]
         thread = self._threads.get(rec.tid)
         if thread is None and self._threads and seen is None and pid not in self._pid_mm:
-            self.strays += 1
+            self.strays[R.EXEC] += 1
             return
         mm = self._new_mm(pid, rec.time)
         if thread is None:

@@ -11,6 +11,9 @@ FAULT, ENTER, LEAVE, LOCK, LOOK, NEW, EXEC, GONE, AREA, SEGV = range(10)
 """What a Rec is: page fault; system call entry, exit; mmap_lock taken; tree read; new task; exec; task ended; a VMA
 that the kernel reported; a signal for a bad access."""
 
+KERNEL_HALF = 1 << 63
+"""Addresses from here on are the kernel's: a program that touches them gets a signal, whatever is mapped."""
+
 RECORD_LOST, RECORD_COMM, RECORD_EXIT, RECORD_SAMPLE, RECORD_MMAP2 = 2, 3, 4, 9, 10
 MISC_COMM_EXEC = 1 << 13
 
@@ -27,6 +30,14 @@ class Rec(NamedTuple):
     what: int
     tid: int
     values: tuple[Any, ...] = ()
+
+
+def hash_name(name: str) -> int:
+    """A number that stands for an inode where only a name was recorded (FNV-1a, 62 bits)."""
+    value = 0xCBF29CE484222325
+    for byte in name.encode(errors="surrogateescape"):
+        value = (value ^ byte) * 0x100000001B3 & (1 << 64) - 1
+    return value >> 2 or 1
 
 
 _U64 = struct.Struct("=Q")

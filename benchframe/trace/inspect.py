@@ -135,14 +135,14 @@ def describe(event: "object", name: str = "") -> str:
 
 
 @_command
-def run_trace_convert(src: str | Path, dst: str | Path) -> int:
+def run_trace_convert(src: str | Path, dst: str | Path, allow_loss: bool = False) -> int:
     """Convert between Parquet and CSV, and import perf.data, perf script text, strace logs and maps snapshots."""
     from benchframe.trace.csvfile import write_csv
 
     src, dst = Path(src), Path(dst)
     if dst.suffix not in (".parquet", ".csv"):
         raise TraceError(dst, f"its ending {dst.suffix or '(none)'} is no trace format", "name it .parquet or .csv")
-    trace, form = load_any(src)
+    trace, form = load_any(src, allow_loss)
     (write_csv if dst.suffix == ".csv" else write_trace)(dst, trace)
     print(f"{src} ({form}) -> {dst}: {len(trace)} events, {trace.tasks} tasks, {trace.mms} address spaces")
     for note in trace.meta.notes:
@@ -150,7 +150,7 @@ def run_trace_convert(src: str | Path, dst: str | Path) -> int:
     return 0
 
 
-def load_any(path: Path) -> tuple[Trace, str]:
+def load_any(path: Path, allow_loss: bool = False) -> tuple[Trace, str]:
     """A trace from any form that benchframe knows, told apart by content; returns (trace, name of the form)."""
     from benchframe.trace.csvfile import MARK, read_csv
 
@@ -168,7 +168,7 @@ def load_any(path: Path) -> tuple[Trace, str]:
         return read_csv(path), "CSV"
     from benchframe.record.importers import import_any
 
-    return import_any(path, head)
+    return import_any(path, head, allow_loss)
 
 
 @_command

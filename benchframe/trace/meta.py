@@ -73,6 +73,8 @@ class TraceMeta:
     tool: str = ""
     licence: str = ""
     notes: tuple[str, ...] = ()
+    counts: dict[str, int] = field(default_factory=dict)
+    """What an importer or the recorder read, used and left out, by name."""
 
 
 def printable(text: str) -> str:
@@ -131,6 +133,7 @@ def meta_from_json(text: str | bytes) -> TraceMeta:
         tool=_text(data.get("tool", ""), "tool"),
         licence=_text(data.get("licence", ""), "licence"),
         notes=_texts(data, "notes"),
+        counts=_counts(data, "counts"),
     )
 
 
