@@ -310,6 +310,20 @@ def test_lists_and_show() -> None:
     assert "benchframe run --workload big:rows=20" in shown
 
 
+def test_help_groups_the_commands() -> None:
+    """Each command stands under one of six headings, once; none is left under typer's own."""
+    from typer.main import get_command
+
+    shown = call("--help").stdout
+    headings = re.findall(r"^(\w[\w ]*):$", shown, re.MULTILINE)[1:]
+    assert headings[0] == "Measure"
+    assert headings[-1] == "Housekeeping"
+    assert len(headings) == 6
+    for name, command in vars(get_command(app))["commands"].items():
+        summary = command.short_help.split()[0]
+        assert len(re.findall(rf"^  {name} +{summary}", shown, re.MULTILINE)) == 1, name
+
+
 def test_help_has_examples() -> None:
     """Every command's help has an example and its exit codes, and the main one all codes."""
     from collections.abc import Iterator

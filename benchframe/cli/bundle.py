@@ -115,12 +115,12 @@ def _again(
     """Run the cells once more and judge; gives the exit code."""
     from benchframe.bundle.verify import UNVERIFIED, judge_again, plan_again, prepare
     from benchframe.cli.progress import watching
-    from benchframe.engine.content import model_digest
+    from benchframe.engine.content import model_digest, model_name
     from benchframe.results.campaign import Campaign
     from benchframe.results.folder import RunFolder, slug
 
     model, here = opened.folder.manifest.versions.get("model", "unknown"), model_digest()[:16]
-    if model != here and not anyway:
+    if model_name(model) != model_name(here) and not anyway:
         what = f"it was measured with another model ({model}, here {here})"
         return fail(f"{opened.name}: {what}; install its version of benchframe, or add --anyway", UNVERIFIED)
     strategies, streams = prepare(opened, loaded(files, blocked))

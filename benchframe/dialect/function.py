@@ -203,13 +203,21 @@ class Identities:
             raise DialectError(f"{where(function)}: recursion ({chain}); write it as a loop")
         self._open.append(function)
         digest = hashlib.sha256()
-        _hash_code(function.__code__, function.__doc__, digest.update)
-        for name, obj in referenced(function).items():
-            digest.update(f"\n{name}=".encode())
+        for name, obj in self._own(function, digest.update).items():
+            digest.update(f"\n{self._label(name)}=".encode())
             digest.update(self._describe(obj, name, function).encode())
         self._open.pop()
         self._known[function] = digest.hexdigest()
         return self._known[function]
+
+    def _own(self, function: FunctionType, update: Callable[[bytes], object]) -> dict[str, Any]:
+        """Feed what the function itself does, and give the global objects that it names."""
+        _hash_code(function.__code__, function.__doc__, update)
+        return referenced(function)
+
+    def _label(self, name: str) -> str:
+        """What stands for the name of a global."""
+        return name
 
     def _describe(self, obj: Any, name: str, user: FunctionType) -> str:
         if isinstance(obj, Hook):

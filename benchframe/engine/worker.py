@@ -79,14 +79,14 @@ class ChangedSource(Exception):
 def open_session(job: Job) -> SessionLike | ThreadSession:
     """The native engine's session for ``job``; raises ChangedSource, UnknownName or EngineError."""
     from benchframe import registry
-    from benchframe.engine.content import model_digest, strategy_digest
+    from benchframe.engine.content import code_digest, strategy_digest
     from benchframe.engine.native import Session
 
     known = registry.load([Path(p) for p in job.plugins], job.blocked)
     strategy = known.strategy(job.strategy)
     if strategy_digest(strategy) != job.digest:
         raise ChangedSource(f"strategy {job.strategy} was edited while the run was going")
-    if job.model and model_digest() != job.model:
+    if job.model and code_digest() != job.model:
         raise ChangedSource("benchframe's own model was edited while the run was going")
     close_gaps()
     if job.threads:

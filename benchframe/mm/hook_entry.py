@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 from types import FunctionType
 
 from benchframe.dialect import native
@@ -9,6 +10,8 @@ from benchframe.mm.hooks import ALL, CALLED_TOO, HOT
 
 REACHABLE = frozenset(h.name for h in ALL if h.name not in HOT or h.name in CALLED_TOO)
 """Hooks that the mapping operations may call."""
+SOURCE = "<hook entry>"
+"""Where tracebacks find its text."""
 
 
 def _write() -> FunctionType:
@@ -21,7 +24,8 @@ def _write() -> FunctionType:
     lines.append("    return 0")
     scope: dict[str, object] = {hook.name: hook for hook in ALL}
     scope["__name__"] = __name__
-    exec("\n".join(lines), scope)  # written from our own table only
+    linecache.cache[SOURCE] = (0, None, [f"{line}\n" for line in lines], SOURCE)  # for tracebacks and identities
+    exec(compile("\n".join(lines), SOURCE, "exec"), scope)  # written from our own table only
     function = scope["hook_entry"]
     assert isinstance(function, FunctionType)
     return native(function)

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchframe.engine.content import model_digest
+from benchframe.engine.content import code_digest
 from benchframe.engine.job import Job, Outcome, spool
 from benchframe.engine.launch import run_worker
 from benchframe.engine.rounds import Budget, Depth, layout_seed, order
@@ -249,7 +249,7 @@ class Campaign:
             patient=options.rounds > FIRST_LOOK,
             plugins=tuple(self.plugins),
             blocked=tuple(self.blocked),
-            model=model_digest(),
+            model=code_digest(),
             metadata={
                 "benchframe_cell": entry.key,
                 "benchframe_strategy": entry.strategy,

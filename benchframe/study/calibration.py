@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchframe.dialect.store import cache_folder
-from benchframe.engine.content import model_digest, strategy_digest
+from benchframe.engine.content import model_digest, model_name, strategy_digest
 from benchframe.engine.cost import count_cost
 from benchframe.engine.probe import Point, Study
 from benchframe.results.environment import host, versions
@@ -63,7 +63,7 @@ def calibration(known: Registry, note: Note, *, anew: bool = False, cpu: int = -
         "strategies": {name: strategy_digest(strategy) for name, strategy in strategies.items()},
         "workloads": WORKLOADS,
         "rounds": [ROUNDS, RECORDS, SEED, units.VERSION],
-        "model": model_digest(),
+        "model": model_name(model_digest()),
         "host": dict(host()),
         "versions": dict(versions()),
     }
