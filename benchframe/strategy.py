@@ -7,7 +7,6 @@ called when, under which lock: :mod:`benchframe.mm.hooks`.
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchframe.dialect import Slab, Struct, is_native
 from benchframe.dialect.function import Binding, Native, referenced, where
+from benchframe.errors import BenchframeError, did_you_mean
 from benchframe.mm.defaults import DEFAULTS
 from benchframe.mm.hooks import ALL, BY_NAME
 from benchframe.mm.layout import PRIVATE_BASES
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from benchframe.scenario import Scenario
 
 
-class StrategyError(Exception):
+class StrategyError(BenchframeError):
     """A strategy that cannot be used: one line that says which part, what is wrong, and the mend."""
 
 
@@ -79,8 +79,7 @@ class Part:
         known = {h.name.removeprefix(self.prefix): h for h in ALL if h.part == self.kind}
         for short, function in functions.items():
             if short not in known:
-                near = difflib.get_close_matches(short, known, 1)
-                hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
+                hint = did_you_mean(short, known, "it has {}")
                 raise StrategyError(f"{type(self).__name__}: no hook {short!r}; {hint}")
             hook = known[short]
             if not is_native(function):
@@ -218,8 +217,7 @@ def resolve(strategy: Strategy, by_name: Mapping[str, Strategy]) -> Strategy:
     _check_types(strategy)
     if isinstance(index, str):
         if index not in by_name:
-            near = difflib.get_close_matches(index, by_name, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(by_name)) or 'none'}"
+            hint = did_you_mean(index, sorted(by_name), "known: {}" if by_name else "known: none")
             raise StrategyError(f"strategy {strategy.name}: its index {index!r} is no strategy; {hint}")
         other = by_name[index].index
         if isinstance(other, str):

@@ -18,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from benchframe.errors import BenchframeError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -27,8 +29,14 @@ NULL = 0
 _SIZES = {"i8": 8, "i4": 4}
 
 
-class DialectError(Exception):
+class DialectError(BenchframeError):
     """Something the dialect forbids; the message names the place, what is wrong, and the mend."""
+
+    @property
+    def line(self) -> str:
+        """As of every error; several mistakes are a line each."""
+        told = str(self)
+        return "\n  ".join(["strategy code has mistakes", *told.splitlines()]) if "\n" in told else super().line
 
 
 class Struct:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.runner import Note, unit_store
+from benchframe.errors import BenchframeError
 from benchframe.mm.defaults import count_event
 from benchframe.mm.dispatch import mapping_event
 from benchframe.mm.drive import CLOCK, COST, DRAIN, RUN, thread_entry
@@ -47,7 +48,7 @@ def specs(strategy: Strategy) -> list[UnitSpec]:
     ]
 
 
-class Stuck(Exception):
+class Stuck(BenchframeError):
     """Threads did not come to an end: a deadlock, a livelock or a lost wake-up. They are left running."""
 
 

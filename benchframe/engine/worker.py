@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from benchframe.engine.job import FIGURES, Job, Outcome, finite, unspool
 from benchframe.engine.placement import close_gaps, scatter
+from benchframe.errors import BenchframeError
 
 if TYPE_CHECKING:
     import pyperf  # type: ignore[import-untyped]
@@ -72,7 +73,7 @@ class SessionLike(Protocol):
 Opener = Callable[[Job], "SessionLike | ThreadSession"]
 
 
-class ChangedSource(Exception):
+class ChangedSource(BenchframeError):
     """The source of the strategy or of the model is not what it was when the run began."""
 
 

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from benchframe.errors import TraceError
 from benchframe.record import records as R
 from benchframe.record.build import Builder
 from benchframe.record.guess import GUESSED, guess_access
 from benchframe.record.maps import Maps, parse_maps
 from benchframe.record.records import Rec
 from benchframe.record.syscalls import CLONE_THREAD, CLONE_VM
-from benchframe.trace.errors import TraceError
 from benchframe.trace.format import Trace
 from benchframe.trace.meta import MAX_AREAS, TraceMeta
 

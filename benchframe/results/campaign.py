@@ -18,9 +18,9 @@ from benchframe.engine.content import code_digest
 from benchframe.engine.job import Job, Outcome, spool
 from benchframe.engine.launch import run_worker
 from benchframe.engine.rounds import Budget, Depth, layout_seed, order
+from benchframe.errors import ResultsError, disk_error
 from benchframe.results.adaptive import MIN_ROUNDS, open_cells
 from benchframe.results.cell import CellState, LatencyRow
-from benchframe.results.errors import ResultsError, disk_error
 from benchframe.results.folder import RunFolder
 from benchframe.results.hints import instability
 from benchframe.results.manifest import CellEntry

@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchframe.errors import ResultsError
 from benchframe.results.cell import cell_key
 from benchframe.results.environment import differences, host, noise, versions
-from benchframe.results.errors import ResultsError
 from benchframe.results.folder import RunFolder
 from benchframe.results.manifest import CellEntry, Manifest, Options, WorkloadEntry
 

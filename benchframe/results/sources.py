@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchframe.results.files import Fields, read_object, write_json
+from benchframe.files import Fields, read_object, write_json
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy

@@ -18,9 +18,9 @@ from benchframe.dialect.store import cache_folder
 from benchframe.engine.content import model_digest, model_name, strategy_digest
 from benchframe.engine.cost import count_cost
 from benchframe.engine.probe import Point, Study
+from benchframe.errors import ResultsError
+from benchframe.files import Fields, read_object, write_json
 from benchframe.results.environment import host, versions
-from benchframe.results.errors import ResultsError
-from benchframe.results.files import Fields, read_object, write_json
 from benchframe.study import units
 from benchframe.study.model import Sample
 
