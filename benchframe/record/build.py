@@ -10,12 +10,26 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from benchframe.events import NIL, FaultFlag, Kind, MapType
 from benchframe.record import records as R
-from benchframe.record.finish import FileTable, Row, finish
+from benchframe.record.finish import FileTable, Recording, Row, Rows
 from benchframe.record.maps import Maps, MapsRow
-from benchframe.record.records import Rec
-from benchframe.record.syscalls import CLONE_THREAD, CLONE_VM, CLONES, ENDS, EXECS, NAMES, NR, UNREPLAYED
+from benchframe.record.records import Faults, Rec
+from benchframe.record.syscalls import (
+    ALL,
+    CLONE_THREAD,
+    CLONE_VM,
+    CLONES,
+    ENDS,
+    EXECS,
+    I386,
+    NAMES,
+    NR,
+    UNREPLAYED,
+    from_i386,
+)
 from benchframe.trace.check import MAX_INT
 from benchframe.trace.format import Trace
 from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta
@@ -56,6 +70,12 @@ class _Thread:
     imaged: bool = False  # the layout at exec is known from /proc
     started: tuple[int, int] = (0, 0)  # the exec's place in the order
     kernel_maps: list[Row] = field(default_factory=list)
+    forked: int = 0  # the child that the next NEW is about, as our own PID namespace numbers it
+    narrow: bool = False  # a 32-bit program
+
+
+MANY = 16
+"""From so many faults in a row on, they are taken as columns."""
 
 
 class Builder:
@@ -67,7 +87,7 @@ class Builder:
 
     def __init__(self, maps: list[Maps], calls: bool = True) -> None:
         self._calls = calls
-        self.rows: list[Row] = []
+        self.rows = Rows()
         self.files = FileTable()
         self.skipped: Counter[str] = Counter()
         self.strays: Counter[int] = Counter()  # records of tasks outside the tree, by what they are
@@ -79,17 +99,19 @@ class Builder:
         self._tid_of: dict[int, int] = {}  # task -> tid
         self._execs: dict[int, list[Maps]] = {}
         self._mms = 0
+        self._narrow = 0
+        self.processes: list[tuple[int, int, Maps]] = []  # (mm, pid, what was seen at its exec)
         for seen in maps:
             if seen.when == "exec":
                 self._execs.setdefault(seen.pid, []).append(seen)
 
     # -- identities -------------------------------------------------------------------------------------------
 
-    def _new_task(self, tid: int, pid: int, mm: int) -> int:
+    def _new_task(self, tid: int, pid: int, mm: int, narrow: bool = False) -> int:
         task = len(self._tid_of)
         self._tid_of[task] = tid
         self._mm_of[task] = mm
-        self._threads[tid] = _Thread(task, pid)
+        self._threads[tid] = _Thread(task, pid, narrow=narrow)
         return task
 
     def _new_mm(self, pid: int, time: int) -> int:
@@ -98,17 +120,68 @@ class Builder:
         return self._mms - 1
 
     def _row(self, time: int, kind: Kind, thread: _Thread, **values: Any) -> Row:
-        row = Row(time, len(self.rows), kind, thread.task, self._mm_of[thread.task], **values)
-        self.rows.append(row)
-        return row
+        return self.rows.add(Row(time, 0, kind, thread.task, self._mm_of[thread.task], **values))
 
     # -- records ----------------------------------------------------------------------------------------------
 
     def attach(self, seen: Maps, tids: list[int]) -> None:
         """Begin with a layout that exists already, and the threads that live in it."""
-        self._exec(Rec(seen.time, R.EXEC, tids[0], (seen.pid,)), seen)
-        for tid in tids[1:]:
-            self._made(Rec(seen.time, R.NEW, tids[0], (tid, CLONE_VM | CLONE_THREAD)))
+        self.attach_all([seen], {seen.pid: tids})
+
+    def attach_all(self, layouts: list[Maps], threads: dict[int, list[int]]) -> None:
+        """Begin with the layouts of processes that exist already, and the threads that live in them."""
+        for seen in layouts:
+            self._exec(Rec(seen.time, R.EXEC, threads.get(seen.pid, [seen.pid])[0], (seen.pid,)), seen)
+        for seen in layouts:
+            first, *others = threads.get(seen.pid, [seen.pid])
+            for tid in others:
+                self._made(Rec(seen.time, R.NEW, first, (tid, CLONE_VM | CLONE_THREAD)))
+
+    def add_window(self, faults: Faults, others: list[Rec], since: int = 0) -> None:
+        """Take a window of records, both parts in time order; what is older than ``since`` is left out."""
+        places = np.searchsorted(faults.time, [rec.time for rec in others], "right").tolist()
+        start = int(np.searchsorted(faults.time, since)) if since else 0
+        for place, rec in zip(places, others, strict=True):
+            if place > start:
+                self._add_faults(faults, start, place)
+                start = place
+            if rec.time >= since:
+                self.add(rec)
+        if start < len(faults.time):
+            self._add_faults(faults, start, len(faults.time))
+        self.rows.settle({id(row) for t in self._threads.values() for row in (t.pending, t.fault) if row is not None})
+
+    def _add_faults(self, faults: Faults, start: int, end: int) -> None:
+        """Faults with no other record between them: all but each thread's last one can change no more."""
+        if end - start < MANY:
+            for i in range(start, end):
+                self.add(faults.rec(i))
+            return
+        part = faults.part(slice(start, end))
+        tids, where = np.unique(part.tid, return_inverse=True)
+        threads = [self._threads.get(int(tid)) for tid in tids]
+        if any(thread is None or (thread.booting and not thread.call) for thread in threads):
+            for i in range(start, end):
+                self.add(faults.rec(i))
+            return
+        known = [thread for thread in threads if thread is not None]
+        last = np.zeros(len(tids), np.int64)
+        last[where] = np.arange(end - start)  # the last assignment to a place stands
+        plain = np.ones(end - start, np.bool_)
+        plain[last] = False
+        above = part.addr >= ADDRESS_LIMIT
+        self.above += int((plain & above & (part.addr < R.KERNEL_HALF)).sum())
+        plain &= ~above
+        code = part.code
+        prot = np.where(code < 0, 0, np.where(code & 16, 4, np.where(code & 2, 2, 1)))
+        flags = np.where(part.user, int(FaultFlag.USER), 0) | np.where(
+            (code > 0) & ((code & 1) != 0), int(FaultFlag.PRESENT), 0
+        )
+        task = np.array([thread.task for thread in known], np.int64)[where]
+        mm = np.array([self._mm_of[thread.task] for thread in known], np.int64)[where]
+        self.rows.add_faults(*(column[plain] for column in (part.time, part.addr, task, mm, prot, flags)))
+        for i in np.sort(last).tolist():
+            self.add(part.rec(i))
 
     def add(self, rec: Rec) -> None:
         """Take one record; those of tasks outside the tree are ignored."""
@@ -167,6 +240,14 @@ class Builder:
     def _enter(self, rec: Rec, thread: _Thread) -> None:
         number, args = rec.values
         thread.pending = None
+        if thread.narrow:
+            if number == I386["old_mmap"]:
+                self.skipped["old_mmap"] += 1
+                number = -1
+            number, args = from_i386(number, args)
+        if number not in ALL:  # another program's number for a call that is of no use here
+            thread.call = None
+            return
         thread.call = _Call(number, args, rec.time)
 
     def _leave(self, rec: Rec, thread: _Thread) -> None:
@@ -175,7 +256,7 @@ class Builder:
         if thread.booting:
             self._booted(thread)
             return
-        if call is None or call.number != rec.values[0]:
+        if call is None or call.number != (from_i386(rec.values[0], (0,) * 6)[0] if thread.narrow else rec.values[0]):
             return
         ret = rec.values[1]
         if call.number in UNREPLAYED:
@@ -249,6 +330,7 @@ class Builder:
     def _made(self, rec: Rec, thread: _Thread | None = None) -> None:
         child, flags = rec.values
         maker = thread or self._threads[rec.tid]
+        child, maker.forked = maker.forked or child, 0
         mm = self._mm_of[maker.task]
         call = maker.call
         if not flags and call is not None:  # perf's own task records carry no flags: the call does
@@ -256,14 +338,14 @@ class Builder:
         if flags & CLONE_VM:
             pid = maker.pid if flags & CLONE_THREAD else child
             row = self._row(rec.time, Kind.THREAD, maker)
-            row.len = self._new_task(child, pid, mm)
+            row.len = self._new_task(child, pid, mm, maker.narrow)
             if not flags & CLONE_THREAD:
                 self._pid_mm.setdefault(child, []).append((rec.time, mm))
         else:
             time = (call.lock or call.entered) if call is not None else rec.time
             row = self._row(time, Kind.FORK, maker)
             row.addr = self._new_mm(child, time)
-            row.len = self._new_task(child, child, row.addr)
+            row.len = self._new_task(child, child, row.addr, maker.narrow)
 
     def _gone(self, rec: Rec, thread: _Thread) -> None:
         self._row(rec.time, Kind.EXIT, thread)
@@ -286,6 +368,10 @@ class Builder:
         row = self._row(rec.time, Kind.EXEC, thread, addr=(seen.start_brk or NIL) if seen else NIL)
         thread.imaged, thread.started = seen is not None, (row.time, row.order)
         thread.kernel_maps = []
+        thread.narrow = seen is not None and seen.bits == 32
+        self._narrow += thread.narrow
+        if seen is not None:
+            self.processes.append((mm, pid, seen))
         if seen is not None:
             before = None
             for area in seen.rows:
@@ -332,18 +418,33 @@ class Builder:
         from benchframe.record.elf import settle
 
         for row in settle(thread.kernel_maps, self.files.entries):
-            self.rows.append(replace(row, time=thread.started[0], order=thread.started[1]))
+            self.rows.add(replace(row, time=thread.started[0]), thread.started[1])
+
+    def _forked(self, rec: Rec, thread: _Thread) -> None:
+        thread.forked = rec.values[0]
 
     def trace(self, meta: TraceMeta) -> Trace:
-        """Sort, number and check: the finished trace."""
+        """Sort and number: the finished trace, whole in memory."""
+        return self.recording(meta).trace()
+
+    def recording(self, meta: TraceMeta, limit: int = 0) -> Recording:
+        """Sort and number: the finished recording, which gives its rows in batches; ``limit``: events at most."""
         notes = [f"{count} calls of {name} were not replayed" for name, count in sorted(self.skipped.items())]
+        if self._narrow:
+            notes.append(f"{self._narrow} of the programs are 32-bit programs (i386)")
+        if self.above:
+            notes.append(f"{self.above} faults above 2^47 were left out: page tables of four levels end there")
+        if self.strays[R.FAULT]:
+            notes.append(f"{self.strays[R.FAULT]} faults of tasks outside the tree were left out")
         meta = replace(meta, files=self.files.table(), notes=meta.notes + tuple(notes))
-        return finish(self.rows, self._tid_of, meta, self._maps, self._pid_mm, self.files)
+        self.rows.settle(set(), final=True)
+        return Recording(self.rows, self._tid_of, meta, self._maps, self._pid_mm, self.files, self.processes, limit)
 
 
 _HANDLERS: dict[int, Any] = {
     R.FAULT: Builder._fault, R.ENTER: Builder._enter, R.LEAVE: Builder._leave, R.LOCK: Builder._lock,
     R.LOOK: Builder._look, R.NEW: Builder._made, R.GONE: Builder._gone, R.AREA: Builder._area, R.SEGV: Builder._segv,
+    R.FORKED: Builder._forked,
 }  # fmt: skip
 
 

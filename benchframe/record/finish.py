@@ -1,18 +1,26 @@
-"""Rows in recorded order to a trace: sorted, renumbered densely, with its file table and layouts."""
+"""Rows in recorded order to a trace: sorted, renumbered densely, with its file table and layouts.
 
+Rows are kept as columns, so that ten million faults fit in some 300 MB, and leave in batches.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from benchframe.events import EVENT, NIL, Kind
+from benchframe.events import EVENT, NIL, FaultFlag, Kind
+from benchframe.record.guess import GUESSED, Guesser
 from benchframe.record.maps import Maps
-from benchframe.trace.format import REPORT, Trace
-from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, FileEntry, Snapshot, TraceMeta
+from benchframe.trace.check import Checker
+from benchframe.trace.format import REPORT, Batch, Trace
+from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, FileEntry, Process, Snapshot, TraceMeta
 
 
-@dataclass
+@dataclass(slots=True)
 class Row:
     """One event before sorting; ``task`` and ``mm`` are provisional numbers."""
 
@@ -30,6 +38,57 @@ class Row:
     file: int = NIL
     ret: int = 0
     report: tuple[int, int] | None = None
+
+
+FAULT_ROW = np.dtype([("time", "i8"), ("addr", "i8"), ("order", "u4"), ("task", "i4"), ("mm", "i4"), ("what", "u1")])
+"""A fault that nothing was added to: ``what`` is its access in the lower 4 bits, its flags above them."""
+FIELDS = ("addr", "len", "offset", "new_len", "ret", "kind", "task", "mm", "prot", "flags", "file")
+ROW = np.dtype([(name, EVENT[name]) for name in FIELDS]
+               + [(name, "i8") for name in ("time", "order", "vm_start", "vm_end")])  # fmt: skip
+SETTLED = 1 << 15
+"""Rows that are kept as objects at most, but for those that may change."""
+
+
+class Rows:
+    """The rows so far, in the order in which they were added."""
+
+    def __init__(self) -> None:
+        self.open: list[Row] = []
+        self.settled: list[NDArray[np.void]] = []
+        self.faults: list[NDArray[np.void]] = []
+        self.count = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def add(self, row: Row, order: int = -1) -> Row:
+        """Add one row, in the last place or in that of an earlier one."""
+        row.order = self.count if order < 0 else order
+        self.count += 1
+        self.open.append(row)
+        return row
+
+    def add_faults(self, time: Any, addr: Any, task: Any, mm: Any, prot: Any, flags: Any) -> None:
+        """Add many faults at once."""
+        block = np.empty(len(time), FAULT_ROW)
+        block["time"], block["addr"], block["task"], block["mm"] = time, addr, task, mm
+        block["what"] = prot | flags << 4
+        block["order"] = (self.count + np.arange(len(time))) & 0xFFFFFFFF
+        self.count += len(time)
+        self.faults.append(block)
+
+    def settle(self, changing: set[int], final: bool = False) -> None:
+        """Turn rows into columns, but for those whose ``id()`` is in ``changing``."""
+        if not final and len(self.open) < SETTLED:
+            return
+        done = [row for row in self.open if id(row) not in changing]
+        self.open = [row for row in self.open if id(row) in changing]
+        block = np.zeros(len(done), ROW)
+        for name in (*FIELDS, "time", "order"):
+            block[name] = [getattr(row, name) for row in done]
+        block["vm_start"] = [row.report[0] if row.report is not None else NIL for row in done]
+        block["vm_end"] = [row.report[1] if row.report is not None else NIL for row in done]
+        self.settled.append(block)
 
 
 class FileTable:
@@ -68,55 +127,206 @@ def _size(entry: FileEntry) -> int:
     return about.st_size if about.st_ino == entry.inode else 0
 
 
-def finish(
-    rows: list[Row],
-    tids: dict[int, int],
-    meta: TraceMeta,
-    maps: list[Maps],
-    mms_of: dict[int, list[tuple[int, int]]],
-    files: FileTable,
-) -> Trace:
-    """The trace of ``rows``; ``tids`` by provisional task, ``mms_of`` (time, provisional mm) by process. O(n log n)."""
-    rows = sorted(rows, key=lambda r: (r.time, r.order))
-    times = np.fromiter((r.time for r in rows), np.int64, len(rows))
-    tasks, mms = _renumber(rows)
-    events = np.zeros(len(rows), EVENT)
-    for name in ("addr", "len", "offset", "new_len", "ret", "kind", "prot", "flags", "file"):
-        events[name] = np.fromiter((getattr(r, name) for r in rows), np.int64, len(rows))
-    events["task"] = np.fromiter((tasks[r.task] for r in rows), np.int64, len(rows))
-    events["mm"] = np.fromiter((mms[r.mm] for r in rows), np.int64, len(rows))
-    for i, row in enumerate(rows):
-        if row.kind == Kind.FORK:
-            events["addr"][i], events["len"][i] = mms[row.addr], tasks[row.len]
-        elif row.kind == Kind.THREAD:
-            events["len"][i] = tasks[row.len]
-    tid = np.fromiter((tids[r.task] for r in rows), np.int32, len(rows))
-    reported = [(i, *r.report) for i, r in enumerate(rows) if r.report is not None and _is_range(r.report)]
-    reports = np.array(reported, REPORT) if reported else np.zeros(0, REPORT)
-    snapshots = []
-    for seen in maps:
-        held = [mm for time, mm in mms_of.get(seen.pid, []) if time <= seen.time]
-        if held and held[-1] in mms:
-            areas = tuple((a.start, a.end, a.prot, int(a.shared), a.offset, files.of_inode(a.inode)) for a in seen.rows)
-            at = int(np.searchsorted(times, seen.time, "right"))
-            snapshots.append(Snapshot(mms[held[-1]], at, seen.when, areas))
-    start = int(times[0]) if len(times) else 0
-    return Trace(events, times - start, tid, replace(meta, snapshots=tuple(snapshots)), reports)
+class Recording:
+    """What was recorded, in order: metadata, counts, and the events in batches.
+
+    ``tids`` by provisional task, ``mms_of`` (time, provisional mm) by process. O(rows log rows); memory is that of
+    the columns and a batch.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        tids: dict[int, int],
+        meta: TraceMeta,
+        maps: list[Maps],
+        mms_of: dict[int, list[tuple[int, int]]],
+        files: FileTable,
+        processes: list[tuple[int, int, Maps]],
+        limit: int = 0,
+    ) -> None:
+        general = np.concatenate([np.zeros(0, ROW), *rows.settled])
+        self._general = general[np.lexsort((general["order"], general["time"]))]
+        faults = np.concatenate([np.zeros(0, FAULT_ROW), *rows.faults])
+        rows.faults.clear()
+        self._faults = faults if (np.diff(faults["time"]) >= 0).all() else np.sort(faults, order=("time", "order"))
+        # Where each general row lies between the faults: by time, then by order of arrival.
+        time = self._faults["time"]
+        place = np.searchsorted(time, self._general["time"], "left")
+        tied = np.searchsorted(time, self._general["time"], "right") > place
+        for i in np.flatnonzero(tied).tolist():
+            while (
+                place[i] < len(time)
+                and time[place[i]] == self._general["time"][i]
+                and self._faults["order"][place[i]] < self._general["order"][i]
+            ):
+                place[i] += 1
+        self._at = np.maximum.accumulate(place) + np.arange(len(place))
+        whole = len(self._general) + len(self._faults)
+        self.rows = min(whole, limit) if limit else whole
+        self.cut = whole - self.rows
+        self._tids, self._files = tids, files
+        self._tasks, self._mms = _numbers(self._general)
+        self._maps, self._mms_of, self._processes = maps, mms_of, processes
+        self.meta = self._described(meta)
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks."""
+        return int((self._tasks >= 0).sum())
+
+    @property
+    def mms(self) -> int:
+        """Number of address spaces."""
+        return int((self._mms >= 0).sum())
+
+    def _described(self, meta: TraceMeta) -> TraceMeta:
+        snapshots = []
+        times = self._general["time"], self._faults["time"]
+        for seen in self._maps:
+            held = [mm for time, mm in self._mms_of.get(seen.pid, []) if time <= seen.time]
+            at = sum(int(np.searchsorted(column, seen.time, "right")) for column in times)
+            if held and held[-1] < len(self._mms) and self._mms[held[-1]] >= 0 and at <= self.rows:
+                files = self._files
+                areas = tuple(
+                    (a.start, a.end, a.prot, int(a.shared), a.offset, files.of_inode(a.inode)) for a in seen.rows
+                )
+                snapshots.append(Snapshot(int(self._mms[held[-1]]), at, seen.when, areas))
+        notes = (f"cut after {self.rows} events; {self.cut} were left out",) if self.cut else ()
+        return replace(
+            meta, snapshots=tuple(snapshots), faults=self._against_the_kernel(), notes=meta.notes + notes,
+            processes=self._process_table(),
+        )  # fmt: skip
+
+    def _against_the_kernel(self) -> dict[str, int]:
+        """Recorded faults, and the kernel's own count (getrusage) between each process's first exec and its end.
+
+        The kernel counts one more per exec (it writes the arguments with no event), and faults that get_user_pages
+        makes; it does not count a fault that ended in a signal.
+        """
+        maps = self._maps
+        if not maps or self.cut:
+            return {}
+        since = min(seen.time for seen in maps)
+        general = self._general
+        good = (general["kind"] == Kind.FAULT) & ((general["flags"] & FaultFlag.SEGV) == 0) & (general["time"] > since)
+        recorded = int(good.sum()) + int((self._faults["time"] > since).sum())
+        first: dict[int, Maps] = {}
+        expected = 0
+        root = maps[0].pid
+        running = {seen.pid for seen in maps if seen.when == "attach"}
+        for seen in maps:
+            if seen.when == "exit":
+                base = first[seen.pid].faults if seen.pid in first and seen.pid in {root, *running} else 0
+                expected += seen.faults - base
+            elif seen.pid in first:
+                expected -= 1
+            else:
+                first[seen.pid] = seen
+                expected -= 0 if seen.pid == root or seen.when == "attach" else 1
+        return {"recorded": recorded, "expected": max(expected, 0)}
+
+    def _process_table(self) -> tuple[Process, ...]:
+        """Who lived in which address space; the kernel's own count of faults where its end was seen."""
+        ends: dict[int, list[Maps]] = {}
+        for seen in self._maps:
+            if seen.when == "exit":
+                ends.setdefault(seen.pid, []).append(seen)
+        table: dict[int, Process] = {}
+        for mm, pid, seen in self._processes:
+            if mm < len(self._mms) and self._mms[mm] >= 0:
+                end = next((e for e in ends.get(pid, []) if e.time >= seen.time), None)
+                counted = end.faults - seen.faults if end is not None else NIL
+                number = int(self._mms[mm])
+                table[number] = Process(number, pid, " ".join(seen.command)[:200] or seen.comm, counted)
+        for pid, lived in self._mms_of.items():  # forked and never seen to exec
+            for _, mm in lived:
+                if mm < len(self._mms) and self._mms[mm] >= 0 and int(self._mms[mm]) not in table:
+                    end = next(iter(ends.get(pid, [])), None)
+                    number = int(self._mms[mm])
+                    table[number] = Process(
+                        number, pid, end.comm if end is not None else "", end.faults if end is not None else NIL
+                    )
+        return tuple(table[number] for number in sorted(table))
+
+    def batches(self, size: int = 1 << 20) -> Iterator[Batch]:
+        """The rows, at most ``size`` at once, checked; what faults wanted is guessed where nothing said so.
+
+        Raises ValueError for what no trace has. ``meta`` is complete when the last batch has been taken.
+        """
+        checker, guesser = Checker(len(self.meta.files)), Guesser()
+        start = int(min(self._general["time"][:1].tolist() + self._faults["time"][:1].tolist(), default=0))
+        for row in range(0, self.rows, size):
+            batch = self._batch(row, min(size, self.rows - row), start)
+            guesser.feed(batch.events)
+            checker.check(batch.events, batch.time, batch.tid)
+            yield batch
+        if guesser.guessed and GUESSED not in self.meta.notes:
+            self.meta = replace(self.meta, notes=(*self.meta.notes, GUESSED))
+
+    def _batch(self, row: int, count: int, start: int) -> Batch:
+        low, high = np.searchsorted(self._at, [row, row + count]).tolist()
+        general, at = self._general[low:high], self._at[low:high] - row
+        faults = self._faults[row - low : row - low + count - (high - low)]
+        events = np.zeros(count, EVENT)
+        time = np.zeros(count, np.int64)
+        plain = np.ones(count, np.bool_)
+        plain[at] = False
+        events["file"] = NIL
+        for name, values in (
+            ("addr", faults["addr"]), ("task", faults["task"]), ("mm", faults["mm"]), ("kind", int(Kind.FAULT)),
+            ("prot", faults["what"] & 15), ("flags", faults["what"] >> 4),
+        ):  # fmt: skip
+            events[name][plain] = values
+        time[plain] = faults["time"]
+        for name in FIELDS:
+            events[name][at] = general[name]
+        time[at] = general["time"]
+        tid = self._tid_array[events["task"]]
+        made = np.isin(events["kind"], (Kind.FORK, Kind.THREAD))
+        events["len"][made] = self._tasks[events["len"][made]]
+        forks = events["kind"] == Kind.FORK
+        events["addr"][forks] = self._mms[events["addr"][forks]]
+        events["task"], events["mm"] = self._tasks[events["task"]], self._mms[events["mm"]]
+        ends = general["vm_start"], general["vm_end"]
+        good = (ends[0] >= 0) & (ends[0] < ends[1]) & (ends[1] <= ADDRESS_LIMIT)
+        good &= ((ends[0] | ends[1]) & (PAGE - 1)) == 0
+        reports = np.zeros(int(good.sum()), REPORT)
+        reports["row"], reports["vm_start"], reports["vm_end"] = at[good] + row, ends[0][good], ends[1][good]
+        return Batch(row, events, time - start, tid, reports)
+
+    @cached_property
+    def _tid_array(self) -> NDArray[np.int32]:
+        out = np.zeros(max(self._tids, default=0) + 1, np.int32)
+        for task, tid in self._tids.items():
+            out[task] = tid
+        return out
+
+    def trace(self) -> Trace:
+        """The whole recording in memory."""
+        parts = list(self.batches())
+        if not parts:
+            return Trace(np.zeros(0, EVENT), meta=self.meta)
+        reports = np.concatenate([part.reports for part in parts])
+        columns = [np.concatenate(c) for c in zip(*((p.events, p.time, p.tid) for p in parts), strict=True)]
+        return Trace(columns[0], columns[1], columns[2], self.meta, reports)
 
 
-def _renumber(rows: list[Row]) -> tuple[dict[int, int], dict[int, int]]:
-    """Dense numbers in order of first appearance: a row's own first, then those it makes."""
-    tasks: dict[int, int] = {}
-    mms: dict[int, int] = {}
-    for row in rows:
-        tasks.setdefault(row.task, len(tasks))
-        mms.setdefault(row.mm, len(mms))
-        if row.kind == Kind.FORK:
-            mms.setdefault(row.addr, len(mms))
-        if row.kind in (Kind.FORK, Kind.THREAD):
-            tasks.setdefault(row.len, len(tasks))
-    return tasks, mms
+def _numbers(rows: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Dense numbers of tasks and address spaces in order of first appearance: a row's own first, then those it makes.
 
-
-def _is_range(report: tuple[int, int]) -> bool:
-    return 0 <= report[0] < report[1] <= ADDRESS_LIMIT and not (report[0] | report[1]) & (PAGE - 1)
+    Faults need not be asked: a task and its address space begin with a row that is none.
+    """
+    made = np.isin(rows["kind"], (Kind.FORK, Kind.THREAD))
+    fork = rows["kind"] == Kind.FORK
+    out = []
+    for own, new in (
+        (rows["task"], np.where(made, rows["len"], rows["task"])),
+        (rows["mm"], np.where(fork, rows["addr"], rows["mm"])),
+    ):
+        both = np.stack([own, new], 1).ravel().astype(np.int64)
+        seen, first = np.unique(both, return_index=True)
+        numbers = np.full(int(seen.max(initial=-1)) + 1, NIL, np.int64)
+        numbers[seen[np.argsort(first)]] = np.arange(len(seen))
+        out.append(numbers)
+    return out[0], out[1]

@@ -15,7 +15,6 @@ from pathlib import Path
 from benchframe.errors import TraceError
 from benchframe.record import records as R
 from benchframe.record.build import Builder
-from benchframe.record.guess import GUESSED, guess_access
 from benchframe.record.maps import Maps, parse_maps
 from benchframe.record.records import Rec
 from benchframe.record.syscalls import CLONE_THREAD, CLONE_VM
@@ -245,7 +244,4 @@ def build(
     if builder.above:
         tally.used -= min(builder.above, tally.used)
         tally.miss("page faults at addresses above 2^47 (not an x86-64 layout of four levels)", count=builder.above)
-    trace = builder.trace(meta)
-    if guess_access(trace):
-        trace.meta = replace(trace.meta, notes=(*trace.meta.notes, GUESSED))
-    return trace
+    return builder.trace(meta)

@@ -15,6 +15,7 @@ import select
 import struct
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO
 
@@ -78,8 +79,21 @@ class Recorder:
     drain into temporary files (bounded memory), :meth:`stop` ends it, :meth:`streams` gives each CPU's raw records.
     """
 
-    def __init__(self, sources: list[Source], pids: list[int], pages: int, on_exec: bool = True) -> None:
+    def __init__(
+        self,
+        sources: list[Source],
+        pids: list[int],
+        pages: int,
+        on_exec: bool = True,
+        spool: Callable[[int], IO[bytes]] | None = None,
+        often: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``spool`` gives the file that a CPU's records go to (a temporary one by default); ``often`` is called after
+        each draining. Raises PerfError."""
         self.ids: dict[int, Source] = {}
+        self.drained = 0
+        self._spool = spool or _temporary
+        self._often = often
         self.lost = 0
         self.counts_lost = True
         self._fds: list[int] = []
@@ -88,7 +102,7 @@ class Recorder:
         self._poll = select.poll()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._error: OSError | None = None
+        self.error: OSError | None = None
         # One descriptor per event, CPU and thread: take what we may. The program was forked before, with its own limit.
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
@@ -112,7 +126,7 @@ class Recorder:
                     fcntl.ioctl(fd, IOC_SET_FILTER, source.filter.encode() + b"\0")
                 if leader < 0:
                     leader = fd
-                    self._map(fd)
+                    self._map(fd, cpu)
                 else:
                     fcntl.ioctl(fd, IOC_SET_OUTPUT, leader)
                 self.ids[self._read(fd)[1]] = source
@@ -129,14 +143,14 @@ class Recorder:
                 return fd
         return open_event(source, pid, cpu, flags, self._size // 8, False)
 
-    def _map(self, fd: int) -> None:
+    def _map(self, fd: int, cpu: int) -> None:
         try:
             ring = mmap.mmap(fd, self._size + mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         except OSError as error:
             limit = "kernel.perf_event_mlock_kb"
             raise PerfError(error.errno, f"the ring buffer was refused ({error.strerror}; see {limit})") from None
         view = memoryview(ring)
-        self._rings.append((ring, view, tempfile.TemporaryFile(prefix="benchframe-")))  # noqa: SIM115
+        self._rings.append((ring, view, self._spool(cpu)))
         self._poll.register(fd, select.POLLIN)
 
     def _read(self, fd: int) -> tuple[int, ...]:
@@ -164,8 +178,9 @@ class Recorder:
             while not self._stop.is_set():
                 self._poll.poll(20)
                 self._drain()
-        except OSError as error:  # a full disk: keep what there is, and say so in stop()
-            self._error = error
+                self._often()
+        except (OSError, ValueError) as error:  # a full disk: keep what there is; the recording ends
+            self.error = error if isinstance(error, OSError) else OSError(str(error))
 
     def _drain(self) -> None:
         for _, view, spool in self._rings:
@@ -178,27 +193,22 @@ class Recorder:
             first = min(count, self._size - start)
             spool.write(data[start : start + first])
             spool.write(data[: count - first])
+            self.drained += count
             control[TAIL] = head
 
     def stop(self) -> None:
-        """End the draining, take the last records and sum the lost events; raises OSError if the disk was full."""
+        """End the draining, take the last records and sum the lost events; ``error`` says if the disk was full."""
         self.disable()
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        if self._error is not None:
-            raise self._error
-        self._drain()
+        if self.error is None:
+            try:
+                self._drain()
+            except OSError as error:
+                self.error = error
         if self.counts_lost:
             self.lost = sum(self._read(fd)[2] for fd in self._fds)
-
-    def streams(self) -> list[bytes]:
-        """The raw records of each CPU, in the order they were written."""
-        out = []
-        for _, _, spool in self._rings:
-            spool.seek(0)
-            out.append(spool.read())
-        return out
 
     def close(self) -> None:
         """Give back descriptors, rings and temporary files."""
@@ -211,6 +221,10 @@ class Recorder:
         for fd in self._fds:
             os.close(fd)
         self._fds.clear()
+
+
+def _temporary(cpu: int) -> IO[bytes]:
+    return tempfile.TemporaryFile(prefix="benchframe-")
 
 
 def _online() -> set[int]:

@@ -8,7 +8,7 @@ column (``check``), every member of the metadata (``meta``). What fails ends in 
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -185,8 +185,13 @@ def write_trace(path: str | Path, trace: Trace) -> None:
     write_batches(path, trace.meta, [Batch(0, trace.events, trace.time, trace.tid, trace.reports)])
 
 
-def write_batches(path: str | Path, meta: TraceMeta, batches: "list[Batch] | Iterator[Batch]") -> None:
-    """Write a trace that arrives in batches, when it is too large for memory; atomic as write_trace, but unchecked."""
+def write_batches(
+    path: str | Path, meta: TraceMeta | Callable[[], TraceMeta], batches: "list[Batch] | Iterator[Batch]"
+) -> None:
+    """Write a trace that arrives in batches, when it is too large for memory; atomic as write_trace, but unchecked.
+
+    ``meta`` may be asked for when the last batch has been taken. What a reader would refuse in it is cut, and noted.
+    """
     from benchframe.trace.parquet import write_table
 
     path = Path(path)

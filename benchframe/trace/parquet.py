@@ -1,7 +1,7 @@
 """The Parquet side of the trace format: everything that touches pyarrow, and the checks that come before it."""
 
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -15,7 +15,7 @@ from benchframe.errors import TraceError
 from benchframe.events import EVENT, NIL
 from benchframe.trace.footer import Footer, Group, read_footer
 from benchframe.trace.format import REPORT, Batch
-from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta, meta_from_json, meta_to_json
+from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta, fitted_json, meta_from_json
 from benchframe.trace.pages import column_pages
 
 KEY = b"benchframe"
@@ -209,7 +209,7 @@ def _to_table(batch: Batch) -> Any:
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
-def write_table(sink: BinaryIO, meta: TraceMeta, batches: Iterable[Batch]) -> None:
+def write_table(sink: BinaryIO, meta: TraceMeta | Callable[[], TraceMeta], batches: Iterable[Batch]) -> None:
     """Write batches as one Parquet file; raises OSError."""
     writer = pq.ParquetWriter(
         sink,
@@ -226,6 +226,6 @@ def write_table(sink: BinaryIO, meta: TraceMeta, batches: Iterable[Batch]) -> No
     try:
         for batch in batches:
             writer.write_table(_to_table(batch), row_group_size=ROW_GROUP)
-        writer.add_key_value_metadata({KEY: meta_to_json(meta).encode()})
+        writer.add_key_value_metadata({KEY: fitted_json(meta() if callable(meta) else meta, MAX_META).encode()})
     finally:
         writer.close()
