@@ -71,6 +71,51 @@ def convert(
     return run_trace_convert(source, target, allow_loss)
 
 
+@app.command("select")
+@guarded
+def select(
+    file: File,
+    output: Annotated[Path, typer.Option("--output", "-o", help="What to write: .parquet or .csv.")],
+    mm: Annotated[int | None, typer.Option(min=0, help="The address space of this number.")] = None,
+    pid: Annotated[int | None, typer.Option(min=1, help="The largest one of this process.")] = None,
+    command: Annotated[str | None, typer.Option(metavar="NAME", help="The largest one of this command.")] = None,
+    largest: Annotated[bool, typer.Option("--largest", help="The one with the most lookups.")] = False,
+) -> int:
+    """Take one address space out of a trace of a process tree: a trace that stands alone.
+
+    One that was born by fork begins with the layout that it was born with. `trace info` lists them all.
+
+    Exit codes: 0, 2 (no such address space, the file is no trace), 3 (the disk).
+
+    \b
+    Examples:
+      benchframe trace select make.parquet --command cc1 -o cc1.parquet
+      benchframe trace select browser.parquet --largest -o renderer.parquet
+    """
+    from benchframe.trace.inspect import run_trace_select
+
+    return run_trace_select(file, output, mm, pid, command, largest)
+
+
+@app.command("split")
+@guarded
+def split(
+    file: File,
+    output: Annotated[Path, typer.Option("--output", "-o", help="NAME.parquet: NAME.0.parquet and so on are written.")],
+) -> int:
+    """Write every address space of a process tree as a trace that stands alone.
+
+    Exit codes: 0, 2 (the file is no trace, or damaged), 3 (the disk).
+
+    \b
+    Example:
+      benchframe trace split make.parquet -o part.parquet
+    """
+    from benchframe.trace.inspect import run_trace_split
+
+    return run_trace_split(file, output)
+
+
 @app.command("verify")
 @guarded
 def verify(file: File) -> int:

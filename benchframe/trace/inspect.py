@@ -6,7 +6,9 @@ written.
 
 from pathlib import Path
 
-from benchframe.errors import TraceError
+import numpy as np
+
+from benchframe.errors import TraceError, UsageError
 from benchframe.events import NIL, UNKNOWN, Kind
 from benchframe.files import printable
 from benchframe.trace.format import Trace, read_trace, write_trace
@@ -37,6 +39,7 @@ def run_trace_info(path: str | Path) -> int:
         classes.append(f"first: {facts.reuse[-1] / facts.reuse_rows:.1%}")
         print("VMA reuse    other VMAs since the last lookup in this one:", ", ".join(classes))
     print("peak VMAs   ", peaks(facts.peak_vmas))
+    _processes(trace, facts.peak_vmas)
     if facts.vmas:
         largest = max(facts.vmas, key=lambda mm: (max(facts.vmas[mm]), -mm))
         print(f"VMAs of mm {largest} over the events, up to {max(facts.vmas[largest])}:")
@@ -62,6 +65,82 @@ def _provenance(trace: Trace) -> None:
     for note in meta.notes:
         print("note        ", note)
     print("digest      ", trace.digest)
+
+
+PROCESSES = 25
+"""Address spaces that ``trace info`` lists, those with the most faults first."""
+
+
+def _processes(trace: Trace, peak: dict[int, int]) -> None:
+    """Who lived in each address space of a tree: what ``trace select`` chooses from."""
+    if trace.mms < 2 and not trace.meta.processes:
+        return
+    faults = np.bincount(trace.events["mm"][trace.events["kind"] == Kind.FAULT], minlength=trace.mms)
+    known = {process.mm: process for process in trace.meta.processes}
+    print("processes    address space, pid, faults recorded and by getrusage, most VMAs, command:")
+    order = sorted(range(trace.mms), key=lambda mm: (-int(faults[mm]), mm))
+    for mm in order[:PROCESSES]:
+        process = known.get(mm)
+        pid, counted = (process.pid, process.faults) if process is not None else (NIL, NIL)
+        command = printable(process.command).replace("\n", " ")[:60] if process is not None else ""
+        told = f"{pid if pid >= 0 else '?':>8} {int(faults[mm]):>8} {counted if counted >= 0 else '?':>8}"
+        print(f"{'':12} mm {mm:<5}{told} {peak.get(mm, 0):>6}  {command or '?'}")
+    if trace.mms > PROCESSES:
+        print(f"{'':12} and {trace.mms - PROCESSES} more")
+
+
+def run_trace_select(
+    path: str | Path,
+    output: str | Path,
+    mm: int | None = None,
+    pid: int | None = None,
+    command: str | None = None,
+    largest: bool = False,
+) -> int:
+    """Write one address space of a tree as a trace of its own; exactly one choice is given."""
+    from benchframe.trace import split
+
+    trace = read_trace(path)
+    if sum((mm is not None, pid is not None, command is not None, largest)) != 1:
+        raise UsageError("choose one: --mm N, --pid PID, --command NAME or --largest (trace info lists them)")
+    if mm is not None:
+        chosen = [mm] if 0 <= mm < trace.mms else []
+    elif pid is not None:
+        chosen = split.of_pid(trace, pid)
+    elif command is not None:
+        chosen = split.of_command(trace, command)
+    else:
+        chosen = [split.largest(trace)]
+    if not chosen:
+        raise TraceError(path, "no address space is that one", "benchframe trace info lists them")
+    lookups = np.bincount(trace.events["mm"][trace.events["kind"] == Kind.FAULT], minlength=trace.mms)
+    best = max(chosen, key=lambda number: (int(lookups[number]), -number))
+    part = split.select(trace, best)
+    _write(Path(output), part)
+    others = f" ({len(chosen)} fit: that with the most faults was taken)" if len(chosen) > 1 else ""
+    print(f"{path} mm {best} -> {output}: {len(part)} events, {part.tasks} tasks{others}")
+    return 0
+
+
+def run_trace_split(path: str | Path, output: str | Path) -> int:
+    """Write every address space of a tree as a trace of its own: NAME.0.parquet and so on."""
+    from benchframe.trace.split import split_trace
+
+    output = Path(output)
+    trace = read_trace(path)
+    for mm, part in enumerate(split_trace(trace)):
+        target = output.with_suffix(f".{mm}{output.suffix}")
+        _write(target, part)
+        print(f"{path} mm {mm} -> {target}: {len(part)} events, {part.tasks} tasks")
+    return 0
+
+
+def _write(path: Path, trace: Trace) -> None:
+    from benchframe.trace.csvfile import write_csv
+
+    if path.suffix not in (".parquet", ".csv"):
+        raise TraceError(path, f"its ending {path.suffix or '(none)'} is no trace format", "name it .parquet or .csv")
+    (write_csv if path.suffix == ".csv" else write_trace)(path, trace)
 
 
 def run_trace_head(path: str | Path, n: int = 20) -> int:
@@ -115,13 +194,11 @@ def describe(event: "object", name: str = "") -> str:
 
 def run_trace_convert(src: str | Path, dst: str | Path, allow_loss: bool = False) -> int:
     """Convert between Parquet and CSV, and import perf.data, perf script text, strace logs and maps snapshots."""
-    from benchframe.trace.csvfile import write_csv
-
     src, dst = Path(src), Path(dst)
     if dst.suffix not in (".parquet", ".csv"):
         raise TraceError(dst, f"its ending {dst.suffix or '(none)'} is no trace format", "name it .parquet or .csv")
     trace, form = load_any(src, allow_loss)
-    (write_csv if dst.suffix == ".csv" else write_trace)(dst, trace)
+    _write(dst, trace)
     print(f"{src} ({form}) -> {dst}: {len(trace)} events, {trace.tasks} tasks, {trace.mms} address spaces")
     for note in trace.meta.notes:
         print("note:", note)
