@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -529,6 +530,7 @@ def _limits() -> dict[str, int]:
     return limits
 
 
+@cache
 def tool() -> str:
     """The name and version that made a trace."""
     from importlib.metadata import PackageNotFoundError, version

@@ -4,6 +4,7 @@ Each returns an exit code: 0 good, 1 the trace does not hold (verify). Each rais
 written.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def run_trace_info(path: str | Path) -> int:
     if facts.vmas:
         largest = max(facts.vmas, key=lambda mm: (max(facts.vmas[mm]), -mm))
         print(f"VMAs of mm {largest} over the events, up to {max(facts.vmas[largest])}:")
-        print(f"{'':22}|{sparkline(facts.vmas[largest])}|")
+        print(f"{'':22}|{sparkline(facts.vmas[largest], _blocks())}|")
         print("its address space: '.' mapped, -+*# ever more faults")
         for line in picture(trace, facts, largest):
             print(line)
@@ -65,6 +66,17 @@ def _provenance(trace: Trace) -> None:
     for note in meta.notes:
         print("note        ", note)
     print("digest      ", trace.digest)
+
+
+def _blocks() -> str:
+    """The characters of a sparkline that stdout can show."""
+    from benchframe.trace.analysis import BLOCKS, PLAIN
+
+    try:
+        BLOCKS.encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except (UnicodeError, LookupError):
+        return PLAIN
+    return BLOCKS
 
 
 PROCESSES = 25
