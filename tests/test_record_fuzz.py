@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchframe.errors import TraceError
 from benchframe.trace.inspect import load_any
 
@@ -28,7 +30,5 @@ def test_findings_are_seen(tmp_path: Path) -> None:
     object.__setattr__(trace.meta, "counts", {"lines read": 1, "lines used": 3})
     assert "more was told" in fuzz_importers.silent(trace)
     (tmp_path / "input").write_text("nothing")
-    try:
+    with pytest.raises(TraceError, match="no form"):
         load_any(tmp_path / "input")
-    except TraceError as error:
-        assert "no form" in str(error)
