@@ -17,9 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchframe.cli.trace import load_any
 from benchframe.errors import TraceError
-from benchframe.trace.format import Trace
-from benchframe.trace.inspect import load_any
+from benchframe.trace.trace import Trace
 
 PROGRAM = ["sh", "-c", "ls / >/dev/null; (true); true"]
 MAPS = (

@@ -17,7 +17,6 @@ from benchframe.cli import (
     cache,
     check,
     claims,
-    common,
     compare,
     cost,
     explain,
@@ -35,6 +34,9 @@ from benchframe.cli import (
     show,
     table,
     trace,
+)
+from benchframe.cli import (
+    options as common,
 )
 
 HELP = """Benchmark and check strategies for finding a VMA, on a faithful model of Linux's mm.

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import guarded
+from benchframe.cli.options import guarded
 from benchframe.errors import UsageError, did_you_mean
 
 
@@ -49,7 +49,7 @@ def record(
       benchframe record --attach 1234 --tree --duration 10 -o server.parquet
       benchframe record --only cc1 -o cc1.parquet -- make
     """
-    from benchframe.record.command import run_record_command
+    from benchframe.record.session import run_record_command
 
     if sum((bool(command), attach is not None, recover is not None)) != 1:
         raise UsageError("give either a program after -- or --attach PID")

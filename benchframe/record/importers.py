@@ -13,13 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchframe.errors import TraceError
-from benchframe.record import records as R
-from benchframe.record.build import Builder
-from benchframe.record.maps import Maps, parse_maps
-from benchframe.record.records import Rec
-from benchframe.record.syscalls import CLONE_THREAD, CLONE_VM
-from benchframe.trace.format import Trace
+from benchframe.record import perf as R
+from benchframe.record.builder import Builder, Maps, parse_maps
+from benchframe.record.perf import CLONE_THREAD, CLONE_VM, Rec
 from benchframe.trace.meta import MAX_AREAS, TraceMeta
+from benchframe.trace.trace import Trace
 
 MAX_INPUT = 1 << 30
 MAX_LINE = 1 << 16

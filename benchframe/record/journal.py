@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchframe.errors import BenchframeError
-from benchframe.record.maps import Maps, from_raw
-from benchframe.record.records import Rec
+from benchframe.record.builder import Maps, from_raw
+from benchframe.record.perf import Rec
 
 PREFIX = "benchframe-record-"
 

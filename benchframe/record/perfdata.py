@@ -10,12 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchframe.record import records as R
+from benchframe.record import perf as R
 from benchframe.record.importers import Tally, build, imported
-from benchframe.record.perf import COUNT_SW_PAGE_FAULTS, TYPE_SOFTWARE
-from benchframe.record.records import Rec, hash_name
-from benchframe.record.syscalls import ALL, CLONE_THREAD, CLONE_VM
-from benchframe.trace.format import Trace
+from benchframe.record.perf import ALL, CLONE_THREAD, CLONE_VM, COUNT_SW_PAGE_FAULTS, TYPE_SOFTWARE, Rec, hash_name
+from benchframe.trace.trace import Trace
 
 ARCH, EVENT_DESC = 6, 12
 RECORD_MMAP, RECORD_FORK, RECORD_LOST_SAMPLES = 1, 7, 13

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from benchframe.record import records as R
+from benchframe.record import perf as R
 from benchframe.record.importers import MAX_LINE, Tally, build, imported, text_lines
-from benchframe.record.records import Rec, hash_name
-from benchframe.record.syscalls import ALL, CLONE_THREAD, CLONE_VM
-from benchframe.trace.format import Trace
+from benchframe.record.perf import ALL, CLONE_THREAD, CLONE_VM, Rec, hash_name
+from benchframe.trace.trace import Trace
 
 _LINE = re.compile(
     r"^\s*(?P<comm>\S.{0,63}?)\s+(?:(?P<pid>-?\d{1,10})/\s*)?(?P<tid>-?\d{1,10})\s+(?:\[\d+\]\s+)?(?:[-.a-zA-Z]{4,8}\s+)?"

@@ -16,17 +16,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchframe.record.maps import proc, read_raw
-from benchframe.record.records import ENTER, EXEC, GONE, LEAVE, NEW, SEGV, Rec
-from benchframe.record.syscalls import (
+from benchframe.record.builder import proc, read_raw
+from benchframe.record.perf import (
     ARCH_I386,
     ARCH_X86_64,
     CLONE_VM,
     CLONES,
+    ENTER,
+    EXEC,
     EXECS,
+    GONE,
     I386,
+    LEAVE,
     MM_CALLS,
+    NEW,
     NR,
+    SEGV,
+    Rec,
     from_i386,
 )
 
@@ -113,7 +119,7 @@ class Tracer:
     """Follows what it was given with :meth:`seize` until all is gone (:meth:`run`).
 
     ``record`` is called with NEW, EXEC, GONE and SEGV (and ENTER, LEAVE with ``syscalls``), ``layout`` with what /proc
-    shows at exec and at the end (:func:`~benchframe.record.maps.read_raw`). Without the
+    shows at exec and at the end (:func:`~benchframe.record.builder.read_raw`). Without the
     kernel's lock events nobody could tell the order of two calls that overlap, so mm calls of one process take turns.
     """
 

@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchframe.record import records as R
+from benchframe.record import perf as R
 from benchframe.record.importers import MAX_LINE, Tally, build, imported, text_lines
-from benchframe.record.records import Rec, hash_name
-from benchframe.record.syscalls import CLONE_THREAD, CLONE_VM, CLONES, EXECS, MM_CALLS, NR
-from benchframe.trace.format import Trace
+from benchframe.record.perf import CLONE_THREAD, CLONE_VM, CLONES, EXECS, MM_CALLS, NR, Rec, hash_name
 from benchframe.trace.meta import ADDRESS_LIMIT
+from benchframe.trace.trace import Trace
 
 _HEAD = re.compile(
     r"^\s*(?:\[pid +(?P<pid>\d{1,10})(?:<[^\n]{0,200}?>)?\]\s*|(?P<tid>\d{1,7})(?:<[^\n]{0,200}?>)?\s+)?"
