@@ -190,7 +190,7 @@ def write_trace(path: str | Path, trace: Trace) -> None:
 
 
 def write_batches(
-    path: str | Path, meta: TraceMeta | Callable[[], TraceMeta], batches: "list[Batch] | Iterator[Batch]"
+    path: str | Path, meta: TraceMeta | Callable[[], TraceMeta], batches: list[Batch] | Iterator[Batch]
 ) -> None:
     """Write a trace that arrives in batches, when it is too large for memory; atomic as write_trace, but unchecked.
 
@@ -392,9 +392,9 @@ def shifted(trace: Trace, pages: int) -> Trace:
     events = trace.events.copy()
     down = pages * PAGE
     kind = events["kind"]
-    for field, kinds in (("addr", PLACED), ("ret", GIVEN), ("offset", (Kind.MREMAP,))):
-        chosen = np.isin(kind, kinds) & (events[field] >= LOWEST)
-        events[field][chosen] -= down
+    for name, kinds in (("addr", PLACED), ("ret", GIVEN), ("offset", (Kind.MREMAP,))):
+        chosen = np.isin(kind, kinds) & (events[name] >= LOWEST)
+        events[name][chosen] -= down
     setup = trace.setup
 
     class Shifted(Trace):
