@@ -12,7 +12,7 @@ from benchframe.errors import UsageError, did_you_mean
 @guarded
 def record(
     command: Annotated[list[str] | None, typer.Argument(help="The program and its arguments, after --.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The trace file (.csv: as CSV).")] = Path(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The trace file; .csv writes CSV.")] = Path(
         "trace.parquet"
     ),
     level: Annotated[str, typer.Option(help="auto, full, user or strace.")] = "auto",
@@ -21,7 +21,7 @@ def record(
     ] = False,
     attach: Annotated[int | None, typer.Option(min=1, help="Record a running process instead.")] = None,
     tree: Annotated[bool, typer.Option("--tree", help="With --attach: the processes below it too.")] = False,
-    split: Annotated[bool, typer.Option("--split", help="One file per address space.")] = False,
+    split: Annotated[bool, typer.Option("--split", help="Write one file per address space.")] = False,
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="COMMAND", help="Keep the processes of this command alone.")
     ] = None,

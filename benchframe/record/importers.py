@@ -112,7 +112,7 @@ def import_any(path: Path, head: bytes, allow_loss: bool = False) -> tuple[Trace
         return _guard(path, reader, needs, allow_loss, "lines"), name
     raise TraceError(
         path,
-        "this is no form that benchframe knows",
+        "this is not a format that benchframe knows",
         "it reads Parquet and CSV traces, perf.data, perf script text, strace logs and /proc/PID/maps",
     )
 

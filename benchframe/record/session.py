@@ -598,7 +598,7 @@ def run_record_command(
     if not sys.platform.startswith("linux"):
         return _fail("recording needs Linux; traces recorded there can be replayed anywhere")
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        return _fail(f"{output.parent}: no folder that can be written to; choose another with -o")
+        return _fail(f"{output.parent}: not a writable folder; choose another with -o")
     if output.is_dir():
         return _fail(f"{output} is a folder; name a file with -o, such as {output / 'trace.parquet'}")
     wanted = Wanted(output, allow_loss, split, only)
@@ -634,7 +634,8 @@ def _keep(journal: Journal, wanted: Wanted, session: Session | None = None) -> i
         said += recording.meta.notes
         refused = "" if wanted.allow_loss else incomplete(recording)
         if refused:
-            return _fail(f"{refused}, nothing written; --allow-loss keeps such a trace", session, said)
+            hint = f"--allow-loss accepts such a trace; {_left(journal, output)} --allow-loss"
+            return _fail(f"{refused}, so nothing was written; {hint}", None, said)
         written = _write(recording, wanted)
         said += [f"wrote {path} ({path.stat().st_size / 1024:.1f} KiB)" for path in written]
         said += [note for note in recording.meta.notes if note not in said]

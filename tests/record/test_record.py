@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -250,7 +251,7 @@ def test_without_privileges(tmp_path: Path) -> None:
     [
         (("auto", "t.parquet", "/no/such/program"), "no such program"),
         (("wrong", "t.parquet", "true"), "there are auto, full, user, strace"),
-        (("auto", "none/t.parquet", "true"), "no folder that can be written to"),
+        (("auto", "none/t.parquet", "true"), "not a writable folder"),
         (("auto", "t.parquet", "--attach", "999999999"), "process 999999999"),
         (("auto", ".", "true"), "is a folder; name a file with -o"),
     ],
@@ -300,10 +301,17 @@ def test_incomplete_recordings_are_refused(
         builder.Recording, "_described", lambda self, meta: replace(whole(self, meta), faults=values.get("faults", {}))
     )
     monkeypatch.setattr(Session, "run", run)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(kept))
     assert session.run_record_command(["true"], tmp_path / "t.parquet", "strace") == session.EXIT_FAILED
     assert what in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-    assert session.run_record_command(["true"], tmp_path / "t.parquet", "strace", allow_loss=True) == 0
+    assert list(tmp_path.iterdir()) == [kept]
+    (journal,) = kept.iterdir()
+    recover = {"output": tmp_path / "t.parquet", "recover": journal}
+    assert session.run_record_command([], **recover) == session.EXIT_FAILED
+    assert session.run_record_command([], **recover, allow_loss=True) == 0
+    assert list(kept.iterdir()) == []
     assert read_trace(tmp_path / "t.parquet").meta.lost == values.get("lost", 0)
 
 

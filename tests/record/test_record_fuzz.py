@@ -30,5 +30,5 @@ def test_findings_are_seen(tmp_path: Path) -> None:
     object.__setattr__(trace.meta, "counts", {"lines read": 1, "lines used": 3})
     assert "more was told" in fuzz_importers.silent(trace)
     (tmp_path / "input").write_text("nothing")
-    with pytest.raises(TraceError, match="no form"):
+    with pytest.raises(TraceError, match="not a format"):
         load_any(tmp_path / "input")
