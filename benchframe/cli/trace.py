@@ -215,7 +215,8 @@ def run_trace_convert(src: str | Path, dst: str | Path, allow_loss: bool = False
     """Convert between Parquet and CSV, and import perf.data, perf script text, strace logs and maps snapshots."""
     src, dst = Path(src), Path(dst)
     if dst.suffix not in (".parquet", ".csv"):
-        raise TraceError(dst, f"its ending {dst.suffix or '(none)'} is not a trace format", "name it .parquet or .csv")
+        what = f"its ending {dst.suffix or '(none)'} is not a trace format"
+        raise TraceError(dst, what, "name it .parquet or .csv")
     trace, form = load_any(src, allow_loss)
     _write(dst, trace)
     print(f"{src} ({form}) -> {dst}: {len(trace)} events, {trace.tasks} tasks, {trace.mms} address spaces")

@@ -198,9 +198,9 @@ def test_perf_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (b"", "no form"),
-        (b"hello\nworld\n", "no form"),
-        (b"\0" * 500, "no form"),
+        (b"", "not a format"),
+        (b"hello\nworld\n", "not a format"),
+        (b"\0" * 500, "not a format"),
         (b"PERFILE2", "cut short"),
         (b"PERFILE2" + b"\xff" * 200, "makes no sense"),
         (perf_data(EVENTS)[:-40], "closed properly"),
