@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from benchframe.trace.errors import TraceError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchframe.errors import TraceError
 from benchframe.oracle import replay
 from benchframe.record.builder import parse_maps
 from benchframe.record.importers import import_any, import_maps
