@@ -17,6 +17,7 @@ LAYERS = (
     {"engine", "check", "judge", "record"},
     {"results", "stats", "testing"},
     {"charts", "tables"},
+    {"simulate"},
     {"report", "compare", "selftest", "bundle", "study", "claims"},
     {"cli"},
     {"__main__"},

@@ -30,6 +30,7 @@ from benchframe.cli import (
     run,
     selftest,
     show,
+    simulate,
     table,
     trace,
 )
@@ -91,6 +92,7 @@ app.command("cost", short_help="Count loads, lines, atomics and branches.")(cost
 app.command("explain", short_help="Why one strategy beats another.")(explain.explain)
 app.command("breakeven", short_help="Where one strategy begins to beat another.")(breakeven.breakeven)
 app.command("layout", short_help="How much of a time is the layout's.")(layout.layout)
+app.command("simulate", short_help="Strategies on 1 to 256 simulated CPUs.")(simulate.simulate)
 app.command("report", short_help="Write a report of a run: page, tables, charts.")(report.report)
 app.command("compare", short_help="Compare two runs, or two strategies of one.")(compare.compare)
 app.command("gate", short_help="Judge a run against another: an exit code for CI.")(gate.gate)

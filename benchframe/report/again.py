@@ -17,6 +17,8 @@ def same_run(manifest: Manifest) -> str:
 
 def part_of_run(manifest: Manifest, workloads: Sequence[str], strategies: Sequence[str]) -> str:
     """A command that measures these workloads with these strategies as the run did: mode, rounds, seed, baseline."""
+    if manifest.simulated:
+        return shlex.join(manifest.again)
     entries = [entry for entry in manifest.workloads if entry.label in workloads]
     options = manifest.options
     command = ["benchframe", "run", "--strategy", ",".join(strategies)]

@@ -28,6 +28,8 @@ def machine(run: Run) -> str:
     """CPU, kernel, versions and day in a line."""
     host, versions = run.manifest.host, run.manifest.versions
     cpus = counted(int(host["cpus"]), "CPU") if host.get("cpus", "").isdecimal() else ""
+    if run.manifest.simulated:
+        return f"Simulated, not measured: {host.get('cpu', '')}, {cpus}, {run.manifest.created[:10]}."
     python = versions.get("python", "")
     parts = [host.get("cpu", ""), cpus, host.get("kernel", ""), python, run.manifest.created[:10]]
     return ", ".join(part for part in parts if part) + "."
@@ -58,6 +60,12 @@ def summary(run: Run) -> str:
     processes = sum(len(cell.done) for cell in cells)
     share = f"{100 * manifest.measured / manifest.wall:.0f} %" if manifest.wall else "an unknown share"
     finished = f"finished {_moment(manifest.finished)}" if manifest.finished else "not finished"
+    if manifest.simulated:
+        return (
+            f"{counted(len(cells), 'cell')}, {counted(processes, 'simulated run')}; begun {_moment(manifest.created)}, "
+            f"{finished}. No time was measured: simulated CPUs ran the compiled text of threaded runs, in simulated "
+            f"time, and every answer was checked against the oracle. {MODEL}"
+        )
     return (
         f"{counted(len(cells), 'cell')}, {counted(processes, 'process', 'processes')} in "
         f"{counted(run.rounds, 'interleaved round')}; begun "

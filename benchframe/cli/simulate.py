@@ -1,0 +1,342 @@
+"""``benchframe simulate``: strategies on 1 to 256 simulated CPUs of a machine that a file describes."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from benchframe.cli import complete
+from benchframe.cli.common import FAILED, UsageError, fail, guarded, loaded, plugin_files, split, strategy_names
+
+if TYPE_CHECKING:
+    from benchframe.registry import Registry
+    from benchframe.results.folder import RunFolder
+    from benchframe.results.manifest import CellEntry
+    from benchframe.results.plan import Stream
+    from benchframe.simulate.campaign import Answer, Watcher
+    from benchframe.simulate.layouts import Layout
+    from benchframe.simulate.machines import Machine, Work
+
+CPUS = "1,2,4,8,16,32,64,128"
+MAX_SEEDS = 64
+
+
+@guarded
+def simulate(
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--strategy", "-s", metavar="NAME,...", help="Names; default: all.", autocompletion=complete.strategies
+        ),
+    ] = None,
+    workload: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--workload",
+            "-w",
+            metavar="NAME[:KEY=VALUE,...],...",
+            help="Workloads that have a form for threads.",
+            autocompletion=complete.workloads,
+        ),
+    ] = None,
+    trace: Annotated[
+        list[Path] | None, typer.Option("--trace", "-t", metavar="FILE", help="A trace, with the threads it has.")
+    ] = None,
+    cpus: Annotated[str, typer.Option(metavar="N,...", help="How many CPUs, a cell per number.")] = CPUS,
+    machine: Annotated[
+        str, typer.Option("--machine", "-m", metavar="NAME|FILE", help="The machine; a name that is none lists them.")
+    ] = "milan-2s",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NUMBER=VALUE,...", help="Other numbers for the machine (ns).")
+    ] = None,
+    work: Annotated[
+        str,
+        typer.Option(metavar="PROFILE|fault=NS,...", help="What a kernel does around a lookup; default: nothing."),
+    ] = "none",
+    seeds: Annotated[int, typer.Option(min=1, max=MAX_SEEDS, metavar="N", help="Runs that differ by chance.")] = 1,
+    band: Annotated[
+        bool, typer.Option("--band", help="8 more runs: corners of the box of what the machine's numbers might be.")
+    ] = False,
+    what_if: Annotated[
+        str, typer.Option(metavar="FIELD,...", help="These fields (mm.mm_rb) in cache lines of their own.")
+    ] = "",
+    rounds: Annotated[float, typer.Option(min=0.5, max=1000, help="Rounds of its loop that a CPU makes.")] = 10.0,
+    accesses: Annotated[
+        float, typer.Option(min=0.1, max=1000, metavar="MILLIONS", help="A run ends earlier after so many accesses.")
+    ] = 4.0,
+    baseline: Annotated[str | None, typer.Option(metavar="NAME", help="Compare with this strategy.")] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
+    no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
+    stream_seed: Annotated[int, typer.Option(min=0, max=2**62, metavar="N", help="Seed of synthetic streams.")] = 0,
+    jobs: Annotated[int, typer.Option(min=0, max=1024, metavar="N", help="Processes; default: one per CPU.")] = 0,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where runs are kept.")] = Path(
+        "reports/runs"
+    ),
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN", help="Go on with this run; the other options as they were.", autocompletion=complete.runs
+        ),
+    ] = None,
+    lines: Annotated[bool, typer.Option("--lines", help="Print the cache lines that cost most, too.")] = False,
+    form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
+) -> int:
+    """Run strategies on simulated CPUs: how they scale, where the time goes, which cache lines it goes to.
+
+    The compiled code of threaded runs is what runs, with its locks and retries, in simulated time; every answer is
+    checked. The same run gives the same figures on every host of one architecture. They are no measurements:
+    docs/simulation.md says what is modelled. Exit codes: 0, 1 (a cell is wrong or crashed), 2 (bad input or usage), 3
+    (disk full, no permission), 130 (Ctrl-C; --resume continues).
+
+    \b
+    Examples:
+      benchframe simulate -s rbtree,pmdcache_rcu -w multi-fault-all-split --cpus 1,8,64
+      benchframe simulate -s rbtree,per_vma_refcnt -w mixed --machine icelake-2s --band
+      benchframe simulate -s pmdcache_rcu -w multi-fault-all-split --cpus 128 --what-if mm.mm_rb,mm.pgd,mm.version
+      benchframe simulate -s rbtree -w page_fault1 --work server --seeds 5
+      benchframe simulate --resume last -s rbtree -w mixed
+    """
+    from benchframe.results.simulated import simulated_cells
+    from benchframe.results.sources import sources_of, write_sources
+    from benchframe.simulate.campaign import jobs_of, processes, run_cells
+    from benchframe.simulate.layouts import as_it_is
+    from benchframe.simulate.machines import load_machine, load_work
+    from benchframe.simulate.study import hot_lines, orders, scaling, sentences, studies
+    from benchframe.simulate.target import SimulateError
+    from benchframe.tables import render
+
+    if form not in ("text", "markdown", "csv", "latex"):
+        raise UsageError(f"--format {form}: there are text, markdown, csv and latex")
+    try:
+        model = load_machine(machine).changed(_settings(set_))
+        profile = load_work(work)
+        layout = as_it_is(_fields(what_if))
+        files = plugin_files(plugin)
+        known = loaded(files, no_plugin)
+        streams = _streams(known, split(workload), trace or [], stream_seed, baseline, cpus, model)
+        asked = strategy_names(strategy, known)
+        folder = _folder(known, asked, streams, model, profile, layout, seeds, files, no_plugin, output, resume)
+        names = dict.fromkeys(cell.strategy for cell in folder.manifest.cells)
+        strategies = {name: known.strategy(name) for name in names}
+        tasks = jobs_of(
+            folder.manifest, model, profile, layout, seeds=seeds, corners=band, rounds=rounds,
+            accesses=round(1e6 * accesses),
+        )  # fmt: skip
+        write_sources(folder.path, sources_of(strategies.values()))
+        count = jobs or len(os.sched_getaffinity(0))
+        try:
+            with watching() as watcher:
+                run_cells(folder, tasks, strategies, watcher, lambda: processes(min(count, len(tasks))))
+        except BaseException:
+            if not folder.discard_if_empty():
+                typer.echo(
+                    f"benchframe: what was simulated is in {folder.path}; --resume {folder.path} goes on", err=True
+                )
+            raise
+    except SimulateError as error:
+        raise UsageError(str(error)) from None
+    from benchframe.results.studies import write_study
+
+    cells = simulated_cells(folder)
+    for study in studies(folder, model, profile, layout.told(), folder.manifest.command):
+        write_study(folder.path, study)
+    table = scaling(cells, model)
+    typer.echo(render(replace(table, notes=()) if form == "csv" else table, form), nl=False)
+    if lines:
+        typer.echo("\n" + render(hot_lines(cells), form), nl=False)
+    if form == "text":
+        typer.echo("\n" + "\n".join([*sentences(cells), *orders(cells)]))
+        typer.echo(f"simulated: {model.title}, {model.name}; declared work: {profile.told()}; layout: {layout.told()}")
+    return _closing(folder)
+
+
+def _closing(folder: "RunFolder") -> int:
+    """Say what failed and where the results are."""
+    failed = [cell for cell in folder.cells() if cell.state.failed]
+    for cell in failed:
+        typer.echo(
+            f"benchframe: {cell.entry.strategy} on {cell.entry.workload}: {cell.state.state}: {cell.state.message}",
+            err=True,
+        )
+    typer.echo(f"results: {folder.path}   (benchframe report {folder.path})", err=True)
+    return fail(f"{len(failed)} cells failed", FAILED) if failed else 0
+
+
+def _settings(values: Sequence[str] | None) -> dict[str, float]:
+    """``near=20,hold=0`` as numbers."""
+    found = {}
+    for part in ",".join(values or ()).split(","):
+        name, equals, text = part.partition("=")
+        if not part.strip():
+            continue
+        try:
+            found[name.strip()] = float(text)
+        except ValueError:
+            raise UsageError(f"--set {part}: write NUMBER=VALUE, as --set near=20,hold=0") from None
+        if not equals:
+            raise UsageError(f"--set {part}: write NUMBER=VALUE, as --set near=20,hold=0")
+    return found
+
+
+def _fields(text: str) -> tuple[str, ...]:
+    """``mm.mm_rb,mm.pgd``; a name without a structure is one of mm's."""
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    return tuple(name if "." in name else f"mm.{name}" for name in names)
+
+
+def _streams(
+    known: "Registry",
+    names: Sequence[str],
+    traces: Sequence[Path],
+    seed: int,
+    baseline: str | None,
+    cpus: str,
+    machine: "Machine",
+) -> "list[Stream]":
+    """A stream per workload and number of CPUs; a trace has one for the threads it has."""
+    from benchframe.cli.run_parts import make_streams, thread_counts
+    from benchframe.engine.program import recorded_threads
+    from benchframe.workload import trace_workload
+
+    if not names and not traces:
+        raise UsageError("name a workload with --workload, or a recorded trace with --trace")
+    counts = [n for n in thread_counts(cpus) if n]
+    if not counts:
+        raise UsageError(f"--cpus {cpus}: give numbers from 1, with commas: --cpus 1,2,4")
+    fit = [n for n in counts if n <= machine.cpus]
+    if len(fit) < len(counts):
+        left = ", ".join(str(n) for n in counts if n > machine.cpus)
+        if not fit:
+            raise UsageError(f"{machine.name} has {machine.cpus} CPUs, not {left}")
+        typer.echo(f"benchframe: {machine.name} has {machine.cpus} CPUs: {left} left out", err=True)
+    streams = make_streams(known, names, [], seed, baseline, fit) if names else []
+    for path in traces:
+        threads = recorded_threads(trace_workload(path).spec().trace())
+        streams += make_streams(known, [], [path], seed, baseline, [threads])
+    crowded = [s for s in streams if len(set(s.trace.events["task"][s.trace.setup :].tolist())) > machine.cpus]
+    for stream in crowded:
+        typer.echo(f"benchframe: {stream.entry.label} has more threads than {machine.name} CPUs: left out", err=True)
+    return [s for s in streams if s not in crowded]
+
+
+def _folder(
+    known: "Registry",
+    asked: list[str],
+    streams: "list[Stream]",
+    machine: "Machine",
+    work: "Work",
+    layout: "Layout",
+    seeds: int,
+    files: Sequence[Path],
+    no_plugin: Sequence[str] | None,
+    output: Path,
+    resume: str | None,
+) -> "RunFolder":
+    """The run's folder: a new one, or the one to go on with, if it was begun with the same options."""
+    from benchframe.results.folder import RunFolder, find_run, slug
+    from benchframe.simulate.campaign import plan_cells
+
+    names = dict.fromkeys([*asked, *(stream.entry.baseline for stream in streams)])
+    manifest = plan_cells(
+        asked,
+        {name: known.strategy(name) for name in names},
+        streams,
+        machine,
+        work,
+        layout,
+        seeds=seeds,
+        command=["benchframe", *sys.argv[1:]],
+        plugins=[str(path.resolve()) for path in files],
+        blocked=split(no_plugin),
+        notes=[str(problem) for problem in known.problems],
+    )
+    if resume is not None:
+        folder = RunFolder.open(find_run(resume, output))
+        there = {cell.key for cell in folder.manifest.cells}
+        if folder.manifest.options.mode != manifest.options.mode or there != {cell.key for cell in manifest.cells}:
+            raise UsageError(
+                f"{folder.path} was begun with other strategies, workloads, numbers or sources; "
+                "give the options it was begun with: " + " ".join(folder.manifest.command)
+            )
+        return folder
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    base = f"{stamp}-{slug(['simulate', *asked])}"
+    path, number = output / base, 1
+    while path.exists():
+        number += 1
+        path = output / f"{base}-{number}"
+    return RunFolder.create(path, manifest)
+
+
+@contextmanager
+def watching() -> "Iterator[Watcher]":
+    """A bar with the time left on a terminal; elsewhere a line now and then."""
+    from benchframe.simulate.campaign import Watcher
+
+    class Lines(Watcher):
+        every = 10.0
+
+        def __init__(self) -> None:
+            self.total = self.done = 0
+            self.start = self.said = time.monotonic()
+
+        def say(self, text: str) -> None:
+            print(f"benchframe: {text}", file=sys.stderr, flush=True)
+            self.said = time.monotonic()
+
+        def compiling(self, name: str, fraction: float) -> None:
+            self.say(f"compiling for simulated CPUs: {name} done" if name else "compiling; it is kept for the next run")
+
+        def begin(self, cells: int) -> None:
+            self.total, self.start = cells, time.monotonic()
+            self.say(f"{cells} cells")
+
+        def cell(self, entry: "CellEntry", answer: "Answer") -> None:
+            self.done += 1
+            if answer.state != "ok":
+                self.say(f"{entry.strategy} on {entry.workload}: {answer.state}: {answer.message}")
+            elif time.monotonic() - self.said > self.every:
+                left = (time.monotonic() - self.start) / self.done * (self.total - self.done)
+                self.say(f"{self.done} of {self.total} cells, about {left:.0f} s left")
+
+    if not sys.stderr.isatty():
+        yield Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    class Bars(Watcher):
+        def __init__(self, progress: Any) -> None:
+            self.progress = progress
+            self.task: Any = None
+
+        def compiling(self, name: str, fraction: float) -> None:
+            if self.task is None:
+                self.task = self.progress.add_task("compiling", total=100)
+            self.progress.update(self.task, completed=round(100 * fraction))
+
+        def begin(self, cells: int) -> None:
+            if self.task is not None:
+                self.progress.remove_task(self.task)
+            self.task = self.progress.add_task("simulating", total=cells)
+
+        def cell(self, entry: "CellEntry", answer: "Answer") -> None:
+            if answer.state != "ok":
+                text = f"{entry.strategy} on {entry.workload}: {answer.state}: {answer.message}"
+                self.progress.console.print(text, markup=False, highlight=False, style="red")
+            self.progress.update(self.task, advance=1, description=f"{entry.strategy} on {entry.workload}"[:60])
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=2) as progress:
+        yield Bars(progress)

@@ -1,0 +1,64 @@
+"""Which cache line each field of a record lies in: as the model has it, as a kernel has it, or as one would like it.
+
+A layout moves no memory. It tells the simulator which line an access counts for, so the same compiled code is simulated
+under any order of fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from benchframe.simulate.target import SimulateError
+
+if TYPE_CHECKING:
+    from benchframe.dialect.struct import Struct
+
+
+@dataclass(frozen=True)
+class Layout:
+    """``lines`` has, by structure (mm, vma, page ...), the lines of its record, each a list of fields; what it does not
+    name stays in lines of its own, in the order of the model."""
+
+    name: str = "model"
+    about: str = ""
+    lines: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
+    apart: Sequence[str] = ()
+    """``structure.field``: in a line of its own."""
+
+    def told(self) -> str:
+        """In words: which it is, and what stands apart."""
+        return self.name + (f", with {', '.join(self.apart)} in lines of their own" if self.apart else "")
+
+    def words(self, name: str, struct: Struct, costless: set[int]) -> list[int] | None:
+        """The line of each 8-byte word of a record, -1 where it costs nothing; None if every word lies where it lies.
+
+        Raises SimulateError for a field that the record does not have.
+        """
+        told = self.lines.get(name, ())
+        alone = [one.partition(".")[2] for one in self.apart if one.partition(".")[0] == name]
+        if not told and not alone and not costless:
+            return None
+        place: dict[int, int] = {}
+        for number, fields in enumerate([*told, *([one] for one in alone)]):
+            for one in fields:
+                if one not in struct.fields:
+                    raise SimulateError(f"layout {self.name}: {name} has no field {one!r}")
+                place[struct.fields[one][0] // 8] = number
+        rest = len(told) + len(alone)
+        last: dict[int, int] = {}
+        found = []
+        for word in range(struct.size // 8):
+            if word in costless:
+                found.append(-1)
+            elif word in place:
+                found.append(place[word])
+            else:  # lines of the model, numbered as they come
+                found.append(last.setdefault(word // 8, rest + len(last)))
+        return found
+
+
+def as_it_is(apart: Sequence[str] = ()) -> Layout:
+    """The model's own order; ``apart`` are fields on lines of their own (what if?)."""
+    return Layout("model", "the order of fields in mm/layout.py", {}, tuple(apart))
