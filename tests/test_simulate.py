@@ -1,19 +1,26 @@
 """Simulated CPUs: what is counted, what a line shared by many does, answers, deadlocks, the same figures everywhere."""
 
+import os
+import re
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
-import numpy as np
 import pytest
 from compilekit import simulated
+from test_end_to_end import run
 
+import benchframe.simulate.machines
 from benchframe.dialect import READ_ONCE, cmpxchg, fetch_add, native, wait_until
+from benchframe.dialect.struct import DialectError
 from benchframe.dialect.units import UnitSpec
 from benchframe.engine.cost import count_cost
 from benchframe.mm.crew import CREW
 from benchframe.mm.layout import TASK, VMA
 from benchframe.registry import load
+from benchframe.results.folder import RunFolder, find_run
+from benchframe.results.simulated import simulated_cells, simulated_path
 from benchframe.simulate.analytic import mean_latency, mva
 from benchframe.simulate.build import instrument
 from benchframe.simulate.figures import Figures
@@ -38,8 +45,8 @@ def session(cpus: int, label: str = LOAD, strategy: str = "rbtree") -> Simulated
 
 
 def steady(name: str = "milan-2s", **values: float) -> Machine:
-    """A machine without chance."""
-    return load_machine(name).changed({"jitter": 0, **values})
+    """A machine without chance, whose lines leave at once when they are asked for."""
+    return load_machine(name).changed({"jitter": 0, "hold": 0, **values})
 
 
 @native
@@ -145,10 +152,12 @@ def test_one_line_is_what_theory_says() -> None:
 
 
 def test_compare_and_exchange_does_not_starve() -> None:
-    """A loop of compare-and-exchange goes on with 8 CPUs, for all of them, slower than one fetch_add each."""
-    figures = micro(exchangers, 8, steady())
+    """A loop of compare-and-exchange goes on with 8 CPUs, for all of them, slower than one fetch_add each: an owner
+    keeps the line long enough to use it. (Without, the first loop starves the others.)"""
+    figures = micro(exchangers, 8, steady(hold=8))
     assert min(figures.cpus) > 0.3 * max(figures.cpus)
-    assert 0.2 * micro(adders, 8, steady()).throughput < figures.throughput < micro(adders, 8, steady()).throughput
+    added = micro(adders, 8, steady(hold=8)).throughput
+    assert 0.2 * added < figures.throughput < added
 
 
 def test_lines_of_ones_own_scale_exactly() -> None:
@@ -216,14 +225,16 @@ def test_parts_add_up_and_a_machine_without_latency_scales() -> None:
 
 
 def test_one_cpu_makes_the_accesses_that_cost_counts() -> None:
-    """Per fault, one simulated CPU makes as many accesses as the counted replay of the interpreted text, within 5 %."""
+    """Per fault, one simulated CPU makes as many accesses as the counted replay of the interpreted text, within
+    10 %: the compiler merges a few loads that the text makes twice (48 of 52 here)."""
     known = load([])
     label = "multi-fault-all-split:vmas=40"
-    counted = count_cost(known.strategy("rbtree"), known.spec(label).trace(0), 0).numbers
+    counted = count_cost(known.strategy("rbtree"), known.spec(label).trace(0, 1), 0).numbers
     own = session(1)
-    found = own.run(steady(), NOTHING, depth=Depth(rounds=5, warm_rounds=1))
+    books = Layout("no books", free=("thread", "crew", "slab", "freed", "rcu_head"))  # cost counts none of these
+    found = own.run(steady(), NOTHING, depth=Depth(rounds=5, warm_rounds=1), layout=books)
     told = sum(counted[f"fault.{what}"] for what in ("loads", "stores", "atomics"))
-    assert found.each == pytest.approx(told, rel=0.05)
+    assert found.each("fault") == pytest.approx(told, rel=0.1)
 
 
 SAME = """
@@ -246,14 +257,96 @@ def test_the_same_to_the_bit() -> None:
     for seed, wrapper in (("1", []), ("77", ["setarch", "-R"])):
         command = [*wrapper, sys.executable, "-c", SAME]
         done = subprocess.run(
-            command, capture_output=True, text=True, cwd="tests", env={**_environment(), "PYTHONHASHSEED": seed}
+            command,
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parent,
+            env={**os.environ, "PYTHONHASHSEED": seed},
         )
         assert done.returncode == 0, done.stderr
         found.add(done.stdout)
     assert len(found) == 1
 
 
-def _environment() -> dict[str, str]:
-    import os
+def test_every_access_is_told() -> None:
+    """The instrumented text has a call before each access to memory, none for the stack, and counts instructions; an
+    access of a form that it does not know is an error, no gap."""
+    text = """define i64 @entry(ptr %a) {
+  %own = alloca i64, align 8
+  %x = load i64, ptr %a, align 8
+  %y = add i64 %x, 1
+  store atomic i64 %y, ptr %a release, align 8
+  store i64 %y, ptr %own, align 8
+  %old = atomicrmw add ptr %a, i64 1 seq_cst, align 8
+  %pair = cmpxchg ptr %a, i64 0, i64 1 seq_cst seq_cst, align 8
+  fence seq_cst
+  fence acquire
+  %v = load <2 x i64>, ptr %a, align 8
+  call void @llvm.memset.p0.i64(ptr nonnull align 8 %a, i8 0, i64 128, i1 false)
+  ret i64 %y
+}
+"""
+    lines = instrument(text).splitlines()
+    calls = [line.partition("@benchframe_")[2] for line in lines if " = call i64 @benchframe_" in line]
+    kinds = [call.partition("(")[0] for call in calls]
+    assert kinds == ["access", "access", "access", "access", "barrier", "access", "range"]
+    told = [re.findall(r"i64 (\d+)", call) for call in calls[:4]]
+    assert told == [["1", "0"], ["2", "1"], ["2", "2"], ["1", "2"]]  # instructions, and LOAD, STORE or ATOMIC
+    with pytest.raises(DialectError, match="does not know this access"):
+        instrument("define void @f(ptr %a) {\n  %x = load x86_fp80, ptr %a\n}\n")
 
-    return dict(os.environ)
+
+def test_machines_say_where_their_numbers_come_from(tmp_path: Path) -> None:
+    """Each shipped machine is complete; the box is balanced; a damaged file is told by its member."""
+    for name in machine_names():
+        machine = load_machine(name)
+        assert all(number.source and number.low <= number.value <= number.high for number in machine.numbers.values())
+    corners = [corner for _, corner in box(load_machine("milan-2s"))]
+    for one in ("near", "hold", "batch", "insn"):
+        values = [corner.numbers[one].value for corner in corners]
+        assert sorted(values) == sorted([min(values)] * 4 + [max(values)] * 4)
+    good = (Path(benchframe.simulate.machines.__file__).with_name("machines") / "milan-2s.toml").read_text()
+    bad = tmp_path / "bad.toml"
+    for damage, told in (
+        (("sockets = 2", "sockets = 900"), "sockets must be a whole number"),
+        (("hold = {", "hald = {"), "times.hald is not known; did you mean hold"),
+        (("l1_sets = { value = 64", "l1_sets = { value = 63"), "l1_sets must be a power of two"),
+        (('standing = "guess"', 'standing = "sure"'), "standing is one of"),
+        (("value = 23, low = 18", "value = 23, low = 28"), "does not lie between"),
+        (("[times]", "[times"), "bad.toml"),
+    ):
+        bad.write_text(good.replace(*damage, 1))
+        with pytest.raises(SimulateError, match=told):
+            load_machine(str(bad))
+    with pytest.raises(SimulateError, match="did you mean milan-2s"):
+        load_machine("milan2s")
+
+
+def test_command_from_run_to_report(tmp_path: Path) -> None:
+    """`benchframe simulate` leaves a run's folder that table and report read; a cell that was lost is simulated again
+    by --resume, with the same figures; other options than the run's are refused."""
+    simulated(load([]).strategy("rbtree"))
+    words = ["simulate", "-s", "rbtree", "-w", LOAD, "--cpus", "1,2", "--accesses", "0.3", "--band"]
+    code, out, err = run(tmp_path, *words, "--lines")
+    assert code == 0, err
+    assert "rbtree on multi-fault-all-split:vmas=40 peaks at 1 CPU" in out
+    assert "mm.mmap_lock" in out
+    folder = RunFolder.open(find_run("last", tmp_path / "reports/runs"))
+    cells = simulated_cells(folder)
+    assert [cell.cpus for cell in cells] == [1, 2]
+    assert all(len(cell.runs) == 9 and cell.band[0] < cell.throughput < cell.band[1] for cell in cells)
+    lost = simulated_path(folder.path, cells[1].cell.entry)
+    before = lost.read_bytes()
+    lost.unlink()
+    code, _, err = run(tmp_path, *words, "--resume", "last")
+    assert code == 0, err
+    assert lost.read_bytes() == before
+    code, _, err = run(tmp_path, *words, "--resume", "last", "--set", "near=50")
+    assert code == 2
+    assert "was begun with other" in err
+    assert "simulated, not measured" in run(tmp_path, "table", "last")[1]
+    code, _, err = run(tmp_path, "report", "last", "-o", "report", "--format", "html,markdown")
+    assert code == 0, err
+    page = (tmp_path / "report/report.html").read_text()
+    assert "Simulated CPUs: throughput" in page
+    assert "Simulated, not measured" in page

@@ -7,6 +7,7 @@ reads is what all CPUs with a smaller clock have written.
 from benchframe.dialect import native
 from benchframe.mm.crew import BUCKETS
 from benchframe.mm.drive import bucket_of
+from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING
 from benchframe.simulate.caches import MEMORY, OTHER_SOCKET, evict, far_hit, fetch, into_private, near_hit, note
 from benchframe.simulate.records import (
     ATOMIC,
@@ -62,6 +63,8 @@ def placed(sim, number, offset):
     where = REMAP(sim, r.remap + ((inside - record * r.record) >> 3)).line
     if where < 0:
         return -1
+    if r.first == 0:
+        return number
     moved = r.first + record * r.lines + where
     other = LINE(sim, moved)
     if other.place == UNSEEN:
@@ -317,11 +320,11 @@ def sim_work(sim, which):
         return 0
     c = CPU(sim, sim.current)
     time = sim.work_page
-    if which == 0:
+    if which == CLASS_FAULT:
         time = sim.work_fault
-    elif which == 1:
+    elif which == CLASS_LOOKUP:
         time = sim.work_lookup
-    elif which == 2:
+    elif which == CLASS_MAPPING:
         time = sim.work_mapping
     c.t_work += time
     c.clock += time
@@ -345,6 +348,7 @@ def sim_begin(sim, which):
         c.t_instructions += spent
         c.clock += spent
     c.began = c.clock
+    c.counted_from = c.accesses
     sim_work(sim, which)
     return 0
 
@@ -353,12 +357,15 @@ def sim_begin(sim, which):
 def sim_end(sim, which):
     """It is over."""
     c = CPU(sim, sim.current)
-    if which == 0:
+    if which == CLASS_FAULT:
         c.done_fault += 1
-    elif which == 1:
+        c.in_fault += c.accesses - c.counted_from
+    elif which == CLASS_LOOKUP:
         c.done_lookup += 1
+        c.in_lookup += c.accesses - c.counted_from
     else:
         c.done_mapping += 1
+        c.in_mapping += c.accesses - c.counted_from
     took = c.clock + sim.pending * sim.insn - c.began
     LENGTHS(sim, which * BUCKETS + bucket_of(took)).count += 1
     return 0

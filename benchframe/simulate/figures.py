@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from benchframe.simulate.session import SimulatedSession
 
 Array = npt.NDArray[Any]
+COUNTED = tuple(FIGURES)
+"""Figures that operations are counted for."""
 KEPT_LINES, KEPT_PAIRS = 24, 24
 PS = 0.001
 """ns of a picosecond."""
@@ -69,6 +71,8 @@ class Figures:
     parts: Mapping[str, float]
     clock: float
     accesses: int
+    inside: Mapping[str, int]
+    """Accesses inside the operations of a figure; the rest is the threads' own loop, RCU and the barrier."""
     transfers: int
     fields: tuple[Field, ...]
     pairs: tuple[Pair, ...]
@@ -91,10 +95,9 @@ class Figures:
         """Operations of all figures per second."""
         return sum(self.operations.values()) / self.seconds
 
-    @property
-    def each(self) -> float:
-        """Accesses per operation."""
-        return self.accesses / max(1, sum(self.operations.values()))
+    def each(self, figure: str) -> float:
+        """Accesses per operation of ``figure``."""
+        return self.inside[figure] / max(1, self.operations[figure])
 
 
 def read_figures(
@@ -109,7 +112,7 @@ def read_figures(
     """Read a run's figures out of the simulator's memory."""
     own, works = session.own, session.program.works
     cpus = own["cpu"][: session.threads]
-    done = {name: int(cpus[f"done_{name}"].sum()) for name in FIGURES}
+    done = {name: int(cpus[f"done_{name}"].sum()) for name in COUNTED}
     fields = own["field"].reshape(-1, KINDS)
     rows = []
     touched = (fields["n"].sum(axis=1) > 0) | (fields["wait"].sum(axis=1) > 0)
@@ -141,15 +144,16 @@ def read_figures(
         window=window,
         host=host,
         operations=done,
-        cpus=tuple(int(sum(c[f"done_{name}"] for name in FIGURES)) for c in cpus),
+        cpus=tuple(int(sum(c[f"done_{name}"] for name in COUNTED)) for c in cpus),
         parts={name: float(cpus[f"t_{name}"].sum()) * PS for name in PARTS},
         clock=float((cpus["clock"] - since).sum()) * PS,
         accesses=int(cpus["accesses"].sum()),
+        inside={name: int(cpus[f"in_{name}"].sum()) for name in COUNTED},
         transfers=int(cpus["transfers"].sum()),
         fields=tuple(rows[:KEPT_LINES]),
         pairs=tuple(pairs[:KEPT_PAIRS]),
         histograms={
-            name: Histogram(counts[number].copy(), PS) for number, name in enumerate(FIGURES) if counts[number].any()
+            name: Histogram(counts[number].copy(), PS) for number, name in enumerate(COUNTED) if counts[number].any()
         },
         shares=_shares(session, window, threads_then, crew_then, [w.task for w in works]),
     )

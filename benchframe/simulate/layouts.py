@@ -26,6 +26,8 @@ class Layout:
     lines: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
     apart: Sequence[str] = ()
     """``structure.field``: in a line of its own."""
+    free: Sequence[str] = ()
+    """Structures that cost nothing."""
 
     def told(self) -> str:
         """In words: which it is, and what stands apart."""
@@ -40,6 +42,8 @@ class Layout:
         alone = [one.partition(".")[2] for one in self.apart if one.partition(".")[0] == name]
         if not told and not alone and not costless:
             return None
+        if not told and not alone:
+            return [-1 if word in costless else word // 8 for word in range(struct.size // 8)]
         place: dict[int, int] = {}
         for number, fields in enumerate([*told, *([one] for one in alone)]):
             for one in fields:

@@ -140,12 +140,16 @@ cpu = Struct(
         ("done_lookup", "i8", "lookups done"),
         ("done_mapping", "i8", "mapping calls done"),
         ("accesses", "i8", "modelled accesses"),
+        ("counted_from", "i8", "how many there were when its event began"),
+        ("in_fault", "i8", "accesses inside faults"),
+        ("in_lookup", "i8", "inside bare lookups"),
+        ("in_mapping", "i8", "inside mapping calls"),
         ("transfers", "i8", "lines that had to come from somewhere"),
         *[(f"near{i}", "i8", "bits of the CPUs of its domain") for i in range(MAX_CPUS // 64)],
         *[(f"same{i}", "i8", "bits of the CPUs of its socket") for i in range(MAX_CPUS // 64)],
         *_words(PARTS, "t_"),
     ],
-    size=384,
+    size=448,
 )
 
 line = Struct(
@@ -177,7 +181,7 @@ region = Struct(
         ("counted", "i8", "0: it costs nothing"),
         ("remap", "i8", "first of its words in REMAP; -1: every word lies where it lies"),
         ("lines", "i8", "lines that a record has in its layout"),
-        ("first", "i8", "number of record 0's first line in that layout"),
+        ("first", "i8", "number of record 0's first line in that layout; 0: lines are where they are"),
         ("pad", "i8", ""),
     ],
 )

@@ -10,13 +10,14 @@ from __future__ import annotations
 import ctypes
 import mmap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from benchframe.dialect.loader import Unit
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.cost.memory import MODEL_FIELDS
 from benchframe.engine.crew import LOCKS, CrewRunner
@@ -41,7 +42,6 @@ from benchframe.simulate.records import (
     DEADLOCK,
     ENDED,
     KINDS,
-    LINE,
     MAIN,
     MAX_CPUS,
     MAX_PAIRS,
@@ -50,7 +50,6 @@ from benchframe.simulate.records import (
     MEMORY_WAYS,
     NEW,
     PARKED,
-    SOCKET,
     WAYS,
     WORKS,
     cpu,
@@ -100,6 +99,15 @@ class SimulatedUnits(Units):
         order = "" if spec.binding is not None else ",".join(h.name for h in self.hooks)
         identity = Identities(spec.binding, spec.replace).of(spec.entry)
         return hashlib.sha256(repr(("simulated 1", identity, self.mm.layout, order, target_key())).encode()).hexdigest()
+
+    def missing(self, specs: Sequence[UnitSpec]) -> list[UnitSpec]:
+        """Those of ``specs`` that the store does not have. Nothing is loaded: units refer to the simulator."""
+        return [s for s in specs if self.store.load(s.name, self.key(s)) is None]
+
+    def get(self, spec: UnitSpec, note: Callable[[str], None] | None = None) -> Unit:
+        """As :meth:`Units.get`, with the simulator mapped before."""
+        runtime(note)
+        return super().get(spec, note)
 
     def compile(self, spec: UnitSpec) -> bytes:
         """Make the object file. Raises DialectError."""
@@ -248,12 +256,14 @@ class SimulatedSession:
             slab = _SLABS.get(base) or private[base]
             r = found[number]
             r["base"], r["size"], r["record"] = array.ctypes.data, array.nbytes, slab.struct.size
-            r["counted"], r["remap"] = base not in FREE_SLABS, -1
             name = NAMES.get(base, slab.name)
+            r["counted"], r["remap"] = base not in FREE_SLABS and name not in layout.free, -1
             words = layout.words(name, slab.struct, _costless(base, slab))
             if words is not None:
-                r["remap"], r["lines"], r["first"] = len(remap), max(words) + 1, lines
-                lines += (max(words) + 1) * len(array)
+                r["remap"], r["lines"] = len(remap), max(words) + 1
+                if any(line not in (-1, word // 8) for word, line in enumerate(words)):
+                    r["first"] = lines
+                    lines += (max(words) + 1) * len(array)
                 remap += words
             self.named.append((name, slab))
         return found, np.array(remap or [0], np.int64), low, high, lines
@@ -462,8 +472,9 @@ class SimulatedSession:
         own = self._arena.arrays
         cpus = own["cpu"][: self.threads]
         for name in cpu.fields:
-            if name.startswith(("t_", "done_")) or name in ("accesses", "transfers"):
+            if name.startswith(("t_", "done_", "in_")) or name in ("accesses", "transfers"):
                 cpus[name] = 0
+        cpus["counted_from"] = 0  # an event that has begun counts from here on
         for name in ("field", "pair", "histogram"):
             own[name].view(np.int64)[:] = 0
         self._then = now
@@ -538,14 +549,13 @@ def _costless(base: str, slab: Any) -> set[int]:
     """Words of a record that no kernel has."""
     found = set()
     for name, (offset, _) in slab.struct.fields.items():
-        if base == MM.base and (
-            (name.endswith("_base") and name != "mmap_base")
-            or name in ("hook_entry", "mapping_entry", "hook_mask")
-            or slab.struct.comments[name].startswith("model")
+        addresses = base == MM.base and (
+            (name.endswith("_base") and name != "mmap_base") or name in ("hook_entry", "mapping_entry", "hook_mask")
+        )
+        if (
+            addresses
+            or slab.struct.comments[name].startswith(("model", "counted runs"))
             or (base, name) in MODEL_FIELDS
         ):
             found.add(offset // 8)
     return found
-
-
-__all__ = ["LINE", "SOCKET", "SimulatedSession", "Stopped", "specs"]
