@@ -63,6 +63,9 @@ def simulate(
     band: Annotated[
         bool, typer.Option("--band", help="8 more runs: corners of the box of what the machine's numbers might be.")
     ] = False,
+    layout: Annotated[
+        str, typer.Option(metavar="NAME", help="mm_struct's fields by cache line: model, linux-3.10, 5.10 or 6.4.")
+    ] = "model",
     what_if: Annotated[
         str, typer.Option(metavar="FIELD,...", help="These fields (mm.mm_rb) in cache lines of their own.")
     ] = "",
@@ -84,6 +87,14 @@ def simulate(
             metavar="RUN", help="Go on with this run; the other options as they were.", autocompletion=complete.runs
         ),
     ] = None,
+    search_layout: Annotated[
+        bool, typer.Option("--search-layout", help="Which fields should have cache lines of their own?")
+    ] = False,
+    adversary: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="A B", help="The load on which strategy A loses most to B; no other strategy is run."),
+    ] = None,
+    tries: Annotated[int, typer.Option(min=2, max=10_000, metavar="N", help="Loads that --adversary tries.")] = 40,
     lines: Annotated[bool, typer.Option("--lines", help="Print the cache lines that cost most, too.")] = False,
     form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
 ) -> int:
@@ -100,12 +111,14 @@ def simulate(
       benchframe simulate -s rbtree,per_vma_refcnt -w mixed --machine icelake-2s --band
       benchframe simulate -s pmdcache_rcu -w multi-fault-all-split --cpus 128 --what-if mm.mm_rb,mm.pgd,mm.version
       benchframe simulate -s rbtree -w page_fault1 --work server --seeds 5
+      benchframe simulate -s pmdcache_rcu -w multi-fault-all-split --cpus 32 --search-layout
+      benchframe simulate --adversary per_vma_refcnt rbtree --tries 40
       benchframe simulate --resume last -s rbtree -w mixed
     """
     from benchframe.results.simulated import simulated_cells
     from benchframe.results.sources import sources_of, write_sources
     from benchframe.simulate.campaign import jobs_of, processes, run_cells
-    from benchframe.simulate.layouts import as_it_is
+    from benchframe.simulate.layouts import load_layout
     from benchframe.simulate.machines import load_machine, load_work
     from benchframe.simulate.study import hot_lines, orders, scaling, sentences, studies
     from benchframe.simulate.target import SimulateError
@@ -116,16 +129,20 @@ def simulate(
     try:
         model = load_machine(machine).changed(_settings(set_))
         profile = load_work(work)
-        layout = as_it_is(_fields(what_if))
+        fields = load_layout(layout, _fields(what_if))
         files = plugin_files(plugin)
         known = loaded(files, no_plugin)
+        if adversary is not None:
+            return _adversary(known, adversary, model, tries)
         streams = _streams(known, split(workload), trace or [], stream_seed, baseline, cpus, model)
         asked = strategy_names(strategy, known)
-        folder = _folder(known, asked, streams, model, profile, layout, seeds, files, no_plugin, output, resume)
+        if search_layout:
+            return _search_layout(known, asked, streams, model, profile, fields)
+        folder = _folder(known, asked, streams, model, profile, fields, seeds, files, no_plugin, output, resume)
         names = dict.fromkeys(cell.strategy for cell in folder.manifest.cells)
         strategies = {name: known.strategy(name) for name in names}
         tasks = jobs_of(
-            folder.manifest, model, profile, layout, seeds=seeds, corners=band, rounds=rounds,
+            folder.manifest, model, profile, fields, seeds=seeds, corners=band, rounds=rounds,
             accesses=round(1e6 * accesses),
         )  # fmt: skip
         write_sources(folder.path, sources_of(strategies.values()))
@@ -144,7 +161,7 @@ def simulate(
     from benchframe.results.studies import write_study
 
     cells = simulated_cells(folder)
-    for study in studies(folder, model, profile, layout.told(), folder.manifest.command):
+    for study in studies(folder, model, profile, fields.told(), folder.manifest.command):
         write_study(folder.path, study)
     table = scaling(cells, model)
     typer.echo(render(replace(table, notes=()) if form == "csv" else table, form), nl=False)
@@ -152,8 +169,66 @@ def simulate(
         typer.echo("\n" + render(hot_lines(cells), form), nl=False)
     if form == "text":
         typer.echo("\n" + "\n".join([*sentences(cells), *orders(cells)]))
-        typer.echo(f"simulated: {model.title}, {model.name}; declared work: {profile.told()}; layout: {layout.told()}")
+        typer.echo(f"simulated: {model.title}, {model.name}; declared work: {profile.told()}; layout: {fields.told()}")
     return _closing(folder)
+
+
+def _progress(text: str) -> None:
+    typer.echo(f"benchframe: {text}", err=True)
+
+
+def _search_layout(
+    known: "Registry",
+    asked: list[str],
+    streams: "list[Stream]",
+    machine: "Machine",
+    work: "Work",
+    layout: "Layout",
+) -> int:
+    """Print, for each strategy and stream, which fields to move and what that gives."""
+    from benchframe.simulate.search import lines_of, search_layout
+    from benchframe.simulate.session import SimulatedSession
+    from benchframe.tables.scaling import per_second
+
+    for name in asked:
+        for stream in streams:
+            cpus = stream.entry.threads
+            session = SimulatedSession(known.strategy(name), stream.trace, cpus, note=_progress)
+            start, moves = search_layout(session, machine, work, layout, say=_progress)
+            typer.echo(f"{name} on {stream.entry.label}, {machine.name}, layout {layout.told()}: {per_second(start)}/s")
+            for move in moves:
+                rate = per_second(move.throughput)
+                typer.echo(f"  {move.field} in a line of its own: {move.factor:.2f} times as many, {rate}/s")
+            if not moves:
+                typer.echo("  no field gains 2 % by a line of its own")
+            elif any(move.field.startswith("mm.") for move in moves):
+                typer.echo(f"  {moves[-1].throughput / start:.2f} times as many in all; mm_struct's lines are then")
+                typer.echo("\n".join(f"    {', '.join(names)}" for names in lines_of(layout, moves)))
+    return 0
+
+
+def _adversary(known: "Registry", names: tuple[str, str], machine: "Machine", tries: int) -> int:
+    """Print the loads on which the first strategy loses most, and least, as commands."""
+    from benchframe.simulate.machines import load_work
+    from benchframe.simulate.search import adversary
+    from benchframe.tables.scaling import per_second
+
+    first, second = (known.strategy(name).name for name in names)
+    found = adversary(
+        known,
+        first,
+        second,
+        machine,
+        lambda ns: load_work(f"fault={ns},mapping={ns},page={ns}" if ns else "none"),
+        tries=tries,
+        say=_progress,
+    )
+    typer.echo(f"{len(found)} loads on {machine.name}; {first}'s throughput over {second}'s:")
+    shown = found[:3] + (found[-1:] if len(found) > 3 else [])
+    for trial in shown:
+        typer.echo(f"  {trial.ratio:.3f}   {per_second(trial.first)} and {per_second(trial.second)} a second")
+        typer.echo(f"          benchframe simulate -s {first},{second} {trial.load.options()} -m {machine.name}")
+    return 0
 
 
 def _closing(folder: "RunFolder") -> int:

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchframe.simulate.target import SimulateError
 
 if TYPE_CHECKING:
     from benchframe.dialect.struct import Struct
+
+
+LAYOUTS = Path(__file__).with_name("layouts.toml")
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,30 @@ class Layout:
             else:  # lines of the model, numbered as they come
                 found.append(last.setdefault(word // 8, rest + len(last)))
         return found
+
+
+def layout_names() -> list[str]:
+    """The shipped layouts, and the model's own."""
+    from benchframe.simulate.machines import read_toml
+
+    return ["model", *read_toml(LAYOUTS)]
+
+
+def load_layout(name: str, apart: Sequence[str] = ()) -> Layout:
+    """A shipped layout, with the fields ``apart`` in lines of their own. Raises SimulateError, also for a field
+    that is none of the model's."""
+    from benchframe.mm.layout import mm_struct
+    from benchframe.simulate.machines import near, read_toml
+
+    if name == "model":
+        layout = as_it_is(apart)
+    else:
+        data = read_toml(LAYOUTS)
+        if name not in data:
+            raise SimulateError(f"there is no layout {name!r}; {near(name, ['model', *data])}")
+        layout = Layout(name, data[name]["about"], {"mm": tuple(map(tuple, data[name]["mm"]))}, tuple(apart))
+    layout.words("mm", mm_struct, set())
+    return layout
 
 
 def as_it_is(apart: Sequence[str] = ()) -> Layout:

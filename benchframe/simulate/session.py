@@ -258,7 +258,7 @@ class SimulatedSession:
             r["base"], r["size"], r["record"] = array.ctypes.data, array.nbytes, slab.struct.size
             name = NAMES.get(base, slab.name)
             r["counted"], r["remap"] = base not in FREE_SLABS and name not in layout.free, -1
-            words = layout.words(name, slab.struct, _costless(base, slab))
+            words = layout.words(name, slab.struct, costless(slab))
             if words is not None:
                 r["remap"], r["lines"] = len(remap), max(words) + 1
                 if any(line not in (-1, word // 8) for word, line in enumerate(words)):
@@ -545,17 +545,17 @@ class SimulatedSession:
         return Verdict(not problem, f"after the threads ended: {problem}" if problem else "")
 
 
-def _costless(base: str, slab: Any) -> set[int]:
+def costless(slab: Any) -> set[int]:
     """Words of a record that no kernel has."""
     found = set()
     for name, (offset, _) in slab.struct.fields.items():
-        addresses = base == MM.base and (
+        addresses = slab.base == MM.base and (
             (name.endswith("_base") and name != "mmap_base") or name in ("hook_entry", "mapping_entry", "hook_mask")
         )
         if (
             addresses
             or slab.struct.comments[name].startswith(("model", "counted runs"))
-            or (base, name) in MODEL_FIELDS
+            or (slab.base, name) in MODEL_FIELDS
         ):
             found.add(offset // 8)
     return found
