@@ -4,8 +4,8 @@
 
 RUN is a run with --threads 1,2 (default: reports/reference). Printed: each cell's speed-up from one to two, measured
 and simulated; the root mean square of the logarithm of their ratio; of how many pairs of strategies the order of
-throughput with two threads is the same. Two strategies that were measured within 5 % of each other are no pair. Exit code 1 if the
-root mean square is above 0.22, or fewer than 9 in 10 pairs are in order.
+throughput with two threads is the same. Two strategies that were measured within 5 % of each other are no pair. Exit
+code 1 if the root mean square is above 0.22, or fewer than 9 in 10 pairs are in order.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from benchframe.dialect import native
 from benchframe.mm.crew import BUCKETS
 from benchframe.mm.drive import bucket_of
 from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING
-from benchframe.simulate.caches import MEMORY, OTHER_SOCKET, evict, far_hit, fetch, into_private, near_hit, note
+from benchframe.simulate.caches import MEMORY, OTHER_SOCKET, evict, far_hit, fetch, fill, into_private, near_hit, note
 from benchframe.simulate.records import (
     ATOMIC,
     COUNTED,
@@ -90,6 +90,8 @@ def access(sim, address, count, kind):
     me = sim.current
     c = CPU(sim, me)
     if sim.free:
+        if sim.warming:
+            fill(sim, line, number, me, kind)
         if kind != LOAD and line.waiter != 0:
             wake(sim, line, c.clock)
         if sim.coast:

@@ -100,6 +100,7 @@ simulator = Struct(
         ("reason", "i8", "why the host was told: BREATH, ENDED, DEADLOCK or LIMIT"),
         ("coast", "i8", "1: to the end of their rounds all run at no cost, one after the other"),
         ("idle", "i8", "accesses that cost nothing"),
+        ("warming", "i8", "1: what costs nothing fills the caches all the same"),
         ("breath", "i8", "number of accesses at which the host wants to look"),
         ("stepped", "i8", "CPUs that came to run"),
         ("entry", "i8", "address of the thread's function"),

@@ -165,7 +165,7 @@ class Depth:
     accesses are made in all than ``accesses`` (a quarter of it before)."""
 
     rounds: float = 10.0
-    warm_rounds: float = 2.0
+    warm_rounds: float = 1.0
     accesses: int = 6_000_000
 
 
@@ -205,7 +205,8 @@ class SimulatedSession:
         self.simulator = self.runner.simulator
         self._bare()
         try:
-            self.memory = Memory(self.runner, ThreadSession._sizes(self), self.parameters, strategy.slabs)  # type: ignore[arg-type]
+            sizes = ThreadSession._sizes(self)  # type: ignore[arg-type]
+            self.memory = Memory(self.runner, sizes, self.parameters, strategy.slabs)
         except MemoryError as error:
             raise EngineError(f"not enough memory for this trace: {error}") from error
         self.machine = self.memory  # as ThreadSession.at_rest and its descriptions want it
@@ -239,11 +240,10 @@ class SimulatedSession:
         header["free"] = 1
         header["top"] = header["mark"] = header["breath"] = LATEST
 
-    def _regions(self, layout: Layout) -> tuple[Array, Array, int, int, int]:
-        """REGION and REMAP records, the first modelled address and the one after the last, lines in all."""
+    def _regions(self, layout: Layout) -> tuple[Array, Array, int]:
+        """REGION and REMAP records, and lines in all."""
         arrays = self.memory.arrays
-        low = min(a.ctypes.data for a in arrays.values())
-        high = max(a.ctypes.data + a.nbytes for a in arrays.values())
+        low, high = self._span()
         lines = (high - low + 63) // 64
         private = {s.base: s for s in self.strategy.slabs}
         found = np.zeros(MAX_REGIONS, region.dtype)
@@ -266,11 +266,11 @@ class SimulatedSession:
                     lines += (max(words) + 1) * len(array)
                 remap += words
             self.named.append((name, slab))
-        return found, np.array(remap or [0], np.int64), low, high, lines
+        return found, np.array(remap or [0], np.int64), lines
 
     def _prepare_simulator(self, machine: Machine, work: Work, layout: Layout, seed: int) -> None:
         """Fresh memory for the directory, the caches and the figures."""
-        regions, remap, low, high, lines = self._regions(layout)
+        regions, remap, lines = self._regions(layout)
         numbers = machine.header()
         cpus = self.threads
         llc = numbers["llc_sets"] * MEMORY_WAYS * machine.sockets * machine.domains
@@ -302,7 +302,16 @@ class SimulatedSession:
         own = self._arena.arrays
         own["region"][:] = regions
         own["remap"][:] = remap
-        header = self.simulator.header
+        self._set_run(machine, work, seed)
+
+    def _span(self) -> tuple[int, int]:
+        """The first modelled address, and the one after the last."""
+        arrays = self.memory.arrays.values()
+        return min(a.ctypes.data for a in arrays), max(a.ctypes.data + a.nbytes for a in arrays)
+
+    def _set_run(self, machine: Machine, work: Work, seed: int) -> None:
+        """The simulator's record and the CPUs' for a run that begins; directory and caches stay as they are."""
+        own, header, numbers = self._arena.arrays, self.simulator.header, machine.header()
         for name in header.dtype.names:
             header[name] = 0
         for name, value in numbers.items():
@@ -311,9 +320,12 @@ class SimulatedSession:
             header[f"{name}_base"] = array.ctypes.data
         for name in WORKS:
             header[f"work_{name}"] = round(1000 * work.numbers[name].value)
+        low, high = self._span()
         header["seed"], header["low"], header["span"] = seed, low, high - low
-        header["cpus"], header["regions"] = cpus, len(self.named)
+        header["cpus"], header["regions"] = self.threads, len(self.named)
         header["entry"], header["root"], header["command"] = self.runner.entry, self.runner.root, RUN
+        own["cpu"].view(np.int64)[:] = 0
+        own["socket"][:] = 0
         self._set_cpus(numbers, seed)
 
     def _set_cpus(self, numbers: Mapping[str, int], seed: int) -> None:
@@ -505,8 +517,9 @@ class SimulatedSession:
         """Simulate: ``rounds`` of every thread, or as much as ``depth`` says (a recorded stream: once).
 
         The address space is as the session found it, but for one round that nobody counts and that costs nothing:
-        frames are with their tasks, page tables are there. Then a stretch that does not count fills the caches. Every
-        answer is compared. The same arguments give the same figures, whatever ran before. Raises Stopped and
+        frames are with their tasks, page tables are there, caches hold what was used last. Then comes a stretch that
+        does not count. Every answer is compared. The same arguments give the same figures, whatever ran before. Raises
+        Stopped and
         SimulateError; :attr:`verdict` says whether the answers were right.
         """
         if self.threads > machine.cpus:
@@ -520,9 +533,12 @@ class SimulatedSession:
                 self._set_crew(1)
                 self.simulator.header["current"] = 0
                 self._coast()
+                self.simulator.header["warming"] = 1
                 self.simulator.header["current"] = MAIN
                 self._go(None)
-            self._prepare_simulator(machine, work, layout, seed)
+                self._set_run(machine, work, seed)
+            else:
+                self._prepare_simulator(machine, work, layout, seed)
             self._set_crew(rounds)
             found = self._go(None if rounds or ordered else depth or Depth(), tick)
         finally:
