@@ -110,7 +110,7 @@ def read_figures(
     field_name: Callable[[int], str],
 ) -> Figures:
     """Read a run's figures out of the simulator's memory."""
-    own, works = session.own, session.program.works
+    own = session.own
     cpus = own["cpu"][: session.threads]
     done = {name: int(cpus[f"done_{name}"].sum()) for name in COUNTED}
     fields = own["field"].reshape(-1, KINDS)
@@ -155,21 +155,26 @@ def read_figures(
         histograms={
             name: Histogram(counts[number].copy(), PS) for number, name in enumerate(COUNTED) if counts[number].any()
         },
-        shares=_shares(session, window, threads_then, crew_then, [w.task for w in works]),
+        shares=_shares(session, window, threads_then, crew_then, rows),
     )
 
 
+LOCK_FIELDS = {"lock": ("mm.mmap_lock", "mm.mmap_lock_head"), "table": ("page.ptl",)}
+"""Locks whose waits are waits for a write to these fields."""
+
+
 def _shares(
-    session: SimulatedSession, window: int, threads_then: Array, crew_then: Array, tasks: list[int]
+    session: SimulatedSession, window: int, threads_then: Array, crew_then: Array, rows: list[Field]
 ) -> dict[str, float]:
-    """Parts of the threads' time, of waits that ended in the window."""
-    arrays = session.memory.arrays
+    """Parts of the CPUs' time that went into waiting for locks, the barrier and the order of a trace. Locks by the
+    fields that were waited for, so that a wait that has not ended counts; the rest by what the threads noted."""
+    arrays, tasks = session.memory.arrays, [w.task for w in session.program.works]
     span = max(1, window * len(tasks))
-    names = {"lock": "lock_cycles", "barrier": "barrier_cycles", "order": "order_cycles"}
     found = {
-        name: float((arrays["thread_base"][field][tasks] - threads_then[field][tasks]).sum()) / span
-        for name, field in names.items()
+        name: sum(row.wait for row in rows if row.name in fields) / PS / span for name, fields in LOCK_FIELDS.items()
     }
-    for name, (_, cycles) in LOCKS.items():
-        found[name] = float((arrays["crew_base"][cycles] - crew_then[cycles]).sum()) / span
+    for name, field in (("barrier", "barrier_cycles"), ("order", "order_cycles")):
+        found[name] = float((arrays["thread_base"][field][tasks] - threads_then[field][tasks]).sum()) / span
+    cycles = LOCKS["vma"][1]
+    found["vma"] = float((arrays["crew_base"][cycles] - crew_then[cycles]).sum()) / span
     return {name: min(1.0, max(0.0, share)) for name, share in found.items()}

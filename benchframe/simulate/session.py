@@ -473,6 +473,18 @@ class SimulatedSession:
         names = {offset // 8: field for field, (offset, _) in slab.struct.fields.items()}
         return f"{name}.{names.get(word, f'+{8 * word}')}"
 
+    def _settle(self, now: int) -> None:
+        """Who waits has waited until ``now``: a wait that has not ended counts, too."""
+        own = self._arena.arrays
+        cpus = own["cpu"][: self.threads]
+        for number in np.flatnonzero(cpus["state"] == PARKED).tolist():
+            c = cpus[number]
+            waited = max(now - int(c["clock"]), 0)
+            c["t_waiting"] += waited
+            c["clock"] += waited
+            own["field"]["wait"][int(c["parked_field"]) * KINDS] += max(int(c["clock"]) - int(c["parked_at"]), 0)
+            c["parked_at"] = c["clock"]
+
     def line_of(self, number: int) -> int:
         """Which line of its record a field lies in."""
         which, word = divmod(number, MAX_WORDS)
@@ -481,6 +493,7 @@ class SimulatedSession:
 
     def _begin_figures(self, now: int) -> None:
         """What was counted before time ``now`` does not count."""
+        self._settle(now)
         own = self._arena.arrays
         cpus = own["cpu"][: self.threads]
         for name in cpu.fields:
@@ -496,6 +509,7 @@ class SimulatedSession:
 
     def _end_figures(self, now: int, host: float) -> Figures:
         window = max(now - self._then, 1)
+        self._settle(now)
         return read_figures(self, window, host, self._since, self._threads_then, self._crew_then, self._field)
 
     @property
