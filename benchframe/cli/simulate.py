@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,8 @@ from benchframe.cli import complete
 from benchframe.cli.common import FAILED, UsageError, fail, guarded, loaded, plugin_files, split, strategy_names
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from benchframe.registry import Registry
     from benchframe.results.folder import RunFolder
     from benchframe.results.manifest import CellEntry
@@ -77,6 +79,10 @@ def simulate(
     plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
     stream_seed: Annotated[int, typer.Option(min=0, max=2**62, metavar="N", help="Seed of synthetic streams.")] = 0,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Simulate on a Dask scheduler: local:N, HOST:PORT or tls://HOST:PORT."),
+    ] = None,
     jobs: Annotated[int, typer.Option(min=0, max=1024, metavar="N", help="Processes; default: one per CPU.")] = 0,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where runs are kept.")] = Path(
         "reports/runs"
@@ -117,7 +123,7 @@ def simulate(
     """
     from benchframe.results.simulated import simulated_cells
     from benchframe.results.sources import sources_of, write_sources
-    from benchframe.simulate.campaign import jobs_of, processes, run_cells
+    from benchframe.simulate.campaign import jobs_of, run_cells
     from benchframe.simulate.layouts import load_layout
     from benchframe.simulate.machines import load_machine, load_work
     from benchframe.simulate.study import hot_lines, orders, scaling, sentences, studies
@@ -148,8 +154,8 @@ def simulate(
         write_sources(folder.path, sources_of(strategies.values()))
         count = jobs or len(os.sched_getaffinity(0))
         try:
-            with watching() as watcher:
-                run_cells(folder, tasks, strategies, watcher, lambda: processes(min(count, len(tasks))))
+            with watching() as watcher, _executors(cluster, min(count, len(tasks))) as executors:
+                run_cells(folder, tasks, strategies, watcher, executors)
         except BaseException:
             if not folder.discard_if_empty():
                 typer.echo(
@@ -171,6 +177,20 @@ def simulate(
         typer.echo("\n" + "\n".join([*sentences(cells), *orders(cells)]))
         typer.echo(f"simulated: {model.title}, {model.name}; declared work: {profile.told()}; layout: {fields.told()}")
     return _closing(folder)
+
+
+@contextmanager
+def _executors(address: str | None, count: int) -> "Iterator[Callable[[], Executor]]":
+    """A maker of executors: on a cluster, or of ``count`` processes here."""
+    if address is None:
+        from benchframe.simulate.campaign import processes
+
+        yield lambda: processes(count)
+        return
+    from benchframe.simulate.cluster import cluster
+
+    with cluster(address) as executors:
+        yield executors
 
 
 def _progress(text: str) -> None:

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from benchframe.strategy import Strategy
     from benchframe.trace.format import Trace
 
+KILLED = "KilledWorker"
+"""What Dask raises for a task that several workers died of."""
 INNER_LOOPS = 1_000_000
 """As in threaded runs: pyperf's raw values are seconds per so many operations."""
 MAX_POINTS = 2000
@@ -158,7 +161,15 @@ def needs_compiling(strategies: Sequence[Strategy]) -> tuple[bool, list[str]]:
 
 
 def do_job(job: CellJob) -> Answer:
-    """Simulate one cell: its seeds, then corners of the box. A wrong answer or a deadlock is an answer, no error."""
+    """Simulate one cell: its seeds, then corners of the box. A wrong answer or a deadlock is an answer, no error.
+
+    One at a time in a process, however many threads ask: there is one simulator.
+    """
+    with _SIMULATOR:
+        return _do_job(job)
+
+
+def _do_job(job: CellJob) -> Answer:
     from benchframe.engine.native import EngineError
     from benchframe.simulate.session import Depth, SimulatedSession, Stopped
 
@@ -240,6 +251,9 @@ def _run(session: Any, f: Figures, seed: int, corner: str) -> SimulatedRun:
         ),
         pairs=tuple(PairCost(p.reader, p.writer, p.n, round(p.ns, 3)) for p in f.pairs),
     )
+
+
+_SIMULATOR = threading.Lock()
 
 
 # ---- the run ---------------------------------------------------------------------------------------------------------
@@ -429,6 +443,10 @@ def _work(
                     done(entry, future.result())
                 except BrokenProcessPool:
                     suspects.append(entry)
+                except Exception as error:
+                    if type(error).__name__ != KILLED:
+                        raise
+                    done(entry, Answer("crashed", f"every worker that simulated it died: {error}"))
     except BaseException:
         stop(pool)
         raise
