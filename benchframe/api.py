@@ -28,9 +28,11 @@ if TYPE_CHECKING:
         NULL,
         READ_ONCE,
         WRITE_ONCE,
+        Field,
         cmpxchg,
         cpu_relax,
         fetch_add,
+        fls,
         hook,
         load_acquire,
         native,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
         wait_while_interruptible,
         xchg,
     )
+    from benchframe.events import EVENT, NIL, UNKNOWN, FaultFlag, Kind
     from benchframe.hookspecs import hookimpl
     from benchframe.mm.arena import arena_alloc, arena_free
     from benchframe.mm.defaults import read_lock, read_unlock, write_downgrade, write_lock, write_unlock
@@ -98,7 +101,6 @@ if TYPE_CHECKING:
     from benchframe.mm.sync.spinlock import spinlock
     from benchframe.mm.sync.waitqueue import waitqueue
     from benchframe.strategy import Cache, Index, PrivateSlab, Protocol, Strategy
-    from benchframe.trace.events import EVENT, NIL, UNKNOWN, FaultFlag, Kind
     from benchframe.trace.format import Trace, read_trace
     from benchframe.trace.meta import FileEntry, TraceMeta
     from benchframe.workload import Parameter, Workload, trace_workload
@@ -144,6 +146,7 @@ __all__ = [
     "CSource",
     "Cache",
     "FaultFlag",
+    "Field",
     "FileEntry",
     "Index",
     "Kind",
@@ -162,6 +165,7 @@ __all__ = [
     "expand_stack",
     "fetch_add",
     "find_vma",
+    "fls",
     "free_typesafe_by_rcu",
     "grow_as_held",
     "grow_under_write_lock",
@@ -223,9 +227,11 @@ _HOMES = {
         "NULL",
         "READ_ONCE",
         "WRITE_ONCE",
+        "Field",
         "cmpxchg",
         "cpu_relax",
         "fetch_add",
+        "fls",
         "hook",
         "load_acquire",
         "native",
@@ -341,7 +347,7 @@ _HOMES = {
         "Protocol",
         "Strategy",
     ),
-    "benchframe.trace.events": (
+    "benchframe.events": (
         "EVENT",
         "NIL",
         "UNKNOWN",

@@ -6,6 +6,7 @@ import random
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+from benchframe.events import EVENT, NIL, UNKNOWN, Kind
 from benchframe.trace import format as trace_format
 from benchframe.trace import parquet
 from benchframe.trace.csvfile import write_csv
-from benchframe.trace.events import EVENT, NIL, UNKNOWN, Kind
 from benchframe.trace.format import REPORT, Trace, TraceError, iter_batches, read_meta, read_trace, write_trace
 from benchframe.trace.meta import FileEntry, Snapshot, TraceMeta, meta_from_json, meta_to_json
 from benchframe.trace.pages import column_pages, page_header
@@ -145,8 +146,8 @@ def test_write_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     write_trace(path, sample(10))
     before = path.read_bytes()
 
-    def fail(part: Path, meta: TraceMeta, batches: object) -> None:
-        part.write_bytes(b"half")
+    def fail(sink: BinaryIO, meta: TraceMeta, batches: object) -> None:
+        sink.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(parquet, "write_table", fail)

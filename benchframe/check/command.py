@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,10 +12,11 @@ from benchframe.check.hunt import Hunt, make_case, replay
 from benchframe.check.parts import Part, Result, best_of, scenarios_of
 from benchframe.check.pool import Watcher, run_parts
 from benchframe.check.run import Broken
-from benchframe.check.saved import SavedError, read, save
-from benchframe.check.schedule import ReplayError, model_of
+from benchframe.check.saved import read, save
+from benchframe.check.schedule import model_of
 from benchframe.check.story import tell
 from benchframe.check.summary import table
+from benchframe.errors import UsageError, did_you_mean
 from benchframe.scenario import Scenario
 from benchframe.strategy import Strategy
 
@@ -28,12 +28,8 @@ MODELS = {
 SAY = Callable[[str], None]
 
 
-class CheckError(Exception):
-    """An option that cannot be used; one line for the user."""
-
-
 def scenario(name: str, strategy: Strategy | None = None) -> Scenario:
-    """The scenario of that name, common or ``strategy``'s; CheckError with the nearest one if there is none."""
+    """The scenario of that name, common or ``strategy``'s; UsageError with the nearest one if there is none."""
     return _named(name, scenarios_of(strategy) if strategy is not None else COMMON)
 
 
@@ -42,9 +38,7 @@ def _named(name: str, among: Sequence[Scenario]) -> Scenario:
         if known.name == name:
             return known
     names = list(dict.fromkeys(known.name for known in among))
-    near = difflib.get_close_matches(name, names, 1)
-    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
-    raise CheckError(f"no scenario {name!r}; {hint}")
+    raise UsageError(f"no scenario {name!r}", hint=did_you_mean(name, names, "known: {}"))
 
 
 def run_check_command(
@@ -67,16 +61,16 @@ def run_check_command(
     Failures in the folder ``saved`` run first; ``save_new`` adds those that are found. ``allow_known`` gives 0 if all
     that fails is in the strategies' ``known_bugs``. ``watch`` makes a watcher for a number of parts; ``plugins`` are
     files that the story's command must name. Ctrl-C: what was found so far is told, and KeyboardInterrupt passes on.
-    Raises CheckError for options that do not fit.
+    Raises UsageError or ReplayError for options that do not fit.
     """
     if again is not None:
         if len(scenarios) != 1 or len(strategies) != 1:
-            raise CheckError("--replay needs exactly one --strategy and one --scenario: those that the story names")
+            raise UsageError("--replay needs exactly one --strategy and one --scenario: those that the story names")
         return _replay(strategies[0], scenario(scenarios[0], strategies[0]), again, say)
     if memory not in MODELS:
-        raise CheckError(f"no memory model {memory!r}; known: {', '.join(MODELS)}")
+        raise UsageError(f"no memory model {memory!r}; known: {', '.join(MODELS)}")
     if save_new and saved is None:
-        raise CheckError("saving needs a folder; name it with --saved")
+        raise UsageError("saving needs a folder; name it with --saved")
     parts = [replace(part, plugins=tuple(plugins)) for part in plan(strategies, scenarios, memory, saved)]
     say(f"memory model: {MODELS[memory]}; every interleaving of 2 to 4 tasks, small address spaces")
     book = _Book(parts, say, watch(len(parts)) if watch is not None else Watcher())
@@ -97,14 +91,12 @@ def run_check_command(
 
 
 def plan(strategies: Sequence[Strategy], scenarios: Sequence[str], memory: str, saved: Path | None) -> list[Part]:
-    """The parts of a check in their order. Raises CheckError for a scenario that nobody has, or a spoilt file."""
+    """The parts of a check in their order. Raises UsageError for a scenario that nobody has, SavedError for a
+    spoilt file."""
     every = [one for strategy in strategies for one in scenarios_of(strategy)]
     for name in scenarios:
         _named(name, every)
-    try:
-        old = read(saved, [strategy.name for strategy in strategies]) if saved is not None else []
-    except SavedError as error:
-        raise CheckError(str(error)) from error
+    old = read(saved, [strategy.name for strategy in strategies]) if saved is not None else []
     parts = []
     for strategy in strategies:
         known = {one.name: one for one in scenarios_of(strategy)}
@@ -196,9 +188,7 @@ def _replay(strategy: Strategy, one: Scenario, text: str, say: SAY) -> int:
         case = make_case(one, strategy, model_of(text))
         Hunt(case).learn_shared()
         run = replay(case, text)
-    except ReplayError as error:
-        raise CheckError(str(error)) from error
     except Broken as error:
-        raise CheckError(f"{strategy.name}, {one.name}: {error.text}") from error
+        raise UsageError(f"{strategy.name}, {one.name}: {error.text}") from error
     say(tell(case, run, f"this was {text}"))
     return 1 if run.failure is not None else 0

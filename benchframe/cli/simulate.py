@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchframe.cli import complete
-from benchframe.cli.common import FAILED, UsageError, fail, guarded, loaded, plugin_files, split, strategy_names
+from benchframe.cli.common import fail, guarded, loaded, plugin_files, split, strategy_names
+from benchframe.errors import FAILED, UsageError
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -127,43 +128,37 @@ def simulate(
     from benchframe.simulate.layouts import load_layout
     from benchframe.simulate.machines import load_machine, load_work
     from benchframe.simulate.study import hot_lines, orders, scaling, sentences, studies
-    from benchframe.simulate.target import SimulateError
     from benchframe.tables import render
 
     if form not in ("text", "markdown", "csv", "latex"):
         raise UsageError(f"--format {form}: there are text, markdown, csv and latex")
+    model = load_machine(machine).changed(_settings(set_))
+    profile = load_work(work)
+    fields = load_layout(layout, _fields(what_if))
+    files = plugin_files(plugin)
+    known = loaded(files, no_plugin)
+    if adversary is not None:
+        return _adversary(known, adversary, model, tries)
+    streams = _streams(known, split(workload), trace or [], stream_seed, baseline, cpus, model)
+    asked = strategy_names(strategy, known)
+    if search_layout:
+        return _search_layout(known, asked, streams, model, profile, fields)
+    folder = _folder(known, asked, streams, model, profile, fields, seeds, files, no_plugin, output, resume)
+    names = dict.fromkeys(cell.strategy for cell in folder.manifest.cells)
+    strategies = {name: known.strategy(name) for name in names}
+    tasks = jobs_of(
+        folder.manifest, model, profile, fields, seeds=seeds, corners=band, rounds=rounds,
+        accesses=round(1e6 * accesses),
+    )  # fmt: skip
+    write_sources(folder.path, sources_of(strategies.values()))
+    count = jobs or len(os.sched_getaffinity(0))
     try:
-        model = load_machine(machine).changed(_settings(set_))
-        profile = load_work(work)
-        fields = load_layout(layout, _fields(what_if))
-        files = plugin_files(plugin)
-        known = loaded(files, no_plugin)
-        if adversary is not None:
-            return _adversary(known, adversary, model, tries)
-        streams = _streams(known, split(workload), trace or [], stream_seed, baseline, cpus, model)
-        asked = strategy_names(strategy, known)
-        if search_layout:
-            return _search_layout(known, asked, streams, model, profile, fields)
-        folder = _folder(known, asked, streams, model, profile, fields, seeds, files, no_plugin, output, resume)
-        names = dict.fromkeys(cell.strategy for cell in folder.manifest.cells)
-        strategies = {name: known.strategy(name) for name in names}
-        tasks = jobs_of(
-            folder.manifest, model, profile, fields, seeds=seeds, corners=band, rounds=rounds,
-            accesses=round(1e6 * accesses),
-        )  # fmt: skip
-        write_sources(folder.path, sources_of(strategies.values()))
-        count = jobs or len(os.sched_getaffinity(0))
-        try:
-            with watching() as watcher, _executors(cluster, min(count, len(tasks))) as executors:
-                run_cells(folder, tasks, strategies, watcher, executors)
-        except BaseException:
-            if not folder.discard_if_empty():
-                typer.echo(
-                    f"benchframe: what was simulated is in {folder.path}; --resume {folder.path} goes on", err=True
-                )
-            raise
-    except SimulateError as error:
-        raise UsageError(str(error)) from None
+        with watching() as watcher, _executors(cluster, min(count, len(tasks))) as executors:
+            run_cells(folder, tasks, strategies, watcher, executors)
+    except BaseException:
+        if not folder.discard_if_empty():
+            typer.echo(f"benchframe: what was simulated is in {folder.path}; --resume {folder.path} goes on", err=True)
+        raise
     from benchframe.results.studies import write_study
 
     cells = simulated_cells(folder)
@@ -334,7 +329,8 @@ def _folder(
     resume: str | None,
 ) -> "RunFolder":
     """The run's folder: a new one, or the one to go on with, if it was begun with the same options."""
-    from benchframe.results.folder import RunFolder, find_run, slug
+    from benchframe.files import slug
+    from benchframe.results.folder import RunFolder, find_run
     from benchframe.simulate.campaign import plan_cells
 
     names = dict.fromkeys([*asked, *(stream.entry.baseline for stream in streams)])
@@ -361,7 +357,7 @@ def _folder(
             )
         return folder
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    base = f"{stamp}-{slug(['simulate', *asked])}"
+    base = f"{stamp}-{slug('-'.join(['simulate', *asked]), 40, otherwise='run')}"
     path, number = output / base, 1
     while path.exists():
         number += 1

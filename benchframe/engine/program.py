@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from benchframe.engine.answers import expected
 from benchframe.engine.stream import prepare
-from benchframe.trace.events import UNKNOWN, Kind
+from benchframe.errors import BenchframeError
+from benchframe.events import UNKNOWN, Kind
 
 if TYPE_CHECKING:
     from benchframe.mm.machine import Parameters
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 
-class ProgramError(Exception):
+class ProgramError(BenchframeError):
     """The stream cannot be played by that many threads; one line says why and what to do."""
 
 

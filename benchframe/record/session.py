@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from benchframe.errors import BenchframeError
+from benchframe.events import FaultFlag, Kind
 from benchframe.record import perf, ptrace
 from benchframe.record import records as R
 from benchframe.record.build import Builder
@@ -21,7 +23,6 @@ from benchframe.record.maps import Maps, read_maps
 from benchframe.record.perf import PerfError, Source
 from benchframe.record.syscalls import tracepoint_filter
 from benchframe.record.tracefs import TracefsError, Tracepoint, function_names, tracefs, tracepoint
-from benchframe.trace.events import FaultFlag, Kind
 from benchframe.trace.format import Trace
 from benchframe.trace.meta import TraceMeta
 
@@ -45,7 +46,7 @@ def ring_pages(level: str) -> int:
     return pages
 
 
-class RecordError(Exception):
+class RecordError(BenchframeError):
     """A recording that cannot be made: one line, with what to do."""
 
 

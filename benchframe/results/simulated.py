@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchframe.engine.job import FIGURES
-from benchframe.results.files import Fields, other_version, read_object, write_json
+from benchframe.files import Fields, other_version, read_object, write_json
 from benchframe.results.folder import Cell, RunFolder
 from benchframe.results.manifest import CellEntry
 from benchframe.results.scaling import base_label, leading

@@ -19,7 +19,6 @@ import numpy.typing as npt
 
 from benchframe.dialect.loader import Unit
 from benchframe.dialect.units import Units, UnitSpec
-from benchframe.engine.cost.memory import MODEL_FIELDS
 from benchframe.engine.crew import LOCKS, CrewRunner
 from benchframe.engine.native import EngineError, Verdict
 from benchframe.engine.program import ProgramError, make_program
@@ -582,10 +581,7 @@ def costless(slab: Any) -> set[int]:
         addresses = slab.base == MM.base and (
             (name.endswith("_base") and name != "mmap_base") or name in ("hook_entry", "mapping_entry", "hook_mask")
         )
-        if (
-            addresses
-            or slab.struct.comments[name].startswith(("model", "counted runs"))
-            or (slab.base, name) in MODEL_FIELDS
-        ):
+        member = slab.struct.members[name]
+        if addresses or member.model or member.doc.startswith("counted runs"):
             found.add(offset // 8)
     return found

@@ -11,11 +11,13 @@ import platform
 import sys
 from importlib.metadata import version
 
+from benchframe.errors import BenchframeError
+
 TARGET = {"x86_64": "x86-64-v2", "aarch64": "generic"}
 """Machine to LLVM's name of the processor."""
 
 
-class SimulateError(Exception):
+class SimulateError(BenchframeError):
     """What cannot be simulated, and why; one line."""
 
 
