@@ -17,8 +17,8 @@ from itertools import combinations
 from pathlib import Path
 
 from benchframe.registry import load
+from benchframe.results.figures import points
 from benchframe.results.folder import RunFolder
-from benchframe.results.scaling import points
 from benchframe.simulate.machines import load_machine, load_work
 from benchframe.simulate.session import Depth, SimulatedSession
 

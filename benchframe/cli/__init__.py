@@ -15,7 +15,6 @@ from benchframe.cli import (
     cache,
     check,
     claims,
-    common,
     compare,
     cost,
     explain,
@@ -34,6 +33,9 @@ from benchframe.cli import (
     simulate,
     table,
     trace,
+)
+from benchframe.cli import (
+    options as common,
 )
 
 HELP = """Benchmark and check strategies for finding a VMA, on a faithful model of Linux's mm.

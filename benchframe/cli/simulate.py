@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from benchframe.cli import complete
-from benchframe.cli.common import fail, guarded, loaded, plugin_files, split, strategy_names
+from benchframe.cli import options
+from benchframe.cli.options import fail, guarded, loaded, plugin_files, split, strategy_names
 from benchframe.errors import FAILED, UsageError
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from benchframe.registry import Registry
+    from benchframe.results.campaign import Stream
     from benchframe.results.folder import RunFolder
     from benchframe.results.manifest import CellEntry
-    from benchframe.results.plan import Stream
     from benchframe.simulate.campaign import Answer, Watcher
     from benchframe.simulate.layouts import Layout
     from benchframe.simulate.machines import Machine, Work
@@ -35,7 +35,7 @@ def simulate(
     strategy: Annotated[
         list[str] | None,
         typer.Option(
-            "--strategy", "-s", metavar="NAME,...", help="Names; default: all.", autocompletion=complete.strategies
+            "--strategy", "-s", metavar="NAME,...", help="Names; default: all.", autocompletion=options.strategies
         ),
     ] = None,
     workload: Annotated[
@@ -45,7 +45,7 @@ def simulate(
             "-w",
             metavar="NAME[:KEY=VALUE,...],...",
             help="Workloads that have a form for threads.",
-            autocompletion=complete.workloads,
+            autocompletion=options.workloads,
         ),
     ] = None,
     trace: Annotated[
@@ -91,7 +91,7 @@ def simulate(
     resume: Annotated[
         str | None,
         typer.Option(
-            metavar="RUN", help="Go on with this run; the other options as they were.", autocompletion=complete.runs
+            metavar="RUN", help="Go on with this run; the other options as they were.", autocompletion=options.runs
         ),
     ] = None,
     search_layout: Annotated[
@@ -122,13 +122,13 @@ def simulate(
       benchframe simulate --adversary per_vma_refcnt rbtree --tries 40
       benchframe simulate --resume last -s rbtree -w mixed
     """
+    from benchframe.report.table import render
     from benchframe.results.simulated import simulated_cells
-    from benchframe.results.sources import sources_of, write_sources
+    from benchframe.results.studies import sources_of, write_sources
     from benchframe.simulate.campaign import jobs_of, run_cells
     from benchframe.simulate.layouts import load_layout
     from benchframe.simulate.machines import load_machine, load_work
     from benchframe.simulate.study import hot_lines, orders, scaling, sentences, studies
-    from benchframe.tables import render
 
     if form not in ("text", "markdown", "csv", "latex"):
         raise UsageError(f"--format {form}: there are text, markdown, csv and latex")
@@ -201,9 +201,9 @@ def _search_layout(
     layout: "Layout",
 ) -> int:
     """Print, for each strategy and stream, which fields to move and what that gives."""
+    from benchframe.report.scaling import per_second
     from benchframe.simulate.search import lines_of, search_layout
     from benchframe.simulate.session import SimulatedSession
-    from benchframe.tables.scaling import per_second
 
     for name in asked:
         for stream in streams:
@@ -224,9 +224,9 @@ def _search_layout(
 
 def _adversary(known: "Registry", names: tuple[str, str], machine: "Machine", tries: int) -> int:
     """Print the loads on which the first strategy loses most, and least, as commands."""
+    from benchframe.report.scaling import per_second
     from benchframe.simulate.machines import load_work
     from benchframe.simulate.search import adversary
-    from benchframe.tables.scaling import per_second
 
     first, second = (known.strategy(name).name for name in names)
     found = adversary(
@@ -290,8 +290,8 @@ def _streams(
     machine: "Machine",
 ) -> "list[Stream]":
     """A stream per workload and number of CPUs; a trace has one for the threads it has."""
-    from benchframe.cli.run_parts import make_streams, thread_counts
-    from benchframe.engine.program import recorded_threads
+    from benchframe.cli.run import make_streams, thread_counts
+    from benchframe.engine.threads import recorded_threads
     from benchframe.workload import trace_workload
 
     if not names and not traces:

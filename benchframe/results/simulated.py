@@ -12,9 +12,9 @@ from pathlib import Path
 
 from benchframe.engine.job import FIGURES
 from benchframe.files import Fields, other_version, read_object, write_json
+from benchframe.results.figures import base_label, leading
 from benchframe.results.folder import Cell, RunFolder
 from benchframe.results.manifest import CellEntry
-from benchframe.results.scaling import base_label, leading
 
 VERSION = 1
 FOLDER = "simulated"

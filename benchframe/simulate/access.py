@@ -5,9 +5,9 @@ reads is what all CPUs with a smaller clock have written.
 """
 
 from benchframe.dialect import native
-from benchframe.mm.crew import BUCKETS
-from benchframe.mm.drive import bucket_of
 from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING
+from benchframe.mm.smp import BUCKETS
+from benchframe.mm.smp_replay import bucket_of
 from benchframe.simulate.caches import MEMORY, OTHER_SOCKET, evict, far_hit, fetch, fill, into_private, near_hit, note
 from benchframe.simulate.records import (
     ATOMIC,

@@ -16,9 +16,9 @@ from numba import types
 from numba.core import cgutils as numba_cgutils
 from numba.extending import intrinsic
 
-from benchframe.dialect import backend
-from benchframe.dialect.lowering import C_CALLS, PRIMITIVES, _atomic, _field_pointer, _integer_call
-from benchframe.dialect.struct import DialectError
+from benchframe.dialect import llvm as backend
+from benchframe.dialect.llvm import C_CALLS, PRIMITIVES, _atomic, _field_pointer, _integer_call
+from benchframe.dialect.records import DialectError
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.simulate.records import ATOMIC, LOAD, STORE
 from benchframe.simulate.target import TARGET, architecture

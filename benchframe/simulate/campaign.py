@@ -25,10 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from benchframe.engine.content import model_digest, strategy_digest
 from benchframe.engine.job import FIGURES
-from benchframe.results.cell import CellState, LatencyRow
-from benchframe.results.folder import RunFolder
+from benchframe.results.campaign import Stream, plan, with_cells
+from benchframe.results.folder import CellState, LatencyRow, RunFolder
 from benchframe.results.manifest import SIMULATE, CellEntry, Manifest, Options
-from benchframe.results.plan import Stream, plan, with_cells
 from benchframe.results.simulated import FieldCost, PairCost, SimulatedRun, simulated_path, write_runs
 from benchframe.simulate.layouts import Layout
 from benchframe.simulate.machines import Machine, Work, box
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from benchframe.registry import Registry
     from benchframe.simulate.figures import Figures
     from benchframe.strategy import Strategy
-    from benchframe.trace.format import Trace
+    from benchframe.trace.trace import Trace
 
 KILLED = "KilledWorker"
 """What Dask raises for a task that several workers died of."""
@@ -170,7 +169,7 @@ def do_job(job: CellJob) -> Answer:
 
 
 def _do_job(job: CellJob) -> Answer:
-    from benchframe.engine.native import EngineError
+    from benchframe.engine.session import EngineError
     from benchframe.simulate.session import Depth, SimulatedSession, Stopped
 
     began = time.perf_counter()

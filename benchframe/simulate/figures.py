@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from benchframe.engine.crew import LOCKS
-from benchframe.engine.histogram import Histogram
-from benchframe.engine.threaded import FIGURES
-from benchframe.mm.crew import BUCKETS
+from benchframe.engine.session import Histogram
+from benchframe.engine.threads import FIGURES, LOCKS
+from benchframe.mm.smp import BUCKETS
 from benchframe.simulate.records import KINDS, PARTS
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from benchframe.simulate.target import SimulateError
 
 if TYPE_CHECKING:
-    from benchframe.dialect.struct import Struct
+    from benchframe.dialect.records import Struct
 
 
 LAYOUTS = Path(__file__).with_name("layouts.toml")

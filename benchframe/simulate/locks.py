@@ -5,22 +5,15 @@ comparison with the oracle costs nothing; a flush of TLBs is told to the simulat
 """
 
 from benchframe.dialect import READ_ONCE, native
-from benchframe.dialect.function import Native
-from benchframe.dialect.instance import instance, made_from
+from benchframe.dialect.functions import Native, instance, made_from
 from benchframe.dialect.primitives import Primitive
-from benchframe.mm.arena import page_alloc
-from benchframe.mm.drive import compare
 from benchframe.mm.hooks import flush_tlb
 from benchframe.mm.layout import EVENT
+from benchframe.mm.locks import READERS, SPINS, WRITER, rwsem_optimistic_spin, rwsem_try_write_lock_unqueued
 from benchframe.mm.replay import class_of, one_event
-from benchframe.mm.shared import REPLACE, page_alloc_shared
-from benchframe.mm.sync.rwsem import (
-    READERS,
-    SPINS,
-    WRITER,
-    rwsem_optimistic_spin,
-    rwsem_try_write_lock_unqueued,
-)
+from benchframe.mm.slab import page_alloc
+from benchframe.mm.smp import REPLACE, page_alloc_shared
+from benchframe.mm.smp_replay import compare
 
 wait_one = Primitive("wait_one", lambda ref, field, mask, value: 0)
 """wait_until of a crowd that stands in a queue of its own: a write lets the first of them look."""

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from benchframe.dialect.function import Identities
-from benchframe.dialect.loader import Library, add_symbol
-from benchframe.dialect.store import Store
+from benchframe.dialect.functions import Identities
+from benchframe.dialect.store import Library, Store, add_symbol
 from benchframe.simulate import access, schedule
 from benchframe.simulate.records import simulator
 from benchframe.simulate.target import architecture, target_key
@@ -121,7 +120,7 @@ def _key() -> str:
 def _compile() -> bytes:
     from llvmlite import binding as llvm
 
-    from benchframe.dialect.backend import lowered
+    from benchframe.dialect.llvm import lowered
     from benchframe.simulate.build import RUNTIME_PRIMITIVES, emit
 
     module: Any = None

@@ -1,6 +1,6 @@
 """One strategy and one stream on simulated CPUs: answers compared, address space validated, figures read out.
 
-As a :class:`~benchframe.engine.threaded.ThreadSession` has laps of real threads, this has runs of simulated ones. In a
+As a :class:`~benchframe.engine.threads.ThreadSession` has laps of real threads, this has runs of simulated ones. In a
 run every answer is compared with the oracle's, at no simulated cost, so there is no figure without a check of the very
 operations that it counts.
 """
@@ -17,21 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from benchframe.dialect.loader import Unit
+from benchframe.dialect.store import Unit
 from benchframe.dialect.units import Units, UnitSpec
-from benchframe.engine.crew import LOCKS, CrewRunner
-from benchframe.engine.native import EngineError, Verdict
-from benchframe.engine.program import ProgramError, make_program
-from benchframe.engine.threaded import COUNTERS, ThreadSession
-from benchframe.mm.crew import BUCKETS, CREW, HISTOGRAM, ORDER, RCU_HEAD, THREAD
+from benchframe.engine.session import EngineError, Verdict
+from benchframe.engine.threads import COUNTERS, LOCKS, CrewRunner, ProgramError, ThreadSession, make_program
 from benchframe.mm.defaults import count_event
-from benchframe.mm.dispatch import mapping_event
-from benchframe.mm.drive import RUN, thread_entry
-from benchframe.mm.hook_entry import hook_entry
-from benchframe.mm.hooks import ALL
+from benchframe.mm.hooks import ALL, hook_entry
 from benchframe.mm.layout import ANSWER, ARENA, EVENT, FILE, FREED, MM, PAGE, PTE, SAMPLE, TASK, VMA, mm_struct
 from benchframe.mm.machine import Machine as Memory
 from benchframe.mm.machine import Parameters
+from benchframe.mm.replay import mapping_event
+from benchframe.mm.smp import BUCKETS, CREW, HISTOGRAM, ORDER, RCU_HEAD, THREAD
+from benchframe.mm.smp_replay import RUN, thread_entry
 from benchframe.simulate.figures import Figures, read_figures
 from benchframe.simulate.layouts import Layout, as_it_is
 from benchframe.simulate.locks import replacements
@@ -63,7 +60,7 @@ from benchframe.simulate.target import SimulateError, target_key
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy
-    from benchframe.trace.format import Trace
+    from benchframe.trace.trace import Trace
 
 Array = npt.NDArray[Any]
 STACK = 256 << 10
@@ -93,7 +90,7 @@ class SimulatedUnits(Units):
         """As :meth:`UnitSpec.key`, but for the fixed processor instead of the host's."""
         import hashlib
 
-        from benchframe.dialect.function import Identities
+        from benchframe.dialect.functions import Identities
 
         order = "" if spec.binding is not None else ",".join(h.name for h in self.hooks)
         identity = Identities(spec.binding, spec.replace).of(spec.entry)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
+from benchframe.report.scaling import per_second
+from benchframe.report.table import Table, Value, ns
 from benchframe.results.folder import RunFolder
 from benchframe.results.simulated import FieldCost, SimulatedCell, simulated_cells
 from benchframe.results.studies import Mark, Plot, SavedStudy, Series, Stack
 from benchframe.simulate.analytic import estimate
 from benchframe.simulate.machines import Machine, Work
 from benchframe.simulate.records import PARTS
-from benchframe.tables.build import Table, Value, ns
-from benchframe.tables.scaling import per_second
 
 WHAT_LIMITS = {
     "instructions": "its own instructions",
