@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from support.command import run
 from support.compile import simulated
-from test_end_to_end import run
 
 import benchframe.simulate.machines
 from benchframe.dialect import READ_ONCE, cmpxchg, fetch_add, native, wait_until
