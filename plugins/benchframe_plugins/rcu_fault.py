@@ -28,12 +28,13 @@ mmap_lock), files, and a first write that needs an anon_vma.
 Cost: the walk, three loads of two numbers. No atomic operation. Only writers of this VMA disturb.
 
 Concurrency: VMAs and page tables are freed after a grace period; the section lasts to the end of the fault.
-Text: what all faults of this kind share is in `_speculation`; how writing ends is 6.4's, in `per_vma_rwsem`.
+Text: what all faults of this kind share is in `speculation`; how writing ends is 6.4's, in `per_vma_rwsem`.
 Sources: linux-mm, April 2021, replies to the series "Speculative page faults" (spinics linux-mm msg252369); Linux 6.4
 include/linux/mm.h for the numbers. The commit check is this file's own: no patch was posted.
 """
 
-from benchframe.api import (
+from benchframe.api import Protocol, Strategy, hookimpl, native
+from benchframe.kernel import (
     NULL,
     READ_ONCE,
     SITE_END,
@@ -41,21 +42,17 @@ from benchframe.api import (
     TASK,
     VMA,
     WRITE_ONCE,
-    Protocol,
-    Strategy,
     grow_under_write_lock,
-    hookimpl,
     index_find,
     load_acquire,
-    native,
     rcu_read_lock,
     rcu_read_unlock,
     smp_rmb,
     smp_wmb,
 )
-from benchframe_plugins import _speculation
-from benchframe_plugins._speculation import exchanged, free_vma, release_table, section_end, usable
+from benchframe_plugins import speculation
 from benchframe_plugins.per_vma_rwsem import mm_write_downgrade, mm_write_unlock
+from benchframe_plugins.speculation import exchanged, free_vma, release_table, section_end, usable
 
 # ---- the fault -------------------------------------------------------------------------------------------------------
 
@@ -112,7 +109,7 @@ def attach(mm, vma):
 
 
 HOOKS = {
-    **_speculation.HOOKS,
+    **speculation.HOOKS,
     "mmap_write_unlock": mm_write_unlock,
     "mmap_write_downgrade": mm_write_downgrade,
     "vma_valid": valid,
