@@ -37,7 +37,7 @@ READ, WRITE, EXECUTE = 1, 2, 4
 def fault(space: Space, addr: int, access: int) -> int:
     """One fault at ``addr``: grows a stack, checks the access, touches the page. 0 or a negative FaultError.
 
-    A read is allowed by any of read, write and execute permission, as on x86 without protection keys.
+    A read is allowed by any of read, write and execute permission; with protection keys not by execute alone.
     """
     area = space.find_vma(addr)
     if area is None:
@@ -51,7 +51,7 @@ def fault(space: Space, addr: int, access: int) -> int:
     elif access & EXECUTE:
         allowed = area.vm_flags & VM_EXEC
     else:
-        allowed = area.vm_flags & VM_ACCESS
+        allowed = space.readable(area)
     if not allowed:
         return -FaultError.ACCERR
     return space.touch(area, page, page + PAGE, bool(access & WRITE))

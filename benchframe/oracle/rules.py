@@ -173,6 +173,11 @@ class Rules:
     """A read fault that may take a huge page prepares the anon_vma (huge_memory.c)."""
     dontneed_frees_tables: bool = True
     """6.14 and later: MADV_DONTNEED of a whole 2 MiB range frees its page table (pt_reclaim.c)."""
+    execute_only: bool = False
+    """Memory protection keys: PROT_EXEC alone takes a key that forbids reads (arch/x86/mm/pkeys.c, execute_only_pkey).
+
+    Off, execution implies reading, as on x86 without keys. The processor decides, and the kernel's boot line (nopku).
+    """
     thp: bool = True
     """The kernel has transparent huge pages: MADV_HUGEPAGE is known, MAP_STACK gives VM_NOHUGEPAGE."""
     ksm: bool = True

@@ -18,6 +18,7 @@ from benchframe.oracle.rules import (
     PMD,
     VM_ACCESS,
     VM_ACCOUNT,
+    VM_EXEC,
     VM_GROWSDOWN,
     VM_HUGEPAGE,
     VM_LOCKED,
@@ -412,9 +413,15 @@ class Space:
             at += 1
         return 0
 
+    def readable(self, area: Area) -> bool:
+        """Whether a program may read there (arch/x86/mm/fault.c access_error, arch_vma_access_permitted): a write-only
+        area can be read on x86, and one that is only executable if there are no protection keys."""
+        rights = area.vm_flags & VM_ACCESS
+        return rights != 0 and not (rights == VM_EXEC and self.rules.execute_only)
+
     def populate_area(self, area: Area, start: int, end: int) -> int:
         """Touch a range of one area: by writing if it is private and writable, else by reading."""
-        if not area.vm_flags & VM_ACCESS:
+        if not self.readable(area):
             return -FaultError.ACCERR
         return self.touch(area, start, end, area.vm_flags & (VM_WRITE | VM_SHARED) == VM_WRITE)
 

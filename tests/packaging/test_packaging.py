@@ -13,7 +13,15 @@ from support.environments import ROOT, Environment, build, run
 
 import benchframe
 
-PLUGINS = [p.stem for p in (ROOT / "plugins/benchframe_plugins").glob("[!_]*.py")]
+
+def hookimpls(folder: Path) -> list[str]:
+    """The modules and packages in a folder that implement a hook; what plugins share among themselves does not."""
+    paths = [*folder.glob("[!_]*.py"), *folder.glob("*/__init__.py")]
+    names = [path.parent.name if path.stem == "__init__" else path.stem for path in paths]
+    return [name for name, path in zip(names, paths, strict=True) if "@hookimpl" in path.read_text()]
+
+
+PLUGINS = hookimpls(ROOT / "plugins/benchframe_plugins")
 WORKLOADS = [p.stem for p in (ROOT / "workloads/benchframe_workloads").glob("[!_]*.py")]
 
 
