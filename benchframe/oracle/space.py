@@ -18,13 +18,13 @@ from benchframe.oracle.rules import (
     PMD,
     VM_ACCESS,
     VM_ACCOUNT,
-    VM_EXEC,
     VM_GROWSDOWN,
     VM_HUGEPAGE,
     VM_LOCKED,
     VM_MAYBE_GUARD,
     VM_MAYSHARE,
     VM_NORESERVE,
+    VM_PKEY,
     VM_SHARED,
     VM_WRITE,
     FaultError,
@@ -416,8 +416,7 @@ class Space:
     def readable(self, area: Area) -> bool:
         """Whether a program may read there (arch/x86/mm/fault.c access_error, arch_vma_access_permitted): a write-only
         area can be read on x86, and one that is only executable if there are no protection keys."""
-        rights = area.vm_flags & VM_ACCESS
-        return rights != 0 and not (rights == VM_EXEC and self.rules.execute_only)
+        return area.vm_flags & VM_ACCESS != 0 and not area.vm_flags & VM_PKEY
 
     def populate_area(self, area: Area, start: int, end: int) -> int:
         """Touch a range of one area: by writing if it is private and writable, else by reading."""
