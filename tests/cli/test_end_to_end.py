@@ -18,7 +18,8 @@ REFERENCE = Path(__file__).resolve().parents[2] / "reports" / "reference"
 BAD = '''
 """Two strategies with bugs: one forgets to compare bounds, one reads far outside its memory."""
 
-from benchframe.api import VMA, Cache, Strategy, hookimpl, native
+from benchframe.api import Cache, Strategy, hookimpl, native
+from benchframe.kernel import VMA
 
 
 @native

@@ -127,10 +127,10 @@ def test_readme_is_short() -> None:
 
 
 def test_readme_shows_the_example() -> None:
-    """The strategy in README is the example package's file, and has fewer than 30 lines."""
+    """The strategy in README is the example package's file, and has at most 30 lines."""
     source = (ROOT / "examples/benchframe-two-entry/benchframe_two_entry.py").read_text()
     assert f"```python\n{source}```" in (ROOT / "README.md").read_text()
-    assert len(source.splitlines()) < 30
+    assert len(source.splitlines()) <= 30
 
 
 def test_named_files_exist() -> None:
