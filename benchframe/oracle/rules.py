@@ -178,8 +178,8 @@ class Rules:
     execute_only: bool = False
     """Memory protection keys: PROT_EXEC alone takes a key that forbids reads (arch/x86/mm/pkeys.c, execute_only_pkey).
 
-    The key is a flag of the area, so neighbours with and without it share no anon_vma. Off, execution implies reading, as
-    on x86 without keys. The processor decides, and the kernel's boot line (nopku).
+    The key is a flag of the area, so neighbours with and without it share no anon_vma. Off, execution implies reading,
+    as on x86 without keys. The processor decides, and the kernel's boot line (nopku).
     """
     thp: bool = True
     """The kernel has transparent huge pages: MADV_HUGEPAGE is known, MAP_STACK gives VM_NOHUGEPAGE."""
