@@ -988,7 +988,9 @@ class Builder:
             resource, new = (args[1], args[2]) if number == NR["prlimit64"] else args[:2]
             own = number != NR["prlimit64"] or args[0] in (0, thread.pid)
             if own and resource == RLIMIT_STACK and new:
-                seen = next((value for when, value in self._limits.get(thread.pid, []) if when > time), NO_LIMIT)
+                seen = next(
+                    (value for when, value in self._limits.get(thread.pid, []) if when > time and value >= 0), NO_LIMIT
+                )
                 self._row(time, Kind.RLIMIT, thread, len=seen)
             return
         if number == NR["personality"] and args[0] != 0xFFFFFFFF:

@@ -218,8 +218,8 @@ def deep(limit: int, *more: Rec) -> Trace:
     """A program whose stack reaches 20 MiB below its image, recorded under a limit of 8 MiB; seen ``limit`` at exit."""
     top = IMAGE[-1].start
     maps = [
-        Maps(150, 10, "exec", IMAGE, 0x600000, 0, 8 << 20),
-        Maps(900, 10, "exit", IMAGE, 0x600000, 0, limit),
+        Maps(150, 10, "exec", IMAGE, 0x600000, 0, stack_limit=8 << 20),
+        Maps(900, 10, "exit", IMAGE, 0x600000, 0, stack_limit=limit),
     ]
     faults = [Rec(500 + i, R.FAULT, 10, (top - (i << 20), 6, True)) for i in range(21)]
     trace = built(*more, *faults, maps=maps)
@@ -240,8 +240,8 @@ def test_the_stack_limit_is_the_programs_own() -> None:
 
 def test_an_exec_under_another_limit() -> None:
     """The first program's limit is the trace's; a later exec under another one says so, and its fork inherits it."""
-    later = Maps(460, 10, "exec", IMAGE, 0x600000, 0, 1 << 47)
-    first = Maps(150, 10, "exec", IMAGE, 0x600000, 0, 1 << 20)
+    later = Maps(460, 10, "exec", IMAGE, 0x600000, 0, stack_limit=1 << 47)
+    first = Maps(150, 10, "exec", IMAGE, 0x600000, 0, stack_limit=1 << 20)
     recs = [Rec(450, R.EXEC, 10, (10,)), Rec(470, R.LEAVE, 10, (59, 0)), Rec(480, R.NEW, 10, (11, 0))]
     recs += [Rec(500, R.FAULT, 11, (IMAGE[-1].start - (30 << 20), 6, True))]
     trace = built(*recs, maps=[first, later])
