@@ -122,10 +122,16 @@ class TsoWorld(CaseWorld):
         self.buffers.put(self.current, Store(key, part, ref._columns[column], ref.index, value, where, shared, by))
         return 0
 
-    def cmpxchg(self, ref: Any, field: str, old: int, new: int) -> int:
+    def store(self, ref: Any, field: str, value: int, ordering: str) -> None:
+        """An ordered store; smp_store_mb waits until it is seen."""
+        super().store(ref, field, value, ordering)
+        if ordering == "mb":
+            self.fence()
+
+    def cmpxchg(self, ref: Any, field: str, old: int, new: int, ordering: str = "full") -> int:
         """Compare and exchange."""
         self.fence()
-        return super().cmpxchg(ref, field, old, new)
+        return super().cmpxchg(ref, field, old, new, ordering)
 
     def wait_then_add(self, ref: Any, field: str, mask: int, delta: int) -> int:
         """Take a lock."""

@@ -123,12 +123,12 @@ class MachineWorld(World):
         """An ordered store."""
         self.write(ref, column_of(ref, field), value)
 
-    def rmw(self, ref: Any, field: str, operation: str, value: int) -> int:
+    def rmw(self, ref: Any, field: str, operation: str, value: int, ordering: str = "full") -> int:
         """fetch_add or xchg."""
         how = ADDS if field == "mmap_lock" and operation == "add" and abs(value) == 1 else WRITES
         return self.write(ref, column_of(ref, field), value, "add" if operation == "add" else "exchange", how)
 
-    def cmpxchg(self, ref: Any, field: str, old: int, new: int) -> int:
+    def cmpxchg(self, ref: Any, field: str, old: int, new: int, ordering: str = "full") -> int:
         """Compare and exchange."""
         column = column_of(ref, field)
         op = self.access(

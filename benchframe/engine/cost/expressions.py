@@ -23,8 +23,15 @@ NESTED = frozenset({"cache_find", "cache_store"})
 """Cache hooks that are called inside vma_get: no marks of their own."""
 LOOKUP_HOOKS = frozenset({"vma_get", "vma_get_locked", "vma_put", "vma_valid"})
 """Hooks that are the lookup of a fault, with the cache's (but NESTED)."""
-ATOMICS = frozenset({"xchg", "cmpxchg", "fetch_add", "wait_then_add"})
-"""Primitives that read, change and write in one step."""
+ATOMICS = {"wait_then_add": "wait_then_add"} | {
+    name + ordering: name
+    for name in ("xchg", "cmpxchg", "fetch_add")
+    for ordering in ("", "_relaxed", "_acquire", "_release")
+}
+"""Primitives that read, change and write in one step, and what each does: on x86 its ordering changes nothing."""
+FREE = frozenset({"cpu_relax", "cond_resched", "cycles", "smp_rmb", "smp_wmb", "smp_mb__before_atomic",
+                  "smp_mb__after_atomic", "smp_acquire__after_ctrl_dep"})  # fmt: skip
+"""Primitives without an instruction that counts: barriers for the compiler, on x86."""
 OPERATORS: dict[type[ast.AST], str] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Mod: "%", ast.LShift: "<<", ast.RShift: ">>",
     ast.BitAnd: "&", ast.BitOr: "|", ast.BitXor: "^", ast.Pow: "**", ast.And: "and", ast.Or: "or", ast.Not: "not ",
@@ -213,7 +220,7 @@ class Expressions:
     def primitive(self, node: ast.Call, name: str) -> str:
         if name == "smp_mb":
             return self.owner.after(str(BARRIER << SHIFT), "0")
-        if name in ("cpu_relax", "cond_resched", "cycles", "smp_rmb", "smp_wmb"):  # barriers for the compiler on x86
+        if name in FREE:
             return "0"
         slab, index = self.reference(node.args[0])
         word = node.args[1]
@@ -224,15 +231,17 @@ class Expressions:
         if not isinstance(field, str) or field not in slab.struct.fields:
             raise self.wrong(node, f"{slab.struct.name} has no field {ast.unparse(word)}")
         rest = [self.value(a) for a in node.args[2:]]
-        if name in ("READ_ONCE", "load_acquire"):
+        if name in ("READ_ONCE", "load_acquire", "rcu_dereference"):
             return self.loaded(slab, field, index)
-        if name in ("WRITE_ONCE", "store_release"):
+        if name in ("WRITE_ONCE", "store_release", "rcu_assign_pointer"):
             return self.accessed("store", STORE, slab, field, index, rest)
         if name in ("wait_until", "wait_interruptible", "wait_while", "wait_while_interruptible"):
             return f"({self.loaded(slab, field, index)} * 0)"
+        if name == "smp_store_mb":
+            return f"({self.accessed('xchg', ATOMIC, slab, field, index, rest)} * 0)"
         if name not in ATOMICS:
             raise self.wrong(node, f"the primitive {name}")
-        return self.accessed(name, ATOMIC, slab, field, index, rest)
+        return self.accessed(ATOMICS[name], ATOMIC, slab, field, index, rest)
 
 
 def _definition(function: FunctionType) -> ast.FunctionDef:

@@ -2,11 +2,26 @@
 
 ``refcount_inc_not_zero`` is what makes a lookup without a lock safe: who finds an object by a stale pointer learns that
 it is dying, if its memory is still there to ask (RCU, or a slab that is type-safe by RCU).
+
+Orderings are those of refcount.h (6.12): increments order nothing, since whoever takes one more reference either has
+one already or found the object by a pointer that something else orders. A decrement is a release, and the one that
+comes to zero an acquire too, so that what every user did comes before the free. ``_acquire`` and ``_release`` (6.15)
+are for objects whose memory may be reused at once: nothing else orders them.
 """
 
 from typing import NamedTuple
 
-from benchframe.dialect import READ_ONCE, WRITE_ONCE, cmpxchg, fetch_add, native, store_release
+from benchframe.dialect import (
+    READ_ONCE,
+    WRITE_ONCE,
+    cmpxchg_acquire,
+    cmpxchg_relaxed,
+    fetch_add_relaxed,
+    fetch_add_release,
+    native,
+    smp_acquire__after_ctrl_dep,
+    store_release,
+)
 from benchframe.dialect.function import Native
 from benchframe.dialect.instance import instances
 
@@ -34,7 +49,7 @@ def refcount_set_release(object, count):
 @native
 def refcount_inc(object):
     """One more; the caller has one already."""
-    fetch_add(object, "refs", 1)
+    fetch_add_relaxed(object, "refs", 1)
     return 0
 
 
@@ -43,7 +58,7 @@ def refcount_add_not_zero(object, count):
     """``count`` more, unless it is zero: the count before."""
     old = READ_ONCE(object, "refs")
     while old != 0:
-        seen = cmpxchg(object, "refs", old, old + count)
+        seen = cmpxchg_relaxed(object, "refs", old, old + count)
         if seen == old:
             return old
         old = seen
@@ -64,7 +79,7 @@ def refcount_inc_not_zero_limited_acquire(object, limit):
     while old != 0:
         if old + 1 > limit:
             return -1
-        seen = cmpxchg(object, "refs", old, old + 1)
+        seen = cmpxchg_acquire(object, "refs", old, old + 1)
         if seen == old:
             return old
         old = seen
@@ -73,20 +88,23 @@ def refcount_inc_not_zero_limited_acquire(object, limit):
 
 @native
 def refcount_dec_return(object):
-    """One less: the count after."""
-    return fetch_add(object, "refs", -1) - 1
+    """One less: the count after. A release."""
+    return fetch_add_release(object, "refs", -1) - 1
 
 
 @native
 def refcount_dec_and_test(object):
     """One less: 1 if that was the last."""
-    return int(fetch_add(object, "refs", -1) == 1)
+    return refcount_sub_and_test(object, 1)
 
 
 @native
 def refcount_sub_and_test(object, count):
     """``count`` less: 1 if nothing is left."""
-    return int(fetch_add(object, "refs", -count) == count)
+    if fetch_add_release(object, "refs", -count) == count:
+        smp_acquire__after_ctrl_dep()
+        return 1
+    return 0
 
 
 class Refcount(NamedTuple):

@@ -18,13 +18,25 @@ Differences to the kernel's: waiters look at memory (and give their core away) i
 so many looks, not for as long as the owner runs; no handoff bit, by which a waiter of 4 ms ends the stealing: the head
 of the queue, which looks all the time, races with those who steal.
 
+Taking the lock is an acquire, giving it back a release, as there (rwsem_read_trylock, __up_read, ...).
+
 ``down_read_any`` and ``down_write_any`` say the same without the queue's order, in as few steps as can be: the checker
 puts them in the place of the queue in scenarios, and the tests hold both to the same rules.
 """
 
 from typing import NamedTuple
 
-from benchframe.dialect import READ_ONCE, cmpxchg, fetch_add, native, store_release, wait_then_add, wait_until
+from benchframe.dialect import (
+    READ_ONCE,
+    cmpxchg_acquire,
+    fetch_add,
+    fetch_add_acquire,
+    fetch_add_release,
+    native,
+    store_release,
+    wait_then_add,
+    wait_until,
+)
 from benchframe.dialect.function import Native
 from benchframe.dialect.instance import instances
 
@@ -47,7 +59,7 @@ SPINS = 4000
 @native
 def down_read(sem):
     """For reading. One atomic add if there is no writer and no queue, or nobody inside."""
-    before = fetch_add(sem, "count", 1)
+    before = fetch_add_acquire(sem, "count", 1)
     if before & IN_THE_WAY and before & INSIDE:
         down_read_slow(sem)
     return 0
@@ -76,7 +88,7 @@ def down_read_trylock(sem):
     """For reading if that needs no waiting: 1, else 0."""
     seen = READ_ONCE(sem, "count")
     while not seen & IN_THE_WAY:
-        old = cmpxchg(sem, "count", seen, seen + 1)
+        old = cmpxchg_acquire(sem, "count", seen, seen + 1)
         if old == seen:
             return 1
         seen = old
@@ -86,14 +98,14 @@ def down_read_trylock(sem):
 @native
 def up_read(sem):
     """A reader leaves: one atomic add."""
-    fetch_add(sem, "count", -1)
+    fetch_add_release(sem, "count", -1)
     return 0
 
 
 @native
 def down_write(sem):
     """For writing, alone. One compare-and-exchange if nobody is there."""
-    if cmpxchg(sem, "count", 0, WRITER) != 0:
+    if cmpxchg_acquire(sem, "count", 0, WRITER) != 0:
         down_write_slow(sem)
     return 0
 
@@ -128,7 +140,7 @@ def rwsem_try_write_lock_unqueued(sem):
     seen = READ_ONCE(sem, "count")
     if seen & INSIDE:
         return 0
-    return int(cmpxchg(sem, "count", seen, seen + WRITER) == seen)
+    return int(cmpxchg_acquire(sem, "count", seen, seen + WRITER) == seen)
 
 
 @native
@@ -142,20 +154,20 @@ def down_write_any(sem):
 @native
 def down_write_trylock(sem):
     """For writing if nobody is there: 1, else 0."""
-    return int(cmpxchg(sem, "count", 0, WRITER) == 0)
+    return int(cmpxchg_acquire(sem, "count", 0, WRITER) == 0)
 
 
 @native
 def up_write(sem):
     """The writer leaves: one atomic add."""
-    fetch_add(sem, "count", -WRITER)
+    fetch_add_release(sem, "count", -WRITER)
     return 0
 
 
 @native
 def downgrade_write(sem):
     """The writer becomes a reader; nobody writes in between, other readers may join."""
-    fetch_add(sem, "count", 1 - WRITER)
+    fetch_add_release(sem, "count", 1 - WRITER)
     return 0
 
 

@@ -1,12 +1,15 @@
 """A sequence count: odd while somebody writes (include/linux/seqlock.h). Readers write nothing and may have to retry.
 
+Orderings are the kernel's: the writer has an smp_wmb behind the odd number and one before the even (raw_write_seqcount_
+begin and _end), the reader an acquire (6.13; smp_rmb before) and an smp_rmb before it looks again.
+
 The writer is alone, by a lock of its own. A reader copies what it needs between begin and retry and believes it only if
 the number is still the same.
 """
 
 from typing import NamedTuple
 
-from benchframe.dialect import READ_ONCE, WRITE_ONCE, load_acquire, native, smp_rmb, smp_wmb, store_release, wait_until
+from benchframe.dialect import READ_ONCE, WRITE_ONCE, load_acquire, native, smp_rmb, smp_wmb, wait_until
 from benchframe.dialect.function import Native
 from benchframe.dialect.instance import instances
 
@@ -45,7 +48,8 @@ def write_seqcount_begin(seq):
 @native
 def write_seqcount_end(seq):
     """The number becomes even, after everything was changed."""
-    store_release(seq, "sequence", READ_ONCE(seq, "sequence") + 1)
+    smp_wmb()
+    WRITE_ONCE(seq, "sequence", READ_ONCE(seq, "sequence") + 1)
     return 0
 
 

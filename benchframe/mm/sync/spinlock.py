@@ -3,7 +3,7 @@ but here threads may outnumber cores."""
 
 from typing import NamedTuple
 
-from benchframe.dialect import cmpxchg, native, store_release, wait_then_add
+from benchframe.dialect import cmpxchg_acquire, native, store_release, wait_then_add
 from benchframe.dialect.function import Native
 from benchframe.dialect.instance import instances
 
@@ -18,7 +18,7 @@ def spin_lock(lock):
 @native
 def spin_trylock(lock):
     """1 if it was free and is now ours, else 0."""
-    return int(cmpxchg(lock, "locked", 0, 1) == 0)
+    return int(cmpxchg_acquire(lock, "locked", 0, 1) == 0)
 
 
 @native
