@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         xchg_relaxed,
         xchg_release,
     )
+    from benchframe.events import EVENT, NIL, UNKNOWN, FaultFlag, Kind
     from benchframe.hookspecs import hookimpl
     from benchframe.mm.arena import arena_alloc, arena_free
     from benchframe.mm.defaults import read_lock, read_unlock, write_downgrade, write_lock, write_unlock
@@ -113,7 +114,6 @@ if TYPE_CHECKING:
     from benchframe.mm.sync.spinlock import spinlock
     from benchframe.mm.sync.waitqueue import waitqueue
     from benchframe.strategy import Cache, Index, PrivateSlab, Protocol, Strategy
-    from benchframe.trace.events import EVENT, NIL, UNKNOWN, FaultFlag, Kind
     from benchframe.trace.format import Trace, read_trace
     from benchframe.trace.meta import FileEntry, TraceMeta
     from benchframe.workload import Parameter, Workload, trace_workload
@@ -386,7 +386,7 @@ _HOMES = {
         "Protocol",
         "Strategy",
     ),
-    "benchframe.trace.events": (
+    "benchframe.events": (
         "EVENT",
         "NIL",
         "UNKNOWN",

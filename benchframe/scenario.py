@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from benchframe.events import FaultFlag, Kind
 from benchframe.mm import flags, layout
 from benchframe.mm.machine import Parameters
 from benchframe.mm.space import Space
 from benchframe.races import Historic as Historic
 from benchframe.races import KnownBug as KnownBug
 from benchframe.races import Sites as Sites
-from benchframe.trace.events import FaultFlag, Kind
 
 BASE = 0x10000000
 """Page 0 of every scenario: the start of a 2 MiB region."""

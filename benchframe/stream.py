@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from benchframe.trace.events import EVENT, NIL, UNKNOWN, FaultFlag, Kind
+from benchframe.events import EVENT, NIL, UNKNOWN, FaultFlag, Kind
 from benchframe.trace.format import Trace
 from benchframe.trace.meta import FileEntry, TraceMeta
 

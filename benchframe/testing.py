@@ -87,8 +87,8 @@ def counts(known: Registry, strategy: str, workload: str, seed: int = 1) -> dict
 def assert_repeats(known: Registry, workload: str, seed: int = 1) -> None:
     """No call of ``workload`` fails, and its timed part leaves layout and page count as it found them."""
     from benchframe.engine.native import Session
-    from benchframe.mm.oracle import replay
-    from benchframe.trace.events import Kind
+    from benchframe.events import Kind
+    from benchframe.oracle import replay
 
     trace = known.spec(workload).trace(seed)
     before, after = replay(trace.events[: trace.setup]), replay(trace.events)

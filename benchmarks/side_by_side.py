@@ -17,8 +17,8 @@ from sampling import Spread, machine, print_table
 
 from benchframe import stream
 from benchframe.engine.native import Session, compile_strategies
+from benchframe.events import Kind
 from benchframe.registry import load
-from benchframe.trace.events import Kind
 from benchframe.trace.format import Trace
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchframe import registry
 from benchframe.engine.streaming import StreamReplay
-from benchframe.trace.events import EVENT, NIL, UNKNOWN, FaultFlag, Kind
+from benchframe.events import EVENT, NIL, UNKNOWN, FaultFlag, Kind
 from benchframe.trace.format import REPORT, Batch, TraceMeta, iter_batches, write_batches
 
 PAGE, BASE, BATCH = 4096, 0x10000000, 1 << 20

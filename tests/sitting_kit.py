@@ -9,11 +9,11 @@ import numpy as np
 from benchframe.dialect import native
 from benchframe.engine.job import Outcome
 from benchframe.engine.launch import worker_command
+from benchframe.events import EVENT, NIL, Kind
 from benchframe.results import RunFolder
 from benchframe.results.campaign import Campaign, Observer
 from benchframe.results.manifest import Options, WorkloadEntry
 from benchframe.results.plan import Stream, plan
-from benchframe.trace.events import EVENT, NIL, Kind
 from benchframe.trace.format import Trace
 
 WORKER = worker_command("fake_worker")

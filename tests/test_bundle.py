@@ -21,12 +21,12 @@ from benchframe.bundle.pack import INDEX, pack
 from benchframe.bundle.unpack import Bundle, unpack
 from benchframe.bundle.verify import AGREES, DIFFERS, UNVERIFIED, judge_again, plan_again, prepare
 from benchframe.cli import app
+from benchframe.events import EVENT, NIL, Kind
 from benchframe.registry import load
 from benchframe.results import ResultsError, RunFolder
 from benchframe.results.cell import CellState
 from benchframe.results.manifest import WorkloadEntry
 from benchframe.results.studies import SavedStudy, read_studies, write_study
-from benchframe.trace.events import EVENT, NIL, Kind
 from benchframe.trace.format import Trace, write_trace
 
 SUFFIXES = [".tar.zst", ".zip"]

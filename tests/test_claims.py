@@ -13,11 +13,11 @@ from benchframe.claims.streams import brk, threads
 from benchframe.claims.text import claims_table
 from benchframe.engine.probe import Point, ProbeError, Study
 from benchframe.engine.rounds import spare_cpu
-from benchframe.mm.oracle import replay
+from benchframe.events import Kind
+from benchframe.oracle import replay
 from benchframe.registry import load
 from benchframe.stats import Ratio
 from benchframe.tables import render
-from benchframe.trace.events import Kind
 
 BY_NAME = {claim.name: claim for claim in CLAIMS}
 PAIR = HitClaim("x", "says", "source", (Hit("a", "w", "old", 50.0), Hit("a", "w", "new", 80.0)), within=10.0)

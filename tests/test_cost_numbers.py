@@ -13,7 +13,7 @@ from benchframe.engine.cost.predictor import ENTRY, ROWS, TABLES, Predictor, pre
 from benchframe.engine.cost.run import ratio_error
 from benchframe.engine.cost.sums import reuse_class
 from benchframe.engine.cost.tally import Reuse, quantile
-from benchframe.trace.events import Kind
+from benchframe.events import Kind
 from benchframe.trace.format import Trace
 
 

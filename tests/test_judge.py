@@ -18,7 +18,7 @@ from benchframe.judge.probe import PROBES, probe
 from benchframe.judge.shrink import shrink
 from benchframe.judge.sides import host_limits, maker, oracle_side
 from benchframe.judge.snippet import as_c, as_python, report
-from benchframe.mm.oracle import Limits, Oracle, Rules, flip
+from benchframe.oracle import Limits, Oracle, Rules, flip
 
 pytestmark = pytest.mark.skipif(bool(supported()), reason=supported() or "supported")
 AT = child.ARENA + (64 << 20)

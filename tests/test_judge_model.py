@@ -19,7 +19,7 @@ from benchframe.judge.probe import probe
 from benchframe.judge.sides import Side, host_limits, maker
 from benchframe.mm import counterpart
 from benchframe.mm.machine import Parameters
-from benchframe.mm.oracle import Limits, Rules, flip
+from benchframe.oracle import Limits, Rules, flip
 
 BEYOND = {"any mapping of a write-only file": "a trace does not say how a file was opened for reading"}
 

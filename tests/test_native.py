@@ -17,9 +17,9 @@ from benchframe.engine.compiling import ONE, missing, needed
 from benchframe.engine.native import EngineError, Session, compile_strategies
 from benchframe.engine.runner import unit_store
 from benchframe.engine.stream import prepare
+from benchframe.events import EVENT, Kind
 from benchframe.mm.machine import Parameters
 from benchframe.strategy import resolve
-from benchframe.trace.events import EVENT, Kind
 
 ZIPF = "zipf:vmas=60,events=3000"
 CHURN = "mmap-churn:vmas=40,events=2000"

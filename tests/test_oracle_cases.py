@@ -10,7 +10,7 @@ from cases.table import CASES
 from benchframe.judge.kernel import Kernel, supported
 from benchframe.judge.probe import probe
 from benchframe.judge.sides import host_limits, maker, oracle_side
-from benchframe.mm.oracle import RULE_NAMES, Limits, Rules, flip
+from benchframe.oracle import RULE_NAMES, Limits, Rules, flip
 
 
 @pytest.fixture(scope="module")

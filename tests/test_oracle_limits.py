@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from benchframe.mm.oracle import Advice, FaultError, Limits, Oracle, Rules, flip
-from benchframe.mm.oracle.spans import Spans
+from benchframe.oracle import Advice, FaultError, Limits, Oracle, Rules, flip
+from benchframe.oracle.spans import Spans
 
 PAGE = 4096
 BASE = 0x10000000

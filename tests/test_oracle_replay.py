@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from benchframe.mm.oracle import Answers, Oracle, Replayer, replay, replayer
-from benchframe.trace.events import EVENT, NIL, UNKNOWN, Kind, MapType
+from benchframe.events import EVENT, NIL, UNKNOWN, Kind, MapType
+from benchframe.oracle import Answers, Oracle, Replayer, replay, replayer
 
 PAGE = 4096
 BASE = 0x10000000

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from benchframe.events import Kind
 from benchframe.record.session import RecordError, planned
 from benchframe.trace.csvfile import read_csv
-from benchframe.trace.events import Kind
 from benchframe.trace.format import Trace, read_trace
 from benchframe.trace.verify import verify
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchframe.events import NIL, FaultFlag, Kind, MapType
 from benchframe.record import records as R
 from benchframe.record.build import Builder
 from benchframe.record.elf import load_segments
@@ -13,7 +14,6 @@ from benchframe.record.maps import Maps, MapsRow, parse_maps
 from benchframe.record.records import Rec
 from benchframe.record.syscalls import NR
 from benchframe.record.tracefs import parse_format
-from benchframe.trace.events import NIL, FaultFlag, Kind, MapType
 from benchframe.trace.format import Trace
 from benchframe.trace.meta import TraceMeta
 from benchframe.trace.verify import verify

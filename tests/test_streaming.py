@@ -7,8 +7,8 @@ import pytest
 
 from benchframe import registry
 from benchframe.engine.streaming import StreamReplay
-from benchframe.mm.oracle import Answers
-from benchframe.trace.events import Kind
+from benchframe.events import Kind
+from benchframe.oracle import Answers
 from benchframe.trace.format import read_trace
 
 

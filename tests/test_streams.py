@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from benchframe import stream
-from benchframe.mm.oracle import Limits, Replayer, replay
-from benchframe.trace.events import EVENT, Kind
+from benchframe.events import EVENT, Kind
+from benchframe.oracle import Limits, Replayer, replay
 from benchframe.trace.format import Trace
 from benchframe.workload import Workload, WorkloadError
 from benchframe_workloads import churn, faults, synthetic

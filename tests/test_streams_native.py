@@ -5,8 +5,8 @@ import pytest
 from compilekit import compiled
 
 from benchframe.engine.native import Session
+from benchframe.events import Kind
 from benchframe.registry import load
-from benchframe.trace.events import Kind
 
 REGISTRY = load()
 SYNTHETIC = [name for name, w in REGISTRY.workloads.items() if "trace" not in w.tags]

@@ -12,13 +12,13 @@ from mmkit import registry, runner, strategy
 from benchframe.charts.study import study_chart
 from benchframe.engine.native import Session
 from benchframe.engine.probe import Point, ProbeError, Study, timed
+from benchframe.events import Kind
 from benchframe.stats import Ratio
 from benchframe.study.breakeven import SWEEPS, Breakeven, Place, crossovers
 from benchframe.study.layout import COMPONENTS, Sensitivity, components
 from benchframe.study.picture import saved_breakeven
 from benchframe.study.text import breakeven_table, layout_table
 from benchframe.tables import render
-from benchframe.trace.events import Kind
 from benchframe.trace.shift import shifted
 
 # ---- breakeven ----

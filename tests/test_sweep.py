@@ -9,7 +9,7 @@ import pytest
 from benchframe import stream
 from benchframe.charts import charts_of
 from benchframe.charts.data import families
-from benchframe.mm.oracle import Limits, replay
+from benchframe.oracle import Limits, replay
 from benchframe.registry import load
 from benchframe.report.run import Run
 from benchframe.results.folder import RunFolder

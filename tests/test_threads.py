@@ -24,6 +24,7 @@ from benchframe.engine.native import EngineError
 from benchframe.engine.program import ProgramError, make_program
 from benchframe.engine.runner import unit_store
 from benchframe.engine.threaded import ThreadSession, scaling
+from benchframe.events import Kind
 from benchframe.mm.arena import arena_alloc
 from benchframe.mm.crew import BUCKETS
 from benchframe.mm.defaults import read_unlock
@@ -38,7 +39,6 @@ from benchframe.results.folder import RunFolder, find_run
 from benchframe.results.scaling import points
 from benchframe.strategy import Strategy
 from benchframe.tables import scaling_table
-from benchframe.trace.events import Kind
 from benchframe.trace.format import Trace
 from benchframe.workload import WorkloadError
 from benchframe_plugins.pmdcache_rcu import vma_release

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from benchframe.events import EVENT, NIL, UNKNOWN, Kind
 from benchframe.trace.check import Checker, RowError
-from benchframe.trace.events import EVENT, NIL, UNKNOWN, Kind
 from benchframe.trace.format import Trace
 from benchframe.trace.split import split_trace
 

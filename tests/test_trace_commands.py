@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchframe.events import EVENT, NIL, FaultFlag, Kind
 from benchframe.trace import analysis
-from benchframe.trace.events import EVENT, NIL, FaultFlag, Kind
 from benchframe.trace.format import Trace, read_trace, write_trace
 from benchframe.trace.inspect import describe, run_trace_convert, run_trace_head, run_trace_info, run_trace_verify
 from benchframe.trace.verify import verify

@@ -20,6 +20,7 @@ from benchframe.check.run import WRITES, Broken, Op
 from benchframe.dialect.function import Native, is_native, referenced
 from benchframe.dialect.function import resolve as resolve_hook
 from benchframe.dialect.interp import PlainWorld, dejit
+from benchframe.events import NIL, UNKNOWN, Kind
 from benchframe.mm import flags
 from benchframe.mm.arena import arena_alloc, arena_free
 from benchframe.mm.dispatch import locked_event
@@ -34,7 +35,6 @@ from benchframe.mm.sync.rwsem import STEPS
 from benchframe.mm.validate import ValidationError, validate_mm
 from benchframe.scenario import BASE, Call, Scenario, Setup, is_store
 from benchframe.strategy import Strategy
-from benchframe.trace.events import NIL, UNKNOWN, Kind
 
 _USES_RCU = frozenset({kfree_rcu, synchronize_rcu, free_typesafe_by_rcu})
 """What needs to know who is in a read-side section."""

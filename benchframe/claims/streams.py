@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchframe import stream
-from benchframe.trace.events import Kind
+from benchframe.events import Kind
 from benchframe.trace.format import Trace
 
 THREADS = 80

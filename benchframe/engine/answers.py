@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from benchframe.dialect.store import cache_folder
+from benchframe.events import NIL
 from benchframe.mm import flags
 from benchframe.mm.counterpart import limits, rules
 from benchframe.mm.layout import PAGE_SHIFT
 from benchframe.mm.machine import Machine, Parameters
-from benchframe.mm.oracle import replay
 from benchframe.mm.validate import live_mms, vma_numbers
-from benchframe.trace.events import NIL
+from benchframe.oracle import replay
 
 Array = npt.NDArray[Any]
 KEEP = 256 << 20
@@ -105,6 +105,6 @@ def _key(events: Array, parameters: Parameters) -> str:
     """Content of the stream, the rules and limits, and of the oracle itself."""
     digest = hashlib.sha256(np.ascontiguousarray(events).view(np.uint8).data)
     digest.update(repr((rules(parameters), limits(parameters))).encode())
-    for source in sorted((Path(__file__).parent.parent / "mm" / "oracle").glob("*.py")):
+    for source in sorted((Path(__file__).parent.parent / "oracle").glob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:40]

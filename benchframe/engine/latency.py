@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchframe.trace.events import Kind
+from benchframe.events import Kind
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,10 @@ from benchframe.engine.latency import Latency, summarise
 from benchframe.engine.quiet import MOST, Quiet, batches, believable
 from benchframe.engine.runner import NativeRunner, unit_store
 from benchframe.engine.stream import prepare
+from benchframe.events import Kind
 from benchframe.mm.layout import mm_struct
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.validate import ValidationError
-from benchframe.trace.events import Kind
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy

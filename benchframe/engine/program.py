@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from benchframe.engine.answers import expected
 from benchframe.engine.stream import prepare
-from benchframe.trace.events import UNKNOWN, Kind
+from benchframe.events import UNKNOWN, Kind
 
 if TYPE_CHECKING:
     from benchframe.mm.machine import Parameters

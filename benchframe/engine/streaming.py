@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from benchframe.engine.runner import NativeRunner, unit_store
 from benchframe.engine.stream import prepare
+from benchframe.events import Kind
 from benchframe.mm.counterpart import limits, rules
 from benchframe.mm.machine import Machine, Parameters, Sizes
-from benchframe.mm.oracle import Replayer
-from benchframe.trace.events import Kind
+from benchframe.oracle import Replayer
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy

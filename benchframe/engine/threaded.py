@@ -22,11 +22,11 @@ from benchframe.engine.histogram import Histogram
 from benchframe.engine.latency import Latency
 from benchframe.engine.native import EngineError, Verdict
 from benchframe.engine.program import ProgramError, make_program
+from benchframe.events import Kind
 from benchframe.mm.crew import BUCKETS, CLASSES
 from benchframe.mm.grace import QUEUE_LIMIT
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.validate import ValidationError
-from benchframe.trace.events import Kind
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy

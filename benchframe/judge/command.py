@@ -19,7 +19,7 @@ from benchframe.judge.probe import probe
 from benchframe.judge.shrink import shrink
 from benchframe.judge.sides import Side, host_limits, maker, oracle_side
 from benchframe.judge.snippet import as_c, as_python, report
-from benchframe.mm.oracle import RULE_NAMES, Limits, Rules, flip
+from benchframe.oracle import RULE_NAMES, Limits, Rules, flip
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +50,7 @@ def run_oracle_command(
         seed: batch n of a generator depends on the seed, its name and n only.
         generator: ``mixed``, ``merge``, ``huge``, ``brk``, or ``all``.
         judged: makes the judged side.
-        ablate: a rule to switch off (see :class:`~benchframe.mm.oracle.Rules`), or ``all``: each in turn, and say
+        ablate: a rule to switch off (see :class:`~benchframe.oracle.Rules`), or ``all``: each in turn, and say
             whether it was caught.
         accept: which operations the judged side speaks (``judge.model.speaks`` for the compiled model).
         save: a mismatch is written to this path with ``.txt``, ``.py`` and ``.c`` appended.

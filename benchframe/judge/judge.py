@@ -9,7 +9,7 @@ from benchframe.judge.child import ARENA, ARENA_END, harmless
 from benchframe.judge.generators import ZONES, generator
 from benchframe.judge.kernel import Kernel
 from benchframe.judge.ops import NAMES, Calls, Make, Op, Row, apply, words_of
-from benchframe.mm.oracle.flags import SMAPS
+from benchframe.oracle.flags import SMAPS
 
 Accept = Callable[[Op], bool]
 BATCH = 256

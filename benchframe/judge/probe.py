@@ -11,7 +11,7 @@ from benchframe.judge.judge import check
 from benchframe.judge.kernel import Kernel
 from benchframe.judge.ops import Op
 from benchframe.judge.sides import maker, oracle_side
-from benchframe.mm.oracle import Limits, Rules
+from benchframe.oracle import Limits, Rules
 
 _P = 4096
 _A = ARENA + (64 << 20)

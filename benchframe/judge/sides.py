@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchframe.judge.child import BRK_BASE
 from benchframe.judge.ops import Calls, Make, file_table
-from benchframe.mm.oracle import Limits, Oracle, Rules
+from benchframe.oracle import Limits, Oracle, Rules
 
 Side = Callable[[Rules, Limits], Calls]
 """Makes a judged side for a kernel with these rules: files as in ``file_table()``, break at ``BRK_BASE``."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from benchframe.mm import flags
 from benchframe.mm.machine import Parameters
-from benchframe.mm.oracle import Limits, Oracle, Rules
+from benchframe.oracle import Limits, Oracle, Rules
 
 _SWITCHES = {
     "anon_vma_merge_both_ways": flags.RULE_ANON_VMA_616,

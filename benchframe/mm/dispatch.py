@@ -4,6 +4,7 @@ Compiled once for all strategies: the strategy's hooks are reached through the m
 """
 
 from benchframe.dialect import NULL, native
+from benchframe.events import Kind, MapType
 from benchframe.mm.anon import anon_vma_prepare
 from benchframe.mm.arena import arena_alloc
 from benchframe.mm.flags import (
@@ -31,7 +32,6 @@ from benchframe.mm.mprotect import do_mlock, do_mprotect
 from benchframe.mm.mremap import do_mremap
 from benchframe.mm.munmap import do_munmap, page_align
 from benchframe.mm.records import vma_alloc, vma_link, vma_prev_of
-from benchframe.trace.events import Kind, MapType
 
 EXEC, MAP, MMAP, MUNMAP = int(Kind.EXEC), int(Kind.MAP), int(Kind.MMAP), int(Kind.MUNMAP)
 MPROTECT, MREMAP, BRK, MADVISE = int(Kind.MPROTECT), int(Kind.MREMAP), int(Kind.BRK), int(Kind.MADVISE)
@@ -184,7 +184,7 @@ def event_exec(mm, index):
 def mapping_event(root, index):
     """Run event ``index`` of the stream, any kind but FAULT and LOOKUP: what the call returns.
 
-    ``root`` is MM record 1; the event names its own mm. Results are those of benchframe.trace.events.
+    ``root`` is MM record 1; the event names its own mm. Results are those of benchframe.events.
     """
     e = EVENT(root, index)
     kind = e.kind

@@ -15,12 +15,12 @@ from benchframe.dialect import (
     store_release,
     wait_until,
 )
+from benchframe.events import UNKNOWN
 from benchframe.mm.crew import BUCKETS, CLASSES, CREW, HISTOGRAM, OCTAVES, ORDER, SUB, THREAD
 from benchframe.mm.grace import gp_advance, rcu_give_back, rcu_offline, rcu_online, rcu_quiescent, rcu_throttle
 from benchframe.mm.layout import ANSWER, EVENT, MM, VMA
 from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING, class_of, one_event
 from benchframe.mm.shared import pages_drain
-from benchframe.trace.events import UNKNOWN
 
 UNTOLD = UNKNOWN
 """The answer's result when any will do."""

@@ -205,7 +205,7 @@ freed = Struct("freed", [("slot", "i8", "a freed slot [mmap_lock]")])
 event = Struct(
     "event",
     [
-        ("addr", "i8", "see benchframe.trace.events"),
+        ("addr", "i8", "see benchframe.events"),
         ("len", "i8", "likewise"),
         ("offset", "i8", "likewise"),
         ("new_len", "i8", "likewise"),

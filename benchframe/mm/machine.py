@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from benchframe.dialect import Slab
+from benchframe.events import NIL, UNKNOWN, Kind
 from benchframe.mm import flags, layout
 from benchframe.mm.crew import BUCKETS, CLASSES, CREW, HISTOGRAM, ORDER, RCU_HEAD, THREAD
 from benchframe.mm.layout import ANSWER, ARENA, EVENT, FILE, FREED, MM, PAGE, PTE, SAMPLE, TASK, VMA
 from benchframe.mm.memory import carve
-from benchframe.trace.events import NIL, UNKNOWN, Kind
 
 Array = npt.NDArray[Any]
 TABLE_WINDOW = 512
@@ -66,7 +66,7 @@ class Sizes:
 
     @staticmethod
     def of(events: Array) -> Sizes:
-        """Enough for replaying ``events`` (dtype trace.events.EVENT) once; generous, since untouched memory is free."""
+        """Enough for replaying ``events`` (dtype events.EVENT) once; generous, since untouched memory is free."""
         kind = events["kind"]
         forks = int(np.count_nonzero(kind == Kind.FORK))
         quick = (kind == Kind.FAULT) | (kind == Kind.LOOKUP)
@@ -227,7 +227,7 @@ class Machine:
         self.call(Kind.EXEC, addr=NIL, mm=number)
 
     def call(self, kind: int, **columns: int) -> int:
-        """Run one event (columns of benchframe.trace.events) outside any stream; its result.
+        """Run one event (columns of benchframe.events) outside any stream; its result.
 
         Uses event slot 0. Raises MemoryError when a slab is full.
         """

@@ -50,7 +50,7 @@ from benchframe.mm.munmap import do_munmap, page_align
 from benchframe.mm.records import start_gap, vma_alloc, vma_link, vma_prev_of
 
 ANYWHERE = -(1 << 62)
-"""``at`` of a call whose place is not known: the model chooses (benchframe.trace.events.UNKNOWN)."""
+"""``at`` of a call whose place is not known: the model chooses (benchframe.events.UNKNOWN)."""
 
 
 @native

@@ -5,12 +5,12 @@ inlined; every other event goes through the compiled mapping operations (:data:`
 """
 
 from benchframe.dialect import NULL, FarCall, cycles, native
+from benchframe.events import FaultFlag, Kind
 from benchframe.mm.dispatch import mapping_event
 from benchframe.mm.fault import covering, fault_in_vma, page_fault
 from benchframe.mm.flags import FAULT_MAPERR, FAULT_RETRY
 from benchframe.mm.hooks import index_find, vma_get, vma_get_locked, vma_put
 from benchframe.mm.layout import ANSWER, EVENT, MM, SAMPLE, TASK, VMA
-from benchframe.trace.events import FaultFlag, Kind
 
 FAULT, LOOKUP, USER = int(Kind.FAULT), int(Kind.LOOKUP), int(FaultFlag.USER)
 CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING = 0, 1, 2

@@ -6,10 +6,10 @@ part with its hooks. Meant for tests and judges, not for timing: a call costs so
 
 from __future__ import annotations
 
+from benchframe.events import NIL, UNKNOWN, FaultFlag, Kind
 from benchframe.mm import flags, layout
 from benchframe.mm.machine import Machine
-from benchframe.mm.oracle.flags import smaps_flags
-from benchframe.trace.events import NIL, UNKNOWN, FaultFlag, Kind
+from benchframe.oracle.flags import smaps_flags
 
 Row = tuple[int, int, int, int, int, int]
 """(vm_start, vm_end, prot, shared 0/1, file offset in bytes, file number or NIL)."""

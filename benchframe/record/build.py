@@ -10,13 +10,13 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from benchframe.events import NIL, FaultFlag, Kind, MapType
 from benchframe.record import records as R
 from benchframe.record.finish import FileTable, Row, finish
 from benchframe.record.maps import Maps, MapsRow
 from benchframe.record.records import Rec
 from benchframe.record.syscalls import CLONE_THREAD, CLONE_VM, CLONES, ENDS, EXECS, NAMES, NR, UNREPLAYED
 from benchframe.trace.check import MAX_INT
-from benchframe.trace.events import NIL, FaultFlag, Kind, MapType
 from benchframe.trace.format import Trace
 from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from benchframe.events import EVENT, NIL, Kind
 from benchframe.record.maps import Maps
-from benchframe.trace.events import EVENT, NIL, Kind
 from benchframe.trace.format import REPORT, Trace
 from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, FileEntry, Snapshot, TraceMeta
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchframe.trace.events import NIL, Kind
+from benchframe.events import NIL, Kind
 from benchframe.trace.format import Trace
 
 GUESSED = "what a fault wanted was guessed from its mapping: write if writable, else execute, else read"
@@ -14,7 +14,7 @@ def guess_access(trace: Trace) -> bool:
     It decides merges: the first write to private memory gives it an anon_vma. Where the error code is recorded, most
     faults in writable private memory are writes. O(events + changes x VMAs): the layouts come from a replay.
     """
-    from benchframe.mm.oracle import Replayer
+    from benchframe.oracle import Replayer
 
     events = trace.events
     unknown = (events["kind"] == Kind.FAULT) & (events["prot"] == 0)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from benchframe.events import FaultFlag, Kind
 from benchframe.record import perf, ptrace
 from benchframe.record import records as R
 from benchframe.record.build import Builder
@@ -21,7 +22,6 @@ from benchframe.record.maps import Maps, read_maps
 from benchframe.record.perf import PerfError, Source
 from benchframe.record.syscalls import tracepoint_filter
 from benchframe.record.tracefs import TracefsError, Tracepoint, function_names, tracefs, tracepoint
-from benchframe.trace.events import FaultFlag, Kind
 from benchframe.trace.format import Trace
 from benchframe.trace.meta import TraceMeta
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchframe.trace.events import NIL, FaultFlag, Kind
+from benchframe.events import NIL, FaultFlag, Kind
 from benchframe.trace.format import Trace
 
 I64 = NDArray[np.int64]
@@ -66,7 +66,7 @@ def _faults(trace: Trace) -> dict[str, int]:
 
 def _replay(trace: Trace, columns: int, out: Figures) -> I64:
     """Answers of the oracle, and samples of every layout: half by time would hide start-ups, so samples go by event."""
-    from benchframe.mm.oracle import Replayer
+    from benchframe.oracle import Replayer
 
     replayer = Replayer()
     vm_start = np.full(len(trace), NIL, np.int64)

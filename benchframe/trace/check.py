@@ -8,7 +8,7 @@ stream of any length is checked in the memory of one batch.
 import numpy as np
 from numpy.typing import NDArray
 
-from benchframe.trace.events import NIL, UNKNOWN, Kind
+from benchframe.events import NIL, UNKNOWN, Kind
 from benchframe.trace.meta import ADDRESS_LIMIT, PAGE
 
 MAX_TASKS = 1 << 20

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from benchframe.events import EVENT, NIL
 from benchframe.trace.errors import TraceError
-from benchframe.trace.events import EVENT, NIL
 from benchframe.trace.format import MAX_ROWS, REPORT, Trace
 from benchframe.trace.meta import TraceMeta, meta_from_json, meta_to_json
 

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchframe.events import EVENT, NIL, Kind
 from benchframe.trace.check import Checker, RowError
 from benchframe.trace.errors import TraceError
-from benchframe.trace.events import EVENT, NIL, Kind
 from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta
 
 __all__ = [

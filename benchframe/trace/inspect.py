@@ -9,8 +9,8 @@ from functools import wraps
 from pathlib import Path
 from typing import ParamSpec
 
+from benchframe.events import NIL, UNKNOWN, Kind
 from benchframe.trace.errors import TraceError
-from benchframe.trace.events import NIL, UNKNOWN, Kind
 from benchframe.trace.format import Trace, read_trace, write_trace
 from benchframe.trace.meta import printable
 

@@ -11,8 +11,8 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from benchframe.events import EVENT, NIL
 from benchframe.trace.errors import TraceError
-from benchframe.trace.events import EVENT, NIL
 from benchframe.trace.footer import Footer, Group, read_footer
 from benchframe.trace.format import REPORT, Batch
 from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta, meta_from_json, meta_to_json

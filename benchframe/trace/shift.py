@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchframe.trace.events import Kind
+from benchframe.events import Kind
 from benchframe.trace.format import Trace
 
 PAGE = 4096

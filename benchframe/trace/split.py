@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchframe.trace.events import EVENT, NIL, Kind
+from benchframe.events import EVENT, NIL, Kind
 from benchframe.trace.format import Trace
 
 

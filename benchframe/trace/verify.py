@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchframe.trace.events import NIL, UNKNOWN, FaultFlag, Kind
+from benchframe.events import NIL, UNKNOWN, FaultFlag, Kind
 from benchframe.trace.format import Trace
 from benchframe.trace.meta import Snapshot
 
 if TYPE_CHECKING:
-    from benchframe.mm.oracle import Limits
+    from benchframe.oracle import Limits
 
 EXCUSES = ("were not replayed", "no mappings that the kernel made", "unmapping was not recorded")
 """What a recorder or importer notes when the trace is less than the program's whole history."""
@@ -62,7 +62,7 @@ class Verdict:
 
 def verify(trace: Trace) -> Verdict:
     """Replay ``trace`` through the oracle and compare; O(events + reports x VMAs)."""
-    from benchframe.mm.oracle import Replayer
+    from benchframe.oracle import Replayer
 
     verdict = Verdict(unplayed=any(excuse in note for note in trace.meta.notes for excuse in EXCUSES))
     replayer = Replayer(limits=_limits(trace))
@@ -88,7 +88,7 @@ def verify(trace: Trace) -> Verdict:
 
 def _limits(trace: Trace) -> "Limits":
     """The limits that the recorded programs ran under, as far as they change what calls return."""
-    from benchframe.mm.oracle import Limits
+    from benchframe.oracle import Limits
 
     known, default = trace.meta.limits, Limits()
     stack = known.get("stack", default.rlimit_stack)

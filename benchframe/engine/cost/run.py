@@ -24,10 +24,10 @@ from benchframe.engine.job import COST_RECORDS
 from benchframe.engine.native import EngineError
 from benchframe.engine.runner import NativeRunner, unit_store
 from benchframe.engine.stream import prepare
+from benchframe.events import Kind
 from benchframe.mm.layout import ARENA_VMA, MM, mm_struct, vm_area_struct
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING, one_event
-from benchframe.trace.events import Kind
 
 if TYPE_CHECKING:
     from benchframe.engine.runner import Note

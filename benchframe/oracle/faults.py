@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchframe.mm.oracle.area import Area
-from benchframe.mm.oracle.flags import (
+from benchframe.oracle.area import Area
+from benchframe.oracle.flags import (
     PAGE,
     PAGE_SHIFT,
     VM_ACCESS,
@@ -19,7 +19,7 @@ from benchframe.mm.oracle.flags import (
 )
 
 if TYPE_CHECKING:
-    from benchframe.mm.oracle.space import Space
+    from benchframe.oracle.space import Space
 
 READ, WRITE, EXECUTE = 1, 2, 4
 

@@ -12,8 +12,8 @@ from itertools import count
 from operator import attrgetter
 from typing import Concatenate, ParamSpec, TypeVar
 
-from benchframe.mm.oracle.area import Area
-from benchframe.mm.oracle.flags import (
+from benchframe.oracle.area import Area
+from benchframe.oracle.flags import (
     EINVAL,
     ENOMEM,
     EPERM,
@@ -31,8 +31,8 @@ from benchframe.mm.oracle.flags import (
     FaultError,
     page_align,
 )
-from benchframe.mm.oracle.rules import Limits, Rules
-from benchframe.mm.oracle.spans import Spans
+from benchframe.oracle.rules import Limits, Rules
+from benchframe.oracle.spans import Spans
 
 _P = ParamSpec("_P")
 _Self = TypeVar("_Self")

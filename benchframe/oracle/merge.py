@@ -10,10 +10,10 @@ A range R is new (mmap, brk, mremap) or changes flags inside an area C. P is the
 
 from dataclasses import dataclass
 
-from benchframe.mm.oracle.area import Area, Backing
-from benchframe.mm.oracle.flags import PAGE_SHIFT, VM_ACCESS, VM_MAYBE_GUARD, VM_SPECIAL
-from benchframe.mm.oracle.rules import Rules
-from benchframe.mm.oracle.space import Space
+from benchframe.oracle.area import Area, Backing
+from benchframe.oracle.flags import PAGE_SHIFT, VM_ACCESS, VM_MAYBE_GUARD, VM_SPECIAL
+from benchframe.oracle.rules import Rules
+from benchframe.oracle.space import Space
 
 _STICKY = VM_MAYBE_GUARD
 

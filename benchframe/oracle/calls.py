@@ -6,15 +6,15 @@ mm/mmap.c:brk), because the errno depends on it. All return an address, 0, or -e
 
 from __future__ import annotations
 
-from benchframe.mm.oracle import advice as advices
-from benchframe.mm.oracle import faults
-from benchframe.mm.oracle import flags as f
-from benchframe.mm.oracle import mremap as moves
-from benchframe.mm.oracle.area import Area, Backing
-from benchframe.mm.oracle.merge import Range, change_flags, fits_after, merge_new
-from benchframe.mm.oracle.rules import Limits, Rules
-from benchframe.mm.oracle.space import Refused, Space, negative_errno
-from benchframe.trace.events import NIL, UNKNOWN, MapType
+from benchframe.events import NIL, UNKNOWN, MapType
+from benchframe.oracle import advice as advices
+from benchframe.oracle import faults
+from benchframe.oracle import flags as f
+from benchframe.oracle import mremap as moves
+from benchframe.oracle.area import Area, Backing
+from benchframe.oracle.merge import Range, change_flags, fits_after, merge_new
+from benchframe.oracle.rules import Limits, Rules
+from benchframe.oracle.space import Refused, Space, negative_errno
 
 _DATA = f.VM_READ | f.VM_WRITE | f.VM_MAYREAD | f.VM_MAYWRITE | f.VM_MAYEXEC | f.VM_ACCOUNT
 _MAY = f.VM_MAYREAD | f.VM_MAYWRITE | f.VM_MAYEXEC

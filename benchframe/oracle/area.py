@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field, replace
 
-from benchframe.mm.oracle.flags import PAGE_SHIFT, VM_ACCESS, VM_GROWSDOWN, VM_MAYSHARE
-from benchframe.trace.events import NIL
+from benchframe.events import NIL
+from benchframe.oracle.flags import PAGE_SHIFT, VM_ACCESS, VM_GROWSDOWN, VM_MAYSHARE
 
 _FOREVER = 1 << 62
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchframe.mm.oracle import flags as f
-from benchframe.mm.oracle.area import Area
-from benchframe.mm.oracle.flags import Advice
-from benchframe.mm.oracle.merge import change_flags
-from benchframe.mm.oracle.space import Refused
+from benchframe.oracle import flags as f
+from benchframe.oracle.area import Area
+from benchframe.oracle.flags import Advice
+from benchframe.oracle.merge import change_flags
+from benchframe.oracle.space import Refused
 
 if TYPE_CHECKING:
-    from benchframe.mm.oracle.space import Space
+    from benchframe.oracle.space import Space
 
 _SET_CLEAR = {
     Advice.NORMAL: (0, f.VM_RAND_READ | f.VM_SEQ_READ),

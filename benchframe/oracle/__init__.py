@@ -5,11 +5,11 @@ mapping), :mod:`space` (the sorted list), :mod:`merge` (the eight cases), :mod:`
 :mod:`mremap`, :mod:`advice`, :mod:`faults`, and :mod:`replayer` (a whole trace).
 """
 
-from benchframe.mm.oracle.area import Area, Backing
-from benchframe.mm.oracle.calls import Oracle
-from benchframe.mm.oracle.flags import Advice, FaultError
-from benchframe.mm.oracle.replayer import Answers, Replayer, replay
-from benchframe.mm.oracle.rules import RULE_NAMES, Limits, Rules, flip
+from benchframe.oracle.area import Area, Backing
+from benchframe.oracle.calls import Oracle
+from benchframe.oracle.flags import Advice, FaultError
+from benchframe.oracle.replayer import Answers, Replayer, replay
+from benchframe.oracle.rules import RULE_NAMES, Limits, Rules, flip
 
 __all__ = [
     "RULE_NAMES",

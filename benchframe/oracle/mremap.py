@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchframe.mm.oracle import flags as f
-from benchframe.mm.oracle.area import Area
-from benchframe.mm.oracle.merge import Range, merge_new
-from benchframe.mm.oracle.space import Refused
-from benchframe.trace.events import UNKNOWN
+from benchframe.events import UNKNOWN
+from benchframe.oracle import flags as f
+from benchframe.oracle.area import Area
+from benchframe.oracle.merge import Range, merge_new
+from benchframe.oracle.space import Refused
 
 if TYPE_CHECKING:
-    from benchframe.mm.oracle.space import Space
+    from benchframe.oracle.space import Space
 
 
 @dataclass

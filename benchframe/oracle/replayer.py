@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from benchframe.mm.oracle.area import Area
-from benchframe.mm.oracle.calls import Oracle
-from benchframe.mm.oracle.flags import (
+from benchframe.events import EVENT, NIL, UNKNOWN, Kind
+from benchframe.oracle.area import Area
+from benchframe.oracle.calls import Oracle
+from benchframe.oracle.flags import (
     PMD,
     VM_ACCESS,
     VM_EXEC,
@@ -22,8 +23,7 @@ from benchframe.mm.oracle.flags import (
     VM_WRITE,
     FaultError,
 )
-from benchframe.mm.oracle.rules import Limits, Rules
-from benchframe.trace.events import EVENT, NIL, UNKNOWN, Kind
+from benchframe.oracle.rules import Limits, Rules
 
 Row = tuple[int, int, int, int, int, int]
 I64 = npt.NDArray[np.int64]
