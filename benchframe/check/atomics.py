@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 from benchframe.check.run import ADDS, WRITES
-from benchframe.check.world import column_of
 from benchframe.dialect.instance import _made as instances_made
 from benchframe.mm.sync.refcount import refcount_add_not_zero, refcount_inc_not_zero_limited_acquire
 from benchframe.mm.sync.rwsem import IN_THE_WAY, down_read_trylock, up_read
@@ -23,42 +22,32 @@ from benchframe.mm.sync.rwsem import IN_THE_WAY, down_read_trylock, up_read
 Step = Callable[..., int]
 
 
-def update(ref: Any, field: str, how: int, change: Callable[[int], int]) -> int:
+def update(ref: Any, field: str, how: int, change: Callable[[int], int], ordering: str) -> int:
     """One atomic step: ``change(value)`` is added to a word. Gives the value before."""
-    world, column = ref.world, column_of(ref, field)
-    key, part = world.memory.key_of(ref.slab.base, ref.index), world.memory.part_of(ref, column)
-    op = world.access("add", key, part, how)
-    view = ref._columns[column]
-    before: int = view[ref.index]
-    delta = change(before)
-    view[ref.index] = before + delta
-    if op is not None:
-        op.before, op.value, op.loose = before, before + delta, how == ADDS
-    if delta > 0:
-        world.locked(key, part)
-    elif delta < 0 and world.held:
-        world.unlocked(key, part)
-    return before
+    return ref.world.update(ref, field, how, change, ordering)  # type: ignore[no-any-return]
 
 
 def _add_not_zero(field: str) -> Step:
-    return lambda ref, count: update(ref, field, WRITES, lambda old: count if old != 0 else 0)
+    return lambda ref, count: update(ref, field, WRITES, lambda old: count if old != 0 else 0, "relaxed")
 
 
 def _inc_limited(field: str) -> Step:
     def step(ref: Any, limit: int) -> int:
-        old = update(ref, field, WRITES, lambda old: 1 if old != 0 and old + 1 <= limit else 0)
+        old = update(ref, field, WRITES, lambda old: 1 if old != 0 and old + 1 <= limit else 0, "acquire")
         return -1 if old != 0 and old + 1 > limit else old
 
     return step
 
 
 def _trylock(field: str) -> Step:
-    return lambda ref: int(not update(ref, field, ADDS, lambda seen: 0 if seen & IN_THE_WAY else 1) & IN_THE_WAY)
+    def step(ref: Any) -> int:
+        return int(not update(ref, field, ADDS, lambda seen: 0 if seen & IN_THE_WAY else 1, "acquire") & IN_THE_WAY)
+
+    return step
 
 
 def _up_read(field: str) -> Step:
-    return lambda ref: update(ref, field, ADDS, lambda seen: -1) * 0
+    return lambda ref: update(ref, field, ADDS, lambda seen: -1, "release") * 0
 
 
 TEXTS: dict[Any, tuple[str, Callable[[str], Step]]] = {

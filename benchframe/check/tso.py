@@ -28,11 +28,12 @@ class TsoCase(Case):
     """A scenario with a strategy in it, on a machine with store buffers."""
 
     memory_model = "tso"
+    loops_are_steps = False
 
     def interpreted(self, function: Native, replace: Mapping[Any, Callable[..., Any]]) -> Callable[..., Any]:
         """As without buffers, but smp_mb means something."""
         made = super().interpreted(function, replace)
-        _rebind(made, {smp_mb: self._barrier})
+        rebind(made, {smp_mb: self._barrier})
         return made
 
     def _barrier(self) -> None:
@@ -163,8 +164,11 @@ class TsoWorld(CaseWorld):
             self.buffers.when_visible(self.current, gone)
 
 
-def _rebind(function: Callable[..., Any], replace: Mapping[Primitive, Callable[..., Any]]) -> None:
-    """Put plain Python in the place of primitives, in a clone made by ``dejit`` and all clones that it calls."""
+def rebind(
+    function: Callable[..., Any], replace: Mapping[Primitive, Callable[..., Any]], names: Mapping[str, Any] | None = None
+) -> None:
+    """Put plain Python in the place of primitives, in a clone made by ``dejit`` and all clones that it calls; and give
+    them ``names`` that they would otherwise have from Python."""
     seen: set[FunctionType] = set()
     todo = [function]
     while todo:
@@ -175,6 +179,7 @@ def _rebind(function: Callable[..., Any], replace: Mapping[Primitive, Callable[.
         scope = clone.__globals__
         if scope is getattr(sys.modules.get(clone.__module__ or ""), "__dict__", None):
             continue  # plain Python that stands for something: not a clone, its names are its module's
+        scope.update(names or {})
         for name in clone.__code__.co_names:
             thing = scope.get(name)
             if isinstance(thing, Primitive) and thing in replace:
@@ -183,4 +188,4 @@ def _rebind(function: Callable[..., Any], replace: Mapping[Primitive, Callable[.
                 todo.append(thing)
 
 
-__all__ = ["TsoCase", "TsoWorld"]
+__all__ = ["TsoCase", "TsoWorld", "rebind"]

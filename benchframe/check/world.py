@@ -128,6 +128,23 @@ class MachineWorld(World):
         how = ADDS if field == "mmap_lock" and operation == "add" and abs(value) == 1 else WRITES
         return self.write(ref, column_of(ref, field), value, "add" if operation == "add" else "exchange", how)
 
+    def update(self, ref: Any, field: str, how: int, change: Callable[[int], int], ordering: str) -> int:
+        """One atomic step: ``change(value)`` is added. Gives the value before."""
+        column = column_of(ref, field)
+        key, part = self.memory.key_of(ref.slab.base, ref.index), self.memory.part_of(ref, column)
+        op = self.access("add", key, part, how)
+        view = ref._columns[column]
+        before: int = view[ref.index]
+        delta = change(before)
+        view[ref.index] = before + delta
+        if op is not None:
+            op.before, op.value, op.loose = before, before + delta, how == ADDS
+        if delta > 0:
+            self.locked(key, part)
+        elif delta < 0 and self.held:
+            self.unlocked(key, part)
+        return before
+
     def cmpxchg(self, ref: Any, field: str, old: int, new: int, ordering: str = "full") -> int:
         """Compare and exchange."""
         column = column_of(ref, field)
