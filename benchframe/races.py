@@ -109,3 +109,5 @@ class Historic:
     among: int = 1
     whole: bool = True
     because: str = ""
+    memory: str = "sc"
+    """The memory model that it takes."""

@@ -121,7 +121,7 @@ class Relations:
     # ---- one task after another ----------------------------------------------------------------------------------
 
     def _tso(self) -> Rows:
-        """Program order but from a store to a later load; both again where a locked instruction or smp_mb is between."""
+        """Program order, but not from a store to a later load unless a locked instruction or smp_mb is between."""
         rows = [rfe | co | fr for rfe, co, fr in zip(self.rfe, self.co, self.fr, strict=True)]
         for task in range(len(self.threads)):
             later = loads = 0  # events after this one; loads that a store may be passed by
@@ -308,6 +308,7 @@ class Relations:
                         if later >> fence & 1:
                             for at in _bits(before):
                                 strong[at] |= self.own[fence] & ~((2 << fence) - 1)
+
     def _before(self, at: int) -> int:
         """Events before ``at`` in its task."""
         return self.own[at] & ((1 << at) - 1)

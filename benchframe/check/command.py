@@ -17,12 +17,16 @@ from benchframe.check.saved import SavedError, read, save
 from benchframe.check.schedule import ReplayError, model_of
 from benchframe.check.story import tell
 from benchframe.check.summary import table
+from benchframe.check.weak import MODELS as GRAPHS
+from benchframe.check.weak import GraphCase
+from benchframe.check.weak_hunt import REPLAY, GraphHunt, tell_graph
 from benchframe.scenario import Scenario
 from benchframe.strategy import Strategy
 
 MODELS = {
     "sc": "sequential consistency",
     "tso": "total store order (a store buffer per task, as on x86)",
+    "lkmm": "the Linux kernel's memory model",
 }
 """What ``memory`` may be."""
 SAY = Callable[[str], None]
@@ -78,7 +82,13 @@ def run_check_command(
     if save_new and saved is None:
         raise CheckError("saving needs a folder; name it with --saved")
     parts = [replace(part, plugins=tuple(plugins)) for part in plan(strategies, scenarios, memory, saved)]
-    say(f"memory model: {MODELS[memory]}; every interleaving of 2 to 4 tasks, small address spaces")
+    if memory in GRAPHS:
+        if save_new:
+            raise CheckError("failures of this memory model cannot be saved; their stories end with a command")
+        say(f"memory model: {MODELS[memory]}; every execution graph of 2 to 4 tasks, small address spaces")
+        say("not looked for: executions with load buffering, livelocks, stale TLB entries")
+    else:
+        say(f"memory model: {MODELS[memory]}; every interleaving of 2 to 4 tasks, small address spaces")
     book = _Book(parts, say, watch(len(parts)) if watch is not None else Watcher())
     try:
         run_parts(parts, time.monotonic() + budget, jobs, book)
@@ -192,6 +202,8 @@ def _save(parts: Sequence[Part], book: _Book, folder: Path, say: SAY) -> None:
 
 
 def _replay(strategy: Strategy, one: Scenario, text: str, say: SAY) -> int:
+    if REPLAY.fullmatch(text):
+        return _replay_graph(strategy, one, text, say)
     try:
         case = make_case(one, strategy, model_of(text))
         Hunt(case).learn_shared()
@@ -202,3 +214,15 @@ def _replay(strategy: Strategy, one: Scenario, text: str, say: SAY) -> int:
         raise CheckError(f"{strategy.name}, {one.name}: {error.text}") from error
     say(tell(case, run, f"this was {text}"))
     return 1 if run.failure is not None else 0
+
+
+def _replay_graph(strategy: Strategy, one: Scenario, text: str, say: SAY) -> int:
+    try:
+        case = GraphCase(one, strategy)
+        failure = GraphHunt(case).again(text, time.monotonic() + 600)
+    except ReplayError as error:
+        raise CheckError(str(error)) from error
+    except Broken as error:
+        raise CheckError(f"{strategy.name}, {one.name}: {error.text}") from error
+    say(tell_graph(case, failure, f"this was {text}") if failure is not None else "this execution is right")
+    return 1 if failure is not None else 0

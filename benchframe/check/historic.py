@@ -10,10 +10,13 @@ from dataclasses import dataclass
 
 from benchframe.check.command import CheckError, scenario
 from benchframe.check.hunt import Finding, Hunt, Verdict, make_case, replay
-from benchframe.check.parts import summary
+from benchframe.check.parts import MEND, graph_summary, summary
 from benchframe.check.run import Broken
 from benchframe.check.schedule import ReplayError, model_of
 from benchframe.check.story import tell
+from benchframe.check.weak import MODELS as GRAPHS
+from benchframe.check.weak import GraphCase
+from benchframe.check.weak_hunt import GraphHunt, mend, tell_graph
 from benchframe.races import Historic
 from benchframe.scenario import Scenario
 from benchframe.strategy import Strategy
@@ -73,11 +76,25 @@ def run_historic(
 def show(race: Historic, seconds: float, mended: float | None = None) -> Shown:
     """Search the side with the bug until it is found, for ``seconds`` at most, then the other for ``mended`` seconds
     (default: what is left of ``seconds``, half of it at least)."""
+    if race.memory in GRAPHS:
+        return _show_graph(race, seconds)
     deadline = time.monotonic() + seconds
     broken = Hunt(make_case(_scenario(race), _strategy(race.broken)), race.among).run(deadline)
     now = time.monotonic()
     until = now + mended if mended is not None else max(deadline, now + seconds / 2)
     right = Hunt(make_case(race.mended_scenario or _scenario(race), _strategy(race.mended))).run(until)
+    fits = [finding for finding in broken.findings if f"{finding.kind}: {finding.text}".startswith(race.shows)]
+    return Shown(race, broken, fits[0] if fits else None, right)
+
+
+def _show_graph(race: Historic, seconds: float) -> Shown:
+    """The same under a memory model whose executions are graphs."""
+    deadline = time.monotonic() + seconds
+    broken = GraphHunt(GraphCase(_scenario(race), _strategy(race.broken), race.memory), race.among).run(deadline)
+    until = max(deadline, time.monotonic() + seconds / 2)
+    right = GraphHunt(GraphCase(race.mended_scenario or _scenario(race), _strategy(race.mended), race.memory)).run(
+        until
+    )
     fits = [finding for finding in broken.findings if f"{finding.kind}: {finding.text}".startswith(race.shows)]
     return Shown(race, broken, fits[0] if fits else None, right)
 
@@ -115,24 +132,46 @@ def _tell(shown: Shown, say: SAY) -> None:
     race, finding = shown.race, shown.finding
     say(f"\n{race.number}  {race.summary}")
     say(f"  {race.sources}; scenario {_name(race)}")
-    say(f"  with the bug   {summary(shown.broken)}")
+    graphs = race.memory in GRAPHS
+    say(f"  with the bug   {graph_summary(shown.broken) if graphs else summary(shown.broken)}")
     if finding is None:
         say(f"    NOT found: {race.shows}")
     else:
         say(f"    {finding.kind}: {finding.text}")
         if finding.sites.used:
             say(f"    in {finding.sites}")
-    say(f"  with its mend  {summary(shown.mended)}")
+    say(f"  with its mend  {graph_summary(shown.mended) if graphs else summary(shown.mended)}")
     for one in shown.mended.findings:
         say(f"    {one.kind}: {one.text}")
-    if finding is not None:
+    if finding is not None and graphs:
+        _tell_graph(race, finding, say)
+    elif finding is not None:
         case = make_case(_scenario(race), _strategy(race.broken))
         Hunt(case).learn_shared()
         command = ["benchframe", "check", "--historic", race.number, "--replay", finding.replay]
         say(f"\n{tell(case, replay(case, finding.replay), shlex.join(command))}")
 
 
+def _tell_graph(race: Historic, finding: Finding, say: SAY) -> None:
+    case = GraphCase(_scenario(race), _strategy(race.broken), race.memory)
+    failure = GraphHunt(case).again(finding.replay, time.monotonic() + 60)
+    if failure is None:
+        raise CheckError(f"{race.number}: the failure did not come again: a bug of the checker")
+    mends = mend(_scenario(race), _strategy(race.broken), failure, time.monotonic() + MEND, race.memory)
+    command = ["benchframe", "check", "--historic", race.number, "--replay", finding.replay]
+    say(f"\n{tell_graph(case, failure, shlex.join(command), mends)}")
+
+
 def _again(race: Historic, text: str, say: SAY) -> int:
+    if race.memory in GRAPHS:
+        try:
+            graph_case = GraphCase(_scenario(race), _strategy(race.broken), race.memory)
+            failure = GraphHunt(graph_case).again(text, time.monotonic() + 600)
+        except ReplayError as error:
+            raise CheckError(str(error)) from error
+        told = tell_graph(graph_case, failure, f"this was {text}") if failure is not None else "this execution is right"
+        say(told)
+        return 1 if failure is not None else 0
     try:
         case = make_case(_scenario(race), _strategy(race.broken), model_of(text))
         Hunt(case).learn_shared()

@@ -63,8 +63,7 @@ _TOKEN = re.compile(
 )
 _LEVELS = (("||",), ("&&",), ("|",), ("^",), ("&",), ("==", "!="), ("<", ">", "<=", ">="), ("<<", ">>"), ("+", "-"),
            ("*", "/", "%"))  # fmt: skip
-_TYPES = frozenset("int long short char unsigned signed volatile const struct intptr_t uintptr_t atomic_t spinlock_t u8 "
-                   "u16 u32 u64 s64 atomic64_t atomic_long_t bool".split())  # fmt: skip
+_TYPES = frozenset(["int", "long", "short", "char", "unsigned", "signed", "volatile", "const", "struct", "intptr_t", "uintptr_t", "atomic_t", "spinlock_t", "u8", "u16", "u32", "u64", "s64", "atomic64_t", "atomic_long_t", "bool"])  # fmt: skip
 
 
 class _Parser:
@@ -579,9 +578,7 @@ class Tasks:
     def __init__(self, test: Test) -> None:
         self.count = len(test.tasks)
         self.test = test
-        self.threads = [
-            _Thread(number, names, test.init, self.count) for number, (names, _) in enumerate(test.tasks)
-        ]
+        self.threads = [_Thread(number, names, test.init, self.count) for number, (names, _) in enumerate(test.tasks)]
         self._bodies = [thread.run(body) for thread, (_, body) in zip(self.threads, test.tasks, strict=True)]
 
     def start(self, task: int) -> Label | None:

@@ -230,9 +230,7 @@ class Trust:
         self._todo += reversed(made[1:])
         return made[0]
 
-    def _reads(
-        self, graph: Graph, tasks: Tasks, task: int, label: Label, pending: list[Label | None]
-    ) -> list[Graph]:
+    def _reads(self, graph: Graph, tasks: Tasks, task: int, label: Label, pending: list[Label | None]) -> list[Graph]:
         chain = graph.co.get(label.loc, [])
         made: list[Graph] = []
         wait = label.wait

@@ -165,7 +165,9 @@ class TsoWorld(CaseWorld):
 
 
 def rebind(
-    function: Callable[..., Any], replace: Mapping[Primitive, Callable[..., Any]], names: Mapping[str, Any] | None = None
+    function: Callable[..., Any],
+    replace: Mapping[Primitive, Callable[..., Any]],
+    names: Mapping[str, Any] | None = None,
 ) -> None:
     """Put plain Python in the place of primitives, in a clone made by ``dejit`` and all clones that it calls; and give
     them ``names`` that they would otherwise have from Python."""

@@ -32,12 +32,12 @@ from benchframe.dialect import primitives
 from benchframe.dialect.function import Native
 from benchframe.dialect.interp import wrapped
 from benchframe.dialect.struct import Slab
+from benchframe.events import Kind
 from benchframe.mm import layout
 from benchframe.mm.layout import MM, VMA
 from benchframe.mm.machine import Machine
 from benchframe.scenario import Scenario, is_store
 from benchframe.strategy import Strategy
-from benchframe.events import Kind
 
 MODELS = ("lkmm",)
 """Memory models whose executions are graphs."""
@@ -230,7 +230,7 @@ class GraphWorld(CaseWorld):
         """Announce an event of the current task; its value."""
         task = self.current
         label.place = label.place or place()
-        rule = self.case.rules.get((label.place, _operation(label))) if self.case.rules else None
+        rule = self.case.rules.get((label.place, operation_of(label))) if self.case.rules else None
         if rule is not None:
             changed = rule(label)
             if changed is None:
@@ -307,9 +307,7 @@ class GraphWorld(CaseWorld):
         mine[state] = times = mine.get(state, 0) + 1
         if times >= AGAIN:
             old = int(value)
-            self.event(
-                Label("R", loc, plain=label.plain, wait=lambda now: now != old, excused=True, place=label.place)
-            )
+            self.event(Label("R", loc, plain=label.plain, wait=lambda now: now != old, excused=True, place=label.place))
 
     def store(self, ref: Any, field: str, value: int, ordering: str) -> None:
         """An ordered store."""
@@ -692,24 +690,22 @@ class GraphWorld(CaseWorld):
         for call, span, result in self.calls:
             kind = call.columns["kind"]
             if call.answer is not None and result != call.answer:
-                raise Broken(
-                    "wrong answer", f"T{span.task}: {call.label} answered {result}, must answer {call.answer}"
-                )
+                raise Broken("wrong answer", f"T{span.task}: {call.label} answered {result}, must answer {call.answer}")
             if call.answer is None and kind not in (Kind.FAULT, Kind.LOOKUP) and result < 0:
                 raise Broken("wrong answer", f"T{span.task}: {call.label} failed with {result}")
         if not asked:
             return
         po = [own & ~((2 << at) - 1) for at, own in enumerate(relations.own)]
-        linked = [
-            a | b | c | d for a, b, c, d in zip(po, relations.rf, relations.co, relations.fr, strict=True)
-        ]
+        linked = [a | b | c | d for a, b, c, d in zip(po, relations.rf, relations.co, relations.fr, strict=True)]
         any_order = closure(linked)
         causal = closure([a | b | c for a, b, c in zip(before, po, relations.rf, strict=True)])
         number = relations.number
         ends = [number[s.task << SHIFT | (s.end - 1)] if s.end > s.first else -1 for s in self.mappings]
         ranked = sorted(
             range(len(ends)),
-            key=lambda i: sum(bool(ends[j] >= 0 and any_order[ends[j]] >> ends[i] & 1) for j in range(len(ends)) if i != j),
+            key=lambda i: sum(
+                bool(ends[j] >= 0 and any_order[ends[j]] >> ends[i] & 1) for j in range(len(ends)) if i != j
+            ),
         )
         spans = [self.mappings[i] for i in ranked]
         layouts = [self.case.first_rows, *(span.rows for span in spans)]
@@ -814,7 +810,7 @@ def _outside(depth: Any) -> bool:
     return not depth
 
 
-def _operation(label: Label) -> str:
+def operation_of(label: Label) -> str:
     """What an access is to who exchanges orderings: load, store, rmw, or the barrier's name."""
     if label.kind == "F":
         return label.order
