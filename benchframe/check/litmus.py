@@ -63,7 +63,10 @@ _TOKEN = re.compile(
 )
 _LEVELS = (("||",), ("&&",), ("|",), ("^",), ("&",), ("==", "!="), ("<", ">", "<=", ">="), ("<<", ">>"), ("+", "-"),
            ("*", "/", "%"))  # fmt: skip
-_TYPES = frozenset(["int", "long", "short", "char", "unsigned", "signed", "volatile", "const", "struct", "intptr_t", "uintptr_t", "atomic_t", "spinlock_t", "u8", "u16", "u32", "u64", "s64", "atomic64_t", "atomic_long_t", "bool"])  # fmt: skip
+_TYPES = frozenset(
+    {"int", "long", "short", "char", "unsigned", "signed", "volatile", "const", "struct", "intptr_t", "uintptr_t"}
+    | {"atomic_t", "atomic64_t", "atomic_long_t", "spinlock_t", "u8", "u16", "u32", "u64", "s64", "bool"}
+)
 
 
 class _Parser:
@@ -340,8 +343,10 @@ _READS = {"READ_ONCE": "once", "smp_load_acquire": "acquire", "rcu_dereference":
           "atomic_read_acquire": "acquire", "atomic_long_read": "once"}  # fmt: skip
 _WRITES = {"WRITE_ONCE": "once", "smp_store_release": "release", "rcu_assign_pointer": "release", "atomic_set": "once",
            "atomic_set_release": "release", "smp_store_mb": "mb"}  # fmt: skip
-_ATOMIC = re.compile(r"atomic(?:_long|64)?_(fetch_)?(add|sub|inc|dec|or|and|xor|xchg|cmpxchg)(_return|_and_test|_negative|"
-                     r"_unless)?(_relaxed|_acquire|_release)?$")  # fmt: skip
+_ATOMIC = re.compile(
+    r"atomic(?:_long|64)?_(fetch_)?(add|sub|inc|dec|or|and|xor|xchg|cmpxchg)"
+    r"(_return|_and_test|_negative|_unless)?(_relaxed|_acquire|_release)?$"
+)
 
 
 class _Thread:
@@ -399,7 +404,9 @@ class _Thread:
             return (yield from self.call(e[1], e[2]))
         if kind[0] == "u":
             value, deps = yield from self.value(e[1])
-            return {"u!": lambda v: int(not v), "u-": lambda v: -v, "u~": lambda v: ~v}[kind](value), deps
+            if isinstance(value, str):
+                raise Unsupported("arithmetic on addresses")
+            return (int(not value) if kind == "u!" else -value if kind == "u-" else ~value), deps
         left, first = yield from self.value(e[1])
         if kind in ("&&", "||"):
             if bool(left) == (kind == "||"):
@@ -492,7 +499,7 @@ class _Thread:
             loc, addr = yield from self.target(args[0])
             amount, deps = 1, 0
         else:
-            amount, deps = yield from self.value(args[0])  # type: ignore[assignment]
+            amount, deps = yield from self.value(args[0])
             loc, addr = yield from self.target(args[1])
         step: Callable[[Any], Any] = {
             "add": lambda old: old + amount,
@@ -546,7 +553,7 @@ class _Thread:
 
 
 def _free(value: Any) -> bool:
-    return value == 0
+    return bool(value == 0)
 
 
 def _operate(kind: str, left: Any, right: Any) -> Value:
@@ -629,7 +636,7 @@ def holds(condition: Any, values: Mapping[str, Value]) -> bool:
     if condition[0] == "true":
         return True
     if condition[0] == "is":
-        return values.get(condition[1], 0) == condition[2]
+        return bool(values.get(condition[1], 0) == condition[2])
     if condition[0] == "not":
         return not holds(condition[1], values)
     both = holds(condition[1], values), holds(condition[2], values)

@@ -202,7 +202,8 @@ class Trust:
                 chain = graph.co.get(label.loc)
                 value = graph.label(chain[-1]).value if chain else tasks.initial(label.loc)
                 assert label.wait is not None
-                if label.wait(value) or label.excused:
+                later = label.tag == "queue" and any(label.wait(graph.label(one).value) for one in chain or ())
+                if label.wait(value) or label.excused or later:
                     self.counts.shadows += 1
                     return None
                 deadlock |= not tasks.daemon(event >> 20)

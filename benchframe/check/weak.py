@@ -21,10 +21,10 @@ from benchframe.check import dependency
 from benchframe.check.axioms import Relations, closure
 from benchframe.check.dependency import Traced, deps_of, traced
 from benchframe.check.graph import SHIFT, Graph, Id, Label
-from benchframe.check.memory import Key, Location, Memory, OutOfRecords
-from benchframe.check.places import LOCKS, chain, place
+from benchframe.check.memory import Key, Location, Memory
+from benchframe.check.places import chain, describe, place
 from benchframe.check.run import READS, WRITES, Broken
-from benchframe.check.scenario import Case, CaseWorld, _right, _words
+from benchframe.check.scenario import Answer, Case, CaseWorld, _right, _words
 from benchframe.check.trust import Seen
 from benchframe.check.tso import rebind
 from benchframe.check.world import column_of
@@ -33,7 +33,6 @@ from benchframe.dialect.function import Native
 from benchframe.dialect.interp import wrapped
 from benchframe.dialect.struct import Slab
 from benchframe.events import Kind
-from benchframe.mm import layout
 from benchframe.mm.layout import MM, VMA
 from benchframe.mm.machine import Machine
 from benchframe.scenario import Scenario, is_store
@@ -99,6 +98,8 @@ class GraphCase(Case):
         self.memory_model = model
         self.rules: Mapping[tuple[Place, str], Rule] = {}
         """Orderings to be exchanged, by place and operation."""
+        self.weaker: Mapping[tuple[str, str, str], Rule] = {}
+        """The same by function, operation and field ("" for a barrier)."""
         self.races: set[Race] = set()
         self._world: GraphWorld | None = None
         if scenario.hardware:
@@ -214,7 +215,7 @@ class GraphWorld(CaseWorld):
 
     # ---- events ----------------------------------------------------------------------------------------------------
 
-    @property  # type: ignore[override]
+    @property
     def steps(self) -> int:
         """The number of the current task's next event: what "when" is to who notes it."""
         return self.index.get(self.current, 0)
@@ -230,7 +231,7 @@ class GraphWorld(CaseWorld):
         """Announce an event of the current task; its value."""
         task = self.current
         label.place = label.place or place()
-        rule = self.case.rules.get((label.place, operation_of(label))) if self.case.rules else None
+        rule = self._rule(label, label.place)
         if rule is not None:
             changed = rule(label)
             if changed is None:
@@ -244,6 +245,14 @@ class GraphWorld(CaseWorld):
             self.seen.pop(task, None)
         self.answered[task] = label
         return self.hub.switch()
+
+    def _rule(self, label: Label, where: Place) -> Rule | None:
+        case, operation = self.case, operation_of(label)
+        if case.rules and (rule := case.rules.get((where, operation))):
+            return rule
+        if not case.weaker:
+            return None
+        return case.weaker.get((where[2], operation, _field(label)))
 
     def barrier(self, name: str) -> None:
         """smp_mb and its kin."""
@@ -311,16 +320,16 @@ class GraphWorld(CaseWorld):
 
     def store(self, ref: Any, field: str, value: int, ordering: str) -> None:
         """An ordered store."""
-        self._store(ref, column_of(ref, field), value, "release" if ordering == "release" else "once", False)
+        self._put(ref, column_of(ref, field), value, "release" if ordering == "release" else "once", False)
         if ordering == "mb":
             self.barrier("mb")
 
     def write(self, ref: Any, column: int, value: int, kind: str = "store", how: int = WRITES) -> int:
         """A plain store."""
-        self._store(ref, column, value, "once", True)
+        self._put(ref, column, value, "once", True)
         return 0
 
-    def _store(self, ref: Any, column: int, value: Any, order: str, plain: bool) -> None:
+    def _put(self, ref: Any, column: int, value: Any, order: str, plain: bool) -> None:
         key, part, loc = self._where(ref, column)
         number = int(value)
         if self.hub is None or not self._shared(key, part, WRITES):
@@ -548,9 +557,15 @@ class GraphWorld(CaseWorld):
             done = 0
             while True:
                 done += 1
-                queue = self.event(
-                    Label("R", (("rcu queue", task), 0), order="acquire", wait=lambda q, n=done: len(q) == n)  # type: ignore[misc]
+                number = done
+                label = Label(
+                    "R",
+                    (("rcu queue", task), 0),
+                    order="acquire",
+                    wait=lambda queued, number=number: len(queued) == number,  # type: ignore[misc]
+                    tag="queue",
                 )
+                queue = self.event(label)
                 self._grace_period(others)
                 self.free(*queue[-1])
 
@@ -596,13 +611,13 @@ class GraphWorld(CaseWorld):
                     return int(self.graph.label(store).value)
             return int(array[index][field])
 
-        rows = []
+        rows: list[tuple[int, int, int, int]] = []
         vma = value(MM, 1, "mmap")
         limit = len(self.case.machine.arrays["vma_base"])
         while vma and len(rows) < limit:
-            rows.append((vma, *(value(VMA, vma, field) for field in ("vm_start", "vm_end", "vm_flags"))))
+            rows.append((vma, value(VMA, vma, "vm_start"), value(VMA, vma, "vm_end"), value(VMA, vma, "vm_flags")))
             vma = value(VMA, vma, "vm_next")
-        return rows  # type: ignore[return-value]
+        return rows
 
     def judge(self, seen: Seen) -> Broken | None:
         """What is wrong with a whole execution."""
@@ -703,9 +718,7 @@ class GraphWorld(CaseWorld):
         ends = [number[s.task << SHIFT | (s.end - 1)] if s.end > s.first else -1 for s in self.mappings]
         ranked = sorted(
             range(len(ends)),
-            key=lambda i: sum(
-                bool(ends[j] >= 0 and any_order[ends[j]] >> ends[i] & 1) for j in range(len(ends)) if i != j
-            ),
+            key=lambda i: sum(bool(j >= 0 and any_order[j] >> ends[i] & 1) for j in ends if j != ends[i]),
         )
         spans = [self.mappings[i] for i in ranked]
         layouts = [self.case.first_rows, *(span.rows for span in spans)]
@@ -713,7 +726,7 @@ class GraphWorld(CaseWorld):
             if call.answer is not None or call.columns.get("mm", 0) != 0:
                 continue
             address = call.columns["addr"]
-            right = [_right(rows, address, _Said(call, result)) for rows in layouts]
+            right = [_right(rows, address, Answer(span.task, call, 0, 0, result)) for rows in layouts]
             if all(right):
                 continue
             for low in self._lows(span, spans, number, any_order, causal):
@@ -741,9 +754,8 @@ class GraphWorld(CaseWorld):
                 last = number[one.task << SHIFT | (one.end - 1)]
                 if causal[last] >> first & 1:
                     least = rank
-                if any_order[first] >> last & 1:
-                    if least < rank:
-                        break
+                if any_order[first] >> last & 1 and least < rank:
+                    break
                 possible.append(rank)
             else:
                 possible.append(rank)
@@ -790,14 +802,6 @@ class GraphWorld(CaseWorld):
                         self.case.races.add(Race(places[0], places[1]))
 
 
-@dataclass(frozen=True)
-class _Said:
-    """A call and its answer, for :func:`_right`."""
-
-    call: Any
-    result: int
-
-
 def _asks(call: Any) -> bool:
     return call.columns["kind"] in (Kind.FAULT, Kind.LOOKUP) and not is_store(call)
 
@@ -808,6 +812,13 @@ def _index(graph: Graph, at: int) -> int:
 
 def _outside(depth: Any) -> bool:
     return not depth
+
+
+def _field(label: Label) -> str:
+    """The name of the field that an access is to, "" if it has none."""
+    if not isinstance(label.loc, tuple):
+        return ""
+    return describe(*label.loc).rpartition(".")[2]
 
 
 def operation_of(label: Label) -> str:
@@ -841,4 +852,4 @@ def _plain(value: Any) -> Any:
     return (slab.base, value.index) if slab is not None else id(value)
 
 
-__all__ = ["LOCKS", "MODELS", "GraphCase", "GraphWorld", "OutOfRecords", "Race", "layout"]
+__all__ = ["MODELS", "GraphCase", "GraphWorld", "Race", "operation_of"]

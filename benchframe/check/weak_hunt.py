@@ -86,22 +86,14 @@ class GraphHunt:
         for signature, failure in self.failures.items():
             broken = failure.broken
             sites = Sites(broken.chain or ((broken.function,) if broken.function else ()))
+            name, text = self.case.scenario.name, self.replay_string(failure.number)
             self.verdict.findings.append(
-                Finding(
-                    self.case.scenario.name,
-                    broken.kind,
-                    broken.text,
-                    self.replay_string(failure.number),
-                    signature,
-                    function=broken.function,
-                    sites=sites,
-                )  # fmt: skip
+                Finding(name, broken.kind, broken.text, text, signature, function=broken.function, sites=sites)
             )
         counts, coverage = self.search.counts, self.verdict.coverage
-        coverage.executions, coverage.blocked, coverage.truncated = (
-            counts.executions, counts.shadows, counts.truncated,
-        )  # fmt: skip
-        coverage.longest, coverage.seconds, coverage.complete = counts.longest, counts.seconds, counts.complete
+        coverage.executions, coverage.blocked = counts.executions, counts.shadows
+        coverage.truncated, coverage.complete = counts.truncated, counts.complete
+        coverage.longest, coverage.seconds = counts.longest, counts.seconds
         return self.verdict
 
     def replay_string(self, number: int) -> str:
@@ -164,7 +156,7 @@ class GraphHunt:
         return last[0]
 
 
-# ---- the story -----------------------------------------------------------------------------------------------------------
+# ---- the story -------------------------------------------------------------------------------------------------------
 
 
 def tell_graph(case: GraphCase, failure: Failure, command: str, mends: Sequence[str] = ()) -> str:
@@ -268,7 +260,7 @@ def missed_stores(graph: Graph) -> Iterator[tuple[Id, Id]]:
             yield event, later[0]
 
 
-# ---- orderings -------------------------------------------------------------------------------------------------------------
+# ---- orderings -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -289,10 +281,10 @@ class Change:
     @property
     def rule(self) -> tuple[tuple[Place, str], Rule]:
         """For :attr:`GraphCase.rules`."""
-        return (self.place, self.operation), _rule(self.now)
+        return (self.place, self.operation), rule_for(self.now)
 
 
-def _rule(now: str) -> Rule:
+def rule_for(now: str) -> Rule:
     def change(label: Label) -> Label | None:
         if now == "none":
             return None
@@ -346,8 +338,7 @@ def mend(
     strategy: Strategy,
     failure: Failure,
     deadline: float,
-    models: str = "lkmm",
-    skip: Callable[[Broken], bool] = lambda broken: False,
+    model: str = "lkmm",
 ) -> list[str]:
     """The smallest set of stronger orderings, of one or two accesses, under which nothing is found; lines to be told.
     Each try is a search of its own; what could not be tried before ``deadline`` is said."""
@@ -361,7 +352,7 @@ def mend(
             if now >= deadline:
                 return [f"no mend found among {tried} tries of {len(changes)} accesses; there was no time for more"]
             tried += 1
-            hunt = searched(scenario, strategy, dict(one.rule for one in some), min(deadline, now + 8.0), models)
+            hunt = searched(scenario, strategy, dict(one.rule for one in some), min(deadline, now + 8.0), model)
             if not hunt.verdict.findings and hunt.verdict.coverage.executions:
                 whole = "" if hunt.verdict.coverage.complete else ", in as much as was searched"
                 lines = [f"weakest mend found: {some[0]}{whole}"]

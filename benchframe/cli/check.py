@@ -30,7 +30,7 @@ def check(
     memory: Annotated[
         str,
         typer.Option(
-            help="sc: stores are seen at once; tso: they wait in store buffers, as on x86; lkmm: the kernel's memory model."
+            help="sc: stores are seen at once; tso: they wait in buffers, as on x86; lkmm: the kernel's memory model."
         ),
     ] = "sc",
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Processes (default: one per core).", min=1)] = None,
