@@ -607,6 +607,10 @@ class Tasks:
         """None is."""
         return False
 
+    def stores(self, task: int, loc: Any) -> bool:
+        """It may."""
+        return True
+
     def broken(self) -> bool:
         """Never."""
         return False

@@ -44,6 +44,9 @@ class Tasks(Protocol):
     def daemon(self, task: int) -> bool:
         """May it be left waiting?"""
 
+    def stores(self, task: int, loc: Any) -> bool:
+        """May ``task`` store to a location? If not, nobody waits for it."""
+
     def broken(self) -> bool:
         """Has a task come upon something that must not happen? Then nothing is added any more."""
 
@@ -246,8 +249,13 @@ class Trust:
             other.read(event, source)
             if source == last or self._consistent(other):  # what reads the last store comes before nothing
                 made.append(other)
-        others = any(one is not None for number, one in enumerate(pending) if number != task)
-        if wait is not None and (others or not made):
+        if wait is not None and (
+            not made
+            or any(
+                one is not None and number != task and tasks.stores(number, label.loc)
+                for number, one in enumerate(pending)
+            )
+        ):
             other = graph.copy()
             other.read(other.add(task, label), WAITS)
             made.append(other)

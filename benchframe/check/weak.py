@@ -101,6 +101,10 @@ class GraphCase(Case):
         self.weaker: Mapping[tuple[str, str, str], Rule] = {}
         """The same by function, operation and field ("" for a barrier)."""
         self.races: set[Race] = set()
+        self.stores: dict[Hashable, int] = {}
+        """Of each location: a mask of the tasks that were seen to store to it, in any execution."""
+        self.learned = False
+        """A task stored where it never did before: what waits for it must be looked at again."""
         self._world: GraphWorld | None = None
         if scenario.hardware:
             raise Broken("set-up", "scenarios with TLBs are not checked under this memory model")
@@ -191,6 +195,10 @@ class GraphWorld(CaseWorld):
         """RCU threads."""
         return self.daemons[task]
 
+    def stores(self, task: int, loc: Any) -> bool:
+        """Was the task ever seen to store there?"""
+        return bool(self.case.stores.get(loc, 0) >> task & 1)
+
     def broken(self) -> bool:
         """Has a task failed?"""
         return self.failure is not None
@@ -243,6 +251,10 @@ class GraphWorld(CaseWorld):
         self.index[task] += 1
         if label.kind == "W":
             self.seen.pop(task, None)
+            known = self.case.stores.get(label.loc, 0)
+            if not known >> task & 1:
+                self.case.stores[label.loc] = known | 1 << task
+                self.case.learned = True
         self.answered[task] = label
         return self.hub.switch()
 
@@ -309,8 +321,8 @@ class GraphWorld(CaseWorld):
         mine = self.seen.setdefault(self.current, {})
         rough = (label.place, loc, int(value))
         times = mine.get(rough, 0)
-        if not times:
-            mine[rough] = 1
+        if times < AGAIN:
+            mine[rough] = times + 1
             return
         state = (rough, _state())
         mine[state] = times = mine.get(state, 0) + 1

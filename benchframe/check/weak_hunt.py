@@ -45,7 +45,7 @@ class _Search(Trust):
         except Endless as error:
             tasks.failure = Broken("livelock", told(error))
         except Nondeterminism as error:
-            if tasks.case.memory.discovered - tasks.case.memory.shared:
+            if self._stop():
                 return None  # memory that is shared and not known to be: the search starts over
             tasks.failure = Broken("nondeterminism", str(error))
         return Seen("broken", graph, tasks)
@@ -78,7 +78,12 @@ class GraphHunt:
         self.runs = 0
 
     def _learning(self) -> bool:
-        return bool(self.case.memory.discovered - self.case.memory.shared)
+        case = self.case
+        return case.learned or bool(case.memory.discovered - case.memory.shared)
+
+    def _learn(self) -> bool:
+        new, self.case.learned = self.case.learned, False
+        return self.case.memory.learn() or new
 
     def run(self, deadline: float) -> Verdict:
         """Search until all graphs are seen, ``most`` failures are known or ``deadline`` (time.monotonic) is near."""
@@ -120,7 +125,7 @@ class GraphHunt:
         while True:
             counts = self.search.explore(see, deadline)
             late = time.monotonic() >= deadline or len(self.failures) >= self.most
-            if self.case.memory.learn():
+            if self._learn():
                 counts.complete = False
                 if not late:
                     self.search.restart()
@@ -149,7 +154,7 @@ class GraphHunt:
             counts = self.search.explore(see, deadline)
             if last:
                 break
-            if self.case.memory.learn() and time.monotonic() < deadline:
+            if self._learn() and time.monotonic() < deadline:
                 self.search.restart()
             elif counts.complete or time.monotonic() >= deadline:
                 raise ReplayError(f"{text}: the search did not come to that graph; was the strategy changed?")
