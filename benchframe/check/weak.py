@@ -149,8 +149,8 @@ class GraphWorld(CaseWorld):
         super().__init__(case)
         self.graph = Graph(0)
         self.count = 0
-        self.places: dict[Hashable, tuple[Any, int]] = {}
-        """Of each location: where its initial value stands."""
+        self.places: dict[Hashable, tuple[Any, int, int]] = {}
+        """Of each location: where its value stands, and the initial one."""
         self.shadow: dict[tuple[int, Location], int] = {}
         """What values in places of one task alone depend on."""
         self.ctrl: dict[int, int] = {}
@@ -186,8 +186,7 @@ class GraphWorld(CaseWorld):
     def initial(self, loc: Any) -> Any:
         """What stands in the arrays, or no section, nothing queued, nothing freed."""
         if loc in self.places:
-            view, index = self.places[loc]
-            return view[index]
+            return self.places[loc][2]
         key = loc[0]
         return () if key[0] in ("rcu queue", "type-safe slab") else 0
 
@@ -292,7 +291,8 @@ class GraphWorld(CaseWorld):
         key, part = self.memory.key_of(ref.slab.base, ref.index), self.memory.part_of(ref, column)
         loc = (key, part)
         if loc not in self.places:
-            self.places[loc] = (ref._columns[column], ref.index)
+            view = ref._columns[column]
+            self.places[loc] = (view, ref.index, view[ref.index])
         return key, part, loc
 
     def read(self, ref: Any, column: int) -> int:
@@ -789,7 +789,7 @@ class GraphWorld(CaseWorld):
         """Write the last store of each location to memory."""
         for loc, stores in graph.co.items():
             if stores and loc in self.places:
-                view, index = self.places[loc]
+                view, index, _ = self.places[loc]
                 view[index] = graph.label(stores[-1]).value
 
     def _races(self, relations: Relations, before: list[int]) -> None:
