@@ -16,7 +16,7 @@ from benchframe.check.schedule import ReplayError, model_of
 from benchframe.check.story import tell
 from benchframe.check.weak import MODELS as GRAPHS
 from benchframe.check.weak import GraphCase
-from benchframe.check.weak_hunt import GraphHunt, mend, tell_graph
+from benchframe.check.weak_hunt import GraphHunt, mend, rule_for, tell_graph
 from benchframe.races import Historic
 from benchframe.scenario import Scenario
 from benchframe.strategy import Strategy
@@ -87,10 +87,17 @@ def show(race: Historic, seconds: float, mended: float | None = None) -> Shown:
     return Shown(race, broken, fits[0] if fits else None, right)
 
 
+def _graph_case(race: Historic) -> GraphCase:
+    """The side with the bug."""
+    case = GraphCase(_scenario(race), _strategy(race.broken), race.memory)
+    case.weaker = {(function, operation, field): rule_for(now) for function, operation, field, now in race.weaker}
+    return case
+
+
 def _show_graph(race: Historic, seconds: float) -> Shown:
     """The same under a memory model whose executions are graphs."""
     deadline = time.monotonic() + seconds
-    broken = GraphHunt(GraphCase(_scenario(race), _strategy(race.broken), race.memory), race.among).run(deadline)
+    broken = GraphHunt(_graph_case(race), race.among).run(deadline)
     until = max(deadline, time.monotonic() + seconds / 2)
     right = GraphHunt(GraphCase(race.mended_scenario or _scenario(race), _strategy(race.mended), race.memory)).run(
         until
@@ -153,11 +160,12 @@ def _tell(shown: Shown, say: SAY) -> None:
 
 
 def _tell_graph(race: Historic, finding: Finding, say: SAY) -> None:
-    case = GraphCase(_scenario(race), _strategy(race.broken), race.memory)
+    case = _graph_case(race)
     failure = GraphHunt(case).again(finding.replay, time.monotonic() + 60)
     if failure is None:
         raise CheckError(f"{race.number}: the failure did not come again: a bug of the checker")
-    mends = mend(_scenario(race), _strategy(race.broken), failure, time.monotonic() + MEND, race.memory)
+    deadline = time.monotonic() + MEND
+    mends = mend(_scenario(race), _strategy(race.broken), failure, deadline, race.memory, case.weaker)
     command = ["benchframe", "check", "--historic", race.number, "--replay", finding.replay]
     say(f"\n{tell_graph(case, failure, shlex.join(command), mends)}")
 
@@ -165,7 +173,7 @@ def _tell_graph(race: Historic, finding: Finding, say: SAY) -> None:
 def _again(race: Historic, text: str, say: SAY) -> int:
     if race.memory in GRAPHS:
         try:
-            graph_case = GraphCase(_scenario(race), _strategy(race.broken), race.memory)
+            graph_case = _graph_case(race)
             failure = GraphHunt(graph_case).again(text, time.monotonic() + 600)
         except ReplayError as error:
             raise CheckError(str(error)) from error

@@ -344,6 +344,7 @@ def mend(
     failure: Failure,
     deadline: float,
     model: str = "lkmm",
+    weaker: Mapping[tuple[str, str, str], Rule] | None = None,
 ) -> list[str]:
     """The smallest set of stronger orderings, of one or two accesses, under which nothing is found; lines to be told.
     Each try is a search of its own; what could not be tried before ``deadline`` is said."""
@@ -357,7 +358,7 @@ def mend(
             if now >= deadline:
                 return [f"no mend found among {tried} tries of {len(changes)} accesses; there was no time for more"]
             tried += 1
-            hunt = searched(scenario, strategy, dict(one.rule for one in some), min(deadline, now + 8.0), model)
+            hunt = searched(scenario, strategy, dict(one.rule for one in some), min(deadline, now + 8.0), model, weaker)
             if not hunt.verdict.findings and hunt.verdict.coverage.executions:
                 whole = "" if hunt.verdict.coverage.complete else ", in as much as was searched"
                 lines = [f"weakest mend found: {some[0]}{whole}"]
@@ -371,10 +372,11 @@ def searched(
     rules: Mapping[tuple[Place, str], Rule],
     deadline: float,
     model: str = "lkmm",
+    weaker: Mapping[tuple[str, str, str], Rule] | None = None,
 ) -> GraphHunt:
     """A search with some orderings exchanged, up to the first failure."""
     case = GraphCase(scenario, strategy, model)
-    case.rules = rules
+    case.rules, case.weaker = rules, weaker or {}
     hunt = GraphHunt(case, 1)
     hunt.run(deadline)
     return hunt

@@ -1,7 +1,7 @@
 """The list of historic races, B1 to B30: those that can be shown, and why the others cannot."""
 
 from benchframe.api import TASK, Protocol, Strategy, native, read_unlock, scenario
-from benchframe_plugins import _races_locks, _races_tree, pmdcache
+from benchframe_plugins import _races_locks, _races_order, _races_tree, pmdcache
 
 Historic = scenario.Historic
 
@@ -55,8 +55,6 @@ UNSEEN = (
     unseen("B14", "SRCU's callbacks cost 20 %", "no race"),
     unseen("B16", "a counter that was removed is still printed", "no race of lookups"),
     unseen("B22", "lock order of the mend for B21", "i_mmap_rwsem is not in the model"),
-    unseen("B24", "the two sequence numbers without release and acquire",
-           "x86 keeps the order of stores, and of loads; it takes a weaker machine than TSO"),
     unseen("B25", "a merge sets an anon_vma in a VMA that is not locked yet",
            "the model does the same, and nothing that a fault does depends on it"),
     unseen("B27", "mm_drop_all_locks unlocks too much", "no MMU notifiers in the model"),
@@ -133,5 +131,5 @@ def races() -> list[Historic]:
         "deadlock",
         among=12,
     )
-    every = [*SEED, lost, ends, *UNSEEN, *_races_tree.races(), *_races_locks.races()]
-    return sorted(every, key=lambda race: int(race.number[1:]))
+    every = [*SEED, lost, ends, *UNSEEN, *_races_tree.races(), *_races_locks.races(), *_races_order.races()]
+    return sorted(every, key=lambda race: (race.number[0], int(race.number[1:])))
