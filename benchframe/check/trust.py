@@ -238,16 +238,16 @@ class Trust:
         chain = graph.co.get(label.loc, [])
         made: list[Graph] = []
         wait = label.wait
-        last = chain[-1] if chain else INIT
-        for source in [*reversed(chain), INIT]:
+        least = _seen_by(graph, task, len(graph.tasks[task]), label.loc, chain)
+        for rank in range(len(chain), least - 1, -1):
+            source = chain[rank - 1] if rank else INIT
             if wait is not None:
-                value = graph.label(source).value if source >= 0 else tasks.initial(label.loc)
+                value = graph.label(source).value if rank else tasks.initial(label.loc)
                 if not wait(value) or (label.rmw and _taken(graph, label.loc, source)):
                     continue
             other = graph.copy()
-            event = other.add(task, label)
-            other.read(event, source)
-            if source == last or self._consistent(other):  # what reads the last store comes before nothing
+            other.read(other.add(task, label), source)
+            if rank == len(chain) or self._allowed(other):  # what reads the last store comes before nothing
                 made.append(other)
         if wait is not None and (
             not made
@@ -323,14 +323,18 @@ class Trust:
             source = graph.rf[_last_id(graph, task)]
             places = [chain.index(source) + 1 if source >= 0 else 0]
         else:
-            places = list(range(len(chain), -1, -1))
+            places = list(range(len(chain), _seen_by(graph, task, len(graph.tasks[task]), label.loc, chain) - 1, -1))
         for at in places:
+            if at < len(chain) and _splits(graph, chain, at):
+                continue
             other = graph.copy()
             event = other.add(task, label)
             other.place(event, at)
             if load is not None:
                 other.read(load, event)
-            if (at == len(chain) and load is None) or self._consistent(other):
+                if not coherent(other):
+                    continue
+            if (at == len(chain) and load is None) or self._allowed(other):
                 made += self._woken(other, label, event)
         return made
 
@@ -345,16 +349,31 @@ class Trust:
                         continue
                     other = before.copy()
                     other.read(load, event)
-                    if self._consistent(other):
+                    if coherent(other) and self._allowed(other):
                         more.append(other)
                 made = [*more, *made]
         return made
 
-    def _consistent(self, graph: Graph) -> bool:
-        if not coherent(graph):
-            return False
+    def _allowed(self, graph: Graph) -> bool:
         self.counts.checks += 1
         return Relations(graph, self.model).consistent()
+
+
+def _seen_by(graph: Graph, task: int, end: int, loc: Any, chain: list[Id]) -> int:
+    """How many stores of a location are not after what ``task`` stored there or read last, before its event ``end``."""
+    events = graph.tasks[task]
+    for index in range(end - 1, -1, -1):
+        if events[index].loc == loc and events[index].kind in "RW":
+            event = task << 20 | index
+            store = event if events[index].kind == "W" else graph.rf[event]
+            return chain.index(store) + 1 if store >= 0 else 0
+    return 0
+
+
+def _splits(graph: Graph, chain: list[Id], at: int) -> bool:
+    """Would a store at this place come between the load and the store of a read-modify-write?"""
+    after = chain[at]
+    return graph.label(after).rmw and graph.rf[after - 1] == (chain[at - 1] if at else INIT)
 
 
 def _taken(graph: Graph, loc: Any, store: Id) -> bool:

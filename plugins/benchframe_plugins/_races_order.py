@@ -1,7 +1,7 @@
-"""Races that x86 hides: an order of memory accesses that was missing, found under the kernel's memory model (W1 ..., B24).
+"""Races that x86 hides: a missing order of memory accesses, found under the kernel's memory model (W1 ..., B24).
 
-Each is its strategy with one or two orderings weaker than its text says, so the code is that of the mended side. What is
-read on the side with the bug is in ``weaker``: function, operation, field, and the ordering that it had.
+Each is its strategy with one or two orderings weaker than its text says: the code is that of the mended side. What the
+side with the bug had instead is in ``weaker``: function, operation, field, ordering.
 """
 
 from benchframe.api import scenario
@@ -41,7 +41,7 @@ def races() -> list[Historic]:
         order(
             "W1",
             "the reader's reference is taken without acquire: it looks at vm_lock_seq before, and holds a locked VMA",
-            "v9 of the series, January 2025 (20250111042604.3230628-12); mended by refcount_inc_not_zero_limited_acquire",
+            "v9 of the series (20250111042604.3230628-12); mended in v10 by an acquire (20250213224655.1680278-12)",
             "per_vma_refcnt",
             LEFT,
             ("vma_start_read", "rmw", "vm_refcnt", "relaxed"),
