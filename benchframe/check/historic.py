@@ -77,7 +77,7 @@ def show(race: Historic, seconds: float, mended: float | None = None) -> Shown:
     """Search the side with the bug until it is found, for ``seconds`` at most, then the other for ``mended`` seconds
     (default: what is left of ``seconds``, half of it at least)."""
     if race.memory in GRAPHS:
-        return _show_graph(race, seconds)
+        return _show_graph(race, seconds, mended)
     deadline = time.monotonic() + seconds
     broken = Hunt(make_case(_scenario(race), _strategy(race.broken)), race.among).run(deadline)
     now = time.monotonic()
@@ -94,11 +94,12 @@ def _graph_case(race: Historic) -> GraphCase:
     return case
 
 
-def _show_graph(race: Historic, seconds: float) -> Shown:
+def _show_graph(race: Historic, seconds: float, mended: float | None) -> Shown:
     """The same under a memory model whose executions are graphs."""
     deadline = time.monotonic() + seconds
     broken = GraphHunt(_graph_case(race), race.among).run(deadline)
-    until = max(deadline, time.monotonic() + seconds / 2)
+    now = time.monotonic()
+    until = now + mended if mended is not None else max(deadline, now + seconds / 2)
     right = GraphHunt(GraphCase(race.mended_scenario or _scenario(race), _strategy(race.mended), race.memory)).run(
         until
     )

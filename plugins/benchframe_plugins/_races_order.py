@@ -26,17 +26,31 @@ PART = scenario.Scenario(
 
 
 def order(
-    number: str, summary: str, sources: str, strategy: str, shows: str, *weaker: tuple[str, str, str, str]
+    number: str,
+    summary: str,
+    sources: str,
+    strategy: str,
+    shows: str,
+    *weaker: tuple[str, str, str, str],
+    where: object = PART,
 ) -> Historic:
-    """One of them, in scenario PART."""
-    return Historic(number, summary, sources, strategy, strategy, PART, shows, memory="lkmm", weaker=weaker)
+    """One of them: what is weaker than in the strategy's text, and the scenario."""
+    return Historic(
+        number, summary, sources, strategy, strategy, where, shows, memory="lkmm", weaker=weaker, whole=False
+    )
+
+
+def unseen(number: str, summary: str, because: str) -> Historic:
+    """One that the model does not show."""
+    return Historic(number, summary, because=because)
 
 
 LEFT = "broken invariant: an entry for"
+SPLIT = "stale answer: T0: write fault, page 1 gave VMA"
 
 
 def races() -> list[Historic]:
-    """Those that are shown."""
+    """All, by number."""
     return [
         order(
             "W1",
@@ -45,6 +59,52 @@ def races() -> list[Historic]:
             "per_vma_refcnt",
             LEFT,
             ("vma_start_read", "rmw", "vm_refcnt", "relaxed"),
+        ),
+        unseen(
+            "W2",
+            "maple: a dead node's pivots are reused before it is seen to be dead (c13af03de46b)",
+            "here nothing is stored to a dead node until its grace period is over",
+        ),
+        unseen(
+            "W3",
+            "maple: a node is found dead before its data are read (20230227173632.3292573-7)",
+            "as W2: the data of a dead node stay what they were",
+        ),
+        unseen("W4", "mm_lock_seq without release and acquire", "it is B24"),
+        unseen(
+            "W5",
+            "type-safe reuse: a VMA is attached without release, its vm_mm and bounds are seen as they were",
+            "its writer's lock, released after it is attached, orders the same here: nothing was found without it",
+        ),
+        order(
+            "W6",
+            "speculative faults: the VMA's sequence count is odd after the first change is seen (no smp_wmb)",
+            "what the barriers of SPF v5 to v11 are for (write_seqlock_begin, vma_rb_erase)",
+            "spf_seqcount",
+            SPLIT,
+            ("write_seqcount_begin", "wmb", "", "none"),
+        ),
+        order(
+            "W7",
+            "the last reader puts its reference and does not see the writer that waits: a lost wake-up",
+            "what rcuwait_wake_up's barrier is for (kernel/exit.c)",
+            "per_vma_refcnt",
+            "deadlock: T1 waits",
+            ("wake_up", "mb", "", "none"),
+            where="lookup-munmap",
+        ),
+        unseen(
+            "W8",
+            "the RFC of 2009 as posted: `int version` without barriers, atomic_inc without an order",
+            "its races show without them (B1 to B6); pmdcache_rcu fails too if vma_hold is relaxed as posted",
+        ),
+        order(
+            "W9",
+            "mmap_lock_speculate: the mm's number is odd after the first change is seen (no smp_wmb)",
+            "what mm_lock_seqcount_begin's barrier is for (eb449bd96954, 6.13)",
+            "spf_mmseq",
+            SPLIT,
+            ("write_seqcount_begin", "wmb", "", "none"),
         ),
         order(
             "B24",
