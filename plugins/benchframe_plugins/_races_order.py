@@ -107,6 +107,15 @@ def races() -> list[Historic]:
             ("write_seqcount_begin", "wmb", "", "none"),
         ),
         order(
+            "W10",
+            "a new VMA is linked into a tree that is walked under RCU, and nothing orders its fields before the link",
+            "found by this check in the series of January 2010; Dufour's v11 has a lock around the tree",
+            "spf_seqcount",
+            "stale answer: T0: write fault, page 1 gave",
+            ("attach", "wmb", "", "none"),
+            where="fault-mprotect",
+        ),
+        order(
             "B24",
             "mm_lock_seq is stored and loaded without release and acquire: the VMA is seen as it was before",
             "6.4; mended by b1f02b95758d (6.5)",

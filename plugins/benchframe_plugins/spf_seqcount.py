@@ -49,6 +49,7 @@ from benchframe.api import (
     rcu_read_lock,
     rcu_read_unlock,
     seqcount,
+    smp_wmb,
 )
 from benchframe_plugins import _speculation
 from benchframe_plugins._begun import enlist, free_vma, mm_write_downgrade, mm_write_unlock
@@ -111,12 +112,21 @@ def end_write(mm, vma):
     return 0
 
 
+@native
+def attach(mm, vma):
+    """A new VMA is complete before any store to the tree can show it. rb_link_node and rotations store without an
+    order, and so did the patch of 2010: `benchframe check --memory lkmm` finds a VMA with its bounds still unset."""
+    smp_wmb()
+    return 0
+
+
 HOOKS = {
     **_speculation.HOOKS,
     "mmap_write_unlock": mm_write_unlock,
     "mmap_write_downgrade": mm_write_downgrade,
     "vma_valid": valid,
     "vma_start_write": start_write,
+    "vma_attach": attach,
     "vma_free": free_vma,
     "table_release": release_table,
 }
