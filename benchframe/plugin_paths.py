@@ -8,15 +8,15 @@ or a file named in it, that somebody else could have written is refused (as ssh 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchframe.errors import BenchframeError
+from benchframe.files import replacing
 from benchframe.hookspecs import PROJECT
 
 LIST = "plugins.txt"
@@ -24,7 +24,7 @@ LIST = "plugins.txt"
 _MAX = 1 << 20
 
 
-class PluginPathError(Exception):
+class PluginPathError(BenchframeError):
     """A path that cannot be a plugin; ``str()`` is one line that says why and what to do."""
 
 
@@ -138,16 +138,9 @@ def forget(name: str) -> list[Path]:
 def _write(paths: Sequence[Path]) -> None:
     folder = config_folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, temporary = tempfile.mkstemp(prefix=".plugins-", dir=folder)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write("# plugins that benchframe loads: `benchframe plugin add` and `remove` write this list\n")
-            file.writelines(f"{path}\n" for path in paths)
-        Path(temporary).replace(folder / LIST)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
+    head = "# plugins that benchframe loads: `benchframe plugin add` and `remove` write this list\n"
+    with replacing(folder / LIST, mode=0o600) as file:
+        file.write((head + "".join(f"{path}\n" for path in paths)).encode())
 
 
 def plugin_files(given: Sequence[Path] = ()) -> tuple[list[Path], list[str]]:

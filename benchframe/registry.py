@@ -9,7 +9,6 @@ then files. A plugin that cannot be used becomes a :class:`Problem`; the others 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import pluggy
 
 from benchframe import hookspecs
 from benchframe.discovery import Found, Problem, find, import_plugin, without_entry_point
+from benchframe.errors import BenchframeError, did_you_mean, near
 from benchframe.hookspecs import HOOKS, PROJECT
 from benchframe.workload import Workload, WorkloadSpec
 
@@ -34,19 +34,15 @@ def _can_be_asked_for(name: str) -> bool:
     return len(name) <= 100 and name == name.strip() and "," not in name and name.isprintable()
 
 
-class UnknownName(LookupError):
+class UnknownName(BenchframeError, LookupError):
     """A strategy or workload that no plugin brings. ``str()`` is one line with the nearest known name."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], because: str = "") -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
-        self.nearest = next(iter(difflib.get_close_matches(name, self.known, 1, 0.5)), None)
-        if because:
-            hint = because
-        elif self.nearest:
-            hint = f"did you mean {self.nearest}?"
-        else:
-            hint = f"known: {', '.join(self.known)}" if self.known else "no plugin brings any"
-        super().__init__(f"no {kind} is called {name!r}; {hint}")
+        self.nearest = near(name, self.known, 0.5)
+        otherwise = "known: {}" if self.known else "no plugin brings any"
+        hint = because or did_you_mean(name, self.known, otherwise, 0.5)
+        super().__init__(f"no {kind} is called {name!r}", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -164,8 +160,19 @@ class Registry:
                 mend = "take up to 100 printable characters, no comma and no space at either end"
                 self._problem(origin, f"a strategy is called {strategy.name[:120]!r}", mend)
             else:
-                self._claim("strategy", strategy.name, strategy, self.strategies, origin)
+                self._claim("strategy", strategy.name, self._placed(strategy, origin), self.strategies, origin)
         self._resolve()
+
+    def _placed(self, strategy: Strategy, origin: Origin) -> Strategy:
+        """``strategy`` with the module, file and docstring of the plugin that gave it, where it says nothing itself."""
+        module = self.manager.get_plugin(origin.plugin)
+        text = (getattr(module, "__doc__", None) or strategy.summary).strip()
+        return replace(
+            strategy,
+            module=strategy.module or getattr(module, "__name__", ""),
+            file=strategy.file or origin.file,
+            doc=strategy.doc or text,
+        )
 
     def _resolve(self) -> None:
         from benchframe.strategy import resolve
@@ -232,8 +239,8 @@ def load(plugin_files: Sequence[Path] = (), blocked: Sequence[str] = ()) -> Regi
     registry.problems += problems
     for name in blocked:
         if name not in {found.name for found in installed}:
-            near = difflib.get_close_matches(name, [found.name for found in installed], 1)
-            mend = f"did you mean {near[0]}?" if near else "see `benchframe list strategies` for plugin names"
+            names = [found.name for found in installed]
+            mend = did_you_mean(name, names, "see `benchframe list strategies` for plugin names")
             registry.problems.append(Problem(name, "", "no plugin of this name could be left out", mend))
     for found in installed:
         if found.name not in blocked:

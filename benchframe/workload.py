@@ -11,13 +11,14 @@ so :meth:`WorkloadSpec.trace` checks what it returns before an engine indexes wi
 
 from __future__ import annotations
 
-import difflib
 import re
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from benchframe.errors import BenchframeError, TraceError, did_you_mean
 
 if TYPE_CHECKING:
     from benchframe.trace.format import Trace
@@ -26,7 +27,7 @@ Value = int | float | str
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_.+-]*\Z")
 
 
-class WorkloadError(Exception):
+class WorkloadError(BenchframeError):
     """A workload that cannot be used as asked, or that made no usable trace. ``str()`` is one line for the user."""
 
 
@@ -193,9 +194,7 @@ class Workload:
         names = [p.name for p in self.parameters]
         if not names:
             return f"workload {self.name} has no parameters, so {key} means nothing"
-        near = difflib.get_close_matches(key, names, 1)
-        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names)}"
-        return f"workload {self.name} has no parameter {key}; {hint}"
+        return f"workload {self.name} has no parameter {key}; {did_you_mean(key, names, 'it has {}')}"
 
     def _example(self) -> str:
         if not self.parameters:
@@ -242,7 +241,6 @@ class WorkloadSpec:
         Raises :class:`WorkloadError` if the parameters do not fit together (the maker's ``ValueError``), if the maker
         fails, or if what it returned is no trace; errors that name a file (``TraceError``) pass through.
         """
-        from benchframe.trace.errors import TraceError
         from benchframe.trace.format import Trace
 
         try:

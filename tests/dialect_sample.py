@@ -14,6 +14,7 @@ from benchframe.dialect import (
     fetch_add_acquire,
     fetch_add_relaxed,
     fetch_add_release,
+    fls,
     hook,
     load_acquire,
     native,
@@ -72,6 +73,12 @@ def ordered(mm, i, x, y):
     smp_mb()
     cpu_relax()
     return load_acquire(REC(mm, i), "a") - y
+
+
+@native
+def highest(mm, i, x, y):
+    """fls of any word."""
+    return fls(x) + 100 * fls(y)
 
 
 @native
@@ -156,3 +163,6 @@ def published(mm, i, x, y):
         smp_acquire__after_ctrl_dep()
     smp_store_mb(r, "c", 5)
     return rcu_dereference(r, "a") + seen + READ_ONCE(r, "c")
+
+
+PRIMITIVES = (plain, once, ordered, highest, added, exchanged, compared, looped)

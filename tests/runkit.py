@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchframe.files import write_json
 from benchframe.results.cell import CellState, cell_key
-from benchframe.results.files import write_json
 from benchframe.results.folder import RunFolder
 from benchframe.results.manifest import CellEntry, Manifest, Options, WorkloadEntry
 

@@ -9,7 +9,7 @@ import pytest
 from check_mutants import twin
 
 from benchframe.api import VMA, Index, Strategy, native
-from benchframe.check.command import CheckError, run_check_command, scenario
+from benchframe.check.command import run_check_command, scenario
 from benchframe.check.common import COMMON
 from benchframe.check.conform import Conformance
 from benchframe.check.explore import Explorer
@@ -18,6 +18,7 @@ from benchframe.check.run import Run, World, execute
 from benchframe.check.sample import Pct, Uniform, pct_bound
 from benchframe.check.scenario import Case
 from benchframe.check.schedule import ReplayError, encode
+from benchframe.errors import UsageError
 from benchframe.registry import load
 from benchframe.strategy import resolve
 
@@ -104,15 +105,15 @@ def test_bad_replay_strings(text: str) -> None:
     """What is no replay string, or an absurd one, is refused in words."""
     with pytest.raises(ReplayError):
         replay(case("rbtree", "lookup-munmap"), text)
-    with pytest.raises(CheckError):
+    with pytest.raises(UsageError):
         run_check_command([KNOWN.strategy("rbtree")], ["lookup-munmap"], again=text, say=lambda said: None)
 
 
 def test_bad_options() -> None:
     """An unknown scenario gets the nearest name; a replay needs one strategy and one scenario."""
-    with pytest.raises(CheckError, match="did you mean lookup-munmap"):
+    with pytest.raises(UsageError, match="did you mean lookup-munmap"):
         run_check_command([KNOWN.strategy("rbtree")], ["lookup-munmop"])
-    with pytest.raises(CheckError, match="exactly one"):
+    with pytest.raises(UsageError, match="exactly one"):
         run_check_command([KNOWN.strategy("rbtree")], again="v1:0x1.")
 
 
@@ -271,7 +272,7 @@ def test_mistakes_that_the_text_does_not_show(find: Any, words: str, monkeypatch
         assert "WRONG" in line
         assert words in line
         assert f"in {find.__name__} ({__file__}:" in line
-    with pytest.raises(CheckError, match="mistaken, lookup-munmap: the set-up alone fails"):
+    with pytest.raises(UsageError, match="mistaken, lookup-munmap: the set-up alone fails"):
         run_check_command([strategy], ["lookup-munmap"], again="v1:0x1.")
 
 

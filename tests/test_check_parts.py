@@ -16,10 +16,11 @@ from check_mutants import MUTANTS, twin
 
 from benchframe.api import Index, Strategy, scenario
 from benchframe.check import pool
-from benchframe.check.command import CheckError, run_check_command
+from benchframe.check.command import run_check_command
 from benchframe.check.parts import Part, Result
 from benchframe.check.pool import Watcher, run_parts
-from benchframe.check.saved import read
+from benchframe.check.saved import SavedError, read
+from benchframe.errors import UsageError
 from benchframe.registry import load
 from benchframe.strategy import StrategyError, resolve
 from benchframe.testing import assert_stays_away, saved_failures
@@ -170,7 +171,7 @@ def test_spoilt_files(tmp_path: Path, text: str) -> None:
     """A file that is no saved failure is one line with its path, not a traceback."""
     (tmp_path / "rbtree").mkdir()
     (tmp_path / "rbtree" / "x.json").write_text(text)
-    with pytest.raises(CheckError, match=r"x\.json: no saved failure"):
+    with pytest.raises(SavedError, match=r"x\.json: no saved failure"):
         said_by(["rbtree"], ["stack-stack"], saved=tmp_path)
 
 
@@ -190,7 +191,7 @@ def test_own_scenarios() -> None:
     lines: list[str] = []
     assert run_check_command([mine, KNOWN.strategy("rbtree")], ["own"], 30, say=lines.append) == 0
     assert sum("own " in line and "right in every" in line for line in lines) == 1
-    with pytest.raises(CheckError, match="no scenario 'own'"):
+    with pytest.raises(UsageError, match="no scenario 'own'"):
         run_check_command([KNOWN.strategy("rbtree")], ["own"])
 
 

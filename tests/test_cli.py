@@ -19,6 +19,7 @@ from benchframe import hookspecs
 from benchframe.cli import app, common, complete
 from benchframe.dialect import DialectError
 from benchframe.engine.launch import worker_command
+from benchframe.errors import ENVIRONMENT
 from benchframe.registry import Origin, Problem, Registry
 from benchframe.workload import Parameter, Workload
 
@@ -212,11 +213,11 @@ def test_full_disk_is_exit_code_3_and_resumes(tmp_path: Path, monkeypatch: pytes
 )
 def test_a_disk_that_refuses_is_told_with_the_mend(error: OSError, words: str) -> None:
     """Each reason has its own advice; NumPy's short write, which has no error number, is a full disk too."""
-    from benchframe.results.errors import disk_error
+    from benchframe.errors import disk_error
 
     told = disk_error("runs/x", error, "written")
     assert words in str(told)
-    assert told.environment
+    assert told.exit_code == ENVIRONMENT
 
 
 def test_a_run_without_a_measurement_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -308,6 +309,20 @@ def test_lists_and_show() -> None:
     shown = call("show", "big").stdout
     assert "rows=20  events (int in [2, 1000])" in shown
     assert "benchframe run --workload big:rows=20" in shown
+
+
+def test_help_groups_the_commands() -> None:
+    """Each command stands under one of six headings, once; none is left under typer's own."""
+    from typer.main import get_command
+
+    shown = call("--help").stdout
+    headings = re.findall(r"^(\w[\w ]*):$", shown, re.MULTILINE)[1:]
+    assert headings[0] == "Measure"
+    assert headings[-1] == "Housekeeping"
+    assert len(headings) == 6
+    for name, command in vars(get_command(app))["commands"].items():
+        summary = command.short_help.split()[0]
+        assert len(re.findall(rf"^  {name} +{summary}", shown, re.MULTILINE)) == 1, name
 
 
 def test_help_has_examples() -> None:

@@ -161,7 +161,7 @@ def test_runs_that_took_turns_are_paired(tmp_path: Path) -> None:
         ({"host": HOST | {"kernel": "Linux 7.0"}}, "kernel"),
         ({"versions": VERSIONS | {"python": "CPython 3.13.0"}}, "Python"),
         ({"versions": VERSIONS | {"numba": "0.99"}}, "Numba"),
-        ({"versions": VERSIONS | {"model": "f" * 16}}, "the model's source"),
+        ({"versions": VERSIONS | {"model": "f" * 16}}, "the model"),
         ({"aslr": "No randomization"}, "address space randomisation"),
         ({"trace": "e" * 64}, "events of toy"),
         ({"options": replace(OPTIONS, min_time=0.5)}, "values per process"),

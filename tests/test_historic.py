@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from benchframe.check.command import CheckError
 from benchframe.check.historic import list_historic, run_historic, show
 from benchframe.cli import app
+from benchframe.errors import UsageError
 from benchframe.races import Historic
 from benchframe.registry import load
 
@@ -84,9 +84,9 @@ def test_a_mend_that_does_not_mend() -> None:
 )
 def test_numbers_that_cannot_be_used(number: str, words: str) -> None:
     """What is no race, or none that can be shown, is refused in words."""
-    with pytest.raises(CheckError, match=words):
+    with pytest.raises(UsageError, match=words):
         said(RACES, number)
-    with pytest.raises(CheckError, match="exactly one"):
+    with pytest.raises(UsageError, match="exactly one"):
         said(RACES, "B1", "B2", again="v1:0x1.")
 
 

@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
-    {"dialect", "cpus", "events"},
+    {"errors", "events", "files"},
+    {"dialect"},
     {"oracle"},
     {"mm", "trace"},
     {"stream", "workload", "races", "scenario", "strategy", "csource"},

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from benchframe.errors import TraceError
 from benchframe.events import Kind
 from benchframe.record.stracelog import _value
-from benchframe.trace.errors import TraceError
 from benchframe.trace.format import Trace
 from benchframe.trace.inspect import load_any, run_trace_convert, run_trace_verify
 from benchframe.trace.verify import verify

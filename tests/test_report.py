@@ -12,13 +12,13 @@ from benchframe.charts import CHARTS, Data, charts_of
 from benchframe.charts.spec import COLOURS, GRID, INK, MUTED, SHAPES
 from benchframe.cli import app
 from benchframe.engine.latency import bin_edge, histogram
+from benchframe.errors import ResultsError
 from benchframe.report import write_report
 from benchframe.report.again import part_of_run
 from benchframe.report.glance import failures, headline
 from benchframe.report.page import page
 from benchframe.report.write import text_of
 from benchframe.results.cell import CellState, LatencyRow
-from benchframe.results.errors import ResultsError
 from benchframe.results.plan import without
 from benchframe.tables.build import what_failed
 from benchframe.tables.scaling import HEADS

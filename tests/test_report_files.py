@@ -10,10 +10,10 @@ from report_kit import SOURCE, WORKLOADS, a_study, made_up, on_disk
 
 from benchframe.charts import PICTURES, charts_of, save
 from benchframe.cli import app
+from benchframe.errors import ResultsError
 from benchframe.report import FORMS, write_report
 from benchframe.report.run import Run
 from benchframe.results.cell import CellState, LatencyRow, read_state
-from benchframe.results.errors import ResultsError
 from benchframe.results.folder import RunFolder, find_run
 from benchframe.results.sources import read_sources, write_sources
 from benchframe.results.studies import read_studies, write_study

@@ -14,9 +14,10 @@ import pytest
 from sitting_kit import OPTIONS, sit, start, strategy, stream
 
 from benchframe.dialect import native
+from benchframe.errors import ENVIRONMENT
+from benchframe.files import write_atomic
 from benchframe.results import ResultsError, RunFolder
 from benchframe.results.environment import differences
-from benchframe.results.files import write_atomic
 from benchframe.results.plan import check_same_place, renew
 
 
@@ -171,7 +172,7 @@ def test_full_disk_is_one_clear_error_and_loses_nothing(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ResultsError, match=r"file\.json.*No space left.*--resume") as caught:
         write_atomic(path, b"new")
-    assert caught.value.environment
+    assert caught.value.exit_code == ENVIRONMENT
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

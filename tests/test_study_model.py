@@ -9,7 +9,7 @@ import pytest
 
 from benchframe.dialect import Slab
 from benchframe.dialect.interp import PlainWorld, dejit
-from benchframe.results.errors import ResultsError
+from benchframe.errors import ResultsError
 from benchframe.study import units
 from benchframe.study.calibration import Calibration, read_calibration, write_calibration
 from benchframe.study.explain import Side, explain

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchframe.errors import ENVIRONMENT, USAGE, TraceError
 from benchframe.events import EVENT, NIL, FaultFlag, Kind
 from benchframe.trace import analysis
 from benchframe.trace.format import Trace, read_trace, write_trace
@@ -196,21 +197,27 @@ def test_csv_by_hand(tmp_path: Path) -> None:
         ("# benchframe {\n", "not JSON"),
     ],
 )
-def test_bad_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, what: str) -> None:
+def test_bad_csv(tmp_path: Path, text: str, what: str) -> None:
     """A bad CSV file ends in one line and code 2, and writes nothing."""
     (tmp_path / "t.csv").write_text(text)
-    assert run_trace_convert(tmp_path / "t.csv", tmp_path / "t.parquet") == 2
-    error = capsys.readouterr().err
-    assert what in error
-    assert error.count("\n") == 1
+    with pytest.raises(TraceError, match=what) as caught:
+        run_trace_convert(tmp_path / "t.csv", tmp_path / "t.parquet")
+    assert caught.value.exit_code == USAGE
+    assert "\n" not in str(caught.value)
     assert not (tmp_path / "t.parquet").exists()
 
 
-def test_wrong_endings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Missing files, unknown endings and folders that do not exist are one line each."""
-    assert run_trace_info(tmp_path / "no.parquet") == 2
-    assert run_trace_convert(tmp_path / "no.csv", tmp_path / "t.parquet") == 2
-    assert run_trace_convert(PYTHON, tmp_path / "t.xlsx") == 2
-    assert run_trace_convert(PYTHON, tmp_path / "none" / "t.csv") == 2
-    assert run_trace_convert(PYTHON, tmp_path / "none" / "t.parquet") == 2
-    assert capsys.readouterr().err.count("\n") == 5
+def test_wrong_endings(tmp_path: Path) -> None:
+    """Missing files and unknown endings are bad input, a missing folder is the environment: a line each."""
+    cases = [
+        (lambda: run_trace_info(tmp_path / "no.parquet"), USAGE),
+        (lambda: run_trace_convert(tmp_path / "no.csv", tmp_path / "t.parquet"), USAGE),
+        (lambda: run_trace_convert(PYTHON, tmp_path / "t.xlsx"), USAGE),
+        (lambda: run_trace_convert(PYTHON, tmp_path / "none" / "t.csv"), ENVIRONMENT),
+        (lambda: run_trace_convert(PYTHON, tmp_path / "none" / "t.parquet"), ENVIRONMENT),
+    ]
+    for command, code in cases:
+        with pytest.raises(TraceError) as caught:
+            command()
+        assert caught.value.exit_code == code
+        assert "\n" not in str(caught.value)

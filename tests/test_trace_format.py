@@ -6,6 +6,7 @@ import random
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -145,8 +146,8 @@ def test_write_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     write_trace(path, sample(10))
     before = path.read_bytes()
 
-    def fail(part: Path, meta: TraceMeta, batches: object) -> None:
-        part.write_bytes(b"half")
+    def fail(sink: BinaryIO, meta: TraceMeta, batches: object) -> None:
+        sink.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(parquet, "write_table", fail)

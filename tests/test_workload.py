@@ -9,7 +9,7 @@ import pytest
 
 from benchframe import stream
 from benchframe.api import Parameter, Trace, Workload, trace_workload
-from benchframe.trace.errors import TraceError
+from benchframe.errors import TraceError
 from benchframe.workload import WorkloadError
 
 PARAMETERS = (

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from benchframe.results.errors import ResultsError, disk_error
-from benchframe.results.files import write_atomic
+from benchframe.errors import ResultsError, disk_error
+from benchframe.files import write_atomic
 
 SUFFIXES = (".tar.zst", ".zip")
 NAMES = re.compile(

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from benchframe.bundle.archive import NAMES, write_archive
 from benchframe.engine.rounds import layout_seed, order
-from benchframe.results.errors import ResultsError, disk_error
-from benchframe.results.files import MAX_FILE
+from benchframe.errors import ResultsError, TraceError, disk_error
+from benchframe.files import MAX_FILE
 from benchframe.results.folder import RunFolder
 from benchframe.results.manifest import MANIFEST, Manifest, WorkloadEntry
 from benchframe.results.sources import SOURCES, read_sources
 from benchframe.results.studies import STUDIES, read_studies
-from benchframe.trace.errors import TraceError
 from benchframe.trace.format import read_trace, write_trace
 from benchframe.workload import WorkloadError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from benchframe.bundle.archive import MAX_MEMBERS, read_archive
 from benchframe.bundle.pack import INDEX, VERSION
-from benchframe.results.errors import ResultsError
-from benchframe.results.files import Fields, other_version, read_object, write_atomic
+from benchframe.errors import ResultsError
+from benchframe.files import Fields, other_version, read_object, write_atomic
 from benchframe.results.folder import RunFolder
 from benchframe.results.sources import read_sources
 from benchframe.results.studies import STUDIES, read_studies

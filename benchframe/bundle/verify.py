@@ -16,7 +16,7 @@ from benchframe.compare.compare import ABSOLUTE, Comparison, Line, compare
 from benchframe.compare.gate import cost_changes
 from benchframe.compare.sides import Side
 from benchframe.engine.rounds import spare_cpu
-from benchframe.results.errors import ResultsError
+from benchframe.errors import ResultsError
 from benchframe.results.figures import FIGURES
 from benchframe.results.folder import RunFolder
 from benchframe.results.manifest import Manifest, WorkloadEntry

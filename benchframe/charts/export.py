@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchframe.charts.spec import Chart, Spec, together
-from benchframe.results.errors import disk_error
+from benchframe.errors import disk_error
 
 PICTURES = ("svg", "png", "pdf")
 
@@ -25,7 +25,7 @@ def save(charts: Iterable[Chart], folder: Path, forms: Sequence[str] = PICTURES)
     """
     import vl_convert
 
-    from benchframe.results.files import write_atomic
+    from benchframe.files import write_atomic
 
     saved = []
     for chart in charts:

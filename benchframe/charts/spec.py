@@ -7,10 +7,11 @@ the schema would cost more than drawing it. Every name is data, never part of th
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from benchframe.files import slug as plain
 
 Spec = dict[str, Any]
 
@@ -101,7 +102,7 @@ def slug(text: str, taken: Iterable[str] = ()) -> str:
     >>> slug("zipf:vmas=50 <b>"), slug("a b", ["a-b"])
     ('zipf-vmas-50-b', 'a-b-2')
     """
-    base = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:48] or "x"
+    base = plain(text.lower())
     name, number, names = base, 1, set(taken)
     while name in names:
         number += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,13 +12,14 @@ from benchframe.check.hunt import Hunt, make_case, replay
 from benchframe.check.parts import Part, Result, best_of, scenarios_of
 from benchframe.check.pool import Watcher, run_parts
 from benchframe.check.run import Broken
-from benchframe.check.saved import SavedError, read, save
-from benchframe.check.schedule import ReplayError, model_of
+from benchframe.check.saved import read, save
+from benchframe.check.schedule import model_of
 from benchframe.check.story import tell
 from benchframe.check.summary import table
 from benchframe.check.weak import MODELS as GRAPHS
 from benchframe.check.weak import GraphCase
 from benchframe.check.weak_hunt import REPLAY, GraphHunt, tell_graph
+from benchframe.errors import UsageError, did_you_mean
 from benchframe.scenario import Scenario
 from benchframe.strategy import Strategy
 
@@ -32,12 +32,8 @@ MODELS = {
 SAY = Callable[[str], None]
 
 
-class CheckError(Exception):
-    """An option that cannot be used; one line for the user."""
-
-
 def scenario(name: str, strategy: Strategy | None = None) -> Scenario:
-    """The scenario of that name, common or ``strategy``'s; CheckError with the nearest one if there is none."""
+    """The scenario of that name, common or ``strategy``'s; UsageError with the nearest one if there is none."""
     return _named(name, scenarios_of(strategy) if strategy is not None else COMMON)
 
 
@@ -46,9 +42,7 @@ def _named(name: str, among: Sequence[Scenario]) -> Scenario:
         if known.name == name:
             return known
     names = list(dict.fromkeys(known.name for known in among))
-    near = difflib.get_close_matches(name, names, 1)
-    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
-    raise CheckError(f"no scenario {name!r}; {hint}")
+    raise UsageError(f"no scenario {name!r}", hint=did_you_mean(name, names, "known: {}"))
 
 
 def run_check_command(
@@ -71,20 +65,20 @@ def run_check_command(
     Failures in the folder ``saved`` run first; ``save_new`` adds those that are found. ``allow_known`` gives 0 if all
     that fails is in the strategies' ``known_bugs``. ``watch`` makes a watcher for a number of parts; ``plugins`` are
     files that the story's command must name. Ctrl-C: what was found so far is told, and KeyboardInterrupt passes on.
-    Raises CheckError for options that do not fit.
+    Raises UsageError or ReplayError for options that do not fit.
     """
     if again is not None:
         if len(scenarios) != 1 or len(strategies) != 1:
-            raise CheckError("--replay needs exactly one --strategy and one --scenario: those that the story names")
+            raise UsageError("--replay needs exactly one --strategy and one --scenario: those that the story names")
         return _replay(strategies[0], scenario(scenarios[0], strategies[0]), again, say)
     if memory not in MODELS:
-        raise CheckError(f"no memory model {memory!r}; known: {', '.join(MODELS)}")
+        raise UsageError(f"no memory model {memory!r}; known: {', '.join(MODELS)}")
     if save_new and saved is None:
-        raise CheckError("saving needs a folder; name it with --saved")
+        raise UsageError("saving needs a folder; name it with --saved")
     parts = [replace(part, plugins=tuple(plugins)) for part in plan(strategies, scenarios, memory, saved)]
     if memory in GRAPHS:
         if save_new:
-            raise CheckError("failures of this memory model cannot be saved; their stories end with a command")
+            raise UsageError("failures of this memory model cannot be saved; their stories end with a command")
         say(f"memory model: {MODELS[memory]}; every execution graph of 2 to 4 tasks, small address spaces")
         say("not looked for: executions with load buffering, livelocks, stale TLB entries")
     else:
@@ -107,14 +101,12 @@ def run_check_command(
 
 
 def plan(strategies: Sequence[Strategy], scenarios: Sequence[str], memory: str, saved: Path | None) -> list[Part]:
-    """The parts of a check in their order. Raises CheckError for a scenario that nobody has, or a spoilt file."""
+    """The parts of a check in their order. Raises UsageError for a scenario that nobody has, SavedError for a
+    spoilt file."""
     every = [one for strategy in strategies for one in scenarios_of(strategy)]
     for name in scenarios:
         _named(name, every)
-    try:
-        old = read(saved, [strategy.name for strategy in strategies]) if saved is not None else []
-    except SavedError as error:
-        raise CheckError(str(error)) from error
+    old = read(saved, [strategy.name for strategy in strategies]) if saved is not None else []
     parts = []
     for strategy in strategies:
         known = {one.name: one for one in scenarios_of(strategy)}
@@ -208,10 +200,8 @@ def _replay(strategy: Strategy, one: Scenario, text: str, say: SAY) -> int:
         case = make_case(one, strategy, model_of(text))
         Hunt(case).learn_shared()
         run = replay(case, text)
-    except ReplayError as error:
-        raise CheckError(str(error)) from error
     except Broken as error:
-        raise CheckError(f"{strategy.name}, {one.name}: {error.text}") from error
+        raise UsageError(f"{strategy.name}, {one.name}: {error.text}") from error
     say(tell(case, run, f"this was {text}"))
     return 1 if run.failure is not None else 0
 
@@ -220,9 +210,7 @@ def _replay_graph(strategy: Strategy, one: Scenario, text: str, say: SAY) -> int
     try:
         case = GraphCase(one, strategy)
         failure = GraphHunt(case).again(text, time.monotonic() + 600)
-    except ReplayError as error:
-        raise CheckError(str(error)) from error
     except Broken as error:
-        raise CheckError(f"{strategy.name}, {one.name}: {error.text}") from error
+        raise UsageError(f"{strategy.name}, {one.name}: {error.text}") from error
     say(tell_graph(case, failure, f"this was {text}") if failure is not None else "this execution is right")
     return 1 if failure is not None else 0

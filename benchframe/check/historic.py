@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchframe.check.command import CheckError, scenario
+from benchframe.check.command import scenario
 from benchframe.check.hunt import Finding, Hunt, Verdict, make_case, replay
 from benchframe.check.parts import MEND, graph_summary, summary
 from benchframe.check.run import Broken
-from benchframe.check.schedule import ReplayError, model_of
+from benchframe.check.schedule import model_of
 from benchframe.check.story import tell
 from benchframe.check.weak import MODELS as GRAPHS
 from benchframe.check.weak import GraphCase
 from benchframe.check.weak_hunt import GraphHunt, mend, rule_for, tell_graph
+from benchframe.errors import UsageError, did_you_mean
 from benchframe.races import Historic
 from benchframe.scenario import Scenario
 from benchframe.strategy import Strategy
@@ -58,12 +58,12 @@ def run_historic(
     """Show the races called ``numbers`` ("all": those that can be) in ``budget`` seconds each; the exit code.
 
     0: each was found with its bug and nothing was with its mend; 1: otherwise. ``again`` runs one schedule of the one
-    race with the bug: 1 if it fails. Raises CheckError for a number that is none, or a race that cannot be shown.
+    race with the bug: 1 if it fails. Raises UsageError for a number that is none, or a race that cannot be shown.
     """
     chosen = [_race(races, number) for number in _numbers(races, numbers)]
     if again is not None:
         if len(chosen) != 1:
-            raise CheckError("--replay needs exactly one race: the one that the story names")
+            raise UsageError("--replay needs exactly one race: the one that the story names")
         return _again(chosen[0], again, say)
     right = True
     for race in chosen:
@@ -114,11 +114,10 @@ def _numbers(races: Mapping[str, Historic], numbers: Sequence[str]) -> list[str]
 def _race(races: Mapping[str, Historic], number: str) -> Historic:
     race = races.get(number) or races.get(number.upper())
     if race is None:
-        near = difflib.get_close_matches(number.upper(), races, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise CheckError(f"no historic race {number!r}; {hint}`benchframe check --list-historic` lists them")
+        hint = f"{did_you_mean(number.upper(), races, '')} `benchframe check --list-historic` lists them"
+        raise UsageError(f"no historic race {number!r}", hint=hint.strip())
     if race.because:
-        raise CheckError(f"{race.number} ({race.summary}) cannot be shown: {race.because}")
+        raise UsageError(f"{race.number} ({race.summary}) cannot be shown: {race.because}")
     return race
 
 
@@ -132,7 +131,7 @@ def _name(race: Historic) -> str:
 
 def _strategy(side: Strategy | str) -> Strategy:
     if isinstance(side, str):
-        raise CheckError(f"strategy {side!r} was not looked up")  # Registry.historic does
+        raise UsageError(f"strategy {side!r} was not looked up")  # Registry.historic does
     return side
 
 
@@ -164,7 +163,7 @@ def _tell_graph(race: Historic, finding: Finding, say: SAY) -> None:
     case = _graph_case(race)
     failure = GraphHunt(case).again(finding.replay, time.monotonic() + 60)
     if failure is None:
-        raise CheckError(f"{race.number}: the failure did not come again: a bug of the checker")
+        raise UsageError(f"{race.number}: the failure did not come again: a bug of the checker")
     deadline = time.monotonic() + MEND
     mends = mend(_scenario(race), _strategy(race.broken), failure, deadline, race.memory, case.weaker)
     command = ["benchframe", "check", "--historic", race.number, "--replay", finding.replay]
@@ -173,11 +172,8 @@ def _tell_graph(race: Historic, finding: Finding, say: SAY) -> None:
 
 def _again(race: Historic, text: str, say: SAY) -> int:
     if race.memory in GRAPHS:
-        try:
-            graph_case = _graph_case(race)
-            failure = GraphHunt(graph_case).again(text, time.monotonic() + 600)
-        except ReplayError as error:
-            raise CheckError(str(error)) from error
+        graph_case = _graph_case(race)
+        failure = GraphHunt(graph_case).again(text, time.monotonic() + 600)
         told = tell_graph(graph_case, failure, f"this was {text}") if failure is not None else "this execution is right"
         say(told)
         return 1 if failure is not None else 0
@@ -185,7 +181,7 @@ def _again(race: Historic, text: str, say: SAY) -> int:
         case = make_case(_scenario(race), _strategy(race.broken), model_of(text))
         Hunt(case).learn_shared()
         run = replay(case, text)
-    except (ReplayError, Broken) as error:
-        raise CheckError(str(error)) from error
+    except Broken as error:
+        raise UsageError(str(error)) from error
     say(tell(case, run, f"this was {text}"))
     return 1 if run.failure is not None else 0

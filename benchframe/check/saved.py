@@ -18,6 +18,8 @@ from benchframe.check.hunt import Finding, Hunt, follow, make_case
 from benchframe.check.run import Broken
 from benchframe.check.schedule import ReplayError, decode, model_of
 from benchframe.check.story import tell
+from benchframe.errors import BenchframeError
+from benchframe.files import slug, write_json
 from benchframe.scenario import Scenario
 from benchframe.strategy import Strategy
 
@@ -27,7 +29,7 @@ LARGEST = 1 << 20
 """Bytes of such a file, at most."""
 
 
-class SavedError(Exception):
+class SavedError(BenchframeError):
     """A file that is no saved failure; one line with its path and what to do."""
 
 
@@ -62,9 +64,9 @@ def save(folder: Path, strategy: str, findings: Iterable[Finding]) -> list[Path]
             continue
         saved = Saved(strategy, finding.scenario, finding.kind, finding.text, finding.replay)
         digest = hashlib.sha256(f"{saved.kind} {saved.text} {model_of(saved.replay)}".encode()).hexdigest()[:8]
-        path = folder / _plain(strategy) / f"{_plain(finding.scenario)}-{digest}.json"
+        path = folder / slug(strategy, 100, keep="_.") / f"{slug(finding.scenario, 100, keep='_.')}-{digest}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"version": 1, **asdict(saved)}, indent=2) + "\n", encoding="utf-8")
+        write_json(path, {"version": 1, **asdict(saved)})
         written.append(path)
     return written
 
@@ -119,8 +121,3 @@ def _read(path: Path) -> Saved:
         why = str(error).splitlines()[0]
         raise SavedError(f"{path}: no saved failure: {why}; delete it or name another folder with --saved") from None
     return Saved(**row)
-
-
-def _plain(name: str) -> str:
-    """A name fit for a file."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".") or "_"

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from benchframe.check.run import Op, Step
+from benchframe.errors import BenchframeError
 
 
-class ReplayError(Exception):
+class ReplayError(BenchframeError):
     """A replay string that cannot be used here."""
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from benchframe.claims.first_slot import counted
 from benchframe.claims.published import Hit, HitClaim, TimeClaim
 from benchframe.claims.streams import brk, threads
-from benchframe.cpus import usable as cpus
+from benchframe.engine.placement import usable as cpus
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry

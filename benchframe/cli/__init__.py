@@ -3,9 +3,10 @@
 ``benchframe --help`` imports typer and nothing that computes.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from benchframe import __version__
 from benchframe.cli import (
@@ -34,7 +35,7 @@ from benchframe.cli import (
     trace,
 )
 
-HELP = """Benchmark and judge VMA-lookup strategies on a faithful model of Linux's mm.
+HELP = """Benchmark and check strategies for finding a VMA, on a faithful model of Linux's mm.
 
 \b
 Examples:
@@ -46,15 +47,35 @@ Examples:
 
 \b
 Exit codes:
-  0    all is well
+  0    success
   1    a cell is wrong, crashed or timed out; a check failed
   2    bad input or usage: a name, an option, a file, a plugin
-  3    the environment: disk full, no permission
-  130  Ctrl-C (143: SIGTERM); what was measured is on disk, --resume continues
+  3    a problem with the machine: disk full, no permission
+  130  Ctrl-C (143: SIGTERM); finished measurements are on disk, --resume continues
 """
+
+
+class Grouped(TyperGroup):
+    """A list of commands under headings, which typer itself prints only where rich draws the help."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write a section per heading, in the order of registration."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        limit = formatter.width - 6 - max(map(len, self.commands))
+        for name, command in self.commands.items():
+            heading = getattr(command, "rich_help_panel", None)
+            if not command.hidden:
+                groups.setdefault(heading if isinstance(heading, str) else "Commands", []).append(
+                    (name, command.get_short_help_str(limit))
+                )
+        for heading, rows in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
 
 app = typer.Typer(
     name="benchframe",
+    cls=Grouped,
     help=HELP,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -71,7 +92,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -81,28 +102,41 @@ def options(
 
 
 _NO_PARSING = {"ignore_unknown_options": True, "allow_interspersed_args": False}
-"""What follows the recorded program's name is the program's."""
+"""Arguments after the recorded program's name belong to that program."""
 
-app.command("run", short_help="Time strategies beside their baseline.")(run.run)
-app.command("list", short_help="List strategies, workloads, traces or runs.")(listing.list_)
-app.command("show", short_help="Show all about one strategy or workload.")(show.show)
-app.command("table", short_help="Print a run's latency table.")(table.table)
-app.command("cost", short_help="Count loads, lines, atomics and branches.")(cost.cost)
-app.command("explain", short_help="Why one strategy beats another.")(explain.explain)
-app.command("breakeven", short_help="Where one strategy begins to beat another.")(breakeven.breakeven)
-app.command("layout", short_help="How much of a time is the layout's.")(layout.layout)
-app.command("report", short_help="Write a report of a run: page, tables, charts.")(report.report)
-app.command("compare", short_help="Compare two runs, or two strategies of one.")(compare.compare)
-app.command("gate", short_help="Judge a run against another: an exit code for CI.")(gate.gate)
-app.command("selftest", short_help="Measure the tool itself on this host.")(selftest.selftest)
-app.command("bundle", short_help="Pack a run into one file that others can check.")(bundle.bundle)
-app.command("verify", short_help="Run a bundle's cells again and say whether they agree.")(bundle.verify)
-app.command("record", short_help="Record a program's trace.", context_settings=_NO_PARSING)(record.record)
-app.add_typer(trace.app, name="trace", short_help="Look into, convert and verify traces.")
-app.command("check", short_help="Check strategies, alone and under every interleaving.")(check.check)
-app.command("oracle", short_help="Let the running kernel judge the oracle.")(oracle.oracle)
-app.command("claims", short_help="Published figures beside measured ones.")(claims.claims)
-app.command("new", short_help="Begin a plugin: a package that works.")(new.new)
-app.command("header", short_help="The records as a C header.")(header.header)
-app.add_typer(plugin.app, name="plugin", short_help="Plugins that are loaded from where they lie.")
-app.add_typer(cache.app, name="cache", short_help="The store of compiled code.")
+MEASURE, UNDERSTAND, TRUST = "Measure", "Understand a result", "Decide whether to believe it"
+RECORD, AUTHOR, HOUSEKEEPING = "Record programs", "Write plugins", "Housekeeping"
+"""Headings of the list of commands."""
+
+
+def _command(function: Any, name: str, heading: str, summary: str, **settings: Any) -> None:
+    app.command(name, short_help=summary, rich_help_panel=heading, **settings)(function)
+
+
+_command(run.run, "run", MEASURE, "Time strategies beside their baseline.")
+_command(table.table, "table", MEASURE, "Print the latency table of a run.")
+_command(report.report, "report", MEASURE, "Write the report of a run: page, tables, charts.")
+_command(cost.cost, "cost", MEASURE, "Count loads, cache lines, atomics and branches.")
+_command(listing.list_, "list", MEASURE, "List strategies, workloads, traces or runs.")
+_command(show.show, "show", MEASURE, "Describe one strategy or workload.")
+_command(explain.explain, "explain", UNDERSTAND, "Explain why one strategy is faster than another.")
+_command(breakeven.breakeven, "breakeven", UNDERSTAND, "Find where one strategy starts to beat another.")
+_command(layout.layout, "layout", UNDERSTAND, "Measure how much the memory layout changes a time.")
+_command(compare.compare, "compare", UNDERSTAND, "Compare two runs, or two strategies of one run.")
+_command(claims.claims, "claims", UNDERSTAND, "Compare published figures with measured ones.")
+_command(check.check, "check", TRUST, "Check strategies alone and under every interleaving.")
+_command(oracle.oracle, "oracle", TRUST, "Compare the oracle with the running kernel.")
+_command(selftest.selftest, "selftest", TRUST, "Measure the error rates of benchframe on this host.")
+_command(gate.gate, "gate", TRUST, "Pass or fail a run against another, for CI.")
+_command(bundle.bundle, "bundle", TRUST, "Pack a run into one file that others can verify.")
+_command(bundle.verify, "verify", TRUST, "Run a bundle again here and compare the results.")
+_command(record.record, "record", RECORD, "Record the trace of a program.", context_settings=_NO_PARSING)
+app.add_typer(trace.app, name="trace", short_help="Inspect, convert and verify traces.", rich_help_panel=RECORD)
+_command(new.new, "new", AUTHOR, "Create a plugin package that works.")
+app.add_typer(
+    plugin.app, name="plugin", short_help="Manage the plugins that every command loads.", rich_help_panel=AUTHOR
+)
+_command(header.header, "header", AUTHOR, "Print the records of the model as a C header.")
+app.add_typer(
+    cache.app, name="cache", short_help="Show or clear the cache of compiled code.", rich_help_panel=HOUSEKEEPING
+)

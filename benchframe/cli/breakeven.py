@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from benchframe.cli import complete
-from benchframe.cli.common import UsageError, guarded, keep_study, loaded, nearest, plugin_files, run_folder, split
+from benchframe.cli.common import guarded, keep_study, loaded, plugin_files, run_folder, split
+from benchframe.errors import UsageError, did_you_mean
 
 
 @guarded
@@ -63,7 +64,7 @@ def breakeven(
     names = split(over) or list(SWEEPS)
     for name in names:
         if name not in SWEEPS:
-            raise UsageError(f"--over: nothing to sweep is called {name!r}; {nearest(name, SWEEPS)}")
+            raise UsageError(f"--over: nothing to sweep is called {name!r}; {did_you_mean(name, SWEEPS)}")
     kept = run_folder(save)
     files = plugin_files(plugin)
     known = loaded(files, no_plugin)

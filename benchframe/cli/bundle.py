@@ -97,7 +97,7 @@ def _keep(folder: Path, target: Path) -> Path:
     """Put the unpacked run where the user wants it; raises ResultsError if something is there or the disk refuses."""
     import shutil
 
-    from benchframe.results.errors import ResultsError, disk_error
+    from benchframe.errors import ResultsError, disk_error
 
     if target.exists():
         raise ResultsError(target, "it exists already", "name a folder that does not, with --unpack")
@@ -115,18 +115,19 @@ def _again(
     """Run the cells once more and judge; gives the exit code."""
     from benchframe.bundle.verify import UNVERIFIED, judge_again, plan_again, prepare
     from benchframe.cli.progress import watching
-    from benchframe.engine.content import model_digest
+    from benchframe.engine.content import model_digest, model_name
+    from benchframe.files import slug
     from benchframe.results.campaign import Campaign
-    from benchframe.results.folder import RunFolder, slug
+    from benchframe.results.folder import RunFolder
 
     model, here = opened.folder.manifest.versions.get("model", "unknown"), model_digest()[:16]
-    if model != here and not anyway:
+    if model_name(model) != model_name(here) and not anyway:
         what = f"it was measured with another model ({model}, here {here})"
         return fail(f"{opened.name}: {what}; install its version of benchframe, or add --anyway", UNVERIFIED)
     strategies, streams = prepare(opened, loaded(files, blocked))
     manifest = plan_again(opened, strategies, streams, rounds, [str(file) for file in files], blocked)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = RunFolder.create(output / f"{stamp}-verify-{slug([opened.name])}", manifest)
+    folder = RunFolder.create(output / f"{stamp}-verify-{slug(opened.name, 40)}", manifest)
     traces = {stream.entry.label: stream.trace for stream in streams}
     with watching(folder) as observer:
         Campaign(folder, strategies, traces, observer, plugins=[str(file) for file in files], blocked=blocked).run()

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchframe.cli import complete
-from benchframe.cli.common import UsageError, guarded, registry, seconds, split, strategy_names
+from benchframe.cli.common import guarded, registry, seconds, split, strategy_names
+from benchframe.errors import UsageError
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
@@ -72,13 +73,13 @@ def check(
       benchframe check --strategy per_vma_refcnt --memory lkmm
       benchframe check --strategy per_vma_refcnt --orderings --budget 5m
     """
-    from benchframe.check.command import CheckError, run_check_command
+    from benchframe.check.command import run_check_command
     from benchframe.check.saved import FOLDER
     from benchframe.cli.check_progress import watcher
-    from benchframe.cpus import usable
     from benchframe.csource import unseen
     from benchframe.dialect.lint import check_function
     from benchframe.engine.content import strategy_digest
+    from benchframe.engine.placement import usable
 
     known = registry(plugin)
     if historic or list_historic:
@@ -102,28 +103,24 @@ def check(
             run_orderings(known.strategy(name), split(scenario), seconds(budget) if budget else 300.0, typer.echo)
         return 0
     time = seconds(budget) if budget is not None else max(60.0, 15.0 * len(names))
-    try:
-        return run_check_command(
-            [known.strategy(name) for name in names],
-            split(scenario),
-            time,
-            replay,
-            memory=memory,
-            jobs=jobs or usable(),
-            saved=saved or FOLDER,
-            save_new=save,
-            allow_known=allow_known,
-            say=typer.echo,
-            watch=lambda parts: watcher(parts, time),
-            plugins=[str(path) for path in plugin or ()],
-        )
-    except CheckError as error:
-        raise UsageError(str(error)) from error
+    return run_check_command(
+        [known.strategy(name) for name in names],
+        split(scenario),
+        time,
+        replay,
+        memory=memory,
+        jobs=jobs or usable(),
+        saved=saved or FOLDER,
+        save_new=save,
+        allow_known=allow_known,
+        say=typer.echo,
+        watch=lambda parts: watcher(parts, time),
+        plugins=[str(path) for path in plugin or ()],
+    )
 
 
 def _historic(known: "Registry", numbers: list[str], budget: str | None, replay: str | None, listed: bool) -> int:
     """The races that plugins put back: listed, or shown one after the other."""
-    from benchframe.check.command import CheckError
     from benchframe.check.historic import list_historic, run_historic
 
     before = len(known.problems)
@@ -132,7 +129,4 @@ def _historic(known: "Registry", numbers: list[str], budget: str | None, replay:
         typer.echo(f"benchframe: warning: {problem}", err=True)
     if listed:
         return list_historic(races, typer.echo)
-    try:
-        return run_historic(races, numbers, seconds(budget) if budget is not None else 60.0, replay, typer.echo)
-    except CheckError as error:
-        raise UsageError(str(error)) from error
+    return run_historic(races, numbers, seconds(budget) if budget is not None else 60.0, replay, typer.echo)

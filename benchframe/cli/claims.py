@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import UsageError, guarded, loaded, nearest, plugin_files, split
+from benchframe.cli.common import guarded, loaded, plugin_files, split
+from benchframe.errors import UsageError, did_you_mean
 
 
 @guarded
@@ -44,7 +45,7 @@ def claims(
     by_name = {claim.name: claim for claim in CLAIMS}
     for name in names or ():
         if name not in by_name:
-            raise UsageError(f"there is no claim {name!r}; {nearest(name, by_name)}")
+            raise UsageError(f"there is no claim {name!r}; {did_you_mean(name, by_name)}")
     chosen = [by_name[name] for name in dict.fromkeys(names or by_name)]
     if counted:
         chosen = [claim for claim in chosen if isinstance(claim, HitClaim)]

@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, ParamSpec
 
 import typer
 
+from benchframe.errors import ENVIRONMENT, BenchframeError, UsageError
+
 if TYPE_CHECKING:
     from benchframe.registry import Registry
     from benchframe.results.folder import RunFolder
     from benchframe.results.studies import SavedStudy
 
-FAILED, USAGE, ENVIRONMENT, INTERRUPTED, TERMINATED, BROKEN_PIPE = 1, 2, 3, 130, 143, 141
-"""Exit codes besides 0; docs/cli.md explains them."""
+INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
+"""Exit codes besides those of benchframe.errors: 128 + the signal. docs/cli.md explains them."""
 
 P = ParamSpec("P")
 
@@ -32,10 +34,6 @@ class Settings:
 
 
 settings = Settings()
-
-
-class UsageError(Exception):
-    """Input that cannot be used; ``str()`` is the line for the user."""
 
 
 class Terminated(BaseException):
@@ -93,41 +91,17 @@ def outcome(action: Callable[[], int | None]) -> int:
 
 def exit_code(error: Exception) -> int | None:
     """The exit code of an expected error; None for what can only be a bug of benchframe."""
-    name = type(error).__name__
-    if isinstance(error, UsageError):
-        return USAGE
-    if name == "ResultsError":
-        return ENVIRONMENT if getattr(error, "environment", False) else USAGE
-    if name == "TraceError":
-        return ENVIRONMENT if "cannot be written" in str(error) else USAGE
-    if name in ("UnknownName", "WorkloadError", "StrategyError", "DialectError", "EngineError"):
-        return USAGE
-    if name == "ProbeError":
-        return FAILED
-    if name in ("PluginPathError", "ScaffoldError"):
-        return USAGE
+    if isinstance(error, BenchframeError):
+        return error.exit_code
     return ENVIRONMENT if isinstance(error, OSError) else None
 
 
 def _line(error: Exception) -> str:
+    if isinstance(error, BenchframeError):
+        return error.line
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if type(error).__name__ == "DialectError" and "\n" in str(error):  # several findings: one a line
-        return "\n  ".join(["strategy code has mistakes", *str(error).splitlines()])
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about a name that does not exist: the nearest one, or all.
-
-    >>> nearest("hit_rat", ["hit_rate", "vmas"]), nearest("x", ["hit_rate", "vmas"])
-    ('did you mean hit_rate?', 'there are hit_rate, vmas')
-    """
-    from difflib import get_close_matches
-
-    known = list(known)
-    near = get_close_matches(name, known, 1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
 
 
 def fail(message: str, code: int) -> int:

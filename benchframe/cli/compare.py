@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchframe.cli import complete
-from benchframe.cli.common import USAGE, UsageError, fail, guarded, nearest
+from benchframe.cli.common import fail, guarded
+from benchframe.errors import USAGE, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from benchframe.compare.compare import Comparison
@@ -64,7 +65,7 @@ def compare(
 def check_form(form: str) -> None:
     """Raise UsageError for a format that does not exist."""
     if form not in FORMS:
-        raise UsageError(f"no format is called {form!r}; {nearest(form, FORMS)}")
+        raise UsageError(f"no format is called {form!r}; {did_you_mean(form, FORMS)}")
 
 
 def refuse(found: "Comparison") -> int:

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from benchframe.cli import complete
-from benchframe.cli.common import FAILED, UsageError, fail, guarded, loaded, plugin_files, split, strategy_names
+from benchframe.cli.common import fail, guarded, loaded, plugin_files, split, strategy_names
+from benchframe.errors import FAILED, UsageError
 
 
 @guarded

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchframe.cli import complete
-from benchframe.cli.common import UsageError, guarded, keep_study, loaded, plugin_files, run_folder, split
+from benchframe.cli.common import guarded, keep_study, loaded, plugin_files, run_folder, split
+from benchframe.errors import UsageError
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry

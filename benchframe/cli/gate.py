@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from benchframe.cli import complete
-from benchframe.cli.common import USAGE, UsageError, fail, guarded
+from benchframe.cli.common import fail, guarded
 from benchframe.cli.compare import check_form
+from benchframe.errors import USAGE, UsageError
 
 
 @guarded

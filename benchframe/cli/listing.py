@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import UsageError, guarded, nearest, registry
+from benchframe.cli.common import guarded, registry
+from benchframe.errors import UsageError, did_you_mean
 
 KINDS = ("strategies", "workloads", "traces", "runs")
 
@@ -61,12 +62,12 @@ def list_(
         traces = [w for w in known.workloads.values() if "trace" in w.tags]
         _print(("trace", "default", "what it is"), [(w.name, "yes" * ("default" in w.tags), w.summary) for w in traces])
     else:
-        raise UsageError(f"there is no list of {kind!r}; {nearest(kind, KINDS)}")
+        raise UsageError(f"there is no list of {kind!r}; {did_you_mean(kind, KINDS)}")
     return None
 
 
 def _runs(root: Path) -> None:
-    from benchframe.results.errors import ResultsError
+    from benchframe.errors import ResultsError
     from benchframe.results.folder import list_runs
     from benchframe.results.manifest import read_manifest
 

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import UsageError, guarded, nearest, registry
+from benchframe.cli.common import guarded, registry
+from benchframe.errors import UsageError, did_you_mean
 
 
 @guarded
@@ -33,7 +34,7 @@ def new(
     from benchframe.scaffold.project import KINDS, make
 
     if kind not in KINDS:
-        raise UsageError(f"there is no kind {kind!r}; {nearest(kind, KINDS)}")
+        raise UsageError(f"there is no kind {kind!r}; {did_you_mean(kind, KINDS)}")
     known = registry()
     if name in known.strategies or name in known.workloads:
         raise UsageError(f"{name!r} is already the name of a strategy or workload; choose another one")

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import UsageError, guarded
+from benchframe.cli.common import guarded
+from benchframe.errors import UsageError
 
 app = typer.Typer(
     help="Plugins that are loaded from where they lie: which, and add or remove one.",

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import UsageError, guarded
+from benchframe.cli.common import guarded
+from benchframe.errors import UsageError, did_you_mean
 
 
 @guarded
@@ -34,9 +35,7 @@ def record(
     if bool(command) == (attach is not None):
         raise UsageError("give either a program after -- or --attach PID")
     if command and command[0].startswith("-"):
-        from difflib import get_close_matches
-
-        near = get_close_matches(command[0], ("--output", "--level", "--allow-lost", "--attach", "--split"), 1)
-        hint = f"did you mean {near[0]}?" if near else "see benchframe record --help"
+        options = ("--output", "--level", "--allow-lost", "--attach", "--split")
+        hint = did_you_mean(command[0], options, "see benchframe record --help")
         raise UsageError(f"record has no option {command[0]}; {hint} The program comes after --")
     return run_record_command(command or [], output, level, allow_lost, attach, split)

@@ -10,17 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchframe.cli import complete
-from benchframe.cli.common import (
-    FAILED,
-    UsageError,
-    fail,
-    guarded,
-    loaded,
-    plugin_files,
-    split,
-    strategy_names,
-)
+from benchframe.cli.common import fail, guarded, loaded, plugin_files, split, strategy_names
 from benchframe.cli.run_parts import adaptive, make_streams, new_run, resumed_run, settings, thread_counts
+from benchframe.errors import FAILED, UsageError
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry

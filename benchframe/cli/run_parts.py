@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from benchframe.cli.common import UsageError, seconds
+from benchframe.cli.common import seconds
+from benchframe.errors import UsageError
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
@@ -140,7 +141,8 @@ def new_run(
     skip: Sequence[str],
 ) -> "RunFolder":
     """Plan the cells and make a folder for them, named after the time and the strategies."""
-    from benchframe.results.folder import RunFolder, slug
+    from benchframe.files import slug
+    from benchframe.results.folder import RunFolder
     from benchframe.results.plan import plan, without
 
     names = dict.fromkeys([*asked, *(stream.entry.baseline for stream in streams)])
@@ -160,7 +162,7 @@ def new_run(
     manifest = without(manifest, skip)
     labels = [stream.entry.label for stream in streams]
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    base = f"{stamp}-{slug(asked + labels if len(labels) < 3 else asked)}"
+    base = f"{stamp}-{slug('-'.join(asked + labels if len(labels) < 3 else asked), 40, otherwise='run')}"
     path, number = output / base, 1
     while path.exists():
         number += 1

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import FAILED, UsageError, guarded
+from benchframe.cli.common import guarded
+from benchframe.errors import FAILED, UsageError
 
 QUICK, DEFAULT = 1.0, 5.0
 

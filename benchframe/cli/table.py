@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchframe.cli import complete
-from benchframe.cli.common import FAILED, UsageError, guarded, nearest
+from benchframe.cli.common import guarded
+from benchframe.errors import FAILED, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from benchframe.results.folder import RunFolder
@@ -19,7 +20,7 @@ FORMS = ("text", "mail", "markdown", "csv", "latex")
 def check_form(form: str) -> None:
     """Raise UsageError for a form that does not exist, with the nearest that does."""
     if form not in FORMS:
-        raise UsageError(f"no format is called {form!r}; {nearest(form, FORMS)}")
+        raise UsageError(f"no format is called {form!r}; {did_you_mean(form, FORMS)}")
 
 
 def print_cost(folder: "RunFolder", form: str) -> None:

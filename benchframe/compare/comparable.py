@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from benchframe.compare.sides import Side
+from benchframe.engine.content import model_name
 from benchframe.results.manifest import Manifest
 
-MODEL = "the model's source"
+MODEL = "the model"
 _VERSIONS = {
     "python": "Python",
     "numba": "Numba",
@@ -38,8 +39,8 @@ def differences(a: Side, b: Side, workloads: Iterable[str]) -> list[Difference]:
     """All that differs between the runs and may move a figure, for the ``workloads`` that are compared.
 
     Refused: CPU model and number, architecture, kernel, ASLR, governor and other CPU settings, Python, Numba, llvmlite,
-    NumPy, the model's source, a workload's events, the depth of values. Only told: the host's name, the versions of
-    benchframe and pyperf, pinning, and a strategy's source, which is what one usually compares. Within one run: none.
+    NumPy, the model, a workload's events, the depth of values. Only told: the host's name, the versions of benchframe
+    and pyperf, pinning, and a strategy's source, which is what one usually compares. Within one run: none.
     """
     if a.folder.path.resolve() == b.folder.path.resolve():
         return []
@@ -82,6 +83,8 @@ def edited(a: Side, b: Side, pairs: Iterable[tuple[tuple[str, str], tuple[str, s
 
 def _pair(one: Mapping[str, str], two: Mapping[str, str], key: str) -> tuple[str, str] | None:
     x, y = one.get(key, UNKNOWN), two.get(key, UNKNOWN)
+    if key == "model" and model_name(x) == model_name(y):
+        return None
     return None if x == y else (x, y)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from benchframe.results.errors import ResultsError
+from benchframe.errors import ResultsError
 from benchframe.results.folder import RUNS, Cell, RunFolder, find_run
 
 

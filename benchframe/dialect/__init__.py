@@ -18,6 +18,7 @@ from benchframe.dialect.primitives import (
     fetch_add_acquire,
     fetch_add_relaxed,
     fetch_add_release,
+    fls,
     load_acquire,
     rcu_assign_pointer,
     rcu_dereference,
@@ -39,7 +40,7 @@ from benchframe.dialect.primitives import (
     xchg_relaxed,
     xchg_release,
 )
-from benchframe.dialect.struct import NULL, DialectError, Slab, Struct
+from benchframe.dialect.struct import NULL, DialectError, Field, Slab, Struct
 
 __all__ = [
     "NULL",
@@ -48,6 +49,7 @@ __all__ = [
     "Binding",
     "DialectError",
     "FarCall",
+    "Field",
     "Hook",
     "Slab",
     "Struct",
@@ -62,6 +64,7 @@ __all__ = [
     "fetch_add_acquire",
     "fetch_add_relaxed",
     "fetch_add_release",
+    "fls",
     "hook",
     "is_native",
     "load_acquire",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import builtins
-import difflib
 from collections.abc import Callable, Iterable, Iterator
 from types import FunctionType
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from benchframe.dialect.function import BUILTINS, FarCall, Hook, is_native
 from benchframe.dialect.primitives import Primitive
 from benchframe.dialect.struct import Slab
+from benchframe.errors import near as nearest
 
 Told = tuple[int, str, str]
 """Line within the function, what, mend."""
@@ -20,8 +20,8 @@ RecordOf = Callable[["ast.AST | None"], "Slab | None"]
 
 def near(name: str, known: Iterable[str]) -> str:
     """``did you mean x?`` with a space before it, or nothing."""
-    found = difflib.get_close_matches(name, list(known), 1, 0.6)
-    return f" (did you mean {found[0]}?)" if found else ""
+    found = nearest(name, known)
+    return f" (did you mean {found}?)" if found else ""
 
 
 def unknown_names(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:

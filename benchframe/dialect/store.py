@@ -13,9 +13,10 @@ import hashlib
 import os
 import re
 import sys
-import tempfile
 import warnings
 from pathlib import Path
+
+from benchframe.files import replacing
 
 KEEP = 6
 """Versions kept per unit name; the least recently used go first."""
@@ -88,10 +89,8 @@ class Store:
         path = self.path(name, key)
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle, temporary = tempfile.mkstemp(prefix=".unit-", dir=self.folder)
-            with os.fdopen(handle, "wb") as file:
+            with replacing(path, durable=False, mode=0o600) as file:
                 file.write(_MAGIC + hashlib.sha256(obj).digest() + obj)
-            Path(temporary).replace(path)
             versions = sorted(self.folder.glob(path.name[:-34] + "?" * 32 + ".o"), key=lambda p: p.stat().st_mtime)
             for old in versions[:-KEEP]:
                 old.unlink(missing_ok=True)

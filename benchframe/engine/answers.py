@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from benchframe.dialect.store import cache_folder
 from benchframe.events import NIL
+from benchframe.files import replacing
 from benchframe.mm import flags
 from benchframe.mm.counterpart import limits, rules
 from benchframe.mm.layout import PAGE_SHIFT
@@ -45,10 +45,8 @@ def expected(events: Array, parameters: Parameters) -> tuple[Array, Array, Array
     table = (answers.ret, answers.vm_start, answers.vm_end, np.array(rows, np.int64).reshape(-1, 7))
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, temporary = tempfile.mkstemp(prefix=".answers-", suffix=".npz", dir=folder)
-        with os.fdopen(handle, "wb") as file:
+        with replacing(path, durable=False, mode=0o600) as file:
             np.savez(file, ret=table[0], vm_start=table[1], vm_end=table[2], layout=table[3])
-        Path(temporary).replace(path)
         _prune(folder)
     except OSError:
         pass  # a full or read-only disk costs the next process the oracle's time, nothing else
@@ -56,9 +54,9 @@ def expected(events: Array, parameters: Parameters) -> tuple[Array, Array, Array
 
 
 def _prune(folder: Path) -> None:
-    """Keep the most recently used answers, KEEP bytes of them."""
+    """Keep the most recently used answers, KEEP bytes of them; what a killed process left ages with them."""
     kept = 0
-    for path in sorted(folder.glob("*.npz"), key=lambda p: p.stat().st_mtime, reverse=True):
+    for path in sorted(folder.iterdir(), key=lambda p: p.stat().st_mtime, reverse=True):
         kept += path.stat().st_size
         if kept > KEEP:
             path.unlink(missing_ok=True)

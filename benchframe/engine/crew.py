@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.runner import Note, unit_store
+from benchframe.errors import BenchframeError
 from benchframe.mm.defaults import count_event
 from benchframe.mm.dispatch import mapping_event
 from benchframe.mm.drive import CLOCK, COST, DRAIN, RUN, thread_entry
-from benchframe.mm.hook_entry import REACHABLE, hook_entry
+from benchframe.mm.hook_entry import hook_entry
 from benchframe.mm.hooks import ALL
 from benchframe.mm.layout import mm_struct
 from benchframe.mm.shared import REPLACE
@@ -47,7 +48,7 @@ def specs(strategy: Strategy) -> list[UnitSpec]:
     ]
 
 
-class Stuck(Exception):
+class Stuck(BenchframeError):
     """Threads did not come to an end: a deadlock, a livelock or a lost wake-up. They are left running."""
 
 
@@ -121,7 +122,7 @@ class CrewRunner:
         mm = machine.mm(0)
         mm["hook_entry"], mm["mapping_entry"] = self._hooks.address, self._mapping.address
         filled = self.strategy.binding
-        mm["hook_mask"] = sum(1 << i for i, h in enumerate(ALL) if h.name in filled and h.name in REACHABLE)
+        mm["hook_mask"] = sum(1 << i for i, h in enumerate(ALL) if h.name in filled and h.called)
         self._machine, self._root = machine, machine.root
         crew = machine.arrays["crew_base"][0]
         crew["gp_started"] = crew["gp_completed"] = 1

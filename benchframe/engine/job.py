@@ -31,7 +31,7 @@ COST_RECORDS = 4_000_000
 class Job:
     """One worker's work: verify ``strategy`` on the spooled trace, then time it.
 
-    ``digest`` and ``model`` are the strategy's and the model's content as the parent saw them; ``events`` and
+    ``digest`` and ``model`` are the strategy's content and the model's bytecode as the parent saw them; ``events`` and
     ``trace_meta`` are paths of the spool; ``setup`` is the number of leading events that are not timed;
     ``extras`` asks for counts and the per-operation latencies after timing, ``cost`` for a counted replay of
     about so many records (0: none); ``threads`` is how many real threads play it (0: a replay by one);

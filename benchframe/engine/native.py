@@ -31,6 +31,7 @@ from benchframe.engine.latency import Latency, summarise
 from benchframe.engine.quiet import MOST, Quiet, batches, believable
 from benchframe.engine.runner import NativeRunner, unit_store
 from benchframe.engine.stream import prepare
+from benchframe.errors import BenchframeError
 from benchframe.events import Kind
 from benchframe.mm.layout import mm_struct
 from benchframe.mm.machine import Machine, Parameters, Sizes
@@ -44,7 +45,7 @@ Array = npt.NDArray[Any]
 _COUNTERS = {"lookups": "nr_lookups", "hits": "nr_hits", "retries": "nr_retries", "fallbacks": "nr_fallbacks"}
 
 
-class EngineError(Exception):
+class EngineError(BenchframeError):
     """The engine cannot run this strategy on this trace; one line says why."""
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,11 @@ _MAX_PAGES = 1 << 18
 """Mappings move by at most so many pages (1 GiB), reserved and never touched."""
 _STACK = 4096
 _PROT_NONE, _MAP_PRIVATE_ANONYMOUS_NORESERVE, _MAP_FIXED_NOREPLACE = 0, 0x2 | 0x20 | 0x4000, 0x100000
+
+
+def usable() -> int:
+    """The CPUs that this process may be scheduled on; where the system does not tell, those there are. At least 1."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchframe.engine.job import FIGURES, Job, spool
+from benchframe.errors import FAILED, BenchframeError
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy
@@ -32,8 +33,10 @@ VALUES = 5
 """Timings of a cell in one process; their median stands for the process, so that a short disturbance does not."""
 
 
-class ProbeError(Exception):
+class ProbeError(BenchframeError):
     """A study cannot go on: a wrong answer, a crash, no time; one line says which cell and why."""
+
+    exit_code = FAILED
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from benchframe.engine.answers import expected
 from benchframe.engine.stream import prepare
+from benchframe.errors import BenchframeError
 from benchframe.events import UNKNOWN, Kind
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 
-class ProgramError(Exception):
+class ProgramError(BenchframeError):
     """The stream cannot be played by that many threads; one line says why and what to do."""
 
 

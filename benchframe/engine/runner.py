@@ -14,7 +14,7 @@ from benchframe.dialect.store import Store
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.mm.defaults import DEFAULTS, count_event
 from benchframe.mm.dispatch import mapping_event
-from benchframe.mm.hook_entry import REACHABLE, hook_entry
+from benchframe.mm.hook_entry import hook_entry
 from benchframe.mm.hooks import ALL
 from benchframe.mm.layout import mm_struct
 from benchframe.mm.machine import Machine
@@ -60,7 +60,7 @@ class NativeRunner:
         mm["hook_entry"] = self._hooks.address
         mm["mapping_entry"] = self._mapping.address
         filled = self.strategy.binding
-        mm["hook_mask"] = sum(1 << i for i, h in enumerate(ALL) if h.name in filled and h.name in REACHABLE)
+        mm["hook_mask"] = sum(1 << i for i, h in enumerate(ALL) if h.name in filled and h.called)
         self._root = machine.root
 
     def replay(self, first: int, last: int) -> None:

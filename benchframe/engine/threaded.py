@@ -22,6 +22,7 @@ from benchframe.engine.histogram import Histogram
 from benchframe.engine.latency import Latency
 from benchframe.engine.native import EngineError, Verdict
 from benchframe.engine.program import ProgramError, make_program
+from benchframe.errors import FAILED
 from benchframe.events import Kind
 from benchframe.mm.crew import BUCKETS, CLASSES
 from benchframe.mm.grace import QUEUE_LIMIT
@@ -269,6 +270,8 @@ class ThreadSession:
 
 class WrongAfter(EngineError):
     """The answers were right, but the threads left the address space broken."""
+
+    exit_code = FAILED
 
 
 def scaling(laps: list[Lap]) -> Scaling:

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from benchframe.cpus import usable
 from benchframe.engine.crew import Stuck
 from benchframe.engine.job import FIGURES, Job, Outcome, finite
+from benchframe.engine.placement import usable
 from benchframe.engine.threaded import Scaling, ThreadSession, WrongAfter, latencies
 
 if TYPE_CHECKING:

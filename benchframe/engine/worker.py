@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from benchframe.engine.job import FIGURES, Job, Outcome, finite, unspool
 from benchframe.engine.placement import close_gaps, scatter
+from benchframe.errors import BenchframeError
 
 if TYPE_CHECKING:
     import pyperf  # type: ignore[import-untyped]
@@ -72,21 +73,21 @@ class SessionLike(Protocol):
 Opener = Callable[[Job], "SessionLike | ThreadSession"]
 
 
-class ChangedSource(Exception):
+class ChangedSource(BenchframeError):
     """The source of the strategy or of the model is not what it was when the run began."""
 
 
 def open_session(job: Job) -> SessionLike | ThreadSession:
     """The native engine's session for ``job``; raises ChangedSource, UnknownName or EngineError."""
     from benchframe import registry
-    from benchframe.engine.content import model_digest, strategy_digest
+    from benchframe.engine.content import code_digest, strategy_digest
     from benchframe.engine.native import Session
 
     known = registry.load([Path(p) for p in job.plugins], job.blocked)
     strategy = known.strategy(job.strategy)
     if strategy_digest(strategy) != job.digest:
         raise ChangedSource(f"strategy {job.strategy} was edited while the run was going")
-    if job.model and model_digest() != job.model:
+    if job.model and code_digest() != job.model:
         raise ChangedSource("benchframe's own model was edited while the run was going")
     close_gaps()
     if job.threads:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchframe.errors import UsageError, did_you_mean
 from benchframe.judge.child import harmless
 from benchframe.judge.generators import ZONES
 from benchframe.judge.judge import BATCH, Accept, Mismatch, Outcome, judge
@@ -29,7 +28,7 @@ DEFAULT_OPS = 100_000
 TURN = 8 * BATCH
 """Operations of one generator before the next has its turn, where a rule is switched off."""
 EQUAL, DIFFERENT, CANNOT = 0, 1, 2
-"""Exit codes: no mismatch; at least one (or a rule not caught); the kernel cannot be asked or bad arguments."""
+"""Exit codes: no mismatch; at least one (or a rule not caught); the kernel cannot be asked."""
 
 
 def run_oracle_command(
@@ -57,6 +56,9 @@ def run_oracle_command(
 
     Returns:
         0: no mismatch; 1: a mismatch, or with ``ablate="all"`` a rule that was not caught; 2: cannot judge here.
+
+    Raises:
+        UsageError: no such generator or rule.
     """
     from rich.console import Console
 
@@ -64,9 +66,9 @@ def run_oracle_command(
     names = list(ZONES) if generator == "all" else [generator]
     unknown = [name for name in names if name not in ZONES]
     if unknown:
-        return _unknown("generator", unknown[0], ZONES)
+        raise _unknown("generator", unknown[0], ZONES)
     if ablate is not None and ablate not in ("all", *RULE_NAMES):
-        return _unknown("rule", ablate, RULE_NAMES)
+        raise _unknown("rule", ablate, RULE_NAMES)
     if ops is None:
         ops = DEFAULT_OPS if minutes is None else 1 << 62
     try:
@@ -94,13 +96,9 @@ def run_oracle_command(
         return 130
 
 
-def _unknown(kind: str, name: str, known: Iterable[str]) -> int:
-    """Say on stderr that there is no such name, with the nearest; the exit code."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}, or all"
-    print(f"benchframe: no {kind} is called {name!r}; {hint}", file=sys.stderr)
-    return CANNOT
+def _unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """There is no such name: the nearest, or all."""
+    return UsageError(f"no {kind} is called {name!r}", hint=did_you_mean(name, known, "choose one of {}, or all"))
 
 
 def kernel_name() -> str:

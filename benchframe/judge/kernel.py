@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from benchframe.errors import BenchframeError
 from benchframe.judge import child
 from benchframe.judge.ops import Op
 
@@ -20,7 +21,7 @@ _MALLOC = {"MALLOC_TOP_PAD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 
 """The judging process's own malloc takes its heap before the break moves to the arena, and never asks for more."""
 
 
-class JudgeError(Exception):
+class JudgeError(BenchframeError):
     """The kernel could not be asked; the message says why and what to do."""
 
 

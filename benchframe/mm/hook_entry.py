@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import linecache
 from types import FunctionType
 
 from benchframe.dialect import native
-from benchframe.mm.hooks import ALL, CALLED_TOO, HOT
+from benchframe.mm.hooks import ALL
 
-REACHABLE = frozenset(h.name for h in ALL if h.name not in HOT or h.name in CALLED_TOO)
-"""Hooks that the mapping operations may call."""
+SOURCE = "<hook entry>"
+"""Where tracebacks find its text."""
 
 
 def _write() -> FunctionType:
     """``hook_entry(mm, number, a, b, c, d)`` as a chain over the hooks' numbers; hot ones are never called so."""
     lines = ["def hook_entry(mm, number, a, b, c, d):"]
     for number, hook in enumerate(ALL):
-        if hook.name in REACHABLE:
+        if hook.called:
             arguments = ", ".join(["mm", "a", "b", "c", "d"][: hook.arity])
             lines += [f"    if number == {number}:", f"        return {hook.name}({arguments})"]
     lines.append("    return 0")
     scope: dict[str, object] = {hook.name: hook for hook in ALL}
     scope["__name__"] = __name__
-    exec("\n".join(lines), scope)  # written from our own table only
+    linecache.cache[SOURCE] = (0, None, [f"{line}\n" for line in lines], SOURCE)  # for tracebacks and identities
+    exec(compile("\n".join(lines), SOURCE, "exec"), scope)  # written from our own table only
     function = scope["hook_entry"]
     assert isinstance(function, FunctionType)
     return native(function)

@@ -4,9 +4,9 @@ import os
 import sys
 from pathlib import Path
 
+from benchframe.errors import TraceError
 from benchframe.record.session import RecordError, Session, planned
 from benchframe.trace.csvfile import write_csv
-from benchframe.trace.errors import TraceError
 from benchframe.trace.format import Trace, write_trace
 
 EXIT_FAILED = 125

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from benchframe.errors import TraceError
 from benchframe.record import records as R
 from benchframe.record.build import Builder
 from benchframe.record.guess import GUESSED, guess_access
 from benchframe.record.maps import Maps, parse_maps
 from benchframe.record.records import Rec
-from benchframe.trace.errors import TraceError
 from benchframe.trace.format import Trace
 from benchframe.trace.meta import MAX_AREAS, TraceMeta
 

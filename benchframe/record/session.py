@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from benchframe.errors import BenchframeError
 from benchframe.events import FaultFlag, Kind
 from benchframe.record import perf, ptrace
 from benchframe.record import records as R
@@ -45,7 +46,7 @@ def ring_pages(level: str) -> int:
     return pages
 
 
-class RecordError(Exception):
+class RecordError(BenchframeError):
     """A recording that cannot be made: one line, with what to do."""
 
 

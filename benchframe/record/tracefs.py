@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchframe.errors import BenchframeError
+
 PLACES = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 
 _FIELD = re.compile(r"field:(?P<decl>[^;]*);\s*offset:(?P<offset>\d+);\s*size:(?P<size>\d+);\s*signed:(?P<signed>\d)")
 
 
-class TracefsError(Exception):
+class TracefsError(BenchframeError):
     """tracefs cannot be used; the text says why, and what would change it."""
 
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from benchframe.charts import Chart, to_svg
 from benchframe.charts.spec import whole
+from benchframe.files import printable
 from benchframe.report import again, glance, words
 from benchframe.report.grid import grid_of, latency_grid
 from benchframe.report.picture import inline
 from benchframe.report.run import Run
-from benchframe.results.files import printable
 from benchframe.results.studies import SavedStudy
 from benchframe.tables import cost_table, tail_table
 

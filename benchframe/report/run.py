@@ -8,8 +8,8 @@ from functools import cached_property
 
 from benchframe.charts import CHARTS, Chart, Data, charts_of
 from benchframe.charts.study import study_chart
-from benchframe.results.errors import ResultsError
-from benchframe.results.files import printable
+from benchframe.errors import ResultsError
+from benchframe.files import printable
 from benchframe.results.folder import Cell, RunFolder
 from benchframe.results.manifest import Manifest
 from benchframe.results.scaling import Point, alone, points

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchframe.charts import PICTURES, save
+from benchframe.errors import ResultsError, disk_error
+from benchframe.files import write_atomic
 from benchframe.report.markdown import markdown
 from benchframe.report.page import page
 from benchframe.report.run import Run
-from benchframe.results.errors import ResultsError, disk_error
-from benchframe.results.files import write_atomic
 from benchframe.results.folder import RunFolder
 from benchframe.tables import render
 

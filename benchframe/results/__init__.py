@@ -1,6 +1,6 @@
 """Runs on disk: planned, carried out, continued after a kill, and read back with suspicion."""
 
-from benchframe.results.errors import ResultsError
+from benchframe.errors import ResultsError
 from benchframe.results.folder import Cell, RunFolder, find_run, list_runs
 from benchframe.results.frame import load
 

@@ -14,13 +14,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchframe.engine.content import model_digest
+from benchframe.engine.content import code_digest
 from benchframe.engine.job import Job, Outcome, spool
 from benchframe.engine.launch import run_worker
 from benchframe.engine.rounds import Budget, Depth, layout_seed, order
+from benchframe.errors import ResultsError, disk_error
 from benchframe.results.adaptive import MIN_ROUNDS, open_cells
 from benchframe.results.cell import CellState, LatencyRow
-from benchframe.results.errors import ResultsError, disk_error
 from benchframe.results.folder import RunFolder
 from benchframe.results.hints import instability
 from benchframe.results.manifest import CellEntry
@@ -249,7 +249,7 @@ class Campaign:
             patient=options.rounds > FIRST_LOOK,
             plugins=tuple(self.plugins),
             blocked=tuple(self.blocked),
-            model=model_digest(),
+            model=code_digest(),
             metadata={
                 "benchframe_cell": entry.key,
                 "benchframe_strategy": entry.strategy,

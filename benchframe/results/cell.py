@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchframe.engine.job import FIGURES, STATES
-from benchframe.results.files import Fields, read_object, write_json
+from benchframe.files import Fields, read_object, write_json
 
 MAX_RUNS = 100_000
 MAX_VALUES = 100_000

@@ -10,7 +10,7 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchframe.results.files import printable
+from benchframe.files import printable
 
 _PACKAGES = ("benchframe", "numba", "llvmlite", "numpy", "pyperf")
 

@@ -10,17 +10,16 @@ import fcntl
 import io
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchframe.errors import ResultsError, disk_error
+from benchframe.files import write_atomic
 from benchframe.results.calm import calm
 from benchframe.results.cell import CellState, Process, read_processes, read_state
-from benchframe.results.errors import ResultsError, disk_error
-from benchframe.results.files import write_atomic
 from benchframe.results.manifest import MANIFEST, CellEntry, Manifest, WorkloadEntry, read_manifest
 from benchframe.stats import Judging
 
@@ -232,12 +231,3 @@ def find_run(name: str, root: Path = RUNS) -> Path:
 def list_runs(root: Path = RUNS) -> list[Path]:
     """All run folders below ``root``, oldest first (their names begin with the date)."""
     return sorted(p.parent for p in root.glob(f"*/{MANIFEST}"))
-
-
-def slug(names: list[str]) -> str:
-    """A short, safe end of a folder's name.
-
-    >>> slug(["rbtree", "my/../strategy"])
-    'rbtree-my-strategy'
-    """
-    return re.sub(r"[^A-Za-z0-9]+", "-", "-".join(names)).strip("-")[:40].rstrip("-") or "run"

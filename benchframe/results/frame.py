@@ -36,7 +36,7 @@ def load(run: str | Path) -> pd.DataFrame:
     whether that found a quiet moment and so is in the tables (:mod:`benchframe.results.calm`), ``baseline`` whether the
     row's strategy is what the workload compares with, ``threads`` how many real threads played (0: one replay; else
     ``ns`` is wall time per operation, all threads together). A cell without figures (wrong, crashed, ...) is one row
-    whose ``figure`` and ``ns`` are missing. Raises :class:`~benchframe.results.errors.ResultsError`.
+    whose ``figure`` and ``ns`` are missing. Raises :class:`~benchframe.errors.ResultsError`.
 
     The mean of process means, as the tables have it: ``df[df.counts].groupby(["workload", "strategy", "figure",
     "round"]).ns.mean().groupby(["workload", "strategy", "figure"]).mean()``.

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchframe.engine.job import COST_RECORDS
-from benchframe.results.errors import ResultsError
-from benchframe.results.files import Fields, other_version, read_object, write_json
+from benchframe.errors import ResultsError
+from benchframe.files import Fields, other_version, read_object, write_json
 from benchframe.stats import WITHIN, Judging
 
 VERSION = 1

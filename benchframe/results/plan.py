@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchframe.errors import ResultsError
 from benchframe.results.cell import cell_key
 from benchframe.results.environment import differences, host, noise, versions
-from benchframe.results.errors import ResultsError
 from benchframe.results.folder import RunFolder
 from benchframe.results.manifest import CellEntry, Manifest, Options, WorkloadEntry
 
@@ -164,10 +164,17 @@ def _versions() -> dict[str, str]:
     return {**versions(), "model": model_digest()[:16]}
 
 
+def _one_name(versions: Mapping[str, str]) -> dict[str, str]:
+    """``versions``, with models that measure the same under one name."""
+    from benchframe.engine.content import model_name
+
+    return {**versions, "model": model_name(versions.get("model", "unknown"))}
+
+
 def check_same_place(folder: RunFolder) -> None:
     """Raise ResultsError if this machine or these versions are not those that began the run."""
     then, now = folder.manifest, (_versions(), host())
-    changed = differences(dict(then.versions), now[0]) + differences(dict(then.host), now[1])
+    changed = differences(_one_name(then.versions), _one_name(now[0])) + differences(dict(then.host), now[1])
     if changed:
         raise ResultsError(
             folder.path,

@@ -5,15 +5,14 @@ A report shows them as sections. They hold texts and numbers only; what is drawn
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from benchframe.errors import ResultsError, disk_error
+from benchframe.files import Fields, other_version, read_object, slug, write_json
 from benchframe.results.environment import host
-from benchframe.results.errors import ResultsError, disk_error
-from benchframe.results.files import Fields, other_version, read_object, write_json
 
 STUDIES = "studies"
 KINDS = ("explain", "breakeven", "layout")
@@ -79,7 +78,7 @@ class SavedStudy:
 
 def write_study(folder: Path, study: SavedStudy) -> Path:
     """Keep ``study`` in the run ``folder``, in the place of one of the same title; gives its path. ResultsError."""
-    path = folder / STUDIES / f"{study.kind}-{_slug(study.title)}.json"
+    path = folder / STUDIES / f"{study.kind}-{slug(study.title.lower(), 80, otherwise='study')}.json"
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     try:
         path.parent.mkdir(exist_ok=True)
@@ -87,10 +86,6 @@ def write_study(folder: Path, study: SavedStudy) -> Path:
         raise disk_error(path, error, "written") from None
     write_json(path, {"version": 1, **asdict(study), "created": now, "hostname": host()["hostname"]})
     return path
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower()[:80] or "study"
 
 
 def read_studies(folder: Path) -> tuple[SavedStudy, ...]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
+from benchframe.errors import BenchframeError
+
 KINDS = ("cache", "index", "protocol", "workload")
 """What a new plugin can be; each has a template of its own."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
@@ -19,7 +21,7 @@ TAKEN = ("plugins", "workloads")
 """Names whose module would be one of benchframe's own."""
 
 
-class ScaffoldError(Exception):
+class ScaffoldError(BenchframeError):
     """A name or folder that cannot be used; ``str()`` is one line with the mend."""
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from benchframe.engine.job import Outcome
 from benchframe.engine.rounds import DEPTHS, spare_cpu
+from benchframe.errors import ResultsError
 from benchframe.results.campaign import FIRST_LOOK, Campaign, Compile, Observer, compile_native
-from benchframe.results.errors import ResultsError
 from benchframe.results.folder import RunFolder
 from benchframe.results.manifest import CellEntry, Options
 from benchframe.results.plan import Stream, make_stream, plan

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchframe.results.files import Fields, read_object, write_json
+from benchframe.files import Fields, read_object, write_json
 from benchframe.results.folder import RunFolder
 
 FIGURES = ("lookup", "fault", "mapping")

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchframe.dialect.store import cache_folder
-from benchframe.engine.content import model_digest, strategy_digest
+from benchframe.engine.content import model_digest, model_name, strategy_digest
 from benchframe.engine.cost import count_cost
 from benchframe.engine.probe import Point, Study
+from benchframe.errors import ResultsError
+from benchframe.files import Fields, read_object, write_json
 from benchframe.results.environment import host, versions
-from benchframe.results.errors import ResultsError
-from benchframe.results.files import Fields, read_object, write_json
 from benchframe.study import units
 from benchframe.study.model import Sample
 
@@ -63,7 +63,7 @@ def calibration(known: Registry, note: Note, *, anew: bool = False, cpu: int = -
         "strategies": {name: strategy_digest(strategy) for name, strategy in strategies.items()},
         "workloads": WORKLOADS,
         "rounds": [ROUNDS, RECORDS, SEED, units.VERSION],
-        "model": model_digest(),
+        "model": model_name(model_digest()),
         "host": dict(host()),
         "versions": dict(versions()),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchframe.results.files import printable
+from benchframe.files import printable
 from benchframe.tables.build import Table, Value
 
 Renderer = Callable[[Table], str]

@@ -1,14 +1,14 @@
 """Traces as CSV: a header of column names, one row per event, the metadata as JSON in the first line after ``#``."""
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchframe.errors import TraceError
 from benchframe.events import EVENT, NIL
-from benchframe.trace.errors import TraceError
-from benchframe.trace.format import MAX_ROWS, REPORT, Trace
+from benchframe.files import replacing
+from benchframe.trace.format import MAX_ROWS, REPORT, Trace, not_written
 from benchframe.trace.meta import TraceMeta, meta_from_json, meta_to_json
 
 MARK = "# benchframe "
@@ -20,29 +20,23 @@ NEEDED = ("kind", "addr")
 
 def write_csv(path: Path, trace: Trace) -> None:
     """Write ``trace`` as CSV, whole or not at all; raises TraceError."""
-    import os
 
     from benchframe.trace.parquet import COLUMNS
 
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     vm_start = np.full(len(trace), NIL, np.int64)
     vm_end = vm_start.copy()
     vm_start[trace.reports["row"]] = trace.reports["vm_start"]
     vm_end[trace.reports["row"]] = trace.reports["vm_end"]
     extra: dict[str, Any] = {"time": trace.time, "tid": trace.tid, "vm_start": vm_start, "vm_end": vm_end}
     try:
-        with part.open("w", encoding="utf-8") as out:
-            out.write(MARK + meta_to_json(trace.meta) + "\n" + ",".join(COLUMNS) + "\n")
+        with replacing(path) as file:
+            file.write(f"{MARK}{meta_to_json(trace.meta)}\n{','.join(COLUMNS)}\n".encode())
             for at in range(0, len(trace), 1 << 16):
                 cut = slice(at, at + (1 << 16))
                 columns = [(extra[n] if n in extra else trace.events[n])[cut].tolist() for n in COLUMNS]
-                out.writelines(",".join(map(str, row)) + "\n" for row in zip(*columns, strict=True))
-        part.replace(path)
+                file.writelines(f"{','.join(map(str, row))}\n".encode() for row in zip(*columns, strict=True))
     except OSError as error:
-        raise TraceError(path, f"cannot be written ({error.strerror})", "choose another place, or free space") from None
-    finally:
-        with contextlib.suppress(OSError):  # a read-only disk refuses this too, and has been told of
-            part.unlink(missing_ok=True)
+        raise not_written(path, error) from None
 
 
 def read_csv(path: Path) -> Trace:

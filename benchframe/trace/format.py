@@ -7,9 +7,7 @@ A file is believed only after checks: sizes before anything is unpacked (``pages
 column (``check``), every member of the metadata (``meta``). What fails ends in one :class:`TraceError`.
 """
 
-import contextlib
 import hashlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchframe.errors import ENVIRONMENT, TraceError
 from benchframe.events import EVENT, NIL, Kind
+from benchframe.files import replacing
 from benchframe.trace.check import Checker, RowError
-from benchframe.trace.errors import TraceError
 from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta
 
 __all__ = [
@@ -191,16 +190,17 @@ def write_batches(path: str | Path, meta: TraceMeta, batches: "list[Batch] | Ite
     from benchframe.trace.parquet import write_table
 
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        write_table(part, meta, batches)
-        part.replace(path)
+        with replacing(path) as file:
+            write_table(file, meta, batches)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise TraceError(path, f"cannot be written ({reason})", "choose another place with -o, or free space") from None
-    finally:
-        with contextlib.suppress(OSError):  # a read-only disk refuses this too, and has been told of
-            part.unlink(missing_ok=True)
+        raise not_written(path, error) from None
+
+
+def not_written(path: Path, error: OSError) -> TraceError:
+    """The error for a trace that the disk refuses."""
+    what = f"cannot be written ({error.strerror or error})"
+    return TraceError(path, what, "choose another place with -o, or free space", exit_code=ENVIRONMENT)
 
 
 def _checked(path: str | Path, checker: Checker, batch: Batch) -> Batch:

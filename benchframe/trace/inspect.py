@@ -1,37 +1,17 @@
 """``benchframe trace info|head|convert|verify``: the commands behind the command line. All print to stdout.
 
-Each returns an exit code: 0 good, 1 the trace does not hold (verify), 2 it cannot be read or written.
+Each returns an exit code: 0 good, 1 the trace does not hold (verify). Each raises TraceError: a file cannot be read or
+written.
 """
 
-import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import ParamSpec
 
+from benchframe.errors import TraceError
 from benchframe.events import NIL, UNKNOWN, Kind
-from benchframe.trace.errors import TraceError
+from benchframe.files import printable
 from benchframe.trace.format import Trace, read_trace, write_trace
-from benchframe.trace.meta import printable
-
-P = ParamSpec("P")
 
 
-def _command(function: Callable[P, int]) -> Callable[P, int]:
-    """A trace error is one line on stderr and exit code 2."""
-
-    @wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> int:
-        try:
-            return function(*args, **kwargs)
-        except TraceError as error:
-            print(f"benchframe trace: {error}", file=sys.stderr)
-            return 2
-
-    return run
-
-
-@_command
 def run_trace_info(path: str | Path) -> int:
     """Print provenance, counts, locality, VMAs over time and a picture of the largest address space."""
     from benchframe.trace.analysis import REUSE_BINS, figures, peaks, picture, sparkline
@@ -84,7 +64,6 @@ def _provenance(trace: Trace) -> None:
     print("digest      ", trace.digest)
 
 
-@_command
 def run_trace_head(path: str | Path, n: int = 20) -> int:
     """Print the first ``n`` events, one a line, in the manner of strace."""
     from benchframe.trace.format import iter_batches, read_meta
@@ -134,7 +113,6 @@ def describe(event: "object", name: str = "") -> str:
     return f"{kind.name.lower()}({where}{rest}) = {ret}"
 
 
-@_command
 def run_trace_convert(src: str | Path, dst: str | Path) -> int:
     """Convert between Parquet and CSV, and import perf.data, perf script text, strace logs and maps snapshots."""
     from benchframe.trace.csvfile import write_csv
@@ -171,7 +149,6 @@ def load_any(path: Path) -> tuple[Trace, str]:
     return import_any(path, head)
 
 
-@_command
 def run_trace_verify(path: str | Path) -> int:
     """Replay through the oracle and hold it to all that the kernel showed; 0 if it holds, 1 if not."""
     from benchframe.trace.verify import verify

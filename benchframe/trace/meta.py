@@ -6,9 +6,10 @@ wrong ends in a ``ValueError`` that names it.
 """
 
 import json
-import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from benchframe.files import printable
 
 FORMAT_VERSION = 1
 PAGE = 4096
@@ -19,8 +20,6 @@ MAX_SNAPSHOTS = 1 << 16
 MAX_AREAS = 1 << 17
 """Areas in one snapshot: twice the default vm.max_map_count."""
 MAX_TEXT = 1 << 16
-
-_PRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -73,15 +72,6 @@ class TraceMeta:
     tool: str = ""
     licence: str = ""
     notes: tuple[str, ...] = ()
-
-
-def printable(text: str) -> str:
-    """``text`` without control characters: what may be printed on a terminal.
-
-    >>> printable("a\\x1b[31mb")
-    'a?[31mb'
-    """
-    return _PRINTABLE.sub("?", text)
 
 
 def meta_to_json(meta: TraceMeta) -> str:

@@ -11,8 +11,8 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from benchframe.errors import TraceError
 from benchframe.events import EVENT, NIL
-from benchframe.trace.errors import TraceError
 from benchframe.trace.footer import Footer, Group, read_footer
 from benchframe.trace.format import REPORT, Batch
 from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta, meta_from_json, meta_to_json
@@ -209,28 +209,23 @@ def _to_table(batch: Batch) -> Any:
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
-def write_table(path: Path, meta: TraceMeta, batches: Iterable[Batch]) -> None:
-    """Write batches as one Parquet file and sync it to disk; raises OSError."""
-    import os
-
-    with path.open("wb") as sink:
-        writer = pq.ParquetWriter(
-            sink,
-            SCHEMA,
-            compression="zstd",
-            compression_level=9,
-            use_dictionary=[name for name in COLUMNS if name not in _DELTA],
-            column_encoding=dict.fromkeys(sorted(_DELTA), "DELTA_BINARY_PACKED"),
-            write_statistics=False,
-            store_schema=False,
-            write_page_checksum=True,
-            data_page_version="1.0",
-        )
-        try:
-            for batch in batches:
-                writer.write_table(_to_table(batch), row_group_size=ROW_GROUP)
-            writer.add_key_value_metadata({KEY: meta_to_json(meta).encode()})
-        finally:
-            writer.close()
-        sink.flush()
-        os.fsync(sink.fileno())
+def write_table(sink: BinaryIO, meta: TraceMeta, batches: Iterable[Batch]) -> None:
+    """Write batches as one Parquet file; raises OSError."""
+    writer = pq.ParquetWriter(
+        sink,
+        SCHEMA,
+        compression="zstd",
+        compression_level=9,
+        use_dictionary=[name for name in COLUMNS if name not in _DELTA],
+        column_encoding=dict.fromkeys(sorted(_DELTA), "DELTA_BINARY_PACKED"),
+        write_statistics=False,
+        store_schema=False,
+        write_page_checksum=True,
+        data_page_version="1.0",
+    )
+    try:
+        for batch in batches:
+            writer.write_table(_to_table(batch), row_group_size=ROW_GROUP)
+        writer.add_key_value_metadata({KEY: meta_to_json(meta).encode()})
+    finally:
+        writer.close()

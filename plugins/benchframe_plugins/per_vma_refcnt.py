@@ -27,7 +27,7 @@ Orderings: the reader's increment is an acquire, so the second look at the numbe
 is the load of mm_lock_seq; puts and the writer's subtraction are releases (refcount_dec_and_test, refcount_sub_and_
 test); vma_mark_attached publishes with refcount_set_release; adding the writer's bit orders nothing, the wait behind it
 is a full barrier (rcuwait). mm_lock_seqcount_begin has an smp_wmb behind its store, mm_lock_seqcount_end one before.
-Text: what all faults of this kind share is in `_speculation`.
+Text: what all faults of this kind share is in `speculation`.
 Sources: Linux 6.15 include/linux/mm.h, include/linux/mmap_lock.h, mm/memory.c, mm/mmap_lock.c (6.16); 9bbffee67ffd.
 """
 
@@ -61,8 +61,8 @@ from benchframe.api import (
     write_lock,
     write_unlock,
 )
-from benchframe_plugins import _speculation
-from benchframe_plugins._speculation import exchanged, usable
+from benchframe_plugins import speculation
+from benchframe_plugins.speculation import exchanged, usable
 
 VMA_LOCK_OFFSET = 1 << 30
 """A writer keeps readers out."""
@@ -248,7 +248,7 @@ def mm_write_downgrade(mm, task):
 
 
 HOOKS = {
-    **_speculation.HOOKS,
+    **speculation.HOOKS,
     "mmap_write_lock": mm_write_lock,
     "mmap_write_unlock": mm_write_unlock,
     "mmap_write_downgrade": mm_write_downgrade,

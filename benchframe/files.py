@@ -7,11 +7,11 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from benchframe.results.errors import ResultsError, disk_error
+from benchframe.errors import ResultsError, disk_error
 
 MAX_FILE = 1 << 26
 """Bytes of the largest results file that is read (64 MiB; a rigorous cell has some 200 KiB)."""
@@ -22,28 +22,42 @@ _MEND = "the file is damaged: restore it, or remove it and continue with --resum
 _MEND_MANIFEST = "the file is damaged: restore it from a copy, or make the run anew"
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` so that after a crash ``path`` holds either its old content or ``data``, never a part.
+@contextlib.contextmanager
+def replacing(path: Path, *, durable: bool = True, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of ``path`` when the block ends: a reader, or who comes after a crash,
+    finds the old content or the new, never a part. After an exception the old content is still there.
 
-    Temporary file in the same folder, fsync, rename, fsync of the folder. Raises ResultsError if the disk refuses;
-    the old content is then still there.
+    A new file ``.NAME.XXXXXXXX.part`` in the same folder, fsync, rename, fsync of the folder. ``durable=False`` leaves
+    both fsyncs out: for what a checksum protects and anyone can make again. ``mode`` is restricted by the umask. Raises
+    OSError.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
     try:
-        try:
-            with part.open("wb") as file:
-                file.write(data)
-                file.flush()
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
+            yield file
+            file.flush()
+            if durable:
                 os.fsync(file.fileno())
-            part.replace(path)
-        finally:
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # a disk that is read-only by now refuses this too
             part.unlink(missing_ok=True)
+        raise
+    if durable:
         with contextlib.suppress(OSError):  # some file systems cannot sync a folder
             folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write ``data`` as :func:`replacing` does. Raises ResultsError if the disk refuses; the old content is then still
+    there."""
+    try:
+        with replacing(path) as file:
+            file.write(data)
     except OSError as error:
         raise disk_error(path, error, "written") from None
 
@@ -189,3 +203,12 @@ def printable(text: str) -> str:
     'a?[31mb'
     """
     return _CONTROL.sub("?", text)
+
+
+def slug(text: str, longest: int = 48, *, keep: str = "", otherwise: str = "x") -> str:
+    """``text`` as a name for a file or an anchor: what is not a letter, a digit or in ``keep`` becomes one dash.
+
+    >>> slug("zipf:vmas=50 <b>"), slug("my/../strategy"), slug("../a_b", keep="._"), slug("*", otherwise="run")
+    ('zipf-vmas-50-b', 'my-strategy', 'a_b', 'run')
+    """
+    return re.sub(f"[^A-Za-z0-9{re.escape(keep)}]+", "-", text).lstrip("-.")[:longest].rstrip("-") or otherwise
