@@ -4,7 +4,7 @@ The world behind strategy code announces each access to what tasks share as a :c
 :class:`~benchframe.check.trust.Trust` answers it. What one task alone touches stays in the arrays. When an execution is
 whole, the last store of each location is written to memory and everything must agree, as in the other searches.
 
-What differs from :class:`~benchframe.check.scenario.CaseWorld`: there is no time, so *before* means the memory model's
+What differs from :class:`~benchframe.check.cases.CaseWorld`: there is no time, so *before* means the memory model's
 order. An access that the order does not put before the free of its record is a use after free. A mapping call's layout
 is one that an answer may be judged by if some order of the calls' events has it, and none that must be over.
 """
@@ -19,19 +19,17 @@ import greenlet
 
 from benchframe.check import dependency
 from benchframe.check.axioms import Relations, closure
+from benchframe.check.cases import Answer, Case, CaseWorld, _right, _words
 from benchframe.check.dependency import Traced, deps_of, traced
+from benchframe.check.execution import READS, WRITES, Broken
 from benchframe.check.graph import SHIFT, Graph, Id, Label
-from benchframe.check.memory import Key, Location, Memory
-from benchframe.check.places import chain, describe, place
-from benchframe.check.run import READS, WRITES, Broken
-from benchframe.check.scenario import Answer, Case, CaseWorld, _right, _words
+from benchframe.check.memory import Key, Location, Memory, chain, column_of, describe, place
 from benchframe.check.trust import Seen
 from benchframe.check.tso import rebind
-from benchframe.check.world import column_of
 from benchframe.dialect import primitives
-from benchframe.dialect.function import Native
-from benchframe.dialect.interp import wrapped
-from benchframe.dialect.struct import Slab
+from benchframe.dialect.functions import Native
+from benchframe.dialect.interpreter import wrapped
+from benchframe.dialect.records import Slab
 from benchframe.events import Kind
 from benchframe.mm.layout import MM, VMA
 from benchframe.mm.machine import Machine

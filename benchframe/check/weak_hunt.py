@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from benchframe.check.axioms import NAMES
-from benchframe.check.explore import Coverage
+from benchframe.check.checker import Finding, Verdict, signature_text
+from benchframe.check.execution import PATIENCE, Broken, Endless, ReplayError, patience, told
 from benchframe.check.graph import INIT, SHIFT, WAITS, Graph, Id, Label
-from benchframe.check.hunt import Finding, Verdict, signature_text
-from benchframe.check.patience import Endless, patience, told
-from benchframe.check.places import describe
-from benchframe.check.run import PATIENCE, Broken
-from benchframe.check.schedule import ReplayError
+from benchframe.check.memory import describe
+from benchframe.check.search import Coverage
 from benchframe.check.trust import Nondeterminism, Seen, Tasks, Trust
 from benchframe.check.weak import GraphCase, GraphWorld, Place, Rule, operation_of
 from benchframe.races import Sites
@@ -61,7 +59,7 @@ class Failure:
 
 
 class GraphHunt:
-    """One case under search; ``tick`` and ``found`` as for :class:`benchframe.check.hunt.Hunt`."""
+    """One case under search; ``tick`` and ``found`` as for :class:`benchframe.check.checker.Hunt`."""
 
     def __init__(
         self,

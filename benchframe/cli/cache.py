@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import guarded
+from benchframe.cli.options import guarded
 
 app = typer.Typer(
     help="Compiled code and the oracle's answers: where they are, how large, and how to remove them.",
@@ -12,7 +12,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 ANSWERS = "answers"
-"""The oracle's answers to streams, below the cache folder (benchframe.engine.answers)."""
+"""The oracle's answers to streams, below the cache folder (benchframe.verify)."""
 
 
 @app.command("info")

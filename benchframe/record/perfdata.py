@@ -8,12 +8,10 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchframe.record import records as R
+from benchframe.record import perf as R
 from benchframe.record.importers import build, imported
-from benchframe.record.perf import COUNT_SW_PAGE_FAULTS, TYPE_SOFTWARE
-from benchframe.record.records import Rec
-from benchframe.record.syscalls import ALL, CLONE_THREAD, CLONE_VM
-from benchframe.trace.format import Trace
+from benchframe.record.perf import ALL, CLONE_THREAD, CLONE_VM, COUNT_SW_PAGE_FAULTS, TYPE_SOFTWARE, Rec
+from benchframe.trace.trace import Trace
 
 EVENT_DESC = 12
 RECORD_FORK = 7
