@@ -30,7 +30,7 @@ WEAKER = {
     ("rmw", "full"): ("acquire", "release"),
 }
 """Of an operation and its ordering, those one step weaker."""
-LOCKS = ("rwsem.py", "spinlock.py", "defaults.py", "mmap_lock.py", "waitqueue.py")
+LOCKS = ("locks.py", "defaults.py")
 """Files of locks that strategies share: their orderings are the kernel's, and not the strategy's to choose."""
 
 

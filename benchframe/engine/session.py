@@ -165,7 +165,7 @@ class Stream:
 
 def prepare(events: Array, tasks: dict[int, set[int]] | None = None) -> Stream:
     """The stream of ``events`` (dtype EVENT). A task belongs to an mm from its first event there to its EXIT; an mm
-    ends with the EXIT of its last task, as benchframe.oracle.replay has it.
+    ends with the EXIT of its last task, as benchframe.oracle.replayer has it.
 
     A stream that comes in batches passes the same ``tasks`` (mm to its living tasks, at first empty) with each.
     """
@@ -454,7 +454,7 @@ class Session:
         where the machine is disturbed. Raises EngineError if :meth:`verify` was not ok."""
         verdict = self.verify()
         if not verdict.ok or self._known is None:
-            raise EngineError(f"not timed, since an answer is wrong: {verdict.what}")
+            raise EngineError(f"not timed, because an answer is wrong: {verdict.what}")
         self.machine.arrays["answer_base"][: len(self._known)] = self._known
         more, enough, limit = batches(loops, most)
         full, known = self._replays(loops)

@@ -185,11 +185,11 @@ def write_trace(path: str | Path, trace: Trace) -> None:
     try:
         trace.check()
     except ValueError as error:
-        raise TraceError(path, f"not written: {error}", "this trace was built wrongly") from None
+        raise TraceError(path, f"not written: {error}", "this trace is inconsistent") from None
     write_batches(path, trace.meta, [Batch(0, trace.events, trace.time, trace.tid, trace.reports)])
 
 
-def write_batches(path: str | Path, meta: TraceMeta, batches: "list[Batch] | Iterator[Batch]") -> None:
+def write_batches(path: str | Path, meta: TraceMeta, batches: list[Batch] | Iterator[Batch]) -> None:
     """Write a trace that arrives in batches, when it is too large for memory; atomic as write_trace, but unchecked."""
     from benchframe.trace.parquet import write_table
 
@@ -220,7 +220,7 @@ def _check_reports(reports: NDArray[Any], rows: int) -> None:
     good = (row >= 0) & (row < rows) & (np.diff(row, prepend=-1) > 0)
     good &= (start >= 0) & (start < end) & (end <= ADDRESS_LIMIT) & ((start | end) & (PAGE - 1) == 0)
     if not good.all():
-        raise ValueError(f"report {int(np.argmin(good))} is no VMA after an event of this trace")
+        raise ValueError(f"report {int(np.argmin(good))} is not a VMA after an event of this trace")
 
 
 def _check_snapshots(meta: TraceMeta, rows: int, mms: int) -> None:
@@ -293,9 +293,9 @@ def shifted(trace: Trace, pages: int) -> Trace:
     events = trace.events.copy()
     down = pages * PAGE
     kind = events["kind"]
-    for field, kinds in (("addr", PLACED), ("ret", GIVEN), ("offset", (Kind.MREMAP,))):
-        chosen = np.isin(kind, kinds) & (events[field] >= LOWEST)
-        events[field][chosen] -= down
+    for name, kinds in (("addr", PLACED), ("ret", GIVEN), ("offset", (Kind.MREMAP,))):
+        chosen = np.isin(kind, kinds) & (events[name] >= LOWEST)
+        events[name][chosen] -= down
     setup = trace.setup
 
     class Shifted(Trace):

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -45,7 +44,7 @@ def fake_registry(*_: object) -> Registry:
     strategies: dict[str, Any] = {name: strategy(name) for name in names}
     for name in names:
         strategies[name].summary = f"the {name} one"
-    problems = [Problem("broken", "/plugins/broken.py", "it fills no hook", "define one")]
+    problems = [Problem("broken", "/plugins/broken.py", "it implements no hook", "define one")]
     registry = Registry(strategies, workloads, problems, origins)
     registry.manager.add_hookspecs(hookspecs)
     return registry
@@ -54,8 +53,8 @@ def fake_registry(*_: object) -> Registry:
 def put_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make up plugins, engine and worker; everything between is real."""
     monkeypatch.setattr("benchframe.registry.load", fake_registry)
-    native = SimpleNamespace(compile_strategies=lambda strategies, progress: progress("all", 1.0))
-    monkeypatch.setitem(sys.modules, "benchframe.engine.session", native)
+    compiled = "benchframe.engine.session.compile_strategies"
+    monkeypatch.setattr(compiled, lambda strategies, progress: progress("all", 1.0))
     command = worker_command("support.fake_worker")
     monkeypatch.setattr("benchframe.engine.launch.worker_command", lambda: command)
 
@@ -84,7 +83,7 @@ def test_from_run_to_report(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.stderr
     assert re.search(r"fake20 +20\.\d", done.stdout)
     assert "inside measured loops" in done.stderr
-    assert "warning: plugin broken (/plugins/broken.py): it fills no hook" in done.stderr
+    assert "warning: plugin broken (/plugins/broken.py): it implements no hook" in done.stderr
     (folder,) = (tmp_path / "reports" / "runs").iterdir()
     assert re.fullmatch(r"\d{8}-\d{6}-fake20-toy", folder.name)
     frame = benchframe.load("last")
@@ -111,7 +110,7 @@ def test_a_failed_cell_is_exit_code_1_and_the_rest_is_there() -> None:
     done = call("run", "-s", "fake20,wrong,crash", *QUICK)
     assert done.exit_code == 1
     assert one_line(done) == "benchframe: 2 of 4 cells failed: see the state column"
-    assert "in which line: benchframe check --strategy wrong,crash\n" in done.stderr
+    assert "to find the cause and its line: benchframe check --strategy wrong,crash\n" in done.stderr
     assert "wrong on toy: wrong: find_vma(0x1000) gave NIL, the oracle says [0x1000, 0x2000) (event 17)" in done.stdout
     assert "slot 99 is out of range" in done.stdout
     assert call("table").exit_code == 1
@@ -136,18 +135,18 @@ def test_workload_parameters_and_the_same_workload_twice() -> None:
         (["run", "--trace", "none.parquet"], "trace none.parquet does not exist"),
         (["run", "--trace", "text.parquet"], "text.parquet: this is not a Parquet file"),
         (["run", "--quick", "--rigorous"], "--quick and --rigorous exclude each other"),
-        (["run", "--budget", "soon"], "'soon' is no duration; write 90s, 5m or 1h30m"),
+        (["run", "--budget", "soon"], "'soon' is not a duration; write 90s, 5m or 1h30m"),
         (["run", "--format", "markdwon"], "no format is called 'markdwon'; did you mean markdown?"),
         (["compare", "a", "b", "-f", "cvs"], "no format is called 'cvs'; did you mean csv?"),
         (["run", "--resume", "last"], "last: there is no run in reports/runs"),
         (["run", "--resume", "x", "-s", "fake20"], "--resume takes strategies"),
         (["table", "nowhere"], "nowhere: there is no run in reports/runs"),
-        (["table", "--mail", "--tails"], "--tails has no mail form"),
+        (["table", "--mail", "--tails"], "--tails has no mail format"),
         (["report", "."], ".: it has no manifest.json"),
         (["show", "fake200"], "no strategy or workload is called 'fake200'; did you mean fake20?"),
-        (["list", "strategy"], "there is no list of 'strategy'; did you mean strategies?"),
-        (["run", "-s", "", "-w", "toy"], "--strategy names nothing; leave it out, or say all"),
-        (["run", "-s", "fake20", "-w", ""], "--workload names nothing"),
+        (["list", "strategy"], "cannot list 'strategy'; did you mean strategies?"),
+        (["run", "-s", "", "-w", "toy"], "--strategy is empty; omit it to run every strategy"),
+        (["run", "-s", "fake20", "-w", ""], "--workload is empty"),
         (["trace", "replay", "-s", "fake2", "none.parquet"], "no strategy is called 'fake2'; did you mean fake20?"),
         (["record"], "give either a program after -- or --attach PID"),
         (["record", "--outptu", "x.parquet", "--", "true"], "record has no option --outptu; did you mean --output?"),
@@ -226,7 +225,7 @@ def test_a_run_without_a_measurement_leaves_nothing(monkeypatch: pytest.MonkeyPa
     def refuse(strategies: object, progress: object) -> None:
         raise DialectError("mine.py:7 (find): a list; use a slab\nmine.py:9 (find): a dict; use a slab")
 
-    monkeypatch.setitem(sys.modules, "benchframe.engine.session", SimpleNamespace(compile_strategies=refuse))
+    monkeypatch.setattr("benchframe.engine.session.compile_strategies", refuse)
     done = call("run", "-s", "fake20", *QUICK)
     assert done.exit_code == 2
     assert done.stderr.endswith("\n  mine.py:7 (find): a list; use a slab\n  mine.py:9 (find): a dict; use a slab\n")
@@ -273,8 +272,8 @@ def test_expected_errors_raise_with_debug() -> None:
 INTERRUPTED = """
 import sys
 sys.path[:] = eval(sys.argv[1])
-import pytest, test_cli
-test_cli.put_fakes(pytest.MonkeyPatch())
+import pytest, test_command_line
+test_command_line.put_fakes(pytest.MonkeyPatch())
 from benchframe.__main__ import main
 sys.argv = ["benchframe", "run", "-s", "slow25", "--quick", "--rounds", "50"]
 main()

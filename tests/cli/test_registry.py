@@ -42,6 +42,9 @@ def write(tmp_path: Path) -> Write:
     return write
 
 
+without_entry_point = discovery.without_entry_point
+
+
 @pytest.fixture(autouse=True)
 def _no_install_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the built-in modules are all installed is one test's question (test_packaging asks pyproject.toml)."""
@@ -114,11 +117,11 @@ BROKEN = {
     "missing": ("import os\nimport no_such_module_at_all\n", "line 2: it cannot be imported: ModuleNotFoundError"),
     "raises": ("def f():\n    return 1 / 0\nf()\n", "line 2: it cannot be imported: ZeroDivisionError"),
     "exits": ("import sys\nsys.exit('bye')\n", "SystemExit: bye"),
-    "empty": ("", "it fills no hook"),
+    "empty": ("", "it implements no hook"),
     "unmarked": ("def benchframe_workloads():\n    return []\n", "is not marked"),
     "misspelt": (
         "from benchframe.api import hookimpl\n@hookimpl\ndef benchframe_workload():\n    return []\n",
-        "benchframe_workload() is no hook",
+        "benchframe_workload() is not a hook",
     ),
     "argument": (
         "from benchframe.api import hookimpl\n@hookimpl\ndef benchframe_workloads(extra):\n    return []\n",
@@ -200,13 +203,13 @@ def test_entry_point_of_a_module_that_is_gone(monkeypatch: pytest.MonkeyPatch) -
 def test_module_without_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     """A built-in module that no entry point names is a problem with the mend, unless it was named as a file."""
     every = discovery.find()[0]
-    before = discovery.without_entry_point(every)
-    (problem,) = [p for p in discovery.without_entry_point([f for f in every if f.name != "churn"]) if p not in before]
+    before = without_entry_point(every)
+    (problem,) = [p for p in without_entry_point([f for f in every if f.name != "churn"]) if p not in before]
     assert problem.plugin == "churn"
     assert Path(problem.file).name == "churn.py"
     assert problem.mend == "pip install -e . again"
     by_file = Found("churn", problem.file, is_file=True)
-    assert discovery.without_entry_point([*(f for f in every if f.name != "churn"), by_file]) == before
+    assert without_entry_point([*(f for f in every if f.name != "churn"), by_file]) == before
 
 
 def test_one_distribution_found_twice() -> None:
@@ -246,7 +249,7 @@ def test_metadata(write: Write) -> None:
     )
     assert registry.metadata() == {"bios": "1.2", "rack": "b"}
     assert "'bios' is already set" in only(registry, "second").what
-    assert "dict of texts" in only(registry, "third").what
+    assert "dict of strings" in only(registry, "third").what
 
 
 def test_keyboard_interrupt_passes(write: Write) -> None:

@@ -6,13 +6,12 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.compile import compiled
-from test_end_to_end import run
+from support.command import run
+from support.threads import registry, session, trace
 
 from benchframe import stream
 from benchframe.dialect import native
@@ -30,35 +29,15 @@ from benchframe.mm.memory import anon_page
 from benchframe.mm.slab import arena_alloc, kfree_rcu, synchronize_rcu
 from benchframe.mm.smp import BUCKETS, REPLACE
 from benchframe.mm.smp_replay import bucket_of
-from benchframe.registry import Registry, load
 from benchframe.report.scaling import scaling_table
 from benchframe.results.figures import points
 from benchframe.results.folder import RunFolder, find_run
-from benchframe.strategy import Strategy
-from benchframe.trace.trace import Trace
 from benchframe.workload import WorkloadError
 from benchframe_plugins.pmdcache_rcu import vma_release
 
 PAGE = stream.PAGE
 CROWD = 5
 """More threads than the cores of most test machines."""
-
-
-@cache
-def registry() -> Registry:
-    """The installed plugins."""
-    return load()
-
-
-def trace(label: str, threads: int) -> Trace:
-    """A workload's stream for threads."""
-    return registry().spec(label).trace(1, threads)
-
-
-def session(strategy: Strategy | str, label: str, threads: int) -> ThreadSession:
-    """A threaded session."""
-    chosen = registry().strategy(strategy) if isinstance(strategy, str) else strategy
-    return ThreadSession(compiled(chosen, threads=True), trace(label, threads), threads)
 
 
 # ---- the build ------------------------------------------------------------------------------------------------------
@@ -155,7 +134,7 @@ def test_forks_are_refused() -> None:
 
 def test_workload_without_a_form_for_threads() -> None:
     """Says so, and where to look."""
-    with pytest.raises(WorkloadError, match="has no form for threads"):
+    with pytest.raises(WorkloadError, match="cannot run with threads"):
         trace("uniform", 2)
 
 
@@ -230,7 +209,7 @@ def test_a_wrong_answer_is_seen() -> None:
     assert not verdict.ok
     assert verdict.event == event
     assert "of thread 1 (FAULT" in verdict.what
-    with pytest.raises(EngineError, match="not timed, since an answer is wrong"):
+    with pytest.raises(EngineError, match="not timed, because an answer is wrong"):
         made.measure(0.01)
 
 
@@ -265,7 +244,7 @@ def test_a_forgotten_hold_is_seen() -> None:
 
 STUCK = """
 import os, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {folders!r}
 import test_threads as t
 t.engine_crew.PATIENCE = 1.0
 made = t.forgetful()
@@ -284,7 +263,8 @@ os._exit(0)
 
 def test_a_deadlock_ends() -> None:
     """A hold that is never given back stops the writer that waits for it: Stuck says that threads wait for ever."""
-    code = STUCK.format(tests=str(Path(__file__).resolve().parents[1]))
+    tests = Path(__file__).resolve().parents[1]
+    code = STUCK.format(folders=[str(tests), str(tests / "engine")])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=280)
     assert "waits for ever" in done.stdout, done.stderr
     assert engine_crew.PATIENCE > 10, "a busy machine is no deadlock"
@@ -375,7 +355,7 @@ def test_run_with_threads(tmp_path: Path) -> None:
     [
         (["--threads", "257"], "give numbers up to 256"),
         (["--threads", "two"], "give numbers up to 256"),
-        (["--threads", "2", "-w", "uniform"], "has no form for threads"),
+        (["--threads", "2", "-w", "uniform"], "cannot run with threads"),
     ],
 )
 def test_bad_numbers_of_threads(tmp_path: Path, options: list[str], message: str) -> None:

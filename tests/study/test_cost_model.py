@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.cost_model import UNITS, calibration, cost, true_ns
 
 from benchframe.dialect import Slab
 from benchframe.dialect.interpreter import PlainWorld, dejit
@@ -25,33 +26,6 @@ from benchframe.study.model import (
     write_calibration,
 )
 from benchframe.study.present import explanation_table, in_words
-
-UNITS = {"work": 0.1, "mispredictions": 6.0, "atomics": 2.0, "depth": 0.5, "lines": 0.3, "far steps": 8.0}
-"""ns per unit of the made-up machine below; the base is 1 ns."""
-
-
-def cost(rng: np.random.Generator, scale: float = 1.0) -> dict[str, float]:
-    """Random counts of a lookup."""
-    ranges = {"loads": 40, "stores": 4, "branches": 50, "mispredicted": 4, "atomics": 4, "barriers": 1, "steps": 15,
-              "lines": 20, "far_l1": 3}  # fmt: skip
-    return {f"lookup.{key}": float(scale * rng.uniform(0.1, 1) * high) for key, high in ranges.items()}
-
-
-def true_ns(found: dict[str, float]) -> float:
-    """What the made-up machine takes."""
-    return 1.0 + sum(UNITS[name] * value for name, value in terms(found).items())
-
-
-def calibration(noise: float = 0.01, cells: int = 60) -> list[Sample]:
-    """Cells of the made-up machine, six strategies on ten workloads."""
-    rng = np.random.default_rng(5)
-    samples = []
-    for number in range(cells):
-        found = cost(rng)
-        ns = tuple(true_ns(found) * np.exp(rng.normal(0, noise, 5)))
-        samples.append(Sample(f"s{number % 6}", f"w{number // 6}", found, ns))
-    return samples
-
 
 # ---- the model ----
 
@@ -205,17 +179,20 @@ def test_the_reason_is_said_in_words() -> None:
     a, b = pair()
     (text,) = in_words(explain(a, b, model))
     assert re.match(
-        r"bb is [\d.]+ ns \(\d+ %\) slower a lookup than a: by the model \+1\d\.\d for 2 more mispredicted", text
+        r"bb is [\d.]+ ns \(\d+ %\) slower a lookup than a: according to the model, \+1\d\.\d for 2 more mispredicted",
+        text,
     )
     assert (
-        text.index("mispredicted branches") < text.index("1 more loads that L1 has likely lost") < text.index("not exp")
+        text.index("mispredicted branches")
+        < text.index("1 more loads that were probably evicted from L1")
+        < text.index("unexp")
     )
     (text,) = in_words(explain(b, a, model))
-    assert "faster a lookup than bb: by the model -1" in text
+    assert "faster a lookup than bb: according to the model, -1" in text
     assert "for 2 fewer mispredicted branches" in text
     assert in_words(explain(a, Side("bb", a.cost, {r: a.ns[r] + (0.1, -0.1)[r % 2] for r in a.ns}), model)) == []
     unsure = in_words(replace(explain(a, b, model), model_error=99.0))
-    assert "by a model that errs by more than that, " in unsure[0]
+    assert "according to a model whose error is larger than that, " in unsure[0]
 
 
 def test_terms_of_a_lookup() -> None:
@@ -264,7 +241,7 @@ def test_hits_are_weighed() -> None:
     cached = {**b.cost, **hits, "hit.n": 50.0, "lookup.hits": 0.5, "lookup.misses": 0.5}
     model = fit(calibration())
     found = explain(a, side("bb", cached), model)
-    assert found.caches[0].startswith("bb hits 50.0 %: by the model a hit takes ")
+    assert found.caches[0].startswith("bb hits 50.0 %: according to the model a hit takes ")
     assert "hits take" in found.caches[1]
     table = explanation_table(found, model, "w")
     text = render(table, "text")

@@ -11,7 +11,7 @@ from benchframe.check.axioms import acyclic, closure
 from benchframe.check.dependency import Traced, on_branch
 from benchframe.check.litmus import Answer, Tasks, Unsupported, finals, parse, read_test, run_test
 from benchframe.check.trust import Seen, Trust
-from tests import candidates
+from support import candidates
 
 KERNEL = Path(os.environ.get("BENCHFRAME_LITMUS", "/nonexistent"))
 """tools/memory-model/litmus-tests of a kernel's source: `.ci/run` unpacks Debian's linux-source-6.12."""
@@ -132,8 +132,8 @@ def searched(seed: int) -> tuple[set[object], int, int]:
 @pytest.mark.parametrize("seed", range(24))
 def test_small_programs_against_brute_force(seed: int) -> None:
     """The search finds the outcomes that an enumeration of every candidate allows, and no graph twice. The enumeration
-    shares nothing with it: sets of pairs, linux-kernel.cat as it stands, RCU's recursion too. `python -m
-    tests.candidates FIRST LAST` does more of them."""
+    shares nothing with it: sets of pairs, linux-kernel.cat as it stands, RCU's recursion too. `python
+    tests/support/candidates.py FIRST LAST` does more of them."""
     states, graphs, different = searched(seed)
     assert states == candidates.outcomes(candidates.program(seed), (0, 1, 2, 3))
     assert graphs == different
