@@ -728,7 +728,7 @@ class GraphWorld(CaseWorld):
         ends = [number[s.task << SHIFT | (s.end - 1)] if s.end > s.first else -1 for s in self.mappings]
         ranked = sorted(
             range(len(ends)),
-            key=lambda i: sum(bool(j >= 0 and any_order[j] >> ends[i] & 1) for j in ends if j != ends[i]),
+            key=lambda i: sum(bool(0 <= j != ends[i] >= 0 and any_order[j] >> ends[i] & 1) for j in ends),
         )
         spans = [self.mappings[i] for i in ranked]
         layouts = [self.case.first_rows, *(span.rows for span in spans)]
