@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from support import candidates
 
 from benchframe.check.axioms import acyclic, closure
 from benchframe.check.dependency import Traced, on_branch
 from benchframe.check.litmus import Answer, Tasks, Unsupported, finals, parse, read_test, run_test
 from benchframe.check.trust import Seen, Trust
-from support import candidates
 
 KERNEL = Path(os.environ.get("BENCHFRAME_LITMUS", "/nonexistent"))
 """tools/memory-model/litmus-tests of a kernel's source: `.ci/run` unpacks Debian's linux-source-6.12."""

@@ -15,7 +15,8 @@ from benchframe.results.folder import RunFolder, find_run
 BAD = '''
 """Two strategies with bugs: one forgets to compare bounds, one reads far outside its memory."""
 
-from benchframe.api import VMA, Cache, Strategy, hookimpl, native
+from benchframe.api import Cache, Strategy, hookimpl, native
+from benchframe.kernel import VMA
 
 
 @native
