@@ -103,7 +103,7 @@ def test_bad_replay_strings(text: str) -> None:
     """What is no replay string, or an absurd one, is refused in words."""
     with pytest.raises(ReplayError):
         replay(case("rbtree", "lookup-munmap"), text)
-    with pytest.raises(UsageError):
+    with pytest.raises(ReplayError):
         run_check_command([KNOWN.strategy("rbtree")], ["lookup-munmap"], again=text, say=lambda said: None)
 
 
