@@ -129,7 +129,7 @@ def test_time_runs_forward() -> None:
 
 
 def test_split_a_tree() -> None:
-    """Each address space, the forked one with its parent's layout, becomes a trace of its own that passes the checks."""
+    """Each address space, a forked one with its parent's layout, becomes a trace of its own that passes."""
     parts = split_trace(Trace(TREE))
     assert [len(p) for p in parts] == [6, 3, 5]
     for part in parts:
