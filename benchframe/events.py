@@ -50,6 +50,10 @@ class Kind(IntEnum):
     EXIT = 14  # a task ends; the last one of an mm ends the mm
 
 
+LIFE = (Kind.EXEC, Kind.FORK, Kind.THREAD, Kind.EXIT)
+"""What begins and ends address spaces and tasks. These return nothing that could be compared."""
+
+
 class FaultFlag(IntFlag):
     """``flags`` of a FAULT."""
 

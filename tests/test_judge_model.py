@@ -10,6 +10,7 @@ from cases.runner import run_case
 from cases.table import CASES
 from compilekit import compiled
 
+from benchframe import verify
 from benchframe.judge import child
 from benchframe.judge.judge import check, rehearse
 from benchframe.judge.kernel import Kernel, supported
@@ -17,7 +18,6 @@ from benchframe.judge.model import model_side, speaks
 from benchframe.judge.ops import Op
 from benchframe.judge.probe import probe
 from benchframe.judge.sides import Side, host_limits, maker
-from benchframe.mm import counterpart
 from benchframe.mm.machine import Parameters
 from benchframe.oracle import Limits, Rules, flip
 
@@ -55,16 +55,16 @@ def test_the_model_does_what_the_table_says(case: Case, request: pytest.FixtureR
     assert run_case(case, maker(side(), Rules(), Limits())) == []
 
 
-@pytest.mark.parametrize("switch", counterpart._SWITCHES)
+@pytest.mark.parametrize("switch", verify._SWITCHES)
 def test_parameters_there_and_back(switch: str) -> None:
     """Each switch that model and oracle both have, and every limit, comes back as it went."""
-    known = flip(counterpart.rules(Parameters()), switch)
+    known = flip(verify.rules(Parameters()), switch)
     limits = Limits(1 << 40, 1 << 39, 4096, False, 99, 8192, 1 << 20)
-    made = counterpart.parameters(known, limits)
+    made = verify.parameters(known, limits)
     assert made.rules != Parameters().rules
-    assert (counterpart.rules(made), counterpart.limits(made)) == (known, limits)
-    assert counterpart.rules(replace(made, thp=1)).thp_read_prepares_anon_vma
-    assert counterpart.parameters(known, replace(limits, may_map_low=True)).mmap_min_addr == 0
+    assert (verify.rules(made), verify.limits(made)) == (known, limits)
+    assert verify.rules(replace(made, thp=1)).thp_read_prepares_anon_vma
+    assert verify.parameters(known, replace(limits, may_map_low=True)).mmap_min_addr == 0
 
 
 def test_sides_of_one_machine_are_fresh() -> None:

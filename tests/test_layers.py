@@ -14,6 +14,7 @@ LAYERS = (
     {"dialect"},
     {"oracle"},
     {"mm", "trace"},
+    {"verify"},
     {"stream", "workload", "races", "scenario", "strategy", "csource"},
     {"hookspecs", "discovery", "registry", "plugin_paths", "scaffold"},
     {"engine", "check", "judge", "record"},

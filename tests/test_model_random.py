@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mmkit import BASE, PAGE, PMD, STRATEGIES, Kit
 
-from benchframe.mm.counterpart import oracle
 from benchframe.mm.machine import Machine
+from benchframe.verify import oracle
 
 Op = tuple[Any, ...]
 HEAP = BASE + 4 * PMD

@@ -10,9 +10,9 @@ from mmkit import registry, runner, strategy
 from wrong_strategy import WRONG
 
 from benchframe import stream
+from benchframe import verify as answers
 from benchframe.dialect import units
 from benchframe.dialect.store import Store
-from benchframe.engine import answers
 from benchframe.engine.compiling import ONE, missing, needed
 from benchframe.engine.native import EngineError, Session, compile_strategies
 from benchframe.engine.runner import unit_store
@@ -262,6 +262,11 @@ def test_class_runs() -> None:
 
 
 # ---- the oracle's answers on disk ----
+
+
+def test_answers_depend_on_the_oracle() -> None:
+    """What is kept on disk is kept under the oracle's own source: its rules and its replay are part of the key."""
+    assert {"rules.py", "replayer.py", "space.py"} <= {path.name for path in answers._sources()}
 
 
 def test_answers_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from mmkit import ANON, BASE, PAGE, PMD, Kit, R
 
-from benchframe.mm.counterpart import oracle
+from benchframe.verify import oracle
 from benchframe_plugins import _rbtree_balance as balance
 
 

@@ -16,11 +16,11 @@ from benchframe.check.patience import MISTAKES, Endless, patience, told
 from benchframe.check.run import Broken
 from benchframe.check.scenario import plain_runner
 from benchframe.mm import layout
-from benchframe.mm.counterpart import oracle
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.validate import ValidationError
 from benchframe.scenario import BASE, Setup
 from benchframe.strategy import Strategy
+from benchframe.verify import oracle
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy

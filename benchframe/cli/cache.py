@@ -12,7 +12,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 ANSWERS = "answers"
-"""The oracle's answers to streams, below the cache folder (benchframe.engine.answers)."""
+"""The oracle's answers to streams, below the cache folder (benchframe.verify)."""
 
 
 @app.command("info")

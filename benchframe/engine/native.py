@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from benchframe.engine.answers import expected, first_difference
 from benchframe.engine.latency import Latency, summarise
 from benchframe.engine.quiet import MOST, Quiet, batches, believable
 from benchframe.engine.runner import NativeRunner, unit_store
@@ -36,6 +35,7 @@ from benchframe.events import Kind
 from benchframe.mm.layout import mm_struct
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.validate import ValidationError
+from benchframe.verify import differs, expected, first_difference, is_lookup, wrong_answers
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy
@@ -153,15 +153,12 @@ class Session:
             return Verdict(False, str(error))
         answers = self.machine.arrays["answer_base"].copy()
         answers[: self.first] = self._setup_answers
-        kind = self.trace.events["kind"]
-        lookup = (kind == Kind.FAULT) | (kind == Kind.LOOKUP)
-        call = ~lookup & ~np.isin(kind, (Kind.EXEC, Kind.FORK, Kind.THREAD, Kind.EXIT))
-        wrong = np.where(lookup, (answers["vm_start"] != vm_start) | (answers["vm_end"] != vm_end), False)
-        wrong |= (lookup | call) & (answers["ret"] != ret)
+        wrong = wrong_answers(self.trace.events, answers, ret, vm_start, vm_end)
         if wrong.any():
             index = int(np.argmax(wrong))
             right = (int(ret[index]), int(vm_start[index]), int(vm_end[index]))
-            return Verdict(False, self._describe(index, answers[index], right), index)
+            told = differs(index, self.trace.events[index], answers[index], right, self.strategy.name)
+            return Verdict(False, told, index)
         try:
             self.runner.validate(self.machine)
         except ValidationError as error:
@@ -169,20 +166,11 @@ class Session:
         difference = first_difference(self.machine, layout)
         if difference:
             return Verdict(False, f"after the replay: {difference}")
-        ours = lookup[self.first :] & (self._events.records["addr"][self.first :] >= 0)
+        kind = self.trace.events["kind"][self.first :]
+        ours = is_lookup(kind) & (self._events.records["addr"][self.first :] >= 0)
         ours &= self._events.records["addr"][self.first :] < self.parameters.task_size
-        self._known = answers[self.first :][ours | (kind[self.first :] == Kind.LOOKUP)]
+        self._known = answers[self.first :][ours | (kind == Kind.LOOKUP)]
         return Verdict(True)
-
-    def _describe(self, index: int, answer: Any, right: tuple[int, int, int]) -> str:
-        event = self.trace.events[index]
-        name = Kind(int(event["kind"])).name
-        return (
-            f"event {index} ({name} {int(event['addr']):#x} len {int(event['len']):#x}): "
-            f"{self.strategy.name} says {int(answer['ret'])} in "
-            f"{int(answer['vm_start']):#x}-{int(answer['vm_end']):#x}, "
-            f"the oracle {right[0]} in {right[1]:#x}-{right[2]:#x}"
-        )
 
     # ---- timing -----------------------------------------------------------------------------------------------
 

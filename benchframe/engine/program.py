@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from benchframe.engine.answers import expected
 from benchframe.engine.stream import prepare
 from benchframe.errors import BenchframeError
-from benchframe.events import UNKNOWN, Kind
+from benchframe.events import LIFE, UNKNOWN, Kind
+from benchframe.verify import expected
 
 if TYPE_CHECKING:
     from benchframe.mm.machine import Parameters
@@ -95,7 +95,7 @@ def make_program(trace: Trace, threads: int, parameters: Parameters) -> Program:
     before = np.concatenate([[-1], last_mapping[:-1]])
     after = np.where(before >= 0, slot_of[before], -1)
     number = np.cumsum(mapping) - mapping
-    known = ~np.isin(events["kind"], (Kind.EXEC, Kind.FORK, Kind.THREAD, Kind.EXIT))
+    known = ~np.isin(events["kind"], LIFE)
     counts = np.bincount(thread_of, minlength=threads)
     firsts = setup + np.concatenate([[0], np.cumsum(counts)[:-1]])
     every = trace.meta.limits.get("barrier", -1) if made_for else -1

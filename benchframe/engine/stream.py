@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchframe.events import Kind
+from benchframe.events import LIFE, Kind
 
 Array = npt.NDArray[Any]
 
@@ -49,7 +49,7 @@ def _walk(records: Array, tasks: dict[int, set[int]]) -> tuple[set[int], list[in
     """(mms never born by EXEC or FORK before use, rows of final EXITs)."""
     pair = records["mm"].astype(np.int64) << 32 | records["task"].astype(np.int64)
     appear = np.unique(pair, return_index=True)[1]
-    special = np.isin(records["kind"], (Kind.EXEC, Kind.FORK, Kind.THREAD, Kind.EXIT)).nonzero()[0]
+    special = np.isin(records["kind"], LIFE).nonzero()[0]
     boots: set[int] = set()
     last: list[int] = []
     for row in np.union1d(appear, special).tolist():

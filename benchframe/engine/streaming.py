@@ -16,10 +16,9 @@ import numpy.typing as npt
 
 from benchframe.engine.runner import NativeRunner, unit_store
 from benchframe.engine.stream import prepare
-from benchframe.events import Kind
-from benchframe.mm.counterpart import limits, rules
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.oracle import Replayer
+from benchframe.verify import differs, limits, rules, wrong_answers
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy
@@ -51,7 +50,7 @@ class StreamReplay:
     """
 
     def __init__(self, strategy: Strategy, rows: int = 1 << 20, *, verify: bool = False) -> None:
-        self.parameters = Parameters()
+        self.strategy, self.parameters = strategy, Parameters()
         self.runner = NativeRunner(strategy, unit_store())
         self.machine = Machine(self.runner, replace(ROOM, events=rows), self.parameters, strategy.slabs)
         self.oracle = Replayer(rules(self.parameters), limits(self.parameters)) if verify else None
@@ -86,15 +85,10 @@ class StreamReplay:
         assert self.oracle is not None
         right = self.oracle.feed(events)
         ours = self.machine.arrays["answer_base"][: len(events)]
-        kind = events["kind"]
-        lookup = (kind == Kind.FAULT) | (kind == Kind.LOOKUP)
-        wrong = lookup & ((ours["vm_start"] != right.vm_start) | (ours["vm_end"] != right.vm_end))
-        wrong |= (ours["ret"] != right.ret) & ~np.isin(kind, (Kind.EXEC, Kind.FORK, Kind.THREAD, Kind.EXIT))
+        wrong = wrong_answers(events, ours, right.ret, right.vm_start, right.vm_end)
         if wrong.any() and not self.progress.first_wrong:
             row = int(np.argmax(wrong))
-            self.progress.first_wrong = (
-                f"event {self.progress.events + row} ({Kind(int(kind[row])).name} {int(events['addr'][row]):#x}): "
-                f"{int(ours['ret'][row])} in {int(ours['vm_start'][row]):#x}-{int(ours['vm_end'][row]):#x}, the oracle "
-                f"{int(right.ret[row])} in {int(right.vm_start[row]):#x}-{int(right.vm_end[row]):#x}"
-            )
+            wanted = (int(right.ret[row]), int(right.vm_start[row]), int(right.vm_end[row]))
+            number = self.progress.events + row
+            self.progress.first_wrong = differs(number, events[row], ours[row], wanted, self.strategy.name)
         self.progress.wrong += int(np.count_nonzero(wrong))

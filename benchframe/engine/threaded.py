@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchframe.engine.answers import first_difference
 from benchframe.engine.crew import LOCKS, CrewRunner, Lap, Stuck
 from benchframe.engine.histogram import Histogram
 from benchframe.engine.latency import Latency
@@ -28,6 +27,7 @@ from benchframe.mm.crew import BUCKETS, CLASSES
 from benchframe.mm.grace import QUEUE_LIMIT
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.validate import ValidationError
+from benchframe.verify import first_difference
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy

@@ -13,10 +13,10 @@ from benchframe.judge.child import BRK_BASE, FILES, MMAP
 from benchframe.judge.ops import Op, Row, file_table
 from benchframe.judge.sides import Side
 from benchframe.mm import flags, layout
-from benchframe.mm.counterpart import parameters
 from benchframe.mm.machine import Machine, Runner, Saved, Sizes
 from benchframe.oracle import Limits, Rules
 from benchframe.oracle.flags import smaps_flags
+from benchframe.verify import parameters
 
 _COLUMNS = ("vm_start", "vm_end", "vm_next", "vm_flags", "vm_pgoff", "vm_file")
 _READABLE = tuple(number for number, _, readable, _, _ in file_table() if readable)

@@ -1,4 +1,8 @@
-"""What the oracle answers for a stream, kept on disk under the stream's content, so that it is asked once."""
+"""Is an answer right? The oracle that answers as a machine with these parameters must, and one comparison with it.
+
+Model and oracle share no code, so the same thing has two names: a bit of ``Parameters.rules`` here, a switch of
+``Rules`` there. This module alone knows both. What only one of them can switch keeps its default in the other.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +16,70 @@ import numpy as np
 import numpy.typing as npt
 
 from benchframe.dialect.store import cache_folder
-from benchframe.events import NIL
+from benchframe.events import LIFE, NIL, Kind
 from benchframe.files import replacing
 from benchframe.mm import flags
-from benchframe.mm.counterpart import limits, rules
 from benchframe.mm.layout import PAGE_SHIFT
 from benchframe.mm.machine import Machine, Parameters
 from benchframe.mm.validate import live_mms, vma_numbers
-from benchframe.oracle import replay
+from benchframe.oracle import Limits, Oracle, Rules, replay
 
 Array = npt.NDArray[Any]
+_SWITCHES = {
+    "anon_vma_merge_both_ways": flags.RULE_ANON_VMA_616,
+    "mremap_many": flags.RULE_MREMAP_617,
+    "guard_flag": flags.RULE_GUARD_FLAG,
+    "dontunmap_clears_account": flags.RULE_DONTUNMAP_ACCOUNT,
+    "droppable": flags.RULE_DROPPABLE,
+    "dontneed_frees_tables": flags.RULE_DONTNEED_TABLES,
+}
+"""A switch of Rules to its bit of Parameters."""
+
+
 KEEP = 256 << 20
 """Bytes of answers kept; the least recently used go first."""
+
+
+def rules(parameters: Parameters) -> Rules:
+    """The oracle's rules for the model's parameters. ``thp`` 2 (always) is 1 (by madvise) to the oracle."""
+    switches = {name: bool(parameters.rules & bit) for name, bit in _SWITCHES.items()}
+    return Rules(thp_read_prepares_anon_vma=parameters.thp != 0, **switches)
+
+
+def limits(parameters: Parameters) -> Limits:
+    """The oracle's limits for the model's parameters."""
+    p = parameters
+    return Limits(
+        task_size=p.task_size,
+        mmap_base=p.mmap_base,
+        mmap_min_addr=p.mmap_min_addr,
+        max_map_count=p.max_map_count,
+        stack_guard_gap=p.stack_guard_gap,
+        rlimit_stack=p.stack_limit,
+    )
+
+
+def oracle(parameters: Parameters | None = None) -> Oracle:
+    """An empty address space of the oracle that must answer as a machine with these parameters does."""
+    p = parameters or Parameters()
+    return Oracle(rules(p), limits(p))
+
+
+def parameters(rules: Rules, limits: Limits) -> Parameters:
+    """The model's parameters for a kernel with these rules and limits, as far as the model has them."""
+    return Parameters(
+        task_size=limits.task_size,
+        mmap_base=limits.mmap_base,
+        mmap_min_addr=0 if limits.may_map_low else limits.mmap_min_addr,
+        max_map_count=limits.max_map_count,
+        stack_limit=limits.rlimit_stack,
+        stack_guard_gap=limits.stack_guard_gap,
+        thp=1 if rules.thp_read_prepares_anon_vma else 0,
+        rules=sum(bit for name, bit in _SWITCHES.items() if getattr(rules, name)),
+    )
+
+
+# ---- answers to a stream --------------------------------------------------------------------------------------------
 
 
 def expected(events: Array, parameters: Parameters) -> tuple[Array, Array, Array, Array]:
@@ -60,6 +116,33 @@ def _prune(folder: Path) -> None:
         kept += path.stat().st_size
         if kept > KEEP:
             path.unlink(missing_ok=True)
+
+
+def wrong_answers(events: Array, ours: Array, ret: Array, vm_start: Array, vm_end: Array) -> Array:
+    """Which of our answers (records with ``ret``, ``vm_start``, ``vm_end``) to ``events`` are not the oracle's: a mask.
+
+    A fault or a lookup must find the same VMA and end the same way, a call must return the same. What begins or ends a
+    task (:data:`~benchframe.events.LIFE`) returns nothing.
+    """
+    kind = events["kind"]
+    found = is_lookup(kind) & ((ours["vm_start"] != vm_start) | (ours["vm_end"] != vm_end))
+    wrong: Array = found | (~np.isin(kind, LIFE) & (ours["ret"] != ret))
+    return wrong
+
+
+def is_lookup(kind: Array) -> Array:
+    """Which events ask for the VMA of an address: a mask."""
+    mask: Array = (kind == Kind.FAULT) | (kind == Kind.LOOKUP)
+    return mask
+
+
+def differs(number: int, event: Any, answer: Any, right: tuple[int, int, int], whose: str) -> str:
+    """One line: what the strategy ``whose`` answered to event ``number``, and the oracle (ret, vm_start, vm_end)."""
+    return (
+        f"event {number} ({Kind(int(event['kind'])).name} {int(event['addr']):#x} len {int(event['len']):#x}): "
+        f"{whose} says {int(answer['ret'])} in {int(answer['vm_start']):#x}-{int(answer['vm_end']):#x}, "
+        f"the oracle {right[0]} in {right[1]:#x}-{right[2]:#x}"
+    )
 
 
 def model_layout(machine: Machine) -> Array:
@@ -99,10 +182,15 @@ def _row(row: list[int]) -> str:
     return f"{row[1]:#x}-{row[2]:#x} prot {row[3]} shared {row[4]} offset {row[5]:#x} file {row[6]}"
 
 
+def _sources() -> list[Path]:
+    """The oracle's own files: another oracle answers anew."""
+    return sorted((Path(__file__).parent / "oracle").glob("*.py"))
+
+
 def _key(events: Array, parameters: Parameters) -> str:
     """Content of the stream, the rules and limits, and of the oracle itself."""
     digest = hashlib.sha256(np.ascontiguousarray(events).view(np.uint8).data)
     digest.update(repr((rules(parameters), limits(parameters))).encode())
-    for source in sorted((Path(__file__).parent.parent / "oracle").glob("*.py")):
+    for source in _sources():
         digest.update(source.read_bytes())
     return digest.hexdigest()[:40]
