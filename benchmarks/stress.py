@@ -13,8 +13,8 @@ import sys
 import time
 
 from benchframe.engine.crew import Stuck
-from benchframe.engine.native import EngineError
 from benchframe.engine.threaded import ThreadSession
+from benchframe.errors import EngineError
 from benchframe.registry import load
 
 LOADS = ("mixed:mappers=2,turns=200", "ebizzy:vmas=100,chunk=16,events=4000", "page_fault1:mib=1", "brk1", "mt-alloc")

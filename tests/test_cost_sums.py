@@ -16,7 +16,7 @@ from benchframe.engine.cost.recorder import CompiledTranslator, Recorder, counti
 from benchframe.engine.cost.run import CountedReplay
 from benchframe.engine.cost.summing import word
 from benchframe.engine.cost.tally import Reuse, Tally
-from benchframe.engine.native import EngineError
+from benchframe.errors import EngineError
 from benchframe.mm.hooks import COUNT_HIT
 from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING
 

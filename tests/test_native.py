@@ -14,9 +14,10 @@ from benchframe import verify as answers
 from benchframe.dialect import units
 from benchframe.dialect.store import Store
 from benchframe.engine.compiling import ONE, missing, needed
-from benchframe.engine.native import EngineError, Session, compile_strategies
+from benchframe.engine.native import Session, compile_strategies
 from benchframe.engine.runner import unit_store
 from benchframe.engine.stream import prepare
+from benchframe.errors import EngineError
 from benchframe.events import EVENT, Kind
 from benchframe.mm.machine import Parameters
 from benchframe.strategy import resolve
@@ -197,7 +198,7 @@ def test_layout_seed_moves_records_not_answers() -> None:
 def test_nothing_to_measure() -> None:
     """A stream that is all setup says so."""
     trace = registry().spec(ZIPF).trace(1)
-    trace.meta.limits["setup"] = len(trace.events)
+    trace.setup = len(trace.events)
     with pytest.raises(EngineError, match="nothing to measure"):
         Session(strategy("rbtree"), trace)
 

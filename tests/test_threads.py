@@ -20,10 +20,10 @@ from benchframe.dialect.function import Identities
 from benchframe.dialect.units import UnitSpec
 from benchframe.engine import crew as engine_crew
 from benchframe.engine.histogram import Histogram, edges
-from benchframe.engine.native import EngineError
 from benchframe.engine.program import ProgramError, make_program
 from benchframe.engine.runner import unit_store
 from benchframe.engine.threaded import ThreadSession, scaling
+from benchframe.errors import EngineError
 from benchframe.events import Kind
 from benchframe.mm.arena import arena_alloc
 from benchframe.mm.crew import BUCKETS

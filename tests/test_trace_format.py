@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from benchframe.events import EVENT, NIL, UNKNOWN, Kind
+from benchframe.events import EVENT, NIL, REPORT, UNKNOWN, Kind
 from benchframe.trace import format as trace_format
 from benchframe.trace import parquet
 from benchframe.trace.csvfile import write_csv
-from benchframe.trace.format import REPORT, Trace, TraceError, iter_batches, read_meta, read_trace, write_trace
+from benchframe.trace.format import Trace, TraceError, iter_batches, read_meta, read_trace, write_trace
 from benchframe.trace.meta import FileEntry, Snapshot, TraceMeta, meta_from_json, meta_to_json
 from benchframe.trace.pages import column_pages, page_header
 

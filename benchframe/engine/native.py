@@ -30,7 +30,7 @@ from benchframe.engine.latency import Latency, summarise
 from benchframe.engine.quiet import MOST, Quiet, batches, believable
 from benchframe.engine.runner import NativeRunner, unit_store
 from benchframe.engine.stream import prepare
-from benchframe.errors import BenchframeError
+from benchframe.errors import EngineError
 from benchframe.events import Kind
 from benchframe.mm.layout import mm_struct
 from benchframe.mm.machine import Machine, Parameters, Sizes
@@ -43,10 +43,6 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 _COUNTERS = {"lookups": "nr_lookups", "hits": "nr_hits", "retries": "nr_retries", "fallbacks": "nr_fallbacks"}
-
-
-class EngineError(BenchframeError):
-    """The engine cannot run this strategy on this trace; one line says why."""
 
 
 @dataclass(frozen=True)
@@ -303,13 +299,6 @@ class Session:
             pages_peak=int(arenas["peak"][2]),
         )
         return found
-
-    def cost(self, budget: int) -> dict[str, float]:
-        """What a counted replay of about ``budget`` records finds, on a machine of its own: the same for every
-        layout seed. Raises DialectError for code that cannot be counted."""
-        from benchframe.engine.cost import count_cost
-
-        return dict(count_cost(self.strategy, self.trace, budget).numbers)
 
 
 def _limit(trace: Trace) -> int:

@@ -19,9 +19,9 @@ import numpy as np
 from benchframe.engine.crew import LOCKS, CrewRunner, Lap, Stuck
 from benchframe.engine.histogram import Histogram
 from benchframe.engine.latency import Latency
-from benchframe.engine.native import EngineError, Verdict
+from benchframe.engine.native import Verdict
 from benchframe.engine.program import ProgramError, make_program
-from benchframe.errors import FAILED
+from benchframe.errors import FAILED, EngineError
 from benchframe.events import Kind
 from benchframe.mm.crew import BUCKETS, CLASSES
 from benchframe.mm.grace import QUEUE_LIMIT

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from benchframe.events import EVENT, NIL, Kind
+from benchframe.events import EVENT, NIL, REPORT, Kind
 from benchframe.record.maps import Maps
-from benchframe.trace.format import REPORT, Trace
+from benchframe.trace.format import Trace
 from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, FileEntry, Snapshot, TraceMeta
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from benchframe.errors import TraceError
-from benchframe.events import EVENT, NIL
+from benchframe.events import EVENT, NIL, REPORT
 from benchframe.files import replacing
-from benchframe.trace.format import MAX_ROWS, REPORT, Trace, not_written
+from benchframe.trace.format import MAX_ROWS, Trace, not_written
 from benchframe.trace.meta import TraceMeta, meta_from_json, meta_to_json
 
 MARK = "# benchframe "

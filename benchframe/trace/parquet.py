@@ -12,9 +12,8 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from benchframe.errors import TraceError
-from benchframe.events import EVENT, NIL
+from benchframe.events import EVENT, NIL, REPORT, Batch
 from benchframe.trace.footer import Footer, Group, read_footer
-from benchframe.trace.format import REPORT, Batch
 from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta, meta_from_json, meta_to_json
 from benchframe.trace.pages import column_pages
 

@@ -36,14 +36,5 @@ def shifted(trace: Trace, pages: int) -> Trace:
     for field, kinds in (("addr", PLACED), ("ret", GIVEN), ("offset", (Kind.MREMAP,))):
         chosen = np.isin(kind, kinds) & (events[field] >= LOWEST)
         events[field][chosen] -= down
-    setup = trace.setup
-
-    class Shifted(Trace):
-        """A trace that keeps the setup of the one that it was made from."""
-
-        @property
-        def setup(self) -> int:
-            return setup
-
     notes = (*trace.meta.notes, f"all addresses lower by {pages} pages")
-    return Shifted(events, meta=replace(trace.meta, snapshots=(), notes=notes))
+    return Trace(events, meta=replace(trace.meta, snapshots=(), notes=notes), setup=trace.setup)

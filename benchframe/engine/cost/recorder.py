@@ -22,7 +22,7 @@ from benchframe.engine.cost.memory import EVENT as BEGINS
 from benchframe.engine.cost.memory import SHIFT, STRUCTURES, Memory
 from benchframe.engine.cost.summing import RECORD
 from benchframe.engine.cost.translate import Translator
-from benchframe.engine.native import EngineError
+from benchframe.errors import EngineError
 from benchframe.mm.layout import EVENT, MM, PRIVATE_BASES, mm_struct
 from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, FAULT, LOOKUP, one_event
 

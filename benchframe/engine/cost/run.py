@@ -21,9 +21,9 @@ from benchframe.engine.cost.recorder import Recorder, unit_of, units
 from benchframe.engine.cost.tally import COUNTS, VIEWS, Tally, quantile
 from benchframe.engine.cost.translate import Translator
 from benchframe.engine.job import COST_RECORDS
-from benchframe.engine.native import EngineError
 from benchframe.engine.runner import NativeRunner, unit_store
 from benchframe.engine.stream import prepare
+from benchframe.errors import EngineError
 from benchframe.events import Kind
 from benchframe.mm.layout import ARENA_VMA, MM, mm_struct, vm_area_struct
 from benchframe.mm.machine import Machine, Parameters, Sizes
