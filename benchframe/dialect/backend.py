@@ -16,15 +16,12 @@ The clones carry their content hash in their names, so that equal symbols are eq
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
 
 import numba
 from llvmlite import binding as llvm
 from numba import types
-from numba.core import codegen as numba_codegen
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import NumbaError
 
@@ -54,6 +51,7 @@ from benchframe.dialect.lowering import (
     slab_intrinsic,
 )
 from benchframe.dialect.messages import returned, translated
+from benchframe.dialect.numba_internals import emit, lowered, optimise, unoptimised
 from benchframe.dialect.primitives import Primitive
 from benchframe.dialect.store import CODEGEN
 from benchframe.dialect.struct import DialectError, Slab, Struct
@@ -101,35 +99,6 @@ def _clone(function: FunctionType, identities: Identities, hook_index: dict[str,
     return _clones[key]
 
 
-@contextmanager
-def _unoptimised() -> Iterator[None]:
-    """While this is open Numba's libraries keep their IR as lowered: not optimised, not given to Numba's own engine,
-    not turned into machine code. The unit is optimised and emitted once, at the end. About half of a cold compile."""
-
-    def keep(self: Any) -> None:
-        self._finalized = True
-
-    def linked(self: Any, name: str) -> int:
-        self._ensure_finalized()
-        return 0
-
-    library, codegen = numba_codegen.JITCodeLibrary, numba_codegen.JITCPUCodegen
-    stand_ins = [
-        (library, "_optimize_final_module", lambda self: None),
-        (library, "_finalize_final_module", keep),
-        (library, "get_pointer_to_function", linked),
-        (codegen, "set_env", lambda self, name, env: None),
-    ]
-    originals = [getattr(owner, name) for owner, name, _ in stand_ins]
-    for owner, name, stand_in in stand_ins:
-        setattr(owner, name, stand_in)
-    try:
-        yield
-    finally:
-        for (owner, name, _), original in zip(stand_ins, originals, strict=True):
-            setattr(owner, name, original)
-
-
 def compile_unit(
     entry: FunctionType,
     arity: int,
@@ -143,7 +112,7 @@ def compile_unit(
     The C signature is ``int64_t entry(struct mm_struct *mm, int64_t...)``. Raises DialectError, with the
     author's file and line, for what the dialect or Numba's typing refuses.
     """
-    with global_compiler_lock, _unoptimised():
+    with global_compiler_lock, unoptimised():
         dispatcher = _clone(entry, Identities(binding, replace), hook_index)
         signature = (record_type(mm), *[types.int64] * (arity - 1))
         try:
@@ -162,14 +131,12 @@ def compile_unit(
         what, mend = returned(str(result.signature.return_type), record_names())
         raise DialectError(f"{where(entry)}: {what}; {mend}")
     library = result.library
-    module = library._final_module.clone()
-    codegen = library._codegen
+    module = lowered(library)
     module.link_in(llvm.parse_assembly(_entry_text(result.fndesc.llvm_func_name, arity)))
     for defined in module.functions:
         if not defined.is_declaration:
             defined.linkage = "external" if defined.name == "entry" else "internal"
-    manager, builder = codegen._module_pass_manager()
-    manager.run(module, builder)
+    optimise(library, module)
     undefined = [f.name for f in module.functions if f.is_declaration and not f.name.startswith(("llvm.", "mem"))]
     c_calls = [C_CALLS[name] for name in undefined if name in C_CALLS]
     undefined = [name for name in undefined if name not in C_CALLS]
@@ -178,7 +145,7 @@ def compile_unit(
             f"{where(entry)}: the compiled code needs {', '.join(undefined[:3])}: an operation that can raise or "
             "allocate; the dialect has integers and references only"
         )
-    obj = bytes(codegen._tm.emit_object(module))
+    obj = emit(library, module)
     return linked(obj, [source.build for source in {call.source for call in c_calls}]) if c_calls else obj
 
 
