@@ -3,8 +3,9 @@
     make floors          # or: python tools/floors.py [PYTHON]
 
 Installs every dependency at its lower bound (0.62 means the last 0.62.x; what they need in turn is the installer's
-choice), then benchframe, and in that environment: a strategy is compiled and timed, its table and report are written, a check explores a scenario.
-Takes some minutes and 1 GB in a temporary folder. Exit code 1 if a step fails.
+choice), then benchframe, and in that environment: a strategy is compiled and timed, its table and report are written, a
+check explores a scenario. Takes some
+minutes and 1 GB in a temporary folder. Exit code 1 if a step fails.
 """
 
 from __future__ import annotations
