@@ -10,16 +10,28 @@ from pathlib import Path
 
 from benchframe.record import records as R
 from benchframe.record.importers import build, imported
-from benchframe.record.perf import COUNT_SW_PAGE_FAULTS, TYPE_SOFTWARE
+from benchframe.record.perf import (
+    COUNT_SW_PAGE_FAULTS,
+    SAMPLE_ADDR,
+    SAMPLE_CALLCHAIN,
+    SAMPLE_CPU,
+    SAMPLE_ID,
+    SAMPLE_IDENTIFIER,
+    SAMPLE_IP,
+    SAMPLE_PERIOD,
+    SAMPLE_RAW,
+    SAMPLE_READ,
+    SAMPLE_STREAM,
+    SAMPLE_TID,
+    SAMPLE_TIME,
+    TYPE_SOFTWARE,
+)
 from benchframe.record.records import Rec
 from benchframe.record.syscalls import ALL, CLONE_THREAD, CLONE_VM
 from benchframe.trace.format import Trace
 
 EVENT_DESC = 12
 RECORD_FORK = 7
-IP, TID, TIME, ADDR, READ, CALLCHAIN, ID, CPU, PERIOD, STREAM, RAW, IDENTIFIER = (
-    1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 65536,
-)  # fmt: skip
 MAX_EVENTS = 4096
 
 
@@ -93,10 +105,12 @@ class _Reader:
         self.names, self.attrs, self.lost = names, attrs, 0
         self.sample = attrs.get(0, (0, 0, 0))[0]
         if any(
-            (sample ^ self.sample) & (IDENTIFIER | ID | TID | TIME | CPU | STREAM) for sample, _, _ in attrs.values()
+            (sample ^ self.sample)
+            & (SAMPLE_IDENTIFIER | SAMPLE_ID | SAMPLE_TID | SAMPLE_TIME | SAMPLE_CPU | SAMPLE_STREAM)
+            for sample, _, _ in attrs.values()
         ):
             raise ValueError("its events have different sample formats")
-        if not self.sample & TIME or not self.sample & TID:
+        if not self.sample & SAMPLE_TIME or not self.sample & SAMPLE_TID:
             raise ValueError("its samples have no time or thread (perf record -T, or -d, adds them)")
 
     def read(self, data: bytes, at: int, end: int) -> Iterator[Rec]:
@@ -115,7 +129,7 @@ class _Reader:
 
     def _trailer_time(self, body: bytes) -> int:
         """sample_id_all: TID, TIME, ID, STREAM_ID, CPU, IDENTIFIER at the end of a record, each if asked for."""
-        behind = sum(8 for bit in (ID, STREAM, CPU, IDENTIFIER) if self.sample & bit)
+        behind = sum(8 for bit in (SAMPLE_ID, SAMPLE_STREAM, SAMPLE_CPU, SAMPLE_IDENTIFIER) if self.sample & bit)
         return int(struct.unpack_from("<Q", body, len(body) - behind - 8)[0])
 
     def _side(self, kind: int, misc: int, body: bytes) -> Iterator[Rec]:
@@ -146,22 +160,22 @@ class _Reader:
 
     def _sample(self, body: bytes) -> Rec | None:
         sample, at = self.sample, 0
-        number = struct.unpack_from("<Q", body, 0)[0] if sample & IDENTIFIER else 0
-        at += 8 if sample & IDENTIFIER else 0
-        at += 8 if sample & IP else 0
+        number = struct.unpack_from("<Q", body, 0)[0] if sample & SAMPLE_IDENTIFIER else 0
+        at += 8 if sample & SAMPLE_IDENTIFIER else 0
+        at += 8 if sample & SAMPLE_IP else 0
         tid = struct.unpack_from("<II", body, at)[1]
         time = struct.unpack_from("<Q", body, at + 8)[0]
         at += 16
-        addr = struct.unpack_from("<Q", body, at)[0] if sample & ADDR else 0
-        at += 8 if sample & ADDR else 0
-        if sample & ID:
+        addr = struct.unpack_from("<Q", body, at)[0] if sample & SAMPLE_ADDR else 0
+        at += 8 if sample & SAMPLE_ADDR else 0
+        if sample & SAMPLE_ID:
             number = struct.unpack_from("<Q", body, at)[0]
-        at += sum(8 for bit in (ID, STREAM, CPU, PERIOD) if sample & bit)
+        at += sum(8 for bit in (SAMPLE_ID, SAMPLE_STREAM, SAMPLE_CPU, SAMPLE_PERIOD) if sample & bit)
         own, kind, config = self.attrs.get(number, self.attrs[0])
         name = self.names.get(number, "")
         if kind == TYPE_SOFTWARE and config == COUNT_SW_PAGE_FAULTS:
             return Rec(time, R.FAULT, tid, (addr, -1, True))
-        if not own & RAW or own & (READ | CALLCHAIN):
+        if not own & SAMPLE_RAW or own & (SAMPLE_READ | SAMPLE_CALLCHAIN):
             return None
         return _tracepoint(name, time, tid, body[at + 4 :])
 
