@@ -6,7 +6,7 @@ from typing import Any
 
 from compilekit import compiled
 
-from benchframe.engine.interpreted import InterpretedRunner
+from benchframe.interpreted import InterpretedRunner
 from benchframe.mm import layout
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.space import Space

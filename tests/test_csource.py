@@ -11,8 +11,8 @@ from benchframe.csource import CSource, unseen
 from benchframe.dialect.function import Identities
 from benchframe.dialect.struct import DialectError
 from benchframe.engine.content import strategy_digest
-from benchframe.engine.interpreted import InterpretedRunner
 from benchframe.engine.native import Session
+from benchframe.interpreted import InterpretedRunner
 from benchframe.mm.header import header
 from benchframe.mm.machine import Machine, Sizes
 from benchframe.mm.space import Space

@@ -7,8 +7,8 @@ import pytest
 from mmkit import BASE, PAGE, PMD, STRATEGIES, Kit, registry, strategy
 from test_model_random import HEAP, STACK, Op, long_program
 
-from benchframe.engine.interpreted import InterpretedRunner
 from benchframe.engine.stream import prepare
+from benchframe.interpreted import InterpretedRunner
 from benchframe.mm.machine import Machine, Sizes
 
 OWN = ("hook_entry", "mapping_entry", "hook_mask")

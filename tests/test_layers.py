@@ -15,7 +15,7 @@ LAYERS = (
     {"oracle"},
     {"mm", "trace"},
     {"verify"},
-    {"stream", "workload", "races", "scenario", "strategy", "csource"},
+    {"stream", "workload", "races", "scenario", "strategy", "csource", "interpreted"},
     {"hookspecs", "discovery", "registry", "plugin_paths", "scaffold"},
     {"engine", "check", "judge", "record"},
     {"results", "stats", "testing"},

@@ -20,11 +20,11 @@ from benchframe.errors import BenchframeError
 from benchframe.mm.defaults import count_event
 from benchframe.mm.dispatch import mapping_event
 from benchframe.mm.drive import CLOCK, COST, DRAIN, RUN, thread_entry
-from benchframe.mm.hook_entry import REACHABLE, hook_entry
+from benchframe.mm.hook_entry import hook_entry, hook_mask
 from benchframe.mm.hooks import ALL
 from benchframe.mm.layout import mm_struct
 from benchframe.mm.shared import REPLACE
-from benchframe.mm.validate import validate_mm
+from benchframe.mm.validate import Validating
 
 if TYPE_CHECKING:
     from benchframe.engine.program import Work
@@ -46,6 +46,9 @@ def specs(strategy: Strategy) -> list[UnitSpec]:
         UnitSpec(f"hooks-threads-{strategy.name}", hook_entry, binding, REPLACE),
         UnitSpec(f"threads-{strategy.name}", thread_entry, binding, REPLACE),
     ]
+
+
+_NUMBER = {h.name: i for i, h in enumerate(ALL)}
 
 
 class Stuck(BenchframeError):
@@ -101,7 +104,7 @@ def _pin(crowd: Sequence[threading.Thread]) -> None:
                 os.sched_setaffinity(one.native_id or 0, {cpu})
 
 
-class CrewRunner:
+class CrewRunner(Validating):
     """``strategy``'s threaded build on a machine's memory (``Sizes.threads`` must be set).
 
     Raises DialectError if it cannot be compiled.
@@ -121,8 +124,7 @@ class CrewRunner:
         """Write the entry points into the machine's first mm."""
         mm = machine.mm(0)
         mm["hook_entry"], mm["mapping_entry"] = self._hooks.address, self._mapping.address
-        filled = self.strategy.binding
-        mm["hook_mask"] = sum(1 << i for i, h in enumerate(ALL) if h.name in filled and h.name in REACHABLE)
+        mm["hook_mask"] = hook_mask(self.strategy.binding)
         self._machine, self._root = machine, machine.root
         crew = machine.arrays["crew_base"][0]
         crew["gp_started"] = crew["gp_completed"] = 1
@@ -219,16 +221,7 @@ class CrewRunner:
         assert self._machine is not None
         return self._entry(self._root, self._machine.sizes.mms, DRAIN)
 
-    def validate(self, machine: Machine) -> None:
-        """validate_mm with the strategy's index asked too. Raises ValidationError."""
-        numbers = {h.name: i for i, h in enumerate(ALL)}
-
-        def hook(name: str, number: int, addr: int = 0) -> int:
-            return self._hooks(machine.root + number * mm_struct.size, numbers[name], addr, 0, 0, 0)
-
-        validate_mm(
-            machine,
-            lambda number, addr: hook("index_find", number, addr),
-            lambda number: hook("index_check", number),
-            self.strategy.check_messages,
-        )
+    def ask(self, name: str, number: int, *arguments: int) -> int:
+        """Call a hook of the strategy in trace mm ``number``, every thread at rest."""
+        filled = [*arguments, 0, 0, 0, 0][:4]
+        return self._hooks(self._root + number * mm_struct.size, _NUMBER[name], *filled)

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from benchframe.trace.format import Trace
 
 Array = npt.NDArray[Any]
-_COUNTERS = {"lookups": "nr_lookups", "hits": "nr_hits", "retries": "nr_retries", "fallbacks": "nr_fallbacks"}
+COUNTERS = {"lookups": "nr_lookups", "hits": "nr_hits", "retries": "nr_retries", "fallbacks": "nr_fallbacks"}
+"""What is counted of a task, and the field of TASK that does."""
 
 
 @dataclass(frozen=True)
@@ -280,11 +281,11 @@ class Session:
         """Lookups, hits and the like of one replay, by the counted build."""
         self._restore()
         tasks, mms = self.machine.arrays["task_base"], self.machine.arrays["mm_base"]
-        for name in _COUNTERS.values():
+        for name in COUNTERS.values():
             tasks[name] = 0
         before = {name: int(mms[name].sum()) for name in ("nr_invalidations", "nr_splits", "nr_merges")}
         self.runner.replay(self.first, self.last)
-        found: dict[str, float] = {name: int(tasks[field].sum()) for name, field in _COUNTERS.items()}
+        found: dict[str, float] = {name: int(tasks[field].sum()) for name, field in COUNTERS.items()}
         found["misses"] = found["lookups"] - found["hits"]
         found["hit_rate"] = found["hits"] / found["lookups"] if found["lookups"] else math.nan
         for name, old in before.items():

@@ -14,12 +14,12 @@ from benchframe.dialect.store import Store
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.mm.defaults import DEFAULTS, count_event
 from benchframe.mm.dispatch import mapping_event
-from benchframe.mm.hook_entry import REACHABLE, hook_entry
+from benchframe.mm.hook_entry import hook_entry, hook_mask
 from benchframe.mm.hooks import ALL
 from benchframe.mm.layout import mm_struct
 from benchframe.mm.machine import Machine
 from benchframe.mm.replay import KNOWN, replay_entry, replay_timed
-from benchframe.mm.validate import validate_mm
+from benchframe.mm.validate import Validating
 from benchframe.strategy import Strategy
 
 Note = Callable[[str], None]
@@ -42,7 +42,7 @@ def unit_store(store: Store | None = None) -> Units:
     return Units(mm_struct, ALL, store)
 
 
-class NativeRunner:
+class NativeRunner(Validating):
     """Runs ``strategy``'s compiled code. Raises DialectError if it cannot be compiled."""
 
     def __init__(self, strategy: Strategy, units: Units | None = None, note: Note | None = None) -> None:
@@ -59,8 +59,7 @@ class NativeRunner:
         mm = machine.mm(0)
         mm["hook_entry"] = self._hooks.address
         mm["mapping_entry"] = self._mapping.address
-        filled = self.strategy.binding
-        mm["hook_mask"] = sum(1 << i for i, h in enumerate(ALL) if h.name in filled and h.name in REACHABLE)
+        mm["hook_mask"] = hook_mask(self.strategy.binding)
         self._root = machine.root
 
     def replay(self, first: int, last: int) -> None:
@@ -85,19 +84,9 @@ class NativeRunner:
         filled = [*arguments, 0, 0, 0, 0][:4]
         return self._hooks(mm or self._root, number, *filled)
 
-    def validate(self, machine: Machine) -> None:
-        """validate_mm with the strategy's index asked too. Raises ValidationError."""
-        size = mm_struct.size
-
-        def at(number: int) -> int:
-            return machine.root + number * size
-
-        validate_mm(
-            machine,
-            lambda number, addr: self.hook("index_find", addr, mm=at(number)),
-            (lambda number: self.hook("index_check", mm=at(number))),
-            self.strategy.check_messages,
-        )
+    def ask(self, name: str, number: int, *arguments: int) -> int:
+        """As :meth:`hook`, in trace mm ``number``."""
+        return self.hook(name, *arguments, mm=self._root + number * mm_struct.size)
 
     @property
     def entry(self) -> Unit:

@@ -19,7 +19,7 @@ import numpy as np
 from benchframe.engine.crew import LOCKS, CrewRunner, Lap, Stuck
 from benchframe.engine.histogram import Histogram
 from benchframe.engine.latency import Latency
-from benchframe.engine.native import Verdict
+from benchframe.engine.native import COUNTERS, Verdict
 from benchframe.engine.program import ProgramError, make_program
 from benchframe.errors import FAILED, EngineError
 from benchframe.events import Kind
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 FIGURES = {"fault": "faults", "lookup": "lookups", "mapping": "mappings"}
 """Figure to the field that counts its operations, in the order of a histogram's classes."""
-COUNTERS = {"lookups": "nr_lookups", "hits": "nr_hits", "retries": "nr_retries", "fallbacks": "nr_fallbacks"}
 CHECK_ROUNDS = 3
 """Rounds of the lap that compares answers."""
 SAMPLE_SECONDS = 0.2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+from collections.abc import Container
 from types import FunctionType
 
 from benchframe.dialect import native
@@ -12,6 +13,11 @@ REACHABLE = frozenset(h.name for h in ALL if h.name not in HOT or h.name in CALL
 """Hooks that the mapping operations may call."""
 SOURCE = "<hook entry>"
 """Where tracebacks find its text."""
+
+
+def hook_mask(filled: Container[str]) -> int:
+    """``mm.hook_mask`` of a strategy that fills the hooks named in ``filled``: bit i for hook i of ALL."""
+    return sum(1 << i for i, h in enumerate(ALL) if h.name in filled and h.name in REACHABLE)
 
 
 def _write() -> FunctionType:

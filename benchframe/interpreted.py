@@ -16,27 +16,28 @@ from benchframe.mm.hooks import BY_NAME
 from benchframe.mm.layout import MM
 from benchframe.mm.machine import Machine
 from benchframe.mm.replay import replay_checked
-from benchframe.mm.validate import validate_mm
+from benchframe.mm.validate import Validating
 from benchframe.strategy import Strategy
 
 
-class InterpretedRunner:
+class InterpretedRunner(Validating):
     """Runs ``strategy`` (resolved) by the interpreter; a :class:`~benchframe.mm.machine.Runner`.
 
-    ``make_world`` makes the world from the machine's arrays. Raises DialectError for a mandatory hook that is unfilled.
+    ``counting``: the replay counts lookups, hits and the like, as the native engine's checked replay does. Raises
+    DialectError for a mandatory hook that is unfilled.
     """
 
-    def __init__(self, strategy: Strategy, make_world: Callable[[Any], PlainWorld] = PlainWorld) -> None:
+    def __init__(self, strategy: Strategy, *, counting: bool = True) -> None:
         self.strategy = strategy
         self.world: PlainWorld | None = None
-        self._make_world = make_world
         # As natively: the replay counts, the mapping operations and what they call through hooks do not.
-        self._replay = dejit(replay_checked, {**strategy.binding, "count": count_event}, strategy.binding)
+        own = {**strategy.binding, "count": count_event} if counting else strategy.binding
+        self._replay = dejit(replay_checked, own, strategy.binding)
         self._hooks: dict[str, Callable[..., Any]] = {}
 
     def attach(self, machine: Machine) -> None:
         """Make the world over the machine's arrays. Raises DialectError for arrays of another layout."""
-        self.world = self._make_world(machine.arrays)
+        self.world = PlainWorld(machine.arrays)
 
     def _mm(self, number: int) -> Any:
         if self.world is None:
@@ -55,11 +56,6 @@ class InterpretedRunner:
             self._hooks[name] = dejit(function, self.strategy.binding)
         return int(self._hooks[name](self._mm(mm), *arguments))
 
-    def validate(self, machine: Machine) -> None:
-        """validate_mm with the strategy's index asked too. Raises ValidationError."""
-        validate_mm(
-            machine,
-            lambda number, addr: self.hook("index_find", addr, mm=number),
-            lambda number: self.hook("index_check", mm=number),
-            self.strategy.check_messages,
-        )
+    def ask(self, name: str, number: int, *arguments: int) -> int:
+        """As :meth:`hook`."""
+        return self.hook(name, *arguments, mm=number)
