@@ -81,7 +81,8 @@ def _same_file(installed: Found, file: Found) -> bool:
 
 
 def without_entry_point(installed: Iterable[Found]) -> list[Problem]:
-    """Built-in modules that no entry point names: entry points are frozen when benchframe is installed."""
+    """Built-in modules that implement a hook and that no entry point names: these are frozen when benchframe is
+    installed. What plugins share among themselves needs none."""
     installed = list(installed)
     named = {found.where.partition(":")[0] for found in installed}
     given = {Path(found.where).resolve() for found in installed if found.is_file}
@@ -91,7 +92,7 @@ def without_entry_point(installed: Iterable[Found]) -> list[Problem]:
         for folder in (spec.submodule_search_locations or ()) if spec else ():
             for path in sorted(Path(folder).glob("*.py")):
                 known = f"{package}.{path.stem}" in named or path.resolve() in given
-                if not path.stem.startswith("_") and not known:
+                if not path.stem.startswith("_") and not known and "@hookimpl" in path.read_text(encoding="utf-8"):
                     problems.append(Problem(path.stem, str(path), "it has no entry point, so it was not loaded", AGAIN))
     return problems
 

@@ -160,8 +160,19 @@ class Registry:
                 mend = "take up to 100 printable characters, no comma and no space at either end"
                 self._problem(origin, f"a strategy is called {strategy.name[:120]!r}", mend)
             else:
-                self._claim("strategy", strategy.name, strategy, self.strategies, origin)
+                self._claim("strategy", strategy.name, self._placed(strategy, origin), self.strategies, origin)
         self._resolve()
+
+    def _placed(self, strategy: Strategy, origin: Origin) -> Strategy:
+        """``strategy`` with the module, file and docstring of the plugin that gave it, where it says nothing itself."""
+        module = self.manager.get_plugin(origin.plugin)
+        text = (getattr(module, "__doc__", None) or strategy.summary).strip()
+        return replace(
+            strategy,
+            module=strategy.module or getattr(module, "__name__", ""),
+            file=strategy.file or origin.file,
+            doc=strategy.doc or text,
+        )
 
     def _resolve(self) -> None:
         from benchframe.strategy import resolve

@@ -7,15 +7,14 @@ called when, under which lock: :mod:`benchframe.mm.hooks`.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import FunctionType, NoneType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchframe.dialect import Slab, Struct, is_native
 from benchframe.dialect.function import Binding, Native, referenced, where
+from benchframe.dialect.struct import FieldLike
 from benchframe.errors import BenchframeError, did_you_mean
 from benchframe.mm.defaults import DEFAULTS
 from benchframe.mm.hooks import ALL, BY_NAME
@@ -44,7 +43,7 @@ class PrivateSlab(Slab):
     def __init__(
         self,
         name: str,
-        fields: Sequence[tuple[str, str, str]],
+        fields: Sequence[FieldLike],
         number: int = 0,
         per_vma: int = 1,
         fixed: int = 0,
@@ -118,9 +117,9 @@ class Protocol(Part):
 class Strategy:
     """One way to find a VMA. ``name`` is what the command line says; ``summary`` is one line.
 
-    ``index`` may name another strategy, whose index is then used. ``doc``, ``module`` and ``file`` are those of the
-    module that makes it. ``scenarios`` are checked besides the common ones, ``known_bugs`` names what the checker
-    finds in it. ``binding`` is filled by :func:`resolve`.
+    ``index`` may name another strategy, whose index is then used. ``doc``, ``module`` and ``file`` are by default those
+    of the plugin that gives it: the registry knows. ``scenarios`` are checked besides the common ones, ``known_bugs``
+    names what the checker finds in it. ``binding`` is filled by :func:`resolve`.
     """
 
     name: str
@@ -136,17 +135,6 @@ class Strategy:
     known_bugs: Sequence[KnownBug] = ()
     binding: Binding = field(default_factory=dict, compare=False, repr=False)
 
-    def __post_init__(self) -> None:
-        if not self.module:
-            frame = sys._getframe(2)
-            while frame.f_globals.get("__name__") == __name__ and frame.f_back is not None:
-                frame = frame.f_back
-            module = frame.f_globals
-            object.__setattr__(self, "module", module.get("__name__", ""))
-            object.__setattr__(self, "file", str(Path(module.get("__file__") or "<input>")))
-            if not self.doc:
-                object.__setattr__(self, "doc", (module.get("__doc__") or self.summary).strip())
-
     @property
     def slabs(self) -> tuple[PrivateSlab, ...]:
         """Every private slab of its parts; only after :func:`resolve` with the named index's."""
@@ -154,38 +142,25 @@ class Strategy:
         return tuple(slab for part in parts if isinstance(part, Part) for slab in part.slabs)
 
     def functions(self) -> list[FunctionType]:
-        """Its native functions and those they call within its own modules, in order of their place in the files."""
+        """Its native functions and those they call within its own modules, in order of their place in the files. Own
+        are the modules that fill its hooks; of a package, all of its modules."""
         own: dict[FunctionType, None] = {}
-        filled = {f.__module__ for part in (self.index, self.cache, self.protocol) if isinstance(part, Part)
-                  for f in part.binding.values()}  # fmt: skip
-        modules = {name for module in filled for name in own_modules(module)}
+        parts = [part for part in (self.index, self.cache, self.protocol) if isinstance(part, Part)]
+        homes = {function.__module__ for part in parts for function in part.binding.values()}
 
         def visit(function: FunctionType) -> None:
-            if function in own or function.__module__ not in modules:
+            names = function.__module__.split(".")
+            if function in own or homes.isdisjoint(".".join(names[:n]) for n in range(len(names), 0, -1)):
                 return
             own[function] = None
             for obj in referenced(function).values():
                 if is_native(obj):
                     visit(obj)
 
-        for part in (self.index, self.cache, self.protocol):
-            if isinstance(part, Part):
-                for function in part.binding.values():
-                    visit(function)
+        for part in parts:
+            for function in part.binding.values():
+                visit(function)
         return sorted(own, key=lambda f: (f.__code__.co_filename, f.__code__.co_firstlineno))
-
-
-def own_modules(module: str) -> tuple[str, ...]:
-    """``module`` and the private ones of its package (``_name``) that it imports functions from, directly or through
-    others: together they are its text. O(names in them)."""
-    package = module.rpartition(".")[0]
-    found = [module]
-    for name in found:  # grows meanwhile
-        for obj in list(vars(sys.modules[name]).values()) if name in sys.modules else ():
-            home = getattr(obj, "__module__", None)
-            if isinstance(home, str) and home.startswith(f"{package}._") and home not in found:
-                found.append(home)
-    return tuple(found)
 
 
 def _check_types(strategy: Strategy) -> None:

@@ -55,7 +55,7 @@ def _merge(what: str, after: str, old: str, new: str) -> Mutant:
     return Mutant(f"merge {what}", "benchframe/mm/merge.py", old, new, MODEL, after)
 
 
-def _rb(what: str, after: str, old: str, new: str, file: str = "_rbtree_balance.py") -> Mutant:
+def _rb(what: str, after: str, old: str, new: str, file: str = "rbtree.py") -> Mutant:
     return Mutant(f"rb-tree {what}", f"plugins/benchframe_plugins/{file}", old, new, TREES, f"def {after}(")
 
 
@@ -158,7 +158,7 @@ MUTANTS = (
         "gap_below",
         "if top - floor >= length:",
         "if top - floor >= 0:",
-        "_rbtree_gaps.py",
+        "rbtree.py",
     ),
     # where the caches are invalidated
     _mmap_cache("kept over munmap", "def detached", "mm.mmap_cache = NULL", "pass"),

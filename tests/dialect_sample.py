@@ -8,6 +8,7 @@ from benchframe.dialect import (
     cmpxchg,
     cpu_relax,
     fetch_add,
+    fls,
     hook,
     load_acquire,
     native,
@@ -57,6 +58,12 @@ def ordered(mm, i, x, y):
     smp_mb()
     cpu_relax()
     return load_acquire(REC(mm, i), "a") - y
+
+
+@native
+def highest(mm, i, x, y):
+    """fls of any word."""
+    return fls(x) + 100 * fls(y)
 
 
 @native
@@ -115,4 +122,4 @@ def looped(mm, i, x, y):
     return (total // -7) + (-total % 5) + max(i, abs(y))
 
 
-PRIMITIVES = (plain, once, ordered, added, exchanged, compared, looped)
+PRIMITIVES = (plain, once, ordered, highest, added, exchanged, compared, looped)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchframe.dialect import DialectError, Struct, native
+from benchframe.dialect import DialectError, Field, Struct, fls, native
 from benchframe.dialect.function import Identities
 from benchframe.dialect.interp import PlainWorld, dejit
 from benchframe.dialect.store import Store
@@ -67,6 +67,15 @@ def test_primitives_agree(memory: Memory, function: Any, start: int, x: int, y: 
         y = 0
     native_, interpreted = memory.both(function, start, 2, x, y)
     assert native_ == interpreted
+
+
+@pytest.mark.parametrize("at", range(64))
+def test_fls_counts_bits_from_one(memory: Memory, at: int) -> None:
+    """The number of the highest bit set, compiled and interpreted; 0 of 0; the sign bit is the 64th."""
+    word = (1 << at) - ((1 << 64) if at == 63 else 0)
+    for answer in memory.both(sample.highest, 0, 1, word, 0):
+        assert answer[0] == at + 1
+    assert (fls(0), fls(-1)) == (0, 64)
 
 
 def test_fetch_add_wraps(memory: Memory) -> None:
@@ -245,9 +254,22 @@ def test_structs_refuse_what_engines_disagree_on() -> None:
         ([("x", "i8", ""), ("x", "i8", "")], None, "two fields named x"),
         ([("x", "i4", ""), ("y", "i8", "")], None, "put i4 fields in pairs"),
         ([("x", "i8", ""), ("y", "i8", "")], 8, "needs 16 bytes, size says 8"),
+        ([Field("x", "i8", align=12)], None, "align=12 is no power of two from 8 on"),
+        ([Field("x", "i8", align=4)], None, "align=4 is no power of two"),
+        ([Field("x", "i8", align=64)], 72, "size 72 is not a multiple of 64"),
     ):
         with pytest.raises(DialectError, match=message):
             Struct("s", fields, size)
+
+
+def test_align_begins_a_line() -> None:
+    """``align`` leaves a gap before the field and pads the record; NumPy's records have the same places."""
+    made = Struct("s", [Field("x", "i8"), Field("y", "i4", "half", lock="x", align=64), ("z", "i4", "other half")])
+    assert (made.size, made.fields) == (128, {"x": (0, "i8"), "y": (64, "i4"), "z": (68, "i4")})
+    assert made.dtype.itemsize == 128
+    assert made.dtype.fields is not None
+    assert made.dtype.fields["z"][1] == 68
+    assert made.members["y"].comment == "half [x]"
 
 
 # ---- identity ----

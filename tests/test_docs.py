@@ -16,67 +16,17 @@ from benchframe.dialect import primitives
 from benchframe.dialect.lint import _FORBIDDEN
 from benchframe.mm import layout
 from benchframe.mm.defaults import DEFAULTS
-from benchframe.mm.hooks import ALL, HOT
+from benchframe.mm.hooks import ALL
 from benchframe.testing import assert_no_race, load_plugin
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
 
-READ_OR_WRITE = "mmap_lock: read in a fault, write in a call"
-WRITE = "mmap_lock write"
-LOCKS = {
-    "index_init": "none: nobody knows the mm",
-    "index_find": "what the protocol took; mmap_lock write in calls",
-    "index_insert": WRITE,
-    "index_erase": WRITE,
-    "index_resize": "mmap_lock write; what the fault took when a stack grows",
-    "index_gap_below": WRITE,
-    "index_gap_above": WRITE,
-    "index_check": "none: nothing else runs",
-    "index_exit": "none: the last task is gone",
-    "cache_find": READ_OR_WRITE,
-    "cache_store": READ_OR_WRITE,
-    "cache_fault": "the PTE page's ptl, and what vma_get took",
-    "cache_merge": WRITE,
-    "cache_munmap": WRITE,
-    "cache_brk": WRITE,
-    "cache_detached": WRITE,
-    "cache_unlinked": WRITE,
-    "cache_linked": "mmap_lock write (fork: the parent's)",
-    "cache_copied": WRITE,
-    "cache_table_prepared": "what the fault or call holds; no ptl",
-    "cache_mm_init": "none: nobody knows the mm",
-    "cache_mm_exit": "none: the last task is gone",
-    "cache_task_init": "none: the task has not run",
-    "mmap_read_lock": "takes it",
-    "mmap_read_unlock": "gives it back",
-    "mmap_write_lock": "takes it",
-    "mmap_write_unlock": "gives it back",
-    "mmap_write_downgrade": "mmap_lock write, then read",
-    "vma_get": "none; takes what it needs",
-    "vma_put": "gives back what vma_get took",
-    "vma_get_locked": "none; takes mmap_lock read",
-    "vma_valid": "the PTE page's ptl (SITE_END, SITE_TABLE: none)",
-    "vma_grow": "what vma_get took; the same afterwards",
-    "vma_start_write": "mmap_lock write; what the fault took when a stack grows",
-    "vma_dup": WRITE,
-    "vma_attach": "mmap_lock write (fork: the parent's)",
-    "vma_detach": WRITE,
-    "vma_free": "mmap_lock write (at exit: none)",
-    "table_release": "mmap_lock write (at exit: none)",
-    "lookup": WRITE,
-    "count": "any",
-    "copy_user_page": "the PTE page's ptl",
-    "page_add_anon": "the PTE page's ptl",
-    "flush_tlb": "mmap_lock, and no ptl",
-}
-"""Hook name to what the caller holds."""
-
 
 def prose(text: str | None) -> str:
     """A docstring as one Markdown table cell."""
     text = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", " ".join((text or "").split()))
-    return text.replace("``", "`").replace("|", "\\|").removeprefix("Hot. ")
+    return text.replace("``", "`").replace("|", "\\|")
 
 
 def default_of(name: str) -> str:
@@ -103,8 +53,8 @@ def hooks_table() -> str:
         ]
         for h in (h for h in ALL if h.part == part):
             short = h.name.removeprefix(f"{part}_")
-            signature = f"`{short}({', '.join(h.parameters)})`" + (" *hot*" if h.name in HOT else "")
-            lines.append(f"| {signature} | {prose(h.__doc__)} | {LOCKS[h.name]} | {default_of(h.name)} |")
+            signature = f"`{short}({', '.join(h.parameters)})`" + (" *hot*" if h.hot else "")
+            lines.append(f"| {signature} | {prose(h.__doc__)} | {h.holds} | {default_of(h.name)} |")
     return "\n".join([*lines[1:], ""])
 
 
@@ -137,7 +87,7 @@ def fields_table() -> str:
         lines += ["| offset | field | holds [protected by] |", "|--:|---|---|"]
         for name, (offset, kind) in slab.struct.fields.items():
             width = "" if kind == "i8" else f" ({kind})"
-            lines.append(f"| {offset} | `{name}`{width} | {prose(slab.struct.comments[name])} |")
+            lines.append(f"| {offset} | `{name}`{width} | {prose(slab.struct.members[name].comment)} |")
     return "\n".join([*lines[1:], ""])
 
 
@@ -165,8 +115,8 @@ def test_generated_tables(document: str, name: str) -> None:
 
 
 def test_every_hook_has_its_lock() -> None:
-    """A new hook must say here what its caller holds."""
-    assert {h.name for h in ALL} - set(LOCKS) == set()
+    """Each hook of the model says what its caller holds."""
+    assert [h.name for h in ALL if not h.holds] == []
 
 
 def test_readme_is_short() -> None:

@@ -36,8 +36,12 @@ from benchframe.api import (
     write_lock,
     write_unlock,
 )
+from benchframe.dialect import Hook, is_native
+from benchframe.dialect.function import referenced
 from benchframe.engine.native import Session
-from benchframe.mm.hooks import index_find
+from benchframe.mm.dispatch import mapping_event
+from benchframe.mm.hooks import BY_NAME, index_find
+from benchframe.mm.shared import REPLACE
 from benchframe.registry import Registry, load
 from benchframe.strategy import resolve
 
@@ -236,3 +240,25 @@ def test_protocol_fits(strategy: Strategy, known: Registry, workload: str) -> No
     vmas = machine.arrays["vma_base"]
     held = vmas["vm_refcnt"][vmas["vm_mm"] > 0]
     assert set(held.tolist()) <= ({1} if "refcount" in strategy.name else {0})
+
+
+def test_mapping_operations_call_no_hook_in_vain() -> None:
+    """Every hook that code compiled once for all strategies names is reached through the hook entry, with and without
+    threads; the replay's own hooks are bound, so the entry need not know those that are hot alone."""
+    found: set[str] = set()
+    seen: set[object] = set()
+
+    def visit(function: object) -> None:
+        if function in seen:
+            return
+        seen.add(function)
+        for obj in referenced(function).values():  # type: ignore[arg-type]
+            if isinstance(obj, Hook):
+                found.add(obj.name)
+            elif is_native(obj):
+                visit(obj)
+
+    for function in (mapping_event, *REPLACE.values()):
+        visit(function)
+    assert {"index_erase", "cache_munmap", "vma_free"} < found
+    assert [name for name in sorted(found) if not BY_NAME[name].called] == []

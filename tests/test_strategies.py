@@ -1,6 +1,7 @@
 """Every strategy of the registry, so that a plugin is tested by existing: right answers, a sound index, sane counts."""
 
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -11,7 +12,7 @@ from mmkit import registry as installed
 from benchframe.engine.native import Session
 from benchframe.mm.hooks import ALL, BY_NAME
 from benchframe.results.sources import sources_of
-from benchframe.strategy import Cache, Index, PrivateSlab, Protocol, Strategy, StrategyError, own_modules, resolve
+from benchframe.strategy import Cache, Index, PrivateSlab, Protocol, Strategy, StrategyError, resolve
 from benchframe.trace.format import Trace
 
 STREAMS = (
@@ -153,17 +154,18 @@ def test_it_explains_itself(name: str) -> None:
     assert all(f.__doc__ for f in mine.functions())
 
 
-def test_a_strategy_is_followed_into_its_private_modules() -> None:
-    """What is shown and kept as a strategy's source: its file, and the private modules that it takes functions from."""
-    mine = strategy("rbtree_gap")
-    assert own_modules(mine.module) == tuple(
-        f"benchframe_plugins.{name}" for name in ("rbtree", "_rbtree_balance", "_rbtree_gaps")
-    )
-    assert {"rb_find", "rb_rotate_left", "gap_below"} <= {f.__name__ for f in mine.functions()}
-    text = sources_of([mine])["rbtree_gap"].text
-    assert text.index("def rb_find") < text.index("# ==== _rbtree_balance.py ====") < text.index("def rb_rotate_left")
-    assert own_modules(strategy("mmap_cache").module) == ("benchframe_plugins.mmap_cache",)
-    assert own_modules("nowhere") == ("nowhere",)
+def test_a_package_is_shown_as_its_files() -> None:
+    """What is shown and kept as a strategy's source: its file, or the files of its package; functions from all."""
+    mine = strategy("maple_rcu")
+    assert {"mt_find", "mas_store", "mas_node_min", "mt_check"} <= {f.__name__ for f in mine.functions()}
+    text = sources_of([mine])["maple_rcu"].text
+    assert [line for line in text.splitlines() if line.startswith("# ==== ")] == [
+        f"# ==== maple/{name}.py ====" for name in ("__init__", "check", "node", "store")
+    ]
+    assert "def mas_node_min" in text
+    tree = strategy("rbtree_gap")
+    assert {"rb_find", "rb_rotate_left", "gap_below"} <= {f.__name__ for f in tree.functions()}
+    assert sources_of([tree])["rbtree_gap"].text == Path(tree.file).read_text()
 
 
 # ---- what a plugin's author may get wrong ----
@@ -228,6 +230,5 @@ def test_named_index_and_slabs_are_checked(tmp_path: Any) -> None:
     made = resolve(Strategy("mine", "x", "rbtree"), known)
     assert isinstance(made.index, Index)
     assert made.binding["index_find"] is known["rbtree"].binding["index_find"]
-    assert made.module == __name__
     assert {h.name for h in ALL if h.default is None} <= set(made.binding)
     assert BY_NAME["cache_find"].name not in made.binding

@@ -11,7 +11,7 @@ import pytest
 from mmkit import ANON, BASE, PAGE, PMD, Kit, R
 
 from benchframe.verify import oracle
-from benchframe_plugins import _rbtree_balance as balance
+from benchframe_plugins import rbtree as balance
 
 
 def shape(kit: Kit) -> str:

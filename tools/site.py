@@ -130,10 +130,12 @@ def strategy_page(title: str, module: str, strategies: list[Any]) -> str:
             f"{s.name}: {s.struct.size} bytes x ({s.per_vma} per VMA + {s.fixed})" for s in strategy.slabs
         )
         lines.append(f"| `{strategy.name}` | {_cell(strategy.summary)} | {' | '.join(parts)} | {slabs or 'none'} |")
-    from benchframe.strategy import own_modules
-
-    own = own_modules(module)
-    functions = {f: None for strategy in strategies for f in strategy.functions() if f.__module__ in own}
+    functions = {
+        f: None
+        for strategy in strategies
+        for f in strategy.functions()
+        if f.__module__ == module or f.__module__.startswith(f"{module}.")
+    }
     if functions:
         lines += ["", "## Its functions", ""]
     for function in functions:

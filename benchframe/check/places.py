@@ -9,10 +9,30 @@ from types import FrameType
 
 from benchframe.check.memory import Key
 from benchframe.mm import layout
+from benchframe.mm.defaults import read_lock
+from benchframe.mm.sync.lockstat import lock_acquired
+from benchframe.mm.sync.refcount import refcount_read
+from benchframe.mm.sync.rwsem import down_read
+from benchframe.mm.sync.seqcount import read_seqcount_begin
+from benchframe.mm.sync.spinlock import spin_lock
+from benchframe.mm.sync.waitqueue import prepare_to_wait
 
 _HERE = str(Path(__file__).resolve().parent)
-LOCKS = tuple(str(Path(_HERE).parent / "mm" / name) for name in ("sync", "defaults.py"))
-"""What locks are made of: who took one is the caller."""
+LOCKS = tuple(
+    {
+        function.__code__.co_filename: None
+        for function in (
+            read_lock,
+            spin_lock,
+            down_read,
+            read_seqcount_begin,
+            refcount_read,
+            prepare_to_wait,
+            lock_acquired,
+        )
+    }
+)
+"""The files of what locks are made of: who took one is the caller."""
 _DIALECT = str(Path(_HERE).parent / "dialect")
 
 

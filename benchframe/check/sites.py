@@ -11,13 +11,14 @@ import re
 from benchframe.check.places import describe
 from benchframe.check.run import READS, Run
 from benchframe.check.world import MachineWorld
+from benchframe.mm.layout import FILE, MM, PAGE, PTE, TASK, VMA
 from benchframe.races import Chain, Sites
 
 SET_UP = "set-up"
 WRITERS = 2
-_NAMES = "cache private mmap mm_rb mmap_cache last_vma vm_next vm_prev rb_left rb_right"
-_NUMBERED = "vmacache0 vmacache1 vmacache2 vmacache3 strategy0 strategy1 strategy2 strategy3"
-POINTERS = frozenset(f"{_NAMES} {_NUMBERED}".split())
+POINTERS = frozenset(
+    name for slab in (MM, VMA, PAGE, PTE, TASK, FILE) for name, field in slab.struct.members.items() if field.pointer
+)
 """Fields of the model's records that may hold the number of a record; in a strategy's own slabs all may. A flag that
 happens to be equal is no source."""
 

@@ -12,6 +12,7 @@ from benchframe.dialect.primitives import (
     cpu_relax,
     cycles,
     fetch_add,
+    fls,
     load_acquire,
     smp_mb,
     smp_rmb,
@@ -24,7 +25,7 @@ from benchframe.dialect.primitives import (
     wait_while_interruptible,
     xchg,
 )
-from benchframe.dialect.struct import NULL, DialectError, Slab, Struct
+from benchframe.dialect.struct import NULL, DialectError, Field, Slab, Struct
 
 __all__ = [
     "NULL",
@@ -33,6 +34,7 @@ __all__ = [
     "Binding",
     "DialectError",
     "FarCall",
+    "Field",
     "Hook",
     "Slab",
     "Struct",
@@ -41,6 +43,7 @@ __all__ = [
     "cpu_relax",
     "cycles",
     "fetch_add",
+    "fls",
     "hook",
     "is_native",
     "load_acquire",

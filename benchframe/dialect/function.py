@@ -50,13 +50,28 @@ def is_native(obj: object) -> bool:
 class Hook:
     """A place in the model that a strategy may fill.
 
-    ``default`` (a native function) runs where the strategy does not; ``None`` makes the hook mandatory.
+    ``default`` (a native function) runs where the strategy does not; ``None`` makes the hook mandatory. ``hot``: the
+    replay itself calls it, so it is bound there directly and inlined. ``called``: code that is compiled once for all
+    strategies calls it, through the mm's hook entry. ``lookup``: its cost is the lookup's, not the fault's. ``holds``
+    says what the caller holds.
     """
 
-    def __init__(self, name: str, part: str, default: FunctionType | None, signature: FunctionType) -> None:
+    def __init__(
+        self,
+        name: str,
+        part: str,
+        default: FunctionType | None,
+        signature: FunctionType,
+        *,
+        hot: bool = False,
+        called: bool = True,
+        lookup: bool = False,
+        holds: str = "",
+    ) -> None:
         self.name = name
         self.part = part
         self.default = default
+        self.hot, self.called, self.lookup, self.holds = hot, called, lookup, holds
         self.arity = signature.__code__.co_argcount
         self.parameters = signature.__code__.co_varnames[: self.arity]
         self.__name__ = name
@@ -69,12 +84,25 @@ class Hook:
         return f"<hook {self.part}.{self.name}>"
 
 
-def hook(part: str, *, mandatory: bool = False) -> Callable[[Callable[..., Any]], Hook]:
-    """Declare a hook of strategy part ``part``; the decorated body is its default unless ``mandatory``."""
+def hook(
+    part: str,
+    *,
+    mandatory: bool = False,
+    hot: bool = False,
+    called: bool | None = None,
+    lookup: bool = False,
+    holds: str = "",
+) -> Callable[[Callable[..., Any]], Hook]:
+    """Declare a hook of strategy part ``part``; the decorated body is its default unless ``mandatory``.
+
+    ``called`` is by default what ``hot`` is not. See :class:`Hook`.
+    """
 
     def declare(function: Callable[..., Any]) -> Hook:
         assert isinstance(function, FunctionType)
-        return Hook(function.__name__, part, None if mandatory else native(function), function)
+        default = None if mandatory else native(function)
+        through = not hot if called is None else called
+        return Hook(function.__name__, part, default, function, hot=hot, called=through, lookup=lookup, holds=holds)
 
     return declare
 

@@ -94,7 +94,7 @@ def proxy_class(struct: Struct, get: Callable[[int], Any] = _getter, put: Callab
         "__repr__": lambda self: f"<{self.slab.name} {self.index}>",
     }
     for column, field in enumerate(struct.fields):
-        body[field] = property(get(column), put(column), doc=struct.comments[field])
+        body[field] = property(get(column), put(column), doc=struct.members[field].comment)
     return type(struct.name, (), body)
 
 

@@ -172,6 +172,16 @@ def _read_cycles(typingctx: Any) -> Any:
     return types.int64(), codegen
 
 
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def _find_last_set(typingctx: Any, x: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = context.cast(builder, args[0], signature.args[0], types.int64)
+        leading = builder.ctlz(word, ir.Constant(ir.IntType(1), 0))  # 64 for 0
+        return builder.sub(ir.Constant(ir.IntType(64), 64), leading)
+
+    return types.int64(x), codegen
+
+
 PRIMITIVES: dict[str, Any] = {
     "READ_ONCE": _atomic("READ_ONCE", 0, lambda b, p, w, v: b.load_atomic(p, "monotonic", w), True),
     "WRITE_ONCE": _atomic("WRITE_ONCE", 1, lambda b, p, w, v: b.store_atomic(v[0], p, "monotonic", w), False),
@@ -191,6 +201,7 @@ PRIMITIVES: dict[str, Any] = {
     "cpu_relax": _pause,
     "cond_resched": _resched,
     "cycles": _read_cycles,
+    "fls": _find_last_set,
 }
 """A primitive's name to its intrinsic."""
 

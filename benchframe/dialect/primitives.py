@@ -90,6 +90,14 @@ def _cycles() -> int:
     return 0
 
 
+def _fls(x: int) -> int:
+    """``fls64``: the number of the highest bit set, counted from 1; 0 if none is (include/asm-generic/bitops/fls64.h).
+
+    One instruction. Touches no memory: no scheduling point, no cost but its own.
+    """
+    return (x & (1 << 64) - 1).bit_length()
+
+
 def _wait_until(ref: Any, field: str, mask: int, value: int) -> int:
     """``wait_event(wq, (field & mask) == value)``: 0 when it is so; an acquire load.
 
@@ -138,3 +146,4 @@ smp_wmb = Primitive("smp_wmb", _smp_wmb)
 cpu_relax = Primitive("cpu_relax", _cpu_relax)
 cond_resched = Primitive("cond_resched", _cond_resched)
 cycles = Primitive("cycles", _cycles)
+fls = Primitive("fls", _fls)

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchframe.dialect.function import Identities, where
 from benchframe.dialect.instance import origin
-from benchframe.dialect.struct import DialectError
+from benchframe.dialect.struct import DialectError, Slab
 
 _SILENT = frozenset({"ctx", "kind", "annotation", "returns", "type_comment", "type_params", "decorator_list", "name"})
 """Fields of a syntax tree that decide nothing here, or that some versions of Python lack."""
@@ -33,6 +33,13 @@ class TextIdentities(Identities):
         text, names = _normal(function)
         update(text)
         return {name: function.__globals__[name] for name in names}
+
+    def _describe(self, obj: Any, name: str, user: FunctionType) -> str:
+        """Of a slab also which of its fields cost nothing."""
+        text = super()._describe(obj, name, user)
+        if isinstance(obj, Slab):
+            text += f" model {[name for name, field in obj.struct.members.items() if field.model]}"
+        return text
 
     def _label(self, name: str) -> str:
         """Which global it is says the order of first use; its name does not count."""

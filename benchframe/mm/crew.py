@@ -1,64 +1,48 @@
 """Records of a threaded run: the crew, each thread's work and results, RCU's queues, histograms, a trace's order.
 
 One CREW record 0 for all threads, and one per mm with its queue of memory that waits for a grace period. Fields that
-many threads write stand in cache lines of their own; ``line`` names the first field of each.
+many threads write stand in cache lines of their own: ``align`` begins each.
 """
 
-from benchframe.dialect import Slab, Struct
+from benchframe.dialect import Field, Slab, Struct
 
 crew = Struct(
     "crew",
     [
         # Line 0: read by everybody all the time, written by few and seldom.
-        ("thread_base", "i8", "slab THREAD [constant]"),
-        ("head_base", "i8", "slab RCU_HEAD [constant]"),
-        ("histogram_base", "i8", "slab HISTOGRAM [constant]"),
-        ("order_base", "i8", "slab ORDER [constant]"),
-        ("go", "i8", "1: the threads may begin [the driver]"),
-        ("stop", "i8", "1: come to an end at the end of the round [the driver]"),
-        ("gp_started", "i8", "number of the last grace period that began [gp_lock]"),
-        ("last_task", "i8", "the highest task that may be in an RCU section [constant]"),
+        Field("thread_base", "i8", "slab THREAD", lock="constant"),
+        Field("head_base", "i8", "slab RCU_HEAD", lock="constant"),
+        Field("histogram_base", "i8", "slab HISTOGRAM", lock="constant"),
+        Field("order_base", "i8", "slab ORDER", lock="constant"),
+        Field("go", "i8", "1: the threads may begin", lock="the driver"),
+        Field("stop", "i8", "1: come to an end at the end of the round", lock="the driver"),
+        Field("gp_started", "i8", "number of the last grace period that began", lock="gp_lock"),
+        Field("last_task", "i8", "the highest task that may be in an RCU section", lock="constant"),
         # Line 1
-        ("ready", "i8", "threads that wait for go [atomic]"),
-        ("parties", "i8", "threads that meet at the barrier [constant]"),
-        ("arrived", "i8", "threads at the barrier [atomic]"),
-        ("stopped", "i8", "the last one at the barrier has seen stop [who comes last]"),
-        ("pad0", "i8", ""),
-        ("pad1", "i8", ""),
-        ("pad2", "i8", ""),
-        ("pad3", "i8", ""),
+        Field("ready", "i8", "threads that wait for go", lock="atomic", align=64),
+        Field("parties", "i8", "threads that meet at the barrier", lock="constant"),
+        Field("arrived", "i8", "threads at the barrier", lock="atomic"),
+        Field("stopped", "i8", "the last one at the barrier has seen stop", lock="who comes last"),
         # Line 2
-        ("generation", "i8", "how often the barrier has opened [who comes last]"),
-        ("pad4", "i8", ""),
-        ("pad5", "i8", ""),
-        ("pad6", "i8", ""),
-        ("pad7", "i8", ""),
-        ("pad8", "i8", ""),
-        ("pad9", "i8", ""),
-        ("pad10", "i8", ""),
+        Field("generation", "i8", "how often the barrier has opened", lock="who comes last", align=64),
         # Line 3: RCU
-        ("gp_lock", "i8", "who moves grace periods on [itself]"),
-        ("gp_completed", "i8", "number of the last grace period that is over [gp_lock]"),
-        ("gp_wanted", "i8", "somebody waits for this one [racy hint]"),
-        ("mapped", "i8", "how many mapping operations of an ordered trace have begun [whose turn it is]"),
-        ("pad11", "i8", ""),
-        ("pad12", "i8", ""),
-        ("pad13", "i8", ""),
-        ("pad14", "i8", ""),
+        Field("gp_lock", "i8", "who moves grace periods on", lock="itself", align=64),
+        Field("gp_completed", "i8", "number of the last grace period that is over", lock="gp_lock"),
+        Field("gp_wanted", "i8", "somebody waits for this one", lock="racy hint"),
+        Field("mapped", "i8", "how many mapping operations of an ordered trace have begun", lock="whose turn it is"),
         # Line 4, in the record of an mm: its queue
-        ("queue_lock", "i8", "spinlock of the queue [itself]"),
-        ("queue_head", "i8", "oldest record that waits, an index of RCU_HEAD [queue_lock]"),
-        ("queue_tail", "i8", "youngest [queue_lock]"),
-        ("queued", "i8", "how many [queue_lock]"),
-        ("queued_peak", "i8", "most ever [queue_lock]"),
-        ("freed", "i8", "how many went back to their slab [queue_lock]"),
-        ("reclaims", "i8", "how often a slab was full and its allocation waited for the queue [atomic]"),
-        ("pad15", "i8", ""),
+        Field("queue_lock", "i8", "spinlock of the queue", lock="itself", align=64),
+        Field("queue_head", "i8", "oldest record that waits, an index of RCU_HEAD", lock="queue_lock"),
+        Field("queue_tail", "i8", "youngest", lock="queue_lock"),
+        Field("queued", "i8", "how many", lock="queue_lock"),
+        Field("queued_peak", "i8", "most ever", lock="queue_lock"),
+        Field("freed", "i8", "how many went back to their slab", lock="queue_lock"),
+        Field("reclaims", "i8", "how often a slab was full and its allocation waited for the queue", lock="atomic"),
         # Line 5, likewise: locks that were not free
-        ("ptl_waits", "i8", "page-table locks: how often [atomic]"),
-        ("ptl_cycles", "i8", "cycles spent waiting for them, all tasks together [atomic]"),
-        ("vma_waits", "i8", "VMAs' locks: how often [atomic]"),
-        ("vma_cycles", "i8", "likewise [atomic]"),
+        Field("ptl_waits", "i8", "page-table locks: how often", lock="atomic", align=64),
+        Field("ptl_cycles", "i8", "cycles spent waiting for them, all tasks together", lock="atomic"),
+        Field("vma_waits", "i8", "VMAs' locks: how often", lock="atomic"),
+        Field("vma_cycles", "i8", "likewise", lock="atomic"),
     ],
     size=384,
 )
@@ -67,38 +51,38 @@ thread = Struct(
     "thread",
     [
         # Line 0: the task's own, and what RCU looks at.
-        ("rcu_seen", "i8", "grace period seen outside any section; 0: not in any [the task; read by all]"),
-        ("pages", "i8", "list of free frames, linked by page.cache [the task]"),
-        ("nr_pages", "i8", "how many [the task]"),
-        ("lock_waits", "i8", "how often mmap_lock was not free [the task]"),
-        ("lock_cycles", "i8", "cycles spent waiting for it [the task]"),
-        ("barrier_cycles", "i8", "cycles spent at the barrier [the task]"),
-        ("order_cycles", "i8", "cycles spent waiting for the order of a trace [the task]"),
-        ("leader", "i8", "the thread that plays this task, a task itself [constant during a lap]"),
+        Field("rcu_seen", "i8", "grace period seen outside any section; 0: not in any", lock="the task; read by all"),
+        Field("pages", "i8", "list of free frames, linked by page.cache", lock="the task"),
+        Field("nr_pages", "i8", "how many", lock="the task"),
+        Field("lock_waits", "i8", "how often mmap_lock was not free", lock="the task"),
+        Field("lock_cycles", "i8", "cycles spent waiting for it", lock="the task"),
+        Field("barrier_cycles", "i8", "cycles spent at the barrier", lock="the task"),
+        Field("order_cycles", "i8", "cycles spent waiting for the order of a trace", lock="the task"),
+        Field("leader", "i8", "the thread that plays this task, a task itself", lock="constant during a lap"),
         # Line 1: the work.
-        ("first", "i8", "first event [constant]"),
-        ("last", "i8", "after the last [constant]"),
-        ("rounds", "i8", "how often at most [constant]"),
-        ("barrier", "i8", "event at which the barrier stands, -1 none [constant]"),
-        ("checks", "i8", "1: compare each answer [constant]"),
-        ("samples", "i8", "1: time each operation [constant]"),
-        ("ordered", "i8", "1: mapping operations in the order of ORDER [constant]"),
-        ("total", "i8", "sum of all results: what is used is not left out by the compiler [the task]"),
+        Field("first", "i8", "first event", lock="constant"),
+        Field("last", "i8", "after the last", lock="constant"),
+        Field("rounds", "i8", "how often at most", lock="constant"),
+        Field("barrier", "i8", "event at which the barrier stands, -1 none", lock="constant"),
+        Field("checks", "i8", "1: compare each answer", lock="constant"),
+        Field("samples", "i8", "1: time each operation", lock="constant"),
+        Field("ordered", "i8", "1: mapping operations in the order of ORDER", lock="constant"),
+        Field("total", "i8", "sum of all results: what is used is not left out by the compiler", lock="the task"),
         # Line 2: what was done until stop was seen.
-        ("faults", "i8", "page faults [the task]"),
-        ("lookups", "i8", "bare lookups [the task]"),
-        ("mappings", "i8", "mapping operations [the task]"),
-        ("done", "i8", "rounds, the last one too [the task]"),
-        ("began", "i8", "cycle count at the start [the task]"),
-        ("ended", "i8", "cycle count at the end of what is counted [the task]"),
-        ("checked", "i8", "answers compared [the task]"),
-        ("missed", "i8", "answers that differ because a later mapping operation was faster [the task]"),
+        Field("faults", "i8", "page faults", lock="the task"),
+        Field("lookups", "i8", "bare lookups", lock="the task"),
+        Field("mappings", "i8", "mapping operations", lock="the task"),
+        Field("done", "i8", "rounds, the last one too", lock="the task"),
+        Field("began", "i8", "cycle count at the start", lock="the task"),
+        Field("ended", "i8", "cycle count at the end of what is counted", lock="the task"),
+        Field("checked", "i8", "answers compared", lock="the task"),
+        Field("missed", "i8", "answers that differ because a later mapping operation was faster", lock="the task"),
         # Line 3
-        ("wrong", "i8", "answers that are wrong [the task]"),
-        ("wrong_event", "i8", "the first of them [the task]"),
-        ("wrong_ret", "i8", "what it said [the task]"),
-        ("wrong_start", "i8", "likewise [the task]"),
-        ("wrong_end", "i8", "likewise [the task]"),
+        Field("wrong", "i8", "answers that are wrong", lock="the task"),
+        Field("wrong_event", "i8", "the first of them", lock="the task"),
+        Field("wrong_ret", "i8", "what it said", lock="the task"),
+        Field("wrong_start", "i8", "likewise", lock="the task"),
+        Field("wrong_end", "i8", "likewise", lock="the task"),
     ],
     size=256,
 )
@@ -106,23 +90,23 @@ thread = Struct(
 rcu_head = Struct(
     "rcu_head",
     [
-        ("next", "i8", "the next that waits [queue_lock]"),
-        ("gp", "i8", "the grace period that must be over [queue_lock]"),
-        ("which", "i8", "its slab [queue_lock]"),
-        ("slot", "i8", "its index there [queue_lock]"),
+        Field("next", "i8", "the next that waits", lock="queue_lock"),
+        Field("gp", "i8", "the grace period that must be over", lock="queue_lock"),
+        Field("which", "i8", "its slab", lock="queue_lock"),
+        Field("slot", "i8", "its index there", lock="queue_lock"),
     ],
 )
 
-histogram = Struct("histogram", [("count", "i8", "operations of this length [the task]")])
+histogram = Struct("histogram", [Field("count", "i8", "operations of this length", lock="the task")])
 
 order = Struct(
     "order",
     [
-        ("after", "i8", "the mapping operation that must be done before, an event [constant]"),
-        ("number", "i8", "how many mapping operations stand before this event in the trace [constant]"),
-        ("done", "i8", "1: this mapping operation is done [whoever does it]"),
-        ("begun", "i8", "pads [none]"),
+        Field("after", "i8", "the mapping operation that must be done before, an event", lock="constant"),
+        Field("number", "i8", "how many mapping operations stand before this event in the trace", lock="constant"),
+        Field("done", "i8", "1: this mapping operation is done", lock="whoever does it"),
     ],
+    size=32,
 )
 
 CREW = Slab("CREW", crew, "crew_base")

@@ -57,7 +57,7 @@ def event_mmap(mm, task, index):
     if e.flags & MAP_ANONYMOUS:
         file = 0
         offset = offset & (PAGE_SIZE - 1)
-        if e.flags & MAP_TYPE == MAP_SHARED and e.len > 0 and e.len <= mm.task_size:
+        if (e.flags & MAP_TYPE) == MAP_SHARED and e.len > 0 and e.len <= mm.task_size:
             file = arena_alloc(mm, ARENA_FILE)
             if file == NULL:
                 return -EINVAL

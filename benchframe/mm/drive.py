@@ -11,6 +11,7 @@ from benchframe.dialect import (
     WRITE_ONCE,
     cycles,
     fetch_add,
+    fls,
     native,
     store_release,
     wait_until,
@@ -32,24 +33,7 @@ def bucket_of(value):
     """Histogram bucket of ``value`` cycles: exact below SUB, then SUB per power of two. O(1)."""
     if value < SUB:
         return max(value, 0)
-    rest = value
-    log = 0
-    if rest >> 32 != 0:
-        rest = rest >> 32
-        log = 32
-    if rest >> 16 != 0:
-        rest = rest >> 16
-        log += 16
-    if rest >> 8 != 0:
-        rest = rest >> 8
-        log += 8
-    if rest >> 4 != 0:
-        rest = rest >> 4
-        log += 4
-    if rest >> 2 != 0:
-        rest = rest >> 2
-        log += 2
-    log += rest >> 1
+    log = fls(value) - 1
     if log >= OCTAVES + 4:
         return BUCKETS - 1
     return (log - 3) * SUB + ((value >> (log - 4)) & (SUB - 1))

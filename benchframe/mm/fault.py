@@ -245,7 +245,7 @@ def populate_range(mm, task, start, end, ignore_errors):
         addr = max(addr, v.vm_start)
         stop = min(end, v.vm_end)
         access = ACCESS_READ
-        if v.vm_flags & (VM_WRITE | VM_SHARED) == VM_WRITE:
+        if (v.vm_flags & (VM_WRITE | VM_SHARED)) == VM_WRITE:
             access = ACCESS_WRITE
         if v.vm_flags & (VM_IO | VM_PFNMAP):
             addr = stop

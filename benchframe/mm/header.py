@@ -45,7 +45,9 @@ def _struct(slab: Slab) -> list[str]:
     lines = [f"struct {struct.name} {{"]
     end = 0
     for name, (offset, kind) in struct.fields.items():
-        comment = struct.comments[name].replace("*/", "* /")
+        if offset > end:
+            lines.append(f"\tchar pad_{end}[{offset - end}];")
+        comment = struct.members[name].comment.replace("*/", "* /")
         lines.append(f"\t{_TYPES[kind]} {name}; /* {offset}: {comment} */")
         end = offset + int(kind[1])
     if struct.size > end:

@@ -7,24 +7,22 @@ from collections.abc import Container
 from types import FunctionType
 
 from benchframe.dialect import native
-from benchframe.mm.hooks import ALL, CALLED_TOO, HOT
+from benchframe.mm.hooks import ALL
 
-REACHABLE = frozenset(h.name for h in ALL if h.name not in HOT or h.name in CALLED_TOO)
-"""Hooks that the mapping operations may call."""
 SOURCE = "<hook entry>"
 """Where tracebacks find its text."""
 
 
 def hook_mask(filled: Container[str]) -> int:
     """``mm.hook_mask`` of a strategy that fills the hooks named in ``filled``: bit i for hook i of ALL."""
-    return sum(1 << i for i, h in enumerate(ALL) if h.name in filled and h.name in REACHABLE)
+    return sum(1 << i for i, h in enumerate(ALL) if h.name in filled and h.called)
 
 
 def _write() -> FunctionType:
     """``hook_entry(mm, number, a, b, c, d)`` as a chain over the hooks' numbers; hot ones are never called so."""
     lines = ["def hook_entry(mm, number, a, b, c, d):"]
     for number, hook in enumerate(ALL):
-        if hook.name in REACHABLE:
+        if hook.called:
             arguments = ", ".join(["mm", "a", "b", "c", "d"][: hook.arity])
             lines += [f"    if number == {number}:", f"        return {hook.name}({arguments})"]
     lines.append("    return 0")

@@ -5,9 +5,10 @@ Three parts. The *index* finds the first VMA above an address among all. The *ca
 Order of calls and locks is the kernel's; docs/strategy-interface.md shows which hooks vmacache, a maple tree and
 per-VMA locks fill. All arguments and results are integers; ``vma``, ``task``, ``table`` are slab indices, NULL = 0.
 
-Hooks marked *hot* are bound directly into the replay and inline; the others are called through the mm's hook
-entry from code that is compiled once for all strategies. A default that is more than "return 0" stands in
-:mod:`benchframe.mm.defaults`.
+What is known of a hook is written at it (:class:`~benchframe.dialect.Hook`). Those that are ``hot`` are bound directly
+into the replay and inline; the others are called through the mm's hook entry from code that is compiled once for all
+strategies. ``lookup`` marks what a fault spends on finding its VMA; cache_find and cache_store are called inside
+vma_get, which is marked. A default that is more than "return 0" stands in :mod:`benchframe.mm.defaults`.
 """
 
 from benchframe.dialect import NULL, Hook, hook
@@ -15,54 +16,54 @@ from benchframe.dialect import NULL, Hook, hook
 # ---- index ------------------------------------------------------------------------------------------------
 
 
-@hook("index")
+@hook("index", holds="none: nobody knows the mm")
 def index_init(mm):
     """A new, empty mm: ``mm.mm_rb`` is NULL. All mms share the private slabs."""
     return 0
 
 
-@hook("index", mandatory=True)
+@hook("index", mandatory=True, hot=True, called=True, holds="what the protocol took; mmap_lock write in calls")
 def index_find(mm, addr):
-    """Hot. The first VMA with ``addr < vm_end``, NULL if none. Caller holds what the protocol says."""
+    """The first VMA with ``addr < vm_end``, NULL if none. Caller holds what the protocol says."""
 
 
-@hook("index", mandatory=True)
+@hook("index", mandatory=True, holds="mmap_lock write")
 def index_insert(mm, vma):
     """Enter ``vma``; it is on the list already (vm_prev, vm_next set). Caller holds mmap_lock for write."""
 
 
-@hook("index", mandatory=True)
+@hook("index", mandatory=True, holds="mmap_lock write")
 def index_erase(mm, vma):
     """Remove ``vma``. It has left the list, its own links still name its old neighbours; after a merge the survivor
     already covers its range. Caller holds mmap_lock for write."""
 
 
-@hook("index")
+@hook("index", holds="mmap_lock write; what the fault took when a stack grows")
 def index_resize(mm, vma, old_start, old_end):
     """``vma``'s bounds moved (order and neighbours unchanged). Where one VMA takes over space from another, the one
     that grows is reported first. Caller holds mmap_lock for write (stack growth: read, before 6.5)."""
     return 0
 
 
-@hook("index", mandatory=True)
+@hook("index", mandatory=True, holds="mmap_lock write")
 def index_gap_below(mm, length, low, high):
     """The start of a ``length``-byte range at the top of the highest hole within [low, high) that fits, or -1.
     The default walks the list from the top."""
 
 
-@hook("index", mandatory=True)
+@hook("index", mandatory=True, holds="mmap_lock write")
 def index_gap_above(mm, length, low, high):
     """The start of the lowest hole within [low, high) that fits, or -1. The default walks the list."""
 
 
-@hook("index")
+@hook("index", holds="none: nothing else runs")
 def index_check(mm):
     """0 if every invariant of the structure holds, else the number of the first broken one (see the docstring of
     the index). The list is right when this is called."""
     return 0
 
 
-@hook("index")
+@hook("index", holds="none: the last task is gone")
 def index_exit(mm):
     """The mm ends; give private records back. Its VMAs were not erased one by one."""
     return 0
@@ -71,85 +72,85 @@ def index_exit(mm):
 # ---- cache ------------------------------------------------------------------------------------------------
 
 
-@hook("cache")
+@hook("cache", hot=True, holds="mmap_lock: read in a fault, write in a call")
 def cache_find(mm, task, addr):
-    """Hot. A cached VMA that *contains* ``addr``, else NULL. Called by find_vma before the index."""
+    """A cached VMA that *contains* ``addr``, else NULL. Called by find_vma before the index."""
     return NULL
 
 
-@hook("cache")
+@hook("cache", hot=True, holds="mmap_lock: read in a fault, write in a call")
 def cache_store(mm, task, addr, vma):
-    """Hot. find_vma walked the index for ``addr`` and found ``vma`` (not NULL; it may lie above ``addr``)."""
+    """find_vma walked the index for ``addr`` and found ``vma`` (not NULL; it may lie above ``addr``)."""
     return 0
 
 
-@hook("cache")
+@hook("cache", lookup=True, holds="the PTE page's ptl, and what vma_get took")
 def cache_fault(mm, table, vma):
-    """Hot. A fault in ``vma`` set an entry of page-table page ``table``; its ptl is held (RFC 3/4: six sites)."""
+    """A fault in ``vma`` set an entry of page-table page ``table``; its ptl is held (RFC 3/4: six sites)."""
     return 0
 
 
-@hook("cache")
+@hook("cache", lookup=True, holds="mmap_lock write")
 def cache_merge(mm, start, end, next_vma):
     """vma_merge begins for [start, end); ``next_vma`` is the first VMA that may have to go (RFC 3/4)."""
     return 0
 
 
-@hook("cache")
+@hook("cache", lookup=True, holds="mmap_lock write")
 def cache_munmap(mm, start, end, vma):
     """munmap begins for [start, end); ``vma`` is the first that overlaps (RFC 3/4: before any split)."""
     return 0
 
 
-@hook("cache")
+@hook("cache", lookup=True, holds="mmap_lock write")
 def cache_brk(mm, start, end):
     """brk is about to map [start, end) (RFC 3/4)."""
     return 0
 
 
-@hook("cache")
+@hook("cache", lookup=True, holds="mmap_lock write")
 def cache_detached(mm):
     """munmap has taken its VMAs out of the index (detach_vmas_to_be_unmapped)."""
     return 0
 
 
-@hook("cache")
+@hook("cache", lookup=True, holds="mmap_lock write")
 def cache_unlinked(mm, vma, prev):
     """A merge has taken ``vma`` out of the index (__vma_unlink); ``prev`` is its predecessor or NULL."""
     return 0
 
 
-@hook("cache")
+@hook("cache", lookup=True, holds="mmap_lock write (fork: the parent's)")
 def cache_linked(mm, vma):
     """``vma`` has entered the index (__vma_link_rb)."""
     return 0
 
 
-@hook("cache")
+@hook("cache", lookup=True, holds="mmap_lock write")
 def cache_copied(mm, vma):
     """copy_vma made ``vma``; it is not linked yet."""
     return 0
 
 
-@hook("cache")
+@hook("cache", lookup=True, holds="what the fault or call holds; no ptl")
 def cache_table_prepared(mm, table):
     """A page was allocated as a page table (prep_new_page)."""
     return 0
 
 
-@hook("cache")
+@hook("cache", lookup=True, holds="none: nobody knows the mm")
 def cache_mm_init(mm):
     """A new mm, also a forked child's."""
     return 0
 
 
-@hook("cache")
+@hook("cache", lookup=True, holds="none: the last task is gone")
 def cache_mm_exit(mm):
     """exit_mmap begins."""
     return 0
 
 
-@hook("cache")
+@hook("cache", lookup=True, holds="none: the task has not run")
 def cache_task_init(mm, task):
     """A new task in ``mm`` (fork, clone, exec)."""
     return 0
@@ -158,92 +159,92 @@ def cache_task_init(mm, task):
 # ---- protocol ---------------------------------------------------------------------------------------------
 
 
-@hook("protocol", mandatory=True)
+@hook("protocol", mandatory=True, hot=True, called=True, holds="takes it")
 def mmap_read_lock(mm, task):
-    """Hot. Take mmap_lock for read. Default: one atomic add where nobody writes (the rwsem's fast path)."""
+    """Take mmap_lock for read. Default: one atomic add where nobody writes (the rwsem's fast path)."""
 
 
-@hook("protocol", mandatory=True)
+@hook("protocol", mandatory=True, hot=True, called=True, holds="gives it back")
 def mmap_read_unlock(mm, task):
-    """Hot. Release it."""
+    """Release it."""
 
 
-@hook("protocol", mandatory=True)
+@hook("protocol", mandatory=True, holds="takes it")
 def mmap_write_lock(mm, task):
     """Take mmap_lock for write: a system call that changes the address space begins."""
 
 
-@hook("protocol", mandatory=True)
+@hook("protocol", mandatory=True, holds="gives it back")
 def mmap_write_unlock(mm, task):
     """Release it: the call is done."""
 
 
-@hook("protocol", mandatory=True)
+@hook("protocol", mandatory=True, holds="mmap_lock write, then read")
 def mmap_write_downgrade(mm, task):
     """From write to read without a gap: nobody else writes in between. mmap_read_unlock ends it."""
 
 
-@hook("protocol", mandatory=True)
+@hook("protocol", mandatory=True, hot=True, lookup=True, holds="none; takes what it needs")
 def vma_get(mm, task, addr):
-    """Hot. A user fault at ``addr`` begins: find_vma's answer, and whatever keeps it alive until vma_put.
+    """A user fault at ``addr`` begins: find_vma's answer, and whatever keeps it alive until vma_put.
 
     The default is the kernel's of 2.4 to 6.3: mmap_lock for read, then find_vma.
     """
 
 
-@hook("protocol", mandatory=True)
+@hook("protocol", mandatory=True, hot=True, lookup=True, holds="gives back what vma_get took")
 def vma_put(mm, task, vma):
-    """Hot. The fault is done with ``vma`` (NULL if there was none)."""
+    """The fault is done with ``vma`` (NULL if there was none)."""
 
 
-@hook("protocol", mandatory=True)
+@hook("protocol", mandatory=True, hot=True, lookup=True, holds="none; takes mmap_lock read")
 def vma_get_locked(mm, task, addr):
-    """Hot. As vma_get, without speculation: vma_valid refused the first try."""
+    """As vma_get, without speculation: vma_valid refused the first try."""
 
 
-@hook("protocol", mandatory=True)
+@hook("protocol", mandatory=True, lookup=True, holds="the PTE page's ptl (SITE_END, SITE_TABLE: none)")
 def vma_valid(mm, task, vma, site):
     """May the fault still commit? ``site`` (SITE_*) says where it is asked: with the ptl held before an entry is set,
     before a page table is allocated (no ptl), and at the end. 0 starts the fault over with vma_get_locked. The
     default says yes: a lock is held."""
 
 
-@hook("protocol", mandatory=True)
+@hook("protocol", mandatory=True, hot=True, holds="what vma_get took; the same afterwards")
 def vma_grow(mm, task, vma, addr):
-    """Hot. What vma_get or vma_get_locked gave lies above ``addr``: a stack that may grow down. The VMA that now covers
+    """What vma_get or vma_get_locked gave lies above ``addr``: a stack that may grow down. The VMA that now covers
     ``addr``, NULL if none may; either way held as before, for vma_put. The default grows it under what is held, as up
     to 6.4; ``grow_under_write_lock`` is the way since."""
 
 
-@hook("protocol")
+@hook("protocol", holds="mmap_lock write; what the fault took when a stack grows")
 def vma_start_write(mm, vma):
     """A writer is about to change ``vma``'s bounds, flags or place. Caller holds mmap_lock for write."""
     return 0
 
 
-@hook("protocol", mandatory=True)
+@hook("protocol", mandatory=True, holds="mmap_lock write")
 def vma_dup(mm, vma):
     """fork is about to copy ``vma`` and to write-protect its pages. The default calls vma_start_write, as since 6.5."""
 
 
-@hook("protocol")
+@hook("protocol", holds="mmap_lock write (fork: the parent's)")
 def vma_attach(mm, vma):
     """``vma`` is complete and about to become visible."""
     return 0
 
 
-@hook("protocol")
+@hook("protocol", holds="mmap_lock write")
 def vma_detach(mm, vma):
     """``vma`` has left list and index (vma_mark_detached); its pages and tables are still there."""
     return 0
 
 
-@hook("protocol", mandatory=True)
+@hook("protocol", mandatory=True, holds="mmap_lock write (at exit: none)")
 def vma_free(mm, vma):
     """``vma`` is out of every structure: give it back, at once (the default) or when the readers have gone."""
 
 
-@hook("protocol", mandatory=True)
+@hook("protocol", mandatory=True, holds="mmap_lock write (at exit: none)")
 def table_release(mm, table):
     """Page table ``table`` hangs nowhere any more: give it back, at once (the default) or when walkers have gone."""
 
@@ -251,54 +252,37 @@ def table_release(mm, table):
 # ---- engine -----------------------------------------------------------------------------------------------
 
 
-@hook("engine", mandatory=True)
+@hook("engine", mandatory=True, holds="mmap_lock write")
 def lookup(mm, task, addr):
     """find_vma as mapping operations call it: one call through the hook entry instead of three."""
 
 
-@hook("engine")
+@hook("engine", hot=True, holds="any")
 def count(mm, task, what):
-    """Hot. Something worth counting happened (COUNT_*). Nothing in timed runs; the counted build adds it up."""
+    """Something worth counting happened (COUNT_*). Nothing in timed runs; the counted build adds it up."""
     return 0
 
 
-@hook("engine")
+@hook("engine", holds="the PTE page's ptl")
 def copy_user_page(mm, new, old):
     """A page's content is copied to another frame. Content is modelled by the checker alone."""
     return 0
 
 
-@hook("engine")
+@hook("engine", holds="the PTE page's ptl")
 def page_add_anon(mm, vma, addr, frame):
     """A new anonymous page was mapped at ``addr``: its index in the anon_vma follows from the VMA's bounds
     (__page_set_anon_rmap). Modelled by the checker alone."""
     return 0
 
 
-@hook("engine")
+@hook("engine", holds="mmap_lock, and no ptl")
 def flush_tlb(mm, start, end):
     """Entries of [start, end) have lost rights: no CPU may go on with what it remembers. TLBs are modelled by the
     checker alone."""
     return 0
 
 
-HOT = frozenset(
-    {
-        "index_find",
-        "cache_find",
-        "cache_store",
-        "mmap_read_lock",
-        "mmap_read_unlock",
-        "vma_get",
-        "vma_put",
-        "vma_get_locked",
-        "vma_grow",
-        "count",
-    }
-)
-"""Hooks that the replay and find_vma call: bound directly. Of these CALLED_TOO go through the hook entry as well."""
-CALLED_TOO = frozenset({"index_find", "mmap_read_lock", "mmap_read_unlock"})
-"""Hot hooks that mapping operations need too."""
 COUNT_LOOKUP, COUNT_HIT, COUNT_RETRY, COUNT_FALLBACK = 0, 1, 2, 3
 """``what`` of :data:`count`."""
 SITE_ANON, SITE_FILE, SITE_WP, SITE_SWAP, SITE_ACCESS, SITE_END, SITE_TABLE = 0, 1, 2, 3, 4, 5, 6

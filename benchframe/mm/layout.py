@@ -1,13 +1,14 @@
 """The records of the model: mm_struct, vm_area_struct, struct page, page-table entries, tasks, and their slabs.
 
-Field names are the kernel's. Each comment says what the field holds and [which lock protects it]:
-``mmap_lock`` is held for write by whoever changes the address space, for read by a page fault; ``ptl`` is the
-lock of one page-table page. "model" marks what the kernel keeps elsewhere.
+Field names are the kernel's. ``lock`` says what protects a field: ``mmap_lock`` is held for write by whoever changes
+the address space, for read by a page fault; ``ptl`` is the lock of one page-table page. ``model`` marks what the kernel
+keeps elsewhere or does not have: it costs nothing when accesses are counted. ``pointer`` marks what may hold the number
+of a record.
 
 References between records are slab indices; 0 is NULL (:data:`~benchframe.dialect.NULL`).
 """
 
-from benchframe.dialect import Slab, Struct
+from benchframe.dialect import Field, Slab, Struct
 
 PAGE_SHIFT, PMD_SHIFT, PUD_SHIFT, PGDIR_SHIFT = 12, 21, 30, 39
 """x86-64, four levels: an entry spans 4 KiB, 2 MiB, 1 GiB, 512 GiB (arch/x86/include/asm/pgtable_64_types.h)."""
@@ -23,83 +24,99 @@ mm_struct = Struct(
     "mm_struct",
     [
         # Model: where the slabs are. Written once when the mm is made; every function reads them through mm.
-        ("mm_base", "i8", "slab MM [constant]"),
-        ("vma_base", "i8", "slab VMA [constant]"),
-        ("page_base", "i8", "slab PAGE [constant]"),
-        ("pte_base", "i8", "slab PTE [constant]"),
-        ("task_base", "i8", "slab TASK [constant]"),
-        ("file_base", "i8", "slab FILE [constant]"),
-        ("slab_base", "i8", "slab ARENA: the allocators' own records [constant]"),
-        ("freed_base", "i8", "slab FREED: stacks of freed slots [constant]"),
-        ("event_base", "i8", "slab EVENT: the stream being replayed [constant during a replay]"),
-        ("answer_base", "i8", "slab ANSWER: what a replay answered, or is told to answer [the replaying task]"),
-        ("sample_base", "i8", "slab SAMPLE: cycles of each operation [the replaying task]"),
-        ("private0_base", "i8", "first private slab of the strategy [constant]"),
-        ("private1_base", "i8", "second private slab of the strategy [constant]"),
-        ("private2_base", "i8", "third private slab of the strategy [constant]"),
-        ("private3_base", "i8", "fourth private slab of the strategy [constant]"),
-        ("hook_entry", "i8", "address of the strategy's hook entry, native runs only [constant]"),
-        ("mapping_entry", "i8", "address of the compiled mapping operations, native runs only [constant]"),
-        ("hook_mask", "i8", "bit i is set if the strategy fills hook i [constant]"),
+        Field("mm_base", "i8", "slab MM", lock="constant"),
+        Field("vma_base", "i8", "slab VMA", lock="constant"),
+        Field("page_base", "i8", "slab PAGE", lock="constant"),
+        Field("pte_base", "i8", "slab PTE", lock="constant"),
+        Field("task_base", "i8", "slab TASK", lock="constant"),
+        Field("file_base", "i8", "slab FILE", lock="constant"),
+        Field("slab_base", "i8", "slab ARENA: the allocators' own records", lock="constant"),
+        Field("freed_base", "i8", "slab FREED: stacks of freed slots", lock="constant"),
+        Field("event_base", "i8", "slab EVENT: the stream being replayed", lock="constant during a replay"),
+        Field(
+            "answer_base", "i8", "slab ANSWER: what a replay answered, or is told to answer", lock="the replaying task"
+        ),
+        Field("sample_base", "i8", "slab SAMPLE: cycles of each operation", lock="the replaying task"),
+        Field("private0_base", "i8", "first private slab of the strategy", lock="constant"),
+        Field("private1_base", "i8", "second private slab of the strategy", lock="constant"),
+        Field("private2_base", "i8", "third private slab of the strategy", lock="constant"),
+        Field("private3_base", "i8", "fourth private slab of the strategy", lock="constant"),
+        Field("hook_entry", "i8", "address of the strategy's hook entry, native runs only", lock="constant"),
+        Field("mapping_entry", "i8", "address of the compiled mapping operations, native runs only", lock="constant"),
+        Field("hook_mask", "i8", "bit i is set if the strategy fills hook i", lock="constant"),
         # What lookup touches: two lines.
-        ("mm_rb", "i8", "root of the strategy's index, whatever it is [mmap_lock]"),
-        ("mmap_cache", "i8", "last find_vma result, 2.2-3.14 [racy hint under mmap_lock read]"),
-        ("pgd", "i8", "the top page table, an index of struct page [constant]"),
-        ("zero_page", "i8", "frame of the zero page [constant]"),
-        ("mmap_lock", "i8", "rwsem: readers in the low bits, who waits and WRITER above [itself]"),
-        ("version", "i8", "RFC 2/4: odd while write-locked [mmap_lock; read without]"),
-        ("vmacache_seqnum", "i8", "3.15-6.0 [mmap_lock]"),
-        ("mm_lock_seq", "i8", "6.4+: VMAs whose vm_lock_seq equals it are write-locked [mmap_lock]"),
-        ("owner", "i8", "the task whose call holds mmap_lock for write [mmap_lock]"),
+        Field("mm_rb", "i8", "root of the strategy's index, whatever it is", lock="mmap_lock", pointer=True),
+        Field(
+            "mmap_cache", "i8", "last find_vma result, 2.2-3.14", lock="racy hint under mmap_lock read", pointer=True
+        ),
+        Field("pgd", "i8", "the top page table, an index of struct page", lock="constant"),
+        Field("zero_page", "i8", "frame of the zero page", lock="constant"),
+        Field("mmap_lock", "i8", "rwsem: readers in the low bits, who waits and WRITER above", lock="itself"),
+        Field("version", "i8", "RFC 2/4: odd while write-locked", lock="mmap_lock; read without"),
+        Field("vmacache_seqnum", "i8", "3.15-6.0", lock="mmap_lock"),
+        Field("mm_lock_seq", "i8", "6.4+: VMAs whose vm_lock_seq equals it are write-locked", lock="mmap_lock"),
+        Field("owner", "i8", "the task whose call holds mmap_lock for write", lock="mmap_lock"),
         # The address space.
-        ("mmap", "i8", "first VMA of the list sorted by address [mmap_lock]"),
-        ("last_vma", "i8", "model: last VMA of the list [mmap_lock]"),
-        ("map_count", "i8", "number of VMAs [mmap_lock]"),
-        ("mmap_base", "i8", "top of the mmap region, exclusive [constant]"),
-        ("start_brk", "i8", "start of the heap [mmap_lock]"),
-        ("brk", "i8", "end of the heap, not page aligned [mmap_lock]"),
-        ("start_stack", "i8", "where the stack began [constant]"),
-        ("hole_hint", "i8", "model: no hole of hole_size or more lies above this below mmap_base [mmap_lock]"),
-        ("hole_size", "i8", "model: see hole_hint [mmap_lock]"),
-        ("def_flags", "i8", "flags every new mapping gets (mlockall) [mmap_lock]"),
+        Field("mmap", "i8", "first VMA of the list sorted by address", lock="mmap_lock", pointer=True),
+        Field("last_vma", "i8", "last VMA of the list", lock="mmap_lock", model=True, pointer=True),
+        Field("map_count", "i8", "number of VMAs", lock="mmap_lock"),
+        Field("mmap_base", "i8", "top of the mmap region, exclusive", lock="constant"),
+        Field("start_brk", "i8", "start of the heap", lock="mmap_lock"),
+        Field("brk", "i8", "end of the heap, not page aligned", lock="mmap_lock"),
+        Field("start_stack", "i8", "where the stack began", lock="constant"),
+        Field(
+            "hole_hint",
+            "i8",
+            "no hole of hole_size or more lies above this below mmap_base",
+            lock="mmap_lock",
+            model=True,
+        ),
+        Field("hole_size", "i8", "see hole_hint", lock="mmap_lock", model=True),
+        Field("def_flags", "i8", "flags every new mapping gets (mlockall)", lock="mmap_lock"),
         # Limits and rules: parameters.
-        ("task_size", "i8", "TASK_SIZE [constant]"),
-        ("max_map_count", "i8", "vm.max_map_count [constant]"),
-        ("mmap_min_addr", "i8", "vm.mmap_min_addr [constant]"),
-        ("stack_limit", "i8", "RLIMIT_STACK in bytes [constant]"),
-        ("stack_guard_gap", "i8", "bytes kept free below a growing stack [constant]"),
-        ("rules", "i8", "Rule bits: what differs between kernel versions [constant]"),
-        ("fault_around", "i8", "pages that a file read fault maps at most (fault_around_bytes) [constant]"),
-        ("thp", "i8", "transparent huge pages: 0 never, 1 madvise, 2 always [constant]"),
-        ("crew_base", "i8", "slab CREW of a run with threads [constant]"),
+        Field("task_size", "i8", "TASK_SIZE", lock="constant"),
+        Field("max_map_count", "i8", "vm.max_map_count", lock="constant"),
+        Field("mmap_min_addr", "i8", "vm.mmap_min_addr", lock="constant"),
+        Field("stack_limit", "i8", "RLIMIT_STACK in bytes", lock="constant"),
+        Field("stack_guard_gap", "i8", "bytes kept free below a growing stack", lock="constant"),
+        Field("rules", "i8", "Rule bits: what differs between kernel versions", lock="constant"),
+        Field("fault_around", "i8", "pages that a file read fault maps at most (fault_around_bytes)", lock="constant"),
+        Field("thp", "i8", "transparent huge pages: 0 never, 1 madvise, 2 always", lock="constant"),
+        Field("crew_base", "i8", "slab CREW of a run with threads", lock="constant"),
         # Accounting.
-        ("id", "i8", "this record's index in MM [constant]"),
-        ("nr_ptes", "i8", "page-table pages in use [page_table_lock]"),
-        ("nr_anon_vmas", "i8", "model: how many anon_vma identities were given out, all mms [mmap_lock]"),
-        ("rss", "i8", "mapped pages [ptl]"),
-        ("error", "i8", "model: a slab ran out; the run is void [any]"),
+        Field("id", "i8", "this record's index in MM", lock="constant", model=True),
+        Field("nr_ptes", "i8", "page-table pages in use", lock="page_table_lock"),
+        Field(
+            "nr_anon_vmas", "i8", "how many anon_vma identities were given out, all mms", lock="mmap_lock", model=True
+        ),
+        Field("rss", "i8", "mapped pages", lock="ptl"),
+        Field("error", "i8", "a slab ran out; the run is void", lock="any", model=True),
         # Counters, always on: they are in the update path only.
-        ("nr_invalidations", "i8", "cache invalidations by the strategy [mmap_lock]"),
-        ("nr_splits", "i8", "VMA splits [mmap_lock]"),
-        ("nr_merges", "i8", "VMA merges [mmap_lock]"),
-        ("replay_fault", "i8", "model: cycles of this replay spent in faults [the replaying task]"),
-        ("replay_lookup", "i8", "model: cycles spent in bare lookups [the replaying task]"),
-        ("replay_mapping", "i8", "model: cycles spent in mapping operations [the replaying task]"),
-        ("replay_clock", "i8", "model: cycle count at the last change of class [the replaying task]"),
-        ("clock_now", "i8", "model: the counter at the end of the last timed replay [the replaying task]"),
-        ("replay_switches", "i8", "model: how often the clock was read [the replaying task]"),
-        ("replay_cursor", "i8", "model: the next known answer [the replaying task]"),
-        ("strategy0", "i8", "for the strategy: an mm-wide word of its own [as the strategy says]"),
-        ("strategy1", "i8", "likewise"),
-        ("strategy2", "i8", "likewise"),
-        ("strategy3", "i8", "likewise"),
+        Field("nr_invalidations", "i8", "cache invalidations by the strategy", lock="mmap_lock", model=True),
+        Field("nr_splits", "i8", "VMA splits", lock="mmap_lock", model=True),
+        Field("nr_merges", "i8", "VMA merges", lock="mmap_lock", model=True),
+        Field("replay_fault", "i8", "cycles of this replay spent in faults", lock="the replaying task", model=True),
+        Field("replay_lookup", "i8", "cycles spent in bare lookups", lock="the replaying task", model=True),
+        Field("replay_mapping", "i8", "cycles spent in mapping operations", lock="the replaying task", model=True),
+        Field("replay_clock", "i8", "cycle count at the last change of class", lock="the replaying task", model=True),
+        Field(
+            "clock_now", "i8", "the counter at the end of the last timed replay", lock="the replaying task", model=True
+        ),
+        Field("replay_switches", "i8", "how often the clock was read", lock="the replaying task", model=True),
+        Field("replay_cursor", "i8", "the next known answer", lock="the replaying task", model=True),
+        Field(
+            "strategy0", "i8", "for the strategy: an mm-wide word of its own", lock="as the strategy says", pointer=True
+        ),
+        Field("strategy1", "i8", "likewise", pointer=True),
+        Field("strategy2", "i8", "likewise", pointer=True),
+        Field("strategy3", "i8", "likewise", pointer=True),
         # Where nobody looks who does not have to wait.
-        ("mmap_lock_tail", "i8", "rwsem: tickets handed out to those who wait [itself]"),
-        ("mmap_lock_head", "i8", "rwsem: the ticket whose turn it is [itself]"),
-        ("mm_count", "i8", "references to the record: 1 while it has tasks [atomic]"),
-        ("private4_base", "i8", "fifth private slab of the strategy [constant]"),
-        ("private5_base", "i8", "sixth private slab of the strategy [constant]"),
-        ("vma_writer_wait", "i8", "6.15+: a writer waits for the readers of a VMA [atomic]"),
+        Field("mmap_lock_tail", "i8", "rwsem: tickets handed out to those who wait", lock="itself"),
+        Field("mmap_lock_head", "i8", "rwsem: the ticket whose turn it is", lock="itself"),
+        Field("mm_count", "i8", "references to the record: 1 while it has tasks", lock="atomic"),
+        Field("private4_base", "i8", "fifth private slab of the strategy", lock="constant"),
+        Field("private5_base", "i8", "sixth private slab of the strategy", lock="constant"),
+        Field("vma_writer_wait", "i8", "6.15+: a writer waits for the readers of a VMA", lock="atomic"),
     ],
     size=576,
 )
@@ -108,32 +125,32 @@ vm_area_struct = Struct(
     "vm_area_struct",
     [
         # Line 0: what a tree walk reads, in the order of Linux 3.8-6.0.
-        ("vm_start", "i8", "first address [mmap_lock]"),
-        ("vm_end", "i8", "first address after [mmap_lock]"),
-        ("vm_next", "i8", "list sorted by address [mmap_lock]"),
-        ("vm_prev", "i8", "list sorted by address [mmap_lock]"),
-        ("rb_parent_color", "i8", "parent << 1 | black; other indexes use it as they like [mmap_lock]"),
-        ("rb_right", "i8", "[mmap_lock]"),
-        ("rb_left", "i8", "[mmap_lock]"),
-        ("rb_subtree_gap", "i8", "largest hole below any VMA of this subtree, 3.8+ [mmap_lock]"),
+        Field("vm_start", "i8", "first address", lock="mmap_lock"),
+        Field("vm_end", "i8", "first address after", lock="mmap_lock"),
+        Field("vm_next", "i8", "list sorted by address", lock="mmap_lock", pointer=True),
+        Field("vm_prev", "i8", "list sorted by address", lock="mmap_lock", pointer=True),
+        Field("rb_parent_color", "i8", "parent << 1 | black; other indexes use it as they like", lock="mmap_lock"),
+        Field("rb_right", "i8", "", lock="mmap_lock", pointer=True),
+        Field("rb_left", "i8", "", lock="mmap_lock", pointer=True),
+        Field("rb_subtree_gap", "i8", "largest hole below any VMA of this subtree, 3.8+", lock="mmap_lock"),
         # Line 1: what a fault and the merge rules read.
-        ("vm_mm", "i8", "the mm it belongs to; 0 = free [mmap_lock]"),
-        ("vm_flags", "i8", "VM_* [mmap_lock]"),
-        ("anon_vma", "i8", "identity of the anon_vma, 0 = none yet [mmap_lock read + page_table_lock]"),
-        ("anon_vma_chain", "i8", "length of the chain: 1 = singular, more after fork [mmap_lock]"),
-        ("vm_pgoff", "i8", "offset in vm_file, or address >> 12 at creation, in pages [mmap_lock]"),
-        ("vm_file", "i8", "index in FILE, 0 = anonymous [constant]"),
-        ("page_size_hint", "i8", "model: unused by the rules; pads [none]"),
-        ("vm_private_data", "i8", "for a strategy [as it says]"),
+        Field("vm_mm", "i8", "the mm it belongs to; 0 = free", lock="mmap_lock"),
+        Field("vm_flags", "i8", "VM_*", lock="mmap_lock"),
+        Field("anon_vma", "i8", "identity of the anon_vma, 0 = none yet", lock="mmap_lock read + page_table_lock"),
+        Field("anon_vma_chain", "i8", "length of the chain: 1 = singular, more after fork", lock="mmap_lock"),
+        Field("vm_pgoff", "i8", "offset in vm_file, or address >> 12 at creation, in pages", lock="mmap_lock"),
+        Field("vm_file", "i8", "index in FILE, 0 = anonymous", lock="constant"),
+        Field("page_size_hint", "i8", "unused by the rules; pads", lock="none", model=True),
+        Field("vm_private_data", "i8", "for a strategy", lock="as it says"),
         # Line 2: what lock-free lookups write.
-        ("cache_access", "i8", "RFC 3/4: speculating holders [atomic]"),
-        ("cache_wait", "i8", "RFC 3/4: waiters on cache_access == 0 [atomic]"),
-        ("vm_lock_seq", "i8", "6.4+ [vm_lock or vm_refcnt]"),
-        ("vm_refcnt", "i8", "6.15+ [atomic]"),
-        ("vm_sequence", "i8", "speculative page faults: seqcount [mmap_lock; read without]"),
-        ("detached", "i8", "6.4+: no longer in the tree [mmap_lock]"),
-        ("strategy0", "i8", "for the strategy [as it says]"),
-        ("strategy1", "i8", "for the strategy [as it says]"),
+        Field("cache_access", "i8", "RFC 3/4: speculating holders", lock="atomic"),
+        Field("cache_wait", "i8", "RFC 3/4: waiters on cache_access == 0", lock="atomic"),
+        Field("vm_lock_seq", "i8", "6.4+", lock="vm_lock or vm_refcnt"),
+        Field("vm_refcnt", "i8", "6.15+", lock="atomic"),
+        Field("vm_sequence", "i8", "speculative page faults: seqcount", lock="mmap_lock; read without"),
+        Field("detached", "i8", "6.4+: no longer in the tree", lock="mmap_lock"),
+        Field("strategy0", "i8", "for the strategy", lock="as it says", pointer=True),
+        Field("strategy1", "i8", "for the strategy", lock="as it says", pointer=True),
     ],
     size=192,
 )
@@ -141,39 +158,47 @@ vm_area_struct = Struct(
 page = Struct(
     "page",
     [
-        ("flags", "i8", "PG_* [atomic]"),
-        ("cache", "i8", "RFC 3/4: union of index, freelist and the cached VMA of a page-table page [ptl]"),
-        ("mapping", "i8", "what the page is for: see PAGE_* [owner]"),
-        ("refcount", "i8", "references [atomic]"),
-        ("mapcount", "i8", "page-table entries that map it [ptl]"),
-        ("ptl", "i8", "spinlock of a page-table page [itself]"),
-        ("nr_present", "i8", "model: present entries of a page-table page [ptl]"),
-        ("private", "i8", "for a strategy; cleared when the page is prepared [as it says]"),
+        Field("flags", "i8", "PG_*", lock="atomic"),
+        Field(
+            "cache",
+            "i8",
+            "RFC 3/4: union of index, freelist and the cached VMA of a page-table page",
+            lock="ptl",
+            pointer=True,
+        ),
+        Field("mapping", "i8", "what the page is for: see PAGE_*", lock="owner"),
+        Field("refcount", "i8", "references", lock="atomic"),
+        Field("mapcount", "i8", "page-table entries that map it", lock="ptl"),
+        Field("ptl", "i8", "spinlock of a page-table page", lock="itself"),
+        Field("nr_present", "i8", "present entries of a page-table page", lock="ptl", model=True),
+        Field("private", "i8", "for a strategy; cleared when the page is prepared", lock="as it says", pointer=True),
     ],
     size=64,
 )
 
-pte = Struct("pte", [("entry", "i8", "frame << 12 | bits, 0 = none [ptl of its table; upper levels page_table_lock]")])
+pte = Struct(
+    "pte", [Field("entry", "i8", "frame << 12 | bits, 0 = none", lock="ptl of its table; upper levels page_table_lock")]
+)
 
 task_struct = Struct(
     "task_struct",
     [
-        ("mm", "i8", "index of its mm, 0 = exited [the task]"),
-        ("mm_version", "i8", "RFC 2/4: mm.version at the last read lock [the task]"),
-        ("speculative", "i8", "RFC 4/4: the current fault runs without mmap_lock [the task]"),
-        ("vmacache_seqnum", "i8", "3.15-6.0 [the task]"),
-        ("vmacache0", "i8", "3.15-6.0 [the task]"),
-        ("vmacache1", "i8", "3.15-6.0 [the task]"),
-        ("vmacache2", "i8", "3.15-6.0 [the task]"),
-        ("vmacache3", "i8", "3.15-6.0 [the task]"),
-        ("nr_lookups", "i8", "counted runs: lookups [the task]"),
-        ("nr_hits", "i8", "counted runs: answered by the cache [the task]"),
-        ("nr_retries", "i8", "counted runs: faults started over [the task]"),
-        ("nr_fallbacks", "i8", "counted runs: speculation given up for the lock [the task]"),
-        ("answer", "i8", "model: next recorded answer of a replay with known answers [the task]"),
-        ("fault_kind", "i8", "model: what the last fault did, FAULT_* [the task]"),
-        ("strategy0", "i8", "for the strategy [as it says]"),
-        ("strategy1", "i8", "for the strategy [as it says]"),
+        Field("mm", "i8", "index of its mm, 0 = exited", lock="the task"),
+        Field("mm_version", "i8", "RFC 2/4: mm.version at the last read lock", lock="the task"),
+        Field("speculative", "i8", "RFC 4/4: the current fault runs without mmap_lock", lock="the task"),
+        Field("vmacache_seqnum", "i8", "3.15-6.0", lock="the task"),
+        Field("vmacache0", "i8", "3.15-6.0", lock="the task", pointer=True),
+        Field("vmacache1", "i8", "3.15-6.0", lock="the task", pointer=True),
+        Field("vmacache2", "i8", "3.15-6.0", lock="the task", pointer=True),
+        Field("vmacache3", "i8", "3.15-6.0", lock="the task", pointer=True),
+        Field("nr_lookups", "i8", "counted runs: lookups", lock="the task"),
+        Field("nr_hits", "i8", "counted runs: answered by the cache", lock="the task"),
+        Field("nr_retries", "i8", "counted runs: faults started over", lock="the task"),
+        Field("nr_fallbacks", "i8", "counted runs: speculation given up for the lock", lock="the task"),
+        Field("answer", "i8", "next recorded answer of a replay with known answers", lock="the task", model=True),
+        Field("fault_kind", "i8", "what the last fault did, FAULT_*", lock="the task", model=True),
+        Field("strategy0", "i8", "for the strategy", lock="as it says", pointer=True),
+        Field("strategy1", "i8", "for the strategy", lock="as it says", pointer=True),
     ],
     size=128,
 )
@@ -181,59 +206,59 @@ task_struct = Struct(
 file_struct = Struct(
     "file",
     [
-        ("size", "i8", "bytes; beyond it a touch is SIGBUS [none]"),
-        ("flags", "i8", "FILE_* [none]"),
+        Field("size", "i8", "bytes; beyond it a touch is SIGBUS", lock="none"),
+        Field("flags", "i8", "FILE_*", lock="none"),
     ],
 )
 
 arena = Struct(
     "arena",
     [
-        ("capacity", "i8", "records, slot 0 included [constant]"),
-        ("top", "i8", "first slot never used [mmap_lock]"),
-        ("free", "i8", "how many freed slots wait on its stack [mmap_lock]"),
-        ("live", "i8", "records in use [mmap_lock]"),
-        ("peak", "i8", "most ever in use [mmap_lock]"),
-        ("stack", "i8", "where its stack of freed slots begins in FREED [constant]"),
-        ("lock", "i8", "spinlock, in runs with threads [itself]"),
+        Field("capacity", "i8", "records, slot 0 included", lock="constant"),
+        Field("top", "i8", "first slot never used", lock="mmap_lock"),
+        Field("free", "i8", "how many freed slots wait on its stack", lock="mmap_lock"),
+        Field("live", "i8", "records in use", lock="mmap_lock"),
+        Field("peak", "i8", "most ever in use", lock="mmap_lock"),
+        Field("stack", "i8", "where its stack of freed slots begins in FREED", lock="constant"),
+        Field("lock", "i8", "spinlock, in runs with threads", lock="itself"),
     ],
     size=64,
 )
 
-freed = Struct("freed", [("slot", "i8", "a freed slot [mmap_lock]")])
+freed = Struct("freed", [Field("slot", "i8", "a freed slot", lock="mmap_lock")])
 
 event = Struct(
     "event",
     [
-        ("addr", "i8", "see benchframe.events"),
-        ("len", "i8", "likewise"),
-        ("offset", "i8", "likewise"),
-        ("new_len", "i8", "likewise"),
-        ("ret", "i8", "likewise"),
-        ("kind", "i4", "likewise"),
-        ("task", "i4", "likewise"),
-        ("mm", "i4", "likewise"),
-        ("prot", "i4", "likewise"),
-        ("flags", "i4", "likewise"),
-        ("file", "i4", "likewise"),
+        Field("addr", "i8", "see benchframe.events"),
+        Field("len", "i8", "likewise"),
+        Field("offset", "i8", "likewise"),
+        Field("new_len", "i8", "likewise"),
+        Field("ret", "i8", "likewise"),
+        Field("kind", "i4", "likewise"),
+        Field("task", "i4", "likewise"),
+        Field("mm", "i4", "likewise"),
+        Field("prot", "i4", "likewise"),
+        Field("flags", "i4", "likewise"),
+        Field("file", "i4", "likewise"),
     ],
 )
 
 answer = Struct(
     "answer",
     [
-        ("ret", "i8", "the call's result; a fault's 0 or negative code"),
-        ("vm_start", "i8", "of the VMA a lookup or fault found, -1 if none"),
-        ("vm_end", "i8", "likewise"),
-        ("vma", "i8", "its index"),
+        Field("ret", "i8", "the call's result; a fault's 0 or negative code"),
+        Field("vm_start", "i8", "of the VMA a lookup or fault found, -1 if none"),
+        Field("vm_end", "i8", "likewise"),
+        Field("vma", "i8", "its index"),
     ],
 )
 
 sample = Struct(
     "sample",
     [
-        ("cycles", "i8", "of one operation, the counter's own cost included"),
-        ("hit", "i8", "1 if the strategy's cache answered"),
+        Field("cycles", "i8", "of one operation, the counter's own cost included"),
+        Field("hit", "i8", "1 if the strategy's cache answered"),
     ],
 )
 

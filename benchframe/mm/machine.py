@@ -76,7 +76,7 @@ class Sizes:
         tasks = int(max(events["task"].max(initial=0), born.max(initial=0)))
         mms = int(max(events["mm"].max(initial=0), events["addr"][kind == Kind.FORK].max(initial=0)))
         populates = np.isin(kind, (Kind.MLOCK, Kind.MADVISE)) | (
-            (kind == Kind.MMAP) & (events["flags"] & (flags.MAP_POPULATE | flags.MAP_LOCKED) != 0)
+            (kind == Kind.MMAP) & ((events["flags"] & (flags.MAP_POPULATE | flags.MAP_LOCKED)) != 0)
         )
         extra = int(np.clip(events["len"][populates], 0, 1 << 34).sum() >> 12)
         spread = forks + 1

@@ -223,7 +223,7 @@ def advise_pages(mm, task, vma, start, end, advice):
     if advice == MADV_REMOVE:
         if flags & VM_LOCKED or v.vm_file == 0:
             return -EINVAL
-        if flags & (VM_SHARED | VM_MAYWRITE) != VM_SHARED | VM_MAYWRITE:
+        if (flags & (VM_SHARED | VM_MAYWRITE)) != (VM_SHARED | VM_MAYWRITE):
             return -EACCES
         change_range(mm, task, start, end, ZAP, 1)
         return 0

@@ -104,7 +104,7 @@ def mmap_flags(mm, prot, flags, file):
         return -EINVAL
     if flags & MAP_NORESERVE:
         vm_flags |= VM_NORESERVE
-    if vm_flags & (VM_NORESERVE | VM_SHARED | VM_WRITE) == VM_WRITE:
+    if (vm_flags & (VM_NORESERVE | VM_SHARED | VM_WRITE)) == VM_WRITE:
         vm_flags |= VM_ACCOUNT
     return vm_flags
 
@@ -174,7 +174,7 @@ def do_mmap(mm, task, addr, length, prot, flags, file, offset, at):
     if file == 0:
         pgoff = addr >> PAGE_SHIFT
     addr = mmap_region(mm, task, addr, length, vm_flags, file, pgoff)
-    if addr > 0 and (vm_flags & VM_LOCKED or flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE):
+    if addr > 0 and (vm_flags & VM_LOCKED or (flags & (MAP_POPULATE | MAP_NONBLOCK)) == MAP_POPULATE):
         populate_range(mm, task, addr, addr + length, 1)
     return addr
 

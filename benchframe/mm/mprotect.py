@@ -48,7 +48,7 @@ def mprotect_fixup(mm, task, vma, start, end, vm_flags):
     if vma < 0:
         return vma
     change_protection(mm, vma, start, end)
-    if old & (VM_WRITE | VM_SHARED | VM_LOCKED) == VM_LOCKED and vm_flags & VM_WRITE:
+    if (old & (VM_WRITE | VM_SHARED | VM_LOCKED)) == VM_LOCKED and vm_flags & VM_WRITE:
         populate_range(mm, task, start, end, 1)
     return vma
 
@@ -60,7 +60,7 @@ def do_mprotect(mm, task, start, length, prot):
     Caller holds mmap_lock for write.
     """
     grows = prot & (PROT_GROWSDOWN | PROT_GROWSUP)
-    if grows == PROT_GROWSDOWN | PROT_GROWSUP or start & (PAGE_SIZE - 1):
+    if grows == (PROT_GROWSDOWN | PROT_GROWSUP) or start & (PAGE_SIZE - 1):
         return -EINVAL
     if length == 0:
         return 0

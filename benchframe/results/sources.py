@@ -1,4 +1,4 @@
-"""The source of each strategy of a run, with the private modules it is spread over, kept in ``sources.json``.
+"""The source of each strategy of a run, kept in ``sources.json``.
 
 A report shows the text that was measured, though the plugin may be edited or gone by then. Texts are shown, never run.
 """
@@ -6,7 +6,6 @@ A report shows the text that was measured, though the plugin may be edited or go
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -26,7 +25,7 @@ MAX_SOURCES = 4096
 
 @dataclass(frozen=True)
 class Source:
-    """One plugin's text: ``module`` is where it is imported from, ``text`` its file and those of its private modules,
+    """One plugin's text: ``module`` is where it is imported from, ``text`` its file, or those of its package,
     ``summary`` the strategy's line, ``digest`` sha256 (hex) of ``text``."""
 
     module: str
@@ -36,17 +35,19 @@ class Source:
 
 
 def sources_of(strategies: Iterable[Strategy]) -> dict[str, Source]:
-    """The text of each strategy that can be read, by the strategy's name: its file, then its private modules, each
-    under a line with its name. O(bytes)."""
-    from benchframe.strategy import own_modules
-
+    """The text of each strategy that can be read, by the strategy's name: its file; of a package all files, each under
+    a line with its name. O(bytes)."""
     found = {}
     for strategy in strategies:
         with suppress(OSError, UnicodeDecodeError, AttributeError):
-            text = Path(strategy.file).read_text(encoding="utf-8")
-            for name in own_modules(strategy.module)[1:]:
-                path = Path(sys.modules[name].__file__ or "")
-                text += f"\n\n# ==== {path.name} ====\n\n{path.read_text(encoding='utf-8')}"
+            path = Path(strategy.file)
+            if path.name == "__init__.py":
+                files = sorted(path.parent.glob("*.py"))
+                text = "\n\n".join(
+                    f"# ==== {file.parent.name}/{file.name} ====\n\n{file.read_text('utf-8')}" for file in files
+                )
+            else:
+                text = path.read_text(encoding="utf-8")
             text = text[:MAX_SOURCE]
             digest = hashlib.sha256(text.encode()).hexdigest()
             found[strategy.name] = Source(strategy.module, strategy.summary, text, digest)

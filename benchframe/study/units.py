@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchframe.dialect import Slab, Struct, fetch_add, native
+from benchframe.dialect import Field, Slab, Struct, fetch_add, native
 from benchframe.dialect.units import Units, UnitSpec
 
 Array = npt.NDArray[Any]
@@ -33,11 +33,11 @@ PLACES = {"l1": 64, "l2": 4096}
 bench = Struct(
     "bench",
     [
-        ("cell_base", "i8", "slab CELL [constant]"),
+        Field("cell_base", "i8", "slab CELL", lock="constant"),
         ("word", "i8", "what is added to"),
         ("state", "i8", "of the generator: goes on from call to call, or the predictor would know it by heart"),
-        ("mask", "i8", "places less one, a power of two [constant]"),
-        ("coin", "i8", "1: a random bit decides, 0: always the same way [constant]"),
+        Field("mask", "i8", "places less one, a power of two", lock="constant"),
+        Field("coin", "i8", "1: a random bit decides, 0: always the same way", lock="constant"),
     ],
 )
 cell = Struct("cell", [("after", "i8", "the next record of the chain"), ("value", "i8", "read, written")], size=192)

@@ -23,6 +23,7 @@ Sources: Khuong, Morin, "Array layouts for comparison-based searching", ACM JEA 
 from benchframe.api import (
     ARENA_PRIVATE0,
     NULL,
+    Field,
     Index,
     PrivateSlab,
     Strategy,
@@ -48,7 +49,10 @@ from benchframe_plugins.sorted_array import (
 
 HEAP = PrivateSlab(
     "heap",
-    [("vm_end", "i8", "key of node k at block + k - 1 [the builder]"), ("vma", "i8", "its VMA [the builder]")],
+    [
+        Field("vm_end", "i8", "key of node k at block + k - 1", lock="the builder"),
+        Field("vma", "i8", "its VMA", lock="the builder"),
+    ],
     3,
     per_vma=4,
     fixed=4096,

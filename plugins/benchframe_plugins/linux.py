@@ -73,11 +73,3 @@ def benchframe_strategies():
         rcu = maple.maple(rcu=True)
         kernels.append(Strategy(name, what, rcu, protocol=protocol, check_messages=maple.MESSAGES))
     return kernels
-
-
-@hookimpl
-def benchframe_historic():
-    """Races that Linux, and the RFC, once had."""
-    from benchframe_plugins._races import races
-
-    return races()

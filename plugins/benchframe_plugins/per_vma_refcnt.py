@@ -23,7 +23,7 @@ looks at neighbours, and goes to mmap_lock here. (6.15 keeps the VMA locked and 
 anon_vma_prepare alone, __vmf_anon_prepare. One fault in the life of most VMAs.)
 
 Concurrency: maple nodes wait for a grace period, VMAs do not. A held VMA cannot change or go.
-Text: what all faults of this kind share is in `_speculation`; how writing ends is 6.4's, in `per_vma_rwsem`.
+Text: what all faults of this kind share is in `speculation`; how writing ends is 6.4's, in `per_vma_rwsem`.
 Sources: Linux 6.15 include/linux/mm.h, include/linux/mmap_lock.h, mm/memory.c, mm/mmap_lock.c (6.16); 9bbffee67ffd.
 """
 
@@ -55,9 +55,9 @@ from benchframe.api import (
     waitqueue,
     write_lock,
 )
-from benchframe_plugins import _speculation
-from benchframe_plugins._speculation import exchanged, usable
+from benchframe_plugins import speculation
 from benchframe_plugins.per_vma_rwsem import mm_write_downgrade, mm_write_unlock
+from benchframe_plugins.speculation import exchanged, usable
 
 VMA_LOCK_OFFSET = 1 << 30
 """A writer keeps readers out."""
@@ -221,7 +221,7 @@ def mm_write_lock(mm, task):
 
 
 HOOKS = {
-    **_speculation.HOOKS,
+    **speculation.HOOKS,
     "mmap_write_lock": mm_write_lock,
     "mmap_write_unlock": mm_write_unlock,
     "mmap_write_downgrade": mm_write_downgrade,

@@ -27,7 +27,7 @@ Concurrency: VMAs and maple nodes are freed after a grace period. A held VMA can
 checked at commit. Page tables under a held VMA cannot go, since they go with their VMAs. Wrong in the first weeks,
 each a switch of `per_vma_history`: fork did not lock (B19), nor did stacks that grew (B20), new VMAs came into the
 tree unlocked (B21), and the anon_vma was looked at before the lock was held (B23).
-Text: what all faults of this kind share is in `_speculation`.
+Text: what all faults of this kind share is in `speculation`.
 Sources: Linux 6.4 include/linux/mm.h, include/linux/mmap_lock.h, mm/memory.c; Documentation/mm/process_addrs.rst;
 657b5146955e, fb49c455323f, c137381f71ae, 33313a747e81.
 """
@@ -39,6 +39,7 @@ from benchframe.api import (
     TASK,
     VMA,
     WRITE_ONCE,
+    Field,
     PrivateSlab,
     Protocol,
     Strategy,
@@ -56,17 +57,17 @@ from benchframe.api import (
     write_downgrade,
     write_unlock,
 )
-from benchframe_plugins import _speculation
-from benchframe_plugins._speculation import exchanged, free_vma
+from benchframe_plugins import speculation
+from benchframe_plugins.speculation import exchanged, free_vma
 
 VMA_LOCK = PrivateSlab(
     "vma_lock",
     [
-        ("count", "i8", "rwsem: readers, who waits, the writer [itself]"),
-        ("tail", "i8", "rwsem: tickets [itself]"),
-        ("head", "i8", "rwsem: whose turn it is [itself]"),
-        ("owner", "i8", "the kernel's lock has this word, too [none]"),
-        ("osq", "i8", "and this [none]"),
+        Field("count", "i8", "rwsem: readers, who waits, the writer", lock="itself"),
+        Field("tail", "i8", "rwsem: tickets", lock="itself"),
+        Field("head", "i8", "rwsem: whose turn it is", lock="itself"),
+        Field("owner", "i8", "the kernel's lock has this word, too", lock="none"),
+        Field("osq", "i8", "and this", lock="none"),
     ],
     number=4,
     at_rest=("count",),
@@ -190,7 +191,7 @@ def mm_write_downgrade(mm, task):
 
 
 HOOKS = {
-    **_speculation.HOOKS,
+    **speculation.HOOKS,
     "mmap_write_unlock": mm_write_unlock,
     "mmap_write_downgrade": mm_write_downgrade,
     "vma_valid": valid,

@@ -64,13 +64,13 @@ from benchframe.api import (
     pmd_slot,
     read_lock,
     read_unlock,
-    scenario,
     spin_lock,
     spin_unlock,
     wait_interruptible,
     write_lock,
     write_unlock,
 )
+from benchframe_plugins.races.known import KNOWN_BUGS
 
 # ---- 2/4: mm event counter -----------------------------------------------------------------------------------
 
@@ -268,46 +268,6 @@ def test_valid_pte(mm, task, vma, site):
     if TASK(mm, task).speculative and site != SITE_ANON:
         return mm_version_check(mm, task)
     return 1
-
-
-def known(name, summary, *functions, **where):
-    """A race that stays in."""
-    return scenario.KnownBug(name, summary, functions, **where)
-
-
-MERGED = ("vma_free_now < vma_remove_merged",)
-UNMAPPED = ("vma_free_now < detach_range",)
-HELD = "vma_hold < lookup_vma_cache < get_speculative"
-INSIDE = ("fill_none < handle_mm_fault", "anon_vma_prepare < fill_none", "beyond_object < handle_mm_fault",
-          "fault_in_vma < page_fault", "covering < page_fault")  # fmt: skip
-"""Where a fault uses the VMA that it believes to hold."""
-NEIGHBOUR = "anon_vma_choose < anon_vma_prepare < fill_none"
-B3, B4 = ("fault-merge",), ("fault-munmap-signal",)
-KNOWN_BUGS = (
-    known("B5", "the pmd is read without protection", "lookup_vma_cache < get_speculative", dangling=False,
-          freed=("table_release_now < table_free",), scenarios=("lookup-munmap-table",)),
-    known("anon_vma", "a fault looks at neighbours that it does not hold", NEIGHBOUR, dangling=False, freed=UNMAPPED,
-          scenarios=("fault-munmap-neighbour", "fault-mremap-neighbour")),
-    known("anon_vma", "as above", "move_vma", "down_read_any", "spin_lock", kind="broken invariant",
-          says="VMA #*: anon_vma * with a chain of 0", scenarios=("fault-mremap-neighbour",)),
-    known("B2", "a merge leaves pointers behind", HELD, dangling=True, freed=MERGED, source=("page.cache < set-up",),
-          scenarios=("merge-then-lookup",)),
-    known("B6", "a fault in flight puts the VMA back after its invalidation", HELD, dangling=True, freed=UNMAPPED,
-          source=("page.cache < update_vma_cache < invalidate_vma_cache_range",), scenarios=("fault-munmap",)),
-    known("B1", "page->cache is loaded, the VMA freed, then held", HELD, dangling=False, freed=MERGED + UNMAPPED,
-          source=("page.cache",)),
-    known("B1", "as above, a merge", "get_speculative < bare_lookup", "get_speculative < page_fault", dangling=False,
-          freed=MERGED),
-    known("waker", "vma_release looks at the VMA after its count is down", "vma_release < put",
-          "__vma_release < vma_release < put", dangling=False, freed=MERGED + UNMAPPED),
-    known("waker", "as above, after a failed speculation", "vma_release < get_speculative",
-          "__vma_release < vma_release < get_speculative", dangling=False, freed=MERGED + UNMAPPED),
-    known("B3", "a merge waits for another VMA than it frees", *INSIDE, dangling=False, freed=MERGED, scenarios=B3),
-    known("B4", "a signal ends the wait", *INSIDE, dangling=False, freed=UNMAPPED, scenarios=B4),
-    known("B4", "as above", "vma_free_now", "down_read_any", "spin_lock", kind="broken invariant",
-          says="an entry for * is left, where no VMA is", scenarios=B4),
-)  # fmt: skip
-"""What `benchframe check` finds, by name; docs/checking.md explains each."""
 
 
 @hookimpl

@@ -204,7 +204,7 @@ def usable(mm, task, vma, addr):
     v = VMA(mm, vma)
     if v.vm_start > addr or addr >= v.vm_end:
         return 0
-    return v.anon_vma != 0 or v.vm_flags & (VM_WRITE | VM_SHARED) != VM_WRITE
+    return v.anon_vma != 0 or (v.vm_flags & (VM_WRITE | VM_SHARED)) != VM_WRITE
 
 
 @native

@@ -29,7 +29,7 @@ mmap_lock, since it looks at neighbours.
 
 Concurrency: VMAs are freed after a grace period. A held VMA keeps its bounds, and page tables go with their VMAs.
 Stack growth happens under mmap_lock for read and moves one start down.
-Text: what all faults of this kind share is in `_speculation`, the list in `_begun`.
+Text: what all faults of this kind share is in `speculation`, the list in `vma_writers`.
 Sources: 20091225105140.263180e8 (on 2.6.33-rc2) and the replies of 27 and 28 December 2009;
 20100105163939.a3f146fb.
 """
@@ -50,9 +50,9 @@ from benchframe.api import (
     scenario,
     waitqueue,
 )
-from benchframe_plugins import _begun, _speculation
-from benchframe_plugins._begun import enlist, mm_write_downgrade, mm_write_unlock
-from benchframe_plugins._speculation import usable, walk
+from benchframe_plugins import speculation, vma_writers
+from benchframe_plugins.speculation import usable, walk
+from benchframe_plugins.vma_writers import enlist, mm_write_downgrade, mm_write_unlock
 
 REFS = refcount("vm_refcnt")
 inc_not_zero, refcount_read, set_release = REFS.refcount_inc_not_zero, REFS.refcount_read, REFS.refcount_set_release
@@ -167,19 +167,19 @@ def posted_detach(mm, vma):
 
 READERS = {"speculate": find_vma_speculative, "speculation_end": vma_put}
 MENDED = {
-    **_speculation.HOOKS,
+    **speculation.HOOKS,
     "mmap_write_unlock": mm_write_unlock,
     "mmap_write_downgrade": mm_write_downgrade,
     "vma_start_write": start_write,
     "vma_attach": attach,
-    "vma_free": _begun.free_vma,
+    "vma_free": vma_writers.free_vma,
 }
 POSTED = {
-    **_speculation.HOOKS,
+    **speculation.HOOKS,
     "vma_put": posted_put,
     "vma_attach": attach,
     "vma_detach": posted_detach,
-    "vma_free": _speculation.free_vma,
+    "vma_free": speculation.free_vma,
 }
 
 

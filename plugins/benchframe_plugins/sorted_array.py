@@ -22,20 +22,34 @@ moment; updates search by start, where order always holds.
 Sources: Knuth, TAOCP vol. 3, 6.2.1 (binary search).
 """
 
-from benchframe.api import ARENA_PRIVATE0, NULL, VMA, Index, PrivateSlab, Strategy, arena_alloc, hook, hookimpl, native
+from benchframe.api import (
+    ARENA_PRIVATE0,
+    NULL,
+    VMA,
+    Field,
+    Index,
+    PrivateSlab,
+    Strategy,
+    arena_alloc,
+    hook,
+    hookimpl,
+    native,
+)
 
-KEY = PrivateSlab("key", [("vm_end", "i8", "end of the i-th VMA [mmap_lock]")], 0, per_vma=4, fixed=4096)
+KEY = PrivateSlab("key", [Field("vm_end", "i8", "end of the i-th VMA", lock="mmap_lock")], 0, per_vma=4, fixed=4096)
 ENTRY = PrivateSlab(
     "entry",
     [
-        ("vma", "i8", "the VMA; in a free block's first entry the next one [mmap_lock]"),
-        ("vm_start", "i8", "[mmap_lock]"),
+        Field("vma", "i8", "the VMA; in a free block's first entry the next one", lock="mmap_lock"),
+        Field("vm_start", "i8", "", lock="mmap_lock"),
     ],
     1,
     per_vma=4,
     fixed=4096,
 )
-FREE_BLOCK = PrivateSlab("free_block", [("block", "i8", "first free block of 2^i entries [mmap_lock]")], 2, 0, fixed=40)
+FREE_BLOCK = PrivateSlab(
+    "free_block", [Field("block", "i8", "first free block of 2^i entries", lock="mmap_lock")], 2, 0, fixed=40
+)
 MIN_SHIFT = 5
 
 

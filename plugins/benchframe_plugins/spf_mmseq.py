@@ -31,7 +31,7 @@ every fault under way a second one.
 
 Concurrency: VMAs and page tables are freed after a grace period, and the section lasts to the end of the fault. The
 walk ends: it gives up after 64 steps down.
-Text: what all faults of this kind share is in `_speculation`.
+Text: what all faults of this kind share is in `speculation`.
 Sources: v1 and v2, cover letters and the patches to arch/x86/mm/fault.c (20210430195232.30491-1-michel@lespinasse.org,
 20220128131006.67712-1-...).
 """
@@ -42,6 +42,7 @@ from benchframe.api import (
     SITE_TABLE,
     TASK,
     VMA,
+    Field,
     PrivateSlab,
     Protocol,
     Strategy,
@@ -54,20 +55,20 @@ from benchframe.api import (
     write_lock,
     write_unlock,
 )
-from benchframe_plugins import _speculation
-from benchframe_plugins._speculation import exchanged, free_vma, release_table, section_end, usable, walk
+from benchframe_plugins import speculation
+from benchframe_plugins.speculation import exchanged, free_vma, release_table, section_end, usable, walk
 
 COPY = PrivateSlab(
     "spf_vma",
     [
-        ("vm_start", "i8", "of the VMA copied last [the task]"),
+        Field("vm_start", "i8", "of the VMA copied last", lock="the task"),
         ("vm_end", "i8", "likewise"),
         ("vm_flags", "i8", "likewise"),
         ("vm_file", "i8", "likewise"),
         ("anon_vma", "i8", "likewise"),
         ("vm_pgoff", "i8", "likewise"),
-        ("seq", "i8", "the number before the walk [the task]"),
-        ("spare", "i8", "fills the line [none]"),
+        Field("seq", "i8", "the number before the walk", lock="the task"),
+        Field("spare", "i8", "fills the line", lock="none"),
     ],
     per_vma=0,
     fixed=4096,
@@ -155,7 +156,7 @@ def valid(mm, task, vma, site):
 
 
 HOOKS = {
-    **_speculation.HOOKS,
+    **speculation.HOOKS,
     "mmap_write_lock": mm_write_lock,
     "mmap_write_unlock": mm_write_unlock,
     "mmap_write_downgrade": mm_write_downgrade,

@@ -31,7 +31,7 @@ Cost: the walk and four loads of one number. Only writers of this VMA disturb.
 Concurrency: VMAs and page tables are freed after a grace period (SRCU then, since faults sleep; Dufour lost 20 % to
 its callbacks), and the section lasts to the end of the fault. A walk through a rotating tree may miss; then mmap_lock
 is taken. Stack growth happens under mmap_lock for read and moves one start down.
-Text: what all faults of this kind share is in `_speculation`, the list in `_begun`.
+Text: what all faults of this kind share is in `speculation`, the list in `vma_writers`.
 Sources: 20100104182429.833180340@chello.nl, its 3/8 (the number) and 6/8 (handle_speculative_fault), and replies;
 Dufour's v11 (1526555193-7242-1-git-send-email-ldufour@...).
 """
@@ -50,9 +50,9 @@ from benchframe.api import (
     rcu_read_unlock,
     seqcount,
 )
-from benchframe_plugins import _speculation
-from benchframe_plugins._begun import enlist, free_vma, mm_write_downgrade, mm_write_unlock
-from benchframe_plugins._speculation import exchanged, release_table, section_end, usable, walk
+from benchframe_plugins import speculation
+from benchframe_plugins.speculation import exchanged, release_table, section_end, usable, walk
+from benchframe_plugins.vma_writers import enlist, free_vma, mm_write_downgrade, mm_write_unlock
 
 SEQ = seqcount("vm_sequence")
 raw_read, retry, write_begin, write_end = (
@@ -112,7 +112,7 @@ def end_write(mm, vma):
 
 
 HOOKS = {
-    **_speculation.HOOKS,
+    **speculation.HOOKS,
     "mmap_write_unlock": mm_write_unlock,
     "mmap_write_downgrade": mm_write_downgrade,
     "vma_valid": valid,

@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 
 Kind = Slab | None
 """What a name holds: a reference into a slab (then its index), or an integer."""
-NESTED = frozenset({"cache_find", "cache_store"})
-"""Cache hooks that are called inside vma_get: no marks of their own."""
-LOOKUP_HOOKS = frozenset({"vma_get", "vma_get_locked", "vma_put", "vma_valid"})
-"""Hooks that are the lookup of a fault, with the cache's (but NESTED)."""
 ATOMICS = frozenset({"xchg", "cmpxchg", "fetch_add", "wait_then_add"})
 """Primitives that read, change and write in one step."""
 OPERATORS: dict[type[ast.AST], str] = {
@@ -205,8 +201,7 @@ class Expressions:
         assert bound is not None
         kinds, texts = self.arguments(node)
         name = self.owner.name_of(bound, kinds, self.far)
-        cached = hook.name.startswith("cache_") and hook.name not in NESTED
-        if self.far or not (cached or hook.name in LOOKUP_HOOKS) or _trivial(bound):
+        if self.far or not hook.lookup or _trivial(bound):
             return self.owner.called(name, texts)
         return self.owner.called(self.owner.marked(name, len(kinds)), texts)
 
@@ -215,6 +210,8 @@ class Expressions:
             return self.owner.after(str(BARRIER << SHIFT), "0")
         if name in ("cpu_relax", "cond_resched", "cycles", "smp_rmb", "smp_wmb"):  # barriers for the compiler on x86
             return "0"
+        if name == "fls":
+            return f"fls({self.value(node.args[0])})"
         slab, index = self.reference(node.args[0])
         word = node.args[1]
         field = word.value if isinstance(word, ast.Constant) else None

@@ -35,10 +35,6 @@ STRUCTURES: tuple[tuple[str, Slab], ...] = (
     ("file", FILE),
 )
 """What the model's own structures are called in a cost table."""
-MODEL_FIELDS = frozenset({("mm_base", "id"), ("mm_base", "nr_splits"), ("mm_base", "nr_merges"),
-                          ("mm_base", "nr_invalidations")})  # fmt: skip
-"""Fields of counted structures that a kernel has not: an mm's number is its address there, counters are ours. With
-those whose comment begins with "model" they cost nothing."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +75,7 @@ class Memory:
 
     def counts(self, slab: Slab, field: str) -> bool:
         """Whether an access to ``field`` costs anything: not if the kernel has no such memory."""
-        model = slab.struct.comments[field].startswith("model") or (slab.base, field) in MODEL_FIELDS
-        return slab.base in self._by_base and not model
+        return slab.base in self._by_base and not slab.struct.members[field].model
 
     def code(self, slab: Slab, field: str, kind: int) -> tuple[int, int]:
         """(record of an access to ``field`` of record 0, what one record more adds)."""

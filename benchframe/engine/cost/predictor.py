@@ -11,14 +11,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from benchframe.dialect import Slab, Struct, native
+from benchframe.dialect import Field, Slab, Struct, native
 from benchframe.dialect.units import Units, UnitSpec
 
 predictor = Struct(
     "predictor",
     [
-        ("branch_base", "i8", "slab BRANCH [constant]"),
-        ("entry_base", "i8", "slab ENTRY [constant]"),
+        Field("branch_base", "i8", "slab BRANCH", lock="constant"),
+        Field("entry_base", "i8", "slab ENTRY", lock="constant"),
         ("recent", "i8", "the last 62 outcomes, the latest in bit 0"),
         ("older", "i8", "the 62 before"),
     ],

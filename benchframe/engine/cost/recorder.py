@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchframe.dialect.function import native
-from benchframe.dialect.primitives import cmpxchg, fetch_add, wait_then_add, xchg
-from benchframe.dialect.struct import Slab, Struct
+from benchframe.dialect.primitives import cmpxchg, fetch_add, fls, wait_then_add, xchg
+from benchframe.dialect.struct import Field, Slab, Struct
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.cost.memory import EVENT as BEGINS
 from benchframe.engine.cost.memory import SHIFT, STRUCTURES, Memory
@@ -39,11 +39,11 @@ _PLACES = tuple(base.removesuffix("_base") + "_place" for base in [*(s.base for 
 counting = Struct(
     "counting",
     [
-        ("record_base", "i8", "slab RECORD: the buffer [constant]"),
+        Field("record_base", "i8", "slab RECORD: the buffer", lock="constant"),
         ("cursor", "i8", "records so far, those without room included"),
-        ("full", "i8", "no event begins from here on [constant]"),
+        Field("full", "i8", "no event begins from here on", lock="constant"),
         ("nothing", "i8", "0: a sum with it is no literal, for which the compiler would compile the callee again"),
-        ("limit", "i8", "records that the buffer holds [constant]"),
+        Field("limit", "i8", "records that the buffer holds", lock="constant"),
         *((name, "i8", "as in mm_struct [constant]") for name in _BASES),
         *((name, "i8", "byte address of record 0, as counted [constant]") for name in _PLACES),
     ],
@@ -84,6 +84,7 @@ class CompiledTranslator(Translator):
         self.scope = {
             "_note": leave_record, "_s_event_base": EVENT,
             "_xchg": xchg, "_cmpxchg": cmpxchg, "_fetch_add": fetch_add, "_wait_then_add": wait_then_add,
+            "fls": fls,
         }  # fmt: skip
 
     def entry(self) -> Callable[..., int]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from benchframe.dialect import Slab, Struct
+from benchframe.dialect import Field, Slab, Struct
 from benchframe.engine.cost.memory import LINE, SHIFT
 
 LOW = (1 << SHIFT) - 1
@@ -30,20 +30,25 @@ HOOKS = 16
 summing = Struct(
     "summing",
     [
-        ("record_base", "i8", "slab RECORD: the batch [constant]"),
-        ("seen_base", "i8", "slab SEEN, a record per line [constant]"),
-        ("sharing_base", "i8", "slab SHARING: of lookups a record per line, then of faults [constant]"),
-        ("touch_base", "i8", "slab TOUCH: distinct lines of the operation [constant]"),
-        ("region_base", "i8", "slab REGION [constant]"),
-        ("operation_base", "i8", "slab OPERATION: one per event of the batch [constant]"),
-        ("now_base", "i8", "slab NOW: records of the operation by kind, outside and inside its lookup [constant]"),
-        ("sum_base", "i8", "slab SUM [constant]"),
-        ("hook_base", "i8", "slab HOOK [constant]"),
-        ("reuse_base", "i8", "slab REUSE: reuse times by class [constant]"),
-        ("entry_base", "i8", "slab ENTRY of the predictor [constant]"),
+        Field("record_base", "i8", "slab RECORD: the batch", lock="constant"),
+        Field("seen_base", "i8", "slab SEEN, a record per line", lock="constant"),
+        Field("sharing_base", "i8", "slab SHARING: of lookups a record per line, then of faults", lock="constant"),
+        Field("touch_base", "i8", "slab TOUCH: distinct lines of the operation", lock="constant"),
+        Field("region_base", "i8", "slab REGION", lock="constant"),
+        Field("operation_base", "i8", "slab OPERATION: one per event of the batch", lock="constant"),
+        Field(
+            "now_base",
+            "i8",
+            "slab NOW: records of the operation by kind, outside and inside its lookup",
+            lock="constant",
+        ),
+        Field("sum_base", "i8", "slab SUM", lock="constant"),
+        Field("hook_base", "i8", "slab HOOK", lock="constant"),
+        Field("reuse_base", "i8", "slab REUSE: reuse times by class", lock="constant"),
+        Field("entry_base", "i8", "slab ENTRY of the predictor", lock="constant"),
         ("recent", "i8", "the predictor's history"),
         ("older", "i8", "likewise"),
-        ("lines", "i8", "lines of memory [constant]"),
+        Field("lines", "i8", "lines of memory", lock="constant"),
         ("clock", "i8", "lines touched so far by all operations, and 1"),
         ("began", "i8", "the clock when the window began"),
         ("time_l1", "i8", "touches that a first-level cache remembers"),

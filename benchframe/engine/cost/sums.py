@@ -7,7 +7,7 @@ memory and reads the sums. About 15 ns a record.
 
 from __future__ import annotations
 
-from benchframe.dialect import native
+from benchframe.dialect import fls, native
 from benchframe.engine.cost.memory import (
     ATOMIC,
     BRANCH,
@@ -235,26 +235,7 @@ def note_times(t):
 @native
 def reuse_class(ago):
     """PARTS classes per power of two: 8 * bits of ``ago`` + the three bits below its highest one."""
-    bits = 0
-    rest = ago
-    if rest >= 1 << 32:
-        rest = rest >> 32
-        bits += 32
-    if rest >= 1 << 16:
-        rest = rest >> 16
-        bits += 16
-    if rest >= 1 << 8:
-        rest = rest >> 8
-        bits += 8
-    if rest >= 1 << 4:
-        rest = rest >> 4
-        bits += 4
-    if rest >= 1 << 2:
-        rest = rest >> 2
-        bits += 2
-    if rest >= 2:
-        bits += 1
-    bits += 1
+    bits = max(fls(ago), 1)
     return bits * PARTS + (((ago << 4) >> bits) & (PARTS - 1))
 
 
@@ -300,8 +281,8 @@ def walk_lines(t, view, chosen, written, late):
     SUM(t, base + DIRTY).value += dirty
     SUM(t, base + FAR1).value += far1
     SUM(t, base + FAR2).value += far2
-    SUM(t, base + FAR1_N).value += int(late & FAR_L1 != 0)
-    SUM(t, base + FAR2_N).value += int(late & FAR_L2 != 0)
+    SUM(t, base + FAR1_N).value += int((late & FAR_L1) != 0)
+    SUM(t, base + FAR2_N).value += int((late & FAR_L2) != 0)
     return lines
 
 
@@ -320,7 +301,7 @@ def share_lines(t, which, chosen, written, task):
             continue
         while REGION(t, number + 1).first <= one.line:
             number += 1
-        wrote = int(one.how & written != 0 and REGION(t, number).own == 0)
+        wrote = int((one.how & written) != 0 and REGION(t, number).own == 0)
         s = SHARING(t, which * t.lines + one.line)
         s.touches += 1
         s.writes += wrote

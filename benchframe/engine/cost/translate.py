@@ -17,6 +17,7 @@ from typing import Any
 
 from benchframe.dialect.function import Binding, where
 from benchframe.dialect.interp import wrapped
+from benchframe.dialect.primitives import fls
 from benchframe.dialect.struct import DialectError, Slab
 from benchframe.engine.cost.expressions import Kind
 from benchframe.engine.cost.memory import BRANCH, ENTER, LEAVE, SHIFT, Memory
@@ -81,7 +82,7 @@ class Translator:
         self.binding = binding
         self.scope: dict[str, Any] = {
             "_A": append, "rmw_add": rmw_add, "rmw_xchg": rmw_xchg, "rmw_cmpxchg": rmw_cmpxchg, "wait_add": wait_add,
-            "store": store,
+            "store": store, "fls": fls,
         }  # fmt: skip
         self.sites = 0
         """How many branches were numbered so far."""

@@ -162,7 +162,7 @@ def downgrade_write(sem):
 @native
 def rwsem_is_locked(sem):
     """Is anyone inside?"""
-    return int(READ_ONCE(sem, "count") & INSIDE != 0)
+    return int((READ_ONCE(sem, "count") & INSIDE) != 0)
 
 
 class Rwsem(NamedTuple):

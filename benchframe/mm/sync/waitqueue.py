@@ -69,7 +69,7 @@ def finish_wait(queue):
 @native
 def waitqueue_active(queue):
     """Does anyone sleep? Without a barrier of the caller's the answer may be old."""
-    return int(READ_ONCE(queue, "queue") & SLEEPERS != 0)
+    return int((READ_ONCE(queue, "queue") & SLEEPERS) != 0)
 
 
 @native

@@ -1,7 +1,10 @@
-"""The list of historic races, B1 to B30: those that can be shown, and why the others cannot."""
+"""The list of historic races, B1 to B30: those that can be shown, and why the others cannot.
 
-from benchframe.api import TASK, Protocol, Strategy, native, read_unlock, scenario
-from benchframe_plugins import _races_locks, _races_tree, pmdcache
+`rfc` has what the RFC of December 2009 brought, `tree` what is walked and cached, `locks` the per-VMA locks, `known`
+how failures of the seed are told apart.
+"""
+
+from benchframe.api import hookimpl, scenario
 
 Historic = scenario.Historic
 
@@ -17,19 +20,6 @@ def unseen(number: str, summary: str, because: str) -> Historic:
     return Historic(number, summary, because=because)
 
 
-def two(space: scenario.Setup) -> None:
-    """Two VMAs in one region, both touched."""
-    space.map(0, 4)
-    space.map(8, 4)
-    space.touch(8, 0)
-
-
-B9 = scenario.Scenario(
-    "fault-ends-munmap",
-    "a fault ends while its VMA's unmapping waits for it",
-    two,
-    ((scenario.fault(1),), (scenario.munmap(0, 4),)),
-)
 SEED = (
     seed("B1", "lookup-munmap", "page->cache is loaded, the VMA freed, then held",
          "T0: add of VMA #1, which T1 freed, in vma_hold"),
@@ -65,73 +55,10 @@ UNSEEN = (
 )  # fmt: skip
 
 
-# ---- B30: the RFC's speculative fault that fails ---------------------------------------------------------------------
+@hookimpl
+def benchframe_historic() -> list[Historic]:
+    """All races that Linux, and the RFC, once had, by number."""
+    from benchframe_plugins.races import locks, rfc, tree
 
-
-@native
-def get_as_posted(mm, task, addr):
-    """get_speculative; put_as_posted is to know whether the fault did anything."""
-    TASK(mm, task).fault_kind = 0
-    return get_speculative(mm, task, addr)
-
-
-@native
-def put_as_posted(mm, task, vma):
-    """The ends of do_page_fault in 4/4: bad_area knows no speculation. mmap_sem is given back, the VMA stays held."""
-    t = TASK(mm, task)
-    if t.speculative and t.fault_kind == 0 and mm_version_check(mm, task):
-        t.speculative = 0
-        return read_unlock(mm, task)
-    return put(mm, task, vma)
-
-
-get_speculative, put, mm_version_check = pmdcache.get_speculative, pmdcache.put, pmdcache.mm_version_check
-
-
-def seed_with_its_ends() -> Strategy:
-    """pmdcache, and do_page_fault's error paths as they were posted."""
-    (seed,) = pmdcache.benchframe_strategies()
-    if seed.protocol is None:
-        raise TypeError("pmdcache has a protocol")
-    hooks = {**seed.protocol.binding, "vma_get": get_as_posted, "vma_put": put_as_posted}
-    return Strategy("b30", "the seed, error paths as posted", seed.index, seed.cache, Protocol(**hooks))
-
-
-def read_only(space: scenario.Setup) -> None:
-    """A VMA that may not be written, read once."""
-    space.map(0, 4, prot=1)
-    space.touch(0, access=1)
-
-
-B30 = scenario.Scenario(
-    "refused-munmap",
-    "a fault is refused, and its VMA unmapped",
-    read_only,
-    ((scenario.fault(1),), (scenario.munmap(0, 4),)),
-)
-
-
-def races() -> list[Historic]:
-    """All, by number."""
-    lost = Historic(
-        "B9",
-        "the RFC's third version wakes when one holder is left, the writer waits for none",
-        "third version of the RFC, 25 December 2009",
-        "rcu_rbtree_v3",
-        "rcu_rbtree",
-        B9,
-        "deadlock: lost wake-up",
-        among=12,
-    )
-    ends = Historic(
-        "B30",
-        "a speculative fault that is refused gives back a mmap_sem that it did not take, and holds its VMA for ever",
-        "RFC of December 2009, 4/4, arch/x86/mm/fault.c: bad_area, mm_fault_error",
-        seed_with_its_ends(),
-        "pmdcache_rcu",
-        B30,
-        "deadlock",
-        among=12,
-    )
-    every = [*SEED, lost, ends, *UNSEEN, *_races_tree.races(), *_races_locks.races()]
+    every = [*SEED, *UNSEEN, *rfc.races(), *tree.races(), *locks.races()]
     return sorted(every, key=lambda race: int(race.number[1:]))

@@ -47,8 +47,7 @@ Both have the race of their time: a stack grows under mmap_lock for read, in 6.1
 6.3 by a node that is freed under readers that are in no RCU section (B18, StackRot). 6.5 grows stacks under mmap_lock
 for write, as the per-VMA locks here do.
 
-Text: the lookup, the calls and the hole search are here; nodes in `_maple_node`, stores in `_maple_store`, the check in
-`_maple_check`.
+Text: the lookup, the calls and the hole search are here; nodes in `node`, stores in `store`, the check in `check`.
 Sources: Linux 6.1 lib/maple_tree.c (mas_split, mas_push_data, mas_rebalance, mt_min_slots), include/linux/maple_tree.h,
 mm/mmap.c; Documentation/core-api/maple_tree.rst.
 """
@@ -65,8 +64,8 @@ from benchframe.api import (
     smp_rmb,
     start_gap,
 )
-from benchframe_plugins._maple_check import MESSAGES, mt_check
-from benchframe_plugins._maple_node import (
+from benchframe_plugins.maple.check import MESSAGES, mt_check
+from benchframe_plugins.maple.node import (
     ARANGE,
     BIG,
     BIG_NODE,
@@ -94,7 +93,7 @@ from benchframe_plugins._maple_node import (
     mt_leaf,
     mt_slots,
 )
-from benchframe_plugins._maple_store import mas_store
+from benchframe_plugins.maple.store import mas_store
 
 # ---- the lookup ------------------------------------------------------------------------------------------------------
 
@@ -107,7 +106,7 @@ def mt_find(mm, addr):
     while enode != NULL:
         base = mt_base(enode)
         slot = 0
-        if enode & TYPE_MASK == LEAF:
+        if (enode & TYPE_MASK) == LEAF:
             end = leaf_end(mm, base, top)
             while slot < end and WORD(mm, base + PIVOTS + slot).word < addr:
                 slot += 1

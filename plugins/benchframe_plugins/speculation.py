@@ -106,7 +106,7 @@ def usable(mm, v, addr):
         return 0
     if v.anon_vma != 0:
         return 1
-    return (v.vm_file != 0 or mm.thp == 0) and v.vm_flags & (VM_WRITE | VM_SHARED) != VM_WRITE
+    return (v.vm_file != 0 or mm.thp == 0) and (v.vm_flags & (VM_WRITE | VM_SHARED)) != VM_WRITE
 
 
 # ---- what is let go --------------------------------------------------------------------------------------------------

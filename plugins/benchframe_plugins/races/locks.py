@@ -20,7 +20,7 @@ from benchframe.api import (
     scenario,
 )
 from benchframe_plugins import per_vma_refcnt, per_vma_rwsem
-from benchframe_plugins._speculation import get_locked
+from benchframe_plugins.speculation import get_locked
 
 Historic = scenario.Historic
 

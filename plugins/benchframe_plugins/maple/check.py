@@ -4,7 +4,7 @@ Their numbers and what they are for: :mod:`benchframe_plugins.maple`.
 """
 
 from benchframe.api import NULL, VMA, native
-from benchframe_plugins._maple_node import (
+from benchframe_plugins.maple.node import (
     ARANGE,
     INNER_GAPS,
     INNER_META,

@@ -11,7 +11,7 @@ from benchframe.api import (
     native,
     store_release,
 )
-from benchframe_plugins._maple_node import (
+from benchframe_plugins.maple.node import (
     ARANGE,
     ARENA_BIG,
     ARENA_NODE,

@@ -1,14 +1,24 @@
 """The maple tree's nodes: layout, bounds, neighbours, gaps. What they are for: :mod:`benchframe_plugins.maple`."""
 
-from benchframe.api import ARENA_PRIVATE0, NULL, PrivateSlab, arena_free, hook, kfree_rcu, native
+from benchframe.api import ARENA_PRIVATE0, NULL, Field, PrivateSlab, arena_free, hook, kfree_rcu, native
 
 SPARE = 62
 WORD = PrivateSlab(
-    "maple_word", [("word", "i8", "32 to a node [mmap_lock]")], 0, per_vma=32, fixed=32 * (SPARE + 2), part_of=(1, 5)
+    "maple_word",
+    [Field("word", "i8", "32 to a node", lock="mmap_lock")],
+    0,
+    per_vma=32,
+    fixed=32 * (SPARE + 2),
+    part_of=(1, 5),
 )
 NODE = PrivateSlab("maple_node", [("next", "i8", "node i is words 32 i on; the next node to retire")], 1, 1, SPARE)
 BIG = PrivateSlab(
-    "maple_big", [("word", "i8", "a big node is 128 words [mmap_lock]")], 2, per_vma=0, fixed=128 * 26, part_of=(3, 7)
+    "maple_big",
+    [Field("word", "i8", "a big node is 128 words", lock="mmap_lock")],
+    2,
+    per_vma=0,
+    fixed=128 * 26,
+    part_of=(3, 7),
 )
 BIG_NODE = PrivateSlab("maple_big_node", [("retired", "i8", "first node to retire after a store")], 3, 0, fixed=24)
 ARENA_NODE, ARENA_BIG = ARENA_PRIVATE0 + 1, ARENA_PRIVATE0 + 3
@@ -39,7 +49,7 @@ def mt_base(enode):
 @native
 def mt_leaf(enode):
     """1 for a leaf."""
-    return int(enode & TYPE_MASK == LEAF)
+    return int((enode & TYPE_MASK) == LEAF)
 
 
 @native
