@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchframe import scenario, stream
-    from benchframe.csource import CSource
+    from benchframe.cstrategy import CSource
     from benchframe.dialect import (
         NULL,
         READ_ONCE,
@@ -49,9 +49,7 @@ if TYPE_CHECKING:
     )
     from benchframe.events import EVENT, NIL, UNKNOWN, FaultFlag, Kind
     from benchframe.hookspecs import hookimpl
-    from benchframe.mm.arena import arena_alloc, arena_free
     from benchframe.mm.defaults import read_lock, read_unlock, write_downgrade, write_lock, write_unlock
-    from benchframe.mm.find import find_vma
     from benchframe.mm.flags import E_PSE, PG_RESERVED, VM_ACCESS, VM_GROWSDOWN, VM_READ, VM_SHARED, VM_WRITE
     from benchframe.mm.fork import mmdrop, mmgrab
     from benchframe.mm.hooks import (
@@ -67,6 +65,7 @@ if TYPE_CHECKING:
         SITE_TABLE,
         SITE_WP,
         count,
+        find_vma,
         index_find,
         mmap_read_lock,
         mmap_read_unlock,
@@ -89,20 +88,31 @@ if TYPE_CHECKING:
         TASK,
         VMA,
     )
+    from benchframe.mm.locks import (
+        lock_acquired,
+        lock_contended,
+        mmap_down_read_trylock,
+        mmap_down_write_trylock,
+        refcount,
+        rwsem,
+        seqcount,
+        spinlock,
+        waitqueue,
+    )
     from benchframe.mm.pagetable import next_step, pmd_slot, spin_lock, spin_unlock
-    from benchframe.mm.rcu import free_typesafe_by_rcu, kfree_rcu, rcu_read_lock, rcu_read_unlock, synchronize_rcu
-    from benchframe.mm.records import start_gap, vma_free_now
-    from benchframe.mm.stack import expand_stack, grow_as_held, grow_under_write_lock
-    from benchframe.mm.sync.lockstat import lock_acquired, lock_contended
-    from benchframe.mm.sync.mmap_lock import mmap_down_read_trylock, mmap_down_write_trylock
-    from benchframe.mm.sync.refcount import refcount
-    from benchframe.mm.sync.rwsem import rwsem
-    from benchframe.mm.sync.seqcount import seqcount
-    from benchframe.mm.sync.spinlock import spinlock
-    from benchframe.mm.sync.waitqueue import waitqueue
+    from benchframe.mm.slab import (
+        arena_alloc,
+        arena_free,
+        free_typesafe_by_rcu,
+        kfree_rcu,
+        rcu_read_lock,
+        rcu_read_unlock,
+        synchronize_rcu,
+    )
+    from benchframe.mm.vma import expand_stack, grow_as_held, grow_under_write_lock, start_gap, vma_free_now
     from benchframe.strategy import Cache, Index, PrivateSlab, Protocol, Strategy
-    from benchframe.trace.format import Trace, read_trace
     from benchframe.trace.meta import FileEntry, TraceMeta
+    from benchframe.trace.trace import Trace, read_trace
     from benchframe.workload import Parameter, Workload, trace_workload
 
 __all__ = [
@@ -222,12 +232,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "benchframe": ("scenario", "stream"),
+    "benchframe": (
+        "scenario",
+        "stream",
+    ),
+    "benchframe.cstrategy": ("CSource",),
     "benchframe.dialect": (
+        "Field",
         "NULL",
         "READ_ONCE",
         "WRITE_ONCE",
-        "Field",
         "cmpxchg",
         "cpu_relax",
         "fetch_add",
@@ -246,11 +260,14 @@ _HOMES = {
         "wait_while_interruptible",
         "xchg",
     ),
-    "benchframe.hookspecs": ("hookimpl",),
-    "benchframe.mm.arena": (
-        "arena_alloc",
-        "arena_free",
+    "benchframe.events": (
+        "EVENT",
+        "FaultFlag",
+        "Kind",
+        "NIL",
+        "UNKNOWN",
     ),
+    "benchframe.hookspecs": ("hookimpl",),
     "benchframe.mm.defaults": (
         "read_lock",
         "read_unlock",
@@ -258,7 +275,6 @@ _HOMES = {
         "write_lock",
         "write_unlock",
     ),
-    "benchframe.mm.find": ("find_vma",),
     "benchframe.mm.flags": (
         "E_PSE",
         "PG_RESERVED",
@@ -285,6 +301,7 @@ _HOMES = {
         "SITE_TABLE",
         "SITE_WP",
         "count",
+        "find_vma",
         "index_find",
         "mmap_read_lock",
         "mmap_read_unlock",
@@ -307,39 +324,39 @@ _HOMES = {
         "TASK",
         "VMA",
     ),
+    "benchframe.mm.locks": (
+        "lock_acquired",
+        "lock_contended",
+        "mmap_down_read_trylock",
+        "mmap_down_write_trylock",
+        "refcount",
+        "rwsem",
+        "seqcount",
+        "spinlock",
+        "waitqueue",
+    ),
     "benchframe.mm.pagetable": (
         "next_step",
         "pmd_slot",
         "spin_lock",
         "spin_unlock",
     ),
-    "benchframe.mm.rcu": (
+    "benchframe.mm.slab": (
+        "arena_alloc",
+        "arena_free",
         "free_typesafe_by_rcu",
         "kfree_rcu",
         "rcu_read_lock",
         "rcu_read_unlock",
         "synchronize_rcu",
     ),
-    "benchframe.mm.records": (
-        "start_gap",
-        "vma_free_now",
-    ),
-    "benchframe.csource": ("CSource",),
-    "benchframe.mm.stack": (
+    "benchframe.mm.vma": (
         "expand_stack",
         "grow_as_held",
         "grow_under_write_lock",
+        "start_gap",
+        "vma_free_now",
     ),
-    "benchframe.mm.sync.lockstat": ("lock_acquired", "lock_contended"),
-    "benchframe.mm.sync.mmap_lock": (
-        "mmap_down_read_trylock",
-        "mmap_down_write_trylock",
-    ),
-    "benchframe.mm.sync.refcount": ("refcount",),
-    "benchframe.mm.sync.rwsem": ("rwsem",),
-    "benchframe.mm.sync.seqcount": ("seqcount",),
-    "benchframe.mm.sync.spinlock": ("spinlock",),
-    "benchframe.mm.sync.waitqueue": ("waitqueue",),
     "benchframe.strategy": (
         "Cache",
         "Index",
@@ -347,18 +364,14 @@ _HOMES = {
         "Protocol",
         "Strategy",
     ),
-    "benchframe.events": (
-        "EVENT",
-        "NIL",
-        "UNKNOWN",
-        "FaultFlag",
-        "Kind",
+    "benchframe.trace.meta": (
+        "FileEntry",
+        "TraceMeta",
     ),
-    "benchframe.trace.format": (
+    "benchframe.trace.trace": (
         "Trace",
         "read_trace",
     ),
-    "benchframe.trace.meta": ("FileEntry", "TraceMeta"),
     "benchframe.workload": (
         "Parameter",
         "Workload",

@@ -99,7 +99,7 @@ REPORT = np.dtype([("row", "i8"), ("vm_start", "i8"), ("vm_end", "i8")])
 @dataclass(frozen=True)
 class Batch:
     """Consecutive rows of a trace file; ``row`` is the index of the first. Arrays as in
-    :class:`~benchframe.trace.format.Trace`."""
+    :class:`~benchframe.trace.trace.Trace`."""
 
     row: int
     events: npt.NDArray[np.void]

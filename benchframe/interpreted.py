@@ -1,7 +1,7 @@
 """Interpreted runner: a strategy's text run by Python on the same memory as the compiled code.
 
 Some hundred times slower than native, but an index outside its slab is an IndexError here instead of damage, and the
-world behind the proxies may count or schedule what it sees (:mod:`benchframe.dialect.interp`).
+world behind the proxies may count or schedule what it sees (:mod:`benchframe.dialect.interpreter`).
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchframe.dialect.function import resolve
-from benchframe.dialect.interp import PlainWorld, dejit
+from benchframe.dialect.functions import resolve
+from benchframe.dialect.interpreter import PlainWorld, dejit
 from benchframe.mm.defaults import count_event
 from benchframe.mm.hooks import BY_NAME
 from benchframe.mm.layout import MM

@@ -1,30 +1,349 @@
-"""Find plugins, ask each one what it brings, and report what is wrong with any, by name and file.
-
-    registry = load(plugin_files=[Path("mine.py")], blocked=["mmap_cache"])
-    registry.strategy("pmdcache"), registry.workload("zipf"), registry.problems
-
-Plugins are modules named by entry points of the group ``benchframe`` (of any installed distribution, this one too),
-then files. A plugin that cannot be used becomes a :class:`Problem`; the others still load. Nothing is compiled here.
-"""
+"""Which plugins there are: entry points, files and remembered paths; each one's strategies and workloads by name."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib
+import importlib.util
+import os
+import stat
+import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from benchframe import hookspecs
-from benchframe.discovery import Found, Problem, find, import_plugin, without_entry_point
 from benchframe.errors import BenchframeError, did_you_mean, near
+from benchframe.files import replacing
 from benchframe.hookspecs import HOOKS, PROJECT
 from benchframe.workload import Workload, WorkloadSpec
 
 if TYPE_CHECKING:
     from benchframe.races import Historic
     from benchframe.strategy import Strategy
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Which plugin files a command loads besides the installed ones: those given with ``--plugin``, and those remembered.
+#
+# Code is loaded only because the user named it. ``--plugin`` takes a Python file or the folder of a project whose
+# ``pyproject.toml`` has entry points of the group ``benchframe``. ``benchframe new`` and ``benchframe plugin add``
+# write such a path to a list in the user's own configuration folder; nothing is ever looked for in the current
+# folder. A list, or a file named in it, that somebody else could have written is refused (as ssh does with its
+# configuration).
+
+LIST = "plugins.txt"
+"""The remembered paths, one a line, absolute; ``#`` begins a comment."""
+_MAX = 1 << 20
+
+
+class PluginPathError(BenchframeError):
+    """A path that cannot be a plugin; ``str()`` is one line that says why and what to do."""
+
+
+def config_folder() -> Path:
+    """``$BENCHFRAME_CONFIG_DIR`` or the platform's user configuration folder for benchframe."""
+    chosen = os.environ.get("BENCHFRAME_CONFIG_DIR")
+    if chosen:
+        return Path(chosen)
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir(PROJECT))
+
+
+def expand(path: Path) -> list[Path]:
+    """The Python files that ``path`` stands for, absolute: itself, or a project's entry-point modules.
+
+    Raises :class:`PluginPathError`: no such file, a folder without ``pyproject.toml``, a project without entry points,
+    or an entry point whose module lies neither in ``src/`` nor beside ``pyproject.toml``.
+    """
+    path = path.absolute()
+    if path.is_file():
+        return [path.resolve()]
+    if not path.is_dir():
+        raise PluginPathError(f"plugin file {path} does not exist; give the path of a Python file or project folder")
+    points = _entry_points(path / "pyproject.toml")
+    return [_module_file(path, module.partition(":")[0].strip()) for module in points.values()]
+
+
+def _entry_points(project: Path) -> dict[str, str]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    if not project.is_file():
+        raise PluginPathError(f"{project.parent} has no pyproject.toml; name the plugin's Python file itself")
+    try:
+        data: Any = tomllib.loads(project.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PluginPathError(f"{project}: {error}; correct it") from None
+    points = data.get("project", {}) if isinstance(data, dict) else {}
+    for key in ("entry-points", PROJECT):
+        points = points.get(key, {}) if isinstance(points, dict) else {}
+    if not isinstance(points, dict) or not points or not all(isinstance(p, str) for p in points.values()):
+        raise PluginPathError(f"{project} has no [project.entry-points.{PROJECT}]; add it, or name the Python file")
+    return points
+
+
+def _module_file(folder: Path, module: str) -> Path:
+    """Where a project keeps ``module``; a name is split at dots and never leaves the folder."""
+    if not module or not all(part.isidentifier() for part in module.split(".")):
+        raise PluginPathError(f"{folder / 'pyproject.toml'}: {module!r} is no module's name; correct the entry point")
+    parts = module.split(".")
+    for root in (folder / "src", folder):
+        for file in (root.joinpath(*parts).with_suffix(".py"), root.joinpath(*parts, "__init__.py")):
+            if file.is_file():
+                return file.resolve()
+    raise PluginPathError(
+        f"{folder}: module {module} is neither in src/ nor beside pyproject.toml; correct the entry point"
+    )
+
+
+# ---- the user's list ------------------------------------------------------------------------------------------------
+
+
+def _ours(path: Path) -> str:
+    """Why ``path`` is not to be trusted; empty if only the user (or root) can have written it."""
+    info = path.stat()
+    if hasattr(os, "geteuid") and info.st_uid not in (0, os.geteuid()):
+        return "it belongs to another user"
+    if info.st_mode & stat.S_IWOTH:
+        return "anybody can write it"
+    return ""
+
+
+def listed() -> list[Path]:
+    """The remembered paths as they stand in the list, in order; PluginPathError if the list is not the user's own."""
+    path = config_folder() / LIST
+    try:
+        wrong = _ours(path)
+        if wrong or path.stat().st_size > _MAX:
+            raise PluginPathError(f"{path} is not used: {wrong or 'it is far too long'}; remove it")
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise PluginPathError(f"{path} cannot be read ({error}); remove it") from None
+    return [Path(line.strip()) for line in lines if line.strip() and not line.startswith("#")]
+
+
+def remember(path: Path) -> bool:
+    """Put ``path`` on the list; False if it was there. Raises PluginPathError as :func:`expand` does, OSError."""
+    path = path.absolute()
+    expand(path)
+    paths = listed()
+    if path in paths:
+        return False
+    _write([*paths, path])
+    return True
+
+
+def forget(name: str) -> list[Path]:
+    """Take every path off the list that is ``name`` or ends in it; those taken off."""
+    paths = listed()
+    gone = [path for path in paths if path == Path(name).absolute() or path.name == name]
+    if gone:
+        _write([path for path in paths if path not in gone])
+    return gone
+
+
+def _write(paths: Sequence[Path]) -> None:
+    folder = config_folder()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    head = "# plugins that benchframe loads: `benchframe plugin add` and `remove` write this list\n"
+    with replacing(folder / LIST, mode=0o600) as file:
+        file.write((head + "".join(f"{path}\n" for path in paths)).encode())
+
+
+def plugin_files(given: Sequence[Path] = ()) -> tuple[list[Path], list[str]]:
+    """Every file to load, those ``given`` last, each once; and what is wrong with remembered ones, a line each.
+
+    Raises PluginPathError for a given path that cannot be used.
+    """
+    files: dict[Path, None] = {}
+    problems: list[str] = []
+    try:
+        paths = listed()
+    except PluginPathError as error:
+        paths, problems = [], [str(error)]
+    for path in paths:
+        try:
+            found = expand(path)
+            wrong = next((f"{file}: {why}" for file in found if (why := _ours(file))), "")
+        except (PluginPathError, OSError) as error:
+            found, wrong = [], str(error)
+        if wrong:
+            problems.append(f"remembered plugin {path}: {wrong} (benchframe plugin remove {path.name})")
+        else:
+            files.update(dict.fromkeys(found))
+    for path in given:
+        for file in expand(path):
+            files.pop(file, None)
+            files[file] = None
+    return list(files), problems
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Where plugins are: entry points of installed distributions, and files named by the user.
+#
+# Finding does not import. :func:`import_plugin` does, and turns whatever goes wrong into a :class:`Problem` that names
+# the plugin, its file and, where there is one, the line.
+
+BUILT_IN = ("benchframe_plugins", "benchframe_workloads")
+"""Packages whose every public module must have an entry point."""
+AGAIN = "pip install -e . again"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with one plugin: who, in which file ("" if unknown), what, and what to do about it."""
+
+    plugin: str
+    file: str
+    what: str
+    mend: str
+
+    def __str__(self) -> str:
+        place = f" ({self.file})" if self.file else ""
+        return f"plugin {self.plugin}{place}: {self.what}; {self.mend}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A plugin not yet imported: ``where`` is a module's name, or a file's path if ``is_file``."""
+
+    name: str
+    where: str
+    distribution: str = ""
+    is_file: bool = False
+
+
+def find(
+    plugin_files: Sequence[Path] = (), points: Iterable[EntryPoint] | None = None
+) -> tuple[list[Found], list[Problem]]:
+    """All plugins: benchframe's own, other distributions' (sorted), then files in the order given.
+
+    One distribution can be on ``sys.path`` twice (an editable install and the source tree); its entry points count
+    once. Of two different plugins with one name the second is a problem.
+    """
+    if points is None:
+        points = entry_points(group=PROJECT)
+    candidates = [Found(p.name, p.value, p.dist.name if p.dist is not None else "") for p in points]
+    candidates.sort(key=lambda found: (found.distribution != PROJECT, found.distribution))
+    for path in plugin_files:
+        path = Path(path).absolute()
+        name = path.parent.name if path.stem == "__init__" else path.stem
+        candidates.append(Found(name, str(path), is_file=True))
+    plugins: dict[str, Found] = {}
+    problems = []
+    for found in candidates:
+        first = plugins.setdefault(found.name, found)
+        if first != found and not _same_file(first, found):
+            whose = f"of {first.distribution or first.where}"
+            what = f"a plugin of this name was already found: the one {whose}"
+            problems.append(Problem(found.name, found.where, what, "rename the entry point or the file"))
+    return list(plugins.values()), problems
+
+
+def _same_file(installed: Found, file: Found) -> bool:
+    """Whether a file was named that is installed as well (from where it lies): then the installed one counts."""
+    return file.is_file and not installed.is_file and _file_of(installed.where) == file.where
+
+
+def without_entry_point(installed: Iterable[Found]) -> list[Problem]:
+    """Built-in modules that implement a hook and that no entry point names: these are frozen when benchframe is
+    installed. What plugins share among themselves needs none."""
+    installed = list(installed)
+    named = {found.where.partition(":")[0] for found in installed}
+    given = {Path(found.where).resolve() for found in installed if found.is_file}
+    problems = []
+    for package in BUILT_IN:
+        spec = importlib.util.find_spec(package)
+        for folder in (spec.submodule_search_locations or ()) if spec else ():
+            for path in sorted(Path(folder).glob("*.py")):
+                known = f"{package}.{path.stem}" in named or path.resolve() in given
+                if not path.stem.startswith("_") and not known and "@hookimpl" in path.read_text(encoding="utf-8"):
+                    problems.append(Problem(path.stem, str(path), "it has no entry point, so it was not loaded", AGAIN))
+    return problems
+
+
+def import_plugin(found: Found) -> ModuleType | Problem:
+    """Import ``found``; a module, or what went wrong. Only KeyboardInterrupt and the like pass through."""
+    try:
+        if found.is_file:
+            return _import_file(found)
+        module = found.where.partition(":")[0]
+        return importlib.import_module(module)
+    except (Exception, SystemExit) as error:  # whatever a plugin's top level may raise
+        file = found.where if found.is_file else _file_of(found.where)
+        return Problem(found.name, file, _why(error, file), _mend(error, found))
+
+
+def _import_file(found: Found) -> ModuleType:
+    path = Path(found.where)
+    if not path.is_file():
+        raise FileNotFoundError(2, "No such file", str(path))
+    # Two files may share a stem: the path makes the module's name its own.
+    name = f"{PROJECT}_file_{hashlib.sha256(found.where.encode()).hexdigest()[:12]}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError("not a Python source file: its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _file_of(where: str) -> str:
+    """The source file of a module that could not be imported; its dotted name if there is none."""
+    module = where.partition(":")[0]
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        spec = None
+    return (spec.origin if spec else None) or module
+
+
+def _why(error: BaseException, file: str) -> str:
+    text = str(error).strip().splitlines() or [""]
+    if isinstance(error, FileNotFoundError) and error.filename == file:
+        return "the file does not exist"
+    if isinstance(error, SyntaxError) and error.filename == file:
+        return f"line {error.lineno}: SyntaxError: {error.msg}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    place = f"line {lines[-1]}: " if lines else ""
+    return f"{place}it cannot be imported: {type(error).__name__}: {text[0]}".rstrip(": ")
+
+
+def _mend(error: BaseException, found: Found) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name == found.where.partition(":")[0]:
+        return "the module is gone: " + (AGAIN if found.distribution == PROJECT else f"reinstall {found.distribution}")
+    if isinstance(error, ModuleNotFoundError):
+        return f"install {error.name}"
+    if isinstance(error, FileNotFoundError):
+        return "check the path"
+    return "correct the plugin, or leave it out with --no-plugin " + found.name
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Find plugins, ask each one what it brings, and report what is wrong with any, by name and file.
+#
+#     registry = load(plugin_files=[Path("mine.py")], blocked=["mmap_cache"])
+#     registry.strategy("pmdcache"), registry.workload("zipf"), registry.problems
+#
+# Plugins are modules named by entry points of the group ``benchframe`` (of any installed distribution, this one too),
+# then files. A plugin that cannot be used becomes a :class:`Problem`; the others still load. Nothing is compiled here.
 
 __all__ = ["Origin", "Problem", "Registry", "UnknownName", "load"]
 

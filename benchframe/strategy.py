@@ -13,8 +13,8 @@ from types import FunctionType, NoneType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchframe.dialect import Slab, Struct, is_native
-from benchframe.dialect.function import Binding, Native, referenced, where
-from benchframe.dialect.struct import FieldLike
+from benchframe.dialect.functions import Binding, Native, referenced, where
+from benchframe.dialect.records import FieldLike
 from benchframe.errors import BenchframeError, did_you_mean
 from benchframe.mm.defaults import DEFAULTS
 from benchframe.mm.hooks import ALL, BY_NAME

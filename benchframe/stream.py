@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from benchframe.events import EVENT, NIL, UNKNOWN, FaultFlag, Kind
-from benchframe.trace.format import Trace
 from benchframe.trace.meta import FileEntry, TraceMeta
+from benchframe.trace.trace import Trace
 
 PAGE = 4096
 PMD_SIZE = 1 << 21

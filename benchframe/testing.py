@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from benchframe.check.saved import Saved
+    from benchframe.check.jobs import Saved
     from benchframe.registry import Registry
 
 __all__ = [
@@ -30,8 +30,7 @@ def load_plugin(*paths: str | Path) -> Registry:
 
     Raises AssertionError if one of them has a problem (it cannot be imported, fills no hook ...).
     """
-    from benchframe.plugin_paths import expand
-    from benchframe.registry import load
+    from benchframe.registry import expand, load
 
     files = [file for path in paths for file in expand(Path(path))]
     known = load(files)
@@ -43,7 +42,7 @@ def load_plugin(*paths: str | Path) -> Registry:
 
 def assert_right(known: Registry, strategy: str, workload: str, seed: int = 1) -> None:
     """Every answer of ``strategy`` on ``workload`` is the oracle's, and all invariants hold at the end."""
-    from benchframe.engine.native import Session
+    from benchframe.engine.session import Session
 
     verdict = Session(known.strategy(strategy), known.spec(workload).trace(seed), layout_seed=seed).verify()
     assert verdict.ok, f"{strategy} on {workload}: {verdict.what}"
@@ -60,7 +59,7 @@ def assert_no_race(known: Registry, strategy: str, scenarios: Sequence[str] = ()
 
 def saved_failures(folder: str | Path) -> list[Saved]:
     """What `benchframe check --save --saved FOLDER` kept, for ``pytest.mark.parametrize``. No folder: none."""
-    from benchframe.check.saved import read
+    from benchframe.check.jobs import read
 
     return read(Path(folder))
 
@@ -69,7 +68,7 @@ def assert_stays_away(known: Registry, failure: Saved, seconds: float = 20.0) ->
     """``failure`` does not come again: neither by its schedule, nor, since an edit may have led that elsewhere, in a
     search of its scenario within ``seconds``."""
     from benchframe.check.command import scenario
-    from benchframe.check.saved import run_again
+    from benchframe.check.jobs import run_again
 
     strategy = known.strategy(failure.strategy)
     again = run_again(failure, strategy, scenario(failure.scenario, strategy))
@@ -79,14 +78,14 @@ def assert_stays_away(known: Registry, failure: Saved, seconds: float = 20.0) ->
 
 def counts(known: Registry, strategy: str, workload: str, seed: int = 1) -> dict[str, float]:
     """What one pass counts: ``lookups``, ``hits``, ``hit_rate`` (0 to 1), ``invalidations``, ``retries`` and more."""
-    from benchframe.engine.native import Session
+    from benchframe.engine.session import Session
 
     return Session(known.strategy(strategy), known.spec(workload).trace(seed)).counts()
 
 
 def assert_repeats(known: Registry, workload: str, seed: int = 1) -> None:
     """No call of ``workload`` fails, and its timed part leaves layout and page count as it found them."""
-    from benchframe.engine.native import Session
+    from benchframe.engine.session import Session
     from benchframe.events import Kind
     from benchframe.oracle import replay
 

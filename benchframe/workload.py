@@ -5,7 +5,7 @@
 - :class:`WorkloadSpec` - a workload with every parameter decided: what a result cell is about.
 - :func:`trace_workload` - a recorded trace file as a workload (``--trace FILE``).
 
-A maker gets the parameters and a seed and returns a :class:`~benchframe.trace.format.Trace`. It is a plugin's code,
+A maker gets the parameters and a seed and returns a :class:`~benchframe.trace.trace.Trace`. It is a plugin's code,
 so :meth:`WorkloadSpec.trace` checks what it returns before an engine indexes with it.
 """
 
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from benchframe.errors import BenchframeError, TraceError, did_you_mean
 
 if TYPE_CHECKING:
-    from benchframe.trace.format import Trace
+    from benchframe.trace.trace import Trace
 
 Value = int | float | str
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_.+-]*\Z")
@@ -241,7 +241,7 @@ class WorkloadSpec:
         Raises :class:`WorkloadError` if the parameters do not fit together (the maker's ``ValueError``), if the maker
         fails, or if what it returned is no trace; errors that name a file (``TraceError``) pass through.
         """
-        from benchframe.trace.format import Trace
+        from benchframe.trace.trace import Trace
 
         try:
             trace = self._make(seed, threads)
@@ -283,7 +283,7 @@ def trace_workload(path: str | Path, name: str | None = None) -> Workload:
         raise WorkloadError(f"trace {path} {what}; give a .parquet file that `benchframe record` wrote")
 
     def make(params: dict[str, Any], seed: int) -> Trace:
-        from benchframe.trace.format import read_trace
+        from benchframe.trace.trace import read_trace
 
         return read_trace(path)
 

@@ -19,10 +19,9 @@ from sampling import Spread, interleave, machine, print_table, ratios
 
 from benchframe.dialect import native
 from benchframe.dialect.units import UnitSpec
-from benchframe.engine.native import Session
 from benchframe.engine.runner import unit_store
-from benchframe.mm.find import find_vma
-from benchframe.mm.hooks import index_find
+from benchframe.engine.session import Session
+from benchframe.mm.hooks import find_vma, index_find
 from benchframe.mm.layout import ANSWER, EVENT
 from benchframe.registry import load
 

@@ -14,13 +14,13 @@ import time
 
 from tabulate import tabulate
 
-from benchframe.engine.cost import run
-from benchframe.engine.cost.run import CountedReplay
+from benchframe.engine.cost import count
+from benchframe.engine.cost.count import CountedReplay
 from benchframe.engine.job import COST_RECORDS
-from benchframe.engine.native import compile_strategies
+from benchframe.engine.session import compile_strategies
 from benchframe.registry import load
 from benchframe.strategy import Strategy
-from benchframe.trace.format import Trace
+from benchframe.trace.trace import Trace
 
 STRATEGIES = ("rbtree", "mmap_cache", "vmacache", "maple", "pmdcache", "sorted_array")
 
@@ -50,7 +50,7 @@ def main() -> None:
 
 def _rate(strategy: Strategy, stream: Trace, rounds: int, compiled: int | None) -> tuple[float, int]:
     """(lookups a second of CPU time, records); ``compiled`` None: interpreted."""
-    run.LOAD = run.COMPILE = 1 << 62 if compiled is None else compiled
+    count.LOAD = count.COMPILE = 1 << 62 if compiled is None else compiled
     rates, records = [], 0
     for _ in range(rounds):
         counted = CountedReplay(strategy, stream)
@@ -67,7 +67,7 @@ def _million(known: object) -> list[list[str]]:
 
     assert isinstance(known, Registry)
     stream = known.spec("zipf:events=1000000").trace(0)
-    run.LOAD = run.COMPILE = 0
+    count.LOAD = count.COMPILE = 0
     found = []
     for label, budget in (("whole", 0), ("sampled", COST_RECORDS)):
         counted = CountedReplay(known.strategy("rbtree"), stream)

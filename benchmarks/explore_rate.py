@@ -16,10 +16,10 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from benchframe.check.explore import Coverage, Explorer
+from benchframe.check.search import Coverage, Explorer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from toyworld import Toy, random_programs
+from support.toyworld import Toy, random_programs
 
 
 def rate(seed: int, executions: int) -> tuple[Coverage, float]:

@@ -17,9 +17,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchframe.record.command import summary
-from benchframe.record.session import RecordError, Session, planned
-from benchframe.trace.format import Trace, write_trace
+from benchframe.record.session import RecordError, Session, planned, summary
+from benchframe.trace.trace import Trace, write_trace
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent / "workloads" / "benchframe_workloads" / "data"

@@ -14,9 +14,9 @@ import numpy as np
 from sampling import Spread, interleave, machine, print_table
 
 from benchframe import stream
-from benchframe.engine.native import Session, compile_strategies
+from benchframe.engine.session import Session, compile_strategies
 from benchframe.registry import Registry, load
-from benchframe.trace.format import Trace
+from benchframe.trace.trace import Trace
 
 
 def sample(known: Registry, names: list[str], trace: Trace, rounds: int, seed: int) -> dict[str, Spread]:

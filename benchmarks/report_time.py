@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from benchframe.engine.latency import histogram
+from benchframe.engine.session import histogram
 from benchframe.report import FORMS, write_report
-from benchframe.results.cell import CellState, LatencyRow
-from benchframe.results.folder import RunFolder
+from benchframe.results.folder import CellState, LatencyRow, RunFolder
 from benchframe.results.manifest import CellEntry, Manifest, Options, WorkloadEntry
-from benchframe.results.sources import Source, write_sources
+from benchframe.results.studies import Source, write_sources
 
 FACTORS = {"lookup": 1.0, "fault": 3.0, "mapping": 40.0, "replay": 4.0}
 SIZES = (6, 50, 500, 5000, 65530)

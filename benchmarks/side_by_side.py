@@ -16,10 +16,10 @@ import numpy as np
 from sampling import Spread, machine, print_table
 
 from benchframe import stream
-from benchframe.engine.native import Session, compile_strategies
+from benchframe.engine.session import Session, compile_strategies
 from benchframe.events import Kind
 from benchframe.registry import load
-from benchframe.trace.format import Trace
+from benchframe.trace.trace import Trace
 
 
 def side_by_side(trace: Trace, copies: int) -> Trace:

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from benchframe import registry
-from benchframe.engine.streaming import StreamReplay
+from benchframe.engine.session import StreamReplay
 from benchframe.events import EVENT, NIL, REPORT, UNKNOWN, Batch, FaultFlag, Kind
-from benchframe.trace.format import TraceMeta, iter_batches, write_batches
+from benchframe.trace.trace import TraceMeta, iter_batches, write_batches
 
 PAGE, BASE, BATCH = 4096, 0x10000000, 1 << 20
 

@@ -12,8 +12,7 @@ import os
 import sys
 import time
 
-from benchframe.engine.crew import Stuck
-from benchframe.engine.threaded import ThreadSession
+from benchframe.engine.threads import Stuck, ThreadSession
 from benchframe.errors import EngineError
 from benchframe.registry import load
 

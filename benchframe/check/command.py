@@ -1,31 +1,71 @@
-"""``benchframe check``: every part of a check, in order; stories of what failed; exit code 1 if anything did."""
+"""What `benchframe check` does: cases of many strategies, historic races put back, and the summary."""
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchframe.check.common import COMMON
-from benchframe.check.hunt import Hunt, make_case, replay
-from benchframe.check.parts import Part, Result, best_of, scenarios_of
-from benchframe.check.pool import Watcher, run_parts
-from benchframe.check.run import Broken
-from benchframe.check.saved import read, save
-from benchframe.check.schedule import model_of
-from benchframe.check.story import tell
-from benchframe.check.summary import table
+from benchframe.check.cases import COMMON
+from benchframe.check.checker import Finding, Hunt, Verdict, make_case, replay, tell
+from benchframe.check.execution import Broken, model_of
+from benchframe.check.jobs import Part, Result, Watcher, best_of, read, run_parts, save, scenarios_of, summary
 from benchframe.errors import UsageError, did_you_mean
+from benchframe.races import Historic
 from benchframe.scenario import Scenario
 from benchframe.strategy import Strategy
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The table at the end of a check of several strategies: one line each.
+
+
+def table(parts: Sequence[Part], results: Mapping[int, Result]) -> str:
+    """Strategies in the order of ``parts``: alone, scenarios right in every interleaving, failures by known name."""
+    names = list(dict.fromkeys(part.strategy.name for part in parts))
+    rows: list[tuple[str, ...]] = [("strategy", "one task", "searched whole", "new", "known", "verdict")]
+    rows += [
+        _row(name, [(p, results.get(i)) for i, p in enumerate(parts) if p.strategy.name == name]) for name in names
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _row(name: str, mine: Sequence[tuple[Part, Result | None]]) -> tuple[str, ...]:
+    alone = next((r for p, r in mine if p.scenario is None and p.saved is None), None)
+    searched = [r for p, r in mine if p.scenario is not None and p.saved is None]
+    findings = [finding for r in searched if r is not None for finding in r.findings]
+    known = list(dict.fromkeys(finding.known for finding in findings if finding.known))
+    new = sum(not finding.known for finding in findings)
+    complete = sum(r is not None and r.complete for r in searched)
+    return (
+        name,
+        "-" if alone is None else "WRONG" if alone.wrong else "right",
+        f"{complete}/{len(searched)}",
+        str(new) if new else "-",
+        ", ".join(known) or "-",
+        _verdict([r for _, r in mine if r is not None], new, complete == len(searched)),
+    )
+
+
+def _verdict(results: Sequence[Result], new: int, complete: bool) -> str:
+    """The last column: is all right, is all that is wrong known, is anything open? ``new``: unknown findings."""
+    wrong = [result for result in results if result.wrong]
+    if wrong:
+        return "WRONG" if new or any(not result.findings for result in wrong) else "wrong, as known"
+    return "right" if complete else "not complete"
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# ``benchframe check``: every part of a check, in order; stories of what failed; exit code 1 if anything did.
 
 MODELS = {
     "sc": "sequential consistency",
     "tso": "total store order (a store buffer per task, as on x86)",
 }
 """What ``memory`` may be."""
-SAY = Callable[[str], None]
 
 
 def scenario(name: str, strategy: Strategy | None = None) -> Scenario:
@@ -190,5 +230,132 @@ def _replay(strategy: Strategy, one: Scenario, text: str, say: SAY) -> int:
         run = replay(case, text)
     except Broken as error:
         raise UsageError(f"{strategy.name}, {one.name}: {error.text}") from error
+    say(tell(case, run, f"this was {text}"))
+    return 1 if run.failure is not None else 0
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# ``benchframe check --historic B19``: a race that once was, found with the bug put back, and gone with its mend.
+
+SAY = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What came of one race: with the bug, the failure that it is (None: not found), and with the mend."""
+
+    race: Historic
+    broken: Verdict
+    finding: Finding | None
+    mended: Verdict
+
+    @property
+    def right(self) -> bool:
+        """Found with the bug; with the mend nothing."""
+        return self.finding is not None and not self.mended.findings
+
+
+def list_historic(races: Mapping[str, Historic], say: SAY = print) -> int:
+    """One line per race: how to see it, or why it cannot be seen. Exit code 0."""
+    for race in races.values():
+        say(f"{race.number:4} {race.summary}")
+        how = f"not shown: {race.because}" if race.because else f"{race.sources}; scenario {_name(race)}"
+        say(f"     {how}")
+    return 0
+
+
+def run_historic(
+    races: Mapping[str, Historic],
+    numbers: Sequence[str],
+    budget: float = 60.0,
+    again: str | None = None,
+    say: SAY = print,
+) -> int:
+    """Show the races called ``numbers`` ("all": those that can be) in ``budget`` seconds each; the exit code.
+
+    0: each was found with its bug and nothing was with its mend; 1: otherwise. ``again`` runs one schedule of the one
+    race with the bug: 1 if it fails. Raises UsageError for a number that is none, or a race that cannot be shown.
+    """
+    chosen = [_race(races, number) for number in _numbers(races, numbers)]
+    if again is not None:
+        if len(chosen) != 1:
+            raise UsageError("--replay needs exactly one race: the one that the story names")
+        return _again(chosen[0], again, say)
+    right = True
+    for race in chosen:
+        shown = show(race, budget)
+        right &= shown.right
+        _tell(shown, say)
+    return 0 if right else 1
+
+
+def show(race: Historic, seconds: float, mended: float | None = None) -> Shown:
+    """Search the side with the bug until it is found, for ``seconds`` at most, then the other for ``mended`` seconds
+    (default: what is left of ``seconds``, half of it at least)."""
+    deadline = time.monotonic() + seconds
+    broken = Hunt(make_case(_scenario(race), _strategy(race.broken)), race.among).run(deadline)
+    now = time.monotonic()
+    until = now + mended if mended is not None else max(deadline, now + seconds / 2)
+    right = Hunt(make_case(race.mended_scenario or _scenario(race), _strategy(race.mended))).run(until)
+    fits = [finding for finding in broken.findings if f"{finding.kind}: {finding.text}".startswith(race.shows)]
+    return Shown(race, broken, fits[0] if fits else None, right)
+
+
+def _numbers(races: Mapping[str, Historic], numbers: Sequence[str]) -> list[str]:
+    return [race.number for race in races.values() if not race.because] if list(numbers) == ["all"] else list(numbers)
+
+
+def _race(races: Mapping[str, Historic], number: str) -> Historic:
+    race = races.get(number) or races.get(number.upper())
+    if race is None:
+        hint = f"{did_you_mean(number.upper(), races, '')} `benchframe check --list-historic` lists them"
+        raise UsageError(f"no historic race {number!r}", hint=hint.strip())
+    if race.because:
+        raise UsageError(f"{race.number} ({race.summary}) cannot be shown: {race.because}")
+    return race
+
+
+def _scenario(race: Historic) -> Scenario:
+    return scenario(race.scenario) if isinstance(race.scenario, str) else race.scenario
+
+
+def _name(race: Historic) -> str:
+    return race.scenario if isinstance(race.scenario, str) else race.scenario.name
+
+
+def _strategy(side: Strategy | str) -> Strategy:
+    if isinstance(side, str):
+        raise UsageError(f"strategy {side!r} was not looked up")  # Registry.historic does
+    return side
+
+
+def _tell(shown: Shown, say: SAY) -> None:
+    race, finding = shown.race, shown.finding
+    say(f"\n{race.number}  {race.summary}")
+    say(f"  {race.sources}; scenario {_name(race)}")
+    say(f"  with the bug   {summary(shown.broken)}")
+    if finding is None:
+        say(f"    NOT found: {race.shows}")
+    else:
+        say(f"    {finding.kind}: {finding.text}")
+        if finding.sites.used:
+            say(f"    in {finding.sites}")
+    say(f"  with its mend  {summary(shown.mended)}")
+    for one in shown.mended.findings:
+        say(f"    {one.kind}: {one.text}")
+    if finding is not None:
+        case = make_case(_scenario(race), _strategy(race.broken))
+        Hunt(case).learn_shared()
+        command = ["benchframe", "check", "--historic", race.number, "--replay", finding.replay]
+        say(f"\n{tell(case, replay(case, finding.replay), shlex.join(command))}")
+
+
+def _again(race: Historic, text: str, say: SAY) -> int:
+    try:
+        case = make_case(_scenario(race), _strategy(race.broken), model_of(text))
+        Hunt(case).learn_shared()
+        run = replay(case, text)
+    except Broken as error:
+        raise UsageError(str(error)) from error
     say(tell(case, run, f"this was {text}"))
     return 1 if run.failure is not None else 0

@@ -12,9 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchframe.check.patience import MISTAKES, Endless, patience, told
-from benchframe.check.run import Broken
-from benchframe.check.scenario import plain_runner
+from benchframe.check.cases import plain_runner
+from benchframe.check.execution import MISTAKES, Broken, Endless, patience, told
 from benchframe.mm import layout
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.validate import ValidationError

@@ -11,10 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchframe.check.places import place
-from benchframe.check.run import READS, WRITES, Broken, Op
-from benchframe.check.world import MachineWorld
-from benchframe.dialect.interp import dejit
+from benchframe.check.execution import READS, WRITES, Broken, Op
+from benchframe.check.memory import MachineWorld, place
+from benchframe.dialect.interpreter import dejit
 from benchframe.mm.flags import E_PRESENT, E_RW
 from benchframe.mm.hooks import copy_user_page, flush_tlb, page_add_anon
 from benchframe.mm.layout import MM, PAGE_SHIFT, PTE, VMA

@@ -1,23 +1,43 @@
-"""The memory of a scenario under check: arrays at its start, and which places in them tasks were seen to share.
-
-Only *shared* locations are scheduling points: those that two tasks touch, one of them writing or freeing. Which they
-are is learned: an execution that meets a new one says so (``Memory.learn``), and the search starts over with it. At
-the end no execution has met a conflict outside the set, so nothing was hidden.
-"""
+"""Memory that a scheduler sees: an access to shared memory is a step, freed memory is poisoned."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import sys
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
 
-from benchframe.check.run import READS
-from benchframe.dialect.interp import proxy_class
-from benchframe.dialect.struct import Slab
+from benchframe.check.execution import ADDS, READS, WRITES, Broken, Op, World
+from benchframe.dialect.functions import _made as instances_made
+from benchframe.dialect.interpreter import proxy_class
+from benchframe.dialect.records import Slab
 from benchframe.mm import layout
+from benchframe.mm.defaults import read_lock
 from benchframe.mm.layout import ARENA_PAGE, ARENA_TABLE, ARENA_VMA
+from benchframe.mm.locks import (
+    IN_THE_WAY,
+    down_read,
+    down_read_trylock,
+    lock_acquired,
+    prepare_to_wait,
+    read_seqcount_begin,
+    refcount_add_not_zero,
+    refcount_inc_not_zero_limited_acquire,
+    refcount_read,
+    spin_lock,
+    up_read,
+)
 from benchframe.mm.machine import Machine
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The memory of a scenario under check: arrays at its start, and which places in them tasks were seen to share.
+#
+# Only *shared* locations are scheduling points: those that two tasks touch, one of them writing or freeing. Which they
+# are is learned: an execution that meets a new one says so (``Memory.learn``), and the search starts over with it. At
+# the end no execution has met a conflict outside the set, so nothing was hidden.
 
 Key = tuple[str, int]
 Location = tuple[Key, Hashable]
@@ -122,3 +142,510 @@ class Memory:
         made = (proxy_class(slab.struct, get, put), columns, len(array))
         self.prepared[slab.base] = made
         return made
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Where in the text something happened, and which memory it was about, in words.
+
+_HERE = str(Path(__file__).resolve().parent)
+LOCKS = tuple(
+    {
+        function.__code__.co_filename: None
+        for function in (
+            read_lock,
+            spin_lock,
+            down_read,
+            read_seqcount_begin,
+            refcount_read,
+            prepare_to_wait,
+            lock_acquired,
+        )
+    }
+)
+"""The files of what locks are made of: who took one is the caller."""
+_DIALECT = str(Path(_HERE).parent / "dialect")
+
+
+def place(outside: tuple[str, ...] = ()) -> tuple[str, int, str]:
+    """(file, line, function) of the strategy code that is running; ``outside`` of files that begin so, too."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((_HERE, _DIALECT, *outside)):
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
+
+
+def chain(most: int = 4) -> tuple[str, ...]:
+    """The functions of strategy code and model that are running, the innermost first, ``most`` of them."""
+    frame: FrameType | None = sys._getframe(1)
+    names: list[str] = []
+    while frame is not None and len(names) < most:
+        code = frame.f_code
+        if code.co_filename.startswith(_HERE) and code.co_name == "_body":
+            break  # where the task began
+        if not code.co_filename.startswith((_HERE, _DIALECT)):
+            names.append(code.co_name)
+        frame = frame.f_back
+    return tuple(names)
+
+
+def line(where: tuple[str, int, str]) -> str:
+    """A place as text."""
+    return f"{Path(where[0]).name}:{where[1]} {where[2]}"
+
+
+def describe(key: Key, part: Hashable) -> str:
+    """A location in words: ``vma #5.vm_start``."""
+    base, index = key
+    slabs = {s.base: s for s in (layout.MM, layout.VMA, layout.PAGE, layout.PTE, layout.TASK, layout.FILE)}
+    if isinstance(part, tuple):
+        return f"{'table' if base == 'page_base' else base[:-5]} #{index}[{part[1]}]"
+    if base not in slabs:
+        return f"{base} {index}"
+    name = slabs[base].name.lower() + f" #{index}"
+    if isinstance(part, int):
+        return f"{name}.{list(slabs[base].struct.fields)[part]}"
+    return name
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# A machine's memory under the scheduler: every access of a strategy's text is announced before it happens.
+#
+# Records have lives. A freed VMA, table or page is never handed out again within an execution, so that each use of a
+# stale reference shows; every task allocates from slots of its own, so that allocations commute.
+
+
+class MachineWorld(World):
+    """One execution over a :class:`Memory`. The methods that the dialect's primitives call are load, store, rmw, ..."""
+
+    def __init__(self, memory: Memory) -> None:
+        super().__init__()
+        memory.restore()
+        self.memory = memory
+        self.shared = memory.shared
+        self.dead: dict[Key, tuple[int, int]] = {}
+        self.freed_by: dict[Key, tuple[str, ...]] = {}
+        """Of each record that was freed while places are recorded: the functions that did it, the innermost first."""
+        self.born: dict[Key, tuple[int, int]] = {}
+        self.began: dict[int, int] = {}
+        """Of each task: the step at which its present call began."""
+        self.words: dict[Key, Any] = {}
+        self._taken: dict[tuple[int, int], int] = {}
+        self._returned: dict[tuple[int, int], list[int]] = {}
+        self.sections: dict[int, int] = {}
+        """Of each task: how deep it is in read-side sections."""
+        self.limbo: dict[int, list[int]] = {}
+        """Of each arena that is type-safe by RCU: freed slots that keep their kind until they are taken again."""
+        self._safe: set[Key] = set()
+        self.held: dict[int, dict[Location, tuple[str, int, str]]] = {}
+        """The locks of each task, and where it took them."""
+        self.order: dict[tuple[Hashable, Hashable], tuple[int, tuple[str, int, str], tuple[str, int, str]]] = {}
+        """Which lock was taken inside which, by whom, and where each."""
+        self.locks: set[Location] = set()
+        """Words that somebody took as a lock."""
+
+    def ref(self, slab: Slab, index: int) -> Any:
+        """The proxy for a record; IndexError outside the slab."""
+        kind, columns, count = self.memory.prepared.get(slab.base) or self.memory.prepare(slab)
+        if not 0 <= index < count:
+            raise IndexError(f"{slab.name}({index}): no such record: a wild reference")
+        return kind(self, slab, index, columns)
+
+    # ---- accesses -----------------------------------------------------------------------------------------------
+
+    def access(self, kind: str, key: Key, part: Hashable, how: int) -> Op | None:
+        """A scheduling point if the location is shared; the operation then."""
+        memory = self.memory
+        op = None
+        if memory.all_visible or (key, part) in self.shared:
+            op = Op(kind, (key, part, how))
+            if memory.record:
+                op.place = place()
+            self.announce(op)
+        else:
+            memory.touch(key, part, how, self.current)
+        if key in self.dead and not (key in self._safe and self.sections.get(self.current)):
+            self.stale(key, kind)
+        return op
+
+    def stale(
+        self, key: Key, kind: str, at: tuple[str, int, str] | None = None, by: tuple[str, ...] | None = None
+    ) -> None:
+        """Raise Broken: the current task touches an object whose life is over; ``at`` is the line and ``by`` are the
+        functions, if not those that run now."""
+        task, when = self.dead[key]
+        what = {"vma_base": "VMA", "page_base": "page", "mm_base": "mm_struct"}.get(key[0], f"{key[0][:-5]} record")
+        before = when < self.began.get(self.current, 0)
+        file, line, function = at or place()
+        raise Broken(
+            "use after free",
+            f"{self.names[self.current]}: {kind} of {what} #{key[1]}, which {self.names[task]} freed"
+            f"{' before this call began' if before else ''}, in {function}",
+            (f"{file}:{line}", "dangling" if before else "racing"),
+            key,
+            function,
+            chain() if by is None else by or (function,),
+        )
+
+    def read(self, ref: Any, column: int) -> int:
+        """A load."""
+        index = ref.index
+        op = self.access("load", self.memory.key_of(ref.slab.base, index), self.memory.part_of(ref, column), READS)
+        value: int = ref._columns[column][index]
+        if op is not None:
+            op.value = value
+        return value
+
+    def write(self, ref: Any, column: int, value: int, kind: str = "store", how: int = WRITES) -> int:
+        """A store (or the store of an atomic operation); what stood there before."""
+        index = ref.index
+        op = self.access(kind, self.memory.key_of(ref.slab.base, index), self.memory.part_of(ref, column), how)
+        view = ref._columns[column]
+        before: int = view[index]
+        if kind == "add":
+            value = np.int64(before + value).item()
+        view[index] = value
+        if op is not None:
+            op.before, op.value = before, value
+            op.loose = how == ADDS
+        if self.held and value < before:
+            self.unlocked(self.memory.key_of(ref.slab.base, index), self.memory.part_of(ref, column))
+        return before
+
+    def load(self, ref: Any, field: str, ordering: str) -> int:
+        """An ordered load."""
+        return self.read(ref, column_of(ref, field))
+
+    def store(self, ref: Any, field: str, value: int, ordering: str) -> None:
+        """An ordered store."""
+        self.write(ref, column_of(ref, field), value)
+
+    def rmw(self, ref: Any, field: str, operation: str, value: int) -> int:
+        """fetch_add or xchg."""
+        how = ADDS if field == "mmap_lock" and operation == "add" and abs(value) == 1 else WRITES
+        return self.write(ref, column_of(ref, field), value, "add" if operation == "add" else "exchange", how)
+
+    def cmpxchg(self, ref: Any, field: str, old: int, new: int) -> int:
+        """Compare and exchange."""
+        column = column_of(ref, field)
+        op = self.access(
+            "cmpxchg", self.memory.key_of(ref.slab.base, ref.index), self.memory.part_of(ref, column), WRITES
+        )
+        before: int = ref._columns[column][ref.index]
+        if before == old:
+            ref._columns[column][ref.index] = new
+            if self.locks and new > old:
+                self.locked(self.memory.key_of(ref.slab.base, ref.index), self.memory.part_of(ref, column))
+        if op is not None:
+            op.before, op.value = before, ref._columns[column][ref.index]
+        return before
+
+    def wait(self, ref: Any, field: str, mask: int, value: int, interruptible: bool) -> int:
+        """wait_until and wait_interruptible: 1 if a signal ended it."""
+        return self._await(ref, field, lambda seen: seen & mask == value, interruptible)
+
+    def wait_while(self, ref: Any, field: str, mask: int, value: int, interruptible: bool) -> int:
+        """wait_while and wait_while_interruptible: 1 if a signal ended it."""
+        return self._await(ref, field, lambda seen: seen & mask != value, interruptible)
+
+    def loader(self, ref: Any, column: int) -> tuple[Callable[[], int], bool]:
+        """What gives the value that the current task sees now, again and again; whether it may be another than
+        memory's."""
+        view, index = ref._columns[column], ref.index
+        return lambda: view[index], False
+
+    def _await(self, ref: Any, field: str, over: Callable[[Any], bool], interruptible: bool) -> int:
+        column, index = column_of(ref, field), ref.index
+        load, loose = self.loader(ref, column)
+        signal = ("signal", self.current)
+        if interruptible and signal in self.words:
+            words = self.words
+            self._block(
+                "wait, signals allowed",
+                self.memory.key_of(ref.slab.base, index),
+                self.memory.part_of(ref, column),
+                READS,
+                lambda seen: over(seen[0]) or seen[1],
+                lambda: (load(), words[signal]),
+                True,
+            )
+            return int(not over(load()))
+        self._block(
+            "wait",
+            self.memory.key_of(ref.slab.base, index),
+            self.memory.part_of(ref, column),
+            READS,
+            over,
+            load,
+            loose,
+        )
+        return 0
+
+    def unlocked(self, key: Key, part: Hashable) -> None:
+        """The current task gives a lock back, if the place is one that it holds."""
+        mine = self.held.get(self.current)
+        if mine is not None and mine.pop((key, part), None) is not None and not mine:
+            del self.held[self.current]
+
+    def locked(self, key: Key, part: Hashable) -> None:
+        """The current task has taken a lock, if the place is known as one."""
+        if (key, part) in self.locks:
+            self.held.setdefault(self.current, {})[key, part] = place(LOCKS)
+
+    def _ordered(self, key: Key, part: Hashable) -> None:
+        """The current task is about to wait for a lock. Broken if it holds one that was waited for inside this one.
+
+        Locks of different fields are told apart by field (any ptl is a ptl), two of one field by record.
+        """
+        for held, where in self.held.get(self.current, {}).items():
+            outer: Hashable = (held[0][0], held[1])
+            inner: Hashable = (key[0], part)
+            if outer == inner:
+                outer, inner = held, (key, part)
+            if outer == inner or (outer, inner) in self.order:
+                continue
+            here = place(LOCKS)
+            self.order[outer, inner] = (self.current, where, here)
+            if (inner, outer) in self.order:
+                other, first, second = self.order[inner, outer]
+                mine, theirs = describe(*held), describe(key, part)
+                raise Broken(
+                    "lock order",
+                    f"{self.names[self.current]} waits for {theirs} ({line(here)}) with {mine} held ({line(where)}); "
+                    f"{self.names[other]} took them the other way round ({line(first)}, {line(second)})",
+                    (line(here), line(second)),
+                    key,
+                    here[2],
+                )
+
+    def wait_then_add(self, ref: Any, field: str, mask: int, delta: int) -> int:
+        """Take a lock."""
+        column, index = column_of(ref, field), ref.index
+        view = ref._columns[column]
+        how = ADDS if field == "mmap_lock" and delta == 1 else WRITES
+        key, part = self.memory.key_of(ref.slab.base, index), self.memory.part_of(ref, column)
+        self.locks.add((key, part))
+        if self.held:
+            self._ordered(key, part)
+        op = self._block(
+            "lock",
+            self.memory.key_of(ref.slab.base, index),
+            self.memory.part_of(ref, column),
+            how,
+            lambda seen: not seen & mask,
+            lambda: view[index],
+        )
+        before: int = view[index]
+        view[index] = before + delta
+        op.before, op.value = before, before + delta
+        if delta > 0:
+            self.locked(key, part)
+        return before
+
+    def _block(
+        self,
+        kind: str,
+        key: Key,
+        part: Hashable,
+        how: int,
+        possible: Callable[[Any], bool],
+        load: Callable[[], Any],
+        loose: bool = False,
+    ) -> Op:
+        """A blocking operation: a scheduling point if the location is shared, or if it cannot go on now."""
+        op = Op(kind, (key, part, how), possible, load)
+        op.loose = loose or how == ADDS
+        if kind.endswith("allowed"):
+            op.accesses.append((("signal", self.current), 0, READS))
+        memory = self.memory
+        if memory.all_visible or len(op.accesses) > 1 or (key, part) in self.shared or not possible(load()):
+            if memory.record:
+                op.place = place()
+            self.announce(op)
+        memory.touch(key, part, how, self.current)
+        if key in self.dead:
+            self.stale(key, kind)
+        op.value = load()
+        return op
+
+    # ---- lives --------------------------------------------------------------------------------------------------
+
+    def alloc(self, which: int) -> int:
+        """A slot that nobody had in this execution."""
+        memory = self.memory
+        if which in self.limbo:
+            reused = self._reuse(which)
+            if reused:
+                return reused
+        top, capacity = memory.tops[which], int(self.machine_arena(which)["capacity"])
+        quota = (capacity - top) // len(self.bodies)
+        taken = self._taken.get((which, self.current), 0)
+        returned = self._returned.get((which, self.current))
+        if taken >= quota and which >= layout.ARENA_PRIVATE0 and returned:
+            slot = returned.pop(0)  # a strategy's own scratch records go round
+            del self.dead[self._base(which), slot]
+            self.machine_arena(which)["live"] += 1
+            return slot
+        if taken >= quota:
+            raise OutOfRecords(
+                f"a task takes more than {quota} records of {self._base(which)}: the scenario is too large"
+            )
+        self._taken[which, self.current] = taken + 1
+        slot = int(top + self.current * quota + taken)
+        self.machine_arena(which)["live"] += 1
+        self.born[self._base(which), slot] = (self.current, self.steps)
+        return slot
+
+    def free(self, which: int, slot: int) -> None:
+        """The record's life ends."""
+        key = (self._base(which), slot)
+        memory = self.memory
+        memory.touch_free(key, self.current)
+        if memory.all_visible or (key, None) in self.shared:
+            op = Op("free", (key, None, WRITES))
+            if memory.record:
+                op.place = place()
+            self.announce(op)
+        if key in self.dead:
+            raise Broken("double free", f"{self.names[self.current]} frees {key[0][:-5]} #{slot} again", (), key)
+        self.dead[key] = (self.current, self.steps)
+        if memory.record and (by := chain()):  # an RCU thread has none: then it is who called kfree_rcu
+            self.freed_by[key] = by
+        self._returned.setdefault((which, self.current), []).append(slot)
+        self.machine_arena(which)["live"] -= 1
+
+    def _reuse(self, which: int) -> int:
+        """The slot that was freed last into a type-safe cache, if any: its next life."""
+        self.access("alloc", ("type-safe slab", which), 0, WRITES)
+        if not self.limbo[which]:
+            return 0
+        slot = self.limbo[which].pop()
+        key = (self._base(which), slot)
+        self._safe.discard(key)
+        del self.dead[key]
+        self.machine_arena(which)["live"] += 1
+        self.born[key] = (self.current, self.steps)
+        return slot
+
+    def free_typesafe(self, which: int, slot: int) -> int:
+        """Free into a cache that is type-safe by RCU: the next one who allocates gets it."""
+        self.access("free, type-safe", ("type-safe slab", which), 0, WRITES)
+        self.free(which, slot)
+        self._returned[which, self.current].remove(slot)
+        self._safe.add((self._base(which), slot))
+        self.limbo[which].append(slot)
+        return 0
+
+    def end(self, base: str, index: int) -> int:
+        """The life of a record that no arena hands out ends."""
+        key = (base, index)
+        self.memory.touch_free(key, self.current)
+        if self.memory.all_visible or (key, None) in self.shared:
+            op = Op("free", (key, None, WRITES))
+            if self.memory.record:
+                op.place = place()
+            self.announce(op)
+        self.dead[key] = (self.current, self.steps)
+        if self.memory.record:
+            self.freed_by[key] = chain()
+        return 0
+
+    def _base(self, which: int) -> str:
+        """The slab of arena ``which``."""
+        return KEY_OF.get(which) or layout.PRIVATE_BASES[which - layout.ARENA_PRIVATE0]
+
+    def machine_arena(self, which: int) -> Any:
+        """The allocator's record."""
+        return self.memory.machine.arrays["slab_base"][which]
+
+    # ---- words of the checker's own: RCU, signals -----------------------------------------------------------------
+
+    def set_word(self, kind: str, key: Key, value: Any) -> None:
+        """Store to a word that no array holds."""
+        op = self.access(kind, key, 0, WRITES)
+        if op is not None:
+            op.before, op.value = self.words.get(key), value
+        self.words[key] = value
+
+    def await_word(self, kind: str, key: Key, possible: Callable[[Any], bool]) -> None:
+        """Block until ``possible(word)``."""
+        self._block(kind, key, 0, READS, possible, lambda: self.words.get(key))
+
+
+def column_of(ref: Any, field: str) -> int:
+    names: Mapping[str, Any] = ref.slab.struct.fields
+    for column, name in enumerate(names):
+        if name == field:
+            return column
+    raise Broken("crash", f"{ref.slab.name} has no field {field!r}")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Loops around a compare-and-exchange as one step each: what scenarios run in their place.
+#
+# ``refcount_inc_not_zero`` and ``down_read_trylock`` look, then exchange, and start over if somebody was faster. All
+# turns but the last only looked, so a task that runs the last one alone does the same to memory and gets the same
+# answer: under sequential consistency nothing is lost, and far fewer executions differ. With store buffers the loops
+# stay.
+#
+# Readers of a rw_semaphore count themselves in and out; what they find decides only by the bits of writers and of those
+# who wait. So two of these steps commute (ADDS), and their order is not tried. References are told their number: their
+# order counts.
+
+Step = Callable[..., int]
+
+
+def update(ref: Any, field: str, how: int, change: Callable[[int], int]) -> int:
+    """One atomic step: ``change(value)`` is added to a word. Gives the value before."""
+    world, column = ref.world, column_of(ref, field)
+    key, part = world.memory.key_of(ref.slab.base, ref.index), world.memory.part_of(ref, column)
+    op = world.access("add", key, part, how)
+    view = ref._columns[column]
+    before: int = view[ref.index]
+    delta = change(before)
+    view[ref.index] = before + delta
+    if op is not None:
+        op.before, op.value, op.loose = before, before + delta, how == ADDS
+    if delta > 0:
+        world.locked(key, part)
+    elif delta < 0 and world.held:
+        world.unlocked(key, part)
+    return before
+
+
+def _add_not_zero(field: str) -> Step:
+    return lambda ref, count: update(ref, field, WRITES, lambda old: count if old != 0 else 0)
+
+
+def _inc_limited(field: str) -> Step:
+    def step(ref: Any, limit: int) -> int:
+        old = update(ref, field, WRITES, lambda old: 1 if old != 0 and old + 1 <= limit else 0)
+        return -1 if old != 0 and old + 1 > limit else old
+
+    return step
+
+
+def _trylock(field: str) -> Step:
+    return lambda ref: int(not update(ref, field, ADDS, lambda seen: 0 if seen & IN_THE_WAY else 1) & IN_THE_WAY)
+
+
+def _up_read(field: str) -> Step:
+    return lambda ref: update(ref, field, ADDS, lambda seen: -1) * 0
+
+
+TEXTS: dict[Any, tuple[str, Callable[[str], Step]]] = {
+    refcount_add_not_zero: ("refs", _add_not_zero),
+    refcount_inc_not_zero_limited_acquire: ("refs", _inc_limited),
+    down_read_trylock: ("count", _trylock),
+    up_read: ("count", _up_read),
+}
+"""Each text, the name of its word in it, and what makes its step for a field."""
+
+
+def one_step() -> dict[Any, Step]:
+    """Every instance of TEXTS that was made, and the texts themselves, to what ``dejit`` puts in their place."""
+    found: dict[Any, Step] = {text: make(word) for text, (word, make) in TEXTS.items()}
+    for (text, words), made in instances_made.items():
+        if text in TEXTS:
+            word, make = TEXTS[text]
+            found[made] = make(dict(words).get(word, word))
+    return found

@@ -15,7 +15,6 @@ from benchframe.cli import (
     cache,
     check,
     claims,
-    common,
     compare,
     cost,
     explain,
@@ -33,6 +32,9 @@ from benchframe.cli import (
     show,
     table,
     trace,
+)
+from benchframe.cli import (
+    options as common,
 )
 
 HELP = """Benchmark and check strategies for finding a VMA, on a faithful model of Linux's mm.

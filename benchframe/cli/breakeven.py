@@ -6,15 +6,15 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli import complete
-from benchframe.cli.common import guarded, keep_study, loaded, plugin_files, run_folder, split
+from benchframe.cli import options
+from benchframe.cli.options import guarded, keep_study, loaded, plugin_files, run_folder, split
 from benchframe.errors import UsageError, did_you_mean
 
 
 @guarded
 def breakeven(
-    a: Annotated[str, typer.Argument(metavar="A", help="A strategy.", autocompletion=complete.strategies)],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one.", autocompletion=complete.strategies)],
+    a: Annotated[str, typer.Argument(metavar="A", help="A strategy.", autocompletion=options.strategies)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one.", autocompletion=options.strategies)],
     over: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME,...", help="hit_rate, vmas, writes_per_fault, vmas_per_2mib; default: all."),
@@ -27,7 +27,7 @@ def breakeven(
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
     save: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Keep it with this run: its report shows it.", autocompletion=complete.runs),
+        typer.Option(metavar="RUN", help="Keep it with this run: its report shows it.", autocompletion=options.runs),
     ] = None,
     form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
 ) -> None:
@@ -45,16 +45,15 @@ def breakeven(
       benchframe breakeven rbtree maple --over vmas -o pictures
       benchframe breakeven rbtree pmdcache --over hit_rate --save last
     """
-    from benchframe.charts.export import save as draw
-    from benchframe.charts.study import study_chart
     from benchframe.cli.table import check_form
-    from benchframe.engine.native import compile_strategies
-    from benchframe.engine.rounds import spare_cpu
+    from benchframe.engine.job import spare_cpu
+    from benchframe.engine.session import compile_strategies
+    from benchframe.report.charts.spec import save as draw
+    from benchframe.report.charts.study import study_chart
+    from benchframe.report.table import render
     from benchframe.study.breakeven import SWEEPS
     from benchframe.study.breakeven import breakeven as find
-    from benchframe.study.picture import saved_breakeven
-    from benchframe.study.text import breakeven_table
-    from benchframe.tables import render
+    from benchframe.study.present import breakeven_table, saved_breakeven
 
     check_form(form)
     if form == "mail":

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchframe.cli import complete
-from benchframe.cli.common import fail, guarded, loaded, plugin_files, registry, split
+from benchframe.cli import options
+from benchframe.cli.options import fail, guarded, loaded, plugin_files, registry, split
 
 if TYPE_CHECKING:
-    from benchframe.bundle.unpack import Bundle
+    from benchframe.report.bundle import Bundle
 
 
 @guarded
 def bundle(
-    run: Annotated[str, typer.Argument(help="A run: folder, name or `last`.", autocompletion=complete.runs)] = "last",
+    run: Annotated[str, typer.Argument(help="A run: folder, name or `last`.", autocompletion=options.runs)] = "last",
     target: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Ends in .tar.zst or .zip (default: RUN.tar.zst)."),
@@ -32,7 +32,7 @@ def bundle(
       benchframe bundle last
       benchframe bundle 20261123 -o pmdcache.zip
     """
-    from benchframe.bundle.pack import pack
+    from benchframe.report.bundle import pack
     from benchframe.results.folder import RunFolder, find_run
 
     folder = RunFolder.open(find_run(run, root))
@@ -80,7 +80,7 @@ def verify(
     """
     import tempfile
 
-    from benchframe.bundle.unpack import unpack
+    from benchframe.report.bundle import unpack
 
     with tempfile.TemporaryDirectory(prefix="benchframe-verify-") as scratch:
         opened = unpack(path, Path(scratch))
@@ -113,10 +113,10 @@ def _again(
     opened: "Bundle", rounds: int | None, files: list[Path], blocked: list[str], anyway: bool, output: Path
 ) -> int:
     """Run the cells once more and judge; gives the exit code."""
-    from benchframe.bundle.verify import UNVERIFIED, judge_again, plan_again, prepare
     from benchframe.cli.progress import watching
     from benchframe.engine.content import model_digest, model_name
     from benchframe.files import slug
+    from benchframe.report.bundle import UNVERIFIED, judge_again, plan_again, prepare
     from benchframe.results.campaign import Campaign
     from benchframe.results.folder import RunFolder
 

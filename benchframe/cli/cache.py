@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import guarded
+from benchframe.cli.options import guarded
 
 app = typer.Typer(
     help="Compiled code and the oracle's answers: where they are, how large, and how to remove them.",

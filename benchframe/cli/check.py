@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchframe.cli import complete
-from benchframe.cli.common import guarded, registry, seconds, split, strategy_names
+from benchframe.cli import options
+from benchframe.cli.options import guarded, registry, seconds, split, strategy_names
 from benchframe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def check(
             "--strategy",
             "-s",
             help="Strategies, with commas, or all (the default).",
-            autocompletion=complete.strategies,
+            autocompletion=options.strategies,
         ),
     ] = None,
     scenario: Annotated[list[str] | None, typer.Option(help="Scenarios, with commas (default: all).")] = None,
@@ -66,12 +66,12 @@ def check(
       benchframe check --historic B19
     """
     from benchframe.check.command import run_check_command
-    from benchframe.check.saved import FOLDER
-    from benchframe.cli.check_progress import watcher
-    from benchframe.csource import unseen
+    from benchframe.check.jobs import FOLDER
+    from benchframe.cli.progress import watcher
+    from benchframe.cstrategy import unseen
     from benchframe.dialect.lint import check_function
     from benchframe.engine.content import strategy_digest
-    from benchframe.engine.placement import usable
+    from benchframe.engine.launch import usable
 
     known = registry(plugin)
     if historic or list_historic:
@@ -107,7 +107,7 @@ def check(
 
 def _historic(known: "Registry", numbers: list[str], budget: str | None, replay: str | None, listed: bool) -> int:
     """The races that plugins put back: listed, or shown one after the other."""
-    from benchframe.check.historic import list_historic, run_historic
+    from benchframe.check.command import list_historic, run_historic
 
     before = len(known.problems)
     races = known.historic()

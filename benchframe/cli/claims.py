@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import guarded, loaded, plugin_files, split
+from benchframe.cli.options import guarded, loaded, plugin_files, split
 from benchframe.errors import UsageError, did_you_mean
 
 
@@ -32,12 +32,11 @@ def claims(
       benchframe claims --counted
       benchframe claims maple-wash rcu-mode --rounds 20
     """
-    from benchframe.claims.measure import measure
-    from benchframe.claims.published import CLAIMS, HitClaim
-    from benchframe.claims.text import claims_table
     from benchframe.cli.table import check_form
-    from benchframe.engine.rounds import spare_cpu
-    from benchframe.tables import render
+    from benchframe.engine.job import spare_cpu
+    from benchframe.report.table import render
+    from benchframe.study.claims import claims_table, measure
+    from benchframe.study.published import CLAIMS, HitClaim
 
     check_form(form)
     if form == "mail":

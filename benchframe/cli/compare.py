@@ -5,21 +5,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchframe.cli import complete
-from benchframe.cli.common import fail, guarded
+from benchframe.cli import options
+from benchframe.cli.options import fail, guarded
 from benchframe.errors import USAGE, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from benchframe.compare.compare import Comparison
+    from benchframe.report.compare import Comparison
 
 FORMS = ("text", "markdown", "csv", "latex")
 
 
 @guarded
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="RUN or RUN:STRATEGY.", autocompletion=complete.runs)],
+    first: Annotated[str, typer.Argument(metavar="A", help="RUN or RUN:STRATEGY.", autocompletion=options.runs)],
     second: Annotated[
-        str, typer.Argument(metavar="B", help="RUN, RUN:STRATEGY or :STRATEGY.", autocompletion=complete.runs)
+        str, typer.Argument(metavar="B", help="RUN, RUN:STRATEGY or :STRATEGY.", autocompletion=options.runs)
     ],
     within: Annotated[
         float | None, typer.Option(min=0.1, max=50, metavar="PERCENT", help="Smaller effects are called the same.")
@@ -46,10 +46,9 @@ def compare(
       benchframe compare 20261123-10 20261123-11
       benchframe compare base/last new/last --format markdown
     """
-    from benchframe.compare.compare import compare as compare_sides
-    from benchframe.compare.sides import read_sides
-    from benchframe.compare.table import comparison_table
-    from benchframe.tables import render
+    from benchframe.report.compare import compare as compare_sides
+    from benchframe.report.compare import comparison_table, read_sides
+    from benchframe.report.table import render
 
     check_form(form)
     a, b = read_sides(first, second, root)

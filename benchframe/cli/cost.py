@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli import complete
-from benchframe.cli.common import fail, guarded, loaded, plugin_files, split, strategy_names
+from benchframe.cli import options
+from benchframe.cli.options import fail, guarded, loaded, plugin_files, split, strategy_names
 from benchframe.errors import FAILED, UsageError
 
 
@@ -15,7 +15,7 @@ def cost(
     strategy: Annotated[
         list[str] | None,
         typer.Option(
-            "--strategy", "-s", metavar="NAME,...", help="Names; default: all.", autocompletion=complete.strategies
+            "--strategy", "-s", metavar="NAME,...", help="Names; default: all.", autocompletion=options.strategies
         ),
     ] = None,
     workload: Annotated[
@@ -25,7 +25,7 @@ def cost(
             "-w",
             metavar="NAME[:KEY=VALUE,...],...",
             help="Names, with parameters.",
-            autocompletion=complete.workloads,
+            autocompletion=options.workloads,
         ),
     ] = None,
     trace: Annotated[
@@ -56,8 +56,8 @@ def cost(
     from benchframe.cli.table import check_form
     from benchframe.engine.cost import count_cost
     from benchframe.engine.job import COST_RECORDS
-    from benchframe.engine.native import Session, compile_strategies
-    from benchframe.tables import cost_table, render
+    from benchframe.engine.session import Session, compile_strategies
+    from benchframe.report.table import cost_table, render
     from benchframe.workload import trace_workload
 
     check_form(form)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchframe.cli import complete
-from benchframe.cli.common import guarded, keep_study, loaded, plugin_files, run_folder, split
+from benchframe.cli import options
+from benchframe.cli.options import guarded, keep_study, loaded, plugin_files, run_folder, split
 from benchframe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 @guarded
 def explain(
-    a: Annotated[str, typer.Argument(metavar="A", help="A strategy.", autocompletion=complete.strategies)],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one.", autocompletion=complete.strategies)],
+    a: Annotated[str, typer.Argument(metavar="A", help="A strategy.", autocompletion=options.strategies)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one.", autocompletion=options.strategies)],
     workload: Annotated[
         str | None,
-        typer.Option("--workload", "-w", metavar="NAME[:KEY=VALUE,...]", autocompletion=complete.workloads),
+        typer.Option("--workload", "-w", metavar="NAME[:KEY=VALUE,...]", autocompletion=options.workloads),
     ] = None,
     trace: Annotated[Path | None, typer.Option("--trace", "-t", metavar="FILE", help="A recorded trace file.")] = None,
     run: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Take times and counts from this run.", autocompletion=complete.runs),
+        typer.Option(metavar="RUN", help="Take times and counts from this run.", autocompletion=options.runs),
     ] = None,
     rounds: Annotated[int, typer.Option(min=3, max=10_000, metavar="N", help="Processes that measure both.")] = 8,
     calibrate: Annotated[bool, typer.Option("--calibrate", help="Calibrate the cost model anew.")] = False,
@@ -34,7 +34,7 @@ def explain(
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
     save: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Keep it with this run: its report shows it.", autocompletion=complete.runs),
+        typer.Option(metavar="RUN", help="Keep it with this run: its report shows it.", autocompletion=options.runs),
     ] = None,
     form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
 ) -> None:
@@ -52,13 +52,11 @@ def explain(
       benchframe explain rbtree vmacache -w python-json --run last --save last
     """
     from benchframe.cli.table import check_form
-    from benchframe.engine.rounds import spare_cpu
-    from benchframe.study.calibration import calibration
+    from benchframe.engine.job import spare_cpu
+    from benchframe.report.table import render
     from benchframe.study.explain import explain as attribute
-    from benchframe.study.model import fit
-    from benchframe.study.picture import saved_explanation
-    from benchframe.study.text import explanation_table
-    from benchframe.tables import render
+    from benchframe.study.model import calibration, fit
+    from benchframe.study.present import explanation_table, saved_explanation
 
     check_form(form)
     if form == "mail":
@@ -119,8 +117,8 @@ def _measured(
 ) -> "tuple[str, tuple[Side, Side]]":
     """Time both in the same processes, and count."""
     from benchframe.engine.cost import count_cost
-    from benchframe.engine.native import compile_strategies
     from benchframe.engine.probe import Point, Study
+    from benchframe.engine.session import compile_strategies
     from benchframe.study.explain import RECORDS, Side
     from benchframe.workload import trace_workload
 

@@ -5,16 +5,16 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli import complete
-from benchframe.cli.common import fail, guarded
+from benchframe.cli import options
 from benchframe.cli.compare import check_form
+from benchframe.cli.options import fail, guarded
 from benchframe.errors import USAGE, UsageError
 
 
 @guarded
 def gate(
-    base: Annotated[str, typer.Argument(metavar="BASE", help="The run to hold to.", autocompletion=complete.runs)],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="The run to judge.", autocompletion=complete.runs)],
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The run to hold to.", autocompletion=options.runs)],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The run to judge.", autocompletion=options.runs)],
     max_slowdown: Annotated[str, typer.Option(metavar="PERCENT", help="Time may grow by this much: 5% or 5.")] = "5%",
     cost: Annotated[
         str, typer.Option(metavar="MODE", help="Counted cost: auto (where both have it), exact (demanded) or off.")
@@ -41,13 +41,10 @@ def gate(
       benchframe gate base/last new/last
       benchframe gate 20261120 last --max-slowdown 3% --cost exact
     """
-    from benchframe.compare.compare import compare
-    from benchframe.compare.gate import COST_MODES, INVALID, summary
-    from benchframe.compare.gate import gate as judge
-    from benchframe.compare.sides import read_sides
-    from benchframe.compare.table import comparison_table
-    from benchframe.tables import render
-    from benchframe.tables.render import markdown_escape
+    from benchframe.report.compare import compare, comparison_table, read_sides
+    from benchframe.report.gate import COST_MODES, INVALID, summary
+    from benchframe.report.gate import gate as judge
+    from benchframe.report.table import markdown_escape, render
 
     check_form(form)
     limit = percent(max_slowdown)

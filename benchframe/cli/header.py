@@ -5,15 +5,15 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli import complete
-from benchframe.cli.common import guarded, registry
+from benchframe.cli import options
+from benchframe.cli.options import guarded, registry
 
 
 @guarded
 def header(
     strategy: Annotated[
         str | None,
-        typer.Option("--strategy", "-s", help="Its private slabs too.", autocompletion=complete.strategies),
+        typer.Option("--strategy", "-s", help="Its private slabs too.", autocompletion=options.strategies),
     ] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Load a plugin from this file.")] = None,
 ) -> None:
@@ -28,7 +28,7 @@ def header(
       benchframe header > benchframe.h
       benchframe header --strategy mine --plugin mine.py
     """
-    from benchframe.mm.header import header as text
+    from benchframe.cstrategy import header as text
 
     slabs = registry(plugin).strategy(strategy).slabs if strategy else ()
     typer.echo(text(slabs), nl=False)

@@ -6,19 +6,19 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli import complete
-from benchframe.cli.common import guarded, keep_study, loaded, plugin_files, run_folder, split
+from benchframe.cli import options
+from benchframe.cli.options import guarded, keep_study, loaded, plugin_files, run_folder, split
 from benchframe.errors import UsageError
 
 
 @guarded
 def layout(
     strategy: Annotated[
-        list[str], typer.Option("--strategy", "-s", metavar="NAME,...", autocompletion=complete.strategies)
+        list[str], typer.Option("--strategy", "-s", metavar="NAME,...", autocompletion=options.strategies)
     ],
     workload: Annotated[
         str | None,
-        typer.Option("--workload", "-w", metavar="NAME[:KEY=VALUE,...]", autocompletion=complete.workloads),
+        typer.Option("--workload", "-w", metavar="NAME[:KEY=VALUE,...]", autocompletion=options.workloads),
     ] = None,
     trace: Annotated[Path | None, typer.Option("--trace", "-t", metavar="FILE", help="A recorded trace file.")] = None,
     seeds: Annotated[int, typer.Option(min=2, max=1000, metavar="N", help="Layout seeds.")] = 4,
@@ -29,7 +29,7 @@ def layout(
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
     save: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Keep it with this run: its report shows it.", autocompletion=complete.runs),
+        typer.Option(metavar="RUN", help="Keep it with this run: its report shows it.", autocompletion=options.runs),
     ] = None,
     form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
 ) -> None:
@@ -45,13 +45,11 @@ def layout(
       benchframe layout -s rbtree,pmdcache -w gcc-project --figure fault --rounds 10 --save last
     """
     from benchframe.cli.table import check_form
-    from benchframe.engine.job import FIGURES
-    from benchframe.engine.native import compile_strategies
-    from benchframe.engine.rounds import spare_cpu
+    from benchframe.engine.job import FIGURES, spare_cpu
+    from benchframe.engine.session import compile_strategies
+    from benchframe.report.table import render
     from benchframe.study.layout import measure
-    from benchframe.study.picture import saved_layout
-    from benchframe.study.text import layout_table
-    from benchframe.tables import render
+    from benchframe.study.present import layout_table, saved_layout
     from benchframe.workload import trace_workload
 
     check_form(form)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import guarded, registry
+from benchframe.cli.options import guarded, registry
 from benchframe.errors import UsageError, did_you_mean
 
 KINDS = ("strategies", "workloads", "traces", "runs")

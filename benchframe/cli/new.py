@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import guarded, registry
+from benchframe.cli.options import guarded, registry
 from benchframe.errors import UsageError, did_you_mean
 
 
@@ -29,9 +29,9 @@ def new(
       benchframe new my-tree --kind index -o ~/src
       benchframe new my-load --kind workload --no-remember
     """
-    from benchframe.plugin_paths import PluginPathError
-    from benchframe.plugin_paths import remember as keep
-    from benchframe.scaffold.project import KINDS, make
+    from benchframe.registry import PluginPathError
+    from benchframe.registry import remember as keep
+    from benchframe.scaffold import KINDS, make
 
     if kind not in KINDS:
         raise UsageError(f"there is no kind {kind!r}; {did_you_mean(kind, KINDS)}")

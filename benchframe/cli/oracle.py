@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import guarded, registry, seconds
+from benchframe.cli.options import guarded, registry, seconds
 
 
 @guarded
@@ -41,7 +41,7 @@ def oracle(
     if judged == "oracle" or ablate:
         return run_oracle_command(ops, minutes, seed, generator, ablate=ablate, save=save)
     from benchframe.engine.runner import NativeRunner
-    from benchframe.judge.model import model_side, speaks
+    from benchframe.judge.judge import model_side, speaks
 
     side = model_side(NativeRunner(registry(plugin).strategy(strategy)))
     return run_oracle_command(ops, minutes, seed, generator, side, save=save, accept=speaks)

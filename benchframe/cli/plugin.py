@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import guarded
+from benchframe.cli.options import guarded
 from benchframe.errors import UsageError
 
 app = typer.Typer(
@@ -26,7 +26,7 @@ def list_() -> None:
     Example:
       benchframe plugin list
     """
-    from benchframe.plugin_paths import LIST, config_folder, listed
+    from benchframe.registry import LIST, config_folder, listed
 
     typer.echo(f"list  {config_folder() / LIST}")
     for path in listed():
@@ -45,7 +45,7 @@ def add(path: Annotated[Path, typer.Argument(help="A Python file, or a project's
       benchframe plugin add mine.py
       benchframe plugin add ../my-strategy
     """
-    from benchframe.plugin_paths import remember
+    from benchframe.registry import remember
 
     typer.echo(f"{path.absolute()} is loaded from now on" if remember(path) else f"{path.absolute()} was on the list")
 
@@ -61,7 +61,7 @@ def remove(name: Annotated[str, typer.Argument(help="The path, or its last part.
     Example:
       benchframe plugin remove my-strategy
     """
-    from benchframe.plugin_paths import forget, listed
+    from benchframe.registry import forget, listed
 
     gone = forget(name)
     if not gone:

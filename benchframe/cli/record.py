@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import guarded
+from benchframe.cli.options import guarded
 from benchframe.errors import UsageError, did_you_mean
 
 
@@ -30,7 +30,7 @@ def record(
       benchframe record --level strace -o ls.parquet -- ls -l
       benchframe record --attach 1234 -o server.parquet
     """
-    from benchframe.record.command import run_record_command
+    from benchframe.record.session import run_record_command
 
     if bool(command) == (attach is not None):
         raise UsageError("give either a program after -- or --attach PID")

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli import complete
-from benchframe.cli.common import guarded, split
+from benchframe.cli import options
+from benchframe.cli.options import guarded, split
 
 
 @guarded
 def report(
-    run: Annotated[str, typer.Argument(help="A run: folder, name or `last`.", autocompletion=complete.runs)] = "last",
+    run: Annotated[str, typer.Argument(help="A run: folder, name or `last`.", autocompletion=options.runs)] = "last",
     target: Annotated[Path | None, typer.Option("--output", "-o", help="Folder; default: the run's own.")] = None,
     form: Annotated[
         list[str] | None,

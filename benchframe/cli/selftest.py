@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.common import guarded
+from benchframe.cli.options import guarded
 from benchframe.errors import FAILED, UsageError
 
 QUICK, DEFAULT = 1.0, 5.0
@@ -43,14 +43,14 @@ def selftest(
       benchframe selftest --minutes 10 --workload gcc-project
       benchframe selftest --again reports/selftests/20261123-120000/selftest.json
     """
-    from benchframe.selftest.record import read_record
-    from benchframe.selftest.text import judge_record
+    from benchframe.study.selftest import read_record
+    from benchframe.study.selftest_analysis import judge_record
 
     if again is not None:
         record = read_record(again)
     else:
         from benchframe.registry import load
-        from benchframe.selftest.experiment import PLUGIN, SelfTest
+        from benchframe.study.selftest import PLUGIN, SelfTest
 
         if quick and minutes:
             raise UsageError("--quick and --minutes exclude each other")

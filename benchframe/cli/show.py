@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchframe.cli import complete
-from benchframe.cli.common import guarded, registry
+from benchframe.cli import options
+from benchframe.cli.options import guarded, registry
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
@@ -18,7 +18,7 @@ EXCERPT = 60
 
 @guarded
 def show(
-    name: Annotated[str, typer.Argument(help="A strategy or a workload.", autocompletion=complete.anything)],
+    name: Annotated[str, typer.Argument(help="A strategy or a workload.", autocompletion=options.anything)],
     source: Annotated[bool, typer.Option("--source", help="The whole source, not an excerpt.")] = False,
     plugin: Annotated[list[Path] | None, typer.Option(help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(help="Leave a plugin out.")] = None,
@@ -45,7 +45,7 @@ def show(
 
 
 def _strategy(known: "Registry", name: str, whole: bool) -> None:
-    from benchframe.csource import c_sources
+    from benchframe.cstrategy import c_sources
 
     strategy = known.strategies[name]
     typer.echo(f"strategy {name}: {strategy.summary}\n")

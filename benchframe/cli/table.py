@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchframe.cli import complete
-from benchframe.cli.common import guarded
+from benchframe.cli import options
+from benchframe.cli.options import guarded
 from benchframe.errors import FAILED, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def check_form(form: str) -> None:
 
 def print_cost(folder: "RunFolder", form: str) -> None:
     """Print what the cost engine counted in a run. Raises UsageError if it was not asked."""
-    from benchframe.tables import cost_table, render
+    from benchframe.report.table import cost_table, render
 
     counted = [(cell.entry.workload, cell.entry.strategy, cell.state.cost) for cell in folder.cells()]
     if not any(cost for _, _, cost in counted):
@@ -36,8 +36,10 @@ def print_cost(folder: "RunFolder", form: str) -> None:
 def print_table(folder: "RunFolder", form: str, tails: bool = False) -> None:
     """Print the tables of a run: of cells with threads, of those without. On a terminal that is too narrow for the
     latency table, its mail form."""
-    from benchframe.results.scaling import alone, threaded
-    from benchframe.tables import latency_table, mail, render, scaling_table, tail_table
+    from benchframe.report.mail import mail
+    from benchframe.report.scaling import scaling_table
+    from benchframe.report.table import latency_table, render, tail_table
+    from benchframe.results.figures import alone, threaded
 
     cells = folder.cells()
     if tails:
@@ -64,7 +66,7 @@ def print_table(folder: "RunFolder", form: str, tails: bool = False) -> None:
 
 @guarded
 def table(
-    run: Annotated[str, typer.Argument(help="A run: folder, name or `last`.", autocompletion=complete.runs)] = "last",
+    run: Annotated[str, typer.Argument(help="A run: folder, name or `last`.", autocompletion=options.runs)] = "last",
     form: Annotated[str, typer.Option("--format", "-f", help="text, mail, markdown, csv or latex.")] = "text",
     mail: Annotated[bool, typer.Option("--mail", help="72 columns of ASCII, for a mail.")] = False,
     tails: Annotated[bool, typer.Option("--tails", help="p50 to max per operation, by hit and miss.")] = False,

@@ -3,7 +3,7 @@
 Strategy authors import its names from :mod:`benchframe.api`; docs/dialect.md explains it.
 """
 
-from benchframe.dialect.function import Binding, FarCall, Hook, hook, is_native, native
+from benchframe.dialect.functions import Binding, FarCall, Hook, hook, is_native, native
 from benchframe.dialect.primitives import (
     READ_ONCE,
     WRITE_ONCE,
@@ -25,7 +25,7 @@ from benchframe.dialect.primitives import (
     wait_while_interruptible,
     xchg,
 )
-from benchframe.dialect.struct import NULL, DialectError, Field, Slab, Struct
+from benchframe.dialect.records import NULL, DialectError, Field, Slab, Struct
 
 __all__ = [
     "NULL",

@@ -1,31 +1,300 @@
-"""The rules of the dialect, checked on the syntax tree before a function is first compiled.
-
-Numba would refuse most of these too, later and in its own words; some (a spin that starves a scheduler, a
-closure that makes identity depend on values) it would accept and the engines would then disagree.
-"""
+"""The rules of the dialect, checked on the source before anything is compiled; compile errors in the user's words."""
 
 from __future__ import annotations
 
 import ast
 import builtins
 import inspect
+import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from benchframe.dialect.function import BUILTINS, FarCall, Hook, is_native
-from benchframe.dialect.names import (
-    endless_loops,
-    missing_return,
-    returned_records,
-    unknown_fields,
-    unknown_names,
-    wrong_arguments,
-)
+from benchframe.dialect.functions import BUILTINS, FarCall, Hook, is_native
 from benchframe.dialect.primitives import Primitive
-from benchframe.dialect.struct import DialectError, Slab
+from benchframe.dialect.records import DialectError, Slab
+from benchframe.errors import near as nearest
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What a function's own text says of its names, calls, fields and returns: mistakes that typing would report late.
+
+Told = tuple[int, str, str]
+"""Line within the function, what, mend."""
+RecordOf = Callable[["ast.AST | None"], "Slab | None"]
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """``did you mean x?`` with a space before it, or nothing."""
+    found = nearest(name, known)
+    return f" (did you mean {found}?)" if found else ""
+
+
+def unknown_names(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:
+    """Names that are neither the function's own, nor the module's, nor Python's."""
+    own = {*function.__code__.co_varnames, *function.__code__.co_cellvars, *function.__code__.co_freevars}
+    for node in ast.walk(definition):  # of lambdas and comprehensions, which are refused as such
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            own.add(node.id)
+        elif isinstance(node, ast.arg):
+            own.add(node.arg)
+    scope = function.__globals__
+    for node in ast.walk(definition):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            name = node.id
+            if name in own or name in scope or hasattr(builtins, name):
+                continue
+            hint = near(name, [*own, *(n for n in scope if not n.startswith("__")), *BUILTINS])
+            yield node.lineno, f"{name} is not defined{hint}", "define it in this file or import it"
+
+
+def arguments_of(obj: Any) -> tuple[str, ...] | None:
+    """The parameters of what strategy code may call; None if that is not known."""
+    if isinstance(obj, Slab):
+        return ("mm", "i")
+    if isinstance(obj, Hook):
+        return tuple(obj.parameters)
+    code = None
+    if isinstance(obj, Primitive):
+        code = obj.run.__code__
+    elif isinstance(obj, FarCall):
+        code = obj.function.__code__
+    elif is_native(obj):
+        code = obj.__code__
+    return None if code is None else tuple(code.co_varnames[: code.co_argcount])
+
+
+def wrong_arguments(node: ast.Call, name: str, obj: Any) -> Iterator[Told]:
+    """A call with too many or too few arguments."""
+    wanted = arguments_of(obj)
+    if wanted is not None and not node.keywords and len(node.args) != len(wanted):
+        what = f"{name} takes {len(wanted)} arguments, ({', '.join(wanted)}), and is given {len(node.args)}"
+        yield node.lineno, what, f"write {name}({', '.join(wanted)})"
+
+
+def _record_names(definition: ast.FunctionDef, function: FunctionType) -> RecordOf:
+    """Which slab's record an expression is, as far as the text says: a call ``VMA(mm, i)``, or a name that stands for
+    one such record and nothing else. Otherwise None."""
+    slabs = {
+        name: obj for name in function.__code__.co_names if isinstance(obj := function.__globals__.get(name), Slab)
+    }
+
+    def made(value: ast.AST | None) -> Slab | None:
+        named = isinstance(value, ast.Call) and isinstance(value.func, ast.Name)
+        return slabs.get(value.func.id) if named else None  # type: ignore[union-attr]
+
+    locals_: dict[str, Slab | None] = dict.fromkeys(function.__code__.co_varnames[: function.__code__.co_argcount])
+    for node in ast.walk(definition):
+        targets: list[tuple[ast.AST, ast.AST | None]] = []
+        if isinstance(node, ast.Assign):
+            targets = [(target, node.value) for target in node.targets]
+        elif isinstance(node, (ast.AugAssign, ast.For)):
+            targets = [(node.target, None)]
+        for target, value in targets:
+            for name in ast.walk(target):
+                if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
+                    slab = made(value) if name is target else None
+                    known = locals_.setdefault(name.id, slab)
+                    if known is not slab:
+                        locals_[name.id] = None
+    return lambda value: locals_.get(value.id) if isinstance(value, ast.Name) else made(value)
+
+
+def unknown_fields(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:
+    """Fields that a record does not have, where the text says which record it is: ``VMA(mm, i).x``, or ``v.x`` after
+    ``v = VMA(mm, i)`` and nothing else."""
+    record = _record_names(definition, function)
+    for node in ast.walk(definition):
+        if not isinstance(node, ast.Attribute):
+            continue
+        slab = record(node.value)
+        if slab is not None and node.attr not in slab.struct.fields:
+            what = f"{slab.struct.name} has no field {node.attr}{near(node.attr, slab.struct.fields)}"
+            yield node.lineno, what, "docs/dialect.md says which fields there are"
+
+
+def returned_records(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:
+    """A record where its index must be given back."""
+    record = _record_names(definition, function)
+    for node in ast.walk(definition):
+        if isinstance(node, ast.Return) and (slab := record(node.value)) is not None:
+            yield node.lineno, f"returns a {slab.struct.name} record", "return its index"
+
+
+def endless_loops(definition: ast.FunctionDef) -> Iterator[Told]:
+    """``while True`` that neither leaves the loop nor the function."""
+    for node in ast.walk(definition):
+        leaves = any(isinstance(inner, (ast.Break, ast.Return)) for inner in ast.walk(node))
+        if isinstance(node, ast.While) and _always(node.test) and not leaves:
+            yield node.lineno, "a loop that never ends", "give it a condition, a break or a return"
+
+
+def _always(test: ast.expr) -> bool:
+    return isinstance(test, ast.Constant) and bool(test.value)
+
+
+def missing_return(definition: ast.FunctionDef) -> Iterator[Told]:
+    """A path that gives nothing back, in a function that gives something back elsewhere; or a function without any."""
+    returns = [node for node in ast.walk(definition) if isinstance(node, ast.Return)]
+    for node in returns:
+        if node.value is None or (isinstance(node.value, ast.Constant) and node.value.value is None):
+            yield node.lineno, "returns nothing", "return an integer: 0, or NULL"
+        elif isinstance(node.value, ast.Tuple):
+            yield node.lineno, "returns two values", "return one integer; keep the other in a record"
+    if not _always_returns(definition.body):
+        last = definition.body[-1]
+        yield (
+            last.end_lineno or last.lineno,
+            "ends without a return on some path",
+            "return an integer at its end: 0, or NULL",
+        )
+
+
+def _always_returns(body: list[ast.stmt]) -> bool:
+    last = body[-1] if body else None
+    if isinstance(last, ast.If):
+        return _always_returns(last.body) and _always_returns(last.orelse)
+    if isinstance(last, ast.While):
+        return _always(last.test) and not any(isinstance(node, ast.Break) for node in ast.walk(last))
+    return isinstance(last, ast.Return)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Numba's typing errors in an author's words: the place in the author's file, what is wrong, the mend. Table-driven.
+#
+# Most mistakes never come here: :mod:`benchframe.dialect.lint` finds them in the text. What is left is about types,
+# which only the compiler knows: a name that is a number on one path and a record on another, a sum of records, and so
+# on.
+
+Make = Callable[[re.Match[str]], tuple[str, str]]
+_OPERATORS = {
+    "add": "+", "sub": "-", "mul": "*", "floordiv": "//", "mod": "%", "lshift": "<<", "rshift": ">>", "and_": "and",
+    "or_": "or", "xor": "^", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "iadd": "+=",
+    "isub": "-=", "getitem": "[]", "not_": "not", "neg": "-", "invert": "~",
+}  # fmt: skip
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_PLACE = re.compile(r'File "([^"\n]+)", line (\d+)|at (\S+\.py) \((\d+)\)')
+_TYPES = (
+    (re.compile(r"Literal\[int\]\((-?\d+)\)"), r"the number \1"),
+    (re.compile(r"Literal\[str\]\((\w*)\)"), r"the text '\1'"),
+    (re.compile(r"\b(?:unicode_type)\b"), "a text"),
+    (re.compile(r"\b(?:u?int64|u?int32|bool|boolean|Literal\[bool\]\(\w+\))"), "a number"),
+    (re.compile(r"\bfloat64\b"), "a number with a fraction"),
+    (re.compile(r"\bOptionalType\((.*)\)|\bnone\b"), "nothing"),
+)
+_KEEP_INDEX = "keep the index (a number) in the name, and write the record where it is used: VMA(mm, i).field"
+
+
+def _unified(match: re.Match[str]) -> tuple[str, str]:
+    name = match["name"].partition(".")[0].lstrip("$")
+    return f"{name} is {match['a']} on one path and {match['b']} on another", _KEEP_INDEX
+
+
+def _operator(match: re.Match[str]) -> tuple[str, str]:
+    sign = _OPERATORS.get(match["name"], match["name"])
+    operands = _split(match["operands"])
+    shown = f" {sign} ".join(operands) if len(operands) == 2 else f"{sign} of {', '.join(operands)}"
+    return f"there is no {shown}", "a record has fields and nothing else: compute and compare with its index or a field"
+
+
+TABLE: tuple[tuple[re.Pattern[str], Make], ...] = (
+    (re.compile(r"DialectError: (?P<what>[^\n]+)"), lambda m: (m["what"], "see docs/dialect.md")),
+    (
+        re.compile(r"Cannot unify (?P<a>.+?) and (?P<b>.+?) for '(?P<name>[^']+)'"),
+        _unified,
+    ),
+    (
+        re.compile(r"NameError: name '(?P<name>\w+)' is not defined"),
+        lambda m: (f"{m['name']} is not defined", "define it in this file or import it"),
+    ),
+    (
+        re.compile(r"Unknown attribute '(?P<field>\w+)' of type (?P<type>[^\n]+)"),
+        lambda m: (f"{m['type']} has no field {m['field']}", f"make a record of the index: VMA(mm, i).{m['field']}"),
+    ),
+    (
+        re.compile(r"No implementation of function Function\(<built-in function (?P<name>\w+)>\).*?"
+                   r">>> \w+\((?P<operands>[^\n]*)\)", re.DOTALL),
+        _operator,
+    ),
+    (
+        re.compile(r"Cannot bind .* to signature '(?P<wanted>[^']*)'", re.DOTALL),
+        lambda m: (f"the function takes {m['wanted']}, it is given another number of arguments", "write each of them"),
+    ),
+    (
+        re.compile(r"(?:Can't|Cannot) unify return type from the following types: (?P<types>[^\n]+)"),
+        lambda m: (f"returns {' or '.join(_split(m['types']))}", "return one integer on every path"),
+    ),
+    (
+        re.compile(r"missing (?P<n>\d+) required positional argument"),
+        lambda m: ("a call has too few arguments", "docs/dialect.md lists what each call takes"),
+    ),
+)  # fmt: skip
+"""What Numba says, and what that means. The first that matches counts."""
+
+
+def readable(text: str, records: Mapping[str, str]) -> str:
+    """Numba's types in words. ``records`` maps a record type's text to the struct's name."""
+    text = _ANSI.sub("", text)
+    for shape, name in records.items():
+        text = text.replace(shape, f"a {name} record")
+    text = re.sub(r"Record\(.*?;\d+;(?:True|False)\)|Record\(\[.*?\], \d+, (?:True|False)\)", "a record", text)
+    for pattern, words in _TYPES:
+        text = pattern.sub(words, text)
+    return text
+
+
+def returned(kind: str, records: Mapping[str, str]) -> tuple[str, str]:
+    """What is wrong with a function of which the result's type is ``kind``, and the mend."""
+    kind = readable(kind, records)
+    mend = "return its index" if kind.endswith("record") else "return one integer on every path: 0, or NULL"
+    return f"returns {kind}", mend
+
+
+def translated(text: str, fallback: str, records: Mapping[str, str]) -> str:
+    """One finding, ``FILE:LINE: what; mend``, from Numba's report; ``fallback`` is the place if it names none."""
+    plain = readable(text, records)
+    for pattern, make in TABLE:
+        match = pattern.search(plain)
+        if match is not None:
+            what, mend = make(match)
+            return f"{place(plain, fallback)}: {what}; {mend}"
+    skipped = ("Failed in", "File", "During", ">>>")
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    reason = next((line for line in lines if not line.startswith(skipped)), lines[0] if lines else "it cannot be typed")
+    mend = "strategy code has 64-bit integers and records; see docs/dialect.md"
+    return f"{place(plain, fallback)}: {reason[:300]}; {mend}"
+
+
+def place(text: str, fallback: str) -> str:
+    """The innermost line of an author's file that the report names: the first one, since Numba tells inside out."""
+    for match in _PLACE.finditer(text):
+        file, line = match[1] or match[3], match[2] or match[4]
+        if "/numba/" not in file and Path(file).name not in ("backend.py", "lowering.py", "waiting.py", "<string>"):
+            return f"{_full(file, fallback)}:{line}"
+    return fallback
+
+
+def _full(file: str, fallback: str) -> str:
+    """Numba may shorten a path; the entry's own folder completes it."""
+    path = Path(file)
+    if path.is_absolute() or path.exists():
+        return str(path)
+    other = Path(fallback.partition(":")[0]).parent / path.name
+    return str(other) if other.exists() else file
+
+
+def _split(text: str) -> list[str]:
+    """Operands of a signature, split at the commas between them."""
+    return [part.strip() for part in re.split(r",\s*(?![^()\[\]]*[)\]])", text) if part.strip()]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The rules of the dialect, checked on the syntax tree before a function is first compiled.
+#
+# Numba would refuse most of these too, later and in its own words; some (a spin that starves a scheduler, a
+# closure that makes identity depend on values) it would accept and the engines would then disagree.
 
 _FORBIDDEN: dict[type[ast.AST], tuple[str, str]] = {
     ast.Lambda: ("a lambda", "write a module-level @native function"),

@@ -1,7 +1,7 @@
 """Operations on shared memory, under the kernel's names.
 
 Each is a plain function here: what runs when strategy code is interpreted. When it is compiled, the linker
-puts an LLVM instruction of the stated ordering in its place (:mod:`benchframe.dialect.lowering`). They are the
+puts an LLVM instruction of the stated ordering in its place (:mod:`benchframe.dialect.llvm`). They are the
 points that a scheduler may interleave and that the cost engine counts; plain field accesses are for memory
 that a lock protects or that only one task sees.
 

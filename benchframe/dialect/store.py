@@ -1,22 +1,27 @@
-"""The store of compiled units: object files under a content key in the user's cache folder.
-
-Key: what was compiled (:class:`~benchframe.dialect.function.Identities`), for which CPU, by which versions. A
-file is written to a temporary name and renamed, so two concurrent runs are safe and a killed one leaves nothing
-half-written. A unit name keeps at most :data:`KEEP` files: editing a strategy all day does not fill the disk.
-Where the folder cannot be written the compiled code lives as long as the process, with a warning.
-"""
+"""Compiled units on disk under their identity, and how they get into a process."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from benchframe.files import replacing
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The store of compiled units: object files under a content key in the user's cache folder.
+#
+# Key: what was compiled (:class:`~benchframe.dialect.functions.Identities`), for which CPU, by which versions. A
+# file is written to a temporary name and renamed, so two concurrent runs are safe and a killed one leaves nothing
+# half-written. A unit name keeps at most :data:`KEEP` files: editing a strategy all day does not fill the disk.
+# Where the folder cannot be written the compiled code lives as long as the process, with a warning.
 
 KEEP = 6
 """Versions kept per unit name; the least recently used go first."""
@@ -111,3 +116,46 @@ class Store:
             path.unlink(missing_ok=True)
             files += 1
         return files, size
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Maps a unit's object file into the process and gives its entry point; needs llvmlite only, not numba.
+
+_engines: list[Any] = []
+_machine: Any = None
+
+
+def _engine() -> Any:
+    """A fresh MCJIT engine: one per object, so that equal symbols never meet."""
+    global _machine
+    from llvmlite import binding as llvm
+
+    if _machine is None:
+        with contextlib.suppress(RuntimeError):
+            llvm.initialize()  # needed up to llvmlite 0.44, an error after it
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        _machine = llvm.Target.from_default_triple()
+    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine.create_target_machine())
+
+
+class Unit:
+    """A compiled entry function: call it with integers; ``address`` is its C address.
+
+    Calls release the GIL. The first argument is the address of an ``mm_struct``.
+    """
+
+    def __init__(self, name: str, obj: bytes, arity: int) -> None:
+        from llvmlite import binding as llvm
+
+        engine = _engine()
+        engine.add_object_file(llvm.ObjectFileRef.from_data(obj))
+        engine.finalize_object()
+        _engines.append(engine)  # code must outlive every address handed out
+        self.name = name
+        self.address: int = engine.get_function_address("entry")
+        kind = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * arity)
+        self._call: Callable[..., int] = kind(self.address)
+
+    def __call__(self, *args: int) -> int:
+        return self._call(*args)

@@ -1,6 +1,6 @@
 """What a ``@native`` function does, as a hash that every Python gives alike: of its syntax tree, not of its bytecode.
 
-Compiled code is stored under hashes of bytecode (:class:`~benchframe.dialect.function.Identities`), which are cheap and
+Compiled code is stored under hashes of bytecode (:class:`~benchframe.dialect.functions.Identities`), which are cheap and
 differ between versions of Python. What a *result* depends on must be comparable for years. So here comments,
 docstrings, annotations, the place of a function and the names of functions, local variables and constants count for
 nothing; operations, the values of constants, field names, struct layouts and everything that is called count.
@@ -15,9 +15,8 @@ from functools import cache
 from types import FunctionType
 from typing import Any
 
-from benchframe.dialect.function import Identities, where
-from benchframe.dialect.instance import origin
-from benchframe.dialect.struct import DialectError, Slab
+from benchframe.dialect.functions import Identities, origin, where
+from benchframe.dialect.records import DialectError, Slab
 
 _SILENT = frozenset({"ctx", "kind", "annotation", "returns", "type_comment", "type_params", "decorator_list", "name"})
 """Fields of a syntax tree that decide nothing here, or that some versions of Python lack."""

@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchframe.dialect.function import Binding, Hook, Identities, Native, Replacements
-from benchframe.dialect.loader import Unit
-from benchframe.dialect.store import Store, toolchain_key
-from benchframe.dialect.struct import Struct
+from benchframe.dialect.functions import Binding, Hook, Identities, Native, Replacements
+from benchframe.dialect.records import Struct
+from benchframe.dialect.store import Store, Unit, toolchain_key
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Units:
         if note is not None:
             note(spec.name)
         began = time.perf_counter()
-        from benchframe.dialect.backend import compile_unit
+        from benchframe.dialect.llvm import compile_unit
 
         index = {h.name: i for i, h in enumerate(self.hooks)}
         obj = compile_unit(spec.entry, spec.arity, self.mm, spec.binding, index, spec.replace)

@@ -13,17 +13,15 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from benchframe.dialect.function import Identities
+from benchframe.dialect.functions import Identities
 from benchframe.dialect.text import TextIdentities
 from benchframe.dialect.units import UnitSpec
 from benchframe.mm.defaults import DEFAULTS, count_event
-from benchframe.mm.dispatch import mapping_event
-from benchframe.mm.drive import thread_entry
-from benchframe.mm.hook_entry import hook_entry
-from benchframe.mm.hooks import ALL
+from benchframe.mm.hooks import ALL, hook_entry
 from benchframe.mm.layout import mm_struct
-from benchframe.mm.replay import KNOWN, nothing_done, nothing_found, replay_entry, replay_timed
-from benchframe.mm.shared import REPLACE
+from benchframe.mm.replay import KNOWN, mapping_event, nothing_done, nothing_found, replay_entry, replay_timed
+from benchframe.mm.smp import REPLACE
+from benchframe.mm.smp_replay import thread_entry
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy

@@ -27,7 +27,7 @@ from benchframe.errors import FAILED, BenchframeError
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy
-    from benchframe.trace.format import Trace
+    from benchframe.trace.trace import Trace
 
 VALUES = 5
 """Timings of a cell in one process; their median stands for the process, so that a short disturbance does not."""

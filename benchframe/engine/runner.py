@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchframe.dialect.loader import Unit
-from benchframe.dialect.store import Store
+from benchframe.dialect.store import Store, Unit
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.mm.defaults import DEFAULTS, count_event
-from benchframe.mm.dispatch import mapping_event
-from benchframe.mm.hook_entry import hook_entry, hook_mask
-from benchframe.mm.hooks import ALL
+from benchframe.mm.hooks import ALL, hook_entry, hook_mask
 from benchframe.mm.layout import mm_struct
 from benchframe.mm.machine import Machine
-from benchframe.mm.replay import KNOWN, replay_entry, replay_timed
+from benchframe.mm.replay import KNOWN, mapping_event, replay_entry, replay_timed
 from benchframe.mm.validate import Validating
 from benchframe.strategy import Strategy
 

@@ -1,11 +1,4 @@
-"""One worker process: ``benchframe.engine.worker --worker --job FILE ...``, a pyperf worker.
-
-pyperf parses its own worker options, pins the process, calibrates the number of loops and times the whole replay
-(``Runner.bench_time_func``). One replay yields four figures at once (:class:`~benchframe.engine.native.Times`),
-so the figures of every call are kept aside and become four pyperf benchmarks with the same metadata. The strategy
-is verified first: a wrong one is never timed. Start-up counts (one process per cell and round): nothing heavy is
-imported that the measurement does not need.
-"""
+"""A worker process: one cell of a run, measured under pyperf."""
 
 from __future__ import annotations
 
@@ -26,21 +19,140 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from benchframe.engine.job import FIGURES, Job, Outcome, finite, unspool
-from benchframe.engine.placement import close_gaps, scatter
+from benchframe.engine.launch import close_gaps, scatter, usable
+from benchframe.engine.threads import Scaling, Stuck, ThreadSession, WrongAfter, latencies
 from benchframe.errors import BenchframeError
 
 if TYPE_CHECKING:
     import pyperf  # type: ignore[import-untyped]
 
-    from benchframe.engine.threaded import ThreadSession
+    from benchframe.engine.threads import ThreadSession
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# A worker process that measures threads: the same protocol as for one thread, other figures.
+#
+# A value is one measurement of ``min_time`` seconds. A figure is the wall time per operation with all threads at work
+# (the inverse of their throughput), so that cells of all thread counts compare by the same rules.
 
 WARM = 8
-"""The warm-up before timing is a value's loops divided by this: the checks have run the code already."""
+"""The warm-up lasts a value's time divided by this."""
+INNER_LOOPS = 1_000_000
+"""pyperf's raw values are seconds per so many operations: it wants one number for all processes of a cell."""
+MAX_POINTS = 2000
+"""Buckets of one histogram that a result file keeps; there are fewer."""
+
+
+def perform_threads(runner: pyperf.Runner, job: Job, session: ThreadSession) -> Outcome:
+    """Check, warm up, measure, then counts and histograms if asked. A wrong or stuck crew is an outcome, no error."""
+    verdict = session.verify()
+    if not verdict.ok:
+        return Outcome("wrong", " ".join(verdict.what.split()), event=verdict.event)
+    args = runner.args
+    runner.metadata.update(job.metadata)
+    taken: list[Scaling] = []
+    walls: list[float] = []
+
+    def value(_loops: int) -> float:
+        began = time.perf_counter()
+        taken.append(session.measure(args.min_time))
+        walls.append(time.perf_counter() - began)
+        return taken[-1].seconds
+
+    args.loops, args.calibrate_loops = 1, False
+    try:
+        began = time.perf_counter()
+        session.measure(args.min_time / WARM)
+        warm = time.perf_counter() - began
+        with contextlib.redirect_stdout(io.StringIO()):
+            timed = runner.bench_time_func("replay", value)
+        assert timed is not None
+        counts = finite(session.counts()) if job.extras else None
+        histograms = session.histograms() if job.extras else {}
+        problem = session.at_rest()
+    except (WrongAfter, Stuck) as error:
+        return Outcome("wrong", " ".join(str(error).split()))
+    if problem:
+        return Outcome("wrong", " ".join(f"after the threads ended: {problem}".split()))
+    first = args.warmups
+    return Outcome(
+        "ok",
+        loops=1,
+        suite=_threads_suite(timed, taken, first, session),
+        counts=counts,
+        latencies=[asdict(row) for row in latencies(histograms)] if job.extras else None,
+        timer_overhead_ns=session.timer_overhead_ns if job.extras else 0.0,
+        threads={
+            "threads": session.threads,
+            "cores": usable(),
+            "ordered": int(session.program.ordered),
+            "address_spaces": session.program.mms,
+            "histograms": {name: h.points()[:MAX_POINTS] for name, h in histograms.items()},
+        }
+        if job.extras
+        else None,
+        measured=sum(walls[first:]),
+        timed=sum(s.seconds for s in taken[first:]),
+        warmup=warm + sum(walls[:first]),
+    )
+
+
+def _threads_suite(
+    timed: pyperf.Benchmark, taken: Sequence[Scaling], warmups: int, session: ThreadSession
+) -> dict[str, Any]:
+    """One pyperf benchmark per figure, what belongs to the threads in its runs' metadata."""
+    import json
+
+    import pyperf
+
+    run = timed.get_runs()[0]
+    kept = taken[warmups:]
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(values) / len(values)
+
+    extra: dict[str, str | int | float] = {
+        "benchframe_threads": session.threads,
+        "benchframe_thread_rates": ",".join(f"{mean([s.rates[i] for s in kept]):.6g}" for i in range(session.threads)),
+        "benchframe_lock_share": mean([s.lock_share for s in kept]),
+        "benchframe_barrier_share": mean([s.barrier_share for s in kept]),
+        "benchframe_order_share": mean([s.order_share for s in kept]),
+        "benchframe_fairness": mean([s.fairness for s in kept]),
+        "benchframe_slowest": mean([s.slowest for s in kept]),
+        "benchframe_lock_waits": sum(s.lock_waits for s in kept),
+        **{f"benchframe_{lock}_share": mean([s.other_locks[lock][0] for s in kept]) for lock in kept[0].other_locks},
+        **{f"benchframe_{lock}_waits": sum(s.other_locks[lock][1] for s in kept) for lock in kept[0].other_locks},
+    }
+    extra = {k: v for k, v in extra.items() if not isinstance(v, float) or math.isfinite(v)}
+    benchmarks = []
+    for figure in FIGURES:
+        if not all(figure in s.figures for s in taken):
+            continue
+        seconds = [s.figures[figure] * 1e-9 for s in taken]
+        metadata = {**run.get_metadata(), **extra, "name": figure, "inner_loops": INNER_LOOPS}
+        warm = [(1, s) for s in seconds[:warmups]]
+        runs = [pyperf.Run(seconds[warmups:], warm, metadata=metadata, collect_metadata=False)]
+        benchmarks.append(pyperf.Benchmark(runs))
+    buffer = io.StringIO()
+    pyperf.BenchmarkSuite(benchmarks).dump(buffer)
+    data: dict[str, Any] = json.loads(buffer.getvalue())
+    return data
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# One worker process: ``benchframe.engine.worker --worker --job FILE ...``, a pyperf worker.
+#
+# pyperf parses its own worker options, pins the process, calibrates the number of loops and times the whole replay
+# (``Runner.bench_time_func``). One replay yields four figures at once (:class:`~benchframe.engine.session.Times`),
+# so the figures of every call are kept aside and become four pyperf benchmarks with the same metadata. The strategy
+# is verified first: a wrong one is never timed. Start-up counts (one process per cell and round): nothing heavy is
+# imported that the measurement does not need.
+
 _PR_SET_PDEATHSIG = 1
 
 
 class TimesLike(Protocol):
-    """What one measured call gives: see :class:`benchframe.engine.native.Times`."""
+    """What one measured call gives: see :class:`benchframe.engine.session.Times`."""
 
     seconds: float
     lookup_ns: float
@@ -53,7 +165,7 @@ class TimesLike(Protocol):
 
 
 class SessionLike(Protocol):
-    """What the worker needs of :class:`benchframe.engine.native.Session`."""
+    """What the worker needs of :class:`benchframe.engine.session.Session`."""
 
     n_lookups: int
     n_faults: int
@@ -81,7 +193,7 @@ def open_session(job: Job) -> SessionLike | ThreadSession:
     """The native engine's session for ``job``; raises ChangedSource, UnknownName or EngineError."""
     from benchframe import registry
     from benchframe.engine.content import code_digest, strategy_digest
-    from benchframe.engine.native import Session
+    from benchframe.engine.session import Session
 
     known = registry.load([Path(p) for p in job.plugins], job.blocked)
     strategy = known.strategy(job.strategy)
@@ -91,7 +203,7 @@ def open_session(job: Job) -> SessionLike | ThreadSession:
         raise ChangedSource("benchframe's own model was edited while the run was going")
     close_gaps()
     if job.threads:
-        from benchframe.engine.threaded import ThreadSession
+        from benchframe.engine.threads import ThreadSession
 
         return ThreadSession(strategy, unspool(job), job.threads, layout_seed=job.layout_seed)
     session: SessionLike = Session(strategy, unspool(job), layout_seed=job.layout_seed, control=job.control)
@@ -107,8 +219,6 @@ def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
     except ChangedSource as error:
         return Outcome("skipped", str(error))
     if job.threads:
-        from benchframe.engine.threadwork import perform_threads
-
         return perform_threads(runner, job, cast("ThreadSession", session))
     session = cast("SessionLike", session)
     verdict = session.verify()
@@ -221,7 +331,7 @@ def _suite(
 
 def _cost(session: SessionLike, budget: int) -> tuple[dict[str, float] | None, str]:
     """What a counted replay found, or why the strategy cannot be counted: its times are good all the same."""
-    from benchframe.dialect.struct import DialectError
+    from benchframe.dialect.records import DialectError
 
     counted = getattr(session, "cost", None)
     if not budget or counted is None:

@@ -10,14 +10,22 @@ from typing import TYPE_CHECKING
 
 from benchframe.errors import UsageError, did_you_mean
 from benchframe.judge.child import harmless
-from benchframe.judge.generators import ZONES
-from benchframe.judge.judge import BATCH, Accept, Mismatch, Outcome, judge
+from benchframe.judge.judge import (
+    BATCH,
+    Accept,
+    Mismatch,
+    Outcome,
+    Side,
+    host_limits,
+    judge,
+    maker,
+    oracle_side,
+    probe,
+    shrink,
+)
 from benchframe.judge.kernel import JudgeError, Kernel
-from benchframe.judge.ops import Make
-from benchframe.judge.probe import probe
-from benchframe.judge.shrink import shrink
-from benchframe.judge.sides import Side, host_limits, maker, oracle_side
-from benchframe.judge.snippet import as_c, as_python, report
+from benchframe.judge.programs import ZONES, Make
+from benchframe.judge.reproducer import as_c, as_python, report
 from benchframe.oracle import RULE_NAMES, Limits, Rules, flip
 
 if TYPE_CHECKING:

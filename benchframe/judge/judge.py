@@ -1,15 +1,96 @@
-"""The comparison itself: both sides perform the same operations; results, areas and flags must be equal."""
+"""The running kernel as judge: the same calls on kernel, oracle and model, compared; a difference shrunk."""
 
+from __future__ import annotations
+
+import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 
-from benchframe.judge.child import ARENA, ARENA_END, harmless
-from benchframe.judge.generators import ZONES, generator
+from benchframe.events import Kind
+from benchframe.judge.child import (
+    ARENA,
+    ARENA_END,
+    BRK_BASE,
+    FORK,
+    MADVISE,
+    MASK,
+    MMAP,
+    MPROTECT,
+    MREMAP,
+    TASK_SIZE,
+    TOUCH,
+    harmless,
+)
 from benchframe.judge.kernel import Kernel
-from benchframe.judge.ops import NAMES, Calls, Make, Op, Row, apply, words_of
-from benchframe.oracle.flags import SMAPS
+from benchframe.judge.programs import NAMES, ZONES, Calls, Make, Op, Row, apply, file_table, generator, words_of
+from benchframe.mm import flags
+from benchframe.mm.machine import Machine, Runner, Saved, Sizes
+from benchframe.mm.space import Space
+from benchframe.oracle import Limits, Oracle, Rules
+from benchframe.oracle.rules import SMAPS
+from benchframe.verify import parameters
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What is judged: makes a fresh address space that matches the judging process (files, break, limits).
+
+Side = Callable[[Rules, Limits], Calls]
+"""Makes a judged side for a kernel with these rules: files as in ``file_table()``, break at ``BRK_BASE``."""
+
+_CAP_IPC_LOCK, _CAP_SYS_RAWIO = 14, 17
+
+
+def oracle_side(rules: Rules, limits: Limits) -> Oracle:
+    """The naive oracle as judged side."""
+    side = Oracle(rules, limits)
+    side.start_brk = side.brk_now = BRK_BASE
+    for number, size, readable, writable, inode in file_table():
+        side.set_file(number, size, readable, writable, inode)
+    return side
+
+
+def _number(path: str, default: int) -> int:
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):
+        return default
+
+
+def host_limits() -> Limits:
+    """The limits that a process on this machine lives under, from /proc and getrlimit."""
+    known = Limits()
+    caps = 0
+    memory = 0
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            caps = int(line.split()[1], 16)
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith(("MemTotal:", "SwapTotal:")):
+            memory += int(line.split()[1]) * 1024
+    heuristic = _number("/proc/sys/vm/overcommit_memory", 0) == 0
+    stack, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    memlock, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    unlimited = memlock == resource.RLIM_INFINITY or caps >> _CAP_IPC_LOCK & 1
+    return Limits(
+        mmap_min_addr=_number("/proc/sys/vm/mmap_min_addr", known.mmap_min_addr),
+        may_map_low=bool(caps >> _CAP_SYS_RAWIO & 1),
+        max_map_count=_number("/proc/sys/vm/max_map_count", known.max_map_count),
+        rlimit_stack=known.task_size if stack == resource.RLIM_INFINITY else stack,
+        rlimit_memlock=known.rlimit_memlock if unlimited else memlock,
+        overcommit_max=memory if heuristic else known.overcommit_max,
+    )
+
+
+def maker(side: Side, rules: Rules, limits: Limits) -> Make:
+    """A factory of fresh judged sides."""
+    return partial(side, rules, limits)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The comparison itself: both sides perform the same operations; results, areas and flags must be equal.
 
 Accept = Callable[[Op], bool]
 BATCH = 256
@@ -216,3 +297,212 @@ def judge(
             progress(outcome)
     outcome.seconds = time.monotonic() - began
     return outcome
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Make a failing program small: delta debugging over the list of operations, each try run on the kernel again.
+
+
+def shrink(make: Make, mismatch: Mismatch, kernel: Kernel, tries: int = 2000) -> Mismatch:
+    """The smallest program found that still ends in a disagreement (not always the same one).
+
+    Removes ever smaller runs of operations until none can go (ddmin), or ``tries`` programs were run. Returns the
+    mismatch as it was if it cannot be repeated.
+    """
+    best = check(make, mismatch.ops, kernel)
+    if best is None:
+        return mismatch
+    size = max(1, len(best.ops) // 2)
+    while True:
+        at, removed = 0, False
+        while at < len(best.ops) and tries > 0:
+            tries -= 1
+            smaller = _without(best.ops, at, at + size)
+            found = check(make, smaller, kernel) if smaller else None
+            if found is not None:
+                best, removed = found, True
+            else:
+                at += size
+        if tries <= 0 or (size == 1 and not removed):
+            return best
+        size = max(1, size // 2) if not removed or size > 1 else 1
+
+
+def _without(ops: Sequence[Op], start: int, end: int) -> list[Op]:
+    return [*ops[:start], *ops[end:]]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The compiled model as judged side: the same calls as the oracle's, made as single events on a Machine.
+#
+# The machine runs whatever strategy its runner holds, so that the running kernel judges the model with the strategy's
+# hooks in place. One machine serves all sides in turn: a fresh side is the saved state restored.
+
+_READABLE = tuple(number for number, _, readable, _, _ in file_table() if readable)
+_MMS = 64
+"""Address spaces: forks in one batch."""
+_SIZES = Sizes(mms=_MMS, tasks=_MMS + 2, vmas=1 << 14, tables=1 << 13, pages=1 << 17, files=1 << 12, events=1)
+
+
+def speaks(op: Op) -> bool:
+    """Whether an operation can be an event of a trace: numbers below 2**63, a file that is open for reading."""
+    file_known = op.code != MMAP or op.d & flags.MAP_ANONYMOUS or op.e in _READABLE
+    return bool(file_known) and all(word < 1 << 63 for word in op[1:5]) and (op.code == MMAP or op.e < 1 << 63)
+
+
+class ModelSide(Space):
+    """One fresh address space of a machine; the side made before it must not be used any more."""
+
+    def __init__(self, machine: Machine, saved: list[Saved]) -> None:
+        machine.restore(saved)
+        machine.runner.attach(machine)  # it may have served a machine with other rules since
+        super().__init__(machine)
+        self._forks = 0
+        self.exec(BRK_BASE)
+
+    def fault(self, addr: int, access: int, user: bool = False) -> int:
+        """As of a Space, in kernel mode unless told otherwise."""
+        return super().fault(addr, access, user)
+
+    def fork(self, task: int | None = None) -> ModelSide:
+        """The child's address space: this object, now in the child.
+
+        Raises:
+            RuntimeError: more forks in one batch than there are address spaces.
+        """
+        self._forks += 1
+        if self._forks >= _MMS - 1:
+            raise RuntimeError(f"more than {_MMS - 2} forks in one program")
+        self._call(Kind.FORK, addr=self._forks, len=self._forks)
+        self.number = self.task = self._forks
+        return self
+
+
+def model_side(runner: Runner) -> Side:
+    """What makes judged sides of the model that ``runner`` runs; its memory is laid out at the first use.
+
+    The factory keeps one machine for each pair of rules and limits.
+    """
+    machines: dict[tuple[Rules, Limits], tuple[Machine, list[Saved]]] = {}
+
+    def make(rules: Rules, limits: Limits) -> ModelSide:
+        known = machines.get((rules, limits))
+        if known is None:
+            machine = Machine(runner, _SIZES, parameters(rules, limits))
+            for number, size, _, writable, _ in file_table():
+                record = machine.arrays["file_base"][number + 1]
+                record["size"], record["flags"] = size, 0 if writable else flags.FILE_NOWRITE
+            known = machines[rules, limits] = machine, machine.save()
+        return ModelSide(*known)
+
+    return make
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Which rules does the running kernel follow? One small program per switch, run on the kernel and on the oracle.
+#
+# A switch is set to the value with which the oracle gives the kernel's answers. Kernel names and version numbers are
+# never looked at: vendors move rules between versions.
+
+_P = 4096
+_A = ARENA + (64 << 20)
+_FIXED = 0x32  # MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED
+
+
+def _anon(page: int, pages: int, prot: int = 3, flags: int = _FIXED) -> Op:
+    return Op(MMAP, _A + page * _P, pages * _P, prot, flags, MASK, 0)
+
+
+def _advise(page: int, pages: int, advice: int) -> Op:
+    return Op(MADVISE, _A + page * _P, pages * _P, advice)
+
+
+def _protect(page: int, pages: int, prot: int) -> Op:
+    return Op(MPROTECT, _A + page * _P, pages * _P, prot)
+
+
+def _write(page: int) -> Op:
+    return Op(TOUCH, _A + page * _P, 2)
+
+
+def _move(page: int, pages: int, flags: int, target: int) -> Op:
+    return Op(MREMAP, _A + page * _P, pages * _P, pages * _P, flags, _A + target * _P)
+
+
+PROBES: dict[str, list[Op]] = {
+    "thp": [_anon(0, 1), _advise(0, 1, 15)],
+    "ksm": [_anon(0, 1), _advise(0, 1, 12)],
+    "droppable": [_anon(0, 1, flags=0x38)],
+    "swap": [_anon(0, 1), _advise(0, 1, 3)],
+    "guard": [_anon(0, 1), _advise(0, 1, 103)],
+    "guard_file": [Op(MMAP, _A, _P, 3, 0x12, 0, 0), _advise(0, 1, 103)],
+    "guard_flag": [_anon(0, 1), _write(0), _advise(0, 1, 102)],
+    # Two areas that differ only in protection; one gets a guard region, one is written: equal again, do they merge?
+    "guard_prepares_anon_vma": [_anon(0, 2), _anon(4, 2), _advise(0, 1, 102), _write(5), _anon(2, 2), _write(2)],
+    # A faulted area, made equal to its unfaulted neighbour.
+    "anon_vma_merge_both_ways": [_anon(0, 4), _protect(2, 2, 7), _write(0), _protect(0, 2, 7)],
+    "mremap_checks_length_first": [Op(MREMAP, _A, _P, TASK_SIZE + _P, 1, 0)],
+    "mremap_checks_first": [_anon(0, 2), _anon(8, 8), Op(MREMAP, _A, 4 * _P, 6 * _P, 3, _A + 8 * _P)],
+    "mremap_many": [_anon(0, 2), _anon(2, 2, prot=1), _move(0, 4, 3, 16)],
+    "dontunmap_clears_account": [_anon(0, 2), _move(0, 2, 7, 16)],
+    # The copy of a written area merges with an unwritten neighbour: does it hand its anon_vma on? A write to the
+    # area between them and a change of protection show it.
+    "anon_vma_copied_from": [
+        _anon(0, 4),
+        _protect(2, 2, 1),
+        _write(0),
+        Op(FORK),
+        _move(0, 2, 3, 16),
+        _protect(2, 2, 3),
+        _move(16, 2, 3, 0),
+    ],
+    "dontneed_frees_tables": [
+        _anon(0, 1024),
+        _protect(512, 512, 1),
+        Op(TOUCH, _A, 1),
+        _advise(0, 512, 4),
+        _advise(0, 1024, 14),
+        Op(TOUCH, _A, 1),
+        Op(FORK),
+        _protect(512, 512, 3),
+    ],
+    # Huge pages may be forbidden altogether: the read then leaves the area without an anon_vma.
+    "thp_read_prepares_anon_vma": [
+        _anon(0, 2048),
+        _advise(0, 2048, 14),
+        Op(TOUCH, _A + 512 * _P, 1),
+        _anon(2048, 512, prot=1),
+        _advise(2048, 512, 14),
+        Op(FORK),
+        _protect(2048, 512, 3),
+    ],
+}
+"""For each switch that a kernel may have either way: a program that tells."""
+
+
+@dataclass
+class Probed:
+    """What probing found."""
+
+    rules: Rules
+    changed: list[str] = field(default_factory=list)
+    """Switches that differ from the defaults."""
+    unclear: list[str] = field(default_factory=list)
+    """Switches with which the oracle is wrong either way: a rule that it does not know."""
+
+
+def probe(kernel: Kernel, limits: Limits) -> Probed:
+    """Find the switches of the running kernel; some 15 small programs, about 0.1 s."""
+    found = Probed(Rules())
+    for name, program in PROBES.items():
+        default = bool(getattr(found.rules, name))
+        agrees = {
+            value: check(maker(oracle_side, replace(found.rules, **{name: value}), limits), program, kernel) is None
+            for value in (True, False)
+        }
+        if not any(agrees.values()):
+            found.unclear.append(name)
+        elif not agrees[default]:
+            found.rules = replace(found.rules, **{name: not default})
+            found.changed.append(name)
+    return found

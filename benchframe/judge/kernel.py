@@ -15,7 +15,7 @@ from types import TracebackType
 
 from benchframe.errors import BenchframeError
 from benchframe.judge import child
-from benchframe.judge.ops import Op
+from benchframe.judge.programs import Op
 
 _MALLOC = {"MALLOC_TOP_PAD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 """The judging process's own malloc takes its heap before the break moves to the arena, and never asks for more."""

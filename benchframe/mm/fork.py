@@ -1,7 +1,6 @@
 """mm life: a new mm, fork's copy, exit (kernel/fork.c dup_mmap, mm/mmap.c exit_mmap; COW by mm/memory.c)."""
 
 from benchframe.dialect import NULL, fetch_add, native
-from benchframe.mm.anon import anon_vma_new
 from benchframe.mm.flags import (
     E_FILE,
     E_GUARD,
@@ -27,6 +26,7 @@ from benchframe.mm.hooks import (
     vma_free,
 )
 from benchframe.mm.layout import MM, PAGE, PAGE_SHIFT, PMD_SIZE, PTE, PTRS_PER_TABLE, TASK, VMA
+from benchframe.mm.memory import ZAP, change_range
 from benchframe.mm.pagetable import (
     free_pgtables,
     next_step,
@@ -38,8 +38,7 @@ from benchframe.mm.pagetable import (
     table_alloc,
     table_free,
 )
-from benchframe.mm.records import vma_alloc, vma_link
-from benchframe.mm.zap import ZAP, change_range
+from benchframe.mm.vma import anon_vma_new, vma_alloc, vma_link
 
 
 @native

@@ -1,17 +1,27 @@
-"""The places where a strategy meets the model. Each has a default, so a plugin writes only what is new in it.
+"""The hooks that a strategy fills, how a replay calls them, and `find_vma` above them."""
 
-Three parts. The *index* finds the first VMA above an address among all. The *cache* sits in front of it. The
-*protocol* says what a lookup must hold, and what a writer must do, so that the two can run side by side.
-Order of calls and locks is the kernel's; docs/strategy-interface.md shows which hooks vmacache, a maple tree and
-per-VMA locks fill. All arguments and results are integers; ``vma``, ``task``, ``table`` are slab indices, NULL = 0.
+from __future__ import annotations
 
-What is known of a hook is written at it (:class:`~benchframe.dialect.Hook`). Those that are ``hot`` are bound directly
-into the replay and inline; the others are called through the mm's hook entry from code that is compiled once for all
-strategies. ``lookup`` marks what a fault spends on finding its VMA; cache_find and cache_store are called inside
-vma_get, which is marked. A default that is more than "return 0" stands in :mod:`benchframe.mm.defaults`.
-"""
+import linecache
+from collections.abc import Container
+from types import FunctionType
 
-from benchframe.dialect import NULL, Hook, hook
+from benchframe.dialect.functions import Hook, hook, native
+from benchframe.dialect.records import NULL
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The places where a strategy meets the model. Each has a default, so a plugin writes only what is new in it.
+#
+# Three parts. The *index* finds the first VMA above an address among all. The *cache* sits in front of it. The
+# *protocol* says what a lookup must hold, and what a writer must do, so that the two can run side by side.
+# Order of calls and locks is the kernel's; docs/strategy-interface.md shows which hooks vmacache, a maple tree and
+# per-VMA locks fill. All arguments and results are integers; ``vma``, ``task``, ``table`` are slab indices, NULL = 0.
+#
+# What is known of a hook is written at it (:class:`~benchframe.dialect.Hook`). Those that are ``hot`` are bound
+# directly into the replay and inline; the others are called through the mm's hook entry from code that is compiled
+# once for all strategies. ``lookup`` marks what a fault spends on finding its VMA; cache_find and cache_store are
+# called inside vma_get, which is marked. A default that is more than "return 0" stands in
+# :mod:`benchframe.mm.defaults`.
 
 # ---- index ------------------------------------------------------------------------------------------------
 
@@ -291,3 +301,57 @@ SITE_ANON, SITE_FILE, SITE_WP, SITE_SWAP, SITE_ACCESS, SITE_END, SITE_TABLE = 0,
 ALL = tuple(h for h in list(globals().values()) if isinstance(h, Hook))
 """Every hook, in the order of their numbers in the hook entry."""
 BY_NAME = {h.name: h for h in ALL}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# find_vma: the cache, then the index, then the cache is told (mm/mmap.c find_vma, all versions up to 6.0).
+
+
+@native
+def find_vma(mm, task, addr):
+    """The first VMA with ``addr < vm_end``, NULL if none; it need not contain ``addr``.
+
+    Caller holds mmap_lock. A cache answers only for an address inside its VMA: a VMA above a hole is the right
+    answer only while nothing else lies between.
+    """
+    count(mm, task, COUNT_LOOKUP)
+    vma = cache_find(mm, task, addr)
+    if vma != NULL:
+        count(mm, task, COUNT_HIT)
+        return vma
+    vma = index_find(mm, addr)
+    if vma != NULL:
+        cache_store(mm, task, addr, vma)
+    return vma
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The strategy's hook entry: one compiled function through which the shared mapping operations reach its hooks.
+
+SOURCE = "<hook entry>"
+"""Where tracebacks find its text."""
+
+
+def hook_mask(filled: Container[str]) -> int:
+    """``mm.hook_mask`` of a strategy that fills the hooks named in ``filled``: bit i for hook i of ALL."""
+    return sum(1 << i for i, h in enumerate(ALL) if h.name in filled and h.called)
+
+
+def _write() -> FunctionType:
+    """``hook_entry(mm, number, a, b, c, d)`` as a chain over the hooks' numbers; hot ones are never called so."""
+    lines = ["def hook_entry(mm, number, a, b, c, d):"]
+    for number, hook in enumerate(ALL):
+        if hook.called:
+            arguments = ", ".join(["mm", "a", "b", "c", "d"][: hook.arity])
+            lines += [f"    if number == {number}:", f"        return {hook.name}({arguments})"]
+    lines.append("    return 0")
+    scope: dict[str, object] = {hook.name: hook for hook in ALL}
+    scope["__name__"] = __name__
+    linecache.cache[SOURCE] = (0, None, [f"{line}\n" for line in lines], SOURCE)  # for tracebacks and identities
+    exec(compile("\n".join(lines), SOURCE, "exec"), scope)  # written from our own table only
+    function = scope["hook_entry"]
+    assert isinstance(function, FunctionType)
+    return native(function)
+
+
+hook_entry = _write()

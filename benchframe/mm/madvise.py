@@ -1,8 +1,6 @@
 """madvise: advice that changes flags, and advice that acts on pages (mm/madvise.c)."""
 
 from benchframe.dialect import NULL, native
-from benchframe.mm.anon import anon_vma_prepare
-from benchframe.mm.fault import populate_vma
 from benchframe.mm.flags import (
     ACCESS_READ,
     ACCESS_WRITE,
@@ -64,10 +62,10 @@ from benchframe.mm.flags import (
 )
 from benchframe.mm.hooks import lookup
 from benchframe.mm.layout import PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, PTE, PTRS_PER_TABLE, VMA
-from benchframe.mm.munmap import page_align
+from benchframe.mm.memory import NUMA_HINT, PAGE_OUT, ZAP, change_range, populate_vma
+from benchframe.mm.mmap import page_align
 from benchframe.mm.pagetable import pmd_alloc, pmd_slot, pte_alloc, table_free
-from benchframe.mm.vma import vma_set_flags
-from benchframe.mm.zap import NUMA_HINT, PAGE_OUT, ZAP, change_range
+from benchframe.mm.vma import anon_vma_prepare, vma_set_flags
 
 NO_FLAGS = -1
 """``advice_flags``: this advice does not change flags."""

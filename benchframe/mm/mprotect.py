@@ -1,7 +1,6 @@
 """mprotect and mlock: calls that change the flags of a range (mm/mprotect.c, mm/mlock.c)."""
 
 from benchframe.dialect import NULL, native
-from benchframe.mm.fault import populate_range
 from benchframe.mm.flags import (
     EACCES,
     EINVAL,
@@ -23,9 +22,9 @@ from benchframe.mm.flags import (
 )
 from benchframe.mm.hooks import lookup
 from benchframe.mm.layout import PAGE_SIZE, VMA
-from benchframe.mm.munmap import page_align
+from benchframe.mm.memory import change_protection, populate_range
+from benchframe.mm.mmap import page_align
 from benchframe.mm.vma import vma_set_flags
-from benchframe.mm.zap import change_protection
 
 
 @native

@@ -1,7 +1,6 @@
 """mremap, all modes: shrink, grow in place, move, MREMAP_FIXED, MREMAP_DONTUNMAP, old_len 0 (mm/mremap.c, 6.17)."""
 
 from benchframe.dialect import NULL, native
-from benchframe.mm.fault import populate_range
 from benchframe.mm.flags import (
     E_PRESENT,
     E_PSE,
@@ -24,12 +23,10 @@ from benchframe.mm.flags import (
 )
 from benchframe.mm.hooks import cache_copied, lookup, vma_start_write
 from benchframe.mm.layout import PAGE, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, PTE, PTRS_PER_TABLE, VMA
-from benchframe.mm.merge import vma_merge_new
-from benchframe.mm.mmap import ANYWHERE, unmapped_area
-from benchframe.mm.munmap import do_munmap, page_align
+from benchframe.mm.memory import ZAP, change_range, populate_range
+from benchframe.mm.mmap import ANYWHERE, do_munmap, page_align, unmapped_area
 from benchframe.mm.pagetable import next_step, pmd_alloc, pmd_slot, pte_alloc, spin_lock, spin_unlock
-from benchframe.mm.records import vma_alloc, vma_link, vma_prev_of
-from benchframe.mm.zap import ZAP, change_range
+from benchframe.mm.vma import vma_alloc, vma_link, vma_merge_new, vma_prev_of
 
 
 @native

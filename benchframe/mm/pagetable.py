@@ -6,7 +6,6 @@ needs them and go with munmap and exit only: MADV_DONTNEED clears entries and ke
 """
 
 from benchframe.dialect import NULL, native
-from benchframe.mm.arena import arena_alloc, arena_free
 from benchframe.mm.flags import E_PRESENT, E_PSE, E_RW, E_USER, PAGE_FREE, PAGE_TABLE
 from benchframe.mm.hooks import cache_table_prepared, table_release
 from benchframe.mm.layout import (
@@ -19,7 +18,8 @@ from benchframe.mm.layout import (
     PTRS_PER_TABLE,
     PUD_SHIFT,
 )
-from benchframe.mm.sync.spinlock import spinlock
+from benchframe.mm.locks import spinlock
+from benchframe.mm.slab import arena_alloc, arena_free
 
 TABLE_BITS = E_PRESENT | E_RW | E_USER
 ptl_lock, ptl_trylock, ptl_unlock = spinlock("ptl")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from benchframe.events import NIL, UNKNOWN, FaultFlag, Kind
 from benchframe.mm import flags, layout
 from benchframe.mm.machine import Machine
-from benchframe.oracle.flags import smaps_flags
+from benchframe.oracle.rules import smaps_flags
 
 Row = tuple[int, int, int, int, int, int]
 """(vm_start, vm_end, prot, shared 0/1, file offset in bytes, file number or NIL)."""

@@ -1,11 +1,448 @@
-"""Splitting a VMA, and giving a part of one new flags (mm/mmap.c __split_vma; mm/vma.c vma_modify)."""
+"""VMAs: allocated, linked, split, merged and grown: mm/vma.c."""
 
-from benchframe.dialect import NULL, native
-from benchframe.mm.flags import ENOMEM
-from benchframe.mm.hooks import vma_start_write
-from benchframe.mm.layout import PAGE_SHIFT, VMA
-from benchframe.mm.merge import vma_merge_changed
-from benchframe.mm.records import vma_alloc, vma_link, vma_resize
+from benchframe.dialect.functions import native
+from benchframe.dialect.records import NULL
+from benchframe.mm.flags import (
+    ENOMEM,
+    RULE_ANON_VMA_616,
+    VM_ACCESS,
+    VM_GROWSDOWN,
+    VM_GUARD,
+    VM_IGNORE_MERGE,
+    VM_SPECIAL,
+)
+from benchframe.mm.hooks import (
+    cache_linked,
+    cache_merge,
+    cache_unlinked,
+    find_vma,
+    index_erase,
+    index_insert,
+    index_resize,
+    mmap_read_unlock,
+    mmap_write_downgrade,
+    mmap_write_lock,
+    vma_attach,
+    vma_detach,
+    vma_free,
+    vma_start_write,
+)
+from benchframe.mm.layout import ARENA_VMA, MM, PAGE_SHIFT, PAGE_SIZE, VMA
+from benchframe.mm.pagetable import spin_lock, spin_unlock
+from benchframe.mm.slab import arena_alloc, arena_free
+
+# ----------------------------------------------------------------------------------------------------------------------
+# VMA records: allocation, the sorted list, linking into the index and out of it (mm/mmap.c, 2.6.32 to 6.0).
+
+
+@native
+def vma_alloc(mm):
+    """A fresh VMA of ``mm`` with every field zero but vm_mm; NULL if the slab is full."""
+    vma = arena_alloc(mm, ARENA_VMA)
+    if vma == NULL:
+        return NULL
+    v = VMA(mm, vma)
+    v.vm_mm = mm.id
+    v.vm_next = NULL
+    v.vm_prev = NULL
+    v.rb_parent_color = 0
+    v.rb_right = NULL
+    v.rb_left = NULL
+    v.rb_subtree_gap = 0
+    v.anon_vma = 0
+    v.anon_vma_chain = 0
+    v.vm_private_data = 0
+    v.cache_access = 0
+    v.cache_wait = 0
+    v.vm_lock_seq = 0
+    v.vm_refcnt = 0
+    v.vm_sequence = 0
+    v.detached = 0
+    v.strategy0 = 0
+    v.strategy1 = 0
+    return vma
+
+
+@native
+def vma_free_now(mm, vma):
+    """Give the record back at once (kmem_cache_free)."""
+    VMA(mm, vma).vm_mm = 0
+    return arena_free(mm, ARENA_VMA, vma)
+
+
+@native
+def vma_prev_of(mm, vma):
+    """The VMA before ``vma``; before NULL stands the last one."""
+    if vma == NULL:
+        return mm.last_vma
+    return VMA(mm, vma).vm_prev
+
+
+@native
+def vma_next_of(mm, prev):
+    """The VMA after ``prev``; after NULL stands the first one."""
+    if prev == NULL:
+        return mm.mmap
+    return VMA(mm, prev).vm_next
+
+
+@native
+def list_insert(mm, vma, prev):
+    """Put ``vma`` on the list after ``prev`` (NULL: first)."""
+    v = VMA(mm, vma)
+    following = vma_next_of(mm, prev)
+    v.vm_prev = prev
+    v.vm_next = following
+    if prev == NULL:
+        mm.mmap = vma
+    else:
+        VMA(mm, prev).vm_next = vma
+    if following == NULL:
+        mm.last_vma = vma
+    else:
+        VMA(mm, following).vm_prev = vma
+    return 0
+
+
+@native
+def list_remove(mm, vma):
+    """Take ``vma`` off the list; its own links keep their values."""
+    v = VMA(mm, vma)
+    if v.vm_prev == NULL:
+        mm.mmap = v.vm_next
+    else:
+        VMA(mm, v.vm_prev).vm_next = v.vm_next
+    if v.vm_next == NULL:
+        mm.last_vma = v.vm_prev
+    else:
+        VMA(mm, v.vm_next).vm_prev = v.vm_prev
+    return 0
+
+
+@native
+def vma_link(mm, vma, prev):
+    """Make a complete ``vma`` visible: list, index, count (vma_link). Caller holds mmap_lock for write."""
+    vma_attach(mm, vma)
+    list_insert(mm, vma, prev)
+    index_insert(mm, vma)
+    mm.map_count += 1
+    following = VMA(mm, vma).vm_next
+    if following != NULL and VMA(mm, following).vm_flags & VM_GROWSDOWN:
+        note_hole(mm, vma)  # a VMA inside a guard gap: the hole below it now reaches further up
+    cache_linked(mm, vma)
+    return 0
+
+
+@native
+def vma_resize(mm, vma, start, end):
+    """Move ``vma``'s bounds; vm_pgoff moves with vm_start. Neighbours and order stay."""
+    v = VMA(mm, vma)
+    old_start = v.vm_start
+    old_end = v.vm_end
+    v.vm_pgoff += (start - old_start) >> PAGE_SHIFT
+    v.vm_start = start
+    v.vm_end = end
+    index_resize(mm, vma, old_start, old_end)
+    return 0
+
+
+@native
+def vma_remove_merged(mm, vma):
+    """A merge has grown another VMA over ``vma``: it goes (remove_next in __vma_adjust)."""
+    v = VMA(mm, vma)
+    prev = v.vm_prev
+    list_remove(mm, vma)
+    index_erase(mm, vma)
+    v.detached = 1
+    vma_detach(mm, vma)
+    mm.map_count -= 1
+    cache_unlinked(mm, vma, prev)
+    vma_free(mm, vma)
+    return 0
+
+
+@native
+def start_gap(mm, vma):
+    """Where the space that ``vma`` needs begins: a stack keeps its guard gap free (vm_start_gap)."""
+    v = VMA(mm, vma)
+    start = v.vm_start
+    if v.vm_flags & VM_GROWSDOWN:
+        start -= mm.stack_guard_gap
+        if start < 0:
+            start = 0
+    return start
+
+
+@native
+def note_hole(mm, following):
+    """Space below ``following`` (NULL: below mmap_base) was given up: the hole search must look there again."""
+    top = mm.mmap_base
+    if following != NULL:
+        top = min(top, start_gap(mm, following))
+    if top > mm.hole_hint:
+        mm.hole_hint = top
+    return 0
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# anon_vma as far as merging sees it: identities, singular chains, reuse from a neighbour (mm/rmap.c, mm/vma.c).
+#
+# The model gives each anon_vma a number and keeps the length of a VMA's chain: 1 is singular, more means that the
+# VMA came through fork and inherits its parent's anon_vmas.
+
+
+@native
+def anon_vma_new(mm):
+    """A number no VMA of any mm has."""
+    root = MM(mm, 1)
+    root.nr_anon_vmas += 1
+    return root.nr_anon_vmas
+
+
+@native
+def anon_vma_compatible(mm, a, b):
+    """Could a later mprotect merge ``a`` with the ``b`` above it? (anon_vma_compatible)"""
+    va = VMA(mm, a)
+    vb = VMA(mm, b)
+    if va.vm_end != vb.vm_start or va.vm_file != vb.vm_file:
+        return 0
+    if (va.vm_flags ^ vb.vm_flags) & ~(VM_ACCESS | VM_IGNORE_MERGE):
+        return 0
+    if vb.vm_pgoff != va.vm_pgoff + ((vb.vm_start - va.vm_start) >> PAGE_SHIFT):
+        return 0
+    return 1
+
+
+@native
+def anon_vma_prepare(mm, vma):
+    """First anonymous page of a private VMA: take a neighbour's anon_vma if a merge may follow, the next VMA's
+    first (find_mergeable_anon_vma), else a new one. Caller holds mmap_lock for read."""
+    if VMA(mm, vma).anon_vma != 0:
+        return 0
+    spin_lock(mm, mm.pgd)
+    if VMA(mm, vma).anon_vma == 0:
+        anon_vma_choose(mm, vma)
+    spin_unlock(mm, mm.pgd)
+    return 0
+
+
+@native
+def anon_vma_choose(mm, vma):
+    """The part of anon_vma_prepare under page_table_lock (which is the top table's own lock)."""
+    v = VMA(mm, vma)
+    v.anon_vma_chain = 1
+    above = v.vm_next
+    if above != NULL:
+        n = VMA(mm, above)
+        if n.anon_vma != 0 and n.anon_vma_chain == 1 and anon_vma_compatible(mm, vma, above):
+            v.anon_vma = n.anon_vma
+            return 0
+    below = v.vm_prev
+    if below != NULL:
+        p = VMA(mm, below)
+        if p.anon_vma != 0 and p.anon_vma_chain == 1 and anon_vma_compatible(mm, below, vma):
+            v.anon_vma = p.anon_vma
+            return 0
+    v.anon_vma = anon_vma_new(mm)
+    return 0
+
+
+@native
+def anon_vma_dup(mm, target, source):
+    """``target`` swallows pages of ``source``: it needs its anon_vma (dup_anon_vma)."""
+    t = VMA(mm, target)
+    s = VMA(mm, source)
+    if s.anon_vma != 0 and t.anon_vma == 0:
+        t.anon_vma = s.anon_vma
+        t.anon_vma_chain = s.anon_vma_chain
+    return 0
+
+
+@native
+def anon_vma_mergeable(mm, target, anon_vma, chain):
+    """May ``target`` absorb a range with ``anon_vma`` and a chain of that length? (is_mergeable_anon_vma)
+
+    6.16 let an unfaulted VMA absorb a faulted one; before, the chain of ``target`` had to be singular, which an
+    unfaulted one's is not.
+    """
+    t = VMA(mm, target)
+    if t.anon_vma == anon_vma:
+        return 1
+    if t.anon_vma != 0 and anon_vma != 0:
+        return 0
+    if mm.rules & RULE_ANON_VMA_616:
+        if t.anon_vma == 0:
+            return chain <= 1
+        return t.anon_vma_chain <= 1
+    return t.anon_vma_chain == 1
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# vma_merge: the eight cases (mm/mmap.c up to 6.9, mm/vma.c since; P prev, A range, C the VMA covering A, N next).
+#
+# ```
+#       AAAA            A is new (mmap, brk, mremap's target)      CCCC   A is C's new attributes (mprotect, ...)
+#   PPPP    NNNN  1  P grows over A and N, N goes             PPPPCCCCNNNN  6  A == C: P grows over C, N; both go
+#   PPPPAAAA..    2  P grows over A                           PPPPCCCC      7  A == C: P grows over C; C goes
+#     ..AAAANNNN  3  N grows down over A                          CCCCNNNN  8  A == C: N grows down over C; C goes
+#                                                             CCCCAAAANNNN  4  A is C's tail: N grows down, C shrinks
+#                                                             PPPPAAAACCCC  5  A is C's head: P grows, C shrinks
+# ```
+#
+# What must fit: touching bounds, equal flags (but VM_IGNORE_MERGE), the same file object, linear offsets, compatible
+# anon_vmas, and no VM_SPECIAL. The VMA that grows is told to the index before the one that gives way, so that no
+# lookup ever falls between them.
+
+
+@native
+def can_merge(mm, other, vm_flags, vm_file):
+    """Do the attributes that have nothing to do with place fit? (is_mergeable_vma)"""
+    o = VMA(mm, other)
+    if (o.vm_flags ^ vm_flags) & ~VM_IGNORE_MERGE:
+        return 0
+    return o.vm_file == vm_file
+
+
+@native
+def can_merge_after(mm, prev, start, vm_flags, anon_vma, chain, vm_file, pgoff):
+    """May [start, ...) be appended to ``prev``? (can_vma_merge_after)"""
+    if prev == NULL:
+        return 0
+    p = VMA(mm, prev)
+    if p.vm_end != start or p.vm_pgoff + ((p.vm_end - p.vm_start) >> PAGE_SHIFT) != pgoff:
+        return 0
+    if not can_merge(mm, prev, vm_flags, vm_file):
+        return 0
+    return anon_vma_mergeable(mm, prev, anon_vma, chain)
+
+
+@native
+def can_merge_before(mm, following, start, end, vm_flags, anon_vma, chain, vm_file, pgoff):
+    """May [start, end) be put in front of ``following``? (can_vma_merge_before)"""
+    if following == NULL:
+        return 0
+    n = VMA(mm, following)
+    if n.vm_start != end or n.vm_pgoff != pgoff + ((end - start) >> PAGE_SHIFT):
+        return 0
+    if not can_merge(mm, following, vm_flags, vm_file):
+        return 0
+    return anon_vma_mergeable(mm, following, anon_vma, chain)
+
+
+@native
+def sides_compatible(mm, prev, following):
+    """Both sides fit A; do they fit each other? (are_anon_vmas_compatible)"""
+    p = VMA(mm, prev).anon_vma
+    n = VMA(mm, following).anon_vma
+    return p == n or p == 0 or n == 0
+
+
+@native
+def announce(mm, area, start, end):
+    """The seed's hook at the head of vma_merge: it waits from the VMA after the one that ends where A ends."""
+    following = area
+    if area != NULL and VMA(mm, area).vm_end == end:
+        following = VMA(mm, area).vm_next
+    cache_merge(mm, start, end, following)
+    return 0
+
+
+@native
+def grow(mm, vma, start, end, vm_flags):
+    """The survivor takes [start, end); sticky flags stick (vma_expand)."""
+    vma_start_write(mm, vma)
+    v = VMA(mm, vma)
+    v.vm_flags |= vm_flags & VM_GUARD
+    vma_resize(mm, vma, start, end)
+    mm.nr_merges += 1
+    return vma
+
+
+@native
+def vma_merge_new(mm, prev, start, end, vm_flags, anon_vma, chain, vm_file, pgoff, just_expand):
+    """Cases 1, 2, 3: a new range in the hole after ``prev``. The survivor, NULL if nothing fits.
+
+    ``anon_vma`` and ``chain`` are 0 but for copy_vma. ``just_expand``: only ``prev`` may grow (brk).
+    """
+    if vm_flags & VM_SPECIAL:
+        return NULL
+    following = vma_next_of(mm, prev)
+    announce(mm, following, start, end)
+    left = can_merge_after(mm, prev, start, vm_flags, anon_vma, chain, vm_file, pgoff)
+    right = 0
+    if not just_expand:
+        right = can_merge_before(mm, following, start, end, vm_flags, anon_vma, chain, vm_file, pgoff)
+        if left and right and not sides_compatible(mm, prev, following):
+            right = 0
+    if left and right:  # case 1
+        vma_start_write(mm, following)
+        anon_vma_dup(mm, prev, following)
+        grow(mm, prev, VMA(mm, prev).vm_start, VMA(mm, following).vm_end, vm_flags | VMA(mm, following).vm_flags)
+        vma_remove_merged(mm, following)
+        return prev
+    if left:  # case 2
+        return grow(mm, prev, VMA(mm, prev).vm_start, end, vm_flags)
+    if right:  # case 3
+        return grow(mm, following, start, VMA(mm, following).vm_end, vm_flags)
+    return NULL
+
+
+@native
+def vma_merge_changed(mm, vma, start, end, vm_flags, pgoff):
+    """Cases 4 to 8: [start, end) of ``vma`` is to get ``vm_flags``. The survivor that now covers the range, NULL
+    if nothing fits (then the caller splits). ``vma`` still has its old flags."""
+    c = VMA(mm, vma)
+    at_left = start == c.vm_start
+    at_right = end == c.vm_end
+    area = vma
+    if not at_left:
+        area = c.vm_next
+    if vm_flags & VM_SPECIAL:
+        return NULL
+    announce(mm, area, start, end)
+    prev = c.vm_prev
+    following = c.vm_next
+    left = 0
+    right = 0
+    if at_left:
+        left = can_merge_after(mm, prev, start, vm_flags, c.anon_vma, c.anon_vma_chain, c.vm_file, pgoff)
+    if at_right:
+        right = can_merge_before(mm, following, start, end, vm_flags, c.anon_vma, c.anon_vma_chain, c.vm_file, pgoff)
+        if left and right and not sides_compatible(mm, prev, following):
+            right = 0
+    if not left and not right:
+        return NULL
+    vma_start_write(mm, vma)
+    sticky = vm_flags | c.vm_flags
+    if left and right:  # case 6
+        vma_start_write(mm, following)
+        if VMA(mm, following).anon_vma != 0:
+            anon_vma_dup(mm, prev, following)
+        else:
+            anon_vma_dup(mm, prev, vma)
+        grow(mm, prev, VMA(mm, prev).vm_start, VMA(mm, following).vm_end, sticky | VMA(mm, following).vm_flags)
+        vma_remove_merged(mm, vma)
+        vma_remove_merged(mm, following)
+        return prev
+    if left:
+        anon_vma_dup(mm, prev, vma)
+        grow(mm, prev, VMA(mm, prev).vm_start, end, sticky)
+        if at_right:  # case 7
+            vma_remove_merged(mm, vma)
+        else:  # case 5
+            vma_resize(mm, vma, end, c.vm_end)
+        return prev
+    anon_vma_dup(mm, following, vma)
+    grow(mm, following, start, VMA(mm, following).vm_end, sticky)
+    if at_left:  # case 8
+        vma_remove_merged(mm, vma)
+    else:  # case 4
+        vma_resize(mm, vma, c.vm_start, start)
+    return following
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Splitting a VMA, and giving a part of one new flags (mm/mmap.c __split_vma; mm/vma.c vma_modify).
 
 
 @native
@@ -77,4 +514,70 @@ def vma_set_flags(mm, vma, start, end, vm_flags):
             return error
     vma_start_write(mm, vma)
     v.vm_flags = vm_flags
+    return vma
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Stack growth: a fault below a VM_GROWSDOWN VMA (mm/mmap.c expand_downwards, acct_stack_growth; 4.12 guard gap).
+
+
+@native
+def expand_stack(mm, vma, addr):
+    """Grow ``vma`` down to ``addr``'s page: 1 if it now covers it, 0 if anything forbids it (the fault is a SIGSEGV).
+
+    Refused: not VM_GROWSDOWN, below mmap_min_addr, within stack_guard_gap of an accessible VMA that is not itself a
+    stack, more than RLIMIT_STACK, or more than vm_pgoff pages. The anon_vma is made before the limits are looked
+    at, so a refused growth leaves one behind.
+    """
+    v = VMA(mm, vma)
+    addr &= ~(PAGE_SIZE - 1)
+    if not v.vm_flags & VM_GROWSDOWN or addr < mm.mmap_min_addr:
+        return 0
+    prev = v.vm_prev
+    if prev != NULL:
+        p = VMA(mm, prev)
+        if not p.vm_flags & VM_GROWSDOWN and p.vm_flags & VM_ACCESS and addr - p.vm_end < mm.stack_guard_gap:
+            return 0
+        if p.vm_end > addr:
+            return 0
+    anon_vma_prepare(mm, vma)
+    vma_start_write(mm, vma)
+    spin_lock(mm, mm.pgd)
+    grown = 1
+    if addr < v.vm_start:  # nobody else was faster
+        grown = grow_down(mm, vma, addr)
+    spin_unlock(mm, mm.pgd)
+    return grown
+
+
+@native
+def grow_down(mm, vma, addr):
+    """The part of expand_stack under page_table_lock, which keeps two faults from growing one stack at once."""
+    v = VMA(mm, vma)
+    if v.vm_end - addr > mm.stack_limit or (v.vm_start - addr) >> PAGE_SHIFT > v.vm_pgoff:
+        return 0
+    vma_resize(mm, vma, addr, v.vm_end)
+    return 1
+
+
+@native
+def grow_as_held(mm, task, vma, addr):
+    """vma_grow up to 6.4: under whatever the fault holds, mmap_lock for read."""
+    if expand_stack(mm, vma, addr):
+        return vma
+    return NULL
+
+
+@native
+def grow_under_write_lock(mm, task, vma, addr):
+    """vma_grow since 6.5 (lock_mm_and_find_vma): give mmap_lock back, take it for write, look again, grow, downgrade.
+
+    The lock cannot be upgraded: whatever was found under it may be gone, so ``vma`` is not used.
+    """
+    mmap_read_unlock(mm, task)
+    mmap_write_lock(mm, task)
+    vma = find_vma(mm, task, addr)
+    if vma != NULL and VMA(mm, vma).vm_start > addr and not expand_stack(mm, vma, addr):
+        vma = NULL
+    mmap_write_downgrade(mm, task)
     return vma

@@ -5,11 +5,10 @@ mapping), :mod:`space` (the sorted list), :mod:`merge` (the eight cases), :mod:`
 :mod:`mremap`, :mod:`advice`, :mod:`faults`, and :mod:`replayer` (a whole trace).
 """
 
-from benchframe.oracle.area import Area, Backing
 from benchframe.oracle.calls import Oracle
-from benchframe.oracle.flags import Advice, FaultError
-from benchframe.oracle.replayer import Answers, Replayer, replay
-from benchframe.oracle.rules import RULE_NAMES, Limits, Rules, flip
+from benchframe.oracle.replay import Answers, Replayer, replay
+from benchframe.oracle.rules import RULE_NAMES, Advice, FaultError, Limits, Rules, flip
+from benchframe.oracle.space import Area, Backing
 
 __all__ = [
     "RULE_NAMES",

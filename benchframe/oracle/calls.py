@@ -1,20 +1,90 @@
-"""The oracle's calls: mmap, munmap, mprotect, brk, mlock, fork and what the kernel maps itself.
-
-Each follows the order of checks of the system call in Linux 6.18 (mm/mmap.c, mm/vma.c, mm/mprotect.c, mm/mlock.c,
-mm/mmap.c:brk), because the errno depends on it. All return an address, 0, or -errno; none raises for bad arguments.
-"""
+"""The oracle's system calls and faults."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from benchframe.events import NIL, UNKNOWN, MapType
-from benchframe.oracle import advice as advices
-from benchframe.oracle import faults
-from benchframe.oracle import flags as f
+from benchframe.oracle import madvise as advices
 from benchframe.oracle import mremap as moves
-from benchframe.oracle.area import Area, Backing
+from benchframe.oracle import rules as f
 from benchframe.oracle.merge import Range, change_flags, fits_after, merge_new
-from benchframe.oracle.rules import Limits, Rules
-from benchframe.oracle.space import Refused, Space, negative_errno
+from benchframe.oracle.rules import (
+    PAGE,
+    PAGE_SHIFT,
+    VM_ACCESS,
+    VM_EXEC,
+    VM_GROWSDOWN,
+    VM_WRITE,
+    FaultError,
+    Limits,
+    Rules,
+)
+from benchframe.oracle.space import Area, Backing, Refused, Space, negative_errno
+
+if TYPE_CHECKING:
+    from benchframe.oracle.space import Space
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Page faults as far as the address space shows them: stack growth, access checks, anon_vma (mm/memory.c, arch/x86).
+#
+# Source: Linux 6.18 lock_mm_and_find_vma, expand_downwards, access_error of arch/x86/mm/fault.c.
+
+READ, WRITE, EXECUTE = 1, 2, 4
+
+
+def fault(space: Space, addr: int, access: int) -> int:
+    """One fault at ``addr``: grows a stack, checks the access, touches the page. 0 or a negative FaultError.
+
+    A read is allowed by any of read, write and execute permission, as on x86 without protection keys.
+    """
+    area = space.find_vma(addr)
+    if area is None:
+        return -FaultError.MAPERR
+    page = addr & ~(PAGE - 1)
+    if area.vm_start > addr:
+        if not area.vm_flags & VM_GROWSDOWN or not expand_downwards(space, area, page):
+            return -FaultError.MAPERR
+    if access & WRITE:
+        allowed = area.vm_flags & VM_WRITE
+    elif access & EXECUTE:
+        allowed = area.vm_flags & VM_EXEC
+    else:
+        allowed = area.vm_flags & VM_ACCESS
+    if not allowed:
+        return -FaultError.ACCERR
+    return space.touch(area, page, page + PAGE, bool(access & WRITE))
+
+
+def expand_downwards(space: Space, area: Area, page: int) -> bool:
+    """Grow ``area`` down to ``page`` if the guard gap, RLIMIT_STACK and RLIMIT_MEMLOCK allow it.
+
+    The anon_vma is prepared even if the limits then refuse.
+    """
+    limits = space.limits
+    if page < limits.mmap_min_addr:
+        return False
+    prev, _ = space.neighbours(area)
+    if prev is not None and not prev.vm_flags & VM_GROWSDOWN and prev.vm_flags & VM_ACCESS:
+        if page - prev.vm_end < limits.stack_guard_gap:
+            return False
+    space.anon_vma_prepare(area)
+    pages = (area.vm_start - page) >> PAGE_SHIFT
+    if pages > area.vm_pgoff or area.vm_end - page > limits.rlimit_stack:
+        return False
+    if not space.may_lock(area.vm_flags, area.vm_start - page):
+        return False
+    area.vm_start = page
+    area.vm_pgoff -= pages
+    return True
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The oracle's calls: mmap, munmap, mprotect, brk, mlock, fork and what the kernel maps itself.
+#
+# Each follows the order of checks of the system call in Linux 6.18 (mm/mmap.c, mm/vma.c, mm/mprotect.c, mm/mlock.c,
+# mm/mmap.c:brk), because the errno depends on it. All return an address, 0, or -errno; none raises for bad arguments.
 
 _DATA = f.VM_READ | f.VM_WRITE | f.VM_MAYREAD | f.VM_MAYWRITE | f.VM_MAYEXEC | f.VM_ACCOUNT
 _MAY = f.VM_MAYREAD | f.VM_MAYWRITE | f.VM_MAYEXEC
@@ -302,7 +372,7 @@ class Oracle(Space):
 
     def fault(self, addr: int, access: int) -> int:
         """A page fault: ``access`` is 1 read, 2 write, 4 execute. 0, or a negative :class:`FaultError`."""
-        return faults.fault(self, addr, access)
+        return fault(self, addr, access)
 
     def fork(self) -> Oracle:
         """The child's address space (dup_mmap): locks dropped, anon_vmas inherited and no longer singular."""

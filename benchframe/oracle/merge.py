@@ -10,10 +10,8 @@ A range R is new (mmap, brk, mremap) or changes flags inside an area C. P is the
 
 from dataclasses import dataclass
 
-from benchframe.oracle.area import Area, Backing
-from benchframe.oracle.flags import PAGE_SHIFT, VM_ACCESS, VM_MAYBE_GUARD, VM_SPECIAL
-from benchframe.oracle.rules import Rules
-from benchframe.oracle.space import Space
+from benchframe.oracle.rules import PAGE_SHIFT, VM_ACCESS, VM_MAYBE_GUARD, VM_SPECIAL, Rules
+from benchframe.oracle.space import Area, Backing, Space
 
 _STICKY = VM_MAYBE_GUARD
 

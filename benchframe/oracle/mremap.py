@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchframe.events import UNKNOWN
-from benchframe.oracle import flags as f
-from benchframe.oracle.area import Area
+from benchframe.oracle import rules as f
 from benchframe.oracle.merge import Range, merge_new
-from benchframe.oracle.space import Refused
+from benchframe.oracle.space import Area, Refused
 
 if TYPE_CHECKING:
     from benchframe.oracle.space import Space

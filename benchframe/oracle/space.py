@@ -1,19 +1,15 @@
-"""The sorted list of areas and what is done to it: find, split, unmap, prepare an anon_vma, touch pages.
+"""The oracle's address space: a sorted list of areas."""
 
-Everything is a walk over a Python list that bisect keeps sorted: O(log n) to find, O(n) to insert or delete. The
-state of pages is kept only as far as a later call can see it: which pages hold a guard marker, and which 2 MiB
-ranges have a page table (a read fault in one cannot take a huge page).
-"""
-
-from bisect import bisect_right
-from collections.abc import Callable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from itertools import count
 from operator import attrgetter
 from typing import Concatenate, ParamSpec, TypeVar
 
-from benchframe.oracle.area import Area
-from benchframe.oracle.flags import (
+from benchframe.events import NIL
+from benchframe.oracle.rules import (
     EINVAL,
     ENOMEM,
     EPERM,
@@ -22,17 +18,170 @@ from benchframe.oracle.flags import (
     PMD,
     VM_ACCESS,
     VM_ACCOUNT,
+    VM_GROWSDOWN,
     VM_HUGEPAGE,
     VM_LOCKED,
     VM_MAYBE_GUARD,
+    VM_MAYSHARE,
     VM_NORESERVE,
     VM_SHARED,
     VM_WRITE,
     FaultError,
+    Limits,
+    Rules,
     page_align,
 )
-from benchframe.oracle.rules import Limits, Rules
-from benchframe.oracle.spans import Spans
+
+# ----------------------------------------------------------------------------------------------------------------------
+# One area of an address space (the kernel's vm_area_struct) and the object behind it, as plain Python objects.
+
+_FOREVER = 1 << 62
+
+
+@dataclass(eq=False)
+class Backing:
+    """An open file, or the object behind one shared anonymous mapping; compared by identity."""
+
+    number: int = NIL
+    """The trace's file index; NIL for shared anonymous memory."""
+    size: int = _FOREVER
+    """Bytes; access past the last page is a bus error."""
+    inode: int = 0
+    """Two openings of one file have the same; only the ablation of ``merge_file`` looks at it."""
+    readable: bool = True
+    writable: bool = True
+
+
+@dataclass(eq=False)
+class Area:
+    """A vm_area_struct: [vm_start, vm_end) in bytes, and all that merge rules look at."""
+
+    vm_start: int
+    vm_end: int
+    vm_flags: int
+    vm_pgoff: int
+    """Offset of ``vm_start`` in the file, in pages; for private anonymous memory an address in pages."""
+    vm_file: Backing | None = None
+    anon_vma: int = 0
+    """Identity of the anon_vma, 0 if none: set by the first write fault of a private area."""
+    chain: tuple[int, ...] = field(default=())
+    """Every anon_vma linked (anon_vma_chain); more than one after fork."""
+
+    @property
+    def singular(self) -> bool:
+        """Not inherited through fork: exactly one anon_vma linked."""
+        return len(self.chain) == 1
+
+    @property
+    def inherited(self) -> bool:
+        """Has an anon_vma and ancestors' beside it."""
+        return self.anon_vma != 0 and len(self.chain) != 1
+
+    @property
+    def anonymous(self) -> bool:
+        """No object behind it that supplies pages (vma_is_anonymous)."""
+        return self.vm_file is None
+
+    def pgoff_at(self, addr: int) -> int:
+        """The page offset of ``addr``, which lies in this area."""
+        return self.vm_pgoff + ((addr - self.vm_start) >> PAGE_SHIFT)
+
+    def start_gap(self, stack_guard_gap: int) -> int:
+        """Where the space that must stay free below this area begins (vm_start_gap)."""
+        return max(0, self.vm_start - stack_guard_gap) if self.vm_flags & VM_GROWSDOWN else self.vm_start
+
+    def copy(self) -> "Area":
+        """An equal area that can change on its own."""
+        return replace(self)
+
+    def row(self) -> tuple[int, int, int, int, int, int]:
+        """What /proc/PID/maps shows: (vm_start, vm_end, prot, shared, offset in bytes, file index or NIL)."""
+        file = self.vm_file
+        return (
+            self.vm_start,
+            self.vm_end,
+            self.vm_flags & VM_ACCESS,
+            1 if self.vm_flags & VM_MAYSHARE else 0,
+            0 if file is None else self.vm_pgoff << PAGE_SHIFT,
+            NIL if file is None else file.number,
+        )
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# A set of integers kept as sorted, disjoint, half-open spans, so that those of a huge range stay small.
+
+
+class Spans:
+    """Which integers are in. Adding and discarding cost O(spans), however long the ranges are.
+
+    >>> some = Spans()
+    >>> some.add(2, 5); some.add(5, 7); some.discard(3, 4)
+    >>> some.clip(0, 10), 3 in some, 4 in some
+    ([(2, 3), (4, 7)], False, True)
+    """
+
+    def __init__(self, spans: Iterable[tuple[int, int]] = ()) -> None:
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+        for start, end in sorted(spans):
+            if self.ends and start <= self.ends[-1]:
+                self.ends[-1] = max(end, self.ends[-1])
+            else:
+                self.starts.append(start)
+                self.ends.append(end)
+
+    def __bool__(self) -> bool:
+        return bool(self.starts)
+
+    def __contains__(self, item: int) -> bool:
+        at = bisect_right(self.starts, item) - 1
+        return at >= 0 and item < self.ends[at]
+
+    def add(self, start: int, end: int) -> None:
+        """Put [start, end) in; joins spans that touch."""
+        if start >= end:
+            return
+        low, high = bisect_left(self.ends, start), bisect_right(self.starts, end)
+        if low < high:
+            start, end = min(start, self.starts[low]), max(end, self.ends[high - 1])
+        self.starts[low:high], self.ends[low:high] = [start], [end]
+
+    def discard(self, start: int, end: int) -> None:
+        """Take [start, end) out."""
+        if start >= end:
+            return
+        low, high = bisect_right(self.ends, start), bisect_left(self.starts, end)
+        if low >= high:
+            return
+        left = [(self.starts[low], start)] if self.starts[low] < start else []
+        right = [(end, self.ends[high - 1])] if end < self.ends[high - 1] else []
+        self.starts[low:high] = [span[0] for span in left + right]
+        self.ends[low:high] = [span[1] for span in left + right]
+
+    def clip(self, start: int, end: int) -> list[tuple[int, int]]:
+        """The spans inside [start, end), cut at its edges."""
+        low, high = bisect_right(self.ends, start), bisect_left(self.starts, end)
+        pairs = zip(self.starts[low:high], self.ends[low:high], strict=True)
+        return [(max(one, start), min(other, end)) for one, other in pairs] if start < end else []
+
+    def add_all(self, spans: Iterable[tuple[int, int]]) -> None:
+        """Put many spans in at once. O((old + new) log)."""
+        merged = Spans([*zip(self.starts, self.ends, strict=True), *spans])
+        self.starts, self.ends = merged.starts, merged.ends
+
+    def copy(self) -> "Spans":
+        """An equal set that changes on its own."""
+        twin = Spans()
+        twin.starts, twin.ends = self.starts[:], self.ends[:]
+        return twin
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The sorted list of areas and what is done to it: find, split, unmap, prepare an anon_vma, touch pages.
+#
+# Everything is a walk over a Python list that bisect keeps sorted: O(log n) to find, O(n) to insert or delete. The
+# state of pages is kept only as far as a later call can see it: which pages hold a guard marker, and which 2 MiB
+# ranges have a page table (a read fault in one cannot take a huge page).
 
 _P = ParamSpec("_P")
 _Self = TypeVar("_Self")

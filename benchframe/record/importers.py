@@ -11,13 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchframe.errors import TraceError
-from benchframe.record import records as R
-from benchframe.record.build import Builder
-from benchframe.record.guess import GUESSED, guess_access
-from benchframe.record.maps import Maps, parse_maps
-from benchframe.record.records import Rec
-from benchframe.trace.format import Trace
+from benchframe.record import perf as R
+from benchframe.record.builder import GUESSED, Builder, Maps, guess_access, parse_maps
+from benchframe.record.perf import Rec
 from benchframe.trace.meta import MAX_AREAS, TraceMeta
+from benchframe.trace.trace import Trace
 
 MAX_INPUT = 1 << 30
 MAX_LINE = 1 << 16

@@ -1,8 +1,4 @@
-"""perf_event_open(2) through ctypes: events on a process tree, one ring per CPU, drained while the program runs.
-
-Layouts are those of include/uapi/linux/perf_event.h (Linux 6.0 for PERF_FORMAT_LOST): ``struct perf_event_attr``,
-``struct perf_event_mmap_page`` and the PERF_RECORD_* records.
-"""
+"""Recording with perf events: ring buffers, tracefs, and the records in them."""
 
 import contextlib
 import ctypes
@@ -10,13 +6,147 @@ import fcntl
 import mmap
 import os
 import platform
+import re
 import resource
 import select
 import struct
 import tempfile
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from benchframe.errors import BenchframeError
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The system calls that change an address space, by number (x86-64: arch/x86/entry/syscalls/syscall_64.tbl).
+
+NR = {
+    "mmap": 9, "mprotect": 10, "munmap": 11, "brk": 12, "mremap": 25, "madvise": 28, "shmat": 30, "clone": 56,
+    "fork": 57, "vfork": 58, "execve": 59, "exit": 60, "shmdt": 67, "mlock": 149, "munlock": 150, "mlockall": 151,
+    "munlockall": 152, "remap_file_pages": 216, "exit_group": 231, "mbind": 237, "set_mempolicy": 238,
+    "execveat": 322, "mlock2": 325, "pkey_mprotect": 329, "clone3": 435, "process_madvise": 440,
+}  # fmt: skip
+NAMES = {number: name for name, number in NR.items()}
+
+EXECS = frozenset(NR[name] for name in ("execve", "execveat"))
+CLONES = frozenset(NR[name] for name in ("clone", "fork", "vfork", "clone3"))
+ENDS = frozenset(NR[name] for name in ("exit", "exit_group"))
+REPLAYED = frozenset(
+    NR[name]
+    for name in "mmap mprotect munmap brk mremap madvise mlock munlock mlock2 pkey_mprotect".split()  # noqa: SIM905
+)
+UNREPLAYED = frozenset(
+    NR[name]
+    for name in "shmat shmdt mlockall munlockall remap_file_pages mbind set_mempolicy process_madvise".split()  # noqa: SIM905
+)
+"""Calls that may change VMAs in ways the trace format has no event for: counted, and said in the trace's notes."""
+MM_CALLS = REPLAYED | UNREPLAYED
+ALL = MM_CALLS | CLONES | EXECS | ENDS
+
+CLONE_VM, CLONE_THREAD = 0x100, 0x10000
+
+
+def tracepoint_filter() -> str:
+    """The filter text for raw_syscalls: these calls only."""
+    return "||".join(f"id=={number}" for number in sorted(ALL))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The kernel's tracepoints: where tracefs is, which number an event has, where its fields lie.
+
+PLACES = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+
+_FIELD = re.compile(r"field:(?P<decl>[^;]*);\s*offset:(?P<offset>\d+);\s*size:(?P<size>\d+);\s*signed:(?P<signed>\d)")
+
+
+class TracefsError(BenchframeError):
+    """tracefs cannot be used; the text says why, and what would change it."""
+
+
+@dataclass(frozen=True)
+class Tracepoint:
+    """One event: its id for perf_event_open, and (offset, size) in bytes of each field of its raw data."""
+
+    name: str
+    id: int
+    fields: dict[str, tuple[int, int]]
+
+
+@contextmanager
+def tracefs() -> Iterator[tuple[Path, str]]:
+    """Yield (tracefs folder, what was done to get it); mounts it if root may and nobody has, and undoes that.
+
+    The mount is a private folder's: two recordings at once do not take it from each other.
+
+    Raises :class:`TracefsError`.
+    """
+    for place in PLACES:
+        try:
+            if os.access(place, os.R_OK | os.X_OK) and Path(place, "events").is_dir():
+                yield Path(place), ""
+                return
+        except OSError:
+            continue
+    if os.geteuid() != 0:
+        raise TracefsError("tracefs is not readable (root, or a mount with mode=0755, would change that)")
+    libc = ctypes.CDLL(None, use_errno=True)
+    with tempfile.TemporaryDirectory(prefix="benchframe-tracefs-") as place:
+        if libc.mount(b"nodev", place.encode(), b"tracefs", 0, None) != 0:
+            raise TracefsError(f"tracefs cannot be mounted ({os.strerror(ctypes.get_errno())})")
+        try:
+            yield Path(place), "mounted tracefs for the time of the recording"
+        finally:
+            libc.umount2(place.encode(), 2)  # MNT_DETACH: our own descriptors may be open still
+
+
+def tracepoint(root: Path, name: str) -> Tracepoint:
+    """Read ``events/<system>/<event>/{id,format}`` of ``system:event``; raises :class:`TracefsError`."""
+    folder = root / "events" / name.replace(":", "/")
+    try:
+        number = int((folder / "id").read_text())
+        text = (folder / "format").read_text()
+    except (OSError, ValueError) as error:
+        raise TracefsError(f"tracepoint {name} is missing ({error})") from None
+    return Tracepoint(name, number, parse_format(text))
+
+
+def parse_format(text: str) -> dict[str, tuple[int, int]]:
+    """Field name to (offset, size) from an event's ``format`` file.
+
+    >>> parse_format("field:unsigned long address;\\toffset:8;\\tsize:8;\\tsigned:0;")
+    {'address': (8, 8)}
+    """
+    fields = {}
+    for match in _FIELD.finditer(text):
+        name = re.sub(r"\[.*\]$", "", match["decl"].split()[-1])
+        fields[name] = (int(match["offset"]), int(match["size"]))
+    return fields
+
+
+def function_names(root: Path) -> dict[int, str]:
+    """Address to text of ``printk_formats``: what a tracepoint's ``fn`` pointer names. Empty if unreadable."""
+    names = {}
+    try:
+        lines = (root / "printk_formats").read_text(errors="replace").splitlines()
+    except OSError:
+        return {}
+    for line in lines:
+        address, _, text = line.partition(" : ")
+        try:
+            names[int(address, 16)] = text.strip().strip('"')
+        except ValueError:
+            continue
+    return names
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# perf_event_open(2) through ctypes: events on a process tree, one ring per CPU, drained while the program runs.
+#
+# Layouts are those of include/uapi/linux/perf_event.h (Linux 6.0 for PERF_FORMAT_LOST): ``struct perf_event_attr``,
+# ``struct perf_event_mmap_page`` and the PERF_RECORD_* records.
 
 NR_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 TYPE_SOFTWARE, TYPE_TRACEPOINT = 1, 2
@@ -227,3 +357,130 @@ def _online() -> set[int]:
         low, _, high = part.partition("-")
         cpus |= set(range(int(low), int(high or low) + 1))
     return cpus
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Raw perf records to :class:`Rec` tuples: the one stream that ptrace stops, perf rings and importers all speak.
+
+FAULT, ENTER, LEAVE, LOCK, LOOK, NEW, EXEC, GONE, AREA, SEGV = range(10)
+"""What a Rec is: page fault; system call entry, exit; mmap_lock taken; tree read; new task; exec; task ended; a VMA
+that the kernel reported; a signal for a bad access."""
+
+RECORD_LOST, RECORD_COMM, RECORD_EXIT, RECORD_SAMPLE, RECORD_MMAP2 = 2, 3, 4, 9, 10
+MISC_COMM_EXEC = 1 << 13
+
+
+class Rec(NamedTuple):
+    """One recorded fact: CLOCK_MONOTONIC ns, what, thread id, and values by kind.
+
+    FAULT (addr, error code or -1, from user mode) - ENTER (number, args) - LEAVE (number, ret) -
+    LOCK (mm pointer, write) - LOOK (addr,) - NEW (child tid, clone flags) - EXEC (pid,) - GONE () -
+    AREA (vm_start, vm_end, pgoff in bytes, prot, flags, (major, minor, inode), name) - SEGV (addr,)
+    """
+
+    time: int
+    what: int
+    tid: int
+    values: tuple[Any, ...] = ()
+
+
+_U64 = struct.Struct("=Q")
+_SAMPLE = struct.Struct("=QIIQ")
+_MMAP2 = struct.Struct("=IIQQQIIQQII")
+
+
+class Reader:
+    """Parses the streams of a :class:`~benchframe.record.perf.Recorder`."""
+
+    def __init__(
+        self, ids: dict[int, Source], points: dict[str, Tracepoint], functions: dict[int, str] | None = None
+    ) -> None:
+        self.lost = 0
+        self.bad = 0
+        wanted = {"mt_find", "mtree_load"}
+        self._lookups = {address for address, name in (functions or {}).items() if name in wanted}
+        makers = {name: self._maker(point) for name, point in points.items()}
+        self._makers: dict[int, Callable[[int, int, bytes, int], Rec | None]] = {
+            number: makers.get(source.name, self._software) for number, source in ids.items()
+        }
+
+    def read(self, data: bytes) -> Iterator[Rec]:
+        """Yield what one CPU's stream holds."""
+        at, end = 0, len(data)
+        while at + 8 <= end:
+            kind, misc, size = struct.unpack_from("=IHH", data, at)
+            if size < 8 or at + size > end:
+                self.bad += 1
+                return
+            if kind == RECORD_SAMPLE:
+                number, _, tid, time = _SAMPLE.unpack_from(data, at + 8)
+                maker = self._makers.get(number)
+                rec = maker(time, tid, data, at + 32) if maker else None
+                if rec is not None:
+                    yield rec
+            elif kind == RECORD_MMAP2:
+                yield self._area(data, at, size)
+            elif kind == RECORD_COMM and misc & MISC_COMM_EXEC:
+                pid, tid = struct.unpack_from("=II", data, at + 8)
+                yield Rec(self._time(data, at, size), EXEC, tid, (pid,))
+            elif kind == RECORD_EXIT:
+                tid = struct.unpack_from("=I", data, at + 16)[0]
+                yield Rec(self._time(data, at, size), GONE, tid)
+            elif kind == RECORD_LOST:
+                self.lost += _U64.unpack_from(data, at + 16)[0]
+            at += size
+
+    @staticmethod
+    def _time(data: bytes, at: int, size: int) -> int:
+        # sample_id trailer: pid, tid, time, identifier
+        return int(_U64.unpack_from(data, at + size - 16)[0])
+
+    def _area(self, data: bytes, at: int, size: int) -> Rec:
+        _, tid, start, length, pgoff, major, minor, inode, _, prot, flags = _MMAP2.unpack_from(data, at + 8)
+        name = data[at + 8 + _MMAP2.size : at + size - 24].split(b"\0", 1)[0].decode(errors="replace")
+        values = (start, start + length, pgoff, prot, flags, (major, minor, inode), name)
+        return Rec(self._time(data, at, size), AREA, tid, values)
+
+    @staticmethod
+    def _software(time: int, tid: int, data: bytes, at: int) -> Rec | None:
+        return Rec(time, FAULT, tid, (_U64.unpack_from(data, at)[0], -1, True))
+
+    def _maker(self, point: Tracepoint) -> Callable[[int, int, bytes, int], Rec | None]:
+        """A function that reads this tracepoint's raw data, which begins after a 4-byte size."""
+        field = {name: _field(offset + 4, size) for name, (offset, size) in point.fields.items()}
+        name = point.name
+        if name.startswith("exceptions:page_fault"):
+            user = name.endswith("user")
+            address, code = field["address"], field["error_code"]
+            return lambda t, tid, d, at: Rec(t, FAULT, tid, (address(d, at), code(d, at), user))
+        if name == "raw_syscalls:sys_enter":
+            number = field["id"]
+            args = struct.Struct("=6Q")
+            first = point.fields["args"][0] + 4
+            return lambda t, tid, d, at: Rec(t, ENTER, tid, (number(d, at), args.unpack_from(d, at + first)))
+        if name == "raw_syscalls:sys_exit":
+            number, ret = field["id"], struct.Struct("=q")
+            where = point.fields["ret"][0] + 4
+            return lambda t, tid, d, at: Rec(t, LEAVE, tid, (number(d, at), ret.unpack_from(d, at + where)[0]))
+        if name == "task:task_newtask":
+            child, flags = field["pid"], field["clone_flags"]
+            return lambda t, tid, d, at: Rec(t, NEW, tid, (child(d, at), flags(d, at)))
+        if name == "maple_tree:ma_read":
+            function, index = field["fn"], field["index"]
+            lookups = self._lookups
+
+            def tree_read(t: int, tid: int, d: bytes, at: int) -> Rec | None:
+                if lookups and function(d, at) not in lookups:
+                    return None
+                return Rec(t, LOOK, tid, (index(d, at),))
+
+            return tree_read
+        if name == "mmap_lock:mmap_lock_acquire_returned":
+            mm, write, success = field["mm"], field["write"], field["success"]
+            return lambda t, tid, d, at: Rec(t, LOCK, tid, (mm(d, at), bool(write(d, at)))) if success(d, at) else None
+        raise ValueError(f"no reader for {name}")
+
+
+def _field(offset: int, size: int) -> Callable[[bytes, int], int]:
+    form = struct.Struct({1: "=B", 2: "=H", 4: "=I", 8: "=Q"}.get(size, "=Q"))
+    return lambda data, at: int(form.unpack_from(data, at + offset)[0])

@@ -8,9 +8,12 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchframe.record import records as R
+from benchframe.record import perf as R
 from benchframe.record.importers import build, imported
 from benchframe.record.perf import (
+    ALL,
+    CLONE_THREAD,
+    CLONE_VM,
     COUNT_SW_PAGE_FAULTS,
     SAMPLE_ADDR,
     SAMPLE_CALLCHAIN,
@@ -25,10 +28,9 @@ from benchframe.record.perf import (
     SAMPLE_TID,
     SAMPLE_TIME,
     TYPE_SOFTWARE,
+    Rec,
 )
-from benchframe.record.records import Rec
-from benchframe.record.syscalls import ALL, CLONE_THREAD, CLONE_VM
-from benchframe.trace.format import Trace
+from benchframe.trace.trace import Trace
 
 EVENT_DESC = 12
 RECORD_FORK = 7

@@ -4,11 +4,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchframe.record import records as R
+from benchframe.record import perf as R
 from benchframe.record.importers import MAX_LINE, build, imported
-from benchframe.record.records import Rec
-from benchframe.record.syscalls import CLONE_THREAD, CLONE_VM
-from benchframe.trace.format import Trace
+from benchframe.record.perf import CLONE_THREAD, CLONE_VM, Rec
+from benchframe.trace.trace import Trace
 
 _LINE = re.compile(
     r"^\s*(?P<comm>.{1,64}?)\s+(?:(?P<pid>\d+)/)?(?P<tid>\d+)\s+(?:\[\d+\]\s+)?(?P<time>\d+\.\d+):\s+(?P<rest>.*)$"

@@ -15,9 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchframe.record.maps import Maps, read_maps
-from benchframe.record.records import ENTER, EXEC, GONE, LEAVE, NEW, SEGV, Rec
-from benchframe.record.syscalls import CLONES, EXECS, MM_CALLS, NR
+from benchframe.record.builder import Maps, read_maps
+from benchframe.record.perf import CLONES, ENTER, EXEC, EXECS, GONE, LEAVE, MM_CALLS, NEW, NR, SEGV, Rec
 
 CONT, DETACH, SYSCALL, GETEVENTMSG, GETSIGINFO, SEIZE, INTERRUPT, LISTEN, GET_SYSCALL_INFO = (
     7, 17, 24, 0x4201, 0x4202, 0x4206, 0x4207, 0x4208, 0x420E,

@@ -4,11 +4,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchframe.record import records as R
+from benchframe.record import perf as R
 from benchframe.record.importers import MAX_LINE, build, imported
-from benchframe.record.records import Rec
-from benchframe.record.syscalls import CLONE_VM, CLONES, EXECS, MM_CALLS, NR
-from benchframe.trace.format import Trace
+from benchframe.record.perf import CLONE_VM, CLONES, EXECS, MM_CALLS, NR, Rec
+from benchframe.trace.trace import Trace
 
 _LINE = re.compile(r"^(?:\[pid +(\d+)\] |(\d+) +)?(?:(\d+(?::\d+:\d+)?\.\d+|\d+:\d+:\d+) +)?(.*)$")
 _CALL = re.compile(r"^([a-z_][a-z0-9_]*)\((.*)$")

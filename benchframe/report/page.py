@@ -1,34 +1,234 @@
-"""A report as one HTML page: nothing is loaded from anywhere, and nothing but its own script may run.
-
-Jinja2 escapes every text. The policy in the page's head lets only the script and the style run whose digests it names.
-"""
+"""The report as one HTML page, with its grid of ratios and its pictures."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
+import xml.etree.ElementTree as ET
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from benchframe.charts import Chart, to_svg
-from benchframe.charts.spec import whole
 from benchframe.files import printable
-from benchframe.report import again, glance, words
-from benchframe.report.grid import grid_of, latency_grid
-from benchframe.report.picture import inline
+from benchframe.report import text as again
+from benchframe.report import text as glance
+from benchframe.report import text as words
+from benchframe.report.charts import Chart, to_svg
+from benchframe.report.charts.spec import whole
 from benchframe.report.run import Run
+from benchframe.report.table import Table, cost_table, spread, tail_table, verdict_text
+from benchframe.results.figures import FIGURES, Figure, Row
 from benchframe.results.studies import SavedStudy
-from benchframe.tables import cost_table, tail_table
+from benchframe.stats.verdict import WORDS
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
 
+# ----------------------------------------------------------------------------------------------------------------------
+# An SVG picture as part of a page: only known elements and attributes pass, and its marks can be pointed at.
+#
+# vl-convert escapes the text of names. What arrives here is parsed and written anew from a list of what is allowed all
+# the same, so that a page's safety does not rest on that.
+
+_ELEMENTS = {"svg", "g", "path", "rect", "line", "text", "tspan", "circle"}
+_ATTRIBUTES = {
+    *("d", "transform", "x", "y", "x1", "x2", "y1", "y2", "width", "height", "viewBox", "dx", "dy", "r", "cx", "cy"),
+    *("fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "fill-opacity", "stroke-opacity"),
+    *("text-anchor", "font-size", "font-weight"),
+}
+_DEFAULTS = {("opacity", "1"), ("fill-opacity", "1"), ("stroke-opacity", "1")}
+_NUMBER = re.compile(r"-?\d+\.\d{2,}")
+_SAFE = re.compile(r"(?!.*url)[\w\s.,#%()+-]*", re.IGNORECASE | re.DOTALL)
+
+
+def inline(svg: str, strategies: Mapping[str, int], title: str, others: Collection[str] = ()) -> str:
+    """``svg`` for a page; ``title`` is what a screen reader calls it. O(size).
+
+    A mark whose text begins with a name of ``strategies`` gets that strategy's number as ``data-s``; one that says
+    more gets the class ``m`` and its text as label: these are the marks that show a tooltip. So do marks whose text
+    begins with one of ``others``, which belong to no strategy. Raises ValueError if
+    ``svg`` is not an SVG document.
+    """
+    try:
+        root = ET.fromstring(svg)
+    except ET.ParseError as error:
+        raise ValueError(f"not an SVG document: {error}") from None
+    clean = _element(root, strategies, others)
+    if clean is None or clean.tag != "svg":
+        raise ValueError("not an SVG document: the root is no svg element")
+    clean.attrib = {"role": "group", "aria-label": title, **clean.attrib}
+    return ET.tostring(clean, encoding="unicode")
+
+
+def _element(node: ET.Element, strategies: Mapping[str, int], others: Collection[str]) -> ET.Element | None:
+    tag = node.tag.rpartition("}")[2]
+    if tag not in _ELEMENTS or node.get("display") == "none":
+        return None
+    clean = ET.Element(tag)
+    for name, value in node.attrib.items():
+        if name in _ATTRIBUTES and (name, value) not in _DEFAULTS and _SAFE.fullmatch(value):
+            clean.set(name, value if "opacity" in name else _NUMBER.sub(_shorter, value))
+    if tag != "svg":
+        _say(node, clean, strategies, others)
+    if tag in ("text", "tspan"):
+        clean.text = node.text
+    for child in node:
+        inner = _element(child, strategies, others)
+        if inner is not None:
+            clean.append(inner)
+            if tag == "text":
+                inner.tail = child.tail
+    if tag == "g" and len(clean) == 0:
+        return None
+    if tag == "path" and node.get("class") in ("background", "foreground") and "fill" not in clean.attrib:
+        return None
+    return clean
+
+
+def _say(node: ET.Element, clean: ET.Element, strategies: Mapping[str, int], others: Collection[str]) -> None:
+    """Move a mark's description to where a page and a screen reader look for it."""
+    label = node.get("aria-label", "")
+    if node.get("aria-hidden") == "true":
+        clean.set("aria-hidden", "true")
+    if not label or node.tag.endswith("}g"):
+        return
+    if label in strategies:
+        clean.set("data-s", str(strategies[label]))
+        clean.set("aria-hidden", "true")
+        return
+    ends = [i for i in range(len(label)) if label.startswith(": ", i)]
+    name = next((label[:i] for i in ends if label[:i] in strategies or label[:i] in others), None)
+    if name is not None:
+        if name in strategies:
+            clean.set("data-s", str(strategies[name]))
+        clean.set("class", "m")
+        clean.set("role", "img")
+        clean.set("aria-label", label)
+
+
+def _shorter(match: re.Match[str]) -> str:
+    """Less than a tenth of a pixel is not seen."""
+    text = f"{float(match[0]):.1f}".removesuffix(".0")
+    return "0" if text == "-0" else text
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Tables of a page: cells with a text, a value to sort by, and a class; from the same rows as all other tables.
+
+
 @dataclass(frozen=True)
-class Figure:
+class Item:
+    """One cell of a table. ``value`` sorts; None sorts last in both directions. ``kind`` is a CSS class."""
+
+    text: str
+    value: float | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Heads (text, whether numbers) and rows. The first column holds workloads, the second strategies."""
+
+    heads: tuple[tuple[str, bool], ...]
+    rows: tuple[tuple[Item, ...], ...]
+
+
+def latency_grid(run: Run) -> Grid:
+    """ns and ratio of each figure, hit rate, invalidations, processes, state. O(cells)."""
+    rows = run.data.rows
+    present = [name for name in FIGURES if any(name in row.figures for row in rows)]
+    heads: list[tuple[str, bool]] = [("workload", False), ("strategy", False)]
+    for name in present:
+        heads += [(FIGURES[name], True), ("ratio [95 %]", False)]
+    heads.insert(_beside(present), ("hit rate", True))
+    heads += [("invalidations", True), ("n", True), ("state", False)]
+    return Grid(tuple(heads), tuple(tuple(_latency_row(row, present, run.data.cached)) for row in rows))
+
+
+def _beside(present: list[str]) -> int:
+    """The column of the hit rate: beside the time per lookup, which it is no measure of, and seen without scrolling."""
+    return 4 if "lookup" in present else 2 + 2 * len(present)
+
+
+def _latency_row(row: Row, present: list[str], cached: Collection[str]) -> list[Item]:
+    cell = row.cell
+    items = [Item(cell.entry.workload), Item(cell.entry.strategy, kind="base" if cell.baseline else "")]
+    for name in present:
+        figure = row.figures.get(name)
+        items += [_time(figure), _ratio(figure)]
+    counts = cell.state.counts
+    rate, gone = counts.get("hit_rate"), counts.get("invalidations")
+    if cell.entry.strategy not in cached:
+        rate = gone = None
+    items.insert(_beside(present), Item("" if rate is None else f"{100 * rate:.1f} %", rate))
+    items.append(Item("" if gone is None else f"{gone:,.0f}", gone))
+    processes = max((figure.summary.n for figure in row.figures.values()), default=0)
+    items.append(Item(str(processes), processes))
+    items.append(Item(row.shown, kind="" if cell.state.state == "ok" else "bad"))
+    return items
+
+
+def _time(figure: Figure | None) -> Item:
+    return Item(spread(figure), figure.summary.mean if figure else None)
+
+
+def _ratio(figure: Figure | None) -> Item:
+    if figure is None or figure.ratio is None:
+        return Item("")
+    word = figure.verdict.word if figure.verdict else "undecided"
+    return Item(verdict_text(figure), figure.ratio.value, word)
+
+
+def grid_of(table: Table) -> Grid:
+    """Any table whose first two columns are workload and strategy; a strategy that is left out is the one above."""
+    rows = []
+    strategy = ""
+    for texts in table.rows:
+        strategy = texts[1] or strategy
+        texts = (texts[0], strategy, *texts[2:])
+        rows.append(
+            tuple(Item(t, _number(t) if right else None, _kind(t)) for t, right in zip(texts, table.right, strict=True))
+        )
+    return Grid(tuple(zip(table.heads, table.right, strict=True)), tuple(rows))
+
+
+def _kind(text: str) -> str:
+    """The class of a ratio with its verdict: the verdict.
+
+    >>> _kind("0.9 [0.8, 0.95] faster"), _kind("faster"), _kind("12 of 13")
+    ('faster', '', '')
+    """
+    word = text.rpartition("] ")[2]
+    return word if word != text and word in WORDS else ""
+
+
+_LEADING = re.compile(r"(\d[\d,]*\.?\d*)(?: ?([kM])\b)?")
+_UNITS = {"k": 1e3, "M": 1e6, None: 1.0, "": 1.0}
+
+
+def _number(text: str) -> float | None:
+    """The first number of a text as the tables write them, with its unit.
+
+    >>> _number("1,234"), _number("41.2 M"), _number("1.83 [1.80, 1.85]"), _number("2+1*"), _number("-")
+    (1234.0, 41200000.0, 1.83, 2.0, None)
+    """
+    match = _LEADING.match(text)
+    return float(match[1].replace(",", "")) * _UNITS[match[2]] if match else None
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# A report as one HTML page: nothing is loaded from anywhere, and nothing but its own script may run.
+#
+# Jinja2 escapes every text. The policy in the page's head lets only the script and the style run whose digests it
+# names.
+
+
+@dataclass(frozen=True)
+class PageFigure:
     """A chart as the page shows it: ``panels`` are (title, SVG markup)."""
 
     chart: Chart
@@ -107,13 +307,13 @@ def page(run: Run) -> str:
     )
 
 
-def _figure(run: Run, chart: Chart, numbers: dict[str, int]) -> Figure:
+def _figure(run: Run, chart: Chart, numbers: dict[str, int]) -> PageFigure:
     panels = []
     for panel in chart.panels:
         svg = to_svg(whole(panel, title=False))
         panels.append((panel.title, _markup(inline(svg, numbers, f"{chart.title}: {panel.title}"))))
     measure = again.part_of_run(run.manifest, chart.workloads, chart.strategies)
-    return Figure(chart, tuple(panels), measure, again.draw(run.argument, chart))
+    return PageFigure(chart, tuple(panels), measure, again.draw(run.argument, chart))
 
 
 def _study(run: Run, study: SavedStudy, chart: Chart | None) -> StudyShown:

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from benchframe.charts import CHARTS, Chart, Data, charts_of
-from benchframe.charts.study import study_chart
 from benchframe.errors import ResultsError
 from benchframe.files import printable
+from benchframe.report.charts import CHARTS, Chart, Data, charts_of
+from benchframe.report.charts.study import study_chart
+from benchframe.report.mail import mail
+from benchframe.report.scaling import scaling_table
+from benchframe.report.table import Table, latency_table
+from benchframe.results.figures import Point, alone, points
 from benchframe.results.folder import Cell, RunFolder
 from benchframe.results.manifest import Manifest
-from benchframe.results.scaling import Point, alone, points
-from benchframe.results.sources import Source, read_sources
-from benchframe.results.studies import SavedStudy, read_studies
-from benchframe.tables import Table, latency_table, mail, scaling_table
+from benchframe.results.studies import SavedStudy, Source, read_sources, read_studies
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,129 @@
-"""The files of a report: which there are, and writing them."""
+"""Reports written to a folder, in each form that was asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchframe.charts import PICTURES, save
 from benchframe.errors import ResultsError, disk_error
 from benchframe.files import write_atomic
-from benchframe.report.markdown import markdown
+from benchframe.report import text as again
+from benchframe.report import text as glance
+from benchframe.report import text as words
+from benchframe.report.charts import PICTURES, Chart, save
 from benchframe.report.page import page
 from benchframe.report.run import Run
+from benchframe.report.table import Table, cost_table, markdown_escape, render, tail_table
 from benchframe.results.folder import RunFolder
-from benchframe.tables import render
+from benchframe.results.studies import SavedStudy
+
+# ----------------------------------------------------------------------------------------------------------------------
+# A report as Markdown: the same for the same run, wherever it is written.
+
+
+def markdown(run: Run, pictures: Sequence[str] = ()) -> str:
+    """The report; ``pictures`` are the charts of which ``charts/NAME.svg`` lies beside it. O(cells)."""
+    parts = [
+        f"# {markdown_escape(run.name)}",
+        markdown_escape(words.summary(run)),
+        "## At a glance\n\n" + _glance(run),
+        *_tabulated("Latency", run.latency, again.tabulate(run.argument)),
+        *_tabulated("By threads", run.scaling, again.tabulate(run.argument)),
+    ]
+    for chart in run.charts:
+        picture = [f"![{chart.title}](charts/{chart.name}.svg)"] if chart.name in pictures else []
+        parts.append(
+            "\n\n".join(
+                [f"## {chart.title}", markdown_escape(chart.note), *picture, _code(again.draw(run.argument, chart))]
+            )
+        )
+    parts += [
+        *(_study(study, chart, pictures) for study, chart in run.drawn),
+        *_tabulated("Tails", tail_table(run.cells), again.tabulate(run.argument, "--tails")),
+        *_tabulated("What was counted", cost_table(run.costs), again.tabulate(run.argument, "--cost")),
+        "## Comparisons\n\n" + _comparisons(run),
+        "## Strategies\n\n" + _strategies(run),
+        "## Workloads\n\n" + _table(words.WORKLOADS, words.workloads(run)),
+        "## How far to trust it\n\n" + "\n".join(f"- {markdown_escape(line)}" for line in words.trust(run)),
+        "## Environment\n\n"
+        + "\n".join(f"- {markdown_escape(key)}: {markdown_escape(text)}" for key, text in words.environment(run)),
+        "## Do it again\n\n" + _again(run),
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _code(line: str) -> str:
+    """A command in a code block; a backtick in an argument cannot end it."""
+    return "```\n" + line.replace("```", "` ` `").replace("\n", " ") + "\n```"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(heads) + " |", "|" + ":--|" * len(heads)]
+    lines += ["| " + " | ".join(markdown_escape(text) for text in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _glance(run: Run) -> str:
+    found = glance.findings(run) + glance.crew_findings(run)
+    failed = "".join(f"- **{markdown_escape(line)}**\n" for line in glance.failures(run))
+    if not found:
+        return failed + "\nNothing to compare: only baselines were run."
+    rows = [
+        (f.workload, f.baseline, f.fastest, f.why, ", ".join(f.faster), ", ".join(f.same), ", ".join(f.undecided))
+        for f in found
+    ]
+    heads = ("workload", "baseline", "fastest", "counts", "faster than the baseline", "same", "undecided")
+    notes = [*filter(None, (glance.how_sure(run),)), *glance.legend(run)]
+    return "\n\n".join(
+        [
+            *filter(None, (failed.strip(), markdown_escape(glance.headline(run)))),
+            _table(heads, rows),
+            "\n".join(f"- {markdown_escape(note)}" for note in notes),
+        ]
+    )
+
+
+def _comparisons(run: Run) -> str:
+    lines = [f"- {markdown_escape(line)}" for line in words.comparisons(run)]
+    if not lines:
+        return "Nothing to compare: only baselines were run."
+    return "\n".join(["Ratio to the baseline with its 95 % interval, paired by round.", "", *lines])
+
+
+def _study(study: SavedStudy, chart: Chart | None, pictures: Sequence[str]) -> str:
+    """A study kept with the run: its note, picture, table and command."""
+    picture = f"![{markdown_escape(study.title)}](charts/{chart.name}.svg)" if chart and chart.name in pictures else ""
+    table = Table(study.title, study.heads, study.rows, study.right, (), study.notes)
+    parts = [f"## {markdown_escape(study.title)}", markdown_escape(study.note), picture, render(table, "markdown")]
+    return "\n\n".join([*filter(None, parts), _code(again.line(*study.command))])
+
+
+def _tabulated(title: str, table: Table, command: str) -> list[str]:
+    """A section with a table and the command that prints it; none for an empty table."""
+    return [f"## {title}\n\n{render(table, 'markdown')}\n{_code(command)}"] if table.rows else []
+
+
+def _strategies(run: Run) -> str:
+    digests = {cell.entry.strategy: cell.entry.strategy_digest for cell in run.cells}
+    rows = []
+    for name, digest in digests.items():
+        source = run.sources.get(name)
+        rows.append((name, source.summary if source else "", source.module if source else "", digest[:12]))
+    return _table(("strategy", "what it is", "module", "digest"), rows)
+
+
+def _again(run: Run) -> str:
+    first = run.manifest.cells[0].key if run.manifest.cells else "KEY"
+    return (
+        _code(again.same_run(run.manifest))
+        + f"\n\nThe same order of processes and the same layouts come from seed {run.manifest.seed}. "
+        + f"All values are in `cells/`: `python -m pyperf stats cells/{first}.json`, or "
+        + f'`benchframe.load("{run.argument.replace("`", "")}")` as a pandas data frame.'
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The files of a report: which there are, and writing them.
 
 FILES = {
     "html": "report.html",

@@ -1,14 +1,243 @@
-"""What each cell measured and its ratio to the baseline: the numbers that tables, charts and reports show."""
+"""Figures of a run: per cell and per thread count, as a DataFrame, and which processes are used."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from benchframe.results.folder import Cell
-from benchframe.results.scaling import leading
-from benchframe.stats import Judging, Pair, Ratio, Summary, Verdict, judge, summarise
+from benchframe.results.folder import Cell, Process, RunFolder, calm, find_run, level, number
+from benchframe.stats import Judging, Pair, Ratio, Summary, Verdict, judge, paired_ratio, summarise
 from benchframe.stats.shape import shape_notes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# How quiet the machine was while a cell was measured, from what its processes wrote beside their figures.
+#
+# What counts as quiet is decided in :mod:`benchframe.engine.disturbance` and :mod:`benchframe.results.folder`; this
+# adds it up, so that nothing is set aside unseen.
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """Of ``replays`` made, ``quiet`` count. Of ``processes``, ``restless`` were disturbed throughout; ``left_out`` of
+    those do not count, the others do, since their cells have too few calm ones."""
+
+    replays: int = 0
+    quiet: int = 0
+    processes: int = 0
+    restless: int = 0
+    left_out: int = 0
+
+    @property
+    def share(self) -> float:
+        """The share of replays that do not count."""
+        return 1 - self.quiet / self.replays if self.replays else 0.0
+
+
+def set_aside(cells: Iterable[Cell]) -> SetAside:
+    """The sum over all processes of ``cells`` that say so; older results, and runs with threads, do not."""
+    replays = quiet = processes = restless = left_out = 0
+    for cell in cells:
+        found = _processes(cell)
+        counted = {process.round for process in calm(found)}
+        for process in found:
+            made, good = (int(number(process, f"benchframe_{name}")) for name in ("replays", "quiet"))
+            if made > 0:
+                gone = process.round not in counted
+                replays += made
+                quiet += 0 if gone else good or made
+                processes += 1
+                restless += gone or not good
+                left_out += gone
+    return SetAside(replays, quiet, processes, restless, left_out)
+
+
+def control(cell: Cell) -> float:
+    """The lowest quiet level of the cell's control, in cycles per replay; 0 if no process knew it."""
+    return min(controls(cell).values(), default=0.0)
+
+
+def controls(cell: Cell) -> dict[int, float]:
+    """The quiet level of each round's process that counts, where it is known."""
+    return {process.round: level(process) for process in calm(_processes(cell)) if level(process) > 0}
+
+
+def _processes(cell: Cell) -> list[Process]:
+    """The processes of one figure: all figures of a process say the same."""
+    return next(iter(cell.figures.values()), [])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# How throughput grows with threads: the numbers that the scaling table and its chart show.
+
+OPERATIONS = {"fault": "faults", "mapping": "mapping ops", "lookup": "lookups"}
+"""Figures that may lead a row, the first that a cell has."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One cell of a run with threads.
+
+    ``workload`` is the label without the number of threads; ``threads`` what was asked for, ``real`` what there were
+    (a workload may add some), ``cores`` how many CPUs they had. ``figure`` leads; ``ns`` is wall time per operation of
+    it, ``throughput`` operations per second (both: process means). ``speed_up`` is to the same strategy with the fewest
+    threads of the run, ``base_threads``, paired by round; ``against`` to the baseline strategy with as many threads.
+    ``verdict`` is what ``against`` comes to, corrected for all such comparisons of the run.
+    ``rates`` is each thread's operations per second; shares are parts of the threads' time. None: not known.
+    """
+
+    cell: Cell
+    workload: str
+    threads: int
+    real: int
+    cores: int
+    figure: str
+    ns: Summary | None
+    throughput: float | None
+    speed_up: Ratio | None
+    base_threads: int
+    against: Ratio | None
+    rates: tuple[float, ...]
+    lock_share: float | None
+    barrier_share: float | None
+    order_share: float | None
+    fairness: float | None
+    slowest: float | None
+    verdict: Verdict | None = None
+    table_share: float | None = None
+    vma_share: float | None = None
+    """As ``lock_share``, which is mmap_lock's: page-table locks, and locks of VMAs."""
+
+    @property
+    def ideal(self) -> float:
+        """The speed-up that threads without any contention would have, on enough cores."""
+        return self.threads / self.base_threads
+
+    @property
+    def crowded(self) -> bool:
+        """Are there more threads than cores? Then they take turns: the row says how waiting holds up, not scaling."""
+        return self.real > self.cores
+
+
+def threaded(cells: Iterable[Cell]) -> list[Cell]:
+    """Those of ``cells`` that real threads played."""
+    return [cell for cell in cells if cell.workload.threads]
+
+
+def alone(cells: Iterable[Cell]) -> list[Cell]:
+    """Those of ``cells`` that one replay played: a threaded cell's time per operation is an inverse throughput, and
+    stands in no table beside theirs."""
+    return [cell for cell in cells if not cell.workload.threads]
+
+
+def leading(cell: Cell) -> str:
+    """The figure that leads a cell's row."""
+    return next((name for name in OPERATIONS if cell.figures.get(name)), "fault")
+
+
+def base_label(cell: Cell) -> str:
+    """The workload's label without ``@threads``.
+
+    >>> "mixed:pages=64@2".rpartition("@")[0]
+    'mixed:pages=64'
+    """
+    return cell.entry.workload.rpartition("@")[0]
+
+
+def points(cells: Iterable[Cell]) -> list[Point]:
+    """A point for each threaded cell, in the order workload, strategy, threads. O(values)."""
+    cells = threaded(cells)
+    order: dict[tuple[str, str], int] = {}
+    for cell in cells:
+        order.setdefault((base_label(cell), cell.entry.strategy), len(order))
+    cells.sort(key=lambda c: (order[base_label(c), c.entry.strategy], c.workload.threads))
+    fewest: dict[tuple[str, str], Cell] = {}
+    for cell in cells:
+        if cell.state.state == "ok":
+            fewest.setdefault((base_label(cell), cell.entry.strategy), cell)
+    baseline = {cell.entry.workload: cell for cell in cells if cell.baseline and cell.state.state == "ok"}
+    found = [
+        _point(cell, fewest.get((base_label(cell), cell.entry.strategy)), baseline.get(cell.entry.workload))
+        for cell in cells
+    ]
+    return _judged(found, baseline)
+
+
+def _judged(found: list[Point], baseline: Mapping[str, Cell]) -> list[Point]:
+    """``found`` with verdicts, all comparisons with a baseline as one family."""
+    compared = [(i, point) for i, point in enumerate(found) if point.against is not None]
+    if not compared:
+        return found
+    pairs = [
+        Pair(point.cell.rounds(point.figure), baseline[point.cell.entry.workload].rounds(point.figure))
+        for _, point in compared
+    ]
+    verdicts = judge(pairs, compared[0][1].cell.judging, notes=False)
+    for (i, point), verdict in zip(compared, verdicts, strict=True):
+        found[i] = replace(point, verdict=verdict)
+    return found
+
+
+def _point(cell: Cell, first: Cell | None, baseline: Cell | None) -> Point:
+    figure = leading(cell)
+    means = cell.rounds(figure) if cell.state.state == "ok" else {}
+    processes = cell.figures.get(figure, []) if means else []
+    summary = summarise(list(means.values())) if means else None
+    threads = cell.workload.threads
+    rates = _rates(processes)
+    return Point(
+        cell=cell,
+        workload=base_label(cell),
+        threads=threads,
+        real=len(rates) or threads,
+        cores=int(cell.state.threads.get("cores", 1)),
+        figure=figure,
+        ns=summary,
+        throughput=sum(1e9 / v for v in means.values()) / len(means) if means else None,
+        speed_up=paired_ratio(first.rounds(figure), means) if means and first and first is not cell else None,
+        base_threads=first.workload.threads if first else threads,
+        against=paired_ratio(baseline.rounds(figure), means) if means and baseline and baseline is not cell else None,
+        rates=rates,
+        lock_share=_mean(processes, "benchframe_lock_share"),
+        table_share=_mean(processes, "benchframe_table_share"),
+        vma_share=_mean(processes, "benchframe_vma_share"),
+        barrier_share=_mean(processes, "benchframe_barrier_share"),
+        order_share=_mean(processes, "benchframe_order_share"),
+        fairness=_mean(processes, "benchframe_fairness"),
+        slowest=_mean(processes, "benchframe_slowest"),
+    )
+
+
+def _mean(processes: Iterable[Process], key: str) -> float | None:
+    values = [v for p in processes if isinstance(v := p.metadata.get(key), (int, float))]
+    return sum(values) / len(values) if values else None
+
+
+def _rates(processes: Iterable[Process]) -> tuple[float, ...]:
+    """Each thread's mean rate over all processes; empty if the files do not say."""
+    rows = [row for p in processes if (row := _numbers(p.metadata))]
+    if not rows or len({len(row) for row in rows}) != 1:
+        return ()
+    return tuple(sum(column) / len(rows) for column in zip(*rows, strict=True))
+
+
+def _numbers(metadata: Mapping[str, str | int | float]) -> list[float]:
+    """``benchframe_thread_rates``: numbers with commas; a file may hold anything, so what is none is not read."""
+    text = str(metadata.get("benchframe_thread_rates", ""))
+    try:
+        values = [float(part) for part in text.split(",")[:1024]]
+    except ValueError:
+        return []
+    return values if all(0 <= v < 1e15 for v in values) else []
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What each cell measured and its ratio to the baseline: the numbers that tables, charts and reports show.
 
 FIGURES = {"lookup": "ns/lookup", "fault": "ns/fault", "mapping": "ns/mapping op"}
 """Figures that have columns, with their heads. ``replay`` (ns per event of any kind) is in CSV and data frame."""
@@ -94,3 +323,70 @@ def rows_of(cells: Iterable[Cell], judging: Judging | None = None, *, notes: boo
                 )
         rows.append(Row(cell, figures))
     return rows
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# A run as a pandas DataFrame: one row per value.
+
+_METADATA = {
+    "benchframe_layout_seed": "layout_seed",
+    "date": "date",
+    "hostname": "hostname",
+    "cpu_model_name": "cpu",
+    "cpu_affinity": "cpu_affinity",
+    "load_avg_1min": "load_avg_1min",
+    "python_version": "python",
+    "benchframe_version": "benchframe",
+}
+COLUMNS = (
+    *("run", "workload", "strategy", "baseline", "state", "figure", "round", "counts", "value", "ns"),
+    *("loops", "operations"),
+    *("threads", *_METADATA.values()),
+)
+
+
+def load(run: str | Path) -> pd.DataFrame:
+    """Read a run: a folder, its name below ``reports/runs``, or ``last``.
+
+    One row per measured value, with the columns :data:`COLUMNS`: ``ns`` is nanoseconds per operation of ``figure``
+    (lookup, fault, mapping, replay), ``value`` its index within the process, ``round`` the process, ``counts``
+    whether that found a quiet moment and so is in the tables (:mod:`benchframe.results.folder`), ``baseline`` whether the
+    row's strategy is what the workload compares with, ``threads`` how many real threads played (0: one replay; else
+    ``ns`` is wall time per operation, all threads together). A cell without figures (wrong, crashed, ...) is one row
+    whose ``figure`` and ``ns`` are missing. Raises :class:`~benchframe.errors.ResultsError`.
+
+    The mean of process means, as the tables have it: ``df[df.counts].groupby(["workload", "strategy", "figure",
+    "round"]).ns.mean().groupby(["workload", "strategy", "figure"]).mean()``.
+    """
+    import pandas as pd
+
+    folder = RunFolder.open(find_run(str(run)))
+    rows: list[dict[str, Any]] = []
+    for cell in folder.cells():
+        base = {
+            "run": folder.path.resolve().name,
+            "workload": cell.entry.workload,
+            "strategy": cell.entry.strategy,
+            "baseline": cell.baseline,
+            "state": cell.state.state,
+            "threads": cell.workload.threads,
+        }
+        if not cell.figures:
+            rows.append(base)
+        for figure, processes in cell.figures.items():
+            counted = {process.round for process in calm(processes)}
+            for process in processes:
+                shared = {
+                    **base,
+                    "figure": figure,
+                    "round": process.round,
+                    "counts": process.round in counted,
+                    "loops": process.loops,
+                    "operations": process.operations,
+                    **{name: process.metadata.get(key) for key, name in _METADATA.items()},
+                }
+                rows += [{**shared, "value": i, "ns": ns} for i, ns in enumerate(process.values)]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    integers = ["round", "value", "loops", "operations", "threads", "layout_seed"]
+    typed: pd.DataFrame = frame.astype({**dict.fromkeys(integers, "Int64"), "counts": "boolean"})
+    return typed

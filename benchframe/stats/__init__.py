@@ -4,8 +4,17 @@
 Importing this package imports no SciPy: the functions do when they are called.
 """
 
-from benchframe.stats.ratios import Ratio, log_ratios, paired_ratio, ratio, welch_ratio
-from benchframe.stats.summary import LEVEL, Summary, student_quantile, summarise
+from benchframe.stats.ratios import (
+    LEVEL,
+    Ratio,
+    Summary,
+    log_ratios,
+    paired_ratio,
+    ratio,
+    student_quantile,
+    summarise,
+    welch_ratio,
+)
 from benchframe.stats.verdict import ALPHA, WITHIN, WORDS, Judging, Pair, Verdict, holm, judge, more_rounds
 
 __all__ = [

@@ -17,9 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchframe.stats.anytime import TAU, log_evidence, radius
-from benchframe.stats.moderate import MOST, prior_of
-from benchframe.stats.verdict import ALPHA, WITHIN
+from benchframe.stats.verdict import ALPHA, MOST, TAU, WITHIN, log_evidence, prior_of, radius
 
 Array = npt.NDArray[np.float64]
 
@@ -128,7 +126,7 @@ def tables_of(
 
 
 def moderated_p(logs: Array, most: float = MOST) -> tuple[Array, Array, Array]:
-    """(differs, same, half width of the 95 % interval) of each ratio, as :mod:`benchframe.stats.moderate` has them with
+    """(differs, same, half width of the 95 % interval) of each ratio, as :mod:`benchframe.stats.verdict` has them with
     the prior worth at most ``most`` degrees; 0 for none."""
     from scipy.special import stdtr, stdtrit
 

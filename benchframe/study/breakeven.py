@@ -180,7 +180,7 @@ def breakeven(
 
 def _hit_rate(strategy: Any, stream: Any) -> float:
     """B's hit rate, counted by the compiled counters; NaN where it has no cache."""
-    from benchframe.engine.native import Session
+    from benchframe.engine.session import Session
 
     rate = float(Session(strategy, stream).counts()["hit_rate"])
     return rate if rate > 0 else math.nan

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from benchframe.engine.probe import Point, ProbeError, Study
-from benchframe.trace.shift import shifted
+from benchframe.trace.trace import shifted
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy
-    from benchframe.trace.format import Trace
+    from benchframe.trace.trace import Trace
 
 Array = npt.NDArray[Any]
 COMPONENTS = ("layout seed", "alignment", "seed x alignment", "process", "residual")

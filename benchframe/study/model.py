@@ -1,27 +1,200 @@
-"""A cost model of a lookup: ns = base of the stream + sum of (count x ns per unit), fitted to cells of this machine.
-
-What is to be explained are differences between strategies on one stream, so each stream has a base of its own: what all
-lookups on it have in common, and what the processor overlaps (a base may be below 0). The units are non-negative
-(Lawson and Hanson's NNLS, scipy.optimize.nnls): a load that saves time is no mechanism.
-
-Terms that go together in every cell cannot be told apart by any fit. What each operation takes alone
-(:mod:`benchframe.study.units`) can: the fit is drawn towards it, as by a prior, the more the less the cells say. How
-strongly is decided by how well differences on a stream that was left out are predicted. A term's contribution comes
-with a bootstrap interval over cells and processes, and the sum with the model's own error on differences it has not
-seen.
-"""
+"""What a counted operation is worth in nanoseconds: units measured on this machine, and the model fitted with them."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from benchframe.dialect.functions import native
+from benchframe.dialect.primitives import fetch_add
+from benchframe.dialect.records import Field, Slab, Struct
+from benchframe.dialect.store import cache_folder
+from benchframe.dialect.units import Units, UnitSpec
+from benchframe.engine.content import model_digest, model_name, strategy_digest
+from benchframe.engine.cost import count_cost
+from benchframe.engine.probe import Point, Study
+from benchframe.errors import ResultsError
+from benchframe.files import Fields, read_object, write_json
+from benchframe.results.manifest import host, versions
+
+if TYPE_CHECKING:
+    from benchframe.registry import Registry
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What single operations take on this machine, each measured alone: what a fitted cost model is drawn towards.
+#
+# A calibration of whole lookups cannot tell terms apart that go together: each strategy under mmap_lock does two atomic
+# operations, so their cost hides in the base. Loops that do one thing only can: a chain of loads that each need the one
+# before, from a small table and from one that no first-level cache holds; a branch that a coin decides; a locked
+# addition; loads and branches that need nothing of each other. A walk overlaps
+# what a loop on its own cannot, so these are priors of the fit, not its result.
+
 Array = npt.NDArray[Any]
+VERSION = 1
+"""Changes when a loop does: part of a calibration's key."""
+REPEATS = 25
+"""Timings of a loop; the shortest counts, as disturbances only add."""
+ITERATIONS = 30_000
+CHAIN, INDEPENDENT, COIN, STEADY, ATOMIC = range(5)
+PLACES = {"l1": 64, "l2": 4096}
+"""Records of 192 bytes, a line of each touched: 4 and 256 KiB of lines, as far apart as VMA records are."""
+
+bench = Struct(
+    "bench",
+    [
+        Field("cell_base", "i8", "slab CELL", lock="constant"),
+        ("word", "i8", "what is added to"),
+        ("state", "i8", "of the generator: goes on from call to call, or the predictor would know it by heart"),
+        Field("mask", "i8", "places less one, a power of two", lock="constant"),
+        Field("coin", "i8", "1: a random bit decides, 0: always the same way", lock="constant"),
+    ],
+)
+cell = Struct("cell", [("after", "i8", "the next record of the chain"), ("value", "i8", "read, written")], size=192)
+CELL = Slab("CELL", cell, "cell_base")
+
+
+@native
+def chained(b, count):
+    """``count`` loads, each of the place that the one before gave."""
+    at = 0
+    done = 0
+    while done < count:
+        at = CELL(b, at).after
+        done += 1
+    return at
+
+
+@native
+def independent(b, count):
+    """``count`` times a load, a branch on it and the loop's branch."""
+    done = 0
+    while done < count:
+        if CELL(b, done & b.mask).value < 0:
+            return done
+        done += 1
+    return done
+
+
+@native
+def tossed(b, count):
+    """``count`` branches by a bit of a xorshift generator, or never taken if ``coin`` is 0."""
+    state = b.state
+    done = 0
+    while done < count:
+        state = state ^ ((state << 13) & 0x3FFFFFFFFFFFFFFF)
+        state = state ^ (state >> 7)
+        state = state ^ ((state << 17) & 0x3FFFFFFFFFFFFFFF)
+        if (state >> 20) & b.coin:
+            CELL(b, done & b.mask).value = done
+        done += 1
+    b.state = state
+    return state
+
+
+@native
+def locked(b, count):
+    """``count`` atomic additions."""
+    done = 0
+    while done < count:
+        fetch_add(b, "word", 1)
+        done += 1
+    return b.word
+
+
+@native
+def bench_entry(b, which, count):
+    """One of the loops."""
+    if which == CHAIN:
+        return chained(b, count)
+    if which == INDEPENDENT:
+        return independent(b, count)
+    if which == ATOMIC:
+        return locked(b, count)
+    b.coin = int(which == COIN)
+    return tossed(b, count)
+
+
+def measured(iterations: int = ITERATIONS, repeats: int = REPEATS) -> dict[str, float]:
+    """ns of each term of the model (study.model.TERMS) as the loops have it. Some 0.2 s, and a compile the first time.
+
+    ``depth``: a dependent load that the first-level cache answers. ``far steps``: what one takes more if only the
+    second level has it. ``work``: a load or branch of a loop that
+    overlaps all. ``mispredictions``: of a random branch every other one is. ``lines``: nothing of their own.
+    """
+    unit = Units(bench, ()).get(UnitSpec("bench", bench_entry, {}))
+
+    def ns(which: int, state: Array) -> float:
+        return _fastest(unit, state, which, iterations, repeats)
+
+    chains = {}
+    for level, count in PLACES.items():
+        state, _cells = _machine(count)
+        unit(state.ctypes.data, CHAIN, count)
+        chains[level] = ns(CHAIN, state)
+    state, _cells = _machine(PLACES["l1"])
+    return {
+        "work": ns(INDEPENDENT, state) / 3,
+        "mispredictions": max(0.0, ns(COIN, state) - ns(STEADY, state)) * 2,
+        "atomics": ns(ATOMIC, state),
+        "depth": chains["l1"],
+        "lines": 0.0,
+        "far steps": max(0.0, chains["l2"] - chains["l1"]),
+    }
+
+
+def _machine(count: int) -> tuple[Array, Array]:
+    """The records: one cycle through all of them in random order. The second array is what the first points to."""
+    cells = np.zeros(count, cell.dtype)
+    order = np.random.default_rng(0).permutation(count)
+    cells["after"][order] = np.roll(order, -1)
+    state = np.zeros(1, bench.dtype)
+    state["state"] = 88172645463325252
+    state["cell_base"], state["mask"] = cells.ctypes.data, count - 1
+    return state, cells
+
+
+def _fastest(unit: Callable[..., int], state: Array, which: int, iterations: int, repeats: int) -> float:
+    """ns of one iteration: the shortest of ``repeats`` timings."""
+    best = math.inf
+    for _ in range(repeats):
+        began = time.perf_counter_ns()
+        unit(state.ctypes.data, which, iterations)
+        best = min(best, time.perf_counter_ns() - began)
+    return best / iterations
+
+
+def text(units: Mapping[str, float]) -> str:
+    """The units in a line.
+
+    >>> text({"depth": 1.234, "lines": 0.0})
+    'depth 1.23 ns'
+    """
+    return ", ".join(f"{name} {ns:.2f} ns" for name, ns in units.items() if ns > 0)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# A cost model of a lookup: ns = base of the stream + sum of (count x ns per unit), fitted to cells of this machine.
+#
+# What is to be explained are differences between strategies on one stream, so each stream has a base of its own: what
+# all lookups on it have in common, and what the processor overlaps (a base may be below 0). The units are non-
+# negative (Lawson and Hanson's NNLS, scipy.optimize.nnls): a load that saves time is no mechanism.
+#
+# Terms that go together in every cell cannot be told apart by any fit. What each operation takes alone
+# (:mod:`benchframe.study.model`) can: the fit is drawn towards it, as by a prior, the more the less the cells say. How
+# strongly is decided by how well differences on a stream that was left out are predicted. A term's contribution comes
+# with a bootstrap interval over cells and processes, and the sum with the model's own error on differences it has not
+# seen.
+
 TERMS = ("work", "mispredictions", "atomics", "depth", "lines", "far steps")
 """What a lookup is made of; :func:`terms` says how each is counted."""
 BASE = "base"
@@ -222,3 +395,107 @@ def _difference_error(design: Array, times: Array, streams: Array, prior: Array,
         for i in range(len(mine)):
             errors += [(wrong[i] - wrong[j]) / max(mine[i], mine[j]) for j in range(i)]
     return float(np.sqrt(np.mean(np.square(errors)))) if errors else float("nan")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The calibration of this machine: cells counted and timed here, once, kept under the content that decides them.
+#
+# The set is strategies that walk pointers, from no cache to three kinds, on streams from 20 to 3 000 VMAs, with and
+# without a fault's work, and two recorded programs. Strategies whose time is a chain of arithmetic (`sorted_array`,
+# `btree`) are left out: no term of the model stands for such a chain.
+
+STRATEGIES = ("rbtree", "avl", "mmap_cache", "vmacache", "pmdcache", "maple")
+WORKLOADS = (
+    "uniform:vmas=20,events=30000",
+    "uniform:vmas=300,events=30000",
+    "uniform:vmas=3000,events=30000",
+    "zipf:vmas=100,events=30000,run=8",
+    "zipf:vmas=1500,events=30000",
+    "zipf:vmas=500,events=30000,faults=1",
+    "zipf:vmas=60,events=30000,faults=1,run=10",
+    "python-json",
+    "gcc-project",
+)
+ROUNDS = 5
+RECORDS = 6_000_000
+"""Every event is counted, twice or more: branches and lines are then as well known as in a timed replay."""
+SEED = 20091218
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """``samples``: whole lookups; ``alone``: ns of single operations by term (:mod:`benchframe.study.model`)."""
+
+    samples: tuple[Sample, ...]
+    alone: Mapping[str, float]
+
+
+def calibration(known: Registry, note: Note, *, anew: bool = False, cpu: int = -1) -> Calibration:
+    """The calibration of this machine: read if it was taken with the same code here, else taken (some two minutes) and
+    kept in the cache folder. ``note`` is told what goes on. Raises ProbeError, and UnknownName for a built-in
+    strategy that is not there."""
+    strategies = {name: known.strategy(name) for name in STRATEGIES}
+    content = {
+        "strategies": {name: strategy_digest(strategy) for name, strategy in strategies.items()},
+        "workloads": WORKLOADS,
+        "rounds": [ROUNDS, RECORDS, SEED, VERSION],
+        "model": model_name(model_digest()),
+        "host": dict(host()),
+        "versions": dict(versions()),
+    }
+    key = hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()[:32]
+    path = cache_folder() / "calibration" / f"{key}.json"
+    if path.is_file() and not anew:
+        try:
+            return read_calibration(path)
+        except ResultsError as error:
+            note(f"{error}; calibrating anew")
+    found = Calibration(_take(known, strategies, note, cpu), measured())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_calibration(path, found)
+    except (OSError, ResultsError) as error:
+        note(f"the calibration is not kept: {error}")
+    return found
+
+
+def _take(known: Registry, strategies: Mapping[str, Any], note: Note, cpu: int) -> tuple[Sample, ...]:
+    from benchframe.engine.session import compile_strategies
+
+    note("calibrating this machine's cost model: some two minutes, once")
+    compile_strategies(list(strategies.values()))
+    streams = [known.spec(spec).trace(0) for spec in WORKLOADS]
+    points = [Point(name, number) for number in range(len(streams)) for name in strategies]
+    found = Study(strategies, streams, points, cpu=cpu).measure(
+        ROUNDS, SEED, lambda done: note(f"calibration: round {done + 1} of {ROUNDS}")
+    )
+    note("calibration: counting")
+    samples = []
+    for number, point in enumerate(points):
+        ns = tuple(row[number]["lookup"] for row in found if "lookup" in row[number])
+        if len(ns) > ROUNDS // 2:
+            cost = count_cost(strategies[point.strategy], streams[point.stream], RECORDS).numbers
+            samples.append(Sample(point.strategy, WORKLOADS[point.stream], cost, ns))
+    return tuple(samples)
+
+
+def write_calibration(path: Path, found: Calibration) -> None:
+    """Write a calibration as JSON, atomically; raises ResultsError."""
+    rows = [
+        {"strategy": s.strategy, "workload": s.workload, "cost": dict(s.cost), "ns": list(s.ns)} for s in found.samples
+    ]
+    write_json(path, {"samples": rows, "alone": dict(found.alone)})
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Read what :func:`write_calibration` wrote; raises ResultsError for anything else."""
+    found = []
+    whole = Fields(path, read_object(path))
+    for row in whole.objects("samples", 10_000):
+        times = row.items("ns", 10_000)
+        ns = tuple(Fields(path, {"ns": value}, row.inside).number("ns") for value in times)
+        if not ns:
+            raise row.wrong("ns", "is empty")
+        found.append(Sample(row.text("strategy"), row.text("workload"), row.numbers("cost", 1000), ns))
+    return Calibration(tuple(found), whole.numbers("alone", 100))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchframe.events import NIL, FaultFlag, Kind
-from benchframe.trace.format import Trace
+from benchframe.trace.trace import Trace
 
 I64 = NDArray[np.int64]
 MAPPING = (Kind.MMAP, Kind.MUNMAP, Kind.MPROTECT, Kind.MREMAP, Kind.BRK, Kind.MADVISE)

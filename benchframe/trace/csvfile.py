@@ -8,8 +8,8 @@ import numpy as np
 from benchframe.errors import TraceError
 from benchframe.events import EVENT, NIL, REPORT
 from benchframe.files import replacing
-from benchframe.trace.format import MAX_ROWS, Trace, not_written
 from benchframe.trace.meta import TraceMeta, meta_from_json, meta_to_json
+from benchframe.trace.trace import MAX_ROWS, Trace, not_written
 
 MARK = "# benchframe "
 MAX_LINE = 1 << 23

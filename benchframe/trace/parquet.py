@@ -1,7 +1,8 @@
-"""The Parquet side of the trace format: everything that touches pyarrow, and the checks that come before it."""
+"""The Parquet file of a trace, checked page by page before a library reads it."""
 
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -13,9 +14,265 @@ from numpy.typing import NDArray
 
 from benchframe.errors import TraceError
 from benchframe.events import EVENT, NIL, REPORT, Batch
-from benchframe.trace.footer import Footer, Group, read_footer
 from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta, meta_from_json, meta_to_json
-from benchframe.trace.pages import column_pages
+
+# ----------------------------------------------------------------------------------------------------------------------
+# A reader for Thrift's compact protocol, bounded in depth, size and count: enough for a Parquet file's own claims.
+#
+# The trace reader must know what a file claims before it hands the file to a Parquet library: some claims make a
+# library allocate gigabytes, and some (an unknown codec) make one abort the whole process. Source: Apache Thrift,
+# "Thrift compact protocol"; field ids: Apache parquet-format, ``parquet.thrift``.
+
+BOOL_TRUE, BOOL_FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
+MAX_DEPTH = 12
+
+
+class Compact:
+    """Reads from ``data``; raises ``ValueError`` on nonsense. ``budget`` bounds the number of values."""
+
+    def __init__(self, data: bytes, what: str, budget: int = 1 << 20) -> None:
+        self.data = data
+        self.at = 0
+        self.what = what
+        self.budget = budget
+
+    def _wrong(self, text: str) -> ValueError:
+        return ValueError(f"{self.what} {text}")
+
+    def byte(self) -> int:
+        """The next byte."""
+        if self.at >= len(self.data):
+            raise self._wrong("is cut short")
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def _bytes(self, count: int) -> bytes:
+        if count < 0 or count > len(self.data) - self.at:
+            raise self._wrong("is cut short")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def varint(self) -> int:
+        """An unsigned number of at most 64 bits."""
+        value = shift = 0
+        while True:
+            b = self.byte()
+            value |= (b & 0x7F) << shift
+            if not b & 0x80:
+                return value
+            shift += 7
+            if shift > 63:
+                raise self._wrong("has a number that is too long")
+
+    def zigzag(self) -> int:
+        """A signed number."""
+        value = self.varint()
+        return (value >> 1) ^ -(value & 1)
+
+    def struct(self, depth: int = 0) -> "dict[int, object]":
+        """The fields of a struct by id; a repeated id is an error."""
+        fields: dict[int, object] = {}
+        number = 0
+        while True:
+            head = self.byte()
+            if head == 0:
+                return fields
+            number = number + (head >> 4) if head >> 4 else self.zigzag()
+            if number in fields:
+                raise self._wrong("has a field twice")
+            fields[number] = self.value(head & 15, depth + 1)
+
+    def value(self, kind: int, depth: int, in_list: bool = False) -> object:
+        """One value of a type; bytes stand for strings, 0 for doubles (none is of use here)."""
+        self.budget -= 1
+        if depth > MAX_DEPTH or self.budget < 0:
+            raise self._wrong("is nested too deeply or too long")
+        if kind in (BOOL_TRUE, BOOL_FALSE):
+            return self.byte() == BOOL_TRUE if in_list else kind == BOOL_TRUE
+        if kind == BYTE:
+            return self.byte()
+        if kind in (I16, I32, I64):
+            return self.zigzag()
+        if kind == DOUBLE:
+            self._bytes(8)
+            return 0
+        if kind == BINARY:
+            return self._bytes(self.varint())
+        if kind in (LIST, SET):
+            head = self.byte()
+            count = head >> 4 if head >> 4 != 15 else self.varint()
+            if count > self.budget:
+                raise self._wrong("has a list that is too long")
+            return [self.value(head & 15, depth + 1, True) for _ in range(count)]
+        if kind == STRUCT:
+            return self.struct(depth)
+        raise self._wrong("holds a type that Parquet has not")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# A walk over Parquet page headers: how large would this column become? Asked before anything is decompressed.
+#
+# A Parquet reader believes each page header's ``uncompressed_page_size`` and allocates that much, so a file of a
+# few kilobytes can ask for gigabytes (parquet-format, ``parquet.thrift`` struct PageHeader: 2 uncompressed_page_size,
+# 3 compressed_page_size).
+
+MAX_HEADER = 1 << 13
+
+
+def page_header(data: bytes) -> tuple[int, int, int]:
+    """(uncompressed size, compressed size, header length), all in bytes, of the page header at ``data``'s start."""
+    reader = Compact(data, "a page header", 1000)
+    fields = reader.struct()
+    plain, packed = fields.get(2), fields.get(3)
+    if not isinstance(plain, int) or not isinstance(packed, int) or min(plain, packed) < 0:
+        raise ValueError("a page header has no sizes")
+    return plain, packed, reader.at
+
+
+def column_pages(file: BinaryIO, start: int, length: int, max_page: int, max_total: int) -> int:
+    """Bytes that the column chunk at ``file[start:start + length]`` becomes when decompressed.
+
+    Raises ``ValueError`` if one page is above ``max_page``, all are above ``max_total``, or the pages do not fill
+    the chunk. Cost: one read of a header per page.
+    """
+    at, end, total = start, start + length, 0
+    while at < end:
+        file.seek(at)
+        plain, packed, header = page_header(file.read(min(MAX_HEADER, end - at)))
+        total += plain
+        if plain > max_page or total > max_total:
+            raise ValueError(f"a column unpacks to more than {max_page if plain > max_page else max_total} bytes")
+        at += header + packed
+    if at != end:
+        raise ValueError("a column's pages do not fill the place that the file gives it")
+    return total
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What a trace file's footer may claim: columns, types, codecs, places. Checked before a Parquet library sees the file.
+#
+# Field ids are those of ``parquet.thrift`` (parquet-format 2.10): FileMetaData, SchemaElement, RowGroup, ColumnChunk,
+# ColumnMetaData. Nested, optional, encrypted, external and annotated columns are refused: a trace has none.
+
+INT32, INT64 = 1, 2
+REQUIRED = 0
+CODECS = {0: "none", 1: "snappy", 2: "gzip", 6: "zstd"}
+ENCODINGS = {0, 2, 3, 5, 8, 9}
+"""PLAIN, PLAIN_DICTIONARY, RLE, DELTA_BINARY_PACKED, RLE_DICTIONARY, BYTE_STREAM_SPLIT."""
+MAX_ROW_GROUP = 1 << 22
+MAX_GROUPS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Group:
+    """A row group: its rows, and (first byte, length) of each column's pages."""
+
+    rows: int
+    places: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Footer:
+    """A footer that has been checked: rows in all, its groups, and the file's key-value metadata."""
+
+    rows: int
+    groups: tuple[Group, ...]
+    metadata: dict[bytes, bytes]
+
+
+def read_footer(data: bytes, size: int, columns: dict[str, str]) -> Footer:
+    """Check the footer ``data`` of a file of ``size`` bytes that should hold ``columns`` (name to i4 or i8).
+
+    Raises ``ValueError`` saying what a trace has not. O(footer).
+    """
+    reader = Compact(data, "the footer", 4 << 20)
+    fields = reader.struct()
+    if 8 in fields:
+        raise ValueError("the file is encrypted")
+    _check_schema(_list(fields, 2), columns)
+    rows = _number(fields, 3)
+    raw = _list(fields, 4)
+    if len(raw) > MAX_GROUPS:
+        raise ValueError(f"it has {len(raw)} row groups")
+    groups = tuple(_group(_struct(group), i, size, columns) for i, group in enumerate(raw))
+    if sum(group.rows for group in groups) != rows:
+        raise ValueError("its row groups do not add up to its number of rows")
+    metadata = {}
+    for pair in _list(fields, 5) if 5 in fields else []:
+        key, value = _struct(pair).get(1), _struct(pair).get(2, b"")
+        if isinstance(key, bytes) and isinstance(value, bytes):
+            metadata[key] = value
+    return Footer(rows, groups, metadata)
+
+
+def _check_schema(schema: list[Any], columns: dict[str, str]) -> None:
+    root = _struct(schema[0]) if schema else {}
+    elements = [_struct(element) for element in schema[1:]]
+    names = [element.get(4) for element in elements]
+    shown = [name.decode(errors="replace") if isinstance(name, bytes) else "?" for name in names]
+    missing = [name for name in columns if name not in shown]
+    if missing:
+        raise ValueError(f"column {missing[0]} is missing")
+    if shown != list(columns) or root.get(5) != len(columns):
+        raise ValueError("it has columns that a trace has not")
+    for element, (name, kind) in zip(elements, columns.items(), strict=True):
+        plain = element.get(1) == (INT64 if kind == "i8" else INT32) and not {2, 5, 6, 7, 8, 10} & set(element)
+        if not plain or element.get(3) != REQUIRED:
+            bits = "64" if kind == "i8" else "32"
+            raise ValueError(f"column {name} is not a plain column of signed {bits}-bit integers")
+
+
+def _group(fields: dict[int, Any], number: int, size: int, columns: dict[str, str]) -> Group:
+    rows = _number(fields, 3)
+    if not 0 <= rows <= MAX_ROW_GROUP:
+        raise ValueError(f"row group {number} has {rows} rows, more than {MAX_ROW_GROUP}")
+    chunks = _list(fields, 1)
+    if len(chunks) != len(columns):
+        raise ValueError(f"row group {number} has {len(chunks)} columns")
+    places = []
+    for chunk, (name, kind) in zip(map(_struct, chunks), columns.items(), strict=True):
+        where = f"column {name} of row group {number}"
+        if {1, 8, 9} & set(chunk):
+            raise ValueError(f"{where} is encrypted or in another file")
+        meta = _struct(chunk.get(3))
+        if meta.get(1) != (INT64 if kind == "i8" else INT32) or meta.get(3) != [name.encode()]:
+            raise ValueError(f"{where} is another column")
+        if meta.get(4) not in CODECS:
+            raise ValueError(f"{where} is packed in a way that benchframe does not read")
+        if not set(map(str, _list(meta, 2))) <= set(map(str, ENCODINGS)):
+            raise ValueError(f"{where} is encoded in a way that benchframe does not read")
+        start, length = _number(meta, 9), _number(meta, 7)
+        dictionary = _number(meta, 11) if 11 in meta else 0
+        if 0 < dictionary < start:
+            start = dictionary
+        if _number(meta, 5) != rows or (rows and (start < 4 or length < 0 or start + length > size)):
+            raise ValueError(f"{where} does not lie in the file")
+        places.append((start, length))
+    return Group(rows, tuple(places))
+
+
+def _struct(value: object) -> dict[int, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("the footer is not built as Parquet's")
+    return value
+
+
+def _list(fields: dict[int, Any], number: int) -> list[Any]:
+    value = fields.get(number)
+    if not isinstance(value, list):
+        raise ValueError("the footer is not built as Parquet's")
+    return value
+
+
+def _number(fields: dict[int, Any], number: int) -> int:
+    value = fields.get(number)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError("the footer is not built as Parquet's")
+    return value
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The Parquet side of the trace format: everything that touches pyarrow, and the checks that come before it.
 
 KEY = b"benchframe"
 ROW_GROUP = 1 << 20

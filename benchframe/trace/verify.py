@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchframe.events import NIL, UNKNOWN, FaultFlag, Kind
-from benchframe.trace.format import Trace
 from benchframe.trace.meta import Snapshot
+from benchframe.trace.trace import Trace
 
 if TYPE_CHECKING:
     from benchframe.oracle import Limits

@@ -20,7 +20,7 @@ from benchframe.judge.child import (
     PAGE,
     TOUCH,
 )
-from benchframe.judge.ops import Op
+from benchframe.judge.programs import Op
 
 BASE = ARENA + (64 << 20)
 PROT = {"-": 0, "r": 1, "w": 3, "x": 5, "a": 7}

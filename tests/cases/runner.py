@@ -1,7 +1,7 @@
 """Run the table of cases on anything that has the calls: the oracle, the compiled model, the running kernel."""
 
 from benchframe.judge.kernel import Kernel
-from benchframe.judge.ops import Make, apply, words_of
+from benchframe.judge.programs import Make, apply, words_of
 from cases.notation import Case, draw
 
 

@@ -8,21 +8,15 @@ memory and reads the sums. About 15 ns a record.
 from __future__ import annotations
 
 from benchframe.dialect import fls, native
-from benchframe.engine.cost.memory import (
+from benchframe.engine.cost.predictor import predict_branch
+from benchframe.engine.cost.records import (
     ATOMIC,
     BRANCH,
+    BRANCHES,
     COUNTED,
+    DIRTY,
     ENTER,
     EVENT,
-    LEAVE,
-    LOAD,
-    OPERAND,
-    SHIFT,
-)
-from benchframe.engine.cost.predictor import predict_branch
-from benchframe.engine.cost.summing import (
-    BRANCHES,
-    DIRTY,
     FAR1,
     FAR1_N,
     FAR2,
@@ -35,14 +29,17 @@ from benchframe.engine.cost.summing import (
     HOOKS,
     IN_LOOKUP,
     KINDS,
+    LEAVE,
     LINE_SHIFT,
     LINES,
+    LOAD,
     LOADS,
     LOOKUP,
     LOW,
     MAPPING,
     MISPREDICTED,
     NOW,
+    OPERAND,
     OPERATION,
     PARTS,
     RECORD,
@@ -51,6 +48,7 @@ from benchframe.engine.cost.summing import (
     REUSE,
     SEEN,
     SHARING,
+    SHIFT,
     STEPS,
     SUM,
     SUMS,

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from benchframe.dialect.units import Units, UnitSpec
-from benchframe.engine.cost import summing, sums
-from benchframe.engine.cost.memory import Memory
+from benchframe.engine.cost import records as summing
+from benchframe.engine.cost import sums
 from benchframe.engine.cost.predictor import ROWS, TABLES, entry
+from benchframe.engine.cost.records import Memory
 from benchframe.mm.hooks import COUNT_FALLBACK, COUNT_HIT, COUNT_LOOKUP, COUNT_RETRY
 from benchframe.mm.replay import CLASS_FAULT, CLASS_MAPPING
 
@@ -47,7 +48,7 @@ class View:
 class Tally:
     """Takes batches of records; each must begin with an event. Some 15 ns a record.
 
-    ``arrays`` are the slabs of :mod:`~benchframe.engine.cost.summing` by base; what is untouched of them costs nothing.
+    ``arrays`` are the slabs of :mod:`~benchframe.engine.cost.records` by base; what is untouched of them costs nothing.
     """
 
     def __init__(self, memory: Memory) -> None:

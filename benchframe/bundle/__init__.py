@@ -1,1 +1,0 @@
-"""A run as one file that somebody else can check: raw values, schedule, environment, events, digests."""

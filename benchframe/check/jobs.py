@@ -1,0 +1,451 @@
+"""Jobs of a check on several processes, and their results on disk so that a killed check resumes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import shlex
+import signal
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from benchframe.check.cases import COMMON
+from benchframe.check.checker import DEPTH, Finding, Hunt, Verdict, follow, make_case, tell
+from benchframe.check.checker import replay as replay_in
+from benchframe.check.conform import Conformance, shown
+from benchframe.check.execution import Broken, ReplayError, decode, model_of
+from benchframe.check.memory import OutOfRecords
+from benchframe.errors import BenchframeError
+from benchframe.files import slug, write_json
+from benchframe.scenario import Scenario
+from benchframe.strategy import Strategy
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Failures kept as regression tests: small JSON files that `benchframe check` runs again before anything else.
+#
+#     .benchframe/check/pmdcache/lookup-munmap-3f2a9c01.json
+#
+# A file names strategy, scenario, kind of failure and schedule. A schedule counts accesses, so after an edit of the
+# strategy it may lead elsewhere, and :func:`run_again` says so: the scenario's own search decides then.
+
+FOLDER = Path(".benchframe/check")
+"""Where saved failures are looked for unless told otherwise."""
+LARGEST = 1 << 20
+"""Bytes of such a file, at most."""
+
+
+class SavedError(BenchframeError):
+    """A file that is no saved failure; one line with its path and what to do."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A failure that must not come back."""
+
+    strategy: str
+    scenario: str
+    kind: str
+    text: str
+    replay: str
+
+    def __str__(self) -> str:
+        return f"{self.strategy}, {self.scenario}: {self.kind}"
+
+
+@dataclass(frozen=True)
+class Again:
+    """What running it again showed: ``fails``, in words, with the story if it does."""
+
+    fails: bool
+    text: str
+    story: str = ""
+
+
+def save(folder: Path, strategy: str, findings: Iterable[Finding]) -> list[Path]:
+    """Write each finding that has a schedule to a file of its own; the same failure gives the same file."""
+    written = []
+    for finding in findings:
+        if not finding.replay:
+            continue
+        saved = Saved(strategy, finding.scenario, finding.kind, finding.text, finding.replay)
+        digest = hashlib.sha256(f"{saved.kind} {saved.text} {model_of(saved.replay)}".encode()).hexdigest()[:8]
+        path = folder / slug(strategy, 100, keep="_.") / f"{slug(finding.scenario, 100, keep='_.')}-{digest}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"version": 1, **asdict(saved)})
+        written.append(path)
+    return written
+
+
+def read(folder: Path, strategies: Iterable[str] | None = None) -> list[Saved]:
+    """The saved failures below ``folder`` in order of path; of ``strategies`` only, if given. No folder: none.
+
+    Raises SavedError for a JSON file there that is something else.
+    """
+    wanted = None if strategies is None else set(strategies)
+    found = [_read(path) for path in sorted(folder.glob("*/*.json"))]
+    return [saved for saved in found if wanted is None or saved.strategy in wanted]
+
+
+def run_again(saved: Saved, strategy: Strategy, scenario: Scenario | None) -> Again:
+    """Follow the schedule of ``saved`` in ``strategy`` as it is now."""
+    if scenario is None:
+        return Again(True, f"NOT checked: no scenario {saved.scenario!r} any more; delete the file or bring it back")
+    try:
+        case = make_case(scenario, strategy, model_of(saved.replay))
+        run, missed = follow(case, saved.replay)
+    except Broken as broken:
+        return Again(True, f"WRONG: {broken.text}")
+    if run.failure is not None:
+        what = "fails as before" if run.failure.kind == saved.kind else f"fails otherwise, not by {saved.kind}"
+        Hunt(case).learn_shared()
+        story = tell(
+            case, run, f"benchframe check -s {strategy.name} --scenario {scenario.name} --replay {saved.replay}"
+        )
+        return Again(True, f"WRONG: {what}: {run.failure}", story)
+    steps = len(decode(saved.replay))
+    if missed or len(run.trace) < steps:
+        done = steps - max(missed, steps - len(run.trace))
+        text = (
+            f"no longer applies: only {done} of {steps} steps can be followed in the text as it is now; not seen again"
+        )
+        return Again(False, text)
+    return Again(False, f"no failure any more ({steps} steps followed)")
+
+
+def _read(path: Path) -> Saved:
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError("it is too large")
+        row = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(row, dict) or row.pop("version", None) != 1:
+            raise ValueError('it has no "version": 1')
+        if set(row) != set(Saved.__dataclass_fields__) or not all(isinstance(v, str) for v in row.values()):
+            raise ValueError(f"it must hold the texts {', '.join(Saved.__dataclass_fields__)}")
+        decode(row["replay"])
+    except (ValueError, RecursionError, ReplayError) as error:
+        why = str(error).splitlines()[0]
+        raise SavedError(f"{path}: no saved failure: {why}; delete it or name another folder with --saved") from None
+    return Saved(**row)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What a check consists of: for each strategy its saved failures again, one task alone, then scenario by scenario.
+#
+# A part is done by whoever has time (:mod:`benchframe.check.jobs`), so its :class:`Result` is plain data.
+
+CALLS = 600
+"""Random calls of the sequential part."""
+Tick = Callable[[int], None]
+Found = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One piece of work: a saved failure, a scenario, or (neither) random calls by one task."""
+
+    strategy: Strategy
+    scenario: Scenario | None = None
+    memory: str = "sc"
+    saved: Saved | None = None
+    plugins: tuple[str, ...] = ()
+    """Files that were named on the command line: to check again they must be named again."""
+
+    @property
+    def name(self) -> str:
+        """As it is called in the output."""
+        if self.saved is not None:
+            return f"saved {self.saved.scenario}"
+        return self.scenario.name if self.scenario is not None else "one task"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a part. ``lines`` are for the user; ``wrong``: something failed or could not be checked."""
+
+    lines: tuple[str, ...]
+    wrong: bool = False
+    complete: bool = False
+    executions: int = 0
+    findings: tuple[Finding, ...] = ()
+    story: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+
+def scenarios_of(strategy: Strategy) -> tuple[Scenario, ...]:
+    """The common ones, then the strategy's own."""
+    return (*COMMON, *strategy.scenarios)
+
+
+def do_part(part: Part, deadline: float, tick: Tick, found: Found) -> Result:
+    """Do it until ``deadline`` (time.monotonic). ``tick`` hears of executions, ``found`` of failures as they come."""
+    if part.saved is not None:
+        again = run_again(part.saved, part.strategy, part.scenario)
+        return Result((f"{part.name:24} {again.text}",), wrong=again.fails, executions=1, story=again.story)
+    if part.scenario is None:
+        return _one_task(part, deadline)
+    return _scenario(part, part.scenario, deadline, tick, found)
+
+
+def _one_task(part: Part, deadline: float) -> Result:
+    result = Conformance(part.strategy).run(CALLS, 1, deadline)
+    if not result.failure:
+        text = f"{result.calls} random calls agree with the oracle ({result.seconds:.1f} s)"
+        return Result((f"{part.name:24} {text}",), complete=True)
+    lines = [f"{part.name:24} WRONG: {result.failure}", "  the shortest program found:"]
+    return Result((*lines, *(f"    {shown(call)}" for call in result.program)), wrong=True)
+
+
+def _scenario(part: Part, one: Scenario, deadline: float, tick: Tick, found: Found) -> Result:
+    try:
+        case = make_case(one, part.strategy, part.memory)
+    except Broken as broken:
+        finding = Finding(one.name, broken.kind, broken.text, "", (broken.kind,), function=broken.function)
+        return Result((f"{one.name:24} WRONG: {broken.text}",), wrong=True, findings=(finding,))
+    hunt = Hunt(case, tick=tick, found=lambda failure, schedule: found(f"{failure}\n      {schedule}"))
+    try:
+        verdict = hunt.run(deadline)
+    except OutOfRecords as limit:
+        return Result((f"{one.name:24} NOT checked: {limit}",), wrong=True)
+    findings = tuple(replace(f, known=_known(part.strategy, f)) for f in verdict.findings)
+    lines = [f"{one.name:24} {summary(replace(verdict, findings=list(findings)))}"]
+    for finding in findings:
+        known = f" [{finding.known}]" if finding.known else " [new]" if part.strategy.known_bugs else ""
+        lines.append(f"  {finding.kind}: {finding.text}{'' if finding.stable else ' (NOT the same twice)'}{known}")
+        if finding.sites.used:
+            lines.append(f"    in {finding.sites}")
+        lines.append(f"    {finding.replay}")
+    story = ""
+    if findings:
+        best = min(findings, key=_size)
+        Hunt(case).learn_shared()
+        story = tell(case, replay_in(case, best.replay), _command(part, best))
+    executions = verdict.coverage.executions + verdict.sampled
+    return Result(tuple(lines), bool(findings), verdict.coverage.complete, executions, findings, story)
+
+
+def _known(strategy: Strategy, finding: Finding) -> str:
+    f = finding
+    fits = (bug for bug in strategy.known_bugs if bug.shows(f.kind, f.text, f.scenario, f.sites))
+    return next((bug.name for bug in fits), "")
+
+
+def summary(verdict: Verdict) -> str:
+    """One line: what was seen and how much of everything it was."""
+    coverage = verdict.coverage
+    runs = f"{coverage.executions} executions in {coverage.seconds:.1f} s"
+    if verdict.findings:
+        number = len(verdict.findings)
+        known = sum(bool(finding.known) for finding in verdict.findings)
+        words = f", {known} known" if known else ""
+        return f"WRONG: {number} {'failure' if number == 1 else 'failures'}{words} ({runs})"
+    if coverage.complete and not verdict.unconfirmed:
+        return f"right in every interleaving ({runs})"
+    cut = f", {coverage.truncated} cut" if coverage.truncated else ""
+    odd = f", {verdict.unconfirmed} failures that did not come again" if verdict.unconfirmed else ""
+    return (
+        f"nothing found, NOT complete ({runs}{cut}{odd}; {verdict.sampled} by PCT: a bug of depth {DEPTH} would have "
+        f"been met with probability >= {verdict.bound:.2g})"
+    )
+
+
+def _size(finding: Finding) -> tuple[int, int]:
+    return finding.replay.count("."), len(decode(finding.replay))
+
+
+def _command(part: Part, finding: Finding) -> str:
+    """What runs the finding's schedule again, as it can be pasted."""
+    words = ["benchframe", "check", "--strategy", part.strategy.name, "--scenario", finding.scenario]
+    files = [word for file in part.plugins for word in ("--plugin", file)]
+    return shlex.join([*words, "--replay", finding.replay, *files])
+
+
+def share(deadline: float, left: int) -> float:
+    """The end of the next part: 25 equal shares of what is left, since most parts end early; half of it at most."""
+    now = time.monotonic()
+    return now + max(deadline - now, 0.2) * (min(0.5, 25 / left) if left > 1 else 1.0)
+
+
+def best_of(results: Sequence[Result]) -> list[Finding]:
+    """The finding with the fewest changes of task of each result that has any with a schedule."""
+    return [min((f for f in r.findings if f.replay), key=_size) for r in results if any(f.replay for f in r.findings)]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The parts of a check on several cores: worker processes that ask for one part after the other.
+#
+# Workers are forked, so they have strategies and scenarios as they are, with nothing to pickle on the way in.
+# The parts and their order do not depend on the number of workers; only a part that its deadline cuts can come out
+# otherwise. What a share of the time cuts gets a second chance with what the others left over.
+
+EVERY = 0.2
+"""Seconds between two reports of one worker."""
+
+
+class Watcher:
+    """Who hears how a check goes; overridden by a progress bar."""
+
+    def executions(self, more: int) -> None:
+        """``more`` executions have been made."""
+
+    def done(self, index: int, result: Result) -> None:
+        """Part ``index`` is done."""
+
+    def found(self, index: int, text: str) -> None:
+        """Part ``index`` has met a failure; it will be told again, shortened, with the part's result."""
+
+    def close(self) -> None:
+        """There will be no more."""
+
+
+def run_parts(parts: Sequence[Part], deadline: float, jobs: int, watcher: Watcher) -> None:
+    """Do all ``parts`` by ``deadline`` (time.monotonic), or nearly, in ``jobs`` processes. KeyboardInterrupt passes."""
+    agenda = _Agenda(len(parts), deadline, max(1, min(jobs, len(parts))))
+    if agenda.jobs == 1:
+        while (piece := agenda.take()) is not None:
+            index, until = piece
+            reporter = _Reporter(lambda text, index=index: watcher.found(index, text), watcher.executions)  # type: ignore[misc]
+            final = agenda.hand_in(index, do_part(parts[index], until, reporter.tick, reporter.found))
+            if final is not None:
+                watcher.done(index, final)
+        return
+    context = multiprocessing.get_context("fork")
+    working: dict[Connection, tuple[int, Any]] = {}
+    processes = []
+    try:
+        for _ in range(agenda.jobs):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(parts, theirs, [ours, *working]), daemon=True)
+            with warnings.catch_warnings():
+                # 3.12 on: the fork of a process with threads. NumPy's are idle, and the checker does not use them.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                process.start()
+            theirs.close()
+            processes.append(process)
+            working[ours] = (-1, process)
+            _next(ours, process, agenda, working)
+        while any(index >= 0 for index, _ in working.values()):
+            for ready in wait(list(working)):
+                assert isinstance(ready, Connection)
+                index, process = working[ready]
+                try:
+                    kind, value = ready.recv()
+                except (EOFError, OSError):
+                    process.join()
+                    del working[ready]
+                    if index >= 0:
+                        died = f"{parts[index].name:24} NOT checked: its process ended with code {process.exitcode}"
+                        watcher.done(index, Result((died,), wrong=True))
+                    if not working and agenda:
+                        raise RuntimeError("no worker process is left") from None
+                    continue
+                if kind == "executions":
+                    watcher.executions(value)
+                elif kind == "found":
+                    watcher.found(index, value)
+                else:
+                    final = agenda.hand_in(index, value)
+                    if final is not None:
+                        watcher.done(index, final)
+                    _next(ready, process, agenda, working)
+                    for idle, (other, its) in list(working.items()):  # what was handed in may be for who had nothing
+                        if other < 0 and idle is not ready and agenda:
+                            _next(idle, its, agenda, working)
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()
+        for connection in working:
+            connection.close()
+
+
+def _next(connection: Connection, process: Any, agenda: _Agenda, working: dict[Connection, tuple[int, Any]]) -> None:
+    piece = agenda.take()
+    if piece is None:
+        working[connection] = (-1, process)
+        return
+    index, until = piece
+    working[connection] = (index, process)
+    connection.send((index, until - time.monotonic()))
+
+
+class _Agenda:
+    """Which part is next, and until when. A search that its share cut begins anew when all others are done, if there is
+    twice the time that it had: few parts need much of it, and nobody knows which."""
+
+    def __init__(self, parts: int, deadline: float, jobs: int) -> None:
+        self.jobs = jobs
+        self._deadline = deadline
+        self._first = list(range(parts))
+        self._again: list[int] = []
+        self._began: dict[int, float] = {}
+        self._cut: dict[int, Result] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._first or self._again)
+
+    def take(self) -> tuple[int, float] | None:
+        """A part's number and its deadline; None if there is none left to begin."""
+        now = time.monotonic()
+        if self._first:
+            until = share(self._deadline, len(self._first))
+            index = self._first.pop(0)
+        elif self._again:
+            until = now + max(self._deadline - now, 0.2) * min(1.0, self.jobs / len(self._again))
+            index = self._again.pop(0)
+        else:
+            return None
+        self._began[index] = now
+        return index, until
+
+    def hand_in(self, index: int, result: Result) -> Result | None:
+        """The part's final result, or None if it will be taken again."""
+        now = time.monotonic()
+        before = self._cut.pop(index, None)
+        if before is not None:
+            return result if result.complete or result.findings or result.executions > before.executions else before
+        cut = not (result.complete or result.wrong) and result.executions > 0
+        if cut and self._deadline - now > 2 * (now - self._began[index]):
+            self._cut[index] = result
+            self._again.append(index)
+            return None
+        return result
+
+
+class _Reporter:
+    """Passes counts on now and then, failures at once."""
+
+    def __init__(self, found: Callable[[str], None], executions: Callable[[int], None]) -> None:
+        self.found, self._executions = found, executions
+        self._told, self._when = 0, time.monotonic()
+
+    def tick(self, executions: int) -> None:
+        """There were ``executions`` so far."""
+        now = time.monotonic()
+        if now - self._when >= EVERY:
+            self._executions(executions - self._told)
+            self._told, self._when = executions, now
+
+
+def _work(parts: Sequence[Part], connection: Connection, others: Sequence[Connection]) -> None:
+    """A worker's life: Ctrl-C is the parent's to handle, and when the parent is gone there is nothing left to do."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for other in others:
+        other.close()
+    try:
+        while True:
+            index, seconds = connection.recv()
+            reporter = _Reporter(
+                lambda text: connection.send(("found", text)), lambda more: connection.send(("executions", more))
+            )
+            result = do_part(parts[index], time.monotonic() + seconds, reporter.tick, reporter.found)
+            connection.send(("done", result))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return

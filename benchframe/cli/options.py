@@ -1,0 +1,275 @@
+"""Options that several commands share: parsing, completion, errors as one line with an exit code."""
+
+import functools
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec
+
+import typer
+
+from benchframe.errors import ENVIRONMENT, BenchframeError, UsageError
+
+if TYPE_CHECKING:
+    from benchframe.registry import Registry
+    from benchframe.results.folder import RunFolder
+    from benchframe.results.studies import SavedStudy
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What all commands share: errors as one line and an exit code, lists with commas, durations, the registry.
+
+INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
+"""Exit codes besides those of benchframe.errors: 128 + the signal. docs/cli.md explains them."""
+
+P = ParamSpec("P")
+
+
+@dataclass
+class Settings:
+    """Options given before the subcommand."""
+
+    debug: bool = False
+
+
+settings = Settings()
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
+    """A typer command whose errors end in one line on stderr and the documented exit code.
+
+    The command returns its exit code (None: 0).
+    """
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        with sigterm():
+            raise typer.Exit(outcome(lambda: command(*args, **kwargs)))
+
+    return run
+
+
+@contextmanager
+def sigterm() -> Iterator[None]:
+    """Within, SIGTERM raises Terminated, so that whatever is open is closed and noted."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def outcome(action: Callable[[], int | None]) -> int:
+    """The exit code of ``action``; every expected error is printed, an unexpected one passes through."""
+    try:
+        return action() or 0
+    except typer.Exit as end:
+        return end.exit_code
+    except KeyboardInterrupt:
+        return fail("interrupted", INTERRUPTED)
+    except Terminated:
+        return fail("terminated", TERMINATED)
+    except BrokenPipeError:
+        # The reader of our output has gone: nothing is left to say, and the interpreter must not try at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:
+        code = exit_code(error)
+        if code is None or settings.debug:
+            raise
+        return fail(_line(error), code)
+
+
+def exit_code(error: Exception) -> int | None:
+    """The exit code of an expected error; None for what can only be a bug of benchframe."""
+    if isinstance(error, BenchframeError):
+        return error.exit_code
+    return ENVIRONMENT if isinstance(error, OSError) else None
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, BenchframeError):
+        return error.line
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def fail(message: str, code: int) -> int:
+    """Print one line on stderr; gives ``code``."""
+    typer.echo(f"benchframe: {message}", err=True)
+    return code
+
+
+def strategy_names(values: Sequence[str] | None, known: "Registry") -> list[str]:
+    """Names from ``--strategy``: every one known if none is given, or the one word ``all`` where none is called so."""
+    names = split(values)
+    if values and not names:
+        raise UsageError("--strategy names nothing; leave it out, or say all, to take every strategy")
+    if not names or (names == ["all"] and "all" not in known.strategies):
+        return list(known.strategies)
+    return names
+
+
+def run_folder(name: str | None) -> "RunFolder | None":
+    """The run that ``--save`` names; None without the option. Raises ResultsError."""
+    from benchframe.results.folder import RunFolder, find_run
+
+    return None if name is None else RunFolder.open(find_run(name))
+
+
+def keep_study(folder: "RunFolder | None", study: "SavedStudy") -> None:
+    """Keep ``study`` with the run, and say so; nothing without ``--save``."""
+    from benchframe.results.studies import write_study
+
+    if folder is not None:
+        typer.echo(f"kept: {write_study(folder.path, study)}   (benchframe report {folder.path})", err=True)
+
+
+def split(values: Sequence[str] | None) -> list[str]:
+    """Names from repeated and comma-separated options, each once.
+
+    A piece that only sets a parameter belongs to the workload before it.
+
+    >>> split(["uniform,zipf:vmas=1000,alpha=1.2", "zipf:vmas=50"])
+    ['uniform', 'zipf:vmas=1000,alpha=1.2', 'zipf:vmas=50']
+    """
+    found: list[str] = []
+    for value in values or ():
+        first = len(found)
+        for piece in value.split(","):
+            name, equals, _ = piece.partition("=")
+            if equals and ":" not in name and len(found) > first:
+                found[-1] += f",{piece.strip()}"
+            elif piece.strip():
+                found.append(piece.strip())
+    return list(dict.fromkeys(found))
+
+
+def seconds(text: str) -> float:
+    """Seconds of a duration such as ``90``, ``90s``, ``5m``, ``1h30m``.
+
+    >>> seconds("5m"), seconds("1h30m"), seconds("2.5")
+    (300.0, 5400.0, 2.5)
+    """
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    if not match or not any(match.groups()):
+        raise UsageError(f"{text!r} is no duration; write 90s, 5m or 1h30m")
+    hours, minutes, rest = (float(part or 0) for part in match.groups())
+    total = 3600 * hours + 60 * minutes + rest
+    if total <= 0:
+        raise UsageError(f"{text!r} is no time at all")
+    return total
+
+
+def plugin_files(plugins: Sequence[Path] | None = None) -> list[Path]:
+    """The files behind ``--plugin`` (a file, or a project's folder) and the remembered plugins, each once.
+
+    A remembered one that cannot be used is a warning, a given one an error.
+    """
+    from benchframe.registry import plugin_files as find
+
+    files, problems = find(plugins or ())
+    for problem in problems:
+        typer.echo(f"benchframe: warning: {problem}", err=True)
+    return files
+
+
+def registry(plugins: Sequence[Path] | None = None, blocked: Sequence[str] | None = None) -> "Registry":
+    """Load all plugins; problems are told on stderr, and the plugins without one can be used."""
+    return loaded(plugin_files(plugins), blocked)
+
+
+def writable_cache() -> None:
+    """If the folder of compiled code cannot be written, keep it in a temporary one until this command ends: else every
+    worker process would compile all anew."""
+    import atexit
+    import shutil
+    import tempfile
+
+    from benchframe.dialect.store import cache_folder
+
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        other = tempfile.mkdtemp(prefix="benchframe-")
+        atexit.register(shutil.rmtree, other, ignore_errors=True)
+        os.environ["BENCHFRAME_CACHE_DIR"] = other
+        reason = error.strerror or str(error)
+        text = f"{folder} cannot be written ({reason}): compiled code is kept in {other} until this command ends"
+        typer.echo(f"benchframe: warning: {text}; BENCHFRAME_CACHE_DIR names another folder", err=True)
+
+
+def loaded(files: Sequence[Path], blocked: Sequence[str] | None = None) -> "Registry":
+    """As :func:`registry`, with what :func:`plugin_files` gave."""
+    from benchframe.registry import load
+
+    writable_cache()
+    found = load(files, split(blocked))
+    for problem in found.problems:
+        typer.echo(f"benchframe: warning: {problem}", err=True)
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Shell completion of names; silent about everything that goes wrong, because a shell is waiting.
+
+
+def _names(kind: str) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        try:
+            from benchframe.registry import load, plugin_files
+
+            known = load(plugin_files()[0])
+            names: Iterable[str] = known.strategies if kind == "strategy" else known.workloads
+        except Exception:  # completion must never print
+            return []
+        return matching(incomplete, names)
+
+    return complete
+
+
+def matching(incomplete: str, names: Iterable[str]) -> list[str]:
+    """Completions of the last name of a comma-separated list.
+
+    >>> matching("rbtree,pm", ["rbtree", "pmdcache"])
+    ['rbtree,pmdcache']
+    """
+    head, comma, last = incomplete.rpartition(",")
+    given = head.split(",")
+    return [f"{head}{comma}{name}" for name in sorted(names) if name.startswith(last) and name not in given]
+
+
+strategies = _names("strategy")
+workloads = _names("workload")
+
+
+def anything(incomplete: str) -> list[str]:
+    """Names of strategies and workloads."""
+    return strategies(incomplete) + workloads(incomplete)
+
+
+def runs(incomplete: str) -> list[str]:
+    """Names of runs below reports/runs, the newest first."""
+    try:
+        from benchframe.results.folder import list_runs
+
+        return [name for name in ["last", *(p.name for p in reversed(list_runs()))] if name.startswith(incomplete)]
+    except Exception:  # completion must never print
+        return []

@@ -1,0 +1,272 @@
+"""Strategies written in C: their sources, the header with the model's records, and the bridge to both."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import linecache
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from benchframe.dialect.cc import compiler_version, run_compiler
+from benchframe.dialect.functions import CCall, Native, is_native, native, where
+from benchframe.dialect.records import DialectError, Slab
+from benchframe.mm import flags, layout
+from benchframe.mm.layout import FILE, MM, PAGE, PTE, TASK, VMA
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The records of the model as C: what a strategy's C code includes as ``benchframe.h``.
+
+_CONSTANTS = (
+    *((name, getattr(layout, name)) for name in ("PAGE_SHIFT", "PAGE_SIZE", "PMD_SHIFT", "PMD_SIZE")),
+    *((name, getattr(flags, name)) for name in ("VM_READ", "VM_WRITE", "VM_EXEC", "VM_SHARED", "VM_GROWSDOWN")),
+)
+_TYPES = {"i8": "int64_t", "i4": "int32_t"}
+_C_NAMES = {"FILE": "MM_FILE"}
+"""stdio.h has a FILE too."""
+_HEAD = """\
+/*
+ * benchframe.h: the records of the model, as benchframe lays them out. Generated: do not edit.
+ *
+ * References between records are indices of their slabs, 0 is none; VMA(mm, i) is the i-th vm_area_struct. A function
+ * that fills a hook is `int64_t name(struct mm_struct *mm, int64_t ...)`; docs/strategy-interface.md has the hooks.
+ * [..] names the lock that protects a field. Plain accesses are for memory that a lock protects; for the rest READ_ONCE
+ * and the like, with the kernel's meaning.
+ */
+#ifndef BENCHFRAME_H
+#define BENCHFRAME_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define READ_ONCE(x)            __atomic_load_n(&(x), __ATOMIC_RELAXED)
+#define WRITE_ONCE(x, v)        __atomic_store_n(&(x), (v), __ATOMIC_RELAXED)
+#define smp_load_acquire(p)     __atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define smp_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+#define smp_mb()                __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#define likely(x)               __builtin_expect(!!(x), 1)
+#define unlikely(x)             __builtin_expect(!!(x), 0)
+"""
+
+
+def _struct(slab: Slab) -> list[str]:
+    struct = slab.struct
+    lines = [f"struct {struct.name} {{"]
+    end = 0
+    for name, (offset, kind) in struct.fields.items():
+        if offset > end:
+            lines.append(f"\tchar pad_{end}[{offset - end}];")
+        comment = struct.members[name].comment.replace("*/", "* /")
+        lines.append(f"\t{_TYPES[kind]} {name}; /* {offset}: {comment} */")
+        end = offset + int(kind[1])
+    if struct.size > end:
+        lines.append(f"\tchar pad_[{struct.size - end}];")
+    lines += ["};", f'_Static_assert(sizeof(struct {struct.name}) == {struct.size}, "size of {struct.name}");']
+    lines += [
+        f'_Static_assert(offsetof(struct {struct.name}, {name}) == {offset}, "{struct.name}.{name}");'
+        for name, (offset, _) in struct.fields.items()
+    ]
+    return lines
+
+
+def header(private: Sequence[Slab] = ()) -> str:
+    """The text of ``benchframe.h``, with a strategy's ``private`` slabs too; the C compiler asserts every offset."""
+    lines = [_HEAD]
+    lines += [f"#define {name} {value:#x}LL" for name, value in _CONSTANTS]
+    slabs = [MM, VMA, TASK, PAGE, PTE, FILE, *private]
+    for slab in slabs:
+        lines += ["", f"/* {_C_NAMES.get(slab.name, slab.name)}(mm, i) */", *_struct(slab)]
+    lines.append("")
+    for slab in slabs:
+        name = slab.struct.name
+        lines += [
+            f"static inline struct {name} *{_C_NAMES.get(slab.name, slab.name)}(const struct mm_struct *mm, int64_t i)",
+            "{",
+            f"\treturn (struct {name} *)mm->{slab.base} + i;",
+            "}",
+        ]
+    lines += ["", "#endif"]
+    return "\n".join(lines) + "\n"
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Strategies whose hot path is C: a .c file compiled against the model's records and linked into the compiled unit.
+#
+#     C = CSource("rb_find.c")                                  # beside this Python file
+#     find = C.function("index_find", ("mm", "addr"), twin=rb_find)
+#     Index(find=find, insert=rb_insert, erase=rb_erase)
+#
+# ``find`` is a native function like any other. Compiled, it is one direct call of the C function, whose object file
+# is linked into the unit. Interpreted (by `benchframe check`, and where accesses are counted) its *twin* runs: the
+# same in the dialect, checked against the oracle as the C is. Without a twin the C itself runs, as one step: what it
+# reads and writes is then seen by no scheduler.
+#
+# C code is compiled and loaded because the user named the plugin that names it, with the user's rights: like any
+# plugin.
+
+FLAGS = ("-O2", "-Wall")
+_ALWAYS = (
+    "-std=gnu11",
+    "-fPIC",  # the loader may put it anywhere
+    "-fvisibility=hidden",  # so that it calls itself without a table
+    "-fno-asynchronous-unwind-tables",
+    "-fno-stack-protector",
+    "-c",
+)
+_INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"\n]+)"', re.MULTILINE)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_LARGEST = 4 << 20
+
+
+class CSource:
+    """A C file of a plugin. ``path`` is relative to the Python file that says it; ``slabs`` are the strategy's private
+    slabs that the C uses; ``flags`` replace ``-O2 -Wall``.
+
+    Nothing is read or compiled before a function of it is needed. The C sees ``benchframe.h``
+    (:func:`benchframe.cstrategy.header`, `benchframe header`) without including it.
+    """
+
+    def __init__(self, path: str | Path, slabs: Sequence[Slab] = (), flags: Sequence[str] = FLAGS) -> None:
+        here = sys._getframe(1).f_globals.get("__file__")
+        self.path = (Path(here).resolve().parent if here else Path.cwd()) / path
+        self.slabs, self.flags = tuple(slabs), tuple(flags)
+        self._functions: dict[str, int] = {}
+        self._library: ctypes.CDLL | None = None
+
+    def function(self, symbol: str, parameters: Sequence[str], twin: Native | None = None) -> Native:
+        """The C function ``symbol`` as a native function: ``int64_t symbol(struct mm_struct *mm, int64_t ...)``.
+
+        ``parameters`` are its arguments' names, ``mm`` first. ``twin`` is the same in the dialect. Raises DialectError
+        for names that are none, a twin that is not ``@native`` or has another number of arguments.
+        """
+        names = tuple(parameters)
+        if not names or names[0] != "mm" or not all(_NAME.fullmatch(n) for n in (symbol, *names)):
+            raise DialectError(f"C function {symbol!r}{names}: its first parameter must be mm, and all must be C names")
+        if twin is not None and not is_native(twin):
+            raise DialectError(f"C function {symbol}: its twin {twin!r} is not marked @native")
+        if twin is not None and twin.__code__.co_argcount != len(names):
+            count = twin.__code__.co_argcount
+            raise DialectError(f"C function {symbol} takes {len(names)} arguments, its twin {where(twin)} {count}")
+        self._functions[symbol] = len(names)
+        call = CCall(symbol, self, twin if twin is not None else self._bridge(symbol, names))
+        return _written(symbol, names, {"call": call}, str(self.path))
+
+    def text(self) -> str:
+        """The C text. Raises DialectError if it cannot be read."""
+        return _read(self.path)
+
+    def content(self) -> str:
+        """sha256 over the file, what it includes with quotes, the header, the flags and the compiler's version."""
+        digest = hashlib.sha256()
+        for path in self._files():
+            digest.update(f"{path.name}\n{_read(path)}\n".encode())
+        digest.update(repr((header(self.slabs), self.flags, _ALWAYS, compiler_version())).encode())
+        return digest.hexdigest()
+
+    def _files(self) -> list[Path]:
+        """The file, and what it includes with quotes, in turn, as far as such files exist."""
+        found = [self.path]
+        for path in found:
+            for name in _INCLUDE.findall(_read(path)):
+                other = (path.parent / name).resolve()
+                if other.is_file() and other not in found:
+                    found.append(other)
+        return found
+
+    def symbol(self, name: str) -> str:
+        """The name of function ``name`` in the object file: two sources never clash."""
+        return f"benchframe_c_{self.content()[:16]}_{name}"
+
+    # ---- compiling --------------------------------------------------------------------------------------------
+
+    def build(self) -> bytes:
+        """The object file. Raises DialectError with the compiler's words, or if a function is not defined."""
+        with tempfile.TemporaryDirectory(prefix="benchframe-c-") as folder:
+            return self._build(Path(folder))[0]
+
+    def _build(self, folder: Path) -> tuple[bytes, ctypes.CDLL]:
+        (folder / "benchframe.h").write_text(header(self.slabs), encoding="utf-8")
+        lines = ['#include "benchframe.h"']
+        for name, arity in self._functions.items():
+            arguments = ", ".join(["struct mm_struct *", *["int64_t"] * (arity - 1)])
+            visible = '__attribute__((visibility("default")))'
+            lines.append(f'{visible} int64_t {name}({arguments}) __asm__("{self.symbol(name)}");')
+        lines += [f'#include "{_quoted(self.path)}"', ""]
+        (folder / "unit.c").write_text("\n".join(lines), encoding="utf-8")
+        obj, library = folder / "unit.o", folder / "unit.so"
+        run_compiler([*self.flags, *_ALWAYS, "-I", folder, "-o", obj, folder / "unit.c"], str(self.path))
+        # Linked as a library too: this is where a call of something that does not exist shows (MCJIT would abort).
+        run_compiler(["-shared", "-Wl,-z,defs", "-o", library, obj], str(self.path))
+        loaded = ctypes.CDLL(str(library))
+        for name, arity in self._functions.items():
+            if not hasattr(loaded, self.symbol(name)):
+                arguments = ", ".join(["struct mm_struct *", *["int64_t"] * (arity - 1)])
+                raise DialectError(f"{self.path}: it does not define int64_t {name}({arguments})")
+        return obj.read_bytes(), loaded
+
+    def _bridge(self, symbol: str, names: tuple[str, ...]) -> Native:
+        """What runs interpreted where there is no twin: the same C, on the same memory."""
+
+        def bridge(mm: Any, *arguments: int) -> int:
+            if self._library is None:
+                with tempfile.TemporaryDirectory(prefix="benchframe-c-") as folder:
+                    self._library = self._build(Path(folder))[1]
+            function = getattr(self._library, self.symbol(symbol))
+            function.restype = ctypes.c_int64
+            function.argtypes = [ctypes.c_int64] * len(names)
+            return int(function(_address(mm), *arguments))
+
+        return _written(symbol, names, {"call": bridge}, str(self.path))
+
+
+def c_sources(functions: Sequence[FunctionType]) -> list[CSource]:
+    """The C files that these native functions call, each once."""
+    calls = [obj for f in functions for obj in f.__globals__.values() if isinstance(obj, CCall)]
+    return list(dict.fromkeys(call.source for call in calls))
+
+
+def unseen(functions: Sequence[FunctionType]) -> list[str]:
+    """The C functions without a twin that these native functions call: no scheduler sees what they access."""
+    calls = [obj for f in functions for obj in f.__globals__.values() if isinstance(obj, CCall)]
+    return list(dict.fromkeys(call.name for call in calls if call.function.__module__ == __name__))
+
+
+def _address(mm: Any) -> int:
+    """Where an interpreted mm reference lies in memory: the records know the slabs' addresses."""
+    return int(mm.mm_base) + int(mm.index) * int(mm.slab.struct.size)
+
+
+def _written(name: str, parameters: tuple[str, ...], scope: dict[str, Any], file: str) -> Native:
+    """A native function that passes its arguments on; its text can be shown."""
+    arguments = ", ".join(parameters)
+    text = f'def {name}({arguments}):\n    """{name} of {Path(file).name}."""\n    return call({arguments})\n'
+    shown = f"<{name} of {file}>"
+    linecache.cache[shown] = (len(text), None, text.splitlines(keepends=True), shown)
+    scope["__name__"] = __name__
+    exec(compile(text, shown, "exec"), scope)  # only the names vary, and they are C identifiers
+    function = scope[name]
+    assert isinstance(function, FunctionType)
+    return native(function)
+
+
+def _quoted(path: Path) -> str:
+    text = str(path)
+    if '"' in text or "\n" in text or "\\" in text:
+        raise DialectError(f"{text!r}: a C file's path may hold no quotes, backslashes or line breaks; move it")
+    return text
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise DialectError(f"{path}: far too long for a strategy")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DialectError(f"{path}: {error.strerror or error}; CSource looks beside the plugin's file") from None
+    except UnicodeDecodeError:
+        raise DialectError(f"{path} is not UTF-8 text; save it as such") from None

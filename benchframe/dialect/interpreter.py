@@ -1,0 +1,183 @@
+"""Strategy code run by the interpreter: ``dejit`` binds it, proxies stand for references.
+
+A proxy reads and writes the same NumPy memory as compiled code, so the two can take turns on one address space.
+The *world* behind the proxies decides what an access does: :class:`PlainWorld` just does it; a counting or a
+scheduling world sees each access on its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import FunctionType
+from typing import Any
+
+import numpy.typing as npt
+
+from benchframe.dialect.functions import (
+    Binding,
+    FarCall,
+    Hook,
+    instances,
+    is_native,
+    origin,
+    referenced,
+    resolve,
+    strings,
+)
+from benchframe.dialect.records import DialectError, Slab, Struct
+
+Array = npt.NDArray[Any]
+
+
+def dejit(
+    function: Callable[..., Any],
+    binding: Binding | None = None,
+    far: Binding | None = None,
+    replace: Mapping[Any, Callable[..., Any]] | None = None,
+) -> Callable[..., Any]:
+    """A clone of ``function`` for the interpreter, every hook it (transitively) calls bound by ``binding``.
+
+    What it reaches through a :class:`FarCall`, which natively is compiled elsewhere, is bound by ``far`` if given.
+    Pass references of a world as ``mm``. Clones are memoised per call of ``dejit``; the originals are untouched.
+    ``replace`` puts other functions in the place of native ones: plain Python as it is, native text cloned too. The
+    place of an :func:`~benchframe.dialect.functions.instance` is that of its text.
+    """
+    replacing = dict(replace or {})
+    clones: dict[FunctionType, Callable[..., Any]] = {}
+
+    def clone(original: FunctionType) -> Callable[..., Any]:
+        if original in clones:
+            return clones[original]
+        text, words = origin(original) or (original, {})
+        if original in replacing or text in replacing:
+            other = replacing.get(original, replacing.get(text))
+            assert other is not None
+            if is_native(other):
+                own = {word: field for word, field in words.items() if word in strings(other)}
+                other = clone(instances(own, other)[0])
+            clones[original] = other
+            return other
+        scope = dict(original.__globals__)
+        twin = FunctionType(original.__code__, scope, original.__name__, original.__defaults__)
+        twin.__qualname__ = original.__qualname__
+        clones[original] = twin
+        for name, obj in referenced(original).items():
+            if isinstance(obj, Hook):
+                bound = resolve(obj, binding if binding is not None else {})
+                assert bound is not None
+                scope[name] = clone(bound)
+            elif isinstance(obj, FarCall):
+                scope[name] = clone(obj.function) if far is None else dejit(obj.function, far, None, replace)
+            elif is_native(obj):
+                scope[name] = clone(obj)
+        return twin
+
+    if not isinstance(function, FunctionType):
+        raise DialectError(f"dejit needs a @native function, not {function!r}")
+    return clone(function)
+
+
+def _getter(column: int) -> Callable[[Any], int]:
+    def get(self: Any) -> int:
+        return self._columns[column][self.index]  # type: ignore[no-any-return]
+
+    return get
+
+
+def _setter(column: int) -> Callable[[Any, int], None]:
+    def put(self: Any, value: int) -> None:
+        self._columns[column][self.index] = value
+
+    return put
+
+
+def proxy_class(struct: Struct, get: Callable[[int], Any] = _getter, put: Callable[[int], Any] = _setter) -> type[Any]:
+    """A class with one property per field of ``struct``; instances hold (world, slab, index, columns)."""
+
+    def init(self: Any, world: Any, slab: Slab, index: int, columns: tuple[Any, ...]) -> None:
+        self.world, self.slab, self.index, self._columns = world, slab, index, columns
+
+    body: dict[str, Any] = {
+        "__slots__": ("_columns", "index", "slab", "world"),
+        "__init__": init,
+        "__repr__": lambda self: f"<{self.slab.name} {self.index}>",
+    }
+    for column, field in enumerate(struct.fields):
+        body[field] = property(get(column), put(column), doc=struct.members[field].comment)
+    return type(struct.name, (), body)
+
+
+def wrapped(struct: Struct, field: str, value: int) -> int:
+    """``value`` as the field's width holds it: two's complement, as the hardware wraps."""
+    half = 1 << (31 if struct.fields[field][1] == "i4" else 63)
+    return (value + half) % (2 * half) - half
+
+
+class PlainWorld:
+    """Memory as it is: ``ref(slab, i)`` gives a proxy, accesses go straight to the arrays.
+
+    ``arrays`` maps a slab's base field to its NumPy record array. Sequentially consistent, one task.
+    An index outside the array is an error here (natively it would be memory corruption).
+    """
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self._arrays = dict(arrays)
+        self._slabs: dict[str, tuple[type[Any], tuple[Any, ...], int]] = {}
+
+    def _prepare(self, slab: Slab) -> tuple[type[Any], tuple[Any, ...], int]:
+        array = self._arrays[slab.base]
+        if array.dtype != slab.struct.dtype:
+            raise DialectError(f"{slab.name}: the world's array at {slab.base} is of another struct")
+        columns = tuple(memoryview(array[field]) for field in slab.struct.fields)  # type: ignore[arg-type]
+        prepared = (proxy_class(slab.struct), columns, len(array))
+        self._slabs[slab.base] = prepared
+        return prepared
+
+    def ref(self, slab: Slab, index: int) -> Any:
+        """The proxy for ``slab``'s record ``index``; IndexError outside the slab."""
+        kind, columns, count = self._slabs.get(slab.base) or self._prepare(slab)
+        if not 0 <= index < count:
+            raise IndexError(f"{slab.name}({index}): the slab has {count} records")
+        return kind(self, slab, index, columns)
+
+    def load(self, ref: Any, field: str, ordering: str) -> int:
+        """An ordered load."""
+        return getattr(ref, field)  # type: ignore[no-any-return]
+
+    def store(self, ref: Any, field: str, value: int, ordering: str) -> None:
+        """An ordered store."""
+        setattr(ref, field, value)
+
+    def rmw(self, ref: Any, field: str, operation: str, value: int) -> int:
+        """An atomic read-modify-write; ``operation`` is ``add`` or ``xchg``."""
+        old: int = getattr(ref, field)
+        setattr(ref, field, wrapped(ref.slab.struct, field, old + value) if operation == "add" else value)
+        return old
+
+    def cmpxchg(self, ref: Any, field: str, old: int, new: int) -> int:
+        """An atomic compare-and-exchange; gives the value before."""
+        seen: int = getattr(ref, field)
+        if seen == old:
+            setattr(ref, field, new)
+        return seen
+
+    def wait(self, ref: Any, field: str, mask: int, value: int, interruptible: bool) -> int:
+        """Nobody else runs: either it is so already, or it never will be."""
+        seen: int = getattr(ref, field)
+        if seen & mask != value:
+            raise DialectError(f"deadlock: waits until {field} of {ref} is {value} (mask {mask}); it is {seen}")
+        return 0
+
+    def wait_while(self, ref: Any, field: str, mask: int, value: int, interruptible: bool) -> int:
+        """Nobody else runs: either it is another value already, or it stays this one."""
+        seen: int = getattr(ref, field)
+        if seen & mask == value:
+            raise DialectError(f"deadlock: waits while {field} of {ref} is {value} (mask {mask}); nobody can change it")
+        return 0
+
+    def wait_then_add(self, ref: Any, field: str, mask: int, delta: int) -> int:
+        """Take a lock that must be free."""
+        seen: int = getattr(ref, field)
+        if seen & mask:
+            raise DialectError(f"deadlock: waits for {field} of {ref}, which is {seen} (mask {mask})")
+        return self.rmw(ref, field, "add", delta)

@@ -1,0 +1,101 @@
+"""Cold compiles in parallel, in as many processes as there are jobs; units that share functions go to the same one.
+
+Numba types and lowers a function once in a process. A strategy's three units have most of their functions in common, so
+apart they take nearly twice the time that they take one after the other; and a process goes on with the next strategy,
+which has the model's part of a fault in common with the last one.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from typing import TYPE_CHECKING
+
+from benchframe.dialect.units import Units, UnitSpec
+from benchframe.engine.runner import KNOWN_REPLAY, MAPPING, specs, unit_store
+
+if TYPE_CHECKING:
+    from benchframe.strategy import Strategy
+
+Progress = Callable[[str, float], None]
+ONE, THREADS = "one", "threads"
+"""Builds: for one thread, for several."""
+
+
+def needed(strategies: Sequence[Strategy], builds: frozenset[str]) -> list[list[UnitSpec]]:
+    """The units that ``strategies`` need for the ``builds`` (ONE and THREADS), in groups that share functions: what
+    serves every strategy first, since that takes longest, then each strategy's own."""
+    found: list[list[UnitSpec]] = []
+    if ONE in builds:
+        found += [[MAPPING, KNOWN_REPLAY], *(specs(s) for s in strategies)]
+    if THREADS in builds:
+        from benchframe.engine import threads
+
+        found = [[threads.MAPPING], *found, *(threads.specs(s) for s in strategies)]
+    return found
+
+
+def missing(units: Units, groups: list[list[UnitSpec]]) -> list[list[str]]:
+    """The names of what neither this process nor the store has, each content once; groups with nothing are left out."""
+    seen: set[str] = set()
+    found = []
+    for group in groups:
+        names = []
+        for spec in units.missing(group):
+            key = spec.key(units.mm, units.hooks)
+            if key not in seen:
+                seen.add(key)
+                names.append(spec.name)
+        if names:
+            found.append(names)
+    return found
+
+
+def _compile(strategies: Sequence[Strategy], builds: frozenset[str], names: list[str]) -> list[tuple[str, float]]:
+    """In a child: compile the units of these names of those that ``strategies`` need."""
+    units = unit_store()
+    by_name = {spec.name: spec for group in needed(strategies, builds) for spec in group}
+    for name in names:
+        units.get(by_name[name])
+    took = dict(units.compiled)
+    return [(name, took.get(name, 0.0)) for name in names]
+
+
+def compile_missing(
+    strategies: Sequence[Strategy], progress: Progress | None, jobs: int, builds: frozenset[str] = frozenset({ONE})
+) -> list[tuple[str, float]]:
+    """See :func:`benchframe.engine.session.compile_strategies`."""
+    groups = missing(unit_store(), needed(strategies, builds))
+    done: list[tuple[str, float]] = []
+    if not groups:
+        return done
+    # Forked, so that the children have the plugins (also those loaded from a file) without importing them again.
+    context = multiprocessing.get_context("fork")
+    _load_compiler()
+    count = sum(map(len, groups))
+    _SHARED[:] = strategies
+    _BUILDS[:] = [builds]
+    with ProcessPoolExecutor(max(1, min(jobs, len(groups))), mp_context=context) as pool:
+        waiting = {pool.submit(_compile_shared, names) for names in groups}
+        while waiting:
+            finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for unit in (unit for future in finished for unit in future.result()):
+                done.append(unit)
+                if progress is not None:
+                    progress(unit[0], len(done) / count)
+    return done
+
+
+_SHARED: list[Strategy] = []
+"""What the forked children compile: functions do not pickle, a fork inherits them."""
+_BUILDS: list[frozenset[str]] = []
+
+
+def _compile_shared(names: list[str]) -> list[tuple[str, float]]:
+    return _compile(_SHARED, _BUILDS[0], names)
+
+
+def _load_compiler() -> None:
+    """Import numba once, before the fork."""
+    import benchframe.dialect.llvm  # noqa: F401

@@ -1,0 +1,205 @@
+"""What a counted run leaves behind: records of memory accesses, where each line is, and their sums."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchframe.dialect.records import Field, Slab, Struct
+from benchframe.mm.layout import FILE, MM, PAGE, PTE, TASK, VMA
+from benchframe.mm.machine import Machine
+from benchframe.strategy import Strategy
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Where each record lies for counting: a line number that is the same in every process and on every machine.
+#
+# Natively a slab begins on a page boundary, wherever that is. Here the slabs stand one behind the other in a fixed
+# order, each on a page boundary too, so that record ``i`` of a slab has the same place within its cache line as in the
+# timed run. What is memory of the model only (the stream, the answers, the allocators' books) has no place at all.
+#
+# A *record* of the trace that a counted run leaves is one 64-bit integer: what happened in the high bits
+# (:data:`LOAD` ...), the byte address, branch or event in the low ones.
+
+LINE = 64
+"""Bytes of a cache line."""
+BLOCK = 256
+"""Records smaller than a line are taken together in blocks of this many bytes: a node made of words is one step."""
+SHIFT = 40
+"""Bits below a record's kind."""
+LOAD, STORE, ATOMIC, BARRIER, BRANCH, OPERAND, EVENT, ENTER, LEAVE, COUNTED = range(10)
+"""Kinds of a record. OPERAND: a further operand of ``and`` or ``or`` was evaluated. EVENT: an event begins, the low
+bits are its class. ENTER, LEAVE: a hook of the lookup. COUNTED: the strategy called ``count``."""
+STRUCTURES: tuple[tuple[str, Slab], ...] = (
+    ("mm", MM),
+    ("vma", VMA),
+    ("page", PAGE),
+    ("pte", PTE),
+    ("task", TASK),
+    ("file", FILE),
+)
+"""What the model's own structures are called in a cost table."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """One structure's lines: ``first`` its first line, ``count`` how many, ``step`` lines that make one step of a walk
+    (a record, or a block of small ones), ``size`` bytes of a record."""
+
+    name: str
+    base: str
+    first: int
+    count: int
+    step: int
+    size: int
+
+
+class Memory:
+    """The counted slabs of ``machine`` with their places. O(slabs)."""
+
+    def __init__(self, machine: Machine, strategy: Strategy) -> None:
+        self.machine = machine
+        slabs = [*STRUCTURES, *sorted(((s.name, s) for s in strategy.slabs), key=lambda pair: pair[1].base)]
+        self.regions: list[Region] = []
+        self._by_base: dict[str, Region] = {}
+        first = 0
+        for name, slab in slabs:
+            size = slab.struct.size
+            lines = -(-len(machine.arrays[slab.base]) * size // 4096) * (4096 // LINE)
+            step = size // LINE if size % LINE == 0 else BLOCK // LINE
+            region = Region(name, slab.base, first, lines, step, size)
+            self.regions.append(region)
+            self._by_base[slab.base] = region
+            first += lines
+        self.lines = first
+
+    def column(self, slab: Slab, field: str) -> memoryview:
+        """One field of all records, read and written in place."""
+        return memoryview(self.machine.arrays[slab.base][field])  # type: ignore[arg-type]
+
+    def counts(self, slab: Slab, field: str) -> bool:
+        """Whether an access to ``field`` costs anything: not if the kernel has no such memory."""
+        return slab.base in self._by_base and not slab.struct.members[field].model
+
+    def code(self, slab: Slab, field: str, kind: int) -> tuple[int, int]:
+        """(record of an access to ``field`` of record 0, what one record more adds)."""
+        region = self._by_base[slab.base]
+        return (kind << SHIFT) + region.first * LINE + slab.struct.offset(field), region.size
+
+    def places(self) -> list[tuple[str, int]]:
+        """(base, byte address of record 0) of each slab."""
+        return [(region.base, region.first * LINE) for region in self.regions]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The memory that the sums of a counted run are made in: constants, structs and slabs. One task writes it, no locks.
+#
+# :mod:`benchframe.engine.cost.sums` adds up in it, :mod:`benchframe.engine.cost.tally` makes it and reads it.
+
+LOW = (1 << SHIFT) - 1
+LINE_SHIFT = LINE.bit_length() - 1
+IN_LOOKUP, WRITTEN, WRITTEN_IN_LOOKUP, FAR_L1, FAR_L2 = 1, 2, 4, 8, 16
+"""How an operation touched a line; a line that a first- or second-level cache is likely to have lost."""
+LOOKUP, FAULT, MAPPING, HIT = range(4)
+"""The views, in the order of tally.VIEWS."""
+KINDS = 11
+"""Kinds of records, and MISPREDICTED."""
+MISPREDICTED = 10
+SUMS = 64
+"""Words of a view in SUM: those below, then the lines of each region."""
+(N, LOADS, STORES, ATOMICS, BARRIERS, BRANCHES, WRONG, LINES, STEPS, DIRTY, FAR1, FAR1_N, FAR2, FAR2_N, REGIONS) = (
+    range(15)
+)
+PARTS = 8
+"""Classes of reuse times per power of two."""
+HOOKS = 16
+"""Words of HOOK: how often a strategy counted each COUNT_*."""
+
+summing = Struct(
+    "summing",
+    [
+        Field("record_base", "i8", "slab RECORD: the batch", lock="constant"),
+        Field("seen_base", "i8", "slab SEEN, a record per line", lock="constant"),
+        Field("sharing_base", "i8", "slab SHARING: of lookups a record per line, then of faults", lock="constant"),
+        Field("touch_base", "i8", "slab TOUCH: distinct lines of the operation", lock="constant"),
+        Field("region_base", "i8", "slab REGION", lock="constant"),
+        Field("operation_base", "i8", "slab OPERATION: one per event of the batch", lock="constant"),
+        Field(
+            "now_base",
+            "i8",
+            "slab NOW: records of the operation by kind, outside and inside its lookup",
+            lock="constant",
+        ),
+        Field("sum_base", "i8", "slab SUM", lock="constant"),
+        Field("hook_base", "i8", "slab HOOK", lock="constant"),
+        Field("reuse_base", "i8", "slab REUSE: reuse times by class", lock="constant"),
+        Field("entry_base", "i8", "slab ENTRY of the predictor", lock="constant"),
+        ("recent", "i8", "the predictor's history"),
+        ("older", "i8", "likewise"),
+        Field("lines", "i8", "lines of memory", lock="constant"),
+        ("clock", "i8", "lines touched so far by all operations, and 1"),
+        ("began", "i8", "the clock when the window began"),
+        ("time_l1", "i8", "touches that a first-level cache remembers"),
+        ("time_l2", "i8", "touches that a second-level cache remembers"),
+        ("operations", "i8", "operations begun in this batch"),
+        ("serial", "i8", "operations begun so far"),
+        ("touched", "i8", "records of TOUCH in use"),
+        ("latest", "i8", "the record of TOUCH used last"),
+        ("kind", "i8", "class of the operation"),
+        ("depth", "i8", "hooks of the lookup entered and not left"),
+        ("hit", "i8", "1 if the cache answered"),
+        ("shared_lookup", "i8", "writes of lookups to lines that other lookups touch"),
+        ("shared_fault", "i8", "writes of faults likewise"),
+        ("between_lookup", "i8", "writes of lookups to lines that other tasks' lookups touch"),
+        ("between_fault", "i8", "writes of faults likewise"),
+    ],
+)
+word = Struct("word", [("value", "i8", "the word")])
+seen = Struct(
+    "seen",
+    [
+        ("when", "i8", "the clock when it was touched last; 0 = never"),
+        ("serial", "i8", "the operation that touched it last"),
+        ("slot", "i8", "where it is in that one's TOUCH"),
+    ],
+)
+sharing = Struct(
+    "sharing",
+    [
+        ("touches", "i4", "operations that touched it"),
+        ("writes", "i4", "operations that wrote it"),
+        ("toucher", "i4", "task + 1 of the first that touched it; -1 once there was another"),
+        ("unused", "i4", "pads"),
+    ],
+)
+touch = Struct("touch", [("line", "i8", "the line"), ("how", "i8", "IN_LOOKUP ...")])
+region = Struct(
+    "region",
+    [
+        ("first", "i8", "its first line"),
+        ("step", "i8", "lines that make one step of a walk"),
+        ("walked", "i8", "1 if it counts as a step at all"),
+        ("own", "i8", "1 for the task's own record, which nobody else reads"),
+    ],
+)
+operation = Struct(
+    "operation",
+    [
+        ("task", "i8", "who runs it"),
+        ("kind", "i8", "CLASS_*"),
+        ("hit", "i8", "1 if the cache answered"),
+        ("loads", "i8", "all loads"),
+        ("lookup_loads", "i8", "those of its lookup"),
+        ("lines", "i8", "all distinct lines"),
+        ("lookup_lines", "i8", "those of its lookup"),
+        ("unused", "i8", "pads"),
+    ],
+)
+RECORD = Slab("RECORD", word, "record_base")
+SEEN = Slab("SEEN", seen, "seen_base")
+SHARING = Slab("SHARING", sharing, "sharing_base")
+TOUCH = Slab("TOUCH", touch, "touch_base")
+REGION = Slab("REGION", region, "region_base")
+OPERATION = Slab("OPERATION", operation, "operation_base")
+NOW = Slab("NOW", word, "now_base")
+SUM = Slab("SUM", word, "sum_base")
+HOOK = Slab("HOOK", word, "hook_base")
+REUSE = Slab("REUSE", word, "reuse_base")

@@ -1,0 +1,582 @@
+"""A stream replayed natively on one CPU: verified against the oracle, then timed with what is known subtracted."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchframe.engine.disturbance import MOST, Quiet, batches, believable
+from benchframe.engine.runner import NativeRunner, unit_store
+from benchframe.errors import EngineError
+from benchframe.events import LIFE, Kind
+from benchframe.mm.layout import mm_struct
+from benchframe.mm.machine import Machine, Parameters, Sizes
+from benchframe.mm.smp import BUCKETS, SUB
+from benchframe.mm.validate import ValidationError
+from benchframe.oracle import Replayer
+from benchframe.verify import differs, expected, first_difference, is_lookup, limits, rules, wrong_answers
+
+if TYPE_CHECKING:
+    from benchframe.strategy import Strategy
+    from benchframe.trace.trace import Trace
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Tail latency: percentiles and a compact histogram of single operations.
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Percentiles in ns of ``n`` operations of one ``figure`` (lookup, fault, mapping) and ``outcome`` (all, hit or
+    miss).
+
+    The clock's own cost is taken off each sample, which can leave 0 for what is shorter than the clock's step.
+    ``bins``: the distribution as (bin, operations) in the order of bins, only for outcome ``all``; see
+    :func:`bin_edge`.
+    """
+
+    figure: str
+    outcome: str
+    n: int
+    p50: float
+    p90: float
+    p99: float
+    p999: float
+    max: float
+    bins: tuple[tuple[int, int], ...] = ()
+
+
+BINS_PER_OCTAVE = 8
+"""Bins of a histogram between a time and its double: each is 9 % wide."""
+
+
+def bin_edge(number: int) -> float:
+    """The upper edge in ns of histogram bin ``number``; bin 0 begins at 0, each other where the one before ends.
+
+    The edges are powers of two of eighths of an octave (as in HdrHistogram, a constant relative width), so that some
+    hundred bins cover 1 ns to 100 us.
+
+    >>> bin_edge(0), bin_edge(8), round(bin_edge(9), 2)
+    (1.0, 2.0, 2.18)
+    """
+    return float(2.0 ** (number / BINS_PER_OCTAVE))
+
+
+def histogram(ns: npt.NDArray[Any]) -> tuple[tuple[int, int], ...]:
+    """(bin, operations) of each bin that holds a time of ``ns`` (>= 0), in order. O(n log n).
+
+    >>> histogram(np.array([0.0, 1.0, 1.9, 2.0]))
+    ((0, 2), (8, 2))
+    """
+    numbers = np.ceil(BINS_PER_OCTAVE * np.log2(np.maximum(ns, 1.0)) - 1e-9).astype(np.int64)
+    found, count = np.unique(numbers, return_counts=True)
+    return tuple(zip(found.tolist(), count.tolist(), strict=True))
+
+
+def summarise(samples: npt.NDArray[Any], kinds: npt.NDArray[Any], cost: float, ns: float) -> list[Latency]:
+    """Rows of what occurs: ``samples`` (cycles, hit) beside the event ``kinds``; ``cost`` in cycles, ``ns`` a cycle."""
+    figures = {
+        "fault": kinds == Kind.FAULT,
+        "lookup": kinds == Kind.LOOKUP,
+        "mapping": (kinds != Kind.FAULT) & (kinds != Kind.LOOKUP),
+    }
+    rows = []
+    spent = np.maximum(samples["cycles"] - cost, 0) * ns
+    for figure, mask in figures.items():
+        outcomes = {"all": mask}
+        if figure != "mapping":
+            outcomes.update(hit=mask & (samples["hit"] > 0), miss=mask & (samples["hit"] == 0))
+        for outcome, chosen in outcomes.items():
+            values = spent[chosen]
+            if len(values):
+                p50, p90, p99, p999 = np.percentile(values, (50, 90, 99, 99.9)).tolist()
+                bins = histogram(values) if outcome == "all" else ()
+                rows.append(Latency(figure, outcome, len(values), p50, p90, p99, p999, float(values.max()), bins))
+    return rows
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Log-linear histograms of cycle counts, after HdrHistogram: fixed memory, a relative error below 1/16, any tail.
+
+Array = npt.NDArray[Any]
+
+
+def edges() -> Array:
+    """Lower edge in cycles of each bucket, and one more: BUCKETS + 1 values. The inverse of mm.drive.bucket_of."""
+    number = np.arange(BUCKETS + 1)
+    octave, part = number // SUB, number % SUB
+    return np.where(octave == 0, part, (SUB + part).astype(np.int64) << np.maximum(octave - 1, 0))
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """``counts`` per bucket; ``ns`` is one cycle, ``cost`` the cycles of the clock that are in each value."""
+
+    counts: Array
+    ns: float
+    cost: float = 0.0
+
+    def quantiles(self, shares: tuple[float, ...]) -> list[float]:
+        """ns below which these parts of the operations lie: the middle of the bucket, the clock's cost taken off."""
+        below = np.cumsum(self.counts)
+        edge = edges()
+        middle = (edge[:-1] + edge[1:] - 1) / 2
+        wanted = np.ceil(np.asarray(shares) * below[-1])
+        found = np.searchsorted(below, np.maximum(wanted, 1))
+        values: list[float] = (np.maximum(middle[found] - self.cost, 0) * self.ns).tolist()
+        return values
+
+    def latency(self, figure: str) -> Latency:
+        """As a row of the tail table."""
+        p50, p90, p99, p999, top = self.quantiles((0.5, 0.9, 0.99, 0.999, 1.0))
+        return Latency(figure, "all", int(self.counts.sum()), p50, p90, p99, p999, top)
+
+    def points(self) -> list[tuple[float, int]]:
+        """(lower edge in ns, count) of each bucket that is not empty: what a result file keeps."""
+        edge = np.maximum(edges()[:-1] - self.cost, 0) * self.ns
+        return [(round(float(edge[i]), 2), int(self.counts[i])) for i in np.flatnonzero(self.counts)]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# A trace's events as the model wants them: which mms to boot first, and which EXIT is an mm's last.
+
+
+@dataclass(frozen=True)
+class Stream:
+    """``records``: the events, EXIT rows marked (len 1: the mm ends). ``boots``: mms without EXEC or FORK."""
+
+    records: Array
+    boots: list[int]
+
+    def class_runs(self, first: int) -> tuple[int, int, int]:
+        """How many runs of faults, of lookups, of mapping operations there are from event ``first`` on: how often the
+        replay reads its clock."""
+        kind = self.records["kind"][first:]
+        classes = np.where(kind == Kind.FAULT, 0, np.where(kind == Kind.LOOKUP, 1, 2))
+        starts = np.concatenate(([True], classes[1:] != classes[:-1]))
+        return tuple(int(np.count_nonzero(starts & (classes == c))) for c in range(3))  # type: ignore[return-value]
+
+
+def prepare(events: Array, tasks: dict[int, set[int]] | None = None) -> Stream:
+    """The stream of ``events`` (dtype EVENT). A task belongs to an mm from its first event there to its EXIT; an mm
+    ends with the EXIT of its last task, as benchframe.oracle.replay has it.
+
+    A stream that comes in batches passes the same ``tasks`` (mm to its living tasks, at first empty) with each.
+    """
+    records = events.copy()
+    kind, mm = records["kind"], records["mm"]
+    boots, alive = _walk(records, {} if tasks is None else tasks)
+    records["len"][kind == Kind.EXIT] = 0
+    for row in alive:
+        records["len"][row] = 1
+    present = set(np.unique(mm).tolist())
+    return Stream(records, sorted((boots & present) - {0}))
+
+
+def _walk(records: Array, tasks: dict[int, set[int]]) -> tuple[set[int], list[int]]:
+    """(mms never born by EXEC or FORK before use, rows of final EXITs)."""
+    pair = records["mm"].astype(np.int64) << 32 | records["task"].astype(np.int64)
+    appear = np.unique(pair, return_index=True)[1]
+    special = np.isin(records["kind"], LIFE).nonzero()[0]
+    boots: set[int] = set()
+    last: list[int] = []
+    for row in np.union1d(appear, special).tolist():
+        event = records[row]
+        mm, task, kind = int(event["mm"]), int(event["task"]), int(event["kind"])
+        if kind == Kind.EXEC:
+            tasks[mm] = {task}
+            continue
+        if mm not in tasks:
+            tasks[mm] = set()
+            boots.add(mm)
+        tasks[mm].add(task)
+        if kind == Kind.FORK:
+            tasks[int(event["addr"])] = {int(event["len"])}
+        elif kind == Kind.THREAD:
+            tasks[mm].add(int(event["len"]))
+        elif kind == Kind.EXIT:
+            tasks[mm].discard(task)
+            if not tasks[mm]:
+                last.append(row)
+    return boots, last
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Replaying a trace that does not fit into memory: batch by batch on one machine, each batch judged, then dropped.
+#
+# A batch is replayed once, timed; with ``verify`` the answers are taken too (the counted build: its rate is lower) and
+# compared with the oracle, which is fed the same batches. Memory is bounded by a batch and the address spaces.
+
+ROOM = Sizes(mms=1 << 10, tasks=1 << 16, vmas=1 << 21, tables=1 << 18, pages=1 << 23, files=1 << 16)
+"""Capacities where the length of the stream is not known; what is not used is never touched."""
+
+
+@dataclass
+class Progress:
+    """What a streamed replay did so far. ``seconds`` is the time inside the native replay."""
+
+    events: int = 0
+    seconds: float = 0.0
+    wrong: int = 0
+    first_wrong: str = ""
+
+    @property
+    def rate(self) -> float:
+        """Events a second inside the replay."""
+        return self.events / self.seconds if self.seconds else 0.0
+
+
+class StreamReplay:
+    """One strategy and a stream that comes in batches of at most ``rows`` events.
+
+    Raises DialectError (does not compile) and MemoryError (a slab of ROOM is full).
+    """
+
+    def __init__(self, strategy: Strategy, rows: int = 1 << 20, *, verify: bool = False) -> None:
+        self.strategy, self.parameters = strategy, Parameters()
+        self.runner = NativeRunner(strategy, unit_store())
+        self.machine = Machine(self.runner, replace(ROOM, events=rows), self.parameters, strategy.slabs)
+        self.oracle = Replayer(rules(self.parameters), limits(self.parameters)) if verify else None
+        self.progress = Progress()
+        self._tasks: dict[int, set[int]] = {}
+
+    def run(self, batches: Iterable[Array]) -> Progress:
+        """Replay all ``batches`` (arrays of EVENT)."""
+        for events in batches:
+            self.feed(events)
+        return self.progress
+
+    def feed(self, events: Array) -> None:
+        """Replay one batch."""
+        stream = prepare(events, self._tasks)
+        for number in stream.boots:
+            self.machine.boot(number)
+        count = len(events)
+        self.machine.arrays["event_base"][:count] = stream.records
+        began = time.perf_counter()
+        if self.oracle is None:
+            self.runner.timed(0, count)
+        else:
+            self.runner.replay(0, count)
+        self.progress.seconds += time.perf_counter() - began
+        self.machine.raise_if_full()
+        if self.oracle is not None:
+            self._judge(events)
+        self.progress.events += count
+
+    def _judge(self, events: Array) -> None:
+        assert self.oracle is not None
+        right = self.oracle.feed(events)
+        ours = self.machine.arrays["answer_base"][: len(events)]
+        wrong = wrong_answers(events, ours, right.ret, right.vm_start, right.vm_end)
+        if wrong.any() and not self.progress.first_wrong:
+            row = int(np.argmax(wrong))
+            wanted = (int(right.ret[row]), int(right.vm_start[row]), int(right.vm_end[row]))
+            number = self.progress.events + row
+            self.progress.first_wrong = differs(number, events[row], ours[row], wanted, self.strategy.name)
+        self.progress.wrong += int(np.count_nonzero(wrong))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The native engine: one strategy on one trace: checked against the oracle, then timed.
+#
+# Four figures of a replay, each per operation:
+#
+# lookup   what the strategy's lookup costs in place: the time of all faults and lookups less that of the same replay
+#          with the answers known beforehand (``known``), per fault or lookup
+# fault    a page fault: lookup and the fault's own work, so that hits and the cost of keeping a cache both count
+# mapping  a mapping operation (mmap, munmap, mprotect, mremap, brk, madvise, fork ...)
+# replay   an event of any kind
+#
+# Each figure of a measurement is the median over its replays, without those that the machine disturbed as the replay
+# with known answers tells (benchframe.engine.disturbance): one that was interrupted does not count.
+#
+# The clock (rdtsc between lfences) is read only where the class of event changes; its own cost is measured and taken
+# off. Every timed replay starts from the same saved state, restored outside the timed part.
+
+COUNTERS = {"lookups": "nr_lookups", "hits": "nr_hits", "retries": "nr_retries", "fallbacks": "nr_fallbacks"}
+"""What is counted of a task, and the field of TASK that does."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Is every answer right? If not, ``what`` says which is not; ``event`` is its index (-1: none in particular)."""
+
+    ok: bool
+    what: str = ""
+    event: int = -1
+
+
+@dataclass(frozen=True)
+class Times:
+    """One call of :meth:`Session.measure`. ``seconds`` is the wall time inside measured loops; ``*_ns`` is ns per
+    operation, NaN where the trace has no such operation. ``taken`` replays were made, which may be more than the
+    ``loops`` asked for; the ``quiet`` ones count, all if there is none. ``replays`` are their clocks, for
+    :meth:`Session.settle`."""
+
+    loops: int
+    seconds: float
+    lookup_ns: float
+    fault_ns: float
+    mapping_ns: float
+    replay_ns: float
+    taken: int
+    quiet: int
+    replays: tuple[Array, Array] | None = field(default=None, repr=False, compare=False)
+
+
+class Session:
+    """``strategy`` and ``trace`` ready to run in this process.
+
+    Raises EngineError (no events, memory), DialectError (the strategy does not compile). ``note`` is told the name of
+    each unit that has to be compiled. ``layout_seed`` shuffles where VMA records lie (0: in order of allocation).
+    ``control`` is the quiet level of the control that an earlier process of the cell found, in cycles (0: none).
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        trace: Trace,
+        *,
+        layout_seed: int = 0,
+        control: float = 0.0,
+        note: Callable[[str], None] | None = None,
+    ) -> None:
+        self.strategy, self.trace = strategy, trace
+        self.parameters = Parameters(max_map_count=_limit(trace))
+        self.first, self.last = int(trace.setup), len(trace.events)
+        if self.first >= self.last:
+            raise EngineError("the trace has no events after its setup: there is nothing to measure")
+        self.runner = NativeRunner(strategy, unit_store(), note)
+        self._events = prepare(trace.events)
+        try:
+            self.machine = Machine(
+                self.runner,
+                Sizes.of(trace.events),
+                self.parameters,
+                strategy.slabs,
+                layout_seed=layout_seed,
+                huge=True,
+            )
+        except MemoryError as error:
+            raise EngineError(f"not enough memory for this trace: {error}") from error
+        for number in self._events.boots:
+            self.machine.boot(number)
+        self.machine.arrays["event_base"][:] = self._events.records
+        self.runner.replay(0, self.first)
+        self.machine.raise_if_full()
+        self._setup_answers = self.machine.arrays["answer_base"][: self.first].copy()
+        mm = self.machine.mm(0)
+        for name in ("fault", "lookup", "mapping", "clock", "switches", "cursor"):
+            mm[f"replay_{name}"] = 0
+        self._saved = self.machine.save()
+        first = mm_struct.offset("replay_fault") // 8
+        self._clocks = self.machine.arrays["mm_base"].view(np.int64)[mm_struct.size // 8 :][first : first + 4]
+        self._known: Array | None = None
+        self._quiet = Quiet(control)
+        self._verdict: Verdict | None = None
+        kind = trace.events["kind"][self.first :]
+        self.n_faults = int(np.count_nonzero(kind == Kind.FAULT))
+        self.n_bare = int(np.count_nonzero(kind == Kind.LOOKUP))
+        self.n_lookups = self.n_faults + self.n_bare
+        self.n_events = self.last - self.first
+        self.n_mapping = self.n_events - self.n_lookups
+        self._runs = self._events.class_runs(self.first)
+        self._clock_cost = self._measure_clock()
+
+    # ---- right before fast ----------------------------------------------------------------------------------
+
+    def verify(self) -> Verdict:
+        """Replay everything once and compare every answer with the oracle's, then validate_mm. Remembered."""
+        if self._verdict is None:
+            self._verdict = self._verify()
+        return self._verdict
+
+    def _verify(self) -> Verdict:
+        ret, vm_start, vm_end, layout = expected(self.trace.events, self.parameters)
+        self._restore()
+        self.runner.replay(self.first, self.last)
+        try:
+            self.machine.raise_if_full()
+        except MemoryError as error:
+            return Verdict(False, str(error))
+        answers = self.machine.arrays["answer_base"].copy()
+        answers[: self.first] = self._setup_answers
+        wrong = wrong_answers(self.trace.events, answers, ret, vm_start, vm_end)
+        if wrong.any():
+            index = int(np.argmax(wrong))
+            right = (int(ret[index]), int(vm_start[index]), int(vm_end[index]))
+            told = differs(index, self.trace.events[index], answers[index], right, self.strategy.name)
+            return Verdict(False, told, index)
+        try:
+            self.runner.validate(self.machine)
+        except ValidationError as error:
+            return Verdict(False, f"after the replay: {error}")
+        difference = first_difference(self.machine, layout)
+        if difference:
+            return Verdict(False, f"after the replay: {difference}")
+        kind = self.trace.events["kind"][self.first :]
+        ours = is_lookup(kind) & (self._events.records["addr"][self.first :] >= 0)
+        ours &= self._events.records["addr"][self.first :] < self.parameters.task_size
+        self._known = answers[self.first :][ours | (kind == Kind.LOOKUP)]
+        return Verdict(True)
+
+    # ---- timing -----------------------------------------------------------------------------------------------
+
+    def measure(self, loops: int, most: float = MOST) -> Times:
+        """``loops`` replays with the strategy and as many with known answers, in turn; up to ``most`` times as many
+        where the machine is disturbed. Raises EngineError if :meth:`verify` was not ok."""
+        verdict = self.verify()
+        if not verdict.ok or self._known is None:
+            raise EngineError(f"not timed, since an answer is wrong: {verdict.what}")
+        self.machine.arrays["answer_base"][: len(self._known)] = self._known
+        more, enough, limit = batches(loops, most)
+        full, known = self._replays(loops)
+        while self._quiet.choose(known[:, 3]).sum() < enough and len(full) + more <= limit:
+            further = self._replays(more)
+            full, known = np.concatenate((full, further[0])), np.concatenate((known, further[1]))
+        return self._times(loops, full, known)
+
+    def settle(self, times: Times) -> Times:
+        """``times`` by the quiet level as it is known now: before the first quiet moment the rest looked quiet."""
+        return self._times(times.loops, *times.replays) if times.replays else times
+
+    def _times(self, loops: int, full: Array, known: Array) -> Times:
+        """The figures of replays and their controls, of the quiet ones alone if there are any."""
+        replays, chosen = (full, known), self._quiet.choose(known[:, 3])
+        quiet, taken = int(chosen.sum()), len(full)
+        if not believable(quiet, taken):
+            quiet = 0
+        seconds = float(full[:, 4].sum() + known[:, 4].sum())
+        # of replays that were interrupted between the two clocks the median is free; their sums are not
+        ns = 1e9 * float(np.median(np.concatenate((full[:, 4] / full[:, 3], known[:, 4] / known[:, 3]))))
+        if quiet:
+            full, known = full[chosen], known[chosen]
+        fault, _, mapping, total = np.median(full[:, :4], axis=0).tolist()
+        in_place = float(np.median(full[:, :2].sum(axis=1) - known[:, :2].sum(axis=1)))
+        clock = [self._clock_cost * runs for runs in self._runs]
+
+        def per(cycles: float, count: int) -> float:
+            return cycles * ns / count if count else math.nan
+
+        return Times(
+            loops=loops,
+            seconds=seconds,
+            lookup_ns=per(in_place, self.n_lookups),
+            fault_ns=per(fault - clock[0], self.n_faults),
+            mapping_ns=per(mapping - clock[2], self.n_mapping),
+            replay_ns=per(total - sum(clock), self.n_events),
+            taken=taken,
+            quiet=quiet,
+            replays=replays,
+        )
+
+    @property
+    def control(self) -> float:
+        """The quiet level of the control as this process found it, in cycles; 0 if its replays are too few to tell."""
+        return self._quiet.own
+
+    def _replays(self, loops: int) -> tuple[Array, Array]:
+        """``loops`` timed replays and as many controls, in turn, a row each; the quiet level learns from them."""
+        full, known = np.zeros((loops, 5)), np.zeros((loops, 5))
+        for loop in range(loops):
+            self._one(self.runner.timed, full[loop])
+            self._one(self.runner.known, known[loop])
+        self._quiet.see(known[:, 3])
+        return full, known
+
+    def _one(self, run: Callable[[int, int], int], row: Array) -> None:
+        """One replay from the saved state; ``row`` gets cycles in faults, lookups, mapping, all, and seconds."""
+        self._restore()
+        began = time.perf_counter()
+        run(self.first, self.last)
+        row[4] = time.perf_counter() - began
+        row[:4] = self._clocks
+
+    def _restore(self) -> None:
+        """The saved state has every replay_* field at zero."""
+        self.machine.restore(self._saved)
+
+    def _measure_clock(self) -> float:
+        """Cycles that one reading of the clock costs: the median of empty replays."""
+        mm, costs = self.machine.mm(0), []
+        for _ in range(101):
+            mm["replay_clock"] = 0
+            self.runner.timed(self.first, self.first)
+            costs.append(float(mm["replay_clock"]))
+        return float(np.median(costs))
+
+    # ---- passes that are not timed ----------------------------------------------------------------------------
+
+    def latencies(self) -> list[Latency]:
+        """Percentiles of single operations, from a pass of its own with the clock read around each."""
+        for _ in range(2):  # the first pass warms caches and branch predictors
+            self._restore()
+            began = time.perf_counter()
+            start = self._cycles()
+            self.runner.sample(self.first, self.last)
+            cycles = self._cycles() - start
+            seconds = time.perf_counter() - began
+        samples = self.machine.arrays["sample_base"][self.first : self.last]
+        kinds = self.trace.events["kind"][self.first :]
+        self.timer_overhead_ns = self._clock_cost * seconds * 1e9 / max(cycles, 1)
+        return summarise(samples, kinds, self._clock_cost, seconds * 1e9 / max(cycles, 1))
+
+    def _cycles(self) -> int:
+        """Sum of the sampled cycles so far is not a clock: read one through an empty replay's end."""
+        mm = self.machine.mm(0)
+        mm["replay_clock"] = 0
+        self.runner.timed(self.first, self.first)
+        return int(mm["clock_now"])
+
+    def counts(self) -> dict[str, float]:
+        """Lookups, hits and the like of one replay, by the counted build."""
+        self._restore()
+        tasks, mms = self.machine.arrays["task_base"], self.machine.arrays["mm_base"]
+        for name in COUNTERS.values():
+            tasks[name] = 0
+        before = {name: int(mms[name].sum()) for name in ("nr_invalidations", "nr_splits", "nr_merges")}
+        self.runner.replay(self.first, self.last)
+        found: dict[str, float] = {name: int(tasks[field].sum()) for name, field in COUNTERS.items()}
+        found["misses"] = found["lookups"] - found["hits"]
+        found["hit_rate"] = found["hits"] / found["lookups"] if found["lookups"] else math.nan
+        for name, old in before.items():
+            found[name.removeprefix("nr_")] = int(mms[name].sum()) - old
+        arenas = self.machine.arrays["slab_base"]
+        found.update(
+            faults=self.n_faults,
+            mapping_ops=self.n_mapping,
+            events=self.n_events,
+            vmas_peak=int(arenas["peak"][0]),
+            page_tables_peak=int(arenas["peak"][1]),
+            pages_peak=int(arenas["peak"][2]),
+        )
+        return found
+
+
+def _limit(trace: Trace) -> int:
+    """vm.max_map_count for this trace: its own if it lifts the limit."""
+    return int(trace.meta.limits.get("max_map_count", Parameters().max_map_count))
+
+
+def compile_strategies(
+    strategies: Sequence[Strategy],
+    progress: Callable[[str, float], None] | None = None,
+    jobs: int = 2,
+    builds: Sequence[str] = ("one",),
+) -> list[tuple[str, float]]:
+    """Compile what the store lacks, in ``jobs`` processes. (unit, seconds) of each; empty when all is there.
+
+    ``builds``: "one" for runs with one thread, "threads" for those with several.
+
+    ``progress(unit, share done)`` is told as units finish. Raises DialectError for the first that cannot be compiled.
+    """
+    from benchframe.engine.compile import compile_missing
+
+    return compile_missing(strategies, progress, jobs, frozenset(builds))

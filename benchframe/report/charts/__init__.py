@@ -1,0 +1,36 @@
+"""Charts of a run: one module each, drawn from a run's cells without a browser; a page and files show the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from benchframe.report.charts.cost import cost_chart
+from benchframe.report.charts.distribution import distribution_chart
+from benchframe.report.charts.heat import heat_chart
+from benchframe.report.charts.lookup import lookup_chart
+from benchframe.report.charts.pareto import pareto_chart
+from benchframe.report.charts.ratios import ratios_chart
+from benchframe.report.charts.spec import PICTURES, Chart, Data, Panel, save, to_svg
+from benchframe.report.charts.sweep import sweep_chart
+from benchframe.report.charts.threads import threads_chart
+from benchframe.results.folder import Cell
+
+__all__ = ["CHARTS", "PICTURES", "Chart", "Data", "Panel", "charts_of", "save", "to_svg"]
+
+CHARTS: dict[str, Callable[[Data], Chart | None]] = {
+    "heat": heat_chart,
+    "ratios": ratios_chart,
+    "lookup": lookup_chart,
+    "sweep": sweep_chart,
+    "threads": threads_chart,
+    "distribution": distribution_chart,
+    "pareto": pareto_chart,
+    "cost": cost_chart,
+}
+"""All charts by name, in the order of a report. Each gives None for a run that has nothing for it."""
+
+
+def charts_of(cells: Iterable[Cell] | Data, names: Iterable[str] = ()) -> list[Chart]:
+    """The charts ``names`` (all, if none is named) that the cells have something for."""
+    data = cells if isinstance(cells, Data) else Data(cells)
+    return [chart for name in (list(names) or CHARTS) if (chart := CHARTS[name](data)) is not None]

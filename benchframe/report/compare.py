@@ -1,0 +1,488 @@
+"""Two runs compared: what is comparable, the ratios, and the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+from benchframe.engine.content import model_name
+from benchframe.engine.launch import SEEDED
+from benchframe.errors import ResultsError
+from benchframe.report.table import Table, Value, ns, ratio_text
+from benchframe.results.figures import FIGURES, controls, figures_of
+from benchframe.results.folder import RUNS, Cell, RunFolder, find_run
+from benchframe.results.manifest import Manifest
+from benchframe.stats import Judging, Pair, Verdict, judge, summarise
+from benchframe.stats.verdict import WORDS
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What ``benchframe compare A B`` names: ``RUN`` or ``RUN:STRATEGY``.
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: a run and, if one was named, a strategy in it."""
+
+    folder: RunFolder
+    strategy: str = ""
+
+    @property
+    def name(self) -> str:
+        """How tables call it."""
+        return self.folder.path.resolve().name + (f":{self.strategy}" if self.strategy else "")
+
+    @cached_property
+    def cells(self) -> dict[tuple[str, str], Cell]:
+        """All cells of the run by (workload, strategy); raises ResultsError."""
+        return {(cell.entry.workload, cell.entry.strategy): cell for cell in self.folder.cells()}
+
+    def baseline(self, workload: str) -> Cell | None:
+        """The cell of the workload's baseline if it is there and ok."""
+        cell = self.cells.get((workload, self.folder.manifest.workload(workload).baseline))
+        return cell if cell is not None and cell.state.state == "ok" else None
+
+
+def read_sides(first: str, second: str, root: Path = RUNS) -> tuple[Side, Side]:
+    """Both sides from what the user typed. ``:STRATEGY`` alone as the second is one of the first's run; a strategy
+    named on one side only is compared with itself on the other. Raises ResultsError."""
+    run, name = _parse(first)
+    a = Side(RunFolder.open(find_run(run, root)), name)
+    other, name = _parse(second)
+    b = Side(a.folder if not other else RunFolder.open(find_run(other, root)), name)
+    if a.strategy and not b.strategy:
+        b = Side(b.folder, a.strategy)
+    elif b.strategy and not a.strategy:
+        a = Side(a.folder, b.strategy)
+    for side in (a, b):
+        known = list(dict.fromkeys(cell.strategy for cell in side.folder.manifest.cells))
+        if side.strategy and side.strategy not in known:
+            raise ResultsError(side.folder.path, f"it has no strategy {side.strategy}", f"it has {', '.join(known)}")
+    if a.folder.path.resolve() == b.folder.path.resolve() and a.strategy == b.strategy:
+        raise ResultsError(first, "both sides are the same", "name two runs, or RUN:STRATEGY and :STRATEGY")
+    return a, b
+
+
+def _parse(text: str) -> tuple[str, str]:
+    """(run, strategy); a path that exists is never cut at its colon."""
+    if ":" not in text or Path(text).exists():
+        return text, ""
+    run, _, strategy = text.rpartition(":")
+    return run, strategy
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What makes two runs incomparable: another machine, another program under test, other events.
+
+MODEL = "the model"
+_VERSIONS = {
+    "python": "Python",
+    "numba": "Numba",
+    "llvmlite": "llvmlite",
+    "numpy": "NumPy",
+    "model": MODEL,
+}
+_HOST = {"cpu": "CPU model", "cpus": "number of CPUs", "machine": "architecture", "kernel": "kernel"}
+_SETTINGS = {"aslr": "address space randomisation", "cpu_config": "CPU settings (governor, turbo, idle)"}
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """``what`` is ``first`` in the one run and ``second`` in the other; ``refuses``: figures are not comparable."""
+
+    what: str
+    first: str
+    second: str
+    refuses: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.first} against {self.second}"
+
+
+def differences(a: Side, b: Side, workloads: Iterable[str]) -> list[Difference]:
+    """All that differs between the runs and may move a figure, for the ``workloads`` that are compared.
+
+    Refused: CPU model and number, architecture, kernel, ASLR, governor and other CPU settings, Python, Numba, llvmlite,
+    NumPy, the model, a workload's events, the depth of values. Only told: the host's name, the versions of benchframe
+    and pyperf, pinning, and a strategy's source, which is what one usually compares. Within one run: none.
+    """
+    if a.folder.path.resolve() == b.folder.path.resolve():
+        return []
+    one, two = a.folder.manifest, b.folder.manifest
+    found = []
+    for names, first, second in (
+        (_HOST, one.host, two.host),
+        (_VERSIONS, one.versions, two.versions),
+        (_SETTINGS, _settings(a), _settings(b)),
+    ):
+        found += [Difference(text, *pair) for key, text in names.items() if (pair := _differing(first, second, key))]
+    for label in workloads:
+        digests = one.workload(label).digest, two.workload(label).digest
+        if digests[0] != digests[1]:
+            found.append(Difference(f"events of {label}", digests[0][:12], digests[1][:12]))
+    depths = _depth(one), _depth(two)
+    if depths[0] != depths[1]:
+        found.append(Difference("values per process", *depths))
+    if pair := _differing(one.host, two.host, "hostname"):
+        found.append(Difference("host", *pair, refuses=False))
+    found += [
+        Difference(key, *pair, refuses=False)
+        for key in ("benchframe", "pyperf")
+        if (pair := _differing(one.versions, two.versions, key))
+    ]
+    if one.options.cpu != two.options.cpu:
+        found.append(Difference("pinned to", _cpu(one), _cpu(two), refuses=False))
+    return found
+
+
+def edited(a: Side, b: Side, pairs: Iterable[tuple[tuple[str, str], tuple[str, str]]]) -> list[Difference]:
+    """Strategies of one name whose source differs between the runs: told, not refused."""
+    found: dict[str, Difference] = {}
+    for first, second in pairs:
+        x, y = a.cells[first].entry.strategy_digest, b.cells[second].entry.strategy_digest
+        if first[1] == second[1] and x != y:
+            found[first[1]] = Difference(f"source of {first[1]}", x[:12] or UNKNOWN, y[:12] or UNKNOWN, refuses=False)
+    return list(found.values())
+
+
+def _differing(one: Mapping[str, str], two: Mapping[str, str], key: str) -> tuple[str, str] | None:
+    x, y = one.get(key, UNKNOWN), two.get(key, UNKNOWN)
+    if key == "model" and model_name(x) == model_name(y):
+        return None
+    return None if x == y else (x, y)
+
+
+def _settings(side: Side) -> dict[str, str]:
+    """What pyperf noted of the machine in the first process that there is."""
+    for cell in side.cells.values():
+        for processes in cell.figures.values():
+            if processes:
+                metadata = processes[0].metadata
+                return {key: str(metadata.get(key, UNKNOWN)) for key in _SETTINGS}
+    return {}
+
+
+def _depth(manifest: Manifest) -> str:
+    options = manifest.options
+    return f"{options.values} of {options.min_time:g} s after {options.warmups} warm-ups"
+
+
+def _cpu(manifest: Manifest) -> str:
+    return "no CPU" if manifest.options.cpu < 0 else f"CPU {manifest.options.cpu}"
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The comparison itself: which cells stand beside each other, and by which test.
+#
+# Within one run, and between runs that took turns round by round, processes are paired by round. Between two runs
+# that were made one after the other a strategy is compared by its ratio to the baseline *of its own run*, if both
+# have the same baseline: drift of the machine that hits both alike cancels. The baseline itself, and everything with
+# ``absolute``, is compared in ns, and whatever changed on the machine in between is in it.
+#
+# Two runs with one seed have the same layouts: in round i code, memory and stack lie alike (benchframe.engine.launch).
+# Then their rounds are paired by layout all the same, and what the layout does, most of what is left on a quiet
+# machine, cancels. The ratios are then alike but for single processes that were disturbed throughout, so the mean is a
+# trimmed one. Runs with other seeds share nothing, and are compared by Welch's test.
+
+PAIRED, RELATIVE, ABSOLUTE = "paired", "relative", "absolute"
+MIN_LAYOUTS = 3
+"""Layouts in common from which on rounds of two runs are paired by them, if they are half of the smaller side's."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure of two cells: ``verdict.ratio`` is second / first; ``how`` is PAIRED, RELATIVE or ABSOLUTE, and
+    ``layouts`` whether rounds of two runs were paired by layout."""
+
+    first: Cell
+    second: Cell
+    figure: str
+    how: str
+    verdict: Verdict
+    layouts: bool = False
+
+    @property
+    def strategy(self) -> str:
+        """The strategy's name, or both names."""
+        a, b = self.first.entry.strategy, self.second.entry.strategy
+        return a if a == b else f"{a} -> {b}"
+
+    @property
+    def workload(self) -> str:
+        """The workload's label."""
+        return self.first.entry.workload
+
+    def means(self) -> tuple[float, float]:
+        """ns per operation of both cells."""
+        a, b = (summarise(list(cell.rounds(self.figure).values())).mean for cell in (self.first, self.second))
+        return a, b
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All lines, what differs between the runs, and what could not be compared: ``missing`` what the second run lacks
+    or a side failed at, ``added`` what the first lacks, one text each."""
+
+    lines: tuple[Line, ...]
+    pairs: tuple[tuple[Cell, Cell], ...]
+    differences: tuple[Difference, ...]
+    missing: tuple[str, ...]
+    added: tuple[str, ...]
+    judging: Judging
+
+    @property
+    def refused(self) -> list[Difference]:
+        """Why the runs are not comparable; empty if they are."""
+        return [difference for difference in self.differences if difference.refuses]
+
+    @property
+    def same_model(self) -> bool:
+        """Whether both runs were made with one model: else what was counted is not comparable."""
+        return all(difference.what != MODEL for difference in self.differences)
+
+
+def compare(a: Side, b: Side, within: float | None = None, *, absolute: bool = False) -> Comparison:
+    """Compare the cells that both sides have; ratios are ``b`` / ``a``. ``within`` is the smallest effect of interest
+    (default: the first run's). Raises ResultsError. O(values)."""
+    judging = a.folder.manifest.options.judging
+    judging = judging if within is None else replace(judging, within=within)
+    keys, missing, added = _match(a, b)
+    pairs = [(a.cells[x], b.cells[y]) for x, y in keys]
+    usable = [(x, y) for x, y in pairs if x.state.state == y.state.state == "ok"]
+    missing += [
+        f"{cell.entry.strategy} on {cell.entry.workload} is {cell.state.state} in {side.name}"
+        for pair in pairs
+        for cell, side in zip(pair, (a, b), strict=True)
+        if cell.state.state != "ok"
+    ]
+    asked = [(x, y, figure) for x, y in usable for figure in figures_of(x) if x.rounds(figure) and y.rounds(figure)]
+    tested = [_tested_pair(a, b, x, y, figure, absolute) for x, y, figure in asked]
+    verdicts = judge([pair for pair, _ in tested], judging)
+    lines = [
+        Line(x, y, figure, how, verdict, how != PAIRED and not pair.unpaired)
+        for (x, y, figure), (pair, how), verdict in zip(asked, tested, verdicts, strict=True)
+        if verdict is not None
+    ]
+    found = differences(a, b, dict.fromkeys(x for (x, _), _ in keys)) + edited(a, b, keys)
+    return Comparison(tuple(lines), tuple(pairs), tuple(found), tuple(missing), tuple(added), judging)
+
+
+Key = tuple[str, str]
+
+
+def _match(a: Side, b: Side) -> tuple[list[tuple[Key, Key]], list[str], list[str]]:
+    """Keys of cells that stand beside each other, and what has no partner in the second and in the first run."""
+    if a.strategy:
+        labels = [label for label, name in a.cells if name == a.strategy]
+        found = [((x, a.strategy), (x, b.strategy)) for x in labels if (x, b.strategy) in b.cells]
+        return found, [f"{b.strategy} on {x} is not in {b.name}" for x in labels if (x, b.strategy) not in b.cells], []
+    missing = [f"{name} on {label} is not in {b.name}" for label, name in a.cells if (label, name) not in b.cells]
+    added = [f"{name} on {label} is not in {a.name}" for label, name in b.cells if (label, name) not in a.cells]
+    return [(key, key) for key in a.cells if key in b.cells], missing, added
+
+
+def _tested_pair(a: Side, b: Side, x: Cell, y: Cell, figure: str, absolute: bool) -> tuple[Pair, str]:
+    first, second = x.rounds(figure), y.rounds(figure)
+    if a.folder.path.resolve() == b.folder.path.resolve() or interleaved(x, y, figure):
+        return Pair(second, first), PAIRED
+    if not absolute and not (x.baseline and y.baseline):
+        bases = a.baseline(x.entry.workload), b.baseline(y.entry.workload)
+        if (
+            bases[0] is not None
+            and bases[1] is not None
+            and bases[0].entry.strategy == bases[1].entry.strategy
+            and bases[0].entry.strategy_digest == bases[1].entry.strategy_digest
+        ):
+            ratios = [_to(cell.rounds(figure), base.rounds(figure)) for cell, base in ((x, bases[0]), (y, bases[1]))]
+            if min(map(len, ratios)) > 1:
+                return _by_layout(x, y, figure, ratios[1], ratios[0]), RELATIVE
+    return _by_layout(x, y, figure, second, first), ABSOLUTE
+
+
+def _by_layout(x: Cell, y: Cell, figure: str, second: dict[int, float], first: dict[int, float]) -> Pair:
+    """Values of two runs that took no turns: over the rounds in which they had the same layout, if these are
+    enough, else unpaired."""
+    seeds = [layouts(cell, figure) for cell in (x, y)]
+    common = {r for r in second.keys() & first.keys() if seeds[0].get(r) is not None and seeds[0][r] == seeds[1].get(r)}
+    if len(common) < max(MIN_LAYOUTS, min(len(first), len(second)) / 2):
+        return Pair(second, first, unpaired=True)
+    return Pair({r: second[r] for r in common}, {r: first[r] for r in common}, trimmed=True)
+
+
+def layouts(cell: Cell, figure: str) -> dict[int, int]:
+    """The layout seed of each round whose process let it choose the addresses too; others share nothing but records."""
+    found = {}
+    for process in cell.figures.get(figure, ()):
+        seed = process.metadata.get("benchframe_layout_seed")
+        if isinstance(seed, int) and process.metadata.get("benchframe_addresses") == SEEDED:
+            found[process.round] = seed
+    return found
+
+
+def machine_change(found: Comparison) -> float | None:
+    """By how much the control, code that no strategy changes, took longer in the second run (0.1: 10 %): the median
+    over all cells. None if it is not known for both, or the model differs."""
+    if not found.same_model:
+        return None
+    changes = []
+    for x, y in found.pairs:
+        levels = [list(controls(cell).values()) for cell in (x, y)]
+        if all(levels):
+            changes.append(median(levels[1]) / median(levels[0]) - 1)
+    return median(changes) if changes else None
+
+
+def _to(cell: dict[int, float], base: dict[int, float]) -> dict[int, float]:
+    return {r: cell[r] / base[r] for r in cell.keys() & base.keys()}
+
+
+def interleaved(x: Cell, y: Cell, figure: str) -> bool:
+    """Whether two runs took turns: by the processes' dates each round of both ended before the next of either began.
+
+    Needs three rounds in common. Dates are ISO texts, so they sort.
+    """
+    dates = [
+        {process.round: str(process.metadata.get("date", "")) for process in cell.figures.get(figure, ())}
+        for cell in (x, y)
+    ]
+    rounds = sorted(dates[0].keys() & dates[1].keys())
+    if len(rounds) < 3 or not all(side[r] for side in dates for r in rounds):
+        return False
+    turns = [(min(dates[0][r], dates[1][r]), max(dates[0][r], dates[1][r])) for r in rounds]
+    return all(before[1] < after[0] for before, after in pairwise(turns))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# A comparison as a :class:`~benchframe.report.table.Table`, so that every format can show it.
+
+_OWN = "ratios to each run's own baseline"
+_NS = "ns of two runs that took no turns"
+_LAYOUT = "paired by layout, whose effect cancels, trimmed means"
+_HOW = {
+    (PAIRED, False): "paired by round",
+    (RELATIVE, True): f"{_OWN}, {_LAYOUT}: drift between the runs that hits both alike cancels",
+    (RELATIVE, False): f"{_OWN}, Welch: drift between the runs that hits both alike cancels",
+    (ABSOLUTE, True): f"{_NS}, {_LAYOUT}: drift of the machine between them is in the ratio",
+    (ABSOLUTE, False): f"{_NS}, Welch: drift of the machine between them is in the ratio",
+}
+STEADY = 0.03
+"""If the control changed by more than this from run to run, the machine did: that is said."""
+
+
+def comparison_table(found: Comparison, a: Side, b: Side) -> Table:
+    """Rows workload x strategy x figure: both means, ratio second / first with its interval, verdict, and how."""
+    heads = ("workload", "strategy", "figure", "A", "B", "B / A [95 %]", "p", "verdict", "by")
+    rows = [_row(line) for line in found.lines]
+    hows = dict.fromkeys((line.how, line.layouts) for line in found.lines)
+    level, within = f"{100 * found.judging.alpha:g} %", f"{100 * found.judging.within:g} %"
+    notes = [
+        f"A: {a.name}   B: {b.name}; ns, means of process means.",
+        _summed(found),
+        *(f"{how[0]}: {_HOW[how]}." for how in hows),
+        f"p and verdicts are corrected for {len(found.lines)} comparisons (Holm, {level}); same: within {within}.",
+        *_waiting(found),
+        *_machine(found),
+        *(f"differs: {difference}." for difference in found.differences),
+        *(f"not compared: {text}." for text in (*found.missing, *found.added)),
+    ]
+    for line in found.lines:
+        where = f"{line.strategy} on {line.workload}, {FIGURES[line.figure]}"
+        notes += [f"{where}: {note}." for note in line.verdict.notes if line.how == PAIRED or line.layouts]
+    return Table(
+        "Comparison",
+        heads,
+        tuple(rows),
+        (False, False, False, True, True, True, True, False, False),
+        tuple(_record(line) for line in found.lines),
+        tuple(notes),
+    )
+
+
+def _summed(found: Comparison) -> str:
+    """How often each verdict was reached."""
+    words = [line.verdict.word for line in found.lines]
+    names = {"faster": "faster", "slower": "slower", "same": "the same", "undecided": "undecided"}
+    return (
+        f"B is: {', '.join(f'{names[word]} {words.count(word)}' for word in WORDS if word in words)}, of {len(words)}."
+    )
+
+
+def _waiting(found: Comparison) -> list[str]:
+    """How many rounds would decide the rest, and why there may be a shorter way."""
+    open_lines = [line for line in found.lines if line.verdict.word == "undecided"]
+    if not open_lines:
+        return []
+    known = [line.verdict.more for line in open_lines if line.verdict.more is not None]
+    if not known:
+        rounds = "more rounds than can be told would do"
+    else:
+        who = "" if len(known) == len(open_lines) else f"for {len(known)} of them "
+        known.sort()
+        half = f", {known[(len(known) - 1) // 2]:,} for half of those" if len(known) > 3 else ""
+        more = f"{known[-1]:,} more round{'s' * (known[-1] > 1)}"
+        rounds = f"{who}about {more} of both runs would do{half} (--resume RUN --rounds N)"
+    notes = [f"{len(open_lines)} of {len(found.lines)} undecided: {rounds}, or a larger --within."]
+    seeds = {cell.entry.key: layouts(cell, line.figure) for line in open_lines for cell in (line.first, line.second)}
+    if all(seeds.values()) and any(line.how != PAIRED and not line.layouts for line in open_lines):
+        notes.append("the runs have different layouts: two runs with one --seed need fewer rounds.")
+    return notes
+
+
+def _machine(found: Comparison) -> list[str]:
+    """What the control says of the machine: it is the same code in both runs."""
+    change = machine_change(found)
+    if change is None or all(line.how == PAIRED for line in found.lines):
+        return []
+    control = f"control (code that no strategy changes): {100 * change:+.1f} % in B"
+    if abs(change) <= STEADY:
+        return [f"{control}, so the machine was as fast."]
+    return [f"{control}: the machine changed between the runs, and its caches may have; run both again."]
+
+
+def _words(line: Line) -> str:
+    """The verdict. Two runs that took no turns: what the machine did in between is not told from what the code does."""
+    drift = line.how == ABSOLUTE and line.verdict.word in ("faster", "slower")
+    return f"{line.verdict.text}, or drift" if drift else line.verdict.text
+
+
+def _row(line: Line) -> tuple[str, ...]:
+    means = line.means()
+    p = min(line.verdict.p, line.verdict.p_same) if line.verdict.word == "same" else line.verdict.p
+    shown = "<0.001" if p < 0.001 else f"{p:.3f}"
+    return (
+        line.workload,
+        line.strategy,
+        FIGURES[line.figure],
+        ns(means[0]),
+        ns(means[1]),
+        ratio_text(line.verdict.ratio, 3),
+        shown,
+        _words(line),
+        line.how,
+    )
+
+
+def _record(line: Line) -> dict[str, Value]:
+    verdict, means = line.verdict, line.means()
+    return {
+        "workload": line.workload,
+        "first": line.first.entry.strategy,
+        "second": line.second.entry.strategy,
+        "figure": line.figure,
+        "first_ns": means[0],
+        "second_ns": means[1],
+        "ratio": verdict.ratio.value,
+        "low": verdict.ratio.low,
+        "high": verdict.ratio.high,
+        "n": verdict.ratio.n,
+        "effect": verdict.effect,
+        "p": verdict.p,
+        "p_same": verdict.p_same,
+        "verdict": verdict.word,
+        "more_rounds": verdict.more,
+        "by": line.how,
+    }

@@ -1,0 +1,374 @@
+"""Published claims measured again with the strategies as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchframe import stream
+from benchframe.dialect.functions import hook, native
+from benchframe.dialect.records import NULL
+from benchframe.engine.launch import usable as cpus
+from benchframe.events import Kind
+from benchframe.mm.layout import PAGE_SHIFT, PMD_SHIFT, TASK
+from benchframe.report.table import Table
+from benchframe.strategy import Strategy
+from benchframe.study.published import Hit, HitClaim, TimeClaim
+from benchframe.trace.trace import Trace
+
+if TYPE_CHECKING:
+    from benchframe.registry import Registry
+    from benchframe.stats import Ratio
+    from benchframe.trace.trace import Trace
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Loads of published figures that no shipped workload stands for: ``@threads`` and ``@brk``.
+
+THREADS = 80
+ARENA = 64
+"""Pages of a thread's arena; each page is looked up in turn."""
+HEAP = 1 << 40
+
+
+def threads(seed: int = 1, events: int = 40_000) -> Trace:
+    """ebizzy with 80 threads, as the vmacache commit ran it: each thread copies into memory of its own.
+
+    malloc gives each thread an arena, so a thread's faults go through one VMA, page after page, and the scheduler
+    mixes the threads: who runs next is random. Only lookups: ebizzy's arenas are not unmapped.
+    """
+    rng = np.random.default_rng(seed)
+    layout = stream.tiles(THREADS + 2, ARENA, gap=1)
+    born = stream.rows(Kind.THREAD, np.zeros(THREADS - 1, np.int64), np.arange(1, THREADS))
+    who = rng.integers(0, THREADS, events)
+    turn = np.zeros(events, np.int64)
+    for task in range(THREADS):
+        mine = who == task
+        turn[mine] = np.arange(int(mine.sum()))
+    timed = stream.lookup(layout.vm_start[who] + turn % ARENA * stream.PAGE)
+    timed["task"] = who
+    return stream.build([*layout.setup(), layout.tables(), born], timed, map_count=layout.map_count)
+
+
+def brk(events: int = 20_000, vmas: int = 60) -> Trace:
+    """will-it-scale's brk1: the break goes up by a page and down again, in an address space of ordinary size."""
+    layout = stream.tiles(vmas, 4, gap=1)
+    at = np.array([HEAP, HEAP + stream.PAGE])
+    once = stream.rows(Kind.BRK, np.array([HEAP + 2 * stream.PAGE, HEAP + stream.PAGE]))
+    setup = [*layout.setup(), layout.tables(), stream.rows(Kind.BRK, at)]
+    return stream.build(setup, np.tile(once, events // 2), map_count=layout.map_count + 2)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# How often the slot that an address hashes to gave the hit, for strategies that keep task.vmacache0 to 3.
+
+
+@hook("claims", mandatory=True)
+def plain_find(mm, task, addr):  # type: ignore[no-untyped-def]
+    """The strategy's own cache_find."""
+
+
+@native
+def slot_of(mm, task, slot):  # type: ignore[no-untyped-def]
+    """What slot 0 to 3 holds."""
+    t = TASK(mm, task)
+    if slot == 0:
+        return t.vmacache0
+    if slot == 1:
+        return t.vmacache1
+    if slot == 2:
+        return t.vmacache2
+    return t.vmacache3
+
+
+@native
+def find_by_page(mm, task, addr):  # type: ignore[no-untyped-def]
+    """cache_find; task.strategy0 counts hits that the slot of the page gave."""
+    vma = plain_find(mm, task, addr)
+    if vma != NULL and slot_of(mm, task, (addr >> PAGE_SHIFT) & 3) == vma:  # type: ignore[no-untyped-call]
+        TASK(mm, task).strategy0 += 1
+    return vma
+
+
+@native
+def find_by_region(mm, task, addr):  # type: ignore[no-untyped-def]
+    """cache_find; task.strategy0 counts hits that the slot of the 2 MiB region gave."""
+    vma = plain_find(mm, task, addr)
+    if vma != NULL and slot_of(mm, task, (addr >> PMD_SHIFT) & 3) == vma:  # type: ignore[no-untyped-call]
+        TASK(mm, task).strategy0 += 1
+    return vma
+
+
+def counted(strategy: Strategy) -> Strategy:
+    """``strategy`` (vmacache, or its PMD variant) with the count in task.strategy0; its answers are the same."""
+    find = find_by_region if strategy.name.endswith("_pmd") else find_by_page
+    binding = {**strategy.binding, "cache_find": find, "plain_find": strategy.binding["cache_find"]}
+    return replace(strategy, name=f"{strategy.name}-first-slot", binding=binding)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Claims measured here, and the verdicts: is the direction the published one, and the order of magnitude?
+
+REPRODUCED, DIRECTION, OTHER, UNDECIDED = "reproduced", "direction only", "not seen here", "undecided"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One claim's end: ``lines`` are (what, published, measured), ``why`` explains a verdict that is not plain."""
+
+    claim: HitClaim | TimeClaim
+    lines: tuple[tuple[str, str, str], ...]
+    verdict: str
+    why: str = ""
+
+
+def stream_of(known: Registry, name: str, crew: int = 0) -> Trace:
+    """The events behind a workload's name, for ``crew`` real threads; ``@threads`` and ``@brk`` are made here."""
+    made = {"@threads": threads, "@brk": brk}
+    return made[name]() if name in made else known.spec(name).trace(1, crew)
+
+
+# ---- counted --------------------------------------------------------------------------------------------------------
+
+
+def percent(known: Registry, hit: Hit) -> float:
+    """The hit rate here, in percent: of one pass over the timed events, every answer checked first."""
+    from benchframe.engine.session import Session
+    from benchframe.errors import EngineError
+
+    strategy = known.strategy(hit.strategy)
+    session = Session(counted(strategy) if hit.first else strategy, stream_of(known, hit.workload))
+    tasks = session.machine.arrays["task_base"]
+    start = int(tasks["strategy0"].sum())  # as the setup left it, which is what each pass starts from
+    verdict = session.verify()
+    if not verdict.ok:
+        raise EngineError(f"{hit.strategy} on {hit.workload} answers wrongly: {verdict.what}")
+    counts = session.counts()
+    if not hit.first:
+        return 100.0 * counts["hit_rate"]
+    return 100.0 * (int(tasks["strategy0"].sum()) - start) / max(counts["hits"], 1.0)
+
+
+def judge_hits(claim: HitClaim, found: Sequence[float]) -> Outcome:
+    """The verdict on hit rates: within each load the order of the strategies, and each figure's distance."""
+    lines = tuple(
+        (
+            f"{hit.strategy}, {hit.load}" if claim.low is None else f"{hit.strategy}, {hit.workload}",
+            f"{claim.low:.0f} to {hit.percent:.0f} %" if claim.low is not None else f"{hit.percent:.4g} %",
+            f"{value:.4g} %",
+        )
+        for hit, value in zip(claim.hits, found, strict=True)
+    )
+    if claim.low is not None:
+        outside = [
+            f"{hit.workload} {value:.0f} %"
+            for hit, value in zip(claim.hits, found, strict=True)
+            if not claim.low <= value <= hit.percent
+        ]
+        verdict = REPRODUCED if not outside else DIRECTION if len(outside) < len(found) / 2 else OTHER
+        return Outcome(claim, lines, verdict, f"outside the range: {', '.join(outside)}" if outside else "")
+    loads: dict[str, list[tuple[Hit, float]]] = {}
+    for hit, value in zip(claim.hits, found, strict=True):
+        loads.setdefault(hit.workload, []).append((hit, value))
+    contrary = [
+        workload
+        for workload, pairs in loads.items()
+        if any((b[0].percent - a[0].percent) * (b[1] - a[1]) < 0 for a, b in pairwise(pairs))
+    ]
+    if contrary:
+        return Outcome(claim, lines, OTHER, f"the other way round on {', '.join(contrary)}")
+    far = [
+        f"{hit.strategy} on {hit.workload}"
+        for hit, value in zip(claim.hits, found, strict=True)
+        if abs(value - hit.percent) > claim.within
+    ]
+    why = f"more than {claim.within:g} points away: {', '.join(far)}" if far else ""
+    return Outcome(claim, lines, DIRECTION if far else REPRODUCED, why)
+
+
+# ---- timed ----------------------------------------------------------------------------------------------------------
+
+
+def crew_of(claim: TimeClaim) -> int:
+    """How many real threads play the claim here: those of the publication, but at most one per CPU."""
+    return min(claim.threads, cpus())
+
+
+def lacks(claim: TimeClaim, known: Registry) -> str:
+    """Why this claim cannot be judged here; empty if it can."""
+    for name in (claim.strategy, claim.baseline):
+        if name not in known.strategies:
+            return f"no plugin brings {name}"
+    if claim.cpus > cpus():
+        return f"the effect is one of {claim.cpus} CPUs that fault at once; here are {cpus()}"
+    if claim.threads and crew_of(claim) < 2:
+        return f"the effect is one of {claim.threads} threads that fault at once; here is 1 CPU"
+    return ""
+
+
+def judge_time(claim: TimeClaim, ratio: Ratio) -> Outcome:
+    """The verdict on a ratio and its 95 % interval."""
+    what = f"{claim.strategy} / {claim.baseline}, ns per {_OPERATION[claim.figure]}"
+    crew = crew_of(claim)
+    if claim.threads:
+        what += f", {crew} threads" + (f" (published: {claim.threads})" if crew < claim.threads else "")
+    lines = ((what, f"{claim.ratio:.3g}", f"{ratio.value:.3g} [{ratio.low:.3g}, {ratio.high:.3g}]"),)
+    if claim.same:
+        inside = 1 - claim.tolerance <= ratio.low and ratio.high <= 1 + claim.tolerance
+        outside = ratio.high < 1 - claim.tolerance or ratio.low > 1 + claim.tolerance
+        band = f"the interval is not within {claim.tolerance:.0%} of 1"
+        if inside:
+            return Outcome(claim, lines, REPRODUCED)
+        return Outcome(claim, lines, OTHER if outside else UNDECIDED, band)
+    if ratio.low <= 1 <= ratio.high or ratio.n < 2:
+        return Outcome(claim, lines, UNDECIDED, "the interval has 1 in it: --rounds")
+    if (ratio.value - 1) * (claim.ratio - 1) < 0:
+        far = f"; published with {claim.threads} threads, here {crew}" if crew < claim.threads else ""
+        return Outcome(claim, lines, OTHER, f"the other way round{far}")
+    share = abs(ratio.value - 1) / abs(claim.ratio - 1)
+    if crew < claim.threads:
+        return Outcome(
+            claim, lines, DIRECTION, f"the size is one of {claim.threads} threads; here {crew} have a CPU each"
+        )
+    if 1 / claim.tolerance <= share <= claim.tolerance:
+        return Outcome(claim, lines, REPRODUCED)
+    return Outcome(claim, lines, DIRECTION, f"{share:.1f} times the published effect")
+
+
+_OPERATION = {"lookup": "lookup", "fault": "fault", "mapping": "mapping call", "replay": "event"}
+
+
+def measure(
+    known: Registry,
+    claims: Sequence[HitClaim | TimeClaim],
+    rounds: int,
+    say: Say,
+    *,
+    seconds: float = 0.02,
+    cpu: int = -1,
+    plugins: Sequence[str] = (),
+    blocked: Sequence[str] = (),
+) -> list[Outcome]:
+    """Every claim's outcome, in their order. Those timed by one replay share their rounds: a process measures all their
+    cells. Those of threads have rounds of their own.
+
+    Raises EngineError (a wrong answer), ProbeError, DialectError.
+    """
+    from benchframe.engine.probe import ProbeError
+
+    outcomes: dict[str, Outcome] = {}
+    timed: list[TimeClaim] = []
+    for claim in claims:
+        if isinstance(claim, HitClaim):
+            missing = [hit.strategy for hit in claim.hits if hit.strategy not in known.strategies]
+            missing += [h.workload for h in claim.hits if h.workload[0] != "@" and h.workload not in known.workloads]
+            if missing:
+                outcomes[claim.name] = Outcome(claim, (), "not judged", f"no plugin brings {missing[0]}")
+                continue
+            say(f"counting {claim.name}")
+            outcomes[claim.name] = judge_hits(claim, [percent(known, hit) for hit in claim.hits])
+        elif lacks(claim, known):
+            outcomes[claim.name] = Outcome(claim, (), "not judged", lacks(claim, known))
+        else:
+            timed.append(claim)
+    if alone := [claim for claim in timed if not claim.threads]:
+        outcomes.update(_timed(known, alone, rounds, say, seconds, cpu, plugins, blocked))
+    for claim in timed:
+        if claim.threads:  # each by itself: what threads find wrong ends this claim alone
+            try:
+                outcomes.update(_timed(known, [claim], rounds, say, 5 * seconds, cpu, plugins, blocked))
+            except ProbeError as error:
+                outcomes[claim.name] = Outcome(claim, (), "not judged", str(error))
+    return [outcomes[claim.name] for claim in claims]
+
+
+def _timed(
+    known: Registry,
+    claims: Sequence[TimeClaim],
+    rounds: int,
+    say: Say,
+    seconds: float,
+    cpu: int,
+    plugins: Sequence[str],
+    blocked: Sequence[str],
+) -> dict[str, Outcome]:
+    from benchframe.engine.probe import Point, Study
+    from benchframe.engine.session import compile_strategies
+    from benchframe.stats import paired_ratio
+
+    workloads = list(dict.fromkeys(name for claim in claims for name in claim.workloads))
+    names = list(dict.fromkeys(name for claim in claims for name in (claim.strategy, claim.baseline)))
+    strategies = {name: known.strategy(name) for name in names}
+    crew = crew_of(claims[0])
+    builds = ("threads",) if crew else ("one",)
+    compile_strategies(list(strategies.values()), lambda name, share: say(f"compiled {name}"), cpus(), builds)
+    points = list(
+        dict.fromkeys(
+            Point(name, workloads.index(workload), threads=crew)
+            for claim in claims
+            for workload in claim.workloads
+            for name in (claim.strategy, claim.baseline)
+        )
+    )
+    streams = [stream_of(known, name, crew) for name in workloads]
+    study = Study(strategies, streams, points, seconds, cpu, plugins, blocked)
+    what = f"{claims[0].name}, " if crew else ""
+    found = study.measure(rounds, 1, lambda number: say(f"{what}round {number + 1} of {rounds}"))
+    outcomes = {}
+    for claim in claims:
+        sides: list[dict[int, float]] = [{}, {}]
+        for number, row in enumerate(found):
+            for side, name in zip(sides, (claim.strategy, claim.baseline), strict=True):
+                ns = [
+                    row[points.index(Point(name, workloads.index(w), threads=crew))].get(claim.figure, 0.0)
+                    for w in claim.workloads
+                ]
+                if all(ns):
+                    product = 1.0
+                    for value in ns:
+                        product *= value
+                    side[number] = product ** (1 / len(ns))
+        ratio = paired_ratio(*sides)
+        if ratio is None:
+            outcomes[claim.name] = Outcome(claim, (), UNDECIDED, "no round gave a figure above the noise")
+        else:
+            outcomes[claim.name] = judge_time(claim, ratio)
+    return outcomes
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Outcomes of claims as a table.
+
+
+def claims_table(outcomes: Sequence[Outcome]) -> Table:
+    """Published beside measured, a row per figure; sources and reasons are notes."""
+    heads = ("claim", "what", "published", "measured", "verdict")
+    rows: list[tuple[str, ...]] = []
+    for outcome in outcomes:
+        lines = outcome.lines or ((outcome.claim.says, _published(outcome), "-"),)
+        for number, (what, published, measured) in enumerate(lines):
+            rows.append((outcome.claim.name, what, published, measured, "" if number else outcome.verdict))
+    notes = [f"{o.claim.name}: {o.claim.says}. {o.claim.source}." for o in outcomes]
+    notes += [f"{o.claim.name}, {o.verdict}: {o.why}." for o in outcomes if o.why]
+    notes.append(
+        "reproduced: same direction and order; direction only: same direction, another size; published figures are of "
+        "other machines and loads."
+    )
+    return Table(
+        "published claims",
+        heads,
+        tuple(rows),
+        (False, False, True, True, False),
+        tuple(dict(zip(heads, row, strict=True)) for row in rows),
+        tuple(notes),
+    )
+
+
+def _published(outcome: Outcome) -> str:
+    claim = outcome.claim
+    return f"{claim.ratio:.3g} on {claim.cpus} CPUs" if isinstance(claim, TimeClaim) else ""

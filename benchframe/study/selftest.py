@@ -1,0 +1,308 @@
+"""The tool tested with itself: the same code against itself, a slowed twin, and load switched on half-way."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from benchframe.engine.job import DEPTHS, Outcome, spare_cpu
+from benchframe.errors import ResultsError
+from benchframe.files import Fields, read_object, write_json
+from benchframe.results.campaign import (
+    FIRST_LOOK,
+    Campaign,
+    Compile,
+    Observer,
+    Stream,
+    compile_native,
+    make_stream,
+    plan,
+)
+from benchframe.results.folder import RunFolder
+from benchframe.results.manifest import CellEntry, Options
+from benchframe.study import twins
+
+if TYPE_CHECKING:
+    from benchframe.registry import Registry
+    from benchframe.strategy import Strategy
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# A background load that can be switched on: processes that only burn CPU.
+
+_BURN = "import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    for _ in range(100000):\n        pass\n"
+"""Ends by itself when its parent is gone, even if that was before it could look."""
+
+
+class Load:
+    """``hogs`` processes (default: one per CPU) from :meth:`start` on until the ``with`` block ends."""
+
+    def __init__(self, hogs: int | None = None) -> None:
+        self.hogs = hogs or os.cpu_count() or 1
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        """Switch the load on; a second time changes nothing."""
+        if not self._processes:
+            command = [sys.executable, "-I", "-S", "-c", _BURN, str(os.getpid())]
+            self._processes = [subprocess.Popen(command, stdin=subprocess.DEVNULL) for _ in range(self.hogs)]
+
+    @property
+    def running(self) -> int:
+        """How many burn now."""
+        return sum(process.poll() is None for process in self._processes)
+
+    def __enter__(self) -> Load:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.wait()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What a self-test measured, as plain data: enough to repeat every conclusion without timing anything.
+
+FIGURES = ("lookup", "fault", "mapping")
+Means = Mapping[str, Mapping[str, Mapping[int, float]]]
+"""Process means: figure -> strategy -> round -> ns."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """``quiet`` and ``load`` are the process means of the two parts; in the second the load began with round
+    ``loaded_from``. ``seconds`` is what one process took on average in the quiet part, ``overhead`` what reading the
+    cycle counter costs (ns, lowest and highest), ``about`` host, versions, date, options, ``loads`` each strategy's
+    counted loads per lookup: what was injected, free of noise."""
+
+    workload: str
+    quiet: Means
+    load: Means
+    loaded_from: int
+    seconds: float
+    overhead: tuple[float, float]
+    about: Mapping[str, str]
+    loads: Mapping[str, float] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Write as JSON; raises ResultsError."""
+        write_json(path, asdict(self))
+
+
+def means_of(folder: RunFolder) -> Means:
+    """Process means of a run; a cell that failed has none. Raises ResultsError."""
+    cells = [cell for cell in folder.cells() if cell.state.state == "ok"]
+    return {figure: {c.entry.strategy: c.rounds(figure) for c in cells if c.rounds(figure)} for figure in FIGURES}
+
+
+def read_record(path: Path) -> Record:
+    """Read what :meth:`Record.write` wrote, checked; raises ResultsError."""
+    data = Fields(path, read_object(path))
+    overhead = data.items("overhead", 2)
+    quiet = _means(data.object("quiet"))
+    rounds = [set(by_round) for by_round in quiet["lookup"].values()]
+    if len(rounds) < 2 or not set.intersection(*rounds):
+        raise data.wrong("quiet.lookup", "has no two strategies with rounds in common")
+    both = Fields(path, {"low": overhead[0], "high": overhead[1]} if len(overhead) == 2 else {}, "overhead.")
+    return Record(
+        workload=data.text("workload"),
+        quiet=quiet,
+        load=_means(data.object("load")),
+        loaded_from=data.integer("loaded_from", 0, 1 << 20),
+        seconds=data.number("seconds"),
+        overhead=(both.number("low"), both.number("high")),
+        about=data.mapping("about"),
+        loads=data.numbers("loads"),
+    )
+
+
+def _means(data: Fields) -> dict[str, dict[str, dict[int, float]]]:
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for figure in FIGURES:
+        strategies: Any = data.object(figure).data
+        found[figure] = {}
+        for name in list(strategies)[:64]:
+            values = data.object(figure).numbers(name, 100_000)
+            if not all(round_.isdigit() and value > 0 for round_, value in values.items()):
+                raise data.wrong(f"{figure}.{name}", "is not an object of rounds and positive times")
+            found[figure][name] = {int(round_): value for round_, value in values.items()}
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Carries out a self-test with the real engine: worker processes in interleaved rounds, as every run's.
+#
+# Two parts, each a run in the results folder. The quiet one has the baseline, its copies and the slowed twin. In the
+# other (baseline, one copy, slowed twin) processes that only burn CPU are switched on when half of the rounds are done.
+
+PLUGIN = Path(twins.__file__).resolve()
+LOAD_SHARE = 0.3
+"""Part of the time that goes into the part with a load."""
+LOADED = (twins.COPIES[0], twins.SLOWED)
+TIMEOUT = 300.0
+COUNTED = 200_000
+"""Records of the counted replay that tells how much work the slowed twin does."""
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class SelfTest:
+    """One self-test: ``minutes`` of measuring on ``workload``. ``worker`` and ``compile`` are replaced by tests."""
+
+    known: Registry
+    workload: str
+    minutes: float
+    folder: Path
+    say: Say
+    seed: int = 1
+    worker: Sequence[str] = ()
+    compile: Compile = compile_native
+    depth: str = "quick"
+    copies: int = len(twins.COPIES)
+    least: int = 6
+    """Rounds of the part with a load, at least; even."""
+
+    def run(self) -> Record:
+        """Measure and write ``selftest.json`` into the folder; raises what a run raises."""
+        spec = self.known.spec(self.workload)
+        stream = make_stream(spec, 0)
+        stream = Stream(replace(stream.entry, baseline=twins.BASELINE), stream.trace)
+        self.say("compiling (nothing to do after the first time)")
+        everything = (*twins.COPIES[: self.copies], twins.SLOWED)
+        cells = len(everything) + 1
+        first = self._part("quiet", everything, stream, PILOT)
+        if len(means_of(first)["lookup"]) != cells:
+            lost = next((cell for cell in first.cells() if not cell.rounds("lookup")), first.cells()[0])
+            what = lost.state.message or "no time per lookup on this workload"
+            raise ResultsError(first.path, f"{lost.entry.strategy}: {what}", "choose a workload with many faults")
+        each = self._seconds / (PILOT * cells)
+        quiet = max(BLOCKED, int(60 * self.minutes * (1 - LOAD_SHARE) / (each * cells)))
+        quiet -= quiet % BLOCKED
+        loaded = max(self.least, int(60 * self.minutes * LOAD_SHARE / (2 * each * (len(LOADED) + 1))) * 2)
+        self.say(
+            f"a process takes {each:.1f} s: {quiet} quiet rounds of {cells}, {loaded} of {len(LOADED) + 1} with a load"
+        )
+        first = self._continue(first, everything, stream, quiet)
+        with Load() as load:
+            second = self._part("load", LOADED, stream, loaded, _Switch(loaded // 2, load, self.say))
+        return self._record(first, second, loaded // 2, each)
+
+    def _part(
+        self, name: str, asked: Sequence[str], stream: Stream, rounds: int, observer: Observer | None = None
+    ) -> RunFolder:
+        depth, cpu = DEPTHS[self.depth], spare_cpu()
+        options = Options(
+            mode=self.depth,
+            rounds=rounds,
+            values=depth.values,
+            warmups=depth.warmups,
+            min_time=depth.min_time,
+            timeout=TIMEOUT,
+            cpu=-1 if cpu is None else cpu,
+            cost=COUNTED,
+        )
+        strategies = self._strategies(asked)
+        command = ["benchframe", "selftest"]
+        manifest = plan(asked, strategies, [stream], options, seed=self.seed, command=command, plugins=[str(PLUGIN)])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        folder = RunFolder.create(self.folder / name, manifest)
+        self._sit(folder, strategies, stream, observer)
+        return folder
+
+    def _continue(self, folder: RunFolder, asked: Sequence[str], stream: Stream, rounds: int) -> RunFolder:
+        options = replace(folder.manifest.options, rounds=rounds)
+        folder.save(replace(folder.manifest, options=options))
+        self._sit(folder, self._strategies(asked), stream, None)
+        return folder
+
+    def _sit(
+        self, folder: RunFolder, strategies: Mapping[str, Strategy], stream: Stream, observer: Observer | None
+    ) -> None:
+        clock = _Clock(observer or Observer())
+        Campaign(
+            folder,
+            strategies,
+            {stream.entry.label: stream.trace},
+            clock,
+            plugins=[str(PLUGIN)],
+            worker=self.worker,
+            compile=self.compile,
+        ).run()
+        self._seconds = clock.seconds
+
+    def _strategies(self, asked: Sequence[str]) -> dict[str, Strategy]:
+        return {name: self.known.strategy(name) for name in (twins.BASELINE, *asked)}
+
+    def _record(self, quiet: RunFolder, load: RunFolder, loaded_from: int, seconds: float) -> Record:
+        manifest = quiet.manifest
+        overheads = [c.state.timer_overhead_ns for c in quiet.cells() if c.state.timer_overhead_ns] or [0.0]
+        record = Record(
+            workload=self.workload,
+            quiet=means_of(quiet),
+            load=means_of(load),
+            loaded_from=loaded_from,
+            seconds=seconds,
+            overhead=(min(overheads), max(overheads)),
+            about={
+                **manifest.host,
+                **manifest.versions,
+                "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "pinned": "no" if manifest.options.cpu < 0 else f"CPU {manifest.options.cpu}",
+                "noise": "; ".join(manifest.noise) or "none noticed",
+            },
+            loads={
+                cell.entry.strategy: cell.state.cost["lookup.loads"]
+                for cell in quiet.cells()
+                if "lookup.loads" in cell.state.cost
+            },
+        )
+        record.write(self.folder / "selftest.json")
+        return record
+
+
+PILOT = FIRST_LOOK + 1
+"""Rounds that tell how long a process takes. They count, so they are no first look, which waits for no quiet moment."""
+BLOCKED = 5
+"""The quiet part's rounds are a multiple of this: benchframe.study.selftest_analysis.BLOCK."""
+
+
+class _Clock(Observer):
+    """Adds up how long the processes took, and passes everything on."""
+
+    def __init__(self, inner: Observer) -> None:
+        self.inner = inner
+        self.seconds = 0.0
+        self._last = 0.0
+
+    def begin(self, processes: int) -> None:
+        self._last = time.perf_counter()
+
+    def process(self, entry: CellEntry, round_: int, outcome: Outcome) -> None:
+        now = time.perf_counter()
+        self.seconds, self._last = self.seconds + now - self._last, now
+        self.inner.process(entry, round_, outcome)
+
+
+class _Switch(Observer):
+    """Switches the load on before the first process of round ``first``."""
+
+    def __init__(self, first: int, load: Load, say: Say) -> None:
+        self.first, self.load, self.say = first, load, say
+        self._done: dict[int, int] = {}
+
+    def process(self, entry: CellEntry, round_: int, outcome: Outcome) -> None:
+        self._done[round_] = self._done.get(round_, 0) + 1
+        if round_ == self.first - 1 and self._done[round_] == len(LOADED) + 1:
+            self.say(f"half-way: {self.load.hogs} processes that burn CPU are switched on")
+            self.load.start()

@@ -1,0 +1,281 @@
+"""A trace: read, written, split by process, shifted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchframe.errors import ENVIRONMENT, TraceError
+from benchframe.events import EVENT, NIL, REPORT, Batch, Kind
+from benchframe.files import replacing
+from benchframe.trace.check import Checker, RowError
+from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Read and write trace files: Parquet, zstd, one flat table and one JSON object (docs/trace-format.md).
+#
+#     trace = read_trace("python.parquet")     # Trace: events (EVENT rows), time, tid, meta
+#     for batch in iter_batches("huge.parquet", 1 << 20): ...
+#
+# A file is believed only after checks: sizes before anything is unpacked (``pages``), types and ranges of every
+# column (``check``), every member of the metadata (``meta``). What fails ends in one :class:`TraceError`.
+
+__all__ = [
+    "MAX_ROWS",
+    "Trace",
+    "TraceError",
+    "iter_batches",
+    "read_meta",
+    "read_trace",
+    "write_trace",
+]
+
+MAX_ROWS = 1 << 24
+"""Rows that read_trace takes at most: 16 Mi rows are 1.3 GB in memory. Larger files go through iter_batches."""
+
+
+@dataclass
+class Trace:
+    """The ordered events of one program, or of a tree of processes.
+
+    ``events`` is an array of EVENT; ``time`` (ns, i8) and ``tid`` (i4) run beside it. ``reports`` is an array of
+    REPORT in row order. Arrays are taken as they are: :func:`read_trace` checks, a maker of synthetic traces may
+    call :meth:`check`.
+    """
+
+    events: NDArray[np.void]
+    time: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    tid: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    meta: TraceMeta = field(default_factory=TraceMeta)
+    reports: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, REPORT))
+    setup: int = NIL
+    """How many leading events build the initial layout: replayed, never timed. NIL: as many as a synthetic stream says
+    (``meta.limits["setup"]``), else the EXEC and MAP rows that it begins with."""
+
+    def __post_init__(self) -> None:
+        """A trace without a clock counts its events; one without thread ids uses the task index."""
+        if self.setup == NIL:
+            other = (self.events["kind"] != Kind.EXEC) & (self.events["kind"] != Kind.MAP)
+            begin = int(np.argmax(other)) if other.any() else len(self.events)
+            self.setup = min(self.meta.limits.get("setup", begin), len(self.events))
+        if not len(self.time):
+            self.time = np.arange(len(self.events), dtype=np.int64)
+        if not len(self.tid):
+            self.tid = np.ascontiguousarray(self.events["task"], dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks: one above the highest index."""
+        spawn = np.isin(self.events["kind"], (Kind.FORK, Kind.THREAD))
+        return 1 + max(int(self.events["task"].max(initial=NIL)), int(self.events["len"][spawn].max(initial=NIL)))
+
+    @property
+    def mms(self) -> int:
+        """Number of address spaces: one above the highest index."""
+        fork = self.events["kind"] == Kind.FORK
+        return 1 + max(int(self.events["mm"].max(initial=NIL)), int(self.events["addr"][fork].max(initial=NIL)))
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 (hex) over all that a replay reads: events, clock, threads, file identities, limits.
+
+        It does not depend on how Parquet encodes the table, on provenance or on recorded reports.
+        """
+        import json
+
+        sha = hashlib.sha256(b"benchframe trace 1\n")
+        sha.update(np.ascontiguousarray(self.events, dtype=EVENT).tobytes())
+        sha.update(np.ascontiguousarray(self.time, dtype="<i8").tobytes())
+        sha.update(np.ascontiguousarray(self.tid, dtype="<i4").tobytes())
+        files = [[f.name, f.size, f.inode] for f in self.meta.files]
+        sha.update(json.dumps([len(self.events), files, sorted(self.meta.limits.items())]).encode())
+        return sha.hexdigest()
+
+    def check(self) -> None:
+        """Raise ``ValueError`` naming the first row that no trace has."""
+        if not len(self.events) == len(self.time) == len(self.tid):
+            raise ValueError("events, time and tid differ in length")
+        Checker(len(self.meta.files)).check(self.events, self.time, self.tid)
+        _check_reports(self.reports, len(self.events))
+        _check_snapshots(self.meta, len(self.events), self.mms)
+
+
+def read_trace(path: str | Path, max_rows: int = MAX_ROWS) -> Trace:
+    """Read and check a whole trace; O(rows), about 0.1 us a row. Raises :class:`TraceError`."""
+    from benchframe.trace.parquet import TraceFile
+
+    with TraceFile(Path(path)) as file:
+        if file.rows > max_rows:
+            raise TraceError(
+                path, f"it has {file.rows} events, more than the {max_rows} that fit in memory", "replay it streamed"
+            )
+        checker = Checker(len(file.meta.files))
+        parts = [_checked(path, checker, batch) for batch in file.batches(max(1, min(file.rows, 1 << 20)))]
+        meta = file.meta
+    if len(parts) == 1:
+        whole = parts[0]
+    else:
+        whole = Batch(
+            0,
+            np.concatenate([np.zeros(0, EVENT), *(p.events for p in parts)]),
+            np.concatenate([np.zeros(0, np.int64), *(p.time for p in parts)]),
+            np.concatenate([np.zeros(0, np.int32), *(p.tid for p in parts)]),
+            np.concatenate([np.zeros(0, REPORT), *(p.reports for p in parts)]),
+        )
+    trace = Trace(whole.events, whole.time, whole.tid, meta, whole.reports)
+    try:
+        _check_snapshots(meta, len(trace), trace.mms)
+    except ValueError as error:
+        raise TraceError(path, str(error), "record or convert it again") from None
+    return trace
+
+
+def iter_batches(path: str | Path, rows: int = 1 << 20) -> Iterator[Batch]:
+    """Yield the trace in checked batches of at most ``rows`` events; memory is bounded by a batch and a row group."""
+    from benchframe.trace.parquet import TraceFile
+
+    with TraceFile(Path(path)) as file:
+        checker = Checker(len(file.meta.files))
+        for batch in file.batches(rows):
+            yield _checked(path, checker, batch)
+
+
+def read_meta(path: str | Path) -> TraceMeta:
+    """The metadata alone: cheap, no events are read. Raises :class:`TraceError`."""
+    from benchframe.trace.parquet import TraceFile
+
+    with TraceFile(Path(path)) as file:
+        return file.meta
+
+
+def write_trace(path: str | Path, trace: Trace) -> None:
+    """Write ``trace`` to ``path``: the file appears whole or not at all (temporary file, fsync, rename).
+
+    Raises :class:`TraceError` if the trace itself is wrong or the disk refuses.
+    """
+    try:
+        trace.check()
+    except ValueError as error:
+        raise TraceError(path, f"not written: {error}", "this trace was built wrongly") from None
+    write_batches(path, trace.meta, [Batch(0, trace.events, trace.time, trace.tid, trace.reports)])
+
+
+def write_batches(path: str | Path, meta: TraceMeta, batches: "list[Batch] | Iterator[Batch]") -> None:
+    """Write a trace that arrives in batches, when it is too large for memory; atomic as write_trace, but unchecked."""
+    from benchframe.trace.parquet import write_table
+
+    path = Path(path)
+    try:
+        with replacing(path) as file:
+            write_table(file, meta, batches)
+    except OSError as error:
+        raise not_written(path, error) from None
+
+
+def not_written(path: Path, error: OSError) -> TraceError:
+    """The error for a trace that the disk refuses."""
+    what = f"cannot be written ({error.strerror or error})"
+    return TraceError(path, what, "choose another place with -o, or free space", exit_code=ENVIRONMENT)
+
+
+def _checked(path: str | Path, checker: Checker, batch: Batch) -> Batch:
+    try:
+        checker.check(batch.events, batch.time, batch.tid)
+    except RowError as error:
+        raise TraceError(path, str(error), "the file is damaged: record or convert it again") from None
+    return batch
+
+
+def _check_reports(reports: NDArray[Any], rows: int) -> None:
+    row, start, end = reports["row"], reports["vm_start"], reports["vm_end"]
+    good = (row >= 0) & (row < rows) & (np.diff(row, prepend=-1) > 0)
+    good &= (start >= 0) & (start < end) & (end <= ADDRESS_LIMIT) & ((start | end) & (PAGE - 1) == 0)
+    if not good.all():
+        raise ValueError(f"report {int(np.argmin(good))} is no VMA after an event of this trace")
+
+
+def _check_snapshots(meta: TraceMeta, rows: int, mms: int) -> None:
+    for snapshot in meta.snapshots:
+        if snapshot.row > rows or snapshot.mm >= mms:
+            raise ValueError(
+                f"a snapshot belongs to event {snapshot.row} of mm {snapshot.mm}, which is not in the trace"
+            )
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# One trace of a process tree to one trace per address space.
+
+
+def split_trace(trace: Trace) -> list[Trace]:
+    """A trace for each address space that begins with an exec, renumbered from mm 0 and task 0. O(events x mms).
+
+    A forked address space that never calls exec begins as a copy of its parent, so it stays out: it cannot be
+    replayed alone. FORK rows are dropped; a task that came through vfork appears as a thread until its exec.
+    """
+    execs = trace.events["mm"][trace.events["kind"] == Kind.EXEC]
+    return [_one(trace, int(mm)) for mm in execs]
+
+
+def _one(trace: Trace, mm: int) -> Trace:
+    keep = (trace.events["mm"] == mm) & (trace.events["kind"] != Kind.FORK)
+    rows = np.flatnonzero(keep)
+    events = trace.events[rows].astype(EVENT)
+    events["mm"] = 0
+    number: dict[int, int] = {}
+    spawn = events["kind"] == Kind.THREAD
+    ids: NDArray[np.int64] = np.stack([events["task"], np.where(spawn, events["len"], events["task"])], 1).ravel()
+    for task in ids[np.sort(np.unique(ids, return_index=True)[1])].tolist():
+        number[task] = len(number)
+    events["task"] = [number[t] for t in events["task"].tolist()]
+    events["len"][spawn] = [number[t] for t in events["len"][spawn].tolist()]
+    place = np.full(len(trace) + 1, NIL, np.int64)
+    place[rows] = np.arange(len(rows))
+    reports = trace.reports[keep[trace.reports["row"]]].copy()
+    reports["row"] = place[reports["row"]]
+    snapshots = tuple(
+        replace(s, mm=0, row=int(np.searchsorted(rows, s.row))) for s in trace.meta.snapshots if s.mm == mm
+    )
+    meta = replace(trace.meta, snapshots=snapshots, notes=(*trace.meta.notes, f"address space {mm} of a process tree"))
+    return Trace(events, trace.time[rows], trace.tid[rows], meta, reports)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# A trace moved in the address space: every address lower by a number of pages, nothing else changed.
+#
+# What lies in one 2 MiB region, and so in one page of page-table entries, depends on where the program was loaded. A
+# kernel places it anew in each run (ASLR); a recorded trace has one placement. Moving it by 0 to 511 pages shows the
+# others.
+
+PLACED = (Kind.EXEC, Kind.MAP, Kind.MMAP, Kind.MUNMAP, Kind.MPROTECT, Kind.MREMAP, Kind.BRK, Kind.MADVISE, Kind.MLOCK,
+          Kind.MUNLOCK, Kind.FAULT, Kind.LOOKUP)  # fmt: skip
+"""Kinds whose ``addr`` is an address (a FORK's is the child's mm, a THREAD's nothing)."""
+GIVEN = (Kind.MAP, Kind.MMAP, Kind.MREMAP, Kind.BRK)
+"""Kinds that return an address."""
+LOWEST = 1 << 20
+"""Addresses below 1 MiB stay: null pointers that the program touched, and hints of 0."""
+
+
+def shifted(trace: Trace, pages: int) -> Trace:
+    """``trace`` with all addresses lower by ``pages`` (0 to 511). ValueError outside that. O(events)."""
+    if not 0 <= pages < 512:
+        raise ValueError(f"a shift of {pages} pages is not in 0..511: 512 pages are 2 MiB, the same placement again")
+    if pages == 0:
+        return trace
+    events = trace.events.copy()
+    down = pages * PAGE
+    kind = events["kind"]
+    for field, kinds in (("addr", PLACED), ("ret", GIVEN), ("offset", (Kind.MREMAP,))):
+        chosen = np.isin(kind, kinds) & (events[field] >= LOWEST)
+        events[field][chosen] -= down
+    notes = (*trace.meta.notes, f"all addresses lower by {pages} pages")
+    return Trace(events, meta=replace(trace.meta, snapshots=(), notes=notes), setup=trace.setup)

@@ -1,0 +1,125 @@
+"""`benchframe run` as users start it: real plugins, real engine, real processes, small workloads."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.compile import compiled
+
+import benchframe
+from benchframe.registry import load
+from benchframe.results.folder import RunFolder, find_run
+
+BAD = '''
+"""Two strategies with bugs: one forgets to compare bounds, one reads far outside its memory."""
+
+from benchframe.api import VMA, Cache, Strategy, hookimpl, native
+
+
+@native
+def find_anything(mm, task, addr):
+    return mm.mmap_cache
+
+
+@native
+def store(mm, task, addr, vma):
+    mm.mmap_cache = vma
+    return 0
+
+
+@native
+def find_far_away(mm, task, addr):
+    return VMA(mm, 1 << 44).vm_start
+
+
+@hookimpl
+def benchframe_strategies():
+    return [
+        Strategy("forgetful", "no bounds", index="rbtree", cache=Cache(find=find_anything, store=store)),
+        Strategy("wild", "no sense", index="rbtree", cache=Cache(find=find_far_away)),
+    ]
+'''
+
+
+def compile_first(*names: str, plugin: Path | None = None) -> None:
+    """The units of these strategies, and of the baseline, in the store."""
+    known = load([plugin] if plugin else [])
+    for name in ("rbtree", *names):
+        compiled(known.strategy(name))
+
+
+def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """``benchframe ARGUMENTS`` in ``folder``."""
+    command = [sys.executable, "-m", "benchframe", *arguments]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of ``benchframe ARGUMENTS``."""
+    process = start(folder, *arguments)
+    out, err = process.communicate(timeout=280)
+    return process.returncode, out, err
+
+
+def test_run_table_report(tmp_path: Path) -> None:
+    """A quick run of a cache beside the baseline on a recorded trace and a synthetic stream ends in a table."""
+    compile_first("mmap_cache")
+    workloads = "python-json,zipf:vmas=50,events=4000"
+    arguments = ("--quick", "--rounds", "2", "-s", "mmap_cache", "-w", workloads, "--seed", "1")
+    code, out, err = run(tmp_path, "run", *arguments)
+    assert code == 0, err
+    assert "inside measured loops" in err
+    frame = benchframe.load(find_run("last", tmp_path / "reports" / "runs"))
+    assert set(frame.state) == {"ok"}
+    assert set(frame.strategy) == {"rbtree", "mmap_cache"}
+    assert {"lookup", "fault", "mapping", "replay"} >= set(frame[frame.workload == "python-json"].figure) >= {"replay"}
+    assert ((frame.ns > 0) & (frame.ns < 1e6)).all()
+    code, out, err = run(tmp_path, "table", "last", "--tails")
+    assert code == 0, err
+    assert "p99.9" in out
+    cells = {c.entry.strategy: c for c in RunFolder.open(find_run("last", tmp_path / "reports" / "runs")).cells()}
+    assert cells["mmap_cache"].state.counts["hits"] > 0
+    assert cells["rbtree"].state.counts["hits"] == 0
+
+
+@pytest.mark.slow
+def test_bad_strategies_are_caught_and_the_rest_runs(tmp_path: Path) -> None:
+    """A cache that ignores bounds is wrong, one that reads wild memory crashed; the baseline beside them is timed."""
+    (tmp_path / "bad.py").write_text(BAD)
+    compile_first("forgetful", "wild", plugin=tmp_path / "bad.py")
+    arguments = ("--quick", "--rounds", "2", "-s", "forgetful,wild", "-w", "zipf:vmas=50,events=4000")
+    code, _, err = run(tmp_path, "run", *arguments, "--plugin", "bad.py")
+    assert code == 1, err
+    cells = {c.entry.strategy: c for c in RunFolder.open(find_run("last", tmp_path / "reports" / "runs")).cells()}
+    assert cells["forgetful"].state.state == "wrong"
+    assert "oracle" in cells["forgetful"].state.message
+    assert cells["forgetful"].figures == {}
+    assert cells["wild"].state.state == "crashed"
+    assert "SIGSEGV" in cells["wild"].state.message
+    assert cells["rbtree"].done == {0, 1}
+    assert "Traceback" not in err
+
+
+def test_killed_run_resumes_to_the_same_cells(tmp_path: Path) -> None:
+    """SIGKILL in the middle, then --resume: the same cells and rounds as a run that nobody killed."""
+    compile_first("mmap_cache")
+    options = ("--quick", "--rounds", "2", "--no-cost", "-s", "mmap_cache", "-w", "zipf:vmas=50,events=4000")
+    arguments = ("run", *options, "--seed", "7")
+    process = start(tmp_path, *arguments)
+    deadline = time.monotonic() + 200
+    while len(list(tmp_path.glob("reports/runs/*/cells/*.state.json"))) < 1:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    code, _, err = run(tmp_path, "run", "--resume", "last")
+    assert code == 0, err
+    code, _, err = run(tmp_path, *arguments, "-o", "unbroken")
+    assert code == 0, err
+    killed, whole = (RunFolder.open(find_run("last", tmp_path / root)) for root in ("reports/runs", "unbroken"))
+    assert [c.key for c in killed.manifest.cells] == [c.key for c in whole.manifest.cells]
+    assert all(a.done == b.done == {0, 1} for a, b in zip(killed.cells(), whole.cells(), strict=True))

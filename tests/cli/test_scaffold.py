@@ -1,0 +1,209 @@
+"""``benchframe new``: each kind is made, loaded or installed, and passes its own tests; nothing else is touched."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.compile import compiled
+from support.environments import clean_environment, run
+from typer.testing import CliRunner, Result
+
+from benchframe.registry import PluginPathError, expand, forget, listed, load, plugin_files, remember
+from benchframe.scaffold import KINDS, ScaffoldError, make
+
+SOURCE = "from benchframe.api import hookimpl\n\n@hookimpl\ndef benchframe_metadata():\n    return {}\n"
+
+
+@pytest.fixture(autouse=True)
+def own_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has an empty list of plugins."""
+    monkeypatch.setenv("BENCHFRAME_CONFIG_DIR", str(tmp_path / "config"))
+
+
+def benchframe(*arguments: str | Path) -> Result:
+    """The command line in this process."""
+    from benchframe.cli import app
+
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_own_tests_pass(kind: str, tmp_path: Path) -> None:
+    """What `new` makes passes the tests that it makes, run as its author would."""
+    project = make("fresh-one", kind, tmp_path)
+    if kind != "workload":
+        compiled(load([project.source]).strategy("fresh-one"))
+    out = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", project.folder], project.folder)
+    assert " passed" in out
+    assert "skipped" not in out
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_known_at_once(kind: str, tmp_path: Path) -> None:
+    """After `new` list and show know it; after `plugin remove` they do not, and its files are still there."""
+    made = benchframe("new", "fresh-one", "--kind", kind, "-o", tmp_path)
+    assert made.exit_code == 0, made.output
+    what = "workloads" if kind == "workload" else "strategies"
+    assert "fresh-one" in benchframe("list", what).stdout
+    shown = benchframe("show", "fresh-one")
+    assert str(tmp_path / "fresh-one" / "src" / "benchframe_fresh_one.py") in shown.stdout
+    assert benchframe("plugin", "remove", "fresh-one").exit_code == 0
+    assert "fresh-one" not in benchframe("list", what).stdout
+    assert (tmp_path / "fresh-one" / "README.md").is_file()
+
+
+def test_it_is_remembered_though_nobody_reads_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`benchframe new mine | head -1`: the project is on the list before the first line is printed."""
+
+    def gone(*args: object, **options: object) -> None:
+        raise BrokenPipeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("benchframe.cli.new.typer.echo", gone)
+        patch.setattr("benchframe.cli.options.os.dup2", lambda *handles: None)
+        benchframe("new", "unread", "-o", tmp_path)
+    assert "unread" in benchframe("list", "strategies").stdout
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "workload"])
+def test_plugin_option_takes_file_and_folder(kind: str, tmp_path: Path) -> None:
+    """Not remembered, it is loaded with --plugin FILE and --plugin FOLDER, and only then; check finds nothing wrong."""
+    made = benchframe("new", "fresh-one", "-k", kind, "-o", tmp_path, "--no-remember")
+    assert made.exit_code == 0, made.output
+    assert listed() == []
+    folder = tmp_path / "fresh-one"
+    for path in (folder, folder / "src" / "benchframe_fresh_one.py"):
+        done = benchframe("check", "-s", "fresh-one", "--scenario", "lookup-munmap", "--plugin", path)
+        assert done.exit_code == 0, done.output
+        assert "right in every interleaving" in done.stdout
+    assert benchframe("check", "-s", "fresh-one").exit_code == 2
+
+
+@pytest.mark.slow
+def test_it_can_be_installed(tmp_path: Path) -> None:
+    """pip installs it, and from there it is found without any list; named as a file as well, it counts once."""
+    project = make("fresh-one", "cache", tmp_path / "source")
+    target = tmp_path / "target"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
+    run([*pip, "--target", target, project.folder], tmp_path)
+    command = [sys.executable, "-m", "benchframe", "list", "strategies"]
+    environment = clean_environment(PYTHONPATH=str(target), BENCHFRAME_CONFIG_DIR=str(tmp_path / "none"))
+    for extra in ([], ["--plugin", str(target / "benchframe_fresh_one.py")]):
+        done = subprocess.run([*command, *extra], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("\nfresh-one ") == 1
+        assert not done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("Mine", "small letters"),
+        ("../mine", "small letters"),
+        ("a/b", "small letters"),
+        ("a--b", "small letters"),
+        ("1a", "small letters"),
+        ("", "small letters"),
+        ("x" * 41, "too long"),
+        ("plugins", "own package"),
+    ],
+)
+def test_names_that_are_refused(name: str, says: str, tmp_path: Path) -> None:
+    """A name that could leave the folder or be no module is refused, and nothing is made."""
+    with pytest.raises(ScaffoldError, match=says):
+        make(name, "cache", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    """An existing file, folder or dangling link of that name stops it; so does the name of a known strategy."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").write_text("mine")
+    (tmp_path / "c").symlink_to(tmp_path / "nowhere")
+    for name in "abc":
+        with pytest.raises(ScaffoldError, match="exists"):
+            make(name, "cache", tmp_path)
+    assert (tmp_path / "b").read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "c"]
+    done = benchframe("new", "rbtree", "-o", tmp_path)
+    assert done.exit_code == 2
+    assert "already the name" in done.stderr
+    assert "did you mean cache?" in benchframe("new", "x", "-k", "cash", "-o", tmp_path).stderr
+
+
+def test_the_list(tmp_path: Path) -> None:
+    """What is remembered comes first, given files last; each file once; a path is remembered once."""
+    one, two = tmp_path / "one.py", tmp_path / "two.py"
+    for path in (one, two):
+        path.write_text(SOURCE)
+    assert remember(one)
+    assert not remember(one)
+    assert plugin_files([two]) == ([one, two], [])
+    assert plugin_files([two, one]) == ([two, one], [])
+    assert forget("two.py") == []
+    assert forget("one.py") == [one]
+    assert plugin_files() == ([], [])
+
+
+def test_a_remembered_file_that_is_gone(tmp_path: Path) -> None:
+    """It is one warning with the way out; commands go on."""
+    path = tmp_path / "gone.py"
+    path.write_text(SOURCE)
+    remember(path)
+    path.unlink()
+    done = benchframe("list", "strategies")
+    assert done.exit_code == 0
+    assert "benchframe plugin remove gone.py" in done.stderr
+    assert "rbtree" in done.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no owners here")
+def test_what_others_could_write_is_not_loaded(tmp_path: Path) -> None:
+    """A list or a remembered file that anybody may write is refused with a warning, not run."""
+    path = tmp_path / "open.py"
+    path.write_text("raise SystemExit('was run')")
+    remember(path)
+    path.chmod(0o666)
+    files, problems = plugin_files()
+    assert files == []
+    assert "anybody can write it" in problems[0]
+    path.chmod(0o600)
+    (tmp_path / "config" / "plugins.txt").chmod(0o666)
+    files, problems = plugin_files()
+    assert files == []
+    assert "anybody can write it" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("project", "says"),
+    [
+        (None, "no pyproject.toml"),
+        ("[project", "correct it"),
+        ("[project]\nname = 'x'", "entry-points.benchframe"),
+        ("[project.entry-points.benchframe]\nx = 3", "entry-points.benchframe"),
+        ("[project.entry-points.benchframe]\nx = 'gone'", "module gone is neither"),
+        ("[project.entry-points.benchframe]\nx = '../../etc/passwd'", "no module's name"),
+    ],
+)
+def test_folders_that_are_no_plugin(project: str | None, says: str, tmp_path: Path) -> None:
+    """A folder without a usable pyproject.toml is refused with what is missing."""
+    if project is not None:
+        (tmp_path / "pyproject.toml").write_text(project)
+    with pytest.raises(PluginPathError, match=says):
+        expand(tmp_path)
+
+
+def test_a_package_with_several_modules(tmp_path: Path) -> None:
+    """A project's module may be a package whose modules import each other."""
+    package = tmp_path / "src" / "mypack"
+    package.mkdir(parents=True)
+    (tmp_path / "pyproject.toml").write_text("[project.entry-points.benchframe]\nmine = 'mypack'\n")
+    (package / "__init__.py").write_text("from .inner import benchframe_metadata\n")
+    (package / "inner.py").write_text(SOURCE.replace("{}", "{'inner': 'yes'}"))
+    known = load(expand(tmp_path))
+    assert known.problems == []
+    assert known.metadata()["inner"] == "yes"
+    assert "mypack" in known.plugins

@@ -1,0 +1,274 @@
+"""What sets the historic lookups apart: AVL rotations and threshold, vmacache's slots and number, maple's nodes."""
+
+import itertools
+from typing import Any
+
+import pytest
+from support.space import BASE, PAGE, PMD, RW, RWX, Kit, strategy
+
+# ---- AVL -----------------------------------------------------------------------------------------------------------
+
+
+def shape(kit: Kit) -> str:
+    """The tree as text: ``(left node right)`` by page number / 2."""
+
+    def text(node: int) -> str:
+        if node == 0:
+            return "."
+        v = kit.machine.arrays["vma_base"][node]
+        return f"({text(int(v['rb_left']))} {(int(v['vm_start']) - BASE) // (2 * PAGE)} {text(int(v['rb_right']))})"
+
+    return text(int(kit.mm["mm_rb"]))
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations((1, 2, 3))))
+def test_avl_rotations(order: tuple[int, ...]) -> None:
+    """Three VMAs in any order: the middle one is the root, by a single or a double rotation."""
+    kit = Kit("avl")
+    for number in order:
+        kit.map(2 * number, 1)
+    assert shape(kit) == "((. 1 .) 2 (. 3 .))"
+
+
+def test_avl_erases_in_any_order() -> None:
+    """Every insertion order of five VMAs, erased in another one: the invariants hold at each step."""
+    kit = Kit("avl")
+    for order in itertools.permutations(range(5)):
+        for number in order:
+            kit.map(2 * number, 1)
+            assert kit.runner.hook("index_check") == 0, order
+        for number in order[2:] + order[:2]:
+            assert kit.unmap(2 * number, 1) == 0
+            assert kit.runner.hook("index_check") == 0, order
+        assert shape(kit) == "."
+
+
+def test_avl_2_4_builds_a_tree_for_32() -> None:
+    """31 VMAs are a list; the 32nd has the tree built; it stays until the last VMA is gone."""
+    kit = Kit("avl_2_4")
+    for number in range(31):
+        kit.map(2 * number, 1)
+    assert int(kit.mm["mm_rb"]) == 0
+    kit.map(62, 1)
+    assert int(kit.mm["mm_rb"]) != 0
+    for number in range(31):
+        kit.unmap(2 * number, 1)
+        kit.validate()
+    assert int(kit.mm["mm_rb"]) != 0
+    kit.unmap(62, 1)
+    assert int(kit.mm["mm_rb"]) == 0
+
+
+# ---- vmacache ------------------------------------------------------------------------------------------------------
+
+
+def slots(kit: Kit) -> list[int]:
+    """The four slots of the space's task."""
+    task = kit.machine.arrays["task_base"][kit.task + 1]
+    return [int(task[f"vmacache{n}"]) for n in range(4)]
+
+
+@pytest.mark.parametrize("name", ["vmacache", "vmacache_32"])
+def test_vmacache_slot_by_page(name: str) -> None:
+    """Pages 0 to 3 of one VMA hash to four slots; the first lookup of a new number only empties them."""
+    kit = Kit(name)
+    vma = kit.map(0, 4)
+    kit.find_vma(BASE)
+    kit.unmap(20, 1)  # nothing there: the number stays
+    assert slots(kit) == [vma, 0, 0, 0]
+    kit.map(8, 1)
+    other = kit.at(8)
+    kit.find_vma(BASE + 8 * PAGE)  # slot 0 too: the earlier one goes
+    assert slots(kit) == [other, 0, 0, 0]
+    for page in (1, 2, 3):
+        kit.find_vma(BASE + page * PAGE)
+    # Page 1 was a miss and went to slot 1, which then answered for pages 2 and 3.
+    assert slots(kit) == [other, vma, 0, 0]
+
+
+def test_a_probe_asks_for_the_mm_up_to_4_18() -> None:
+    """WARN_ON_ONCE(vma->vm_mm != mm): `vmacache` reads what a slot holds once more, `vmacache_pmd` does not."""
+    for name, asks in (("vmacache", True), ("vmacache_pmd", False)):
+        kit = Kit(name)
+        vma = kit.map(0, 4)
+        kit.find_vma(BASE)
+        assert kit.runner.hook("cache_find", kit.task + 1, BASE) == vma
+        kit.vma("vm_mm")[vma] += 1
+        assert kit.runner.hook("cache_find", kit.task + 1, BASE) == (0 if asks else vma)
+
+
+def test_vmacache_slot_by_region() -> None:
+    """Since 4.19 all pages of 2 MiB share a slot, the next region has the next one."""
+    kit = Kit("vmacache_pmd")
+    first, second = kit.map(0, 4), kit.map(512, 4)
+    for page in (0, 1, 512, 513):
+        kit.find_vma(BASE + page * PAGE)
+    at = (BASE // PMD) % 4
+    assert slots(kit)[at] == first
+    assert slots(kit)[(at + 1) % 4] == second
+
+
+def test_vmacache_number() -> None:
+    """munmap and a merge that frees a VMA raise the number; a split, a growth and new flags do not."""
+    kit = Kit("vmacache")
+
+    def raised(call: Any) -> int:
+        before = int(kit.mm["vmacache_seqnum"])
+        call()
+        return int(kit.mm["vmacache_seqnum"]) - before
+
+    assert raised(lambda: kit.map(0, 8)) == 0
+    assert raised(lambda: kit.map(8, 2)) == 0  # grows
+    assert raised(lambda: kit.protect(2, 2, RWX)) == 0  # two splits
+    assert raised(lambda: kit.protect(2, 2, RW)) == 2  # two VMAs are freed
+    assert raised(lambda: kit.protect(0, 10, RWX)) == 0
+    assert raised(lambda: kit.unmap(4, 1)) == 1
+    assert raised(lambda: kit.unmap(40, 1)) == 0
+
+
+def test_vmacache_32_wraps() -> None:
+    """256 unmaps later another task's number is current again: its slots must be empty, not stale."""
+    kit = Kit("vmacache_32")
+    other = kit.thread()
+    kit.map(0, 1)
+    assert other.find_vma(BASE, user=True) == (BASE, BASE + PAGE)
+    kit.unmap(0, 1)
+    kit.map(0, 3, RWX)  # the freed record is taken again, with another range
+    for _ in range(255):
+        kit.map(10, 1)
+        kit.unmap(10, 1)
+    task = kit.machine.arrays["task_base"][other.task + 1]
+    assert int(task["vmacache_seqnum"]) == int(kit.mm["vmacache_seqnum"])
+    assert not any(int(task[f"vmacache{n}"]) for n in range(4))
+    assert other.find_vma(BASE, user=True) == (BASE, BASE + 3 * PAGE)
+
+
+# ---- maple ---------------------------------------------------------------------------------------------------------
+
+
+def root(kit: Kit) -> tuple[int, list[int]]:
+    """The root's reference and its 32 words."""
+    enode = int(kit.mm["mm_rb"])
+    words = kit.machine.arrays["private0_base"]["word"]
+    return enode, words[(enode >> 8) * 32 : (enode >> 8) * 32 + 32].tolist()
+
+
+@pytest.mark.parametrize("name", ["maple", "maple_rcu"])
+def test_maple_leaf(name: str) -> None:
+    """Two VMAs and three holes: inclusive pivots, slots from word 16, the count in the last word."""
+    kit = Kit(name)
+    first, second = kit.map(0, 2), kit.map(4, 1)
+    enode, words = root(kit)
+    assert enode & 0xFF == 1 << 3
+    assert words[0] == 1
+    ends = [BASE - 1, BASE + 2 * PAGE - 1, BASE + 4 * PAGE - 1, BASE + 5 * PAGE - 1, (1 << 62) - 1]
+    assert words[1:16] == ends + [0] * 10
+    assert words[16:31] == [0, first, 0, second] + [0] * 11
+    assert words[31] == 4
+
+
+def test_maple_replaces_nodes_for_readers() -> None:
+    """A new range rewrites the leaf in 6.1, and takes a new node in RCU mode; a moved bound is one pivot."""
+    for name, replaced in (("maple", False), ("maple_rcu", True)):
+        kit = Kit(name)
+        kit.map(0, 2)
+        before, _ = root(kit)
+        kit.map(2, 1)  # grows: in place
+        assert root(kit)[0] == before
+        kit.map(8, 1)
+        after, _ = root(kit)
+        assert (after != before) == replaced
+        if replaced:
+            words = kit.machine.arrays["private0_base"]["word"]
+            assert int(words[(before >> 8) * 32]) >> 8 == before >> 8  # dead: its parent is itself
+
+
+def test_maple_levels() -> None:
+    """16 ranges are a leaf, one more VMA makes two; the root then is an arange_64 with the holes' sizes."""
+    kit = Kit("maple")
+    for number in range(8):  # with the holes around them 17 ranges
+        assert root(kit)[0] & 0xFF in (0, 1 << 3)
+        kit.map(2 * number, 1)
+    enode, words = root(kit)
+    assert enode & 0xFF == 3 << 3
+    assert words[30] == 1
+    assert words[20] == BASE
+    assert words[21] > 1 << 60
+    for number in range(7, 1, -1):
+        kit.unmap(2 * number, 1)
+        kit.validate()
+    assert root(kit)[0] & 0xFF == 1 << 3
+
+
+def leaves(kit: Kit) -> list[int]:
+    """How many ranges each leaf of a tree of two levels has, by the kernel's rule for the end of a node."""
+    enode, words = root(kit)
+    assert enode & 0xFF == 3 << 3
+    found = []
+    for child in range(words[30] + 1):
+        base = (words[10 + child] >> 8) * 32
+        leaf = kit.machine.arrays["private0_base"]["word"][base : base + 32].tolist()
+        top = words[1 + child] if child < words[30] else (1 << 62) - 1
+        found.append(1 + (leaf[31] if leaf[15] == 0 else 14 if leaf[15] == top else 15))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [(1, [16, 16, 16, 16, 16, 16, 16, 10, 7]), (-1, [16, 14, 14, 14, 14, 14, 14, 14, 15])]
+)
+def test_maple_fills_a_sibling_before_it_splits(step: int, expected: list[int]) -> None:
+    """mas_push_data: filled in order, up or down, its leaves are full, where a B-tree's are half empty."""
+    kit = Kit("maple")
+    for number in range(64)[::step]:
+        kit.map(2 * number, 1)
+        kit.validate()
+    assert leaves(kit) == expected
+
+
+def test_maple_joins_a_leaf_of_six() -> None:
+    """Seven ranges are the least (mt_min_slots, 6, is compared with the last slot's number): with six it is joined."""
+    kit = Kit("maple")
+    for number in range(9):
+        kit.map(2 * number, 1)
+    assert leaves(kit) == [10, 9]
+    kit.unmap(2, 1)
+    assert leaves(kit) == [8, 9]
+    kit.protect(4, 1, RWX)
+    kit.unmap(4, 1)
+    assert root(kit)[0] & 0x78 == 1 << 3  # 6 + 9: one leaf again
+
+
+# ---- presets -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kernel", "same"),
+    [
+        ("linux-2.6.32", "mmap_cache"),
+        ("linux-3.15", "vmacache"),
+        ("linux-5.10", "vmacache_pmd"),
+        ("linux-6.1", "maple"),
+    ],
+)
+def test_a_kernel_is_the_strategy_of_its_time(kernel: str, same: str) -> None:
+    """Hook for hook the same functions."""
+    assert strategy(kernel).binding == strategy(same).binding
+
+
+def test_linux_2_4_0_faults_one_at_a_time() -> None:
+    """mmap_sem was a mutex until 2.4.3: what a fault takes keeps the next one out. All else is avl_2_4."""
+    mine, later = strategy("linux-2.4.0").binding, strategy("avl_2_4").binding
+    assert {name for name in mine if mine[name] is not later.get(name)} == {"mmap_read_lock", "mmap_read_unlock"}
+    for name, alone in (("linux-2.4.0", True), ("avl_2_4", False)):
+        kit = Kit(name)
+        kit.runner.hook("mmap_read_lock", 1)
+        assert (int(kit.mm["mmap_lock"]) != 1) == alone  # one reader is 1
+        kit.runner.hook("mmap_read_unlock", 1)
+        assert int(kit.mm["mmap_lock"]) == 0
+
+
+def test_linux_3_10_is_a_combination() -> None:
+    """The tree of 3.8 behind the cache of 2.2."""
+    mine = strategy("linux-3.10").binding
+    assert mine["index_gap_below"] is strategy("rbtree_gap").binding["index_gap_below"]
+    assert mine["cache_find"] is strategy("mmap_cache").binding["cache_find"]

@@ -1,0 +1,302 @@
+"""benchframe record on real programs: each level that works here, threads, children, signals, exit codes, attach.
+
+A level that the machine does not allow is skipped, with the reason that the recorder itself gives.
+"""
+
+import functools
+import mmap
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchframe.events import Kind
+from benchframe.record.session import RecordError, planned
+from benchframe.trace.csvfile import read_csv
+from benchframe.trace.trace import Trace, read_trace
+from benchframe.trace.verify import verify
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="recording needs Linux")
+RUN = """
+import sys
+from pathlib import Path
+from benchframe.record.session import run_record_command
+level, output, *rest = sys.argv[1:]
+attach = int(rest[1]) if rest[0] == "--attach" else None
+sys.exit(run_record_command([] if attach else rest, Path(output), level, attach=attach))
+"""
+THREADS = """
+import mmap, threading
+def work():
+    for _ in range(20):
+        m = mmap.mmap(-1, 1 << 16)
+        m.write(b"x" * 30000)
+        m.close()
+threads = [threading.Thread(target=work) for _ in range(4)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+"""
+
+
+@functools.cache
+def why_not(level: str) -> str:
+    """Why a level does not work here; empty if it does."""
+    try:
+        with planned(level):
+            pass
+    except RecordError as error:
+        return str(error)
+    probe = subprocess.run([sys.executable, "-c", RUN, level, os.devnull + "x", "true"], capture_output=True, text=True)
+    return probe.stderr if "ptrace" in probe.stderr or "seccomp" in probe.stderr else ""
+
+
+@pytest.fixture(params=["full", "user", "strace"])
+def level(request: pytest.FixtureRequest) -> str:
+    """Each level that works on this machine."""
+    reason = why_not(request.param)
+    if reason:
+        pytest.skip(f"level {request.param}: {reason}")
+    return str(request.param)
+
+
+def record(level: str, output: Path, *command: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run the recorder as its own process, as a user does."""
+    run = subprocess.run(
+        [sys.executable, "-c", RUN, level, str(output), *command],
+        capture_output=True, text=True, timeout=60, **options,
+    )  # type: ignore[call-overload]  # fmt: skip
+    return run  # type: ignore[no-any-return]
+
+
+def checked(output: Path, level: str) -> Trace:
+    """The trace, after it has held."""
+    trace = read_trace(output)
+    verdict = verify(trace)
+    assert verdict.good, verdict.lines
+    assert trace.meta.level == level
+    assert trace.meta.lost == 0
+    assert verdict.snapshots >= 2
+    assert bool(verdict.faults) == (level != "strace")
+    return trace
+
+
+def test_a_program(level: str, tmp_path: Path) -> None:
+    """One process: the trace replays to the kernel's layout, faults agree with getrusage, stdout is the program's."""
+    run = record(level, tmp_path / "t.parquet", sys.executable, "-S", "-c", "print(input())", input="hello")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "hello\n"
+    assert f"level {level}" in run.stderr
+    trace = checked(tmp_path / "t.parquet", level)
+    assert (trace.tasks, trace.mms) == (1, 1)
+    assert trace.setup > 5
+    assert trace.meta.command[0] == sys.executable
+    assert int((trace.events["kind"] == Kind.MMAP).sum()) > 5
+    if level == "full":
+        faults = trace.meta.faults
+        assert 0 <= faults["expected"] - faults["recorded"] <= 20
+
+
+def test_threads(level: str, tmp_path: Path) -> None:
+    """Threads that map and unmap at once: one address space, every event in an order that replays."""
+    run = record(level, tmp_path / "t.parquet", sys.executable, "-S", "-c", THREADS)
+    assert run.returncode == 0, run.stderr
+    trace = checked(tmp_path / "t.parquet", level)
+    assert trace.tasks == 5
+    assert trace.mms == 1
+    assert int((trace.events["kind"] == Kind.EXIT).sum()) == 5
+
+
+def test_children(level: str, tmp_path: Path) -> None:
+    """fork, vfork and exec: each makes the address space that it makes in the kernel."""
+    script = (
+        "import os, subprocess\npid = os.fork()\nif not pid: os._exit(0)\nos.waitpid(pid, 0)\n"
+        "subprocess.run(['true'])\n"
+    )
+    run = record(level, tmp_path / "t.parquet", sys.executable, "-S", "-c", script)
+    assert run.returncode == 0, run.stderr
+    trace = checked(tmp_path / "t.parquet", level)
+    kinds = trace.events["kind"].tolist()
+    assert kinds.count(Kind.EXEC) == 2
+    assert kinds.count(Kind.FORK) >= 1
+    assert trace.tasks == 3
+    assert trace.mms == 2 + kinds.count(Kind.FORK)
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 7", 7), ("kill -TERM $$", 143), ("kill -SEGV $$", 139)])
+def test_exit_codes(level: str, tmp_path: Path, script: str, code: int) -> None:
+    """The program's exit code is ours; a signal's is 128 + n; the trace is there all the same."""
+    assert record(level, tmp_path / "t.parquet", "sh", "-c", script).returncode == code
+    assert read_trace(tmp_path / "t.parquet").meta.exit_status == (code if code < 128 else 128 - code)
+
+
+def test_csv(tmp_path: Path) -> None:
+    """A file that ends in .csv is CSV, not Parquet under a wrong name."""
+    assert record("strace", tmp_path / "t.csv", "true").returncode == 0
+    assert (tmp_path / "t.csv").read_text().startswith("# benchframe {")
+    assert len(read_csv(tmp_path / "t.csv")) > 5
+
+
+def test_stopping_and_continuing(level: str, tmp_path: Path) -> None:
+    """Job control works under the recorder: a stopped child stops, and goes on when told."""
+    script = (
+        "import os, signal, subprocess\np = subprocess.Popen(['sh', '-c', 'kill -STOP $$; exit 3'])\n"
+        "assert os.WIFSTOPPED(os.waitpid(p.pid, os.WUNTRACED)[1])\n"
+        "os.kill(p.pid, signal.SIGCONT)\nassert p.wait() == 3\n"
+    )
+    run = record(level, tmp_path / "t.parquet", sys.executable, "-c", script)
+    assert run.returncode == 0, run.stderr
+
+
+def test_faults_that_end_in_a_signal(level: str, tmp_path: Path) -> None:
+    """A load from address 16 is recorded, marked, and no reason to distrust the trace."""
+    run = record(level, tmp_path / "t.parquet", sys.executable, "-S", "-c", "import ctypes; ctypes.string_at(16)")
+    assert run.returncode == 139
+    if level != "strace":
+        trace = read_trace(tmp_path / "t.parquet")
+        assert verify(trace).good
+        marked = trace.events[(trace.events["kind"] == Kind.FAULT) & (trace.events["flags"] & 4 != 0)]
+        assert marked["addr"].tolist() == [16]
+
+
+def _busy(tmp_path: Path) -> subprocess.Popen[str]:
+    script = (
+        "import mmap, time\nprint('up', flush=True)\nwhile True:\n    m = mmap.mmap(-1, 1 << 16)\n"
+        "    m.write(b'x' * 9000)\n    m.close()\n    time.sleep(0.002)\n"
+    )
+    return subprocess.Popen([sys.executable, "-S", "-c", script], stdout=subprocess.PIPE, text=True)
+
+
+def test_interrupt_keeps_the_trace(level: str, tmp_path: Path) -> None:
+    """Ctrl-C ends the program as it would without us; the trace is whole and valid."""
+    script = "import time\nprint('up', flush=True)\ntime.sleep(30)"
+    command = [sys.executable, "-c", RUN, level, str(tmp_path / "t.parquet"), sys.executable, "-S", "-c", script]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert run.stdout is not None
+    assert run.stdout.readline() == "up\n"
+    os.killpg(run.pid, signal.SIGINT)
+    _, errors = run.communicate(timeout=30)
+    assert run.returncode in (130, 1), errors
+    checked(tmp_path / "t.parquet", level)
+
+
+def test_attach(level: str, tmp_path: Path) -> None:
+    """A running process: its layout is the trace's beginning, Ctrl-C the end, and it runs on, untraced."""
+    with _busy(tmp_path) as busy:
+        try:
+            assert busy.stdout is not None
+            busy.stdout.readline()
+            command = [sys.executable, "-c", RUN, level, str(tmp_path / "t.parquet"), "--attach", str(busy.pid)]
+            run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+            deadline = time.monotonic() + 20
+            while f"TracerPid:\t{run.pid}" not in Path(f"/proc/{busy.pid}/status").read_text():
+                assert run.poll() is None, run.communicate()[1]
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            time.sleep(0.7)
+            run.send_signal(signal.SIGINT)
+            _, errors = run.communicate(timeout=30)
+            assert run.returncode == 0, errors
+            assert busy.poll() is None
+            assert "TracerPid:\t0" in Path(f"/proc/{busy.pid}/status").read_text()
+        finally:
+            busy.kill()
+    trace = checked(tmp_path / "t.parquet", level)
+    assert {s.when for s in trace.meta.snapshots} == {"attach", "exit"}
+    assert int((trace.events["kind"] == Kind.MMAP).sum()) > 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_without_privileges(tmp_path: Path) -> None:
+    """An unprivileged user gets level user (or strace), is told what is missing, and the trace holds."""
+    reason = why_not("user")
+    if reason:
+        pytest.skip(reason)
+    setpriv, python = shutil.which("setpriv"), shutil.which("python3", path="/usr/bin:/bin")
+    if setpriv is None or python is None:
+        pytest.skip("setpriv and a system python3 are needed")
+    paths = os.pathsep.join(p for p in sys.path if p)
+    root = str(Path(__file__).resolve().parents[2])
+    drop = [setpriv, "--reuid", "65534", "--regid", "65534", "--clear-groups", "env", f"PYTHONPATH={root}:{paths}"]
+    probe = subprocess.run([*drop, python, "-c", "import benchframe.record.session, pyarrow"], capture_output=True)
+    if probe.returncode:
+        pytest.skip("this interpreter's packages are not readable by others")
+    folder = Path("/tmp") / f"benchframe-test-{os.getpid()}"
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    try:
+        output = folder / "t.parquet"
+        run = subprocess.run([*drop, python, "-c", RUN, "auto", str(output), "ls"], capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        assert "not used: full" in run.stderr
+        checked(output, "user")
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("auto", "t.parquet", "/no/such/program"), "no such program"),
+        (("wrong", "t.parquet", "true"), "there are auto, full, user, strace"),
+        (("auto", "none/t.parquet", "true"), "no folder that can be written to"),
+        (("auto", "t.parquet", "--attach", "999999999"), "process 999999999"),
+        (("auto", ".", "true"), "is a folder; name a file with -o"),
+    ],
+)
+def test_own_failures(tmp_path: Path, arguments: tuple[str, ...], what: str) -> None:
+    """Our own failures are one line on stderr, exit code 125, and no file."""
+    run = subprocess.run(
+        [sys.executable, "-c", RUN, arguments[0], str(tmp_path / arguments[1]), *arguments[2:]],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 125
+    assert what in run.stderr
+    assert run.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lost_events_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A trace with holes is not written unless asked for."""
+    from benchframe.record import session
+    from benchframe.trace.meta import TraceMeta
+
+    full = read_trace(Path(__file__).resolve().parents[2] / "workloads/benchframe_workloads/data/python-json.parquet")
+    lossy = Trace(full.events, full.time, full.tid, TraceMeta(files=full.meta.files, lost=5))
+    monkeypatch.setattr(session.Session, "run", lambda self, argv: lossy)
+    assert session.run_record_command(["true"], tmp_path / "t.parquet", "strace") == session.EXIT_FAILED
+    assert "5 events were lost" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert session.run_record_command(["true"], tmp_path / "t.parquet", "strace", allow_lost=True) == 0
+    assert read_trace(tmp_path / "t.parquet").meta.lost == 5
+
+
+def test_ring_that_overflows_says_so() -> None:
+    """Events that the kernel dropped are counted, by a ring that nobody drains."""
+    from benchframe.record import perf
+    from benchframe.record.perf import Recorder, Source
+
+    reason = why_not("user")
+    if reason:
+        pytest.skip(reason)
+    flags = perf.EXCLUDE_KERNEL | perf.EXCLUDE_HV
+    source = Source("page-faults:u", perf.TYPE_SOFTWARE, perf.COUNT_SW_PAGE_FAULTS, flags, sample=perf.SAMPLE_ADDR)
+    recorder = Recorder([source], [os.getpid()], 1, on_exec=False)
+    try:
+        if not recorder.counts_lost:
+            pytest.skip("this kernel has no PERF_FORMAT_LOST")
+        recorder.enable()
+        block = mmap.mmap(-1, 4 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # fresh pages, never the heap's
+        block.madvise(mmap.MADV_NOHUGEPAGE)
+        block[::4096] = b"x" * 1024
+        recorder.stop()
+        assert recorder.lost > 500
+    finally:
+        recorder.close()

@@ -1,0 +1,274 @@
+"""The cost model finds what was put in; explanations add up and know their limits."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchframe.dialect import Slab
+from benchframe.dialect.interpreter import PlainWorld, dejit
+from benchframe.errors import ResultsError
+from benchframe.report.table import render
+from benchframe.study import model as units
+from benchframe.study.explain import Side, explain
+from benchframe.study.model import (
+    STRENGTHS,
+    TERMS,
+    Calibration,
+    Sample,
+    _machine,
+    fit,
+    read_calibration,
+    terms,
+    write_calibration,
+)
+from benchframe.study.present import explanation_table, in_words
+
+UNITS = {"work": 0.1, "mispredictions": 6.0, "atomics": 2.0, "depth": 0.5, "lines": 0.3, "far steps": 8.0}
+"""ns per unit of the made-up machine below; the base is 1 ns."""
+
+
+def cost(rng: np.random.Generator, scale: float = 1.0) -> dict[str, float]:
+    """Random counts of a lookup."""
+    ranges = {"loads": 40, "stores": 4, "branches": 50, "mispredicted": 4, "atomics": 4, "barriers": 1, "steps": 15,
+              "lines": 20, "far_l1": 3}  # fmt: skip
+    return {f"lookup.{key}": float(scale * rng.uniform(0.1, 1) * high) for key, high in ranges.items()}
+
+
+def true_ns(found: dict[str, float]) -> float:
+    """What the made-up machine takes."""
+    return 1.0 + sum(UNITS[name] * value for name, value in terms(found).items())
+
+
+def calibration(noise: float = 0.01, cells: int = 60) -> list[Sample]:
+    """Cells of the made-up machine, six strategies on ten workloads."""
+    rng = np.random.default_rng(5)
+    samples = []
+    for number in range(cells):
+        found = cost(rng)
+        ns = tuple(true_ns(found) * np.exp(rng.normal(0, noise, 5)))
+        samples.append(Sample(f"s{number % 6}", f"w{number // 6}", found, ns))
+    return samples
+
+
+# ---- the model ----
+
+
+def test_fit_finds_the_units() -> None:
+    """Every coefficient within its bootstrap interval and near the truth; differences are predicted to 2 %."""
+    model = fit(calibration())
+    assert model.names[1:] == tuple(TERMS)
+    for number, name in enumerate(TERMS):
+        low, high = model.interval(name)
+        assert low <= model.coefficients[number + 1] <= high
+        assert model.coefficients[number + 1] == pytest.approx(UNITS[name], rel=0.25, abs=0.1)
+    assert model.difference_error < 0.02
+    assert model.cells == 60
+    np.testing.assert_array_equal(fit(calibration()).replicates, model.replicates)
+
+
+def test_intervals_cover() -> None:
+    """Over many calibrations with 3 % of noise the 95 % intervals of a coefficient hold the truth at least 85 times in
+    100: the bootstrap of 60 cells is a little narrow, not misleading."""
+    rng = np.random.default_rng(8)
+    held = 0
+    for _ in range(60):
+        samples = []
+        for number in range(48):
+            found = cost(rng)
+            samples.append(
+                Sample(
+                    f"s{number % 6}", f"w{number // 6}", found, tuple(true_ns(found) * np.exp(rng.normal(0, 0.03, 3)))
+                )
+            )
+        low, high = fit(samples, replicates=60).interval("mispredictions")
+        held += low <= UNITS["mispredictions"] <= high
+    assert held >= 51
+
+
+def under_one_lock(noise: float = 0.02) -> list[Sample]:
+    """Cells as strategies under one lock leave them: two atomic operations each, a base that differs by stream."""
+    rng = np.random.default_rng(11)
+    samples = []
+    for number in range(48):
+        found = {**cost(rng), "lookup.atomics": 2.0, "lookup.barriers": 0.0}
+        ns = (true_ns(found) + 3.0 * (number // 6)) * np.exp(rng.normal(0, noise, 5))
+        samples.append(Sample(f"s{number % 6}", f"w{number // 6}", found, tuple(ns)))
+    return samples
+
+
+def test_what_the_cells_cannot_tell_is_taken_from_the_loops() -> None:
+    """No cell differs in atomics: without the loops they cost nothing, with them what the loops say. What the cells can
+    tell stays theirs, though the loops say something else; streams may differ in their base."""
+    alone = {**UNITS, "atomics": 1.7, "mispredictions": 4.0}
+    bare, drawn = fit(under_one_lock(), replicates=20), fit(under_one_lock(), alone, replicates=20)
+    units = dict(zip(drawn.names, drawn.coefficients, strict=True))
+    assert dict(zip(bare.names, bare.coefficients, strict=True))["atomics"] == 0
+    assert units["atomics"] == pytest.approx(1.7, rel=0.01)
+    assert units["mispredictions"] == pytest.approx(UNITS["mispredictions"], rel=0.08)
+    assert drawn.high["base"] - drawn.low["base"] == pytest.approx(21, rel=0.1)
+    assert drawn.difference_error < 0.05
+    assert (bare.strength, bare.alone) == (0, {})
+    assert drawn.strength > 0
+
+
+def test_a_prior_that_predicts_badly_is_weak() -> None:
+    """Loops that say ten times too much are hardly listened to; right ones are believed fully."""
+    wrong = fit(under_one_lock(), {name: 10 * ns for name, ns in UNITS.items()}, replicates=5)
+    right = fit(under_one_lock(), UNITS, replicates=5)
+    assert wrong.strength < right.strength == STRENGTHS[-1]
+    found = dict(zip(wrong.names, wrong.coefficients, strict=True))
+    assert found["mispredictions"] == pytest.approx(UNITS["mispredictions"], rel=0.15)
+
+
+def test_the_loops_are_what_they_say() -> None:
+    """Interpreted: the chain visits every record once before it comes back, the coin falls on both sides."""
+    state, cells = _machine(64)
+    world = PlainWorld({"bench_base": state, "cell_base": cells})
+    bench = world.ref(Slab("BENCH", units.bench, "bench_base"), 0)
+    entry = dejit(units.bench_entry)
+    seen = [entry(bench, units.CHAIN, count) for count in range(64)]
+    assert sorted(seen) == list(range(64))
+    assert entry(bench, units.CHAIN, 64) == 0
+    assert entry(bench, units.INDEPENDENT, 50) == 50
+    assert entry(bench, units.ATOMIC, 7) == 7
+    entry(bench, units.STEADY, 64)
+    assert not cells["value"].any()
+    entry(bench, units.COIN, 64)
+    assert 16 < int((cells["value"] != 0).sum()) < 48
+
+
+def test_units_are_measured() -> None:
+    """Compiled and run, short: a number for every term, none below 0."""
+    found = units.measured(iterations=200, repeats=2)
+    assert set(found) == set(TERMS)
+    assert min(found.values()) >= 0
+    assert found["depth"] > 0
+
+
+def test_too_few_cells() -> None:
+    """A fit without enough cells is refused."""
+    with pytest.raises(ValueError, match="12 cells are too few to fit 7 coefficients; 21 would do"):
+        fit(calibration(cells=12))
+
+
+def test_calibration_file(tmp_path: Path) -> None:
+    """Samples survive the file; a damaged file is an error that names it."""
+    path = tmp_path / "calibration.json"
+    kept = Calibration(tuple(calibration(cells=6)), {"atomics": 1.5})
+    write_calibration(path, kept)
+    assert read_calibration(path) == kept
+    path.write_text(path.read_text().replace('"ns": [', '"ns": [], "x": ['))
+    with pytest.raises(ResultsError, match=r"calibration\.json.*samples\[0\].*ns.* is empty"):
+        read_calibration(path)
+
+
+# ---- explain ----
+
+
+def side(name: str, found: dict[str, float], extra: float = 0.0, rounds: int = 6) -> Side:
+    """A strategy on the made-up machine; ``extra`` ns come from nowhere."""
+    rng = np.random.default_rng(len(name))
+    return Side(name, found, {r: true_ns(found) + extra + float(rng.normal(0, 0.05)) for r in range(rounds)})
+
+
+def pair(extra: float = 0.0) -> tuple[Side, Side]:
+    """Two strategies that differ by two mispredictions and one far step."""
+    base = {key: 0.5 * value for key, value in cost(np.random.default_rng(1)).items()}
+    other = {**base, "lookup.mispredicted": base["lookup.mispredicted"] + 2, "lookup.far_l1": base["lookup.far_l1"] + 1}
+    return side("a", base), side("bb", other, extra)
+
+
+def test_a_difference_is_attributed() -> None:
+    """Two mispredictions of 6 ns, a miss of 8, and what waiting for them hides and exposes: found as such, nothing
+    left, no limit said."""
+    a, b = pair()
+    found = explain(a, b, fit(calibration()))
+    parts = {c.term: c.ns for c in found.contributions}
+    before, after = terms(a.cost), terms(b.cost)
+    assert parts["mispredictions"] == pytest.approx(12, abs=0.7)
+    assert parts["far steps"] == pytest.approx(8, abs=0.7)
+    assert parts["work"] == pytest.approx(UNITS["work"] * (after["work"] - before["work"]), abs=0.3)
+    assert parts["work"] < 0 < parts["depth"]
+    assert sum(parts.values()) == pytest.approx(found.explained[0])
+    assert found.difference[0] == pytest.approx(true_ns(dict(b.cost)) - true_ns(dict(a.cost)), abs=0.3)
+    assert abs(found.remainder) < 1
+    assert found.limits == ()
+
+
+def test_the_reason_is_said_in_words() -> None:
+    """One sentence names the largest contributions, the largest first, by what a reader of kernel code calls them; a
+    difference that may be zero has no reason, one below the model's error a guess."""
+    model = fit(calibration())
+    a, b = pair()
+    (text,) = in_words(explain(a, b, model))
+    assert re.match(
+        r"bb is [\d.]+ ns \(\d+ %\) slower a lookup than a: by the model \+1\d\.\d for 2 more mispredicted", text
+    )
+    assert (
+        text.index("mispredicted branches") < text.index("1 more loads that L1 has likely lost") < text.index("not exp")
+    )
+    (text,) = in_words(explain(b, a, model))
+    assert "faster a lookup than bb: by the model -1" in text
+    assert "for 2 fewer mispredicted branches" in text
+    assert in_words(explain(a, Side("bb", a.cost, {r: a.ns[r] + (0.1, -0.1)[r % 2] for r in a.ns}), model)) == []
+    unsure = in_words(replace(explain(a, b, model), model_error=99.0))
+    assert "by a model that errs by more than that, " in unsure[0]
+
+
+def test_terms_of_a_lookup() -> None:
+    """By hand: three mispredictions expose three quarters of the chain and leave a quarter of the work; the deeper of
+    two walks side by side counts."""
+    counts = {"loads": 20, "stores": 2, "branches": 18, "mispredicted": 3, "atomics": 2, "barriers": 1, "steps": 12,
+              "lines": 13, "lines.pte": 3, "lines.page": 1, "far_l1": 0.5}  # fmt: skip
+    walk = terms({f"lookup.{key}": float(value) for key, value in counts.items()})
+    assert walk == {"work": 10, "mispredictions": 3, "atomics": 3, "depth": 6, "lines": 13, "far steps": 0.5}
+    hit = terms({f"hit.{key}": float(value) for key, value in {**counts, "steps": 5, "mispredicted": 0}.items()}, "hit")
+    assert (hit["work"], hit["depth"]) == (40, 0)
+    mixed = {"lookup.steps": 10.0, "lookup.lines.pte": 3.0, "lookup.lines.page": 1.0, "lookup.mispredicted": 1.0,
+             "lookup.hits": 0.5, "lookup.misses": 0.5,
+             "hit.steps": 5.0, "hit.lines.pte": 3.0, "hit.lines.page": 1.0}  # fmt: skip
+    assert terms(mixed)["depth"] == (0.5 * 5 + 0.5 * 11) * 0.5  # a miss takes 15 steps, 4 of them beside the other 11
+
+
+def test_what_no_term_explains_is_said() -> None:
+    """30 ns from nowhere stay in the remainder, and two limits say so."""
+    found = explain(*pair(extra=30.0), fit(calibration()))
+    assert found.remainder == pytest.approx(30, abs=1.5)
+    assert any("more than half of the difference is not explained" in text for text in found.limits)
+    assert any(re.search(r"bb is measured \+(29|30|31)\.\d ns off its prediction", text) for text in found.limits)
+
+
+def test_limits() -> None:
+    """A difference of nothing, a term outside the calibration, a time beyond it, sampled counts: each is said."""
+    model = fit(calibration())
+    a, b = pair()
+    same = explain(a, Side("bb", a.cost, dict(enumerate(a.ns[r] + (0.1, -0.1)[r % 2] for r in a.ns))), model)
+    assert any("its interval contains 0" in text for text in same.limits)
+    assert any("within the model's own error" in text for text in same.limits)
+    far = {**b.cost, "lookup.lines": 500.0, "events": 10.0, "counted": 5.0, "lookup.lines_se": 5.0}
+    wide = explain(a, side("bb", far, extra=400.0), model)
+    assert any("bb: lines 500.0 is beyond the calibration's" in text for text in wide.limits)
+    assert any("more than the slowest calibrated cell" in text for text in wide.limits)
+    assert any("standard error of lines 1 %" in text for text in wide.limits)
+    with pytest.raises(ValueError, match="no round in common"):
+        explain(a, Side("bb", b.cost, {99: 5.0}), model)
+
+
+def test_hits_are_weighed() -> None:
+    """With a cache the text says what a hit and a miss take and what the hits save."""
+    a, b = pair()
+    hits = {f"hit.{k.removeprefix('lookup.')}": 0.2 * v for k, v in b.cost.items()}
+    cached = {**b.cost, **hits, "hit.n": 50.0, "lookup.hits": 0.5, "lookup.misses": 0.5}
+    model = fit(calibration())
+    found = explain(a, side("bb", cached), model)
+    assert found.caches[0].startswith("bb hits 50.0 %: by the model a hit takes ")
+    assert "hits take" in found.caches[1]
+    table = explanation_table(found, model, "w")
+    text = render(table, "text")
+    assert "unexplained" in text
+    assert "measured" in text
+    assert [row[0] for row in table.rows][: len(TERMS)] == list(TERMS)
+    assert "term,a,b" in render(table, "csv")

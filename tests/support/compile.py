@@ -1,0 +1,39 @@
+"""Compiling for tests: in the test's own process, where each function that units share is typed and lowered once."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchframe.dialect.store import cache_folder
+from benchframe.engine import runner
+from benchframe.engine import threads as crew
+from benchframe.engine.content import strategy_digest
+from benchframe.strategy import Strategy
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """One process at a time in what is called ``name``; the others wait."""
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with Path(folder, f".tests-{name}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def compiled(strategy: Strategy, *, threads: bool = False) -> Strategy:
+    """``strategy``, with all its units in the store: of two processes that need them one compiles, the other loads.
+
+    A process that is started afterwards, `benchframe run` say, loads them too. About a third of the time that it takes
+    to compile them one by one in processes of their own.
+    """
+    shared = [crew.MAPPING] if threads else [runner.MAPPING, runner.KNOWN_REPLAY]
+    own = crew.specs(strategy) if threads else runner.specs(strategy)
+    units = runner.unit_store()
+    for name, wanted in ((strategy_digest(strategy), own), ("shared", shared)):
+        if units.missing(wanted):
+            with alone(name):
+                for spec in wanted:
+                    units.get(spec)
+    return strategy
