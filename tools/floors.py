@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STEPS = (
     ("--version",),
     ("list", "strategies"),
-    ("run", "--quick", "--rounds", "2", "-s", "rbtree,mmap_cache", "-w", "uniform:vmas=50,events=2000", "-o", "runs"),
+    ("run", "--quick", "--rounds", "2", "-s", "rbtree,mmap_cache", "-w", "uniform:vmas=50,events=2000"),
     ("table", "last"),
     ("table", "last", "--format", "json"),
     ("report", "last"),

@@ -93,7 +93,7 @@ def _version(asked: bool) -> None:
 
 
 @app.callback()
-def options(
+def program(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")

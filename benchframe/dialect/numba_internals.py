@@ -2,8 +2,8 @@
 
 Numba's public way compiles a function, optimises it and hands it to its own execution engine. A unit needs less: the
 LLVM module as lowered, to be linked, optimised and emitted once. No public interface gives that. After an upgrade of
-Numba :func:`broken` names what has changed; ``tests/dialect/test_numba_internals.py`` runs it, and pyproject.toml bounds the
-version to the newest that was tested.
+Numba :func:`broken` names what has changed; ``tests/dialect/test_numba_internals.py`` runs it, and pyproject.toml
+bounds the version to the newest that was tested.
 """
 
 from __future__ import annotations

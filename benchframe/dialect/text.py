@@ -1,7 +1,7 @@
 """What a ``@native`` function does, as a hash that every Python gives alike: of its syntax tree, not of its bytecode.
 
-Compiled code is stored under hashes of bytecode (:class:`~benchframe.dialect.functions.Identities`), which are cheap and
-differ between versions of Python. What a *result* depends on must be comparable for years. So here comments,
+Compiled code is stored under hashes of bytecode (:class:`~benchframe.dialect.functions.Identities`), which are cheap
+and differ between versions of Python. What a *result* depends on must be comparable for years. So here comments,
 docstrings, annotations, the place of a function and the names of functions, local variables and constants count for
 nothing; operations, the values of constants, field names, struct layouts and everything that is called count.
 """

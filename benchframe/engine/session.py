@@ -165,7 +165,7 @@ class Stream:
 
 def prepare(events: Array, tasks: dict[int, set[int]] | None = None) -> Stream:
     """The stream of ``events`` (dtype EVENT). A task belongs to an mm from its first event there to its EXIT; an mm
-    ends with the EXIT of its last task, as benchframe.oracle.replay has it.
+    ends with the EXIT of its last task, as benchframe.oracle.replayer has it.
 
     A stream that comes in batches passes the same ``tasks`` (mm to its living tasks, at first empty) with each.
     """

@@ -138,7 +138,7 @@ class Outcome:
         """Checked operations a second."""
         return self.ops / self.seconds if self.seconds else 0.0
 
-    def add(self, other: "Outcome") -> None:
+    def add(self, other: Outcome) -> None:
         """Count another run in."""
         for name in ("ops", "seconds", "flag_checks", "areas", "forks", "grew", "shrank"):
             setattr(self, name, getattr(self, name) + getattr(other, name))

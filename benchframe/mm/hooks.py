@@ -340,12 +340,12 @@ def hook_mask(filled: Container[str]) -> int:
 def _write() -> FunctionType:
     """``hook_entry(mm, number, a, b, c, d)`` as a chain over the hooks' numbers; hot ones are never called so."""
     lines = ["def hook_entry(mm, number, a, b, c, d):"]
-    for number, hook in enumerate(ALL):
-        if hook.called:
-            arguments = ", ".join(["mm", "a", "b", "c", "d"][: hook.arity])
-            lines += [f"    if number == {number}:", f"        return {hook.name}({arguments})"]
+    for number, one in enumerate(ALL):
+        if one.called:
+            arguments = ", ".join(["mm", "a", "b", "c", "d"][: one.arity])
+            lines += [f"    if number == {number}:", f"        return {one.name}({arguments})"]
     lines.append("    return 0")
-    scope: dict[str, object] = {hook.name: hook for hook in ALL}
+    scope: dict[str, object] = {one.name: one for one in ALL}
     scope["__name__"] = __name__
     linecache.cache[SOURCE] = (0, None, [f"{line}\n" for line in lines], SOURCE)  # for tracebacks and identities
     exec(compile("\n".join(lines), SOURCE, "exec"), scope)  # written from our own table only

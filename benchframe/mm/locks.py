@@ -365,11 +365,11 @@ def waitqueue(queue: str) -> Waitqueue:
 #   count   63 ..... 33 | 32 writer | 31 .... 20 waiting | 19 ....... 0 readers
 #   tail, head          tickets of those who wait: first come, first served
 # ```
-# Nobody in the way: one atomic operation to take, one to give back. Whoever finds a writer inside queues up, and so does
-# a reader that finds readers inside and *anyone waiting*: writers do not starve, and a task that takes the lock for read
-# twice deadlocks when a writer came between, as in the kernel. The queue is first come, first served; who is at its head
-# waits for the count alone, and a reader that got in lets the next one look at once, so readers that follow each other
-# enter together.
+# Nobody in the way: one atomic operation to take, one to give back. Whoever finds a writer inside queues up, and so
+# does a reader that finds readers inside and *anyone waiting*: writers do not starve, and a task that takes the lock
+# for read twice deadlocks when a writer came between, as in the kernel. The queue is first come, first served; who is
+# at its head waits for the count alone, and a reader that got in lets the next one look at once, so readers that
+# follow each other enter together.
 #
 # A lock that nobody holds may be taken past the queue (lock stealing): by a reader at once (5.11 on), by a writer while
 # it spins, before it queues (optimistic spinning, 3.16 on). Without it the lock would go from core to core by turns,

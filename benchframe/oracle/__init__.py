@@ -6,7 +6,7 @@ mapping), :mod:`space` (the sorted list), :mod:`merge` (the eight cases), :mod:`
 """
 
 from benchframe.oracle.calls import Oracle
-from benchframe.oracle.replay import Answers, Replayer, replay
+from benchframe.oracle.replayer import Answers, Replayer, replay
 from benchframe.oracle.rules import RULE_NAMES, Advice, FaultError, Limits, Rules, flip
 from benchframe.oracle.space import Area, Backing
 

@@ -350,7 +350,8 @@ def load(run: str | Path) -> pd.DataFrame:
 
     One row per measured value, with the columns :data:`COLUMNS`: ``ns`` is nanoseconds per operation of ``figure``
     (lookup, fault, mapping, replay), ``value`` its index within the process, ``round`` the process, ``counts``
-    whether that found a quiet moment and so is in the tables (:mod:`benchframe.results.folder`), ``baseline`` whether the
+    whether that found a quiet moment and so is in the tables (:mod:`benchframe.results.folder`),
+    ``baseline`` whether the
     row's strategy is what the workload compares with, ``threads`` how many real threads played (0: one replay; else
     ``ns`` is wall time per operation, all threads together). A cell without figures (wrong, crashed, ...) is one row
     whose ``figure`` and ``ns`` are missing. Raises :class:`~benchframe.errors.ResultsError`.

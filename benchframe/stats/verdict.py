@@ -334,7 +334,7 @@ def above(ratio: Ratio, null: float = 0.0) -> float:
         return 1.0
     if ratio.se == 0:
         return 0.0 if ratio.log > null else 1.0
-    from scipy.special import stdtr  # type: ignore[import-untyped]
+    from scipy.special import stdtr
 
     return float(stdtr(ratio.degrees, (null - ratio.log) / ratio.se))
 

@@ -170,7 +170,7 @@ def write_trace(path: str | Path, trace: Trace) -> None:
     write_batches(path, trace.meta, [Batch(0, trace.events, trace.time, trace.tid, trace.reports)])
 
 
-def write_batches(path: str | Path, meta: TraceMeta, batches: "list[Batch] | Iterator[Batch]") -> None:
+def write_batches(path: str | Path, meta: TraceMeta, batches: list[Batch] | Iterator[Batch]) -> None:
     """Write a trace that arrives in batches, when it is too large for memory; atomic as write_trace, but unchecked."""
     from benchframe.trace.parquet import write_table
 
@@ -274,8 +274,8 @@ def shifted(trace: Trace, pages: int) -> Trace:
     events = trace.events.copy()
     down = pages * PAGE
     kind = events["kind"]
-    for field, kinds in (("addr", PLACED), ("ret", GIVEN), ("offset", (Kind.MREMAP,))):
-        chosen = np.isin(kind, kinds) & (events[field] >= LOWEST)
-        events[field][chosen] -= down
+    for name, kinds in (("addr", PLACED), ("ret", GIVEN), ("offset", (Kind.MREMAP,))):
+        chosen = np.isin(kind, kinds) & (events[name] >= LOWEST)
+        events[name][chosen] -= down
     notes = (*trace.meta.notes, f"all addresses lower by {pages} pages")
     return Trace(events, meta=replace(trace.meta, snapshots=(), notes=notes), setup=trace.setup)

@@ -235,7 +235,7 @@ def test_every_failure_of_the_third_version_is_known() -> None:
 
 @pytest.mark.parametrize("name", ["m1", "m3", "m6", "m7", "m8", "m9", "m10", "m12", "m13", "m14"])
 def test_the_command_catches_mutants(name: str) -> None:
-    """The command gives exit code 1 for a broken copy of the twin; tests/check/test_broken_protocols.py has the details."""
+    """The command gives exit code 1 for a broken copy of the twin; details: tests/check/test_broken_protocols.py."""
     strategy = resolve(next(s for s, _, _ in MUTANTS.values() if s.name == name), KNOWN.strategies)
     where = ["lookup-munmap", "fault-merge", "fault-munmap"]
     assert run_check_command([strategy], where, 60, say=lambda text: None) == 1

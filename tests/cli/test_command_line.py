@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,8 +53,8 @@ def fake_registry(*_: object) -> Registry:
 def put_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make up plugins, engine and worker; everything between is real."""
     monkeypatch.setattr("benchframe.registry.load", fake_registry)
-    native = SimpleNamespace(compile_strategies=lambda strategies, progress: progress("all", 1.0))
-    monkeypatch.setitem(sys.modules, "benchframe.engine.session", native)
+    compiled = "benchframe.engine.session.compile_strategies"
+    monkeypatch.setattr(compiled, lambda strategies, progress: progress("all", 1.0))
     command = worker_command("support.fake_worker")
     monkeypatch.setattr("benchframe.engine.launch.worker_command", lambda: command)
 
@@ -226,7 +225,7 @@ def test_a_run_without_a_measurement_leaves_nothing(monkeypatch: pytest.MonkeyPa
     def refuse(strategies: object, progress: object) -> None:
         raise DialectError("mine.py:7 (find): a list; use a slab\nmine.py:9 (find): a dict; use a slab")
 
-    monkeypatch.setitem(sys.modules, "benchframe.engine.session", SimpleNamespace(compile_strategies=refuse))
+    monkeypatch.setattr("benchframe.engine.session.compile_strategies", refuse)
     done = call("run", "-s", "fake20", *QUICK)
     assert done.exit_code == 2
     assert done.stderr.endswith("\n  mine.py:7 (find): a list; use a slab\n  mine.py:9 (find): a dict; use a slab\n")
@@ -273,8 +272,8 @@ def test_expected_errors_raise_with_debug() -> None:
 INTERRUPTED = """
 import sys
 sys.path[:] = eval(sys.argv[1])
-import pytest, test_cli
-test_cli.put_fakes(pytest.MonkeyPatch())
+import pytest, test_command_line
+test_command_line.put_fakes(pytest.MonkeyPatch())
 from benchframe.__main__ import main
 sys.argv = ["benchframe", "run", "-s", "slow25", "--quick", "--rounds", "50"]
 main()

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cost_model import UNITS, calibration
 from support.space import runner
-from test_cost_model import UNITS, calibration
 from typer.testing import CliRunner
 
 from benchframe.cli import app

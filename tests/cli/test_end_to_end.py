@@ -1,12 +1,11 @@
 """`benchframe run` as users start it: real plugins, real engine, real processes, small workloads."""
 
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from support.command import run, start
 from support.compile import compiled
 
 import benchframe
@@ -49,19 +48,6 @@ def compile_first(*names: str, plugin: Path | None = None) -> None:
     known = load([plugin] if plugin else [])
     for name in ("rbtree", *names):
         compiled(known.strategy(name))
-
-
-def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
-    """``benchframe ARGUMENTS`` in ``folder``."""
-    command = [sys.executable, "-m", "benchframe", *arguments]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def run(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of ``benchframe ARGUMENTS``."""
-    process = start(folder, *arguments)
-    out, err = process.communicate(timeout=280)
-    return process.returncode, out, err
 
 
 def test_run_table_report(tmp_path: Path) -> None:

@@ -42,6 +42,9 @@ def write(tmp_path: Path) -> Write:
     return write
 
 
+without_entry_point = discovery.without_entry_point
+
+
 @pytest.fixture(autouse=True)
 def _no_install_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the built-in modules are all installed is one test's question (test_packaging asks pyproject.toml)."""
@@ -200,13 +203,13 @@ def test_entry_point_of_a_module_that_is_gone(monkeypatch: pytest.MonkeyPatch) -
 def test_module_without_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     """A built-in module that no entry point names is a problem with the mend, unless it was named as a file."""
     every = discovery.find()[0]
-    before = discovery.without_entry_point(every)
-    (problem,) = [p for p in discovery.without_entry_point([f for f in every if f.name != "churn"]) if p not in before]
+    before = without_entry_point(every)
+    (problem,) = [p for p in without_entry_point([f for f in every if f.name != "churn"]) if p not in before]
     assert problem.plugin == "churn"
     assert Path(problem.file).name == "churn.py"
     assert problem.mend == "pip install -e . again"
     by_file = Found("churn", problem.file, is_file=True)
-    assert discovery.without_entry_point([*(f for f in every if f.name != "churn"), by_file]) == before
+    assert without_entry_point([*(f for f in every if f.name != "churn"), by_file]) == before
 
 
 def test_one_distribution_found_twice() -> None:

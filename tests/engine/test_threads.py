@@ -6,13 +6,12 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.compile import compiled
-from test_end_to_end import run
+from support.command import run
+from support.threads import registry, session, trace
 
 from benchframe import stream
 from benchframe.dialect import native
@@ -31,35 +30,15 @@ from benchframe.mm.memory import anon_page
 from benchframe.mm.slab import arena_alloc, kfree_rcu, synchronize_rcu
 from benchframe.mm.smp import BUCKETS, REPLACE
 from benchframe.mm.smp_replay import bucket_of
-from benchframe.registry import Registry, load
 from benchframe.report.scaling import scaling_table
 from benchframe.results.figures import points
 from benchframe.results.folder import RunFolder, find_run
-from benchframe.strategy import Strategy
-from benchframe.trace.trace import Trace
 from benchframe.workload import WorkloadError
 from benchframe_plugins.pmdcache_rcu import vma_release
 
 PAGE = stream.PAGE
 CROWD = 5
 """More threads than the cores of most test machines."""
-
-
-@cache
-def registry() -> Registry:
-    """The installed plugins."""
-    return load()
-
-
-def trace(label: str, threads: int) -> Trace:
-    """A workload's stream for threads."""
-    return registry().spec(label).trace(1, threads)
-
-
-def session(strategy: Strategy | str, label: str, threads: int) -> ThreadSession:
-    """A threaded session."""
-    chosen = registry().strategy(strategy) if isinstance(strategy, str) else strategy
-    return ThreadSession(compiled(chosen, threads=True), trace(label, threads), threads)
 
 
 # ---- the build ------------------------------------------------------------------------------------------------------
@@ -266,7 +245,7 @@ def test_a_forgotten_hold_is_seen() -> None:
 
 STUCK = """
 import os, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {folders!r}
 import test_threads as t
 t.engine_crew.PATIENCE = 1.0
 made = t.forgetful()
@@ -285,7 +264,8 @@ os._exit(0)
 
 def test_a_deadlock_ends() -> None:
     """A hold that is never given back stops the writer that waits for it: Stuck says that threads wait for ever."""
-    code = STUCK.format(tests=str(Path(__file__).resolve().parents[1]))
+    tests = Path(__file__).resolve().parents[1]
+    code = STUCK.format(folders=[str(tests), str(tests / "engine")])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=280)
     assert "waits for ever" in done.stdout, done.stderr
     assert engine_crew.PATIENCE > 10, "a busy machine is no deadlock"

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.programs import HEAP, STACK, Op, long_program
 from support.space import BASE, PAGE, PMD, STRATEGIES, Kit, registry, strategy
-from test_random_calls import HEAP, STACK, Op, long_program
 
 from benchframe.engine.session import prepare
 from benchframe.interpreted import InterpretedRunner

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_threads import session
+from support.threads import session
 
 from benchframe.api import PrivateSlab
 from benchframe.check.cases import plain_runner

@@ -1,19 +1,16 @@
 """The model against the oracle: random calls, and after each one the same result, layout and flags, all invariants."""
 
-import random
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.programs import HEAP, STACK, Op, _addr, long_program
 from support.space import BASE, PAGE, PMD, STRATEGIES, Kit
 
 from benchframe.mm.machine import Machine
 from benchframe.verify import oracle
 
-Op = tuple[Any, ...]
-HEAP = BASE + 4 * PMD
-STACK = BASE + 6 * PMD
 FILES = ((0, 1 << 30, True), (1, 40 * PAGE + 5, True), (2, 24 * PAGE, False))
 """(number, size, open for writing)."""
 
@@ -22,10 +19,6 @@ counts = st.sampled_from([1, 1, 1, 2, 3, 4, 8, 16])
 far = st.sampled_from([0, 0, 0, 0, 0, 500, 509, 1020])
 """Now and then near or over the end of a 2 MiB region."""
 prots = st.sampled_from([3, 3, 3, 1, 7, 0, 2, 5])
-
-
-def _addr(page: int, region: int) -> int:
-    return BASE + (page + region) * PAGE
 
 
 places = st.builds(_addr, pages, far)
@@ -144,38 +137,6 @@ def test_agrees_at_the_map_count_limit(engine: str, ops: list[Op]) -> None:
 def test_agrees_with_huge_pages(engine: str, ops: list[Op]) -> None:
     """Transparent huge pages by madvise: tables and anon_vmas differ, the answers follow."""
     run(fresh("rbtree", engine, thp=1), ops)
-
-
-def long_program(seed: str, count: int) -> list[Op]:
-    """``count`` calls that meet each other: few pages, mostly private anonymous memory, many faults."""
-    draw = random.Random(seed)
-
-    def place() -> int:
-        return _addr(draw.randrange(48), draw.choice([0, 0, 0, 500, 1020]))
-
-    def length() -> int:
-        return draw.choice([1, 1, 1, 2, 2, 3, 4, 8, 24]) * PAGE
-
-    makers: list[Any] = [
-        *[lambda: ("mmap", place(), length(), draw.choice([3, 3, 1, 7]), draw.choice([0x32, 0x32, 0x22, 0x31]))] * 5,
-        lambda: (
-            "mmap",
-            place(),
-            length(),
-            draw.choice([3, 1]),
-            draw.choice([0x12, 0x11]),
-            0,
-            draw.randrange(8) * PAGE,
-        ),
-        lambda: ("munmap", place(), length()),
-        *[lambda: ("mprotect", place(), length(), draw.choice([3, 3, 1, 7]))] * 6,
-        *[lambda: ("fault", place(), draw.choice([1, 2, 2]))] * 6,
-        lambda: ("mremap", place(), length(), length(), draw.choice([1, 3]), place()),
-        lambda: ("madvise", place(), length(), draw.choice([0, 1, 4, 8, 10, 11, 18, 19, 21])),
-        lambda: ("brk", HEAP + draw.randrange(20) * PAGE),
-        lambda: (draw.choice(["mlock", "munlock"]), place(), length()),
-    ]
-    return [draw.choice(makers)() if at % 300 else ("fork",) for at in range(1, count + 1)]
 
 
 @pytest.mark.parametrize("seed", ["a", "b"])

@@ -8,8 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from benchframe.events import EVENT, NIL, UNKNOWN, Kind, MapType
-from benchframe.oracle import Answers, Oracle, Replayer, replay
-from benchframe.oracle import replay as replayer
+from benchframe.oracle import Answers, Oracle, Replayer, replay, replayer
 
 PAGE = 4096
 BASE = 0x10000000

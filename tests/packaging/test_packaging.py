@@ -8,8 +8,8 @@ from email import message_from_bytes
 from pathlib import Path
 
 import pytest
+from imports import imports
 from support.environments import ROOT, Environment, build, run
-from test_layers import imports
 
 import benchframe
 
