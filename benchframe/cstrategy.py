@@ -257,7 +257,7 @@ def _written(name: str, parameters: tuple[str, ...], scope: dict[str, Any], file
 def _quoted(path: Path) -> str:
     text = str(path)
     if '"' in text or "\n" in text or "\\" in text:
-        raise DialectError(f"{text!r}: a C file's path may hold no quotes, backslashes or line breaks; move it")
+        raise DialectError(f"{text!r}: a C file's path must not contain quotes, backslashes or line breaks; move it")
     return text
 
 

@@ -19,7 +19,7 @@ MAX_TEXT = 1 << 16
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters, and those that turn the direction of text around or end a line unseen."""
 _MEND = "the file is damaged: restore it, or remove it and continue with --resume"
-_MEND_MANIFEST = "the file is damaged: restore it from a copy, or make the run anew"
+_MEND_MANIFEST = "the file is damaged: restore it from a copy, or repeat the run"
 
 
 @contextlib.contextmanager
@@ -93,13 +93,13 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number here")
+    raise ValueError(f"{name} is not a number here")
 
 
 def other_version(path: Path, found: object, known: int) -> ResultsError:
     """The error for a file whose ``version`` is not the one that is read here."""
     told = f"of version {found}" if isinstance(found, int) and not isinstance(found, bool) else "without a version"
-    mend = "read it with the benchframe that wrote it, or make the run anew"
+    mend = "read it with the version of benchframe that wrote it, or repeat the run"
     return ResultsError(path, f"it is {told}, and this benchframe reads version {known}", mend)
 
 
@@ -193,7 +193,7 @@ def _number(fields: Fields, name: str, value: object, low: float = 0.0) -> float
                 return number
     except OverflowError:
         pass
-    raise fields.wrong(printable(name[:80]), "is not a number of a sane size")
+    raise fields.wrong(printable(name[:80]), "is not a number of a plausible size")
 
 
 def printable(text: str) -> str:

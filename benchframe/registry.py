@@ -95,7 +95,7 @@ def _entry_points(project: Path) -> dict[str, str]:
 def _module_file(folder: Path, module: str) -> Path:
     """Where a project keeps ``module``; a name is split at dots and never leaves the folder."""
     if not module or not all(part.isidentifier() for part in module.split(".")):
-        raise PluginPathError(f"{folder / 'pyproject.toml'}: {module!r} is no module's name; correct the entry point")
+        raise PluginPathError(f"{folder / 'pyproject.toml'}: {module!r} is not a module name; correct the entry point")
     parts = module.split(".")
     for root in (folder / "src", folder):
         for file in (root.joinpath(*parts).with_suffix(".py"), root.joinpath(*parts, "__init__.py")):
@@ -115,7 +115,7 @@ def _ours(path: Path) -> str:
     if hasattr(os, "geteuid") and info.st_uid not in (0, os.geteuid()):
         return "it belongs to another user"
     if info.st_mode & stat.S_IWOTH:
-        return "anybody can write it"
+        return "other users can write it"
     return ""
 
 
@@ -354,12 +354,12 @@ def _can_be_asked_for(name: str) -> bool:
 
 
 class UnknownName(BenchframeError, LookupError):
-    """A strategy or workload that no plugin brings. ``str()`` is one line with the nearest known name."""
+    """A strategy or workload that no plugin defines. ``str()`` is one line with the nearest known name."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], because: str = "") -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
         self.nearest = near(name, self.known, 0.5)
-        otherwise = "known: {}" if self.known else "no plugin brings any"
+        otherwise = "known: {}" if self.known else "no plugin defines any"
         hint = because or did_you_mean(name, self.known, otherwise, 0.5)
         super().__init__(f"no {kind} is called {name!r}", hint=hint)
 
@@ -428,7 +428,7 @@ class Registry:
         for origin, answer in self._answers("benchframe_metadata"):
             good = isinstance(answer, Mapping) and all(isinstance(x, str) for pair in answer.items() for x in pair)
             if not good:
-                self._problem(origin, "benchframe_metadata() returned something other than a dict of texts")
+                self._problem(origin, "benchframe_metadata() did not return a dict of strings")
                 continue
             for key, text in answer.items():
                 if texts.setdefault(key, text) != text:
@@ -449,11 +449,11 @@ class Registry:
             thing = getattr(module, name, None)
             marked = hasattr(thing, f"{PROJECT}_impl")
             if marked and name not in HOOKS:
-                self._problem(origin, f"{name}() is no hook of benchframe", f"the hooks are {', '.join(HOOKS)}")
+                self._problem(origin, f"{name}() is not a hook of benchframe", f"the hooks are {', '.join(HOOKS)}")
             elif name in HOOKS and not marked:
                 self._problem(origin, f"{name}() is not marked", "write @hookimpl above it (benchframe.api)")
         if not filled:
-            self._problem(origin, "it fills no hook", f"define one of {', '.join(HOOKS)} under @hookimpl")
+            self._problem(origin, "it implements no hook", f"define one of {', '.join(HOOKS)} under @hookimpl")
             return
         try:
             self.manager.register(module, name=found.name)

@@ -56,7 +56,7 @@ class PrivateSlab(Slab):
         self.number, self.per_vma, self.fixed, self.part_of = number, per_vma, fixed, part_of
         self.at_rest = tuple(at_rest)
         if unknown := [field for field in self.at_rest if field not in self.struct.fields]:
-            raise StrategyError(f"private slab {name}: at_rest names {unknown[0]}, which is no field of it")
+            raise StrategyError(f"private slab {name}: at_rest names {unknown[0]}, which is not a field of it")
 
 
 class Part:
@@ -193,7 +193,7 @@ def resolve(strategy: Strategy, by_name: Mapping[str, Strategy]) -> Strategy:
     if isinstance(index, str):
         if index not in by_name:
             hint = did_you_mean(index, sorted(by_name), "known: {}" if by_name else "known: none")
-            raise StrategyError(f"strategy {strategy.name}: its index {index!r} is no strategy; {hint}")
+            raise StrategyError(f"strategy {strategy.name}: its index {index!r} is not a strategy; {hint}")
         other = by_name[index].index
         if isinstance(other, str):
             raise StrategyError(

@@ -97,11 +97,11 @@ def assert_repeats(known: Registry, workload: str, seed: int = 1) -> None:
     assert not len(failed), (
         f"{workload}: event {failed[0]} ({Kind(int(kinds[failed[0]])).name}) fails: {after.ret[failed[0]]}"
     )
-    assert before.layouts == after.layouts, f"{workload}: the VMAs at the end are not those after the setup"
+    assert before.layouts == after.layouts, f"{workload}: the VMAs at the end differ from those after the setup"
     session = Session(known.strategy("rbtree"), trace)
     rss = [int(session.machine.arrays["mm_base"]["rss"].sum())]
     session.runner.replay(session.first, session.last)
     rss.append(int(session.machine.arrays["mm_base"]["rss"].sum()))
     assert rss[0] == rss[1], (
-        f"{workload}: {rss[0]} pages after the setup, {rss[1]} at the end: give back what is faulted in"
+        f"{workload}: {rss[0]} pages after the setup, {rss[1]} at the end: free the pages that are faulted in"
     )

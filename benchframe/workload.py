@@ -228,7 +228,7 @@ class WorkloadSpec:
             return workload.make_threads(dict(self.params), seed, threads)
         if threads and "trace" not in workload.tags:
             raise WorkloadError(
-                f"workload {self.label} has no form for threads; `benchframe list workloads` marks those that have"
+                f"workload {self.label} cannot run with threads; `benchframe list workloads` marks those that can"
             )
         return workload.make(dict(self.params), seed)
 
@@ -252,11 +252,11 @@ class WorkloadSpec:
         except Exception as error:  # the maker is a plugin's code: its mistakes are told with its line
             raise WorkloadError(f"workload {self.label}: {_failure(error, self.workload.make)}") from error
         if not isinstance(trace, Trace):
-            raise WorkloadError(f"workload {self.label}: its maker returned a {type(trace).__name__}, not a Trace")
+            raise WorkloadError(f"workload {self.label}: its make returned a {type(trace).__name__}, not a Trace")
         try:
             trace.check()
         except ValueError as error:
-            raise WorkloadError(f"workload {self.label}: its maker made a bad stream: {error}") from None
+            raise WorkloadError(f"workload {self.label}: its make returned an invalid stream: {error}") from None
         if not 0 <= trace.setup <= len(trace):
             raise WorkloadError(f"workload {self.label}: setup is {trace.setup} of {len(trace)} events")
         return trace
@@ -268,7 +268,7 @@ def _failure(error: Exception, make: Callable[..., Any]) -> str:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     place = f" ({file}:{lines[-1]})" if lines else ""
     text = " ".join(str(error).split())
-    return f"its maker failed with {type(error).__name__}{f': {text}' if text else ''}{place}; correct it"
+    return f"its make failed with {type(error).__name__}{f': {text}' if text else ''}{place}; correct it"
 
 
 def trace_workload(path: str | Path, name: str | None = None) -> Workload:
@@ -280,7 +280,7 @@ def trace_workload(path: str | Path, name: str | None = None) -> Workload:
     path = Path(path)
     if not path.is_file():
         what = "is a directory" if path.is_dir() else "does not exist"
-        raise WorkloadError(f"trace {path} {what}; give a .parquet file that `benchframe record` wrote")
+        raise WorkloadError(f"trace {path} {what}; give a .parquet file written by `benchframe record`")
 
     def make(params: dict[str, Any], seed: int) -> Trace:
         from benchframe.trace.trace import read_trace

@@ -1,44 +1,44 @@
-"""The documentation site's pages, from the documents and from the code: ``python tools/site.py [--build]``.
+"""What mkdocs needs besides docs/: a hook, named in mkdocs.yml. ``make docs`` builds the site into dist/site.
 
-docs/*.md, README, CONTRIBUTING and CHANGELOG are copied with their links turned to where the pages lie; each plugin
-module becomes a page from its docstrings; the command reference is each command's own help. Then ``--build`` runs
-mkdocs with warnings as errors. A document that mkdocs.yml's nav does not name goes under "More".
+The start page is README; CONTRIBUTING, CHANGELOG and SECURITY become pages too. Each plugin module becomes a page from
+its docstrings, and the command reference is each command's own help. Links between documents are turned to where the
+pages are, and links to other files lead to the repository.
 """
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import os
 import posixpath
 import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-OUT = ROOT / "build" / "site"
-CONFIG = ROOT / "build" / "mkdocs.yml"
 SOURCE = "https://github.com/benchframe/benchframe/tree/main/"
-"""Where a link to a file that is no page leads."""
-PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-"""Documents outside docs/ to pages; docs/index.md, a list of documents, is what the nav is here."""
-DROPPED = {"docs/index.md": "index.md"}
+"""Where a link to a file that is not a page leads."""
+PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
+}
+"""Documents outside docs/ to pages. README replaces docs/index.md, whose list the navigation is here."""
 LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)(\))")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
 def pages() -> dict[str, str]:
     """Every document (from the root) to its page (from the site's root)."""
-    found = {f"docs/{path.name}": path.name for path in sorted((ROOT / "docs").glob("*.md"))}
-    return {**found, **DROPPED, **PAGES}
+    found = sorted((ROOT / "docs").rglob("*.md"))
+    return {**{str(path.relative_to(ROOT)): str(path.relative_to(ROOT / "docs")) for path in found}, **PAGES}
 
 
 def relinked(text: str, document: str, known: dict[str, str]) -> str:
-    """The text with each relative link turned to the page, a copied picture, or the file in the repository."""
+    """The text with each relative link turned to the page, the picture, or the file in the repository."""
+    folder = posixpath.dirname(known.get(document, document))
 
     def turn(match: re.Match[str]) -> str:
         target, _, anchor = match[2].partition("#")
@@ -46,9 +46,9 @@ def relinked(text: str, document: str, known: dict[str, str]) -> str:
             return match[0]
         path = posixpath.normpath(posixpath.join(posixpath.dirname(document), target))
         if path in known:
-            new = known[path] + (f"#{anchor}" if anchor else "")
+            new = posixpath.relpath(known[path], folder or ".") + (f"#{anchor}" if anchor else "")
         elif path.startswith("docs/") and path.endswith((".svg", ".png")):
-            new = path.removeprefix("docs/")
+            new = posixpath.relpath(path.removeprefix("docs/"), folder or ".")
         else:
             new = SOURCE + path
         return match[1] + new + match[3]
@@ -75,14 +75,6 @@ def spaced(text: str) -> str:
             lines.append("")
         lines.append(line)
     return "\n".join(lines) + "\n"
-
-
-def document_pages() -> Iterator[tuple[str, str]]:
-    """(page, text) of every document."""
-    known = pages()
-    for document, page in known.items():
-        if document not in DROPPED:
-            yield page, spaced(relinked((ROOT / document).read_text(encoding="utf-8"), document, known))
 
 
 # ---- strategies -----------------------------------------------------------------------------------------------------
@@ -182,51 +174,37 @@ def command_page() -> str:
 # ---- the site -------------------------------------------------------------------------------------------------------
 
 
-def write(out: Path = OUT) -> list[str]:
-    """Write every page below ``out`` (emptied first); the pages' names."""
-    shutil.rmtree(out, ignore_errors=True)
-    made: dict[str, str] = dict(document_pages())
-    strategies = list(strategy_pages())
-    made.update({page: text for page, _, text in strategies})
+def generated() -> dict[str, str]:
+    """Page to text, of every page that is not a file below docs/."""
+    known = pages()
+    made = {
+        page: spaced(relinked((ROOT / document).read_text(encoding="utf-8"), document, known))
+        for document, page in PAGES.items()
+    }
+    made.update({page: text for page, _, text in strategy_pages()})
     made["reference/cli.md"] = command_page()
-    for page, text in made.items():
-        path = out / page
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    for picture in (*(ROOT / "docs").glob("*.svg"), *(ROOT / "docs").glob("*.png")):
-        shutil.copy(picture, out)
-    return list(made)
+    return made
 
 
-def configure(names: list[str], out: Path, target: Path) -> None:
-    """mkdocs.yml with the strategies' pages in its nav, and documents that it does not name under More."""
-    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    text = text.replace("docs_dir: build/site", f"docs_dir: {out}").replace(
-        "site_dir: dist/site", f"site_dir: {target}"
-    )
-    listed = "".join(f"      - {Path(n).stem}: {n}\n" for n in names if n.startswith("strategies/"))
-    text = text.replace("      # tools/site.py adds a page per plugin module here\n", listed)
-    more = [name for name in names if f": {name}\n" not in text]
-    if more:
-        text += "  - More:\n" + "".join(f"      - {Path(name).stem}: {name}\n" for name in more)
-    CONFIG.parent.mkdir(exist_ok=True)
-    CONFIG.write_text(text, encoding="utf-8")
+def on_config(config: Any) -> Any:
+    """Put the strategies' pages into the navigation, under Strategies."""
+    (entries,) = (item["Strategies"] for item in config["nav"] if "Strategies" in item)
+    entries.extend({title: page} for page, title, _ in strategy_pages())
+    return config
 
 
-def main() -> int:
-    """Write the pages; with --build, the site too."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--build", action="store_true", help="run mkdocs --strict")
-    parser.add_argument("--target", type=Path, default=ROOT / "dist" / "site", help="where the site goes")
-    args = parser.parse_args()
-    names = write()
-    configure(names, OUT, args.target.resolve())
-    print(f"{len(names)} pages in {OUT.relative_to(ROOT)}")
-    if not args.build:
-        return 0
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", str(CONFIG)]
-    return subprocess.run(command, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}).returncode
+def on_files(files: Any, *, config: Any) -> Any:
+    """Add the pages that are generated; README takes the place of docs/index.md."""
+    from mkdocs.structure.files import File
+
+    files.remove(files.get_file_from_path("index.md"))
+    for page, text in generated().items():
+        files.append(File.generated(config, page, content=text))
+    return files
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
+    """A document of docs/ with its links turned."""
+    if page.file.generated_by is not None:
+        return markdown
+    return spaced(relinked(markdown, f"docs/{page.file.src_uri}", pages()))

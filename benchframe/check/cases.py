@@ -344,7 +344,8 @@ class CaseWorld(Hardware):
         if not any(right):
             raise Broken(
                 "stale answer",
-                f"T{answer.task}: {answer.call.label} gave {_words(answer.result)}, right at no moment of the call",
+                f"T{answer.task}: {answer.call.label} gave {_words(answer.result)}, which is not right at any moment "
+                "of the call",
             )
 
 
@@ -463,13 +464,13 @@ COMMON = (
     ),
     Scenario(
         "lookup-munmap-table",
-        "a lookup while the page-table page it looks into is freed (B5)",
+        "a lookup while the page-table page that it reads is freed (B5)",
         _lone,
         ((lookup(1),), (munmap(0, 4),)),
     ),
     Scenario(
         "fault-munmap",
-        "a fault while its VMA is unmapped, then lookups of a neighbour and of what was unmapped (B6)",
+        "a fault while its VMA is unmapped, then lookups of a neighbour and of the unmapped range (B6)",
         _two,
         ((fault(1), lookup(9), lookup(1)), (munmap(0, 4),)),
     ),
@@ -498,7 +499,10 @@ COMMON = (
         ((fault(1),), (munmap(0, 4),), (mprotect(8, 2, 1),)),
     ),
     Scenario(
-        "fault-mprotect", "a write fault while the right to write goes", _two, ((fault(1),), (mprotect(0, 2, 1),))
+        "fault-mprotect",
+        "a write fault while mprotect removes write permission",
+        _two,
+        ((fault(1),), (mprotect(0, 2, 1),)),
     ),
     Scenario("fault-mremap", "a fault while its VMA moves", _two, ((fault(1),), (mremap(0, 4, 16),))),
     Scenario("fault-fork", "a write fault while fork copies the tables", _two, ((fault(0),), (fork(),))),
@@ -517,16 +521,16 @@ COMMON = (
     ),
     Scenario(
         "stack-fills-hole",
-        "a stack grows over the whole hole below it while the index is walked (B17, B18)",
+        "a stack grows over the whole hole below it during a walk of the index (B17, B18)",
         _stack_above_hole,
         ((fault(4),), (lookup(9),)),
         parameters=Parameters(stack_guard_gap=0),
     ),
     Scenario(
         "fault-mremap-neighbour",
-        "a fault in a VMA whose anon_vma mremap takes away, while its neighbour is unmapped (B23)",
+        "a fault in a VMA whose anon_vma mremap moves away, while its neighbour is unmapped (B23)",
         _two_regions,
         ((fault(REGION - 1),), (mremap(REGION - 2, 2, 16, keep=True), munmap(REGION, 2))),
     ),
-    Scenario("stack-stack", "two faults grow one stack", _stack, ((fault(REGION - 9),), (fault(REGION - 10),))),
+    Scenario("stack-stack", "two faults grow the same stack", _stack, ((fault(REGION - 9),), (fault(REGION - 10),))),
 )

@@ -428,7 +428,7 @@ def _call_livelock(run: Run) -> None:
     last = {step.task: step for step in run.trace[-200:]}
     where = [f"{run.world.names[task]} in {step.op.place[2]}" for task, step in sorted(last.items()) if step.op.place]
     lines = tuple(f"{Path(s.op.place[0]).name}:{s.op.place[2]}" for _, s in sorted(last.items()) if s.op.place)
-    text = f"no end after {len(run.trace)} steps, though everyone gets turns: {', '.join(where)}"
+    text = f"no end after {len(run.trace)} steps, although every task is scheduled: {', '.join(where)}"
     run.failure, run.outcome = Broken(LIVELOCK, text, lines), "failed"
 
 
@@ -489,7 +489,7 @@ def make_case(scenario: Scenario, strategy: Strategy, memory_model: str = "sc") 
         with patience(PATIENCE):
             return TsoCase(scenario, strategy) if memory_model == "tso" else Case(scenario, strategy)
     except (DialectError, Endless, *MISTAKES) as error:
-        raise Broken("set-up", f"the set-up alone fails: {told(error)}") from error
+        raise Broken("set-up", f"the set-up by itself fails: {told(error)}") from error
 
 
 __all__ = ["CaseWorld", "Finding", "Hunt", "Verdict", "exact", "make_case", "replay", "shorten"]

@@ -105,12 +105,12 @@ def run_check_command(
     """
     if again is not None:
         if len(scenarios) != 1 or len(strategies) != 1:
-            raise UsageError("--replay needs exactly one --strategy and one --scenario: those that the story names")
+            raise UsageError("--replay needs exactly one --strategy and one --scenario, those in the failure's report")
         return _replay(strategies[0], scenario(scenarios[0], strategies[0]), again, say)
     if memory not in MODELS:
         raise UsageError(f"no memory model {memory!r}; known: {', '.join(MODELS)}")
     if save_new and saved is None:
-        raise UsageError("saving needs a folder; name it with --saved")
+        raise UsageError("--save needs a folder; name it with --saved")
     parts = [replace(part, plugins=tuple(plugins)) for part in plan(strategies, scenarios, memory, saved)]
     say(f"memory model: {MODELS[memory]}; every interleaving of 2 to 4 tasks, small address spaces")
     book = _Book(parts, say, watch(len(parts)) if watch is not None else Watcher())
@@ -191,7 +191,7 @@ class _Book(Watcher):
         for index, texts in sorted(self._met.items()):
             if index not in self.results:
                 part = self.parts[index]
-                self._say(f"\n{part.strategy.name}, {part.name}: met so far, not shortened:")
+                self._say(f"\n{part.strategy.name}, {part.name}: found so far, not shortened:")
                 for text in texts:
                     self._say(f"    {text}")
         self._say(f"\ninterrupted: {len(self.parts) - len(self.results)} of {len(self.parts)} parts not done")
@@ -259,7 +259,7 @@ def list_historic(races: Mapping[str, Historic], say: SAY = print) -> int:
     """One line per race: how to see it, or why it cannot be seen. Exit code 0."""
     for race in races.values():
         say(f"{race.number:4} {race.summary}")
-        how = f"not shown: {race.because}" if race.because else f"{race.sources}; scenario {_name(race)}"
+        how = f"not reproduced: {race.because}" if race.because else f"{race.sources}; scenario {_name(race)}"
         say(f"     {how}")
     return 0
 
@@ -279,7 +279,7 @@ def run_historic(
     chosen = [_race(races, number) for number in _numbers(races, numbers)]
     if again is not None:
         if len(chosen) != 1:
-            raise UsageError("--replay needs exactly one race: the one that the story names")
+            raise UsageError("--replay needs exactly one race, the one in the failure's report")
         return _again(chosen[0], again, say)
     right = True
     for race in chosen:
@@ -311,7 +311,7 @@ def _race(races: Mapping[str, Historic], number: str) -> Historic:
         hint = f"{did_you_mean(number.upper(), races, '')} `benchframe check --list-historic` lists them"
         raise UsageError(f"no historic race {number!r}", hint=hint.strip())
     if race.because:
-        raise UsageError(f"{race.number} ({race.summary}) cannot be shown: {race.because}")
+        raise UsageError(f"{race.number} ({race.summary}) cannot be reproduced: {race.because}")
     return race
 
 

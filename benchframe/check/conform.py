@@ -118,7 +118,7 @@ class Conformance:
                 if got != wanted:
                     return f"{where}: gave {_hex(got)}, the oracle {_hex(wanted)}"
                 if ours.layout() != right.layout():
-                    return f"{where}: the VMAs afterwards are not the oracle's"
+                    return f"{where}: the VMAs afterwards differ from the oracle's"
                 self._runner.validate(self._machine)
         except Endless as error:
             self._patience = IMPATIENCE

@@ -43,7 +43,7 @@ def patience(seconds: float) -> Iterator[None]:
         return
 
     def stop(number: int, frame: object) -> None:
-        raise Endless(f"no end after {seconds:g} s of CPU time; is there a loop that never ends?")
+        raise Endless(f"no end after {seconds:g} s of CPU time; is there an endless loop?")
 
     before = signal.signal(signal.SIGVTALRM, stop)
     try:
@@ -315,7 +315,7 @@ def _judge(run: Run) -> None:
         stuck = [(n, op) for n, op in enumerate(run.pending) if op is not None and not world.daemons[n]]
         waiting = "; ".join(f"{world.names[number]} at {op.kind} of {op.accesses[0][:2]}" for number, op in stuck)
         asleep = [number for number, op in stuck if op.kind.startswith("wait") and _last_writer(run, op) == number]
-        lost = f"lost wake-up: nobody changed what {world.names[asleep[0]]} waits for after it did; " if asleep else ""
+        lost = f"lost wake-up: nothing changed what {world.names[asleep[0]]} waits for after it did; " if asleep else ""
         run.failure = Broken("deadlock", lost + waiting)
     elif run.outcome == "done":
         try:
@@ -383,13 +383,13 @@ def decode(text: str) -> list[int]:
     """
     run = r"\d{1,3}x\d{1,7}\."
     if not re.fullmatch(rf"v1(-tso)?:({run}|\(({run})+\)x\d{{1,7}}\.)*", text):
-        raise ReplayError(f"{text[:60]!r} is no replay string; it looks like v1:0x1.1x3.0x2.")
+        raise ReplayError(f"{text[:60]!r} is not a replay string; one looks like v1:0x1.1x3.0x2.")
     parts: list[tuple[list[tuple[int, int]], int]] = []
     for whole, inner, times in re.findall(rf"({run})|\(((?:{run})+)\)x(\d+)\.", text.partition(":")[2]):
         pairs = [(int(task), int(count)) for task, count in re.findall(r"(\d+)x(\d+)\.", whole or inner)]
         parts.append((pairs, int(times or 1)))
     if sum(sum(count for _, count in pairs) * times for pairs, times in parts) > LONGEST:
-        raise ReplayError("the replay string has more than a million steps; nothing here is that long")
+        raise ReplayError("the replay string has more than a million steps, more than any execution")
     schedule: list[int] = []
     for pairs, times in parts:
         schedule += [task for task, count in pairs for _ in range(count)] * times

@@ -95,14 +95,16 @@ def read(folder: Path, strategies: Iterable[str] | None = None) -> list[Saved]:
 def run_again(saved: Saved, strategy: Strategy, scenario: Scenario | None) -> Again:
     """Follow the schedule of ``saved`` in ``strategy`` as it is now."""
     if scenario is None:
-        return Again(True, f"NOT checked: no scenario {saved.scenario!r} any more; delete the file or bring it back")
+        return Again(
+            True, f"NOT checked: no scenario {saved.scenario!r} any more; delete the file or restore the scenario"
+        )
     try:
         case = make_case(scenario, strategy, model_of(saved.replay))
         run, missed = follow(case, saved.replay)
     except Broken as broken:
         return Again(True, f"WRONG: {broken.text}")
     if run.failure is not None:
-        what = "fails as before" if run.failure.kind == saved.kind else f"fails otherwise, not by {saved.kind}"
+        what = "fails as before" if run.failure.kind == saved.kind else f"fails in another way, not by {saved.kind}"
         Hunt(case).learn_shared()
         story = tell(
             case, run, f"benchframe check -s {strategy.name} --scenario {scenario.name} --replay {saved.replay}"
@@ -112,7 +114,8 @@ def run_again(saved: Saved, strategy: Strategy, scenario: Scenario | None) -> Ag
     if missed or len(run.trace) < steps:
         done = steps - max(missed, steps - len(run.trace))
         text = (
-            f"no longer applies: only {done} of {steps} steps can be followed in the text as it is now; not seen again"
+            f"no longer applies: only {done} of {steps} steps can be followed in the current code; the failure "
+            "was not reproduced"
         )
         return Again(False, text)
     return Again(False, f"no failure any more ({steps} steps followed)")
@@ -130,7 +133,7 @@ def _read(path: Path) -> Saved:
         decode(row["replay"])
     except (ValueError, RecursionError, ReplayError) as error:
         why = str(error).splitlines()[0]
-        raise SavedError(f"{path}: no saved failure: {why}; delete it or name another folder with --saved") from None
+        raise SavedError(f"{path}: not a saved failure: {why}; delete it or name another folder with --saved") from None
     return Saved(**row)
 
 
@@ -216,7 +219,7 @@ def _scenario(part: Part, one: Scenario, deadline: float, tick: Tick, found: Fou
     lines = [f"{one.name:24} {summary(replace(verdict, findings=list(findings)))}"]
     for finding in findings:
         known = f" [{finding.known}]" if finding.known else " [new]" if part.strategy.known_bugs else ""
-        lines.append(f"  {finding.kind}: {finding.text}{'' if finding.stable else ' (NOT the same twice)'}{known}")
+        lines.append(f"  {finding.kind}: {finding.text}{'' if finding.stable else ' (NOT reproducible)'}{known}")
         if finding.sites.used:
             lines.append(f"    in {finding.sites}")
         lines.append(f"    {finding.replay}")
@@ -247,10 +250,10 @@ def summary(verdict: Verdict) -> str:
     if coverage.complete and not verdict.unconfirmed:
         return f"right in every interleaving ({runs})"
     cut = f", {coverage.truncated} cut" if coverage.truncated else ""
-    odd = f", {verdict.unconfirmed} failures that did not come again" if verdict.unconfirmed else ""
+    odd = f", {verdict.unconfirmed} failures that could not be reproduced" if verdict.unconfirmed else ""
     return (
         f"nothing found, NOT complete ({runs}{cut}{odd}; {verdict.sampled} by PCT: a bug of depth {DEPTH} would have "
-        f"been met with probability >= {verdict.bound:.2g})"
+        f"been found with probability >= {verdict.bound:.2g})"
     )
 
 

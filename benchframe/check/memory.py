@@ -247,7 +247,7 @@ class MachineWorld(World):
         """The proxy for a record; IndexError outside the slab."""
         kind, columns, count = self.memory.prepared.get(slab.base) or self.memory.prepare(slab)
         if not 0 <= index < count:
-            raise IndexError(f"{slab.name}({index}): no such record: a wild reference")
+            raise IndexError(f"{slab.name}({index}): no such record; a wild reference")
         return kind(self, slab, index, columns)
 
     # ---- accesses -----------------------------------------------------------------------------------------------
@@ -411,7 +411,7 @@ class MachineWorld(World):
                 raise Broken(
                     "lock order",
                     f"{self.names[self.current]} waits for {theirs} ({line(here)}) with {mine} held ({line(where)}); "
-                    f"{self.names[other]} took them the other way round ({line(first)}, {line(second)})",
+                    f"{self.names[other]} took them in the other order ({line(first)}, {line(second)})",
                     (line(here), line(second)),
                     key,
                     here[2],

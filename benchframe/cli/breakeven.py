@@ -19,15 +19,19 @@ def breakeven(
         list[str] | None,
         typer.Option(metavar="NAME,...", help="hit_rate, vmas, writes_per_fault, vmas_per_2mib; default: all."),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=3, max=10_000, metavar="N", help="Processes that measure all points.")] = 6,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the picture goes.")] = Path(
+    rounds: Annotated[
+        int, typer.Option(min=3, max=10_000, metavar="N", help="Number of processes; each measures every point.")
+    ] = 6,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the chart.")] = Path(
         "reports/studies"
     ),
     plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
     save: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Keep it with this run: its report shows it.", autocompletion=options.runs),
+        typer.Option(
+            metavar="RUN", help="Store the result with this run, for its report.", autocompletion=options.runs
+        ),
     ] = None,
     form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
 ) -> None:
@@ -57,13 +61,13 @@ def breakeven(
 
     check_form(form)
     if form == "mail":
-        raise UsageError("a breakeven has no mail form; use --format text")
+        raise UsageError("breakeven has no mail format; use --format text")
     if a == b:
         raise UsageError("name two strategies: A and B are the same")
     names = split(over) or list(SWEEPS)
     for name in names:
         if name not in SWEEPS:
-            raise UsageError(f"--over: nothing to sweep is called {name!r}; {did_you_mean(name, SWEEPS)}")
+            raise UsageError(f"--over: no sweep is called {name!r}; {did_you_mean(name, SWEEPS)}")
     kept = run_folder(save)
     files = plugin_files(plugin)
     known = loaded(files, no_plugin)
@@ -85,7 +89,7 @@ def breakeven(
     ]
     usable = [study for study in found if study.places]
     if not usable:
-        raise UsageError("every point was lost in noise; take more rounds")
+        raise UsageError("noise hides every point; use more --rounds")
     table = breakeven_table(usable)
     typer.echo(render(table, form), nl=False)
     study = saved_breakeven(usable, table, ["benchframe", *sys.argv[1:]])

@@ -21,7 +21,7 @@ def bundle(
         typer.Option("--output", "-o", metavar="FILE", help="Ends in .tar.zst or .zip (default: RUN.tar.zst)."),
     ] = None,
     plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
-    root: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where runs are kept.")] = Path("reports/runs"),
+    root: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of the runs.")] = Path("reports/runs"),
 ) -> None:
     """Pack a run into one file: raw values, manifest, environment, schedule, events, sources, and digests of all.
 
@@ -48,17 +48,19 @@ def verify(
     path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A file that `benchframe bundle` made.")],
     rounds: Annotated[
         int | None,
-        typer.Option(min=2, max=100_000, metavar="N", help="Processes per cell (default: as then, at most 10)."),
+        typer.Option(
+            min=2, max=100_000, metavar="N", help="Processes per cell (default: as in the bundle, at most 10)."
+        ),
     ] = None,
     plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
-    check_only: Annotated[bool, typer.Option("--check-only", help="Check the digests; run nothing.")] = False,
+    check_only: Annotated[bool, typer.Option("--check-only", help="Only check the digests.")] = False,
     keep: Annotated[
         Path | None,
-        typer.Option("--unpack", metavar="DIR", help="Keep the run in this new folder; run nothing."),
+        typer.Option("--unpack", metavar="DIR", help="Only unpack the run into this new folder."),
     ] = None,
-    anyway: Annotated[bool, typer.Option("--anyway", help="Also with another model or other versions.")] = False,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the new run goes.")] = Path(
+    anyway: Annotated[bool, typer.Option("--anyway", help="Verify despite another model or other versions.")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the new run.")] = Path(
         "reports/runs"
     ),
 ) -> int:
@@ -85,7 +87,9 @@ def verify(
     with tempfile.TemporaryDirectory(prefix="benchframe-verify-") as scratch:
         opened = unpack(path, Path(scratch))
         manifest = opened.folder.manifest
-        typer.echo(f"{path}: all digests are right; run {opened.name}, {manifest.created}, {len(manifest.cells)} cells")
+        typer.echo(
+            f"{path}: all digests are correct; run {opened.name}, {manifest.created}, {len(manifest.cells)} cells"
+        )
         if keep is not None:
             typer.echo(f"unpacked: {_keep(opened.folder.path, keep)}   (benchframe report {keep})")
         if check_only or keep is not None:
@@ -100,7 +104,7 @@ def _keep(folder: Path, target: Path) -> Path:
     from benchframe.errors import ResultsError, disk_error
 
     if target.exists():
-        raise ResultsError(target, "it exists already", "name a folder that does not, with --unpack")
+        raise ResultsError(target, "it exists already", "name a new folder with --unpack")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(folder, target)
@@ -123,7 +127,9 @@ def _again(
     model, here = opened.folder.manifest.versions.get("model", "unknown"), model_digest()[:16]
     if model_name(model) != model_name(here) and not anyway:
         what = f"it was measured with another model ({model}, here {here})"
-        return fail(f"{opened.name}: {what}; install its version of benchframe, or add --anyway", UNVERIFIED)
+        return fail(
+            f"{opened.name}: {what}; install the version of benchframe that measured it, or add --anyway", UNVERIFIED
+        )
     strategies, streams = prepare(opened, loaded(files, blocked))
     manifest = plan_again(opened, strategies, streams, rounds, [str(file) for file in files], blocked)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")

@@ -28,27 +28,25 @@ def check(
     budget: Annotated[
         str | None, typer.Option(help="Time for everything: 30s, 5m (default: 60s, or 15s a strategy if that is more).")
     ] = None,
-    memory: Annotated[
-        str, typer.Option(help="sc: stores are seen at once; tso: they wait in store buffers, as on x86.")
-    ] = "sc",
+    memory: Annotated[str, typer.Option(help="sc: stores are visible at once; tso: store buffers, as on x86.")] = "sc",
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Processes (default: one per core).", min=1)] = None,
     replay: Annotated[
-        str | None, typer.Option(help="Run one schedule again: the string that a story ends with.")
+        str | None, typer.Option(help="Run one schedule again: the string at the end of a failure's report.")
     ] = None,
     saved: Annotated[
-        Path | None, typer.Option(help="Failures that run first; --save adds to them (default: .benchframe/check).")
+        Path | None, typer.Option(help="Folder of saved failures, which run first (default: .benchframe/check).")
     ] = None,
-    save: Annotated[bool, typer.Option("--save", help="Keep the failures found as regression tests.")] = False,
+    save: Annotated[bool, typer.Option("--save", help="Save the failures found, as regression tests.")] = False,
     allow_known: Annotated[
-        bool, typer.Option("--allow-known", help="Exit code 0 if all that fails is a known bug of its strategy.")
+        bool, typer.Option("--allow-known", help="Exit code 0 if every failure is a known bug of its strategy.")
     ] = False,
     historic: Annotated[
         list[str] | None,
-        typer.Option(help="Races that once were, as B19 or all: found with the bug put back, gone with the mend."),
+        typer.Option(help="Historic races, such as B19, or all: found with the bug, absent with the fix."),
     ] = None,
-    list_historic: Annotated[bool, typer.Option("--list-historic", help="List those, and say why others are not.")] = (
-        False
-    ),
+    list_historic: Annotated[
+        bool, typer.Option("--list-historic", help="List the historic races, and why some cannot be reproduced.")
+    ] = (False),
     plugin: Annotated[list[Path] | None, typer.Option(help="A Python file with more strategies.")] = None,
 ) -> int:
     """Check strategies: random calls against the oracle, then every interleaving of small concurrent scenarios.
@@ -76,7 +74,10 @@ def check(
     known = registry(plugin)
     if historic or list_historic:
         if strategy or scenario or save or allow_known or memory != "sc":
-            raise UsageError("a historic race has its own strategies and scenario; leave only --budget and --replay")
+            raise UsageError(
+                "a historic race has its own strategies and scenario; only --budget and --replay can be combined with "
+                "it"
+            )
         return _historic(known, split(historic), budget, replay, list_historic)
     names = strategy_names(strategy, known)
     for name in names:
@@ -85,7 +86,7 @@ def check(
         strategy_digest(known.strategy(name))  # recursion, and names that stand for what strategy code may not use
         for function in unseen(known.strategy(name).functions()):
             typer.echo(
-                f"benchframe: warning: {name}: {function}() is C without a twin: races in it are not found",
+                f"benchframe: warning: {name}: {function}() is C without a twin, so races in it cannot be found",
                 err=True,
             )
     time = seconds(budget) if budget is not None else max(60.0, 15.0 * len(names))

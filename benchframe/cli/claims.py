@@ -12,8 +12,10 @@ from benchframe.errors import UsageError, did_you_mean
 @guarded
 def claims(
     names: Annotated[list[str] | None, typer.Argument(metavar="[CLAIM]...", help="Claims (default: all).")] = None,
-    counted: Annotated[bool, typer.Option("--counted", help="Only hit rates: the same on every machine.")] = False,
-    rounds: Annotated[int, typer.Option(min=2, max=10_000, metavar="N", help="Processes that time each claim.")] = 6,
+    counted: Annotated[
+        bool, typer.Option("--counted", help="Only hit rates, which are the same on every machine.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(min=2, max=10_000, metavar="N", help="Number of processes per claim.")] = 6,
     form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
     plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
@@ -40,7 +42,7 @@ def claims(
 
     check_form(form)
     if form == "mail":
-        raise UsageError("claims have no mail form; use --format text")
+        raise UsageError("claims has no mail format; use --format text")
     by_name = {claim.name: claim for claim in CLAIMS}
     for name in names or ():
         if name not in by_name:

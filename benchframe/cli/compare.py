@@ -22,14 +22,17 @@ def compare(
         str, typer.Argument(metavar="B", help="RUN, RUN:STRATEGY or :STRATEGY.", autocompletion=options.runs)
     ],
     within: Annotated[
-        float | None, typer.Option(min=0.1, max=50, metavar="PERCENT", help="Smaller effects are called the same.")
+        float | None,
+        typer.Option(
+            min=0.1, max=50, metavar="PERCENT", help="Smallest effect of interest; smaller ones count as the same."
+        ),
     ] = None,
     absolute: Annotated[
         bool, typer.Option("--absolute", help="Compare ns of two runs, not ratios to each run's baseline.")
     ] = False,
-    anyway: Annotated[bool, typer.Option("--anyway", help="Compare what is not comparable.")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Compare incomparable runs all the same.")] = False,
     form: Annotated[str, typer.Option("--format", "-f", help="text, markdown, csv or latex.")] = "text",
-    root: Annotated[Path, typer.Option("--runs", "--output", "-o", metavar="DIR", help="Where runs are kept.")] = Path(
+    root: Annotated[Path, typer.Option("--runs", "--output", "-o", metavar="DIR", help="Folder of the runs.")] = Path(
         "reports/runs"
     ),
 ) -> int:

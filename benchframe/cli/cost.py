@@ -35,7 +35,10 @@ def cost(
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Count every event, however long it takes.")] = False,
     records: Annotated[
-        int | None, typer.Option(min=1000, metavar="N", help="Sample when there are more records (default 4 million).")
+        int | None,
+        typer.Option(
+            min=1000, metavar="N", help="Number of records from which events are sampled (default 4 million)."
+        ),
     ] = None,
     stream_seed: Annotated[int, typer.Option(min=0, max=2**62, metavar="N", help="Seed of synthetic streams.")] = 0,
     form: Annotated[
@@ -62,7 +65,7 @@ def cost(
 
     check_form(form)
     if form == "mail":
-        raise UsageError("the cost table has no mail form; use --format text")
+        raise UsageError("the cost table has no mail format; use --format text")
     known = loaded(plugin_files(plugin), no_plugin)
     strategies = [known.strategy(name) for name in strategy_names(strategy, known)]
     specs = [*(known.spec(name) for name in split(workload)), *(trace_workload(path).spec() for path in trace or ())]
@@ -82,4 +85,4 @@ def cost(
     typer.echo(render(cost_table(rows), form), nl=False)
     for line in wrong:
         typer.echo(f"benchframe: {line}", err=True)
-    return fail(f"{len(wrong)} cells are not counted", FAILED) if wrong else 0
+    return fail(f"{len(wrong)} cells could not be counted", FAILED) if wrong else 0

@@ -26,15 +26,19 @@ def explain(
     trace: Annotated[Path | None, typer.Option("--trace", "-t", metavar="FILE", help="A recorded trace file.")] = None,
     run: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Take times and counts from this run.", autocompletion=options.runs),
+        typer.Option(metavar="RUN", help="Use the times and counts of this run.", autocompletion=options.runs),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=3, max=10_000, metavar="N", help="Processes that measure both.")] = 8,
-    calibrate: Annotated[bool, typer.Option("--calibrate", help="Calibrate the cost model anew.")] = False,
+    rounds: Annotated[
+        int, typer.Option(min=3, max=10_000, metavar="N", help="Number of processes; each measures both strategies.")
+    ] = 8,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Calibrate the cost model again.")] = False,
     plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
     save: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Keep it with this run: its report shows it.", autocompletion=options.runs),
+        typer.Option(
+            metavar="RUN", help="Store the result with this run, for its report.", autocompletion=options.runs
+        ),
     ] = None,
     form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
 ) -> None:
@@ -60,7 +64,7 @@ def explain(
 
     check_form(form)
     if form == "mail":
-        raise UsageError("an explanation has no mail form; use --format text")
+        raise UsageError("explain has no mail format; use --format text")
     if a == b:
         raise UsageError("name two strategies: A and B are the same")
     kept = run_folder(save)
@@ -92,14 +96,14 @@ def _stored(run: str, a: str, b: str, workload: str | None) -> "tuple[str, tuple
     if workload is None and len(labels) == 1:
         workload = labels[0]
     if workload not in labels:
-        raise UsageError(f"{folder.path} has the workloads {', '.join(labels)}; name one of them with --workload")
+        raise UsageError(f"{folder.path} has the workloads {', '.join(labels)}; choose one with --workload")
     sides = []
     for name in (a, b):
         cell = next((c for c in folder.cells() if (c.entry.strategy, c.entry.workload) == (name, workload)), None)
         if cell is None or not cell.rounds("lookup"):
             raise UsageError(f"{folder.path} has no time per lookup of {name} on {workload}")
         if not cell.state.cost:
-            raise UsageError(f"{folder.path} has no counts; leave --run out, or run without --no-cost")
+            raise UsageError(f"{folder.path} has no counts; omit --run, or measure a run without --no-cost")
         sides.append(Side(name, cell.state.cost, cell.rounds("lookup")))
     return workload, (sides[0], sides[1])
 
@@ -134,6 +138,8 @@ def _measured(
     for number, name in enumerate((a, b)):
         ns = {r: row[number]["lookup"] for r, row in enumerate(found) if "lookup" in row[number]}
         if not ns:
-            raise UsageError(f"{name} has no time per lookup on {spec.label}: no lookups, or all is lost in noise")
+            raise UsageError(
+                f"{name} has no time per lookup on {spec.label}: the stream has no lookups, or noise hides them"
+            )
         sides.append(Side(name, count_cost(strategies[name], stream, RECORDS).numbers, ns))
     return spec.label, (sides[0], sides[1])

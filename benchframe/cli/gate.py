@@ -13,18 +13,20 @@ from benchframe.errors import USAGE, UsageError
 
 @guarded
 def gate(
-    base: Annotated[str, typer.Argument(metavar="BASE", help="The run to hold to.", autocompletion=options.runs)],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="The run to judge.", autocompletion=options.runs)],
-    max_slowdown: Annotated[str, typer.Option(metavar="PERCENT", help="Time may grow by this much: 5% or 5.")] = "5%",
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The reference run.", autocompletion=options.runs)],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The run to check.", autocompletion=options.runs)],
+    max_slowdown: Annotated[
+        str, typer.Option(metavar="PERCENT", help="Largest allowed increase in time: 5% or 5.")
+    ] = "5%",
     cost: Annotated[
-        str, typer.Option(metavar="MODE", help="Counted cost: auto (where both have it), exact (demanded) or off.")
+        str, typer.Option(metavar="MODE", help="Counted cost: auto (if both runs have it), exact (required) or off.")
     ] = "auto",
     absolute: Annotated[
         bool, typer.Option("--absolute", help="Compare ns, not ratios to each run's baseline.")
     ] = False,
-    anyway: Annotated[bool, typer.Option("--anyway", help="Judge what is not comparable.")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Judge incomparable runs all the same.")] = False,
     form: Annotated[str, typer.Option("--format", "-f", help="text, markdown, csv or latex.")] = "text",
-    root: Annotated[Path, typer.Option("--runs", "--output", "-o", metavar="DIR", help="Where runs are kept.")] = Path(
+    root: Annotated[Path, typer.Option("--runs", "--output", "-o", metavar="DIR", help="Folder of the runs.")] = Path(
         "reports/runs"
     ),
 ) -> int:
@@ -54,7 +56,7 @@ def gate(
     found = compare(a, b, absolute=absolute)
     if found.refused and not anyway:
         reasons = "; ".join(str(difference) for difference in found.refused)
-        return fail(f"gate: not comparable: {reasons} (--anyway judges all the same)", USAGE)
+        return fail(f"gate: not comparable: {reasons} (--anyway judges them all the same)", USAGE)
     outcome = judge(found, limit, cost)
     word = "invalid" if outcome.code == INVALID else "regression"
     groups = [("note", outcome.notes), ("better", outcome.good), (word, outcome.bad)]
@@ -78,7 +80,7 @@ def percent(text: str) -> float:
     try:
         value = float(text.strip().removesuffix("%"))
     except ValueError:
-        raise UsageError(f"{text!r} is no percentage; write 5% or 2.5%") from None
+        raise UsageError(f"{text!r} is not a percentage; write 5% or 2.5%") from None
     if not 0 <= value <= 1000:
         raise UsageError(f"--max-slowdown {text} is not between 0 % and 1000 %")
     return value / 100

@@ -13,7 +13,9 @@ from benchframe.cli.options import guarded, registry
 def header(
     strategy: Annotated[
         str | None,
-        typer.Option("--strategy", "-s", help="Its private slabs too.", autocompletion=options.strategies),
+        typer.Option(
+            "--strategy", "-s", help="Include the private slabs of this strategy.", autocompletion=options.strategies
+        ),
     ] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Load a plugin from this file.")] = None,
 ) -> None:

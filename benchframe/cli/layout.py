@@ -29,7 +29,9 @@ def layout(
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
     save: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Keep it with this run: its report shows it.", autocompletion=options.runs),
+        typer.Option(
+            metavar="RUN", help="Store the result with this run, for its report.", autocompletion=options.runs
+        ),
     ] = None,
     form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
 ) -> None:
@@ -54,7 +56,7 @@ def layout(
 
     check_form(form)
     if form == "mail":
-        raise UsageError("the layout table has no mail form; use --format text")
+        raise UsageError("the layout table has no mail format; use --format text")
     if (workload is None) == (trace is None):
         raise UsageError("name one workload with --workload, or one recorded trace with --trace")
     if figure not in FIGURES:
@@ -62,7 +64,7 @@ def layout(
     try:
         pages = [int(piece) for piece in shifts.split(",")]
     except ValueError:
-        raise UsageError(f"--shifts takes whole numbers of pages with commas between, not {shifts!r}") from None
+        raise UsageError(f"--shifts takes whole numbers of pages, separated by commas, not {shifts!r}") from None
     if len(pages) < 2 or not all(0 <= shift < 512 for shift in pages):
         raise UsageError(f"--shifts takes two or more of 0 to 511 pages, not {shifts!r}")
     kept = run_folder(save)

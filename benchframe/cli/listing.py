@@ -22,7 +22,7 @@ def list_(
     ],
     plugin: Annotated[list[Path] | None, typer.Option(help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(help="Leave a plugin out.")] = None,
-    root: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where runs are kept.")] = Path("reports/runs"),
+    root: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of the runs.")] = Path("reports/runs"),
 ) -> None:
     """List what can be run, and what was.
 
@@ -62,7 +62,7 @@ def list_(
         traces = [w for w in known.workloads.values() if "trace" in w.tags]
         _print(("trace", "default", "what it is"), [(w.name, "yes" * ("default" in w.tags), w.summary) for w in traces])
     else:
-        raise UsageError(f"there is no list of {kind!r}; {did_you_mean(kind, KINDS)}")
+        raise UsageError(f"cannot list {kind!r}; {did_you_mean(kind, KINDS)}")
     return None
 
 

@@ -11,10 +11,10 @@ from benchframe.errors import UsageError, did_you_mean
 
 @guarded
 def new(
-    name: Annotated[str, typer.Argument(help="Of the strategy or workload, and of its folder.")],
+    name: Annotated[str, typer.Argument(help="Name of the strategy or workload, and of its folder.")],
     kind: Annotated[str, typer.Option("--kind", "-k", help="cache, index, protocol or workload.")] = "cache",
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where its folder is made.")] = Path(),
-    remember: Annotated[bool, typer.Option(help="Let every command load it from there; no install needed.")] = True,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Parent of the new folder.")] = Path(),
+    remember: Annotated[bool, typer.Option(help="Let every command load it from there, without installing it.")] = True,
 ) -> None:
     """Make an installable package with a working strategy or workload, its tests and a README.
 
@@ -37,7 +37,7 @@ def new(
         raise UsageError(f"there is no kind {kind!r}; {did_you_mean(kind, KINDS)}")
     known = registry()
     if name in known.strategies or name in known.workloads:
-        raise UsageError(f"{name!r} is already the name of a strategy or workload; choose another one")
+        raise UsageError(f"{name!r} is already the name of a strategy or workload; choose another name")
     project = make(name, kind, output)
     refused = ""
     if remember:  # before anything is printed: who reads it may go away
@@ -54,7 +54,7 @@ def new(
         typer.echo(f"  benchframe run --quick --strategy {name}{extra}")
     typer.echo(f"  python -m pytest {_shown(project.folder)}")
     if refused:
-        typer.echo(f"benchframe: warning: it is not remembered: {refused}; use --plugin {project.folder}", err=True)
+        typer.echo(f"benchframe: warning: it cannot be remembered: {refused}; use --plugin {project.folder}", err=True)
     elif remember:
         typer.echo(f"every command loads it from there, until `benchframe plugin remove {name}`")
 

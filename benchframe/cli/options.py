@@ -118,7 +118,7 @@ def strategy_names(values: Sequence[str] | None, known: "Registry") -> list[str]
     """Names from ``--strategy``: every one known if none is given, or the one word ``all`` where none is called so."""
     names = split(values)
     if values and not names:
-        raise UsageError("--strategy names nothing; leave it out, or say all, to take every strategy")
+        raise UsageError("--strategy is empty; omit it to run every strategy")
     if not names or (names == ["all"] and "all" not in known.strategies):
         return list(known.strategies)
     return names
@@ -167,11 +167,11 @@ def seconds(text: str) -> float:
     """
     match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
     if not match or not any(match.groups()):
-        raise UsageError(f"{text!r} is no duration; write 90s, 5m or 1h30m")
+        raise UsageError(f"{text!r} is not a duration; write 90s, 5m or 1h30m")
     hours, minutes, rest = (float(part or 0) for part in match.groups())
     total = 3600 * hours + 60 * minutes + rest
     if total <= 0:
-        raise UsageError(f"{text!r} is no time at all")
+        raise UsageError(f"the duration must be positive: {text!r}")
     return total
 
 
@@ -213,7 +213,7 @@ def writable_cache() -> None:
         os.environ["BENCHFRAME_CACHE_DIR"] = other
         reason = error.strerror or str(error)
         text = f"{folder} cannot be written ({reason}): compiled code is kept in {other} until this command ends"
-        typer.echo(f"benchframe: warning: {text}; BENCHFRAME_CACHE_DIR names another folder", err=True)
+        typer.echo(f"benchframe: warning: {text}; set BENCHFRAME_CACHE_DIR to another folder", err=True)
 
 
 def loaded(files: Sequence[Path], blocked: Sequence[str] | None = None) -> "Registry":

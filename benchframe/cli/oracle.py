@@ -14,10 +14,12 @@ def oracle(
     budget: Annotated[str | None, typer.Option(help="Check for this long instead: 90s, 5m.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random operations.")] = 0,
     generator: Annotated[str, typer.Option(help="Which operations: all, or one generator's name.")] = "all",
-    ablate: Annotated[str | None, typer.Option(help="Switch one rule off: the kernel must notice.")] = None,
-    judged: Annotated[str, typer.Option(help="Who is judged: model (compiled), or oracle (naive).")] = "model",
+    ablate: Annotated[
+        str | None, typer.Option(help="Turn one rule off, or all in turn: the comparison must notice.")
+    ] = None,
+    judged: Annotated[str, typer.Option(help="What is compared: the model (compiled) or the oracle.")] = "model",
     strategy: Annotated[str, typer.Option("--strategy", "-s", help="The strategy that the model runs.")] = "rbtree",
-    save: Annotated[Path, typer.Option(help="Where a mismatch is saved.")] = Path("oracle-mismatch"),
+    save: Annotated[Path, typer.Option(help="Folder for mismatches.")] = Path("oracle-mismatch"),
     plugin: Annotated[list[Path] | None, typer.Option(help="Load a plugin from this file.")] = None,
 ) -> int:
     """Do random mapping calls on the running kernel and on the model, and compare every result.

@@ -9,7 +9,7 @@ from benchframe.cli.options import guarded
 from benchframe.errors import UsageError
 
 app = typer.Typer(
-    help="Plugins that are loaded from where they lie: which, and add or remove one.",
+    help="List, add or remove the plugins that every command loads from their folders.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -66,6 +66,6 @@ def remove(name: Annotated[str, typer.Argument(help="The path, or its last part.
     gone = forget(name)
     if not gone:
         known = ", ".join(str(path) for path in listed()) or "nothing is"
-        raise UsageError(f"no remembered plugin is {name!r}; remembered: {known}")
+        raise UsageError(f"there is no remembered plugin {name!r}; remembered: {known}")
     for path in gone:
         typer.echo(f"{path} is not loaded any more")

@@ -30,7 +30,7 @@ class Lines(Observer):
         self.start = 0.0
         self.done = 0
         self.said = 0.0
-        self.soon = threading.Timer(self.PATIENCE, self._compiling, ["compiling; it is kept for the next run"])
+        self.soon = threading.Timer(self.PATIENCE, self._compiling, ["compiling; the code is cached for later runs"])
         self.soon.daemon = True
 
     def _compiling(self, text: str) -> None:

@@ -12,13 +12,13 @@ from benchframe.errors import UsageError, did_you_mean
 @guarded
 def record(
     command: Annotated[list[str] | None, typer.Argument(help="The program and its arguments, after --.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The trace file (.csv: as CSV).")] = Path(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The trace file; .csv writes CSV.")] = Path(
         "trace.parquet"
     ),
     level: Annotated[str, typer.Option(help="auto, full, user or strace.")] = "auto",
-    allow_lost: Annotated[bool, typer.Option("--allow-lost", help="Keep a trace that lost events.")] = False,
+    allow_lost: Annotated[bool, typer.Option("--allow-lost", help="Accept a trace that lost events.")] = False,
     attach: Annotated[int | None, typer.Option(min=1, help="Record a running process instead.")] = None,
-    split: Annotated[bool, typer.Option("--split", help="One file per address space.")] = False,
+    split: Annotated[bool, typer.Option("--split", help="Write one file per address space.")] = False,
 ) -> int:
     """Run a program and record its mapping calls and page faults; its own exit code is passed on.
 

@@ -23,9 +23,9 @@ def report(
         ),
     ] = None,
     chart: Annotated[
-        list[str] | None, typer.Option("--chart", "-c", metavar="NAME,...", help="These charts only.")
+        list[str] | None, typer.Option("--chart", "-c", metavar="NAME,...", help="Only these charts.")
     ] = None,
-    root: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where runs are kept.")] = Path("reports/runs"),
+    root: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of the runs.")] = Path("reports/runs"),
 ) -> None:
     """Write a report: report.html, report.md, mail.txt, table.csv, table.tex, and charts/.
 

@@ -79,7 +79,7 @@ def thread_counts(text: str | None) -> list[int]:
         return [0]
     numbers = [part.strip() for part in text.split(",") if part.strip()]
     if not numbers or not all(part.isdecimal() and int(part) <= MAX_THREADS for part in numbers):
-        raise UsageError(f"--threads {text}: give numbers up to {MAX_THREADS}, with commas: --threads 1,2,4")
+        raise UsageError(f"--threads {text}: give numbers up to {MAX_THREADS}, separated by commas: --threads 1,2,4")
     return list(dict.fromkeys(int(part) for part in numbers))
 
 
@@ -105,8 +105,8 @@ def make_streams(
     for (spec, path), crew in product(specs, threads):
         if crew and (reason := _no_crew(spec, crew)):
             if 0 not in threads:
-                raise UsageError(f"{reason}, or --threads 0,{crew} to play it without them")
-            typer.echo(f"benchframe: {reason}: played without threads only", err=True)
+                raise UsageError(f"{reason}, or --threads 0,{crew} to replay it without threads")
+            typer.echo(f"benchframe: {reason}: replayed without threads only", err=True)
             continue
         base = f"{spec.label}@{crew}" if crew else spec.label
         label, number = base, 1
@@ -115,7 +115,7 @@ def make_streams(
             label = f"{base}#{number}"
         stream = make_stream(spec, seed, label=label, path=path, threads=crew)
         if not stream.entry.timed:
-            raise UsageError(f"workload {label} has no event after its setup: there is nothing to time")
+            raise UsageError(f"workload {label} has no events after its setup, so there is nothing to time")
         known.strategy(baseline or stream.entry.baseline)
         streams.append(Stream(replace(stream.entry, baseline=baseline or stream.entry.baseline), stream.trace))
     return streams
@@ -126,7 +126,7 @@ def _no_crew(spec: "WorkloadSpec", crew: int) -> str:
     if spec.workload.make_threads is not None:
         return ""
     if "trace" not in spec.workload.tags:
-        return f"workload {spec.label} has no form for threads (`benchframe list workloads` marks those that have)"
+        return f"workload {spec.label} cannot run with threads (`benchframe list workloads` marks those that can)"
     from benchframe.engine.threads import recorded_threads
 
     there = recorded_threads(spec.trace())
@@ -191,7 +191,7 @@ def resumed_run(
     missing = [path for path in manifest.plugins if path not in given]
     if missing:
         again = " ".join(f"--plugin {shlex.quote(path)}" for path in missing)
-        raise UsageError(f"{folder.path} was begun with a plugin file; if you trust it, add {again}")
+        raise UsageError(f"{folder.path} was started with a plugin file; if you trust it, add {again}")
     check_same_place(folder)
     streams = []
     for entry in manifest.workloads:
@@ -201,7 +201,7 @@ def resumed_run(
         streams.append(Stream(replace(stream.entry, baseline=entry.baseline), stream.trace))
     strategies = {cell.strategy: known.strategy(cell.strategy) for cell in manifest.cells}
     for what in renew(folder, strategies, streams, max(rounds or 0, manifest.options.rounds)):
-        typer.echo(f"benchframe: {what} was edited since: it is measured anew", err=True)
+        typer.echo(f"benchframe: {what} was edited since; it is measured again", err=True)
     if retry:
         for cell in folder.cells():
             if cell.state.state in ("crashed", "timed_out"):
@@ -253,52 +253,55 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="STRATEGY@WORKLOAD",
-            help="Leave cells out; * stands for anything. A baseline stays while others need it.",
+            help="Leave cells out; * matches anything. Baselines that are needed stay.",
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="3 rounds, short values.")] = False,
     rigorous: Annotated[bool, typer.Option("--rigorous", help="25 rounds.")] = False,
     rounds: Annotated[int | None, typer.Option(min=1, max=100_000, metavar="N", help="Processes per cell.")] = None,
     budget: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Stop before a round that would end later: 90s, 5m.")
+        str | None, typer.Option(metavar="TIME", help="Stop before a round that would exceed this time: 90s, 5m.")
     ] = None,
     until_decided: Annotated[
-        bool, typer.Option("--until-decided", help="Rounds only for cells that are undecided, up to --budget.")
+        bool, typer.Option("--until-decided", help="Add rounds for undecided cells only, up to --budget.")
     ] = False,
     within: Annotated[
-        float, typer.Option(min=0.1, max=50, metavar="PERCENT", help="Smaller effects are called the same.")
+        float,
+        typer.Option(
+            min=0.1, max=50, metavar="PERCENT", help="Smallest effect of interest; smaller ones count as the same."
+        ),
     ] = 2.0,
     decide: Annotated[
-        str, typer.Option(metavar="FIGURE,...", help="What --until-decided decides: lookup, fault, mapping.")
+        str,
+        typer.Option(metavar="FIGURE,...", help="Figures that --until-decided must decide: lookup, fault, mapping."),
     ] = "lookup,fault",
-    timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Longest life of one process (default 5m).")
-    ] = None,
-    baseline: Annotated[str | None, typer.Option(metavar="NAME", help="Compare with this strategy.")] = None,
+    timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Time limit of one process (default 5m).")] = None,
+    baseline: Annotated[str | None, typer.Option(metavar="NAME", help="Baseline: compare with this strategy.")] = None,
     seed: Annotated[
         str | None,
         typer.Option(
             metavar="N",
-            help="Schedule and layouts: a number or random. Default 0: two runs are compared layout by layout.",
+            help="Order of processes and layouts: a number or random. With the default 0, two runs can be compared "
+            "layout by layout.",
         ),
     ] = None,
     stream_seed: Annotated[int, typer.Option(min=0, max=2**62, metavar="N", help="Seed of synthetic streams.")] = 0,
     cost: Annotated[
-        bool, typer.Option(help="Count loads, lines, atomics and branches too, about a second per cell.")
+        bool, typer.Option(help="Also count loads, lines, atomics and branches, about a second per cell.")
     ] = True,
     threads: Annotated[
         str | None,
-        typer.Option(metavar="N,...", help="Real threads, a cell per number; 0: the usual replay."),
+        typer.Option(metavar="N,...", help="Numbers of real threads, a cell for each; 0: the usual replay."),
     ] = None,
     pin: Annotated[bool, typer.Option(help="Pin the processes to one CPU.")] = True,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where runs are kept.")] = Path(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the runs.")] = Path(
         "reports/runs"
     ),
     resume: Annotated[
         str | None,
         typer.Option(metavar="RUN", help="Continue this run (name, folder or `last`).", autocompletion=complete.runs),
     ] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="With --resume: crashed and timed-out cells again.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="With --resume: repeat crashed and timed-out cells.")] = False,
     form: Annotated[
         str, typer.Option("--format", "-f", metavar="FORM", help="text, mail, markdown, csv or latex.")
     ] = "text",
@@ -332,7 +335,7 @@ def run(
     known = loaded(files, no_plugin)
     if resume is not None:
         if strategy or workload or trace or baseline or threads or seed is not None or quick or rigorous or skip:
-            raise UsageError("--resume takes strategies, workloads and schedule from the run; leave those options out")
+            raise UsageError("--resume takes strategies, workloads and schedule from the run; omit those options")
         folder, streams = resumed_run(known, resume, output, rounds, files, retry)
         folder.save(
             replace(
@@ -348,7 +351,7 @@ def run(
         )
     else:
         if workload and not split(workload):
-            raise UsageError("--workload names nothing; leave it out to take the shipped traces tagged default")
+            raise UsageError("--workload is empty; omit it to run the shipped traces tagged default")
         streams = make_streams(known, split(workload), trace or [], stream_seed, baseline, thread_counts(threads))
         asked = strategy_names(strategy, known)
         folder = new_run(known, asked, streams, options, seed, output, files, split(no_plugin), skip or [])
@@ -394,7 +397,7 @@ def _look_closer(folder: "RunFolder", plugins: Sequence[Path]) -> None:
     if names:
         files = [word for path in plugins for word in ("--plugin", str(path))]
         command = shlex.join(["benchframe", "check", "--strategy", ",".join(names), *files])
-        typer.echo(f"benchframe: what goes wrong, and in which line: {command}", err=True)
+        typer.echo(f"benchframe: to find the cause and its line: {command}", err=True)
 
 
 def _closing(folder: "RunFolder") -> None:

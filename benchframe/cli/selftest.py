@@ -17,22 +17,22 @@ def selftest(
     minutes: Annotated[
         float | None, typer.Option(min=0.2, max=600, metavar="M", help="How long to measure (default 5).")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="About one minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Take about one minute.")] = False,
     workload: Annotated[
-        str, typer.Option("--workload", "-w", metavar="NAME", help="What is replayed.")
+        str, typer.Option("--workload", "-w", metavar="NAME", help="The workload to replay.")
     ] = "python-json",
-    seed: Annotated[int, typer.Option(min=0, max=2**62, metavar="N", help="Schedule and layouts.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, metavar="N", help="Seed of schedule and layouts.")] = 1,
     again: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Print the conclusions of this selftest.json; measure nothing.")
+        Path | None, typer.Option(metavar="FILE", help="Only print the conclusions of this selftest.json.")
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where self-tests are kept.")] = Path(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of self-tests.")] = Path(
         "reports/selftests"
     ),
 ) -> int:
     """Measure the tool itself on this host: false positives, the smallest effect it finds, and what a load does.
 
     A strategy is compared with copies of itself, and with a twin that does a little more work; half-way through a
-    second part, processes that burn CPU are switched on. Compiling, the first time, comes on top.
+    second part, busy loops are started. Compiling, the first time, comes on top.
 
     \b
     Exit codes: 0 passed; 1 a strategy differs from itself too often, or a load changed a verdict.

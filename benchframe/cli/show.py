@@ -19,7 +19,7 @@ EXCERPT = 60
 @guarded
 def show(
     name: Annotated[str, typer.Argument(help="A strategy or a workload.", autocompletion=options.anything)],
-    source: Annotated[bool, typer.Option("--source", help="The whole source, not an excerpt.")] = False,
+    source: Annotated[bool, typer.Option("--source", help="Print the complete source.")] = False,
     plugin: Annotated[list[Path] | None, typer.Option(help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(help="Leave a plugin out.")] = None,
 ) -> None:

@@ -29,7 +29,7 @@ def print_cost(folder: "RunFolder", form: str) -> None:
 
     counted = [(cell.entry.workload, cell.entry.strategy, cell.state.cost) for cell in folder.cells()]
     if not any(cost for _, _, cost in counted):
-        raise UsageError(f"{folder.path} has no counts; run without --no-cost, or count now: benchframe cost --help")
+        raise UsageError(f"{folder.path} has no counts; run without --no-cost, or use benchframe cost")
     typer.echo(render(cost_table(counted), form), nl=False)
 
 
@@ -58,7 +58,7 @@ def print_table(folder: "RunFolder", form: str, tails: bool = False) -> None:
             width = max((len(line) for line in text.splitlines() if not line.endswith(".")), default=0)
             if width > shutil.get_terminal_size().columns:
                 text = mail(single)
-                note = f"shortened for this terminal; {width} columns, or the report, show intervals"
+                note = f"shortened for this terminal; {width} columns are needed to show intervals, or see the report"
                 typer.echo(f"benchframe: {note}", err=True)
         texts.append(text)
     typer.echo("\n".join(texts), nl=False)
@@ -68,10 +68,10 @@ def print_table(folder: "RunFolder", form: str, tails: bool = False) -> None:
 def table(
     run: Annotated[str, typer.Argument(help="A run: folder, name or `last`.", autocompletion=options.runs)] = "last",
     form: Annotated[str, typer.Option("--format", "-f", help="text, mail, markdown, csv or latex.")] = "text",
-    mail: Annotated[bool, typer.Option("--mail", help="72 columns of ASCII, for a mail.")] = False,
-    tails: Annotated[bool, typer.Option("--tails", help="p50 to max per operation, by hit and miss.")] = False,
+    mail: Annotated[bool, typer.Option("--mail", help="ASCII in 72 columns, for a mail.")] = False,
+    tails: Annotated[bool, typer.Option("--tails", help="Percentiles per operation, by hit and miss.")] = False,
     cost: Annotated[bool, typer.Option("--cost", help="Loads, lines, atomics and branches per operation.")] = False,
-    root: Annotated[Path, typer.Option("--runs", "--output", "-o", metavar="DIR", help="Where runs are kept.")] = Path(
+    root: Annotated[Path, typer.Option("--runs", "--output", "-o", metavar="DIR", help="Folder of the runs.")] = Path(
         "reports/runs"
     ),
 ) -> int:
@@ -92,7 +92,7 @@ def table(
     check_form(form)
     form = "mail" if mail else form
     if form == "mail" and (tails or cost):
-        raise UsageError(f"--{'tails' if tails else 'cost'} has no mail form; use --format text")
+        raise UsageError(f"--{'tails' if tails else 'cost'} has no mail format; use --format text")
     folder = RunFolder.open(find_run(run, root))
     if cost:
         print_cost(folder, form)

@@ -125,7 +125,7 @@ def run_trace_convert(src: str | Path, dst: str | Path) -> int:
 
     src, dst = Path(src), Path(dst)
     if dst.suffix not in (".parquet", ".csv"):
-        raise TraceError(dst, f"its ending {dst.suffix or '(none)'} is no trace format", "name it .parquet or .csv")
+        raise TraceError(dst, f"its ending {dst.suffix or '(none)'} is not a trace format", "name it .parquet or .csv")
     trace, form = load_any(src)
     (write_csv if dst.suffix == ".csv" else write_trace)(dst, trace)
     print(f"{src} ({form}) -> {dst}: {len(trace)} events, {trace.tasks} tasks, {trace.mms} address spaces")
@@ -169,7 +169,7 @@ def run_trace_verify(path: str | Path) -> int:
     print(f"reported     {verdict.reports} VMAs after calls, {verdict.reports_differ} differ from the replay")
     print(f"layouts      {verdict.snapshots} from /proc/PID/maps, {verdict.snapshots_differ} differ from the replay")
     if verdict.snapshots_hazy:
-        print(f"note         {verdict.snapshots_hazy} agree but for borders that unrecorded faults decide")
+        print(f"note         {verdict.snapshots_hazy} agree except for borders that depend on unrecorded faults")
     if verdict.unplayed and (verdict.reports_differ or verdict.calls_differ):
         print("note         calls that cannot be replayed (trace info names them) may explain the differences")
     print(f"{path}: {'holds' if verdict.good else 'DOES NOT HOLD'}")
@@ -180,7 +180,7 @@ def run_trace_verify(path: str | Path) -> int:
 # ``benchframe trace``: look into, convert and verify trace files.
 
 app = typer.Typer(
-    help="Look into, convert and verify trace files.",
+    help="Inspect, convert and verify trace files.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -255,7 +255,7 @@ def verify(file: File) -> int:
 @guarded
 def replay(
     file: File,
-    strategy: Annotated[str, typer.Option("--strategy", "-s", help="Which strategy answers.")] = "rbtree",
+    strategy: Annotated[str, typer.Option("--strategy", "-s", help="The strategy to replay with.")] = "rbtree",
     rows: Annotated[int, typer.Option("--rows", min=1, help="Events held in memory at once.")] = 1 << 20,
     verify: Annotated[bool, typer.Option("--verify", help="Compare every answer with the oracle's.")] = False,
     plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
@@ -276,7 +276,9 @@ def replay(
     done = replayer.run(batch.events for batch in iter_batches(file, rows))
     typer.echo(f"{done.events:,} events through {strategy}: {done.rate / 1e6:.1f} M events/s inside the replay")
     if verify:
-        typer.echo(f"{done.wrong:,} answers differ from the oracle's" if done.wrong else "every answer is the oracle's")
+        typer.echo(
+            f"{done.wrong:,} answers differ from the oracle's" if done.wrong else "every answer equals the oracle's"
+        )
     if done.wrong:
         typer.echo(done.first_wrong, err=True)
     return 1 if done.wrong else 0

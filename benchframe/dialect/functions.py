@@ -167,7 +167,9 @@ def resolve(hook_: Hook, binding: Binding | None) -> Native | None:
         return None
     function = binding.get(hook_.name, hook_.default)
     if function is None:
-        raise DialectError(f"the strategy does not fill the mandatory hook {hook_.name}({', '.join(hook_.parameters)})")
+        raise DialectError(
+            f"the strategy does not implement the mandatory hook {hook_.name}({', '.join(hook_.parameters)})"
+        )
     return function
 
 

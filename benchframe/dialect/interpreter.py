@@ -172,7 +172,9 @@ class PlainWorld:
         """Nobody else runs: either it is another value already, or it stays this one."""
         seen: int = getattr(ref, field)
         if seen & mask == value:
-            raise DialectError(f"deadlock: waits while {field} of {ref} is {value} (mask {mask}); nobody can change it")
+            raise DialectError(
+                f"deadlock: waits while {field} of {ref} is {value} (mask {mask}); no task can change it"
+            )
         return 0
 
     def wait_then_add(self, ref: Any, field: str, mask: int, delta: int) -> int:

@@ -112,7 +112,7 @@ def unknown_fields(definition: ast.FunctionDef, function: FunctionType) -> Itera
         slab = record(node.value)
         if slab is not None and node.attr not in slab.struct.fields:
             what = f"{slab.struct.name} has no field {node.attr}{near(node.attr, slab.struct.fields)}"
-            yield node.lineno, what, "docs/dialect.md says which fields there are"
+            yield node.lineno, what, "docs/dialect.md lists the fields"
 
 
 def returned_records(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:
@@ -196,7 +196,10 @@ def _operator(match: re.Match[str]) -> tuple[str, str]:
     sign = _OPERATORS.get(match["name"], match["name"])
     operands = _split(match["operands"])
     shown = f" {sign} ".join(operands) if len(operands) == 2 else f"{sign} of {', '.join(operands)}"
-    return f"there is no {shown}", "a record has fields and nothing else: compute and compare with its index or a field"
+    return (
+        f"{shown} is not possible",
+        "a record has fields and nothing else: compute and compare with its index or a field",
+    )
 
 
 TABLE: tuple[tuple[re.Pattern[str], Make], ...] = (

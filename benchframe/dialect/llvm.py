@@ -487,7 +487,7 @@ def compile_unit(
             raise DialectError(f"{_users(error.field, entry, binding)}: {error}") from error
         except KeyError as error:  # Numba's answer to a field that the record does not have
             field = str(error.args[0])
-            what = f"the struct has no field {field!r}; docs/dialect.md says which fields there are"
+            what = f"the struct has no field {field!r}; docs/dialect.md lists the fields"
             raise DialectError(f"{_users(field, entry, binding)}: {what}") from error
         result = dispatcher.overloads[signature]
     unliteral: Any = types.unliteral

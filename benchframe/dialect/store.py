@@ -103,7 +103,7 @@ class Store:
             if not self._warned:
                 self._warned = True
                 warnings.warn(
-                    f"compiled code is not kept: {error}; set BENCHFRAME_CACHE_DIR to a writable folder",
+                    f"compiled code cannot be cached: {error}; set BENCHFRAME_CACHE_DIR to a writable folder",
                     RuntimeWarning,
                     stacklevel=2,
                 )

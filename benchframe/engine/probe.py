@@ -137,9 +137,7 @@ class Study:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise ProbeError(
-                f"a round took longer than {self.timeout:g} s; take fewer points or fewer events"
-            ) from None
+            raise ProbeError(f"a round took longer than {self.timeout:g} s; use fewer points or fewer events") from None
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise ProbeError(f"a process of the study ended with exit code {done.returncode}: {last}")
@@ -176,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         verdict = session.verify()
         if not verdict.ok:
-            text = f"{job.strategy} answers wrongly, so it is not timed: {' '.join(str(verdict.what).split())}"
+            text = f"{job.strategy} gives a wrong answer, so it is not timed: {' '.join(str(verdict.what).split())}"
             print(json.dumps({"wrong": text}))
             return 0
         rows[number] = (timed_threads if job.threads else timed)(session, request["seconds"])

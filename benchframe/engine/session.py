@@ -434,7 +434,7 @@ class Session:
         where the machine is disturbed. Raises EngineError if :meth:`verify` was not ok."""
         verdict = self.verify()
         if not verdict.ok or self._known is None:
-            raise EngineError(f"not timed, since an answer is wrong: {verdict.what}")
+            raise EngineError(f"not timed, because an answer is wrong: {verdict.what}")
         self.machine.arrays["answer_base"][: len(self._known)] = self._known
         more, enough, limit = batches(loops, most)
         full, known = self._replays(loops)

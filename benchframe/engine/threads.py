@@ -561,7 +561,7 @@ class ThreadSession:
         and Stuck."""
         verdict = self.verify()
         if not verdict.ok:
-            raise EngineError(f"not timed, since an answer is wrong: {verdict.what}")
+            raise EngineError(f"not timed, because an answer is wrong: {verdict.what}")
         began = time.perf_counter()
         laps = [self.lap(seconds=seconds)]
         spent = float(laps[0].spans.max())

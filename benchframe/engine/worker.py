@@ -198,9 +198,9 @@ def open_session(job: Job) -> SessionLike | ThreadSession:
     known = registry.load([Path(p) for p in job.plugins], job.blocked)
     strategy = known.strategy(job.strategy)
     if strategy_digest(strategy) != job.digest:
-        raise ChangedSource(f"strategy {job.strategy} was edited while the run was going")
+        raise ChangedSource(f"strategy {job.strategy} was edited during the run")
     if job.model and code_digest() != job.model:
-        raise ChangedSource("benchframe's own model was edited while the run was going")
+        raise ChangedSource("benchframe's own model was edited during the run")
     close_gaps()
     if job.threads:
         from benchframe.engine.threads import ThreadSession

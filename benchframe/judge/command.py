@@ -87,9 +87,9 @@ def run_oracle_command(
             if found.changed:
                 console.print(f"rules that differ from the defaults: {', '.join(found.changed)}")
             if found.unclear:
-                console.print(f"rules the oracle does not know: {', '.join(found.unclear)}")
+                console.print(f"rules unknown to the oracle: {', '.join(found.unclear)}")
             if not kernel.has_brk and "brk" in names:
-                console.print("generator brk left out: this kernel cannot move the break (CONFIG_CHECKPOINT_RESTORE)")
+                console.print("generator brk omitted: this kernel cannot move the break (CONFIG_CHECKPOINT_RESTORE)")
                 names.remove("brk")
             run = Run(kernel, ops, minutes, seed, names, save, accept)
             if ablate == "all":
@@ -178,7 +178,7 @@ def _explain(console: Console, make: Make, mismatch: Mismatch, kernel: Kernel, s
     console.print(f"\nmismatch, {len(mismatch.ops)} operations shrunk to {len(small.ops)}:", markup=False)
     console.print(text, markup=False, soft_wrap=True)
     python = as_python(small.ops, small.what)
-    console.print("\nto see what the kernel does, run:\n\n" + python, markup=False, soft_wrap=True)
+    console.print("\nto run it on the kernel: \n\n" + python, markup=False, soft_wrap=True)
     for suffix, content in ((".txt", text + "\n"), (".py", python), (".c", as_c(small.ops, small.what))):
         path = save.with_name(save.name + suffix)
         try:
@@ -195,11 +195,11 @@ def _ablate_all(console: Console, judged: Side, rules: Rules, limits: Limits, ru
     for rule in RULE_NAMES:
         seen, name = _caught(maker(judged, flip(rules, rule), limits), run)
         if name:
-            console.print(f"{rule:>28}: caught after {seen:>7,} operations by {name}", markup=False)
+            console.print(f"{rule:>28}: noticed after {seen:>7,} operations by {name}", markup=False)
         else:
             missed.append(rule)
-            console.print(f"{rule:>28}: NOT caught in {seen:,} operations", markup=False)
-    console.print(f"{len(RULE_NAMES) - len(missed)} of {len(RULE_NAMES)} rules caught")
+            console.print(f"{rule:>28}: NOT noticed in {seen:,} operations", markup=False)
+    console.print(f"{len(RULE_NAMES) - len(missed)} of {len(RULE_NAMES)} rules noticed")
     return DIFFERENT if missed else EQUAL
 
 

@@ -40,7 +40,7 @@ def vma_numbers(machine: Machine, number: int) -> list[int]:
         while vma:
             found.append(vma)
             if len(found) > limit:
-                raise ValidationError("the VMA list runs in a circle")
+                raise ValidationError("the VMA list is circular")
             vma = int(following[vma])
     except IndexError:
         raise ValidationError(f"the VMA list leads to #{vma}, which was never allocated") from None
@@ -196,7 +196,7 @@ def _validate_tables(machine: Machine, number: int, vmas: list[int], frames: Cou
             span = start + (layout.PTRS_PER_TABLE << shift)
             cursor = bisect_right(ends, start)
             if cursor == len(bounds) or bounds[cursor][0] >= span:
-                raise ValidationError(f"a page table for {start:#x}-{span:#x} is left, where no VMA is")
+                raise ValidationError(f"a page table for {start:#x}-{span:#x} is left where there is no VMA")
         chunk = entries[table * layout.PTRS_PER_TABLE : (table + 1) * layout.PTRS_PER_TABLE]
         present = 0
         for index in chunk.nonzero()[0].tolist():
@@ -207,7 +207,7 @@ def _validate_tables(machine: Machine, number: int, vmas: list[int], frames: Cou
             while cursor < len(bounds) and bounds[cursor][1] <= addr:
                 cursor += 1
             if cursor == len(bounds) or addr < bounds[cursor][0]:
-                raise ValidationError(f"an entry for {addr:#x} is left, where no VMA is")
+                raise ValidationError(f"an entry for {addr:#x} is left where there is no VMA")
             if entry & flags.E_PRESENT:
                 present += 1
                 rss += layout.PTRS_PER_TABLE if entry & flags.E_PSE else 1

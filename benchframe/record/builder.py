@@ -186,7 +186,7 @@ def _with_flags(rows: list[MapsRow], pid: int) -> list[MapsRow]:
 # ----------------------------------------------------------------------------------------------------------------------
 # Read, write or execute? What a fault wanted, where nothing says so (the software event has no error code).
 
-GUESSED = "what a fault wanted was guessed from its mapping: write if writable, else execute, else read"
+GUESSED = "the access of a fault was inferred from its mapping: write if writable, else execute, else read"
 
 
 def guess_access(trace: Trace) -> bool:

@@ -40,7 +40,7 @@ def import_any(path: Path, head: bytes) -> tuple[Trace, str]:
             return _guard(path, reader), name
     raise TraceError(
         path,
-        "this is no form that benchframe knows",
+        "this is not a format that benchframe knows",
         "it reads Parquet and CSV traces, perf.data, perf script text, strace logs and /proc/PID/maps",
     )
 
@@ -56,7 +56,7 @@ def _guard(path: Path, reader: Callable[[Path], Trace]) -> Trace:
     except OSError as error:
         raise TraceError(path, f"cannot be read ({error.strerror})", "check its permissions") from None
     if not len(trace):
-        raise TraceError(path, "it holds no event that benchframe knows", "see docs/recording.md for how to record")
+        raise TraceError(path, "it contains no event that benchframe knows", "see docs/recording.md for how to record")
     return trace
 
 

@@ -97,7 +97,7 @@ def tracefs() -> Iterator[tuple[Path, str]]:
         if libc.mount(b"nodev", place.encode(), b"tracefs", 0, None) != 0:
             raise TracefsError(f"tracefs cannot be mounted ({os.strerror(ctypes.get_errno())})")
         try:
-            yield Path(place), "mounted tracefs for the time of the recording"
+            yield Path(place), "mounted tracefs for the duration of the recording"
         finally:
             libc.umount2(place.encode(), 2)  # MNT_DETACH: our own descriptors may be open still
 

@@ -393,7 +393,7 @@ def run_record_command(
     if not sys.platform.startswith("linux"):
         return _fail("recording needs Linux; traces recorded there can be replayed anywhere")
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        return _fail(f"{output.parent}: no folder that can be written to; choose another with -o")
+        return _fail(f"{output.parent}: not a writable folder; choose another with -o")
     if output.is_dir():
         return _fail(f"{output} is a folder; name a file with -o, such as {output / 'trace.parquet'}")
     try:
@@ -404,7 +404,9 @@ def run_record_command(
         for note in trace.meta.notes:
             _say(note)
         if trace.meta.lost and not allow_lost:
-            return _fail(f"{trace.meta.lost} events were lost, nothing written; --allow-lost keeps such a trace")
+            return _fail(
+                f"{trace.meta.lost} events were lost, so nothing was written; --allow-lost accepts such a trace"
+            )
         for path, part in _outputs(output, trace, split):
             (write_csv if path.suffix == ".csv" else write_trace)(path, part)
             _say(f"wrote {path} ({path.stat().st_size / 1024:.1f} KiB)")

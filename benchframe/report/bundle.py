@@ -53,7 +53,7 @@ MAX_MEMBERS = 20_000
 MAX_MEMBER = 1 << 26
 MAX_TOTAL = 1 << 29
 """Bytes of one member (64 MiB) and of all (512 MiB), unpacked; the archive itself may have as many."""
-_MEND = "the file is damaged or no bundle: ask for it again"
+_MEND = "the file is damaged or not a bundle; get it again"
 
 
 def write_archive(path: Path, members: Mapping[str, bytes]) -> None:
@@ -63,7 +63,7 @@ def write_archive(path: Path, members: Mapping[str, bytes]) -> None:
     elif path.name.endswith(".tar.zst"):
         data = _tar(members)
     else:
-        raise ResultsError(path, "a bundle ends in .tar.zst or .zip", "name it so with -o")
+        raise ResultsError(path, "a bundle ends in .tar.zst or .zip", "give it such a name with -o")
     write_atomic(path, data)
 
 
@@ -122,7 +122,7 @@ def _collect(path: Path, members: Iterator[tuple[str, IO[bytes]]]) -> dict[str, 
     total = 0
     for name, stream in members:
         if not NAMES.fullmatch(name):
-            raise _bad(path, f"it has a member {name[:80]!r}, which no bundle has")
+            raise _bad(path, f"it has a member {name[:80]!r}, which does not belong in a bundle")
         if name in found:
             raise _bad(path, f"it has {name} twice")
         if len(found) >= MAX_MEMBERS:
@@ -258,7 +258,7 @@ def _events(entry: WorkloadEntry, known: Registry | None) -> tuple[bytes, str]:
     except (OSError, TraceError, WorkloadError, KeyError) as error:
         return b"", f"its events are not packed ({' '.join(str(error).split())})"
     if trace.digest != entry.digest:
-        return b"", "its events are not packed: the file or the plugin gives others now"
+        return b"", "its events are not packed: the file or the plugin now gives other events"
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "events.parquet"
         write_trace(path, trace)
@@ -305,7 +305,7 @@ def unpack(path: Path, into: Path) -> Bundle:
     """Unpack a bundle below ``into`` and check every digest and every cell; raises ResultsError."""
     members = read_archive(path)
     if INDEX not in members:
-        raise ResultsError(path, f"it has no {INDEX}", "name a file that `benchframe bundle` made")
+        raise ResultsError(path, f"it has no {INDEX}", "name a file made by `benchframe bundle`")
     target = into / "run"
     for part in (target, target / "cells", target / "traces", target / STUDIES):
         part.mkdir(parents=True, exist_ok=True)
@@ -316,11 +316,11 @@ def unpack(path: Path, into: Path) -> Bundle:
         raise other_version(index.where, index.data.get("version"), VERSION)
     listed = index.object("members")
     if len(listed.data) > MAX_MEMBERS or set(listed.data) != set(members) - {INDEX}:
-        raise ResultsError(path, "its members are not those it lists", "the bundle was altered: ask for it again")
+        raise ResultsError(path, "its members differ from its list", "the bundle was altered; get it again")
     for name in listed.data:
         digest = listed.object(name).text("sha256", pattern="[0-9a-f]{64}")
         if hashlib.sha256(members[name]).hexdigest() != digest:
-            raise ResultsError(path, f"{name} has another digest", "the bundle was altered: ask for it again")
+            raise ResultsError(path, f"{name} has another digest", "the bundle was altered; get it again")
     folder = RunFolder.open(target)
     folder.cells()
     read_sources(target)
@@ -366,7 +366,7 @@ def prepare(bundle: Bundle, known: Registry) -> tuple[dict[str, Strategy], list[
             raise ResultsError(
                 bundle.name,
                 f"strategy {cell.strategy} here is not the one that was measured (other code)",
-                "install the version that the bundle names, or give its file with --plugin",
+                "install the version named in the bundle, or give its file with --plugin",
             )
     return strategies, [_stream(bundle, entry, known) for entry in manifest.workloads]
 
@@ -439,7 +439,7 @@ def judge_again(bundle: Bundle, again: RunFolder) -> tuple[Verification, Compari
             lines.append(f"differs: {where} was {before.state.state} and is {after.state.state}")
             continue
         if before.workload.threads:  # what real threads count depends on who came first
-            lines.append(f"agrees: {where}: every answer was right again")
+            lines.append(f"agrees: {where}: every answer is right again")
             continue
         counted = _counts(before.state.counts, after.state.counts)
         counted = [f"{where}, {text}" for text in counted]
@@ -450,7 +450,7 @@ def judge_again(bundle: Bundle, again: RunFolder) -> tuple[Verification, Compari
         code = max(code, DIFFERS if counted else AGREES)
         lines += [f"differs: {text}" for text in counted]
         if not counted:
-            lines.append(f"agrees: {where}: counts{' and cost' * exact} to the last one")
+            lines.append(f"agrees: {where}: counts{' and cost' * exact} exactly")
     if found.missing:
         code = UNVERIFIED if code == AGREES else code
         lines += [f"not verified: {text}" for text in found.missing if "is not in" in text]
@@ -472,7 +472,7 @@ def _word(line: Line, differs: bool, judging: Judging) -> str:
     if differs:
         return "differs beyond noise"
     within = f"{100 * judging.within:g} %"
-    return f"agrees within {within}" if line.verdict.word == "same" else "agrees as far as noise tells"
+    return f"agrees within {within}" if line.verdict.word == "same" else "agrees within the noise"
 
 
 def _counts(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:

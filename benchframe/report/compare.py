@@ -360,14 +360,14 @@ def interleaved(x: Cell, y: Cell, figure: str) -> bool:
 # A comparison as a :class:`~benchframe.report.table.Table`, so that every format can show it.
 
 _OWN = "ratios to each run's own baseline"
-_NS = "ns of two runs that took no turns"
-_LAYOUT = "paired by layout, whose effect cancels, trimmed means"
+_NS = "ns of two runs that were not interleaved"
+_LAYOUT = "paired by layout, so that its effect cancels; trimmed means"
 _HOW = {
     (PAIRED, False): "paired by round",
-    (RELATIVE, True): f"{_OWN}, {_LAYOUT}: drift between the runs that hits both alike cancels",
-    (RELATIVE, False): f"{_OWN}, Welch: drift between the runs that hits both alike cancels",
-    (ABSOLUTE, True): f"{_NS}, {_LAYOUT}: drift of the machine between them is in the ratio",
-    (ABSOLUTE, False): f"{_NS}, Welch: drift of the machine between them is in the ratio",
+    (RELATIVE, True): f"{_OWN}, {_LAYOUT}: drift that affects strategy and baseline alike cancels",
+    (RELATIVE, False): f"{_OWN}, Welch: drift that affects strategy and baseline alike cancels",
+    (ABSOLUTE, True): f"{_NS}, {_LAYOUT}: drift of the machine between the runs is part of the ratio",
+    (ABSOLUTE, False): f"{_NS}, Welch: drift of the machine between the runs is part of the ratio",
 }
 STEADY = 0.03
 """If the control changed by more than this from run to run, the machine did: that is said."""
@@ -418,17 +418,17 @@ def _waiting(found: Comparison) -> list[str]:
         return []
     known = [line.verdict.more for line in open_lines if line.verdict.more is not None]
     if not known:
-        rounds = "more rounds than can be told would do"
+        rounds = "many more rounds would be needed"
     else:
-        who = "" if len(known) == len(open_lines) else f"for {len(known)} of them "
+        which = ("it" if len(known) == 1 else "them") if len(known) == len(open_lines) else f"{len(known)} of them"
         known.sort()
-        half = f", {known[(len(known) - 1) // 2]:,} for half of those" if len(known) > 3 else ""
+        half = f", and {known[(len(known) - 1) // 2]:,} half of those" if len(known) > 3 else ""
         more = f"{known[-1]:,} more round{'s' * (known[-1] > 1)}"
-        rounds = f"{who}about {more} of both runs would do{half} (--resume RUN --rounds N)"
+        rounds = f"about {more} of both runs should settle {which}{half} (--resume RUN --rounds N)"
     notes = [f"{len(open_lines)} of {len(found.lines)} undecided: {rounds}, or a larger --within."]
     seeds = {cell.entry.key: layouts(cell, line.figure) for line in open_lines for cell in (line.first, line.second)}
     if all(seeds.values()) and any(line.how != PAIRED and not line.layouts for line in open_lines):
-        notes.append("the runs have different layouts: two runs with one --seed need fewer rounds.")
+        notes.append("the runs have different layouts; two runs with the same --seed need fewer rounds.")
     return notes
 
 
@@ -439,8 +439,8 @@ def _machine(found: Comparison) -> list[str]:
         return []
     control = f"control (code that no strategy changes): {100 * change:+.1f} % in B"
     if abs(change) <= STEADY:
-        return [f"{control}, so the machine was as fast."]
-    return [f"{control}: the machine changed between the runs, and its caches may have; run both again."]
+        return [f"{control}, so the machine was equally fast."]
+    return [f"{control}: the speed of the machine changed between the runs; run both again."]
 
 
 def _words(line: Line) -> str:

@@ -60,7 +60,8 @@ def gate(found: Comparison, limit: float = 0.05, cost: str = "auto") -> Outcome:
             (invalid if cost == "exact" else notes).extend(other)
         notes.append(f"counted cost: {compared} of {len(found.pairs)} cells compared exactly")
     notes += [
-        f"{place}: slower, though no counted cost grew: code placement, the machine, or what is not counted; gate two "
+        f"{place}: slower, though no counted cost grew: code placement, the machine, or something not counted; gate "
+        "two "
         "runs of each before you look for it in the source"
         for place in slower
         if grown.get(place) == 0
@@ -122,7 +123,7 @@ def cost_changes(base: Cell, new: Cell) -> tuple[list[str], list[str], list[str]
     where = _place(new)
     before, after = base.state.cost, new.state.cost
     if base.workload.digest != new.workload.digest or before.get("events") != after.get("events"):
-        return [], [], [f"{where}: other events, so cost is not comparable"]
+        return [], [], [f"{where}: different events, so cost is not comparable"]
     sampled = before.get("counted") != after.get("counted")
     worse: list[str] = []
     better: list[str] = []
@@ -158,7 +159,7 @@ def _percent(old: float | None, now: float | None) -> str:
 def summary(outcome: Outcome, limit: float) -> str:
     """The gate's last line."""
     if outcome.code == PASS:
-        return f"gate: pass (time within {100 * limit:g} % as far as it can be told)"
+        return f"gate: pass (no figure is significantly more than {100 * limit:g} % slower)"
     number = f"{len(outcome.bad)} reason{'s' * (len(outcome.bad) != 1)}"
     if outcome.code == INVALID:
         return f"gate: not comparable, or failed, {number}"

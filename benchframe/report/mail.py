@@ -109,7 +109,7 @@ def _command(manifest: Manifest) -> str:
             lines[-1] += "\\"
             lines.append(piece)
     if len(lines) > _COMMAND_LINES:
-        lines = [*lines[: _COMMAND_LINES - 1], "... (shortened: the report has it whole)"]
+        lines = [*lines[: _COMMAND_LINES - 1], "... (shortened; the report has all of it)"]
     return "\n".join(lines)
 
 
@@ -271,7 +271,7 @@ def _crew_legend(found: Sequence[Point]) -> str:
     text += " speed-up: to the fewest threads of the same strategy."
     if any(point.crowded for point in found):
         cores = max(point.cores for point in found)
-        text += f" *: more threads than the {cores} CPUs: no scaling, only how waiting holds up."
+        text += f" *: more threads than the {cores} CPUs: this shows waiting, not scaling."
     return "\n".join(_wrapped(text))
 
 

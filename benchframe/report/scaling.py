@@ -83,20 +83,23 @@ def _notes(found: Sequence[Point]) -> list[str]:
     cores = max((p.cores for p in found), default=1)
     notes = [
         "per second: all threads together, mean of processes.",
-        "speed-up: to the fewest threads of the same strategy; to baseline: to the workload's baseline with as many.",
+        (
+            "speed-up: over the smallest number of threads of the same strategy; to baseline: over the workload's "
+            "baseline with the same number."
+        ),
         "Both are paired by round; above 1 is faster.",
         *_judged(found),
-        "lock wait: share of the threads' time spent waiting for mmap_lock; its cache line's travels are in the rate.",
+        "lock wait: share of the threads' time spent waiting for mmap_lock, not moving its cache line.",
         *(
             ["after +: the same for page-table locks and locks of VMAs together."]
             if any(map(_has_other, found))
             else []
         ),
         "barrier: share spent at the barrier, or waiting for the recorded order of a trace.",
-        f"{cores} CPU{'s' * (cores > 1)} here: nothing above {cores} threads can be said about scaling.",
+        f"{cores} CPU{'s' * (cores > 1)} here: results with more than {cores} threads say nothing about scaling.",
     ]
     if any(p.crowded for p in found):
-        notes.append("*: more threads than CPUs; they take turns, so the row shows how waiting holds up, not scaling.")
+        notes.append("*: more threads than CPUs; they take turns, so the row shows waiting, not scaling.")
     for p in found:
         state = p.cell.state
         if state.state != "ok":

@@ -168,7 +168,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         *disturbed(row.cell for row in rows),
     ]
     if any(row.shown.endswith("!") for row in rows):
-        notes.append("!: pyperf calls a figure of this cell unsteady; the report says why.")
+        notes.append("!: pyperf reports a figure of this cell as unstable; the report quotes its message.")
     for row in rows:
         notes += _lost(row)
         state = row.cell.state
@@ -188,27 +188,33 @@ def _judged(rows: Sequence[Row]) -> list[str]:
     if not found:
         return []
     judging = rows[0].cell.judging
-    how = "may be looked at after every round, " if judging.anytime else ""
+    how = "valid when tested after every round, " if judging.anytime else ""
     level, within = f"{100 * judging.alpha:g} %", f"{100 * judging.within:g} %"
     notes = [
         f"verdicts: {how}corrected for {comparisons(len(found))} (Holm, {level}); same: within {within}.",
     ]
     if any(v.ratio.prior for *_, v in found):
-        notes.append("spread: each ratio's own and that of the others of its figure, also in intervals (moderated t).")
+        notes.append(
+            "variances: moderated by those of the other ratios of the same figure, also in intervals (moderated t)."
+        )
     if any(v.word == "undecided" and v.ratio.word != "undecided" for *_, v in found):
         notes.append(
-            f"An interval is for its own ratio alone, a verdict must hold beside {len(found) - 1:,} others: it may be "
-            "undecided though the interval leaves out 1."
+            f"An interval refers to one ratio alone. A verdict is corrected for {len(found) - 1:,} others, so it may "
+            "be "
+            "undecided although the interval excludes 1."
         )
     waiting = [verdict for *_, verdict in found if verdict.word == "undecided"]
     if waiting:
         known = sorted(verdict.more for verdict in waiting if verdict.more is not None)
-        who = "" if len(known) == len(waiting) else f"for {len(known)} of them "
+        which = ("it" if len(known) == 1 else "them") if len(known) == len(waiting) else f"{len(known)} of them"
         rounds = f"{known[-1]:,} more round{'s' * (known[-1] > 1)}" if known else ""
-        half = f", {known[(len(known) - 1) // 2]:,} for half of those" if len(known) > 3 else ""
-        rest = f"; {who}about {rounds} would do{half}" if known else ""
+        half = f", and {known[(len(known) - 1) // 2]:,} half of those" if len(known) > 3 else ""
+        rest = f"; about {rounds} should settle {which}{half}" if known else ""
         verb = "is" if len(waiting) == 1 else "are"
-        notes.append(f"{len(waiting)} of {len(found)} {verb} undecided{rest}: --until-decided, or more --rounds.")
+        notes.append(
+            f"{len(waiting)} of {comparisons(len(found))} {verb} undecided{rest} (--until-decided, or a larger "
+            "--rounds)."
+        )
     for row in rows:
         for name, figure in row.figures.items():
             odd = (*figure.notes, *(figure.verdict.notes if figure.verdict else ()))
@@ -218,25 +224,25 @@ def _judged(rows: Sequence[Row]) -> list[str]:
 
 
 def disturbed(cells: Iterable[Cell]) -> list[str]:
-    """How many replays do not count, and that some processes found no quiet moment."""
+    """How many replays were discarded, and how many processes were disturbed throughout."""
     found = set_aside(cells)
     notes = []
     if found.share >= 0.001:
         share = f"{100 * found.share:.0f} %" if found.share >= 0.01 else "under 1 %"
         notes.append(
-            f"{share} of the replays do not count: the machine was disturbed then, as the control tells, which is "
-            "the same code for all strategies."
+            f"{share} of the replays were discarded: a control loop, identical for every strategy, ran slow at that "
+            "moment, so something else was using the machine."
         )
     if found.left_out:
-        verb = "is" if found.left_out == 1 else "are"
+        verb, now = ("was", "is") if found.left_out == 1 else ("were", "are")
         notes.append(
-            f"{found.left_out} of {found.processes} processes found no quiet moment, as the control tells, and {verb} "
-            "left out."
+            f"{found.left_out} of {found.processes} processes {verb} disturbed throughout, according to the control, "
+            f"and {now} left out."
         )
     if kept := found.restless - found.left_out:
-        verb, whose = ("counts", "its cell has") if kept == 1 else ("count", "their cells have")
+        verb, whose = ("was", "is used: its cell has") if kept == 1 else ("were", "are used: their cells have")
         also = " more" if found.left_out else f" of {found.processes} processes"
-        notes.append(f"{kept}{also} found no quiet moment but {verb}: {whose} fewer than two calm ones.")
+        notes.append(f"{kept}{also} {verb} disturbed throughout but {whose} fewer than two undisturbed ones.")
     return notes
 
 
@@ -256,7 +262,7 @@ def _lost(row: Row) -> list[str]:
         have = len(row.cell.figures.get(name, ()))
         if row.cell.state.state == "ok" and row.cell.state.counts.get(_COUNTED[name], 0) > 0 and have < done:
             where = f"{row.cell.entry.strategy} on {row.cell.entry.workload}"
-            found.append(f"{where}: {head} is lost in noise in {done - have} of {done} processes.")
+            found.append(f"{where}: {head} is hidden by noise in {done - have} of {done} processes.")
     return found
 
 
@@ -406,7 +412,7 @@ def render(table: Table, form: str) -> str:
 # ----------------------------------------------------------------------------------------------------------------------
 # Latency of single operations, from the pass that reads the cycle counter around each; docs/timing.md says how.
 
-DISTURBED = "the machine was disturbed during the one pass, so these times are too long"
+DISTURBED = "the machine was disturbed during this pass, so these times are too long"
 _MUCH = 0.2
 """A fault in the pass takes longer than one in the loops by what reading the counter costs, some 10 ns for all
 strategies alike. More than that by this share of the fault is no strategy's doing: undisturbed passes lie within a
@@ -468,7 +474,7 @@ def tail_table(cells: Iterable[Cell]) -> Table:
     notes = ["ns per operation, one pass over the trace in the first round's process."]
     if overheads:
         own = f"{min(overheads):.1f}" + (f" to {max(overheads):.1f}" if len(set(overheads)) > 1 else "")
-        notes.append(f"The cycle counter's own cost, {own} ns, is taken off each; 0 is below its step.")
+        notes.append(f"The cycle counter's own cost, {own} ns, is subtracted from each; 0 is below its resolution.")
     notes += [f"{name} on {label}: {DISTURBED}." for name, label in disturbed_passes(cells)]
     return Table("Tails", heads, tuple(lines), (False,) * 4 + (True,) * 6, tuple(records), tuple(notes))
 
@@ -497,9 +503,12 @@ COLUMNS = {
 """Key after the view to head. ``own`` sums the strategy's own slabs."""
 _MODEL = frozenset({"vma", "mm", "page", "pte", "task", "file"})
 _NOTES = (
-    "means per operation; vma to task: distinct 64-byte lines of each structure, own: the strategy's own slabs.",
-    "mispred.: branches that a predictor would miss, an estimate; steps: records visited one after the other.",
-    "far L1: steps to a record that 32 KiB of cache may have lost; dirty shared: lines written that others touch.",
+    "means per operation; vma to task: distinct 64-byte lines of each structure; own: the strategy's own slabs.",
+    "mispred.: estimated branch mispredictions; steps: records visited in sequence.",
+    (
+        "far L1: steps to a record that a 32 KiB cache may have evicted; dirty shared: lines written that other "
+        "operations touch."
+    ),
 )
 
 

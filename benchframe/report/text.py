@@ -69,7 +69,7 @@ def summary(run: Run) -> str:
     finished = f"finished {_moment(manifest.finished)}" if manifest.finished else "not finished"
     return (
         f"{counted(len(cells), 'cell')}, {counted(processes, 'process', 'processes')} in "
-        f"{counted(run.rounds, 'interleaved round')}; begun "
+        f"{counted(run.rounds, 'interleaved round')}; started "
         f"{_moment(manifest.created)}, {finished}; {share} of {manifest.wall:.0f} s inside measured loops. "
         f"Every process checked each answer against the oracle before it was timed. {MODEL}"
     )
@@ -104,7 +104,7 @@ def comparisons(run: Run) -> Iterator[str]:
 def trust(run: Run) -> list[str]:
     """What was noticed that makes figures less certain; never empty."""
     manifest = run.manifest
-    lines = [*manifest.notes, *disturbed(run.cells), *(f"when the run began: {reason}" for reason in manifest.noise)]
+    lines = [*manifest.notes, *disturbed(run.cells), *(f"when the run started: {reason}" for reason in manifest.noise)]
     loads = [
         float(load)
         for cell in run.cells
@@ -140,7 +140,9 @@ def _hints(run: Run) -> list[str]:
         found.sort(key=lambda item: -item[0])
         lines += [f"pyperf on {where}: {hint}" for _, where, hint in found[:3]]
         if found[3:]:
-            lines.append(f"pyperf says the same, with smaller numbers, of {counted(len(found) - 3, 'other figure')}")
+            lines.append(
+                f"pyperf reports the same, with smaller numbers, for {counted(len(found) - 3, 'other figure')}"
+            )
     for text, cells in places.items():
         lines.append(f"pyperf on {cells[0] if len(cells) == 1 else counted(len(cells), 'figure')}: {text}")
     return lines
@@ -242,15 +244,16 @@ def legend(run: Run) -> list[str]:
             what = f"ratios to the baseline: of ns, where below 1 is faster; {what.replace('ratios ', 'with threads ')}"
     missing = "is slower, or has no figures" if failures(run) else "is slower"
     first = (
-        f"Numbers beside names: {what}. Who is in no column {missing}. Verdicts are over processes, corrected for "
-        "their number. Fastest is the lowest mean; whether it beats another than the baseline says "
+        f"Numbers beside names: {what}. A strategy that is in no column {missing}. Verdicts are over processes, "
+        "corrected for "
+        "their number. Fastest is the lowest mean; whether it beats a strategy other than the baseline, shows "
         f"benchframe compare {run.argument}:A :B."
     )
     lines = [first]
     if any(each.why for each in findings(run)):
         lines.append(
             "Counts: per operation, baseline → fastest, those that differ by a tenth or more. They are counted, not "
-            "timed; what each is worth in ns says benchframe explain A B --workload W."
+            "timed; benchframe explain A B --workload W attributes ns to them."
         )
     return lines
 

@@ -192,7 +192,7 @@ def without(manifest: Manifest, patterns: Sequence[str]) -> Manifest:
     for pattern, cells in named.items():
         if not cells & gone:
             known = ", ".join(entry.label for entry in manifest.workloads[:3])
-            why = "only baselines of others are called so" if cells else "no cell of this run is called so"
+            why = "only baselines of other cells have this name" if cells else "no cell of this run has this name"
             raise ResultsError(f"--skip {pattern}", why, f"write STRATEGY@WORKLOAD; workloads: {known}")
     kept = tuple(cell for cell in manifest.cells if cell not in gone)
     if not kept:
@@ -246,7 +246,7 @@ def check_same_place(folder: RunFolder) -> None:
     if changed:
         raise ResultsError(
             folder.path,
-            f"it was begun elsewhere ({'; '.join(changed)})",
+            f"it was started elsewhere ({'; '.join(changed)})",
             "its figures would not be comparable: start a new run",
         )
 
@@ -264,7 +264,7 @@ def renew(folder: RunFolder, strategies: Mapping[str, Strategy], streams: Sequen
     stale = [(a, b) for a, b in zip(old.cells, new.cells, strict=True) if a.key != b.key]
     names = [f"{a.strategy} on {a.workload}" for a, _ in stale]
     if names:
-        new = new.with_note(f"edited during the run, so measured anew and later than the rest: {', '.join(names)}")
+        new = new.with_note(f"edited during the run, so measured again, later than the rest: {', '.join(names)}")
     folder.save(new)
     for before, _ in stale:
         folder.forget(before)

@@ -413,7 +413,9 @@ class RunFolder:
             try:
                 suite.add_runs(new)
             except ValueError as error:
-                raise ResultsError(path, str(error), "start a new run: this one was made elsewhere") from None
+                raise ResultsError(
+                    path, str(error), "start a new run: this one was measured on another machine"
+                ) from None
         buffer = io.StringIO()
         suite.dump(buffer)
         write_atomic(path, buffer.getvalue().encode())

@@ -210,7 +210,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         if folder.name.endswith((".tar.zst", ".zip")) and folder.is_file():
-            mend = f"make a run's folder of it: benchframe verify {folder} --unpack DIR"
+            mend = f"unpack it: benchframe verify {folder} --unpack DIR"
             raise ResultsError(folder, "it is a bundle", mend)
         raise ResultsError(folder, "it has no manifest.json", "name a folder that `benchframe run` made")
     data = Fields(path, read_object(path))

@@ -79,7 +79,7 @@ def read_sources(folder: Path) -> dict[str, Source]:
     texts = data.data.get("texts", {})
     entries = data.object("strategies")
     if not isinstance(texts, dict) or len(texts) > MAX_SOURCES or len(entries.data) > MAX_SOURCES:
-        raise data.wrong("texts", "is not an object of a sane size")
+        raise data.wrong("texts", "is not an object of a plausible size")
     found = {}
     for name in entries.data:
         entry = entries.object(name)

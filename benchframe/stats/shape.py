@@ -105,7 +105,7 @@ def two_groups(means: Mapping[int, float]) -> str:
     left, right = values[:cut], values[cut:]
     return (
         f"two groups: {len(left)} processes near {np.mean(left):.3g} ns, {len(right)} near {np.mean(right):.3g} ns; "
-        "the mean is of neither"
+        "the mean describes neither"
     )
 
 

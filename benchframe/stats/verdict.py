@@ -419,17 +419,17 @@ def _notes(pair: Pair, ratio: Ratio, judging: Judging) -> tuple[str, ...]:
 
     notes = []
     if ratio.method == "welch":
-        notes.append("not interleaved: drift of the machine between the two is in the ratio")
+        notes.append("not interleaved: drift of the machine between the two is part of the ratio")
         return tuple(notes)
     logs = log_ratios(pair.strategy, pair.baseline)
     plain = math.exp(math.fsum(logs) / len(logs))
     if ratio.method == "trimmed" and not ratio.low <= plain <= ratio.high:
-        notes.append(f"the mean of all rounds is {plain:.3f}: some lie far away, and are not in the trimmed mean")
+        notes.append(f"the mean of all rounds is {plain:.3f}: some are far away, and the trimmed mean excludes them")
     change = drift({r: math.exp(v) for r, v in enumerate(logs)})
     if change is not None:
         notes.append(f"the ratio drifts by {100 * change:+.1f} % from the first round to the last")
     if ratio.n >= BOOTSTRAP_FROM and ratio.method == "paired" and not judging.anytime:
         low, high = bootstrap_interval(logs)
         if (low > 1 or high < 1) != (ratio.word != "undecided"):
-            notes.append(f"the bootstrap interval [{low:.3f}, {high:.3f}] disagrees: the spread is not normal")
+            notes.append(f"the bootstrap interval [{low:.3f}, {high:.3f}] disagrees: the distribution is not normal")
     return tuple(notes)

@@ -118,11 +118,13 @@ class Breakeven:
             at = f"{number(cross.x)} [{number(cross.low)}, {number(cross.high)}]"
             said.append(f"{self.b} beats {self.a} {side} {at} ({title}, 95 % interval)")
             if cross.found < 0.95:
-                said.append(f"only {100 * cross.found:.0f} % of the replicates cross there: an uncertain crossover")
+                said.append(
+                    f"only {100 * cross.found:.0f} % of the replicates cross there, so the crossover is uncertain"
+                )
         if not said:
             low, high = number(self.places[0].x), number(self.places[-1].x)
             signs = {_sign(place.ratio) for place in self.places}
-            what = "slower" if 1 in signs else "faster" if -1 in signs else "not told apart from " + self.a
+            what = "slower" if 1 in signs else "faster" if -1 in signs else "not distinguishable from " + self.a
             where = " where the intervals decide" if 0 in signs and len(signs) > 1 else ""
             said.append(f"no crossover from {low} to {high} ({title}): {self.b} is {what}{where}")
         return "; ".join(said)
@@ -166,7 +168,7 @@ def breakeven(
         )
         ratio = paired_ratio(theirs, ours)
         if ratio is None or ratio.n < 2:
-            note(f"{spec}: lost in noise, left out")
+            note(f"{spec}: hidden by noise, left out")
             continue
         x = {"hit_rate": hits[i], "vmas_per_2mib": 512 / (sweep.values[i] + 1)}.get(sweep.over, sweep.values[i])
         mean_a, mean_b = (float(np.mean(list(side.values()))) for side in (ours, theirs))

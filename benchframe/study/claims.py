@@ -147,7 +147,7 @@ def percent(known: Registry, hit: Hit) -> float:
     start = int(tasks["strategy0"].sum())  # as the setup left it, which is what each pass starts from
     verdict = session.verify()
     if not verdict.ok:
-        raise EngineError(f"{hit.strategy} on {hit.workload} answers wrongly: {verdict.what}")
+        raise EngineError(f"{hit.strategy} on {hit.workload} gives a wrong answer: {verdict.what}")
     counts = session.counts()
     if not hit.first:
         return 100.0 * counts["hit_rate"]
@@ -181,7 +181,7 @@ def judge_hits(claim: HitClaim, found: Sequence[float]) -> Outcome:
         if any((b[0].percent - a[0].percent) * (b[1] - a[1]) < 0 for a, b in pairwise(pairs))
     ]
     if contrary:
-        return Outcome(claim, lines, OTHER, f"the other way round on {', '.join(contrary)}")
+        return Outcome(claim, lines, OTHER, f"the opposite on {', '.join(contrary)}")
     far = [
         f"{hit.strategy} on {hit.workload}"
         for hit, value in zip(claim.hits, found, strict=True)
@@ -203,11 +203,11 @@ def lacks(claim: TimeClaim, known: Registry) -> str:
     """Why this claim cannot be judged here; empty if it can."""
     for name in (claim.strategy, claim.baseline):
         if name not in known.strategies:
-            return f"no plugin brings {name}"
+            return f"no plugin defines {name}"
     if claim.cpus > cpus():
-        return f"the effect is one of {claim.cpus} CPUs that fault at once; here are {cpus()}"
+        return f"the effect is one of {claim.cpus} CPUs that fault at once; this machine has {cpus()}"
     if claim.threads and crew_of(claim) < 2:
-        return f"the effect is one of {claim.threads} threads that fault at once; here is 1 CPU"
+        return f"the effect is one of {claim.threads} threads that fault at once; this machine has 1 CPU"
     return ""
 
 
@@ -226,14 +226,14 @@ def judge_time(claim: TimeClaim, ratio: Ratio) -> Outcome:
             return Outcome(claim, lines, REPRODUCED)
         return Outcome(claim, lines, OTHER if outside else UNDECIDED, band)
     if ratio.low <= 1 <= ratio.high or ratio.n < 2:
-        return Outcome(claim, lines, UNDECIDED, "the interval has 1 in it: --rounds")
+        return Outcome(claim, lines, UNDECIDED, "the interval contains 1; use more --rounds")
     if (ratio.value - 1) * (claim.ratio - 1) < 0:
         far = f"; published with {claim.threads} threads, here {crew}" if crew < claim.threads else ""
-        return Outcome(claim, lines, OTHER, f"the other way round{far}")
+        return Outcome(claim, lines, OTHER, f"the opposite direction{far}")
     share = abs(ratio.value - 1) / abs(claim.ratio - 1)
     if crew < claim.threads:
         return Outcome(
-            claim, lines, DIRECTION, f"the size is one of {claim.threads} threads; here {crew} have a CPU each"
+            claim, lines, DIRECTION, f"the size is one of {claim.threads} threads; here {crew} have their own CPU"
         )
     if 1 / claim.tolerance <= share <= claim.tolerance:
         return Outcome(claim, lines, REPRODUCED)
@@ -268,7 +268,7 @@ def measure(
             missing = [hit.strategy for hit in claim.hits if hit.strategy not in known.strategies]
             missing += [h.workload for h in claim.hits if h.workload[0] != "@" and h.workload not in known.workloads]
             if missing:
-                outcomes[claim.name] = Outcome(claim, (), "not judged", f"no plugin brings {missing[0]}")
+                outcomes[claim.name] = Outcome(claim, (), "not judged", f"no plugin defines {missing[0]}")
                 continue
             say(f"counting {claim.name}")
             outcomes[claim.name] = judge_hits(claim, [percent(known, hit) for hit in claim.hits])
@@ -335,7 +335,7 @@ def _timed(
                     side[number] = product ** (1 / len(ns))
         ratio = paired_ratio(*sides)
         if ratio is None:
-            outcomes[claim.name] = Outcome(claim, (), UNDECIDED, "no round gave a figure above the noise")
+            outcomes[claim.name] = Outcome(claim, (), UNDECIDED, "in every round noise hides the figure")
         else:
             outcomes[claim.name] = judge_time(claim, ratio)
     return outcomes
@@ -356,8 +356,8 @@ def claims_table(outcomes: Sequence[Outcome]) -> Table:
     notes = [f"{o.claim.name}: {o.claim.says}. {o.claim.source}." for o in outcomes]
     notes += [f"{o.claim.name}, {o.verdict}: {o.why}." for o in outcomes if o.why]
     notes.append(
-        "reproduced: same direction and order; direction only: same direction, another size; published figures are of "
-        "other machines and loads."
+        "reproduced: same direction and order of magnitude; direction only: same direction, another size; published "
+        "figures are from other machines and loads."
     )
     return Table(
         "published claims",

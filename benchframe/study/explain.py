@@ -116,7 +116,7 @@ def _cache(side: Side, other: Side, model: Model) -> list[str]:
     whole, without = side.mean, other.mean
     hit = max(0.0, whole - model.predict(side.cost) + model.predict(_view(side.cost, "hit")))
     miss = (whole - rate * hit) / (1 - rate) if rate < 1 else None
-    text = f"{side.name} hits {100 * rate:.1f} %: by the model a hit takes {hit:.1f} ns"
+    text = f"{side.name} hits {100 * rate:.1f} %: according to the model a hit takes {hit:.1f} ns"
     if miss is None:
         return [text]
     saved, paid = rate * (miss - hit), miss - without
@@ -137,10 +137,11 @@ def _limits(
     """Where the model cannot speak."""
     found = []
     if not difference[1] * difference[2] > 0:  # NaN too
-        found.append("the measured difference may be zero: its interval contains 0; more rounds would tell")
+        found.append("the measured difference may be zero: its interval contains 0; use more rounds")
     if abs(difference[0]) <= error:
         found.append(
-            f"the difference is within the model's own error of {error:.1f} ns: the counts hold, their worth in ns not"
+            f"the difference is within the model's own error of {error:.1f} ns, so the counts are valid, but not "
+            "their attribution in ns"
         )
     if abs(difference[0] - explained) > abs(difference[0]) / 2:
         found.append("more than half of the difference is not explained")

@@ -71,13 +71,13 @@ def measure(
     """Time every (seed, shift) in ``rounds`` processes; some 0.3 s each. Raises ProbeError, also where the figure is
     lost in noise, and ValueError for fewer than two of anything."""
     if min(len(seeds), len(shifts), rounds) < 2:
-        raise ValueError("an analysis of variance needs two seeds, two shifts and two rounds at least")
+        raise ValueError("an analysis of variance needs at least two seeds, two shifts and two rounds")
     streams = [shifted(trace, pages) for pages in shifts]
     points = [Point(strategy.name, j, seed) for seed in seeds for j in range(len(shifts))]
     study = Study({strategy.name: strategy}, streams, points, seconds, cpu, plugins, blocked)
     found = study.measure(rounds, 1, lambda done: note(f"layout: round {done + 1} of {rounds}"))
     if any(figure not in row for rows in found for row in rows):
-        raise ProbeError(f"{strategy.name} on {label}: ns per {figure} does not exist or is lost in noise")
+        raise ProbeError(f"{strategy.name} on {label}: ns per {figure} does not exist or is hidden by noise")
     times = np.array([[row[figure] for row in rows] for rows in found]).T.reshape(len(seeds), len(shifts), rounds)
     return Sensitivity(strategy.name, label, figure, tuple(seeds), tuple(shifts), times, components(times))
 

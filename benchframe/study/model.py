@@ -450,20 +450,20 @@ def calibration(known: Registry, note: Note, *, anew: bool = False, cpu: int = -
         try:
             return read_calibration(path)
         except ResultsError as error:
-            note(f"{error}; calibrating anew")
+            note(f"{error}; calibrating again")
     found = Calibration(_take(known, strategies, note, cpu), measured())
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_calibration(path, found)
     except (OSError, ResultsError) as error:
-        note(f"the calibration is not kept: {error}")
+        note(f"the calibration cannot be stored: {error}")
     return found
 
 
 def _take(known: Registry, strategies: Mapping[str, Any], note: Note, cpu: int) -> tuple[Sample, ...]:
     from benchframe.engine.session import compile_strategies
 
-    note("calibrating this machine's cost model: some two minutes, once")
+    note("calibrating this machine's cost model, once; this takes about two minutes")
     compile_strategies(list(strategies.values()))
     streams = [known.spec(spec).trace(0) for spec in WORKLOADS]
     points = [Point(name, number) for number in range(len(streams)) for name in strategies]

@@ -122,10 +122,13 @@ def explanation_table(found: Explanation, model: Model, workload: str) -> Table:
         f"model: {model.cells} cells counted and timed here, a base per stream; non-negative least squares; bootstrap.",
         *_drawn(model),
         *(
-            f"{term}, 0.00 ns: the fit finds nothing beside the terms that rise with it; it is not free."
+            f"{term}, 0.00 ns: the fit cannot separate this term from others that rise with it; it is not free."
             for term in free
         ),
-        f"on differences it has not seen it errs by {100 * model.difference_error:.0f} % of the slower time (rms).",
+        (
+            f"prediction error on differences left out of the fit: {100 * model.difference_error:.0f} % of the slower "
+            "time (rms)."
+        ),
         *(f"limit: {text}." for text in found.limits),
     ]
     records: list[dict[str, Value]] = []
@@ -136,12 +139,12 @@ def explanation_table(found: Explanation, model: Model, workload: str) -> Table:
 
 
 _WORDS = {
-    "work": "loads, stores and branches that nothing hides",
+    "work": "loads, stores and branches that are not hidden",
     "mispredictions": "mispredicted branches",
     "atomics": "atomic operations and barriers",
     "depth": "dependent loads",
     "lines": "cache lines",
-    "far steps": "loads that L1 has likely lost",
+    "far steps": "loads that were probably evicted from L1",
 }
 """The terms as a reader of kernel code calls them."""
 _TELLING = 0.1
@@ -164,16 +167,20 @@ def in_words(found: Explanation) -> list[str]:
     ]
     speed = "slower" if mean > 0 else "faster"
     sentence = f"{b.name} is {ns(abs(mean))} ns ({100 * abs(mean) / a.mean:.0f} %) {speed} a lookup than {a.name}"
-    guess = "by a model that errs by more than that, " if abs(mean) <= found.model_error else "by the model "
-    rest = f"{signed(found.remainder)} is not explained"
+    guess = (
+        "according to a model whose error is larger than that, "
+        if abs(mean) <= found.model_error
+        else "according to the model, "
+    )
+    rest = f"{signed(found.remainder)} unexplained"
     return [f"{sentence}: {guess}{', '.join([*counts, rest])} (ns)."]
 
 
 def _drawn(model: Model) -> list[str]:
-    """What the fit was drawn to, if anything."""
+    """What the ridge term pulls the fit towards, if anything."""
     if not model.alone:
         return []
-    return [f"alone they take: {alone(model.alone)}; the fit is drawn to that (strength {model.strength:g})."]
+    return [f"timed alone: {alone(model.alone)}; the fit is pulled towards that (strength {model.strength:g})."]
 
 
 def breakeven_table(found: Sequence[Breakeven]) -> Table:

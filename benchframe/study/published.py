@@ -90,7 +90,7 @@ CLAIMS: tuple[HitClaim | TimeClaim, ...] = (
     ),
     HitClaim(
         "vmacache-ebizzy",
-        "80 threads that each work in an arena of their own throw each other out of one pointer per mm",
+        "80 threads that each work in their own arena evict each other from a single pointer per mm",
         BUESO,
         (
             Hit("ebizzy, 80 threads", "@threads", "mmap_cache", 1.06),
@@ -100,7 +100,7 @@ CLAIMS: tuple[HitClaim | TimeClaim, ...] = (
     ),
     HitClaim(
         "pmd-hash",
-        "by 2 MiB region, the slot that is probed first holds the answer of most hits",
+        "hashed by 2 MiB region, the slot that is probed first answers most hits",
         RIENTJES,
         (
             Hit("kernel build for production", "gcc-project", "vmacache", 25.0, first=True),
@@ -157,7 +157,7 @@ CLAIMS: tuple[HitClaim | TimeClaim, ...] = (
     ),
     TimeClaim(
         "rcu-mode",
-        "nodes are replaced instead of written in place, which brk pays for",
+        "nodes are replaced instead of written in place, which makes brk slower",
         RCU_MODE,
         "maple_rcu",
         "maple",

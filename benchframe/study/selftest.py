@@ -178,7 +178,7 @@ class SelfTest:
         spec = self.known.spec(self.workload)
         stream = make_stream(spec, 0)
         stream = Stream(replace(stream.entry, baseline=twins.BASELINE), stream.trace)
-        self.say("compiling (nothing to do after the first time)")
+        self.say("compiling (only the first time)")
         everything = (*twins.COPIES[: self.copies], twins.SLOWED)
         cells = len(everything) + 1
         first = self._part("quiet", everything, stream, PILOT)
@@ -304,5 +304,5 @@ class _Switch(Observer):
     def process(self, entry: CellEntry, round_: int, outcome: Outcome) -> None:
         self._done[round_] = self._done.get(round_, 0) + 1
         if round_ == self.first - 1 and self._done[round_] == len(LOADED) + 1:
-            self.say(f"half-way: {self.load.hogs} processes that burn CPU are switched on")
+            self.say(f"half-way: {self.load.hogs} busy loops are started")
             self.load.start()

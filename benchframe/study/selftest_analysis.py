@@ -259,10 +259,13 @@ def judge_record(record: Record, seed: int = 1) -> Judgement:
         *_load_lines(under, record),
         "",
         "Clock",
-        f"  reading the cycle counter costs {record.overhead[0]:.1f} to {record.overhead[1]:.1f} ns: taken off",
+        (
+            f"  reading the cycle counter costs {record.overhead[0]:.1f} to {record.overhead[1]:.1f} ns, which is "
+            "subtracted"
+        ),
         "",
         *(f"FAILED: {problem}" for problem in problems),
-        *([] if problems else ["passed: verdicts on this host can be trusted as far as this test saw"]),
+        *([] if problems else ["passed: this test found nothing wrong with verdicts on this host"]),
     ]
     return Judgement("\n".join(lines) + "\n", tuple(problems))
 
@@ -272,9 +275,12 @@ def _aa_lines(found: FalsePositives) -> list[str]:
     interval = f"95 % interval of the rate {_percent(found.low)} to {_percent(found.high)}"
     return [
         f"A/A: rbtree against copies of itself, {BLOCK} rounds each",
-        f"  {found.wrong} of {found.n} comparisons differ at {100 * ALPHA:g} % by themselves ({rate})",
+        f"  {found.wrong} of {found.n} comparisons differ at {100 * ALPHA:g} % before correction ({rate})",
         f"  of {found.independent} that share no process (lookup): {found.independent_wrong}; {interval}",
-        f"  after the correction for many: {found.wrong_tables} of {found.tables} tables hold a false verdict",
+        (
+            f"  after the correction for multiple comparisons: {found.wrong_tables} of {found.tables} tables contain a "
+            "false verdict"
+        ),
     ]
 
 
@@ -288,7 +294,7 @@ def _power_lines(powers: list[Power], seconds: float) -> list[str]:
         cells = "".join(f"{'-' if math.isinf(e) else _percent(e):>10}" for e in p.smallest)
         lines.append(f"  {p.figure:<10}{_percent(p.sd):>8}{cells}{p.found:>16.3f}{p.resampled:>12.3f}")
     lines.append(
-        "  sd: of the log ratio of two equal processes in a round; the last two: probability that 3 % is found"
+        "  sd: of the log ratio of two identical processes in a round; last two columns: probability of finding 3 %"
     )
     return lines
 
@@ -311,7 +317,7 @@ def _twin_lines(twin: dict[str, Verdict], record: Record) -> list[str]:
 def _load_lines(under: list[Loaded], record: Record) -> list[str]:
     rounds = len(next(iter(next(iter(record.load.values()), {}).values()), {}))
     lines = [
-        f"Load: CPU burners from round {record.loaded_from + 1} of {rounds} on; ratio to rbtree",
+        f"Load: busy loops from round {record.loaded_from + 1} of {rounds} on; ratio to rbtree",
         f"  {'':<10}{'':<16}{'interleaved':<38}{'rbtree first, then it':<34}it first, then rbtree",
     ]
     for one in under:
@@ -322,7 +328,7 @@ def _load_lines(under: list[Loaded], record: Record) -> list[str]:
     return [
         *lines,
         f"  the load changes rbtree itself by {changed}",
-        "  the two columns to the right: the same values, as if the strategies had run one after the other",
+        "  the two columns on the right: the same values, as if the strategies had run one after the other",
     ]
 
 
@@ -350,7 +356,7 @@ def _twin(twin: dict[str, Verdict]) -> list[str]:
 
 def _load(under: list[Loaded]) -> list[str]:
     return [
-        f"under a load {one.strategy} reads {one.interleaved.word} in {one.figure}, though it is the same code"
+        f"under a load {one.strategy} reads {one.interleaved.word} in {one.figure}, although it is the same code"
         for one in under
         if one.strategy in COPIES and one.interleaved.word in ("faster", "slower")
     ]

@@ -54,7 +54,7 @@ class Checker:
         if not len(events):
             return
         kind = events["kind"]
-        self._demand((kind >= 0) & (kind <= max(Kind)), "kind is none that benchframe knows")
+        self._demand((kind >= 0) & (kind <= max(Kind)), "kind is unknown")
         self._ranges(events, kind)
         self._demand(np.diff(time, prepend=self.time) >= 0, "time runs backwards")
         self._demand(time < (1 << 62), "time is out of range")
@@ -77,7 +77,8 @@ class Checker:
         self._demand((addr >= 0) | (kind == Kind.EXEC), "addr is negative")
         self._demand((addr < ADDRESS_LIMIT) | ~lookup, "addr of a lookup is not a user address")
         self._demand(
-            (ret >= -MAX_ERRNO) & (ret <= ADDRESS_LIMIT) | (ret == UNKNOWN), "ret is no address, 0, -errno or UNKNOWN"
+            (ret >= -MAX_ERRNO) & (ret <= ADDRESS_LIMIT) | (ret == UNKNOWN),
+            "ret is not an address, 0, -errno or UNKNOWN",
         )
         well = ret >= 0
         self._demand(((addr & (PAGE - 1)) == 0) | ~_ALIGNED_ADDR[kind] | ~well, "addr is not page-aligned")
@@ -98,7 +99,7 @@ class Checker:
         )
         prot, flags, file = events["prot"], events["flags"], events["file"]
         self._demand((prot >= 0) & (flags >= 0), "prot or flags is negative")
-        self._demand(~lookup | (prot <= 4) & (prot != 3), "prot of a lookup is none of 0, 1, 2, 4")
+        self._demand(~lookup | (prot <= 4) & (prot != 3), "prot of a lookup is not 0, 1, 2 or 4")
         self._demand((flags <= 7) | (kind != Kind.FAULT), "flags of a fault has unknown bits")
         self._demand((file >= NIL) & (file < self.files), "file is not an index of the file table")
 
@@ -113,13 +114,13 @@ class Checker:
         made = np.where(spawn, events["len"], task)
         seen = self._highest(task, made, self.tasks)
         self._demand(~spawn | (made == seen[1::2] + 1), "a new task's index is not the next unused one")
-        self._demand(spawn | execs | (task <= seen[0::2]), "task was never made")
+        self._demand(spawn | execs | (task <= seen[0::2]), "task was never created")
         self._demand(task <= seen[0::2] + 1, "task is not the next unused one")
         made_mm = np.where(fork, events["addr"], mm)
         seen_mm = self._highest(mm, made_mm, self.mms)
         self._demand(~fork | (made_mm == seen_mm[1::2] + 1), "a fork's mm is not the next unused one")
         self._demand(~execs | (mm == seen_mm[0::2] + 1), "an exec's mm is not the next unused one")
-        self._demand(execs | (mm <= seen_mm[0::2]), "mm was never made by an exec or a fork")
+        self._demand(execs | (mm <= seen_mm[0::2]), "mm was never created by an exec or a fork")
         tasks = max(self.tasks, int(task.max()) + 1, int(made.max()) + 1)
         mms = max(self.mms, int(mm.max()) + 1, int(made_mm.max()) + 1)
         if mms > 1:

@@ -83,7 +83,7 @@ def read_csv(path: Path) -> Trace:
         trace = _assemble(columns, meta)
         trace.check()
     except (ValueError, OverflowError) as error:
-        raise TraceError(path, str(error), "mend that row") from None
+        raise TraceError(path, str(error), "correct that row") from None
     return trace
 
 

@@ -105,7 +105,7 @@ def meta_from_json(text: str | bytes) -> TraceMeta:
     )
     raw = data.get("snapshots", [])
     if not isinstance(raw, list) or len(raw) > MAX_SNAPSHOTS:
-        raise ValueError("metadata member 'snapshots' is not a list of a sane length")
+        raise ValueError("metadata member 'snapshots' is not a list of a plausible length")
     return TraceMeta(
         command=_texts(data, "command"),
         kernel=_text(data.get("kernel", ""), "kernel"),

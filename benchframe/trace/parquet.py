@@ -106,7 +106,7 @@ class Compact:
             return [self.value(head & 15, depth + 1, True) for _ in range(count)]
         if kind == STRUCT:
             return self.struct(depth)
-        raise self._wrong("holds a type that Parquet has not")
+        raise self._wrong("contains a type that Parquet does not have")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def column_pages(file: BinaryIO, start: int, length: int, max_page: int, max_tot
             raise ValueError(f"a column unpacks to more than {max_page if plain > max_page else max_total} bytes")
         at += header + packed
     if at != end:
-        raise ValueError("a column's pages do not fill the place that the file gives it")
+        raise ValueError("a column's pages do not fill the space that the file gives it")
     return total
 
 
@@ -214,7 +214,7 @@ def _check_schema(schema: list[Any], columns: dict[str, str]) -> None:
     if missing:
         raise ValueError(f"column {missing[0]} is missing")
     if shown != list(columns) or root.get(5) != len(columns):
-        raise ValueError("it has columns that a trace has not")
+        raise ValueError("it has columns that a trace does not have")
     for element, (name, kind) in zip(elements, columns.items(), strict=True):
         plain = element.get(1) == (INT64 if kind == "i8" else INT32) and not {2, 5, 6, 7, 8, 10} & set(element)
         if not plain or element.get(3) != REQUIRED:
@@ -238,7 +238,7 @@ def _group(fields: dict[int, Any], number: int, size: int, columns: dict[str, st
         if meta.get(1) != (INT64 if kind == "i8" else INT32) or meta.get(3) != [name.encode()]:
             raise ValueError(f"{where} is another column")
         if meta.get(4) not in CODECS:
-            raise ValueError(f"{where} is packed in a way that benchframe does not read")
+            raise ValueError(f"{where} is compressed in a way that benchframe does not read")
         if not set(map(str, _list(meta, 2))) <= set(map(str, ENCODINGS)):
             raise ValueError(f"{where} is encoded in a way that benchframe does not read")
         start, length = _number(meta, 9), _number(meta, 7)
@@ -253,21 +253,21 @@ def _group(fields: dict[int, Any], number: int, size: int, columns: dict[str, st
 
 def _struct(value: object) -> dict[int, Any]:
     if not isinstance(value, dict):
-        raise ValueError("the footer is not built as Parquet's")
+        raise ValueError("the footer is not a valid Parquet footer")
     return value
 
 
 def _list(fields: dict[int, Any], number: int) -> list[Any]:
     value = fields.get(number)
     if not isinstance(value, list):
-        raise ValueError("the footer is not built as Parquet's")
+        raise ValueError("the footer is not a valid Parquet footer")
     return value
 
 
 def _number(fields: dict[int, Any], number: int) -> int:
     value = fields.get(number)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError("the footer is not built as Parquet's")
+        raise ValueError("the footer is not a valid Parquet footer")
     return value
 
 
@@ -347,7 +347,7 @@ class TraceFile:
         except OSError as error:
             raise self._wrong(f"cannot be read ({error.strerror})", "check the path and its permissions") from None
         except ValueError:
-            raise self._wrong("this is no path", "give the path of a trace file") from None
+            raise self._wrong("this is not a path", "give the path of a trace file") from None
 
     def _check_footer(self) -> Footer:
         size = self._file.seek(0, 2)
@@ -418,7 +418,7 @@ class TraceFile:
             except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
                 raise self._wrong(f"row group {g} cannot be unpacked ({_first_line(error)})") from None
             if row != end:
-                raise self._wrong(f"row group {g} holds fewer rows than it says")
+                raise self._wrong(f"row group {g} has fewer rows than it states")
 
     def _check_pages(self, g: int, group: Group) -> None:
         for (start, length), (name, kind) in zip(group.places, COLUMNS.items(), strict=True):

@@ -166,7 +166,7 @@ def write_trace(path: str | Path, trace: Trace) -> None:
     try:
         trace.check()
     except ValueError as error:
-        raise TraceError(path, f"not written: {error}", "this trace was built wrongly") from None
+        raise TraceError(path, f"not written: {error}", "this trace is inconsistent") from None
     write_batches(path, trace.meta, [Batch(0, trace.events, trace.time, trace.tid, trace.reports)])
 
 
@@ -201,7 +201,7 @@ def _check_reports(reports: NDArray[Any], rows: int) -> None:
     good = (row >= 0) & (row < rows) & (np.diff(row, prepend=-1) > 0)
     good &= (start >= 0) & (start < end) & (end <= ADDRESS_LIMIT) & ((start | end) & (PAGE - 1) == 0)
     if not good.all():
-        raise ValueError(f"report {int(np.argmin(good))} is no VMA after an event of this trace")
+        raise ValueError(f"report {int(np.argmin(good))} is not a VMA after an event of this trace")
 
 
 def _check_snapshots(meta: TraceMeta, rows: int, mms: int) -> None:

@@ -269,7 +269,7 @@ def test_mistakes_that_the_text_does_not_show(find: Any, words: str, monkeypatch
         assert "WRONG" in line
         assert words in line
         assert f"in {find.__name__} ({__file__}:" in line
-    with pytest.raises(UsageError, match="mistaken, lookup-munmap: the set-up alone fails"):
+    with pytest.raises(UsageError, match="mistaken, lookup-munmap: the set-up by itself fails"):
         run_check_command([strategy], ["lookup-munmap"], again="v1:0x1.")
 
 

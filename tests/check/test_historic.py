@@ -24,7 +24,7 @@ def test_every_number_is_there() -> None:
     lines: list[str] = []
     assert list_historic(RACES, lines.append) == 0
     assert len(lines) == 2 * len(RACES)
-    assert sum("not shown: " in line for line in lines) == len(RACES) - len(SHOWN)
+    assert sum("not reproduced: " in line for line in lines) == len(RACES) - len(SHOWN)
 
 
 @pytest.mark.parametrize("number", SHOWN)
@@ -75,7 +75,7 @@ def test_a_mend_that_does_not_mend() -> None:
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        ("B7", r"B7 .* cannot be shown: no call of the model"),
+        ("B7", r"B7 .* cannot be reproduced: no call of the model"),
         ("B91", r"did you mean B9\? "),
         ("x", "--list-historic"),
     ],
@@ -91,9 +91,13 @@ def test_numbers_that_cannot_be_used(number: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (["--list-historic"], 0, "B22  lock order of the mend for B21"),
+        (["--list-historic"], 0, "B22  lock order of the fix for B21"),
         (["--historic", "B29"], 0, "again: benchframe check --historic B29 --replay v1:"),
-        (["--historic", "B13"], 2, "B13 (speculative copy beside the registration of an MMU notifier) cannot be shown"),
+        (
+            ["--historic", "B13"],
+            2,
+            "B13 (speculative copy concurrent with the registration of an MMU notifier) cannot be shown",
+        ),
         (["--historic", "B29", "--strategy", "rbtree"], 2, "a historic race has its own strategies and scenario"),
     ],
 )

@@ -44,7 +44,7 @@ def fake_registry(*_: object) -> Registry:
     strategies: dict[str, Any] = {name: strategy(name) for name in names}
     for name in names:
         strategies[name].summary = f"the {name} one"
-    problems = [Problem("broken", "/plugins/broken.py", "it fills no hook", "define one")]
+    problems = [Problem("broken", "/plugins/broken.py", "it implements no hook", "define one")]
     registry = Registry(strategies, workloads, problems, origins)
     registry.manager.add_hookspecs(hookspecs)
     return registry
@@ -83,7 +83,7 @@ def test_from_run_to_report(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.stderr
     assert re.search(r"fake20 +20\.\d", done.stdout)
     assert "inside measured loops" in done.stderr
-    assert "warning: plugin broken (/plugins/broken.py): it fills no hook" in done.stderr
+    assert "warning: plugin broken (/plugins/broken.py): it implements no hook" in done.stderr
     (folder,) = (tmp_path / "reports" / "runs").iterdir()
     assert re.fullmatch(r"\d{8}-\d{6}-fake20-toy", folder.name)
     frame = benchframe.load("last")
@@ -110,7 +110,7 @@ def test_a_failed_cell_is_exit_code_1_and_the_rest_is_there() -> None:
     done = call("run", "-s", "fake20,wrong,crash", *QUICK)
     assert done.exit_code == 1
     assert one_line(done) == "benchframe: 2 of 4 cells failed: see the state column"
-    assert "in which line: benchframe check --strategy wrong,crash\n" in done.stderr
+    assert "to find the cause and its line: benchframe check --strategy wrong,crash\n" in done.stderr
     assert "wrong on toy: wrong: find_vma(0x1000) gave NIL, the oracle says [0x1000, 0x2000) (event 17)" in done.stdout
     assert "slot 99 is out of range" in done.stdout
     assert call("table").exit_code == 1
@@ -135,18 +135,18 @@ def test_workload_parameters_and_the_same_workload_twice() -> None:
         (["run", "--trace", "none.parquet"], "trace none.parquet does not exist"),
         (["run", "--trace", "text.parquet"], "text.parquet: this is not a Parquet file"),
         (["run", "--quick", "--rigorous"], "--quick and --rigorous exclude each other"),
-        (["run", "--budget", "soon"], "'soon' is no duration; write 90s, 5m or 1h30m"),
+        (["run", "--budget", "soon"], "'soon' is not a duration; write 90s, 5m or 1h30m"),
         (["run", "--format", "markdwon"], "no format is called 'markdwon'; did you mean markdown?"),
         (["compare", "a", "b", "-f", "cvs"], "no format is called 'cvs'; did you mean csv?"),
         (["run", "--resume", "last"], "last: there is no run in reports/runs"),
         (["run", "--resume", "x", "-s", "fake20"], "--resume takes strategies"),
         (["table", "nowhere"], "nowhere: there is no run in reports/runs"),
-        (["table", "--mail", "--tails"], "--tails has no mail form"),
+        (["table", "--mail", "--tails"], "--tails has no mail format"),
         (["report", "."], ".: it has no manifest.json"),
         (["show", "fake200"], "no strategy or workload is called 'fake200'; did you mean fake20?"),
-        (["list", "strategy"], "there is no list of 'strategy'; did you mean strategies?"),
-        (["run", "-s", "", "-w", "toy"], "--strategy names nothing; leave it out, or say all"),
-        (["run", "-s", "fake20", "-w", ""], "--workload names nothing"),
+        (["list", "strategy"], "cannot list 'strategy'; did you mean strategies?"),
+        (["run", "-s", "", "-w", "toy"], "--strategy is empty; omit it to run every strategy"),
+        (["run", "-s", "fake20", "-w", ""], "--workload is empty"),
         (["trace", "replay", "-s", "fake2", "none.parquet"], "no strategy is called 'fake2'; did you mean fake20?"),
         (["record"], "give either a program after -- or --attach PID"),
         (["record", "--outptu", "x.parquet", "--", "true"], "record has no option --outptu; did you mean --output?"),

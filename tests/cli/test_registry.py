@@ -117,11 +117,11 @@ BROKEN = {
     "missing": ("import os\nimport no_such_module_at_all\n", "line 2: it cannot be imported: ModuleNotFoundError"),
     "raises": ("def f():\n    return 1 / 0\nf()\n", "line 2: it cannot be imported: ZeroDivisionError"),
     "exits": ("import sys\nsys.exit('bye')\n", "SystemExit: bye"),
-    "empty": ("", "it fills no hook"),
+    "empty": ("", "it implements no hook"),
     "unmarked": ("def benchframe_workloads():\n    return []\n", "is not marked"),
     "misspelt": (
         "from benchframe.api import hookimpl\n@hookimpl\ndef benchframe_workload():\n    return []\n",
-        "benchframe_workload() is no hook",
+        "benchframe_workload() is not a hook",
     ),
     "argument": (
         "from benchframe.api import hookimpl\n@hookimpl\ndef benchframe_workloads(extra):\n    return []\n",
@@ -249,7 +249,7 @@ def test_metadata(write: Write) -> None:
     )
     assert registry.metadata() == {"bios": "1.2", "rack": "b"}
     assert "'bios' is already set" in only(registry, "second").what
-    assert "dict of texts" in only(registry, "third").what
+    assert "dict of strings" in only(registry, "third").what
 
 
 def test_keyboard_interrupt_passes(write: Write) -> None:

@@ -134,9 +134,9 @@ def test_trace_is_checked() -> None:
 @pytest.mark.parametrize(
     ("mistake", "says"),
     [
-        (lambda params: params["vams"], "its maker failed with KeyError: 'vams'"),
-        (lambda params: params["vmas"] // 0, "its maker failed with ZeroDivisionError"),
-        (lambda params: params.pop(), "its maker failed with TypeError"),
+        (lambda params: params["vams"], "its make failed with KeyError: 'vams'"),
+        (lambda params: params["vmas"] // 0, "its make failed with ZeroDivisionError"),
+        (lambda params: params.pop(), "its make failed with TypeError"),
     ],
     ids=["key", "zero", "type"],
 )

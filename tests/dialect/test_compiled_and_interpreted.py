@@ -106,7 +106,7 @@ def test_hooks(memory: Memory) -> None:
     for function in (sample.hooked, sample.hooked_twice):
         assert [a[0] for a in memory.both(function, 0, 0, 5, 100, binding=filled)] == [110, 110]
     for run in (memory.native, memory.interpreted):
-        with pytest.raises(DialectError, match=r"does not fill the mandatory hook needed\(mm, x\)"):
+        with pytest.raises(DialectError, match=r"does not implement the mandatory hook needed\(mm, x\)"):
             run(sample.hooked_twice, 0, 1, 2)
     with pytest.raises(DialectError, match="hook maybe was called without a strategy"):
         sample.maybe(None, 1)

@@ -64,7 +64,7 @@ def test_the_header_compiles_alone(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_example_is_right() -> None:
-    """C inside the compiled replay: every answer is the oracle's, and the answers are those of the dialect's rbtree."""
+    """C inside the compiled replay: every answer equals the oracle's and that of the dialect's rbtree."""
     known = load([EXAMPLE])
     for workload in ("zipf:vmas=300,events=6000", "mmap-churn:vmas=120,events=4000"):
         session = Session(known.strategy("c-rbtree"), known.spec(workload).trace(1), layout_seed=3)

@@ -97,7 +97,7 @@ MISTAKES = [
         "v is a vm_area_struct record on one path",
     ),
     ("two records", "r = VMA(mm, 1)\nif addr:\n    r = TASK(mm, 1)\nreturn r.strategy0", 3, "a task_struct record on"),
-    ("a record as a number", "return VMA(mm, addr) + 1", 0, "there is no a vm_area_struct record + the number 1"),
+    ("a record as a number", "return VMA(mm, addr) + 1", 0, "a vm_area_struct record + the number 1 is not possible"),
     ("a record compared", "if VMA(mm, addr) == NULL:\n    return 1\nreturn 0", 0, "record == the number 0"),
     ("a field of a number", "return addr.vm_start", 0, "a number has no field vm_start; make a record"),
     (
@@ -147,7 +147,7 @@ def test_a_mistake_in_a_callee(tmp_path: Path) -> None:
         compile_unit(module.find, 3, mm_struct, {}, {})
     source = (tmp_path / "author.py").read_text().splitlines()
     line = next(i for i, text in enumerate(source, 1) if "+ vma" in text)
-    assert f"author.py:{line}: there is no a vm_area_struct record + a number" in str(told.value)
+    assert f"author.py:{line}: a vm_area_struct record + a number is not possible" in str(told.value)
 
 
 def test_right_code_has_no_findings(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_an_unwritable_folder_warns_once_and_works(tmp_path: Path) -> None:
     """Where the folder cannot be made the code lives in the process; one warning with the mend."""
     (tmp_path / "units").write_text("a file where the folder should be")
     loader = units(tmp_path)
-    with pytest.warns(RuntimeWarning, match="compiled code is not kept: .*set BENCHFRAME_CACHE_DIR"):
+    with pytest.warns(RuntimeWarning, match="compiled code cannot be cached: .*set BENCHFRAME_CACHE_DIR"):
         unit = loader.get(SPEC)
     assert unit is loader.get(SPEC)
     loader.store.save("again", "0" * 64, b"x")

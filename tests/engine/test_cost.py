@@ -221,7 +221,7 @@ def test_a_function_without_text_is_said() -> None:
     scope: dict[str, Any] = {"native": native}
     exec("@native\ndef nowhere(mm, x):\n    return x", scope)
     one = replay("rbtree", "uniform:vmas=6,events=1")
-    with pytest.raises(DialectError, match="its text cannot be found"):
+    with pytest.raises(DialectError, match="its source cannot be found"):
         Translator(one.memory, {}, lambda record: None).function(scope["nowhere"], (MM, None))
 
 

@@ -143,7 +143,7 @@ def test_addresses_are_the_seeds() -> None:
 
 
 def test_what_is_set_aside_is_said(tmp_path: Path) -> None:
-    """The table says what share of replays does not count, and how many processes found no quiet moment."""
+    """The table says what share of replays was discarded, and how many processes were disturbed throughout."""
     cells = {name: {"lookup": noise(10, 4, seed)} for seed, name in enumerate(("base", "mine"))}
     marks = {"base": [(100, 90, 50.0)] * 4, "mine": [(100, 70, 60.0), (100, 0, 90.0), (100, 100, 0.0), (100, 80, 62.0)]}
     found = made(tmp_path / "run", cells, quiet=marks).cells()
@@ -153,8 +153,8 @@ def test_what_is_set_aside_is_said(tmp_path: Path) -> None:
     assert controls(found[1]) == {0: 60.0, 3: 62.0}
     assert control(found[1]) == 60
     notes = "\n".join(latency_table(found).notes)
-    assert "24 % of the replays do not count" in notes
-    assert "1 of 8 processes found no quiet moment, as the control tells, and is left out" in notes
+    assert "24 % of the replays were discarded" in notes
+    assert "1 of 8 processes was disturbed throughout, according to the control, and is left out" in notes
     plain = made(tmp_path / "plain", cells).cells()
     assert set_aside(plain).processes == 0
     assert "do not count" not in "\n".join(latency_table(plain).notes)

@@ -50,7 +50,7 @@ def test_a_wrong_strategy_is_caught_and_not_timed() -> None:
     assert right.verify().ok
     ours, theirs = (s.machine.arrays["answer_base"]["vm_start"][: verdict.event] for s in (wrong, right))
     np.testing.assert_array_equal(ours[wrong.first :], theirs[wrong.first :])
-    with pytest.raises(EngineError, match="not timed, since an answer is wrong: event"):
+    with pytest.raises(EngineError, match="not timed, because an answer is wrong: event"):
         wrong.measure(1)
 
 

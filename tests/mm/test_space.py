@@ -266,7 +266,7 @@ DAMAGE: dict[str, tuple[Callable[[Kit], None], str]] = {
     "refcount": (_page("refcount", -1, True), "its refcount says 1"),
     "not a table": (_page("mapping", 1, False), "mapping 2"),
     "lost entry": (_pte_page(_lost_entry), "nr_present 2, has 1"),
-    "stray entry": (_pte_page(_stray_entry), "an entry for .* is left, where no VMA is"),
+    "stray entry": (_pte_page(_stray_entry), "an entry for .* is left where there is no VMA"),
     "nr_present": (_pte_page(_wrong_count), "nr_present 3, has 2"),
     "ptl": (_pte_page(_held_lock), "ptl 1"),
     "leaked VMA": (_arena(0), "VMAs are allocated, 8 are reachable: a leak"),
@@ -319,7 +319,7 @@ def test_validate_finds_a_table_left_behind() -> None:
     kit = small()
     kit.vma("vm_next")[kit.vmas()[2]] = 0
     kit.mm["last_vma"], kit.mm["map_count"] = kit.vmas()[-1], 3
-    with pytest.raises(ValidationError, match="where no VMA is"):
+    with pytest.raises(ValidationError, match="where there is no VMA"):
         validate_mm(kit.machine)
 
 

@@ -214,7 +214,7 @@ def test_named_index_and_slabs_are_checked(tmp_path: Any) -> None:
     """An index by name must exist and be one; private slabs must not collide; the named index is taken whole."""
     code = _mistakes(tmp_path)
     known = {name: strategy(name) for name in STRATEGIES}
-    with pytest.raises(StrategyError, match=r"its index 'rbtre' is no strategy; did you mean rbtree"):
+    with pytest.raises(StrategyError, match=r"its index 'rbtre' is not a strategy; did you mean rbtree"):
         resolve(Strategy("mine", "x", "rbtre"), known)
     with pytest.raises(StrategyError, match="known: none"):
         resolve(Strategy("mine", "x", "rbtree"), {})

@@ -243,7 +243,7 @@ def test_without_privileges(tmp_path: Path) -> None:
     [
         (("auto", "t.parquet", "/no/such/program"), "no such program"),
         (("wrong", "t.parquet", "true"), "there are auto, full, user, strace"),
-        (("auto", "none/t.parquet", "true"), "no folder that can be written to"),
+        (("auto", "none/t.parquet", "true"), "not a writable folder"),
         (("auto", "t.parquet", "--attach", "999999999"), "process 999999999"),
         (("auto", ".", "true"), "is a folder; name a file with -o"),
     ],

@@ -91,7 +91,7 @@ def test_events_of_a_trace_file_are_packed(tmp_path: Path) -> None:
     assert found is not None
     assert (found.events == events).all()
     folder.save(replace(folder.manifest, workloads=(replace(entry, digest="e" * 64),)))
-    assert "gives others now" in pack(folder, tmp_path / "b.zip")[1][0]
+    assert "now gives other events" in pack(folder, tmp_path / "b.zip")[1][0]
 
 
 def test_a_run_without_figures_is_not_packed(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_no_member_leads_elsewhere(tmp_path: Path, name: str) -> None:
     assert not NAMES.fullmatch(name)
     if name and not name.endswith("/"):
         zipped(tmp_path / "x.zip", {name: b"{}"})
-        with pytest.raises(ResultsError, match="which no bundle has"):
+        with pytest.raises(ResultsError, match="which does not belong in a bundle"):
             unpack(tmp_path / "x.zip", tmp_path / "scratch")
     tarred(tmp_path / "x.tar.zst", [tarfile.TarInfo(name)])
     with pytest.raises(ResultsError):
@@ -168,8 +168,8 @@ def test_bombs_do_not_go_off(tmp_path: Path, suffix: str, monkeypatch: pytest.Mo
     ("spoil", "said"),
     [
         (lambda members: members.pop(INDEX), "it has no bundle.json"),
-        (lambda members: members.pop("manifest.json"), "its members are not those it lists"),
-        (lambda members: members.update({f"cells/{'0' * 32}.json": b"{}"}), "its members are not those it lists"),
+        (lambda members: members.pop("manifest.json"), "its members differ from its list"),
+        (lambda members: members.update({f"cells/{'0' * 32}.json": b"{}"}), "its members differ from its list"),
         (lambda members: members.update({"manifest.json": members["manifest.json"] + b" "}), "has another digest"),
         (lambda members: members.update({INDEX: b"[]"}), "not a JSON object"),
         (
@@ -219,7 +219,7 @@ def test_check_only(tmp_path: Path) -> None:
     """`verify --check-only` runs nothing; a damaged file is exit code 2 with one line."""
     pack(run(tmp_path / "a"), tmp_path / "a.zip")
     done = CliRunner().invoke(app, ["verify", "--check-only", str(tmp_path / "a.zip")])
-    assert (done.exit_code, "all digests are right; run a," in done.stdout) == (0, True)
+    assert (done.exit_code, "all digests are correct; run a," in done.stdout) == (0, True)
     (tmp_path / "b.zip").write_bytes(b"PK\x03\x04nonsense")
     bad = CliRunner().invoke(app, ["verify", str(tmp_path / "b.zip")])
     assert bad.exit_code == 2
@@ -240,7 +240,7 @@ def test_unpacked_for_a_report(tmp_path: Path) -> None:
     again = CliRunner().invoke(app, ["verify", str(tmp_path / "a.zip"), "--unpack", target])
     assert (again.exit_code, "it exists already" in again.stderr) == (2, True)
     told = CliRunner().invoke(app, ["table", str(tmp_path / "a.zip")])
-    assert (told.exit_code, "it is a bundle; make a run's folder of it: " in told.stderr) == (2, True)
+    assert (told.exit_code, "it is a bundle; unpack it: " in told.stderr) == (2, True)
 
 
 # ---- verification -----------------------------------------------------------------------------------------------

@@ -127,8 +127,8 @@ def test_runs_with_one_seed_are_paired_by_layout(tmp_path: Path) -> None:
     assert {line.verdict.word for line in apart.lines} == {"undecided"}
     assert not any(line.layouts for line in apart.lines)
     notes = "\n".join(comparison_table(apart, a, b).notes)
-    assert "two runs with one --seed need fewer rounds" in notes
-    assert "more rounds of both runs would do" in notes
+    assert "two runs with the same --seed need fewer rounds" in notes
+    assert "more rounds of both runs should settle" in notes
 
 
 def test_the_control_says_whether_the_machine_changed(tmp_path: Path) -> None:
@@ -139,9 +139,11 @@ def test_the_control_says_whether_the_machine_changed(tmp_path: Path) -> None:
     ]
     steady, changed = (compare(sides[0], other) for other in sides[1:])
     assert machine_change(steady) == pytest.approx(0.01)
-    assert "the machine was as fast" in "\n".join(comparison_table(steady, *sides[:2]).notes)
+    assert "the machine was equally fast" in "\n".join(comparison_table(steady, *sides[:2]).notes)
     assert machine_change(changed) == pytest.approx(0.5)
-    assert "+50.0 % in B: the machine changed" in "\n".join(comparison_table(changed, sides[0], sides[2]).notes)
+    assert "+50.0 % in B: the speed of the machine changed" in "\n".join(
+        comparison_table(changed, sides[0], sides[2]).notes
+    )
     unknown = compare(sides[0], Side(made(tmp_path / "old", speeds(), start=300)))
     assert machine_change(unknown) is None
 
@@ -262,7 +264,7 @@ def test_gate_is_exact_on_cost(tmp_path: Path) -> None:
     }
     assert "cost: mine on toy, lookup.loads: 5 -> 5.000001 (+2e-05 %)" in outcomes["more"].bad
     assert "cost: mine on toy, lookup.loads: 5 -> 4 (-20 %)" in outcomes["less"].good
-    assert any("other events" in note for note in outcomes["other"].notes)
+    assert any("different events" in note for note in outcomes["other"].notes)
     strict = gate(compare(sides["a"], sides["less"]), cost="exact")
     assert strict.code == INVALID
     assert "base on toy: no counted cost in BASE" in strict.bad
@@ -317,7 +319,7 @@ def test_gate_on_what_failed_or_is_missing(tmp_path: Path) -> None:
         (["compare", "a", "a"], "both sides are the same"),
         (["compare", "a", "b", "--format", "html"], "no format is called 'html'"),
         (["compare", "a", "nothing"], "no such run"),
-        (["gate", "a", "b", "--max-slowdown", "much"], "'much' is no percentage"),
+        (["gate", "a", "b", "--max-slowdown", "much"], "'much' is not a percentage"),
         (["gate", "a", "b", "--cost", "some"], "--cost takes auto, exact, off"),
     ],
 )

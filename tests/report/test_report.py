@@ -274,7 +274,7 @@ def test_runs_with_threads() -> None:
     assert [panel.title for panel in chart.panels] == ["ebizzy: faults per second", "ebizzy: speed-up"]
     labels = [attrs.get("aria-label") or "" for _, attrs in Reader(page(run)).elements if attrs.get("class") == "m"]
     assert any(
-        re.search(r"rbtree: [\d.]+ M faults per second with 2 threads; 2\.\d\d \[.*\] times as many as with 1", t)
+        re.search(r"rbtree: [\d.]+ M faults per second with 2 threads; speed-up 2\.\d\d \[.*\] over 1", t)
         for t in labels
     )
     assert "By threads" in text_of(run, "markdown")

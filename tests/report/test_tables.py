@@ -92,7 +92,7 @@ def test_a_figure_lost_in_noise_is_said() -> None:
     some = cell("pmdcache", 25)
     some = replace(some, figures={**some.figures, "lookup": some.figures["lookup"][1:]})
     table = latency_table([cell("rbtree", 50), some])
-    assert "pmdcache on zipf:vmas=1000: ns/lookup is lost in noise in 1 of 3 processes." in table.notes
+    assert "pmdcache on zipf:vmas=1000: ns/lookup is hidden by noise in 1 of 3 processes." in table.notes
     assert next(r for r in table.records if r["strategy"] == "pmdcache")["lookup_n"] == 2
 
 

@@ -116,9 +116,9 @@ def _damage(data: Any, keys: list[Any], value: Any) -> Any:
 @pytest.mark.parametrize(
     ("keys", "value", "message"),
     [
-        (["version"], 99, "it is of version 99, and this benchframe reads version 1; read it with the benchframe"),
+        (["version"], 99, "it is of version 99, and this benchframe reads version 1; read it with the version"),
         (["version"], None, "it is without a version"),
-        (["seed"], -1, "seed.*restore it from a copy, or make the run anew"),
+        (["seed"], -1, "seed.*restore it from a copy, or repeat the run"),
         (["seed"], "1; import os", "seed"),
         (["options", "rounds"], 1 << 80, "options.rounds"),
         (["options"], [], "options"),

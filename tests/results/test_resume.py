@@ -75,7 +75,7 @@ def test_an_edited_strategy_reruns_its_own_cells_only(tmp_path: Path) -> None:
 def test_an_edit_while_the_run_goes_stops_it(tmp_path: Path) -> None:
     """A source that changed under a running run ends the sitting; it is no crash of the cell, and can be resumed."""
     folder, strategies = start(tmp_path / "run", ["edited"])
-    with pytest.raises(ResultsError, match=r"was edited while the run was going; continue with --resume"):
+    with pytest.raises(ResultsError, match=r"was edited during the run; continue with --resume"):
         sit(folder, strategies)
     assert {c.state.state for c in folder.cells()} <= {"ok", "skipped"}
 

@@ -130,7 +130,7 @@ def test_what_needs_more_cpus_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> 
     assert (outcome.verdict, outcome.lines) == ("not judged", ())
     assert "21 CPUs" in outcome.why
     assert lacks(BY_NAME["per-vma-lock"], known) == ""
-    assert lacks(TIME, known) == "no plugin brings new"
+    assert lacks(TIME, known) == "no plugin defines new"
     text = render(claims_table([outcome]), "text")
     assert "0.871 on 21 CPUs" in text
     assert "not judged" in text
@@ -141,10 +141,10 @@ def test_what_needs_more_cpus_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("found", "cpus", "verdict", "why"),
     [
-        (ratio(0.75, 0.8, 0.85), 2, DIRECTION, "the size is one of 8 threads; here 2 have a CPU each"),
+        (ratio(0.75, 0.8, 0.85), 2, DIRECTION, "the size is one of 8 threads; here 2 have their own CPU"),
         (ratio(0.75, 0.8, 0.85), 8, REPRODUCED, ""),
-        (ratio(1.1, 1.2, 1.3), 2, OTHER, "the other way round; published with 8 threads, here 2"),
-        (ratio(0.9, 0.95, 1.01), 2, UNDECIDED, "the interval has 1 in it: --rounds"),
+        (ratio(1.1, 1.2, 1.3), 2, OTHER, "the opposite direction; published with 8 threads, here 2"),
+        (ratio(0.9, 0.95, 1.01), 2, UNDECIDED, "the interval contains 1; use more --rounds"),
     ],
 )
 def test_fewer_threads_give_a_direction_at_most(

@@ -179,17 +179,20 @@ def test_the_reason_is_said_in_words() -> None:
     a, b = pair()
     (text,) = in_words(explain(a, b, model))
     assert re.match(
-        r"bb is [\d.]+ ns \(\d+ %\) slower a lookup than a: by the model \+1\d\.\d for 2 more mispredicted", text
+        r"bb is [\d.]+ ns \(\d+ %\) slower a lookup than a: according to the model, \+1\d\.\d for 2 more mispredicted",
+        text,
     )
     assert (
-        text.index("mispredicted branches") < text.index("1 more loads that L1 has likely lost") < text.index("not exp")
+        text.index("mispredicted branches")
+        < text.index("1 more loads that were probably evicted from L1")
+        < text.index("unexp")
     )
     (text,) = in_words(explain(b, a, model))
-    assert "faster a lookup than bb: by the model -1" in text
+    assert "faster a lookup than bb: according to the model, -1" in text
     assert "for 2 fewer mispredicted branches" in text
     assert in_words(explain(a, Side("bb", a.cost, {r: a.ns[r] + (0.1, -0.1)[r % 2] for r in a.ns}), model)) == []
     unsure = in_words(replace(explain(a, b, model), model_error=99.0))
-    assert "by a model that errs by more than that, " in unsure[0]
+    assert "according to a model whose error is larger than that, " in unsure[0]
 
 
 def test_terms_of_a_lookup() -> None:
@@ -238,7 +241,7 @@ def test_hits_are_weighed() -> None:
     cached = {**b.cost, **hits, "hit.n": 50.0, "lookup.hits": 0.5, "lookup.misses": 0.5}
     model = fit(calibration())
     found = explain(a, side("bb", cached), model)
-    assert found.caches[0].startswith("bb hits 50.0 %: by the model a hit takes ")
+    assert found.caches[0].startswith("bb hits 50.0 %: according to the model a hit takes ")
     assert "hits take" in found.caches[1]
     table = explanation_table(found, model, "w")
     text = render(table, "text")

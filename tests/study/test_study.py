@@ -55,7 +55,7 @@ def test_no_crossover_is_said() -> None:
         ([1.5, 1.2, 1.1], 0.02, "bb is slower"),
         ([0.5, 0.6, 0.9], 0.02, "bb is faster"),
         ([1.4, 1.1, 0.99], 0.05, "bb is slower where the intervals decide"),
-        ([1.01, 1.0, 0.99], 0.05, "bb is not told apart from a"),
+        ([1.01, 1.0, 0.99], 0.05, "bb is not distinguishable from a"),
     ):
         points = places(ratios, half)
         found = crossovers(points, logs(ratios), "log")

@@ -60,7 +60,7 @@ class FakeSession:
         digits = "".join(c for c in job.strategy if c.isdigit())
         self.speed = float(digits or 30)
         if job.strategy == "edited":
-            raise ChangedSource("strategy edited was edited while the run was going")
+            raise ChangedSource("strategy edited was edited during the run")
         assert len(unspool(job)) >= unspool(job).setup
 
     def verify(self) -> Verdict:

@@ -175,7 +175,7 @@ def test_wrong_trace_is_not_written(tmp_path: Path) -> None:
     """A trace that no reader would take is refused at the door."""
     trace = sample()
     trace.events["mm"][4] = 7
-    with pytest.raises(TraceError, match=r"event 4: mm was never made"):
+    with pytest.raises(TraceError, match=r"event 4: mm was never created"):
         write_trace(tmp_path / "t.parquet", trace)
     assert list(tmp_path.iterdir()) == []
 
@@ -196,7 +196,7 @@ def test_not_files(tmp_path: Path) -> None:
     assert "not a regular file" in refused(tmp_path)
     os.mkfifo(tmp_path / "fifo")
     assert "not a regular file" in refused(tmp_path / "fifo")
-    with pytest.raises(TraceError, match="no path"):
+    with pytest.raises(TraceError, match="not a path"):
         read_trace("a\0b")
 
 
@@ -223,7 +223,7 @@ def test_not_a_trace(tmp_path: Path) -> None:
     write_raw(path, {k: v for k, v in columns.items() if k != "prot"})
     assert "column prot is missing" in refused(path)
     write_raw(path, columns | {"more": np.zeros(105, np.int64)})
-    assert "columns that a trace has not" in refused(path)
+    assert "columns that a trace does not have" in refused(path)
     write_raw(path, columns | {"kind": np.zeros(105)})
     assert "column kind is not a plain column" in refused(path)
     write_raw(path, columns | {"addr": pa.array(["x"] * 105)})

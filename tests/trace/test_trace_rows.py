@@ -62,8 +62,8 @@ def test_a_process_tree_passes() -> None:
 
 
 BAD = [
-    ("task was never made", (FAULT,)),
-    ("task was never made", (EXEC, row(Kind.FAULT, addr=BASE, task=1))),
+    ("task was never created", (FAULT,)),
+    ("task was never created", (EXEC, row(Kind.FAULT, addr=BASE, task=1))),
     ("exec's mm is not", (row(Kind.EXEC, addr=NIL, mm=1),)),
     ("exec's mm is not", (EXEC, row(Kind.EXEC, addr=NIL, mm=0))),
     ("new task's index", (EXEC, row(Kind.THREAD, len=2))),
@@ -89,7 +89,7 @@ BAD = [
     ("addr is negative", (EXEC, row(Kind.FAULT, addr=NIL))),
     ("prot of a lookup", (EXEC, row(Kind.FAULT, addr=BASE, prot=3))),
     ("flags of a fault", (EXEC, row(Kind.FAULT, addr=BASE, flags=8))),
-    ("ret is no address", (EXEC, row(Kind.BRK, ret=-4096))),
+    ("ret is not an address", (EXEC, row(Kind.BRK, ret=-4096))),
     ("file is not an index", (EXEC, row(Kind.MMAP, len=1, ret=BASE, file=1))),
 ]
 

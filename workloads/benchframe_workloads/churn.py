@@ -25,7 +25,7 @@ def mmap_churn(params: dict[str, Any], seed: int) -> Trace:
     rng = np.random.default_rng(seed)
     weights = np.array([params["remap"], params["punch"], params["flip"]])
     if not weights.sum():
-        raise ValueError("remap, punch and flip are all 0: nothing would happen")
+        raise ValueError("remap, punch and flip are all 0, so nothing would happen")
     if params["pages"] < 3 and params["punch"]:
         raise ValueError(f"punch needs a middle page: pages={params['pages']} must be at least 3, or punch 0")
     layout = stream.tiles(params["vmas"], params["pages"], params["gap"])
@@ -71,7 +71,13 @@ def benchframe_workloads() -> list[Workload]:
                 Parameter("pages", 4, "pages of each VMA", low=1, high=1 << 18),
                 Parameter("gap", 0, "1: one unmapped page between VMAs; 0: none, protections alternate", low=0, high=1),
                 Parameter("search", 1, "1: mmap searches for its hole (gap=0); 0: it gets a hint", low=0, high=1),
-                Parameter("events", 20_000, "mapping calls, about; faults come on top", low=2, high=16_000_000),
+                Parameter(
+                    "events",
+                    20_000,
+                    "approximate number of mapping calls; faults are additional",
+                    low=2,
+                    high=16_000_000,
+                ),
                 Parameter("remap", 0.5, "weight of munmap and mmap", low=0.0, high=1e6),
                 Parameter("punch", 0.25, "weight of mprotect in the middle (split, merge)", low=0.0, high=1e6),
                 Parameter("flip", 0.25, "weight of mprotect of whole VMAs", low=0.0, high=1e6),

@@ -12,7 +12,9 @@ from benchframe.api import EVENT, Parameter, Trace, Workload, hookimpl, stream
 from benchframe_workloads._together import ebizzy_threads, multi_fault_threads
 
 PAGE = stream.PAGE
-EVENTS = Parameter("events", 200_000, "timed events, about: whole rounds are made", low=1, high=16_000_000)
+EVENTS = Parameter(
+    "events", 200_000, "approximate number of timed events, rounded to whole rounds", low=1, high=16_000_000
+)
 GAP = Parameter("gap", 1, "1: one unmapped page between VMAs; 0: none, protections alternate", low=0, high=1)
 
 
@@ -127,7 +129,7 @@ def benchframe_workloads() -> list[Workload]:
         ),
         Workload(
             name="multi-fault-all-split",
-            summary="touch 2 MiB of each of several areas page by page, give it back, again",
+            summary="repeatedly touch 2 MiB of each of several areas page by page, and free it",
             stands_for="threads that each fill and drop an arena of their own: the benchmark that came with the "
             "speculative page fault patches of December 2009. Each area's 2 MiB lie in one or two pages of PTEs, the "
             "best case for a cache kept per page of PTEs",
@@ -138,16 +140,14 @@ def benchframe_workloads() -> list[Workload]:
                 Parameter("vmas", 64, "VMAs in the address space, these areas included", low=7, high=8_000_000),
                 EVENTS,
                 Parameter("order", "turns", "order of touches by one thread", choices=("turns", "lockstep")),
-                Parameter(
-                    "barrier", 1, "with threads: 1: all meet before they give back; 0: they do not", low=0, high=1
-                ),
+                Parameter("barrier", 1, "with threads: 1: a barrier before memory is freed; 0: none", low=0, high=1),
             ),
             make=multi_fault_all_split,
             make_threads=multi_fault_threads,
         ),
         Workload(
             name="fault-scatter",
-            summary="fault in every page of many VMAs in random order, give all back, again",
+            summary="repeatedly fault in every page of many VMAs in random order, and free all",
             stands_for="first touches without order: a server after start or after reclaim, an allocator that spreads "
             "requests over arenas; run is how many neighbouring pages are touched in one go",
             parameters=(

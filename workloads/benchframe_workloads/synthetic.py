@@ -19,7 +19,7 @@ LAYOUT = (
     Parameter("gap", 1, "1: one unmapped page between VMAs; 0: none, protections alternate", low=0, high=1),
 )
 EVENTS = Parameter("events", 200_000, "timed accesses", low=1, high=16_000_000)
-FAULTS = Parameter("faults", 0, "0: bare lookups; 1: page faults, pages given back after every 64", low=0, high=1)
+FAULTS = Parameter("faults", 0, "0: bare lookups; 1: page faults, with pages freed after every 64", low=0, high=1)
 TOUCH = Parameter("touch", 1, "1: the setup reads every VMA once; 0: one VMA per 2 MiB, for long lists", low=0, high=1)
 WRITES = Parameter("writes", 0.0, "mapping calls per access: mprotect of a random VMA and back", low=0.0, high=100.0)
 BATCH = 64
@@ -125,7 +125,7 @@ def benchframe_workloads() -> list[Workload]:
     return [
         Workload(
             name="uniform",
-            summary="accesses at random addresses over all VMAs: the index without help from any cache",
+            summary="accesses at random addresses over all VMAs, where no cache helps the index",
             stands_for="the worst case for caches: large hash tables and heaps spread over many mappings, as in an "
             "in-memory database; with a few dozen VMAs, a program whose working set misses every one-entry cache",
             parameters=(*LAYOUT, EVENTS, FAULTS, WRITES, TOUCH),
@@ -133,7 +133,7 @@ def benchframe_workloads() -> list[Workload]:
         ),
         Workload(
             name="sequential",
-            summary="lookups page after page in address order: all locality there can be",
+            summary="lookups page by page in address order: maximal locality",
             stands_for="a first pass over mapped data: loading files by mmap, a garbage collector's sweep, fork and "
             "exit walking an address space",
             parameters=(

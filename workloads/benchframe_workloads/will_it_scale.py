@@ -128,7 +128,7 @@ def benchframe_workloads() -> list[Workload]:
     ]
     mix = Workload(
         name="mixed",
-        summary="some threads fault in areas that stay, others map and unmap beside them",
+        summary="some threads fault in permanent areas while others map and unmap",
         stands_for="a program whose allocator or JIT changes mappings while the rest of it runs: what faults pay for "
         "writers (mmap_lock, a version that moved, an invalidated cache) and writers for faults. --threads N are N "
         "faulting threads, and mappers more",

@@ -184,7 +184,7 @@ class Expressions:
         """(slab, index) of a reference."""
         slab = self.kind(node)
         if slab is None:
-            raise self.wrong(node, f"{ast.unparse(node)} is no reference that can be seen to be one")
+            raise self.wrong(node, f"{ast.unparse(node)} cannot be recognised as a reference")
         if isinstance(node, ast.Name):
             return slab, node.id
         assert isinstance(node, ast.Call)
@@ -279,7 +279,9 @@ def _definition(function: FunctionType) -> ast.FunctionDef:
         text = ""
     tree = ast.parse(text)
     if len(tree.body) != 1 or not isinstance(tree.body[0], ast.FunctionDef) or tree.body[0].name != function.__name__:
-        raise DialectError(f"{where(function)}: its text cannot be found; put it in a file, the cost engine reads it")
+        raise DialectError(
+            f"{where(function)}: its source cannot be found; put it in a file, because the cost engine reads it"
+        )
     return tree.body[0]
 
 
@@ -325,7 +327,7 @@ class Writer(Expressions):
             return self.branch(node, depth)
         if isinstance(node, (ast.Pass, ast.Break, ast.Continue)):
             return [pad + ast.unparse(node)]
-        raise self.wrong(node, f"a {type(node).__name__} statement is not of the dialect")
+        raise self.wrong(node, f"a {type(node).__name__} statement is not part of the dialect")
 
     def branch(self, node: ast.If | ast.While | ast.For, depth: int) -> list[str]:
         pad = " " * depth
@@ -362,7 +364,7 @@ class Writer(Expressions):
         if not isinstance(target, ast.Tuple):
             return self.put(target, self.referring(node.value) if isinstance(target, ast.Name) else None, node.value)
         if not isinstance(node.value, ast.Tuple) or len(target.elts) != len(node.value.elts):
-            raise self.wrong(node, "unpacking of something that is no tuple")
+            raise self.wrong(node, "unpacking of something that is not a tuple")
         names = [self.temporary() for _ in target.elts]
         lines = [f"{name} = {self.value(value)}" for name, value in zip(names, node.value.elts, strict=True)]
         for one, name in zip(target.elts, names, strict=True):

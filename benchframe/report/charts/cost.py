@@ -22,8 +22,8 @@ def cost_chart(data: Data) -> Chart | None:
         "cost",
         "What a lookup touches",
         "Distinct 64-byte lines per lookup by structure: counted, not timed, and the same on every machine. own: the "
-        "strategy's own memory, such as tree nodes or a table. A mark says loads, atomics and branches too. Behind a "
-        "bar that is cut stands how long it is.",
+        "strategy's own memory, such as tree nodes or a table. The tooltip also gives loads, atomics and branches. A "
+        "bar that is cut has its length beside it.",
         made,
         tuple(data.single),
         tuple(data.strategies),

@@ -33,15 +33,15 @@ def pareto_chart(data: Data) -> Chart | None:
     if not shown:
         return None
     memory = any("bytes" in record for records in shown.values() for record in records)
-    both = "lookup, update and memory, which a larger mark shows" if memory else "both"
-    note = f"Lower and further left is better. Named is what no other strategy beats in {both}; the line joins "
-    note += "those that none beats in lookup and update. "
+    both = "lookup, update and memory (the size of a mark)" if memory else "both"
+    note = f"Lower and further left is better. Strategies on the Pareto front in {both} are named. The line is the "
+    note += "Pareto front in lookup and update. "
     return Chart(
         "pareto",
         "Lookup cost against update cost" + (", and memory" if memory else ""),
         note
-        + "A fast lookup that makes every mapping call dearer stands at the upper left. Who beats whom is by means; "
-        "intervals are not asked.",
+        + "A strategy with fast lookups and slow mapping calls is at the upper left. The front is computed from means, "
+        "without their intervals.",
         panels({label: _spec(data, records) for label, records in shown.items()}),
         tuple(data.single),
         tuple(data.strategies),
@@ -103,7 +103,7 @@ def _records(rows: Sequence[Row]) -> list[dict[str, Any]]:
         records[i]["front"] = True
     for i in unbeaten([(record["x"], record["y"], record.get("bytes", 0.0)) for record in records]):
         records[i]["best"] = True
-        records[i]["says"] += "; no other beats it"
+        records[i]["says"] += "; on the Pareto front"
     return records
 
 

@@ -29,7 +29,7 @@ def ratios_chart(data: Data) -> Chart | None:
         "ratios",
         "Ratio to the baseline",
         "Left of the line is faster. Geometric mean of ratios paired by round, with its 95 % interval: an interval "
-        "that reaches the line decides nothing; one that reaches the end of the axis is longer.",
+        "that reaches the line is undecided; one that reaches the end of the axis is cut there.",
         made,
         tuple(data.single),
         tuple(data.strategies),

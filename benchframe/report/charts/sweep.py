@@ -35,9 +35,9 @@ def sweep_chart(data: Data) -> Chart | None:
     return Chart(
         "sweep",
         "Time per lookup against the number of VMAs",
-        "Both axes are logarithmic: a list is a line that rises as fast as the axis (linear), a tree one that bends "
-        "(each doubling adds the same), and the steps upward are caches of the processor that the structure has "
-        "outgrown. Bars are 95 % intervals.",
+        "Both axes are logarithmic. A list is a straight line of slope 1 (linear), a tree a concave curve "
+        "(each doubling adds the same time). A steep rise shows where the structure outgrows a cache of the processor. "
+        "Bars are 95 % intervals.",
         tuple(panels),
         tuple(label for family in data.families for label in family.labels),
         tuple(data.strategies),

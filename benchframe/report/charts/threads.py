@@ -32,10 +32,9 @@ def threads_chart(data: Data) -> Chart | None:
     return Chart(
         "threads",
         "Scaling by threads",
-        "Left: operations per second, all threads together. Right: as many times as with the fewest threads of the "
-        "same strategy, with a 95 % interval; dashed is what threads without contention would give. "
-        f"{cores} CPUs here: marks with more threads than that are hollow, and say how waiting holds up, not how a "
-        "strategy scales.",
+        "Left: operations per second, all threads together. Right: speed-up over the smallest number of threads of "
+        "the same strategy, with its 95 % interval; the dashed line is the ideal speed-up. "
+        f"This machine has {cores} CPUs: marks with more threads are hollow, and show waiting, not scaling.",
         tuple(panels),
         tuple(labels),
         tuple(data.strategies),
@@ -49,7 +48,7 @@ def _says(point: Point) -> str:
     text = f"{point.cell.entry.strategy}: {per_second(point.throughput)} {OPERATIONS[point.figure]} per second with "
     text += f"{point.threads} thread{'s' * (point.threads > 1)}"
     if point.speed_up is not None:
-        text += f"; {ratio_text(point.speed_up)} times as many as with {point.base_threads}"
+        text += f"; speed-up {ratio_text(point.speed_up)} over {point.base_threads}"
     if point.against is not None:
         text += f"; {ratio_text(point.against)} times the baseline's"
     if point.lock_share is not None:

@@ -28,7 +28,7 @@ KNOWN_BUGS = (
           says="VMA #*: anon_vma * with a chain of 0", scenarios=("fault-mremap-neighbour",)),
     known("B2", "a merge leaves pointers behind", HELD, dangling=True, freed=MERGED, source=("page.cache < set-up",),
           scenarios=("merge-then-lookup",)),
-    known("B6", "a fault in flight puts the VMA back after its invalidation", HELD, dangling=True, freed=UNMAPPED,
+    known("B6", "a fault in flight stores the VMA again after its invalidation", HELD, dangling=True, freed=UNMAPPED,
           source=("page.cache < update_vma_cache < invalidate_vma_cache_range",), scenarios=("fault-munmap",)),
     known("B1", "page->cache is loaded, the VMA freed, then held", HELD, dangling=False, freed=MERGED + UNMAPPED,
           source=("page.cache",)),
@@ -41,6 +41,6 @@ KNOWN_BUGS = (
     known("B3", "a merge waits for another VMA than it frees", *INSIDE, dangling=False, freed=MERGED, scenarios=B3),
     known("B4", "a signal ends the wait", *INSIDE, dangling=False, freed=UNMAPPED, scenarios=B4),
     known("B4", "as above", "vma_free_now", "down_read_any", "spin_lock", kind="broken invariant",
-          says="an entry for * is left, where no VMA is", scenarios=B4),
+          says="an entry for * is left where there is no VMA", scenarios=B4),
 )  # fmt: skip
 """What `benchframe check` finds, by name; docs/checking.md explains each."""

@@ -227,7 +227,7 @@ def races() -> list[Historic]:
         Historic(
             "B19",
             "fork does not lock the VMAs it copies: a store through a stale TLB entry is lost",
-            "6.4; mended by fb49c455323f",
+            "6.4; fixed by fb49c455323f",
             rwsem("b19", vma_dup=dup_unlocked),
             "per_vma_rwsem",
             B19,
@@ -235,8 +235,8 @@ def races() -> list[Historic]:
         ),
         Historic(
             "B20",
-            "a stack grows without its VMA's lock: a new page's index comes from bounds half moved",
-            "6.4; mended by c137381f71ae",
+            "a stack grows without its VMA's lock: the index of a new page is computed from inconsistent bounds",
+            "6.4; fixed by c137381f71ae",
             rwsem("b20", vma_grow=grow_as_held, vma_start_write=start_write_by_writers),
             "per_vma_rwsem",
             B20,
@@ -245,7 +245,7 @@ def races() -> list[Historic]:
         Historic(
             "B21",
             "a VMA is in the tree before it is complete",
-            "6.4; mended by 33313a747e81",
+            "6.4; fixed by 33313a747e81",
             refcnt("b21", LATE, vma_attach=attach_incomplete_unlocked),
             refcnt("b21-mended", LATE, vma_attach=attach_incomplete),
             B21,
@@ -253,8 +253,8 @@ def races() -> list[Historic]:
         ),
         Historic(
             "B23",
-            "the anon_vma is looked at before the VMA's lock is held",
-            "6.4; mended by 657b5146955e (6.4.10)",
+            "the anon_vma is read before the VMA's lock is held",
+            "6.4; fixed by 657b5146955e (6.4.10)",
             rwsem("b23", vma_get=get_b23),
             "per_vma_rwsem",
             "fault-mremap-neighbour",
@@ -263,7 +263,7 @@ def races() -> list[Historic]:
         Historic(
             "B26",
             "a VMA's memory becomes another mm's, which ends before its writer is woken",
-            "6.15; mended by 9bbffee67ffd",
+            "6.15; fixed by 9bbffee67ffd",
             refcnt("b26", bind={"put_foreign": put_foreign_unkept}),
             "per_vma_refcnt",
             B26,

@@ -53,7 +53,7 @@ def seed_with_its_ends() -> Strategy:
     if seed.protocol is None:
         raise TypeError("pmdcache has a protocol")
     hooks = {**seed.protocol.binding, "vma_get": get_as_posted, "vma_put": put_as_posted}
-    return Strategy("b30", "the seed, error paths as posted", seed.index, seed.cache, Protocol(**hooks))
+    return Strategy("b30", "pmdcache with its error paths as posted", seed.index, seed.cache, Protocol(**hooks))
 
 
 def read_only(space: scenario.Setup) -> None:
@@ -74,7 +74,7 @@ def races() -> list[Historic]:
     """With the bug, and mended."""
     lost = Historic(
         "B9",
-        "the RFC's third version wakes when one holder is left, the writer waits for none",
+        "the RFC's third version wakes when one holder is left, but the writer waits for zero",
         "third version of the RFC, 25 December 2009",
         "rcu_rbtree_v3",
         "rcu_rbtree",
@@ -84,7 +84,7 @@ def races() -> list[Historic]:
     )
     ends = Historic(
         "B30",
-        "a speculative fault that is refused gives back a mmap_sem that it did not take, and holds its VMA for ever",
+        "a speculative fault that is refused releases an mmap_sem that it did not take, and holds its VMA for ever",
         "RFC of December 2009, 4/4, arch/x86/mm/fault.c: bad_area, mm_fault_error",
         seed_with_its_ends(),
         "pmdcache_rcu",

@@ -178,7 +178,7 @@ def races() -> list[Historic]:
         Historic(
             "B15",
             "vmacache's sequence number wraps and a flush is left out (CVE-2018-17182); here it has two bits",
-            "3.16 to 4.18; mended by a counter of 64 bits, here by the flush",
+            "3.16 to 4.18; fixed by a counter of 64 bits, here by the flush",
             with_overflow("b15", skips_one_user),
             with_overflow("b15-mended", flushes_all),
             B15,
@@ -187,7 +187,7 @@ def races() -> list[Historic]:
         Historic(
             "B17",
             "maple tree without RCU: a stack that grows rewrites a node under a reader",
-            "6.1, 6.2; mended by 3dd443254941, here by growing under mmap_lock for write",
+            "6.1, 6.2; fixed by 3dd443254941, here by growing under mmap_lock for write",
             over_maple("b17", "maple", grow_as_held),
             over_maple("b17-mended", "maple", grow_under_write_lock),
             "stack-fills-hole",
@@ -196,7 +196,7 @@ def races() -> list[Historic]:
         Historic(
             "B18",
             "StackRot (CVE-2023-3269): a node is freed under a reader that is in no RCU section",
-            "6.1 to 6.4; mended by 9471f1f2f502: stacks grow under mmap_lock for write",
+            "6.1 to 6.4; fixed by 9471f1f2f502: stacks grow under mmap_lock for write",
             over_maple("b18", "maple_rcu", grow_as_held),
             over_maple("b18-mended", "maple_rcu", grow_under_write_lock),
             "stack-fills-hole",
