@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 PROJECT = "benchframe"
 """The name of the plugin system and of the entry point group."""
 
+
+class Moved(DeprecationWarning):
+    """A plugin asks for a name where an earlier version had it. The registry collects these: ``Registry.notes``."""
+
+
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

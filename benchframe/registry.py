@@ -9,7 +9,9 @@ import os
 import stat
 import sys
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -21,7 +23,7 @@ import pluggy
 from benchframe import hookspecs
 from benchframe.errors import BenchframeError, did_you_mean, near
 from benchframe.files import replacing
-from benchframe.hookspecs import HOOKS, PROJECT
+from benchframe.hookspecs import HOOKS, PROJECT, Moved
 from benchframe.workload import Workload, WorkloadSpec
 
 if TYPE_CHECKING:
@@ -274,6 +276,19 @@ def without_entry_point(installed: Iterable[Found]) -> list[Problem]:
     return problems
 
 
+@contextmanager
+def moved_names(into: list[str]) -> Iterator[None]:
+    """Put into the list what a plugin imports from where it is no longer, instead of warning of it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", Moved)
+        yield
+    for warning in caught:
+        if issubclass(warning.category, Moved):
+            into.append(str(warning.message))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
 def import_plugin(found: Found) -> ModuleType | Problem:
     """Import ``found``; a module, or what went wrong. Only KeyboardInterrupt and the like pass through."""
     try:
@@ -380,6 +395,8 @@ class Registry:
     strategies: dict[str, Strategy] = field(default_factory=dict)
     workloads: dict[str, Workload] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What still works, but not for ever: a line per plugin that imports names from where 0.1 had them."""
     origins: dict[tuple[str, str], Origin] = field(default_factory=dict)
     """By ("strategy" or "workload", name)."""
     manager: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager(PROJECT))
@@ -439,7 +456,12 @@ class Registry:
 
     def add(self, found: Found) -> None:
         """Import one plugin and register it; what is wrong with it goes to ``problems``."""
-        module = import_plugin(found)
+        moved: list[str] = []
+        with moved_names(moved):
+            module = import_plugin(found)
+        if moved:
+            more = f" (and {len(moved) - 1} more names)" if len(moved) > 1 else ""
+            self.notes.append(f"plugin {found.name}: {moved[0]}{more}; the old imports work until 0.3")
         if isinstance(module, Problem):
             self.problems.append(module)
             return

@@ -19,7 +19,8 @@ from pathlib import Path
 
 PLUGIN = '''"""mine: the VMA that was found last, in front of the rb-tree."""
 
-from benchframe.api import NULL, VMA, Cache, Protocol, Strategy, hookimpl, index_find, native, vma_free_now
+from benchframe.api import Cache, Protocol, Strategy, hookimpl, native
+from benchframe.kernel import NULL, VMA, index_find, vma_free_now
 
 
 @native

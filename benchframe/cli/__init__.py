@@ -3,6 +3,8 @@
 ``benchframe --help`` imports typer and nothing that computes.
 """
 
+import io
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -101,6 +103,9 @@ def program(
 ) -> None:
     """Options of every command."""
     common.settings.debug = debug
+    for stream in (sys.stdout, sys.stderr):  # a terminal or locale that cannot show a character shows ? for it
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
 
 
 _NO_PARSING = {"ignore_unknown_options": True, "allow_interspersed_args": False}

@@ -224,6 +224,8 @@ def loaded(files: Sequence[Path], blocked: Sequence[str] | None = None) -> "Regi
     found = load(files, split(blocked))
     for problem in found.problems:
         typer.echo(f"benchframe: warning: {problem}", err=True)
+    for note in found.notes:
+        typer.echo(f"benchframe: note: {note}", err=True)
     return found
 
 

@@ -16,26 +16,61 @@ def record(
         "trace.parquet"
     ),
     level: Annotated[str, typer.Option(help="auto, full, user or strace.")] = "auto",
-    allow_lost: Annotated[bool, typer.Option("--allow-lost", help="Accept a trace that lost events.")] = False,
+    allow_loss: Annotated[
+        bool, typer.Option("--allow-loss", "--allow-lost", help="Keep a trace that misses events.")
+    ] = False,
     attach: Annotated[int | None, typer.Option(min=1, help="Record a running process instead.")] = None,
+    tree: Annotated[bool, typer.Option("--tree", help="With --attach: the processes below it too.")] = False,
     split: Annotated[bool, typer.Option("--split", help="Write one file per address space.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="COMMAND", help="Keep the processes of this command alone.")
+    ] = None,
+    duration: Annotated[float, typer.Option(min=0.0, help="End after so many seconds.")] = 0.0,
+    max_events: Annotated[int, typer.Option("--max-events", min=0, help="End after so many events.")] = 0,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="End with the program itself; what it left running goes on.")
+    ] = False,
+    recover: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Make the trace of what a killed recorder left.")
+    ] = None,
 ) -> int:
     """Run a program and record its mapping calls and page faults; its own exit code is passed on.
 
-    Exit codes: the program's, 2 (bad usage), 125 (recording itself failed).
+    The recording ends with the program and all that it started, or at the first Ctrl-C or SIGTERM: then what still runs
+    after three seconds goes on unrecorded. The trace is written in each case, also if this command itself is killed.
+
+    Exit codes: the program's, 2 (bad usage), 125 (recording itself failed), 128 + n (signal n ended the recording
+    before the program).
 
     \b
     Examples:
       benchframe record -o python.parquet -- python3 -c 'import json'
       benchframe record --level strace -o ls.parquet -- ls -l
-      benchframe record --attach 1234 -o server.parquet
+      benchframe record --attach 1234 --tree --duration 10 -o server.parquet
+      benchframe record --only cc1 -o cc1.parquet -- make
     """
     from benchframe.record.session import run_record_command
 
-    if bool(command) == (attach is not None):
+    if sum((bool(command), attach is not None, recover is not None)) != 1:
         raise UsageError("give either a program after -- or --attach PID")
     if command and command[0].startswith("-"):
-        options = ("--output", "--level", "--allow-lost", "--attach", "--split")
+        options = (
+            "--output", "--level", "--allow-loss", "--attach", "--tree", "--split", "--only", "--duration",
+            "--max-events", "--detach", "--recover",
+        )  # fmt: skip
         hint = did_you_mean(command[0], options, "see benchframe record --help")
         raise UsageError(f"record has no option {command[0]}; {hint} The program comes after --")
-    return run_record_command(command or [], output, level, allow_lost, attach, split)
+    from benchframe.record.session import Ends
+
+    return run_record_command(
+        command or [],
+        output,
+        level,
+        allow_loss,
+        attach,
+        split,
+        tree=tree,
+        only=tuple(only or ()),
+        ends=Ends(duration, max_events, detach),
+        recover=recover,
+    )

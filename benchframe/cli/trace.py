@@ -1,12 +1,14 @@
 """`benchframe trace`: information, verification, conversion and splitting of trace files."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from benchframe.cli.options import guarded, registry
-from benchframe.errors import TraceError
+from benchframe.errors import TraceError, UsageError
 from benchframe.events import NIL, UNKNOWN, Kind
 from benchframe.files import printable
 from benchframe.trace.trace import Trace, read_trace, write_trace
@@ -43,10 +45,11 @@ def run_trace_info(path: str | Path) -> int:
         classes.append(f"first: {facts.reuse[-1] / facts.reuse_rows:.1%}")
         print("VMA reuse    other VMAs since the last lookup in this one:", ", ".join(classes))
     print("peak VMAs   ", peaks(facts.peak_vmas))
+    _processes(trace, facts.peak_vmas)
     if facts.vmas:
         largest = max(facts.vmas, key=lambda mm: (max(facts.vmas[mm]), -mm))
         print(f"VMAs of mm {largest} over the events, up to {max(facts.vmas[largest])}:")
-        print(f"{'':22}|{sparkline(facts.vmas[largest])}|")
+        print(f"{'':22}|{sparkline(facts.vmas[largest], _blocks())}|")
         print("its address space: '.' mapped, -+*# ever more faults")
         for line in picture(trace, facts, largest):
             print(line)
@@ -68,6 +71,95 @@ def _provenance(trace: Trace) -> None:
     for note in meta.notes:
         print("note        ", note)
     print("digest      ", trace.digest)
+
+
+def _blocks() -> str:
+    """The characters of a sparkline that stdout can show."""
+    from benchframe.trace.analysis import BLOCKS, PLAIN
+
+    try:
+        BLOCKS.encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except (UnicodeError, LookupError):
+        return PLAIN
+    return BLOCKS
+
+
+PROCESSES = 25
+"""Address spaces that ``trace info`` lists, those with the most faults first."""
+
+
+def _processes(trace: Trace, peak: dict[int, int]) -> None:
+    """Who lived in each address space of a tree: what ``trace select`` chooses from."""
+    if trace.mms < 2 and not trace.meta.processes:
+        return
+    faults = np.bincount(trace.events["mm"][trace.events["kind"] == Kind.FAULT], minlength=trace.mms)
+    known = {process.mm: process for process in trace.meta.processes}
+    print("processes    address space, pid, faults recorded and by getrusage, most VMAs, command:")
+    order = sorted(range(trace.mms), key=lambda mm: (-int(faults[mm]), mm))
+    for mm in order[:PROCESSES]:
+        process = known.get(mm)
+        pid, counted = (process.pid, process.faults) if process is not None else (NIL, NIL)
+        command = printable(process.command).replace("\n", " ")[:60] if process is not None else ""
+        told = f"{pid if pid >= 0 else '?':>8} {int(faults[mm]):>8} {counted if counted >= 0 else '?':>8}"
+        print(f"{'':12} mm {mm:<5}{told} {peak.get(mm, 0):>6}  {command or '?'}")
+    if trace.mms > PROCESSES:
+        print(f"{'':12} and {trace.mms - PROCESSES} more")
+
+
+def run_trace_select(
+    path: str | Path,
+    output: str | Path,
+    mm: int | None = None,
+    pid: int | None = None,
+    command: str | None = None,
+    largest: bool = False,
+) -> int:
+    """Write one address space of a tree as a trace of its own; exactly one choice is given."""
+    from benchframe.trace import trace as split
+
+    trace = read_trace(path)
+    if sum((mm is not None, pid is not None, command is not None, largest)) != 1:
+        raise UsageError("choose one: --mm N, --pid PID, --command NAME or --largest (trace info lists them)")
+    if mm is not None:
+        chosen = [mm] if 0 <= mm < trace.mms else []
+    elif pid is not None:
+        chosen = split.of_pid(trace, pid)
+    elif command is not None:
+        chosen = split.of_command(trace, command)
+    else:
+        chosen = [split.largest(trace)]
+    if not chosen:
+        raise TraceError(path, "no address space is that one", "benchframe trace info lists them")
+    lookups = np.bincount(trace.events["mm"][trace.events["kind"] == Kind.FAULT], minlength=trace.mms)
+    best = max(chosen, key=lambda number: (int(lookups[number]), -number))
+    part = split.select(trace, best)
+    _write(Path(output), part)
+    others = f" ({len(chosen)} fit: that with the most faults was taken)" if len(chosen) > 1 else ""
+    print(f"{path} mm {best} -> {output}: {len(part)} events, {part.tasks} tasks{others}")
+    return 0
+
+
+def run_trace_split(path: str | Path, output: str | Path) -> int:
+    """Write every address space of a tree as a trace of its own: NAME.0.parquet and so on."""
+    from benchframe.trace.trace import split_trace
+
+    output = Path(output)
+    trace = read_trace(path)
+    for mm, part in enumerate(split_trace(trace)):
+        target = output.with_suffix(f".{mm}{output.suffix}")
+        _write(target, part)
+        print(f"{path} mm {mm} -> {target}: {len(part)} events, {part.tasks} tasks")
+    return 0
+
+
+def _write(path: Path, trace: Trace) -> None:
+    from benchframe.trace.csvfile import write_csv
+
+    if path.suffix not in (".parquet", ".csv"):
+        raise TraceError(
+            path, f"its ending {path.suffix or '(none)'} is not a trace format", "name it .parquet or .csv"
+        )
+    (write_csv if path.suffix == ".csv" else write_trace)(path, trace)
 
 
 def run_trace_head(path: str | Path, n: int = 20) -> int:
@@ -119,22 +211,21 @@ def describe(event: "object", name: str = "") -> str:
     return f"{kind.name.lower()}({where}{rest}) = {ret}"
 
 
-def run_trace_convert(src: str | Path, dst: str | Path) -> int:
+def run_trace_convert(src: str | Path, dst: str | Path, allow_loss: bool = False) -> int:
     """Convert between Parquet and CSV, and import perf.data, perf script text, strace logs and maps snapshots."""
-    from benchframe.trace.csvfile import write_csv
-
     src, dst = Path(src), Path(dst)
     if dst.suffix not in (".parquet", ".csv"):
-        raise TraceError(dst, f"its ending {dst.suffix or '(none)'} is not a trace format", "name it .parquet or .csv")
-    trace, form = load_any(src)
-    (write_csv if dst.suffix == ".csv" else write_trace)(dst, trace)
+        what = f"its ending {dst.suffix or '(none)'} is not a trace format"
+        raise TraceError(dst, what, "name it .parquet or .csv")
+    trace, form = load_any(src, allow_loss)
+    _write(dst, trace)
     print(f"{src} ({form}) -> {dst}: {len(trace)} events, {trace.tasks} tasks, {trace.mms} address spaces")
     for note in trace.meta.notes:
         print("note:", note)
     return 0
 
 
-def load_any(path: Path) -> tuple[Trace, str]:
+def load_any(path: Path, allow_loss: bool = False) -> tuple[Trace, str]:
     """A trace from any form that benchframe knows, told apart by content; returns (trace, name of the form)."""
     from benchframe.trace.csvfile import MARK, read_csv
 
@@ -152,7 +243,7 @@ def load_any(path: Path) -> tuple[Trace, str]:
         return read_csv(path), "CSV"
     from benchframe.record.importers import import_any
 
-    return import_any(path, head)
+    return import_any(path, head, allow_loss)
 
 
 def run_trace_verify(path: str | Path) -> int:
@@ -222,10 +313,14 @@ def head(file: File, n: Annotated[int, typer.Option("-n", min=1, help="How many 
 def convert(
     source: Annotated[Path, typer.Argument(help="Parquet, CSV, perf.data, perf script text, strace log or maps.")],
     target: Annotated[Path, typer.Argument(help="What to write: .parquet or .csv.")],
+    allow_loss: Annotated[bool, typer.Option("--allow-loss", help="Take an import of which much is missing.")] = False,
 ) -> int:
     """Convert between trace formats, and import other tools' recordings.
 
-    Exit codes: 0, 2 (a file that cannot be read as a trace, an unknown form), 3 (the disk).
+    What an import reads, uses and leaves out is counted and printed. Where more than 1 % of what belongs in a trace is
+    missing, it is refused unless --allow-loss is given.
+
+    Exit codes: 0, 2 (a file that cannot be read as a trace, an unknown form, too much missing), 3 (the disk).
 
     \b
     Examples:
@@ -233,7 +328,50 @@ def convert(
       benchframe trace convert program.parquet program.csv
     """
 
-    return run_trace_convert(source, target)
+    return run_trace_convert(source, target, allow_loss)
+
+
+@app.command("select")
+@guarded
+def select(
+    file: File,
+    output: Annotated[Path, typer.Option("--output", "-o", help="What to write: .parquet or .csv.")],
+    mm: Annotated[int | None, typer.Option(min=0, help="The address space of this number.")] = None,
+    pid: Annotated[int | None, typer.Option(min=1, help="The largest one of this process.")] = None,
+    command: Annotated[str | None, typer.Option(metavar="NAME", help="The largest one of this command.")] = None,
+    largest: Annotated[bool, typer.Option("--largest", help="The one with the most lookups.")] = False,
+) -> int:
+    """Take one address space out of a trace of a process tree: a trace that stands alone.
+
+    One that was born by fork begins with the layout that it was born with. `trace info` lists them all.
+
+    Exit codes: 0, 2 (no such address space, the file is no trace), 3 (the disk).
+
+    \b
+    Examples:
+      benchframe trace select make.parquet --command cc1 -o cc1.parquet
+      benchframe trace select browser.parquet --largest -o renderer.parquet
+    """
+
+    return run_trace_select(file, output, mm, pid, command, largest)
+
+
+@app.command("split")
+@guarded
+def split(
+    file: File,
+    output: Annotated[Path, typer.Option("--output", "-o", help="NAME.parquet: NAME.0.parquet and so on are written.")],
+) -> int:
+    """Write every address space of a process tree as a trace that stands alone.
+
+    Exit codes: 0, 2 (the file is no trace, or damaged), 3 (the disk).
+
+    \b
+    Example:
+      benchframe trace split make.parquet -o part.parquet
+    """
+
+    return run_trace_split(file, output)
 
 
 @app.command("verify")

@@ -1,6 +1,6 @@
 """The dialect: one text for compiled, interpreted, counted and scheduled runs.
 
-Strategy authors import its names from :mod:`benchframe.api`; docs/dialect.md explains it.
+Strategy authors import its names from :mod:`benchframe.api` and :mod:`benchframe.kernel`; docs/dialect.md explains it.
 """
 
 from benchframe.dialect.functions import Binding, FarCall, Hook, hook, is_native, native

@@ -161,7 +161,8 @@ def worker_command(module: str = "benchframe.engine.worker") -> tuple[str, ...]:
     Not ``python -m``: that would put the current folder first, where anything may lie.
     """
     code = f"import sys; sys.path[:] = {sys.path!r}; from {module} import main; sys.exit(main())"
-    return (sys.executable, "-c", code)
+    optimize = ["-" + "O" * sys.flags.optimize] if sys.flags.optimize else []  # -OO: the same code, or none is the same
+    return (sys.executable, *optimize, "-c", code)
 
 
 def worker_environment() -> dict[str, str]:

@@ -21,6 +21,7 @@ from benchframe.judge.judge import (
     maker,
     oracle_side,
     probe,
+    readable_only,
     shrink,
 )
 from benchframe.judge.kernel import JudgeError, Kernel
@@ -91,6 +92,9 @@ def run_oracle_command(
             if not kernel.has_brk and "brk" in names:
                 console.print("generator brk omitted: this kernel cannot move the break (CONFIG_CHECKPOINT_RESTORE)")
                 names.remove("brk")
+            if found.rules.execute_only and accept is not harmless:
+                console.print("the model has no protection keys: operations with PROT_EXEC alone are left out")
+                accept = readable_only(accept)
             run = Run(kernel, ops, minutes, seed, names, save, accept)
             if ablate == "all":
                 return _ablate_all(console, judged, found.rules, limits, run)

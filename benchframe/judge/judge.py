@@ -350,6 +350,12 @@ def speaks(op: Op) -> bool:
     return bool(file_known) and all(word < 1 << 63 for word in op[1:5]) and (op.code == MMAP or op.e < 1 << 63)
 
 
+def readable_only(accept: Accept) -> Accept:
+    """``accept`` without the operations that ask for PROT_EXEC alone: with protection keys such memory cannot be read,
+    and the model has none."""
+    return lambda op: accept(op) and not (op.code in (MMAP, MPROTECT) and op.c & 7 == flags.PROT_EXEC)
+
+
 class ModelSide(Space):
     """One fresh address space of a machine; the side made before it must not be used any more."""
 
@@ -430,6 +436,7 @@ def _move(page: int, pages: int, flags: int, target: int) -> Op:
 
 
 PROBES: dict[str, list[Op]] = {
+    "execute_only": [_anon(0, 1, prot=4), Op(TOUCH, _A, 1)],
     "thp": [_anon(0, 1), _advise(0, 1, 15)],
     "ksm": [_anon(0, 1), _advise(0, 1, 12)],
     "droppable": [_anon(0, 1, flags=0x38)],

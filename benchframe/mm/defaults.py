@@ -167,7 +167,6 @@ def dup_as_write(mm, vma):
 
 DEFAULTS = {
     "index_gap_below": list_gap_below,
-    "index_gap_above": list_gap_above,
     "mmap_read_lock": read_lock,
     "mmap_read_unlock": read_unlock,
     "mmap_write_lock": write_lock,

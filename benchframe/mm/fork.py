@@ -21,7 +21,6 @@ from benchframe.mm.hooks import (
     cache_task_init,
     flush_tlb,
     index_exit,
-    index_init,
     vma_dup,
     vma_free,
 )
@@ -85,7 +84,6 @@ def mm_init(mm):
     mm.strategy2 = 0
     mm.strategy3 = 0
     mm.pgd = table_alloc(mm)
-    index_init(mm)
     cache_mm_init(mm)
     return mm.pgd == NULL
 

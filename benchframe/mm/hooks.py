@@ -26,12 +26,6 @@ from benchframe.dialect.records import NULL
 # ---- index ------------------------------------------------------------------------------------------------
 
 
-@hook("index", holds="none: nobody knows the mm")
-def index_init(mm):
-    """A new, empty mm: ``mm.mm_rb`` is NULL. All mms share the private slabs."""
-    return 0
-
-
 @hook("index", mandatory=True, hot=True, called=True, holds="what the protocol took; mmap_lock write in calls")
 def index_find(mm, addr):
     """The first VMA with ``addr < vm_end``, NULL if none. Caller holds what the protocol says."""
@@ -58,12 +52,8 @@ def index_resize(mm, vma, old_start, old_end):
 @hook("index", mandatory=True, holds="mmap_lock write")
 def index_gap_below(mm, length, low, high):
     """The start of a ``length``-byte range at the top of the highest hole within [low, high) that fits, or -1.
-    The default walks the list from the top."""
-
-
-@hook("index", mandatory=True, holds="mmap_lock write")
-def index_gap_above(mm, length, low, high):
-    """The start of the lowest hole within [low, high) that fits, or -1. The default walks the list."""
+    The default walks the list from the top. Where nothing fits below mmap_base the model searches upwards by
+    itself."""
 
 
 @hook("index", holds="none: nothing else runs")

@@ -2,6 +2,7 @@
 
 from benchframe.dialect.functions import native
 from benchframe.dialect.records import NULL
+from benchframe.mm.defaults import list_gap_above
 from benchframe.mm.flags import (
     EACCES,
     EEXIST,
@@ -48,7 +49,6 @@ from benchframe.mm.hooks import (
     cache_detached,
     cache_munmap,
     index_erase,
-    index_gap_above,
     index_gap_below,
     lookup,
     vma_detach,
@@ -169,7 +169,7 @@ def unmapped_area(mm, task, hint, length, at):
             return hint
     addr = index_gap_below(mm, length, max(PAGE_SIZE, mm.mmap_min_addr), mm.mmap_base)
     if addr < 0:
-        addr = index_gap_above(mm, length, page_align(mm.task_size // 3), mm.task_size)
+        addr = list_gap_above(mm, length, page_align(mm.task_size // 3), mm.task_size)
     if addr < 0:
         return -ENOMEM
     return addr

@@ -37,7 +37,7 @@ READ, WRITE, EXECUTE = 1, 2, 4
 def fault(space: Space, addr: int, access: int) -> int:
     """One fault at ``addr``: grows a stack, checks the access, touches the page. 0 or a negative FaultError.
 
-    A read is allowed by any of read, write and execute permission, as on x86 without protection keys.
+    A read is allowed by any of read, write and execute permission; with protection keys not by execute alone.
     """
     area = space.find_vma(addr)
     if area is None:
@@ -51,7 +51,7 @@ def fault(space: Space, addr: int, access: int) -> int:
     elif access & EXECUTE:
         allowed = area.vm_flags & VM_EXEC
     else:
-        allowed = area.vm_flags & VM_ACCESS
+        allowed = space.readable(area)
     if not allowed:
         return -FaultError.ACCERR
     return space.touch(area, page, page + PAGE, bool(access & WRITE))
@@ -161,10 +161,15 @@ class Oracle(Space):
 
     def _mmap_flags(self, prot: int, flags: int) -> int:
         vm_flags = prot & f.VM_ACCESS | _MAY
+        vm_flags |= self._key(prot)
         vm_flags |= f.VM_GROWSDOWN if flags & f.MAP_GROWSDOWN else 0
         vm_flags |= f.VM_LOCKED if flags & f.MAP_LOCKED else 0
         vm_flags |= f.VM_NOHUGEPAGE if flags & f.MAP_STACK and self.rules.thp else 0
         return vm_flags
+
+    def _key(self, prot: int) -> int:
+        """VM_PKEY for memory that may only be executed, where the processor has keys."""
+        return f.VM_PKEY if prot == f.PROT_EXEC and self.rules.execute_only else 0
 
     def _file_flags(self, file: Backing, prot: int, flags: int, vm_flags: int, offset: int, length: int) -> int:
         """The checks and flags of a file mapping, by MAP_TYPE."""
@@ -253,7 +258,7 @@ class Oracle(Space):
             part = self.lookup(addr)
             if part is None:
                 raise Refused(f.ENOMEM)
-            vm_flags = part.vm_flags & ~f.VM_ACCESS | prot & f.VM_ACCESS
+            vm_flags = part.vm_flags & ~(f.VM_ACCESS | f.VM_PKEY) | prot & f.VM_ACCESS | self._key(prot)
             if vm_flags & f.VM_ACCESS & ~(vm_flags >> 4):
                 raise Refused(f.EACCES)
             addr = self._mprotect_part(part, addr, min(part.vm_end, end), vm_flags)

@@ -37,6 +37,8 @@ VM_DONTCOPY, VM_DONTEXPAND, VM_ACCOUNT, VM_NORESERVE = 0x20000, 0x40000, 0x10000
 VM_WIPEONFORK, VM_DONTDUMP = 0x2000000, 0x4000000
 VM_HUGEPAGE, VM_NOHUGEPAGE, VM_MERGEABLE = 0x20000000, 0x40000000, 0x80000000
 VM_DROPPABLE = 1 << 40
+VM_PKEY = 1 << 32
+"""The key of memory that may only be executed; the kernel has four bits for any key (VM_PKEY_BIT0 to 3)."""
 
 VM_ACCESS = VM_READ | VM_WRITE | VM_EXEC
 VM_SPECIAL = VM_IO | VM_DONTEXPAND
@@ -173,6 +175,12 @@ class Rules:
     """A read fault that may take a huge page prepares the anon_vma (huge_memory.c)."""
     dontneed_frees_tables: bool = True
     """6.14 and later: MADV_DONTNEED of a whole 2 MiB range frees its page table (pt_reclaim.c)."""
+    execute_only: bool = False
+    """Memory protection keys: PROT_EXEC alone takes a key that forbids reads (arch/x86/mm/pkeys.c, execute_only_pkey).
+
+    The key is a flag of the area, so neighbours with and without it share no anon_vma. Off, execution implies reading,
+    as on x86 without keys. The processor decides, and the kernel's boot line (nopku).
+    """
     thp: bool = True
     """The kernel has transparent huge pages: MADV_HUGEPAGE is known, MAP_STACK gives VM_NOHUGEPAGE."""
     ksm: bool = True

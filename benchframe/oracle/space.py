@@ -24,6 +24,7 @@ from benchframe.oracle.rules import (
     VM_MAYBE_GUARD,
     VM_MAYSHARE,
     VM_NORESERVE,
+    VM_PKEY,
     VM_SHARED,
     VM_WRITE,
     FaultError,
@@ -412,9 +413,14 @@ class Space:
             at += 1
         return 0
 
+    def readable(self, area: Area) -> bool:
+        """Whether a program may read there (arch/x86/mm/fault.c access_error, arch_vma_access_permitted): a write-only
+        area can be read on x86, and one that is only executable if there are no protection keys."""
+        return area.vm_flags & VM_ACCESS != 0 and not area.vm_flags & VM_PKEY
+
     def populate_area(self, area: Area, start: int, end: int) -> int:
         """Touch a range of one area: by writing if it is private and writable, else by reading."""
-        if not area.vm_flags & VM_ACCESS:
+        if not self.readable(area):
             return -FaultError.ACCERR
         return self.touch(area, start, end, area.vm_flags & (VM_WRITE | VM_SHARED) == VM_WRITE)
 

@@ -1,20 +1,43 @@
 """From what was recorded to a trace: the layout at the start, events in order, accesses that no fault shows."""
 
+import errno
+import os
 import re
 import struct
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from benchframe.events import EVENT, NIL, REPORT, FaultFlag, Kind, MapType
+from benchframe.events import EVENT, NIL, REPORT, Batch, FaultFlag, Kind, MapType
 from benchframe.record import perf as R
-from benchframe.record.perf import CLONE_THREAD, CLONE_VM, CLONES, ENDS, EXECS, NAMES, NR, UNREPLAYED, Rec
-from benchframe.trace.check import MAX_INT
-from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, FileEntry, Snapshot, TraceMeta
+from benchframe.record.perf import (
+    ALL,
+    CLONE_THREAD,
+    CLONE_VM,
+    CLONES,
+    ENDS,
+    EXECS,
+    I386,
+    NAMES,
+    NR,
+    UNREPLAYED,
+    Faults,
+    Rec,
+    from_i386,
+)
+from benchframe.trace.check import MAX_INT, Checker
+from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, FileEntry, Process, Snapshot, TraceMeta
 from benchframe.trace.trace import Trace
+
+if TYPE_CHECKING:
+    from benchframe.oracle import Replayer
+
 
 # ----------------------------------------------------------------------------------------------------------------------
 # How much of an ELF image the kernel really maps: needed where an exec's layout is known from VMA reports alone.
@@ -110,6 +133,7 @@ class Maps:
     """A layout seen at ``time`` (CLOCK_MONOTONIC ns) in process ``pid``: ``when`` is exec, exit or attach.
 
     ``faults`` is the process's minor + major fault count so far, ``start_brk`` from /proc/PID/stat (0: unknown).
+    ``bits`` is 32 for a program of i386. ``command`` and ``comm`` say what runs (an exit has no command any more).
     """
 
     time: int
@@ -118,6 +142,9 @@ class Maps:
     rows: list[MapsRow] = field(default_factory=list)
     start_brk: int = 0
     faults: int = 0
+    bits: int = 64
+    command: tuple[str, ...] = ()
+    comm: str = ""
 
 
 def parse_maps(text: str) -> list[MapsRow]:
@@ -147,32 +174,97 @@ def parse_maps(text: str) -> list[MapsRow]:
     return rows
 
 
-def read_maps(pid: int, when: str, time: int, tid: int = 0) -> Maps | None:
-    """The layout of ``pid`` now, or None if it is gone or hidden.
+def proc() -> Path:
+    """The proc file system whose process numbers are ours.
+
+    In a PID namespace without a /proc of its own (``unshare -p`` without ``--mount-proc``) /proc shows other numbers:
+    then one that is mounted nowhere serves. Raises OSError if the kernel refuses that too.
+    """
+    global _proc
+    if _proc is None:
+        if Path("/proc/self").readlink() == Path(str(os.getpid())):
+            _proc = Path("/proc")
+        else:
+            from benchframe.record.perf import detached_mount
+
+            mount = detached_mount("proc")
+            if mount < 0:
+                raise PermissionError(errno.EACCES, "/proc is that of another PID namespace (try unshare --mount-proc)")
+            _proc = Path(f"/proc/self/fd/{mount}")
+    return _proc
+
+
+_proc: Path | None = None
+
+
+def read_raw(pid: int, when: str, time: int, tid: int = 0) -> dict[str, Any] | None:
+    """What /proc says of ``pid`` now, as text that :func:`from_raw` understands; None if it is gone or hidden.
 
     ``tid`` names a thread of it that still lives: a leader that has ended shows no mappings.
     """
+    folder = proc() / str(tid or pid)
     try:
-        text = Path(f"/proc/{tid or pid}/maps").read_text(errors="replace")
-        stat = Path(f"/proc/{tid or pid}/stat").read_text(errors="replace")
+        raw: dict[str, Any] = {"time": time, "pid": pid, "when": when}
+        raw["maps"], raw["stat"] = _read(folder / "maps"), _read(folder / "stat")
+        if when != "exit":
+            raw["bits"] = word_size(folder / "exe")
+            raw["command"] = _read(folder / "cmdline")[:4096]
+        if when == "attach":
+            raw["smaps"] = _read(folder / "smaps")
     except OSError:
-        return None
+        return raw if "stat" in raw else None
+    return raw
+
+
+def _read(path: Path) -> str:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(descriptor, 1 << 16):
+            parts.append(part)
+    finally:
+        os.close(descriptor)
+    return b"".join(parts).decode(errors="replace")
+
+
+def word_size(path: Path) -> int:
+    """64 for an x86-64 program (and where nothing is known), 32 for i386, 33 for x32 (64-bit calls, short pointers)."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(20)
+    except OSError:
+        return 64
+    if head[:5] != b"\x7fELF\x01":
+        return 64
+    return 33 if head[18:20] == b"\x3e\0" else 32
+
+
+def from_raw(raw: dict[str, Any]) -> Maps | None:
+    """The layout that :func:`read_raw` saw; None if it shows no area. Raises ValueError."""
     # Field 2 may hold spaces and parentheses: count from the last one (proc(5): 10 minflt, 12 majflt, 47 start_brk).
+    stat = raw["stat"]
     fields = stat[stat.rindex(")") + 2 :].split()
-    rows = parse_maps(text)
+    rows = parse_maps(raw["maps"])
     if not rows:
         return None
-    if when == "attach":
-        rows = _with_flags(rows, tid or pid)
-    return Maps(time, pid, when, rows, int(fields[44]), int(fields[7]) + int(fields[9]))
+    if raw.get("smaps"):
+        rows = _with_flags(rows, raw["smaps"])
+    command = tuple(raw.get("command", "").rstrip("\0").split("\0"))
+    faults = int(fields[7]) + int(fields[9])
+    return Maps(
+        raw["time"], raw["pid"], raw["when"], rows, int(fields[44]), faults, raw.get("bits", 64), command,
+        stat[stat.index("(") + 1 : stat.rindex(")")],
+    )  # fmt: skip
 
 
-def _with_flags(rows: list[MapsRow], pid: int) -> list[MapsRow]:
+def read_maps(pid: int, when: str, time: int, tid: int = 0) -> Maps | None:
+    """The layout of ``pid`` now, or None if it is gone or hidden."""
+    raw = read_raw(pid, when, time, tid)
+    return from_raw(raw) if raw is not None else None
+
+
+def _with_flags(rows: list[MapsRow], text: str) -> list[MapsRow]:
     """Add the flags that maps does not show and merges depend on; a process that is held still has equal addresses."""
-    try:
-        text = Path(f"/proc/{pid}/smaps").read_text(errors="replace")
-    except OSError:
-        return rows
     flags: dict[int, frozenset[str]] = {}
     start = 0
     for line in text.splitlines():
@@ -189,41 +281,56 @@ def _with_flags(rows: list[MapsRow], pid: int) -> list[MapsRow]:
 GUESSED = "the access of a fault was inferred from its mapping: write if writable, else execute, else read"
 
 
-def guess_access(trace: Trace) -> bool:
-    """Fill in ``prot`` of faults that have 0, in place; True if there were any.
+class Guesser:
+    """Fills in what faults wanted, batch by batch; ``guessed`` says whether there were any.
 
     It decides merges: the first write to private memory gives it an anon_vma. Where the error code is recorded, most
-    faults in writable private memory are writes. O(events + changes x VMAs): the layouts come from a replay.
+    faults in writable private memory are writes. O(events + changes x VMAs): the layouts come from a replay, which
+    begins with the first unknown access and needs all batches from the start.
     """
-    from benchframe.oracle import Replayer
 
-    events = trace.events
-    unknown = (events["kind"] == Kind.FAULT) & (events["prot"] == 0)
-    if not unknown.any():
-        return False
-    replayer = Replayer()
-    mm, quick = events["mm"], np.isin(events["kind"], (Kind.FAULT, Kind.LOOKUP))
-    edges = np.flatnonzero((np.diff(mm) != 0) | (np.diff(quick.astype(np.int8)) != 0)) + 1
-    starts, ends = [0, *edges.tolist()], [*edges.tolist(), len(events)]
-    for start, end in zip(starts, ends, strict=True):
-        if quick[start] and unknown[start:end].any():
-            space = replayer.spaces.get(int(mm[start]))
-            areas = np.array(space.layout() if space is not None else [], np.int64).reshape(-1, 6)
-            addr = events["addr"][start:end]
-            at = np.searchsorted(areas[:, 1], addr, "right") if len(areas) else np.zeros(len(addr), np.int64)
-            prot = np.append(areas[:, 2], NIL)[np.minimum(at, len(areas))]
-            want = np.where(prot & 2, 2, np.where(prot & 4, 4, 1)).astype(np.int32)
-            part = events["prot"][start:end]
-            part[unknown[start:end]] = want[unknown[start:end]]
-        replayer.feed(events[start:end])
-    return True
+    def __init__(self) -> None:
+        self._replayer: Replayer | None = None
+        self._idle = False
+        self._first = True
+        self.guessed = False
+
+    def feed(self, events: NDArray[np.void]) -> None:
+        """Take the next batch of EVENT rows and change ``prot`` of its faults that have 0, in place."""
+        unknown = (events["kind"] == Kind.FAULT) & (events["prot"] == 0)
+        if self._first:  # one recording knows all accesses or none
+            self._first = False
+            faults = events["kind"] == Kind.FAULT
+            self._idle = bool(faults.any()) and not bool(unknown.any())
+        if self._idle and not unknown.any():
+            return
+        from benchframe.oracle import Replayer
+
+        self.guessed |= bool(unknown.any())
+        self._replayer = replayer = self._replayer or Replayer()
+        mm, quick = events["mm"], np.isin(events["kind"], (Kind.FAULT, Kind.LOOKUP))
+        edges = np.flatnonzero((np.diff(mm) != 0) | (np.diff(quick.astype(np.int8)) != 0)) + 1
+        starts, ends = [0, *edges.tolist()], [*edges.tolist(), len(events)]
+        for start, end in zip(starts, ends, strict=True):
+            if quick[start] and unknown[start:end].any():
+                space = replayer.spaces.get(int(mm[start]))
+                areas = np.array(space.layout() if space is not None else [], np.int64).reshape(-1, 6)
+                addr = events["addr"][start:end]
+                at = np.searchsorted(areas[:, 1], addr, "right") if len(areas) else np.zeros(len(addr), np.int64)
+                prot = np.append(areas[:, 2], NIL)[np.minimum(at, len(areas))]
+                want = np.where(prot & 2, 2, np.where(prot & 4, 4, 1)).astype(np.int32)
+                part = events["prot"][start:end]
+                part[unknown[start:end]] = want[unknown[start:end]]
+            replayer.feed(events[start:end])
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Rows in recorded order to a trace: sorted, renumbered densely, with its file table and layouts.
+#
+# Rows are kept as columns, so that ten million faults fit in some 300 MB, and leave in batches.
 
 
-@dataclass
+@dataclass(slots=True)
 class Row:
     """One event before sorting; ``task`` and ``mm`` are provisional numbers."""
 
@@ -241,6 +348,57 @@ class Row:
     file: int = NIL
     ret: int = 0
     report: tuple[int, int] | None = None
+
+
+FAULT_ROW = np.dtype([("time", "i8"), ("addr", "i8"), ("order", "u4"), ("task", "i4"), ("mm", "i4"), ("what", "u1")])
+"""A fault that nothing was added to: ``what`` is its access in the lower 4 bits, its flags above them."""
+FIELDS = ("addr", "len", "offset", "new_len", "ret", "kind", "task", "mm", "prot", "flags", "file")
+ROW = np.dtype([(name, EVENT[name]) for name in FIELDS]
+               + [(name, "i8") for name in ("time", "order", "vm_start", "vm_end")])  # fmt: skip
+SETTLED = 1 << 15
+"""Rows that are kept as objects at most, but for those that may change."""
+
+
+class Rows:
+    """The rows so far, in the order in which they were added."""
+
+    def __init__(self) -> None:
+        self.open: list[Row] = []
+        self.settled: list[NDArray[np.void]] = []
+        self.faults: list[NDArray[np.void]] = []
+        self.count = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def add(self, row: Row, order: int = -1) -> Row:
+        """Add one row, in the last place or in that of an earlier one."""
+        row.order = self.count if order < 0 else order
+        self.count += 1
+        self.open.append(row)
+        return row
+
+    def add_faults(self, time: Any, addr: Any, task: Any, mm: Any, prot: Any, flags: Any) -> None:
+        """Add many faults at once."""
+        block = np.empty(len(time), FAULT_ROW)
+        block["time"], block["addr"], block["task"], block["mm"] = time, addr, task, mm
+        block["what"] = prot | flags << 4
+        block["order"] = (self.count + np.arange(len(time))) & 0xFFFFFFFF
+        self.count += len(time)
+        self.faults.append(block)
+
+    def settle(self, changing: set[int], final: bool = False) -> None:
+        """Turn rows into columns, but for those whose ``id()`` is in ``changing``."""
+        if not final and len(self.open) < SETTLED:
+            return
+        done = [row for row in self.open if id(row) not in changing]
+        self.open = [row for row in self.open if id(row) in changing]
+        block = np.zeros(len(done), ROW)
+        for name in (*FIELDS, "time", "order"):
+            block[name] = [getattr(row, name) for row in done]
+        block["vm_start"] = [row.report[0] if row.report is not None else NIL for row in done]
+        block["vm_end"] = [row.report[1] if row.report is not None else NIL for row in done]
+        self.settled.append(block)
 
 
 class FileTable:
@@ -279,58 +437,209 @@ def _size(entry: FileEntry) -> int:
     return about.st_size if about.st_ino == entry.inode else 0
 
 
-def finish(
-    rows: list[Row],
-    tids: dict[int, int],
-    meta: TraceMeta,
-    maps: list[Maps],
-    mms_of: dict[int, list[tuple[int, int]]],
-    files: FileTable,
-) -> Trace:
-    """The trace of ``rows``; ``tids`` by provisional task, ``mms_of`` (time, provisional mm) by process. O(n log n)."""
-    rows = sorted(rows, key=lambda r: (r.time, r.order))
-    times = np.fromiter((r.time for r in rows), np.int64, len(rows))
-    tasks, mms = _renumber(rows)
-    events = np.zeros(len(rows), EVENT)
-    for name in ("addr", "len", "offset", "new_len", "ret", "kind", "prot", "flags", "file"):
-        events[name] = np.fromiter((getattr(r, name) for r in rows), np.int64, len(rows))
-    events["task"] = np.fromiter((tasks[r.task] for r in rows), np.int64, len(rows))
-    events["mm"] = np.fromiter((mms[r.mm] for r in rows), np.int64, len(rows))
-    for i, row in enumerate(rows):
-        if row.kind == Kind.FORK:
-            events["addr"][i], events["len"][i] = mms[row.addr], tasks[row.len]
-        elif row.kind == Kind.THREAD:
-            events["len"][i] = tasks[row.len]
-    tid = np.fromiter((tids[r.task] for r in rows), np.int32, len(rows))
-    reported = [(i, *r.report) for i, r in enumerate(rows) if r.report is not None and _is_range(r.report)]
-    reports = np.array(reported, REPORT) if reported else np.zeros(0, REPORT)
-    snapshots = []
-    for seen in maps:
-        held = [mm for time, mm in mms_of.get(seen.pid, []) if time <= seen.time]
-        if held and held[-1] in mms:
-            areas = tuple((a.start, a.end, a.prot, int(a.shared), a.offset, files.of_inode(a.inode)) for a in seen.rows)
-            at = int(np.searchsorted(times, seen.time, "right"))
-            snapshots.append(Snapshot(mms[held[-1]], at, seen.when, areas))
-    start = int(times[0]) if len(times) else 0
-    return Trace(events, times - start, tid, replace(meta, snapshots=tuple(snapshots)), reports)
+class Recording:
+    """What was recorded, in order: metadata, counts, and the events in batches.
+
+    ``tids`` by provisional task, ``mms_of`` (time, provisional mm) by process. O(rows log rows); memory is that of
+    the columns and a batch.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        tids: dict[int, int],
+        meta: TraceMeta,
+        maps: list[Maps],
+        mms_of: dict[int, list[tuple[int, int]]],
+        files: FileTable,
+        processes: list[tuple[int, int, Maps]],
+        limit: int = 0,
+    ) -> None:
+        general = np.concatenate([np.zeros(0, ROW), *rows.settled])
+        self._general = general[np.lexsort((general["order"], general["time"]))]
+        faults = np.concatenate([np.zeros(0, FAULT_ROW), *rows.faults])
+        rows.faults.clear()
+        self._faults = faults if (np.diff(faults["time"]) >= 0).all() else np.sort(faults, order=("time", "order"))
+        # Where each general row lies between the faults: by time, then by order of arrival.
+        time = self._faults["time"]
+        place = np.searchsorted(time, self._general["time"], "left")
+        tied = np.searchsorted(time, self._general["time"], "right") > place
+        for i in np.flatnonzero(tied).tolist():
+            while (
+                place[i] < len(time)
+                and time[place[i]] == self._general["time"][i]
+                and self._faults["order"][place[i]] < self._general["order"][i]
+            ):
+                place[i] += 1
+        self._at = np.maximum.accumulate(place) + np.arange(len(place))
+        whole = len(self._general) + len(self._faults)
+        self.rows = min(whole, limit) if limit else whole
+        self.cut = whole - self.rows
+        self._tids, self._files = tids, files
+        self._tasks, self._mms = _numbers(self._general)
+        self._maps, self._mms_of, self._processes = maps, mms_of, processes
+        self.meta = self._described(meta)
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks."""
+        return int((self._tasks >= 0).sum())
+
+    @property
+    def mms(self) -> int:
+        """Number of address spaces."""
+        return int((self._mms >= 0).sum())
+
+    def _described(self, meta: TraceMeta) -> TraceMeta:
+        snapshots = []
+        times = self._general["time"], self._faults["time"]
+        for seen in self._maps:
+            held = [mm for time, mm in self._mms_of.get(seen.pid, []) if time <= seen.time]
+            at = sum(int(np.searchsorted(column, seen.time, "right")) for column in times)
+            if held and held[-1] < len(self._mms) and self._mms[held[-1]] >= 0 and at <= self.rows:
+                files = self._files
+                areas = tuple(
+                    (a.start, a.end, a.prot, int(a.shared), a.offset, files.of_inode(a.inode)) for a in seen.rows
+                )
+                snapshots.append(Snapshot(int(self._mms[held[-1]]), at, seen.when, areas))
+        notes = (f"cut after {self.rows} events; {self.cut} were left out",) if self.cut else ()
+        return replace(
+            meta, snapshots=tuple(snapshots), faults=self._against_the_kernel(), notes=meta.notes + notes,
+            processes=self._process_table(),
+        )  # fmt: skip
+
+    def _against_the_kernel(self) -> dict[str, int]:
+        """Recorded faults, and the kernel's own count (getrusage) between each process's first exec and its end.
+
+        The kernel counts one more per exec (it writes the arguments with no event), and faults that get_user_pages
+        makes; it does not count a fault that ended in a signal.
+        """
+        maps = self._maps
+        if not maps or self.cut:
+            return {}
+        since = min(seen.time for seen in maps)
+        general = self._general
+        good = (general["kind"] == Kind.FAULT) & ((general["flags"] & FaultFlag.SEGV) == 0) & (general["time"] > since)
+        recorded = int(good.sum()) + int((self._faults["time"] > since).sum())
+        first: dict[int, Maps] = {}
+        expected = 0
+        root = maps[0].pid
+        running = {seen.pid for seen in maps if seen.when == "attach"}
+        for seen in maps:
+            if seen.when == "exit":
+                base = first[seen.pid].faults if seen.pid in first and seen.pid in {root, *running} else 0
+                expected += seen.faults - base
+            elif seen.pid in first:
+                expected -= 1
+            else:
+                first[seen.pid] = seen
+                expected -= 0 if seen.pid == root or seen.when == "attach" else 1
+        return {"recorded": recorded, "expected": max(expected, 0)}
+
+    def _process_table(self) -> tuple[Process, ...]:
+        """Who lived in which address space; the kernel's own count of faults where its end was seen."""
+        ends: dict[int, list[Maps]] = {}
+        for seen in self._maps:
+            if seen.when == "exit":
+                ends.setdefault(seen.pid, []).append(seen)
+        table: dict[int, Process] = {}
+        for mm, pid, seen in self._processes:
+            if mm < len(self._mms) and self._mms[mm] >= 0:
+                end = next((e for e in ends.get(pid, []) if e.time >= seen.time), None)
+                counted = end.faults - seen.faults if end is not None else NIL
+                number = int(self._mms[mm])
+                table[number] = Process(number, pid, " ".join(seen.command)[:200] or seen.comm, counted)
+        for pid, lived in self._mms_of.items():  # forked and never seen to exec
+            for _, mm in lived:
+                if mm < len(self._mms) and self._mms[mm] >= 0 and int(self._mms[mm]) not in table:
+                    end = next(iter(ends.get(pid, [])), None)
+                    number = int(self._mms[mm])
+                    table[number] = Process(
+                        number, pid, end.comm if end is not None else "", end.faults if end is not None else NIL
+                    )
+        return tuple(table[number] for number in sorted(table))
+
+    def batches(self, size: int = 1 << 20) -> Iterator[Batch]:
+        """The rows, at most ``size`` at once, checked; what faults wanted is guessed where nothing said so.
+
+        Raises ValueError for what no trace has. ``meta`` is complete when the last batch has been taken.
+        """
+        checker, guesser = Checker(len(self.meta.files)), Guesser()
+        start = int(min(self._general["time"][:1].tolist() + self._faults["time"][:1].tolist(), default=0))
+        for row in range(0, self.rows, size):
+            batch = self._batch(row, min(size, self.rows - row), start)
+            guesser.feed(batch.events)
+            checker.check(batch.events, batch.time, batch.tid)
+            yield batch
+        if guesser.guessed and GUESSED not in self.meta.notes:
+            self.meta = replace(self.meta, notes=(*self.meta.notes, GUESSED))
+
+    def _batch(self, row: int, count: int, start: int) -> Batch:
+        low, high = np.searchsorted(self._at, [row, row + count]).tolist()
+        general, at = self._general[low:high], self._at[low:high] - row
+        faults = self._faults[row - low : row - low + count - (high - low)]
+        events = np.zeros(count, EVENT)
+        time = np.zeros(count, np.int64)
+        plain = np.ones(count, np.bool_)
+        plain[at] = False
+        events["file"] = NIL
+        for name, values in (
+            ("addr", faults["addr"]), ("task", faults["task"]), ("mm", faults["mm"]), ("kind", int(Kind.FAULT)),
+            ("prot", faults["what"] & 15), ("flags", faults["what"] >> 4),
+        ):  # fmt: skip
+            events[name][plain] = values
+        time[plain] = faults["time"]
+        for name in FIELDS:
+            events[name][at] = general[name]
+        time[at] = general["time"]
+        tid = self._tid_array[events["task"]]
+        made = np.isin(events["kind"], (Kind.FORK, Kind.THREAD))
+        events["len"][made] = self._tasks[events["len"][made]]
+        forks = events["kind"] == Kind.FORK
+        events["addr"][forks] = self._mms[events["addr"][forks]]
+        events["task"], events["mm"] = self._tasks[events["task"]], self._mms[events["mm"]]
+        ends = general["vm_start"], general["vm_end"]
+        good = (ends[0] >= 0) & (ends[0] < ends[1]) & (ends[1] <= ADDRESS_LIMIT)
+        good &= ((ends[0] | ends[1]) & (PAGE - 1)) == 0
+        reports = np.zeros(int(good.sum()), REPORT)
+        reports["row"], reports["vm_start"], reports["vm_end"] = at[good] + row, ends[0][good], ends[1][good]
+        return Batch(row, events, time - start, tid, reports)
+
+    @cached_property
+    def _tid_array(self) -> NDArray[np.int32]:
+        out = np.zeros(max(self._tids, default=0) + 1, np.int32)
+        for task, tid in self._tids.items():
+            out[task] = tid
+        return out
+
+    def trace(self) -> Trace:
+        """The whole recording in memory."""
+        parts = list(self.batches())
+        if not parts:
+            return Trace(np.zeros(0, EVENT), meta=self.meta)
+        reports = np.concatenate([part.reports for part in parts])
+        columns = [np.concatenate(c) for c in zip(*((p.events, p.time, p.tid) for p in parts), strict=True)]
+        return Trace(columns[0], columns[1], columns[2], self.meta, reports)
 
 
-def _renumber(rows: list[Row]) -> tuple[dict[int, int], dict[int, int]]:
-    """Dense numbers in order of first appearance: a row's own first, then those it makes."""
-    tasks: dict[int, int] = {}
-    mms: dict[int, int] = {}
-    for row in rows:
-        tasks.setdefault(row.task, len(tasks))
-        mms.setdefault(row.mm, len(mms))
-        if row.kind == Kind.FORK:
-            mms.setdefault(row.addr, len(mms))
-        if row.kind in (Kind.FORK, Kind.THREAD):
-            tasks.setdefault(row.len, len(tasks))
-    return tasks, mms
+def _numbers(rows: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Dense numbers of tasks and address spaces in order of first appearance: a row's own first, then those it makes.
 
-
-def _is_range(report: tuple[int, int]) -> bool:
-    return 0 <= report[0] < report[1] <= ADDRESS_LIMIT and not (report[0] | report[1]) & (PAGE - 1)
+    Faults need not be asked: a task and its address space begin with a row that is none.
+    """
+    made = np.isin(rows["kind"], (Kind.FORK, Kind.THREAD))
+    fork = rows["kind"] == Kind.FORK
+    out = []
+    for own, new in (
+        (rows["task"], np.where(made, rows["len"], rows["task"])),
+        (rows["mm"], np.where(fork, rows["addr"], rows["mm"])),
+    ):
+        both = np.stack([own, new], 1).ravel().astype(np.int64)
+        seen, first = np.unique(both, return_index=True)
+        numbers = np.full(int(seen.max(initial=-1)) + 1, NIL, np.int64)
+        numbers[seen[np.argsort(first)]] = np.arange(len(seen))
+        out.append(numbers)
+    return out[0], out[1]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -377,6 +686,12 @@ class _Thread:
     imaged: bool = False  # the layout at exec is known from /proc
     started: tuple[int, int] = (0, 0)  # the exec's place in the order
     kernel_maps: list[Row] = field(default_factory=list)
+    forked: int = 0  # the child that the next NEW is about, as our own PID namespace numbers it
+    narrow: bool = False  # a 32-bit program
+
+
+MANY = 16
+"""From so many faults in a row on, they are taken as columns."""
 
 
 class Builder:
@@ -388,10 +703,11 @@ class Builder:
 
     def __init__(self, maps: list[Maps], calls: bool = True) -> None:
         self._calls = calls
-        self.rows: list[Row] = []
+        self.rows = Rows()
         self.files = FileTable()
         self.skipped: Counter[str] = Counter()
-        self.strays = 0
+        self.strays: Counter[int] = Counter()  # records of tasks outside the tree, by what they are
+        self.above = 0  # faults above the user address space that is modelled
         self._maps = maps
         self._threads: dict[int, _Thread] = {}
         self._mm_of: dict[int, int] = {}  # task -> mm
@@ -399,17 +715,19 @@ class Builder:
         self._tid_of: dict[int, int] = {}  # task -> tid
         self._execs: dict[int, list[Maps]] = {}
         self._mms = 0
+        self._narrow = 0
+        self.processes: list[tuple[int, int, Maps]] = []  # (mm, pid, what was seen at its exec)
         for seen in maps:
             if seen.when == "exec":
                 self._execs.setdefault(seen.pid, []).append(seen)
 
     # -- identities -------------------------------------------------------------------------------------------
 
-    def _new_task(self, tid: int, pid: int, mm: int) -> int:
+    def _new_task(self, tid: int, pid: int, mm: int, narrow: bool = False) -> int:
         task = len(self._tid_of)
         self._tid_of[task] = tid
         self._mm_of[task] = mm
-        self._threads[tid] = _Thread(task, pid)
+        self._threads[tid] = _Thread(task, pid, narrow=narrow)
         return task
 
     def _new_mm(self, pid: int, time: int) -> int:
@@ -418,17 +736,68 @@ class Builder:
         return self._mms - 1
 
     def _row(self, time: int, kind: Kind, thread: _Thread, **values: Any) -> Row:
-        row = Row(time, len(self.rows), kind, thread.task, self._mm_of[thread.task], **values)
-        self.rows.append(row)
-        return row
+        return self.rows.add(Row(time, 0, kind, thread.task, self._mm_of[thread.task], **values))
 
     # -- records ----------------------------------------------------------------------------------------------
 
     def attach(self, seen: Maps, tids: list[int]) -> None:
         """Begin with a layout that exists already, and the threads that live in it."""
-        self._exec(Rec(seen.time, R.EXEC, tids[0], (seen.pid,)), seen)
-        for tid in tids[1:]:
-            self._made(Rec(seen.time, R.NEW, tids[0], (tid, CLONE_VM | CLONE_THREAD)))
+        self.attach_all([seen], {seen.pid: tids})
+
+    def attach_all(self, layouts: list[Maps], threads: dict[int, list[int]]) -> None:
+        """Begin with the layouts of processes that exist already, and the threads that live in them."""
+        for seen in layouts:
+            self._exec(Rec(seen.time, R.EXEC, threads.get(seen.pid, [seen.pid])[0], (seen.pid,)), seen)
+        for seen in layouts:
+            first, *others = threads.get(seen.pid, [seen.pid])
+            for tid in others:
+                self._made(Rec(seen.time, R.NEW, first, (tid, CLONE_VM | CLONE_THREAD)))
+
+    def add_window(self, faults: Faults, others: list[Rec], since: int = 0) -> None:
+        """Take a window of records, both parts in time order; what is older than ``since`` is left out."""
+        places = np.searchsorted(faults.time, [rec.time for rec in others], "right").tolist()
+        start = int(np.searchsorted(faults.time, since)) if since else 0
+        for place, rec in zip(places, others, strict=True):
+            if place > start:
+                self._add_faults(faults, start, place)
+                start = place
+            if rec.time >= since:
+                self.add(rec)
+        if start < len(faults.time):
+            self._add_faults(faults, start, len(faults.time))
+        self.rows.settle({id(row) for t in self._threads.values() for row in (t.pending, t.fault) if row is not None})
+
+    def _add_faults(self, faults: Faults, start: int, end: int) -> None:
+        """Faults with no other record between them: all but each thread's last one can change no more."""
+        if end - start < MANY:
+            for i in range(start, end):
+                self.add(faults.rec(i))
+            return
+        part = faults.part(slice(start, end))
+        tids, where = np.unique(part.tid, return_inverse=True)
+        threads = [self._threads.get(int(tid)) for tid in tids]
+        if any(thread is None or (thread.booting and not thread.call) for thread in threads):
+            for i in range(start, end):
+                self.add(faults.rec(i))
+            return
+        known = [thread for thread in threads if thread is not None]
+        last = np.zeros(len(tids), np.int64)
+        last[where] = np.arange(end - start)  # the last assignment to a place stands
+        plain = np.ones(end - start, np.bool_)
+        plain[last] = False
+        above = part.addr >= ADDRESS_LIMIT
+        self.above += int((plain & above & (part.addr < R.KERNEL_HALF)).sum())
+        plain &= ~above
+        code = part.code
+        prot = np.where(code < 0, 0, np.where(code & 16, 4, np.where(code & 2, 2, 1)))
+        flags = np.where(part.user, int(FaultFlag.USER), 0) | np.where(
+            (code > 0) & ((code & 1) != 0), int(FaultFlag.PRESENT), 0
+        )
+        task = np.array([thread.task for thread in known], np.int64)[where]
+        mm = np.array([self._mm_of[thread.task] for thread in known], np.int64)[where]
+        self.rows.add_faults(*(column[plain] for column in (part.time, part.addr, task, mm, prot, flags)))
+        for i in np.sort(last).tolist():
+            self.add(part.rec(i))
 
     def add(self, rec: Rec) -> None:
         """Take one record; those of tasks outside the tree are ignored."""
@@ -437,13 +806,14 @@ class Builder:
             return
         thread = self._threads.get(rec.tid)
         if thread is None:
-            self.strays += 1
+            self.strays[rec.what] += 1
             return
         _HANDLERS[rec.what](self, rec, thread)
 
     def _fault(self, rec: Rec, thread: _Thread) -> None:
         addr, code, user = rec.values
         if addr >= ADDRESS_LIMIT:
+            self.above += addr < R.KERNEL_HALF  # [vsyscall] and the like are the kernel's
             return
         if thread.booting and user and not thread.call:
             self._booted(thread)
@@ -486,6 +856,14 @@ class Builder:
     def _enter(self, rec: Rec, thread: _Thread) -> None:
         number, args = rec.values
         thread.pending = None
+        if thread.narrow:
+            if number == I386["old_mmap"]:
+                self.skipped["old_mmap"] += 1
+                number = -1
+            number, args = from_i386(number, args)
+        if number not in ALL:  # another program's number for a call that is of no use here
+            thread.call = None
+            return
         thread.call = _Call(number, args, rec.time)
 
     def _leave(self, rec: Rec, thread: _Thread) -> None:
@@ -494,7 +872,7 @@ class Builder:
         if thread.booting:
             self._booted(thread)
             return
-        if call is None or call.number != rec.values[0]:
+        if call is None or call.number != (from_i386(rec.values[0], (0,) * 6)[0] if thread.narrow else rec.values[0]):
             return
         ret = rec.values[1]
         if call.number in UNREPLAYED:
@@ -568,6 +946,7 @@ class Builder:
     def _made(self, rec: Rec, thread: _Thread | None = None) -> None:
         child, flags = rec.values
         maker = thread or self._threads[rec.tid]
+        child, maker.forked = maker.forked or child, 0
         mm = self._mm_of[maker.task]
         call = maker.call
         if not flags and call is not None:  # perf's own task records carry no flags: the call does
@@ -575,14 +954,14 @@ class Builder:
         if flags & CLONE_VM:
             pid = maker.pid if flags & CLONE_THREAD else child
             row = self._row(rec.time, Kind.THREAD, maker)
-            row.len = self._new_task(child, pid, mm)
+            row.len = self._new_task(child, pid, mm, maker.narrow)
             if not flags & CLONE_THREAD:
                 self._pid_mm.setdefault(child, []).append((rec.time, mm))
         else:
             time = (call.lock or call.entered) if call is not None else rec.time
             row = self._row(time, Kind.FORK, maker)
             row.addr = self._new_mm(child, time)
-            row.len = self._new_task(child, child, row.addr)
+            row.len = self._new_task(child, child, row.addr, maker.narrow)
 
     def _gone(self, rec: Rec, thread: _Thread) -> None:
         self._row(rec.time, Kind.EXIT, thread)
@@ -592,7 +971,7 @@ class Builder:
         pid = rec.values[0]
         thread = self._threads.get(rec.tid)
         if thread is None and self._threads and seen is None and pid not in self._pid_mm:
-            self.strays += 1
+            self.strays[R.EXEC] += 1
             return
         mm = self._new_mm(pid, rec.time)
         if thread is None:
@@ -605,6 +984,10 @@ class Builder:
         row = self._row(rec.time, Kind.EXEC, thread, addr=(seen.start_brk or NIL) if seen else NIL)
         thread.imaged, thread.started = seen is not None, (row.time, row.order)
         thread.kernel_maps = []
+        thread.narrow = seen is not None and seen.bits == 32
+        self._narrow += thread.narrow
+        if seen is not None:
+            self.processes.append((mm, pid, seen))
         if seen is not None:
             before = None
             for area in seen.rows:
@@ -650,18 +1033,33 @@ class Builder:
             return
 
         for row in settle(thread.kernel_maps, self.files.entries):
-            self.rows.append(replace(row, time=thread.started[0], order=thread.started[1]))
+            self.rows.add(replace(row, time=thread.started[0]), thread.started[1])
+
+    def _forked(self, rec: Rec, thread: _Thread) -> None:
+        thread.forked = rec.values[0]
 
     def trace(self, meta: TraceMeta) -> Trace:
-        """Sort, number and check: the finished trace."""
+        """Sort and number: the finished trace, whole in memory."""
+        return self.recording(meta).trace()
+
+    def recording(self, meta: TraceMeta, limit: int = 0) -> Recording:
+        """Sort and number: the finished recording, which gives its rows in batches; ``limit``: events at most."""
         notes = [f"{count} calls of {name} were not replayed" for name, count in sorted(self.skipped.items())]
+        if self._narrow:
+            notes.append(f"{self._narrow} of the programs are 32-bit programs (i386)")
+        if self.above:
+            notes.append(f"{self.above} faults above 2^47 were left out: page tables of four levels end there")
+        if self.strays[R.FAULT]:
+            notes.append(f"{self.strays[R.FAULT]} faults of tasks outside the tree were left out")
         meta = replace(meta, files=self.files.table(), notes=meta.notes + tuple(notes))
-        return finish(self.rows, self._tid_of, meta, self._maps, self._pid_mm, self.files)
+        self.rows.settle(set(), final=True)
+        return Recording(self.rows, self._tid_of, meta, self._maps, self._pid_mm, self.files, self.processes, limit)
 
 
 _HANDLERS: dict[int, Any] = {
     R.FAULT: Builder._fault, R.ENTER: Builder._enter, R.LEAVE: Builder._leave, R.LOCK: Builder._lock,
     R.LOOK: Builder._look, R.NEW: Builder._made, R.GONE: Builder._gone, R.AREA: Builder._area, R.SEGV: Builder._segv,
+    R.FORKED: Builder._forked,
 }  # fmt: skip
 
 

@@ -1,43 +1,115 @@
 """Traces from what other tools wrote: perf.data, ``perf script`` text, strace logs, ``/proc/PID/maps`` snapshots.
 
 All become the recorder's own records, so one builder gives them their order. None of it is trusted: sizes are
-bounded, and what makes no sense ends in a TraceError that names the line.
+bounded, and what makes no sense ends in a TraceError that names the line. What is read is counted (:class:`Tally`):
+what was used, what has no place in a trace, and what belongs in it but was not understood.
 """
 
 import struct
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchframe.errors import TraceError
 from benchframe.record import perf as R
-from benchframe.record.builder import GUESSED, Builder, Maps, guess_access, parse_maps
-from benchframe.record.perf import Rec
+from benchframe.record.builder import Builder, Maps, parse_maps
+from benchframe.record.perf import CLONE_THREAD, CLONE_VM, Rec
 from benchframe.trace.meta import MAX_AREAS, TraceMeta
 from benchframe.trace.trace import Trace
 
 MAX_INPUT = 1 << 30
 MAX_LINE = 1 << 16
+MAX_MISSING = 0.01
+"""Share of what belongs in a trace that may be left out; above it an import is refused (``--allow-loss`` takes it)."""
+MAX_REASONS = 12
+"""Reasons that are kept apart by name; further ones are counted together."""
 
 
-def import_any(path: Path, head: bytes) -> tuple[Trace, str]:
-    """Tell the form by its first bytes and import it; returns (trace, name of the form). Raises TraceError."""
+@dataclass
+class Tally:
+    """What an importer read, used and left out.
+
+    ``beside`` counts what was understood and has no place in a trace (other calls, other events); ``missing`` what
+    belongs in one and could not be used. ``where`` holds the first place of each reason.
+    """
+
+    unit: str = "lines"
+    read: int = 0
+    used: int = 0
+    beside: Counter[str] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)
+    where: dict[str, str] = field(default_factory=dict)
+
+    def skip(self, what: str, count: int = 1) -> None:
+        """Count something that has no place in a trace."""
+        self.beside[what if what in self.beside or len(self.beside) < MAX_REASONS else "others"] += count
+
+    def miss(self, why: str, where: str = "", count: int = 1) -> None:
+        """Count something that belongs in the trace and is not in it."""
+        why = why if why in self.missing or len(self.missing) < MAX_REASONS else "other reasons"
+        self.missing[why] += count
+        self.where.setdefault(why, where)
+
+    @property
+    def share(self) -> float:
+        """The part that is missing of all that belongs in the trace."""
+        lost = self.missing.total()
+        return lost / max(1, lost + self.used)
+
+    def notes(self) -> tuple[str, ...]:
+        """The counts in words, one line each for what was read and for each reason why something is missing."""
+        beside = ", ".join(f"{count} {what}" for what, count in self.beside.most_common())
+        first = f"{self.read} {self.unit} read, {self.used} used"
+        missing = [f"missing: {self._reason(why)}" for why, _ in self.missing.most_common()]
+        return (first + (f"; of no use here: {beside}" if beside else ""), *missing)
+
+    def _reason(self, why: str) -> str:
+        where = f" (first: {self.where[why]})" if self.where.get(why) else ""
+        return f"{self.missing[why]} {why}{where}"
+
+    def counts(self) -> dict[str, int]:
+        """The counts by name, as a trace's metadata hold them."""
+        out = {f"{self.unit} read": self.read, f"{self.unit} used": self.used}
+        out.update({f"not needed: {what}"[:200]: count for what, count in self.beside.items()})
+        out.update({f"missing: {why}"[:200]: count for why, count in self.missing.items()})
+        return out
+
+    def main_reason(self) -> str:
+        """The commonest reasons why something is missing."""
+        return "; ".join(self._reason(why) for why, _ in self.missing.most_common(2))
+
+
+Reader = Callable[[Path, Tally], Trace]
+
+
+def import_any(path: Path, head: bytes, allow_loss: bool = False) -> tuple[Trace, str]:
+    """Tell the form by its first bytes and import it; returns (trace, name of the form). Raises TraceError.
+
+    What belongs in the trace and is missing is an error above :data:`MAX_MISSING`, unless ``allow_loss``.
+    """
     from benchframe.record import perfdata, perftext, stracelog
 
     if path.stat().st_size > MAX_INPUT:
         raise TraceError(path, f"it is larger than {MAX_INPUT} bytes", "record it with benchframe record")
-    if head.startswith(b"PERFILE2"):
-        return _guard(path, perfdata.import_perf_data), "perf.data"
-    lines = [line for line in head.decode(errors="replace").splitlines() if line.strip() and not line.startswith("#")]
-    forms: tuple[tuple[Callable[[str], bool], Callable[[Path], Trace], str], ...] = (
-        (is_maps_line, import_maps, "maps snapshot"),
-        (stracelog.is_strace_line, stracelog.import_strace, "strace log"),
-        (perftext.is_perf_line, perftext.import_perf_script, "perf script text"),
+    if head.startswith((b"PERFILE2", b"2ELIFREP")):
+        return _guard(path, perfdata.import_perf_data, "page fault", allow_loss, "records"), "perf.data"
+    forms: tuple[tuple[Callable[[str], bool], Reader, str, str], ...] = (
+        (is_maps_line, import_maps, "maps snapshot", ""),
+        (stracelog.is_strace_line, stracelog.import_strace, "strace log", "mapping call"),
+        (perftext.is_perf_line, perftext.import_perf_script, "perf script text", "page fault"),
     )
-    for is_form, reader, name in forms:
-        if lines and any(is_form(line) for line in lines[:5]):
-            return _guard(path, reader), name
+    try:
+        with path.open("rb") as file:
+            lines = file.read(1 << 18).decode(errors="replace").splitlines()[:400]
+    except OSError as error:
+        raise TraceError(path, f"cannot be read ({error.strerror})", "check its permissions") from None
+    lines = [line for line in lines if line.strip() and not line.startswith("#") and len(line) < MAX_LINE]
+    votes = [sum(is_form(line) for line in lines) for is_form, *_ in forms]
+    if any(votes):
+        _, reader, name, needs = forms[votes.index(max(votes))]
+        return _guard(path, reader, needs, allow_loss, "lines"), name
     raise TraceError(
         path,
         "this is not a format that benchframe knows",
@@ -45,19 +117,61 @@ def import_any(path: Path, head: bytes) -> tuple[Trace, str]:
     )
 
 
-def _guard(path: Path, reader: Callable[[Path], Trace]) -> Trace:
+def _guard(path: Path, reader: Reader, needs: str, allow_loss: bool, unit: str) -> Trace:
     """Run an importer; whatever is wrong with the input is a TraceError."""
+    tally = Tally(unit)
     try:
-        trace = reader(path)
+        trace = reader(path, tally)
         trace.check()
     except (ValueError, KeyError, IndexError, OverflowError, struct.error) as error:
-        text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        text = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
         raise TraceError(path, text, "the file may be cut short or from an unknown version of its tool") from None
     except OSError as error:
-        raise TraceError(path, f"cannot be read ({error.strerror})", "check its permissions") from None
-    if not len(trace):
-        raise TraceError(path, "it contains no event that benchframe knows", "see docs/recording.md for how to record")
+        raise TraceError(path, f"cannot be read ({error.strerror or error})", "check its permissions") from None
+    if not needs:
+        return trace
+    if not tally.used:
+        what = f"it holds no {needs} that could be used"
+        if tally.missing:
+            what += f": {tally.main_reason()}"
+        elif tally.beside:
+            what += ", but " + ", ".join(f"{count} {name}" for name, count in tally.beside.most_common(4))
+        raise TraceError(path, what, _WAY_OUT[needs])
+    if tally.share > MAX_MISSING and not allow_loss:
+        lost = tally.missing.total()
+        what = f"{lost} of {lost + tally.used} {unit} that belong in a trace are missing"
+        raise TraceError(path, f"{what}: {tally.main_reason()}", f"{_WAY_OUT[needs]}; --allow-loss takes it as it is")
+    counted = replace(trace.meta, notes=(*trace.meta.notes, *tally.notes()), counts=tally.counts())
+    trace.meta = counted
     return trace
+
+
+_WAY_OUT = {
+    "page fault": "record with: perf record -e page-faults -c1 -d -- CMD; as text: perf script --show-task-events "
+    "--show-mmap-events -F comm,pid,tid,time,event,addr",
+    "mapping call": "record with: strace -f -o LOG CMD",
+}
+
+
+def text_lines(path: Path, tally: Tally) -> Iterator[tuple[int, str]]:
+    """(number, line) of a text, without line ends and colours; what is longer than MAX_LINE is cut and counted."""
+    with path.open(errors="replace", newline="\n") as file:
+        number = 0
+        while line := file.readline(MAX_LINE):
+            number += 1
+            tally.read += 1
+            if not line.endswith("\n") and len(line) == MAX_LINE:
+                while (rest := file.readline(MAX_LINE)) and not rest.endswith("\n"):
+                    pass
+                tally.skip(f"ends of lines longer than {MAX_LINE} characters")
+            line = line.rstrip("\r\n")
+            yield number, _strip_colours(line) if "\x1b" in line else line
+
+
+def _strip_colours(line: str) -> str:
+    import re
+
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line)
 
 
 def is_maps_line(line: str) -> bool:
@@ -68,7 +182,7 @@ def is_maps_line(line: str) -> bool:
         return False
 
 
-def import_maps(path: Path) -> Trace:
+def import_maps(path: Path, tally: Tally | None = None) -> Trace:
     """A layout without events: an exec and its mappings, for synthetic lookups to run on. Raises ValueError."""
     rows = parse_maps(path.read_text(errors="replace"))
     if len(rows) > MAX_AREAS:
@@ -88,25 +202,44 @@ def imported(path: Path, level: str, notes: tuple[str, ...] = ()) -> TraceMeta:
     return TraceMeta(level=level, date=date, tool=tool(), notes=(f"imported from {path.name}", *notes))
 
 
-def build(recs: Iterable[Rec], meta: TraceMeta, calls: bool) -> Trace:
+def build(
+    recs: Iterable[Rec],
+    meta: TraceMeta,
+    calls: bool,
+    tally: Tally,
+    before: dict[int, list[Rec]] | None = None,
+    pids: dict[int, int] | None = None,
+) -> Trace:
     """Records in any order to a trace. The first process that appears is the root, whether or not it is seen to exec.
 
-    Events of the recording tool itself, before its child's exec, are dropped.
+    Events of the recording tool itself, before its child's exec, are dropped. ``before`` are the areas, by process,
+    that existed when the recording began: the image of a root that is not seen to exec; ``pids`` the process of each
+    thread, where that was recorded.
     """
     ordered = sorted(recs, key=lambda rec: rec.time)
     builder = Builder([], calls)
     execs = [rec for rec in ordered if rec.what == R.EXEC]
     if not execs and ordered:
         first = ordered[0]
-        meta = replace(meta, notes=(*meta.notes, "no exec was recorded: mappings made before the start are unknown"))
-        ordered.insert(0, Rec(first.time, R.EXEC, first.tid, (first.tid,)))
-        ordered.insert(1, Rec(first.time, R.LEAVE, first.tid, (-1, 0)))
+        image = (before or {}).get(first.tid, [])
+        if not image:
+            unknown = "no exec was recorded: mappings made before the start are unknown"
+            meta = replace(meta, notes=(*meta.notes, unknown))
+        boot = [rec._replace(time=first.time, tid=first.tid) for rec in image]
+        start = [Rec(first.time, R.EXEC, first.tid, (first.tid,)), *boot, Rec(first.time, R.LEAVE, first.tid, (-1, 0))]
+        made = {rec.values[0] for rec in ordered if rec.what == R.NEW}
+        home = (pids or {}).get(first.tid)
+        others = [tid for tid, pid in (pids or {}).items() if pid == home and tid != first.tid and tid not in made]
+        threads = [Rec(first.time, R.NEW, first.tid, (tid, CLONE_VM | CLONE_THREAD)) for tid in others]
+        ordered[:0] = start + threads
     for rec in ordered:
         builder.add(rec)
-    trace = builder.trace(meta)
-    if guess_access(trace):
-        trace.meta = replace(trace.meta, notes=(*trace.meta.notes, GUESSED))
-    if builder.strays:
-        note = f"{builder.strays} records of other tasks were left out"
-        trace.meta = replace(trace.meta, notes=(*trace.meta.notes, note))
-    return trace
+    for what, count in builder.strays.items():
+        name = {R.FAULT: "page faults", R.LEAVE: "calls"}.get(what)
+        if name is not None:
+            tally.used -= min(count, tally.used)
+            tally.miss(f"{name} of tasks whose start is not in the recording", count=count)
+    if builder.above:
+        tally.used -= min(builder.above, tally.used)
+        tally.miss("page faults at addresses above 2^47 (not an x86-64 layout of four levels)", count=builder.above)
+    return builder.trace(meta)

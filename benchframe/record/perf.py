@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchframe.errors import BenchframeError
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -46,12 +49,35 @@ UNREPLAYED = frozenset(
 MM_CALLS = REPLAYED | UNREPLAYED
 ALL = MM_CALLS | CLONES | EXECS | ENDS
 
+I386 = {
+    "fork": 2, "execve": 11, "brk": 45, "old_mmap": 90, "munmap": 91, "clone": 120, "mprotect": 125, "mlock": 150,
+    "munlock": 151, "mlockall": 152, "munlockall": 153, "mremap": 163, "vfork": 190, "mmap2": 192, "madvise": 219,
+    "remap_file_pages": 257, "mbind": 274, "set_mempolicy": 276, "execveat": 358, "mlock2": 376, "pkey_mprotect": 380,
+    "shmat": 397, "shmdt": 398, "clone3": 435, "process_madvise": 440,
+}  # fmt: skip
+"""Numbers of a 32-bit program (arch/x86/entry/syscalls/syscall_32.tbl); ``mmap2`` counts its offset in pages."""
+_OF_I386 = {number: NR[{"mmap2": "mmap", "old_mmap": "mmap"}.get(name, name)] for name, number in I386.items()}
+ARCH_X86_64, ARCH_I386 = 0xC000003E, 0x40000003
+"""AUDIT_ARCH_* (include/uapi/linux/audit.h)."""
 CLONE_VM, CLONE_THREAD = 0x100, 0x10000
 
 
+def from_i386(number: int, args: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    """A call of a 32-bit program as the x86-64 one that does the same; the number is -1 for those of no use here.
+
+    ``old_mmap`` takes its arguments in memory: who can read them passes them here.
+    """
+    if number == I386["mmap2"]:
+        args = (*args[:5], args[5] << 12)
+    return _OF_I386.get(number, -1), args
+
+
 def tracepoint_filter() -> str:
-    """The filter text for raw_syscalls: these calls only."""
-    return "||".join(f"id=={number}" for number in sorted(ALL))
+    """The filter text for raw_syscalls: these calls only, by the numbers of x86-64 and i386.
+
+    i386's fork (2 is open on x86-64) stays out: C libraries use clone.
+    """
+    return "||".join(f"id=={number}" for number in sorted(ALL | set(I386.values()) - {I386["fork"]}))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -93,6 +119,13 @@ def tracefs() -> Iterator[tuple[Path, str]]:
     if os.geteuid() != 0:
         raise TracefsError("tracefs is not readable (root, or a mount with mode=0755, would change that)")
     libc = ctypes.CDLL(None, use_errno=True)
+    detached = detached_mount("tracefs")
+    if detached >= 0:
+        try:
+            yield Path(f"/proc/self/fd/{detached}"), "tracefs was mounted for this recording alone, at no place"
+        finally:
+            os.close(detached)
+        return
     with tempfile.TemporaryDirectory(prefix="benchframe-tracefs-") as place:
         if libc.mount(b"nodev", place.encode(), b"tracefs", 0, None) != 0:
             raise TracefsError(f"tracefs cannot be mounted ({os.strerror(ctypes.get_errno())})")
@@ -100,6 +133,22 @@ def tracefs() -> Iterator[tuple[Path, str]]:
             yield Path(place), "mounted tracefs for the duration of the recording"
         finally:
             libc.umount2(place.encode(), 2)  # MNT_DETACH: our own descriptors may be open still
+
+
+def detached_mount(kind: str) -> int:
+    """A file system that is mounted nowhere (fsmount(2), Linux 5.2): gone with the descriptor, whatever ends us; -1 if
+    the kernel refuses."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    call = libc.syscall
+    context = call(430, kind.encode(), 1)  # fsopen, FSOPEN_CLOEXEC
+    if context < 0:
+        return -1
+    try:
+        if call(431, context, 6, None, None, 0) < 0:  # fsconfig, FSCONFIG_CMD_CREATE
+            return -1
+        return int(call(432, context, 1, 0))  # fsmount, FSMOUNT_CLOEXEC
+    finally:
+        os.close(context)
 
 
 def tracepoint(root: Path, name: str) -> Tracepoint:
@@ -140,6 +189,359 @@ def function_names(root: Path) -> dict[int, str]:
         except ValueError:
             continue
     return names
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Raw perf records to :class:`Rec` tuples: the one stream that ptrace stops, perf rings and importers all speak.
+
+FAULT, ENTER, LEAVE, LOCK, LOOK, NEW, EXEC, GONE, AREA, SEGV, FORKED = range(11)
+"""What a Rec is: page fault; system call entry, exit; mmap_lock taken; tree read; new task; exec; task ended; a VMA
+that the kernel reported; a signal for a bad access; a new task's number in our own PID namespace, just before NEW."""
+
+KERNEL_HALF = 1 << 63
+"""Addresses from here on are the kernel's: a program that touches them gets a signal, whatever is mapped."""
+
+RECORD_LOST, RECORD_COMM, RECORD_EXIT, RECORD_FORK, RECORD_SAMPLE, RECORD_MMAP2 = 2, 3, 4, 7, 9, 10
+MISC_COMM_EXEC = 1 << 13
+
+
+class Rec(NamedTuple):
+    """One recorded fact: CLOCK_MONOTONIC ns, what, thread id, and values by kind.
+
+    FAULT (addr, error code or -1, from user mode) - ENTER (number, args) - LEAVE (number, ret) -
+    LOCK (mm pointer, write) - LOOK (addr,) - NEW (child tid, clone flags) - EXEC (pid,) - GONE () -
+    AREA (vm_start, vm_end, pgoff in bytes, prot, flags, (major, minor, inode), name) - SEGV (addr,) -
+    FORKED (child tid, whether it is a thread)
+    """
+
+    time: int
+    what: int
+    tid: int
+    values: tuple[Any, ...] = ()
+
+
+def hash_name(name: str) -> int:
+    """A number that stands for an inode where only a name was recorded (FNV-1a, 62 bits)."""
+    value = 0xCBF29CE484222325
+    for byte in name.encode(errors="surrogateescape"):
+        value = (value ^ byte) * 0x100000001B3 & (1 << 64) - 1
+    return value >> 2 or 1
+
+
+_U64 = struct.Struct("=Q")
+_HEAD = struct.Struct("=IHH")
+_SAMPLE = struct.Struct("=QIIQ")
+_MMAP2 = struct.Struct("=IIQQQIIQQII")
+
+
+class Faults(NamedTuple):
+    """Page faults as columns: ns, thread id, address (unsigned), error code (-1: unknown), from user mode."""
+
+    time: NDArray[np.int64]
+    tid: NDArray[np.int64]
+    addr: NDArray[np.uint64]
+    code: NDArray[np.int64]
+    user: NDArray[np.bool_]
+
+    def part(self, chosen: Any) -> "Faults":
+        """Some of them: a slice, a mask or places."""
+        return Faults(*(column[chosen] for column in self))
+
+    def rec(self, i: int) -> Rec:
+        """One of them as a record."""
+        return Rec(
+            int(self.time[i]), FAULT, int(self.tid[i]), (int(self.addr[i]), int(self.code[i]), bool(self.user[i]))
+        )
+
+
+NO_FAULTS = Faults(
+    np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.bool_)
+)
+RUN = 16
+"""From so many samples of one size on, a run is read as an array."""
+
+
+def together(parts: list[Faults]) -> Faults:
+    """Faults of several parts, in time order."""
+    parts = [part for part in parts if len(part.time)]
+    if not parts:
+        return NO_FAULTS
+    whole = Faults(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    if len(parts) > 1 or (np.diff(whole.time) < 0).any():
+        whole = whole.part(np.argsort(whole.time, kind="stable"))
+    return whole
+
+
+class Reader:
+    """Parses raw records of a :class:`~benchframe.record.perf.Recorder`; ``ids`` are the events' names by perf id."""
+
+    def __init__(
+        self, ids: dict[int, str], points: dict[str, Tracepoint], functions: dict[int, str] | None = None
+    ) -> None:
+        self.lost = 0
+        self.bad = 0
+        wanted = {"mt_find", "mtree_load"}
+        self._lookups = {address for address, name in (functions or {}).items() if name in wanted}
+        makers = {name: self._maker(point) for name, point in points.items()}
+        self._makers: dict[int, Callable[[int, int, bytes, int], Rec | None]] = {
+            number: makers.get(name, self._software) for number, name in ids.items()
+        }
+        self._forms = {number: _fault_form(points.get(name)) for number, name in ids.items() if is_fault(name)}
+        self._user = {number for number, name in ids.items() if not name.endswith("kernel")}
+
+    def read(self, data: bytes) -> Iterator[Rec]:
+        """Yield what a whole stream holds, in its order but for faults, which come first."""
+        faults, others, used = self.parse(data)
+        if used < len(data):
+            self.bad += 1
+        for i in range(len(faults.time)):
+            yield faults.rec(i)
+        yield from others
+
+    def parse(self, data: bytes) -> tuple[Faults, list[Rec], int]:
+        """(faults, other records, bytes used) of a piece of a CPU's stream; a record that is cut short is left over."""
+        parts: list[Faults] = []
+        few: list[tuple[int, int, int, int, bool]] = []
+        others: list[Rec] = []
+        at, end = 0, len(data)
+        words = np.frombuffer(data, "=u8", end // 8)
+        while at + 8 <= end:
+            kind, misc, size = _HEAD.unpack_from(data, at)
+            if size < 8 or size & 7 or at + size > end:
+                if size < 8 or size & 7:
+                    self.bad += 1
+                    at = end
+                break
+            if kind == RECORD_SAMPLE:
+                number, _, tid, time = _SAMPLE.unpack_from(data, at + 8)
+                form = self._forms.get(number)
+                if form is not None:
+                    count = _run_length(words, at // 8, size // 8)
+                    if count >= RUN and form.size(size):
+                        parts += [_columns(few), form.columns(data, at, count, size, number in self._user)]
+                        few = []
+                        at += count * size
+                        continue
+                    addr, code = form.one(data, at + 32)
+                    few.append((time, tid, addr, code, number in self._user))
+                else:
+                    maker = self._makers.get(number)
+                    rec = maker(time, tid, data, at + 32) if maker else None
+                    if rec is not None:
+                        others.append(rec)
+            elif kind == RECORD_MMAP2:
+                others.append(self._area(data, at, size))
+            elif kind == RECORD_COMM and misc & MISC_COMM_EXEC:
+                pid, tid = struct.unpack_from("=II", data, at + 8)
+                others.append(Rec(self._time(data, at, size), EXEC, tid, (pid,)))
+            elif kind == RECORD_FORK:
+                pid, parent_pid, tid, parent = struct.unpack_from("=IIII", data, at + 8)
+                others.append(Rec(self._time(data, at, size), FORKED, parent, (tid, pid == parent_pid)))
+            elif kind == RECORD_EXIT:
+                tid = struct.unpack_from("=I", data, at + 16)[0]
+                others.append(Rec(self._time(data, at, size), GONE, tid))
+            elif kind == RECORD_LOST:
+                self.lost += _U64.unpack_from(data, at + 16)[0]
+            at += size
+        return together([*parts, _columns(few)]), others, at
+
+    @staticmethod
+    def _time(data: bytes, at: int, size: int) -> int:
+        # sample_id trailer: pid, tid, time, identifier
+        return int(_U64.unpack_from(data, at + size - 16)[0])
+
+    def _area(self, data: bytes, at: int, size: int) -> Rec:
+        _, tid, start, length, pgoff, major, minor, inode, _, prot, flags = _MMAP2.unpack_from(data, at + 8)
+        name = data[at + 8 + _MMAP2.size : at + size - 24].split(b"\0", 1)[0].decode(errors="replace")
+        values = (start, start + length, pgoff, prot, flags, (major, minor, inode), name)
+        return Rec(self._time(data, at, size), AREA, tid, values)
+
+    @staticmethod
+    def _software(time: int, tid: int, data: bytes, at: int) -> Rec | None:
+        return Rec(time, FAULT, tid, (_U64.unpack_from(data, at)[0], -1, True))
+
+    def _maker(self, point: Tracepoint) -> Callable[[int, int, bytes, int], Rec | None]:
+        """A function that reads this tracepoint's raw data, which begins after a 4-byte size."""
+        field = {name: _field(offset + 4, size) for name, (offset, size) in point.fields.items()}
+        name = point.name
+        if name.startswith("exceptions:page_fault"):
+            user = name.endswith("user")
+            address, code = field["address"], field["error_code"]
+            return lambda t, tid, d, at: Rec(t, FAULT, tid, (address(d, at), code(d, at), user))
+        if name == "raw_syscalls:sys_enter":
+            number = field["id"]
+            args = struct.Struct("=6Q")
+            first = point.fields["args"][0] + 4
+            return lambda t, tid, d, at: Rec(t, ENTER, tid, (number(d, at), args.unpack_from(d, at + first)))
+        if name == "raw_syscalls:sys_exit":
+            number, ret = field["id"], struct.Struct("=q")
+            where = point.fields["ret"][0] + 4
+            return lambda t, tid, d, at: Rec(t, LEAVE, tid, (number(d, at), ret.unpack_from(d, at + where)[0]))
+        if name == "task:task_newtask":
+            child, flags = field["pid"], field["clone_flags"]
+            return lambda t, tid, d, at: Rec(t, NEW, tid, (child(d, at), flags(d, at)))
+        if name == "maple_tree:ma_read":
+            function, index = field["fn"], field["index"]
+            lookups = self._lookups
+
+            def tree_read(t: int, tid: int, d: bytes, at: int) -> Rec | None:
+                if lookups and function(d, at) not in lookups:
+                    return None
+                return Rec(t, LOOK, tid, (index(d, at),))
+
+            return tree_read
+        if name == "mmap_lock:mmap_lock_acquire_returned":
+            mm, write, success = field["mm"], field["write"], field["success"]
+            return lambda t, tid, d, at: Rec(t, LOCK, tid, (mm(d, at), bool(write(d, at)))) if success(d, at) else None
+        raise ValueError(f"no reader for {name}")
+
+
+def is_fault(name: str) -> bool:
+    """Is this the name of an event that is a page fault?"""
+    return name.startswith(("exceptions:page_fault", "page-faults"))
+
+
+def _run_length(words: NDArray[np.uint64], at: int, step: int) -> int:
+    """How many records from word ``at`` on have the same header and event id; looks ahead in growing steps."""
+    count, ahead = 1, RUN
+    while True:
+        room = min(ahead, (len(words) - at) // step)
+        if room <= count:
+            return count
+        view = words[at : at + room * step].reshape(room, step)
+        same = (view[count:, 0] == words[at]) & (view[count:, 1] == words[at + 1])
+        good = int(np.argmin(same)) if not same.all() else len(same)
+        count += good
+        if good < len(same) or count < room:
+            return count
+        ahead *= 8
+
+
+class _Form:
+    """Where a fault's address and error code lie behind the common part of a sample."""
+
+    def __init__(self, addr: int, code: int) -> None:
+        self.addr, self.code = addr, code
+
+    def size(self, size: int) -> bool:
+        return 32 + max(self.addr, self.code) + 8 <= size
+
+    def one(self, data: bytes, at: int) -> tuple[int, int]:
+        addr = _U64.unpack_from(data, at + self.addr)[0]
+        return addr, _U64.unpack_from(data, at + self.code)[0] if self.code >= 0 else -1
+
+    def columns(self, data: bytes, at: int, count: int, size: int, user: bool) -> Faults:
+        names = {"tid": ("=u4", 20), "time": ("=i8", 24), "addr": ("=u8", 32 + self.addr)}
+        if self.code >= 0:
+            names["code"] = ("=i8", 32 + self.code)
+        kind = np.dtype(
+            {"names": list(names), "formats": [f for f, _ in names.values()], "offsets": [o for _, o in names.values()],
+             "itemsize": size}
+        )  # fmt: skip
+        rows = np.frombuffer(data, kind, count, at)
+        code = rows["code"].copy() if self.code >= 0 else np.full(count, -1, np.int64)
+        return Faults(
+            rows["time"].copy(), rows["tid"].astype(np.int64), rows["addr"].copy(), code, np.full(count, user)
+        )
+
+
+def _fault_form(point: Tracepoint | None) -> _Form:
+    if point is None:  # the software event: the address follows at once
+        return _Form(0, -1)
+    return _Form(point.fields["address"][0] + 4, point.fields["error_code"][0] + 4)
+
+
+def _columns(few: list[tuple[int, int, int, int, bool]]) -> Faults:
+    if not few:
+        return NO_FAULTS
+    time, tid, addr, code, user = zip(*few, strict=True)
+    return Faults(
+        np.array(time, np.int64), np.array(tid, np.int64), np.array(addr, np.uint64), np.array(code, np.int64),
+        np.array(user, np.bool_),
+    )  # fmt: skip
+
+
+class _Stream:
+    """One CPU's file, read in pieces."""
+
+    PIECE = 1 << 22
+
+    def __init__(self, path: Path, reader: Reader, wanted: tuple[int, ...] | None) -> None:
+        self.file = path.open("rb")
+        self.size = max(1, path.stat().st_size)
+        self.reader, self.wanted = reader, wanted
+        self.rest = b""
+        self.faults: list[Faults] = []
+        self.others: list[Rec] = []
+        self.last = -1
+        self.done = False
+
+    def fill(self) -> None:
+        """Read on until something has come, or the end."""
+        before = self.last
+        while not self.done and self.last == before:
+            piece = self.file.read(self.PIECE)
+            data = self.rest + piece
+            faults, others, used = self.reader.parse(data)
+            self.rest = data[used:]
+            if not piece:
+                self.done = True
+                if self.rest:
+                    self.reader.bad += 1
+                self.file.close()
+            if self.wanted is not None:
+                others = [rec for rec in others if rec.what in self.wanted]
+            self.faults.append(faults)
+            self.others += others
+            ends = [int(faults.time[-1])] if len(faults.time) else []
+            self.last = max([self.last, *ends, *([others[-1].time] if others else [])])
+
+    def take(self, until: int) -> tuple[list[Faults], list[Rec]]:
+        """What came up to a time."""
+        faults = together(self.faults)
+        cut = int(np.searchsorted(faults.time, until, "right"))
+        self.faults = [faults.part(slice(cut, None))]
+        others = [rec for rec in self.others if rec.time <= until]
+        self.others = [rec for rec in self.others if rec.time > until]
+        return [faults.part(slice(cut))], others
+
+
+def merged(
+    reader: Reader,
+    paths: list[Path],
+    recs: list[Rec],
+    wanted: tuple[int, ...] | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[tuple[Faults, list[Rec]]]:
+    """All streams and ``recs`` in time order, as windows of (faults, other records); memory is a piece of each stream.
+
+    ``wanted`` chooses records of the streams by kind; ``progress`` is told the share that has been read.
+    """
+    streams = [_Stream(path, reader, wanted) for path in paths]
+    whole = sum(stream.size for stream in streams)
+    at = 0
+    while True:
+        running = [stream for stream in streams if not stream.done]
+        if running:
+            slowest = min(running, key=lambda stream: stream.last)
+            slowest.fill()
+            running = [stream for stream in streams if not stream.done]
+        until = min((stream.last for stream in running), default=1 << 62)
+        parts = [stream.take(until) for stream in streams]
+        start = at
+        while at < len(recs) and recs[at].time <= until:
+            at += 1
+        others = sorted([rec for _, found in parts for rec in found] + recs[start:at], key=lambda rec: rec.time)
+        yield together([part for faults, _ in parts for part in faults]), others
+        if progress is not None:
+            progress(sum(stream.size if stream.done else stream.file.tell() for stream in streams) / max(1, whole))
+        if not running:
+            return
+
+
+def _field(offset: int, size: int) -> Callable[[bytes, int], int]:
+    form = struct.Struct({1: "=B", 2: "=H", 4: "=I", 8: "=Q"}.get(size, "=Q"))
+    return lambda data, at: int(form.unpack_from(data, at + offset)[0])
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -211,8 +613,21 @@ class Recorder:
     drain into temporary files (bounded memory), :meth:`stop` ends it, :meth:`streams` gives each CPU's raw records.
     """
 
-    def __init__(self, sources: list[Source], pids: list[int], pages: int, on_exec: bool = True) -> None:
+    def __init__(
+        self,
+        sources: list[Source],
+        pids: list[int],
+        pages: int,
+        on_exec: bool = True,
+        spool: Callable[[int], IO[bytes]] | None = None,
+        often: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``spool`` gives the file that a CPU's records go to (a temporary one by default); ``often`` is called after
+        each draining. Raises PerfError."""
         self.ids: dict[int, Source] = {}
+        self.drained = 0
+        self._spool = spool or _temporary
+        self._often = often
         self.lost = 0
         self.counts_lost = True
         self._fds: list[int] = []
@@ -221,7 +636,7 @@ class Recorder:
         self._poll = select.poll()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._error: OSError | None = None
+        self.error: OSError | None = None
         # One descriptor per event, CPU and thread: take what we may. The program was forked before, with its own limit.
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
@@ -245,7 +660,7 @@ class Recorder:
                     fcntl.ioctl(fd, IOC_SET_FILTER, source.filter.encode() + b"\0")
                 if leader < 0:
                     leader = fd
-                    self._map(fd)
+                    self._map(fd, cpu)
                 else:
                     fcntl.ioctl(fd, IOC_SET_OUTPUT, leader)
                 self.ids[self._read(fd)[1]] = source
@@ -262,14 +677,14 @@ class Recorder:
                 return fd
         return open_event(source, pid, cpu, flags, self._size // 8, False)
 
-    def _map(self, fd: int) -> None:
+    def _map(self, fd: int, cpu: int) -> None:
         try:
             ring = mmap.mmap(fd, self._size + mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         except OSError as error:
             limit = "kernel.perf_event_mlock_kb"
             raise PerfError(error.errno, f"the ring buffer was refused ({error.strerror}; see {limit})") from None
         view = memoryview(ring)
-        self._rings.append((ring, view, tempfile.TemporaryFile(prefix="benchframe-")))  # noqa: SIM115
+        self._rings.append((ring, view, self._spool(cpu)))
         self._poll.register(fd, select.POLLIN)
 
     def _read(self, fd: int) -> tuple[int, ...]:
@@ -297,8 +712,9 @@ class Recorder:
             while not self._stop.is_set():
                 self._poll.poll(20)
                 self._drain()
-        except OSError as error:  # a full disk: keep what there is, and say so in stop()
-            self._error = error
+                self._often()
+        except (OSError, ValueError) as error:  # a full disk: keep what there is; the recording ends
+            self.error = error if isinstance(error, OSError) else OSError(str(error))
 
     def _drain(self) -> None:
         for _, view, spool in self._rings:
@@ -311,27 +727,22 @@ class Recorder:
             first = min(count, self._size - start)
             spool.write(data[start : start + first])
             spool.write(data[: count - first])
+            self.drained += count
             control[TAIL] = head
 
     def stop(self) -> None:
-        """End the draining, take the last records and sum the lost events; raises OSError if the disk was full."""
+        """End the draining, take the last records and sum the lost events; ``error`` says if the disk was full."""
         self.disable()
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        if self._error is not None:
-            raise self._error
-        self._drain()
+        if self.error is None:
+            try:
+                self._drain()
+            except OSError as error:
+                self.error = error
         if self.counts_lost:
             self.lost = sum(self._read(fd)[2] for fd in self._fds)
-
-    def streams(self) -> list[bytes]:
-        """The raw records of each CPU, in the order they were written."""
-        out = []
-        for _, _, spool in self._rings:
-            spool.seek(0)
-            out.append(spool.read())
-        return out
 
     def close(self) -> None:
         """Give back descriptors, rings and temporary files."""
@@ -346,6 +757,10 @@ class Recorder:
         self._fds.clear()
 
 
+def _temporary(cpu: int) -> IO[bytes]:
+    return tempfile.TemporaryFile(prefix="benchframe-")
+
+
 def _online() -> set[int]:
     try:
         with open("/sys/devices/system/cpu/online") as file:  # noqa: PTH123
@@ -357,130 +772,3 @@ def _online() -> set[int]:
         low, _, high = part.partition("-")
         cpus |= set(range(int(low), int(high or low) + 1))
     return cpus
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Raw perf records to :class:`Rec` tuples: the one stream that ptrace stops, perf rings and importers all speak.
-
-FAULT, ENTER, LEAVE, LOCK, LOOK, NEW, EXEC, GONE, AREA, SEGV = range(10)
-"""What a Rec is: page fault; system call entry, exit; mmap_lock taken; tree read; new task; exec; task ended; a VMA
-that the kernel reported; a signal for a bad access."""
-
-RECORD_LOST, RECORD_COMM, RECORD_EXIT, RECORD_SAMPLE, RECORD_MMAP2 = 2, 3, 4, 9, 10
-MISC_COMM_EXEC = 1 << 13
-
-
-class Rec(NamedTuple):
-    """One recorded fact: CLOCK_MONOTONIC ns, what, thread id, and values by kind.
-
-    FAULT (addr, error code or -1, from user mode) - ENTER (number, args) - LEAVE (number, ret) -
-    LOCK (mm pointer, write) - LOOK (addr,) - NEW (child tid, clone flags) - EXEC (pid,) - GONE () -
-    AREA (vm_start, vm_end, pgoff in bytes, prot, flags, (major, minor, inode), name) - SEGV (addr,)
-    """
-
-    time: int
-    what: int
-    tid: int
-    values: tuple[Any, ...] = ()
-
-
-_U64 = struct.Struct("=Q")
-_SAMPLE = struct.Struct("=QIIQ")
-_MMAP2 = struct.Struct("=IIQQQIIQQII")
-
-
-class Reader:
-    """Parses the streams of a :class:`~benchframe.record.perf.Recorder`."""
-
-    def __init__(
-        self, ids: dict[int, Source], points: dict[str, Tracepoint], functions: dict[int, str] | None = None
-    ) -> None:
-        self.lost = 0
-        self.bad = 0
-        wanted = {"mt_find", "mtree_load"}
-        self._lookups = {address for address, name in (functions or {}).items() if name in wanted}
-        makers = {name: self._maker(point) for name, point in points.items()}
-        self._makers: dict[int, Callable[[int, int, bytes, int], Rec | None]] = {
-            number: makers.get(source.name, self._software) for number, source in ids.items()
-        }
-
-    def read(self, data: bytes) -> Iterator[Rec]:
-        """Yield what one CPU's stream holds."""
-        at, end = 0, len(data)
-        while at + 8 <= end:
-            kind, misc, size = struct.unpack_from("=IHH", data, at)
-            if size < 8 or at + size > end:
-                self.bad += 1
-                return
-            if kind == RECORD_SAMPLE:
-                number, _, tid, time = _SAMPLE.unpack_from(data, at + 8)
-                maker = self._makers.get(number)
-                rec = maker(time, tid, data, at + 32) if maker else None
-                if rec is not None:
-                    yield rec
-            elif kind == RECORD_MMAP2:
-                yield self._area(data, at, size)
-            elif kind == RECORD_COMM and misc & MISC_COMM_EXEC:
-                pid, tid = struct.unpack_from("=II", data, at + 8)
-                yield Rec(self._time(data, at, size), EXEC, tid, (pid,))
-            elif kind == RECORD_EXIT:
-                tid = struct.unpack_from("=I", data, at + 16)[0]
-                yield Rec(self._time(data, at, size), GONE, tid)
-            elif kind == RECORD_LOST:
-                self.lost += _U64.unpack_from(data, at + 16)[0]
-            at += size
-
-    @staticmethod
-    def _time(data: bytes, at: int, size: int) -> int:
-        # sample_id trailer: pid, tid, time, identifier
-        return int(_U64.unpack_from(data, at + size - 16)[0])
-
-    def _area(self, data: bytes, at: int, size: int) -> Rec:
-        _, tid, start, length, pgoff, major, minor, inode, _, prot, flags = _MMAP2.unpack_from(data, at + 8)
-        name = data[at + 8 + _MMAP2.size : at + size - 24].split(b"\0", 1)[0].decode(errors="replace")
-        values = (start, start + length, pgoff, prot, flags, (major, minor, inode), name)
-        return Rec(self._time(data, at, size), AREA, tid, values)
-
-    @staticmethod
-    def _software(time: int, tid: int, data: bytes, at: int) -> Rec | None:
-        return Rec(time, FAULT, tid, (_U64.unpack_from(data, at)[0], -1, True))
-
-    def _maker(self, point: Tracepoint) -> Callable[[int, int, bytes, int], Rec | None]:
-        """A function that reads this tracepoint's raw data, which begins after a 4-byte size."""
-        field = {name: _field(offset + 4, size) for name, (offset, size) in point.fields.items()}
-        name = point.name
-        if name.startswith("exceptions:page_fault"):
-            user = name.endswith("user")
-            address, code = field["address"], field["error_code"]
-            return lambda t, tid, d, at: Rec(t, FAULT, tid, (address(d, at), code(d, at), user))
-        if name == "raw_syscalls:sys_enter":
-            number = field["id"]
-            args = struct.Struct("=6Q")
-            first = point.fields["args"][0] + 4
-            return lambda t, tid, d, at: Rec(t, ENTER, tid, (number(d, at), args.unpack_from(d, at + first)))
-        if name == "raw_syscalls:sys_exit":
-            number, ret = field["id"], struct.Struct("=q")
-            where = point.fields["ret"][0] + 4
-            return lambda t, tid, d, at: Rec(t, LEAVE, tid, (number(d, at), ret.unpack_from(d, at + where)[0]))
-        if name == "task:task_newtask":
-            child, flags = field["pid"], field["clone_flags"]
-            return lambda t, tid, d, at: Rec(t, NEW, tid, (child(d, at), flags(d, at)))
-        if name == "maple_tree:ma_read":
-            function, index = field["fn"], field["index"]
-            lookups = self._lookups
-
-            def tree_read(t: int, tid: int, d: bytes, at: int) -> Rec | None:
-                if lookups and function(d, at) not in lookups:
-                    return None
-                return Rec(t, LOOK, tid, (index(d, at),))
-
-            return tree_read
-        if name == "mmap_lock:mmap_lock_acquire_returned":
-            mm, write, success = field["mm"], field["write"], field["success"]
-            return lambda t, tid, d, at: Rec(t, LOCK, tid, (mm(d, at), bool(write(d, at)))) if success(d, at) else None
-        raise ValueError(f"no reader for {name}")
-
-
-def _field(offset: int, size: int) -> Callable[[bytes, int], int]:
-    form = struct.Struct({1: "=B", 2: "=H", 4: "=I", 8: "=Q"}.get(size, "=Q"))
-    return lambda data, at: int(form.unpack_from(data, at + offset)[0])

@@ -11,12 +11,30 @@ import os
 import signal
 import struct
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
-from benchframe.record.builder import Maps, read_maps
-from benchframe.record.perf import CLONES, ENTER, EXEC, EXECS, GONE, LEAVE, MM_CALLS, NEW, NR, SEGV, Rec
+from benchframe.record.builder import proc, read_raw
+from benchframe.record.perf import (
+    ARCH_I386,
+    ARCH_X86_64,
+    CLONE_VM,
+    CLONES,
+    ENTER,
+    EXEC,
+    EXECS,
+    GONE,
+    I386,
+    LEAVE,
+    MM_CALLS,
+    NEW,
+    NR,
+    SEGV,
+    Rec,
+    from_i386,
+)
 
 CONT, DETACH, SYSCALL, GETEVENTMSG, GETSIGINFO, SEIZE, INTERRUPT, LISTEN, GET_SYSCALL_INFO = (
     7, 17, 24, 0x4201, 0x4202, 0x4206, 0x4207, 0x4208, 0x420E,
@@ -47,17 +65,33 @@ def ptrace(request: int, tid: int, addr: int = 0, data: "int | ctypes.Array[ctyp
 
 def install_filter() -> None:
     """In the child before exec: stop for the tracer at mm, clone and exec system calls, and at no others."""
-    numbers = sorted(MM_CALLS | CLONES | EXECS)
-    load = struct.pack("=HBBI", 0x20, 0, 0, 0)  # the system call's number
-    tests = [struct.pack("=HBBI", 0x15, len(numbers) - i, 0, nr) for i, nr in enumerate(numbers)]
-    program = load + b"".join(tests)
-    program += struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000) + struct.pack("=HBBI", 0x06, 0, 0, 0x7FF00000)
+    program = filter_program()
     code = ctypes.create_string_buffer(program, len(program))
-    filter_program = struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
+    about = struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
     if os.geteuid() != 0:  # root keeps set-user-id programs working; others must give that up
         _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if _libc.prctl(PR_SET_SECCOMP, 2, filter_program, 0, 0) != 0:
+    if _libc.prctl(PR_SET_SECCOMP, 2, about, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "seccomp")
+
+
+def die_with_parent(signum: int) -> None:
+    """Have the kernel send ``signum`` to this process when its parent dies (PR_SET_PDEATHSIG)."""
+    _libc.prctl(1, int(signum), 0, 0, 0)
+
+
+def filter_program() -> bytes:
+    """The classic BPF program: by architecture (a 32-bit program has numbers of its own), then by number."""
+    lists = ((ARCH_X86_64, sorted(MM_CALLS | CLONES | EXECS)), (ARCH_I386, sorted(I386.values())))
+    code = [struct.pack("=HBBI", 0x20, 0, 0, 4)]  # load the architecture
+    for arch, numbers in lists:
+        count = len(numbers)
+        code.append(struct.pack("=HBBI", 0x15, 0, count + 3, arch))
+        code.append(struct.pack("=HBBI", 0x20, 0, 0, 0))  # load the system call's number
+        code += [struct.pack("=HBBI", 0x15, count - i, 0, number) for i, number in enumerate(numbers)]
+        code.append(struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000))  # SECCOMP_RET_ALLOW
+        code.append(struct.pack("=HBBI", 0x06, 0, 0, 0x7FF00000))  # SECCOMP_RET_TRACE
+    code.append(struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000))
+    return b"".join(code)
 
 
 @dataclass
@@ -68,6 +102,7 @@ class Task:
     pid: int
     call: tuple[int, tuple[int, ...]] | None = None
     ending: bool = False
+    borrowed: bool = False  # lives in its maker's address space (vfork, posix_spawn) until it execs
 
 
 @dataclass
@@ -83,20 +118,28 @@ class Turn:
 class Tracer:
     """Follows what it was given with :meth:`seize` until all is gone (:meth:`run`).
 
-    ``records`` gets NEW, EXEC, GONE and SEGV (and ENTER, LEAVE with ``syscalls``); ``maps`` the layouts. Without the
+    ``record`` is called with NEW, EXEC, GONE and SEGV (and ENTER, LEAVE with ``syscalls``), ``layout`` with what /proc
+    shows at exec and at the end (:func:`~benchframe.record.builder.read_raw`). Without the
     kernel's lock events nobody could tell the order of two calls that overlap, so mm calls of one process take turns.
     """
 
     syscalls: bool = False
     filtered: bool = False
-    records: list[Rec] = field(default_factory=list)
-    maps: list[Maps] = field(default_factory=list)
+    record: Callable[[Rec], None] = lambda rec: None
+    layout: Callable[[dict[str, Any]], None] = lambda raw: None
+    only_signals: bool = False  # tasks and execs are recorded by perf
+    muted: bool = False  # the recording is over: programs that a filter stops are only helped along
     tasks: dict[int, Task] = field(default_factory=dict)
     root: int = 0
     root_status: int = 0
+    root_gone: bool = False
     halting: set[int] = field(default_factory=set)
     newborn: set[int] = field(default_factory=set)
     turns: dict[int, Turn] = field(default_factory=dict)
+    of: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    """Threads by process."""
+    refused: str = ""
+    """Why a program cannot be recorded at all; empty if all can."""
 
     def options(self, attach: bool) -> int:
         """PTRACE_O_* bits."""
@@ -115,41 +158,64 @@ class Tracer:
         except OSError as error:
             hint = "another tracer, kernel.yama.ptrace_scope or a container's seccomp profile forbids it"
             raise OSError(error.errno, f"ptrace of {tid} is refused ({error.strerror}: {hint})") from None
-        self.tasks[tid] = Task(tid, pid)
+        self._add(tid, pid)
         self.root = self.root or pid
 
-    def run(self, until: Callable[[], bool] | None = None) -> None:
-        """Handle stops until every task is gone; with ``until``, also until that says True (asked every 2 ms)."""
-        while self.tasks:
-            patient = until is None and not any(turn.waiting for turn in self.turns.values())
+    def _add(self, tid: int, pid: int) -> Task:
+        task = self.tasks.get(tid)
+        if task is None:
+            task = self.tasks[tid] = Task(tid, pid)
+        elif task.pid != pid:
+            self.of[task.pid].discard(tid)
+            task.pid = pid
+        self.of[pid].add(tid)
+        return task
+
+    def _drop(self, tid: int) -> Task | None:
+        task = self.tasks.pop(tid, None)
+        if task is not None:
+            threads = self.of[task.pid]
+            threads.discard(tid)
+            if not threads:
+                del self.of[task.pid]
+        return task
+
+    def _note(self, rec: Rec) -> None:
+        if not self.muted and (rec.what == SEGV or not self.only_signals):
+            self.record(rec)
+
+    def run(self, ended: Callable[[], bool], wait: Callable[[float], None] = time.sleep) -> None:
+        """Handle stops until every task is gone or ``ended``; ``wait(seconds)`` may return early, as signals come."""
+        while self.tasks and not ended():
             try:
-                tid, status = os.waitpid(-1, WALL if patient else WALL | os.WNOHANG)
+                tid, status = os.waitpid(-1, WALL | os.WNOHANG)
             except ChildProcessError:
                 return
             if tid:
                 self._handle(tid, status)
                 continue
-            if until is not None and until():
-                return
+            if not any(turn.waiting for turn in self.turns.values()):
+                wait(0.25)
+                continue
             late = _now() - PATIENCE
             for pid in [pid for pid, turn in self.turns.items() if turn.waiting and turn.since < late]:
                 self._next_turn(pid)  # it waits for something else: perhaps for one of those that wait for it
-            time.sleep(0.0002)
+            wait(0.0002)
 
     def _handle(self, tid: int, status: int) -> None:
         if os.WIFEXITED(status) or os.WIFSIGNALED(status):
-            gone = self.tasks.pop(tid, None)
+            gone = self._drop(tid)
             if gone is not None:
                 self._end_turn(gone)
-            self.records.append(Rec(_now(), GONE, tid))
+            self._note(Rec(_now(), GONE, tid))
             if tid == self.root:
-                self.root_status = status
+                self.root_status, self.root_gone = status, True
             for child in list(self.newborn):  # its maker may have been killed before it could tell of it
                 self._born(child)
             return
         task = self.tasks.get(tid)
         if task is None:  # the first stop of a new task came before its maker's event: it waits for that
-            self.tasks[tid] = Task(tid, _process_of(tid))
+            self._add(tid, tid)
             self.newborn.add(tid)
             return
         with contextlib.suppress(ProcessLookupError):
@@ -181,20 +247,22 @@ class Tracer:
             ptrace(INTERRUPT, task.tid)
 
     def _go(self, task: Task) -> int:
-        if self.syscalls and (not self.filtered or task.call is not None):
+        if self.syscalls and not self.muted and (not self.filtered or task.call is not None):
             return SYSCALL
         return CONT
 
     def _made(self, task: Task, now: int, child: int, event: int) -> None:
-        pid = _process_of(child)
+        same = event == E_CLONE and (proc() / str(task.pid) / "task" / str(child)).exists()
+        pid = task.pid if same else child
         number, args = task.call or (-1, ())
         flags = {E_FORK: 0, E_VFORK: 0x4100}.get(event, 0x10100 if pid == task.pid else 0)
         if number == NR["clone"]:
             flags = args[0]
         elif number == NR["clone3"]:
             flags = _peek(task.tid, args[0])
-        self.tasks.setdefault(child, Task(child, pid)).pid = pid
-        self.records.append(Rec(now, NEW, task.tid, (child, flags)))
+        made = self._add(child, pid)
+        made.borrowed = pid != task.pid and (event == E_VFORK or bool(flags & CLONE_VM))
+        self._note(Rec(now, NEW, task.tid, (child, flags)))
         self._born(child)
 
     def _born(self, child: int) -> None:
@@ -207,34 +275,41 @@ class Tracer:
     def _exec(self, task: Task, now: int) -> None:
         former = _message(task.tid)
         if former != task.tid:
-            self.tasks.pop(former, None)
-            self.records.append(Rec(now, GONE, former))
-        for tid in [t.tid for t in self.tasks.values() if t.pid == task.pid and t is not task]:
-            del self.tasks[tid]
+            self._drop(former)
+            self._note(Rec(now, GONE, former))
+        for tid in [tid for tid in self.of[task.pid] if tid != task.tid]:
+            self._drop(tid)
         self.turns.pop(task.pid, None)
-        seen = read_maps(task.pid, "exec", now)
-        if seen is not None:
-            self.maps.append(seen)
-        self.records.append(Rec(now, EXEC, task.tid, (task.pid,)))
+        task.borrowed = False
+        if self.muted:
+            return
+        raw = read_raw(task.pid, "exec", now)
+        if raw is not None:
+            self.layout(raw)
+            if raw.get("bits") == 33:
+                self.refused = "an x32 program: its system calls are not recorded"
+        self._note(Rec(now, EXEC, task.tid, (task.pid,)))
 
     def _ending(self, task: Task, now: int) -> None:
         """Take the layout when the whole process ends; a thread may die unreported, so a later one replaces it."""
         task.ending = True
         self._end_turn(task)
-        if all(t.ending or _dying(task.pid, t.tid) for t in self.tasks.values() if t.pid == task.pid):
-            seen = read_maps(task.pid, "exit", now, task.tid)
-            if seen is not None:
-                self.maps = [
-                    m for m in self.maps if m.when != "exit" or m.pid != task.pid or m.start_brk != seen.start_brk
-                ]
-                self.maps.append(seen)
+        if self.muted or task.borrowed:
+            return
+        threads = self.of[task.pid]
+        if len(threads) > 2 and len(threads) & (len(threads) - 1):
+            return  # of many threads that end together, a few are asked: the last two among them
+        if all(self.tasks[tid].ending or _dying(task.pid, tid) for tid in threads):
+            raw = read_raw(task.pid, "exit", now, task.tid)
+            if raw is not None:
+                self.layout(raw)
 
     def _segv(self, task: Task, now: int) -> None:
         info = ctypes.create_string_buffer(128)
         ptrace(GETSIGINFO, task.tid, 0, info)
         code, address = struct.unpack_from("=i", info.raw, 8)[0], struct.unpack_from("=Q", info.raw, 16)[0]
         if code > 0:  # raised by the kernel, not by kill(2)
-            self.records.append(Rec(now, SEGV, task.tid, (address,)))
+            self._note(Rec(now, SEGV, task.tid, (address,)))
 
     def _syscall_stop(self, task: Task, now: int) -> bool:
         """Record a system call's entry or exit; False if the task must wait for its turn."""
@@ -242,9 +317,14 @@ class Tracer:
         ptrace(GET_SYSCALL_INFO, task.tid, 88, info)
         op = info.raw[0]
         if op in (1, 3):  # entry, seccomp
-            if task.tid in self.halting:
+            if task.tid in self.halting or self.muted:
                 return True  # it stops here, and the call runs when we are gone
             number, *args = struct.unpack_from("=7Q", info.raw, 24)
+            if struct.unpack_from("=I", info.raw, 4)[0] == ARCH_I386:
+                if number == I386["old_mmap"]:
+                    args = _peek_words(task.tid, args[0])
+                number, translated = from_i386(number, tuple(args))
+                args = list(translated)
             if number in MM_CALLS or number in CLONES or number in EXECS:
                 task.call = (number, tuple(args))
                 values = (number, self._with_file(task, number, tuple(args)))
@@ -255,10 +335,10 @@ class Tracer:
                         return False
                     self.turns[task.pid] = Turn(task.tid, now)
                 # The call runs when we let it: that moment, not the stop's, is what other threads' events relate to.
-                self.records.append(Rec(_now(), ENTER, task.tid, values))
+                self._note(Rec(_now(), ENTER, task.tid, values))
         elif op == 2 and task.call is not None:
             ret = struct.unpack_from("=q", info.raw, 24)[0]
-            self.records.append(Rec(now, LEAVE, task.tid, (task.call[0], ret)))
+            self._note(Rec(now, LEAVE, task.tid, (task.call[0], ret)))
             task.call = None
             self._end_turn(task)
         return True
@@ -278,7 +358,7 @@ class Tracer:
             task, values = turn.waiting.pop(0)
             turn.tid, turn.since = task.tid, _now()
             with contextlib.suppress(OSError):  # killed while it waited: the one behind it is next
-                self.records.append(Rec(turn.since, ENTER, task.tid, values))
+                self._note(Rec(turn.since, ENTER, task.tid, values))
                 ptrace(self._go(task), task.tid)
                 return
         del self.turns[pid]
@@ -293,7 +373,7 @@ class Tracer:
         """mmap's arguments, and behind them what its descriptor is: (device, inode, name, size)."""
         if number != NR["mmap"] or args[3] & 0x20:
             return args
-        link = Path(f"/proc/{task.tid}/fd/{args[4] & 0xFFFFFFFF}")
+        link = proc() / str(task.tid) / "fd" / str(args[4] & 0xFFFFFFFF)
         try:
             about = link.stat()
             return (*args, (about.st_dev, about.st_ino, str(link.readlink()), about.st_size))
@@ -339,28 +419,28 @@ def _message(tid: int) -> int:
 def _peek(tid: int, address: int) -> int:
     """Eight bytes of the tracee's memory (clone3's flags), or 0."""
     try:
-        with open(f"/proc/{tid}/mem", "rb", 0) as memory:  # noqa: PTH123
+        with (proc() / str(tid) / "mem").open("rb", 0) as memory:
             memory.seek(address)
             return int(struct.unpack("=Q", memory.read(8))[0])
     except (OSError, OverflowError, struct.error):
         return 0
 
 
+def _peek_words(tid: int, address: int) -> list[int]:
+    """The six 32-bit words that i386's old mmap takes in memory, or zeros."""
+    try:
+        with (proc() / str(tid) / "mem").open("rb", 0) as memory:
+            memory.seek(address)
+            return list(struct.unpack("=6I", memory.read(24)))
+    except (OSError, OverflowError, struct.error):
+        return [0] * 6
+
+
 def _dying(pid: int, tid: int) -> bool:
     """Is the thread gone, a zombie, or about to take a SIGKILL (as all threads are after exit_group)?"""
     try:
-        text = Path(f"/proc/{pid}/task/{tid}/status").read_text(errors="replace")
+        text = (proc() / str(pid) / "task" / str(tid) / "status").read_text(errors="replace")
     except OSError:
         return True
     fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     return fields.get("State", "").strip()[:1] in ("Z", "X") or bool(int(fields.get("SigPnd", "0"), 16) >> 8 & 1)
-
-
-def _process_of(tid: int) -> int:
-    try:
-        for line in Path(f"/proc/{tid}/status").read_text(errors="replace").splitlines():
-            if line.startswith("Tgid:"):
-                return int(line.split()[1])
-    except OSError:
-        pass
-    return tid

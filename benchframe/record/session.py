@@ -1,6 +1,7 @@
 """`benchframe record`: a program run under a recorder until it ends or is interrupted."""
 
 import contextlib
+import json
 import os
 import platform
 import resource
@@ -9,32 +10,41 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from benchframe.errors import BenchframeError, TraceError
-from benchframe.events import FaultFlag, Kind
 from benchframe.record import perf, ptrace
 from benchframe.record import perf as R
-from benchframe.record.builder import GUESSED, Builder, Maps, guess_access, read_maps
+from benchframe.record.builder import Builder, Recording, proc, read_raw
+from benchframe.record.journal import Journal
 from benchframe.record.perf import (
     PerfError,
     Source,
     TracefsError,
     Tracepoint,
     function_names,
+    merged,
     tracefs,
     tracepoint,
     tracepoint_filter,
 )
 from benchframe.trace.csvfile import write_csv
 from benchframe.trace.meta import TraceMeta
-from benchframe.trace.trace import Trace, write_trace
+from benchframe.trace.trace import MAX_ROWS, write_batches, write_trace
 
 # ----------------------------------------------------------------------------------------------------------------------
 # One recording: start or seize the program, gather its records at the level that works, build the trace.
 
+GRACE = 3.0
+"""Seconds that a program may take to end after Ctrl-C or SIGTERM; what runs longer goes on unrecorded."""
+EVENT_BYTES = 48
+"""Bytes of a perf record at least: how ``max_events`` is noticed while recording (the trace is cut exactly)."""
+FRONT_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
+CONTROL = (*FRONT_SIGNALS, signal.SIGUSR1, signal.SIGCHLD)
 LEVELS = ("full", "user", "strace")
 RING_PAGES = {"full": 4096, "user": 64}
 """Ring size per CPU: 16 MiB for root; 64 pages stay under kernel.perf_event_mlock_kb (516) for everyone else."""
@@ -131,53 +141,88 @@ def _probe(source: Source) -> None:
         raise PerfError(error.errno, f"{error.strerror} ({hint})") from None
 
 
-class Session:
-    """Record one command, or one process that runs already; use :meth:`run`."""
+def _nap(seconds: float) -> None:
+    signal.sigtimedwait(CONTROL, seconds)
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.status = 0
-        self.interrupted = 0
-        self.tracer = ptrace.Tracer(syscalls=plan.level != "full", filtered=plan.level != "full")
+
+@dataclass(frozen=True)
+class Ends:
+    """When a recording ends before its program does: after seconds, after events, with the program itself (what it
+    left running goes on)."""
+
+    duration: float = 0.0
+    max_events: int = 0
+    detach: bool = False
+
+
+class Worker:
+    """The recorder process: follows the program and fills the journal."""
+
+    def __init__(self, plan: Plan, journal: Journal, ends: Ends, tell: int, parent: int) -> None:
+        self.plan, self.journal, self.ends, self._tell, self._parent = plan, journal, ends, tell, parent
+        full = plan.level == "full"
+        self.tracer = ptrace.Tracer(
+            syscalls=not full, filtered=not full, record=journal.record, layout=journal.layout, only_signals=full
+        )
         self.recorder: perf.Recorder | None = None
+        self.end: dict[str, Any] | None = None
+        self.orphan = False
+        self._started = time.monotonic()
+        self._asked: float | None = None
+        self._at_once = False
+        self._full: OSError | None = None
+        # All signals wait until they are asked for (sigtimedwait): none is lost between a look and a sleep.
+        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, CONTROL)
+        ptrace.die_with_parent(signal.SIGTERM)
+        if os.getppid() != parent:
+            self._ask(signal.SIGTERM)
+
+    def guarded(self, work: Callable[["Worker"], None]) -> None:
+        """Do the work and tell how it ended."""
+        try:
+            work(self)
+            self._finish()
+        except (BenchframeError, OSError) as error:
+            if self.tracer.root and self.tracer.filtered:
+                with contextlib.suppress(OSError):
+                    os.kill(self.tracer.root, signal.SIGKILL)
+            text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+            self.end = {"error": text if isinstance(error, BenchframeError) else f"recording failed: {text}"}
+            self.tracer.release_all(ptrace.DETACH)
+        with contextlib.suppress(OSError):
+            os.write(self._tell, (json.dumps(self.end) + "\n").encode())
+            os.close(self._tell)
 
     # -- a new program ----------------------------------------------------------------------------------------
 
-    def run(self, command: list[str]) -> Trace:
-        """Run ``command`` to its end and return its trace; raises RecordError."""
-        program = shutil.which(command[0])
-        if program is None:
-            raise RecordError(f"{command[0]}: no such program; give its path, or check PATH")
+    def run(self, program: str, command: list[str]) -> None:
+        """Start the program and follow it; raises RecordError, OSError."""
         child, go, failed = self._fork(program, command)
-        try:
-            self.tracer.seize(child, child)
-            if self.plan.sources:
-                self.recorder = perf.Recorder(self.plan.sources, [child], ring_pages(self.plan.level))
-                self.recorder.start()
-            with self._signals(child):
-                os.write(go, b"g")
-                self.tracer.run()
+        self.tracer.seize(child, child)
+        if self.plan.sources:
+            self._open([child], on_exec=True)
+        os.write(go, b"g")
+        self.tracer.run(self._ended, self._wait)
+        os.set_blocking(failed, False)
+        with contextlib.suppress(BlockingIOError):
             reason = os.read(failed, 4)
             if reason:
-                raise RecordError(f"{program} cannot be run ({os.strerror(int.from_bytes(reason, sys.byteorder))})")
-            self.status = self.tracer.root_status
-            return self._finish(tuple(command), None)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.kill(child, signal.SIGKILL)
-            raise RecordError(f"recording failed: {error.strerror or error}") from None
-        finally:
-            os.close(go)
-            os.close(failed)
-            if self.recorder is not None:
-                self.recorder.close()
+                text = os.strerror(int.from_bytes(reason, sys.byteorder))
+                raise RecordError(f"{program} cannot be run ({text})")
+        os.close(go)
+        os.close(failed)
+
+    def _open(self, tids: list[int], on_exec: bool) -> None:
+        self.recorder = perf.Recorder(
+            self.plan.sources, tids, ring_pages(self.plan.level), on_exec, self.journal.ring, self.journal.flush
+        )
+        self.journal.identify({number: source.name for number, source in self.recorder.ids.items()})
+        self.recorder.start()
 
     def _fork(self, program: str, command: list[str]) -> tuple[int, int, int]:
         wait, go = os.pipe()
         failed, fail = os.pipe()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: fork beside threads; the child only execs
-            child = os.fork()
+        child = os.fork()
         if child:
             os.close(wait)
             os.close(fail)
@@ -187,6 +232,7 @@ class Session:
             os.close(failed)
             if os.read(wait, 1) != b"g":
                 os._exit(127)
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
             for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these; programs expect the default
                 signal.signal(number, signal.SIG_DFL)
             if self.tracer.filtered:
@@ -197,154 +243,291 @@ class Session:
         finally:
             os._exit(127)
 
-    @contextlib.contextmanager
-    def _signals(self, child: int) -> Iterator[None]:
-        """The terminal sends Ctrl-C to the program too: we wait for it. The third one kills it. 0: no child of ours."""
-
-        def on_interrupt(number: int, frame: object) -> None:
-            self.interrupted += 1
-            if not child:
-                return  # attached: the first one ends the recording
-            if self.interrupted >= 3 or number == signal.SIGTERM:
-                with contextlib.suppress(OSError):
-                    os.kill(child, signal.SIGKILL if self.interrupted >= 3 else signal.SIGTERM)
-
-        numbers = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
-        try:
-            before = [signal.signal(number, on_interrupt) for number in numbers]
-        except ValueError:  # not in the main thread: leave the handlers alone
-            yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
-
     # -- a program that runs already ----------------------------------------------------------------------------
 
-    def attach(self, pid: int) -> Trace:
-        """Record ``pid`` from now until it ends or Ctrl-C; the program goes on afterwards."""
-        try:
-            tids = _threads(pid)
-            command = tuple(Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0"))
-        except OSError as error:
-            raise RecordError(f"process {pid}: {error.strerror}") from None
+    def attach(self, pid: int, tree: bool) -> None:
+        """Seize what runs and follow it; raises RecordError, OSError."""
         # A filter cannot be put into a program from outside: every system call stops, as strace would do it.
         self.tracer.filtered = False
-        try:
-            # Threads may start more threads until all are held: look again until there is none that is new.
-            while new := [tid for tid in tids if tid not in self.tracer.tasks]:
-                for tid in new:
-                    with contextlib.suppress(ProcessLookupError):  # it has ended since
-                        self.tracer.seize(tid, pid, attach=True)
-                self.tracer.halt()
-                tids = _threads(pid)
-            start = read_maps(pid, "attach", time.clock_gettime_ns(time.CLOCK_MONOTONIC))
-            if start is None:
-                raise RecordError(f"process {pid}: its /proc/{pid}/maps cannot be read")
-            self.tracer.maps.append(start)
-            if self.plan.sources:
-                self.recorder = perf.Recorder(self.plan.sources, tids, ring_pages(self.plan.level), on_exec=False)
-                self.recorder.start()
-                self.recorder.enable()
-            with self._signals(0):
-                self.tracer.release_all(ptrace.SYSCALL if self.tracer.syscalls else ptrace.CONT)
-                self.tracer.run(lambda: self.interrupted > 0)
-            if self.tracer.tasks:
-                self._let_go(pid)
-            return self._finish(command, (start, tids))
-        except OSError as error:
-            raise RecordError(f"process {pid} cannot be recorded: {error.strerror or error}") from None
-        finally:
-            self.tracer.release_all(ptrace.DETACH)
-            if self.recorder is not None:
-                self.recorder.close()
-
-    def _let_go(self, pid: int) -> None:
-        """End an attached recording: all stand still while the last layouts are read, then go on without us."""
-        self.tracer.halt()
-        if self.recorder is not None:
-            self.recorder.disable()
+        # Threads may start more threads until all are held: look again until there is none that is new.
+        while new := [(tid, p) for p in self._family(pid, tree) for tid in _threads(p) if tid not in self.tracer.tasks]:
+            for tid, process in new:
+                with contextlib.suppress(ProcessLookupError):  # it has ended since
+                    self.tracer.seize(tid, process, attach=True)
+            self.tracer.halt()
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-        for process in sorted({task.pid for task in self.tracer.tasks.values()}):
-            seen = read_maps(process, "exit", now)
-            if seen is not None:
-                self.tracer.maps.append(seen)
-        self.tracer.release_all(ptrace.DETACH)
+        threads = {p: _threads(p) for p in self._family(pid, tree)}
+        layouts = [raw for raw in (read_raw(p, "attach", now) for p in threads) if raw is not None and raw["maps"]]
+        if not layouts:
+            raise RecordError(f"process {pid}: its /proc/{pid}/maps cannot be read")
+        self.journal.begin_threads({raw["pid"]: threads[raw["pid"]] for raw in layouts})
+        for raw in layouts:
+            self.journal.layout(raw)
+        if self.plan.sources:
+            self._open([tid for raw in layouts for tid in threads[raw["pid"]]], on_exec=False)
+            assert self.recorder is not None
+            self.recorder.enable()
+        self.tracer.release_all(ptrace.SYSCALL if self.tracer.syscalls else ptrace.CONT)
+        self._parent_of_all = False
+        self.tracer.run(self._ended, self._wait)
 
-    # -- the trace --------------------------------------------------------------------------------------------
+    _parent_of_all = True
 
-    def _finish(self, command: tuple[str, ...], attached: tuple[Maps, list[int]] | None) -> Trace:
-        found: list[R.Rec] = []
+    @staticmethod
+    def _family(pid: int, tree: bool) -> list[int]:
+        """``pid`` and, with ``tree``, the processes below it."""
+        family = [pid]
+        for process in family if tree else ():
+            for tid in _threads(process):
+                with contextlib.suppress(OSError):
+                    text = (proc() / str(process) / "task" / str(tid) / "children").read_text()
+                    family += [int(word) for word in text.split() if int(word) not in family]
+        return family
+
+    # -- the end ----------------------------------------------------------------------------------------------
+
+    def _wait(self, seconds: float) -> None:
+        """Sleep until a task stops, a signal comes or the time is over."""
+        got = signal.sigtimedwait(CONTROL, seconds)
+        if got is not None and got.si_signo in (signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP):
+            self._ask(got.si_signo)
+
+    def _ask(self, number: int) -> None:
+        if os.getppid() != self._parent:
+            self.orphan = self._at_once = True
+            return
+        if self._asked is not None or not self._parent_of_all:
+            self._at_once = True
+        self._asked = time.monotonic()
+        if number != signal.SIGUSR1 and self._parent_of_all and not self.tracer.root_gone:
+            with contextlib.suppress(OSError):
+                os.kill(self.tracer.root, number)
+
+    def _ended(self) -> bool:
+        if self._at_once or self.tracer.refused:
+            return True
+        if self._asked is not None:
+            return self.tracer.root_gone or time.monotonic() > self._asked + GRACE
+        if self.recorder is not None and self.recorder.error is not None:
+            return True
+        ends = self.ends
+        if ends.duration and time.monotonic() > self._started + ends.duration:
+            return True
+        if ends.max_events and self.recorder is not None and self.recorder.drained > ends.max_events * EVENT_BYTES:
+            return True
+        return ends.detach and self.tracer.root_gone
+
+    def _finish(self) -> None:
+        """What still runs goes on without us, after a last look at its layouts."""
+        notes = []
+        tracer = self.tracer
+        left = len(tracer.of)
+        if tracer.refused:
+            with contextlib.suppress(OSError):
+                os.kill(tracer.root, signal.SIGKILL)
+            raise RecordError(tracer.refused)
+        if tracer.tasks:
+            tracer.halt()
+            if self.recorder is not None:
+                self.recorder.disable()
+            now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+            for process in sorted({task.pid for task in tracer.tasks.values() if not task.borrowed}):
+                raw = read_raw(process, "exit", now)
+                if raw is not None and self._full is None:
+                    self.journal.layout(raw)
+            tracer.muted = True
+            tracer.release_all(ptrace.CONT if tracer.filtered else ptrace.DETACH)
+            notes.append(f"the recording ended while {left} of its processes still ran")
         lost = 0
         if self.recorder is not None:
             self.recorder.stop()
-            reader = R.Reader(self.recorder.ids, self.plan.points, self.plan.functions)
-            for stream in self.recorder.streams():
-                found.extend(reader.read(stream))
-            lost = max(self.recorder.lost, reader.lost) + reader.bad
-        full = self.plan.level == "full"
-        # With tracepoints, perf tells of tasks and calls and ptrace only of layouts and signals; else the reverse.
-        ours = (R.SEGV,) if full else (R.SEGV, R.ENTER, R.LEAVE, R.NEW, R.EXEC, R.GONE)
-        kept = found if full else [rec for rec in found if rec.what in (R.FAULT, R.AREA)]
-        kept = kept + [rec for rec in self.tracer.records if rec.what in ours]
-        if attached is not None:  # what happened while everybody was brought to a halt is in the layout already
-            kept = [rec for rec in kept if rec.time >= attached[0].time]
-        kept.sort(key=lambda rec: rec.time)
-        builder = Builder(self.tracer.maps)
-        if attached is not None:
-            builder.attach(*attached)
-        for rec in kept:
-            builder.add(rec)
-        code = os.waitstatus_to_exitcode(self.status)
-        meta = TraceMeta(
-            command=command,
+            lost = self.recorder.lost
+            if self.recorder.error is not None:
+                reason = self.recorder.error.strerror or str(self.recorder.error)
+                notes.append(f"the recording was ended early: what it keeps in {self.journal.folder} ({reason})")
+            self.recorder.close()
+        self.journal.close()
+        self.end = {
+            "status": tracer.root_status,
+            "lost": lost,
+            "notes": notes,
+            "minding": bool(tracer.filtered and tracer.tasks),
+            "running": self._parent_of_all and not tracer.root_gone,
+        }
+
+    def mind(self) -> None:
+        """A program whose calls a filter stops cannot go on without a tracer: help it along, and record nothing."""
+        if not (self.tracer.muted and self.tracer.filtered and self.tracer.tasks):
+            return
+        with open(os.devnull, "r+b") as null:  # noqa: PTH123
+            for descriptor in (0, 1, 2):
+                os.dup2(null.fileno(), descriptor)
+        self.tracer.run(lambda: False, _nap)
+
+
+class Session:
+    """Record one command, or one process that runs already: :meth:`run` or :meth:`attach`, then :attr:`recording`.
+
+    Two processes share the work. The *recorder* starts (or seizes) the program, follows it and keeps all that comes in
+    the files of a :class:`~benchframe.record.journal.Journal`; this process waits, passes signals on, and builds the
+    trace from the journal. So a trace survives the death of either: a killed recorder leaves its journal, and a
+    recorder whose parent was killed ends the recording and calls ``orphaned`` to build and write the trace.
+    """
+
+    def __init__(
+        self, plan: Plan, ends: Ends | None = None, orphaned: "Callable[[Session], None] | None" = None
+    ) -> None:
+        self.plan = plan
+        self.ends = ends or Ends()
+        self.orphaned = orphaned
+        self.journal = Journal.make()
+        self.recorder_pid = 0
+        self.signals: list[int] = []
+
+    def run(self, command: list[str]) -> None:
+        """Run ``command`` to its end, or as long as ``ends`` says; raises RecordError."""
+        program = shutil.which(command[0])
+        if program is None:
+            raise RecordError(f"{command[0]}: no such program; give its path, or check PATH")
+        self._record(tuple(command), lambda worker: worker.run(program, command))
+
+    def attach(self, pid: int, tree: bool = False) -> None:
+        """Record ``pid`` (with ``tree`` its descendants too) until it ends or Ctrl-C; it goes on afterwards."""
+        try:
+            _threads(pid)
+            command = tuple(
+                (proc() / str(pid) / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+            )
+        except OSError as error:
+            raise RecordError(f"process {pid}: {error.strerror}") from None
+        self._record(command, lambda worker: worker.attach(pid, tree))
+
+    def _record(self, command: tuple[str, ...], work: Callable[[Worker], None]) -> None:
+        self.journal.describe(
+            level=self.plan.level, command=command, notes=self.plan.notes, limits=_limits(), tool=tool(),
+            points={name: [p.id, p.fields] for name, p in self.plan.points.items()}, functions=self.plan.functions,
             kernel=f"{platform.system()} {platform.release()} {platform.version()}",
             date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            machine=f"{platform.machine()}, {os.cpu_count()} CPUs",
-            level=self.plan.level,
-            lost=lost,
-            limits=_limits(),
-            exit_status=code,
-            tool=tool(),
-            notes=tuple(self.plan.notes),
-        )
-        trace = builder.trace(meta)
-        trace.meta = _with_faults(trace, self.tracer.maps)
-        if guess_access(trace):
-            trace.meta = replace(trace.meta, notes=(*trace.meta.notes, GUESSED))
-        return trace
+            machine=f"{platform.machine()}, {os.cpu_count()} CPUs", max_events=self.ends.max_events,
+        )  # fmt: skip
+        told, tell = os.pipe()
+        sys.stdout.flush()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+        before = {number: signal.getsignal(number) for number in FRONT_SIGNALS}
+        try:
+            for number, handler in before.items():
+                if handler != signal.SIG_IGN:  # nohup asked for that
+                    signal.signal(number, self._on_signal)
+        except ValueError:  # not in the main thread: leave the handlers alone
+            before = {}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: fork beside threads
+                pid = os.fork()
+            if pid == 0:
+                os.close(told)
+                self._recorder(work, tell, os.getppid())
+            self.recorder_pid = pid
+            os.close(tell)
+            tell = -1
+            answer = b""
+            while part := os.read(told, 1 << 16):  # EOF: the recorder is done with the recording, or dead
+                answer += part
+            end = json.loads(answer) if answer.endswith(b"\n") else {}
+            if not end:
+                _, status = os.waitpid(pid, 0)
+                what = (
+                    f"the recorder was ended by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "it failed"
+                )
+                end = {"killed": what}
+            elif not end.get("minding"):
+                os.waitpid(pid, 0)
+            if end.get("error"):
+                raise RecordError(end["error"])
+            self.journal.end(end)
+        finally:
+            os.close(told)
+            if tell >= 0:
+                os.close(tell)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        """Ctrl-C reached the program too, by the terminal; SIGTERM and SIGHUP it gets from the recorder."""
+        self.signals.append(number)
+        if self.recorder_pid:
+            with contextlib.suppress(OSError):
+                os.kill(self.recorder_pid, signal.SIGUSR1 if number in (signal.SIGINT, signal.SIGQUIT) else number)
+
+    def _recorder(self, work: Callable[[Worker], None], tell: int, parent: int) -> None:
+        """The recorder process: never returns."""
+        code = 1
+        try:
+            worker = Worker(self.plan, self.journal, self.ends, tell, parent)
+            worker.guarded(work)
+            if worker.orphan and self.orphaned is not None and worker.end is not None and not worker.end.get("error"):
+                self.journal.end(worker.end)
+                with open(os.devnull, "r+b") as null:  # noqa: PTH123
+                    for descriptor in (0, 1, 2):  # nobody reads us any more
+                        os.dup2(null.fileno(), descriptor)
+                self.orphaned(self)
+            worker.mind()
+            code = 0
+        except BaseException:
+            import traceback
+
+            with contextlib.suppress(OSError, ValueError):
+                traceback.print_exc()
+        finally:
+            os._exit(code)
+
+    # -- the trace --------------------------------------------------------------------------------------------
+
+    def recording(self, progress: Callable[[float], None] | None = None) -> Recording:
+        """What was recorded, in order. Raises RecordError."""
+        return read_journal(self.journal, progress)
+
+    def close(self) -> None:
+        """Remove the journal."""
+        self.journal.remove()
 
 
-def _with_faults(trace: Trace, maps: list[Maps]) -> TraceMeta:
-    """Compare recorded faults with the kernel's own count (getrusage) between each process's first exec and its end.
-
-    The kernel counts one more per exec (it writes the arguments with no event), and faults that get_user_pages makes;
-    it does not count a fault that ended in a signal.
-    """
-    first: dict[int, Maps] = {}
-    expected = 0
-    root = maps[0].pid if maps else 0
-    for seen in maps:
-        if seen.when == "exit":
-            base = first[root].faults if seen.pid == root and root in first else 0
-            expected += seen.faults - base
-        elif seen.pid in first:
-            expected -= 1
-        else:
-            first[seen.pid] = seen
-            expected -= 0 if seen.pid == root else 1
-    kind = trace.events["kind"]
-    good = (kind == Kind.FAULT) & ((trace.events["flags"] & FaultFlag.SEGV) == 0)
-    setup = min((s.row for s in trace.meta.snapshots), default=0)
-    faults = {"recorded": int(good[setup:].sum()), "expected": max(expected, 0)}
-    return replace(trace.meta, faults=faults)
+def read_journal(journal: Journal, progress: Callable[[float], None] | None = None) -> Recording:
+    """Build the recording that a journal holds; O(records log records). Raises RecordError, OSError."""
+    about, end = journal.about(), journal.ended()
+    points = {name: Tracepoint(name, number, {k: (v[0], v[1]) for k, v in fields.items()})
+              for name, (number, fields) in about["points"].items()}  # fmt: skip
+    functions = {int(address): name for address, name in about["functions"].items()}
+    ids = {int(number): name for number, name in journal.ids().items()}
+    reader = R.Reader(ids, points, functions)
+    recs, maps = journal.tracer()
+    full = about["level"] == "full"
+    start = next((seen for seen in maps if seen.when == "attach"), None)
+    builder = Builder(maps)
+    since = start.time if start is not None else 0
+    if start is not None:
+        builder.attach_all([seen for seen in maps if seen.when == "attach"], journal.threads())
+    # With tracepoints, perf tells of tasks and calls and ptrace only of layouts and signals; else the reverse.
+    wanted = None if full else (R.FAULT, R.AREA)
+    for faults, others in merged(reader, journal.streams(), recs, wanted, progress):
+        builder.add_window(faults, others, since)
+    notes = list(about["notes"])
+    lost = max(end.get("lost", 0), reader.lost) + reader.bad
+    if end.get("killed"):
+        notes.append(f"{end['killed']}: the trace ends there, and what the kernel lost is not known")
+    notes += end.get("notes", [])
+    meta = TraceMeta(
+        command=tuple(about["command"]), kernel=about["kernel"], date=about["date"], machine=about["machine"],
+        level=about["level"], lost=lost, limits=about["limits"], tool=about["tool"], notes=tuple(notes),
+        exit_status=os.waitstatus_to_exitcode(end.get("status", 0)),
+    )  # fmt: skip
+    return builder.recording(meta, about.get("max_events", 0))
 
 
 def _threads(pid: int) -> list[int]:
     """The process's threads, its leader first; raises OSError."""
-    return sorted((int(p.name) for p in Path(f"/proc/{pid}/task").iterdir()), key=lambda tid: (tid != pid, tid))
+    return sorted((int(p.name) for p in (proc() / str(pid) / "task").iterdir()), key=lambda tid: (tid != pid, tid))
 
 
 def _limits() -> dict[str, int]:
@@ -357,6 +540,7 @@ def _limits() -> dict[str, int]:
     return limits
 
 
+@cache
 def tool() -> str:
     """The name and version that made a trace."""
     from importlib.metadata import PackageNotFoundError, version
@@ -372,23 +556,44 @@ def tool() -> str:
 
 EXIT_FAILED = 125
 """Our own failure, as in env(1) and timeout(1): a code that programs rarely use, since theirs is passed on."""
+FAR_BELOW = {"full": 0.9, "user": 0.5}
+"""Recorded faults below this share of the kernel's own count are no recording of the program."""
+SLACK = 30
+"""Faults that may be missing in any case: the kernel's own (get_user_pages) and those before the first layout."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be written, and what is done about a recording that misses something."""
+
+    output: Path
+    allow_loss: bool = False
+    split: bool = False
+    only: tuple[str, ...] = field(default=())
 
 
 def run_record_command(
     command: list[str],
     output: Path,
     level: str = "auto",
-    allow_lost: bool = False,
+    allow_loss: bool = False,
     attach: int | None = None,
     split: bool = False,
+    *,
+    tree: bool = False,
+    only: tuple[str, ...] = (),
+    ends: Ends | None = None,
+    recover: Path | None = None,
 ) -> int:
     """Record ``command`` (or process ``attach``) to ``output`` (CSV if it ends so); returns the program's exit code.
 
-    The program keeps its stdin, stdout, signals and exit code (128 + n if signal n ended it); we speak on stderr.
-    ``split`` writes one file per address space, ``NAME.0.parquet`` and so on. A trace that lost events is refused
-    unless ``allow_lost``. Our own failures end in one line and exit code 125.
+    The program keeps its stdin, stdout, signals and exit code (128 + n if signal n ended it); we speak on stderr, and
+    only when the trace is on the disk. ``split`` writes one file per address space, ``NAME.0.parquet`` and so on;
+    ``only`` keeps the processes of these commands. A trace that lost events, or has far fewer faults than the kernel
+    counted, is refused unless ``allow_loss``. ``recover`` builds the trace of a journal that a killed recorder left.
+    Our own failures end in one line and exit code 125.
     """
-    if bool(command) == (attach is not None):
+    if sum((bool(command), attach is not None, recover is not None)) != 1:
         return _fail("give a command after --, or --attach PID")
     if not sys.platform.startswith("linux"):
         return _fail("recording needs Linux; traces recorded there can be replayed anywhere")
@@ -396,47 +601,147 @@ def run_record_command(
         return _fail(f"{output.parent}: not a writable folder; choose another with -o")
     if output.is_dir():
         return _fail(f"{output} is a folder; name a file with -o, such as {output / 'trace.parquet'}")
+    wanted = Wanted(output, allow_loss, split, only)
+    if recover is not None:
+        return _keep(Journal(recover), wanted)
+    session = None
     try:
         with planned(level) as plan:
-            session = Session(plan)
-            trace = session.attach(attach) if attach is not None else session.run(command)
-        _say(f"level {plan.level}: {summary(trace)}")
-        for note in trace.meta.notes:
-            _say(note)
-        if trace.meta.lost and not allow_lost:
-            return _fail(
-                f"{trace.meta.lost} events were lost, so nothing was written; --allow-lost accepts such a trace"
-            )
-        for path, part in _outputs(output, trace, split):
-            (write_csv if path.suffix == ".csv" else write_trace)(path, part)
-            _say(f"wrote {path} ({path.stat().st_size / 1024:.1f} KiB)")
-    except (RecordError, TraceError) as error:
-        return _fail(str(error))
-    code = trace.meta.exit_status
+            session = Session(plan, ends, lambda left: _orphaned(left, wanted))
+            if attach is not None:
+                session.attach(attach, tree)
+            else:
+                session.run(command)
+    except OSError as error:
+        return _fail(f"recording failed: {error.strerror or error}; TMPDIR names the folder for what it keeps", session)
+    except RecordError as error:
+        return _fail(str(error), session)
+    return _keep(session.journal, wanted, session)
+
+
+def _orphaned(session: Session, wanted: Wanted) -> None:
+    """Our front process was killed: the trace is written all the same."""
+    _keep(session.journal, wanted, session)
+
+
+def _keep(journal: Journal, wanted: Wanted, session: Session | None = None) -> int:
+    """Build and write the trace of a journal, then say so. The journal stays if that fails."""
+    said: list[str] = []
+    output = wanted.output
+    try:
+        recording = session.recording(_progress()) if session is not None else read_journal(journal, _progress())
+        said.append(f"level {recording.meta.level}: {summary(recording)}")
+        said += recording.meta.notes
+        refused = "" if wanted.allow_loss else incomplete(recording)
+        if refused:
+            hint = f"--allow-loss accepts such a trace; {_left(journal, output)} --allow-loss"
+            return _fail(f"{refused}, so nothing was written; {hint}", None, said)
+        written = _write(recording, wanted)
+        said += [f"wrote {path} ({path.stat().st_size / 1024:.1f} KiB)" for path in written]
+        said += [note for note in recording.meta.notes if note not in said]
+    except MemoryError:
+        return _fail(f"the trace does not fit into memory; {_left(journal, output)}", None, said)
+    except (BenchframeError, OSError, ValueError) as error:
+        text = str(error) if not isinstance(error, OSError) else f"{output}: {error.strerror or error}"
+        return _fail(f"{text}; {_left(journal, output)}", None, said)
+    _say(*said)
+    end = journal.ended()
+    journal.remove()
+    code = recording.meta.exit_status
+    if end.get("killed") and session is not None:
+        return EXIT_FAILED
+    if session is not None and session.signals and end.get("running"):
+        return 128 + session.signals[0]
     return code if code >= 0 else 128 - code
 
 
-def summary(trace: Trace) -> str:
+def _left(journal: Journal, output: Path) -> str:
+    return f"the recording is kept: benchframe record --recover {journal.folder} -o {output.name}"
+
+
+def incomplete(recording: Recording) -> str:
+    """Why a recording is no full one; empty if it is."""
+    meta = recording.meta
+    if meta.lost:
+        return f"{meta.lost} events were lost"
+    recorded, expected = meta.faults.get("recorded", 0), meta.faults.get("expected", 0)
+    if recorded + SLACK < FAR_BELOW.get(meta.level, 0.0) * expected:
+        return f"only {recorded} of {expected} page faults were recorded"
+    return ""
+
+
+def summary(recording: Recording) -> str:
     """One line: events, tasks, address spaces, lost events, faults against getrusage."""
-    faults = trace.meta.faults
+    faults = recording.meta.faults
     return (
-        f"{len(trace)} events, {trace.tasks} tasks, {trace.mms} address spaces, {trace.meta.lost} lost, "
+        f"{recording.rows} events, {recording.tasks} tasks, {recording.mms} address spaces, "
+        f"{recording.meta.lost} lost, "
         f"faults {faults.get('recorded', 0)} recorded, {faults.get('expected', 0)} by getrusage"
     )
 
 
-def _outputs(output: Path, trace: Trace, split: bool) -> list[tuple[Path, Trace]]:
-    if not split or trace.mms < 2:
-        return [(output, trace)]
-    from benchframe.trace.trace import split_trace
+def _write(recording: Recording, wanted: Wanted) -> list[Path]:
+    """Write what is wanted; returns the files. Raises TraceError."""
+    output = wanted.output
+    if not wanted.split and not wanted.only and output.suffix != ".csv":
+        try:
+            write_batches(output, lambda: recording.meta, recording.batches())
+        except ValueError as error:
+            raise TraceError(output, f"not written: {error}", "this trace was built wrongly") from None
+        return [output]
+    if recording.rows > MAX_ROWS:
+        raise TraceError(output, f"more than {MAX_ROWS} events", "record to .parquet without --split and --only")
+    from benchframe.trace.trace import of_command, select, split_trace
 
-    return [(output.with_suffix(f".{i}{output.suffix}"), part) for i, part in enumerate(split_trace(trace))]
+    trace = recording.trace()
+    if wanted.only:
+        spaces = [mm for name in wanted.only for mm in of_command(trace, name)]
+        if not spaces:
+            known = sorted({process.command.split(" ")[0] for process in trace.meta.processes})
+            raise TraceError(
+                output, f"no process of {', '.join(wanted.only)} was recorded", f"there are {', '.join(known)}"
+            )
+        parts = [select(trace, mm) for mm in dict.fromkeys(spaces)]
+    else:
+        parts = split_trace(trace) if wanted.split and trace.mms > 1 else [trace]
+    files = []
+    for i, part in enumerate(parts):
+        path = output if len(parts) == 1 else output.with_suffix(f".{i}{output.suffix}")
+        (write_csv if path.suffix == ".csv" else write_trace)(path, part)
+        files.append(path)
+    return files
 
 
-def _say(text: str) -> None:
-    print(f"benchframe record: {text}", file=sys.stderr)
+def _progress() -> Callable[[float], None] | None:
+    """Say how far it is, on a terminal, once it takes long."""
+    if not sys.stderr.isatty():
+        return None
+    begun = last = time.monotonic()
+
+    def tell(share: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now > begun + 2 and now > last + 0.5:
+            last = now
+            with contextlib.suppress(OSError, ValueError):
+                print(f"\rbenchframe record: {share:4.0%} of the records put in order", end="\r", file=sys.stderr)
+
+    return tell
 
 
-def _fail(text: str) -> int:
-    _say(text)
+def _say(*texts: str) -> None:
+    """Lines on stderr; where nobody listens any more, nothing is lost by that."""
+    try:
+        for text in texts:
+            print(f"benchframe record: {text}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 2)  # what Python still holds for stderr must not fail again at exit
+
+
+def _fail(text: str, session: Session | None = None, before: list[str] | None = None) -> int:
+    if session is not None:
+        session.close()
+    _say(*(before or []), text)
     return EXIT_FAILED

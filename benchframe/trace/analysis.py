@@ -208,11 +208,14 @@ def peaks(by_mm: Mapping[int, int], limit: int = 8) -> str:
     return text + (f", and {len(rest)} other{'s' * (len(rest) > 1)} with up to {by_mm[rest[0]]}" if rest else "")
 
 
-def sparkline(values: list[int]) -> str:
-    """One block character per value, scaled to the largest.
+BLOCKS, PLAIN = " ▁▂▃▄▅▆▇█", " .:-=+*%#"
+
+
+def sparkline(values: list[int], blocks: str = BLOCKS) -> str:
+    """One character per value, scaled to the largest; ``PLAIN`` where the output cannot show ``BLOCKS``.
 
     >>> sparkline([0, 4, 8])
     ' \\u2584\\u2588'
     """
     top = max(values, default=0) or 1
-    return "".join(" ▁▂▃▄▅▆▇█"[round(8 * value / top)] for value in values)
+    return "".join(blocks[round(8 * value / top)] for value in values)

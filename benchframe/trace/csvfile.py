@@ -8,7 +8,7 @@ import numpy as np
 from benchframe.errors import TraceError
 from benchframe.events import EVENT, NIL, REPORT
 from benchframe.files import replacing
-from benchframe.trace.meta import TraceMeta, meta_from_json, meta_to_json
+from benchframe.trace.meta import TraceMeta, fitted_json, meta_from_json
 from benchframe.trace.trace import MAX_ROWS, Trace, not_written
 
 MARK = "# benchframe "
@@ -30,7 +30,7 @@ def write_csv(path: Path, trace: Trace) -> None:
     extra: dict[str, Any] = {"time": trace.time, "tid": trace.tid, "vm_start": vm_start, "vm_end": vm_end}
     try:
         with replacing(path) as file:
-            file.write(f"{MARK}{meta_to_json(trace.meta)}\n{','.join(COLUMNS)}\n".encode())
+            file.write(f"{MARK}{fitted_json(trace.meta, MAX_LINE - len(MARK))}\n{','.join(COLUMNS)}\n".encode())
             for at in range(0, len(trace), 1 << 16):
                 cut = slice(at, at + (1 << 16))
                 columns = [(extra[n] if n in extra else trace.events[n])[cut].tolist() for n in COLUMNS]

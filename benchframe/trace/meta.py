@@ -6,7 +6,7 @@ wrong ends in a ``ValueError`` that names it.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from benchframe.files import printable
@@ -17,6 +17,7 @@ ADDRESS_LIMIT = 1 << 47
 """One past the highest user address: x86-64 with four-level page tables (arch/x86/include/asm/page_64_types.h)."""
 MAX_FILES = 1 << 20
 MAX_SNAPSHOTS = 1 << 16
+MAX_PROCESSES = 1 << 16
 MAX_AREAS = 1 << 17
 """Areas in one snapshot: twice the default vm.max_map_count."""
 MAX_TEXT = 1 << 16
@@ -49,6 +50,16 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class Process:
+    """Who lived in an address space: process id, command (or name), the kernel's count of faults (-1: unknown)."""
+
+    mm: int
+    pid: int
+    command: str
+    faults: int
+
+
+@dataclass(frozen=True)
 class TraceMeta:
     """Provenance of a trace, and what its rows refer to.
 
@@ -72,6 +83,9 @@ class TraceMeta:
     tool: str = ""
     licence: str = ""
     notes: tuple[str, ...] = ()
+    counts: dict[str, int] = field(default_factory=dict)
+    """What an importer or the recorder read, used and left out, by name."""
+    processes: tuple[Process, ...] = ()
 
 
 def meta_to_json(meta: TraceMeta) -> str:
@@ -79,10 +93,60 @@ def meta_to_json(meta: TraceMeta) -> str:
     data = asdict(meta)
     data["version"] = FORMAT_VERSION
     data["files"] = [[f.name, f.size, f.inode] for f in meta.files]
+    data["processes"] = [[p.mm, p.pid, p.command, p.faults] for p in meta.processes]
     data["snapshots"] = [
         {"mm": s.mm, "row": s.row, "when": s.when, "areas": _pack_areas(s.areas)} for s in meta.snapshots
     ]
     return json.dumps(data, separators=(",", ":"), ensure_ascii=True)
+
+
+def fitted_json(meta: TraceMeta, room: int) -> str:
+    """``meta`` as JSON that a reader takes: within the limits of every member and ``room`` bytes in all.
+
+    Long texts are cut; of too many layouts or processes the first are kept; each is noted.
+    """
+    notes = list(meta.notes)
+    texts = [*meta.command, *meta.notes, *(f.name for f in meta.files), *(p.command for p in meta.processes)]
+    if any(len(text) > MAX_TEXT for text in texts):
+        notes.append(f"texts longer than {MAX_TEXT} characters were cut")
+    command = meta.command[:MAX_TEXT]
+    kept = [snapshot for snapshot in meta.snapshots[:MAX_SNAPSHOTS] if len(snapshot.areas) <= MAX_AREAS]
+    processes, files = meta.processes[:MAX_PROCESSES], meta.files
+    budget = room // 2
+    sizes = [24 + 8 * 5 * len(snapshot.areas) for snapshot in kept]
+    while sum(sizes) > budget and len(kept) > 1:
+        keep = len(kept) // 2
+        kept, sizes = kept[:keep], sizes[:keep]
+    if sum(len(p.command) + 40 for p in processes) > room // 4:
+        processes = processes[: max(1, room // 4 // 240)]
+    for what, before, after in (
+        ("layouts", len(meta.snapshots), len(kept)),
+        ("processes", len(meta.processes), len(processes)),
+        ("arguments", len(meta.command), len(command)),
+    ):
+        if after < before:
+            notes.append(f"of {before} {what} the metadata hold the first {after}")
+    fitted = replace(
+        meta,
+        command=tuple(_cut(text) for text in command),
+        notes=tuple(_cut(text) for text in notes[:MAX_TEXT]),
+        snapshots=tuple(kept),
+        processes=tuple(replace(p, command=_cut(p.command)) for p in processes),
+        files=tuple(replace(f, name=_cut(f.name)) for f in files),
+    )
+    text = meta_to_json(fitted)
+    while len(text) > room and (sum(map(len, fitted.command)) > 4096 or fitted.snapshots):
+        if sum(map(len, fitted.command)) > 4096:
+            first = f"{' '.join(fitted.command)[:2048]} ..."
+            fitted = replace(fitted, command=(first,), notes=(*fitted.notes, "a long command line was cut"))
+        else:
+            fitted = replace(fitted, snapshots=(), notes=(*fitted.notes, "there was no room for layouts"))
+        text = meta_to_json(fitted)
+    return text
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 4] + " ..."
 
 
 def meta_from_json(text: str | bytes) -> TraceMeta:
@@ -121,6 +185,16 @@ def meta_from_json(text: str | bytes) -> TraceMeta:
         tool=_text(data.get("tool", ""), "tool"),
         licence=_text(data.get("licence", ""), "licence"),
         notes=_texts(data, "notes"),
+        counts=_counts(data, "counts"),
+        processes=tuple(
+            Process(
+                _integer(row[0], "processes", 0, 1 << 31),
+                _integer(row[1], "processes", -1, 1 << 31),
+                _text(row[2], "processes"),
+                _integer(row[3], "processes", -1, 1 << 62),
+            )
+            for row in _rows(data, "processes", MAX_PROCESSES, 4)
+        ),
     )
 
 

@@ -1,7 +1,7 @@
 """The Parquet file of a trace, checked page by page before a library reads it."""
 
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchframe.errors import TraceError
 from benchframe.events import EVENT, NIL, REPORT, Batch
-from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta, meta_from_json, meta_to_json
+from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta, fitted_json, meta_from_json
 
 # ----------------------------------------------------------------------------------------------------------------------
 # A reader for Thrift's compact protocol, bounded in depth, size and count: enough for a Parquet file's own claims.
@@ -465,7 +465,7 @@ def _to_table(batch: Batch) -> Any:
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
-def write_table(sink: BinaryIO, meta: TraceMeta, batches: Iterable[Batch]) -> None:
+def write_table(sink: BinaryIO, meta: TraceMeta | Callable[[], TraceMeta], batches: Iterable[Batch]) -> None:
     """Write batches as one Parquet file; raises OSError."""
     writer = pq.ParquetWriter(
         sink,
@@ -482,6 +482,6 @@ def write_table(sink: BinaryIO, meta: TraceMeta, batches: Iterable[Batch]) -> No
     try:
         for batch in batches:
             writer.write_table(_to_table(batch), row_group_size=ROW_GROUP)
-        writer.add_key_value_metadata({KEY: meta_to_json(meta).encode()})
+        writer.add_key_value_metadata({KEY: fitted_json(meta() if callable(meta) else meta, MAX_META).encode()})
     finally:
         writer.close()

@@ -1,6 +1,7 @@
 """two-entry: the last two VMAs that a lookup found, per mm, in front of the rb-tree. Freeing any VMA forgets both."""
 
-from benchframe.api import NULL, VMA, Cache, Protocol, Strategy, hookimpl, native, vma_free_now
+from benchframe.api import Cache, Protocol, Strategy, hookimpl, native
+from benchframe.kernel import NULL, VMA, vma_free_now
 
 
 @native

@@ -31,7 +31,8 @@ Sources: Linux 1.2.13 and 2.4.0 mm/mmap.c and mm/mmap_avl.c (avl_insert, avl_rem
 Knuth, TAOCP vol. 3, 6.2.3.
 """
 
-from benchframe.api import NULL, VMA, Cache, Index, Strategy, hookimpl, native
+from benchframe.api import Cache, Index, Strategy, hookimpl, native
+from benchframe.kernel import NULL, VMA
 from benchframe_plugins.linked_list import list_find
 from benchframe_plugins.mmap_cache import detached, find_cached, mm_exit, store, unlinked
 from benchframe_plugins.rbtree import rb_find, rb_leftmost

@@ -24,19 +24,8 @@ Concurrency: readers hold mmap_lock for read.
 Sources: Comer, "The ubiquitous B-tree", ACM Computing Surveys 11, 1979.
 """
 
-from benchframe.api import (
-    ARENA_PRIVATE0,
-    NULL,
-    VMA,
-    Field,
-    Index,
-    PrivateSlab,
-    Strategy,
-    arena_alloc,
-    arena_free,
-    hookimpl,
-    native,
-)
+from benchframe.api import Field, Index, PrivateSlab, Strategy, hookimpl, native
+from benchframe.kernel import ARENA_PRIVATE0, NULL, VMA, arena_alloc, arena_free
 
 SPARE = 62
 WORD = PrivateSlab(

@@ -20,20 +20,8 @@ on the state word), the others go on halving; the state is stored with release, 
 Sources: Khuong, Morin, "Array layouts for comparison-based searching", ACM JEA 22, 2017.
 """
 
-from benchframe.api import (
-    ARENA_PRIVATE0,
-    NULL,
-    Field,
-    Index,
-    PrivateSlab,
-    Strategy,
-    arena_alloc,
-    cmpxchg,
-    hookimpl,
-    load_acquire,
-    native,
-    store_release,
-)
+from benchframe.api import Field, Index, PrivateSlab, Strategy, hookimpl, native
+from benchframe.kernel import ARENA_PRIVATE0, NULL, arena_alloc, cmpxchg, load_acquire, store_release
 from benchframe_plugins.sorted_array import (
     ENTRY,
     FREE_BLOCK,

@@ -17,7 +17,8 @@ modelled: the address space follows today's rules for every strategy.
 Sources: Linux 1.0 mm/memory.c do_no_page, mm/mmap.c insert_vm_struct, include/linux/mm.h.
 """
 
-from benchframe.api import NULL, VMA, Index, Strategy, hookimpl, native
+from benchframe.api import Index, Strategy, hookimpl, native
+from benchframe.kernel import NULL, VMA
 
 
 @native

@@ -23,7 +23,8 @@ points of invalidation and sources.
 Sources: mm/mmap.c and mm/vmacache.c of the versions named, 2.4.0 arch/i386/mm/fault.c.
 """
 
-from benchframe.api import Cache, Protocol, Strategy, hookimpl, write_lock, write_unlock
+from benchframe.api import Cache, Protocol, Strategy, hookimpl
+from benchframe.kernel import write_lock, write_unlock
 from benchframe_plugins import avl, maple, mmap_cache, per_vma_refcnt, per_vma_rwsem, rbtree, vmacache
 
 MUTEX = Protocol(mmap_read_lock=write_lock, mmap_read_unlock=write_unlock)

@@ -18,7 +18,8 @@ Sources: Linux 2.4.0, 2.4.17 and 2.6.32 mm/mmap.c (find_vma, __vma_unlink, do_mu
 exit_mmap); "mm: exit_mmap need not reset", 25 Sep 2005 (2.6.15).
 """
 
-from benchframe.api import NULL, READ_ONCE, VMA, WRITE_ONCE, Cache, Strategy, hookimpl, native
+from benchframe.api import Cache, Strategy, hookimpl, native
+from benchframe.kernel import NULL, READ_ONCE, VMA, WRITE_ONCE
 
 
 @native

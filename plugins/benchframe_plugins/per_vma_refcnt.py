@@ -27,27 +27,23 @@ Text: what all faults of this kind share is in `speculation`; how writing ends i
 Sources: Linux 6.15 include/linux/mm.h, include/linux/mmap_lock.h, mm/memory.c, mm/mmap_lock.c (6.16); 9bbffee67ffd.
 """
 
-from benchframe.api import (
+from benchframe.api import Protocol, Strategy, hook, hookimpl, native
+from benchframe.kernel import (
     ARENA_VMA,
     MM,
     NULL,
     READ_ONCE,
     VMA,
     WRITE_ONCE,
-    Protocol,
-    Strategy,
     fetch_add,
     free_typesafe_by_rcu,
     grow_under_write_lock,
-    hook,
-    hookimpl,
     index_find,
     load_acquire,
     lock_acquired,
     lock_contended,
     mmdrop,
     mmgrab,
-    native,
     rcu_read_lock,
     rcu_read_unlock,
     refcount,

@@ -32,24 +32,19 @@ Sources: Linux 6.4 include/linux/mm.h, include/linux/mmap_lock.h, mm/memory.c; D
 657b5146955e, fb49c455323f, c137381f71ae, 33313a747e81.
 """
 
-from benchframe.api import (
+from benchframe.api import Field, PrivateSlab, Protocol, Strategy, hookimpl, native
+from benchframe.kernel import (
     NULL,
     READ_ONCE,
     SITE_SWAP,
     TASK,
     VMA,
     WRITE_ONCE,
-    Field,
-    PrivateSlab,
-    Protocol,
-    Strategy,
     grow_under_write_lock,
-    hookimpl,
     index_find,
     load_acquire,
     lock_acquired,
     lock_contended,
-    native,
     rcu_read_lock,
     rcu_read_unlock,
     rwsem,

@@ -40,7 +40,8 @@ wrong.
 Sources: the four mails of 18 Dec 2009 and Kamezawa's and Minchan Kim's replies.
 """
 
-from benchframe.api import (
+from benchframe.api import Cache, Protocol, Strategy, hookimpl, native
+from benchframe.kernel import (
     COUNT_FALLBACK,
     COUNT_HIT,
     COUNT_LOOKUP,
@@ -52,14 +53,9 @@ from benchframe.api import (
     SITE_ANON,
     TASK,
     VMA,
-    Cache,
-    Protocol,
-    Strategy,
     count,
     fetch_add,
     find_vma,
-    hookimpl,
-    native,
     next_step,
     pmd_slot,
     read_lock,

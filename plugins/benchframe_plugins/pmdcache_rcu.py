@@ -29,7 +29,8 @@ instead of the call's range. As there, every write cycle sends each task through
 Stack growth happens under mmap_lock for read and moves only the start down, away from whoever holds the VMA: no wait.
 """
 
-from benchframe.api import (
+from benchframe.api import Cache, Protocol, Strategy, hookimpl, native
+from benchframe.kernel import (
     ARENA_TABLE,
     ARENA_VMA,
     COUNT_FALLBACK,
@@ -46,15 +47,10 @@ from benchframe.api import (
     VM_WRITE,
     VMA,
     WRITE_ONCE,
-    Cache,
-    Protocol,
-    Strategy,
     count,
     fetch_add,
     find_vma,
-    hookimpl,
     kfree_rcu,
-    native,
     next_step,
     pmd_slot,
     rcu_read_lock,

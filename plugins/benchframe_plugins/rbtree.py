@@ -22,7 +22,8 @@ Sources: Linux 2.6.32 lib/rbtree.c and mm/mmap.c; 3.8-6.0 mm/mmap.c vma_compute_
 unmapped_area_topdown; CLRS ch. 13.
 """
 
-from benchframe.api import NULL, VMA, Index, Strategy, hook, hookimpl, native, start_gap
+from benchframe.api import Index, Strategy, hook, hookimpl, native
+from benchframe.kernel import NULL, VMA, start_gap
 
 RED, BLACK = 0, 1
 

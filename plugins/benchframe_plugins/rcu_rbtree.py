@@ -34,20 +34,16 @@ Sources: 20091225105140.263180e8 (on 2.6.33-rc2) and the replies of 27 and 28 De
 20100105163939.a3f146fb.
 """
 
-from benchframe.api import (
+from benchframe.api import Protocol, Strategy, hookimpl, native, scenario
+from benchframe.kernel import (
     NULL,
     TASK,
     VMA,
-    Protocol,
-    Strategy,
     fetch_add,
-    hookimpl,
-    native,
     rcu_read_lock,
     rcu_read_unlock,
     read_unlock,
     refcount,
-    scenario,
     waitqueue,
 )
 from benchframe_plugins import speculation, vma_writers

@@ -22,19 +22,8 @@ moment; updates search by start, where order always holds.
 Sources: Knuth, TAOCP vol. 3, 6.2.1 (binary search).
 """
 
-from benchframe.api import (
-    ARENA_PRIVATE0,
-    NULL,
-    VMA,
-    Field,
-    Index,
-    PrivateSlab,
-    Strategy,
-    arena_alloc,
-    hook,
-    hookimpl,
-    native,
-)
+from benchframe.api import Field, Index, PrivateSlab, Strategy, hook, hookimpl, native
+from benchframe.kernel import ARENA_PRIVATE0, NULL, VMA, arena_alloc
 
 KEY = PrivateSlab("key", [Field("vm_end", "i8", "end of the i-th VMA", lock="mmap_lock")], 0, per_vma=4, fixed=4096)
 ENTRY = PrivateSlab(

@@ -7,7 +7,8 @@ Used by :mod:`~benchframe_plugins.spf_seqcount`, :mod:`~benchframe_plugins.spf_m
 :mod:`~benchframe_plugins.per_vma_refcnt`.
 """
 
-from benchframe.api import (
+from benchframe.api import hook, native
+from benchframe.kernel import (
     ARENA_TABLE,
     ARENA_VMA,
     COUNT_FALLBACK,
@@ -21,9 +22,7 @@ from benchframe.api import (
     VMA,
     count,
     find_vma,
-    hook,
     kfree_rcu,
-    native,
     rcu_read_unlock,
     read_lock,
     read_unlock,

@@ -36,18 +36,13 @@ Sources: v1 and v2, cover letters and the patches to arch/x86/mm/fault.c (202104
 20220128131006.67712-1-...).
 """
 
-from benchframe.api import (
+from benchframe.api import Field, PrivateSlab, Protocol, Strategy, hookimpl, native
+from benchframe.kernel import (
     NULL,
     SITE_END,
     SITE_TABLE,
     TASK,
     VMA,
-    Field,
-    PrivateSlab,
-    Protocol,
-    Strategy,
-    hookimpl,
-    native,
     rcu_read_lock,
     rcu_read_unlock,
     seqcount,

@@ -36,20 +36,8 @@ Sources: 20100104182429.833180340@chello.nl, its 3/8 (the number) and 6/8 (handl
 Dufour's v11 (1526555193-7242-1-git-send-email-ldufour@...).
 """
 
-from benchframe.api import (
-    NULL,
-    SITE_END,
-    SITE_TABLE,
-    TASK,
-    VMA,
-    Protocol,
-    Strategy,
-    hookimpl,
-    native,
-    rcu_read_lock,
-    rcu_read_unlock,
-    seqcount,
-)
+from benchframe.api import Protocol, Strategy, hookimpl, native
+from benchframe.kernel import NULL, SITE_END, SITE_TABLE, TASK, VMA, rcu_read_lock, rcu_read_unlock, seqcount
 from benchframe_plugins import speculation
 from benchframe_plugins.speculation import exchanged, release_table, section_end, usable, walk
 from benchframe_plugins.vma_writers import enlist, free_vma, mm_write_downgrade, mm_write_unlock

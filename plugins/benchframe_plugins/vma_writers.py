@@ -7,7 +7,8 @@ Used by :mod:`~benchframe_plugins.spf_seqcount` and :mod:`~benchframe_plugins.rc
 mark that says so. (6.4 needs no list: there one store, to the mm's number, ends all marks.)
 """
 
-from benchframe.api import ARENA_VMA, NULL, VMA, hook, kfree_rcu, native, write_downgrade, write_unlock
+from benchframe.api import hook, native
+from benchframe.kernel import ARENA_VMA, NULL, VMA, kfree_rcu, write_downgrade, write_unlock
 
 
 @hook("protocol")

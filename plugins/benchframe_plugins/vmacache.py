@@ -31,7 +31,8 @@ number becomes 0, every task of the mm loses its slots (vmacache_flush_all). 3.1
 Sources: Linux 3.15, 4.18 and 4.19 mm/vmacache.c, include/linux/vmacache.h; commits 615d6e8756c8, 7a9cdebdcc17.
 """
 
-from benchframe.api import NULL, PAGE_SHIFT, PMD_SHIFT, TASK, VMA, Cache, Strategy, hook, hookimpl, native
+from benchframe.api import Cache, Strategy, hook, hookimpl, native
+from benchframe.kernel import NULL, PAGE_SHIFT, PMD_SHIFT, TASK, VMA
 
 VMACACHE_SIZE = 4
 VMACACHE_MASK = VMACACHE_SIZE - 1

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import pytest
 from support.locks import Programs, Task, outcomes
 
-from benchframe.api import fetch_add, native, refcount, rwsem
+from benchframe.api import native
 from benchframe.check.memory import one_step
 from benchframe.check.search import Explorer
+from benchframe.kernel import fetch_add, refcount, rwsem
 from benchframe.mm.locks import ONE_LOOK
 
 REFS = refcount("start_brk")

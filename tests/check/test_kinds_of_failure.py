@@ -5,14 +5,17 @@ import time
 import pytest
 from support.mutants import MUTANTS, plain
 
-from benchframe.api import (
+from benchframe.api import native
+from benchframe.check.checker import Hunt, Verdict, make_case, replay
+from benchframe.check.command import scenario
+from benchframe.check.execution import encode
+from benchframe.kernel import (
     ARENA_VMA,
     READ_ONCE,
     WRITE_ONCE,
     arena_free,
     cpu_relax,
     find_vma,
-    native,
     read_lock,
     read_unlock,
     spin_lock,
@@ -21,9 +24,6 @@ from benchframe.api import (
     write_lock,
     write_unlock,
 )
-from benchframe.check.checker import Hunt, Verdict, make_case, replay
-from benchframe.check.command import scenario
-from benchframe.check.execution import encode
 from benchframe.registry import load
 from benchframe.strategy import Strategy, resolve
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from benchframe.api import NULL, TASK, VMA, Cache, Protocol, Strategy, index_find, native, read_unlock
+from benchframe.api import Cache, Protocol, Strategy, native
 from benchframe.check.command import run_check_command
+from benchframe.kernel import NULL, TASK, VMA, index_find, read_unlock
 from benchframe.registry import load
 from benchframe.scenario import KnownBug, Sites
 from benchframe.strategy import resolve

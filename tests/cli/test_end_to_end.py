@@ -1,5 +1,7 @@
 """`benchframe run` as users start it: real plugins, real engine, real processes, small workloads."""
 
+import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -12,10 +14,12 @@ import benchframe
 from benchframe.registry import load
 from benchframe.results.folder import RunFolder, find_run
 
+REFERENCE = Path(__file__).resolve().parents[2] / "reports" / "reference"
 BAD = '''
 """Two strategies with bugs: one forgets to compare bounds, one reads far outside its memory."""
 
-from benchframe.api import VMA, Cache, Strategy, hookimpl, native
+from benchframe.api import Cache, Strategy, hookimpl, native
+from benchframe.kernel import VMA
 
 
 @native
@@ -69,6 +73,20 @@ def test_run_table_report(tmp_path: Path) -> None:
     cells = {c.entry.strategy: c for c in RunFolder.open(find_run("last", tmp_path / "reports" / "runs")).cells()}
     assert cells["mmap_cache"].state.counts["hits"] > 0
     assert cells["rbtree"].state.counts["hits"] == 0
+    base = part_of_reference(tmp_path / "base", {"rbtree", "mmap_cache"}, "python-json")
+    code, out, err = run(tmp_path, "gate", str(base), "last", "--cost", "exact", "--max-slowdown", "1000", "--anyway")
+    assert code == 0, out + err  # our own gate, whatever the machine: counts are those of the report
+
+
+def part_of_reference(folder: Path, strategies: set[str], workload: str) -> Path:
+    """A run with some cells of reports/reference, which has all of them."""
+    shutil.copytree(REFERENCE, folder, ignore=shutil.ignore_patterns("report.*", "charts", "studies"))
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["cells"] = [c for c in manifest["cells"] if c["strategy"] in strategies and c["workload"] == workload]
+    manifest["workloads"] = [w for w in manifest["workloads"] if w["label"] == workload]
+    path.write_text(json.dumps(manifest))
+    return folder
 
 
 @pytest.mark.slow

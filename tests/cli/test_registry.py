@@ -11,7 +11,8 @@ from benchframe.registry import Found, Problem, Registry, UnknownName, load
 from benchframe.workload import WorkloadError
 
 GOOD = """
-from benchframe.api import Parameter, Workload, hookimpl
+from benchframe.api import hookimpl
+from benchframe.workloads import Parameter, Workload
 def make(params, seed):
     raise ValueError("not today")
 @hookimpl

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from benchframe import stream
-from benchframe.api import Parameter, Trace, Workload, trace_workload
 from benchframe.errors import TraceError
 from benchframe.workload import WorkloadError
+from benchframe.workloads import Parameter, Trace, Workload, trace_workload
 
 PARAMETERS = (
     Parameter("vmas", 1000, "VMAs", low=6, high=100_000),

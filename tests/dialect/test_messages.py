@@ -12,7 +12,8 @@ from benchframe.dialect.lint import lint, readable, translated
 from benchframe.dialect.llvm import compile_unit
 from benchframe.mm.layout import mm_struct
 
-HEAD = """from benchframe.api import NULL, TASK, VMA, READ_ONCE, native
+HEAD = """from benchframe.api import native
+from benchframe.kernel import NULL, TASK, VMA, READ_ONCE
 
 RATIO = 2.5
 NOTHING = None

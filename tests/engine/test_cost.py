@@ -12,11 +12,12 @@ import pytest
 from support.counting import numbers, replay
 from support.space import runner, strategy
 
-from benchframe.api import ARENA_PRIVATE0, MM, NULL, PAGE, VMA, fetch_add, native, smp_mb
+from benchframe.api import native
 from benchframe.dialect.interpreter import PlainWorld, dejit, proxy_class
 from benchframe.dialect.records import DialectError, Slab
 from benchframe.engine.cost.records import ATOMIC, BARRIER, BRANCH, LOAD, OPERAND, SHIFT, STORE
 from benchframe.engine.cost.rewrite import Translator
+from benchframe.kernel import ARENA_PRIVATE0, MM, NULL, PAGE, VMA, fetch_add, smp_mb
 from benchframe.mm.replay import one_event
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "cost_python_json.json"

@@ -9,7 +9,11 @@ from collections.abc import Mapping
 import pytest
 from support.compile import compiled
 
-from benchframe.api import (
+from benchframe.api import Protocol, Strategy, native
+from benchframe.dialect import Hook, is_native
+from benchframe.dialect.functions import referenced
+from benchframe.engine.session import Session
+from benchframe.kernel import (
     ARENA_VMA,
     COUNT_FALLBACK,
     COUNT_HIT,
@@ -20,15 +24,12 @@ from benchframe.api import (
     TASK,
     VMA,
     WRITE_ONCE,
-    Protocol,
-    Strategy,
     cmpxchg,
     count,
     fetch_add,
     find_vma,
     kfree_rcu,
     load_acquire,
-    native,
     read_lock,
     read_unlock,
     store_release,
@@ -36,9 +37,6 @@ from benchframe.api import (
     write_lock,
     write_unlock,
 )
-from benchframe.dialect import Hook, is_native
-from benchframe.dialect.functions import referenced
-from benchframe.engine.session import Session
 from benchframe.mm.hooks import BY_NAME, index_find
 from benchframe.mm.replay import mapping_event
 from benchframe.mm.smp import REPLACE

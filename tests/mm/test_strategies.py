@@ -197,6 +197,8 @@ def test_mistakes_are_named(tmp_path: Any) -> None:
         resolve(Strategy("mine", "x", Index(find=code.find)), {})
     with pytest.raises(StrategyError, match=r"Index: no hook 'fnid'; did you mean find\?"):
         Index(fnid=code.find)
+    with pytest.raises(StrategyError, match=r"Index: no hook 'gap_above'; 0\.1 had it; the model walks its list"):
+        Index(gap_above=code.find)
     with pytest.raises(StrategyError, match="Cache: no hook 'zzz'; it has find, store, fault"):
         Cache(zzz=code.find)
     with pytest.raises(StrategyError, match=r"Index.find: <function plain.* is not marked @native"):

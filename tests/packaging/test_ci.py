@@ -52,7 +52,7 @@ def test_ci_installs_what_marked_tests_need() -> None:
     """Every program that a needs_debian mark names is one that .ci/run looks for."""
     script = (ROOT / ".ci" / "run").read_text()
     marks = re.compile(r"needs_debian\(([^)]+)\)")
-    files = [path for path in (ROOT / "tests").glob("test_*.py") if path.name != "test_ci.py"]
+    files = [path for path in (ROOT / "tests").rglob("test_*.py") if path.name != "test_ci.py"]
     named = {tool for path in files for words in marks.findall(path.read_text()) for tool in re.findall(r"\w+", words)}
     assert named >= {"cc", "gcc", "strace", "chromium"}
     for tool in named:

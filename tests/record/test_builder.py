@@ -7,7 +7,7 @@ import pytest
 
 from benchframe.events import NIL, FaultFlag, Kind, MapType
 from benchframe.record import perf as R
-from benchframe.record.builder import Builder, Maps, MapsRow, guess_access, load_segments, parse_maps
+from benchframe.record.builder import GUESSED, Builder, Maps, MapsRow, load_segments, parse_maps
 from benchframe.record.perf import NR, Rec, parse_format
 from benchframe.trace.meta import TraceMeta
 from benchframe.trace.trace import Trace
@@ -260,9 +260,8 @@ def test_guessed_access() -> None:
     rows = [MapsRow(at, at + 4096, prot, False, 0, "fe:00", at, "/a") for at, prot in starts.items()]
     recs = [Rec(300 + i, R.FAULT, 10, (0x400000 + i * 0x10000, -1, True)) for i in range(4)]
     trace = built(*recs, Rec(400, R.FAULT, 10, (0x420000, 4, True)), maps=[Maps(150, 10, "exec", rows)])
-    assert guess_access(trace)
+    assert GUESSED in trace.meta.notes
     assert trace.events["prot"][5:].tolist() == [1, 4, 2, 2, 1]
-    assert not guess_access(trace)
 
 
 def test_maps_lines() -> None:

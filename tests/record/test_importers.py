@@ -10,7 +10,7 @@ import pytest
 from benchframe.cli.trace import load_any, run_trace_convert, run_trace_verify
 from benchframe.errors import TraceError
 from benchframe.events import Kind
-from benchframe.record.stracelog import _value
+from benchframe.record.stracelog import value_of
 from benchframe.trace.trace import Trace
 from benchframe.trace.verify import verify
 
@@ -57,11 +57,11 @@ x 700/700  3663.334480: PERF_RECORD_EXIT(700:701):(700:700)
 """
 
 
-def imported(tmp_path: Path, data: str | bytes, form: str) -> Trace:
+def imported(tmp_path: Path, data: str | bytes, form: str, allow_loss: bool = False) -> Trace:
     """Write, import, and check what it was taken for."""
     path = tmp_path / "input"
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
-    trace, name = load_any(path)
+    trace, name = load_any(path, allow_loss)
     assert name == form
     trace.check()
     return trace
@@ -127,13 +127,13 @@ def test_strace(tmp_path: Path) -> None:
 
 def test_strace_numbers() -> None:
     """Arguments as strace prints them: hexadecimal, octal, names, comments, flags that it does not know."""
-    assert _value("NULL") == 0
-    assert _value("-1") == 2**64 - 1
-    assert _value("0x7f00<path>") == 0x7F00
-    assert _value("MAP_PRIVATE|MAP_ANONYMOUS|0x8000000") == 0x8000022
-    assert _value("MAP_HUGETLB|21<<MAP_HUGE_SHIFT") == 0x40000 | 21 << 26
+    assert value_of("NULL") == 0
+    assert value_of("-1") == 2**64 - 1
+    assert value_of("0x7f00<path>") == 0x7F00
+    assert value_of("MAP_PRIVATE|MAP_ANONYMOUS|0x8000000") == 0x8000022
+    assert value_of("MAP_HUGETLB|21<<MAP_HUGE_SHIFT") == 0x40000 | 21 << 26
     with pytest.raises(ValueError, match="not understood"):
-        _value("rm -rf")
+        value_of("rm -rf")
 
 
 def test_perf_script(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ EVENTS = [
 
 def test_perf_data(tmp_path: Path) -> None:
     """A perf.data file is read without perf: faults, mappings, threads, and the events that perf lost."""
-    trace = imported(tmp_path, perf_data(EVENTS), "perf.data")
+    trace = imported(tmp_path, perf_data(EVENTS), "perf.data", allow_loss=True)
     rows = [Kind(k).name for k in trace.events["kind"]]
     assert rows == ["EXEC", "MAP", "FAULT", "MMAP", "THREAD", "FAULT", "EXIT"]
     assert trace.meta.lost == 3
@@ -198,9 +198,9 @@ def test_perf_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (b"", "no form"),
-        (b"hello\nworld\n", "no form"),
-        (b"\0" * 500, "no form"),
+        (b"", "not a format"),
+        (b"hello\nworld\n", "not a format"),
+        (b"\0" * 500, "not a format"),
         (b"PERFILE2", "cut short"),
         (b"PERFILE2" + b"\xff" * 200, "makes no sense"),
         (perf_data(EVENTS)[:-40], "closed properly"),
@@ -236,3 +236,185 @@ def test_real_strace(tmp_path: Path) -> None:
     assert run_trace_convert(log, tmp_path / "t.parquet") == 0
     assert run_trace_verify(tmp_path / "t.parquet") == 0
     assert load_any(tmp_path / "t.parquet")[0].mms >= 2
+
+
+# What people have: nothing is dropped in silence
+
+STDERR_LOG = """\
+$ strace -f ./server
+execve("./server", ["./server"], 0x7ffd2f0 /* 31 vars */) = 0
+brk(NULL)                               = 0x55f000000000
+hello from the program
+mmap(NULL, 16384, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0x7f1000000000
+clone(child_stack=NULL, flags=CLONE_CHILD_CLEARTID|SIGCHLDstrace: Process 71 attached
+, child_tidptr=0x7f1000002a10) = 71
+[pid    70] munmap(0x7f1000000000, 4096 <unfinished ...>
+[pid    71] mprotect(0x7f1000000000, 4096, PROT_READ) = 0
+[pid    70] <... munmap resumed>)       = 0
+[pid    71] +++ exited with 0 +++
+--- SIGCHLD {si_signo=SIGCHLD, si_code=CLD_EXITED, si_pid=71, si_uid=0} ---
+munmap(0x7f1000001000, 4096)            = 0
++++ exited with 0 +++
+"""
+
+
+def test_strace_to_a_terminal(tmp_path: Path) -> None:
+    """The first process has no number until a second one exists, and its clone line is cut in two: two tasks, and
+    what the first one does before, beside and after the second is one task's."""
+    trace = imported(tmp_path, STDERR_LOG, "strace log")
+    rows = [(Kind(e["kind"]).name, int(e["task"])) for e in trace.events]
+    assert rows == [
+        ("EXEC", 0), ("BRK", 0), ("MMAP", 0), ("FORK", 0), ("MPROTECT", 1), ("MUNMAP", 0), ("EXIT", 1), ("MUNMAP", 0),
+        ("EXIT", 0),
+    ]  # fmt: skip
+    assert sorted(set(trace.tid.tolist())) == [70, 71]
+    assert trace.meta.counts["lines used"] == 5
+    assert trace.meta.counts["not needed: lines that are not strace's"] == 2
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "", "     0.000123 ", "12:34:56 ", "12:34:56.123456 ", "1700000000.123456 ", "1700000000 ",
+        "12:34:56 (+     0.000123) ", "[   9] ", "[00007f190777ead7] ", "[pid  12] ", "[pid 12<a b>]      0.000071 ",
+        "12  ", "12<DOM Worker> 1700000000.5 [   9] [00007f190777ead7] ", "12    12:34:56 ", "   12 ",
+    ],
+)  # fmt: skip
+def test_strace_heads(tmp_path: Path, head: str) -> None:
+    """Every way in which strace can begin a line: numbers, names, times, positions."""
+    call = "mmap(NULL, 8192, PROT_READ, MAP_PRIVATE, 3</tmp/a, b) = 1>, 0x1000) = 0x7f1000000000 <0.000022>"
+    trace = imported(tmp_path, f"{head}{call}\n{head}munmap(0x7f1000000000, 8192) = 0\n", "strace log")
+    assert [Kind(k).name for k in trace.events["kind"]][-2:] == ["MMAP", "MUNMAP"]
+    assert int(trace.events["offset"][-2]) == 0x1000
+    assert trace.meta.files[int(trace.events["file"][-2])].name == "/tmp/a, b) = 1"
+
+
+def test_strace_exec_by_a_thread(tmp_path: Path) -> None:
+    """The thread goes on as the leader: the calls after its exec are those of one new address space."""
+    log = (
+        '5 execve("/bin/a", ["a"], 0x7ffd) = 0\n'
+        "5 clone3({flags=CLONE_VM|CLONE_THREAD, exit_signal=0}, 88) = 6\n"
+        '6 execve("/bin/b", ["b"], 0x7ffd <unfinished ...>\n'
+        "5 +++ superseded by execve in pid 6 +++\n"
+        "5 <... execve resumed>) = 0\n"
+        "5 brk(NULL) = 0x55f000000000\n5 +++ exited with 0 +++\n"
+    )
+    trace = imported(tmp_path, log, "strace log")
+    rows = [(Kind(e["kind"]).name, int(e["mm"])) for e in trace.events]
+    assert rows == [("EXEC", 0), ("THREAD", 0), ("EXIT", 0), ("EXEC", 1), ("BRK", 1), ("EXIT", 1)]
+
+
+def test_strace_inside_a_pid_namespace(tmp_path: Path) -> None:
+    """The number that clone returns is the namespace's, that at the line the host's: still one child."""
+    log = (
+        '500 execve("/bin/a", ["a"], 0x7ffd) = 0\n500 brk(NULL) = 0x55f000000000\n'
+        "500 clone(child_stack=NULL, flags=SIGCHLD) = 7\n501 brk(NULL) = 0x55f000000000\n"
+        "500 clone(child_stack=NULL, flags=SIGCHLD <unfinished ...>\n502 brk(NULL) = 0x55f000000000\n"
+        "500 <... clone resumed>) = 8\n502 +++ exited with 0 +++\n501 +++ exited with 0 +++\n"
+    )
+    trace = imported(tmp_path, log, "strace log")
+    assert (trace.tasks, trace.mms) == (3, 3)
+    assert any("PID namespace" in note for note in trace.meta.notes)
+
+
+def test_strace_of_32_bits(tmp_path: Path) -> None:
+    """mmap2 and old_mmap are mmap; the trace says that the program is a 32-bit one."""
+    log = (
+        'execve("./w", ["./w"], 0xffd0 /* 4 vars */) = 0\n[ Process PID=9 runs in 32 bit mode. ]\n'
+        "mmap2(NULL, 8192, PROT_READ, MAP_PRIVATE|MAP_DENYWRITE, 3, 0x23000) = 0xf7a00000\n"
+        "old_mmap(NULL, 4096, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0) = 0xf7b00000\n"
+    )
+    trace = imported(tmp_path, log, "strace log")
+    assert trace.events["ret"].tolist()[1:] == [0xF7A00000, 0xF7B00000]
+    assert int(trace.events["offset"][1]) == 0x23000
+    assert any("32-bit" in note for note in trace.meta.notes)
+
+
+def test_strace_constants_that_are_new(tmp_path: Path) -> None:
+    """A flag given as a number is kept; one given by a name that nobody knows is said."""
+    log = (
+        'execve("./w", ["./w"], 0xffd0 /* 4 vars */) = 0\n'
+        "mmap(NULL, 8192, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS|0x8000000 /* MAP_??? */, -1, 0) = 0x7f0000000000\n"
+        "madvise(0x7f0000000000, 4096, MADV_FROM_THE_FUTURE) = -1 EINVAL (Invalid argument)\n"
+    )
+    trace = imported(tmp_path, log, "strace log")
+    assert int(trace.events["flags"][1]) == 0x8000022
+    assert any("MADV_FROM_THE_FUTURE" in note for note in trace.meta.notes)
+
+
+HEADED = "x 700/700  3663.334301: PERF_RECORD_COMM exec: x:700/700\n"
+CODE = "x 700/700  3663.334330: PERF_RECORD_MMAP2 700/700: [0x400000(0x9000) @ 0 fe:00 4242 9]: r-xp /usr/bin/x\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("x 700  3663.5:  1 page-faults:  401b70 main+0x0 (/usr/bin/x)\n", "without an address"),
+        ("x 700  3663.5:  1 page-faults: \n\t  401b70 main+0x0 (/usr/bin/x)\n\n", "without an address"),
+        ("".join(f"x 700  3663.5{i}: page-faults:  401b7{i}\n" for i in range(9)), "instruction pointers"),
+        ("x 700/700  page-faults:  7f0000\n", "without a thread or a time"),
+        ("x 700  3663.5:  250000 cycles:P:  401b70 main (/usr/bin/x)\n", "1 samples of cycles:P"),
+        ("x 700 3663.5: exceptions:page_fault_user: address=start+0x10 ip=0x1 error_code=0x6\n", "not a number"),
+        ("x 700 3663.4: page-faults: 401000\nx 700 3663.5: PERF_RECORD_LOST lost 44\n", "44 events that perf itself"),
+        ("y 900 3663.4: page-faults: 402000\ny 900 3663.5: page-faults: 401000\n", "tasks whose start is not"),
+        ("x 700 3663.4: page-faults: ffff800000000\n", "above 2^47"),
+    ],
+)
+def test_perf_script_that_is_no_trace(tmp_path: Path, text: str, what: str) -> None:
+    """What is missing is named, with the way out; nothing that looks like a trace is made."""
+    path = tmp_path / "input"
+    path.write_text(HEADED + CODE + text)
+    with pytest.raises(TraceError) as caught:
+        load_any(path)
+    assert what in str(caught.value)
+    assert "perf record" in str(caught.value) or "perf script" in str(caught.value)
+
+
+def test_perf_script_with_more_fields(tmp_path: Path) -> None:
+    """Addresses are found beside symbols, instruction pointers and call chains; build ids stand for inodes."""
+    build_id = CODE.replace("fe:00 4242 9", "<15dfff3239aa7c3b16a71e6b2e3b6e4009dab998>")
+    text = (
+        "x 700 3663.41: 1 page-faults: 400b70 [unknown] (/usr/bin/x)  400b70 main+0x1 (/usr/bin/x)\n"
+        "x 700 3663.42: 1 page-faults: 401b70 __TMC_END__+0x0 (/usr/bin/x)\n\tffffffff81775b9a elf_load+0x28a ([k])\n"
+        "x 700 3663.43: minor-faults:u: 402b70 ffffffff81775b9a\n"
+        "x 700 3663.44: raw_syscalls:sys_enter: NR 9 (0, 1000, 3, 22, ffffffff, 0)\n"
+        "x 700 3663.45: raw_syscalls:sys_exit: NR 9 = 139637976727552\n"
+    )
+    trace = imported(tmp_path, HEADED + build_id + text, "perf script text")
+    assert [Kind(k).name for k in trace.events["kind"]] == ["EXEC", "MAP", "FAULT", "FAULT", "FAULT", "MMAP"]
+    assert trace.events["addr"].tolist()[2:5] == [0x400B70, 0x401B70, 0x402B70]
+    assert verify(trace).faults_outside == 0
+
+
+def test_perf_data_without_addresses(tmp_path: Path) -> None:
+    """A software event without addresses is refused, and so are other events than faults: with what to do."""
+    kept = [event for event in EVENTS if event[:4] != struct.pack("<I", 2)]
+    bare = perf_data(kept).replace(struct.pack("<Q", SAMPLE), struct.pack("<Q", SAMPLE & ~8))
+    clock = perf_data(kept).replace(struct.pack("<IIQQ", 1, 112, 2, 1), struct.pack("<IIQQ", 1, 112, 0, 1))
+    for data, what in ((bare, "perf record -d adds it"), (clock, "samples of cpu-clock")):
+        (tmp_path / "input").write_bytes(data)
+        with pytest.raises(TraceError, match=what):
+            load_any(tmp_path / "input")
+
+
+def test_perf_data_from_a_pipe(tmp_path: Path) -> None:
+    """``perf record -o -``: the events are described by records, not by a table in front."""
+    attr = struct.pack("<IIQQQ", 1, 112, 2, 1, SAMPLE).ljust(112, b"\0") + struct.pack("<Q", 55)
+    described = struct.pack("<IHH", 64, 0, 8 + len(attr)) + attr
+    data = struct.pack("<8sQ", b"PERFILE2", 16) + described + b"".join(EVENTS)
+    trace = imported(tmp_path, data, "perf.data", allow_loss=True)
+    assert [Kind(k).name for k in trace.events["kind"]] == ["EXEC", "MAP", "FAULT", "MMAP", "THREAD", "FAULT", "EXIT"]
+
+
+def test_perf_data_that_is_packed(tmp_path: Path) -> None:
+    """``perf record -z``: records in a zstd stream that perf never ends; where that fails, the way out is said."""
+    import pyarrow as pa  # type: ignore[import-untyped]
+
+    plain = b"".join(EVENTS)
+    packed = pa.Codec("zstd").compress(plain, asbytes=True)
+    record_of = lambda body: struct.pack("<IHH", 81, 0, 8 + len(body)) + body  # noqa: E731
+    trace = imported(tmp_path, perf_data([record_of(packed[:50]), record_of(packed[50:])]), "perf.data", True)
+    assert [Kind(k).name for k in trace.events["kind"]] == ["EXEC", "MAP", "FAULT", "MMAP", "THREAD", "FAULT", "EXIT"]
+    (tmp_path / "input").write_bytes(perf_data([record_of(b"\0" * 24)]))
+    with pytest.raises(TraceError, match="without -z"):
+        load_any(tmp_path / "input")

@@ -3,6 +3,7 @@
 A level that the machine does not allow is skipped, with the reason that the recorder itself gives.
 """
 
+import contextlib
 import functools
 import mmap
 import os
@@ -10,12 +11,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchframe.events import Kind
+from benchframe.record import builder, session
+from benchframe.record.perf import EXEC, Rec
 from benchframe.record.session import RecordError, planned
 from benchframe.trace.csvfile import read_csv
 from benchframe.trace.trace import Trace, read_trace
@@ -30,6 +36,8 @@ level, output, *rest = sys.argv[1:]
 attach = int(rest[1]) if rest[0] == "--attach" else None
 sys.exit(run_record_command([] if attach else rest, Path(output), level, attach=attach))
 """
+MAPS_LINE = "400000-401000 r-xp 00000000 fe:00 7 /usr/bin/x\n"
+STAT = "7 (x) " + " ".join(["0"] * 50)
 THREADS = """
 import mmap, threading
 def work():
@@ -193,7 +201,7 @@ def test_attach(level: str, tmp_path: Path) -> None:
             command = [sys.executable, "-c", RUN, level, str(tmp_path / "t.parquet"), "--attach", str(busy.pid)]
             run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
             deadline = time.monotonic() + 20
-            while f"TracerPid:\t{run.pid}" not in Path(f"/proc/{busy.pid}/status").read_text():
+            while "TracerPid:\t0\n" in Path(f"/proc/{busy.pid}/status").read_text():
                 assert run.poll() is None, run.communicate()[1]
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
@@ -261,21 +269,50 @@ def test_own_failures(tmp_path: Path, arguments: tuple[str, ...], what: str) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_lost_events_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        ({"lost": 5}, "5 events were lost"),
+        ({"faults": {"recorded": 62, "expected": 210}}, "only 62 of 210 page faults were recorded"),
+    ],
+)
+def test_incomplete_recordings_are_refused(
+    values: dict[str, Any],
+    what: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A trace with holes is not written unless asked for."""
-    from benchframe.record import session
-    from benchframe.trace.meta import TraceMeta
+    """A trace with holes, or with far fewer faults than the kernel counted, is not written unless asked for."""
+    from benchframe.record.session import Session
 
-    full = read_trace(Path(__file__).resolve().parents[2] / "workloads/benchframe_workloads/data/python-json.parquet")
-    lossy = Trace(full.events, full.time, full.tid, TraceMeta(files=full.meta.files, lost=5))
-    monkeypatch.setattr(session.Session, "run", lambda self, argv: lossy)
+    def run(self: Session, argv: list[str]) -> None:
+        self.journal.describe(
+            level="full", command=argv, notes=[], limits={}, tool="", points={}, functions={}, kernel="", date="",
+            machine="", max_events=0,
+        )  # fmt: skip
+        self.journal.layout({"time": 5, "pid": 7, "when": "exec", "maps": MAPS_LINE, "stat": STAT, "command": "x"})
+        self.journal.record(Rec(6, EXEC, 7, (7,)))
+        self.journal.close()
+        self.journal.end({"lost": values.get("lost", 0)})
+
+    whole = builder.Recording._described
+    monkeypatch.setattr(
+        builder.Recording, "_described", lambda self, meta: replace(whole(self, meta), faults=values.get("faults", {}))
+    )
+    monkeypatch.setattr(Session, "run", run)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(kept))
     assert session.run_record_command(["true"], tmp_path / "t.parquet", "strace") == session.EXIT_FAILED
-    assert "5 events were lost" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-    assert session.run_record_command(["true"], tmp_path / "t.parquet", "strace", allow_lost=True) == 0
-    assert read_trace(tmp_path / "t.parquet").meta.lost == 5
+    assert what in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [kept]
+    (journal,) = kept.iterdir()
+    recover = {"output": tmp_path / "t.parquet", "recover": journal}
+    assert session.run_record_command([], **recover) == session.EXIT_FAILED
+    assert session.run_record_command([], **recover, allow_loss=True) == 0
+    assert list(kept.iterdir()) == []
+    assert read_trace(tmp_path / "t.parquet").meta.lost == values.get("lost", 0)
 
 
 def test_ring_that_overflows_says_so() -> None:
@@ -300,3 +337,164 @@ def test_ring_that_overflows_says_so() -> None:
         assert recorder.lost > 500
     finally:
         recorder.close()
+
+
+# A recording always ends, and is never lost
+
+
+def started(tmp_path: Path, level: str, *program: str, **options: Any) -> subprocess.Popen[str]:
+    """The recorder, running, with its program up: it has printed a line."""
+    command = [sys.executable, "-c", RUN, level, str(tmp_path / "t.parquet"), *program]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    assert run.stdout is not None
+    assert run.stdout.readline() == "up\n"
+    return run
+
+
+def end(pid: int) -> None:
+    """End a process that a recording left running."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_signal_ends_what_an_orphan_would_hold_open(level: str, tmp_path: Path) -> None:
+    """The program has ended, a child of it runs on: the first signal ends the recording, the trace holds, and the child
+    lives on, with calls that work."""
+    child = (
+        "import mmap, time\nfor i in range(600):\n m = mmap.mmap(-1, 1 << 16); m.write(b'x' * 9000); m.close()\n"
+        " open(f'{i}.tick', 'w').close()\n time.sleep(0.05)\n"
+    )
+    script = f'cd {tmp_path}; {sys.executable} -S -c "{child}" >/dev/null 2>&1 & echo $! > pid; echo up'
+    run = started(tmp_path, level, "sh", "-c", script)
+    pid = 0
+    try:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "3.tick").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        pid = int((tmp_path / "pid").read_text())
+        run.send_signal({"full": signal.SIGTERM, "user": signal.SIGHUP, "strace": signal.SIGINT}[level])
+        _, errors = run.communicate(timeout=60)
+        assert "still ran" in errors
+        assert run.returncode == 0
+        checked(tmp_path / "t.parquet", level)
+        for tick in tmp_path.glob("*.tick"):
+            tick.unlink()
+        while not list(tmp_path.glob("*.tick")):
+            assert time.monotonic() < deadline + 30
+            time.sleep(0.02)
+    finally:
+        end(pid)
+
+
+def test_program_that_ignores_signals(tmp_path: Path) -> None:
+    """What does not end on SIGTERM goes on unrecorded; a second signal does not wait for it."""
+    run = started(
+        tmp_path, "auto", "sh", "-c", "trap '' TERM; echo up; echo $$ > " + str(tmp_path / "pid") + "; sleep 60 & wait"
+    )
+    try:
+        time.sleep(0.3)
+        run.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        run.send_signal(signal.SIGTERM)
+        _, errors = run.communicate(timeout=60)
+        assert run.returncode == 128 + signal.SIGTERM, errors
+        assert len(read_trace(tmp_path / "t.parquet")) > 5
+    finally:
+        end(int((tmp_path / "pid").read_text()))
+
+
+def test_killed_recorder(level: str, tmp_path: Path) -> None:
+    """SIGKILL of the command that the user started: the trace so far is written all the same, and nothing is left
+    mounted or lying about."""
+    kept = tmp_path / "tmp"
+    kept.mkdir()
+    mounts = Path("/proc/self/mounts").read_text().count("benchframe")
+    script = "import os, time\nprint('up', flush=True)\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(60)"
+    run = started(
+        tmp_path, level, sys.executable, "-S", "-c", script, cwd=tmp_path, env={**os.environ, "TMPDIR": str(kept)}
+    )
+    try:
+        time.sleep(0.3)
+        run.kill()
+        run.wait()
+        for pipe in (run.stdout, run.stderr):
+            assert pipe is not None
+            pipe.close()
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "t.parquet").exists() or list(kept.iterdir()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        checked(tmp_path / "t.parquet", level)
+        assert Path("/proc/self/mounts").read_text().count("benchframe") == mounts
+    finally:
+        end(int((tmp_path / "pid").read_text()))
+
+
+def test_nobody_listens(tmp_path: Path) -> None:
+    """A full or closed stderr costs no trace: it is written before anything is said."""
+    full = tmp_path / "full.parquet"
+    with Path("/dev/full").open("w") as sink:
+        run = subprocess.run([sys.executable, "-c", RUN, "auto", str(full), "true"], stderr=sink)
+    assert run.returncode == 0
+    closed = tmp_path / "closed.parquet"
+    run = subprocess.run(["sh", "-c", '"$@" 2>&-', "sh", sys.executable, "-c", RUN, "auto", str(closed), "true"])
+    assert run.returncode == 0
+    assert len(read_trace(full)) > 5
+    assert len(read_trace(closed)) > 5
+
+
+def test_full_disk_keeps_the_journal(tmp_path: Path) -> None:
+    """A trace that cannot be written stays a journal; --recover makes the trace of it, and then it goes."""
+    kept = tmp_path / "tmp"
+    kept.mkdir()
+    run = subprocess.run(
+        [sys.executable, "-c", RUN.replace("import sys", "import sys, benchframe.record.session as c\n"
+         "def refuse(*a): raise OSError(28, 'No space left on device')\nc.write_batches = refuse", 1),
+         "auto", str(tmp_path / "t.parquet"), "true"],
+        capture_output=True, text=True, env={**os.environ, "TMPDIR": str(kept)},
+    )  # fmt: skip
+    assert run.returncode == 125
+    assert "No space left on device" in run.stderr
+    assert "--recover" in run.stderr
+    (journal,) = kept.iterdir()
+    assert session.run_record_command([], tmp_path / "t.parquet", recover=journal) == 0
+    assert len(read_trace(tmp_path / "t.parquet")) > 5
+    assert list(kept.iterdir()) == []
+
+
+def test_ends_by_time_and_by_events(tmp_path: Path) -> None:
+    """--duration and --max-events end the recording; the program goes on; the trace is cut at the event."""
+    from benchframe.record.session import Ends
+
+    with _busy(tmp_path) as busy:
+        try:
+            assert busy.stdout is not None
+            busy.stdout.readline()
+            output = tmp_path / "t.parquet"
+            assert session.run_record_command([], output, attach=busy.pid, ends=Ends(duration=0.4)) == 0
+            assert verify(read_trace(output)).good
+            assert session.run_record_command([], output, attach=busy.pid, ends=Ends(max_events=40)) == 0
+            assert len(read_trace(output)) == 40
+            assert busy.poll() is None
+        finally:
+            busy.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="root and unshare make the namespace")
+@pytest.mark.parametrize("mount", [["--mount-proc"], []])
+def test_inside_a_pid_namespace(level: str, mount: list[str], tmp_path: Path) -> None:
+    """In a container all is recorded, with a /proc of its own or without: children, their faults, their layouts."""
+    space = ["unshare", "-p", "-f", *mount]
+    if subprocess.run([*space, "true"], capture_output=True).returncode:
+        pytest.skip("no PID namespace can be made here")
+    run = subprocess.run(
+        [*space, sys.executable, "-c", RUN, level, str(tmp_path / "t.parquet"), "sh", "-c", "true; ls / >/dev/null; :"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    trace = checked(tmp_path / "t.parquet", level)
+    assert trace.tasks >= 2
+    assert int((trace.events["kind"] == Kind.EXEC).sum()) >= 2
+    if level != "strace":
+        assert trace.meta.faults["recorded"] > 0.8 * trace.meta.faults["expected"]

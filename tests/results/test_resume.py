@@ -28,14 +28,12 @@ def find_two(addr):  # type: ignore[no-untyped-def]
 
 def test_timeout_is_its_own_state(tmp_path: Path) -> None:
     """A worker that never answers is ended, and its cell says so."""
-    folder, strategies = start(tmp_path / "run", ["hang"], replace(OPTIONS, timeout=2, rounds=1))
-    began = time.monotonic()
+    folder, strategies = start(tmp_path / "run", ["hang"], replace(OPTIONS, timeout=10, rounds=1))
     sit(folder, strategies)
     states = {c.entry.strategy: c.state for c in folder.cells()}
     assert states["hang"].state == "timed_out"
-    assert "2 s" in states["hang"].message
+    assert "10 s" in states["hang"].message
     assert states["fake30"].state == "ok"
-    assert time.monotonic() - began < 30
 
 
 def test_rounds_are_interleaved_and_resume_adds_what_is_missing(tmp_path: Path) -> None:

@@ -1,17 +1,14 @@
 """pmdcache_rcu with one thing broken, and three small protocols: what the checker must catch."""
 
-from benchframe.api import (
+from benchframe.api import Cache, Protocol, Strategy, native
+from benchframe.kernel import (
     COUNT_FALLBACK,
     NULL,
     TASK,
     VMA,
-    Cache,
-    Protocol,
-    Strategy,
     count,
     fetch_add,
     find_vma,
-    native,
     rcu_read_lock,
     rcu_read_unlock,
     read_lock,

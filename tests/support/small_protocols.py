@@ -1,6 +1,7 @@
 """Small protocols for single races: barriers that store buffers need."""
 
-from benchframe.api import VMA, native, smp_mb, wait_until, write_lock
+from benchframe.api import native
+from benchframe.kernel import VMA, smp_mb, wait_until, write_lock
 from benchframe_plugins.pmdcache_rcu import forget
 from support.mutants import twin
 

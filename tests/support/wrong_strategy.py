@@ -1,6 +1,7 @@
 """A strategy whose lookup is off by one page, for the tests that must notice."""
 
-from benchframe.api import Protocol, Strategy, find_vma, native
+from benchframe.api import Protocol, Strategy, native
+from benchframe.kernel import find_vma
 from benchframe.mm.hooks import mmap_read_lock
 
 

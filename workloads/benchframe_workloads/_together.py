@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from benchframe.api import EVENT, Trace, stream
+from benchframe.workloads import EVENT, Trace, stream
 
 PAGE = stream.PAGE
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from benchframe.api import EVENT, Parameter, Trace, Workload, hookimpl, stream
+from benchframe.api import hookimpl
+from benchframe.workloads import EVENT, Parameter, Trace, Workload, stream
 
 PAGE = stream.PAGE
 REMAP, PUNCH, FLIP = range(3)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from benchframe.api import EVENT, Parameter, Trace, Workload, hookimpl, stream
+from benchframe.api import hookimpl
+from benchframe.workloads import EVENT, Parameter, Trace, Workload, stream
 from benchframe_workloads._together import ebizzy_threads, multi_fault_threads
 
 PAGE = stream.PAGE

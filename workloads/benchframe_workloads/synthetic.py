@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchframe.api import EVENT, Parameter, Trace, Workload, hookimpl, stream
+from benchframe.api import hookimpl
+from benchframe.workloads import EVENT, Parameter, Trace, Workload, stream
 
 LAYOUT = (
     Parameter("vmas", 1000, "VMAs in the address space", low=6, high=8_000_000),

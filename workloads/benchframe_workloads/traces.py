@@ -8,7 +8,8 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
-from benchframe.api import Workload, hookimpl, trace_workload
+from benchframe.api import hookimpl
+from benchframe.workloads import Workload, trace_workload
 
 DATA = Path(str(files("benchframe_workloads"))) / "data"
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from benchframe.api import NIL, FileEntry, Kind, Parameter, Trace, Workload, hookimpl, stream
+from benchframe.api import hookimpl
+from benchframe.workloads import NIL, FileEntry, Kind, Parameter, Trace, Workload, stream
 
 PAGE = stream.PAGE
 BASE, STRIDE = 0x1000_0000_0000, 1 << 33

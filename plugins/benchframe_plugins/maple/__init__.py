@@ -52,18 +52,8 @@ Sources: Linux 6.1 lib/maple_tree.c (mas_split, mas_push_data, mas_rebalance, mt
 mm/mmap.c; Documentation/core-api/maple_tree.rst.
 """
 
-from benchframe.api import (
-    NULL,
-    READ_ONCE,
-    VMA,
-    Index,
-    Strategy,
-    hookimpl,
-    native,
-    scenario,
-    smp_rmb,
-    start_gap,
-)
+from benchframe.api import Index, Strategy, hookimpl, native, scenario
+from benchframe.kernel import NULL, READ_ONCE, VMA, smp_rmb, start_gap
 from benchframe_plugins.maple.check import MESSAGES, mt_check
 from benchframe_plugins.maple.node import (
     ARANGE,

@@ -3,7 +3,8 @@
 Their numbers and what they are for: :mod:`benchframe_plugins.maple`.
 """
 
-from benchframe.api import NULL, VMA, native
+from benchframe.api import native
+from benchframe.kernel import NULL, VMA
 from benchframe_plugins.maple.node import (
     ARANGE,
     INNER_GAPS,

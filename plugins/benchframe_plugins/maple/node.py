@@ -1,6 +1,7 @@
 """The maple tree's nodes: layout, bounds, neighbours, gaps. What they are for: :mod:`benchframe_plugins.maple`."""
 
-from benchframe.api import ARENA_PRIVATE0, NULL, Field, PrivateSlab, arena_free, hook, kfree_rcu, native
+from benchframe.api import Field, PrivateSlab, hook, native
+from benchframe.kernel import ARENA_PRIVATE0, NULL, arena_free, kfree_rcu
 
 SPARE = 62
 WORD = PrivateSlab(

@@ -3,14 +3,8 @@
 What they are for: :mod:`benchframe_plugins.maple`. Caller holds mmap_lock for write in all of these.
 """
 
-from benchframe.api import (
-    NULL,
-    WRITE_ONCE,
-    arena_alloc,
-    arena_free,
-    native,
-    store_release,
-)
+from benchframe.api import native
+from benchframe.kernel import NULL, WRITE_ONCE, arena_alloc, arena_free, store_release
 from benchframe_plugins.maple.node import (
     ARANGE,
     ARENA_BIG,

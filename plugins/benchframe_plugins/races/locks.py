@@ -1,6 +1,7 @@
 """Races of the per-VMA locks, put back in per_vma_rwsem and per_vma_refcnt: B19, B20, B21, B23, B26."""
 
-from benchframe.api import (
+from benchframe.api import Cache, Strategy, native, scenario
+from benchframe.kernel import (
     COUNT_FALLBACK,
     COUNT_HIT,
     COUNT_LOOKUP,
@@ -9,15 +10,11 @@ from benchframe.api import (
     VM_ACCESS,
     VMA,
     WRITE_ONCE,
-    Cache,
-    Strategy,
     count,
     grow_as_held,
     index_find,
-    native,
     rcu_read_lock,
     rcu_read_unlock,
-    scenario,
 )
 from benchframe_plugins import per_vma_refcnt, per_vma_rwsem
 from benchframe_plugins.speculation import get_locked

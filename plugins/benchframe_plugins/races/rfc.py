@@ -1,6 +1,7 @@
 """Races of the RFC of December 2009 that need more than its code as posted: B9, B30."""
 
-from benchframe.api import TASK, Protocol, Strategy, native, read_unlock, scenario
+from benchframe.api import Protocol, Strategy, native, scenario
+from benchframe.kernel import TASK, read_unlock
 from benchframe_plugins import pmdcache
 
 Historic = scenario.Historic

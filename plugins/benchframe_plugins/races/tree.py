@@ -1,21 +1,17 @@
 """Races of what is walked and cached, put back: B10, B15, B17, B18; and B29, which one task shows."""
 
-from benchframe.api import (
+from benchframe.api import Cache, Protocol, Strategy, native, scenario
+from benchframe.kernel import (
     ARENA_VMA,
     TASK,
-    Cache,
-    Kind,
-    Protocol,
-    Strategy,
     grow_as_held,
     grow_under_write_lock,
     index_find,
     kfree_rcu,
-    native,
     rcu_read_lock,
     rcu_read_unlock,
-    scenario,
 )
+from benchframe.workloads import Kind
 from benchframe_plugins import vmacache
 
 Historic = scenario.Historic
