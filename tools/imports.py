@@ -26,7 +26,7 @@ LAYERS = (
     {"engine", "check", "judge", "record"},
     {"results", "testing"},
     {"report"},
-    {"study"},
+    {"study", "simulate"},
     {"cli"},
     {"__main__"},
 )

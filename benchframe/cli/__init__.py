@@ -32,6 +32,7 @@ from benchframe.cli import (
     run,
     selftest,
     show,
+    simulate,
     table,
     trace,
 )
@@ -122,6 +123,7 @@ def _command(function: Any, name: str, heading: str, summary: str, **settings: A
 
 _command(run.run, "run", MEASURE, "Time strategies beside their baseline.")
 _command(table.table, "table", MEASURE, "Print the latency table of a run.")
+_command(simulate.simulate, "simulate", MEASURE, "Run strategies on 1 to 256 simulated CPUs.")
 _command(report.report, "report", MEASURE, "Write the report of a run: page, tables, charts.")
 _command(cost.cost, "cost", MEASURE, "Count loads, cache lines, atomics and branches.")
 _command(listing.list_, "list", MEASURE, "List strategies, workloads, traces or runs.")

@@ -336,6 +336,11 @@ def origin(function: FunctionType) -> tuple[FunctionType, dict[str, str]] | None
     return made
 
 
+def made_from(function: Native) -> list[tuple[Native, dict[str, str]]]:
+    """Every instance of ``function`` that was made so far, with its words."""
+    return [(made, dict(words)) for (text, words), made in _made.items() if text is function]
+
+
 def strings(function: FunctionType) -> set[str]:
     """The literal strings of a function's code and of what it calls: field names."""
     found = _own(function)

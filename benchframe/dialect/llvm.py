@@ -30,7 +30,7 @@ from benchframe.dialect.functions import (
     where,
 )
 from benchframe.dialect.lint import check_function, near, returned, translated
-from benchframe.dialect.numba_internals import emit, lowered, optimise, unoptimised
+from benchframe.dialect.numba_internals import emit, module_of, optimise, unoptimised
 from benchframe.dialect.primitives import Primitive
 from benchframe.dialect.records import DialectError, Slab, Struct
 from benchframe.dialect.store import CODEGEN
@@ -425,15 +425,17 @@ if X86:  # elsewhere LLVM does not know the options
     for _option in CODEGEN:
         llvm.set_option("benchframe", _option)
 _OPTIONS = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-_clones: dict[str, Any] = {}
-"""Content hash to dispatcher: what was compiled in this process."""
+_clones: dict[tuple[int, str], Any] = {}
+"""Table of primitives and content hash to dispatcher: what was compiled in this process."""
 
 
-def _clone(function: FunctionType, identities: Identities, hook_index: dict[str, int]) -> Any:
+def _clone(
+    function: FunctionType, identities: Identities, hook_index: dict[str, int], primitives: dict[str, Any]
+) -> Any:
     """The dispatcher of ``function`` with everything it names bound; compiled later, on first use."""
     key = identities.of(function)
-    if key in _clones:
-        return _clones[key]
+    if (id(primitives), key) in _clones:
+        return _clones[id(primitives), key]
     check_function(function)
     scope: dict[str, Any] = {"__builtins__": __builtins__, "__name__": function.__module__}
     for name, obj in referenced(function).items():
@@ -442,9 +444,9 @@ def _clone(function: FunctionType, identities: Identities, hook_index: dict[str,
             if bound is None:
                 scope[name] = indirect_call(obj, hook_index[obj.name])
             else:
-                scope[name] = _clone(bound, identities, hook_index)
+                scope[name] = _clone(bound, identities, hook_index, primitives)
         elif is_native(obj):
-            scope[name] = _clone(identities.callee(obj, function), identities, hook_index)
+            scope[name] = _clone(identities.callee(obj, function), identities, hook_index, primitives)
         elif isinstance(obj, CCall):
             scope[name] = c_call(obj)
         elif isinstance(obj, FarCall):
@@ -452,32 +454,33 @@ def _clone(function: FunctionType, identities: Identities, hook_index: dict[str,
         elif isinstance(obj, Slab):
             scope[name] = slab_intrinsic(obj)
         elif isinstance(obj, Primitive):
-            scope[name] = PRIMITIVES[obj.name]
+            scope[name] = primitives[obj.name]
         else:
             scope[name] = obj
     clone = FunctionType(function.__code__, scope, f"{function.__name__}_{key[:16]}", function.__defaults__)
     clone.__module__ = function.__module__
     clone.__qualname__ = clone.__name__
     compiled: Any = numba.njit
-    _clones[key] = compiled(**_OPTIONS)(clone)
-    return _clones[key]
+    _clones[id(primitives), key] = compiled(**_OPTIONS)(clone)
+    return _clones[id(primitives), key]
 
 
-def compile_unit(
+def lowered(
     entry: FunctionType,
     arity: int,
     mm: Struct,
     binding: Binding | None,
     hook_index: dict[str, int],
     replace: Replacements | None = None,
-) -> bytes:
-    """Compile ``entry(mm, a1, ..., a_arity-1)`` to an object file with the C symbol ``entry``.
+    primitives: dict[str, Any] = PRIMITIVES,
+) -> tuple[Any, str]:
+    """The library of ``entry`` with all it calls, as lowered, not optimised, and the symbol it has there.
 
-    The C signature is ``int64_t entry(struct mm_struct *mm, int64_t...)``. Raises DialectError, with the
-    author's file and line, for what the dialect or Numba's typing refuses.
+    ``primitives`` says what each primitive becomes; a build that gives another meaning to them brings a table of its
+    own, which must live as long as the process. Raises DialectError, as :func:`compile_unit`.
     """
     with global_compiler_lock, unoptimised():
-        dispatcher = _clone(entry, Identities(binding, replace), hook_index)
+        dispatcher = _clone(entry, Identities(binding, replace), hook_index, primitives)
         signature = (record_type(mm), *[types.int64] * (arity - 1))
         try:
             dispatcher.compile(signature)
@@ -494,9 +497,25 @@ def compile_unit(
     if unliteral(result.signature.return_type) != types.int64:
         what, mend = returned(str(result.signature.return_type), record_names())
         raise DialectError(f"{where(entry)}: {what}; {mend}")
-    library = result.library
-    module = lowered(library)
-    module.link_in(llvm.parse_assembly(_entry_text(result.fndesc.llvm_func_name, arity)))
+    return result.library, str(result.fndesc.llvm_func_name)
+
+
+def compile_unit(
+    entry: FunctionType,
+    arity: int,
+    mm: Struct,
+    binding: Binding | None,
+    hook_index: dict[str, int],
+    replace: Replacements | None = None,
+) -> bytes:
+    """Compile ``entry(mm, a1, ..., a_arity-1)`` to an object file with the C symbol ``entry``.
+
+    The C signature is ``int64_t entry(struct mm_struct *mm, int64_t...)``. Raises DialectError, with the
+    author's file and line, for what the dialect or Numba's typing refuses.
+    """
+    library, symbol = lowered(entry, arity, mm, binding, hook_index, replace)
+    module = module_of(library)
+    module.link_in(llvm.parse_assembly(entry_text(symbol, arity)))
     for defined in module.functions:
         if not defined.is_declaration:
             defined.linkage = "external" if defined.name == "entry" else "internal"
@@ -505,15 +524,20 @@ def compile_unit(
     c_calls = [C_CALLS[name] for name in undefined if name in C_CALLS]
     undefined = [name for name in undefined if name not in C_CALLS]
     if undefined:
-        raise DialectError(
-            f"{where(entry)}: the compiled code needs {', '.join(undefined[:3])}: an operation that can raise or "
-            "allocate; the dialect has integers and references only"
-        )
+        raise needs(entry, undefined)
     obj = emit(library, module)
     return linked(obj, [source.build for source in {call.source for call in c_calls}]) if c_calls else obj
 
 
-def _entry_text(symbol: str, arity: int) -> str:
+def needs(entry: FunctionType, undefined: list[str]) -> DialectError:
+    """The error for compiled code that calls what no unit has."""
+    return DialectError(
+        f"{where(entry)}: the compiled code needs {', '.join(undefined[:3])}: an operation that can raise or "
+        "allocate; the dialect has integers and references only"
+    )
+
+
+def entry_text(symbol: str, arity: int) -> str:
     """LLVM text of the C entry around Numba's calling convention (return slot, error slot, arguments)."""
     kinds = ", ".join(["ptr", *["i64"] * (arity - 1)])
     params = ", ".join(["ptr %a0", *[f"i64 %a{i}" for i in range(1, arity)]])

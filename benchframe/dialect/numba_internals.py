@@ -71,7 +71,7 @@ def unoptimised() -> Iterator[None]:
             setattr(owner, name, original)
 
 
-def lowered(library: Any) -> llvm.ModuleRef:
+def module_of(library: Any) -> llvm.ModuleRef:
     """A copy of the module of a function that was compiled :func:`unoptimised`, with all that it calls."""
     return library._final_module.clone()
 

@@ -159,3 +159,27 @@ class Unit:
 
     def __call__(self, *args: int) -> int:
         return self._call(*args)
+
+
+class Library:
+    """An object file with several C symbols, mapped into the process for good."""
+
+    def __init__(self, obj: bytes) -> None:
+        from llvmlite import binding as llvm
+
+        self._engine = _engine()
+        self._engine.add_object_file(llvm.ObjectFileRef.from_data(obj))
+        self._engine.finalize_object()
+        _engines.append(self._engine)
+
+    def address(self, symbol: str) -> int:
+        """Where ``symbol`` lies; 0 if the file has none of that name."""
+        return int(self._engine.get_function_address(symbol))
+
+
+def add_symbol(name: str, address: int) -> None:
+    """Object files that are mapped from now on may refer to ``name``."""
+    from llvmlite import binding as llvm
+
+    _engine()
+    llvm.add_symbol(name, address)

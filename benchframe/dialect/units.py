@@ -59,8 +59,19 @@ class Units:
         """Those of ``specs`` that neither this process nor the store has."""
         return [s for s in specs if self._find(s) is None]
 
+    def key(self, spec: UnitSpec) -> str:
+        """The content key of ``spec`` in this build."""
+        return spec.key(self.mm, self.hooks)
+
+    def compile(self, spec: UnitSpec) -> bytes:
+        """Make the object file. Raises DialectError."""
+        from benchframe.dialect.llvm import compile_unit
+
+        index = {h.name: i for i, h in enumerate(self.hooks)}
+        return compile_unit(spec.entry, spec.arity, self.mm, spec.binding, index, spec.replace)
+
     def _find(self, spec: UnitSpec) -> Unit | None:
-        key = spec.key(self.mm, self.hooks)
+        key = self.key(spec)
         if key not in _loaded:
             obj = self.store.load(spec.name, key)
             if obj is None:
@@ -76,11 +87,8 @@ class Units:
         if note is not None:
             note(spec.name)
         began = time.perf_counter()
-        from benchframe.dialect.llvm import compile_unit
-
-        index = {h.name: i for i, h in enumerate(self.hooks)}
-        obj = compile_unit(spec.entry, spec.arity, self.mm, spec.binding, index, spec.replace)
-        key = spec.key(self.mm, self.hooks)
+        obj = self.compile(spec)
+        key = self.key(spec)
         self.store.save(spec.name, key, obj)
         self.compiled.append((spec.name, time.perf_counter() - began))
         _loaded[key] = Unit(spec.name, obj, spec.arity)

@@ -61,6 +61,14 @@ def _where(manifest: Manifest, cells: Sequence[Cell]) -> str:
     host, versions = manifest.host, manifest.versions
     cpus = f", {host['cpus']} CPUs" if "cpus" in host else ""
     machine = f"{host.get('cpu', 'unknown CPU')}{cpus}, {host.get('kernel', 'unknown kernel')}"
+    if manifest.simulated:
+        runs = max(manifest.options.rounds, 1)
+        lines = [
+            f"benchframe {versions.get('benchframe', '')}, SIMULATED: {host.get('cpu', '')}{cpus}.",
+            f"{manifest.created[:10]}; {runs} seed{'s' * (runs > 1)} per line; declared work {host.get('work', '')}.",
+            *manifest.notes,
+        ]
+        return "\n".join(line for text in lines for line in _wrapped(text))
     lines_of = [max(map(len, map(cell.rounds, cell.figures)), default=0) for cell in cells if cell.state.state == "ok"]
     pinned = "not pinned" if manifest.options.cpu < 0 else f"pinned to CPU {manifest.options.cpu}"
     how = f"{_processes(lines_of)} per line, {pinned}, in interleaved rounds."

@@ -37,6 +37,8 @@ def machine(run: Run) -> str:
     """CPU, kernel, versions and day in a line."""
     host, versions = run.manifest.host, run.manifest.versions
     cpus = counted(int(host["cpus"]), "CPU") if host.get("cpus", "").isdecimal() else ""
+    if run.manifest.simulated:
+        return f"Simulated, not measured: {host.get('cpu', '')}, {cpus}, {run.manifest.created[:10]}."
     python = versions.get("python", "")
     parts = [host.get("cpu", ""), cpus, host.get("kernel", ""), python, run.manifest.created[:10]]
     return ", ".join(part for part in parts if part) + "."
@@ -67,6 +69,12 @@ def summary(run: Run) -> str:
     processes = sum(len(cell.done) for cell in cells)
     share = f"{100 * manifest.measured / manifest.wall:.0f} %" if manifest.wall else "an unknown share"
     finished = f"finished {_moment(manifest.finished)}" if manifest.finished else "not finished"
+    if manifest.simulated:
+        return (
+            f"{counted(len(cells), 'cell')}, {counted(processes, 'simulated run')}; begun {_moment(manifest.created)}, "
+            f"{finished}. No time was measured: simulated CPUs ran the compiled text of threaded runs, in simulated "
+            f"time, and every answer was checked against the oracle. {MODEL}"
+        )
     return (
         f"{counted(len(cells), 'cell')}, {counted(processes, 'process', 'processes')} in "
         f"{counted(run.rounds, 'interleaved round')}; started "
@@ -407,6 +415,8 @@ def same_run(manifest: Manifest) -> str:
 
 def part_of_run(manifest: Manifest, workloads: Sequence[str], strategies: Sequence[str]) -> str:
     """A command that measures these workloads with these strategies as the run did: mode, rounds, seed, baseline."""
+    if manifest.simulated:
+        return shlex.join(manifest.again)
     entries = [entry for entry in manifest.workloads if entry.label in workloads]
     options = manifest.options
     command = ["benchframe", "run", "--strategy", ",".join(strategies)]

@@ -102,6 +102,8 @@ MAX_THREADS = 1024
 NAME = r"(?=\S)[^\x00-\x1f\x7f-\x9f]{1,100}(?<=\S)"
 """What a strategy's name looks like: one line, as the registry lets through. It is text wherever it is shown."""
 KEY = r"[0-9a-f]{32}"
+SIMULATE = "simulate"
+"""The mode of a run whose cells were simulated."""
 
 
 @dataclass(frozen=True)
@@ -190,8 +192,15 @@ class Manifest:
         return next(w for w in self.workloads if w.label == label)
 
     @property
+    def simulated(self) -> bool:
+        """Whether its cells were simulated: then ``host`` is the machine that was simulated."""
+        return self.options.mode == SIMULATE
+
+    @property
     def again(self) -> list[str]:
         """The words of the command that makes the run again, with its seed if that was drawn."""
+        if self.simulated:
+            return list(self.command)
         drawn = "--seed" not in self.command and not any(word.startswith("--seed=") for word in self.command)
         return [*self.command, *(["--seed", str(self.seed)] if drawn else [])]
 

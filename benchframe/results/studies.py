@@ -94,12 +94,13 @@ def read_sources(folder: Path) -> dict[str, Source]:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Studies kept beside a run (``explain``, ``breakeven``, ``layout``): ``studies/NAME.json``, a table and what to draw.
+# Studies kept beside a run (``explain``, ``breakeven``, ``simulate`` ...): ``studies/NAME.json``, a table and what to
+# draw.
 #
 # A report shows them as sections. They hold texts and numbers only; what is drawn of them is decided by who draws.
 
 STUDIES = "studies"
-KINDS = ("explain", "breakeven", "layout")
+KINDS = ("explain", "breakeven", "layout", "simulate")
 MAX_STUDIES = 64
 """Studies of one run that are read."""
 MAX_POINTS = 1024
@@ -141,6 +142,34 @@ class Bars:
 
 
 @dataclass(frozen=True)
+class Series:
+    """One strategy's points of a plot; ``low`` and ``high`` of a mark are its band."""
+
+    label: str
+    points: tuple[Mark, ...]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Numbers of several strategies by a count, both axes logarithmic; ``ideal`` is the line without contention."""
+
+    title: str
+    x_title: str
+    y_title: str
+    series: tuple[Series, ...]
+    ideal: tuple[Mark, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Bars of parts that add up: (label, ((part, value), ...)) each; ``axis`` has the unit."""
+
+    title: str
+    axis: str
+    bars: tuple[tuple[str, tuple[tuple[str, float], ...]], ...]
+
+
+@dataclass(frozen=True)
 class SavedStudy:
     """One study: ``title`` and ``note`` in words, its table, its pictures, the ``command`` that makes it again, when
     (``created``) and where (``host``) it was made."""
@@ -158,6 +187,8 @@ class SavedStudy:
     strategies: tuple[str, ...] = ()
     created: str = ""
     hostname: str = ""
+    plots: tuple[Plot, ...] = ()
+    stacks: tuple[Stack, ...] = ()
 
 
 def write_study(folder: Path, study: SavedStudy) -> Path:
@@ -203,6 +234,8 @@ def _read(path: Path) -> SavedStudy:
         bars=tuple(
             Bars(bars.text("title"), bars.text("axis"), _marks(bars, "items")) for bars in data.objects("bars", 64)
         ),
+        plots=tuple(_plot(plot) for plot in data.objects("plots", 16)),
+        stacks=tuple(_stack(stack) for stack in data.objects("stacks", 16)),
         strategies=data.texts("strategies", 64),
         created=data.text("created", ""),
         hostname=data.text("hostname", ""),
@@ -230,6 +263,29 @@ def _curve(data: Fields) -> Curve:
         _marks(data, "crossings"),
         data.text("below", ""),
     )
+
+
+def _plot(data: Fields) -> Plot:
+    series = tuple(Series(one.text("label"), _marks(one, "points")) for one in data.objects("series", 64))
+    ideal = _marks(data, "ideal")
+    every = [mark for marks in (ideal, *(one.points for one in series)) for mark in marks]
+    if not every or not _positive(every) or any(mark.x <= 0 for mark in every):
+        raise data.wrong("series", "are not points above zero")
+    return Plot(data.text("title"), data.text("x_title"), data.text("y_title"), series, ideal)
+
+
+def _stack(data: Fields) -> Stack:
+    bars = []
+    for number, bar in enumerate(data.items("bars", MAX_POINTS)):
+        if not isinstance(bar, list) or len(bar) != 2 or not isinstance(bar[1], list) or len(bar[1]) > 64:
+            raise data.wrong(f"bars[{number}]", "is not a label and its parts")
+        pairs = [pair for pair in bar[1] if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)]
+        if len(pairs) != len(bar[1]):
+            raise data.wrong(f"bars[{number}]", "has a part that is not a name and a number")
+        label = Fields(data.where, {"label": bar[0]}, data.inside).text("label")
+        numbers = Fields(data.where, {"parts": dict(pairs)}, data.inside).numbers("parts", 64)
+        bars.append((label, tuple(numbers.items())))
+    return Stack(data.text("title"), data.text("axis"), tuple(bars))
 
 
 def _positive(marks: Sequence[Mark]) -> bool:

@@ -8,7 +8,7 @@ from benchframe.check.checker import Hunt, make_case
 from benchframe.check.command import scenario
 from benchframe.registry import load
 
-PROTOCOLS = ("per_vma_rwsem", "per_vma_refcnt", "rcu_rbtree", "spf_seqcount", "spf_mmseq")
+PROTOCOLS = ("per_vma_rwsem", "per_vma_refcnt", "rcu_rbtree", "spf_seqcount", "spf_mmseq", "rcu_fault")
 FEW = (
     "lookup-munmap",
     "lookup-merge",

@@ -40,7 +40,7 @@ def test_a_part_that_is_gone_is_named() -> None:
 def test_lowered_is_not_yet_optimised_and_then_is() -> None:
     """The module comes as lowered, is changed by the passes, and leaves as an ELF object file."""
     made = library()
-    module = numba_internals.lowered(made)
+    module = numba_internals.module_of(made)
     before = str(module)
     numba_internals.optimise(made, module)
     assert str(module) != before

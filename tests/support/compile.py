@@ -37,3 +37,18 @@ def compiled(strategy: Strategy, *, threads: bool = False) -> Strategy:
                 for spec in wanted:
                     units.get(spec)
     return strategy
+
+
+def simulated(strategy: Strategy) -> Strategy:
+    """Likewise its units for simulated CPUs, and the simulator."""
+    from benchframe.simulate.runtime import compiled as there
+    from benchframe.simulate.runtime import runtime
+    from benchframe.simulate.session import simulated_units, specs
+
+    units = simulated_units()
+    if not there() or units.missing(specs(strategy)):
+        with alone("simulated"):
+            runtime()
+            for spec in specs(strategy):
+                units.get(spec)
+    return strategy

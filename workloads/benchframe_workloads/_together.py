@@ -1,4 +1,4 @@
-"""``multi-fault-all-split`` and ``ebizzy`` for threads: one address space, each thread in areas of its own."""
+"""``multi-fault-all-split``, ``pft`` and ``ebizzy`` for threads: one address space, each in areas of its own."""
 
 from typing import Any
 
@@ -36,6 +36,32 @@ def multi_fault_threads(params: dict[str, Any], seed: int, threads: int) -> Trac
     ]
     barrier = touched if params["barrier"] else -1
     return stream.build_threads([*setup, *work], work, map_count=layout.map_count + 2 * threads - 1, barrier=barrier)
+
+
+def one_vma_threads(params: dict[str, Any], seed: int, threads: int) -> Trace:
+    """Every thread faults ``pages`` of its own, page by page, gives them back, and begins again; all in one VMA, 4 MiB
+    apart, so that no two share a table of PTEs."""
+    layout = stream.tiles(params["vmas"], 4, 1)
+    base = layout.floor - (1 << 40)
+    length = 2 * stream.PMD_SIZE
+    area = base + np.arange(threads, dtype=np.int64) * length
+    work = [
+        stream.by(
+            i,
+            stream.fault(area[i] + np.arange(params["pages"]) * PAGE, stream.WRITE),
+            stream.dontneed(area[i], stream.PMD_SIZE),
+        )
+        for i in range(threads)
+    ]
+    one = stream.mmap(base, threads * length, stream.READ | stream.WRITE)
+    setup = [stream.begin_threads(threads), *layout.setup(), layout.tables(), one, *work]
+    barrier = params["pages"] if params["barrier"] else -1
+    return stream.build_threads(setup, work, map_count=layout.map_count + 1, barrier=barrier)
+
+
+def one_vma(params: dict[str, Any], seed: int) -> Trace:
+    """The same by one thread."""
+    return one_vma_threads(params, seed, 1)
 
 
 def ebizzy_threads(params: dict[str, Any], seed: int, threads: int) -> Trace:

@@ -1,4 +1,4 @@
-"""Page faults over a layout that (nearly) stands still: ``ebizzy``, ``multi-fault-all-split``, ``fault-scatter``.
+"""Page faults over a layout that (nearly) stands still: ``ebizzy``, ``multi-fault-all-split``, ``pft`` and more.
 
 A fault is a lookup and then its work: page tables, the PTE, and whatever the strategy refreshes there. Each stream
 gives its pages back (munmap or MADV_DONTNEED), so every replay faults as the first one did.
@@ -10,7 +10,7 @@ import numpy as np
 
 from benchframe.api import hookimpl
 from benchframe.workloads import EVENT, Parameter, Trace, Workload, stream
-from benchframe_workloads._together import ebizzy_threads, multi_fault_threads
+from benchframe_workloads._together import ebizzy_threads, multi_fault_threads, one_vma, one_vma_threads
 
 PAGE = stream.PAGE
 EVENTS = Parameter(
@@ -108,7 +108,7 @@ def fault_scatter(params: dict[str, Any], seed: int) -> Trace:
 
 @hookimpl
 def benchframe_workloads() -> list[Workload]:
-    """Three loads that fault."""
+    """Four loads that fault."""
     return [
         Workload(
             name="ebizzy",
@@ -145,6 +145,19 @@ def benchframe_workloads() -> list[Workload]:
             ),
             make=multi_fault_all_split,
             make_threads=multi_fault_threads,
+        ),
+        Workload(
+            name="pft",
+            summary="threads touch 2 MiB each of one VMA page by page, give it back, again",
+            stands_for="prefaulting a single huge mapping with many threads, as Christoph Lameter's page fault test "
+            "does and large databases and supercomputers do: what is counted in the VMA is counted by everybody",
+            parameters=(
+                Parameter("pages", 512, "pages that a thread touches in a round", low=1, high=512),
+                Parameter("vmas", 30, "other VMAs in the address space", low=6, high=65_000),
+                Parameter("barrier", 0, "1: all meet before they give back; 0: they do not", low=0, high=1),
+            ),
+            make=one_vma,
+            make_threads=one_vma_threads,
         ),
         Workload(
             name="fault-scatter",

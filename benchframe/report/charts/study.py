@@ -12,7 +12,9 @@ from benchframe.report.charts.spec import (
     DESCRIPTION,
     INK,
     MUTED,
+    WHOSE,
     Chart,
+    Look,
     Panel,
     Spec,
     log_ticks,
@@ -21,7 +23,7 @@ from benchframe.report.charts.spec import (
     slug,
 )
 from benchframe.report.table import ns
-from benchframe.results.studies import Bars, Curve, Mark, SavedStudy
+from benchframe.results.studies import Bars, Curve, Mark, Plot, SavedStudy, Series, Stack
 
 WIDTH, HEIGHT = 440, 260
 
@@ -34,10 +36,25 @@ def study_chart(study: SavedStudy, taken: Sequence[str] = ()) -> Chart | None:
     for bars in study.bars:
         if bars.items:
             panels.append(Panel(slug(bars.title, [p.key for p in panels]), bars.title, bars_spec(bars)))
+    look = Look(study.strategies)
+    for plot in study.plots:
+        panels.append(Panel(slug(plot.title, [p.key for p in panels]), plot.title, plot_spec(plot, look)))
+    for stack in study.stacks:
+        panels.append(Panel(slug(stack.title, [p.key for p in panels]), stack.title, stack_spec(stack)))
     if not panels:
         return None
     name = slug(" ".join([study.kind, *study.strategies]), taken)
-    return Chart(name, study.title, study.note, tuple(panels), (), study.strategies, columns=2, short=study.title)
+    return Chart(
+        name,
+        study.title,
+        study.note,
+        tuple(panels),
+        (),
+        study.strategies,
+        columns=2,
+        legend=bool(study.plots),
+        short=study.title,
+    )
 
 
 def curve_spec(curve: Curve) -> Spec:
@@ -119,6 +136,77 @@ def _bar(bars: Bars, mark: Mark, label: str) -> dict[str, Any]:
         text += f" [{_signed(mark.low)}, {_signed(mark.high)}]"
     return {"label": label, "value": mark.value, "low": mark.low, "high": mark.high,
             "says": f"{mark.label}: {text} {bars.axis}"}  # fmt: skip
+
+
+def _of_series(plot: Plot, one: Series, mark: Mark) -> dict[str, Any]:
+    says = f"{one.label}: {mark.value:.3g} [{mark.low:.3g}, {mark.high:.3g}] {plot.y_title}, {mark.x:g} {plot.x_title}"
+    place = {"strategy": short(one.label), "x": mark.x}
+    return {**place, "value": mark.value, "low": mark.low, "high": mark.high, "says": says}
+
+
+def plot_spec(plot: Plot, look: Look) -> Spec:
+    """A line per strategy with its band as a shade, and the ideal line, dashed."""
+    records = [_of_series(plot, one, mark) for one in plot.series for mark in one.points]
+    ends = sorted({record["x"] for record in records} | {mark.x for mark in plot.ideal})
+    low = min(record["low"] for record in records) / 1.1
+    high = max(record["high"] for record in records) * 1.5
+    # The ideal line leaves the picture where it is far above all that was found.
+    ideal = [{"x": mark.x, "value": mark.value} for mark in plot.ideal]
+    x = quantity("x", short(plot.x_title), scale={"type": "log", "base": 2, "nice": False, "padding": 12})
+    x["axis"] = {"values": ends, "format": "d", "grid": False}
+    scale = {"type": "log", "nice": False, "domain": [low, high], "clamp": False}
+
+    def y(field: str) -> Spec:
+        return {
+            **quantity(field, short(plot.y_title), scale=scale),
+            "axis": {"values": log_ticks(low, high), "format": "~g"},
+        }
+
+    dashed = {"type": "line", "color": MUTED, "strokeDash": [5, 4], "strokeWidth": 1.2, "clip": True, "aria": False}
+    wide = [record for record in records if record["low"] < record["high"]]
+    return {
+        "width": WIDTH,
+        "height": HEIGHT,
+        "data": {"values": records},
+        "encoding": {"x": x, "color": look.colour()},
+        "layer": [
+            {"data": {"values": ideal},
+             "mark": dashed,
+             "encoding": {"y": y("value"), "color": {"value": MUTED}}},
+            {"data": {"values": wide}, "mark": {"type": "area", "opacity": 0.15, "aria": False},
+             "encoding": {"y": y("low"), "y2": {"field": "high"}, "description": WHOSE}},
+            {"mark": {"type": "line", "strokeWidth": 1.5},
+             "encoding": {"y": y("value"), "strokeDash": look.dash(), "description": WHOSE}},
+            {"mark": {"type": "point", "filled": True, "size": 45, "opacity": 1},
+             "encoding": {"y": y("value"), "shape": look.shape(), "description": DESCRIPTION}},
+        ],
+    }  # fmt: skip
+
+
+def stack_spec(stack: Stack) -> Spec:
+    """Bars of coloured parts, in the order that the study gives them."""
+    parts = list(dict.fromkeys(part for _, pairs in stack.bars for part, _ in pairs))
+    records = [
+        {"label": label, "part": part, "value": value, "order": parts.index(part),
+         "says": f"{label}: {part} {ns(value)} {stack.axis}"}
+        for label, pairs in stack.bars for part, value in pairs
+    ]  # fmt: skip
+    colours = [COLOURS[number % len(COLOURS)] for number in range(len(parts))]
+    colour = {
+        "field": "part", "type": "nominal", "scale": {"domain": parts, "range": colours},
+        "legend": {"title": None, "orient": "right"},
+    }  # fmt: skip
+    x: Spec = {"field": "label", "type": "nominal", "sort": [label for label, _ in stack.bars], "title": None}
+    x["axis"] = {"labelAngle": 0}
+    y = {**quantity("value", short(stack.axis)), "stack": "zero"}
+    order = {"field": "order", "type": "quantitative"}
+    return {
+        "width": {"step": 44},
+        "height": 220,
+        "data": {"values": records},
+        "mark": {"type": "bar"},
+        "encoding": {"x": x, "y": y, "color": colour, "order": order, "description": DESCRIPTION},
+    }  # fmt: skip
 
 
 def _signed(value: float) -> str:

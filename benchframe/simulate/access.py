@@ -1,0 +1,411 @@
+"""What compiled code calls: before each load, store and atomic operation, where it waits, and around each event.
+
+The effect of an access takes place right after its call returns, and nothing else runs between the two. So what a CPU
+reads is what all CPUs with a smaller clock have written.
+"""
+
+from benchframe.dialect import native
+from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING
+from benchframe.mm.smp import BUCKETS
+from benchframe.mm.smp_replay import bucket_of
+from benchframe.simulate.caches import MEMORY, OTHER_SOCKET, evict, far_hit, fetch, fill, into_private, near_hit, note
+from benchframe.simulate.records import (
+    ATOMIC,
+    COUNTED,
+    CPU,
+    FREE,
+    LENGTHS,
+    LINE,
+    LOAD,
+    MIXED,
+    READY,
+    REGION,
+    REMAP,
+    SHARERS,
+    STORE,
+    UNSEEN,
+    WORD,
+)
+from benchframe.simulate.schedule import give_way, park, take_turn, wake
+
+
+@native
+def region_of(sim, address):
+    """The slab that holds ``address``; -1 if none does."""
+    for i in range(sim.regions):
+        r = REGION(sim, i)
+        if address >= r.base and address < r.base + r.size:
+            return i
+    return -1
+
+
+@native
+def placed(sim, number, offset):
+    """The line that an access to line ``number`` stands for: itself, another one if its slab has a layout of its own,
+    or -1 if it costs nothing. Looked up once for most lines."""
+    line = LINE(sim, number)
+    if line.place == UNSEEN:
+        which = region_of(sim, sim.low + offset)
+        line.place = FREE
+        if which >= 0 and REGION(sim, which).counted:
+            line.region = which
+            line.place = COUNTED
+            if REGION(sim, which).remap >= 0:
+                line.place = MIXED
+    if line.place == FREE:
+        return -1
+    if line.place == COUNTED:
+        return number
+    which = line.region & 255
+    r = REGION(sim, which)
+    inside = sim.low + offset - r.base
+    record = inside // r.record
+    where = REMAP(sim, r.remap + ((inside - record * r.record) >> 3)).line
+    if where < 0:
+        return -1
+    if r.first == 0:
+        return number
+    moved = r.first + record * r.lines + where
+    other = LINE(sim, moved)
+    if other.place == UNSEEN:
+        other.region = which
+        other.place = COUNTED
+    return moved
+
+
+@native
+def access(sim, address, count, kind):
+    """``count`` instructions, then an access to ``address``; gives the number of its line, -1 if it costs nothing."""
+    sim.pending += count
+    offset = address - sim.low
+    if offset < 0 or offset >= sim.span:
+        return -1
+    number = offset >> 6
+    line = LINE(sim, number)
+    if line.place != COUNTED:
+        number = placed(sim, number, offset)
+        if number < 0:
+            return -1
+        line = LINE(sim, number)
+    me = sim.current
+    c = CPU(sim, me)
+    if sim.free:
+        if sim.warming:
+            fill(sim, line, number, me, kind)
+        if kind != LOAD and line.waiter != 0:
+            wake(sim, line, c.clock)
+        if sim.coast:
+            sim.idle += 1
+            if sim.idle & 65535 == 0:  # whoever spins must let others go on
+                c.clock += 1000000
+                give_way(sim, c, me)
+        return number
+    spent = sim.pending * sim.insn
+    sim.pending = 0
+    c.t_instructions += spent
+    if c.drift != 0:
+        late = max(c.drift, -spent)
+        c.drift -= late
+        c.t_jitter += late
+        spent += late
+    c.clock += spent
+    c.accesses += 1
+    sim.accesses += 1
+    if c.stolen != 0:
+        c.t_shootdowns += c.stolen
+        c.clock += c.stolen
+        c.stolen = 0
+    sharers = SHARERS(sim, number * 16 + (me >> 6))
+    bit = 1 << (me & 63)
+    alone = line.owner == me + 1 and line.moved == 0 and line.free_at <= c.clock
+    if (
+        not (alone and c.clock < (sim.top >> 8) + sim.quantum)
+        and not (kind == LOAD and sharers.value & bit != 0 and c.clock < (sim.top >> 8) + sim.quantum_shared)
+    ) or sim.ready == 0:
+        give_way(sim, c, me)
+    if kind == ATOMIC and c.store_last > c.clock:
+        c.t_stores += c.store_last - c.clock
+        c.clock = c.store_last
+        give_way(sim, c, me)
+    have = int(sharers.value & bit != 0)
+    if c.keep_line == number and c.clock < c.keep_until:
+        # Somebody has asked for the line, and it has not left yet.
+        if kind == ATOMIC:
+            c.t_atomics += sim.atomic
+            c.clock += sim.atomic
+    elif have and (kind == LOAD or line.owner == me + 1):
+        if not near_hit(sim, me, number):
+            victim = far_hit(sim, me, number)
+            if victim > 0:
+                evict(sim, me, victim - 1)
+            if kind != STORE:
+                c.t_private += sim.l2
+                c.clock += sim.l2
+        if kind == ATOMIC:
+            c.t_atomics += sim.atomic
+            c.clock += sim.atomic
+    else:
+        transact(sim, line, number, offset, kind, me, have)
+    if kind != LOAD:
+        line.written = offset + 1
+        if line.waiter != 0:
+            at = c.clock
+            if kind == STORE and c.store_last > at:
+                at = c.store_last
+            wake(sim, line, at)
+    return number
+
+
+@native
+def transact(sim, line, number, offset, kind, me, have):
+    """The line has to come, or others have to give it up. A load or an atomic operation waits for it, a store does not
+    unless the store buffer is full."""
+    c = CPU(sim, me)
+    if line.llc != 0 or line.owner != 0:
+        line.moved = 1
+    asked = c.clock
+    if kind == STORE and c.store_last > asked:
+        asked = c.store_last
+    start = max(asked, line.free_at)
+    if sim.batch and kind != STORE and (start > asked or line.head != 0):
+        take_turn(sim, line, me)
+        start = max(c.clock, line.free_at)
+        have = int(SHARERS(sim, number * 16 + (me >> 6)).value & (1 << (me & 63)) != 0)
+    else:
+        line.served = me + 1
+    found = fetch(sim, line, number, me, kind, start, have)
+    came = found & 3
+    latency = found >> 2
+    if kind == ATOMIC:
+        latency += sim.atomic
+        line.free_at += sim.atomic
+    done = start + latency
+    note(sim, line, offset, kind, latency, start - asked, int(came == OTHER_SOCKET))
+    c.transfers += 1
+    if kind == STORE:
+        c.store_last = done
+        if done > c.clock + sim.store_buffer:
+            c.t_stores += done - sim.store_buffer - c.clock
+            c.clock = done - sim.store_buffer
+    else:
+        c.t_queueing += start - asked
+        if came == MEMORY:
+            c.t_memory += latency
+        else:
+            c.t_transfers += latency
+        c.clock = done
+    if kind != LOAD:
+        for w in range(4):
+            SHARERS(sim, number * 16 + w).value = 0
+        line.owner = me + 1
+        line.llc = 0
+    mask = SHARERS(sim, number * 16 + (me >> 6))
+    mask.value = mask.value | 1 << (me & 63)
+    into_private(sim, me, number)
+    give_way(sim, c, me)  # the effect takes place when the line is there
+    return 0
+
+
+@native
+def sim_range(sim, address, length, kind, count):
+    """Before memset and memcpy: every line of the range, read or written."""
+    at = address
+    more = count
+    while at < address + length:
+        access(sim, at, more, kind)
+        more = 4
+        at = (at & ~63) + 64
+    return 0
+
+
+@native
+def sim_barrier(sim, count):
+    """A full barrier: stores leave first."""
+    sim.pending += count
+    c = CPU(sim, sim.current)
+    if not sim.free and c.store_last > c.clock:
+        c.t_stores += c.store_last - c.clock
+        c.clock = c.store_last
+    return 0
+
+
+@native
+def sim_relax(sim):
+    """cpu_relax: a little time, and others go first."""
+    me = sim.current
+    c = CPU(sim, me)
+    c.clock += sim.pause
+    c.t_waiting += sim.pause
+    give_way(sim, c, me)
+    return 0
+
+
+@native
+def sim_clock(sim):
+    """This CPU's time in ps: what cycles() is here."""
+    c = CPU(sim, sim.current)
+    return c.clock + sim.pending * sim.insn
+
+
+@native
+def held_up(value, mask, wanted, unlike):
+    """Must one wait? ``unlike`` 0: until the masked value is ``wanted``, 1: while it is."""
+    if value & mask == wanted:
+        return unlike
+    return 1 - unlike
+
+
+@native
+def sim_wait(sim, address, mask, wanted, unlike, exclusive):
+    """wait_until and wait_while: a look, and if it is in vain no other until the line was written. A write wakes all
+    that wait, of those that wait exclusively one; whoever may not go on yet does not look for real, so that a crowd of
+    waiters costs its queue and no storm. Gives 0."""
+    number = access(sim, address, 2, LOAD)
+    word = address >> 3
+    if not held_up(WORD(sim, word).value, mask, wanted, unlike):
+        return 0
+    c = CPU(sim, sim.current)
+    since = c.clock
+    front = 0
+    c.exclusive = exclusive
+    while held_up(WORD(sim, word).value, mask, wanted, unlike):
+        park(sim, number, address - sim.low, front)
+        front = exclusive
+    if sim.wake_after and c.clock - since > sim.wake_after:
+        c.t_waiting += sim.wake
+        c.clock += sim.wake
+    access(sim, address, 2, LOAD)
+    return 0
+
+
+@native
+def sim_wait_then_add(sim, address, mask, delta):
+    """wait_then_add: one atomic operation if the way is free. Where the mask has every bit this is a lock of one
+    holder: a queued spinlock, of whose waiters one looks when it is given back, the first that came."""
+    word = WORD(sim, address >> 3)
+    number = access(sim, address, 2, ATOMIC)
+    before = word.value
+    if mask == -1:
+        if before == 0:
+            word.value = delta
+            return 0
+    else:
+        word.value = before + delta
+        if before & mask == 0:
+            return before
+        access(sim, address, 2, ATOMIC)
+        word.value -= delta
+    c = CPU(sim, sim.current)
+    exclusive = int(mask == -1)
+    front = 0
+    taken = 0
+    while not taken:
+        access(sim, address, 2, LOAD)
+        seen = word.value
+        if seen & mask == 0:
+            access(sim, address, 2, ATOMIC)
+            before = word.value
+            if before == seen:
+                word.value = seen + delta
+                taken = 1
+        else:
+            c.exclusive = exclusive
+            park(sim, number, address - sim.low, front)
+            front = exclusive
+    return before
+
+
+@native
+def sim_work(sim, which):
+    """Declared work: WORKS[which]."""
+    if sim.free:
+        return 0
+    c = CPU(sim, sim.current)
+    time = sim.work_page
+    if which == CLASS_FAULT:
+        time = sim.work_fault
+    elif which == CLASS_LOOKUP:
+        time = sim.work_lookup
+    elif which == CLASS_MAPPING:
+        time = sim.work_mapping
+    c.t_work += time
+    c.clock += time
+    return 0
+
+
+@native
+def sim_begin(sim, which):
+    """An event of a class begins: chance, then the declared work of entry and exit."""
+    c = CPU(sim, sim.current)
+    if not sim.free:
+        if sim.jitter:
+            x = c.random
+            x = x ^ (x << 13)
+            x = x ^ ((x >> 7) & ((1 << 57) - 1))
+            x = x ^ (x << 17)
+            c.random = x
+            c.drift += ((x >> 33) & ((1 << 30) - 1)) % sim.jitter - sim.jitter // 2
+        spent = sim.pending * sim.insn
+        sim.pending = 0
+        c.t_instructions += spent
+        c.clock += spent
+    c.began = c.clock
+    c.counted_from = c.accesses
+    sim_work(sim, which)
+    return 0
+
+
+@native
+def sim_end(sim, which):
+    """It is over."""
+    c = CPU(sim, sim.current)
+    if which == CLASS_FAULT:
+        c.done_fault += 1
+        c.in_fault += c.accesses - c.counted_from
+    elif which == CLASS_LOOKUP:
+        c.done_lookup += 1
+        c.in_lookup += c.accesses - c.counted_from
+    else:
+        c.done_mapping += 1
+        c.in_mapping += c.accesses - c.counted_from
+    took = c.clock + sim.pending * sim.insn - c.began
+    LENGTHS(sim, which * BUCKETS + bucket_of(took)).count += 1
+    return 0
+
+
+@native
+def sim_uncounted(sim, on):
+    """1: what follows costs nothing; 0: it does again."""
+    if on:
+        c = CPU(sim, sim.current)
+        spent = sim.pending * sim.insn
+        sim.pending = 0
+        if not sim.free:
+            c.t_instructions += spent
+            c.clock += spent
+        sim.free += 1
+    else:
+        sim.pending = 0
+        sim.free -= 1
+    return 0
+
+
+@native
+def sim_shootdown(sim, mm):
+    """flush_tlb_mm_range: an interrupt to every other CPU that runs a thread of the address space, and an answer from
+    each; one that waits is in lazy TLB mode and gets none. They lose the time when they next do anything; who sends
+    waits for one handler and the way there and back."""
+    if sim.ipi_send == 0 or sim.free:
+        return 0
+    c = CPU(sim, sim.current)
+    sent = 0
+    for i in range(sim.cpus):
+        other = CPU(sim, i)
+        if i != sim.current and other.state == READY and (other.mm == mm or other.mm == 0):
+            other.stolen += sim.ipi_handle
+            sent += 1
+    if sent:
+        time = sent * sim.ipi_send + sim.ipi_handle + 2 * sim.far
+        c.t_shootdowns += time
+        c.clock += time
+    return 0

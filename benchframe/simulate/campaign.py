@@ -1,0 +1,530 @@
+"""A simulated run: cells are independent and pure, so any executor may do them, in any order.
+
+:func:`run_cells` sends a :class:`CellJob` for each cell without a result and puts each answer on disk as it comes.
+A job says everything that decides its answer and nothing of the host; whoever does it refuses if its own sources or
+compiler differ. What was not done when a process died or Ctrl-C came is done by ``--resume``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchframe.engine.content import model_digest, strategy_digest
+from benchframe.engine.job import FIGURES
+from benchframe.results.campaign import Stream, plan, with_cells
+from benchframe.results.folder import CellState, LatencyRow, RunFolder
+from benchframe.results.manifest import SIMULATE, CellEntry, Manifest, Options
+from benchframe.results.simulated import FieldCost, PairCost, SimulatedRun, simulated_path, write_runs
+from benchframe.simulate.layouts import Layout
+from benchframe.simulate.machines import Machine, Work, box
+from benchframe.simulate.target import SimulateError, toolchain
+
+if TYPE_CHECKING:
+    from benchframe.registry import Registry
+    from benchframe.simulate.figures import Figures
+    from benchframe.strategy import Strategy
+    from benchframe.trace.trace import Trace
+
+KILLED = "KilledWorker"
+"""What Dask raises for a task that several workers died of."""
+INNER_LOOPS = 1_000_000
+"""As in threaded runs: pyperf's raw values are seconds per so many operations."""
+MAX_POINTS = 2000
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """One cell: all that decides its figures. ``corners``: the box of machine numbers too."""
+
+    strategy: str
+    digest: str
+    spec: str
+    path: str
+    stream_seed: int
+    trace: str
+    cpus: int
+    machine: Machine
+    work: Work
+    layout: Layout
+    seeds: tuple[int, ...]
+    corners: bool
+    rounds: float
+    accesses: int
+    plugins: tuple[str, ...]
+    blocked: tuple[str, ...]
+    model: str
+    tools: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a job: ``state`` as in a cell's state; ``runs`` are those of the cell."""
+
+    state: str
+    message: str = ""
+    event: int = -1
+    runs: tuple[SimulatedRun, ...] = ()
+    shares: tuple[Mapping[str, float], ...] = ()
+    rates: tuple[tuple[float, ...], ...] = ()
+    latencies: tuple[LatencyRow, ...] = ()
+    threads: Mapping[str, Any] | None = None
+    checked: int = 0
+    seconds: float = 0.0
+
+
+@cache
+def simulator_digest() -> str:
+    """sha256 (hex) over the sources of model, engine and simulator: a figure of others is stale."""
+    import hashlib
+
+    digest = hashlib.sha256(model_digest().encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+@lru_cache(4)
+def _registry(plugins: tuple[str, ...], blocked: tuple[str, ...]) -> Registry:
+    from benchframe.registry import load
+
+    return load([Path(p) for p in plugins], blocked)
+
+
+@lru_cache(2)
+def _trace(plugins: tuple[str, ...], blocked: tuple[str, ...], spec: str, path: str, seed: int, cpus: int) -> Trace:
+    if path:
+        from benchframe.workload import trace_workload
+
+        return trace_workload(Path(path)).spec().trace(seed, cpus)
+    return _registry(plugins, blocked).spec(spec).trace(seed, cpus)
+
+
+def _strategy(job: CellJob) -> Strategy:
+    """The strategy of ``job`` as this process has it. Raises SimulateError if its sources or compiler are others."""
+    mine = dict(toolchain())
+    for name, told in job.tools:
+        if mine.get(name) != told:
+            raise SimulateError(f"this worker has {name} {mine.get(name)}, the run was begun with {told}")
+    if simulator_digest() != job.model:
+        raise SimulateError("this worker has other sources of benchframe than the run was begun with")
+    strategy = _registry(job.plugins, job.blocked).strategy(job.strategy)
+    if strategy_digest(strategy) != job.digest:
+        raise SimulateError(f"this worker has another source of strategy {job.strategy}")
+    return strategy
+
+
+def compile_job(job: CellJob) -> str:
+    """Compile what the job's strategy needs, if it is not there; its name."""
+    from benchframe.simulate.runtime import runtime
+    from benchframe.simulate.session import simulated_units, specs
+
+    units = simulated_units()
+    runtime()
+    for spec in specs(_strategy(job)):
+        units.get(spec)
+    return job.strategy
+
+
+def shared_job() -> str:
+    """Compile what all strategies share."""
+    from benchframe.simulate.runtime import runtime
+    from benchframe.simulate.session import shared_spec, simulated_units
+
+    runtime()
+    simulated_units().get(shared_spec())
+    return "the simulator"
+
+
+def needs_compiling(strategies: Sequence[Strategy]) -> tuple[bool, list[str]]:
+    """Whether what all share is missing, and the strategies of which something is."""
+    from benchframe.simulate.runtime import compiled
+    from benchframe.simulate.session import shared_spec, simulated_units, specs
+
+    units = simulated_units()
+    shared = not compiled() or bool(units.missing([shared_spec()]))
+    return shared, [s.name for s in strategies if units.missing(specs(s)[1:])]
+
+
+def do_job(job: CellJob) -> Answer:
+    """Simulate one cell: its seeds, then corners of the box. A wrong answer or a deadlock is an answer, no error.
+
+    One at a time in a process, however many threads ask: there is one simulator.
+    """
+    with _SIMULATOR:
+        return _do_job(job)
+
+
+def _do_job(job: CellJob) -> Answer:
+    from benchframe.engine.session import EngineError
+    from benchframe.simulate.session import Depth, SimulatedSession, Stopped
+
+    began = time.perf_counter()
+    strategy = _strategy(job)
+    trace = _trace(job.plugins, job.blocked, job.spec, job.path, job.stream_seed, job.cpus)
+    if trace.digest != job.trace:
+        raise SimulateError(f"this worker makes another stream of {job.spec or job.path}")
+    try:
+        session = SimulatedSession(strategy, trace, job.cpus)
+    except EngineError as error:
+        return Answer("crashed", str(error))
+    runs: list[SimulatedRun] = []
+    found: list[Figures] = []
+    checked = 0
+    depth = Depth(rounds=job.rounds, accesses=job.accesses)
+    todo = [(seed, "", job.machine) for seed in job.seeds]
+    if job.corners:
+        todo += [(job.seeds[0], label, machine) for label, machine in box(job.machine)]
+    for seed, corner, machine in todo:
+        try:
+            figures = session.run(machine, job.work, seed=seed, depth=depth, layout=job.layout)
+        except Stopped as error:
+            return Answer("wrong", str(error), seconds=time.perf_counter() - began)
+        if not session.verdict.ok:
+            return Answer("wrong", session.verdict.what, session.verdict.event)
+        checked += session.checked
+        if not corner:
+            found.append(figures)
+        runs.append(_run(session, figures, seed, corner))
+    first = found[0]
+    latencies = [h.latency(name) for name, h in first.histograms.items()]
+    return Answer(
+        "ok",
+        runs=tuple(runs),
+        shares=tuple(dict(f.shares) for f in found),
+        rates=tuple(tuple(n / f.seconds for n in f.cpus) for f in found),
+        latencies=tuple(
+            LatencyRow(row.figure, row.outcome, row.n, row.p50, row.p90, row.p99, row.p999, row.max)
+            for row in latencies
+        ),
+        threads={
+            "threads": session.threads,
+            "cores": job.machine.cpus,
+            "ordered": int(session.program.ordered),
+            "address_spaces": session.program.mms,
+            "histograms": {name: h.points()[:MAX_POINTS] for name, h in first.histograms.items()},
+        },
+        checked=checked,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _run(session: Any, f: Figures, seed: int, corner: str) -> SimulatedRun:
+    events = sum(w.last - w.first for w in session.program.works)
+    return SimulatedRun(
+        seed=seed,
+        corner=corner,
+        window=f.window / 1000,
+        rounds=round(sum(f.operations.values()) / max(1, events), 3),
+        cpus=session.threads,
+        operations={name: n for name, n in f.operations.items() if n},
+        parts={name: round(ns, 3) for name, ns in f.parts.items()},
+        accesses=f.accesses,
+        transfers=f.transfers,
+        fields=tuple(
+            FieldCost(
+                r.name,
+                r.line,
+                r.loads,
+                r.stores,
+                r.atomics,
+                round(r.transfer, 3),
+                round(r.queue, 3),
+                round(r.wait, 3),
+                r.far,
+            )
+            for r in f.fields
+        ),
+        pairs=tuple(PairCost(p.reader, p.writer, p.n, round(p.ns, 3)) for p in f.pairs),
+    )
+
+
+_SIMULATOR = threading.Lock()
+
+
+# ---- the run ---------------------------------------------------------------------------------------------------------
+class Watcher:
+    """Is told what happens; the base class ignores it all."""
+
+    def compiling(self, name: str, fraction: float) -> None:
+        """``name`` was compiled; ``fraction`` of the work is done."""
+
+    def begin(self, cells: int) -> None:
+        """So many cells are to come."""
+
+    def cell(self, entry: CellEntry, answer: Answer) -> None:
+        """A cell is done."""
+
+
+def processes(count: int) -> Executor:
+    """An executor on this host: ``count`` processes, which leave Ctrl-C to this one and end with it."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(count, mp_context=context, initializer=_quiet, initargs=(os.getpid(),))
+
+
+def _quiet(parent: int) -> None:
+    from benchframe.engine.worker import die_with_parent
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent(parent)
+
+
+def plan_cells(
+    asked: Sequence[str],
+    strategies: Mapping[str, Strategy],
+    streams: Sequence[Stream],
+    machine: Machine,
+    work: Work,
+    layout: Layout,
+    *,
+    seeds: int,
+    command: Sequence[str],
+    plugins: Sequence[str] = (),
+    blocked: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> Manifest:
+    """The manifest of a simulated run. Its cells' keys say what decides a figure, and nothing of the host."""
+    options = Options(mode=SIMULATE, rounds=seeds, values=1, warmups=0, min_time=0.0, timeout=0.0, cost=0)
+    told = (
+        f"simulated, not measured: {machine.cpus} CPUs of {machine.name}; docs/simulation.md says what that leaves out."
+    )
+    manifest = plan(
+        asked,
+        strategies,
+        streams,
+        options,
+        seed=0,
+        command=command,
+        plugins=plugins,
+        blocked=blocked,
+        notes=(told, *notes),
+    )
+    host = {
+        "hostname": f"simulated: {machine.name}",
+        "cpu": machine.title,
+        "cpus": str(machine.cpus),
+        "machine numbers": machine.digest()[:16],
+        "work": work.told(),
+        "layout": layout.told(),
+    }
+    tools = {**toolchain(), "benchframe": manifest.versions.get("benchframe", ""), "model": simulator_digest()[:16]}
+    manifest = replace(manifest, host=host, versions=tools, noise=())
+    return with_cells(manifest, [(cell.strategy, cell.workload) for cell in manifest.cells], strategies)
+
+
+def jobs_of(
+    manifest: Manifest,
+    machine: Machine,
+    work: Work,
+    layout: Layout,
+    *,
+    seeds: int,
+    corners: bool,
+    rounds: float,
+    accesses: int,
+) -> dict[CellEntry, CellJob]:
+    """The job of each cell, those that take long first."""
+    found = {}
+    for entry in manifest.cells:
+        workload = manifest.workload(entry.workload)
+        found[entry] = CellJob(
+            strategy=entry.strategy,
+            digest=entry.strategy_digest,
+            spec=workload.spec,
+            path=workload.path,
+            stream_seed=workload.seed,
+            trace=workload.digest,
+            cpus=workload.threads,
+            machine=machine,
+            work=work,
+            layout=layout,
+            seeds=tuple(range(1, seeds + 1)),
+            corners=corners,
+            rounds=rounds,
+            accesses=accesses,
+            plugins=manifest.plugins,
+            blocked=manifest.blocked,
+            model=simulator_digest(),
+            tools=tuple(sorted(toolchain().items())),
+        )
+    return dict(sorted(found.items(), key=lambda pair: -pair[1].cpus))
+
+
+def run_cells(
+    folder: RunFolder,
+    jobs: Mapping[CellEntry, CellJob],
+    strategies: Mapping[str, Strategy],
+    watcher: Watcher,
+    executor: Callable[[], Executor],
+) -> None:
+    """Do every job whose cell has no result, on an ``executor``, and write each answer as it comes.
+
+    If a process of the executor dies, another executor is made and whatever was on its way is done one by one, so that
+    the cell that kills its process is found: it is marked as crashed. Raises what a job raises (SimulateError,
+    DialectError), ResultsError, KeyboardInterrupt; what was done until then is on disk.
+    """
+    start = time.perf_counter()
+    with folder.locked():
+        missing = {
+            entry: job
+            for entry, job in jobs.items()
+            if not (folder.cell(entry).state.failed or simulated_path(folder.path, entry).exists())
+        }
+        try:
+            if missing:
+                _work(folder, missing, strategies, watcher, executor)
+        finally:
+            folder.save(replace(folder.manifest, wall=folder.manifest.wall + time.perf_counter() - start))
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        folder.save(replace(folder.manifest, finished=now))
+
+
+def _compile(
+    executor: Executor, jobs: Mapping[CellEntry, CellJob], strategies: Mapping[str, Strategy], watcher: Watcher
+) -> None:
+    first = {job.strategy: job for job in jobs.values()}
+    shared, missing = needs_compiling([strategies[name] for name in first])
+    todo = len(missing) + shared
+    done = 0
+    if not todo:
+        return
+    watcher.compiling("", 0.0)
+    if shared:
+        watcher.compiling(executor.submit(shared_job).result(), 1 / todo)
+        done = 1
+    waiting = {executor.submit(compile_job, first[name]) for name in missing}
+    while waiting:
+        finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+        for future in finished:
+            done += 1
+            watcher.compiling(future.result(), done / todo)
+
+
+def _work(
+    folder: RunFolder,
+    jobs: Mapping[CellEntry, CellJob],
+    strategies: Mapping[str, Strategy],
+    watcher: Watcher,
+    executor: Callable[[], Executor],
+) -> None:
+    """Compile, send all, take answers as they come; after a death, one job at a time on executors of their own."""
+    suspects: list[CellEntry] = []
+
+    def done(entry: CellEntry, answer: Answer) -> None:
+        keep(folder, entry, jobs[entry], answer)
+        watcher.cell(entry, answer)
+
+    pool = executor()
+    try:
+        _compile(pool, jobs, strategies, watcher)
+        watcher.begin(len(jobs))
+        waiting: dict[Future[Answer], CellEntry] = {pool.submit(do_job, job): entry for entry, job in jobs.items()}
+        while waiting:
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                entry = waiting.pop(future)
+                try:
+                    done(entry, future.result())
+                except BrokenProcessPool:
+                    suspects.append(entry)
+                except Exception as error:
+                    if type(error).__name__ != KILLED:
+                        raise
+                    done(entry, Answer("crashed", f"every worker that simulated it died: {error}"))
+    except BaseException:
+        stop(pool)
+        raise
+    pool.shutdown()
+    for entry in suspects:
+        with executor() as one:
+            try:
+                answer = one.submit(do_job, jobs[entry]).result()
+            except BrokenProcessPool:
+                answer = Answer(
+                    "crashed", "its process died while it simulated this cell (memory, or a crash of its code)"
+                )
+        done(entry, answer)
+
+
+def stop(pool: Executor) -> None:
+    """End an executor now, without what it has not begun; processes of this host are ended."""
+    pool.shutdown(wait=False, cancel_futures=True)
+    children: Mapping[int, Any] = getattr(pool, "_processes", None) or {}
+    for child in list(children.values()):
+        child.terminate()
+
+
+def keep(folder: RunFolder, entry: CellEntry, job: CellJob, answer: Answer) -> None:
+    """Put an answer on disk: the state, the pyperf file, and last the runs, which say that the cell is done."""
+    state = CellState(state=answer.state, message=answer.message, event=answer.event)
+    if answer.state == "ok":
+        state = replace(
+            state,
+            loops=1,
+            counts={"checked": float(answer.checked)},
+            latencies=answer.latencies,
+            threads=answer.threads or {},
+        )
+    folder.write_state(entry, state)
+    if answer.state == "ok":
+        folder.suite_path(entry).unlink(missing_ok=True)
+        folder.add_suite(entry, suite(entry, job, answer))
+        write_runs(folder.path, entry, answer.runs)
+
+
+def suite(entry: CellEntry, job: CellJob, answer: Answer) -> dict[str, Any]:
+    """The seeds of a cell as a pyperf suite: a process per seed, its value the inverse of the throughput."""
+    import pyperf  # type: ignore[import-untyped]
+
+    benchmarks = []
+    asked = [run for run in answer.runs if not run.corner]
+    for figure in FIGURES:
+        seconds = []
+        for run in asked:
+            n = sum(run.operations.values()) if figure == "replay" else run.operations.get(figure, 0)
+            seconds.append(run.window * 1e-9 / n if n else 0.0)
+        if not all(seconds):
+            continue
+        made = []
+        for number, (value, shares, rates) in enumerate(zip(seconds, answer.shares, answer.rates, strict=True)):
+            mean = sum(rates) / len(rates)
+            square = sum(r * r for r in rates)
+            metadata: dict[str, str | int | float] = {
+                "name": figure,
+                "inner_loops": INNER_LOOPS,
+                "loops": 1,
+                "benchframe_cell": entry.key,
+                "benchframe_strategy": entry.strategy,
+                "benchframe_workload": entry.workload,
+                "benchframe_trace": job.trace,
+                "benchframe_round": number,
+                "benchframe_simulated": job.machine.name,
+                "benchframe_seed": job.seeds[number],
+                "benchframe_threads": len(rates),
+                "benchframe_thread_rates": ",".join(f"{rate:.6g}" for rate in rates),
+                "benchframe_fairness": len(rates) * mean * mean / square if square else 0.0,
+                "benchframe_slowest": min(rates) / max(rates) if max(rates) > 0 else 0.0,
+                **{f"benchframe_{name}_share": share for name, share in shares.items()},
+            }
+            metadata = {k: v for k, v in metadata.items() if not isinstance(v, float) or math.isfinite(v)}
+            made.append(pyperf.Run([value], metadata=metadata, collect_metadata=False))
+        benchmarks.append(pyperf.Benchmark(made))
+    buffer = io.StringIO()
+    pyperf.BenchmarkSuite(benchmarks).dump(buffer)
+    data: dict[str, Any] = json.loads(buffer.getvalue())
+    return data

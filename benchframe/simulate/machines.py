@@ -1,0 +1,255 @@
+"""Machines and work profiles: the numbers of a simulation, each with its source and how far it may be trusted.
+
+A machine is a TOML file, shipped beside this module or written by anyone. Each number says its ``value``, its
+``source`` and its ``standing``: ``measured`` (here), ``published`` (by somebody else) or ``guess``. ``low`` and
+``high`` span the box of what it might be: a result holds if it holds all over the box (:func:`box`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchframe.simulate.records import COUNTS, MAX_CPUS, MAX_DOMAINS, MAX_SOCKETS, NUMBERS, WORKS
+from benchframe.simulate.target import SimulateError
+
+FOLDER = Path(__file__).with_name("machines")
+PROFILES = Path(__file__).with_name("work.toml")
+STANDINGS = ("measured", "published", "guess")
+MAX_FILE = 1 << 20
+SETTINGS = {"quantum": 1000.0, "quantum_shared": 10.0, "jitter": 20.0}
+"""ns: times of the simulator, not of a machine, to their defaults."""
+TIMES = tuple(name for name in NUMBERS if name not in SETTINGS)
+SIZES = ("batch", "l1_sets", "l2_sets", "llc_sets")
+LATENCIES = ("llc", "near", "socket", "far", "memory")
+BOX = (
+    ("latency", LATENCIES),
+    ("hold", ("hold", "read_occupancy")),
+    ("order", ("batch",)),
+    ("speed", ("insn", "atomic")),
+)
+"""Numbers that go to their ends together in the box."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of a machine: ns, or a count. ``low`` and ``high`` are what it might be."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    standing: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine: ``sockets`` of ``domains`` of ``cores``; its numbers by name."""
+
+    name: str
+    title: str
+    about: str
+    sockets: int
+    domains: int
+    cores: int
+    numbers: Mapping[str, Number]
+
+    @property
+    def cpus(self) -> int:
+        """How many CPUs it has."""
+        return self.sockets * self.domains * self.cores
+
+    def changed(self, values: Mapping[str, float]) -> Machine:
+        """The machine with other values of some numbers. Raises SimulateError for a name that it does not have."""
+        numbers = dict(self.numbers)
+        for name, value in values.items():
+            if name not in numbers:
+                raise SimulateError(f"machine {self.name} has no number {name!r}; {near(name, numbers)}")
+            if not 0 <= value <= 1e9:
+                raise SimulateError(f"{name}={value:g} is not a number from 0 to 1e9")
+            numbers[name] = replace(numbers[name], value=value)
+        return replace(self, numbers=numbers)
+
+    def digest(self) -> str:
+        """sha256 (hex) of all that decides a figure: not of titles and sources."""
+        told = (self.sockets, self.domains, self.cores, sorted((n.name, n.value) for n in self.numbers.values()))
+        return hashlib.sha256(repr(told).encode()).hexdigest()
+
+    def header(self) -> dict[str, int]:
+        """The simulator's fields: times in ps, counts, and what of the topology an access asks for."""
+        fields = {name: round(1000 * self.numbers[name].value) for name in NUMBERS}
+        fields |= {name: round(self.numbers[name].value) for name in SIZES}
+        return fields | {"per_domain": self.cores, "per_socket": self.domains * self.cores}
+
+
+@dataclass(frozen=True)
+class Work:
+    """A work profile: ns by WORKS; ``about`` says what for."""
+
+    name: str
+    about: str
+    numbers: Mapping[str, Number]
+
+    def told(self) -> str:
+        """In words: what is declared, or that nothing is."""
+        parts = [f"{n.value:g} ns a {name}" for name, n in self.numbers.items() if n.value]
+        return f"{self.name} ({', '.join(parts)})" if parts else "none: the model's own code alone"
+
+
+def near(name: str, known: Any) -> str:
+    """The end of a message about a name that is not known."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+
+
+def machine_names() -> list[str]:
+    """The shipped machines."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file. Raises SimulateError, with the line where the file is not TOML."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE + 1)
+        if len(raw) > MAX_FILE:
+            raise SimulateError(f"{path}: larger than {MAX_FILE >> 10} KiB; a machine file has a few lines")
+        data: dict[str, Any] = tomllib.loads(raw.decode())
+    except OSError as error:
+        raise SimulateError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SimulateError(f"{path}: {error}") from None
+    return data
+
+
+def load_machine(name: str) -> Machine:
+    """A shipped machine by its name, or one from a file. Raises SimulateError, naming file, member and mend."""
+    path = Path(name) if "/" in name or name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not path.is_file():
+        raise SimulateError(f"there is no machine {name!r}; {near(name, machine_names())}, or name a file.toml")
+    data = read_toml(path)
+    wrong = sorted(set(data) - {"title", "about", "sockets", "domains", "cores", "times", "counts"})
+    if wrong:
+        raise SimulateError(f"{path}: member {wrong[0]!r} is not known")
+    sizes = {key: _whole(path, data, key) for key in ("sockets", "domains", "cores")}
+    machine = Machine(
+        name=path.stem,
+        title=_text(path, data, "title"),
+        about=_text(path, data, "about"),
+        **sizes,
+        numbers={
+            **_numbers(path, data, "times", TIMES),
+            **_numbers(path, data, "counts", SIZES),
+            **{
+                name: Number(name, value, value, value, "guess", "a setting of the simulator")
+                for name, value in SETTINGS.items()
+            },
+        },
+    )
+    if machine.cpus > MAX_CPUS or machine.sockets * machine.domains > MAX_DOMAINS or machine.sockets > MAX_SOCKETS:
+        limits = f"{MAX_CPUS} CPUs, {MAX_DOMAINS} domains and {MAX_SOCKETS} sockets are the most"
+        raise SimulateError(f"{path}: {machine.cpus} CPUs in {machine.sockets * machine.domains} domains; {limits}")
+    for key in ("l1_sets", "l2_sets", "llc_sets"):
+        sets = machine.numbers[key].value
+        if sets != int(sets) or int(sets) & (int(sets) - 1) or (key != "llc_sets" and sets < 1) or sets > 1 << 20:
+            raise SimulateError(f"{path}: counts.{key} must be a power of two up to 2^20")
+    return machine
+
+
+def _text(path: Path, data: Mapping[str, Any], key: str) -> str:
+    value = data.get(key, "")
+    if not isinstance(value, str) or len(value) > 1000 or not value.isprintable():
+        raise SimulateError(f"{path}: {key} is not a line of text")
+    return value
+
+
+def _whole(path: Path, data: Mapping[str, Any], key: str) -> int:
+    value = data.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_CPUS:
+        raise SimulateError(f"{path}: {key} must be a whole number from 1 to {MAX_CPUS}")
+    return value
+
+
+def _numbers(path: Path, data: Mapping[str, Any], table: str, names: tuple[str, ...]) -> dict[str, Number]:
+    inside = data.get(table)
+    if not isinstance(inside, dict):
+        raise SimulateError(f"{path}: the table [{table}] is missing")
+    for name in inside:
+        if name not in names:
+            raise SimulateError(f"{path}: {table}.{name} is not known; {near(name, names)}")
+    for name in names:
+        if name not in inside:
+            raise SimulateError(f"{path}: {table}.{name} is missing: {NUMBERS.get(name) or COUNTS.get(name)}")
+    return {name: _number(path, f"{table}.{name}", name, inside[name]) for name in names}
+
+
+def _number(path: Path, where: str, name: str, told: Any) -> Number:
+    if not isinstance(told, dict) or not {"value", "standing", "source"} <= set(told):
+        raise SimulateError(f"{path}: {where} needs value, standing and source")
+    found: list[Any] = [told.get(key, told["value"]) for key in ("value", "low", "high")]
+    value, low, high = found
+    for number in found:
+        if not isinstance(number, (int, float)) or isinstance(number, bool) or not 0 <= number <= 1e9:
+            raise SimulateError(f"{path}: {where} is not a number from 0 to 1e9")
+    if not low <= value <= high:
+        raise SimulateError(f"{path}: {where}: {value:g} does not lie between low and high")
+    if told["standing"] not in STANDINGS:
+        raise SimulateError(f"{path}: {where}: standing is one of {', '.join(STANDINGS)}")
+    if name == "insn" and value <= 0:
+        raise SimulateError(f"{path}: {where} must be above 0")
+    return Number(name, float(value), float(low), float(high), told["standing"], _text(path, told, "source"))
+
+
+def profile_names() -> list[str]:
+    """The shipped work profiles."""
+    return list(read_toml(PROFILES))
+
+
+def load_work(text: str) -> Work:
+    """A work profile by its name, or ``fault=300,page=400`` in ns. Raises SimulateError."""
+    if "=" in text:
+        numbers = {name: Number(name, 0.0, 0.0, 0.0, "guess", "not declared") for name in WORKS}
+        for part in text.split(","):
+            name, _, value = part.partition("=")
+            if name.strip() not in WORKS:
+                raise SimulateError(f"--work {text}: {name.strip()!r} is none of {', '.join(WORKS)}")
+            try:
+                ns = float(value)
+            except ValueError:
+                ns = -1.0
+            if not 0 <= ns <= 1e6:
+                raise SimulateError(f"--work {text}: {name.strip()} must be from 0 to 1000000 ns")
+            numbers[name.strip()] = Number(name.strip(), ns, ns, ns, "guess", "told on the command line")
+        return Work("declared", "told on the command line", numbers)
+    data = read_toml(PROFILES)
+    if text not in data:
+        raise SimulateError(f"there is no work profile {text!r}; {near(text, data)}, or write fault=300,page=400")
+    told = data[text]
+    return Work(text, told["about"], {name: _number(PROFILES, f"{text}.{name}", name, told[name]) for name in WORKS})
+
+
+def box(machine: Machine) -> list[tuple[str, Machine]]:
+    """The machine at corners of the box of what its numbers might be: a half fraction of the four groups of BOX, in
+    which each group meets each end of every other equally often. 8 machines, named by what is high."""
+    corners = []
+    for number in range(8):
+        ends = [number >> 2 & 1, number >> 1 & 1, number & 1]
+        ends.append(ends[0] ^ ends[1] ^ ends[2])
+        values = {
+            name: (machine.numbers[name].high if end else machine.numbers[name].low)
+            for (_, names), end in zip(BOX, ends, strict=True)
+            for name in names
+        }
+        label = "+".join(group for (group, _), end in zip(BOX, ends, strict=True) if end) or "all low"
+        corners.append((label, machine.changed(values)))
+    return corners

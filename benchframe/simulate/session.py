@@ -1,0 +1,584 @@
+"""One strategy and one stream on simulated CPUs: answers compared, address space validated, figures read out.
+
+As a :class:`~benchframe.engine.threads.ThreadSession` has laps of real threads, this has runs of simulated ones. In a
+run every answer is compared with the oracle's, at no simulated cost, so there is no figure without a check of the very
+operations that it counts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchframe.dialect.store import Unit
+from benchframe.dialect.units import Units, UnitSpec
+from benchframe.engine.session import EngineError, Verdict
+from benchframe.engine.threads import COUNTERS, LOCKS, CrewRunner, ProgramError, ThreadSession, make_program
+from benchframe.mm.defaults import count_event
+from benchframe.mm.hooks import ALL, hook_entry
+from benchframe.mm.layout import ANSWER, ARENA, EVENT, FILE, FREED, MM, PAGE, PTE, SAMPLE, TASK, VMA, mm_struct
+from benchframe.mm.machine import Machine as Memory
+from benchframe.mm.machine import Parameters
+from benchframe.mm.replay import mapping_event
+from benchframe.mm.smp import BUCKETS, CREW, HISTOGRAM, ORDER, RCU_HEAD, THREAD
+from benchframe.mm.smp_replay import RUN, thread_entry
+from benchframe.simulate.figures import Figures, read_figures
+from benchframe.simulate.layouts import Layout, as_it_is
+from benchframe.simulate.locks import replacements
+from benchframe.simulate.machines import Machine, Work
+from benchframe.simulate.records import (
+    BREATH,
+    DEADLOCK,
+    ENDED,
+    KINDS,
+    MAIN,
+    MAX_CPUS,
+    MAX_PAIRS,
+    MAX_REGIONS,
+    MAX_WORDS,
+    MEMORY_WAYS,
+    NEW,
+    PARKED,
+    WAYS,
+    WORKS,
+    cpu,
+    line,
+    pair,
+    region,
+)
+from benchframe.simulate.records import field as field_struct
+from benchframe.simulate.runtime import Runtime, first_frame, runtime
+from benchframe.simulate.schedule import LATEST
+from benchframe.simulate.target import SimulateError, target_key
+
+if TYPE_CHECKING:
+    from benchframe.strategy import Strategy
+    from benchframe.trace.trace import Trace
+
+Array = npt.NDArray[Any]
+STACK = 256 << 10
+"""Bytes of a simulated CPU's stack; touched as they are used."""
+CANARY = 0x5CA1AB1E
+LOOK = 1 << 16
+"""Accesses between two looks at how far a run is."""
+PATIENCE = 50_000_000_000
+"""ps that threads may take to end their round at no cost (50 ms): who spins pays for it."""
+FREE_SLABS = frozenset({EVENT.base, ANSWER.base, SAMPLE.base, HISTOGRAM.base})
+"""What no kernel has: it costs nothing."""
+NAMES = {
+    MM.base: "mm", VMA.base: "vma", PAGE.base: "page", PTE.base: "pte", TASK.base: "task", FILE.base: "file",
+    ARENA.base: "slab", FREED.base: "freed", CREW.base: "crew", THREAD.base: "thread", RCU_HEAD.base: "rcu_head",
+    ORDER.base: "order",
+}  # fmt: skip
+"""Slabs of the model to what they are called in figures."""
+_KNOWN = (MM, VMA, PAGE, PTE, TASK, FILE, ARENA, FREED, EVENT, ANSWER, SAMPLE, CREW, THREAD, RCU_HEAD, HISTOGRAM, ORDER)
+_SLABS = {slab.base: slab for slab in _KNOWN}
+_MAP = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
+
+
+class SimulatedUnits(Units):
+    """Units of the simulated build, kept beside the others under keys of their own."""
+
+    def key(self, spec: UnitSpec) -> str:
+        """As :meth:`UnitSpec.key`, but for the fixed processor instead of the host's."""
+        import hashlib
+
+        from benchframe.dialect.functions import Identities
+
+        order = "" if spec.binding is not None else ",".join(h.name for h in self.hooks)
+        identity = Identities(spec.binding, spec.replace).of(spec.entry)
+        return hashlib.sha256(repr(("simulated 1", identity, self.mm.layout, order, target_key())).encode()).hexdigest()
+
+    def missing(self, specs: Sequence[UnitSpec]) -> list[UnitSpec]:
+        """Those of ``specs`` that the store does not have. Nothing is loaded: units refer to the simulator."""
+        return [s for s in specs if self.store.load(s.name, self.key(s)) is None]
+
+    def get(self, spec: UnitSpec, note: Callable[[str], None] | None = None) -> Unit:
+        """As :meth:`Units.get`, with the simulator mapped before."""
+        runtime(note)
+        return super().get(spec, note)
+
+    def compile(self, spec: UnitSpec) -> bytes:
+        """Make the object file. Raises DialectError."""
+        from benchframe.simulate.build import compile_simulated
+
+        return compile_simulated(spec, self)
+
+
+def shared_spec() -> UnitSpec:
+    """The unit that all strategies share."""
+    return UnitSpec("mapping-simulated", mapping_event, None, replacements())
+
+
+def specs(strategy: Strategy) -> list[UnitSpec]:
+    """The units that a simulation of ``strategy`` needs: the one that all share, and two of its own."""
+    binding = {**strategy.binding, "count": count_event}
+    replace = replacements()
+    return [
+        shared_spec(),
+        UnitSpec(f"hooks-simulated-{strategy.name}", hook_entry, binding, replace),
+        UnitSpec(f"simulated-{strategy.name}", thread_entry, binding, replace),
+    ]
+
+
+def simulated_units() -> SimulatedUnits:
+    """The loader of simulated units."""
+    return SimulatedUnits(mm_struct, ALL)
+
+
+class SimulatedRunner(CrewRunner):
+    """``strategy``'s simulated build. Raises DialectError if it cannot be compiled."""
+
+    def __init__(self, strategy: Strategy, note: Callable[[str], None] | None = None) -> None:
+        self.strategy = strategy
+        self.simulator: Runtime = runtime(note)
+        self.units = simulated_units()
+        self._mapping, self._hooks, self._entry = (self.units.get(spec, note) for spec in specs(strategy))
+        self._machine: Memory | None = None
+        self._root = 0
+
+    @property
+    def entry(self) -> int:
+        """Address of the thread's function."""
+        return self._entry.address
+
+    @property
+    def root(self) -> int:
+        """Address of MM record 1."""
+        return self._root
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How long a run is: a CPU makes ``rounds`` on average after ``warm_rounds`` that do not count, but no more
+    accesses are made in all than ``accesses`` (a quarter of it before)."""
+
+    rounds: float = 10.0
+    warm_rounds: float = 1.0
+    accesses: int = 6_000_000
+
+
+class Stopped(SimulateError):
+    """The simulated threads came to no end: a deadlock or a livelock. The address space is void."""
+
+
+@dataclass
+class Arena:
+    """The simulator's own slabs for one session, in one mapping that is touched as it is used."""
+
+    memory: mmap.mmap
+    arrays: dict[str, Array] = field(default_factory=dict)
+
+
+class SimulatedSession:
+    """``strategy`` and ``trace`` on ``cpus`` simulated CPUs.
+
+    Raises EngineError (nothing to play, memory), DialectError (code that cannot be compiled), SimulateError (a host
+    without a stack switch). ``note`` is told each unit that has to be compiled.
+    """
+
+    def __init__(
+        self, strategy: Strategy, trace: Trace, cpus: int, *, note: Callable[[str], None] | None = None
+    ) -> None:
+        self.strategy, self.trace = strategy, trace
+        limit = int(trace.meta.limits.get("max_map_count", Parameters().max_map_count))
+        self.parameters = Parameters(max_map_count=limit)
+        try:
+            self.program = make_program(trace, cpus, self.parameters)
+        except ProgramError as error:
+            raise EngineError(str(error)) from error
+        self.threads = len(self.program.works)
+        if self.threads > MAX_CPUS:
+            raise EngineError(f"the workload has {self.threads} threads; at most {MAX_CPUS} CPUs are simulated")
+        self.runner = SimulatedRunner(strategy, note)
+        self.simulator = self.runner.simulator
+        self._bare()
+        try:
+            sizes = ThreadSession._sizes(self)  # type: ignore[arg-type]
+            self.memory = Memory(self.runner, sizes, self.parameters, strategy.slabs)
+        except MemoryError as error:
+            raise EngineError(f"not enough memory for this trace: {error}") from error
+        self.machine = self.memory  # as ThreadSession.at_rest and its descriptions want it
+        program, arrays = self.program, self.memory.arrays
+        for number in program.boots:
+            self.memory.boot(number)
+        arrays["event_base"][: len(program.records)] = program.records
+        for name in ("ret", "vm_start", "vm_end"):
+            arrays["answer_base"][name][: len(program.records)] = getattr(program, name)
+        arrays["order_base"]["after"][: len(program.records)] = program.after
+        arrays["order_base"]["number"][: len(program.records)] = program.number
+        self.runner.replay(0, program.setup)
+        self.memory.raise_if_full()
+        self.runner.drain()
+        for counter in COUNTERS.values():
+            arrays["task_base"][counter] = 0
+        self._saved = self.memory.save()
+        self._kept = {base: arrays[base].copy() for base in ("crew_base", "thread_base")}
+        self._used = False
+        self._stacks = mmap.mmap(-1, (self.threads + 1) * STACK, flags=_MAP)
+
+    # ---- the simulator's memory ------------------------------------------------------------------------------------
+
+    def _bare(self) -> None:
+        """Outside a run nothing is modelled: compiled code of this session may be called like any other."""
+        header = self.simulator.header
+        for name in header.dtype.names:
+            header[name] = 0
+        self._idle = np.zeros(1, cpu.dtype), np.zeros(3 * BUCKETS, np.int64)
+        header["cpu_base"], header["histogram_base"] = (array.ctypes.data for array in self._idle)
+        header["free"] = 1
+        header["top"] = header["mark"] = header["breath"] = LATEST
+
+    def _regions(self, layout: Layout) -> tuple[Array, Array, int]:
+        """REGION and REMAP records, and lines in all."""
+        arrays = self.memory.arrays
+        low, high = self._span()
+        lines = (high - low + 63) // 64
+        private = {s.base: s for s in self.strategy.slabs}
+        found = np.zeros(MAX_REGIONS, region.dtype)
+        remap: list[int] = []
+        self.named: list[tuple[str, Any]] = []
+        """(name, slab) of each region."""
+        if len(arrays) > MAX_REGIONS:
+            raise SimulateError(f"{len(arrays)} slabs; the simulator tells {MAX_REGIONS} apart")
+        for number, (base, array) in enumerate(arrays.items()):
+            slab = _SLABS.get(base) or private[base]
+            r = found[number]
+            r["base"], r["size"], r["record"] = array.ctypes.data, array.nbytes, slab.struct.size
+            name = NAMES.get(base, slab.name)
+            r["counted"], r["remap"] = base not in FREE_SLABS and name not in layout.free, -1
+            words = layout.words(name, slab.struct, costless(slab))
+            if words is not None:
+                r["remap"], r["lines"] = len(remap), max(words) + 1
+                if any(line not in (-1, word // 8) for word, line in enumerate(words)):
+                    r["first"] = lines
+                    lines += (max(words) + 1) * len(array)
+                remap += words
+            self.named.append((name, slab))
+        return found, np.array(remap or [0], np.int64), lines
+
+    def _prepare_simulator(self, machine: Machine, work: Work, layout: Layout, seed: int) -> None:
+        """Fresh memory for the directory, the caches and the figures."""
+        regions, remap, lines = self._regions(layout)
+        numbers = machine.header()
+        cpus = self.threads
+        llc = numbers["llc_sets"] * MEMORY_WAYS * machine.sockets * machine.domains
+        parts: dict[str, tuple[int, Any]] = {
+            "line": (lines, line.dtype),
+            "cpu": (MAX_CPUS + 1, cpu.dtype),
+            "heap": (MAX_CPUS + 2, np.dtype(np.int64)),
+            "near_tag": (cpus * numbers["l1_sets"] * WAYS, np.dtype(np.int64)),
+            "far_tag": (cpus * numbers["l2_sets"] * WAYS, np.dtype(np.int64)),
+            "llc_tag": (max(llc, 1), np.dtype(np.int64)),
+            "region": (MAX_REGIONS, region.dtype),
+            "field": (MAX_REGIONS * MAX_WORDS * KINDS, field_struct.dtype),
+            "pair": (MAX_PAIRS, pair.dtype),
+            "histogram": (3 * BUCKETS, np.dtype(np.int64)),
+            "socket": (8, np.dtype(np.int64)),
+            "remap": (len(remap), np.dtype(np.int64)),
+        }
+        sizes = {name: -(-count * dtype.itemsize // 4096) * 4096 for name, (count, dtype) in parts.items()}
+        try:
+            memory = mmap.mmap(-1, sum(sizes.values()), flags=_MAP)
+        except (OSError, OverflowError) as error:
+            raise EngineError(f"no room for the directory of {lines:,} lines: {error}") from None
+        raw = np.frombuffer(memory, np.uint8)
+        self._arena = Arena(memory)
+        at = 0
+        for name, (count, dtype) in parts.items():
+            self._arena.arrays[name] = raw[at : at + count * dtype.itemsize].view(dtype)
+            at += sizes[name]
+        own = self._arena.arrays
+        own["region"][:] = regions
+        own["remap"][:] = remap
+        self._set_run(machine, work, seed)
+
+    def _span(self) -> tuple[int, int]:
+        """The first modelled address, and the one after the last."""
+        arrays = self.memory.arrays.values()
+        return min(a.ctypes.data for a in arrays), max(a.ctypes.data + a.nbytes for a in arrays)
+
+    def _set_run(self, machine: Machine, work: Work, seed: int) -> None:
+        """The simulator's record and the CPUs' for a run that begins; directory and caches stay as they are."""
+        own, header, numbers = self._arena.arrays, self.simulator.header, machine.header()
+        for name in header.dtype.names:
+            header[name] = 0
+        for name, value in numbers.items():
+            header[name] = value
+        for name, array in own.items():
+            header[f"{name}_base"] = array.ctypes.data
+        for name in WORKS:
+            header[f"work_{name}"] = round(1000 * work.numbers[name].value)
+        low, high = self._span()
+        header["seed"], header["low"], header["span"] = seed, low, high - low
+        header["cpus"], header["regions"] = self.threads, len(self.named)
+        header["entry"], header["root"], header["command"] = self.runner.entry, self.runner.root, RUN
+        own["cpu"].view(np.int64)[:] = 0
+        own["socket"][:] = 0
+        self._set_cpus(numbers, seed)
+
+    def _set_cpus(self, numbers: Mapping[str, int], seed: int) -> None:
+        """A record and a stack for each CPU, all ready, a nanosecond apart."""
+        own, header = self._arena.arrays, self.simulator.header
+        cpus, works = own["cpu"], self.program.works
+        per_domain, per_socket = numbers["per_domain"], numbers["per_socket"]
+        stacks = np.frombuffer(self._stacks, np.uint8)
+        base = stacks.ctypes.data
+        base += -base % 64
+        events = self.memory.arrays["event_base"]
+        everybody = np.arange(self.threads)
+        for number, work in enumerate(works):
+            c = cpus[number]
+            c["task"], c["clock"], c["state"] = work.task, 1000 * number, NEW
+            c["keep_line"], c["domain"], c["socket"] = -1, 1 << number // per_domain, number // per_socket
+            sockets_domains = per_socket // per_domain
+            c["domains"] = ((1 << sockets_domains) - 1) << (number // per_socket * sockets_domains)
+            mms = np.unique(events["mm"][work.first : work.last])
+            c["mm"] = int(mms[0]) + 1 if len(mms) == 1 else 0
+            c["random"] = np.uint64((0x9E3779B97F4A7C15 * (seed * 1000 + number + 1)) % (1 << 64)).astype(np.int64)
+            for prefix, per in (("near", per_domain), ("same", per_socket)):
+                mask = sum(1 << int(i) for i in everybody[everybody // per == number // per])
+                for word in range(MAX_CPUS // 64):
+                    c[f"{prefix}{word}"] = np.uint64(mask >> 64 * word & (1 << 64) - 1).astype(np.int64)
+            # Stacks begin at different places within a page: else all fight for the same set of the host's cache.
+            top = base + (number + 1) * STACK - 4096 - number * 192 % 2048 & ~63
+            pointer, content = first_frame(top)
+            ctypes.memmove(pointer, content, len(content))
+            ctypes.c_int64.from_address(base + number * STACK).value = CANARY
+            c["sp"] = pointer
+            own["heap"][number + 1] = (1000 * number) << 8 | number
+        self._stack_base = base
+        header["ready"], header["alive"], header["current"] = self.threads, self.threads, MAIN
+        header["top"] = int(own["heap"][1])
+
+    # ---- runs ------------------------------------------------------------------------------------------------------
+
+    def _rewind(self) -> None:
+        """Back to how the address space was when the session began: no frames with tasks, nothing waiting for RCU."""
+        if self._used:
+            self.runner.drain()
+            self.memory.restore(self._saved)
+            for base, copy in self._kept.items():
+                self.memory.arrays[base][:] = copy
+        self._used = True
+
+    def _set_crew(self, rounds: int) -> None:
+        """The crew's records, as :meth:`CrewRunner.run` sets them."""
+        arrays, works = self.memory.arrays, self.program.works
+        if self.program.ordered:
+            arrays["order_base"]["done"] = 0
+            rounds = 1
+        crew = arrays["crew_base"][0]
+        for name in ("stop", "ready", "arrived", "stopped", "mapped"):
+            crew[name] = 0
+        for often, cycles in LOCKS.values():
+            arrays["crew_base"][often] = arrays["crew_base"][cycles] = 0
+        crew["parties"], crew["go"] = len(works), 1
+        threads = arrays["thread_base"]
+        for work in works:
+            t = threads[work.task]
+            for name in t.dtype.names:
+                if name not in ("pages", "nr_pages", "rcu_seen", "leader"):
+                    t[name] = 0
+            played = np.unique(arrays["event_base"]["task"][work.first : work.last]) + 1
+            threads["leader"][played] = work.task
+            t["first"], t["last"], t["barrier"] = work.first, work.last, work.barrier
+            t["rounds"], t["checks"], t["ordered"] = rounds or 1 << 62, 1, self.program.ordered
+
+    def _go(self, depth: Depth | None, tick: Callable[[], None] | None = None) -> Figures:
+        """Let the simulator run until all threads have ended: by themselves, or after the stretch that ``depth`` says;
+        the figures of that. Raises Stopped."""
+        header = self.simulator.header
+        header["mark"], header["breath"] = LATEST, LOOK
+        found = None
+        warming = depth is not None
+        self._begin_figures(0)
+        began = time.perf_counter()
+        while (why := self.simulator.resume()) == BREATH:
+            header["breath"] = int(header["accesses"]) + LOOK
+            if tick is not None:
+                tick()
+            if depth is None or found is not None:
+                continue
+            rounds, accesses = self._progress()
+            if warming and (rounds >= depth.warm_rounds or accesses >= depth.accesses // 4):
+                warming = False
+                self._begin_figures(self._now())
+            elif not warming and (rounds >= depth.rounds or accesses >= depth.accesses):
+                found = self._end_figures(self._now(), time.perf_counter() - began)
+                # The rest of the round costs nothing: it is there for the address space to be whole again.
+                self.memory.arrays["crew_base"]["stop"][0] = 1
+                self._coast()
+        self.memory.arrays["crew_base"]["go"][0] = 0
+        if why != ENDED:
+            raise Stopped(self._why_stopped(why))
+        if found is None:
+            clocks = self._arena.arrays["cpu"]["clock"][: self.threads]
+            found = self._end_figures(int(clocks.max()), time.perf_counter() - began)
+        for number in range(self.threads):
+            if ctypes.c_int64.from_address(self._stack_base + number * STACK).value != CANARY:
+                raise SimulateError(
+                    f"the stack of CPU {number} overflowed: {STACK >> 10} KiB are not enough for this code"
+                )
+        return found
+
+    def _coast(self) -> None:
+        """From now on nothing costs anything, and threads that do not end are told."""
+        header = self.simulator.header
+        header["free"] += 1
+        header["coast"] = 1
+        header["mark"] = self._now() + PATIENCE
+
+    def _now(self) -> int:
+        """The smallest clock: that of the CPU that runs."""
+        return int(self._arena.arrays["cpu"]["clock"][int(self.simulator.header["current"])])
+
+    def _progress(self) -> tuple[float, int]:
+        """Rounds that a CPU made on average, and accesses, since figures are counted."""
+        cpus = self._arena.arrays["cpu"][: self.threads]
+        done = sum(int(cpus[f"done_{name}"].sum()) for name in ("fault", "lookup", "mapping"))
+        return done / max(1, sum(w.last - w.first for w in self.program.works)), int(cpus["accesses"].sum())
+
+    def _why_stopped(self, why: int) -> str:
+        """One line about who waits where."""
+        cpus = self._arena.arrays["cpu"][: self.threads]
+        parked = np.flatnonzero(cpus["state"] == PARKED)
+        fields: dict[str, list[int]] = {}
+        for number in parked.tolist():
+            fields.setdefault(self._field(int(cpus["parked_field"][number])), []).append(number)
+        told = "; ".join(
+            f"CPU {', '.join(map(str, who[:8]))}{', ...' if len(who) > 8 else ''} for a write to {name}"
+            for name, who in list(fields.items())[:4]
+        )
+        if why == DEADLOCK:
+            return f"deadlock: all threads that are left wait ({told})"
+        return f"no thread comes to an end: a livelock or a lost wake-up{f' ({told})' if told else ''}"
+
+    def _field(self, number: int) -> str:
+        which, word = divmod(number, MAX_WORDS)
+        if which >= len(self.named):
+            return "?"
+        name, slab = self.named[which]
+        names = {offset // 8: field for field, (offset, _) in slab.struct.fields.items()}
+        return f"{name}.{names.get(word, f'+{8 * word}')}"
+
+    def _settle(self, now: int) -> None:
+        """Who waits has waited until ``now``: a wait that has not ended counts, too."""
+        own = self._arena.arrays
+        cpus = own["cpu"][: self.threads]
+        for number in np.flatnonzero(cpus["state"] == PARKED).tolist():
+            c = cpus[number]
+            waited = max(now - int(c["clock"]), 0)
+            c["t_waiting"] += waited
+            c["clock"] += waited
+            own["field"]["wait"][int(c["parked_field"]) * KINDS] += max(int(c["clock"]) - int(c["parked_at"]), 0)
+            c["parked_at"] = c["clock"]
+
+    def line_of(self, number: int) -> int:
+        """Which line of its record a field lies in."""
+        which, word = divmod(number, MAX_WORDS)
+        remap = int(self._arena.arrays["region"]["remap"][which])
+        return int(self._arena.arrays["remap"][remap + word]) if remap >= 0 else word // 8
+
+    def _begin_figures(self, now: int) -> None:
+        """What was counted before time ``now`` does not count."""
+        self._settle(now)
+        own = self._arena.arrays
+        cpus = own["cpu"][: self.threads]
+        for name in cpu.fields:
+            if name.startswith(("t_", "done_", "in_")) or name in ("accesses", "transfers"):
+                cpus[name] = 0
+        cpus["counted_from"] = 0  # an event that has begun counts from here on
+        for name in ("field", "pair", "histogram"):
+            own[name].view(np.int64)[:] = 0
+        self._then = now
+        self._since = cpus["clock"].copy()
+        self._threads_then = self.memory.arrays["thread_base"].copy()
+        self._crew_then = self.memory.arrays["crew_base"].copy()
+
+    def _end_figures(self, now: int, host: float) -> Figures:
+        window = max(now - self._then, 1)
+        self._settle(now)
+        return read_figures(self, window, host, self._since, self._threads_then, self._crew_then, self._field)
+
+    @property
+    def own(self) -> Mapping[str, Array]:
+        """The simulator's slabs of the current run."""
+        return self._arena.arrays
+
+    def run(
+        self,
+        machine: Machine,
+        work: Work,
+        *,
+        seed: int = 1,
+        rounds: int = 0,
+        depth: Depth | None = None,
+        layout: Layout | None = None,
+        tick: Callable[[], None] | None = None,
+    ) -> Figures:
+        """Simulate: ``rounds`` of every thread, or as much as ``depth`` says (a recorded stream: once).
+
+        The address space is as the session found it, but for one round that nobody counts and that costs nothing:
+        frames are with their tasks, page tables are there, caches hold what was used last. Then comes a stretch that
+        does not count. Every answer is compared. The same arguments give the same figures, whatever ran before. Raises
+        Stopped and
+        SimulateError; :attr:`verdict` says whether the answers were right.
+        """
+        if self.threads > machine.cpus:
+            raise SimulateError(f"{self.threads} threads on {machine.name}, which has {machine.cpus} CPUs")
+        layout = layout or as_it_is()
+        ordered = self.program.ordered
+        self._rewind()
+        try:
+            if not ordered:
+                self._prepare_simulator(machine, work, layout, seed)
+                self._set_crew(1)
+                self.simulator.header["current"] = 0
+                self._coast()
+                self.simulator.header["warming"] = 1
+                self.simulator.header["current"] = MAIN
+                self._go(None)
+                self._set_run(machine, work, seed)
+            else:
+                self._prepare_simulator(machine, work, layout, seed)
+            self._set_crew(rounds)
+            found = self._go(None if rounds or ordered else depth or Depth(), tick)
+        finally:
+            self._bare()
+        self.verdict = self._judge()
+        return found
+
+    verdict: Verdict = Verdict(False, "nothing has run")
+    """Of the last run: were all answers right, and the address space at rest?"""
+
+    def _judge(self) -> Verdict:
+        works = [w.task for w in self.program.works]
+        threads = self.memory.arrays["thread_base"][works]
+        self.checked, self.missed = int(threads["checked"].sum()), int(threads["missed"].sum())
+        wrong = threads[threads["wrong"] > 0]
+        if len(wrong):
+            what = ThreadSession._describe(self, wrong[0], int(wrong["wrong"].sum()))  # type: ignore[arg-type]
+            return Verdict(False, what, int(wrong[0]["wrong_event"]))
+        problem = ThreadSession.at_rest(self)  # type: ignore[arg-type]
+        return Verdict(not problem, f"after the threads ended: {problem}" if problem else "")
+
+
+def costless(slab: Any) -> set[int]:
+    """Words of a record that no kernel has."""
+    found = set()
+    for name, (offset, _) in slab.struct.fields.items():
+        addresses = slab.base == MM.base and (
+            (name.endswith("_base") and name != "mmap_base") or name in ("hook_entry", "mapping_entry", "hook_mask")
+        )
+        member = slab.struct.members[name]
+        if addresses or member.model or member.doc.startswith("counted runs"):
+            found.add(offset // 8)
+    return found

@@ -1,0 +1,44 @@
+"""The processor that simulated units are compiled for: always the same one, whatever the host is.
+
+What the compiler makes of a text decides how many accesses there are. A unit for the host's own CPU would give other
+figures on another host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from importlib.metadata import version
+
+from benchframe.errors import BenchframeError
+
+TARGET = {"x86_64": "x86-64-v2", "aarch64": "generic"}
+"""Machine to LLVM's name of the processor."""
+
+
+class SimulateError(BenchframeError):
+    """What cannot be simulated, and why; one line."""
+
+
+def architecture() -> str:
+    """The host's, if units can be simulated on it. Raises SimulateError."""
+    name = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+    if name not in TARGET or not sys.platform.startswith("linux"):
+        raise SimulateError(f"benchframe simulates on Linux on x86-64 and arm64; this is {platform.system()} on {name}")
+    return name
+
+
+def toolchain() -> dict[str, str]:
+    """What decides the code of simulated units besides the sources; part of every result."""
+    return {
+        "target": f"{architecture()} {TARGET[architecture()]}",
+        "llvmlite": version("llvmlite"),
+        "numba": version("numba"),
+        "python": "{}.{}".format(*sys.version_info[:2]),
+    }
+
+
+def target_key() -> str:
+    """As a hash: part of the content keys of compiled code."""
+    return hashlib.sha256(repr(sorted(toolchain().items())).encode()).hexdigest()

@@ -1,0 +1,140 @@
+"""An anonymous fault wholly under RCU, which writes nothing that is shared. After Matthew Wilcox, 2021.
+
+History: in the discussion of Laurent Dufour's and Michel Lespinasse's speculative faults Wilcox proposed to do without
+them: hold the RCU read lock over the walk of the tree, the page tables and the fault itself, take the page table's
+lock, and see there whether the VMA is still what it was; a reference only where the fault must sleep. Zijlstra, in the
+same thread, of counting references in the VMA instead: with one huge VMA it "was a total loss". Linux took the
+references all the same (`per_vma_refcnt`). This is the foil: the same tree, the same numbers for writers, no reference.
+
+Layout: `vm_lock_seq` in each VMA and the mm's `mm_lock_seq`, as per-VMA locks have them since 6.4.
+```
+  vm_lock_seq == mm_lock_seq   a writer is at it          task: the vm_lock_seq that it saw
+```
+Lookup: walk the maple tree under RCU; note the VMA's number, unless it is the mm's: then a writer is at it, take
+mmap_lock. Then whether it is still in the tree (the walk may be one behind, and its writer done), the range and the
+anon_vma. Numbers only grow, and a writer gives each VMA that it touches a new one: so
+the number is a version, though it was made to be a lock.
+
+Commit: with the page table's lock held, before an entry is set: the number is the same. A writer that begins now has to
+take that lock to clear the entry.
+
+Writers: vma_start_write stores the mm's number; it waits for nobody. mmap_write_unlock raises the mm's. A VMA that
+leaves the tree has been started, so whoever found it before sees another number; whoever finds it after sees that it
+is detached.
+
+Not done this way: where a page table is missing (its allocation may sleep: Wilcox takes a reference there, this takes
+mmap_lock), files, and a first write that needs an anon_vma.
+
+Cost: the walk, three loads of two numbers. No atomic operation. Only writers of this VMA disturb.
+
+Concurrency: VMAs and page tables are freed after a grace period; the section lasts to the end of the fault.
+Text: what all faults of this kind share is in `speculation`; how writing ends is 6.4's, in `per_vma_rwsem`.
+Sources: linux-mm, April 2021, replies to the series "Speculative page faults" (spinics linux-mm msg252369); Linux 6.4
+include/linux/mm.h for the numbers. The commit check is this file's own: no patch was posted.
+"""
+
+from benchframe.api import Protocol, Strategy, hookimpl, native
+from benchframe.kernel import (
+    NULL,
+    READ_ONCE,
+    SITE_END,
+    SITE_TABLE,
+    TASK,
+    VMA,
+    WRITE_ONCE,
+    grow_under_write_lock,
+    index_find,
+    load_acquire,
+    rcu_read_lock,
+    rcu_read_unlock,
+    smp_rmb,
+    smp_wmb,
+)
+from benchframe_plugins import speculation
+from benchframe_plugins.per_vma_rwsem import mm_write_downgrade, mm_write_unlock
+from benchframe_plugins.speculation import exchanged, free_vma, release_table, section_end, usable
+
+# ---- the fault -------------------------------------------------------------------------------------------------------
+
+
+@native
+def find_vma_under_rcu(mm, task, addr):
+    """A VMA found without a lock, and the section that it is good in; NULL, and no section, for "take the lock"."""
+    rcu_read_lock(mm, task)
+    vma = index_find(mm, addr)
+    if vma != NULL:
+        v = VMA(mm, vma)
+        seq = load_acquire(v, "vm_lock_seq")
+        if seq != load_acquire(mm, "mm_lock_seq") and READ_ONCE(v, "detached") == 0:
+            if v.vm_file == 0 and usable(mm, v, addr):
+                TASK(mm, task).strategy0 = seq
+                return vma
+    rcu_read_unlock(mm, task)
+    return NULL
+
+
+@native
+def valid(mm, task, vma, site):
+    """May the fault commit? Not where a table is missing; at the end it has committed already; else if no writer has
+    begun with the VMA since it was found."""
+    t = TASK(mm, task)
+    if not t.speculative or site == SITE_END:
+        return 1
+    if site == SITE_TABLE:
+        return 0
+    smp_rmb()
+    return int(READ_ONCE(VMA(mm, vma), "vm_lock_seq") == t.strategy0)
+
+
+# ---- writers ---------------------------------------------------------------------------------------------------------
+
+
+@native
+def start_write(mm, vma):
+    """vma_start_write: a new number, before anything is changed. Waits for nobody."""
+    v = VMA(mm, vma)
+    if v.vm_lock_seq != mm.mm_lock_seq:
+        WRITE_ONCE(v, "vm_lock_seq", mm.mm_lock_seq)
+        smp_wmb()
+    return 0
+
+
+@native
+def attach(mm, vma):
+    """A new VMA: not started; but in an mm that is being written, started before anyone can find it."""
+    WRITE_ONCE(VMA(mm, vma), "vm_lock_seq", -1)
+    if mm.owner != 0:
+        start_write(mm, vma)
+    return 0
+
+
+HOOKS = {
+    **speculation.HOOKS,
+    "mmap_write_unlock": mm_write_unlock,
+    "mmap_write_downgrade": mm_write_downgrade,
+    "vma_valid": valid,
+    "vma_grow": grow_under_write_lock,
+    "vma_start_write": start_write,
+    "vma_attach": attach,
+    "vma_free": free_vma,
+    "table_release": release_table,
+}
+
+
+def protocol(**changed):
+    """The protocol, with some hooks exchanged (None: the default)."""
+    bind = {"speculate": find_vma_under_rcu, "speculation_end": section_end}
+    return Protocol(bind=bind, **exchanged(HOOKS, changed))
+
+
+@hookimpl
+def benchframe_strategies():
+    """Over the maple tree in RCU mode, as `per_vma_refcnt`."""
+    return [
+        Strategy(
+            "rcu_fault",
+            "anonymous faults wholly under RCU, nothing shared is written, over maple, after Wilcox 2021",
+            "maple_rcu",
+            protocol=protocol(),
+        )
+    ]

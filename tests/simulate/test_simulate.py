@@ -1,0 +1,352 @@
+"""Simulated CPUs: what is counted, what a line shared by many does, answers, deadlocks, the same figures everywhere."""
+
+import os
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+from support.command import run
+from support.compile import simulated
+
+import benchframe.simulate.machines
+from benchframe.dialect import READ_ONCE, cmpxchg, fetch_add, native, wait_until
+from benchframe.dialect.records import DialectError
+from benchframe.dialect.units import UnitSpec
+from benchframe.engine.cost import count_cost
+from benchframe.mm.layout import TASK, VMA
+from benchframe.mm.smp import CREW
+from benchframe.registry import load
+from benchframe.results.folder import RunFolder, find_run
+from benchframe.results.simulated import simulated_cells, simulated_path
+from benchframe.simulate.analytic import mean_latency, mva
+from benchframe.simulate.build import instrument
+from benchframe.simulate.figures import Figures
+from benchframe.simulate.layouts import Layout, as_it_is
+from benchframe.simulate.locks import sim_begin, sim_end
+from benchframe.simulate.machines import Machine, box, load_machine, load_work, machine_names
+from benchframe.simulate.session import Depth, SimulatedSession, Stopped
+from benchframe.simulate.target import SimulateError
+
+NOTHING = load_work("none")
+MICRO = Depth(rounds=1e9, warm_rounds=1e9, accesses=300_000)
+"""Micro-programs have no rounds: so many accesses."""
+ENDLESS = 1 << 40
+LOAD = "multi-fault-all-split:vmas=40"
+
+
+@cache
+def session(cpus: int, label: str = LOAD, strategy: str = "rbtree") -> SimulatedSession:
+    """rbtree on a small workload."""
+    known = load([])
+    return SimulatedSession(simulated(known.strategy(strategy)), known.spec(label).trace(0, cpus), cpus)
+
+
+def steady(name: str = "milan-2s", **values: float) -> Machine:
+    """A machine without chance, whose lines leave at once when they are asked for."""
+    return load_machine(name).changed({"jitter": 0, "hold": 0, **values})
+
+
+@native
+def adders(root, task, what):
+    """Everybody adds to one word."""
+    crew = CREW(root, 0)
+    for _ in range(ENDLESS):
+        if READ_ONCE(crew, "stop") != 0:
+            return 0
+        sim_begin(0)
+        fetch_add(VMA(root, 1), "vm_refcnt", 1)
+        sim_end(0)
+    return 0
+
+
+@native
+def exchangers(root, task, what):
+    """The same by compare-and-exchange in a loop."""
+    crew = CREW(root, 0)
+    v = VMA(root, 1)
+    for _ in range(ENDLESS):
+        if READ_ONCE(crew, "stop") != 0:
+            return 0
+        sim_begin(0)
+        old = READ_ONCE(v, "vm_refcnt")
+        seen = cmpxchg(v, "vm_refcnt", old, old + 1)
+        while seen != old:
+            old = seen
+            seen = cmpxchg(v, "vm_refcnt", old, old + 1)
+        sim_end(0)
+    return 0
+
+
+@native
+def owners(root, task, what):
+    """Everybody adds to a line of its own."""
+    crew = CREW(root, 0)
+    for _ in range(ENDLESS):
+        if READ_ONCE(crew, "stop") != 0:
+            return 0
+        sim_begin(0)
+        TASK(root, task).strategy0 += 1
+        sim_end(0)
+    return 0
+
+
+@native
+def neighbours(root, task, what):
+    """Two words of one line: one task writes the one, all others read the other. False sharing."""
+    crew = CREW(root, 0)
+    v = VMA(root, 1)
+    for _ in range(ENDLESS):
+        if READ_ONCE(crew, "stop") != 0:
+            return 0
+        sim_begin(0)
+        if task == 1:
+            v.strategy0 += 1
+        else:
+            READ_ONCE(v, "vm_sequence")
+        sim_end(0)
+    return 0
+
+
+@native
+def waiters(root, task, what):
+    """Everybody waits for what nobody does."""
+    wait_until(VMA(root, 1), "vm_sequence", -1, 77)
+    return 0
+
+
+def micro(program, cpus: int, machine: Machine, layout: Layout | None = None) -> Figures:
+    """Run a program of a few lines in the place of the threads' own."""
+    own = session(cpus)
+    kept = own.runner._entry
+    v = own.memory.arrays["vma_base"]
+    saved = v[1].copy()
+    own.runner._entry = own.runner.units.get(UnitSpec(program.__name__, program, {}, None))
+    own._prepare_simulator(machine, NOTHING, layout or as_it_is(), 1)
+    try:
+        own._set_crew(0)
+        return own._go(MICRO)
+    finally:
+        own._bare()
+        own.runner._entry = kept
+        v[1] = saved
+
+
+def test_one_line_has_one_throughput() -> None:
+    """However many CPUs of a domain add to one word, they get no further than two: a transfer an operation."""
+    rates = [micro(adders, n, steady()).throughput for n in (2, 3, 6, 8)]
+    assert max(rates) / min(rates) < 1.03
+    alone = micro(adders, 1, steady()).throughput
+    assert alone > 2 * rates[0]
+
+
+def test_one_line_is_what_theory_says() -> None:
+    """Mean value analysis of that line, which knows nothing of the simulation, is within a factor of 1.6."""
+    machine = steady()
+    think = 1 / micro(adders, 1, machine).throughput
+    for cpus in (2, 8):
+        demand = 1e-9 * (mean_latency(machine, cpus) + machine.numbers["atomic"].value)
+        assert 1 / 1.6 < micro(adders, cpus, machine).throughput / mva(cpus, demand, think) < 1.6
+
+
+def test_compare_and_exchange_does_not_starve() -> None:
+    """A loop of compare-and-exchange goes on with 8 CPUs, for all of them, slower than one fetch_add each: an owner
+    keeps the line long enough to use it. (Without, the first loop starves the others.)"""
+    figures = micro(exchangers, 8, steady(hold=8))
+    assert min(figures.cpus) > 0.3 * max(figures.cpus)
+    added = micro(adders, 8, steady(hold=8)).throughput
+    assert 0.2 * added < figures.throughput < added
+
+
+def test_lines_of_ones_own_scale_exactly() -> None:
+    """CPUs that share nothing do not slow each other down, over domains and sockets."""
+    one = micro(owners, 1, steady()).throughput
+    assert micro(owners, 8, steady(), None).throughput == pytest.approx(8 * one, rel=2e-3)
+    assert micro(owners, 8, steady("nehalem-2s")).throughput == pytest.approx(
+        8 * micro(owners, 1, steady("nehalem-2s")).throughput, rel=2e-3
+    )
+
+
+def test_false_sharing_is_named() -> None:
+    """A line that is fetched for one field since another was written is told as such, and is gone on lines apart."""
+    shared = micro(neighbours, 4, steady())
+    assert shared.fields[0].name in ("vma.vm_sequence", "vma.strategy0")
+    assert ("vma.vm_sequence", "vma.strategy0") in {(p.reader, p.writer) for p in shared.pairs[:2]}
+    apart = micro(neighbours, 4, steady(), as_it_is(["vma.strategy0"]))
+    assert not apart.fields or apart.fields[0].ns < 0.01 * shared.fields[0].ns
+    assert apart.throughput > 1.2 * shared.throughput
+
+
+def test_distance_is_paid() -> None:
+    """A line that goes between sockets makes fewer operations than one that stays in a domain."""
+    near, far = (micro(adders, 8, steady(name)).throughput for name in ("milan-2s", "nehalem-2s"))
+    assert 1.5 < near / far < 4
+
+
+def test_deadlock_is_told() -> None:
+    """All wait: the run says who waits for what instead of going on for ever."""
+    with pytest.raises(Stopped, match=r"deadlock.*CPU 0, 1, 2.* vma\.vm_sequence"):
+        micro(waiters, 3, steady())
+
+
+def test_a_wrong_answer_is_seen() -> None:
+    """The oracle's answers are compared in the very run that counts; one that is not as told makes the run wrong."""
+    own = session(2)
+    works = own.program.works
+    event = works[1].first + 3
+    answers = own.memory.arrays["answer_base"]
+    kept = int(answers["vm_end"][event])
+    answers["vm_end"][event] = kept + 4096
+    try:
+        own.run(steady(), NOTHING, depth=Depth(rounds=2, warm_rounds=1, accesses=200_000))
+        assert not own.verdict.ok
+        assert f"event {event} of thread 1" in own.verdict.what
+    finally:
+        answers["vm_end"][event] = kept
+    own.run(steady(), NOTHING, depth=Depth(rounds=2, warm_rounds=1, accesses=200_000))
+    assert own.verdict.ok
+    assert own.checked > 500
+
+
+def test_parts_add_up_and_a_machine_without_latency_scales() -> None:
+    """What a CPU's time went into is its clock. With no latency anywhere, eight CPUs do eight times as much."""
+    rates = {}
+    for cpus in (1, 8):
+        own = session(cpus)
+        for name in ("ideal", "milan-2s"):
+            found = own.run(load_machine(name), NOTHING, depth=Depth(rounds=3, warm_rounds=1, accesses=600_000))
+            assert own.verdict.ok, own.verdict.what
+            assert sum(found.parts.values()) == pytest.approx(found.clock, rel=1e-3)
+            rates[name, cpus] = found.throughput
+    assert rates["ideal", 8] == pytest.approx(8 * rates["ideal", 1], rel=0.05)
+    assert rates["milan-2s", 8] < 2 * rates["milan-2s", 1]
+
+
+def test_one_cpu_makes_the_accesses_that_cost_counts() -> None:
+    """Per fault, one simulated CPU makes as many accesses as the counted replay of the interpreted text, within
+    10 %: the compiler merges a few loads that the text makes twice (48 of 52 here)."""
+    known = load([])
+    label = "multi-fault-all-split:vmas=40"
+    counted = count_cost(known.strategy("rbtree"), known.spec(label).trace(0, 1), 0).numbers
+    own = session(1)
+    books = Layout("no books", free=("thread", "crew", "slab", "freed", "rcu_head"))  # cost counts none of these
+    found = own.run(steady(), NOTHING, depth=Depth(rounds=5, warm_rounds=1), layout=books)
+    told = sum(counted[f"fault.{what}"] for what in ("loads", "stores", "atomics"))
+    assert found.each("fault") == pytest.approx(told, rel=0.1)
+
+
+SAME = """
+import hashlib, sys
+from test_simulate import Depth, NOTHING, adders, session
+from benchframe.simulate.build import SIMULATED, instrument
+from benchframe.simulate.machines import load_machine
+own = session(4)
+found = own.run(load_machine("milan-2s"), NOTHING, seed=3, depth=Depth(rounds=3, warm_rounds=1, accesses=400_000))
+assert own.verdict.ok
+told = repr((found.window, found.operations, found.cpus, found.parts, found.accesses, found.fields, found.pairs))
+print(hashlib.sha256(told.encode()).hexdigest())
+"""
+
+
+def test_the_same_to_the_bit() -> None:
+    """Another process, another hash seed, another layout of the address space: the same figures."""
+    session(4)
+    found = set()
+    for seed, wrapper in (("1", []), ("77", ["setarch", "-R"])):
+        command = [*wrapper, sys.executable, "-c", SAME]
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parent,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        )
+        assert done.returncode == 0, done.stderr
+        found.add(done.stdout)
+    assert len(found) == 1
+
+
+def test_every_access_is_told() -> None:
+    """The instrumented text has a call before each access to memory, none for the stack, and counts instructions; an
+    access of a form that it does not know is an error, no gap."""
+    text = """define i64 @entry(ptr %a) {
+  %own = alloca i64, align 8
+  %x = load i64, ptr %a, align 8
+  %y = add i64 %x, 1
+  store atomic i64 %y, ptr %a release, align 8
+  store i64 %y, ptr %own, align 8
+  %old = atomicrmw add ptr %a, i64 1 seq_cst, align 8
+  %pair = cmpxchg ptr %a, i64 0, i64 1 seq_cst seq_cst, align 8
+  fence seq_cst
+  fence acquire
+  %v = load <2 x i64>, ptr %a, align 8
+  call void @llvm.memset.p0.i64(ptr nonnull align 8 %a, i8 0, i64 128, i1 false)
+  ret i64 %y
+}
+"""
+    lines = instrument(text).splitlines()
+    calls = [line.partition("@benchframe_")[2] for line in lines if " = call i64 @benchframe_" in line]
+    kinds = [call.partition("(")[0] for call in calls]
+    assert kinds == ["access", "access", "access", "access", "barrier", "access", "range"]
+    told = [re.findall(r"i64 (\d+)", call) for call in calls[:4]]
+    assert told == [["1", "0"], ["2", "1"], ["2", "2"], ["1", "2"]]  # instructions, and LOAD, STORE or ATOMIC
+    with pytest.raises(DialectError, match="does not know this access"):
+        instrument("define void @f(ptr %a) {\n  %x = load x86_fp80, ptr %a\n}\n")
+
+
+def test_machines_say_where_their_numbers_come_from(tmp_path: Path) -> None:
+    """Each shipped machine is complete; the box is balanced; a damaged file is told by its member."""
+    for name in machine_names():
+        machine = load_machine(name)
+        assert all(number.source and number.low <= number.value <= number.high for number in machine.numbers.values())
+    corners = [corner for _, corner in box(load_machine("milan-2s"))]
+    for one in ("near", "hold", "batch", "insn"):
+        values = [corner.numbers[one].value for corner in corners]
+        assert sorted(values) == sorted([min(values)] * 4 + [max(values)] * 4)
+    good = (Path(benchframe.simulate.machines.__file__).with_name("machines") / "milan-2s.toml").read_text()
+    bad = tmp_path / "bad.toml"
+    for damage, told in (
+        (("sockets = 2", "sockets = 900"), "sockets must be a whole number"),
+        (("hold = {", "hald = {"), "times.hald is not known; did you mean hold"),
+        (("l1_sets = { value = 64", "l1_sets = { value = 63"), "l1_sets must be a power of two"),
+        (('standing = "guess"', 'standing = "sure"'), "standing is one of"),
+        (("value = 23, low = 18", "value = 23, low = 28"), "does not lie between"),
+        (("[times]", "[times"), "bad.toml"),
+    ):
+        bad.write_text(good.replace(*damage, 1))
+        with pytest.raises(SimulateError, match=told):
+            load_machine(str(bad))
+    with pytest.raises(SimulateError, match="did you mean milan-2s"):
+        load_machine("milan2s")
+
+
+def test_command_from_run_to_report(tmp_path: Path) -> None:
+    """`benchframe simulate` leaves a run's folder that table and report read; a cell that was lost is simulated again
+    by --resume, with the same figures; other options than the run's are refused."""
+    simulated(load([]).strategy("rbtree"))
+    words = ["simulate", "-s", "rbtree", "-w", LOAD, "--cpus", "1,2", "--accesses", "0.3", "--band"]
+    code, out, err = run(tmp_path, *words, "--lines")
+    assert code == 0, err
+    assert "rbtree on multi-fault-all-split:vmas=40 peaks at 1 CPU" in out
+    assert "mm.mmap_lock" in out
+    folder = RunFolder.open(find_run("last", tmp_path / "reports/runs"))
+    cells = simulated_cells(folder)
+    assert [cell.cpus for cell in cells] == [1, 2]
+    assert all(len(cell.runs) == 9 and cell.band[0] < cell.throughput < cell.band[1] for cell in cells)
+    lost = simulated_path(folder.path, cells[1].cell.entry)
+    before = lost.read_bytes()
+    lost.unlink()
+    code, _, err = run(tmp_path, *words, "--resume", "last")
+    assert code == 0, err
+    assert lost.read_bytes() == before
+    code, _, err = run(tmp_path, *words, "--resume", "last", "--set", "near=50")
+    assert code == 2
+    assert "was begun with other" in err
+    assert "simulated, not measured" in run(tmp_path, "table", "last")[1]
+    code, _, err = run(tmp_path, "report", "last", "-o", "report", "--format", "html,markdown")
+    assert code == 0, err
+    page = (tmp_path / "report/report.html").read_text()
+    assert "Simulated CPUs: throughput" in page
+    assert "Simulated, not measured" in page
