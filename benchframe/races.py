@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from benchframe.strategy import Strategy
 
 Chain = tuple[str, ...]
+Weaker = tuple[str, str, str, str]
+"""An ordering that is weaker than the text says: function, operation, field, ordering."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,9 @@ class Historic:
     of a common scenario; ``mended_scenario`` if the mend is in the model's rules. ``shows`` begins the failure that
     must be found, kind and text; the search looks at up to ``among`` failures for it. ``whole`` is False where the
     mended search is too large to be ended in a minute. ``because``: why the bug is not shown; then the rest is empty.
+    ``memory``: the memory model that it takes. ``weaker``: what ``broken`` has weaker than its text says, each
+    (function, operation, field, ordering): ``("vma_start_read", "rmw", "vm_refcnt", "relaxed")``. An operation is load,
+    store, rmw or a barrier (mb, rmb, wmb: field "", ordering "none").
     """
 
     number: str
@@ -109,3 +114,5 @@ class Historic:
     among: int = 1
     whole: bool = True
     because: str = ""
+    memory: str = "sc"
+    weaker: tuple[Weaker, ...] = ()

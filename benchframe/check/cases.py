@@ -90,6 +90,8 @@ class Case:
     """A scenario with a strategy in it, ready to run any number of times."""
 
     memory_model = "sc"
+    loops_are_steps = True
+    """Whether a loop around a compare-and-exchange runs as one step (:mod:`benchframe.check.memory`)."""
 
     def __init__(self, scenario: Scenario, strategy: Strategy) -> None:
         self.scenario, self.strategy = scenario, strategy
@@ -103,12 +105,16 @@ class Case:
         self._events: list[list[int]] = []
         self._write_events(machine)
         self.machine = machine
-        self.memory = Memory(machine)
+        self.memory = self.make_memory(machine)
         self._rows = self._snapshot(0)
         self.uses_rcu = any(_USES_RCU & set(_native(f)) for f in strategy.functions())
         self.typesafe = any(free_typesafe_by_rcu in _native(f) for f in strategy.functions())
         """Are its VMAs in a cache that is type-safe by RCU?"""
         self._make_functions()
+
+    def make_memory(self, machine: Machine) -> Memory:
+        """What the executions share."""
+        return Memory(machine)
 
     def _write_events(self, machine: Machine) -> None:
         events, at = machine.arrays["event_base"], 1
@@ -132,7 +138,7 @@ class Case:
             free_typesafe_by_rcu: lambda mm, which, slot: mm.world.free_typesafe(which, slot),
             mm_free: lambda mm: mm.world.end("mm_base", mm.index),
             **STEPS,
-            **(one_step() if self.memory_model == "sc" else {}),
+            **(one_step() if self.loops_are_steps else {}),
             **REPLACE,
         }
         prepared_hook = resolve_hook(cache_table_prepared, self.strategy.binding)

@@ -342,7 +342,12 @@ class Hunt:
 def signature_of(run: Run) -> tuple[str, ...]:
     """What makes two failures the same: the kind, and where in the text it showed."""
     assert run.failure is not None
-    return (run.failure.kind, *run.failure.places) if run.failure.places else (run.failure.kind, run.failure.text)
+    return signature_text(run.failure)
+
+
+def signature_text(failure: Broken) -> tuple[str, ...]:
+    """The same, of a failure that no run comes with."""
+    return (failure.kind, *failure.places) if failure.places else (failure.kind, failure.text)
 
 
 class _Exact:

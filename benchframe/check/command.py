@@ -11,7 +11,22 @@ from pathlib import Path
 from benchframe.check.cases import COMMON
 from benchframe.check.checker import Finding, Hunt, Verdict, make_case, replay, tell
 from benchframe.check.execution import Broken, model_of
-from benchframe.check.jobs import Part, Result, Watcher, best_of, read, run_parts, save, scenarios_of, summary
+from benchframe.check.jobs import (
+    MEND,
+    Part,
+    Result,
+    Watcher,
+    best_of,
+    graph_summary,
+    read,
+    run_parts,
+    save,
+    scenarios_of,
+    summary,
+)
+from benchframe.check.weak import MODELS as GRAPHS
+from benchframe.check.weak import GraphCase
+from benchframe.check.weak_hunt import REPLAY, GraphHunt, mend, rule_for, tell_graph
 from benchframe.errors import UsageError, did_you_mean
 from benchframe.races import Historic
 from benchframe.scenario import Scenario
@@ -64,6 +79,7 @@ def _verdict(results: Sequence[Result], new: int, complete: bool) -> str:
 MODELS = {
     "sc": "sequential consistency",
     "tso": "total store order (a store buffer per task, as on x86)",
+    "lkmm": "the Linux kernel's memory model",
 }
 """What ``memory`` may be."""
 
@@ -112,7 +128,13 @@ def run_check_command(
     if save_new and saved is None:
         raise UsageError("--save needs a folder; name it with --saved")
     parts = [replace(part, plugins=tuple(plugins)) for part in plan(strategies, scenarios, memory, saved)]
-    say(f"memory model: {MODELS[memory]}; every interleaving of 2 to 4 tasks, small address spaces")
+    if memory in GRAPHS:
+        if save_new:
+            raise UsageError("failures of this memory model cannot be saved; their stories end with a command")
+        say(f"memory model: {MODELS[memory]}; every execution graph of 2 to 4 tasks, small address spaces")
+        say("not looked for: executions with load buffering, livelocks, stale TLB entries")
+    else:
+        say(f"memory model: {MODELS[memory]}; every interleaving of 2 to 4 tasks, small address spaces")
     book = _Book(parts, say, watch(len(parts)) if watch is not None else Watcher())
     try:
         run_parts(parts, time.monotonic() + budget, jobs, book)
@@ -224,6 +246,8 @@ def _save(parts: Sequence[Part], book: _Book, folder: Path, say: SAY) -> None:
 
 
 def _replay(strategy: Strategy, one: Scenario, text: str, say: SAY) -> int:
+    if REPLAY.fullmatch(text):
+        return _replay_graph(strategy, one, text, say)
     try:
         case = make_case(one, strategy, model_of(text))
         Hunt(case).learn_shared()
@@ -232,6 +256,16 @@ def _replay(strategy: Strategy, one: Scenario, text: str, say: SAY) -> int:
         raise UsageError(f"{strategy.name}, {one.name}: {error.text}") from error
     say(tell(case, run, f"this was {text}"))
     return 1 if run.failure is not None else 0
+
+
+def _replay_graph(strategy: Strategy, one: Scenario, text: str, say: SAY) -> int:
+    try:
+        case = GraphCase(one, strategy)
+        failure = GraphHunt(case).again(text, time.monotonic() + 600)
+    except Broken as error:
+        raise UsageError(f"{strategy.name}, {one.name}: {error.text}") from error
+    say(tell_graph(case, failure, f"this was {text}") if failure is not None else "this execution is right")
+    return 1 if failure is not None else 0
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -292,11 +326,33 @@ def run_historic(
 def show(race: Historic, seconds: float, mended: float | None = None) -> Shown:
     """Search the side with the bug until it is found, for ``seconds`` at most, then the other for ``mended`` seconds
     (default: what is left of ``seconds``, half of it at least)."""
+    if race.memory in GRAPHS:
+        return _show_graph(race, seconds, mended)
     deadline = time.monotonic() + seconds
     broken = Hunt(make_case(_scenario(race), _strategy(race.broken)), race.among).run(deadline)
     now = time.monotonic()
     until = now + mended if mended is not None else max(deadline, now + seconds / 2)
     right = Hunt(make_case(race.mended_scenario or _scenario(race), _strategy(race.mended))).run(until)
+    fits = [finding for finding in broken.findings if f"{finding.kind}: {finding.text}".startswith(race.shows)]
+    return Shown(race, broken, fits[0] if fits else None, right)
+
+
+def _graph_case(race: Historic) -> GraphCase:
+    """The side with the bug."""
+    case = GraphCase(_scenario(race), _strategy(race.broken), race.memory)
+    case.weaker = {(function, operation, field): rule_for(now) for function, operation, field, now in race.weaker}
+    return case
+
+
+def _show_graph(race: Historic, seconds: float, mended: float | None) -> Shown:
+    """The same under a memory model whose executions are graphs."""
+    deadline = time.monotonic() + seconds
+    broken = GraphHunt(_graph_case(race), race.among).run(deadline)
+    now = time.monotonic()
+    until = now + mended if mended is not None else max(deadline, now + seconds / 2)
+    right = GraphHunt(GraphCase(race.mended_scenario or _scenario(race), _strategy(race.mended), race.memory)).run(
+        until
+    )
     fits = [finding for finding in broken.findings if f"{finding.kind}: {finding.text}".startswith(race.shows)]
     return Shown(race, broken, fits[0] if fits else None, right)
 
@@ -333,24 +389,44 @@ def _tell(shown: Shown, say: SAY) -> None:
     race, finding = shown.race, shown.finding
     say(f"\n{race.number}  {race.summary}")
     say(f"  {race.sources}; scenario {_name(race)}")
-    say(f"  with the bug   {summary(shown.broken)}")
+    graphs = race.memory in GRAPHS
+    say(f"  with the bug   {graph_summary(shown.broken) if graphs else summary(shown.broken)}")
     if finding is None:
         say(f"    NOT found: {race.shows}")
     else:
         say(f"    {finding.kind}: {finding.text}")
         if finding.sites.used:
             say(f"    in {finding.sites}")
-    say(f"  with its mend  {summary(shown.mended)}")
+    say(f"  with its mend  {graph_summary(shown.mended) if graphs else summary(shown.mended)}")
     for one in shown.mended.findings:
         say(f"    {one.kind}: {one.text}")
-    if finding is not None:
+    if finding is not None and graphs:
+        _tell_graph(race, finding, say)
+    elif finding is not None:
         case = make_case(_scenario(race), _strategy(race.broken))
         Hunt(case).learn_shared()
         command = ["benchframe", "check", "--historic", race.number, "--replay", finding.replay]
         say(f"\n{tell(case, replay(case, finding.replay), shlex.join(command))}")
 
 
+def _tell_graph(race: Historic, finding: Finding, say: SAY) -> None:
+    case = _graph_case(race)
+    failure = GraphHunt(case).again(finding.replay, time.monotonic() + 60)
+    if failure is None:
+        raise UsageError(f"{race.number}: the failure did not come again: a bug of the checker")
+    deadline = time.monotonic() + MEND
+    mends = mend(_scenario(race), _strategy(race.broken), failure, deadline, race.memory, case.weaker)
+    command = ["benchframe", "check", "--historic", race.number, "--replay", finding.replay]
+    say(f"\n{tell_graph(case, failure, shlex.join(command), mends)}")
+
+
 def _again(race: Historic, text: str, say: SAY) -> int:
+    if race.memory in GRAPHS:
+        graph_case = _graph_case(race)
+        failure = GraphHunt(graph_case).again(text, time.monotonic() + 600)
+        told = tell_graph(graph_case, failure, f"this was {text}") if failure is not None else "this execution is right"
+        say(told)
+        return 1 if failure is not None else 0
     try:
         case = make_case(_scenario(race), _strategy(race.broken), model_of(text))
         Hunt(case).learn_shared()

@@ -21,6 +21,9 @@ from benchframe.check.checker import replay as replay_in
 from benchframe.check.conform import Conformance, shown
 from benchframe.check.execution import Broken, ReplayError, decode, model_of
 from benchframe.check.memory import OutOfRecords
+from benchframe.check.weak import MODELS as GRAPHS
+from benchframe.check.weak import GraphCase
+from benchframe.check.weak_hunt import GraphHunt, mend, tell_graph
 from benchframe.errors import BenchframeError
 from benchframe.files import slug, write_json
 from benchframe.scenario import Scenario
@@ -142,6 +145,10 @@ def _read(path: Path) -> Saved:
 #
 # A part is done by whoever has time (:mod:`benchframe.check.jobs`), so its :class:`Result` is plain data.
 
+RACES = 5
+"""Races of plain accesses that are told of a scenario."""
+MEND = 20.0
+"""Seconds for the search for a mend."""
 CALLS = 600
 """Random calls of the sequential part."""
 Tick = Callable[[int], None]
@@ -205,6 +212,8 @@ def _one_task(part: Part, deadline: float) -> Result:
 
 
 def _scenario(part: Part, one: Scenario, deadline: float, tick: Tick, found: Found) -> Result:
+    if part.memory in GRAPHS:
+        return _graphs(part, one, deadline, tick, found)
     try:
         case = make_case(one, part.strategy, part.memory)
     except Broken as broken:
@@ -230,6 +239,48 @@ def _scenario(part: Part, one: Scenario, deadline: float, tick: Tick, found: Fou
         story = tell(case, replay_in(case, best.replay), _command(part, best))
     executions = verdict.coverage.executions + verdict.sampled
     return Result(tuple(lines), bool(findings), verdict.coverage.complete, executions, findings, story)
+
+
+def _graphs(part: Part, one: Scenario, deadline: float, tick: Tick, found: Found) -> Result:
+    """A scenario under a memory model whose executions are graphs."""
+    if one.hardware:
+        return Result((f"{one.name:24} not checked: TLBs are not part of this memory model",), complete=True)
+    try:
+        case = GraphCase(one, part.strategy, part.memory)
+        hunt = GraphHunt(case, tick=tick, found=lambda failure, text: found(f"{failure}\n      {text}"))
+        verdict = hunt.run(deadline)
+    except Broken as broken:
+        finding = Finding(one.name, broken.kind, broken.text, "", (broken.kind,), function=broken.function)
+        return Result((f"{one.name:24} WRONG: {broken.text}",), wrong=True, findings=(finding,))
+    except OutOfRecords as limit:
+        return Result((f"{one.name:24} NOT checked: {limit}",), wrong=True)
+    findings = tuple(replace(f, known=_known(part.strategy, f)) for f in verdict.findings)
+    lines = [f"{one.name:24} {graph_summary(replace(verdict, findings=list(findings)))}"]
+    for finding in findings:
+        known = f" [{finding.known}]" if finding.known else " [new]" if part.strategy.known_bugs else ""
+        lines += [f"  {finding.kind}: {finding.text}{known}", f"    {finding.replay}"]
+    if not findings and case.races:
+        lines.append(f"  plain accesses that nothing orders (as KCSAN reports them): {len(case.races)}")
+        lines += [f"    {race}" for race in sorted(case.races, key=str)[:RACES]]
+    story = ""
+    if findings:
+        failure = next(iter(hunt.failures.values()))
+        mends = mend(one, part.strategy, failure, time.monotonic() + MEND, part.memory)
+        story = tell_graph(case, failure, _command(part, findings[0]), mends)
+    coverage = verdict.coverage
+    return Result(tuple(lines), bool(findings), coverage.complete, coverage.executions, findings, story)
+
+
+def graph_summary(verdict: Verdict) -> str:
+    """As :func:`summary`, of a search of graphs."""
+    coverage = verdict.coverage
+    runs = f"{coverage.executions} graphs in {coverage.seconds:.1f} s"
+    if verdict.findings:
+        return summary(verdict).replace(" executions in ", " graphs in ")
+    if coverage.complete:
+        return f"right in every execution graph without load buffering ({runs})"
+    cut = f", {coverage.truncated} cut" if coverage.truncated else ""
+    return f"nothing found, NOT complete ({runs}{cut})"
 
 
 def _known(strategy: Strategy, finding: Finding) -> str:

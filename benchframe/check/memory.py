@@ -208,6 +208,68 @@ def describe(key: Key, part: Hashable) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+# Loops around a compare-and-exchange as one step each: what scenarios run in their place.
+#
+# ``refcount_inc_not_zero`` and ``down_read_trylock`` look, then exchange, and start over if somebody was faster. All
+# turns but the last only looked, so a task that runs the last one alone does the same to memory and gets the same
+# answer: under sequential consistency nothing is lost, and far fewer executions differ. With store buffers the loops
+# stay.
+#
+# Readers of a rw_semaphore count themselves in and out; what they find decides only by the bits of writers and of those
+# who wait. So two of these steps commute (ADDS), and their order is not tried. References are told their number: their
+# order counts.
+
+Step = Callable[..., int]
+
+
+def update(ref: Any, field: str, how: int, change: Callable[[int], int], ordering: str) -> int:
+    """One atomic step: ``change(value)`` is added to a word. Gives the value before."""
+    return ref.world.update(ref, field, how, change, ordering)  # type: ignore[no-any-return]
+
+
+def _add_not_zero(field: str) -> Step:
+    return lambda ref, count: update(ref, field, WRITES, lambda old: count if old != 0 else 0, "relaxed")
+
+
+def _inc_limited(field: str) -> Step:
+    def step(ref: Any, limit: int) -> int:
+        old = update(ref, field, WRITES, lambda old: 1 if old != 0 and old + 1 <= limit else 0, "acquire")
+        return -1 if old != 0 and old + 1 > limit else old
+
+    return step
+
+
+def _trylock(field: str) -> Step:
+    def step(ref: Any) -> int:
+        return int(not update(ref, field, ADDS, lambda seen: 0 if seen & IN_THE_WAY else 1, "acquire") & IN_THE_WAY)
+
+    return step
+
+
+def _up_read(field: str) -> Step:
+    return lambda ref: update(ref, field, ADDS, lambda seen: -1, "release") * 0
+
+
+TEXTS: dict[Any, tuple[str, Callable[[str], Step]]] = {
+    refcount_add_not_zero: ("refs", _add_not_zero),
+    refcount_inc_not_zero_limited_acquire: ("refs", _inc_limited),
+    down_read_trylock: ("count", _trylock),
+    up_read: ("count", _up_read),
+}
+"""Each text, the name of its word in it, and what makes its step for a field."""
+
+
+def one_step() -> dict[Any, Step]:
+    """Every instance of TEXTS that was made, and the texts themselves, to what ``dejit`` puts in their place."""
+    found: dict[Any, Step] = {text: make(word) for text, (word, make) in TEXTS.items()}
+    for (text, words), made in instances_made.items():
+        if text in TEXTS:
+            word, make = TEXTS[text]
+            found[made] = make(dict(words).get(word, word))
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------------------------
 # A machine's memory under the scheduler: every access of a strategy's text is announced before it happens.
 #
 # Records have lives. A freed VMA, table or page is never handed out again within an execution, so that each use of a
@@ -319,12 +381,29 @@ class MachineWorld(World):
         """An ordered store."""
         self.write(ref, column_of(ref, field), value)
 
-    def rmw(self, ref: Any, field: str, operation: str, value: int) -> int:
+    def rmw(self, ref: Any, field: str, operation: str, value: int, ordering: str = "full") -> int:
         """fetch_add or xchg."""
         how = ADDS if field == "mmap_lock" and operation == "add" and abs(value) == 1 else WRITES
         return self.write(ref, column_of(ref, field), value, "add" if operation == "add" else "exchange", how)
 
-    def cmpxchg(self, ref: Any, field: str, old: int, new: int) -> int:
+    def update(self, ref: Any, field: str, how: int, change: Callable[[int], int], ordering: str) -> int:
+        """One atomic step: ``change(value)`` is added. Gives the value before."""
+        column = column_of(ref, field)
+        key, part = self.memory.key_of(ref.slab.base, ref.index), self.memory.part_of(ref, column)
+        op = self.access("add", key, part, how)
+        view = ref._columns[column]
+        before: int = view[ref.index]
+        delta = change(before)
+        view[ref.index] = before + delta
+        if op is not None:
+            op.before, op.value, op.loose = before, before + delta, how == ADDS
+        if delta > 0:
+            self.locked(key, part)
+        elif delta < 0 and self.held:
+            self.unlocked(key, part)
+        return before
+
+    def cmpxchg(self, ref: Any, field: str, old: int, new: int, ordering: str = "full") -> int:
         """Compare and exchange."""
         column = column_of(ref, field)
         op = self.access(
@@ -577,75 +656,3 @@ def column_of(ref: Any, field: str) -> int:
         if name == field:
             return column
     raise Broken("crash", f"{ref.slab.name} has no field {field!r}")
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Loops around a compare-and-exchange as one step each: what scenarios run in their place.
-#
-# ``refcount_inc_not_zero`` and ``down_read_trylock`` look, then exchange, and start over if somebody was faster. All
-# turns but the last only looked, so a task that runs the last one alone does the same to memory and gets the same
-# answer: under sequential consistency nothing is lost, and far fewer executions differ. With store buffers the loops
-# stay.
-#
-# Readers of a rw_semaphore count themselves in and out; what they find decides only by the bits of writers and of those
-# who wait. So two of these steps commute (ADDS), and their order is not tried. References are told their number: their
-# order counts.
-
-Step = Callable[..., int]
-
-
-def update(ref: Any, field: str, how: int, change: Callable[[int], int]) -> int:
-    """One atomic step: ``change(value)`` is added to a word. Gives the value before."""
-    world, column = ref.world, column_of(ref, field)
-    key, part = world.memory.key_of(ref.slab.base, ref.index), world.memory.part_of(ref, column)
-    op = world.access("add", key, part, how)
-    view = ref._columns[column]
-    before: int = view[ref.index]
-    delta = change(before)
-    view[ref.index] = before + delta
-    if op is not None:
-        op.before, op.value, op.loose = before, before + delta, how == ADDS
-    if delta > 0:
-        world.locked(key, part)
-    elif delta < 0 and world.held:
-        world.unlocked(key, part)
-    return before
-
-
-def _add_not_zero(field: str) -> Step:
-    return lambda ref, count: update(ref, field, WRITES, lambda old: count if old != 0 else 0)
-
-
-def _inc_limited(field: str) -> Step:
-    def step(ref: Any, limit: int) -> int:
-        old = update(ref, field, WRITES, lambda old: 1 if old != 0 and old + 1 <= limit else 0)
-        return -1 if old != 0 and old + 1 > limit else old
-
-    return step
-
-
-def _trylock(field: str) -> Step:
-    return lambda ref: int(not update(ref, field, ADDS, lambda seen: 0 if seen & IN_THE_WAY else 1) & IN_THE_WAY)
-
-
-def _up_read(field: str) -> Step:
-    return lambda ref: update(ref, field, ADDS, lambda seen: -1) * 0
-
-
-TEXTS: dict[Any, tuple[str, Callable[[str], Step]]] = {
-    refcount_add_not_zero: ("refs", _add_not_zero),
-    refcount_inc_not_zero_limited_acquire: ("refs", _inc_limited),
-    down_read_trylock: ("count", _trylock),
-    up_read: ("count", _up_read),
-}
-"""Each text, the name of its word in it, and what makes its step for a field."""
-
-
-def one_step() -> dict[Any, Step]:
-    """Every instance of TEXTS that was made, and the texts themselves, to what ``dejit`` puts in their place."""
-    found: dict[Any, Step] = {text: make(word) for text, (word, make) in TEXTS.items()}
-    for (text, words), made in instances_made.items():
-        if text in TEXTS:
-            word, make = TEXTS[text]
-            found[made] = make(dict(words).get(word, word))
-    return found

@@ -185,11 +185,12 @@ class TsoCase(Case):
     """A scenario with a strategy in it, on a machine with store buffers."""
 
     memory_model = "tso"
+    loops_are_steps = False
 
     def interpreted(self, function: Native, replace: Mapping[Any, Callable[..., Any]]) -> Callable[..., Any]:
         """As without buffers, but smp_mb means something."""
         made = super().interpreted(function, replace)
-        _rebind(made, {smp_mb: self._barrier})
+        rebind(made, {smp_mb: self._barrier})
         return made
 
     def _barrier(self) -> None:
@@ -279,10 +280,16 @@ class TsoWorld(CaseWorld):
         self.buffers.put(self.current, Store(key, part, ref._columns[column], ref.index, value, where, shared, by))
         return 0
 
-    def cmpxchg(self, ref: Any, field: str, old: int, new: int) -> int:
+    def store(self, ref: Any, field: str, value: int, ordering: str) -> None:
+        """An ordered store; smp_store_mb waits until it is seen."""
+        super().store(ref, field, value, ordering)
+        if ordering == "mb":
+            self.fence()
+
+    def cmpxchg(self, ref: Any, field: str, old: int, new: int, ordering: str = "full") -> int:
         """Compare and exchange."""
         self.fence()
-        return super().cmpxchg(ref, field, old, new)
+        return super().cmpxchg(ref, field, old, new, ordering)
 
     def wait_then_add(self, ref: Any, field: str, mask: int, delta: int) -> int:
         """Take a lock."""
@@ -314,8 +321,13 @@ class TsoWorld(CaseWorld):
             self.buffers.when_visible(self.current, gone)
 
 
-def _rebind(function: Callable[..., Any], replace: Mapping[Primitive, Callable[..., Any]]) -> None:
-    """Put plain Python in the place of primitives, in a clone made by ``dejit`` and all clones that it calls."""
+def rebind(
+    function: Callable[..., Any],
+    replace: Mapping[Primitive, Callable[..., Any]],
+    names: Mapping[str, Any] | None = None,
+) -> None:
+    """Put plain Python in the place of primitives, in a clone made by ``dejit`` and all clones that it calls; and give
+    them ``names`` that they would otherwise have from Python."""
     seen: set[FunctionType] = set()
     todo = [function]
     while todo:
@@ -326,6 +338,7 @@ def _rebind(function: Callable[..., Any], replace: Mapping[Primitive, Callable[.
         scope = clone.__globals__
         if scope is getattr(sys.modules.get(clone.__module__ or ""), "__dict__", None):
             continue  # plain Python that stands for something: not a clone, its names are its module's
+        scope.update(names or {})
         for name in clone.__code__.co_names:
             thing = scope.get(name)
             if isinstance(thing, Primitive) and thing in replace:
@@ -334,4 +347,4 @@ def _rebind(function: Callable[..., Any], replace: Mapping[Primitive, Callable[.
                 todo.append(thing)
 
 
-__all__ = ["TsoCase", "TsoWorld"]
+__all__ = ["TsoCase", "TsoWorld", "rebind"]

@@ -28,7 +28,10 @@ def check(
     budget: Annotated[
         str | None, typer.Option(help="Time for everything: 30s, 5m (default: 60s, or 15s a strategy if that is more).")
     ] = None,
-    memory: Annotated[str, typer.Option(help="sc: stores are visible at once; tso: store buffers, as on x86.")] = "sc",
+    memory: Annotated[
+        str,
+        typer.Option(help="sc: stores are visible at once; tso: store buffers, as on x86; lkmm: the kernel's model."),
+    ] = "sc",
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Processes (default: one per core).", min=1)] = None,
     replay: Annotated[
         str | None, typer.Option(help="Run one schedule again: the string at the end of a failure's report.")
@@ -47,6 +50,9 @@ def check(
     list_historic: Annotated[
         bool, typer.Option("--list-historic", help="List the historic races, and why some cannot be reproduced.")
     ] = (False),
+    orderings: Annotated[
+        bool, typer.Option("--orderings", help="Which orderings can be weakened with no failure found? Under lkmm.")
+    ] = False,
     plugin: Annotated[list[Path] | None, typer.Option(help="A Python file with more strategies.")] = None,
 ) -> int:
     """Check strategies: random calls against the oracle, then every interleaving of small concurrent scenarios.
@@ -62,6 +68,8 @@ def check(
       benchframe check --strategy pmdcache_rcu --scenario fault-munmap --memory tso
       benchframe check --strategy pmdcache --scenario lookup-munmap --replay v1:0x10.1x100.0x1.
       benchframe check --historic B19
+      benchframe check --strategy per_vma_refcnt --memory lkmm
+      benchframe check --strategy per_vma_refcnt --orderings --budget 5m
     """
     from benchframe.check.command import run_check_command
     from benchframe.check.jobs import FOLDER
@@ -89,6 +97,12 @@ def check(
                 f"benchframe: warning: {name}: {function}() is C without a twin, so races in it cannot be found",
                 err=True,
             )
+    if orderings:
+        from benchframe.check.orderings import run_orderings
+
+        for name in names:
+            run_orderings(known.strategy(name), split(scenario), seconds(budget) if budget else 300.0, typer.echo)
+        return 0
     time = seconds(budget) if budget is not None else max(60.0, 15.0 * len(names))
     return run_check_command(
         [known.strategy(name) for name in names],

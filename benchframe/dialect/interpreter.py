@@ -148,13 +148,13 @@ class PlainWorld:
         """An ordered store."""
         setattr(ref, field, value)
 
-    def rmw(self, ref: Any, field: str, operation: str, value: int) -> int:
+    def rmw(self, ref: Any, field: str, operation: str, value: int, ordering: str = "full") -> int:
         """An atomic read-modify-write; ``operation`` is ``add`` or ``xchg``."""
         old: int = getattr(ref, field)
         setattr(ref, field, wrapped(ref.slab.struct, field, old + value) if operation == "add" else value)
         return old
 
-    def cmpxchg(self, ref: Any, field: str, old: int, new: int) -> int:
+    def cmpxchg(self, ref: Any, field: str, old: int, new: int, ordering: str = "full") -> int:
         """An atomic compare-and-exchange; gives the value before."""
         seen: int = getattr(ref, field)
         if seen == old:

@@ -326,7 +326,11 @@ _FORBIDDEN: dict[type[ast.AST], tuple[str, str]] = {
     ast.Subscript: ("indexing", "call the slab: SLAB(mm, i)"),
     ast.NamedExpr: ("an assignment inside an expression (:=)", "write it as a statement of its own"),
 }
-_LOADS = frozenset({"READ_ONCE", "load_acquire", "cmpxchg", "xchg", "fetch_add"})
+_LOADS = frozenset({"READ_ONCE", "load_acquire", "rcu_dereference"}) | {
+    name + ordering
+    for name in ("cmpxchg", "xchg", "fetch_add")
+    for ordering in ("", "_relaxed", "_acquire", "_release")
+}
 _WAITS = frozenset({"cpu_relax", "wait_until", "wait_interruptible", "wait_while", "wait_while_interruptible"})
 
 

@@ -31,6 +31,7 @@ from benchframe.dialect.functions import (
 )
 from benchframe.dialect.lint import check_function, near, returned, translated
 from benchframe.dialect.numba_internals import emit, module_of, optimise, unoptimised
+from benchframe.dialect.ordering import DMB, RMW, barrier, compare_exchange, host, read_modify_write, store_mb
 from benchframe.dialect.primitives import Primitive
 from benchframe.dialect.records import DialectError, Slab, Struct
 from benchframe.dialect.store import CODEGEN
@@ -119,16 +120,16 @@ def wait_then_add(builder: Any, pointer: Any, width: int, values: Any) -> Any:
     whole, part, slow, out = (builder.append_basic_block(n) for n in ("whole", "part", "slow", "taken"))
     builder.cbranch(builder.icmp_signed("==", mask, ir.Constant(kind, -1)), whole, part)
     builder.position_at_end(whole)
-    pair = builder.cmpxchg(pointer, zero, delta, "seq_cst", "seq_cst")
+    pair = builder.cmpxchg(pointer, zero, delta, "acquire", "monotonic")
     builder.store(zero, before)
     builder.cbranch(builder.extract_value(pair, 1), out, slow)
     builder.position_at_end(part)
-    seen = builder.atomic_rmw("add", pointer, delta, "seq_cst")
+    seen = builder.atomic_rmw("add", pointer, delta, "acquire")
     builder.store(seen, before)
     undo = builder.append_basic_block("undo")
     builder.cbranch(builder.icmp_signed("==", builder.and_(seen, mask), zero), out, undo)
     builder.position_at_end(undo)
-    builder.atomic_rmw("sub", pointer, delta, "seq_cst")
+    builder.atomic_rmw("sub", pointer, delta, "monotonic")
     builder.branch(slow)
     builder.position_at_end(slow)
 
@@ -136,7 +137,7 @@ def wait_then_add(builder: Any, pointer: Any, width: int, values: Any) -> Any:
         free = builder.append_basic_block("free")
         builder.cbranch(builder.icmp_signed("==", builder.and_(seen, mask), zero), free, again)
         builder.position_at_end(free)
-        pair = builder.cmpxchg(pointer, seen, builder.add(seen, delta), "seq_cst", "seq_cst")
+        pair = builder.cmpxchg(pointer, seen, builder.add(seen, delta), "acquire", "monotonic")
         builder.store(seen, before)
         builder.cbranch(builder.extract_value(pair, 1), out, again)
 
@@ -152,6 +153,7 @@ def wait_then_add(builder: Any, pointer: Any, width: int, values: Any) -> Any:
 # :mod:`benchframe.dialect.llvm` puts them in the place of the names.
 
 cgutils: Any = numba_cgutils
+HOST = host()
 _record_types: dict[str, Any] = {}
 _slab_intrinsics: dict[str, Any] = {}
 
@@ -250,16 +252,33 @@ def _atomic(name: str, operands: int, emit: Any, returns: bool) -> Any:
     return intrinsic(prefer_literal=True)(binary)
 
 
-def _compare_exchange(builder: Any, pointer: Any, _width: int, values: Any) -> Any:
-    return builder.extract_value(builder.cmpxchg(pointer, values[0], values[1], "seq_cst", "seq_cst"), 0)
+def _fetch_add(suffix: str) -> Any:
+    def emit(builder: Any, pointer: Any, _width: int, values: Any) -> Any:
+        return read_modify_write(builder, "add", pointer, values[0], suffix, HOST)
+
+    return _atomic(f"fetch_add{suffix}", 1, emit, True)
 
 
-def _fence(ordering: str) -> Any:
-    """An intrinsic without arguments: a fence of ``ordering``. Acquire and release cost no instruction on x86."""
+def _xchg(suffix: str) -> Any:
+    def emit(builder: Any, pointer: Any, _width: int, values: Any) -> Any:
+        return read_modify_write(builder, "xchg", pointer, values[0], suffix, HOST)
+
+    return _atomic(f"xchg{suffix}", 1, emit, True)
+
+
+def _cmpxchg(suffix: str) -> Any:
+    def emit(builder: Any, pointer: Any, _width: int, values: Any) -> Any:
+        return compare_exchange(builder, pointer, values[0], values[1], suffix, HOST)
+
+    return _atomic(f"cmpxchg{suffix}", 2, emit, True)
+
+
+def _barrier(name: str) -> Any:
+    """An intrinsic without arguments: a barrier."""
 
     def fence(typingctx: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            builder.fence(ordering)
+            barrier(builder, name, HOST)
             return context.get_dummy_value()
 
         return types.none(), codegen
@@ -318,17 +337,20 @@ PRIMITIVES: dict[str, Any] = {
     "WRITE_ONCE": _atomic("WRITE_ONCE", 1, lambda b, p, w, v: b.store_atomic(v[0], p, "monotonic", w), False),
     "load_acquire": _atomic("load_acquire", 0, lambda b, p, w, v: b.load_atomic(p, "acquire", w), True),
     "store_release": _atomic("store_release", 1, lambda b, p, w, v: b.store_atomic(v[0], p, "release", w), False),
-    "fetch_add": _atomic("fetch_add", 1, lambda b, p, w, v: b.atomic_rmw("add", p, v[0], "seq_cst"), True),
-    "xchg": _atomic("xchg", 1, lambda b, p, w, v: b.atomic_rmw("xchg", p, v[0], "seq_cst"), True),
-    "cmpxchg": _atomic("cmpxchg", 2, _compare_exchange, True),
+    "rcu_dereference": _atomic("rcu_dereference", 0, lambda b, p, w, v: b.load_atomic(p, "monotonic", w), True),
+    "rcu_assign_pointer": _atomic(
+        "rcu_assign_pointer", 1, lambda b, p, w, v: b.store_atomic(v[0], p, "release", w), False
+    ),
+    "smp_store_mb": _atomic("smp_store_mb", 1, lambda b, p, w, v: store_mb(b, p, w, v[0], HOST), False),
+    **{f"fetch_add{suffix}": _fetch_add(suffix) for suffix in RMW},
+    **{f"xchg{suffix}": _xchg(suffix) for suffix in RMW},
+    **{f"cmpxchg{suffix}": _cmpxchg(suffix) for suffix in RMW},
     "wait_until": _atomic("wait_until", 2, wait_until, True),
     "wait_interruptible": _atomic("wait_interruptible", 2, wait_until, True),
     "wait_while": _atomic("wait_while", 2, wait_while, True),
     "wait_while_interruptible": _atomic("wait_while_interruptible", 2, wait_while, True),
     "wait_then_add": _atomic("wait_then_add", 2, wait_then_add, True),
-    "smp_mb": _fence("seq_cst"),
-    "smp_rmb": _fence("acquire"),
-    "smp_wmb": _fence("release"),
+    **{name: _barrier(name) for name in DMB},
     "cpu_relax": _pause,
     "cond_resched": _resched,
     "cycles": _read_cycles,

@@ -5,6 +5,10 @@ puts an LLVM instruction of the stated ordering in its place (:mod:`benchframe.d
 points that a scheduler may interleave and that the cost engine counts; plain field accesses are for memory
 that a lock protects or that only one task sees.
 
+Read-modify-writes come in four orderings, as the kernel's: without a suffix fully ordered, then ``_relaxed``,
+``_acquire`` and ``_release``. On x86 all four are the same instruction; on arm64 each is another, and under the
+kernel's memory model each allows something else (docs/memory-model.md).
+
 ``ref`` is a reference from a slab, ``field`` the field's name as a literal string. Source of the names and
 orderings: Linux Documentation/memory-barriers.txt and include/linux/{compiler,atomic}.h.
 """
@@ -65,6 +69,55 @@ def _cmpxchg(ref: Any, field: str, old: int, new: int) -> int:
     return ref.world.cmpxchg(ref, field, old, new)  # type: ignore[no-any-return]
 
 
+_ORDERS = {
+    "relaxed": "no ordering",
+    "acquire": "later accesses stay after it",
+    "release": "earlier accesses stay before it",
+}
+"""The orderings of a read-modify-write that are not full, as include/linux/atomic/atomic-arch-fallback.h names them."""
+
+
+def _adding(ordering: str) -> Any:
+    def fetch_add(ref: Any, field: str, delta: int) -> int:
+        return ref.world.rmw(ref, field, "add", delta, ordering)  # type: ignore[no-any-return]
+
+    fetch_add.__doc__ = f"``atomic_fetch_add_{ordering}``: adds and gives the value before; {_ORDERS[ordering]}."
+    return fetch_add
+
+
+def _exchanging(ordering: str) -> Any:
+    def xchg(ref: Any, field: str, value: int) -> int:
+        return ref.world.rmw(ref, field, "xchg", value, ordering)  # type: ignore[no-any-return]
+
+    xchg.__doc__ = f"``xchg_{ordering}``: stores and gives the value before; {_ORDERS[ordering]}."
+    return xchg
+
+
+def _comparing(ordering: str) -> Any:
+    def cmpxchg(ref: Any, field: str, old: int, new: int) -> int:
+        return ref.world.cmpxchg(ref, field, old, new, ordering)  # type: ignore[no-any-return]
+
+    cmpxchg.__doc__ = (
+        f"``cmpxchg_{ordering}``: as cmpxchg; {_ORDERS[ordering]}. Where the value is another one: no ordering."
+    )
+    return cmpxchg
+
+
+def _rcu_dereference(ref: Any, field: str) -> int:
+    """``rcu_dereference``: READ_ONCE of a reference. What is then read of the record it leads to is read after it."""
+    return ref.world.load(ref, field, "once")  # type: ignore[no-any-return]
+
+
+def _rcu_assign_pointer(ref: Any, field: str, value: int) -> None:
+    """``rcu_assign_pointer``: publishes a record; a release, so all its fields were stored before."""
+    ref.world.store(ref, field, value, "release")
+
+
+def _smp_store_mb(ref: Any, field: str, value: int) -> None:
+    """``smp_store_mb``: WRITE_ONCE, then a full barrier. On x86 one xchg."""
+    ref.world.store(ref, field, value, "mb")
+
+
 def _smp_mb() -> None:
     """``smp_mb``: a full barrier. Interpreted runs are sequentially consistent: nothing to do."""
 
@@ -75,6 +128,19 @@ def _smp_rmb() -> None:
 
 def _smp_wmb() -> None:
     """``smp_wmb``: stores before it come before stores after it. Likewise."""
+
+
+def _smp_mb__before_atomic() -> None:
+    """``smp_mb__before_atomic``: a full barrier before the atomic operation that follows. On x86 no instruction: the
+    operation is one."""
+
+
+def _smp_mb__after_atomic() -> None:
+    """``smp_mb__after_atomic``: a full barrier after the atomic operation before it. Likewise."""
+
+
+def _smp_acquire__after_ctrl_dep() -> None:
+    """``smp_acquire__after_ctrl_dep``: makes an acquire of the load that decided a branch. On x86 no instruction."""
 
 
 def _cpu_relax() -> None:
@@ -135,6 +201,18 @@ store_release = Primitive("store_release", _store_release)
 fetch_add = Primitive("fetch_add", _fetch_add)
 xchg = Primitive("xchg", _xchg)
 cmpxchg = Primitive("cmpxchg", _cmpxchg)
+fetch_add_relaxed = Primitive("fetch_add_relaxed", _adding("relaxed"))
+fetch_add_acquire = Primitive("fetch_add_acquire", _adding("acquire"))
+fetch_add_release = Primitive("fetch_add_release", _adding("release"))
+xchg_relaxed = Primitive("xchg_relaxed", _exchanging("relaxed"))
+xchg_acquire = Primitive("xchg_acquire", _exchanging("acquire"))
+xchg_release = Primitive("xchg_release", _exchanging("release"))
+cmpxchg_relaxed = Primitive("cmpxchg_relaxed", _comparing("relaxed"))
+cmpxchg_acquire = Primitive("cmpxchg_acquire", _comparing("acquire"))
+cmpxchg_release = Primitive("cmpxchg_release", _comparing("release"))
+rcu_dereference = Primitive("rcu_dereference", _rcu_dereference)
+rcu_assign_pointer = Primitive("rcu_assign_pointer", _rcu_assign_pointer)
+smp_store_mb = Primitive("smp_store_mb", _smp_store_mb)
 wait_until = Primitive("wait_until", _wait_until)
 wait_interruptible = Primitive("wait_interruptible", _wait_interruptible)
 wait_while = Primitive("wait_while", _wait_while)
@@ -143,6 +221,9 @@ wait_then_add = Primitive("wait_then_add", _wait_then_add)
 smp_mb = Primitive("smp_mb", _smp_mb)
 smp_rmb = Primitive("smp_rmb", _smp_rmb)
 smp_wmb = Primitive("smp_wmb", _smp_wmb)
+smp_mb__before_atomic = Primitive("smp_mb__before_atomic", _smp_mb__before_atomic)
+smp_mb__after_atomic = Primitive("smp_mb__after_atomic", _smp_mb__after_atomic)
+smp_acquire__after_ctrl_dep = Primitive("smp_acquire__after_ctrl_dep", _smp_acquire__after_ctrl_dep)
 cpu_relax = Primitive("cpu_relax", _cpu_relax)
 cond_resched = Primitive("cond_resched", _cond_resched)
 cycles = Primitive("cycles", _cycles)

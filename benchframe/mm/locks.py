@@ -6,9 +6,14 @@ from benchframe.dialect.functions import Native, instances, native
 from benchframe.dialect.primitives import (
     READ_ONCE,
     WRITE_ONCE,
-    cmpxchg,
+    cmpxchg_acquire,
+    cmpxchg_relaxed,
     fetch_add,
+    fetch_add_acquire,
+    fetch_add_relaxed,
+    fetch_add_release,
     load_acquire,
+    smp_acquire__after_ctrl_dep,
     smp_mb,
     smp_rmb,
     smp_wmb,
@@ -53,7 +58,7 @@ def spin_lock(lock):
 @native
 def spin_trylock(lock):
     """1 if it was free and is now ours, else 0."""
-    return int(cmpxchg(lock, "locked", 0, 1) == 0)
+    return int(cmpxchg_acquire(lock, "locked", 0, 1) == 0)
 
 
 @native
@@ -82,6 +87,10 @@ def spinlock(locked: str) -> Spinlock:
 
 # ----------------------------------------------------------------------------------------------------------------------
 # A sequence count: odd while somebody writes (include/linux/seqlock.h). Readers write nothing and may have to retry.
+#
+# Orderings are the kernel's: the writer has an smp_wmb behind the odd number and one before the even
+# (raw_write_seqcount_ begin and _end), the reader an acquire (6.13; smp_rmb before) and an smp_rmb before it looks
+# again.
 #
 # The writer is alone, by a lock of its own. A reader copies what it needs between begin and retry and believes it
 # only if the number is still the same.
@@ -121,7 +130,8 @@ def write_seqcount_begin(seq):
 @native
 def write_seqcount_end(seq):
     """The number becomes even, after everything was changed."""
-    store_release(seq, "sequence", READ_ONCE(seq, "sequence") + 1)
+    smp_wmb()
+    WRITE_ONCE(seq, "sequence", READ_ONCE(seq, "sequence") + 1)
     return 0
 
 
@@ -150,6 +160,11 @@ def seqcount(sequence: str) -> Seqcount:
 #
 # ``refcount_inc_not_zero`` is what makes a lookup without a lock safe: who finds an object by a stale pointer learns
 # that it is dying, if its memory is still there to ask (RCU, or a slab that is type-safe by RCU).
+#
+# Orderings are those of refcount.h (6.12): increments order nothing, since whoever takes one more reference either has
+# one already or found the object by a pointer that something else orders. A decrement is a release, and the one that
+# comes to zero an acquire too, so that what every user did comes before the free. ``_acquire`` and ``_release`` (6.15)
+# are for objects whose memory may be reused at once: nothing else orders them.
 
 
 @native
@@ -175,7 +190,7 @@ def refcount_set_release(object, count):
 @native
 def refcount_inc(object):
     """One more; the caller has one already."""
-    fetch_add(object, "refs", 1)
+    fetch_add_relaxed(object, "refs", 1)
     return 0
 
 
@@ -184,7 +199,7 @@ def refcount_add_not_zero(object, count):
     """``count`` more, unless it is zero: the count before."""
     old = READ_ONCE(object, "refs")
     while old != 0:
-        seen = cmpxchg(object, "refs", old, old + count)
+        seen = cmpxchg_relaxed(object, "refs", old, old + count)
         if seen == old:
             return old
         old = seen
@@ -205,7 +220,7 @@ def refcount_inc_not_zero_limited_acquire(object, limit):
     while old != 0:
         if old + 1 > limit:
             return -1
-        seen = cmpxchg(object, "refs", old, old + 1)
+        seen = cmpxchg_acquire(object, "refs", old, old + 1)
         if seen == old:
             return old
         old = seen
@@ -214,20 +229,23 @@ def refcount_inc_not_zero_limited_acquire(object, limit):
 
 @native
 def refcount_dec_return(object):
-    """One less: the count after."""
-    return fetch_add(object, "refs", -1) - 1
+    """One less: the count after. A release."""
+    return fetch_add_release(object, "refs", -1) - 1
 
 
 @native
 def refcount_dec_and_test(object):
     """One less: 1 if that was the last."""
-    return int(fetch_add(object, "refs", -1) == 1)
+    return refcount_sub_and_test(object, 1)
 
 
 @native
 def refcount_sub_and_test(object, count):
     """``count`` less: 1 if nothing is left."""
-    return int(fetch_add(object, "refs", -count) == count)
+    if fetch_add_release(object, "refs", -count) == count:
+        smp_acquire__after_ctrl_dep()
+        return 1
+    return 0
 
 
 class Refcount(NamedTuple):
@@ -379,6 +397,8 @@ def waitqueue(queue: str) -> Waitqueue:
 # for so many looks, not for as long as the owner runs; no handoff bit, by which a waiter of 4 ms ends the stealing:
 # the head of the queue, which looks all the time, races with those who steal.
 #
+# Taking the lock is an acquire, giving it back a release, as there (rwsem_read_trylock, __up_read, ...).
+#
 # ``down_read_any`` and ``down_write_any`` say the same without the queue's order, in as few steps as can be: the
 # checker puts them in the place of the queue in scenarios, and the tests hold both to the same rules.
 
@@ -401,7 +421,7 @@ SPINS = 4000
 @native
 def down_read(sem):
     """For reading. One atomic add if there is no writer and no queue, or nobody inside."""
-    before = fetch_add(sem, "count", 1)
+    before = fetch_add_acquire(sem, "count", 1)
     if before & IN_THE_WAY and before & INSIDE:
         down_read_slow(sem)
     return 0
@@ -430,7 +450,7 @@ def down_read_trylock(sem):
     """For reading if that needs no waiting: 1, else 0."""
     seen = READ_ONCE(sem, "count")
     while not seen & IN_THE_WAY:
-        old = cmpxchg(sem, "count", seen, seen + 1)
+        old = cmpxchg_acquire(sem, "count", seen, seen + 1)
         if old == seen:
             return 1
         seen = old
@@ -440,14 +460,14 @@ def down_read_trylock(sem):
 @native
 def up_read(sem):
     """A reader leaves: one atomic add."""
-    fetch_add(sem, "count", -1)
+    fetch_add_release(sem, "count", -1)
     return 0
 
 
 @native
 def down_write(sem):
     """For writing, alone. One compare-and-exchange if nobody is there."""
-    if cmpxchg(sem, "count", 0, WRITER) != 0:
+    if cmpxchg_acquire(sem, "count", 0, WRITER) != 0:
         down_write_slow(sem)
     return 0
 
@@ -482,7 +502,7 @@ def rwsem_try_write_lock_unqueued(sem):
     seen = READ_ONCE(sem, "count")
     if seen & INSIDE:
         return 0
-    return int(cmpxchg(sem, "count", seen, seen + WRITER) == seen)
+    return int(cmpxchg_acquire(sem, "count", seen, seen + WRITER) == seen)
 
 
 @native
@@ -496,20 +516,20 @@ def down_write_any(sem):
 @native
 def down_write_trylock(sem):
     """For writing if nobody is there: 1, else 0."""
-    return int(cmpxchg(sem, "count", 0, WRITER) == 0)
+    return int(cmpxchg_acquire(sem, "count", 0, WRITER) == 0)
 
 
 @native
 def up_write(sem):
     """The writer leaves: one atomic add."""
-    fetch_add(sem, "count", -WRITER)
+    fetch_add_release(sem, "count", -WRITER)
     return 0
 
 
 @native
 def downgrade_write(sem):
     """The writer becomes a reader; nobody writes in between, other readers may join."""
-    fetch_add(sem, "count", 1 - WRITER)
+    fetch_add_release(sem, "count", 1 - WRITER)
     return 0
 
 

@@ -23,7 +23,11 @@ looks at neighbours, and goes to mmap_lock here. (6.15 keeps the VMA locked and 
 anon_vma_prepare alone, __vmf_anon_prepare. One fault in the life of most VMAs.)
 
 Concurrency: maple nodes wait for a grace period, VMAs do not. A held VMA cannot change or go.
-Text: what all faults of this kind share is in `speculation`; how writing ends is 6.4's, in `per_vma_rwsem`.
+Orderings: the reader's increment is an acquire, so the second look at the numbers comes after it (W1 without), and so
+is the load of mm_lock_seq; puts and the writer's subtraction are releases (refcount_dec_and_test, refcount_sub_and_
+test); vma_mark_attached publishes with refcount_set_release; adding the writer's bit orders nothing, the wait behind it
+is a full barrier (rcuwait). mm_lock_seqcount_begin has an smp_wmb behind its store, mm_lock_seqcount_end one before.
+Text: what all faults of this kind share is in `speculation`.
 Sources: Linux 6.15 include/linux/mm.h, include/linux/mmap_lock.h, mm/memory.c, mm/mmap_lock.c (6.16); 9bbffee67ffd.
 """
 
@@ -35,7 +39,7 @@ from benchframe.kernel import (
     READ_ONCE,
     VMA,
     WRITE_ONCE,
-    fetch_add,
+    fetch_add_release,
     free_typesafe_by_rcu,
     grow_under_write_lock,
     index_find,
@@ -49,10 +53,11 @@ from benchframe.kernel import (
     refcount,
     smp_wmb,
     waitqueue,
+    write_downgrade,
     write_lock,
+    write_unlock,
 )
 from benchframe_plugins import speculation
-from benchframe_plugins.per_vma_rwsem import mm_write_downgrade, mm_write_unlock
 from benchframe_plugins.speculation import exchanged, usable
 
 VMA_LOCK_OFFSET = 1 << 30
@@ -77,7 +82,7 @@ def vma_refcount_put(mm, vma):
     """One reader less; if only the writer is left, wake it. ``mm`` is any mm; the VMA's own is asked before the put."""
     v = VMA(mm, vma)
     owner = v.vm_mm
-    left = fetch_add(v, "vm_refcnt", -1) - 1
+    left = fetch_add_release(v, "vm_refcnt", -1) - 1
     if left == VMA_LOCK_OFFSET or left == VMA_LOCK_OFFSET + 1:
         wake_up(MM(mm, owner))
     return 0
@@ -174,7 +179,7 @@ def start_write(mm, vma):
     locked = vma_enter_locked(mm, vma, 1)
     WRITE_ONCE(v, "vm_lock_seq", mm.mm_lock_seq)
     if locked:
-        fetch_add(v, "vm_refcnt", -VMA_LOCK_OFFSET)
+        fetch_add_release(v, "vm_refcnt", -VMA_LOCK_OFFSET)
     return 0
 
 
@@ -195,7 +200,7 @@ def detach(mm, vma):
     v = VMA(mm, vma)
     if not dec_and_test(v):
         if vma_enter_locked(mm, vma, 0):
-            fetch_add(v, "vm_refcnt", -VMA_LOCK_OFFSET)
+            fetch_add_release(v, "vm_refcnt", -VMA_LOCK_OFFSET)
     return 0
 
 
@@ -214,6 +219,28 @@ def mm_write_lock(mm, task):
     WRITE_ONCE(mm, "mm_lock_seq", mm.mm_lock_seq + 1)
     smp_wmb()
     return 0
+
+
+@native
+def end_write_all(mm):
+    """mm_lock_seqcount_end: even again, after what was changed; every VMA of the mm is unlocked."""
+    smp_wmb()
+    WRITE_ONCE(mm, "mm_lock_seq", mm.mm_lock_seq + 1)
+    return 0
+
+
+@native
+def mm_write_unlock(mm, task):
+    """mmap_write_unlock."""
+    end_write_all(mm)
+    return write_unlock(mm, task)
+
+
+@native
+def mm_write_downgrade(mm, task):
+    """mmap_write_downgrade."""
+    end_write_all(mm)
+    return write_downgrade(mm, task)
 
 
 HOOKS = {

@@ -44,6 +44,7 @@ from benchframe.kernel import (
     rcu_read_unlock,
     read_unlock,
     refcount,
+    smp_wmb,
     waitqueue,
 )
 from benchframe_plugins import speculation, vma_writers
@@ -131,8 +132,10 @@ def end_write(mm, vma):
 
 @native
 def attach(mm, vma):
-    """Complete: the tree's own reference."""
+    """Complete: the tree's own reference. Whatever links the VMA comes after its fields: a reader finds it by a plain
+    store to the tree, and its reference orders nothing (as in spf_seqcount; the mail has no barrier either)."""
     set_release(VMA(mm, vma), 1)
+    smp_wmb()
     return 0
 
 

@@ -37,7 +37,7 @@ Dufour's v11 (1526555193-7242-1-git-send-email-ldufour@...).
 """
 
 from benchframe.api import Protocol, Strategy, hookimpl, native
-from benchframe.kernel import NULL, SITE_END, SITE_TABLE, TASK, VMA, rcu_read_lock, rcu_read_unlock, seqcount
+from benchframe.kernel import NULL, SITE_END, SITE_TABLE, TASK, VMA, rcu_read_lock, rcu_read_unlock, seqcount, smp_wmb
 from benchframe_plugins import speculation
 from benchframe_plugins.speculation import exchanged, release_table, section_end, usable, walk
 from benchframe_plugins.vma_writers import enlist, free_vma, mm_write_downgrade, mm_write_unlock
@@ -99,12 +99,21 @@ def end_write(mm, vma):
     return 0
 
 
+@native
+def attach(mm, vma):
+    """A new VMA is complete before any store to the tree can show it. rb_link_node and rotations store without an
+    order, and so did the patch of 2010: `benchframe check --memory lkmm` finds a VMA with its bounds still unset."""
+    smp_wmb()
+    return 0
+
+
 HOOKS = {
     **speculation.HOOKS,
     "mmap_write_unlock": mm_write_unlock,
     "mmap_write_downgrade": mm_write_downgrade,
     "vma_valid": valid,
     "vma_start_write": start_write,
+    "vma_attach": attach,
     "vma_free": free_vma,
     "table_release": release_table,
 }

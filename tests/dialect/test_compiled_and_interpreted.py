@@ -69,6 +69,14 @@ def test_primitives_agree(memory: Memory, function: Any, start: int, x: int, y: 
     assert native_ == interpreted
 
 
+@pytest.mark.parametrize("function", [sample.relaxed, sample.published])
+@pytest.mark.parametrize("x", [0, 1, -7, 1 << 30])
+def test_orderings_agree(memory: Memory, function: Any, x: int) -> None:
+    """An ordering changes when others see an access, never what it does: compiled and interpreted agree."""
+    native_, interpreted = memory.both(function, x, 2, x, 5)
+    assert native_ == interpreted
+
+
 @pytest.mark.parametrize("at", range(64))
 def test_fls_counts_bits_from_one(memory: Memory, at: int) -> None:
     """The number of the highest bit set, compiled and interpreted; 0 of 0; the sign bit is the 64th."""

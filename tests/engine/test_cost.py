@@ -56,13 +56,13 @@ class Watched(PlainWorld):
         self._slabs[slab.base] = prepared
         return prepared
 
-    def rmw(self, ref: Any, field: str, operation: str, value: int) -> int:
+    def rmw(self, ref: Any, field: str, operation: str, value: int, ordering: str = "full") -> int:
         before = len(self.seen)
         old = super().rmw(ref, field, operation, value)
         self.seen[before:] = [(ATOMIC, ref.slab.base, field, ref.index)]
         return old
 
-    def cmpxchg(self, ref: Any, field: str, old: int, new: int) -> int:
+    def cmpxchg(self, ref: Any, field: str, old: int, new: int, ordering: str = "full") -> int:
         before = len(self.seen)
         found = super().cmpxchg(ref, field, old, new)
         self.seen[before:] = [(ATOMIC, ref.slab.base, field, ref.index)]

@@ -6,15 +6,30 @@ from benchframe.dialect import (
     Slab,
     Struct,
     cmpxchg,
+    cmpxchg_acquire,
+    cmpxchg_relaxed,
+    cmpxchg_release,
     cpu_relax,
     fetch_add,
+    fetch_add_acquire,
+    fetch_add_relaxed,
+    fetch_add_release,
     fls,
     hook,
     load_acquire,
     native,
+    rcu_assign_pointer,
+    rcu_dereference,
+    smp_acquire__after_ctrl_dep,
     smp_mb,
+    smp_mb__after_atomic,
+    smp_mb__before_atomic,
+    smp_store_mb,
     store_release,
     xchg,
+    xchg_acquire,
+    xchg_relaxed,
+    xchg_release,
 )
 
 tiny = Struct("tiny", [("rec_base", "i8", "slab REC"), ("total", "i8", "a word")], size=64)
@@ -120,6 +135,34 @@ def looped(mm, i, x, y):
     while total > 1000:
         total //= 3
     return (total // -7) + (-total % 5) + max(i, abs(y))
+
+
+PRIMITIVES = (plain, once, ordered, added, exchanged, compared, looped)
+
+
+@native
+def relaxed(mm, i, x, y):
+    """Read-modify-writes of each ordering, on fields of eight and of four bytes."""
+    r = REC(mm, i)
+    r.c = 3
+    total = fetch_add_relaxed(r, "a", x) + 3 * fetch_add_acquire(r, "b", y) + 5 * fetch_add_release(r, "c", 2)
+    total += xchg_relaxed(r, "a", y) + 7 * xchg_acquire(r, "c", 9) + 11 * xchg_release(r, "a", x)
+    total += cmpxchg_relaxed(r, "c", 9, 4) + cmpxchg_acquire(r, "c", 9, 8) + 13 * cmpxchg_release(r, "c", 4, 6)
+    return total
+
+
+@native
+def published(mm, i, x, y):
+    """Stores and loads of references, and the barriers beside atomic operations."""
+    r = REC(mm, i)
+    rcu_assign_pointer(r, "a", x)
+    smp_mb__before_atomic()
+    seen = fetch_add_relaxed(r, "b", y)
+    smp_mb__after_atomic()
+    if seen == 0:
+        smp_acquire__after_ctrl_dep()
+    smp_store_mb(r, "c", 5)
+    return rcu_dereference(r, "a") + seen + READ_ONCE(r, "c")
 
 
 PRIMITIVES = (plain, once, ordered, highest, added, exchanged, compared, looped)

@@ -58,8 +58,15 @@ if TYPE_CHECKING:
 
 Kind = Slab | None
 """What a name holds: a reference into a slab (then its index), or an integer."""
-ATOMICS = frozenset({"xchg", "cmpxchg", "fetch_add", "wait_then_add"})
-"""Primitives that read, change and write in one step."""
+ATOMICS = {"wait_then_add": "wait_then_add"} | {
+    name + ordering: name
+    for name in ("xchg", "cmpxchg", "fetch_add")
+    for ordering in ("", "_relaxed", "_acquire", "_release")
+}
+"""Primitives that read, change and write in one step, and what each does: on x86 its ordering changes nothing."""
+FREE = frozenset({"cpu_relax", "cond_resched", "cycles", "smp_rmb", "smp_wmb", "smp_mb__before_atomic",
+                  "smp_mb__after_atomic", "smp_acquire__after_ctrl_dep"})  # fmt: skip
+"""Primitives without an instruction that counts: barriers for the compiler, on x86."""
 OPERATORS: dict[type[ast.AST], str] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Mod: "%", ast.LShift: "<<", ast.RShift: ">>",
     ast.BitAnd: "&", ast.BitOr: "|", ast.BitXor: "^", ast.Pow: "**", ast.And: "and", ast.Or: "or", ast.Not: "not ",
@@ -247,7 +254,7 @@ class Expressions:
     def primitive(self, node: ast.Call, name: str) -> str:
         if name == "smp_mb":
             return self.owner.after(str(BARRIER << SHIFT), "0")
-        if name in ("cpu_relax", "cond_resched", "cycles", "smp_rmb", "smp_wmb"):  # barriers for the compiler on x86
+        if name in FREE:
             return "0"
         if name == "fls":
             return f"fls({self.value(node.args[0])})"
@@ -260,15 +267,17 @@ class Expressions:
         if not isinstance(field, str) or field not in slab.struct.fields:
             raise self.wrong(node, f"{slab.struct.name} has no field {ast.unparse(word)}")
         rest = [self.value(a) for a in node.args[2:]]
-        if name in ("READ_ONCE", "load_acquire"):
+        if name in ("READ_ONCE", "load_acquire", "rcu_dereference"):
             return self.loaded(slab, field, index)
-        if name in ("WRITE_ONCE", "store_release"):
+        if name in ("WRITE_ONCE", "store_release", "rcu_assign_pointer"):
             return self.accessed("store", STORE, slab, field, index, rest)
         if name in ("wait_until", "wait_interruptible", "wait_while", "wait_while_interruptible"):
             return f"({self.loaded(slab, field, index)} * 0)"
+        if name == "smp_store_mb":
+            return f"({self.accessed('xchg', ATOMIC, slab, field, index, rest)} * 0)"
         if name not in ATOMICS:
             raise self.wrong(node, f"the primitive {name}")
-        return self.accessed(name, ATOMIC, slab, field, index, rest)
+        return self.accessed(ATOMICS[name], ATOMIC, slab, field, index, rest)
 
 
 def _definition(function: FunctionType) -> ast.FunctionDef:

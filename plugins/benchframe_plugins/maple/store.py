@@ -4,7 +4,7 @@ What they are for: :mod:`benchframe_plugins.maple`. Caller holds mmap_lock for w
 """
 
 from benchframe.api import native
-from benchframe.kernel import NULL, WRITE_ONCE, arena_alloc, arena_free, store_release
+from benchframe.kernel import NULL, WRITE_ONCE, arena_alloc, arena_free, rcu_assign_pointer
 from benchframe_plugins.maple.node import (
     ARANGE,
     ARENA_BIG,
@@ -215,7 +215,7 @@ def mas_new_root(mm, big, nodes):
     if mt_leaf(root) and ma_data_end(mm, root) == 0 and WORD(mm, mt_slots(root)).word == NULL:
         ma_free(mm, root)
         root = NULL
-    store_release(mm, "mm_rb", root)
+    rcu_assign_pointer(mm, "mm_rb", root)
     return mas_free_retired(mm, big >> 7)
 
 
@@ -293,9 +293,9 @@ def mas_node_store(mm, big, count, leaf):
     parent = WORD(mm, mt_base(leaf)).word
     WORD(mm, mt_base(new)).word = parent
     if parent == ROOT:
-        store_release(mm, "mm_rb", new)
+        rcu_assign_pointer(mm, "mm_rb", new)
     else:
-        store_release(WORD(mm, mt_base(parent) + INNER_SLOTS + ((parent >> 3) & 31)), "word", new)
+        rcu_assign_pointer(WORD(mm, mt_base(parent) + INNER_SLOTS + ((parent >> 3) & 31)), "word", new)
     ma_free(mm, leaf)
     return mas_update_gap(mm, new)
 
@@ -321,7 +321,7 @@ def mas_slot_store(mm, leaf, index, last, entry):
                 return 0
             if slot > 0 and WORD(mm, slots + slot - 1).word == NULL:
                 return 0
-        store_release(WORD(mm, slots + slot), "word", entry)
+        rcu_assign_pointer(WORD(mm, slots + slot), "word", entry)
     elif old == entry and slot < end and last > top:  # it grows into the next range
         if last >= mas_pivot(mm, leaf, slot + 1, end):
             return 0
@@ -351,7 +351,7 @@ def mas_first_store(mm, big, index, last, entry):
     root = arena_alloc(mm, ARENA_NODE) << 8 | LEAF
     mab_write(mm, big, 0, count, root)
     WORD(mm, mt_base(root)).word = ROOT
-    store_release(mm, "mm_rb", root)
+    rcu_assign_pointer(mm, "mm_rb", root)
     return 0
 
 

@@ -1,7 +1,7 @@
 """The list of historic races, B1 to B30: those that can be shown, and why the others cannot.
 
-`rfc` has what the RFC of December 2009 brought, `tree` what is walked and cached, `locks` the per-VMA locks, `known`
-how failures of the seed are told apart.
+`rfc` has what the RFC of December 2009 brought, `tree` what is walked and cached, `locks` the per-VMA locks, `order`
+what x86 hides, `known` how failures of the seed are told apart.
 """
 
 from benchframe.api import hookimpl, scenario
@@ -46,8 +46,6 @@ UNSEEN = (
     unseen("B14", "SRCU's callbacks cost 20 %", "no race"),
     unseen("B16", "a counter that was removed is still printed", "not a race of lookups"),
     unseen("B22", "lock order of the fix for B21", "i_mmap_rwsem is not in the model"),
-    unseen("B24", "the two sequence numbers without release and acquire",
-           "x86 keeps the order of stores, and of loads; it needs a memory model weaker than TSO"),
     unseen("B25", "a merge sets an anon_vma in a VMA that is not locked yet",
            "the model does the same, and faults do not depend on it"),
     unseen("B27", "mm_drop_all_locks unlocks too much", "no MMU notifiers in the model"),
@@ -59,7 +57,7 @@ UNSEEN = (
 @hookimpl
 def benchframe_historic() -> list[Historic]:
     """All races that Linux, and the RFC, once had, by number."""
-    from benchframe_plugins.races import locks, rfc, tree
+    from benchframe_plugins.races import locks, order, rfc, tree
 
-    every = [*SEED, *UNSEEN, *rfc.races(), *tree.races(), *locks.races()]
-    return sorted(every, key=lambda race: int(race.number[1:]))
+    every = [*SEED, *UNSEEN, *rfc.races(), *tree.races(), *locks.races(), *order.races()]
+    return sorted(every, key=lambda race: (race.number[0], int(race.number[1:])))

@@ -1,0 +1,436 @@
+"""Which execution graphs a memory model allows: the kernel's (lkmm), sequential consistency (sc), x86's (tso).
+
+A relation is a list of integers: bit j of row i is set if event i is related to event j. Events are numbered in the
+order in which the search added them. Initial stores have no number: nothing comes before them.
+
+**lkmm** is tools/memory-model/linux-kernel.cat (6.12): coherence, atomicity, happens-before, propagation. Its RCU axiom
+is checked in the form of the *fundamental law* (Alglave, Maranget, McKenney, Parri, Stern, "Frightening Small Children
+and Disconcerting Grown-ups", ASPLOS 2018, theorem 1): for each grace period and each read-side section one comes first,
+and then all before the one is before all after the other, as with a full barrier. Which comes first is part of the
+graph: a grace period reads, for each other task, the rcu_read_unlock after which it came. Plain accesses count as
+READ_ONCE and WRITE_ONCE; :func:`races` tells which of them nothing orders.
+"""
+
+from __future__ import annotations
+
+from benchframe.check.graph import INIT, SHIFT, WAITS, Graph, Id, Label
+
+Rows = list[int]
+LKMM, SC, TSO = "lkmm", "sc", "tso"
+NAMES = {
+    LKMM: "the Linux kernel's memory model, without load buffering",
+    SC: "sequential consistency",
+    TSO: "total store order (x86)",
+}
+
+
+def coherent(graph: Graph) -> bool:
+    """Do loads and stores of each location follow one order of its stores, as each task does them; and are
+    read-modify-writes atomic? O(events)."""
+    at: dict[Id, int] = {}
+    for chain in graph.co.values():
+        for number, store in enumerate(chain):
+            at[store] = number + 1
+    rf = graph.rf
+    for number, task in enumerate(graph.tasks):
+        last: dict[object, int] = {}
+        base = number << SHIFT
+        taken = -1
+        for index, one in enumerate(task):
+            loc, kind = one.loc, one.kind
+            if loc is None:
+                continue
+            event = base | index
+            if kind == "R":
+                source = rf[event]
+                if source == WAITS:
+                    continue
+                now = at[source] if source >= 0 else 0
+                if now < last.get(loc, 0):
+                    return False
+                taken = now
+            else:
+                now = at[event]
+                if now <= last.get(loc, 0) and last.get(loc, 0):
+                    return False
+                if one.rmw and now != taken + 1:
+                    return False
+            last[loc] = now
+    return True
+
+
+class Relations:
+    """The relations of one graph under one model, as far as they were asked for."""
+
+    def __init__(self, graph: Graph, model: str) -> None:
+        self.graph, self.model = graph, model
+        order = graph.order
+        self.count = len(order)
+        self.number = {event: number for number, event in enumerate(order)}
+        self.labels = [graph.label(event) for event in order]
+        self.threads = [0] * len(graph.tasks)
+        """Of each task: its events."""
+        for number, event in enumerate(order):
+            self.threads[event >> SHIFT] |= 1 << number
+        self.own = [self.threads[event >> SHIFT] for event in order]
+        """Of each event: the events of its task."""
+        n = self.count
+        self.rf: Rows = [0] * n
+        self.rfe: Rows = [0] * n
+        self.co: Rows = [0] * n
+        self.fr: Rows = [0] * n
+        self._communicate()
+
+    def _communicate(self) -> None:
+        number, own = self.number, self.own
+        after_all: dict[object, int] = {}
+        for loc, chain in self.graph.co.items():
+            later = 0
+            for store in reversed(chain):
+                at = number[store]
+                self.co[at] = later
+                later |= 1 << at
+            after_all[loc] = later
+        for event, source in self.graph.rf.items():
+            label = self.labels[number[event]]
+            if label.kind != "R" or source == WAITS:
+                continue
+            at = number[event]
+            if source == INIT:
+                self.fr[at] = after_all.get(label.loc, 0) & ~(1 << at)
+            else:
+                store = number[source]
+                self.rf[store] |= 1 << at
+                if not own[at] >> store & 1:
+                    self.rfe[store] |= 1 << at
+                self.fr[at] = self.co[store]
+
+    def consistent(self) -> bool:
+        """Is the graph allowed? It must be :func:`coherent`."""
+        return acyclic(self.order())
+
+    def order(self) -> Rows:
+        """What the model puts in an order of time: acyclic if the graph is allowed. Not closed."""
+        if self.model == SC:
+            return [
+                (own & ~((2 << at) - 1)) | rf | co | fr
+                for at, (own, rf, co, fr) in enumerate(zip(self.own, self.rf, self.co, self.fr, strict=True))
+            ]
+        return self._tso() if self.model == TSO else self._lkmm()
+
+    # ---- one task after another ----------------------------------------------------------------------------------
+
+    def _tso(self) -> Rows:
+        """Program order, but not from a store to a later load unless a locked instruction or smp_mb is between."""
+        rows = [rfe | co | fr for rfe, co, fr in zip(self.rfe, self.co, self.fr, strict=True)]
+        for task in range(len(self.threads)):
+            later = loads = 0  # events after this one; loads that a store may be passed by
+            for at in reversed(_bits(self.threads[task])):
+                one = self.labels[at]
+                fence = one.rmw or one.order in ("mb", "sync-rcu") or one.tag in FLUSHES
+                rows[at] |= later if one.kind != "W" or fence else later & ~loads
+                if fence:
+                    loads = 0
+                elif one.kind == "R":
+                    loads |= 1 << at
+                later |= 1 << at
+        self._rcu(rows)
+        return rows
+
+    def _lkmm(self) -> Rows:
+        n, labels = self.count, self.labels
+        ppo: Rows = [0] * n
+        cumul: Rows = [0] * n
+        strong: Rows = [0] * n
+        releases: Rows = [0] * n
+        for task in range(len(self.threads)):
+            self._program(_bits(self.threads[task]), ppo, cumul, strong, releases)
+        self._unlock_lock(ppo, cumul, strong)
+        memory = sum(1 << at for at in range(n) if labels[at].kind in "RW" and labels[at].tag not in WORDS)
+        rmw = [0] * n  # from the store of a read-modify-write's source to its own store
+        for task in self.threads:
+            before = -1
+            for at in _bits(task):
+                one = labels[at]
+                if one.kind == "W" and one.rmw and before >= 0:
+                    source = self.graph.rf[self.graph.order[before]]
+                    if source >= 0:
+                        rmw[self.number[source]] |= 1 << at
+                before = at
+        for at in range(n):
+            more = strong[at] | releases[at]
+            ppo[at] |= more
+            cumul[at] |= more
+        for at in range(n):  # A-cumulativity: what is read from another task is as good as done before
+            for reader in _bits(self.rfe[at]):
+                cumul[at] |= strong[reader] | releases[reader]
+        chained = _mask(rmw)
+        for at in range(n):
+            row = cumul[at] & memory
+            cumul[at] = self._sequence(row, rmw, chained) if row & chained else row
+        closed = _reach(cumul, self.rfe)
+        if closed is None:
+            return [1 << at for at in range(n)]  # a cycle of cumul-fence is one of happens-before
+        reached, prop_of = closed
+        rows: Rows = [0] * n
+        self._rcu(strong)
+        strongly = _mask(strong)
+        for at in range(n):
+            if not memory >> at & 1:
+                continue
+            own = self.own[at]
+            overwrite = self.co[at] | self.fr[at]
+            prop = reached[at] | prop_of[at]
+            for first in _bits(overwrite & ~own & memory):
+                prop |= reached[first] | prop_of[first]
+            row = ppo[at] | self.rfe[at] | (prop & own & ~(1 << at)) | (overwrite & own)
+            ends = prop & strongly
+            if ends:
+                for thread in self.threads:  # the first event of a task has all that a later one is strongly before
+                    end = ends & thread
+                    if end:
+                        row |= strong[(end & -end).bit_length() - 1]
+            rows[at] = row & memory
+        return rows
+
+    def _sequence(self, stores: int, rmw: Rows, chained: int) -> int:
+        """The stores, and those of read-modify-writes that read from them, and so on."""
+        todo = stores & chained
+        while todo:
+            more = 0
+            for at in _bits(todo):
+                more |= rmw[at]
+            todo = more & ~stores & chained
+            stores |= more
+        return stores
+
+    def _program(self, events: list[int], ppo: Rows, cumul: Rows, strong: Rows, releases: Rows) -> None:
+        """What one task's own text orders: dependencies, acquire, release, barriers."""
+        labels = self.labels
+        later = stores = loads = 0
+        strongly = wmb = rmb = 0  # events after the next barrier
+        released = 0
+        atomic = 0  # events from the next read-modify-write on
+        before_atomic = after_atomic = 0
+        waiting = after_spinlock = 0
+        stored = False  # the event after this one is the store of a read-modify-write
+        for at in reversed(events):
+            one = labels[at]
+            bit = 1 << at
+            done, stored = stored, one.kind == "W" and one.rmw
+            if one.kind == "F":
+                name = one.order
+                if name in ("mb", "sync-rcu"):
+                    strongly = later
+                elif name == "wmb":
+                    wmb = stores
+                elif name == "rmb":
+                    rmb = loads
+                elif name == "before-atomic":
+                    before_atomic = atomic
+                elif name == "after-atomic":
+                    waiting = later
+                elif name == "after-spinlock":
+                    after_spinlock = later
+                strong[at] = strongly
+                continue
+            if one.tag in WORDS:
+                continue
+            if one.rmw and one.kind == "W" and waiting:
+                after_atomic |= waiting
+                waiting = 0
+            if after_spinlock and one.tag == "lock" and one.kind == "W":
+                strongly |= after_spinlock
+                after_spinlock = 0
+            if one.full and one.kind == "W":
+                strongly |= later
+            strong[at] = strongly | before_atomic | after_atomic
+            releases[at] = released
+            if one.kind == "W":
+                cumul[at] |= wmb
+                ppo[at] |= wmb
+                stores |= bit
+                if one.order == "release":
+                    released |= bit
+            else:
+                if one.order == "acquire" and (done or not one.rmw):  # one that failed orders nothing
+                    ppo[at] |= later
+                if one.tag != "noreturn":
+                    ppo[at] |= rmb
+                    loads |= bit
+            later |= bit
+            if stored or (one.rmw and done):
+                atomic = later
+            if one.full and one.kind == "R" and done:
+                strongly |= later
+        self._dependencies(events, ppo)
+
+    def _dependencies(self, events: list[int], ppo: Rows) -> None:
+        labels = self.labels
+        rfi = self.rf
+        later_stores = 0
+        for index in range(len(events) - 1, -1, -1):
+            at = events[index]
+            one = labels[at]
+            if one.kind == "W" and one.tag not in WORDS:
+                later_stores |= 1 << at
+            for source in _bits(one.ctrl):
+                ppo[events[source]] |= later_stores
+            if one.kind == "F" or one.tag in WORDS:
+                continue
+            into = 1 << at
+            if one.kind == "W":
+                into |= rfi[at] & self.own[at]
+            for source in _bits(one.addr):
+                ppo[events[source]] |= into
+            if one.kind == "W":
+                for source in _bits(one.data):
+                    ppo[events[source]] |= into
+
+    def _unlock_lock(self, ppo: Rows, cumul: Rows, strong: Rows) -> None:
+        """po-unlock-lock-po, and smp_mb__after_unlock_lock."""
+        labels = self.labels
+        unlocks = [at for at in range(self.count) if labels[at].tag == "unlock"]
+        if not unlocks:
+            return
+        locks = [at for at in range(self.count) if labels[at].tag == "lock" and labels[at].kind == "R"]
+        fences = [at for at in range(self.count) if labels[at].order == "after-unlock-lock"]
+        for unlock in unlocks:
+            before = self._before(unlock)
+            for lock in locks:
+                same = self.own[unlock] >> lock & 1
+                if (same and lock > unlock) or self.rf[unlock] >> lock & 1:
+                    later = self.own[lock] & ~((2 << lock) - 1)
+                    for at in _bits(before):
+                        cumul[at] |= later
+                        ppo[at] |= later & self.own[at]
+                    for fence in fences:
+                        if later >> fence & 1:
+                            for at in _bits(before):
+                                strong[at] |= self.own[fence] & ~((2 << fence) - 1)
+
+    def _before(self, at: int) -> int:
+        """Events before ``at`` in its task."""
+        return self.own[at] & ((1 << at) - 1)
+
+    def _rcu(self, strong: Rows) -> None:
+        """Sections and grace periods: all before what came first is before all after the other."""
+        for at in range(self.count):
+            one = self.labels[at]
+            if one.tag != "gp" or one.kind != "R":
+                continue
+            source = self.graph.rf[self.graph.order[at]]
+            if source == WAITS:
+                continue
+            own = self.own[at]
+            later, earlier = own & ~((2 << at) - 1), own & ((1 << at) - 1)
+            chain = self.graph.co.get(one.loc, [])
+            first = 0
+            if source >= 0:
+                first = chain.index(source) + 1
+                for event in _bits(self._before(self.number[source])):
+                    strong[event] |= later
+            if first < len(chain):
+                lock = self.number[chain[first]]
+                inside = self.own[lock] & ~((2 << lock) - 1)
+                for event in _bits(earlier):
+                    strong[event] |= inside
+
+
+WORDS = frozenset({"gp", "rcu_read_lock", "rcu_read_unlock"})
+"""Tags of events that are no memory accesses: they only say which section came before which grace period."""
+FLUSHES = frozenset({"free", "rcu_read_unlock", "kfree_rcu", "gp"})
+"""Tags of events that wait for the store buffer, under tso."""
+
+
+def _bits(row: int) -> list[int]:
+    """The numbers of the bits that are set, the lowest first."""
+    found = []
+    while row:
+        low = row & -row
+        found.append(low.bit_length() - 1)
+        row ^= low
+    return found
+
+
+def _mask(rows: Rows) -> int:
+    """The events that are related to any."""
+    found = 0
+    for at, row in enumerate(rows):
+        if row:
+            found |= 1 << at
+    return found
+
+
+def _reach(rows: Rows, more: Rows) -> tuple[Rows, Rows] | None:
+    """The reflexive transitive closure of an acyclic relation, and that followed by ``more``; None if there is a cycle.
+    Each event joins what its successors reach, and leaves out successors that another has reached: few joins."""
+    order = _postorder(rows)
+    if order is None:
+        return None
+    closed, after = [0] * len(rows), [0] * len(rows)
+    for at in order:
+        reached, beyond = 1 << at, more[at]
+        left = rows[at]
+        while left:
+            low = left & -left
+            other = low.bit_length() - 1
+            reached |= closed[other]
+            beyond |= after[other]
+            left &= ~(reached | low)
+        closed[at], after[at] = reached, beyond
+    return closed, after
+
+
+def _postorder(rows: Rows) -> list[int] | None:
+    """The events, successors first; None if there is a cycle. O(events) operations on rows."""
+    done = 0
+    order: list[int] = []
+    for start in range(len(rows)):
+        if done >> start & 1:
+            continue
+        path, on_path = [start], 1 << start
+        while path:
+            at = path[-1]
+            left = rows[at] & ~done
+            if left & on_path:
+                return None
+            if left:
+                low = left & -left
+                path.append(low.bit_length() - 1)
+                on_path |= low
+            else:
+                path.pop()
+                bit = 1 << at
+                done |= bit
+                on_path &= ~bit
+                order.append(at)
+    return order
+
+
+def acyclic(rows: Rows) -> bool:
+    """Has a relation no cycle?"""
+    return _postorder(rows) is not None
+
+
+def closure(rows: Rows) -> Rows:
+    """The transitive closure. O(events squared) operations on rows where there are cycles."""
+    found = _reach(rows, [0] * len(rows))
+    if found is not None:
+        return [row & ~(1 << at) for at, row in enumerate(found[0])]
+    closed = rows[:]
+    for middle in range(len(rows)):
+        bit, through = 1 << middle, closed[middle]
+        if through:
+            for at, other in enumerate(closed):
+                if other & bit:
+                    closed[at] = other | through
+    return closed
+
+
+def consistent(graph: Graph, model: str) -> bool:
+    """Does ``model`` allow the graph?"""
+    return coherent(graph) and Relations(graph, model).consistent()
+
+
+__all__ = ["NAMES", "Label", "Relations", "acyclic", "closure", "coherent", "consistent"]

@@ -1,0 +1,167 @@
+"""Execution graphs: what tasks did to shared memory, and which store each load read from.
+
+A graph has the events of each task in program order, for each load the store it reads from (*rf*), and for each
+location its stores in the order in which they reach memory (*co*). No order in time: one graph stands for every
+interleaving in which the same loads read from the same stores. Labels never change and are shared by all graphs that
+hold them, so a copy is cheap: O(events) references.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+Id = int
+"""An event: task << SHIFT | place in the task."""
+SHIFT = 20
+INIT = -1
+"""The store that a location begins with."""
+WAITS = -2
+"""A load that has no store to read from yet: its task is blocked."""
+
+
+class Label:
+    """What one event does.
+
+    ``kind``: R, W, F (a barrier), C (a choice of ``options``). ``order`` of a load: once, acquire; of a store: once,
+    release; of a barrier: its name. ``rmw``: part of a read-modify-write; ``full``: of a fully ordered one.
+    ``wait``: the values that let a blocking load go on; ``excused``: one that waits for ever is no deadlock.
+    ``addr``, ``data``: bit i is set if the address or the value depends on event i of the task; ``ctrl``: if event i
+    decided a branch since the event before. ``plain``: no READ_ONCE. ``tag``: what else it is (lock, unlock, free,
+    rcu_read_lock, rcu_read_unlock, gp). ``place`` is where in the text.
+    """
+
+    __slots__ = (
+        "addr", "ctrl", "data", "excused", "full", "info", "kind", "loc", "options", "order", "place", "plain", "rmw",
+        "tag", "value", "wait",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        kind: str,
+        loc: Hashable = None,
+        value: Any = None,
+        order: str = "once",
+        *,
+        rmw: bool = False,
+        full: bool = False,
+        wait: Callable[[Any], bool] | None = None,
+        excused: bool = False,
+        plain: bool = False,
+        addr: int = 0,
+        data: int = 0,
+        ctrl: int = 0,
+        tag: str = "",
+        options: int = 0,
+        info: Any = None,
+        place: tuple[str, int, str] | None = None,
+    ) -> None:
+        self.kind, self.loc, self.value, self.order = kind, loc, value, order
+        self.rmw, self.full, self.wait, self.excused, self.plain = rmw, full, wait, excused, plain
+        self.addr, self.data, self.ctrl, self.tag = addr, data, ctrl, tag
+        self.options, self.info, self.place = options, info, place
+
+    def __repr__(self) -> str:
+        return f"{self.kind}{'' if self.order == 'once' else '.' + self.order} {self.loc} {self.value!r}"
+
+    def same(self, other: Label) -> bool:
+        """Is it the same event again? A replay must give what was there before."""
+        return (
+            self.kind == other.kind
+            and self.loc == other.loc
+            and self.order == other.order
+            and self.rmw == other.rmw
+            and self.tag == other.tag
+            and (self.kind != "W" or self.value == other.value)
+        )
+
+
+class Graph:
+    """One execution, or the beginning of one."""
+
+    __slots__ = ("co", "order", "rf", "tasks", "waiting")
+
+    def __init__(self, tasks: int) -> None:
+        self.tasks: list[list[Label]] = [[] for _ in range(tasks)]
+        self.rf: dict[Id, int] = {}
+        """Of each load: the store's id, INIT or WAITS. Of each choice: the option."""
+        self.co: dict[Hashable, list[Id]] = {}
+        """Of each location: its stores, the initial one left out."""
+        self.order: list[Id] = []
+        """Every event in the order in which the search added it."""
+        self.waiting: dict[Hashable, list[Id]] = {}
+        """Of each location: blocked loads."""
+
+    def copy(self) -> Graph:
+        """Another graph with the same events."""
+        made = Graph.__new__(Graph)
+        made.tasks = [task[:] for task in self.tasks]
+        made.rf = self.rf.copy()
+        made.co = {loc: chain[:] for loc, chain in self.co.items()}
+        made.order = self.order[:]
+        made.waiting = {loc: ids[:] for loc, ids in self.waiting.items() if ids}
+        return made
+
+    def label(self, event: Id) -> Label:
+        """What ``event`` does."""
+        return self.tasks[event >> SHIFT][event & ((1 << SHIFT) - 1)]
+
+    def add(self, task: int, label: Label) -> Id:
+        """Append an event to a task."""
+        event = task << SHIFT | len(self.tasks[task])
+        self.tasks[task].append(label)
+        self.order.append(event)
+        return event
+
+    def read(self, event: Id, store: int) -> None:
+        """Let load ``event`` read from ``store``, or wait (WAITS)."""
+        loc = self.label(event).loc
+        if self.rf.get(event) == WAITS:
+            self.waiting[loc].remove(event)
+        self.rf[event] = store
+        if store == WAITS:
+            self.waiting.setdefault(loc, []).append(event)
+
+    def place(self, event: Id, at: int) -> None:
+        """Put store ``event`` at place ``at`` of its location's order."""
+        self.co.setdefault(self.label(event).loc, []).insert(at, event)
+
+    def prefix(self, event: Id) -> set[Id]:
+        """The event and all that comes before it by program order and reads-from."""
+        seen: set[Id] = set()
+        todo = [event]
+        rf, last = self.rf, (1 << SHIFT) - 1
+        while todo:
+            at = todo.pop()
+            while at not in seen:
+                seen.add(at)
+                source = rf.get(at, INIT)
+                if source >= 0 and self.label(at).kind == "R":
+                    todo.append(source)
+                if not at & last:
+                    break
+                at -= 1
+        return seen
+
+    def without(self, gone: set[Id]) -> Graph:
+        """A copy without the events ``gone``, which are the ends of their tasks."""
+        made = Graph.__new__(Graph)
+        made.tasks = []
+        for number, task in enumerate(self.tasks):
+            base, keep = number << SHIFT, len(task)
+            while keep and base | (keep - 1) in gone:
+                keep -= 1
+            made.tasks.append(task[:keep])
+        made.rf = {event: source for event, source in self.rf.items() if event not in gone}
+        made.co = {loc: [e for e in chain if e not in gone] for loc, chain in self.co.items()}
+        made.order = [event for event in self.order if event not in gone]
+        made.waiting = {loc: left for loc, ids in self.waiting.items() if (left := [e for e in ids if e not in gone])}
+        return made
+
+    def key(self) -> tuple[Any, ...]:
+        """What makes two graphs the same: events, rf and co."""
+        return (
+            tuple(tuple((one.kind, one.loc, one.order, repr(one.value)) for one in task) for task in self.tasks),
+            tuple(sorted(self.rf.items())),
+            tuple(sorted(((repr(loc), tuple(chain)) for loc, chain in self.co.items() if chain), key=str)),
+        )

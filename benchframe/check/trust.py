@@ -1,0 +1,427 @@
+"""Every execution graph that a memory model allows, each once: TruSt.
+
+Kokologiannakis, Marmanis, Vafeiadis, "Truly Stateless, Optimal Dynamic Partial Order Reduction", POPL 2022. The search
+adds one event after another, always of the lowest task that can go on. A load tries each store that it may read from,
+a store each place in its location's order. A new store may also be what an earlier load reads (a *backward revisit*):
+what was added after that load and does not lead to the store goes, if it is *maximal*, that is, if each load of it
+reads the last store and each store of it is the last. So each graph comes from one other graph only, and none is met
+twice; no table of graphs seen is needed, and branches share nothing.
+
+Blocking operations (locks, waits, grace periods) are loads that must read a fitting value. Each such load may *wait*:
+its task stops, and any later store with a fitting value may let it go on, in place. If it must go for a backward
+revisit, waiting is its maximal form. A graph in which some task waits although the last store would let it go on is the
+shadow of another graph and is dropped; if none could go on it is a deadlock.
+
+What needs a load that reads from a store which comes after it in program order and reads-from (load buffering) is not
+found: graphs here have no cycle of the two.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from benchframe.check.axioms import Relations, coherent
+from benchframe.check.graph import INIT, WAITS, Graph, Id, Label
+
+
+class Tasks(Protocol):
+    """The tasks of one execution, from their beginning."""
+
+    count: int
+
+    def start(self, task: int) -> Label | None:
+        """Run ``task`` up to its first event; None if it has none."""
+
+    def go_on(self, task: int, value: Any) -> Label | None:
+        """``task`` gets the value of its event and runs up to the next; None if it is done."""
+
+    def initial(self, loc: Any) -> Any:
+        """What a location holds before anybody stores to it."""
+
+    def daemon(self, task: int) -> bool:
+        """May it be left waiting?"""
+
+    def stores(self, task: int, loc: Any) -> bool:
+        """May ``task`` store to a location? If not, nobody waits for it."""
+
+    def broken(self) -> bool:
+        """Has a task come upon something that must not happen? Then nothing is added any more."""
+
+    def look(self, graph: Graph) -> None:
+        """The graph so far; called before a task goes on."""
+
+    def close(self) -> None:
+        """The execution is over."""
+
+
+@dataclass
+class Counts:
+    """How far a search went."""
+
+    executions: int = 0
+    """Whole graphs, those that failed among them."""
+    shadows: int = 0
+    """Graphs that waited for what would have come: no executions."""
+    checks: int = 0
+    """How often the axioms were looked at."""
+    truncated: int = 0
+    """Graphs given up since they were too long."""
+    events: int = 0
+    longest: int = 0
+    seconds: float = 0.0
+    complete: bool = False
+
+
+class Nondeterminism(Exception):
+    """The same reads led elsewhere: the program depends on more than what it reads. A bug of the program."""
+
+
+@dataclass
+class Seen:
+    """One whole graph. ``outcome``: done, deadlock or broken."""
+
+    outcome: str
+    graph: Graph
+    tasks: Tasks
+
+
+class Trust:
+    """The search over what ``program`` makes, under ``model``. Memory O(depth x events), time O(graphs x events^2)."""
+
+    def __init__(
+        self,
+        program: Callable[[], Tasks],
+        model: str,
+        limit: int = 400,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``limit`` events in a graph at most. ``stop`` is asked after each graph, whole or not."""
+        self.program, self.model, self.limit, self._stop = program, model, limit, stop
+        self.counts = Counts()
+        self._todo: list[Graph] = []
+        self._begun = False
+
+    def explore(
+        self, on_graph: Callable[[Seen], bool], deadline: float | None = None, most: int | None = None
+    ) -> Counts:
+        """Go on until ``on_graph`` gives False, ``deadline`` (time.monotonic) passes, ``most`` graphs were run, or all
+        have been seen."""
+        began = time.monotonic()
+        counts = self.counts
+        if not self._begun:
+            self._begun = True
+            first = self.program()
+            self._todo = [Graph(first.count)]
+            first.close()
+        counts.complete = False
+        runs = 0
+        while self._todo:
+            tasks = self.program()
+            try:
+                seen = self._run(self._todo.pop(), tasks)
+                runs += 1
+                go_on = True
+                if seen is not None:
+                    counts.executions += 1
+                    counts.events += len(seen.graph.order)
+                    counts.longest = max(counts.longest, len(seen.graph.order))
+                    go_on = on_graph(seen)
+            finally:
+                tasks.close()
+            late = deadline is not None and time.monotonic() >= deadline
+            if not go_on or self._stop() or late or (most is not None and runs >= most):
+                break
+        counts.complete = not self._todo and counts.truncated == 0 and not self._stop()
+        counts.seconds += time.monotonic() - began
+        return counts
+
+    def restart(self) -> None:
+        """Forget what is left to do; the counts stay."""
+        self._begun, self._todo = False, []
+        self.counts.truncated = 0
+
+    # ---- one execution -------------------------------------------------------------------------------------------
+
+    def _run(self, graph: Graph, tasks: Tasks) -> Seen | None:
+        """Replay ``graph``, then add events until nothing can be added; alternatives go to the list of what to do."""
+        tasks.look(graph)
+        pending: list[Label | None] = []
+        for task in range(tasks.count):
+            pending.append(replay(tasks, graph, task))
+            if tasks.broken():
+                return Seen("broken", graph, tasks)
+        while True:
+            task = self._next(graph, pending)
+            if task < 0:
+                break
+            label = pending[task]
+            assert label is not None
+            if len(graph.order) >= self.limit:
+                self.counts.truncated += 1
+                return None
+            rest = self._add(graph, tasks, task, label, pending)
+            if rest is None:
+                return None
+            graph = rest
+            tasks.look(graph)
+            for one in range(tasks.count):
+                pending[one] = self._catch_up(graph, tasks, one, pending[one])
+                if tasks.broken():
+                    return Seen("broken", graph, tasks)
+        if not graph.rf or all(source != WAITS for source in graph.rf.values()):
+            return Seen("done", graph, tasks)
+        return self._stuck(graph, tasks)
+
+    def _catch_up(self, graph: Graph, tasks: Tasks, task: int, label: Label | None) -> Label | None:
+        """Let ``task`` go on if the event that it is at has its value now; what it is about to do then."""
+        if label is None or label is not _last(graph, task):
+            return label
+        event = _last_id(graph, task)
+        if graph.rf.get(event) == WAITS:
+            return label
+        return tasks.go_on(task, value_of(graph, tasks, event))
+
+    def _next(self, graph: Graph, pending: list[Label | None]) -> int:
+        """Whose event is next: the store of a read-modify-write at once, then the lowest task that does not wait."""
+        chosen = -1
+        for task, label in enumerate(pending):
+            if label is None or label is _last(graph, task):
+                continue
+            if label.rmw and label.kind == "W":
+                return task
+            if chosen < 0:
+                chosen = task
+        return chosen
+
+    def _stuck(self, graph: Graph, tasks: Tasks) -> Seen | None:
+        """Nobody can go on and somebody waits: a deadlock, the end (only daemons wait), or nothing."""
+        deadlock = False
+        for ids in graph.waiting.values():
+            for event in ids:
+                label = graph.label(event)
+                chain = graph.co.get(label.loc)
+                value = graph.label(chain[-1]).value if chain else tasks.initial(label.loc)
+                assert label.wait is not None
+                later = label.tag == "queue" and any(label.wait(graph.label(one).value) for one in chain or ())
+                if label.wait(value) or label.excused or later:
+                    self.counts.shadows += 1
+                    return None
+                deadlock |= not tasks.daemon(event >> 20)
+        return Seen("deadlock" if deadlock else "done", graph, tasks)
+
+    # ---- adding an event -----------------------------------------------------------------------------------------
+
+    def _add(self, graph: Graph, tasks: Tasks, task: int, label: Label, pending: list[Label | None]) -> Graph | None:
+        """Add ``label``; gives the graph to go on with now, the others are kept for later."""
+        if label.kind == "R":
+            made = self._reads(graph, tasks, task, label, pending)
+        elif label.kind == "W" and label.loc is not None:
+            made = self._stores(graph, tasks, task, label)
+        elif label.kind == "C":
+            made = []
+            for option in range(label.options):
+                other = graph.copy()
+                other.rf[other.add(task, label)] = option
+                made.append(other)
+        else:
+            graph.add(task, label)
+            made = [graph]
+        if not made:
+            return None
+        self._todo += reversed(made[1:])
+        return made[0]
+
+    def _reads(self, graph: Graph, tasks: Tasks, task: int, label: Label, pending: list[Label | None]) -> list[Graph]:
+        chain = graph.co.get(label.loc, [])
+        made: list[Graph] = []
+        wait = label.wait
+        least = _seen_by(graph, task, len(graph.tasks[task]), label.loc, chain)
+        for rank in range(len(chain), least - 1, -1):
+            source = chain[rank - 1] if rank else INIT
+            if wait is not None:
+                value = graph.label(source).value if rank else tasks.initial(label.loc)
+                if not wait(value) or (label.rmw and _taken(graph, label.loc, source)):
+                    continue
+            other = graph.copy()
+            other.read(other.add(task, label), source)
+            if rank == len(chain) or self._allowed(other):  # what reads the last store comes before nothing
+                made.append(other)
+        if wait is not None and (
+            not made
+            or any(
+                one is not None and number != task and tasks.stores(number, label.loc)
+                for number, one in enumerate(pending)
+            )
+        ):
+            other = graph.copy()
+            other.read(other.add(task, label), WAITS)
+            made.append(other)
+        return made
+
+    def _stores(self, graph: Graph, tasks: Tasks, task: int, label: Label) -> list[Graph]:
+        made = self._places(graph, tasks, task, label, None)
+        for load in self._revisitable(graph, task, label):
+            base = graph.copy()
+            event = base.add(task, label)
+            prefix = base.prefix(event)
+            if load in prefix:
+                continue
+            at = base.order.index(load)
+            gone = {one for one in base.order[at + 1 :] if one not in prefix}
+            kept = prefix - {event}
+            if all(self._maximal(base, one, kept, event) for one in [load, *gone]):
+                rest = graph.without(gone)
+                self._todo += self._places(rest, tasks, task, label, load)  # another past: to be run from the start
+        return made
+
+    def _revisitable(self, graph: Graph, task: int, label: Label) -> list[Id]:
+        """Loads of the location that might read this store instead. Those that block are let go on in place."""
+        found = []
+        for event, source in graph.rf.items():
+            if source == WAITS or event >> 20 == task:
+                continue
+            one = graph.label(event)
+            if one.kind == "R" and one.wait is None and one.loc == label.loc:
+                found.append(event)
+        return found
+
+    def _maximal(self, graph: Graph, event: Id, kept: set[Id], new: Id) -> bool:
+        """Would ``event``, if it were added after ``kept``, have been added so? Reads the last store, is the last."""
+        label = graph.label(event)
+        if label.kind == "F" or (label.kind == "W" and label.loc is None):
+            return True
+        if label.kind == "C":
+            return graph.rf[event] == 0
+        if label.wait is not None:
+            return graph.rf[event] == WAITS
+        at = graph.order.index(event)
+        before = kept.union(graph.order[: at + 1])
+        before.discard(new)
+        chain = graph.co.get(label.loc, [])
+        if label.kind == "W":
+            for load, source in graph.rf.items():
+                if source == event and load in before and graph.label(load).kind == "R":
+                    return False
+            store = event
+        else:
+            store = graph.rf[event]
+        if store >= 0 and store not in before:
+            return False
+        first = chain.index(store) + 1 if store >= 0 else 0
+        return not any(other in before for other in chain[first:])
+
+    def _places(self, graph: Graph, tasks: Tasks, task: int, label: Label, load: Id | None) -> list[Graph]:
+        """The graphs with the new store at each place of its location's order, ``load`` reading from it if given; and
+        of each those in which who waits for it goes on."""
+        chain = graph.co.get(label.loc, [])
+        made: list[Graph] = []
+        places: list[int]
+        if label.rmw:
+            source = graph.rf[_last_id(graph, task)]
+            places = [chain.index(source) + 1 if source >= 0 else 0]
+        else:
+            places = list(range(len(chain), _seen_by(graph, task, len(graph.tasks[task]), label.loc, chain) - 1, -1))
+        for at in places:
+            if at < len(chain) and _splits(graph, chain, at):
+                continue
+            other = graph.copy()
+            event = other.add(task, label)
+            other.place(event, at)
+            if load is not None:
+                other.read(load, event)
+                if not coherent(other):
+                    continue
+            if (at == len(chain) and load is None) or self._allowed(other):
+                made += self._woken(other, label, event)
+        return made
+
+    def _woken(self, graph: Graph, label: Label, event: Id) -> list[Graph]:
+        made = [graph]
+        for load in graph.waiting.get(label.loc, ()):
+            one = graph.label(load)
+            if one.wait is not None and one.wait(label.value):
+                more = []
+                for before in made:
+                    if one.rmw and _taken(before, label.loc, event):
+                        continue
+                    other = before.copy()
+                    other.read(load, event)
+                    if coherent(other) and self._allowed(other):
+                        more.append(other)
+                made = [*more, *made]
+        return made
+
+    def _allowed(self, graph: Graph) -> bool:
+        self.counts.checks += 1
+        return Relations(graph, self.model).consistent()
+
+
+def _seen_by(graph: Graph, task: int, end: int, loc: Any, chain: list[Id]) -> int:
+    """How many stores of a location are not after what ``task`` stored there or read last, before its event ``end``."""
+    events = graph.tasks[task]
+    for index in range(end - 1, -1, -1):
+        if events[index].loc == loc and events[index].kind in "RW":
+            event = task << 20 | index
+            store = event if events[index].kind == "W" else graph.rf[event]
+            return chain.index(store) + 1 if store >= 0 else 0
+    return 0
+
+
+def _splits(graph: Graph, chain: list[Id], at: int) -> bool:
+    """Would a store at this place come between the load and the store of a read-modify-write?"""
+    after = chain[at]
+    return graph.label(after).rmw and graph.rf[after - 1] == (chain[at - 1] if at else INIT)
+
+
+def _taken(graph: Graph, loc: Any, store: Id) -> bool:
+    """Does a blocking read-modify-write read from this store already?"""
+    for event, source in graph.rf.items():
+        if source == store:
+            one = graph.label(event)
+            if one.rmw and one.wait is not None and one.loc == loc:
+                return True
+    return False
+
+
+def _last(graph: Graph, task: int) -> Label | None:
+    """The last event of a task."""
+    events = graph.tasks[task]
+    return events[-1] if events else None
+
+
+def _last_id(graph: Graph, task: int) -> Id:
+    return task << 20 | (len(graph.tasks[task]) - 1)
+
+
+def value_of(graph: Graph, tasks: Tasks, event: Id) -> Any:
+    """What the program gets for an event: of a load the value of its store, of a choice the option."""
+    label = graph.label(event)
+    if label.kind == "C":
+        return graph.rf[event]
+    if label.kind != "R":
+        return None
+    source = graph.rf[event]
+    return graph.label(source).value if source >= 0 else tasks.initial(label.loc)
+
+
+def replay(tasks: Tasks, graph: Graph, task: int) -> Label | None:
+    """Run ``task`` through its events of ``graph``; what it is about to do then. If its last event waits, that."""
+    label = tasks.start(task)
+    events = graph.tasks[task]
+    for index, known in enumerate(events):
+        if label is None or not label.same(known):
+            raise Nondeterminism(f"event {index} of task {task} was {known}, and is {label}")
+        events[index] = label
+        event = task << 20 | index
+        if graph.rf.get(event) == WAITS:
+            return label
+        label = tasks.go_on(task, value_of(graph, tasks, event))
+        if tasks.broken():
+            return label
+    return label
+
+
+__all__ = ["Counts", "Nondeterminism", "Seen", "Tasks", "Trust", "replay", "value_of"]

@@ -1,0 +1,865 @@
+"""Cases whose executions are graphs: a load gets the value of the store that it reads from, not what memory holds.
+
+The world behind strategy code announces each access to what tasks share as a :class:`~benchframe.check.graph.Label`;
+:class:`~benchframe.check.trust.Trust` answers it. What one task alone touches stays in the arrays. When an execution is
+whole, the last store of each location is written to memory and everything must agree, as in the other searches.
+
+What differs from :class:`~benchframe.check.cases.CaseWorld`: there is no time, so *before* means the memory model's
+order. An access that the order does not put before the free of its record is a use after free. A mapping call's layout
+is one that an answer may be judged by if some order of the calls' events has it, and none that must be over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import greenlet
+
+from benchframe.check import dependency
+from benchframe.check.axioms import Relations, closure
+from benchframe.check.cases import Answer, Case, CaseWorld, _right, _words
+from benchframe.check.dependency import Traced, deps_of, traced
+from benchframe.check.execution import READS, WRITES, Broken
+from benchframe.check.graph import SHIFT, Graph, Id, Label
+from benchframe.check.memory import Key, Location, Memory, chain, column_of, describe, place
+from benchframe.check.trust import Seen
+from benchframe.check.tso import rebind
+from benchframe.dialect import primitives
+from benchframe.dialect.functions import Native
+from benchframe.dialect.interpreter import wrapped
+from benchframe.dialect.records import Slab
+from benchframe.events import Kind
+from benchframe.mm.layout import MM, VMA
+from benchframe.mm.machine import Machine
+from benchframe.scenario import Scenario, is_store
+from benchframe.strategy import Strategy
+
+MODELS = ("lkmm",)
+"""Memory models whose executions are graphs."""
+AGAIN = 3
+"""How often a task may come to one place in one state before it waits for something to change."""
+BARRIERS = {
+    primitives.smp_mb: "mb",
+    primitives.smp_rmb: "rmb",
+    primitives.smp_wmb: "wmb",
+    primitives.smp_mb__before_atomic: "before-atomic",
+    primitives.smp_mb__after_atomic: "after-atomic",
+    primitives.smp_acquire__after_ctrl_dep: "rmb",
+}
+Place = tuple[str, int, str]
+Rule = Callable[[Label], Label | None]
+"""Exchanges an access for another of a stronger or weaker ordering; None leaves a barrier out."""
+
+
+@dataclass
+class Span:
+    """Events ``first`` up to ``end`` (not included) of a task: a call, or a mapping with the layout it made."""
+
+    task: int
+    first: int
+    end: int
+    rows: list[tuple[int, int, int, int]]
+
+
+@dataclass(frozen=True)
+class Race:
+    """Two accesses of one location, one of them plain and one a store, that nothing orders: as KCSAN reports them."""
+
+    first: Place
+    second: Place
+
+    def __str__(self) -> str:
+        return f"{_line(self.first)} and {_line(self.second)}"
+
+
+def _line(where: Place) -> str:
+    return f"{where[0].rpartition('/')[2]}:{where[1]} {where[2]}"
+
+
+class GraphMemory(Memory):
+    """References know what their index depends on."""
+
+    def prepare(self, slab: Slab) -> tuple[type[Any], tuple[Any, ...], int]:
+        """Proxy class, columns and length of a slab."""
+        kind, columns, count = super().prepare(slab)
+        made = (type(kind.__name__, (kind,), {"__slots__": ("address",)}), columns, count)
+        self.prepared[slab.base] = made
+        return made
+
+
+class GraphCase(Case):
+    """A scenario with a strategy in it, under a memory model of :mod:`benchframe.check.axioms`."""
+
+    def __init__(self, scenario: Scenario, strategy: Strategy, model: str = "lkmm") -> None:
+        self.memory_model = model
+        self.rules: Mapping[tuple[Place, str], Rule] = {}
+        """Orderings to be exchanged, by place and operation."""
+        self.weaker: Mapping[tuple[str, str, str], Rule] = {}
+        """The same by function, operation and field ("" for a barrier)."""
+        self.races: set[Race] = set()
+        self.stores: dict[Hashable, int] = {}
+        """Of each location: a mask of the tasks that were seen to store to it, in any execution."""
+        self.learned = False
+        """A task stored where it never did before: what waits for it must be looked at again."""
+        self._world: GraphWorld | None = None
+        if scenario.hardware:
+            raise Broken("set-up", "scenarios with TLBs are not checked under this memory model")
+        super().__init__(scenario, strategy)
+
+    def make_memory(self, machine: Machine) -> Memory:
+        """Memory whose references carry dependencies."""
+        return GraphMemory(machine)
+
+    def interpreted(self, function: Native, replace: Mapping[Any, Callable[..., Any]]) -> Callable[..., Any]:
+        """As elsewhere, but barriers are events and ``int`` keeps dependencies."""
+        made = super().interpreted(function, replace)
+        rebind(made, {p: self._barrier(name) for p, name in BARRIERS.items()}, {"int": dependency.as_int})
+        return made
+
+    def _barrier(self, name: str) -> Callable[[], None]:
+        def barrier() -> None:
+            if self._world is not None:
+                self._world.barrier(name)
+
+        return barrier
+
+    def new_world(self) -> GraphWorld:
+        """One execution."""
+        self._world = GraphWorld(self)
+        return self._world
+
+    def tasks(self) -> GraphWorld:
+        """A fresh execution; what the search calls."""
+        world = self.program()
+        assert isinstance(world, GraphWorld)
+        return world
+
+
+class GraphWorld(CaseWorld):
+    """One execution: the tasks of :class:`benchframe.check.trust.Tasks`."""
+
+    case: GraphCase
+
+    def __init__(self, case: GraphCase) -> None:
+        self.index: dict[int, int] = {}
+        super().__init__(case)
+        self.graph = Graph(0)
+        self.count = 0
+        self.places: dict[Hashable, tuple[Any, int, int]] = {}
+        """Of each location: where its value stands, and the initial one."""
+        self.shadow: dict[tuple[int, Location], int] = {}
+        """What values in places of one task alone depend on."""
+        self.ctrl: dict[int, int] = {}
+        self.calls: list[tuple[Any, Span, int]] = []
+        self.mappings: list[Span] = []
+        self.local_limbo: dict[int, list[int]] = {which: [] for which in self.limbo}
+        self.greenlets: list[Any] = []
+        self.answered: dict[int, Label | None] = {}
+        self.seen: dict[int, dict[Any, int]] = {}
+        self.typesafe_life: dict[Key, int] = {}
+        dependency.on_branch(self._branched)
+
+    # ---- what the search calls -------------------------------------------------------------------------------------
+
+    def start(self, task: int) -> Label | None:
+        """Begin a task."""
+        if not self.greenlets:
+            self.hub = greenlet.getcurrent()
+            self.greenlets = [greenlet.greenlet(self._body) for _ in self.bodies]
+        self.current = task
+        self.index[task] = 0
+        self.answered[task] = None
+        self.greenlets[task].switch(task)
+        return self.answered[task]
+
+    def go_on(self, task: int, value: Any) -> Label | None:
+        """Continue it."""
+        self.current = task
+        self.answered[task] = None
+        self.greenlets[task].switch(value)
+        return self.answered[task]
+
+    def initial(self, loc: Any) -> Any:
+        """What stands in the arrays, or no section, nothing queued, nothing freed."""
+        if loc in self.places:
+            return self.places[loc][2]
+        key = loc[0]
+        return () if key[0] in ("rcu queue", "type-safe slab") else 0
+
+    def daemon(self, task: int) -> bool:
+        """RCU threads."""
+        return self.daemons[task]
+
+    def stores(self, task: int, loc: Any) -> bool:
+        """Was the task ever seen to store there?"""
+        return bool(self.case.stores.get(loc, 0) >> task & 1)
+
+    def broken(self) -> bool:
+        """Has a task failed?"""
+        return self.failure is not None
+
+    def look(self, graph: Graph) -> None:
+        """The graph as it is now."""
+        self.graph = graph
+
+    def close(self) -> None:
+        """End what is still running."""
+        self.hub = None
+        for one in self.greenlets:
+            if one and not one.dead:
+                one.throw()
+
+    def add_daemons(self) -> None:
+        """RCU threads. Signals are choices of who may be interrupted."""
+        if self.case.uses_rcu:
+            for task in range(len(self.case.scenario.tasks)):
+                self.spawn(f"RCU for T{task}", self.grace(task), daemon=True)
+        self.count = len(self.bodies)
+
+    # ---- events ----------------------------------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> int:
+        """The number of the current task's next event: what "when" is to who notes it."""
+        return self.index.get(self.current, 0)
+
+    @steps.setter
+    def steps(self, value: int) -> None:
+        pass
+
+    def _branched(self, deps: int) -> None:
+        self.ctrl[self.current] = self.ctrl.get(self.current, 0) | deps
+
+    def event(self, label: Label) -> Any:
+        """Announce an event of the current task; its value."""
+        task = self.current
+        label.place = label.place or place()
+        rule = self._rule(label, label.place)
+        if rule is not None:
+            changed = rule(label)
+            if changed is None:
+                return None
+            label = changed
+        label.ctrl = self.ctrl.pop(task, 0)
+        if label.info is None:
+            label.info = bool(self.sections.get(task))
+        self.index[task] += 1
+        if label.kind == "W":
+            self.seen.pop(task, None)
+            known = self.case.stores.get(label.loc, 0)
+            if not known >> task & 1:
+                self.case.stores[label.loc] = known | 1 << task
+                self.case.learned = True
+        self.answered[task] = label
+        return self.hub.switch()
+
+    def _rule(self, label: Label, where: Place) -> Rule | None:
+        case, operation = self.case, operation_of(label)
+        if case.rules and (rule := case.rules.get((where, operation))):
+            return rule
+        if not case.weaker:
+            return None
+        return case.weaker.get((where[2], operation, _field(label)))
+
+    def barrier(self, name: str) -> None:
+        """smp_mb and its kin."""
+        if self.hub is not None:
+            self.event(Label("F", order=name))
+
+    def _shared(self, key: Key, part: Hashable, how: int) -> bool:
+        memory = self.memory
+        if memory.all_visible or (key, part) in self.shared:
+            return True
+        memory.touch(key, part, how, self.current)
+        return False
+
+    def ref(self, slab: Slab, index: int) -> Any:
+        """The proxy for a record; IndexError outside the slab."""
+        kind, columns, count = self.memory.prepared.get(slab.base) or self.memory.prepare(slab)
+        plain = int(index)
+        if not 0 <= plain < count:
+            raise IndexError(f"{slab.name}({plain}): no such record: a wild reference")
+        made = kind(self, slab, plain, columns)
+        made.address = deps_of(index)
+        return made
+
+    def _where(self, ref: Any, column: int) -> tuple[Key, Hashable, Location]:
+        key, part = self.memory.key_of(ref.slab.base, ref.index), self.memory.part_of(ref, column)
+        loc = (key, part)
+        if loc not in self.places:
+            view = ref._columns[column]
+            self.places[loc] = (view, ref.index, view[ref.index])
+        return key, part, loc
+
+    def read(self, ref: Any, column: int) -> int:
+        """A plain load."""
+        return self._load(ref, column, "once", True)
+
+    def load(self, ref: Any, field: str, ordering: str) -> int:
+        """An ordered load."""
+        return self._load(ref, column_of(ref, field), ordering, False)
+
+    def _load(self, ref: Any, column: int, order: str, plain: bool) -> int:
+        key, part, loc = self._where(ref, column)
+        if self.hub is None or not self._shared(key, part, READS):
+            value = ref._columns[column][ref.index]
+            deps = self.shadow.get((self.current, loc), 0)
+            return traced(value, deps)  # type: ignore[no-any-return]
+        at = self.index[self.current]
+        label = Label("R", loc, order=order, plain=plain, addr=ref.address)
+        value = self.event(label)
+        self._spinning(label, loc, value)
+        return Traced(value, 1 << at)
+
+    def _spinning(self, label: Label, loc: Location, value: Any) -> None:
+        """Where a task comes to the same load in the same state again and again, it waits for another value: what it
+        could still do, it could have done the time before."""
+        mine = self.seen.setdefault(self.current, {})
+        rough = (label.place, loc, int(value))
+        times = mine.get(rough, 0)
+        if times < AGAIN:
+            mine[rough] = times + 1
+            return
+        state = (rough, _state())
+        mine[state] = times = mine.get(state, 0) + 1
+        if times >= AGAIN:
+            old = int(value)
+            self.event(Label("R", loc, plain=label.plain, wait=lambda now: now != old, excused=True, place=label.place))
+
+    def store(self, ref: Any, field: str, value: int, ordering: str) -> None:
+        """An ordered store."""
+        self._put(ref, column_of(ref, field), value, "release" if ordering == "release" else "once", False)
+        if ordering == "mb":
+            self.barrier("mb")
+
+    def write(self, ref: Any, column: int, value: int, kind: str = "store", how: int = WRITES) -> int:
+        """A plain store."""
+        self._put(ref, column, value, "once", True)
+        return 0
+
+    def _put(self, ref: Any, column: int, value: Any, order: str, plain: bool) -> None:
+        key, part, loc = self._where(ref, column)
+        number = int(value)
+        if self.hub is None or not self._shared(key, part, WRITES):
+            ref._columns[column][ref.index] = number
+            deps = deps_of(value)
+            if deps or self.shadow:
+                self.shadow[self.current, loc] = deps
+        else:
+            self.event(Label("W", loc, number, order, plain=plain, addr=ref.address, data=deps_of(value)))
+        if self.held:
+            self.unlocked(key, part)
+
+    def _update(
+        self,
+        ref: Any,
+        column: int,
+        change: Callable[[int], int | None],
+        ordering: str,
+        data: int = 0,
+        wait: Callable[[Any], bool] | None = None,
+        tag: str = "",
+    ) -> int:
+        """A read-modify-write: ``change`` gives the new value, None for none. The value before."""
+        key, part, loc = self._where(ref, column)
+        view, index = ref._columns[column], ref.index
+        if self.hub is None or not self._shared(key, part, WRITES):
+            before = view[index]
+            if wait is None or wait(before):
+                new = change(before)
+                if new is not None:
+                    view[index] = new
+                return before  # type: ignore[no-any-return]
+        at = self.index[self.current]
+        full = ordering == "full"
+        read = "acquire" if ordering in ("acquire", "acq_rel") else "once"
+        label = Label("R", loc, order=read, rmw=True, full=full, wait=wait, addr=ref.address, tag=tag)
+        before = self.event(label)
+        new = change(before)
+        if new is not None:
+            kind = "release" if ordering in ("release", "acq_rel") else "once"
+            self.event(
+                Label("W", loc, new, kind, rmw=True, full=full, addr=ref.address, data=data, tag=tag, place=label.place)
+            )
+        elif wait is None:
+            self._spinning(label, loc, before)
+        return Traced(before, 1 << at)
+
+    def rmw(self, ref: Any, field: str, operation: str, value: int, ordering: str = "full") -> int:
+        """fetch_add or xchg."""
+        column, number = column_of(ref, field), int(value)
+        struct = ref.slab.struct
+
+        def change(old: int) -> int:
+            return wrapped(struct, field, old + number) if operation == "add" else number
+
+        before = self._update(ref, column, change, ordering, deps_of(value))
+        if self.held and number < 0:
+            self.unlocked(self.memory.key_of(ref.slab.base, ref.index), self.memory.part_of(ref, column))
+        return before
+
+    def cmpxchg(self, ref: Any, field: str, old: int, new: int, ordering: str = "full") -> int:
+        """Compare and exchange."""
+        column, wanted, number = column_of(ref, field), int(old), int(new)
+        before = self._update(
+            ref, column, lambda seen: number if seen == wanted else None, ordering, deps_of(new) | deps_of(old)
+        )
+        if self.locks and int(before) == wanted and number > wanted:
+            self.locked(self.memory.key_of(ref.slab.base, ref.index), self.memory.part_of(ref, column))
+        return before
+
+    def update(self, ref: Any, field: str, how: int, change: Callable[[int], int], ordering: str) -> int:
+        """One atomic step: ``change(value)`` is added, if it is not 0. Gives the value before."""
+        column = column_of(ref, field)
+        key, part = self.memory.key_of(ref.slab.base, ref.index), self.memory.part_of(ref, column)
+        delta = 0
+
+        def step(old: int) -> int | None:
+            nonlocal delta
+            delta = int(change(old))
+            return old + delta if delta else None
+
+        before = self._update(ref, column, step, ordering)
+        if delta > 0:
+            self.locked(key, part)
+        elif delta < 0 and self.held:
+            self.unlocked(key, part)
+        return before
+
+    def wait_then_add(self, ref: Any, field: str, mask: int, delta: int) -> int:
+        """Take a lock."""
+        column, mask, add = column_of(ref, field), int(mask), int(delta)
+        key, part = self.memory.key_of(ref.slab.base, ref.index), self.memory.part_of(ref, column)
+        self.locks.add((key, part))
+        if self.held:
+            self._ordered(key, part)
+        before = self._update(
+            ref, column, lambda old: old + add, "acquire", wait=lambda seen: not seen & mask, tag="wait_then_add"
+        )
+        if add > 0:
+            self.locked(key, part)
+        return before
+
+    def wait(self, ref: Any, field: str, mask: int, value: int, interruptible: bool) -> int:
+        """wait_until and wait_interruptible."""
+        return super().wait(ref, field, int(mask), int(value), interruptible)
+
+    def wait_while(self, ref: Any, field: str, mask: int, value: int, interruptible: bool) -> int:
+        """wait_while and wait_while_interruptible."""
+        return super().wait_while(ref, field, int(mask), int(value), interruptible)
+
+    def _await(self, ref: Any, field: str, over: Callable[[Any], bool], interruptible: bool) -> int:
+        column = column_of(ref, field)
+        key, part, loc = self._where(ref, column)
+        signals = interruptible and self.current in self.case.scenario.signals
+        if signals and self.event(Label("C", options=2)):
+            return 1
+        if self._shared(key, part, READS) or not over(ref._columns[column][ref.index]):
+            self.event(Label("R", loc, order="acquire", wait=over, excused=signals, addr=ref.address))
+        return 0
+
+    # ---- lives, RCU ------------------------------------------------------------------------------------------------
+
+    def alloc(self, which: int) -> int:
+        """A slot that nobody had in this execution, or the one freed last into a type-safe cache."""
+        which = int(which)
+        if which in self.limbo:
+            slot = self._take(which)
+            if slot:
+                return slot
+        limbo, self.limbo = self.limbo, {}
+        try:
+            return super().alloc(which)
+        finally:
+            self.limbo = limbo
+
+    def _take(self, which: int) -> int:
+        key = ("type-safe slab", which)
+        if not self._shared(key, 0, WRITES):
+            mine = self.local_limbo[which]
+            slot = mine.pop() if mine else 0
+        else:
+            loc = (key, 0)
+            kept = self.event(Label("R", loc, order="acquire", rmw=True, tag="slab"))
+            slot = kept[-1] if kept else 0
+            if slot:
+                self.event(Label("W", loc, kept[:-1], "release", rmw=True, tag="slab"))
+        if slot:
+            self.event(Label("F", order="alloc", tag="alloc", value=(self._base(which), slot)))
+            self.machine_arena(which)["live"] += 1
+        return slot
+
+    def free(self, which: int, slot: int) -> None:
+        """The record's life ends."""
+        which, slot = int(which), int(slot)
+        key = (self._base(which), slot)
+        self._end(key, False)
+        self._returned.setdefault((which, self.current), []).append(slot)
+        self.machine_arena(which)["live"] -= 1
+
+    def _end(self, key: Key, typesafe: bool) -> None:
+        self.memory.touch_free(key, self.current)
+        self.dead[key] = (self.current, 0)
+        if self.memory.all_visible or (key, None) in self.shared:
+            by = chain() or self.freed_by.get(key, ())
+            self.event(Label("W", None, (key, typesafe, by), tag="free"))
+
+    def free_typesafe(self, which: int, slot: int) -> int:
+        """Free into a cache that is type-safe by RCU."""
+        which, slot = int(which), int(slot)
+        self._end((self._base(which), slot), True)
+        self.machine_arena(which)["live"] -= 1
+        key = ("type-safe slab", which)
+        if not self._shared(key, 0, WRITES):
+            self.local_limbo[which].append(slot)
+        else:
+            kept = self.event(Label("R", (key, 0), order="acquire", rmw=True, tag="slab"))
+            self.event(Label("W", (key, 0), (*kept, slot), "release", rmw=True, tag="slab"))
+        return 0
+
+    def end(self, base: str, index: int) -> int:
+        """The life of a record that no arena hands out ends."""
+        self._end((base, int(index)), False)
+        return 0
+
+    def rcu(self, change: int) -> int:
+        """rcu_read_lock and rcu_read_unlock."""
+        task = self.current
+        depth = self.sections.get(task, 0) + change
+        if depth < 0:
+            raise Broken("unbalanced", f"{self.names[task]}: rcu_read_unlock outside a section")
+        if self.hub is not None and depth == (1 if change > 0 else 0) and self._shared(("rcu", task), 0, WRITES):
+            tag = "rcu_read_lock" if change > 0 else "rcu_read_unlock"
+            self.event(Label("W", (("rcu", task), 0), depth, tag=tag))
+        self.sections[task] = depth
+        return 0
+
+    def synchronize(self) -> int:
+        """synchronize_rcu."""
+        if self.sections.get(self.current):
+            raise Broken("deadlock", f"{self.names[self.current]}: synchronize_rcu inside a read-side section")
+        self._grace_period([one for one in range(len(self.case.scenario.tasks)) if one != self.current])
+        return 0
+
+    def _grace_period(self, others: Sequence[int]) -> None:
+        self.event(Label("F", order="mb", tag="gp"))
+        for other in others:
+            if self._shared(("rcu", other), 0, READS):
+                self.event(Label("R", (("rcu", other), 0), wait=_outside, tag="gp"))
+        self.event(Label("F", order="mb", tag="gp"))
+
+    def defer(self, which: int, slot: int) -> int:
+        """kfree_rcu: the task's RCU thread will free it."""
+        which, slot = int(which), int(slot)
+        self.freed_by[self._base(which), slot] = chain()
+        mine = self.words.get(("rcu queue", self.current), ())
+        self.words["rcu queue", self.current] = queue = (*mine, (which, slot))
+        self.event(Label("W", (("rcu queue", self.current), 0), queue, "release", tag="kfree_rcu"))
+        return 0
+
+    def grace(self, task: int) -> Callable[[], Any]:
+        """Frees what ``task`` gave up, each after a grace period that began after it was."""
+        others = range(len(self.case.scenario.tasks))
+
+        def run() -> None:
+            done = 0
+            while True:
+                done += 1
+                number = done
+                label = Label(
+                    "R",
+                    (("rcu queue", task), 0),
+                    order="acquire",
+                    wait=lambda queued, number=number: len(queued) == number,  # type: ignore[misc]
+                    tag="queue",
+                )
+                queue = self.event(label)
+                self._grace_period(others)
+                self.free(*queue[-1])
+
+        return run
+
+    # ---- what is right -----------------------------------------------------------------------------------------------
+
+    def body(self, task: int, calls: Sequence[int]) -> Callable[[], Any]:
+        """What a task does."""
+
+        def run() -> list[int]:
+            root = self.ref(MM, 1)
+            results = []
+            for call, event in zip(self.case.scenario.tasks[task], calls, strict=True):
+                if is_store(call):
+                    raise Broken("set-up", "a user's store needs TLBs")
+                first = self.index[task]
+                result = int(self.case.run_event(root, event))
+                self.calls.append((call, Span(task, first, self.index[task], []), result))
+                results.append(result)
+            return results
+
+        return run
+
+    def mapped(self, number: int, since: int) -> None:
+        """A mapping call is about to drop the lock: the layout as its task sees it."""
+        if number == 0:
+            self.mappings.append(Span(self.current, since, self.index[self.current], self._layout()))
+
+    def _layout(self) -> list[tuple[int, int, int, int]]:
+        """The VMAs of the first mm, as the current task would read them now: of each place the last store that it may
+        know of."""
+        task = self.current
+        at = self.index[task]
+        known = self.graph.prefix(task << SHIFT | (at - 1)) if at else set()
+
+        def value(slab: Slab, index: int, field: str) -> int:
+            array = self.case.machine.arrays[slab.base]
+            column = list(slab.struct.fields).index(field)
+            loc = ((slab.base, index), column)
+            for store in reversed(self.graph.co.get(loc, ())):
+                if store in known:
+                    return int(self.graph.label(store).value)
+            return int(array[index][field])
+
+        rows: list[tuple[int, int, int, int]] = []
+        vma = value(MM, 1, "mmap")
+        limit = len(self.case.machine.arrays["vma_base"])
+        while vma and len(rows) < limit:
+            rows.append((vma, value(VMA, vma, "vm_start"), value(VMA, vma, "vm_end"), value(VMA, vma, "vm_flags")))
+            vma = value(VMA, vma, "vm_next")
+        return rows
+
+    def judge(self, seen: Seen) -> Broken | None:
+        """What is wrong with a whole execution."""
+        if seen.outcome == "broken":
+            return self.failure
+        relations = Relations(seen.graph, self.case.memory_model)
+        before = closure(relations.order())
+        try:
+            self._uses(seen.graph, relations, before)
+            if seen.outcome == "deadlock":
+                return self._deadlock(seen.graph)
+            self._answers(seen.graph, relations, before)
+            self._settle(seen.graph)
+            self.case.validate()
+        except Broken as broken:
+            return broken
+        self._races(relations, before)
+        return None
+
+    def _deadlock(self, graph: Graph) -> Broken:
+        waiting = []
+        for ids in graph.waiting.values():
+            for event in ids:
+                if not self.daemons[event >> SHIFT]:
+                    label = graph.label(event)
+                    where = _line(label.place) if label.place else ""
+                    waiting.append(f"{self.names[event >> SHIFT]} waits for {label.loc} in {where}")
+        return Broken("deadlock", "; ".join(sorted(waiting)), tuple(sorted(waiting)))
+
+    def _uses(self, graph: Graph, relations: Relations, before: list[int]) -> None:
+        """Broken if a record is used and the order does not put that before its free."""
+        labels, order = relations.labels, graph.order
+        frees = [at for at, label in enumerate(labels) if label.tag == "free"]
+        if not frees:
+            return
+        allocs = [at for at, label in enumerate(labels) if label.tag == "alloc"]
+        po = [own & ~((2 << at) - 1) for at, own in enumerate(relations.own)]
+        rf = relations.rf
+        known = closure([a | b | c for a, b, c in zip(before, po, rf, strict=True)]) if allocs else before
+        for free in frees:
+            key, typesafe, _ = labels[free].value
+            for at, label in enumerate(labels):
+                other = label.tag == "free" and label.value[0] == key and at != free
+                if not other and (label.loc is None or label.loc[0] != key):  # type: ignore[index]
+                    continue
+                if before[at] >> free & 1 or po[at] >> free & 1:
+                    continue
+                if any(
+                    labels[new].value == key and known[free] >> new & 1 and (known[new] >> at & 1) for new in allocs
+                ):
+                    continue
+                if other:
+                    if before[free] >> at & 1 or po[free] >> at & 1:
+                        continue
+                    raise Broken("double free", f"{self.names[order[at] >> SHIFT]} frees {key[0][:-5]} #{key[1]} again")
+                if typesafe and label.info:
+                    continue
+                self._used(graph, relations, before, free, at)
+
+    def _used(self, graph: Graph, relations: Relations, before: list[int], free: int, at: int) -> None:
+        label = relations.labels[at]
+        key, _, by = relations.labels[free].value
+        task, freer = graph.order[at] >> SHIFT, graph.order[free] >> SHIFT
+        began = max((s.first for _, s, _ in self.calls if s.task == task and s.first <= _index(graph, at)), default=0)
+        first = relations.number.get(task << SHIFT | began)
+        dangling = first is not None and bool(before[free] >> first & 1)
+        what = {"vma_base": "VMA", "page_base": "page", "mm_base": "mm_struct"}.get(key[0], f"{key[0][:-5]} record")
+        file, line, function = label.place or ("?", 0, "?")
+        kind = {"R": "load", "W": "store"}[label.kind] if not label.rmw else "add"
+        self.freed_by.setdefault(key, by)
+        self.failed_task = task
+        raise Broken(
+            "use after free",
+            f"{self.names[task]}: {kind} of {what} #{key[1]}, which {self.names[freer]} freed"
+            f"{' before this call began' if dangling else ''}, in {function}",
+            (f"{file}:{line}", "dangling" if dangling else "racing"),
+            key,
+            function,
+            (function,),
+        )
+
+    def _answers(self, graph: Graph, relations: Relations, before: list[int]) -> None:
+        """Broken for an answer that is right in none of the layouts that the call may have met."""
+        asked = [one for one in self.calls if _asks(one[0])]
+        for call, span, result in self.calls:
+            kind = call.columns["kind"]
+            if call.answer is not None and result != call.answer:
+                raise Broken("wrong answer", f"T{span.task}: {call.label} answered {result}, must answer {call.answer}")
+            if call.answer is None and kind not in (Kind.FAULT, Kind.LOOKUP) and result < 0:
+                raise Broken("wrong answer", f"T{span.task}: {call.label} failed with {result}")
+        if not asked:
+            return
+        po = [own & ~((2 << at) - 1) for at, own in enumerate(relations.own)]
+        linked = [a | b | c | d for a, b, c, d in zip(po, relations.rf, relations.co, relations.fr, strict=True)]
+        any_order = closure(linked)
+        causal = closure([a | b | c for a, b, c in zip(before, po, relations.rf, strict=True)])
+        number = relations.number
+        ends = [number[s.task << SHIFT | (s.end - 1)] if s.end > s.first else -1 for s in self.mappings]
+        ranked = sorted(
+            range(len(ends)),
+            key=lambda i: sum(bool(0 <= j != ends[i] >= 0 and any_order[j] >> ends[i] & 1) for j in ends),
+        )
+        spans = [self.mappings[i] for i in ranked]
+        layouts = [self.case.first_rows, *(span.rows for span in spans)]
+        for call, span, result in asked:
+            if call.answer is not None or call.columns.get("mm", 0) != 0:
+                continue
+            address = call.columns["addr"]
+            right = [_right(rows, address, Answer(span.task, call, 0, 0, result)) for rows in layouts]
+            if all(right):
+                continue
+            for low in self._lows(span, spans, number, any_order, causal):
+                high = max([low, *self._highs(span, spans, number, any_order)])
+                if not any(right[low : high + 1]):
+                    raise Broken(
+                        "stale answer",
+                        f"T{span.task}: {call.label} gave {_words(result)}, right at no moment of the call",
+                    )
+
+    def _lows(
+        self, span: Span, spans: list[Span], number: dict[Id, int], any_order: list[int], causal: list[int]
+    ) -> list[int]:
+        """How many mapping calls may be over when the call begins."""
+        first = number.get(span.task << SHIFT | span.first) if span.end > span.first else None
+        least, possible = 0, [0]
+        for rank, one in enumerate(spans, 1):
+            if one.task == span.task:
+                if one.end <= span.first:
+                    least = rank
+                    possible.append(rank)
+                else:
+                    break
+            elif one.end > one.first and first is not None:
+                last = number[one.task << SHIFT | (one.end - 1)]
+                if causal[last] >> first & 1:
+                    least = rank
+                if any_order[first] >> last & 1 and least < rank:
+                    break
+                possible.append(rank)
+            else:
+                possible.append(rank)
+        return [rank for rank in possible if rank >= least] or [least]
+
+    def _highs(self, span: Span, spans: list[Span], number: dict[Id, int], any_order: list[int]) -> list[int]:
+        """Mapping calls that must have begun before the call ends."""
+        if span.end <= span.first:
+            return []
+        last = number[span.task << SHIFT | (span.end - 1)]
+        found = []
+        for rank, one in enumerate(spans, 1):
+            begun = number.get(one.task << SHIFT | one.first) if one.end > one.first else None
+            if begun is not None and any_order[begun] >> last & 1:
+                found.append(rank)
+        return found
+
+    def _settle(self, graph: Graph) -> None:
+        """Write the last store of each location to memory."""
+        for loc, stores in graph.co.items():
+            if stores and loc in self.places:
+                view, index, _ = self.places[loc]
+                view[index] = graph.label(stores[-1]).value
+
+    def _races(self, relations: Relations, before: list[int]) -> None:
+        labels = relations.labels
+        by: dict[Hashable, list[int]] = {}
+        for at, label in enumerate(labels):
+            if label.loc is not None and label.kind in "RW" and label.place is not None:
+                by.setdefault(label.loc, []).append(at)
+        for ats in by.values():
+            if not any(labels[at].plain for at in ats) or all(labels[at].kind == "R" for at in ats):
+                continue
+            for number, first in enumerate(ats):
+                for second in ats[number + 1 :]:
+                    one, two = labels[first], labels[second]
+                    if (
+                        (one.plain or two.plain)
+                        and "W" in (one.kind, two.kind)
+                        and not relations.own[first] >> second & 1
+                        and not (before[first] >> second & 1 or before[second] >> first & 1)
+                    ):
+                        places = sorted((one.place or ("", 0, ""), two.place or ("", 0, "")))
+                        self.case.races.add(Race(places[0], places[1]))
+
+
+def _asks(call: Any) -> bool:
+    return call.columns["kind"] in (Kind.FAULT, Kind.LOOKUP) and not is_store(call)
+
+
+def _index(graph: Graph, at: int) -> int:
+    return graph.order[at] & ((1 << SHIFT) - 1)
+
+
+def _outside(depth: Any) -> bool:
+    return not depth
+
+
+def _field(label: Label) -> str:
+    """The name of the field that an access is to, "" if it has none."""
+    if not isinstance(label.loc, tuple):
+        return ""
+    return describe(*label.loc).rpartition(".")[2]
+
+
+def operation_of(label: Label) -> str:
+    """What an access is to who exchanges orderings: load, store, rmw, or the barrier's name."""
+    if label.kind == "F":
+        return label.order
+    if label.rmw:
+        return "rmw"
+    return "load" if label.kind == "R" else "store"
+
+
+def _state() -> Any:
+    """Where the running task is, and its local variables, up to where it began."""
+    import sys
+
+    frame = sys._getframe(2)
+    found = []
+    while frame is not None and frame.f_code.co_name != "_body":
+        if "/check/" not in frame.f_code.co_filename:
+            found.append((frame.f_code, frame.f_lasti, tuple(_plain(v) for v in frame.f_locals.values())))
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return tuple(found)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, int):
+        return int(value)
+    slab = getattr(value, "slab", None)
+    return (slab.base, value.index) if slab is not None else id(value)
+
+
+__all__ = ["MODELS", "GraphCase", "GraphWorld", "Race", "operation_of"]

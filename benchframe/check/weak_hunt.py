@@ -1,0 +1,380 @@
+"""Looking for failures in execution graphs: the search with what it learns, the story of a failure, its weakest mend.
+
+A replay string is ``v1-lkmm:N``: the search is deterministic, and this is the graph that it came to as its N-th.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from benchframe.check.axioms import NAMES
+from benchframe.check.checker import Finding, Verdict, signature_text
+from benchframe.check.execution import PATIENCE, Broken, Endless, ReplayError, patience, told
+from benchframe.check.graph import INIT, SHIFT, WAITS, Graph, Id, Label
+from benchframe.check.memory import describe
+from benchframe.check.search import Coverage
+from benchframe.check.trust import Nondeterminism, Seen, Tasks, Trust
+from benchframe.check.weak import GraphCase, GraphWorld, Place, Rule, operation_of
+from benchframe.races import Sites
+from benchframe.scenario import Scenario
+from benchframe.strategy import Strategy
+
+LIMIT = 1500
+"""Events of a graph before it is called cut."""
+MOST_EVENTS = 60
+"""Events of a story's table."""
+REPLAY = re.compile(r"v1-(lkmm):(\d{1,9})")
+
+
+class _Search(Trust):
+    """Strategy code that does not end, or depends on more than what it reads, is a failure of the strategy."""
+
+    def _run(self, graph: Graph, tasks: Tasks) -> Seen | None:
+        assert isinstance(tasks, GraphWorld)
+        try:
+            with patience(PATIENCE):
+                return super()._run(graph, tasks)
+        except Endless as error:
+            tasks.failure = Broken("livelock", told(error))
+        except Nondeterminism as error:
+            if self._stop():
+                return None  # memory that is shared and not known to be: the search starts over
+            tasks.failure = Broken("nondeterminism", str(error))
+        return Seen("broken", graph, tasks)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed execution and the number of its graph."""
+
+    broken: Broken
+    seen: Seen
+    number: int
+
+
+class GraphHunt:
+    """One case under search; ``tick`` and ``found`` as for :class:`benchframe.check.checker.Hunt`."""
+
+    def __init__(
+        self,
+        case: GraphCase,
+        most: int = 6,
+        tick: Callable[[int], None] = lambda executions: None,
+        found: Callable[[Broken, str], None] = lambda failure, replay: None,
+    ) -> None:
+        self.case, self.most = case, most
+        self._tick, self._found = tick, found
+        self.search = _Search(case.tasks, case.memory_model, LIMIT, self._learning)
+        self.failures: dict[tuple[str, ...], Failure] = {}
+        self.verdict = Verdict(case.scenario, Coverage())
+        self.runs = 0
+
+    def _learning(self) -> bool:
+        case = self.case
+        return case.learned or bool(case.memory.discovered - case.memory.shared)
+
+    def _learn(self) -> bool:
+        new, self.case.learned = self.case.learned, False
+        return self.case.memory.learn() or new
+
+    def run(self, deadline: float) -> Verdict:
+        """Search until all graphs are seen, ``most`` failures are known or ``deadline`` (time.monotonic) is near."""
+        self._explore(lambda seen: self._see(seen), deadline)
+        for signature, failure in self.failures.items():
+            broken = failure.broken
+            sites = Sites(broken.chain or ((broken.function,) if broken.function else ()))
+            name, text = self.case.scenario.name, self.replay_string(failure.number)
+            self.verdict.findings.append(
+                Finding(name, broken.kind, broken.text, text, signature, function=broken.function, sites=sites)
+            )
+        counts, coverage = self.search.counts, self.verdict.coverage
+        coverage.executions, coverage.blocked = counts.executions, counts.shadows
+        coverage.truncated, coverage.complete = counts.truncated, counts.complete
+        coverage.longest, coverage.seconds = counts.longest, counts.seconds
+        return self.verdict
+
+    def replay_string(self, number: int) -> str:
+        """How the graph is found again."""
+        return f"v1-{self.case.memory_model}:{number}"
+
+    def _see(self, seen: Seen) -> bool:
+        if self._learning():
+            return False
+        assert isinstance(seen.tasks, GraphWorld)
+        broken = seen.tasks.judge(seen)
+        if self._learning():
+            return False
+        self._tick(self.search.counts.executions)
+        if broken is not None:
+            signature = signature_text(broken)
+            if signature not in self.failures:
+                number = self.search.counts.executions
+                self.failures[signature] = Failure(broken, seen, number)
+                self._found(broken, self.replay_string(number))
+        return len(self.failures) < self.most
+
+    def _explore(self, see: Callable[[Seen], bool], deadline: float) -> None:
+        while True:
+            counts = self.search.explore(see, deadline)
+            late = time.monotonic() >= deadline or len(self.failures) >= self.most
+            if self._learn():
+                counts.complete = False
+                if not late:
+                    self.search.restart()
+                    self.verdict.learned += 1
+                    continue
+            return
+
+    def again(self, text: str, deadline: float) -> Failure | None:
+        """The execution of a replay string; None if it is right. Raises ReplayError for a string that does not fit."""
+        found = REPLAY.fullmatch(text)
+        if found is None:
+            raise ReplayError(f"{text[:60]!r} is no replay string of an execution graph; it looks like v1-lkmm:12")
+        number = int(found[2])
+        last: list[Failure | None] = []
+
+        def see(seen: Seen) -> bool:
+            if self._learning():
+                return False
+            assert isinstance(seen.tasks, GraphWorld)
+            broken = seen.tasks.judge(seen)
+            if not self._learning() and self.search.counts.executions == number:
+                last.append(Failure(broken, seen, number) if broken is not None else None)
+            return not last and not self._learning()
+
+        while not last:
+            counts = self.search.explore(see, deadline)
+            if last:
+                break
+            if self._learn() and time.monotonic() < deadline:
+                self.search.restart()
+            elif counts.complete or time.monotonic() >= deadline:
+                raise ReplayError(f"{text}: the search did not come to that graph; was the strategy changed?")
+        return last[0]
+
+
+# ---- the story -------------------------------------------------------------------------------------------------------
+
+
+def tell_graph(case: GraphCase, failure: Failure, command: str, mends: Sequence[str] = ()) -> str:
+    """What broke, what each task did, which loads missed which stores, what would mend it, how to see it again."""
+    graph, broken = failure.seen.graph, failure.broken
+    world = failure.seen.tasks
+    assert isinstance(world, GraphWorld)
+    scenario = case.scenario
+    lines = [f"{broken.kind}: {broken.text}", f"  scenario {scenario.name}: {scenario.summary}"]
+    lines += [f"  memory model: {NAMES[case.memory_model]}"]
+    for number, calls in enumerate(scenario.tasks):
+        lines.append(f"  T{number}: {', then '.join(call.label for call in calls)}")
+    lines += ["", *_events(world, graph), ""]
+    missed = list(_missed(world, graph))
+    if missed:
+        lines.append("  loads that missed a store, since nothing orders the two:")
+        lines += [f"    {text}" for text in missed[:8]]
+    lines += [f"  {mend}" for mend in mends]
+    lines.append(f"  again: {command}")
+    return "\n".join(lines)
+
+
+def _events(world: GraphWorld, graph: Graph) -> list[str]:
+    """Each task's events on memory that others use."""
+    lines = []
+    for task, events in enumerate(graph.tasks):
+        rows = []
+        for index, label in enumerate(events):
+            text = _event(world, graph, task << SHIFT | index, label)
+            if text:
+                rows.append((index, text, _at(label.place)))
+        if not rows:
+            continue
+        lines.append(f"  {world.names[task]}")
+        shown = rows if len(rows) <= MOST_EVENTS else [*rows[: MOST_EVENTS // 2], *rows[-MOST_EVENTS // 2 :]]
+        width = max(len(text) for _, text, _ in shown)
+        for number, (index, text, where) in enumerate(shown):
+            if len(rows) > MOST_EVENTS and number == MOST_EVENTS // 2:
+                lines.append(f"    ... {len(rows) - MOST_EVENTS} events ...")
+            lines.append(f"    {index:>4}  {text:{width}}  {where}")
+    return lines
+
+
+def _event(world: GraphWorld, graph: Graph, event: Id, label: Label) -> str:
+    if label.tag in ("gp", "slab", "alloc") or label.kind == "C":
+        return "grace period" if label.tag == "gp" and label.kind == "R" else ""
+    if label.tag == "free":
+        return f"free {_key(label.value[0])}"
+    if label.tag in ("rcu_read_lock", "rcu_read_unlock", "kfree_rcu"):
+        return label.tag
+    if label.kind == "F":
+        return f"smp_{label.order.replace('-', '_')}" if label.order in ("mb", "rmb", "wmb") else label.order
+    assert isinstance(label.loc, tuple)
+    name = describe(label.loc[0], label.loc[1])
+    how = "" if label.order == "once" else f", {label.order}"
+    if label.kind == "W":
+        return f"{name} = {_number(label.value)}{how}"
+    source = graph.rf.get(event, INIT)
+    if source == WAITS:
+        return f"waits for {name}"
+    value = graph.label(source).value if source >= 0 else world.initial(label.loc)
+    whence = ""
+    if source >= 0 and source >> SHIFT != event >> SHIFT:
+        whence = f" from {world.names[source >> SHIFT]}:{source & ((1 << SHIFT) - 1)}"
+    return f"{name} is {_number(value)}{how}{whence}"
+
+
+def _key(key: tuple[str, int]) -> str:
+    return f"{key[0].removesuffix('_base')} #{key[1]}"
+
+
+def _number(value: Any) -> str:
+    return hex(value) if isinstance(value, int) and value > 4096 else str(value)
+
+
+def _at(where: Place | None) -> str:
+    return f"{Path(where[0]).name}:{where[1]} {where[2]}" if where is not None else ""
+
+
+def _missed(world: GraphWorld, graph: Graph) -> Iterator[str]:
+    """Loads that read an older store than another task has made."""
+    for event, store in missed_stores(graph):
+        load, other = graph.label(event), graph.label(store)
+        assert isinstance(load.loc, tuple)
+        yield (
+            f"{world.names[event >> SHIFT]}:{event & ((1 << SHIFT) - 1)} loads {describe(*load.loc)} and misses "
+            f"{world.names[store >> SHIFT]}:{store & ((1 << SHIFT) - 1)}, which stores {_number(other.value)} "
+            f"({_at(load.place)}; {_at(other.place)})"
+        )
+
+
+def missed_stores(graph: Graph) -> Iterator[tuple[Id, Id]]:
+    """Each load of the tasks' memory and the next store, of another task, that it did not see."""
+    for event, source in graph.rf.items():
+        label = graph.label(event)
+        if label.kind != "R" or source == WAITS or label.tag in ("gp", "slab", "wait_then_add") or label.rmw:
+            continue
+        chain = graph.co.get(label.loc, [])
+        later = chain[chain.index(source) + 1 :] if source >= 0 else chain
+        if later and later[0] >> SHIFT != event >> SHIFT:
+            yield event, later[0]
+
+
+# ---- orderings -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Change:
+    """One access or barrier with another ordering."""
+
+    place: Place
+    operation: str
+    was: str
+    now: str
+
+    def __str__(self) -> str:
+        what = {"load": "the load", "store": "the store", "rmw": "the read-modify-write"}.get(self.operation)
+        if what is None:
+            return f"the smp_{self.operation.replace('-', '_')} at {_at(self.place)}: left out"
+        return f"{what} at {_at(self.place)}: {self.was} -> {self.now}"
+
+    @property
+    def rule(self) -> tuple[tuple[Place, str], Rule]:
+        """For :attr:`GraphCase.rules`."""
+        return (self.place, self.operation), rule_for(self.now)
+
+
+def rule_for(now: str) -> Rule:
+    def change(label: Label) -> Label | None:
+        if now == "none":
+            return None
+        if label.kind == "R":
+            label.order = "acquire" if now in ("acquire", "full") else "once"
+        elif label.kind == "W":
+            label.order = "release" if now in ("release", "full") else "once"
+        label.full = now == "full" and label.rmw
+        label.plain = False
+        return label
+
+    return change
+
+
+def order_of(label: Label, other: Label | None = None) -> str:
+    """relaxed, acquire, release or full; ``other`` is the store of a read-modify-write whose load is ``label``."""
+    if label.full:
+        return "full"
+    if label.order in ("acquire", "release"):
+        return label.order
+    return "release" if other is not None and other.order == "release" else "relaxed"
+
+
+def stronger(graph: Graph) -> list[Change]:
+    """Changes that might mend a failure: of loads that missed a store, of those that read another task's, of those
+    stores, and of read-modify-writes of what is used so."""
+    wanted: set[Id] = set()
+    for event, store in missed_stores(graph):
+        wanted |= {event, store}
+    for event, source in graph.rf.items():
+        if source >= 0 and source >> SHIFT != event >> SHIFT and graph.label(event).tag not in ("gp", "slab"):
+            wanted |= {event, source}
+    found: dict[Change, None] = {}
+    for event in sorted(wanted):
+        label = graph.label(event)
+        if label.kind not in "RW" or label.place is None or label.tag in ("free", "kfree_rcu", "wait_then_add"):
+            continue
+        operation = operation_of(label)
+        if operation == "rmw":
+            if label.order == "once" and not label.full:
+                for now in ("acquire", "release", "full"):
+                    found.setdefault(Change(label.place, operation, "relaxed", now))
+        elif label.order == "once":
+            now = "acquire" if label.kind == "R" else "release"
+            found.setdefault(Change(label.place, operation, "plain" if label.plain else "once", now))
+    return list(found)
+
+
+def mend(
+    scenario: Scenario,
+    strategy: Strategy,
+    failure: Failure,
+    deadline: float,
+    model: str = "lkmm",
+    weaker: Mapping[tuple[str, str, str], Rule] | None = None,
+) -> list[str]:
+    """The smallest set of stronger orderings, of one or two accesses, under which nothing is found; lines to be told.
+    Each try is a search of its own; what could not be tried before ``deadline`` is said."""
+    changes = stronger(failure.seen.graph)
+    tried = 0
+    for size in (1, 2):
+        for some in combinations(changes, size):
+            if size == 2 and (some[0].place, some[0].operation) == (some[1].place, some[1].operation):
+                continue
+            now = time.monotonic()
+            if now >= deadline:
+                return [f"no mend found among {tried} tries of {len(changes)} accesses; there was no time for more"]
+            tried += 1
+            hunt = searched(scenario, strategy, dict(one.rule for one in some), min(deadline, now + 8.0), model, weaker)
+            if not hunt.verdict.findings and hunt.verdict.coverage.executions:
+                whole = "" if hunt.verdict.coverage.complete else ", in as much as was searched"
+                lines = [f"weakest mend found: {some[0]}{whole}"]
+                return [*lines, *(f"               and: {one}" for one in some[1:])]
+    return [f"no stronger ordering of one or two of {len(changes)} accesses mends it: it is more than a missing order"]
+
+
+def searched(
+    scenario: Scenario,
+    strategy: Strategy,
+    rules: Mapping[tuple[Place, str], Rule],
+    deadline: float,
+    model: str = "lkmm",
+    weaker: Mapping[tuple[str, str, str], Rule] | None = None,
+) -> GraphHunt:
+    """A search with some orderings exchanged, up to the first failure."""
+    case = GraphCase(scenario, strategy, model)
+    case.rules, case.weaker = rules, weaker or {}
+    hunt = GraphHunt(case, 1)
+    hunt.run(deadline)
+    return hunt

@@ -1,0 +1,163 @@
+"""The kernel's memory model: litmus tests, small programs against brute force, what the search makes of strategies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from support import candidates
+
+from benchframe.check.axioms import acyclic, closure
+from benchframe.check.dependency import Traced, on_branch
+from benchframe.check.litmus import Answer, Tasks, Unsupported, finals, parse, read_test, run_test
+from benchframe.check.trust import Seen, Trust
+
+KERNEL = Path(os.environ.get("BENCHFRAME_LITMUS", "/nonexistent"))
+"""tools/memory-model/litmus-tests of a kernel's source: `.ci/run` unpacks Debian's linux-source-6.12."""
+LOAD_BUFFERING = {"LB+poonceonces"}
+"""Tests whose outcome needs a load to read from a store that comes after it: not searched, and said so."""
+MP = """C MP
+{{}}
+P0(int *x, int *y) {{ WRITE_ONCE(*x, 1); {} {}; }}
+P1(int *x, int *y) {{ int r0; int r1; r0 = {}; {} r1 = READ_ONCE(*x); }}
+exists (1:r0=1 /\\ 1:r1=0)
+"""
+SB = """C SB
+{{}}
+P0(int *x, int *y) {{ int r0; WRITE_ONCE(*x, 1); {} r0 = READ_ONCE(*y); }}
+P1(int *x, int *y) {{ int r0; WRITE_ONCE(*y, 1); {} r0 = READ_ONCE(*x); }}
+exists (0:r0=0 /\\ 1:r0=0)
+"""
+DEPENDENCY = """C addr
+{{ int *p = &z; }}
+P0(int **p, int *x) {{ WRITE_ONCE(*x, 1); {} }}
+P1(int **p) {{ int *r0; int r1; r0 = {}; r1 = READ_ONCE(*r0); }}
+exists (1:r0=x /\\ 1:r1=0)
+"""
+WRITE, READ = "WRITE_ONCE(*y, 1)", "READ_ONCE(*y)"
+
+
+def verdicts(text: str) -> str:
+    """What sc, tso and lkmm say: n never, s sometimes."""
+    return "".join(run_test(parse(text), model).verdict("exists")[0].lower() for model in ("sc", "tso", "lkmm"))
+
+
+@pytest.mark.parametrize(
+    ("before", "store", "load", "after", "expected"),
+    [
+        ("", WRITE, READ, "", "nns"),
+        ("smp_wmb();", WRITE, READ, "", "nns"),
+        ("", WRITE, READ, "smp_rmb();", "nns"),
+        ("smp_wmb();", WRITE, READ, "smp_rmb();", "nnn"),
+        ("", "smp_store_release(y, 1)", "smp_load_acquire(y)", "", "nnn"),
+        ("", "xchg_relaxed(y, 1)", READ, "smp_rmb();", "nns"),
+        ("", "xchg_release(y, 1)", READ, "smp_rmb();", "nnn"),
+        ("", "xchg(y, 1)", READ, "smp_mb();", "nnn"),
+        ("smp_mb__before_atomic();", "atomic_inc(y)", "smp_load_acquire(y)", "", "nnn"),
+    ],
+)
+def test_message_passing(before: str, store: str, load: str, after: str, expected: str) -> None:
+    """Data, then a flag: it takes an order on both sides, and half of it is none."""
+    assert verdicts(MP.format(before, store, load, after)) == expected
+
+
+def test_store_buffering() -> None:
+    """The one thing that x86 does too; a full barrier on both sides forbids it."""
+    assert verdicts(SB.format("", "")) == "nss"
+    assert verdicts(SB.format("smp_mb();", "")) == "nss"
+    assert verdicts(SB.format("smp_mb();", "smp_mb();")) == "nnn"
+
+
+def test_address_dependency() -> None:
+    """rcu_dereference orders what is read through it, if the pointer was published by rcu_assign_pointer."""
+    assert verdicts(DEPENDENCY.format("WRITE_ONCE(*p, x);", "rcu_dereference(*p)")) == "nns"
+    assert verdicts(DEPENDENCY.format("rcu_assign_pointer(*p, x);", "rcu_dereference(*p)")) == "nnn"
+
+
+def test_a_section_and_a_grace_period() -> None:
+    """What a section saw of before a grace period, it does not see of after it; without the section it may."""
+    text = """C RCU
+    {{}}
+    P0(int *x, int *y) {{ int r0; int r1; {} r0 = READ_ONCE(*x); r1 = READ_ONCE(*y); {} }}
+    P1(int *x, int *y) {{ WRITE_ONCE(*y, 1); synchronize_rcu(); WRITE_ONCE(*x, 1); }}
+    exists (0:r0=1 /\\ 0:r1=0)
+    """
+    assert verdicts(text.format("", "")) == "nns"
+    assert verdicts(text.format("rcu_read_lock();", "rcu_read_unlock();")) == "nnn"
+
+
+def test_what_is_not_read_is_refused() -> None:
+    """A test with SRCU, a loop or an array is unsupported, not misread."""
+    for statement in ("srcu_read_lock(x);", "while (1) {}", "x[0] = 1;", "goto out;"):
+        with pytest.raises(Unsupported):
+            run_test(parse(f"C t\n{{}}\nP0(int *x) {{ {statement} }}\nexists (x=1)"), "lkmm")
+
+
+@pytest.mark.needs_debian
+def test_the_kernels_own_litmus_tests() -> None:
+    """Every test of tools/memory-model/litmus-tests has the result that stands in its file, but for load buffering."""
+    if not KERNEL.is_dir():
+        pytest.skip("no kernel source: set BENCHFRAME_LITMUS to its tools/memory-model/litmus-tests")
+    paths = sorted(KERNEL.glob("*.litmus"))
+    assert len(paths) >= 30
+    for path in paths:
+        test = read_test(path)
+        answer: Answer = run_test(test, "lkmm")
+        assert answer.complete
+        if test.name in LOAD_BUFFERING:
+            assert (test.result, answer.verdict(test.quantifier)) == ("Sometimes", "Never")
+        else:
+            assert answer.verdict(test.quantifier) == test.result, test.name
+
+
+def searched(seed: int) -> tuple[set[object], int, int]:
+    """The final states that the search finds for a small program, its graphs, and how many of them differ."""
+    test = candidates.program(seed)
+    states, keys = set(), []
+
+    def see(seen: Seen) -> bool:
+        if seen.outcome == "done":
+            assert isinstance(seen.tasks, Tasks)
+            values = finals(test, seen.graph, seen.tasks)
+            kept = {name: value for name, value in values.items() if ":" in name or seen.graph.co.get(name)}
+            states.add(tuple(sorted(kept.items(), key=str)))
+            keys.append(seen.graph.key())
+        return True
+
+    assert Trust(lambda: Tasks(test), "lkmm").explore(see).complete
+    return states, len(keys), len(set(keys))
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_small_programs_against_brute_force(seed: int) -> None:
+    """The search finds the outcomes that an enumeration of every candidate allows, and no graph twice. The enumeration
+    shares nothing with it: sets of pairs, linux-kernel.cat as it stands, RCU's recursion too. `python
+    tests/support/candidates.py FIRST LAST` does more of them."""
+    states, graphs, different = searched(seed)
+    assert states == candidates.outcomes(candidates.program(seed), (0, 1, 2, 3))
+    assert graphs == different
+
+
+def test_relations() -> None:
+    """Cycles are seen, and what is reached through others."""
+    chain, ring = [0b010, 0b100, 0], [0b010, 0b100, 0b001]
+    assert acyclic(chain)
+    assert not acyclic(ring)
+    assert closure(chain) == [0b110, 0b100, 0]
+    assert closure(ring) == [0b111] * 3
+
+
+def test_integers_know_what_they_depend_on() -> None:
+    """Arithmetic and comparisons join dependencies, a branch tells of them, and int() of Python forgets."""
+    told: list[int] = []
+    on_branch(told.append)
+    a, b = Traced(5, 1), Traced(3, 2)
+    assert ((a + b).deps, (7 - a).deps, (a & ~b).deps, (1 << b).deps) == (3, 1, 3, 2)
+    assert int(a + b) == 8
+    assert type(int(a)) is int
+    told.clear()
+    if a > b:
+        told.append(0)
+    assert told == [3, 0]
+    on_branch(lambda deps: None)

@@ -1,0 +1,350 @@
+"""The independent judge of the search: every candidate execution of a small litmus test, by guessing what loads read.
+
+Relations are sets of pairs and the axioms are those of linux-kernel.cat (6.12) as they stand there, the RCU axiom with
+its recursion too. Nothing is shared with the search but the reading of tests into tasks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from benchframe.check.graph import Label
+from benchframe.check.litmus import Tasks, Test
+
+Pairs = frozenset[tuple[int, int]]
+QUIET = ("rcu_read_lock", "rcu_read_unlock", "gp")
+
+
+class Event:
+    """One event of a candidate: ``task``, ``index``, its label, and for a load the value that was guessed."""
+
+    def __init__(self, task: int, index: int, label: Label, value: Any) -> None:
+        self.task, self.index, self.label, self.value = task, index, label, value
+
+
+def traces(test: Test, task: int, domain: tuple[Any, ...]) -> Iterator[tuple[list[Event], dict[str, Any]]]:
+    """Every way in which one task can run if its loads give any value of ``domain``; its registers at the end."""
+    todo: list[list[Any]] = [[]]
+    while todo:
+        guesses = todo.pop()
+        tasks = Tasks(test)
+        events: list[Event] = []
+        left = list(guesses)
+        label = tasks.start(task)
+        while label is not None:
+            value: Any = None
+            if label.tag == "gp":
+                value = 0
+            elif label.kind == "R":
+                allowed = [v for v in domain if label.wait is None or label.wait(v)]
+                if not left:
+                    todo += [[*guesses, v] for v in allowed]
+                    break
+                value = left.pop(0)
+            events.append(Event(task, len(events), label, label.value if label.kind == "W" else value))
+            label = tasks.go_on(task, value)
+        else:
+            yield events, {f"{task}:{name}": value for name, (value, _) in tasks.threads[task].registers.items()}
+
+
+def outcomes(test: Test, domain: tuple[Any, ...]) -> set[Any]:
+    """Final states that the axioms allow, of executions whose program order and reads-from have no cycle."""
+    found: set[Any] = set()
+    for parts in itertools.product(*(list(traces(test, task, domain)) for task in range(len(test.tasks)))):
+        events = [event for part, _ in parts for event in part]
+        registers = {name: value for _, regs in parts for name, value in regs.items()}
+        po = [(a, b) for a, x in enumerate(events) for b, y in enumerate(events) if _before(x, y)]
+        for rf, co in _communications(test, events):
+            final = dict(registers)
+            final.update({loc: events[chain[-1]].value for loc, chain in co.items() if chain})
+            state = tuple(sorted(final.items(), key=str))
+            if state in found or not _coherent(events, rf, co):
+                continue
+            if _acyclic(frozenset([*po, *((w, r) for r, w in rf.items() if w >= 0)])) and _allowed(events, rf, co):
+                found.add(state)
+    return found
+
+
+def _coherent(events: list[Event], reads: dict[int, int], orders: dict[Any, list[int]]) -> bool:
+    """A first look, which saves time: does no task see a location go back?"""
+    rank = {store: at + 1 for chain in orders.values() for at, store in enumerate(chain)}
+    rank.update({load: rank.get(source, 0) for load, source in reads.items()})
+    last: dict[Any, int] = {}
+    for at, event in enumerate(events):
+        if at in rank:
+            place = (event.task, event.label.loc)
+            if rank[at] < last.get(place, 0):
+                return False
+            last[place] = rank[at]
+    return True
+
+
+def _communications(test: Test, events: list[Event]) -> Iterator[tuple[dict[int, int], dict[Any, list[int]]]]:
+    stores: dict[Any, list[int]] = {}
+    for at, event in enumerate(events):
+        if event.label.kind == "W" and event.label.tag not in QUIET:
+            stores.setdefault(event.label.loc, []).append(at)
+    loads = [at for at, e in enumerate(events) if e.label.kind == "R" and e.label.tag not in QUIET]
+    choices = []
+    for load in loads:
+        loc = events[load].label.loc
+        fit = [store for store in stores.get(loc, []) if events[store].value == events[load].value]
+        fit += [-1] if test.init.get(loc, 0) == events[load].value else []
+        choices.append(fit)
+    if all(choices):
+        locs = list(stores)
+        for chains in itertools.product(*(itertools.permutations(stores[loc]) for loc in locs)):
+            co = {loc: list(chain) for loc, chain in zip(locs, chains, strict=True)}
+            for sources in itertools.product(*choices):
+                yield dict(zip(loads, sources, strict=True)), co
+
+
+def _before(a: Event, b: Event) -> bool:
+    return a.task == b.task and a.index < b.index
+
+
+def _then(*relations: Pairs) -> Pairs:
+    result = relations[0]
+    for other in relations[1:]:
+        by: dict[int, set[int]] = {}
+        for a, b in other:
+            by.setdefault(a, set()).add(b)
+        result = frozenset((a, c) for a, b in result for c in by.get(b, ()))
+    return result
+
+
+def _closed(relation: Pairs) -> Pairs:
+    while True:
+        more = relation | _then(relation, relation)
+        if more == relation:
+            return relation
+        relation = more
+
+
+def _acyclic(relation: Pairs) -> bool:
+    return all(a != b for a, b in _closed(relation))
+
+
+def _allowed(events: list[Event], reads: dict[int, int], orders: dict[Any, list[int]]) -> bool:
+    n = range(len(events))
+    same = frozenset((a, a) for a in n)
+    label = [event.label for event in events]
+    quiet = {a for a in n if label[a].tag in QUIET}
+    po = frozenset((a, b) for a in n for b in n if _before(events[a], events[b]))
+    rf = frozenset((w, r) for r, w in reads.items() if w >= 0)
+    co = frozenset((a, b) for chain in orders.values() for i, a in enumerate(chain) for b in chain[i + 1 :])
+    fr = frozenset(
+        (r, b) for r, w in reads.items() for b in orders.get(label[r].loc, ()) if w < 0 or (w, b) in co if b != r
+    )
+    internal = frozenset((a, b) for a in n for b in n if events[a].task == events[b].task)
+    memory = {a for a in n if label[a].kind in "RW" and a not in quiet}
+    load, store = {a for a in memory if label[a].kind == "R"}, {a for a in memory if label[a].kind == "W"}
+    poloc = frozenset((a, b) for a, b in po if a in memory and b in memory and label[a].loc == label[b].loc)
+    if not _acyclic(poloc | rf | co | fr):
+        return False
+    rmw = frozenset(
+        (a, b) for a, b in poloc
+        if label[a].rmw and label[b].rmw and a in load and b in store and events[b].index == events[a].index + 1
+    )  # fmt: skip
+    if rmw & _then(fr - internal, co - internal):
+        return False
+    done = {a for pair in rmw for a in pair}
+
+    def fenced(name: str, before: set[int], after: set[int]) -> Pairs:
+        fences = [a for a in n if label[a].kind == "F" and label[a].order == name]
+        return frozenset((a, b) for f in fences for a in before for b in after if (a, f) in po and (f, b) in po)
+
+    full_loads = {a for a in done if label[a].full and a in load}
+    full_stores = {a for a in done if label[a].full and a in store}
+    maybe = po | same
+    mb = (
+        fenced("mb", memory, memory)
+        | fenced("sync-rcu", memory, memory)
+        | frozenset((a, b) for f in full_loads for a in memory for b in memory if (a, f) in po and (f, b) in maybe)
+        | frozenset((a, b) for f in full_stores for a in memory for b in memory if (a, f) in maybe and (f, b) in po)
+        | _then(fenced("before-atomic", memory, done), frozenset(p for p in maybe if p[1] in memory))
+        | _then(frozenset(p for p in maybe if p[0] in memory), fenced("after-atomic", done, memory))
+    )
+    locked = {a for a in store if label[a].tag == "lock"}
+    mb |= _then(frozenset(p for p in maybe if p[0] in memory), fenced("after-spinlock", locked, memory))
+    unlocks, lock_loads = {a for a in store if label[a].tag == "unlock"}, {a for a in load if label[a].tag == "lock"}
+    unlock_lock = _then(
+        frozenset(p for p in po if p[1] in unlocks),
+        frozenset(p for p in po | rf if p[0] in unlocks and p[1] in lock_loads),
+        frozenset(p for p in po if p[0] in lock_loads),
+    )
+    fences = {a for a in n if label[a].order == "after-unlock-lock"}
+    mb |= frozenset(
+        p for p in _then(frozenset(q for q in unlock_lock if q[1] in fences), po) if p[0] in memory and p[1] in memory
+    )
+    unlock_lock = frozenset(p for p in unlock_lock if p[0] in memory and p[1] in memory)
+    acquire = {a for a in load if label[a].order == "acquire" and (not label[a].rmw or a in done)}
+    release = {a for a in store if label[a].order == "release"}
+    acq_po = frozenset(p for p in po if p[0] in acquire and p[1] in memory)
+    po_rel = frozenset(p for p in po if p[1] in release and p[0] in memory)
+    returning = {a for a in load if label[a].tag != "noreturn"}
+    rmb, wmb = fenced("rmb", returning, returning), fenced("wmb", store, store)
+    sync = {a for a in n if label[a].order == "sync-rcu"}
+    gp = frozenset((a, b) for s in sync for a in memory for b in memory if (a, s) in po and (s, b) in po)
+    strong = mb | gp
+    starts = {(event.task, event.index): a for a, event in enumerate(events)}
+
+    def depends(which: str) -> Pairs:
+        return frozenset(
+            (starts[event.task, bit], a)
+            for a, event in enumerate(events)
+            for bit in range(event.index)
+            if getattr(event.label, which) >> bit & 1
+        )
+
+    addr, data = depends("addr"), frozenset(p for p in depends("data") if p[1] in store)
+    branch = depends("ctrl")
+    ctrl = frozenset((a, c) for a, b in branch for c in store if (b, c) in maybe)
+    dep = frozenset(p for p in addr | data if p[1] in memory)
+    overwrite = co | fr
+    to_w = frozenset(p for p in dep | ctrl if p[1] in store) | (overwrite & internal)
+    to_r = frozenset(p for p in addr if p[1] in load) | _then(dep, rf & internal)
+    ppo = to_r | to_w | strong | po_rel | acq_po | wmb | rmb | (unlock_lock & internal)
+    rfe = rf - internal
+    cumulative = strong | po_rel
+    sequence = _closed(_then(rf, rmw)) | same
+    cumul = _then(cumulative | _then(rfe, cumulative) | wmb | unlock_lock, sequence)
+    prop = _then((overwrite - internal) | same, _closed(cumul) | same, rfe | same)
+    prop = frozenset(p for p in prop if p[0] in memory and p[1] in memory)
+    hb = ppo | rfe | ((prop - same) & internal)
+    if not _acyclic(hb):
+        return False
+    hbs = _closed(hb) | same
+    pb = _then(prop, strong, hbs)
+    if not _acyclic(pb):
+        return False
+    if not sync:
+        return True
+    pbs = _closed(pb) | same
+    link = _then(maybe, hbs, pbs, prop, po)
+    sections = _sections(events)
+    grace = frozenset((s, s) for s in sync)
+    back = frozenset((b, a) for a, b in sections)
+    order = grace | _then(grace, link, back) | _then(back, link, grace)
+    while True:
+        more = (
+            order
+            | _then(grace, link, order, link, back)
+            | _then(back, link, order, link, grace)
+            | _then(order, link, order)
+        )
+        if more == order:
+            break
+        order = more
+    fence = _then(po, order, maybe)
+    rb = _then(prop, fence, hbs, pbs)
+    return all(a != b or a not in memory for a, b in rb)
+
+
+def _sections(events: list[Event]) -> set[tuple[int, int]]:
+    found, opened = set(), -1
+    for at, event in enumerate(events):
+        if event.label.tag == "rcu_read_lock":
+            opened = at
+        elif event.label.tag == "rcu_read_unlock" and opened >= 0:
+            found.add((opened, at))
+            opened = -1
+    return found
+
+
+# ---- small programs --------------------------------------------------------------------------------------------------
+
+
+def program(seed: int) -> Test:
+    """A litmus test of two or three tasks, one to four operations each, at most four loads; no quantifier."""
+    rng = random.Random(seed)
+    budget = [rng.choice([2, 3, 3, 4])]
+    kind = rng.choice(["plain", "plain", "rmw", "lock", "rcu"])
+    tasks = []
+    for task in range(rng.choice([2, 2, 3])):
+        names = iter(f"r{i}" for i in range(9))
+        body: list[Any] = []
+        known: list[str] = []
+        for _ in range(rng.choice([1, 2, 3] if task < 2 else [1, 2])):
+            body += _operation(rng, kind, names, known, budget)
+        if kind == "lock" and rng.random() < 0.7:
+            lock = [("do", ("call", "spin_lock", [("name", "s")]))]
+            after = [("do", ("call", "smp_mb__after_spinlock", []))] if rng.random() < 0.3 else []
+            body = [*lock, *after, *body, ("do", ("call", "spin_unlock", [("name", "s")]))]
+        elif kind == "rcu" and rng.random() < 0.6 and body:
+            call = [("do", ("call", name, [])) for name in ("rcu_read_lock", "rcu_read_unlock")]
+            body = [call[0], *body, call[1]]
+        elif kind == "rcu" and body:
+            body.insert(rng.randrange(len(body) + 1), ("do", ("call", "synchronize_rcu", [])))
+        tasks.append((["x", "y", "s"], body))
+    return Test(f"seed {seed}", {"x": 0, "y": 0, "s": 0}, tasks, "exists", ("true",))
+
+
+def _operation(rng: random.Random, kind: str, names: Iterator[str], known: list[str], budget: list[int]) -> list[Any]:
+    place = ("name", rng.choice("xy"))
+    value: Any = ("num", rng.choice([1, 2]))
+    if known and rng.random() < 0.4:  # a data dependency
+        value = ("+", ("&", ("name", rng.choice(known)), ("num", 0)), value)
+    pick = rng.random()
+    if pick < 0.4 and budget[0]:
+        budget[0] -= 1
+        name = next(names)
+        call = rng.choice(["READ_ONCE", "READ_ONCE", "smp_load_acquire"])
+        read = ("set", ("name", name), ("call", call, [("deref", place) if call == "READ_ONCE" else place]))
+        known.append(name)
+        if rng.random() < 0.3:
+            inner = _operation(rng, "plain", names, [], budget)
+            return [read, ("if", ("name", name), inner, [])]
+        return [read]
+    if pick < 0.6 and kind == "rmw" and budget[0]:
+        budget[0] -= 1
+        name, suffix = next(names), rng.choice(["", "_relaxed", "_acquire", "_release"])
+        what = rng.choice(["xchg", "cmpxchg", "atomic_fetch_add"])
+        known.append(name)
+        if what == "atomic_fetch_add":
+            return [("set", ("name", name), ("call", what + suffix, [("num", 1), place]))]
+        args = [place, ("num", 0), value] if what == "cmpxchg" else [place, value]
+        return [("set", ("name", name), ("call", what + suffix, args))]
+    if pick < 0.82:
+        call = rng.choice(["WRITE_ONCE", "WRITE_ONCE", "smp_store_release"])
+        return [("do", ("call", call, [("deref", place) if call == "WRITE_ONCE" else place, value]))]
+    barriers = ["smp_mb", "smp_wmb", "smp_rmb"]
+    barriers += ["smp_mb__before_atomic", "smp_mb__after_atomic"] if kind == "rmw" else []
+    return [("do", ("call", rng.choice(barriers), []))]
+
+
+def main(first: int, last: int) -> int:
+    """Compare the search with the enumeration on programs ``first`` up to ``last``; the exit code."""
+    from benchframe.check.litmus import finals
+    from benchframe.check.trust import Seen, Trust
+
+    wrong = graphs = 0
+    for seed in range(first, last):
+        test = program(seed)
+        states: set[Any] = set()
+        keys: list[Any] = []
+
+        def see(seen: Seen, states: set[Any] = states, keys: list[Any] = keys, test: Test = test) -> bool:
+            if seen.outcome == "done":
+                assert isinstance(seen.tasks, Tasks)
+                values = finals(test, seen.graph, seen.tasks)
+                kept = {name: value for name, value in values.items() if ":" in name or seen.graph.co.get(name)}
+                states.add(tuple(sorted(kept.items(), key=str)))
+                keys.append(seen.graph.key())
+            return True
+
+        Trust(lambda test=test: Tasks(test), "lkmm").explore(see)  # type: ignore[misc]
+        graphs += len(keys)
+        if states != outcomes(test, (0, 1, 2, 3)) or len(set(keys)) != len(keys):
+            wrong += 1
+            print(f"seed {seed}: the search and the enumeration differ")
+    print(f"{last - first} programs, {graphs} graphs, {wrong} differ")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(int(sys.argv[1]), int(sys.argv[2])))
