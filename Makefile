@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TESTFLAGS ?= -n auto --dist worksteal
 RUNFLAGS ?= --quick --rounds 6 --strategy mmap_cache,pmdcache --workload python-json
 
-.PHONY: help install run reference-run reference-report sweep sweep-report compare-shows test lint docs format dist clean
+.PHONY: help install run reference-run reference-report sweep sweep-report compare-shows floors test lint docs format dist clean
 
 help:
 	@echo "make install   an environment in $(VENV): benchframe (editable) and the tools for tests and lint"
@@ -16,6 +16,7 @@ help:
 	@echo "make sweep-report      reports/sweep and docs/sweep.png anew from its committed results"
 	@echo "make compare-shows   what compare and gate say of real runs: the same, slower, not comparable (about 4 minutes)"
 	@echo "make test      the test suite, doctests included (TESTFLAGS='$(TESTFLAGS)')"
+	@echo "make floors    a fresh environment with the lower bound of every dependency, and a short run in it"
 	@echo "make lint      ruff and mypy"
 	@echo "make docs      the documentation site in dist/site; needs no network"
 	@echo "make format    let ruff rewrite the sources"
@@ -89,6 +90,9 @@ sweep-report: $(STAMP)
 
 compare-shows: $(STAMP)
 	$(BIN)/python benchmarks/compare_shows.py
+
+floors: $(STAMP)
+	$(BIN)/python tools/floors.py
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(TESTFLAGS)

@@ -44,6 +44,10 @@ class UsageError(BenchframeError):
     """An option or argument that cannot be used."""
 
 
+class EngineError(BenchframeError):
+    """An engine cannot run this strategy on this trace; one line says why."""
+
+
 class FileError(BenchframeError):
     """A file or folder that cannot be read, written or trusted."""
 

@@ -21,9 +21,11 @@ column         meaning (by kind where it differs)
 =============  ====================================================================================
 """
 
+from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
 import numpy as np
+import numpy.typing as npt
 
 NIL = -1
 UNKNOWN = -(1 << 62)
@@ -57,6 +59,10 @@ CALLS = (
     Kind.ATTR,
 )
 """System calls: the kernel may refuse them, and ``ret`` says whether it did."""
+
+
+LIFE = (Kind.EXEC, Kind.FORK, Kind.THREAD, Kind.EXIT)
+"""What begins and ends address spaces and tasks. These return nothing that could be compared."""
 
 
 class FaultFlag(IntFlag):
@@ -103,3 +109,18 @@ EVENT = np.dtype(
 """One event as the engines read it: 64 bytes, one cache line."""
 
 assert EVENT.itemsize == 64
+
+REPORT = np.dtype([("row", "i8"), ("vm_start", "i8"), ("vm_end", "i8")])
+"""The VMA that the kernel reported right after the event at ``row`` (perf's MMAP2 record): what replays are held to."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive rows of a trace file; ``row`` is the index of the first. Arrays as in
+    :class:`~benchframe.trace.trace.Trace`."""
+
+    row: int
+    events: npt.NDArray[np.void]
+    time: npt.NDArray[np.int64]
+    tid: npt.NDArray[np.int32]
+    reports: npt.NDArray[np.void]

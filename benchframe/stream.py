@@ -43,16 +43,6 @@ MAX_MAP_COUNT = 65530
 Rows = NDArray[np.void]
 
 
-@dataclass
-class Stream(Trace):
-    """A synthetic trace that knows where its setup ends: ``meta.limits["setup"]`` rows, kept in a file too."""
-
-    @property
-    def setup(self) -> int:
-        """How many leading events build the state that each replay starts from: replayed once, never timed."""
-        return self.meta.limits["setup"]
-
-
 def rows(
     kind: Kind,
     addr: ArrayLike,
@@ -211,7 +201,7 @@ def build_threads(
     barrier: int = NIL,
     files: Sequence[FileEntry] = (),
     notes: Sequence[str] = (),
-) -> Stream:
+) -> Trace:
     """A stream for ``len(work)`` real threads: thread ``i`` plays ``work[i]`` round after round, as task ``i``.
 
     The answers must not depend on who is faster: each thread changes areas of its own only, which no merge can join
@@ -225,10 +215,10 @@ def build_threads(
     limits = {**made.meta.limits, "threads": len(work)}
     if barrier != NIL:
         limits["barrier"] = barrier
-    return Stream(events=made.events, meta=replace(made.meta, limits=limits, files=tuple(files)))
+    return Trace(events=made.events, meta=replace(made.meta, limits=limits, files=tuple(files)))
 
 
-def build(setup: Sequence[Rows], timed: Sequence[Rows] | Rows, *, map_count: int, notes: Sequence[str] = ()) -> Stream:
+def build(setup: Sequence[Rows], timed: Sequence[Rows] | Rows, *, map_count: int, notes: Sequence[str] = ()) -> Trace:
     """One address space: an exec, then ``setup``, then ``timed``.
 
     ``map_count`` is the highest number of VMAs at any moment; above the default vm.max_map_count the trace asks for
@@ -246,4 +236,4 @@ def build(setup: Sequence[Rows], timed: Sequence[Rows] | Rows, *, map_count: int
     if map_count > MAX_MAP_COUNT:
         limits["max_map_count"] = map_count
     meta = TraceMeta(command=("synthetic",), level="synthetic", limits=limits, notes=tuple(notes))
-    return Stream(events=np.concatenate([before, *parts]), meta=meta)
+    return Trace(events=np.concatenate([before, *parts]), meta=meta)

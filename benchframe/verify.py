@@ -1,4 +1,8 @@
-"""What the oracle answers to a stream of events, and whether the model's answers are the same."""
+"""Is an answer right? The oracle that answers as a machine with these parameters must, and one comparison with it.
+
+Model and oracle share no code, so the same thing has two names: a bit of ``Parameters.rules`` here, a switch of
+``Rules`` there. This module alone knows both. What only one of them can switch keeps its default in the other.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchframe.dialect.store import cache_folder
-from benchframe.events import NIL
+from benchframe.events import LIFE, NIL, Kind
 from benchframe.files import replacing
 from benchframe.mm import flags
 from benchframe.mm.layout import PAGE_SHIFT
@@ -20,12 +24,7 @@ from benchframe.mm.machine import Machine, Parameters
 from benchframe.mm.validate import live_mms, vma_numbers
 from benchframe.oracle import Limits, Oracle, Rules, replay
 
-# ----------------------------------------------------------------------------------------------------------------------
-# The oracle that answers for a machine: its rules and limits from the machine's parameters, and the other way round.
-#
-# Model and oracle share no code, so the same thing has two names: a bit of ``Parameters.rules`` here, a switch of
-# ``Rules`` there. This module alone knows both. What only one of them can switch keeps its default in the other.
-
+Array = npt.NDArray[Any]
 _SWITCHES = {
     "anon_vma_merge_both_ways": flags.RULE_ANON_VMA_616,
     "mremap_many": flags.RULE_MREMAP_617,
@@ -35,6 +34,10 @@ _SWITCHES = {
     "dontneed_frees_tables": flags.RULE_DONTNEED_TABLES,
 }
 """A switch of Rules to its bit of Parameters."""
+
+
+KEEP = 256 << 20
+"""Bytes of answers kept; the least recently used go first."""
 
 
 def rules(parameters: Parameters) -> Rules:
@@ -76,12 +79,7 @@ def parameters(rules: Rules, limits: Limits) -> Parameters:
     )
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# What the oracle answers for a stream, kept on disk under the stream's content, so that it is asked once.
-
-Array = npt.NDArray[Any]
-KEEP = 256 << 20
-"""Bytes of answers kept; the least recently used go first."""
+# ---- answers to a stream --------------------------------------------------------------------------------------------
 
 
 def expected(events: Array, parameters: Parameters) -> tuple[Array, Array, Array, Array]:
@@ -118,6 +116,33 @@ def _prune(folder: Path) -> None:
         kept += path.stat().st_size
         if kept > KEEP:
             path.unlink(missing_ok=True)
+
+
+def wrong_answers(events: Array, ours: Array, ret: Array, vm_start: Array, vm_end: Array) -> Array:
+    """Which of our answers (records with ``ret``, ``vm_start``, ``vm_end``) to ``events`` are not the oracle's: a mask.
+
+    A fault or a lookup must find the same VMA and end the same way, a call must return the same. What begins or ends a
+    task (:data:`~benchframe.events.LIFE`) returns nothing.
+    """
+    kind = events["kind"]
+    found = is_lookup(kind) & ((ours["vm_start"] != vm_start) | (ours["vm_end"] != vm_end))
+    wrong: Array = found | (~np.isin(kind, LIFE) & (ours["ret"] != ret))
+    return wrong
+
+
+def is_lookup(kind: Array) -> Array:
+    """Which events ask for the VMA of an address: a mask."""
+    mask: Array = (kind == Kind.FAULT) | (kind == Kind.LOOKUP)
+    return mask
+
+
+def differs(number: int, event: Any, answer: Any, right: tuple[int, int, int], whose: str) -> str:
+    """One line: what the strategy ``whose`` answered to event ``number``, and the oracle (ret, vm_start, vm_end)."""
+    return (
+        f"event {number} ({Kind(int(event['kind'])).name} {int(event['addr']):#x} len {int(event['len']):#x}): "
+        f"{whose} says {int(answer['ret'])} in {int(answer['vm_start']):#x}-{int(answer['vm_end']):#x}, "
+        f"the oracle {right[0]} in {right[1]:#x}-{right[2]:#x}"
+    )
 
 
 def model_layout(machine: Machine) -> Array:
@@ -157,10 +182,15 @@ def _row(row: list[int]) -> str:
     return f"{row[1]:#x}-{row[2]:#x} prot {row[3]} shared {row[4]} offset {row[5]:#x} file {row[6]}"
 
 
+def _sources() -> list[Path]:
+    """The oracle's own files: another oracle answers anew."""
+    return sorted((Path(__file__).parent / "oracle").glob("*.py"))
+
+
 def _key(events: Array, parameters: Parameters) -> str:
     """Content of the stream, the rules and limits, and of the oracle itself."""
     digest = hashlib.sha256(np.ascontiguousarray(events).view(np.uint8).data)
     digest.update(repr((rules(parameters), limits(parameters))).encode())
-    for source in sorted((Path(__file__).parent.parent / "oracle").glob("*.py")):
+    for source in _sources():
         digest.update(source.read_bytes())
     return digest.hexdigest()[:40]

@@ -18,8 +18,8 @@ import numpy as np
 
 from benchframe import registry
 from benchframe.engine.session import StreamReplay
-from benchframe.events import EVENT, NIL, UNKNOWN, FaultFlag, Kind
-from benchframe.trace.trace import REPORT, Batch, TraceMeta, iter_batches, write_batches
+from benchframe.events import EVENT, NIL, REPORT, UNKNOWN, Batch, FaultFlag, Kind
+from benchframe.trace.trace import TraceMeta, iter_batches, write_batches
 
 PAGE, BASE, BATCH = 4096, 0x10000000, 1 << 20
 

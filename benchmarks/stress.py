@@ -12,8 +12,8 @@ import os
 import sys
 import time
 
-from benchframe.engine.session import EngineError
 from benchframe.engine.threads import Stuck, ThreadSession
+from benchframe.errors import EngineError
 from benchframe.registry import load
 
 LOADS = ("mixed:mappers=2,turns=200", "ebizzy:vmas=100,chunk=16,events=4000", "page_fault1:mib=1", "brk1", "mt-alloc")

@@ -21,7 +21,7 @@ LAYERS = (
     {"errors", "files", "events"},
     {"dialect", "oracle", "stats"},
     {"mm", "trace"},
-    {"races", "scenario", "strategy", "cstrategy", "stream", "workload"},
+    {"races", "scenario", "strategy", "cstrategy", "interpreted", "stream", "workload"},
     {"hookspecs", "registry", "scaffold", "verify"},
     {"engine", "check", "judge", "record"},
     {"results", "testing"},

@@ -12,16 +12,17 @@ from benchframe.check.hardware import REPLACE, Hardware
 from benchframe.check.memory import Memory, chain, one_step
 from benchframe.dialect.functions import Native, is_native, referenced
 from benchframe.dialect.functions import resolve as resolve_hook
-from benchframe.dialect.interpreter import PlainWorld, dejit
+from benchframe.dialect.interpreter import dejit
 from benchframe.events import NIL, UNKNOWN, Kind
+from benchframe.interpreted import InterpretedRunner
 from benchframe.mm import flags
 from benchframe.mm.fork import mm_free
-from benchframe.mm.hooks import BY_NAME, cache_table_prepared
+from benchframe.mm.hooks import cache_table_prepared
 from benchframe.mm.layout import ARENA_TABLE, ARENA_VMA, MM
 from benchframe.mm.locks import STEPS
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.pagetable import table_alloc
-from benchframe.mm.replay import locked_event, one_event, replay_checked
+from benchframe.mm.replay import locked_event, one_event
 from benchframe.mm.slab import (
     arena_alloc,
     arena_free,
@@ -31,7 +32,7 @@ from benchframe.mm.slab import (
     rcu_read_unlock,
     synchronize_rcu,
 )
-from benchframe.mm.validate import ValidationError, validate_mm
+from benchframe.mm.validate import ValidationError
 from benchframe.scenario import (
     BASE,
     Call,
@@ -80,46 +81,9 @@ class Answer:
     result: int
 
 
-class PlainRunner:
-    """Runs the set-up: the strategy's text by the interpreter on plain memory."""
-
-    def __init__(self, strategy: Strategy) -> None:
-        self._binding = strategy.binding
-        self._replay = dejit(replay_checked, self._binding)
-        self._hooks: dict[str, Callable[..., Any]] = {}
-        self.world: PlainWorld | None = None
-
-    def attach(self, machine: Machine) -> None:
-        """Make the world."""
-        self.world = PlainWorld(machine.arrays)
-
-    def replay(self, first: int, last: int) -> None:
-        """Run events."""
-        assert self.world is not None
-        self._replay(self.world.ref(MM, 1), first, last)
-
-    def hook(self, name: str, number: int, *arguments: int) -> int:
-        """Call a hook in trace mm ``number``."""
-        assert self.world is not None
-        if name not in self._hooks:
-            function = resolve_hook(BY_NAME[name], self._binding)
-            assert function is not None
-            self._hooks[name] = dejit(function, self._binding)
-        return int(self._hooks[name](self.world.ref(MM, number + 1), *arguments))
-
-    def validate(self, machine: Machine, messages: Mapping[int, str]) -> None:
-        """validate_mm with the index asked too. Raises ValidationError."""
-        validate_mm(
-            machine,
-            lambda number, addr: self.hook("index_find", number, addr),
-            lambda number: self.hook("index_check", number),
-            messages,
-        )
-
-
-def plain_runner(strategy: Strategy) -> PlainRunner:
-    """A runner for one task, without a scheduler."""
-    return PlainRunner(strategy)
+def plain_runner(strategy: Strategy) -> InterpretedRunner:
+    """A runner for one task, without a scheduler: runs the set-up. It counts nothing, so nothing of that is seen."""
+    return InterpretedRunner(strategy, counting=False)
 
 
 class Case:
@@ -234,7 +198,7 @@ class Case:
     def validate(self) -> None:
         """Broken if an invariant does not hold now, with everybody at rest."""
         try:
-            self._runner.validate(self.machine, self.strategy.check_messages)
+            self._runner.validate(self.machine)
         except ValidationError as error:
             text = str(error).splitlines()[0]
             raise Broken("leak" if text.endswith("a leak") else "broken invariant", text) from None

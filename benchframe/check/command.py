@@ -54,20 +54,23 @@ def _row(name: str, mine: Sequence[tuple[Part, Result | None]]) -> tuple[str, ..
     findings = [finding for r in searched if r is not None for finding in r.findings]
     known = list(dict.fromkeys(finding.known for finding in findings if finding.known))
     new = sum(not finding.known for finding in findings)
-    wrong = any(r is not None and r.wrong for _, r in mine)
     complete = sum(r is not None and r.complete for r in searched)
-    unknown = wrong and (new or any(r is not None and r.wrong and not r.findings for _, r in mine))
-    verdict = (
-        "WRONG" if unknown else "wrong, as known" if wrong else "right" if complete == len(searched) else "not complete"
-    )
     return (
         name,
         "-" if alone is None else "WRONG" if alone.wrong else "right",
         f"{complete}/{len(searched)}",
         str(new) if new else "-",
         ", ".join(known) or "-",
-        verdict,
+        _verdict([r for _, r in mine if r is not None], new, complete == len(searched)),
     )
+
+
+def _verdict(results: Sequence[Result], new: int, complete: bool) -> str:
+    """The last column: is all right, is all that is wrong known, is anything open? ``new``: unknown findings."""
+    wrong = [result for result in results if result.wrong]
+    if wrong:
+        return "WRONG" if new or any(not result.findings for result in wrong) else "wrong, as known"
+    return "right" if complete else "not complete"
 
 
 # ----------------------------------------------------------------------------------------------------------------------

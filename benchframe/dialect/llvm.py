@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from types import FunctionType
 from typing import Any
 
@@ -12,7 +11,6 @@ from llvmlite import binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils as numba_cgutils
-from numba.core import codegen as numba_codegen
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import NumbaError
 from numba.extending import intrinsic
@@ -32,6 +30,7 @@ from benchframe.dialect.functions import (
     where,
 )
 from benchframe.dialect.lint import check_function, near, returned, translated
+from benchframe.dialect.numba_internals import emit, module_of, optimise, unoptimised
 from benchframe.dialect.ordering import DMB, RMW, barrier, compare_exchange, host, read_modify_write, store_mb
 from benchframe.dialect.primitives import Primitive
 from benchframe.dialect.records import DialectError, Slab, Struct
@@ -488,35 +487,6 @@ def _clone(
     return _clones[id(primitives), key]
 
 
-@contextmanager
-def _unoptimised() -> Iterator[None]:
-    """While this is open Numba's libraries keep their IR as lowered: not optimised, not given to Numba's own engine,
-    not turned into machine code. The unit is optimised and emitted once, at the end. About half of a cold compile."""
-
-    def keep(self: Any) -> None:
-        self._finalized = True
-
-    def linked(self: Any, name: str) -> int:
-        self._ensure_finalized()
-        return 0
-
-    library, codegen = numba_codegen.JITCodeLibrary, numba_codegen.JITCPUCodegen
-    stand_ins = [
-        (library, "_optimize_final_module", lambda self: None),
-        (library, "_finalize_final_module", keep),
-        (library, "get_pointer_to_function", linked),
-        (codegen, "set_env", lambda self, name, env: None),
-    ]
-    originals = [getattr(owner, name) for owner, name, _ in stand_ins]
-    for owner, name, stand_in in stand_ins:
-        setattr(owner, name, stand_in)
-    try:
-        yield
-    finally:
-        for (owner, name, _), original in zip(stand_ins, originals, strict=True):
-            setattr(owner, name, original)
-
-
 def lowered(
     entry: FunctionType,
     arity: int,
@@ -531,7 +501,7 @@ def lowered(
     ``primitives`` says what each primitive becomes; a build that gives another meaning to them brings a table of its
     own, which must live as long as the process. Raises DialectError, as :func:`compile_unit`.
     """
-    with global_compiler_lock, _unoptimised():
+    with global_compiler_lock, unoptimised():
         dispatcher = _clone(entry, Identities(binding, replace), hook_index, primitives)
         signature = (record_type(mm), *[types.int64] * (arity - 1))
         try:
@@ -566,20 +536,18 @@ def compile_unit(
     author's file and line, for what the dialect or Numba's typing refuses.
     """
     library, symbol = lowered(entry, arity, mm, binding, hook_index, replace)
-    module = library._final_module.clone()
-    codegen = library._codegen
+    module = module_of(library)
     module.link_in(llvm.parse_assembly(entry_text(symbol, arity)))
     for defined in module.functions:
         if not defined.is_declaration:
             defined.linkage = "external" if defined.name == "entry" else "internal"
-    manager, builder = codegen._module_pass_manager()
-    manager.run(module, builder)
+    optimise(library, module)
     undefined = [f.name for f in module.functions if f.is_declaration and not f.name.startswith(("llvm.", "mem"))]
     c_calls = [C_CALLS[name] for name in undefined if name in C_CALLS]
     undefined = [name for name in undefined if name not in C_CALLS]
     if undefined:
         raise needs(entry, undefined)
-    obj = bytes(codegen._tm.emit_object(module))
+    obj = emit(library, module)
     return linked(obj, [source.build for source in {call.source for call in c_calls}]) if c_calls else obj
 
 

@@ -151,16 +151,9 @@ def unspool(job: Job) -> Trace:
     from benchframe.trace.meta import meta_from_json
     from benchframe.trace.trace import Trace
 
-    class Spooled(Trace):
-        """A trace whose maker said where the setup ends."""
-
-        @property
-        def setup(self) -> int:
-            return job.setup
-
     events = np.asarray(np.load(job.events, mmap_mode="c", allow_pickle=False))
     meta = meta_from_json(Path(job.trace_meta).read_text(encoding="utf-8"))
-    return Spooled(events, meta=meta)
+    return Trace(events, meta=meta, setup=job.setup)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

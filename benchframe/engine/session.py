@@ -14,14 +14,14 @@ import numpy.typing as npt
 
 from benchframe.engine.disturbance import MOST, Quiet, batches, believable
 from benchframe.engine.runner import NativeRunner, unit_store
-from benchframe.errors import BenchframeError
-from benchframe.events import Kind
+from benchframe.errors import EngineError
+from benchframe.events import LIFE, Kind
 from benchframe.mm.layout import mm_struct
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.smp import BUCKETS, SUB
 from benchframe.mm.validate import ValidationError
 from benchframe.oracle import Replayer
-from benchframe.verify import expected, first_difference, limits, rules
+from benchframe.verify import differs, expected, first_difference, is_lookup, limits, rules, wrong_answers
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy
@@ -184,7 +184,7 @@ def _walk(records: Array, tasks: dict[int, set[int]]) -> tuple[set[int], list[in
     """(mms never born by EXEC or FORK before use, rows of final EXITs)."""
     pair = records["mm"].astype(np.int64) << 32 | records["task"].astype(np.int64)
     appear = np.unique(pair, return_index=True)[1]
-    special = np.isin(records["kind"], (Kind.EXEC, Kind.FORK, Kind.THREAD, Kind.EXIT)).nonzero()[0]
+    special = np.isin(records["kind"], LIFE).nonzero()[0]
     boots: set[int] = set()
     last: list[int] = []
     for row in np.union1d(appear, special).tolist():
@@ -248,7 +248,7 @@ class StreamReplay:
         verify: bool = False,
         lived_under: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        self.parameters = Parameters.of(lived_under)
+        self.strategy, self.parameters = strategy, Parameters.of(lived_under)
         self.runner = NativeRunner(strategy, unit_store())
         self.machine = Machine(self.runner, replace(ROOM, events=rows), self.parameters, strategy.slabs)
         self.oracle = Replayer(rules(self.parameters), limits(self.parameters)) if verify else None
@@ -283,17 +283,12 @@ class StreamReplay:
         assert self.oracle is not None
         right = self.oracle.feed(events)
         ours = self.machine.arrays["answer_base"][: len(events)]
-        kind = events["kind"]
-        lookup = (kind == Kind.FAULT) | (kind == Kind.LOOKUP)
-        wrong = lookup & ((ours["vm_start"] != right.vm_start) | (ours["vm_end"] != right.vm_end))
-        wrong |= (ours["ret"] != right.ret) & ~np.isin(kind, (Kind.EXEC, Kind.FORK, Kind.THREAD, Kind.EXIT))
+        wrong = wrong_answers(events, ours, right.ret, right.vm_start, right.vm_end)
         if wrong.any() and not self.progress.first_wrong:
             row = int(np.argmax(wrong))
-            self.progress.first_wrong = (
-                f"event {self.progress.events + row} ({Kind(int(kind[row])).name} {int(events['addr'][row]):#x}): "
-                f"{int(ours['ret'][row])} in {int(ours['vm_start'][row]):#x}-{int(ours['vm_end'][row]):#x}, the oracle "
-                f"{int(right.ret[row])} in {int(right.vm_start[row]):#x}-{int(right.vm_end[row]):#x}"
-            )
+            wanted = (int(right.ret[row]), int(right.vm_start[row]), int(right.vm_end[row]))
+            number = self.progress.events + row
+            self.progress.first_wrong = differs(number, events[row], ours[row], wanted, self.strategy.name)
         self.progress.wrong += int(np.count_nonzero(wrong))
 
 
@@ -314,11 +309,8 @@ class StreamReplay:
 # The clock (rdtsc between lfences) is read only where the class of event changes; its own cost is measured and taken
 # off. Every timed replay starts from the same saved state, restored outside the timed part.
 
-_COUNTERS = {"lookups": "nr_lookups", "hits": "nr_hits", "retries": "nr_retries", "fallbacks": "nr_fallbacks"}
-
-
-class EngineError(BenchframeError):
-    """The engine cannot run this strategy on this trace; one line says why."""
+COUNTERS = {"lookups": "nr_lookups", "hits": "nr_hits", "retries": "nr_retries", "fallbacks": "nr_fallbacks"}
+"""What is counted of a task, and the field of TASK that does."""
 
 
 @dataclass(frozen=True)
@@ -425,15 +417,12 @@ class Session:
             return Verdict(False, str(error))
         answers = self.machine.arrays["answer_base"].copy()
         answers[: self.first] = self._setup_answers
-        kind = self.trace.events["kind"]
-        lookup = (kind == Kind.FAULT) | (kind == Kind.LOOKUP)
-        call = ~lookup & ~np.isin(kind, (Kind.EXEC, Kind.FORK, Kind.THREAD, Kind.EXIT))
-        wrong = np.where(lookup, (answers["vm_start"] != vm_start) | (answers["vm_end"] != vm_end), False)
-        wrong |= (lookup | call) & (answers["ret"] != ret)
+        wrong = wrong_answers(self.trace.events, answers, ret, vm_start, vm_end)
         if wrong.any():
             index = int(np.argmax(wrong))
             right = (int(ret[index]), int(vm_start[index]), int(vm_end[index]))
-            return Verdict(False, self._describe(index, answers[index], right), index)
+            told = differs(index, self.trace.events[index], answers[index], right, self.strategy.name)
+            return Verdict(False, told, index)
         try:
             self.runner.validate(self.machine)
         except ValidationError as error:
@@ -441,20 +430,11 @@ class Session:
         difference = first_difference(self.machine, layout)
         if difference:
             return Verdict(False, f"after the replay: {difference}")
-        ours = lookup[self.first :] & (self._events.records["addr"][self.first :] >= 0)
+        kind = self.trace.events["kind"][self.first :]
+        ours = is_lookup(kind) & (self._events.records["addr"][self.first :] >= 0)
         ours &= self._events.records["addr"][self.first :] < self.parameters.task_size
-        self._known = answers[self.first :][ours | (kind[self.first :] == Kind.LOOKUP)]
+        self._known = answers[self.first :][ours | (kind == Kind.LOOKUP)]
         return Verdict(True)
-
-    def _describe(self, index: int, answer: Any, right: tuple[int, int, int]) -> str:
-        event = self.trace.events[index]
-        name = Kind(int(event["kind"])).name
-        return (
-            f"event {index} ({name} {int(event['addr']):#x} len {int(event['len']):#x}): "
-            f"{self.strategy.name} says {int(answer['ret'])} in "
-            f"{int(answer['vm_start']):#x}-{int(answer['vm_end']):#x}, "
-            f"the oracle {right[0]} in {right[1]:#x}-{right[2]:#x}"
-        )
 
     # ---- timing -----------------------------------------------------------------------------------------------
 
@@ -568,11 +548,11 @@ class Session:
         """Lookups, hits and the like of one replay, by the counted build."""
         self._restore()
         tasks, mms = self.machine.arrays["task_base"], self.machine.arrays["mm_base"]
-        for name in _COUNTERS.values():
+        for name in COUNTERS.values():
             tasks[name] = 0
         before = {name: int(mms[name].sum()) for name in ("nr_invalidations", "nr_splits", "nr_merges")}
         self.runner.replay(self.first, self.last)
-        found: dict[str, float] = {name: int(tasks[field].sum()) for name, field in _COUNTERS.items()}
+        found: dict[str, float] = {name: int(tasks[field].sum()) for name, field in COUNTERS.items()}
         found["misses"] = found["lookups"] - found["hits"]
         found["hit_rate"] = found["hits"] / found["lookups"] if found["lookups"] else math.nan
         for name, old in before.items():
@@ -587,13 +567,6 @@ class Session:
             pages_peak=int(arenas["peak"][2]),
         )
         return found
-
-    def cost(self, budget: int) -> dict[str, float]:
-        """What a counted replay of about ``budget`` records finds, on a machine of its own: the same for every
-        layout seed. Raises DialectError for code that cannot be counted."""
-        from benchframe.engine.cost import count_cost
-
-        return dict(count_cost(self.strategy, self.trace, budget).numbers)
 
 
 def compile_strategies(

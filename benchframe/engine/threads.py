@@ -17,17 +17,17 @@ import numpy.typing as npt
 
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.runner import Note, unit_store
-from benchframe.engine.session import EngineError, Histogram, Latency, Verdict, prepare
-from benchframe.errors import FAILED, BenchframeError
-from benchframe.events import UNKNOWN, Kind
+from benchframe.engine.session import COUNTERS, Histogram, Latency, Verdict, prepare
+from benchframe.errors import FAILED, BenchframeError, EngineError
+from benchframe.events import LIFE, UNKNOWN, Kind
 from benchframe.mm.defaults import count_event
-from benchframe.mm.hooks import ALL, hook_entry
+from benchframe.mm.hooks import ALL, hook_entry, hook_mask
 from benchframe.mm.layout import mm_struct
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.replay import mapping_event
 from benchframe.mm.smp import BUCKETS, CLASSES, QUEUE_LIMIT, REPLACE
 from benchframe.mm.smp_replay import CLOCK, COST, DRAIN, RUN, thread_entry
-from benchframe.mm.validate import ValidationError, validate_mm
+from benchframe.mm.validate import Validating, ValidationError
 from benchframe.verify import expected, first_difference
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def make_program(trace: Trace, threads: int, parameters: Parameters) -> Program:
     before = np.concatenate([[-1], last_mapping[:-1]])
     after = np.where(before >= 0, slot_of[before], -1)
     number = np.cumsum(mapping) - mapping
-    known = ~np.isin(events["kind"], (Kind.EXEC, Kind.FORK, Kind.THREAD, Kind.EXIT))
+    known = ~np.isin(events["kind"], LIFE)
     counts = np.bincount(thread_of, minlength=threads)
     firsts = setup + np.concatenate([[0], np.cumsum(counts)[:-1]])
     every = trace.meta.limits.get("barrier", -1) if made_for else -1
@@ -198,6 +198,9 @@ def specs(strategy: Strategy) -> list[UnitSpec]:
     ]
 
 
+_NUMBER = {h.name: i for i, h in enumerate(ALL)}
+
+
 class Stuck(BenchframeError):
     """Threads did not come to an end: a deadlock, a livelock or a lost wake-up. They are left running."""
 
@@ -251,7 +254,7 @@ def _pin(crowd: Sequence[threading.Thread]) -> None:
                 os.sched_setaffinity(one.native_id or 0, {cpu})
 
 
-class CrewRunner:
+class CrewRunner(Validating):
     """``strategy``'s threaded build on a machine's memory (``Sizes.threads`` must be set).
 
     Raises DialectError if it cannot be compiled.
@@ -271,8 +274,7 @@ class CrewRunner:
         """Write the entry points into the machine's first mm."""
         mm = machine.mm(0)
         mm["hook_entry"], mm["mapping_entry"] = self._hooks.address, self._mapping.address
-        filled = self.strategy.binding
-        mm["hook_mask"] = sum(1 << i for i, h in enumerate(ALL) if h.name in filled and h.called)
+        mm["hook_mask"] = hook_mask(self.strategy.binding)
         self._machine, self._root = machine, machine.root
         crew = machine.arrays["crew_base"][0]
         crew["gp_started"] = crew["gp_completed"] = 1
@@ -369,19 +371,10 @@ class CrewRunner:
         assert self._machine is not None
         return self._entry(self._root, self._machine.sizes.mms, DRAIN)
 
-    def validate(self, machine: Machine) -> None:
-        """validate_mm with the strategy's index asked too. Raises ValidationError."""
-        numbers = {h.name: i for i, h in enumerate(ALL)}
-
-        def hook(name: str, number: int, addr: int = 0) -> int:
-            return self._hooks(machine.root + number * mm_struct.size, numbers[name], addr, 0, 0, 0)
-
-        validate_mm(
-            machine,
-            lambda number, addr: hook("index_find", number, addr),
-            lambda number: hook("index_check", number),
-            self.strategy.check_messages,
-        )
+    def ask(self, name: str, number: int, *arguments: int) -> int:
+        """Call a hook of the strategy in trace mm ``number``, every thread at rest."""
+        filled = [*arguments, 0, 0, 0, 0][:4]
+        return self._hooks(self._root + number * mm_struct.size, _NUMBER[name], *filled)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -394,7 +387,6 @@ class CrewRunner:
 
 FIGURES = {"fault": "faults", "lookup": "lookups", "mapping": "mappings"}
 """Figure to the field that counts its operations, in the order of a histogram's classes."""
-COUNTERS = {"lookups": "nr_lookups", "hits": "nr_hits", "retries": "nr_retries", "fallbacks": "nr_fallbacks"}
 CHECK_ROUNDS = 3
 """Rounds of the lap that compares answers."""
 SAMPLE_SECONDS = 0.2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+from collections.abc import Container
 from types import FunctionType
 
 from benchframe.dialect.functions import Hook, hook, native
@@ -319,6 +320,11 @@ def find_vma(mm, task, addr):
 
 SOURCE = "<hook entry>"
 """Where tracebacks find its text."""
+
+
+def hook_mask(filled: Container[str]) -> int:
+    """``mm.hook_mask`` of a strategy that fills the hooks named in ``filled``: bit i for hook i of ALL."""
+    return sum(1 << i for i, h in enumerate(ALL) if h.name in filled and h.called)
 
 
 def _write() -> FunctionType:

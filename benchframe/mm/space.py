@@ -13,6 +13,7 @@ from benchframe.oracle.rules import smaps_flags
 
 Row = tuple[int, int, int, int, int, int]
 """(vm_start, vm_end, prot, shared 0/1, file offset in bytes, file number or NIL)."""
+_COLUMNS = ("vm_start", "vm_end", "vm_next", "vm_flags", "vm_pgoff", "vm_file")
 _SMAPS_GUARD = 0x800
 """Where the kernel keeps the flag that the model has at VM_GUARD."""
 
@@ -33,6 +34,10 @@ class Space:
         self.machine = machine
         self.number = number
         self.task = number if task is None else task
+        vmas = machine.arrays["vma_base"]
+        self._columns = {
+            name: vmas[name] for name in ("vm_start", "vm_end", "vm_next", "vm_flags", "vm_pgoff", "vm_file")
+        }
 
     def _call(self, kind: Kind, **columns: int) -> int:
         words = {name: _signed(value) for name, value in columns.items()}
@@ -145,11 +150,11 @@ class Space:
 
     def vmas(self) -> list[int]:
         """Slab indices of all VMAs in address order."""
-        following = self.machine.arrays["vma_base"]["vm_next"]
+        following = self._columns["vm_next"]
         slot, found = int(self.machine.mm(self.number)["mmap"]), []
         while slot:
             found.append(slot)
-            slot = int(following[slot])
+            slot = following.item(slot)
         return found
 
     @property
@@ -162,20 +167,20 @@ class Space:
         return [self._row(slot) for slot in self.vmas()]
 
     def _row(self, slot: int) -> Row:
-        vma = self.machine.arrays["vma_base"][slot]
-        word, file = int(vma["vm_flags"]), int(vma["vm_file"])
+        of = self._columns
+        word, file = of["vm_flags"].item(slot), of["vm_file"].item(slot)
         return (
-            int(vma["vm_start"]),
-            int(vma["vm_end"]),
+            of["vm_start"].item(slot),
+            of["vm_end"].item(slot),
             word & flags.VM_ACCESS,
             1 if word & flags.VM_MAYSHARE else 0,
-            int(vma["vm_pgoff"]) << layout.PAGE_SHIFT if file else 0,
+            of["vm_pgoff"].item(slot) << layout.PAGE_SHIFT if file else 0,
             file - 1 if 0 < file < self._first_object else NIL,
         )
 
     def layout_flags(self) -> list[str]:
         """Every VMA's flags as the VmFlags line of smaps shows them, words sorted."""
-        words = self.machine.arrays["vma_base"]["vm_flags"][self.vmas()].tolist()
+        words = self._columns["vm_flags"][self.vmas()].tolist()
         return [smaps_flags((w & ~_SMAPS_GUARD) | (_SMAPS_GUARD if w & flags.VM_GUARD else 0)) for w in words]
 
     def fault_kind(self) -> str:

@@ -221,3 +221,22 @@ def _validate_tables(machine: Machine, number: int, vmas: list[int], frames: Cou
     if rss != mm["rss"] and not machine.sizes.threads:  # threads do not keep it (mm.shared.add_rss_shared)
         raise ValidationError(f"rss says {mm['rss']}, {rss} pages are mapped")
     return tables
+
+
+class Validating:
+    """The part of a runner that checks every invariant: the strategy's index is asked through :meth:`ask`."""
+
+    strategy: Any
+
+    def ask(self, name: str, number: int, *arguments: int) -> int:
+        """Call hook ``name`` of the strategy in trace mm ``number``."""
+        raise NotImplementedError
+
+    def validate(self, machine: Machine) -> None:
+        """validate_mm with the strategy's index asked too. Raises ValidationError."""
+        validate_mm(
+            machine,
+            lambda number, addr: self.ask("index_find", number, addr),
+            lambda number: self.ask("index_check", number),
+            self.strategy.check_messages,
+        )

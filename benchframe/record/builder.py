@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchframe.events import EVENT, NIL, FaultFlag, Kind, MapType
+from benchframe.events import EVENT, NIL, REPORT, Batch, FaultFlag, Kind, MapType
 from benchframe.record import perf as R
 from benchframe.record.perf import (
     ALL,
@@ -53,7 +53,7 @@ from benchframe.trace.meta import (
     TraceMeta,
     Unplayed,
 )
-from benchframe.trace.trace import REPORT, Batch, Trace
+from benchframe.trace.trace import Trace
 
 if TYPE_CHECKING:
     from benchframe.oracle import Replayer

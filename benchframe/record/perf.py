@@ -554,7 +554,10 @@ def _field(offset: int, size: int) -> Callable[[bytes, int], int]:
 NR_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 TYPE_SOFTWARE, TYPE_TRACEPOINT = 1, 2
 COUNT_SW_PAGE_FAULTS = 2
-SAMPLE_TID, SAMPLE_TIME, SAMPLE_ADDR, SAMPLE_RAW, SAMPLE_IDENTIFIER = 1 << 1, 1 << 2, 1 << 3, 1 << 10, 1 << 16
+SAMPLE_IP, SAMPLE_TID, SAMPLE_TIME, SAMPLE_ADDR, SAMPLE_READ = 1, 1 << 1, 1 << 2, 1 << 3, 1 << 4
+SAMPLE_CALLCHAIN, SAMPLE_ID, SAMPLE_CPU, SAMPLE_PERIOD, SAMPLE_STREAM = 1 << 5, 1 << 6, 1 << 7, 1 << 8, 1 << 9
+SAMPLE_RAW, SAMPLE_IDENTIFIER = 1 << 10, 1 << 16
+"""perf_event_attr.sample_type (include/uapi/linux/perf_event.h): of the recorder, and of perf.data's reader."""
 FORMAT_ID, FORMAT_LOST = 1 << 2, 1 << 4
 DISABLED, INHERIT, EXCLUDE_KERNEL, EXCLUDE_HV, MMAP, COMM = 1, 1 << 1, 1 << 5, 1 << 6, 1 << 8, 1 << 9
 ENABLE_ON_EXEC, TASK, WATERMARK, MMAP_DATA, SAMPLE_ID_ALL = 1 << 12, 1 << 13, 1 << 14, 1 << 17, 1 << 18

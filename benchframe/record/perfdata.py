@@ -12,16 +12,33 @@ from pathlib import Path
 
 from benchframe.record import perf as R
 from benchframe.record.importers import Tally, build, imported
-from benchframe.record.perf import ALL, CLONE_THREAD, CLONE_VM, COUNT_SW_PAGE_FAULTS, TYPE_SOFTWARE, Rec, hash_name
+from benchframe.record.perf import (
+    ALL,
+    CLONE_THREAD,
+    CLONE_VM,
+    COUNT_SW_PAGE_FAULTS,
+    SAMPLE_ADDR,
+    SAMPLE_CALLCHAIN,
+    SAMPLE_CPU,
+    SAMPLE_ID,
+    SAMPLE_IDENTIFIER,
+    SAMPLE_IP,
+    SAMPLE_PERIOD,
+    SAMPLE_RAW,
+    SAMPLE_READ,
+    SAMPLE_STREAM,
+    SAMPLE_TID,
+    SAMPLE_TIME,
+    TYPE_SOFTWARE,
+    Rec,
+    hash_name,
+)
 from benchframe.trace.trace import Trace
 
 ARCH, EVENT_DESC = 6, 12
 RECORD_MMAP, RECORD_FORK, RECORD_LOST_SAMPLES = 1, 7, 13
 RECORD_ATTR, RECORD_TRACING_DATA, RECORD_AUXTRACE, RECORD_FEATURE, RECORD_COMPRESSED, RECORD_COMPRESSED2 = (
     64, 66, 71, 80, 81, 83,
-)  # fmt: skip
-IP, TID, TIME, ADDR, READ, CALLCHAIN, ID, CPU, PERIOD, STREAM, RAW, IDENTIFIER = (
-    1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 65536,
 )  # fmt: skip
 FORMAT_GROUP = 8
 MAX_EVENTS = 4096
@@ -226,11 +243,20 @@ class _Reader:
             raise ValueError("it describes no event")
         self.one = attrs[0]
         kinds = set(attrs.values())
-        self.by_identifier = all(attr.sample & IDENTIFIER for attr in kinds)
-        known = IDENTIFIER | ID | TID | TIME | CPU | STREAM | IP | ADDR
+        self.by_identifier = all(attr.sample & SAMPLE_IDENTIFIER for attr in kinds)
+        known = (
+            SAMPLE_IDENTIFIER
+            | SAMPLE_ID
+            | SAMPLE_TID
+            | SAMPLE_TIME
+            | SAMPLE_CPU
+            | SAMPLE_STREAM
+            | SAMPLE_IP
+            | SAMPLE_ADDR
+        )
         if not self.by_identifier and any((attr.sample ^ self.one.sample) & known for attr in kinds):
             raise ValueError("its events have different sample formats and no identifier")
-        if any(not attr.sample & TIME or not attr.sample & TID for attr in kinds):
+        if any(not attr.sample & SAMPLE_TIME or not attr.sample & SAMPLE_TID for attr in kinds):
             raise ValueError("its samples have no time or thread (perf record -T, or -d, adds them)")
 
     def _time_of(self, body: bytes) -> int:
@@ -238,7 +264,7 @@ class _Reader:
         attr = self.one
         if self.by_identifier:
             attr = self.about.attrs.get(struct.unpack_from("<Q", body, len(body) - 8)[0], attr)
-        behind = sum(8 for bit in (ID, STREAM, CPU, IDENTIFIER) if attr.sample & bit)
+        behind = sum(8 for bit in (SAMPLE_ID, SAMPLE_STREAM, SAMPLE_CPU, SAMPLE_IDENTIFIER) if attr.sample & bit)
         return int(struct.unpack_from("<Q", body, len(body) - behind - 8)[0])
 
     def _side(self, kind: int, misc: int, body: bytes) -> Iterator[Rec]:
@@ -268,37 +294,37 @@ class _Reader:
             yield Rec(time, R.EXEC, tid, (pid,))
 
     def _sample(self, body: bytes) -> Rec | None:
-        number = struct.unpack_from("<Q", body)[0] if self.one.sample & IDENTIFIER else 0
+        number = struct.unpack_from("<Q", body)[0] if self.one.sample & SAMPLE_IDENTIFIER else 0
         attr = self.about.attrs.get(number, self.one)
         sample, at = attr.sample, 0
-        at += 8 if sample & IDENTIFIER else 0
-        at += 8 if sample & IP else 0
+        at += 8 if sample & SAMPLE_IDENTIFIER else 0
+        at += 8 if sample & SAMPLE_IP else 0
         pid, tid = struct.unpack_from("<II", body, at)
         time = struct.unpack_from("<Q", body, at + 8)[0]
         at += 16
-        addr = struct.unpack_from("<Q", body, at)[0] if sample & ADDR else 0
-        at += 8 if sample & ADDR else 0
-        if sample & ID:
+        addr = struct.unpack_from("<Q", body, at)[0] if sample & SAMPLE_ADDR else 0
+        at += 8 if sample & SAMPLE_ADDR else 0
+        if sample & SAMPLE_ID:
             number = struct.unpack_from("<Q", body, at)[0]
             attr = self.about.attrs.get(number, attr)
         self.pids.setdefault(tid, pid)
         name = self.about.names.get(number, "")
         if attr.is_fault:
-            if not sample & ADDR:
+            if not sample & SAMPLE_ADDR:
                 self.tally.miss(NO_ADDRESS)
                 return None
             return Rec(time, R.FAULT, tid, (addr, -1, True))
         tracepoint = name.startswith(("exceptions:page_fault_", "raw_syscalls:"))
-        if not tracepoint or not sample & RAW:
+        if not tracepoint or not sample & SAMPLE_RAW:
             if name.startswith("exceptions:page_fault_"):
                 self.tally.miss("page faults without their data (perf record -R adds them)")
             else:
                 self.tally.skip(f"samples of {name[:40] or _event_name(attr)}")
             return None
-        at += sum(8 for bit in (ID, STREAM, CPU, PERIOD) if sample & bit)
-        if sample & READ:
+        at += sum(8 for bit in (SAMPLE_ID, SAMPLE_STREAM, SAMPLE_CPU, SAMPLE_PERIOD) if sample & bit)
+        if sample & SAMPLE_READ:
             at += _read_size(attr.read_format, body, at)
-        if sample & CALLCHAIN:
+        if sample & SAMPLE_CALLCHAIN:
             at += 8 + 8 * int(struct.unpack_from("<Q", body, at)[0])
         rec = _tracepoint(name, time, tid, body[at + 4 :])
         if rec is None:

@@ -18,6 +18,7 @@ from numba.extending import intrinsic
 
 from benchframe.dialect import llvm as backend
 from benchframe.dialect.llvm import C_CALLS, PRIMITIVES, _atomic, _field_pointer, _integer_call
+from benchframe.dialect.numba_internals import module_of
 from benchframe.dialect.records import DialectError
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.simulate.records import ATOMIC, LOAD, STORE
@@ -255,7 +256,7 @@ def compile_simulated(spec: UnitSpec, units: Units) -> bytes:
     """The object file of a simulated unit. Raises DialectError, also for C code: nobody sees its accesses."""
     index = {h.name: i for i, h in enumerate(units.hooks)}
     library, symbol = backend.lowered(spec.entry, spec.arity, units.mm, spec.binding, index, spec.replace, SIMULATED)
-    module = library._final_module.clone()
+    module = module_of(library)
     module.link_in(llvm.parse_assembly(backend.entry_text(symbol, spec.arity)))
     module = optimised(module, frozenset({"entry"}))
     undefined = [

@@ -169,7 +169,7 @@ def do_job(job: CellJob) -> Answer:
 
 
 def _do_job(job: CellJob) -> Answer:
-    from benchframe.engine.session import EngineError
+    from benchframe.errors import EngineError
     from benchframe.simulate.session import Depth, SimulatedSession, Stopped
 
     began = time.perf_counter()

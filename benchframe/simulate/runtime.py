@@ -121,6 +121,7 @@ def _compile() -> bytes:
     from llvmlite import binding as llvm
 
     from benchframe.dialect.llvm import lowered
+    from benchframe.dialect.numba_internals import module_of
     from benchframe.simulate.build import RUNTIME_PRIMITIVES, emit
 
     module: Any = None
@@ -128,7 +129,7 @@ def _compile() -> bytes:
     for name, function in EXPORTS.items():
         arity = function.__code__.co_argcount
         library, symbol = lowered(function, arity, simulator, None, {}, None, RUNTIME_PRIMITIVES)
-        part = library._final_module.clone()
+        part = module_of(library)
         if module is None:
             module = part
         else:

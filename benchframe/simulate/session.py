@@ -19,8 +19,9 @@ import numpy.typing as npt
 
 from benchframe.dialect.store import Unit
 from benchframe.dialect.units import Units, UnitSpec
-from benchframe.engine.session import EngineError, Verdict
-from benchframe.engine.threads import COUNTERS, LOCKS, CrewRunner, ProgramError, ThreadSession, make_program
+from benchframe.engine.session import COUNTERS, Verdict
+from benchframe.engine.threads import LOCKS, CrewRunner, ProgramError, ThreadSession, make_program
+from benchframe.errors import EngineError
 from benchframe.mm.defaults import count_event
 from benchframe.mm.hooks import ALL, hook_entry
 from benchframe.mm.layout import ANSWER, ARENA, EVENT, FILE, FREED, MM, PAGE, PTE, SAMPLE, TASK, VMA, mm_struct

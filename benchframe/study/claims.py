@@ -138,7 +138,8 @@ def stream_of(known: Registry, name: str, crew: int = 0) -> Trace:
 
 def percent(known: Registry, hit: Hit) -> float:
     """The hit rate here, in percent: of one pass over the timed events, every answer checked first."""
-    from benchframe.engine.session import EngineError, Session
+    from benchframe.engine.session import Session
+    from benchframe.errors import EngineError
 
     strategy = known.strategy(hit.strategy)
     session = Session(counted(strategy) if hit.first else strategy, stream_of(known, hit.workload))

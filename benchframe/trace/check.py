@@ -71,9 +71,8 @@ class Checker:
         lookup = _LOOKUPS[kind]
         for name in ("addr", "len", "new_len"):
             column = events[name]
-            top = ADDRESS_LIMIT + (name == "addr") * 0
             low = NIL if name == "addr" else 0
-            self._demand((column >= low) & (column <= top), f"{name} is outside [0, 2^47]")
+            self._demand((column >= low) & (column <= ADDRESS_LIMIT), f"{name} is outside [0, 2^47]")
         addr, length, ret = events["addr"], events["len"], events["ret"]
         self._demand((addr >= 0) | (kind == Kind.EXEC), "addr is negative")
         self._demand((addr < ADDRESS_LIMIT) | ~lookup, "addr of a lookup is not a user address")

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from benchframe.errors import TraceError
-from benchframe.events import EVENT, NIL
+from benchframe.events import EVENT, NIL, REPORT
 from benchframe.files import replacing
 from benchframe.trace.meta import TraceMeta, fitted_json, meta_from_json
-from benchframe.trace.trace import MAX_ROWS, REPORT, Trace, not_written
+from benchframe.trace.trace import MAX_ROWS, Trace, not_written
 
 MARK = "# benchframe "
 MAX_LINE = 1 << 23

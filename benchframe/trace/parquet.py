@@ -13,9 +13,8 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from benchframe.errors import TraceError
-from benchframe.events import EVENT, NIL
+from benchframe.events import EVENT, NIL, REPORT, Batch
 from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta, fitted_json, meta_from_json
-from benchframe.trace.trace import REPORT, Batch
 
 # ----------------------------------------------------------------------------------------------------------------------
 # A reader for Thrift's compact protocol, bounded in depth, size and count: enough for a Parquet file's own claims.

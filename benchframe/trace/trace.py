@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchframe.errors import ENVIRONMENT, TraceError
-from benchframe.events import EVENT, NIL, Kind, MapType
+from benchframe.events import EVENT, NIL, REPORT, Batch, Kind, MapType
 from benchframe.files import replacing
 from benchframe.trace.check import Checker, RowError
 from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta
@@ -29,8 +29,6 @@ from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta
 
 __all__ = [
     "MAX_ROWS",
-    "REPORT",
-    "Batch",
     "Trace",
     "TraceError",
     "iter_batches",
@@ -41,9 +39,6 @@ __all__ = [
 
 MAX_ROWS = 1 << 24
 """Rows that read_trace takes at most: 16 Mi rows are 1.3 GB in memory. Larger files go through iter_batches."""
-
-REPORT = np.dtype([("row", "i8"), ("vm_start", "i8"), ("vm_end", "i8")])
-"""The VMA that the kernel reported right after the event at ``row`` (perf's MMAP2 record): what replays are held to."""
 
 
 @dataclass
@@ -60,9 +55,16 @@ class Trace:
     tid: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     meta: TraceMeta = field(default_factory=TraceMeta)
     reports: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, REPORT))
+    setup: int = NIL
+    """How many leading events build the initial layout: replayed, never timed. NIL: as many as a synthetic stream says
+    (``meta.limits["setup"]``), else the EXEC, MAP and RLIMIT rows that it begins with."""
 
     def __post_init__(self) -> None:
         """A trace without a clock counts its events; one without thread ids uses the task index."""
+        if self.setup == NIL:
+            other = ~np.isin(self.events["kind"], (Kind.EXEC, Kind.MAP, Kind.RLIMIT))
+            begin = int(np.argmax(other)) if other.any() else len(self.events)
+            self.setup = min(self.meta.limits.get("setup", begin), len(self.events))
         if not len(self.time):
             self.time = np.arange(len(self.events), dtype=np.int64)
         if not len(self.tid):
@@ -70,16 +72,6 @@ class Trace:
 
     def __len__(self) -> int:
         return len(self.events)
-
-    @property
-    def setup(self) -> int:
-        """How many leading events build the initial layout: replayed, never timed. EXEC, MAP and RLIMIT rows, or as
-        many as a synthetic stream says (``meta.limits["setup"]``)."""
-        told = self.meta.limits.get("setup")
-        if told is not None:
-            return min(told, len(self.events))
-        other = ~np.isin(self.events["kind"], (Kind.EXEC, Kind.MAP, Kind.RLIMIT))
-        return int(np.argmax(other)) if other.any() else len(self.events)
 
     @property
     def tasks(self) -> int:
@@ -116,17 +108,6 @@ class Trace:
         Checker(len(self.meta.files)).check(self.events, self.time, self.tid)
         _check_reports(self.reports, len(self.events))
         _check_snapshots(self.meta, len(self.events), self.mms)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Consecutive rows of a trace file; ``row`` is the index of the first. Arrays as in :class:`Trace`."""
-
-    row: int
-    events: NDArray[np.void]
-    time: NDArray[np.int64]
-    tid: NDArray[np.int32]
-    reports: NDArray[np.void]
 
 
 def read_trace(path: str | Path, max_rows: int = MAX_ROWS) -> Trace:
@@ -395,14 +376,5 @@ def shifted(trace: Trace, pages: int) -> Trace:
     for name, kinds in (("addr", PLACED), ("ret", GIVEN), ("offset", (Kind.MREMAP,))):
         chosen = np.isin(kind, kinds) & (events[name] >= LOWEST)
         events[name][chosen] -= down
-    setup = trace.setup
-
-    class Shifted(Trace):
-        """A trace that keeps the setup of the one that it was made from."""
-
-        @property
-        def setup(self) -> int:
-            return setup
-
     notes = (*trace.meta.notes, f"all addresses lower by {pages} pages")
-    return Shifted(events, meta=replace(trace.meta, snapshots=(), notes=notes))
+    return Trace(events, meta=replace(trace.meta, snapshots=(), notes=notes), setup=trace.setup)

@@ -32,7 +32,9 @@ def exceptions() -> dict[str, type[Exception]]:
         if module.name == "benchframe.__main__":
             continue
         for value in vars(import_module(module.name)).values():
-            if isinstance(value, type) and issubclass(value, Exception) and value.__module__ == module.name:
+            if not isinstance(value, type) or not issubclass(value, Exception) or issubclass(value, Warning):
+                continue
+            if value.__module__ == module.name:
                 found[f"{value.__module__}.{value.__qualname__}"] = value
     return found
 

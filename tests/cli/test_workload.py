@@ -118,7 +118,7 @@ def test_trace_is_checked() -> None:
 
     def bad_setup(params: dict[str, object], seed: int) -> Trace:
         trace = make(params, seed)
-        trace.meta.limits["setup"] = 99
+        trace.setup = 99
         return trace
 
     for maker, said in (

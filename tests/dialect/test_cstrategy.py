@@ -11,8 +11,8 @@ from benchframe.cstrategy import CSource, header, unseen
 from benchframe.dialect.functions import Identities
 from benchframe.dialect.records import DialectError
 from benchframe.engine.content import strategy_digest
-from benchframe.engine.runner import InterpretedRunner
 from benchframe.engine.session import Session
+from benchframe.interpreted import InterpretedRunner
 from benchframe.mm.machine import Machine, Sizes
 from benchframe.mm.space import Space
 from benchframe.registry import Registry, load

@@ -88,19 +88,11 @@ def test_lines_that_other_tasks_read() -> None:
 
 def test_nothing_to_count() -> None:
     """A trace that is all setup is an EngineError."""
-    from benchframe.engine.session import EngineError
+    from benchframe.errors import EngineError
 
     trace = registry().spec("zipf:vmas=20,events=200").trace(0)
-
-    class AllSetup(Trace):
-        """Nothing timed."""
-
-        @property
-        def setup(self) -> int:
-            return len(self.events)
-
     with pytest.raises(EngineError, match="no events after its setup"):
-        count_cost(strategy("rbtree"), AllSetup(trace.events, meta=trace.meta))
+        count_cost(strategy("rbtree"), Trace(trace.events, meta=trace.meta, setup=len(trace.events)))
     assert Kind.LOOKUP in trace.events["kind"]
 
 

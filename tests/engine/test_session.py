@@ -9,12 +9,14 @@ import pytest
 from support.space import registry, runner, strategy
 from support.wrong_strategy import WRONG
 
-from benchframe import stream, verify
+from benchframe import stream
+from benchframe import verify as answers
 from benchframe.dialect import units
 from benchframe.dialect.store import Store
 from benchframe.engine.compile import ONE, missing, needed
 from benchframe.engine.runner import unit_store
-from benchframe.engine.session import EngineError, Session, compile_strategies, prepare
+from benchframe.engine.session import Session, compile_strategies, prepare
+from benchframe.errors import EngineError
 from benchframe.events import EVENT, Kind
 from benchframe.mm.machine import Parameters
 from benchframe.strategy import resolve
@@ -55,7 +57,7 @@ def test_a_wrong_strategy_is_caught_and_not_timed() -> None:
 @pytest.mark.parametrize("column", [0, 1, 2])
 def test_every_answer_is_compared(monkeypatch: pytest.MonkeyPatch, column: int) -> None:
     """One number of the oracle's changed in one event, result or bounds: the verdict names that event."""
-    real = verify.expected
+    real = answers.expected
 
     def falsified(events: Any, parameters: Parameters) -> Any:
         table = [part.copy() for part in real(events, parameters)]
@@ -71,7 +73,7 @@ def test_every_answer_is_compared(monkeypatch: pytest.MonkeyPatch, column: int) 
 
 def test_results_of_calls_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     """The result of a mapping call too."""
-    real = verify.expected
+    real = answers.expected
 
     def falsified(events: Any, parameters: Parameters) -> Any:
         table = [part.copy() for part in real(events, parameters)]
@@ -86,7 +88,7 @@ def test_results_of_calls_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_final_layout_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rights that no lookup shows are seen in the layout at the end."""
-    real = verify.expected
+    real = answers.expected
 
     def falsified(events: Any, parameters: Parameters) -> Any:
         table = [part.copy() for part in real(events, parameters)]
@@ -195,7 +197,7 @@ def test_layout_seed_moves_records_not_answers() -> None:
 def test_nothing_to_measure() -> None:
     """A stream that is all setup says so."""
     trace = registry().spec(ZIPF).trace(1)
-    trace.meta.limits["setup"] = len(trace.events)
+    trace.setup = len(trace.events)
     with pytest.raises(EngineError, match="nothing to measure"):
         Session(strategy("rbtree"), trace)
 
@@ -262,28 +264,33 @@ def test_class_runs() -> None:
 # ---- the oracle's answers on disk ----
 
 
+def test_answers_depend_on_the_oracle() -> None:
+    """What is kept on disk is kept under the oracle's own source: its rules and its replay are part of the key."""
+    assert {"rules.py", "space.py", "merge.py"} <= {path.name for path in answers._sources()}
+
+
 def test_answers_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second question is answered from the file; a damaged file is asked again; other limits are another file."""
     monkeypatch.setenv("BENCHFRAME_CACHE_DIR", str(tmp_path))
     trace = registry().spec(ZIPF).trace(1)
-    first = verify.expected(trace.events, Parameters())
+    first = answers.expected(trace.events, Parameters())
     (path,) = (tmp_path / "answers").iterdir()
     calls: list[int] = []
-    real = verify.replay
+    real = answers.replay
 
     def counting(*args: Any, **options: Any) -> Any:
         calls.append(1)
         return real(*args, **options)
 
-    monkeypatch.setattr(verify, "replay", counting)
-    for ours, theirs in zip(first, verify.expected(trace.events, Parameters()), strict=True):
+    monkeypatch.setattr(answers, "replay", counting)
+    for ours, theirs in zip(first, answers.expected(trace.events, Parameters()), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert calls == []
     path.write_bytes(path.read_bytes()[:100])
-    for ours, theirs in zip(first, verify.expected(trace.events, Parameters()), strict=True):
+    for ours, theirs in zip(first, answers.expected(trace.events, Parameters()), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert len(calls) == 1
-    verify.expected(trace.events, Parameters(max_map_count=100))
+    answers.expected(trace.events, Parameters(max_map_count=100))
     assert len(calls) == 2
     assert len(list((tmp_path / "answers").iterdir())) == 2
 

@@ -19,8 +19,9 @@ from benchframe.dialect.functions import Identities
 from benchframe.dialect.units import UnitSpec
 from benchframe.engine import threads as engine_crew
 from benchframe.engine.runner import unit_store
-from benchframe.engine.session import EngineError, Histogram, edges
+from benchframe.engine.session import Histogram, edges
 from benchframe.engine.threads import ProgramError, ThreadSession, make_program, scaling
+from benchframe.errors import EngineError
 from benchframe.events import Kind
 from benchframe.mm.defaults import read_unlock
 from benchframe.mm.layout import ARENA_VMA, TASK

@@ -7,8 +7,8 @@ import pytest
 from support.programs import HEAP, STACK, Op, long_program
 from support.space import BASE, PAGE, PMD, STRATEGIES, Kit, registry, strategy
 
-from benchframe.engine.runner import InterpretedRunner
 from benchframe.engine.session import prepare
+from benchframe.interpreted import InterpretedRunner
 from benchframe.mm.machine import Machine, Sizes
 
 OWN = ("hook_entry", "mapping_entry", "hook_mask")

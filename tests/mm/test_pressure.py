@@ -84,11 +84,11 @@ def test_locks_of_vmas_are_free_at_rest() -> None:
     )
     space = Space(machine)
     space.mmap(0x10000000, 0x4000, 3, 0x32)
-    runner.validate(machine, {})
+    runner.validate(machine)
     locks = machine.arrays[next(slab.base for slab in strategy.slabs if slab.name == "vma_lock")]
     locks["count"][1] = 1
     with pytest.raises(ValidationError, match=r"VMA #1: count of its vma_lock is 1 at rest"):
-        runner.validate(machine, {})
+        runner.validate(machine)
 
 
 def test_at_rest_names_a_field() -> None:

@@ -68,7 +68,7 @@ def test_touch_leaves_one_fault_per_table() -> None:
     every, few = (known.spec(f"uniform:vmas=1500,events=50,touch={touch}").trace(3) for touch in (1, 0))
     assert np.array_equal(every.events[every.setup :], few.events[few.setup :])
 
-    def tables(trace: stream.Stream) -> list[int]:
+    def tables(trace: stream.Trace) -> list[int]:
         setup = trace.events[: trace.setup]
         return (setup["addr"][setup["kind"] == every.events["kind"][every.setup - 1]] >> 21).tolist()
 

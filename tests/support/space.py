@@ -4,7 +4,7 @@ import copy
 from functools import cache
 from typing import Any
 
-from benchframe.engine.runner import InterpretedRunner
+from benchframe.interpreted import InterpretedRunner
 from benchframe.mm import layout
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.space import Space

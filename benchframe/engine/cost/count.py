@@ -21,7 +21,8 @@ from benchframe.engine.cost.rewrite import Recorder, Translator, unit_of, units
 from benchframe.engine.cost.tally import COUNTS, VIEWS, Tally, quantile
 from benchframe.engine.job import COST_RECORDS
 from benchframe.engine.runner import NativeRunner, unit_store
-from benchframe.engine.session import EngineError, prepare
+from benchframe.engine.session import prepare
+from benchframe.errors import EngineError
 from benchframe.events import Kind
 from benchframe.mm.layout import ARENA_VMA, MM, mm_struct, vm_area_struct
 from benchframe.mm.machine import Machine, Parameters, Sizes

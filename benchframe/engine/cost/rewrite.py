@@ -44,7 +44,7 @@ from benchframe.engine.cost.records import (
     Memory,
 )
 from benchframe.engine.cost.records import EVENT as BEGINS
-from benchframe.engine.session import EngineError
+from benchframe.errors import EngineError
 from benchframe.mm.layout import EVENT, MM, PRIVATE_BASES, mm_struct
 from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, FAULT, LOOKUP, one_event
 

@@ -1,0 +1,87 @@
+"""What benchframe uses of Numba that Numba does not promise: all of it, in one place, and a check that it is there.
+
+Numba's public way compiles a function, optimises it and hands it to its own execution engine. A unit needs less: the
+LLVM module as lowered, to be linked, optimised and emitted once. No public interface gives that. After an upgrade of
+Numba :func:`broken` names what has changed; ``tests/dialect/test_numba_internals.py`` runs it, and pyproject.toml
+bounds the version to the newest that was tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from llvmlite import binding as llvm
+from numba.core import cgutils, codegen, compiler_lock
+from numba.np import numpy_support
+
+OWNERS: dict[Any, tuple[str, ...]] = {
+    codegen.JITCodeLibrary: (
+        "_optimize_final_module",
+        "_finalize_final_module",
+        "_ensure_finalized",
+        "get_pointer_to_function",
+    ),
+    codegen.JITCPUCodegen: ("set_env", "_module_pass_manager"),
+    cgutils: ("alloca_once", "alloca_once_value", "get_or_insert_function"),
+    compiler_lock: ("global_compiler_lock",),
+    numpy_support: ("from_dtype",),
+}
+"""Attributes of classes and modules."""
+LIBRARY, CODEGEN = ("_final_module", "_codegen", "_finalized"), ("_tm",)
+"""Attributes of the library of a compiled function, and of its code generator."""
+
+
+def broken(library: Any) -> list[str]:
+    """What the installed Numba lacks of all this, by name; ``library`` is that of any compiled function."""
+    wanted = [(owner, owner.__name__, name) for owner, names in OWNERS.items() for name in names]
+    wanted += [(library, "library", name) for name in LIBRARY]
+    maker = getattr(library, "_codegen", None)
+    wanted += [(maker, "library._codegen", name) for name in CODEGEN]
+    return [f"{told}.{name}" for owner, told, name in wanted if not hasattr(owner, name)]
+
+
+@contextmanager
+def unoptimised() -> Iterator[None]:
+    """While this is open Numba's libraries keep their IR as lowered: not optimised, not given to Numba's own engine,
+    not turned into machine code. The unit is optimised and emitted once, at the end. About half of a cold compile."""
+
+    def keep(self: Any) -> None:
+        self._finalized = True
+
+    def linked(self: Any, name: str) -> int:
+        self._ensure_finalized()
+        return 0
+
+    library, cpu = codegen.JITCodeLibrary, codegen.JITCPUCodegen
+    stand_ins = [
+        (library, "_optimize_final_module", lambda self: None),
+        (library, "_finalize_final_module", keep),
+        (library, "get_pointer_to_function", linked),
+        (cpu, "set_env", lambda self, name, env: None),
+    ]
+    originals = [getattr(owner, name) for owner, name, _ in stand_ins]
+    for owner, name, stand_in in stand_ins:
+        setattr(owner, name, stand_in)
+    try:
+        yield
+    finally:
+        for (owner, name, _), original in zip(stand_ins, originals, strict=True):
+            setattr(owner, name, original)
+
+
+def module_of(library: Any) -> llvm.ModuleRef:
+    """A copy of the module of a function that was compiled :func:`unoptimised`, with all that it calls."""
+    return library._final_module.clone()
+
+
+def optimise(library: Any, module: llvm.ModuleRef) -> None:
+    """Run Numba's own passes over ``module``."""
+    manager, builder = library._codegen._module_pass_manager()
+    manager.run(module, builder)
+
+
+def emit(library: Any, module: llvm.ModuleRef) -> bytes:
+    """``module`` as an object file for this CPU."""
+    return bytes(library._codegen._tm.emit_object(module))

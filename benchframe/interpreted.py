@@ -1,0 +1,61 @@
+"""Interpreted runner: a strategy's text run by Python on the same memory as the compiled code.
+
+Some hundred times slower than native, but an index outside its slab is an IndexError here instead of damage, and the
+world behind the proxies may count or schedule what it sees (:mod:`benchframe.dialect.interpreter`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from benchframe.dialect.functions import resolve
+from benchframe.dialect.interpreter import PlainWorld, dejit
+from benchframe.mm.defaults import count_event
+from benchframe.mm.hooks import BY_NAME
+from benchframe.mm.layout import MM
+from benchframe.mm.machine import Machine
+from benchframe.mm.replay import replay_checked
+from benchframe.mm.validate import Validating
+from benchframe.strategy import Strategy
+
+
+class InterpretedRunner(Validating):
+    """Runs ``strategy`` (resolved) by the interpreter; a :class:`~benchframe.mm.machine.Runner`.
+
+    ``counting``: the replay counts lookups, hits and the like, as the native engine's checked replay does. Raises
+    DialectError for a mandatory hook that is unfilled.
+    """
+
+    def __init__(self, strategy: Strategy, *, counting: bool = True) -> None:
+        self.strategy = strategy
+        self.world: PlainWorld | None = None
+        # As natively: the replay counts, the mapping operations and what they call through hooks do not.
+        own = {**strategy.binding, "count": count_event} if counting else strategy.binding
+        self._replay = dejit(replay_checked, own, strategy.binding)
+        self._hooks: dict[str, Callable[..., Any]] = {}
+
+    def attach(self, machine: Machine) -> None:
+        """Make the world over the machine's arrays. Raises DialectError for arrays of another layout."""
+        self.world = PlainWorld(machine.arrays)
+
+    def _mm(self, number: int) -> Any:
+        if self.world is None:
+            raise RuntimeError("this runner is not attached to a machine yet")
+        return self.world.ref(MM, number + 1)
+
+    def replay(self, first: int, last: int) -> None:
+        """Events [first, last), with answers and counts. Raises IndexError where the code leaves a slab."""
+        self._replay(self._mm(0), first, last)
+
+    def hook(self, name: str, *arguments: int, mm: int = 0) -> int:
+        """Call a hook of the strategy directly, in trace mm number ``mm``. KeyError for a name that is no hook."""
+        if name not in self._hooks:
+            function = resolve(BY_NAME[name], self.strategy.binding)
+            assert function is not None  # only an unbound resolve() gives None
+            self._hooks[name] = dejit(function, self.strategy.binding)
+        return int(self._hooks[name](self._mm(mm), *arguments))
+
+    def ask(self, name: str, number: int, *arguments: int) -> int:
+        """As :meth:`hook`."""
+        return self.hook(name, *arguments, mm=number)

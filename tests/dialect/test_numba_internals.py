@@ -1,0 +1,60 @@
+"""The canary for Numba's private parts: after an upgrade it names what broke, before strategies fail to compile."""
+
+from importlib.metadata import requires, version
+from types import SimpleNamespace
+from typing import Any
+
+import numba
+from packaging.requirements import Requirement
+
+from benchframe.dialect import numba_internals
+
+
+def library() -> Any:
+    """The library of a small function, compiled as backend.compile_unit does."""
+
+    def triangle(x: int) -> int:
+        total = 0
+        while x > 0:
+            total += x
+            x -= 1
+        return total
+
+    with numba_internals.unoptimised():
+        made = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)(triangle)
+        made.compile((numba.types.int64,))
+        return made.overloads[made.signatures[0]].library
+
+
+def test_numba_has_what_is_used() -> None:
+    """Every private name exists in the installed Numba; if not, the assertion says which are gone."""
+    assert numba_internals.broken(library()) == []
+
+
+def test_a_part_that_is_gone_is_named() -> None:
+    """A library without its module, its code generator without a target machine: both by name."""
+    gone = numba_internals.broken(SimpleNamespace(_codegen=SimpleNamespace(), _finalized=True))
+    assert gone == ["library._final_module", "library._codegen._tm"]
+
+
+def test_lowered_is_not_yet_optimised_and_then_is() -> None:
+    """The module comes as lowered, is changed by the passes, and leaves as an ELF object file."""
+    made = library()
+    module = numba_internals.module_of(made)
+    before = str(module)
+    numba_internals.optimise(made, module)
+    assert str(module) != before
+    assert numba_internals.emit(made, module).startswith(b"\x7fELF")
+
+
+def test_numba_itself_is_as_before() -> None:
+    """After a unit Numba compiles and runs functions in its own way again."""
+    library()
+    assert numba.njit(lambda x: x + 1)(41) == 42
+
+
+def test_the_installed_numba_is_one_that_was_tested() -> None:
+    """pyproject.toml bounds Numba from above, and this environment keeps to it."""
+    (numba_,) = [r for text in requires("benchframe") or [] if (r := Requirement(text)).name == "numba"]
+    assert "<" in str(numba_.specifier)
+    assert numba_.specifier.contains(version("numba"))
