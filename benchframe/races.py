@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from benchframe.scenario import Scenario
-    from benchframe.strategy import Strategy
-
+Named = Any
+"""A Strategy or a Scenario, or the name of one: races stand below both, so their types cannot be named here."""
 Chain = tuple[str, ...]
 Weaker = tuple[str, str, str, str]
 """An ordering that is weaker than the text says: function, operation, field, ordering."""
@@ -106,11 +104,11 @@ class Historic:
     number: str
     summary: str
     sources: str = ""
-    broken: Strategy | str = ""
-    mended: Strategy | str = ""
-    scenario: Scenario | str = ""
+    broken: Named = ""
+    mended: Named = ""
+    scenario: Named = ""
     shows: str = ""
-    mended_scenario: Scenario | None = None
+    mended_scenario: Named = None
     among: int = 1
     whole: bool = True
     because: str = ""

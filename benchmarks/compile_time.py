@@ -27,7 +27,7 @@ STRATEGIES = ("rbtree", "mmap_cache", "pmdcache")
 COMPILE = """
 import json, sys, time
 from benchframe.registry import load
-from benchframe.engine.session import compile_strategies
+from benchframe.engine.compile import compile_strategies
 from benchframe.engine.runner import NativeRunner
 known = load()
 strategies = [known.strategy(name) for name in sys.argv[1].split(",")]

@@ -14,10 +14,10 @@ import time
 
 from tabulate import tabulate
 
+from benchframe.engine.compile import compile_strategies
 from benchframe.engine.cost import count
 from benchframe.engine.cost.count import CountedReplay
 from benchframe.engine.job import COST_RECORDS
-from benchframe.engine.session import compile_strategies
 from benchframe.registry import load
 from benchframe.strategy import Strategy
 from benchframe.trace.trace import Trace

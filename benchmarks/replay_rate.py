@@ -14,7 +14,8 @@ import numpy as np
 from sampling import Spread, interleave, machine, print_table
 
 from benchframe import stream
-from benchframe.engine.session import Session, compile_strategies
+from benchframe.engine.compile import compile_strategies
+from benchframe.engine.session import Session
 from benchframe.registry import Registry, load
 from benchframe.trace.trace import Trace
 

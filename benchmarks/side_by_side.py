@@ -16,7 +16,8 @@ import numpy as np
 from sampling import Spread, machine, print_table
 
 from benchframe import stream
-from benchframe.engine.session import Session, compile_strategies
+from benchframe.engine.compile import compile_strategies
+from benchframe.engine.session import Session
 from benchframe.events import Kind
 from benchframe.registry import load
 from benchframe.trace.trace import Trace

@@ -50,8 +50,8 @@ def breakeven(
       benchframe breakeven rbtree pmdcache --over hit_rate --save last
     """
     from benchframe.cli.table import check_form
+    from benchframe.engine.compile import compile_strategies
     from benchframe.engine.job import spare_cpu
-    from benchframe.engine.session import compile_strategies
     from benchframe.report.charts.spec import save as draw
     from benchframe.report.charts.study import study_chart
     from benchframe.report.table import render

@@ -57,9 +57,10 @@ def cost(
       benchframe cost -s rbtree -w zipf --format csv > cost.csv
     """
     from benchframe.cli.table import check_form
+    from benchframe.engine.compile import compile_strategies
     from benchframe.engine.cost import count_cost
     from benchframe.engine.job import COST_RECORDS
-    from benchframe.engine.session import Session, compile_strategies
+    from benchframe.engine.session import Session
     from benchframe.report.table import cost_table, render
     from benchframe.workload import trace_workload
 

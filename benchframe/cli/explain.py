@@ -120,9 +120,9 @@ def _measured(
     blocked: "list[str]",
 ) -> "tuple[str, tuple[Side, Side]]":
     """Time both in the same processes, and count."""
+    from benchframe.engine.compile import compile_strategies
     from benchframe.engine.cost import count_cost
     from benchframe.engine.probe import Point, Study
-    from benchframe.engine.session import compile_strategies
     from benchframe.study.explain import RECORDS, Side
     from benchframe.workload import trace_workload
 

@@ -47,8 +47,8 @@ def layout(
       benchframe layout -s rbtree,pmdcache -w gcc-project --figure fault --rounds 10 --save last
     """
     from benchframe.cli.table import check_form
+    from benchframe.engine.compile import compile_strategies
     from benchframe.engine.job import FIGURES, spare_cpu
-    from benchframe.engine.session import compile_strategies
     from benchframe.report.table import render
     from benchframe.study.layout import measure
     from benchframe.study.present import layout_table, saved_layout

@@ -65,7 +65,7 @@ def _compile(strategies: Sequence[Strategy], builds: frozenset[str], names: list
 def compile_missing(
     strategies: Sequence[Strategy], progress: Progress | None, jobs: int, builds: frozenset[str] = frozenset({ONE})
 ) -> list[tuple[str, float]]:
-    """See :func:`benchframe.engine.session.compile_strategies`."""
+    """See :func:`compile_strategies`."""
     groups = missing(unit_store(), needed(strategies, builds))
     done: list[tuple[str, float]] = []
     if not groups:
@@ -99,3 +99,18 @@ def _compile_shared(names: list[str]) -> list[tuple[str, float]]:
 def _load_compiler() -> None:
     """Import numba once, before the fork."""
     import benchframe.dialect.llvm  # noqa: F401
+
+
+def compile_strategies(
+    strategies: Sequence[Strategy],
+    progress: Callable[[str, float], None] | None = None,
+    jobs: int = 2,
+    builds: Sequence[str] = ("one",),
+) -> list[tuple[str, float]]:
+    """Compile what the store lacks, in ``jobs`` processes. (unit, seconds) of each; empty when all is there.
+
+    ``builds``: "one" for runs with one thread, "threads" for those with several.
+
+    ``progress(unit, share done)`` is told as units finish. Raises DialectError for the first that cannot be compiled.
+    """
+    return compile_missing(strategies, progress, jobs, frozenset(builds))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -567,20 +567,3 @@ class Session:
             pages_peak=int(arenas["peak"][2]),
         )
         return found
-
-
-def compile_strategies(
-    strategies: Sequence[Strategy],
-    progress: Callable[[str, float], None] | None = None,
-    jobs: int = 2,
-    builds: Sequence[str] = ("one",),
-) -> list[tuple[str, float]]:
-    """Compile what the store lacks, in ``jobs`` processes. (unit, seconds) of each; empty when all is there.
-
-    ``builds``: "one" for runs with one thread, "threads" for those with several.
-
-    ``progress(unit, share done)`` is told as units finish. Raises DialectError for the first that cannot be compiled.
-    """
-    from benchframe.engine.compile import compile_missing
-
-    return compile_missing(strategies, progress, jobs, frozenset(builds))

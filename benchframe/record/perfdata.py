@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchframe.record import perf as R
-from benchframe.record.importers import Tally, build, imported
 from benchframe.record.perf import (
     ALL,
     CLONE_THREAD,
@@ -33,6 +32,7 @@ from benchframe.record.perf import (
     Rec,
     hash_name,
 )
+from benchframe.record.tally import Tally, build, imported
 from benchframe.trace.trace import Trace
 
 ARCH, EVENT_DESC = 6, 12

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchframe.record import perf as R
-from benchframe.record.importers import MAX_LINE, Tally, build, imported, text_lines
 from benchframe.record.perf import ALL, CLONE_THREAD, CLONE_VM, Rec, hash_name
+from benchframe.record.tally import MAX_LINE, Tally, build, imported, text_lines
 from benchframe.trace.trace import Trace
 
 _LINE = re.compile(

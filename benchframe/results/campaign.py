@@ -315,14 +315,14 @@ Compile = Callable[["Sequence[Strategy]", Callable[[str, float], None]], object]
 
 def compile_native(strategies: Sequence[Strategy], progress: Callable[[str, float], None]) -> object:
     """Compile ``strategies`` for the native engine, in parallel; instant if the cache holds them."""
-    from benchframe.engine.session import compile_strategies
+    from benchframe.engine.compile import compile_strategies
 
     return compile_strategies(strategies, progress)
 
 
 def compile_threaded(strategies: Sequence[Strategy], progress: Callable[[str, float], None]) -> object:
     """Likewise their builds for several threads."""
-    from benchframe.engine.session import compile_strategies
+    from benchframe.engine.compile import compile_strategies
 
     return compile_strategies(strategies, progress, builds=("threads",))
 

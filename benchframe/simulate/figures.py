@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,6 @@ from benchframe.engine.session import Histogram
 from benchframe.engine.threads import FIGURES, LOCKS
 from benchframe.mm.smp import BUCKETS
 from benchframe.simulate.records import KINDS, PARTS
-
-if TYPE_CHECKING:
-    from benchframe.simulate.session import SimulatedSession
 
 Array = npt.NDArray[Any]
 COUNTED = tuple(FIGURES)
@@ -100,7 +97,7 @@ class Figures:
 
 
 def read_figures(
-    session: SimulatedSession,
+    session: Any,
     window: int,
     host: float,
     since: Array,
@@ -162,9 +159,7 @@ LOCK_FIELDS = {"lock": ("mm.mmap_lock", "mm.mmap_lock_head"), "table": ("page.pt
 """Locks whose waits are waits for a write to these fields."""
 
 
-def _shares(
-    session: SimulatedSession, window: int, threads_then: Array, crew_then: Array, rows: list[Field]
-) -> dict[str, float]:
+def _shares(session: Any, window: int, threads_then: Array, crew_then: Array, rows: list[Field]) -> dict[str, float]:
     """Parts of the CPUs' time that went into waiting for locks, the barrier and the order of a trace. Locks by the
     fields that were waited for, so that a wait that has not ended counts; the rest by what the threads noted."""
     arrays, tasks = session.memory.arrays, [w.task for w in session.program.works]

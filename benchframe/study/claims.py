@@ -297,8 +297,8 @@ def _timed(
     plugins: Sequence[str],
     blocked: Sequence[str],
 ) -> dict[str, Outcome]:
+    from benchframe.engine.compile import compile_strategies
     from benchframe.engine.probe import Point, Study
-    from benchframe.engine.session import compile_strategies
     from benchframe.stats import paired_ratio
 
     workloads = list(dict.fromkeys(name for claim in claims for name in claim.workloads))

@@ -461,7 +461,7 @@ def calibration(known: Registry, note: Note, *, anew: bool = False, cpu: int = -
 
 
 def _take(known: Registry, strategies: Mapping[str, Any], note: Note, cpu: int) -> tuple[Sample, ...]:
-    from benchframe.engine.session import compile_strategies
+    from benchframe.engine.compile import compile_strategies
 
     note("calibrating this machine's cost model, once; this takes about two minutes")
     compile_strategies(list(strategies.values()))

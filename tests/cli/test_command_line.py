@@ -53,7 +53,7 @@ def fake_registry(*_: object) -> Registry:
 def put_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make up plugins, engine and worker; everything between is real."""
     monkeypatch.setattr("benchframe.registry.load", fake_registry)
-    compiled = "benchframe.engine.session.compile_strategies"
+    compiled = "benchframe.engine.compile.compile_strategies"
     monkeypatch.setattr(compiled, lambda strategies, progress: progress("all", 1.0))
     command = worker_command("support.fake_worker")
     monkeypatch.setattr("benchframe.engine.launch.worker_command", lambda: command)
@@ -225,7 +225,7 @@ def test_a_run_without_a_measurement_leaves_nothing(monkeypatch: pytest.MonkeyPa
     def refuse(strategies: object, progress: object) -> None:
         raise DialectError("mine.py:7 (find): a list; use a slab\nmine.py:9 (find): a dict; use a slab")
 
-    monkeypatch.setattr("benchframe.engine.session.compile_strategies", refuse)
+    monkeypatch.setattr("benchframe.engine.compile.compile_strategies", refuse)
     done = call("run", "-s", "fake20", *QUICK)
     assert done.exit_code == 2
     assert done.stderr.endswith("\n  mine.py:7 (find): a list; use a slab\n  mine.py:9 (find): a dict; use a slab\n")

@@ -13,9 +13,9 @@ from benchframe import stream
 from benchframe import verify as answers
 from benchframe.dialect import units
 from benchframe.dialect.store import Store
-from benchframe.engine.compile import ONE, missing, needed
+from benchframe.engine.compile import ONE, compile_strategies, missing, needed
 from benchframe.engine.runner import unit_store
-from benchframe.engine.session import Session, compile_strategies, prepare
+from benchframe.engine.session import Session, prepare
 from benchframe.errors import EngineError
 from benchframe.events import EVENT, Kind
 from benchframe.mm.machine import Parameters

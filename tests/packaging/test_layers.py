@@ -11,6 +11,11 @@ def test_imports_point_down() -> None:
     assert not upward(graph())
 
 
+def test_no_circles() -> None:
+    """No two modules import each other, directly or through others, not even for types or inside functions."""
+    assert not circles(graph())
+
+
 def test_doors_stay_below_the_engines() -> None:
     """What plugins see comes from the strategy and workload layer and below."""
     for door in sorted(DOORS):
