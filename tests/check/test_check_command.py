@@ -169,7 +169,7 @@ def test_spoilt_files(tmp_path: Path, text: str) -> None:
     """A file that is no saved failure is one line with its path, not a traceback."""
     (tmp_path / "rbtree").mkdir()
     (tmp_path / "rbtree" / "x.json").write_text(text)
-    with pytest.raises(SavedError, match=r"x\.json: no saved failure"):
+    with pytest.raises(SavedError, match=r"x\.json: not a saved failure"):
         said_by(["rbtree"], ["stack-stack"], saved=tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -108,3 +109,16 @@ def test_waits_refuse_what_they_do_not_know() -> None:
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
     assert "--what knows compile, table, plugin, not lunch" in ended.stderr
+
+
+def test_every_mutation_fits_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """benchmarks/mutants.py changes lines that exist: a move of code must take its mutations along."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    mutants = importlib.import_module("mutants")
+    tree = mutants.copy_tree()
+    try:
+        assert mutants.unfit(mutants.MUTANTS, tree) == ""
+    finally:
+        shutil.rmtree(tree)
+    for mutant in mutants.MUTANTS:
+        assert all((BENCHMARKS.parent / "tests" / name).is_file() for name in mutant.tests), mutant.what
