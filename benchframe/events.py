@@ -50,6 +50,15 @@ class Kind(IntEnum):
     FORK = 12  # a new mm, copied: addr = its index, len = its first task
     THREAD = 13  # a new task in this mm: len = its index
     EXIT = 14  # a task ends; the last one of an mm ends the mm
+    RLIMIT = 15  # from here on RLIMIT_STACK is len bytes (setrlimit; an exec under another limit than the trace's)
+    ATTR = 16  # what merges compare changes in [addr, addr + len): flags is an Attr, prot its value (0 none)
+
+
+CALLS = (
+    *(Kind.MMAP, Kind.MUNMAP, Kind.MPROTECT, Kind.MREMAP, Kind.BRK, Kind.MADVISE, Kind.MLOCK, Kind.MUNLOCK),
+    Kind.ATTR,
+)
+"""System calls: the kernel may refuse them, and ``ret`` says whether it did."""
 
 
 LIFE = (Kind.EXEC, Kind.FORK, Kind.THREAD, Kind.EXIT)
@@ -62,6 +71,15 @@ class FaultFlag(IntFlag):
     USER = 1  # raised in user mode
     PRESENT = 2  # x86 error code bit 0: the entry was present (protection or copy-on-write)
     SEGV = 4  # the program got a SIGSEGV (or SIGBUS) for it
+
+
+class Attr(IntEnum):
+    """``flags`` of an ATTR: which attribute of its VMAs changes (vma_modify_policy and its like, mm/vma.c)."""
+
+    SEAL = 1  # mseal
+    USERFAULTFD = 2  # registered with the userfaultfd of number prot
+    POLICY = 3  # mbind: equal numbers are equal policies
+    NAME = 4  # prctl(PR_SET_VMA_ANON_NAME)
 
 
 class MapType(IntFlag):

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchframe.cli.trace import load_any
+from benchframe.cli.inspect import load_any
 from benchframe.errors import TraceError
 from benchframe.trace.trace import Trace
 

@@ -174,15 +174,16 @@ def place(outside: tuple[str, ...] = ()) -> tuple[str, int, str]:
     return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
 
 
-def chain(most: int = 4) -> tuple[str, ...]:
-    """The functions of strategy code and model that are running, the innermost first, ``most`` of them."""
+def chain(most: int = 4, outside: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The functions of strategy code and model that are running, the innermost first, ``most`` of them; ``outside`` of
+    files that begin so."""
     frame: FrameType | None = sys._getframe(1)
     names: list[str] = []
     while frame is not None and len(names) < most:
         code = frame.f_code
         if code.co_filename.startswith(_HERE) and code.co_name == "_body":
             break  # where the task began
-        if not code.co_filename.startswith((_HERE, _DIALECT)):
+        if not code.co_filename.startswith((_HERE, _DIALECT, *outside)):
             names.append(code.co_name)
         frame = frame.f_back
     return tuple(names)

@@ -654,7 +654,10 @@ class GraphWorld(CaseWorld):
                 if not self.daemons[event >> SHIFT]:
                     label = graph.label(event)
                     where = _line(label.place) if label.place else ""
-                    waiting.append(f"{self.names[event >> SHIFT]} waits for {label.loc} in {where}")
+                    assert isinstance(label.loc, tuple)
+                    waiting.append(
+                        f"{self.names[event >> SHIFT]} waits for {describe(label.loc[0], label.loc[1])} in {where}"
+                    )
         return Broken("deadlock", "; ".join(sorted(waiting)), tuple(sorted(waiting)))
 
     def _uses(self, graph: Graph, relations: Relations, before: list[int]) -> None:

@@ -327,9 +327,11 @@ def stronger(graph: Graph) -> list[Change]:
             continue
         operation = operation_of(label)
         if operation == "rmw":
+            next_one = graph.tasks[event >> SHIFT][(event & ((1 << SHIFT) - 1)) + 1 :][:1]
+            was = order_of(label, next_one[0] if label.kind == "R" and next_one else None)
             if label.order == "once" and not label.full:
                 for now in ("acquire", "release", "full"):
-                    found.setdefault(Change(label.place, operation, "relaxed", now))
+                    found.setdefault(Change(label.place, operation, was, now))
         elif label.order == "once":
             now = "acquire" if label.kind == "R" else "release"
             found.setdefault(Change(label.place, operation, "plain" if label.plain else "once", now))

@@ -20,8 +20,10 @@ from benchframe.errors import FAILED, UsageError
 if TYPE_CHECKING:
     from benchframe.registry import Registry
     from benchframe.results.campaign import Stream
-    from benchframe.results.folder import RunFolder
+    from benchframe.results.folder import Cell, RunFolder
     from benchframe.results.manifest import Options
+    from benchframe.strategy import Strategy
+    from benchframe.trace.trace import Trace
     from benchframe.workload import WorkloadSpec
 
 
@@ -359,7 +361,7 @@ def run(
     print_table(folder, form)
     _closing(folder)
     failed = sum(cell.state.failed for cell in folder.cells())
-    _look_closer(folder, plugin or [])
+    _look_closer(known, folder, streams, plugin or [])
     return fail(f"{failed} of {len(folder.manifest.cells)} cells failed: see the state column", FAILED) if failed else 0
 
 
@@ -391,13 +393,44 @@ def _sit(
         raise
 
 
-def _look_closer(folder: "RunFolder", plugins: Sequence[Path]) -> None:
-    """If strategies failed, name the command that runs them by the interpreter, where a mistake has a line."""
-    names = list(dict.fromkeys(cell.entry.strategy for cell in folder.cells() if cell.state.failed))
-    if names:
-        files = [word for path in plugins for word in ("--plugin", str(path))]
-        command = shlex.join(["benchframe", "check", "--strategy", ",".join(names), *files])
+def _look_closer(
+    known: "Registry", folder: "RunFolder", streams: "list[Stream]", plugins: Sequence[Path]
+) -> None:  # fmt: skip
+    """If strategies failed, name the known bug that a wrong one met, and the scenario that shows it; for the others the
+    command that runs them by the interpreter, where a mistake has a line."""
+    files = [word for path in plugins for word in ("--plugin", str(path))]
+    traces = {stream.entry.label: stream.trace for stream in streams}
+    unnamed: dict[str, None] = {}
+    for cell in folder.cells():
+        name = cell.entry.strategy
+        if cell.state.failed and not _known_bug(known.strategy(name), cell, traces.get(cell.entry.workload), files):
+            unnamed[name] = None
+    if unnamed:
+        command = shlex.join(["benchframe", "check", "--strategy", ",".join(unnamed), *files])
         typer.echo(f"benchframe: to find the cause and its line: {command}", err=True)
+
+
+def _known_bug(strategy: "Strategy", cell: "Cell", trace: "Trace | None", files: list[str]) -> bool:
+    """Say which known bug made ``cell`` wrong, if it is one; was it?"""
+    if cell.state.state != "wrong" or cell.state.event < 0 or trace is None or not strategy.known_bugs:
+        return False
+    from benchframe.study.alone import first_use_after_free
+
+    found = first_use_after_free(strategy, trace, cell.state.event)
+    where = f"{strategy.name} on {cell.entry.workload}"
+    if found is None or found.bug is None:
+        names = ", ".join(dict.fromkeys(bug.name for bug in strategy.known_bugs))
+        typer.echo(f"benchframe: {where}: none of the known bugs ({names}) was seen in one task alone", err=True)
+        return False
+    bug = found.bug
+    typer.echo(
+        f"benchframe: {where} is wrong by a known bug, {bug.name}: {bug.summary} (event {found.event}: {found.text})",
+        err=True,
+    )
+    for name in bug.scenarios[:1]:
+        command = shlex.join(["benchframe", "check", "--strategy", strategy.name, "--scenario", name, *files])
+        typer.echo(f"benchframe: {bug.name} from call to call: {command}", err=True)
+    return True
 
 
 def _closing(folder: "RunFolder") -> None:

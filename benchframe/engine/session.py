@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -233,13 +234,21 @@ class Progress:
 
 
 class StreamReplay:
-    """One strategy and a stream that comes in batches of at most ``rows`` events.
+    """One strategy and a stream that comes in batches of at most ``rows`` events; ``lived_under`` are the limits that
+    its trace's metadata hold.
 
     Raises DialectError (does not compile) and MemoryError (a slab of ROOM is full).
     """
 
-    def __init__(self, strategy: Strategy, rows: int = 1 << 20, *, verify: bool = False) -> None:
-        self.strategy, self.parameters = strategy, Parameters()
+    def __init__(
+        self,
+        strategy: Strategy,
+        rows: int = 1 << 20,
+        *,
+        verify: bool = False,
+        lived_under: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        self.strategy, self.parameters = strategy, Parameters.of(lived_under)
         self.runner = NativeRunner(strategy, unit_store())
         self.machine = Machine(self.runner, replace(ROOM, events=rows), self.parameters, strategy.slabs)
         self.oracle = Replayer(rules(self.parameters), limits(self.parameters)) if verify else None
@@ -349,7 +358,7 @@ class Session:
         note: Callable[[str], None] | None = None,
     ) -> None:
         self.strategy, self.trace = strategy, trace
-        self.parameters = Parameters(max_map_count=_limit(trace))
+        self.parameters = Parameters.of(trace.meta.limits)
         self.first, self.last = int(trace.setup), len(trace.events)
         if self.first >= self.last:
             raise EngineError("the trace has no events after its setup: there is nothing to measure")
@@ -558,11 +567,6 @@ class Session:
             pages_peak=int(arenas["peak"][2]),
         )
         return found
-
-
-def _limit(trace: Trace) -> int:
-    """vm.max_map_count for this trace: its own if it lifts the limit."""
-    return int(trace.meta.limits.get("max_map_count", Parameters().max_map_count))
 
 
 def compile_strategies(

@@ -441,8 +441,7 @@ class ThreadSession:
         note: Callable[[str], None] | None = None,
     ) -> None:
         self.strategy, self.trace = strategy, trace
-        limit = int(trace.meta.limits.get("max_map_count", Parameters().max_map_count))
-        self.parameters = Parameters(max_map_count=limit)
+        self.parameters = Parameters.of(trace.meta.limits)
         try:
             self.program = make_program(trace, threads, self.parameters)
         except ProgramError as error:

@@ -13,6 +13,7 @@ from benchframe.mm.flags import (
     VM_LOCKED,
     VM_LOCKONFAULT,
     VM_SHARED,
+    VM_USERFAULTFD,
     VM_WIPEONFORK,
 )
 from benchframe.mm.hooks import (
@@ -201,7 +202,8 @@ def copy_table(mm, child, source, target, first, count, shared):
 def dup_mmap(mm, new, child_task):
     """fork(2): a copy of ``mm`` at index ``new`` of MM for ``child_task``. ``new``, or NULL if a slab ran out.
 
-    VMAs in address order; VM_DONTCOPY ones stay behind, VM_LOCKED is dropped, VM_WIPEONFORK comes empty. A VMA with
+    VMAs in address order; VM_DONTCOPY ones stay behind, VM_LOCKED is dropped, VM_WIPEONFORK comes empty,
+    a userfaultfd stays behind. A VMA with
     an anon_vma gets one of its own, linked to the parent's chain: no longer singular, which blocks some merges.
     Tables are copied only where there are anonymous pages; file pages fault in again. Caller holds mmap_lock.
     """
@@ -221,7 +223,7 @@ def dup_mmap(mm, new, child_task):
             c = VMA(mm, copy)
             c.vm_start = v.vm_start
             c.vm_end = v.vm_end
-            c.vm_flags = v.vm_flags & ~(VM_LOCKED | VM_LOCKONFAULT)
+            c.vm_flags = v.vm_flags & ~(VM_LOCKED | VM_LOCKONFAULT | VM_USERFAULTFD)
             c.vm_file = v.vm_file
             c.vm_pgoff = v.vm_pgoff
             if v.anon_vma != 0 and not v.vm_flags & VM_WIPEONFORK:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import mmap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -69,6 +69,8 @@ TABLE_WINDOW = 512
 """Of the first so many page tables a machine for threads hands out every second one, in random order; then all."""
 COLOURS = 512
 """Pages of a huge page: where in the first one the memory may begin."""
+NO_LIMIT = 1 << 47
+"""RLIMIT_STACK of a program whose stack may grow over the whole address space."""
 ENDLESS = 1 << 62
 """Size of a file whose size nobody told."""
 
@@ -91,6 +93,16 @@ class Parameters:
     rules: int = flags.RULE_ANON_VMA_616 | flags.RULE_MREMAP_617 | flags.RULE_GUARD_FLAG | flags.RULE_DROPPABLE
     """RULE_* bits: where kernel versions differ. RULE_DONTNEED_TABLES (6.14: MADV_DONTNEED frees empty page tables) is
     off: every kernel that had one of the caches modelled here kept them."""
+
+    @staticmethod
+    def of(limits: Mapping[str, int]) -> Parameters:
+        """Those of a trace, by the limits that its metadata hold; a ``stack`` below 0 is unlimited."""
+        own = Parameters()
+        stack = limits.get("stack", own.stack_limit)
+        return Parameters(
+            max_map_count=limits.get("max_map_count", own.max_map_count),
+            stack_limit=stack if stack >= 0 else NO_LIMIT,
+        )
 
 
 @dataclass(frozen=True)
@@ -251,6 +263,7 @@ class Machine:
         p = self.parameters
         for name in ("task_size", "mmap_base", "mmap_min_addr", "max_map_count", "stack_limit", "stack_guard_gap"):
             mm[name] = getattr(p, name)
+        self.arrays["mm_base"][0]["stack_limit"] = p.stack_limit
         mm["fault_around"], mm["thp"], mm["rules"] = p.fault_around, p.thp, p.rules
 
     def mm(self, number: int) -> Any:

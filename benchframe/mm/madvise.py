@@ -197,9 +197,8 @@ def reclaim_tables(mm, start, end):
 
 
 @native
-def advise_pages(mm, task, vma, start, end, advice):
-    """Advice that acts on the pages of [start, end), all in ``vma``: 0 or -errno."""
-    v = VMA(mm, vma)
+def advise_pages_error(v, advice):
+    """Why the VMA ``v`` refuses advice that acts on pages: 0 or -errno."""
     flags = v.vm_flags
     if advice == MADV_DONTNEED or advice == MADV_FREE or advice == MADV_DONTNEED_LOCKED:
         forbidden = VM_PFNMAP
@@ -207,33 +206,42 @@ def advise_pages(mm, task, vma, start, end, advice):
             forbidden |= VM_LOCKED
         if flags & forbidden or (advice == MADV_FREE and v.vm_file != 0):
             return -EINVAL
-        if advice != MADV_FREE:  # freed pages may stay until memory is short: they stay here
-            change_range(mm, task, start, end, ZAP, 1)
-            if mm.rules & RULE_DONTNEED_TABLES:
-                reclaim_tables(mm, start, end)
-        return 0
-    if advice == MADV_COLD or advice == MADV_PAGEOUT:
+    elif advice == MADV_COLD or advice == MADV_PAGEOUT:
         if flags & (VM_LOCKED | VM_PFNMAP | VM_HUGETLB):
             return -EINVAL
-        if advice == MADV_PAGEOUT:
-            change_range(mm, task, start, end, PAGE_OUT, 1)
-        return 0
-    if advice == MADV_REMOVE:
+    elif advice == MADV_REMOVE:
         if flags & VM_LOCKED or v.vm_file == 0:
             return -EINVAL
         if (flags & (VM_SHARED | VM_MAYWRITE)) != (VM_SHARED | VM_MAYWRITE):
             return -EACCES
-        change_range(mm, task, start, end, ZAP, 1)
-        return 0
-    if advice == MADV_GUARD_INSTALL:
+    elif advice == MADV_GUARD_INSTALL:
         if flags & (VM_SPECIAL | VM_HUGETLB | VM_LOCKED):
             return -EINVAL
-        return guard_install(mm, task, vma, start, end)
-    if advice == MADV_GUARD_REMOVE:
+    elif advice == MADV_GUARD_REMOVE:
         if flags & (VM_SPECIAL | VM_HUGETLB):
             return -EINVAL
+    return 0
+
+
+@native
+def advise_pages(mm, task, vma, start, end, advice):
+    """Advice that acts on the pages of [start, end), all in ``vma``: 0 or -errno."""
+    error = advise_pages_error(VMA(mm, vma), advice)
+    if error != 0:
+        return error
+    if advice == MADV_DONTNEED or advice == MADV_DONTNEED_LOCKED:  # MADV_FREE: pages may stay until memory is short
+        change_range(mm, task, start, end, ZAP, 1)
+        if mm.rules & RULE_DONTNEED_TABLES:
+            reclaim_tables(mm, start, end)
+    elif advice == MADV_PAGEOUT:
+        change_range(mm, task, start, end, PAGE_OUT, 1)
+    elif advice == MADV_REMOVE:
+        change_range(mm, task, start, end, ZAP, 1)
+    elif advice == MADV_GUARD_INSTALL:
+        return guard_install(mm, task, vma, start, end)
+    elif advice == MADV_GUARD_REMOVE:
         return guard_remove(mm, start, end)
-    if advice == MADV_MODEL_NUMA:
+    elif advice == MADV_MODEL_NUMA:
         change_range(mm, task, start, end, NUMA_HINT, 1)
     return 0
 

@@ -89,15 +89,19 @@ def move_page_tables(mm, old, new, length):
 
 @native
 def copy_vma(mm, task, vma, addr, length, pgoff):
-    """A VMA like ``vma`` for [addr, addr + length): merged with what is there if it fits, else new; NULL: no memory.
+    """A VMA like ``vma`` for [addr, addr + length): merged with what is there if it fits, else new; NULL: no memory, or
+    the place that a recording names is taken (it is not a recording of this address space).
 
     An anonymous VMA that was never touched takes its new address as offset, which makes merging likely.
     """
     v = VMA(mm, vma)
     if v.vm_file == 0 and v.anon_vma == 0:
         pgoff = addr >> PAGE_SHIFT
-    prev = vma_prev_of(mm, lookup(mm, task, addr))
+    following = lookup(mm, task, addr)
     end = addr + length
+    if following != NULL and VMA(mm, following).vm_start < end:
+        return NULL
+    prev = vma_prev_of(mm, following)
     # Remember what the record says: the merge may swallow ``vma`` itself.
     anon_vma = v.anon_vma
     chain = v.anon_vma_chain

@@ -4,6 +4,7 @@ from benchframe.dialect.functions import FarCall, native
 from benchframe.dialect.primitives import cycles
 from benchframe.dialect.records import NULL
 from benchframe.events import FaultFlag, Kind, MapType
+from benchframe.mm.attribute import do_attribute
 from benchframe.mm.flags import (
     EINVAL,
     FAULT_MAPERR,
@@ -40,6 +41,7 @@ from benchframe.mm.memory import covering, fault_in_vma, page_fault
 from benchframe.mm.mmap import do_brk, do_mmap, do_munmap, mmap_flags, mmap_region, page_align
 from benchframe.mm.mprotect import do_mlock, do_mprotect
 from benchframe.mm.mremap import do_mremap
+from benchframe.mm.refusal import failed, refused_call
 from benchframe.mm.slab import arena_alloc
 from benchframe.mm.vma import anon_vma_prepare, vma_alloc, vma_link, vma_prev_of
 
@@ -51,22 +53,14 @@ from benchframe.mm.vma import anon_vma_prepare, vma_alloc, vma_link, vma_prev_of
 EXEC, MAP, MMAP, MUNMAP = int(Kind.EXEC), int(Kind.MAP), int(Kind.MMAP), int(Kind.MUNMAP)
 MPROTECT, MREMAP, BRK, MADVISE = int(Kind.MPROTECT), int(Kind.MREMAP), int(Kind.BRK), int(Kind.MADVISE)
 MLOCK, MUNLOCK, FORK, THREAD = int(Kind.MLOCK), int(Kind.MUNLOCK), int(Kind.FORK), int(Kind.THREAD)
-EXIT = int(Kind.EXIT)
+EXIT, RLIMIT, ATTR = int(Kind.EXIT), int(Kind.RLIMIT), int(Kind.ATTR)
 MAP_STACK_TYPE, MAP_SPECIAL, MAP_HEAP = int(MapType.STACK), int(MapType.SPECIAL), int(MapType.HEAP)
-
-
-@native
-def failed(ret):
-    """Did the recorded call fail?"""
-    return ret < 0 and ret > -4096
 
 
 @native
 def event_mmap(mm, task, index):
     """mmap(2). A shared anonymous mapping gets an object of its own (shmem_zero_setup)."""
     e = EVENT(mm, index)
-    if failed(e.ret):
-        return e.ret
     file = e.file + 1
     offset = e.offset
     if e.flags & MAP_ANONYMOUS:
@@ -136,7 +130,7 @@ def event_brk(mm, task, index):
         mm.brk = first
         return first
     if e.addr != 0 and e.ret >= 0 and e.ret != e.addr:  # the kernel refused: the break stays
-        return mm.brk
+        return e.ret
     return do_brk(mm, task, e.addr)
 
 
@@ -144,8 +138,6 @@ def event_brk(mm, task, index):
 def event_mremap(mm, task, index):
     """mremap(2)."""
     e = EVENT(mm, index)
-    if failed(e.ret):
-        return e.ret
     return do_mremap(mm, task, e.addr, e.len, e.new_len, e.flags, e.offset, e.ret)
 
 
@@ -154,6 +146,8 @@ def locked_event(mm, task, index):
     """One call under mmap_lock for write."""
     e = EVENT(mm, index)
     kind = e.kind
+    if failed(e.ret) and kind != MAP and kind != FORK:
+        return refused_call(mm, task, index)
     if kind == MMAP:
         return event_mmap(mm, task, index)
     if kind == MUNMAP:
@@ -174,6 +168,8 @@ def locked_event(mm, task, index):
         return event_map(mm, task, index)
     if kind == FORK:
         return dup_mmap(mm, e.addr + 1, e.len + 1) - 1
+    if kind == ATTR:
+        return do_attribute(mm, task, e.addr, e.len, e.flags, e.prot)
     return -EINVAL
 
 
@@ -191,6 +187,7 @@ def event_exec(mm, index):
         mm_init(m)
     m.start_brk = e.addr
     m.brk = e.addr
+    m.stack_limit = MM(mm, 0).stack_limit  # record 0 keeps the trace's own
     task_init(m, e.task + 1)
     return 0
 
@@ -209,7 +206,10 @@ def mapping_event(root, index):
     mm = MM(root, e.mm + 1)
     if kind == THREAD:
         return task_init(mm, e.len + 1)
-    if kind == EXIT:
+    if kind == EXIT or kind == RLIMIT:
+        if kind == RLIMIT:
+            mm.stack_limit = e.len
+            return 0
         if e.len > 0:
             exit_mmap(mm)
         TASK(mm, task).mm = 0
@@ -218,7 +218,10 @@ def mapping_event(root, index):
         return 0
     if kind == MADVISE and advice_reads(e.flags):
         mmap_read_lock(mm, task)
-        result = do_madvise(mm, task, e.addr, e.len, e.flags)
+        if failed(e.ret):
+            result = refused_call(mm, task, index)
+        else:
+            result = do_madvise(mm, task, e.addr, e.len, e.flags)
         mmap_read_unlock(mm, task)
         return result
     mmap_write_lock(mm, task)

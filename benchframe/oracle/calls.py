@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchframe.events import NIL, UNKNOWN, MapType
+from benchframe.oracle import attribute as attributes
 from benchframe.oracle import madvise as advices
 from benchframe.oracle import mremap as moves
 from benchframe.oracle import rules as f
@@ -20,7 +21,7 @@ from benchframe.oracle.rules import (
     Limits,
     Rules,
 )
-from benchframe.oracle.space import Area, Backing, Refused, Space, negative_errno
+from benchframe.oracle.space import UNLIMITED, Area, Backing, Refused, Space, negative_errno
 
 if TYPE_CHECKING:
     from benchframe.oracle.space import Space
@@ -299,7 +300,7 @@ class Oracle(Space):
         limit = self.limits.rlimit_memlock
         if not limit:
             raise Refused(f.EPERM)
-        if self.locked() + length > limit:
+        if limit < UNLIMITED and self.locked() + length > limit:
             already = sum(
                 min(area.vm_end, addr + length) - max(area.vm_start, addr)
                 for area in self.areas
@@ -332,6 +333,11 @@ class Oracle(Space):
             if vm_flags != area.vm_flags and not area.vm_flags & (f.VM_SPECIAL | f.VM_DROPPABLE):
                 area = change_flags(self, area, start, min(area.vm_end, end), vm_flags)
             start = area.vm_end
+
+    @negative_errno
+    def modify(self, addr: int, length: int, which: int, value: int) -> int:
+        """mseal(2), mbind(2) and their like: an attribute for a range (benchframe.events.Attr)."""
+        return attributes.modify(self, addr, length, which, value)
 
     # --- brk ----------------------------------------------------------------------------------------------------
 
@@ -385,11 +391,13 @@ class Oracle(Space):
         child.files = self.files
         child.start_brk, child.brk_now = self.start_brk, self.brk_now
         child.anon_vma_numbers = self.anon_vma_numbers
+        guards: list[tuple[int, int]] = []
+        tables: list[tuple[int, int]] = []
         for area in self.areas:
             if area.vm_flags & f.VM_DONTCOPY:
                 continue
             twin = area.copy()
-            twin.vm_flags &= ~f.VM_LOCKED
+            twin.vm_flags &= ~(f.VM_LOCKED | attributes.USERFAULTFD)
             if area.vm_flags & f.VM_WIPEONFORK:
                 twin.anon_vma, twin.chain = 0, ()
             elif area.anon_vma:
@@ -398,24 +406,11 @@ class Oracle(Space):
             child.areas.append(twin)
             copies_pages = (area.anon_vma or area.vm_flags & f.VM_MAYBE_GUARD) and not area.vm_flags & f.VM_WIPEONFORK
             if copies_pages:
-                child.guards.add_all(self.guards.clip(area.vm_start, area.vm_end))
-                child.tables.add_all(self.tables.clip(area.vm_start // f.PMD, -(-area.vm_end // f.PMD)))
+                guards += self.guards.clip(area.vm_start, area.vm_end)
+                tables += self.tables.clip(area.vm_start // f.PMD, -(-area.vm_end // f.PMD))
+        child.guards.add_all(guards)
+        child.tables.add_all(tables)
         return child
-
-    def copy(self) -> Oracle:
-        """An equal space that changes on its own (same process: not a fork). Backing objects are shared."""
-        twin = Oracle(self.rules, self.limits)
-        twin.files = self.files
-        twin.adopt(self)
-        twin.areas = [area.copy() for area in self.areas]
-        return twin
-
-    def adopt(self, other: Oracle) -> None:
-        """Take over the whole state of ``other``, which must not be used any more."""
-        self.areas, self.guards, self.tables = other.areas, other.guards.copy(), other.tables.copy()
-        self.full_above, self.full_length = other.full_above, other.full_length
-        self.start_brk, self.brk_now = other.start_brk, other.brk_now
-        self.anon_vma_numbers = other.anon_vma_numbers
 
     def exec_map(self, addr: int, length: int, prot: int, flags: int, file: int = NIL, offset: int = 0) -> int:
         """A mapping that the kernel made itself at exec: ``flags`` are MAP_* and :class:`MapType` bits."""

@@ -81,24 +81,44 @@ def _known(space: Space, number: int) -> Advice:
     return advice
 
 
+def permitted(space: Space, area: Area, advice: Advice) -> None:
+    """Look whether ``area`` may be advised so; changes nothing.
+
+    Raises:
+        Refused: with the errno that ends the call here.
+    """
+    old = area.vm_flags
+    if advice == Advice.DOFORK and old & f.VM_SPECIAL:
+        raise Refused(f.EINVAL)
+    if advice == Advice.WIPEONFORK and (area.vm_file is not None or old & f.VM_SHARED):
+        raise Refused(f.EINVAL)
+    if advice == Advice.KEEPONFORK and old & f.VM_DROPPABLE:
+        raise Refused(f.EINVAL)
+    if advice == Advice.DODUMP and old & (f.VM_SPECIAL | f.VM_DROPPABLE):
+        raise Refused(f.EINVAL)
+    if advice in _GUARDS:
+        forbidden = f.VM_SPECIAL | (f.VM_LOCKED if advice == Advice.GUARD_INSTALL else 0)
+        if old & forbidden or (not area.anonymous and not space.rules.guard_file):
+            raise Refused(f.EINVAL)
+    if advice == Advice.WILLNEED and area.vm_file is None and not space.rules.swap:
+        raise Refused(f.EBADF)
+    if advice == Advice.REMOVE:
+        if old & f.VM_LOCKED or area.vm_file is None:
+            raise Refused(f.EINVAL)
+        if old & (f.VM_SHARED | f.VM_MAYWRITE) != f.VM_SHARED | f.VM_MAYWRITE:
+            raise Refused(f.EACCES)
+    if advice in (Advice.COLD, Advice.PAGEOUT, Advice.DONTNEED, Advice.FREE):
+        if old & f.VM_LOCKED or (advice == Advice.FREE and not area.anonymous):
+            raise Refused(f.EINVAL)
+
+
 def _advise(space: Space, area: Area, start: int, end: int, advice: Advice) -> int:
     """Apply ``advice`` to part of one area; returns where the next part begins."""
-    vm_flags = area.vm_flags
+    permitted(space, area, advice)
     if advice in _SET_CLEAR:
         return _change(space, area, start, end, advice)
     if advice in _GUARDS:
         _guard(space, area, start, end, advice)
-    elif advice == Advice.WILLNEED:
-        if area.vm_file is None and not space.rules.swap:
-            raise Refused(f.EBADF)
-    elif advice == Advice.REMOVE:
-        if vm_flags & f.VM_LOCKED or area.vm_file is None:
-            raise Refused(f.EINVAL)
-        if vm_flags & (f.VM_SHARED | f.VM_MAYWRITE) != f.VM_SHARED | f.VM_MAYWRITE:
-            raise Refused(f.EACCES)
-    elif advice in (Advice.COLD, Advice.PAGEOUT, Advice.DONTNEED, Advice.FREE):
-        if vm_flags & f.VM_LOCKED or (advice == Advice.FREE and not area.anonymous):
-            raise Refused(f.EINVAL)
     if advice in (Advice.DONTNEED, Advice.DONTNEED_LOCKED) and space.rules.dontneed_frees_tables:
         low, high = -(-start // f.PMD), end // f.PMD
         space.tables.discard(low, high)
@@ -108,17 +128,9 @@ def _advise(space: Space, area: Area, start: int, end: int, advice: Advice) -> i
 
 
 def _change(space: Space, area: Area, start: int, end: int, advice: Advice) -> int:
-    """Advice that changes flags: checks, then merge or split."""
+    """Advice that changes flags: merge or split."""
     old = area.vm_flags
     to_set, to_clear = _SET_CLEAR[advice]
-    if advice == Advice.DOFORK and old & f.VM_SPECIAL:
-        raise Refused(f.EINVAL)
-    if advice == Advice.WIPEONFORK and (area.vm_file is not None or old & f.VM_SHARED):
-        raise Refused(f.EINVAL)
-    if advice == Advice.KEEPONFORK and old & f.VM_DROPPABLE:
-        raise Refused(f.EINVAL)
-    if advice == Advice.DODUMP and old & (f.VM_SPECIAL | f.VM_DROPPABLE):
-        raise Refused(f.EINVAL)
     unfit = f.VM_SHARED | f.VM_MAYSHARE | f.VM_SPECIAL | f.VM_DROPPABLE
     if advice == Advice.MERGEABLE and old & unfit:
         return area.vm_end
@@ -133,11 +145,7 @@ def _change(space: Space, area: Area, start: int, end: int, advice: Advice) -> i
 
 def _guard(space: Space, area: Area, start: int, end: int, advice: Advice) -> None:
     """Install or remove guard markers, which make any access to their pages fail."""
-    install = advice == Advice.GUARD_INSTALL
-    forbidden = f.VM_SPECIAL | (f.VM_LOCKED if install else 0)
-    if area.vm_flags & forbidden or (not area.anonymous and not space.rules.guard_file):
-        raise Refused(f.EINVAL)
-    if not install:
+    if advice == Advice.GUARD_REMOVE:
         space.guards.discard(start, end)
         return
     if area.anonymous and space.rules.guard_prepares_anon_vma:

@@ -5,13 +5,17 @@ Only rows that may change something take the exact path: a fault that may grow a
 private area (which prepares its anon_vma, and so decides later merges).
 """
 
-from dataclasses import dataclass, field
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from benchframe.events import EVENT, NIL, UNKNOWN, Kind
+from benchframe.events import CALLS, EVENT, NIL, UNKNOWN, Kind
 from benchframe.oracle.calls import Oracle
+from benchframe.oracle.refusal import acts
 from benchframe.oracle.rules import (
     PMD,
     VM_ACCESS,
@@ -31,6 +35,8 @@ I64 = npt.NDArray[np.int64]
 
 _LONG = 24
 """Shorter runs of faults go one by one: below this, array calls cost more than they save."""
+_SHARE = 4
+"""A run of fewer rows than a quarter of the areas goes one by one too: arrays of all areas would cost more."""
 
 
 @dataclass
@@ -42,16 +48,25 @@ class Answers:
     vm_start: I64
     """FAULT and LOOKUP: start of the first area with addr < vm_end (after stack growth), NIL if none."""
     vm_end: I64
-    layouts: dict[int, list[Row]] = field(default_factory=dict)
-    """Final layout of each mm: at its last task's EXIT, else at the end of the stream."""
-    spaces: dict[int, Oracle] = field(default_factory=dict)
-    """The address spaces still alive at the end."""
+    replayer: Replayer
+
+    @property
+    def layouts(self) -> dict[int, list[Row]]:
+        """Final layout of each mm: at its last task's EXIT, else where the replay stands now. O(VMAs)."""
+        alive = {number: space.layout() for number, space in self.replayer.spaces.items()}
+        return {**self.replayer.layouts, **alive}
+
+    @property
+    def spaces(self) -> dict[int, Oracle]:
+        """The address spaces still alive where the replay stands now."""
+        return dict(self.replayer.spaces)
 
 
 class Replayer:
     """The state between two events: one :class:`Oracle` per mm, and how many tasks live in each.
 
-    A stream may be fed in pieces: ``answers`` of one piece do not depend on where it was cut.
+    A stream may be fed in pieces: ``answers`` of one piece do not depend on where it was cut. ``peaks`` is the largest
+    number of areas that each mm has had.
     """
 
     def __init__(self, rules: Rules | None = None, limits: Limits | None = None) -> None:
@@ -59,6 +74,7 @@ class Replayer:
         self.spaces: dict[int, Oracle] = {}
         self.layouts: dict[int, list[Row]] = {}
         self.tasks: dict[int, set[int]] = {}
+        self.peaks: dict[int, int] = {}
 
     def space(self, mm: int) -> Oracle:
         """The address space number ``mm``, made empty on first use."""
@@ -66,8 +82,11 @@ class Replayer:
             self.spaces[mm] = Oracle(self.rules, self.limits)
         return self.spaces[mm]
 
-    def feed(self, events: npt.NDArray[np.void]) -> Answers:
-        """Replay one piece of the stream.
+    def feed(
+        self, events: npt.NDArray[np.void], stops: Iterable[int] = (), look: Callable[[int], None] | None = None
+    ) -> Answers:
+        """Replay one piece of the stream. At each of ``stops``, rows of this piece in order, ``look(row)`` may see the
+        state right before that event. O(events): a run of faults costs the less of its length and the areas.
 
         Raises:
             TypeError: ``events`` is not an array of EVENT.
@@ -75,34 +94,54 @@ class Replayer:
         if events.dtype != EVENT:
             raise TypeError(f"replay needs an array of EVENT records, not {events.dtype}")
         count = len(events)
-        answers = Answers(np.zeros(count, np.int64), np.full(count, NIL, np.int64), np.full(count, NIL, np.int64))
+        nil = np.full(count, NIL, np.int64)
+        answers = Answers(np.zeros(count, np.int64), nil, nil.copy(), self)
         kind, mm = events["kind"], events["mm"]
         quick = (kind == Kind.FAULT) | (kind == Kind.LOOKUP)
+        watched = np.asarray(list(stops), np.int64)
+        inner = watched[(watched > 0) & (watched < count)]
         cut = np.flatnonzero((np.diff(mm) != 0) | (quick[1:] != quick[:-1]) | ~quick[1:]) + 1
+        cut = np.union1d(cut, inner) if len(inner) else cut
         starts = np.concatenate(([0], cut)) if count else cut
         ends = np.concatenate((cut, [count])) if count else cut
+        pending = [row for row in dict.fromkeys(watched.tolist()) if 0 <= row <= count][::-1]
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-            space_number = int(mm[start])
+            while look is not None and pending and pending[-1] == start:
+                look(pending.pop())
+            number = int(mm[start])
             if not quick[start]:
                 answers.ret[start] = self._call(events[start])
-            elif end - start < _LONG:
-                self._slow_run(self.space(space_number), events, start, end, answers)
+                space = self.spaces.get(number)
+                if space is not None and space.map_count > self.peaks.get(number, 0):
+                    self.peaks[number] = space.map_count
+                continue
+            space = self.space(number)
+            if end - start < max(_LONG, space.map_count // _SHARE):
+                self._slow_run(space, events, start, end, answers)
             else:
-                _quick_run(self.space(space_number), events, start, end, answers)
-            if quick[start]:
-                self.tasks.setdefault(space_number, set()).update(_tasks_of(events, start, end))
-        answers.layouts = {**self.layouts, **{number: space.layout() for number, space in self.spaces.items()}}
-        answers.spaces = dict(self.spaces)
+                _quick_run(space, events, start, end, answers)
+            self.tasks.setdefault(number, set()).update(_tasks_of(events, start, end))
+        while look is not None and pending:
+            look(pending.pop())
         return answers
 
     def _slow_run(self, space: Oracle, events: npt.NDArray[np.void], start: int, end: int, answers: Answers) -> None:
-        """Faults and lookups one by one."""
+        """Faults and lookups one by one: O(log areas) each."""
         part = events[start:end]
         rows = zip(part["addr"].tolist(), part["kind"].tolist(), part["prot"].tolist(), strict=True)
         for at, (addr, kind, prot) in enumerate(rows, start):
-            if kind == Kind.FAULT:
-                answers.ret[at] = space.fault(addr, prot or 1)
             area = space.find_vma(addr)
+            if kind == Kind.FAULT:
+                access = 2 if prot & 2 else 4 if prot & 4 else 1
+                inside = area is not None and area.vm_start <= addr and not space.guards
+                known = _needs(area, access) if inside and area is not None else 1
+                if known == 1:
+                    answers.ret[at] = space.fault(addr, prot or 1)
+                    area = space.find_vma(addr)
+                else:
+                    answers.ret[at] = known
+                    if known == 0:
+                        space.tables.add(addr // PMD, addr // PMD + 1)
             if area is not None:
                 answers.vm_start[at], answers.vm_end[at] = area.vm_start, area.vm_end
 
@@ -121,10 +160,14 @@ class Replayer:
         tasks.add(task)
         if kind == Kind.FORK:
             self.spaces[addr] = space.fork()
+            self.peaks[addr] = self.spaces[addr].map_count
             self.tasks[addr] = {length}
             return 0
         if kind == Kind.THREAD:
             tasks.add(length)
+            return 0
+        if kind == Kind.RLIMIT:
+            space.limits = replace(space.limits, rlimit_stack=length)
             return 0
         if kind == Kind.EXIT:
             tasks.discard(task)
@@ -132,26 +175,16 @@ class Replayer:
                 self.layouts[mm] = space.layout()
                 del self.spaces[mm]
             return 0
-        if _failed(kind, addr, ret):
-            trial = space.copy()
-            got = perform(trial, event)
-            if not _failed(kind, addr, got):
-                return ret
-            space.adopt(trial)
-            return got
+        if kind in CALLS and -4096 < ret < 0:  # refused: taken as it was
+            if acts(space, kind, addr, length, int(event["prot"]), int(event["flags"]), -ret):
+                perform(space, event)
+            return ret
         return perform(space, event)
 
 
 def _tasks_of(events: npt.NDArray[np.void], start: int, end: int) -> set[int]:
     """The tasks that appear in a run."""
-    return set(np.unique(events["task"][start:end]).tolist())
-
-
-def _failed(kind: int, addr: int, ret: int) -> bool:
-    """Is this recorded result a failure? brk has no errno: it returns another break than asked for."""
-    if ret == UNKNOWN:
-        return False
-    return addr != 0 and ret != addr if kind == Kind.BRK else ret < 0
+    return set(events["task"][start:end].tolist())
 
 
 def perform(space: Oracle, event: np.void) -> int:
@@ -178,6 +211,8 @@ def perform(space: Oracle, event: np.void) -> int:
             space.start_brk = first if space.start_brk is None else min(space.start_brk, first)
             space.brk_now = first
             return first
+        if addr and ret >= 0 and ret != addr:  # brk has no errno: a refused one returns another break than asked for
+            return ret
         return space.brk(addr)
     if kind == Kind.MADVISE:
         return space.madvise(addr, length, flags)
@@ -185,6 +220,8 @@ def perform(space: Oracle, event: np.void) -> int:
         return space.mlock(addr, length)
     if kind == Kind.MUNLOCK:
         return space.munlock(addr, length)
+    if kind == Kind.ATTR:
+        return space.modify(addr, length, flags, prot)
     if kind == Kind.MAP:
         return space.exec_map(addr, length, prot, flags, file, offset)
     raise ValueError(f"not a call: kind {kind}")
@@ -239,8 +276,8 @@ def _quick_run(space: Oracle, events: npt.NDArray[np.void], start: int, end: int
             later[at[row:] == number] = area.vm_start
             # Rows that fell in the hole just filled were marked for the exact path already.
     good = is_fault & (answers.ret[start:end] == 0)
-    tables = np.unique(addr[good] // PMD).tolist()
-    space.tables.add_all((table, table + 1) for table in tables)
+    for table in np.unique(addr[good] // PMD).tolist():
+        space.tables.add(table, table + 1)
 
 
 def replay(events: npt.NDArray[np.void], rules: Rules | None = None, limits: Limits | None = None) -> Answers:

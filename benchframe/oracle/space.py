@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import wraps
 from itertools import count
 from operator import attrgetter
@@ -93,7 +93,9 @@ class Area:
 
     def copy(self) -> "Area":
         """An equal area that can change on its own."""
-        return replace(self)
+        return Area(
+            self.vm_start, self.vm_end, self.vm_flags, self.vm_pgoff, self.vm_file, self.anon_vma, self.chain
+        )  # fmt: skip
 
     def row(self) -> tuple[int, int, int, int, int, int]:
         """What /proc/PID/maps shows: (vm_start, vm_end, prot, shared, offset in bytes, file index or NIL)."""
@@ -188,6 +190,8 @@ _P = ParamSpec("_P")
 _Self = TypeVar("_Self")
 _BY_END = attrgetter("vm_end")
 _MERGE_IGNORES = VM_ACCESS | VM_MAYBE_GUARD
+UNLIMITED = 1 << 62
+"""A limit that no address space reaches: nobody adds up what is there."""
 
 
 class Refused(Exception):
@@ -248,6 +252,15 @@ class Space:
         """First area that overlaps [start, end), or None (find_vma_intersection)."""
         area = self.find_vma(start)
         return area if area is not None and area.vm_start < end else None
+
+    def areas_in(self, start: int, end: int, most: int = 1 << 62) -> list[Area]:
+        """The first ``most`` areas that overlap [start, end). O(log n + areas found)."""
+        found: list[Area] = []
+        for at in range(self.index(start), len(self.areas)):
+            if self.areas[at].vm_start >= end or len(found) == most:
+                break
+            found.append(self.areas[at])
+        return found
 
     def before(self, addr: int) -> Area | None:
         """Last area that ends at or below ``addr``; ``addr`` must not lie inside an area."""
@@ -330,7 +343,8 @@ class Space:
 
     def may_lock(self, vm_flags: int, length: int) -> bool:
         """Whether ``length`` more bytes with these flags stay within RLIMIT_MEMLOCK (mlock_future_ok)."""
-        return not vm_flags & VM_LOCKED or self.locked() + length <= self.limits.rlimit_memlock
+        limit = self.limits.rlimit_memlock
+        return not vm_flags & VM_LOCKED or limit >= UNLIMITED or self.locked() + length <= limit
 
     def locked(self) -> int:
         """Bytes in locked areas. O(n)."""

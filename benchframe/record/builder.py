@@ -24,15 +24,35 @@ from benchframe.record.perf import (
     ENDS,
     EXECS,
     I386,
+    LIMITS,
     NAMES,
     NR,
-    UNREPLAYED,
+    WATCHED,
     Faults,
     Rec,
     from_i386,
 )
+from benchframe.record.unplayed import (
+    MAP_HUGETLB,
+    READ_IMPLIES_EXEC,
+    Effect,
+    attribute_of,
+    decided_by_driver,
+    effect_of,
+)
 from benchframe.trace.check import MAX_INT, Checker
-from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, FileEntry, Process, Snapshot, TraceMeta
+from benchframe.trace.meta import (
+    ADDRESS_LIMIT,
+    BORDERS,
+    MAPPINGS,
+    MAX_UNPLAYED,
+    PAGE,
+    FileEntry,
+    Process,
+    Snapshot,
+    TraceMeta,
+    Unplayed,
+)
 from benchframe.trace.trace import Trace
 
 if TYPE_CHECKING:
@@ -109,7 +129,14 @@ _LINE = re.compile(
     r"(?P<start>[0-9a-f]{1,16})-(?P<end>[0-9a-f]{1,16}) (?P<perms>[r-][w-][x-][ps]) (?P<offset>[0-9a-f]{1,16}) "
     r"(?P<dev>[0-9a-f]+:[0-9a-f]+) (?P<inode>\d{1,20})(?:\s+(?P<name>.*))?$"
 )
+_DETAIL = re.compile(r"[A-Z]\w*:\s")
+"""A line of smaps below an area's own."""
 USER_END = 1 << 47
+KERNEL_HALF = 1 << 63
+MAX_OFFSET = 1 << 62
+UNSEEN = -1
+NO_LIMIT = 1 << 47
+"""An unlimited stack: it may grow over the whole user address space."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +161,7 @@ class Maps:
 
     ``faults`` is the process's minor + major fault count so far, ``start_brk`` from /proc/PID/stat (0: unknown).
     ``bits`` is 32 for a program of i386. ``command`` and ``comm`` say what runs (an exit has no command any more).
+    ``stack_limit`` is its RLIMIT_STACK in bytes (:data:`NO_LIMIT`, :data:`UNSEEN`).
     """
 
     time: int
@@ -145,33 +173,73 @@ class Maps:
     bits: int = 64
     command: tuple[str, ...] = ()
     comm: str = ""
+    stack_limit: int = UNSEEN
 
 
-def parse_maps(text: str) -> list[MapsRow]:
-    """Parse a maps file; lines above the user address space ([vsyscall]) are left out.
+def is_maps_line(line: str) -> bool:
+    """Does a line look like one of /proc/PID/maps, whatever area it tells of?"""
+    return _LINE.match(line) is not None
 
-    Raises ``ValueError`` naming the first line that is none.
+
+def parse_maps(text: str, strict: bool = True) -> list[MapsRow]:
+    """Parse a maps or smaps file; [vsyscall] and other kernel addresses are left out.
+
+    Raises ``ValueError`` naming the first line that is none, or whose area no x86-64 process can have: empty, not whole
+    pages, inside another, above 2^47. Without ``strict`` areas above 2^47 are left out.
 
     >>> parse_maps("1000-3000 rw-p 00000000 00:00 0 [heap]")[0].name
     '[heap]'
+    >>> parse_maps("1000-1000 rw-p 00000000 00:00 0")
+    Traceback (most recent call last):
+    ValueError: line 1: the area 1000-1000 is empty
     """
     rows: list[MapsRow] = []
+    above: list[str] = []
+    areas = place = 0
     for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
+        if not line.strip() or (areas and _DETAIL.match(line)):
+            if line.startswith("VmFlags:") and rows and place == len(rows):
+                rows[-1] = replace(rows[-1], flags=frozenset(line.split()[1:]))
             continue
         match = _LINE.match(line)
         if match is None:
             raise ValueError(f"line {number} is not a line of /proc/PID/maps")
-        start, end, perms = int(match["start"], 16), int(match["end"], 16), match["perms"]
-        if end > USER_END:
+        areas += 1
+        place = -1
+        row = _row(number, match)
+        if row.start >= KERNEL_HALF or row.name == "[vsyscall]":
             continue
-        if start >= end or (rows and start < rows[-1].end):
-            raise ValueError(f"line {number}: the areas are not in order")
-        prot = (perms[0] == "r") | (perms[1] == "w") << 1 | (perms[2] == "x") << 2
-        inode = int(match["inode"]) & ((1 << 63) - 1)
-        offset = int(match["offset"], 16)
-        rows.append(MapsRow(start, end, prot, perms[3] == "s", offset, match["dev"], inode, match["name"] or ""))
+        if row.end > USER_END:
+            above.append(f"line {number}: {row.start:x}-{row.end:x} {row.name}".rstrip())
+            continue
+        if rows and row.start < rows[-1].end:
+            raise ValueError(
+                f"line {number}: the areas are not in order: {row.start:x}-{row.end:x} is not above the last"
+            )
+        rows.append(row)
+        place = len(rows)
+    if above and strict:
+        raise ValueError(
+            f"{len(above)} of {areas} areas lie above 2^47 ({above[0][:60]}): this is not the user space of x86-64 "
+            "with four page-table levels, which is what is modelled"
+        )
     return rows
+
+
+def _row(number: int, match: "re.Match[str]") -> MapsRow:
+    """One line's area, as far as it can be judged alone."""
+    start, end, offset = int(match["start"], 16), int(match["end"], 16), int(match["offset"], 16)
+    area = f"line {number}: the area {start:x}-{end:x}"
+    if start >= end:
+        raise ValueError(f"{area} {'is empty' if start == end else 'ends before it begins'}")
+    if (start | end) % PAGE:
+        raise ValueError(f"{area} is not whole pages of {PAGE} bytes")
+    if offset % PAGE or offset > MAX_OFFSET:
+        raise ValueError(f"{area} has the file offset {offset:x}, which is {'odd' if offset % PAGE else 'too large'}")
+    perms = match["perms"]
+    prot = (perms[0] == "r") | (perms[1] == "w") << 1 | (perms[2] == "x") << 2
+    inode = int(match["inode"]) & ((1 << 63) - 1)
+    return MapsRow(start, end, prot, perms[3] == "s", offset, match["dev"], inode, (match["name"] or "").rstrip())
 
 
 def proc() -> Path:
@@ -209,6 +277,7 @@ def read_raw(pid: int, when: str, time: int, tid: int = 0) -> dict[str, Any] | N
         if when != "exit":
             raw["bits"] = word_size(folder / "exe")
             raw["command"] = _read(folder / "cmdline")[:4096]
+        raw["limits"] = _read(folder / "limits")
         if when == "attach":
             raw["smaps"] = _read(folder / "smaps")
     except OSError:
@@ -244,7 +313,7 @@ def from_raw(raw: dict[str, Any]) -> Maps | None:
     # Field 2 may hold spaces and parentheses: count from the last one (proc(5): 10 minflt, 12 majflt, 47 start_brk).
     stat = raw["stat"]
     fields = stat[stat.rindex(")") + 2 :].split()
-    rows = parse_maps(raw["maps"])
+    rows = parse_maps(raw["maps"], strict=False)
     if not rows:
         return None
     if raw.get("smaps"):
@@ -253,8 +322,16 @@ def from_raw(raw: dict[str, Any]) -> Maps | None:
     faults = int(fields[7]) + int(fields[9])
     return Maps(
         raw["time"], raw["pid"], raw["when"], rows, int(fields[44]), faults, raw.get("bits", 64), command,
-        stat[stat.index("(") + 1 : stat.rindex(")")],
+        stat[stat.index("(") + 1 : stat.rindex(")")], _stack_limit(raw.get("limits", "")),
     )  # fmt: skip
+
+
+def _stack_limit(text: str) -> int:
+    """RLIMIT_STACK as /proc/PID/limits shows it."""
+    match = re.search(r"^Max stack size +(\d+|unlimited)", text, re.MULTILINE)
+    if match is None:
+        return UNSEEN
+    return NO_LIMIT if match[1] == "unlimited" else min(int(match[1]), NO_LIMIT)
 
 
 def read_maps(pid: int, when: str, time: int, tid: int = 0) -> Maps | None:
@@ -265,13 +342,7 @@ def read_maps(pid: int, when: str, time: int, tid: int = 0) -> Maps | None:
 
 def _with_flags(rows: list[MapsRow], text: str) -> list[MapsRow]:
     """Add the flags that maps does not show and merges depend on; a process that is held still has equal addresses."""
-    flags: dict[int, frozenset[str]] = {}
-    start = 0
-    for line in text.splitlines():
-        if line.startswith("VmFlags:"):
-            flags[start] = frozenset(line.split()[1:])
-        elif (match := _LINE.match(line)) is not None:
-            start = int(match["start"], 16)
+    flags = {row.start: row.flags for row in parse_maps(text, strict=False)}
     return [replace(row, flags=flags.get(row.start, frozenset())) for row in rows]
 
 
@@ -285,7 +356,7 @@ class Guesser:
     """Fills in what faults wanted, batch by batch; ``guessed`` says whether there were any.
 
     It decides merges: the first write to private memory gives it an anon_vma. Where the error code is recorded, most
-    faults in writable private memory are writes. O(events + changes x VMAs): the layouts come from a replay, which
+    faults in writable private memory are writes. O(events log VMAs): the layouts come from a replay, which
     begins with the first unknown access and needs all batches from the start.
     """
 
@@ -311,17 +382,17 @@ class Guesser:
         mm, quick = events["mm"], np.isin(events["kind"], (Kind.FAULT, Kind.LOOKUP))
         edges = np.flatnonzero((np.diff(mm) != 0) | (np.diff(quick.astype(np.int8)) != 0)) + 1
         starts, ends = [0, *edges.tolist()], [*edges.tolist(), len(events)]
-        for start, end in zip(starts, ends, strict=True):
-            if quick[start] and unknown[start:end].any():
-                space = replayer.spaces.get(int(mm[start]))
-                areas = np.array(space.layout() if space is not None else [], np.int64).reshape(-1, 6)
-                addr = events["addr"][start:end]
-                at = np.searchsorted(areas[:, 1], addr, "right") if len(areas) else np.zeros(len(addr), np.int64)
-                prot = np.append(areas[:, 2], NIL)[np.minimum(at, len(areas))]
-                want = np.where(prot & 2, 2, np.where(prot & 4, 4, 1)).astype(np.int32)
-                part = events["prot"][start:end]
-                part[unknown[start:end]] = want[unknown[start:end]]
-            replayer.feed(events[start:end])
+        until = dict(zip(starts, ends, strict=True))
+        asked = [start for start, end in until.items() if quick[start] and unknown[start:end].any()]
+
+        def look(start: int) -> None:
+            space = replayer.spaces.get(int(mm[start]))
+            for row in np.flatnonzero(unknown[start : until[start]]) + start:
+                area = space.find_vma(int(events["addr"][row])) if space is not None else None
+                rights = area.row()[2] if area is not None else 0
+                events["prot"][row] = 2 if rights & 2 else 4 if rights & 4 else 1
+
+        replayer.feed(events, asked, look)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -502,10 +573,17 @@ class Recording:
                     (a.start, a.end, a.prot, int(a.shared), a.offset, files.of_inode(a.inode)) for a in seen.rows
                 )
                 snapshots.append(Snapshot(int(self._mms[held[-1]]), at, seen.when, areas))
+        unplayed = tuple(
+            replace(
+                mark, mm=int(self._mms[mark.mm]), row=sum(int(np.searchsorted(c, mark.row, "right")) for c in times)
+            )
+            for mark in sorted(meta.unplayed, key=lambda mark: mark.row)
+            if mark.mm < len(self._mms) and self._mms[mark.mm] >= 0
+        )[:MAX_UNPLAYED]
         notes = (f"cut after {self.rows} events; {self.cut} were left out",) if self.cut else ()
         return replace(
             meta, snapshots=tuple(snapshots), faults=self._against_the_kernel(), notes=meta.notes + notes,
-            processes=self._process_table(),
+            processes=self._process_table(), unplayed=unplayed,
         )  # fmt: skip
 
     def _against_the_kernel(self) -> dict[str, int]:
@@ -652,15 +730,21 @@ def _numbers(rows: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 LOWEST_LOOKUP = PAGE
 """Tree reads below this are not addresses: interrupt numbers and detached trees go through the same tracepoint."""
+RLIMIT_STACK = 3
+SHM_RDONLY, SHM_EXEC = 0o10000, 0o100000
+HUGE = 1 << 21
+"""The size of a huge page where a mapping does not choose one (x86-64)."""
 UNREPORTED = (NR["munmap"], NR["mremap"])
 """Calls whose effect the kernel does not report, and whose old range others may get at once: placed at entry."""
 OWN_SEARCH = 200_000
 """ns within which a tree read of a fault's page is the fault's own find_vma."""
 QUICK_LOCK = 10_000
 """ns within which a lock acquisition after a fault is the fault's own: a try for the anon_vma, with no search."""
-MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_NORESERVE = 1, 2, 0x10, 0x20, 0x4000
+MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_GROWSDOWN, MAP_NORESERVE = 1, 2, 0x10, 0x20, 0x100, 0x4000
 FLAG_WORDS = {"nr": 0x4000, "nh": 0x20000, "lo": 0x2000}
 """smaps words to the MAP_* flag that makes such an area: MAP_NORESERVE, MAP_STACK (no huge pages), MAP_LOCKED."""
+TOLD_BY = frozenset(FLAG_WORDS) | {"gd"}
+"""smaps words that tell two areas of a replay apart."""
 SPECIAL = ("[vdso]", "[vvar]", "[vvar_vclock]", "[vectors]", "[sigpage]")
 
 
@@ -717,9 +801,15 @@ class Builder:
         self._mms = 0
         self._narrow = 0
         self.processes: list[tuple[int, int, Maps]] = []  # (mm, pid, what was seen at its exec)
+        self._unplayed: list[Unplayed] = []
+        self._attached: dict[int, dict[int, int]] = {}  # by mm: address and length of what shmat and io_setup mapped
+        self._readable_is_executable: set[int] = set()  # processes under READ_IMPLIES_EXEC
+        self._stack_limit = UNSEEN  # of the root's first exec: the trace's own
+        self._limits: dict[int, list[tuple[int, int]]] = {}  # by process: when RLIMIT_STACK was seen, and its value
         for seen in maps:
             if seen.when == "exec":
                 self._execs.setdefault(seen.pid, []).append(seen)
+            self._limits.setdefault(seen.pid, []).append((seen.time, seen.stack_limit))
 
     # -- identities -------------------------------------------------------------------------------------------
 
@@ -875,9 +965,9 @@ class Builder:
         if call is None or call.number != (from_i386(rec.values[0], (0,) * 6)[0] if thread.narrow else rec.values[0]):
             return
         ret = rec.values[1]
-        if call.number in UNREPLAYED:
+        if call.number in WATCHED | LIMITS:
             if ret >= 0:
-                self.skipped[NAMES[call.number]] += 1
+                self._watched(rec.time, call, ret, thread)
             return
         if call.number in CLONES or call.number in EXECS or call.number in ENDS:
             return
@@ -887,6 +977,58 @@ class Builder:
             self._row(time, Kind.LOOKUP, thread, addr=addr)
         report = (call.area.values[0], call.area.values[1]) if call.area and ret >= 0 else None
         self._call(time, call, ret, report, thread)
+
+    def _watched(self, time: int, call: _Call, ret: int, thread: _Thread) -> None:
+        """A call that the format has no event for and that succeeded: what it is like, or that it was there."""
+        number, args = call.number, tuple(v if isinstance(v, int) else 0 for v in call.args[:6])
+        mm = self._mm_of[thread.task]
+        area = (call.area.values[0], call.area.values[1]) if call.area else None
+        attached = self._attached.setdefault(mm, {})
+        if number in LIMITS:
+            resource, new = (args[1], args[2]) if number == NR["prlimit64"] else args[:2]
+            own = number != NR["prlimit64"] or args[0] in (0, thread.pid)
+            if own and resource == RLIMIT_STACK and new:
+                seen = next(
+                    (value for when, value in self._limits.get(thread.pid, []) if when > time and value >= 0), NO_LIMIT
+                )
+                self._row(time, Kind.RLIMIT, thread, len=seen)
+            return
+        if number == NR["personality"] and args[0] != 0xFFFFFFFF:
+            (self._readable_is_executable.add if args[0] & READ_IMPLIES_EXEC else self._readable_is_executable.discard)(
+                thread.pid
+            )
+        if number in (NR["shmat"], NR["io_setup"]) and area is not None and call.area is not None:
+            prot = 3
+            if number == NR["shmat"]:
+                prot = 1 | (0 if args[2] & SHM_RDONLY else 2) | (4 if args[2] & SHM_EXEC else 0)
+            attached[area[0]] = area[1] - area[0]
+            (_, _, inode), name = call.area.values[5:7]
+            file = self.files.index(("attached", len(self.files.entries)), name, inode)
+            self._row(call.lock or call.area.time, Kind.MMAP, thread, addr=area[0], len=area[1] - area[0], prot=prot,
+                      flags=MAP_SHARED | MAP_FIXED, file=file, ret=area[0], report=area)  # fmt: skip
+            self._mark(time, mm, (f"{NAMES[number]} (its VMAs do not join again)", *area, BORDERS), counted=False)
+            return
+        if number in (NR["shmdt"], NR["io_destroy"]) and args[0] in attached:
+            self._row(call.lock or call.entered, Kind.MUNMAP, thread, addr=args[0], len=attached.pop(args[0]))
+            return
+        when = call.lock or time
+        attribute = attribute_of(number, args)
+        if attribute is not None:
+            start, length, which, value = attribute
+            if 0 <= start < ADDRESS_LIMIT and not start % PAGE:
+                self._row(when, Kind.ATTR, thread, addr=start, len=min(length, ADDRESS_LIMIT), flags=which, prot=value)
+        effect = effect_of(number, args, ret, area)
+        if effect is not None:
+            self._mark(when, mm, effect, counted=attribute is None)
+
+    def _mark(self, time: int, mm: int, effect: Effect, counted: bool = True) -> None:
+        """Keep what an event was that the replay does not follow; it is said in the notes if ``counted``."""
+        name, start, end, sort = effect
+        if counted:
+            self.skipped[name] += 1
+        if end > ADDRESS_LIMIT or start > end:
+            start, end = 0, 0
+        self._unplayed.append(Unplayed(name, mm, time, start, end, sort))
 
     def _call(self, time: int, call: _Call, ret: int, report: tuple[int, int] | None, thread: _Thread) -> None:
         a = [_clamp(v) if isinstance(v, int) else 0 for v in call.args[:6]]
@@ -918,7 +1060,31 @@ class Builder:
             kind = {"munmap": Kind.MUNMAP, "munlock": Kind.MUNLOCK}.get(name, Kind.MLOCK)
             if name == "mlock2":
                 values["flags"] = _bits(call.args[2])
+        if values.get("prot", 0) & 1 and thread.pid in self._readable_is_executable:
+            values["prot"] |= 4
+        if kind == Kind.MMAP and ret >= 0:
+            self._as_mapped(values, call)
         self._row(time, kind, thread, **values)
+        if ret < 0 or name not in ("mmap", "mlock2", "pkey_mprotect"):
+            return
+        mm, args = self._mm_of[thread.task], tuple(v if isinstance(v, int) else 0 for v in call.args[:6])
+        effect = effect_of(call.number, args, ret, (ret, ret + values["len"]))
+        file = self.files.entries[values["file"]].name if values.get("file", NIL) >= 0 else ""
+        if effect is None and name == "mmap" and decided_by_driver(file):
+            effect = (f"mmap of {file}", ret, ret + (values["len"] + PAGE - 1 & -PAGE), MAPPINGS)
+        if effect is not None:
+            self._mark(time, mm, effect)
+
+    def _as_mapped(self, values: dict[str, Any], call: _Call) -> None:
+        """Huge pages: the length is rounded up to whole ones, and anonymous memory of them is a file of its own."""
+        area, flags, start = call.area, call.args[3], values["ret"]
+        size = 1 << (flags >> 26 & 63) if flags & MAP_HUGETLB and flags >> 26 & 63 else HUGE
+        whole = -(-values["len"] // size) * size
+        if flags & MAP_HUGETLB and flags & MAP_ANONYMOUS:
+            values.update(len=min(whole, ADDRESS_LIMIT - start), flags=values["flags"] & ~(MAP_ANONYMOUS | MAP_HUGETLB))
+            values["file"] = self.files.index(("huge", len(self.files.entries)), "/anon_hugepage", 0)
+        elif area is not None and values.get("file", NIL) >= 0 and start % HUGE == 0 and values["len"] % HUGE:
+            values["len"] = whole if area.values[:2] == (start, start + whole) else values["len"]  # of hugetlbfs?
 
     def _mapped_file(self, call: _Call) -> int:
         fd = call.args[4] & 0xFFFFFFFF
@@ -961,6 +1127,9 @@ class Builder:
             time = (call.lock or call.entered) if call is not None else rec.time
             row = self._row(time, Kind.FORK, maker)
             row.addr = self._new_mm(child, time)
+            self._attached[row.addr] = dict(self._attached.get(mm, {}))
+            if maker.pid in self._readable_is_executable:
+                self._readable_is_executable.add(child)
             row.len = self._new_task(child, child, row.addr, maker.narrow)
 
     def _gone(self, rec: Rec, thread: _Thread) -> None:
@@ -982,6 +1151,12 @@ class Builder:
         if seen is None and self._execs.get(pid):
             seen = self._execs[pid].pop(0)
         row = self._row(rec.time, Kind.EXEC, thread, addr=(seen.start_brk or NIL) if seen else NIL)
+        self._readable_is_executable.discard(pid)
+        limit = seen.stack_limit if seen is not None else UNSEEN
+        if self._stack_limit == UNSEEN:
+            self._stack_limit = limit
+        if limit not in (UNSEEN, self._stack_limit):
+            self._row(rec.time, Kind.RLIMIT, thread, len=limit)
         thread.imaged, thread.started = seen is not None, (row.time, row.order)
         thread.kernel_maps = []
         thread.narrow = seen is not None and seen.bits == 32
@@ -989,18 +1164,13 @@ class Builder:
         if seen is not None:
             self.processes.append((mm, pid, seen))
         if seen is not None:
-            before = None
-            for area in seen.rows:
-                self._row(rec.time, Kind.MAP, thread, **self._image(area, before))
-                before = area
+            for area, other in zip(seen.rows, told_apart(seen.rows), strict=True):
+                self._row(rec.time, Kind.MAP, thread, **self._image(area, other))
         thread.pending = thread.fault = None
 
-    def _image(self, area: MapsRow, before: MapsRow | None = None) -> dict[str, Any]:
-        """The MAP event of a line of the layout at exec; ``before`` is the line above it.
-
-        The kernel keeps two areas apart that look alike in maps (other anon_vma, VM_ACCOUNT history): the replay must
-        not merge them either, so the second becomes another open file, or MAP_NORESERVE if it is anonymous.
-        """
+    def _image(self, area: MapsRow, other: bool = False) -> dict[str, Any]:
+        """The MAP event of a line of the layout at exec. ``other``: it must differ from alike neighbours
+        (:func:`told_apart`), so it becomes another open file, or MAP_NORESERVE if it is anonymous."""
         flags, file = MAP_SHARED if area.shared else MAP_PRIVATE, NIL
         if area.name == "[stack]":
             flags |= MapType.STACK
@@ -1011,12 +1181,12 @@ class Builder:
         for word, bit in FLAG_WORDS.items():
             if word in area.flags and area.name != "[stack]" and area.name not in SPECIAL:
                 flags |= bit
-        apart = before is not None and _alike(before, area)
         if area.inode:
-            key = ("image", area.device, area.inode, *((area.start,) if apart else ()))
+            key = ("image", area.device, area.inode, *((area.start,) if other else ()))
             file = self.files.index(key, area.name, area.inode)
-        elif apart and not flags & MapType.SPECIAL:
-            flags ^= MAP_NORESERVE
+        else:
+            flags |= MAP_GROWSDOWN if "gd" in area.flags and area.name != "[stack]" else 0
+            flags ^= MAP_NORESERVE if other else 0
         offset = area.offset if area.inode else 0
         size = area.end - area.start
         return {"addr": area.start, "len": size, "prot": area.prot, "flags": int(flags), "offset": offset, "file": file}
@@ -1044,14 +1214,20 @@ class Builder:
 
     def recording(self, meta: TraceMeta, limit: int = 0) -> Recording:
         """Sort and number: the finished recording, which gives its rows in batches; ``limit``: events at most."""
-        notes = [f"{count} calls of {name} were not replayed" for name, count in sorted(self.skipped.items())]
+        notes = [f"not replayed: {count} x {name}" for name, count in sorted(self.skipped.items())]
         if self._narrow:
             notes.append(f"{self._narrow} of the programs are 32-bit programs (i386)")
         if self.above:
             notes.append(f"{self.above} faults above 2^47 were left out: page tables of four levels end there")
         if self.strays[R.FAULT]:
             notes.append(f"{self.strays[R.FAULT]} faults of tasks outside the tree were left out")
-        meta = replace(meta, files=self.files.table(), notes=meta.notes + tuple(notes))
+        limits = dict(meta.limits)
+        if self._stack_limit != UNSEEN:
+            limits["stack"] = -1 if self._stack_limit == NO_LIMIT else self._stack_limit
+        meta = replace(
+            meta, files=self.files.table(), notes=meta.notes + tuple(notes), limits=limits,
+            unplayed=tuple(self._unplayed),
+        )  # fmt: skip
         self.rows.settle(set(), final=True)
         return Recording(self.rows, self._tid_of, meta, self._maps, self._pid_mm, self.files, self.processes, limit)
 
@@ -1063,11 +1239,35 @@ _HANDLERS: dict[int, Any] = {
 }  # fmt: skip
 
 
+def told_apart(rows: list[MapsRow]) -> list[bool]:
+    """Which areas of a layout must be made to differ, so that no two alike neighbours merge in the replay. O(n).
+
+    The kernel keeps areas apart that look alike in maps: another name or anon_vma, another history of VM_ACCOUNT. Of
+    such neighbours in a row, files become files of their own from the second on, and anonymous ones differ in turn. The
+    last one of a heap, and else the first, stays plain: there the program's memory grows on.
+    """
+    marks: list[bool] = []
+    start = 0
+    for at in range(1, len(rows) + 1):
+        if at < len(rows) and _alike(rows[at - 1], rows[at]):
+            continue
+        run = rows[start:at]
+        if run[0].inode:
+            marks += [place > 0 for place in range(len(run))]
+        else:
+            plain = (len(run) - 1) % 2 if any(row.name == "[heap]" for row in run) else 0
+            marks += [place % 2 != plain for place in range(len(run))]
+        start = at
+    return marks
+
+
 def _alike(before: MapsRow, area: MapsRow) -> bool:
     """Would the two lines be one area, for all that maps shows?"""
     if before.end != area.start or (before.prot, before.shared) != (area.prot, area.shared):
         return False
-    if (before.device, before.inode) != (area.device, area.inode) or (before.flags ^ area.flags) & FLAG_WORDS.keys():
+    if any(row.name in SPECIAL or row.name == "[stack]" for row in (before, area)):
+        return False  # these never merge with others
+    if (before.device, before.inode) != (area.device, area.inode) or (before.flags ^ area.flags) & TOLD_BY:
         return False
     return not area.inode or before.offset + before.end - before.start == area.offset
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchframe.errors import TraceError
 from benchframe.record import perf as R
-from benchframe.record.builder import Builder, Maps, parse_maps
+from benchframe.record.builder import Builder, Maps, is_maps_line, parse_maps
 from benchframe.record.perf import CLONE_THREAD, CLONE_VM, Rec
 from benchframe.trace.meta import MAX_AREAS, TraceMeta
 from benchframe.trace.trace import Trace
@@ -172,14 +172,6 @@ def _strip_colours(line: str) -> str:
     import re
 
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line)
-
-
-def is_maps_line(line: str) -> bool:
-    """Does a line look like one of /proc/PID/maps?"""
-    try:
-        return bool(parse_maps(line))
-    except ValueError:
-        return False
 
 
 def import_maps(path: Path, tally: Tally | None = None) -> Trace:

@@ -28,9 +28,11 @@ from benchframe.errors import BenchframeError
 
 NR = {
     "mmap": 9, "mprotect": 10, "munmap": 11, "brk": 12, "mremap": 25, "madvise": 28, "shmat": 30, "clone": 56,
-    "fork": 57, "vfork": 58, "execve": 59, "exit": 60, "shmdt": 67, "mlock": 149, "munlock": 150, "mlockall": 151,
-    "munlockall": 152, "remap_file_pages": 216, "exit_group": 231, "mbind": 237, "set_mempolicy": 238,
-    "execveat": 322, "mlock2": 325, "pkey_mprotect": 329, "clone3": 435, "process_madvise": 440,
+    "fork": 57, "vfork": 58, "execve": 59, "exit": 60, "shmdt": 67, "personality": 135, "mlock": 149, "munlock": 150,
+    "mlockall": 151, "munlockall": 152, "prctl": 157, "arch_prctl": 158, "setrlimit": 160, "io_setup": 206,
+    "io_destroy": 207, "remap_file_pages": 216, "exit_group": 231, "mbind": 237, "prlimit64": 302, "execveat": 322,
+    "userfaultfd": 323, "mlock2": 325, "pkey_mprotect": 329, "io_uring_setup": 425, "clone3": 435,
+    "process_madvise": 440, "set_mempolicy_home_node": 450, "map_shadow_stack": 453, "mseal": 462,
 }  # fmt: skip
 NAMES = {number: name for name, number in NR.items()}
 
@@ -41,18 +43,17 @@ REPLAYED = frozenset(
     NR[name]
     for name in "mmap mprotect munmap brk mremap madvise mlock munlock mlock2 pkey_mprotect".split()  # noqa: SIM905
 )
-UNREPLAYED = frozenset(
-    NR[name]
-    for name in "shmat shmdt mlockall munlockall remap_file_pages mbind set_mempolicy process_madvise".split()  # noqa: SIM905
-)
-"""Calls that may change VMAs in ways the trace format has no event for: counted, and said in the trace's notes."""
-MM_CALLS = REPLAYED | UNREPLAYED
+LIMITS = frozenset(NR[name] for name in ("setrlimit", "prlimit64"))
+"""Calls that change how far a stack may grow."""
+WATCHED = frozenset(NR.values()) - EXECS - CLONES - ENDS - REPLAYED - LIMITS
+"""Calls that may change VMAs in ways the trace format has no event for: benchframe.record.unplayed says which do."""
+MM_CALLS = REPLAYED | WATCHED | LIMITS
 ALL = MM_CALLS | CLONES | EXECS | ENDS
 
 I386 = {
     "fork": 2, "execve": 11, "brk": 45, "old_mmap": 90, "munmap": 91, "clone": 120, "mprotect": 125, "mlock": 150,
     "munlock": 151, "mlockall": 152, "munlockall": 153, "mremap": 163, "vfork": 190, "mmap2": 192, "madvise": 219,
-    "remap_file_pages": 257, "mbind": 274, "set_mempolicy": 276, "execveat": 358, "mlock2": 376, "pkey_mprotect": 380,
+    "remap_file_pages": 257, "mbind": 274, "execveat": 358, "mlock2": 376, "pkey_mprotect": 380,
     "shmat": 397, "shmdt": 398, "clone3": 435, "process_madvise": 440,
 }  # fmt: skip
 """Numbers of a 32-bit program (arch/x86/entry/syscalls/syscall_32.tbl); ``mmap2`` counts its offset in pages."""

@@ -235,7 +235,7 @@ class Tracer:
             if not self._syscall_stop(task, now):
                 return
         elif event == 0:
-            if signum == signal.SIGSEGV:
+            if signum in (signal.SIGSEGV, signal.SIGBUS):
                 self._segv(task, now)
             data = signum
         if task.tid in self.halting and event != E_EXIT and not data:

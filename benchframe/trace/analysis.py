@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from benchframe.events import NIL, FaultFlag, Kind
 from benchframe.trace.trace import Trace
+from benchframe.trace.verify import limits
 
 I64 = NDArray[np.int64]
 MAPPING = (Kind.MMAP, Kind.MUNMAP, Kind.MPROTECT, Kind.MREMAP, Kind.BRK, Kind.MADVISE)
@@ -34,12 +35,13 @@ class Figures:
     reuse_rows: int = 0
     peak_vmas: dict[int, int] = field(default_factory=dict)
     vmas: dict[int, list[int]] = field(default_factory=dict)
-    layouts: dict[int, list[list[tuple[int, int]]]] = field(default_factory=dict)
+    layouts: dict[int, list[I64]] = field(default_factory=dict)
+    """By mm: at each of ``cuts`` an array of (vm_start, vm_end)."""
     cuts: list[int] = field(default_factory=list)
 
 
 def figures(trace: Trace, columns: int = 60, reuse_rows: int = 1_000_000) -> Figures:
-    """Count, replay and measure; O(events + reuse_rows x VMAs in use). ``columns``: samples of the layout over time."""
+    """Count, replay and measure; O(events + columns x VMAs). ``columns``: samples of the layout over time."""
     out = Figures()
     kind = trace.events["kind"]
     for number, count in enumerate(np.bincount(kind, minlength=max(Kind) + 1).tolist()):
@@ -68,27 +70,18 @@ def _replay(trace: Trace, columns: int, out: Figures) -> I64:
     """Answers of the oracle, and samples of every layout: half by time would hide start-ups, so samples go by event."""
     from benchframe.oracle import Replayer
 
-    replayer = Replayer()
-    vm_start = np.full(len(trace), NIL, np.int64)
+    replayer = Replayer(limits=limits(trace))
     out.cuts = np.unique(np.linspace(0, len(trace), columns + 1).astype(np.int64))[1:].tolist()
-    # mmap and friends are rare: also stop after each to see the peak.
-    changes = np.flatnonzero(np.isin(trace.events["kind"], (Kind.MMAP, Kind.MUNMAP, Kind.MPROTECT, Kind.MAP))) + 1
-    stops = sorted(set(out.cuts) | set(changes.tolist())) if len(changes) < 50_000 else out.cuts
-    at = 0
-    samples = set(out.cuts)
-    for cut in stops:
-        vm_start[at:cut] = replayer.feed(trace.events[at:cut]).vm_start
-        at = cut
-        mm = int(trace.events["mm"][cut - 1])
-        watched = replayer.spaces if cut in samples else {mm: replayer.spaces[mm]} if mm in replayer.spaces else {}
-        for mm, space in watched.items():
-            out.peak_vmas[mm] = max(out.peak_vmas.get(mm, 0), space.map_count)
-        if cut in samples:
-            column = out.cuts.index(cut)
-            for mm, space in replayer.spaces.items():
-                out.vmas.setdefault(mm, [0] * len(out.cuts))[column] = space.map_count
-                shots = out.layouts.setdefault(mm, [[] for _ in out.cuts])
-                shots[column] = [(area[0], area[1]) for area in space.layout()]
+    column = {cut: number for number, cut in enumerate(out.cuts)}
+
+    def look(row: int) -> None:
+        for mm, space in replayer.spaces.items():
+            out.vmas.setdefault(mm, [0] * len(out.cuts))[column[row]] = space.map_count
+            shots = out.layouts.setdefault(mm, [np.zeros((0, 2), np.int64)] * len(out.cuts))
+            shots[column[row]] = np.array([(a.vm_start, a.vm_end) for a in space.areas], np.int64).reshape(-1, 2)
+
+    vm_start = replayer.feed(trace.events, out.cuts, look).vm_start
+    out.peak_vmas = dict(sorted(replayer.peaks.items()))
     return vm_start
 
 
@@ -108,16 +101,21 @@ def _locality(trace: Trace, rows: I64, vm_start: I64, out: Figures, limit: int) 
     out.same_pmd = float((same_task & (addr[1:] >> PMD_SHIFT == addr[:-1] >> PMD_SHIFT)).sum() / pairs)
     out.same_page = float((same_task & (addr[1:] >> 12 == addr[:-1] >> 12)).sum() / pairs)
     stacks: dict[int, list[int]] = {}
+    seen: dict[int, set[int]] = {}
+    far = REUSE_BINS[-1] + 1
     counts: Counter[int] = Counter()
     for who, vma in zip(task[:limit].tolist(), start[:limit].tolist(), strict=True):
-        stack = stacks.setdefault(who, [])
-        try:
+        stack, known = stacks.setdefault(who, []), seen.setdefault(who, set())
+        if vma not in known:
+            known.add(vma)
+            distance = -1
+        elif vma in stack:
             distance = stack.index(vma)
             del stack[distance]
-        except ValueError:
-            distance = -1
+        else:
+            distance = far
         stack.insert(0, vma)
-        del stack[4096:]
+        del stack[far:]
         counts[distance] += 1
     for distance, count in counts.items():
         place = len(REUSE_BINS) + 1 if distance < 0 else int(np.searchsorted(REUSE_BINS, distance))
@@ -153,24 +151,37 @@ def picture(trace: Trace, figures: Figures, mm: int, rows: int = 20) -> list[str
     A space is unmapped, ``.`` mapped, and ``-+*#`` mapped with ever more faults in that column.
     """
     shots = figures.layouts.get(mm, [])
-    slices = regions(sorted({span for shot in shots for span in shot}), rows)
+    spans = np.unique(np.concatenate([np.zeros((0, 2), np.int64), *shots]), axis=0)
+    slices = regions([(start, end) for start, end in spans.tolist()], rows)
+    used = [_overlaps(shot, slices) for shot in shots]
     counts = _heat(trace, figures, mm, slices)
     top = max(int(counts.max(initial=0)), 1)
     lines: list[tuple[int, int, str]] = []
     for i in reversed(range(len(slices))):
         low, high = slices[i]
         cells = []
-        for column, shot in enumerate(shots):
+        for column, mapped in enumerate(used):
             heat = int(counts[i, column])
             if heat:
                 cells.append("-+*#"[min(3, int(4 * np.log1p(heat) / np.log1p(top + 1)))])
             else:
-                cells.append("." if any(start < high and end > low for start, end in shot) else " ")
+                cells.append("." if mapped[i] else " ")
         text = "".join(cells)
         if lines and lines[-1][2] == text and lines[-1][0] == high:
             high = lines.pop()[1]  # nothing new in this slice: one line for both
         lines.append((low, high, text))
     return [f"{low:>12x} {_size(high - low):>8} |{text}|" for low, high, text in lines]
+
+
+def _overlaps(spans: I64, slices: list[tuple[int, int]]) -> list[bool]:
+    """Which of ``slices`` hold a part of the sorted ``spans``?"""
+    if not len(spans):
+        return [False] * len(slices)
+    low, high = np.array(slices, np.int64).T
+    first = np.searchsorted(spans[:, 1], low, "right")
+    starts = np.append(spans[:, 0], np.iinfo(np.int64).max)
+    found: list[bool] = (starts[first] < high).tolist()
+    return found
 
 
 def _heat(trace: Trace, figures: Figures, mm: int, slices: list[tuple[int, int]]) -> NDArray[Any]:

@@ -17,13 +17,13 @@ MAX_ERRNO = 4095
 """Errors are -4095..-1, the range that the kernel keeps for them (include/linux/err.h)."""
 MAX_INT = (1 << 31) - 1
 
-_ALIGNED_ADDR = np.zeros(16, np.bool_)
-_ALIGNED_ADDR[[Kind.MAP, Kind.MUNMAP, Kind.MPROTECT, Kind.MREMAP, Kind.MADVISE]] = True
-_ALIGNED_RET = np.zeros(16, np.bool_)
+_ALIGNED_ADDR = np.zeros(len(Kind), np.bool_)
+_ALIGNED_ADDR[[Kind.MAP, Kind.MUNMAP, Kind.MPROTECT, Kind.MREMAP, Kind.MADVISE, Kind.ATTR]] = True
+_ALIGNED_RET = np.zeros(len(Kind), np.bool_)
 _ALIGNED_RET[[Kind.MMAP, Kind.MREMAP]] = True
-_LOOKUPS = np.zeros(16, np.bool_)
+_LOOKUPS = np.zeros(len(Kind), np.bool_)
 _LOOKUPS[[Kind.FAULT, Kind.LOOKUP]] = True
-_NEW_TASK = np.zeros(16, np.bool_)
+_NEW_TASK = np.zeros(len(Kind), np.bool_)
 _NEW_TASK[[Kind.FORK, Kind.THREAD]] = True
 
 

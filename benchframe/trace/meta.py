@@ -20,7 +20,10 @@ MAX_SNAPSHOTS = 1 << 16
 MAX_PROCESSES = 1 << 16
 MAX_AREAS = 1 << 17
 """Areas in one snapshot: twice the default vm.max_map_count."""
+MAX_UNPLAYED = 1 << 16
 MAX_TEXT = 1 << 16
+BORDERS, MAPPINGS = 1, 2
+"""What a call that is not replayed can change: where VMAs of one protection begin and end; or what is mapped at all."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,19 @@ class Snapshot:
     row: int
     when: str
     areas: tuple[Area, ...]
+
+
+@dataclass(frozen=True)
+class Unplayed:
+    """A call or state that the events do not hold: ``name`` took effect before event ``row`` in ``mm``, somewhere in
+    [start, end) (0, 0: anywhere), and may have changed BORDERS or MAPPINGS (``sort``)."""
+
+    name: str
+    mm: int
+    row: int
+    start: int = 0
+    end: int = 0
+    sort: int = MAPPINGS
 
 
 @dataclass(frozen=True)
@@ -83,6 +99,7 @@ class TraceMeta:
     tool: str = ""
     licence: str = ""
     notes: tuple[str, ...] = ()
+    unplayed: tuple[Unplayed, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
     """What an importer or the recorder read, used and left out, by name."""
     processes: tuple[Process, ...] = ()
@@ -97,6 +114,7 @@ def meta_to_json(meta: TraceMeta) -> str:
     data["snapshots"] = [
         {"mm": s.mm, "row": s.row, "when": s.when, "areas": _pack_areas(s.areas)} for s in meta.snapshots
     ]
+    data["unplayed"] = [[u.name, u.mm, u.row, u.start, u.end, u.sort] for u in meta.unplayed]
     return json.dumps(data, separators=(",", ":"), ensure_ascii=True)
 
 
@@ -185,6 +203,7 @@ def meta_from_json(text: str | bytes) -> TraceMeta:
         tool=_text(data.get("tool", ""), "tool"),
         licence=_text(data.get("licence", ""), "licence"),
         notes=_texts(data, "notes"),
+        unplayed=tuple(_unplayed(row) for row in _rows(data, "unplayed", MAX_UNPLAYED, 6)),
         counts=_counts(data, "counts"),
         processes=tuple(
             Process(
@@ -195,6 +214,19 @@ def meta_from_json(text: str | bytes) -> TraceMeta:
             )
             for row in _rows(data, "processes", MAX_PROCESSES, 4)
         ),
+    )
+
+
+def _unplayed(row: list[Any]) -> Unplayed:
+    name, (mm, at, start, end, sort) = _text(row[0], "unplayed"), row[1:]
+    limit = ADDRESS_LIMIT + 1
+    return Unplayed(
+        name,
+        _integer(mm, "unplayed", 0, 1 << 31),
+        _integer(at, "unplayed", 0, 1 << 62),
+        _integer(start, "unplayed", 0, limit),
+        _integer(end, "unplayed", 0, limit),
+        _integer(sort, "unplayed", BORDERS, MAPPINGS + 1),
     )
 
 

@@ -57,12 +57,12 @@ class Trace:
     reports: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, REPORT))
     setup: int = NIL
     """How many leading events build the initial layout: replayed, never timed. NIL: as many as a synthetic stream says
-    (``meta.limits["setup"]``), else the EXEC and MAP rows that it begins with."""
+    (``meta.limits["setup"]``), else the EXEC, MAP and RLIMIT rows that it begins with."""
 
     def __post_init__(self) -> None:
         """A trace without a clock counts its events; one without thread ids uses the task index."""
         if self.setup == NIL:
-            other = (self.events["kind"] != Kind.EXEC) & (self.events["kind"] != Kind.MAP)
+            other = ~np.isin(self.events["kind"], (Kind.EXEC, Kind.MAP, Kind.RLIMIT))
             begin = int(np.argmax(other)) if other.any() else len(self.events)
             self.setup = min(self.meta.limits.get("setup", begin), len(self.events))
         if not len(self.time):

@@ -5,37 +5,46 @@ the kernel reported right after a call is a VMA of the replay; every recorded ``
 replay's layout at that moment.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchframe.events import NIL, UNKNOWN, FaultFlag, Kind
+from benchframe.events import CALLS, NIL, UNKNOWN, FaultFlag, Kind
 from benchframe.trace.meta import Snapshot
 from benchframe.trace.trace import Trace
 
 if TYPE_CHECKING:
-    from benchframe.oracle import Limits
+    from benchframe.oracle import Limits, Oracle
+    from benchframe.trace.blame import Blame
 
-EXCUSES = ("were not replayed", "no mappings that the kernel made", "unmapping was not recorded")
-"""What a recorder or importer notes when the trace is less than the program's whole history."""
+EXCUSES = ("no mappings that the kernel made", "unmapping was not recorded")
+"""What an importer notes when the trace is less than the program's whole history."""
+FORMER_EXCUSE = "were not replayed"
+"""The same for calls without an event, in traces from before each was kept with its place (TraceMeta.unplayed)."""
 SHOWN = 5
-CALLS = (Kind.MMAP, Kind.MUNMAP, Kind.MPROTECT, Kind.MREMAP, Kind.BRK, Kind.MADVISE, Kind.MLOCK, Kind.MUNLOCK)
+Rows = list[tuple[int, int, int, int, int, int]]
 
 
 @dataclass
 class Verdict:
     """Counts of what was held, and a line for each of the first failures.
 
-    ``unplayed`` says that the trace knows of calls that it could not hold (mbind...), or of a history that begins late:
-    then results and a few reported VMAs may differ, and that alone does not fail it. ``snapshots_hazy`` counts layouts
-    that agree but for borders within private memory, where the first writes decide and were not all recorded.
+        ``faults_refused`` are faults in kernel mode that the replay refuses: the call ended in EFAULT, or short.
+    ``explained``     counts differences that a call can explain which was not replayed, by the names of those
+    calls; they do not fail the     trace, and the other counts do not hold them. ``unplayed``: the history begins
+    late, or knows such calls without     their places; then results and a few reported VMAs may differ.
+    ``snapshots_hazy`` counts layouts that agree but for     borders within private memory, where the first writes
+    decide and were not all recorded.
     """
 
     faults: int = 0
     faults_outside: int = 0
+    faults_refused: int = 0
     signals: int = 0
     calls: int = 0
     calls_differ: int = 0
@@ -45,11 +54,12 @@ class Verdict:
     snapshots_differ: int = 0
     snapshots_hazy: int = 0
     unplayed: bool = False
+    explained: Counter[str] = field(default_factory=Counter)
     lines: list[str] = field(default_factory=list)
 
     @property
     def good(self) -> bool:
-        """True if the replay is the recorded run."""
+        """True if the replay is the recorded run, up to what calls that were not replayed explain."""
         hard = self.faults_outside + self.snapshots_differ + (0 if self.unplayed else self.calls_differ)
         excused = self.unplayed and self.reports_differ * 100 <= self.reports
         return hard == 0 and (self.reports_differ == 0 or excused)
@@ -59,34 +69,44 @@ class Verdict:
         if count <= SHOWN:
             self.lines.append(text)
 
+    def explain(self, text: str, names: tuple[str, ...]) -> None:
+        """Count a difference that the calls ``names`` can explain."""
+        why = " or ".join(names)
+        self.explained[why] += 1
+        self.note(f"{text}; {why}, not replayed, may explain it", self.explained[why])
+
 
 def verify(trace: Trace) -> Verdict:
-    """Replay ``trace`` through the oracle and compare; O(events + reports x VMAs)."""
+    """Replay ``trace`` through the oracle and compare. O(events + areas in recorded layouts)."""
     from benchframe.oracle import Replayer
+    from benchframe.trace.blame import Blame
 
-    verdict = Verdict(unplayed=any(excuse in note for note in trace.meta.notes for excuse in EXCUSES))
-    replayer = Replayer(limits=_limits(trace))
+    excuses = EXCUSES if trace.meta.unplayed else (*EXCUSES, FORMER_EXCUSE)
+    verdict = Verdict(unplayed=any(excuse in note for note in trace.meta.notes for excuse in excuses))
+    replayer = Replayer(limits=limits(trace))
+    blame = Blame(trace)
     reports = {int(r["row"]): (int(r["vm_start"]), int(r["vm_end"])) for r in trace.reports}
     snapshots: dict[int, list[Snapshot]] = {}
     for snapshot in trace.meta.snapshots:
         snapshots.setdefault(snapshot.row, []).append(snapshot)
-    cuts = sorted({row + 1 for row in reports} | set(snapshots) | {len(trace)})
-    at = 0
-    for cut in cuts:
-        answers = replayer.feed(trace.events[at:cut])
-        _rows(trace, at, cut, answers.ret, answers.vm_start, verdict)
-        at = cut
-        if cut - 1 in reports:
-            space = replayer.spaces.get(int(trace.events["mm"][cut - 1]))
-            _report(trace, cut - 1, reports[cut - 1], space.layout() if space is not None else [], verdict)
-        for snapshot in snapshots.get(cut, []):
+
+    def look(row: int) -> None:
+        blame.at(row)
+        if row - 1 in reports:
+            space = replayer.spaces.get(int(trace.events["mm"][row - 1]))
+            _report(trace, row - 1, reports[row - 1], space, verdict, blame)
+        for snapshot in snapshots.get(row, ()):
             space = replayer.spaces.get(snapshot.mm)
             layout = space.layout() if space is not None else replayer.layouts.get(snapshot.mm, [])
-            _snapshot(snapshot, layout, verdict, trace.meta.level == "full" or trace.meta.level == "synthetic")
+            exact = trace.meta.level in ("full", "synthetic") or snapshot.when == "attach"
+            _snapshot(snapshot, layout, verdict, exact, blame)
+
+    answers = replayer.feed(trace.events, sorted({row + 1 for row in reports} | set(snapshots)), look)
+    _rows(trace, answers.ret, answers.vm_start, verdict)
     return verdict
 
 
-def _limits(trace: Trace) -> "Limits":
+def limits(trace: Trace) -> "Limits":
     """The limits that the recorded programs ran under, as far as they change what calls return."""
     from benchframe.oracle import Limits
 
@@ -94,50 +114,76 @@ def _limits(trace: Trace) -> "Limits":
     stack = known.get("stack", default.rlimit_stack)
     return Limits(
         max_map_count=known.get("max_map_count", default.max_map_count),
-        rlimit_stack=stack if stack >= 0 else 1 << 46,  # RLIM_INFINITY
+        rlimit_stack=stack if stack >= 0 else 1 << 47,  # RLIM_INFINITY
     )
 
 
-def _rows(
-    trace: Trace, at: int, cut: int, ret: NDArray[Any], vm_start: NDArray[Any], verdict: Verdict
-) -> None:  # fmt: skip
-    events = trace.events[at:cut]
+def _rows(trace: Trace, ret: NDArray[Any], vm_start: NDArray[Any], verdict: Verdict) -> None:
+    from benchframe.trace.blame import Blame
+
+    events = trace.events
     fault = events["kind"] == Kind.FAULT
     signal = fault & ((events["flags"] & FaultFlag.SEGV) != 0)
     outside = fault & ~signal & ((vm_start == NIL) | (vm_start > events["addr"]) | (ret < 0))
+    refused = outside & ((events["flags"] & FaultFlag.USER) == 0)
+    outside &= ~refused
     call = np.isin(events["kind"], CALLS) & (events["ret"] != UNKNOWN)
     differ = call & (ret != events["ret"])
     verdict.faults += int(fault.sum())
+    verdict.faults_refused += int(refused.sum())
     verdict.signals += int(signal.sum())
     verdict.calls += int(call.sum())
-    for i in np.flatnonzero(outside).tolist():
-        verdict.faults_outside += 1
-        addr = int(events["addr"][i])
-        why = "outside every VMA" if ret[i] == 0 or vm_start[i] == NIL else f"refused by the replay ({int(ret[i])})"
-        verdict.note(f"event {at + i}: fault at {addr:#x} is {why}", verdict.faults_outside)
-    for i in np.flatnonzero(differ).tolist():
-        verdict.calls_differ += 1
-        name = Kind(int(events["kind"][i])).name.lower()
-        text = f"event {at + i}: {name} returned {int(events['ret'][i]):#x}, the replay {int(ret[i]):#x}"
-        verdict.note(text, verdict.calls_differ)
+    blame = Blame(trace)
+    for i in np.flatnonzero(outside | differ).tolist():
+        event, mm = events[i], int(events["mm"][i])
+        addr = int(event["addr"])
+        if outside[i]:
+            why = "outside every VMA" if ret[i] == 0 or vm_start[i] == NIL else f"refused by the replay ({int(ret[i])})"
+            text = f"event {i}: fault at {addr:#x} is {why}"
+            end = addr + 1
+        else:
+            name = Kind(int(event["kind"])).name.lower()
+            text = f"event {i}: {name} returned {int(event['ret']):#x}, the replay {int(ret[i]):#x}"
+            end = addr + max(int(event["len"]), 1)
+        blame.at(i)
+        names = blame.explains(mm, addr, end, borders_only=False)
+        if names:
+            verdict.explain(text, names)
+        elif outside[i]:
+            verdict.faults_outside += 1
+            verdict.note(text, verdict.faults_outside)
+        else:
+            verdict.calls_differ += 1
+            verdict.note(text, verdict.calls_differ)
 
 
 def _report(
-    trace: Trace, row: int, want: tuple[int, int], layout: "list[tuple[int, int, int, int, int, int]]", verdict: Verdict
-) -> None:
+    trace: Trace, row: int, want: tuple[int, int], space: "Oracle | None", verdict: Verdict, blame: "Blame"
+) -> None:  # fmt: skip
     verdict.reports += 1
-    if any(area[:2] == want for area in layout):
+    near = space.areas_in(*want, most=3) if space is not None else []
+    if near and (near[0].vm_start, near[0].vm_end) == want:
         return
-    verdict.reports_differ += 1
-    near = [area[:2] for area in layout if area[0] < want[1] and area[1] > want[0]][:3]
     kind = Kind(int(trace.events["kind"][row])).name.lower()
     text = f"event {row}: after {kind} the kernel reported {_range(want)}, the replay has "
-    verdict.note(text + (", ".join(map(_range, near)) or "nothing"), verdict.reports_differ)
+    text += ", ".join(_range((area.vm_start, area.vm_end)) for area in near) or "nothing"
+    names: tuple[str, ...] = ()
+    if blame:
+        every = [area.row() for area in space.areas_in(*want)] if space is not None else []
+        covered = every and every[0][0] <= want[0] and every[-1][1] >= want[1]
+        alike = all(a[1] == b[0] and a[2:4] == b[2:4] for a, b in pairwise(every))
+        low, high = min([want[0], *(a[0] for a in every[:1])]), max([want[1], *(a[1] for a in every[-1:])])
+        names = blame.explains(int(trace.events["mm"][row]), low, high, bool(covered and alike))
+    if names:
+        verdict.explain(text, names)
+        return
+    verdict.reports_differ += 1
+    verdict.note(text, verdict.reports_differ)
 
 
-def _snapshot(
-    snapshot: Snapshot, layout: "list[tuple[int, int, int, int, int, int]]", verdict: Verdict, every_fault: bool
-) -> None:  # fmt: skip
+def _snapshot(snapshot: Snapshot, layout: Rows, verdict: Verdict, every_fault: bool, blame: "Blame") -> None:
+    from benchframe.trace.blame import clusters, same_memory
+
     verdict.snapshots += 1
     ours, theirs = {area[:4] for area in layout}, {area[:4] for area in snapshot.areas}
     # Offsets of file mappings too; anonymous memory shows none in maps.
@@ -147,18 +193,49 @@ def _snapshot(
     files = {start for start, _ in theirs_files} & {start for start, _ in ours_files}
     if ours == theirs and not offsets & files:
         return
-    if not every_fault and not offsets & files and _outline(layout) == _outline(snapshot.areas):
+    where = f"mm {snapshot.mm} at {snapshot.when} (event {snapshot.row}): "
+    if blame and not offsets & files:
+        found = clusters(layout, snapshot.areas)
+        names = [
+            blame.explains(snapshot.mm, _low(mine + other), _high(mine + other), same_memory(mine, other))
+            for mine, other in found
+        ]
+        for (mine, other), why in zip(found, names, strict=True):
+            if why:
+                verdict.explain(where + _differ(mine, other), why)
+        if all(names):
+            return
+        found = [group for group, why in zip(found, names, strict=True) if not why]
+        ours = {area[:4] for mine, _ in found for area in mine}
+        theirs = {area[:4] for _, other in found for area in other}
+        layout, areas = [a for mine, _ in found for a in mine], [a for _, other in found for a in other]
+    else:
+        areas = list(snapshot.areas)
+    if not every_fault and not offsets & files and _outline(layout) == _outline(areas):
         verdict.snapshots_hazy += 1
         return
     verdict.snapshots_differ += 1
-    text = f"mm {snapshot.mm} at {snapshot.when} (event {snapshot.row}): "
-    first = min(ours ^ theirs, default=None)
-    if first is None:
-        text += f"file offset at {min(offsets & files):#x} differs"
+    if ours == theirs:
+        where += f"file offset at {min(offsets & files):#x} differs"
     else:
-        holder = "the replay alone" if first in ours else "the kernel alone"
-        text += f"{len(ours ^ theirs)} areas differ; first {_range(first[:2])} prot {first[2]}, which {holder} has"
-    verdict.note(text, verdict.snapshots_differ)
+        where += _differ(layout, areas)
+    verdict.note(where, verdict.snapshots_differ)
+
+
+def _low(areas: Rows) -> int:
+    return min(area[0] for area in areas)
+
+
+def _high(areas: Rows) -> int:
+    return max(area[1] for area in areas)
+
+
+def _differ(mine: Rows, other: Rows) -> str:
+    """How two layouts differ, in words: the number of areas, and the first."""
+    ours, theirs = {area[:4] for area in mine}, {area[:4] for area in other}
+    first = min(ours ^ theirs)
+    holder = "the replay alone" if first in ours else "the kernel alone"
+    return f"{len(ours ^ theirs)} areas differ; first {_range(first[:2])} prot {first[2]}, which {holder} has"
 
 
 def _outline(areas: "Iterable[tuple[int, int, int, int, int, int]]") -> "list[tuple[int, int, int, int]]":

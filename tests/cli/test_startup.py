@@ -25,6 +25,9 @@ def test_help_is_light(arguments: list[str]) -> None:
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
     )
     assert imported_after(code) == set()
+    assert (
+        imported_after(code.replace("import sys\n", "import sys\nsys.modules['numpy'] = None\n", 1)) == set()
+    )  # nor arrays
 
 
 def test_registry_is_light() -> None:

@@ -1,33 +1,18 @@
 """Replay: whole streams, several address spaces, and the same answers however the stream is cut or answered."""
 
 import time
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from support.streams import mapping, stream
 
 from benchframe.events import EVENT, NIL, UNKNOWN, Kind, MapType
-from benchframe.oracle import Answers, Oracle, Replayer, replay, replayer
+from benchframe.oracle import Answers, Replayer, replay, replayer
 
 PAGE = 4096
 BASE = 0x10000000
 Events = npt.NDArray[np.void]
-
-
-def stream(*rows: dict[str, Any]) -> Events:
-    """Events from dictionaries; what is not named is 0, NIL or UNKNOWN."""
-    events = np.zeros(len(rows), EVENT)
-    events["file"], events["ret"] = NIL, UNKNOWN
-    for at, row in enumerate(rows):
-        for name, value in row.items():
-            events[name][at] = value
-    return events
-
-
-def mapping(addr: int, pages: int, prot: int = 3, flags: int = 0x32, **more: int) -> dict[str, Any]:
-    """An MMAP row."""
-    return {"kind": Kind.MMAP, "addr": addr, "len": pages * PAGE, "prot": prot, "flags": flags, **more}
 
 
 def random_stream(seed: int, rows: int) -> Events:
@@ -62,6 +47,7 @@ def test_runs_are_answered_as_one_by_one(seed: int, monkeypatch: pytest.MonkeyPa
     """The searchsorted path gives what fault() and find_vma() give row by row, stack growth included."""
     events = random_stream(seed, 8000)
     monkeypatch.setattr(replayer, "_LONG", 1)
+    monkeypatch.setattr(replayer, "_SHARE", 1 << 40)
     together = replay(events)
     monkeypatch.setattr(replayer, "_LONG", 1 << 40)
     assert_same(together, replay(events))
@@ -175,16 +161,6 @@ def test_a_million_faults_take_under_two_seconds() -> None:
     answers = replay(np.concatenate([setup, faults]))
     assert time.process_time() - began < 2
     assert set(np.unique(answers.ret[1000:]).tolist()) == {0, -1, -2}
-
-
-def test_copies_do_not_share_areas() -> None:
-    """copy() is the same space on its own."""
-    mm = Oracle()
-    mm.mmap(BASE, 2 * PAGE, 3, 0x32)
-    twin = mm.copy()
-    assert twin.mprotect(BASE, PAGE, 1) == 0
-    assert mm.map_count == 1
-    assert twin.map_count == 2
 
 
 def test_only_event_arrays_are_replayed() -> None:

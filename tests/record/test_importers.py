@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchframe.cli.trace import load_any, run_trace_convert, run_trace_verify
+from benchframe.cli.inspect import load_any, run_trace_convert, run_trace_verify
 from benchframe.errors import TraceError
 from benchframe.events import Kind
 from benchframe.record.stracelog import value_of

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchframe.cli.trace import load_any
+from benchframe.cli.inspect import load_any
 from benchframe.errors import TraceError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))

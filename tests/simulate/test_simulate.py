@@ -261,7 +261,7 @@ def test_the_same_to_the_bit() -> None:
             capture_output=True,
             text=True,
             cwd=Path(__file__).parent,
-            env={**os.environ, "PYTHONHASHSEED": seed},
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[1])},
         )
         assert done.returncode == 0, done.stderr
         found.add(done.stdout)

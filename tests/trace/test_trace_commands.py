@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchframe.cli.trace import describe, run_trace_convert, run_trace_head, run_trace_info, run_trace_verify
+from benchframe.cli.inspect import describe, run_trace_convert, run_trace_head, run_trace_info, run_trace_verify
 from benchframe.errors import ENVIRONMENT, USAGE, TraceError
 from benchframe.events import EVENT, NIL, FaultFlag, Kind
 from benchframe.trace import analysis

@@ -129,11 +129,12 @@ def test_time_runs_forward() -> None:
 
 
 def test_split_a_tree() -> None:
-    """Each exec's address space becomes a trace of its own that passes the checks."""
+    """Each address space, a forked one with its parent's layout, becomes a trace of its own that passes."""
     parts = split_trace(Trace(TREE))
-    assert [len(p) for p in parts] == [6, 5]
+    assert [len(p) for p in parts] == [6, 3, 5]
     for part in parts:
         part.check()
         assert part.mms == 1
-    assert parts[1].events["kind"].tolist() == [Kind.EXEC, Kind.FAULT, Kind.THREAD, Kind.EXIT, Kind.EXIT]
-    assert parts[1].events["task"].tolist() == [0, 0, 0, 1, 0]
+    assert parts[1].events["kind"].tolist() == [Kind.EXEC, Kind.MAP, Kind.FAULT]
+    assert parts[2].events["kind"].tolist() == [Kind.EXEC, Kind.FAULT, Kind.THREAD, Kind.EXIT, Kind.EXIT]
+    assert parts[2].events["task"].tolist() == [0, 0, 0, 1, 0]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchframe.cli.trace import run_trace_info, run_trace_select, run_trace_split
+from benchframe.cli.inspect import run_trace_info, run_trace_select, run_trace_split
 from benchframe.errors import TraceError, UsageError
 from benchframe.events import Kind
 from benchframe.oracle import Replayer

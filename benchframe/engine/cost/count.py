@@ -87,9 +87,9 @@ class CountedReplay:
         self._note = note
         self.runner = NativeRunner(strategy, unit_store(), note)
         stream = prepare(trace.events)
-        limit = int(trace.meta.limits.get("max_map_count", Parameters().max_map_count))
+        parameters = Parameters.of(trace.meta.limits)
         try:
-            self.machine = Machine(self.runner, Sizes.of(trace.events), Parameters(max_map_count=limit), strategy.slabs)
+            self.machine = Machine(self.runner, Sizes.of(trace.events), parameters, strategy.slabs)
             self.memory = Memory(self.machine, strategy)
             self.tally = Tally(self.memory)
         except MemoryError as error:
