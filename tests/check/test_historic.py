@@ -98,7 +98,7 @@ def test_numbers_that_cannot_be_used(number: str, words: str) -> None:
         (
             ["--historic", "B13"],
             2,
-            "B13 (speculative copy concurrent with the registration of an MMU notifier) cannot be shown",
+            "B13 (speculative copy concurrent with the registration of an MMU notifier) cannot be reproduced",
         ),
         (["--historic", "B29", "--strategy", "rbtree"], 2, "a historic race has its own strategies and scenario"),
     ],

@@ -122,7 +122,7 @@ def test_lock_order(memory: str) -> None:
     order = [f for f in verdict.findings if f.kind == "lock order"]
     assert order, verdict.findings
     assert all(f.stable for f in order)
-    assert "the other way round" in order[0].text
+    assert "in the other order" in order[0].text
     assert "get_table_then_mm" in order[0].text or "write_mm_then_table" in order[0].text
 
 

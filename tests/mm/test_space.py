@@ -253,7 +253,7 @@ DAMAGE: dict[str, tuple[Callable[[Kit], None], str]] = {
     "unaligned": (_vma("vm_end", lambda end: end - 1), "unaligned"),
     "prev": (_vma("vm_prev", 0), "vm_prev is #0, must be"),
     "owner": (_vma("vm_mm", 2), "vm_mm is 2"),
-    "circle": (_vma("vm_next", lambda v: v - 1), "runs in a circle"),
+    "circle": (_vma("vm_next", lambda v: v - 1), "is circular"),
     "chain": (_vma("anon_vma_chain", 3), "anon_vma 0 with a chain of 3"),
     "held": (_vma("cache_access", 1), "cache_access 1"),
     "detached": (_vma("detached", 1), "detached 1"),
