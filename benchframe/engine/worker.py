@@ -332,12 +332,13 @@ def _suite(
 def _cost(session: SessionLike, budget: int) -> tuple[dict[str, float] | None, str]:
     """What a counted replay found, or why the strategy cannot be counted: its times are good all the same."""
     from benchframe.dialect.records import DialectError
+    from benchframe.engine.cost import count_cost
+    from benchframe.engine.session import Session
 
-    counted = getattr(session, "cost", None)
-    if not budget or counted is None:
+    if not budget or not isinstance(session, Session):  # threads are not counted
         return None, ""
     try:
-        return finite(counted(budget)), ""
+        return finite(count_cost(session.strategy, session.trace, budget).numbers), ""
     except DialectError as error:
         return None, f"not counted: {' '.join(str(error).split())}"
 
