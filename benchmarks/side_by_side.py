@@ -15,7 +15,6 @@ from dataclasses import replace
 import numpy as np
 from sampling import Spread, machine, print_table
 
-from benchframe import stream
 from benchframe.engine.compile import compile_strategies
 from benchframe.engine.session import Session
 from benchframe.events import Kind
@@ -34,7 +33,7 @@ def side_by_side(trace: Trace, copies: int) -> Trace:
     made["len"][fork | thread] = made["len"][fork | thread] * copies + which[fork | thread]
     made["kind"][made["kind"] == Kind.FAULT] = Kind.LOOKUP
     limits = {**trace.meta.limits, "setup": trace.setup * copies}
-    return stream.Stream(events=made, meta=replace(trace.meta, limits=limits, snapshots=()))
+    return Trace(made, meta=replace(trace.meta, limits=limits, snapshots=()))
 
 
 def main() -> None:

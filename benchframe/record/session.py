@@ -593,6 +593,8 @@ def run_record_command(
     counted, is refused unless ``allow_loss``. ``recover`` builds the trace of a journal that a killed recorder left.
     Our own failures end in one line and exit code 125.
     """
+    if sys.stderr is None:  # closed: no file that is opened later may take its number
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     if sum((bool(command), attach is not None, recover is not None)) != 1:
         return _fail("give a command after --, or --attach PID")
     if not sys.platform.startswith("linux"):

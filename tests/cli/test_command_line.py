@@ -44,8 +44,9 @@ def fake_registry(*_: object) -> Registry:
     strategies: dict[str, Any] = {name: strategy(name) for name in names}
     for name in names:
         strategies[name].summary = f"the {name} one"
+        strategies[name].known_bugs = ()
     problems = [Problem("broken", "/plugins/broken.py", "it implements no hook", "define one")]
-    registry = Registry(strategies, workloads, problems, origins)
+    registry = Registry(strategies, workloads, problems=problems, origins=origins)
     registry.manager.add_hookspecs(hookspecs)
     return registry
 
