@@ -100,6 +100,7 @@ def test_no_error_and_no_request(report: Page) -> None:
     assert report.driver.title == "20260101-000000-made-up - benchframe report"
     assert EVIL in report.column(1)
     events = [json.loads(entry["message"])["message"] for entry in report.driver.get_log("performance")]
+    # Not what the browser asks for its own pages.
     sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
     asked = {
         one["request"]["url"] for one in sent if one["documentURL"].startswith("file:")
