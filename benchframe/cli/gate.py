@@ -19,7 +19,11 @@ def gate(
         str, typer.Option(metavar="PERCENT", help="Largest allowed increase in time: 5% or 5.")
     ] = "5%",
     cost: Annotated[
-        str, typer.Option(metavar="MODE", help="Counted cost: auto (if both runs have it), exact (required) or off.")
+        str,
+        typer.Option(
+            metavar="MODE",
+            help="Counted cost: auto (if both runs have it), exact (required), 1% (required, may grow by that) or off.",
+        ),
     ] = "auto",
     absolute: Annotated[
         bool, typer.Option("--absolute", help="Compare ns, not ratios to each run's baseline.")
@@ -50,14 +54,17 @@ def gate(
 
     check_form(form)
     limit = percent(max_slowdown)
+    growth = 0.0
     if cost not in COST_MODES:
-        raise UsageError(f"--cost takes {', '.join(COST_MODES)}, not {cost!r}")
+        if not cost[:1].isdigit():
+            raise UsageError(f"--cost takes {', '.join(COST_MODES)} or a percentage, not {cost!r}")
+        cost, growth = "exact", percent(cost, "--cost")
     a, b = read_sides(base, new, root)
     found = compare(a, b, absolute=absolute)
     if found.refused and not anyway:
         reasons = "; ".join(str(difference) for difference in found.refused)
         return fail(f"gate: not comparable: {reasons} (--anyway judges them all the same)", USAGE)
-    outcome = judge(found, limit, cost)
+    outcome = judge(found, limit, cost, growth)
     word = "invalid" if outcome.code == INVALID else "regression"
     groups = [("note", outcome.notes), ("better", outcome.good), (word, outcome.bad)]
     last, table = summary(outcome, limit), render(comparison_table(found, a, b), form)
@@ -71,7 +78,7 @@ def gate(
     return outcome.code
 
 
-def percent(text: str) -> float:
+def percent(text: str, option: str = "--max-slowdown") -> float:
     """A share from ``5%`` or ``5``.
 
     >>> percent("5%"), percent("2.5")
@@ -82,5 +89,5 @@ def percent(text: str) -> float:
     except ValueError:
         raise UsageError(f"{text!r} is not a percentage; write 5% or 2.5%") from None
     if not 0 <= value <= 1000:
-        raise UsageError(f"--max-slowdown {text} is not between 0 % and 1000 %")
+        raise UsageError(f"{option} {text} is not between 0 % and 1000 %")
     return value / 100

@@ -33,9 +33,10 @@ class Outcome:
     where: tuple[str, ...] = ()
 
 
-def gate(found: Comparison, limit: float = 0.05, cost: str = "auto") -> Outcome:
+def gate(found: Comparison, limit: float = 0.05, cost: str = "auto", growth: float = 0.0) -> Outcome:
     """Judge NEW against BASE. ``limit`` 0.05 lets time grow by 5 %; ``cost`` is one of COST_MODES: ``exact`` demands
-    counted cost on both sides, ``auto`` compares it where both have it. O(lines)."""
+    counted cost on both sides, ``auto`` compares it where both have it. A count may grow by the share ``growth``.
+    O(lines)."""
     invalid = [f"not compared: {text}" for text in found.missing]
     notes = [f"new: {text}" for text in found.added]
     if not found.lines:
@@ -53,12 +54,13 @@ def gate(found: Comparison, limit: float = 0.05, cost: str = "auto") -> Outcome:
                     invalid.append(f"{_place(new)}: no counted cost in {'BASE' if not base.state.cost else 'NEW'}")
                 continue
             compared += 1
-            worse, better, other = cost_changes(base, new)
+            worse, better, other = cost_changes(base, new, growth)
             grown[_place(new)] = len(worse)
             bad += [f"cost: {text}" for text in worse]
             good += [f"cost: {text}" for text in better]
             (invalid if cost == "exact" else notes).extend(other)
-        notes.append(f"counted cost: {compared} of {len(found.pairs)} cells compared exactly")
+        how = f"; each may grow by {100 * growth:g} %" if growth else " exactly"
+        notes.append(f"counted cost: {compared} of {len(found.pairs)} cells compared{how}")
     notes += [
         f"{place}: slower, though no counted cost grew: code placement, the machine, or something not counted; gate "
         "two "
@@ -113,12 +115,12 @@ def _time(found: Comparison, limit: float) -> tuple[list[str], list[str], list[s
     return bad, good, notes, slower
 
 
-def cost_changes(base: Cell, new: Cell) -> tuple[list[str], list[str], list[str]]:
+def cost_changes(base: Cell, new: Cell, growth: float = 0.0) -> tuple[list[str], list[str], list[str]]:
     """(regressions, improvements, what cannot be compared) of the counted cost of one cell, a line each.
 
     Hits growing is an improvement. Where both sides counted the same events every difference counts. Where a long
     stream was sampled, and the two at other events (a strategy that does more leaves room for fewer), a mean differs
-    if it does by more than SIGMAS standard errors.
+    if it does by more than SIGMAS standard errors. What worsens by no more than the share ``growth`` is left out.
     """
     where = _place(new)
     before, after = base.state.cost, new.state.cost
@@ -132,8 +134,9 @@ def cost_changes(base: Cell, new: Cell) -> tuple[list[str], list[str], list[str]
         if key.endswith(("_se", ".n")) or old == now or (sampled and _within(key, before, after)):
             continue
         text = f"{where}, {key}: {_number(old)} -> {_number(now)}" + _percent(old, now)
-        grows = (now or 0.0) > (old or 0.0)
-        (better if grows == key.endswith("hits") else worse).append(text)
+        good = ((now or 0.0) > (old or 0.0)) == key.endswith("hits")
+        if good or abs((now or 0.0) - (old or 0.0)) > growth * abs(old or 0.0):
+            (better if good else worse).append(text)
     return worse, better, []
 
 

@@ -74,8 +74,10 @@ def test_run_table_report(tmp_path: Path) -> None:
     assert cells["mmap_cache"].state.counts["hits"] > 0
     assert cells["rbtree"].state.counts["hits"] == 0
     base = part_of_reference(tmp_path / "base", {"rbtree", "mmap_cache"}, "python-json")
-    code, out, err = run(tmp_path, "gate", str(base), "last", "--cost", "exact", "--max-slowdown", "1000", "--anyway")
-    assert code == 0, out + err  # our own gate, whatever the machine: counts are those of the report
+    # Our own gate, whatever the machine: counts are those of the report. It was made before a mapping call asked
+    # whether the kernel refused it (1.4 of 540 branches).
+    code, out, err = run(tmp_path, "gate", str(base), "last", "--cost", "1%", "--max-slowdown", "1000", "--anyway")
+    assert code == 0, out + err
 
 
 def part_of_reference(folder: Path, strategies: set[str], workload: str) -> Path:

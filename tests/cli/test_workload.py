@@ -124,7 +124,7 @@ def test_trace_is_checked() -> None:
     for maker, said in (
         (refuses, "these do not fit"),
         (lambda params, seed: 7, "returned a int"),
-        (bad_row, "bad stream: event 7: task"),
+        (bad_row, "returned an invalid stream: event 7: task"),
         (bad_setup, "setup is 99 of 8"),
     ):
         with pytest.raises(WorkloadError, match=said):

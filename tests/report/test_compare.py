@@ -269,6 +269,8 @@ def test_gate_is_exact_on_cost(tmp_path: Path) -> None:
     assert strict.code == INVALID
     assert "base on toy: no counted cost in BASE" in strict.bad
     assert gate(compare(sides["a"], sides["more"]), cost="off").code == PASS
+    codes = [gate(compare(sides["a"], sides[name]), growth=0.1).code for name in ("more", "fewer", "heavier")]
+    assert codes == [PASS, REGRESSION, PASS]  # by up to 10 %, and a fifth fewer hits is more than that
 
 
 def test_a_gate_reads_as_a_page_and_as_a_table(tmp_path: Path) -> None:

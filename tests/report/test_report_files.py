@@ -138,16 +138,19 @@ def test_wrong_options_are_told_in_one_line(tmp_path: Path, arguments: list[str]
     assert not (tmp_path / "out").exists()
 
 
-def test_the_reference_report_is_of_its_results() -> None:
-    """The run in reports/reference can be read, every cell of it is sound, and the report beside it is of that run."""
+def test_the_reference_report_is_of_its_results(tmp_path: Path) -> None:
+    """The run in reports/reference can be read, every cell of it is sound, a page can be made of it, and the texts
+    beside it are of that run."""
     root = Path(__file__).resolve().parents[2]
     folder = RunFolder.open(root / "reports" / "reference")
     run = Run.read(folder)
     assert {cell.state.state for cell in run.cells} == {"ok"}
     assert [list(family.sizes) for family in run.data.families] == [[6, 50, 500, 5000, 65530]]
     assert set(run.sources) == set(run.data.strategies)
-    text = (folder.path / "report.html").read_text(encoding="utf-8")
+    (page,) = write_report(folder, tmp_path, ("html",))
+    text = page.read_text(encoding="utf-8")
     assert len(text.encode()) < 2_500_000
+    assert folder.manifest.finished[:10] in (folder.path / "report.md").read_text(encoding="utf-8")
     assert folder.manifest.finished[:10] in text
     assert max(map(len, (folder.path / "mail.txt").read_text().splitlines())) <= 72
     assert (root / "docs" / "sweep.png").stat().st_size < 300_000

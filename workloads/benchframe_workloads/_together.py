@@ -41,7 +41,7 @@ def multi_fault_threads(params: dict[str, Any], seed: int, threads: int) -> Trac
 def one_vma_threads(params: dict[str, Any], seed: int, threads: int) -> Trace:
     """Every thread faults ``pages`` of its own, page by page, gives them back, and begins again; all in one VMA, 4 MiB
     apart, so that no two share a table of PTEs."""
-    layout = stream.tiles(params["vmas"], 4, 1)
+    layout = stream.tiles(params["vmas"] - 1, 4, 1)
     base = layout.floor - (1 << 40)
     length = 2 * stream.PMD_SIZE
     area = base + np.arange(threads, dtype=np.int64) * length

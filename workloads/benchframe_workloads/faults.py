@@ -153,7 +153,7 @@ def benchframe_workloads() -> list[Workload]:
             "does and large databases and supercomputers do: what is counted in the VMA is counted by everybody",
             parameters=(
                 Parameter("pages", 512, "pages that a thread touches in a round", low=1, high=512),
-                Parameter("vmas", 30, "other VMAs in the address space", low=6, high=65_000),
+                Parameter("vmas", 31, "VMAs in the address space, all but one of them of others", low=7, high=65_000),
                 Parameter("barrier", 0, "1: all meet before they give back; 0: they do not", low=0, high=1),
             ),
             make=one_vma,
