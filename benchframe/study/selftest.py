@@ -28,7 +28,7 @@ from benchframe.results.campaign import (
     make_stream,
     plan,
 )
-from benchframe.results.document import Number, Numbers, Text, Words, read_document
+from benchframe.results.document import Number, Numbers, Text, Words, read_document, wrong
 from benchframe.results.folder import RunFolder
 from benchframe.results.manifest import CellEntry, Options
 from benchframe.study import twins
@@ -98,15 +98,6 @@ class Record:
     about: Words
     loads: Numbers = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        """Raises ValueError if the quiet part compares nothing."""
-        for part, means in (("quiet", self.quiet), ("load", self.load)):
-            if set(means) != set(FIGURES):
-                raise ValueError(f"{part} has not the figures {', '.join(FIGURES)}")
-        rounds = [set(by_round) for by_round in self.quiet["lookup"].values()]
-        if len(rounds) < 2 or not set.intersection(*rounds):
-            raise ValueError("quiet.lookup has no two strategies with rounds in common")
-
     def write(self, path: Path) -> None:
         """Write as JSON; raises ResultsError."""
         write_json(path, asdict(self))
@@ -120,7 +111,14 @@ def means_of(folder: RunFolder) -> Means:
 
 def read_record(path: Path) -> Record:
     """Read what :meth:`Record.write` wrote, checked; raises ResultsError."""
-    return read_document(path, Record)
+    record = read_document(path, Record)
+    for part, means in (("quiet", record.quiet), ("load", record.load)):
+        if set(means) != set(FIGURES):
+            raise wrong(path, part, f"does not have the figures {', '.join(FIGURES)}")
+    rounds = [set(by_round) for by_round in record.quiet["lookup"].values()]
+    if len(rounds) < 2 or not set.intersection(*rounds):
+        raise wrong(path, "quiet.lookup", "has no two strategies with rounds in common")
+    return record
 
 
 # ----------------------------------------------------------------------------------------------------------------------
