@@ -50,7 +50,7 @@ def run_oracle_command(
     save: Path = Path("oracle-mismatch"),
     accept: Accept = harmless,
 ) -> int:
-    """Request the differential test and print what came of it.
+    """Run the differential test and print what came of it.
 
     Args:
         ops: how many operations, over all generators; 100 000 if neither this nor ``minutes`` is given.
