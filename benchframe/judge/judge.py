@@ -21,7 +21,6 @@ from benchframe.judge.child import (
     MMAP,
     MPROTECT,
     MREMAP,
-    TASK_SIZE,
     TOUCH,
     find_task_size,
     harmless,
@@ -455,7 +454,7 @@ PROBES: dict[str, list[Op]] = {
     "guard_prepares_anon_vma": [_anon(0, 2), _anon(4, 2), _advise(0, 1, 102), _write(5), _anon(2, 2), _write(2)],
     # A faulted area, made equal to its unfaulted neighbour.
     "anon_vma_merge_both_ways": [_anon(0, 4), _protect(2, 2, 7), _write(0), _protect(0, 2, 7)],
-    "mremap_checks_length_first": [Op(MREMAP, _A, _P, TASK_SIZE + _P, 1, 0)],
+    "mremap_checks_length_first": [Op(MREMAP, _A, _P, 1 << 62, 1, 0)],
     "mremap_checks_first": [_anon(0, 2), _anon(8, 8), Op(MREMAP, _A, 4 * _P, 6 * _P, 3, _A + 8 * _P)],
     "mremap_many": [_anon(0, 2), _anon(2, 2, prot=1), _move(0, 4, 3, 16)],
     "account_unfaulted": [_anon(0, 1), _protect(0, 1, 1), _anon(1, 1, prot=1)],
