@@ -9,10 +9,7 @@ hold them, so a copy is cheap: O(events) references.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from benchframe.check.order import Order
+from typing import Any
 
 Id = int
 """An event: task << SHIFT | place in the task."""
@@ -94,8 +91,8 @@ class Graph:
         """Every event in the order in which the search added it."""
         self.waiting: dict[Hashable, tuple[Id, ...]] = {}
         """Of each location: blocked loads."""
-        self.rows: Order | None = None
-        """What the memory model orders, while the search adds events."""
+        self.rows: Any = None
+        """A :class:`benchframe.check.order.Order`: what the memory model orders, while the search adds events."""
 
     def copy(self) -> Graph:
         """Another graph with the same events."""

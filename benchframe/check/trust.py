@@ -239,12 +239,10 @@ class Trust:
                 other = graph.copy()
                 event = other.add(task, label)
                 other.rf[event] = option
-                assert other.rows is not None
                 other.rows.add(other, event, label, None)
                 made.append(other)
         else:
-            rows = graph.rows
-            assert rows is not None
+            rows: Order = graph.rows
             event, number = task << SHIFT | len(graph.tasks[task]), len(rows.labels)
             plan = rows.plan(graph, event, label, number, INIT, ()) if label.kind == "W" else None
             graph.add(task, label)
@@ -256,8 +254,8 @@ class Trust:
         return made[0]
 
     def _reads(self, graph: Graph, tasks: Tasks, task: int, label: Label, pending: list[Label | None]) -> list[Graph]:
-        chain, rows = graph.co.get(label.loc, ()), graph.rows
-        assert rows is not None
+        chain = graph.co.get(label.loc, ())
+        rows: Order = graph.rows
         event, number = task << SHIFT | len(graph.tasks[task]), len(rows.labels)
         wait = label.wait
         found: list[tuple[Id, Plan]] = []
@@ -281,7 +279,6 @@ class Trust:
         made: list[Graph] = []
         for at, (source, plan) in enumerate(found):
             other = graph if at == len(found) - 1 and not waits else graph.copy()
-            assert other.rows is not None
             other.read(other.add(task, label), source)
             if other.rows.add(other, event, label, plan):
                 made.append(other)
@@ -293,8 +290,7 @@ class Trust:
         return made
 
     def _stores(self, graph: Graph, tasks: Tasks, task: int, label: Label) -> list[Graph]:
-        rows = graph.rows
-        assert rows is not None
+        rows: Order = graph.rows
         loads = rows.loads.get(label.loc, 0) & ~rows.threads[task].past
         rests = self._revisits(graph, rows, task, label, loads) if loads else []
         made = self._places(graph, tasks, task, label, None)
@@ -349,7 +345,8 @@ class Trust:
     def _places(self, graph: Graph, tasks: Tasks, task: int, label: Label, load: Id | None) -> list[Graph]:
         """The graphs with the new store at each place of its location's order, ``load`` reading from it if given; and
         of each those in which who waits for it goes on."""
-        chain, rows = graph.co.get(label.loc, ()), graph.rows
+        chain = graph.co.get(label.loc, ())
+        rows: Order | None = graph.rows
         event = task << SHIFT | len(graph.tasks[task])
         places: list[int]
         if label.rmw:
@@ -373,7 +370,6 @@ class Trust:
             allowed = [(at, plan) for at, plan in planned if plan is not None]
             for number, (at, plan) in enumerate(allowed):
                 other = graph if number == len(allowed) - 1 else graph.copy()
-                assert other.rows is not None
                 other.place(other.add(task, label), at)
                 other.rows.add(other, event, label, plan)
                 made += self._woken(other, label, event)
@@ -402,7 +398,6 @@ class Trust:
                     chain = before.co[label.loc]
                     rank = chain.index(event) + 1
                     task = load >> SHIFT
-                    assert before.rows is not None
                     if rank < _least(before, before.rows, task, label.loc, chain):
                         continue
                     self.counts.checks += 1
@@ -410,7 +405,6 @@ class Trust:
                     if plan is None:
                         continue
                     other = before.copy()
-                    assert other.rows is not None
                     other.read(load, event)
                     if other.rows.add(other, load, one, plan):
                         more.append(other)

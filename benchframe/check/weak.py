@@ -629,7 +629,6 @@ class GraphWorld(CaseWorld):
         task = self.current
         at = self.index[task]
         order = self.graph.rows
-        assert order is not None
         known = order.past[order.index[task << SHIFT | (at - 1)]] if at else 0
 
         def value(slab: Slab, index: int, field: str) -> int:
@@ -654,8 +653,7 @@ class GraphWorld(CaseWorld):
         if seen.outcome == "broken":
             return self.failure
         relations = Relations(seen.graph, self.case.memory_model)
-        assert seen.graph.rows is not None
-        before = seen.graph.rows.before
+        before: list[int] = seen.graph.rows.before
         try:
             self._uses(seen.graph, relations, before)
             if seen.outcome == "deadlock":
