@@ -358,8 +358,8 @@ def mend(
     weaker: Mapping[tuple[str, str, str], Rule] | None = None,
 ) -> list[str]:
     """The smallest set of stronger orderings, of one or two accesses, under which nothing is found; lines to be told.
-    Each try is a search of its own, of as many graphs as it took to find the failure and ten more, or of all; what could not
-    be tried before ``deadline`` is said."""
+    Each try is a search of its own, of as many graphs as it took to find the failure and ten more, or of all; what
+    could not be tried before ``deadline`` is said."""
     most = failure.number + 10
     changes = stronger(failure.seen.graph)
     tried = 0
