@@ -10,6 +10,7 @@ from support import candidates
 
 from benchframe.check.axioms import WORDS, Relations, acyclic, all_before, closure, consistent
 from benchframe.check.dependency import Traced, on_branch
+from benchframe.check.graph import SHIFT
 from benchframe.check.litmus import Answer, Tasks, Unsupported, finals, parse, read_test, run_test
 from benchframe.check.trust import Seen, Trust
 
@@ -85,6 +86,50 @@ def test_a_section_and_a_grace_period() -> None:
     """
     assert verdicts(text.format("", "")) == "nns"
     assert verdicts(text.format("rcu_read_lock();", "rcu_read_unlock();")) == "nnn"
+
+
+def test_grace_periods_in_a_row() -> None:
+    """Two of them and two sections: what comes before the first grace period comes before the second."""
+    text = """C RCU
+    {{}}
+    P0(int *x, int *y) {{ WRITE_ONCE(*x, 1); {} int r0 = READ_ONCE(*y); }}
+    P1(int *y, int *z) {{ rcu_read_lock(); WRITE_ONCE(*y, 1); int r0 = READ_ONCE(*z); rcu_read_unlock(); }}
+    P2(int *z, int *x) {{ rcu_read_lock(); WRITE_ONCE(*z, 1); int r0 = READ_ONCE(*x); rcu_read_unlock(); }}
+    exists (0:r0=0 /\\ 1:r0=0 /\\ 2:r0=0)
+    """
+    once = "synchronize_rcu();"
+    assert verdicts(text.format(once))[2] == "s"
+    assert verdicts(text.format(once * 2))[2] == "n"
+
+
+def test_a_failed_read_modify_write() -> None:
+    """It has no order of its own; smp_mb__after_atomic counts behind it all the same."""
+    assert verdicts(MP.format("", "xchg(y, 1)", "cmpxchg(y, 5, 6)", "")) == "nns"
+    assert verdicts(MP.format("", "xchg(y, 1)", "cmpxchg(y, 5, 6)", "smp_mb__after_atomic();")) == "nnn"
+
+
+def test_a_branch_orders_what_stands_in_its_arms() -> None:
+    """A store behind the arms may be done before the load that decided; here it is seen by a third task."""
+    text = """C ctrl
+    {{}}
+    P0(int *x, int *y) {{ int r0 = READ_ONCE(*x); if (r0) {{ {} }} {} }}
+    P1(int *y, int *z) {{ int r0 = READ_ONCE(*y); smp_mb(); WRITE_ONCE(*z, 1); }}
+    P2(int *z, int *x) {{ WRITE_ONCE(*x, 1); }}
+    exists (0:r0=1 /\\ 1:r0=1)
+    """
+    store = "WRITE_ONCE(*y, 1);"
+    for test, stores in ((parse(text.format(store, "")), 1), (parse(text.format("", store)), 0)):
+        orders = set()
+
+        def see(seen: Seen, orders: set[int] = orders) -> bool:
+            rows = seen.graph.rows
+            for event, number in rows.index.items():
+                if rows.labels[number].kind == "W" and event >> SHIFT == 0:
+                    orders.add(rows.before[number] >> rows.index[0] & 1)
+            return True
+
+        Trust(lambda test=test: Tasks(test), "lkmm").explore(see)  # type: ignore[misc]
+        assert orders == {stores}
 
 
 def test_what_is_not_read_is_refused() -> None:

@@ -202,8 +202,7 @@ def _allowed(events: list[Event], reads: dict[int, int], orders: dict[Any, list[
         )
 
     addr, data = depends("addr"), frozenset(p for p in depends("data") if p[1] in store)
-    branch = depends("ctrl")
-    ctrl = frozenset((a, c) for a, b in branch for c in store if (b, c) in maybe)
+    ctrl = frozenset(p for p in depends("arm") if p[1] in store)
     dep = frozenset(p for p in addr | data if p[1] in memory)
     overwrite = co | fr
     to_w = frozenset(p for p in dep | ctrl if p[1] in store) | (overwrite & internal)
@@ -279,7 +278,8 @@ def program(seed: int) -> Test:
             call = [("do", ("call", name, [])) for name in ("rcu_read_lock", "rcu_read_unlock")]
             body = [call[0], *body, call[1]]
         elif kind == "rcu" and body:
-            body.insert(rng.randrange(len(body) + 1), ("do", ("call", "synchronize_rcu", [])))
+            where = rng.randrange(len(body) + 1)
+            body[where:where] = [("do", ("call", "synchronize_rcu", []))] * rng.choice([1, 1, 2])
         tasks.append((["x", "y", "s"], body))
     return Test(f"seed {seed}", {"x": 0, "y": 0, "s": 0}, tasks, "exists", ("true",))
 
