@@ -560,7 +560,7 @@ class _Thread:
     def grace_period(self) -> Generator[Label, Any, tuple[Value, int]]:
         yield from self.event(Label("F", order="sync-rcu"))
         for other in range(self.others):
-            if other != self.number:
+            if other != self.number or self.sections:  # inside its own section it waits for ever
                 yield from self.event(Label("R", ("rcu", other), wait=_free, tag="gp"))
         yield from self.event(Label("F", order="mb"))
         return 0, 0

@@ -32,6 +32,8 @@ WEAKER = {
 """Of an operation and its ordering, those one step weaker."""
 LOCKS = ("locks.py", "defaults.py")
 """Files of locks that strategies share: their orderings are the kernel's, and not the strategy's to choose."""
+SEQCOUNT = "seqcount"
+"""In names of functions there that are weakened all the same: a sequence count is nothing but its barriers."""
 
 
 @dataclass
@@ -51,9 +53,9 @@ def weaker(graph: Graph) -> set[Change]:
     found: set[Change] = set()
     for events in graph.tasks:
         for index, label in enumerate(events):
-            if label.place is None or label.tag in ("gp", "slab", "free", "kfree_rcu", "wait_then_add"):
+            if label.place is None or label.tag in ("gp", "slab", "free", "kfree_rcu", "queue", "wait_then_add"):
                 continue
-            if Path(label.place[0]).name in LOCKS:
+            if Path(label.place[0]).name in LOCKS and SEQCOUNT not in label.place[2]:
                 continue
             if label.kind == "F":
                 if label.order in ("mb", "rmb", "wmb"):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,11 @@ from benchframe.check.axioms import WORDS, Relations, acyclic, all_before, closu
 from benchframe.check.dependency import Traced, on_branch
 from benchframe.check.graph import SHIFT
 from benchframe.check.litmus import Answer, Tasks, Unsupported, finals, parse, read_test, run_test
+from benchframe.check.orderings import run_orderings
 from benchframe.check.trust import Seen, Trust
+from benchframe.check.weak import GraphCase
+from benchframe.check.weak_hunt import GraphHunt, mend, rule_for
+from benchframe.registry import load
 
 KERNEL = Path(os.environ.get("BENCHFRAME_LITMUS", "/nonexistent"))
 """tools/memory-model/litmus-tests of a kernel's source: `.ci/run` unpacks Debian's linux-source-6.12."""
@@ -100,6 +107,12 @@ def test_grace_periods_in_a_row() -> None:
     once = "synchronize_rcu();"
     assert verdicts(text.format(once))[2] == "s"
     assert verdicts(text.format(once * 2))[2] == "n"
+
+
+def test_a_grace_period_inside_its_own_section() -> None:
+    """It never ends, so no execution does."""
+    body = "rcu_read_lock(); synchronize_rcu(); WRITE_ONCE(*x, 1); rcu_read_unlock();"
+    assert verdicts(f"C t\n{{}}\nP0(int *x) {{ {body} }}\nexists (true)") == "nnn"
 
 
 def test_a_failed_read_modify_write() -> None:
@@ -206,6 +219,37 @@ def test_the_order_grows_as_the_axioms_say(model: str) -> None:
         test = candidates.program(seed)
         Trust(lambda test=test: Tasks(test), model).explore(see, most=20)  # type: ignore[misc]
     assert seen_graphs > 150
+
+
+def test_orderings_of_a_right_strategy() -> None:
+    """Each barrier of the maple tree with listed dead nodes is needed: left out by itself, it has the failure of W2 or
+    W3. What nothing in the scenario depends on is called not needed."""
+    race = load().historic()["W2"]
+    strategy = replace(race.mended, scenarios=(race.scenario,))
+    lines: list[str] = []
+    results = run_orderings(strategy, [race.scenario.name], 60, lines.append)
+    by_barrier = {one.change.place[2]: one for one in results if one.change.now == "none"}
+    assert set(by_barrier) == {"ma_free_listed", "mt_find"}
+    for one in by_barrier.values():
+        assert one.failure.startswith("stale answer: T0: lookup, page 9 gave VMA")
+        assert one.scenario == "walk-munmap"
+    assert {one.change.now for one in results if not one.failure} <= {"once"}
+    assert all(one.whole for one in results if not one.failure)
+    assert any(line.startswith("  needed      the smp_wmb at ") for line in lines)
+    assert "a reason to look, not a proof" in lines[-1]
+
+
+def test_the_weakest_mend() -> None:
+    """What the story proposes for W2 is one stronger ordering, of the store that overtakes the dead mark."""
+    race = load().historic()["W2"]
+    case = GraphCase(race.scenario, race.broken)
+    case.weaker = {(function, operation, field): rule_for(now) for function, operation, field, now in race.weaker}
+    hunt = GraphHunt(case, 1)
+    until = time.monotonic() + 120
+    hunt.run(until)
+    (failure,) = hunt.failures.values()
+    (line,) = mend(race.scenario, race.broken, failure, until, weaker=case.weaker)
+    assert re.fullmatch(r"weakest mend found: the store at order.py:\d+ ma_free_listed: plain -> release", line), line
 
 
 def test_relations() -> None:
