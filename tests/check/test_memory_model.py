@@ -187,7 +187,7 @@ def searched(seed: int) -> tuple[set[object], int, int]:
     return states, len(keys), len(set(keys))
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(80))
 def test_small_programs_against_brute_force(seed: int) -> None:
     """The search finds the outcomes that an enumeration of every candidate allows, and no graph twice. The enumeration
     shares nothing with it: sets of pairs, linux-kernel.cat as it stands, RCU's recursion too. `python

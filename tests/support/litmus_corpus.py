@@ -65,7 +65,8 @@ def takes_load_buffering(test: Test, values: set[Any]) -> str:
             return "not known: the enumeration did not end"
         if any(candidates.reached(test, parts, lambda values: holds(test.condition, values), buffering=True)):
             return "load buffering"
-    return "not known"
+    plain = any(event.label.plain for run in runs for events, _ in run for event in events)
+    return "plain accesses" if plain else "not known"
 
 
 def main(folder: Path, table: Path, seconds: float = 2.0) -> int:
