@@ -28,7 +28,7 @@ from benchframe.check.trust import Seen
 from benchframe.check.tso import rebind
 from benchframe.dialect import primitives
 from benchframe.dialect.functions import Native
-from benchframe.dialect.interpreter import wrapped
+from benchframe.dialect.interpreter import unusual, wrapped
 from benchframe.dialect.records import Slab
 from benchframe.events import Kind
 from benchframe.mm.layout import MM, VMA
@@ -276,11 +276,11 @@ class GraphWorld(CaseWorld):
         return False
 
     def ref(self, slab: Slab, index: int) -> Any:
-        """The proxy for a record; IndexError outside the slab."""
+        """The proxy for a record; WildAccess outside the slab."""
         kind, columns, count = self.memory.prepared.get(slab.base) or self.memory.prepare(slab)
         plain = int(index)
-        if not 0 <= plain < count:
-            raise IndexError(f"{slab.name}({plain}): no such record: a wild reference")
+        if not slab.first <= plain < count:
+            return unusual(self, slab, plain, count)
         made = kind(self, slab, plain, columns)
         made.address = deps_of(index)
         return made
@@ -734,7 +734,7 @@ class GraphWorld(CaseWorld):
             key=lambda i: sum(bool(0 <= j != ends[i] >= 0 and any_order[j] >> ends[i] & 1) for j in ends),
         )
         spans = [self.mappings[i] for i in ranked]
-        layouts = [self.case.first_rows, *(span.rows for span in spans)]
+        layouts = [self.case.first_rows[0], *(span.rows for span in spans)]
         for call, span, result in asked:
             if call.answer is not None or call.columns.get("mm", 0) != 0:
                 continue
