@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TESTFLAGS ?= -n auto --dist worksteal
 RUNFLAGS ?= --quick --rounds 6 --strategy mmap_cache,pmdcache --workload python-json
 
-.PHONY: help install run reference-run reference-report sweep sweep-report compare-shows floors test lint docs format dist clean
+.PHONY: help install run reference-run reference-report sweep sweep-report compare-shows floors test lint docs docs-tables format dist clean
 
 help:
 	@echo "make install   an environment in $(VENV): benchframe (editable) and the tools for tests and lint"
@@ -17,6 +17,7 @@ help:
 	@echo "make compare-shows   what compare and gate say of real runs: the same, slower, not comparable (about 4 minutes)"
 	@echo "make test      the test suite, doctests included (TESTFLAGS='$(TESTFLAGS)')"
 	@echo "make floors    a fresh environment with the lower bound of every dependency, and a short run in it"
+	@echo "make docs-tables   tables in docs/ that are made from the code"
 	@echo "make lint      ruff and mypy"
 	@echo "make docs      the documentation site in dist/site; needs no network"
 	@echo "make format    let ruff rewrite the sources"
@@ -104,6 +105,9 @@ lint: $(STAMP)
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+docs-tables: $(STAMP)
+	$(BIN)/python tools/docs_tables.py
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

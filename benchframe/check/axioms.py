@@ -125,9 +125,11 @@ class Relations:
         rows = [rfe | co | fr for rfe, co, fr in zip(self.rfe, self.co, self.fr, strict=True)]
         for task in range(len(self.threads)):
             later = loads = 0  # events after this one; loads that a store may be passed by
-            for at in reversed(_bits(self.threads[task])):
+            for at in reversed(bits(self.threads[task])):
                 one = self.labels[at]
                 fence = one.rmw or one.order in ("mb", "sync-rcu") or one.tag in FLUSHES
+                if one.kind not in "RW" and not fence:
+                    continue  # what holds back the compiler only
                 rows[at] |= later if one.kind != "W" or fence else later & ~loads
                 if fence:
                     loads = 0
@@ -144,13 +146,13 @@ class Relations:
         strong: Rows = [0] * n
         releases: Rows = [0] * n
         for task in range(len(self.threads)):
-            self._program(_bits(self.threads[task]), ppo, cumul, strong, releases)
+            self._program(bits(self.threads[task]), ppo, cumul, strong, releases)
         self._unlock_lock(ppo, cumul, strong)
         memory = sum(1 << at for at in range(n) if labels[at].kind in "RW" and labels[at].tag not in WORDS)
         rmw = [0] * n  # from the store of a read-modify-write's source to its own store
         for task in self.threads:
             before = -1
-            for at in _bits(task):
+            for at in bits(task):
                 one = labels[at]
                 if one.kind == "W" and one.rmw and before >= 0:
                     source = self.graph.rf[self.graph.order[before]]
@@ -162,7 +164,7 @@ class Relations:
             ppo[at] |= more
             cumul[at] |= more
         for at in range(n):  # A-cumulativity: what is read from another task is as good as done before
-            for reader in _bits(self.rfe[at]):
+            for reader in bits(self.rfe[at]):
                 cumul[at] |= strong[reader] | releases[reader]
         chained = _mask(rmw)
         for at in range(n):
@@ -181,7 +183,7 @@ class Relations:
             own = self.own[at]
             overwrite = self.co[at] | self.fr[at]
             prop = reached[at] | prop_of[at]
-            for first in _bits(overwrite & ~own & memory):
+            for first in bits(overwrite & ~own & memory):
                 prop |= reached[first] | prop_of[first]
             row = ppo[at] | self.rfe[at] | (prop & own & ~(1 << at)) | (overwrite & own)
             ends = prop & strongly
@@ -198,7 +200,7 @@ class Relations:
         todo = stores & chained
         while todo:
             more = 0
-            for at in _bits(todo):
+            for at in bits(todo):
                 more |= rmw[at]
             todo = more & ~stores & chained
             stores |= more
@@ -274,17 +276,17 @@ class Relations:
             one = labels[at]
             if one.kind == "W" and one.tag not in WORDS:
                 later_stores |= 1 << at
-            for source in _bits(one.ctrl):
+            for source in bits(one.ctrl):
                 ppo[events[source]] |= later_stores
             if one.kind == "F" or one.tag in WORDS:
                 continue
             into = 1 << at
             if one.kind == "W":
                 into |= rfi[at] & self.own[at]
-            for source in _bits(one.addr):
+            for source in bits(one.addr):
                 ppo[events[source]] |= into
             if one.kind == "W":
-                for source in _bits(one.data):
+                for source in bits(one.data):
                     ppo[events[source]] |= into
 
     def _unlock_lock(self, ppo: Rows, cumul: Rows, strong: Rows) -> None:
@@ -301,12 +303,12 @@ class Relations:
                 same = self.own[unlock] >> lock & 1
                 if (same and lock > unlock) or self.rf[unlock] >> lock & 1:
                     later = self.own[lock] & ~((2 << lock) - 1)
-                    for at in _bits(before):
+                    for at in bits(before):
                         cumul[at] |= later
                         ppo[at] |= later & self.own[at]
                     for fence in fences:
                         if later >> fence & 1:
-                            for at in _bits(before):
+                            for at in bits(before):
                                 strong[at] |= self.own[fence] & ~((2 << fence) - 1)
 
     def _before(self, at: int) -> int:
@@ -324,16 +326,16 @@ class Relations:
                 continue
             own = self.own[at]
             later, earlier = own & ~((2 << at) - 1), own & ((1 << at) - 1)
-            chain = self.graph.co.get(one.loc, [])
+            chain = self.graph.co.get(one.loc, ())
             first = 0
             if source >= 0:
                 first = chain.index(source) + 1
-                for event in _bits(self._before(self.number[source])):
+                for event in bits(self._before(self.number[source])):
                     strong[event] |= later
             if first < len(chain):
                 lock = self.number[chain[first]]
                 inside = self.own[lock] & ~((2 << lock) - 1)
-                for event in _bits(earlier):
+                for event in bits(earlier):
                     strong[event] |= inside
 
 
@@ -343,7 +345,7 @@ FLUSHES = frozenset({"free", "rcu_read_unlock", "kfree_rcu", "gp"})
 """Tags of events that wait for the store buffer, under tso."""
 
 
-def _bits(row: int) -> list[int]:
+def bits(row: int) -> list[int]:
     """The numbers of the bits that are set, the lowest first."""
     found = []
     while row:
@@ -413,6 +415,22 @@ def acyclic(rows: Rows) -> bool:
     return _postorder(rows) is not None
 
 
+def all_before(rows: Rows) -> Rows:
+    """The transitive closure of a relation to what comes before, which has mostly lower numbers."""
+    order = _postorder(rows)
+    if order is None:
+        return closure(rows)
+    closed = [0] * len(rows)
+    for at in order:
+        got, left = 0, rows[at]
+        while left:
+            other = left.bit_length() - 1
+            got |= closed[other] | 1 << other
+            left &= ~got
+        closed[at] = got
+    return closed
+
+
 def closure(rows: Rows) -> Rows:
     """The transitive closure. O(events squared) operations on rows where there are cycles."""
     found = _reach(rows, [0] * len(rows))
@@ -433,4 +451,4 @@ def consistent(graph: Graph, model: str) -> bool:
     return coherent(graph) and Relations(graph, model).consistent()
 
 
-__all__ = ["NAMES", "Label", "Relations", "acyclic", "closure", "coherent", "consistent"]
+__all__ = ["NAMES", "Label", "Relations", "acyclic", "all_before", "bits", "closure", "coherent", "consistent"]

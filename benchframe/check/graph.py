@@ -79,27 +79,30 @@ class Label:
 class Graph:
     """One execution, or the beginning of one."""
 
-    __slots__ = ("co", "order", "rf", "tasks", "waiting")
+    __slots__ = ("co", "order", "rf", "rows", "tasks", "waiting")
 
     def __init__(self, tasks: int) -> None:
         self.tasks: list[list[Label]] = [[] for _ in range(tasks)]
         self.rf: dict[Id, int] = {}
         """Of each load: the store's id, INIT or WAITS. Of each choice: the option."""
-        self.co: dict[Hashable, list[Id]] = {}
+        self.co: dict[Hashable, tuple[Id, ...]] = {}
         """Of each location: its stores, the initial one left out."""
         self.order: list[Id] = []
         """Every event in the order in which the search added it."""
-        self.waiting: dict[Hashable, list[Id]] = {}
+        self.waiting: dict[Hashable, tuple[Id, ...]] = {}
         """Of each location: blocked loads."""
+        self.rows: Any = None
+        """A :class:`benchframe.check.order.Order`: what the memory model orders, while the search adds events."""
 
     def copy(self) -> Graph:
         """Another graph with the same events."""
         made = Graph.__new__(Graph)
         made.tasks = [task[:] for task in self.tasks]
         made.rf = self.rf.copy()
-        made.co = {loc: chain[:] for loc, chain in self.co.items()}
+        made.co = self.co.copy()
         made.order = self.order[:]
-        made.waiting = {loc: ids[:] for loc, ids in self.waiting.items() if ids}
+        made.waiting = self.waiting.copy()
+        made.rows = self.rows.copy() if self.rows is not None else None
         return made
 
     def label(self, event: Id) -> Label:
@@ -117,14 +120,18 @@ class Graph:
         """Let load ``event`` read from ``store``, or wait (WAITS)."""
         loc = self.label(event).loc
         if self.rf.get(event) == WAITS:
-            self.waiting[loc].remove(event)
+            left = tuple(one for one in self.waiting.pop(loc) if one != event)
+            if left:
+                self.waiting[loc] = left
         self.rf[event] = store
         if store == WAITS:
-            self.waiting.setdefault(loc, []).append(event)
+            self.waiting[loc] = (*self.waiting.get(loc, ()), event)
 
     def place(self, event: Id, at: int) -> None:
         """Put store ``event`` at place ``at`` of its location's order."""
-        self.co.setdefault(self.label(event).loc, []).insert(at, event)
+        loc = self.label(event).loc
+        chain = self.co.get(loc, ())
+        self.co[loc] = (*chain[:at], event, *chain[at:])
 
     def prefix(self, event: Id) -> set[Id]:
         """The event and all that comes before it by program order and reads-from."""
@@ -153,9 +160,12 @@ class Graph:
                 keep -= 1
             made.tasks.append(task[:keep])
         made.rf = {event: source for event, source in self.rf.items() if event not in gone}
-        made.co = {loc: [e for e in chain if e not in gone] for loc, chain in self.co.items()}
+        made.co = {loc: tuple(e for e in chain if e not in gone) for loc, chain in self.co.items()}
         made.order = [event for event in self.order if event not in gone]
-        made.waiting = {loc: left for loc, ids in self.waiting.items() if (left := [e for e in ids if e not in gone])}
+        made.waiting = {
+            loc: left for loc, ids in self.waiting.items() if (left := tuple(e for e in ids if e not in gone))
+        }
+        made.rows = None
         return made
 
     def key(self) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchframe.check.graph import Graph, Label
-from benchframe.check.trust import Seen, Trust, value_of
+from benchframe.check.trust import Seen, Trust, replay, value_of
 
 Value = int | str
 """A number, or ``&x``: the address of location x."""
@@ -585,12 +585,17 @@ class Tasks:
     def __init__(self, test: Test) -> None:
         self.count = len(test.tasks)
         self.test = test
+        self.graph = Graph(self.count)
         self.threads = [_Thread(number, names, test.init, self.count) for number, (names, _) in enumerate(test.tasks)]
         self._bodies = [thread.run(body) for thread, (_, body) in zip(self.threads, test.tasks, strict=True)]
 
     def start(self, task: int) -> Label | None:
         """The first event."""
         return next(self._bodies[task], None)
+
+    def resume(self, task: int) -> Label | None:
+        """Run a task through its events of the graph."""
+        return replay(self, self.graph, task)
 
     def go_on(self, task: int, value: Any) -> Label | None:
         """The next event."""
@@ -616,7 +621,8 @@ class Tasks:
         return False
 
     def look(self, graph: Graph) -> None:
-        """Nobody asks."""
+        """The graph as it is now."""
+        self.graph = graph
 
     def close(self) -> None:
         """Nothing is left."""

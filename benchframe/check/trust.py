@@ -18,13 +18,16 @@ found: graphs here have no cycle of the two.
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from benchframe.check.axioms import Relations, coherent
-from benchframe.check.graph import INIT, WAITS, Graph, Id, Label
+from benchframe.check.axioms import coherent
+from benchframe.check.graph import INIT, SHIFT, WAITS, Graph, Id, Label
+from benchframe.check.order import Order, Plan
 
 
 class Tasks(Protocol):
@@ -34,6 +37,10 @@ class Tasks(Protocol):
 
     def start(self, task: int) -> Label | None:
         """Run ``task`` up to its first event; None if it has none."""
+
+    def resume(self, task: int) -> Label | None:
+        """Run ``task`` from its start through its events of the graph; what it is about to do then, or waits for. May
+        be :func:`replay`. Raises Nondeterminism if it does something else."""
 
     def go_on(self, task: int, value: Any) -> Label | None:
         """``task`` gets the value of its event and runs up to the next; None if it is done."""
@@ -109,12 +116,18 @@ class Trust:
     ) -> Counts:
         """Go on until ``on_graph`` gives False, ``deadline`` (time.monotonic) passes, ``most`` graphs were run, or all
         have been seen."""
+        with _few_collections():
+            return self._explore(on_graph, deadline, most)
+
+    def _explore(self, on_graph: Callable[[Seen], bool], deadline: float | None, most: int | None) -> Counts:
         began = time.monotonic()
         counts = self.counts
         if not self._begun:
             self._begun = True
             first = self.program()
-            self._todo = [Graph(first.count)]
+            graph = Graph(first.count)
+            graph.rows = Order(first.count, self.model)
+            self._todo = [graph]
             first.close()
         counts.complete = False
         runs = 0
@@ -150,7 +163,7 @@ class Trust:
         tasks.look(graph)
         pending: list[Label | None] = []
         for task in range(tasks.count):
-            pending.append(replay(tasks, graph, task))
+            pending.append(tasks.resume(task))
             if tasks.broken():
                 return Seen("broken", graph, tasks)
         while True:
@@ -167,7 +180,7 @@ class Trust:
                 return None
             graph = rest
             tasks.look(graph)
-            for one in range(tasks.count):
+            for one in range(tasks.count) if label.kind == "W" else (task,):
                 pending[one] = self._catch_up(graph, tasks, one, pending[one])
                 if tasks.broken():
                     return Seen("broken", graph, tasks)
@@ -224,10 +237,16 @@ class Trust:
             made = []
             for option in range(label.options):
                 other = graph.copy()
-                other.rf[other.add(task, label)] = option
+                event = other.add(task, label)
+                other.rf[event] = option
+                other.rows.add(other, event, label, None)
                 made.append(other)
         else:
+            rows: Order = graph.rows
+            event, number = task << SHIFT | len(graph.tasks[task]), len(rows.labels)
+            plan = rows.plan(graph, event, label, number, INIT, ()) if label.kind == "W" else None
             graph.add(task, label)
+            rows.add(graph, event, label, plan)
             made = [graph]
         if not made:
             return None
@@ -235,106 +254,135 @@ class Trust:
         return made[0]
 
     def _reads(self, graph: Graph, tasks: Tasks, task: int, label: Label, pending: list[Label | None]) -> list[Graph]:
-        chain = graph.co.get(label.loc, [])
-        made: list[Graph] = []
+        chain = graph.co.get(label.loc, ())
+        rows: Order = graph.rows
+        event, number = task << SHIFT | len(graph.tasks[task]), len(rows.labels)
         wait = label.wait
-        least = _seen_by(graph, task, len(graph.tasks[task]), label.loc, chain)
-        for rank in range(len(chain), least - 1, -1):
+        found: list[tuple[Id, Plan]] = []
+        for rank in range(len(chain), _least(graph, rows, task, label.loc, chain) - 1, -1):
             source = chain[rank - 1] if rank else INIT
             if wait is not None:
                 value = graph.label(source).value if rank else tasks.initial(label.loc)
                 if not wait(value) or (label.rmw and _taken(graph, label.loc, source)):
                     continue
-            other = graph.copy()
-            other.read(other.add(task, label), source)
-            if rank == len(chain) or self._allowed(other):  # what reads the last store comes before nothing
-                made.append(other)
-        if wait is not None and (
-            not made
+            self.counts.checks += 1
+            plan = rows.plan(graph, event, label, number, source, chain[rank:])
+            if plan is not None:
+                found.append((source, plan))
+        waits = wait is not None and (
+            not found
             or any(
-                one is not None and number != task and tasks.stores(number, label.loc)
-                for number, one in enumerate(pending)
+                one is not None and other != task and tasks.stores(other, label.loc)
+                for other, one in enumerate(pending)
             )
-        ):
-            other = graph.copy()
+        )
+        made: list[Graph] = []
+        for at, (source, plan) in enumerate(found):
+            other = graph if at == len(found) - 1 and not waits else graph.copy()
+            other.read(other.add(task, label), source)
+            if other.rows.add(other, event, label, plan):
+                made.append(other)
+        if waits:
+            other = graph
             other.read(other.add(task, label), WAITS)
+            rows.slot(event, label)
             made.append(other)
         return made
 
     def _stores(self, graph: Graph, tasks: Tasks, task: int, label: Label) -> list[Graph]:
+        rows: Order = graph.rows
+        loads = rows.loads.get(label.loc, 0) & ~rows.threads[task].past
+        rests = self._revisits(graph, rows, task, label, loads) if loads else []
         made = self._places(graph, tasks, task, label, None)
-        for load in self._revisitable(graph, task, label):
-            base = graph.copy()
-            event = base.add(task, label)
-            prefix = base.prefix(event)
-            if load in prefix:
-                continue
-            at = base.order.index(load)
-            gone = {one for one in base.order[at + 1 :] if one not in prefix}
-            kept = prefix - {event}
-            if all(self._maximal(base, one, kept, event) for one in [load, *gone]):
-                rest = graph.without(gone)
-                self._todo += self._places(rest, tasks, task, label, load)  # another past: to be run from the start
+        for load, rest in rests:
+            self._todo += self._places(rest, tasks, task, label, load)  # another past: to be run from the start
         return made
 
-    def _revisitable(self, graph: Graph, task: int, label: Label) -> list[Id]:
-        """Loads of the location that might read this store instead. Those that block are let go on in place."""
+    def _revisits(self, graph: Graph, rows: Order, task: int, label: Label, loads: int) -> list[tuple[Id, Graph]]:
+        """Loads of the location that might read the new store instead, each with what is left of the graph then. Loads
+        that block are let go on in place."""
+        prefix = rows.threads[task].past
         found = []
-        for event, source in graph.rf.items():
-            if source == WAITS or event >> 20 == task:
+        every = (1 << len(graph.order)) - 1
+        while loads:
+            at = (loads & -loads).bit_length() - 1
+            loads &= loads - 1
+            if rows.labels[at].wait is not None:
                 continue
-            one = graph.label(event)
-            if one.kind == "R" and one.wait is None and one.loc == label.loc:
-                found.append(event)
+            gone = every & ~((2 << at) - 1) & ~prefix
+            left, maximal = gone, self._maximal(graph, rows, at, prefix)
+            while left and maximal:
+                one = left & -left
+                left ^= one
+                maximal = self._maximal(graph, rows, one.bit_length() - 1, prefix)
+            if maximal:
+                events = {event for number, event in enumerate(graph.order) if gone >> number & 1}
+                found.append((graph.order[at], graph.without(events)))
         return found
 
-    def _maximal(self, graph: Graph, event: Id, kept: set[Id], new: Id) -> bool:
-        """Would ``event``, if it were added after ``kept``, have been added so? Reads the last store, is the last."""
-        label = graph.label(event)
+    def _maximal(self, graph: Graph, rows: Order, number: int, prefix: int) -> bool:
+        """Would the event, if it were added after ``prefix``, have been added so? Reads the last store, is the last."""
+        event, label = graph.order[number], rows.labels[number]
         if label.kind == "F" or (label.kind == "W" and label.loc is None):
             return True
         if label.kind == "C":
             return graph.rf[event] == 0
         if label.wait is not None:
             return graph.rf[event] == WAITS
-        at = graph.order.index(event)
-        before = kept.union(graph.order[: at + 1])
-        before.discard(new)
-        chain = graph.co.get(label.loc, [])
+        before = prefix | ((2 << number) - 1)
         if label.kind == "W":
-            for load, source in graph.rf.items():
-                if source == event and load in before and graph.label(load).kind == "R":
-                    return False
+            if rows.readers[number] & before:
+                return False
             store = event
         else:
             store = graph.rf[event]
-        if store >= 0 and store not in before:
-            return False
+            if store >= 0 and not before >> rows.index[store] & 1:
+                return False
+        chain = graph.co.get(label.loc, ())
         first = chain.index(store) + 1 if store >= 0 else 0
-        return not any(other in before for other in chain[first:])
+        return not any(before >> rows.index[other] & 1 for other in chain[first:])
 
     def _places(self, graph: Graph, tasks: Tasks, task: int, label: Label, load: Id | None) -> list[Graph]:
         """The graphs with the new store at each place of its location's order, ``load`` reading from it if given; and
         of each those in which who waits for it goes on."""
-        chain = graph.co.get(label.loc, [])
-        made: list[Graph] = []
+        chain = graph.co.get(label.loc, ())
+        rows: Order | None = graph.rows
+        event = task << SHIFT | len(graph.tasks[task])
         places: list[int]
         if label.rmw:
             source = graph.rf[_last_id(graph, task)]
             places = [chain.index(source) + 1 if source >= 0 else 0]
+            if load is None and rows is not None and not rows.lift(task):
+                return []
         else:
-            places = list(range(len(chain), _seen_by(graph, task, len(graph.tasks[task]), label.loc, chain) - 1, -1))
+            least = (
+                _least(graph, rows, task, label.loc, chain) if rows is not None
+                else _seen_by(graph, task, len(graph.tasks[task]), label.loc, chain)
+            )  # fmt: skip
+            places = list(range(len(chain), least - 1, -1))
+        places = [at for at in places if at == len(chain) or not _splits(graph, chain, at)]
+        made: list[Graph] = []
+        if load is None:
+            assert rows is not None
+            self.counts.checks += len(places)
+            number = len(rows.labels)
+            planned = [(at, rows.plan(graph, event, label, number, INIT, chain[at:])) for at in places]
+            allowed = [(at, plan) for at, plan in planned if plan is not None]
+            for number, (at, plan) in enumerate(allowed):
+                other = graph if number == len(allowed) - 1 else graph.copy()
+                other.place(other.add(task, label), at)
+                other.rows.add(other, event, label, plan)
+                made += self._woken(other, label, event)
+            return made
         for at in places:
-            if at < len(chain) and _splits(graph, chain, at):
-                continue
             other = graph.copy()
-            event = other.add(task, label)
-            other.place(event, at)
-            if load is not None:
-                other.read(load, event)
-                if not coherent(other):
-                    continue
-            if (at == len(chain) and load is None) or self._allowed(other):
+            other.place(other.add(task, label), at)
+            other.read(load, event)
+            if not coherent(other):
+                continue
+            self.counts.checks += 1
+            other.rows = Order.of(other, self.model)
+            if other.rows is not None:
                 made += self._woken(other, label, event)
         return made
 
@@ -347,19 +395,38 @@ class Trust:
                 for before in made:
                     if one.rmw and _taken(before, label.loc, event):
                         continue
+                    chain = before.co[label.loc]
+                    rank = chain.index(event) + 1
+                    task = load >> SHIFT
+                    if rank < _least(before, before.rows, task, label.loc, chain):
+                        continue
+                    self.counts.checks += 1
+                    plan = before.rows.plan(before, load, one, before.rows.index[load], event, chain[rank:])
+                    if plan is None:
+                        continue
                     other = before.copy()
                     other.read(load, event)
-                    if coherent(other) and self._allowed(other):
+                    if other.rows.add(other, load, one, plan):
                         more.append(other)
                 made = [*more, *made]
         return made
 
-    def _allowed(self, graph: Graph) -> bool:
-        self.counts.checks += 1
-        return Relations(graph, self.model).consistent()
+
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """An execution makes many objects that live as long as its graph: Python's collector would look at all of them
+    again and again. What was there before is left out, and it looks twenty times less often."""
+    thresholds = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(thresholds[0] * 20, *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
-def _seen_by(graph: Graph, task: int, end: int, loc: Any, chain: list[Id]) -> int:
+def _seen_by(graph: Graph, task: int, end: int, loc: Any, chain: Sequence[Id]) -> int:
     """How many stores of a location are not after what ``task`` stored there or read last, before its event ``end``."""
     events = graph.tasks[task]
     for index in range(end - 1, -1, -1):
@@ -370,7 +437,16 @@ def _seen_by(graph: Graph, task: int, end: int, loc: Any, chain: list[Id]) -> in
     return 0
 
 
-def _splits(graph: Graph, chain: list[Id], at: int) -> bool:
+def _least(graph: Graph, rows: Order, task: int, loc: Any, chain: Sequence[Id]) -> int:
+    """The same for the task's next event."""
+    event = rows.threads[task].last.get(loc)
+    if event is None:
+        return 0
+    store = event if graph.label(event).kind == "W" else graph.rf[event]
+    return chain.index(store) + 1 if store >= 0 else 0
+
+
+def _splits(graph: Graph, chain: Sequence[Id], at: int) -> bool:
     """Would a store at this place come between the load and the store of a read-modify-write?"""
     after = chain[at]
     return graph.label(after).rmw and graph.rf[after - 1] == (chain[at - 1] if at else INIT)

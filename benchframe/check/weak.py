@@ -13,18 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import greenlet
 
 from benchframe.check import dependency
-from benchframe.check.axioms import Relations, closure
+from benchframe.check.axioms import Relations, all_before, bits, closure
 from benchframe.check.cases import Answer, Case, CaseWorld, _right, _words
 from benchframe.check.dependency import Traced, deps_of, traced
 from benchframe.check.execution import READS, WRITES, Broken
-from benchframe.check.graph import SHIFT, Graph, Id, Label
+from benchframe.check.graph import SHIFT, WAITS, Graph, Id, Label
 from benchframe.check.memory import Key, Location, Memory, chain, column_of, describe, place
-from benchframe.check.trust import Seen
+from benchframe.check.trust import Nondeterminism, Seen, value_of
 from benchframe.check.tso import rebind
 from benchframe.dialect import primitives
 from benchframe.dialect.functions import Native
@@ -158,7 +159,8 @@ class GraphWorld(CaseWorld):
         self.greenlets: list[Any] = []
         self.answered: dict[int, Label | None] = {}
         self.seen: dict[int, dict[Any, int]] = {}
-        self.typesafe_life: dict[Key, int] = {}
+        self.odd = ""
+        """What was not as the graph has it: the task depends on more than what it reads."""
         dependency.on_branch(self._branched)
 
     # ---- what the search calls -------------------------------------------------------------------------------------
@@ -172,7 +174,13 @@ class GraphWorld(CaseWorld):
         self.index[task] = 0
         self.answered[task] = None
         self.greenlets[task].switch(task)
+        if self.odd:
+            raise Nondeterminism(self.odd)
         return self.answered[task]
+
+    def resume(self, task: int) -> Label | None:
+        """Begin a task and run it through its events of the graph; :meth:`event` answers these at once."""
+        return self.start(task)
 
     def go_on(self, task: int, value: Any) -> Label | None:
         """Continue it."""
@@ -245,13 +253,23 @@ class GraphWorld(CaseWorld):
         label.ctrl = self.ctrl.pop(task, 0)
         if label.info is None:
             label.info = bool(self.sections.get(task))
-        self.index[task] += 1
+        at = self.index[task]
+        self.index[task] = at + 1
         if label.kind == "W":
             self.seen.pop(task, None)
             known = self.case.stores.get(label.loc, 0)
             if not known >> task & 1:
                 self.case.stores[label.loc] = known | 1 << task
                 self.case.learned = True
+        events = self.graph.tasks[task]
+        if at < len(events):
+            old = events[at]
+            if not label.same(old):
+                self.odd = f"event {at} of task {task} was {old}, and is {label}"
+            elif self.graph.rf.get(task << SHIFT | at) != WAITS:
+                return value_of(self.graph, self, task << SHIFT | at)
+            else:
+                label = old
         self.answered[task] = label
         return self.hub.switch()
 
@@ -610,14 +628,15 @@ class GraphWorld(CaseWorld):
         know of."""
         task = self.current
         at = self.index[task]
-        known = self.graph.prefix(task << SHIFT | (at - 1)) if at else set()
+        order = self.graph.rows
+        known = order.past[order.index[task << SHIFT | (at - 1)]] if at else 0
 
         def value(slab: Slab, index: int, field: str) -> int:
             array = self.case.machine.arrays[slab.base]
             column = list(slab.struct.fields).index(field)
             loc = ((slab.base, index), column)
             for store in reversed(self.graph.co.get(loc, ())):
-                if store in known:
+                if known >> order.index[store] & 1:
                     return int(self.graph.label(store).value)
             return int(array[index][field])
 
@@ -634,7 +653,7 @@ class GraphWorld(CaseWorld):
         if seen.outcome == "broken":
             return self.failure
         relations = Relations(seen.graph, self.case.memory_model)
-        before = closure(relations.order())
+        before: list[int] = seen.graph.rows.before
         try:
             self._uses(seen.graph, relations, before)
             if seen.outcome == "deadlock":
@@ -668,22 +687,19 @@ class GraphWorld(CaseWorld):
             return
         allocs = [at for at, label in enumerate(labels) if label.tag == "alloc"]
         po = [own & ~((2 << at) - 1) for at, own in enumerate(relations.own)]
-        rf = relations.rf
-        known = closure([a | b | c for a, b, c in zip(before, po, rf, strict=True)]) if allocs else before
+        known = self._caused(relations, before) if allocs else po
         for free in frees:
             key, typesafe, _ = labels[free].value
             for at, label in enumerate(labels):
                 other = label.tag == "free" and label.value[0] == key and at != free
                 if not other and (label.loc is None or label.loc[0] != key):  # type: ignore[index]
                     continue
-                if before[at] >> free & 1 or po[at] >> free & 1:
+                if before[free] >> at & 1 or po[at] >> free & 1:
                     continue
-                if any(
-                    labels[new].value == key and known[free] >> new & 1 and (known[new] >> at & 1) for new in allocs
-                ):
+                if any(labels[new].value == key and known[new] >> free & 1 and known[at] >> new & 1 for new in allocs):
                     continue
                 if other:
-                    if before[free] >> at & 1 or po[free] >> at & 1:
+                    if before[at] >> free & 1 or po[free] >> at & 1:
                         continue
                     raise Broken("double free", f"{self.names[order[at] >> SHIFT]} frees {key[0][:-5]} #{key[1]} again")
                 if typesafe and label.info:
@@ -696,7 +712,7 @@ class GraphWorld(CaseWorld):
         task, freer = graph.order[at] >> SHIFT, graph.order[free] >> SHIFT
         began = max((s.first for _, s, _ in self.calls if s.task == task and s.first <= _index(graph, at)), default=0)
         first = relations.number.get(task << SHIFT | began)
-        dangling = first is not None and bool(before[free] >> first & 1)
+        dangling = first is not None and bool(before[first] >> free & 1)
         what = {"vma_base": "VMA", "page_base": "page", "mm_base": "mm_struct"}.get(key[0], f"{key[0][:-5]} record")
         file, line, function = label.place or ("?", 0, "?")
         kind = {"R": "load", "W": "store"}[label.kind] if not label.rmw else "add"
@@ -714,19 +730,21 @@ class GraphWorld(CaseWorld):
 
     def _answers(self, graph: Graph, relations: Relations, before: list[int]) -> None:
         """Broken for an answer that is right in none of the layouts that the call may have met."""
-        asked = [one for one in self.calls if _asks(one[0])]
+        asked = [one for one in self.calls if _asks(one[0]) and one[0].answer is None]
         for call, span, result in self.calls:
             kind = call.columns["kind"]
             if call.answer is not None and result != call.answer:
                 raise Broken("wrong answer", f"T{span.task}: {call.label} answered {result}, must answer {call.answer}")
             if call.answer is None and kind not in (Kind.FAULT, Kind.LOOKUP) and result < 0:
                 raise Broken("wrong answer", f"T{span.task}: {call.label} failed with {result}")
+        rows = [self.case.first_rows, *(span.rows for span in self.mappings)]
+        asked = [one for one in asked if not all(_fits(one, layout) for layout in rows)]
         if not asked:
             return
         po = [own & ~((2 << at) - 1) for at, own in enumerate(relations.own)]
         linked = [a | b | c | d for a, b, c, d in zip(po, relations.rf, relations.co, relations.fr, strict=True)]
         any_order = closure(linked)
-        causal = closure([a | b | c for a, b, c in zip(before, po, relations.rf, strict=True)])
+        causal = self._caused(relations, before)
         number = relations.number
         ends = [number[s.task << SHIFT | (s.end - 1)] if s.end > s.first else -1 for s in self.mappings]
         ranked = sorted(
@@ -736,12 +754,7 @@ class GraphWorld(CaseWorld):
         spans = [self.mappings[i] for i in ranked]
         layouts = [self.case.first_rows[0], *(span.rows for span in spans)]
         for call, span, result in asked:
-            if call.answer is not None or call.columns.get("mm", 0) != 0:
-                continue
-            address = call.columns["addr"]
-            right = [_right(rows, address, Answer(span.task, call, 0, 0, result)) for rows in layouts]
-            if all(right):
-                continue
+            right = [_fits((call, span, result), layout) for layout in layouts]
             for low in self._lows(span, spans, number, any_order, causal):
                 high = max([low, *self._highs(span, spans, number, any_order)])
                 if not any(right[low : high + 1]):
@@ -749,6 +762,16 @@ class GraphWorld(CaseWorld):
                         "stale answer",
                         f"T{span.task}: {call.label} gave {_words(result)}, right at no moment of the call",
                     )
+
+    def _caused(self, relations: Relations, before: list[int]) -> list[int]:
+        """Of each event what comes before it by the model's order, program order and reads-from."""
+        rows = [
+            prior | own & ((1 << at) - 1) for at, (prior, own) in enumerate(zip(before, relations.own, strict=True))
+        ]
+        for at, row in enumerate(relations.rf):
+            for load in bits(row):
+                rows[load] |= 1 << at
+        return all_before(rows)
 
     def _lows(
         self, span: Span, spans: list[Span], number: dict[Id, int], any_order: list[int], causal: list[int]
@@ -765,7 +788,7 @@ class GraphWorld(CaseWorld):
                     break
             elif one.end > one.first and first is not None:
                 last = number[one.task << SHIFT | (one.end - 1)]
-                if causal[last] >> first & 1:
+                if causal[first] >> last & 1:
                     least = rank
                 if any_order[first] >> last & 1 and least < rank:
                     break
@@ -809,10 +832,18 @@ class GraphWorld(CaseWorld):
                         (one.plain or two.plain)
                         and "W" in (one.kind, two.kind)
                         and not relations.own[first] >> second & 1
-                        and not (before[first] >> second & 1 or before[second] >> first & 1)
+                        and not (before[second] >> first & 1 or before[first] >> second & 1)
                     ):
                         places = sorted((one.place or ("", 0, ""), two.place or ("", 0, "")))
                         self.case.races.add(Race(places[0], places[1]))
+
+
+def _fits(asked: tuple[Any, Span, int], layout: Sequence[tuple[int, int, int, int]]) -> bool:
+    """Is the answer of a call right in a layout?"""
+    call, span, result = asked
+    if call.columns.get("mm", 0) != 0:
+        return True
+    return _right(list(layout), call.columns["addr"], Answer(span.task, call, 0, 0, result))
 
 
 def _asks(call: Any) -> bool:
@@ -829,9 +860,12 @@ def _outside(depth: Any) -> bool:
 
 def _field(label: Label) -> str:
     """The name of the field that an access is to, "" if it has none."""
-    if not isinstance(label.loc, tuple):
-        return ""
-    return describe(*label.loc).rpartition(".")[2]
+    return _field_of(*label.loc) if isinstance(label.loc, tuple) else ""
+
+
+@lru_cache(maxsize=4096)
+def _field_of(key: Key, part: Hashable) -> str:
+    return describe(key, part).rpartition(".")[2]
 
 
 def operation_of(label: Label) -> str:

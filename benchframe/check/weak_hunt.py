@@ -257,7 +257,7 @@ def missed_stores(graph: Graph) -> Iterator[tuple[Id, Id]]:
         label = graph.label(event)
         if label.kind != "R" or source == WAITS or label.tag in ("gp", "slab", "wait_then_add") or label.rmw:
             continue
-        chain = graph.co.get(label.loc, [])
+        chain = graph.co.get(label.loc, ())
         later = chain[chain.index(source) + 1 :] if source >= 0 else chain
         if later and later[0] >> SHIFT != event >> SHIFT:
             yield event, later[0]

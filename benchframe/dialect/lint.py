@@ -299,7 +299,7 @@ def _split(text: str) -> list[str]:
 # Numba would refuse most of these too, later and in its own words; some (a spin that starves a scheduler, a
 # closure that makes identity depend on values) it would accept and the engines would then disagree.
 
-_FORBIDDEN: dict[type[ast.AST], tuple[str, str]] = {
+FORBIDDEN: dict[type[ast.AST], tuple[str, str]] = {
     ast.Lambda: ("a lambda", "write a module-level @native function"),
     ast.ClassDef: ("a class", "keep state in a struct"),
     ast.Try: ("try/except", "return an error code"),
@@ -395,8 +395,8 @@ def _walk(definition: ast.FunctionDef, function: FunctionType) -> Iterator[tuple
             line = getattr(node, "lineno", definition.lineno)
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 yield line, "a function inside a function", "move it to module level and mark it @native"
-            elif type(node) in _FORBIDDEN:
-                what, mend = _FORBIDDEN[type(node)]
+            elif type(node) in FORBIDDEN:
+                what, mend = FORBIDDEN[type(node)]
                 yield line, what, mend
             elif isinstance(node, (ast.BinOp, ast.AugAssign)) and isinstance(node.op, ast.Div):
                 yield line, "true division", "use // (integers only)"

@@ -314,7 +314,7 @@ COUNTERS = {"lookups": "nr_lookups", "hits": "nr_hits", "retries": "nr_retries",
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Correctness:
     """Is every answer right? If not, ``what`` says which is not; ``event`` is its index (-1: none in particular)."""
 
     ok: bool
@@ -389,7 +389,7 @@ class Session:
         self._clocks = self.machine.arrays["mm_base"].view(np.int64)[mm_struct.size // 8 :][first : first + 4]
         self._known: Array | None = None
         self._quiet = Quiet(control)
-        self._verdict: Verdict | None = None
+        self._verdict: Correctness | None = None
         kind = trace.events["kind"][self.first :]
         self.n_faults = int(np.count_nonzero(kind == Kind.FAULT))
         self.n_bare = int(np.count_nonzero(kind == Kind.LOOKUP))
@@ -401,20 +401,20 @@ class Session:
 
     # ---- right before fast ----------------------------------------------------------------------------------
 
-    def verify(self) -> Verdict:
+    def verify(self) -> Correctness:
         """Replay everything once and compare every answer with the oracle's, then validate_mm. Remembered."""
         if self._verdict is None:
             self._verdict = self._verify()
         return self._verdict
 
-    def _verify(self) -> Verdict:
+    def _verify(self) -> Correctness:
         ret, vm_start, vm_end, layout = expected(self.trace.events, self.parameters)
         self._restore()
         self.runner.replay(self.first, self.last)
         try:
             self.machine.raise_if_full()
         except MemoryError as error:
-            return Verdict(False, str(error))
+            return Correctness(False, str(error))
         answers = self.machine.arrays["answer_base"].copy()
         answers[: self.first] = self._setup_answers
         wrong = wrong_answers(self.trace.events, answers, ret, vm_start, vm_end)
@@ -422,19 +422,19 @@ class Session:
             index = int(np.argmax(wrong))
             right = (int(ret[index]), int(vm_start[index]), int(vm_end[index]))
             told = differs(index, self.trace.events[index], answers[index], right, self.strategy.name)
-            return Verdict(False, told, index)
+            return Correctness(False, told, index)
         try:
             self.runner.validate(self.machine)
         except ValidationError as error:
-            return Verdict(False, f"after the replay: {error}")
+            return Correctness(False, f"after the replay: {error}")
         difference = first_difference(self.machine, layout)
         if difference:
-            return Verdict(False, f"after the replay: {difference}")
+            return Correctness(False, f"after the replay: {difference}")
         kind = self.trace.events["kind"][self.first :]
         ours = is_lookup(kind) & (self._events.records["addr"][self.first :] >= 0)
         ours &= self._events.records["addr"][self.first :] < self.parameters.task_size
         self._known = answers[self.first :][ours | (kind == Kind.LOOKUP)]
-        return Verdict(True)
+        return Correctness(True)
 
     # ---- timing -----------------------------------------------------------------------------------------------
 

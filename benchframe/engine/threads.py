@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.runner import Note, unit_store
-from benchframe.engine.session import COUNTERS, Histogram, Latency, Verdict, prepare
+from benchframe.engine.session import COUNTERS, Correctness, Histogram, Latency, prepare
 from benchframe.errors import FAILED, BenchframeError, EngineError
 from benchframe.events import LIFE, UNKNOWN, Kind
 from benchframe.mm.defaults import count_event
@@ -467,7 +467,7 @@ class ThreadSession:
             arrays["task_base"][counter] = 0
         self._saved = self.machine.save()
         self._clean = True
-        self._verdict: Verdict | None = None
+        self._verdict: Correctness | None = None
         self.checked = self.missed = 0
         self._clock_cost = self.runner.clock_cost()
 
@@ -521,25 +521,25 @@ class ThreadSession:
             return f"VMA #{held[0]} is still held, and {len(held) - 1} others"
         return first_difference(self.machine, self.program.layout)
 
-    def verify(self) -> Verdict:
+    def verify(self) -> Correctness:
         """One lap that compares every answer, then :meth:`at_rest`. Remembered. Stuck threads are a wrong verdict."""
         if self._verdict is None:
             try:
                 lap = self.lap(rounds=CHECK_ROUNDS, checks=True)
             except Stuck as error:
-                self._verdict = Verdict(False, str(error))
+                self._verdict = Correctness(False, str(error))
                 return self._verdict
             self._verdict = self.judge(lap)
         return self._verdict
 
-    def judge(self, lap: Lap) -> Verdict:
+    def judge(self, lap: Lap) -> Correctness:
         """Of a lap with checks: is every answer right, and the address space at rest?"""
         self.checked, self.missed = int(lap.threads["checked"].sum()), int(lap.threads["missed"].sum())
         wrong = lap.threads[lap.threads["wrong"] > 0]
         if len(wrong):
-            return Verdict(False, self._describe(wrong[0], int(wrong["wrong"].sum())), int(wrong[0]["wrong_event"]))
+            return Correctness(False, self._describe(wrong[0], int(wrong["wrong"].sum())), int(wrong[0]["wrong_event"]))
         problem = self.at_rest()
-        return Verdict(not problem, f"after the threads ended: {problem}" if problem else "")
+        return Correctness(not problem, f"after the threads ended: {problem}" if problem else "")
 
     def _describe(self, t: Any, count: int) -> str:
         index = int(t["wrong_event"])

@@ -13,8 +13,8 @@ from benchframe.judge.child import harmless
 from benchframe.judge.judge import (
     BATCH,
     Accept,
+    JudgeResult,
     Mismatch,
-    Outcome,
     Side,
     host_limits,
     judge,
@@ -95,7 +95,7 @@ def run_oracle_command(
             if found.rules.execute_only and accept is not harmless:
                 console.print("the model has no protection keys: operations with PROT_EXEC alone are left out")
                 accept = readable_only(accept)
-            run = Run(kernel, ops, minutes, seed, names, save, accept)
+            run = Request(kernel, ops, minutes, seed, names, save, accept)
             if ablate == "all":
                 return _ablate_all(console, judged, found.rules, limits, run)
             rules = flip(found.rules, ablate) if ablate else found.rules
@@ -126,7 +126,7 @@ def _about(kernel: Kernel) -> str:
 
 
 @dataclass
-class Run:
+class Request:
     """What was asked for; see :func:`run_oracle_command`."""
 
     kernel: Kernel
@@ -138,11 +138,11 @@ class Run:
     accept: Accept
 
 
-def _judge_all(console: Console, make: Make, run: Run) -> int:
+def _judge_all(console: Console, make: Make, run: Request) -> int:
     """Each generator for its share; ends at the first mismatch."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    total = Outcome()
+    total = JudgeResult()
     columns = (TextColumn("{task.description:>6}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     for at, name in enumerate(run.names):
         share = -(-(run.ops - total.ops) // (len(run.names) - at))
@@ -170,7 +170,7 @@ def _judge_all(console: Console, make: Make, run: Run) -> int:
     return EQUAL
 
 
-def _ticker(progress: Progress, task: TaskID) -> Callable[[Outcome], None]:
+def _ticker(progress: Progress, task: TaskID) -> Callable[[JudgeResult], None]:
     """What moves the bar after each batch."""
     return lambda done: progress.update(task, completed=done.ops)
 
@@ -193,7 +193,7 @@ def _explain(console: Console, make: Make, mismatch: Mismatch, kernel: Kernel, s
     console.print(f"saved as {save}.txt, {save}.py and {save}.c", markup=False)
 
 
-def _ablate_all(console: Console, judged: Side, rules: Rules, limits: Limits, run: Run) -> int:
+def _ablate_all(console: Console, judged: Side, rules: Rules, limits: Limits, run: Request) -> int:
     """Turn each rule over in turn: does some generator notice within its share of ``ops``?"""
     missed = []
     for rule in RULE_NAMES:
@@ -207,7 +207,7 @@ def _ablate_all(console: Console, judged: Side, rules: Rules, limits: Limits, ru
     return DIFFERENT if missed else EQUAL
 
 
-def _caught(make: Make, run: Run) -> tuple[int, str]:
+def _caught(make: Make, run: Request) -> tuple[int, str]:
     """(operations so far, the generator that met a mismatch, empty if none did). The generators take turns: most rules
     show soon, but each to some of them only."""
     share, seen = run.ops // len(run.names), 0

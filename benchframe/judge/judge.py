@@ -117,7 +117,7 @@ class Mismatch:
 
 
 @dataclass
-class Outcome:
+class JudgeResult:
     """The whole run."""
 
     ops: int = 0
@@ -138,7 +138,7 @@ class Outcome:
         """Checked operations a second."""
         return self.ops / self.seconds if self.seconds else 0.0
 
-    def add(self, other: Outcome) -> None:
+    def add(self, other: JudgeResult) -> None:
         """Count another run in."""
         for name in ("ops", "seconds", "flag_checks", "areas", "forks", "grew", "shrank"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -199,7 +199,7 @@ def compose(make: Make, name: str, seed: str, count: int, accept: Accept = harml
     return told
 
 
-def compare(told: Expected, kernel: Kernel, outcome: Outcome | None = None) -> Mismatch | None:
+def compare(told: Expected, kernel: Kernel, outcome: JudgeResult | None = None) -> Mismatch | None:
     """Fetch the kernel's answer to ``told.ops``, which was sent, and find the first difference."""
     said = kernel.receive()
     before: list[int] = []
@@ -249,10 +249,10 @@ def judge(
     kernel: Kernel,
     minutes: float | None = None,
     stop_after: int = 1,
-    progress: Callable[[Outcome], None] | None = None,
+    progress: Callable[[JudgeResult], None] | None = None,
     accept: Accept = harmless,
     first: int = 0,
-) -> Outcome:
+) -> JudgeResult:
     """Random differential run of ``ops`` operations (or until ``minutes`` are over) with one generator.
 
     Batch number n of a run depends on (seed, generator, n) only. While the kernel runs one batch, the judged side
@@ -271,7 +271,7 @@ def judge(
     """
     if name not in ZONES:
         generator(name, "")
-    outcome = Outcome()
+    outcome = JudgeResult()
     began = time.monotonic()
     number = first
     running: Expected | None = None

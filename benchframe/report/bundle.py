@@ -14,14 +14,17 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+from msgspec import Meta
 
 from benchframe.engine.job import layout_seed, order, spare_cpu
 from benchframe.errors import ResultsError, TraceError, disk_error
-from benchframe.files import MAX_FILE, Fields, other_version, read_object, write_atomic
+from benchframe.files import write_atomic
 from benchframe.report.compare import ABSOLUTE, Comparison, Line, Side, compare
 from benchframe.report.gate import cost_changes
 from benchframe.results.campaign import Stream, make_stream, plan
+from benchframe.results.document import MAX_FILE, Digest, Text, read_document
 from benchframe.results.figures import FIGURES
 from benchframe.results.folder import RunFolder
 from benchframe.results.manifest import MANIFEST, Manifest, WorkloadEntry
@@ -301,6 +304,17 @@ class Bundle:
         return trace
 
 
+@dataclass(frozen=True)
+class _Member:
+    sha256: Digest
+
+
+@dataclass(frozen=True)
+class _Index:
+    run: Annotated[str, Meta(pattern=r"^[^/\\\x00]{1,200}\Z")]
+    members: Annotated[dict[Text, _Member], Meta(max_length=MAX_MEMBERS)]
+
+
 def unpack(path: Path, into: Path) -> Bundle:
     """Unpack a bundle below ``into`` and check every digest and every cell; raises ResultsError."""
     members = read_archive(path)
@@ -311,21 +325,17 @@ def unpack(path: Path, into: Path) -> Bundle:
         part.mkdir(parents=True, exist_ok=True)
     for name, data in members.items():
         write_atomic(target / name, data)  # archive.NAMES has let only plain names through
-    index = Fields(path, read_object(target / INDEX), f"{INDEX}: ")
-    if index.data.get("version") != VERSION:
-        raise other_version(index.where, index.data.get("version"), VERSION)
-    listed = index.object("members")
-    if len(listed.data) > MAX_MEMBERS or set(listed.data) != set(members) - {INDEX}:
+    index = read_document(target / INDEX, _Index, version=VERSION)
+    if set(index.members) != set(members) - {INDEX}:
         raise ResultsError(path, "its members differ from its list", "the bundle was altered; get it again")
-    for name in listed.data:
-        digest = listed.object(name).text("sha256", pattern="[0-9a-f]{64}")
-        if hashlib.sha256(members[name]).hexdigest() != digest:
+    for name, member in index.members.items():
+        if hashlib.sha256(members[name]).hexdigest() != member.sha256:
             raise ResultsError(path, f"{name} has another digest", "the bundle was altered; get it again")
     folder = RunFolder.open(target)
     folder.cells()
     read_sources(target)
     read_studies(target)
-    return Bundle(folder, index.text("run", pattern=r"[^/\\\x00]{1,200}"))
+    return Bundle(folder, index.run)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ COST_MODES = ("auto", "exact", "off")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GateResult:
     """``code`` PASS, REGRESSION or INVALID, and why, one text each: ``bad`` (what fails the gate), ``good``
     (improvements), ``notes``. ``where`` sums the regressions up, a text per cell."""
 
@@ -33,7 +33,7 @@ class Outcome:
     where: tuple[str, ...] = ()
 
 
-def gate(found: Comparison, limit: float = 0.05, cost: str = "auto", growth: float = 0.0) -> Outcome:
+def gate(found: Comparison, limit: float = 0.05, cost: str = "auto", growth: float = 0.0) -> GateResult:
     """Judge NEW against BASE. ``limit`` 0.05 lets time grow by 5 %; ``cost`` is one of COST_MODES: ``exact`` demands
     counted cost on both sides, ``auto`` compares it where both have it. A count may grow by the share ``growth``.
     O(lines)."""
@@ -69,7 +69,7 @@ def gate(found: Comparison, limit: float = 0.05, cost: str = "auto", growth: flo
         if grown.get(place) == 0
     ]
     code = INVALID if invalid else REGRESSION if bad else PASS
-    return Outcome(code, (*invalid, *bad), tuple(good), tuple(notes), tuple(_where(slower, grown)))
+    return GateResult(code, (*invalid, *bad), tuple(good), tuple(notes), tuple(_where(slower, grown)))
 
 
 def _place(cell: Cell) -> str:
@@ -159,7 +159,7 @@ def _percent(old: float | None, now: float | None) -> str:
     return f" ({100 * (now / old - 1):+.3g} %)" if old and now is not None else ""
 
 
-def summary(outcome: Outcome, limit: float) -> str:
+def summary(outcome: GateResult, limit: float) -> str:
     """The gate's last line."""
     if outcome.code == PASS:
         return f"gate: pass (no figure is significantly more than {100 * limit:g} % slower)"

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from benchframe.engine.content import code_digest
 from benchframe.engine.job import Budget, Depth, Job, Outcome, layout_seed, order, spool
 from benchframe.engine.launch import run_worker
 from benchframe.errors import ResultsError, disk_error
 from benchframe.results.figures import control, rows_of
-from benchframe.results.folder import CellState, LatencyRow, RunFolder, cell_key
+from benchframe.results.folder import CellState, LatencyRow, RunFolder, ThreadsFound, cell_key
 from benchframe.results.manifest import CellEntry, Manifest, Options, WorkloadEntry, differences, host, noise, versions
 from benchframe.results.studies import sources_of, write_sources
 
@@ -559,5 +559,5 @@ def _ok(state: CellState, outcome: Outcome) -> CellState:
         cost=state.cost if outcome.cost is None else outcome.cost,
         latencies=latencies,
         timer_overhead_ns=outcome.timer_overhead_ns or state.timer_overhead_ns,
-        threads=state.threads if outcome.threads is None else outcome.threads,
+        threads=state.threads if outcome.threads is None else cast("ThreadsFound", outcome.threads),
     )

@@ -9,16 +9,31 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+
+from msgspec import Meta
 
 from benchframe.engine.disturbance import STRETCH
 from benchframe.engine.job import FIGURES, STATES
 from benchframe.errors import ResultsError, disk_error
-from benchframe.files import Fields, read_object, write_atomic, write_json
+from benchframe.files import write_atomic, write_json
+from benchframe.results.document import (
+    Count,
+    Number,
+    Numbers,
+    Positive,
+    Text,
+    Texts,
+    checked,
+    read_document,
+    read_object,
+    wrong,
+)
 from benchframe.results.manifest import MANIFEST, CellEntry, Manifest, WorkloadEntry, read_manifest
 from benchframe.stats import Judging
 
@@ -34,7 +49,11 @@ if TYPE_CHECKING:
 MAX_RUNS = 100_000
 MAX_VALUES = 100_000
 MAX_POINTS = 10_000
-MAX_COSTS = 1000
+
+Word = Annotated[str, Meta(pattern=r"^[a-z_]{1,40}\Z")]
+Round = Annotated[int, Meta(ge=-1, le=MAX_RUNS)]
+Histogram = Annotated[tuple[tuple[Number, Count], ...], Meta(max_length=MAX_POINTS)]
+"""(ns, operations) each."""
 
 
 def cell_key(content: Mapping[str, Any]) -> str:
@@ -52,15 +71,25 @@ class LatencyRow:
     """Per-operation latency: ``n`` operations of ``figure`` with ``outcome`` (all, hit, miss); quantiles in ns;
     ``bins`` is the histogram of :mod:`benchframe.engine.session`, (bin, operations), for outcome ``all``."""
 
-    figure: str
-    outcome: str
-    n: int
-    p50: float
-    p90: float
-    p99: float
-    p999: float
-    max: float
+    figure: Word
+    outcome: Word
+    n: Count
+    p50: Number
+    p90: Number
+    p99: Number
+    p999: Number
+    max: Number
     bins: tuple[tuple[int, int], ...] = ()
+
+
+class ThreadsFound(TypedDict, total=False):
+    """What a cell with real threads has beside its figures; ``histograms`` by figure. Without threads it is empty."""
+
+    threads: Annotated[int, Meta(ge=1, le=1024)]
+    cores: Positive
+    ordered: Annotated[int, Meta(ge=0, le=1)]
+    address_spaces: Positive
+    histograms: Annotated[dict[Word, Histogram], Meta(max_length=64)]
 
 
 @dataclass(frozen=True)
@@ -70,18 +99,18 @@ class CellState:
     value, fixed by the first round; ``hints`` pyperf's instability warnings by figure; ``cost`` what the counted
     replay found (docs/cost.md names the keys): the same on every machine, empty if none was asked for."""
 
-    state: str = "skipped"
-    message: str = "not run yet"
-    detail: str = ""
-    event: int = -1
-    round: int = -1
-    loops: int = 0
-    counts: Mapping[str, float] = field(default_factory=dict)
-    latencies: tuple[LatencyRow, ...] = ()
-    timer_overhead_ns: float = 0.0
-    threads: Mapping[str, Any] = field(default_factory=dict)
-    hints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    cost: Mapping[str, float] = field(default_factory=dict)
+    state: Annotated[str, Meta(pattern=f"^({'|'.join(STATES)})\\Z")] = "skipped"
+    message: Text = "not run yet"
+    detail: Text = ""
+    event: Annotated[int, Meta(ge=-1, le=1 << 62)] = -1
+    round: Round = -1
+    loops: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
+    counts: Numbers = field(default_factory=dict)
+    latencies: Annotated[tuple[LatencyRow, ...], Meta(max_length=64)] = ()
+    timer_overhead_ns: Number = 0.0
+    threads: ThreadsFound = field(default_factory=ThreadsFound)
+    hints: Annotated[dict[Word, Texts], Meta(max_length=64)] = field(default_factory=dict)
+    cost: Numbers = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:
@@ -117,66 +146,52 @@ def read_state(path: Path) -> CellState:
     """The state of a cell; a cell without the file was not run yet. Raises ResultsError."""
     if not path.exists():
         return CellState()
-    data = Fields(path, read_object(path))
-    return CellState(
-        state=data.text("state", pattern="|".join(STATES)),
-        message=data.text("message", ""),
-        detail=data.text("detail", ""),
-        event=data.integer("event", -1, 1 << 62, -1),
-        round=data.integer("round", -1, MAX_RUNS, -1),
-        loops=data.integer("loops", 0, 1 << 40, 0),
-        counts=data.numbers("counts"),
-        latencies=tuple(_latency(row) for row in data.objects("latencies", 64)),
-        timer_overhead_ns=data.number("timer_overhead_ns", 0.0),
-        threads=_threads(data.object("threads")) if data.data.get("threads") else {},
-        cost=data.numbers("cost", MAX_COSTS),
-        hints={figure: data.object("hints").texts(figure) for figure in FIGURES if figure in data.object("hints").data},
-    )
+    data = read_object(path)
+    rows = data.get("latencies")
+    for i, row in enumerate(rows if isinstance(rows, list) else ()):
+        if isinstance(row, dict) and "bins" in row:
+            row["bins"] = _bins(path, f"latencies[{i}].bins", row["bins"])
+    return checked(path, {"state": "", "message": "", **data}, CellState)
 
 
-def _threads(data: Fields) -> dict[str, Any]:
-    """What a cell with threads has beside: counts, and per figure the points (ns, operations) of its histogram."""
-    histograms: dict[str, list[tuple[float, int]]] = {}
-    inside = data.object("histograms")
-    for figure in FIGURES:
-        if figure in inside.data:
-            points = []
-            for pair in inside.items(figure, MAX_POINTS):
-                if not isinstance(pair, list) or len(pair) != 2:
-                    raise inside.wrong(figure, "is not a list of pairs")
-                point = Fields(inside.where, {"ns": pair[0], "n": pair[1]}, inside.inside)
-                points.append((point.number("ns"), point.integer("n", 0, 1 << 62)))
-            histograms[figure] = points
-    return {
-        "threads": data.integer("threads", 1, 1024),
-        "cores": data.integer("cores", 1, 1 << 20),
-        "ordered": data.integer("ordered", 0, 1),
-        "address_spaces": data.integer("address_spaces", 1, 1 << 20),
-        "histograms": histograms,
-    }
-
-
-def _latency(data: Fields) -> LatencyRow:
-    return LatencyRow(
-        figure=data.text("figure", pattern="[a-z_]{1,40}"),
-        outcome=data.text("outcome", pattern="[a-z_]{1,40}"),
-        n=data.integer("n", 0, 1 << 62),
-        p50=data.number("p50"),
-        p90=data.number("p90"),
-        p99=data.number("p99"),
-        p999=data.number("p999"),
-        max=data.number("max"),
-        bins=_bins(data),
-    )
-
-
-def _bins(data: Fields) -> tuple[tuple[int, int], ...]:
-    """``bin:operations`` separated by spaces, with rising bins; a row without them has none."""
-    text = data.text("bins", "", pattern=r"(\d{1,3}:\d{1,18}( (?!$)|$))*")
-    pairs = tuple((int(number), int(count)) for number, _, count in (pair.partition(":") for pair in text.split()))
+def _bins(path: Path, member: str, text: object) -> list[list[int]]:
+    """``bin:operations`` separated by spaces, with rising bins."""
+    if not isinstance(text, str) or not re.fullmatch(r"(\d{1,3}:\d{1,18}( (?!$)|$))*", text):
+        raise wrong(path, member, "is not of the form 'bin:operations bin:operations'")
+    pairs = [[int(part) for part in pair.split(":")] for pair in text.split()]
     if any(a[0] >= b[0] for a, b in itertools.pairwise(pairs)):
-        raise data.wrong("bins", "is not in the order of bins")
+        raise wrong(path, member, "is not in the order of bins")
     return pairs
+
+
+@dataclass(frozen=True)
+class _PyperfRun:
+    """One process, as pyperf writes it: seconds per operation; of a warm-up (loops, seconds)."""
+
+    values: Annotated[tuple[Annotated[float, Meta(gt=0)], ...], Meta(max_length=MAX_VALUES)] = ()
+    warmups: Annotated[tuple[tuple[int, Number], ...], Meta(max_length=MAX_VALUES)] = ()
+    metadata: Annotated[dict[Text, Any], Meta(max_length=1000)] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _PyperfBenchmark:
+    runs: Annotated[tuple[_PyperfRun, ...], Meta(max_length=MAX_RUNS)] = ()
+    metadata: Annotated[dict[Text, Any], Meta(max_length=1000)] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _PyperfSuite:
+    benchmarks: Annotated[tuple[_PyperfBenchmark, ...], Meta(max_length=64)] = ()
+    metadata: Annotated[dict[Text, Any], Meta(max_length=1000)] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _RunMetadata:
+    """Of a run's metadata what is read as a number."""
+
+    benchframe_round: Annotated[int, Meta(ge=0, le=MAX_RUNS)]
+    loops: Positive = 1
+    inner_loops: Positive = 1
 
 
 def read_processes(path: Path) -> dict[str, list[Process]]:
@@ -186,46 +201,34 @@ def read_processes(path: Path) -> dict[str, list[Process]]:
     """
     if not path.exists():
         return {}
-    data = Fields(path, read_object(path))
-    common = _metadata(data)
+    suite = read_document(path, _PyperfSuite)
     figures: dict[str, list[Process]] = {}
-    for bench in data.objects("benchmarks", 64):
-        shared = {**common, **_metadata(bench)}
-        runs = [_process(run, shared) for run in bench.objects("runs", MAX_RUNS) if run.data.get("values")]
+    for number, bench in enumerate(suite.benchmarks):
+        member = f"benchmarks[{number}]"
+        shared = {**suite.metadata, **bench.metadata}
+        runs = [
+            _process(path, f"{member}.runs[{i}].metadata", run, shared)
+            for i, run in enumerate(bench.runs)
+            if run.values
+        ]
         name = str(runs[0].metadata.get("name", "")) if runs else ""
         if name not in FIGURES or name in figures:
-            raise bench.wrong("", f"is not one of the figures {', '.join(FIGURES)}, or is there twice")
+            raise wrong(path, member, f"is not one of the figures {', '.join(FIGURES)}, or is there twice")
         if len({run.round for run in runs}) != len(runs):
-            raise bench.wrong("runs", "holds a round twice")
+            raise wrong(path, f"{member}.runs", "holds a round twice")
         figures[name] = sorted(runs, key=lambda run: run.round)
     return figures
 
 
-def _metadata(data: Fields) -> dict[str, str | int | float]:
-    value = data.data.get("metadata", {})
-    if not isinstance(value, dict) or len(value) > 1000:
-        raise data.wrong("metadata", "is not a small object")
-    return {str(k): v for k, v in value.items() if isinstance(v, (str, int, float)) and len(str(k)) < 200}
-
-
-def _process(data: Fields, shared: Mapping[str, str | int | float]) -> Process:
-    metadata = {**shared, **_metadata(data)}
-    checked = Fields(data.where, metadata, data.inside + "metadata.")
-    numbers = data.items("values", MAX_VALUES)
-    values = tuple(Fields(data.where, {"values": v}, data.inside).number("values") * 1e9 for v in numbers)
-    if not all(v > 0 for v in values):
-        raise data.wrong("values", "holds a time that is not above zero")
-    warmups = []
-    for pair in data.items("warmups", MAX_VALUES):
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise data.wrong("warmups", "is not a list of pairs")
-        warmups.append(Fields(data.where, {"warmups": pair[1]}, data.inside).number("warmups") * 1e9)
+def _process(path: Path, member: str, run: _PyperfRun, shared: Mapping[str, Any]) -> Process:
+    metadata = {key: v for key, v in {**shared, **run.metadata}.items() if isinstance(v, (str, int, float))}
+    numbers = checked(path, metadata, _RunMetadata, member)
     return Process(
-        round=checked.integer("benchframe_round", 0, MAX_RUNS),
-        values=values,
-        warmups=tuple(warmups),
-        loops=checked.integer("loops", 1, 1 << 40, 1),
-        operations=checked.integer("inner_loops", 1, 1 << 40, 1),
+        round=numbers.benchframe_round,
+        values=tuple(value * 1e9 for value in run.values),
+        warmups=tuple(seconds * 1e9 for _, seconds in run.warmups),
+        loops=numbers.loops,
+        operations=numbers.inner_loops,
         metadata=metadata,
     )
 

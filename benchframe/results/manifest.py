@@ -6,16 +6,18 @@ import os
 import platform
 import socket
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from benchframe.engine.job import COST_RECORDS
 from benchframe.errors import ResultsError
-from benchframe.files import Fields, other_version, printable, read_object, write_json
+from benchframe.files import printable, write_json
+from benchframe.results.document import Count, Digest, Number, Text, Texts, Words, read_document
 from benchframe.stats import WITHIN, Judging
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -99,9 +101,11 @@ VERSION = 1
 MANIFEST = "manifest.json"
 MAX_CELLS = 100_000
 MAX_THREADS = 1024
-NAME = r"(?=\S)[^\x00-\x1f\x7f-\x9f]{1,100}(?<=\S)"
+Name = Annotated[str, Meta(pattern=r"^(?=\S)[^\x00-\x1f\x7f-\x9f]{1,100}(?<=\S)\Z")]
 """What a strategy's name looks like: one line, as the registry lets through. It is text wherever it is shown."""
-KEY = r"[0-9a-f]{32}"
+Key = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+Few = Annotated[int, Meta(ge=1, le=100_000)]
+Seed = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 SIMULATE = "simulate"
 """The mode of a run whose cells were simulated."""
 
@@ -115,18 +119,18 @@ class Options:
     many records the counted replay of a cell may take, about (0: none is made).
     """
 
-    mode: str
-    rounds: int
-    values: int
-    warmups: int
-    min_time: float
-    timeout: float
-    budget: float = 0.0
-    cpu: int = -1
+    mode: Annotated[str, Meta(pattern=r"^[a-z]{1,20}\Z")]
+    rounds: Few
+    values: Few
+    warmups: Annotated[int, Meta(ge=0, le=100_000)]
+    min_time: Number
+    timeout: Number
+    budget: Number = 0.0
+    cpu: Annotated[int, Meta(ge=-1, le=1 << 16)] = -1
     until_decided: bool = False
-    within: float = WITHIN
-    decide: tuple[str, ...] = ("lookup", "fault")
-    cost: int = COST_RECORDS
+    within: Number = WITHIN
+    decide: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=8)] = ("lookup", "fault")
+    cost: Annotated[int, Meta(ge=0, le=1 << 40)] = COST_RECORDS
 
     @property
     def judging(self) -> Judging:
@@ -138,17 +142,17 @@ class Options:
 class WorkloadEntry:
     """One workload of the run: a plugin's (``spec``) or a trace file (``path``), with its stream's digest."""
 
-    label: str
-    spec: str
-    path: str
-    seed: int
-    digest: str
-    events: int
-    timed: int
-    baseline: str
-    threads: int = 0
+    label: Text
+    spec: Text
+    path: Text
+    seed: Seed
+    digest: Digest
+    events: Count
+    timed: Count
+    baseline: Name
+    threads: Annotated[int, Meta(ge=0, le=MAX_THREADS)] = 0
     """Real threads that play it together; 0: a replay by one, with figures per operation."""
-    summary: str = ""
+    summary: Text = ""
     """What it is, in a line, as its plugin said when the run began."""
 
 
@@ -156,10 +160,10 @@ class WorkloadEntry:
 class CellEntry:
     """One cell: ``key`` is the content hash that names its files."""
 
-    key: str
-    strategy: str
-    workload: str
-    strategy_digest: str = ""
+    key: Key
+    strategy: Name
+    workload: Text
+    strategy_digest: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
 
 
 @dataclass(frozen=True)
@@ -168,24 +172,33 @@ class Manifest:
     machine unsteady when the run began; ``wall``, ``measured``, ``timed`` and
     ``warmup`` (seconds, as in Outcome) add up over all sittings of the run."""
 
-    created: str
-    command: tuple[str, ...]
-    seed: int
+    created: Text
+    command: Texts
+    seed: Seed
     options: Options
-    workloads: tuple[WorkloadEntry, ...]
-    cells: tuple[CellEntry, ...]
-    versions: Mapping[str, str] = field(default_factory=dict)
-    host: Mapping[str, str] = field(default_factory=dict)
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    plugins: tuple[str, ...] = ()
-    blocked: tuple[str, ...] = ()
-    noise: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    finished: str = ""
-    wall: float = 0.0
-    measured: float = 0.0
-    timed: float = 0.0
-    warmup: float = 0.0
+    workloads: Annotated[tuple[WorkloadEntry, ...], Meta(max_length=MAX_CELLS)]
+    cells: Annotated[tuple[CellEntry, ...], Meta(max_length=MAX_CELLS)]
+    versions: Words = field(default_factory=dict)
+    host: Words = field(default_factory=dict)
+    metadata: Words = field(default_factory=dict)
+    plugins: Texts = ()
+    blocked: Texts = ()
+    noise: Texts = ()
+    notes: Texts = ()
+    finished: Text = ""
+    wall: Number = 0.0
+    measured: Number = 0.0
+    timed: Number = 0.0
+    warmup: Number = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a cell of a workload that is not listed, or listed twice."""
+        labels = {w.label for w in self.workloads}
+        for i, cell in enumerate(self.cells):
+            if cell.workload not in labels:
+                raise ValueError(f"cells[{i}].workload names a workload that the manifest does not list")
+        if len({(c.strategy, c.workload) for c in self.cells}) != len(self.cells):
+            raise ValueError("cells lists a cell twice")
 
     def workload(self, label: str) -> WorkloadEntry:
         """The entry of workload ``label``; KeyError if there is none (a manifest that was read has none such)."""
@@ -222,71 +235,4 @@ def read_manifest(folder: Path) -> Manifest:
             mend = f"unpack it: benchframe verify {folder} --unpack DIR"
             raise ResultsError(folder, "it is a bundle", mend)
         raise ResultsError(folder, "it has no manifest.json", "name a folder that `benchframe run` made")
-    data = Fields(path, read_object(path))
-    if data.data.get("version") != VERSION:
-        raise other_version(path, data.data.get("version"), VERSION)
-    options = data.object("options")
-    manifest = Manifest(
-        created=data.text("created"),
-        command=data.texts("command"),
-        seed=data.integer("seed", 0, 1 << 63),
-        options=Options(
-            mode=options.text("mode", pattern="[a-z]{1,20}"),
-            rounds=options.integer("rounds", 1, 100_000),
-            values=options.integer("values", 1, 100_000),
-            warmups=options.integer("warmups", 0, 100_000),
-            min_time=options.number("min_time"),
-            timeout=options.number("timeout"),
-            budget=options.number("budget", 0.0),
-            cpu=options.integer("cpu", -1, 1 << 16, -1),
-            until_decided=options.flag("until_decided", False),
-            within=options.number("within", WITHIN),
-            decide=options.texts("decide", 8) or ("lookup", "fault"),
-            cost=options.integer("cost", 0, 1 << 40, 0),
-        ),
-        workloads=tuple(_workload(w) for w in data.objects("workloads", MAX_CELLS)),
-        cells=tuple(_cell(c) for c in data.objects("cells", MAX_CELLS)),
-        versions=data.mapping("versions"),
-        host=data.mapping("host"),
-        metadata=data.mapping("metadata"),
-        plugins=data.texts("plugins"),
-        blocked=data.texts("blocked"),
-        noise=data.texts("noise"),
-        notes=data.texts("notes"),
-        finished=data.text("finished", ""),
-        wall=data.number("wall", 0.0),
-        measured=data.number("measured", 0.0),
-        timed=data.number("timed", 0.0),
-        warmup=data.number("warmup", 0.0),
-    )
-    labels = {w.label for w in manifest.workloads}
-    for i, cell in enumerate(manifest.cells):
-        if cell.workload not in labels:
-            raise data.wrong(f"cells[{i}].workload", "names a workload that the manifest does not list")
-    if len({(c.strategy, c.workload) for c in manifest.cells}) != len(manifest.cells):
-        raise data.wrong("cells", "lists a cell twice")
-    return manifest
-
-
-def _workload(data: Fields) -> WorkloadEntry:
-    return WorkloadEntry(
-        label=data.text("label"),
-        spec=data.text("spec", ""),
-        path=data.text("path", ""),
-        seed=data.integer("seed", 0, 1 << 63),
-        digest=data.text("digest", pattern="[0-9a-f]{64}"),
-        events=data.integer("events", 0, 1 << 62),
-        timed=data.integer("timed", 0, 1 << 62),
-        baseline=data.text("baseline", pattern=NAME),
-        threads=data.integer("threads", 0, MAX_THREADS, 0),
-        summary=data.text("summary", ""),
-    )
-
-
-def _cell(data: Fields) -> CellEntry:
-    return CellEntry(
-        key=data.text("key", pattern=KEY),
-        strategy=data.text("strategy", pattern=NAME),
-        workload=data.text("workload"),
-        strategy_digest=data.text("strategy_digest", "", pattern="([0-9a-f]{64})?"),
-    )
+    return read_document(path, Manifest, version=VERSION)

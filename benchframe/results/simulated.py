@@ -6,12 +6,15 @@ its numbers might be. Only the former are in the cell's pyperf file, a process p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-from benchframe.engine.job import FIGURES
-from benchframe.files import Fields, other_version, read_object, write_json
+from msgspec import Meta
+
+from benchframe.files import write_json
+from benchframe.results.document import Count, Number, Numbers, Text, read_document
 from benchframe.results.figures import base_label, leading
 from benchframe.results.folder import Cell, RunFolder
 from benchframe.results.manifest import CellEntry
@@ -26,15 +29,15 @@ class FieldCost:
     """One field that cost something: transactions by kind; ns of all CPUs that its line was on the way, that requests
     stood in line for it, that CPUs waited for it to be written. ``line`` is which line of its record it lies in."""
 
-    name: str
-    line: int
-    loads: int
-    stores: int
-    atomics: int
-    transfer: float
-    queue: float
-    wait: float
-    far: int
+    name: Text
+    line: Annotated[int, Meta(ge=-1, le=1 << 20)]
+    loads: Count
+    stores: Count
+    atomics: Count
+    transfer: Number
+    queue: Number
+    wait: Number
+    far: Count
 
     @property
     def structure(self) -> str:
@@ -57,10 +60,10 @@ class PairCost:
     """``reader`` had to fetch a line since ``writer`` was written ("": it came from memory or a cache): ``n`` times, in
     ``ns`` of all CPUs."""
 
-    reader: str
-    writer: str
-    n: int
-    ns: float
+    reader: Text
+    writer: Text
+    n: Count
+    ns: Number
 
 
 @dataclass(frozen=True)
@@ -68,17 +71,17 @@ class SimulatedRun:
     """One run: ``window`` ns of simulated time; ``operations`` by figure; ``parts`` ns of all CPUs by what they went
     into; ``accesses`` modelled, ``transfers`` of them had to fetch a line; ``rounds`` each CPU made on average."""
 
-    seed: int
-    corner: str
-    window: float
-    rounds: float
-    cpus: int
-    operations: Mapping[str, int]
-    parts: Mapping[str, float]
-    accesses: int
-    transfers: int
-    fields: tuple[FieldCost, ...]
-    pairs: tuple[PairCost, ...]
+    seed: Count
+    corner: Text
+    window: Number
+    rounds: Number
+    cpus: Annotated[int, Meta(ge=1, le=MAX_CPUS)]
+    operations: Annotated[dict[Text, Count], Meta(max_length=64)]
+    parts: Numbers
+    accesses: Count
+    transfers: Count
+    fields: Annotated[tuple[FieldCost, ...], Meta(max_length=MAX_ROWS)]
+    pairs: Annotated[tuple[PairCost, ...], Meta(max_length=MAX_ROWS)]
 
     def throughput(self, figure: str) -> float:
         """Operations of ``figure`` per second."""
@@ -107,44 +110,12 @@ def read_runs(folder: Path, entry: CellEntry) -> list[SimulatedRun]:
     path = simulated_path(folder, entry)
     if not path.exists():
         return []
-    data = Fields(path, read_object(path))
-    if data.data.get("version") != VERSION:
-        raise other_version(path, data.data.get("version"), VERSION)
-    return [_run(run) for run in data.objects("runs", MAX_RUNS)]
+    return list(read_document(path, _Runs, version=VERSION).runs)
 
 
-def _run(data: Fields) -> SimulatedRun:
-    operations = data.object("operations")
-    return SimulatedRun(
-        seed=data.integer("seed", 0, 1 << 62),
-        corner=data.text("corner", ""),
-        window=data.number("window"),
-        rounds=data.number("rounds"),
-        cpus=data.integer("cpus", 1, MAX_CPUS),
-        operations={name: operations.integer(name, 0, 1 << 62, 0) for name in FIGURES if name in operations.data},
-        parts=data.numbers("parts"),
-        accesses=data.integer("accesses", 0, 1 << 62),
-        transfers=data.integer("transfers", 0, 1 << 62),
-        fields=tuple(_field(row) for row in data.objects("fields", MAX_ROWS)),
-        pairs=tuple(
-            PairCost(row.text("reader"), row.text("writer", ""), row.integer("n", 0, 1 << 62), row.number("ns"))
-            for row in data.objects("pairs", MAX_ROWS)
-        ),
-    )
-
-
-def _field(row: Fields) -> FieldCost:
-    return FieldCost(
-        name=row.text("name"),
-        line=row.integer("line", -1, 1 << 20),
-        loads=row.integer("loads", 0, 1 << 62),
-        stores=row.integer("stores", 0, 1 << 62),
-        atomics=row.integer("atomics", 0, 1 << 62),
-        transfer=row.number("transfer"),
-        queue=row.number("queue"),
-        wait=row.number("wait"),
-        far=row.integer("far", 0, 1 << 62),
-    )
+@dataclass(frozen=True)
+class _Runs:
+    runs: Annotated[tuple[SimulatedRun, ...], Meta(max_length=MAX_RUNS)]
 
 
 @dataclass(frozen=True)

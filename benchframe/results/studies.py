@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
+
+from msgspec import Meta
 
 from benchframe.errors import ResultsError, disk_error
-from benchframe.files import Fields, other_version, read_object, slug, write_json
-from benchframe.results.manifest import host
+from benchframe.files import slug, write_json
+from benchframe.results.document import Digest, Text, Texts, checked, read_document, read_object, wrong
+from benchframe.results.manifest import Name, host
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy
@@ -39,6 +42,17 @@ class Source:
     summary: str
     text: str
     digest: str
+
+
+@dataclass(frozen=True)
+class _Entry:
+    module: Text
+    summary: Text
+    digest: Digest
+
+
+_Texts = Annotated[dict[Digest, Annotated[str, Meta(max_length=MAX_SOURCE)]], Meta(max_length=MAX_SOURCES)]
+_Entries = Annotated[dict[Name, _Entry], Meta(max_length=MAX_SOURCES)]
 
 
 def sources_of(strategies: Iterable[Strategy]) -> dict[str, Source]:
@@ -75,21 +89,14 @@ def read_sources(folder: Path) -> dict[str, Source]:
     path = folder / SOURCES
     if not path.exists():
         return {}
-    data = Fields(path, read_object(path))
-    texts = data.data.get("texts", {})
-    entries = data.object("strategies")
-    if not isinstance(texts, dict) or len(texts) > MAX_SOURCES or len(entries.data) > MAX_SOURCES:
-        raise data.wrong("texts", "is not an object of a plausible size")
+    data = read_object(path)
+    texts = checked(path, data.get("texts", {}), _Texts, "texts")  # as they are: their digests are of every character
     found = {}
-    for name in entries.data:
-        entry = entries.object(name)
-        digest = entry.text("digest", pattern="[0-9a-f]{64}")
-        text = texts.get(digest)
-        if not isinstance(text, str) or len(text) > MAX_SOURCE:
-            raise data.wrong(f"texts.{digest}", "is not a text")
-        if hashlib.sha256(text.encode()).hexdigest() != digest:
-            raise data.wrong(f"texts.{digest}", "has another digest: it was edited")
-        found[name] = Source(entry.text("module"), entry.text("summary"), text, digest)
+    for name, entry in checked(path, data.get("strategies", {}), _Entries, "strategies").items():
+        text = texts.get(entry.digest)
+        if text is None or hashlib.sha256(text.encode()).hexdigest() != entry.digest:
+            raise wrong(path, f"texts.{entry.digest}", "has another digest: it was edited")
+        found[name] = Source(entry.module, entry.summary, text, entry.digest)
     return found
 
 
@@ -100,11 +107,11 @@ def read_sources(folder: Path) -> dict[str, Source]:
 # A report shows them as sections. They hold texts and numbers only; what is drawn of them is decided by who draws.
 
 STUDIES = "studies"
-KINDS = ("explain", "breakeven", "layout", "simulate")
 MAX_STUDIES = 64
 """Studies of one run that are read."""
 MAX_POINTS = 1024
 MAX_ROWS = 4096
+Kind = Literal["explain", "breakeven", "layout", "simulate"]
 
 
 @dataclass(frozen=True)
@@ -115,58 +122,77 @@ class Mark:
     low: float
     high: float
     x: float = 0.0
-    label: str = ""
+    label: Text = ""
+
+    @property
+    def positive(self) -> bool:
+        """Whether all of its numbers are above zero, as those of a ratio."""
+        return min(self.value, self.low, self.high) > 0
+
+
+Marks = Annotated[tuple[Mark, ...], Meta(max_length=MAX_POINTS)]
 
 
 @dataclass(frozen=True)
 class Curve:
     """A ratio against a parameter; ``crossings`` (value, low, high on the x axis) are where it goes through 1."""
 
-    title: str
-    x_title: str
-    y_title: str
+    title: Text
+    x_title: Text
+    y_title: Text
     log: bool
-    points: tuple[Mark, ...]
-    crossings: tuple[Mark, ...] = ()
-    below: str = ""
+    points: Marks
+    crossings: Marks = ()
+    below: Text = ""
     """What it means to be below 1."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for points that are not of a ratio, or cannot be on a logarithmic axis."""
+        if not self.points or not all(p.positive and (p.x > 0 or not self.log) for p in self.points):
+            raise ValueError("points are not points of a ratio")
 
 
 @dataclass(frozen=True)
 class Bars:
     """Numbers by label, each with its interval; ``axis`` has their unit."""
 
-    title: str
-    axis: str
-    items: tuple[Mark, ...]
+    title: Text
+    axis: Text
+    items: Marks
 
 
 @dataclass(frozen=True)
 class Series:
     """One strategy's points of a plot; ``low`` and ``high`` of a mark are its band."""
 
-    label: str
-    points: tuple[Mark, ...]
+    label: Text
+    points: Marks
 
 
 @dataclass(frozen=True)
 class Plot:
     """Numbers of several strategies by a count, both axes logarithmic; ``ideal`` is the line without contention."""
 
-    title: str
-    x_title: str
-    y_title: str
-    series: tuple[Series, ...]
-    ideal: tuple[Mark, ...] = ()
+    title: Text
+    x_title: Text
+    y_title: Text
+    series: Annotated[tuple[Series, ...], Meta(max_length=64)]
+    ideal: Marks = ()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for points that cannot be on logarithmic axes."""
+        every = [mark for marks in (self.ideal, *(one.points for one in self.series)) for mark in marks]
+        if not every or not all(mark.positive and mark.x > 0 for mark in every):
+            raise ValueError("series are not points above zero")
 
 
 @dataclass(frozen=True)
 class Stack:
     """Bars of parts that add up: (label, ((part, value), ...)) each; ``axis`` has the unit."""
 
-    title: str
-    axis: str
-    bars: tuple[tuple[str, tuple[tuple[str, float], ...]], ...]
+    title: Text
+    axis: Text
+    bars: Annotated[tuple[tuple[Text, tuple[tuple[Text, float], ...]], ...], Meta(max_length=MAX_POINTS)]
 
 
 @dataclass(frozen=True)
@@ -174,21 +200,29 @@ class SavedStudy:
     """One study: ``title`` and ``note`` in words, its table, its pictures, the ``command`` that makes it again, when
     (``created``) and where (``host``) it was made."""
 
-    kind: str
-    title: str
-    note: str
-    command: tuple[str, ...]
-    heads: tuple[str, ...]
+    kind: Kind
+    title: Text
+    note: Text
+    command: Texts
+    heads: Annotated[tuple[Text, ...], Meta(max_length=32)]
     right: tuple[bool, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...]
-    curves: tuple[Curve, ...] = ()
-    bars: tuple[Bars, ...] = ()
-    strategies: tuple[str, ...] = ()
-    created: str = ""
-    hostname: str = ""
-    plots: tuple[Plot, ...] = ()
-    stacks: tuple[Stack, ...] = ()
+    rows: Annotated[tuple[tuple[Text, ...], ...], Meta(max_length=MAX_ROWS)]
+    notes: Texts
+    curves: Annotated[tuple[Curve, ...], Meta(max_length=16)] = ()
+    bars: Annotated[tuple[Bars, ...], Meta(max_length=64)] = ()
+    strategies: Annotated[tuple[Text, ...], Meta(max_length=64)] = ()
+    created: Text = ""
+    hostname: Text = ""
+    plots: Annotated[tuple[Plot, ...], Meta(max_length=16)] = ()
+    stacks: Annotated[tuple[Stack, ...], Meta(max_length=16)] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a table that is not a rectangle with a flag for each of its heads."""
+        if len(self.right) != len(self.heads):
+            raise ValueError("right is not a flag per head")
+        for i, row in enumerate(self.rows):
+            if len(row) != len(self.heads):
+                raise ValueError(f"rows[{i}] does not have {len(self.heads)} members")
 
 
 def write_study(folder: Path, study: SavedStudy) -> Path:
@@ -208,96 +242,5 @@ def read_studies(folder: Path) -> tuple[SavedStudy, ...]:
     paths = sorted((folder / STUDIES).glob("*.json"))
     if len(paths) > MAX_STUDIES:
         raise ResultsError(folder / STUDIES, f"it holds more than {MAX_STUDIES} studies", "move some of them away")
-    found = [_read(path) for path in paths]
-    return tuple(sorted(found, key=lambda study: (KINDS.index(study.kind), study.title)))
-
-
-def _read(path: Path) -> SavedStudy:
-    data = Fields(path, read_object(path))
-    if data.data.get("version") != 1:
-        raise other_version(data.where, data.data.get("version"), 1)
-    heads = data.texts("heads", 32)
-    rows = [_row(data, i, row, len(heads)) for i, row in enumerate(data.items("rows", MAX_ROWS))]
-    right = data.items("right", 32)
-    if len(right) != len(heads) or not all(isinstance(flag, bool) for flag in right):
-        raise data.wrong("right", "is not a flag per head")
-    return SavedStudy(
-        kind=data.text("kind", pattern="|".join(KINDS)),
-        title=data.text("title"),
-        note=data.text("note", ""),
-        command=data.texts("command"),
-        heads=heads,
-        right=tuple(right),
-        rows=tuple(rows),
-        notes=data.texts("notes"),
-        curves=tuple(_curve(curve) for curve in data.objects("curves", 16)),
-        bars=tuple(
-            Bars(bars.text("title"), bars.text("axis"), _marks(bars, "items")) for bars in data.objects("bars", 64)
-        ),
-        plots=tuple(_plot(plot) for plot in data.objects("plots", 16)),
-        stacks=tuple(_stack(stack) for stack in data.objects("stacks", 16)),
-        strategies=data.texts("strategies", 64),
-        created=data.text("created", ""),
-        hostname=data.text("hostname", ""),
-    )
-
-
-def _row(data: Fields, number: int, row: object, width: int) -> tuple[str, ...]:
-    texts = Fields(data.where, {"row": row}, f"rows[{number}].").texts("row", 32)
-    if len(texts) != width:
-        raise data.wrong(f"rows[{number}]", f"does not have {width} members")
-    return texts
-
-
-def _curve(data: Fields) -> Curve:
-    points = _marks(data, "points")
-    log = data.flag("log")
-    if not points or (log and any(point.x <= 0 for point in points)) or not _positive(points):
-        raise data.wrong("points", "are not points of a ratio")
-    return Curve(
-        data.text("title"),
-        data.text("x_title"),
-        data.text("y_title"),
-        log,
-        points,
-        _marks(data, "crossings"),
-        data.text("below", ""),
-    )
-
-
-def _plot(data: Fields) -> Plot:
-    series = tuple(Series(one.text("label"), _marks(one, "points")) for one in data.objects("series", 64))
-    ideal = _marks(data, "ideal")
-    every = [mark for marks in (ideal, *(one.points for one in series)) for mark in marks]
-    if not every or not _positive(every) or any(mark.x <= 0 for mark in every):
-        raise data.wrong("series", "are not points above zero")
-    return Plot(data.text("title"), data.text("x_title"), data.text("y_title"), series, ideal)
-
-
-def _stack(data: Fields) -> Stack:
-    bars = []
-    for number, bar in enumerate(data.items("bars", MAX_POINTS)):
-        if not isinstance(bar, list) or len(bar) != 2 or not isinstance(bar[1], list) or len(bar[1]) > 64:
-            raise data.wrong(f"bars[{number}]", "is not a label and its parts")
-        pairs = [pair for pair in bar[1] if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)]
-        if len(pairs) != len(bar[1]):
-            raise data.wrong(f"bars[{number}]", "has a part that is not a name and a number")
-        label = Fields(data.where, {"label": bar[0]}, data.inside).text("label")
-        numbers = Fields(data.where, {"parts": dict(pairs)}, data.inside).numbers("parts", 64)
-        bars.append((label, tuple(numbers.items())))
-    return Stack(data.text("title"), data.text("axis"), tuple(bars))
-
-
-def _positive(marks: Sequence[Mark]) -> bool:
-    return all(min(mark.value, mark.low, mark.high) > 0 for mark in marks)
-
-
-def _marks(data: Fields, name: str) -> tuple[Mark, ...]:
-    found = []
-    for mark in data.objects(name, MAX_POINTS):
-        numbers = {key: mark.data[key] for key in ("value", "low", "high", "x") if key in mark.data}
-        values = Fields(mark.where, {"numbers": numbers}, mark.inside).numbers("numbers", 4)
-        if not {"value", "low", "high"} <= values.keys():
-            raise mark.wrong("", "lacks value, low or high")
-        found.append(Mark(values["value"], values["low"], values["high"], values.get("x", 0.0), mark.text("label", "")))
-    return tuple(found)
+    found = [read_document(path, SavedStudy, version=1) for path in paths]
+    return tuple(sorted(found, key=lambda study: (get_args(Kind).index(study.kind), study.title)))

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from benchframe.engine.content import model_digest, strategy_digest
 from benchframe.engine.job import FIGURES
 from benchframe.results.campaign import Stream, plan, with_cells
-from benchframe.results.folder import CellState, LatencyRow, RunFolder
+from benchframe.results.folder import CellState, LatencyRow, RunFolder, ThreadsFound
 from benchframe.results.manifest import SIMULATE, CellEntry, Manifest, Options
 from benchframe.results.simulated import FieldCost, PairCost, SimulatedRun, simulated_path, write_runs
 from benchframe.simulate.layouts import Layout
@@ -81,7 +81,7 @@ class Answer:
     shares: tuple[Mapping[str, float], ...] = ()
     rates: tuple[tuple[float, ...], ...] = ()
     latencies: tuple[LatencyRow, ...] = ()
-    threads: Mapping[str, Any] | None = None
+    threads: ThreadsFound | None = None
     checked: int = 0
     seconds: float = 0.0
 
@@ -215,7 +215,7 @@ def _do_job(job: CellJob) -> Answer:
             "cores": job.machine.cpus,
             "ordered": int(session.program.ordered),
             "address_spaces": session.program.mms,
-            "histograms": {name: h.points()[:MAX_POINTS] for name, h in first.histograms.items()},
+            "histograms": {name: tuple(h.points()[:MAX_POINTS]) for name, h in first.histograms.items()},
         },
         checked=checked,
         seconds=time.perf_counter() - began,

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from benchframe.dialect.store import Unit
 from benchframe.dialect.units import Units, UnitSpec
-from benchframe.engine.session import COUNTERS, Verdict
+from benchframe.engine.session import COUNTERS, Correctness
 from benchframe.engine.threads import LOCKS, CrewRunner, ProgramError, ThreadSession, make_program
 from benchframe.errors import EngineError
 from benchframe.mm.defaults import count_event
@@ -557,19 +557,19 @@ class SimulatedSession:
         self.verdict = self._judge()
         return found
 
-    verdict: Verdict = Verdict(False, "nothing has run")
+    verdict: Correctness = Correctness(False, "nothing has run")
     """Of the last run: were all answers right, and the address space at rest?"""
 
-    def _judge(self) -> Verdict:
+    def _judge(self) -> Correctness:
         works = [w.task for w in self.program.works]
         threads = self.memory.arrays["thread_base"][works]
         self.checked, self.missed = int(threads["checked"].sum()), int(threads["missed"].sum())
         wrong = threads[threads["wrong"] > 0]
         if len(wrong):
             what = ThreadSession._describe(self, wrong[0], int(wrong["wrong"].sum()))  # type: ignore[arg-type]
-            return Verdict(False, what, int(wrong[0]["wrong_event"]))
+            return Correctness(False, what, int(wrong[0]["wrong_event"]))
         problem = ThreadSession.at_rest(self)  # type: ignore[arg-type]
-        return Verdict(not problem, f"after the threads ended: {problem}" if problem else "")
+        return Correctness(not problem, f"after the threads ended: {problem}" if problem else "")
 
 
 def costless(slab: Any) -> set[int]:

@@ -6,97 +6,31 @@ Both notes have a false-alarm rate of at most SHAPE_ALPHA per figure: of a table
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 SHAPE_ALPHA = 0.01
 OUTLIER = 6.0
 MIN_ROUNDS = 8
 """Fewer process means show neither groups nor a trend at this level."""
 
-_DIP_N = (8, 9, 10, 12, 15, 20, 25, 30, 40, 50, 75, 100, 200)
-_DIP_99 = (
-    *(0.1731, 0.1653, 0.1595, 0.1478, 0.1365, 0.1207, 0.1105),
-    *(0.1015, 0.0895, 0.0816, 0.0673, 0.0582, 0.0431),
-)
-"""99 % quantiles of the dip of n uniform values, from 3 000 (n = 200) to 20 000 samples each, as
-:func:`benchframe.stats.simulate.dip_quantile` computes them. Uniform values are the least favourable unimodal ones, so
-every other unimodal shape, skewed and heavy-tailed ones too, has fewer false alarms."""
-
-Array = npt.NDArray[np.float64]
-
-
-def dip(values: Sequence[float] | Array) -> float:
-    """Hartigan's dip: the largest distance of the empirical distribution from the nearest unimodal one.
-
-    1/(2n) to 1/4, where two point masses lie. Hartigan, Hartigan 1985; the algorithm AS 217 with the later correction
-    (the answer is never below that of the modal interval itself). O(n) to O(n^2) by shape, n values.
-    """
-    x = np.sort(np.asarray(values, dtype=float))
-    n = len(x)
-    if n < 2 or x[0] == x[-1]:
-        return 0.5 / n if n else math.nan
-    low, high, best = 0, n - 1, 1.0
-    while True:
-        lower, upper = _hull(x, low, high, 1), _hull(x, low, high, -1)
-        grid = np.arange(low, high + 1)
-        gcm = np.interp(x[grid], x[lower], lower.astype(float))
-        lcm = np.interp(x[grid], x[upper], upper.astype(float))
-        at_lower, at_upper = np.isin(grid, lower), np.isin(grid, upper)
-        gap = np.where(at_lower | at_upper, lcm - gcm + 1.0, -np.inf)
-        index = int(np.argmax(gap))
-        if gap[index] <= best:
-            break
-        if at_lower[index]:
-            new_low = low + index
-            new_high = int(upper[upper >= new_low][0])
-        else:
-            new_high = low + index
-            new_low = int(lower[lower <= new_high][-1])
-        below = _outside(x, lower, low, new_low, 1)
-        above = _outside(x, upper, new_high, high, -1)
-        best = max(best, below, above)
-        if (new_low, new_high) == (low, high):
-            break
-        low, high = new_low, new_high
-    return best / (2 * n)
-
-
-def _hull(x: Array, low: int, high: int, sign: int) -> npt.NDArray[np.int64]:
-    """Indices of the greatest convex minorant (sign 1) or least concave majorant (-1) of (x_i, i), low <= i <= high."""
-    found: list[int] = []
-    for i in range(low, high + 1):
-        while len(found) > 1:
-            a, b = found[-2], found[-1]
-            if sign * ((b - a) * (x[i] - x[a]) - (i - a) * (x[b] - x[a])) < 0:
-                break
-            found.pop()
-        found.append(i)
-    return np.asarray(found, dtype=np.int64)
-
-
-def _outside(x: Array, hull: npt.NDArray[np.int64], first: int, last: int, sign: int) -> float:
-    """The largest distance of the empirical distribution from the hull between two of its corners, in steps."""
-    grid = np.arange(first, last + 1)
-    fitted = np.interp(x[grid], x[hull], hull.astype(float))
-    return float(np.max(sign * (grid - fitted), initial=0.0)) + 1.0 if last > first else 1.0
-
-
-def dip_limit(n: int) -> float:
-    """The dip that n values of a unimodal distribution exceed with probability SHAPE_ALPHA at most."""
-    if n < _DIP_N[0]:
-        return math.inf
-    return float(np.interp(math.sqrt(n), np.sqrt(_DIP_N), np.sqrt(_DIP_N) * _DIP_99)) / math.sqrt(n)
-
 
 def two_groups(means: Mapping[int, float]) -> str:
-    """A line that names the two groups that process means fall into, or "" if they do not. O(n log n)."""
+    """A line that names the two groups that process means fall into, or "" if they do not. O(n log n).
+
+    The test is that of Hartigan's dip (Hartigan, Hartigan 1985): the largest distance of the empirical distribution
+    from the nearest unimodal one. Its p-values are for uniform means, the least favourable unimodal shape, so skewed
+    and heavy-tailed ones have fewer false alarms.
+    """
     values = np.sort(np.asarray(list(means.values()), dtype=float))
     n = len(values)
-    if n < MIN_ROUNDS or dip(np.log(values)) <= dip_limit(n):
+    if n < MIN_ROUNDS or values[0] == values[-1]:
+        return ""
+    import diptest
+
+    if diptest.diptest(np.log(values))[1] > SHAPE_ALPHA:
         return ""
     sizes = np.arange(1, n)
     sums = np.cumsum(values)

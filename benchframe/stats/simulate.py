@@ -171,14 +171,6 @@ def moderation(tables: int = 2000, seed: int = 1) -> list[dict[str, float]]:
     return records
 
 
-def dip_quantile(n: int, share: float, samples: int, seed: int = 7) -> float:
-    """The quantile of the dip of ``n`` uniform values: the table in benchframe.stats.shape."""
-    from benchframe.stats.shape import dip
-
-    rng = np.random.default_rng(seed)
-    return float(np.quantile([dip(rng.random(n)) for _ in range(samples)], share))
-
-
 def characteristics(runs: int = 20_000, seed: int = 1, world: World | None = None) -> list[dict[str, float]]:
     """One record per number of rounds: ``false`` (A/A, a comparison alone), ``table`` (A/A tables of 12 with a false
     verdict after Holm), ``coverage``, ``found`` (3 % slower, alone), ``same`` (A/A read as same within 2 %),

@@ -118,7 +118,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ClaimResult:
     """One claim's end: ``lines`` are (what, published, measured), ``why`` explains a verdict that is not plain."""
 
     claim: HitClaim | TimeClaim
@@ -154,7 +154,7 @@ def percent(known: Registry, hit: Hit) -> float:
     return 100.0 * (int(tasks["strategy0"].sum()) - start) / max(counts["hits"], 1.0)
 
 
-def judge_hits(claim: HitClaim, found: Sequence[float]) -> Outcome:
+def judge_hits(claim: HitClaim, found: Sequence[float]) -> ClaimResult:
     """The verdict on hit rates: within each load the order of the strategies, and each figure's distance."""
     lines = tuple(
         (
@@ -171,7 +171,7 @@ def judge_hits(claim: HitClaim, found: Sequence[float]) -> Outcome:
             if not claim.low <= value <= hit.percent
         ]
         verdict = REPRODUCED if not outside else DIRECTION if len(outside) < len(found) / 2 else OTHER
-        return Outcome(claim, lines, verdict, f"outside the range: {', '.join(outside)}" if outside else "")
+        return ClaimResult(claim, lines, verdict, f"outside the range: {', '.join(outside)}" if outside else "")
     loads: dict[str, list[tuple[Hit, float]]] = {}
     for hit, value in zip(claim.hits, found, strict=True):
         loads.setdefault(hit.workload, []).append((hit, value))
@@ -181,14 +181,14 @@ def judge_hits(claim: HitClaim, found: Sequence[float]) -> Outcome:
         if any((b[0].percent - a[0].percent) * (b[1] - a[1]) < 0 for a, b in pairwise(pairs))
     ]
     if contrary:
-        return Outcome(claim, lines, OTHER, f"the opposite on {', '.join(contrary)}")
+        return ClaimResult(claim, lines, OTHER, f"the opposite on {', '.join(contrary)}")
     far = [
         f"{hit.strategy} on {hit.workload}"
         for hit, value in zip(claim.hits, found, strict=True)
         if abs(value - hit.percent) > claim.within
     ]
     why = f"more than {claim.within:g} points away: {', '.join(far)}" if far else ""
-    return Outcome(claim, lines, DIRECTION if far else REPRODUCED, why)
+    return ClaimResult(claim, lines, DIRECTION if far else REPRODUCED, why)
 
 
 # ---- timed ----------------------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def lacks(claim: TimeClaim, known: Registry) -> str:
     return ""
 
 
-def judge_time(claim: TimeClaim, ratio: Ratio) -> Outcome:
+def judge_time(claim: TimeClaim, ratio: Ratio) -> ClaimResult:
     """The verdict on a ratio and its 95 % interval."""
     what = f"{claim.strategy} / {claim.baseline}, ns per {_OPERATION[claim.figure]}"
     crew = crew_of(claim)
@@ -223,21 +223,21 @@ def judge_time(claim: TimeClaim, ratio: Ratio) -> Outcome:
         outside = ratio.high < 1 - claim.tolerance or ratio.low > 1 + claim.tolerance
         band = f"the interval is not within {claim.tolerance:.0%} of 1"
         if inside:
-            return Outcome(claim, lines, REPRODUCED)
-        return Outcome(claim, lines, OTHER if outside else UNDECIDED, band)
+            return ClaimResult(claim, lines, REPRODUCED)
+        return ClaimResult(claim, lines, OTHER if outside else UNDECIDED, band)
     if ratio.low <= 1 <= ratio.high or ratio.n < 2:
-        return Outcome(claim, lines, UNDECIDED, "the interval contains 1; use more --rounds")
+        return ClaimResult(claim, lines, UNDECIDED, "the interval contains 1; use more --rounds")
     if (ratio.value - 1) * (claim.ratio - 1) < 0:
         far = f"; published with {claim.threads} threads, here {crew}" if crew < claim.threads else ""
-        return Outcome(claim, lines, OTHER, f"the opposite direction{far}")
+        return ClaimResult(claim, lines, OTHER, f"the opposite direction{far}")
     share = abs(ratio.value - 1) / abs(claim.ratio - 1)
     if crew < claim.threads:
-        return Outcome(
+        return ClaimResult(
             claim, lines, DIRECTION, f"the size is one of {claim.threads} threads; here {crew} have their own CPU"
         )
     if 1 / claim.tolerance <= share <= claim.tolerance:
-        return Outcome(claim, lines, REPRODUCED)
-    return Outcome(claim, lines, DIRECTION, f"{share:.1f} times the published effect")
+        return ClaimResult(claim, lines, REPRODUCED)
+    return ClaimResult(claim, lines, DIRECTION, f"{share:.1f} times the published effect")
 
 
 _OPERATION = {"lookup": "lookup", "fault": "fault", "mapping": "mapping call", "replay": "event"}
@@ -253,7 +253,7 @@ def measure(
     cpu: int = -1,
     plugins: Sequence[str] = (),
     blocked: Sequence[str] = (),
-) -> list[Outcome]:
+) -> list[ClaimResult]:
     """Every claim's outcome, in their order. Those timed by one replay share their rounds: a process measures all their
     cells. Those of threads have rounds of their own.
 
@@ -261,19 +261,19 @@ def measure(
     """
     from benchframe.engine.probe import ProbeError
 
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, ClaimResult] = {}
     timed: list[TimeClaim] = []
     for claim in claims:
         if isinstance(claim, HitClaim):
             missing = [hit.strategy for hit in claim.hits if hit.strategy not in known.strategies]
             missing += [h.workload for h in claim.hits if h.workload[0] != "@" and h.workload not in known.workloads]
             if missing:
-                outcomes[claim.name] = Outcome(claim, (), "not judged", f"no plugin defines {missing[0]}")
+                outcomes[claim.name] = ClaimResult(claim, (), "not judged", f"no plugin defines {missing[0]}")
                 continue
             say(f"counting {claim.name}")
             outcomes[claim.name] = judge_hits(claim, [percent(known, hit) for hit in claim.hits])
         elif lacks(claim, known):
-            outcomes[claim.name] = Outcome(claim, (), "not judged", lacks(claim, known))
+            outcomes[claim.name] = ClaimResult(claim, (), "not judged", lacks(claim, known))
         else:
             timed.append(claim)
     if alone := [claim for claim in timed if not claim.threads]:
@@ -283,7 +283,7 @@ def measure(
             try:
                 outcomes.update(_timed(known, [claim], rounds, say, 5 * seconds, cpu, plugins, blocked))
             except ProbeError as error:
-                outcomes[claim.name] = Outcome(claim, (), "not judged", str(error))
+                outcomes[claim.name] = ClaimResult(claim, (), "not judged", str(error))
     return [outcomes[claim.name] for claim in claims]
 
 
@@ -296,7 +296,7 @@ def _timed(
     cpu: int,
     plugins: Sequence[str],
     blocked: Sequence[str],
-) -> dict[str, Outcome]:
+) -> dict[str, ClaimResult]:
     from benchframe.engine.compile import compile_strategies
     from benchframe.engine.probe import Point, Study
     from benchframe.stats import paired_ratio
@@ -335,7 +335,7 @@ def _timed(
                     side[number] = product ** (1 / len(ns))
         ratio = paired_ratio(*sides)
         if ratio is None:
-            outcomes[claim.name] = Outcome(claim, (), UNDECIDED, "in every round noise hides the figure")
+            outcomes[claim.name] = ClaimResult(claim, (), UNDECIDED, "in every round noise hides the figure")
         else:
             outcomes[claim.name] = judge_time(claim, ratio)
     return outcomes
@@ -345,7 +345,7 @@ def _timed(
 # Outcomes of claims as a table.
 
 
-def claims_table(outcomes: Sequence[Outcome]) -> Table:
+def claims_table(outcomes: Sequence[ClaimResult]) -> Table:
     """Published beside measured, a row per figure; sources and reasons are notes."""
     heads = ("claim", "what", "published", "measured", "verdict")
     rows: list[tuple[str, ...]] = []
@@ -369,6 +369,6 @@ def claims_table(outcomes: Sequence[Outcome]) -> Table:
     )
 
 
-def _published(outcome: Outcome) -> str:
+def _published(outcome: ClaimResult) -> str:
     claim = outcome.claim
     return f"{claim.ratio:.3g} on {claim.cpus} CPUs" if isinstance(claim, TimeClaim) else ""

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
 from benchframe.dialect.functions import native
 from benchframe.dialect.primitives import fetch_add
@@ -23,7 +24,8 @@ from benchframe.engine.content import model_digest, model_name, strategy_digest
 from benchframe.engine.cost import count_cost
 from benchframe.engine.probe import Point, Study
 from benchframe.errors import ResultsError
-from benchframe.files import Fields, read_object, write_json
+from benchframe.files import write_json
+from benchframe.results.document import Number, Numbers, Text, read_document
 from benchframe.results.manifest import host, versions
 
 if TYPE_CHECKING:
@@ -212,10 +214,10 @@ NEAR_BEST = 1.02
 class Sample:
     """One cell: counts (keys of CellState.cost) and the ns of each process."""
 
-    strategy: str
-    workload: str
-    cost: Mapping[str, float]
-    ns: tuple[float, ...]
+    strategy: Text
+    workload: Text
+    cost: Numbers
+    ns: Annotated[tuple[Number, ...], Meta(min_length=1, max_length=10_000)]
 
     @property
     def typical(self) -> float:
@@ -427,8 +429,8 @@ Note = Callable[[str], None]
 class Calibration:
     """``samples``: whole lookups; ``alone``: ns of single operations by term (:mod:`benchframe.study.model`)."""
 
-    samples: tuple[Sample, ...]
-    alone: Mapping[str, float]
+    samples: Annotated[tuple[Sample, ...], Meta(max_length=10_000)]
+    alone: Numbers
 
 
 def calibration(known: Registry, note: Note, *, anew: bool = False, cpu: int = -1) -> Calibration:
@@ -490,12 +492,4 @@ def write_calibration(path: Path, found: Calibration) -> None:
 
 def read_calibration(path: Path) -> Calibration:
     """Read what :func:`write_calibration` wrote; raises ResultsError for anything else."""
-    found = []
-    whole = Fields(path, read_object(path))
-    for row in whole.objects("samples", 10_000):
-        times = row.items("ns", 10_000)
-        ns = tuple(Fields(path, {"ns": value}, row.inside).number("ns") for value in times)
-        if not ns:
-            raise row.wrong("ns", "is empty")
-        found.append(Sample(row.text("strategy"), row.text("workload"), row.numbers("cost", 1000), ns))
-    return Calibration(tuple(found), whole.numbers("alone", 100))
+    return read_document(path, Calibration)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchframe.report.table import Table, Value, ns, ratio_text
-from benchframe.results.studies import Bars, Curve, Mark, SavedStudy
+from benchframe.results.studies import Bars, Curve, Kind, Mark, SavedStudy
 from benchframe.study.breakeven import Breakeven, number
 from benchframe.study.explain import Explanation
 from benchframe.study.layout import Sensitivity
@@ -68,7 +68,7 @@ def saved_layout(found: Sequence[Sensitivity], table: Table, command: Sequence[s
 
 
 def _saved(
-    kind: str,
+    kind: Kind,
     title: str,
     note: str,
     table: Table,

@@ -11,11 +11,13 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
+
+from msgspec import Meta
 
 from benchframe.engine.job import DEPTHS, Outcome, spare_cpu
 from benchframe.errors import ResultsError
-from benchframe.files import Fields, read_object, write_json
+from benchframe.files import write_json
 from benchframe.results.campaign import (
     FIRST_LOOK,
     Campaign,
@@ -26,6 +28,7 @@ from benchframe.results.campaign import (
     make_stream,
     plan,
 )
+from benchframe.results.document import Number, Numbers, Text, Words, read_document, wrong
 from benchframe.results.folder import RunFolder
 from benchframe.results.manifest import CellEntry, Options
 from benchframe.study import twins
@@ -74,7 +77,8 @@ class Load:
 # What a self-test measured, as plain data: enough to repeat every conclusion without timing anything.
 
 FIGURES = ("lookup", "fault", "mapping")
-Means = Mapping[str, Mapping[str, Mapping[int, float]]]
+_Rounds = Annotated[Mapping[int, Annotated[float, Meta(gt=0)]], Meta(max_length=100_000)]
+Means = Mapping[str, Annotated[Mapping[Text, _Rounds], Meta(max_length=64)]]
 """Process means: figure -> strategy -> round -> ns."""
 
 
@@ -85,14 +89,14 @@ class Record:
     cycle counter costs (ns, lowest and highest), ``about`` host, versions, date, options, ``loads`` each strategy's
     counted loads per lookup: what was injected, free of noise."""
 
-    workload: str
+    workload: Text
     quiet: Means
     load: Means
-    loaded_from: int
-    seconds: float
-    overhead: tuple[float, float]
-    about: Mapping[str, str]
-    loads: Mapping[str, float] = field(default_factory=dict)
+    loaded_from: Annotated[int, Meta(ge=0, le=1 << 20)]
+    seconds: Number
+    overhead: tuple[Number, Number]
+    about: Words
+    loads: Numbers = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         """Write as JSON; raises ResultsError."""
@@ -107,36 +111,14 @@ def means_of(folder: RunFolder) -> Means:
 
 def read_record(path: Path) -> Record:
     """Read what :meth:`Record.write` wrote, checked; raises ResultsError."""
-    data = Fields(path, read_object(path))
-    overhead = data.items("overhead", 2)
-    quiet = _means(data.object("quiet"))
-    rounds = [set(by_round) for by_round in quiet["lookup"].values()]
+    record = read_document(path, Record)
+    for part, means in (("quiet", record.quiet), ("load", record.load)):
+        if set(means) != set(FIGURES):
+            raise wrong(path, part, f"does not have the figures {', '.join(FIGURES)}")
+    rounds = [set(by_round) for by_round in record.quiet["lookup"].values()]
     if len(rounds) < 2 or not set.intersection(*rounds):
-        raise data.wrong("quiet.lookup", "has no two strategies with rounds in common")
-    both = Fields(path, {"low": overhead[0], "high": overhead[1]} if len(overhead) == 2 else {}, "overhead.")
-    return Record(
-        workload=data.text("workload"),
-        quiet=quiet,
-        load=_means(data.object("load")),
-        loaded_from=data.integer("loaded_from", 0, 1 << 20),
-        seconds=data.number("seconds"),
-        overhead=(both.number("low"), both.number("high")),
-        about=data.mapping("about"),
-        loads=data.numbers("loads"),
-    )
-
-
-def _means(data: Fields) -> dict[str, dict[str, dict[int, float]]]:
-    found: dict[str, dict[str, dict[int, float]]] = {}
-    for figure in FIGURES:
-        strategies: Any = data.object(figure).data
-        found[figure] = {}
-        for name in list(strategies)[:64]:
-            values = data.object(figure).numbers(name, 100_000)
-            if not all(round_.isdigit() and value > 0 for round_, value in values.items()):
-                raise data.wrong(f"{figure}.{name}", "is not an object of rounds and positive times")
-            found[figure][name] = {int(round_): value for round_, value in values.items()}
-    return found
+        raise wrong(path, "quiet.lookup", "has no two strategies with rounds in common")
+    return record
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ Rows = list[tuple[int, int, int, int, int, int]]
 
 
 @dataclass
-class Verdict:
+class VerifyResult:
     """Counts of what was held, and a line for each of the first failures.
 
         ``faults_refused`` are faults in kernel mode that the replay refuses: the call ended in EFAULT, or short.
@@ -76,13 +76,13 @@ class Verdict:
         self.note(f"{text}; {why}, not replayed, may explain it", self.explained[why])
 
 
-def verify(trace: Trace) -> Verdict:
+def verify(trace: Trace) -> VerifyResult:
     """Replay ``trace`` through the oracle and compare. O(events + areas in recorded layouts)."""
     from benchframe.oracle import Replayer
     from benchframe.trace.blame import Blame
 
     excuses = EXCUSES if trace.meta.unplayed else (*EXCUSES, FORMER_EXCUSE)
-    verdict = Verdict(unplayed=any(excuse in note for note in trace.meta.notes for excuse in excuses))
+    verdict = VerifyResult(unplayed=any(excuse in note for note in trace.meta.notes for excuse in excuses))
     replayer = Replayer(limits=limits(trace))
     blame = Blame(trace)
     reports = {int(r["row"]): (int(r["vm_start"]), int(r["vm_end"])) for r in trace.reports}
@@ -118,7 +118,7 @@ def limits(trace: Trace) -> "Limits":
     )
 
 
-def _rows(trace: Trace, ret: NDArray[Any], vm_start: NDArray[Any], verdict: Verdict) -> None:
+def _rows(trace: Trace, ret: NDArray[Any], vm_start: NDArray[Any], verdict: VerifyResult) -> None:
     from benchframe.trace.blame import Blame
 
     events = trace.events
@@ -158,7 +158,7 @@ def _rows(trace: Trace, ret: NDArray[Any], vm_start: NDArray[Any], verdict: Verd
 
 
 def _report(
-    trace: Trace, row: int, want: tuple[int, int], space: "Oracle | None", verdict: Verdict, blame: "Blame"
+    trace: Trace, row: int, want: tuple[int, int], space: "Oracle | None", verdict: VerifyResult, blame: "Blame"
 ) -> None:  # fmt: skip
     verdict.reports += 1
     near = space.areas_in(*want, most=3) if space is not None else []
@@ -181,7 +181,7 @@ def _report(
     verdict.note(text, verdict.reports_differ)
 
 
-def _snapshot(snapshot: Snapshot, layout: Rows, verdict: Verdict, every_fault: bool, blame: "Blame") -> None:
+def _snapshot(snapshot: Snapshot, layout: Rows, verdict: VerifyResult, every_fault: bool, blame: "Blame") -> None:
     from benchframe.trace.blame import clusters, same_memory
 
     verdict.snapshots += 1

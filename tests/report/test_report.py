@@ -184,7 +184,8 @@ def test_figures_say_commands_that_run() -> None:
     known = {option for parameter in _command("run").params for option in parameter.opts}
     assert {word for word in command if word.startswith("--")} <= known
     traced = replace(run.manifest.workloads[0], spec="", path="/tmp/my trace.parquet", seed=5)
-    manifest = replace(run.manifest, workloads=(traced,), plugins=("/tmp/p.py",))
+    cells = tuple(cell for cell in run.manifest.cells if cell.workload == traced.label)
+    manifest = replace(run.manifest, workloads=(traced,), cells=cells, plugins=("/tmp/p.py",))
     command = shlex.split(part_of_run(manifest, ["a b"], ["rbtree"]))
     assert command[command.index("--trace") + 1] == "/tmp/my trace.parquet"
     assert command[command.index("--plugin") + 1] == "/tmp/p.py"

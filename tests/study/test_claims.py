@@ -174,10 +174,10 @@ def test_a_wrong_answer_of_threads_ends_its_claim_alone(monkeypatch: pytest.Monk
     known = load()
     claims = [BY_NAME["speculative-faults"], BY_NAME["per-vma-lock"]]
 
-    def fails(known: object, claims: list[TimeClaim], *rest: object) -> dict[str, measure.Outcome]:
+    def fails(known: object, claims: list[TimeClaim], *rest: object) -> dict[str, measure.ClaimResult]:
         if claims[0].strategy == "pmdcache":
             raise ProbeError("pmdcache answers wrongly")
-        return {claims[0].name: measure.Outcome(claims[0], (), UNDECIDED)}
+        return {claims[0].name: measure.ClaimResult(claims[0], (), UNDECIDED)}
 
     monkeypatch.setattr(measure, "cpus", lambda: 2)
     monkeypatch.setattr(measure, "_timed", fails)

@@ -17,7 +17,7 @@ from benchframe.engine.worker import main as worker_main
 
 
 @dataclass
-class Verdict:
+class Correctness:
     ok: bool
     what: str = ""
     event: int = -1
@@ -63,9 +63,9 @@ class FakeSession:
             raise ChangedSource("strategy edited was edited during the run")
         assert len(unspool(job)) >= unspool(job).setup
 
-    def verify(self) -> Verdict:
+    def verify(self) -> Correctness:
         if self.name == "wrong":
-            return Verdict(False, "find_vma(0x1000) gave NIL,\nthe oracle says [0x1000, 0x2000)", 17)
+            return Correctness(False, "find_vma(0x1000) gave NIL,\nthe oracle says [0x1000, 0x2000)", 17)
         if self.name == "crash":
             raise IndexError("slot 99 is out of range")
         if self.name == "segv":
@@ -76,7 +76,7 @@ class FakeSession:
             os._exit(0)
         if self.name.startswith("slow"):
             time.sleep(0.2)
-        return Verdict(True)
+        return Correctness(True)
 
     def measure(self, loops: int, most: float = 2.0) -> Times:
         ns = self.speed * self.random.uniform(0.99, 1.01)

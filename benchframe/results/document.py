@@ -1,0 +1,119 @@
+"""JSON that benchframe wrote, read with suspicion: whoever had the file in between may have changed it.
+
+:func:`read_document` gives a dataclass whose annotations say what is allowed: types, ranges, lengths, patterns (msgspec
+checks them); what several members must fulfil together, ``__post_init__`` checks. Every error names the file and the
+member. Texts come without control characters: a results file must not steer the terminal that shows it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from benchframe.errors import ResultsError, disk_error
+from benchframe.files import printable
+
+MAX_FILE = 1 << 26
+"""Bytes of the largest results file that is read (64 MiB; a rigorous cell has some 200 KiB)."""
+MAX_TEXT = 1 << 16
+
+Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
+Texts = Annotated[tuple[Text, ...], msgspec.Meta(max_length=4096)]
+Words = Annotated[Mapping[Text, Text], msgspec.Meta(max_length=256)]
+"""A few texts by name."""
+Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+"""A sha256."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]
+Number = Annotated[float, msgspec.Meta(ge=0)]
+Numbers = Annotated[Mapping[Text, float], msgspec.Meta(max_length=1000)]
+"""Some numbers by name; they may be negative."""
+
+T = TypeVar("T")
+_MEND = "the file is damaged: restore it, or remove it and continue with --resume"
+_MEND_MANIFEST = "the file is damaged: restore it from a copy, or repeat the run"
+_PLACE = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
+_MISSING = re.compile(r"Object missing required field `(.*)`$")
+
+
+def read_document(path: Path, kind: type[T], *, version: int | None = None) -> T:
+    """The JSON object in ``path`` as a ``kind``; members that ``kind`` does not have are left out.
+
+    With ``version`` the object must have that one as its member ``version``. Raises ResultsError. O(bytes).
+    """
+    data = read_object(path)
+    if version is not None and (found := data.get("version")) != version:
+        told = f"of version {found}" if type(found) is int else "without a version"
+        mend = "read it with the version of benchframe that wrote it, or repeat the run"
+        raise ResultsError(path, f"it is {told}, and this benchframe reads version {version}", mend)
+    return checked(path, data, kind)
+
+
+def checked(path: Path, data: object, kind: type[T], inside: str = "") -> T:
+    """``data``, the member ``inside`` of ``path``, as a ``kind``; raises ResultsError, which names the member that is
+    wrong."""
+    try:
+        msgspec.convert(data, kind, str_keys=True)  # patterns are to see the control characters
+        return msgspec.convert(clean(data), kind, str_keys=True)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        place = _PLACE.search(text)
+        member, what = (place[1], text[: place.start()]) if place else ("", text)
+        if missing := _MISSING.match(what):
+            member, what = f"{member}.{missing[1]}".lstrip("."), "is missing"
+        raise wrong(path, ".".join(filter(None, (inside, member))), what[0].lower() + what[1:]) from None
+
+
+def wrong(path: Path, member: str, what: str) -> ResultsError:
+    """The error for a member of ``path`` ("" is the whole of it)."""
+    subject = f"member '{member[:200]}': " if member else ""
+    return ResultsError(path, printable(subject + what), _mend(path))
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """One JSON object of at most MAX_FILE bytes, not checked any further; raises ResultsError for everything else."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
+    except OSError as error:
+        raise disk_error(path, error, "read") from None
+    if len(data) > MAX_FILE:
+        raise ResultsError(path, f"it is larger than {MAX_FILE >> 20} MiB", _mend(path))
+    try:
+        value = json.loads(data, parse_constant=_finite, parse_float=_finite)
+    except RecursionError:
+        raise ResultsError(path, "it is nested too deeply", _mend(path)) from None
+    except ValueError as error:
+        raise ResultsError(path, f"it is not JSON ({error})", _mend(path)) from None
+    if not isinstance(value, dict):
+        raise ResultsError(path, "it is not a JSON object", _mend(path))
+    return value
+
+
+def clean(value: Any) -> Any:
+    """``value`` with every text, those of keys too, :func:`printable`. O(size)."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [clean(one) if isinstance(one, (str, list, dict)) else one for one in value]
+    if isinstance(value, dict):
+        return {printable(key): clean(one) for key, one in value.items()}
+    return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a number here")
+    return number
+
+
+def _mend(path: Path) -> str:
+    """What to do about a damaged file: a run can do without one of its cells, but not without its manifest."""
+    return _MEND_MANIFEST if path.name == "manifest.json" else _MEND
