@@ -737,7 +737,7 @@ class GraphWorld(CaseWorld):
                 raise Broken("wrong answer", f"T{span.task}: {call.label} answered {result}, must answer {call.answer}")
             if call.answer is None and kind not in (Kind.FAULT, Kind.LOOKUP) and result < 0:
                 raise Broken("wrong answer", f"T{span.task}: {call.label} failed with {result}")
-        rows = [self.case.first_rows, *(span.rows for span in self.mappings)]
+        rows = [self.case.first_rows[0], *(span.rows for span in self.mappings)]
         asked = [one for one in asked if not all(_fits(one, layout) for layout in rows)]
         if not asked:
             return
