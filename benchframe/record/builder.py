@@ -1,5 +1,6 @@
 """From what was recorded to a trace: the layout at the start, events in order, accesses that no fault shows."""
 
+import contextlib
 import errno
 import os
 import re
@@ -40,12 +41,11 @@ from benchframe.record.unplayed import (
     decided_by_driver,
     effect_of,
 )
-from benchframe.trace.check import MAX_INT, Checker
+from benchframe.trace.check import MAX_INT, MAX_MMS, MAX_TASKS, Checker
 from benchframe.trace.meta import (
     ADDRESS_LIMIT,
     BORDERS,
     MAPPINGS,
-    MAX_UNPLAYED,
     PAGE,
     FileEntry,
     Process,
@@ -161,7 +161,8 @@ class Maps:
 
     ``faults`` is the process's minor + major fault count so far, ``start_brk`` from /proc/PID/stat (0: unknown).
     ``bits`` is 32 for a program of i386. ``command`` and ``comm`` say what runs (an exit has no command any more).
-    ``stack_limit`` is its RLIMIT_STACK in bytes (:data:`NO_LIMIT`, :data:`UNSEEN`).
+    ``stack_limit`` is its RLIMIT_STACK in bytes (:data:`NO_LIMIT`, :data:`UNSEEN`). ``started`` (ticks since boot)
+    tells two processes of one number apart; ``personality`` is as personality(2) gives it.
     """
 
     time: int
@@ -174,6 +175,8 @@ class Maps:
     command: tuple[str, ...] = ()
     comm: str = ""
     stack_limit: int = UNSEEN
+    started: int = 0
+    personality: int = 0
 
 
 def is_maps_line(line: str) -> bool:
@@ -277,6 +280,8 @@ def read_raw(pid: int, when: str, time: int, tid: int = 0) -> dict[str, Any] | N
         if when != "exit":
             raw["bits"] = word_size(folder / "exe")
             raw["command"] = _read(folder / "cmdline")[:4096]
+            with contextlib.suppress(OSError):  # a set-user-id program's is hidden
+                raw["personality"] = int(_read(folder / "personality"), 16)
         raw["limits"] = _read(folder / "limits")
         if when == "attach":
             raw["smaps"] = _read(folder / "smaps")
@@ -310,7 +315,8 @@ def word_size(path: Path) -> int:
 
 def from_raw(raw: dict[str, Any]) -> Maps | None:
     """The layout that :func:`read_raw` saw; None if it shows no area. Raises ValueError."""
-    # Field 2 may hold spaces and parentheses: count from the last one (proc(5): 10 minflt, 12 majflt, 47 start_brk).
+    # Field 2 may hold spaces and parentheses: count from the last one (proc(5): 10 minflt, 12 majflt, 22 starttime, 47
+    # start_brk).
     stat = raw["stat"]
     fields = stat[stat.rindex(")") + 2 :].split()
     rows = parse_maps(raw["maps"], strict=False)
@@ -323,6 +329,7 @@ def from_raw(raw: dict[str, Any]) -> Maps | None:
     return Maps(
         raw["time"], raw["pid"], raw["when"], rows, int(fields[44]), faults, raw.get("bits", 64), command,
         stat[stat.index("(") + 1 : stat.rindex(")")], _stack_limit(raw.get("limits", "")),
+        int(fields[19]), raw.get("personality", 0),
     )  # fmt: skip
 
 
@@ -543,13 +550,22 @@ class Recording:
             ):
                 place[i] += 1
         self._at = np.maximum.accumulate(place) + np.arange(len(place))
-        whole = len(self._general) + len(self._faults)
-        self.rows = min(whole, limit) if limit else whole
-        self.cut = whole - self.rows
         self._tids, self._files = tids, files
         self._tasks, self._mms = _numbers(self._general)
+        whole = len(self._general) + len(self._faults)
+        self.rows = min([whole, *([limit] if limit else []), *self._over()])
+        self.cut = whole - self.rows
         self._maps, self._mms_of, self._processes = maps, mms_of, processes
         self.meta = self._described(meta)
+
+    def _over(self) -> list[int]:
+        """The first row of a task or an address space that is one more than a reader takes, if there is one."""
+        made = np.isin(self._general["kind"], (Kind.FORK, Kind.THREAD))
+        task = self._tasks[np.where(made, self._general["len"], self._general["task"])]
+        fork = self._general["kind"] == Kind.FORK
+        mm = self._mms[np.where(fork, self._general["addr"], self._general["mm"])]
+        over = np.flatnonzero((task >= MAX_TASKS) | (mm >= MAX_MMS))
+        return [int(self._at[over[0]])] if len(over) else []
 
     @property
     def tasks(self) -> int:
@@ -579,7 +595,7 @@ class Recording:
             )
             for mark in sorted(meta.unplayed, key=lambda mark: mark.row)
             if mark.mm < len(self._mms) and self._mms[mark.mm] >= 0
-        )[:MAX_UNPLAYED]
+        )
         notes = (f"cut after {self.rows} events; {self.cut} were left out",) if self.cut else ()
         return replace(
             meta, snapshots=tuple(snapshots), faults=self._against_the_kernel(), notes=meta.notes + notes,
@@ -599,19 +615,18 @@ class Recording:
         general = self._general
         good = (general["kind"] == Kind.FAULT) & ((general["flags"] & FaultFlag.SEGV) == 0) & (general["time"] > since)
         recorded = int(good.sum()) + int((self._faults["time"] > since).sum())
-        first: dict[int, Maps] = {}
+        first: dict[tuple[int, int], Maps] = {}
         expected = 0
-        root = maps[0].pid
-        running = {seen.pid for seen in maps if seen.when == "attach"}
+        begun = {_life(maps[0])} | {_life(seen) for seen in maps if seen.when == "attach"}
         for seen in maps:
+            life = _life(seen)
             if seen.when == "exit":
-                base = first[seen.pid].faults if seen.pid in first and seen.pid in {root, *running} else 0
-                expected += seen.faults - base
-            elif seen.pid in first:
+                expected += seen.faults - (first[life].faults if life in first and life in begun else 0)
+            elif life in first:
                 expected -= 1
             else:
-                first[seen.pid] = seen
-                expected -= 0 if seen.pid == root or seen.when == "attach" else 1
+                first[life] = seen
+                expected -= 0 if life in begun else 1
         return {"recorded": recorded, "expected": max(expected, 0)}
 
     def _process_table(self) -> tuple[Process, ...]:
@@ -628,9 +643,9 @@ class Recording:
                 number = int(self._mms[mm])
                 table[number] = Process(number, pid, " ".join(seen.command)[:200] or seen.comm, counted)
         for pid, lived in self._mms_of.items():  # forked and never seen to exec
-            for _, mm in lived:
+            for born, mm in lived:
                 if mm < len(self._mms) and self._mms[mm] >= 0 and int(self._mms[mm]) not in table:
-                    end = next(iter(ends.get(pid, [])), None)
+                    end = next((e for e in ends.get(pid, []) if e.time >= born), None)
                     number = int(self._mms[mm])
                     table[number] = Process(
                         number, pid, end.comm if end is not None else "", end.faults if end is not None else NIL
@@ -700,6 +715,11 @@ class Recording:
         return Trace(columns[0], columns[1], columns[2], self.meta, reports)
 
 
+def _life(seen: Maps) -> tuple[int, int]:
+    """Which process: numbers are used again."""
+    return seen.pid, seen.started
+
+
 def _numbers(rows: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Dense numbers of tasks and address spaces in order of first appearance: a row's own first, then those it makes.
 
@@ -753,6 +773,7 @@ class _Call:
     number: int
     args: tuple[Any, ...]
     entered: int
+    recorded: int  # the number by which it was recorded, which its end has too
     lock: int = 0
     area: Rec | None = None
     looks: list[int] = field(default_factory=list)
@@ -772,6 +793,7 @@ class _Thread:
     kernel_maps: list[Row] = field(default_factory=list)
     forked: int = 0  # the child that the next NEW is about, as our own PID namespace numbers it
     narrow: bool = False  # a 32-bit program
+    executable: bool = False  # under READ_IMPLIES_EXEC
 
 
 MANY = 16
@@ -782,11 +804,12 @@ class Builder:
     """Feed :class:`~benchframe.record.perf.Rec` in time order to :meth:`add`, then :meth:`trace`.
 
     O(records). ``maps`` are the layouts that ptrace saw; an exec without one falls back on VMA reports. Without
-    ``calls`` (a recording of faults and reports alone) each report stands for the mmap that led to it.
+    ``calls`` (a recording of faults and reports alone) each report stands for the mmap that led to it. Calls of 32-bit
+    programs come with the ``numbers_of_i386``, or (from ptrace) in x86-64's terms already.
     """
 
-    def __init__(self, maps: list[Maps], calls: bool = True) -> None:
-        self._calls = calls
+    def __init__(self, maps: list[Maps], calls: bool = True, numbers_of_i386: bool = True) -> None:
+        self._calls, self._numbers_of_i386 = calls, numbers_of_i386
         self.rows = Rows()
         self.files = FileTable()
         self.skipped: Counter[str] = Counter()
@@ -803,7 +826,7 @@ class Builder:
         self.processes: list[tuple[int, int, Maps]] = []  # (mm, pid, what was seen at its exec)
         self._unplayed: list[Unplayed] = []
         self._attached: dict[int, dict[int, int]] = {}  # by mm: address and length of what shmat and io_setup mapped
-        self._readable_is_executable: set[int] = set()  # processes under READ_IMPLIES_EXEC
+        self._breaks: dict[int, int] = {}  # by mm: the end of its heap, where that is known
         self._stack_limit = UNSEEN  # of the root's first exec: the trace's own
         self._limits: dict[int, list[tuple[int, int]]] = {}  # by process: when RLIMIT_STACK was seen, and its value
         for seen in maps:
@@ -813,11 +836,13 @@ class Builder:
 
     # -- identities -------------------------------------------------------------------------------------------
 
-    def _new_task(self, tid: int, pid: int, mm: int, narrow: bool = False) -> int:
+    def _new_task(self, tid: int, pid: int, mm: int, maker: _Thread | None = None) -> int:
         task = len(self._tid_of)
         self._tid_of[task] = tid
         self._mm_of[task] = mm
-        self._threads[tid] = _Thread(task, pid, narrow=narrow)
+        self._threads[tid] = thread = _Thread(task, pid)
+        if maker is not None:
+            thread.narrow, thread.executable = maker.narrow, maker.executable
         return task
 
     def _new_mm(self, pid: int, time: int) -> int:
@@ -944,9 +969,10 @@ class Builder:
             call.looks.append(addr)
 
     def _enter(self, rec: Rec, thread: _Thread) -> None:
-        number, args = rec.values
+        recorded, args = rec.values
+        number = recorded
         thread.pending = None
-        if thread.narrow:
+        if thread.narrow and self._numbers_of_i386:
             if number == I386["old_mmap"]:
                 self.skipped["old_mmap"] += 1
                 number = -1
@@ -954,7 +980,7 @@ class Builder:
         if number not in ALL:  # another program's number for a call that is of no use here
             thread.call = None
             return
-        thread.call = _Call(number, args, rec.time)
+        thread.call = _Call(number, args, rec.time, recorded)
 
     def _leave(self, rec: Rec, thread: _Thread) -> None:
         call, thread.call = thread.call, None
@@ -962,7 +988,7 @@ class Builder:
         if thread.booting:
             self._booted(thread)
             return
-        if call is None or call.number != (from_i386(rec.values[0], (0,) * 6)[0] if thread.narrow else rec.values[0]):
+        if call is None or call.recorded != rec.values[0]:
             return
         ret = rec.values[1]
         if call.number in WATCHED | LIMITS:
@@ -994,13 +1020,14 @@ class Builder:
                 self._row(time, Kind.RLIMIT, thread, len=seen)
             return
         if number == NR["personality"] and args[0] != 0xFFFFFFFF:
-            (self._readable_is_executable.add if args[0] & READ_IMPLIES_EXEC else self._readable_is_executable.discard)(
-                thread.pid
-            )
+            before, thread.executable = thread.executable, bool(args[0] & READ_IMPLIES_EXEC)
+            if before and not thread.executable and mm in self._breaks:  # what the replay knows of the break is old
+                self._row(time, Kind.BRK, thread, ret=self._breaks[mm])
         if number in (NR["shmat"], NR["io_setup"]) and area is not None and call.area is not None:
             prot = 3
             if number == NR["shmat"]:
                 prot = 1 | (0 if args[2] & SHM_RDONLY else 2) | (4 if args[2] & SHM_EXEC else 0)
+            prot = call.area.values[3] & 7 or prot
             attached[area[0]] = area[1] - area[0]
             (_, _, inode), name = call.area.values[5:7]
             file = self.files.index(("attached", len(self.files.entries)), name, inode)
@@ -1032,6 +1059,7 @@ class Builder:
 
     def _call(self, time: int, call: _Call, ret: int, report: tuple[int, int] | None, thread: _Thread) -> None:
         a = [_clamp(v) if isinstance(v, int) else 0 for v in call.args[:6]]
+        mm = self._mm_of[thread.task]
         name = NAMES[call.number]
         ret = max(ret, -4095) if ret < 0 else min(ret, ADDRESS_LIMIT)
         values: dict[str, Any] = {"addr": a[0], "len": a[1], "ret": ret, "report": report}
@@ -1056,24 +1084,40 @@ class Builder:
         elif name == "brk":
             values["len"] = 0
             kind = Kind.BRK
+            before, self._breaks[mm] = self._breaks.get(mm, ret), ret
+            if thread.executable:
+                self._executable_heap(time, before, ret, report, thread)
+                return
         else:
             kind = {"munmap": Kind.MUNMAP, "munlock": Kind.MUNLOCK}.get(name, Kind.MLOCK)
             if name == "mlock2":
                 values["flags"] = _bits(call.args[2])
-        if values.get("prot", 0) & 1 and thread.pid in self._readable_is_executable:
-            values["prot"] |= 4
+        if values.get("prot", 0) & 1 and thread.executable and (call.area is None or call.area.values[3] & 4):
+            values["prot"] |= 4  # but for files of a file system that is mounted noexec, as the report tells
         if kind == Kind.MMAP and ret >= 0:
             self._as_mapped(values, call)
         self._row(time, kind, thread, **values)
         if ret < 0 or name not in ("mmap", "mlock2", "pkey_mprotect"):
             return
-        mm, args = self._mm_of[thread.task], tuple(v if isinstance(v, int) else 0 for v in call.args[:6])
+        args = tuple(v if isinstance(v, int) else 0 for v in call.args[:6])
         effect = effect_of(call.number, args, ret, (ret, ret + values["len"]))
         file = self.files.entries[values["file"]].name if values.get("file", NIL) >= 0 else ""
         if effect is None and name == "mmap" and decided_by_driver(file):
             effect = (f"mmap of {file}", ret, ret + (values["len"] + PAGE - 1 & -PAGE), MAPPINGS)
         if effect is not None:
             self._mark(time, mm, effect)
+
+    def _executable_heap(
+        self, time: int, before: int, now: int, report: tuple[int, int] | None, thread: _Thread
+    ) -> None:  # fmt: skip
+        """brk under READ_IMPLIES_EXEC gives memory that can be executed, which a BRK row cannot say: what it mapped or
+        unmapped is a row of its own."""
+        old, new = -(-before // PAGE) * PAGE, -(-now // PAGE) * PAGE
+        if new > old:
+            self._row(time, Kind.MMAP, thread, addr=old, len=new - old, prot=7,
+                      flags=MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS, ret=old, report=report)  # fmt: skip
+        elif new < old:
+            self._row(time, Kind.MUNMAP, thread, addr=new, len=old - new)
 
     def _as_mapped(self, values: dict[str, Any], call: _Call) -> None:
         """Huge pages: the length is rounded up to whole ones, and anonymous memory of them is a file of its own."""
@@ -1120,7 +1164,7 @@ class Builder:
         if flags & CLONE_VM:
             pid = maker.pid if flags & CLONE_THREAD else child
             row = self._row(rec.time, Kind.THREAD, maker)
-            row.len = self._new_task(child, pid, mm, maker.narrow)
+            row.len = self._new_task(child, pid, mm, maker)
             if not flags & CLONE_THREAD:
                 self._pid_mm.setdefault(child, []).append((rec.time, mm))
         else:
@@ -1128,9 +1172,9 @@ class Builder:
             row = self._row(time, Kind.FORK, maker)
             row.addr = self._new_mm(child, time)
             self._attached[row.addr] = dict(self._attached.get(mm, {}))
-            if maker.pid in self._readable_is_executable:
-                self._readable_is_executable.add(child)
-            row.len = self._new_task(child, child, row.addr, maker.narrow)
+            if mm in self._breaks:
+                self._breaks[row.addr] = self._breaks[mm]
+            row.len = self._new_task(child, child, row.addr, maker)
 
     def _gone(self, rec: Rec, thread: _Thread) -> None:
         self._row(rec.time, Kind.EXIT, thread)
@@ -1151,7 +1195,8 @@ class Builder:
         if seen is None and self._execs.get(pid):
             seen = self._execs[pid].pop(0)
         row = self._row(rec.time, Kind.EXEC, thread, addr=(seen.start_brk or NIL) if seen else NIL)
-        self._readable_is_executable.discard(pid)
+        if seen is not None and seen.start_brk and seen.when == "exec":
+            self._breaks[mm] = seen.start_brk
         limit = seen.stack_limit if seen is not None else UNSEEN
         if self._stack_limit == UNSEEN:
             self._stack_limit = limit
@@ -1160,6 +1205,7 @@ class Builder:
         thread.imaged, thread.started = seen is not None, (row.time, row.order)
         thread.kernel_maps = []
         thread.narrow = seen is not None and seen.bits == 32
+        thread.executable = seen is not None and bool(seen.personality & READ_IMPLIES_EXEC)
         self._narrow += thread.narrow
         if seen is not None:
             self.processes.append((mm, pid, seen))

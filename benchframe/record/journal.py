@@ -122,7 +122,7 @@ class Journal:
         """All records of the tracer in time order, and the layouts; of two ends of one process the later holds."""
         recs: list[Rec] = []
         maps: list[Maps] = []
-        ends: dict[tuple[int, int], int] = {}
+        ends: dict[tuple[int, int, int], int] = {}
         for data in self._all():
             if isinstance(data, list):
                 time, what, tid, values = data
@@ -133,7 +133,7 @@ class Journal:
                     if seen is None:
                         continue
                     if seen.when == "exit":
-                        place = ends.setdefault((seen.pid, seen.start_brk), len(maps))
+                        place = ends.setdefault((seen.pid, seen.started, seen.start_brk), len(maps))
                         if place < len(maps):
                             maps[place] = seen
                             continue

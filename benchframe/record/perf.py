@@ -54,10 +54,16 @@ I386 = {
     "fork": 2, "execve": 11, "brk": 45, "old_mmap": 90, "munmap": 91, "clone": 120, "mprotect": 125, "mlock": 150,
     "munlock": 151, "mlockall": 152, "munlockall": 153, "mremap": 163, "vfork": 190, "mmap2": 192, "madvise": 219,
     "remap_file_pages": 257, "mbind": 274, "execveat": 358, "mlock2": 376, "pkey_mprotect": 380,
-    "shmat": 397, "shmdt": 398, "clone3": 435, "process_madvise": 440,
+    "shmat": 397, "shmdt": 398, "clone3": 435, "process_madvise": 440, "setrlimit": 75, "ipc": 117, "personality": 136,
+    "prctl": 172, "io_setup": 245, "io_destroy": 246, "prlimit64": 340, "userfaultfd": 374, "arch_prctl": 384,
+    "io_uring_setup": 425, "set_mempolicy_home_node": 450, "map_shadow_stack": 453, "mseal": 462,
 }  # fmt: skip
 """Numbers of a 32-bit program (arch/x86/entry/syscalls/syscall_32.tbl); ``mmap2`` counts its offset in pages."""
-_OF_I386 = {number: NR[{"mmap2": "mmap", "old_mmap": "mmap"}.get(name, name)] for name, number in I386.items()}
+_OF_I386 = {
+    number: NR[{"mmap2": "mmap", "old_mmap": "mmap"}.get(name, name)] for name, number in I386.items() if name != "ipc"
+}
+IPC_SHMAT, IPC_SHMDT = 21, 22
+"""What i386's ipc(2) is asked for (include/uapi/linux/ipc.h); C libraries attach System V memory by it."""
 ARCH_X86_64, ARCH_I386 = 0xC000003E, 0x40000003
 """AUDIT_ARCH_* (include/uapi/linux/audit.h)."""
 CLONE_VM, CLONE_THREAD = 0x100, 0x10000
@@ -70,6 +76,10 @@ def from_i386(number: int, args: tuple[int, ...]) -> tuple[int, tuple[int, ...]]
     """
     if number == I386["mmap2"]:
         args = (*args[:5], args[5] << 12)
+    if number == I386["ipc"]:
+        if args[0] & 0xFFFF == IPC_SHMAT:
+            return NR["shmat"], (args[1], args[4], args[2], 0, 0, 0)
+        return (NR["shmdt"] if args[0] & 0xFFFF == IPC_SHMDT else -1), (args[4], 0, 0, 0, 0, 0)
     return _OF_I386.get(number, -1), args
 
 

@@ -504,7 +504,7 @@ def read_journal(journal: Journal, progress: Callable[[float], None] | None = No
     recs, maps = journal.tracer()
     full = about["level"] == "full"
     start = next((seen for seen in maps if seen.when == "attach"), None)
-    builder = Builder(maps)
+    builder = Builder(maps, numbers_of_i386=full)
     since = start.time if start is not None else 0
     if start is not None:
         builder.attach_all([seen for seen in maps if seen.when == "attach"], journal.threads())

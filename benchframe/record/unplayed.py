@@ -67,8 +67,6 @@ def _effect(number: int, place: tuple[int, int], sort: int) -> Effect:
 def _by_argument(number: int, args: tuple[int, ...]) -> Effect | None:
     """Calls of which most are harmless: the first argument says what is wanted."""
     what = args[0]
-    if number == NR["personality"] and what & READ_IMPLIES_EXEC and what != 0xFFFFFFFF:
-        return ("personality(READ_IMPLIES_EXEC)", *EVERYWHERE, MAPPINGS)
     if number == NR["prctl"] and what == PR_SET_VMA:
         return ("prctl(PR_SET_VMA)", args[2] & -PAGE, (args[2] + args[3] + PAGE - 1) & -PAGE, BORDERS)
     if number == NR["prctl"] and what == PR_SET_MM:

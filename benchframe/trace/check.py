@@ -12,7 +12,7 @@ from benchframe.events import NIL, UNKNOWN, Kind
 from benchframe.trace.meta import ADDRESS_LIMIT, PAGE
 
 MAX_TASKS = 1 << 20
-MAX_MMS = 1 << 16
+MAX_MMS = 1 << 20
 MAX_ERRNO = 4095
 """Errors are -4095..-1, the range that the kernel keeps for them (include/linux/err.h)."""
 MAX_INT = (1 << 31) - 1

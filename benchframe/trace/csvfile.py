@@ -44,7 +44,7 @@ def read_csv(path: Path) -> Trace:
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.csv as pc  # type: ignore[import-untyped]
 
-    from benchframe.trace.parquet import COLUMNS
+    from benchframe.trace.parquet import COLUMNS, to_numpy
 
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -74,7 +74,7 @@ def read_csv(path: Path) -> Trace:
                 rows += batch.num_rows
                 if rows > MAX_ROWS:
                     raise TraceError(path, f"it has more than {MAX_ROWS} events", "split it, or make it Parquet")
-                parts.append({name: batch.column(i).to_numpy() for i, name in enumerate(header)})
+                parts.append({name: to_numpy(batch.column(i)) for i, name in enumerate(header)})
     except (OSError, UnicodeDecodeError, ValueError) as error:  # ArrowInvalid is a ValueError
         reason = (str(error).splitlines() or ["unreadable"])[0][:160]
         raise TraceError(path, f"this is not a CSV trace ({reason})", "see docs/trace-format.md") from None

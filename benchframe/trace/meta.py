@@ -6,7 +6,8 @@ wrong ends in a ``ValueError`` that names it.
 """
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from benchframe.files import printable
@@ -16,8 +17,8 @@ PAGE = 4096
 ADDRESS_LIMIT = 1 << 47
 """One past the highest user address: x86-64 with four-level page tables (arch/x86/include/asm/page_64_types.h)."""
 MAX_FILES = 1 << 20
-MAX_SNAPSHOTS = 1 << 16
-MAX_PROCESSES = 1 << 16
+MAX_SNAPSHOTS = 1 << 18
+MAX_PROCESSES = 1 << 20
 MAX_AREAS = 1 << 17
 """Areas in one snapshot: twice the default vm.max_map_count."""
 MAX_UNPLAYED = 1 << 16
@@ -107,7 +108,7 @@ class TraceMeta:
 
 def meta_to_json(meta: TraceMeta) -> str:
     """``meta`` as compact JSON; areas are packed in pages, each start relative to the end of the one before."""
-    data = asdict(meta)
+    data: dict[str, Any] = {member.name: getattr(meta, member.name) for member in fields(meta)}
     data["version"] = FORMAT_VERSION
     data["files"] = [[f.name, f.size, f.inode] for f in meta.files]
     data["processes"] = [[p.mm, p.pid, p.command, p.faults] for p in meta.processes]
@@ -130,17 +131,15 @@ def fitted_json(meta: TraceMeta, room: int) -> str:
     command = meta.command[:MAX_TEXT]
     kept = [snapshot for snapshot in meta.snapshots[:MAX_SNAPSHOTS] if len(snapshot.areas) <= MAX_AREAS]
     processes, files = meta.processes[:MAX_PROCESSES], meta.files
-    budget = room // 2
-    sizes = [24 + 8 * 5 * len(snapshot.areas) for snapshot in kept]
-    while sum(sizes) > budget and len(kept) > 1:
-        keep = len(kept) // 2
-        kept, sizes = kept[:keep], sizes[:keep]
-    if sum(len(p.command) + 40 for p in processes) > room // 4:
-        processes = processes[: max(1, room // 4 // 240)]
+    # In characters, a little above what they take: a layout's area, a process's numbers.
+    kept = kept[: _fit((48 + 24 * len(snapshot.areas) for snapshot in kept), room // 2)]
+    processes = processes[: _fit((len(json.dumps(p.command)) + 32 for p in processes), room * 3 // 8)]
+    unplayed = meta.unplayed[: _fit((len(u.name) + 64 for u in meta.unplayed[:MAX_UNPLAYED]), room // 8)]
     for what, before, after in (
         ("layouts", len(meta.snapshots), len(kept)),
         ("processes", len(meta.processes), len(processes)),
         ("arguments", len(meta.command), len(command)),
+        ("calls that are not replayed", len(meta.unplayed), len(unplayed)),
     ):
         if after < before:
             notes.append(f"of {before} {what} the metadata hold the first {after}")
@@ -151,6 +150,7 @@ def fitted_json(meta: TraceMeta, room: int) -> str:
         snapshots=tuple(kept),
         processes=tuple(replace(p, command=_cut(p.command)) for p in processes),
         files=tuple(replace(f, name=_cut(f.name)) for f in files),
+        unplayed=unplayed,
     )
     text = meta_to_json(fitted)
     while len(text) > room and (sum(map(len, fitted.command)) > 4096 or fitted.snapshots):
@@ -161,6 +161,17 @@ def fitted_json(meta: TraceMeta, room: int) -> str:
             fitted = replace(fitted, snapshots=(), notes=(*fitted.notes, "there was no room for layouts"))
         text = meta_to_json(fitted)
     return text
+
+
+def _fit(sizes: Iterable[int], room: int) -> int:
+    """How many of the things of these sizes fit, the first at least."""
+    count = used = 0
+    for size in sizes:
+        used += size
+        if used > room and count:
+            break
+        count += 1
+    return count
 
 
 def _cut(text: str) -> str:
@@ -245,19 +256,35 @@ def _snapshot(data: object, files: int) -> Snapshot:
     packed = data.get("areas")
     if not isinstance(packed, list) or len(packed) % 5 or len(packed) > 5 * MAX_AREAS:
         raise ValueError("a snapshot's areas are not groups of five numbers")
-    areas: list[Area] = []
-    end = 0
-    for i in range(0, len(packed), 5):
-        start = end + PAGE * _integer(packed[i], "snapshots", 0, ADDRESS_LIMIT // PAGE)
-        end = start + PAGE * _integer(packed[i + 1], "snapshots", 1, ADDRESS_LIMIT // PAGE + 1)
-        if end > ADDRESS_LIMIT:
-            raise ValueError("a snapshot's area lies above the user address space")
-        bits = _integer(packed[i + 2], "snapshots", 0, 16)
-        offset = PAGE * _integer(packed[i + 3], "snapshots", 0, 1 << 51)
-        areas.append((start, end, bits & 7, bits >> 3, offset, _integer(packed[i + 4], "snapshots", -1, files)))
+    areas = _unpacked(packed, files)
     when = _text(data.get("when", ""), "snapshots")
     mm, row = _integer(data.get("mm"), "snapshots", 0, 1 << 31), _integer(data.get("row"), "snapshots", 0, 1 << 62)
-    return Snapshot(mm, row, when, tuple(areas))
+    return Snapshot(mm, row, when, areas)
+
+
+def _unpacked(packed: list[Any], files: int) -> tuple[Area, ...]:
+    """The areas of a snapshot whose numbers are in groups of five."""
+    import numpy as np
+
+    if not set(map(type, packed)) <= {int}:
+        raise ValueError("metadata member 'snapshots' holds something other than integers")
+    limit = ADDRESS_LIMIT // PAGE
+    try:
+        gap, pages, bits, offset, file = np.array(packed, np.int64).reshape(-1, 5).T
+    except OverflowError:
+        raise ValueError("metadata member 'snapshots' holds a number of more than 64 bits") from None
+    for column, name, low, below in (
+        (gap, "gap", 0, limit), (pages, "length", 1, limit + 1), (bits, "bits", 0, 16), (offset, "offset", 0, 1 << 51),
+        (file, "file", -1, files),
+    ):  # fmt: skip
+        if not ((column >= low) & (column < below)).all():
+            raise ValueError(f"metadata member 'snapshots' holds a {name} outside [{low}, {below})")
+    end = np.cumsum(gap + pages)  # in pages: no more than 2^17 areas of 2^36
+    if len(end) and end[-1] > limit:
+        raise ValueError("metadata member 'snapshots' has an area above the user address space")
+    start = (end - pages) * PAGE
+    columns = start, end * PAGE, bits & 7, bits >> 3, offset * PAGE, file
+    return tuple(zip(*(column.tolist() for column in columns), strict=True))
 
 
 def _integer(value: object, name: str, low: int, below: int) -> int:

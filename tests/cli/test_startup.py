@@ -36,6 +36,19 @@ def test_registry_is_light() -> None:
     assert imported_after(code) == set()
 
 
+def test_traces_need_no_tables() -> None:
+    """Writing and reading a trace, as Parquet and as CSV, does not import pandas, which pyarrow likes to do."""
+    code = (
+        "import tempfile, pathlib, numpy as np\nfrom benchframe.events import EVENT\n"
+        "from benchframe.trace.trace import Trace, read_trace, write_trace\n"
+        "from benchframe.trace.csvfile import read_csv, write_csv\nevents = np.zeros(1, EVENT)\nevents['file'] = -1\n"
+        "with tempfile.TemporaryDirectory() as place:\n  path = pathlib.Path(place, 't.parquet')\n"
+        "  write_trace(path, Trace(events))\n  write_csv(path.with_suffix('.csv'), read_trace(path))\n"
+        "  assert len(read_csv(path.with_suffix('.csv'))) == 1"
+    )
+    assert imported_after(code) == {"pyarrow"}
+
+
 def test_the_modules_for_plugins_are_light() -> None:
     """Importing the API costs not even numpy; what workloads and strategy code import, numpy at most."""
     assert imported_after("import benchframe.api, sys\nassert 'numpy' not in sys.modules") == set()

@@ -197,12 +197,37 @@ def test_huge_pages_are_whole() -> None:
 
 
 def test_readable_is_executable() -> None:
-    """Under READ_IMPLIES_EXEC a readable mapping is executable, in children too, until an exec."""
+    """Under READ_IMPLIES_EXEC a readable mapping is executable, but for a file that the kernel reports otherwise."""
     recs = call("personality", 10, 300, 310, 0, 0x0400000)
     recs += call("mmap", 10, 320, 330, BASE, 0, PAGE, 1, 0x22, 2**64 - 1, 0)
     recs += call("mprotect", 10, 340, 350, 0, BASE, PAGE, 3)
+    noexec = Rec(365, R.AREA, 10, (BASE + PAGE, BASE + 2 * PAGE, 0, 1, 2, (8, 1, 5), "/noexec/file"))
+    recs += [*call("mmap", 10, 360, 370, BASE + PAGE, 0, PAGE, 1, 2, 3, 0), noexec]
     trace = built(*recs)
-    assert trace.events["prot"][trace.setup :].tolist() == [5, 7]
+    assert trace.events["prot"][trace.setup :].tolist() == [5, 7, 1]
+    assert not trace.meta.unplayed
+
+
+def test_the_heap_of_an_executable_program() -> None:
+    """brk under READ_IMPLIES_EXEC, which an i386 program has from its exec on, gives executable memory: in children
+    too, and back to plain memory when it is switched off."""
+    start = IMAGE[1].end
+    now = Maps(150, 10, "exec", [*IMAGE[:1], *IMAGE[2:]], start, personality=0x0400000)
+    recs = [*call("brk", 10, 300, 310, start + 3 * PAGE, start + 3 * PAGE), Rec(320, R.NEW, 10, (11, 0))]
+    recs += call("brk", 11, 330, 340, start + 4 * PAGE, start + 4 * PAGE)
+    recs += call("brk", 10, 350, 360, start + PAGE + 5, start + PAGE + 5)
+    recs += call("personality", 10, 370, 375, 0x0400000, 0)
+    recs += call("brk", 10, 380, 390, start + 5 * PAGE, start + 5 * PAGE)
+    trace = built(*recs, maps=[now])
+    heaps = [
+        [area[:3] for area in layout if start <= area[0] < BASE] for layout in replay(trace.events).layouts.values()
+    ]
+    assert heaps == [
+        [(start, start + 2 * PAGE, 7), (start + 2 * PAGE, start + 5 * PAGE, 3)],
+        [(start, start + 4 * PAGE, 7)],
+    ]
+    now = replace(now, personality=0)
+    assert {row[2] for row in replay(built(*recs[:2], maps=[now]).events).layouts[0] if row[0] == start} == {3}
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,60 @@ def test_files_are_open_files() -> None:
     assert (trace.meta.files[1].name, trace.meta.files[1].size) == ("/usr/lib/x.so", 500)
 
 
+def test_calls_of_a_32_bit_program() -> None:
+    """Numbers of i386 as the kernel gives them (mmap2 counts pages, shmat comes through ipc), or as ptrace translated
+    them: the same events."""
+    program = [Maps(150, 10, "exec", IMAGE, 0x600000, bits=32)]
+    attach = area(365, 10, BASE + 0x3000, BASE + 0x4000, "/SYSV00000000")
+
+    def numbered(kernel: bool) -> Trace:
+        mmap = (192, (0, 0x3000, 3, 0x22, 2**32 - 1, 7)) if kernel else (NR["mmap"], (0, 0x3000, 3, 0x22, 2**32 - 1, 0))
+        shmat = (117, (21, 5, 0, 0xFF00, 0, 0)) if kernel else (NR["shmat"], (5, 0, 0, 0, 0, 0))
+        builder = Builder(program, numbers_of_i386=kernel)
+        recs = [*START, Rec(300, R.ENTER, 10, mmap), Rec(310, R.LEAVE, 10, (mmap[0], BASE)), attach]
+        recs += [Rec(360, R.ENTER, 10, shmat), Rec(370, R.LEAVE, 10, (shmat[0], 0))]
+        for rec in sorted(recs, key=lambda rec: rec.time):
+            builder.add(rec)
+        return builder.trace(TraceMeta())
+
+    assert kinds(numbered(True)) == ["MMAP", "MMAP"]
+    assert numbered(True).digest == numbered(False).digest
+
+
+def test_numbers_of_processes_are_used_again() -> None:
+    """Two processes of one number: each has its own faults, and the kernel's count is the sum of both."""
+    one, two = Maps(150, 10, "exec", IMAGE, started=1), Maps(560, 11, "exec", IMAGE, started=9, faults=1)
+    ends = [Maps(450, 11, "exit", IMAGE, started=5, faults=20), Maps(660, 11, "exit", IMAGE, started=9, faults=41)]
+    recs = [
+        Rec(400, R.NEW, 10, (11, 0)),
+        Rec(460, R.GONE, 11),
+        Rec(500, R.NEW, 10, (11, 0)),
+        Rec(560, R.EXEC, 11, (11,)),
+    ]
+    recs += [Rec(570, R.LEAVE, 11, (NR["execve"], 0)), Rec(670, R.GONE, 11)]
+    trace = built(*recs, maps=[one, ends[0], two, ends[1]])
+    assert trace.meta.faults["expected"] == 20 + 41 - 1
+    assert [(p.mm, p.pid, p.faults) for p in trace.meta.processes] == [
+        (0, 10, -1),
+        (1, 11, 20),
+        (2, 11, 41),
+        (3, 11, 40),
+    ]
+
+
+def test_cut_where_a_reader_would_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More tasks or address spaces than a trace may have: the trace ends before the first one too many, and says so."""
+    from benchframe.record import builder as module
+
+    monkeypatch.setattr(module, "MAX_MMS", 3)
+    forks = [
+        rec for i in range(5) for rec in (Rec(300 + 10 * i, R.NEW, 10, (11 + i, 0)), Rec(305 + 10 * i, R.GONE, 11 + i))
+    ]
+    trace = built(*forks)
+    assert kinds(trace) == ["FORK", "EXIT", "FORK", "EXIT"]
+    assert any(note.startswith("cut after 8 events") for note in trace.meta.notes)
+
+
 def test_stack_growth_report() -> None:
     """A report outside any call belongs to the fault that made the stack grow."""
     stack = 0x7FFD00000000

@@ -9,10 +9,12 @@ import mmap
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,13 +74,42 @@ def level(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def record(level: str, output: Path, *command: str, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run the recorder as its own process, as a user does."""
-    run = subprocess.run(
-        [sys.executable, "-c", RUN, level, str(output), *command],
-        capture_output=True, text=True, timeout=60, **options,
-    )  # type: ignore[call-overload]  # fmt: skip
-    return run  # type: ignore[no-any-return]
+def elf32(code: bytes) -> bytes:
+    """A static i386 program of one segment."""
+    start = 0x8048000
+    head = b"\x7fELF\x01\x01\x01".ljust(16, b"\0") + struct.pack(
+        "<HHIIIIIHHHHHH", 2, 3, 1, start + 84, 52, 0, 0, 52, 32, 1, 0, 0, 0
+    )
+    size = 84 + len(code)
+    return head + struct.pack("<IIIIIIII", 1, 0, start, start, size, size, 5, 4096) + code
+
+
+def record(
+    level: str, output: Path, *command: str, input: str = "", cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the recorder as its own process, as a user does: a fork of this one, which has imported all that it needs."""
+    with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        told.write(input.encode())
+        told.seek(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: fork beside threads
+            pid = os.fork()
+        if not pid:
+            code = 99
+            try:
+                for number, file in enumerate((told, out, err)):
+                    os.dup2(file.fileno(), number)
+                sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+                if cwd is not None:
+                    os.chdir(cwd)
+                code = session.run_record_command(list(command), output, level)
+                sys.stderr.flush()
+            finally:
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(command, code, out.read().decode(), err.read().decode())
 
 
 def checked(output: Path, level: str) -> Trace:
@@ -140,6 +171,30 @@ def test_exit_codes(level: str, tmp_path: Path, script: str, code: int) -> None:
     """The program's exit code is ours; a signal's is 128 + n; the trace is there all the same."""
     assert record(level, tmp_path / "t.parquet", "sh", "-c", script).returncode == code
     assert read_trace(tmp_path / "t.parquet").meta.exit_status == (code if code < 128 else 128 - code)
+
+
+def test_a_32_bit_program(level: str, tmp_path: Path) -> None:
+    """i386's own numbers; without PT_GNU_STACK it runs under READ_IMPLIES_EXEC, so its heap and mappings can be
+    executed. Its mmap2, brk and munmap are replayed to what the kernel had."""
+    code = bytes.fromhex(
+        "b82d000000 31db cd80 8d9800300000 b82d000000 cd80 c640ff01"  # brk(0); brk(+3 pages); a store in the last
+        "b8c0000000 31db b900200000 ba03000000 be22000000 bfffffffff 31ed cd80 c60001"  # mmap2(0, 2 pages, 3); a store
+        "89c3 b85b000000 b900100000 cd80 b801000000 31db cd80"  # munmap(the first page); exit(0)
+    )
+    program = tmp_path / "narrow"
+    program.write_bytes(elf32(code))
+    program.chmod(0o755)
+    try:
+        assert subprocess.run([program]).returncode == 0
+    except OSError as error:
+        pytest.skip(f"no 32-bit programs here: {error}")
+    run = record(level, tmp_path / "t.parquet", str(program))
+    assert run.returncode == 0, run.stderr
+    assert "1 of the programs are 32-bit programs" in run.stderr
+    trace = checked(tmp_path / "t.parquet", level)
+    names = [Kind(k).name for k in trace.events["kind"].tolist()]
+    assert (names.count("MMAP"), names.count("MUNMAP")) == (2, 1)
+    assert set(trace.events["prot"][trace.events["kind"] == Kind.MMAP].tolist()) == {7}
 
 
 def test_csv(tmp_path: Path) -> None:
@@ -390,16 +445,22 @@ def test_signal_ends_what_an_orphan_would_hold_open(level: str, tmp_path: Path) 
 def test_program_that_ignores_signals(tmp_path: Path) -> None:
     """What does not end on SIGTERM goes on unrecorded; a second signal does not wait for it."""
     run = started(
-        tmp_path, "auto", "sh", "-c", "trap '' TERM; echo up; echo $$ > " + str(tmp_path / "pid") + "; sleep 60 & wait"
+        tmp_path,
+        "auto",
+        "sh",
+        "-c",
+        f"trap '' TERM; echo up; echo $$ > {tmp_path / 'pid'}; sleep 60 >/dev/null 2>&1 & wait",
     )
     try:
         time.sleep(0.3)
         run.send_signal(signal.SIGTERM)
         time.sleep(0.3)
         run.send_signal(signal.SIGTERM)
-        _, errors = run.communicate(timeout=60)
-        assert run.returncode == 128 + signal.SIGTERM, errors
+        assert run.wait(timeout=60) == 128 + signal.SIGTERM
         assert len(read_trace(tmp_path / "t.parquet")) > 5
+        for pipe in (run.stdout, run.stderr):  # the program holds them too, so there is no end to wait for
+            assert pipe is not None
+            pipe.close()
     finally:
         end(int((tmp_path / "pid").read_text()))
 

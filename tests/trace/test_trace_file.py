@@ -19,7 +19,7 @@ from benchframe.events import EVENT, NIL, REPORT, UNKNOWN, Kind
 from benchframe.trace import parquet
 from benchframe.trace import trace as trace_format
 from benchframe.trace.csvfile import write_csv
-from benchframe.trace.meta import FileEntry, Snapshot, TraceMeta, meta_from_json, meta_to_json
+from benchframe.trace.meta import FileEntry, Process, Snapshot, TraceMeta, meta_from_json, meta_to_json
 from benchframe.trace.parquet import column_pages, page_header
 from benchframe.trace.trace import Trace, TraceError, iter_batches, read_meta, read_trace, write_trace
 
@@ -190,6 +190,25 @@ def test_a_million_rows(tmp_path: Path) -> None:
 # -- what is not a trace ---------------------------------------------------------------------------------------
 
 
+def test_many_processes_read_back(tmp_path: Path) -> None:
+    """70 000 address spaces, each with its process, and layouts of some: the file is read again; of the layouts the
+    first that fit are kept, and that is said."""
+    count = 70_000
+    events = np.zeros(2 * count + 1, EVENT)
+    events["file"] = NIL
+    events["kind"][1::2], events["kind"][2::2] = Kind.FORK, Kind.EXIT
+    events["addr"][1::2] = events["len"][1::2] = events["task"][2::2] = events["mm"][2::2] = np.arange(1, count + 1)
+    processes = tuple(Process(mm, 100 + mm % 30_000, f"make -j{mm}", 20) for mm in range(count + 1))
+    areas = tuple((start, start + 4096, 5, 0, 0, NIL) for start in range(1 << 20, 1 << 21, 1 << 15))
+    layouts = tuple(Snapshot(mm, 2 * mm, when, areas) for mm in range(1, 7001) for when in ("exec", "exit"))
+    path = tmp_path / "t.parquet"
+    write_trace(path, Trace(events, meta=TraceMeta(processes=processes, snapshots=layouts)))
+    again = read_trace(path)
+    assert (again.mms, len(again.meta.processes)) == (count + 1, count + 1)
+    assert 5_000 < len(again.meta.snapshots) < 14_000
+    assert any(note.startswith("of 14000 layouts the metadata hold the first ") for note in again.meta.notes)
+
+
 def test_not_files(tmp_path: Path) -> None:
     """Missing, a folder, a FIFO (which would block), unreadable names: one line each, at once."""
     assert "No such file" in refused(tmp_path / "none.parquet")
@@ -278,7 +297,7 @@ def test_values_out_of_range(tmp_path: Path, column: str, value: int) -> None:
         (b'{"version":1,"snapshots":[{"mm":0,"row":0,"when":"exit","areas":[1,2,3]}]}', "five numbers"),
         (b'{"version":1,"snapshots":[{"mm":0,"row":0,"when":"exit","areas":[34359738368,1,0,0,-1]}]}', "snapshots"),
         (b'{"version":1,"snapshots":[{"mm":4,"row":0,"when":"exit","areas":[]}]}', "not in the trace"),
-        (b'{"version":1,"notes":["' + b"x" * (9 << 20) + b'"]}', "metadata claims"),
+        (b'{"version":1,"notes":["' + b"x" * (17 << 20) + b'"]}', "metadata claims"),
         (b'{"version":1' + b"0" * 5000 + b"}", "metadata"),
     ],
 )
