@@ -284,6 +284,9 @@ class Relations:
                 later_stores |= 1 << at
             for source in bits(one.ctrl):
                 ppo[events[source]] |= later_stores
+            if one.kind == "W":
+                for source in bits(one.arm):
+                    ppo[events[source]] |= 1 << at
             if one.kind == "F" or one.tag in WORDS:
                 continue
             into = 1 << at

@@ -368,12 +368,13 @@ class _Thread:
             name.removeprefix(mine): (value, 0) for name, value in init.items() if name.startswith(mine)
         }
         self.index = 0
-        self.ctrl = 0
+        self.arm = 0
+        """The loads that decided on the arms of if and else that it is in."""
         self.sections = 0
         self.others = others
 
     def event(self, label: Label) -> Generator[Label, Any, Any]:
-        label.ctrl, self.ctrl = self.ctrl, 0
+        label.arm = self.arm
         self.index += 1
         return (yield label)
 
@@ -381,8 +382,9 @@ class _Thread:
         for one in statements:
             if one[0] == "if":
                 value, deps = yield from self.value(one[1])
-                self.ctrl |= deps
+                outside, self.arm = self.arm, self.arm | deps
                 yield from self.run(one[2] if value else one[3])
+                self.arm = outside
             elif one[0] == "do":
                 yield from self.value(one[1])
             else:
@@ -558,7 +560,7 @@ class _Thread:
     def grace_period(self) -> Generator[Label, Any, tuple[Value, int]]:
         yield from self.event(Label("F", order="sync-rcu"))
         for other in range(self.others):
-            if other != self.number:
+            if other != self.number or self.sections:  # inside its own section it waits for ever
                 yield from self.event(Label("R", ("rcu", other), wait=_free, tag="gp"))
         yield from self.event(Label("F", order="mb"))
         return 0, 0

@@ -265,7 +265,7 @@ class Order:
                 first |= thread.places.get(label.loc, 0)
             cumul |= thread.wmb.cumul
             prop |= thread.wmb.prop
-            deps |= label.data | label.ctrl
+            deps |= label.data | label.ctrl | label.arm
             first |= thread.ctrl
             if label.order == "release":
                 every = thread.everything
