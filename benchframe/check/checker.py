@@ -263,7 +263,7 @@ class Hunt:
     def run(self, deadline: float) -> Verdict:
         """Search until all is seen or ``deadline`` (time.monotonic) is near, then sample until it, then shorten."""
         now = time.monotonic()
-        self._search(now + (deadline - now) * 0.7)
+        self.search(now + (deadline - now) * 0.7)
         if not self.verdict.coverage.complete and not self.failures:
             self._sample(deadline)
         for signature, run in self.failures.items():
@@ -278,7 +278,8 @@ class Hunt:
                 return
             self.explorer.restart()
 
-    def _search(self, deadline: float) -> None:
+    def search(self, deadline: float) -> None:
+        """Search until all is seen, ``deadline`` or ``most`` failures; what tasks share is learned."""
         memory = self.case.memory
 
         def see(run: Run) -> bool:

@@ -35,6 +35,8 @@ PAGE = layout.PAGE_SIZE
 Operation = tuple[Any, ...]
 LIFE = ("fork", "thread", "exit", "exec", "exec_anew")
 """What begins and ends tasks and address spaces."""
+CHURN, CHURN_CHECKED = 320, 5
+"""Calls of the long program, and after how many the invariants are looked at."""
 LENGTH = 30
 """Calls of one random program."""
 PATIENCE, IMPATIENCE = 5.0, 1.0
@@ -60,14 +62,16 @@ class Sequential:
 
 
 class Conformance:
-    """``strategy`` beside the oracle."""
+    """``strategy`` beside the oracle. ``shrinks`` programs are tried to make a failing one simpler (None: SHRINKS), and
+    no line is looked for if it is 0; ``seconds`` of CPU time is what a program may take (None: PATIENCE)."""
 
-    def __init__(self, strategy: Strategy) -> None:
+    def __init__(self, strategy: Strategy, shrinks: int | None = None, seconds: float | None = None) -> None:
         self.strategy = strategy
+        self._shrinks = SHRINKS if shrinks is None else shrinks
         self._runner = PoisoningRunner(strategy)
         self._machine = Machine(self._runner, SIZES, PARAMETERS, strategy.slabs)
         Setup(self._machine).exec(HEAP)
-        self._patience = PATIENCE
+        self._patience = self._patient = PATIENCE if seconds is None else seconds
         self._saved = {base: array.copy() for base, array in self._machine.arrays.items()}
 
     def run(self, calls: int, seed: int, deadline: float) -> Sequential:
@@ -78,12 +82,13 @@ class Conformance:
 
         began, done, tries = time.monotonic(), 0, 0
         found: list[Operation] = []
+        first = ""
 
         def wrong(program: list[Operation]) -> bool:
-            nonlocal done, tries, found
+            nonlocal done, tries, found, first
             if found:
                 tries += 1
-                if tries > SHRINKS or time.monotonic() >= deadline:
+                if tries > self._shrinks or time.monotonic() >= deadline:
                     return program == found  # enough: this one it is
             elif done >= calls or (done and time.monotonic() >= deadline):
                 return False
@@ -91,7 +96,7 @@ class Conformance:
             if not found:
                 done += len(program)
             if failure and (not found or _simpler(program, found)):
-                found = list(program)
+                found, first = list(program), failure
             return bool(failure)
 
         options = settings(
@@ -102,17 +107,26 @@ class Conformance:
             suppress_health_check=list(HealthCheck),
         )
         programs = st.integers(1, LENGTH // 2).flatmap(lambda n: st.lists(phrases(), min_size=n, max_size=n))
+        churn = churning(seed)
+        if failure := self.fails(churn, CHURN_CHECKED):
+            found, first = churn, failure
+        elif time.monotonic() < deadline:
+            done += len(churn)
+            calls += len(churn)
         with suppress(NoSuchExample, Flaky):  # nothing is wrong; or shrinking was stopped
-            find(programs.map(flat), wrong, settings=options, random=random.Random(seed))
+            if not found:
+                find(programs.map(flat), wrong, settings=options, random=random.Random(seed))
         if not found:
             return Sequential(done, time.monotonic() - began)
+        if not self._shrinks:
+            return Sequential(done, time.monotonic() - began, first, tuple(found))
         shortest = self._shrink(found, deadline)
         failure = self.fails(shortest) or self.fails(found)
         return Sequential(done, time.monotonic() - began, failure + self._blame(shortest), tuple(shortest))
 
     def _blame(self, program: list[Operation]) -> str:
         """Which line of the strategy gave the wrong answer of the last call of ``program``; empty if none did."""
-        returned = _Returns()
+        returned = Returns()
         with suppress(*MISTAKES, Endless, Broken, DialectError), patience(self._patience):
             self._restore()
             processes = _Processes(self._machine)
@@ -129,12 +143,13 @@ class Conformance:
             array[:] = self._saved[base]
         self._runner.forget()
 
-    def fails(self, program: list[Operation]) -> str:
-        """What goes wrong first in ``program``; empty if nothing does."""
+    def fails(self, program: list[Operation], every: int = 1) -> str:
+        """What goes wrong first in ``program``; empty if nothing does. Layouts and invariants are looked at after
+        ``every`` so many calls, and at the end."""
         with patience(self._patience):
-            return self._fails(program)
+            return self._fails(program, every)
 
-    def _fails(self, program: list[Operation]) -> str:
+    def _fails(self, program: list[Operation], every: int) -> str:
         self._restore()
         processes = _Processes(self._machine)
         where = "before the first call"
@@ -144,6 +159,8 @@ class Conformance:
                 got, wanted = processes.perform(call, user=number % 2 == 0)
                 if got != wanted:
                     return f"{where}: gave {_hex(got)}, the oracle {_hex(wanted)}"
+                if (number + 1) % every and number + 1 < len(program):
+                    continue
                 if processes.differ():
                     return f"{where}: the VMAs afterwards differ from the oracle's"
                 self._runner.validate(self._machine)
@@ -160,7 +177,7 @@ class Conformance:
 
     def _shrink(self, program: list[Operation], deadline: float) -> list[Operation]:
         at = len(program) - 1
-        while at >= 0 and (self._patience == PATIENCE or time.monotonic() < deadline):
+        while at >= 0 and (self._patience == self._patient or time.monotonic() < deadline):
             shorter = program[:at] + program[at + 1 :]
             if shorter and self.fails(shorter):
                 program = shorter
@@ -168,7 +185,7 @@ class Conformance:
         return program
 
 
-class _Returns:
+class Returns:
     """Which functions of strategies return what while it is entered: the innermost first."""
 
     def __init__(self) -> None:
@@ -359,6 +376,21 @@ def phrases() -> SearchStrategy[tuple[Operation, ...]]:
         st.builds(seen_from_outside, who, st.integers(0, 3), inside, st.booleans(), st.booleans()),
         st.builds(stays, who, inside, st.sampled_from([-1, 0, 1])),
     )
+
+
+def churning(seed: int) -> list[Operation]:
+    """A long program that fills a small range with many VMAs and empties it, again and again: an index grows and
+    shrinks by some levels, which few calls do not bring about."""
+    draw = random.Random(seed)
+    calls: list[Operation] = []
+    for _ in range(CHURN):
+        at = BASE + draw.randrange(96) * PAGE
+        filling = len(calls) // (CHURN // 4) % 2 == 0
+        if draw.random() < (0.85 if filling else 0.2):
+            calls.append(("mmap", at, PAGE, draw.choice([1, 3, 5, 7]), 0x32))
+        else:
+            calls.append(("munmap", at, draw.choice([1, 1, 1, 2, 6]) * PAGE))
+    return calls
 
 
 def shown(call: Operation) -> str:
