@@ -6,7 +6,7 @@ world behind the proxies may count or schedule what it sees (:mod:`benchframe.di
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchframe.dialect.functions import resolve
@@ -23,16 +23,24 @@ from benchframe.strategy import Strategy
 class InterpretedRunner(Validating):
     """Runs ``strategy`` (resolved) by the interpreter; a :class:`~benchframe.mm.machine.Runner`.
 
-    ``counting``: the replay counts lookups, hits and the like, as the native engine's checked replay does. Raises
-    DialectError for a mandatory hook that is unfilled.
+    ``counting``: the replay counts lookups, hits and the like, as the native engine's checked replay does. ``replace``
+    puts other functions in the place of native ones (``dejit``). Raises DialectError for a mandatory hook that is
+    unfilled.
     """
 
-    def __init__(self, strategy: Strategy, *, counting: bool = True) -> None:
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        counting: bool = True,
+        replace: Mapping[Any, Callable[..., Any]] | None = None,
+    ) -> None:
         self.strategy = strategy
+        self._replace = replace
         self.world: PlainWorld | None = None
         # As natively: the replay counts, the mapping operations and what they call through hooks do not.
         own = {**strategy.binding, "count": count_event} if counting else strategy.binding
-        self._replay = dejit(replay_checked, own, strategy.binding)
+        self._replay = dejit(replay_checked, own, strategy.binding, replace)
         self._hooks: dict[str, Callable[..., Any]] = {}
 
     def attach(self, machine: Machine) -> None:
@@ -53,7 +61,7 @@ class InterpretedRunner(Validating):
         if name not in self._hooks:
             function = resolve(BY_NAME[name], self.strategy.binding)
             assert function is not None  # only an unbound resolve() gives None
-            self._hooks[name] = dejit(function, self.strategy.binding)
+            self._hooks[name] = dejit(function, self.strategy.binding, None, self._replace)
         return int(self._hooks[name](self._mm(mm), *arguments))
 
     def ask(self, name: str, number: int, *arguments: int) -> int:

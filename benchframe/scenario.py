@@ -98,9 +98,40 @@ def elsewhere(call: Call, mm: int, task: int) -> Call:
     return Call(f"{call.label} in mm {mm}", {**call.columns, "mm": mm, "task": task})
 
 
-def leave() -> Call:
-    """The last task of an address space ends, and the space with it."""
-    return Call("exit", {"kind": Kind.EXIT, "len": 1})
+def by(call: Call, task: int) -> Call:
+    """The same call by another task of the same address space, one that :func:`thread` began."""
+    return Call(f"{call.label} by task {task}", {**call.columns, "task": task})
+
+
+def peek(page: int, mm: int) -> Call:
+    """A lookup in another process's address space, as ptrace and /proc make it: find_vma under that one's lock."""
+    return Call(
+        f"lookup, page {page}, in mm {mm} of another process",
+        {"kind": Kind.LOOKUP, "addr": BASE + page * layout.PAGE_SIZE, "mm": mm},
+    )
+
+
+def poke(page: int, mm: int) -> Call:
+    """A store to another process's memory, as ptrace makes it: a write fault in kernel mode."""
+    return Call(
+        f"write to page {page} of another process, mm {mm}",
+        {"kind": Kind.FAULT, "addr": BASE + page * layout.PAGE_SIZE, "prot": 2, "mm": mm},
+    )
+
+
+def execve() -> Call:
+    """The only task of an address space begins a new program: an empty address space."""
+    return Call("exec", {"kind": Kind.EXEC, "addr": BASE + 1024 * layout.PAGE_SIZE})
+
+
+def thread(task: int) -> Call:
+    """A new task in this address space."""
+    return Call(f"clone of task {task}", {"kind": Kind.THREAD, "len": task})
+
+
+def leave(last: bool = True) -> Call:
+    """A task ends; the ``last`` one of an address space, and the space with it."""
+    return Call("exit" if last else "exit of one task", {"kind": Kind.EXIT, "len": int(last)})
 
 
 def fork(child: int = 1, task: int = 5) -> Call:

@@ -36,7 +36,8 @@ class PrivateSlab(Slab):
     records with ``arena_alloc(mm, ARENA_PRIVATE0 + number)`` and ``arena_free``. The records start zeroed.
 
     ``part_of`` is (number, shift) of an array inside a larger record: record ``i`` is part of record ``i >> shift``
-    of that slab, and lives as long as it. The checker reads it. ``at_rest`` names fields that are zero in the record of
+    of that slab, and lives as long as it. The checker reads it. ``first`` is the first record that a reference may lead
+    to, where the larger record's size is no power of two. ``at_rest`` names fields that are zero in the record of
     each VMA when nothing runs, such as the count of a lock: validate_mm looks.
     """
 
@@ -49,10 +50,13 @@ class PrivateSlab(Slab):
         fixed: int = 0,
         part_of: tuple[int, int] | None = None,
         at_rest: Sequence[str] = (),
+        first: int | None = None,
     ) -> None:
         if not 0 <= number < len(PRIVATE_BASES):
             raise StrategyError(f"private slab {name}: number {number} is not in 0..{len(PRIVATE_BASES) - 1}")
-        super().__init__(name, Struct(name, fields), PRIVATE_BASES[number])
+        if first is None:
+            first = 1 << part_of[1] if part_of is not None else 1
+        super().__init__(name, Struct(name, fields), PRIVATE_BASES[number], first)
         self.number, self.per_vma, self.fixed, self.part_of = number, per_vma, fixed, part_of
         self.at_rest = tuple(at_rest)
         if unknown := [field for field in self.at_rest if field not in self.struct.fields]:

@@ -34,6 +34,8 @@ _SWITCHES = {
     "dontneed_frees_tables": flags.RULE_DONTNEED_TABLES,
 }
 """A switch of Rules to its bit of Parameters."""
+MODEL_RULES = frozenset({*_SWITCHES, "thp_read_prepares_anon_vma", "thp_always", "execute_only"})
+"""Switches that the model has, too; operations that ask for memory that can only be executed are not put to it."""
 
 
 KEEP = 256 << 20
@@ -41,9 +43,9 @@ KEEP = 256 << 20
 
 
 def rules(parameters: Parameters) -> Rules:
-    """The oracle's rules for the model's parameters. ``thp`` 2 (always) is 1 (by madvise) to the oracle."""
+    """The oracle's rules for the model's parameters."""
     switches = {name: bool(parameters.rules & bit) for name, bit in _SWITCHES.items()}
-    return Rules(thp_read_prepares_anon_vma=parameters.thp != 0, **switches)
+    return Rules(thp_read_prepares_anon_vma=parameters.thp != 0, thp_always=parameters.thp == 2, **switches)
 
 
 def limits(parameters: Parameters) -> Limits:
@@ -74,7 +76,7 @@ def parameters(rules: Rules, limits: Limits) -> Parameters:
         max_map_count=limits.max_map_count,
         stack_limit=limits.rlimit_stack,
         stack_guard_gap=limits.stack_guard_gap,
-        thp=1 if rules.thp_read_prepares_anon_vma else 0,
+        thp=1 + rules.thp_always if rules.thp_read_prepares_anon_vma else 0,
         rules=sum(bit for name, bit in _SWITCHES.items() if getattr(rules, name)),
     )
 

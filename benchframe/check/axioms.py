@@ -176,6 +176,12 @@ class Relations:
         reached, prop_of = closed
         rows: Rows = [0] * n
         self._rcu(strong)
+        for at in range(n):
+            if is_node(labels[at]):
+                if labels[at].kind == "F":  # a grace period is after all that its task did before
+                    for before in bits(self._before(at)):
+                        strong[before] |= 1 << at
+                memory |= 1 << at
         strongly = _mask(strong)
         for at in range(n):
             if not memory >> at & 1:
@@ -238,7 +244,7 @@ class Relations:
                 continue
             if one.tag in WORDS:
                 continue
-            if one.rmw and one.kind == "W" and waiting:
+            if one.rmw and waiting:
                 after_atomic |= waiting
                 waiting = 0
             if after_spinlock and one.tag == "lock" and one.kind == "W":
@@ -261,7 +267,7 @@ class Relations:
                     ppo[at] |= rmb
                     loads |= bit
             later |= bit
-            if stored or (one.rmw and done):
+            if one.rmw:
                 atomic = later
             if one.full and one.kind == "R" and done:
                 strongly |= later
@@ -278,6 +284,9 @@ class Relations:
                 later_stores |= 1 << at
             for source in bits(one.ctrl):
                 ppo[events[source]] |= later_stores
+            if one.kind == "W":
+                for source in bits(one.arm):
+                    ppo[events[source]] |= 1 << at
             if one.kind == "F" or one.tag in WORDS:
                 continue
             into = 1 << at
@@ -336,13 +345,18 @@ class Relations:
                 lock = self.number[chain[first]]
                 inside = self.own[lock] & ~((2 << lock) - 1)
                 for event in bits(earlier):
-                    strong[event] |= inside
+                    strong[event] |= inside | 1 << lock
 
 
 WORDS = frozenset({"gp", "rcu_read_lock", "rcu_read_unlock"})
 """Tags of events that are no memory accesses: they only say which section came before which grace period."""
 FLUSHES = frozenset({"free", "rcu_read_unlock", "kfree_rcu", "gp"})
 """Tags of events that wait for the store buffer, under tso."""
+
+
+def is_node(label: Label) -> bool:
+    """A grace period or the begin of a section: no access, but what is in order with it is in order with others."""
+    return label.order == "sync-rcu" or label.tag == "rcu_read_lock" or (label.tag == "gp" and label.kind == "F")
 
 
 def bits(row: int) -> list[int]:

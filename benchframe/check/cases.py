@@ -16,7 +16,7 @@ from benchframe.dialect.interpreter import dejit
 from benchframe.events import NIL, UNKNOWN, Kind
 from benchframe.interpreted import InterpretedRunner
 from benchframe.mm import flags
-from benchframe.mm.fork import mm_free
+from benchframe.mm.fork import exit_mmap, mm_free
 from benchframe.mm.hooks import cache_table_prepared
 from benchframe.mm.layout import ARENA_TABLE, ARENA_VMA, MM
 from benchframe.mm.locks import STEPS
@@ -38,14 +38,21 @@ from benchframe.scenario import (
     Call,
     Scenario,
     Setup,
+    by,
+    elsewhere,
+    execve,
     fault,
     fork,
     is_store,
+    leave,
     lookup,
     mmap,
     mprotect,
     mremap,
     munmap,
+    peek,
+    poke,
+    thread,
 )
 from benchframe.strategy import Strategy
 
@@ -58,7 +65,7 @@ from benchframe.strategy import Strategy
 
 _USES_RCU = frozenset({kfree_rcu, synchronize_rcu, free_typesafe_by_rcu})
 """What needs to know who is in a read-side section."""
-SIZES = Sizes(mms=2, tasks=6, vmas=96, tables=64, pages=128, files=4, events=32)
+SIZES = Sizes(mms=3, tasks=6, vmas=96, tables=64, pages=128, files=4, events=32)
 
 
 @dataclass
@@ -106,7 +113,7 @@ class Case:
         self._write_events(machine)
         self.machine = machine
         self.memory = self.make_memory(machine)
-        self._rows = self._snapshot(0)
+        self._rows = [self._snapshot(number) for number in range(SIZES.mms)]
         self.uses_rcu = any(_USES_RCU & set(_native(f)) for f in strategy.functions())
         self.typesafe = any(free_typesafe_by_rcu in _native(f) for f in strategy.functions())
         """Are its VMAs in a cache that is type-safe by RCU?"""
@@ -155,6 +162,7 @@ class Case:
             return table
 
         replace[table_alloc] = new_table
+        events = self.machine.arrays["event_base"]
         locked = self.interpreted(locked_event, dict(replace))
 
         def noted(mm: Any, task: int, index: int) -> int:
@@ -163,9 +171,23 @@ class Case:
             since = world.steps
             result = int(locked(mm, task, index))
             world.mapped(int(mm.id) - 1, since)
+            event = events[index]
+            if event["kind"] == Kind.FORK and result >= 0:
+                world.mapped(int(event["addr"]), since)
             return result
 
         replace[locked_event] = noted
+        ended = self.interpreted(exit_mmap, dict(replace))
+
+        def noted_end(mm: Any) -> int:
+            """exit_mmap, likewise: in an exit, or in an exec."""
+            world: CaseWorld = mm.world
+            since = world.steps
+            ended(mm)
+            world.mapped(int(mm.id) - 1, since)
+            return 0
+
+        replace[exit_mmap] = noted_end
         self.run_event = self.interpreted(one_event, replace)
 
     def interpreted(self, function: Native, replace: Mapping[Any, Callable[..., Any]]) -> Callable[..., Any]:
@@ -208,8 +230,8 @@ class Case:
         return self._snapshot(number)
 
     @property
-    def first_rows(self) -> list[tuple[int, int, int, int]]:
-        """The VMAs at the start."""
+    def first_rows(self) -> list[list[tuple[int, int, int, int]]]:
+        """The VMAs of each mm at the start."""
         return self._rows
 
 
@@ -220,7 +242,8 @@ class CaseWorld(Hardware):
         super().__init__(case.memory)
         self.case = case
         self.answers: list[Answer] = []
-        self.layouts = [_Layout(0, case.first_rows)]
+        self.layouts = [[_Layout(0, rows)] for rows in case.first_rows]
+        """Of each mm: what it was, from the start to now."""
         if case.typesafe:
             self.limbo[ARENA_VMA] = []
         if case.scenario.hardware:
@@ -316,10 +339,11 @@ class CaseWorld(Hardware):
     # ---- what is right -------------------------------------------------------------------------------------------
 
     def mapped(self, number: int, since: int) -> None:
-        """A mapping call in trace mm ``number`` is about to drop the lock: the layout from here on."""
-        if number == 0:
-            self.layouts[-1].until = self.steps
-            self.layouts.append(_Layout(since, self.case.snapshot(0)))
+        """A mapping call in trace mm ``number`` is about to drop the lock, or the mm is new or has ended: what it has
+        from here on."""
+        layouts = self.layouts[number]
+        layouts[-1].until = self.steps
+        layouts.append(_Layout(since, self.case.snapshot(number)))
 
     def finish(self) -> None:
         """Everything has come to rest: the answers, then the invariants."""
@@ -329,8 +353,8 @@ class CaseWorld(Hardware):
         self.case.validate()
 
     def _judge(self, answer: Answer) -> None:
-        if answer.call.columns.get("mm", 0) != 0 or (is_store(answer.call) and answer.result == 0):
-            return  # the layouts are those of the first mm; a store that did not fault asked nobody
+        if is_store(answer.call) and answer.result == 0:
+            return  # a store that did not fault asked nobody
         kind = answer.call.columns["kind"]
         if answer.call.answer is not None:
             if answer.result != answer.call.answer:
@@ -344,7 +368,7 @@ class CaseWorld(Hardware):
         addr = answer.call.columns["addr"]
         right = [
             _right(layout_.rows, addr, answer)
-            for layout_ in self.layouts
+            for layout_ in self.layouts[answer.call.columns.get("mm", 0)]
             if layout_.since <= answer.ended and (layout_.until is None or layout_.until >= answer.began)
         ]
         if not any(right):
@@ -352,6 +376,8 @@ class CaseWorld(Hardware):
                 "stale answer",
                 f"T{answer.task}: {answer.call.label} gave {_words(answer.result)}, which is not right at any moment "
                 "of the call",
+                key=("vma_base", answer.result) if answer.result > 0 else None,
+                at=(answer.task, answer.ended),
             )
 
 
@@ -451,6 +477,36 @@ def _fresh(space: Setup) -> None:
     space.map(0, 4)
 
 
+OTHER, LATER = 1, 2
+"""Trace mms of a second process, and of one that comes later."""
+ENDED, CHILD = 4, 5
+"""A task that ended, and the task of the second process."""
+
+
+def _ended_task(space: Setup, number: int) -> None:
+    """A task that looked up, and is no more: its record will be the next one's."""
+    task = space.thread(number)
+    task.find_vma(BASE)
+    task.find_vma(BASE, user=True)
+    task.exit(last=False)
+
+
+def _before_fork(space: Setup) -> None:
+    _two(space)
+    _ended_task(space, CHILD)
+
+
+def _two_processes(space: Setup) -> None:
+    """A process and its child, which has the same addresses; each has looked up."""
+    _two(space)
+    child = space.fork(CHILD)
+    for one in (space, child):
+        one.fault(BASE, 2)
+        one.find_vma(BASE)
+        one.find_vma(BASE, user=True)
+    _ended_task(space, ENDED)
+
+
 COMMON = (
     Scenario("lookup-munmap", "a lookup while its VMA is unmapped (B1)", _two, ((lookup(1),), (munmap(0, 4),))),
     Scenario("lookup-merge", "a lookup while a merge removes its VMA (B1)", _gap, ((lookup(9),), (mmap(4, 4),))),
@@ -539,4 +595,47 @@ COMMON = (
         ((fault(REGION - 1),), (mremap(REGION - 2, 2, 16, keep=True), munmap(REGION, 2))),
     ),
     Scenario("stack-stack", "two faults grow the same stack", _stack, ((fault(REGION - 9),), (fault(REGION - 10),))),
+    Scenario(
+        "exec-lookup",
+        "an exec, then lookups where the old program had VMAs and the new one has others or none",
+        _two_processes,
+        ((lookup(0), execve(), lookup(0), mmap(0, 4, 1), lookup(0), lookup(9)),),
+    ),
+    Scenario(
+        "fork-lookup",
+        "a fork, then the child looks up while the parent unmaps",
+        _before_fork,
+        (
+            (fork(OTHER, CHILD), elsewhere(lookup(1), OTHER, CHILD), elsewhere(fault(1), OTHER, CHILD)),
+            (munmap(0, 4),),
+        ),
+    ),
+    Scenario(
+        "foreign-lookup",
+        "lookups in the own mm and in another process's, as ptrace and /proc make them, while that one unmaps",
+        _two_processes,
+        (
+            (lookup(1), peek(1, OTHER), lookup(1), poke(9, OTHER), lookup(9)),
+            (elsewhere(munmap(0, 4), OTHER, CHILD),),
+        ),
+    ),
+    Scenario(
+        "exit-lookup",
+        "a process ends, another begins with its task, a task ends and another begins; each looks up",
+        _two_processes,
+        (
+            (
+                elsewhere(lookup(0), OTHER, CHILD),
+                elsewhere(leave(), OTHER, CHILD),
+                elsewhere(execve(), LATER, CHILD),
+                elsewhere(lookup(0), LATER, CHILD),
+                elsewhere(mmap(0, 4, 1), LATER, CHILD),
+                elsewhere(lookup(0), LATER, CHILD),
+                munmap(0, 4),
+                thread(ENDED),
+                by(lookup(0), ENDED),
+                by(lookup(9), ENDED),
+            ),
+        ),
+    ),
 )

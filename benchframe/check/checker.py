@@ -24,11 +24,12 @@ from benchframe.check.execution import (
     execute,
     patience,
     told,
+    wild,
 )
 from benchframe.check.memory import MachineWorld, describe
 from benchframe.check.search import Coverage, Explorer, Pct, pct_bound
 from benchframe.check.tso import TsoCase
-from benchframe.dialect.records import DialectError
+from benchframe.dialect.records import DialectError, WildAccess
 from benchframe.mm.layout import FILE, MM, PAGE, PTE, TASK, VMA
 from benchframe.races import Chain, Sites
 from benchframe.scenario import Scenario
@@ -76,8 +77,10 @@ def _stopped(run: Run) -> set[str]:
     return found
 
 
-def _source(run: Run, key: tuple[str, int], chain: Chain) -> Chain:
+def _source(run: Run, key: tuple[str, int] | None, chain: Chain) -> Chain:
     """The last load in ``chain``'s functions that gave the number of record ``key``, and the stores before it."""
+    if key is None:  # a NULL dereference: the story's last steps say where the NULL came from
+        return ()
     task, trace = run.failed_task, run.trace
     at = len(trace)
     while at > 0:
@@ -260,7 +263,7 @@ class Hunt:
     def run(self, deadline: float) -> Verdict:
         """Search until all is seen or ``deadline`` (time.monotonic) is near, then sample until it, then shorten."""
         now = time.monotonic()
-        self._search(now + (deadline - now) * 0.7)
+        self.search(now + (deadline - now) * 0.7)
         if not self.verdict.coverage.complete and not self.failures:
             self._sample(deadline)
         for signature, run in self.failures.items():
@@ -275,7 +278,8 @@ class Hunt:
                 return
             self.explorer.restart()
 
-    def _search(self, deadline: float) -> None:
+    def search(self, deadline: float) -> None:
+        """Search until all is seen, ``deadline`` or ``most`` failures; what tasks share is learned."""
         memory = self.case.memory
 
         def see(run: Run) -> bool:
@@ -336,7 +340,22 @@ class Hunt:
         stable = again.failure is not None and str(again.failure) == str(best.failure)
         failure = best.failure or run.failure
         name, sites = self.case.scenario.name, sites_of(again)
-        return Finding(name, failure.kind, failure.text, text, signature, stable, failure.function, sites)
+        told = failure.text + answered(again)
+        return Finding(name, failure.kind, told, text, signature, stable, failure.function, sites)
+
+
+def answered(run: Run) -> str:
+    """Of a wrong answer: which line took the VMA from where. Empty if nobody did, or ``run`` failed otherwise."""
+    failure = run.failure
+    if failure is None or failure.kind != "stale answer" or failure.key is None or not isinstance(run.world, CaseWorld):
+        return ""
+    (answer,) = [a for a in run.world.answers if (a.task, a.ended) == failure.at]
+    for step in reversed(run.trace[answer.began : answer.ended]):
+        op = step.op
+        if step.task == answer.task and op.kind == "load" and op.value == failure.key[1] and op.place is not None:
+            what = describe(*op.accesses[0][:2])  # type: ignore[arg-type]
+            return f"; from {what}, in {_place(op)}"
+    return ""
 
 
 def signature_of(run: Run) -> tuple[str, ...]:
@@ -488,11 +507,13 @@ def _simpler(schedule: Sequence[int]) -> Iterator[list[int]]:
 def make_case(scenario: Scenario, strategy: Strategy, memory_model: str = "sc") -> Case:
     """The case, with store buffers if ``memory_model`` is "tso".
 
-    Raises Broken (kind "set-up") if the strategy cannot even do the set-up alone.
+    Raises Broken (kind "set-up", or what it is if an access is wrong) if the strategy cannot even do the set-up alone.
     """
     try:
         with patience(PATIENCE):
             return TsoCase(scenario, strategy) if memory_model == "tso" else Case(scenario, strategy)
+    except WildAccess as error:
+        raise Broken(error.kind, f"in the set-up: {told(error)}", (), None, wild(error).function) from error
     except (DialectError, Endless, *MISTAKES) as error:
         raise Broken("set-up", f"the set-up by itself fails: {told(error)}") from error
 

@@ -1,4 +1,8 @@
-"""Sequential conformance: random calls by one task, and after each the oracle's answer, its layout, and validate_mm.
+"""Sequential conformance: random calls, one after the other, by the tasks of a few processes; after each the oracle's
+answer, its layout, and validate_mm.
+
+Calls cover a task's whole life: fork, clone, exec, exit, lookups and stores in another process's address space. The
+next one gets what one gave back: a VMA record, the number of a task or of an mm.
 
 Runs by the interpreter, so a wild index is an error with a line and nothing needs compiling. Hypothesis draws the calls
 and shrinks a program that fails: fewer calls, smaller numbers. What it leaves is cut call by call once more.
@@ -7,13 +11,16 @@ and shrinks a program that fails: fewer calls, smaller numbers. What it leaves i
 from __future__ import annotations
 
 import random
+import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from benchframe.check.cases import plain_runner
-from benchframe.check.execution import MISTAKES, Broken, Endless, patience, told
+from benchframe.check.execution import MISTAKES, PACKAGE, Broken, Endless, patience, told
+from benchframe.check.poison import PoisoningRunner
+from benchframe.dialect.records import DialectError
 from benchframe.mm import layout
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.validate import ValidationError
@@ -26,13 +33,21 @@ if TYPE_CHECKING:
 
 PAGE = layout.PAGE_SIZE
 Operation = tuple[Any, ...]
+LIFE = ("fork", "thread", "exit", "exec", "exec_anew")
+"""What begins and ends tasks and address spaces."""
+CHURN, CHURN_CHECKED = 320, 5
+"""Calls of the long program, and after how many the invariants are looked at."""
 LENGTH = 30
 """Calls of one random program."""
 PATIENCE, IMPATIENCE = 5.0, 1.0
 """Seconds of CPU time that a program may take, some hundred times what any needs; once one took them, less."""
 SHRINKS = 250
 """Programs tried to make a failing one simpler."""
-SIZES = Sizes(mms=2, tasks=3, vmas=256, tables=256, pages=1024, files=8)
+SIZES = Sizes(mms=4, tasks=5, vmas=256, tables=256, pages=1024, files=8)
+PARAMETERS = Parameters(stack_guard_gap=2 * PAGE)
+"""A guard gap so small that stacks meet other VMAs."""
+HEAP, STACK = BASE + 24 * PAGE, BASE + 512 * PAGE
+"""Where a program's heap begins, right behind the pages that calls use most; where its stack is."""
 EDGES = (0, PAGE, layout.TASK_SIZE - PAGE, layout.TASK_SIZE, 1 << 47)
 
 
@@ -47,13 +62,16 @@ class Sequential:
 
 
 class Conformance:
-    """``strategy`` beside the oracle."""
+    """``strategy`` beside the oracle. ``shrinks`` programs are tried to make a failing one simpler (None: SHRINKS), and
+    no line is looked for if it is 0; ``seconds`` of CPU time is what a program may take (None: PATIENCE)."""
 
-    def __init__(self, strategy: Strategy) -> None:
+    def __init__(self, strategy: Strategy, shrinks: int | None = None, seconds: float | None = None) -> None:
         self.strategy = strategy
-        self._runner = plain_runner(strategy)
-        self._machine = Machine(self._runner, SIZES, Parameters(), strategy.slabs)
-        self._patience = PATIENCE
+        self._shrinks = SHRINKS if shrinks is None else shrinks
+        self._runner = PoisoningRunner(strategy)
+        self._machine = Machine(self._runner, SIZES, PARAMETERS, strategy.slabs)
+        Setup(self._machine).exec(HEAP)
+        self._patience = self._patient = PATIENCE if seconds is None else seconds
         self._saved = {base: array.copy() for base, array in self._machine.arrays.items()}
 
     def run(self, calls: int, seed: int, deadline: float) -> Sequential:
@@ -64,12 +82,13 @@ class Conformance:
 
         began, done, tries = time.monotonic(), 0, 0
         found: list[Operation] = []
+        first = ""
 
         def wrong(program: list[Operation]) -> bool:
-            nonlocal done, tries, found
+            nonlocal done, tries, found, first
             if found:
                 tries += 1
-                if tries > SHRINKS or time.monotonic() >= deadline:
+                if tries > self._shrinks or time.monotonic() >= deadline:
                     return program == found  # enough: this one it is
             elif done >= calls or (done and time.monotonic() >= deadline):
                 return False
@@ -77,7 +96,7 @@ class Conformance:
             if not found:
                 done += len(program)
             if failure and (not found or _simpler(program, found)):
-                found = list(program)
+                found, first = list(program), failure
             return bool(failure)
 
         options = settings(
@@ -87,37 +106,62 @@ class Conformance:
             deadline=None,
             suppress_health_check=list(HealthCheck),
         )
-        programs = st.integers(1, LENGTH).flatmap(lambda n: st.lists(operations(), min_size=n, max_size=n))
+        programs = st.integers(1, LENGTH // 2).flatmap(lambda n: st.lists(phrases(), min_size=n, max_size=n))
+        churn = churning(seed)
+        if failure := self.fails(churn, CHURN_CHECKED):
+            found, first = churn, failure
+        elif time.monotonic() < deadline:
+            done += len(churn)
+            calls += len(churn)
         with suppress(NoSuchExample, Flaky):  # nothing is wrong; or shrinking was stopped
-            find(programs, wrong, settings=options, random=random.Random(seed))
+            if not found:
+                find(programs.map(flat), wrong, settings=options, random=random.Random(seed))
         if not found:
             return Sequential(done, time.monotonic() - began)
+        if not self._shrinks:
+            return Sequential(done, time.monotonic() - began, first, tuple(found))
         shortest = self._shrink(found, deadline)
-        return Sequential(done, time.monotonic() - began, self.fails(shortest), tuple(shortest))
+        failure = self.fails(shortest) or self.fails(found)
+        return Sequential(done, time.monotonic() - began, failure + self._blame(shortest), tuple(shortest))
 
-    def fails(self, program: list[Operation]) -> str:
-        """What goes wrong first in ``program``; empty if nothing does."""
-        with patience(self._patience):
-            return self._fails(program)
+    def _blame(self, program: list[Operation]) -> str:
+        """Which line of the strategy gave the wrong answer of the last call of ``program``; empty if none did."""
+        returned = Returns()
+        with suppress(*MISTAKES, Endless, Broken, DialectError), patience(self._patience):
+            self._restore()
+            processes = _Processes(self._machine)
+            for number, call in enumerate(program[:-1]):
+                processes.perform(call, user=number % 2 == 0)
+            with returned:
+                got, wanted = processes.perform(program[-1], user=len(program) % 2 == 1)
+            if got != wanted:
+                return returned.of(int(self._machine.arrays["answer_base"][0]["vma"]))
+        return ""
 
-    def _fails(self, program: list[Operation]) -> str:
+    def _restore(self) -> None:
         for base, array in self._machine.arrays.items():
             array[:] = self._saved[base]
-        ours: Any = Setup(self._machine)
-        right: Any = oracle(self._machine.parameters)
+        self._runner.forget()
+
+    def fails(self, program: list[Operation], every: int = 1) -> str:
+        """What goes wrong first in ``program``; empty if nothing does. Layouts and invariants are looked at after
+        ``every`` so many calls, and at the end."""
+        with patience(self._patience):
+            return self._fails(program, every)
+
+    def _fails(self, program: list[Operation], every: int) -> str:
+        self._restore()
+        processes = _Processes(self._machine)
         where = "before the first call"
         try:
-            for number, (name, *arguments) in enumerate(program):
-                where = f"call {number + 1}, {shown((name, *arguments))}"
-                if name == "find_vma":
-                    area = right.find_vma(*arguments)
-                    wanted: Any = None if area is None else (area.vm_start, area.vm_end)
-                    got: Any = ours.find_vma(*arguments, user=number % 2 == 0)
-                else:
-                    got, wanted = getattr(ours, name)(*arguments), getattr(right, name)(*arguments)
+            for number, call in enumerate(program):
+                where = f"call {number + 1}, {shown(call)}"
+                got, wanted = processes.perform(call, user=number % 2 == 0)
                 if got != wanted:
                     return f"{where}: gave {_hex(got)}, the oracle {_hex(wanted)}"
-                if ours.layout() != right.layout():
+                if (number + 1) % every and number + 1 < len(program):
+                    continue
+                if processes.differ():
                     return f"{where}: the VMAs afterwards differ from the oracle's"
                 self._runner.validate(self._machine)
         except Endless as error:
@@ -126,14 +170,14 @@ class Conformance:
         except MISTAKES as error:
             return f"{where}: {told(error)}"
         except Exception as error:
-            if isinstance(error, (ValidationError, Broken)) or type(error).__name__ == "DialectError":
+            if isinstance(error, (ValidationError, Broken, DialectError)):
                 return f"{where}: {str(error).splitlines()[0]}"
             raise
         return ""
 
     def _shrink(self, program: list[Operation], deadline: float) -> list[Operation]:
         at = len(program) - 1
-        while at >= 0 and (self._patience == PATIENCE or time.monotonic() < deadline):
+        while at >= 0 and (self._patience == self._patient or time.monotonic() < deadline):
             shorter = program[:at] + program[at + 1 :]
             if shorter and self.fails(shorter):
                 program = shorter
@@ -141,30 +185,218 @@ class Conformance:
         return program
 
 
+class Returns:
+    """Which functions of strategies return what while it is entered: the innermost first."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Any, str, str, int]] = []
+
+    def __enter__(self) -> None:
+        self._before = sys.gettrace()
+        sys.settrace(self._enter)
+
+    def __exit__(self, *error: object) -> None:
+        sys.settrace(self._before)
+
+    def _enter(self, frame: FrameType, event: str, argument: Any) -> Any:
+        return None if frame.f_code.co_filename.startswith((PACKAGE, "<")) else self._leave
+
+    def _leave(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if event == "return":
+            self.seen.append((argument, frame.f_code.co_name, frame.f_code.co_filename, frame.f_lineno))
+        return self._leave
+
+    def of(self, value: int) -> str:
+        """Who returned ``value`` first, in words."""
+        for given, name, file, line in self.seen:
+            if given == value:
+                return f"; returned by {name} ({file}:{line})"
+        return ""
+
+
+class _Processes:
+    """The tasks alive on a machine, and an oracle for each address space."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.tasks: list[Any] = [Setup(machine)]
+        self.right: dict[int, Any] = {0: self._empty()}
+
+    def _empty(self) -> Any:
+        """What a program begins with."""
+        made = oracle(self.machine.parameters)
+        made.start_brk = made.brk_now = HEAP
+        return made
+
+    def differ(self) -> bool:
+        """Is any address space other than the oracle's?"""
+        return any(Setup(self.machine, n).layout() != right.layout() for n, right in self.right.items())
+
+    def perform(self, call: Operation, user: bool) -> tuple[Any, Any]:
+        """(what the strategy gave, what the oracle gave). A call that cannot be made now is left out."""
+        who, (name, *arguments) = (call[0], call[1:]) if isinstance(call[0], int) else (0, call)
+        task = self.tasks[who % len(self.tasks)]
+        if name in LIFE:
+            getattr(self, f"_{name}")(task)
+            return None, None
+        if name in ("peek", "poke"):
+            other, addr = self.tasks[arguments[0] % len(self.tasks)], arguments[1]
+            task, user = Setup(self.machine, other.number, task.task), False
+            name, arguments = ("find_vma", [addr]) if name == "peek" else ("fault", [addr, 2])
+        right = self.right[task.number]
+        if name == "stack":
+            name, arguments = "exec_map", [STACK, 4 * PAGE, 3, 0x22 | 1 << 24]
+        if name == "find_vma":
+            area = right.find_vma(*arguments)
+            return task.find_vma(*arguments, user=user), None if area is None else (area.vm_start, area.vm_end)
+        if name == "fault":
+            return task.fault(*arguments, user=user), right.fault(*arguments)
+        return getattr(task, name)(*arguments), getattr(right, name)(*arguments)
+
+    def _others(self, task: Any) -> list[Any]:
+        """The other tasks of its address space."""
+        return [other for other in self.tasks if other.number == task.number and other is not task]
+
+    def _room(self, mm: bool = False) -> bool:
+        """Is there a record for one more task, and for its mm?"""
+        return len(self.tasks) < SIZES.tasks - 1 and (not mm or len(self.right) < SIZES.mms - 1)
+
+    def _fork(self, task: Any) -> None:
+        if self._room(mm=True):
+            child = task.fork()
+            self.right[child.number] = self.right[task.number].fork()
+            self.tasks.append(child)
+
+    def _thread(self, task: Any) -> None:
+        if self._room():
+            self.tasks.append(task.thread())
+
+    def _exit(self, task: Any) -> None:
+        if len(self.tasks) > 1:
+            last = not self._others(task)
+            task.exit(last=last)
+            self.tasks.remove(task)
+            if last:
+                del self.right[task.number]
+
+    def _exec(self, task: Any) -> None:
+        """In the same record; the other tasks end (de_thread)."""
+        for other in self._others(task):
+            self._exit(other)
+        task.exec(HEAP)
+        self.right[task.number] = self._empty()
+
+    def _exec_anew(self, task: Any) -> None:
+        """In a record of its own, as by a child of vfork: others may stay behind in the old one."""
+        if not self._room(mm=True):
+            return
+        number = next(n for n in range(1, SIZES.mms) if n not in self.right)
+        last = not self._others(task)
+        task.exit(last=last)
+        if last:
+            del self.right[task.number]
+        new = Setup(self.machine, number, task.task)
+        new.exec(HEAP)
+        self.right[number] = self._empty()
+        self.tasks[self.tasks.index(task)] = new
+
+
 def _simpler(program: list[Operation], than: list[Operation]) -> bool:
     return (len(program), repr(program)) < (len(than), repr(than))
 
 
-def operations() -> SearchStrategy[Operation]:
+def flat(program: list[tuple[Operation, ...]]) -> list[Operation]:
+    """The calls of all phrases, LENGTH at most."""
+    return [call for phrase in program for call in phrase][:LENGTH]
+
+
+def phrases() -> SearchStrategy[tuple[Operation, ...]]:
     """Random calls: few pages, so that calls meet, near the end of a 2 MiB region now and then, or at an edge (0 and
-    the end of user addresses)."""
+    the end of user addresses); by the first task, mostly. One by one, or a few that belong together: what a cache keeps
+    of one page while a task's life goes on, or while another address space is looked at.
+    """
     from hypothesis import strategies as st
 
-    page = st.integers(0, 23) | st.integers(500, 523)
-    place = st.one_of(*[page.map(lambda number: BASE + number * PAGE)] * 8, st.sampled_from(EDGES))
+    near = st.integers(0, 7)
+    page = near | near | st.integers(0, 23) | st.integers(500, 523)
+    inside = page.map(lambda number: BASE + number * PAGE)
+    place = st.one_of(*[inside] * 8, st.sampled_from(EDGES))
     length = st.sampled_from([1, 1, 2, 3, 4, 8, 16]).map(lambda pages: pages * PAGE)
     rights = st.sampled_from([3, 3, 1, 7])
-    mmap = st.tuples(st.just("mmap"), place, length, rights, st.sampled_from([0x32, 0x32, 0x22]))
-    munmap = st.tuples(st.just("munmap"), place, length)
-    mprotect = st.tuples(st.just("mprotect"), place, length, rights)
-    fault = st.tuples(st.just("fault"), place, st.sampled_from([1, 2]))
-    find_vma = st.tuples(st.just("find_vma"), place)
-    mremap = st.tuples(st.just("mremap"), place, length, length, st.sampled_from([1, 3]), place)
-    return st.one_of(*[mmap] * 5, *[munmap] * 3, *[mprotect] * 3, *[fault] * 5, *[find_vma] * 4, mremap)
+    who = st.sampled_from([0, 0, 0, 0, 1, 1, 2, 3])
+
+    def call(name: str, *arguments: SearchStrategy[Any]) -> SearchStrategy[Operation]:
+        return st.tuples(st.just(name), *arguments)
+
+    mmap = call("mmap", place, length, rights, st.sampled_from([0x32, 0x32, 0x22]))
+    munmap = call("munmap", place, length)
+    mprotect = call("mprotect", place, length, rights)
+    fault = call("fault", place, st.sampled_from([1, 2]))
+    mremap = call("mremap", place, length, length, st.sampled_from([1, 3]), place)
+    brk = call("brk", st.integers(0, 12).map(lambda pages: HEAP + pages * PAGE))
+    madvise = call("madvise", place, length, st.sampled_from([4, 4, 10, 11, 18]))
+    life = st.sampled_from([(name,) for name in LIFE] + [("stack",)])
+    one = st.one_of(
+        *[mmap] * 5,
+        *[munmap] * 3,
+        *[mprotect] * 3,
+        *[fault] * 5,
+        *[call("find_vma", place)] * 4,
+        mremap,
+        brk,
+        madvise,
+        life,
+    )
+
+    def by(task: int, calls: tuple[Operation, ...]) -> tuple[Operation, ...]:
+        return tuple((task, *c) if task else c for c in calls)
+
+    def alone(task: int, made: Operation) -> tuple[Operation, ...]:
+        return by(task, (made,))
+
+    def through_life(task: int, event: str, at: int, again: bool) -> tuple[Operation, ...]:
+        """A page is known to the task; its life goes on; the page is looked up, mapped anew or not."""
+        mapped = ("mmap", at, 4 * PAGE, 3, 0x32)
+        return by(
+            task, (mapped, ("fault", at, 2), ("find_vma", at), (event,), *([mapped] if again else []), ("find_vma", at))
+        )
+
+    def seen_from_outside(task: int, other: int, at: int, write: bool, fork: bool) -> tuple[Operation, ...]:
+        """One page, in the own address space, in another one (a child's, which has the same), and in the own again."""
+        before: tuple[Operation, ...] = (("mmap", at, 4 * PAGE, 3, 0x32), ("fork",)) if fork else ()
+        return by(task, (*before, ("find_vma", at), ("poke" if write else "peek", other, at), ("find_vma", at)))
+
+    def stays(task: int, at: int, moved: int) -> tuple[Operation, ...]:
+        """One page, before and after a call that moves bounds near by."""
+        return by(task, (("find_vma", at), ("munmap", at + moved * PAGE, PAGE), ("find_vma", at)))
+
+    return st.one_of(
+        *[st.builds(alone, who, one)] * 8,
+        st.builds(through_life, who, st.sampled_from(LIFE), inside, st.booleans()),
+        st.builds(seen_from_outside, who, st.integers(0, 3), inside, st.booleans(), st.booleans()),
+        st.builds(stays, who, inside, st.sampled_from([-1, 0, 1])),
+    )
+
+
+def churning(seed: int) -> list[Operation]:
+    """A long program that fills a small range with many VMAs and empties it, again and again: an index grows and
+    shrinks by some levels, which few calls do not bring about."""
+    draw = random.Random(seed)
+    calls: list[Operation] = []
+    for _ in range(CHURN):
+        at = BASE + draw.randrange(96) * PAGE
+        filling = len(calls) // (CHURN // 4) % 2 == 0
+        if draw.random() < (0.85 if filling else 0.2):
+            calls.append(("mmap", at, PAGE, draw.choice([1, 3, 5, 7]), 0x32))
+        else:
+            calls.append(("munmap", at, draw.choice([1, 1, 1, 2, 6]) * PAGE))
+    return calls
 
 
 def shown(call: Operation) -> str:
     """A call as a line of text."""
+    if isinstance(call[0], int):
+        return f"task {call[0]}: {shown(call[1:])}"
     return f"{call[0]}({', '.join(map(_hex, call[1:]))})"
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import greenlet
 
+from benchframe.dialect.records import WildAccess
 from benchframe.errors import BenchframeError
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -24,6 +25,9 @@ from benchframe.errors import BenchframeError
 # timer is the process's own CPU time, so a busy machine does not shorten it.
 
 PACKAGE = str(Path(__file__).resolve().parent.parent)
+MODEL = str(Path(PACKAGE) / "mm")
+CHAIN = 4
+"""Functions that a failure names, at most."""
 MISTAKES = (
     IndexError, ArithmeticError, RuntimeError, MemoryError, AttributeError, TypeError, NameError, ValueError,
 )  # fmt: skip
@@ -55,13 +59,36 @@ def patience(seconds: float) -> Iterator[None]:
 
 
 def told(error: BaseException) -> str:
-    """``error`` as one line, with the innermost line of a plugin's file that was running."""
+    """``error`` as one line, with the line that was running: of a plugin's file, or of the model and the plugin's that
+    called it."""
     text = " ".join(str(error).split())
     kind = "" if isinstance(error, Endless) else f"{type(error).__name__}: "
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith((PACKAGE, "<"))]
-    place = f", in {own[-1].name} ({own[-1].filename}:{own[-1].lineno})" if own else ""
+    if isinstance(error, WildAccess):
+        kind = f"{error.kind}: "
+    frames = running(error)
+    if not frames:
+        return f"{kind}{text}"
+    place = f", in {frames[0].name} ({frames[0].filename}:{frames[0].lineno})"
+    own = next((frame for frame in frames if not frame.filename.startswith(PACKAGE)), None)
+    if own is not None and own is not frames[0]:
+        place += f", called from {own.name} ({own.filename}:{own.lineno})"
     return f"{kind}{text}{place}"
+
+
+def running(error: BaseException) -> list[traceback.FrameSummary]:
+    """The lines of strategy code and of the model that were running, the innermost first."""
+    frames = traceback.extract_tb(error.__traceback__)
+    outside = [f for f in frames if not f.filename.startswith(("<", PACKAGE)) or f.filename.startswith(MODEL)]
+    return outside[::-1]
+
+
+def wild(error: WildAccess) -> Broken:
+    """The failure that ``error`` is, with the line of strategy code or model where it happened."""
+    frames = running(error)
+    place = (f"{frames[0].filename}:{frames[0].lineno}",) if frames else ()
+    names = tuple(frame.name for frame in frames[:CHAIN])
+    text = told(error).partition(": ")[2]
+    return Broken(error.kind, text, place, None, names[0] if names else "", names)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -137,7 +164,8 @@ class Broken(Exception):
     """Something that must not happen, found while a task ran or at the end: ``kind`` is one word or two.
 
     ``places`` are the lines of strategy code that tell one failure from another, ``key`` is the object concerned,
-    ``function`` is where it showed, ``chain`` are the functions that were running, the innermost first.
+    ``function`` is where it showed, ``chain`` are the functions that were running, the innermost first. ``at`` is
+    (task, last step) of the call whose answer is wrong.
     """
 
     def __init__(
@@ -148,6 +176,7 @@ class Broken(Exception):
         key: Any = None,
         function: str = "",
         chain: tuple[str, ...] = (),
+        at: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(f"{kind}: {text}")
         self.kind = kind
@@ -156,6 +185,7 @@ class Broken(Exception):
         self.key = key
         self.function = function
         self.chain = chain
+        self.at = at
 
 
 @dataclass(frozen=True)
@@ -228,6 +258,8 @@ class World:
             self.failure, self.failed_task = broken, task
         except Endless as error:
             self.failure, self.failed_task = Broken("livelock", told(error)), task
+        except WildAccess as error:
+            self.failure, self.failed_task = wild(error), task
         except MISTAKES as error:
             self.failure, self.failed_task = Broken("crash", told(error)), task
 

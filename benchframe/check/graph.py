@@ -27,13 +27,14 @@ class Label:
     release; of a barrier: its name. ``rmw``: part of a read-modify-write; ``full``: of a fully ordered one.
     ``wait``: the values that let a blocking load go on; ``excused``: one that waits for ever is no deadlock.
     ``addr``, ``data``: bit i is set if the address or the value depends on event i of the task; ``ctrl``: if event i
-    decided a branch since the event before. ``plain``: no READ_ONCE. ``tag``: what else it is (lock, unlock, free,
+    decided a branch since the event before, which orders all later stores; ``arm``: if it decided on the branch in
+    whose arm this event stands. ``plain``: no READ_ONCE. ``tag``: what else it is (lock, unlock, free,
     rcu_read_lock, rcu_read_unlock, gp). ``place`` is where in the text.
     """
 
     __slots__ = (
-        "addr", "ctrl", "data", "excused", "full", "info", "kind", "loc", "options", "order", "place", "plain", "rmw",
-        "tag", "value", "wait",
+        "addr", "arm", "ctrl", "data", "excused", "full", "info", "kind", "loc", "options", "order", "place", "plain",
+        "rmw", "tag", "value", "wait",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +60,7 @@ class Label:
         self.kind, self.loc, self.value, self.order = kind, loc, value, order
         self.rmw, self.full, self.wait, self.excused, self.plain = rmw, full, wait, excused, plain
         self.addr, self.data, self.ctrl, self.tag = addr, data, ctrl, tag
+        self.arm = 0
         self.options, self.info, self.place = options, info, place
 
     def __repr__(self) -> str:

@@ -147,7 +147,7 @@ def _read(path: Path) -> Saved:
 
 RACES = 5
 """Races of plain accesses that are told of a scenario."""
-MEND = 20.0
+MEND = 30.0
 """Seconds for the search for a mend."""
 CALLS = 600
 """Random calls of the sequential part."""

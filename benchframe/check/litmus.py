@@ -243,7 +243,10 @@ class _Parser:
         operator = self.take()
         if operator not in ("=", "==", "!=", "<>"):
             raise Unsupported(f"the condition {operator}")
-        value = self.constant()
+        value: Any = self.constant()
+        if self.peek() == ":":
+            self.take()
+            value = ("at", f"{value}:{self.take()}")
         return ("is", place, value) if operator in ("=", "==") else ("not", ("is", place, value))
 
     def constant(self) -> Value:
@@ -254,6 +257,8 @@ class _Parser:
             self.take()
             return -int(self.take(), 0)
         token = self.take()
+        if token.upper() == "NULL":
+            return 0
         return int(token, 0) if token[0].isdigit() else "&" + token
 
     def init(self) -> dict[str, Value]:
@@ -267,8 +272,11 @@ class _Parser:
             if self.peek() == "*":
                 self.take()
             name = self.take()
-            if name.isdigit() or self.peek() in (":", "["):
-                raise Unsupported("an initial register or array")
+            if name.isdigit() and self.peek() == ":":
+                self.take()
+                name = f"{name}:{self.take()}"
+            if self.peek() == "[":
+                raise Unsupported("an array")
             found[name] = 0
             if self.peek() == "=":
                 self.take()
@@ -292,7 +300,8 @@ class _Parser:
 def parse(text: str, name: str = "") -> Test:
     """Read a litmus test. Raises Unsupported for what is not read."""
     result = re.search(r"Result:\s*(Never|Sometimes|Always|DEADLOCK)", text)
-    body = re.sub(r"\(\*(?=[\s*]).*?\*\)", " ", text, flags=re.DOTALL)  # a comment, and not READ_ONCE(*x)
+    comment = r"(?:\(\*(?=[\s*])|^[ \t]*\(\*).*?\*\)"  # and not READ_ONCE(*x)
+    body = re.sub(comment, " ", text, flags=re.DOTALL | re.MULTILINE)
     head = re.match(r"\s*C\s+(\S+)", body)
     if head is None:
         raise Unsupported("a test that is not C")
@@ -353,15 +362,19 @@ class _Thread:
     """One task: registers with what each depends on."""
 
     def __init__(self, number: int, names: list[str], init: Mapping[str, Value], others: int) -> None:
-        self.number, self.locations = number, set(names) | set(init)
-        self.registers: dict[str, tuple[Value, int]] = {}
+        mine = f"{number}:"
+        self.number, self.locations = number, set(names) | {name for name in init if ":" not in name}
+        self.registers: dict[str, tuple[Value, int]] = {
+            name.removeprefix(mine): (value, 0) for name, value in init.items() if name.startswith(mine)
+        }
         self.index = 0
-        self.ctrl = 0
+        self.arm = 0
+        """The loads that decided on the arms of if and else that it is in."""
         self.sections = 0
         self.others = others
 
     def event(self, label: Label) -> Generator[Label, Any, Any]:
-        label.ctrl, self.ctrl = self.ctrl, 0
+        label.arm = self.arm
         self.index += 1
         return (yield label)
 
@@ -369,8 +382,9 @@ class _Thread:
         for one in statements:
             if one[0] == "if":
                 value, deps = yield from self.value(one[1])
-                self.ctrl |= deps
+                outside, self.arm = self.arm, self.arm | deps
                 yield from self.run(one[2] if value else one[3])
+                self.arm = outside
             elif one[0] == "do":
                 yield from self.value(one[1])
             else:
@@ -546,7 +560,7 @@ class _Thread:
     def grace_period(self) -> Generator[Label, Any, tuple[Value, int]]:
         yield from self.event(Label("F", order="sync-rcu"))
         for other in range(self.others):
-            if other != self.number:
+            if other != self.number or self.sections:  # inside its own section it waits for ever
                 yield from self.event(Label("R", ("rcu", other), wait=_free, tag="gp"))
         yield from self.event(Label("F", order="mb"))
         return 0, 0
@@ -635,7 +649,7 @@ def finals(test: Test, graph: Graph, tasks: Tasks) -> dict[str, Value]:
         for number, thread in enumerate(tasks.threads)
         for name, (value, _) in thread.registers.items()
     }
-    for loc in {*test.init, *(loc for loc in graph.co if isinstance(loc, str))}:
+    for loc in {*(name for name in test.init if ":" not in name), *(loc for loc in graph.co if isinstance(loc, str))}:
         chain = graph.co.get(loc)
         found[loc] = graph.label(chain[-1]).value if chain else test.init.get(loc, 0)
     return found
@@ -646,7 +660,10 @@ def holds(condition: Any, values: Mapping[str, Value]) -> bool:
     if condition[0] == "true":
         return True
     if condition[0] == "is":
-        return bool(values.get(condition[1], 0) == condition[2])
+        wanted = condition[2]
+        if isinstance(wanted, tuple):
+            wanted = values.get(wanted[1], 0)
+        return bool(values.get(condition[1], 0) == wanted)
     if condition[0] == "not":
         return not holds(condition[1], values)
     both = holds(condition[1], values), holds(condition[2], values)
@@ -656,7 +673,7 @@ def holds(condition: Any, values: Mapping[str, Value]) -> bool:
 def named(condition: Any) -> set[str]:
     """Places that a condition names."""
     if condition[0] == "is":
-        return {condition[1]}
+        return {condition[1], condition[2][1]} if isinstance(condition[2], tuple) else {condition[1]}
     return set().union(*(named(part) for part in condition[1:])) if condition[0] != "true" else set()
 
 

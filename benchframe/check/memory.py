@@ -12,7 +12,7 @@ import numpy as np
 
 from benchframe.check.execution import ADDS, READS, WRITES, Broken, Op, World
 from benchframe.dialect.functions import _made as instances_made
-from benchframe.dialect.interpreter import proxy_class
+from benchframe.dialect.interpreter import proxy_class, unusual
 from benchframe.dialect.records import Slab
 from benchframe.mm import layout
 from benchframe.mm.defaults import read_lock
@@ -307,10 +307,10 @@ class MachineWorld(World):
         """Words that somebody took as a lock."""
 
     def ref(self, slab: Slab, index: int) -> Any:
-        """The proxy for a record; IndexError outside the slab."""
+        """The proxy for a record; WildAccess outside the slab."""
         kind, columns, count = self.memory.prepared.get(slab.base) or self.memory.prepare(slab)
-        if not 0 <= index < count:
-            raise IndexError(f"{slab.name}({index}): no such record; a wild reference")
+        if not slab.first <= index < count:
+            return unusual(self, slab, index, count)
         return kind(self, slab, index, columns)
 
     # ---- accesses -----------------------------------------------------------------------------------------------

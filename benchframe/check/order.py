@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchframe.check.axioms import FLUSHES, LKMM, SC, TSO, WORDS, bits
+from benchframe.check.axioms import FLUSHES, LKMM, SC, TSO, WORDS, bits, is_node
 from benchframe.check.graph import INIT, SHIFT, WAITS, Graph, Id, Label
 
 
@@ -42,9 +42,9 @@ class Thread:
     """What the next event of one task will find before it."""
 
     __slots__ = (
-        "acquires", "alone", "atomic", "closed", "ctrl", "everything", "fence", "last", "loads", "locked", "past",
-        "pending", "places", "rcu", "rmb", "stores", "strong", "unfenced", "unlocked", "unlocks", "unlocks_fully",
-        "version", "wmb",
+        "acquires", "alone", "atomic", "closed", "ctrl", "everything", "fence", "last", "loads", "locked", "nodes",
+        "past", "pending", "places", "rcu", "rmb", "stores", "strong", "unfenced", "unlocked", "unlocks",
+        "unlocks_fully", "version", "wmb",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -63,8 +63,10 @@ class Thread:
         """The same with A-cumulativity: for smp_mb__after_unlock_lock."""
         self.pending = Front()
         """Before smp_mb__before_atomic."""
+        self.nodes = Front()
+        """Its grace periods and the begins of its sections: no accesses, but others come before and after them."""
         self.atomic, self.locked = Front(), Front()
-        """Up to the last read-modify-write, the last lock."""
+        """Up to the last read-modify-write, failed or not; up to the last lock."""
         self.acquires = self.loads = self.rmb = self.ctrl = self.unfenced = self.past = 0
         self.places: dict[object, int] = {}
         """Of each location its own accesses."""
@@ -86,7 +88,7 @@ class Thread:
 
 
 FRONTS = (
-    "everything", "alone", "strong", "rcu", "stores", "wmb", "unlocks", "unlocked", "unlocks_fully", "fence",
+    "everything", "alone", "strong", "rcu", "stores", "wmb", "unlocks", "unlocked", "unlocks_fully", "fence", "nodes",
     "pending", "atomic", "locked",
 )  # fmt: skip
 
@@ -175,6 +177,7 @@ class Order:
         number = self.index[event]
         if label.kind == "R":
             source = graph.rf[event]
+            self.begin(task, label)
             if source == WAITS or (source >= 0 and not self.there >> self.index[source] & 1):
                 return False
             chain = graph.co.get(label.loc, ())
@@ -262,7 +265,7 @@ class Order:
                 first |= thread.places.get(label.loc, 0)
             cumul |= thread.wmb.cumul
             prop |= thread.wmb.prop
-            deps |= label.data | label.ctrl
+            deps |= label.data | label.ctrl | label.arm
             first |= thread.ctrl
             if label.order == "release":
                 every = thread.everything
@@ -364,6 +367,10 @@ class Order:
         if plan is None:
             if lkmm:
                 self._barrier(thread, label)
+                if is_node(label):
+                    every = thread.everything
+                    self.strongly[number] = every.mask | thread.rcu.mask
+                    self._node(thread, number, every.prop | thread.strong.prop | thread.rcu.prop | thread.nodes.prop)
             elif _flushes(label):
                 self.before[number] = self._close(self.own[task] | thread.rcu.mask, 0)
                 self.own[task] |= bit
@@ -399,6 +406,13 @@ class Order:
         if lkmm:
             self._program(event, number, label, plan.source)
         return True
+
+    def _node(self, thread: Thread, number: int, first: int) -> None:
+        """A grace period, or the begin of a section, that comes after ``first``."""
+        bit = 1 << number
+        self.prop[number] = bit
+        self.before[number] = self._close(first, 0)
+        thread.nodes.join(Front(bit, 0, bit))
 
     def _fronts(self) -> list[Front]:
         found = [getattr(thread, name) for thread in self.threads for name in FRONTS]
@@ -480,13 +494,22 @@ class Order:
             mine.cumul |= self.cumul[at]
             mine.prop |= self.prop[at]
         thread.everything.join(mine)
-        if label.kind == "W" and label.rmw:
+        if label.rmw:
             thread.atomic = thread.everything.copy()
+        if label.kind == "W" and label.rmw:
             if label.tag == "lock":
                 thread.locked = thread.everything.copy()
             if label.full:
                 thread.strong.join(thread.everything)
                 thread.version = -1
+
+    def begin(self, task: int, label: Label) -> None:
+        """A load is about to be planned: of a read-modify-write it is what smp_mb__before_atomic was for."""
+        thread = self.threads[task]
+        if label.rmw and thread.pending.mask:
+            thread.strong.join(thread.pending)
+            thread.pending = Front()
+            thread.version = -1
 
     def lift(self, task: int) -> bool:
         """A read-modify-write is about to store: its load has the ordering that it would not have without. False if
@@ -498,15 +521,10 @@ class Order:
         thread, bit, load = self.threads[task], 1 << number, self.labels[number]
         if load.order == "acquire":
             thread.acquires |= bit
-        if not load.full:
-            front = thread.pending
-        elif not front.mask:
-            return True
-        if not front.mask:
+        if not load.full or not front.mask:
             return True
         thread.strong.join(front)
         thread.version = -1
-        thread.pending = Front()
         self.strongly[number] |= front.mask
         self.direct[number] |= front.cumul
         self.cumul[number] |= front.cumul
@@ -530,14 +548,19 @@ class Order:
             self.places[label.loc] = self.places.get(label.loc, 0) | bit
             if label.tag == "rcu_read_unlock":
                 self.snaps[event] = thread.everything.copy(), thread.alone.copy()
+                self.snaps[event][0].join(thread.nodes)
             else:
                 for front in self.gps.get(label.loc, ()):
                     thread.rcu.join(front)
                     thread.version = -1
-                if not lkmm:
+                if lkmm:
+                    self.strongly[number] = thread.rcu.mask
+                    self._node(thread, number, thread.rcu.prop)
+                else:
                     self.before[number] = self._close(thread.rcu.mask, self.before[number])
             return True
         front = thread.everything.copy() if lkmm else Front(self.before[number] | bit)
+        front.join(thread.nodes)
         self.gps.setdefault(label.loc, []).append(front)
         chain = graph.co.get(label.loc, ())
         first = 0
@@ -549,13 +572,13 @@ class Order:
             return True
         lock = chain[first]
         other = lock >> SHIFT
-        inside = self.own[other] & ~self.past[self.index[lock]]
         thread = self.threads[other]
+        inside = (self.own[other] | thread.nodes.mask) & ~self.past[self.index[lock]]
         thread.rcu.join(front)
         thread.version = -1
+        inside |= 1 << self.index[lock]
         if not lkmm:
             closed = front.mask
-            inside |= 1 << self.index[lock]
         else:
             closed = self._close(front.prop, 0)
             for at in bits(inside):

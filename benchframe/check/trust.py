@@ -258,6 +258,7 @@ class Trust:
         rows: Order = graph.rows
         event, number = task << SHIFT | len(graph.tasks[task]), len(rows.labels)
         wait = label.wait
+        rows.begin(task, label)
         found: list[tuple[Id, Plan]] = []
         for rank in range(len(chain), _least(graph, rows, task, label.loc, chain) - 1, -1):
             source = chain[rank - 1] if rank else INIT

@@ -311,14 +311,13 @@ class TsoWorld(CaseWorld):
         """The layout as the task sees it; others may see the one before until the stores have reached memory."""
         with self.buffers.applied(self.current):
             super().mapped(number, since)
-        if number == 0:
-            before = self.layouts[-2]
-            before.until = None
+        before = self.layouts[number][-2]
+        before.until = None
 
-            def gone() -> None:
-                before.until = self.steps
+        def gone() -> None:
+            before.until = self.steps
 
-            self.buffers.when_visible(self.current, gone)
+        self.buffers.when_visible(self.current, gone)
 
 
 def rebind(

@@ -29,7 +29,7 @@ from benchframe.check.trust import Nondeterminism, Seen, value_of
 from benchframe.check.tso import rebind
 from benchframe.dialect import primitives
 from benchframe.dialect.functions import Native
-from benchframe.dialect.interpreter import wrapped
+from benchframe.dialect.interpreter import unusual, wrapped
 from benchframe.dialect.records import Slab
 from benchframe.events import Kind
 from benchframe.mm.layout import MM, VMA
@@ -294,11 +294,11 @@ class GraphWorld(CaseWorld):
         return False
 
     def ref(self, slab: Slab, index: int) -> Any:
-        """The proxy for a record; IndexError outside the slab."""
+        """The proxy for a record; WildAccess outside the slab."""
         kind, columns, count = self.memory.prepared.get(slab.base) or self.memory.prepare(slab)
         plain = int(index)
-        if not 0 <= plain < count:
-            raise IndexError(f"{slab.name}({plain}): no such record: a wild reference")
+        if not slab.first <= plain < count:
+            return unusual(self, slab, plain, count)
         made = kind(self, slab, plain, columns)
         made.address = deps_of(index)
         return made
@@ -737,7 +737,7 @@ class GraphWorld(CaseWorld):
                 raise Broken("wrong answer", f"T{span.task}: {call.label} answered {result}, must answer {call.answer}")
             if call.answer is None and kind not in (Kind.FAULT, Kind.LOOKUP) and result < 0:
                 raise Broken("wrong answer", f"T{span.task}: {call.label} failed with {result}")
-        rows = [self.case.first_rows, *(span.rows for span in self.mappings)]
+        rows = [self.case.first_rows[0], *(span.rows for span in self.mappings)]
         asked = [one for one in asked if not all(_fits(one, layout) for layout in rows)]
         if not asked:
             return
@@ -752,7 +752,7 @@ class GraphWorld(CaseWorld):
             key=lambda i: sum(bool(0 <= j != ends[i] >= 0 and any_order[j] >> ends[i] & 1) for j in ends),
         )
         spans = [self.mappings[i] for i in ranked]
-        layouts = [self.case.first_rows, *(span.rows for span in spans)]
+        layouts = [self.case.first_rows[0], *(span.rows for span in spans)]
         for call, span, result in asked:
             right = [_fits((call, span, result), layout) for layout in layouts]
             for low in self._lows(span, spans, number, any_order, causal):

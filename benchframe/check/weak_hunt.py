@@ -73,7 +73,8 @@ class GraphHunt:
         self.search = _Search(case.tasks, case.memory_model, LIMIT, self._learning)
         self.failures: dict[tuple[str, ...], Failure] = {}
         self.verdict = Verdict(case.scenario, Coverage())
-        self.runs = 0
+        self.graphs: int | None = None
+        """How many graphs are looked at, at most; None: all."""
 
     def _learning(self) -> bool:
         case = self.case
@@ -117,7 +118,8 @@ class GraphHunt:
                 number = self.search.counts.executions
                 self.failures[signature] = Failure(broken, seen, number)
                 self._found(broken, self.replay_string(number))
-        return len(self.failures) < self.most
+        enough = self.graphs is not None and self.search.counts.executions >= self.graphs
+        return len(self.failures) < self.most and not enough
 
     def _explore(self, see: Callable[[Seen], bool], deadline: float) -> None:
         while True:
@@ -321,7 +323,7 @@ def stronger(graph: Graph) -> list[Change]:
         if source >= 0 and source >> SHIFT != event >> SHIFT and graph.label(event).tag not in ("gp", "slab"):
             wanted |= {event, source}
     found: dict[Change, None] = {}
-    for event in sorted(wanted):
+    for event in sorted(wanted, key=lambda one: (_likely(graph, one), one)):
         label = graph.label(event)
         if label.kind not in "RW" or label.place is None or label.tag in ("free", "kfree_rcu", "wait_then_add"):
             continue
@@ -338,6 +340,15 @@ def stronger(graph: Graph) -> list[Change]:
     return list(found)
 
 
+def _likely(graph: Graph, event: Id) -> int:
+    """Where a missing order is looked for first: a read-modify-write that read another task's store, another load that
+    did, a store that was read so; then what only missed one."""
+    source = graph.rf.get(event, INIT)
+    if source >= 0 and source >> SHIFT != event >> SHIFT:
+        return 0 if graph.label(event).rmw else 1
+    return 2 if graph.label(event).kind == "W" else 3
+
+
 def mend(
     scenario: Scenario,
     strategy: Strategy,
@@ -347,7 +358,9 @@ def mend(
     weaker: Mapping[tuple[str, str, str], Rule] | None = None,
 ) -> list[str]:
     """The smallest set of stronger orderings, of one or two accesses, under which nothing is found; lines to be told.
-    Each try is a search of its own; what could not be tried before ``deadline`` is said."""
+    Each try is a search of its own, of as many graphs as it took to find the failure and ten more, or of all; what
+    could not be tried before ``deadline`` is said."""
+    most = failure.number + 10
     changes = stronger(failure.seen.graph)
     tried = 0
     for size in (1, 2):
@@ -358,9 +371,10 @@ def mend(
             if now >= deadline:
                 return [f"no mend found among {tried} tries of {len(changes)} accesses; there was no time for more"]
             tried += 1
-            hunt = searched(scenario, strategy, dict(one.rule for one in some), min(deadline, now + 8.0), model, weaker)
-            if not hunt.verdict.findings and hunt.verdict.coverage.executions:
-                whole = "" if hunt.verdict.coverage.complete else ", in as much as was searched"
+            hunt = searched(scenario, strategy, dict(one.rule for one in some), deadline, model, weaker, most)
+            coverage = hunt.verdict.coverage
+            if not hunt.verdict.findings and (coverage.complete or coverage.executions >= most):
+                whole = "" if coverage.complete else f", in the {coverage.executions} graphs that were searched"
                 lines = [f"weakest mend found: {some[0]}{whole}"]
                 return [*lines, *(f"               and: {one}" for one in some[1:])]
     return [f"no stronger ordering of one or two of {len(changes)} accesses mends it: it is more than a missing order"]
@@ -373,10 +387,12 @@ def searched(
     deadline: float,
     model: str = "lkmm",
     weaker: Mapping[tuple[str, str, str], Rule] | None = None,
+    graphs: int | None = None,
 ) -> GraphHunt:
-    """A search with some orderings exchanged, up to the first failure."""
+    """A search with some orderings exchanged, up to the first failure, or of ``graphs`` graphs."""
     case = GraphCase(scenario, strategy, model)
     case.rules, case.weaker = rules, weaker or {}
     hunt = GraphHunt(case, 1)
+    hunt.graphs = graphs
     hunt.run(deadline)
     return hunt

@@ -24,6 +24,7 @@ from benchframe.cli import (
     header,
     layout,
     listing,
+    mutate,
     new,
     oracle,
     plugin,
@@ -134,6 +135,7 @@ _command(layout.layout, "layout", UNDERSTAND, "Measure how much the memory layou
 _command(compare.compare, "compare", UNDERSTAND, "Compare two runs, or two strategies of one run.")
 _command(claims.claims, "claims", UNDERSTAND, "Compare published figures with measured ones.")
 _command(check.check, "check", TRUST, "Check strategies alone and under every interleaving.")
+_command(mutate.mutate, "mutate", TRUST, "Put faults into a strategy; how many does a check find?")
 _command(oracle.oracle, "oracle", TRUST, "Compare the oracle with the running kernel.")
 _command(selftest.selftest, "selftest", TRUST, "Measure the error rates of benchframe on this host.")
 _command(gate.gate, "gate", TRUST, "Pass or fail a run against another, for CI.")

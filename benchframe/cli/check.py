@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchframe.cli import options
-from benchframe.cli.options import guarded, registry, seconds, split, strategy_names
-from benchframe.errors import UsageError
+from benchframe.cli.options import fail, guarded, registry, seconds, split, strategy_names
+from benchframe.errors import FAILED, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from benchframe.registry import Registry
+    from benchframe.strategy import Strategy
 
 
 @guarded
@@ -35,6 +38,10 @@ def check(
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Processes (default: one per core).", min=1)] = None,
     replay: Annotated[
         str | None, typer.Option(help="Run one schedule again: the string at the end of a failure's report.")
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="Replay this trace by the interpreter, compared event by event with the oracle."),
     ] = None,
     saved: Annotated[
         Path | None, typer.Option(help="Folder of saved failures, which run first (default: .benchframe/check).")
@@ -67,6 +74,7 @@ def check(
       benchframe check --strategy all --jobs 2 --budget 5m
       benchframe check --strategy pmdcache_rcu --scenario fault-munmap --memory tso
       benchframe check --strategy pmdcache --scenario lookup-munmap --replay v1:0x10.1x100.0x1.
+      benchframe check --strategy mine --plugin mine.py --trace .benchframe/streams/mine-3f2a9c01.parquet
       benchframe check --historic B19
       benchframe check --strategy per_vma_refcnt --memory lkmm
       benchframe check --strategy per_vma_refcnt --orderings --budget 5m
@@ -97,6 +105,8 @@ def check(
                 f"benchframe: warning: {name}: {function}() is C without a twin, so races in it cannot be found",
                 err=True,
             )
+    if trace is not None:
+        return _trace([known.strategy(name) for name in names], trace)
     if orderings:
         from benchframe.check.orderings import run_orderings
 
@@ -118,6 +128,20 @@ def check(
         watch=lambda parts: watcher(parts, time),
         plugins=[str(path) for path in plugin or ()],
     )
+
+
+def _trace(strategies: "Sequence[Strategy]", path: Path) -> int:
+    """A stream by the interpreter: what a run found wrong, with its line."""
+    from benchframe.check.execution import Endless
+    from benchframe.study.interpreted import show
+    from benchframe.trace.trace import read_trace
+
+    found = read_trace(path)
+    try:
+        right = [show(one, found, path, typer.echo) for one in strategies]
+    except Endless as error:
+        return fail(f"{path}: {error}", FAILED)
+    return 0 if all(right) else FAILED
 
 
 def _historic(known: "Registry", numbers: list[str], budget: str | None, replay: str | None, listed: bool) -> int:

@@ -10,15 +10,26 @@ from benchframe.cli.options import guarded, registry, seconds
 
 @guarded
 def oracle(
-    ops: Annotated[int | None, typer.Option(min=1, help="Operations to check (default 100000).")] = None,
+    ops: Annotated[
+        int | None, typer.Option(min=1, help="Operations to check (default 100000, with --kernel 8000).")
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="Check for this long instead: 90s, 5m.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random operations.")] = 0,
     generator: Annotated[str, typer.Option(help="Which operations: all, or one generator's name.")] = "all",
     ablate: Annotated[
         str | None, typer.Option(help="Turn one rule off, or all in turn: the comparison must notice.")
     ] = None,
-    judged: Annotated[str, typer.Option(help="What is compared: the model (compiled) or the oracle.")] = "model",
+    judged: Annotated[
+        str | None,
+        typer.Option(
+            help="What is compared: the model (compiled) or the oracle [default: model; with --kernel oracle]."
+        ),
+    ] = None,
     strategy: Annotated[str, typer.Option("--strategy", "-s", help="The strategy that the model runs.")] = "rbtree",
+    kernel: Annotated[
+        Path | None, typer.Option(metavar="IMAGE", help="Boot this kernel image in QEMU, and let that kernel judge.")
+    ] = None,
+    accel: Annotated[str, typer.Option(help="With --kernel: tcg (emulates the processor) or kvm.")] = "tcg",
     save: Annotated[Path, typer.Option(help="Folder for mismatches.")] = Path("oracle-mismatch"),
     plugin: Annotated[list[Path] | None, typer.Option(help="Load a plugin from this file.")] = None,
 ) -> int:
@@ -34,12 +45,25 @@ def oracle(
       benchframe oracle --ops 20000
       benchframe oracle --budget 5m --seed 7 --strategy pmdcache
       benchframe oracle --judged oracle --ablate merge_pgoff
+      benchframe oracle --kernel /boot/vmlinuz-6.1.0-53-cloud-amd64 --ops 8000
     """
     from benchframe.judge.command import run_oracle_command
 
     minutes = seconds(budget) / 60 if budget else None
-    if judged not in ("model", "oracle"):
+    if judged not in (None, "model", "oracle"):
         raise typer.BadParameter(f"{judged!r}: choose model or oracle", param_hint="--judged")
+    if kernel is not None:
+        if judged == "model":
+            raise typer.BadParameter("with --kernel the oracle is compared", param_hint="--judged")
+        if accel not in ("tcg", "kvm"):
+            raise typer.BadParameter(f"{accel!r}: choose tcg or kvm", param_hint="--accel")
+        from benchframe.judge.guest import run_in_guest
+
+        arguments = ["oracle", "--judged", "oracle", "--seed", str(seed), "--generator", generator]
+        arguments += ["--budget", budget] if budget else ["--ops", str(ops or 8000)]
+        arguments += ["--ablate", ablate] if ablate else []
+        limit = 60 + (4 * minutes * 60 if minutes else 3600)
+        return run_in_guest(kernel, arguments, accel=accel, limit=limit, say=typer.echo)
     if judged == "oracle" or ablate:
         return run_oracle_command(ops, minutes, seed, generator, ablate=ablate, save=save)
     from benchframe.engine.runner import NativeRunner

@@ -407,13 +407,44 @@ def _look_closer(
     files = [word for path in plugins for word in ("--plugin", str(path))]
     traces = {stream.entry.label: stream.trace for stream in streams}
     unnamed: dict[str, None] = {}
+    shown: set[str] = set()
     for cell in folder.cells():
         name = cell.entry.strategy
-        if cell.state.failed and not _known_bug(known.strategy(name), cell, traces.get(cell.entry.workload), files):
-            unnamed[name] = None
+        trace = traces.get(cell.entry.workload)
+        if cell.state.failed and not _known_bug(known.strategy(name), cell, trace, files):
+            if name in shown or (trace is not None and _failing_stream(known.strategy(name), cell, trace, files)):
+                shown.add(name)
+            else:
+                unnamed[name] = None
+    unnamed = {name: None for name in unnamed if name not in shown}
     if unnamed:
         command = shlex.join(["benchframe", "check", "--strategy", ",".join(unnamed), *files])
         typer.echo(f"benchframe: to find the cause and its line: {command}", err=True)
+
+
+def _failing_stream(strategy: "Strategy", cell: "Cell", trace: "Trace", files: list[str]) -> bool:
+    """Replay the stream of a failed cell by the interpreter: if it fails there, say where, keep the few events that
+    show it, and print the command that replays them; did it?"""
+    if cell.state.state not in ("wrong", "crashed"):
+        return False
+    from benchframe.study.interpreted import MOST, first_failure, part, save, shortened
+
+    last = cell.state.event if cell.state.state == "wrong" and cell.state.event >= 0 else len(trace) - 1
+    try:
+        cut = part(trace, range(min(last + 1, len(trace), MOST)))
+        failure = first_failure(strategy, cut)
+        if failure is None:
+            return False
+        short, failure = shortened(strategy, cut, failure)
+        path = save(short, strategy.name)
+    except Exception as error:  # whatever it is: the table is made, and the exit code must come
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        typer.echo(f"benchframe: {cell.entry.strategy} on {cell.entry.workload}: not replayed: {why}", err=True)
+        return False
+    command = shlex.join(["benchframe", "check", "--strategy", strategy.name, "--trace", str(path), *files])
+    typer.echo(f"benchframe: {strategy.name} on {cell.entry.workload}: {failure.text}", err=True)
+    typer.echo(f"benchframe: {len(short)} of {len(trace)} events show it, by the interpreter: {command}", err=True)
+    return True
 
 
 def _known_bug(strategy: "Strategy", cell: "Cell", trace: "Trace | None", files: list[str]) -> bool:

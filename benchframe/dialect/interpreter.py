@@ -24,7 +24,7 @@ from benchframe.dialect.functions import (
     resolve,
     strings,
 )
-from benchframe.dialect.records import DialectError, Slab, Struct
+from benchframe.dialect.records import DialectError, NullDereference, Slab, Struct, WildAccess
 
 Array = npt.NDArray[Any]
 
@@ -107,6 +107,59 @@ def proxy_class(struct: Struct, get: Callable[[int], Any] = _getter, put: Callab
     return type(struct.name, (), body)
 
 
+class _NullColumns:
+    """The columns of NULL: whoever takes one is about to read or write it."""
+
+    __slots__ = ("ref",)
+
+    def __init__(self, ref: NullRef) -> None:
+        self.ref = ref
+
+    def __getitem__(self, column: int) -> Any:
+        raise self.ref.dereference(list(self.ref.slab.struct.fields)[column])
+
+
+class NullRef:
+    """A reference to what NULL leads to. As in C it may be made and passed on; who reads or writes through it raises
+    NullDereference."""
+
+    def __init__(self, world: Any, slab: Slab, index: int) -> None:
+        self.world, self.slab, self.index = world, slab, index
+        self._columns = _NullColumns(self)
+
+    def __repr__(self) -> str:
+        return f"<{self.slab.name} NULL>"
+
+    def dereference(self, field: str) -> WildAccess:
+        """The error of an access to ``field``."""
+        which = "NULL" if self.index == 0 else f"{self.index} (record NULL of the whole)"
+        return NullDereference(f"{self.slab.name}(mm, {which}).{field}")
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and name in self.slab.struct.fields:
+            raise self.dereference(name)
+        raise AttributeError(f"{self.slab.struct.name} has no field {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _NULL_OWN:
+            object.__setattr__(self, name, value)
+        elif name in self.slab.struct.fields:
+            raise self.dereference(name)
+        else:
+            raise AttributeError(f"{self.slab.struct.name} has no field {name!r}")
+
+
+_NULL_OWN = frozenset({"world", "slab", "index", "_columns", "address"})
+
+
+def unusual(world: Any, slab: Slab, index: int, count: int) -> Any:
+    """What ``slab(mm, index)`` gives for an index that no record has: a :class:`NullRef` below ``slab.first``. Raises
+    WildAccess outside of the slab's ``count`` records."""
+    if 0 <= index < min(slab.first, count):
+        return NullRef(world, slab, index)
+    raise WildAccess(f"{slab.name}(mm, {index}): the slab has {count} records")
+
+
 def wrapped(struct: Struct, field: str, value: int) -> int:
     """``value`` as the field's width holds it: two's complement, as the hardware wraps."""
     half = 1 << (31 if struct.fields[field][1] == "i4" else 63)
@@ -117,7 +170,7 @@ class PlainWorld:
     """Memory as it is: ``ref(slab, i)`` gives a proxy, accesses go straight to the arrays.
 
     ``arrays`` maps a slab's base field to its NumPy record array. Sequentially consistent, one task.
-    An index outside the array is an error here (natively it would be memory corruption).
+    An index outside the array, and an access through NULL, are errors here (natively it would be memory corruption).
     """
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
@@ -134,10 +187,10 @@ class PlainWorld:
         return prepared
 
     def ref(self, slab: Slab, index: int) -> Any:
-        """The proxy for ``slab``'s record ``index``; IndexError outside the slab."""
+        """The proxy for ``slab``'s record ``index``; WildAccess outside the slab."""
         kind, columns, count = self._slabs.get(slab.base) or self._prepare(slab)
-        if not 0 <= index < count:
-            raise IndexError(f"{slab.name}({index}): the slab has {count} records")
+        if not slab.first <= index < count:
+            return unusual(self, slab, index, count)
         return kind(self, slab, index, columns)
 
     def load(self, ref: Any, field: str, ordering: str) -> int:

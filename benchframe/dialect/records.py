@@ -40,6 +40,18 @@ class DialectError(BenchframeError):
         return "\n  ".join(["strategy code has mistakes", *told.splitlines()]) if "\n" in told else super().line
 
 
+class WildAccess(IndexError):
+    """Strategy code accesses memory that is no record."""
+
+    kind = "wild reference"
+
+
+class NullDereference(WildAccess):
+    """Strategy code reads or writes through NULL. In a kernel this is an oops."""
+
+    kind = "NULL dereference"
+
+
 @dataclass(frozen=True)
 class Field:
     """A field of a record: a signed integer of ``type`` ``i8`` or ``i4`` (64 or 32 bits), and all that is known of it.
@@ -140,14 +152,19 @@ class Struct:
 class Slab:
     """An array of ``struct`` whose base address stands in field ``base`` of ``mm_struct``.
 
-    Calling it, ``slab(mm, i)``, gives the reference; nothing is checked natively. ``name`` is what dumps and
-    cost tables call it. Complexity O(1).
+    Calling it, ``slab(mm, i)``, gives the reference; nothing is checked natively, unless a build for debugging is made
+    (:mod:`benchframe.dialect.guard`). ``name`` is what dumps and cost tables call it. Complexity O(1).
+
+    Records below ``first`` are what NULL leads to: interpreted code that reads or writes one raises
+    :class:`NullDereference`. 1 for records that references lead to, 0 where record 0 is one like the others, the number
+    of elements where the records are the elements of an array in a larger record.
     """
 
-    def __init__(self, name: str, struct: Struct, base: str) -> None:
+    def __init__(self, name: str, struct: Struct, base: str, first: int = 1) -> None:
         self.name = name
         self.struct = struct
         self.base = base
+        self.first = first
         self.__name__ = name
 
     def __call__(self, mm: Any, index: int) -> Any:

@@ -22,6 +22,9 @@ ARENA_END = ARENA + (1 << 30)
 BRK_BASE = ARENA + (512 << 20)
 """Where the break begins: the top half of the arena."""
 TASK_SIZE = (1 << 47) - 4096
+"""Addresses below it are a program's, with four levels of page tables."""
+TASK_SIZE_5 = (1 << 56) - 4096
+"""With five levels (LA57)."""
 PAGE = 4096
 
 MMAP, MUNMAP, MPROTECT, MREMAP, BRK, MADVISE, MLOCK, MUNLOCK, TOUCH, FORK = range(10)
@@ -53,8 +56,10 @@ def page_align(length: int) -> int:
     return (length + PAGE - 1) & -PAGE & MASK
 
 
-def harmless(op: tuple[int, ...]) -> bool:
-    """Whether an operation can change nothing outside the arena (it may fail; that is the kernel's to say)."""
+def harmless(op: tuple[int, ...], task_size: int = TASK_SIZE) -> bool:
+    """Whether an operation can change nothing outside the arena (it may fail; that is the kernel's to say).
+
+    What is refused because it reaches beyond ``task_size`` is harmless, too."""
     code, addr, length = op[0], op[1], op[2]
     if code in (FORK, BRK):
         return code == FORK or addr < ARENA or BRK_BASE <= addr <= ARENA_END
@@ -66,17 +71,17 @@ def harmless(op: tuple[int, ...]) -> bool:
         return inside(addr, 1)
     if code == MMAP:
         fixed = op[4] & 0x100010
-        refused = addr % PAGE or length > TASK_SIZE or addr > TASK_SIZE
+        refused = addr % PAGE or length > task_size or addr > task_size
         return not fixed or bool(refused) or inside(addr, page_align(length))
     if code == MREMAP:
-        source = inside(addr, op[2]) or op[2] > TASK_SIZE
-        shrinks = op[2] > TASK_SIZE and op[3] < op[2]
-        target = not op[4] & 6 or inside(op[5], op[3]) or op[5] % PAGE or op[3] > TASK_SIZE or op[5] > TASK_SIZE
+        source = inside(addr, op[2]) or op[2] > task_size
+        shrinks = op[2] > task_size and op[3] < op[2]
+        target = not op[4] & 6 or inside(op[5], op[3]) or op[5] % PAGE or op[3] > task_size or op[5] > task_size
         return ARENA <= addr < ARENA_END and source and not shrinks and bool(target)
     if code == MADVISE:
         return inside(addr, length) or bool(addr % PAGE) or addr + length > MASK
     if code == MUNMAP:
-        return inside(addr, length) or length > TASK_SIZE or addr > TASK_SIZE or bool(addr % PAGE)
+        return inside(addr, length) or length > task_size or addr > task_size or bool(addr % PAGE)
     if code == MPROTECT and op[3] & 0x01000000:  # PROT_GROWSDOWN takes the first area it meets, however far
         return inside(addr, length)
     return ARENA <= addr < ARENA_END  # mprotect, mlock, munlock stop at the hole above the arena
@@ -85,7 +90,7 @@ def harmless(op: tuple[int, ...]) -> bool:
 class Worker:
     """What one batch runs with."""
 
-    def __init__(self, files: list[int], scratch: int, text_maps: bool) -> None:
+    def __init__(self, files: list[int], scratch: int, text_maps: bool, task_size: int = TASK_SIZE) -> None:
         self.libc = ctypes.PyDLL(None, use_errno=True)
         self.call = self.libc.syscall
         self.call.restype = ctypes.c_long
@@ -94,6 +99,7 @@ class Worker:
         self.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
         self.files = files
         self.scratch = scratch
+        self.task_size = task_size
         self.query = (ctypes.c_uint64 * 13)()
         self.query[0], self.query[1] = 104, _COVERING_OR_NEXT
         self.where = ctypes.addressof(self.query)
@@ -148,7 +154,7 @@ class Worker:
     def perform(self, op: tuple[int, ...]) -> int:
         """One operation: its result, or -errno."""
         code = op[0]
-        if not harmless(op):
+        if not harmless(op, self.task_size):
             raise ValueError(f"operation {op} could reach outside the arena")
         if code == TOUCH:
             return self.touch(op[1], op[2])
@@ -230,6 +236,18 @@ def move_brk() -> bool:
     return bool(prctl(35, long(14), ctypes.byref(buffer), long(len(block)), long(0)) == 0)
 
 
+def find_task_size() -> int:
+    """TASK_SIZE of this process: a page at 2**47 can be mapped where page tables have five levels."""
+    libc = ctypes.PyDLL(None)
+    call, word = libc.syscall, ctypes.c_ulong
+    call.restype = ctypes.c_long
+    at = call(SYSCALL[MMAP], word(1 << 47), word(PAGE), word(0), word(0x100022), word(MASK), word(0))
+    if at == -1:
+        return TASK_SIZE
+    call(SYSCALL[MUNMAP], word(at), word(PAGE))
+    return TASK_SIZE_5 if at == 1 << 47 else TASK_SIZE  # elsewhere: too old for MAP_FIXED_NOREPLACE
+
+
 def can_query() -> bool:
     """Does this kernel have PROCMAP_QUERY (Linux 6.11)?"""
     worker = Worker([], -1, False)
@@ -259,27 +277,27 @@ def write_all(data: bytes) -> None:
 
 
 def main() -> None:
-    """Serve batches until stdin ends. The first answer says what this kernel has: [query, brk moved]."""
+    """Serve batches until stdin ends. The first answer says what this kernel has: [query, brk moved, TASK_SIZE]."""
     ctypes.PyDLL(None).prctl(1, ctypes.c_ulong(signal.SIGKILL))  # die with the parent
     files, scratch = open_files(), os.memfd_create("benchframe-scratch")
     os.ftruncate(scratch, PAGE)
-    query, moved = can_query(), move_brk()
-    write_all(array("q", [query, moved]).tobytes())
+    query, moved, task_size = can_query(), move_brk(), find_task_size()
+    write_all(array("q", [query, moved, task_size]).tobytes())
     while head := read_exactly(16):
         count, options = array("q", head)
         words = array("Q", read_exactly(count * WORDS * 8))
         pid = os.fork()
         if not pid:
             try:
-                worker = Worker(files, scratch, bool(options & TEXT_MAPS) or not query)
+                worker = Worker(files, scratch, bool(options & TEXT_MAPS) or not query, task_size)
                 write_all(worker.run(words, bool(options & WITH_FLAGS)))
             except BaseException as error:  # not raised again: a forked child must not go on in its parent's code
                 print(f"judging process: {error!r}", file=sys.stderr)
                 os._exit(1)
             os._exit(0)
         _, status = os.waitpid(pid, 0)
-        if status:
-            os._exit(1)
+        if status:  # as it ended, so that the parent can say how
+            os._exit(os.WEXITSTATUS(status)) if os.WIFEXITED(status) else os.kill(os.getpid(), os.WTERMSIG(status))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from benchframe.judge.kernel import JudgeError, Kernel
 from benchframe.judge.programs import ZONES, Make
 from benchframe.judge.reproducer import as_c, as_python, report
 from benchframe.oracle import RULE_NAMES, Limits, Rules, flip
+from benchframe.verify import MODEL_RULES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,6 +96,9 @@ def run_oracle_command(
             if found.rules.execute_only and accept is not harmless:
                 console.print("the model has no protection keys: operations with PROT_EXEC alone are left out")
                 accept = readable_only(accept)
+            lacking = [name for name in found.changed if name not in MODEL_RULES]
+            if lacking and judged is not oracle_side:
+                console.print(f"the model keeps to Linux 6.18 in: {', '.join(lacking)}; a mismatch may come from there")
             run = Request(kernel, ops, minutes, seed, names, save, accept)
             if ablate == "all":
                 return _ablate_all(console, judged, found.rules, limits, run)

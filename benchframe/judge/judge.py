@@ -21,8 +21,8 @@ from benchframe.judge.child import (
     MMAP,
     MPROTECT,
     MREMAP,
-    TASK_SIZE,
     TOUCH,
+    find_task_size,
     harmless,
 )
 from benchframe.judge.kernel import Kernel
@@ -61,7 +61,7 @@ def _number(path: str, default: int) -> int:
 
 def host_limits() -> Limits:
     """The limits that a process on this machine lives under, from /proc and getrlimit."""
-    known = Limits()
+    known, task_size = Limits(), find_task_size()
     caps = 0
     memory = 0
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -75,10 +75,11 @@ def host_limits() -> Limits:
     memlock, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     unlimited = memlock == resource.RLIM_INFINITY or caps >> _CAP_IPC_LOCK & 1
     return Limits(
+        task_size=task_size,
         mmap_min_addr=_number("/proc/sys/vm/mmap_min_addr", known.mmap_min_addr),
         may_map_low=bool(caps >> _CAP_SYS_RAWIO & 1),
         max_map_count=_number("/proc/sys/vm/max_map_count", known.max_map_count),
-        rlimit_stack=known.task_size if stack == resource.RLIM_INFINITY else stack,
+        rlimit_stack=task_size if stack == resource.RLIM_INFINITY else stack,
         rlimit_memlock=known.rlimit_memlock if unlimited else memlock,
         overcommit_max=memory if heuristic else known.overcommit_max,
     )
@@ -183,14 +184,15 @@ def _flags(side: Calls) -> list[str]:
 
 
 def compose(make: Make, name: str, seed: str, count: int, accept: Accept = harmless) -> Expected:
-    """Let a generator write a program of ``count`` accepted operations while the judged side performs it."""
+    """Let a generator write a program of ``count`` accepted operations while the judged side performs it; ``accept``
+    must let none through that is not harmless."""
     side = make()
     source = generator(name, seed)
     told = Expected()
     layout = side.layout()
     while len(told.ops) < count:
         op = source.next(layout)
-        if not (harmless(op) and accept(op)):
+        if not accept(op):
             continue
         side, result = apply(side, op)
         layout = side.layout()
@@ -274,12 +276,16 @@ def judge(
     outcome = JudgeResult()
     began = time.monotonic()
     number = first
+
+    def fits(op: Op) -> bool:
+        return harmless(op, kernel.task_size) and accept(op)
+
     running: Expected | None = None
     while True:
         spent = time.monotonic() - began
         under_way = outcome.ops + (BATCH if running else 0)
         more = under_way < ops and (minutes is None or spent < minutes * 60)
-        upcoming = compose(make, name, f"{seed}/{name}/{number}", BATCH, accept) if more else None
+        upcoming = compose(make, name, f"{seed}/{name}/{number}", BATCH, fits) if more else None
         number += 1
         if running is not None:
             mismatch = compare(running, kernel, outcome)
@@ -448,10 +454,14 @@ PROBES: dict[str, list[Op]] = {
     "guard_prepares_anon_vma": [_anon(0, 2), _anon(4, 2), _advise(0, 1, 102), _write(5), _anon(2, 2), _write(2)],
     # A faulted area, made equal to its unfaulted neighbour.
     "anon_vma_merge_both_ways": [_anon(0, 4), _protect(2, 2, 7), _write(0), _protect(0, 2, 7)],
-    "mremap_checks_length_first": [Op(MREMAP, _A, _P, TASK_SIZE + _P, 1, 0)],
+    "mremap_checks_length_first": [Op(MREMAP, _A, _P, 1 << 62, 1, 0)],
     "mremap_checks_first": [_anon(0, 2), _anon(8, 8), Op(MREMAP, _A, 4 * _P, 6 * _P, 3, _A + 8 * _P)],
     "mremap_many": [_anon(0, 2), _anon(2, 2, prot=1), _move(0, 4, 3, 16)],
+    "account_unfaulted": [_anon(0, 1), _protect(0, 1, 1), _anon(1, 1, prot=1)],
+    "stack_nohuge": [_anon(0, 1), _anon(1, 1, flags=_FIXED | 0x20000)],
+    "populate_stops_at_hole": [_anon(1, 1, prot=0), _advise(0, 2, 22)],
     "dontunmap_clears_account": [_anon(0, 2), _move(0, 2, 7, 16)],
+    "dontunmap_merges_source": [_anon(0, 2), _move(0, 2, 7, 2)],
     # The copy of a written area merges with an unwritten neighbour: does it hand its anon_vma on? A write to the
     # area between them and a change of protection show it.
     "anon_vma_copied_from": [
@@ -473,6 +483,14 @@ PROBES: dict[str, list[Op]] = {
         Op(FORK),
         _protect(512, 512, 3),
     ],
+    # As the next, of an area that did not ask for huge pages.
+    "thp_always": [
+        _anon(0, 2048),
+        Op(TOUCH, _A + 512 * _P, 1),
+        _anon(2048, 512, prot=1),
+        Op(FORK),
+        _protect(2048, 512, 3),
+    ],
     # Huge pages may be forbidden altogether: the read then leaves the area without an anon_vma.
     "thp_read_prepares_anon_vma": [
         _anon(0, 2048),
@@ -485,6 +503,8 @@ PROBES: dict[str, list[Op]] = {
     ],
 }
 """For each switch that a kernel may have either way: a program that tells."""
+NEEDS = {"guard_file": "guard", "guard_flag": "guard", "guard_prepares_anon_vma": "guard", "stack_nohuge": "thp"}
+"""Switches that mean nothing unless another one is on: they are not looked for."""
 
 
 @dataclass
@@ -502,6 +522,8 @@ def probe(kernel: Kernel, limits: Limits) -> Probed:
     """Find the switches of the running kernel; some 15 small programs, about 0.1 s."""
     found = Probed(Rules())
     for name, program in PROBES.items():
+        if name in NEEDS and not getattr(found.rules, NEEDS[name]):
+            continue
         default = bool(getattr(found.rules, name))
         agrees = {
             value: check(maker(oracle_side, replace(found.rules, **{name: value}), limits), program, kernel) is None

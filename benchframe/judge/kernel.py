@@ -47,6 +47,15 @@ def supported() -> str:
     return ""
 
 
+def ended(status: int) -> str:
+    """How a process with this returncode ended.
+
+    >>> ended(-11), ended(1)
+    ('was killed by SIGSEGV', 'ended with status 1')
+    """
+    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+
+
 class Kernel:
     """A judging process. Use as a context manager; it ends with the block.
 
@@ -65,6 +74,7 @@ class Kernel:
         self.timeout = timeout
         self.options = child.TEXT_MAPS if text_maps else 0
         self.waiting = 0
+        self.sent: Sequence[Op] = ()
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(Path(child.__file__))],
             stdin=subprocess.PIPE,
@@ -73,7 +83,7 @@ class Kernel:
             bufsize=0,
             env={**os.environ, **_MALLOC},
         )
-        query, moved = array("q", self._read(16))
+        query, moved, self.task_size = array("q", self._read(24))
         self.has_query, self.has_brk = bool(query), bool(moved)
 
     def __enter__(self) -> "Kernel":
@@ -107,8 +117,7 @@ class Kernel:
                 raise JudgeError(f"the judging process gave no answer for {self.timeout:g} s; it was killed")
             part = os.read(source, min(count, 1 << 20))
             if not part:
-                status = self.process.wait()
-                raise JudgeError(f"the judging process died (status {status}) during a batch")
+                raise JudgeError(f"the judging process {ended(self.process.wait())} during a batch")
             parts.append(part)
             count -= len(part)
         return b"".join(parts)
@@ -121,7 +130,7 @@ class Kernel:
         """
         words = array("Q")
         for op in ops:
-            if not child.harmless(op):
+            if not child.harmless(op, self.task_size):
                 raise ValueError(f"{op} could reach outside the arena")
             words.extend(op)
         head = array("q", [len(ops), self.options | (child.WITH_FLAGS if with_flags else 0)])
@@ -133,6 +142,7 @@ class Kernel:
         except BrokenPipeError:
             raise JudgeError("the judging process is gone") from None
         self.waiting = len(ops)
+        self.sent = ops
 
     def receive(self) -> Answer:
         """Wait for the end of the batch under way.

@@ -263,16 +263,18 @@ sample = Struct(
 )
 
 MM = Slab("MM", mm_struct, "mm_base")
+EXEC_LIMITS = Slab("EXEC_LIMITS", mm_struct, "mm_base", first=0)
+"""Record 0 of MM is no address space: it keeps the limits that each exec begins with."""
 VMA = Slab("VMA", vm_area_struct, "vma_base")
 PAGE = Slab("PAGE", page, "page_base")
-PTE = Slab("PTE", pte, "pte_base")
+PTE = Slab("PTE", pte, "pte_base", first=PTRS_PER_TABLE)
 TASK = Slab("TASK", task_struct, "task_base")
 FILE = Slab("FILE", file_struct, "file_base")
-ARENA = Slab("ARENA", arena, "slab_base")
-FREED = Slab("FREED", freed, "freed_base")
-EVENT = Slab("EVENT", event, "event_base")
-ANSWER = Slab("ANSWER", answer, "answer_base")
-SAMPLE = Slab("SAMPLE", sample, "sample_base")
+ARENA = Slab("ARENA", arena, "slab_base", first=0)
+FREED = Slab("FREED", freed, "freed_base", first=0)
+EVENT = Slab("EVENT", event, "event_base", first=0)
+ANSWER = Slab("ANSWER", answer, "answer_base", first=0)
+SAMPLE = Slab("SAMPLE", sample, "sample_base", first=0)
 
 PRIVATE_BASES = tuple(f"private{number}_base" for number in range(6))
 """Where a strategy's own slabs hang."""

@@ -35,7 +35,19 @@ from benchframe.mm.hooks import (
     vma_get_locked,
     vma_put,
 )
-from benchframe.mm.layout import ANSWER, ARENA_FILE, EVENT, FILE, MM, PAGE_SHIFT, PAGE_SIZE, SAMPLE, TASK, VMA
+from benchframe.mm.layout import (
+    ANSWER,
+    ARENA_FILE,
+    EVENT,
+    EXEC_LIMITS,
+    FILE,
+    MM,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    SAMPLE,
+    TASK,
+    VMA,
+)
 from benchframe.mm.madvise import advice_reads, do_madvise
 from benchframe.mm.memory import covering, fault_in_vma, page_fault
 from benchframe.mm.mmap import do_brk, do_mmap, do_munmap, mmap_flags, mmap_region, page_align
@@ -187,7 +199,7 @@ def event_exec(mm, index):
         mm_init(m)
     m.start_brk = e.addr
     m.brk = e.addr
-    m.stack_limit = MM(mm, 0).stack_limit  # record 0 keeps the trace's own
+    m.stack_limit = EXEC_LIMITS(mm, 0).stack_limit
     task_init(m, e.task + 1)
     return 0
 

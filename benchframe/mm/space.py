@@ -107,9 +107,10 @@ class Space:
         self._call(Kind.FORK, addr=child, len=first)
         return Space(self.machine, child, first)
 
-    def thread(self) -> Space:
-        """This address space, called by a new task. Raises RuntimeError when there is no free task record."""
-        task = self._free("task_base", "mm")
+    def thread(self, task: int | None = None) -> Space:
+        """This address space, called by a new task (the lowest free one if not given). Raises RuntimeError without a
+        free task record."""
+        task = self._free("task_base", "mm") if task is None else task
         self._call(Kind.THREAD, len=task)
         return Space(self.machine, self.number, task)
 

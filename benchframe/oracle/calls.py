@@ -165,7 +165,7 @@ class Oracle(Space):
         vm_flags |= self._key(prot)
         vm_flags |= f.VM_GROWSDOWN if flags & f.MAP_GROWSDOWN else 0
         vm_flags |= f.VM_LOCKED if flags & f.MAP_LOCKED else 0
-        vm_flags |= f.VM_NOHUGEPAGE if flags & f.MAP_STACK and self.rules.thp else 0
+        vm_flags |= f.VM_NOHUGEPAGE if flags & f.MAP_STACK and self.rules.thp and self.rules.stack_nohuge else 0
         return vm_flags
 
     def _key(self, prot: int) -> int:
@@ -274,8 +274,10 @@ class Oracle(Space):
             if not old & (f.VM_ACCOUNT | f.VM_WRITE | f.VM_SHARED | f.VM_NORESERVE):
                 self.charge(end - start)
                 vm_flags |= f.VM_ACCOUNT
-        elif old & f.VM_ACCOUNT and ((area.anonymous and not area.anon_vma) or not self.rules.account_history):
-            vm_flags &= ~f.VM_ACCOUNT
+        elif old & f.VM_ACCOUNT:
+            unfaulted = area.anonymous and not area.anon_vma and self.rules.account_unfaulted
+            if unfaulted or not self.rules.account_history:
+                vm_flags &= ~f.VM_ACCOUNT
         area = change_flags(self, area, start, end, vm_flags)
         became_writable = old & (f.VM_WRITE | f.VM_SHARED | f.VM_LOCKED) == f.VM_LOCKED and vm_flags & f.VM_WRITE
         if became_writable and self.rules.mprotect_populates_locked:

@@ -159,14 +159,19 @@ def _guard(space: Space, area: Area, start: int, end: int, advice: Advice) -> No
 def _populate(space: Space, start: int, end: int, write: bool) -> int:
     """MADV_POPULATE_READ and _WRITE: EINVAL without the permission, ENOMEM at a hole, EFAULT at a bad page."""
     need = f.VM_WRITE if write else f.VM_READ
+    hole = False
     while start < end:
-        area = space.lookup(start)
-        if area is None:
-            raise Refused(f.ENOMEM)
+        area = space.first_in(start, end)
+        if area is None or area.vm_start > start:
+            if area is None or space.rules.populate_stops_at_hole:
+                raise Refused(f.ENOMEM)
+            hole, start = True, area.vm_start
         if area.vm_flags & f.VM_IO or not area.vm_flags & need:
             raise Refused(f.EINVAL)
         stop = min(area.vm_end, end)
         if space.touch(area, start, stop, write):
             raise Refused(f.EFAULT)
         start = stop
+    if hole:
+        raise Refused(f.ENOMEM)
     return 0

@@ -67,6 +67,13 @@ def _check_arguments(space: Space, remap: Remap) -> None:
         raise Refused(f.EINVAL)
     if not remap.elsewhere:
         return
+    if not rules.mremap_checks_length_first:  # then mremap_to looks at lengths and places, after the area was found
+        if not remap.flags & f.MREMAP_MAYMOVE:
+            raise Refused(f.EINVAL)
+        if remap.flags & f.MREMAP_DONTUNMAP and remap.old_len != remap.new_len:
+            raise Refused(f.EINVAL)
+        if space.lookup(remap.addr) is None:
+            raise Refused(f.EFAULT)
     if remap.new_len > limits.task_size or remap.new_addr > limits.task_size - remap.new_len:
         raise Refused(f.EINVAL)
     if remap.new_addr % f.PAGE or not remap.flags & f.MREMAP_MAYMOVE:
@@ -200,7 +207,10 @@ def _move(space: Space, remap: Remap, area: Area) -> int:
         pgoff = remap.new_addr >> f.PAGE_SHIFT
     end = remap.new_addr + remap.new_len
     new = Range(remap.new_addr, end, area.vm_flags, pgoff, area.vm_file, area.anon_vma, area, copied=True)
-    target = merge_new(space, new, space.before(remap.new_addr), space.find_vma(remap.new_addr))
+    prev, nxt = space.before(remap.new_addr), space.find_vma(remap.new_addr)
+    if dontunmap and not space.rules.dontunmap_merges_source:
+        prev, nxt = (None if one is area else one for one in (prev, nxt))
+    target = merge_new(space, new, prev, nxt)
     if target is None:
         target = area.copy()
         target.vm_start, target.vm_end, target.vm_pgoff = remap.new_addr, end, pgoff

@@ -21,7 +21,6 @@ from benchframe.oracle.rules import (
     VM_ACCESS,
     VM_EXEC,
     VM_GROWSDOWN,
-    VM_HUGEPAGE,
     VM_SHARED,
     VM_WRITE,
     FaultError,
@@ -134,7 +133,7 @@ class Replayer:
             if kind == Kind.FAULT:
                 access = 2 if prot & 2 else 4 if prot & 4 else 1
                 inside = area is not None and area.vm_start <= addr and not space.guards
-                known = _needs(area, access) if inside and area is not None else 1
+                known = _needs(space, area, access) if inside and area is not None else 1
                 if known == 1:
                     answers.ret[at] = space.fault(addr, prot or 1)
                     area = space.find_vma(addr)
@@ -227,7 +226,7 @@ def perform(space: Oracle, event: np.void) -> int:
     raise ValueError(f"not a call: kind {kind}")
 
 
-def _needs(area: Area, access: int) -> int:
+def _needs(space: Oracle, area: Area, access: int) -> int:
     """How a fault inside ``area`` ends: 0 done, -2 refused, 1 may change something and needs the exact path."""
     allowed = {2: VM_WRITE, 4: VM_EXEC}.get(access, VM_ACCESS)
     if not area.vm_flags & allowed:
@@ -236,7 +235,7 @@ def _needs(area: Area, access: int) -> int:
         return 1
     file = area.vm_file
     bounded = file is not None and file.size < 1 << 62
-    return 1 if bounded or area.vm_flags & VM_HUGEPAGE else 0
+    return 1 if bounded or space.may_be_huge(area) else 0
 
 
 def _quick_run(space: Oracle, events: npt.NDArray[np.void], start: int, end: int, answers: Answers) -> None:
@@ -256,7 +255,7 @@ def _quick_run(space: Oracle, events: npt.NDArray[np.void], start: int, end: int
     wanted = np.where(access & 2, 1, np.where(access & 4, 2, 0))
     table = np.full((count + 1, 3), -int(FaultError.MAPERR), np.int64)
     for number, area in enumerate(areas):
-        table[number] = [1 if space.guards else _needs(area, bit) for bit in (1, 2, 4)]
+        table[number] = [1 if space.guards else _needs(space, area, bit) for bit in (1, 2, 4)]
     outcome = table[at, wanted]
     hole = addr < below[at]
     grows = np.array([bool(area.vm_flags & VM_GROWSDOWN) for area in areas] + [False])
@@ -267,7 +266,7 @@ def _quick_run(space: Oracle, events: npt.NDArray[np.void], start: int, end: int
         number, where = int(at[row]), int(addr[row])
         area = areas[number]
         old_start = area.vm_start
-        if old_start <= where and not space.guards and (known := _needs(area, (1, 2, 4)[int(wanted[row])])) != 1:
+        if old_start <= where and not space.guards and (known := _needs(space, area, (1, 2, 4)[int(wanted[row])])) != 1:
             answers.ret[start + row] = known
             continue
         answers.ret[start + row] = space.fault(where, int(access[row]) or 1)

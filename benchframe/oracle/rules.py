@@ -157,8 +157,12 @@ class Rules:
     """A first write fault takes the anon_vma of a compatible neighbour, next before prev (vma.c)."""
     account_history: bool = True
     """VM_ACCOUNT stays when a private mapping loses write permission, unless anonymous and unfaulted (mprotect.c)."""
+    account_unfaulted: bool = True
+    """6.6 and later: an anonymous private area without anon_vma that loses write permission loses VM_ACCOUNT, too."""
     dontunmap_clears_account: bool = False
     """MREMAP_DONTUNMAP clears VM_ACCOUNT on what stays behind (mremap.c; not in every 6.18)."""
+    dontunmap_merges_source: bool = True
+    """What MREMAP_DONTUNMAP makes may merge with the area that it is a copy of (vma.c, copy_vma; not in 6.12)."""
     mremap_resets_pgoff: bool = True
     """A moved anonymous area without anon_vma takes the offset of its new address (vma.c, copy_vma)."""
     mremap_many: bool = True
@@ -166,13 +170,18 @@ class Rules:
     mremap_checks_first: bool = True
     """6.17 and later: the source range is checked before MREMAP_FIXED unmaps the target (mremap.c, check_prep_vma)."""
     mremap_checks_length_first: bool = True
-    """6.17 and later: a new length beyond TASK_SIZE is EINVAL whatever the flags (mremap.c, check_mremap_params)."""
+    """6.17 and later: lengths and places are looked at before the area (mremap.c, check_mremap_params).
+
+    A new length beyond TASK_SIZE is EINVAL whatever the flags, and EINVAL comes before the EFAULT of a hole.
+    """
     mprotect_populates_locked: bool = True
     """mprotect(+W) of a locked private area writes to its pages, so it gets an anon_vma (mprotect.c)."""
     sigbus_past_end: bool = True
     """Access past the end of the object behind a mapping fails: files, and shared anonymous memory grown by mremap."""
     thp_read_prepares_anon_vma: bool = True
     """A read fault that may take a huge page prepares the anon_vma (huge_memory.c)."""
+    thp_always: bool = False
+    """Huge pages are taken without being asked for (transparent_hugepage/enabled says always)."""
     dontneed_frees_tables: bool = True
     """6.14 and later: MADV_DONTNEED of a whole 2 MiB range frees its page table (pt_reclaim.c)."""
     execute_only: bool = False
@@ -182,13 +191,17 @@ class Rules:
     as on x86 without keys. The processor decides, and the kernel's boot line (nopku).
     """
     thp: bool = True
-    """The kernel has transparent huge pages: MADV_HUGEPAGE is known, MAP_STACK gives VM_NOHUGEPAGE."""
+    """The kernel has transparent huge pages: MADV_HUGEPAGE is known."""
+    stack_nohuge: bool = True
+    """6.7 and later: MAP_STACK gives VM_NOHUGEPAGE (include/linux/mman.h, calc_vm_flag_bits)."""
     ksm: bool = True
     """The kernel has KSM: MADV_MERGEABLE is known."""
     droppable: bool = True
     """6.11 and later: MAP_DROPPABLE (mmap.c)."""
     swap: bool = True
     """The kernel has swap: MADV_WILLNEED of anonymous memory is 0, else EBADF (madvise.c)."""
+    populate_stops_at_hole: bool = True
+    """6.2 and later: MADV_POPULATE ends at a hole; before, it went on and said ENOMEM at the end (madvise.c)."""
     guard: bool = True
     """6.13 and later: MADV_GUARD_INSTALL and _REMOVE on anonymous memory (madvise.c)."""
     guard_file: bool = True
@@ -204,7 +217,7 @@ class Limits:
     """The numbers a process lives under. Bytes unless said otherwise."""
 
     task_size: int = (1 << 47) - 4096
-    """First address that no mapping may reach: TASK_SIZE of x86-64 with four page-table levels."""
+    """First address that no mapping may reach: TASK_SIZE of x86-64, here with four page-table levels."""
     mmap_base: int = 0x7FFFF7FFF000
     """Where the top-down search for a hole begins."""
     mmap_min_addr: int = 65536
@@ -221,6 +234,13 @@ class Limits:
     """RLIMIT_MEMLOCK, or a huge number if CAP_IPC_LOCK lifts it."""
     overcommit_max: int = 1 << 62
     """vm.overcommit_memory 0: one accounted request above this many bytes (all memory and swap) is ENOMEM."""
+    map_window: int = (1 << 47) - 4096
+    """Searches for a hole end there, and at ``task_size``, unless the hint lies beyond: DEFAULT_MAP_WINDOW."""
+
+    @property
+    def window(self) -> int:
+        """Where a search for a hole ends that has no hint beyond."""
+        return min(self.task_size, self.map_window)
 
 
 RULE_NAMES = tuple(field.name for field in fields(Rules))

@@ -23,6 +23,7 @@ from benchframe.oracle.rules import (
     VM_LOCKED,
     VM_MAYBE_GUARD,
     VM_MAYSHARE,
+    VM_NOHUGEPAGE,
     VM_NORESERVE,
     VM_PKEY,
     VM_SHARED,
@@ -386,7 +387,7 @@ class Space:
         if write and not area.vm_flags & VM_SHARED:
             if good_end > start or error == -FaultError.BUS:
                 self.anon_vma_prepare(area)
-        elif not write and area.vm_flags & VM_HUGEPAGE and area.anonymous and self._huge_read(area, start, good_end):
+        elif not write and self.may_be_huge(area) and self._huge_read(area, start, good_end):
             self.anon_vma_prepare(area)
         if good_end > start:
             self.tables.add(start // PMD, -(-good_end // PMD))
@@ -404,6 +405,11 @@ class Space:
         if guards and guards[0][0] <= stop:
             stop, error = guards[0][0], -FaultError.MAPERR
         return stop, error
+
+    def may_be_huge(self, area: Area) -> bool:
+        """Whether its faults try for huge pages (huge_mm.h, thp_vma_allowable_order)."""
+        asked = area.vm_flags & VM_HUGEPAGE or (self.rules.thp_always and not area.vm_flags & VM_NOHUGEPAGE)
+        return bool(asked) and area.anonymous
 
     def _huge_read(self, area: Area, start: int, end: int) -> bool:
         """Whether a read of [start, end) tries for a huge page somewhere: a whole free 2 MiB range of the area."""
@@ -465,10 +471,14 @@ class Space:
         hint &= ~(PAGE - 1)
         if hint and hint < limits.mmap_min_addr:
             hint = page_align(limits.mmap_min_addr)
-        if hint and hint <= limits.task_size - length:
+        # mmap_address_hint_valid: not across the window's end (arch/x86/mm/mmap.c)
+        within = (hint > limits.window) == (hint + length > limits.window)
+        if hint and hint <= limits.task_size - length and within:
             after = self.find_vma(hint)
             if after is None or hint + length <= after.start_gap(limits.stack_guard_gap):
                 return hint
+        if hint > limits.window:  # five levels of page tables, and asked for what only they reach
+            return self._hole_beyond(length)
         found = self._highest_hole(length)
         if found is None:
             found = self._lowest_hole(length)
@@ -503,7 +513,23 @@ class Space:
             if area.start_gap(limits.stack_guard_gap) - floor >= length:
                 return floor
             floor = max(floor, area.vm_end)
-        return floor if limits.task_size - floor >= length else None
+        return floor if limits.window - floor >= length else None
+
+    def _hole_beyond(self, length: int) -> int:
+        """The highest place below ``mmap_base``, which lies that much higher as addresses go beyond the window. O(n).
+
+        Raises:
+            Refused: ENOMEM if nothing fits.
+        """
+        limits = self.limits
+        ceiling = limits.mmap_base + limits.task_size - limits.window
+        for area in reversed(self.areas):
+            if ceiling - area.vm_end >= length:
+                return ceiling - length
+            ceiling = min(ceiling, area.start_gap(limits.stack_guard_gap))
+        if ceiling - page_align(max(PAGE, limits.mmap_min_addr)) < length:
+            raise Refused(ENOMEM)
+        return ceiling - length
 
     def accounted(self, vm_flags: int) -> int:
         """``vm_flags`` with VM_ACCOUNT if a new mapping with them is accounted: private, writable, not NORESERVE."""

@@ -29,7 +29,12 @@ from benchframe.kernel import ARENA_PRIVATE0, NULL, VMA, arena_alloc, arena_free
 
 SPARE = 62
 WORD = PrivateSlab(
-    "btree_word", [Field("word", "i8", "40 to a node", lock="mmap_lock")], 0, per_vma=40, fixed=40 * (SPARE + 2)
+    "btree_word",
+    [Field("word", "i8", "40 to a node", lock="mmap_lock")],
+    0,
+    per_vma=40,
+    fixed=40 * (SPARE + 2),
+    first=40,
 )
 NODE = PrivateSlab("btree_node", [("state", "i8", "slot of the allocator: node i is words 40 i on")], 1, 1, SPARE)
 ARENA_NODE = ARENA_PRIVATE0 + 1

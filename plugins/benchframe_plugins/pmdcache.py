@@ -34,6 +34,12 @@ As posted it is wrong, and stays so here:
   B5  the pmd is read without protection; of a huge page, or a freed and reused table, index is taken for a VMA
   B6  do_anonymous_page does not re-check and may put a VMA back after its invalidation
   B7  mm_version_check says yes for an mm that is not the caller's
+Under the kernel's memory model (`benchframe check --memory lkmm`; W8 puts these into the mended strategy) also:
+  W8  vma_hold is atomic_inc, which orders nothing: the second look at the version may be done before the hold can be
+      seen, so the writer finds no holder and frees a VMA that is in use. This alone is a use after free
+  W8  `int version` is changed and looked at without barriers: what a writer changes may be seen before the version is
+      odd, and be loaded before the version is looked at. Shown only together with the wait's missing full barrier or
+      with the hold; on x86 the locked instruction of atomic_inc hides both
 B2 needs no second thread: where a merge frees a VMA that spans several PTE pages, the first lookup there is slow and
 right (the version has changed), the next ones find the freed record with its old bounds. A run shows such a cell as
 wrong.

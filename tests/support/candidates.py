@@ -9,11 +9,11 @@ from __future__ import annotations
 import itertools
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchframe.check.graph import Label
-from benchframe.check.litmus import Tasks, Test
+from benchframe.check.litmus import Tasks, Test, Unsupported
 
 Pairs = frozenset[tuple[int, int]]
 QUIET = ("rcu_read_lock", "rcu_read_unlock", "gp")
@@ -46,7 +46,10 @@ def traces(test: Test, task: int, domain: tuple[Any, ...]) -> Iterator[tuple[lis
                     break
                 value = left.pop(0)
             events.append(Event(task, len(events), label, label.value if label.kind == "W" else value))
-            label = tasks.go_on(task, value)
+            try:
+                label = tasks.go_on(task, value)
+            except Unsupported:  # a number was guessed where an address must be
+                break
         else:
             yield events, {f"{task}:{name}": value for name, (value, _) in tasks.threads[task].registers.items()}
 
@@ -55,18 +58,34 @@ def outcomes(test: Test, domain: tuple[Any, ...]) -> set[Any]:
     """Final states that the axioms allow, of executions whose program order and reads-from have no cycle."""
     found: set[Any] = set()
     for parts in itertools.product(*(list(traces(test, task, domain)) for task in range(len(test.tasks)))):
-        events = [event for part, _ in parts for event in part]
-        registers = {name: value for _, regs in parts for name, value in regs.items()}
-        po = [(a, b) for a, x in enumerate(events) for b, y in enumerate(events) if _before(x, y)]
-        for rf, co in _communications(test, events):
-            final = dict(registers)
-            final.update({loc: events[chain[-1]].value for loc, chain in co.items() if chain})
-            state = tuple(sorted(final.items(), key=str))
-            if state in found or not _coherent(events, rf, co):
-                continue
-            if _acyclic(frozenset([*po, *((w, r) for r, w in rf.items() if w >= 0)])) and _allowed(events, rf, co):
-                found.add(state)
+        for final in reached(test, parts, lambda values: _state(values) not in found):
+            found.add(_state(final))
     return found
+
+
+def _state(values: dict[str, Any]) -> Any:
+    return tuple(sorted(values.items(), key=str))
+
+
+def reached(
+    test: Test,
+    parts: tuple[tuple[list[Event], dict[str, Any]], ...],
+    wanted: Callable[[dict[str, Any]], bool],
+    buffering: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Final values, if ``wanted``, of the allowed executions in which the tasks run as ``parts`` say; of those whose
+    program order and reads-from have no cycle, or (``buffering``) of those where they have one."""
+    events = [event for part, _ in parts for event in part]
+    registers = {name: value for _, regs in parts for name, value in regs.items()}
+    po = [(a, b) for a, x in enumerate(events) for b, y in enumerate(events) if _before(x, y)]
+    for rf, co in _communications(test, events):
+        final = dict(registers)
+        final.update({loc: events[chain[-1]].value for loc, chain in co.items() if chain})
+        if not wanted(final) or not _coherent(events, rf, co):
+            continue
+        acyclic = _acyclic(frozenset([*po, *((w, r) for r, w in rf.items() if w >= 0)]))
+        if acyclic != buffering and _allowed(events, rf, co):
+            yield final
 
 
 def _coherent(events: list[Event], reads: dict[int, int], orders: dict[Any, list[int]]) -> bool:
@@ -202,8 +221,7 @@ def _allowed(events: list[Event], reads: dict[int, int], orders: dict[Any, list[
         )
 
     addr, data = depends("addr"), frozenset(p for p in depends("data") if p[1] in store)
-    branch = depends("ctrl")
-    ctrl = frozenset((a, c) for a, b in branch for c in store if (b, c) in maybe)
+    ctrl = frozenset(p for p in depends("arm") if p[1] in store)
     dep = frozenset(p for p in addr | data if p[1] in memory)
     overwrite = co | fr
     to_w = frozenset(p for p in dep | ctrl if p[1] in store) | (overwrite & internal)
@@ -279,7 +297,8 @@ def program(seed: int) -> Test:
             call = [("do", ("call", name, [])) for name in ("rcu_read_lock", "rcu_read_unlock")]
             body = [call[0], *body, call[1]]
         elif kind == "rcu" and body:
-            body.insert(rng.randrange(len(body) + 1), ("do", ("call", "synchronize_rcu", [])))
+            where = rng.randrange(len(body) + 1)
+            body[where:where] = [("do", ("call", "synchronize_rcu", []))] * rng.choice([1, 1, 2])
         tasks.append((["x", "y", "s"], body))
     return Test(f"seed {seed}", {"x": 0, "y": 0, "s": 0}, tasks, "exists", ("true",))
 

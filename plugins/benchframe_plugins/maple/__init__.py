@@ -267,8 +267,9 @@ def always(mm):
     return 1
 
 
-def maple(rcu: bool = False) -> Index:
-    """The index, with readers that hold mmap_lock or with readers that may hold nothing."""
+def maple(rcu: bool = False, free: object = ma_free_rcu) -> Index:
+    """The index, with readers that hold mmap_lock or with readers that may hold nothing; ``free`` is what becomes of a
+    dead node then."""
     return Index(
         slabs=(WORD, NODE, BIG, BIG_NODE),
         find=mt_find,
@@ -278,7 +279,7 @@ def maple(rcu: bool = False) -> Index:
         gap_below=mt_gap_below,
         exit=mt_exit,
         check=mt_check,
-        bind={"mt_in_rcu": always, "ma_free_memory": ma_free_rcu} if rcu else {},
+        bind={"mt_in_rcu": always, "ma_free_memory": free} if rcu else {},
     )
 
 

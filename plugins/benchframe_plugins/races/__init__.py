@@ -36,7 +36,7 @@ SEED = (
 )  # fmt: skip
 UNSEEN = (
     unseen("B7", "the RFC's version check succeeds for another mm than the task's own",
-           "no call of the model accesses another task's mm"),
+           "a lookup in another task's mm is made under its lock"),
     unseen("B8", "a fault concurrent with munmap ends in SIGSEGV", "not a bug: the answer is right at some moment of "
                                                                    "the call"),
     unseen("B11", "page tables are made for a freed VMA",
