@@ -124,7 +124,7 @@ def races() -> list[Historic]:
         unseen(
             "W5",
             "type-safe reuse: a VMA is attached without release, its vm_mm and bounds may be seen as they were",
-            "not found in the 500 graphs that were searched (fault beside mmap over its VMA); the search was not whole",
+            "not found in 337 graphs of a fault beside an mmap over its VMA, but the search was not whole",
         ),
         order(
             "W6",
