@@ -107,21 +107,19 @@ class Conformance:
             suppress_health_check=list(HealthCheck),
         )
         programs = st.integers(1, LENGTH // 2).flatmap(lambda n: st.lists(phrases(), min_size=n, max_size=n))
-        churn = churning(seed)
-        if failure := self.fails(churn, CHURN_CHECKED):
-            found, first = churn, failure
-        elif time.monotonic() < deadline:
-            done += len(churn)
-            calls += len(churn)
         with suppress(NoSuchExample, Flaky):  # nothing is wrong; or shrinking was stopped
-            if not found:
-                find(programs.map(flat), wrong, settings=options, random=random.Random(seed))
+            find(programs.map(flat), wrong, settings=options, random=random.Random(seed))
+        if not found and time.monotonic() < deadline:
+            churn = churning(seed)
+            done += len(churn)
+            if first := self.fails(churn, CHURN_CHECKED):
+                found = self._pieces(churn) if self._shrinks else churn
         if not found:
             return Sequential(done, time.monotonic() - began)
         if not self._shrinks:
             return Sequential(done, time.monotonic() - began, first, tuple(found))
         shortest = self._shrink(found, deadline)
-        failure = self.fails(shortest) or self.fails(found)
+        failure = self.fails(shortest) or first
         return Sequential(done, time.monotonic() - began, failure + self._blame(shortest), tuple(shortest))
 
     def _blame(self, program: list[Operation]) -> str:
@@ -175,10 +173,29 @@ class Conformance:
             raise
         return ""
 
+    def _pieces(self, program: list[Operation]) -> list[Operation]:
+        """A long failing program with pieces left out, larger ones first, in a third of ``shrinks`` tries."""
+        tries, size = self._shrinks // 3, len(program) // 2
+        while size and tries > 0:
+            at = len(program) - size
+            while at > -size and tries > 0:
+                shorter = program[: max(at, 0)] + program[at + size :]
+                tries -= 1
+                if shorter and self.fails(shorter, CHURN_CHECKED):
+                    program = shorter
+                at -= size
+            size //= 2
+        return program
+
     def _shrink(self, program: list[Operation], deadline: float) -> list[Operation]:
-        at = len(program) - 1
-        while at >= 0 and (self._patience == self._patient or time.monotonic() < deadline):
+        at, tries = len(program) - 1, 0
+        while (
+            at >= 0
+            and tries <= max(self._shrinks, LENGTH)
+            and (self._patience == self._patient or time.monotonic() < deadline)
+        ):
             shorter = program[:at] + program[at + 1 :]
+            tries += 1
             if shorter and self.fails(shorter):
                 program = shorter
             at -= 1
