@@ -17,8 +17,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchframe.record.session import RecordError, Session, planned, summary
-from benchframe.trace.trace import Trace, write_trace
+import numpy as np
+
+from benchframe.events import Kind
+from benchframe.record.session import RecordError, Session, planned
+from benchframe.trace.trace import Trace, of_command, select, write_trace
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent / "workloads" / "benchframe_workloads" / "data"
@@ -34,6 +37,8 @@ class Program:
     about: str
     command: tuple[str, ...]
     prepare: Callable[[Path], None] = lambda folder: None
+    choose: Callable[[Trace], int] | None = None
+    """The address space that is shipped, of a tree too large or too mixed to ship whole."""
 
 
 def c_project(folder: Path) -> None:
@@ -93,6 +98,84 @@ def redis_script(folder: Path) -> None:
     )
 
 
+def storm(folder: Path) -> None:
+    """The programs that are hard to record, compiled for x86-64, and for i386 where the compiler can."""
+    source = str(HERE / "record_storm.c")
+    subprocess.run(["gcc", "-O2", "-pthread", "-o", "storm", source], cwd=folder, check=True)
+    subprocess.run(["gcc", "-m32", "-O2", "-pthread", "-o", "storm32", source], cwd=folder, check=False)
+
+
+def web_page(folder: Path) -> None:
+    """A page whose script makes 3000 paragraphs and draws, and a folder for an ordinary user's browser."""
+    (folder / "page.html").write_text(
+        "<canvas id=c></canvas><div id=d></div><script>\nlet rows=[];\n"
+        "for(let i=0;i<3000;i++)rows.push({n:i,t:'row '+(i*7919%9973)});\nrows.sort((a,b)=>a.t<b.t?-1:1);\n"
+        "document.getElementById('d').innerHTML=rows.map(r=>'<p>'+r.n+' '+r.t+'</p>').join('');\n"
+        "const g=document.getElementById('c').getContext('2d');\n"
+        "for(let i=0;i<500;i++)g.fillRect(i%300,i*7%200,5,5);\n"
+        "document.title=document.body.scrollHeight;</script>\n"
+    )
+    (folder / "browse.sh").write_text(
+        "HOME=$PWD exec chromium --headless --user-data-dir=$PWD/profile --dump-dom file://$PWD/page.html\n"
+    )
+    for path in (folder, *folder.iterdir()):
+        shutil.chown(path, "nobody")
+
+
+def postgres_script(folder: Path) -> None:
+    """A server, its tables, and 1000 transactions of four clients."""
+    (folder / "server.sh").write_text(
+        "set -e\nB=$(ls -d /usr/lib/postgresql/*/bin | tail -1)\n"
+        '$B/pg_ctl -D data -o "-k $PWD -c listen_addresses= -c shared_buffers=16MB" -w -l log start\n'
+        "$B/pgbench -h $PWD -i -s 1 -q postgres\n$B/pgbench -h $PWD -c 4 -j 2 -t 250 postgres\n"
+        "$B/pg_ctl -D data -m fast -w stop\n"
+    )
+    for path in (folder, *folder.iterdir()):
+        shutil.chown(path, "postgres")
+    init = "exec $(ls -d /usr/lib/postgresql/*/bin | tail -1)/initdb -D data -A trust"
+    subprocess.run([*AS_POSTGRES, "sh", "-c", init], cwd=folder, check=True, capture_output=True)
+
+
+def rust_source(folder: Path) -> None:
+    """One small program."""
+    (folder / "main.rs").write_text(
+        "use std::collections::BTreeMap;\nfn main() {\n    let mut m = BTreeMap::new();\n"
+        '    for i in 0..1000u64 { m.insert(i * 7919 % 997, format!("row {i}")); }\n'
+        '    println!("{} {:?}", m.len(), m.values().next());\n}\n'
+    )
+
+
+def go_source(folder: Path) -> None:
+    """One small program."""
+    (folder / "main.go").write_text(
+        'package main\n\nimport (\n\t"fmt"\n\t"sort"\n\t"strings"\n)\n\nfunc main() {\n'
+        '\twords := strings.Fields("the quick brown fox")\n\tsort.Strings(words)\n\tfmt.Println(words)\n}\n'
+    )
+
+
+def of(command: str) -> Callable[[Trace], int]:
+    """Chooses the address space of ``command`` with the most faults."""
+
+    def choose(trace: Trace) -> int:
+        found = of_command(trace, command)
+        faults = np.bincount(trace.events["mm"][trace.events["kind"] == Kind.FAULT], minlength=trace.mms)
+        return max(found, key=lambda mm: int(faults[mm]))
+
+    return choose
+
+
+AS_NOBODY = ("setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups")
+AS_POSTGRES = ("setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups")
+JAVASCRIPT = (
+    "const m=new Map();for(let i=0;i<200000;i++)m.set('k'+i%5000,[i,String(i)]);let n=0;"
+    "function f(x){return x*31%977};for(let i=0;i<3e6;i++)n+=f(i);console.log(m.size,n)"
+)
+LISP = (
+    "(progn (defun work (n) (let ((l nil)) (dotimes (i n) (push (list i (* i i)) l)) (length l))) (compile 'work)"
+    " (print (work 400000)) (gc :full t) (print (work 400000)) (exit))"
+)
+MACHINE = "(sleep 4; echo quit) | qemu-system-x86_64 -accel tcg -m 64 -display none -net none -monitor stdio >/dev/null"
+CONTAINER = "ps -e; ls /usr/bin | sort -r | head -5 | wc -l; cat /proc/self/status | wc -l"
 SQL = (
     "import sqlite3\nc = sqlite3.connect(':memory:')\nc.execute('create table t (a integer, b text)')\n"
     "c.executemany('insert into t values (?, ?)', ((i * 7919 % 20011, 'row %d' % i) for i in range(20000)))\n"
@@ -134,6 +217,57 @@ PROGRAMS = (
     Program("mt-alloc", "four threads that map, unmap and fault at once", ("./mt_alloc", "4", "400"), allocator),
     Program("python-threads", "six Python threads that map and unmap", (PYTHON, "-c", MMAP_PY)),
     Program("sh-pipeline", "a shell and short-lived children; fork and exec", ("sh", "-c", PIPELINE)),
+    Program(
+        "chromium-page",
+        "a browser shows one page, in its sandbox: a tree of processes, most of them born by fork",
+        (*AS_NOBODY, "sh", "browse.sh"),
+        web_page,
+    ),
+    Program(
+        "postgres-pgbench",
+        "a database server under pgbench: a process for each client, born by fork, with shared memory",
+        (*AS_POSTGRES, "sh", "server.sh"),
+        postgres_script,
+    ),
+    Program(
+        "rustc-hello",
+        "a compiler in Rust, with LLVM: threads, a heap grown by mmap",
+        (shutil.which("rustc") or "rustc", "-O", "--edition", "2021", "main.rs"),
+        rust_source,
+        of("rustc"),
+    ),
+    Program(
+        "go-compile",
+        "a compiler in Go: arenas of a garbage-collected heap, threads",
+        ("env", "GOFLAGS=-mod=mod", "sh", "-c", "HOME=$PWD GOCACHE=$PWD/cache go build -o hello main.go"),
+        go_source,
+        of("compile"),
+    ),
+    Program("node-jit", "a JavaScript engine with work for its compiler and its collector", ("node", "-e", JAVASCRIPT)),
+    Program(
+        "qemu-boot",
+        "an emulator runs a firmware for four seconds",
+        ("sh", "-c", MACHINE),
+        choose=of("qemu-system-x86_64"),
+    ),
+    Program(
+        "sbcl-gc",
+        "a Lisp with a moving collector that protects pages",
+        ("sbcl", "--noinform", "--eval", LISP),
+    ),
+    Program(
+        "mappings-10000",
+        "10 000 VMAs: every other page of a reservation made writable",
+        ("./storm", "mappings", "10000"),
+        storm,
+    ),
+    Program("threads-2000", "2 000 threads that live at once", ("./storm", "threads", "2000"), storm),
+    Program("i386-threads", "a 32-bit program with 40 threads", ("./storm32", "threads", "40"), storm),
+    Program(
+        "container",
+        "a shell in user, PID and mount namespaces of its own",
+        ("unshare", "-Urmpf", "--mount-proc", "sh", "-c", CONTAINER),
+    ),
 )
 
 
@@ -150,7 +284,9 @@ def scrubbed(trace: Trace, program: Program) -> Trace:
     files = tuple(replace(entry, name=clean(entry.name)) for entry in trace.meta.files)
     command = (Path(program.command[0]).name, *program.command[1:])
     notes = (program.about, *(n for n in trace.meta.notes if not n.startswith("mounted")))
-    meta = replace(trace.meta, files=files, command=command, licence=LICENCE, notes=notes)
+    place = re.compile(r"/tmp/bf-?[^ /]*|(/work|/home|/root)/[^ ]*/")
+    processes = tuple(replace(p, command=place.sub("FOLDER", p.command)) for p in trace.meta.processes)
+    meta = replace(trace.meta, files=files, command=command, licence=LICENCE, notes=notes, processes=processes)
     return Trace(trace.events, trace.time, trace.tid, meta, trace.reports)
 
 
@@ -174,7 +310,10 @@ def record(program: Program) -> Trace:
             os.dup2(quiet, 1)
             os.dup2(quiet, 2)
             with planned("full") as plan:
-                trace = Session(plan).run(list(program.command))
+                session = Session(plan)
+                session.run(list(program.command))
+                trace = session.recording().trace()
+                session.close()
         finally:
             for target, fd in zip((1, 2), saved, strict=True):
                 os.dup2(fd, target)
@@ -182,6 +321,9 @@ def record(program: Program) -> Trace:
             os.close(quiet)
     if trace.meta.lost or trace.meta.exit_status:
         raise RecordError(f"{program.name}: {trace.meta.lost} events lost, exit status {trace.meta.exit_status}")
+    if program.choose is not None:
+        chosen = program.choose(trace)
+        trace = select(trace, chosen)
     return scrubbed(trace, program)
 
 
@@ -212,7 +354,8 @@ def main() -> int:
         path = wanted.to / f"{program.name}.parquet"
         write_trace(path, trace)
         size = path.stat().st_size
-        print(f"{program.name}: {summary(trace)}, {size / 1024:.1f} KiB")
+        what = f"{len(trace)} events, {trace.tasks} tasks, {trace.mms} address spaces"
+        print(f"{program.name}: {what}, {size / 1024:.1f} KiB")
         failed |= size > LIMIT
     return failed
 

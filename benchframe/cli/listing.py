@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchframe.cli.options import guarded, registry
 from benchframe.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from benchframe.registry import Registry
+    from benchframe.workload import Workload
 
 KINDS = ("strategies", "workloads", "traces", "runs")
 
@@ -22,6 +26,10 @@ def list_(
     ],
     plugin: Annotated[list[Path] | None, typer.Option(help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(help="Leave a plugin out.")] = None,
+    tag: Annotated[
+        str | None,
+        typer.Option(metavar="TAG", help="Only workloads and traces with this tag: a kind of program, such as server."),
+    ] = None,
     root: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of the runs.")] = Path("reports/runs"),
 ) -> None:
     """List what can be run, and what was.
@@ -33,6 +41,7 @@ def list_(
       benchframe list strategies
       benchframe list workloads
       benchframe list traces
+      benchframe list traces --tag runtime
       benchframe list runs
       benchframe list runs --runs reports/nightly
     """
@@ -47,7 +56,7 @@ def list_(
         ]
         _print(("strategy", "from", "what it is"), rows)
     elif kind == "workloads":
-        found = [w for w in known.workloads.values() if "trace" not in w.tags]
+        found = _tagged(known, kind, tag)
         lines = [
             (
                 w.name,
@@ -59,11 +68,24 @@ def list_(
         ]
         _print(("workload", "threads", "what it is", "parameters"), lines)
     elif kind == "traces":
-        traces = [w for w in known.workloads.values() if "trace" in w.tags]
-        _print(("trace", "default", "what it is"), [(w.name, "yes" * ("default" in w.tags), w.summary) for w in traces])
+        plain = ("trace", "default")
+        shown = [
+            (w.name, "yes" * ("default" in w.tags), ", ".join(t for t in w.tags if t not in plain), w.summary)
+            for w in _tagged(known, kind, tag)
+        ]
+        _print(("trace", "default", "tags", "what it is"), shown)
     else:
         raise UsageError(f"cannot list {kind!r}; {did_you_mean(kind, KINDS)}")
     return None
+
+
+def _tagged(known: "Registry", kind: str, tag: str | None) -> "list[Workload]":
+    """The workloads with a tag, all without one. Raises UsageError naming the tags that there are."""
+    found = [w for w in known.workloads.values() if ("trace" in w.tags) == (kind == "traces")]
+    tags = sorted({t for w in found for t in w.tags})
+    if tag is not None and tag not in tags:
+        raise UsageError(f"--tag {tag}: no such tag; {did_you_mean(tag, tags)}")
+    return [w for w in found if tag is None or tag in w.tags]
 
 
 def _runs(root: Path) -> None:

@@ -119,6 +119,12 @@ def make_streams(
         if not stream.entry.timed:
             raise UsageError(f"workload {label} has no events after its setup, so there is nothing to time")
         known.strategy(baseline or stream.entry.baseline)
+        if path and not crew and stream.trace.mms > 1:
+            typer.echo(
+                f"benchframe: {path} is a tree of {stream.trace.mms} address spaces, replayed as one; to time one: "
+                f"benchframe trace select {shlex.quote(str(path))} --largest -o one.parquet (trace info lists them)",
+                err=True,
+            )
         streams.append(Stream(replace(stream.entry, baseline=baseline or stream.entry.baseline), stream.trace))
     return streams
 

@@ -214,7 +214,7 @@ def _walk(records: Array, tasks: dict[int, set[int]]) -> tuple[set[int], list[in
 # A batch is replayed once, timed; with ``verify`` the answers are taken too (the counted build: its rate is lower) and
 # compared with the oracle, which is fed the same batches. Memory is bounded by a batch and the address spaces.
 
-ROOM = Sizes(mms=1 << 10, tasks=1 << 16, vmas=1 << 21, tables=1 << 18, pages=1 << 23, files=1 << 16)
+ROOM = Sizes(mms=1 << 20, tasks=1 << 20, vmas=1 << 21, tables=1 << 18, pages=1 << 23, files=1 << 16)
 """Capacities where the length of the stream is not known; what is not used is never touched."""
 
 

@@ -454,6 +454,7 @@ PROBES: dict[str, list[Op]] = {
     "guard_prepares_anon_vma": [_anon(0, 2), _anon(4, 2), _advise(0, 1, 102), _write(5), _anon(2, 2), _write(2)],
     # A faulted area, made equal to its unfaulted neighbour.
     "anon_vma_merge_both_ways": [_anon(0, 4), _protect(2, 2, 7), _write(0), _protect(0, 2, 7)],
+    "mmap_joins_both": [_anon(0, 2), _anon(4, 2), _write(4), _anon(2, 2)],
     "mremap_checks_length_first": [Op(MREMAP, _A, _P, 1 << 62, 1, 0)],
     "mremap_checks_first": [_anon(0, 2), _anon(8, 8), Op(MREMAP, _A, 4 * _P, 6 * _P, 3, _A + 8 * _P)],
     "mremap_many": [_anon(0, 2), _anon(2, 2, prot=1), _move(0, 4, 3, 16)],

@@ -140,11 +140,11 @@ order = Struct(
     size=32,
 )
 
-CREW = Slab("CREW", crew, "crew_base")
-THREAD = Slab("THREAD", thread, "thread_base")
-RCU_HEAD = Slab("RCU_HEAD", rcu_head, "head_base")
-HISTOGRAM = Slab("HISTOGRAM", histogram, "histogram_base")
-ORDER = Slab("ORDER", order, "order_base")
+CREW = Slab("CREW", crew, "crew_base", first=0)
+THREAD = Slab("THREAD", thread, "thread_base", first=0)
+RCU_HEAD = Slab("RCU_HEAD", rcu_head, "head_base", first=0)
+HISTOGRAM = Slab("HISTOGRAM", histogram, "histogram_base", first=0)
+ORDER = Slab("ORDER", order, "order_base", first=0)
 
 SUB, OCTAVES = 16, 36
 """Histograms: buckets per power of two (so a bucket is at most 1/16 wide), and powers of two above 16."""

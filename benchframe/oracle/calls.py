@@ -218,7 +218,7 @@ class Oracle(Space):
         prev, nxt = self.before(addr), self.find_vma(addr)
         if file is None and vm_flags & f.VM_SHARED:
             file = Backing(NIL, length)
-        elif merge_new(self, Range(addr, addr + length, vm_flags, pgoff, file), prev, nxt) is not None:
+        elif merge_new(self, Range(addr, addr + length, vm_flags, pgoff, file), prev, nxt, mapped=True) is not None:
             return
         self.insert(Area(addr, addr + length, vm_flags, pgoff, file))
 

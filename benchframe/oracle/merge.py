@@ -99,15 +99,26 @@ def _hand_on(target: Area, donor: Area) -> None:
         target.anon_vma, target.chain = donor.anon_vma, donor.chain
 
 
-def merge_new(space: Space, new: Range, prev: Area | None, nxt: Area | None) -> Area | None:
-    """Cases 1 to 3: let the neighbours of a free range take it over. Returns the area that did, None if none fits."""
+def _singular_agrees(prev: Area, nxt: Area) -> bool:
+    """is_mergeable_anon_vma as mmap_region asked it up to 6.11, of the chain of ``prev``: it must have one member."""
+    return prev.anon_vma == nxt.anon_vma or (not (prev.anon_vma and nxt.anon_vma) and len(prev.chain) == 1)
+
+
+def merge_new(space: Space, new: Range, prev: Area | None, nxt: Area | None, *, mapped: bool = False) -> Area | None:
+    """Cases 1 to 3: let the neighbours of a free range take it over. Returns the area that did, None if none fits.
+
+    ``mapped``: it is mmap that asks.
+    """
     rules = space.rules
     if new.vm_flags & VM_SPECIAL:
         return None
     left = fits_after(rules, new, prev)
     right = fits_before(rules, new, nxt)
     if left and right and prev is not None and nxt is not None:
-        right = _both_agree(rules, prev, nxt)
+        if mapped and not rules.mmap_joins_both:
+            left = _singular_agrees(prev, nxt)
+        else:
+            right = _both_agree(rules, prev, nxt)
     sticky = new.vm_flags & _STICKY
     if left and prev is not None:
         if right and nxt is not None:

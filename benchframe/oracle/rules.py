@@ -151,6 +151,9 @@ class Rules:
     """Areas with different anon_vmas never merge; an inherited one never merges with none (vma.c)."""
     anon_vma_merge_both_ways: bool = True
     """6.16 and later: a faulted range also merges into an unfaulted neighbour, not only the other way round."""
+    mmap_joins_both: bool = True
+    """6.12 and later: a new mapping also joins an unfaulted area before it to a faulted one behind it; until then only
+    the one behind grew (vma.c, vma_merge_new_range; before, mmap.c, mmap_region)."""
     anon_vma_copied_from: bool = True
     """6.19 and its stable backports: mremap checks that the area it copies is not fork's, and hands its anon_vma on."""
     anon_vma_reuse: bool = True

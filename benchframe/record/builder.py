@@ -160,7 +160,7 @@ class Maps:
     """A layout seen at ``time`` (CLOCK_MONOTONIC ns) in process ``pid``: ``when`` is exec, exit or attach.
 
     ``faults`` is the process's minor + major fault count so far, ``start_brk`` from /proc/PID/stat (0: unknown).
-    ``bits`` is 32 for a program of i386. ``command`` and ``comm`` say what runs (an exit has no command any more).
+    ``bits`` is 32 for a program of i386. ``command`` and ``comm`` say what runs (a process may rewrite both).
     ``stack_limit`` is its RLIMIT_STACK in bytes (:data:`NO_LIMIT`, :data:`UNSEEN`). ``started`` (ticks since boot)
     tells two processes of one number apart; ``personality`` is as personality(2) gives it.
     """
@@ -277,9 +277,11 @@ def read_raw(pid: int, when: str, time: int, tid: int = 0) -> dict[str, Any] | N
     try:
         raw: dict[str, Any] = {"time": time, "pid": pid, "when": when}
         raw["maps"], raw["stat"] = _read(folder / "maps"), _read(folder / "stat")
+        # What a thread's number shows counts for the whole process, but for when it began.
+        raw["started"] = _fields(_read(proc() / str(pid) / "stat") if tid not in (0, pid) else raw["stat"])[19]
+        raw["command"] = _read(folder / "cmdline")[:4096]
         if when != "exit":
             raw["bits"] = word_size(folder / "exe")
-            raw["command"] = _read(folder / "cmdline")[:4096]
             with contextlib.suppress(OSError):  # a set-user-id program's is hidden
                 raw["personality"] = int(_read(folder / "personality"), 16)
         raw["limits"] = _read(folder / "limits")
@@ -315,10 +317,9 @@ def word_size(path: Path) -> int:
 
 def from_raw(raw: dict[str, Any]) -> Maps | None:
     """The layout that :func:`read_raw` saw; None if it shows no area. Raises ValueError."""
-    # Field 2 may hold spaces and parentheses: count from the last one (proc(5): 10 minflt, 12 majflt, 22 starttime, 47
-    # start_brk).
+    # proc(5): 10 minflt, 12 majflt, 22 starttime, 47 start_brk
     stat = raw["stat"]
-    fields = stat[stat.rindex(")") + 2 :].split()
+    fields = _fields(stat)
     rows = parse_maps(raw["maps"], strict=False)
     if not rows:
         return None
@@ -329,8 +330,13 @@ def from_raw(raw: dict[str, Any]) -> Maps | None:
     return Maps(
         raw["time"], raw["pid"], raw["when"], rows, int(fields[44]), faults, raw.get("bits", 64), command,
         stat[stat.index("(") + 1 : stat.rindex(")")], _stack_limit(raw.get("limits", "")),
-        int(fields[19]), raw.get("personality", 0),
+        int(raw.get("started", 0)), raw.get("personality", 0),
     )  # fmt: skip
+
+
+def _fields(stat: str) -> list[str]:
+    """/proc/PID/stat from field 3 on. Field 2 may hold spaces and parentheses: what follows the last one counts."""
+    return stat[stat.rindex(")") + 2 :].split()
 
 
 def _stack_limit(text: str) -> int:
@@ -647,9 +653,8 @@ class Recording:
                 if mm < len(self._mms) and self._mms[mm] >= 0 and int(self._mms[mm]) not in table:
                     end = next((e for e in ends.get(pid, []) if e.time >= born), None)
                     number = int(self._mms[mm])
-                    table[number] = Process(
-                        number, pid, end.comm if end is not None else "", end.faults if end is not None else NIL
-                    )
+                    command = " ".join(end.command)[:200] or end.comm if end is not None else ""
+                    table[number] = Process(number, pid, command, end.faults if end is not None else NIL)
         return tuple(table[number] for number in sorted(table))
 
     def batches(self, size: int = 1 << 20) -> Iterator[Batch]:

@@ -101,7 +101,6 @@ class Task:
     tid: int
     pid: int
     call: tuple[int, tuple[int, ...]] | None = None
-    ending: bool = False
     borrowed: bool = False  # lives in its maker's address space (vfork, posix_spawn) until it execs
 
 
@@ -138,6 +137,8 @@ class Tracer:
     turns: dict[int, Turn] = field(default_factory=dict)
     of: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     """Threads by process."""
+    ending: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    """Those of them that have begun to end."""
     refused: str = ""
     """Why a program cannot be recorded at all; empty if all can."""
 
@@ -174,10 +175,10 @@ class Tracer:
     def _drop(self, tid: int) -> Task | None:
         task = self.tasks.pop(tid, None)
         if task is not None:
-            threads = self.of[task.pid]
-            threads.discard(tid)
-            if not threads:
-                del self.of[task.pid]
+            for threads in (self.of, self.ending):
+                threads[task.pid].discard(tid)
+                if not threads[task.pid]:
+                    del threads[task.pid]
         return task
 
     def _note(self, rec: Rec) -> None:
@@ -292,14 +293,14 @@ class Tracer:
 
     def _ending(self, task: Task, now: int) -> None:
         """Take the layout when the whole process ends; a thread may die unreported, so a later one replaces it."""
-        task.ending = True
+        self.ending[task.pid].add(task.tid)
         self._end_turn(task)
         if self.muted or task.borrowed:
             return
-        threads = self.of[task.pid]
-        if len(threads) > 2 and len(threads) & (len(threads) - 1):
-            return  # of many threads that end together, a few are asked: the last two among them
-        if all(self.tasks[tid].ending or _dying(task.pid, tid) for tid in threads):
+        left = len(self.of[task.pid]) - len(self.ending[task.pid])
+        if left > 2 and left & (left - 1):
+            return  # of many threads that end together, a few are asked: the last three among them
+        if all(_dying(task.pid, tid) for tid in self.of[task.pid] - self.ending[task.pid]):
             raw = read_raw(task.pid, "exit", now, task.tid)
             if raw is not None:
                 self.layout(raw)

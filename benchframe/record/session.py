@@ -641,8 +641,8 @@ def _keep(journal: Journal, wanted: Wanted, session: Session | None = None) -> i
         written = _write(recording, wanted)
         said += [f"wrote {path} ({path.stat().st_size / 1024:.1f} KiB)" for path in written]
         said += [note for note in recording.meta.notes if note not in said]
-    except MemoryError:
-        return _fail(f"the trace does not fit into memory; {_left(journal, output)}", None, said)
+    except (MemoryError, ImportError) as error:  # a library that does not fit into the address space
+        return _fail(f"out of memory, see ulimit -v ({error}); {_left(journal, output)}", None, said)
     except (BenchframeError, OSError, ValueError) as error:
         text = str(error) if not isinstance(error, OSError) else f"{output}: {error.strerror or error}"
         return _fail(f"{text}; {_left(journal, output)}", None, said)
@@ -693,7 +693,7 @@ def _write(recording: Recording, wanted: Wanted) -> list[Path]:
         return [output]
     if recording.rows > MAX_ROWS:
         raise TraceError(output, f"more than {MAX_ROWS} events", "record to .parquet without --split and --only")
-    from benchframe.trace.trace import of_command, select, split_trace
+    from benchframe.trace.trace import of_command, select_all, split_trace
 
     trace = recording.trace()
     if wanted.only:
@@ -703,7 +703,7 @@ def _write(recording: Recording, wanted: Wanted) -> list[Path]:
             raise TraceError(
                 output, f"no process of {', '.join(wanted.only)} was recorded", f"there are {', '.join(known)}"
             )
-        parts = [select(trace, mm) for mm in dict.fromkeys(spaces)]
+        parts = list(select_all(trace, dict.fromkeys(spaces)))
     else:
         parts = split_trace(trace) if wanted.split and trace.mms > 1 else [trace]
     files = []

@@ -62,7 +62,7 @@ bench = Struct(
     ],
 )
 cell = Struct("cell", [("after", "i8", "the next record of the chain"), ("value", "i8", "read, written")], size=192)
-CELL = Slab("CELL", cell, "cell_base")
+CELL = Slab("CELL", cell, "cell_base", first=0)
 
 
 @native

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from benchframe.errors import ENVIRONMENT, TraceError
 from benchframe.events import EVENT, NIL, REPORT, Batch, Kind, MapType
 from benchframe.files import replacing
 from benchframe.trace.check import Checker, RowError
-from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta
+from benchframe.trace.meta import ADDRESS_LIMIT, BORDERS, PAGE, TraceMeta, Unplayed
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Read and write trace files: Parquet, zstd, one flat table and one JSON object (docs/trace-format.md).
@@ -100,6 +100,11 @@ class Trace:
         files = [[f.name, f.size, f.inode] for f in self.meta.files]
         sha.update(json.dumps([len(self.events), files, sorted(self.meta.limits.items())]).encode())
         return sha.hexdigest()
+
+    @cached_property
+    def image(self) -> NDArray[np.void]:
+        """What the kernel itself mapped, of all address spaces: the EXEC and MAP rows."""
+        return self.events[np.isin(self.events["kind"], (Kind.EXEC, Kind.MAP))]
 
     def check(self) -> None:
         """Raise ``ValueError`` naming the first row that no trace has."""
@@ -224,8 +229,8 @@ MAP_SHARED, MAP_PRIVATE, MAP_NORESERVE = 1, 2, 0x4000
 
 
 def split_trace(trace: Trace) -> list[Trace]:
-    """A trace for each address space of ``trace``. O(events x mms)."""
-    return [select(trace, mm) for mm in range(trace.mms)]
+    """A trace for each address space of ``trace``. O(events log events)."""
+    return list(select_all(trace, range(trace.mms)))
 
 
 def select(trace: Trace, mm: int) -> Trace:
@@ -234,12 +239,32 @@ def select(trace: Trace, mm: int) -> Trace:
     One that a fork made begins with an exec and the layout that it was born with, as the replay of its parents gives
     it. FORK rows are dropped; a task that came through vfork appears as a thread until its exec.
     """
-    if not 0 <= mm < trace.mms:
-        raise ValueError(f"there is no address space {mm}; the trace has {trace.mms}, from 0 on")
-    keep = (trace.events["mm"] == mm) & (trace.events["kind"] != Kind.FORK)
-    rows = np.flatnonzero(keep)
-    forks = np.flatnonzero((trace.events["kind"] == Kind.FORK) & (trace.events["addr"] == mm))
-    born = _birth(trace, int(forks[0])) if len(forks) else np.zeros(0, EVENT)
+    return next(select_all(trace, [mm]))
+
+
+def select_all(trace: Trace, mms: Iterable[int]) -> Iterator[Trace]:
+    """The address spaces ``mms``, each as :func:`select` gives it, after one replay for all of them."""
+    mms = list(mms)
+    for mm in mms:
+        if not 0 <= mm < trace.mms:
+            raise ValueError(f"there is no address space {mm}; the trace has {trace.mms}, from 0 on")
+    kind = trace.events["kind"]
+    forks = np.flatnonzero(kind == Kind.FORK)
+    fork_of = dict(zip(trace.events["addr"][forks].tolist(), forks.tolist(), strict=True))
+    births = _births(trace, sorted(fork_of[mm] for mm in set(mms) if mm in fork_of))
+    others = np.flatnonzero(kind != Kind.FORK)
+    order = others[np.argsort(trace.events["mm"][others], kind="stable")]
+    owner = trace.events["mm"][order]
+    for mm in mms:
+        low, high = np.searchsorted(owner, [mm, mm + 1])
+        yield _part(trace, mm, order[low:high], fork_of.get(mm), births)
+
+
+def _part(
+    trace: Trace, mm: int, rows: NDArray[np.int64], fork: int | None, births: dict[int, NDArray[np.void]]
+) -> Trace:
+    """One address space, whose events are ``rows``; the fork at row ``fork`` made it."""
+    born = births[fork] if fork is not None else np.zeros(0, EVENT)
     events = np.concatenate([born, trace.events[rows].astype(EVENT)])
     events["mm"] = 0
     number: dict[int, int] = {}
@@ -249,10 +274,10 @@ def select(trace: Trace, mm: int) -> Trace:
         number[task] = len(number)
     events["task"] = [number[t] for t in events["task"].tolist()]
     events["len"][spawn] = [number[t] for t in events["len"][spawn].tolist()]
-    place = np.full(len(trace) + 1, NIL, np.int64)
-    place[rows] = np.arange(len(rows)) + len(born)
-    reports = trace.reports[keep[trace.reports["row"]]].copy()
-    reports["row"] = place[reports["row"]]
+    place = np.searchsorted(rows, trace.reports["row"])
+    kept = np.append(rows, NIL)[place] == trace.reports["row"]
+    reports = trace.reports[kept].copy()
+    reports["row"] = place[kept] + len(born)
     snapshots = tuple(
         replace(s, mm=0, row=int(np.searchsorted(rows, s.row)) + len(born)) for s in trace.meta.snapshots if s.mm == mm
     )
@@ -263,30 +288,74 @@ def select(trace: Trace, mm: int) -> Trace:
         snapshots=snapshots,
         notes=(*trace.meta.notes, note),
         processes=(replace(own, mm=0),) if own is not None else (),
+        unplayed=_marks(trace, mm, rows, fork, born),
         faults={},
     )
-    at, tid = (int(trace.time[forks[0]]), _tid_of(trace, int(forks[0]))) if len(forks) else (0, 0)
+    at, tid = (int(trace.time[fork]), int(trace.tid[rows[0]]) if len(rows) else 0) if fork is not None else (0, 0)
     time = np.concatenate([np.full(len(born), at, np.int64), trace.time[rows]])
     tids = np.concatenate([np.full(len(born), tid, np.int32), trace.tid[rows]])
     return Trace(events, time, tids, meta, reports)
 
 
-def _tid_of(trace: Trace, fork: int) -> int:
-    """The thread id of a fork's child, if it did anything."""
-    own = np.flatnonzero(trace.events["task"] == trace.events["len"][fork])
-    return int(trace.tid[own[0]]) if len(own) else 0
+INHERITED = "fork (inherited memory keeps apart from new)"
+"""Why VMAs of a part that was born by fork may join in its replay where the kernel's did not: the child's anon_vma is
+one of several in its VMAs' chains, which is_mergeable_anon_vma() minds (mm/vma.c), and the part does not show."""
 
 
-def _birth(trace: Trace, fork: int) -> NDArray[np.void]:
-    """EXEC and MAP rows for the layout that the child of the fork at row ``fork`` begins with."""
+def _marks(
+    trace: Trace, mm: int, rows: NDArray[np.int64], fork: int | None, born: NDArray[np.void]
+) -> tuple[Unplayed, ...]:
+    """What the part's events do not hold: its own marks, those that its parents had when it was born, and the birth."""
+    at = len(born)
+    own = [
+        replace(mark, mm=0, row=int(np.searchsorted(rows, mark.row)) + at)
+        for mark in trace.meta.unplayed
+        if mark.mm == mm
+    ]
+    if fork is None:
+        return tuple(own)
+    forks = trace.events[trace.events["kind"] == Kind.FORK] if trace.meta.unplayed else trace.events[:0]
+    line, parent = {mm}, dict(zip(forks["addr"].tolist(), forks["mm"].tolist(), strict=True))
+    while mm in parent:
+        mm = parent[mm]
+        line.add(mm)
+    before = [replace(m, mm=0, row=at) for m in trace.meta.unplayed if m.mm in line and m.row <= fork]
+    private = born[(born["kind"] == Kind.MAP) & ((born["flags"] & MAP_SHARED) == 0) & ((born["prot"] & 2) != 0)]
+    inherited = [
+        Unplayed(INHERITED, 0, at, addr, addr + length, BORDERS)
+        for addr, length in zip(private["addr"].tolist(), private["len"].tolist(), strict=True)
+    ]
+    return (*before, *inherited, *own)
+
+
+def _births(trace: Trace, forks: list[int]) -> dict[int, NDArray[np.void]]:
+    """By row of a fork: EXEC and MAP rows for the layout that its child begins with."""
     from benchframe.oracle import Replayer
 
+    births: dict[int, NDArray[np.void]] = {}
+    if not forks:
+        return births
+    replayer = Replayer()
+    parent = dict(
+        zip(*(trace.events[n][trace.events["kind"] == Kind.FORK].tolist() for n in ("addr", "mm")), strict=True)
+    )
+
+    def look(row: int) -> None:
+        mm = int(trace.events["addr"][row - 1])
+        layout = replayer.spaces[mm].layout() if mm in replayer.spaces else []
+        births[row - 1] = _birth(trace, row - 1, layout, parent)
+
+    replayer.feed(trace.events[: forks[-1] + 1], [fork + 1 for fork in forks], look)
+    return births
+
+
+def _birth(
+    trace: Trace, fork: int, layout: list[tuple[int, int, int, int, int, int]], parent: dict[int, int]
+) -> NDArray[np.void]:
+    """The rows that make ``layout``, for the child of the fork at row ``fork``."""
     events = trace.events
     mm, task = int(events["addr"][fork]), int(events["len"][fork])
-    replayer = Replayer()
-    replayer.feed(events[: fork + 1])
-    layout = replayer.spaces[mm].layout() if mm in replayer.spaces else []
-    stacks, specials, start_brk = _origins(events[: fork + 1], mm)
+    stacks, specials, start_brk = _origins(trace, mm, parent)
     out = np.zeros(1 + len(layout), EVENT)
     out["task"], out["mm"], out["file"] = task, mm, NIL
     out["kind"], out["kind"][0], out["addr"][0] = Kind.MAP, Kind.EXEC, start_brk
@@ -308,15 +377,12 @@ def _birth(trace: Trace, fork: int) -> NDArray[np.void]:
     return out
 
 
-def _origins(events: NDArray[np.void], mm: int) -> tuple[set[int], set[tuple[int, int]], int]:
+def _origins(trace: Trace, mm: int, parent: dict[int, int]) -> tuple[set[int], set[tuple[int, int]], int]:
     """(a byte of each stack, the special areas, start_brk or NIL) that an mm has from its own exec or its parents'."""
-    line = [mm]
-    for row in events[events["kind"] == Kind.FORK][::-1]:
-        if row["addr"] == line[-1]:
-            line.append(int(row["mm"]))
-    of_root = events[events["mm"] == line[-1]]
-    maps = of_root[of_root["kind"] == Kind.MAP]
-    execs = of_root[of_root["kind"] == Kind.EXEC]
+    while mm in parent:
+        mm = parent[mm]
+    made = trace.image[trace.image["mm"] == mm]
+    maps, execs = made[made["kind"] == Kind.MAP], made[made["kind"] == Kind.EXEC]
     stacks = maps[(maps["flags"] & MapType.STACK) != 0]
     specials = maps[(maps["flags"] & MapType.SPECIAL) != 0]
     return (

@@ -131,9 +131,9 @@ def test_dejit_leaves_the_original_alone(memory: Memory) -> None:
 
 def test_world_checks_its_arrays(memory: Memory) -> None:
     """An index outside the slab, and an array of another struct, are errors with names."""
-    with pytest.raises(IndexError, match=r"REC\(4\): the slab has 4 records"):
+    with pytest.raises(IndexError, match=r"REC\(mm, 4\): the slab has 4 records"):
         memory.world.ref(sample.REC, 4)
-    with pytest.raises(IndexError, match=r"REC\(-1\)"):
+    with pytest.raises(IndexError, match=r"REC\(mm, -1\)"):
         memory.world.ref(sample.REC, -1)
     with pytest.raises(DialectError, match="of another struct"):
         PlainWorld({"rec_base": memory.mm}).ref(sample.REC, 0)

@@ -126,7 +126,7 @@ def test_predictor_is_the_same_interpreted() -> None:
     }
     arrays["branch_base"]["code"] = codes
     world = PlainWorld(arrays)
-    wrong = dejit(predict)(world.ref(Slab("P", predictor, "p_base"), 0), 0, 3000)
+    wrong = dejit(predict)(world.ref(Slab("P", predictor, "p_base", first=0), 0), 0, 3000)
     assert wrong == missed.sum() > 0
     np.testing.assert_array_equal(arrays["branch_base"]["missed"] != 0, missed)
     for field in ("tag", "counter", "useful"):

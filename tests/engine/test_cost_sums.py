@@ -31,7 +31,7 @@ def replay(name: str, spec: str) -> CountedReplay:
 def interpreted(counted: CountedReplay, batch: int = count.BATCH) -> Recorder:
     """A recorder whose compiled text is interpreted: what is compared is the text, in no time."""
     twin = dejit(CompiledTranslator(counted.memory, counted.strategy).entry())
-    slab = Slab("COUNTING", counting, "counting_base")
+    slab = Slab("COUNTING", counting, "counting_base", first=0)
     made: Any = None
 
     def unit(address: int, first: int, last: int) -> int:

@@ -84,17 +84,17 @@ def test_its_steps_gate(tmp_path: Path) -> None:
     for side in ("base", "new"):
         (tmp_path / side / plugin).parent.mkdir(parents=True)
         shutil.copy(ROOT / plugin, tmp_path / side / plugin)
+    compiled(load([tmp_path / "base" / plugin]).strategy("two-entry"))
     tiny = {
-        "DEPTH": "--quick --rounds 2",
+        "DEPTH": "--quick --rounds 1",
         "WORKLOAD": "zipf:vmas=50,events=4000",
         "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
     }
-    for name in ("Time the base", "Time the pull request"):
-        done = shell(name, tmp_path, **tiny)
-        assert done.returncode == 0, done.stderr
+    done = shell("Time the base", tmp_path, **tiny)
+    assert done.returncode == 0, done.stderr
+    shutil.copytree(tmp_path / "runs" / "base", tmp_path / "runs" / "new")  # as if nothing had changed
     gated = shell("Gate", tmp_path, **tiny)
-    assert gated.returncode in (0, 1), gated.stdout  # 1 if this machine made one of two runs surely slower
-    assert "regression: cost" not in gated.stdout
+    assert gated.returncode == 0, gated.stdout + gated.stderr
     assert "2 of 2 cells compared exactly" in gated.stdout
     assert "| two-entry" in (tmp_path / "summary").read_text()
     text = (tmp_path / "new" / plugin).read_text()

@@ -28,5 +28,20 @@ def test_nothing_tells_of_a_workplace() -> None:
     """File names and notes inside the traces name system folders or bare names only."""
     for workload in WORKLOADS:
         meta = workload.spec().trace().meta
-        for name in (*meta.command, *(f.name for f in meta.files)):
-            assert not name.startswith(("/work/", "/home/", "/root/", "/tmp/")), f"{workload.name}: {name}"
+        for name in (*meta.command, *(f.name for f in meta.files), *(p.command for p in meta.processes)):
+            assert not any(place in name for place in ("/work/", "/home/", "/root/", "/tmp/")), (
+                f"{workload.name}: {name}"
+            )
+
+
+def test_tags_choose() -> None:
+    """Every tag names traces that are there, and `list traces --tag` shows those alone; a misspelt tag is named."""
+    from typer.testing import CliRunner
+
+    from benchframe.cli import app
+
+    assert {name for names in traces.TAGS.values() for name in names} <= {w.name for w in WORKLOADS}
+    shown = CliRunner().invoke(app, ["list", "traces", "--tag", "server"])
+    assert [line.split()[0] for line in shown.output.splitlines()[1:]] == sorted(traces.TAGS["server"])
+    wrong = CliRunner().invoke(app, ["list", "traces", "--tag", "servr"])
+    assert (wrong.exit_code, "did you mean server?" in wrong.output) == (2, True)

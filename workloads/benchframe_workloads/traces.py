@@ -69,8 +69,82 @@ ABOUT = {
         "a shell starts five short programs in a pipe",
         "shell scripts: fork, exec and exit, few faults in each of many address spaces",
     ),
+    "chromium-page": (
+        "a browser shows one page, in its sandbox; forty address spaces, up to a thousand VMAs each",
+        "browsers: processes born by fork with most of their mappings, heaps in reserved ranges, many threads",
+    ),
+    "postgres-pgbench": (
+        "a database server and its clients (pgbench), a process for each",
+        "servers of many processes: born by fork, shared memory, few mapping calls and a small working set",
+    ),
+    "rustc-hello": (
+        "a compiler in Rust compiles one file (rustc -O)",
+        "large native compilers: LLVM, several threads, a heap grown by mmap",
+    ),
+    "go-compile": (
+        "a compiler in Go compiles one file",
+        "Go programs: arenas reserved at fixed addresses, a collector in threads of its own",
+    ),
+    "node-jit": (
+        "a JavaScript engine compiles a loop and fills a map",
+        "JIT engines at work: code pages that change protection, a heap that is collected",
+    ),
+    "qemu-boot": (
+        "an emulator runs a firmware for four seconds",
+        "emulators and virtual machines: guest memory in one large mapping, a code buffer, hundreds of libraries",
+    ),
+    "sbcl-gc": (
+        "a Lisp conses, collects and conses again",
+        "moving collectors: memory unmapped, protected and faulted in again",
+    ),
+    "mappings-10000": (
+        "10 000 VMAs, made one by one by mprotect, then touched in a mixed order",
+        "address spaces of many VMAs: allocators with guard pages, databases that map each file",
+    ),
+    "threads-2000": (
+        "2 000 threads that live at once",
+        "servers with a thread for each client: a stack and its guard page each, thousands of VMAs",
+    ),
+    "i386-threads": (
+        "a 32-bit program with 40 threads",
+        "32-bit programs: 4 GiB of address space, other addresses than any 64-bit program has",
+    ),
+    "container": (
+        "a shell and its children in user, PID and mount namespaces of their own",
+        "containers: the same calls as outside, in a process tree of its own",
+    ),
 }
 """Name of the file without suffix: summary, what it stands for."""
+
+TAGS = {
+    "interpreter": (
+        "python-json",
+        "python-pandas",
+        "python-science",
+        "python-threads",
+        "sqlite-index",
+        "sh-pipeline",
+        "container",
+    ),
+    "compiler": ("gcc-project", "javac-hello", "rustc-hello", "go-compile"),
+    "runtime": ("java-version", "javac-hello", "node-start", "node-jit", "go-compile", "sbcl-gc", "chromium-page"),
+    "server": ("redis-load", "postgres-pgbench", "threads-2000"),
+    "browser": ("chromium-page",),
+    "emulator": ("qemu-boot",),
+    "tree": ("chromium-page", "postgres-pgbench", "gcc-project", "redis-load", "sh-pipeline", "container"),
+    "threads": (
+        "java-version",
+        "javac-hello",
+        "mt-alloc",
+        "python-threads",
+        "chromium-page",
+        "threads-2000",
+        "i386-threads",
+    ),
+    "many-vmas": ("python-science", "mappings-10000", "threads-2000"),
+    "32-bit": ("i386-threads",),
+}
+"""What `benchframe list traces --tag` chooses: the kinds of program, and what is special about their address spaces."""
 
 
 @hookimpl
@@ -80,6 +154,10 @@ def benchframe_workloads() -> list[Workload]:
     for path in sorted(DATA.glob("*.parquet")):
         workload = trace_workload(path)
         summary, stands_for = ABOUT.get(path.stem, (f"recorded trace of {path.stem}", workload.stands_for))
-        tags = ("trace", "default") if path.stem in DEFAULT else ("trace",)
+        tags = (
+            "trace",
+            *(["default"] if path.stem in DEFAULT else []),
+            *(t for t, of in TAGS.items() if path.stem in of),
+        )
         found.append(replace(workload, summary=summary, stands_for=stands_for, tags=tags))
     return found

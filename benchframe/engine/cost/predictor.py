@@ -32,8 +32,8 @@ entry = Struct(
         ("useful", "i4", "0 to 3: was right where a shorter history was not"),
     ],
 )
-BRANCH = Slab("BRANCH", branch, "branch_base")
-ENTRY = Slab("ENTRY", entry, "entry_base")
+BRANCH = Slab("BRANCH", branch, "branch_base", first=0)
+ENTRY = Slab("ENTRY", entry, "entry_base", first=0)
 TABLES = 5
 ROWS = 1 << 12
 MASK = (1 << 62) - 1
