@@ -36,7 +36,7 @@ Operation = tuple[Any, ...]
 LIFE = ("fork", "thread", "exit", "exec", "exec_anew")
 """What begins and ends tasks and address spaces."""
 CHURN, CHURN_CHECKED = 320, 5
-"""Calls of the long program, and after how many the invariants are looked at."""
+"""Calls of the long program, and after how many the invariants are looked at. It is part of runs of so many calls."""
 LENGTH = 30
 """Calls of one random program."""
 PATIENCE, IMPATIENCE = 5.0, 1.0
@@ -109,7 +109,7 @@ class Conformance:
         programs = st.integers(1, LENGTH // 2).flatmap(lambda n: st.lists(phrases(), min_size=n, max_size=n))
         with suppress(NoSuchExample, Flaky):  # nothing is wrong; or shrinking was stopped
             find(programs.map(flat), wrong, settings=options, random=random.Random(seed))
-        if not found and time.monotonic() < deadline:
+        if not found and calls >= CHURN and time.monotonic() < deadline:
             churn = churning(seed)
             done += len(churn)
             if first := self.fails(churn, CHURN_CHECKED):
