@@ -196,7 +196,7 @@ def test_a_barrier_that_is_needed(memory: str) -> None:
             assert finding.replay.startswith("v1-tso:")
             again = replay(case, finding.replay)
             assert again.failure is not None
-            assert again.failure.text == finding.text
+            assert finding.text.startswith(again.failure.text)  # which may go on with where the record was found
 
 
 @pytest.mark.parametrize("name", ["rbtree", "pmdcache_rcu"])
