@@ -98,7 +98,7 @@ def test_an_index_outside_its_slab_is_an_error_when_interpreted() -> None:
     kit = Kit("rbtree")
     slot = kit.map(0, 2)
     kit.vma("rb_left")[slot] = 99999
-    with pytest.raises(IndexError, match=r"VMA\(99999\): the slab has 1024 records"):
+    with pytest.raises(IndexError, match=r"VMA\(mm, 99999\): the slab has 1024 records"):
         kit.find_vma(BASE - PAGE)
 
 

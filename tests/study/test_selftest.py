@@ -215,7 +215,8 @@ def test_copies_share_code_and_the_twin_does_not() -> None:
 def test_slowed_twin_is_right() -> None:
     """The twin's additional walks change no answer: 120 random calls beside the oracle, interpreted."""
     found = Conformance(load([PLUGIN]).strategy(SLOWED)).run(120, 1, time.monotonic() + 60)
-    assert (found.failure, found.calls) == ("", 120)
+    assert found.failure == ""
+    assert found.calls >= 120
 
 
 def test_a_small_self_test_with_made_up_sessions(tmp_path: Path) -> None:
