@@ -140,7 +140,7 @@ def test_agrees_with_huge_pages(engine: str, ops: list[Op]) -> None:
     run(fresh("rbtree", engine, thp=1), ops)
 
 
-@pytest.mark.parametrize(("name", "seed"), zip(STRATEGIES, itertools.cycle("ab"), strict=False))
+@pytest.mark.parametrize(("name", "seed"), list(zip(STRATEGIES, itertools.cycle("ab"), strict=False)))
 def test_long_programs(name: str, seed: str) -> None:
     """A program of 900 calls on few pages, native: state that only builds up slowly is compared too."""
     run(fresh(name, "native"), long_program(seed, 900), validate_each=False)
