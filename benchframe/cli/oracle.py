@@ -27,7 +27,11 @@ def oracle(
     ] = None,
     strategy: Annotated[str, typer.Option("--strategy", "-s", help="The strategy that the model runs.")] = "rbtree",
     kernel: Annotated[
-        Path | None, typer.Option(metavar="IMAGE", help="Boot this kernel image in QEMU, and let that kernel judge.")
+        Path | None,
+        typer.Option(
+            metavar="IMAGE",
+            help="Boot this kernel image in QEMU: that kernel judges. A mismatch is printed, not saved.",
+        ),
     ] = None,
     accel: Annotated[str, typer.Option(help="With --kernel: tcg (emulates the processor) or kvm.")] = "tcg",
     save: Annotated[Path, typer.Option(help="Folder for mismatches.")] = Path("oracle-mismatch"),

@@ -127,7 +127,7 @@ def run_in_guest(kernel: Path, arguments: Sequence[str], *, accel: str = "tcg", 
                     code = int(text.split()[-1])
                 elif text.startswith(READY):
                     ready = True
-                elif ready and code < 0:
+                elif ready and code < 0 and not text.startswith("saved as "):  # it is gone with the machine
                     say(text)
                 told.append(text)
         except BaseException:
@@ -160,7 +160,8 @@ def root_image(say: Say) -> Path:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for old in folder.glob("*.img"):  # of other versions; they are large
         old.unlink(missing_ok=True)
-    listed = subprocess.run([sys.executable, "-c", _LISTING], capture_output=True, text=True)
+    with tempfile.TemporaryDirectory() as elsewhere:  # a mismatch would be saved in the current folder
+        listed = subprocess.run([sys.executable, "-c", _LISTING], cwd=elsewhere, capture_output=True, text=True)
     if listed.returncode:
         raise GuestError(f"the environment cannot be listed: {listed.stderr.strip()[-300:]}")
     files = json.loads(listed.stdout.splitlines()[-1])

@@ -1267,7 +1267,8 @@ class Builder:
         """Sort and number: the finished recording, which gives its rows in batches; ``limit``: events at most."""
         notes = [f"not replayed: {count} x {name}" for name, count in sorted(self.skipped.items())]
         if self._narrow:
-            notes.append(f"{self._narrow} of the programs are 32-bit programs (i386)")
+            are = "is a 32-bit program" if self._narrow == 1 else "are 32-bit programs"
+            notes.append(f"{self._narrow} of the programs {are} (i386)")
         if self.above:
             notes.append(f"{self.above} faults above 2^47 were left out: page tables of four levels end there")
         if self.strays[R.FAULT]:

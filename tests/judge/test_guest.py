@@ -28,8 +28,11 @@ def boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-un
 
 
 def test_what_the_command_prints_comes_out(boot) -> None:  # type: ignore[no-untyped-def]
-    """Only what stands between the two marks, and the exit code of the command, not the machine's."""
-    assert boot("[0.1] booting", f"{READY} 6.1.0", "0 mismatches", f"{DONE} 1", "reboot: Power down") == (
+    """Only what stands between the two marks, without files that are gone with the machine; and the exit code of the
+    command, not the machine's."""
+    assert boot(
+        "[0.1] booting", f"{READY} 6.1.0", "0 mismatches", "saved as x.py", f"{DONE} 1", "reboot: Power down"
+    ) == (
         1,
         ["0 mismatches"],
     )

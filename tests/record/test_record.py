@@ -190,7 +190,7 @@ def test_a_32_bit_program(level: str, tmp_path: Path) -> None:
         pytest.skip(f"no 32-bit programs here: {error}")
     run = record(level, tmp_path / "t.parquet", str(program))
     assert run.returncode == 0, run.stderr
-    assert "1 of the programs are 32-bit programs" in run.stderr
+    assert "1 of the programs is a 32-bit program" in run.stderr
     trace = checked(tmp_path / "t.parquet", level)
     names = [Kind(k).name for k in trace.events["kind"].tolist()]
     assert (names.count("MMAP"), names.count("MUNMAP")) == (2, 1)
