@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import signal
 import threading
@@ -24,8 +25,8 @@ from benchframe.errors import BenchframeError
 # An endless loop that meets no other task gives the scheduler no turn, and Python cannot see that it is endless. The
 # timer is the process's own CPU time, so a busy machine does not shorten it.
 
-PACKAGE = str(Path(__file__).resolve().parent.parent)
-MODEL = str(Path(PACKAGE) / "mm")
+PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
+MODEL = str(Path(PACKAGE) / "mm") + os.sep
 CHAIN = 4
 """Functions that a failure names, at most."""
 MISTAKES = (

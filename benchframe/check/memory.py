@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -147,7 +149,7 @@ class Memory:
 # ----------------------------------------------------------------------------------------------------------------------
 # Where in the text something happened, and which memory it was about, in words.
 
-_HERE = str(Path(__file__).resolve().parent)
+_HERE = str(Path(__file__).resolve().parent) + os.sep
 LOCKS = tuple(
     {
         function.__code__.co_filename: None
@@ -163,7 +165,7 @@ LOCKS = tuple(
     }
 )
 """The files of what locks are made of: who took one is the caller."""
-_DIALECT = str(Path(_HERE).parent / "dialect")
+_DIALECT = str(Path(_HERE).parent / "dialect") + os.sep
 
 
 def place(outside: tuple[str, ...] = ()) -> tuple[str, int, str]:
@@ -174,19 +176,22 @@ def place(outside: tuple[str, ...] = ()) -> tuple[str, int, str]:
     return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
 
 
-def chain(most: int = 4, outside: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """The functions of strategy code and model that are running, the innermost first, ``most`` of them; ``outside`` of
-    files that begin so."""
+def running(outside: tuple[str, ...] = ()) -> Iterator[FrameType]:
+    """The frames of strategy code and model that are running, the innermost first; ``outside`` of files that begin
+    so. Files are told by the folders of this package: a user's own may lie in one that is called check, too."""
     frame: FrameType | None = sys._getframe(1)
-    names: list[str] = []
-    while frame is not None and len(names) < most:
+    while frame is not None:
         code = frame.f_code
         if code.co_filename.startswith(_HERE) and code.co_name == "_body":
-            break  # where the task began
+            return  # where the task began
         if not code.co_filename.startswith((_HERE, _DIALECT, *outside)):
-            names.append(code.co_name)
+            yield frame
         frame = frame.f_back
-    return tuple(names)
+
+
+def chain(most: int = 4, outside: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The names of the innermost ``most`` functions of :func:`running`."""
+    return tuple(frame.f_code.co_name for frame in islice(running(outside), most))
 
 
 def line(where: tuple[str, int, str]) -> str:

@@ -24,7 +24,7 @@ from benchframe.check.cases import Answer, Case, CaseWorld, _right, _words
 from benchframe.check.dependency import Traced, deps_of, traced
 from benchframe.check.execution import READS, WRITES, Broken
 from benchframe.check.graph import SHIFT, WAITS, Graph, Id, Label
-from benchframe.check.memory import Key, Location, Memory, chain, column_of, describe, place
+from benchframe.check.memory import Key, Location, Memory, chain, column_of, describe, place, running
 from benchframe.check.trust import Nondeterminism, Seen, value_of
 from benchframe.check.tso import rebind
 from benchframe.dialect import primitives
@@ -879,17 +879,9 @@ def operation_of(label: Label) -> str:
 
 def _state() -> Any:
     """Where the running task is, and its local variables, up to where it began."""
-    import sys
-
-    frame = sys._getframe(2)
-    found = []
-    while frame is not None and frame.f_code.co_name != "_body":
-        if "/check/" not in frame.f_code.co_filename:
-            found.append((frame.f_code, frame.f_lasti, tuple(_plain(v) for v in frame.f_locals.values())))
-        if frame.f_back is None:
-            break
-        frame = frame.f_back
-    return tuple(found)
+    return tuple(
+        (frame.f_code, frame.f_lasti, tuple(_plain(v) for v in frame.f_locals.values())) for frame in running()
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -15,6 +15,7 @@ from benchframe.check.axioms import WORDS, Relations, acyclic, all_before, closu
 from benchframe.check.dependency import Traced, on_branch
 from benchframe.check.graph import SHIFT
 from benchframe.check.litmus import Answer, Tasks, Unsupported, finals, parse, read_test, run_test
+from benchframe.check.memory import running
 from benchframe.check.orderings import run_orderings
 from benchframe.check.trust import Seen, Trust
 from benchframe.check.weak import GraphCase
@@ -250,6 +251,16 @@ def test_the_weakest_mend() -> None:
     (failure,) = hunt.failures.values()
     (line,) = mend(race.scenario, race.broken, failure, until, weaker=case.weaker)
     assert re.fullmatch(r"weakest mend found: the store at order.py:\d+ ma_free_listed: plain -> release", line), line
+
+
+def test_files_in_a_folder_called_check() -> None:
+    """Strategy code is told from the checker's by the package's own folder, not by a word in a path."""
+    scope: dict[str, object] = {"running": running}
+    text = "def find():\n    return list(running())"
+    exec(compile(text, "/home/check/mm/find.py", "exec"), scope)
+    find = scope["find"]
+    assert callable(find)
+    assert [f.f_code.co_name for f in find()][:2] == ["find", "test_files_in_a_folder_called_check"]
 
 
 def test_relations() -> None:
