@@ -15,13 +15,13 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from benchframe.check.axioms import LKMM
 from benchframe.check.cases import COMMON
 from benchframe.check.checker import DEPTH, Finding, Hunt, Verdict, follow, make_case, tell
 from benchframe.check.checker import replay as replay_in
 from benchframe.check.conform import Conformance, shown
 from benchframe.check.execution import Broken, ReplayError, decode, model_of
 from benchframe.check.memory import OutOfRecords
-from benchframe.check.weak import MODELS as GRAPHS
 from benchframe.check.weak import GraphCase
 from benchframe.check.weak_hunt import GraphHunt, mend, tell_graph
 from benchframe.errors import BenchframeError
@@ -165,6 +165,8 @@ class Part:
     saved: Saved | None = None
     plugins: tuple[str, ...] = ()
     """Files that were named on the command line: to check again they must be named again."""
+    graphs: bool = False
+    """Are executions searched as graphs, as lkmm's must be?"""
 
     @property
     def name(self) -> str:
@@ -212,7 +214,7 @@ def _one_task(part: Part, deadline: float) -> Result:
 
 
 def _scenario(part: Part, one: Scenario, deadline: float, tick: Tick, found: Found) -> Result:
-    if part.memory in GRAPHS:
+    if part.graphs:
         return _graphs(part, one, deadline, tick, found)
     try:
         case = make_case(one, part.strategy, part.memory)
@@ -255,30 +257,31 @@ def _graphs(part: Part, one: Scenario, deadline: float, tick: Tick, found: Found
     except OutOfRecords as limit:
         return Result((f"{one.name:24} NOT checked: {limit}",), wrong=True)
     findings = tuple(replace(f, known=_known(part.strategy, f)) for f in verdict.findings)
-    lines = [f"{one.name:24} {graph_summary(replace(verdict, findings=list(findings)))}"]
+    lines = [f"{one.name:24} {graph_summary(replace(verdict, findings=list(findings)), part.memory)}"]
     for finding in findings:
         known = f" [{finding.known}]" if finding.known else " [new]" if part.strategy.known_bugs else ""
         lines += [f"  {finding.kind}: {finding.text}{known}", f"    {finding.replay}"]
-    if not findings and case.races:
+    if not findings and case.races and part.memory == LKMM:
         lines.append(f"  plain accesses that nothing orders (as KCSAN reports them): {len(case.races)}")
         lines += [f"    {race}" for race in sorted(case.races, key=str)[:RACES]]
     story = ""
     if findings:
         failure = next(iter(hunt.failures.values()))
-        mends = mend(one, part.strategy, failure, time.monotonic() + MEND, part.memory)
+        mends = mend(one, part.strategy, failure, time.monotonic() + MEND) if part.memory == LKMM else []
         story = tell_graph(case, failure, _command(part, findings[0]), mends)
     coverage = verdict.coverage
     return Result(tuple(lines), bool(findings), coverage.complete, coverage.executions, findings, story)
 
 
-def graph_summary(verdict: Verdict) -> str:
+def graph_summary(verdict: Verdict, memory: str = LKMM) -> str:
     """As :func:`summary`, of a search of graphs."""
     coverage = verdict.coverage
+    without = " without load buffering" if memory == LKMM else ""
     runs = f"{coverage.executions} graphs in {coverage.seconds:.1f} s"
     if verdict.findings:
         return summary(verdict).replace(" executions in ", " graphs in ")
     if coverage.complete:
-        return f"right in every execution graph without load buffering ({runs})"
+        return f"right in every execution graph{without} ({runs})"
     cut = f", {coverage.truncated} cut" if coverage.truncated else ""
     return f"nothing found, NOT complete ({runs}{cut})"
 

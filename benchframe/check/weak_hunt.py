@@ -1,6 +1,7 @@
 """Looking for failures in execution graphs: the search with what it learns, the story of a failure, its weakest mend.
 
-A replay string is ``v1-lkmm:N``: the search is deterministic, and this is the graph that it came to as its N-th.
+A replay string is ``v1-lkmm:N`` (``v1-sc-graphs:N``, ``v1-tso-graphs:N``): the search is deterministic, and this is the
+graph that it came to as its N-th.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchframe.check.accesses import Place
-from benchframe.check.axioms import NAMES
+from benchframe.check.axioms import NAMES, SC
 from benchframe.check.checker import Finding, Verdict, signature_text
 from benchframe.check.execution import PATIENCE, Broken, Endless, ReplayError, patience, told
 from benchframe.check.graph import INIT, SHIFT, WAITS, Graph, Id, Label
@@ -30,7 +31,7 @@ LIMIT = 1500
 """Events of a graph before it is called cut."""
 MOST_EVENTS = 60
 """Events of a story's table."""
-REPLAY = re.compile(r"v1-(lkmm):(\d{1,9})")
+REPLAY = re.compile(r"v1-(lkmm|(?:sc|tso)-graphs):(\d{1,9})")
 
 
 class _Search(Trust):
@@ -103,7 +104,8 @@ class GraphHunt:
 
     def replay_string(self, number: int) -> str:
         """How the graph is found again."""
-        return f"v1-{self.case.memory_model}:{number}"
+        model = self.case.memory_model
+        return f"v1-{model}:{number}" if model == "lkmm" else f"v1-{model}-graphs:{number}"
 
     def _see(self, seen: Seen) -> bool:
         if self._learning():
@@ -165,6 +167,12 @@ class GraphHunt:
 # ---- the story -------------------------------------------------------------------------------------------------------
 
 
+def model_of_graphs(text: str) -> str | None:
+    """The memory model of a replay string of a graph; None if it is another."""
+    found = REPLAY.fullmatch(text)
+    return found[1].removesuffix("-graphs") if found else None
+
+
 def tell_graph(case: GraphCase, failure: Failure, command: str, mends: Sequence[str] = ()) -> str:
     """What broke, what each task did, which loads missed which stores, what would mend it, how to see it again."""
     graph, broken = failure.seen.graph, failure.broken
@@ -176,7 +184,7 @@ def tell_graph(case: GraphCase, failure: Failure, command: str, mends: Sequence[
     for number, calls in enumerate(scenario.tasks):
         lines.append(f"  T{number}: {', then '.join(call.label for call in calls)}")
     lines += ["", *_events(world, graph), ""]
-    missed = list(_missed(world, graph))
+    missed = list(_missed(world, graph)) if case.memory_model != SC else []
     if missed:
         lines.append("  loads that missed a store, since nothing orders the two:")
         lines += [f"    {text}" for text in missed[:8]]

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 from support import candidates
 
+from benchframe.check import jobs
 from benchframe.check.axioms import WORDS, Relations, acyclic, all_before, closure, consistent
+from benchframe.check.checker import Hunt, make_case
+from benchframe.check.command import run_check_command, scenario
 from benchframe.check.dependency import Traced, on_branch
 from benchframe.check.graph import SHIFT
 from benchframe.check.litmus import Answer, Tasks, Unsupported, finals, parse, read_test, run_test
@@ -188,14 +191,15 @@ def searched(seed: int) -> tuple[set[object], int, int]:
     return states, len(keys), len(set(keys))
 
 
-@pytest.mark.parametrize("seed", range(80))
-def test_small_programs_against_brute_force(seed: int) -> None:
+@pytest.mark.parametrize("first", range(0, 500, 50))
+def test_small_programs_against_brute_force(first: int) -> None:
     """The search finds the outcomes that an enumeration of every candidate allows, and no graph twice. The enumeration
     shares nothing with it: sets of pairs, linux-kernel.cat as it stands, RCU's recursion too. `python
     tests/support/candidates.py FIRST LAST` does more of them."""
-    states, graphs, different = searched(seed)
-    assert states == candidates.outcomes(candidates.program(seed), (0, 1, 2, 3))
-    assert graphs == different
+    for seed in range(first, first + 50):
+        states, graphs, different = searched(seed)
+        assert states == candidates.outcomes(candidates.program(seed), (0, 1, 2, 3)), seed
+        assert graphs == different, seed
 
 
 @pytest.mark.parametrize("model", ["lkmm", "sc", "tso"])
@@ -251,6 +255,33 @@ def test_the_weakest_mend() -> None:
     (failure,) = hunt.failures.values()
     (line,) = mend(race.scenario, race.broken, failure, until, weaker=case.weaker)
     assert re.fullmatch(r"weakest mend found: the store at order.py:\d+ ma_free_listed: plain -> release", line), line
+
+
+@pytest.mark.parametrize("model", ["sc", "tso"])
+@pytest.mark.parametrize("name", ["rbtree", "pmdcache", "rcu_rbtree"])
+def test_graphs_and_interleavings_agree(name: str, model: str) -> None:
+    """Under sc and tso both searches give the same verdict, whole; of a task that is alone too."""
+    strategy = load().strategy(name)
+    for where in ("lookup-munmap", "lookup-merge", "exec-lookup"):
+        until = time.monotonic() + 100
+        steps = Hunt(make_case(scenario(where), strategy, model)).run(until)
+        graphs = GraphHunt(GraphCase(scenario(where), strategy, model)).run(until)
+        assert {f.kind for f in steps.findings} == {f.kind for f in graphs.findings}, where
+        assert steps.coverage.complete
+        assert graphs.coverage.complete
+
+
+def test_graphs_by_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`check --memory sc --graphs` finds what it finds without, and its replay string runs the graph again."""
+    monkeypatch.setattr(jobs, "CALLS", 20)
+    strategy, lines = load().strategy("pmdcache"), list[str]()
+    assert run_check_command([strategy], ["lookup-munmap"], 60, memory="sc", graphs=True, say=lines.append) == 1
+    assert lines[1] == "not looked for: livelocks, stale TLB entries"
+    assert not any("load buffering" in line for line in lines)
+    (again,) = re.findall(r"--replay (v1-sc-graphs:\d+)$", "\n".join(lines), re.M)
+    told: list[str] = []
+    assert run_check_command([strategy], ["lookup-munmap"], 60, again, say=told.append) == 1
+    assert told[0].startswith("use after free: T0: load of VMA #1, which T1 freed")
 
 
 def test_files_in_a_folder_called_check() -> None:
