@@ -134,8 +134,6 @@ def run_check_command(
         replace(part, plugins=tuple(plugins), graphs=graphs) for part in plan(strategies, scenarios, memory, saved)
     ]
     if graphs:
-        if save_new:
-            raise UsageError("failures in execution graphs cannot be saved; their stories end with a command")
         say(f"memory model: {MODELS[memory]}; every execution graph of 2 to 4 tasks, small address spaces")
         buffering = "executions with load buffering, " if memory == LKMM else ""
         say(f"not looked for: {buffering}livelocks, stale TLB entries")

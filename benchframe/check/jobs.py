@@ -23,7 +23,7 @@ from benchframe.check.conform import Conformance, shown
 from benchframe.check.execution import Broken, ReplayError, decode, model_of
 from benchframe.check.memory import OutOfRecords
 from benchframe.check.weak import GraphCase
-from benchframe.check.weak_hunt import GraphHunt, mend, tell_graph
+from benchframe.check.weak_hunt import GraphHunt, graph_number, mend, model_of_graphs, tell_graph
 from benchframe.errors import BenchframeError
 from benchframe.files import slug, write_json
 from benchframe.scenario import Scenario
@@ -35,7 +35,8 @@ from benchframe.strategy import Strategy
 #     .benchframe/check/pmdcache/lookup-munmap-3f2a9c01.json
 #
 # A file names strategy, scenario, kind of failure and schedule. A schedule counts accesses, so after an edit of the
-# strategy it may lead elsewhere, and :func:`run_again` says so: the scenario's own search decides then.
+# strategy it may lead elsewhere, and :func:`run_again` says so: the scenario's own search decides then. Of a failure in
+# an execution graph it has the graph's number in the search.
 
 FOLDER = Path(".benchframe/check")
 """Where saved failures are looked for unless told otherwise."""
@@ -77,7 +78,8 @@ def save(folder: Path, strategy: str, findings: Iterable[Finding]) -> list[Path]
         if not finding.replay:
             continue
         saved = Saved(strategy, finding.scenario, finding.kind, finding.text, finding.replay)
-        digest = hashlib.sha256(f"{saved.kind} {saved.text} {model_of(saved.replay)}".encode()).hexdigest()[:8]
+        model = model_of_graphs(saved.replay) or model_of(saved.replay)
+        digest = hashlib.sha256(f"{saved.kind} {saved.text} {model}".encode()).hexdigest()[:8]
         path = folder / slug(strategy, 100, keep="_.") / f"{slug(finding.scenario, 100, keep='_.')}-{digest}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"version": 1, **asdict(saved)})
@@ -101,6 +103,9 @@ def run_again(saved: Saved, strategy: Strategy, scenario: Scenario | None) -> Ag
         return Again(
             True, f"NOT checked: no scenario {saved.scenario!r} any more; delete the file or restore the scenario"
         )
+    model = model_of_graphs(saved.replay)
+    if model is not None:
+        return _search_again(saved, strategy, scenario, model)
     try:
         case = make_case(scenario, strategy, model_of(saved.replay))
         run, missed = follow(case, saved.replay)
@@ -124,6 +129,31 @@ def run_again(saved: Saved, strategy: Strategy, scenario: Scenario | None) -> Ag
     return Again(False, f"no failure any more ({steps} steps followed)")
 
 
+def _search_again(saved: Saved, strategy: Strategy, scenario: Scenario, model: str) -> Again:
+    """A failure in an execution graph: the number of a graph means nothing after an edit, so the search runs again, as
+    far as it went and ten graphs more, :data:`AGAIN` seconds at most."""
+    try:
+        case = GraphCase(scenario, strategy, model)
+        hunt = GraphHunt(case, 1)
+        hunt.graphs = graph_number(saved.replay) + 10
+        hunt.run(time.monotonic() + AGAIN)
+    except (Broken, OutOfRecords) as error:
+        return Again(True, f"WRONG: {error}")
+    graphs = hunt.verdict.coverage.executions
+    for failure in hunt.failures.values():
+        fails = failure.broken.kind == saved.kind
+        what = "fails as before" if fails else f"fails in another way, not by {saved.kind}"
+        replay = hunt.replay_string(failure.number)
+        command = f"benchframe check -s {strategy.name} --scenario {scenario.name} --replay {replay}"
+        return Again(True, f"WRONG: {what}: {failure.broken}", tell_graph(case, failure, command))
+    cut = (
+        ""
+        if graphs >= hunt.graphs or hunt.verdict.coverage.complete
+        else f"; it took {graph_number(saved.replay)} before"
+    )
+    return Again(False, f"no failure in {graphs} graphs{cut}")
+
+
 def _read(path: Path) -> Saved:
     try:
         if path.stat().st_size > LARGEST:
@@ -133,7 +163,8 @@ def _read(path: Path) -> Saved:
             raise ValueError('it has no "version": 1')
         if set(row) != set(Saved.__dataclass_fields__) or not all(isinstance(v, str) for v in row.values()):
             raise ValueError(f"it must hold the texts {', '.join(Saved.__dataclass_fields__)}")
-        decode(row["replay"])
+        if model_of_graphs(row["replay"]) is None:
+            decode(row["replay"])
     except (ValueError, RecursionError, ReplayError) as error:
         why = str(error).splitlines()[0]
         raise SavedError(f"{path}: not a saved failure: {why}; delete it or name another folder with --saved") from None
@@ -145,6 +176,8 @@ def _read(path: Path) -> Saved:
 #
 # A part is done by whoever has time (:mod:`benchframe.check.jobs`), so its :class:`Result` is plain data.
 
+AGAIN = 30.0
+"""Seconds for a saved failure's search."""
 RACES = 5
 """Races of plain accesses that are told of a scenario."""
 MEND = 30.0
@@ -312,6 +345,8 @@ def summary(verdict: Verdict) -> str:
 
 
 def _size(finding: Finding) -> tuple[int, int]:
+    if model_of_graphs(finding.replay) is not None:
+        return graph_number(finding.replay), 0
     return finding.replay.count("."), len(decode(finding.replay))
 
 

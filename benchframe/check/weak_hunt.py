@@ -173,6 +173,11 @@ def model_of_graphs(text: str) -> str | None:
     return found[1].removesuffix("-graphs") if found else None
 
 
+def graph_number(text: str) -> int:
+    """The number of the graph in such a string."""
+    return int(text.rpartition(":")[2])
+
+
 def tell_graph(case: GraphCase, failure: Failure, command: str, mends: Sequence[str] = ()) -> str:
     """What broke, what each task did, which loads missed which stores, what would mend it, how to see it again."""
     graph, broken = failure.seen.graph, failure.broken

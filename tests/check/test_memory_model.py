@@ -198,7 +198,8 @@ def test_small_programs_against_brute_force(first: int) -> None:
     tests/support/candidates.py FIRST LAST` does more of them."""
     for seed in range(first, first + 50):
         states, graphs, different = searched(seed)
-        assert states == candidates.outcomes(candidates.program(seed), (0, 1, 2, 3)), seed
+        program = candidates.program(seed)
+        assert states == candidates.outcomes(program, candidates.numbers(program)), seed
         assert graphs == different, seed
 
 
@@ -282,6 +283,22 @@ def test_graphs_by_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     assert run_check_command([strategy], ["lookup-munmap"], 60, again, say=told.append) == 1
     assert told[0].startswith("use after free: T0: load of VMA #1, which T1 freed")
+
+
+def test_failures_of_graphs_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--save keeps them, too; the next check searches that far again. In a strategy that is mended nothing is found."""
+    monkeypatch.setattr(jobs, "CALLS", 20)
+    lines: list[str] = []
+    strategy, options = load().strategy("pmdcache"), {"memory": "sc", "graphs": True, "saved": tmp_path}
+    assert run_check_command([strategy], ["lookup-munmap"], 60, save_new=True, say=lines.append, **options) == 1  # type: ignore[arg-type]
+    (failure,) = jobs.read(tmp_path)
+    assert re.fullmatch(r"v1-sc-graphs:\d+", failure.replay)
+    again = jobs.run_again(failure, strategy, scenario("lookup-munmap"))
+    assert again.fails
+    assert again.text.startswith("WRONG: fails as before: use after free: T0: load of VMA #1")
+    mended = jobs.run_again(failure, load().strategy("pmdcache_rcu"), scenario("lookup-munmap"))
+    assert not mended.fails
+    assert re.match(r"no failure in \d+ graphs", mended.text)
 
 
 def test_files_in_a_folder_called_check() -> None:
