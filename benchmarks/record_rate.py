@@ -21,6 +21,10 @@ from benchframe.trace.trace import read_meta
 
 HERE = Path(__file__).resolve().parent
 STORMS = {"faults": 1_000_000, "exec": 3_000, "vfork": 5_000, "fork": 5_000, "mappings": 65_000, "threads": 2_000}
+TITLES = (
+    "what", "count", "faults", "bare s", "recorded s", "ratio (range)", "own CPU s", "after the end s", "memory MB",
+    "trace MB",
+)  # fmt: skip
 
 
 class Cost(NamedTuple):
@@ -76,10 +80,7 @@ def main() -> None:
         if what not in STORMS or not (count or "1").isdigit():
             parser.error(f"{text}: there are {', '.join(STORMS)}, each with =COUNT if you like")
         storms[what] = int(count) if count else STORMS[what]
-    print(
-        "| what | count | faults | bare s | recorded s | ratio (range) | own CPU s | after the end s | memory MB | trace MB |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print(f"| {' | '.join(TITLES)} |\n|{'---|' * len(TITLES)}")
     with tempfile.TemporaryDirectory(prefix="bf-") as name:
         folder = Path(name)
         subprocess.run(
