@@ -157,9 +157,7 @@ def of(command: str, argument: str = "") -> Callable[[Trace], int]:
     """Chooses the address space of ``command`` with the most faults; ``argument`` is a word of its command line."""
 
     def choose(trace: Trace) -> int:
-        having = {
-            process.mm for process in trace.meta.processes if argument in process.command.split(" ") or not argument
-        }
+        having = {one.mm for one in trace.meta.processes if not argument or argument in one.command.split(" ")}
         faults = np.bincount(trace.events["mm"][trace.events["kind"] == Kind.FAULT], minlength=trace.mms)
         return max(having & set(of_command(trace, command)), key=lambda mm: int(faults[mm]))
 
