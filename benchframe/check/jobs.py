@@ -146,11 +146,8 @@ def _search_again(saved: Saved, strategy: Strategy, scenario: Scenario, model: s
         replay = hunt.replay_string(failure.number)
         command = f"benchframe check -s {strategy.name} --scenario {scenario.name} --replay {replay}"
         return Again(True, f"WRONG: {what}: {failure.broken}", tell_graph(case, failure, command))
-    cut = (
-        ""
-        if graphs >= hunt.graphs or hunt.verdict.coverage.complete
-        else f"; it took {graph_number(saved.replay)} before"
-    )
+    whole = graphs >= hunt.graphs or hunt.verdict.coverage.complete
+    cut = "" if whole else f"; there was no time for {hunt.graphs}"
     return Again(False, f"no failure in {graphs} graphs{cut}")
 
 
