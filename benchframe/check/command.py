@@ -415,6 +415,9 @@ def _tell(shown: Shown, say: SAY) -> None:
 
 
 def _tell_graph(race: Historic, finding: Finding, say: SAY) -> None:
+    if not finding.replay:
+        say("    it was drawn at random: the search, with more --budget, tells how")
+        return
     case = _graph_case(race)
     failure = GraphHunt(case).again(finding.replay, time.monotonic() + 60)
     if failure is None:

@@ -290,15 +290,17 @@ def _graphs(part: Part, one: Scenario, deadline: float, tick: Tick, found: Found
     lines = [f"{one.name:24} {graph_summary(replace(verdict, findings=list(findings)), part.memory)}"]
     for finding in findings:
         known = f" [{finding.known}]" if finding.known else " [new]" if part.strategy.known_bugs else ""
-        lines += [f"  {finding.kind}: {finding.text}{known}", f"    {finding.replay}"]
+        lines += [f"  {finding.kind}: {finding.text}{known}", f"    {finding.replay or 'drawn at random'}"]
     if not findings and case.races and part.memory == LKMM:
         lines.append(f"  plain accesses that nothing orders (as KCSAN reports them): {len(case.races)}")
         lines += [f"    {race}" for race in sorted(case.races, key=str)[:RACES]]
     story = ""
     if findings:
         failure = next(iter(hunt.failures.values()))
-        mends = mend(one, part.strategy, failure, time.monotonic() + MEND) if part.memory == LKMM else []
-        story = tell_graph(case, failure, _command(part, findings[0]), mends)
+        until = time.monotonic() + MEND
+        mends = mend(one, part.strategy, failure, until) if part.memory == LKMM and failure.number else []
+        again = _command(part, findings[0]) if failure.number else "it was drawn at random: search for longer"
+        story = tell_graph(case, failure, again, mends)
     coverage = verdict.coverage
     return Result(tuple(lines), bool(findings), coverage.complete, coverage.executions, findings, story)
 
@@ -313,7 +315,8 @@ def graph_summary(verdict: Verdict, memory: str = LKMM) -> str:
     if coverage.complete:
         return f"right in every execution graph{without} ({runs})"
     cut = f", {coverage.truncated} cut" if coverage.truncated else ""
-    return f"nothing found, NOT complete ({runs}{cut})"
+    drawn = f"; then {verdict.sampled} drawn at random" if verdict.sampled else ""
+    return f"nothing found, NOT complete ({runs}{cut}{drawn})"
 
 
 def _known(strategy: Strategy, finding: Finding) -> str:

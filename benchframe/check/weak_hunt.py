@@ -6,6 +6,7 @@ graph that it came to as its N-th.
 
 from __future__ import annotations
 
+import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ from benchframe.races import Sites
 from benchframe.scenario import Scenario
 from benchframe.strategy import Strategy
 
+SAMPLED = 0.2
+"""The share of the time in which executions are drawn, where a search does not come to its end."""
 LIMIT = 1500
 """Events of a graph before it is called cut."""
 MOST_EVENTS = 60
@@ -88,7 +91,10 @@ class GraphHunt:
 
     def run(self, deadline: float) -> Verdict:
         """Search until all graphs are seen, ``most`` failures are known or ``deadline`` (time.monotonic) is near."""
-        self._explore(lambda seen: self._see(seen), deadline)
+        now = time.monotonic()
+        self._explore(lambda seen: self._see(seen), now + (deadline - now) * (1 - SAMPLED))
+        if not self.search.counts.complete and not self.failures and self.graphs is None:
+            self.verdict.sampled = self.sample(deadline)
         for signature, failure in self.failures.items():
             broken = failure.broken
             sites = Sites(broken.chain or ((broken.function,) if broken.function else ()))
@@ -102,8 +108,28 @@ class GraphHunt:
         coverage.longest, coverage.seconds = counts.longest, counts.seconds
         return self.verdict
 
+    def sample(self, deadline: float) -> int:
+        """Draw executions until one fails; how many were drawn. One that fails has no replay string."""
+
+        def see(seen: Seen) -> bool:
+            assert isinstance(seen.tasks, GraphWorld)
+            broken = None if self._learning() else seen.tasks.judge(seen)
+            if broken is not None and not self._learning():
+                self.failures[signature_text(broken)] = Failure(broken, seen, 0)
+                self._found(broken, "drawn, without a replay string")
+            return not self.failures and not self._learning()
+
+        drawn, draw = 0, random.Random(1)
+        while time.monotonic() < deadline and not self.failures:
+            drawn += self.search.sample(see, draw, deadline)
+            if self._learn():
+                self.search.restart()  # what is shared has grown: graphs that are left to do are others now
+        return drawn
+
     def replay_string(self, number: int) -> str:
-        """How the graph is found again."""
+        """How the graph is found again; "" for one that was drawn."""
+        if not number:
+            return ""
         model = self.case.memory_model
         return f"v1-{model}:{number}" if model == "lkmm" else f"v1-{model}-graphs:{number}"
 

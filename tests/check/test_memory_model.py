@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import time
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from support import candidates
 
-from benchframe.check import jobs
+from benchframe.check import jobs, litmus
 from benchframe.check.axioms import WORDS, Relations, acyclic, all_before, closure, consistent
 from benchframe.check.checker import Hunt, make_case
 from benchframe.check.command import run_check_command, scenario
@@ -173,6 +174,14 @@ def test_the_kernels_own_litmus_tests() -> None:
             assert answer.verdict(test.quantifier) == test.result, test.name
 
 
+def state_of(test: litmus.Test, seen: Seen) -> object:
+    """The final values of registers, and of locations that were stored to."""
+    assert isinstance(seen.tasks, Tasks)
+    values = finals(test, seen.graph, seen.tasks)
+    kept = {name: value for name, value in values.items() if ":" in name or seen.graph.co.get(name)}
+    return tuple(sorted(kept.items(), key=str))
+
+
 def searched(seed: int) -> tuple[set[object], int, int]:
     """The final states that the search finds for a small program, its graphs, and how many of them differ."""
     test = candidates.program(seed)
@@ -180,10 +189,7 @@ def searched(seed: int) -> tuple[set[object], int, int]:
 
     def see(seen: Seen) -> bool:
         if seen.outcome == "done":
-            assert isinstance(seen.tasks, Tasks)
-            values = finals(test, seen.graph, seen.tasks)
-            kept = {name: value for name, value in values.items() if ":" in name or seen.graph.co.get(name)}
-            states.add(tuple(sorted(kept.items(), key=str)))
+            states.add(state_of(test, seen))
             keys.append(seen.graph.key())
         return True
 
@@ -201,6 +207,33 @@ def test_small_programs_against_brute_force(first: int) -> None:
         program = candidates.program(seed)
         assert states == candidates.outcomes(program, candidates.numbers(program)), seed
         assert graphs == different, seed
+
+
+def test_executions_that_are_drawn() -> None:
+    """Drawn at random, each ends as one of those that the search finds; few programs have an end that is never drawn.
+    W8 is found so, and told without a replay string."""
+    ends = drawn = 0
+    for seed in range(30):
+        test, states = candidates.program(seed), set()
+
+        def see(seen: Seen, test: litmus.Test = test, states: set[object] = states) -> bool:
+            if seen.outcome == "done":
+                states.add(state_of(test, seen))
+            return True
+
+        Trust(lambda test=test: Tasks(test), "lkmm").sample(see, random.Random(seed), time.monotonic() + 60, 40)  # type: ignore[misc]
+        known = searched(seed)[0]
+        assert states <= known
+        ends, drawn = ends + len(known), drawn + len(states)
+    assert drawn > ends * 0.7
+    race = load().historic()["W8"]
+    case = GraphCase(scenario(race.scenario), race.broken)
+    case.weaker = {(function, operation, field): rule_for(now) for function, operation, field, now in race.weaker}
+    hunt = GraphHunt(case, 1)
+    assert hunt.sample(time.monotonic() + 60)
+    (failure,) = hunt.failures.values()
+    assert failure.broken.kind == "use after free"
+    assert hunt.replay_string(failure.number) == ""
 
 
 @pytest.mark.parametrize("model", ["lkmm", "sc", "tso"])
