@@ -1,11 +1,11 @@
 """The header file of strategy code: the model's records, flags and constants, primitives, locks, and the functions of
-its mm that a strategy builds on. All names are the kernel's, and stay between versions.
+its mm that a strategy builds on. All names are the kernel's, and stay stable.
 
 ==================  ====================================================================================================
 records             :data:`VMA`, :data:`MM`, :data:`TASK`, :data:`PAGE`, :data:`PTE`, :data:`FILE`: ``VMA(mm, i)`` is
                     the i-th vm_area_struct; :data:`NULL` is 0. docs/dialect.md has every field
 memory              :func:`READ_ONCE` to :func:`cmpxchg`, barriers, waits: docs/dialect.md; :func:`fls`
-the hooks to call   :func:`index_find`, :func:`count`, :func:`mmap_read_lock` ...: what the strategy's other parts fill
+the hooks to call   :func:`index_find`, :func:`count`, :func:`mmap_read_lock` ...: filled by the strategy's other parts
 locks               :func:`spinlock`, :func:`rwsem`, :func:`seqcount`, :func:`refcount`, :func:`waitqueue`: each makes
                     the functions of one lock in fields of a record (docs/locks.md)
 RCU                 :func:`rcu_read_lock`, :func:`kfree_rcu`, :func:`free_typesafe_by_rcu` ...

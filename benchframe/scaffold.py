@@ -13,21 +13,21 @@ from string import Template
 from benchframe.errors import BenchframeError
 
 KINDS = ("cache", "index", "protocol", "workload")
-"""What a new plugin can be; each has a template of its own."""
+"""The kinds of plugin that can be created; each has its own template."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 _LONGEST = 40
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 TAKEN = ("plugins", "workloads")
-"""Names whose module would be one of benchframe's own."""
+"""Names whose module would clash with one of benchframe's own."""
 
 
 class ScaffoldError(BenchframeError):
-    """A name or folder that cannot be used; ``str()`` is one line with the mend."""
+    """A name or folder that cannot be used; ``str()`` is one line with a hint."""
 
 
 @dataclass(frozen=True)
 class Project:
-    """What was made: ``folder`` holds it, ``module`` is its Python module's name, ``source`` that module's file."""
+    """A created project: ``folder`` holds it, ``module`` is its Python module's name, ``source`` that module's file."""
 
     name: str
     kind: str
@@ -58,9 +58,10 @@ def check_name(name: str) -> None:
 
 
 def make(name: str, kind: str, parent: Path) -> Project:
-    """Write the package ``parent/name``, in one step: it appears complete or not at all. Nothing is overwritten.
+    """Write the package ``parent/name`` in one step: it appears complete or not at all. Nothing is overwritten.
 
-    Raises ScaffoldError (name, kind, a folder of that name, a module of that name is installed) and OSError.
+    Raises ScaffoldError (for the name, the kind, an existing folder of that name, or an installed module of that name)
+    and OSError.
     """
     check_name(name)
     if kind not in KINDS:

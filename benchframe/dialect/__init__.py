@@ -1,4 +1,4 @@
-"""The dialect: one text for compiled, interpreted, counted and scheduled runs.
+"""The dialect: one text of a strategy for compiled, interpreted, counted and scheduled runs.
 
 Strategy authors import its names from :mod:`benchframe.api` and :mod:`benchframe.kernel`; docs/dialect.md explains it.
 """

@@ -1,4 +1,4 @@
-"""The rules of the dialect, checked on the source before anything is compiled; compile errors in the user's words."""
+"""The rules of the dialect, checked on the source before anything is compiled; compile errors in the author's terms."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from benchframe.dialect.records import DialectError, Slab
 from benchframe.errors import near as nearest
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What a function's own text says of its names, calls, fields and returns: mistakes that typing would report late.
+# Names, calls, fields and returns in a function's own text: mistakes that typing would report later.
 
 Told = tuple[int, str, str]
-"""Line within the function, what, mend."""
+"""A finding: line within the function, what is wrong, hint."""
 RecordOf = Callable[["ast.AST | None"], "Slab | None"]
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """``did you mean x?`` with a space before it, or nothing."""
+    """``(did you mean x?)`` with a space before it, or nothing."""
     found = nearest(name, known)
     return f" (did you mean {found}?)" if found else ""
 
 
 def unknown_names(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:
-    """Names that are neither the function's own, nor the module's, nor Python's."""
+    """Names that neither the function, nor its module, nor Python defines."""
     own = {*function.__code__.co_varnames, *function.__code__.co_cellvars, *function.__code__.co_freevars}
-    for node in ast.walk(definition):  # of lambdas and comprehensions, which are refused as such
+    for node in ast.walk(definition):  # names in lambdas and comprehensions, which another rule refuses
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             own.add(node.id)
         elif isinstance(node, ast.arg):
@@ -51,7 +51,7 @@ def unknown_names(definition: ast.FunctionDef, function: FunctionType) -> Iterat
 
 
 def arguments_of(obj: Any) -> tuple[str, ...] | None:
-    """The parameters of what strategy code may call; None if that is not known."""
+    """The parameters of something that strategy code may call; None if they are not known."""
     if isinstance(obj, Slab):
         return ("mm", "i")
     if isinstance(obj, Hook):
@@ -70,13 +70,13 @@ def wrong_arguments(node: ast.Call, name: str, obj: Any) -> Iterator[Told]:
     """A call with too many or too few arguments."""
     wanted = arguments_of(obj)
     if wanted is not None and not node.keywords and len(node.args) != len(wanted):
-        what = f"{name} takes {len(wanted)} arguments, ({', '.join(wanted)}), and is given {len(node.args)}"
+        what = f"{name} takes {len(wanted)} arguments, ({', '.join(wanted)}), but is called with {len(node.args)}"
         yield node.lineno, what, f"write {name}({', '.join(wanted)})"
 
 
 def _record_names(definition: ast.FunctionDef, function: FunctionType) -> RecordOf:
-    """Which slab's record an expression is, as far as the text says: a call ``VMA(mm, i)``, or a name that stands for
-    one such record and nothing else. Otherwise None."""
+    """The slab whose record an expression is, as far as the text shows: for a call ``VMA(mm, i)``, or a name that only
+    ever stands for such a record. Otherwise None."""
     slabs = {
         name: obj for name in function.__code__.co_names if isinstance(obj := function.__globals__.get(name), Slab)
     }
@@ -103,8 +103,8 @@ def _record_names(definition: ast.FunctionDef, function: FunctionType) -> Record
 
 
 def unknown_fields(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:
-    """Fields that a record does not have, where the text says which record it is: ``VMA(mm, i).x``, or ``v.x`` after
-    ``v = VMA(mm, i)`` and nothing else."""
+    """Fields that a record does not have, where the text shows which record it is: ``VMA(mm, i).x``, or ``v.x`` if
+    ``v`` is only ever assigned ``VMA(mm, i)``."""
     record = _record_names(definition, function)
     for node in ast.walk(definition):
         if not isinstance(node, ast.Attribute):
@@ -116,7 +116,7 @@ def unknown_fields(definition: ast.FunctionDef, function: FunctionType) -> Itera
 
 
 def returned_records(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:
-    """A record where its index must be given back."""
+    """A returned record; its index must be returned instead."""
     record = _record_names(definition, function)
     for node in ast.walk(definition):
         if isinstance(node, ast.Return) and (slab := record(node.value)) is not None:
@@ -124,7 +124,7 @@ def returned_records(definition: ast.FunctionDef, function: FunctionType) -> Ite
 
 
 def endless_loops(definition: ast.FunctionDef) -> Iterator[Told]:
-    """``while True`` that neither leaves the loop nor the function."""
+    """``while True`` loops that leave neither the loop nor the function."""
     for node in ast.walk(definition):
         leaves = any(isinstance(inner, (ast.Break, ast.Return)) for inner in ast.walk(node))
         if isinstance(node, ast.While) and _always(node.test) and not leaves:
@@ -136,7 +136,7 @@ def _always(test: ast.expr) -> bool:
 
 
 def missing_return(definition: ast.FunctionDef) -> Iterator[Told]:
-    """A path that gives nothing back, in a function that gives something back elsewhere; or a function without any."""
+    """A path without a return value in a function that returns one elsewhere, or a function without any return."""
     returns = [node for node in ast.walk(definition) if isinstance(node, ast.Return)]
     for node in returns:
         if node.value is None or (isinstance(node.value, ast.Constant) and node.value.value is None):
@@ -162,7 +162,7 @@ def _always_returns(body: list[ast.stmt]) -> bool:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Numba's typing errors in an author's words: the place in the author's file, what is wrong, the mend. Table-driven.
+# Numba's typing errors in the author's terms: the place in the author's file, what is wrong, a hint. Table-driven.
 #
 # Most mistakes never come here: :mod:`benchframe.dialect.lint` finds them in the text. What is left is about types,
 # which only the compiler knows: a name that is a number on one path and a record on another, a sum of records, and so
@@ -223,7 +223,7 @@ TABLE: tuple[tuple[re.Pattern[str], Make], ...] = (
     ),
     (
         re.compile(r"Cannot bind .* to signature '(?P<wanted>[^']*)'", re.DOTALL),
-        lambda m: (f"the function takes {m['wanted']}, it is given another number of arguments", "write each of them"),
+        lambda m: (f"the function takes {m['wanted']}, not the number of arguments given", "write each of them"),
     ),
     (
         re.compile(r"(?:Can't|Cannot) unify return type from the following types: (?P<types>[^\n]+)"),
@@ -234,7 +234,7 @@ TABLE: tuple[tuple[re.Pattern[str], Make], ...] = (
         lambda m: ("a call has too few arguments", "docs/dialect.md lists what each call takes"),
     ),
 )  # fmt: skip
-"""What Numba says, and what that means. The first that matches counts."""
+"""Patterns of Numba's messages, and what they mean. The first match counts."""
 
 
 def readable(text: str, records: Mapping[str, str]) -> str:
@@ -249,14 +249,15 @@ def readable(text: str, records: Mapping[str, str]) -> str:
 
 
 def returned(kind: str, records: Mapping[str, str]) -> tuple[str, str]:
-    """What is wrong with a function of which the result's type is ``kind``, and the mend."""
+    """What is wrong with a function whose result has the type ``kind``, and a hint."""
     kind = readable(kind, records)
     mend = "return its index" if kind.endswith("record") else "return one integer on every path: 0, or NULL"
     return f"returns {kind}", mend
 
 
 def translated(text: str, fallback: str, records: Mapping[str, str]) -> str:
-    """One finding, ``FILE:LINE: what; mend``, from Numba's report; ``fallback`` is the place if it names none."""
+    """One finding, ``FILE:LINE: what; hint``, from Numba's report; ``fallback`` is the place if the report names
+    none."""
     plain = readable(text, records)
     for pattern, make in TABLE:
         match = pattern.search(plain)
@@ -271,7 +272,7 @@ def translated(text: str, fallback: str, records: Mapping[str, str]) -> str:
 
 
 def place(text: str, fallback: str) -> str:
-    """The innermost line of an author's file that the report names: the first one, since Numba tells inside out."""
+    """The innermost line of an author's file in the report: the first one, since Numba reports from the inside out."""
     for match in _PLACE.finditer(text):
         file, line = match[1] or match[3], match[2] or match[4]
         if "/numba/" not in file and Path(file).name not in ("backend.py", "lowering.py", "waiting.py", "<string>"):
@@ -280,7 +281,7 @@ def place(text: str, fallback: str) -> str:
 
 
 def _full(file: str, fallback: str) -> str:
-    """Numba may shorten a path; the entry's own folder completes it."""
+    """Numba may shorten a path; complete it with the folder of the entry function."""
     path = Path(file)
     if path.is_absolute() or path.exists():
         return str(path)
@@ -336,7 +337,7 @@ _WAITS = frozenset({"cpu_relax", "wait_until", "wait_interruptible", "wait_while
 
 @dataclass(frozen=True)
 class Finding:
-    """One broken rule: where, what, and the mend."""
+    """A broken rule: where, what, and a hint."""
 
     file: str
     line: int
@@ -349,9 +350,9 @@ class Finding:
 
 
 def lint(function: Callable[..., Any]) -> list[Finding]:
-    """All findings in one function's own text, in order of line. Empty if its source is not available."""
+    """All findings in one function's own text, in order of lines. Empty if its source is not available."""
     assert isinstance(function, FunctionType)
-    if function.__code__.co_filename == "<string>":  # made by exec: 3.13 would give the text of `python -c` for it
+    if function.__code__.co_filename == "<string>":  # made by exec: 3.13 would return the text of `python -c` for it
         return []
     try:
         lines, first = inspect.getsourcelines(function)
@@ -371,7 +372,7 @@ def lint(function: Callable[..., Any]) -> list[Finding]:
 
 
 def check_function(function: FunctionType) -> None:
-    """Raise DialectError with every finding, a line each."""
+    """Raise DialectError with every finding, one per line."""
     findings = lint(function)
     if findings:
         raise DialectError("\n".join(map(str, findings)))
@@ -429,7 +430,7 @@ def _call(node: ast.Call, function: FunctionType) -> Iterator[tuple[int, str, st
 
 
 def _literals(definition: ast.FunctionDef, function: FunctionType) -> set[ast.AST]:
-    """Constants that may stand, or are told of elsewhere: field names in calls of primitives, a returned None."""
+    """Constants that are allowed, or that another rule reports: field names in calls of primitives, a returned None."""
     returned: set[ast.AST] = {
         node.value
         for node in ast.walk(definition)
@@ -446,7 +447,7 @@ def _literals(definition: ast.FunctionDef, function: FunctionType) -> set[ast.AS
 
 
 def _spin(loop: ast.While) -> Iterator[tuple[int, str, str]]:
-    """A loop whose condition waits for another task must say so, or a scheduler cannot get past it."""
+    """A loop that waits for another task must say so, or a scheduler cannot get past it."""
 
     def calls(nodes: list[ast.AST]) -> set[str]:
         return {
