@@ -1,4 +1,4 @@
-"""``benchframe breakeven A B``: where B begins to beat A, as a table and a picture."""
+"""``benchframe breakeven A B``: the parameter value at which B begins to beat A, as a table and a picture."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``benchframe check``: is a strategy right, alone and with other tasks beside it?"""
+"""``benchframe check``: whether a strategy is right, alone and concurrently with other tasks."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -64,9 +64,9 @@ def check(
 ) -> int:
     """Check strategies: random calls against the oracle, then every interleaving of small concurrent scenarios.
 
-    A failure is told as a story with the schedule that led to it; --replay runs that again. Exit code 1 if anything
-    is wrong or could not be checked, 2 for an option that cannot be used, 130 after Ctrl-C (what was found is told).
-    With --historic: 0 if each race was found with its bug and nothing with its mend.
+    A failure is printed as a counterexample with the schedule that led to it; --replay runs that schedule again. Exit
+    code 1 if anything is wrong or could not be checked, 2 for an option that cannot be used, 130 after Ctrl-C (failures
+    found so far are printed). With --historic: 0 if each race was found with its bug and nothing with its fix.
 
     \b
     Examples:
@@ -99,7 +99,7 @@ def check(
     for name in names:
         for native in known.strategy(name).functions():
             check_function(native)
-        strategy_digest(known.strategy(name))  # recursion, and names that stand for what strategy code may not use
+        strategy_digest(known.strategy(name))  # recursion, and names of things that strategy code may not use
         for function in unseen(known.strategy(name).functions()):
             typer.echo(
                 f"benchframe: warning: {name}: {function}() is C without a twin, so races in it cannot be found",
@@ -131,7 +131,7 @@ def check(
 
 
 def _trace(strategies: "Sequence[Strategy]", path: Path) -> int:
-    """A stream by the interpreter: what a run found wrong, with its line."""
+    """A stream in the interpreter: finds what a run reported as wrong, with the source line."""
     from benchframe.check.execution import Endless
     from benchframe.study.interpreted import show
     from benchframe.trace.trace import read_trace
@@ -145,7 +145,7 @@ def _trace(strategies: "Sequence[Strategy]", path: Path) -> int:
 
 
 def _historic(known: "Registry", numbers: list[str], budget: str | None, replay: str | None, listed: bool) -> int:
-    """The races that plugins put back: listed, or shown one after the other."""
+    """The races that plugins reintroduce: list them, or show them one after the other."""
     from benchframe.check.command import list_historic, run_historic
 
     before = len(known.problems)

@@ -45,7 +45,8 @@ def explain(
     """Attribute the difference in ns per lookup between two strategies to what they do.
 
     Both are counted and timed on the workload; a cost model, fitted to a calibration on this machine (two minutes,
-    once), says what each count is worth. What stays unexplained is said, and where the model cannot speak.
+    once), says how many ns each count is worth. The output also says what remains unexplained, and where the model does
+    not apply.
 
     Exit codes: 0, 1 (a measuring process failed), 2 (bad input or usage), 3 (disk, no process could be started).
 

@@ -1,7 +1,7 @@
-"""What `benchframe trace info|head|convert|select|split|verify` print, to stdout.
+"""The output of `benchframe trace info|head|convert|select|split|verify`.
 
-Each function returns an exit code: 0 good, 1 the trace does not hold (verify). Each raises TraceError when a file
-cannot be read or written.
+Each function returns an exit code: 0 success, 1 the trace does not agree with the kernel's reports (verify). Each
+raises TraceError when a file cannot be read or written.
 """
 
 from __future__ import annotations
@@ -82,11 +82,11 @@ def _blocks() -> str:
 
 
 PROCESSES = 25
-"""Address spaces that ``trace info`` lists, those with the most faults first."""
+"""The number of address spaces that ``trace info`` lists, those with the most faults first."""
 
 
 def _processes(trace: Trace, peak: dict[int, int]) -> None:
-    """Who lived in each address space of a tree: what ``trace select`` chooses from."""
+    """The processes of each address space of a tree: ``trace select`` chooses from them."""
     if trace.mms < 2 and not trace.meta.processes:
         return
     faults = np.bincount(trace.events["mm"][trace.events["kind"] == Kind.FAULT], minlength=trace.mms)
@@ -111,7 +111,7 @@ def run_trace_select(
     command: str | None = None,
     largest: bool = False,
 ) -> int:
-    """Write one address space of a tree as a trace of its own; exactly one choice is given."""
+    """Write one address space of a tree as a trace of its own; exactly one option must choose it."""
     from benchframe.trace import trace as split
 
     trace = read_trace(path)
@@ -126,7 +126,7 @@ def run_trace_select(
     else:
         chosen = [split.largest(trace)]
     if not chosen:
-        raise TraceError(path, "no address space is that one", "benchframe trace info lists them")
+        raise TraceError(path, "no address space matches", "benchframe trace info lists them")
     lookups = np.bincount(trace.events["mm"][trace.events["kind"] == Kind.FAULT], minlength=trace.mms)
     best = max(chosen, key=lambda number: (int(lookups[number]), -number))
     part = split.select(trace, best)
@@ -160,7 +160,7 @@ def _write(path: Path, trace: Trace) -> None:
 
 
 def run_trace_head(path: str | Path, n: int = 20) -> int:
-    """Print the first ``n`` events, one a line, in the manner of strace."""
+    """Print the first ``n`` events, one per line, in the style of strace."""
     from benchframe.trace.trace import iter_batches, read_meta
 
     files = read_meta(path).files
@@ -226,7 +226,7 @@ def run_trace_convert(src: str | Path, dst: str | Path, allow_loss: bool = False
 
 
 def load_any(path: Path, allow_loss: bool = False) -> tuple[Trace, str]:
-    """A trace from any form that benchframe knows, told apart by content; returns (trace, name of the form)."""
+    """A trace from any format that benchframe knows, detected by content; returns (trace, name of the format)."""
     from benchframe.trace.csvfile import MARK, read_csv
 
     try:
@@ -247,7 +247,8 @@ def load_any(path: Path, allow_loss: bool = False) -> tuple[Trace, str]:
 
 
 def run_trace_verify(path: str | Path) -> int:
-    """Replay through the oracle and hold it to all that the kernel showed; 0 if it holds, 1 if not."""
+    """Replay the trace in the oracle and compare it with everything that the kernel reported; 0 if they agree, 1 if
+    not."""
     from benchframe.trace.verify import verify
 
     trace = read_trace(path)
@@ -261,7 +262,7 @@ def run_trace_verify(path: str | Path) -> int:
     print(f"reported     {verdict.reports} VMAs after calls, {verdict.reports_differ} differ from the replay")
     print(f"layouts      {verdict.snapshots} from /proc/PID/maps, {verdict.snapshots_differ} differ from the replay")
     if verdict.snapshots_hazy:
-        print(f"note         {verdict.snapshots_hazy} agree but for borders that unrecorded faults decide")
+        print(f"note         {verdict.snapshots_hazy} agree except at borders that unrecorded faults decide")
     if verdict.unplayed and (verdict.reports_differ or verdict.calls_differ):
         print("note         calls that cannot be replayed (trace info names them) may explain the differences")
     for name, count in verdict.explained.most_common():

@@ -1,4 +1,4 @@
-"""``benchframe new``: begin a plugin."""
+"""``benchframe new``: create a plugin."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,10 +18,10 @@ def new(
 ) -> None:
     """Make an installable package with a working strategy or workload, its tests and a README.
 
-    It is put on your list of plugins (`benchframe plugin list`), so that check and run know it at once; with
+    It is added to your list of plugins (`benchframe plugin list`), so that check and run can use it at once; with
     --no-remember it must be installed, or named with --plugin. Nothing is overwritten.
 
-    Exit codes: 0, 2 (a bad name, or the folder is there already), 3 (the disk).
+    Exit codes: 0, 2 (a bad name, or the folder exists already), 3 (the disk).
 
     \b
     Examples:
@@ -40,7 +40,7 @@ def new(
         raise UsageError(f"{name!r} is already the name of a strategy or workload; choose another name")
     project = make(name, kind, output)
     refused = ""
-    if remember:  # before anything is printed: who reads it may go away
+    if remember:  # before anything is printed: the reader of the output may close it
         try:
             keep(project.folder)
         except (PluginPathError, OSError) as error:
@@ -60,7 +60,7 @@ def new(
 
 
 def _shown(path: Path) -> str:
-    """The path as one would type it here."""
+    """The path as the user would type it here."""
     import shlex
 
     here = Path.cwd()

@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What `benchframe run` measures, made of what it is told: settings, streams of events, a folder, new or resumed.
+# From the options of `benchframe run` to its input: settings, streams of events, a folder, new or resumed.
 
 MAX_THREADS = 256
-"""More threads than that are a mistake."""
+"""A larger number of threads is taken for a mistake."""
 MAX_SEED = 2**62
 TIMEOUT = 300.0
-"""Seconds that one worker process may take, if --timeout does not say otherwise."""
+"""Seconds that one worker process may take, without --timeout."""
 
 
 def settings(
@@ -62,7 +62,7 @@ def settings(
 
 
 def adaptive(options: "Options", rounds: int | None, decide: str) -> "Options":
-    """``options`` of a run that goes on until its comparisons are decided."""
+    """``options`` for a run that continues until its comparisons are decided."""
     from benchframe.results.campaign import MAX_ROUNDS, MIN_ROUNDS
     from benchframe.results.figures import FIGURES
 
@@ -76,7 +76,7 @@ def adaptive(options: "Options", rounds: int | None, decide: str) -> "Options":
 
 
 def thread_counts(text: str | None) -> list[int]:
-    """``0,1,2,4`` as numbers; 0, and [0] if there is no such option, is the usual replay, without threads."""
+    """``0,1,2,4`` as numbers; 0, or [0] without the option, is the usual replay, without threads."""
     if text is None:
         return [0]
     numbers = [part.strip() for part in text.split(",") if part.strip()]
@@ -93,7 +93,7 @@ def make_streams(
     baseline: str | None,
     threads: Sequence[int],
 ) -> "list[Stream]":
-    """Make every workload's events, for each number of threads; names are looked up before anything is made."""
+    """Make every workload's events, for each number of threads; names are checked before anything is made."""
     from benchframe.results.campaign import Stream, make_stream
     from benchframe.workload import trace_workload
 
@@ -130,7 +130,7 @@ def make_streams(
 
 
 def _no_crew(spec: "WorkloadSpec", crew: int) -> str:
-    """Why ``crew`` real threads cannot play ``spec``; "" if they can."""
+    """Why ``crew`` real threads cannot replay ``spec``; "" if they can."""
     if spec.workload.make_threads is not None:
         return ""
     if "trace" not in spec.workload.tags:
@@ -154,7 +154,7 @@ def new_run(
     blocked: Sequence[str],
     skip: Sequence[str],
 ) -> "RunFolder":
-    """Plan the cells and make a folder for them, named after the time and the strategies."""
+    """Plan the cells and create a folder for them, named after the time and the strategies."""
     from benchframe.files import slug
     from benchframe.results.campaign import plan, without
     from benchframe.results.folder import RunFolder
@@ -187,8 +187,8 @@ def new_run(
 def resumed_run(
     known: "Registry", name: str, root: Path, rounds: int | None, plugins: Sequence[Path], retry: bool
 ) -> "tuple[RunFolder, list[Stream]]":
-    """Open a run and make its streams again. Plugin files are run only if they are named again: a results folder
-    may come from anywhere, and must not decide what code is executed."""
+    """Open a run and make its streams again. Plugin files are executed only if the user names them again: a results
+    folder may come from anywhere, and must not decide what code is executed."""
     from benchframe.results.campaign import Stream, check_same_place, make_stream, renew
     from benchframe.results.folder import RunFolder, find_run
     from benchframe.workload import trace_workload
@@ -402,8 +402,8 @@ def _sit(
 def _look_closer(
     known: "Registry", folder: "RunFolder", streams: "list[Stream]", plugins: Sequence[Path]
 ) -> None:  # fmt: skip
-    """If strategies failed, name the known bug that a wrong one met, and the scenario that shows it; for the others the
-    command that runs them by the interpreter, where a mistake has a line."""
+    """If strategies failed, name the known bug behind a wrong answer, and the scenario that shows it; for other
+    failures print the command that runs them in the interpreter, which reports the line of a mistake."""
     files = [word for path in plugins for word in ("--plugin", str(path))]
     traces = {stream.entry.label: stream.trace for stream in streams}
     unnamed: dict[str, None] = {}
@@ -423,8 +423,8 @@ def _look_closer(
 
 
 def _failing_stream(strategy: "Strategy", cell: "Cell", trace: "Trace", files: list[str]) -> bool:
-    """Replay the stream of a failed cell by the interpreter: if it fails there, say where, keep the few events that
-    show it, and print the command that replays them; did it?"""
+    """Replay the stream of a failed cell in the interpreter. If it fails there, print where, store the few events that
+    show it, and print the command that replays them. Returns whether it failed."""
     if cell.state.state not in ("wrong", "crashed"):
         return False
     from benchframe.study.interpreted import MOST, first_failure, part, save, shortened
@@ -437,18 +437,18 @@ def _failing_stream(strategy: "Strategy", cell: "Cell", trace: "Trace", files: l
             return False
         short, failure = shortened(strategy, cut, failure)
         path = save(short, strategy.name)
-    except Exception as error:  # whatever it is: the table is made, and the exit code must come
+    except Exception as error:  # whatever happens here, the table and the exit code must follow
         why = next(iter(str(error).splitlines()), type(error).__name__)
         typer.echo(f"benchframe: {cell.entry.strategy} on {cell.entry.workload}: not replayed: {why}", err=True)
         return False
     command = shlex.join(["benchframe", "check", "--strategy", strategy.name, "--trace", str(path), *files])
     typer.echo(f"benchframe: {strategy.name} on {cell.entry.workload}: {failure.text}", err=True)
-    typer.echo(f"benchframe: {len(short)} of {len(trace)} events show it, by the interpreter: {command}", err=True)
+    typer.echo(f"benchframe: {len(short)} of {len(trace)} events reproduce it in the interpreter: {command}", err=True)
     return True
 
 
 def _known_bug(strategy: "Strategy", cell: "Cell", trace: "Trace | None", files: list[str]) -> bool:
-    """Say which known bug made ``cell`` wrong, if it is one; was it?"""
+    """Report which known bug made ``cell`` wrong, if it is one; returns whether it is."""
     if cell.state.state != "wrong" or cell.state.event < 0 or trace is None or not strategy.known_bugs:
         return False
     from benchframe.study.alone import first_use_after_free
@@ -481,6 +481,6 @@ def _closing(folder: "RunFolder") -> None:
             f"clock, the rest restores the start state), {share['warmup']:.0f} % in warm-up and calibration",
             err=True,
         )
-    there = folder.path.parent.resolve() == RUNS.resolve()  # a run is found there by its name alone
+    there = folder.path.parent.resolve() == RUNS.resolve()  # runs in this folder can be found by name alone
     name = folder.path.name if there else folder.path
     typer.echo(f"results: {folder.path}   ({shlex.join(['benchframe', 'report', str(name)])})", err=True)

@@ -1,4 +1,4 @@
-"""``benchframe show NAME``: all about one strategy or workload."""
+"""``benchframe show NAME``: everything about one strategy or workload."""
 
 import inspect
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from benchframe.registry import Registry
 
 EXCERPT = 60
-"""Lines of source that are shown without --source."""
+"""Lines of source to show without --source."""
 
 
 @guarded
@@ -25,7 +25,7 @@ def show(
 ) -> None:
     """Show documentation, parameters and source of a strategy or workload.
 
-    Exit codes: 0, 2 (nothing is called so).
+    Exit codes: 0, 2 (no strategy or workload of this name).
 
     \b
     Examples:

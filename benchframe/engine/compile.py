@@ -1,8 +1,8 @@
-"""Cold compiles in parallel, in as many processes as there are jobs; units that share functions go to the same one.
+"""Cold compiles in parallel, one process per job; units that share functions go to the same process.
 
-Numba types and lowers a function once in a process. A strategy's three units have most of their functions in common, so
-apart they take nearly twice the time that they take one after the other; and a process goes on with the next strategy,
-which has the model's part of a fault in common with the last one.
+Numba types and lowers a function once in a process. A strategy's three units share most of their functions, so in
+separate processes they take nearly twice the time that they take one after the other. A process then continues with the
+next strategy, which shares the model's part of a fault with the previous one.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ ONE, THREADS = "one", "threads"
 
 
 def needed(strategies: Sequence[Strategy], builds: frozenset[str]) -> list[list[UnitSpec]]:
-    """The units that ``strategies`` need for the ``builds`` (ONE and THREADS), in groups that share functions: what
-    serves every strategy first, since that takes longest, then each strategy's own."""
+    """The units that ``strategies`` need for the ``builds`` (ONE and THREADS), in groups that share functions: first
+    those shared by all strategies, since they take longest, then each strategy's own."""
     found: list[list[UnitSpec]] = []
     if ONE in builds:
         found += [[MAPPING, KNOWN_REPLAY], *(specs(s) for s in strategies)]
@@ -37,7 +37,8 @@ def needed(strategies: Sequence[Strategy], builds: frozenset[str]) -> list[list[
 
 
 def missing(units: Units, groups: list[list[UnitSpec]]) -> list[list[str]]:
-    """The names of what neither this process nor the store has, each content once; groups with nothing are left out."""
+    """The names of the units that neither this process nor the store has, each content once; groups without any are
+    left out."""
     seen: set[str] = set()
     found = []
     for group in groups:
@@ -53,7 +54,7 @@ def missing(units: Units, groups: list[list[UnitSpec]]) -> list[list[str]]:
 
 
 def _compile(strategies: Sequence[Strategy], builds: frozenset[str], names: list[str]) -> list[tuple[str, float]]:
-    """In a child: compile the units of these names of those that ``strategies`` need."""
+    """In a child: compile the units with these names."""
     units = unit_store()
     by_name = {spec.name: spec for group in needed(strategies, builds) for spec in group}
     for name in names:
@@ -70,7 +71,7 @@ def compile_missing(
     done: list[tuple[str, float]] = []
     if not groups:
         return done
-    # Forked, so that the children have the plugins (also those loaded from a file) without importing them again.
+    # Forked, so that the children have the plugins (including those loaded from a file) without importing them again.
     context = multiprocessing.get_context("fork")
     _load_compiler()
     count = sum(map(len, groups))
@@ -88,7 +89,7 @@ def compile_missing(
 
 
 _SHARED: list[Strategy] = []
-"""What the forked children compile: functions do not pickle, a fork inherits them."""
+"""What the forked children compile: functions cannot be pickled, but a fork inherits them."""
 _BUILDS: list[frozenset[str]] = []
 
 
@@ -107,10 +108,11 @@ def compile_strategies(
     jobs: int = 2,
     builds: Sequence[str] = ("one",),
 ) -> list[tuple[str, float]]:
-    """Compile what the store lacks, in ``jobs`` processes. (unit, seconds) of each; empty when all is there.
+    """Compile what the store lacks, in ``jobs`` processes. Returns (unit, seconds) of each; empty if nothing was
+    missing.
 
     ``builds``: "one" for runs with one thread, "threads" for those with several.
 
-    ``progress(unit, share done)`` is told as units finish. Raises DialectError for the first that cannot be compiled.
+    ``progress(unit, share done)`` is called as units finish. Raises DialectError for the first that cannot be compiled.
     """
     return compile_missing(strategies, progress, jobs, frozenset(builds))

@@ -23,7 +23,7 @@ from benchframe.mm.smp import BUCKETS, CLASSES, CREW, HISTOGRAM, ORDER, RCU_HEAD
 #
 # Where a record lies decides which set of a cache its line falls into. Memory from the heap lies where the heap has
 # room, which depends on all the process did before; a mapping of its own does not. With 4 KiB pages the physical
-# address, which chooses the set in all but the first cache, is chance all the same; huge pages fix it within 2 MiB.
+# address, which chooses the set in all but the first cache, is random anyway; huge pages fix it within 2 MiB.
 # That is also how the kernel sees its own records: through the direct map, which has pages of 2 MiB and 1 GiB.
 
 Array = npt.NDArray[Any]

@@ -1,4 +1,4 @@
-"""Runs on disk: planned, carried out, continued after a kill, and read back with suspicion."""
+"""Runs on disk: planned, carried out, continued after an interruption, and read back with validation."""
 
 from benchframe.errors import ResultsError
 from benchframe.results.figures import load

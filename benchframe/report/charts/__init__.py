@@ -27,10 +27,10 @@ CHARTS: dict[str, Callable[[Data], Chart | None]] = {
     "pareto": pareto_chart,
     "cost": cost_chart,
 }
-"""All charts by name, in the order of a report. Each gives None for a run that has nothing for it."""
+"""All charts by name, in the order of a report. Each returns None for a run without data for it."""
 
 
 def charts_of(cells: Iterable[Cell] | Data, names: Iterable[str] = ()) -> list[Chart]:
-    """The charts ``names`` (all, if none is named) that the cells have something for."""
+    """The charts ``names`` (all, if none is named) for which the cells have data."""
     data = cells if isinstance(cells, Data) else Data(cells)
     return [chart for name in (list(names) or CHARTS) if (chart := CHARTS[name](data)) is not None]
