@@ -1,7 +1,7 @@
-"""A stream by the interpreter, event by event: the first one that goes wrong, with its line; and the stream made short.
+"""Replay a stream in the interpreter, event by event, to find the first failure and its line; and shorten the stream.
 
-What a run finds wrong in compiled code becomes something to look at: the same events through the same text, where an
-access through NULL, to a freed record or outside of a slab has a line, and where a wrong answer says who gave it.
+It makes an error of compiled code inspectable: the same events run through the same text, where an access through NULL,
+to a freed record or outside a slab has a line number, and where a wrong answer shows who gave it.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 SECONDS = 60.0
-"""CPU time that one replay may take."""
+"""CPU seconds that one replay may take."""
 SHOWN = 30
-"""Events printed, at most."""
+"""The most events to print."""
 MOST = 200_000
-"""Events that are replayed, at most."""
+"""The most events to replay."""
 FOLDER = Path(".benchframe/streams")
-"""Where failing streams are kept unless told otherwise."""
+"""The default folder for failing streams."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """``event`` is the first that goes wrong (the last, if only the end shows it); ``text`` says what, and where."""
+    """``event`` is the first that fails (the last, if only the final check fails); ``text`` says what, and where."""
 
     event: int
     text: str
 
 
 def first_failure(strategy: Strategy, trace: Trace, seconds: float = SECONDS, blame: bool = True) -> Failure | None:
-    """Replay ``trace`` by the interpreter: what goes wrong first, None if nothing does. After the last event every
-    invariant must hold, and the layout must be the oracle's. Some thousand events a second.
+    """Replay ``trace`` in the interpreter: the first failure, or None. After the last event every invariant must hold,
+    and the layout must be the oracle's. Some thousand events per second.
 
     Raises Endless if it takes more than ``seconds`` of CPU time, MemoryError if there is no room for it.
     """
@@ -107,8 +107,8 @@ def part(trace: Trace, kept: Sequence[int] | Array) -> Trace:
 
 
 def shortened(strategy: Strategy, trace: Trace, failure: Failure, seconds: float = 20.0) -> tuple[Trace, Failure]:
-    """``trace`` cut behind the failing event, and then as many events left out as ``seconds`` of wall time allow,
-    larger pieces first (delta debugging, Zeller 1999); it still fails. What begins and ends tasks and mms stays."""
+    """``trace`` cut after the failing event, then reduced as far as ``seconds`` of wall time allow, larger pieces first
+    (delta debugging, Zeller 1999); it still fails. Events that begin and end tasks and mms are kept."""
     deadline = time.monotonic() + seconds
     kept = np.arange(failure.event + 1)
     fixed = np.isin(trace.events["kind"], LIFE)
@@ -130,7 +130,7 @@ def shortened(strategy: Strategy, trace: Trace, failure: Failure, seconds: float
 
 
 def _fails(strategy: Strategy, trace: Trace) -> Failure | None:
-    """As :func:`first_failure`; a piece that cannot be replayed is no failure of the strategy."""
+    """As :func:`first_failure`; a piece that cannot be replayed is not a failure of the strategy."""
     try:
         return first_failure(strategy, trace)
     except (Endless, OutOfRecords, MemoryError, LookupError, ValueError):
@@ -138,10 +138,11 @@ def _fails(strategy: Strategy, trace: Trace) -> Failure | None:
 
 
 def show(strategy: Strategy, trace: Trace, path: Path, say: Callable[[str], None]) -> bool:
-    """``benchframe check --trace``: replay it, say the first failure with the events that lead to it; is it right?"""
+    """``benchframe check --trace``: replay it and print the first failure with the events that lead to it. Returns
+    whether it is right."""
     failure = first_failure(strategy, trace)
     if failure is None:
-        say(f"{strategy.name}: {len(trace)} events of {path.name} agree with the oracle, by the interpreter")
+        say(f"{strategy.name}: {len(trace)} events of {path.name} agree with the oracle, in the interpreter")
         return True
     say(f"{strategy.name}: WRONG: {failure.text}")
     for at in range(max(0, failure.event - SHOWN + 1), failure.event + 1):
@@ -152,7 +153,7 @@ def show(strategy: Strategy, trace: Trace, path: Path, say: Callable[[str], None
 
 
 def save(trace: Trace, strategy: str, folder: Path = FOLDER) -> Path:
-    """Write a failing stream; the same one gives the same file. Raises TraceError."""
+    """Write a failing stream; the same stream gives the same file. Raises TraceError."""
     path = folder / f"{slug(strategy, 100, keep='_.')}-{trace.digest[:8]}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_trace(path, trace)

@@ -19,7 +19,7 @@ NEEDED = ("kind", "addr")
 
 
 def write_csv(path: Path, trace: Trace) -> None:
-    """Write ``trace`` as CSV, whole or not at all; raises TraceError."""
+    """Write ``trace`` as CSV, completely or not at all. Raises TraceError."""
 
     from benchframe.trace.parquet import COLUMNS
 
@@ -40,7 +40,7 @@ def write_csv(path: Path, trace: Trace) -> None:
 
 
 def read_csv(path: Path) -> Trace:
-    """Read and check a CSV trace; raises TraceError naming what is wrong."""
+    """Read and check a CSV trace. Raises TraceError, which says what is wrong."""
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.csv as pc  # type: ignore[import-untyped]
 
