@@ -1,4 +1,4 @@
-"""What `benchframe check` does: cases of many strategies, historic races put back, and the summary."""
+"""The work of `benchframe check`: cases of many strategies, historic races, and the summary."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ from benchframe.strategy import Strategy
 
 
 def table(parts: Sequence[Part], results: Mapping[int, Result]) -> str:
-    """Strategies in the order of ``parts``: alone, scenarios right in every interleaving, failures by known name."""
+    """Strategies in the order of ``parts``: alone, scenarios that are right in every interleaving, failures by known
+    name."""
     names = list(dict.fromkeys(part.strategy.name for part in parts))
     rows: list[tuple[str, ...]] = [("strategy", "one task", "searched whole", "new", "known", "verdict")]
     rows += [
@@ -66,7 +67,8 @@ def _row(name: str, mine: Sequence[tuple[Part, Result | None]]) -> tuple[str, ..
 
 
 def _verdict(results: Sequence[Result], new: int, complete: bool) -> str:
-    """The last column: is all right, is all that is wrong known, is anything open? ``new``: unknown findings."""
+    """The last column: whether everything is right, whether all failures are known, whether anything is undecided.
+    ``new``: unknown findings."""
     wrong = [result for result in results if result.wrong]
     if wrong:
         return "WRONG" if new or any(not result.findings for result in wrong) else "wrong, as known"
@@ -74,18 +76,18 @@ def _verdict(results: Sequence[Result], new: int, complete: bool) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# ``benchframe check``: every part of a check, in order; stories of what failed; exit code 1 if anything did.
+# ``benchframe check``: every part of a check, in order; counterexamples of failures; exit code 1 if there are any.
 
 MODELS = {
     "sc": "sequential consistency",
     "tso": "total store order (a store buffer per task, as on x86)",
     "lkmm": "the Linux kernel's memory model",
 }
-"""What ``memory`` may be."""
+"""The values of ``memory``."""
 
 
 def scenario(name: str, strategy: Strategy | None = None) -> Scenario:
-    """The scenario of that name, common or ``strategy``'s; UsageError with the nearest one if there is none."""
+    """The scenario of that name, common or ``strategy``'s. Raises UsageError with the nearest name if there is none."""
     return _named(name, scenarios_of(strategy) if strategy is not None else COMMON)
 
 
@@ -112,12 +114,13 @@ def run_check_command(
     watch: Callable[[int], Watcher] | None = None,
     plugins: Sequence[str] = (),
 ) -> int:
-    """Check ``strategies`` in ``budget`` seconds, or run the replay string ``again`` of one scenario; the exit code.
+    """Check ``strategies`` in ``budget`` seconds, or run the replay string ``again`` of one scenario; returns the exit
+    code.
 
-    Failures in the folder ``saved`` run first; ``save_new`` adds those that are found. ``allow_known`` gives 0 if all
-    that fails is in the strategies' ``known_bugs``. ``watch`` makes a watcher for a number of parts; ``plugins`` are
-    files that the story's command must name. Ctrl-C: what was found so far is told, and KeyboardInterrupt passes on.
-    Raises UsageError or ReplayError for options that do not fit.
+    Failures in the folder ``saved`` run first; ``save_new`` adds new ones. With ``allow_known`` the exit code is 0 if
+    all failures are in the strategies' ``known_bugs``. ``watch`` makes a watcher for a number of parts; ``plugins`` are
+    files that the counterexample's command must name. On Ctrl-C the failures found so far are printed, and
+    KeyboardInterrupt propagates. Raises UsageError or ReplayError for options that do not fit.
     """
     if again is not None:
         if len(scenarios) != 1 or len(strategies) != 1:
@@ -153,8 +156,8 @@ def run_check_command(
 
 
 def plan(strategies: Sequence[Strategy], scenarios: Sequence[str], memory: str, saved: Path | None) -> list[Part]:
-    """The parts of a check in their order. Raises UsageError for a scenario that nobody has, SavedError for a
-    spoilt file."""
+    """The parts of a check in order. Raises UsageError for a scenario that no strategy has, SavedError for a damaged
+    file."""
     every = [one for strategy in strategies for one in scenarios_of(strategy)]
     for name in scenarios:
         _named(name, every)
@@ -170,7 +173,7 @@ def plan(strategies: Sequence[Strategy], scenarios: Sequence[str], memory: str, 
 
 
 class _Book(Watcher):
-    """Says results in the order of the parts, whoever is done first."""
+    """Prints results in the order of the parts, whichever finishes first."""
 
     def __init__(self, parts: Sequence[Part], say: SAY, watcher: Watcher) -> None:
         self.parts, self.watcher = parts, watcher
@@ -185,12 +188,12 @@ class _Book(Watcher):
         self.watcher.executions(more)
 
     def found(self, index: int, text: str) -> None:
-        """Kept, in case the part does not come to its end."""
+        """Keep a failure, in case the part does not finish."""
         self._met.setdefault(index, []).append(text)
         self.watcher.found(index, text)
 
     def done(self, index: int, result: Result) -> None:
-        """Say what can be said in order."""
+        """Print everything that can be printed in order."""
         self.results[index] = result
         self.watcher.done(index, result)
         while self._next in self.results:
@@ -206,7 +209,7 @@ class _Book(Watcher):
             self._say(f"  {line}")
 
     def interrupted(self) -> None:
-        """What is known of the parts that were not said yet."""
+        """The results so far of the parts that were not printed yet."""
         later = [index for index in sorted(self.results) if index >= self._next]
         for index in later:
             self._tell(index)
@@ -219,7 +222,7 @@ class _Book(Watcher):
         self._say(f"\ninterrupted: {len(self.parts) - len(self.results)} of {len(self.parts)} parts not done")
 
     def stories(self) -> None:
-        """The story of each part that has one, and how many failures have none."""
+        """The counterexample of each part that has one, and the number of failures without one."""
         told = findings = 0
         for index, result in sorted(self.results.items()):
             findings += len(result.findings)
@@ -239,7 +242,7 @@ def _all_known(result: Result) -> bool:
 
 
 def _save(parts: Sequence[Part], book: _Book, folder: Path, say: SAY) -> None:
-    """One file for the shortest failure of each scenario."""
+    """Write one file for the shortest failure of each scenario."""
     for index, result in sorted(book.results.items()):
         for path in save(folder, parts[index].strategy.name, best_of([result])):
             say(f"saved as {path}: the next check runs it first")
@@ -269,14 +272,14 @@ def _replay_graph(strategy: Strategy, one: Scenario, text: str, say: SAY) -> int
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# ``benchframe check --historic B19``: a race that once was, found with the bug put back, and gone with its mend.
+# ``benchframe check --historic B19``: a historic race, found with the bug reintroduced, and absent with its fix.
 
 SAY = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What came of one race: with the bug, the failure that it is (None: not found), and with the mend."""
+    """The result for one race: the failure with the bug (None: not found), and the result with the fix."""
 
     race: Historic
     broken: Verdict
@@ -285,12 +288,12 @@ class Shown:
 
     @property
     def right(self) -> bool:
-        """Found with the bug; with the mend nothing."""
+        """Whether the bug is found, and nothing with the fix."""
         return self.finding is not None and not self.mended.findings
 
 
 def list_historic(races: Mapping[str, Historic], say: SAY = print) -> int:
-    """One line per race: how to see it, or why it cannot be seen. Exit code 0."""
+    """One line per race: how to reproduce it, or why that is not possible. Exit code 0."""
     for race in races.values():
         say(f"{race.number:4} {race.summary}")
         how = f"not reproduced: {race.because}" if race.because else f"{race.sources}; scenario {_name(race)}"
@@ -305,10 +308,11 @@ def run_historic(
     again: str | None = None,
     say: SAY = print,
 ) -> int:
-    """Show the races called ``numbers`` ("all": those that can be) in ``budget`` seconds each; the exit code.
+    """Show the races called ``numbers`` ("all": all that can be shown) in ``budget`` seconds each; returns the exit
+    code.
 
-    0: each was found with its bug and nothing was with its mend; 1: otherwise. ``again`` runs one schedule of the one
-    race with the bug: 1 if it fails. Raises UsageError for a number that is none, or a race that cannot be shown.
+    0: each was found with its bug and nothing with its fix; 1: otherwise. ``again`` runs one schedule of the one race
+    with the bug: 1 if it fails. Raises UsageError for an unknown number, or a race that cannot be shown.
     """
     chosen = [_race(races, number) for number in _numbers(races, numbers)]
     if again is not None:
@@ -324,8 +328,8 @@ def run_historic(
 
 
 def show(race: Historic, seconds: float, mended: float | None = None) -> Shown:
-    """Search the side with the bug until it is found, for ``seconds`` at most, then the other for ``mended`` seconds
-    (default: what is left of ``seconds``, half of it at least)."""
+    """Search the version with the bug until it is found, for at most ``seconds``, then the fixed one for ``mended``
+    seconds (default: the rest of ``seconds``, at least half of it)."""
     if race.memory in GRAPHS:
         return _show_graph(race, seconds, mended)
     deadline = time.monotonic() + seconds
@@ -338,14 +342,14 @@ def show(race: Historic, seconds: float, mended: float | None = None) -> Shown:
 
 
 def _graph_case(race: Historic) -> GraphCase:
-    """The side with the bug."""
+    """The version with the bug."""
     case = GraphCase(_scenario(race), _strategy(race.broken), race.memory)
     case.weaker = {(function, operation, field): rule_for(now) for function, operation, field, now in race.weaker}
     return case
 
 
 def _show_graph(race: Historic, seconds: float, mended: float | None) -> Shown:
-    """The same under a memory model whose executions are graphs."""
+    """The same, under a memory model whose executions are graphs."""
     deadline = time.monotonic() + seconds
     broken = GraphHunt(_graph_case(race), race.among).run(deadline)
     now = time.monotonic()
