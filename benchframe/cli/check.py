@@ -64,9 +64,10 @@ def check(
 ) -> int:
     """Check strategies: random calls against the oracle, then every interleaving of small concurrent scenarios.
 
-    A failure is printed as a counterexample with the schedule that led to it; --replay runs that schedule again. Exit
-    code 1 if anything is wrong or could not be checked, 2 for an option that cannot be used, 130 after Ctrl-C (failures
-    found so far are printed). With --historic: 0 if each race was found with its bug and nothing with its fix.
+    A failure is printed as a counterexample with the schedule that led to it; --replay runs that schedule again.
+
+    Exit codes: 0, 1 (something is wrong or could not be checked), 2 (an option that cannot be used), 130 (Ctrl-C;
+    failures found so far are printed). With --historic: 0 if each race was found with its bug and nothing with its fix.
 
     \b
     Examples:
