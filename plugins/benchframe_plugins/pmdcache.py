@@ -58,6 +58,7 @@ from benchframe.kernel import (
     PMD_SIZE,
     PTE,
     SITE_ANON,
+    SITE_REFUSED,
     TASK,
     VMA,
     count,
@@ -269,8 +270,9 @@ def put(mm, task, vma):
 
 @native
 def test_valid_pte(mm, task, vma, site):
-    """The patch's re-checks: a speculative fault commits only if no writer came. do_anonymous_page does not check."""
-    if TASK(mm, task).speculative and site != SITE_ANON:
+    """The patch's re-checks: a speculative fault commits only if no writer came. do_anonymous_page does not check, nor
+    does the code that refuses an access."""
+    if TASK(mm, task).speculative and site != SITE_ANON and site != SITE_REFUSED:
         return mm_version_check(mm, task)
     return 1
 
