@@ -230,7 +230,7 @@ freed = Struct("freed", [Field("slot", "i8", "a freed slot", lock="mmap_lock")])
 event = Struct(
     "event",
     [
-        Field("addr", "i8", "see benchframe.events"),
+        Field("addr", "i8", "see benchframe.events", lock="constant during a replay"),
         Field("len", "i8", "likewise"),
         Field("offset", "i8", "likewise"),
         Field("new_len", "i8", "likewise"),
@@ -247,7 +247,7 @@ event = Struct(
 answer = Struct(
     "answer",
     [
-        Field("ret", "i8", "the call's result; a fault's 0 or negative code"),
+        Field("ret", "i8", "the call's result; a fault's 0 or negative code", lock="the replaying task"),
         Field("vm_start", "i8", "of the VMA a lookup or fault found, -1 if none"),
         Field("vm_end", "i8", "likewise"),
         Field("vma", "i8", "its index"),
@@ -257,8 +257,8 @@ answer = Struct(
 sample = Struct(
     "sample",
     [
-        Field("cycles", "i8", "of one operation, the counter's own cost included"),
-        Field("hit", "i8", "1 if the strategy's cache answered"),
+        Field("cycles", "i8", "of one operation, the counter's own cost included", lock="the replaying task"),
+        Field("hit", "i8", "1 if the strategy's cache answered", lock="the replaying task"),
     ],
 )
 

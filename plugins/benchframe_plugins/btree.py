@@ -37,7 +37,13 @@ WORD = PrivateSlab(
     fixed=40 * (SPARE + 2),
     first=40,
 )
-NODE = PrivateSlab("btree_node", [("state", "i8", "slot of the allocator: node i is words 40 i on")], 1, 1, SPARE)
+NODE = PrivateSlab(
+    "btree_node",
+    [Field("state", "i8", "slot of the allocator: node i is words 40 i on", lock="mmap_lock")],
+    1,
+    1,
+    SPARE,
+)
 ARENA_NODE = ARENA_PRIVATE0 + 1
 WORDS, PARENT, COUNT, LEVEL, KEYS, VALUES = 40, 0, 1, 2, 8, 24
 """Words of a node, and the offsets of its parts."""

@@ -12,7 +12,13 @@ WORD = PrivateSlab(
     fixed=32 * (SPARE + 2),
     part_of=(1, 5),
 )
-NODE = PrivateSlab("maple_node", [("next", "i8", "node i is words 32 i on; the next node to retire")], 1, 1, SPARE)
+NODE = PrivateSlab(
+    "maple_node",
+    [Field("next", "i8", "node i is words 32 i on; the next node to retire", lock="mmap_lock")],
+    1,
+    1,
+    SPARE,
+)
 BIG = PrivateSlab(
     "maple_big",
     [Field("word", "i8", "a big node is 128 words", lock="mmap_lock")],
@@ -21,7 +27,9 @@ BIG = PrivateSlab(
     fixed=128 * 26,
     part_of=(3, 7),
 )
-BIG_NODE = PrivateSlab("maple_big_node", [("retired", "i8", "first node to retire after a store")], 3, 0, fixed=24)
+BIG_NODE = PrivateSlab(
+    "maple_big_node", [Field("retired", "i8", "first node to retire after a store", lock="mmap_lock")], 3, 0, fixed=24
+)
 ARENA_NODE, ARENA_BIG = ARENA_PRIVATE0 + 1, ARENA_PRIVATE0 + 3
 
 LEAF, ARANGE = 1 << 3, 3 << 3
