@@ -18,7 +18,7 @@ from benchframe.dialect.records import FieldLike
 from benchframe.errors import BenchframeError, did_you_mean
 from benchframe.mm.defaults import DEFAULTS
 from benchframe.mm.hooks import ALL, BY_NAME
-from benchframe.mm.layout import PRIVATE_BASES
+from benchframe.mm.layout import MODEL_SLABS, PRIVATE_BASES
 
 if TYPE_CHECKING:
     from benchframe.races import KnownBug
@@ -193,11 +193,43 @@ def _check_types(strategy: Strategy) -> None:
             )
 
 
+def _check_slabs(name: str, parts: Sequence[Part]) -> None:
+    """Raise StrategyError if a function uses memory that none of the parts has."""
+    listed = {slab for part in parts for slab in part.slabs}
+    for part in parts:
+        for slab, (called, user) in _slabs_of(part).items():
+            if slab in listed:
+                continue
+            what = f"{where(user)} uses the slab {called}, which no slabs= names"
+            mend = f"write {type(part).__name__}(..., slabs=[{called}])"
+            if not isinstance(slab, PrivateSlab):
+                mend = f"make it a PrivateSlab, and {mend}"
+            raise StrategyError(f"strategy {name}: {what}; {mend}")
+
+
+def _slabs_of(part: Part) -> dict[Slab, tuple[str, FunctionType]]:
+    """The slabs besides the model's that a part's functions, and those they call, name: how, and who does."""
+    found: dict[Slab, tuple[str, FunctionType]] = {}
+    seen: set[FunctionType] = set()
+    waiting = list(part.binding.values())
+    while waiting:
+        function = waiting.pop()
+        if function in seen or function.__module__.startswith("benchframe.mm."):
+            continue
+        seen.add(function)
+        for name, obj in referenced(function).items():
+            if isinstance(obj, Slab) and obj.base not in MODEL_SLABS:
+                found.setdefault(obj, (name, function))
+            elif is_native(obj):
+                waiting.append(obj)
+    return found
+
+
 def resolve(strategy: Strategy, by_name: Mapping[str, Strategy]) -> Strategy:
     """``strategy`` with a named index replaced by that strategy's, and ``binding`` complete.
 
     Raises StrategyError: a member of another type, the named strategy does not exist or has no index of its own, two
-    parts claim one private slab, or a mandatory hook is missing.
+    parts claim one private slab, a function uses a private slab that no part lists, or a mandatory hook is missing.
     """
     index = strategy.index
     _check_types(strategy)
@@ -221,6 +253,7 @@ def resolve(strategy: Strategy, by_name: Mapping[str, Strategy]) -> Strategy:
     named = [one.name for one in strategy.scenarios]
     if len(set(named)) < len(named):
         raise StrategyError(f"strategy {strategy.name}: two of its scenarios have one name; rename one")
+    _check_slabs(strategy.name, parts)
     missing = [h.name for h in ALL if h.default is None and h.name not in binding]
     if missing:
         hooks = ", ".join(f"{n.removeprefix('index_')}({', '.join(BY_NAME[n].parameters)})" for n in missing)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchframe.check.cases import Case, CaseWorld
 from benchframe.check.execution import (
+    ENDLESS,
     MISTAKES,
     PATIENCE,
     READS,
@@ -255,6 +256,8 @@ class Hunt:
         self.most = most
         self._tick, self._found = tick, found
         self._fair_tried = False
+        self._stopped = False
+        """By an endless loop: every execution would meet it again, and each takes seconds."""
         self.buffered = case.memory_model == "tso"
         self.explorer = Explorer(case.program)
         self.failures: dict[tuple[str, ...], Run] = {}
@@ -285,11 +288,12 @@ class Hunt:
         def see(run: Run) -> bool:
             self._note(run)
             self._tick(self.verdict.coverage.executions)
-            return len(self.failures) < self.most and not memory.discovered - memory.shared
+            self._stopped |= run.failure is not None and run.failure.places[:1] == (ENDLESS,)
+            return not self._stopped and len(self.failures) < self.most and not memory.discovered - memory.shared
 
         while True:
             coverage = self.explorer.explore(see, deadline)
-            late = time.monotonic() >= deadline or len(self.failures) >= self.most
+            late = self._stopped or time.monotonic() >= deadline or len(self.failures) >= self.most
             if memory.learn():
                 coverage.complete = False
                 if not late:

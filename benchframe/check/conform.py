@@ -39,8 +39,10 @@ CHURN, CHURN_CHECKED = 320, 5
 """Calls of the long program, and after how many the invariants are looked at. It is part of runs of so many calls."""
 LENGTH = 30
 """Calls of one random program."""
-PATIENCE, IMPATIENCE = 5.0, 1.0
+PATIENCE, IMPATIENCE = 5.0, 0.3
 """Seconds of CPU time that a program may take, some hundred times what any needs; once one took them, less."""
+ENDLESS_SHRINKS = 10
+"""Programs tried to make one simpler that does not end."""
 SHRINKS = 250
 """Programs tried to make a failing one simpler."""
 SIZES = Sizes(mms=4, tasks=5, vmas=256, tables=256, pages=1024, files=8)
@@ -59,6 +61,8 @@ class Sequential:
     seconds: float
     failure: str = ""
     program: tuple[Operation, ...] = ()
+    endless: bool = False
+    """It has no end, even alone."""
 
 
 class Conformance:
@@ -72,6 +76,7 @@ class Conformance:
         self._machine = Machine(self._runner, SIZES, PARAMETERS, strategy.slabs)
         Setup(self._machine).exec(HEAP)
         self._patience = self._patient = PATIENCE if seconds is None else seconds
+        self._endless = False
         self._saved = {base: array.copy() for base, array in self._machine.arrays.items()}
 
     def run(self, calls: int, seed: int, deadline: float) -> Sequential:
@@ -120,7 +125,8 @@ class Conformance:
             return Sequential(done, time.monotonic() - began, first, tuple(found))
         shortest = self._shrink(found, deadline)
         failure = self.fails(shortest) or first
-        return Sequential(done, time.monotonic() - began, failure + self._blame(shortest), tuple(shortest))
+        failure += "" if self._endless else self._blame(shortest)
+        return Sequential(done, time.monotonic() - began, failure, tuple(shortest), self._endless)
 
     def _blame(self, program: list[Operation]) -> str:
         """Which line of the strategy gave the wrong answer of the last call of ``program``; empty if none did."""
@@ -163,7 +169,8 @@ class Conformance:
                     return f"{where}: the VMAs afterwards differ from the oracle's"
                 self._runner.validate(self._machine)
         except Endless as error:
-            self._patience = IMPATIENCE
+            self._endless, self._patience = True, IMPATIENCE
+            self._shrinks = min(self._shrinks, ENDLESS_SHRINKS)
             return f"{where}: {told(error)}"
         except MISTAKES as error:
             return f"{where}: {told(error)}"

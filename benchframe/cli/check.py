@@ -83,7 +83,7 @@ def check(
     from benchframe.check.jobs import FOLDER
     from benchframe.cli.progress import watcher
     from benchframe.cstrategy import unseen
-    from benchframe.dialect.lint import check_function
+    from benchframe.dialect.lint import check_functions
     from benchframe.engine.content import strategy_digest
     from benchframe.engine.launch import usable
 
@@ -96,9 +96,8 @@ def check(
             )
         return _historic(known, split(historic), budget, replay, list_historic)
     names = strategy_names(strategy, known)
+    check_functions(native for name in names for native in known.strategy(name).functions())
     for name in names:
-        for native in known.strategy(name).functions():
-            check_function(native)
         strategy_digest(known.strategy(name))  # recursion, and names that stand for what strategy code may not use
         for function in unseen(known.strategy(name).functions()):
             typer.echo(
@@ -134,9 +133,9 @@ def _trace(strategies: "Sequence[Strategy]", path: Path) -> int:
     """A stream by the interpreter: what a run found wrong, with its line."""
     from benchframe.check.execution import Endless
     from benchframe.study.interpreted import show
-    from benchframe.trace.trace import read_trace
+    from benchframe.trace.csvfile import read_file
 
-    found = read_trace(path)
+    found = read_file(path)
     try:
         right = [show(one, found, path, typer.echo) for one in strategies]
     except Endless as error:

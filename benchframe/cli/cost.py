@@ -42,7 +42,10 @@ def cost(
     ] = None,
     stream_seed: Annotated[int, typer.Option(min=0, max=2**62, metavar="N", help="Seed of synthetic streams.")] = 0,
     form: Annotated[
-        str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex; csv has every key.")
+        str,
+        typer.Option(
+            "--format", "-f", metavar="FORM", help="text, markdown, csv, json or latex; csv and json have every key."
+        ),
     ] = "text",
 ) -> int:
     """Count loads, stores, atomics, branches and 64-byte lines per lookup, fault and mapping call.
@@ -67,7 +70,7 @@ def cost(
     check_form(form)
     if form == "mail":
         raise UsageError("the cost table has no mail format; use --format text")
-    known = loaded(plugin_files(plugin), no_plugin)
+    known = loaded(plugin_files(plugin), no_plugin, plugin)
     strategies = [known.strategy(name) for name in strategy_names(strategy, known)]
     specs = [*(known.spec(name) for name in split(workload)), *(trace_workload(path).spec() for path in trace or ())]
     if not specs:

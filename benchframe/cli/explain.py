@@ -69,7 +69,7 @@ def explain(
         raise UsageError("name two strategies: A and B are the same")
     kept = run_folder(save)
     files = plugin_files(plugin)
-    known = loaded(files, no_plugin)
+    known = loaded(files, no_plugin, plugin)
     for name in (a, b):
         known.strategy(name)
     cpu = spare_cpu()

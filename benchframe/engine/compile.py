@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from typing import TYPE_CHECKING
 
+from benchframe.dialect.records import DialectError
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.runner import KNOWN_REPLAY, MAPPING, specs, unit_store
 
@@ -52,6 +53,29 @@ def missing(units: Units, groups: list[list[UnitSpec]]) -> list[list[str]]:
     return found
 
 
+def check_texts(strategies: Sequence[Strategy], builds: frozenset[str] = frozenset({"one"})) -> None:
+    """Raise DialectError with all that the texts of the strategies to be compiled have wrong, before a minute is spent
+    on the first of them."""
+    from benchframe.dialect.lint import check_functions
+    from benchframe.engine.content import strategy_digest
+
+    units = unit_store()
+
+    def there(strategy: Strategy) -> bool:
+        own = [
+            spec for group in needed([strategy], builds) for spec in group if spec.name.endswith(f"-{strategy.name}")
+        ]
+        try:
+            return not units.missing(own)
+        except DialectError:  # so bad that it has no identity
+            return False
+
+    new = [one for one in strategies if not there(one)]
+    check_functions(function for one in new for function in one.functions())
+    for one in new:
+        strategy_digest(one)  # recursion, and names that stand for what strategy code may not use
+
+
 def _compile(strategies: Sequence[Strategy], builds: frozenset[str], names: list[str]) -> list[tuple[str, float]]:
     """In a child: compile the units of these names of those that ``strategies`` need."""
     units = unit_store()
@@ -66,6 +90,7 @@ def compile_missing(
     strategies: Sequence[Strategy], progress: Progress | None, jobs: int, builds: frozenset[str] = frozenset({ONE})
 ) -> list[tuple[str, float]]:
     """See :func:`compile_strategies`."""
+    check_texts(strategies, builds)
     groups = missing(unit_store(), needed(strategies, builds))
     done: list[tuple[str, float]] = []
     if not groups:
@@ -111,6 +136,7 @@ def compile_strategies(
 
     ``builds``: "one" for runs with one thread, "threads" for those with several.
 
-    ``progress(unit, share done)`` is told as units finish. Raises DialectError for the first that cannot be compiled.
+    ``progress(unit, share done)`` is told as units finish. Raises DialectError with every finding in the
+    texts of what is to be compiled; then for the first that cannot be.
     """
     return compile_missing(strategies, progress, jobs, frozenset(builds))

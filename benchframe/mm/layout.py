@@ -278,5 +278,7 @@ SAMPLE = Slab("SAMPLE", sample, "sample_base", first=0)
 
 PRIVATE_BASES = tuple(f"private{number}_base" for number in range(6))
 """Where a strategy's own slabs hang."""
+MODEL_SLABS = frozenset(slab.base for slab in (MM, VMA, PAGE, PTE, TASK, FILE, ARENA, FREED, EVENT, ANSWER, SAMPLE))
+"""Where the model's hang."""
 ARENA_VMA, ARENA_TABLE, ARENA_PAGE, ARENA_FILE, ARENA_PRIVATE0 = 0, 1, 2, 3, 4
 """Indices in ARENA; a strategy's private slabs follow from ARENA_PRIVATE0."""
