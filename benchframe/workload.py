@@ -268,7 +268,7 @@ MOST_VALUES = 200
 
 
 def sweep(text: str) -> list[str]:
-    """The specs that ``text`` stands for: a parameter may have several values, as ``vmas=6/50`` or ``vmas=10..1e6:log``.
+    """The specs that ``text`` stands for: a parameter may have several values, ``vmas=6/50`` or ``vmas=10..1e6:log``.
 
     ``A..B:log`` is A and its powers of ten up to B, which is included; ``A..B:logN`` are N values with equal ratios,
     ``A..B:N`` are N with equal steps. Whole ends give whole values, each once. Two such parameters give every pair.
