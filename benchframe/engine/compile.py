@@ -8,6 +8,7 @@ which has the model's part of a fault in common with the last one.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from typing import TYPE_CHECKING
@@ -101,7 +102,9 @@ def compile_missing(
     count = sum(map(len, groups))
     _SHARED[:] = strategies
     _BUILDS[:] = [builds]
-    with ProcessPoolExecutor(max(1, min(jobs, len(groups))), mp_context=context) as pool:
+    others = multiprocessing.active_children()
+    pool = ProcessPoolExecutor(max(1, min(jobs, len(groups))), mp_context=context, initializer=_leave_signals)
+    try:
         waiting = {pool.submit(_compile_shared, names) for names in groups}
         while waiting:
             finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -109,7 +112,20 @@ def compile_missing(
                 done.append(unit)
                 if progress is not None:
                     progress(unit[0], len(done) / count)
+    except BaseException:  # Ctrl-C, or code that cannot be compiled: nobody waits a minute for the others
+        for child in multiprocessing.active_children():
+            if child not in others:
+                child.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
     return done
+
+
+def _leave_signals() -> None:
+    """In a child: Ctrl-C is the parent's to handle, who kills it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 _SHARED: list[Strategy] = []
