@@ -138,6 +138,8 @@ def _table(case: Case, run: Run) -> list[str]:
     for number, step in enumerate(run.trace):
         if step.op.accesses[0][:2] in interesting or number == len(run.trace) - 1:
             rows.append((number + 1, run.world.names[step.task], _what(step.op), _place(step.op)))
+    rows += [(at, run.world.names[task], what, where) for at, task, what, where in run.world.traced]
+    rows.sort(key=lambda row: row[0])  # stable: what a task traces comes after its step
     cut = len(rows) > MOST
     shown = rows if not cut else [*rows[: MOST // 3], *rows[-(MOST - MOST // 3) :]]
     widths = [max((len(str(row[column])) for row in shown), default=1) for column in range(3)]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchframe.check.execution import MISTAKES, PACKAGE, Broken, Endless, patience, told
 from benchframe.check.poison import PoisoningRunner
+from benchframe.dialect.primitives import Listening
 from benchframe.dialect.records import DialectError
 from benchframe.mm import layout
 from benchframe.mm.machine import Machine, Parameters, Sizes
@@ -41,6 +42,8 @@ LENGTH = 30
 """Calls of one random program."""
 PATIENCE, IMPATIENCE = 5.0, 0.3
 """Seconds of CPU time that a program may take, some hundred times what any needs; once one took them, less."""
+TRACED = 12
+"""Values of ``trace`` that are told with a failure."""
 ENDLESS_SHRINKS = 10
 """Programs tried to make one simpler that does not end."""
 SHRINKS = 250
@@ -63,6 +66,8 @@ class Sequential:
     program: tuple[Operation, ...] = ()
     endless: bool = False
     """It has no end, even alone."""
+    traced: tuple[str, ...] = ()
+    """What strategy code traced last in ``program``, TRACED at most."""
 
 
 class Conformance:
@@ -124,9 +129,12 @@ class Conformance:
         if not self._shrinks:
             return Sequential(done, time.monotonic() - began, first, tuple(found))
         shortest = self._shrink(found, deadline)
-        failure = self.fails(shortest) or first
+        traced: list[str] = []
+        with Listening(lambda x, name, file, line: traced.append(f"{int(x):#x}, in {name} ({file}:{line})")):
+            failure = self.fails(shortest) or first
         failure += "" if self._endless else self._blame(shortest)
-        return Sequential(done, time.monotonic() - began, failure, tuple(shortest), self._endless)
+        took = time.monotonic() - began
+        return Sequential(done, took, failure, tuple(shortest), self._endless, tuple(traced[-TRACED:]))
 
     def _blame(self, program: list[Operation]) -> str:
         """Which line of the strategy gave the wrong answer of the last call of ``program``; empty if none did."""

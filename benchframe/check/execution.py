@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import greenlet
 
+from benchframe.dialect.primitives import Listening
 from benchframe.dialect.records import WildAccess
 from benchframe.errors import BenchframeError
 
@@ -238,6 +239,12 @@ class World:
         self.steps = 0
         self.failure: Broken | None = None
         self.failed_task: int | None = None
+        self.traced: list[tuple[int, int, str, str]] = []
+        """What strategy code traced: after how many steps, which task, what, where."""
+
+    def hear(self, x: int, function: str, file: str, line: int) -> None:
+        """A task traces ``x``."""
+        self.traced.append((self.steps, self.current, f"trace {int(x):#x}", f"{Path(file).name}:{line} {function}"))
 
     def spawn(self, name: str, body: Callable[[], Any], daemon: bool = False) -> int:
         """Add a task before the execution begins; its number. A daemon may be left waiting at the end."""
@@ -293,11 +300,12 @@ def execute(program: Program, choose: Choose, limit: int = 5000) -> Run:
     """Run ``program`` once. ``limit`` steps at most: more is called truncated (a livelock, or too large a scenario).
     A task that neither ends nor reaches a next step is a livelock."""
     with patience(min(IMPATIENCE, PATIENCE) if _endless else PATIENCE):
-        return _execute(program, choose, limit)
+        world = program()
+        with Listening(world.hear):
+            return _execute(world, choose, limit)
 
 
-def _execute(program: Program, choose: Choose, limit: int) -> Run:
-    world = program()
+def _execute(world: World, choose: Choose, limit: int) -> Run:
     pending = world.pending
     trace: list[Step] = []
     world.hub = greenlet.getcurrent()

@@ -210,8 +210,10 @@ def _one_task(part: Part, deadline: float) -> Result:
         text = f"{result.calls} random calls agree with the oracle ({result.seconds:.1f} s)"
         return Result((f"{part.name:24} {text}",), complete=True)
     lines = [f"{part.name:24} WRONG: {result.failure}", "  the shortest program found:"]
+    lines = [*lines, *(f"    {shown(call)}" for call in result.program)]
+    lines += [f"    traced: {text}" for text in result.traced]
     stops = "one task alone does not end" if result.endless else ""
-    return Result((*lines, *(f"    {shown(call)}" for call in result.program)), wrong=True, stops=stops)
+    return Result(tuple(lines), wrong=True, stops=stops)
 
 
 def _scenario(part: Part, one: Scenario, deadline: float, tick: Tick, found: Found) -> Result:

@@ -572,7 +572,7 @@ def _look_closer(
         name = cell.entry.strategy
         trace = traces.get(cell.entry.workload)
         if cell.state.failed and not _known_bug(known.strategy(name), cell, trace, files):
-            if name in shown or (trace is not None and _failing_stream(known.strategy(name), cell, trace, files)):
+            if name in shown or (trace is not None and _looked_into(known.strategy(name), cell, trace, files)):
                 shown.add(name)
             else:
                 unnamed[name] = None
@@ -582,9 +582,9 @@ def _look_closer(
         typer.echo(f"benchframe: to find the cause and its line: {command}", err=True)
 
 
-def _failing_stream(strategy: "Strategy", cell: "Cell", trace: "Trace", files: list[str]) -> bool:
+def _looked_into(strategy: "Strategy", cell: "Cell", trace: "Trace", files: list[str]) -> bool:
     """Replay the stream of a failed cell by the interpreter: if it fails there, say where, keep the few events that
-    show it, and print the command that replays them; did it?"""
+    show it, and print the command that replays them; if not, say so. False where it cannot be replayed so."""
     if cell.state.state not in ("wrong", "crashed"):
         return False
     from benchframe.study.interpreted import MOST, first_failure, part, save, shortened
@@ -594,7 +594,13 @@ def _failing_stream(strategy: "Strategy", cell: "Cell", trace: "Trace", files: l
         cut = part(trace, range(min(last + 1, len(trace), MOST)))
         failure = first_failure(strategy, cut)
         if failure is None:
-            return False
+            typer.echo(
+                f"benchframe: {strategy.name} on {cell.entry.workload}: the same text is right by the interpreter in "
+                f"{len(cut)} of {len(trace)} events; what is wrong shows in compiled code alone, as sums and products "
+                "of more than 64 bits do, or in events that come later",
+                err=True,
+            )
+            return True
         short, failure = shortened(strategy, cut, failure)
         path = save(short, strategy.name)
     except Exception as error:  # whatever it is: the table is made, and the exit code must come

@@ -1,7 +1,7 @@
 """Strategies with one mistake each, such as their authors make; the line that must be found is marked ``# WRONG``."""
 
 from benchframe.api import Cache, Field, PrivateSlab, Protocol, Strategy, native
-from benchframe.kernel import NULL, TASK, VMA, find_vma, mmap_read_lock
+from benchframe.kernel import NULL, TASK, VMA, find_vma, mmap_read_lock, trace
 
 MEMO = PrivateSlab(
     "memo",
@@ -49,6 +49,7 @@ def memo_store(mm, task, addr, vma):
 def memo_find_after_exec(mm, task, addr):
     """Asks for mm and sequence number, but an exec begins with the same two."""
     m = MEMO(mm, task)
+    trace(m.vma)
     if m.mm != mm.id or m.seq != mm.strategy0 or m.vma == NULL:
         return NULL
     v = VMA(mm, m.vma)
