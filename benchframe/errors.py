@@ -86,6 +86,37 @@ def disk_error(where: str | Path, error: OSError, action: str) -> ResultsError:
     return ResultsError(where, f"cannot be {action} ({reason})", hint, exit_code=code)
 
 
+NO_ROOM = (
+    "failed to map segment",
+    "Could not find/load shared object",
+    "malloc of size",
+    "Failed to launch worker thread",
+    "can't start new thread",
+)
+"""What the loader, LLVM's binding, Arrow and Python say when the address space is full."""
+
+
+def address_limit() -> int:
+    """How large this process's address space may be, in bytes (``ulimit -v``); 0 if there is no limit."""
+    try:
+        import resource
+    except ImportError:  # not on this system
+        return 0
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return 0 if limit == resource.RLIM_INFINITY else limit
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Is memory what was missing? Libraries say so in words of their own, which count only under a limit.
+
+    >>> out_of_memory(MemoryError()), out_of_memory(ImportError("no module of that name"))
+    (True, False)
+    """
+    if isinstance(error, MemoryError):
+        return True
+    return address_limit() > 0 and any(words in str(error) for words in NO_ROOM)
+
+
 def near(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The known name nearest to a misspelt one; None if none is near.
 

@@ -19,7 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchframe.errors import BenchframeError, TraceError, did_you_mean
+from benchframe.errors import BenchframeError, TraceError, did_you_mean, out_of_memory
 
 if TYPE_CHECKING:
     from benchframe.trace.trace import Trace
@@ -240,7 +240,8 @@ class WorkloadSpec:
         maker for threads.
 
         Raises :class:`WorkloadError` if the parameters do not fit together (the maker's ``ValueError``), if the maker
-        fails, or if what it returned is no trace; errors that name a file (``TraceError``) pass through.
+        fails, or if what it returned is no trace; errors that name a file (``TraceError``) and those for want of
+        memory pass through.
         """
         from benchframe.trace.trace import Trace
 
@@ -251,6 +252,8 @@ class WorkloadSpec:
         except ValueError as error:
             raise WorkloadError(f"workload {self.label}: {error}") from error
         except Exception as error:  # the maker is a plugin's code: its mistakes are told with its line
+            if out_of_memory(error):
+                raise
             raise WorkloadError(f"workload {self.label}: {_failure(error, self.workload.make)}") from error
         if not isinstance(trace, Trace):
             raise WorkloadError(f"workload {self.label}: its make returned a {type(trace).__name__}, not a Trace")

@@ -445,6 +445,15 @@ def all_before(rows: Rows) -> Rows:
     return closed
 
 
+def caused(relations: Relations, before: Rows) -> Rows:
+    """Of each event what comes before it by ``before`` (the model's order), program order and reads-from."""
+    rows = [prior | own & ((1 << at) - 1) for at, (prior, own) in enumerate(zip(before, relations.own, strict=True))]
+    for at, row in enumerate(relations.rf):
+        for load in bits(row):
+            rows[load] |= 1 << at
+    return all_before(rows)
+
+
 def closure(rows: Rows) -> Rows:
     """The transitive closure. O(events squared) operations on rows where there are cycles."""
     found = _reach(rows, [0] * len(rows))
@@ -465,4 +474,6 @@ def consistent(graph: Graph, model: str) -> bool:
     return coherent(graph) and Relations(graph, model).consistent()
 
 
-__all__ = ["NAMES", "Label", "Relations", "acyclic", "all_before", "bits", "closure", "coherent", "consistent"]
+__all__ = [
+    "NAMES", "Label", "Relations", "acyclic", "all_before", "bits", "caused", "closure", "coherent", "consistent"
+]  # fmt: skip

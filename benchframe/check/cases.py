@@ -33,6 +33,7 @@ from benchframe.mm.slab import (
     synchronize_rcu,
 )
 from benchframe.mm.validate import ValidationError
+from benchframe.mm.vma import split_vma_unchecked, vma_set_flags
 from benchframe.scenario import (
     BASE,
     Call,
@@ -59,9 +60,11 @@ from benchframe.strategy import Strategy
 # ----------------------------------------------------------------------------------------------------------------------
 # A scenario: a small address space, what each task calls, and what must hold at the end.
 #
-# The set-up runs once, by the interpreter without a scheduler; every execution starts from a copy of it. At the end the
-# list, the index and the page tables must agree (validate_mm), and every answer must be one that the address space gave
-# at some moment of the call: mapping calls take effect in the order of their write locks, somewhere inside them.
+# The set-up runs once, by the interpreter without a scheduler; every execution starts from a copy of it. At the end
+# the list, the index and the page tables must agree (validate_mm), and every answer must be one that the address space
+# gave at some moment of the call: mapping calls take effect in the order of their write locks, somewhere inside them.
+# When one has cut a VMA, or given it new flags, that is such a moment, too: munmap cuts before it removes, and a
+# speculative fault may well be served by the part that was cut off and is still there.
 
 _USES_RCU = frozenset({kfree_rcu, synchronize_rcu, free_typesafe_by_rcu})
 """What needs to know who is in a read-side section."""
@@ -70,7 +73,8 @@ SIZES = Sizes(mms=3, tasks=6, vmas=96, tables=64, pages=128, files=4, events=32)
 
 @dataclass
 class _Layout:
-    """The VMAs between two mapping calls: (vma, start, end, flags), valid in steps since..until of the execution."""
+    """The VMAs (vma, start, end, flags) between two mapping calls, or where one has done a part of what it does: valid
+    in steps since..until of the execution."""
 
     since: int
     rows: list[tuple[int, int, int, int]]
@@ -162,6 +166,8 @@ class Case:
             return table
 
         replace[table_alloc] = new_table
+        for part in (split_vma_unchecked, vma_set_flags):
+            replace[part] = self._noting(part, dict(replace))
         events = self.machine.arrays["event_base"]
         locked = self.interpreted(locked_event, dict(replace))
 
@@ -189,6 +195,20 @@ class Case:
 
         replace[exit_mmap] = noted_end
         self.run_event = self.interpreted(one_event, replace)
+
+    def _noting(self, part: Native, replace: Mapping[Any, Callable[..., Any]]) -> Callable[..., Any]:
+        """``part`` of a mapping call, with the layout noted when it is done."""
+        assert isinstance(part, FunctionType)
+        do = self.interpreted(part, replace)
+
+        def noted(mm: Any, *rest: Any) -> int:
+            world: CaseWorld = mm.world
+            since = world.steps
+            result = int(do(mm, *rest))
+            world.changed(int(mm.id) - 1, since)
+            return result
+
+        return noted
 
     def interpreted(self, function: Native, replace: Mapping[Any, Callable[..., Any]]) -> Callable[..., Any]:
         """``function`` for the interpreter, with this strategy's hooks and ``replace``."""
@@ -341,9 +361,17 @@ class CaseWorld(Hardware):
     def mapped(self, number: int, since: int) -> None:
         """A mapping call in trace mm ``number`` is about to drop the lock, or the mm is new or has ended: what it has
         from here on."""
-        layouts = self.layouts[number]
-        layouts[-1].until = self.steps
-        layouts.append(_Layout(since, self.case.snapshot(number)))
+        for layout in self.layouts[number]:
+            if layout.until is None:
+                layout.until = self.steps
+        self._note(number, since)
+
+    def changed(self, number: int, since: int) -> None:
+        """A mapping call in trace mm ``number`` has done a part, which others may see until it is over."""
+        self._note(number, since)
+
+    def _note(self, number: int, since: int) -> None:
+        self.layouts[number].append(_Layout(since, self.case.snapshot(number)))
 
     def finish(self) -> None:
         """Everything has come to rest: the answers, then the invariants."""
@@ -367,14 +395,14 @@ class CaseWorld(Hardware):
             return
         addr = answer.call.columns["addr"]
         right = [
-            _right(layout_.rows, addr, answer)
+            is_right(layout_.rows, addr, answer)
             for layout_ in self.layouts[answer.call.columns.get("mm", 0)]
             if layout_.since <= answer.ended and (layout_.until is None or layout_.until >= answer.began)
         ]
         if not any(right):
             raise Broken(
                 "stale answer",
-                f"T{answer.task}: {answer.call.label} gave {_words(answer.result)}, which is not right at any moment "
+                f"T{answer.task}: {answer.call.label} gave {in_words(answer.result)}, which is not right at any moment "
                 "of the call",
                 key=("vma_base", answer.result) if answer.result > 0 else None,
                 at=(answer.task, answer.ended),
@@ -386,12 +414,13 @@ def _native(function: FunctionType) -> list[FunctionType]:
     return [obj for obj in referenced(function).values() if is_native(obj)]
 
 
-def _words(result: int) -> str:
+def in_words(result: int) -> str:
+    """What a fault or lookup gave."""
     names = {-1: "no VMA", -2: "access refused", 0: "no VMA"}
     return names.get(result, f"VMA #{result}" if result > 0 else f"fault code {result}")
 
 
-def _right(rows: list[tuple[int, int, int, int]], addr: int, answer: Answer) -> bool:
+def is_right(rows: list[tuple[int, int, int, int]], addr: int, answer: Answer) -> bool:
     """Is this the answer of the address space ``rows``?"""
     found = next((row for row in rows if addr < row[2]), None)
     if answer.call.columns["kind"] == Kind.LOOKUP:

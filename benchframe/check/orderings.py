@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchframe.check.accesses import Place
 from benchframe.check.cases import COMMON
 from benchframe.check.execution import Broken
 from benchframe.check.graph import Graph
 from benchframe.check.memory import OutOfRecords
 from benchframe.check.trust import Seen
-from benchframe.check.weak import GraphCase, Place, operation_of
+from benchframe.check.weak import GraphCase, operation_of
 from benchframe.check.weak_hunt import Change, GraphHunt, order_of, searched
 from benchframe.scenario import Scenario
 from benchframe.strategy import Strategy

@@ -309,15 +309,23 @@ class TsoWorld(CaseWorld):
 
     def mapped(self, number: int, since: int) -> None:
         """The layout as the task sees it; others may see the one before until the stores have reached memory."""
+        before = [layout for layout in self.layouts[number] if layout.until is None]
         with self.buffers.applied(self.current):
             super().mapped(number, since)
-        before = self.layouts[number][-2]
-        before.until = None
+        for layout in before:
+            layout.until = None
 
         def gone() -> None:
-            before.until = self.steps
+            for layout in before:
+                if layout.until is None:
+                    layout.until = self.steps
 
         self.buffers.when_visible(self.current, gone)
+
+    def changed(self, number: int, since: int) -> None:
+        """The same of a part of a call."""
+        with self.buffers.applied(self.current):
+            super().changed(number, since)
 
 
 def rebind(

@@ -5,25 +5,25 @@ The world behind strategy code announces each access to what tasks share as a :c
 whole, the last store of each location is written to memory and everything must agree, as in the other searches.
 
 What differs from :class:`~benchframe.check.cases.CaseWorld`: there is no time, so *before* means the memory model's
-order. An access that the order does not put before the free of its record is a use after free. A mapping call's layout
-is one that an answer may be judged by if some order of the calls' events has it, and none that must be over.
+order. What a whole graph must have is in :mod:`~benchframe.check.accesses` and :mod:`~benchframe.check.answers`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import greenlet
 
 from benchframe.check import dependency
-from benchframe.check.axioms import Relations, all_before, bits, closure
-from benchframe.check.cases import Answer, Case, CaseWorld, _right, _words
+from benchframe.check.accesses import Place, Race, check_uses, data_races, line_of
+from benchframe.check.answers import Asked, Row, Span, check_answers
+from benchframe.check.axioms import Relations
+from benchframe.check.cases import Case, CaseWorld
 from benchframe.check.dependency import Traced, deps_of, traced
 from benchframe.check.execution import READS, WRITES, Broken
-from benchframe.check.graph import SHIFT, WAITS, Graph, Id, Label
+from benchframe.check.graph import SHIFT, WAITS, Graph, Label
 from benchframe.check.memory import Key, Location, Memory, chain, column_of, describe, place, running
 from benchframe.check.trust import Nondeterminism, Seen, value_of
 from benchframe.check.tso import rebind
@@ -31,7 +31,6 @@ from benchframe.dialect import primitives
 from benchframe.dialect.functions import Native
 from benchframe.dialect.interpreter import unusual, wrapped
 from benchframe.dialect.records import Slab
-from benchframe.events import Kind
 from benchframe.mm.layout import MM, VMA
 from benchframe.mm.machine import Machine
 from benchframe.scenario import Scenario, is_store
@@ -49,34 +48,8 @@ BARRIERS = {
     primitives.smp_mb__after_atomic: "after-atomic",
     primitives.smp_acquire__after_ctrl_dep: "rmb",
 }
-Place = tuple[str, int, str]
 Rule = Callable[[Label], Label | None]
 """Exchanges an access for another of a stronger or weaker ordering; None leaves a barrier out."""
-
-
-@dataclass
-class Span:
-    """Events ``first`` up to ``end`` (not included) of a task: a call, or a mapping with the layout it made."""
-
-    task: int
-    first: int
-    end: int
-    rows: list[tuple[int, int, int, int]]
-
-
-@dataclass(frozen=True)
-class Race:
-    """Two accesses of one location, one of them plain and one a store, that nothing orders: as KCSAN reports them."""
-
-    first: Place
-    second: Place
-
-    def __str__(self) -> str:
-        return f"{_line(self.first)} and {_line(self.second)}"
-
-
-def _line(where: Place) -> str:
-    return f"{where[0].rpartition('/')[2]}:{where[1]} {where[2]}"
 
 
 class GraphMemory(Memory):
@@ -153,8 +126,10 @@ class GraphWorld(CaseWorld):
         self.shadow: dict[tuple[int, Location], int] = {}
         """What values in places of one task alone depend on."""
         self.ctrl: dict[int, int] = {}
-        self.calls: list[tuple[Any, Span, int]] = []
+        self.calls: list[Asked] = []
         self.mappings: list[Span] = []
+        self.parts: dict[int, list[Span]] = {}
+        """Of each task: what its mapping call has done so far."""
         self.local_limbo: dict[int, list[int]] = {which: [] for which in self.limbo}
         self.greenlets: list[Any] = []
         self.answered: dict[int, Label | None] = {}
@@ -612,7 +587,7 @@ class GraphWorld(CaseWorld):
                     raise Broken("set-up", "a user's store needs TLBs")
                 first = self.index[task]
                 result = int(self.case.run_event(root, event))
-                self.calls.append((call, Span(task, first, self.index[task], []), result))
+                self.calls.append((call, Span(task, first, self.index[task]), result))
                 results.append(result)
             return results
 
@@ -621,9 +596,17 @@ class GraphWorld(CaseWorld):
     def mapped(self, number: int, since: int) -> None:
         """A mapping call is about to drop the lock: the layout as its task sees it."""
         if number == 0:
-            self.mappings.append(Span(self.current, since, self.index[self.current], self._layout()))
+            task = self.current
+            parts = self.parts.pop(task, [])
+            self.mappings.append(Span(task, since, self.index[task], self._layout(), parts))
 
-    def _layout(self) -> list[tuple[int, int, int, int]]:
+    def changed(self, number: int, since: int) -> None:
+        """The same of a part of one."""
+        if number == 0:
+            task = self.current
+            self.parts.setdefault(task, []).append(Span(task, since, self.index[task], self._layout()))
+
+    def _layout(self) -> list[Row]:
         """The VMAs of the first mm, as the current task would read them now: of each place the last store that it may
         know of."""
         task = self.current
@@ -640,7 +623,7 @@ class GraphWorld(CaseWorld):
                     return int(self.graph.label(store).value)
             return int(array[index][field])
 
-        rows: list[tuple[int, int, int, int]] = []
+        rows: list[Row] = []
         vma = value(MM, 1, "mmap")
         limit = len(self.case.machine.arrays["vma_base"])
         while vma and len(rows) < limit:
@@ -655,15 +638,16 @@ class GraphWorld(CaseWorld):
         relations = Relations(seen.graph, self.case.memory_model)
         before: list[int] = seen.graph.rows.before
         try:
-            self._uses(seen.graph, relations, before)
+            began = [span.task << SHIFT | span.first for _, span, _ in self.calls]
+            check_uses(seen.graph, relations, before, self.names, began)
             if seen.outcome == "deadlock":
                 return self._deadlock(seen.graph)
-            self._answers(seen.graph, relations, before)
+            check_answers(self.calls, self.mappings, self.case.first_rows[0], relations, before)
             self._settle(seen.graph)
             self.case.validate()
         except Broken as broken:
             return broken
-        self._races(relations, before)
+        self.case.races |= data_races(relations, before)
         return None
 
     def _deadlock(self, graph: Graph) -> Broken:
@@ -672,142 +656,12 @@ class GraphWorld(CaseWorld):
             for event in ids:
                 if not self.daemons[event >> SHIFT]:
                     label = graph.label(event)
-                    where = _line(label.place) if label.place else ""
+                    where = line_of(label.place) if label.place else ""
                     assert isinstance(label.loc, tuple)
                     waiting.append(
                         f"{self.names[event >> SHIFT]} waits for {describe(label.loc[0], label.loc[1])} in {where}"
                     )
         return Broken("deadlock", "; ".join(sorted(waiting)), tuple(sorted(waiting)))
-
-    def _uses(self, graph: Graph, relations: Relations, before: list[int]) -> None:
-        """Broken if a record is used and the order does not put that before its free."""
-        labels, order = relations.labels, graph.order
-        frees = [at for at, label in enumerate(labels) if label.tag == "free"]
-        if not frees:
-            return
-        allocs = [at for at, label in enumerate(labels) if label.tag == "alloc"]
-        po = [own & ~((2 << at) - 1) for at, own in enumerate(relations.own)]
-        known = self._caused(relations, before) if allocs else po
-        for free in frees:
-            key, typesafe, _ = labels[free].value
-            for at, label in enumerate(labels):
-                other = label.tag == "free" and label.value[0] == key and at != free
-                if not other and (label.loc is None or label.loc[0] != key):  # type: ignore[index]
-                    continue
-                if before[free] >> at & 1 or po[at] >> free & 1:
-                    continue
-                if any(labels[new].value == key and known[new] >> free & 1 and known[at] >> new & 1 for new in allocs):
-                    continue
-                if other:
-                    if before[at] >> free & 1 or po[free] >> at & 1:
-                        continue
-                    raise Broken("double free", f"{self.names[order[at] >> SHIFT]} frees {key[0][:-5]} #{key[1]} again")
-                if typesafe and label.info:
-                    continue
-                self._used(graph, relations, before, free, at)
-
-    def _used(self, graph: Graph, relations: Relations, before: list[int], free: int, at: int) -> None:
-        label = relations.labels[at]
-        key, _, by = relations.labels[free].value
-        task, freer = graph.order[at] >> SHIFT, graph.order[free] >> SHIFT
-        began = max((s.first for _, s, _ in self.calls if s.task == task and s.first <= _index(graph, at)), default=0)
-        first = relations.number.get(task << SHIFT | began)
-        dangling = first is not None and bool(before[first] >> free & 1)
-        what = {"vma_base": "VMA", "page_base": "page", "mm_base": "mm_struct"}.get(key[0], f"{key[0][:-5]} record")
-        file, line, function = label.place or ("?", 0, "?")
-        kind = {"R": "load", "W": "store"}[label.kind] if not label.rmw else "add"
-        self.freed_by.setdefault(key, by)
-        self.failed_task = task
-        raise Broken(
-            "use after free",
-            f"{self.names[task]}: {kind} of {what} #{key[1]}, which {self.names[freer]} freed"
-            f"{' before this call began' if dangling else ''}, in {function}",
-            (f"{file}:{line}", "dangling" if dangling else "racing"),
-            key,
-            function,
-            (function,),
-        )
-
-    def _answers(self, graph: Graph, relations: Relations, before: list[int]) -> None:
-        """Broken for an answer that is right in none of the layouts that the call may have met."""
-        asked = [one for one in self.calls if _asks(one[0]) and one[0].answer is None]
-        for call, span, result in self.calls:
-            kind = call.columns["kind"]
-            if call.answer is not None and result != call.answer:
-                raise Broken("wrong answer", f"T{span.task}: {call.label} answered {result}, must answer {call.answer}")
-            if call.answer is None and kind not in (Kind.FAULT, Kind.LOOKUP) and result < 0:
-                raise Broken("wrong answer", f"T{span.task}: {call.label} failed with {result}")
-        rows = [self.case.first_rows[0], *(span.rows for span in self.mappings)]
-        asked = [one for one in asked if not all(_fits(one, layout) for layout in rows)]
-        if not asked:
-            return
-        po = [own & ~((2 << at) - 1) for at, own in enumerate(relations.own)]
-        linked = [a | b | c | d for a, b, c, d in zip(po, relations.rf, relations.co, relations.fr, strict=True)]
-        any_order = closure(linked)
-        causal = self._caused(relations, before)
-        number = relations.number
-        ends = [number[s.task << SHIFT | (s.end - 1)] if s.end > s.first else -1 for s in self.mappings]
-        ranked = sorted(
-            range(len(ends)),
-            key=lambda i: sum(bool(0 <= j != ends[i] >= 0 and any_order[j] >> ends[i] & 1) for j in ends),
-        )
-        spans = [self.mappings[i] for i in ranked]
-        layouts = [self.case.first_rows[0], *(span.rows for span in spans)]
-        for call, span, result in asked:
-            right = [_fits((call, span, result), layout) for layout in layouts]
-            for low in self._lows(span, spans, number, any_order, causal):
-                high = max([low, *self._highs(span, spans, number, any_order)])
-                if not any(right[low : high + 1]):
-                    raise Broken(
-                        "stale answer",
-                        f"T{span.task}: {call.label} gave {_words(result)}, right at no moment of the call",
-                    )
-
-    def _caused(self, relations: Relations, before: list[int]) -> list[int]:
-        """Of each event what comes before it by the model's order, program order and reads-from."""
-        rows = [
-            prior | own & ((1 << at) - 1) for at, (prior, own) in enumerate(zip(before, relations.own, strict=True))
-        ]
-        for at, row in enumerate(relations.rf):
-            for load in bits(row):
-                rows[load] |= 1 << at
-        return all_before(rows)
-
-    def _lows(
-        self, span: Span, spans: list[Span], number: dict[Id, int], any_order: list[int], causal: list[int]
-    ) -> list[int]:
-        """How many mapping calls may be over when the call begins."""
-        first = number.get(span.task << SHIFT | span.first) if span.end > span.first else None
-        least, possible = 0, [0]
-        for rank, one in enumerate(spans, 1):
-            if one.task == span.task:
-                if one.end <= span.first:
-                    least = rank
-                    possible.append(rank)
-                else:
-                    break
-            elif one.end > one.first and first is not None:
-                last = number[one.task << SHIFT | (one.end - 1)]
-                if causal[first] >> last & 1:
-                    least = rank
-                if any_order[first] >> last & 1 and least < rank:
-                    break
-                possible.append(rank)
-            else:
-                possible.append(rank)
-        return [rank for rank in possible if rank >= least] or [least]
-
-    def _highs(self, span: Span, spans: list[Span], number: dict[Id, int], any_order: list[int]) -> list[int]:
-        """Mapping calls that must have begun before the call ends."""
-        if span.end <= span.first:
-            return []
-        last = number[span.task << SHIFT | (span.end - 1)]
-        found = []
-        for rank, one in enumerate(spans, 1):
-            begun = number.get(one.task << SHIFT | one.first) if one.end > one.first else None
-            if begun is not None and any_order[begun] >> last & 1:
-                found.append(rank)
-        return found
 
     def _settle(self, graph: Graph) -> None:
         """Write the last store of each location to memory."""
@@ -815,43 +669,6 @@ class GraphWorld(CaseWorld):
             if stores and loc in self.places:
                 view, index, _ = self.places[loc]
                 view[index] = graph.label(stores[-1]).value
-
-    def _races(self, relations: Relations, before: list[int]) -> None:
-        labels = relations.labels
-        by: dict[Hashable, list[int]] = {}
-        for at, label in enumerate(labels):
-            if label.loc is not None and label.kind in "RW" and label.place is not None:
-                by.setdefault(label.loc, []).append(at)
-        for ats in by.values():
-            if not any(labels[at].plain for at in ats) or all(labels[at].kind == "R" for at in ats):
-                continue
-            for number, first in enumerate(ats):
-                for second in ats[number + 1 :]:
-                    one, two = labels[first], labels[second]
-                    if (
-                        (one.plain or two.plain)
-                        and "W" in (one.kind, two.kind)
-                        and not relations.own[first] >> second & 1
-                        and not (before[second] >> first & 1 or before[first] >> second & 1)
-                    ):
-                        places = sorted((one.place or ("", 0, ""), two.place or ("", 0, "")))
-                        self.case.races.add(Race(places[0], places[1]))
-
-
-def _fits(asked: tuple[Any, Span, int], layout: Sequence[tuple[int, int, int, int]]) -> bool:
-    """Is the answer of a call right in a layout?"""
-    call, span, result = asked
-    if call.columns.get("mm", 0) != 0:
-        return True
-    return _right(list(layout), call.columns["addr"], Answer(span.task, call, 0, 0, result))
-
-
-def _asks(call: Any) -> bool:
-    return call.columns["kind"] in (Kind.FAULT, Kind.LOOKUP) and not is_store(call)
-
-
-def _index(graph: Graph, at: int) -> int:
-    return graph.order[at] & ((1 << SHIFT) - 1)
 
 
 def _outside(depth: Any) -> bool:
@@ -891,4 +708,4 @@ def _plain(value: Any) -> Any:
     return (slab.base, value.index) if slab is not None else id(value)
 
 
-__all__ = ["MODELS", "GraphCase", "GraphWorld", "Race", "operation_of"]
+__all__ = ["MODELS", "GraphCase", "GraphWorld", "Rule", "operation_of"]

@@ -13,6 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from benchframe.check.accesses import Place
 from benchframe.check.axioms import NAMES
 from benchframe.check.checker import Finding, Verdict, signature_text
 from benchframe.check.execution import PATIENCE, Broken, Endless, ReplayError, patience, told
@@ -20,7 +21,7 @@ from benchframe.check.graph import INIT, SHIFT, WAITS, Graph, Id, Label
 from benchframe.check.memory import describe
 from benchframe.check.search import Coverage
 from benchframe.check.trust import Nondeterminism, Seen, Tasks, Trust
-from benchframe.check.weak import GraphCase, GraphWorld, Place, Rule, operation_of
+from benchframe.check.weak import GraphCase, GraphWorld, Rule, operation_of
 from benchframe.races import Sites
 from benchframe.scenario import Scenario
 from benchframe.strategy import Strategy

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ParamSpec
 
 import typer
 
-from benchframe.errors import ENVIRONMENT, USAGE, BenchframeError, UsageError
+from benchframe.errors import ENVIRONMENT, USAGE, BenchframeError, UsageError, address_limit, out_of_memory
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
@@ -97,33 +97,20 @@ def exit_code(error: Exception) -> int | None:
     """The exit code of an expected error; None for what can only be a bug of benchframe."""
     if isinstance(error, BenchframeError):
         return error.exit_code
-    return ENVIRONMENT if isinstance(error, (OSError, MemoryError)) or _library_did_not_fit(error) else None
-
-
-def _library_did_not_fit(error: Exception) -> bool:
-    """Did the system refuse to map a shared library? (The loader's words; ENOMEM, in the most cases.)"""
-    return isinstance(error, ImportError) and "failed to map segment" in str(error)
+    return ENVIRONMENT if isinstance(error, OSError) or out_of_memory(error) else None
 
 
 def _line(error: Exception) -> str:
     if isinstance(error, BenchframeError):
         return error.line
+    text = " ".join(str(error).split())
+    if out_of_memory(error):
+        limit = address_limit()
+        hint = f"; the address space is limited to {limit >> 20:,} MiB: raise that limit (ulimit -v)" if limit else ""
+        return f"out of memory{f': {text[:200]}' if text else ''}{hint}"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    text = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or _library_did_not_fit(error):
-        return f"out of memory{f': {text}' if text else ''}{_memory_limit()}"
     return text or type(error).__name__
-
-
-def _memory_limit() -> str:
-    """A hint that the address space is limited, if it is."""
-    import resource
-
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit == resource.RLIM_INFINITY:
-        return ""
-    return f"; the address space is limited to {limit >> 20:,} MiB: raise that limit (ulimit -v)"
 
 
 def fail(message: str, code: int) -> int:

@@ -202,11 +202,11 @@ def vma_get_locked(mm, task, addr):
     """As vma_get, without speculation: vma_valid refused the first try."""
 
 
-@hook("protocol", mandatory=True, lookup=True, holds="the PTE page's ptl (SITE_END, SITE_TABLE: none)")
+@hook("protocol", mandatory=True, lookup=True, holds="the PTE page's ptl (SITE_END, SITE_TABLE, SITE_REFUSED: none)")
 def vma_valid(mm, task, vma, site):
     """May the fault still commit? ``site`` (SITE_*) says where it is asked: with the ptl held before an entry is set,
-    before a page table is allocated (no ptl), and at the end. 0 starts the fault over with vma_get_locked. The
-    default says yes: a lock is held."""
+    before a page table is allocated (no ptl), before the fault is refused for what ``vma`` says (no ptl), and at the
+    end. 0 starts the fault over with vma_get_locked. The default says yes: a lock is held."""
 
 
 @hook("protocol", mandatory=True, hot=True, holds="what vma_get took; the same afterwards")
@@ -285,7 +285,7 @@ def flush_tlb(mm, start, end):
 
 COUNT_LOOKUP, COUNT_HIT, COUNT_RETRY, COUNT_FALLBACK = 0, 1, 2, 3
 """``what`` of :data:`count`."""
-SITE_ANON, SITE_FILE, SITE_WP, SITE_SWAP, SITE_ACCESS, SITE_END, SITE_TABLE = 0, 1, 2, 3, 4, 5, 6
+SITE_ANON, SITE_FILE, SITE_WP, SITE_SWAP, SITE_ACCESS, SITE_END, SITE_TABLE, SITE_REFUSED = 0, 1, 2, 3, 4, 5, 6, 7
 """``site`` of :data:`vma_valid`."""
 
 ALL = tuple(h for h in list(globals().values()) if isinstance(h, Hook))

@@ -54,6 +54,7 @@ from benchframe.mm.hooks import (
     SITE_ANON,
     SITE_END,
     SITE_FILE,
+    SITE_REFUSED,
     SITE_SWAP,
     SITE_TABLE,
     SITE_WP,
@@ -492,6 +493,8 @@ def fault_in_vma(mm, task, vma, addr, access):
 def covering(mm, task, vma, addr):
     """What vma_get gave, if it covers ``addr``; if it lies above, what may have grown to; else NULL."""
     if vma != NULL and VMA(mm, vma).vm_start > addr:
+        if not vma_valid(mm, task, vma, SITE_REFUSED):
+            return NULL
         return vma_grow(mm, task, vma, addr)
     return vma
 
@@ -501,8 +504,11 @@ def page_fault(mm, task, addr, access):
     """A user fault: the VMA that served it, or FAULT_* (negative). ``access``: ACCESS_* bits, 0 unknown."""
     if addr < 0 or addr >= mm.task_size:
         return FAULT_MAPERR
-    vma = covering(mm, task, vma_get(mm, task, addr), addr)
+    found = vma_get(mm, task, addr)
+    vma = covering(mm, task, found, addr)
     result = fault_in_vma(mm, task, vma, addr, access)
+    if result != 0 and found != NULL and not vma_valid(mm, task, found, SITE_REFUSED):
+        result = FAULT_RETRY  # what was read of it need not have been true at any time
     vma_put(mm, task, vma)
     if result == FAULT_RETRY:
         count(mm, task, COUNT_RETRY)

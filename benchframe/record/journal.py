@@ -1,12 +1,15 @@
 """What a recording keeps on disk while it runs: raw perf records by CPU, and what ptrace saw, one JSON line each.
 
 The trace is built from these files afterwards, by whoever is left: the journal survives the death of the recorder.
+While one of its processes works on them, a lock says so: nobody else builds a trace of half a recording.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -26,15 +29,47 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lines: IO[str] | None = None
+        self._lock = -1
 
     @classmethod
     def make(cls) -> Journal:
-        """A new, empty journal in the folder for temporary files. Raises OSError."""
-        return cls(Path(tempfile.mkdtemp(prefix=PREFIX)))
+        """A new, empty journal in the folder for temporary files, held. Raises OSError."""
+        journal = cls(Path(tempfile.mkdtemp(prefix=PREFIX)))
+        journal.hold()
+        return journal
+
+    def hold(self) -> None:
+        """Keep others from building the trace, as long as this process or one that it forks from now on lives: flock(2)
+        ends with the last of them, whatever ends it. Raises BenchframeError if others hold it."""
+        if self._lock < 0:
+            try:
+                self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                told = os.read(self._lock, 20)
+                holder = told.decode() if told.isdigit() else "PID"
+                self.release()
+                raise BenchframeError(
+                    f"this recording still runs, or its trace is being written (process {holder})",
+                    where=self.folder,
+                    hint=f"kill -TERM {holder} ends it, and it writes its trace itself",
+                ) from None
+            except OSError:  # a file system without locks, or one that can only be read
+                self.release()
+                return
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+
+    def release(self) -> None:
+        """This process has no more to do with it; what it forked may."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def remove(self) -> None:
         """Delete the files."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        self.release()
 
     # -- written while recording ------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -692,7 +693,7 @@ class Recorder:
         try:
             ring = mmap.mmap(fd, self._size + mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         except OSError as error:
-            limit = "kernel.perf_event_mlock_kb"
+            limit = "ulimit -v" if error.errno == errno.ENOMEM else "kernel.perf_event_mlock_kb"
             raise PerfError(error.errno, f"the ring buffer was refused ({error.strerror}; see {limit})") from None
         view = memoryview(ring)
         self._rings.append((ring, view, self._spool(cpu)))

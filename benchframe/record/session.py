@@ -357,6 +357,7 @@ class Worker:
 
     def mind(self) -> None:
         """A program whose calls a filter stops cannot go on without a tracer: help it along, and record nothing."""
+        self.journal.release()
         if not (self.tracer.muted and self.tracer.filtered and self.tracer.tasks):
             return
         with open(os.devnull, "r+b") as null:  # noqa: PTH123
@@ -468,6 +469,7 @@ class Session:
             worker.guarded(work)
             if worker.orphan and self.orphaned is not None and worker.end is not None and not worker.end.get("error"):
                 self.journal.end(worker.end)
+                self.journal.hold()  # in our own name now
                 with open(os.devnull, "r+b") as null:  # noqa: PTH123
                     for descriptor in (0, 1, 2):  # nobody reads us any more
                         os.dup2(null.fileno(), descriptor)
@@ -590,7 +592,8 @@ def run_record_command(
     The program keeps its stdin, stdout, signals and exit code (128 + n if signal n ended it); we speak on stderr, and
     only when the trace is on the disk. ``split`` writes one file per address space, ``NAME.0.parquet`` and so on;
     ``only`` keeps the processes of these commands. A trace that lost events, or has far fewer faults than the kernel
-    counted, is refused unless ``allow_loss``. ``recover`` builds the trace of a journal that a killed recorder left.
+    counted, is refused unless ``allow_loss``. ``recover`` builds the trace of a journal that a killed recorder left;
+    while the recording still runs, it is refused.
     Our own failures end in one line and exit code 125.
     """
     if sys.stderr is None:  # closed: no file that is opened later may take its number
@@ -605,7 +608,7 @@ def run_record_command(
         return _fail(f"{output} is a folder; name a file with -o, such as {output / 'trace.parquet'}")
     wanted = Wanted(output, allow_loss, split, only)
     if recover is not None:
-        return _keep(Journal(recover), wanted)
+        return _recover(Journal(recover), wanted)
     session = None
     try:
         with planned(level) as plan:
@@ -621,13 +624,29 @@ def run_record_command(
     return _keep(session.journal, wanted, session)
 
 
+def _recover(journal: Journal, wanted: Wanted) -> int:
+    try:
+        journal.about()
+        journal.hold()
+    except BenchframeError as error:
+        return _fail(str(error))
+    return _keep(journal, wanted)
+
+
 def _orphaned(session: Session, wanted: Wanted) -> None:
     """Our front process was killed: the trace is written all the same."""
     _keep(session.journal, wanted, session)
 
 
 def _keep(journal: Journal, wanted: Wanted, session: Session | None = None) -> int:
-    """Build and write the trace of a journal, then say so. The journal stays if that fails."""
+    """Build and write the trace of a journal, then say so and let go of it. The journal stays if that fails."""
+    try:
+        return _built(journal, wanted, session)
+    finally:
+        journal.release()
+
+
+def _built(journal: Journal, wanted: Wanted, session: Session | None) -> int:
     said: list[str] = []
     output = wanted.output
     try:

@@ -12,7 +12,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from benchframe.errors import TraceError
+from benchframe.errors import TraceError, address_limit, out_of_memory
 from benchframe.events import EVENT, NIL, REPORT, Batch
 from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta, fitted_json, meta_from_json
 
@@ -396,6 +396,7 @@ class TraceFile:
             )
             good = reader.schema_arrow.types == SCHEMA.types
         except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError, RecursionError) as error:
+            _pass_on_if_limited(error)
             raise self._wrong(f"its footer cannot be read ({_first_line(error)})") from None
         if not good:
             raise self._wrong("its columns are not plain signed integers")
@@ -411,11 +412,12 @@ class TraceFile:
             self._check_pages(g, group)
             end = row + group.rows
             try:
-                for part in reader.iter_batches(batch_size=rows, row_groups=[g], use_threads=True):
+                for part in reader.iter_batches(batch_size=rows, row_groups=[g], use_threads=not address_limit()):
                     batch = _to_batch(row, part)
                     row += len(batch.events)
                     yield batch
             except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+                _pass_on_if_limited(error)
                 raise self._wrong(f"row group {g} cannot be unpacked ({_first_line(error)})") from None
             if row != end:
                 raise self._wrong(f"row group {g} has fewer rows than it states")
@@ -428,6 +430,12 @@ class TraceFile:
                 column_pages(self._file, start, length, min(MAX_PAGE, room), room)
             except ValueError as error:
                 raise self._wrong(f"column {name} of row group {g}: {error}") from None
+
+
+def _pass_on_if_limited(error: Exception) -> None:
+    """Raise MemoryError if a limit of the user's (``ulimit -v``) is what stopped the library, and not the file."""
+    if address_limit() and out_of_memory(error):
+        raise MemoryError(_first_line(error)) from None
 
 
 def _first_line(error: BaseException) -> str:

@@ -57,6 +57,7 @@ from benchframe.kernel import (
     PMD_SIZE,
     PTE,
     SITE_ANON,
+    SITE_REFUSED,
     TASK,
     VMA,
     count,
@@ -267,8 +268,9 @@ def put(mm, task, vma):
 
 @native
 def test_valid_pte(mm, task, vma, site):
-    """Where the patch re-checks: a speculative fault commits only if no writer came. do_anonymous_page does not ask."""
-    if TASK(mm, task).speculative and site != SITE_ANON:
+    """Where the patch re-checks: a speculative fault commits only if no writer came. do_anonymous_page does not ask,
+    nor does who refuses the access."""
+    if TASK(mm, task).speculative and site != SITE_ANON and site != SITE_REFUSED:
         return mm_version_check(mm, task)
     return 1
 

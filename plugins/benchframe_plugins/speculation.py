@@ -7,7 +7,7 @@ Used by :mod:`~benchframe_plugins.spf_seqcount`, :mod:`~benchframe_plugins.spf_m
 :mod:`~benchframe_plugins.per_vma_refcnt`.
 """
 
-from benchframe.api import hook, native
+from benchframe.api import hook, native, scenario
 from benchframe.kernel import (
     ARENA_TABLE,
     ARENA_VMA,
@@ -30,6 +30,21 @@ from benchframe.kernel import (
 
 STEPS = 64
 """More steps down than any rb-tree of this many VMAs has."""
+
+
+def one_vma(space: scenario.Setup) -> None:
+    """One VMA of four pages, whose page 1 was written."""
+    space.map(0, 4)
+    space.touch(1)
+
+
+PART = scenario.Scenario(
+    "fault-mprotect-part",
+    "a write fault while another part of its VMA loses write permission: it must not be refused",
+    one_vma,
+    ((scenario.fault(1),), (scenario.mprotect(2, 2, 1),)),
+)
+"""What a fault reads of a VMA that it does not hold is from before the split or from after: mixed, it is refused."""
 
 # ---- the fault -------------------------------------------------------------------------------------------------------
 

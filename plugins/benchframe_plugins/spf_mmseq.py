@@ -176,5 +176,6 @@ def benchframe_strategies():
             "speculative faults: a sequence count per mm, VMA copied, over rb-tree, 2021",
             "rbtree_gap",
             protocol=protocol(),
+            scenarios=(speculation.PART,),
         )
     ]

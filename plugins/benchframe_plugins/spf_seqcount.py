@@ -134,5 +134,6 @@ def benchframe_strategies():
             "speculative faults: a sequence count per VMA, over rb-tree, 2010",
             "rbtree",
             protocol=protocol(),
+            scenarios=(speculation.PART,),
         )
     ]

@@ -4,9 +4,13 @@ import time
 
 import pytest
 
-from benchframe.check.checker import Hunt, make_case
+from benchframe.check.cases import CaseWorld
+from benchframe.check.checker import Hunt, Verdict, make_case
 from benchframe.check.command import scenario
+from benchframe.check.weak import GraphCase, GraphWorld
+from benchframe.check.weak_hunt import GraphHunt
 from benchframe.registry import load
+from benchframe_plugins.races.order import PART as MUNMAP_PART
 
 PROTOCOLS = ("per_vma_rwsem", "per_vma_refcnt", "rcu_rbtree", "spf_seqcount", "spf_mmseq", "rcu_fault")
 FEW = (
@@ -31,6 +35,35 @@ def test_right_in_every_interleaving(name: str, where: str) -> None:
     verdict = Hunt(make_case(scenario(where), load().strategy(name))).run(time.monotonic() + 100)
     assert not verdict.findings, verdict.findings
     assert verdict.coverage.complete, verdict.coverage
+
+
+@pytest.mark.parametrize("name", ["spf_seqcount", "spf_mmseq"])
+def test_a_fault_is_not_refused_for_another_part(name: str) -> None:
+    """What a speculation read while a VMA was split and one part lost its rights is no reason to refuse a fault."""
+    strategy = load().strategy(name)
+    verdict = Hunt(make_case(scenario("fault-mprotect-part", strategy), strategy)).run(time.monotonic() + 100)
+    assert not verdict.findings, verdict.findings
+    assert verdict.coverage.complete
+
+
+@pytest.mark.parametrize("model", ["interleavings", "graphs"])
+def test_an_answer_from_the_middle_of_a_call(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """munmap of a part cuts the VMA before it removes the part: who gets what was cut off, while it is there, is
+    right. A VMA's number is even in between, so some execution does."""
+    strategy = load().strategy("spf_seqcount")
+
+    def searched() -> Verdict:
+        if model == "graphs":
+            return GraphHunt(GraphCase(MUNMAP_PART, strategy), 1).run(time.monotonic() + 100)
+        return Hunt(make_case(MUNMAP_PART, strategy), 1).run(time.monotonic() + 100)
+
+    verdict = searched()
+    assert not verdict.findings, verdict.findings
+    assert verdict.coverage.complete
+    for world in (CaseWorld, GraphWorld):
+        monkeypatch.setattr(world, "changed", lambda world, number, since: None)
+    (finding,) = searched().findings
+    assert finding.text.startswith("T0: write fault, page 1 gave VMA #"), "and it is that which makes it right"
 
 
 @pytest.mark.parametrize("where", MANY)

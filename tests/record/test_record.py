@@ -7,6 +7,7 @@ import contextlib
 import functools
 import mmap
 import os
+import resource
 import shutil
 import signal
 import struct
@@ -19,14 +20,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from benchframe.events import Kind
+from benchframe.errors import ENVIRONMENT
+from benchframe.events import EVENT, Kind
 from benchframe.record import builder, session
 from benchframe.record.perf import EXEC, Rec
 from benchframe.record.session import RecordError, planned
 from benchframe.trace.csvfile import read_csv
-from benchframe.trace.trace import Trace, read_trace
+from benchframe.trace.trace import Trace, read_trace, write_trace
 from benchframe.trace.verify import verify
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="recording needs Linux")
@@ -465,9 +468,9 @@ def test_program_that_ignores_signals(tmp_path: Path) -> None:
         end(int((tmp_path / "pid").read_text()))
 
 
-def test_killed_recorder(level: str, tmp_path: Path) -> None:
+def test_killed_recorder(level: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """SIGKILL of the command that the user started: the trace so far is written all the same, and nothing is left
-    mounted or lying about."""
+    mounted or lying about. Until then nobody else can make a trace of it."""
     kept = tmp_path / "tmp"
     kept.mkdir()
     mounts = Path("/proc/self/mounts").read_text().count("benchframe")
@@ -476,6 +479,12 @@ def test_killed_recorder(level: str, tmp_path: Path) -> None:
         tmp_path, level, sys.executable, "-S", "-c", script, cwd=tmp_path, env={**os.environ, "TMPDIR": str(kept)}
     )
     try:
+        (journal,) = kept.iterdir()
+        assert session.run_record_command([], tmp_path / "r.parquet", recover=journal) == session.EXIT_FAILED
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert f"still runs, or its trace is being written (process {run.pid})" in said
+        assert not (tmp_path / "r.parquet").exists()
         time.sleep(0.3)
         run.kill()
         run.wait()
@@ -559,3 +568,33 @@ def test_inside_a_pid_namespace(level: str, mount: list[str], tmp_path: Path) ->
     assert int((trace.events["kind"] == Kind.EXEC).sum()) >= 2
     if level != "strace":
         assert trace.meta.faults["recorded"] > 0.8 * trace.meta.faults["expected"]
+
+
+def test_small_address_space(tmp_path: Path) -> None:
+    """Under a small ulimit -v, record, info and run end with a line that names the limit, and with their own exit code:
+    the libraries do not fit, or the rings. What was recorded by then is kept, or there is nothing."""
+    kept = tmp_path / "tmp"
+    kept.mkdir()
+    trace = tmp_path / "t.parquet"
+    write_trace(trace, Trace(np.zeros(0, EVENT)))
+    limited = {
+        **os.environ,
+        "TMPDIR": str(kept),
+        "OPENBLAS_NUM_THREADS": "1",
+    }  # else numpy's buffers depend on the number of CPUs
+    for command, code in (
+        (["trace", "info", str(trace)], ENVIRONMENT),
+        (["run", "--trace", str(trace), "-s", "mmap_cache", "-o", str(tmp_path / "runs")], ENVIRONMENT),
+        (["record", "-o", str(tmp_path / "r.parquet"), "--", "true"], session.EXIT_FAILED),
+    ):
+        run = subprocess.run(
+            [sys.executable, "-m", "benchframe", *command], capture_output=True, text=True, env=limited,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (190 << 20, 190 << 20)),
+        )  # fmt: skip
+        assert run.returncode == code, run.stderr
+        assert "Traceback" not in run.stderr
+        assert "ulimit -v" in run.stderr.splitlines()[-1]
+    for journal in kept.iterdir():
+        assert session.run_record_command([], tmp_path / "r.parquet", recover=journal) == 0
+        assert len(read_trace(tmp_path / "r.parquet")) > 5
+    assert not (tmp_path / "runs").exists()

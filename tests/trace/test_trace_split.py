@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from benchframe.cli.inspect import run_trace_info, run_trace_select, run_trace_split
+from benchframe.cli.run import make_streams
 from benchframe.errors import TraceError, UsageError
 from benchframe.events import Kind
 from benchframe.oracle import Replayer
 from benchframe.record import perf as R
 from benchframe.record.builder import Builder, Maps, MapsRow
 from benchframe.record.perf import NR, Rec
+from benchframe.registry import load
 from benchframe.trace.meta import TraceMeta
 from benchframe.trace.trace import Trace, largest, of_command, of_pid, read_trace, select, split_trace, write_trace
 from benchframe.trace.verify import verify
@@ -88,7 +90,8 @@ def test_born_by_fork(tree: Trace) -> None:
 
 
 def test_choices(tree: Trace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By number, process, command and size; info lists what there is to choose from."""
+    """By number, process, command and size; info lists what there is to choose from, and who times a whole tree is told
+    in one line."""
     assert of_command(tree, "tool") == of_command(tree, "/usr/bin/tool") == [3]
     assert of_pid(tree, 12) == [2, 3]
     assert largest(tree) == 1
@@ -104,5 +107,12 @@ def test_choices(tree: Trace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert len(list(tmp_path.glob("part.*.parquet"))) == 4
     with pytest.raises(TraceError, match="trace info lists"):
         run_trace_select(path, output, pid=99)
+    capsys.readouterr()
+    make_streams(load(), [], [path], 1, None, [0])
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"a tree of 4 address spaces, replayed as one; to time one: benchframe trace select {path}" in told
+    make_streams(load(), [], [tmp_path / "part.0.parquet"], 1, None, [0])
+    assert capsys.readouterr().err == ""
     with pytest.raises(UsageError, match="choose one"):
         run_trace_select(path, output)

@@ -6,7 +6,7 @@ side with the bug had instead is in ``weaker``: function, operation, field, orde
 
 from benchframe.api import Protocol, Strategy, native, scenario
 from benchframe.kernel import kfree_rcu, smp_wmb
-from benchframe_plugins import maple
+from benchframe_plugins import maple, speculation
 from benchframe_plugins.maple.node import ARENA_NODE, PIVOTS, WORD
 from benchframe_plugins.races.tree import free_rcu, get_lockless, put_lockless
 
@@ -86,7 +86,7 @@ def unseen(number: str, summary: str, because: str) -> Historic:
 
 
 LEFT = "broken invariant: an entry for"
-SPLIT = "stale answer: T0: write fault, page 1 gave VMA"
+REFUSED = "stale answer: T0: write fault, page 1 gave"
 
 
 def races() -> list[Historic]:
@@ -126,10 +126,15 @@ def races() -> list[Historic]:
             "type-safe reuse: a VMA is attached without release, its vm_mm and bounds may be seen as they were",
             "not found in 337 graphs of a fault beside an mmap over its VMA, but the search was not whole",
         ),
-        unseen(
+        order(
             "W6",
             "speculative faults: the VMA's sequence count is odd after the first change is seen (no smp_wmb)",
-            "what is found, an answer from the middle of a split, is found with the barrier too; it may be a right one",
+            "what vma_has_changed's smp_rmb is paired with (Dufour, v5 to v11; write_seqlock_begin)",
+            "spf_seqcount",
+            REFUSED,
+            ("write_seqcount_begin", "wmb", "", "none"),
+            where=speculation.PART,
+            whole=True,
         ),
         order(
             "W7",
@@ -158,8 +163,9 @@ def races() -> list[Historic]:
             "mmap_lock_speculate: the mm's number is odd after the first change is seen (no smp_wmb)",
             "what mm_lock_seqcount_begin's barrier is for (eb449bd96954, 6.13)",
             "spf_mmseq",
-            SPLIT,
+            REFUSED,
             ("write_seqcount_begin", "wmb", "", "none"),
+            where=speculation.PART,
         ),
         order(
             "W10",

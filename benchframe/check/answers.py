@@ -1,0 +1,130 @@
+"""Answers in a whole execution graph: is each right in a layout that its call may have met?
+
+There is no time in a graph. The mapping calls, which a lock orders, make a row of layouts; a call may have met those
+from the last mapping that must be over when it begins to the last that must have begun when it ends. What a mapping
+call has done in between (a VMA cut, or given its flags) may be met, too, by whoever read of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchframe.check.axioms import Relations, caused, closure
+from benchframe.check.cases import Answer, in_words, is_right
+from benchframe.check.execution import Broken
+from benchframe.check.graph import SHIFT, Id
+from benchframe.events import Kind
+from benchframe.scenario import is_store
+
+Row = tuple[int, int, int, int]
+"""VMA, start, end, flags."""
+Asked = tuple[Any, "Span", int]
+"""A call, its events and what it gave."""
+
+
+@dataclass
+class Span:
+    """Events ``first`` up to ``end`` (not included) of a task: a call, or a mapping with the layout it made.
+
+    ``parts``: of a mapping the splits and changes of flags in it, each with the layout that it left.
+    """
+
+    task: int
+    first: int
+    end: int
+    rows: list[Row] = field(default_factory=list)
+    parts: list[Span] = field(default_factory=list)
+
+
+def check_answers(
+    calls: Sequence[Asked], mappings: Sequence[Span], first_rows: list[Row], relations: Relations, before: list[int]
+) -> None:
+    """Broken for an answer that is right in none of the layouts that the call may have met."""
+    asked = [one for one in calls if _asks(one[0]) and one[0].answer is None]
+    for call, span, result in calls:
+        kind = call.columns["kind"]
+        if call.answer is not None and result != call.answer:
+            raise Broken("wrong answer", f"T{span.task}: {call.label} answered {result}, must answer {call.answer}")
+        if call.answer is None and kind not in (Kind.FAULT, Kind.LOOKUP) and result < 0:
+            raise Broken("wrong answer", f"T{span.task}: {call.label} failed with {result}")
+    whole = [first_rows, *(span.rows for span in mappings)]
+    asked = [one for one in asked if not all(_fits(one, layout) for layout in whole)]
+    if not asked:
+        return
+    po = [own & ~((2 << at) - 1) for at, own in enumerate(relations.own)]
+    linked = [a | b | c | d for a, b, c, d in zip(po, relations.rf, relations.co, relations.fr, strict=True)]
+    any_order = closure(linked)
+    causal = caused(relations, before)
+    number = relations.number
+    ends = [number[s.task << SHIFT | (s.end - 1)] if s.end > s.first else -1 for s in mappings]
+    ranked = sorted(
+        range(len(ends)),
+        key=lambda i: sum(bool(0 <= j != ends[i] >= 0 and any_order[j] >> ends[i] & 1) for j in ends),
+    )
+    spans = [mappings[i] for i in ranked]
+    layouts = [first_rows, *(span.rows for span in spans)]
+    for call, span, result in asked:
+        right = [_fits((call, span, result), layout) for layout in layouts]
+        for low in _lows(span, spans, number, any_order, causal):
+            high = max([low, *_highs(span, spans, number, any_order)])
+            parts = [part for one in spans[low:high] for part in one.parts]
+            seen = _highs(span, parts, number, any_order)
+            met = any(_fits((call, span, result), parts[rank - 1].rows) for rank in seen)
+            if not met and not any(right[low : high + 1]):
+                raise Broken(
+                    "stale answer",
+                    f"T{span.task}: {call.label} gave {in_words(result)}, right at no moment of the call",
+                )
+
+
+def _lows(span: Span, spans: list[Span], number: dict[Id, int], any_order: list[int], causal: list[int]) -> list[int]:
+    """How many mapping calls may be over when the call begins."""
+    first = number.get(span.task << SHIFT | span.first) if span.end > span.first else None
+    least, possible = 0, [0]
+    for rank, one in enumerate(spans, 1):
+        if one.task == span.task:
+            if one.end <= span.first:
+                least = rank
+                possible.append(rank)
+            else:
+                break
+        elif one.end > one.first and first is not None:
+            last = number[one.task << SHIFT | (one.end - 1)]
+            if causal[first] >> last & 1:
+                least = rank
+            if any_order[first] >> last & 1 and least < rank:
+                break
+            possible.append(rank)
+        else:
+            possible.append(rank)
+    return [rank for rank in possible if rank >= least] or [least]
+
+
+def _highs(span: Span, spans: list[Span], number: dict[Id, int], any_order: list[int]) -> list[int]:
+    """Mapping calls, or parts of them, that must have begun before the call ends."""
+    if span.end <= span.first:
+        return []
+    last = number[span.task << SHIFT | (span.end - 1)]
+    found = []
+    for rank, one in enumerate(spans, 1):
+        begun = number.get(one.task << SHIFT | one.first) if one.end > one.first else None
+        if begun is not None and any_order[begun] >> last & 1:
+            found.append(rank)
+    return found
+
+
+def _fits(asked: Asked, layout: Sequence[Row]) -> bool:
+    """Is the answer of a call right in a layout?"""
+    call, span, result = asked
+    if call.columns.get("mm", 0) != 0:
+        return True
+    return is_right(list(layout), call.columns["addr"], Answer(span.task, call, 0, 0, result))
+
+
+def _asks(call: Any) -> bool:
+    return call.columns["kind"] in (Kind.FAULT, Kind.LOOKUP) and not is_store(call)
+
+
+__all__ = ["Asked", "Row", "Span", "check_answers"]
