@@ -15,13 +15,13 @@ import typer
 
 from benchframe.cli import options as complete
 from benchframe.cli.options import fail, guarded, loaded, plugin_files, seconds, split, strategy_names
-from benchframe.errors import FAILED, UsageError, did_you_mean
+from benchframe.errors import FAILED, BenchframeError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
     from benchframe.results.campaign import Stream
     from benchframe.results.folder import Cell, RunFolder
-    from benchframe.results.manifest import Manifest, Options
+    from benchframe.results.manifest import Manifest, Options, WorkloadEntry
     from benchframe.strategy import Strategy
     from benchframe.trace.trace import Trace
     from benchframe.workload import WorkloadSpec
@@ -277,12 +277,22 @@ def write_like(run: str, root: Path, target: Path | None) -> None:
     """Write the experiment file of a run to ``target``, or print it. Nothing is overwritten."""
     from benchframe.results.experiment import as_toml, like
     from benchframe.results.folder import RunFolder, find_run
+    from benchframe.workload import trace_workload
 
     folder = RunFolder.open(find_run(run, root))
     head = f"As {folder.path.resolve().name}, of {folder.manifest.created}."
     if folder.manifest.plugins:
         head += "\nThe plugins are executed: look at them first if this run came from elsewhere."
-    text = as_toml(like(folder.manifest), head)
+    known = loaded(plugin_files())
+
+    def plays(entry: "WorkloadEntry", crew: int) -> bool:
+        try:
+            spec = trace_workload(entry.path).spec() if entry.path else known.spec(entry.spec)
+            return not _no_crew(spec, crew)
+        except BenchframeError:  # gone: then the run of this file will say so
+            return False
+
+    text = as_toml(like(folder.manifest, plays), head)
     if target is None:
         typer.echo(text, nl=False)
         return

@@ -23,7 +23,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,7 +33,7 @@ from msgspec import Meta
 from benchframe.engine.job import DEPTHS
 from benchframe.errors import ResultsError, did_you_mean, disk_error
 from benchframe.results.document import Text, Texts, Words
-from benchframe.results.manifest import MAX_THREADS, Few, Manifest, Name, Seed
+from benchframe.results.manifest import MAX_THREADS, Few, Manifest, Name, Seed, WorkloadEntry
 
 MAX_FILE = 1 << 20
 _UNKNOWN = "Object contains unknown field `"
@@ -121,8 +121,14 @@ def read_experiment(path: Path) -> Experiment:
         raise ResultsError(path, f"{member}{what[0].lower()}{what[1:]}", mend) from None
 
 
-def like(manifest: Manifest) -> Experiment:
-    """The experiment that measures again what a run measured. Raises ResultsError for a simulated run."""
+Plays = Callable[[WorkloadEntry, int], bool]
+"""Can so many threads play the workload of this entry?"""
+
+
+def like(manifest: Manifest, plays: Plays = lambda entry, threads: False) -> Experiment:
+    """The experiment that measures again what a run measured, cell by cell; ``plays`` says which other numbers of
+    threads would be tried, and have to be left out. Raises ResultsError for a simulated run.
+    """
     if manifest.simulated:
         raise ResultsError("--like", "that run was simulated", "repeat the command that its manifest names")
     options, entries = manifest.options, manifest.workloads
@@ -135,12 +141,20 @@ def like(manifest: Manifest) -> Experiment:
         shown = entry.label.removesuffix(f"@{entry.threads}") if entry.threads else entry.label
         if shown != own:
             labels[own] = shown
+    crews = tuple(dict.fromkeys(entry.threads for entry in entries)) or (0,)
+    shown_as = {(entry.spec or entry.path, entry.threads): entry for entry in entries}
+    whole = []
+    for source, entry in {source: entry for (source, _), entry in shown_as.items()}.items():
+        label = entry.label.removesuffix(f"@{entry.threads}") if entry.threads else entry.label
+        for crew in crews:
+            if (source, crew) not in shown_as and (crew == 0 or plays(entry, crew)):
+                whole.append(f"*@{_literally(f'{label}@{crew}' if crew else label)}")
     left_out = [(name, entry) for entry in entries for name in names if (name, entry.label) not in cells]
     return Experiment(
         strategies=tuple(names),
         workloads=tuple(dict.fromkeys(entry.spec for entry in entries if entry.spec)),
         traces=tuple(dict.fromkeys(entry.path for entry in entries if entry.path)),
-        skip=tuple(f"{_literally(name)}@{_literally(entry.label)}" for name, entry in left_out),
+        skip=(*whole, *(f"{_literally(name)}@{_literally(entry.label)}" for name, entry in left_out)),
         plugins=tuple(PluginFile(path, _digest_now(Path(path))) for path in manifest.plugins),
         labels=labels,
         baseline=next(iter(baselines)) if len(baselines) == 1 else "",
@@ -148,7 +162,7 @@ def like(manifest: Manifest) -> Experiment:
         rounds=None if options.rounds == DEPTHS.get(options.mode, DEPTHS["default"]).rounds else options.rounds,
         seed=manifest.seed,
         stream_seed=entries[0].seed if entries else 0,
-        threads=tuple(dict.fromkeys(entry.threads for entry in entries)) or (0,),
+        threads=crews,
         budget=f"{options.budget:g}s" if options.budget else "",
         timeout=f"{options.timeout:g}s",
         until_decided=options.until_decided,

@@ -8,10 +8,13 @@ import pytest
 from typer.testing import CliRunner
 
 from benchframe.cli import app
+from benchframe.cli.run import _no_crew
+from benchframe.engine.job import DEPTHS
 from benchframe.errors import ResultsError
-from benchframe.results.campaign import without
-from benchframe.results.experiment import Experiment, PluginFile, as_toml, like, read_experiment
-from benchframe.results.manifest import read_manifest
+from benchframe.registry import load
+from benchframe.results.campaign import cells_of, without
+from benchframe.results.experiment import Experiment, PluginFile, as_toml, labelled, like, read_experiment
+from benchframe.results.manifest import CellEntry, Manifest, WorkloadEntry, read_manifest
 from benchframe.workload import WorkloadError, sweep
 
 REFERENCE = Path(__file__).parents[2] / "reports" / "reference"
@@ -93,6 +96,40 @@ def test_a_run_as_an_experiment(tmp_path: Path) -> None:
     assert [one for one in like(fewer).skip if one not in made.skip] == [pattern.replace("*", "[*]")]
 
 
+def planned(experiment: Experiment) -> set[tuple[str, str]]:
+    """The cells (strategy, workload) that a run of ``experiment`` has, without making its events."""
+    known = load()
+    specs = [spec for text in experiment.workloads for spec in known.sweep(text)]
+    entries = [
+        WorkloadEntry(labelled({}, spec.label, crew), spec.label, "", 0, 64 * "0", 1, 1, "rbtree", crew)
+        for spec in specs
+        for crew in experiment.threads
+        if crew == 0 or not _no_crew(spec, crew)
+    ]
+    cells = [
+        CellEntry(32 * "0", name, entry.label)
+        for entry in entries
+        for name in cells_of(experiment.strategies, "rbtree")
+    ]
+    options = read_manifest(REFERENCE).options
+    whole = Manifest("", (), 0, options, tuple(entries), tuple(cells))
+    return {(cell.strategy, cell.workload) for cell in without(whole, experiment.skip).cells}
+
+
+@pytest.mark.parametrize("name", ["reference", "sweep"])
+def test_our_own_runs_are_experiments(name: str) -> None:
+    """reports/NAME.toml has the cells, the settings and the seed of the run in reports/NAME; so has what ``--like``
+    makes of that run."""
+    reports = REFERENCE.parent
+    manifest = read_manifest(reports / name)
+    file = read_experiment(reports / f"{name}.toml")
+    made = like(manifest, lambda entry, crew: not _no_crew(load().spec(entry.spec), crew))
+    for experiment in (file, made):
+        assert planned(experiment) == {(cell.strategy, cell.workload) for cell in manifest.cells}
+        assert (experiment.mode, experiment.seed) == (manifest.options.mode, manifest.seed)
+        assert (experiment.rounds or DEPTHS[experiment.mode].rounds) == manifest.options.rounds
+
+
 def test_sweeps() -> None:
     """Values of a parameter: a list, powers of ten, so many with equal ratios or steps; two parameters give every
     pair. What is no range says how one is written."""
@@ -148,6 +185,8 @@ def test_table_as_json_and_a_chart_that_cannot_be_made(tmp_path: Path) -> None:
     manifest = read_manifest(REFERENCE)
     alone = {entry.label for entry in manifest.workloads if not entry.threads}
     assert cells >= {(cell.workload, cell.strategy) for cell in manifest.cells if cell.workload in alone}
-    done = CliRunner().invoke(app, ["report", str(REFERENCE), "--chart", "sweep", "-f", "svg", "-o", str(tmp_path)])
+    done = CliRunner().invoke(
+        app, ["report", str(REFERENCE.parent / "sweep"), "--chart", "threads", "-f", "svg", "-o", str(tmp_path)]
+    )
     assert done.exit_code == 2
-    assert "nothing for the chart sweep: it needs a workload with three values" in done.stderr
+    assert "nothing for the chart threads: it needs cells with threads" in done.stderr
