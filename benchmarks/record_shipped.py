@@ -153,13 +153,13 @@ def go_source(folder: Path) -> None:
     )
 
 
-def of(command: str) -> Callable[[Trace], int]:
-    """Chooses the address space of ``command`` with the most faults."""
+def of(command: str, argument: str = "") -> Callable[[Trace], int]:
+    """Chooses the address space of ``command`` with the most faults; ``argument`` is a word of its command line."""
 
     def choose(trace: Trace) -> int:
-        found = of_command(trace, command)
+        having = {one.mm for one in trace.meta.processes if not argument or argument in one.command.split(" ")}
         faults = np.bincount(trace.events["mm"][trace.events["kind"] == Kind.FAULT], minlength=trace.mms)
-        return max(found, key=lambda mm: int(faults[mm]))
+        return max(having & set(of_command(trace, command)), key=lambda mm: int(faults[mm]))
 
     return choose
 
@@ -270,6 +270,12 @@ PROGRAMS = (
     ),
 )
 
+PARTS = (
+    ("chromium-page", "chromium-renderer", "a browser's renderer, born by fork", of("chromium", "--type=renderer")),
+    ("postgres-pgbench", "postgres-backend", "a database's process for one client, born by fork", of("postgres:")),
+)
+"""What is taken out of a tree besides: the tree, the name of the part, what it is, which address space."""
+
 
 def clean(name: str) -> str:
     """A file name without what tells of this machine."""
@@ -351,13 +357,26 @@ def main() -> int:
             print(f"{program.name}: {error}")
             failed = 1
             continue
-        path = wanted.to / f"{program.name}.parquet"
-        write_trace(path, trace)
-        size = path.stat().st_size
-        what = f"{len(trace)} events, {trace.tasks} tasks, {trace.mms} address spaces"
-        print(f"{program.name}: {what}, {size / 1024:.1f} KiB")
-        failed |= size > LIMIT
+        failed |= written(wanted.to / f"{program.name}.parquet", trace)
+        for tree, name, about, choose in PARTS:
+            if tree == program.name:
+                failed |= written(wanted.to / f"{name}.parquet", part(trace, about, choose))
     return failed
+
+
+def part(tree: Trace, about: str, choose: Callable[[Trace], int]) -> Trace:
+    """One address space of a shipped tree."""
+    one = select(tree, choose(tree))
+    return replace(one, meta=replace(one.meta, notes=(about, *one.meta.notes[1:])))
+
+
+def written(path: Path, trace: Trace) -> bool:
+    """Write a trace and say so; True if it is too large to be shipped."""
+    write_trace(path, trace)
+    size = path.stat().st_size
+    what = f"{len(trace)} events, {trace.tasks} tasks, {trace.mms} address spaces"
+    print(f"{path.stem}: {what}, {size / 1024:.1f} KiB")
+    return size > LIMIT
 
 
 if __name__ == "__main__":

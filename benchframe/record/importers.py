@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchframe.errors import TraceError
-from benchframe.record.builder import Builder, Maps, is_maps_line, parse_maps
+from benchframe.record.builder import Builder
+from benchframe.record.procfs import Maps, is_maps_line, parse_maps
 from benchframe.record.tally import MAX_INPUT, MAX_LINE, Tally, imported
 from benchframe.trace.meta import MAX_AREAS
 from benchframe.trace.trace import Trace

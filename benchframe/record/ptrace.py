@@ -11,12 +11,11 @@ import os
 import signal
 import struct
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchframe.record.builder import proc, read_raw
 from benchframe.record.perf import (
     ARCH_I386,
     ARCH_X86_64,
@@ -35,6 +34,7 @@ from benchframe.record.perf import (
     Rec,
     from_i386,
 )
+from benchframe.record.procfs import proc, read_raw
 
 CONT, DETACH, SYSCALL, GETEVENTMSG, GETSIGINFO, SEIZE, INTERRUPT, LISTEN, GET_SYSCALL_INFO = (
     7, 17, 24, 0x4201, 0x4202, 0x4206, 0x4207, 0x4208, 0x420E,
@@ -118,7 +118,7 @@ class Tracer:
     """Follows what it was given with :meth:`seize` until all is gone (:meth:`run`).
 
     ``record`` is called with NEW, EXEC, GONE and SEGV (and ENTER, LEAVE with ``syscalls``), ``layout`` with what /proc
-    shows at exec and at the end (:func:`~benchframe.record.builder.read_raw`). Without the
+    shows at exec and at the end (:func:`~benchframe.record.procfs.read_raw`). Without the
     kernel's lock events nobody could tell the order of two calls that overlap, so mm calls of one process take turns.
     """
 
@@ -139,6 +139,8 @@ class Tracer:
     """Threads by process."""
     ending: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     """Those of them that have begun to end."""
+    leaving: deque[int] = field(default_factory=lambda: deque(maxlen=64))
+    """The last processes that were let go of while they ended."""
     refused: str = ""
     """Why a program cannot be recorded at all; empty if all can."""
 
@@ -191,7 +193,7 @@ class Tracer:
             try:
                 tid, status = os.waitpid(-1, WALL | os.WNOHANG)
             except ChildProcessError:
-                return
+                break
             if tid:
                 self._handle(tid, status)
                 continue
@@ -202,17 +204,13 @@ class Tracer:
             for pid in [pid for pid, turn in self.turns.items() if turn.waiting and turn.since < late]:
                 self._next_turn(pid)  # it waits for something else: perhaps for one of those that wait for it
             wait(0.0002)
+        self._see_off()
 
     def _handle(self, tid: int, status: int) -> None:
         if os.WIFEXITED(status) or os.WIFSIGNALED(status):
-            gone = self._drop(tid)
-            if gone is not None:
-                self._end_turn(gone)
-            self._note(Rec(_now(), GONE, tid))
+            self._gone(tid)
             if tid == self.root:
                 self.root_status, self.root_gone = status, True
-            for child in list(self.newborn):  # its maker may have been killed before it could tell of it
-                self._born(child)
             return
         task = self.tasks.get(tid)
         if task is None:  # the first stop of a new task came before its maker's event: it waits for that
@@ -231,7 +229,8 @@ class Tracer:
         elif event == E_EXEC:
             self._exec(task, now)
         elif event == E_EXIT:
-            self._ending(task, now)
+            if self._ending(task, now):
+                return
         elif event == E_SECCOMP or signum == signal.SIGTRAP | 0x80:
             if not self._syscall_stop(task, now):
                 return
@@ -253,7 +252,7 @@ class Tracer:
         return CONT
 
     def _made(self, task: Task, now: int, child: int, event: int) -> None:
-        same = event == E_CLONE and (proc() / str(task.pid) / "task" / str(child)).exists()
+        same = event == E_CLONE and os.path.exists(f"{proc()}/{task.pid}/task/{child}")  # noqa: PTH110 (a path costs)
         pid = task.pid if same else child
         number, args = task.call or (-1, ())
         flags = {E_FORK: 0, E_VFORK: 0x4100}.get(event, 0x10100 if pid == task.pid else 0)
@@ -291,19 +290,45 @@ class Tracer:
                 self.refused = "an x32 program: its system calls are not recorded"
         self._note(Rec(now, EXEC, task.tid, (task.pid,)))
 
-    def _ending(self, task: Task, now: int) -> None:
-        """Take the layout when the whole process ends; a thread may die unreported, so a later one replaces it."""
+    def _ending(self, task: Task, now: int) -> bool:
+        """Take the layout when the whole process ends; a thread may die unreported, so a later one replaces it.
+
+        True if we have let go of the task: of the only thread of a process nothing more is to be learnt, and its parent
+        waits no longer than it must (what is traced must be reaped twice).
+        """
         self.ending[task.pid].add(task.tid)
         self._end_turn(task)
-        if self.muted or task.borrowed:
-            return
-        left = len(self.of[task.pid]) - len(self.ending[task.pid])
-        if left > 2 and left & (left - 1):
-            return  # of many threads that end together, a few are asked: the last three among them
-        if all(_dying(task.pid, tid) for tid in self.of[task.pid] - self.ending[task.pid]):
-            raw = read_raw(task.pid, "exit", now, task.tid)
-            if raw is not None:
-                self.layout(raw)
+        if not (self.muted or task.borrowed):
+            left = len(self.of[task.pid]) - len(self.ending[task.pid])
+            if left > 2 and left & (left - 1):
+                return False  # of many threads that end together, a few are asked: the last three among them
+            if all(_dying(task.pid, tid) for tid in self.of[task.pid] - self.ending[task.pid]):
+                raw = read_raw(task.pid, "exit", now, task.tid)
+                if raw is not None:
+                    self.layout(raw)
+        if task.tid in (self.root, *self.halting) or task.tid != task.pid or len(self.of[task.pid]) > 1:
+            return False
+        ptrace(DETACH, task.tid)
+        self.leaving.append(task.tid)
+        self._gone(task.tid)
+        return True
+
+    def _gone(self, tid: int) -> None:
+        """Forget a task that has ended."""
+        gone = self._drop(tid)
+        if gone is not None:
+            self._end_turn(gone)
+        self._note(Rec(_now(), GONE, tid))
+        for child in list(self.newborn):  # its maker may have been killed before it could tell of it
+            self._born(child)
+
+    def _see_off(self) -> None:
+        """Wait until those that we let go of have ended, so that their last events are among the records."""
+        late = _now() + PATIENCE
+        for tid in self.leaving:
+            while _now() < late and not _ended(tid):
+                time.sleep(0.0005)
+        self.leaving.clear()
 
     def _segv(self, task: Task, now: int) -> None:
         info = ctypes.create_string_buffer(128)
@@ -407,14 +432,16 @@ class Tracer:
                 ptrace(request, tid)
 
 
+_told = ctypes.c_uint64()
+
+
 def _now() -> int:
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
 def _message(tid: int) -> int:
-    value = ctypes.create_string_buffer(8)
-    ptrace(GETEVENTMSG, tid, 0, value)
-    return int(struct.unpack("=Q", value.raw)[0])
+    ptrace(GETEVENTMSG, tid, 0, ctypes.addressof(_told))
+    return int(_told.value)
 
 
 def _peek(tid: int, address: int) -> int:
@@ -435,6 +462,15 @@ def _peek_words(tid: int, address: int) -> list[int]:
             return list(struct.unpack("=6I", memory.read(24)))
     except (OSError, OverflowError, struct.error):
         return [0] * 6
+
+
+def _ended(tid: int) -> bool:
+    """Is the process gone, or a zombie?"""
+    try:
+        stat = (proc() / str(tid) / "stat").read_text(errors="replace")
+    except OSError:
+        return True
+    return stat[stat.rindex(")") + 2] in "ZX"
 
 
 def _dying(pid: int, tid: int) -> bool:

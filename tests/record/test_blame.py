@@ -16,8 +16,8 @@ from benchframe.engine.session import Session
 from benchframe.events import FaultFlag, Kind
 from benchframe.oracle import replay
 from benchframe.record import perf as R
-from benchframe.record.builder import Maps
 from benchframe.record.perf import Rec
+from benchframe.record.procfs import Maps
 from benchframe.record.unplayed import decided_by_driver
 from benchframe.trace.blame import clusters, same_memory
 from benchframe.trace.meta import BORDERS, MAPPINGS, Snapshot, TraceMeta, Unplayed, meta_from_json, meta_to_json

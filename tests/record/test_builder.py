@@ -7,8 +7,11 @@ import pytest
 
 from benchframe.events import NIL, FaultFlag, Kind, MapType
 from benchframe.record import perf as R
-from benchframe.record.builder import GUESSED, Builder, Maps, MapsRow, load_segments, parse_maps
+from benchframe.record.builder import Builder
+from benchframe.record.image import load_segments
 from benchframe.record.perf import NR, Rec, parse_format
+from benchframe.record.procfs import Maps, MapsRow, parse_maps
+from benchframe.record.recording import GUESSED
 from benchframe.trace.meta import TraceMeta
 from benchframe.trace.trace import Trace
 from benchframe.trace.verify import verify
@@ -239,7 +242,7 @@ def test_numbers_of_processes_are_used_again() -> None:
 
 def test_cut_where_a_reader_would_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     """More tasks or address spaces than a trace may have: the trace ends before the first one too many, and says so."""
-    from benchframe.record import builder as module
+    from benchframe.record import recording as module
 
     monkeypatch.setattr(module, "MAX_MMS", 3)
     forks = [

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from benchframe.errors import TraceError
 from benchframe.oracle import replay
-from benchframe.record.builder import parse_maps
 from benchframe.record.importers import import_any, import_maps
+from benchframe.record.procfs import parse_maps
 from benchframe.trace.verify import verify
 
 PAGE = 4096
@@ -66,7 +66,7 @@ def test_a_thousand_alike_neighbours(tmp_path: Path) -> None:
 
 def test_the_heap_grows_on() -> None:
     """Of two alike neighbours the one that the program goes on to extend is plain: a heap's last, else the first."""
-    from benchframe.record.builder import told_apart
+    from benchframe.record.image import told_apart
 
     two = f"{BASE:x}-{BASE + PAGE:x} rw-p 0 00:00 0\n{BASE + PAGE:x}-{BASE + 2 * PAGE:x} rw-p 0 00:00 0"
     assert told_apart(parse_maps(two)) == [False, True]

@@ -25,8 +25,9 @@ import pytest
 
 from benchframe.errors import ENVIRONMENT
 from benchframe.events import EVENT, Kind
-from benchframe.record import builder, session
+from benchframe.record import session
 from benchframe.record.perf import EXEC, Rec
+from benchframe.record.recording import Recording
 from benchframe.record.session import RecordError, planned
 from benchframe.trace.csvfile import read_csv
 from benchframe.trace.trace import Trace, read_trace, write_trace
@@ -354,9 +355,11 @@ def test_incomplete_recordings_are_refused(
         self.journal.close()
         self.journal.end({"lost": values.get("lost", 0)})
 
-    whole = builder.Recording._described
+    whole = Recording._described
     monkeypatch.setattr(
-        builder.Recording, "_described", lambda self, meta: replace(whole(self, meta), faults=values.get("faults", {}))
+        Recording,
+        "_described",
+        lambda self, meta: replace(whole(self, meta), faults=values.get("faults", {})),
     )
     monkeypatch.setattr(Session, "run", run)
     kept = tmp_path / "kept"

@@ -1,5 +1,9 @@
 """The recorded traces as workloads: each file is one, is described, and reads as a trace."""
 
+import numpy as np
+
+from benchframe.events import Kind
+from benchframe.trace.trace import read_trace
 from benchframe_workloads import traces
 
 WORKLOADS = traces.benchframe_workloads()
@@ -22,6 +26,16 @@ def test_they_read() -> None:
         assert 0 < trace.setup < len(trace), workload.name
         assert trace.meta.command, workload.name
         assert trace.meta.kernel, workload.name
+
+
+def test_parts_are_of_their_trees() -> None:
+    """The renderer and the backend hold the faults of one address space of their tree, and say which."""
+    for part, tree in (("chromium-renderer", "chromium-page"), ("postgres-backend", "postgres-pgbench")):
+        one, whole = (read_trace(traces.DATA / f"{name}.parquet") for name in (part, tree))
+        (note,) = (note for note in one.meta.notes if note.startswith("address space "))
+        mine = (whole.events["mm"] == int(note.split()[2])) & (whole.events["kind"] == Kind.FAULT)
+        assert one.mms == 1
+        assert np.array_equal(one.events["addr"][one.events["kind"] == Kind.FAULT], whole.events["addr"][mine])
 
 
 def test_nothing_tells_of_a_workplace() -> None:

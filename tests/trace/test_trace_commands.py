@@ -27,7 +27,7 @@ def test_shipped_traces_hold(path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert (verdict.faults_outside, verdict.calls_differ, verdict.snapshots_differ) == (0, 0, 0)
     assert verdict.reports_differ <= (2 if verdict.unplayed else 0)
     assert verdict.faults > 100
-    assert verdict.reports > 20
+    assert verdict.reports > (20 if trace.meta.faults else 5)
     assert sum(s.when == "exit" for s in trace.meta.snapshots) >= 1
     assert trace.meta.lost == 0
     # The kernel counts a few more where get_user_pages faults a page in, and fewer where a fault was tried again, which
