@@ -430,9 +430,10 @@ class Registry:
         """The spec that ``zipf:vmas=1000`` stands for; raises :class:`UnknownName` or ``WorkloadError``."""
         return self.workload(text.partition(":")[0].strip()).spec(text)
 
-    def sweep(self, text: str) -> list[WorkloadSpec]:
-        """The specs of ``zipf:vmas=10..1e6:log`` or ``zipf:vmas=10/100``; one if no parameter has several values."""
-        return [self.spec(one) for one in sweep(text)]
+    def sweep(self, text: str) -> dict[str, WorkloadSpec]:
+        """The specs of ``zipf:vmas=10..1e6:log`` or ``zipf:vmas=10/100`` by their texts; one if no parameter has
+        several values."""
+        return {one: self.spec(one) for one in sweep(text)}
 
     def historic(self) -> dict[str, Historic]:
         """The historic races by number, their strategies resolved; what cannot be used goes to ``problems``."""

@@ -30,10 +30,11 @@ class StrategyError(BenchframeError):
 
 
 class PrivateSlab(Slab):
-    """Memory of a strategy's own: ``fixed + per_vma * VMAs`` records of ``fields``; ``number`` 0 to 5 tells them apart.
+    """Memory of a strategy's own: ``fixed + per_vma * VMAs + per_task * tasks`` records of ``fields``.
 
-    With ``per_vma`` 1 and ``fixed`` 0 record ``i`` may simply belong to VMA ``i``. Otherwise take and give back
-    records with ``arena_alloc(mm, ARENA_PRIVATE0 + number)`` and ``arena_free``. The records start zeroed.
+    ``number``, 0 to 5, tells a strategy's slabs apart. ``per_vma`` is 1, or 0 if ``per_task`` is given. With
+    ``per_vma=1`` alone record ``i`` may simply belong to VMA ``i``, with ``per_task=1`` to task ``i``. Otherwise take
+    and give back records with ``arena_alloc(mm, ARENA_PRIVATE0 + number)`` and ``arena_free``. They start zeroed.
 
     ``part_of`` is (number, shift) of an array inside a larger record: record ``i`` is part of record ``i >> shift``
     of that slab, and lives as long as it. The checker reads it. ``first`` is the first record that a reference may lead
@@ -46,21 +47,28 @@ class PrivateSlab(Slab):
         name: str,
         fields: Sequence[FieldLike],
         number: int = 0,
-        per_vma: int = 1,
+        per_vma: int | None = None,
         fixed: int = 0,
         part_of: tuple[int, int] | None = None,
         at_rest: Sequence[str] = (),
         first: int | None = None,
+        per_task: int = 0,
     ) -> None:
+        if per_vma is None:
+            per_vma = 0 if per_task else 1
         if not 0 <= number < len(PRIVATE_BASES):
             raise StrategyError(f"private slab {name}: number {number} is not in 0..{len(PRIVATE_BASES) - 1}")
         if first is None:
             first = 1 << part_of[1] if part_of is not None else 1
         super().__init__(name, Struct(name, fields), PRIVATE_BASES[number], first)
         self.number, self.per_vma, self.fixed, self.part_of = number, per_vma, fixed, part_of
-        self.at_rest = tuple(at_rest)
+        self.per_task, self.at_rest = per_task, tuple(at_rest)
         if unknown := [field for field in self.at_rest if field not in self.struct.fields]:
             raise StrategyError(f"private slab {name}: at_rest names {unknown[0]}, which is not a field of it")
+
+    def records(self, vmas: int, tasks: int) -> int:
+        """How many there are beside record 0, for so many VMAs and tasks."""
+        return self.fixed + self.per_vma * vmas + self.per_task * tasks
 
 
 class Part:

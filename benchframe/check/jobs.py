@@ -223,8 +223,8 @@ def _scenario(part: Part, one: Scenario, deadline: float, tick: Tick, found: Fou
         case = make_case(one, part.strategy, part.memory)
     except Broken as broken:
         finding = Finding(one.name, broken.kind, broken.text, "", (broken.kind,), function=broken.function)
-        lines = (f"{one.name:24} WRONG: {broken.text}",)
-        return Result(lines, wrong=True, findings=(finding,), stops=f"the set-up of {one.name} fails")
+        told = (f"{one.name:24} WRONG: {broken.text}",)
+        return Result(told, wrong=True, findings=(finding,), stops=f"the set-up of {one.name} fails")
     hunt = Hunt(case, tick=tick, found=lambda failure, schedule: found(f"{failure}\n      {schedule}"))
     try:
         verdict = hunt.run(deadline)

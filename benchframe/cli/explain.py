@@ -51,7 +51,7 @@ def explain(
 
     \b
     Examples:
-      benchframe explain rbtree pmdcache --workload zipf
+      benchframe explain rbtree pmdcache --workload python-json
       benchframe explain rbtree maple -w uniform:vmas=20000 --rounds 20
       benchframe explain rbtree vmacache -w python-json --run last --save last
     """

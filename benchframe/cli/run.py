@@ -104,20 +104,23 @@ def make_streams(
         names = [name for name, workload in known.workloads.items() if "default" in workload.tags]
         if not names:
             raise UsageError("no workload is tagged default; name one with --workload or --trace")
-    specs: list[tuple[WorkloadSpec, Path | None]] = [(spec, None) for name in names for spec in known.sweep(name)]
-    specs += [(trace_workload(path).spec(), path) for path in traces]
+    specs: list[tuple[WorkloadSpec, Path | None, str]] = []
+    for name in names:
+        swept = known.sweep(name)  # of several, each says its value, a parameter's default too
+        specs += [(spec, None, text if len(swept) > 1 else spec.label) for text, spec in swept.items()]
+    specs += [(spec, path, spec.label) for path in traces for spec in [trace_workload(path).spec()]]
     labels = labels or {}
     for name in labels:
-        if name not in (there := [spec.label for spec, _ in specs]):
+        if name not in (there := [base for _, _, base in specs]):
             raise UsageError(f"labels: no workload here is called {name}; {did_you_mean(name, there)}")
     streams: list[Stream] = []
-    for (spec, path), crew in product(specs, threads):
+    for (spec, path, own), crew in product(specs, threads):
         if crew and (reason := _no_crew(spec, crew)):
             if 0 not in threads:
                 raise UsageError(f"{reason}, or --threads 0,{crew} to replay it without threads")
             typer.echo(f"benchframe: {reason}: replayed without threads only", err=True)
             continue
-        base = labelled(labels, spec.label, crew)
+        base = labelled(labels, own, crew)
         label, number = base, 1
         while any(stream.entry.label == label for stream in streams):
             number += 1
@@ -241,7 +244,7 @@ def _seed(text: str | None) -> int:
 # ``benchframe run``: strategies beside a baseline on workloads and traces, in interleaved rounds.
 
 
-def from_file(path: Path, given: "dict[str, object]") -> "dict[str, Any]":
+def from_file(path: Path, given: Mapping[str, object]) -> "dict[str, Any]":
     """The values of `benchframe run`'s options that an experiment file stands for. ``given`` are those of the command
     line that must have their defaults. Raises ResultsError and UsageError."""
     from benchframe.results.experiment import read_experiment

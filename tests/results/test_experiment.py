@@ -99,10 +99,10 @@ def test_a_run_as_an_experiment(tmp_path: Path) -> None:
 def planned(experiment: Experiment) -> set[tuple[str, str]]:
     """The cells (strategy, workload) that a run of ``experiment`` has, without making its events."""
     known = load()
-    specs = [spec for text in experiment.workloads for spec in known.sweep(text)]
+    specs = [found for text in experiment.workloads for found in known.sweep(text).items()]
     entries = [
-        WorkloadEntry(labelled({}, spec.label, crew), spec.label, "", 0, 64 * "0", 1, 1, "rbtree", crew)
-        for spec in specs
+        WorkloadEntry(labelled({}, text, crew), spec.label, "", 0, 64 * "0", 1, 1, "rbtree", crew)
+        for text, spec in specs
         for crew in experiment.threads
         if crew == 0 or not _no_crew(spec, crew)
     ]

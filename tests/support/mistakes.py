@@ -10,9 +10,7 @@ MEMO = PrivateSlab(
         Field("seq", "i8", "mm.strategy0 when it did"),
         Field("mm", "i8", "in which mm"),
     ],
-    0,
-    per_vma=0,
-    fixed=64,
+    per_task=1,
 )
 """One record per task."""
 SLOTS, MASK = 8, 7
