@@ -40,46 +40,57 @@ def unit_store(store: Store | None = None) -> Units:
 
 
 class NativeRunner(Validating):
-    """Runs ``strategy``'s compiled code. Raises DialectError if it cannot be compiled."""
+    """Runs ``strategy``'s compiled code. A unit is loaded, or compiled, when it is first needed; ``note`` is told the
+    names of those that are compiled. Raises DialectError, then, for what cannot be compiled."""
 
     def __init__(self, strategy: Strategy, units: Units | None = None, note: Note | None = None) -> None:
         self.strategy = strategy
         self.units = units or unit_store()
-        hooks, timed, checked = (self.units.get(spec, note) for spec in specs(strategy))
-        self._hooks, self._timed, self._checked = hooks, timed, checked
-        self._mapping = self.units.get(MAPPING, note)
-        self._known = self.units.get(KNOWN_REPLAY, note)
+        hooks, timed, checked = specs(strategy)
+        self._specs = {"hooks": hooks, "timed": timed, "checked": checked, "mapping": MAPPING, "known": KNOWN_REPLAY}
+        self._got: dict[str, Unit] = {}
+        self._note = note
         self._root = 0
+
+    def _unit(self, which: str) -> Unit:
+        if which not in self._got:
+            self._got[which] = self.units.get(self._specs[which], self._note)
+        return self._got[which]
+
+    def load(self) -> None:
+        """Load every unit now, so that no replay that is timed waits for one."""
+        for which in self._specs:
+            self._unit(which)
 
     def attach(self, machine: Machine) -> None:
         """Write the entry points into the machine's first mm."""
         mm = machine.mm(0)
-        mm["hook_entry"] = self._hooks.address
-        mm["mapping_entry"] = self._mapping.address
+        mm["hook_entry"] = self._unit("hooks").address
+        mm["mapping_entry"] = self._unit("mapping").address
         mm["hook_mask"] = hook_mask(self.strategy.binding)
         self._root = machine.root
 
     def replay(self, first: int, last: int) -> None:
         """Events [first, last), with answers and counts."""
-        self._checked(self._root, first, last, 0)
+        self._unit("checked")(self._root, first, last, 0)
 
     def sample(self, first: int, last: int) -> None:
         """Events [first, last), with the cycles of each."""
-        self._checked(self._root, first, last, 1)
+        self._unit("checked")(self._root, first, last, 1)
 
     def timed(self, first: int, last: int) -> int:
         """Events [first, last), with the cycles of each class; gives the number of clock readings."""
-        return self._timed(self._root, first, last)
+        return self._unit("timed")(self._root, first, last)
 
     def known(self, first: int, last: int) -> int:
         """As :meth:`timed`, the answers known (mm.replay_cursor must be 0)."""
-        return self._known(self._root, first, last)
+        return self._unit("known")(self._root, first, last)
 
     def hook(self, name: str, *arguments: int, mm: int | None = None) -> int:
         """Call a hook of the strategy directly (tests, validate_mm); ``mm`` is the address of an mm_struct."""
         number = next(i for i, h in enumerate(ALL) if h.name == name)
         filled = [*arguments, 0, 0, 0, 0][:4]
-        return self._hooks(mm or self._root, number, *filled)
+        return self._unit("hooks")(mm or self._root, number, *filled)
 
     def ask(self, name: str, number: int, *arguments: int) -> int:
         """As :meth:`hook`, in trace mm ``number``."""
@@ -88,4 +99,4 @@ class NativeRunner(Validating):
     @property
     def entry(self) -> Unit:
         """The timed unit, for benchmarks that call it themselves."""
-        return self._timed
+        return self._unit("timed")

@@ -363,6 +363,7 @@ class Session:
         if self.first >= self.last:
             raise EngineError("the trace has no events after its setup: there is nothing to measure")
         self.runner = NativeRunner(strategy, unit_store(), note)
+        self.runner.load()
         self._events = prepare(trace.events)
         try:
             self.machine = Machine(

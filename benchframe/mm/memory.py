@@ -507,7 +507,10 @@ def page_fault(mm, task, addr, access):
     found = vma_get(mm, task, addr)
     vma = covering(mm, task, found, addr)
     result = fault_in_vma(mm, task, vma, addr, access)
-    if result != 0 and found != NULL and not vma_valid(mm, task, found, SITE_REFUSED):
+    if result == 0:
+        vma_put(mm, task, vma)
+        return vma
+    if found != NULL and not vma_valid(mm, task, found, SITE_REFUSED):
         result = FAULT_RETRY  # what was read of it need not have been true at any time
     vma_put(mm, task, vma)
     if result == FAULT_RETRY:

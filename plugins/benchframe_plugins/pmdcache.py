@@ -266,11 +266,15 @@ def put(mm, task, vma):
     return read_unlock(mm, task)
 
 
+RECHECKED = ~(1 << SITE_ANON | 1 << SITE_REFUSED)
+"""The sites at which the patch re-checks, a bit each."""
+
+
 @native
 def test_valid_pte(mm, task, vma, site):
     """Where the patch re-checks: a speculative fault commits only if no writer came. do_anonymous_page does not ask,
     nor does who refuses the access."""
-    if TASK(mm, task).speculative and site != SITE_ANON and site != SITE_REFUSED:
+    if TASK(mm, task).speculative and RECHECKED >> site & 1:
         return mm_version_check(mm, task)
     return 1
 

@@ -30,7 +30,7 @@ QUICK = ["lookup-munmap", "fault-munmap-signal", "stack-stack", "fault-fork"]
 def said_by(names: list[str], scenarios: list[str], **options: Any) -> tuple[int, list[str]]:
     """Exit code and lines, without the times."""
     lines: list[str] = []
-    code = run_check_command([KNOWN.strategy(n) for n in names], scenarios, 60, say=lines.append, **options)
+    code = run_check_command([KNOWN.strategy(n) for n in names], scenarios, 200, say=lines.append, **options)
     return code, [re.sub(r"\d+\.\d+ s", "", line) for line in lines]
 
 
@@ -233,12 +233,12 @@ def test_every_failure_of_the_third_version_is_known() -> None:
 # ---- ten mutations by the command --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["m1", "m3", "m6", "m7", "m8", "m9", "m10", "m12", "m13", "m14"])
+@pytest.mark.parametrize("name", ["m1", "m9"])
 def test_the_command_catches_mutants(name: str) -> None:
-    """The command gives exit code 1 for a broken copy of the twin; details: tests/check/test_broken_protocols.py."""
-    strategy = resolve(next(s for s, _, _ in MUTANTS.values() if s.name == name), KNOWN.strategies)
-    where = ["lookup-munmap", "fault-merge", "fault-munmap"]
-    assert run_check_command([strategy], where, 60, say=lambda text: None) == 1
+    """The command gives exit code 1 for a broken copy of the twin; all of them are hunted, each in its scenario, in
+    tests/check/test_broken_protocols.py."""
+    strategy, where, _ = next(one for one in MUTANTS.values() if one[0].name == name)
+    assert run_check_command([resolve(strategy, KNOWN.strategies)], [where], 200, say=lambda text: None) == 1
 
 
 def test_the_command_passes_the_twin() -> None:

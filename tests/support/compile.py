@@ -22,14 +22,17 @@ def alone(name: str) -> Iterator[None]:
         yield
 
 
-def compiled(strategy: Strategy, *, threads: bool = False) -> Strategy:
+def compiled(strategy: Strategy, *, threads: bool = False, timed: bool = True) -> Strategy:
     """``strategy``, with all its units in the store: of two processes that need them one compiles, the other loads.
+    Without the replays that are timed if ``timed`` is False: a third of the work.
 
     A process that is started afterwards, `benchframe run` say, loads them too. About a third of the time that it takes
     to compile them one by one in processes of their own.
     """
     shared = [crew.MAPPING] if threads else [runner.MAPPING, runner.KNOWN_REPLAY]
     own = crew.specs(strategy) if threads else runner.specs(strategy)
+    if not timed:
+        shared, own = [runner.MAPPING], [spec for spec in own if not spec.name.startswith("replay-")]
     units = runner.unit_store()
     for name, wanted in ((strategy_digest(strategy), own), ("shared", shared)):
         if units.missing(wanted):

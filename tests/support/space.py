@@ -4,6 +4,7 @@ import copy
 from functools import cache
 from typing import Any
 
+from benchframe.engine.content import strategy_digest
 from benchframe.interpreted import InterpretedRunner
 from benchframe.mm import layout
 from benchframe.mm.machine import Machine, Parameters, Sizes
@@ -20,8 +21,18 @@ R, RW, RWX = 1, 3, 7
 ANON, FIXED, SHARED = 0x22, 0x32, 0x21
 """MAP_PRIVATE | MAP_ANONYMOUS; the same at a fixed address; MAP_SHARED | MAP_ANONYMOUS."""
 SIZES = Sizes(mms=6, tasks=12, vmas=1024, tables=256, pages=4096, files=1024)
-STRATEGIES = sorted(load().strategies)
-"""A plugin gets its tests by existing."""
+
+
+def distinct(known: Registry) -> list[str]:
+    """The strategies of ``known``; of those that are one piece of code under several names one, the preset last."""
+    found: dict[str, str] = {}
+    for name in sorted(known.strategies, key=lambda name: (name.startswith("linux-"), name)):
+        found.setdefault(strategy_digest(known.strategy(name)), name)
+    return sorted(found.values())
+
+
+STRATEGIES = distinct(load())
+"""A plugin gets its tests by existing; of those with the same code (a preset and what it is made of) one is tested."""
 ENGINES = ("native", "interpreted")
 
 
@@ -41,7 +52,7 @@ def _native(name: str) -> Any:
     """The compiled runner."""
     from benchframe.engine.runner import NativeRunner
 
-    return NativeRunner(compiled(strategy(name)))
+    return NativeRunner(compiled(strategy(name), timed=False))
 
 
 def runner(name: str, engine: str) -> Any:
