@@ -36,6 +36,9 @@ def check(
         str,
         typer.Option(help="sc: stores are visible at once; tso: store buffers, as on x86; lkmm: the kernel's model."),
     ] = "sc",
+    graphs: Annotated[
+        bool, typer.Option("--graphs", help="Search execution graphs, not interleavings; lkmm always does.")
+    ] = False,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Processes (default: one per core).", min=1)] = None,
     replay: Annotated[
         str | None, typer.Option(help="Run one schedule again: the string at the end of a failure's report.")
@@ -82,6 +85,7 @@ def check(
       benchframe check --watch mine.py --scenario lookup-munmap
       benchframe check --historic B19
       benchframe check --strategy per_vma_refcnt --memory lkmm
+      benchframe check --strategy rcu_rbtree --memory tso --graphs
       benchframe check --strategy per_vma_refcnt --orderings --budget 5m
     """
     from benchframe.check.command import run_check_command
@@ -116,6 +120,7 @@ def check(
             time,
             replay,
             memory=memory,
+            graphs=graphs,
             jobs=jobs or usable(),
             saved=saved or FOLDER,
             save_new=save,
