@@ -96,6 +96,7 @@ class _Thread:
     executable: bool = False  # under READ_IMPLIES_EXEC
 
 
+USER, PRESENT = int(FaultFlag.USER), int(FaultFlag.PRESENT)  # an enumeration's | costs more than all else of a fault
 MANY = 16
 """From so many faults in a row on, they are taken as columns."""
 
@@ -171,19 +172,25 @@ class Builder:
     def add_window(self, faults: Faults, others: list[Rec], since: int = 0) -> None:
         """Take a window of records, both parts in time order; what is older than ``since`` is left out."""
         places = np.searchsorted(faults.time, [rec.time for rec in others], "right").tolist()
+        few = [column.tolist() for column in faults] if len(others) * MANY > len(faults.time) else None
         start = int(np.searchsorted(faults.time, since)) if since else 0
         for place, rec in zip(places, others, strict=True):
             if place > start:
-                self._add_faults(faults, start, place)
+                self._add_faults(faults, start, place, few)
                 start = place
             if rec.time >= since:
                 self.add(rec)
         if start < len(faults.time):
-            self._add_faults(faults, start, len(faults.time))
+            self._add_faults(faults, start, len(faults.time), few)
         self.rows.settle({id(row) for t in self._threads.values() for row in (t.pending, t.fault) if row is not None})
 
-    def _add_faults(self, faults: Faults, start: int, end: int) -> None:
-        """Faults with no other record between them: all but each thread's last one can change no more."""
+    def _add_faults(self, faults: Faults, start: int, end: int, few: list[list[Any]] | None) -> None:
+        """Faults with no other record between them: all but each thread's last one can change no more. ``few``: the
+        columns as lists, where faults come by twos and threes."""
+        if few is not None and end - start < MANY:
+            for time, tid, addr, code, user in zip(*(column[start:end] for column in few), strict=True):
+                self.add(Rec(time, R.FAULT, tid, (addr, code, user)))
+            return
         if end - start < MANY:
             for i in range(start, end):
                 self.add(faults.rec(i))
@@ -233,8 +240,8 @@ class Builder:
         if thread.booting and user and not thread.call:
             self._booted(thread)
         access = 0 if code < 0 else 4 if code & 16 else 2 if code & 2 else 1
-        flags = (FaultFlag.USER if user else 0) | (FaultFlag.PRESENT if code > 0 and code & 1 else 0)
-        row = self._row(rec.time, Kind.FAULT, thread, addr=addr, prot=access, flags=int(flags))
+        flags = (USER if user else 0) | (PRESENT if code > 0 and code & 1 else 0)
+        row = self._row(rec.time, Kind.FAULT, thread, addr=addr, prot=access, flags=flags)
         thread.pending = thread.fault = row
         thread.locked = 0
 

@@ -4,6 +4,7 @@ Rows are kept as columns, so that ten million faults fit in some 300 MB.
 """
 
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ FAULT_ROW = np.dtype([("time", "i8"), ("addr", "i8"), ("order", "u4"), ("task", 
 FIELDS = ("addr", "len", "offset", "new_len", "ret", "kind", "task", "mm", "prot", "flags", "file")
 ROW = np.dtype([(name, EVENT[name]) for name in FIELDS]
                + [(name, "i8") for name in ("time", "order", "vm_start", "vm_end")])  # fmt: skip
+PLAIN = (*FIELDS, "time", "order")
+"""Fields that a row and a column share."""
 SETTLED = 1 << 15
 """Rows that are kept as objects at most, but for those that may change."""
 
@@ -78,8 +81,9 @@ class Rows:
         done = [row for row in self.open if id(row) not in changing]
         self.open = [row for row in self.open if id(row) in changing]
         block = np.zeros(len(done), ROW)
-        for name in (*FIELDS, "time", "order"):
-            block[name] = [getattr(row, name) for row in done]
+        if done:
+            for name, values in zip(PLAIN, zip(*map(attrgetter(*PLAIN), done), strict=True), strict=True):
+                block[name] = values
         block["vm_start"] = [row.report[0] if row.report is not None else NIL for row in done]
         block["vm_end"] = [row.report[1] if row.report is not None else NIL for row in done]
         self.settled.append(block)

@@ -129,10 +129,12 @@ def checked(output: Path, level: str) -> Trace:
 
 
 def test_a_program(level: str, tmp_path: Path) -> None:
-    """One process: the trace replays to the kernel's layout, faults agree with getrusage, stdout is the program's."""
-    run = record(level, tmp_path / "t.parquet", sys.executable, "-S", "-c", "print(input())", input="hello")
+    """One process: the trace replays to the kernel's layout, faults agree with getrusage, stdout is the program's, and
+    its nice value is what it would be without us, though the recorder's is another."""
+    script = "import os; print(input(), os.nice(0))"
+    run = record(level, tmp_path / "t.parquet", sys.executable, "-S", "-c", script, input="hello")
     assert run.returncode == 0, run.stderr
-    assert run.stdout == "hello\n"
+    assert run.stdout == f"hello {os.nice(0)}\n"
     assert f"level {level}" in run.stderr
     trace = checked(tmp_path / "t.parquet", level)
     assert (trace.tasks, trace.mms) == (1, 1)
