@@ -24,7 +24,7 @@ from benchframe import hookspecs
 from benchframe.errors import BenchframeError, did_you_mean, near
 from benchframe.files import replacing
 from benchframe.hookspecs import HOOKS, PROJECT, Moved
-from benchframe.workload import Workload, WorkloadSpec
+from benchframe.workload import Workload, WorkloadSpec, sweep
 
 if TYPE_CHECKING:
     from benchframe.races import Historic
@@ -338,10 +338,19 @@ def _why(error: BaseException, file: str) -> str:
     if isinstance(error, FileNotFoundError) and error.filename == file:
         return "the file does not exist"
     if isinstance(error, SyntaxError) and error.filename == file:
-        return f"line {error.lineno}: SyntaxError: {error.msg}"
+        habit = _habit(error)
+        column = habit[0] if habit else error.offset
+        return f"line {error.lineno}, column {column}: SyntaxError: {error.msg}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     place = f"line {lines[-1]}: " if lines else ""
     return f"{place}it cannot be imported: {type(error).__name__}: {text[0]}".rstrip(": ")
+
+
+def _habit(error: SyntaxError) -> tuple[int, str] | None:
+    """The column and the mend of what is C in the line that Python does not understand."""
+    from benchframe.dialect.lint import c_habit
+
+    return c_habit(error.text or "")
 
 
 def _mend(error: BaseException, found: Found) -> str:
@@ -351,6 +360,8 @@ def _mend(error: BaseException, found: Found) -> str:
         return f"install {error.name}"
     if isinstance(error, FileNotFoundError):
         return "check the path"
+    if isinstance(error, SyntaxError) and error.filename == found.where and (habit := _habit(error)):
+        return habit[1]
     return "correct the plugin, or leave it out with --no-plugin " + found.name
 
 
@@ -422,6 +433,11 @@ class Registry:
         """The spec that a text such as ``zipf:vmas=1000`` stands for. Raises :class:`UnknownName` or
         ``WorkloadError``."""
         return self.workload(text.partition(":")[0].strip()).spec(text)
+
+    def sweep(self, text: str) -> dict[str, WorkloadSpec]:
+        """The specs of ``zipf:vmas=10..1e6:log`` or ``zipf:vmas=10/100`` by their texts; one if no parameter has
+        several values."""
+        return {one: self.spec(one) for one in sweep(text)}
 
     def historic(self) -> dict[str, Historic]:
         """The historic races by number, with their strategies resolved; unusable ones are added to ``problems``."""
@@ -520,7 +536,7 @@ class Registry:
         )
 
     def _resolve(self) -> None:
-        from benchframe.strategy import resolve
+        from benchframe.strategy import StrategyError, resolve
 
         given = dict(self.strategies)
         for name, strategy in given.items():
@@ -528,7 +544,9 @@ class Registry:
                 self.strategies[name] = resolve(strategy, given)
             except Exception as error:  # a plugin's mistake must not stop the others
                 del self.strategies[name]
-                self._problem(self.origins.pop(("strategy", name)), f"strategy {name!r}: {_line(error)}")
+                told = str(error) if isinstance(error, StrategyError) else _line(error)
+                told = told.removeprefix(f"strategy {name}: ")
+                self._problem(self.origins.pop(("strategy", name)), f"strategy {name!r}: {told}")
 
     def _claim(self, kind: str, name: str, thing: Any, table: dict[str, Any], origin: Origin) -> None:
         first = self.origins.get((kind, name))

@@ -18,7 +18,7 @@ from benchframe.dialect.records import FieldLike
 from benchframe.errors import BenchframeError, did_you_mean
 from benchframe.mm.defaults import DEFAULTS
 from benchframe.mm.hooks import ALL, BY_NAME
-from benchframe.mm.layout import PRIVATE_BASES
+from benchframe.mm.layout import MODEL_SLABS, PRIVATE_BASES
 
 if TYPE_CHECKING:
     from benchframe.races import KnownBug
@@ -30,11 +30,11 @@ class StrategyError(BenchframeError):
 
 
 class PrivateSlab(Slab):
-    """A strategy's own memory: ``fixed + per_vma * VMAs`` records of ``fields``; ``number`` (0 to 5) identifies the
-    slab.
+    """Memory of a strategy's own: ``fixed + per_vma * VMAs + per_task * tasks`` records of ``fields``.
 
-    With ``per_vma`` 1 and ``fixed`` 0, record ``i`` may simply belong to VMA ``i``. Otherwise allocate and free records
-    with ``arena_alloc(mm, ARENA_PRIVATE0 + number)`` and ``arena_free``. The records start zeroed.
+    ``number``, 0 to 5, tells a strategy's slabs apart. ``per_vma`` is 1, or 0 if ``per_task`` is given. With
+    ``per_vma=1`` alone record ``i`` may simply belong to VMA ``i``, with ``per_task=1`` to task ``i``. Otherwise take
+    and give back records with ``arena_alloc(mm, ARENA_PRIVATE0 + number)`` and ``arena_free``. They start zeroed.
 
     ``part_of`` is (number, shift), for an array inside a larger record: record ``i`` is part of record ``i >> shift``
     of that slab, and lives as long as that record. The checker uses it. ``first`` is the first record that a reference
@@ -47,21 +47,28 @@ class PrivateSlab(Slab):
         name: str,
         fields: Sequence[FieldLike],
         number: int = 0,
-        per_vma: int = 1,
+        per_vma: int | None = None,
         fixed: int = 0,
         part_of: tuple[int, int] | None = None,
         at_rest: Sequence[str] = (),
         first: int | None = None,
+        per_task: int = 0,
     ) -> None:
+        if per_vma is None:
+            per_vma = 0 if per_task else 1
         if not 0 <= number < len(PRIVATE_BASES):
             raise StrategyError(f"private slab {name}: number {number} is not in 0..{len(PRIVATE_BASES) - 1}")
         if first is None:
             first = 1 << part_of[1] if part_of is not None else 1
         super().__init__(name, Struct(name, fields), PRIVATE_BASES[number], first)
         self.number, self.per_vma, self.fixed, self.part_of = number, per_vma, fixed, part_of
-        self.at_rest = tuple(at_rest)
+        self.per_task, self.at_rest = per_task, tuple(at_rest)
         if unknown := [field for field in self.at_rest if field not in self.struct.fields]:
             raise StrategyError(f"private slab {name}: at_rest names {unknown[0]}, which is not one of its fields")
+
+    def records(self, vmas: int, tasks: int) -> int:
+        """How many there are beside record 0, for so many VMAs and tasks."""
+        return self.fixed + self.per_vma * vmas + self.per_task * tasks
 
 
 class Part:
@@ -194,11 +201,43 @@ def _check_types(strategy: Strategy) -> None:
             )
 
 
+def _check_slabs(name: str, parts: Sequence[Part]) -> None:
+    """Raise StrategyError if a function uses memory that none of the parts has."""
+    listed = {slab for part in parts for slab in part.slabs}
+    for part in parts:
+        for slab, (called, user) in _slabs_of(part).items():
+            if slab in listed:
+                continue
+            what = f"{where(user)} uses the slab {called}, which no slabs= names"
+            mend = f"write {type(part).__name__}(..., slabs=[{called}])"
+            if not isinstance(slab, PrivateSlab):
+                mend = f"make it a PrivateSlab, and {mend}"
+            raise StrategyError(f"strategy {name}: {what}; {mend}")
+
+
+def _slabs_of(part: Part) -> dict[Slab, tuple[str, FunctionType]]:
+    """The slabs besides the model's that a part's functions, and those they call, name: how, and who does."""
+    found: dict[Slab, tuple[str, FunctionType]] = {}
+    seen: set[FunctionType] = set()
+    waiting = list(part.binding.values())
+    while waiting:
+        function = waiting.pop()
+        if function in seen or function.__module__.startswith("benchframe.mm."):
+            continue
+        seen.add(function)
+        for name, obj in referenced(function).items():
+            if isinstance(obj, Slab) and obj.base not in MODEL_SLABS:
+                found.setdefault(obj, (name, function))
+            elif is_native(obj):
+                waiting.append(obj)
+    return found
+
+
 def resolve(strategy: Strategy, by_name: Mapping[str, Strategy]) -> Strategy:
     """``strategy`` with a named index replaced by that strategy's index, and ``binding`` complete.
 
-    Raises StrategyError if a member has the wrong type, if the named strategy does not exist or has no index of its
-    own, if two parts use one private slab number, or if a mandatory hook is missing.
+    Raises StrategyError: a member of another type, the named strategy does not exist or has no index of its own, two
+    parts claim one private slab, a function uses a private slab that no part lists, or a mandatory hook is missing.
     """
     index = strategy.index
     _check_types(strategy)
@@ -221,7 +260,8 @@ def resolve(strategy: Strategy, by_name: Mapping[str, Strategy]) -> Strategy:
         binding.update(part.binding)
     named = [one.name for one in strategy.scenarios]
     if len(set(named)) < len(named):
-        raise StrategyError(f"strategy {strategy.name}: two of its scenarios have the same name; rename one")
+        raise StrategyError(f"strategy {strategy.name}: two of its scenarios have one name; rename one")
+    _check_slabs(strategy.name, parts)
     missing = [h.name for h in ALL if h.default is None and h.name not in binding]
     if missing:
         hooks = ", ".join(f"{n.removeprefix('index_')}({', '.join(BY_NAME[n].parameters)})" for n in missing)

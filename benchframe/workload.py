@@ -15,6 +15,7 @@ import re
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -266,6 +267,59 @@ class WorkloadSpec:
         return trace
 
 
+MOST_VALUES = 200
+"""Values of one sweep, at most."""
+
+
+def sweep(text: str) -> list[str]:
+    """The specs that ``text`` stands for: a parameter may have several values, ``vmas=6/50`` or ``vmas=10..1e6:log``.
+
+    ``A..B:log`` is A and its powers of ten up to B, which is included; ``A..B:logN`` are N values with equal ratios,
+    ``A..B:N`` are N with equal steps. Whole ends give whole values, each once. Two such parameters give every pair.
+    Raises WorkloadError.
+
+    >>> sweep("zipf:vmas=10..1e3:log,alpha=1.2")
+    ['zipf:vmas=10,alpha=1.2', 'zipf:vmas=100,alpha=1.2', 'zipf:vmas=1000,alpha=1.2']
+    >>> sweep("uniform:vmas=6/50"), sweep("uniform:vmas=0..100:5")[1], sweep("uniform")
+    (['uniform:vmas=6', 'uniform:vmas=50'], 'uniform:vmas=25', ['uniform'])
+    """
+    head, colon, tail = text.partition(":")
+    choices = []
+    for part in tail.split(",") if tail else ():
+        key, equals, value = part.partition("=")
+        choices.append([f"{key}{equals}{one}" for one in _values(text, value)])
+    return [f"{head}{colon}{','.join(chosen)}" for chosen in product(*choices)]
+
+
+def _values(text: str, value: str) -> list[str]:
+    """The values of one parameter, as texts."""
+    if ".." not in value:
+        return value.split("/")
+    ends, colon, how = value.partition(":")
+    first, _, last = ends.partition("..")
+    log, count = how.startswith("log"), how.removeprefix("log")
+    try:
+        low, high = float(first), float(last)
+        number = int(count) if count else 0
+    except ValueError:
+        low, high, number = 0.0, -1.0, 0
+    if (
+        not (colon and high > low and (number or log) and 0 <= number <= MOST_VALUES and (low > 0 or not log))
+        or number == 1
+    ):
+        what = f"workload {text}: {value} is not a range"
+        raise WorkloadError(f"{what}; write 10..1e6:log, 10..1e6:log9 (9 values) or 0..100:5, or a list: 6/50/500")
+    if not number:
+        steps = [low * 10**power for power in range(MOST_VALUES) if low * 10**power < high * (1 - 1e-9)]
+        found = [*steps, high]
+    elif log:
+        found = [low * (high / low) ** (at / (number - 1)) for at in range(number)]
+    else:
+        found = [low + (high - low) * at / (number - 1) for at in range(number)]
+    whole = low == int(low) and high == int(high)
+    return list(dict.fromkeys(str(round(one)) if whole else f"{one:.6g}" for one in found))
+
+
 def _failure(error: Exception, make: Callable[..., Any]) -> str:
     """The exception that a maker raised, with the last line of its own file that was running."""
     file = make.__code__.co_filename if hasattr(make, "__code__") else ""
@@ -284,12 +338,12 @@ def trace_workload(path: str | Path, name: str | None = None) -> Workload:
     path = Path(path)
     if not path.is_file():
         what = "is a directory" if path.is_dir() else "does not exist"
-        raise WorkloadError(f"trace {path} {what}; give a .parquet file written by `benchframe record`")
+        raise WorkloadError(f"trace {path} {what}; give a .parquet or .csv file written by `benchframe record`")
 
     def make(params: dict[str, Any], seed: int) -> Trace:
-        from benchframe.trace.trace import read_trace
+        from benchframe.trace.csvfile import read_file
 
-        return read_trace(path)
+        return read_file(path)
 
     stem = re.sub(r"[^a-zA-Z0-9_.+-]", "-", name or path.stem)
     return Workload(

@@ -28,12 +28,14 @@ Asked = tuple[Any, "Span", int]
 class Span:
     """Events ``first`` up to ``end`` (not included) of a task: a call, or a mapping with the layout it made.
 
-    ``parts``: of a mapping the splits and changes of flags in it, each with the layout that it left.
+    ``turn``: which of the task's calls it is, or is part of; what no other task shares has no events. ``parts``: of a
+    mapping the splits and changes of flags in it, each with the layout that it left.
     """
 
     task: int
     first: int
     end: int
+    turn: int
     rows: list[Row] = field(default_factory=list)
     parts: list[Span] = field(default_factory=list)
 
@@ -85,7 +87,7 @@ def _lows(span: Span, spans: list[Span], number: dict[Id, int], any_order: list[
     least, possible = 0, [0]
     for rank, one in enumerate(spans, 1):
         if one.task == span.task:
-            if one.end <= span.first:
+            if one.turn < span.turn:
                 least = rank
                 possible.append(rank)
             else:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchframe.check.axioms import LKMM
 from benchframe.check.cases import COMMON
 from benchframe.check.checker import Finding, Hunt, Verdict, make_case, replay, tell
 from benchframe.check.execution import Broken, model_of
@@ -24,9 +25,8 @@ from benchframe.check.jobs import (
     scenarios_of,
     summary,
 )
-from benchframe.check.weak import MODELS as GRAPHS
 from benchframe.check.weak import GraphCase
-from benchframe.check.weak_hunt import REPLAY, GraphHunt, mend, rule_for, tell_graph
+from benchframe.check.weak_hunt import GraphHunt, mend, model_of_graphs, rule_for, tell_graph
 from benchframe.errors import UsageError, did_you_mean
 from benchframe.races import Historic
 from benchframe.scenario import Scenario
@@ -106,6 +106,7 @@ def run_check_command(
     again: str | None = None,
     *,
     memory: str = "sc",
+    graphs: bool = False,
     jobs: int = 1,
     saved: Path | None = None,
     save_new: bool = False,
@@ -117,10 +118,11 @@ def run_check_command(
     """Check ``strategies`` in ``budget`` seconds, or run the replay string ``again`` of one scenario; returns the exit
     code.
 
-    Failures in the folder ``saved`` run first; ``save_new`` adds new ones. With ``allow_known`` the exit code is 0 if
-    all failures are in the strategies' ``known_bugs``. ``watch`` makes a watcher for a number of parts; ``plugins`` are
-    files that the counterexample's command must name. On Ctrl-C the failures found so far are printed, and
-    KeyboardInterrupt propagates. Raises UsageError or ReplayError for options that do not fit.
+    ``graphs``: search execution graphs under sc and tso, too, as lkmm always does. Failures in the folder ``saved``
+    run first; ``save_new`` adds those that are found. ``allow_known`` gives 0 if all that fails is in the strategies'
+    ``known_bugs``. ``watch`` makes a watcher for a number of parts; ``plugins`` are files that the story's command
+    must name. Ctrl-C: what was found so far is told, and KeyboardInterrupt passes on.
+    Raises UsageError or ReplayError for options that do not fit.
     """
     if again is not None:
         if len(scenarios) != 1 or len(strategies) != 1:
@@ -130,12 +132,14 @@ def run_check_command(
         raise UsageError(f"no memory model {memory!r}; known: {', '.join(MODELS)}")
     if save_new and saved is None:
         raise UsageError("--save needs a folder; name it with --saved")
-    parts = [replace(part, plugins=tuple(plugins)) for part in plan(strategies, scenarios, memory, saved)]
-    if memory in GRAPHS:
-        if save_new:
-            raise UsageError("failures of this memory model cannot be saved; their stories end with a command")
+    graphs = graphs or memory == LKMM
+    parts = [
+        replace(part, plugins=tuple(plugins), graphs=graphs) for part in plan(strategies, scenarios, memory, saved)
+    ]
+    if graphs:
         say(f"memory model: {MODELS[memory]}; every execution graph of 2 to 4 tasks, small address spaces")
-        say("not looked for: executions with load buffering, livelocks, stale TLB entries")
+        buffering = "executions with load buffering, " if memory == LKMM else ""
+        say(f"not looked for: {buffering}livelocks, stale TLB entries")
     else:
         say(f"memory model: {MODELS[memory]}; every interleaving of 2 to 4 tasks, small address spaces")
     book = _Book(parts, say, watch(len(parts)) if watch is not None else Watcher())
@@ -249,8 +253,9 @@ def _save(parts: Sequence[Part], book: _Book, folder: Path, say: SAY) -> None:
 
 
 def _replay(strategy: Strategy, one: Scenario, text: str, say: SAY) -> int:
-    if REPLAY.fullmatch(text):
-        return _replay_graph(strategy, one, text, say)
+    model = model_of_graphs(text)
+    if model is not None:
+        return _replay_graph(strategy, one, model, text, say)
     try:
         case = make_case(one, strategy, model_of(text))
         Hunt(case).learn_shared()
@@ -261,9 +266,9 @@ def _replay(strategy: Strategy, one: Scenario, text: str, say: SAY) -> int:
     return 1 if run.failure is not None else 0
 
 
-def _replay_graph(strategy: Strategy, one: Scenario, text: str, say: SAY) -> int:
+def _replay_graph(strategy: Strategy, one: Scenario, model: str, text: str, say: SAY) -> int:
     try:
-        case = GraphCase(one, strategy)
+        case = GraphCase(one, strategy, model)
         failure = GraphHunt(case).again(text, time.monotonic() + 600)
     except Broken as error:
         raise UsageError(f"{strategy.name}, {one.name}: {error.text}") from error
@@ -328,9 +333,9 @@ def run_historic(
 
 
 def show(race: Historic, seconds: float, mended: float | None = None) -> Shown:
-    """Search the version with the bug until it is found, for at most ``seconds``, then the fixed one for ``mended``
-    seconds (default: the rest of ``seconds``, at least half of it)."""
-    if race.memory in GRAPHS:
+    """Search the side with the bug until it is found, for ``seconds`` at most, then the other for ``mended`` seconds
+    (default: what is left of ``seconds``, half of it at least)."""
+    if race.memory == LKMM:
         return _show_graph(race, seconds, mended)
     deadline = time.monotonic() + seconds
     broken = Hunt(make_case(_scenario(race), _strategy(race.broken)), race.among).run(deadline)
@@ -393,7 +398,7 @@ def _tell(shown: Shown, say: SAY) -> None:
     race, finding = shown.race, shown.finding
     say(f"\n{race.number}  {race.summary}")
     say(f"  {race.sources}; scenario {_name(race)}")
-    graphs = race.memory in GRAPHS
+    graphs = race.memory == LKMM
     say(f"  with the bug   {graph_summary(shown.broken) if graphs else summary(shown.broken)}")
     if finding is None:
         say(f"    NOT found: {race.shows}")
@@ -414,6 +419,9 @@ def _tell(shown: Shown, say: SAY) -> None:
 
 
 def _tell_graph(race: Historic, finding: Finding, say: SAY) -> None:
+    if not finding.replay:
+        say("    it was drawn at random: the search, with more --budget, tells how")
+        return
     case = _graph_case(race)
     failure = GraphHunt(case).again(finding.replay, time.monotonic() + 60)
     if failure is None:
@@ -425,7 +433,7 @@ def _tell_graph(race: Historic, finding: Finding, say: SAY) -> None:
 
 
 def _again(race: Historic, text: str, say: SAY) -> int:
-    if race.memory in GRAPHS:
+    if race.memory == LKMM:
         graph_case = _graph_case(race)
         failure = GraphHunt(graph_case).again(text, time.monotonic() + 600)
         told = tell_graph(graph_case, failure, f"this was {text}") if failure is not None else "this execution is right"

@@ -15,15 +15,15 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from benchframe.check.axioms import LKMM
 from benchframe.check.cases import COMMON
 from benchframe.check.checker import DEPTH, Finding, Hunt, Verdict, follow, make_case, tell
 from benchframe.check.checker import replay as replay_in
 from benchframe.check.conform import Conformance, shown
-from benchframe.check.execution import Broken, ReplayError, decode, model_of
+from benchframe.check.execution import ENDLESS, Broken, ReplayError, decode, model_of
 from benchframe.check.memory import OutOfRecords
-from benchframe.check.weak import MODELS as GRAPHS
 from benchframe.check.weak import GraphCase
-from benchframe.check.weak_hunt import GraphHunt, mend, tell_graph
+from benchframe.check.weak_hunt import GraphHunt, graph_number, mend, model_of_graphs, tell_graph
 from benchframe.errors import BenchframeError
 from benchframe.files import slug, write_json
 from benchframe.scenario import Scenario
@@ -35,7 +35,8 @@ from benchframe.strategy import Strategy
 #     .benchframe/check/pmdcache/lookup-munmap-3f2a9c01.json
 #
 # A file names strategy, scenario, kind of failure and schedule. A schedule counts accesses, so after an edit of the
-# strategy it may lead elsewhere, and :func:`run_again` says so: the scenario's own search decides then.
+# strategy it may lead elsewhere, and :func:`run_again` says so: the scenario's own search decides then. Of a failure in
+# an execution graph it has the graph's number in the search.
 
 FOLDER = Path(".benchframe/check")
 """Where saved failures are looked for unless told otherwise."""
@@ -77,7 +78,8 @@ def save(folder: Path, strategy: str, findings: Iterable[Finding]) -> list[Path]
         if not finding.replay:
             continue
         saved = Saved(strategy, finding.scenario, finding.kind, finding.text, finding.replay)
-        digest = hashlib.sha256(f"{saved.kind} {saved.text} {model_of(saved.replay)}".encode()).hexdigest()[:8]
+        model = model_of_graphs(saved.replay) or model_of(saved.replay)
+        digest = hashlib.sha256(f"{saved.kind} {saved.text} {model}".encode()).hexdigest()[:8]
         path = folder / slug(strategy, 100, keep="_.") / f"{slug(finding.scenario, 100, keep='_.')}-{digest}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"version": 1, **asdict(saved)})
@@ -101,6 +103,9 @@ def run_again(saved: Saved, strategy: Strategy, scenario: Scenario | None) -> Ag
         return Again(
             True, f"NOT checked: no scenario {saved.scenario!r} any more; delete the file or restore the scenario"
         )
+    model = model_of_graphs(saved.replay)
+    if model is not None:
+        return _search_again(saved, strategy, scenario, model)
     try:
         case = make_case(scenario, strategy, model_of(saved.replay))
         run, missed = follow(case, saved.replay)
@@ -124,6 +129,28 @@ def run_again(saved: Saved, strategy: Strategy, scenario: Scenario | None) -> Ag
     return Again(False, f"no failure any more ({steps} steps followed)")
 
 
+def _search_again(saved: Saved, strategy: Strategy, scenario: Scenario, model: str) -> Again:
+    """A failure in an execution graph: the number of a graph means nothing after an edit, so the search runs again, as
+    far as it went and ten graphs more, :data:`AGAIN` seconds at most."""
+    try:
+        case = GraphCase(scenario, strategy, model)
+        hunt = GraphHunt(case, 1)
+        hunt.graphs = graph_number(saved.replay) + 10
+        hunt.run(time.monotonic() + AGAIN)
+    except (Broken, OutOfRecords) as error:
+        return Again(True, f"WRONG: {error}")
+    graphs = hunt.verdict.coverage.executions
+    for failure in hunt.failures.values():
+        fails = failure.broken.kind == saved.kind
+        what = "fails as before" if fails else f"fails in another way, not by {saved.kind}"
+        replay = hunt.replay_string(failure.number)
+        command = f"benchframe check -s {strategy.name} --scenario {scenario.name} --replay {replay}"
+        return Again(True, f"WRONG: {what}: {failure.broken}", tell_graph(case, failure, command))
+    whole = graphs >= hunt.graphs or hunt.verdict.coverage.complete
+    cut = "" if whole else f"; there was no time for {hunt.graphs}"
+    return Again(False, f"no failure in {graphs} graphs{cut}")
+
+
 def _read(path: Path) -> Saved:
     try:
         if path.stat().st_size > LARGEST:
@@ -133,7 +160,8 @@ def _read(path: Path) -> Saved:
             raise ValueError('it has no "version": 1')
         if set(row) != set(Saved.__dataclass_fields__) or not all(isinstance(v, str) for v in row.values()):
             raise ValueError(f"it must hold the texts {', '.join(Saved.__dataclass_fields__)}")
-        decode(row["replay"])
+        if model_of_graphs(row["replay"]) is None:
+            decode(row["replay"])
     except (ValueError, RecursionError, ReplayError) as error:
         why = str(error).splitlines()[0]
         raise SavedError(f"{path}: not a saved failure: {why}; delete it or name another folder with --saved") from None
@@ -145,6 +173,8 @@ def _read(path: Path) -> Saved:
 #
 # A part is done by whoever has time (:mod:`benchframe.check.jobs`), so its :class:`Result` is plain data.
 
+AGAIN = 30.0
+"""Seconds for a saved failure's search."""
 RACES = 5
 """Races of plain accesses that are told of a scenario."""
 MEND = 30.0
@@ -165,6 +195,8 @@ class Part:
     saved: Saved | None = None
     plugins: tuple[str, ...] = ()
     """Files that were named on the command line: to check again they must be named again."""
+    graphs: bool = False
+    """Are executions searched as graphs, as lkmm's must be?"""
 
     @property
     def name(self) -> str:
@@ -185,6 +217,8 @@ class Result:
     findings: tuple[Finding, ...] = ()
     story: str = ""
     notes: tuple[str, ...] = field(default=())
+    stops: str = ""
+    """Why the strategy's other parts need not be done: they would show the same again."""
 
 
 def scenarios_of(strategy: Strategy) -> tuple[Scenario, ...]:
@@ -208,17 +242,21 @@ def _one_task(part: Part, deadline: float) -> Result:
         text = f"{result.calls} random calls agree with the oracle ({result.seconds:.1f} s)"
         return Result((f"{part.name:24} {text}",), complete=True)
     lines = [f"{part.name:24} WRONG: {result.failure}", "  the shortest program found:"]
-    return Result((*lines, *(f"    {shown(call)}" for call in result.program)), wrong=True)
+    lines = [*lines, *(f"    {shown(call)}" for call in result.program)]
+    lines += [f"    traced: {text}" for text in result.traced]
+    stops = "one task alone does not end" if result.endless else ""
+    return Result(tuple(lines), wrong=True, stops=stops)
 
 
 def _scenario(part: Part, one: Scenario, deadline: float, tick: Tick, found: Found) -> Result:
-    if part.memory in GRAPHS:
+    if part.graphs:
         return _graphs(part, one, deadline, tick, found)
     try:
         case = make_case(one, part.strategy, part.memory)
     except Broken as broken:
         finding = Finding(one.name, broken.kind, broken.text, "", (broken.kind,), function=broken.function)
-        return Result((f"{one.name:24} WRONG: {broken.text}",), wrong=True, findings=(finding,))
+        told = (f"{one.name:24} WRONG: {broken.text}",)
+        return Result(told, wrong=True, findings=(finding,), stops=f"the set-up of {one.name} fails")
     hunt = Hunt(case, tick=tick, found=lambda failure, schedule: found(f"{failure}\n      {schedule}"))
     try:
         verdict = hunt.run(deadline)
@@ -238,7 +276,8 @@ def _scenario(part: Part, one: Scenario, deadline: float, tick: Tick, found: Fou
         Hunt(case).learn_shared()
         story = tell(case, replay_in(case, best.replay), _command(part, best))
     executions = verdict.coverage.executions + verdict.sampled
-    return Result(tuple(lines), bool(findings), verdict.coverage.complete, executions, findings, story)
+    stops = f"{one.name} does not end" if any(f.signature[1:2] == (ENDLESS,) for f in findings) else ""
+    return Result(tuple(lines), bool(findings), verdict.coverage.complete, executions, findings, story, stops=stops)
 
 
 def _graphs(part: Part, one: Scenario, deadline: float, tick: Tick, found: Found) -> Result:
@@ -255,32 +294,36 @@ def _graphs(part: Part, one: Scenario, deadline: float, tick: Tick, found: Found
     except OutOfRecords as limit:
         return Result((f"{one.name:24} NOT checked: {limit}",), wrong=True)
     findings = tuple(replace(f, known=_known(part.strategy, f)) for f in verdict.findings)
-    lines = [f"{one.name:24} {graph_summary(replace(verdict, findings=list(findings)))}"]
+    lines = [f"{one.name:24} {graph_summary(replace(verdict, findings=list(findings)), part.memory)}"]
     for finding in findings:
         known = f" [{finding.known}]" if finding.known else " [new]" if part.strategy.known_bugs else ""
-        lines += [f"  {finding.kind}: {finding.text}{known}", f"    {finding.replay}"]
-    if not findings and case.races:
+        lines += [f"  {finding.kind}: {finding.text}{known}", f"    {finding.replay or 'drawn at random'}"]
+    if not findings and case.races and part.memory == LKMM:
         lines.append(f"  plain accesses that nothing orders (as KCSAN reports them): {len(case.races)}")
         lines += [f"    {race}" for race in sorted(case.races, key=str)[:RACES]]
     story = ""
     if findings:
         failure = next(iter(hunt.failures.values()))
-        mends = mend(one, part.strategy, failure, time.monotonic() + MEND, part.memory)
-        story = tell_graph(case, failure, _command(part, findings[0]), mends)
+        until = time.monotonic() + MEND
+        mends = mend(one, part.strategy, failure, until) if part.memory == LKMM and failure.number else []
+        again = _command(part, findings[0]) if failure.number else "it was drawn at random: search for longer"
+        story = tell_graph(case, failure, again, mends)
     coverage = verdict.coverage
     return Result(tuple(lines), bool(findings), coverage.complete, coverage.executions, findings, story)
 
 
-def graph_summary(verdict: Verdict) -> str:
+def graph_summary(verdict: Verdict, memory: str = LKMM) -> str:
     """As :func:`summary`, of a search of graphs."""
     coverage = verdict.coverage
+    without = " without load buffering" if memory == LKMM else ""
     runs = f"{coverage.executions} graphs in {coverage.seconds:.1f} s"
     if verdict.findings:
         return summary(verdict).replace(" executions in ", " graphs in ")
     if coverage.complete:
-        return f"right in every execution graph without load buffering ({runs})"
+        return f"right in every execution graph{without} ({runs})"
     cut = f", {coverage.truncated} cut" if coverage.truncated else ""
-    return f"nothing found, NOT complete ({runs}{cut})"
+    drawn = f"; then {verdict.sampled} drawn at random" if verdict.sampled else ""
+    return f"nothing found, NOT complete ({runs}{cut}{drawn})"
 
 
 def _known(strategy: Strategy, finding: Finding) -> str:
@@ -309,6 +352,8 @@ def summary(verdict: Verdict) -> str:
 
 
 def _size(finding: Finding) -> tuple[int, int]:
+    if model_of_graphs(finding.replay) is not None:
+        return graph_number(finding.replay), 0
     return finding.replay.count("."), len(decode(finding.replay))
 
 
@@ -366,7 +411,7 @@ def run_parts(parts: Sequence[Part], deadline: float, jobs: int, watcher: Watche
             reporter = _Reporter(lambda text, index=index: watcher.found(index, text), watcher.executions)  # type: ignore[misc]
             final = agenda.hand_in(index, do_part(parts[index], until, reporter.tick, reporter.found))
             if final is not None:
-                watcher.done(index, final)
+                _finished(parts, index, final, agenda, watcher)
         return
     context = multiprocessing.get_context("fork")
     working: dict[Connection, tuple[int, Any]] = {}
@@ -405,7 +450,7 @@ def run_parts(parts: Sequence[Part], deadline: float, jobs: int, watcher: Watche
                 else:
                     final = agenda.hand_in(index, value)
                     if final is not None:
-                        watcher.done(index, final)
+                        _finished(parts, index, final, agenda, watcher)
                     _next(ready, process, agenda, working)
                     for idle, (other, its) in list(working.items()):  # what was handed in may be for who had nothing
                         if other < 0 and idle is not ready and agenda:
@@ -417,6 +462,15 @@ def run_parts(parts: Sequence[Part], deadline: float, jobs: int, watcher: Watche
             process.join()
         for connection in working:
             connection.close()
+
+
+def _finished(parts: Sequence[Part], index: int, result: Result, agenda: _Agenda, watcher: Watcher) -> None:
+    """A part is done. If it says so, what its strategy has not begun is left out."""
+    watcher.done(index, result)
+    if result.stops:
+        name = parts[index].strategy.name
+        for other in agenda.drop({i for i, part in enumerate(parts) if part.strategy.name == name}):
+            watcher.done(other, Result((f"{parts[other].name:24} not run: {result.stops}",), wrong=True))
 
 
 def _next(connection: Connection, process: Any, agenda: _Agenda, working: dict[Connection, tuple[int, Any]]) -> None:
@@ -443,6 +497,12 @@ class _Agenda:
 
     def __bool__(self) -> bool:
         return bool(self._first or self._again)
+
+    def drop(self, indices: set[int]) -> list[int]:
+        """Those of ``indices`` that nobody has begun; they will not be."""
+        gone = [index for index in self._first if index in indices]
+        self._first = [index for index in self._first if index not in indices]
+        return gone
 
     def take(self) -> tuple[int, float] | None:
         """A part's number and its deadline; None if there is none left to begin."""

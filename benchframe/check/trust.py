@@ -19,6 +19,7 @@ not found: graphs here have no cycle of the two.
 from __future__ import annotations
 
 import gc
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -112,6 +113,8 @@ class Trust:
         self.counts = Counts()
         self._todo: list[Graph] = []
         self._begun = False
+        self._draw: random.Random | None = None
+        """Chooses, where an execution is drawn."""
 
     def explore(
         self, on_graph: Callable[[Seen], bool], deadline: float | None = None, most: int | None = None
@@ -152,6 +155,30 @@ class Trust:
         counts.complete = not self._todo and counts.truncated == 0 and not self._stop()
         counts.seconds += time.monotonic() - began
         return counts
+
+    def sample(
+        self, on_graph: Callable[[Seen], bool], draw: random.Random, deadline: float, most: int | None = None
+    ) -> int:
+        """Draw ``most`` executions, until ``on_graph`` gives False or ``deadline`` passes; how many came to an end.
+        Each event is that of a task chosen by ``draw``, each load takes one of the stores that it may read from, each
+        store a place. Not uniform over graphs, and one may come again; what the search has left to do stays."""
+        drawn = 0
+        self._draw = draw
+        try:
+            while time.monotonic() < deadline and drawn != most:
+                tasks = self.program()
+                try:
+                    graph = Graph(tasks.count)
+                    graph.rows = Order(tasks.count, self.model)
+                    seen = self._run(graph, tasks)
+                    drawn += seen is not None
+                    if (seen is not None and not on_graph(seen)) or self._stop():
+                        break
+                finally:
+                    tasks.close()
+        finally:
+            self._draw = None
+        return drawn
 
     def restart(self) -> None:
         """Drop all remaining work; keep the counts."""
@@ -200,17 +227,18 @@ class Trust:
         return tasks.go_on(task, value_of(graph, tasks, event))
 
     def _next(self, graph: Graph, pending: list[Label | None]) -> int:
-        """The task of the next event: the store of a read-modify-write at once, then the lowest task that does not
-        wait."""
-        chosen = -1
+        """Whose event is next: the store of a read-modify-write at once, then the lowest task that does not wait; in
+        an execution that is drawn any."""
+        chosen, ready = -1, []
         for task, label in enumerate(pending):
             if label is None or label is _last(graph, task):
                 continue
             if label.rmw and label.kind == "W":
                 return task
+            ready.append(task)
             if chosen < 0:
                 chosen = task
-        return chosen
+        return self._draw.choice(ready) if self._draw is not None and ready else chosen
 
     def _stuck(self, graph: Graph, tasks: Tasks) -> Seen | None:
         """No task can continue and some wait: a deadlock, the end (only daemons wait), or a shadow."""
@@ -253,6 +281,9 @@ class Trust:
             made = [graph]
         if not made:
             return None
+        if self._draw is not None:
+            goes_on = [one for one in made if one.rf.get(_last_id(one, task)) != WAITS]
+            return self._draw.choice(goes_on or made)
         self._todo += reversed(made[1:])
         return made[0]
 
@@ -295,7 +326,7 @@ class Trust:
 
     def _stores(self, graph: Graph, tasks: Tasks, task: int, label: Label) -> list[Graph]:
         rows: Order = graph.rows
-        loads = rows.loads.get(label.loc, 0) & ~rows.threads[task].past
+        loads = rows.loads.get(label.loc, 0) & ~rows.threads[task].past if self._draw is None else 0
         rests = self._revisits(graph, rows, task, label, loads) if loads else []
         made = self._places(graph, tasks, task, label, None)
         for load, rest in rests:

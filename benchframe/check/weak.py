@@ -36,8 +36,8 @@ from benchframe.mm.machine import Machine
 from benchframe.scenario import Scenario, is_store
 from benchframe.strategy import Strategy
 
-MODELS = ("lkmm",)
-"""Memory models whose executions are graphs."""
+MODELS = ("lkmm", "sc", "tso")
+"""Memory models whose executions can be searched as graphs; the first can be no other way."""
 AGAIN = 3
 """How often a task may come to one place in one state before it waits for something to change."""
 BARRIERS = {
@@ -128,6 +128,8 @@ class GraphWorld(CaseWorld):
         self.ctrl: dict[int, int] = {}
         self.calls: list[Asked] = []
         self.mappings: list[Span] = []
+        self.turn: dict[int, int] = {}
+        """Of each task: which of its calls it is in."""
         self.parts: dict[int, list[Span]] = {}
         """Of each task: what its mapping call has done so far."""
         self.local_limbo: dict[int, list[int]] = {which: [] for which in self.limbo}
@@ -582,12 +584,13 @@ class GraphWorld(CaseWorld):
         def run() -> list[int]:
             root = self.ref(MM, 1)
             results = []
-            for call, event in zip(self.case.scenario.tasks[task], calls, strict=True):
+            for turn, (call, event) in enumerate(zip(self.case.scenario.tasks[task], calls, strict=True)):
                 if is_store(call):
                     raise Broken("set-up", "a user's store needs TLBs")
+                self.turn[task] = turn
                 first = self.index[task]
                 result = int(self.case.run_event(root, event))
-                self.calls.append((call, Span(task, first, self.index[task]), result))
+                self.calls.append((call, Span(task, first, self.index[task], turn), result))
                 results.append(result)
             return results
 
@@ -598,13 +601,13 @@ class GraphWorld(CaseWorld):
         if number == 0:
             task = self.current
             parts = self.parts.pop(task, [])
-            self.mappings.append(Span(task, since, self.index[task], self._layout(), parts))
+            self.mappings.append(Span(task, since, self.index[task], self.turn[task], self._layout(), parts))
 
     def changed(self, number: int, since: int) -> None:
         """The same of a part of one."""
         if number == 0:
             task = self.current
-            self.parts.setdefault(task, []).append(Span(task, since, self.index[task], self._layout()))
+            self.parts.setdefault(task, []).append(Span(task, since, self.index[task], self.turn[task], self._layout()))
 
     def _layout(self) -> list[Row]:
         """The VMAs of the first mm, as the current task would read them now: of each place the last store that it may

@@ -1,10 +1,12 @@
 """Looking for failures in execution graphs: the search with what it learns, the story of a failure, its weakest mend.
 
-A replay string is ``v1-lkmm:N``: the search is deterministic, and this is the graph that it came to as its N-th.
+A replay string is ``v1-lkmm:N`` (``v1-sc-graphs:N``, ``v1-tso-graphs:N``): the search is deterministic, and this is the
+graph that it came to as its N-th.
 """
 
 from __future__ import annotations
 
+import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchframe.check.accesses import Place
-from benchframe.check.axioms import NAMES
+from benchframe.check.axioms import NAMES, SC
 from benchframe.check.checker import Finding, Verdict, signature_text
 from benchframe.check.execution import PATIENCE, Broken, Endless, ReplayError, patience, told
 from benchframe.check.graph import INIT, SHIFT, WAITS, Graph, Id, Label
@@ -26,11 +28,13 @@ from benchframe.races import Sites
 from benchframe.scenario import Scenario
 from benchframe.strategy import Strategy
 
+SAMPLED = 0.2
+"""The share of the time in which executions are drawn, where a search does not come to its end."""
 LIMIT = 1500
 """Events of a graph before it is called cut."""
 MOST_EVENTS = 60
 """Events of a story's table."""
-REPLAY = re.compile(r"v1-(lkmm):(\d{1,9})")
+REPLAY = re.compile(r"v1-(lkmm|(?:sc|tso)-graphs):(\d{1,9})")
 
 
 class _Search(Trust):
@@ -87,7 +91,10 @@ class GraphHunt:
 
     def run(self, deadline: float) -> Verdict:
         """Search until all graphs are seen, ``most`` failures are known or ``deadline`` (time.monotonic) is near."""
-        self._explore(lambda seen: self._see(seen), deadline)
+        now = time.monotonic()
+        self._explore(lambda seen: self._see(seen), now + (deadline - now) * (1 - SAMPLED))
+        if not self.search.counts.complete and not self.failures and self.graphs is None:
+            self.verdict.sampled = self.sample(deadline)
         for signature, failure in self.failures.items():
             broken = failure.broken
             sites = Sites(broken.chain or ((broken.function,) if broken.function else ()))
@@ -101,9 +108,30 @@ class GraphHunt:
         coverage.longest, coverage.seconds = counts.longest, counts.seconds
         return self.verdict
 
+    def sample(self, deadline: float) -> int:
+        """Draw executions until one fails; how many were drawn. One that fails has no replay string."""
+
+        def see(seen: Seen) -> bool:
+            assert isinstance(seen.tasks, GraphWorld)
+            broken = None if self._learning() else seen.tasks.judge(seen)
+            if broken is not None and not self._learning():
+                self.failures[signature_text(broken)] = Failure(broken, seen, 0)
+                self._found(broken, "drawn, without a replay string")
+            return not self.failures and not self._learning()
+
+        drawn, draw = 0, random.Random(1)
+        while time.monotonic() < deadline and not self.failures:
+            drawn += self.search.sample(see, draw, deadline)
+            if self._learn():
+                self.search.restart()  # what is shared has grown: graphs that are left to do are others now
+        return drawn
+
     def replay_string(self, number: int) -> str:
-        """How the graph is found again."""
-        return f"v1-{self.case.memory_model}:{number}"
+        """How the graph is found again; "" for one that was drawn."""
+        if not number:
+            return ""
+        model = self.case.memory_model
+        return f"v1-{model}:{number}" if model == "lkmm" else f"v1-{model}-graphs:{number}"
 
     def _see(self, seen: Seen) -> bool:
         if self._learning():
@@ -165,6 +193,17 @@ class GraphHunt:
 # ---- the story -------------------------------------------------------------------------------------------------------
 
 
+def model_of_graphs(text: str) -> str | None:
+    """The memory model of a replay string of a graph; None if it is another."""
+    found = REPLAY.fullmatch(text)
+    return found[1].removesuffix("-graphs") if found else None
+
+
+def graph_number(text: str) -> int:
+    """The number of the graph in such a string."""
+    return int(text.rpartition(":")[2])
+
+
 def tell_graph(case: GraphCase, failure: Failure, command: str, mends: Sequence[str] = ()) -> str:
     """What broke, what each task did, which loads missed which stores, what would mend it, how to see it again."""
     graph, broken = failure.seen.graph, failure.broken
@@ -176,7 +215,7 @@ def tell_graph(case: GraphCase, failure: Failure, command: str, mends: Sequence[
     for number, calls in enumerate(scenario.tasks):
         lines.append(f"  T{number}: {', then '.join(call.label for call in calls)}")
     lines += ["", *_events(world, graph), ""]
-    missed = list(_missed(world, graph))
+    missed = list(_missed(world, graph)) if case.memory_model != SC else []
     if missed:
         lines.append("  loads that missed a store, since nothing orders the two:")
         lines += [f"    {text}" for text in missed[:8]]

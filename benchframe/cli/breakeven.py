@@ -70,7 +70,7 @@ def breakeven(
             raise UsageError(f"--over: no sweep is called {name!r}; {did_you_mean(name, SWEEPS)}")
     kept = run_folder(save)
     files = plugin_files(plugin)
-    known = loaded(files, no_plugin)
+    known = loaded(files, no_plugin, plugin)
     compile_strategies([known.strategy(a), known.strategy(b)])
     cpu = spare_cpu()
     found = [

@@ -51,7 +51,7 @@ def claims(
     if counted:
         chosen = [claim for claim in chosen if isinstance(claim, HitClaim)]
     files = plugin_files(plugin)
-    known = loaded(files, no_plugin)
+    known = loaded(files, no_plugin, plugin)
     cpu = spare_cpu()
     outcomes = measure(
         known,

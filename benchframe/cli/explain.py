@@ -52,7 +52,7 @@ def explain(
 
     \b
     Examples:
-      benchframe explain rbtree pmdcache --workload zipf
+      benchframe explain rbtree pmdcache --workload python-json
       benchframe explain rbtree maple -w uniform:vmas=20000 --rounds 20
       benchframe explain rbtree vmacache -w python-json --run last --save last
     """
@@ -70,7 +70,7 @@ def explain(
         raise UsageError("name two strategies: A and B are the same")
     kept = run_folder(save)
     files = plugin_files(plugin)
-    known = loaded(files, no_plugin)
+    known = loaded(files, no_plugin, plugin)
     for name in (a, b):
         known.strategy(name)
     cpu = spare_cpu()

@@ -14,6 +14,7 @@ import numpy as np
 from benchframe.errors import TraceError, UsageError
 from benchframe.events import NIL, UNKNOWN, Attr, Kind
 from benchframe.files import printable
+from benchframe.trace.csvfile import MARK, read_csv, read_file, write_csv
 from benchframe.trace.trace import Trace, read_trace, write_trace
 
 
@@ -21,7 +22,7 @@ def run_trace_info(path: str | Path) -> int:
     """Print provenance, counts, locality, VMAs over time and a picture of the largest address space."""
     from benchframe.trace.analysis import REUSE_BINS, figures, peaks, picture, sparkline
 
-    trace = read_trace(path)
+    trace = read_file(path)
     _provenance(trace)
     facts = figures(trace)
     print("events      ", ", ".join(f"{count} {name.lower()}" for name, count in facts.kinds.items()))
@@ -114,7 +115,7 @@ def run_trace_select(
     """Write one address space of a tree as a trace of its own; exactly one option must choose it."""
     from benchframe.trace import trace as split
 
-    trace = read_trace(path)
+    trace = read_file(path)
     if sum((mm is not None, pid is not None, command is not None, largest)) != 1:
         raise UsageError("choose one: --mm N, --pid PID, --command NAME or --largest (trace info lists them)")
     if mm is not None:
@@ -141,7 +142,7 @@ def run_trace_split(path: str | Path, output: str | Path) -> int:
     from benchframe.trace.trace import split_trace
 
     output = Path(output)
-    trace = read_trace(path)
+    trace = read_file(path)
     for mm, part in enumerate(split_trace(trace)):
         target = output.with_suffix(f".{mm}{output.suffix}")
         _write(target, part)
@@ -150,8 +151,6 @@ def run_trace_split(path: str | Path, output: str | Path) -> int:
 
 
 def _write(path: Path, trace: Trace) -> None:
-    from benchframe.trace.csvfile import write_csv
-
     if path.suffix not in (".parquet", ".csv"):
         raise TraceError(
             path, f"its ending {path.suffix or '(none)'} is not a trace format", "name it .parquet or .csv"
@@ -226,9 +225,7 @@ def run_trace_convert(src: str | Path, dst: str | Path, allow_loss: bool = False
 
 
 def load_any(path: Path, allow_loss: bool = False) -> tuple[Trace, str]:
-    """A trace from any format that benchframe knows, detected by content; returns (trace, name of the format)."""
-    from benchframe.trace.csvfile import MARK, read_csv
-
+    """A trace from any form that benchframe knows, told apart by content; returns (trace, name of the form)."""
     try:
         if not path.is_file():
             what = "it is not a regular file" if path.exists() else "there is no such file"
@@ -251,7 +248,7 @@ def run_trace_verify(path: str | Path) -> int:
     not."""
     from benchframe.trace.verify import verify
 
-    trace = read_trace(path)
+    trace = read_file(path)
     verdict = verify(trace)
     for line in verdict.lines:
         print(printable(line))

@@ -69,7 +69,7 @@ def layout(
         raise UsageError(f"--shifts takes two or more of 0 to 511 pages, not {shifts!r}")
     kept = run_folder(save)
     files = plugin_files(plugin)
-    known = loaded(files, no_plugin)
+    known = loaded(files, no_plugin, plugin)
     spec = trace_workload(trace).spec() if trace is not None else known.spec(workload or "")
     strategies = [known.strategy(name) for name in split(strategy)]
     compile_strategies(strategies)

@@ -13,6 +13,9 @@ from benchframe.errors import UsageError, did_you_mean
 def new(
     name: Annotated[str, typer.Argument(help="Name of the strategy or workload, and of its folder.")],
     kind: Annotated[str, typer.Option("--kind", "-k", help="cache, index, protocol or workload.")] = "cache",
+    language: Annotated[
+        str, typer.Option("--lang", help="python, or c: a cache whose hot path is C, with its twin.")
+    ] = "python",
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Parent of the new folder.")] = Path(),
     remember: Annotated[bool, typer.Option(help="Let every command load it from there, without installing it.")] = True,
 ) -> None:
@@ -27,6 +30,7 @@ def new(
     Examples:
       benchframe new mine && benchframe check --strategy mine && benchframe run --quick --strategy mine
       benchframe new my-tree --kind index -o ~/src
+      benchframe new fast --lang c
       benchframe new my-load --kind workload --no-remember
     """
     from benchframe.registry import PluginPathError
@@ -38,7 +42,7 @@ def new(
     known = registry()
     if name in known.strategies or name in known.workloads:
         raise UsageError(f"{name!r} is already the name of a strategy or workload; choose another name")
-    project = make(name, kind, output)
+    project = make(name, kind, output, language)
     refused = ""
     if remember:  # before anything is printed: the reader of the output may close it
         try:

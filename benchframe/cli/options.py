@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ParamSpec
 
 import typer
 
-from benchframe.errors import ENVIRONMENT, BenchframeError, UsageError, address_limit, out_of_memory
+from benchframe.errors import ENVIRONMENT, USAGE, BenchframeError, UsageError, address_limit, out_of_memory
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
@@ -195,8 +195,9 @@ def plugin_files(plugins: Sequence[Path] | None = None) -> list[Path]:
 
 
 def registry(plugins: Sequence[Path] | None = None, blocked: Sequence[str] | None = None) -> "Registry":
-    """Load all plugins; problems are reported on stderr, and the other plugins can be used."""
-    return loaded(plugin_files(plugins), blocked)
+    """Load all plugins; problems are told on stderr, and the plugins without one can be used. A problem of one that was
+    given with ``--plugin`` ends the command."""
+    return loaded(plugin_files(plugins), blocked, plugins)
 
 
 def writable_cache() -> None:
@@ -222,14 +223,19 @@ def writable_cache() -> None:
         typer.echo(f"benchframe: warning: {text}; set BENCHFRAME_CACHE_DIR to another folder", err=True)
 
 
-def loaded(files: Sequence[Path], blocked: Sequence[str] | None = None) -> "Registry":
-    """As :func:`registry`, with the result of :func:`plugin_files`."""
-    from benchframe.registry import load
+def loaded(
+    files: Sequence[Path], blocked: Sequence[str] | None = None, given: Sequence[Path] | None = None
+) -> "Registry":
+    """As :func:`registry`, with what :func:`plugin_files` gave; ``given`` are those of ``--plugin``."""
+    from benchframe.registry import expand, load
 
     writable_cache()
     found = load(files, split(blocked))
+    named = {str(file) for path in given or () for file in expand(path)}
     for problem in found.problems:
-        typer.echo(f"benchframe: warning: {problem}", err=True)
+        typer.echo(f"benchframe: {'' if problem.file in named else 'warning: '}{problem}", err=True)
+    if any(problem.file in named for problem in found.problems):
+        raise typer.Exit(USAGE)
     for note in found.notes:
         typer.echo(f"benchframe: note: {note}", err=True)
     return found

@@ -134,7 +134,7 @@ def simulate(
     profile = load_work(work)
     fields = load_layout(layout, _fields(what_if))
     files = plugin_files(plugin)
-    known = loaded(files, no_plugin)
+    known = loaded(files, no_plugin, plugin)
     if adversary is not None:
         return _adversary(known, adversary, model, tries)
     streams = _streams(known, split(workload), trace or [], stream_seed, baseline, cpus, model)

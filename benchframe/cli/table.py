@@ -14,7 +14,7 @@ from benchframe.errors import FAILED, UsageError, did_you_mean
 if TYPE_CHECKING:
     from benchframe.results.folder import RunFolder
 
-FORMS = ("text", "mail", "markdown", "csv", "latex")
+FORMS = ("text", "mail", "markdown", "csv", "json", "latex")
 
 
 def check_form(form: str) -> None:
@@ -61,13 +61,15 @@ def print_table(folder: "RunFolder", form: str, tails: bool = False) -> None:
                 note = f"shortened for this terminal; {width} columns are needed to show intervals, or see the report"
                 typer.echo(f"benchframe: {note}", err=True)
         texts.append(text)
+    if form == "json":  # one document, whatever the number of tables
+        texts = [f"[{', '.join(text.rstrip() for text in texts)}]\n"]
     typer.echo("\n".join(texts), nl=False)
 
 
 @guarded
 def table(
     run: Annotated[str, typer.Argument(help="A run: folder, name or `last`.", autocompletion=options.runs)] = "last",
-    form: Annotated[str, typer.Option("--format", "-f", help="text, mail, markdown, csv or latex.")] = "text",
+    form: Annotated[str, typer.Option("--format", "-f", help="text, mail, markdown, csv, json or latex.")] = "text",
     mail: Annotated[bool, typer.Option("--mail", help="ASCII in 72 columns, for a mail.")] = False,
     tails: Annotated[bool, typer.Option("--tails", help="Percentiles per operation, by hit and miss.")] = False,
     cost: Annotated[bool, typer.Option("--cost", help="Loads, lines, atomics and branches per operation.")] = False,

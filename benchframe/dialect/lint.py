@@ -14,7 +14,7 @@ from types import FunctionType
 from typing import Any
 
 from benchframe.dialect.functions import BUILTINS, FarCall, Hook, is_native
-from benchframe.dialect.primitives import Primitive
+from benchframe.dialect.primitives import Primitive, trace
 from benchframe.dialect.records import DialectError, Slab
 from benchframe.errors import near as nearest
 
@@ -123,11 +123,77 @@ def returned_records(definition: ast.FunctionDef, function: FunctionType) -> Ite
             yield node.lineno, f"returns a {slab.struct.name} record", "return its index"
 
 
+def copied_records(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:
+    """What C does with structs and pointers and the dialect does not: ``b = a`` of records, a record stored in a
+    field, ``x.y.z`` through a field, which is an index."""
+    record = _record_names(definition, function)
+    for node in ast.walk(definition):
+        if isinstance(node, ast.Assign) and (slab := record(node.value)) is not None:
+            struct = slab.struct.name
+            for target in node.targets:
+                if isinstance(target, ast.Attribute):
+                    what = f"stores a {struct} record in the field {target.attr}"
+                    yield node.lineno, what, "store its index; a field is a number"
+                elif isinstance(target, ast.Name) and isinstance(node.value, ast.Name):
+                    what = f"{target.id} = {node.value.id} copies nothing: both names stand for the same {struct}"
+                    yield node.lineno, what, "copy the fields that you need, one by one, or use one name"
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute):
+            inner = ast.unparse(node.value)
+            which = [
+                name
+                for name, obj in function.__globals__.items()
+                if isinstance(obj, Slab) and node.attr in obj.struct.fields and name in function.__code__.co_names
+            ] or [
+                name
+                for name, obj in function.__globals__.items()
+                if isinstance(obj, Slab) and node.attr in obj.struct.fields
+            ]
+            what = f"{inner} is an index, a number: it has no field {node.attr}"
+            yield node.lineno, what, f"make a record of it: {which[0] if which else 'SLAB'}(mm, {inner}).{node.attr}"
+
+
+def no_increments(definition: ast.FunctionDef) -> Iterator[Told]:
+    """``++x`` and ``--x``, which are two signs here and change nothing."""
+    for node in ast.walk(definition):
+        if isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.UnaryOp):
+            signs = (type(node.op), type(node.operand.op))
+            for kind, sign in ((ast.UAdd, "+"), (ast.USub, "-")):
+                if signs == (kind, kind):
+                    name = ast.unparse(node.operand.operand)
+                    yield (
+                        node.lineno,
+                        f"{sign}{sign}{name} changes nothing",
+                        f"write {name} {sign}= 1, a line of its own",
+                    )
+
+
+_WIDE = 1 << 31
+"""A factor from here on makes a product of more than 64 bits of most words."""
+
+
+def wide_products(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:
+    """A product with a large constant, as hash functions have: compiled it keeps 64 bits, interpreted all of them."""
+
+    def constant(node: ast.expr) -> int:
+        if isinstance(node, ast.Name):
+            value = function.__globals__.get(node.id)
+            return value if isinstance(value, int) and node.id not in function.__code__.co_varnames else 0
+        return node.value if isinstance(node, ast.Constant) and isinstance(node.value, int) else 0
+
+    for node in ast.walk(definition):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+            left, right = constant(node.left), constant(node.right)
+            if max(abs(left), abs(right)) >= _WIDE and not (left and right):
+                what = f"{ast.unparse(node)} may need more than 64 bits: compiled code drops the others"
+                yield node.lineno, what, "hash with hash_64(x, bits) (benchframe.kernel), or keep the factors small"
+
+
 def endless_loops(definition: ast.FunctionDef) -> Iterator[Told]:
     """``while True`` loops that leave neither the loop nor the function."""
     for node in ast.walk(definition):
-        leaves = any(isinstance(inner, (ast.Break, ast.Return)) for inner in ast.walk(node))
-        if isinstance(node, ast.While) and _always(node.test) and not leaves:
+        if not (isinstance(node, ast.While) and _always(node.test)):
+            continue
+        if not any(isinstance(inner, (ast.Break, ast.Return)) for inner in ast.walk(node)):
             yield node.lineno, "a loop that never ends", "give it a condition, a break or a return"
 
 
@@ -372,8 +438,13 @@ def lint(function: Callable[..., Any]) -> list[Finding]:
 
 
 def check_function(function: FunctionType) -> None:
-    """Raise DialectError with every finding, one per line."""
-    findings = lint(function)
+    """Raise DialectError with every finding, a line each."""
+    check_functions([function])
+
+
+def check_functions(functions: Iterable[FunctionType]) -> None:
+    """Raise DialectError with every finding of every function, a line each. Some 3 ms a function."""
+    findings = [finding for function in dict.fromkeys(functions) for finding in lint(function)]
     if findings:
         raise DialectError("\n".join(map(str, findings)))
 
@@ -387,6 +458,9 @@ def _walk(definition: ast.FunctionDef, function: FunctionType) -> Iterator[tuple
     yield from unknown_names(definition, function)
     yield from unknown_fields(definition, function)
     yield from returned_records(definition, function)
+    yield from copied_records(definition, function)
+    yield from no_increments(definition)
+    yield from wide_products(definition, function)
     yield from missing_return(definition)
     yield from endless_loops(definition)
     docstring = ast.get_docstring(definition, clean=False) is not None
@@ -421,7 +495,10 @@ def _call(node: ast.Call, function: FunctionType) -> Iterator[tuple[int, str, st
     if name in function.__globals__:
         obj = function.__globals__[name]
         if not (is_native(obj) or isinstance(obj, (Slab, Primitive, Hook, FarCall))):
-            yield node.lineno, f"calls {name}, which is not strategy code", f"mark {name} with @native"
+            yield node.lineno, f"calls {name}, which is not strategy code", _mend_of(name, obj)
+        elif not isinstance(obj, Primitive) and (texts := _texts(node)):
+            what = f"names a field by a text, {texts[0].value!r}, in the call of {name}"
+            yield node.lineno, what, _LOCKS
         yield from wrong_arguments(node, name, obj)
     elif name not in BUILTINS and hasattr(builtins, name):
         yield node.lineno, f"calls {name}", f"define it with @native (builtins: {', '.join(sorted(BUILTINS))})"
@@ -429,8 +506,22 @@ def _call(node: ast.Call, function: FunctionType) -> Iterator[tuple[int, str, st
         yield node.lineno, f"keyword arguments in the call of {name}", "pass by position"
 
 
+_LOCKS = 'make the functions of a lock once, outside: lock, trylock, unlock = spinlock("field") (docs/locks.md)'
+
+
+def _mend_of(name: str, obj: Any) -> str:
+    """What to do about a call of what is not strategy code: a maker of locks is called outside."""
+    maker = isinstance(obj, FunctionType) and obj.__module__.startswith("benchframe.mm.")
+    return f"call {name} once, outside of functions, and here what it gives" if maker else f"mark {name} with @native"
+
+
+def _texts(node: ast.Call) -> list[ast.Constant]:
+    """The arguments that are texts."""
+    return [one for one in node.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+
+
 def _literals(definition: ast.FunctionDef, function: FunctionType) -> set[ast.AST]:
-    """Constants that are allowed, or that another rule reports: field names in calls of primitives, a returned None."""
+    """Constants that may stand, or are told of elsewhere: field names in calls, a returned None."""
     returned: set[ast.AST] = {
         node.value
         for node in ast.walk(definition)
@@ -439,11 +530,15 @@ def _literals(definition: ast.FunctionDef, function: FunctionType) -> set[ast.AS
     return returned | {
         argument
         for node in ast.walk(definition)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and isinstance(function.__globals__.get(node.func.id), Primitive)
-        for argument in node.args
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if (called := _called(node, function)) is not None and called is not trace
+        for argument in (node.args if isinstance(called, Primitive) else _texts(node))
     }
+
+
+def _called(node: ast.Call, function: FunctionType) -> Any:
+    """What of the module a call's name stands for; None if nothing."""
+    return function.__globals__.get(node.func.id) if isinstance(node.func, ast.Name) else None
 
 
 def _spin(loop: ast.While) -> Iterator[tuple[int, str, str]]:
@@ -459,3 +554,47 @@ def _spin(loop: ast.While) -> Iterator[tuple[int, str, str]]:
 
     if calls([loop.test]) & _LOADS and not calls([*loop.body]) & _WAITS:
         yield loop.lineno, "spins on shared memory", "call cpu_relax() in the loop, or use wait_until"
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What Python's parser calls a syntax error and a writer of C wrote on purpose.
+
+C_HABITS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), hint)
+    for pattern, hint in (
+        (r"&&", "&& is written `and`"),
+        (r"\|\|", "|| is written `or`"),
+        (r"->", "-> is written `.`, and a reference is an index: VMA(mm, i).vm_start"),
+        (r"\+\+", "++ is written `x += 1`, a line of its own"),
+        (r"--", "-- is written `x -= 1`, a line of its own"),
+        (r"!(?!=)", "! is written `not`"),
+        (r"\?", "a ? b : c is written `b if a else c`"),
+        (r"\bgoto\b", "there is no goto: write a loop with break, or return from a function of its own"),
+        (r"/\*|\*/", "a comment begins with #"),
+        (r"\b(?:switch|case|default)\b.*[:{]", "there is no switch: write if and elif"),
+        (r"\belse\s+if\b", "else if is written `elif`"),
+        (r"[{}]", "a block is indented, and the line before it ends with a colon"),
+        (r"\bfor\s*\(.*;", "a counting loop is written `for i in range(n):`"),
+        (r"\b(?:0[xX][0-9a-fA-F]+|\d+)[uU]?[lL]{1,2}\b|\b(?:0[xX][0-9a-fA-F]+|\d+)[uU]\b", "numbers have no suffix"),
+        (r"^\s*(?:(?:unsigned|struct|const|long|int|u64|u32|bool)\s+)+\**\w+", "names are not declared: write `x = 0`"),
+        (r"[&*]\w+(?:\.|\s*=)", "there are no pointers: a reference is an index, VMA(mm, i).vm_start"),
+        (r"\)\s*=(?!=)", "a record cannot be assigned to: copy the fields that you need, one by one"),
+    )
+)
+"""What stands in the line, and how it is written here. The first that matches counts."""
+
+
+def c_habit(line: str) -> tuple[int, str] | None:
+    """The column (from 1) and the mend of what a line of C, taken for Python, has wrong; None if nothing is known.
+
+    >>> c_habit("    if a && b:")
+    (10, '&& is written `and`')
+    >>> c_habit("    return addr") is None
+    True
+    """
+    text = re.sub(r"""("[^"]*"|'[^']*')""", lambda match: " " * len(match[0]), line).partition("#")[0]
+    for pattern, hint in C_HABITS:
+        match = pattern.search(text)
+        if match is not None:
+            return match.start() + 1, hint
+    return None

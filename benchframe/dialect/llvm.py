@@ -32,7 +32,7 @@ from benchframe.dialect.functions import (
 from benchframe.dialect.lint import check_function, near, returned, translated
 from benchframe.dialect.numba_internals import emit, module_of, optimise, unoptimised
 from benchframe.dialect.ordering import DMB, RMW, barrier, compare_exchange, host, read_modify_write, store_mb
-from benchframe.dialect.primitives import Primitive
+from benchframe.dialect.primitives import GOLDEN_RATIO_64, Primitive
 from benchframe.dialect.records import DialectError, Slab, Struct
 from benchframe.dialect.store import CODEGEN
 
@@ -333,6 +333,22 @@ def _find_last_set(typingctx: Any, x: Any) -> Any:
     return types.int64(x), codegen
 
 
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def _hash(typingctx: Any, x: Any, bits: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word, count = (context.cast(builder, args[n], signature.args[n], types.int64) for n in (0, 1))
+        i64 = ir.IntType(64)
+        product = builder.mul(word, ir.Constant(i64, GOLDEN_RATIO_64))
+        return builder.lshr(product, builder.sub(ir.Constant(i64, 64), count))
+
+    return types.int64(x, bits), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def _nothing(typingctx: Any, x: Any) -> Any:
+    return types.none(x), lambda context, builder, signature, args: context.get_dummy_value()
+
+
 PRIMITIVES: dict[str, Any] = {
     "READ_ONCE": _atomic("READ_ONCE", 0, lambda b, p, w, v: b.load_atomic(p, "monotonic", w), True),
     "WRITE_ONCE": _atomic("WRITE_ONCE", 1, lambda b, p, w, v: b.store_atomic(v[0], p, "monotonic", w), False),
@@ -356,6 +372,8 @@ PRIMITIVES: dict[str, Any] = {
     "cond_resched": _resched,
     "cycles": _read_cycles,
     "fls": _find_last_set,
+    "hash_64": _hash,
+    "trace": _nothing,
 }
 """A primitive's name to its intrinsic."""
 

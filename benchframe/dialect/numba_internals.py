@@ -9,6 +9,8 @@ bounds the version to the newest that was tested.
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -78,12 +80,29 @@ def module_of(library: Any) -> llvm.ModuleRef:
     return library._final_module.clone()
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """While this is open, which must be for LLVM's own work alone, SIGINT ends the process at once, as it ends a
+    compiler of C: Python would hear it seconds later, when LLVM returns."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL, None):
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def optimise(library: Any, module: llvm.ModuleRef) -> None:
     """Run Numba's own passes over ``module``."""
     manager, builder = library._codegen._module_pass_manager()
-    manager.run(module, builder)
+    with interruptible():
+        manager.run(module, builder)
 
 
 def emit(library: Any, module: llvm.ModuleRef) -> bytes:
     """``module`` as an object file for this CPU."""
-    return bytes(library._codegen._tm.emit_object(module))
+    with interruptible():
+        return bytes(library._codegen._tm.emit_object(module))

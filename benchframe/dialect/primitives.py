@@ -15,6 +15,8 @@ Linux Documentation/memory-barriers.txt and include/linux/{compiler,atomic}.h.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import Any
 
 
@@ -162,6 +164,46 @@ def _fls(x: int) -> int:
     return (x & (1 << 64) - 1).bit_length()
 
 
+GOLDEN_RATIO_64 = 0x61C8864680B583EB
+"""The factor of include/linux/hash.h."""
+
+
+def _hash_64(x: int, bits: int) -> int:
+    """``hash_64``: ``bits`` bits (1 to 63) that depend on all of ``x`` (include/linux/hash.h).
+
+    One multiplication and one shift. Touches no memory. The product keeps 64 bits, compiled and interpreted.
+    """
+    return (x * GOLDEN_RATIO_64 & (1 << 64) - 1) >> (64 - bits)
+
+
+def _trace(x: int) -> None:
+    """``trace_printk``: ``x`` and the line appear in the story of a check's failure. Compiled code has no trace of it.
+
+    ``x`` is not computed where nothing else needs it, so a trace costs nothing in timed and counted runs.
+    """
+    if _listening:
+        caller = sys._getframe(2)  # behind Primitive.__call__
+        _listening[-1](x, caller.f_code.co_name, caller.f_code.co_filename, caller.f_lineno)
+
+
+Heard = Callable[[int, str, str, int], None]
+"""Is told what ``trace`` was given: value, function, file, line."""
+_listening: list[Heard] = []
+
+
+class Listening:
+    """While it is entered, ``heard`` is told what strategy code traces; the innermost one alone."""
+
+    def __init__(self, heard: Heard) -> None:
+        self.heard = heard
+
+    def __enter__(self) -> None:
+        _listening.append(self.heard)
+
+    def __exit__(self, *error: object) -> None:
+        _listening.pop()
+
+
 def _wait_until(ref: Any, field: str, mask: int, value: int) -> int:
     """``wait_event(wq, (field & mask) == value)``: waits until it holds, returns 0; an acquire load.
 
@@ -226,3 +268,5 @@ cpu_relax = Primitive("cpu_relax", _cpu_relax)
 cond_resched = Primitive("cond_resched", _cond_resched)
 cycles = Primitive("cycles", _cycles)
 fls = Primitive("fls", _fls)
+hash_64 = Primitive("hash_64", _hash_64)
+trace = Primitive("trace", _trace)

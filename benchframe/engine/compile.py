@@ -8,10 +8,12 @@ next strategy, which shares the model's part of a fault with the previous one.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from typing import TYPE_CHECKING
 
+from benchframe.dialect.records import DialectError
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.runner import KNOWN_REPLAY, MAPPING, specs, unit_store
 
@@ -53,6 +55,29 @@ def missing(units: Units, groups: list[list[UnitSpec]]) -> list[list[str]]:
     return found
 
 
+def check_texts(strategies: Sequence[Strategy], builds: frozenset[str] = frozenset({"one"})) -> None:
+    """Raise DialectError with all that the texts of the strategies to be compiled have wrong, before a minute is spent
+    on the first of them."""
+    from benchframe.dialect.lint import check_functions
+    from benchframe.engine.content import strategy_digest
+
+    units = unit_store()
+
+    def there(strategy: Strategy) -> bool:
+        own = [
+            spec for group in needed([strategy], builds) for spec in group if spec.name.endswith(f"-{strategy.name}")
+        ]
+        try:
+            return not units.missing(own)
+        except DialectError:  # so bad that it has no identity
+            return False
+
+    new = [one for one in strategies if not there(one)]
+    check_functions(function for one in new for function in one.functions())
+    for one in new:
+        strategy_digest(one)  # recursion, and names that stand for what strategy code may not use
+
+
 def _compile(strategies: Sequence[Strategy], builds: frozenset[str], names: list[str]) -> list[tuple[str, float]]:
     """In a child: compile the units with these names."""
     units = unit_store()
@@ -67,6 +92,7 @@ def compile_missing(
     strategies: Sequence[Strategy], progress: Progress | None, jobs: int, builds: frozenset[str] = frozenset({ONE})
 ) -> list[tuple[str, float]]:
     """See :func:`compile_strategies`."""
+    check_texts(strategies, builds)
     groups = missing(unit_store(), needed(strategies, builds))
     done: list[tuple[str, float]] = []
     if not groups:
@@ -77,7 +103,9 @@ def compile_missing(
     count = sum(map(len, groups))
     _SHARED[:] = strategies
     _BUILDS[:] = [builds]
-    with ProcessPoolExecutor(max(1, min(jobs, len(groups))), mp_context=context) as pool:
+    others = multiprocessing.active_children()
+    pool = ProcessPoolExecutor(max(1, min(jobs, len(groups))), mp_context=context, initializer=_leave_signals)
+    try:
         waiting = {pool.submit(_compile_shared, names) for names in groups}
         while waiting:
             finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -85,7 +113,20 @@ def compile_missing(
                 done.append(unit)
                 if progress is not None:
                     progress(unit[0], len(done) / count)
+    except BaseException:  # Ctrl-C, or code that cannot be compiled: nobody waits a minute for the others
+        for child in multiprocessing.active_children():
+            if child not in others:
+                child.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
     return done
+
+
+def _leave_signals() -> None:
+    """In a child: Ctrl-C is the parent's to handle, who kills it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 _SHARED: list[Strategy] = []
@@ -113,6 +154,7 @@ def compile_strategies(
 
     ``builds``: "one" for runs with one thread, "threads" for those with several.
 
-    ``progress(unit, share done)`` is called as units finish. Raises DialectError for the first that cannot be compiled.
+    ``progress(unit, share done)`` is told as units finish. Raises DialectError with every finding in the
+    texts of what is to be compiled; then for the first that cannot be.
     """
     return compile_missing(strategies, progress, jobs, frozenset(builds))

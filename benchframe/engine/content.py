@@ -80,7 +80,10 @@ def strategy_digest(strategy: Strategy) -> str:
     for name in sorted(strategy.binding):
         digest.update(f"{name}={identities.of(strategy.binding[name])}\n".encode())
     for slab in strategy.slabs:
-        digest.update(f"{slab.name} {slab.number} {slab.per_vma} {slab.fixed} {slab.layout}\n".encode())
+        by_task = (
+            f" {slab.per_task}" if slab.per_task else ""
+        )  # left out, digests from before there was such a thing stay
+        digest.update(f"{slab.name} {slab.number} {slab.per_vma} {slab.fixed}{by_task} {slab.layout}\n".encode())
     return digest.hexdigest()
 
 

@@ -277,6 +277,8 @@ ANSWER = Slab("ANSWER", answer, "answer_base", first=0)
 SAMPLE = Slab("SAMPLE", sample, "sample_base", first=0)
 
 PRIVATE_BASES = tuple(f"private{number}_base" for number in range(6))
-"""The fields of mm_struct that hold the addresses of a strategy's own slabs."""
+"""Where a strategy's own slabs hang."""
+MODEL_SLABS = frozenset(slab.base for slab in (MM, VMA, PAGE, PTE, TASK, FILE, ARENA, FREED, EVENT, ANSWER, SAMPLE))
+"""Where the model's hang."""
 ARENA_VMA, ARENA_TABLE, ARENA_PAGE, ARENA_FILE, ARENA_PRIVATE0 = 0, 1, 2, 3, 4
 """Indices in ARENA; a strategy's private slabs follow from ARENA_PRIVATE0."""

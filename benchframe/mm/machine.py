@@ -171,6 +171,12 @@ class Runner(Protocol):
         """Run events [first, last), answers to ANSWER (mm.replay.replay_checked)."""
 
 
+def _records(slab: Slab, vmas: int, tasks: int) -> int:
+    """Records of a private slab beside record 0: what it says, or one per VMA."""
+    records = getattr(slab, "records", None)
+    return vmas if records is None else int(records(vmas, tasks))
+
+
 class Machine:
     """Arrays for every slab, one booted address space (record 1 of ``mm``), and calls on it.
 
@@ -205,7 +211,7 @@ class Machine:
         ]
         capacities = [s.vmas, s.tables, s.tables + s.pages, s.files + 1]
         for slab in sorted(private, key=lambda p: p.base):
-            capacity = int(getattr(slab, "fixed", 0) + getattr(slab, "per_vma", 1) * s.vmas) + 1
+            capacity = _records(slab, s.vmas, s.tasks) + 1
             counts.append((slab, capacity))
             while len(capacities) < layout.ARENA_PRIVATE0 + layout.PRIVATE_BASES.index(slab.base):
                 capacities.append(0)
@@ -349,6 +355,6 @@ class Machine:
         ]
         for slab in self.private:
             number = layout.ARENA_PRIVATE0 + layout.PRIVATE_BASES.index(slab.base)
-            by_vma = getattr(slab, "fixed", 0) + getattr(slab, "per_vma", 1) * top[layout.ARENA_VMA] + 1
+            by_vma = _records(slab, top[layout.ARENA_VMA], self.sizes.tasks) + 1
             used.append((slab.base, 0, min(len(self.arrays[slab.base]), max(top[number], by_vma))))
         return used

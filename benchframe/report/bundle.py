@@ -31,6 +31,7 @@ from benchframe.results.manifest import MANIFEST, Manifest, WorkloadEntry
 from benchframe.results.studies import SOURCES, STUDIES, read_sources, read_studies
 from benchframe.stats import Judging, holm
 from benchframe.stats.verdict import above, below
+from benchframe.trace.csvfile import read_file
 from benchframe.trace.trace import Trace, read_trace, write_trace
 from benchframe.workload import WorkloadError
 
@@ -254,7 +255,7 @@ def _events(entry: WorkloadEntry, known: Registry | None) -> tuple[bytes, str]:
     try:
         trace: Trace
         if entry.path:
-            trace = read_trace(entry.path)
+            trace = read_file(entry.path)
         elif known is not None:
             trace = known.spec(entry.spec).trace(entry.seed, entry.threads)
         else:

@@ -402,7 +402,20 @@ def _csv(value: Value) -> Value:
     return None if isinstance(value, float) and value != value else value
 
 
-FORMATS: dict[str, Renderer] = {"text": to_text, "markdown": to_markdown, "csv": to_csv, "latex": to_latex}
+def to_json(table: Table) -> str:
+    """Numbers at full precision: ``title``, ``rows`` (one object per record, what is missing is null) and ``notes``."""
+    import json
+
+    rows = [
+        {name: None if isinstance(value, float) and value != value else value for name, value in record.items()}
+        for record in table.records
+    ]
+    return json.dumps({"title": table.title, "rows": rows, "notes": list(table.notes)}, indent=1) + "\n"
+
+
+FORMATS: dict[str, Renderer] = {
+    "text": to_text, "markdown": to_markdown, "csv": to_csv, "json": to_json, "latex": to_latex,
+}  # fmt: skip
 
 
 def render(table: Table, form: str) -> str:

@@ -10,7 +10,7 @@ from benchframe.files import write_atomic
 from benchframe.report import text as again
 from benchframe.report import text as glance
 from benchframe.report import text as words
-from benchframe.report.charts import PICTURES, Chart, save
+from benchframe.report.charts import NEEDS, PICTURES, Chart, save
 from benchframe.report.page import page
 from benchframe.report.run import Run
 from benchframe.report.table import Table, cost_table, markdown_escape, render, tail_table
@@ -162,6 +162,9 @@ def write_report(
         if form in forms and form in THREADS and run.scaling.rows:
             write_atomic(target / THREADS[form], render(run.scaling, form).encode())
             written.append(target / THREADS[form])
+    if missing := [name for name in charts if name not in {chart.name for chart in run.pictures}]:
+        what = f"the run has nothing for the chart {missing[0]}: {NEEDS[missing[0]]}"
+        raise ResultsError(folder.path, what, "measure that, or leave the chart out")
     pictures = [form for form in PICTURES if form in forms]
     if pictures:
         written += save(run.pictures, target / "charts", pictures)

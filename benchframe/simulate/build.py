@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 from benchframe.dialect import llvm as backend
 from benchframe.dialect.llvm import C_CALLS, PRIMITIVES, _atomic, _field_pointer, _integer_call
-from benchframe.dialect.numba_internals import module_of
+from benchframe.dialect.numba_internals import interruptible, module_of
 from benchframe.dialect.records import DialectError
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.simulate.records import ATOMIC, LOAD, STORE
@@ -244,13 +244,16 @@ def optimised(module: Any, keep: frozenset[str]) -> Any:
         machine, llvm.create_pipeline_tuning_options(speed_level=3)
     ).getModulePassManager()
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
-    passes.run(module, builder)
+    with interruptible():
+        passes.run(module, builder)
     return module
 
 
 def emit(module: Any, keep: frozenset[str]) -> bytes:
     """``module``, optimised, as an object file."""
-    return bytes(_target_machine().emit_object(optimised(module, keep)))
+    made = optimised(module, keep)
+    with interruptible():
+        return bytes(_target_machine().emit_object(made))
 
 
 def compile_simulated(spec: UnitSpec, units: Units) -> bytes:
@@ -272,4 +275,5 @@ def compile_simulated(spec: UnitSpec, units: Units) -> bytes:
         raise backend.needs(spec.entry, undefined)
     made = llvm.parse_assembly(instrument(str(module)))
     made.verify()
-    return bytes(_target_machine().emit_object(made))
+    with interruptible():
+        return bytes(_target_machine().emit_object(made))

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from benchframe.check.conform import Returns
+from benchframe.check.conform import TRACED, Returns
 from benchframe.check.execution import MISTAKES, Broken, Endless, patience, told
 from benchframe.check.memory import OutOfRecords
 from benchframe.check.poison import PoisoningRunner
+from benchframe.dialect.primitives import Listening
 from benchframe.dialect.records import DialectError
 from benchframe.engine.session import prepare
 from benchframe.events import LIFE, Kind
@@ -50,6 +51,8 @@ class Failure:
 
     event: int
     text: str
+    traced: tuple[str, ...] = ()
+    """What strategy code traced during that event."""
 
 
 def first_failure(strategy: Strategy, trace: Trace, seconds: float = SECONDS, blame: bool = True) -> Failure | None:
@@ -66,13 +69,20 @@ def first_failure(strategy: Strategy, trace: Trace, seconds: float = SECONDS, bl
     machine = Machine(runner, Sizes.of(events), parameters, strategy.slabs)
     at = 0
     returned = Returns()
-    with patience(seconds):
+    traced: list[str] = []
+
+    def hear(x: int, function: str, file: str, line: int) -> None:
+        traced.append(f"{int(x):#x}, in {function} ({file}:{line})")
+        del traced[:-TRACED]
+
+    with patience(seconds), Listening(hear):
         try:
             for number in stream.boots:
                 machine.boot(number)
             runner.forget()
             machine.arrays["event_base"][:] = stream.records
             for at in range(len(events)):
+                traced.clear()
                 if blame and at == len(events) - 1:
                     with returned:
                         runner.replay(at, at + 1)
@@ -83,15 +93,15 @@ def first_failure(strategy: Strategy, trace: Trace, seconds: float = SECONDS, bl
                 if wrong_answers(events[row], answer, right.ret[row], right.vm_start[row], right.vm_end[row]).any():
                     wanted = (int(right.ret[at]), int(right.vm_start[at]), int(right.vm_end[at]))
                     who = returned.of(int(answer[0]["vma"]))
-                    return Failure(at, differs(at, events[at], answer[0], wanted, strategy.name) + who)
+                    what = differs(at, events[at], answer[0], wanted, strategy.name)
+                    return Failure(at, what + who, tuple(traced))
             machine.raise_if_full()
             runner.validate(machine)
         except ValidationError as error:
             return Failure(at, f"after the last event: {str(error).splitlines()[0]}")
         except (Broken, DialectError, *MISTAKES) as error:
-            return Failure(
-                at, f"event {at} ({Kind(int(events[at]['kind'])).name} {int(events[at]['addr']):#x}): {told(error)}"
-            )
+            what = f"event {at} ({Kind(int(events[at]['kind'])).name} {int(events[at]['addr']):#x}): {told(error)}"
+            return Failure(at, what, tuple(traced))
     rows = [(mm, *row) for mm in sorted(right.spaces) for row in right.layouts[mm]]
     difference = first_difference(machine, np.array(rows, np.int64).reshape(-1, 7))
     return Failure(len(events) - 1, f"after the last event: {difference}") if difference else None
@@ -149,6 +159,8 @@ def show(strategy: Strategy, trace: Trace, path: Path, say: Callable[[str], None
         event = trace.events[at]
         what = " ".join(f"{name} {int(event[name]):#x}" for name in ("addr", "len", "prot", "flags") if event[name])
         say(f"    event {at}: task {event['task']} mm {event['mm']} {Kind(int(event['kind'])).name} {what}")
+    for text in failure.traced:
+        say(f"    traced: {text}")
     return False
 
 

@@ -191,7 +191,7 @@ KNOWN_BUGS = (
         "the last holder does not wake the writer",
         ("posted_put", "schedule", "wake_up", "rb_find", "refcount_inc_not_zero", "down_read_any", "down_write_any"),
         kind="deadlock",
-        says="*at wait of (('vma_base', *",
+        says="*waits for * of vma #*",
     ),
     scenario.KnownBug(
         "waker",

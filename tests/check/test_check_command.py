@@ -27,6 +27,12 @@ KNOWN = load()
 QUICK = ["lookup-munmap", "fault-munmap-signal", "stack-stack", "fault-fork"]
 
 
+@pytest.fixture(autouse=True)
+def few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random calls of one task are what test_check.py and test_mistakes.py look at; here a few will do."""
+    monkeypatch.setattr(jobs, "CALLS", 40)
+
+
 def said_by(names: list[str], scenarios: list[str], **options: Any) -> tuple[int, list[str]]:
     """Exit code and lines, without the times."""
     lines: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import time
 from dataclasses import replace
@@ -11,7 +12,10 @@ from pathlib import Path
 import pytest
 from support import candidates
 
+from benchframe.check import jobs, litmus
 from benchframe.check.axioms import WORDS, Relations, acyclic, all_before, closure, consistent
+from benchframe.check.checker import Hunt, make_case
+from benchframe.check.command import run_check_command, scenario
 from benchframe.check.dependency import Traced, on_branch
 from benchframe.check.graph import SHIFT
 from benchframe.check.litmus import Answer, Tasks, Unsupported, finals, parse, read_test, run_test
@@ -170,6 +174,14 @@ def test_the_kernels_own_litmus_tests() -> None:
             assert answer.verdict(test.quantifier) == test.result, test.name
 
 
+def state_of(test: litmus.Test, seen: Seen) -> object:
+    """The final values of registers, and of locations that were stored to."""
+    assert isinstance(seen.tasks, Tasks)
+    values = finals(test, seen.graph, seen.tasks)
+    kept = {name: value for name, value in values.items() if ":" in name or seen.graph.co.get(name)}
+    return tuple(sorted(kept.items(), key=str))
+
+
 def searched(seed: int) -> tuple[set[object], int, int]:
     """The final states that the search finds for a small program, its graphs, and how many of them differ."""
     test = candidates.program(seed)
@@ -177,10 +189,7 @@ def searched(seed: int) -> tuple[set[object], int, int]:
 
     def see(seen: Seen) -> bool:
         if seen.outcome == "done":
-            assert isinstance(seen.tasks, Tasks)
-            values = finals(test, seen.graph, seen.tasks)
-            kept = {name: value for name, value in values.items() if ":" in name or seen.graph.co.get(name)}
-            states.add(tuple(sorted(kept.items(), key=str)))
+            states.add(state_of(test, seen))
             keys.append(seen.graph.key())
         return True
 
@@ -188,14 +197,43 @@ def searched(seed: int) -> tuple[set[object], int, int]:
     return states, len(keys), len(set(keys))
 
 
-@pytest.mark.parametrize("seed", range(80))
-def test_small_programs_against_brute_force(seed: int) -> None:
+@pytest.mark.parametrize("first", range(0, 500, 50))
+def test_small_programs_against_brute_force(first: int) -> None:
     """The search finds the outcomes that an enumeration of every candidate allows, and no graph twice. The enumeration
     shares nothing with it: sets of pairs, linux-kernel.cat as it stands, RCU's recursion too. `python
     tests/support/candidates.py FIRST LAST` does more of them."""
-    states, graphs, different = searched(seed)
-    assert states == candidates.outcomes(candidates.program(seed), (0, 1, 2, 3))
-    assert graphs == different
+    for seed in range(first, first + 50):
+        states, graphs, different = searched(seed)
+        program = candidates.program(seed)
+        assert states == candidates.outcomes(program, candidates.numbers(program)), seed
+        assert graphs == different, seed
+
+
+def test_executions_that_are_drawn() -> None:
+    """Drawn at random, each ends as one of those that the search finds; few programs have an end that is never drawn.
+    W8 is found so, and told without a replay string."""
+    ends = drawn = 0
+    for seed in range(30):
+        test, states = candidates.program(seed), set()
+
+        def see(seen: Seen, test: litmus.Test = test, states: set[object] = states) -> bool:
+            if seen.outcome == "done":
+                states.add(state_of(test, seen))
+            return True
+
+        Trust(lambda test=test: Tasks(test), "lkmm").sample(see, random.Random(seed), time.monotonic() + 60, 40)  # type: ignore[misc]
+        known = searched(seed)[0]
+        assert states <= known
+        ends, drawn = ends + len(known), drawn + len(states)
+    assert drawn > ends * 0.7
+    race = load().historic()["W8"]
+    case = GraphCase(scenario(race.scenario), race.broken)
+    case.weaker = {(function, operation, field): rule_for(now) for function, operation, field, now in race.weaker}
+    hunt = GraphHunt(case, 1)
+    assert hunt.sample(time.monotonic() + 60)
+    (failure,) = hunt.failures.values()
+    assert failure.broken.kind == "use after free"
+    assert hunt.replay_string(failure.number) == ""
 
 
 @pytest.mark.parametrize("model", ["lkmm", "sc", "tso"])
@@ -251,6 +289,49 @@ def test_the_weakest_mend() -> None:
     (failure,) = hunt.failures.values()
     (line,) = mend(race.scenario, race.broken, failure, until, weaker=case.weaker)
     assert re.fullmatch(r"weakest mend found: the store at order.py:\d+ ma_free_listed: plain -> release", line), line
+
+
+@pytest.mark.parametrize("model", ["sc", "tso"])
+@pytest.mark.parametrize("name", ["rbtree", "pmdcache", "rcu_rbtree"])
+def test_graphs_and_interleavings_agree(name: str, model: str) -> None:
+    """Under sc and tso both searches give the same verdict, whole; of a task that is alone too."""
+    strategy = load().strategy(name)
+    for where in ("lookup-munmap", "lookup-merge", "exec-lookup"):
+        until = time.monotonic() + 100
+        steps = Hunt(make_case(scenario(where), strategy, model)).run(until)
+        graphs = GraphHunt(GraphCase(scenario(where), strategy, model)).run(until)
+        assert {f.kind for f in steps.findings} == {f.kind for f in graphs.findings}, where
+        assert steps.coverage.complete
+        assert graphs.coverage.complete
+
+
+def test_graphs_by_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`check --memory sc --graphs` finds what it finds without, and its replay string runs the graph again."""
+    monkeypatch.setattr(jobs, "CALLS", 20)
+    strategy, lines = load().strategy("pmdcache"), list[str]()
+    assert run_check_command([strategy], ["lookup-munmap"], 60, memory="sc", graphs=True, say=lines.append) == 1
+    assert lines[1] == "not looked for: livelocks, stale TLB entries"
+    assert not any("load buffering" in line for line in lines)
+    (again,) = re.findall(r"--replay (v1-sc-graphs:\d+)$", "\n".join(lines), re.M)
+    told: list[str] = []
+    assert run_check_command([strategy], ["lookup-munmap"], 60, again, say=told.append) == 1
+    assert told[0].startswith("use after free: T0: load of VMA #1, which T1 freed")
+
+
+def test_failures_of_graphs_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--save keeps them, too; the next check searches that far again. In a strategy that is mended nothing is found."""
+    monkeypatch.setattr(jobs, "CALLS", 20)
+    lines: list[str] = []
+    strategy, options = load().strategy("pmdcache"), {"memory": "sc", "graphs": True, "saved": tmp_path}
+    assert run_check_command([strategy], ["lookup-munmap"], 60, save_new=True, say=lines.append, **options) == 1  # type: ignore[arg-type]
+    (failure,) = jobs.read(tmp_path)
+    assert re.fullmatch(r"v1-sc-graphs:\d+", failure.replay)
+    again = jobs.run_again(failure, strategy, scenario("lookup-munmap"))
+    assert again.fails
+    assert again.text.startswith("WRONG: fails as before: use after free: T0: load of VMA #1")
+    mended = jobs.run_again(failure, load().strategy("pmdcache_rcu"), scenario("lookup-munmap"))
+    assert not mended.fails
+    assert re.match(r"no failure in \d+ graphs", mended.text)
 
 
 def test_files_in_a_folder_called_check() -> None:

@@ -25,7 +25,7 @@ from benchframe.dialect.functions import (
     where,
 )
 from benchframe.dialect.interpreter import wrapped
-from benchframe.dialect.primitives import Primitive, cmpxchg, fetch_add, fls, wait_then_add, xchg
+from benchframe.dialect.primitives import Primitive, cmpxchg, fetch_add, fls, hash_64, wait_then_add, xchg
 from benchframe.dialect.records import DialectError, Field, Slab, Struct
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.cost.records import (
@@ -65,8 +65,8 @@ ATOMICS = {"wait_then_add": "wait_then_add"} | {
 }
 """Primitives that read, change and write in one step, and their operation: on x86 the ordering makes no difference."""
 FREE = frozenset({"cpu_relax", "cond_resched", "cycles", "smp_rmb", "smp_wmb", "smp_mb__before_atomic",
-                  "smp_mb__after_atomic", "smp_acquire__after_ctrl_dep"})  # fmt: skip
-"""Primitives without an instruction to count: on x86, compiler barriers."""
+                  "smp_mb__after_atomic", "smp_acquire__after_ctrl_dep", "trace"})  # fmt: skip
+"""Primitives without an instruction that counts: barriers for the compiler, on x86."""
 OPERATORS: dict[type[ast.AST], str] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Mod: "%", ast.LShift: "<<", ast.RShift: ">>",
     ast.BitAnd: "&", ast.BitOr: "|", ast.BitXor: "^", ast.Pow: "**", ast.And: "and", ast.Or: "or", ast.Not: "not ",
@@ -258,6 +258,8 @@ class Expressions:
             return "0"
         if name == "fls":
             return f"fls({self.value(node.args[0])})"
+        if name == "hash_64":
+            return f"hash_64({self.value(node.args[0])}, {self.value(node.args[1])})"
         slab, index = self.reference(node.args[0])
         word = node.args[1]
         field = word.value if isinstance(word, ast.Constant) else None
@@ -492,7 +494,7 @@ class Translator:
         self.binding = binding
         self.scope: dict[str, Any] = {
             "_A": append, "rmw_add": rmw_add, "rmw_xchg": rmw_xchg, "rmw_cmpxchg": rmw_cmpxchg, "wait_add": wait_add,
-            "store": store, "fls": fls,
+            "store": store, "fls": fls, "hash_64": hash_64,
         }  # fmt: skip
         self.sites = 0
         """How many branches were numbered so far."""
@@ -663,7 +665,7 @@ class CompiledTranslator(Translator):
         self.scope = {
             "_note": leave_record, "_s_event_base": EVENT,
             "_xchg": xchg, "_cmpxchg": cmpxchg, "_fetch_add": fetch_add, "_wait_then_add": wait_then_add,
-            "fls": fls,
+            "fls": fls, "hash_64": hash_64,
         }  # fmt: skip
 
     def entry(self) -> Callable[..., int]:

@@ -334,7 +334,8 @@ class Data:
         self.strategies = list(dict.fromkeys(cell.entry.strategy for cell in self.cells))
         self.cached = caching(self.cells)
         self.look = Look(self.strategies, {cell.workload.baseline for cell in self.cells})
-        self.families = families(self.workloads)
+        specs = {cell.entry.workload: cell.workload.spec for cell in alone(self.cells)}
+        self.families = families(self.workloads, specs=specs)
         swept = {label for family in self.families for label in family.labels}
         self.single = [label for label in self.workloads if label not in swept]
         """Workloads that are not part of a sweep: they have a panel of their own."""
@@ -344,20 +345,25 @@ class Data:
         return [row for row in self.rows if row.cell.entry.workload == workload and row.figures]
 
 
-def families(labels: Sequence[str], least: int = 3) -> list[Family]:
-    """Sweeps of ``vmas=`` with at least ``least`` sizes among workload labels.
+def families(labels: Sequence[str], least: int = 3, specs: Mapping[str, str] | None = None) -> list[Family]:
+    """Sweeps of ``vmas=`` with at least ``least`` sizes among workload labels; of a label that does not say the size
+    (an experiment file's), what ``specs`` has for it counts.
 
     >>> families(["uniform:vmas=6", "uniform:vmas=50", "python-json", "uniform:vmas=500,gap=0"], least=2)
     [Family(name='uniform', sizes={6: ('uniform:vmas=6',), 50: ('uniform:vmas=50',)})]
+    >>> families(["few", "uniform:vmas=50"], 2, {"few": "uniform:vmas=6"})[0].sizes
+    {6: ('few',), 50: ('uniform:vmas=50',)}
     >>> families(["uniform:vmas=6,events=9", "uniform:vmas=6,events=80,touch=0"], least=1)[0].sizes
     {6: ('uniform:vmas=6,events=80,touch=0', 'uniform:vmas=6,events=9')}
     """
     found: dict[str, dict[int, list[tuple[int, str]]]] = {}
     for label in labels:
-        match = _VMAS.fullmatch(_EFFORT.sub("", label).rstrip(","))
+        for text in (label, (specs or {}).get(label, "")):
+            if match := _VMAS.fullmatch(_EFFORT.sub("", text).rstrip(",")):
+                break
         if match:
             rest = (match["head"] + match["tail"].lstrip(",")).rstrip(":,")
-            events = max((int(number) for number in _EFFORT.findall(label) if number), default=0)
+            events = max((int(number) for number in _EFFORT.findall(text) if number), default=0)
             found.setdefault(rest, {}).setdefault(int(match["vmas"]), []).append((-events, label))
     return [
         Family(name, {vmas: tuple(label for _, label in sorted(sizes[vmas])) for vmas in sorted(sizes)})

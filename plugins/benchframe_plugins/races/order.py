@@ -124,7 +124,8 @@ def races() -> list[Historic]:
         unseen(
             "W5",
             "type-safe reuse: a VMA is attached without release, its vm_mm and bounds may be seen as they were",
-            "not found in 337 graphs of a fault beside an mmap over its VMA, but the search was not whole",
+            "not found in 337 graphs of a fault beside an mmap over its VMA, nor in 449 beside munmap and an mmap "
+            "elsewhere, which takes the VMA again; but neither search was whole",
         ),
         order(
             "W6",
