@@ -260,7 +260,7 @@ def resolve(strategy: Strategy, by_name: Mapping[str, Strategy]) -> Strategy:
         binding.update(part.binding)
     named = [one.name for one in strategy.scenarios]
     if len(set(named)) < len(named):
-        raise StrategyError(f"strategy {strategy.name}: two of its scenarios have one name; rename one")
+        raise StrategyError(f"strategy {strategy.name}: two of its scenarios have the same name; rename one")
     _check_slabs(strategy.name, parts)
     missing = [h.name for h in ALL if h.default is None and h.name not in binding]
     if missing:
