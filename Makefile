@@ -40,22 +40,10 @@ run: $(STAMP)
 	$(BIN)/benchframe run $(RUNFLAGS)
 	$(BIN)/benchframe report last
 
-# What reports/reference is made of: benchframe's own strategies on three recorded programs, its indexes on five sizes, and
-# what differs in its locks played by real threads; then three studies.
-REFERENCE ?= --quick --rounds 5 --seed 2026 --threads 0,1,2 \
-  --strategy rbtree,linked_list,avl,maple,maple_rcu,sorted_array,eytzinger,btree,mmap_cache,vmacache,vmacache_pmd \
-  --strategy pmdcache,pmdcache_rcu,rcu_rbtree,spf_seqcount,spf_mmseq,per_vma_rwsem,per_vma_refcnt \
-  --workload python-json,gcc-project,java-version,multi-fault-all-split,mmap1 \
-  --workload uniform:vmas=6,events=20000,uniform:vmas=50,events=20000,uniform:vmas=500,events=20000 \
-  --workload uniform:vmas=5000,events=20000,uniform:vmas=65530,events=20000 \
-  --skip '*cache*@uniform*' --skip '*_rcu@uniform*' --skip 'rcu_*@uniform*' --skip 'spf_*@uniform*' \
-  --skip 'per_vma_*@uniform*' --skip 'linked_list@*65530*' --skip '*@multi-fault-all-split' --skip '*@mmap1' \
-  $(foreach w,python-json gcc-project java-version,--skip '*@$(w)@*') \
-  $(foreach s,linked_list avl maple sorted_array eytzinger btree mmap_cache vmacache vmacache_pmd,--skip '$(s)@*@*')
-
+# reports/reference.toml says what it is made of; then three studies.
 reference-run: $(STAMP)
 	rm -rf reports/new
-	$(BIN)/benchframe run $(REFERENCE) -o reports/new
+	$(BIN)/benchframe run reports/reference.toml -o reports/new
 	rm -rf reports/reference
 	mv reports/new/* reports/reference
 	rmdir reports/new
@@ -67,18 +55,9 @@ reference-run: $(STAMP)
 reference-report: $(STAMP)
 	$(BIN)/benchframe report reports/reference --format html,markdown,mail,csv,latex,svg
 
-# Every index from 6 to 1 000 000 VMAs. linked_list: at 65 530 fewer lookups, which take milliseconds each; at 1 000 000
-# none, since the walks of its setup alone are O(n^2).
-SWEEP ?= --quick --seed 2026 --strategy rbtree,linked_list,avl,maple,sorted_array,eytzinger,btree \
-  --workload uniform:vmas=6,events=20000,uniform:vmas=50,events=20000,uniform:vmas=500,events=20000 \
-  --workload uniform:vmas=5000,events=20000,uniform:vmas=65530,events=20000,uniform:vmas=1000000,events=20000 \
-  --workload uniform:vmas=65530,events=200,touch=0 \
-  --skip 'linked_list@*65530,events=20000' --skip 'linked_list@*1000000*' --skip 'avl@*touch=0' --skip 'maple@*touch=0' \
-  --skip 'sorted_array@*touch=0' --skip 'eytzinger@*touch=0' --skip 'btree@*touch=0'
-
 sweep: $(STAMP)
 	rm -rf reports/new
-	$(BIN)/benchframe run $(SWEEP) -o reports/new
+	$(BIN)/benchframe run reports/sweep.toml -o reports/new
 	rm -rf reports/sweep
 	mv reports/new/* reports/sweep
 	rmdir reports/new

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from benchframe.results.figures import load as load
+    from benchframe.results.frame import load as load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
@@ -12,7 +12,7 @@ __all__ = ["__version__", "load"]
 def __getattr__(name: str) -> object:
     """``benchframe.load`` is imported when it is first used: ``import benchframe`` costs nothing."""
     if name == "load":
-        from benchframe.results.figures import load
+        from benchframe.results.frame import load
 
         return load
     raise AttributeError(f"module 'benchframe' has no attribute {name!r}")

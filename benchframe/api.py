@@ -1,15 +1,15 @@
-"""What a plugin is made of: the promise that benchframe keeps between versions. Three modules are for plugins.
+"""The public interface for plugins. It stays stable between versions and consists of three modules.
 
 ======================  ===============================================================================================
 `benchframe.api`        any plugin: :data:`hookimpl`. A strategy: :class:`Strategy` = :class:`Index` + :class:`Cache` +
                         :class:`Protocol`; :class:`PrivateSlab` of :class:`Field`: its own memory; :func:`native` marks
-                        its functions, :func:`hook` declares places that another plugin may fill; :class:`CSource`: code
-                        in C; :mod:`scenario`: scenarios for the checker, and races that are known
+                        its functions, :func:`hook` declares hooks that another plugin may fill; :class:`CSource`: code
+                        in C; :mod:`scenario`: scenarios for the checker, and known races
 `benchframe.kernel`     what strategy code calls: records, flags, primitives, locks, functions of the model's mm
 `benchframe.workloads`  what a workload is made of: parameters, streams, traces
 ======================  ===============================================================================================
 
-Up to 0.1 all names were here. They still can be imported from here, with a :class:`DeprecationWarning`, until 0.3.
+In 0.1 this module held all names. They can still be imported from here, with a :class:`DeprecationWarning`, until 0.3.
 """
 
 import warnings
@@ -42,8 +42,8 @@ _DOORS = ("benchframe.kernel", "benchframe.workloads")
 
 
 def __getattr__(name: str) -> Any:
-    """:mod:`scenario`, which needs NumPy, when it is asked for; or a name of 0.1 that lives in another module now, with
-    a warning (PEP 562). Raises AttributeError."""
+    """Import :mod:`scenario` (which needs NumPy) on first use, or a name that moved to another module since 0.1, with a
+    warning (PEP 562). Raises AttributeError for any other name."""
     if name == "scenario":
         return import_module("benchframe.scenario")
     for door in _DOORS:

@@ -1,4 +1,4 @@
-"""Strategies written in C: their sources, the header with the model's records, and the bridge to both."""
+"""Strategies written in C: their sources, the header with the model's records, and the calls between C and Python."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _struct(slab: Slab) -> list[str]:
 
 
 def header(private: Sequence[Slab] = ()) -> str:
-    """The text of ``benchframe.h``, with a strategy's ``private`` slabs too; the C compiler asserts every offset."""
+    """The text of ``benchframe.h``, including a strategy's ``private`` slabs; the C compiler asserts every offset."""
     lines = [_HEAD]
     lines += [f"#define {name} {value:#x}LL" for name, value in _CONSTANTS]
     slabs = [MM, VMA, TASK, PAGE, PTE, FILE, *private]
@@ -103,17 +103,17 @@ def header(private: Sequence[Slab] = ()) -> str:
 #
 # ``find`` is a native function like any other. Compiled, it is one direct call of the C function, whose object file
 # is linked into the unit. Interpreted (by `benchframe check`, and where accesses are counted) its *twin* runs: the
-# same in the dialect, checked against the oracle as the C is. Without a twin the C itself runs, as one step: what it
-# reads and writes is then seen by no scheduler.
+# same in the dialect, checked against the oracle as the C is. Without a twin the C itself runs, as one step: no
+# scheduler sees what it reads and writes.
 #
-# C code is compiled and loaded because the user named the plugin that names it, with the user's rights: like any
-# plugin.
+# C code is compiled and loaded only because the user named the plugin that refers to it. Like any plugin, it runs with
+# the user's rights.
 
 FLAGS = ("-O2", "-Wall")
 _ALWAYS = (
     "-std=gnu11",
-    "-fPIC",  # the loader may put it anywhere
-    "-fvisibility=hidden",  # so that it calls itself without a table
+    "-fPIC",  # the loader may map it at any address
+    "-fvisibility=hidden",  # calls within the file bypass the PLT
     "-fno-asynchronous-unwind-tables",
     "-fno-stack-protector",
     "-c",
@@ -124,10 +124,10 @@ _LARGEST = 4 << 20
 
 
 class CSource:
-    """A C file of a plugin. ``path`` is relative to the Python file that says it; ``slabs`` are the strategy's private
-    slabs that the C uses; ``flags`` replace ``-O2 -Wall``.
+    """A C file of a plugin. ``path`` is relative to the Python file that calls this; ``slabs`` are the strategy's
+    private slabs that the C code uses; ``flags`` replace ``-O2 -Wall``.
 
-    Nothing is read or compiled before a function of it is needed. The C sees ``benchframe.h``
+    The file is read and compiled only when one of its functions is needed. The C code sees ``benchframe.h``
     (:func:`benchframe.cstrategy.header`, `benchframe header`) without including it.
     """
 
@@ -141,8 +141,9 @@ class CSource:
     def function(self, symbol: str, parameters: Sequence[str], twin: Native | None = None) -> Native:
         """The C function ``symbol`` as a native function: ``int64_t symbol(struct mm_struct *mm, int64_t ...)``.
 
-        ``parameters`` are its arguments' names, ``mm`` first. ``twin`` is the same in the dialect. Raises DialectError
-        for names that are none, a twin that is not ``@native`` or has another number of arguments.
+        ``parameters`` are the names of its arguments, ``mm`` first. ``twin`` is the same function in the dialect.
+        Raises DialectError for a name that is not a C identifier, and for a twin that is not ``@native`` or takes
+        another number of arguments.
         """
         names = tuple(parameters)
         if not names or names[0] != "mm" or not all(_NAME.fullmatch(n) for n in (symbol, *names)):
@@ -161,7 +162,7 @@ class CSource:
         return _read(self.path)
 
     def content(self) -> str:
-        """sha256 over the file, what it includes with quotes, the header, the flags and the compiler's version."""
+        """sha256 of the file, the files it includes with quotes, the header, the flags and the compiler's version."""
         digest = hashlib.sha256()
         for path in self._files():
             digest.update(f"{path.name}\n{_read(path)}\n".encode())
@@ -169,7 +170,7 @@ class CSource:
         return digest.hexdigest()
 
     def _files(self) -> list[Path]:
-        """The file, and what it includes with quotes, in turn, as far as such files exist."""
+        """The file, and every existing file that it includes with quotes, directly or indirectly."""
         found = [self.path]
         for path in found:
             for name in _INCLUDE.findall(_read(path)):
@@ -179,13 +180,13 @@ class CSource:
         return found
 
     def symbol(self, name: str) -> str:
-        """The name of function ``name`` in the object file: two sources never clash."""
+        """The name of function ``name`` in the object file; it contains a hash, so two sources never clash."""
         return f"benchframe_c_{self.content()[:16]}_{name}"
 
     # ---- compiling --------------------------------------------------------------------------------------------
 
     def build(self) -> bytes:
-        """The object file. Raises DialectError with the compiler's words, or if a function is not defined."""
+        """The object file. Raises DialectError with the compiler's message, or if a function is not defined."""
         with tempfile.TemporaryDirectory(prefix="benchframe-c-") as folder:
             return self._build(Path(folder))[0]
 
@@ -200,7 +201,7 @@ class CSource:
         (folder / "unit.c").write_text("\n".join(lines), encoding="utf-8")
         obj, library = folder / "unit.o", folder / "unit.so"
         run_compiler([*self.flags, *_ALWAYS, "-I", folder, "-o", obj, folder / "unit.c"], str(self.path))
-        # Linked as a library too: this is where a call of something that does not exist shows (MCJIT would abort).
+        # Linked as a library too, to find calls of undefined functions here (MCJIT would abort on them).
         run_compiler(["-shared", "-Wl,-z,defs", "-o", library, obj], str(self.path))
         loaded = ctypes.CDLL(str(library))
         for name, arity in self._functions.items():
@@ -210,7 +211,7 @@ class CSource:
         return obj.read_bytes(), loaded
 
     def _bridge(self, symbol: str, names: tuple[str, ...]) -> Native:
-        """What runs interpreted where there is no twin: the same C, on the same memory."""
+        """The function that runs when interpreted without a twin: the same C code, on the same memory."""
 
         def bridge(mm: Any, *arguments: int) -> int:
             if self._library is None:
@@ -225,24 +226,24 @@ class CSource:
 
 
 def c_sources(functions: Sequence[FunctionType]) -> list[CSource]:
-    """The C files that these native functions call, each once."""
+    """The C files that these native functions call, without duplicates."""
     calls = [obj for f in functions for obj in f.__globals__.values() if isinstance(obj, CCall)]
     return list(dict.fromkeys(call.source for call in calls))
 
 
 def unseen(functions: Sequence[FunctionType]) -> list[str]:
-    """The C functions without a twin that these native functions call: no scheduler sees what they access."""
+    """The C functions without a twin that these native functions call: no scheduler sees their memory accesses."""
     calls = [obj for f in functions for obj in f.__globals__.values() if isinstance(obj, CCall)]
     return list(dict.fromkeys(call.name for call in calls if call.function.__module__ == __name__))
 
 
 def _address(mm: Any) -> int:
-    """Where an interpreted mm reference lies in memory: the records know the slabs' addresses."""
+    """The memory address of an interpreted mm reference: the records hold the addresses of the slabs."""
     return int(mm.mm_base) + int(mm.index) * int(mm.slab.struct.size)
 
 
 def _written(name: str, parameters: tuple[str, ...], scope: dict[str, Any], file: str) -> Native:
-    """A native function that passes its arguments on; its text can be shown."""
+    """A native function that passes its arguments on; its source can be displayed."""
     arguments = ", ".join(parameters)
     text = f'def {name}({arguments}):\n    """{name} of {Path(file).name}."""\n    return call({arguments})\n'
     shown = f"<{name} of {file}>"
@@ -264,7 +265,7 @@ def _quoted(path: Path) -> str:
 def _read(path: Path) -> str:
     try:
         if path.stat().st_size > _LARGEST:
-            raise DialectError(f"{path}: far too long for a strategy")
+            raise DialectError(f"{path}: larger than {_LARGEST >> 20} MiB, which is too long for a strategy")
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise DialectError(f"{path}: {error.strerror or error}; CSource looks beside the plugin's file") from None

@@ -1,7 +1,8 @@
 """The errors that a user can act on: what is wrong, where, what to do about it, and the exit code of the command.
 
-Every exception that benchframe raises for bad input, or for a machine that refuses, is a :class:`BenchframeError`; a
-command prints it as one line. What is not one is a bug of benchframe and ends in a traceback.
+Every exception that benchframe raises for bad input, or because the machine refuses something, is a
+:class:`BenchframeError`; a command prints it as one line. Any other exception is a bug in benchframe and ends in a
+traceback.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 FAILED, USAGE, ENVIRONMENT = 1, 2, 3
-"""Exit codes: a question was answered with no; bad input or usage; the machine refused. docs/cli.md explains all."""
+"""Exit codes: the answer is no; bad input or usage; the machine refused. docs/cli.md explains all of them."""
 
 
 class BenchframeError(Exception):
-    """An error for a user's eyes; ``str()`` is one line: ``where: what; hint``.
+    """An error to show to the user; ``str()`` is one line: ``where: what; hint``.
 
     ``where`` is the file, option or plugin, ``hint`` what to do; either may be part of ``what`` and then is empty.
     ``exit_code`` is that of a command which ends in this error.
@@ -36,7 +37,7 @@ class BenchframeError(Exception):
 
     @property
     def line(self) -> str:
-        """What a command prints: one line; never empty."""
+        """The line that a command prints; never empty."""
         return " ".join(str(self).split()) or type(self).__name__
 
 
@@ -53,7 +54,7 @@ class FileError(BenchframeError):
 
     def __init__(self, where: str | Path, what: str, hint: str, *, exit_code: int = USAGE) -> None:
         super().__init__(" ".join(what.split()), where=where, hint=" ".join(hint.split()))
-        self.args = (str(where), what, hint)  # what pickle calls it with
+        self.args = (str(where), what, hint)  # the arguments with which pickle recreates it
         self.exit_code = exit_code
 
 
@@ -118,7 +119,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def near(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The known name nearest to a misspelt one; None if none is near.
+    """The known name closest to a misspelt one; None if there is none.
 
     >>> near("hit_rat", ["hit_rate", "vmas"]), near("x", ["hit_rate", "vmas"])
     ('hit_rate', None)

@@ -1,4 +1,4 @@
-"""What a trace is made of: the ordered events of an address space, as columns and as native records.
+"""The events that a trace consists of: the ordered events of an address space, as columns and as native records.
 
 A trace is a table (see docs/trace-format.md); each row is one event. In memory the engines read it as a
 NumPy array of :data:`EVENT` (64 bytes a row). All integers are signed; "none" is :data:`NIL` (-1).
@@ -17,7 +17,7 @@ column         meaning (by kind where it differs)
 ``offset``     file offset in bytes (MAP, MMAP); MREMAP: the new address argument
 ``new_len``    MREMAP: new length; else 0
 ``file``       index in the trace's file table, NIL for anonymous
-``ret``        what the kernel returned: an address, 0, -errno, or UNKNOWN where nobody recorded it
+``ret``        what the kernel returned: an address, 0, -errno, or UNKNOWN if it was not recorded
 =============  ====================================================================================
 """
 
@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 NIL = -1
 UNKNOWN = -(1 << 62)
-"""``ret`` of an event whose result is not known: the model decides (a synthetic stream)."""
+"""``ret`` of an event whose result was not recorded, as in a synthetic stream: the model decides."""
 
 
 class Kind(IntEnum):
@@ -58,11 +58,11 @@ CALLS = (
     *(Kind.MMAP, Kind.MUNMAP, Kind.MPROTECT, Kind.MREMAP, Kind.BRK, Kind.MADVISE, Kind.MLOCK, Kind.MUNLOCK),
     Kind.ATTR,
 )
-"""System calls: the kernel may refuse them, and ``ret`` says whether it did."""
+"""System calls: the kernel may refuse them, and ``ret`` tells whether it did."""
 
 
 LIFE = (Kind.EXEC, Kind.FORK, Kind.THREAD, Kind.EXIT)
-"""What begins and ends address spaces and tasks. These return nothing that could be compared."""
+"""Events that begin or end address spaces and tasks. They return nothing that could be compared."""
 
 
 class FaultFlag(IntFlag):
@@ -74,7 +74,7 @@ class FaultFlag(IntFlag):
 
 
 class Attr(IntEnum):
-    """``flags`` of an ATTR: which attribute of its VMAs changes (vma_modify_policy and its like, mm/vma.c)."""
+    """``flags`` of an ATTR: which attribute of the VMAs changes (vma_modify_policy and similar functions, mm/vma.c)."""
 
     SEAL = 1  # mseal
     USERFAULTFD = 2  # registered with the userfaultfd of number prot
@@ -111,7 +111,8 @@ EVENT = np.dtype(
 assert EVENT.itemsize == 64
 
 REPORT = np.dtype([("row", "i8"), ("vm_start", "i8"), ("vm_end", "i8")])
-"""The VMA that the kernel reported right after the event at ``row`` (perf's MMAP2 record): what replays are held to."""
+"""The VMA that the kernel reported right after the event at ``row`` (perf's MMAP2 record); replays are compared with
+it."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, names for them, and text that steers no terminal."""
+"""Files that are replaced as a whole or not at all, file names, and text that is safe to print on a terminal."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import BinaryIO
 from benchframe.errors import disk_error
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Control characters, and those that turn the direction of text around or end a line unseen."""
+"""Control characters, and characters that reverse the direction of text or end a line invisibly."""
 
 
 @contextlib.contextmanager
 def replacing(path: Path, *, durable: bool = True, mode: int = 0o666) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of ``path`` when the block ends: a reader, or who comes after a crash,
+    """Open a file for writing that replaces ``path`` when the block ends. A reader, or whoever looks after a crash,
     finds the old content or the new, never a part. After an exception the old content is still there.
 
-    A new file ``.NAME.XXXXXXXX.part`` in the same folder, fsync, rename, fsync of the folder. ``durable=False`` leaves
-    both fsyncs out: for what a checksum protects and anyone can make again. ``mode`` is restricted by the umask. Raises
-    OSError.
+    It writes a new file ``.NAME.XXXXXXXX.part`` in the same folder, then does fsync, rename, and fsync of the folder.
+    ``durable=False`` omits both fsyncs, for files that a checksum protects and that can be made again. ``mode`` is
+    restricted by the umask. Raises OSError.
     """
     part = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
     try:
@@ -34,7 +34,7 @@ def replacing(path: Path, *, durable: bool = True, mode: int = 0o666) -> Iterato
                 os.fsync(file.fileno())
         part.replace(path)
     except BaseException:
-        with contextlib.suppress(OSError):  # a disk that is read-only by now refuses this too
+        with contextlib.suppress(OSError):  # fails too if the disk has become read-only
             part.unlink(missing_ok=True)
         raise
     if durable:
@@ -57,12 +57,12 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, data: object) -> None:
-    """``data`` as readable JSON, atomically."""
+    """Write ``data`` as indented JSON, atomically."""
     write_atomic(path, (json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
 def printable(text: str) -> str:
-    """``text`` without control characters: a results file must not steer the terminal that shows it.
+    """``text`` without control characters: a results file must not control the terminal that shows it.
 
     >>> printable("a\\x1b[31mb")
     'a?[31mb'
@@ -71,7 +71,7 @@ def printable(text: str) -> str:
 
 
 def slug(text: str, longest: int = 48, *, keep: str = "", otherwise: str = "x") -> str:
-    """``text`` as a name for a file or an anchor: what is not a letter, a digit or in ``keep`` becomes one dash.
+    """``text`` as a file name or an anchor: what is not a letter, a digit or in ``keep`` becomes one dash.
 
     >>> slug("zipf:vmas=50 <b>"), slug("my/../strategy"), slug("../a_b", keep="._"), slug("*", otherwise="run")
     ('zipf-vmas-50-b', 'my-strategy', 'a_b', 'run')

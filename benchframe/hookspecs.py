@@ -1,8 +1,8 @@
-"""The hooks that a plugin may fill: four plain functions, each returning what it brings.
+"""The hooks that a plugin may implement: four plain functions, each returning what the plugin provides.
 
-A plugin is a module. It marks the functions it fills with :data:`hookimpl` (``from benchframe.api import hookimpl``)
-and is found through an entry point of the group ``benchframe`` or named with ``--plugin FILE``; docs/plugins.md
-explains it, :mod:`benchframe.registry` does it.
+A plugin is a module. It marks its hook functions with :data:`hookimpl` (``from benchframe.api import hookimpl``).
+benchframe finds it through an entry point of the group ``benchframe``, or because the user names it with ``--plugin
+FILE``. docs/plugins.md explains plugins; :mod:`benchframe.registry` loads them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ PROJECT = "benchframe"
 
 
 class Moved(DeprecationWarning):
-    """A plugin asks for a name where an earlier version had it. The registry collects these: ``Registry.notes``."""
+    """A plugin imports a name from the place where an earlier version had it. The registry collects these:
+    ``Registry.notes``."""
 
 
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -30,23 +31,23 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def benchframe_strategies() -> list[Strategy]:  # type: ignore[empty-body]  # a specification has no body
-    """The lookup strategies that this plugin brings. Called once, right after loading; must not compile anything."""
+    """The lookup strategies of this plugin. Called once, right after loading; must not compile anything."""
 
 
 @hookspec
 def benchframe_workloads() -> list[Workload]:  # type: ignore[empty-body]
-    """The workloads that this plugin brings. Called once, right after loading; must not make any stream yet."""
+    """The workloads of this plugin. Called once, right after loading; must not make any stream yet."""
 
 
 @hookspec
 def benchframe_metadata() -> dict[str, str]:  # type: ignore[empty-body]
-    """Keys and texts to keep with every result, such as a firmware version. Called once per run."""
+    """Keys and texts to store with every result, such as a firmware version. Called once per run."""
 
 
 @hookspec
 def benchframe_historic() -> list[Historic]:  # type: ignore[empty-body]
-    """Races that once were, put back: what `benchframe check --historic` shows. Called when they are asked for."""
+    """Historic races, reintroduced: `benchframe check --historic` shows them. Called when they are needed."""
 
 
 HOOKS = ("benchframe_strategies", "benchframe_workloads", "benchframe_metadata", "benchframe_historic")
-"""The names of all hooks; each name begins with the project's."""
+"""The names of all hooks; each begins with the project's name."""

@@ -1,7 +1,8 @@
-"""Interpreted runner: a strategy's text run by Python on the same memory as the compiled code.
+"""Interpreted runner: Python runs a strategy's text on the same memory as the compiled code.
 
-Some hundred times slower than native, but an index outside its slab is an IndexError here instead of damage, and the
-world behind the proxies may count or schedule what it sees (:mod:`benchframe.dialect.interpreter`).
+It is some hundred times slower than native code. In return, an index outside its slab raises an IndexError instead of
+damaging memory, and the world behind the proxies can count or schedule every access
+(:mod:`benchframe.dialect.interpreter`).
 """
 
 from __future__ import annotations
@@ -21,11 +22,10 @@ from benchframe.strategy import Strategy
 
 
 class InterpretedRunner(Validating):
-    """Runs ``strategy`` (resolved) by the interpreter; a :class:`~benchframe.mm.machine.Runner`.
+    """Runs ``strategy`` (resolved) in the interpreter; a :class:`~benchframe.mm.machine.Runner`.
 
-    ``counting``: the replay counts lookups, hits and the like, as the native engine's checked replay does. ``replace``
-    puts other functions in the place of native ones (``dejit``). Raises DialectError for a mandatory hook that is
-    unfilled.
+    ``counting``: the replay counts lookups, hits and so on, as the native engine's checked replay does. ``replace``
+    substitutes other functions for native ones (``dejit``). Raises DialectError if a mandatory hook is missing.
     """
 
     def __init__(
@@ -38,13 +38,13 @@ class InterpretedRunner(Validating):
         self.strategy = strategy
         self._replace = replace
         self.world: PlainWorld | None = None
-        # As natively: the replay counts, the mapping operations and what they call through hooks do not.
+        # As in native code, the replay counts; the mapping operations and what they call through hooks do not.
         own = {**strategy.binding, "count": count_event} if counting else strategy.binding
         self._replay = dejit(replay_checked, own, strategy.binding, replace)
         self._hooks: dict[str, Callable[..., Any]] = {}
 
     def attach(self, machine: Machine) -> None:
-        """Make the world over the machine's arrays. Raises DialectError for arrays of another layout."""
+        """Create the world over the machine's arrays. Raises DialectError for arrays with another layout."""
         self.world = PlainWorld(machine.arrays)
 
     def _mm(self, number: int) -> Any:
@@ -53,14 +53,14 @@ class InterpretedRunner(Validating):
         return self.world.ref(MM, number + 1)
 
     def replay(self, first: int, last: int) -> None:
-        """Events [first, last), with answers and counts. Raises IndexError where the code leaves a slab."""
+        """Replay events [first, last) with answers and counts. Raises IndexError if the code leaves a slab."""
         self._replay(self._mm(0), first, last)
 
     def hook(self, name: str, *arguments: int, mm: int = 0) -> int:
-        """Call a hook of the strategy directly, in trace mm number ``mm``. KeyError for a name that is no hook."""
+        """Call a hook of the strategy directly, in trace mm number ``mm``. Raises KeyError if no hook has this name."""
         if name not in self._hooks:
             function = resolve(BY_NAME[name], self.strategy.binding)
-            assert function is not None  # only an unbound resolve() gives None
+            assert function is not None  # resolve() returns None only when unbound
             self._hooks[name] = dejit(function, self.strategy.binding, None, self._replace)
         return int(self._hooks[name](self._mm(mm), *arguments))
 

@@ -1,10 +1,11 @@
 """The header file of strategy code: the model's records, flags and constants, primitives, locks, and the functions of
-its mm that a strategy builds on. All names are the kernel's, and stay between versions.
+its mm that a strategy builds on. All names are the kernel's, and stay stable.
 
 ==================  ====================================================================================================
 records             :data:`VMA`, :data:`MM`, :data:`TASK`, :data:`PAGE`, :data:`PTE`, :data:`FILE`: ``VMA(mm, i)`` is
                     the i-th vm_area_struct; :data:`NULL` is 0. docs/dialect.md has every field
-memory              :func:`READ_ONCE` to :func:`cmpxchg`, barriers, waits: docs/dialect.md; :func:`fls`
+memory              :func:`READ_ONCE` to :func:`cmpxchg`, barriers, waits: docs/dialect.md; :func:`fls`,
+                    :func:`hash_64`, :func:`trace`
 the hooks to call   :func:`index_find`, :func:`count`, :func:`mmap_read_lock` ...: what the strategy's other parts fill
 locks               :func:`spinlock`, :func:`rwsem`, :func:`seqcount`, :func:`refcount`, :func:`waitqueue`: each makes
                     the functions of one lock in fields of a record (docs/locks.md)
@@ -27,6 +28,7 @@ from benchframe.dialect import (
     fetch_add_relaxed,
     fetch_add_release,
     fls,
+    hash_64,
     load_acquire,
     rcu_assign_pointer,
     rcu_dereference,
@@ -38,6 +40,7 @@ from benchframe.dialect import (
     smp_store_mb,
     smp_wmb,
     store_release,
+    trace,
     wait_interruptible,
     wait_then_add,
     wait_until,
@@ -165,6 +168,7 @@ __all__ = [
     "free_typesafe_by_rcu",
     "grow_as_held",
     "grow_under_write_lock",
+    "hash_64",
     "index_find",
     "kfree_rcu",
     "load_acquire",
@@ -203,6 +207,7 @@ __all__ = [
     "start_gap",
     "store_release",
     "synchronize_rcu",
+    "trace",
     "vma_free_now",
     "wait_interruptible",
     "wait_then_add",

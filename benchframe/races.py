@@ -1,4 +1,5 @@
-"""Races that have names: what tells one from another, those a strategy is known to have, those that Linux once had."""
+"""Races that have names: what distinguishes one from another, those that a strategy is known to have, and those that
+Linux once had."""
 
 from __future__ import annotations
 
@@ -7,20 +8,20 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 Named = Any
-"""A Strategy or a Scenario, or the name of one: races stand below both, so their types cannot be named here."""
+"""A Strategy or a Scenario, or its name: both are in layers above this module, so it cannot import their types."""
 Chain = tuple[str, ...]
 Weaker = tuple[str, str, str, str]
-"""An ordering that is weaker than the text says: function, operation, field, ordering."""
+"""An ordering that is weakened from what the text says: function, operation, field, ordering."""
 
 
 @dataclass(frozen=True)
 class Sites:
-    """Names of functions, and one of a field.
+    """Where a failure happened: names of functions, and of one field.
 
-    ``used``: where the failing task was, the innermost function first; for a failure that has no place (a deadlock, a
-    stale answer, a broken invariant) the functions in which tasks were stopped, in alphabetical order. ``freed``: who
-    gave the record back, or handed it to kfree_rcu. ``source``: the field from which the stale reference was loaded
-    in one of the functions ``used``, then who stored to that field, the last first.
+    ``used``: where the failing task was, the innermost function first. A failure without a place of its own (a
+    deadlock, a stale answer, a broken invariant) has here the functions in which tasks were stopped, in alphabetical
+    order. ``freed``: who freed the record or handed it to kfree_rcu. ``source``: the field from which one of the
+    functions ``used`` loaded the stale reference, then the functions that stored to that field, the last one first.
     """
 
     used: Chain = ()
@@ -36,17 +37,18 @@ class Sites:
 
 @dataclass(frozen=True)
 class KnownBug:
-    """A race that a strategy is known to have: what `benchframe check` finds is called by its name.
+    """A race that a strategy is known to have: `benchframe check` reports a matching finding under its name.
 
-    A finding is this bug if all that is given here fits; what is empty (``dangling``: None) fits everything, so give
-    all that `check` prints beside it, lest a new bug pass for this one.
+    A finding matches if it agrees with everything given here. An empty member (``dangling``: None) matches everything,
+    so give all that `check` prints beside it; otherwise a new bug could be taken for this one.
 
-    ``kind``: "use after free". ``functions``: patterns of where it showed, ``"vma_hold"`` or with those that called it,
-    ``"vma_hold < lookup_vma_cache"``; one must fit. A failure without a place (stale answer, broken invariant,
-    deadlock) shows in the functions in which tasks were stopped: all of them must be among ``functions``, the first of
-    ``functions`` among them. ``freed``: patterns of who gave the record back. ``source``: patterns of where the stale
-    reference was loaded from and who stored there last, ``"page.cache < update"``. ``dangling``: it says "before this
-    call began". ``scenarios``: names. ``says``: the text, with ``*`` for what may differ.
+    ``kind``: "use after free". ``functions``: patterns for the place of the failure, ``"vma_hold"`` or with its
+    callers, ``"vma_hold < lookup_vma_cache"``; one of them must match. The place of a failure without one of its own
+    (stale answer, broken invariant, deadlock) is the functions in which tasks were stopped: all of them must be among
+    ``functions``, and the first of ``functions`` among them. ``freed``: patterns for who freed the record. ``source``:
+    patterns for where the stale reference was loaded from and who stored there last, ``"page.cache < update"``.
+    ``dangling``: whether the finding says "before this call began". ``scenarios``: their names. ``says``: the text of
+    the finding, with ``*`` for what may vary.
     """
 
     name: str
@@ -60,7 +62,7 @@ class KnownBug:
     says: str = ""
 
     def shows(self, kind: str, text: str, scenario: str, sites: Sites) -> bool:
-        """Is a finding this bug?"""
+        """Whether a finding is this bug."""
         if kind != self.kind or (self.scenarios and scenario not in self.scenarios):
             return False
         if self.dangling not in (None, "before this call began" in text):
@@ -78,27 +80,29 @@ class KnownBug:
 
 
 CHAINED = frozenset({"use after free"})
-"""Kinds of failures that have one place; the others come from how tasks were interleaved."""
+"""Kinds of failures that happen at one place; the others come from how tasks interleave."""
 
 
 def _begins(chain: tuple[str, ...], pattern: str) -> bool:
-    """Does ``chain``, innermost first, begin as ``"inner < outer"`` says?"""
+    """Whether ``chain``, innermost first, begins as ``"inner < outer"`` says."""
     names = tuple(name.strip() for name in pattern.split("<"))
     return chain[: len(names)] == names
 
 
 @dataclass(frozen=True)
 class Historic:
-    """A race that Linux or the RFC once had, put back: with the bug the checker finds it, with the mend nothing.
+    """A race that Linux or the RFC once had, reintroduced: the checker finds it in the broken version and nothing in
+    the fixed one.
 
-    ``number`` is its name in docs/checking.md, ``summary`` one line, ``sources`` where it was reported or mended.
-    ``broken`` and ``mended`` are strategies, or names of strategies of the registry. ``scenario`` shows it, or the name
-    of a common scenario; ``mended_scenario`` if the mend is in the model's rules. ``shows`` begins the failure that
-    must be found, kind and text; the search looks at up to ``among`` failures for it. ``whole`` is False where the
-    mended search is too large to be ended in a minute. ``because``: why the bug is not shown; then the rest is empty.
-    ``memory``: the memory model that it takes. ``weaker``: what ``broken`` has weaker than its text says, each
-    (function, operation, field, ordering): ``("vma_start_read", "rmw", "vm_refcnt", "relaxed")``. An operation is load,
-    store, rmw or a barrier (mb, rmb, wmb: field "", ordering "none").
+    ``number`` is its number in docs/checking.md, ``summary`` one line, ``sources`` where it was reported or fixed.
+    ``broken`` and ``mended`` are strategies, or names of strategies in the registry. ``scenario`` shows the race; it
+    may be the name of a common scenario. Give ``mended_scenario`` if the fix is in the model's rules. The failure that
+    must be found begins with ``shows`` (kind and text); the search looks at up to ``among`` failures for it. ``whole``
+    is False if the search of the fixed version is too large to finish in a minute. ``because`` says why the bug is not
+    shown; then the rest is empty. ``memory`` is the memory model that the race needs. ``weaker`` lists the operations
+    of ``broken`` that are weaker than its text says, each as (function, operation, field, ordering):
+    ``("vma_start_read", "rmw", "vm_refcnt", "relaxed")``. An operation is load, store, rmw or a barrier (mb, rmb, wmb:
+    field "", ordering "none").
     """
 
     number: str

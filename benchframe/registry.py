@@ -1,4 +1,4 @@
-"""Which plugins there are: entry points, files and remembered paths; each one's strategies and workloads by name."""
+"""The plugins: entry points, files and remembered paths, and the strategies and workloads of each by name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from benchframe import hookspecs
 from benchframe.errors import BenchframeError, did_you_mean, near
 from benchframe.files import replacing
 from benchframe.hookspecs import HOOKS, PROJECT, Moved
-from benchframe.workload import Workload, WorkloadSpec
+from benchframe.workload import Workload, WorkloadSpec, sweep
 
 if TYPE_CHECKING:
     from benchframe.races import Historic
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Which plugin files a command loads besides the installed ones: those given with ``--plugin``, and those remembered.
+# The plugin files that a command loads besides the installed plugins: given with ``--plugin``, or remembered.
 #
 # Code is loaded only because the user named it. ``--plugin`` takes a Python file or the folder of a project whose
 # ``pyproject.toml`` has entry points of the group ``benchframe``. ``benchframe new`` and ``benchframe plugin add``
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 # configuration).
 
 LIST = "plugins.txt"
-"""The remembered paths, one a line, absolute; ``#`` begins a comment."""
+"""The file with the remembered paths: one absolute path per line; ``#`` begins a comment."""
 _MAX = 1 << 20
 
 
@@ -60,10 +60,10 @@ def config_folder() -> Path:
 
 
 def expand(path: Path) -> list[Path]:
-    """The Python files that ``path`` stands for, absolute: itself, or a project's entry-point modules.
+    """The Python files that ``path`` stands for, absolute: the file itself, or a project's entry-point modules.
 
     Raises :class:`PluginPathError`: no such file, a folder without ``pyproject.toml``, a project without entry points,
-    or an entry point whose module lies neither in ``src/`` nor beside ``pyproject.toml``.
+    or an entry point whose module is neither in ``src/`` nor beside ``pyproject.toml``.
     """
     path = path.absolute()
     if path.is_file():
@@ -95,7 +95,7 @@ def _entry_points(project: Path) -> dict[str, str]:
 
 
 def _module_file(folder: Path, module: str) -> Path:
-    """Where a project keeps ``module``; a name is split at dots and never leaves the folder."""
+    """The file in which a project keeps ``module``; the name is split at dots and cannot leave the folder."""
     if not module or not all(part.isidentifier() for part in module.split(".")):
         raise PluginPathError(f"{folder / 'pyproject.toml'}: {module!r} is not a module name; correct the entry point")
     parts = module.split(".")
@@ -112,7 +112,7 @@ def _module_file(folder: Path, module: str) -> Path:
 
 
 def _ours(path: Path) -> str:
-    """Why ``path`` is not to be trusted; empty if only the user (or root) can have written it."""
+    """Why ``path`` cannot be trusted; empty if only the user (or root) can have written it."""
     info = path.stat()
     if hasattr(os, "geteuid") and info.st_uid not in (0, os.geteuid()):
         return "it belongs to another user"
@@ -122,12 +122,12 @@ def _ours(path: Path) -> str:
 
 
 def listed() -> list[Path]:
-    """The remembered paths as they stand in the list, in order; PluginPathError if the list is not the user's own."""
+    """The remembered paths in the order of the list. Raises PluginPathError if other users can write the list."""
     path = config_folder() / LIST
     try:
         wrong = _ours(path)
         if wrong or path.stat().st_size > _MAX:
-            raise PluginPathError(f"{path} is not used: {wrong or 'it is far too long'}; remove it")
+            raise PluginPathError(f"{path} is not used: {wrong or 'it is too long'}; remove it")
         lines = path.read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return []
@@ -137,7 +137,8 @@ def listed() -> list[Path]:
 
 
 def remember(path: Path) -> bool:
-    """Put ``path`` on the list; False if it was there. Raises PluginPathError as :func:`expand` does, OSError."""
+    """Add ``path`` to the list; False if it was already there. Raises PluginPathError as :func:`expand` does, and
+    OSError."""
     path = path.absolute()
     expand(path)
     paths = listed()
@@ -148,7 +149,7 @@ def remember(path: Path) -> bool:
 
 
 def forget(name: str) -> list[Path]:
-    """Take every path off the list that is ``name`` or ends in it; those taken off."""
+    """Remove from the list every path that is ``name`` or ends in it; returns the removed paths."""
     paths = listed()
     gone = [path for path in paths if path == Path(name).absolute() or path.name == name]
     if gone:
@@ -165,9 +166,10 @@ def _write(paths: Sequence[Path]) -> None:
 
 
 def plugin_files(given: Sequence[Path] = ()) -> tuple[list[Path], list[str]]:
-    """Every file to load, those ``given`` last, each once; and what is wrong with remembered ones, a line each.
+    """The files to load, without duplicates, those ``given`` last; and one line per remembered path that cannot be
+    used.
 
-    Raises PluginPathError for a given path that cannot be used.
+    Raises PluginPathError if a given path cannot be used.
     """
     files: dict[Path, None] = {}
     problems: list[str] = []
@@ -199,13 +201,13 @@ def plugin_files(given: Sequence[Path] = ()) -> tuple[list[Path], list[str]]:
 # the plugin, its file and, where there is one, the line.
 
 BUILT_IN = ("benchframe_plugins", "benchframe_workloads")
-"""Packages whose every public module must have an entry point."""
+"""Packages in which every public module must have an entry point."""
 AGAIN = "pip install -e . again"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with one plugin: who, in which file ("" if unknown), what, and what to do about it."""
+    """A problem with one plugin: its name, its file ("" if unknown), what is wrong, and what to do about it."""
 
     plugin: str
     file: str
@@ -219,7 +221,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Found:
-    """A plugin not yet imported: ``where`` is a module's name, or a file's path if ``is_file``."""
+    """A plugin that is not imported yet: ``where`` is a module's name, or a file's path if ``is_file``."""
 
     name: str
     where: str
@@ -230,10 +232,10 @@ class Found:
 def find(
     plugin_files: Sequence[Path] = (), points: Iterable[EntryPoint] | None = None
 ) -> tuple[list[Found], list[Problem]]:
-    """All plugins: benchframe's own, other distributions' (sorted), then files in the order given.
+    """All plugins: benchframe's own, those of other distributions (sorted), then files in the order given.
 
-    One distribution can be on ``sys.path`` twice (an editable install and the source tree); its entry points count
-    once. Of two different plugins with one name the second is a problem.
+    A distribution can be on ``sys.path`` twice (an editable install and the source tree); its entry points count once.
+    If two different plugins have the same name, the second is a problem.
     """
     if points is None:
         points = entry_points(group=PROJECT)
@@ -255,13 +257,13 @@ def find(
 
 
 def _same_file(installed: Found, file: Found) -> bool:
-    """Whether a file was named that is installed as well (from where it lies): then the installed one counts."""
+    """Whether the named file is also installed (from the same path); then the installed plugin is used."""
     return file.is_file and not installed.is_file and _file_of(installed.where) == file.where
 
 
 def without_entry_point(installed: Iterable[Found]) -> list[Problem]:
-    """Built-in modules that implement a hook and that no entry point names: these are frozen when benchframe is
-    installed. What plugins share among themselves needs none."""
+    """Built-in modules that implement a hook but have no entry point: entry points are fixed when benchframe is
+    installed. Modules that plugins only share among themselves need none."""
     installed = list(installed)
     named = {found.where.partition(":")[0] for found in installed}
     given = {Path(found.where).resolve() for found in installed if found.is_file}
@@ -278,7 +280,7 @@ def without_entry_point(installed: Iterable[Found]) -> list[Problem]:
 
 @contextmanager
 def moved_names(into: list[str]) -> Iterator[None]:
-    """Put into the list what a plugin imports from where it is no longer, instead of warning of it."""
+    """Collect in the list the names that a plugin imports from their old place, instead of warning about them."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", Moved)
         yield
@@ -290,13 +292,14 @@ def moved_names(into: list[str]) -> Iterator[None]:
 
 
 def import_plugin(found: Found) -> ModuleType | Problem:
-    """Import ``found``; a module, or what went wrong. Only KeyboardInterrupt and the like pass through."""
+    """Import ``found``; returns the module, or what went wrong. Only KeyboardInterrupt and similar exceptions
+    propagate."""
     try:
         if found.is_file:
             return _import_file(found)
         module = found.where.partition(":")[0]
         return importlib.import_module(module)
-    except (Exception, SystemExit) as error:  # whatever a plugin's top level may raise
+    except (Exception, SystemExit) as error:  # a plugin's top level may raise anything
         file = found.where if found.is_file else _file_of(found.where)
         return Problem(found.name, file, _why(error, file), _mend(error, found))
 
@@ -321,7 +324,7 @@ def _import_file(found: Found) -> ModuleType:
 
 
 def _file_of(where: str) -> str:
-    """The source file of a module that could not be imported; its dotted name if there is none."""
+    """The source file of a module that could not be imported; its dotted name if it has none."""
     module = where.partition(":")[0]
     try:
         spec = importlib.util.find_spec(module)
@@ -335,10 +338,19 @@ def _why(error: BaseException, file: str) -> str:
     if isinstance(error, FileNotFoundError) and error.filename == file:
         return "the file does not exist"
     if isinstance(error, SyntaxError) and error.filename == file:
-        return f"line {error.lineno}: SyntaxError: {error.msg}"
+        habit = _habit(error)
+        column = habit[0] if habit else error.offset
+        return f"line {error.lineno}, column {column}: SyntaxError: {error.msg}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     place = f"line {lines[-1]}: " if lines else ""
     return f"{place}it cannot be imported: {type(error).__name__}: {text[0]}".rstrip(": ")
+
+
+def _habit(error: SyntaxError) -> tuple[int, str] | None:
+    """The column and the mend of what is C in the line that Python does not understand."""
+    from benchframe.dialect.lint import c_habit
+
+    return c_habit(error.text or "")
 
 
 def _mend(error: BaseException, found: Found) -> str:
@@ -348,11 +360,13 @@ def _mend(error: BaseException, found: Found) -> str:
         return f"install {error.name}"
     if isinstance(error, FileNotFoundError):
         return "check the path"
+    if isinstance(error, SyntaxError) and error.filename == found.where and (habit := _habit(error)):
+        return habit[1]
     return "correct the plugin, or leave it out with --no-plugin " + found.name
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Find plugins, ask each one what it brings, and report what is wrong with any, by name and file.
+# Find plugins, collect what each one provides, and report problems by name and file.
 #
 #     registry = load(plugin_files=[Path("mine.py")], blocked=["mmap_cache"])
 #     registry.strategy("pmdcache"), registry.workload("zipf"), registry.problems
@@ -364,7 +378,7 @@ __all__ = ["Origin", "Problem", "Registry", "UnknownName", "load"]
 
 
 def _can_be_asked_for(name: str) -> bool:
-    """Whether ``--strategy`` can name it, and a results file holds it: one printable line without commas."""
+    """Whether ``--strategy`` can name it and a results file can hold it: one printable line without commas."""
     return len(name) <= 100 and name == name.strip() and "," not in name and name.isprintable()
 
 
@@ -381,7 +395,7 @@ class UnknownName(BenchframeError, LookupError):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a name comes from: the plugin, its file, and the distribution (empty for a plugin file)."""
+    """Where a name is defined: the plugin, its file, and the distribution (empty for a plugin file)."""
 
     plugin: str
     file: str
@@ -390,37 +404,43 @@ class Origin:
 
 @dataclass
 class Registry:
-    """What all plugins bring together. Dicts are in order of loading: benchframe's own plugins first."""
+    """Everything that the plugins provide together. Dicts are in loading order: benchframe's own plugins first."""
 
     strategies: dict[str, Strategy] = field(default_factory=dict)
     workloads: dict[str, Workload] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What still works, but not for ever: a line per plugin that imports names from where 0.1 had them."""
+    """What still works but is deprecated: a line per plugin that imports names from where 0.1 had them."""
     origins: dict[tuple[str, str], Origin] = field(default_factory=dict)
-    """By ("strategy" or "workload", name)."""
+    """Where each is defined, by ("strategy" or "workload", name)."""
     manager: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager(PROJECT))
     plugins: dict[str, Origin] = field(default_factory=dict)
     """The plugins that loaded, by name."""
 
     def strategy(self, name: str) -> Strategy:
-        """The strategy called ``name``, its index resolved; raises :class:`UnknownName`."""
+        """The strategy called ``name``, with its index resolved. Raises :class:`UnknownName`."""
         if name in self.strategies:
             return self.strategies[name]
         raise UnknownName("strategy", name, self.strategies, self._because("strategy", name))
 
     def workload(self, name: str) -> Workload:
-        """The workload called ``name``; raises :class:`UnknownName`."""
+        """The workload called ``name``. Raises :class:`UnknownName`."""
         if name in self.workloads:
             return self.workloads[name]
         raise UnknownName("workload", name, self.workloads, self._because("workload", name))
 
     def spec(self, text: str) -> WorkloadSpec:
-        """The spec that ``zipf:vmas=1000`` stands for; raises :class:`UnknownName` or ``WorkloadError``."""
+        """The spec that a text such as ``zipf:vmas=1000`` stands for. Raises :class:`UnknownName` or
+        ``WorkloadError``."""
         return self.workload(text.partition(":")[0].strip()).spec(text)
 
+    def sweep(self, text: str) -> dict[str, WorkloadSpec]:
+        """The specs of ``zipf:vmas=10..1e6:log`` or ``zipf:vmas=10/100`` by their texts; one if no parameter has
+        several values."""
+        return {one: self.spec(one) for one in sweep(text)}
+
     def historic(self) -> dict[str, Historic]:
-        """The historic races by number, their strategies resolved; what cannot be used goes to ``problems``."""
+        """The historic races by number, with their strategies resolved; unusable ones are added to ``problems``."""
         from benchframe.races import Historic
         from benchframe.strategy import StrategyError, resolve
 
@@ -440,7 +460,7 @@ class Registry:
         return races
 
     def metadata(self) -> dict[str, str]:
-        """What the plugins say about this machine or run. A bad answer is added to ``problems`` and left out."""
+        """What the plugins report about this machine or run. A wrong answer is added to ``problems`` and left out."""
         texts: dict[str, str] = {}
         for origin, answer in self._answers("benchframe_metadata"):
             good = isinstance(answer, Mapping) and all(isinstance(x, str) for pair in answer.items() for x in pair)
@@ -455,7 +475,7 @@ class Registry:
     # --- filling ------------------------------------------------------------------------------------------------
 
     def add(self, found: Found) -> None:
-        """Import one plugin and register it; what is wrong with it goes to ``problems``."""
+        """Import one plugin and register it; problems are added to ``problems``."""
         moved: list[str] = []
         with moved_names(moved):
             module = import_plugin(found)
@@ -485,7 +505,7 @@ class Registry:
         self.plugins[found.name] = origin
 
     def collect(self) -> None:
-        """Ask every plugin for its workloads and strategies; names must be new. O(plugins)."""
+        """Ask every plugin for its workloads and strategies; their names must be new. O(plugins)."""
         from benchframe.strategy import Strategy
 
         for origin, workload in self._each("benchframe_workloads", Workload):
@@ -505,7 +525,7 @@ class Registry:
         self._resolve()
 
     def _placed(self, strategy: Strategy, origin: Origin) -> Strategy:
-        """``strategy`` with the module, file and docstring of the plugin that gave it, where it says nothing itself."""
+        """``strategy`` with the module, file and docstring of its plugin, where it does not set them itself."""
         module = self.manager.get_plugin(origin.plugin)
         text = (getattr(module, "__doc__", None) or strategy.summary).strip()
         return replace(
@@ -516,7 +536,7 @@ class Registry:
         )
 
     def _resolve(self) -> None:
-        from benchframe.strategy import resolve
+        from benchframe.strategy import StrategyError, resolve
 
         given = dict(self.strategies)
         for name, strategy in given.items():
@@ -524,7 +544,9 @@ class Registry:
                 self.strategies[name] = resolve(strategy, given)
             except Exception as error:  # a plugin's mistake must not stop the others
                 del self.strategies[name]
-                self._problem(self.origins.pop(("strategy", name)), f"strategy {name!r}: {_line(error)}")
+                told = str(error) if isinstance(error, StrategyError) else _line(error)
+                told = told.removeprefix(f"strategy {name}: ")
+                self._problem(self.origins.pop(("strategy", name)), f"strategy {name!r}: {told}")
 
     def _claim(self, kind: str, name: str, thing: Any, table: dict[str, Any], origin: Origin) -> None:
         first = self.origins.get((kind, name))
@@ -549,7 +571,7 @@ class Registry:
                     self._problem(origin, what)
 
     def _answers(self, hook: str) -> Iterable[tuple[Origin, Any]]:
-        """Call the plugins one by one, so that an exception has an owner."""
+        """Call the plugins one by one, so that an exception can be attributed."""
         impls = {impl.plugin_name: impl for impl in getattr(self.manager.hook, hook).get_hookimpls()}
         for name, origin in self.plugins.items():
             if name not in impls:
@@ -565,7 +587,7 @@ class Registry:
         self.problems.append(Problem(origin.plugin, origin.file, what, mend))
 
     def _because(self, kind: str, name: str) -> str:
-        """Why ``name`` is missing, if a broken plugin is the likely reason."""
+        """Why ``name`` is missing, if a broken plugin is the probable cause."""
         for problem in self.problems:
             if problem.plugin == name or f"{kind} {name!r}" in problem.what:
                 return f"plugin {problem.plugin} has a problem: {problem.what}"
@@ -573,7 +595,7 @@ class Registry:
 
 
 def load(plugin_files: Sequence[Path] = (), blocked: Sequence[str] = ()) -> Registry:
-    """Load every plugin but the ``blocked`` ones (by plugin name); bad ones end up in ``Registry.problems``."""
+    """Load every plugin except the ``blocked`` ones (by plugin name); problems end up in ``Registry.problems``."""
     registry = Registry()
     registry.manager.add_hookspecs(hookspecs)
     installed, problems = find(plugin_files)
@@ -582,7 +604,7 @@ def load(plugin_files: Sequence[Path] = (), blocked: Sequence[str] = ()) -> Regi
         if name not in {found.name for found in installed}:
             names = [found.name for found in installed]
             mend = did_you_mean(name, names, "see `benchframe list strategies` for plugin names")
-            registry.problems.append(Problem(name, "", "no plugin of this name could be left out", mend))
+            registry.problems.append(Problem(name, "", "there is no plugin of this name to leave out", mend))
     for found in installed:
         if found.name not in blocked:
             registry.add(found)

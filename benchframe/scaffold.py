@@ -14,20 +14,22 @@ from benchframe.errors import BenchframeError
 
 KINDS = ("cache", "index", "protocol", "workload")
 """What a new plugin can be; each has a template of its own."""
+LANGUAGES = ("python", "c")
+"""What its hot path can be written in."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 _LONGEST = 40
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 TAKEN = ("plugins", "workloads")
-"""Names whose module would be one of benchframe's own."""
+"""Names whose module would clash with one of benchframe's own."""
 
 
 class ScaffoldError(BenchframeError):
-    """A name or folder that cannot be used; ``str()`` is one line with the mend."""
+    """A name or folder that cannot be used; ``str()`` is one line with a hint."""
 
 
 @dataclass(frozen=True)
 class Project:
-    """What was made: ``folder`` holds it, ``module`` is its Python module's name, ``source`` that module's file."""
+    """A created project: ``folder`` holds it, ``module`` is its Python module's name, ``source`` that module's file."""
 
     name: str
     kind: str
@@ -57,14 +59,18 @@ def check_name(name: str) -> None:
         raise ScaffoldError(f"{name!r} is the name of benchframe's own package; choose another one")
 
 
-def make(name: str, kind: str, parent: Path) -> Project:
+def make(name: str, kind: str, parent: Path, language: str = "python") -> Project:
     """Write the package ``parent/name``, in one step: it appears complete or not at all. Nothing is overwritten.
 
-    Raises ScaffoldError (name, kind, a folder of that name, a module of that name is installed) and OSError.
+    ``language`` "c" begins a cache whose hot path is C, with its twin. Raises ScaffoldError (name, kind, language, a
+    folder of that name, a module of that name is installed) and OSError.
     """
     check_name(name)
     if kind not in KINDS:
         raise ScaffoldError(f"there is no kind {kind!r}; choose {', '.join(KINDS)}")
+    if language not in LANGUAGES or (language == "c" and kind != "cache"):
+        what = f"a {kind} does not begin in {language!r}" if language in LANGUAGES else f"there is no {language!r}"
+        raise ScaffoldError(f"{what}; a cache may begin in c, everything in python (docs/c-strategies.md)")
     module = "benchframe_" + name.replace("-", "_")
     folder = parent.absolute() / name
     if folder.exists() or folder.is_symlink():
@@ -73,11 +79,15 @@ def make(name: str, kind: str, parent: Path) -> Project:
         raise ScaffoldError(f"a module {module} is installed already; choose another name")
     parent.mkdir(parents=True, exist_ok=True)
     words = {"name": name, "module": module, "kind": kind, "function": name.replace("-", "_")}
+    sources = [(f"{kind}.py.txt", f"src/{module}.py")]
+    if language == "c":
+        sources = [(f"{kind}_c.py.txt", f"src/{module}.py"), (f"{kind}.c.txt", f"src/{module}.c")]
+    words["files"] = ", ".join(f'"{target}"' for _, target in sources)
     building = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
     try:
         tests = "workload" if kind == "workload" else "strategy"
         for template, target in (
-            (f"{kind}.py.txt", f"src/{module}.py"),
+            *sources,
             (f"test_{tests}.py.txt", f"tests/test_{words['function']}.py"),
             ("pyproject.toml.txt", "pyproject.toml"),
             (f"readme_{tests}.md.txt", "README.md"),

@@ -1,6 +1,7 @@
-"""A scenario for the checker: a small address space, and what each task calls, by page numbers from BASE.
+"""A scenario for the checker: a small address space, and the calls of each task, by page numbers from BASE.
 
-What every strategy must survive is in ``check.common``; a strategy brings its own in ``Strategy(scenarios=...)``.
+The scenarios that every strategy must survive are in ``check.cases``; a strategy adds its own with
+``Strategy(scenarios=...)``.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ RW, ANON = 3, 0x32
 """PROT_READ | PROT_WRITE; MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED."""
 
 OLD_NOREPLACE = Parameters(rules=Parameters().rules | flags.RULE_NOREPLACE_417)
-"""Rules under which MAP_FIXED_NOREPLACE looks at the first address only, as in 4.17."""
+"""Rules under which MAP_FIXED_NOREPLACE looks at the first address only, as in Linux 4.17."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a task: a row of a stream, and how a story names it. ``answer``: what it must return, if that is not
-    what the checker would ask for (a mapping call must succeed)."""
+    """One call of a task: a row of a stream, and its name in a counterexample. ``answer``: what the call must return,
+    if that differs from what the checker expects anyway (a mapping call must succeed)."""
 
     label: str
     columns: Mapping[str, int]
@@ -36,7 +37,7 @@ class Call:
 
 
 def fault(page: int, access: int = 2) -> Call:
-    """A user page fault at a page; access 1 reads, 2 writes."""
+    """A user page fault on a page; access 1 reads, 2 writes."""
     word = "write" if access & 2 else "read"
     return Call(
         f"{word} fault, page {page}",
@@ -45,18 +46,19 @@ def fault(page: int, access: int = 2) -> Call:
 
 
 def store(page: int) -> Call:
-    """A user's store: through the task's TLB, with a write fault if there is no entry. For scenarios with hardware."""
+    """A user's store: through the task's TLB, with a write fault if there is no entry. For scenarios with
+    ``hardware``."""
     call = fault(page)
     return Call(f"store to page {page}", {**call.columns, "new_len": 1})
 
 
 def is_store(call: Call) -> bool:
-    """Is it a :func:`store`?"""
+    """Whether a call is a :func:`store`."""
     return call.columns["kind"] == Kind.FAULT and call.columns.get("new_len", 0) == 1
 
 
 def lookup(page: int) -> Call:
-    """A user lookup without the fault's work."""
+    """A user lookup without the rest of the fault."""
     return Call(
         f"lookup, page {page}",
         {"kind": Kind.LOOKUP, "addr": BASE + page * layout.PAGE_SIZE, "flags": FaultFlag.USER},
@@ -71,7 +73,7 @@ def _mapping(kind: Kind, label: str, page: int, count: int, **columns: int) -> C
 
 
 def mmap(page: int, count: int, prot: int = RW) -> Call:
-    """mmap at a fixed place."""
+    """mmap at a fixed address."""
     return _mapping(Kind.MMAP, f"mmap of pages {page}-{page + count - 1}", page, count, prot=prot, flags=ANON)
 
 
@@ -86,7 +88,7 @@ def mprotect(page: int, count: int, prot: int) -> Call:
 
 
 def mremap(page: int, count: int, to: int, keep: bool = False) -> Call:
-    """mremap to a fixed place; ``keep`` leaves the old mapping, emptied (MREMAP_DONTUNMAP)."""
+    """mremap to a fixed address; ``keep`` leaves the old mapping in place, but empty (MREMAP_DONTUNMAP)."""
     at = BASE + to * layout.PAGE_SIZE
     words = {"new_len": count * layout.PAGE_SIZE, "flags": 7 if keep else 3, "offset": at}
     kept = " with DONTUNMAP" if keep else ""
@@ -94,17 +96,18 @@ def mremap(page: int, count: int, to: int, keep: bool = False) -> Call:
 
 
 def elsewhere(call: Call, mm: int, task: int) -> Call:
-    """The same call in another address space, by a task of that."""
+    """The same call in another address space, by a task of that address space."""
     return Call(f"{call.label} in mm {mm}", {**call.columns, "mm": mm, "task": task})
 
 
 def by(call: Call, task: int) -> Call:
-    """The same call by another task of the same address space, one that :func:`thread` began."""
+    """The same call by another task of the same address space, one that :func:`thread` created."""
     return Call(f"{call.label} by task {task}", {**call.columns, "task": task})
 
 
 def peek(page: int, mm: int) -> Call:
-    """A lookup in another process's address space, as ptrace and /proc make it: find_vma under that one's lock."""
+    """A lookup in another process's address space, as ptrace and /proc do it: find_vma under that process's
+    mmap_lock."""
     return Call(
         f"lookup, page {page}, in mm {mm} of another process",
         {"kind": Kind.LOOKUP, "addr": BASE + page * layout.PAGE_SIZE, "mm": mm},
@@ -112,7 +115,7 @@ def peek(page: int, mm: int) -> Call:
 
 
 def poke(page: int, mm: int) -> Call:
-    """A store to another process's memory, as ptrace makes it: a write fault in kernel mode."""
+    """A store to another process's memory, as ptrace does it: a write fault in kernel mode."""
     return Call(
         f"write to page {page} of another process, mm {mm}",
         {"kind": Kind.FAULT, "addr": BASE + page * layout.PAGE_SIZE, "prot": 2, "mm": mm},
@@ -120,7 +123,7 @@ def poke(page: int, mm: int) -> Call:
 
 
 def execve() -> Call:
-    """The only task of an address space begins a new program: an empty address space."""
+    """The only task of an address space executes a new program: the address space becomes empty."""
     return Call("exec", {"kind": Kind.EXEC, "addr": BASE + 1024 * layout.PAGE_SIZE})
 
 
@@ -130,7 +133,7 @@ def thread(task: int) -> Call:
 
 
 def leave(last: bool = True) -> Call:
-    """A task ends; the ``last`` one of an address space, and the space with it."""
+    """A task ends; with the ``last`` task the address space ends too."""
     return Call("exit" if last else "exit of one task", {"kind": Kind.EXIT, "len": int(last)})
 
 
@@ -149,21 +152,21 @@ class Setup(Space):
             raise RuntimeError(f"the set-up cannot map page {first}")
 
     def touch(self, *pages: int, access: int = 2) -> None:
-        """Page faults that must succeed; the last page's VMA is what a cache holds for the region."""
+        """Page faults that must succeed; a cache then holds the last page's VMA for the region."""
         for page in pages:
             if self.fault(BASE + page * layout.PAGE_SIZE, access) != 0:
                 raise RuntimeError(f"the set-up cannot touch page {page}")
 
     def stack(self, first: int, count: int) -> None:
-        """A stack: grows downwards."""
+        """A stack: it grows downwards."""
         length = count * layout.PAGE_SIZE
         self.exec_map(BASE + first * layout.PAGE_SIZE, length, RW, 0x22 | 1 << 24)
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """``setup`` makes the address space, ``tasks`` are the calls of each task. ``signals``: tasks that a signal may
-    interrupt while they wait. ``hardware``: contents of pages and TLBs are modelled too, which stores need."""
+    """``setup`` builds the address space, ``tasks`` are the calls of each task. ``signals``: tasks that a signal may
+    interrupt while they wait. ``hardware``: also model the contents of pages and TLBs, which :func:`store` needs."""
 
     name: str
     summary: str

@@ -1,8 +1,8 @@
 """A strategy: index + cache + protocol, each a set of hooks with defaults.
 
-``Strategy("mine", "what is new", index="rbtree", cache=Cache(find=..., store=...))`` is a whole plugin: the index is
-another strategy's, by name, and everything not given is the default of :mod:`benchframe.mm.defaults`. Which hook is
-called when, under which lock: :mod:`benchframe.mm.hooks`.
+``Strategy("mine", "what is new", index="rbtree", cache=Cache(find=..., store=...))`` is a complete plugin: it uses the
+index of another strategy, by name, and the defaults of :mod:`benchframe.mm.defaults` for everything not given.
+:mod:`benchframe.mm.hooks` says when each hook is called, and under which lock.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchframe.dialect.records import FieldLike
 from benchframe.errors import BenchframeError, did_you_mean
 from benchframe.mm.defaults import DEFAULTS
 from benchframe.mm.hooks import ALL, BY_NAME
-from benchframe.mm.layout import PRIVATE_BASES
+from benchframe.mm.layout import MODEL_SLABS, PRIVATE_BASES
 
 if TYPE_CHECKING:
     from benchframe.races import KnownBug
@@ -26,19 +26,20 @@ if TYPE_CHECKING:
 
 
 class StrategyError(BenchframeError):
-    """A strategy that cannot be used: one line that says which part, what is wrong, and the mend."""
+    """A strategy that cannot be used: one line that names the part, what is wrong, and what to do."""
 
 
 class PrivateSlab(Slab):
-    """Memory of a strategy's own: ``fixed + per_vma * VMAs`` records of ``fields``; ``number`` 0 to 5 tells them apart.
+    """Memory of a strategy's own: ``fixed + per_vma * VMAs + per_task * tasks`` records of ``fields``.
 
-    With ``per_vma`` 1 and ``fixed`` 0 record ``i`` may simply belong to VMA ``i``. Otherwise take and give back
-    records with ``arena_alloc(mm, ARENA_PRIVATE0 + number)`` and ``arena_free``. The records start zeroed.
+    ``number``, 0 to 5, tells a strategy's slabs apart. ``per_vma`` is 1, or 0 if ``per_task`` is given. With
+    ``per_vma=1`` alone record ``i`` may simply belong to VMA ``i``, with ``per_task=1`` to task ``i``. Otherwise take
+    and give back records with ``arena_alloc(mm, ARENA_PRIVATE0 + number)`` and ``arena_free``. They start zeroed.
 
-    ``part_of`` is (number, shift) of an array inside a larger record: record ``i`` is part of record ``i >> shift``
-    of that slab, and lives as long as it. The checker reads it. ``first`` is the first record that a reference may lead
-    to, where the larger record's size is no power of two. ``at_rest`` names fields that are zero in the record of
-    each VMA when nothing runs, such as the count of a lock: validate_mm looks.
+    ``part_of`` is (number, shift), for an array inside a larger record: record ``i`` is part of record ``i >> shift``
+    of that slab, and lives as long as that record. The checker uses it. ``first`` is the first record that a reference
+    may point to; it is needed where the larger record's size is not a power of two. ``at_rest`` names fields, such as
+    the count of a lock, that are zero in every VMA's record while no call runs; validate_mm checks them.
     """
 
     def __init__(
@@ -46,27 +47,34 @@ class PrivateSlab(Slab):
         name: str,
         fields: Sequence[FieldLike],
         number: int = 0,
-        per_vma: int = 1,
+        per_vma: int | None = None,
         fixed: int = 0,
         part_of: tuple[int, int] | None = None,
         at_rest: Sequence[str] = (),
         first: int | None = None,
+        per_task: int = 0,
     ) -> None:
+        if per_vma is None:
+            per_vma = 0 if per_task else 1
         if not 0 <= number < len(PRIVATE_BASES):
             raise StrategyError(f"private slab {name}: number {number} is not in 0..{len(PRIVATE_BASES) - 1}")
         if first is None:
             first = 1 << part_of[1] if part_of is not None else 1
         super().__init__(name, Struct(name, fields), PRIVATE_BASES[number], first)
         self.number, self.per_vma, self.fixed, self.part_of = number, per_vma, fixed, part_of
-        self.at_rest = tuple(at_rest)
+        self.per_task, self.at_rest = per_task, tuple(at_rest)
         if unknown := [field for field in self.at_rest if field not in self.struct.fields]:
-            raise StrategyError(f"private slab {name}: at_rest names {unknown[0]}, which is not a field of it")
+            raise StrategyError(f"private slab {name}: at_rest names {unknown[0]}, which is not one of its fields")
+
+    def records(self, vmas: int, tasks: int) -> int:
+        """How many there are beside record 0, for so many VMAs and tasks."""
+        return self.fixed + self.per_vma * vmas + self.per_task * tasks
 
 
 class Part:
-    """Some hooks of one kind, by their short names; ``slabs`` is memory of its own, ``bind`` fills hooks that another
-    plugin declared. Raises StrategyError for a name that is no hook, a function that is not ``@native``, or a
-    function with the wrong number of arguments."""
+    """Some hooks of one kind, by their short names; ``slabs`` is the part's own memory, ``bind`` fills hooks that
+    another plugin declared. Raises StrategyError for a name that is not a hook, a function that is not ``@native``, or
+    a function with the wrong number of arguments."""
 
     kind: ClassVar[str] = ""
     prefix: ClassVar[str] = ""
@@ -99,21 +107,21 @@ class Part:
 
 
 _GONE = {
-    "index_init": "0.1 had it; a new mm has mm_rb == NULL, so leave it out",
-    "index_gap_above": "0.1 had it; the model walks its list for the few calls that search upwards, so leave it out",
+    "index_init": "0.1 had it; a new mm has mm_rb == NULL, so remove it",
+    "index_gap_above": "0.1 had it; the model walks its list for the few calls that search upwards, so remove it",
 }
-"""Hooks of 0.1 that no known strategy filled: what to do without."""
+"""Hooks of 0.1 that no known strategy filled, and why they are not needed."""
 
 
 class Index(Part):
-    """How a VMA is found among all: ``find``, ``insert``, ``erase`` are needed; ``resize``, ``gap_below``,
-    ``exit``, ``check`` have defaults."""
+    """How a VMA is found among all: ``find``, ``insert``, ``erase`` are mandatory; ``resize``, ``gap_below``, ``exit``,
+    ``check`` have defaults."""
 
     kind, prefix = "index", "index_"
 
 
 class Cache(Part):
-    """What stands before the index: ``find``, ``store``, ``fault`` and the points of invalidation."""
+    """The cache in front of the index: ``find``, ``store``, ``fault`` and the points of invalidation."""
 
     kind, prefix = "cache", "cache_"
 
@@ -126,11 +134,11 @@ class Protocol(Part):
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way to find a VMA. ``name`` is what the command line says; ``summary`` is one line.
+    """One way to find a VMA. ``name`` is its name on the command line; ``summary`` is one line.
 
-    ``index`` may name another strategy, whose index is then used. ``doc``, ``module`` and ``file`` are by default those
-    of the plugin that gives it: the registry knows. ``scenarios`` are checked besides the common ones, ``known_bugs``
-    names what the checker finds in it. ``binding`` is filled by :func:`resolve`.
+    ``index`` may name another strategy, whose index is then used. ``doc``, ``module`` and ``file`` default to those of
+    the plugin; the registry sets them. ``scenarios`` are checked in addition to the common ones; ``known_bugs`` names
+    what the checker finds in the strategy. :func:`resolve` fills ``binding``.
     """
 
     name: str
@@ -148,13 +156,13 @@ class Strategy:
 
     @property
     def slabs(self) -> tuple[PrivateSlab, ...]:
-        """Every private slab of its parts; only after :func:`resolve` with the named index's."""
+        """Every private slab of its parts; those of an index given by name only after :func:`resolve`."""
         parts = (self.index, self.cache, self.protocol)
         return tuple(slab for part in parts if isinstance(part, Part) for slab in part.slabs)
 
     def functions(self) -> list[FunctionType]:
-        """Its native functions and those they call within its own modules, in order of their place in the files. Own
-        are the modules that fill its hooks; of a package, all of its modules."""
+        """Its native functions and the functions they call within its own modules, in file order. Its own modules are
+        those that define its hooks; of a package, all modules."""
         own: dict[FunctionType, None] = {}
         parts = [part for part in (self.index, self.cache, self.protocol) if isinstance(part, Part)]
         homes = {function.__module__ for part in parts for function in part.binding.values()}
@@ -175,7 +183,7 @@ class Strategy:
 
 
 def _check_types(strategy: Strategy) -> None:
-    """Raise StrategyError for a member of another type: a plugin's author need not run a type checker."""
+    """Raise StrategyError for a member of the wrong type: the author of a plugin need not run a type checker."""
     wanted: tuple[tuple[str, tuple[type, ...], str], ...] = (
         ("summary", (str,), "a line of text"),
         ("index", (Index, str), "an Index(...) or the name of a strategy"),
@@ -193,11 +201,43 @@ def _check_types(strategy: Strategy) -> None:
             )
 
 
+def _check_slabs(name: str, parts: Sequence[Part]) -> None:
+    """Raise StrategyError if a function uses memory that none of the parts has."""
+    listed = {slab for part in parts for slab in part.slabs}
+    for part in parts:
+        for slab, (called, user) in _slabs_of(part).items():
+            if slab in listed:
+                continue
+            what = f"{where(user)} uses the slab {called}, which no slabs= names"
+            mend = f"write {type(part).__name__}(..., slabs=[{called}])"
+            if not isinstance(slab, PrivateSlab):
+                mend = f"make it a PrivateSlab, and {mend}"
+            raise StrategyError(f"strategy {name}: {what}; {mend}")
+
+
+def _slabs_of(part: Part) -> dict[Slab, tuple[str, FunctionType]]:
+    """The slabs besides the model's that a part's functions, and those they call, name: how, and who does."""
+    found: dict[Slab, tuple[str, FunctionType]] = {}
+    seen: set[FunctionType] = set()
+    waiting = list(part.binding.values())
+    while waiting:
+        function = waiting.pop()
+        if function in seen or function.__module__.startswith("benchframe.mm."):
+            continue
+        seen.add(function)
+        for name, obj in referenced(function).items():
+            if isinstance(obj, Slab) and obj.base not in MODEL_SLABS:
+                found.setdefault(obj, (name, function))
+            elif is_native(obj):
+                waiting.append(obj)
+    return found
+
+
 def resolve(strategy: Strategy, by_name: Mapping[str, Strategy]) -> Strategy:
-    """``strategy`` with a named index replaced by that strategy's, and ``binding`` complete.
+    """``strategy`` with a named index replaced by that strategy's index, and ``binding`` complete.
 
     Raises StrategyError: a member of another type, the named strategy does not exist or has no index of its own, two
-    parts claim one private slab, or a mandatory hook is missing.
+    parts claim one private slab, a function uses a private slab that no part lists, or a mandatory hook is missing.
     """
     index = strategy.index
     _check_types(strategy)
@@ -208,7 +248,7 @@ def resolve(strategy: Strategy, by_name: Mapping[str, Strategy]) -> Strategy:
         other = by_name[index].index
         if isinstance(other, str):
             raise StrategyError(
-                f"strategy {strategy.name}: {index} has no index of its own (it uses {other}); name that"
+                f"strategy {strategy.name}: {index} has no index of its own (it uses {other}'s); name {other} instead"
             )
         index = other
     parts = [p for p in (index, strategy.cache, strategy.protocol) if p is not None]
@@ -220,7 +260,8 @@ def resolve(strategy: Strategy, by_name: Mapping[str, Strategy]) -> Strategy:
         binding.update(part.binding)
     named = [one.name for one in strategy.scenarios]
     if len(set(named)) < len(named):
-        raise StrategyError(f"strategy {strategy.name}: two of its scenarios have one name; rename one")
+        raise StrategyError(f"strategy {strategy.name}: two of its scenarios have the same name; rename one")
+    _check_slabs(strategy.name, parts)
     missing = [h.name for h in ALL if h.default is None and h.name not in binding]
     if missing:
         hooks = ", ".join(f"{n.removeprefix('index_')}({', '.join(BY_NAME[n].parameters)})" for n in missing)

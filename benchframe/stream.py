@@ -1,4 +1,4 @@
-"""Building blocks for synthetic streams: rows in bulk, a layout of many VMAs, and the cut after the setup.
+"""Building blocks for synthetic streams: rows in bulk, a layout of many VMAs, and the boundary after the setup.
 
 A maker concatenates blocks of EVENT rows; everything here is vectorised, so a million rows take some tens of
 milliseconds. ::
@@ -30,13 +30,13 @@ TASK_SIZE = (1 << 47) - PAGE
 TOP = 0x7E00_0000_0000
 """Where the tiles end: below any mmap_base that x86-64 picks, 2 MiB aligned."""
 READ, WRITE, EXEC = 1, 2, 4
-"""PROT_* bits, and in a lookup what the access wants."""
+"""PROT_* bits; in a lookup, the kind of access."""
 MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 0x02, 0x10, 0x20
 MADV_DONTNEED = 4
 SPAN = 1 << 43
-"""What the tiles of a layout may cover together: 8 TiB, 4 Mi page tables."""
+"""The most that the tiles of a layout may cover together: 8 TiB, 4 Mi page tables."""
 MAX_EVENTS = 1 << 24
-"""Rows of one stream: 1 GiB of events."""
+"""The most rows of one stream: 1 GiB of events."""
 MAX_MAP_COUNT = 65530
 """vm.max_map_count's default (include/linux/mm.h, DEFAULT_MAX_MAP_COUNT)."""
 
@@ -58,7 +58,7 @@ def rows(
     """
     where = np.atleast_1d(np.asarray(addr, np.int64))
     columns = {"addr": where, "len": length, "prot": prot, "flags": flags, "new_len": new_len}
-    # One pass writes whole rows with what they share; only the columns that differ take a second one.
+    # One pass writes whole rows with their common values; only the columns that differ need a second pass.
     row = np.zeros(1, EVENT)
     row["kind"], row["file"], row["ret"] = kind, NIL, UNKNOWN
     varying = {name: column for name, column in columns.items() if np.ndim(column)}
@@ -86,17 +86,17 @@ def mprotect(addr: ArrayLike, length: ArrayLike, prot: ArrayLike) -> Rows:
 
 
 def dontneed(addr: ArrayLike, length: ArrayLike) -> Rows:
-    """madvise(MADV_DONTNEED): the pages go, the page tables stay (mm/memory.c, zap_page_range)."""
+    """madvise(MADV_DONTNEED): drops the pages, keeps the page tables (mm/memory.c, zap_page_range)."""
     return rows(Kind.MADVISE, addr, length, flags=MADV_DONTNEED)
 
 
 def fault(addr: ArrayLike, access: ArrayLike = READ) -> Rows:
-    """User page faults: the lookup, then the fault's work."""
+    """User page faults: the lookup, then the rest of the fault."""
     return rows(Kind.FAULT, addr, prot=access, flags=FaultFlag.USER)
 
 
 def lookup(addr: ArrayLike, access: ArrayLike = READ) -> Rows:
-    """A user fault's lookup through the strategy's accessor, without the fault's work."""
+    """A user fault's lookup, as the strategy does it, without the rest of the fault."""
     return rows(Kind.LOOKUP, addr, prot=access, flags=FaultFlag.USER)
 
 
@@ -117,8 +117,8 @@ class Tiles:
     def setup(self) -> list[Rows]:
         """The mmap calls that make the layout, ceiling first, as a top-down search would fill it.
 
-        Above the default vm.max_map_count it is made from the floor up: a sorted array moves every entry for each
-        new one below them all, which is O(n^2) in total and takes an hour for a million.
+        Above the default vm.max_map_count the layout is built from the floor up instead: a sorted array moves every
+        entry for each new lowest one, which is O(n^2) in total and takes an hour for a million VMAs.
         """
         top = int(self.vm_start[-1]) + self.length
         if self.map_count > MAX_MAP_COUNT:
@@ -134,14 +134,14 @@ class Tiles:
         ]
 
     def access(self, tile: NDArray[np.int64]) -> NDArray[np.int64]:
-        """What a touch of each tile may want: write where it is writable, else read."""
+        """The access to each tile: write where it is writable, else read."""
         return np.where(self.prot[tile] & WRITE, WRITE, READ)
 
     def tables(self, every: bool = True) -> Rows:
         """One read fault per tile and 2 MiB region, so that every lookup finds its page tables.
 
-        ``every=False``: one per region, which is enough for the tables. A list of 65 530 VMAs takes milliseconds a
-        fault.
+        ``every=False``: one per region, which is enough for the tables. In a list of 65 530 VMAs a fault takes
+        milliseconds.
         """
         first, last = self.vm_start // PMD_SIZE, (self.vm_start + self.length - 1) // PMD_SIZE
         spans = last - first + 1
@@ -174,16 +174,17 @@ def tiles(vmas: int, pages: int, gap: int) -> Tiles:
 
 
 def by(task: int, *blocks: Rows, mm: int = 0) -> Rows:
-    """The blocks one after the other, as calls and faults of ``task`` in address space ``mm``."""
+    """Concatenate the blocks, as calls and faults of ``task`` in address space ``mm``."""
     made = np.concatenate(blocks)
     made["task"], made["mm"] = task, mm
     return made
 
 
 def begin_threads(threads: int, processes: bool = False) -> Rows:
-    """The setup's first rows: ``threads`` tasks in one address space, or as many with one each (``processes``).
+    """The first rows of a setup: ``threads`` tasks in one address space, or as many address spaces with one task each
+    (``processes``).
 
-    Task 0 and its address space are there already; tasks and address spaces have the same numbers.
+    Task 0 and its address space already exist; tasks and address spaces have the same numbers.
     """
     others = np.arange(1, threads)
     if not processes:
@@ -202,12 +203,12 @@ def build_threads(
     files: Sequence[FileEntry] = (),
     notes: Sequence[str] = (),
 ) -> Trace:
-    """A stream for ``len(work)`` real threads: thread ``i`` plays ``work[i]`` round after round, as task ``i``.
+    """A stream for ``len(work)`` real threads: thread ``i`` replays ``work[i]`` again and again, as task ``i``.
 
-    The answers must not depend on who is faster: each thread changes areas of its own only, which no merge can join
-    with another's, and leaves them as it found them. The setup holds a first round of every thread, so that tables
-    and anon_vmas are there. ``barrier``: before that row of its work each thread waits for all (NIL: no barrier).
-    Raises ``ValueError``.
+    The answers must not depend on which thread is faster: each thread changes only areas of its own, which cannot merge
+    with those of another, and leaves them as it found them. The setup includes a first round of every thread, so that
+    tables and anon_vmas exist. ``barrier``: before that row of its work each thread waits for all others (NIL: no
+    barrier). Raises ``ValueError``.
     """
     if any((block["task"] != task).any() for task, block in enumerate(work)):
         raise ValueError("the rows of thread i must be of task i: make them with stream.by")
@@ -221,8 +222,8 @@ def build_threads(
 def build(setup: Sequence[Rows], timed: Sequence[Rows] | Rows, *, map_count: int, notes: Sequence[str] = ()) -> Trace:
     """One address space: an exec, then ``setup``, then ``timed``.
 
-    ``map_count`` is the highest number of VMAs at any moment; above the default vm.max_map_count the trace asks for
-    a higher limit. The ``timed`` part is replayed again and again without the setup between, so it must leave the
+    ``map_count`` is the highest number of VMAs at any time; above the default vm.max_map_count the trace asks for a
+    higher limit. The ``timed`` part is replayed again and again without the setup in between, so it must leave the
     layout as it found it. Raises ``ValueError`` above :data:`MAX_EVENTS`.
     """
     parts = [timed] if isinstance(timed, np.ndarray) else list(timed)

@@ -1,7 +1,9 @@
-"""For a plugin's own tests: is it right, does it race, how often does its cache hit. `benchframe new` shows their use.
+"""Assertions for a plugin's own tests: correct answers, no races, hit rates. `benchframe new` creates tests that use
+them.
 
-Each function takes what :func:`load_plugin` gave and a name, and raises AssertionError with the checker's words.
-Nothing here depends on time. The first call compiles the strategy (seconds), later ones find it in the store.
+Each function takes the registry from :func:`load_plugin` and a name, and raises AssertionError with the checker's
+message. Nothing here depends on time. The first call compiles the strategy (seconds); later calls load it from the
+store.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ __all__ = [
 
 
 def load_plugin(*paths: str | Path) -> Registry:
-    """The registry with the plugins of these files or project folders besides those that are installed.
+    """The registry with the plugins of these files or project folders, in addition to the installed ones.
 
-    Raises AssertionError if one of them has a problem (it cannot be imported, fills no hook ...).
+    Raises AssertionError if one of them has a problem (it cannot be imported, implements no hook ...).
     """
     from benchframe.registry import expand, load
 
@@ -41,7 +43,8 @@ def load_plugin(*paths: str | Path) -> Registry:
 
 
 def assert_right(known: Registry, strategy: str, workload: str, seed: int = 1) -> None:
-    """Every answer of ``strategy`` on ``workload`` is the oracle's, and all invariants hold at the end."""
+    """Assert that every answer of ``strategy`` on ``workload`` equals the oracle's, and that all invariants hold at the
+    end."""
     from benchframe.engine.session import Session
 
     verdict = Session(known.strategy(strategy), known.spec(workload).trace(seed), layout_seed=seed).verify()
@@ -49,7 +52,7 @@ def assert_right(known: Registry, strategy: str, workload: str, seed: int = 1) -
 
 
 def assert_no_race(known: Registry, strategy: str, scenarios: Sequence[str] = (), seconds: float = 60.0) -> None:
-    """`benchframe check` finds nothing wrong within ``seconds``; the failure's text is its story."""
+    """Assert that `benchframe check` finds nothing wrong within ``seconds``; the error's text is the counterexample."""
     from benchframe.check.command import run_check_command
 
     told: list[str] = []
@@ -58,15 +61,16 @@ def assert_no_race(known: Registry, strategy: str, scenarios: Sequence[str] = ()
 
 
 def saved_failures(folder: str | Path) -> list[Saved]:
-    """What `benchframe check --save --saved FOLDER` kept, for ``pytest.mark.parametrize``. No folder: none."""
+    """The failures that `benchframe check --save --saved FOLDER` stored, for ``pytest.mark.parametrize``. Empty without
+    the folder."""
     from benchframe.check.jobs import read
 
     return read(Path(folder))
 
 
 def assert_stays_away(known: Registry, failure: Saved, seconds: float = 20.0) -> None:
-    """``failure`` does not come again: neither by its schedule, nor, since an edit may have led that elsewhere, in a
-    search of its scenario within ``seconds``."""
+    """Assert that ``failure`` does not recur: neither under its schedule nor, since an edit may have changed where that
+    schedule leads, in a search of its scenario within ``seconds``."""
     from benchframe.check.command import scenario
     from benchframe.check.jobs import run_again
 
@@ -77,14 +81,15 @@ def assert_stays_away(known: Registry, failure: Saved, seconds: float = 20.0) ->
 
 
 def counts(known: Registry, strategy: str, workload: str, seed: int = 1) -> dict[str, float]:
-    """What one pass counts: ``lookups``, ``hits``, ``hit_rate`` (0 to 1), ``invalidations``, ``retries`` and more."""
+    """The counts of one pass: ``lookups``, ``hits``, ``hit_rate`` (0 to 1), ``invalidations``, ``retries`` and more."""
     from benchframe.engine.session import Session
 
     return Session(known.strategy(strategy), known.spec(workload).trace(seed)).counts()
 
 
 def assert_repeats(known: Registry, workload: str, seed: int = 1) -> None:
-    """No call of ``workload`` fails, and its timed part leaves layout and page count as it found them."""
+    """Assert that no call of ``workload`` fails, and that its timed part leaves layout and page count as it found
+    them."""
     from benchframe.engine.session import Session
     from benchframe.events import Kind
     from benchframe.oracle import replay

@@ -1,7 +1,8 @@
-"""Is an answer right? The oracle that answers as a machine with these parameters must, and one comparison with it.
+"""Whether an answer is right: the oracle for a machine with given parameters, and the one comparison with it.
 
-Model and oracle share no code, so the same thing has two names: a bit of ``Parameters.rules`` here, a switch of
-``Rules`` there. This module alone knows both. What only one of them can switch keeps its default in the other.
+Model and oracle share no code, so the same setting has two names: a bit of ``Parameters.rules`` in the model, a switch
+of ``Rules`` in the oracle. Only this module knows both. A setting that only one of them has keeps its default in the
+other.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ _SWITCHES = {
     "droppable": flags.RULE_DROPPABLE,
     "dontneed_frees_tables": flags.RULE_DONTNEED_TABLES,
 }
-"""A switch of Rules to its bit of Parameters."""
+"""From a switch of Rules to its bit of Parameters."""
 MODEL_RULES = frozenset({*_SWITCHES, "thp_read_prepares_anon_vma", "thp_always", "execute_only"})
-"""Switches that the model has, too; operations that ask for memory that can only be executed are not put to it."""
+"""The rules that the model has too. Operations that ask for execute-only memory are not sent to it."""
 
 
 KEEP = 256 << 20
-"""Bytes of answers kept; the least recently used go first."""
+"""Bytes of answers to keep in the cache; the least recently used are deleted first."""
 
 
 def rules(parameters: Parameters) -> Rules:
@@ -62,13 +63,13 @@ def limits(parameters: Parameters) -> Limits:
 
 
 def oracle(parameters: Parameters | None = None) -> Oracle:
-    """An empty address space of the oracle that must answer as a machine with these parameters does."""
+    """An empty address space of the oracle, which answers as a machine with these parameters must."""
     p = parameters or Parameters()
     return Oracle(rules(p), limits(p))
 
 
 def parameters(rules: Rules, limits: Limits) -> Parameters:
-    """The model's parameters for a kernel with these rules and limits, as far as the model has them."""
+    """The model's parameters for a kernel with these rules and limits, as far as the model supports them."""
     return Parameters(
         task_size=limits.task_size,
         mmap_base=limits.mmap_base,
@@ -85,8 +86,8 @@ def parameters(rules: Rules, limits: Limits) -> Parameters:
 
 
 def expected(events: Array, parameters: Parameters) -> tuple[Array, Array, Array, Array]:
-    """What the oracle gives: ret, vm_start, vm_end per event (int64), and the final layout as rows of (mm, vm_start,
-    vm_end, prot, shared, file offset, file) of the mms alive at the end. Cached; the cache only ever saves time."""
+    """The oracle's answers: ret, vm_start, vm_end per event (int64), and the final layout as rows of (mm, vm_start,
+    vm_end, prot, shared, file offset, file) of the mms alive at the end. Cached; a missing cache only costs time."""
     folder = cache_folder() / "answers"
     path = folder / f"{_key(events, parameters)}.npz"
     names = ("ret", "vm_start", "vm_end", "layout")
@@ -107,12 +108,12 @@ def expected(events: Array, parameters: Parameters) -> tuple[Array, Array, Array
             np.savez(file, ret=table[0], vm_start=table[1], vm_end=table[2], layout=table[3])
         _prune(folder)
     except OSError:
-        pass  # a full or read-only disk costs the next process the oracle's time, nothing else
+        pass  # with a full or read-only disk the next process has to ask the oracle again
     return table
 
 
 def _prune(folder: Path) -> None:
-    """Keep the most recently used answers, KEEP bytes of them; what a killed process left ages with them."""
+    """Keep the most recently used answers, up to KEEP bytes; leftovers of a killed process expire with them."""
     kept = 0
     for path in sorted(folder.iterdir(), key=lambda p: p.stat().st_mtime, reverse=True):
         kept += path.stat().st_size
@@ -121,10 +122,11 @@ def _prune(folder: Path) -> None:
 
 
 def wrong_answers(events: Array, ours: Array, ret: Array, vm_start: Array, vm_end: Array) -> Array:
-    """Which of our answers (records with ``ret``, ``vm_start``, ``vm_end``) to ``events`` are not the oracle's: a mask.
+    """A mask: which of our answers (records with ``ret``, ``vm_start``, ``vm_end``) to ``events`` differ from the
+    oracle's.
 
-    A fault or a lookup must find the same VMA and end the same way, a call must return the same. What begins or ends a
-    task (:data:`~benchframe.events.LIFE`) returns nothing.
+    A fault or a lookup must find the same VMA and end the same way; a call must return the same value. Events that
+    begin or end a task (:data:`~benchframe.events.LIFE`) return nothing.
     """
     kind = events["kind"]
     found = is_lookup(kind) & ((ours["vm_start"] != vm_start) | (ours["vm_end"] != vm_end))
@@ -133,13 +135,14 @@ def wrong_answers(events: Array, ours: Array, ret: Array, vm_start: Array, vm_en
 
 
 def is_lookup(kind: Array) -> Array:
-    """Which events ask for the VMA of an address: a mask."""
+    """A mask: which events ask for the VMA of an address."""
     mask: Array = (kind == Kind.FAULT) | (kind == Kind.LOOKUP)
     return mask
 
 
 def differs(number: int, event: Any, answer: Any, right: tuple[int, int, int], whose: str) -> str:
-    """One line: what the strategy ``whose`` answered to event ``number``, and the oracle (ret, vm_start, vm_end)."""
+    """One line: what the strategy ``whose`` answered to event ``number``, and what the oracle answers (ret, vm_start,
+    vm_end)."""
     return (
         f"event {number} ({Kind(int(event['kind'])).name} {int(event['addr']):#x} len {int(event['len']):#x}): "
         f"{whose} says {int(answer['ret'])} in {int(answer['vm_start']):#x}-{int(answer['vm_end']):#x}, "
@@ -168,7 +171,7 @@ def model_layout(machine: Machine) -> Array:
 
 
 def first_difference(machine: Machine, layout: Array) -> str:
-    """Where the model's final layout differs from the oracle's; empty if it does not."""
+    """Where the model's final layout differs from the oracle's; empty if they agree."""
     ours = model_layout(machine)
     both = min(len(ours), len(layout))
     wrong = np.flatnonzero((ours[:both] != layout[:both]).any(axis=1))
@@ -185,12 +188,12 @@ def _row(row: list[int]) -> str:
 
 
 def _sources() -> list[Path]:
-    """The oracle's own files: another oracle answers anew."""
+    """The oracle's own source files: a changed oracle invalidates the cache."""
     return sorted((Path(__file__).parent / "oracle").glob("*.py"))
 
 
 def _key(events: Array, parameters: Parameters) -> str:
-    """Content of the stream, the rules and limits, and of the oracle itself."""
+    """The cache key: content of the stream, rules, limits, and the oracle itself."""
     digest = hashlib.sha256(np.ascontiguousarray(events).view(np.uint8).data)
     digest.update(repr((rules(parameters), limits(parameters))).encode())
     for source in _sources():

@@ -1,8 +1,8 @@
 """Workloads: named makers of event streams, with parameters, and the text form ``zipf:vmas=1000,alpha=1.2``.
 
-- :class:`Parameter` - one knob: name, default (its type is the knob's type), bounds or choices.
-- :class:`Workload` - what a plugin offers: a maker, its parameters, what it stands for.
-- :class:`WorkloadSpec` - a workload with every parameter decided: what a result cell is about.
+- :class:`Parameter` - name, default (whose type is the parameter's type), bounds or choices.
+- :class:`Workload` - what a plugin provides: a maker, its parameters, and what it represents.
+- :class:`WorkloadSpec` - a workload with a value for every parameter; a result cell is for one of these.
 - :func:`trace_workload` - a recorded trace file as a workload (``--trace FILE``).
 
 A maker gets the parameters and a seed and returns a :class:`~benchframe.trace.trace.Trace`. It is a plugin's code,
@@ -15,6 +15,7 @@ import re
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ class WorkloadError(BenchframeError):
 
 @dataclass(frozen=True)
 class Parameter:
-    """One knob of a workload. Its type is that of ``default``: int, float or str.
+    """A parameter of a workload. Its type is that of ``default``: int, float or str.
 
     ``low`` and ``high`` bound a number (inclusive); ``choices`` lists what a text may be. ``doc`` is one line, units
     included.
@@ -50,7 +51,7 @@ class Parameter:
     choices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raise ``ValueError`` for a knob that contradicts itself: the plugin's author made a mistake."""
+        """Raise ``ValueError`` for a parameter that contradicts itself: a mistake of the plugin's author."""
         if not _NAME.match(self.name):
             raise ValueError(f"parameter name {self.name!r} is not letters, digits, '_', '.', '+' or '-'")
         if isinstance(self.default, bool) or not isinstance(self.default, (int, float, str)):
@@ -64,7 +65,7 @@ class Parameter:
 
     @property
     def range(self) -> str:
-        """What values are allowed, for people.
+        """The allowed values, for display.
 
         >>> Parameter("alpha", 1.0, "skew", low=0, high=4).range
         'float in [0, 4]'
@@ -78,7 +79,7 @@ class Parameter:
         return f"{self.kind} in {low}, {high}"
 
     def parse(self, text: str) -> Value:
-        """The value that ``text`` stands for; ``ValueError`` says what was expected."""
+        """The value that ``text`` stands for. Raises ``ValueError``, which says what was expected."""
         value: Value = text
         if not isinstance(self.default, str):
             try:
@@ -88,7 +89,8 @@ class Parameter:
         return self.check(value)
 
     def check(self, value: object) -> Value:
-        """``value`` in the knob's type, if it is in range; otherwise ``ValueError``. An int will do for a float."""
+        """``value`` in the parameter's type. Raises ``ValueError`` if it is out of range. A float parameter accepts an
+        int."""
         if isinstance(self.default, float) and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if type(value) is not type(self.default):
@@ -96,9 +98,9 @@ class Parameter:
         assert isinstance(value, (int, float, str))
         if isinstance(value, str):
             if self.choices and value not in self.choices:
-                raise ValueError(f"{self.name}={value} is none of {', '.join(self.choices)}")
+                raise ValueError(f"{self.name}={value} is not one of {', '.join(self.choices)}")
             return value
-        # Written so that a NaN fails too.
+        # written so that NaN fails too
         above = self.low is None or value >= self.low
         below = self.high is None or value <= self.high
         if not (above and below and abs(value) != float("inf") and value == value):
@@ -113,7 +115,7 @@ class Parameter:
 class Workload:
     """A named source of event streams.
 
-    ``summary`` is one line; ``stands_for`` says what in the real world behaves so. ``make(params, seed)`` returns the
+    ``summary`` is one line; ``stands_for`` names real programs that behave so. ``make(params, seed)`` returns the
     trace: every parameter is in ``params``, checked, and all randomness must come from ``seed``. ``baseline`` is the
     strategy that results are compared with. ``make_threads(params, seed, threads)`` makes the stream for so many real
     threads (:func:`benchframe.stream.build_threads`). ``tags`` group workloads: ``trace`` (recorded), ``default``
@@ -130,7 +132,7 @@ class Workload:
     make_threads: Callable[[dict[str, Any], int, int], Trace] | None = None
 
     def problem(self) -> str:
-        """What is wrong with the definition itself, in a few words; empty if nothing is."""
+        """What is wrong with the definition, in a few words; empty if nothing is."""
         texts = {"name": self.name, "summary": self.summary, "stands_for": self.stands_for, "baseline": self.baseline}
         for field, text in texts.items():
             if not isinstance(text, str) or not text.strip():
@@ -140,7 +142,7 @@ class Workload:
         if not isinstance(self.parameters, tuple) or not all(isinstance(p, Parameter) for p in self.parameters):
             return "its parameters are not a tuple of Parameter"
         if len({p.name for p in self.parameters}) != len(self.parameters):
-            return "two of its parameters have one name"
+            return "two of its parameters have the same name"
         if not callable(self.make):
             return "its make cannot be called"
         if self.make_threads is not None and not callable(self.make_threads):
@@ -160,7 +162,7 @@ class Workload:
         if head and head != self.name:
             raise WorkloadError(f"workload {self.name}: {text!r} names another workload")
         if colon and not tail:
-            raise WorkloadError(f"workload {self.name}: nothing follows the ':'; write {self._example()}")
+            raise WorkloadError(f"workload {self.name}: no parameter follows the ':'; write {self._example()}")
         known = {p.name: p for p in self.parameters}
         given: dict[str, Value] = {}
         for part in tail.split(",") if tail else ():
@@ -178,7 +180,7 @@ class Workload:
         return self.with_params(given)
 
     def with_params(self, given: Mapping[str, Value] | None = None) -> WorkloadSpec:
-        """A spec from values rather than text; what ``given`` does not name keeps its default."""
+        """A spec from values instead of text; parameters missing from ``given`` keep their defaults."""
         given = given or {}
         known = {p.name: p for p in self.parameters}
         for key in given:
@@ -193,7 +195,7 @@ class Workload:
     def _unknown(self, key: str) -> str:
         names = [p.name for p in self.parameters]
         if not names:
-            return f"workload {self.name} has no parameters, so {key} means nothing"
+            return f"workload {self.name} has no parameters, so {key} cannot be set"
         return f"workload {self.name} has no parameter {key}; {did_you_mean(key, names, 'it has {}')}"
 
     def _example(self) -> str:
@@ -204,7 +206,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class WorkloadSpec:
-    """A workload with all its parameters decided. ``params`` is in the order of the workload's parameters."""
+    """A workload with a value for every parameter. ``params`` is in the order of the workload's parameters."""
 
     workload: Workload
     params: dict[str, Value]
@@ -216,7 +218,7 @@ class WorkloadSpec:
 
     @property
     def label(self) -> str:
-        """The shortest text that :meth:`Workload.spec` turns into this spec: defaults are left out."""
+        """The shortest text that :meth:`Workload.spec` turns into this spec: it omits parameters at their defaults."""
         changed = [
             f"{p.name}={self.params[p.name]}" for p in self.workload.parameters if self.params[p.name] != p.default
         ]
@@ -233,14 +235,14 @@ class WorkloadSpec:
         return workload.make(dict(self.params), seed)
 
     def trace(self, seed: int = 0, threads: int = 0) -> Trace:
-        """Make the stream and check every row: about 0.1 us a row on top of the maker's own time.
+        """Make the stream and check every row, which takes about 0.1 us per row on top of the maker's own time.
 
-        ``threads``: for so many real threads. A recorded trace is the same for any number; another workload needs a
-        maker for threads.
+        ``threads``: make it for this many real threads. A recorded trace is the same for any number; any other workload
+        needs a maker for threads.
 
         Raises :class:`WorkloadError` if the parameters do not fit together (the maker's ``ValueError``), if the maker
-        fails, or if what it returned is no trace; errors that name a file (``TraceError``) and those for want of
-        memory pass through.
+        fails, or if it returned something else than a valid trace; errors that name a file (``TraceError``) and those
+        for lack of memory pass through.
         """
         from benchframe.trace.trace import Trace
 
@@ -250,7 +252,7 @@ class WorkloadSpec:
             raise
         except ValueError as error:
             raise WorkloadError(f"workload {self.label}: {error}") from error
-        except Exception as error:  # the maker is a plugin's code: its mistakes are told with its line
+        except Exception as error:  # the maker is a plugin's code: report its mistakes with their line
             if out_of_memory(error):
                 raise
             raise WorkloadError(f"workload {self.label}: {_failure(error, self.workload.make)}") from error
@@ -265,8 +267,61 @@ class WorkloadSpec:
         return trace
 
 
+MOST_VALUES = 200
+"""Values of one sweep, at most."""
+
+
+def sweep(text: str) -> list[str]:
+    """The specs that ``text`` stands for: a parameter may have several values, ``vmas=6/50`` or ``vmas=10..1e6:log``.
+
+    ``A..B:log`` is A and its powers of ten up to B, which is included; ``A..B:logN`` are N values with equal ratios,
+    ``A..B:N`` are N with equal steps. Whole ends give whole values, each once. Two such parameters give every pair.
+    Raises WorkloadError.
+
+    >>> sweep("zipf:vmas=10..1e3:log,alpha=1.2")
+    ['zipf:vmas=10,alpha=1.2', 'zipf:vmas=100,alpha=1.2', 'zipf:vmas=1000,alpha=1.2']
+    >>> sweep("uniform:vmas=6/50"), sweep("uniform:vmas=0..100:5")[1], sweep("uniform")
+    (['uniform:vmas=6', 'uniform:vmas=50'], 'uniform:vmas=25', ['uniform'])
+    """
+    head, colon, tail = text.partition(":")
+    choices = []
+    for part in tail.split(",") if tail else ():
+        key, equals, value = part.partition("=")
+        choices.append([f"{key}{equals}{one}" for one in _values(text, value)])
+    return [f"{head}{colon}{','.join(chosen)}" for chosen in product(*choices)]
+
+
+def _values(text: str, value: str) -> list[str]:
+    """The values of one parameter, as texts."""
+    if ".." not in value:
+        return value.split("/")
+    ends, colon, how = value.partition(":")
+    first, _, last = ends.partition("..")
+    log, count = how.startswith("log"), how.removeprefix("log")
+    try:
+        low, high = float(first), float(last)
+        number = int(count) if count else 0
+    except ValueError:
+        low, high, number = 0.0, -1.0, 0
+    if (
+        not (colon and high > low and (number or log) and 0 <= number <= MOST_VALUES and (low > 0 or not log))
+        or number == 1
+    ):
+        what = f"workload {text}: {value} is not a range"
+        raise WorkloadError(f"{what}; write 10..1e6:log, 10..1e6:log9 (9 values) or 0..100:5, or a list: 6/50/500")
+    if not number:
+        steps = [low * 10**power for power in range(MOST_VALUES) if low * 10**power < high * (1 - 1e-9)]
+        found = [*steps, high]
+    elif log:
+        found = [low * (high / low) ** (at / (number - 1)) for at in range(number)]
+    else:
+        found = [low + (high - low) * at / (number - 1) for at in range(number)]
+    whole = low == int(low) and high == int(high)
+    return list(dict.fromkeys(str(round(one)) if whole else f"{one:.6g}" for one in found))
+
+
 def _failure(error: Exception, make: Callable[..., Any]) -> str:
-    """What a maker died of, with the last of its own file's lines that was running."""
+    """The exception that a maker raised, with the last line of its own file that was running."""
     file = make.__code__.co_filename if hasattr(make, "__code__") else ""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     place = f" ({file}:{lines[-1]})" if lines else ""
@@ -277,18 +332,18 @@ def _failure(error: Exception, make: Callable[..., Any]) -> str:
 def trace_workload(path: str | Path, name: str | None = None) -> Workload:
     """The recorded trace at ``path`` as a workload without parameters; its name is the file's stem by default.
 
-    Only the existence of the file is looked at here (:class:`WorkloadError`); it is read, and checked, by
-    :meth:`WorkloadSpec.trace`, which then raises ``TraceError``.
+    Here only the existence of the file is checked (:class:`WorkloadError`). :meth:`WorkloadSpec.trace` reads and checks
+    the file and may raise ``TraceError``.
     """
     path = Path(path)
     if not path.is_file():
         what = "is a directory" if path.is_dir() else "does not exist"
-        raise WorkloadError(f"trace {path} {what}; give a .parquet file written by `benchframe record`")
+        raise WorkloadError(f"trace {path} {what}; give a .parquet or .csv file written by `benchframe record`")
 
     def make(params: dict[str, Any], seed: int) -> Trace:
-        from benchframe.trace.trace import read_trace
+        from benchframe.trace.csvfile import read_file
 
-        return read_trace(path)
+        return read_file(path)
 
     stem = re.sub(r"[^a-zA-Z0-9_.+-]", "-", name or path.stem)
     return Workload(

@@ -1,8 +1,8 @@
-"""What a workload is made of: parameters, and a stream of events as a :class:`Trace`.
+"""The public interface for workloads: parameters, and a stream of events as a :class:`Trace`.
 
-A plugin gives :class:`Workload` objects, each with its :class:`Parameter` list and a function that makes a trace for a
-seed; :mod:`stream` lays out address spaces and makes rows in bulk. :class:`Kind` and :class:`FaultFlag` say what an
-event is. docs/writing-a-workload.md begins with an example. All names stay between versions.
+A plugin provides :class:`Workload` objects, each with its :class:`Parameter` list and a function that makes a trace for
+a seed. :mod:`stream` lays out address spaces and makes rows in bulk. :class:`Kind` and :class:`FaultFlag` describe
+events. docs/writing-a-workload.md begins with an example. All names stay stable between versions.
 """
 
 from benchframe import stream

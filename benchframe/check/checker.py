@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchframe.check.cases import Case, CaseWorld
 from benchframe.check.execution import (
+    ENDLESS,
     MISTAKES,
     PATIENCE,
     READS,
@@ -137,6 +138,8 @@ def _table(case: Case, run: Run) -> list[str]:
     for number, step in enumerate(run.trace):
         if step.op.accesses[0][:2] in interesting or number == len(run.trace) - 1:
             rows.append((number + 1, run.world.names[step.task], _what(step.op), _place(step.op)))
+    rows += [(at, run.world.names[task], what, where) for at, task, what, where in run.world.traced]
+    rows.sort(key=lambda row: row[0])  # stable: what a task traces comes after its step
     cut = len(rows) > MOST
     shown = rows if not cut else [*rows[: MOST // 3], *rows[-(MOST - MOST // 3) :]]
     widths = [max((len(str(row[column])) for row in shown), default=1) for column in range(3)]
@@ -255,6 +258,8 @@ class Hunt:
         self.most = most
         self._tick, self._found = tick, found
         self._fair_tried = False
+        self._stopped = False
+        """By an endless loop: every execution would meet it again, and each takes seconds."""
         self.buffered = case.memory_model == "tso"
         self.explorer = Explorer(case.program)
         self.failures: dict[tuple[str, ...], Run] = {}
@@ -285,11 +290,12 @@ class Hunt:
         def see(run: Run) -> bool:
             self._note(run)
             self._tick(self.verdict.coverage.executions)
-            return len(self.failures) < self.most and not memory.discovered - memory.shared
+            self._stopped |= run.failure is not None and run.failure.places[:1] == (ENDLESS,)
+            return not self._stopped and len(self.failures) < self.most and not memory.discovered - memory.shared
 
         while True:
             coverage = self.explorer.explore(see, deadline)
-            late = time.monotonic() >= deadline or len(self.failures) >= self.most
+            late = self._stopped or time.monotonic() >= deadline or len(self.failures) >= self.most
             if memory.learn():
                 coverage.complete = False
                 if not late:

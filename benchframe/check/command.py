@@ -1,4 +1,4 @@
-"""What `benchframe check` does: cases of many strategies, historic races put back, and the summary."""
+"""The work of `benchframe check`: cases of many strategies, historic races, and the summary."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ from benchframe.strategy import Strategy
 
 
 def table(parts: Sequence[Part], results: Mapping[int, Result]) -> str:
-    """Strategies in the order of ``parts``: alone, scenarios right in every interleaving, failures by known name."""
+    """Strategies in the order of ``parts``: alone, scenarios that are right in every interleaving, failures by known
+    name."""
     names = list(dict.fromkeys(part.strategy.name for part in parts))
     rows: list[tuple[str, ...]] = [("strategy", "one task", "searched whole", "new", "known", "verdict")]
     rows += [
@@ -66,7 +67,8 @@ def _row(name: str, mine: Sequence[tuple[Part, Result | None]]) -> tuple[str, ..
 
 
 def _verdict(results: Sequence[Result], new: int, complete: bool) -> str:
-    """The last column: is all right, is all that is wrong known, is anything open? ``new``: unknown findings."""
+    """The last column: whether everything is right, whether all failures are known, whether anything is undecided.
+    ``new``: unknown findings."""
     wrong = [result for result in results if result.wrong]
     if wrong:
         return "WRONG" if new or any(not result.findings for result in wrong) else "wrong, as known"
@@ -74,18 +76,18 @@ def _verdict(results: Sequence[Result], new: int, complete: bool) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# ``benchframe check``: every part of a check, in order; stories of what failed; exit code 1 if anything did.
+# ``benchframe check``: every part of a check, in order; counterexamples of failures; exit code 1 if there are any.
 
 MODELS = {
     "sc": "sequential consistency",
     "tso": "total store order (a store buffer per task, as on x86)",
     "lkmm": "the Linux kernel's memory model",
 }
-"""What ``memory`` may be."""
+"""The values of ``memory``."""
 
 
 def scenario(name: str, strategy: Strategy | None = None) -> Scenario:
-    """The scenario of that name, common or ``strategy``'s; UsageError with the nearest one if there is none."""
+    """The scenario of that name, common or ``strategy``'s. Raises UsageError with the nearest name if there is none."""
     return _named(name, scenarios_of(strategy) if strategy is not None else COMMON)
 
 
@@ -113,7 +115,8 @@ def run_check_command(
     watch: Callable[[int], Watcher] | None = None,
     plugins: Sequence[str] = (),
 ) -> int:
-    """Check ``strategies`` in ``budget`` seconds, or run the replay string ``again`` of one scenario; the exit code.
+    """Check ``strategies`` in ``budget`` seconds, or run the replay string ``again`` of one scenario; returns the exit
+    code.
 
     ``graphs``: search execution graphs under sc and tso, too, as lkmm always does. Failures in the folder ``saved``
     run first; ``save_new`` adds those that are found. ``allow_known`` gives 0 if all that fails is in the strategies'
@@ -157,8 +160,8 @@ def run_check_command(
 
 
 def plan(strategies: Sequence[Strategy], scenarios: Sequence[str], memory: str, saved: Path | None) -> list[Part]:
-    """The parts of a check in their order. Raises UsageError for a scenario that nobody has, SavedError for a
-    spoilt file."""
+    """The parts of a check in order. Raises UsageError for a scenario that no strategy has, SavedError for a damaged
+    file."""
     every = [one for strategy in strategies for one in scenarios_of(strategy)]
     for name in scenarios:
         _named(name, every)
@@ -174,7 +177,7 @@ def plan(strategies: Sequence[Strategy], scenarios: Sequence[str], memory: str, 
 
 
 class _Book(Watcher):
-    """Says results in the order of the parts, whoever is done first."""
+    """Prints results in the order of the parts, whichever finishes first."""
 
     def __init__(self, parts: Sequence[Part], say: SAY, watcher: Watcher) -> None:
         self.parts, self.watcher = parts, watcher
@@ -189,12 +192,12 @@ class _Book(Watcher):
         self.watcher.executions(more)
 
     def found(self, index: int, text: str) -> None:
-        """Kept, in case the part does not come to its end."""
+        """Keep a failure, in case the part does not finish."""
         self._met.setdefault(index, []).append(text)
         self.watcher.found(index, text)
 
     def done(self, index: int, result: Result) -> None:
-        """Say what can be said in order."""
+        """Print everything that can be printed in order."""
         self.results[index] = result
         self.watcher.done(index, result)
         while self._next in self.results:
@@ -210,7 +213,7 @@ class _Book(Watcher):
             self._say(f"  {line}")
 
     def interrupted(self) -> None:
-        """What is known of the parts that were not said yet."""
+        """The results so far of the parts that were not printed yet."""
         later = [index for index in sorted(self.results) if index >= self._next]
         for index in later:
             self._tell(index)
@@ -223,7 +226,7 @@ class _Book(Watcher):
         self._say(f"\ninterrupted: {len(self.parts) - len(self.results)} of {len(self.parts)} parts not done")
 
     def stories(self) -> None:
-        """The story of each part that has one, and how many failures have none."""
+        """The counterexample of each part that has one, and the number of failures without one."""
         told = findings = 0
         for index, result in sorted(self.results.items()):
             findings += len(result.findings)
@@ -243,7 +246,7 @@ def _all_known(result: Result) -> bool:
 
 
 def _save(parts: Sequence[Part], book: _Book, folder: Path, say: SAY) -> None:
-    """One file for the shortest failure of each scenario."""
+    """Write one file for the shortest failure of each scenario."""
     for index, result in sorted(book.results.items()):
         for path in save(folder, parts[index].strategy.name, best_of([result])):
             say(f"saved as {path}: the next check runs it first")
@@ -274,14 +277,14 @@ def _replay_graph(strategy: Strategy, one: Scenario, model: str, text: str, say:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# ``benchframe check --historic B19``: a race that once was, found with the bug put back, and gone with its mend.
+# ``benchframe check --historic B19``: a historic race, found with the bug reintroduced, and absent with its fix.
 
 SAY = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What came of one race: with the bug, the failure that it is (None: not found), and with the mend."""
+    """The result for one race: the failure with the bug (None: not found), and the result with the fix."""
 
     race: Historic
     broken: Verdict
@@ -290,12 +293,12 @@ class Shown:
 
     @property
     def right(self) -> bool:
-        """Found with the bug; with the mend nothing."""
+        """Whether the bug is found, and nothing with the fix."""
         return self.finding is not None and not self.mended.findings
 
 
 def list_historic(races: Mapping[str, Historic], say: SAY = print) -> int:
-    """One line per race: how to see it, or why it cannot be seen. Exit code 0."""
+    """One line per race: how to reproduce it, or why that is not possible. Exit code 0."""
     for race in races.values():
         say(f"{race.number:4} {race.summary}")
         how = f"not reproduced: {race.because}" if race.because else f"{race.sources}; scenario {_name(race)}"
@@ -310,10 +313,11 @@ def run_historic(
     again: str | None = None,
     say: SAY = print,
 ) -> int:
-    """Show the races called ``numbers`` ("all": those that can be) in ``budget`` seconds each; the exit code.
+    """Show the races called ``numbers`` ("all": all that can be shown) in ``budget`` seconds each; returns the exit
+    code.
 
-    0: each was found with its bug and nothing was with its mend; 1: otherwise. ``again`` runs one schedule of the one
-    race with the bug: 1 if it fails. Raises UsageError for a number that is none, or a race that cannot be shown.
+    0: each was found with its bug and nothing with its fix; 1: otherwise. ``again`` runs one schedule of the one race
+    with the bug: 1 if it fails. Raises UsageError for an unknown number, or a race that cannot be shown.
     """
     chosen = [_race(races, number) for number in _numbers(races, numbers)]
     if again is not None:
@@ -343,14 +347,14 @@ def show(race: Historic, seconds: float, mended: float | None = None) -> Shown:
 
 
 def _graph_case(race: Historic) -> GraphCase:
-    """The side with the bug."""
+    """The version with the bug."""
     case = GraphCase(_scenario(race), _strategy(race.broken), race.memory)
     case.weaker = {(function, operation, field): rule_for(now) for function, operation, field, now in race.weaker}
     return case
 
 
 def _show_graph(race: Historic, seconds: float, mended: float | None) -> Shown:
-    """The same under a memory model whose executions are graphs."""
+    """The same, under a memory model whose executions are graphs."""
     deadline = time.monotonic() + seconds
     broken = GraphHunt(_graph_case(race), race.among).run(deadline)
     now = time.monotonic()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchframe.check.execution import MISTAKES, PACKAGE, Broken, Endless, patience, told
 from benchframe.check.poison import PoisoningRunner
+from benchframe.dialect.primitives import Listening
 from benchframe.dialect.records import DialectError
 from benchframe.mm import layout
 from benchframe.mm.machine import Machine, Parameters, Sizes
@@ -39,8 +40,12 @@ CHURN, CHURN_CHECKED = 320, 5
 """Calls of the long program, and after how many the invariants are looked at. It is part of runs of so many calls."""
 LENGTH = 30
 """Calls of one random program."""
-PATIENCE, IMPATIENCE = 5.0, 1.0
+PATIENCE, IMPATIENCE = 5.0, 0.3
 """Seconds of CPU time that a program may take, some hundred times what any needs; once one took them, less."""
+TRACED = 12
+"""Values of ``trace`` that are told with a failure."""
+ENDLESS_SHRINKS = 10
+"""Programs tried to make one simpler that does not end."""
 SHRINKS = 250
 """Programs tried to make a failing one simpler."""
 SIZES = Sizes(mms=4, tasks=5, vmas=256, tables=256, pages=1024, files=8)
@@ -59,6 +64,10 @@ class Sequential:
     seconds: float
     failure: str = ""
     program: tuple[Operation, ...] = ()
+    endless: bool = False
+    """It has no end, even alone."""
+    traced: tuple[str, ...] = ()
+    """What strategy code traced last in ``program``, TRACED at most."""
 
 
 class Conformance:
@@ -72,6 +81,7 @@ class Conformance:
         self._machine = Machine(self._runner, SIZES, PARAMETERS, strategy.slabs)
         Setup(self._machine).exec(HEAP)
         self._patience = self._patient = PATIENCE if seconds is None else seconds
+        self._endless = False
         self._saved = {base: array.copy() for base, array in self._machine.arrays.items()}
 
     def run(self, calls: int, seed: int, deadline: float) -> Sequential:
@@ -119,8 +129,12 @@ class Conformance:
         if not self._shrinks:
             return Sequential(done, time.monotonic() - began, first, tuple(found))
         shortest = self._shrink(found, deadline)
-        failure = self.fails(shortest) or first
-        return Sequential(done, time.monotonic() - began, failure + self._blame(shortest), tuple(shortest))
+        traced: list[str] = []
+        with Listening(lambda x, name, file, line: traced.append(f"{int(x):#x}, in {name} ({file}:{line})")):
+            failure = self.fails(shortest) or first
+        failure += "" if self._endless else self._blame(shortest)
+        took = time.monotonic() - began
+        return Sequential(done, took, failure, tuple(shortest), self._endless, tuple(traced[-TRACED:]))
 
     def _blame(self, program: list[Operation]) -> str:
         """Which line of the strategy gave the wrong answer of the last call of ``program``; empty if none did."""
@@ -163,7 +177,8 @@ class Conformance:
                     return f"{where}: the VMAs afterwards differ from the oracle's"
                 self._runner.validate(self._machine)
         except Endless as error:
-            self._patience = IMPATIENCE
+            self._endless, self._patience = True, IMPATIENCE
+            self._shrinks = min(self._shrinks, ENDLESS_SHRINKS)
             return f"{where}: {told(error)}"
         except MISTAKES as error:
             return f"{where}: {told(error)}"

@@ -1,7 +1,9 @@
-"""Integers that know which loads they come from: how the interpreter tracks address, data and control dependencies.
+"""Integers that know from which loads they come: the interpreter uses them to track address, data and control
+dependencies.
 
-``Traced(7, 0b101)`` is 7 and depends on events 0 and 2 of the running task. Arithmetic and comparisons join what their
-operands depend on. Where one decides a branch the running task is told: a control dependency.
+``Traced(7, 0b101)`` is 7 and depends on events 0 and 2 of the running task. Arithmetic and comparisons combine the
+dependencies of their operands. When such an integer decides a branch, the running task is notified: a control
+dependency.
 """
 
 from __future__ import annotations
@@ -13,12 +15,12 @@ _branch: list[Callable[[int], None]] = [lambda deps: None]
 
 
 def on_branch(tell: Callable[[int], None]) -> None:
-    """``tell(deps)`` hears of each branch from now on."""
+    """From now on call ``tell(deps)`` for each branch."""
     _branch[0] = tell
 
 
 class Traced(int):
-    """An integer with ``deps``, a mask of the loads that it comes from."""
+    """An integer with ``deps``, a mask of the loads from which it comes."""
 
     deps: int
 
@@ -41,7 +43,7 @@ class Traced(int):
 
 
 def deps_of(value: Any) -> int:
-    """What a value depends on; 0 for a plain integer."""
+    """The dependencies of a value; 0 for a plain integer."""
     return value.deps if type(value) is Traced else 0
 
 
@@ -51,7 +53,7 @@ def traced(value: Any, deps: int) -> Any:
 
 
 def as_int(value: Any) -> Any:
-    """``int()`` of strategy code, which keeps what a value depends on."""
+    """``int()`` for strategy code: keeps the value's dependencies."""
     return value if type(value) is Traced else int(value)
 
 

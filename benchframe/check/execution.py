@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import greenlet
 
+from benchframe.dialect.primitives import Listening
 from benchframe.dialect.records import WildAccess
 from benchframe.errors import BenchframeError
 
@@ -99,8 +100,13 @@ def wild(error: WildAccess) -> Broken:
 # operation, so that the scheduler sees what every task is about to do. ``choose(step, enabled, pending, trace)`` is the
 # only seam: search, sampling and replay are such functions.
 
-PATIENCE = 5.0
-"""Seconds of CPU time that one execution may take."""
+PATIENCE, IMPATIENCE = 5.0, 0.5
+"""Seconds of CPU time that one execution may take, a thousand times what any needs; in a process that met an endless
+loop, less."""
+ENDLESS = "endless loop"
+"""How the places of a failure begin that took all of this time."""
+_endless: list[str] = []
+"""Where this process met one."""
 Access = tuple[Hashable, Hashable, int]
 """(object, field, READS, WRITES or ADDS). Field None is the whole object: what frees it."""
 READS, WRITES, ADDS = 0, 1, 2
@@ -233,6 +239,12 @@ class World:
         self.steps = 0
         self.failure: Broken | None = None
         self.failed_task: int | None = None
+        self.traced: list[tuple[int, int, str, str]] = []
+        """What strategy code traced: after how many steps, which task, what, where."""
+
+    def hear(self, x: int, function: str, file: str, line: int) -> None:
+        """A task traces ``x``."""
+        self.traced.append((self.steps, self.current, f"trace {int(x):#x}", f"{Path(file).name}:{line} {function}"))
 
     def spawn(self, name: str, body: Callable[[], Any], daemon: bool = False) -> int:
         """Add a task before the execution begins; its number. A daemon may be left waiting at the end."""
@@ -249,6 +261,10 @@ class World:
             self.pending[self.current] = op
             self.hub.switch()
 
+    def where(self, op: Op) -> str:
+        """The place that ``op`` is about, in words."""
+        return f"{op.accesses[0][:2]}"
+
     def finish(self) -> None:
         """The final check, with all tasks done; raises Broken."""
 
@@ -258,7 +274,10 @@ class World:
         except Broken as broken:
             self.failure, self.failed_task = broken, task
         except Endless as error:
-            self.failure, self.failed_task = Broken("livelock", told(error)), task
+            _endless.append(told(error))
+            frames = running(error)
+            places = (ENDLESS, f"{frames[0].filename}:{frames[0].name}") if frames else (ENDLESS,)
+            self.failure, self.failed_task = Broken("livelock", told(error), places), task
         except WildAccess as error:
             self.failure, self.failed_task = wild(error), task
         except MISTAKES as error:
@@ -280,12 +299,13 @@ Program = Callable[[], World]
 def execute(program: Program, choose: Choose, limit: int = 5000) -> Run:
     """Run ``program`` once. ``limit`` steps at most: more is called truncated (a livelock, or too large a scenario).
     A task that neither ends nor reaches a next step is a livelock."""
-    with patience(PATIENCE):
-        return _execute(program, choose, limit)
+    with patience(min(IMPATIENCE, PATIENCE) if _endless else PATIENCE):
+        world = program()
+        with Listening(world.hear):
+            return _execute(world, choose, limit)
 
 
-def _execute(program: Program, choose: Choose, limit: int) -> Run:
-    world = program()
+def _execute(world: World, choose: Choose, limit: int) -> Run:
     pending = world.pending
     trace: list[Step] = []
     world.hub = greenlet.getcurrent()
@@ -346,7 +366,7 @@ def _judge(run: Run) -> None:
     world = run.world
     if run.outcome == "deadlock":
         stuck = [(n, op) for n, op in enumerate(run.pending) if op is not None and not world.daemons[n]]
-        waiting = "; ".join(f"{world.names[number]} at {op.kind} of {op.accesses[0][:2]}" for number, op in stuck)
+        waiting = "; ".join(f"{world.names[number]} waits for {world.where(op)}" for number, op in stuck)
         asleep = [number for number, op in stuck if op.kind.startswith("wait") and _last_writer(run, op) == number]
         lost = f"lost wake-up: nothing changed what {world.names[asleep[0]]} waits for after it did; " if asleep else ""
         run.failure = Broken("deadlock", lost + waiting)

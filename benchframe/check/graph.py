@@ -1,9 +1,9 @@
 """Execution graphs: what tasks did to shared memory, and which store each load read from.
 
 A graph has the events of each task in program order, for each load the store it reads from (*rf*), and for each
-location its stores in the order in which they reach memory (*co*). No order in time: one graph stands for every
-interleaving in which the same loads read from the same stores. Labels never change and are shared by all graphs that
-hold them, so a copy is cheap: O(events) references.
+location its stores in the order in which they reach memory (*co*). There is no order in time: one graph represents
+every interleaving in which the same loads read from the same stores. Labels never change and are shared by all graphs
+that contain them, so a copy is cheap: O(events) references.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 Id = int
-"""An event: task << SHIFT | place in the task."""
+"""An event: task << SHIFT | index in the task."""
 SHIFT = 20
 INIT = -1
-"""The store that a location begins with."""
+"""The initial store of a location."""
 WAITS = -2
-"""A load that has no store to read from yet: its task is blocked."""
+"""A load without a store to read from yet: its task is blocked."""
 
 
 class Label:
-    """What one event does.
+    """The operation of one event.
 
     ``kind``: R, W, F (a barrier), C (a choice of ``options``). ``order`` of a load: once, acquire; of a store: once,
-    release; of a barrier: its name. ``rmw``: part of a read-modify-write; ``full``: of a fully ordered one.
-    ``wait``: the values that let a blocking load go on; ``excused``: one that waits for ever is no deadlock.
+    release; of a barrier: its name. ``rmw``: part of a read-modify-write; ``full``: of a fully ordered one. ``wait``:
+    the values with which a blocking load continues; ``excused``: if it waits for ever, that is not a deadlock.
     ``addr``, ``data``: bit i is set if the address or the value depends on event i of the task; ``ctrl``: if event i
     decided a branch since the event before, which orders all later stores; ``arm``: if it decided on the branch in
-    whose arm this event stands. ``plain``: no READ_ONCE. ``tag``: what else it is (lock, unlock, free,
-    rcu_read_lock, rcu_read_unlock, gp). ``place`` is where in the text.
+    whose arm this event stands. ``plain``: no READ_ONCE. ``tag``: its role (lock, unlock, free, rcu_read_lock,
+    rcu_read_unlock, gp). ``place`` is its place in the text.
     """
 
     __slots__ = (
@@ -67,7 +67,7 @@ class Label:
         return f"{self.kind}{'' if self.order == 'once' else '.' + self.order} {self.loc} {self.value!r}"
 
     def same(self, other: Label) -> bool:
-        """Is it the same event again? A replay must give what was there before."""
+        """Whether it is the same event. A replay must yield the same events as before."""
         return (
             self.kind == other.kind
             and self.loc == other.loc
@@ -86,15 +86,16 @@ class Graph:
     def __init__(self, tasks: int) -> None:
         self.tasks: list[list[Label]] = [[] for _ in range(tasks)]
         self.rf: dict[Id, int] = {}
-        """Of each load: the store's id, INIT or WAITS. Of each choice: the option."""
+        """For each load: the store's id, INIT or WAITS. For each choice: the option."""
         self.co: dict[Hashable, tuple[Id, ...]] = {}
-        """Of each location: its stores, the initial one left out."""
+        """For each location: its stores, without the initial one."""
         self.order: list[Id] = []
         """Every event in the order in which the search added it."""
         self.waiting: dict[Hashable, tuple[Id, ...]] = {}
-        """Of each location: blocked loads."""
+        """For each location: blocked loads."""
         self.rows: Any = None
-        """A :class:`benchframe.check.order.Order`: what the memory model orders, while the search adds events."""
+        """A :class:`benchframe.check.order.Order`: what the memory model orders, maintained while the search adds
+        events."""
 
     def copy(self) -> Graph:
         """Another graph with the same events."""
@@ -108,7 +109,7 @@ class Graph:
         return made
 
     def label(self, event: Id) -> Label:
-        """What ``event`` does."""
+        """The label of ``event``."""
         return self.tasks[event >> SHIFT][event & ((1 << SHIFT) - 1)]
 
     def add(self, task: int, label: Label) -> Id:
@@ -130,13 +131,13 @@ class Graph:
             self.waiting[loc] = (*self.waiting.get(loc, ()), event)
 
     def place(self, event: Id, at: int) -> None:
-        """Put store ``event`` at place ``at`` of its location's order."""
+        """Put store ``event`` at position ``at`` of its location's order."""
         loc = self.label(event).loc
         chain = self.co.get(loc, ())
         self.co[loc] = (*chain[:at], event, *chain[at:])
 
     def prefix(self, event: Id) -> set[Id]:
-        """The event and all that comes before it by program order and reads-from."""
+        """The event and all events before it by program order and reads-from."""
         seen: set[Id] = set()
         todo = [event]
         rf, last = self.rf, (1 << SHIFT) - 1
@@ -153,7 +154,7 @@ class Graph:
         return seen
 
     def without(self, gone: set[Id]) -> Graph:
-        """A copy without the events ``gone``, which are the ends of their tasks."""
+        """A copy without the events ``gone``, which are the last ones of their tasks."""
         made = Graph.__new__(Graph)
         made.tasks = []
         for number, task in enumerate(self.tasks):
@@ -171,7 +172,7 @@ class Graph:
         return made
 
     def key(self) -> tuple[Any, ...]:
-        """What makes two graphs the same: events, rf and co."""
+        """The identity of a graph: events, rf and co."""
         return (
             tuple(tuple((one.kind, one.loc, one.order, repr(one.value)) for one in task) for task in self.tasks),
             tuple(sorted(self.rf.items())),

@@ -1,8 +1,8 @@
-"""What the hardware remembers, for scenarios that ask for it: contents of frames, one TLB entry per task, rmap indexes.
+"""The state of the hardware, for scenarios that need it: contents of frames, one TLB entry per task, rmap indexes.
 
-A user's store goes through its CPU's TLB: the page tables are looked at only when no entry is there, so a right taken
-away counts only after a flush. Contents are counts of stores: a store that is in no copy at the end was lost. A new
-anonymous page takes an index from its VMA's bounds: one taken from bounds half moved leads nowhere.
+A user's store goes through its CPU's TLB: the page tables are read only if there is no entry, so a permission that was
+taken away has an effect only after a flush. Contents are numbers of stores: a store that is in no copy at the end was
+lost. A new anonymous page gets an index from its VMA's bounds: an index from inconsistent bounds is wrong.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ REPLACE: dict[Any, Callable[..., int]] = {
     flush_tlb.default: lambda mm, start, end: mm.world.flush(int(mm.id), start, end),
     page_add_anon.default: lambda mm, vma, addr, frame: mm.world.page_added(mm, vma, addr, frame),
 }
-"""The model's places for them, which do nothing otherwise."""
+"""The model's hooks for it, which otherwise do nothing."""
 _walk = dejit(pmd_slot)
 
 
 @dataclass(frozen=True)
 class _Indexed:
-    """An anonymous page and the index it was given."""
+    """An anonymous page and its index."""
 
     vma: int
     addr: int
@@ -40,7 +40,7 @@ class _Indexed:
 
 
 class Hardware(MachineWorld):
-    """A world with TLBs and contents; they are only kept if ``hardware`` is set."""
+    """A world with TLBs and contents; they are modelled only if ``hardware`` is set."""
 
     hardware = False
 
@@ -49,9 +49,9 @@ class Hardware(MachineWorld):
         self.hardware = True
         self.indexed: dict[int, _Indexed] = {}
         self.stored: dict[int, int] = {}
-        """Of each page of the first mm: completed stores."""
+        """For each page of the first mm: completed stores."""
 
-    # ---- what the model tells --------------------------------------------------------------------------------
+    # ---- calls from the model ----------------------------------------------------------------------------------------
 
     def copy_page(self, new: int, old: int) -> int:
         """The content of a frame is copied."""
@@ -62,25 +62,25 @@ class Hardware(MachineWorld):
         return 0
 
     def flush(self, mm: int, start: int, end: int) -> int:
-        """Every task of the mm forgets [start, end); its CPU has answered before this returns."""
+        """Remove [start, end) from the TLB of every task of the mm; each CPU has answered before this returns."""
         if self.hardware and mm == 1:
             for task in range(len(self.bodies)):
                 if not self.daemons[task]:
-                    self.set_word("flush TLB", ("tlb", task), None)  # a flush may forget more than it must
+                    self.set_word("flush TLB", ("tlb", task), None)  # a flush may remove more than necessary
         return 0
 
     def page_added(self, mm: Any, vma: int, addr: int, frame: int) -> int:
-        """linear_page_index, as the fault sees it."""
+        """linear_page_index, as the fault computes it."""
         if self.hardware:
             v = self.ref(VMA, vma)
             index = v.vm_pgoff + ((addr - v.vm_start) >> PAGE_SHIFT)
             self.indexed[frame] = _Indexed(vma, addr, index)
         return 0
 
-    # ---- the user's side -------------------------------------------------------------------------------------
+    # ---- the user's side ---------------------------------------------------------------------------------------------
 
     def user_store(self, task: int, event: int, addr: int, run_event: Callable[[Any, int], int]) -> int:
-        """Store to ``addr``: by the TLB entry if there is one for it, else after a walk, else after a fault. Gives the
+        """Store to ``addr``: with the TLB entry if there is one, else after a walk, else after a fault. Returns the
         fault's answer, 0 if there was none."""
         page, result = addr >> PAGE_SHIFT, 0
         for _ in range(STORES):
@@ -93,7 +93,7 @@ class Hardware(MachineWorld):
         return result
 
     def _store(self, task: int, page: int) -> bool:
-        """One step: is there an entry? Then the store is done."""
+        """One step: if there is an entry, do the store."""
         op = Op("store", (("tlb", task), 0, READS))
         entry = self.words.get(("tlb", task))
         if entry is not None:
@@ -108,7 +108,7 @@ class Hardware(MachineWorld):
         return True
 
     def _step(self, op: Op) -> None:
-        """An operation on several locations, always a scheduling point; the others learn that they are shared."""
+        """An operation on several locations, always a scheduling point; the other tasks see that they are shared."""
         if self.memory.record:
             op.place = place()
         self.announce(op)
@@ -130,10 +130,10 @@ class Hardware(MachineWorld):
         self.words["tlb", task] = op.value = (addr >> PAGE_SHIFT, entry >> 12) if good else None
         return good
 
-    # ---- the end ---------------------------------------------------------------------------------------------
+    # ---- the end -----------------------------------------------------------------------------------------------------
 
     def check_hardware(self) -> None:
-        """Broken if a store was lost, or a page's index is not that of its address."""
+        """Raises Broken if a store was lost, or if a page's index is not that of its address."""
         if not self.hardware:
             return
         entries = self.memory.machine.arrays["pte_base"]

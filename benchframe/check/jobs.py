@@ -20,7 +20,7 @@ from benchframe.check.cases import COMMON
 from benchframe.check.checker import DEPTH, Finding, Hunt, Verdict, follow, make_case, tell
 from benchframe.check.checker import replay as replay_in
 from benchframe.check.conform import Conformance, shown
-from benchframe.check.execution import Broken, ReplayError, decode, model_of
+from benchframe.check.execution import ENDLESS, Broken, ReplayError, decode, model_of
 from benchframe.check.memory import OutOfRecords
 from benchframe.check.weak import GraphCase
 from benchframe.check.weak_hunt import GraphHunt, graph_number, mend, model_of_graphs, tell_graph
@@ -217,6 +217,8 @@ class Result:
     findings: tuple[Finding, ...] = ()
     story: str = ""
     notes: tuple[str, ...] = field(default=())
+    stops: str = ""
+    """Why the strategy's other parts need not be done: they would show the same again."""
 
 
 def scenarios_of(strategy: Strategy) -> tuple[Scenario, ...]:
@@ -240,7 +242,10 @@ def _one_task(part: Part, deadline: float) -> Result:
         text = f"{result.calls} random calls agree with the oracle ({result.seconds:.1f} s)"
         return Result((f"{part.name:24} {text}",), complete=True)
     lines = [f"{part.name:24} WRONG: {result.failure}", "  the shortest program found:"]
-    return Result((*lines, *(f"    {shown(call)}" for call in result.program)), wrong=True)
+    lines = [*lines, *(f"    {shown(call)}" for call in result.program)]
+    lines += [f"    traced: {text}" for text in result.traced]
+    stops = "one task alone does not end" if result.endless else ""
+    return Result(tuple(lines), wrong=True, stops=stops)
 
 
 def _scenario(part: Part, one: Scenario, deadline: float, tick: Tick, found: Found) -> Result:
@@ -250,7 +255,8 @@ def _scenario(part: Part, one: Scenario, deadline: float, tick: Tick, found: Fou
         case = make_case(one, part.strategy, part.memory)
     except Broken as broken:
         finding = Finding(one.name, broken.kind, broken.text, "", (broken.kind,), function=broken.function)
-        return Result((f"{one.name:24} WRONG: {broken.text}",), wrong=True, findings=(finding,))
+        told = (f"{one.name:24} WRONG: {broken.text}",)
+        return Result(told, wrong=True, findings=(finding,), stops=f"the set-up of {one.name} fails")
     hunt = Hunt(case, tick=tick, found=lambda failure, schedule: found(f"{failure}\n      {schedule}"))
     try:
         verdict = hunt.run(deadline)
@@ -270,7 +276,8 @@ def _scenario(part: Part, one: Scenario, deadline: float, tick: Tick, found: Fou
         Hunt(case).learn_shared()
         story = tell(case, replay_in(case, best.replay), _command(part, best))
     executions = verdict.coverage.executions + verdict.sampled
-    return Result(tuple(lines), bool(findings), verdict.coverage.complete, executions, findings, story)
+    stops = f"{one.name} does not end" if any(f.signature[1:2] == (ENDLESS,) for f in findings) else ""
+    return Result(tuple(lines), bool(findings), verdict.coverage.complete, executions, findings, story, stops=stops)
 
 
 def _graphs(part: Part, one: Scenario, deadline: float, tick: Tick, found: Found) -> Result:
@@ -404,7 +411,7 @@ def run_parts(parts: Sequence[Part], deadline: float, jobs: int, watcher: Watche
             reporter = _Reporter(lambda text, index=index: watcher.found(index, text), watcher.executions)  # type: ignore[misc]
             final = agenda.hand_in(index, do_part(parts[index], until, reporter.tick, reporter.found))
             if final is not None:
-                watcher.done(index, final)
+                _finished(parts, index, final, agenda, watcher)
         return
     context = multiprocessing.get_context("fork")
     working: dict[Connection, tuple[int, Any]] = {}
@@ -443,7 +450,7 @@ def run_parts(parts: Sequence[Part], deadline: float, jobs: int, watcher: Watche
                 else:
                     final = agenda.hand_in(index, value)
                     if final is not None:
-                        watcher.done(index, final)
+                        _finished(parts, index, final, agenda, watcher)
                     _next(ready, process, agenda, working)
                     for idle, (other, its) in list(working.items()):  # what was handed in may be for who had nothing
                         if other < 0 and idle is not ready and agenda:
@@ -455,6 +462,15 @@ def run_parts(parts: Sequence[Part], deadline: float, jobs: int, watcher: Watche
             process.join()
         for connection in working:
             connection.close()
+
+
+def _finished(parts: Sequence[Part], index: int, result: Result, agenda: _Agenda, watcher: Watcher) -> None:
+    """A part is done. If it says so, what its strategy has not begun is left out."""
+    watcher.done(index, result)
+    if result.stops:
+        name = parts[index].strategy.name
+        for other in agenda.drop({i for i, part in enumerate(parts) if part.strategy.name == name}):
+            watcher.done(other, Result((f"{parts[other].name:24} not run: {result.stops}",), wrong=True))
 
 
 def _next(connection: Connection, process: Any, agenda: _Agenda, working: dict[Connection, tuple[int, Any]]) -> None:
@@ -481,6 +497,12 @@ class _Agenda:
 
     def __bool__(self) -> bool:
         return bool(self._first or self._again)
+
+    def drop(self, indices: set[int]) -> list[int]:
+        """Those of ``indices`` that nobody has begun; they will not be."""
+        gone = [index for index in self._first if index in indices]
+        self._first = [index for index in self._first if index not in indices]
+        return gone
 
     def take(self) -> tuple[int, float] | None:
         """A part's number and its deadline; None if there is none left to begin."""

@@ -1,7 +1,7 @@
-"""Litmus tests in the C of the kernel's tools/memory-model: read, and run as tasks of the search.
+"""Litmus tests in the C of the kernel's tools/memory-model: parse them, and run them as tasks of the search.
 
-What is read: READ_ONCE to smp_store_mb, barriers, xchg and cmpxchg, atomic_t, spinlocks, RCU, plain accesses, pointers
-to locations, if and else, local variables, integer expressions. Not: SRCU, loops, arrays, structs.
+Supported: READ_ONCE to smp_store_mb, barriers, xchg and cmpxchg, atomic_t, spinlocks, RCU, plain accesses, pointers to
+locations, if and else, local variables, integer expressions. Not supported: SRCU, loops, arrays, structs.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ Task = Generator[Label, Any, None]
 
 
 class Unsupported(Exception):
-    """A test that uses what is not read here."""
+    """A test that uses something unsupported."""
 
 
 @dataclass
 class Test:
-    """One litmus test. ``quantifier`` is exists, ~exists or forall; ``result`` what the file's comment promises."""
+    """One litmus test. ``quantifier`` is exists, ~exists or forall; ``result`` is the expectation in the file's
+    comment."""
 
     name: str
     init: dict[str, Value]
     tasks: list[tuple[list[str], list[Any]]]
-    """Of each task: its parameters, its statements."""
+    """For each task: its parameters, its statements."""
     quantifier: str
     condition: Any
     result: str = ""
@@ -40,17 +41,17 @@ class Test:
 
 @dataclass
 class Answer:
-    """What came of a test: graphs in which the condition holds and in which it does not; what was cut."""
+    """The result of a test: graphs in which the condition holds and in which it does not; graphs that were cut off."""
 
     holds: int = 0
     fails: int = 0
     outcomes: set[tuple[tuple[str, Value], ...]] = field(default_factory=set)
-    """The final values that the condition names."""
+    """The final values that the condition mentions."""
     complete: bool = True
     checks: int = 0
 
     def verdict(self, quantifier: str) -> str:
-        """Never, Sometimes or Always, of the proposition as herd7 prints it."""
+        """Never, Sometimes or Always, for the proposition as herd7 prints it."""
         if not self.holds:
             return "Never"
         return "Sometimes" if self.fails else "Always"
@@ -93,7 +94,7 @@ class _Parser:
         return token
 
     def skip_type(self) -> bool:
-        """Take the words of a type; whether there were any."""
+        """Skip the words of a type; returns whether there were any."""
         began = self.at
         while self.peek() in _TYPES:
             if self.take() == "struct":
@@ -103,7 +104,7 @@ class _Parser:
             self.take()
         return found
 
-    # ---- expressions: ("num", n) ("name", x) ("addr", x) ("deref", e) (op, a, b) ("call", f, args) -----------------
+    # ---- expressions: ("num", n) ("name", x) ("addr", x) ("deref", e) (op, a, b) ("call", f, args) -------------------
 
     def expression(self, level: int = 0) -> Any:
         if level == len(_LEVELS):
@@ -151,7 +152,7 @@ class _Parser:
             raise Unsupported("an array or a struct")
         return ("name", token)
 
-    # ---- statements ----------------------------------------------------------------------------------------------
+    # ---- statements --------------------------------------------------------------------------------------------------
 
     def block(self) -> list[Any]:
         self.take("{")
@@ -202,7 +203,7 @@ class _Parser:
         self.take(";")
         return [("do", left)]
 
-    # ---- the whole -----------------------------------------------------------------------------------------------
+    # ---- the whole ---------------------------------------------------------------------------------------------------
 
     def condition(self) -> Any:
         """exists (...): ("and", a, b), ("or", a, b), ("not", a), ("is", place, value)."""
@@ -298,7 +299,7 @@ class _Parser:
 
 
 def parse(text: str, name: str = "") -> Test:
-    """Read a litmus test. Raises Unsupported for what is not read."""
+    """Parse a litmus test. Raises Unsupported for unsupported parts."""
     result = re.search(r"Result:\s*(Never|Sometimes|Always|DEADLOCK)", text)
     comment = r"(?:\(\*(?=[\s*])|^[ \t]*\(\*).*?\*\)"  # and not READ_ONCE(*x)
     body = re.sub(comment, " ", text, flags=re.DOTALL | re.MULTILINE)
@@ -359,7 +360,7 @@ _ATOMIC = re.compile(
 
 
 class _Thread:
-    """One task: registers with what each depends on."""
+    """One task: registers, each with its dependencies."""
 
     def __init__(self, number: int, names: list[str], init: Mapping[str, Value], others: int) -> None:
         mine = f"{number}:"
@@ -369,7 +370,7 @@ class _Thread:
         }
         self.index = 0
         self.arm = 0
-        """The loads that decided on the arms of if and else that it is in."""
+        """The loads that decided on the arms of if and else in which it is."""
         self.sections = 0
         self.others = others
 
@@ -397,7 +398,7 @@ class _Thread:
                     yield from self.event(Label("W", loc, value, addr=addr, data=deps, plain=True))
 
     def value(self, e: Any) -> Generator[Label, Any, tuple[Value, int]]:
-        """An expression: its value, and the mask of the loads that it depends on."""
+        """An expression: its value, and the mask of the loads on which it depends."""
         kind = e[0]
         if kind == "num":
             return e[1], 0
@@ -406,7 +407,7 @@ class _Thread:
                 return self.registers[e[1]]
             if e[1] in self.locations:  # a parameter used as a pointer
                 return "&" + e[1], 0
-            return 0, 0  # a register that a branch not taken would have set
+            return 0, 0  # a register that only the other branch would have set
         if kind == "addr":
             return (yield from self.value(("name", e[1][1]) if e[1][0] == "name" else e[1][1]))
         if kind == "deref":
@@ -431,7 +432,7 @@ class _Thread:
         return _operate(kind, left, right), first | second
 
     def place(self, e: Any) -> Generator[Label, Any, tuple[str, int]]:
-        """The location that an expression points to, and what the address depends on."""
+        """The location to which the expression points, and the dependencies of the address."""
         value, deps = yield from self.value(e)
         if not isinstance(value, str):
             raise Unsupported("a pointer that leads nowhere")
@@ -475,7 +476,7 @@ class _Thread:
     def update(
         self, loc: str, addr: int, deps: int, order: str, change: Callable[[Any], Any], quiet: bool = False
     ) -> Generator[Label, Any, tuple[Any, int]]:
-        """A read-modify-write; ``change`` gives the new value, None for no store."""
+        """A read-modify-write; ``change`` returns the new value, None for no store."""
         at = self.index
         full = order == "full"
         read = "acquire" if order == "acquire" else "once"
@@ -574,7 +575,7 @@ def _operate(kind: str, left: Any, right: Any) -> Value:
     if kind in ("==", "!="):
         return int((left == right) == (kind == "=="))
     if isinstance(left, str) or isinstance(right, str):
-        # (long)p & 0, p ^ p and the like: only that the dependency is there matters
+        # (long)p & 0, p ^ p and so on: only the existence of the dependency matters
         if kind == "^" and left == right:
             return 0
         if kind == "&" and 0 in (left, right):
@@ -594,7 +595,7 @@ def _operate(kind: str, left: Any, right: Any) -> Value:
 
 
 class Tasks:
-    """A test's tasks as the search wants them."""
+    """A test's tasks, with the interface that the search needs."""
 
     def __init__(self, test: Test) -> None:
         self.count = len(test.tasks)
@@ -619,27 +620,27 @@ class Tasks:
             return None
 
     def initial(self, loc: Any) -> Any:
-        """As the test says, else 0."""
+        """The test's initial value, else 0."""
         return self.test.init.get(loc, 0) if isinstance(loc, str) else 0
 
     def daemon(self, task: int) -> bool:
-        """None is."""
+        """No task is a daemon."""
         return False
 
     def stores(self, task: int, loc: Any) -> bool:
-        """It may."""
+        """Every task may store."""
         return True
 
     def broken(self) -> bool:
-        """Never."""
+        """Never broken."""
         return False
 
     def look(self, graph: Graph) -> None:
-        """The graph as it is now."""
+        """Remember the current graph."""
         self.graph = graph
 
     def close(self) -> None:
-        """Nothing is left."""
+        """Nothing to do."""
 
 
 def finals(test: Test, graph: Graph, tasks: Tasks) -> dict[str, Value]:
@@ -656,7 +657,7 @@ def finals(test: Test, graph: Graph, tasks: Tasks) -> dict[str, Value]:
 
 
 def holds(condition: Any, values: Mapping[str, Value]) -> bool:
-    """Is the condition true of final values? What was never set is 0."""
+    """Whether the condition holds for the final values. Values never set are 0."""
     if condition[0] == "true":
         return True
     if condition[0] == "is":
@@ -671,14 +672,14 @@ def holds(condition: Any, values: Mapping[str, Value]) -> bool:
 
 
 def named(condition: Any) -> set[str]:
-    """Places that a condition names."""
+    """The places that a condition mentions."""
     if condition[0] == "is":
         return {condition[1], condition[2][1]} if isinstance(condition[2], tuple) else {condition[1]}
     return set().union(*(named(part) for part in condition[1:])) if condition[0] != "true" else set()
 
 
 def run_test(test: Test, model: str, deadline: float | None = None) -> Answer:
-    """Search the test's executions. Raises Unsupported where it does what is not read."""
+    """Search the test's executions. Raises Unsupported if it executes something unsupported."""
     answer = Answer()
     names = sorted(named(test.condition))
 

@@ -552,6 +552,12 @@ class MachineWorld(World):
         op.value = load()
         return op
 
+    def where(self, op: Op) -> str:
+        """As ``mmap_lock of mm #1``."""
+        key, part, _ = op.accesses[0]
+        record, dot, field = describe(key, part).rpartition(".")  # type: ignore[arg-type]
+        return f"{field} of {record}" if dot else field
+
     # ---- lives --------------------------------------------------------------------------------------------------
 
     def alloc(self, which: int) -> int:

@@ -1,9 +1,9 @@
-"""How much does a check see? Small faults put into a strategy's text, and the share of them that it finds.
+"""How much a check detects: put small faults into a strategy's text, and measure the share that it finds.
 
 A fault is one change of one line: a test, store, call or barrier left out, bounds swapped, a comparison or number off
-by one. Each is checked as the strategy itself would be, in a process of its own: random calls, then the scenarios. What
-survives is listed. A survivor is a real mistake that the check does not see, or it changes nothing that could be wrong;
-which of the two is a judgement, kept in ``NAME.mutants.json`` beside the plugin (:func:`judgements`).
+by one. Each faulty strategy is checked like a normal one, in a process of its own: random calls, then the scenarios.
+Surviving faults are listed. A survivor is either a real mistake that the check does not detect, or a change that cannot
+be wrong; which of the two is a judgement, stored in ``NAME.mutants.json`` beside the plugin (:func:`judgements`).
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from benchframe.scenario import Scenario
 from benchframe.strategy import Strategy
 
 FAULTS = 60
-"""Faults of a strategy that are tried, unless told otherwise."""
+"""The default number of faults to try per strategy."""
 CALLS, MOST = 400, 60
 """Random calls, and executions of each scenario, that a fault must survive."""
 LIMIT = 60.0
-"""Seconds of wall time after which a fault that nothing was said of is called undecided."""
+"""Seconds of wall time after which a fault without a result is called undecided."""
 BARRIERS = frozenset(
     {"smp_mb", "smp_rmb", "smp_wmb", "smp_mb__before_atomic", "smp_mb__after_atomic", "smp_acquire__after_ctrl_dep"}
 )
@@ -56,26 +56,26 @@ ORDERING = "an ordering, which sequential consistency does not see; use check --
 STATISTICS = frozenset(
     {"nr_invalidations", "nr_lookups", "nr_hits", "nr_retries", "nr_fallbacks", "nr_splits", "nr_merges"}
 )
-"""Fields that nothing depends on."""
+"""Fields on which nothing depends."""
 STORES = frozenset({"WRITE_ONCE", "store_release", "rcu_assign_pointer", "smp_store_mb"})
 HINTS = frozenset({"count", "cpu_relax", "cond_resched"})
-"""Calls that change no answer."""
+"""Calls that do not change any answer."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One change: ``what`` in words, in ``function`` at ``line`` of its file, and the code that it makes."""
+    """One change: ``what`` in words, in ``function`` at ``line`` of its file, and the changed code."""
 
     function: FunctionType
     line: int
     what: str
     code: CodeType
     by_design: str = ""
-    """Why a check under sequential consistency cannot see it."""
+    """Why a check under sequential consistency cannot detect it."""
 
     @property
     def key(self) -> str:
-        """What a judgement is kept under: it outlives moved lines."""
+        """The key of its judgement: it does not depend on line numbers."""
         return f"{self.function.__name__}: {self.what}"
 
     @property
@@ -86,7 +86,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a fault. ``found``: by what; empty if it survived. ``judgement`` says why it may."""
+    """The result for a fault. ``found``: what found it; empty if it survived. ``judgement`` says why it may survive."""
 
     fault: Fault
     found: str
@@ -96,7 +96,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Score:
-    """The outcomes of one strategy; ``possible`` is how many faults its text has."""
+    """The results of one strategy; ``possible`` is the number of faults that its text allows."""
 
     strategy: str
     outcomes: tuple[Outcome, ...]
@@ -109,12 +109,12 @@ class Score:
 
     @property
     def excused(self) -> int:
-        """Survivors that were judged to change nothing that could be wrong, or that cannot be seen by design."""
+        """Survivors that were judged harmless, or that the check cannot detect by design."""
         return sum(not o.found and bool(o.judgement) for o in self.outcomes)
 
     @property
     def share(self) -> float:
-        """Caught, of those that are not excused."""
+        """The share of found faults among those that are not excused."""
         counted = len(self.outcomes) - self.excused
         return self.caught / counted if counted else 1.0
 
@@ -146,7 +146,7 @@ def _model_hooks() -> frozenset[str]:
 
 
 def faults_of(function: FunctionType) -> list[Fault]:
-    """Every fault of one function, in the order of its lines."""
+    """Every fault of one function, in line order."""
     try:
         lines, first = inspect.getsourcelines(function)
     except OSError:
@@ -161,7 +161,9 @@ def faults_of(function: FunctionType) -> list[Fault]:
         changed.decorator_list = []
         module = ast.fix_missing_locations(ast.Module([changed], []))
         scope: dict[str, Any] = {}
-        exec(compile(module, function.__code__.co_filename, "exec"), {}, scope)  # our own plugin's text, changed
+        exec(
+            compile(module, function.__code__.co_filename, "exec"), {}, scope
+        )  # the changed text of a plugin that the user loaded
         code: CodeType = scope[function.__name__].__code__
         if (
             code.co_code == function.__code__.co_code
@@ -194,7 +196,8 @@ Edit = Callable[[Any, ast.FunctionDef], None]
 
 
 def _edits(node: ast.AST) -> Iterator[tuple[str, Edit, str]]:
-    """What may be changed at ``node``: words, the change (of its twin, in the twin of the function), why unseen."""
+    """The possible changes at ``node``: words, the change (of its twin, in the twin of the function), why it cannot be
+    detected."""
     text = (
         ast.unparse(node).splitlines()[0] if not isinstance(node, (ast.operator, ast.cmpop, ast.expr_context)) else ""
     )
@@ -280,11 +283,11 @@ def chosen(faults: Sequence[Fault], count: int, seed: int = 0) -> list[Fault]:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# One fault under check, in a process of its own: the changed code goes with it.
+# One fault under check, in a process of its own, to which the changed code is passed.
 
 
 class _Enough(Exception):
-    """As many executions as a fault gets."""
+    """The maximum number of executions for a fault."""
 
 
 def found_by(strategy: Strategy, deadline: float) -> str:
@@ -327,7 +330,7 @@ def _child(strategy: Strategy, fault: Fault, pipe: Connection) -> None:
     began = time.monotonic()
     try:
         said = found_by(strategy, began + LIMIT)
-    except Exception as error:  # the changed code broke the checker's own assumptions: that is found, too
+    except Exception as error:  # the changed code violated the checker's own assumptions: this also counts as found
         said = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     pipe.send(said)
     pipe.close()
@@ -342,12 +345,12 @@ class _Running:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_child, args=(strategy, fault, theirs), daemon=True)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 on: a fork beside NumPy's idle threads
+            warnings.simplefilter("ignore", DeprecationWarning)  # since 3.12: a fork beside NumPy's idle threads
             self.process.start()
         theirs.close()
 
     def end(self) -> tuple[str, float]:
-        """(what found the fault, seconds). Where the process died or came to no end, that is what found it."""
+        """(what found the fault, seconds). If the process died or did not end, that found it."""
         try:
             said: str = self.pipe.recv() if self.pipe.poll() else "no end"
         except EOFError:
@@ -356,14 +359,14 @@ class _Running:
         return said, time.monotonic() - self.began
 
     def kill(self) -> None:
-        """Leave nothing behind."""
+        """End the process."""
         self.process.kill()
         self.process.join()
         self.pipe.close()
 
 
 def judged(strategy: Strategy, faults: Iterable[Fault], jobs: int = 1) -> Iterator[tuple[Fault, str, float]]:
-    """(fault, what finds it, seconds) of each, ``jobs`` at a time, as they are done."""
+    """(fault, what found it, seconds) of each, ``jobs`` at a time, as they finish."""
     waiting, running = iter(faults), list[_Running]()
     try:
         while True:
@@ -393,14 +396,14 @@ def score(
     jobs: int = 1,
     say: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Score:
-    """Try ``count`` faults of ``strategy``, or as many as ``deadline`` (time.monotonic) leaves time for; ``say`` hears
-    of each. Faults of its own file come first; those of an index that it shares fill up."""
+    """Try ``count`` faults of ``strategy``, or as many as fit before ``deadline`` (time.monotonic); ``say`` is called
+    for each. Faults of its own file come first, then those of an index that it shares."""
     every = mutants_of(strategy)
     own = [f for f in every if f.function.__code__.co_filename == strategy.file]
     shared = [f for f in every if f.function.__code__.co_filename != strategy.file]
     tried = chosen(own, count, seed)
     tried += chosen(shared, count - len(tried), seed)
-    if deadline is not None:  # whatever is cut off is a fair sample of the rest
+    if deadline is not None:  # so that those done before the deadline are a random sample
         random.Random(seed).shuffle(tried)
     told = judgements(strategy)
     outcomes = []
@@ -421,8 +424,8 @@ class JudgementError(BenchframeError):
 
 
 def judgements(strategy: Strategy) -> dict[str, str]:
-    """Of each fault that was judged, by :attr:`Fault.key`: why no check need find it. From ``FILE.mutants.json`` beside
-    every file that the strategy's functions stand in. Raises JudgementError."""
+    """For each judged fault, by :attr:`Fault.key`: why no check need find it. From ``FILE.mutants.json`` beside every
+    file with functions of the strategy. Raises JudgementError."""
     found: dict[str, str] = {}
     files = {Path(f.__code__.co_filename) for f in functions_of(strategy)}
     for path in sorted(file.with_suffix(".mutants.json") for file in files):
@@ -439,7 +442,7 @@ def judgements(strategy: Strategy) -> dict[str, str]:
 
 
 def table(scores: Sequence[Score]) -> str:
-    """A line per strategy: faults tried of all that its text has, caught, judged, open, and the share caught."""
+    """A line per strategy: faults tried of all possible ones, found, excused, undecided, and the share found."""
     rows: list[tuple[str, ...]] = [("strategy", "faults", "of", "caught", "judged", "open", "share")]
     for s in scores:
         left = len(s.outcomes) - s.caught - s.excused

@@ -1,13 +1,13 @@
-"""What a memory model puts in an order, kept up while an execution graph grows by one event after another.
+"""The order that a memory model imposes, maintained while an execution graph grows event by event.
 
 :class:`~benchframe.check.axioms.Relations` has the same axioms, evaluated over a whole graph; here each event only adds
-what is new. Sets of events are integers: bit n stands for the event that is n-th in the graph's order. An event comes
-last in its task, so nothing is after it, unless it is a load of an overwritten store, or a store that others overwrote:
-only these can close a cycle, and only they cost O(events). All else costs a few operations on rows.
+what is new. Sets of events are integers: bit n represents the n-th event in the graph's order. An event comes last in
+its task, so nothing is after it, unless it is a load of an overwritten store, or a store that others overwrote: only
+these can close a cycle, and only they cost O(events). All else costs a few operations on rows.
 
-Of each event: what is before it in the order of time (``before``, closed), the stores and loads from which a chain of
-cumulative fences leads to it (``cumul``, closed), and those from which a propagation does (``prop``): the same after an
-overwrite by another task. Of each task: the same of what its next event will find in front of it.
+For each event: the events before it in the order of time (``before``, closed), the stores and loads from which a chain
+of cumulative fences leads to it (``cumul``, closed), and those from which a propagation does (``prop``): the same after
+an overwrite by another task. For each task: the same for its next event.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchframe.check.graph import INIT, SHIFT, WAITS, Graph, Id, Label
 
 
 class Front:
-    """Events that something later is ordered after: ``mask``, the unions of their ``cumul`` and ``prop``."""
+    """Events after which something is ordered: ``mask``, and the unions of their ``cumul`` and ``prop``."""
 
     __slots__ = ("cumul", "mask", "prop")
 
@@ -28,18 +28,18 @@ class Front:
         self.mask, self.cumul, self.prop = mask, cumul, prop
 
     def copy(self) -> Front:
-        """Another with the same events."""
+        """A copy with the same events."""
         return Front(self.mask, self.cumul, self.prop)
 
     def join(self, other: Front) -> None:
-        """And those of ``other``."""
+        """Add the events of ``other``."""
         self.mask |= other.mask
         self.cumul |= other.cumul
         self.prop |= other.prop
 
 
 class Thread:
-    """What the next event of one task will find before it."""
+    """What precedes the next event of one task."""
 
     __slots__ = (
         "acquires", "alone", "atomic", "closed", "ctrl", "everything", "fence", "last", "loads", "locked", "nodes",
@@ -49,13 +49,13 @@ class Thread:
 
     def __init__(self) -> None:
         self.everything = Front()
-        """Its accesses so far, with the stores of other tasks that they read from (A-cumulativity)."""
+        """Its accesses so far, with the stores of other tasks from which they read (A-cumulativity)."""
         self.alone = Front()
         """The same without these stores."""
         self.strong = Front()
-        """What a full barrier puts before it."""
+        """What a full barrier orders before it."""
         self.rcu = Front()
-        """What a grace period puts before it, as a full barrier, though not as a cumulative one."""
+        """What a grace period orders before it, as a full barrier does, but without cumulativity."""
         self.stores, self.wmb = Front(), Front()
         self.unlocks, self.unlocked = Front(), Front()
         """Before its last spin_unlock; before an unlock that is followed by one of its locks."""
@@ -69,14 +69,14 @@ class Thread:
         """Up to the last read-modify-write, failed or not; up to the last lock."""
         self.acquires = self.loads = self.rmb = self.ctrl = self.unfenced = self.past = 0
         self.places: dict[object, int] = {}
-        """Of each location its own accesses."""
+        """For each location, its own accesses."""
         self.last: dict[object, Id] = {}
-        """Of each location its last access, and of words of sections."""
+        """For each location, its last access; also for the words of sections."""
         self.version, self.closed = -1, 0
-        """All before the events of ``strong`` and ``rcu``, and as of which version."""
+        """All events before those of ``strong`` and ``rcu``, and the version for which this holds."""
 
     def copy(self) -> Thread:
-        """Another in the same state."""
+        """A copy in the same state."""
         made = Thread.__new__(Thread)
         for name in FRONTS:
             setattr(made, name, getattr(self, name).copy())
@@ -95,7 +95,7 @@ FRONTS = (
 
 @dataclass
 class Plan:
-    """A load or store that may be added: what will be before it, and what it will be before."""
+    """A load or store that may be added: what will be before it, and before what it will be."""
 
     before: int
     cumul: int = 0
@@ -107,11 +107,11 @@ class Plan:
     later: int = 0
     """Stores of its location that are after it, of other tasks."""
     after: int = 0
-    """What it comes before at once."""
+    """The events directly after it."""
 
 
 class Order:
-    """The order of one graph under one model. Numbers of events are their places in ``graph.order``."""
+    """The order of one graph under one model. Events are numbered by their position in ``graph.order``."""
 
     __slots__ = (
         "before", "cumul", "direct", "direct_prop", "gps", "index", "labels", "lifts", "loads", "model", "own", "past",
@@ -122,12 +122,12 @@ class Order:
         self.model = model
         self.version = 0
         self.there = 0
-        """Events that were added; loads that wait were not."""
+        """Events that were added, without waiting loads."""
         self.threads = [Thread() for _ in range(tasks)]
         self.own = [0] * tasks
-        """Of each task: its accesses and full barriers."""
+        """For each task: its accesses and full barriers."""
         self.past: list[int] = []
-        """What comes before by program order and reads-from, of all kinds."""
+        """Events before by program order and reads-from, of all kinds."""
         self.before: list[int] = []
         self.cumul: list[int] = []
         self.prop: list[int] = []
@@ -135,14 +135,14 @@ class Order:
         self.direct_prop: list[int] = []
         """``cumul`` and ``prop`` without the event itself."""
         self.sources: list[int] = []
-        """Of a store: the loads that its address and value come from."""
+        """For a store: the loads from which its address and value come."""
         self.strongly: list[int] = []
-        """What a full barrier or a grace period puts before it."""
+        """What a full barrier or a grace period orders before it."""
         self.readers: list[int] = []
         self.labels: list[Label] = []
         self.index: dict[Id, int] = {}
         self.places: dict[object, int] = {}
-        """Of each location all accesses."""
+        """For each location, all accesses."""
         self.loads: dict[object, int] = {}
         self.snaps: dict[Id, tuple[Front, Front]] = {}
         """What was before an rcu_read_unlock, a spin_unlock: with A-cumulativity, and alone."""
@@ -173,7 +173,7 @@ class Order:
         return made
 
     def _replay(self, graph: Graph, task: int, event: Id, label: Label) -> bool:
-        """Add an event of ``graph``. False: it is not its turn yet, or (it is there then) it is forbidden."""
+        """Add an event of ``graph``. False: it cannot be added yet, or (then it is present) it is forbidden."""
         number = self.index[event]
         if label.kind == "R":
             source = graph.rf[event]
@@ -215,7 +215,7 @@ class Order:
     # ---- adding ------------------------------------------------------------------------------------------------------
 
     def slot(self, event: Id, label: Label) -> int:
-        """A number for a new event. A load that waits has no more than that."""
+        """A number for a new event. A waiting load has only that."""
         number = len(self.labels)
         self.index[event] = number
         self.labels.append(label)
@@ -225,8 +225,8 @@ class Order:
         return number
 
     def plan(self, graph: Graph, event: Id, label: Label, number: int, source: int, later: Sequence[Id]) -> Plan | None:
-        """What comes of a load that reads from ``source``, or of a store; ``later`` are the stores after it. None if
-        that closes a cycle. Changes nothing. O(1) operations on rows, O(events) if something is later."""
+        """The consequences of a load that reads from ``source``, or of a store; ``later`` are the stores after it. None
+        if that closes a cycle. Changes nothing. O(1) operations on rows, O(events) if there are later stores."""
         task = event >> SHIFT
         there, index = self.there, self.index
         overwriters = gone = 0
@@ -297,7 +297,7 @@ class Order:
         return Plan(self._close(first, thread.closed), cumul, prop, overwritten, source)
 
     def _loads(self, task: int, deps: int) -> int:
-        """The events of ``task`` that a mask of their places stands for."""
+        """The events of ``task`` in a mask of their indices."""
         found, base, index = 0, task << SHIFT, self.index
         while deps:
             low = deps & -deps
@@ -306,7 +306,7 @@ class Order:
         return found
 
     def _simply(self, task: int, label: Label, source: int, overwritten: int) -> int:
-        """sc and tso: program order, what is read and what is overwritten."""
+        """sc and tso: program order, reads-from, and overwritten stores."""
         thread = self.threads[task]
         first = self.own[task] | overwritten
         if self.model == TSO and label.kind == "R" and not _flushes(label):
@@ -316,7 +316,7 @@ class Order:
         return self._close(first | thread.rcu.mask, 0)
 
     def _close(self, first: int, got: int) -> int:
-        """``first`` and all before, with ``got``, which is closed."""
+        """``first`` and all events before it, together with ``got``, which is closed."""
         before = self.before
         left = first & ~got
         while left:
@@ -424,7 +424,7 @@ class Order:
         return found
 
     def _grow(self, number: int, plan: Plan) -> None:
-        """An event that is overwritten: it propagates to all that its overwriters reach."""
+        """An event is overwritten: it propagates to everything that its overwriters reach."""
         bit, later = 1 << number, plan.later
         if self.model == LKMM:
             direct = self.direct
@@ -445,7 +445,7 @@ class Order:
             if before & after or after >> at & 1:
                 self.before[at] = before | first
 
-    # ---- lkmm: what a task's own text orders ------------------------------------------------------------------------
+    # ---- lkmm: what a task's own text orders -------------------------------------------------------------------------
 
     def _barrier(self, thread: Thread, label: Label) -> None:
         order = label.order
@@ -504,7 +504,7 @@ class Order:
                 thread.version = -1
 
     def begin(self, task: int, label: Label) -> None:
-        """A load is about to be planned: of a read-modify-write it is what smp_mb__before_atomic was for."""
+        """A load is about to be planned: if it belongs to a read-modify-write, smp_mb__before_atomic applies to it."""
         thread = self.threads[task]
         if label.rmw and thread.pending.mask:
             thread.strong.join(thread.pending)
@@ -512,8 +512,8 @@ class Order:
             thread.version = -1
 
     def lift(self, task: int) -> bool:
-        """A read-modify-write is about to store: its load has the ordering that it would not have without. False if
-        that closes a cycle. To be called before the store is planned."""
+        """A read-modify-write is about to store: its load gets the ordering that it would not have without the store.
+        False if that closes a cycle. Must be called before the store is planned."""
         found = self.lifts.pop(task, None)
         if found is None or self.model != LKMM:
             return True
@@ -536,11 +536,11 @@ class Order:
         self._arrow(first, bit)
         return True
 
-    # ---- sections and grace periods --------------------------------------------------------------------------------
+    # ---- sections and grace periods ----------------------------------------------------------------------------------
 
     def _section(self, graph: Graph, event: Id, number: int, label: Label, source: int) -> bool:
-        """Whichever of a section and a grace period comes first, all before its end is before all after the other's
-        begin, as with a full barrier."""
+        """Of a section and a grace period, everything before the end of the one that comes first is before everything
+        after the begin of the other, as with a full barrier."""
         task, bit = event >> SHIFT, 1 << number
         thread = self.threads[task]
         lkmm = self.model == LKMM
@@ -590,7 +590,7 @@ class Order:
 
 
 def _flushes(label: Label) -> bool:
-    """Does it wait for the store buffer, under tso?"""
+    """Whether it waits for the store buffer, under tso."""
     return label.rmw or label.order in ("mb", "sync-rcu") or label.tag in FLUSHES
 
 

@@ -1,7 +1,8 @@
-"""Freed records poisoned in a run of one task after the other: who still uses one is told, as by KASAN in a kernel.
+"""Poison freed records in a run of one task after the other: report every use of a freed record, as KASAN does in a
+kernel.
 
-Records are handed out again as natively, last freed first, so both mistakes of a stale reference show: it leads to a
-freed record, or to one that has become somebody else's.
+Records are reused as in native runs, last freed first, so both errors of a stale reference show: it points to a freed
+record, or to one that now belongs to something else.
 """
 
 from __future__ import annotations
@@ -20,30 +21,30 @@ from benchframe.strategy import Strategy
 
 
 class UseAfterFree(WildAccess):
-    """Strategy code reads or writes a record that was given back."""
+    """Strategy code reads or writes a freed record."""
 
     kind = "use after free"
 
 
 class DoubleFree(WildAccess):
-    """Strategy code gives back a record that was given back before."""
+    """Strategy code frees a record a second time."""
 
     kind = "double free"
 
 
 class FreedRef(NullRef):
-    """A reference to a freed record: who reads or writes through it raises."""
+    """A reference to a freed record: reading or writing through it raises."""
 
     def __repr__(self) -> str:
         return f"<{self.slab.name} {self.index}, freed>"
 
     def dereference(self, field: str) -> WildAccess:
-        """The error of an access to ``field``."""
+        """The error for an access to ``field``."""
         return UseAfterFree(f"{self.slab.name}(mm, {self.index}).{field}")
 
 
 class PoisonedWorld(PlainWorld):
-    """Memory as it is, with the records known that are free."""
+    """Plain memory that knows which records are free."""
 
     def __init__(self, machine: Machine) -> None:
         super().__init__(machine.arrays)
@@ -68,7 +69,7 @@ def _base(which: int) -> str:
 
 
 class PoisoningRunner(InterpretedRunner):
-    """Runs ``strategy`` by the interpreter for one task after the other. It counts nothing."""
+    """Runs ``strategy`` in the interpreter, one task after the other. It counts nothing."""
 
     world: PoisonedWorld | None
 
@@ -99,10 +100,10 @@ class PoisoningRunner(InterpretedRunner):
         super().__init__(strategy, counting=False, replace=replace)
 
     def attach(self, machine: Machine) -> None:
-        """Make the world over the machine's arrays; nothing is free in it yet."""
+        """Create the world over the machine's arrays; nothing is free yet."""
         self.world = PoisonedWorld(machine)
 
     def forget(self) -> None:
-        """The machine is as new: nothing was freed."""
+        """Start over with a new machine: nothing was freed."""
         if self.world is not None:
             self.world.freed.clear()

@@ -1,4 +1,4 @@
-"""Which executions to run: source-DPOR with sleep sets, and PCT sampling for what is too large."""
+"""Which executions to run: source-DPOR with sleep sets, and PCT sampling for programs that are too large."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from benchframe.check.execution import ADDS, Access, Link, Op, Program, Run, Step, conflict, execute
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Every interleaving that differs, once or nearly so: source-DPOR with sleep sets.
+# Every distinct interleaving, once or nearly so: source-DPOR with sleep sets.
 #
 # Two executions differ only if two conflicting steps come in another order. After each execution the search looks for
 # *races* - conflicting steps whose order nothing forces - and plans an execution with each of them turned round.
@@ -24,7 +24,7 @@ from benchframe.check.execution import ADDS, Access, Link, Op, Program, Run, Ste
 
 @dataclass
 class Coverage:
-    """How far a search went. ``complete`` only if nothing was cut: then every interleaving is represented."""
+    """How far a search went. ``complete`` only if nothing was cut off: then every interleaving is represented."""
 
     executions: int = 0
     blocked: int = 0
@@ -44,7 +44,7 @@ class Coverage:
 
 
 class _Node:
-    """A point of the current execution: who could run, who ran, who still must, who need not."""
+    """A point of the current execution: which tasks can run, which one ran, which still must run, which need not."""
 
     __slots__ = ("accesses", "chosen", "enabled", "plan", "sleep")
 
@@ -57,7 +57,8 @@ class _Node:
 
 
 class Nondeterminism(Exception):
-    """The same schedule led elsewhere: the program depends on more than the schedule. A bug of the program."""
+    """The same schedule led to another execution: the program depends on more than the schedule. A bug of the
+    program."""
 
 
 class Explorer:
@@ -74,8 +75,8 @@ class Explorer:
     def explore(
         self, on_run: Callable[[Run], bool], deadline: float | None = None, most: int | None = None
     ) -> Coverage:
-        """Run on until ``on_run`` gives False, ``deadline`` (time.monotonic) passes, ``most`` executions are done, or
-        everything has been seen."""
+        """Continue until ``on_run`` returns False, ``deadline`` (time.monotonic) passes, ``most`` executions are done,
+        or all have been seen."""
         began = time.monotonic()
         self.coverage.complete = False
         while True:
@@ -98,7 +99,7 @@ class Explorer:
         return self.coverage
 
     def restart(self) -> None:
-        """Forget what was planned; the counts stay."""
+        """Drop all plans; keep the counts."""
         self._stack, self._first = [], 0
 
     def _choose(self, step: int, enabled: list[int], pending: Sequence[Op | None], trace: Sequence[Step]) -> int | None:
@@ -125,7 +126,7 @@ class Explorer:
         return chosen
 
     def _next(self) -> bool:
-        """Turn to the last point that still has a plan."""
+        """Go back to the last point that still has a plan."""
         stack = self._stack
         while stack:
             node = stack[-1]
@@ -139,12 +140,12 @@ class Explorer:
         return False
 
     def _conflict(self, task: int, accesses: list[Access], other: int, others: list[Access]) -> bool:
-        """Do two steps of these tasks not commute?"""
+        """Whether two steps of these tasks do not commute."""
         if self._pairs and (task, other) in self._pairs:
             return _link(accesses, others)
         return conflict(accesses, others)
 
-    # ---- races --------------------------------------------------------------------------------------------------
+    # ---- races -------------------------------------------------------------------------------------------------------
 
     def _find_races(self, run: Run) -> None:
         """Plan the other order of every race whose second step is new in this execution."""
@@ -183,7 +184,7 @@ class Explorer:
                     self._plan(run, len(trace), op, task, latest[task], earlier, clocks, tasks)
 
     def _foreign(self, earlier: list[int], task: int, op: Op, run: Run, tasks: list[int]) -> list[int]:
-        """``earlier`` without what only seems to conflict: a task and its own store buffer."""
+        """``earlier`` without apparent conflicts: those between a task and its own store buffer."""
         return [
             number
             for number in earlier
@@ -213,7 +214,7 @@ class Explorer:
                 # Only immediate races: what comes before another conflicting step is found after that reversal.
                 known = [x if x > y else y for x, y in zip(known, theirs, strict=True)]
                 if op.linked and _link(run.trace[other].op.accesses, op.accesses):
-                    continue  # it had to come first
+                    continue  # it necessarily came first
             else:
                 cause = run.trace[other].op
                 exact = not op.loose and not cause.loose and _single(cause) and cause.before is not None
@@ -224,7 +225,7 @@ class Explorer:
     def _reverse(
         self, run: Run, other: int, number: int, op: Op, task: int, clocks: list[list[int]], tasks: list[int]
     ) -> None:
-        """Some task must run at point ``other`` that leads to step ``number`` without step ``other``."""
+        """Plan to run, at point ``other``, a task that leads to step ``number`` without step ``other``."""
         owner, seq = tasks[other], clocks[other][tasks[other]]
         between = [k for k in range(other + 1, number) if clocks[k][owner] < seq]
         initials: list[int] = []
@@ -251,13 +252,13 @@ class Explorer:
 
 
 def _link(first: Sequence[Access], second: Sequence[Access]) -> bool:
-    """Does a Link put two steps in their order?"""
+    """Whether a Link orders two steps."""
     links = [(key, part) for key, part, _ in second if isinstance(key, Link)]
     return bool(links) and any((key, part) in links for key, part, _ in first)
 
 
 def _single(op: Op) -> bool:
-    """Did ``op`` touch one location, links aside?"""
+    """Whether ``op`` touched a single location, apart from links."""
     return len(op.accesses) == 1 or all(isinstance(key, Link) for key, _, _ in op.accesses[1:])
 
 
@@ -286,7 +287,7 @@ def explore(
 
 
 def brute_force(program: Program, on_run: Callable[[Run], None], most: int = 1_000_000) -> int:
-    """Every interleaving without reduction, for comparison; how many there were (``most`` at most)."""
+    """Every interleaving without reduction, for comparison; returns their number (at most ``most``)."""
     stack: list[tuple[list[int], int]] = []
 
     def choose(step: int, enabled: list[int], pending: Sequence[Op | None], trace: Sequence[Step]) -> int | None:
@@ -318,7 +319,7 @@ def brute_force(program: Program, on_run: Callable[[Run], None], most: int = 1_0
 
 
 class Uniform:
-    """Every enabled task with equal chance."""
+    """Each enabled task with equal probability."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -344,7 +345,7 @@ class Pct:
 
 
 def pct_bound(tasks: int, steps: int, depth: int, runs: int) -> float:
-    """The chance, at least, that ``runs`` runs find a bug of depth ``depth``.
+    """A lower bound of the probability that ``runs`` runs find a bug of depth ``depth``.
 
     >>> round(pct_bound(3, 60, 2, 829), 2)
     0.99

@@ -1,19 +1,19 @@
-"""Every execution graph that a memory model allows, each once: TruSt.
+"""Explore every execution graph that a memory model allows, each once: TruSt.
 
 Kokologiannakis, Marmanis, Vafeiadis, "Truly Stateless, Optimal Dynamic Partial Order Reduction", POPL 2022. The search
-adds one event after another, always of the lowest task that can go on. A load tries each store that it may read from,
-a store each place in its location's order. A new store may also be what an earlier load reads (a *backward revisit*):
-what was added after that load and does not lead to the store goes, if it is *maximal*, that is, if each load of it
-reads the last store and each store of it is the last. So each graph comes from one other graph only, and none is met
-twice; no table of graphs seen is needed, and branches share nothing.
+adds one event after another, always of the lowest task that can go on. A load tries each store that it may read from, a
+store each place in its location's order. An earlier load may also read a new store (a *backward revisit*): then the
+events added after that load that do not lead to the store are removed, provided that they are *maximal*, that is, each
+of their loads reads the last store and each of their stores is the last. So each graph is reached from exactly one
+other graph, and none is visited twice; no table of visited graphs is needed, and branches share nothing.
 
-Blocking operations (locks, waits, grace periods) are loads that must read a fitting value. Each such load may *wait*:
-its task stops, and any later store with a fitting value may let it go on, in place. If it must go for a backward
-revisit, waiting is its maximal form. A graph in which some task waits although the last store would let it go on is the
-shadow of another graph and is dropped; if none could go on it is a deadlock.
+Blocking operations (locks, waits, grace periods) are loads that must read a suitable value. Each such load may *wait*:
+its task stops, and any later store with a suitable value may let it continue, in place. If a backward revisit removes
+it, waiting is its maximal form. A graph in which some task waits although the last store would let it continue is the
+shadow of another graph and is dropped; if no task could continue it is a deadlock.
 
-What needs a load that reads from a store which comes after it in program order and reads-from (load buffering) is not
-found: graphs here have no cycle of the two.
+Executions in which a load reads from a store that comes after it in program order and reads-from (load buffering) are
+not found: graphs here have no cycle of the two.
 """
 
 from __future__ import annotations
@@ -40,29 +40,29 @@ class Tasks(Protocol):
         """Run ``task`` up to its first event; None if it has none."""
 
     def resume(self, task: int) -> Label | None:
-        """Run ``task`` from its start through its events of the graph; what it is about to do then, or waits for. May
-        be :func:`replay`. Raises Nondeterminism if it does something else."""
+        """Run ``task`` from its start through its events of the graph; returns its next operation, or what it waits
+        for. Subclasses may use :func:`replay`. Raises Nondeterminism if it does something else."""
 
     def go_on(self, task: int, value: Any) -> Label | None:
-        """``task`` gets the value of its event and runs up to the next; None if it is done."""
+        """Give ``task`` the value of its event and run it up to the next one; None if it is done."""
 
     def initial(self, loc: Any) -> Any:
-        """What a location holds before anybody stores to it."""
+        """The initial value of a location."""
 
     def daemon(self, task: int) -> bool:
-        """May it be left waiting?"""
+        """Whether it may still wait at the end."""
 
     def stores(self, task: int, loc: Any) -> bool:
-        """May ``task`` store to a location? If not, nobody waits for it."""
+        """Whether ``task`` may store to a location. If not, no task waits for it to do so."""
 
     def broken(self) -> bool:
-        """Has a task come upon something that must not happen? Then nothing is added any more."""
+        """Whether a task has reached a state that must not happen. Then no further events are added."""
 
     def look(self, graph: Graph) -> None:
         """The graph so far; called before a task goes on."""
 
     def close(self) -> None:
-        """The execution is over."""
+        """The execution has ended."""
 
 
 @dataclass
@@ -70,13 +70,13 @@ class Counts:
     """How far a search went."""
 
     executions: int = 0
-    """Whole graphs, those that failed among them."""
+    """Complete graphs, including those that failed."""
     shadows: int = 0
-    """Graphs that waited for what would have come: no executions."""
+    """Graphs that waited although they could have continued: they are not executions."""
     checks: int = 0
-    """How often the axioms were looked at."""
+    """How often the axioms were evaluated."""
     truncated: int = 0
-    """Graphs given up since they were too long."""
+    """Graphs abandoned because they were too long."""
     events: int = 0
     longest: int = 0
     seconds: float = 0.0
@@ -84,12 +84,12 @@ class Counts:
 
 
 class Nondeterminism(Exception):
-    """The same reads led elsewhere: the program depends on more than what it reads. A bug of the program."""
+    """The same reads led to another execution: the program depends on more than what it reads. A bug of the program."""
 
 
 @dataclass
 class Seen:
-    """One whole graph. ``outcome``: done, deadlock or broken."""
+    """One complete graph. ``outcome``: done, deadlock or broken."""
 
     outcome: str
     graph: Graph
@@ -97,7 +97,8 @@ class Seen:
 
 
 class Trust:
-    """The search over what ``program`` makes, under ``model``. Memory O(depth x events), time O(graphs x events^2)."""
+    """The search over the executions of ``program`` under ``model``. Memory O(depth x events), time O(graphs x
+    events^2)."""
 
     def __init__(
         self,
@@ -106,7 +107,8 @@ class Trust:
         limit: int = 400,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``limit`` events in a graph at most. ``stop`` is asked after each graph, whole or not."""
+        """``limit`` is the maximum number of events in a graph. ``stop`` is called after each graph, complete or
+        not."""
         self.program, self.model, self.limit, self._stop = program, model, limit, stop
         self.counts = Counts()
         self._todo: list[Graph] = []
@@ -117,8 +119,8 @@ class Trust:
     def explore(
         self, on_graph: Callable[[Seen], bool], deadline: float | None = None, most: int | None = None
     ) -> Counts:
-        """Go on until ``on_graph`` gives False, ``deadline`` (time.monotonic) passes, ``most`` graphs were run, or all
-        have been seen."""
+        """Continue until ``on_graph`` returns False, ``deadline`` (time.monotonic) passes, ``most`` graphs were run, or
+        all have been seen."""
         with _few_collections():
             return self._explore(on_graph, deadline, most)
 
@@ -179,14 +181,14 @@ class Trust:
         return drawn
 
     def restart(self) -> None:
-        """Forget what is left to do; the counts stay."""
+        """Drop all remaining work; keep the counts."""
         self._begun, self._todo = False, []
         self.counts.truncated = 0
 
-    # ---- one execution -------------------------------------------------------------------------------------------
+    # ---- one execution -----------------------------------------------------------------------------------------------
 
     def _run(self, graph: Graph, tasks: Tasks) -> Seen | None:
-        """Replay ``graph``, then add events until nothing can be added; alternatives go to the list of what to do."""
+        """Replay ``graph``, then add events until none can be added; alternatives go to the work list."""
         tasks.look(graph)
         pending: list[Label | None] = []
         for task in range(tasks.count):
@@ -216,7 +218,7 @@ class Trust:
         return self._stuck(graph, tasks)
 
     def _catch_up(self, graph: Graph, tasks: Tasks, task: int, label: Label | None) -> Label | None:
-        """Let ``task`` go on if the event that it is at has its value now; what it is about to do then."""
+        """Let ``task`` continue if its current event has a value now; returns its next operation."""
         if label is None or label is not _last(graph, task):
             return label
         event = _last_id(graph, task)
@@ -239,7 +241,7 @@ class Trust:
         return self._draw.choice(ready) if self._draw is not None and ready else chosen
 
     def _stuck(self, graph: Graph, tasks: Tasks) -> Seen | None:
-        """Nobody can go on and somebody waits: a deadlock, the end (only daemons wait), or nothing."""
+        """No task can continue and some wait: a deadlock, the end (only daemons wait), or a shadow."""
         deadlock = False
         for ids in graph.waiting.values():
             for event in ids:
@@ -254,10 +256,10 @@ class Trust:
                 deadlock |= not tasks.daemon(event >> 20)
         return Seen("deadlock" if deadlock else "done", graph, tasks)
 
-    # ---- adding an event -----------------------------------------------------------------------------------------
+    # ---- adding an event ---------------------------------------------------------------------------------------------
 
     def _add(self, graph: Graph, tasks: Tasks, task: int, label: Label, pending: list[Label | None]) -> Graph | None:
-        """Add ``label``; gives the graph to go on with now, the others are kept for later."""
+        """Add ``label``; returns the graph to continue with, and keeps the others for later."""
         if label.kind == "R":
             made = self._reads(graph, tasks, task, label, pending)
         elif label.kind == "W" and label.loc is not None:
@@ -328,12 +330,12 @@ class Trust:
         rests = self._revisits(graph, rows, task, label, loads) if loads else []
         made = self._places(graph, tasks, task, label, None)
         for load, rest in rests:
-            self._todo += self._places(rest, tasks, task, label, load)  # another past: to be run from the start
+            self._todo += self._places(rest, tasks, task, label, load)  # another past: must be run from the start
         return made
 
     def _revisits(self, graph: Graph, rows: Order, task: int, label: Label, loads: int) -> list[tuple[Id, Graph]]:
-        """Loads of the location that might read the new store instead, each with what is left of the graph then. Loads
-        that block are let go on in place."""
+        """Loads of the location that might read the new store instead, each with what remains of the graph then.
+        Blocking loads continue in place."""
         prefix = rows.threads[task].past
         found = []
         every = (1 << len(graph.order)) - 1
@@ -354,7 +356,7 @@ class Trust:
         return found
 
     def _maximal(self, graph: Graph, rows: Order, number: int, prefix: int) -> bool:
-        """Would the event, if it were added after ``prefix``, have been added so? Reads the last store, is the last."""
+        """Whether the event, if added after ``prefix``, would be the same: it reads the last store, or is the last."""
         event, label = graph.order[number], rows.labels[number]
         if label.kind == "F" or (label.kind == "W" and label.loc is None):
             return True
@@ -376,8 +378,8 @@ class Trust:
         return not any(before >> rows.index[other] & 1 for other in chain[first:])
 
     def _places(self, graph: Graph, tasks: Tasks, task: int, label: Label, load: Id | None) -> list[Graph]:
-        """The graphs with the new store at each place of its location's order, ``load`` reading from it if given; and
-        of each those in which who waits for it goes on."""
+        """The graphs with the new store at each position of its location's order, with ``load`` reading from it if
+        given; and for each of them those in which the tasks that wait for it continue."""
         chain = graph.co.get(label.loc, ())
         rows: Order | None = graph.rows
         event = task << SHIFT | len(graph.tasks[task])
@@ -447,8 +449,9 @@ class Trust:
 
 @contextmanager
 def _few_collections() -> Iterator[None]:
-    """An execution makes many objects that live as long as its graph: Python's collector would look at all of them
-    again and again. What was there before is left out, and it looks twenty times less often."""
+    """Collect garbage less often. An execution makes many objects that live as long as its graph, and Python's
+    collector would visit all of them again and again. Objects from before are excluded, and it runs twenty times less
+    often."""
     thresholds = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(thresholds[0] * 20, *thresholds[1:])
@@ -460,7 +463,7 @@ def _few_collections() -> Iterator[None]:
 
 
 def _seen_by(graph: Graph, task: int, end: int, loc: Any, chain: Sequence[Id]) -> int:
-    """How many stores of a location are not after what ``task`` stored there or read last, before its event ``end``."""
+    """How many stores of a location are not after what ``task`` last stored there or read, before its event ``end``."""
     events = graph.tasks[task]
     for index in range(end - 1, -1, -1):
         if events[index].loc == loc and events[index].kind in "RW":
@@ -480,13 +483,13 @@ def _least(graph: Graph, rows: Order, task: int, loc: Any, chain: Sequence[Id]) 
 
 
 def _splits(graph: Graph, chain: Sequence[Id], at: int) -> bool:
-    """Would a store at this place come between the load and the store of a read-modify-write?"""
+    """Whether a store at this position would come between the load and the store of a read-modify-write."""
     after = chain[at]
     return graph.label(after).rmw and graph.rf[after - 1] == (chain[at - 1] if at else INIT)
 
 
 def _taken(graph: Graph, loc: Any, store: Id) -> bool:
-    """Does a blocking read-modify-write read from this store already?"""
+    """Whether a blocking read-modify-write already reads from this store."""
     for event, source in graph.rf.items():
         if source == store:
             one = graph.label(event)
@@ -506,7 +509,7 @@ def _last_id(graph: Graph, task: int) -> Id:
 
 
 def value_of(graph: Graph, tasks: Tasks, event: Id) -> Any:
-    """What the program gets for an event: of a load the value of its store, of a choice the option."""
+    """The value that the program gets for an event: for a load the value of its store, for a choice the option."""
     label = graph.label(event)
     if label.kind == "C":
         return graph.rf[event]
@@ -517,7 +520,7 @@ def value_of(graph: Graph, tasks: Tasks, event: Id) -> Any:
 
 
 def replay(tasks: Tasks, graph: Graph, task: int) -> Label | None:
-    """Run ``task`` through its events of ``graph``; what it is about to do then. If its last event waits, that."""
+    """Run ``task`` through its events of ``graph``; returns its next operation, or its last event if that waits."""
     label = tasks.start(task)
     events = graph.tasks[task]
     for index, known in enumerate(events):

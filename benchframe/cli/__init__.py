@@ -1,4 +1,4 @@
-"""The command line: one small module per subcommand; what is heavy is imported when a command runs.
+"""The command line: one small module per subcommand; heavy modules are imported when a command runs.
 
 ``benchframe --help`` imports typer and nothing that computes.
 """
@@ -62,7 +62,7 @@ Exit codes:
 
 
 class Grouped(TyperGroup):
-    """A list of commands under headings, which typer itself prints only where rich draws the help."""
+    """A list of commands under headings, which typer itself prints only if rich draws the help."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write a section per heading, in the order of registration."""
@@ -105,7 +105,7 @@ def program(
 ) -> None:
     """Options of every command."""
     common.settings.debug = debug
-    for stream in (sys.stdout, sys.stderr):  # a terminal or locale that cannot show a character shows ? for it
+    for stream in (sys.stdout, sys.stderr):  # a terminal or locale that cannot show a character shows ? instead
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")
 
@@ -135,7 +135,7 @@ _command(layout.layout, "layout", UNDERSTAND, "Measure how much the memory layou
 _command(compare.compare, "compare", UNDERSTAND, "Compare two runs, or two strategies of one run.")
 _command(claims.claims, "claims", UNDERSTAND, "Compare published figures with measured ones.")
 _command(check.check, "check", TRUST, "Check strategies alone and under every interleaving.")
-_command(mutate.mutate, "mutate", TRUST, "Put faults into a strategy; how many does a check find?")
+_command(mutate.mutate, "mutate", TRUST, "Count the faults put into a strategy that a check finds.")
 _command(oracle.oracle, "oracle", TRUST, "Compare the oracle with the running kernel.")
 _command(selftest.selftest, "selftest", TRUST, "Measure the error rates of benchframe on this host.")
 _command(gate.gate, "gate", TRUST, "Pass or fail a run against another, for CI.")

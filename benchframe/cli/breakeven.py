@@ -1,4 +1,4 @@
-"""``benchframe breakeven A B``: where B begins to beat A, as a table and a picture."""
+"""``benchframe breakeven A B``: the parameter value at which B begins to beat A, as a table and a picture."""
 
 import sys
 from pathlib import Path
@@ -70,7 +70,7 @@ def breakeven(
             raise UsageError(f"--over: no sweep is called {name!r}; {did_you_mean(name, SWEEPS)}")
     kept = run_folder(save)
     files = plugin_files(plugin)
-    known = loaded(files, no_plugin)
+    known = loaded(files, no_plugin, plugin)
     compile_strategies([known.strategy(a), known.strategy(b)])
     cpu = spare_cpu()
     found = [

@@ -98,7 +98,7 @@ def verify(
 
 
 def _keep(folder: Path, target: Path) -> Path:
-    """Put the unpacked run where the user wants it; raises ResultsError if something is there or the disk refuses."""
+    """Move the unpacked run to the target folder. Raises ResultsError if the target exists or the disk refuses."""
     import shutil
 
     from benchframe.errors import ResultsError, disk_error
@@ -116,7 +116,7 @@ def _keep(folder: Path, target: Path) -> Path:
 def _again(
     opened: "Bundle", rounds: int | None, files: list[Path], blocked: list[str], anyway: bool, output: Path
 ) -> int:
-    """Run the cells once more and judge; gives the exit code."""
+    """Run the cells once more and compare; returns the exit code."""
     from benchframe.cli.progress import watching
     from benchframe.engine.content import model_digest, model_name
     from benchframe.files import slug

@@ -1,4 +1,4 @@
-"""``benchframe cache``: compiled code and the oracle's answers, which only ever save time."""
+"""``benchframe cache``: compiled code and the oracle's answers, which only save time."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 ANSWERS = "answers"
-"""The oracle's answers to streams, below the cache folder (benchframe.verify)."""
+"""The folder of the oracle's answers, below the cache folder (benchframe.verify)."""
 
 
 @app.command("info")

@@ -1,5 +1,6 @@
-"""``benchframe check``: is a strategy right, alone and with other tasks beside it?"""
+"""``benchframe check``: whether a strategy is right, alone and concurrently with other tasks."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ from benchframe.cli.options import fail, guarded, registry, seconds, split, stra
 from benchframe.errors import FAILED, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from benchframe.registry import Registry
     from benchframe.strategy import Strategy
@@ -63,13 +64,17 @@ def check(
     orderings: Annotated[
         bool, typer.Option("--orderings", help="Which orderings can be weakened with no failure found? Under lkmm.")
     ] = False,
+    watch: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Check this plugin's strategies whenever it is written.")
+    ] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="A Python file with more strategies.")] = None,
 ) -> int:
     """Check strategies: random calls against the oracle, then every interleaving of small concurrent scenarios.
 
-    A failure is told as a story with the schedule that led to it; --replay runs that again. Exit code 1 if anything
-    is wrong or could not be checked, 2 for an option that cannot be used, 130 after Ctrl-C (what was found is told).
-    With --historic: 0 if each race was found with its bug and nothing with its mend.
+    A failure is printed as a counterexample with the schedule that led to it; --replay runs that schedule again.
+
+    Exit codes: 0, 1 (something is wrong or could not be checked), 2 (an option that cannot be used), 130 (Ctrl-C;
+    failures found so far are printed). With --historic: 0 if each race was found with its bug and nothing with its fix.
 
     \b
     Examples:
@@ -78,6 +83,7 @@ def check(
       benchframe check --strategy pmdcache_rcu --scenario fault-munmap --memory tso
       benchframe check --strategy pmdcache --scenario lookup-munmap --replay v1:0x10.1x100.0x1.
       benchframe check --strategy mine --plugin mine.py --trace .benchframe/streams/mine-3f2a9c01.parquet
+      benchframe check --watch mine.py --scenario lookup-munmap
       benchframe check --historic B19
       benchframe check --strategy per_vma_refcnt --memory lkmm
       benchframe check --strategy rcu_rbtree --memory tso --graphs
@@ -87,10 +93,46 @@ def check(
     from benchframe.check.jobs import FOLDER
     from benchframe.cli.progress import watcher
     from benchframe.cstrategy import unseen
-    from benchframe.dialect.lint import check_function
+    from benchframe.dialect.lint import check_functions
     from benchframe.engine.content import strategy_digest
     from benchframe.engine.launch import usable
 
+    def checked(known: "Registry", names: list[str]) -> int:
+        check_functions(native for name in names for native in known.strategy(name).functions())
+        for name in names:
+            strategy_digest(known.strategy(name))  # recursion, and names that stand for what strategy code may not use
+            for function in unseen(known.strategy(name).functions()):
+                typer.echo(
+                    f"benchframe: warning: {name}: {function}() is C without a twin, so races in it cannot be found",
+                    err=True,
+                )
+        if trace is not None:
+            return _trace([known.strategy(name) for name in names], trace)
+        if orderings:
+            from benchframe.check.orderings import run_orderings
+
+            for name in names:
+                run_orderings(known.strategy(name), split(scenario), seconds(budget) if budget else 300.0, typer.echo)
+            return 0
+        time = seconds(budget) if budget is not None else max(60.0, 15.0 * len(names))
+        return run_check_command(
+            [known.strategy(name) for name in names],
+            split(scenario),
+            time,
+            replay,
+            memory=memory,
+            graphs=graphs,
+            jobs=jobs or usable(),
+            saved=saved or FOLDER,
+            save_new=save,
+            allow_known=allow_known,
+            say=typer.echo,
+            watch=lambda parts: watcher(parts, time),
+            plugins=[str(path) for path in (*(plugin or ()), *((watch,) if watch is not None else ()))],
+        )
+
+    if watch is not None:
+        return _watch(watch, plugin or [], strategy, checked)
     known = registry(plugin)
     if historic or list_historic:
         if strategy or scenario or save or allow_known or memory != "sc":
@@ -99,49 +141,64 @@ def check(
                 "it"
             )
         return _historic(known, split(historic), budget, replay, list_historic)
-    names = strategy_names(strategy, known)
-    for name in names:
-        for native in known.strategy(name).functions():
-            check_function(native)
-        strategy_digest(known.strategy(name))  # recursion, and names that stand for what strategy code may not use
-        for function in unseen(known.strategy(name).functions()):
-            typer.echo(
-                f"benchframe: warning: {name}: {function}() is C without a twin, so races in it cannot be found",
-                err=True,
-            )
-    if trace is not None:
-        return _trace([known.strategy(name) for name in names], trace)
-    if orderings:
-        from benchframe.check.orderings import run_orderings
+    return checked(known, strategy_names(strategy, known))
 
-        for name in names:
-            run_orderings(known.strategy(name), split(scenario), seconds(budget) if budget else 300.0, typer.echo)
-        return 0
-    time = seconds(budget) if budget is not None else max(60.0, 15.0 * len(names))
-    return run_check_command(
-        [known.strategy(name) for name in names],
-        split(scenario),
-        time,
-        replay,
-        memory=memory,
-        graphs=graphs,
-        jobs=jobs or usable(),
-        saved=saved or FOLDER,
-        save_new=save,
-        allow_known=allow_known,
-        say=typer.echo,
-        watch=lambda parts: watcher(parts, time),
-        plugins=[str(path) for path in plugin or ()],
-    )
+
+def _watch(
+    file: Path,
+    plugins: "Sequence[Path]",
+    strategies: "Sequence[str] | None",
+    checked: "Callable[[Registry, list[str]], int]",
+) -> int:
+    """Check the strategies that ``file`` brings (or those named), and again whenever it is written, until Ctrl-C. Each
+    time in a process of its own, which knows the file as it is then; a check that still runs is given up."""
+    import multiprocessing
+    import time
+
+    from benchframe.cli.options import outcome
+    from benchframe.registry import expand
+
+    files = expand(file)  # that it is there is asked once, aloud
+
+    def once() -> int:
+        known = registry([*plugins, file])
+        mine = [name for name in known.strategies if Path(known.origins["strategy", name].file) in files]
+        return checked(known, strategy_names(strategies, known) if strategies else mine)
+
+    def written() -> list[int]:
+        near = [*files, *(source for one in files for source in one.parent.glob("*.c"))]
+        return [one.stat().st_mtime_ns for one in near if one.exists()]
+
+    context = multiprocessing.get_context("fork")
+    while True:
+        before = written()
+        process = context.Process(target=lambda: sys.exit(outcome(once)))
+        sys.stdout.flush()  # or the child would print it, too
+        process.start()
+        try:
+            said = False
+            while written() == before:
+                time.sleep(LOOK)
+                if not said and not process.is_alive():
+                    said = True
+                    typer.echo(f"--- waiting for {file} to be written; Ctrl-C ends", err=True)
+            typer.echo(f"--- {file} was written", err=True)
+        finally:
+            process.terminate()
+            process.join()
+
+
+LOOK = 0.25
+"""Seconds between two looks at a file."""
 
 
 def _trace(strategies: "Sequence[Strategy]", path: Path) -> int:
-    """A stream by the interpreter: what a run found wrong, with its line."""
+    """A stream in the interpreter: finds what a run reported as wrong, with the source line."""
     from benchframe.check.execution import Endless
     from benchframe.study.interpreted import show
-    from benchframe.trace.trace import read_trace
+    from benchframe.trace.csvfile import read_file
 
-    found = read_trace(path)
+    found = read_file(path)
     try:
         right = [show(one, found, path, typer.echo) for one in strategies]
     except Endless as error:
@@ -150,7 +207,7 @@ def _trace(strategies: "Sequence[Strategy]", path: Path) -> int:
 
 
 def _historic(known: "Registry", numbers: list[str], budget: str | None, replay: str | None, listed: bool) -> int:
-    """The races that plugins put back: listed, or shown one after the other."""
+    """The races that plugins reintroduce: list them, or show them one after the other."""
     from benchframe.check.command import list_historic, run_historic
 
     before = len(known.problems)

@@ -20,11 +20,11 @@ def claims(
     plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
 ) -> None:
-    """Re-enact what was published about VMA lookups, and say whether direction and order come out the same here.
+    """Re-enact what was published about VMA lookups, and say whether direction and order are the same here.
 
     Hit rates are counted; ratios of times are measured in paired rounds, with 95 % intervals. A claim that needs more
-    CPUs than there are is named and not judged; one of threads is played by a thread per CPU, and with fewer than
-    published only its direction is judged. docs/claims.md says what stands for which load.
+    CPUs than this machine has is listed but not judged. A claim about threads runs a thread per CPU; with fewer threads
+    than published only its direction is judged. docs/claims.md says which workload represents each published load.
 
     Exit codes: 0, 2 (bad input or usage), 3 (the environment).
 
@@ -51,7 +51,7 @@ def claims(
     if counted:
         chosen = [claim for claim in chosen if isinstance(claim, HitClaim)]
     files = plugin_files(plugin)
-    known = loaded(files, no_plugin)
+    known = loaded(files, no_plugin, plugin)
     cpu = spare_cpu()
     outcomes = measure(
         known,

@@ -30,7 +30,7 @@ def compare(
     absolute: Annotated[
         bool, typer.Option("--absolute", help="Compare ns of two runs, not ratios to each run's baseline.")
     ] = False,
-    anyway: Annotated[bool, typer.Option("--anyway", help="Compare incomparable runs all the same.")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Compare runs even if they are not comparable.")] = False,
     form: Annotated[str, typer.Option("--format", "-f", help="text, markdown, csv or latex.")] = "text",
     root: Annotated[Path, typer.Option("--runs", "--output", "-o", metavar="DIR", help="Folder of the runs.")] = Path(
         "reports/runs"
@@ -38,8 +38,8 @@ def compare(
 ) -> int:
     """Compare two runs, or two strategies within one: ratio B / A, its 95 % interval, and a verdict for each figure.
 
-    A run is a folder, a name, the start of one, or `last` (DIR/last: the newest below DIR). Runs that were made on
-    another machine, with another Python or model, or on other events are refused.
+    A run is a folder, a name, the beginning of one, or `last` (DIR/last: the newest below DIR). Runs made on another
+    machine, with another Python or model, or on other events are refused.
 
     Exit codes: 0, 2 (no such run, or they cannot be compared).
 
@@ -71,6 +71,6 @@ def check_form(form: str) -> None:
 
 
 def refuse(found: "Comparison") -> int:
-    """Say what differs; gives the exit code."""
+    """Print the differences that refuse a comparison; returns the exit code."""
     reasons = "; ".join(str(difference) for difference in found.refused)
-    return fail(f"not comparable: {reasons} (--anyway compares all the same)", USAGE)
+    return fail(f"not comparable: {reasons} (--anyway compares them nevertheless)", USAGE)

@@ -45,13 +45,14 @@ def explain(
     """Attribute the difference in ns per lookup between two strategies to what they do.
 
     Both are counted and timed on the workload; a cost model, fitted to a calibration on this machine (two minutes,
-    once), says what each count is worth. What stays unexplained is said, and where the model cannot speak.
+    once), says how many ns each count is worth. The output also says what remains unexplained, and where the model does
+    not apply.
 
     Exit codes: 0, 1 (a measuring process failed), 2 (bad input or usage), 3 (disk, no process could be started).
 
     \b
     Examples:
-      benchframe explain rbtree pmdcache --workload zipf
+      benchframe explain rbtree pmdcache --workload python-json
       benchframe explain rbtree maple -w uniform:vmas=20000 --rounds 20
       benchframe explain rbtree vmacache -w python-json --run last --save last
     """
@@ -69,7 +70,7 @@ def explain(
         raise UsageError("name two strategies: A and B are the same")
     kept = run_folder(save)
     files = plugin_files(plugin)
-    known = loaded(files, no_plugin)
+    known = loaded(files, no_plugin, plugin)
     for name in (a, b):
         known.strategy(name)
     cpu = spare_cpu()

@@ -28,7 +28,7 @@ def gate(
     absolute: Annotated[
         bool, typer.Option("--absolute", help="Compare ns, not ratios to each run's baseline.")
     ] = False,
-    anyway: Annotated[bool, typer.Option("--anyway", help="Judge incomparable runs all the same.")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Judge runs even if they are not comparable.")] = False,
     form: Annotated[str, typer.Option("--format", "-f", help="text, markdown, csv or latex.")] = "text",
     root: Annotated[Path, typer.Option("--runs", "--output", "-o", metavar="DIR", help="Folder of the runs.")] = Path(
         "reports/runs"
@@ -38,7 +38,7 @@ def gate(
 
     \b
     Exit codes:
-      0  pass: nothing is surely slower by more than --max-slowdown, and no counted cost grew
+      0  pass: nothing is significantly slower by more than --max-slowdown, and no counted cost grew
       1  regression
       2  not comparable (another machine, model or trace), or a cell is missing or failed
 
@@ -63,18 +63,18 @@ def gate(
     found = compare(a, b, absolute=absolute)
     if found.refused and not anyway:
         reasons = "; ".join(str(difference) for difference in found.refused)
-        return fail(f"gate: not comparable: {reasons} (--anyway judges them all the same)", USAGE)
+        return fail(f"gate: not comparable: {reasons} (--anyway judges them nevertheless)", USAGE)
     outcome = judge(found, limit, cost, growth)
     word = "invalid" if outcome.code == INVALID else "regression"
     groups = [("note", outcome.notes), ("better", outcome.good), (word, outcome.bad)]
     last, table = summary(outcome, limit), render(comparison_table(found, a, b), form)
-    if form == "markdown":  # the last line first: a reader of a page begins above
+    if form == "markdown":  # the last line first: a page is read from the top
         items = "\n".join(f"- {markdown_escape(f'{kind}: {text}')}" for kind, texts in groups[::-1] for text in texts)
         typer.echo(f"**{markdown_escape(last)}**\n\n{items}\n\n{table}", nl=False)
     else:
         typer.echo(table, nl=form == "text")
         lines = [f"{kind}: {text}" for kind, texts in groups for text in texts]
-        typer.echo("\n".join([*lines, last]), err=form != "text")  # nothing but the table where a program reads it
+        typer.echo("\n".join([*lines, last]), err=form != "text")  # only the table where a program reads it
     return outcome.code
 
 

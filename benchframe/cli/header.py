@@ -21,7 +21,7 @@ def header(
 ) -> None:
     """Print benchframe.h: the records that C code of a strategy sees, with every offset asserted.
 
-    C files of a strategy get it without including it; this one is for reading, and for an editor.
+    C files of a strategy get it without including it; this copy is for reading, and for an editor.
 
     Exit codes: 0, 3 (the disk).
 

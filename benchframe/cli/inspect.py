@@ -1,7 +1,7 @@
-"""What `benchframe trace info|head|convert|select|split|verify` print, to stdout.
+"""The output of `benchframe trace info|head|convert|select|split|verify`.
 
-Each function returns an exit code: 0 good, 1 the trace does not hold (verify). Each raises TraceError when a file
-cannot be read or written.
+Each function returns an exit code: 0 success, 1 the trace does not agree with the kernel's reports (verify). Each
+raises TraceError when a file cannot be read or written.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from benchframe.errors import TraceError, UsageError
 from benchframe.events import NIL, UNKNOWN, Attr, Kind
 from benchframe.files import printable
+from benchframe.trace.csvfile import MARK, read_csv, read_file, write_csv
 from benchframe.trace.trace import Trace, read_trace, write_trace
 
 
@@ -21,7 +22,7 @@ def run_trace_info(path: str | Path) -> int:
     """Print provenance, counts, locality, VMAs over time and a picture of the largest address space."""
     from benchframe.trace.analysis import REUSE_BINS, figures, peaks, picture, sparkline
 
-    trace = read_trace(path)
+    trace = read_file(path)
     _provenance(trace)
     facts = figures(trace)
     print("events      ", ", ".join(f"{count} {name.lower()}" for name, count in facts.kinds.items()))
@@ -82,11 +83,11 @@ def _blocks() -> str:
 
 
 PROCESSES = 25
-"""Address spaces that ``trace info`` lists, those with the most faults first."""
+"""The number of address spaces that ``trace info`` lists, those with the most faults first."""
 
 
 def _processes(trace: Trace, peak: dict[int, int]) -> None:
-    """Who lived in each address space of a tree: what ``trace select`` chooses from."""
+    """The processes of each address space of a tree: ``trace select`` chooses from them."""
     if trace.mms < 2 and not trace.meta.processes:
         return
     faults = np.bincount(trace.events["mm"][trace.events["kind"] == Kind.FAULT], minlength=trace.mms)
@@ -111,10 +112,10 @@ def run_trace_select(
     command: str | None = None,
     largest: bool = False,
 ) -> int:
-    """Write one address space of a tree as a trace of its own; exactly one choice is given."""
+    """Write one address space of a tree as a trace of its own; exactly one option must choose it."""
     from benchframe.trace import trace as split
 
-    trace = read_trace(path)
+    trace = read_file(path)
     if sum((mm is not None, pid is not None, command is not None, largest)) != 1:
         raise UsageError("choose one: --mm N, --pid PID, --command NAME or --largest (trace info lists them)")
     if mm is not None:
@@ -126,7 +127,7 @@ def run_trace_select(
     else:
         chosen = [split.largest(trace)]
     if not chosen:
-        raise TraceError(path, "no address space is that one", "benchframe trace info lists them")
+        raise TraceError(path, "no address space matches", "benchframe trace info lists them")
     lookups = np.bincount(trace.events["mm"][trace.events["kind"] == Kind.FAULT], minlength=trace.mms)
     best = max(chosen, key=lambda number: (int(lookups[number]), -number))
     part = split.select(trace, best)
@@ -141,7 +142,7 @@ def run_trace_split(path: str | Path, output: str | Path) -> int:
     from benchframe.trace.trace import split_trace
 
     output = Path(output)
-    trace = read_trace(path)
+    trace = read_file(path)
     for mm, part in enumerate(split_trace(trace)):
         target = output.with_suffix(f".{mm}{output.suffix}")
         _write(target, part)
@@ -150,8 +151,6 @@ def run_trace_split(path: str | Path, output: str | Path) -> int:
 
 
 def _write(path: Path, trace: Trace) -> None:
-    from benchframe.trace.csvfile import write_csv
-
     if path.suffix not in (".parquet", ".csv"):
         raise TraceError(
             path, f"its ending {path.suffix or '(none)'} is not a trace format", "name it .parquet or .csv"
@@ -160,7 +159,7 @@ def _write(path: Path, trace: Trace) -> None:
 
 
 def run_trace_head(path: str | Path, n: int = 20) -> int:
-    """Print the first ``n`` events, one a line, in the manner of strace."""
+    """Print the first ``n`` events, one per line, in the style of strace."""
     from benchframe.trace.trace import iter_batches, read_meta
 
     files = read_meta(path).files
@@ -227,8 +226,6 @@ def run_trace_convert(src: str | Path, dst: str | Path, allow_loss: bool = False
 
 def load_any(path: Path, allow_loss: bool = False) -> tuple[Trace, str]:
     """A trace from any form that benchframe knows, told apart by content; returns (trace, name of the form)."""
-    from benchframe.trace.csvfile import MARK, read_csv
-
     try:
         if not path.is_file():
             what = "it is not a regular file" if path.exists() else "there is no such file"
@@ -247,10 +244,11 @@ def load_any(path: Path, allow_loss: bool = False) -> tuple[Trace, str]:
 
 
 def run_trace_verify(path: str | Path) -> int:
-    """Replay through the oracle and hold it to all that the kernel showed; 0 if it holds, 1 if not."""
+    """Replay the trace in the oracle and compare it with everything that the kernel reported; 0 if they agree, 1 if
+    not."""
     from benchframe.trace.verify import verify
 
-    trace = read_trace(path)
+    trace = read_file(path)
     verdict = verify(trace)
     for line in verdict.lines:
         print(printable(line))
@@ -261,7 +259,7 @@ def run_trace_verify(path: str | Path) -> int:
     print(f"reported     {verdict.reports} VMAs after calls, {verdict.reports_differ} differ from the replay")
     print(f"layouts      {verdict.snapshots} from /proc/PID/maps, {verdict.snapshots_differ} differ from the replay")
     if verdict.snapshots_hazy:
-        print(f"note         {verdict.snapshots_hazy} agree but for borders that unrecorded faults decide")
+        print(f"note         {verdict.snapshots_hazy} agree except at borders that unrecorded faults decide")
     if verdict.unplayed and (verdict.reports_differ or verdict.calls_differ):
         print("note         calls that cannot be replayed (trace info names them) may explain the differences")
     for name, count in verdict.explained.most_common():

@@ -1,4 +1,4 @@
-"""``benchframe layout``: how much of a time is the layout's: seeds, alignment to 2 MiB, the process."""
+"""``benchframe layout``: how much of a time depends on the layout: seeds, alignment to 2 MiB, the process."""
 
 import sys
 from pathlib import Path
@@ -35,9 +35,9 @@ def layout(
     ] = None,
     form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
 ) -> None:
-    """Sweep layout seeds and the alignment of all addresses to 2 MiB, and say which share of the variance is whose.
+    """Sweep layout seeds and the alignment of all addresses to 2 MiB, and print each one's share of the variance.
 
-    A shift moves every address of the stream down by some pages: other VMAs then share a page of page-table entries.
+    A shift moves every address of the stream down by some pages, so that other VMAs share a page of page-table entries.
 
     Exit codes: 0, 1 (a measuring process failed), 2 (bad input or usage), 3 (disk, no process could be started).
 
@@ -69,7 +69,7 @@ def layout(
         raise UsageError(f"--shifts takes two or more of 0 to 511 pages, not {shifts!r}")
     kept = run_folder(save)
     files = plugin_files(plugin)
-    known = loaded(files, no_plugin)
+    known = loaded(files, no_plugin, plugin)
     spec = trace_workload(trace).spec() if trace is not None else known.spec(workload or "")
     strategies = [known.strategy(name) for name in split(strategy)]
     compile_strategies(strategies)

@@ -32,9 +32,9 @@ def list_(
     ] = None,
     root: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of the runs.")] = Path("reports/runs"),
 ) -> None:
-    """List what can be run, and what was.
+    """List what can be run, and the runs made so far.
 
-    Exit codes: 0, 2 (nothing of that kind can be listed, a plugin file that is none).
+    Exit codes: 0, 2 (no such kind, a file that is not a plugin).
 
     \b
     Examples:
@@ -80,7 +80,7 @@ def list_(
 
 
 def _tagged(known: "Registry", kind: str, tag: str | None) -> "list[Workload]":
-    """The workloads with a tag, all without one. Raises UsageError naming the tags that there are."""
+    """The workloads with a tag, or all if no tag is given. Raises UsageError naming the existing tags."""
     found = [w for w in known.workloads.values() if ("trace" in w.tags) == (kind == "traces")]
     tags = sorted({t for w in found for t in w.tags})
     if tag is not None and tag not in tags:
@@ -106,7 +106,7 @@ def _runs(root: Path) -> None:
 
 
 def _print(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Aligned columns; the last one is as long as it is."""
+    """Aligned columns; the last one is as wide as its content."""
     if not rows:
         typer.echo(f"no {heads[0]} found", err=True)
         return

@@ -1,4 +1,4 @@
-"""``benchframe mutate``: how many small faults in a strategy's text does a check find?"""
+"""``benchframe mutate``: how many small faults in a strategy's text a check finds."""
 
 import time
 from pathlib import Path
@@ -34,8 +34,8 @@ def mutate(
 ) -> int:
     """Put small faults into a strategy's text, one at a time, and print the share that a check finds.
 
-    A fault leaves out a test, a store, a call or a barrier, swaps bounds, or is off by one. Those that survive are
-    listed with what was judged of them: FILE.mutants.json beside the plugin, an object of faults and reasons.
+    A fault leaves out a test, a store, a call or a barrier, swaps bounds, or is off by one. Faults that survive are
+    listed, with the judgement that FILE.mutants.json beside the plugin has about them: an object of faults and reasons.
     Exit code 1 if the share of a strategy is below --at-least.
 
     \b

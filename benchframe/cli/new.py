@@ -1,4 +1,4 @@
-"""``benchframe new``: begin a plugin."""
+"""``benchframe new``: create a plugin."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,20 +13,24 @@ from benchframe.errors import UsageError, did_you_mean
 def new(
     name: Annotated[str, typer.Argument(help="Name of the strategy or workload, and of its folder.")],
     kind: Annotated[str, typer.Option("--kind", "-k", help="cache, index, protocol or workload.")] = "cache",
+    language: Annotated[
+        str, typer.Option("--lang", help="python, or c: a cache whose hot path is C, with its twin.")
+    ] = "python",
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Parent of the new folder.")] = Path(),
     remember: Annotated[bool, typer.Option(help="Let every command load it from there, without installing it.")] = True,
 ) -> None:
     """Make an installable package with a working strategy or workload, its tests and a README.
 
-    It is put on your list of plugins (`benchframe plugin list`), so that check and run know it at once; with
+    It is added to your list of plugins (`benchframe plugin list`), so that check and run can use it at once; with
     --no-remember it must be installed, or named with --plugin. Nothing is overwritten.
 
-    Exit codes: 0, 2 (a bad name, or the folder is there already), 3 (the disk).
+    Exit codes: 0, 2 (a bad name, or the folder exists already), 3 (the disk).
 
     \b
     Examples:
       benchframe new mine && benchframe check --strategy mine && benchframe run --quick --strategy mine
       benchframe new my-tree --kind index -o ~/src
+      benchframe new fast --lang c
       benchframe new my-load --kind workload --no-remember
     """
     from benchframe.registry import PluginPathError
@@ -38,9 +42,9 @@ def new(
     known = registry()
     if name in known.strategies or name in known.workloads:
         raise UsageError(f"{name!r} is already the name of a strategy or workload; choose another name")
-    project = make(name, kind, output)
+    project = make(name, kind, output, language)
     refused = ""
-    if remember:  # before anything is printed: who reads it may go away
+    if remember:  # before anything is printed: the reader of the output may close it
         try:
             keep(project.folder)
         except (PluginPathError, OSError) as error:
@@ -60,7 +64,7 @@ def new(
 
 
 def _shown(path: Path) -> str:
-    """The path as one would type it here."""
+    """The path as the user would type it here."""
     import shlex
 
     here = Path.cwd()

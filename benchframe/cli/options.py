@@ -1,4 +1,4 @@
-"""Options that several commands share: parsing, completion, errors as one line with an exit code."""
+"""What several commands share: options, completion, and errors as one line with an exit code."""
 
 import functools
 import os
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ParamSpec
 
 import typer
 
-from benchframe.errors import ENVIRONMENT, BenchframeError, UsageError, address_limit, out_of_memory
+from benchframe.errors import ENVIRONMENT, USAGE, BenchframeError, UsageError, address_limit, out_of_memory
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
@@ -60,7 +60,7 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
 
 @contextmanager
 def sigterm() -> Iterator[None]:
-    """Within, SIGTERM raises Terminated, so that whatever is open is closed and noted."""
+    """Inside this context SIGTERM raises Terminated, so that open files are closed and the run records it."""
 
     def stop(number: int, frame: object) -> None:
         raise Terminated
@@ -73,7 +73,7 @@ def sigterm() -> Iterator[None]:
 
 
 def outcome(action: Callable[[], int | None]) -> int:
-    """The exit code of ``action``; every expected error is printed, an unexpected one passes through."""
+    """The exit code of ``action``; prints an expected error, lets an unexpected one pass through."""
     try:
         return action() or 0
     except typer.Exit as end:
@@ -83,7 +83,7 @@ def outcome(action: Callable[[], int | None]) -> int:
     except Terminated:
         return fail("terminated", TERMINATED)
     except BrokenPipeError:
-        # The reader of our output has gone: nothing is left to say, and the interpreter must not try at exit.
+        # The reader has closed our output: there is nothing left to print, and the interpreter must not try at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception as error:
@@ -94,7 +94,7 @@ def outcome(action: Callable[[], int | None]) -> int:
 
 
 def exit_code(error: Exception) -> int | None:
-    """The exit code of an expected error; None for what can only be a bug of benchframe."""
+    """The exit code of an expected error; None for an error that can only be a bug of benchframe."""
     if isinstance(error, BenchframeError):
         return error.exit_code
     return ENVIRONMENT if isinstance(error, OSError) or out_of_memory(error) else None
@@ -114,13 +114,14 @@ def _line(error: Exception) -> str:
 
 
 def fail(message: str, code: int) -> int:
-    """Print one line on stderr; gives ``code``."""
+    """Print one line on stderr; returns ``code``."""
     typer.echo(f"benchframe: {message}", err=True)
     return code
 
 
 def strategy_names(values: Sequence[str] | None, known: "Registry") -> list[str]:
-    """Names from ``--strategy``: every one known if none is given, or the one word ``all`` where none is called so."""
+    """Names from ``--strategy``: all known names if none is given, or for the single word ``all`` if no strategy has
+    that name."""
     names = split(values)
     if values and not names:
         raise UsageError("--strategy is empty; omit it to run every strategy")
@@ -130,14 +131,14 @@ def strategy_names(values: Sequence[str] | None, known: "Registry") -> list[str]
 
 
 def run_folder(name: str | None) -> "RunFolder | None":
-    """The run that ``--save`` names; None without the option. Raises ResultsError."""
+    """The run named by ``--save``; None without the option. Raises ResultsError."""
     from benchframe.results.folder import RunFolder, find_run
 
     return None if name is None else RunFolder.open(find_run(name))
 
 
 def keep_study(folder: "RunFolder | None", study: "SavedStudy") -> None:
-    """Keep ``study`` with the run, and say so; nothing without ``--save``."""
+    """Store ``study`` with the run, and print where; does nothing without ``--save``."""
     from benchframe.results.studies import write_study
 
     if folder is not None:
@@ -183,7 +184,7 @@ def seconds(text: str) -> float:
 def plugin_files(plugins: Sequence[Path] | None = None) -> list[Path]:
     """The files behind ``--plugin`` (a file, or a project's folder) and the remembered plugins, each once.
 
-    A remembered one that cannot be used is a warning, a given one an error.
+    An unusable remembered plugin is a warning, an unusable given one an error.
     """
     from benchframe.registry import plugin_files as find
 
@@ -194,13 +195,14 @@ def plugin_files(plugins: Sequence[Path] | None = None) -> list[Path]:
 
 
 def registry(plugins: Sequence[Path] | None = None, blocked: Sequence[str] | None = None) -> "Registry":
-    """Load all plugins; problems are told on stderr, and the plugins without one can be used."""
-    return loaded(plugin_files(plugins), blocked)
+    """Load all plugins; problems are told on stderr, and the plugins without one can be used. A problem of one that was
+    given with ``--plugin`` ends the command."""
+    return loaded(plugin_files(plugins), blocked, plugins)
 
 
 def writable_cache() -> None:
-    """If the folder of compiled code cannot be written, keep it in a temporary one until this command ends: else every
-    worker process would compile all anew."""
+    """If the folder of compiled code cannot be written, use a temporary one until this command ends: otherwise every
+    worker process would compile everything again."""
     import atexit
     import shutil
     import tempfile
@@ -221,21 +223,26 @@ def writable_cache() -> None:
         typer.echo(f"benchframe: warning: {text}; set BENCHFRAME_CACHE_DIR to another folder", err=True)
 
 
-def loaded(files: Sequence[Path], blocked: Sequence[str] | None = None) -> "Registry":
-    """As :func:`registry`, with what :func:`plugin_files` gave."""
-    from benchframe.registry import load
+def loaded(
+    files: Sequence[Path], blocked: Sequence[str] | None = None, given: Sequence[Path] | None = None
+) -> "Registry":
+    """As :func:`registry`, with what :func:`plugin_files` gave; ``given`` are those of ``--plugin``."""
+    from benchframe.registry import expand, load
 
     writable_cache()
     found = load(files, split(blocked))
+    named = {str(file) for path in given or () for file in expand(path)}
     for problem in found.problems:
-        typer.echo(f"benchframe: warning: {problem}", err=True)
+        typer.echo(f"benchframe: {'' if problem.file in named else 'warning: '}{problem}", err=True)
+    if any(problem.file in named for problem in found.problems):
+        raise typer.Exit(USAGE)
     for note in found.notes:
         typer.echo(f"benchframe: note: {note}", err=True)
     return found
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Shell completion of names; silent about everything that goes wrong, because a shell is waiting.
+# Shell completion of names; it prints no errors, because a shell is waiting.
 
 
 def _names(kind: str) -> Callable[[str], list[str]]:
@@ -253,7 +260,7 @@ def _names(kind: str) -> Callable[[str], list[str]]:
 
 
 def matching(incomplete: str, names: Iterable[str]) -> list[str]:
-    """Completions of the last name of a comma-separated list.
+    """Completions of the last name in a comma-separated list.
 
     >>> matching("rbtree,pm", ["rbtree", "pmdcache"])
     ['rbtree,pmdcache']

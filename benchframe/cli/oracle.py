@@ -1,4 +1,4 @@
-"""``benchframe oracle``: the running kernel judges the model, or the oracle that judges the model."""
+"""``benchframe oracle``: compare the model, or the oracle that judges the model, with the running kernel."""
 
 from pathlib import Path
 from typing import Annotated
@@ -40,7 +40,7 @@ def oracle(
     """Do random mapping calls on the running kernel and on the model, and compare every result.
 
     After each call the return value or errno and the exact list of VMAs must be equal. --ablate switches a rule off in
-    the oracle, to see that the comparison notices.
+    the oracle, to show that the comparison notices it.
 
     Exit codes: 0, 1 (the kernel disagrees with the oracle or the model), 2 (bad input or usage), 3 (the environment).
 

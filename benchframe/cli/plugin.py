@@ -1,4 +1,4 @@
-"""``benchframe plugin``: plugins that are loaded without being installed or named each time."""
+"""``benchframe plugin``: plugins that every command loads without being installed or named."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +18,7 @@ app = typer.Typer(
 @app.command("list")
 @guarded
 def list_() -> None:
-    """List the paths that are remembered, and where the list is.
+    """List the remembered paths, and where the list is stored.
 
     Exit codes: 0 always.
 
@@ -36,9 +36,9 @@ def list_() -> None:
 @app.command("add")
 @guarded
 def add(path: Annotated[Path, typer.Argument(help="A Python file, or a project's folder.")]) -> None:
-    """Remember a plugin: from now on every command loads it. Its code is run: add only what you trust.
+    """Remember a plugin: from now on every command loads it. Its code is executed: add only what you trust.
 
-    Exit codes: 0, 2 (there is no plugin), 3 (the disk).
+    Exit codes: 0, 2 (there is no plugin at this path), 3 (the disk).
 
     \b
     Examples:

@@ -14,14 +14,15 @@ from benchframe.results.folder import RunFolder
 from benchframe.results.manifest import CellEntry
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What a running campaign shows on stderr: a bar with the time left on a terminal, a line per round elsewhere.
+# A campaign's progress on stderr: a bar with the time left on a terminal, a line per round elsewhere.
 
 
 class Lines(Observer):
-    """For logs: a line when compilation takes time, and now and then while it does; one per round and failed cell."""
+    """For logs: a line when compilation takes time, and repeated lines during it; one line per round and failed
+    cell."""
 
     PATIENCE, EVERY = 3.0, 15.0
-    """Seconds before the compilation is mentioned, and between lines about it."""
+    """Seconds before compilation is reported, and between lines about it."""
 
     def __init__(self, rounds: int) -> None:
         self.rounds = rounds
@@ -41,7 +42,7 @@ class Lines(Observer):
         print(f"benchframe: {text}", file=sys.stderr, flush=True)
 
     def compiling(self, unit: str, fraction: float) -> None:
-        """Say that it takes a while, if it does, how far it is, and when it is done."""
+        """Report that it takes a while, if it does, its progress, and its end."""
         if not unit and not self.soon.ident:
             self.soon.start()
         elif fraction >= 1:
@@ -57,7 +58,7 @@ class Lines(Observer):
         self._say(f"{processes} processes")
 
     def process(self, entry: CellEntry, round_: int, outcome: Outcome) -> None:
-        """A line when a round begins, with the time left as far as the past tells; a line for a failure."""
+        """A line when a round begins, with an estimate of the time left; a line for a failure."""
         if outcome.state != "ok":
             self._say(f"{entry.strategy} on {entry.workload}: {outcome.state}: {outcome.message}")
         self.done, self.left = self.done + 1, self.left - 1
@@ -67,15 +68,15 @@ class Lines(Observer):
             self._say(f"round {round_ + 1} of {self.rounds}, about {rest:.0f} s left")
 
     def more(self, processes: int) -> None:
-        """More to come than were told."""
+        """More processes than announced."""
         self.left += processes
 
     def dropped(self, processes: int) -> None:
-        """Fewer to come."""
+        """Fewer processes than announced."""
         self.left -= processes
 
     def note(self, text: str) -> None:
-        """Pass it on."""
+        """Print it."""
         self._say(text)
 
 
@@ -89,7 +90,7 @@ class Bars(Observer):
         self.timing: Any = None
 
     def compiling(self, unit: str, fraction: float) -> None:
-        """Move the compilation's bar; it pulses until the first unit is done."""
+        """Advance the compilation's bar; it pulses until the first unit is done."""
         if self.compilation is None:
             self.compilation = self.progress.add_task("compiling", total=None)
         elif unit:
@@ -103,7 +104,7 @@ class Bars(Observer):
         self.timing = self.progress.add_task("timing", total=processes)
 
     def process(self, entry: CellEntry, round_: int, outcome: Outcome) -> None:
-        """Move the timing's bar; a failure is printed above it."""
+        """Advance the timing's bar; a failure is printed above it."""
         if outcome.state != "ok":
             self.progress.console.print(
                 f"{entry.strategy} on {entry.workload}: {outcome.state}: {outcome.message}",
@@ -131,7 +132,7 @@ class Bars(Observer):
 
 @contextmanager
 def watching(folder: RunFolder) -> Iterator[Observer]:
-    """An observer for a campaign in ``folder``, fit for what stderr is."""
+    """An observer for a campaign in ``folder``: bars on a terminal, lines elsewhere."""
     rounds = folder.manifest.options.rounds
     if not sys.stderr.isatty():
         lines = Lines(rounds)
@@ -154,16 +155,16 @@ def watching(folder: RunFolder) -> Iterator[Observer]:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# How far a check is, on a terminal: parts done, executions a second, time left. Elsewhere the results say enough.
+# Progress of a check on a terminal: parts done, executions per second, time left. Elsewhere the results suffice.
 
 
 def watcher(parts: int, budget: float) -> Watcher:
-    """A bar on stderr if that is a terminal; ``budget`` seconds at most."""
+    """A bar on stderr if that is a terminal, for at most ``budget`` seconds."""
     return Bar(parts, budget) if sys.stderr.isatty() else Watcher()
 
 
 class Bar(Watcher):
-    """rich's bar, drawn when something happened: no thread draws it, so workers can be forked beside it."""
+    """rich's bar, drawn on events only: no thread draws it, so workers can be forked beside it."""
 
     def __init__(self, parts: int, budget: float, console: Any = None) -> None:
         from rich.console import Console
@@ -184,7 +185,7 @@ class Bar(Watcher):
         self._draw()
 
     def done(self, index: int, result: Result) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         self._done += 1
         self._progress.update(self._task, completed=self._done)
         self._draw(True)
@@ -195,11 +196,11 @@ class Bar(Watcher):
         self._draw()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._progress.stop()
 
     def words(self) -> str:
-        """What stands beside the bar. The time left is guessed from the parts done, and never above the budget."""
+        """The text beside the bar. The time left is estimated from the parts done, and is never above the budget."""
         spent = max(time.monotonic() - self._began, 0.001)
         left = max(self._budget - spent, 0.0)
         if self._done:

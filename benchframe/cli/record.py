@@ -1,4 +1,4 @@
-"""``benchframe record``: run a program and keep its address space's events as a trace."""
+"""``benchframe record``: run a program and store the events of its address spaces as a trace."""
 
 from pathlib import Path
 from typing import Annotated
@@ -25,19 +25,20 @@ def record(
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="COMMAND", help="Keep the processes of this command alone.")
     ] = None,
-    duration: Annotated[float, typer.Option(min=0.0, help="End after so many seconds.")] = 0.0,
-    max_events: Annotated[int, typer.Option("--max-events", min=0, help="End after so many events.")] = 0,
+    duration: Annotated[float, typer.Option(min=0.0, help="End after this many seconds.")] = 0.0,
+    max_events: Annotated[int, typer.Option("--max-events", min=0, help="End after this many events.")] = 0,
     detach: Annotated[
-        bool, typer.Option("--detach", help="End with the program itself; what it left running goes on.")
+        bool, typer.Option("--detach", help="End with the program itself; processes that it left continue.")
     ] = False,
     recover: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Make the trace of what a killed recorder left.")
+        Path | None, typer.Option(metavar="FOLDER", help="Write the trace that a killed recorder left unfinished.")
     ] = None,
 ) -> int:
     """Run a program and record its mapping calls and page faults; its own exit code is passed on.
 
-    The recording ends with the program and all that it started, or at the first Ctrl-C or SIGTERM: then what still runs
-    after three seconds goes on unrecorded. The trace is written in each case, also if this command itself is killed.
+    The recording ends with the program and all that it started, or at the first Ctrl-C or SIGTERM: processes that still
+    run three seconds later continue unrecorded. The trace is written in each case, even if this command itself is
+    killed.
 
     Exit codes: the program's, 2 (bad usage), 125 (recording itself failed), 128 + n (signal n ended the recording
     before the program).

@@ -4,37 +4,37 @@ import secrets
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from benchframe.cli import options as complete
 from benchframe.cli.options import fail, guarded, loaded, plugin_files, seconds, split, strategy_names
-from benchframe.errors import FAILED, UsageError
+from benchframe.errors import FAILED, BenchframeError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
     from benchframe.results.campaign import Stream
     from benchframe.results.folder import Cell, RunFolder
-    from benchframe.results.manifest import Options
+    from benchframe.results.manifest import Manifest, Options, WorkloadEntry
     from benchframe.strategy import Strategy
     from benchframe.trace.trace import Trace
     from benchframe.workload import WorkloadSpec
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What `benchframe run` measures, made of what it is told: settings, streams of events, a folder, new or resumed.
+# From the options of `benchframe run` to its input: settings, streams of events, a folder, new or resumed.
 
 MAX_THREADS = 256
-"""More threads than that are a mistake."""
+"""A larger number of threads is taken for a mistake."""
 MAX_SEED = 2**62
 TIMEOUT = 300.0
-"""Seconds that one worker process may take, if --timeout does not say otherwise."""
+"""Seconds that one worker process may take, without --timeout."""
 
 
 def settings(
@@ -62,7 +62,7 @@ def settings(
 
 
 def adaptive(options: "Options", rounds: int | None, decide: str) -> "Options":
-    """``options`` of a run that goes on until its comparisons are decided."""
+    """``options`` for a run that continues until its comparisons are decided."""
     from benchframe.results.campaign import MAX_ROUNDS, MIN_ROUNDS
     from benchframe.results.figures import FIGURES
 
@@ -76,7 +76,7 @@ def adaptive(options: "Options", rounds: int | None, decide: str) -> "Options":
 
 
 def thread_counts(text: str | None) -> list[int]:
-    """``0,1,2,4`` as numbers; 0, and [0] if there is no such option, is the usual replay, without threads."""
+    """``0,1,2,4`` as numbers; 0, or [0] without the option, is the usual replay, without threads."""
     if text is None:
         return [0]
     numbers = [part.strip() for part in text.split(",") if part.strip()]
@@ -92,25 +92,35 @@ def make_streams(
     seed: int,
     baseline: str | None,
     threads: Sequence[int],
+    labels: Mapping[str, str] | None = None,
 ) -> "list[Stream]":
-    """Make every workload's events, for each number of threads; names are looked up before anything is made."""
+    """Make every workload's events, for each number of threads; names are looked up before anything is made. ``labels``
+    says what tables are to call some of them."""
     from benchframe.results.campaign import Stream, make_stream
+    from benchframe.results.experiment import labelled
     from benchframe.workload import trace_workload
 
     if not names and not traces:
         names = [name for name, workload in known.workloads.items() if "default" in workload.tags]
         if not names:
             raise UsageError("no workload is tagged default; name one with --workload or --trace")
-    specs: list[tuple[WorkloadSpec, Path | None]] = [(known.spec(name), None) for name in names]
-    specs += [(trace_workload(path).spec(), path) for path in traces]
+    specs: list[tuple[WorkloadSpec, Path | None, str]] = []
+    for name in names:
+        swept = known.sweep(name)  # of several, each says its value, a parameter's default too
+        specs += [(spec, None, text if len(swept) > 1 else spec.label) for text, spec in swept.items()]
+    specs += [(spec, path, spec.label) for path in traces for spec in [trace_workload(path).spec()]]
+    labels = labels or {}
+    for name in labels:
+        if name not in (there := [base for _, _, base in specs]):
+            raise UsageError(f"labels: no workload here is called {name}; {did_you_mean(name, there)}")
     streams: list[Stream] = []
-    for (spec, path), crew in product(specs, threads):
+    for (spec, path, own), crew in product(specs, threads):
         if crew and (reason := _no_crew(spec, crew)):
             if 0 not in threads:
                 raise UsageError(f"{reason}, or --threads 0,{crew} to replay it without threads")
             typer.echo(f"benchframe: {reason}: replayed without threads only", err=True)
             continue
-        base = f"{spec.label}@{crew}" if crew else spec.label
+        base = labelled(labels, own, crew)
         label, number = base, 1
         while any(stream.entry.label == label for stream in streams):
             number += 1
@@ -130,7 +140,7 @@ def make_streams(
 
 
 def _no_crew(spec: "WorkloadSpec", crew: int) -> str:
-    """Why ``crew`` real threads cannot play ``spec``; "" if they can."""
+    """Why ``crew`` real threads cannot replay ``spec``; "" if they can."""
     if spec.workload.make_threads is not None:
         return ""
     if "trace" not in spec.workload.tags:
@@ -143,21 +153,18 @@ def _no_crew(spec: "WorkloadSpec", crew: int) -> str:
     return f"{spec.label} has {there} recorded thread{'s' * (there > 1)}, not {crew}; they can be put together only"
 
 
-def new_run(
+def planned(
     known: "Registry",
     asked: list[str],
     streams: "list[Stream]",
     options: "Options",
     seed: str | None,
-    output: Path,
     plugins: Sequence[Path],
     blocked: Sequence[str],
     skip: Sequence[str],
-) -> "RunFolder":
-    """Plan the cells and make a folder for them, named after the time and the strategies."""
-    from benchframe.files import slug
+) -> "Manifest":
+    """Plan the cells."""
     from benchframe.results.campaign import plan, without
-    from benchframe.results.folder import RunFolder
 
     names = dict.fromkeys([*asked, *(stream.entry.baseline for stream in streams)])
     strategies = {name: known.strategy(name) for name in names}
@@ -173,7 +180,14 @@ def new_run(
         notes=[str(problem) for problem in known.problems],
         metadata=known.metadata(),
     )
-    manifest = without(manifest, skip)
+    return without(manifest, skip)
+
+
+def new_run(manifest: "Manifest", asked: list[str], streams: "list[Stream]", output: Path) -> "RunFolder":
+    """Make a folder for the cells, named after the time and the strategies."""
+    from benchframe.files import slug
+    from benchframe.results.folder import RunFolder
+
     labels = [stream.entry.label for stream in streams]
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     base = f"{stamp}-{slug('-'.join(asked + labels if len(labels) < 3 else asked), 40, otherwise='run')}"
@@ -187,8 +201,8 @@ def new_run(
 def resumed_run(
     known: "Registry", name: str, root: Path, rounds: int | None, plugins: Sequence[Path], retry: bool
 ) -> "tuple[RunFolder, list[Stream]]":
-    """Open a run and make its streams again. Plugin files are run only if they are named again: a results folder
-    may come from anywhere, and must not decide what code is executed."""
+    """Open a run and make its streams again. Plugin files are executed only if the user names them again: a results
+    folder may come from anywhere, and must not decide what code is executed."""
     from benchframe.results.campaign import Stream, check_same_place, make_stream, renew
     from benchframe.results.folder import RunFolder, find_run
     from benchframe.workload import trace_workload
@@ -230,8 +244,130 @@ def _seed(text: str | None) -> int:
 # ``benchframe run``: strategies beside a baseline on workloads and traces, in interleaved rounds.
 
 
+def from_file(path: Path, given: Mapping[str, object]) -> "dict[str, Any]":
+    """The values of `benchframe run`'s options that an experiment file stands for. ``given`` are those of the command
+    line that must have their defaults. Raises ResultsError and UsageError."""
+    from benchframe.results.experiment import read_experiment
+
+    if names := [name for name, value in given.items() if value]:
+        raise UsageError(f"--{names[0]} stands in the experiment file {path}; leave it out, or change the file")
+    found = read_experiment(path)
+    return {
+        "strategy": list(found.strategies),
+        "workload": list(found.workloads),
+        "trace": [path.parent / name for name in found.traces],
+        "plugin": found.plugin_files(path.parent),
+        "skip": list(found.skip),
+        "labels": found.labels,
+        "quick": found.mode == "quick",
+        "rigorous": found.mode == "rigorous",
+        "rounds": found.rounds,
+        "budget": found.budget or None,
+        "timeout": found.timeout or None,
+        "until_decided": found.until_decided,
+        "within": found.within,
+        "decide": ",".join(found.decide),
+        "baseline": found.baseline or None,
+        "seed": str(found.seed),
+        "stream_seed": found.stream_seed,
+        "cost": found.cost,
+        "threads": ",".join(map(str, found.threads)) if found.threads != (0,) else None,
+        "pin": found.pin,
+    }
+
+
+def write_like(run: str, root: Path, target: Path | None) -> None:
+    """Write the experiment file of a run to ``target``, or print it. Nothing is overwritten."""
+    from benchframe.results.experiment import as_toml, like
+    from benchframe.results.folder import RunFolder, find_run
+    from benchframe.workload import trace_workload
+
+    folder = RunFolder.open(find_run(run, root))
+    head = f"As {folder.path.resolve().name}, of {folder.manifest.created}."
+    if folder.manifest.plugins:
+        head += "\nThe plugins are executed: look at them first if this run came from elsewhere."
+    known = loaded(plugin_files())
+
+    def plays(entry: "WorkloadEntry", crew: int) -> bool:
+        try:
+            spec = trace_workload(entry.path).spec() if entry.path else known.spec(entry.spec)
+            return not _no_crew(spec, crew)
+        except BenchframeError:  # gone: then the run of this file will say so
+            return False
+
+    text = as_toml(like(folder.manifest, plays), head)
+    if target is None:
+        typer.echo(text, nl=False)
+        return
+    if target.exists():
+        raise UsageError(f"{target} exists; name another file")
+    target.write_text(text, encoding="utf-8")
+    typer.echo(f"wrote {target}: benchframe run {shlex.quote(str(target))}")
+
+
+def say_plan(manifest: "Manifest", strategies: "Sequence[Strategy]", output: Path) -> None:
+    """``--dry-run``: cells, processes, what must be compiled, and an estimate of the time."""
+    from benchframe.engine.compile import missing, needed
+    from benchframe.engine.runner import unit_store
+
+    for entry in manifest.workloads:
+        names = [cell.strategy for cell in manifest.cells if cell.workload == entry.label]
+        typer.echo(f"{entry.label} ({entry.timed:,} timed events, beside {entry.baseline}): {', '.join(names)}")
+    options = manifest.options
+    processes = len(manifest.cells) * options.rounds
+    most = "at most " if options.until_decided else ""
+    typer.echo(f"{len(manifest.cells)} cells, {most}{options.rounds} rounds: {most}{processes} processes")
+    builds = {("threads" if entry.threads else "one") for entry in manifest.workloads}
+    units = sum(map(len, missing(unit_store(), needed(strategies, frozenset(builds)))))
+    each, why = _seconds_each(manifest, output)
+    total = processes * each + UNIT_SECONDS * units
+    compiled = f", {units} units to compile" if units else ""
+    typer.echo(f"about {_rounded(total)} ({each:.1f} s a process, {why}{compiled})")
+    if 0 < options.budget < total:
+        typer.echo(f"the budget ends it after {_rounded(options.budget)}")
+
+
+UNIT_SECONDS = 10.0
+"""What compiling a unit takes, about, with two at a time."""
+
+
+def _seconds_each(manifest: "Manifest", output: Path) -> tuple[float, str]:
+    """How long a process takes: as in the newest run like this one, else by the settings."""
+    from benchframe.errors import ResultsError
+    from benchframe.results.folder import RunFolder, list_runs
+
+    options = manifest.options
+    for path in reversed(list_runs(output)[-20:]):
+        try:
+            folder = RunFolder.open(path)
+            done = sum(len(cell.done) for cell in folder.cells())
+        except ResultsError:
+            continue
+        old = folder.manifest
+        if done and old.wall and (old.options.mode, dict(old.host)) == (options.mode, dict(manifest.host)):
+            return old.wall / done, f"as in {path.name}"
+    # Two figures and the replay, each value as long again for the start state; starting and verifying take a second.
+    return 1.0 + 4 * (options.values + options.warmups) * options.min_time, "by the settings"
+
+
+def _rounded(seconds_: float) -> str:
+    return (
+        f"{seconds_:.0f} s"
+        if seconds_ < 120
+        else f"{seconds_ / 60:.0f} min"
+        if seconds_ < 7200
+        else f"{seconds_ / 3600:.1f} h"
+    )
+
+
 @guarded
 def run(
+    experiment: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE.toml]", help="An experiment file, in place of the options (docs/experiments.md)."
+        ),
+    ] = None,
     strategy: Annotated[
         list[str] | None,
         typer.Option(
@@ -309,9 +445,18 @@ def run(
         str | None,
         typer.Option(metavar="RUN", help="Continue this run (name, folder or `last`).", autocompletion=complete.runs),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say the cells, the processes and about how long they take; run nothing.")
+    ] = False,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN", help="Write this run as FILE.toml, or to stdout; run nothing.", autocompletion=complete.runs
+        ),
+    ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="With --resume: repeat crashed and timed-out cells.")] = False,
     form: Annotated[
-        str, typer.Option("--format", "-f", metavar="FORM", help="text, mail, markdown, csv or latex.")
+        str, typer.Option("--format", "-f", metavar="FORM", help="text, mail, markdown, csv, json or latex.")
     ] = "text",
 ) -> int:
     """Time strategies beside their baseline, check every answer first, and print a latency table.
@@ -328,20 +473,41 @@ def run(
       benchframe run -s mine --plugin mine.py --trace firefox.parquet --budget 5m
       benchframe run -s pmdcache,vmacache -w zipf --until-decided --budget 2m --within 2
       benchframe run -s pmdcache,rbtree -w multi-fault-all-split --threads 0,1,2
+      benchframe run -s pmdcache,rbtree -w uniform:vmas=10..1e5:log --dry-run
+      benchframe run --like last > exp.toml && benchframe run exp.toml
       benchframe run --resume last
     """
     from benchframe.cli.table import check_form, print_table
+    from benchframe.engine.compile import check_texts
 
     start = time.perf_counter()
     check_form(form)
+    labels: Mapping[str, str] = {}
+    if like is not None:
+        write_like(like, output, experiment)
+        return 0
+    if experiment is not None:
+        given = {"strategy": strategy, "workload": workload, "trace": trace, "plugin": plugin, "skip": skip,
+                 "quick": quick, "rigorous": rigorous, "rounds": rounds, "until-decided": until_decided,
+                 "baseline": baseline, "seed": seed, "stream-seed": stream_seed, "threads": threads,
+                 "resume": resume}  # fmt: skip
+        file = from_file(experiment, given)
+        strategy, workload, trace, plugin = file["strategy"], file["workload"], file["trace"], file["plugin"]
+        skip, labels, quick, rigorous = file["skip"], file["labels"], file["quick"], file["rigorous"]
+        rounds, until_decided, within, decide = file["rounds"], file["until_decided"], file["within"], file["decide"]
+        baseline, seed, stream_seed, threads = file["baseline"], file["seed"], file["stream_seed"], file["threads"]
+        budget, timeout = budget or file["budget"], timeout or file["timeout"]
+        cost, pin = cost and file["cost"], pin and file["pin"]
     options = settings(quick, rigorous, rounds, budget, timeout, pin)
     options = replace(options, within=within / 100, cost=options.cost if cost else 0)
     if until_decided:
         options = adaptive(options, rounds, decide)
         rounds = options.rounds
     files = plugin_files(plugin)
-    known = loaded(files, no_plugin)
+    known = loaded(files, no_plugin, plugin)
     if resume is not None:
+        if dry_run:
+            raise UsageError("--dry-run plans a new run; --resume continues one")
         if strategy or workload or trace or baseline or threads or seed is not None or quick or rigorous or skip:
             raise UsageError("--resume takes strategies, workloads and schedule from the run; omit those options")
         folder, streams = resumed_run(known, resume, output, rounds, files, retry)
@@ -360,9 +526,16 @@ def run(
     else:
         if workload and not split(workload):
             raise UsageError("--workload is empty; omit it to run the shipped traces tagged default")
-        streams = make_streams(known, split(workload), trace or [], stream_seed, baseline, thread_counts(threads))
         asked = strategy_names(strategy, known)
-        folder = new_run(known, asked, streams, options, seed, output, files, split(no_plugin), skip or [])
+        check_texts([known.strategy(name) for name in asked])
+        crews = thread_counts(threads)
+        streams = make_streams(known, split(workload), trace or [], stream_seed, baseline, crews, labels)
+        manifest = planned(known, asked, streams, options, seed, files, split(no_plugin), skip or [])
+        if dry_run:
+            names = dict.fromkeys(cell.strategy for cell in manifest.cells)
+            say_plan(manifest, [known.strategy(name) for name in names], output)
+            return 0
+        folder = new_run(manifest, asked, streams, output)
     _sit(known, folder, streams, files, split(no_plugin), start)
     print_table(folder, form)
     _closing(folder)
@@ -402,8 +575,8 @@ def _sit(
 def _look_closer(
     known: "Registry", folder: "RunFolder", streams: "list[Stream]", plugins: Sequence[Path]
 ) -> None:  # fmt: skip
-    """If strategies failed, name the known bug that a wrong one met, and the scenario that shows it; for the others the
-    command that runs them by the interpreter, where a mistake has a line."""
+    """If strategies failed, name the known bug behind a wrong answer, and the scenario that shows it; for other
+    failures print the command that runs them in the interpreter, which reports the line of a mistake."""
     files = [word for path in plugins for word in ("--plugin", str(path))]
     traces = {stream.entry.label: stream.trace for stream in streams}
     unnamed: dict[str, None] = {}
@@ -412,7 +585,7 @@ def _look_closer(
         name = cell.entry.strategy
         trace = traces.get(cell.entry.workload)
         if cell.state.failed and not _known_bug(known.strategy(name), cell, trace, files):
-            if name in shown or (trace is not None and _failing_stream(known.strategy(name), cell, trace, files)):
+            if name in shown or (trace is not None and _looked_into(known.strategy(name), cell, trace, files)):
                 shown.add(name)
             else:
                 unnamed[name] = None
@@ -422,9 +595,9 @@ def _look_closer(
         typer.echo(f"benchframe: to find the cause and its line: {command}", err=True)
 
 
-def _failing_stream(strategy: "Strategy", cell: "Cell", trace: "Trace", files: list[str]) -> bool:
+def _looked_into(strategy: "Strategy", cell: "Cell", trace: "Trace", files: list[str]) -> bool:
     """Replay the stream of a failed cell by the interpreter: if it fails there, say where, keep the few events that
-    show it, and print the command that replays them; did it?"""
+    show it, and print the command that replays them; if not, say so. False where it cannot be replayed so."""
     if cell.state.state not in ("wrong", "crashed"):
         return False
     from benchframe.study.interpreted import MOST, first_failure, part, save, shortened
@@ -434,21 +607,27 @@ def _failing_stream(strategy: "Strategy", cell: "Cell", trace: "Trace", files: l
         cut = part(trace, range(min(last + 1, len(trace), MOST)))
         failure = first_failure(strategy, cut)
         if failure is None:
-            return False
+            typer.echo(
+                f"benchframe: {strategy.name} on {cell.entry.workload}: the same text is right by the interpreter in "
+                f"{len(cut)} of {len(trace)} events; what is wrong shows in compiled code alone, as sums and products "
+                "of more than 64 bits do, or in events that come later",
+                err=True,
+            )
+            return True
         short, failure = shortened(strategy, cut, failure)
         path = save(short, strategy.name)
-    except Exception as error:  # whatever it is: the table is made, and the exit code must come
+    except Exception as error:  # whatever happens here, the table and the exit code must follow
         why = next(iter(str(error).splitlines()), type(error).__name__)
         typer.echo(f"benchframe: {cell.entry.strategy} on {cell.entry.workload}: not replayed: {why}", err=True)
         return False
     command = shlex.join(["benchframe", "check", "--strategy", strategy.name, "--trace", str(path), *files])
     typer.echo(f"benchframe: {strategy.name} on {cell.entry.workload}: {failure.text}", err=True)
-    typer.echo(f"benchframe: {len(short)} of {len(trace)} events show it, by the interpreter: {command}", err=True)
+    typer.echo(f"benchframe: {len(short)} of {len(trace)} events reproduce it in the interpreter: {command}", err=True)
     return True
 
 
 def _known_bug(strategy: "Strategy", cell: "Cell", trace: "Trace | None", files: list[str]) -> bool:
-    """Say which known bug made ``cell`` wrong, if it is one; was it?"""
+    """Report which known bug made ``cell`` wrong, if it is one; returns whether it is."""
     if cell.state.state != "wrong" or cell.state.event < 0 or trace is None or not strategy.known_bugs:
         return False
     from benchframe.study.alone import first_use_after_free
@@ -481,6 +660,6 @@ def _closing(folder: "RunFolder") -> None:
             f"clock, the rest restores the start state), {share['warmup']:.0f} % in warm-up and calibration",
             err=True,
         )
-    there = folder.path.parent.resolve() == RUNS.resolve()  # a run is found there by its name alone
+    there = folder.path.parent.resolve() == RUNS.resolve()  # runs in this folder can be found by name alone
     name = folder.path.name if there else folder.path
     typer.echo(f"results: {folder.path}   ({shlex.join(['benchframe', 'report', str(name)])})", err=True)

@@ -1,4 +1,4 @@
-"""``benchframe selftest``: how far verdicts on this host can be trusted."""
+"""``benchframe selftest``: how reliable verdicts are on this host."""
 
 from datetime import datetime
 from pathlib import Path
@@ -29,10 +29,11 @@ def selftest(
         "reports/selftests"
     ),
 ) -> int:
-    """Measure the tool itself on this host: false positives, the smallest effect it finds, and what a load does.
+    """Measure the tool itself on this host: false positives, the smallest effect it detects, and the influence of other
+    load.
 
     A strategy is compared with copies of itself, and with a twin that does a little more work; half-way through a
-    second part, busy loops are started. Compiling, the first time, comes on top.
+    second part, busy loops are started. The first time, compilation takes additional time.
 
     \b
     Exit codes: 0 passed; 1 a strategy differs from itself too often, or a load changed a verdict.

@@ -1,4 +1,4 @@
-"""``benchframe show NAME``: all about one strategy or workload."""
+"""``benchframe show NAME``: everything about one strategy or workload."""
 
 import inspect
 from pathlib import Path
@@ -10,10 +10,13 @@ from benchframe.cli import options
 from benchframe.cli.options import guarded, registry
 
 if TYPE_CHECKING:
+    from types import FunctionType
+
     from benchframe.registry import Registry
+    from benchframe.strategy import Strategy
 
 EXCERPT = 60
-"""Lines of source that are shown without --source."""
+"""Lines of source to show without --source."""
 
 
 @guarded
@@ -25,7 +28,7 @@ def show(
 ) -> None:
     """Show documentation, parameters and source of a strategy or workload.
 
-    Exit codes: 0, 2 (nothing is called so).
+    Exit codes: 0, 2 (no strategy or workload of this name).
 
     \b
     Examples:
@@ -54,8 +57,11 @@ def _strategy(known: "Registry", name: str, whole: bool) -> None:
         value = getattr(strategy, part)
         typer.echo(f"{part:<10}  {'the default' if value is None else value}")
     typer.echo(f"\n{inspect.cleandoc(strategy.doc or '')}\n")
-    lines = []
-    for function in strategy.functions():
+    lines, file = [], strategy.file
+    for function in _own_first(strategy):
+        if function.__code__.co_filename != file:
+            file = function.__code__.co_filename
+            lines += [f"# ---- {file}", ""]
         lines += [*inspect.getsource(function).rstrip().splitlines(), ""]
     for source in c_sources(strategy.functions()):
         lines += [f"/* {source.path} */", *source.text().rstrip().splitlines(), ""]
@@ -63,6 +69,12 @@ def _strategy(known: "Registry", name: str, whole: bool) -> None:
     typer.echo("\n".join(shown))
     if len(lines) > len(shown):
         typer.echo(f"... {len(lines) - len(shown)} more lines: benchframe show {name} --source")
+
+
+def _own_first(strategy: "Strategy") -> "list[FunctionType]":
+    """The strategy's functions: those of its own module before those of the index and the parts that it takes over."""
+    own = f"{strategy.module}."
+    return sorted(strategy.functions(), key=lambda function: not f"{function.__module__}.".startswith(own))
 
 
 def _workload(known: "Registry", name: str) -> None:

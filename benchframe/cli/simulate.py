@@ -53,7 +53,7 @@ def simulate(
     ] = None,
     cpus: Annotated[str, typer.Option(metavar="N,...", help="How many CPUs, a cell per number.")] = CPUS,
     machine: Annotated[
-        str, typer.Option("--machine", "-m", metavar="NAME|FILE", help="The machine; a name that is none lists them.")
+        str, typer.Option("--machine", "-m", metavar="NAME|FILE", help="The machine; an unknown name lists them all.")
     ] = "milan-2s",
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NUMBER=VALUE,...", help="Other numbers for the machine (ns).")
@@ -64,7 +64,7 @@ def simulate(
     ] = "none",
     seeds: Annotated[int, typer.Option(min=1, max=MAX_SEEDS, metavar="N", help="Runs that differ by chance.")] = 1,
     band: Annotated[
-        bool, typer.Option("--band", help="8 more runs: corners of the box of what the machine's numbers might be.")
+        bool, typer.Option("--band", help="8 more runs: corners of the uncertainty box of the machine's numbers.")
     ] = False,
     layout: Annotated[
         str, typer.Option(metavar="NAME", help="mm_struct's fields by cache line: model, linux-3.10, 5.10 or 6.4.")
@@ -74,7 +74,7 @@ def simulate(
     ] = "",
     rounds: Annotated[float, typer.Option(min=0.5, max=1000, help="Rounds of its loop that a CPU makes.")] = 10.0,
     accesses: Annotated[
-        float, typer.Option(min=0.1, max=1000, metavar="MILLIONS", help="A run ends earlier after so many accesses.")
+        float, typer.Option(min=0.1, max=1000, metavar="MILLIONS", help="A run ends early after this many accesses.")
     ] = 4.0,
     baseline: Annotated[str | None, typer.Option(metavar="NAME", help="Compare with this strategy.")] = None,
     plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
@@ -90,12 +90,10 @@ def simulate(
     ),
     resume: Annotated[
         str | None,
-        typer.Option(
-            metavar="RUN", help="Go on with this run; the other options as they were.", autocompletion=options.runs
-        ),
+        typer.Option(metavar="RUN", help="Continue this run; repeat the other options.", autocompletion=options.runs),
     ] = None,
     search_layout: Annotated[
-        bool, typer.Option("--search-layout", help="Which fields should have cache lines of their own?")
+        bool, typer.Option("--search-layout", help="Find the fields that should have cache lines of their own.")
     ] = False,
     adversary: Annotated[
         tuple[str, str] | None,
@@ -105,12 +103,12 @@ def simulate(
     lines: Annotated[bool, typer.Option("--lines", help="Print the cache lines that cost most, too.")] = False,
     form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
 ) -> int:
-    """Run strategies on simulated CPUs: how they scale, where the time goes, which cache lines it goes to.
+    """Run strategies on simulated CPUs: how they scale, where the time is spent, and on which cache lines.
 
-    The compiled code of threaded runs is what runs, with its locks and retries, in simulated time; every answer is
-    checked. The same run gives the same figures on every host of one architecture. They are no measurements:
-    docs/simulation.md says what is modelled. Exit codes: 0, 1 (a cell is wrong or crashed), 2 (bad input or usage), 3
-    (disk full, no permission), 130 (Ctrl-C; --resume continues).
+    It runs the compiled code of threaded runs, with its locks and retries, in simulated time; every answer is checked.
+    The same run gives the same figures on every host of one architecture. They are not measurements: docs/simulation.md
+    says what is modelled. Exit codes: 0, 1 (a cell is wrong or crashed), 2 (bad input or usage), 3 (disk full, no
+    permission), 130 (Ctrl-C; --resume continues).
 
     \b
     Examples:
@@ -136,7 +134,7 @@ def simulate(
     profile = load_work(work)
     fields = load_layout(layout, _fields(what_if))
     files = plugin_files(plugin)
-    known = loaded(files, no_plugin)
+    known = loaded(files, no_plugin, plugin)
     if adversary is not None:
         return _adversary(known, adversary, model, tries)
     streams = _streams(known, split(workload), trace or [], stream_seed, baseline, cpus, model)
@@ -157,7 +155,9 @@ def simulate(
             run_cells(folder, tasks, strategies, watcher, executors)
     except BaseException:
         if not folder.discard_if_empty():
-            typer.echo(f"benchframe: what was simulated is in {folder.path}; --resume {folder.path} goes on", err=True)
+            typer.echo(
+                f"benchframe: what was simulated is in {folder.path}; --resume {folder.path} continues", err=True
+            )
         raise
     from benchframe.results.studies import write_study
 
@@ -200,7 +200,7 @@ def _search_layout(
     work: "Work",
     layout: "Layout",
 ) -> int:
-    """Print, for each strategy and stream, which fields to move and what that gives."""
+    """Print, for each strategy and stream, which fields to move and the gain."""
     from benchframe.report.scaling import per_second
     from benchframe.simulate.search import lines_of, search_layout
     from benchframe.simulate.session import SimulatedSession
@@ -215,7 +215,7 @@ def _search_layout(
                 rate = per_second(move.throughput)
                 typer.echo(f"  {move.field} in a line of its own: {move.factor:.2f} times as many, {rate}/s")
             if not moves:
-                typer.echo("  no field gains 2 % by a line of its own")
+                typer.echo("  moving a field to its own line gains less than 2 % for every field")
             elif any(move.field.startswith("mm.") for move in moves):
                 typer.echo(f"  {moves[-1].throughput / start:.2f} times as many in all; mm_struct's lines are then")
                 typer.echo("\n".join(f"    {', '.join(names)}" for names in lines_of(layout, moves)))
@@ -223,7 +223,7 @@ def _search_layout(
 
 
 def _adversary(known: "Registry", names: tuple[str, str], machine: "Machine", tries: int) -> int:
-    """Print the loads on which the first strategy loses most, and least, as commands."""
+    """Print, as commands, the loads on which the first strategy loses most, and least."""
     from benchframe.report.scaling import per_second
     from benchframe.simulate.machines import load_work
     from benchframe.simulate.search import adversary
@@ -247,7 +247,7 @@ def _adversary(known: "Registry", names: tuple[str, str], machine: "Machine", tr
 
 
 def _closing(folder: "RunFolder") -> int:
-    """Say what failed and where the results are."""
+    """Print what failed and where the results are."""
     failed = [cell for cell in folder.cells() if cell.state.failed]
     for cell in failed:
         typer.echo(
@@ -275,7 +275,7 @@ def _settings(values: Sequence[str] | None) -> dict[str, float]:
 
 
 def _fields(text: str) -> tuple[str, ...]:
-    """``mm.mm_rb,mm.pgd``; a name without a structure is one of mm's."""
+    """``mm.mm_rb,mm.pgd``; a name without a structure is a field of mm."""
     names = [part.strip() for part in text.split(",") if part.strip()]
     return tuple(name if "." in name else f"mm.{name}" for name in names)
 
@@ -289,7 +289,7 @@ def _streams(
     cpus: str,
     machine: "Machine",
 ) -> "list[Stream]":
-    """A stream per workload and number of CPUs; a trace has one for the threads it has."""
+    """A stream per workload and number of CPUs; a trace has one, for its own number of threads."""
     from benchframe.cli.run import make_streams, thread_counts
     from benchframe.engine.threads import recorded_threads
     from benchframe.workload import trace_workload
@@ -328,7 +328,7 @@ def _folder(
     output: Path,
     resume: str | None,
 ) -> "RunFolder":
-    """The run's folder: a new one, or the one to go on with, if it was begun with the same options."""
+    """The run's folder: a new one, or the one to continue, if it was begun with the same options."""
     from benchframe.files import slug
     from benchframe.results.folder import RunFolder, find_run
     from benchframe.simulate.campaign import plan_cells

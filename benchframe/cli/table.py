@@ -1,4 +1,4 @@
-"""``benchframe table``: a run's latency table in the form that is needed."""
+"""``benchframe table``: a run's latency table in the requested format."""
 
 import shutil
 import sys
@@ -14,17 +14,17 @@ from benchframe.errors import FAILED, UsageError, did_you_mean
 if TYPE_CHECKING:
     from benchframe.results.folder import RunFolder
 
-FORMS = ("text", "mail", "markdown", "csv", "latex")
+FORMS = ("text", "mail", "markdown", "csv", "json", "latex")
 
 
 def check_form(form: str) -> None:
-    """Raise UsageError for a form that does not exist, with the nearest that does."""
+    """Raise UsageError for a format that does not exist, naming the closest one."""
     if form not in FORMS:
         raise UsageError(f"no format is called {form!r}; {did_you_mean(form, FORMS)}")
 
 
 def print_cost(folder: "RunFolder", form: str) -> None:
-    """Print what the cost engine counted in a run. Raises UsageError if it was not asked."""
+    """Print a run's counted cost. Raises UsageError if the run has none."""
     from benchframe.report.table import cost_table, render
 
     counted = [(cell.entry.workload, cell.entry.strategy, cell.state.cost) for cell in folder.cells()]
@@ -34,8 +34,8 @@ def print_cost(folder: "RunFolder", form: str) -> None:
 
 
 def print_table(folder: "RunFolder", form: str, tails: bool = False) -> None:
-    """Print the tables of a run: of cells with threads, of those without. On a terminal that is too narrow for the
-    latency table, its mail form."""
+    """Print the tables of a run: of cells with threads, of those without. On a terminal too narrow for the latency
+    table, print its mail form."""
     from benchframe.report.mail import mail
     from benchframe.report.scaling import scaling_table
     from benchframe.report.table import latency_table, render, tail_table
@@ -50,7 +50,7 @@ def print_table(folder: "RunFolder", form: str, tails: bool = False) -> None:
         return
     single, crews = alone(cells), threaded(cells)
     texts = []
-    if crews:  # a threaded cell's time per operation is an inverse throughput: no row of the other table
+    if crews:  # a threaded cell's time per operation is an inverse throughput, so it is not a row of the other table
         texts.append(render(scaling_table(crews, () if single else folder.manifest.notes), form))
     if single or not crews:
         text = render(latency_table(single, folder.manifest.notes), form)
@@ -61,13 +61,15 @@ def print_table(folder: "RunFolder", form: str, tails: bool = False) -> None:
                 note = f"shortened for this terminal; {width} columns are needed to show intervals, or see the report"
                 typer.echo(f"benchframe: {note}", err=True)
         texts.append(text)
+    if form == "json":  # one document, whatever the number of tables
+        texts = [f"[{', '.join(text.rstrip() for text in texts)}]\n"]
     typer.echo("\n".join(texts), nl=False)
 
 
 @guarded
 def table(
     run: Annotated[str, typer.Argument(help="A run: folder, name or `last`.", autocompletion=options.runs)] = "last",
-    form: Annotated[str, typer.Option("--format", "-f", help="text, mail, markdown, csv or latex.")] = "text",
+    form: Annotated[str, typer.Option("--format", "-f", help="text, mail, markdown, csv, json or latex.")] = "text",
     mail: Annotated[bool, typer.Option("--mail", help="ASCII in 72 columns, for a mail.")] = False,
     tails: Annotated[bool, typer.Option("--tails", help="Percentiles per operation, by hit and miss.")] = False,
     cost: Annotated[bool, typer.Option("--cost", help="Loads, lines, atomics and branches per operation.")] = False,

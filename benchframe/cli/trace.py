@@ -20,7 +20,7 @@ File = Annotated[Path, typer.Argument(help="A trace file.")]
 def info(file: File) -> int:
     """Print provenance, counts, locality, VMAs over time and a picture of the address space.
 
-    Exit codes: 0, 2 (the file is no trace, or damaged).
+    Exit codes: 0, 2 (the file is not a trace, or is damaged).
 
     \b
     Example:
@@ -36,7 +36,7 @@ def info(file: File) -> int:
 def head(file: File, n: Annotated[int, typer.Option("-n", min=1, help="How many events.")] = 20) -> int:
     """Print the first events, one a line.
 
-    Exit codes: 0, 2 (the file is no trace, or damaged).
+    Exit codes: 0, 2 (the file is not a trace, or is damaged).
 
     \b
     Example:
@@ -52,12 +52,14 @@ def head(file: File, n: Annotated[int, typer.Option("-n", min=1, help="How many 
 def convert(
     source: Annotated[Path, typer.Argument(help="Parquet, CSV, perf.data, perf script text, strace log or maps.")],
     target: Annotated[Path, typer.Argument(help="What to write: .parquet or .csv.")],
-    allow_loss: Annotated[bool, typer.Option("--allow-loss", help="Take an import of which much is missing.")] = False,
+    allow_loss: Annotated[
+        bool, typer.Option("--allow-loss", help="Accept an import with many missing events.")
+    ] = False,
 ) -> int:
     """Convert between trace formats, and import other tools' recordings.
 
-    What an import reads, uses and leaves out is counted and printed. Where more than 1 % of what belongs in a trace is
-    missing, it is refused unless --allow-loss is given.
+    The number of records that an import reads, uses and leaves out is printed. If more than 1 % of what belongs in a
+    trace is missing, the import is refused unless --allow-loss is given.
 
     Exit codes: 0, 2 (a file that cannot be read as a trace, an unknown form, too much missing), 3 (the disk).
 
@@ -81,11 +83,11 @@ def select(
     command: Annotated[str | None, typer.Option(metavar="NAME", help="The largest one of this command.")] = None,
     largest: Annotated[bool, typer.Option("--largest", help="The one with the most lookups.")] = False,
 ) -> int:
-    """Take one address space out of a trace of a process tree: a trace that stands alone.
+    """Write one address space of a process tree's trace as a trace of its own.
 
-    One that was born by fork begins with the layout that it was born with. `trace info` lists them all.
+    An address space created by fork begins with the layout at the fork. `trace info` lists them all.
 
-    Exit codes: 0, 2 (no such address space, the file is no trace), 3 (the disk).
+    Exit codes: 0, 2 (no such address space, the file is not a trace), 3 (the disk).
 
     \b
     Examples:
@@ -103,9 +105,9 @@ def split(
     file: File,
     output: Annotated[Path, typer.Option("--output", "-o", help="NAME.parquet: NAME.0.parquet and so on are written.")],
 ) -> int:
-    """Write every address space of a process tree as a trace that stands alone.
+    """Write every address space of a process tree as a trace of its own.
 
-    Exit codes: 0, 2 (the file is no trace, or damaged), 3 (the disk).
+    Exit codes: 0, 2 (the file is not a trace, or is damaged), 3 (the disk).
 
     \b
     Example:
@@ -119,9 +121,9 @@ def split(
 @app.command("verify")
 @guarded
 def verify(file: File) -> int:
-    """Replay a trace through the oracle and hold it to what the kernel reported.
+    """Replay a trace in the oracle and compare it with what the kernel reported.
 
-    Exit codes: 0, 1 (they differ), 2 (the file is no trace, or damaged).
+    Exit codes: 0, 1 (they differ), 2 (the file is not a trace, or is damaged).
 
     \b
     Example:
@@ -143,7 +145,7 @@ def replay(
 ) -> int:
     """Replay a trace of any length through the model in bounded memory.
 
-    Exit codes: 0, 1 (--verify finds a wrong answer), 2 (the file is no trace, or damaged; no such strategy).
+    Exit codes: 0, 1 (--verify finds a wrong answer), 2 (the file is not a trace, or is damaged; no such strategy).
 
     \b
     Examples:

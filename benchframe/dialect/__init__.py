@@ -1,4 +1,4 @@
-"""The dialect: one text for compiled, interpreted, counted and scheduled runs.
+"""The dialect: one text of a strategy for compiled, interpreted, counted and scheduled runs.
 
 Strategy authors import its names from :mod:`benchframe.api` and :mod:`benchframe.kernel`; docs/dialect.md explains it.
 """
@@ -19,6 +19,7 @@ from benchframe.dialect.primitives import (
     fetch_add_relaxed,
     fetch_add_release,
     fls,
+    hash_64,
     load_acquire,
     rcu_assign_pointer,
     rcu_dereference,
@@ -30,6 +31,7 @@ from benchframe.dialect.primitives import (
     smp_store_mb,
     smp_wmb,
     store_release,
+    trace,
     wait_interruptible,
     wait_then_add,
     wait_until,
@@ -65,6 +67,7 @@ __all__ = [
     "fetch_add_relaxed",
     "fetch_add_release",
     "fls",
+    "hash_64",
     "hook",
     "is_native",
     "load_acquire",
@@ -79,6 +82,7 @@ __all__ = [
     "smp_store_mb",
     "smp_wmb",
     "store_release",
+    "trace",
     "wait_interruptible",
     "wait_then_add",
     "wait_until",

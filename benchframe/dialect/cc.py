@@ -1,4 +1,5 @@
-"""The C compiler at work: one C file to an object file, several object files to one, a shared library for ctypes."""
+"""The C compiler: compile a C file to an object file, link several object files into one, build a shared library for
+ctypes."""
 
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ from pathlib import Path
 from benchframe.dialect.records import DialectError
 
 SECONDS = 120
-"""A compiler that takes longer is stopped."""
+"""Seconds after which the compiler is stopped."""
 SHOWN = 12
-"""Lines of a compiler's words that are repeated."""
+"""Lines of the compiler's message to show."""
 
 
 def compiler() -> list[str]:
@@ -25,7 +26,7 @@ def compiler() -> list[str]:
 
 @cache
 def compiler_version() -> str:
-    """The first line of ``cc --version``; empty if there is no compiler (code from the store still runs)."""
+    """The first line of ``cc --version``; empty if there is no compiler (stored code still runs)."""
     try:
         done = subprocess.run([*compiler(), "--version"], capture_output=True, text=True, timeout=SECONDS)
     except (OSError, subprocess.TimeoutExpired):
@@ -34,7 +35,8 @@ def compiler_version() -> str:
 
 
 def run_compiler(arguments: Sequence[str | Path], what: str) -> None:
-    """Run the C compiler. Raises DialectError: none is there, it takes too long, or its own words about ``what``."""
+    """Run the C compiler. Raises DialectError if there is none, if it takes too long, or with its message about
+    ``what``."""
     command = [*compiler(), *map(str, arguments)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, errors="replace")
@@ -49,7 +51,7 @@ def run_compiler(arguments: Sequence[str | Path], what: str) -> None:
 
 
 def linked(obj: bytes, builds: Sequence[Callable[[], bytes]]) -> bytes:
-    """``obj`` and the object files that ``builds`` make, as one relocatable object file (``cc -r``)."""
+    """``obj`` and the object files that ``builds`` make, linked into one relocatable object file (``cc -r``)."""
     with tempfile.TemporaryDirectory(prefix="benchframe-link-") as folder:
         parts = []
         for number, data in enumerate([obj, *(build() for build in builds)]):

@@ -1,4 +1,4 @@
-"""`@native` functions and hooks: how their identity is derived, and instances of one text for many fields."""
+"""`@native` functions and hooks, the derivation of their identity, and instances of one text for several fields."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchframe.dialect.primitives import Primitive
 from benchframe.dialect.records import DialectError, Slab
 
 # ----------------------------------------------------------------------------------------------------------------------
-# ``@native`` functions and hooks: what strategy code is written in, and how its identity is derived.
+# ``@native`` functions and hooks: strategy code consists of them. How their identity is derived.
 #
 # A ``@native`` function is an ordinary module-level Python function, and stays callable as one (interpreted).
 # Its *identity* is a hash over its bytecode and, through the global names it uses, over everything it calls:
@@ -29,10 +29,10 @@ BUILTINS = frozenset({"range", "min", "max", "abs", "int", "bool", "len"})
 
 
 def native(function: F) -> F:
-    """Mark a module-level function as strategy code: compilable, countable, checkable from one text.
+    """Mark a module-level function as strategy code: one text to compile, count and check.
 
-    Nothing is compiled or checked here: importing a plugin costs nothing. The rules of the dialect are checked
-    (with file, line and mend) before a function is first compiled, and by ``benchframe check``.
+    Nothing is compiled or checked here: importing a plugin costs nothing. The rules of the dialect are checked (with
+    file, line and hint) before a function is first compiled, and by ``benchframe check``.
 
     >>> @native
     ... def twice(x):
@@ -50,12 +50,12 @@ def is_native(obj: object) -> bool:
 
 
 class Hook:
-    """A place in the model that a strategy may fill.
+    """A function of the model that a strategy may supply.
 
-    ``default`` (a native function) runs where the strategy does not; ``None`` makes the hook mandatory. ``hot``: the
-    replay itself calls it, so it is bound there directly and inlined. ``called``: code that is compiled once for all
-    strategies calls it, through the mm's hook entry. ``lookup``: its cost is the lookup's, not the fault's. ``holds``
-    says what the caller holds.
+    ``default`` (a native function) runs where the strategy supplies none; ``None`` makes the hook mandatory. ``hot``:
+    the replay itself calls it, so it is bound there directly and inlined. ``called``: code that is compiled once for
+    all strategies calls it, through the mm's hook entry. ``lookup``: its cost counts for the lookup, not for the rest
+    of the fault. ``holds`` names the locks that the caller holds.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ def hook(
 ) -> Callable[[Callable[..., Any]], Hook]:
     """Declare a hook of strategy part ``part``; the decorated body is its default unless ``mandatory``.
 
-    ``called`` is by default what ``hot`` is not. See :class:`Hook`.
+    By default a hook is ``called`` if it is not ``hot``. See :class:`Hook`.
     """
 
     def declare(function: Callable[..., Any]) -> Hook:
@@ -110,7 +110,7 @@ def hook(
 
 
 class FarCall:
-    """A call of a native function through the address in an mm field: compiled once, elsewhere.
+    """A call of a native function through the address in an mm field: the function is compiled once, in another unit.
 
     ``FarCall("mapping_entry", f)(mm, i)`` costs some 2 ns more than ``f(mm, i)`` and keeps ``f`` out of the caller's
     compilation. Interpreted it is ``f`` itself.
@@ -127,7 +127,7 @@ class FarCall:
         return self.function(*args)
 
     def identity(self) -> str:
-        """What compiled code depends on."""
+        """What compiled code depends on: the field and the number of arguments."""
         return f"far call {self.field}/{self.arity}"
 
     def __repr__(self) -> str:
@@ -146,7 +146,7 @@ class CCall(FarCall):
         self.name, self.source = name, source
 
     def identity(self) -> str:
-        """The C text and its compiler, not the twin's; read anew each time, so an edit counts."""
+        """The C text and its compiler, not the twin's text; read anew each time, so an edit counts."""
         return f"c call {self.name}/{self.arity} of {self.source.content()}"
 
     def __repr__(self) -> str:
@@ -154,15 +154,16 @@ class CCall(FarCall):
 
 
 Native = Any
-"""A native function, as type checkers see it: a function to Python, a callable to whoever decorates it."""
+"""The type of a native function for type checkers: callable, and a function where Python needs one."""
 Binding = Mapping[str, Native]
 """Hook name to the native function that fills it."""
 Replacements = Mapping[Any, Native]
-"""Native function to the one that a build puts in its place, of the same arguments: see :class:`Identities`."""
+"""Maps a native function to the one, with the same arguments, that a build substitutes for it: see
+:class:`Identities`."""
 
 
 def resolve(hook_: Hook, binding: Binding | None) -> Native | None:
-    """What ``hook_`` runs under ``binding``; None if unbound (the indirect call through the ops table)."""
+    """The function that ``hook_`` runs under ``binding``; None if unbound (an indirect call through the ops table)."""
     if binding is None:
         return None
     function = binding.get(hook_.name, hook_.default)
@@ -206,8 +207,8 @@ def where(function: Callable[..., Any]) -> str:
 class Identities:
     """Content hashes of native functions under one binding; memoised, O(size of the call graph) once.
 
-    ``replace`` makes another build of the same text: wherever a function names one of its keys, the value is called.
-    A replacement itself may call what it replaces.
+    ``replace`` makes another build of the same text: wherever a function names one of its keys, the value is called. A
+    replacement itself may call the function it replaces.
     """
 
     def __init__(self, binding: Binding | None, replace: Replacements | None = None) -> None:
@@ -223,7 +224,7 @@ class Identities:
         return function if user in self._new else self._replace.get(function, function)
 
     def of(self, function: FunctionType) -> str:
-        """Hex SHA-256 over the bytecode, constants and (transitively) whatever ``function`` refers to.
+        """Hex SHA-256 of the bytecode, the constants and, transitively, everything that ``function`` refers to.
 
         Raises DialectError on recursion, which the dialect forbids, and on undefined names.
         """
@@ -248,7 +249,7 @@ class Identities:
         return referenced(function)
 
     def _label(self, name: str) -> str:
-        """What stands for the name of a global."""
+        """The text that represents the name of a global in the hash."""
         return name
 
     def _describe(self, obj: Any, name: str, user: FunctionType) -> str:
@@ -274,11 +275,11 @@ class Identities:
 
 
 _NONE = object()
-"""No builtin: a global that is None must not pass for one."""
+"""Not a builtin: a global that is None must not be mistaken for one."""
 
 
 def _hash_code(code: CodeType, doc: str | None, update: Callable[[bytes], object]) -> None:
-    """Feed what decides the function's behaviour; editing its docstring or comments does not recompile."""
+    """Hash everything that decides the function's behaviour; its docstring and comments do not count."""
     update(code.co_code)
     update(repr((code.co_names, code.co_varnames, code.co_argcount)).encode())
     for index, constant in enumerate(code.co_consts):
@@ -289,10 +290,10 @@ def _hash_code(code: CodeType, doc: str | None, update: Callable[[bytes], object
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# One text for many words: a function written over field names, made again for others.
+# One text for many fields: a function written for some field names, instantiated for others.
 #
-# A lock is the same algorithm whichever record holds its word. Field names are literals in strategy code, so the text
-# is written once, over names of its own, and :func:`instance` gives the same code with those names exchanged::
+# A lock is the same algorithm whichever record holds it. Field names are literals in strategy code, so the text is
+# written once, with field names of its own, and :func:`instance` makes the same code with other names::
 #
 #     @native
 #     def spin_lock(lock):
@@ -301,17 +302,18 @@ def _hash_code(code: CodeType, doc: str | None, update: Callable[[bytes], object
 #
 #     ptl_lock = instance(spin_lock, {"locked": "ptl"})
 #
-# An instance keeps name, file and lines of its text: stories, lint and docs lead there.
+# An instance keeps name, file and lines of its text: counterexamples, lint and docs refer to them.
 
 _ORIGIN = "__benchframe_origin__"
 _made: dict[tuple[FunctionType, tuple[tuple[str, str], ...]], FunctionType] = {}
 
 
 def instance(function: Native, words: Mapping[str, str]) -> Native:
-    """``function`` and what it calls with the field names of ``words`` exchanged; the same object for the same names.
+    """``function`` and the functions it calls, with the field names in ``words`` replaced; the same object for the same
+    names.
 
-    Raises DialectError for what is not ``@native``, and for a name that occurs nowhere in the text (a misspelling).
-    O(size of the call graph), once.
+    Raises DialectError for a function that is not ``@native``, and for a name that does not occur in the text (a
+    misspelling). O(size of the call graph), once.
     """
     return instances(words, function)[0]
 
@@ -325,24 +327,24 @@ def instances(words: Mapping[str, str], *functions: Native) -> tuple[Native, ...
     if set(words) - known:
         wrong = ", ".join(sorted(set(words) - known))
         names = ", ".join(f.__name__ for f in functions)
-        raise DialectError(f"{names}: no word {wrong} in the text; it has {', '.join(sorted(known)) or 'none'}")
+        raise DialectError(f"{names}: no field name {wrong} in the text; it has {', '.join(sorted(known)) or 'none'}")
     changed = {old: new for old, new in words.items() if old != new}
     return tuple(_instance(function, changed)[0] for function in functions)
 
 
 def origin(function: FunctionType) -> tuple[FunctionType, dict[str, str]] | None:
-    """(text, words) that ``function`` was made from; None if it is no instance."""
+    """(text, words) from which ``function`` was made; None if it is not an instance."""
     made: tuple[FunctionType, dict[str, str]] | None = getattr(function, _ORIGIN, None)
     return made
 
 
 def made_from(function: Native) -> list[tuple[Native, dict[str, str]]]:
-    """Every instance of ``function`` that was made so far, with its words."""
+    """Every instance of ``function`` made so far, with its words."""
     return [(made, dict(words)) for (text, words), made in _made.items() if text is function]
 
 
 def strings(function: FunctionType) -> set[str]:
-    """The literal strings of a function's code and of what it calls: field names."""
+    """The literal strings (field names) in a function's code and in the code it calls."""
     found = _own(function)
     for obj in referenced(function).values():
         if is_native(obj):
@@ -356,7 +358,7 @@ def _own(function: FunctionType) -> set[str]:
 
 
 def _instance(function: FunctionType, words: dict[str, str]) -> tuple[FunctionType, set[str]]:
-    """The instance and which of the words occurred. A function without any stays itself."""
+    """The instance, and which of the words occur. A function in which none occurs is returned itself."""
     used = set(words) & strings(function)
     if not used:
         return function, used

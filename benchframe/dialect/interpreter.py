@@ -1,8 +1,8 @@
-"""Strategy code run by the interpreter: ``dejit`` binds it, proxies stand for references.
+"""Run strategy code in the interpreter: ``dejit`` binds its hooks, proxies stand for references.
 
-A proxy reads and writes the same NumPy memory as compiled code, so the two can take turns on one address space.
-The *world* behind the proxies decides what an access does: :class:`PlainWorld` just does it; a counting or a
-scheduling world sees each access on its way.
+A proxy reads and writes the same NumPy memory as compiled code, so the two can take turns on one address space. The
+*world* behind the proxies decides what an access does: :class:`PlainWorld` simply does it; a counting or scheduling
+world also sees it.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def dejit(
     far: Binding | None = None,
     replace: Mapping[Any, Callable[..., Any]] | None = None,
 ) -> Callable[..., Any]:
-    """A clone of ``function`` for the interpreter, every hook it (transitively) calls bound by ``binding``.
+    """A clone of ``function`` for the interpreter, in which ``binding`` binds every hook that it (transitively) calls.
 
-    What it reaches through a :class:`FarCall`, which natively is compiled elsewhere, is bound by ``far`` if given.
-    Pass references of a world as ``mm``. Clones are memoised per call of ``dejit``; the originals are untouched.
-    ``replace`` puts other functions in the place of native ones: plain Python as it is, native text cloned too. The
-    place of an :func:`~benchframe.dialect.functions.instance` is that of its text.
+    ``far`` binds the code behind each :class:`FarCall`, which is compiled separately in native runs, if it is given.
+    Pass references of a world as ``mm``. Clones are memoised per call of ``dejit``; the originals are not changed.
+    ``replace`` substitutes other functions for native ones: plain Python is used as it is, native text is cloned too.
+    For an :func:`~benchframe.dialect.functions.instance` the replacement of its text applies.
     """
     replacing = dict(replace or {})
     clones: dict[FunctionType, Callable[..., Any]] = {}
@@ -108,7 +108,7 @@ def proxy_class(struct: Struct, get: Callable[[int], Any] = _getter, put: Callab
 
 
 class _NullColumns:
-    """The columns of NULL: whoever takes one is about to read or write it."""
+    """The columns of NULL: taking one means reading or writing through NULL."""
 
     __slots__ = ("ref",)
 
@@ -120,7 +120,7 @@ class _NullColumns:
 
 
 class NullRef:
-    """A reference to what NULL leads to. As in C it may be made and passed on; who reads or writes through it raises
+    """A reference to NULL's record. As in C it may be made and passed on; reading or writing through it raises
     NullDereference."""
 
     def __init__(self, world: Any, slab: Slab, index: int) -> None:
@@ -131,7 +131,7 @@ class NullRef:
         return f"<{self.slab.name} NULL>"
 
     def dereference(self, field: str) -> WildAccess:
-        """The error of an access to ``field``."""
+        """The error for an access to ``field``."""
         which = "NULL" if self.index == 0 else f"{self.index} (record NULL of the whole)"
         return NullDereference(f"{self.slab.name}(mm, {which}).{field}")
 
@@ -153,24 +153,24 @@ _NULL_OWN = frozenset({"world", "slab", "index", "_columns", "address"})
 
 
 def unusual(world: Any, slab: Slab, index: int, count: int) -> Any:
-    """What ``slab(mm, index)`` gives for an index that no record has: a :class:`NullRef` below ``slab.first``. Raises
-    WildAccess outside of the slab's ``count`` records."""
+    """The result of ``slab(mm, index)`` for an index without a record: a :class:`NullRef` below ``slab.first``. Raises
+    WildAccess outside the slab's ``count`` records."""
     if 0 <= index < min(slab.first, count):
         return NullRef(world, slab, index)
     raise WildAccess(f"{slab.name}(mm, {index}): the slab has {count} records")
 
 
 def wrapped(struct: Struct, field: str, value: int) -> int:
-    """``value`` as the field's width holds it: two's complement, as the hardware wraps."""
+    """``value`` as a field of this width holds it: two's complement, wrapping as the hardware does."""
     half = 1 << (31 if struct.fields[field][1] == "i4" else 63)
     return (value + half) % (2 * half) - half
 
 
 class PlainWorld:
-    """Memory as it is: ``ref(slab, i)`` gives a proxy, accesses go straight to the arrays.
+    """Plain memory: ``ref(slab, i)`` gives a proxy, accesses go straight to the arrays.
 
-    ``arrays`` maps a slab's base field to its NumPy record array. Sequentially consistent, one task.
-    An index outside the array, and an access through NULL, are errors here (natively it would be memory corruption).
+    ``arrays`` maps a slab's base field to its NumPy record array. Sequentially consistent, one task. An index outside
+    the array and an access through NULL are errors here (natively they would corrupt memory).
     """
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
@@ -187,7 +187,7 @@ class PlainWorld:
         return prepared
 
     def ref(self, slab: Slab, index: int) -> Any:
-        """The proxy for ``slab``'s record ``index``; WildAccess outside the slab."""
+        """The proxy for ``slab``'s record ``index``. Raises WildAccess outside the slab."""
         kind, columns, count = self._slabs.get(slab.base) or self._prepare(slab)
         if not slab.first <= index < count:
             return unusual(self, slab, index, count)
@@ -208,21 +208,21 @@ class PlainWorld:
         return old
 
     def cmpxchg(self, ref: Any, field: str, old: int, new: int, ordering: str = "full") -> int:
-        """An atomic compare-and-exchange; gives the value before."""
+        """An atomic compare-and-exchange; returns the value before."""
         seen: int = getattr(ref, field)
         if seen == old:
             setattr(ref, field, new)
         return seen
 
     def wait(self, ref: Any, field: str, mask: int, value: int, interruptible: bool) -> int:
-        """Nobody else runs: either it is so already, or it never will be."""
+        """No other task runs here: the condition holds already, or it never will."""
         seen: int = getattr(ref, field)
         if seen & mask != value:
             raise DialectError(f"deadlock: waits until {field} of {ref} is {value} (mask {mask}); it is {seen}")
         return 0
 
     def wait_while(self, ref: Any, field: str, mask: int, value: int, interruptible: bool) -> int:
-        """Nobody else runs: either it is another value already, or it stays this one."""
+        """No other task runs here: the value differs already, or it never will."""
         seen: int = getattr(ref, field)
         if seen & mask == value:
             raise DialectError(
@@ -231,7 +231,7 @@ class PlainWorld:
         return 0
 
     def wait_then_add(self, ref: Any, field: str, mask: int, delta: int) -> int:
-        """Take a lock that must be free."""
+        """Take a lock that must be free, since no other task runs here."""
         seen: int = getattr(ref, field)
         if seen & mask:
             raise DialectError(f"deadlock: waits for {field} of {ref}, which is {seen} (mask {mask})")

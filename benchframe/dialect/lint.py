@@ -1,4 +1,4 @@
-"""The rules of the dialect, checked on the source before anything is compiled; compile errors in the user's words."""
+"""The rules of the dialect, checked on the source before anything is compiled; compile errors in the author's terms."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from types import FunctionType
 from typing import Any
 
 from benchframe.dialect.functions import BUILTINS, FarCall, Hook, is_native
-from benchframe.dialect.primitives import Primitive
+from benchframe.dialect.primitives import Primitive, trace
 from benchframe.dialect.records import DialectError, Slab
 from benchframe.errors import near as nearest
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What a function's own text says of its names, calls, fields and returns: mistakes that typing would report late.
+# Names, calls, fields and returns in a function's own text: mistakes that typing would report later.
 
 Told = tuple[int, str, str]
-"""Line within the function, what, mend."""
+"""A finding: line within the function, what is wrong, hint."""
 RecordOf = Callable[["ast.AST | None"], "Slab | None"]
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """``did you mean x?`` with a space before it, or nothing."""
+    """``(did you mean x?)`` with a space before it, or nothing."""
     found = nearest(name, known)
     return f" (did you mean {found}?)" if found else ""
 
 
 def unknown_names(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:
-    """Names that are neither the function's own, nor the module's, nor Python's."""
+    """Names that neither the function, nor its module, nor Python defines."""
     own = {*function.__code__.co_varnames, *function.__code__.co_cellvars, *function.__code__.co_freevars}
-    for node in ast.walk(definition):  # of lambdas and comprehensions, which are refused as such
+    for node in ast.walk(definition):  # names in lambdas and comprehensions, which another rule refuses
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             own.add(node.id)
         elif isinstance(node, ast.arg):
@@ -51,7 +51,7 @@ def unknown_names(definition: ast.FunctionDef, function: FunctionType) -> Iterat
 
 
 def arguments_of(obj: Any) -> tuple[str, ...] | None:
-    """The parameters of what strategy code may call; None if that is not known."""
+    """The parameters of something that strategy code may call; None if they are not known."""
     if isinstance(obj, Slab):
         return ("mm", "i")
     if isinstance(obj, Hook):
@@ -70,13 +70,13 @@ def wrong_arguments(node: ast.Call, name: str, obj: Any) -> Iterator[Told]:
     """A call with too many or too few arguments."""
     wanted = arguments_of(obj)
     if wanted is not None and not node.keywords and len(node.args) != len(wanted):
-        what = f"{name} takes {len(wanted)} arguments, ({', '.join(wanted)}), and is given {len(node.args)}"
+        what = f"{name} takes {len(wanted)} arguments, ({', '.join(wanted)}), but is called with {len(node.args)}"
         yield node.lineno, what, f"write {name}({', '.join(wanted)})"
 
 
 def _record_names(definition: ast.FunctionDef, function: FunctionType) -> RecordOf:
-    """Which slab's record an expression is, as far as the text says: a call ``VMA(mm, i)``, or a name that stands for
-    one such record and nothing else. Otherwise None."""
+    """The slab whose record an expression is, as far as the text shows: for a call ``VMA(mm, i)``, or a name that only
+    ever stands for such a record. Otherwise None."""
     slabs = {
         name: obj for name in function.__code__.co_names if isinstance(obj := function.__globals__.get(name), Slab)
     }
@@ -103,8 +103,8 @@ def _record_names(definition: ast.FunctionDef, function: FunctionType) -> Record
 
 
 def unknown_fields(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:
-    """Fields that a record does not have, where the text says which record it is: ``VMA(mm, i).x``, or ``v.x`` after
-    ``v = VMA(mm, i)`` and nothing else."""
+    """Fields that a record does not have, where the text shows which record it is: ``VMA(mm, i).x``, or ``v.x`` if
+    ``v`` is only ever assigned ``VMA(mm, i)``."""
     record = _record_names(definition, function)
     for node in ast.walk(definition):
         if not isinstance(node, ast.Attribute):
@@ -116,18 +116,84 @@ def unknown_fields(definition: ast.FunctionDef, function: FunctionType) -> Itera
 
 
 def returned_records(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:
-    """A record where its index must be given back."""
+    """A returned record; its index must be returned instead."""
     record = _record_names(definition, function)
     for node in ast.walk(definition):
         if isinstance(node, ast.Return) and (slab := record(node.value)) is not None:
             yield node.lineno, f"returns a {slab.struct.name} record", "return its index"
 
 
-def endless_loops(definition: ast.FunctionDef) -> Iterator[Told]:
-    """``while True`` that neither leaves the loop nor the function."""
+def copied_records(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:
+    """What C does with structs and pointers and the dialect does not: ``b = a`` of records, a record stored in a
+    field, ``x.y.z`` through a field, which is an index."""
+    record = _record_names(definition, function)
     for node in ast.walk(definition):
-        leaves = any(isinstance(inner, (ast.Break, ast.Return)) for inner in ast.walk(node))
-        if isinstance(node, ast.While) and _always(node.test) and not leaves:
+        if isinstance(node, ast.Assign) and (slab := record(node.value)) is not None:
+            struct = slab.struct.name
+            for target in node.targets:
+                if isinstance(target, ast.Attribute):
+                    what = f"stores a {struct} record in the field {target.attr}"
+                    yield node.lineno, what, "store its index; a field is a number"
+                elif isinstance(target, ast.Name) and isinstance(node.value, ast.Name):
+                    what = f"{target.id} = {node.value.id} copies nothing: both names stand for the same {struct}"
+                    yield node.lineno, what, "copy the fields that you need, one by one, or use one name"
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute):
+            inner = ast.unparse(node.value)
+            which = [
+                name
+                for name, obj in function.__globals__.items()
+                if isinstance(obj, Slab) and node.attr in obj.struct.fields and name in function.__code__.co_names
+            ] or [
+                name
+                for name, obj in function.__globals__.items()
+                if isinstance(obj, Slab) and node.attr in obj.struct.fields
+            ]
+            what = f"{inner} is an index, a number: it has no field {node.attr}"
+            yield node.lineno, what, f"make a record of it: {which[0] if which else 'SLAB'}(mm, {inner}).{node.attr}"
+
+
+def no_increments(definition: ast.FunctionDef) -> Iterator[Told]:
+    """``++x`` and ``--x``, which are two signs here and change nothing."""
+    for node in ast.walk(definition):
+        if isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.UnaryOp):
+            signs = (type(node.op), type(node.operand.op))
+            for kind, sign in ((ast.UAdd, "+"), (ast.USub, "-")):
+                if signs == (kind, kind):
+                    name = ast.unparse(node.operand.operand)
+                    yield (
+                        node.lineno,
+                        f"{sign}{sign}{name} changes nothing",
+                        f"write {name} {sign}= 1, a line of its own",
+                    )
+
+
+_WIDE = 1 << 31
+"""A factor from here on makes a product of more than 64 bits of most words."""
+
+
+def wide_products(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:
+    """A product with a large constant, as hash functions have: compiled it keeps 64 bits, interpreted all of them."""
+
+    def constant(node: ast.expr) -> int:
+        if isinstance(node, ast.Name):
+            value = function.__globals__.get(node.id)
+            return value if isinstance(value, int) and node.id not in function.__code__.co_varnames else 0
+        return node.value if isinstance(node, ast.Constant) and isinstance(node.value, int) else 0
+
+    for node in ast.walk(definition):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+            left, right = constant(node.left), constant(node.right)
+            if max(abs(left), abs(right)) >= _WIDE and not (left and right):
+                what = f"{ast.unparse(node)} may need more than 64 bits: compiled code drops the others"
+                yield node.lineno, what, "hash with hash_64(x, bits) (benchframe.kernel), or keep the factors small"
+
+
+def endless_loops(definition: ast.FunctionDef) -> Iterator[Told]:
+    """``while True`` loops that leave neither the loop nor the function."""
+    for node in ast.walk(definition):
+        if not (isinstance(node, ast.While) and _always(node.test)):
+            continue
+        if not any(isinstance(inner, (ast.Break, ast.Return)) for inner in ast.walk(node)):
             yield node.lineno, "a loop that never ends", "give it a condition, a break or a return"
 
 
@@ -136,7 +202,7 @@ def _always(test: ast.expr) -> bool:
 
 
 def missing_return(definition: ast.FunctionDef) -> Iterator[Told]:
-    """A path that gives nothing back, in a function that gives something back elsewhere; or a function without any."""
+    """A path without a return value in a function that returns one elsewhere, or a function without any return."""
     returns = [node for node in ast.walk(definition) if isinstance(node, ast.Return)]
     for node in returns:
         if node.value is None or (isinstance(node.value, ast.Constant) and node.value.value is None):
@@ -162,7 +228,7 @@ def _always_returns(body: list[ast.stmt]) -> bool:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Numba's typing errors in an author's words: the place in the author's file, what is wrong, the mend. Table-driven.
+# Numba's typing errors in the author's terms: the place in the author's file, what is wrong, a hint. Table-driven.
 #
 # Most mistakes never come here: :mod:`benchframe.dialect.lint` finds them in the text. What is left is about types,
 # which only the compiler knows: a name that is a number on one path and a record on another, a sum of records, and so
@@ -223,7 +289,7 @@ TABLE: tuple[tuple[re.Pattern[str], Make], ...] = (
     ),
     (
         re.compile(r"Cannot bind .* to signature '(?P<wanted>[^']*)'", re.DOTALL),
-        lambda m: (f"the function takes {m['wanted']}, it is given another number of arguments", "write each of them"),
+        lambda m: (f"the function takes {m['wanted']}, not the number of arguments given", "write each of them"),
     ),
     (
         re.compile(r"(?:Can't|Cannot) unify return type from the following types: (?P<types>[^\n]+)"),
@@ -234,7 +300,7 @@ TABLE: tuple[tuple[re.Pattern[str], Make], ...] = (
         lambda m: ("a call has too few arguments", "docs/dialect.md lists what each call takes"),
     ),
 )  # fmt: skip
-"""What Numba says, and what that means. The first that matches counts."""
+"""Patterns of Numba's messages, and what they mean. The first match counts."""
 
 
 def readable(text: str, records: Mapping[str, str]) -> str:
@@ -249,14 +315,15 @@ def readable(text: str, records: Mapping[str, str]) -> str:
 
 
 def returned(kind: str, records: Mapping[str, str]) -> tuple[str, str]:
-    """What is wrong with a function of which the result's type is ``kind``, and the mend."""
+    """What is wrong with a function whose result has the type ``kind``, and a hint."""
     kind = readable(kind, records)
     mend = "return its index" if kind.endswith("record") else "return one integer on every path: 0, or NULL"
     return f"returns {kind}", mend
 
 
 def translated(text: str, fallback: str, records: Mapping[str, str]) -> str:
-    """One finding, ``FILE:LINE: what; mend``, from Numba's report; ``fallback`` is the place if it names none."""
+    """One finding, ``FILE:LINE: what; hint``, from Numba's report; ``fallback`` is the place if the report names
+    none."""
     plain = readable(text, records)
     for pattern, make in TABLE:
         match = pattern.search(plain)
@@ -271,7 +338,7 @@ def translated(text: str, fallback: str, records: Mapping[str, str]) -> str:
 
 
 def place(text: str, fallback: str) -> str:
-    """The innermost line of an author's file that the report names: the first one, since Numba tells inside out."""
+    """The innermost line of an author's file in the report: the first one, since Numba reports from the inside out."""
     for match in _PLACE.finditer(text):
         file, line = match[1] or match[3], match[2] or match[4]
         if "/numba/" not in file and Path(file).name not in ("backend.py", "lowering.py", "waiting.py", "<string>"):
@@ -280,7 +347,7 @@ def place(text: str, fallback: str) -> str:
 
 
 def _full(file: str, fallback: str) -> str:
-    """Numba may shorten a path; the entry's own folder completes it."""
+    """Numba may shorten a path; complete it with the folder of the entry function."""
     path = Path(file)
     if path.is_absolute() or path.exists():
         return str(path)
@@ -336,7 +403,7 @@ _WAITS = frozenset({"cpu_relax", "wait_until", "wait_interruptible", "wait_while
 
 @dataclass(frozen=True)
 class Finding:
-    """One broken rule: where, what, and the mend."""
+    """A broken rule: where, what, and a hint."""
 
     file: str
     line: int
@@ -349,9 +416,9 @@ class Finding:
 
 
 def lint(function: Callable[..., Any]) -> list[Finding]:
-    """All findings in one function's own text, in order of line. Empty if its source is not available."""
+    """All findings in one function's own text, in order of lines. Empty if its source is not available."""
     assert isinstance(function, FunctionType)
-    if function.__code__.co_filename == "<string>":  # made by exec: 3.13 would give the text of `python -c` for it
+    if function.__code__.co_filename == "<string>":  # made by exec: 3.13 would return the text of `python -c` for it
         return []
     try:
         lines, first = inspect.getsourcelines(function)
@@ -372,7 +439,12 @@ def lint(function: Callable[..., Any]) -> list[Finding]:
 
 def check_function(function: FunctionType) -> None:
     """Raise DialectError with every finding, a line each."""
-    findings = lint(function)
+    check_functions([function])
+
+
+def check_functions(functions: Iterable[FunctionType]) -> None:
+    """Raise DialectError with every finding of every function, a line each. Some 3 ms a function."""
+    findings = [finding for function in dict.fromkeys(functions) for finding in lint(function)]
     if findings:
         raise DialectError("\n".join(map(str, findings)))
 
@@ -386,6 +458,9 @@ def _walk(definition: ast.FunctionDef, function: FunctionType) -> Iterator[tuple
     yield from unknown_names(definition, function)
     yield from unknown_fields(definition, function)
     yield from returned_records(definition, function)
+    yield from copied_records(definition, function)
+    yield from no_increments(definition)
+    yield from wide_products(definition, function)
     yield from missing_return(definition)
     yield from endless_loops(definition)
     docstring = ast.get_docstring(definition, clean=False) is not None
@@ -420,7 +495,10 @@ def _call(node: ast.Call, function: FunctionType) -> Iterator[tuple[int, str, st
     if name in function.__globals__:
         obj = function.__globals__[name]
         if not (is_native(obj) or isinstance(obj, (Slab, Primitive, Hook, FarCall))):
-            yield node.lineno, f"calls {name}, which is not strategy code", f"mark {name} with @native"
+            yield node.lineno, f"calls {name}, which is not strategy code", _mend_of(name, obj)
+        elif not isinstance(obj, Primitive) and (texts := _texts(node)):
+            what = f"names a field by a text, {texts[0].value!r}, in the call of {name}"
+            yield node.lineno, what, _LOCKS
         yield from wrong_arguments(node, name, obj)
     elif name not in BUILTINS and hasattr(builtins, name):
         yield node.lineno, f"calls {name}", f"define it with @native (builtins: {', '.join(sorted(BUILTINS))})"
@@ -428,8 +506,22 @@ def _call(node: ast.Call, function: FunctionType) -> Iterator[tuple[int, str, st
         yield node.lineno, f"keyword arguments in the call of {name}", "pass by position"
 
 
+_LOCKS = 'make the functions of a lock once, outside: lock, trylock, unlock = spinlock("field") (docs/locks.md)'
+
+
+def _mend_of(name: str, obj: Any) -> str:
+    """What to do about a call of what is not strategy code: a maker of locks is called outside."""
+    maker = isinstance(obj, FunctionType) and obj.__module__.startswith("benchframe.mm.")
+    return f"call {name} once, outside of functions, and here what it gives" if maker else f"mark {name} with @native"
+
+
+def _texts(node: ast.Call) -> list[ast.Constant]:
+    """The arguments that are texts."""
+    return [one for one in node.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+
+
 def _literals(definition: ast.FunctionDef, function: FunctionType) -> set[ast.AST]:
-    """Constants that may stand, or are told of elsewhere: field names in calls of primitives, a returned None."""
+    """Constants that may stand, or are told of elsewhere: field names in calls, a returned None."""
     returned: set[ast.AST] = {
         node.value
         for node in ast.walk(definition)
@@ -438,15 +530,19 @@ def _literals(definition: ast.FunctionDef, function: FunctionType) -> set[ast.AS
     return returned | {
         argument
         for node in ast.walk(definition)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and isinstance(function.__globals__.get(node.func.id), Primitive)
-        for argument in node.args
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if (called := _called(node, function)) is not None and called is not trace
+        for argument in (node.args if isinstance(called, Primitive) else _texts(node))
     }
 
 
+def _called(node: ast.Call, function: FunctionType) -> Any:
+    """What of the module a call's name stands for; None if nothing."""
+    return function.__globals__.get(node.func.id) if isinstance(node.func, ast.Name) else None
+
+
 def _spin(loop: ast.While) -> Iterator[tuple[int, str, str]]:
-    """A loop whose condition waits for another task must say so, or a scheduler cannot get past it."""
+    """A loop that waits for another task must say so, or a scheduler cannot get past it."""
 
     def calls(nodes: list[ast.AST]) -> set[str]:
         return {
@@ -458,3 +554,47 @@ def _spin(loop: ast.While) -> Iterator[tuple[int, str, str]]:
 
     if calls([loop.test]) & _LOADS and not calls([*loop.body]) & _WAITS:
         yield loop.lineno, "spins on shared memory", "call cpu_relax() in the loop, or use wait_until"
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What Python's parser calls a syntax error and a writer of C wrote on purpose.
+
+C_HABITS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), hint)
+    for pattern, hint in (
+        (r"&&", "&& is written `and`"),
+        (r"\|\|", "|| is written `or`"),
+        (r"->", "-> is written `.`, and a reference is an index: VMA(mm, i).vm_start"),
+        (r"\+\+", "++ is written `x += 1`, a line of its own"),
+        (r"--", "-- is written `x -= 1`, a line of its own"),
+        (r"!(?!=)", "! is written `not`"),
+        (r"\?", "a ? b : c is written `b if a else c`"),
+        (r"\bgoto\b", "there is no goto: write a loop with break, or return from a function of its own"),
+        (r"/\*|\*/", "a comment begins with #"),
+        (r"\b(?:switch|case|default)\b.*[:{]", "there is no switch: write if and elif"),
+        (r"\belse\s+if\b", "else if is written `elif`"),
+        (r"[{}]", "a block is indented, and the line before it ends with a colon"),
+        (r"\bfor\s*\(.*;", "a counting loop is written `for i in range(n):`"),
+        (r"\b(?:0[xX][0-9a-fA-F]+|\d+)[uU]?[lL]{1,2}\b|\b(?:0[xX][0-9a-fA-F]+|\d+)[uU]\b", "numbers have no suffix"),
+        (r"^\s*(?:(?:unsigned|struct|const|long|int|u64|u32|bool)\s+)+\**\w+", "names are not declared: write `x = 0`"),
+        (r"[&*]\w+(?:\.|\s*=)", "there are no pointers: a reference is an index, VMA(mm, i).vm_start"),
+        (r"\)\s*=(?!=)", "a record cannot be assigned to: copy the fields that you need, one by one"),
+    )
+)
+"""What stands in the line, and how it is written here. The first that matches counts."""
+
+
+def c_habit(line: str) -> tuple[int, str] | None:
+    """The column (from 1) and the mend of what a line of C, taken for Python, has wrong; None if nothing is known.
+
+    >>> c_habit("    if a && b:")
+    (10, '&& is written `and`')
+    >>> c_habit("    return addr") is None
+    True
+    """
+    text = re.sub(r"""("[^"]*"|'[^']*')""", lambda match: " " * len(match[0]), line).partition("#")[0]
+    for pattern, hint in C_HABITS:
+        match = pattern.search(text)
+        if match is not None:
+            return match.start() + 1, hint
+    return None

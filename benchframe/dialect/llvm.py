@@ -1,4 +1,4 @@
-"""From native functions to machine code: atomics and waiting loops lowered for Numba; the build of a unit."""
+"""Compile native functions to machine code: lower atomics and waiting loops for Numba, and build a unit."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from benchframe.dialect.functions import (
 from benchframe.dialect.lint import check_function, near, returned, translated
 from benchframe.dialect.numba_internals import emit, module_of, optimise, unoptimised
 from benchframe.dialect.ordering import DMB, RMW, barrier, compare_exchange, host, read_modify_write, store_mb
-from benchframe.dialect.primitives import Primitive
+from benchframe.dialect.primitives import GOLDEN_RATIO_64, Primitive
 from benchframe.dialect.records import DialectError, Slab, Struct
 from benchframe.dialect.store import CODEGEN
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What waiting is natively: LLVM for wait_until, wait_while and wait_then_add.
+# Waiting in native code: LLVM for wait_until, wait_while and wait_then_add.
 #
 # A waiter looks, pauses, and gives its core away every 64 looks, so that threads may outnumber cores. Nobody in the
 # way: one load, or one atomic operation.
@@ -58,9 +58,10 @@ def llvm_call(builder: Any, name: str, returns: Any) -> Any:
 
 
 def _spin(builder: Any, pointer: Any, width: int, go_on: Any) -> Any:
-    """A loop of relaxed loads until ``go_on(value)`` branches out of it: pause each time, sched_yield every 64th.
+    """A loop of relaxed loads until ``go_on(value)`` branches out of it: it pauses each time, with sched_yield every
+    64th.
 
-    ``go_on(builder, value, again)`` must end the current block, going to ``again`` to try once more.
+    ``go_on(builder, value, again)`` must end the current block, branching to ``again`` to retry.
     """
     i64 = ir.IntType(64)
     tries = cgutils.alloca_once_value(builder, ir.Constant(i64, 0))
@@ -81,8 +82,8 @@ def _spin(builder: Any, pointer: Any, width: int, go_on: Any) -> Any:
 
 
 def yield_cpu(builder: Any) -> None:
-    """The system call sched_yield, as an instruction: compiled code refers to no symbol outside. Elsewhere than on
-    x86-64 Linux the loop just spins."""
+    """The system call sched_yield, as an instruction: compiled code refers to no outside symbol. On platforms other
+    than x86-64 Linux the loop just spins."""
     if YIELDS:
         i64 = ir.IntType(64)
         kind = ir.FunctionType(i64, [i64])
@@ -90,12 +91,12 @@ def yield_cpu(builder: Any) -> None:
 
 
 def wait_until(builder: Any, pointer: Any, width: int, values: Any) -> Any:
-    """wait_until: spins until the masked value is the one wanted; 0."""
+    """wait_until: spins until the masked value equals the wanted one; returns 0."""
     return _wait(builder, pointer, width, values, "==")
 
 
 def wait_while(builder: Any, pointer: Any, width: int, values: Any) -> Any:
-    """wait_while: spins until the masked value is another one; 0."""
+    """wait_while: spins until the masked value changes; returns 0."""
     return _wait(builder, pointer, width, values, "!=")
 
 
@@ -111,8 +112,8 @@ def _wait(builder: Any, pointer: Any, width: int, values: Any, relation: str) ->
 
 
 def wait_then_add(builder: Any, pointer: Any, width: int, values: Any) -> Any:
-    """One atomic operation if the way is free: compare-and-exchange from 0 where every bit is in the mask (the branch
-    folds, masks are constants), else an add that is taken back when it was in vain."""
+    """One atomic operation without contention: a compare-and-exchange from 0 if every bit is in the mask (the branch
+    folds, since masks are constants), else an add that is undone if the lock was taken."""
     mask, delta = values
     kind = mask.type
     zero = ir.Constant(kind, 0)
@@ -147,7 +148,7 @@ def wait_then_add(builder: Any, pointer: Any, width: int, values: Any) -> Any:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What LLVM gets where strategy code names a slab, a primitive, or a call that leaves the unit.
+# The LLVM code for a slab, a primitive, or a call that leaves the unit.
 #
 # Each is a Numba *intrinsic*: a rule for its types, and a function that writes its instructions where it is called.
 # :mod:`benchframe.dialect.llvm` puts them in the place of the names.
@@ -166,7 +167,7 @@ def record_type(struct: Struct) -> Any:
 
 
 def record_names() -> dict[str, str]:
-    """What Numba calls each record type, to its struct's name."""
+    """From Numba's name of each record type to its struct's name."""
     return {str(kind): name for layout, kind in _record_types.items() for name in (layout.partition(":")[0],)}
 
 
@@ -207,7 +208,7 @@ def _field_pointer(builder: Any, ref: Any, record: Any, field: str) -> tuple[Any
 
 
 class NoField(DialectError):
-    """A primitive is told a field that its record does not have."""
+    """A primitive is given a field that its record does not have."""
 
     def __init__(self, name: str, field: str, fields: Iterable[str]) -> None:
         self.field = field
@@ -332,6 +333,22 @@ def _find_last_set(typingctx: Any, x: Any) -> Any:
     return types.int64(x), codegen
 
 
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def _hash(typingctx: Any, x: Any, bits: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word, count = (context.cast(builder, args[n], signature.args[n], types.int64) for n in (0, 1))
+        i64 = ir.IntType(64)
+        product = builder.mul(word, ir.Constant(i64, GOLDEN_RATIO_64))
+        return builder.lshr(product, builder.sub(ir.Constant(i64, 64), count))
+
+    return types.int64(x, bits), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def _nothing(typingctx: Any, x: Any) -> Any:
+    return types.none(x), lambda context, builder, signature, args: context.get_dummy_value()
+
+
 PRIMITIVES: dict[str, Any] = {
     "READ_ONCE": _atomic("READ_ONCE", 0, lambda b, p, w, v: b.load_atomic(p, "monotonic", w), True),
     "WRITE_ONCE": _atomic("WRITE_ONCE", 1, lambda b, p, w, v: b.store_atomic(v[0], p, "monotonic", w), False),
@@ -355,6 +372,8 @@ PRIMITIVES: dict[str, Any] = {
     "cond_resched": _resched,
     "cycles": _read_cycles,
     "fls": _find_last_set,
+    "hash_64": _hash,
+    "trace": _nothing,
 }
 """A primitive's name to its intrinsic."""
 
@@ -368,7 +387,7 @@ def _call_through(builder: Any, record: Any, header: Any, field: str, values: li
 
 
 def _integer_call(arity: int, lower: Any) -> Any:
-    """An intrinsic of ``arity`` arguments, the first an mm reference, with an int64 result that ``lower`` makes."""
+    """An intrinsic with ``arity`` arguments, the first an mm reference, whose int64 result ``lower`` makes."""
     names = ", ".join(f"a{i}" for i in range(arity))
     scope: dict[str, Any] = {"int64": types.int64, "lower": lower}
     exec(f"def call(typingctx, {names}):\n    return int64({names}), lower\n", scope)  # only the arity varies
@@ -386,7 +405,7 @@ def far_call(call: FarCall) -> Any:
 
 
 C_CALLS: dict[str, CCall] = {}
-"""Symbol to C call: what units compiled in this process may need linked in."""
+"""From symbol to C call: what units compiled in this process may need at link time."""
 
 
 def c_call(call: CCall) -> Any:
@@ -405,10 +424,11 @@ def c_call(call: CCall) -> Any:
 
 
 def indirect_call(hook: Hook, index: int) -> Any:
-    """An unbound hook: a call of the strategy's hook entry, whose address stands in ``mm.hook_entry``.
+    """An unbound hook: a call of the strategy's hook entry, whose address is in ``mm.hook_entry``.
 
-    The entry is ``int64 entry(mm, index, a, b, c, d)``; the bit of an unfilled hook in ``mm.hook_mask`` is clear
-    and the call is skipped (result 0). About 2 ns: the arguments are one pointer and integers.
+    The entry is ``int64 entry(mm, index, a, b, c, d)``. If the strategy does not fill the hook, its bit in
+    ``mm.hook_mask`` is clear and the call is skipped (result 0). About 2 ns: the arguments are one pointer and
+    integers.
     """
 
     def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -443,7 +463,7 @@ def indirect_call(hook: Hook, index: int) -> Any:
 #
 # The clones carry their content hash in their names, so that equal symbols are equal code.
 
-if X86:  # elsewhere LLVM does not know the options
+if X86:  # on other architectures LLVM does not know these options
     for _option in CODEGEN:
         llvm.set_option("benchframe", _option)
 _OPTIONS = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -454,7 +474,7 @@ _clones: dict[tuple[int, str], Any] = {}
 def _clone(
     function: FunctionType, identities: Identities, hook_index: dict[str, int], primitives: dict[str, Any]
 ) -> Any:
-    """The dispatcher of ``function`` with everything it names bound; compiled later, on first use."""
+    """The dispatcher of ``function`` with everything it names bound; compiled on first use."""
     key = identities.of(function)
     if (id(primitives), key) in _clones:
         return _clones[id(primitives), key]
@@ -496,21 +516,21 @@ def lowered(
     replace: Replacements | None = None,
     primitives: dict[str, Any] = PRIMITIVES,
 ) -> tuple[Any, str]:
-    """The library of ``entry`` with all it calls, as lowered, not optimised, and the symbol it has there.
+    """The library of ``entry`` and everything it calls, lowered but not optimised, and its symbol there.
 
-    ``primitives`` says what each primitive becomes; a build that gives another meaning to them brings a table of its
-    own, which must live as long as the process. Raises DialectError, as :func:`compile_unit`.
+    ``primitives`` says how to lower each primitive. A build with other semantics passes its own table, which must live
+    as long as the process. Raises DialectError, as :func:`compile_unit`.
     """
     with global_compiler_lock, unoptimised():
         dispatcher = _clone(entry, Identities(binding, replace), hook_index, primitives)
         signature = (record_type(mm), *[types.int64] * (arity - 1))
         try:
             dispatcher.compile(signature)
-        except (NumbaError, TypeError) as error:  # Numba lets some TypeErrors of a call through
+        except (NumbaError, TypeError) as error:  # Numba passes on some TypeErrors of a call
             raise DialectError(translate(error, entry)) from error
         except NoField as error:
             raise DialectError(f"{_users(error.field, entry, binding)}: {error}") from error
-        except KeyError as error:  # Numba's answer to a field that the record does not have
+        except KeyError as error:  # what Numba raises for a field that the record does not have
             field = str(error.args[0])
             what = f"the struct has no field {field!r}; docs/dialect.md lists the fields"
             raise DialectError(f"{_users(field, entry, binding)}: {what}") from error
@@ -532,8 +552,8 @@ def compile_unit(
 ) -> bytes:
     """Compile ``entry(mm, a1, ..., a_arity-1)`` to an object file with the C symbol ``entry``.
 
-    The C signature is ``int64_t entry(struct mm_struct *mm, int64_t...)``. Raises DialectError, with the
-    author's file and line, for what the dialect or Numba's typing refuses.
+    The C signature is ``int64_t entry(struct mm_struct *mm, int64_t...)``. Raises DialectError, with the author's file
+    and line, if the dialect or Numba's typing refuses the code.
     """
     library, symbol = lowered(entry, arity, mm, binding, hook_index, replace)
     module = module_of(library)
@@ -552,7 +572,7 @@ def compile_unit(
 
 
 def needs(entry: FunctionType, undefined: list[str]) -> DialectError:
-    """The error for compiled code that calls what no unit has."""
+    """The error for compiled code that calls something no unit provides."""
     return DialectError(
         f"{where(entry)}: the compiled code needs {', '.join(undefined[:3])}: an operation that can raise or "
         "allocate; the dialect has integers and references only"
@@ -576,7 +596,8 @@ define i64 @entry({params}) {{
 
 
 def _users(field: str, entry: FunctionType, binding: Binding | None) -> str:
-    """Which functions below ``entry`` use an attribute, or the text of one, that no struct they meet has."""
+    """Which functions reachable from ``entry`` use an attribute, or its literal name, that none of their structs
+    has."""
     users: dict[FunctionType, bool] = {}
 
     def visit(function: FunctionType) -> None:
@@ -593,5 +614,5 @@ def _users(field: str, entry: FunctionType, binding: Binding | None) -> str:
 
 
 def translate(error: Exception, entry: FunctionType) -> str:
-    """Numba's report cut to what an author needs: the place, the reason, a mend."""
+    """Numba's report reduced to what an author needs: the place, the reason, a hint."""
     return translated(str(error), where(entry), record_names())

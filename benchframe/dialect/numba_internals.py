@@ -1,13 +1,16 @@
-"""What benchframe uses of Numba that Numba does not promise: all of it, in one place, and a check that it is there.
+"""All parts of Numba that benchframe uses although Numba does not promise them, in one place, and a check that they
+exist.
 
-Numba's public way compiles a function, optimises it and hands it to its own execution engine. A unit needs less: the
-LLVM module as lowered, to be linked, optimised and emitted once. No public interface gives that. After an upgrade of
-Numba :func:`broken` names what has changed; ``tests/dialect/test_numba_internals.py`` runs it, and pyproject.toml
+Numba's public interface compiles a function, optimises it and hands it to its own execution engine. A unit needs less:
+the LLVM module as lowered, to be linked, optimised and emitted once. No public interface gives that. After an upgrade
+of Numba :func:`broken` names what has changed; ``tests/dialect/test_numba_internals.py`` runs it, and pyproject.toml
 bounds the version to the newest that was tested.
 """
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,7 +37,7 @@ LIBRARY, CODEGEN = ("_final_module", "_codegen", "_finalized"), ("_tm",)
 
 
 def broken(library: Any) -> list[str]:
-    """What the installed Numba lacks of all this, by name; ``library`` is that of any compiled function."""
+    """The names that the installed Numba lacks; ``library`` is the library of any compiled function."""
     wanted = [(owner, owner.__name__, name) for owner, names in OWNERS.items() for name in names]
     wanted += [(library, "library", name) for name in LIBRARY]
     maker = getattr(library, "_codegen", None)
@@ -44,8 +47,9 @@ def broken(library: Any) -> list[str]:
 
 @contextmanager
 def unoptimised() -> Iterator[None]:
-    """While this is open Numba's libraries keep their IR as lowered: not optimised, not given to Numba's own engine,
-    not turned into machine code. The unit is optimised and emitted once, at the end. About half of a cold compile."""
+    """Inside this context Numba's libraries keep their IR as lowered: not optimised, not given to Numba's own engine,
+    not turned into machine code. The unit is optimised and emitted once, at the end. This saves about half of a cold
+    compile."""
 
     def keep(self: Any) -> None:
         self._finalized = True
@@ -72,16 +76,33 @@ def unoptimised() -> Iterator[None]:
 
 
 def module_of(library: Any) -> llvm.ModuleRef:
-    """A copy of the module of a function that was compiled :func:`unoptimised`, with all that it calls."""
+    """A copy of the module of a function that was compiled :func:`unoptimised`, with all functions it calls."""
     return library._final_module.clone()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """While this is open, which must be for LLVM's own work alone, SIGINT ends the process at once, as it ends a
+    compiler of C: Python would hear it seconds later, when LLVM returns."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL, None):
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def optimise(library: Any, module: llvm.ModuleRef) -> None:
     """Run Numba's own passes over ``module``."""
     manager, builder = library._codegen._module_pass_manager()
-    manager.run(module, builder)
+    with interruptible():
+        manager.run(module, builder)
 
 
 def emit(library: Any, module: llvm.ModuleRef) -> bytes:
     """``module`` as an object file for this CPU."""
-    return bytes(library._codegen._tm.emit_object(module))
+    with interruptible():
+        return bytes(library._codegen._tm.emit_object(module))

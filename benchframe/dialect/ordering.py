@@ -23,16 +23,17 @@ ISHLD, ISHST, ISH = 9, 10, 11
 """Operands of dmb: loads before loads and stores, stores before stores, everything."""
 DMB = {"smp_mb": ISH, "smp_rmb": ISHLD, "smp_wmb": ISHST, "smp_mb__before_atomic": ISH, "smp_mb__after_atomic": ISH,
        "smp_acquire__after_ctrl_dep": ISHLD}  # fmt: skip
-"""Of each barrier, the dmb that it is on arm64."""
+"""The dmb that each barrier is on arm64."""
 LLVM_FENCE = {"smp_mb": "seq_cst", "smp_rmb": "acquire", "smp_wmb": "release", "smp_mb__before_atomic": "seq_cst",
               "smp_mb__after_atomic": "seq_cst", "smp_acquire__after_ctrl_dep": "acquire"}  # fmt: skip
-"""Of each barrier, the fence that is at least as strong on any machine."""
+"""For each barrier, the LLVM fence that is at least as strong on any machine."""
 RMW = {"": "seq_cst", "_relaxed": "monotonic", "_acquire": "acquire", "_release": "release"}
-"""Of the suffix of a read-modify-write, LLVM's ordering."""
+"""LLVM's ordering for each suffix of a read-modify-write."""
 
 
 class Target(NamedTuple):
-    """The machine that code is made for: ``kind`` is x86, arm64 or other; ``lse``: it has ARMv8.1's atomics."""
+    """The machine that code is made for: ``kind`` is x86, arm64 or other; ``lse``: whether it has the atomics of
+    ARMv8.1."""
 
     kind: str
     lse: bool = False
@@ -63,13 +64,13 @@ def barrier(builder: Any, name: str, target: Target) -> None:
         dmb = cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.dmb")
         builder.call(dmb, [ir.Constant(i32, DMB[name])])
     elif target.kind == "x86" and name in ("smp_mb__before_atomic", "smp_mb__after_atomic"):
-        builder.fence("seq_cst", "singlethread")  # the locked instruction beside it is the barrier
+        builder.fence("seq_cst", "singlethread")  # the adjacent locked instruction is the barrier
     else:
         builder.fence(LLVM_FENCE[name])
 
 
 def read_modify_write(builder: Any, operation: str, pointer: Any, value: Any, suffix: str, target: Target) -> Any:
-    """``operation`` is add or xchg; the value before."""
+    """``operation`` is add or xchg; returns the value before."""
     full = suffix == "" and target.kind == "arm64" and not target.lse
     before = builder.atomic_rmw(operation, pointer, value, "release" if full else RMW[suffix])
     if full:
@@ -78,7 +79,7 @@ def read_modify_write(builder: Any, operation: str, pointer: Any, value: Any, su
 
 
 def compare_exchange(builder: Any, pointer: Any, old: Any, new: Any, suffix: str, target: Target) -> Any:
-    """The value before. A failed one of the suffixed forms orders nothing."""
+    """Returns the value before. If a suffixed form fails, it orders nothing."""
     full = suffix == "" and target.kind == "arm64" and not target.lse
     success = "release" if full else RMW[suffix]
     failure = "seq_cst" if success == "seq_cst" else "monotonic"
@@ -89,7 +90,7 @@ def compare_exchange(builder: Any, pointer: Any, old: Any, new: Any, suffix: str
 
 
 def store_mb(builder: Any, pointer: Any, width: int, value: Any, target: Target) -> None:
-    """smp_store_mb: an xchg on x86, elsewhere a store and a full barrier."""
+    """smp_store_mb: an xchg on x86, on other machines a store and a full barrier."""
     if target.kind == "x86":
         builder.atomic_rmw("xchg", pointer, value, "seq_cst")
     else:

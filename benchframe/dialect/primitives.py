@@ -1,25 +1,27 @@
 """Operations on shared memory, under the kernel's names.
 
-Each is a plain function here: what runs when strategy code is interpreted. When it is compiled, the linker
-puts an LLVM instruction of the stated ordering in its place (:mod:`benchframe.dialect.llvm`). They are the
-points that a scheduler may interleave and that the cost engine counts; plain field accesses are for memory
-that a lock protects or that only one task sees.
+Each is a plain function here, which runs when strategy code is interpreted. In compiled code the linker replaces it by
+an LLVM instruction of the stated ordering (:mod:`benchframe.dialect.llvm`). A scheduler may interleave tasks at these
+operations, and the cost engine counts them; plain field accesses are for memory that a lock protects or that only one
+task sees.
 
-Read-modify-writes come in four orderings, as the kernel's: without a suffix fully ordered, then ``_relaxed``,
-``_acquire`` and ``_release``. On x86 all four are the same instruction; on arm64 each is another, and under the
-kernel's memory model each allows something else (docs/memory-model.md).
+Read-modify-writes have the kernel's four orderings: without a suffix fully ordered, then ``_relaxed``, ``_acquire`` and
+``_release``. On x86 all four are the same instruction; on arm64 they differ, and under the kernel's memory model each
+allows other outcomes (docs/memory-model.md).
 
-``ref`` is a reference from a slab, ``field`` the field's name as a literal string. Source of the names and
-orderings: Linux Documentation/memory-barriers.txt and include/linux/{compiler,atomic}.h.
+``ref`` is a reference from a slab, ``field`` the field's name as a literal string. Source of the names and orderings:
+Linux Documentation/memory-barriers.txt and include/linux/{compiler,atomic}.h.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import Any
 
 
 class Primitive:
-    """A named operation that each engine provides for itself; calling it runs the interpreted form."""
+    """A named operation that each engine implements; calling it runs the interpreted form."""
 
     def __init__(self, name: str, run: Any) -> None:
         self.name = name
@@ -55,17 +57,17 @@ def _store_release(ref: Any, field: str, value: int) -> None:
 
 
 def _fetch_add(ref: Any, field: str, delta: int) -> int:
-    """``atomic_fetch_add``: adds and gives the value before; full ordering."""
+    """``atomic_fetch_add``: adds and returns the value before; full ordering."""
     return ref.world.rmw(ref, field, "add", delta)  # type: ignore[no-any-return]
 
 
 def _xchg(ref: Any, field: str, value: int) -> int:
-    """``xchg``: stores and gives the value before; full ordering."""
+    """``xchg``: stores and returns the value before; full ordering."""
     return ref.world.rmw(ref, field, "xchg", value)  # type: ignore[no-any-return]
 
 
 def _cmpxchg(ref: Any, field: str, old: int, new: int) -> int:
-    """``cmpxchg``: stores ``new`` if the value is ``old``; gives the value before; full ordering."""
+    """``cmpxchg``: stores ``new`` if the value is ``old``; returns the value before; full ordering."""
     return ref.world.cmpxchg(ref, field, old, new)  # type: ignore[no-any-return]
 
 
@@ -81,7 +83,7 @@ def _adding(ordering: str) -> Any:
     def fetch_add(ref: Any, field: str, delta: int) -> int:
         return ref.world.rmw(ref, field, "add", delta, ordering)  # type: ignore[no-any-return]
 
-    fetch_add.__doc__ = f"``atomic_fetch_add_{ordering}``: adds and gives the value before; {_ORDERS[ordering]}."
+    fetch_add.__doc__ = f"``atomic_fetch_add_{ordering}``: adds and returns the value before; {_ORDERS[ordering]}."
     return fetch_add
 
 
@@ -89,7 +91,7 @@ def _exchanging(ordering: str) -> Any:
     def xchg(ref: Any, field: str, value: int) -> int:
         return ref.world.rmw(ref, field, "xchg", value, ordering)  # type: ignore[no-any-return]
 
-    xchg.__doc__ = f"``xchg_{ordering}``: stores and gives the value before; {_ORDERS[ordering]}."
+    xchg.__doc__ = f"``xchg_{ordering}``: stores and returns the value before; {_ORDERS[ordering]}."
     return xchg
 
 
@@ -97,19 +99,17 @@ def _comparing(ordering: str) -> Any:
     def cmpxchg(ref: Any, field: str, old: int, new: int) -> int:
         return ref.world.cmpxchg(ref, field, old, new, ordering)  # type: ignore[no-any-return]
 
-    cmpxchg.__doc__ = (
-        f"``cmpxchg_{ordering}``: as cmpxchg; {_ORDERS[ordering]}. Where the value is another one: no ordering."
-    )
+    cmpxchg.__doc__ = f"``cmpxchg_{ordering}``: as cmpxchg; {_ORDERS[ordering]}. If the value differs: no ordering."
     return cmpxchg
 
 
 def _rcu_dereference(ref: Any, field: str) -> int:
-    """``rcu_dereference``: READ_ONCE of a reference. What is then read of the record it leads to is read after it."""
+    """``rcu_dereference``: READ_ONCE of a reference. Reads of the record it points to come after it."""
     return ref.world.load(ref, field, "once")  # type: ignore[no-any-return]
 
 
 def _rcu_assign_pointer(ref: Any, field: str, value: int) -> None:
-    """``rcu_assign_pointer``: publishes a record; a release, so all its fields were stored before."""
+    """``rcu_assign_pointer``: publishes a record; a release, so all stores to its fields come before."""
     ref.world.store(ref, field, value, "release")
 
 
@@ -140,19 +140,19 @@ def _smp_mb__after_atomic() -> None:
 
 
 def _smp_acquire__after_ctrl_dep() -> None:
-    """``smp_acquire__after_ctrl_dep``: makes an acquire of the load that decided a branch. On x86 no instruction."""
+    """``smp_acquire__after_ctrl_dep``: turns the load that decided a branch into an acquire. On x86 no instruction."""
 
 
 def _cpu_relax() -> None:
-    """``cpu_relax``: says that the surrounding loop waits for another task."""
+    """``cpu_relax``: declares that the surrounding loop waits for another task."""
 
 
 def _cond_resched() -> None:
-    """``cond_resched``: gives the core to whoever else wants it."""
+    """``cond_resched``: lets other tasks run on this core."""
 
 
 def _cycles() -> int:
-    """The cycle counter (rdtsc), for latencies. Interpreted: 0, since there is no time there."""
+    """The cycle counter (rdtsc), for latencies. Interpreted: 0, since interpreted code has no time."""
     return 0
 
 
@@ -164,33 +164,73 @@ def _fls(x: int) -> int:
     return (x & (1 << 64) - 1).bit_length()
 
 
-def _wait_until(ref: Any, field: str, mask: int, value: int) -> int:
-    """``wait_event(wq, (field & mask) == value)``: 0 when it is so; an acquire load.
+GOLDEN_RATIO_64 = 0x61C8864680B583EB
+"""The factor of include/linux/hash.h."""
 
-    Interpreted with one task: DialectError if it is not so, since nobody could change it.
+
+def _hash_64(x: int, bits: int) -> int:
+    """``hash_64``: ``bits`` bits (1 to 63) that depend on all of ``x`` (include/linux/hash.h).
+
+    One multiplication and one shift. Touches no memory. The product keeps 64 bits, compiled and interpreted.
+    """
+    return (x * GOLDEN_RATIO_64 & (1 << 64) - 1) >> (64 - bits)
+
+
+def _trace(x: int) -> None:
+    """``trace_printk``: ``x`` and the line appear in the story of a check's failure. Compiled code has no trace of it.
+
+    ``x`` is not computed where nothing else needs it, so a trace costs nothing in timed and counted runs.
+    """
+    if _listening:
+        caller = sys._getframe(2)  # behind Primitive.__call__
+        _listening[-1](x, caller.f_code.co_name, caller.f_code.co_filename, caller.f_lineno)
+
+
+Heard = Callable[[int, str, str, int], None]
+"""Is told what ``trace`` was given: value, function, file, line."""
+_listening: list[Heard] = []
+
+
+class Listening:
+    """While it is entered, ``heard`` is told what strategy code traces; the innermost one alone."""
+
+    def __init__(self, heard: Heard) -> None:
+        self.heard = heard
+
+    def __enter__(self) -> None:
+        _listening.append(self.heard)
+
+    def __exit__(self, *error: object) -> None:
+        _listening.pop()
+
+
+def _wait_until(ref: Any, field: str, mask: int, value: int) -> int:
+    """``wait_event(wq, (field & mask) == value)``: waits until it holds, returns 0; an acquire load.
+
+    Interpreted with one task: DialectError if it does not hold, since no other task could change it.
     """
     return ref.world.wait(ref, field, mask, value, False)  # type: ignore[no-any-return]
 
 
 def _wait_interruptible(ref: Any, field: str, mask: int, value: int) -> int:
-    """``wait_event_interruptible``: as wait_until, or 1 because a signal came first. Signals come in checks only."""
+    """``wait_event_interruptible``: as wait_until, but returns 1 if a signal came first. Signals occur in checks
+    only."""
     return ref.world.wait(ref, field, mask, value, True)  # type: ignore[no-any-return]
 
 
 def _wait_while(ref: Any, field: str, mask: int, value: int) -> int:
-    """Waits while ``field & mask`` is ``value``: 0 when it is not; an acquire load. So sleeps a wait queue."""
+    """Waits while ``field & mask`` is ``value``, returns 0; an acquire load. Wait queues sleep with it."""
     return ref.world.wait_while(ref, field, mask, value, False)  # type: ignore[no-any-return]
 
 
 def _wait_while_interruptible(ref: Any, field: str, mask: int, value: int) -> int:
-    """As wait_while, or 1 because a signal came first. Signals come in checks only."""
+    """As wait_while, but returns 1 if a signal came first. Signals occur in checks only."""
     return ref.world.wait_while(ref, field, mask, value, True)  # type: ignore[no-any-return]
 
 
 def _wait_then_add(ref: Any, field: str, mask: int, delta: int) -> int:
-    """Waits until no bit of ``mask`` is set in the field and adds ``delta`` in the same atomic step; gives the value
-    before. What a lock is made of. Natively one atomic operation if nobody is in the way.
-    """
+    """Waits until no bit of ``mask`` is set in the field and adds ``delta`` in the same atomic step; returns the value
+    before. Locks are made of it. Natively one atomic operation without contention."""
     return ref.world.wait_then_add(ref, field, mask, delta)  # type: ignore[no-any-return]
 
 
@@ -228,3 +268,5 @@ cpu_relax = Primitive("cpu_relax", _cpu_relax)
 cond_resched = Primitive("cond_resched", _cond_resched)
 cycles = Primitive("cycles", _cycles)
 fls = Primitive("fls", _fls)
+hash_64 = Primitive("hash_64", _hash_64)
+trace = Primitive("trace", _trace)

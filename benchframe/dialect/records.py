@@ -31,17 +31,17 @@ _SIZES = {"i8": 8, "i4": 4}
 
 
 class DialectError(BenchframeError):
-    """Something the dialect forbids; the message names the place, what is wrong, and the mend."""
+    """Something the dialect forbids; the message names the place, what is wrong, and what to do."""
 
     @property
     def line(self) -> str:
-        """As of every error; several mistakes are a line each."""
+        """As for every error, but several mistakes take a line each."""
         told = str(self)
         return "\n  ".join(["strategy code has mistakes", *told.splitlines()]) if "\n" in told else super().line
 
 
 class WildAccess(IndexError):
-    """Strategy code accesses memory that is no record."""
+    """Strategy code accesses memory outside any record."""
 
     kind = "wild reference"
 
@@ -54,11 +54,12 @@ class NullDereference(WildAccess):
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a record: a signed integer of ``type`` ``i8`` or ``i4`` (64 or 32 bits), and all that is known of it.
+    """A field of a record: a signed integer of ``type`` ``i8`` or ``i4`` (64 or 32 bits), and everything known about
+    it.
 
-    ``doc`` says what it holds, ``lock`` what protects it. ``model``: the kernel has no such memory, so an access costs
-    nothing where accesses are counted. ``pointer``: it may hold the number of a record (the checker asks where a number
-    came from). ``align`` begins the field on a multiple of so many bytes, a power of two: 64 begins a cache line.
+    ``doc`` says what it holds, ``lock`` what protects it. ``model``: the kernel has no such memory, so accesses are not
+    counted as costs. ``pointer``: it may hold the number of a record (the checker asks where a number came from).
+    ``align`` starts the field at a multiple of this many bytes, a power of two: 64 begins a cache line.
     """
 
     name: str
@@ -71,7 +72,7 @@ class Field:
 
     @property
     def comment(self) -> str:
-        """What headers, tables and tooltips print: ``model: doc [lock]``."""
+        """The text in headers, tables and tooltips: ``model: doc [lock]``."""
         return f"{'model: ' if self.model else ''}{self.doc}{f' [{self.lock}]' if self.lock else ''}".strip()
 
 
@@ -106,7 +107,7 @@ class Struct:
             if member.align:
                 if member.align & (member.align - 1) or member.align % _SIZES[kind]:
                     raise DialectError(
-                        f"struct {name}, field {field}: align={member.align} is no power of two from {_SIZES[kind]} on"
+                        f"struct {name}, field {field}: align={member.align} is not a power of two >= {_SIZES[kind]}"
                     )
                 offset = -(-offset // member.align) * member.align
                 multiple = max(multiple, member.align)
@@ -128,7 +129,7 @@ class Struct:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The NumPy dtype of one record, ``itemsize == size``."""
+        """The NumPy dtype of one record, with ``itemsize == size``."""
         import numpy as np
 
         spec: Any = {
@@ -142,7 +143,7 @@ class Struct:
 
     @property
     def layout(self) -> str:
-        """One line that changes whenever the memory layout does; part of what compiled code depends on."""
+        """One line that changes whenever the memory layout does; compiled code depends on it."""
         return f"{self.name}:{self.size}:" + ",".join(f"{n}@{o}{k}" for n, (o, k) in self.fields.items())
 
     def __repr__(self) -> str:
@@ -172,7 +173,7 @@ class Slab:
 
     @property
     def layout(self) -> str:
-        """What compiled code depends on."""
+        """The text that compiled code depends on."""
         return f"slab {self.base} of {self.struct.layout}"
 
     def __repr__(self) -> str:

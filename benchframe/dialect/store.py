@@ -1,4 +1,4 @@
-"""Compiled units on disk under their identity, and how they get into a process."""
+"""Compiled units on disk, stored under their identity, and loading them into a process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from benchframe.files import replacing
 # Where the folder cannot be written the compiled code lives as long as the process, with a warning.
 
 KEEP = 6
-"""Versions kept per unit name; the least recently used go first."""
+"""Versions kept per unit name; the least recently used are deleted first."""
 CODEGEN = ("-x86-cmov-converter=0",)
 """Options of LLVM's x86 code generator. The pass turns conditional moves in loops into branches where it expects that
 to pay; it does not know that a binary search is mispredicted every other time. Off, `sorted_array` is as fast as C."""
@@ -42,7 +42,7 @@ def cache_folder() -> Path:
 
 
 def toolchain_key() -> str:
-    """What besides the source decides the machine code: CPU and its features, LLVM, Numba, Python."""
+    """Everything besides the source that decides the machine code: CPU and its features, LLVM, Numba, Python."""
     from importlib.metadata import version
 
     from llvmlite import binding as llvm
@@ -68,12 +68,12 @@ class Store:
         self._warned = False
 
     def path(self, name: str, key: str) -> Path:
-        """Where the unit ``name`` with content ``key`` lives."""
+        """The path of the unit ``name`` with content ``key``."""
         return self.folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}-{key[:32]}.o"
 
     def load(self, name: str, key: str) -> bytes | None:
-        """The object file, or None if it is not there or does not carry its own checksum. The key alone decides: what
-        was compiled under another name serves too."""
+        """The object file, or None if it is missing or its checksum is wrong. Only the key decides: a unit compiled
+        under another name is used too."""
         path = self.path(name, key)
         try:
             if not path.exists():
@@ -86,11 +86,11 @@ class Store:
         if not data.startswith(_MAGIC) or hashlib.sha256(body).digest() != data[len(_MAGIC) : head]:
             return None
         with contextlib.suppress(OSError):
-            os.utime(path)  # most recently used; a read-only folder only loses the order
+            os.utime(path)  # mark as most recently used; in a read-only folder only the order is lost
         return body
 
     def save(self, name: str, key: str, obj: bytes) -> None:
-        """Write atomically, then drop the oldest versions of this unit beyond :data:`KEEP`."""
+        """Write atomically, then delete the oldest versions of this unit beyond :data:`KEEP`."""
         path = self.path(name, key)
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -109,7 +109,7 @@ class Store:
                 )
 
     def clear(self) -> tuple[int, int]:
-        """Remove every unit; gives (files, bytes) removed."""
+        """Remove every unit; returns (files, bytes) removed."""
         files = size = 0
         for path in self.folder.glob("*"):
             size += path.stat().st_size
@@ -119,14 +119,14 @@ class Store:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Maps a unit's object file into the process and gives its entry point; needs llvmlite only, not numba.
+# Maps a unit's object file into the process and returns its entry point; needs only llvmlite, not numba.
 
 _engines: list[Any] = []
 _machine: Any = None
 
 
 def _engine() -> Any:
-    """A fresh MCJIT engine: one per object, so that equal symbols never meet."""
+    """A fresh MCJIT engine, one per object, so that equal symbols never clash."""
     global _machine
     from llvmlite import binding as llvm
 
@@ -151,7 +151,7 @@ class Unit:
         engine = _engine()
         engine.add_object_file(llvm.ObjectFileRef.from_data(obj))
         engine.finalize_object()
-        _engines.append(engine)  # code must outlive every address handed out
+        _engines.append(engine)  # the code must outlive every address handed out
         self.name = name
         self.address: int = engine.get_function_address("entry")
         kind = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * arity)
@@ -173,12 +173,12 @@ class Library:
         _engines.append(self._engine)
 
     def address(self, symbol: str) -> int:
-        """Where ``symbol`` lies; 0 if the file has none of that name."""
+        """The address of ``symbol``; 0 if the file has no such symbol."""
         return int(self._engine.get_function_address(symbol))
 
 
 def add_symbol(name: str, address: int) -> None:
-    """Object files that are mapped from now on may refer to ``name``."""
+    """Allow object files that are mapped from now on to refer to ``name``."""
     from llvmlite import binding as llvm
 
     _engine()

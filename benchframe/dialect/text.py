@@ -1,9 +1,9 @@
-"""What a ``@native`` function does, as a hash that every Python gives alike: of its syntax tree, not of its bytecode.
+"""A hash of what a ``@native`` function does, equal under every Python: of its syntax tree, not of its bytecode.
 
 Compiled code is stored under hashes of bytecode (:class:`~benchframe.dialect.functions.Identities`), which are cheap
-and differ between versions of Python. What a *result* depends on must be comparable for years. So here comments,
-docstrings, annotations, the place of a function and the names of functions, local variables and constants count for
-nothing; operations, the values of constants, field names, struct layouts and everything that is called count.
+but differ between versions of Python. What a *result* depends on must be comparable for years. Therefore this hash
+ignores comments, docstrings, annotations, the place of a function, and the names of functions, local variables and
+constants. It covers operations, the values of constants, field names, struct layouts and everything that is called.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ _SILENT = frozenset({"ctx", "kind", "annotation", "returns", "type_comment", "ty
 
 
 class TextIdentities(Identities):
-    """As :class:`Identities`, over the source text. O(size of the text), once; a few 10 ms for the whole model.
+    """As :class:`Identities`, from the source text. O(size of the text), once; a few tens of milliseconds for the whole
+    model.
 
-    Raises DialectError where the source of a function is not to be had, or is no longer that of the function.
+    Raises DialectError where the source of a function is missing or no longer matches the function.
     """
 
     def _own(self, function: FunctionType, update: Callable[[bytes], object]) -> dict[str, Any]:
@@ -34,14 +35,14 @@ class TextIdentities(Identities):
         return {name: function.__globals__[name] for name in names}
 
     def _describe(self, obj: Any, name: str, user: FunctionType) -> str:
-        """Of a slab also which of its fields cost nothing."""
+        """For a slab, also which of its fields cost nothing."""
         text = super()._describe(obj, name, user)
         if isinstance(obj, Slab):
             text += f" model {[name for name, field in obj.struct.members.items() if field.model]}"
         return text
 
     def _label(self, name: str) -> str:
-        """Which global it is says the order of first use; its name does not count."""
+        """The order of first use identifies a global; its name does not count."""
         return "global"
 
 
@@ -63,7 +64,7 @@ def _fields(kind: type[ast.AST]) -> tuple[str, ...]:
 
 
 class _Normal:
-    """Writes a function's syntax tree down; locals by number, globals by the order of first use."""
+    """Writes down a function's syntax tree, with locals by number and globals by the order of first use."""
 
     def __init__(self, function: FunctionType, words: dict[str, str]) -> None:
         self.parts: list[str] = []
@@ -130,5 +131,5 @@ def _tree(function: FunctionType) -> ast.FunctionDef:
         }
     found = _trees[code.co_filename].get((code.co_name, code.co_firstlineno))
     if found is None:
-        raise DialectError(f"{where(function)}: its source is not there, or was edited since; start again")
+        raise DialectError(f"{where(function)}: its source is missing or was edited since it was loaded; start again")
     return found

@@ -1,6 +1,6 @@
-"""Units: the functions that are called from Python or through an address, each compiled with all it calls.
+"""Units: the functions that are called from Python or through an address, each compiled together with all it calls.
 
-A unit is loaded from the store if its content key is there (a few ms, no numba), else compiled and stored.
+A unit is loaded from the store if its content key is there (a few ms, without numba), else compiled and stored.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from benchframe.dialect.store import Store, Unit, toolchain_key
 class UnitSpec:
     """What to compile: ``entry`` takes an ``mm_struct`` reference and ``arity - 1`` integers.
 
-    ``binding`` fills the hooks; None leaves them as indirect calls through ``mm.hook_entry``. ``name`` is for
-    people and for the store's file names. ``replace`` puts other functions in the place of some (a build for threads).
+    ``binding`` fills the hooks; None leaves them as indirect calls through ``mm.hook_entry``. ``name`` is for display
+    and for the store's file names. ``replace`` substitutes functions (as in a build for threads).
     """
 
     name: str
@@ -30,11 +30,11 @@ class UnitSpec:
 
     @property
     def arity(self) -> int:
-        """Number of arguments of the entry, the mm included."""
+        """The number of arguments of the entry, including the mm."""
         return int(self.entry.__code__.co_argcount)
 
     def key(self, mm: Struct, hooks: Sequence[Hook]) -> str:
-        """Content key: changes with anything that could change the machine code."""
+        """The content key: it changes with everything that could change the machine code."""
         digest = hashlib.sha256()
         order = "" if self.binding is not None else ",".join(h.name for h in hooks)
         parts = (Identities(self.binding, self.replace).of(self.entry), mm.layout, order, toolchain_key())
@@ -43,7 +43,7 @@ class UnitSpec:
 
 
 _loaded: dict[str, Unit] = {}
-"""Content key to unit: loaded in this process."""
+"""The units loaded in this process, by content key."""
 
 
 class Units:
@@ -56,7 +56,7 @@ class Units:
         self.compiled: list[tuple[str, float]] = []
 
     def missing(self, specs: Sequence[UnitSpec]) -> list[UnitSpec]:
-        """Those of ``specs`` that neither this process nor the store has."""
+        """Those of ``specs`` that are neither in this process nor in the store."""
         return [s for s in specs if self._find(s) is None]
 
     def key(self, spec: UnitSpec) -> str:
@@ -80,7 +80,7 @@ class Units:
         return _loaded[key]
 
     def get(self, spec: UnitSpec, note: Callable[[str], None] | None = None) -> Unit:
-        """The unit, compiled if need be (``note`` is told its name first). Raises DialectError."""
+        """The unit, compiled if necessary (``note`` is first called with its name). Raises DialectError."""
         unit = self._find(spec)
         if unit is not None:
             return unit

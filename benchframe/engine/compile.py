@@ -1,17 +1,19 @@
-"""Cold compiles in parallel, in as many processes as there are jobs; units that share functions go to the same one.
+"""Cold compiles in parallel, one process per job; units that share functions go to the same process.
 
-Numba types and lowers a function once in a process. A strategy's three units have most of their functions in common, so
-apart they take nearly twice the time that they take one after the other; and a process goes on with the next strategy,
-which has the model's part of a fault in common with the last one.
+Numba types and lowers a function once in a process. A strategy's three units share most of their functions, so in
+separate processes they take nearly twice the time that they take one after the other. A process then continues with the
+next strategy, which shares the model's part of a fault with the previous one.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from typing import TYPE_CHECKING
 
+from benchframe.dialect.records import DialectError
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.runner import KNOWN_REPLAY, MAPPING, specs, unit_store
 
@@ -24,8 +26,8 @@ ONE, THREADS = "one", "threads"
 
 
 def needed(strategies: Sequence[Strategy], builds: frozenset[str]) -> list[list[UnitSpec]]:
-    """The units that ``strategies`` need for the ``builds`` (ONE and THREADS), in groups that share functions: what
-    serves every strategy first, since that takes longest, then each strategy's own."""
+    """The units that ``strategies`` need for the ``builds`` (ONE and THREADS), in groups that share functions: first
+    those shared by all strategies, since they take longest, then each strategy's own."""
     found: list[list[UnitSpec]] = []
     if ONE in builds:
         found += [[MAPPING, KNOWN_REPLAY], *(specs(s) for s in strategies)]
@@ -37,7 +39,8 @@ def needed(strategies: Sequence[Strategy], builds: frozenset[str]) -> list[list[
 
 
 def missing(units: Units, groups: list[list[UnitSpec]]) -> list[list[str]]:
-    """The names of what neither this process nor the store has, each content once; groups with nothing are left out."""
+    """The names of the units that neither this process nor the store has, each content once; groups without any are
+    left out."""
     seen: set[str] = set()
     found = []
     for group in groups:
@@ -52,8 +55,31 @@ def missing(units: Units, groups: list[list[UnitSpec]]) -> list[list[str]]:
     return found
 
 
+def check_texts(strategies: Sequence[Strategy], builds: frozenset[str] = frozenset({"one"})) -> None:
+    """Raise DialectError with all that the texts of the strategies to be compiled have wrong, before a minute is spent
+    on the first of them."""
+    from benchframe.dialect.lint import check_functions
+    from benchframe.engine.content import strategy_digest
+
+    units = unit_store()
+
+    def there(strategy: Strategy) -> bool:
+        own = [
+            spec for group in needed([strategy], builds) for spec in group if spec.name.endswith(f"-{strategy.name}")
+        ]
+        try:
+            return not units.missing(own)
+        except DialectError:  # so bad that it has no identity
+            return False
+
+    new = [one for one in strategies if not there(one)]
+    check_functions(function for one in new for function in one.functions())
+    for one in new:
+        strategy_digest(one)  # recursion, and names that stand for what strategy code may not use
+
+
 def _compile(strategies: Sequence[Strategy], builds: frozenset[str], names: list[str]) -> list[tuple[str, float]]:
-    """In a child: compile the units of these names of those that ``strategies`` need."""
+    """In a child: compile the units with these names."""
     units = unit_store()
     by_name = {spec.name: spec for group in needed(strategies, builds) for spec in group}
     for name in names:
@@ -66,17 +92,20 @@ def compile_missing(
     strategies: Sequence[Strategy], progress: Progress | None, jobs: int, builds: frozenset[str] = frozenset({ONE})
 ) -> list[tuple[str, float]]:
     """See :func:`compile_strategies`."""
+    check_texts(strategies, builds)
     groups = missing(unit_store(), needed(strategies, builds))
     done: list[tuple[str, float]] = []
     if not groups:
         return done
-    # Forked, so that the children have the plugins (also those loaded from a file) without importing them again.
+    # Forked, so that the children have the plugins (including those loaded from a file) without importing them again.
     context = multiprocessing.get_context("fork")
     _load_compiler()
     count = sum(map(len, groups))
     _SHARED[:] = strategies
     _BUILDS[:] = [builds]
-    with ProcessPoolExecutor(max(1, min(jobs, len(groups))), mp_context=context) as pool:
+    others = multiprocessing.active_children()
+    pool = ProcessPoolExecutor(max(1, min(jobs, len(groups))), mp_context=context, initializer=_leave_signals)
+    try:
         waiting = {pool.submit(_compile_shared, names) for names in groups}
         while waiting:
             finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -84,11 +113,24 @@ def compile_missing(
                 done.append(unit)
                 if progress is not None:
                     progress(unit[0], len(done) / count)
+    except BaseException:  # Ctrl-C, or code that cannot be compiled: nobody waits a minute for the others
+        for child in multiprocessing.active_children():
+            if child not in others:
+                child.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
     return done
 
 
+def _leave_signals() -> None:
+    """In a child: Ctrl-C is the parent's to handle, who kills it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 _SHARED: list[Strategy] = []
-"""What the forked children compile: functions do not pickle, a fork inherits them."""
+"""What the forked children compile: functions cannot be pickled, but a fork inherits them."""
 _BUILDS: list[frozenset[str]] = []
 
 
@@ -107,10 +149,12 @@ def compile_strategies(
     jobs: int = 2,
     builds: Sequence[str] = ("one",),
 ) -> list[tuple[str, float]]:
-    """Compile what the store lacks, in ``jobs`` processes. (unit, seconds) of each; empty when all is there.
+    """Compile what the store lacks, in ``jobs`` processes. Returns (unit, seconds) of each; empty if nothing was
+    missing.
 
     ``builds``: "one" for runs with one thread, "threads" for those with several.
 
-    ``progress(unit, share done)`` is told as units finish. Raises DialectError for the first that cannot be compiled.
+    ``progress(unit, share done)`` is told as units finish. Raises DialectError with every finding in the
+    texts of what is to be compiled; then for the first that cannot be.
     """
     return compile_missing(strategies, progress, jobs, frozenset(builds))

@@ -1,8 +1,8 @@
-"""What a result depends on, as hashes: the strategy and all it calls, the model, the engine.
+"""Hashes of what a result depends on: the strategy and everything it calls, the model, the engine.
 
-Two runs can be compared when they were made with one model. The model is what the compiled units do
-(:func:`model_digest`): a comment, a docstring, a moved file or a renamed function leaves it as it was, a changed
-operation, constant or struct layout does not. What no unit contains has a number of its own, :data:`ENGINE`.
+Two runs can be compared if they were made with the same model. The model is what the compiled units do
+(:func:`model_digest`): a comment, a docstring, a moved file or a renamed function does not change it; a changed
+operation, constant or struct layout does. What is not in any unit has a version number, :data:`ENGINE`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from benchframe.strategy import Strategy
 
 ENGINE = 1
-"""The engine's version: raise it when a figure may change although no function of the model did.
+"""The engine's version: raise it when a figure may change although no function of the model has changed.
 
-That is: how a session sizes and places memory, replays, subtracts the known answers, reads the clock or counts; how the
-dialect lowers a primitive; the code generator's options; what the cost engine counts and for how much; what a struct's
-memory costs. A change of the model's own functions needs nothing: their identities are in :func:`model_digest`.
+Such changes are: how a session sizes and places memory, replays, subtracts the known answers, reads the clock or
+counts; how the dialect lowers a primitive; the code generator's options; what the cost engine counts and for how much;
+what a struct's memory costs. A change of the model's own functions needs nothing: their identities are in
+:func:`model_digest`.
 """
 
 SAME_MODEL: Mapping[str, int] = MappingProxyType(
@@ -46,11 +47,11 @@ SAME_MODEL: Mapping[str, int] = MappingProxyType(
         "9e4a17da9bece49e": 1,  # a refused fault asks vma_valid: one of 67 branches of a fault that is served less
     }
 )
-"""Digests (their first 16 digits, as a manifest has them) of models whose figures are the same, or differ by less than
-any comparison of times can see, to the version that stands for them all.
+"""From digests (their first 16 digits, as in a manifest) of models whose figures are the same, or differ by less than
+any comparison of times can detect, to the version that represents them all.
 
-Add the new digest here when a function was rewritten and measures and counts what it did before (the golden costs and
-the machine code say so); the results that there are stay comparable then.
+Add the new digest here when a function was rewritten but its times and counts are unchanged (the golden costs and the
+machine code show it); existing results then stay comparable.
 """
 
 _BARE = {**DEFAULTS, "index_find": nothing_found, "index_insert": nothing_done, "index_erase": nothing_done}
@@ -65,7 +66,7 @@ MODEL_UNITS = (
     UnitSpec("hooks-threads", hook_entry, {**_BARE, "count": count_event}, REPLACE),
     UnitSpec("threads", thread_entry, {**_BARE, "count": count_event}, REPLACE),
 )
-"""Every unit that a build has, without a strategy in it."""
+"""Every unit of a build that does not contain a strategy."""
 
 
 def strategy_digest(strategy: Strategy) -> str:
@@ -79,7 +80,10 @@ def strategy_digest(strategy: Strategy) -> str:
     for name in sorted(strategy.binding):
         digest.update(f"{name}={identities.of(strategy.binding[name])}\n".encode())
     for slab in strategy.slabs:
-        digest.update(f"{slab.name} {slab.number} {slab.per_vma} {slab.fixed} {slab.layout}\n".encode())
+        by_task = (
+            f" {slab.per_task}" if slab.per_task else ""
+        )  # left out, digests from before there was such a thing stay
+        digest.update(f"{slab.name} {slab.number} {slab.per_vma} {slab.fixed}{by_task} {slab.layout}\n".encode())
     return digest.hexdigest()
 
 
@@ -87,15 +91,15 @@ def strategy_digest(strategy: Strategy) -> str:
 def model_digest() -> str:
     """sha256 (hex) over what the model's units do and :data:`ENGINE`; every Python gives the same.
 
-    The oracle is left out: it decides whether a cell is timed, not what the time is. Reads the model's source: some
-    100 ms, once in a process.
+    The oracle is left out: it decides whether a cell is timed, not its time. Reads the model's source: some 100 ms,
+    once in a process.
     """
     return _digest(TextIdentities)
 
 
 @cache
 def code_digest() -> str:
-    """As :func:`model_digest`, over bytecode: a tenth of the time, good for the processes of one Python only."""
+    """As :func:`model_digest`, but over bytecode: a tenth of the time, for processes of one Python version only."""
     return _digest(Identities)
 
 
@@ -108,7 +112,8 @@ def _digest(kind: type[Identities]) -> str:
 
 
 def model_name(digest: str) -> str:
-    """What to compare models by: the first 16 digits of ``digest``, or the name of all those that are the same.
+    """The name by which models are compared: the first 16 digits of ``digest``, or the common name of equivalent
+    models.
 
     >>> model_name("0123456789abcdef" + 48 * "0")
     '0123456789abcdef'

@@ -1,4 +1,4 @@
-"""A cell's job: what a worker process is told, and in which round each cell runs."""
+"""A cell's job: what a worker process gets, and in which round each cell runs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What a worker process is told (:class:`Job`) and what it answers (:class:`Outcome`): plain JSON, no pickle.
+# What a worker process gets (:class:`Job`) and what it returns (:class:`Outcome`): plain JSON, no pickle.
 #
 # The parent reads or makes the trace once and spools its events as a raw ``.npy`` file; each worker maps that
 # file. So a worker imports neither pyarrow nor the maker of the workload.
 
 STATES = ("ok", "wrong", "crashed", "timed_out", "skipped")
-"""Cell states: a wrong answer is never a fast one; a crash or a timeout is told from a wrong answer."""
+"""The states of a cell: a wrong answer is never shown as a fast one, and a crash or a timeout is distinguished from a
+wrong answer."""
 
 FIGURES = ("lookup", "fault", "mapping", "replay")
 """Names of the benchmarks in a cell's file: ns per lookup, per page fault, per mapping operation, per event."""
 
 COST_RECORDS = 4_000_000
-"""Records that the counted replay of a cell takes, about: half a second to a second."""
+"""About how many records the counted replay of a cell may take: half a second to a second."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,12 @@ class Job:
     """One worker's work: verify ``strategy`` on the spooled trace, then time it.
 
     ``digest`` and ``model`` are the strategy's content and the model's bytecode as the parent saw them; ``events`` and
-    ``trace_meta`` are paths of the spool; ``setup`` is the number of leading events that are not timed;
-    ``extras`` asks for counts and the per-operation latencies after timing, ``cost`` for a counted replay of
-    about so many records (0: none); ``threads`` is how many real threads play it (0: a replay by one);
-    ``control`` is the lowest quiet level that an earlier process of the cell found (engine.quiet; 0: none);
-    ``patient``: make more replays where the machine is disturbed, and other values for those without a quiet one;
-    ``metadata`` goes into each pyperf run; ``parent`` is the process that the worker must not outlive.
+    ``trace_meta`` are paths of the spool; ``setup`` is the number of leading events that are not timed; ``extras``
+    requests counts and the per-operation latencies after timing, ``cost`` a counted replay of about this many records
+    (0: none); ``threads`` is how many real threads replay it (0: a single replay); ``control`` is the lowest
+    undisturbed level that an earlier process of the cell found (engine.disturbance; 0: none); ``patient``: make more
+    replays if the machine is disturbed, and replace values without an undisturbed one; ``metadata`` goes into each
+    pyperf run; ``parent`` is the process that the worker must not outlive.
     """
 
     strategy: str
@@ -68,21 +69,21 @@ class Job:
 
     @classmethod
     def read(cls, path: Path) -> Job:
-        """Read what :meth:`write` wrote. The file is private to one run: no validation beyond JSON."""
+        """Read what :meth:`write` wrote. The file is private to one run: it is not validated beyond JSON."""
         data = json.loads(path.read_text(encoding="utf-8"))
         return cls(**{**data, "plugins": tuple(data["plugins"]), "blocked": tuple(data["blocked"])})
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one worker process ended in.
+    """The result of one worker process.
 
-    ``message`` is one line, ``detail`` the end of what the worker wrote to stderr, ``event`` the event whose
-    answer was wrong (-1: none). ``threads`` is what a run with threads has beside (docs/threads.md). ``suite`` is
-    a pyperf BenchmarkSuite as JSON data. ``measured`` and ``warmup`` are seconds inside measured loops and inside
-    those of warm-up and calibration, ``timed`` the part of ``measured`` that the clock ran (not while the start
-    state is restored), ``wall`` the whole life of the process. ``control`` is its quiet level in cycles (0: not known);
-    ``restless``: it found no quiet moment.
+    ``message`` is one line, ``detail`` the end of what the worker wrote to stderr, ``event`` the event whose answer was
+    wrong (-1: none). ``threads`` is the additional result of a run with threads (docs/threads.md). ``suite`` is a
+    pyperf BenchmarkSuite as JSON data. ``measured`` and ``warmup`` are seconds inside measured loops and inside those
+    of warm-up and calibration, ``timed`` the part of ``measured`` in which the clock ran (not while the start state is
+    restored), ``wall`` the whole life of the process. ``control`` is its undisturbed level in cycles (0: not known);
+    ``restless``: all its replays were disturbed.
     """
 
     state: str
@@ -119,19 +120,19 @@ class Outcome:
             raise ValueError(str(error)) from None
 
     def with_wall(self, wall: float) -> Outcome:
-        """The same outcome with the life time of its process."""
+        """The same outcome with the wall time of its process."""
         return replace(self, wall=wall)
 
 
 def finite(counts: Mapping[str, float]) -> dict[str, float]:
-    """``counts`` without what JSON cannot hold: a hit rate of zero lookups is NaN and simply absent."""
+    """``counts`` without values that JSON cannot hold: the hit rate of zero lookups is NaN and is left out."""
     return {name: float(value) for name, value in counts.items() if math.isfinite(value)}
 
 
 def spool(trace: Trace, folder: Path) -> tuple[Path, Path]:
-    """Write the events and metadata of ``trace`` under ``folder`` for the workers; gives both paths.
+    """Write the events and metadata of ``trace`` under ``folder`` for the workers; returns both paths.
 
-    Recorded layouts and reports stay out: replays do not read them. Raises OSError.
+    Recorded layouts and reports are left out: replays do not read them. Raises OSError.
     """
     import numpy as np
 
@@ -164,13 +165,13 @@ def unspool(job: Job) -> Trace:
 # depends on the seed, ``r`` and the set of cells alone: a resumed run walks the same schedule as an unbroken one.
 
 LAYOUTS = 1 << 31
-"""Layout seeds lie in [0, LAYOUTS)."""
+"""Layout seeds are in [0, LAYOUTS)."""
 
 
 @dataclass(frozen=True)
 class Depth:
-    """How much is measured: ``rounds`` processes per cell, each with ``warmups`` unrecorded and ``values``
-    recorded timings of at least ``min_time`` seconds. The worker warms up with an eighth of a value in any case."""
+    """How much is measured: ``rounds`` processes per cell, each with ``warmups`` unrecorded and ``values`` recorded
+    timings of at least ``min_time`` seconds. The worker always warms up for an eighth of a value."""
 
     rounds: int
     values: int
@@ -197,17 +198,17 @@ def order(seed: int, round_: int, cells: Sequence[str]) -> list[str]:
 
 
 def layout_seed(seed: int, round_: int) -> int:
-    """The seed of the address-space layout that every process of round ``round_`` uses: equal within a round,
-    so that strategies are compared on one layout; different between rounds, so that no single layout decides."""
+    """The seed of the address-space layout for every process of round ``round_``: equal within a round, so that
+    strategies are compared on one layout; different between rounds, so that no single layout decides."""
     digest = hashlib.sha256(f"benchframe layout {seed} {round_}".encode()).digest()
     return int.from_bytes(digest[:8], "little") % LAYOUTS
 
 
 class Budget:
-    """Decides before each round whether it still fits.
+    """Decides before each round whether it still fits in the time.
 
-    ``limit`` is in seconds, None for no limit. A round is expected to take as long as the longest of the last
-    three; the first two always run, because one round has no spread.
+    ``limit`` is in seconds, None for no limit. A round is expected to take as long as the longest of the last three;
+    the first two always run, because one round has no spread.
     """
 
     def __init__(self, limit: float | None) -> None:
@@ -220,7 +221,7 @@ class Budget:
 
     @property
     def expected(self) -> float | None:
-        """Seconds that the next round will take, None before the first has ended."""
+        """The expected seconds of the next round, None before the first has ended."""
         return max(self._taken[-3:]) if self._taken else None
 
     def fits(self, elapsed: float) -> bool:
@@ -230,11 +231,11 @@ class Budget:
 
 
 def spare_cpu() -> int | None:
-    """The CPU that workers are pinned to, or None if pinning does not help or is not possible.
+    """The CPU to which workers are pinned, or None if pinning is not possible or would not help.
 
-    The last CPU this process may use, if there are at least two: CPU 0 often serves interrupts, and the parent needs
-    one. On a machine that is busy already (load average above CPUs - 3/4) a pinned process could not get out of the
-    others' way, so it is left to the scheduler.
+    It is the last CPU that this process may use, if there are at least two: CPU 0 often serves interrupts, and the
+    parent needs one. On a busy machine (load average above CPUs - 3/4) a pinned process could not avoid the others, so
+    the scheduler decides.
     """
     try:
         cpus = sorted(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""Worker processes: started, placed in memory by a seed, and read until they end."""
+"""Worker processes: start them, place them in memory by a seed, and read their results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import IO
 from benchframe.engine.job import Depth, Job, Outcome
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Where a worker's code, memory and stack lie: chosen by the layout seed, not by the kernel's dice.
+# The addresses of a worker's code, memory and stack: chosen by the layout seed, not at random by the kernel.
 #
 # Where things lie decides which branches share a slot of the predictor and which lines share a set of a cache: the same
 # lookup may cost 7.8 or 8.5 ns for it. Randomised addresses (ASLR) draw that anew for each process. Here
@@ -34,27 +34,28 @@ from benchframe.engine.job import Depth, Job, Outcome
 ADDR_NO_RANDOMIZE = 0x0040000
 _QUERY = 0xFFFFFFFF
 SEEDED, RANDOM = "seeded", "random"
-"""What a process says of its addresses."""
+"""How a process's addresses were chosen."""
 PAD = "BENCHFRAME_PAD"
 """The environment variable that moves the stack."""
 _HEAP = "33554432"
-"""Up to this size glibc's malloc keeps to its heap: mappings that come and go would leave room between the others."""
+"""glibc's malloc keeps allocations up to this size in its heap: mappings that come and go would leave gaps between the
+others."""
 _moved = 0
-"""Where this process's mappings were moved from, downwards; 0 if they were not."""
+"""The address below which this process's mappings were moved; 0 if they were not."""
 _MAX_PAGES = 1 << 18
-"""Mappings move by at most so many pages (1 GiB), reserved and never touched."""
+"""Mappings move by at most this many pages (1 GiB), reserved and never touched."""
 _STACK = 4096
 _PROT_NONE, _MAP_PRIVATE_ANONYMOUS_NORESERVE, _MAP_FIXED_NOREPLACE = 0, 0x2 | 0x20 | 0x4000, 0x100000
 
 
 def usable() -> int:
-    """The CPUs that this process may be scheduled on; where the system does not tell, those there are. At least 1."""
+    """The CPUs on which this process may be scheduled; if the system does not tell, all CPUs. At least 1."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
 def fixed_addresses() -> Iterator[None]:
-    """What is executed from this thread inside the block starts without randomised addresses, if the kernel lets it."""
+    """Programs executed by this thread inside the block start without randomised addresses, if the kernel allows it."""
     before = _personality(_QUERY)
     changed = before >= 0 and _personality(before | ADDR_NO_RANDOMIZE) >= 0
     try:
@@ -65,10 +66,10 @@ def fixed_addresses() -> Iterator[None]:
 
 
 def environment(base: Mapping[str, str], arguments: Sequence[str], seed: int) -> dict[str, str]:
-    """``base`` with what makes a worker's stack and hashes a matter of ``seed`` alone.
+    """``base`` extended so that a worker's stack and hashes depend on ``seed`` alone.
 
     The kernel puts arguments and environment above the stack, so their length moves it: PAD fills them up to a length
-    modulo 4096 that the seed gives, whatever the paths among them are called.
+    modulo 4096 that depends on the seed, whatever the paths in them are.
     """
     found = {**base, "PYTHONHASHSEED": str(seed % (1 << 32)), "MALLOC_MMAP_THRESHOLD_": _HEAP, PAD: ""}
     length = sum(len(text.encode()) + 1 for text in arguments)
@@ -79,10 +80,10 @@ def environment(base: Mapping[str, str], arguments: Sequence[str], seed: int) ->
 
 
 def scatter(seed: int) -> str:
-    """In a worker, before it maps what is measured: move all later mappings by as many pages as ``seed`` gives, also
-    those that would fit between the libraries.
+    """In a worker, before it maps what is measured: move all later mappings by a number of pages that depends on
+    ``seed``, including those that would fit between the libraries.
 
-    Gives SEEDED, or RANDOM if this process was started with randomised addresses.
+    Returns SEEDED, or RANDOM if this process was started with randomised addresses.
     """
     now = _personality(_QUERY)
     if now < 0 or not now & ADDR_NO_RANDOMIZE:
@@ -98,15 +99,16 @@ def scatter(seed: int) -> str:
 
 
 def close_gaps() -> None:
-    """After :func:`scatter`, once more: what was freed since, as imports do, is no room for what is measured."""
+    """Call after :func:`scatter`, once more: block gaps that have been freed since, as imports do, for what is
+    measured."""
     if _moved:
         for low, high in _gaps(_moved):
             _reserve(low, high - low)
 
 
 def _gaps(bottom: int) -> list[tuple[int, int]]:
-    """What is free between the mappings above ``bottom``, where the kernel would put small ones. The room below the
-    stack stays: it grows."""
+    """The gaps between the mappings above ``bottom``, where the kernel would put small ones. The gap below the stack is
+    kept, so that the stack can grow."""
     found, before = [], 0
     with Path("/proc/self/maps").open(encoding="ascii", errors="replace") as maps:
         for line in maps:
@@ -121,7 +123,8 @@ def _gaps(bottom: int) -> list[tuple[int, int]]:
 
 
 def _reserve(at: int, length: int) -> int:
-    """Map ``length`` bytes that cannot be touched, at ``at`` (0: anywhere); the address, -1 if there is no room."""
+    """Map ``length`` bytes that cannot be touched at ``at`` (0: anywhere); returns the address, or -1 if there is no
+    room."""
     mmap = ctypes.CDLL(None, use_errno=True).mmap
     mmap.restype = ctypes.c_void_p
     mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
@@ -131,7 +134,7 @@ def _reserve(at: int, length: int) -> int:
 
 
 def _personality(value: int) -> int:
-    """personality(2): the value before, -1 where there is no such call or it is refused."""
+    """personality(2): returns the value before, or -1 if the call does not exist or is refused."""
     try:
         call = ctypes.CDLL(None, use_errno=True).personality
     except (OSError, AttributeError):
@@ -147,9 +150,9 @@ def _personality(value: int) -> int:
 # parent is killed the kernel kills the worker (``PR_SET_PDEATHSIG``, set by the worker itself).
 
 MAX_ANSWER = 1 << 26
-"""Bytes of answer taken from a worker; more is a fault of the worker."""
+"""The most bytes of an answer read from a worker; more is a fault of the worker."""
 TAIL = 4000
-"""Characters of a worker's stderr that are kept."""
+"""The number of characters of a worker's stderr to keep."""
 
 _ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "LC_CTYPE", "XDG_CACHE_HOME")
 _PREFIXES = ("BENCHFRAME_", "NUMBA_")
@@ -158,10 +161,12 @@ _PREFIXES = ("BENCHFRAME_", "NUMBA_")
 def worker_command(module: str = "benchframe.engine.worker") -> tuple[str, ...]:
     """The command that runs ``main()`` of ``module`` in a new interpreter with this one's import path.
 
-    Not ``python -m``: that would put the current folder first, where anything may lie.
+    Not ``python -m``: that would put the current folder first in the path, which may contain anything.
     """
     code = f"import sys; sys.path[:] = {sys.path!r}; from {module} import main; sys.exit(main())"
-    optimize = ["-" + "O" * sys.flags.optimize] if sys.flags.optimize else []  # -OO: the same code, or none is the same
+    optimize = (
+        ["-" + "O" * sys.flags.optimize] if sys.flags.optimize else []
+    )  # -OO: the same code objects as here, or the digests differ
     return (sys.executable, *optimize, "-c", code)
 
 
@@ -192,7 +197,7 @@ def run_worker(
     """Run ``job`` in a process of its own and wait at most ``timeout`` seconds.
 
     ``folder`` takes the job file; ``command`` starts the worker (default: :func:`worker_command`). A signal, a
-    traceback, an exit without an answer and a timeout each give an Outcome; only KeyboardInterrupt and OSError (no
+    traceback, an exit without an answer and a timeout each result in an Outcome; only KeyboardInterrupt and OSError (no
     process, no disk) are raised, with the worker ended.
     """
     job_file = folder / "job.json"
@@ -241,7 +246,7 @@ def _read(answers: IO[bytes], deadline: float) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of the worker and of anything that it started."""
+    """Kill the worker and everything that it started, if still alive."""
     if process.poll() is None:
         with contextlib.suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -255,7 +260,7 @@ def _tail(stderr: IO[bytes]) -> str:
 
 
 def _judge(text: str, code: int, tail: str) -> Outcome:
-    """What an ended worker's answer, exit code and last words amount to."""
+    """The outcome for an ended worker's answer, exit code and last stderr."""
     if code == 0:
         try:
             return Outcome.from_json(text)

@@ -1,10 +1,10 @@
-"""Many cells measured by one process, for studies that sweep a parameter: a round is a process, its cells shuffled.
+"""Measure many cells in one process, for studies that sweep a parameter: a round is a process, in which the cells are
+shuffled.
 
-A run starts a process per cell and round, which costs half a second each. A study of some fifty points would wait
-minutes for start-ups, so here one process measures every point for a short time, in an order of its own, after
-checking each one's answers; the next round is a new process with another order. The unit is still the process, paired
-by round. What cells of one process share (code placement, the heap) they share with what they are
-compared with.
+A run starts a process per cell and round, which costs half a second each. A study of some fifty points would spend
+minutes on start-ups, so here one process measures every point for a short time, in its own order, after checking each
+one's answers; the next round is a new process with another order. The statistical unit is still the process, paired by
+round. Cells of one process share code placement and the heap, and so do the cells to which they are compared.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
     from benchframe.trace.trace import Trace
 
 VALUES = 5
-"""Timings of a cell in one process; their median stands for the process, so that a short disturbance does not."""
+"""Timings of a cell in one process; their median represents the process, so that a short disturbance does not
+matter."""
 
 
 class ProbeError(BenchframeError):
-    """A study cannot go on: a wrong answer, a crash, no time; one line says which cell and why."""
+    """A study cannot continue: a wrong answer, a crash, a timeout; one line says which cell and why."""
 
     exit_code = FAILED
 
@@ -43,8 +44,8 @@ class ProbeError(BenchframeError):
 class Point:
     """One cell of a study: a strategy on a stream with one layout seed. ``stream`` indexes the study's streams.
 
-    ``threads``: so many real threads play it, on all CPUs; then a figure is the wall time per operation of all
-    together. 0: a replay by one, on the study's CPU.
+    ``threads``: this many real threads replay it, on all CPUs; then a figure is the wall time per operation of all
+    together. 0: a single replay, on the study's CPU.
     """
 
     strategy: str
@@ -55,7 +56,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Study:
-    """What to measure. ``seconds`` is the time on the clock of one value; ``cpu`` -1: not pinned."""
+    """What to measure. ``seconds`` is the clock time of one value; ``cpu`` -1: not pinned."""
 
     strategies: Mapping[str, Strategy]
     streams: Sequence[Trace]
@@ -69,8 +70,8 @@ class Study:
     def measure(
         self, rounds: int, seed: int, done: Callable[[int], None] | None = None
     ) -> list[list[dict[str, float]]]:
-        """``found[round][point]``: ns per operation by figure, what the stream lacks left out. ``done`` is told after
-        each round. Strategies must be compiled. Raises ProbeError and OSError."""
+        """``found[round][point]``: ns per operation by figure, without figures that the stream lacks. ``done`` is
+        called after each round. Strategies must be compiled. Raises ProbeError and OSError."""
         from benchframe.engine.content import strategy_digest
 
         digests = {name: strategy_digest(strategy) for name, strategy in self.strategies.items()}
@@ -103,8 +104,8 @@ class Study:
         return found
 
     def order(self, seed: int, number: int) -> list[int]:
-        """The points in the order of round ``number``: streams shuffled, and within a stream its points, which are
-        compared with each other and so follow each other."""
+        """The points in the order of round ``number``: streams are shuffled, and within a stream its points, which are
+        compared with each other and therefore measured next to each other."""
         rng = random.Random(f"benchframe study {seed} {number}")
         streams: dict[int, list[int]] = {}
         for index, point in enumerate(self.points):
@@ -152,7 +153,7 @@ class Study:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """One round, in a process of its own: reads the request file, prints one JSON object."""
+    """One round, in its own process: reads the request file, prints one JSON object."""
     from benchframe.engine.worker import ChangedSource, die_with_parent, open_session
 
     request = json.loads(Path((argv or sys.argv[1:])[0]).read_text(encoding="utf-8"))
@@ -183,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def timed(session: Any, seconds: float) -> dict[str, float]:
-    """The median of VALUES timings of ``seconds`` each, per figure; a figure that noise left at zero or below is left
+    """The median of VALUES timings of ``seconds`` each, per figure; a figure at or below zero because of noise is left
     out."""
     first = session.measure(1)
     loops = max(1, math.ceil(seconds / max(first.seconds, 1e-6)))
@@ -194,7 +195,7 @@ def timed(session: Any, seconds: float) -> dict[str, float]:
 
 
 def timed_threads(session: Any, seconds: float) -> dict[str, float]:
-    """As :func:`timed`, of real threads: the wall time per operation with all of them at work."""
+    """As :func:`timed`, with real threads: the wall time per operation while all of them work."""
     session.measure(seconds)
     taken = [session.measure(seconds).figures for _ in range(VALUES)]
     found = {name: statistics.median(t.get(name, math.nan) for t in taken) for name in FIGURES}

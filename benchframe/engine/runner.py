@@ -25,7 +25,7 @@ KNOWN_REPLAY = UnitSpec("known", replay_timed, {**DEFAULTS, **KNOWN})
 
 
 def specs(strategy: Strategy) -> list[UnitSpec]:
-    """The units that ``strategy`` needs of its own."""
+    """The units that only ``strategy`` needs."""
     binding = dict(strategy.binding)
     return [
         UnitSpec(f"hooks-{strategy.name}", hook_entry, binding),
@@ -79,11 +79,11 @@ class NativeRunner(Validating):
         self._unit("checked")(self._root, first, last, 1)
 
     def timed(self, first: int, last: int) -> int:
-        """Events [first, last), with the cycles of each class; gives the number of clock readings."""
+        """Events [first, last), with the cycles of each class; returns the number of clock readings."""
         return self._unit("timed")(self._root, first, last)
 
     def known(self, first: int, last: int) -> int:
-        """As :meth:`timed`, the answers known (mm.replay_cursor must be 0)."""
+        """As :meth:`timed`, with known answers (mm.replay_cursor must be 0)."""
         return self._unit("known")(self._root, first, last)
 
     def hook(self, name: str, *arguments: int, mm: int | None = None) -> int:
@@ -98,5 +98,5 @@ class NativeRunner(Validating):
 
     @property
     def entry(self) -> Unit:
-        """The timed unit, for benchmarks that call it themselves."""
+        """The timed unit, for benchmarks that call it directly."""
         return self._unit("timed")

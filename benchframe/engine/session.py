@@ -1,4 +1,5 @@
-"""A stream replayed natively on one CPU: verified against the oracle, then timed with what is known subtracted."""
+"""A stream replayed natively on one CPU: verify it against the oracle, then time it and subtract the replay with known
+answers."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ class Latency:
     """Percentiles in ns of ``n`` operations of one ``figure`` (lookup, fault, mapping) and ``outcome`` (all, hit or
     miss).
 
-    The clock's own cost is taken off each sample, which can leave 0 for what is shorter than the clock's step.
+    The clock's own cost is subtracted from each sample, which can leave 0 for operations shorter than the clock's step.
     ``bins``: the distribution as (bin, operations) in the order of bins, only for outcome ``all``; see
     :func:`bin_edge`.
     """
@@ -58,7 +59,7 @@ BINS_PER_OCTAVE = 8
 
 
 def bin_edge(number: int) -> float:
-    """The upper edge in ns of histogram bin ``number``; bin 0 begins at 0, each other where the one before ends.
+    """The upper edge in ns of histogram bin ``number``; bin 0 begins at 0, each other bin where the previous one ends.
 
     The edges are powers of two of eighths of an octave (as in HdrHistogram, a constant relative width), so that some
     hundred bins cover 1 ns to 100 us.
@@ -70,7 +71,7 @@ def bin_edge(number: int) -> float:
 
 
 def histogram(ns: npt.NDArray[Any]) -> tuple[tuple[int, int], ...]:
-    """(bin, operations) of each bin that holds a time of ``ns`` (>= 0), in order. O(n log n).
+    """(bin, operations) of each non-empty bin for the times ``ns`` (>= 0), in order. O(n log n).
 
     >>> histogram(np.array([0.0, 1.0, 1.9, 2.0]))
     ((0, 2), (8, 2))
@@ -81,7 +82,8 @@ def histogram(ns: npt.NDArray[Any]) -> tuple[tuple[int, int], ...]:
 
 
 def summarise(samples: npt.NDArray[Any], kinds: npt.NDArray[Any], cost: float, ns: float) -> list[Latency]:
-    """Rows of what occurs: ``samples`` (cycles, hit) beside the event ``kinds``; ``cost`` in cycles, ``ns`` a cycle."""
+    """Latency rows for the figures that occur: ``samples`` (cycles, hit) for the event ``kinds``; ``cost`` in cycles,
+    ``ns`` per cycle."""
     figures = {
         "fault": kinds == Kind.FAULT,
         "lookup": kinds == Kind.LOOKUP,
@@ -109,7 +111,7 @@ Array = npt.NDArray[Any]
 
 
 def edges() -> Array:
-    """Lower edge in cycles of each bucket, and one more: BUCKETS + 1 values. The inverse of mm.drive.bucket_of."""
+    """Lower edge in cycles of each bucket, and one more: BUCKETS + 1 values. The inverse of mm.smp_replay.bucket_of."""
     number = np.arange(BUCKETS + 1)
     octave, part = number // SUB, number % SUB
     return np.where(octave == 0, part, (SUB + part).astype(np.int64) << np.maximum(octave - 1, 0))
@@ -117,14 +119,15 @@ def edges() -> Array:
 
 @dataclass(frozen=True)
 class Histogram:
-    """``counts`` per bucket; ``ns`` is one cycle, ``cost`` the cycles of the clock that are in each value."""
+    """``counts`` per bucket; ``ns`` is one cycle, ``cost`` the cycles of the clock included in each value."""
 
     counts: Array
     ns: float
     cost: float = 0.0
 
     def quantiles(self, shares: tuple[float, ...]) -> list[float]:
-        """ns below which these parts of the operations lie: the middle of the bucket, the clock's cost taken off."""
+        """The times in ns below which these shares of the operations are: the middle of the bucket, minus the clock's
+        cost."""
         below = np.cumsum(self.counts)
         edge = edges()
         middle = (edge[:-1] + edge[1:] - 1) / 2
@@ -139,13 +142,13 @@ class Histogram:
         return Latency(figure, "all", int(self.counts.sum()), p50, p90, p99, p999, top)
 
     def points(self) -> list[tuple[float, int]]:
-        """(lower edge in ns, count) of each bucket that is not empty: what a result file keeps."""
+        """(lower edge in ns, count) of each non-empty bucket, for the result file."""
         edge = np.maximum(edges()[:-1] - self.cost, 0) * self.ns
         return [(round(float(edge[i]), 2), int(self.counts[i])) for i in np.flatnonzero(self.counts)]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# A trace's events as the model wants them: which mms to boot first, and which EXIT is an mm's last.
+# A trace's events prepared for the model: which mms to boot first, and which EXIT is an mm's last.
 
 
 @dataclass(frozen=True)
@@ -156,8 +159,8 @@ class Stream:
     boots: list[int]
 
     def class_runs(self, first: int) -> tuple[int, int, int]:
-        """How many runs of faults, of lookups, of mapping operations there are from event ``first`` on: how often the
-        replay reads its clock."""
+        """The number of runs of consecutive faults, lookups, and mapping operations from event ``first`` on: how often
+        the replay reads its clock."""
         kind = self.records["kind"][first:]
         classes = np.where(kind == Kind.FAULT, 0, np.where(kind == Kind.LOOKUP, 1, 2))
         starts = np.concatenate(([True], classes[1:] != classes[:-1]))
@@ -209,18 +212,18 @@ def _walk(records: Array, tasks: dict[int, set[int]]) -> tuple[set[int], list[in
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Replaying a trace that does not fit into memory: batch by batch on one machine, each batch judged, then dropped.
+# Replaying a trace that does not fit into memory: batch by batch on one machine; each batch is verified, then dropped.
 #
 # A batch is replayed once, timed; with ``verify`` the answers are taken too (the counted build: its rate is lower) and
 # compared with the oracle, which is fed the same batches. Memory is bounded by a batch and the address spaces.
 
 ROOM = Sizes(mms=1 << 20, tasks=1 << 20, vmas=1 << 21, tables=1 << 18, pages=1 << 23, files=1 << 16)
-"""Capacities where the length of the stream is not known; what is not used is never touched."""
+"""Capacities if the length of the stream is not known; unused memory is never touched."""
 
 
 @dataclass
 class Progress:
-    """What a streamed replay did so far. ``seconds`` is the time inside the native replay."""
+    """The progress of a streamed replay. ``seconds`` is the time inside the native replay."""
 
     events: int = 0
     seconds: float = 0.0
@@ -234,8 +237,8 @@ class Progress:
 
 
 class StreamReplay:
-    """One strategy and a stream that comes in batches of at most ``rows`` events; ``lived_under`` are the limits that
-    its trace's metadata hold.
+    """One strategy and a stream that comes in batches of at most ``rows`` events; ``lived_under`` are the limits in its
+    trace's metadata.
 
     Raises DialectError (does not compile) and MemoryError (a slab of ROOM is full).
     """
@@ -293,7 +296,7 @@ class StreamReplay:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The native engine: one strategy on one trace: checked against the oracle, then timed.
+# The native engine: one strategy on one trace, verified against the oracle, then timed.
 #
 # Four figures of a replay, each per operation:
 #
@@ -310,12 +313,13 @@ class StreamReplay:
 # off. Every timed replay starts from the same saved state, restored outside the timed part.
 
 COUNTERS = {"lookups": "nr_lookups", "hits": "nr_hits", "retries": "nr_retries", "fallbacks": "nr_fallbacks"}
-"""What is counted of a task, and the field of TASK that does."""
+"""The counters of a task, and the field of TASK for each."""
 
 
 @dataclass(frozen=True)
 class Correctness:
-    """Is every answer right? If not, ``what`` says which is not; ``event`` is its index (-1: none in particular)."""
+    """Whether every answer is right. If not, ``what`` says which is wrong; ``event`` is its index (-1: none in
+    particular)."""
 
     ok: bool
     what: str = ""
@@ -326,8 +330,8 @@ class Correctness:
 class Times:
     """One call of :meth:`Session.measure`. ``seconds`` is the wall time inside measured loops; ``*_ns`` is ns per
     operation, NaN where the trace has no such operation. ``taken`` replays were made, which may be more than the
-    ``loops`` asked for; the ``quiet`` ones count, all if there is none. ``replays`` are their clocks, for
-    :meth:`Session.settle`."""
+    requested ``loops``; the ``quiet`` (undisturbed) ones count, all if there are none. ``replays`` are their clock
+    readings, for :meth:`Session.settle`."""
 
     loops: int
     seconds: float
@@ -343,9 +347,10 @@ class Times:
 class Session:
     """``strategy`` and ``trace`` ready to run in this process.
 
-    Raises EngineError (no events, memory), DialectError (the strategy does not compile). ``note`` is told the name of
-    each unit that has to be compiled. ``layout_seed`` shuffles where VMA records lie (0: in order of allocation).
-    ``control`` is the quiet level of the control that an earlier process of the cell found, in cycles (0: none).
+    Raises EngineError (no events, memory), DialectError (the strategy does not compile). ``note`` is called with the
+    name of each unit that has to be compiled. ``layout_seed`` shuffles the places of VMA records (0: in order of
+    allocation). ``control`` is the undisturbed level of the control that an earlier process of the cell found, in
+    cycles (0: none).
     """
 
     def __init__(
@@ -400,10 +405,11 @@ class Session:
         self._runs = self._events.class_runs(self.first)
         self._clock_cost = self._measure_clock()
 
-    # ---- right before fast ----------------------------------------------------------------------------------
+    # ---- right before fast -------------------------------------------------------------------------------------------
 
     def verify(self) -> Correctness:
-        """Replay everything once and compare every answer with the oracle's, then validate_mm. Remembered."""
+        """Replay everything once and compare every answer with the oracle's, then run validate_mm. The verdict is
+        cached."""
         if self._verdict is None:
             self._verdict = self._verify()
         return self._verdict
@@ -437,11 +443,11 @@ class Session:
         self._known = answers[self.first :][ours | (kind == Kind.LOOKUP)]
         return Correctness(True)
 
-    # ---- timing -----------------------------------------------------------------------------------------------
+    # ---- timing ------------------------------------------------------------------------------------------------------
 
     def measure(self, loops: int, most: float = MOST) -> Times:
-        """``loops`` replays with the strategy and as many with known answers, in turn; up to ``most`` times as many
-        where the machine is disturbed. Raises EngineError if :meth:`verify` was not ok."""
+        """``loops`` replays with the strategy and as many with known answers, alternating; up to ``most`` times as many
+        if the machine is disturbed. Raises EngineError if :meth:`verify` was not ok."""
         verdict = self.verify()
         if not verdict.ok or self._known is None:
             raise EngineError(f"not timed, because an answer is wrong: {verdict.what}")
@@ -454,17 +460,18 @@ class Session:
         return self._times(loops, full, known)
 
     def settle(self, times: Times) -> Times:
-        """``times`` by the quiet level as it is known now: before the first quiet moment the rest looked quiet."""
+        """``times`` evaluated with the undisturbed level known now: before the first undisturbed replay all others
+        looked undisturbed."""
         return self._times(times.loops, *times.replays) if times.replays else times
 
     def _times(self, loops: int, full: Array, known: Array) -> Times:
-        """The figures of replays and their controls, of the quiet ones alone if there are any."""
+        """The figures of replays and their controls, of the undisturbed ones only if there are any."""
         replays, chosen = (full, known), self._quiet.choose(known[:, 3])
         quiet, taken = int(chosen.sum()), len(full)
         if not believable(quiet, taken):
             quiet = 0
         seconds = float(full[:, 4].sum() + known[:, 4].sum())
-        # of replays that were interrupted between the two clocks the median is free; their sums are not
+        # the median is not affected by replays that were interrupted between the two clocks; their sums are
         ns = 1e9 * float(np.median(np.concatenate((full[:, 4] / full[:, 3], known[:, 4] / known[:, 3]))))
         if quiet:
             full, known = full[chosen], known[chosen]
@@ -489,11 +496,11 @@ class Session:
 
     @property
     def control(self) -> float:
-        """The quiet level of the control as this process found it, in cycles; 0 if its replays are too few to tell."""
+        """The undisturbed level of the control as this process found it, in cycles; 0 if there are too few replays."""
         return self._quiet.own
 
     def _replays(self, loops: int) -> tuple[Array, Array]:
-        """``loops`` timed replays and as many controls, in turn, a row each; the quiet level learns from them."""
+        """``loops`` timed replays and as many controls, alternating, one row each; updates the undisturbed level."""
         full, known = np.zeros((loops, 5)), np.zeros((loops, 5))
         for loop in range(loops):
             self._one(self.runner.timed, full[loop])
@@ -502,7 +509,8 @@ class Session:
         return full, known
 
     def _one(self, run: Callable[[int, int], int], row: Array) -> None:
-        """One replay from the saved state; ``row`` gets cycles in faults, lookups, mapping, all, and seconds."""
+        """One replay from the saved state; ``row`` gets the cycles in faults, lookups, mapping, all, and the
+        seconds."""
         self._restore()
         began = time.perf_counter()
         run(self.first, self.last)
@@ -514,7 +522,7 @@ class Session:
         self.machine.restore(self._saved)
 
     def _measure_clock(self) -> float:
-        """Cycles that one reading of the clock costs: the median of empty replays."""
+        """The cycles of one clock reading: the median of empty replays."""
         mm, costs = self.machine.mm(0), []
         for _ in range(101):
             mm["replay_clock"] = 0
@@ -522,10 +530,10 @@ class Session:
             costs.append(float(mm["replay_clock"]))
         return float(np.median(costs))
 
-    # ---- passes that are not timed ----------------------------------------------------------------------------
+    # ---- passes that are not timed -----------------------------------------------------------------------------------
 
     def latencies(self) -> list[Latency]:
-        """Percentiles of single operations, from a pass of its own with the clock read around each."""
+        """Percentiles of single operations, from a separate pass that reads the clock around each."""
         for _ in range(2):  # the first pass warms caches and branch predictors
             self._restore()
             began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A stream replayed by real threads: who plays what, the threads, and what is checked and measured."""
+"""A stream replayed by real threads: which thread replays what, the threads, the checks and the measurement."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What each thread of a threaded run is to do, from a stream: events by thread, expected answers, order.
+# The work of each thread of a threaded run, from a stream: events by thread, expected answers, order.
 #
 # Two kinds of stream. One *made for threads* (``meta.limits["threads"]``): each task keeps to areas of its own, so that
 # every answer is known whatever the others do. A *recorded* one: its mapping operations take place in the recorded
@@ -48,12 +48,12 @@ Array = npt.NDArray[Any]
 
 
 class ProgramError(BenchframeError):
-    """The stream cannot be played by that many threads; one line says why and what to do."""
+    """This number of threads cannot replay the stream; one line says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """One thread's part: events [first, last), played as TASK ``task``; ``barrier`` is the event before which all
+    """One thread's part: events [first, last), replayed as TASK ``task``; ``barrier`` is the event before which all
     threads meet, -1 for none."""
 
     task: int
@@ -64,10 +64,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Program:
-    """``records``: the setup, then each thread's events. ``ret``, ``vm_start``, ``vm_end``: what each must answer.
+    """``records``: the setup, then each thread's events. ``ret``, ``vm_start``, ``vm_end``: the expected answers.
 
-    ``after``, ``number``: see ORDER in :mod:`benchframe.mm.smp`; only looked at if ``ordered``. ``layout`` is the
-    oracle's at the end. ``mms`` counts address spaces.
+    ``after``, ``number``: see ORDER in :mod:`benchframe.mm.smp`; used only if ``ordered``. ``layout`` is the oracle's
+    at the end. ``mms`` counts address spaces.
     """
 
     records: Array
@@ -86,14 +86,14 @@ class Program:
 
 
 def recorded_threads(trace: Trace) -> int:
-    """How many tasks have events after the setup."""
+    """The number of tasks that have events after the setup."""
     return len(np.unique(trace.events["task"][trace.setup :]))
 
 
 def make_program(trace: Trace, threads: int, parameters: Parameters) -> Program:
-    """``trace`` for ``threads`` real threads; for as many as it was made for, if it was.
+    """``trace`` for ``threads`` real threads; if it was made for a number of threads, for that number.
 
-    Asks the oracle (its answers are kept on disk). Raises ProgramError. O(n log n).
+    Asks the oracle (its answers are cached on disk). Raises ProgramError. O(n log n).
     """
     made_for = trace.meta.limits.get("threads", 0)
     if made_for:
@@ -147,7 +147,7 @@ def make_program(trace: Trace, threads: int, parameters: Parameters) -> Program:
 
 
 def _without_the_end(trace: Trace) -> Array:
-    """The events without each mm's last EXIT: what is left at the end can be looked at."""
+    """The events without each mm's last EXIT, so that the final state can be inspected."""
     events = np.asarray(trace.events)
     marked = prepare(events).records
     kept: Array = events[~((marked["kind"] == Kind.EXIT) & (marked["len"] > 0))]
@@ -162,7 +162,8 @@ def _made(events: Array, setup: int, threads: int) -> Array:
 
 
 def _recorded(events: Array, setup: int, threads: int) -> Array:
-    """The recorded tasks spread over the threads: the busiest first, each to the thread with the least so far."""
+    """The recorded tasks distributed over the threads: the busiest first, each to the thread with the least work so
+    far."""
     tasks, counts = np.unique(events["task"][setup:], return_counts=True)
     if threads > len(tasks):
         raise ProgramError(
@@ -180,17 +181,18 @@ def _recorded(events: Array, setup: int, threads: int) -> Array:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Runs compiled code with real threads: Python threads that leave the interpreter until they end.
+# Runs compiled code in real threads: Python threads that release the GIL until they end.
 
 PATIENCE = 30.0
-"""Seconds that threads may take to end after they were told to, when none of them gets anywhere."""
+"""Seconds to wait for the threads to stop, when none of them makes progress, before the run is declared stuck."""
 LOCKS = {"table": ("ptl_waits", "ptl_cycles"), "vma": ("vma_waits", "vma_cycles")}
-"""Locks besides mmap_lock, by class, to the fields that count waits for them: page-table locks, and locks of VMAs."""
+"""Locks besides mmap_lock, by class, and the fields that count the waits for them: page-table locks, and locks of
+VMAs."""
 MAPPING = UnitSpec("mapping-threads", mapping_event, None, REPLACE)
 
 
 def specs(strategy: Strategy) -> list[UnitSpec]:
-    """The units that ``strategy`` needs of its own for runs with threads."""
+    """The units that only ``strategy`` needs for runs with threads."""
     binding = {**strategy.binding, "count": count_event}
     return [
         UnitSpec(f"hooks-threads-{strategy.name}", hook_entry, binding, REPLACE),
@@ -202,12 +204,12 @@ _NUMBER = {h.name: i for i, h in enumerate(ALL)}
 
 
 class Stuck(BenchframeError):
-    """Threads did not come to an end: a deadlock, a livelock or a lost wake-up. They are left running."""
+    """The threads did not end: a deadlock, a livelock or a lost wake-up. They are left running."""
 
 
 @dataclass(frozen=True)
 class Lap:
-    """One start of the crew: per thread operations, cycles and waits. ``seconds`` is wall time, ``ns`` one cycle."""
+    """One start of all threads: operations, cycles and waits per thread. ``seconds`` is wall time, ``ns`` one cycle."""
 
     seconds: float
     ns: float
@@ -215,7 +217,8 @@ class Lap:
     together: bool = False
     """Rates over the whole lap, not over each thread's own time: a recorded thread ends when its events do."""
     waits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """Of each class of LOCKS: how often threads waited for such a lock, and cycles spent so, all together."""
+    """For each class of LOCKS: how often threads waited for such a lock, and the cycles spent waiting, all threads
+    together."""
 
     @property
     def rates(self) -> Array:
@@ -237,16 +240,16 @@ class Lap:
         return float((self.threads[field] / np.maximum(self.spans, 1e-9)).sum())
 
     def share(self, field: str) -> float:
-        """What part of the threads' time went into ``field`` (lock_cycles, barrier_cycles, order_cycles), or into
-        waiting for a class of LOCKS."""
+        """The share of the threads' time spent in ``field`` (lock_cycles, barrier_cycles, order_cycles), or waiting for
+        a class of LOCKS."""
         span = float((self.threads["ended"] - self.threads["began"]).sum())
         spent = self.waits.get(field, (0, 0))[1] if field in LOCKS else float(self.threads[field].sum())
         return min(1.0, spent / span) if span > 0 else 0.0
 
 
 def _pin(crowd: Sequence[threading.Thread]) -> None:
-    """A CPU for each thread, if there are enough, as will-it-scale does it: else two may share
-    one while another idles. Where the system does not allow it the scheduler decides."""
+    """A CPU for each thread, if there are enough, as in will-it-scale: otherwise two threads may share one CPU while
+    another idles. If the system does not allow it, the scheduler decides."""
     with contextlib.suppress(OSError, AttributeError):
         cpus = sorted(os.sched_getaffinity(0))
         if len(crowd) <= len(cpus):
@@ -268,7 +271,7 @@ class CrewRunner(Validating):
         self._machine: Machine | None = None
         self._root = 0
 
-    # ---- one thread, as Machine wants it ------------------------------------------------------------------------
+    # ---- one thread: the interface that Machine needs ----------------------------------------------------------------
 
     def attach(self, machine: Machine) -> None:
         """Write the entry points into the machine's first mm."""
@@ -295,7 +298,7 @@ class CrewRunner(Validating):
         assert self._machine is not None
         return self._machine.arrays["crew_base"][0], self._machine.arrays["thread_base"][task]
 
-    # ---- many -----------------------------------------------------------------------------------------------------
+    # ---- many --------------------------------------------------------------------------------------------------------
 
     def run(
         self,
@@ -307,9 +310,9 @@ class CrewRunner(Validating):
         samples: bool = False,
         ordered: bool = False,
     ) -> Lap:
-        """Start one thread per work together; stop after ``seconds`` (each ends its round) or ``rounds``.
+        """Start one thread per work; stop after ``seconds`` (each finishes its round) or ``rounds``.
 
-        Raises Stuck if they do not end, OSError or RuntimeError if the system gives no thread.
+        Raises Stuck if they do not end, OSError or RuntimeError if the system cannot start a thread.
         """
         assert self._machine is not None
         crew = self._machine.arrays["crew_base"][0]
@@ -349,7 +352,7 @@ class CrewRunner(Validating):
         return Lap(wall, 1e9 * wall / max(cycles, 1), own, ordered, waits)
 
     def _join(self, crowd: Sequence[threading.Thread], works: Sequence[Work], limited: bool) -> None:
-        """Wait for all; Stuck when nothing moves for PATIENCE seconds (fixed counts: ten times that)."""
+        """Wait for all; raises Stuck if nothing changes for PATIENCE seconds (with fixed counts: ten times that)."""
         deadline = time.perf_counter() + PATIENCE * (10 if limited else 1)
         for one in crowd:
             one.join(max(0.0, deadline - time.perf_counter()))
@@ -363,22 +366,23 @@ class CrewRunner(Validating):
         return self._entry(self._root, 1, CLOCK)
 
     def clock_cost(self) -> float:
-        """Cycles that reading it costs: the median of 101."""
+        """The cycles of a clock reading: the median of 101."""
         return float(np.median([self._entry(self._root, 1, COST) for _ in range(101)]))
 
     def drain(self) -> int:
-        """With every thread at rest: give back what waits for RCU, and each task's frames. What still waits: 0."""
+        """With every thread at rest: free what waits for RCU, and each task's frames. Returns the number of records
+        that still wait: 0."""
         assert self._machine is not None
         return self._entry(self._root, self._machine.sizes.mms, DRAIN)
 
     def ask(self, name: str, number: int, *arguments: int) -> int:
-        """Call a hook of the strategy in trace mm ``number``, every thread at rest."""
+        """Call a hook of the strategy in trace mm ``number``, while every thread is at rest."""
         filled = [*arguments, 0, 0, 0, 0][:4]
         return self._hooks(self._root + number * mm_struct.size, _NUMBER[name], *filled)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The threaded session: one strategy, one stream, N real threads: checked, then measured.
+# The threaded session: one strategy, one stream, N real threads: verified, then measured.
 #
 # A *lap* is one start of all threads. A stream that was made for threads goes round until it is told to stop; a
 # recorded one is played once per lap, from the same saved state each time. After every lap the address space must be
@@ -386,17 +390,17 @@ class CrewRunner(Validating):
 # compares every answer.
 
 FIGURES = {"fault": "faults", "lookup": "lookups", "mapping": "mappings"}
-"""Figure to the field that counts its operations, in the order of a histogram's classes."""
+"""From a figure to the field that counts its operations, in the order of a histogram's classes."""
 CHECK_ROUNDS = 3
-"""Rounds of the lap that compares answers."""
+"""Rounds of the lap that verifies answers."""
 SAMPLE_SECONDS = 0.2
 LAP_WALL, LEAST_LAPS = 10, 20
-"""A value of a recorded stream may take so many times its own time, with so many laps at least."""
+"""A value of a recorded stream may take this many times its own time, with at least this many laps."""
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """What threads did together: operations per second, in all and of each thread; shares are parts of their time.
+    """The result of all threads: operations per second, in total and of each thread; shares are parts of their time.
 
     ``figures``: ns of wall time per operation, all threads together; ``seconds``: wall time; ``operations`` by figure.
     """
@@ -410,7 +414,7 @@ class Scaling:
     order_share: float
     lock_waits: int
     other_locks: Mapping[str, tuple[float, int]] = field(default_factory=dict)
-    """By class (LOCKS of engine.crew): part of the threads' time that went into waiting for such locks, how often."""
+    """By class (LOCKS): the share of the threads' time spent waiting for such locks, and how often."""
 
     @property
     def fairness(self) -> float:
@@ -421,14 +425,15 @@ class Scaling:
 
     @property
     def slowest(self) -> float:
-        """The slowest thread's rate over the fastest's."""
+        """The slowest thread's rate divided by the fastest's."""
         return min(self.rates) / max(self.rates) if self.rates and max(self.rates) > 0 else math.nan
 
 
 class ThreadSession:
     """``strategy`` and ``trace`` for ``threads`` real threads in this process.
 
-    Raises EngineError (nothing to play, memory), DialectError. ``note`` is told each unit that has to be compiled.
+    Raises EngineError (nothing to play, memory), DialectError. ``note`` is called with each unit that has to be
+    compiled.
     """
 
     def __init__(
@@ -486,16 +491,17 @@ class ThreadSession:
             threads=True,
         )
 
-    # ---- laps -------------------------------------------------------------------------------------------------------
+    # ---- laps --------------------------------------------------------------------------------------------------------
 
     def lap(self, *, seconds: float = 0.0, rounds: int = 0, checks: bool = False, samples: bool = False) -> Lap:
-        """One start of the crew. A recorded stream is played once from the saved state, whatever is asked for.
+        """One start of all threads. A recorded stream is replayed once from the saved state, whatever the arguments
+        are.
 
         Raises Stuck.
         """
         ordered = self.program.ordered
         if ordered or not self._clean:
-            self.runner.drain()  # the saved state was saved so: no frames with tasks, nothing waiting for RCU
+            self.runner.drain()  # as when the state was saved: tasks hold no frames, nothing waits for RCU
             self.machine.restore(self._saved)
             self._clean = True
         if ordered:
@@ -522,7 +528,8 @@ class ThreadSession:
         return first_difference(self.machine, self.program.layout)
 
     def verify(self) -> Correctness:
-        """One lap that compares every answer, then :meth:`at_rest`. Remembered. Stuck threads are a wrong verdict."""
+        """One lap that compares every answer, then :meth:`at_rest`. The verdict is cached. Stuck threads give a wrong
+        verdict."""
         if self._verdict is None:
             try:
                 lap = self.lap(rounds=CHECK_ROUNDS, checks=True)
@@ -533,7 +540,7 @@ class ThreadSession:
         return self._verdict
 
     def judge(self, lap: Lap) -> Correctness:
-        """Of a lap with checks: is every answer right, and the address space at rest?"""
+        """For a lap with checks: whether every answer is right and the address space at rest is valid."""
         self.checked, self.missed = int(lap.threads["checked"].sum()), int(lap.threads["missed"].sum())
         wrong = lap.threads[lap.threads["wrong"] > 0]
         if len(wrong):
@@ -552,12 +559,12 @@ class ThreadSession:
             f"{int(program.vm_start[index]):#x}-{int(program.vm_end[index]):#x}"
         )
 
-    # ---- figures ----------------------------------------------------------------------------------------------------
+    # ---- figures -----------------------------------------------------------------------------------------------------
 
     def measure(self, seconds: float) -> Scaling:
-        """Laps that together last ``seconds`` or more; of a recorded stream, whose laps may be far shorter than what
-        it takes to begin one, as many as fit in LAP_WALL times that. Raises EngineError if a lap left something wrong,
-        and Stuck."""
+        """Laps that together last ``seconds`` or more. Laps of a recorded stream may be far shorter than their start;
+        then as many as fit in LAP_WALL times that. Raises EngineError if a lap left an invalid address space, and
+        Stuck."""
         verdict = self.verify()
         if not verdict.ok:
             raise EngineError(f"not timed, because an answer is wrong: {verdict.what}")
@@ -575,7 +582,7 @@ class ThreadSession:
         return scaling(laps)
 
     def counts(self) -> dict[str, float]:
-        """Lookups, hits, retries and fallbacks of the last lap, and what the last check found."""
+        """Lookups, hits, retries and fallbacks of the last lap, and the findings of the last check."""
         tasks = self.machine.arrays["task_base"]
         for counter in COUNTERS.values():
             tasks[counter] = 0
@@ -595,7 +602,7 @@ class ThreadSession:
         return found
 
     def histograms(self, seconds: float = SAMPLE_SECONDS) -> dict[str, Histogram]:
-        """Lengths of single operations by figure, from a lap of its own with the clock read around each."""
+        """Durations of single operations by figure, from a separate lap that reads the clock around each."""
         counts = self.machine.arrays["histogram_base"]["count"]
         counts[:] = 0
         lap = self.lap(seconds=seconds, samples=True)
@@ -609,7 +616,7 @@ class ThreadSession:
 
     @property
     def timer_overhead_ns(self) -> float:
-        """What reading the clock around an operation costs."""
+        """The cost of reading the clock around an operation."""
         start = self.runner.clock()
         began = time.perf_counter()
         while time.perf_counter() - began < 0.005:
@@ -619,7 +626,7 @@ class ThreadSession:
 
 
 class WrongAfter(EngineError):
-    """The answers were right, but the threads left the address space broken."""
+    """The answers were right, but the threads left an invalid address space."""
 
     exit_code = FAILED
 

@@ -30,21 +30,22 @@ if TYPE_CHECKING:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# A worker process that measures threads: the same protocol as for one thread, other figures.
+# A worker process that measures threads: the same protocol as for one thread, but other figures.
 #
 # A value is one measurement of ``min_time`` seconds. A figure is the wall time per operation with all threads at work
 # (the inverse of their throughput), so that cells of all thread counts compare by the same rules.
 
 WARM = 8
-"""The warm-up lasts a value's time divided by this."""
+"""The warm-up takes a value's time divided by this."""
 INNER_LOOPS = 1_000_000
-"""pyperf's raw values are seconds per so many operations: it wants one number for all processes of a cell."""
+"""pyperf's raw values are seconds per this many operations: it needs one number for all processes of a cell."""
 MAX_POINTS = 2000
-"""Buckets of one histogram that a result file keeps; there are fewer."""
+"""The most buckets of one histogram that a result file stores; in practice there are fewer."""
 
 
 def perform_threads(runner: pyperf.Runner, job: Job, session: ThreadSession) -> Outcome:
-    """Check, warm up, measure, then counts and histograms if asked. A wrong or stuck crew is an outcome, no error."""
+    """Verify, warm up, measure, then counts and histograms if requested. Wrong answers and stuck threads are an
+    outcome, not an error."""
     verdict = session.verify()
     if not verdict.ok:
         return Outcome("wrong", " ".join(verdict.what.split()), event=verdict.event)
@@ -100,7 +101,7 @@ def perform_threads(runner: pyperf.Runner, job: Job, session: ThreadSession) -> 
 def _threads_suite(
     timed: pyperf.Benchmark, taken: Sequence[Scaling], warmups: int, session: ThreadSession
 ) -> dict[str, Any]:
-    """One pyperf benchmark per figure, what belongs to the threads in its runs' metadata."""
+    """One pyperf benchmark per figure, with the threads' results in its runs' metadata."""
     import json
 
     import pyperf
@@ -152,7 +153,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class TimesLike(Protocol):
-    """What one measured call gives: see :class:`benchframe.engine.session.Times`."""
+    """The result of one measured call: see :class:`benchframe.engine.session.Times`."""
 
     seconds: float
     lookup_ns: float
@@ -186,11 +187,11 @@ Opener = Callable[[Job], "SessionLike | ThreadSession"]
 
 
 class ChangedSource(BenchframeError):
-    """The source of the strategy or of the model is not what it was when the run began."""
+    """The source of the strategy or of the model has changed since the run began."""
 
 
 def open_session(job: Job) -> SessionLike | ThreadSession:
-    """The native engine's session for ``job``; raises ChangedSource, UnknownName or EngineError."""
+    """The native engine's session for ``job``. Raises ChangedSource, UnknownName or EngineError."""
     from benchframe import registry
     from benchframe.engine.content import code_digest, strategy_digest
     from benchframe.engine.session import Session
@@ -211,7 +212,7 @@ def open_session(job: Job) -> SessionLike | ThreadSession:
 
 
 def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
-    """Verify, calibrate if asked, time, then take counts and latencies if asked."""
+    """Verify, calibrate if requested, time, then take counts and latencies if requested."""
     args = runner.args
     addresses = scatter(job.layout_seed)
     try:
@@ -258,7 +259,7 @@ def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
 
 
 class Meter:
-    """Calls ``session.measure`` and keeps what each call gave (``taken``) and how long it took (``walls``, s)."""
+    """Calls ``session.measure`` and keeps each result (``taken``) and its duration (``walls``, s)."""
 
     def __init__(self, session: SessionLike, patient: bool = True) -> None:
         self.session, self.patient = session, patient
@@ -266,7 +267,7 @@ class Meter:
         self.walls: list[float] = []
 
     def replay(self, loops: int) -> float:
-        """What pyperf calls: ``loops`` replays; seconds on the clock that so many took."""
+        """Called by pyperf: ``loops`` replays; returns the clock time in seconds that they took."""
         began = time.perf_counter()
         times = self.session.measure(loops) if self.patient else self.session.measure(loops, 1.0)
         self.walls.append(time.perf_counter() - began)
@@ -274,8 +275,8 @@ class Meter:
         return float(times.seconds * times.loops / times.taken)
 
     def settled(self, first: int, loops: int) -> list[TimesLike]:
-        """The values from call ``first`` on, judged by the quiet level as it is known in the end. If ``patient``, for
-        each without a quiet replay one more is measured, as many as there were at most, to take its place."""
+        """The values from call ``first`` on, evaluated with the final undisturbed level. If ``patient``, each value
+        without an undisturbed replay is replaced by a further measurement, at most as many as there were values."""
         wanted = len(self.taken) - first
         for _ in range(wanted if self.patient else 0):
             values = [self.session.settle(times) for times in self.taken[first:]]
@@ -288,7 +289,7 @@ class Meter:
 
 
 def _bench(runner: pyperf.Runner, name: str, meter: Meter, session: SessionLike) -> pyperf.Benchmark:
-    """pyperf's timing of replays; what it would print goes nowhere, the parent reports."""
+    """pyperf's timing of replays; its output is suppressed, the parent reports."""
     with contextlib.redirect_stdout(io.StringIO()):
         bench = runner.bench_time_func(name, meter.replay, inner_loops=max(1, session.n_events))
     assert bench is not None
@@ -300,9 +301,9 @@ def _suite(
 ) -> pyperf.BenchmarkSuite:
     """One pyperf benchmark per figure that this trace has; values are seconds per operation.
 
-    ``inner_loops`` is the number of operations in one replay, so pyperf's raw values are the seconds really spent
-    in the figure's operations and its warnings about too short values stay true. ``made`` replays were made for the
-    values, those of values that do not count among them.
+    ``inner_loops`` is the number of operations in one replay, so pyperf's raw values are the seconds really spent in
+    the figure's operations, and its warnings about too short values stay valid. ``made`` replays were made for the
+    values, including those of discarded values.
     """
     import pyperf
 
@@ -330,7 +331,7 @@ def _suite(
 
 
 def _cost(session: SessionLike, budget: int) -> tuple[dict[str, float] | None, str]:
-    """What a counted replay found, or why the strategy cannot be counted: its times are good all the same."""
+    """The result of a counted replay, or why the strategy cannot be counted: its times are valid either way."""
     from benchframe.dialect.records import DialectError
     from benchframe.engine.cost import count_cost
     from benchframe.engine.session import Session
@@ -344,7 +345,7 @@ def _cost(session: SessionLike, budget: int) -> tuple[dict[str, float] | None, s
 
 
 def _rows(session: SessionLike) -> list[dict[str, Any]]:
-    """The latencies as JSON data, without outcomes that never happened (their quantiles are NaN)."""
+    """The latencies as JSON data, without outcomes that did not occur (their quantiles are NaN)."""
     rows = [asdict(latency) for latency in session.latencies()]
     numbers = [[v for v in row.values() if isinstance(v, (int, float))] for row in rows]
     return [row for row, values in zip(rows, numbers, strict=True) if row["n"] and all(map(math.isfinite, values))]
@@ -358,9 +359,9 @@ def _as_data(suite: pyperf.BenchmarkSuite) -> dict[str, Any]:
 
 
 def die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent dies (prctl(2)); Linux only, else nothing.
+    """Ask the kernel to kill this process when its parent dies (prctl(2)); Linux only, otherwise it does nothing.
 
-    A parent that died before the request is seen by its missing id.
+    If the parent died before the request, its changed id shows it.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -369,7 +370,7 @@ def die_with_parent(parent: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None, opener: Opener = open_session) -> int:
-    """Entry of the worker: exit code 0 with one line of JSON in the pipe, else a traceback on stderr."""
+    """The worker's main function: exit code 0 with one line of JSON in the pipe, else a traceback on stderr."""
     faulthandler.enable()
     import pyperf
 
@@ -388,7 +389,7 @@ def main(argv: Sequence[str] | None = None, opener: Opener = open_session) -> in
     else:
         with os.fdopen(pipe, "w", encoding="utf-8") as file:
             file.write(answer)
-    if threading.active_count() > 1:  # threads that are stuck in compiled code: there is no other way out
+    if threading.active_count() > 1:  # threads are stuck in compiled code: there is no other way to end
         sys.stdout.flush()
         os._exit(0)
     return 0

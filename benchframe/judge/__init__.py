@@ -1,6 +1,7 @@
 """The running kernel judges a model of the address space: ``benchframe oracle``.
 
-A reading order: :mod:`child` (what runs on the kernel), :mod:`kernel` (how it is asked), :mod:`ops` (operations, and
-what a judged side offers), :mod:`generators`, :mod:`judge` (the comparison), :mod:`shrink` and :mod:`snippet` (small
-reproducers), :mod:`probe` and :mod:`sides` (which rules and limits hold here), :mod:`command`.
+Reading order: :mod:`child` (runs on the kernel), :mod:`kernel` (how it is called), :mod:`programs` (operations,
+generators, and the interface of a judged side), :mod:`judge` (the comparison, shrinking, and which rules and limits
+hold here), :mod:`reproducer` (small programs to run by hand), :mod:`guest` (another kernel in a virtual machine),
+:mod:`command`.
 """

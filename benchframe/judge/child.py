@@ -1,9 +1,9 @@
-"""The judging process: runs operations on the kernel it runs on, in an arena of its own, and says what happened.
+"""The judging process: runs operations on its own kernel, in an arena of its own, and reports the results.
 
 This file is run as a script by :mod:`benchframe.judge.kernel` and uses nothing but the standard library. A server
-process reads batches of operations from stdin. For each it forks a worker, which performs them with syscall(2),
-notes the return value and the exact list of areas after every one, writes the notes to stdout and exits: so every
-batch begins with an empty arena. Nothing outside the arena is ever changed: :func:`harmless` refuses such operations.
+process reads batches of operations from stdin. For each it forks a worker, which performs them with syscall(2), records
+the return value and the exact list of areas after every one, writes them to stdout and exits. So every batch begins
+with an empty arena. Nothing outside the arena is ever changed: :func:`harmless` refuses such operations.
 
 Wire format, 64-bit little-endian words. Request: count, options, then 7 words an operation (code and 6 arguments).
 Answer: count of words, then per operation: result, number of areas (or SAME), 4 words an area (start, end,
@@ -20,9 +20,9 @@ from pathlib import Path
 ARENA = 0x100000000000
 ARENA_END = ARENA + (1 << 30)
 BRK_BASE = ARENA + (512 << 20)
-"""Where the break begins: the top half of the arena."""
+"""Where the break begins: in the top half of the arena."""
 TASK_SIZE = (1 << 47) - 4096
-"""Addresses below it are a program's, with four levels of page tables."""
+"""User addresses are below it, with four levels of page tables."""
 TASK_SIZE_5 = (1 << 56) - 4096
 """With five levels (LA57)."""
 PAGE = 4096
@@ -33,7 +33,7 @@ SYSCALL = {MMAP: 9, MUNMAP: 11, MPROTECT: 10, MREMAP: 25, BRK: 12, MADVISE: 28, 
 ELSEWHERE = -(1 << 61)
 """Result of a mapping that the kernel placed outside the arena; it is unmapped at once."""
 SAME = 0xFFFF
-"""Number of areas that says: as after the operation before."""
+"""As number of areas it means: the same as after the previous operation."""
 WITH_FLAGS, TEXT_MAPS = 1, 2
 """Options of a request: report VmFlags at the end; read maps as text even if PROCMAP_QUERY works."""
 WORDS = 7
@@ -57,9 +57,10 @@ def page_align(length: int) -> int:
 
 
 def harmless(op: tuple[int, ...], task_size: int = TASK_SIZE) -> bool:
-    """Whether an operation can change nothing outside the arena (it may fail; that is the kernel's to say).
+    """Whether an operation cannot change anything outside the arena (it may fail; that is for the kernel to decide).
 
-    What is refused because it reaches beyond ``task_size`` is harmless, too."""
+    Operations that are refused because they reach beyond ``task_size`` are harmless too.
+    """
     code, addr, length = op[0], op[1], op[2]
     if code in (FORK, BRK):
         return code == FORK or addr < ARENA or BRK_BASE <= addr <= ARENA_END
@@ -88,7 +89,7 @@ def harmless(op: tuple[int, ...], task_size: int = TASK_SIZE) -> bool:
 
 
 class Worker:
-    """What one batch runs with."""
+    """The state of a worker for one batch."""
 
     def __init__(self, files: list[int], scratch: int, text_maps: bool, task_size: int = TASK_SIZE) -> None:
         self.libc = ctypes.PyDLL(None, use_errno=True)
@@ -107,7 +108,7 @@ class Worker:
         self.maps = -1
 
     def open_maps(self) -> None:
-        """(Re)open this process's own maps: after every fork."""
+        """(Re)open this process's own maps; necessary after every fork."""
         if self.maps >= 0:
             os.close(self.maps)
         self.maps = os.open("/proc/self/maps", os.O_RDONLY | os.O_CLOEXEC)
@@ -176,13 +177,13 @@ class Worker:
         return result
 
     def touch(self, addr: int, access: int) -> int:
-        """Access one byte from kernel mode, where a bad address is EFAULT and not a signal."""
+        """Access one byte from kernel mode, where a bad address gives EFAULT and not a signal."""
         move = self.libc.pread if access & 2 else self.libc.pwrite
         done = move(self.scratch, ctypes.c_void_p(addr), ctypes.c_size_t(1), ctypes.c_long(0))
         return 0 if done == 1 else -ctypes.get_errno()
 
     def fork(self) -> int:
-        """Go on in a child; this process only waits for it and leaves as it did."""
+        """Continue in a child; this process only waits for it and exits with the same status."""
         pid = os.fork()
         if pid:
             _, status = os.waitpid(pid, 0)
@@ -191,7 +192,7 @@ class Worker:
         return 0
 
     def run(self, words: "array[int]", with_flags: bool) -> bytes:
-        """A whole batch: the answer as bytes."""
+        """Run a whole batch; returns the answer as bytes."""
         self.open_maps()
         answer = array("q", [0])
         last: list[int] | None = None
@@ -212,7 +213,7 @@ class Worker:
 
 
 def open_files() -> list[int]:
-    """The files that operations map: some are two openings of one inode."""
+    """The files that operations map: some are two open file descriptions of one inode."""
     inodes: dict[int, int] = {}
     files = []
     for size, how, inode in FILES:
@@ -224,7 +225,8 @@ def open_files() -> list[int]:
 
 
 def move_brk() -> bool:
-    """Put this process's break at BRK_BASE (prctl PR_SET_MM_MAP, no privilege needed); False if the kernel cannot."""
+    """Move this process's break to BRK_BASE (prctl PR_SET_MM_MAP, no privilege needed); False if the kernel cannot do
+    it."""
     fields = Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()
     stat = [int(value) for value in fields[1:]]  # stat[n] is field n + 4 of proc(5)
     pick = {number: stat[number - 4] for number in (26, 27, 28, 45, 46, 48, 49, 50, 51)}
@@ -237,7 +239,7 @@ def move_brk() -> bool:
 
 
 def find_task_size() -> int:
-    """TASK_SIZE of this process: a page at 2**47 can be mapped where page tables have five levels."""
+    """TASK_SIZE of this process: with five levels of page tables a page can be mapped at 2**47."""
     libc = ctypes.PyDLL(None)
     call, word = libc.syscall, ctypes.c_ulong
     call.restype = ctypes.c_long
@@ -245,11 +247,13 @@ def find_task_size() -> int:
     if at == -1:
         return TASK_SIZE
     call(SYSCALL[MUNMAP], word(at), word(PAGE))
-    return TASK_SIZE_5 if at == 1 << 47 else TASK_SIZE  # elsewhere: too old for MAP_FIXED_NOREPLACE
+    return (
+        TASK_SIZE_5 if at == 1 << 47 else TASK_SIZE
+    )  # at another address: the kernel is too old for MAP_FIXED_NOREPLACE
 
 
 def can_query() -> bool:
-    """Does this kernel have PROCMAP_QUERY (Linux 6.11)?"""
+    """Whether this kernel has PROCMAP_QUERY (Linux 6.11)."""
     worker = Worker([], -1, False)
     worker.open_maps()
     query = worker.query
@@ -258,7 +262,7 @@ def can_query() -> bool:
 
 
 def read_exactly(count: int) -> bytes:
-    """``count`` bytes of stdin; fewer only at its end."""
+    """``count`` bytes from stdin; fewer only at its end."""
     parts = []
     while count:
         part = os.read(0, count)
@@ -270,14 +274,14 @@ def read_exactly(count: int) -> bytes:
 
 
 def write_all(data: bytes) -> None:
-    """All of ``data`` to stdout."""
+    """Write all of ``data`` to stdout."""
     view = memoryview(data)
     while view:
         view = view[os.write(1, view) :]
 
 
 def main() -> None:
-    """Serve batches until stdin ends. The first answer says what this kernel has: [query, brk moved, TASK_SIZE]."""
+    """Serve batches until stdin ends. The first answer describes this kernel: [query, brk moved, TASK_SIZE]."""
     ctypes.PyDLL(None).prctl(1, ctypes.c_ulong(signal.SIGKILL))  # die with the parent
     files, scratch = open_files(), os.memfd_create("benchframe-scratch")
     os.ftruncate(scratch, PAGE)
@@ -291,12 +295,12 @@ def main() -> None:
             try:
                 worker = Worker(files, scratch, bool(options & TEXT_MAPS) or not query, task_size)
                 write_all(worker.run(words, bool(options & WITH_FLAGS)))
-            except BaseException as error:  # not raised again: a forked child must not go on in its parent's code
+            except BaseException as error:  # not raised again: a forked child must not continue in its parent's code
                 print(f"judging process: {error!r}", file=sys.stderr)
                 os._exit(1)
             os._exit(0)
         _, status = os.waitpid(pid, 0)
-        if status:  # as it ended, so that the parent can say how
+        if status:  # end the same way, so that the parent can report it
             os._exit(os.WEXITSTATUS(status)) if os.WIFEXITED(status) else os.kill(os.getpid(), os.WTERMSIG(status))
 
 

@@ -1,4 +1,4 @@
-"""``benchframe oracle``: judge an address-space model by the running kernel, and say how it went."""
+"""``benchframe oracle``: compare an address-space model with the running kernel, and report the result."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 DEFAULT_OPS = 100_000
 TURN = 8 * BATCH
-"""Operations of one generator before the next has its turn, where a rule is switched off."""
+"""Operations of one generator before the next one's turn, when a rule is switched off."""
 EQUAL, DIFFERENT, CANNOT = 0, 1, 2
 """Exit codes: no mismatch; at least one (or a rule not caught); the kernel cannot be asked."""
 
@@ -51,7 +51,7 @@ def run_oracle_command(
     save: Path = Path("oracle-mismatch"),
     accept: Accept = harmless,
 ) -> int:
-    """Run the differential test and print what came of it.
+    """Run the differential test and print the result.
 
     Args:
         ops: how many operations, over all generators; 100 000 if neither this nor ``minutes`` is given.
@@ -113,12 +113,12 @@ def run_oracle_command(
 
 
 def _unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """There is no such name: the nearest, or all."""
+    """The error for an unknown name, with the nearest known one, or all."""
     return UsageError(f"no {kind} is called {name!r}", hint=did_you_mean(name, known, "choose one of {}, or all"))
 
 
 def kernel_name() -> str:
-    """The running kernel's version number, without what its builder appended."""
+    """The running kernel's version number, without its builder's suffix."""
     import platform
 
     match = re.match(r"[\d.]+", platform.release())
@@ -131,7 +131,7 @@ def _about(kernel: Kernel) -> str:
 
 @dataclass
 class Request:
-    """What was asked for; see :func:`run_oracle_command`."""
+    """The parameters of a command; see :func:`run_oracle_command`."""
 
     kernel: Kernel
     ops: int
@@ -143,7 +143,7 @@ class Request:
 
 
 def _judge_all(console: Console, make: Make, run: Request) -> int:
-    """Each generator for its share; ends at the first mismatch."""
+    """Run each generator for its share; ends at the first mismatch."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     total = JudgeResult()
@@ -175,7 +175,7 @@ def _judge_all(console: Console, make: Make, run: Request) -> int:
 
 
 def _ticker(progress: Progress, task: TaskID) -> Callable[[JudgeResult], None]:
-    """What moves the bar after each batch."""
+    """The callback that advances the bar after each batch."""
     return lambda done: progress.update(task, completed=done.ops)
 
 
@@ -198,7 +198,7 @@ def _explain(console: Console, make: Make, mismatch: Mismatch, kernel: Kernel, s
 
 
 def _ablate_all(console: Console, judged: Side, rules: Rules, limits: Limits, run: Request) -> int:
-    """Turn each rule over in turn: does some generator notice within its share of ``ops``?"""
+    """Negate each rule in turn: does some generator notice within its share of ``ops``?"""
     missed = []
     for rule in RULE_NAMES:
         seen, name = _caught(maker(judged, flip(rules, rule), limits), run)
@@ -212,8 +212,8 @@ def _ablate_all(console: Console, judged: Side, rules: Rules, limits: Limits, ru
 
 
 def _caught(make: Make, run: Request) -> tuple[int, str]:
-    """(operations so far, the generator that met a mismatch, empty if none did). The generators take turns: most rules
-    show soon, but each to some of them only."""
+    """(operations so far, the generator that found a mismatch, empty if none did). The generators take turns: most
+    rules show soon, but some only to certain generators."""
     share, seen = run.ops // len(run.names), 0
     for done in range(0, share, TURN):
         for name in run.names:

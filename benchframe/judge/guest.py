@@ -1,8 +1,8 @@
-"""Another kernel as judge: a virtual machine that boots it and runs ``benchframe oracle`` inside.
+"""Another kernel as judge: boot it in a virtual machine and run ``benchframe oracle`` there.
 
 The machine's root is an ext4 image of the running environment: the interpreter, the standard library and the packages
-that the command imports. It is made once (mke2fs) and kept in the cache folder. QEMU boots the kernel on it without an
-initramfs, which works where NVMe and ext4 are built in, as in Debian's cloud kernels. Init is a Python script.
+that the command imports. It is made once (mke2fs) and stored in the cache folder. QEMU boots the kernel on it without
+an initramfs, which works where NVMe and ext4 are built in, as in Debian's cloud kernels. Init is a Python script.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from benchframe.errors import ENVIRONMENT, BenchframeError
 Say = Callable[[str], None]
 READY, DONE = "benchframe-guest: ready", "benchframe-guest: done"
 MEMORY = 1536
-"""MiB of the virtual machine."""
+"""Memory of the virtual machine in MiB."""
 COMMAND_LINE = 1800
-"""Bytes of the kernel's command line that may be used; x86 takes 2048."""
+"""The usable length of the kernel's command line in bytes; x86 allows 2048."""
 _OMITTED = shutil.ignore_patterns(
     "__pycache__",
     "test",
@@ -82,7 +82,7 @@ class GuestError(BenchframeError):
 
 
 def run_in_guest(kernel: Path, arguments: Sequence[str], *, accel: str = "tcg", limit: float, say: Say) -> int:
-    """Boot ``kernel`` (a bzImage, as in /boot) and run ``benchframe ARGUMENTS`` there; its exit code.
+    """Boot ``kernel`` (a bzImage, as in /boot) and run ``benchframe ARGUMENTS`` there; returns its exit code.
 
     Args:
         accel: QEMU's accelerator: ``tcg`` emulates the processor, with all that QEMU knows (five levels of page
@@ -127,7 +127,7 @@ def run_in_guest(kernel: Path, arguments: Sequence[str], *, accel: str = "tcg", 
                     code = int(text.split()[-1])
                 elif text.startswith(READY):
                     ready = True
-                elif ready and code < 0 and not text.startswith("saved as "):  # it is gone with the machine
+                elif ready and code < 0 and not text.startswith("saved as "):  # the machine's end removes it
                     say(text)
                 told.append(text)
         except BaseException:
@@ -146,7 +146,8 @@ def run_in_guest(kernel: Path, arguments: Sequence[str], *, accel: str = "tcg", 
 
 
 def root_image(say: Say) -> Path:
-    """The image of the running environment, made if there is none of this interpreter, version and command yet."""
+    """The image of the running environment; it is made if there is none for this interpreter, version and command
+    yet."""
     source = Path(__file__).parent.parent
     newest = max(path.stat().st_mtime_ns for path in source.rglob("*.py"))
     what = [sys.version, sys.prefix, __version__, str(source), str(newest), _INIT]
@@ -158,7 +159,7 @@ def root_image(say: Say) -> Path:
     mke2fs = _program("mke2fs", "e2fsprogs")
     say("making the virtual machine's root from this environment, once; some ten seconds")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for old in folder.glob("*.img"):  # of other versions; they are large
+    for old in folder.glob("*.img"):  # remove those of other versions; they are large
         old.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as elsewhere:  # a mismatch would be saved in the current folder
         listed = subprocess.run([sys.executable, "-c", _LISTING], cwd=elsewhere, capture_output=True, text=True)
@@ -193,7 +194,7 @@ def _python_path(paths: str) -> str:
 
 
 def _copy_interpreter(root: Path) -> None:
-    """The interpreter and its standard library, where they are here."""
+    """Copy the interpreter and its standard library, under the same paths."""
     python = os.path.realpath(sys.executable)
     _copy(root, Path(python))
     stdlib = Path(sysconfig.get_path("stdlib"))
@@ -201,7 +202,7 @@ def _copy_interpreter(root: Path) -> None:
 
 
 def _copy_packages(root: Path, files: Iterable[str]) -> None:
-    """Whole packages, of which a module was imported, from every folder of packages; and benchframe."""
+    """Copy whole packages of which a module was imported, from every package folder, and benchframe."""
     stdlib = Path(sysconfig.get_path("stdlib"))
     folders = {Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")}
     home = Path(__file__).resolve().parents[1]
@@ -217,7 +218,9 @@ def _copy_packages(root: Path, files: Iterable[str]) -> None:
             target = root / package.relative_to("/")
             ignore = shutil.ignore_patterns("__pycache__", "tests", "test")
             shutil.copytree(package, target, ignore=ignore, symlinks=True, dirs_exist_ok=True)
-            bundled = package.with_name(package.name + ".libs")  # where a wheel keeps its shared libraries
+            bundled = package.with_name(
+                package.name + ".libs"
+            )  # the folder in which a wheel keeps its shared libraries
             if bundled.is_dir():
                 shutil.copytree(bundled, root / bundled.relative_to("/"), dirs_exist_ok=True)
         else:
@@ -225,14 +228,14 @@ def _copy_packages(root: Path, files: Iterable[str]) -> None:
 
 
 def _copy_libraries(root: Path, libraries: Iterable[str]) -> None:
-    """Shared libraries under the names by which they are looked for."""
+    """Copy shared libraries under the names by which the loader looks for them."""
     for name in sorted(set(libraries)):
         if Path(name).is_file() and not (root / name.lstrip("/")).exists():
             _copy(root, Path(name))
 
 
 def _linked(programs: Sequence[str]) -> list[str]:
-    """What ldd says that they need, the loader included."""
+    """The libraries that the programs need according to ldd, including the loader."""
     found = subprocess.run(["ldd", *programs], capture_output=True, text=True).stdout
     return [word for line in found.splitlines() for word in line.split() if word.startswith("/") and word[-1] != ":"]
 
@@ -244,7 +247,7 @@ def _copy(root: Path, file: Path) -> None:
 
 
 def _program(name: str, package: str) -> str:
-    """The path of a program. GuestError if there is none."""
+    """The path of a program. Raises GuestError if there is none."""
     found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/sbin", "/usr/sbin"]))
     if found is None:
         raise GuestError(f"there is no {name} here", hint=f"install it: apt-get install {shlex.quote(package)}")

@@ -35,7 +35,7 @@ from benchframe.oracle.rules import SMAPS
 from benchframe.verify import parameters
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What is judged: makes a fresh address space that matches the judging process (files, break, limits).
+# The judged side: a factory of fresh address spaces that match the judging process (files, break, limits).
 
 Side = Callable[[Rules, Limits], Calls]
 """Makes a judged side for a kernel with these rules: files as in ``file_table()``, break at ``BRK_BASE``."""
@@ -346,7 +346,7 @@ def _without(ops: Sequence[Op], start: int, end: int) -> list[Op]:
 
 _READABLE = tuple(number for number, _, readable, _, _ in file_table() if readable)
 _MMS = 64
-"""Address spaces: forks in one batch."""
+"""The number of address spaces: limits the forks in one batch."""
 _SIZES = Sizes(mms=_MMS, tasks=_MMS + 2, vmas=1 << 14, tables=1 << 13, pages=1 << 17, files=1 << 12, events=1)
 
 
@@ -357,23 +357,23 @@ def speaks(op: Op) -> bool:
 
 
 def readable_only(accept: Accept) -> Accept:
-    """``accept`` without the operations that ask for PROT_EXEC alone: with protection keys such memory cannot be read,
-    and the model has none."""
+    """``accept`` without operations that request PROT_EXEC alone: with protection keys such memory cannot be read, and
+    the model has no keys."""
     return lambda op: accept(op) and not (op.code in (MMAP, MPROTECT) and op.c & 7 == flags.PROT_EXEC)
 
 
 class ModelSide(Space):
-    """One fresh address space of a machine; the side made before it must not be used any more."""
+    """One fresh address space of a machine; the previous side of the machine must not be used any more."""
 
     def __init__(self, machine: Machine, saved: list[Saved]) -> None:
         machine.restore(saved)
-        machine.runner.attach(machine)  # it may have served a machine with other rules since
+        machine.runner.attach(machine)  # it may have served a machine with other rules in between
         super().__init__(machine)
         self._forks = 0
         self.exec(BRK_BASE)
 
     def fault(self, addr: int, access: int, user: bool = False) -> int:
-        """As of a Space, in kernel mode unless told otherwise."""
+        """As a Space's, but in kernel mode by default."""
         return super().fault(addr, access, user)
 
     def fork(self, task: int | None = None) -> ModelSide:
@@ -411,9 +411,9 @@ def model_side(runner: Runner) -> Side:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Which rules does the running kernel follow? One small program per switch, run on the kernel and on the oracle.
+# The rules that the running kernel follows: one small program per switch, run on the kernel and on the oracle.
 #
-# A switch is set to the value with which the oracle gives the kernel's answers. Kernel names and version numbers are
+# A switch gets the value with which the oracle gives the kernel's answers. Kernel names and version numbers are
 # never looked at: vendors move rules between versions.
 
 _P = 4096
@@ -484,7 +484,7 @@ PROBES: dict[str, list[Op]] = {
         Op(FORK),
         _protect(512, 512, 3),
     ],
-    # As the next, of an area that did not ask for huge pages.
+    # As the next one, for an area without MADV_HUGEPAGE.
     "thp_always": [
         _anon(0, 2048),
         Op(TOUCH, _A + 512 * _P, 1),
@@ -503,20 +503,20 @@ PROBES: dict[str, list[Op]] = {
         _protect(2048, 512, 3),
     ],
 }
-"""For each switch that a kernel may have either way: a program that tells."""
+"""For each switch that may have either value, a program that distinguishes them."""
 NEEDS = {"guard_file": "guard", "guard_flag": "guard", "guard_prepares_anon_vma": "guard", "stack_nohuge": "thp"}
-"""Switches that mean nothing unless another one is on: they are not looked for."""
+"""Switches that have an effect only if another one is on: they are not probed otherwise."""
 
 
 @dataclass
 class Probed:
-    """What probing found."""
+    """The result of probing."""
 
     rules: Rules
     changed: list[str] = field(default_factory=list)
     """Switches that differ from the defaults."""
     unclear: list[str] = field(default_factory=list)
-    """Switches with which the oracle is wrong either way: a rule that it does not know."""
+    """Switches with which the oracle is wrong at either value: a rule that it does not know."""
 
 
 def probe(kernel: Kernel, limits: Limits) -> Probed:

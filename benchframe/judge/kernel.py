@@ -1,4 +1,4 @@
-"""The running kernel as one side: starts the judging process and runs batches of operations in it."""
+"""The running kernel as one side: start the judging process and run batches of operations in it."""
 
 import os
 import platform
@@ -18,22 +18,22 @@ from benchframe.judge import child
 from benchframe.judge.programs import Op
 
 _MALLOC = {"MALLOC_TOP_PAD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
-"""The judging process's own malloc takes its heap before the break moves to the arena, and never asks for more."""
+"""Lets the judging process's malloc take its heap before the break moves to the arena, and never ask for more."""
 
 
 class JudgeError(BenchframeError):
-    """The kernel could not be asked; the message says why and what to do."""
+    """The kernel could not be used; the message says why and what to do."""
 
 
 @dataclass
 class Answer:
-    """What the kernel said to one batch."""
+    """The kernel's answer to one batch."""
 
     results: list[int]
     layouts: list[list[int]]
-    """After each operation, four words an area: start, end, access bits with 8 for shared, file offset."""
+    """After each operation, four words per area: start, end, access bits with 8 for shared, file offset."""
     flags: list[str] = field(default_factory=list)
-    """At the end, each area's VmFlags words, sorted; empty if not asked for."""
+    """At the end, each area's VmFlags words, sorted; empty if not requested."""
 
 
 def supported() -> str:
@@ -123,7 +123,7 @@ class Kernel:
         return b"".join(parts)
 
     def send(self, ops: Sequence[Op], with_flags: bool = False) -> None:
-        """Begin a batch; :meth:`receive` waits for its end. One batch may be under way.
+        """Begin a batch; :meth:`receive` waits for its end. Only one batch may be in progress.
 
         Raises:
             ValueError: an operation could change memory outside the arena.
@@ -145,7 +145,7 @@ class Kernel:
         self.sent = ops
 
     def receive(self) -> Answer:
-        """Wait for the end of the batch under way.
+        """Wait for the end of the current batch.
 
         Raises:
             JudgeError: the process died or did not answer in time.
@@ -167,6 +167,6 @@ class Kernel:
         return Answer(results, layouts, text.split("\n") if text else [])
 
     def run(self, ops: Sequence[Op], with_flags: bool = False) -> Answer:
-        """One batch from an empty arena."""
+        """Run one batch from an empty arena."""
         self.send(ops, with_flags)
         return self.receive()

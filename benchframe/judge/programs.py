@@ -28,7 +28,7 @@ from benchframe.judge.child import (
 )
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Operations: what the judge asks of both sides, and what any judged side must offer.
+# Operations for both sides, and the interface that any judged side must have.
 #
 # An :class:`Op` is a system call with concrete arguments (or a touch, or a fork), so that a list of them is a program:
 # it can be run again, cut down, and printed as Python or C.
@@ -67,7 +67,7 @@ class Op(NamedTuple):
 
     @property
     def argument_count(self) -> int:
-        """How many of the six arguments the call takes."""
+        """How many of the six arguments the call uses."""
         return {MMAP: 6, MREMAP: 5, MPROTECT: 3, MADVISE: 3, BRK: 1, FORK: 0}.get(self.code, 2)
 
     def __str__(self) -> str:
@@ -75,13 +75,14 @@ class Op(NamedTuple):
 
 
 class Calls(Protocol):
-    """The judged side: an address space that answers as the kernel does (the oracle, the compiled model)."""
+    """The interface of a judged side: an address space that answers as the kernel does (the oracle, the compiled
+    model)."""
 
     def mmap(self, addr: int, length: int, prot: int, flags: int, file: int = -1, offset: int = 0, /) -> int:
         """An address, or -errno."""
 
     def munmap(self, addr: int, length: int, /) -> int:
-        """0, or -errno; so do the others unless said otherwise."""
+        """0, or -errno; the others return the same unless stated."""
 
     def mprotect(self, addr: int, length: int, prot: int, /) -> int: ...
 
@@ -114,7 +115,7 @@ Make = Callable[[], Calls]
 
 
 def elsewhere(op: Op, result: int, munmap: Callable[[int, int], int]) -> int:
-    """What the worker does with a mapping outside the arena: unmap it and forget where it was."""
+    """The worker's treatment of a mapping outside the arena: unmap it and ignore its address."""
     if op.code in (MMAP, MREMAP) and result >= 0 and not ARENA <= result < ARENA_END:
         munmap(result, page_align(op.b if op.code == MMAP else op.c))
         return ELSEWHERE
@@ -122,7 +123,7 @@ def elsewhere(op: Op, result: int, munmap: Callable[[int, int], int]) -> int:
 
 
 def apply(side: Calls, op: Op) -> tuple[Calls, int]:
-    """Perform ``op`` on the judged side: the side to go on with (another one after fork), and the result."""
+    """Perform ``op`` on the judged side: returns the side to continue with (another one after fork), and the result."""
     code, a, b, c, d, e, f = op
     if code == MMAP:
         return side, elsewhere(op, side.mmap(a, b, c, d, e if e < len(FILES) else -1, f), side.munmap)
@@ -144,7 +145,7 @@ def apply(side: Calls, op: Op) -> tuple[Calls, int]:
 
 
 def words_of(layout: list[Row]) -> list[int]:
-    """The areas of the arena in the worker's form: start, end, access bits with 8 for shared, offset."""
+    """The areas of the arena in the worker's format: start, end, access bits with 8 for shared, offset."""
     words: list[int] = []
     for start, end, prot, shared, offset, _ in layout:
         if ARENA <= start < ARENA_END:
@@ -161,7 +162,7 @@ def file_table() -> list[tuple[int, int, bool, bool, int]]:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Where operations come from: four seeded generators, each aimed at another part of the rules.
+# The sources of operations: four seeded generators, each aimed at another part of the rules.
 #
 # ``mixed`` has bad arguments in a quarter of its calls; ``merge`` works in a small zone on a grid, so that areas touch
 # and merge, with mlock, populate, guard regions and fork; ``huge`` spreads over 31 MiB with transparent huge pages;
@@ -175,7 +176,7 @@ _HUGE_LENGTHS = (0, TASK_SIZE + PAGE, 1 << 62, (1 << 63) + PAGE, MASK - PAGE + 1
 
 @dataclass(frozen=True)
 class Zone:
-    """Where a generator works and what it prefers. Sizes are pages."""
+    """Where a generator works and its preferences. Sizes are in pages."""
 
     name: str
     base: int
@@ -185,7 +186,7 @@ class Zone:
     longest: int
     """The longest usual mapping, in steps."""
     bad: float
-    """How often an argument is spoilt."""
+    """How often an argument is made invalid."""
     weights: dict[int, int]
     """How often each operation is chosen."""
     simple: float
@@ -194,7 +195,7 @@ class Zone:
     reads: float = 0.3
     """How many touches are reads."""
     journeys: float = 0.0
-    """How often a scripted journey begins (see :meth:`Generator._journey`)."""
+    """How often a scripted sequence begins (see :meth:`Generator._journey`)."""
 
 
 _ALL = {MMAP: 30, MUNMAP: 12, MPROTECT: 16, MREMAP: 14, MADVISE: 12, TOUCH: 14, MLOCK: 1, MUNLOCK: 1}
@@ -235,7 +236,7 @@ ZONES = {
 
 
 class Generator:
-    """An endless stream of operations; the same seed gives the same stream if the areas it is shown are the same."""
+    """An endless stream of operations; the same seed and the same areas give the same stream."""
 
     def __init__(self, zone: Zone, seed: str) -> None:
         self.zone = zone
@@ -260,7 +261,7 @@ class Generator:
         }
 
     def next(self, layout: Sequence[Row]) -> Op:
-        """The next operation, given the areas as they are now."""
+        """The next operation, given the current areas."""
         low, high = self.zone.base - (2 << 20), self.zone.base + self.zone.pages * PAGE + (2 << 20)
         rows = [row for row in layout if low <= row[0] < high]
         self.edges = [row[at] for row in rows for at in (0, 1)]
@@ -272,7 +273,8 @@ class Generator:
         return self.make[self.random.choices(self.codes, self.weights)[0]]()
 
     def _journey(self, rows: list[Row]) -> None:
-        """Half of an area is written, perhaps forked, moved away and back beside its other half: may they join?"""
+        """Half of an area is written, perhaps forked, then moved away and back beside its other half: may they
+        merge?"""
         private = [row for row in rows if row[2] in (1, 3) and not row[3] and row[1] - row[0] >= 2 * PAGE]
         if not private:
             return
@@ -294,7 +296,8 @@ class Generator:
         ]
 
     def _huge_journey(self) -> None:
-        """Half of a new area is read where a huge page fits: after fork, may it join the half never touched?"""
+        """Half of a new area is read where a huge page fits: after fork, may it merge with the half that was never
+        touched?"""
         start = self.zone.base + self.random.randrange(0, self.zone.pages - 1024, 512) * PAGE
         half = 512 * PAGE
         self.queue = [
@@ -313,7 +316,7 @@ class Generator:
         return self.random.random() < self.zone.bad
 
     def _addr(self) -> int:
-        """An address in the zone: on the grid, or an edge of an area, or near one."""
+        """An address in the zone: on the grid, at an edge of an area, or near one."""
         zone, random = self.zone, self.random
         chance = random.random()
         if self.edges and chance < 0.5:
@@ -322,7 +325,7 @@ class Generator:
         return zone.base + random.randrange(0, zone.pages, zone.step) * PAGE
 
     def _length(self, start: int) -> int:
-        """Bytes from ``start`` on: on the grid, or up to an edge of an area."""
+        """A length in bytes from ``start``: on the grid, or up to an edge of an area."""
         zone, random = self.zone, self.random
         if self.edges and random.random() < 0.35:
             edge = random.choice(self.edges)
@@ -347,7 +350,7 @@ class Generator:
         return start, length
 
     def _inner_range(self) -> tuple[int, int]:
-        """An address and a length that stay in the arena."""
+        """An address and a length inside the arena."""
         start, length = self._range()
         return (start, length) if length < 1 << 28 else (start, PAGE)
 
@@ -403,7 +406,7 @@ class Generator:
 
     def _mremap(self) -> Op:
         random = self.random
-        if self.moves and random.random() < 0.25:  # back to where it came from: offsets fit again
+        if self.moves and random.random() < 0.25:  # back to its old place: offsets fit again
             start, size, target = self.moves.pop(random.randrange(len(self.moves)))
             return Op(MREMAP, target, size, size, 3, start)
         start, old = self._range()

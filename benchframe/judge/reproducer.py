@@ -160,7 +160,7 @@ static void move_brk(unsigned long base)
 
 
 def result_text(result: int) -> str:
-    """A result as a person reads it.
+    """A result for display.
 
     >>> result_text(-12), result_text(4096)
     ('-ENOMEM', '0x1000')

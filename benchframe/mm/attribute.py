@@ -1,7 +1,7 @@
-"""Attributes of a VMA that its merges compare: seal, userfaultfd, memory policy, name (mm/vma.c vma_modify_*).
+"""Attributes of a VMA that merges compare: seal, userfaultfd, memory policy, name (mm/vma.c vma_modify_*).
 
-The kernel keeps them in fields of their own (vm_userfaultfd_ctx, vm_policy, anon_name). All that merges ask is whether
-they are equal, so here they are numbers in bits of vm_flags that are free.
+The kernel keeps them in separate fields (vm_userfaultfd_ctx, vm_policy, anon_name). Merges only compare them for
+equality, so here they are numbers in unused bits of vm_flags.
 """
 
 from benchframe.dialect import NULL, native
@@ -32,7 +32,7 @@ def attribute_mask(which):
 
 @native
 def attribute_bits(which, value):
-    """``value`` in these bits."""
+    """``value``, shifted into the bits of attribute ``which``."""
     if which == SEAL:
         return value << SEAL_SHIFT
     if which == USERFAULTFD:
@@ -44,7 +44,7 @@ def attribute_bits(which, value):
 
 @native
 def do_attribute(mm, task, start, length, which, value):
-    """Give every VMA in the range the attribute: 0, -EINVAL, or -ENOMEM (a split too many). Holes are passed over.
+    """Give every VMA in the range the attribute: 0, -EINVAL, or -ENOMEM (a split failed). Holes are skipped.
 
     Caller holds mmap_lock for write.
     """

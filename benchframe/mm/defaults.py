@@ -1,4 +1,4 @@
-"""What runs where a strategy fills no hook: defaults of index, cache and protocol."""
+"""The functions that run where a strategy fills no hook: defaults of index, cache and protocol."""
 
 from benchframe.dialect.functions import native
 from benchframe.dialect.records import NULL
@@ -20,7 +20,7 @@ from benchframe.mm.slab import arena_free
 from benchframe.mm.vma import grow_as_held, start_gap, vma_free_now, vma_next_of, vma_prev_of
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Where a mapping goes: the hole search without help from the index.
+# The search for a hole for a new mapping, without help from the index.
 #
 # Linux from 2.6.9 to 3.7 walked the list and remembered where it had last succeeded (free_area_cache and
 # cached_hole_size); 3.8 found the highest hole through the augmented rb-tree, 6.1 through the maple tree. Every
@@ -31,9 +31,9 @@ from benchframe.mm.vma import grow_as_held, start_gap, vma_free_now, vma_next_of
 
 @native
 def list_gap_below(mm, length, low, high):
-    """Start of the range at the top of the highest hole in [low, high) of ``length`` bytes, -1 if none.
+    """Start of the range at the top of the highest hole in [low, high) of ``length`` bytes, -1 if there is none.
 
-    O(VMAs above the hole), from hole_hint on when that is enough. Caller holds mmap_lock for write.
+    O(VMAs above the hole), or from hole_hint on if that suffices. Caller holds mmap_lock for write.
     """
     limit = high
     known = high == mm.mmap_base
@@ -50,7 +50,7 @@ def list_gap_below(mm, length, low, high):
     while top - bottom < length:
         if prev == NULL:
             return -1
-        top = min(high, start_gap(mm, prev))  # only the next VMA's guard gap counts, not one that reaches over it
+        top = min(high, start_gap(mm, prev))  # only the next VMA's guard gap counts, not that of a VMA further up
         prev = VMA(mm, prev).vm_prev
         bottom = low
         if prev != NULL:
@@ -63,7 +63,7 @@ def list_gap_below(mm, length, low, high):
 
 @native
 def list_gap_above(mm, length, low, high):
-    """Start of the lowest hole in [low, high) of ``length`` bytes, -1 if none. O(VMAs below it)."""
+    """Start of the lowest hole in [low, high) of ``length`` bytes, -1 if there is none. O(VMAs below it)."""
     vma = index_find(mm, low)
     bottom = low
     while bottom + length <= high:
@@ -80,12 +80,12 @@ def list_gap_above(mm, length, low, high):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What fills a hook where a strategy does not and "return 0" is not enough.
+# Default functions for the hooks where "return 0" is not enough.
 
 
 @native
 def read_lock(mm, task):
-    """mmap_read_lock: one atomic add, unless somebody writes or waits."""
+    """mmap_read_lock: one atomic add, unless there is a writer or a waiter."""
     return mmap_down_read(mm)
 
 
@@ -97,7 +97,7 @@ def read_unlock(mm, task):
 
 @native
 def write_lock(mm, task):
-    """mmap_write_lock: one compare-and-exchange, unless anybody is there; then wait, with new readers kept out."""
+    """mmap_write_lock: one compare-and-exchange if the lock is free; otherwise wait, with new readers kept out."""
     mmap_down_write(mm)
     mm.owner = task
     return 0
@@ -112,14 +112,14 @@ def write_unlock(mm, task):
 
 @native
 def write_downgrade(mm, task):
-    """mmap_write_downgrade: who wrote goes on as a reader."""
+    """mmap_write_downgrade: the writer continues as a reader."""
     mm.owner = 0
     return mmap_downgrade_write(mm)
 
 
 @native
 def table_release_now(mm, table):
-    """Give the page back at once."""
+    """Free the page at once."""
     PAGE(mm, table).mapping = PAGE_FREE
     return arena_free(mm, ARENA_TABLE, table)
 
@@ -140,13 +140,13 @@ def put_under_mmap_lock(mm, task, vma):
 
 @native
 def always_valid(mm, task, vma, site):
-    """Whoever holds mmap_lock need not ask again."""
+    """Always valid: the caller holds mmap_lock."""
     return 1
 
 
 @native
 def count_event(mm, task, what):
-    """The counted build's ``count``."""
+    """``count`` in the counted build."""
     t = TASK(mm, task)
     if what == COUNT_LOOKUP:
         t.nr_lookups += 1
@@ -161,7 +161,7 @@ def count_event(mm, task, what):
 
 @native
 def dup_as_write(mm, vma):
-    """dup_mmap since 6.5: fork writes, too (fb49c455323f)."""
+    """dup_mmap since 6.5: fork takes the lock for write too (fb49c455323f)."""
     return vma_start_write(mm, vma)
 
 
@@ -182,4 +182,4 @@ DEFAULTS = {
     "table_release": table_release_now,
     "lookup": find_vma,
 }
-"""Hook name to default."""
+"""Default function by hook name."""

@@ -1,4 +1,4 @@
-"""mm life: a new mm, fork's copy, exit (kernel/fork.c dup_mmap, mm/mmap.c exit_mmap; COW by mm/memory.c)."""
+"""The life of an mm: a new mm, fork's copy, exit (kernel/fork.c dup_mmap, mm/mmap.c exit_mmap; COW by mm/memory.c)."""
 
 from benchframe.dialect import NULL, fetch_add, native
 from benchframe.mm.flags import (
@@ -43,7 +43,7 @@ from benchframe.mm.vma import anon_vma_new, vma_alloc, vma_link
 
 @native
 def task_init(mm, task):
-    """A task begins in ``mm``: nothing cached, nothing counted (copy_process)."""
+    """A task begins in ``mm``, with an empty cache and zeroed counters (copy_process)."""
     t = TASK(mm, task)
     t.mm = mm.id
     t.mm_version = -1
@@ -61,7 +61,8 @@ def task_init(mm, task):
 
 @native
 def mm_init(mm):
-    """An empty address space in a record whose parameters are set; 0, or 1 if there is no page for the top table."""
+    """Set up an empty address space in a record whose parameters are set: 0, or 1 if there is no page for the top
+    table."""
     mm.mm_rb = NULL
     mm.mmap_cache = NULL
     mm.mmap_lock = 0
@@ -91,7 +92,7 @@ def mm_init(mm):
 
 @native
 def mm_new(mm, new):
-    """An empty mm at index ``new`` of MM with ``mm``'s parameters (exec, fork): ``new``, NULL without memory."""
+    """An empty mm at index ``new`` of MM with ``mm``'s parameters (exec, fork): ``new``, or NULL without memory."""
     m = MM(mm, new)
     m.mm_base = mm.mm_base
     m.vma_base = mm.vma_base
@@ -140,7 +141,7 @@ def mm_new(mm, new):
 
 @native
 def copy_range(mm, child, start, end, shared):
-    """Give the child the entries of [start, end); private ones lose the write right in BOTH (copy_page_range)."""
+    """Give the child the entries of [start, end); private ones lose write permission in BOTH (copy_page_range)."""
     addr = start
     while addr < end:
         pmd = pmd_slot(mm, addr)
@@ -202,10 +203,10 @@ def copy_table(mm, child, source, target, first, count, shared):
 def dup_mmap(mm, new, child_task):
     """fork(2): a copy of ``mm`` at index ``new`` of MM for ``child_task``. ``new``, or NULL if a slab ran out.
 
-    VMAs in address order; VM_DONTCOPY ones stay behind, VM_LOCKED is dropped, VM_WIPEONFORK comes empty,
-    a userfaultfd stays behind. A VMA with
-    an anon_vma gets one of its own, linked to the parent's chain: no longer singular, which blocks some merges.
-    Tables are copied only where there are anonymous pages; file pages fault in again. Caller holds mmap_lock.
+    Copies VMAs in address order: it skips VM_DONTCOPY ones, drops VM_LOCKED and userfaultfds, and makes VM_WIPEONFORK
+    ones empty. A VMA with an anon_vma gets one of its own, linked to the parent's chain, which is then no longer
+    singular; this prevents some merges. Tables are copied only where there are anonymous pages; file pages fault in
+    again. Caller holds mmap_lock.
     """
     if mm_new(mm, new) == NULL:
         return NULL
@@ -242,14 +243,14 @@ def dup_mmap(mm, new, child_task):
 
 @native
 def mmgrab(mm):
-    """One who needs the record, not the address space, more."""
+    """Take a reference to the record; it does not keep the address space alive."""
     fetch_add(mm, "mm_count", 1)
     return 0
 
 
 @native
 def mmdrop(mm):
-    """One less; the last one frees the record."""
+    """Drop a reference; the last one frees the record."""
     if fetch_add(mm, "mm_count", -1) == 1:
         return mm_free(mm)
     return 0
@@ -257,15 +258,15 @@ def mmdrop(mm):
 
 @native
 def mm_free(mm):
-    """__mmdrop. The record's place in MM is the trace's number for it, so there is nothing to give back natively; the
-    checker ends its life."""
+    """__mmdrop. The trace numbers the records in MM, so native runs have nothing to free; the checker ends the record's
+    life."""
     return 0
 
 
 @native
 def free_all_pgtables(mm):
-    """Every table of a space that ends, from the lowest VMA up; near neighbours go together (free_pgtables of
-    mm/memory.c). What lies between far ones has no tables, so nobody walks it."""
+    """Free every table of an address space that ends, from the lowest VMA up; close neighbours together (free_pgtables
+    of mm/memory.c). There are no tables between distant VMAs, so that range is not walked."""
     vma = mm.mmap
     while vma != NULL:
         start = VMA(mm, vma).vm_start
@@ -283,7 +284,7 @@ def free_all_pgtables(mm):
 
 @native
 def exit_mmap(mm):
-    """The last task is gone: zap everything, free all tables and VMAs. Nobody can look up any more."""
+    """The last task has ended: zap everything, free all tables and VMAs. No lookup can happen any more."""
     cache_mm_exit(mm)
     vma = mm.mmap
     while vma != NULL:

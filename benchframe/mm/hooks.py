@@ -10,7 +10,7 @@ from benchframe.dialect.functions import Hook, hook, native
 from benchframe.dialect.records import NULL
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The places where a strategy meets the model. Each has a default, so a plugin writes only what is new in it.
+# The hooks through which the model calls a strategy. Most have a default, so a plugin writes only what is new in it.
 #
 # Three parts. The *index* finds the first VMA above an address among all. The *cache* sits in front of it. The
 # *protocol* says what a lookup must hold, and what a writer must do, so that the two can run side by side.
@@ -28,44 +28,43 @@ from benchframe.dialect.records import NULL
 
 @hook("index", mandatory=True, hot=True, called=True, holds="what the protocol took; mmap_lock write in calls")
 def index_find(mm, addr):
-    """The first VMA with ``addr < vm_end``, NULL if none. Caller holds what the protocol says."""
+    """The first VMA with ``addr < vm_end``, NULL if there is none. The caller holds what the protocol took."""
 
 
 @hook("index", mandatory=True, holds="mmap_lock write")
 def index_insert(mm, vma):
-    """Enter ``vma``; it is on the list already (vm_prev, vm_next set). Caller holds mmap_lock for write."""
+    """Insert ``vma``, which is already on the list (vm_prev, vm_next are set). Caller holds mmap_lock for write."""
 
 
 @hook("index", mandatory=True, holds="mmap_lock write")
 def index_erase(mm, vma):
-    """Remove ``vma``. It has left the list, its own links still name its old neighbours; after a merge the survivor
-    already covers its range. Caller holds mmap_lock for write."""
+    """Remove ``vma``. It has already left the list, but its own links still name its old neighbours; after a merge the
+    surviving VMA already covers its range. Caller holds mmap_lock for write."""
 
 
 @hook("index", holds="mmap_lock write; what the fault took when a stack grows")
 def index_resize(mm, vma, old_start, old_end):
-    """``vma``'s bounds moved (order and neighbours unchanged). Where one VMA takes over space from another, the one
-    that grows is reported first. Caller holds mmap_lock for write (stack growth: read, before 6.5)."""
+    """``vma``'s bounds changed (order and neighbours did not). If one VMA takes over space from another, the growing
+    one is reported first. Caller holds mmap_lock for write (stack growth: for read, before 6.5)."""
     return 0
 
 
 @hook("index", mandatory=True, holds="mmap_lock write")
 def index_gap_below(mm, length, low, high):
-    """The start of a ``length``-byte range at the top of the highest hole within [low, high) that fits, or -1.
-    The default walks the list from the top. Where nothing fits below mmap_base the model searches upwards by
-    itself."""
+    """The start of a ``length``-byte range at the top of the highest hole within [low, high) that fits, or -1. The
+    default walks the list from the top. If nothing fits below mmap_base, the model itself searches upwards."""
 
 
 @hook("index", holds="none: nothing else runs")
 def index_check(mm):
-    """0 if every invariant of the structure holds, else the number of the first broken one (see the docstring of
-    the index). The list is right when this is called."""
+    """0 if every invariant of the structure holds, else the number of the first broken one (the docstring of the index
+    lists them). The list is correct when this is called."""
     return 0
 
 
 @hook("index", holds="none: the last task is gone")
 def index_exit(mm):
-    """The mm ends; give private records back. Its VMAs were not erased one by one."""
+    """The mm ends: free private records. Its VMAs were not erased one by one."""
     return 0
 
 
@@ -80,7 +79,7 @@ def cache_find(mm, task, addr):
 
 @hook("cache", hot=True, holds="mmap_lock: read in a fault, write in a call")
 def cache_store(mm, task, addr, vma):
-    """find_vma walked the index for ``addr`` and found ``vma`` (not NULL; it may lie above ``addr``)."""
+    """find_vma searched the index for ``addr`` and found ``vma`` (not NULL; it may lie above ``addr``)."""
     return 0
 
 
@@ -92,7 +91,7 @@ def cache_fault(mm, table, vma):
 
 @hook("cache", lookup=True, holds="mmap_lock write")
 def cache_merge(mm, start, end, next_vma):
-    """vma_merge begins for [start, end); ``next_vma`` is the first VMA that may have to go (RFC 3/4)."""
+    """vma_merge begins for [start, end); ``next_vma`` is the first VMA that the merge may remove (RFC 3/4)."""
     return 0
 
 
@@ -140,7 +139,7 @@ def cache_table_prepared(mm, table):
 
 @hook("cache", lookup=True, holds="none: nobody knows the mm")
 def cache_mm_init(mm):
-    """A new mm, also a forked child's."""
+    """A new mm, including the child's after fork."""
     return 0
 
 
@@ -161,12 +160,12 @@ def cache_task_init(mm, task):
 
 @hook("protocol", mandatory=True, hot=True, called=True, holds="takes it")
 def mmap_read_lock(mm, task):
-    """Take mmap_lock for read. Default: one atomic add where nobody writes (the rwsem's fast path)."""
+    """Take mmap_lock for read. Default: one atomic add if there is no writer (the rwsem's fast path)."""
 
 
 @hook("protocol", mandatory=True, hot=True, called=True, holds="gives it back")
 def mmap_read_unlock(mm, task):
-    """Release it."""
+    """Release mmap_lock, taken for read."""
 
 
 @hook("protocol", mandatory=True, holds="takes it")
@@ -176,19 +175,19 @@ def mmap_write_lock(mm, task):
 
 @hook("protocol", mandatory=True, holds="gives it back")
 def mmap_write_unlock(mm, task):
-    """Release it: the call is done."""
+    """Release mmap_lock, taken for write: the call is done."""
 
 
 @hook("protocol", mandatory=True, holds="mmap_lock write, then read")
 def mmap_write_downgrade(mm, task):
-    """From write to read without a gap: nobody else writes in between. mmap_read_unlock ends it."""
+    """Downgrade from write to read without a gap: no other writer can come in between. mmap_read_unlock ends it."""
 
 
 @hook("protocol", mandatory=True, hot=True, lookup=True, holds="none; takes what it needs")
 def vma_get(mm, task, addr):
-    """A user fault at ``addr`` begins: find_vma's answer, and whatever keeps it alive until vma_put.
+    """A user fault at ``addr`` begins: return find_vma's answer, and keep it alive until vma_put.
 
-    The default is the kernel's of 2.4 to 6.3: mmap_lock for read, then find_vma.
+    The default is the kernel's from 2.4 to 6.3: mmap_lock for read, then find_vma.
     """
 
 
@@ -199,32 +198,33 @@ def vma_put(mm, task, vma):
 
 @hook("protocol", mandatory=True, hot=True, lookup=True, holds="none; takes mmap_lock read")
 def vma_get_locked(mm, task, addr):
-    """As vma_get, without speculation: vma_valid refused the first try."""
+    """As vma_get, but without speculation: vma_valid refused the first attempt."""
 
 
 @hook("protocol", mandatory=True, lookup=True, holds="the PTE page's ptl (SITE_END, SITE_TABLE, SITE_REFUSED: none)")
 def vma_valid(mm, task, vma, site):
-    """May the fault still commit? ``site`` (SITE_*) says where it is asked: with the ptl held before an entry is set,
-    before a page table is allocated (no ptl), before the fault is refused for what ``vma`` says (no ptl), and at the
-    end. 0 starts the fault over with vma_get_locked. The default says yes: a lock is held."""
+    """Whether the fault may still commit. ``site`` (SITE_*) says where it is called: with the ptl held before an entry
+    is set, before a page table is allocated (no ptl), before the fault is refused because of ``vma``'s fields (no ptl),
+    and at the end. 0 restarts the fault with vma_get_locked. The default returns 1: a lock is held."""
 
 
 @hook("protocol", mandatory=True, hot=True, holds="what vma_get took; the same afterwards")
 def vma_grow(mm, task, vma, addr):
-    """What vma_get or vma_get_locked gave lies above ``addr``: a stack that may grow down. The VMA that now covers
-    ``addr``, NULL if none may; either way held as before, for vma_put. The default grows it under what is held, as up
-    to 6.4; ``grow_under_write_lock`` is the way since."""
+    """The VMA from vma_get or vma_get_locked lies above ``addr``: it is a stack that may grow down. Return the VMA that
+    now covers ``addr``, or NULL if it may not grow; in both cases held as before, for vma_put. The default grows it
+    under what is held, as the kernel did up to 6.4; ``grow_under_write_lock`` does it as since 6.5."""
 
 
 @hook("protocol", holds="mmap_lock write; what the fault took when a stack grows")
 def vma_start_write(mm, vma):
-    """A writer is about to change ``vma``'s bounds, flags or place. Caller holds mmap_lock for write."""
+    """A writer is about to change ``vma``'s bounds, flags or position. Caller holds mmap_lock for write."""
     return 0
 
 
 @hook("protocol", mandatory=True, holds="mmap_lock write")
 def vma_dup(mm, vma):
-    """fork is about to copy ``vma`` and to write-protect its pages. The default calls vma_start_write, as since 6.5."""
+    """fork is about to copy ``vma`` and write-protect its pages. The default calls vma_start_write, as the kernel does
+    since 6.5."""
 
 
 @hook("protocol", holds="mmap_lock write (fork: the parent's)")
@@ -235,18 +235,18 @@ def vma_attach(mm, vma):
 
 @hook("protocol", holds="mmap_lock write")
 def vma_detach(mm, vma):
-    """``vma`` has left list and index (vma_mark_detached); its pages and tables are still there."""
+    """``vma`` has left list and index (vma_mark_detached); its pages and tables still exist."""
     return 0
 
 
 @hook("protocol", mandatory=True, holds="mmap_lock write (at exit: none)")
 def vma_free(mm, vma):
-    """``vma`` is out of every structure: give it back, at once (the default) or when the readers have gone."""
+    """``vma`` has left every structure: free it, at once (the default) or after the readers have finished."""
 
 
 @hook("protocol", mandatory=True, holds="mmap_lock write (at exit: none)")
 def table_release(mm, table):
-    """Page table ``table`` hangs nowhere any more: give it back, at once (the default) or when walkers have gone."""
+    """Page table ``table`` has been unlinked: free it, at once (the default) or after the walkers have finished."""
 
 
 # ---- engine -----------------------------------------------------------------------------------------------
@@ -259,27 +259,27 @@ def lookup(mm, task, addr):
 
 @hook("engine", hot=True, holds="any")
 def count(mm, task, what):
-    """Something worth counting happened (COUNT_*). Nothing in timed runs; the counted build adds it up."""
+    """Something to count happened (COUNT_*). Timed runs do nothing; the counted build adds it up."""
     return 0
 
 
 @hook("engine", holds="the PTE page's ptl")
 def copy_user_page(mm, new, old):
-    """A page's content is copied to another frame. Content is modelled by the checker alone."""
+    """A page's content is copied to another frame. Only the checker models content."""
     return 0
 
 
 @hook("engine", holds="the PTE page's ptl")
 def page_add_anon(mm, vma, addr, frame):
     """A new anonymous page was mapped at ``addr``: its index in the anon_vma follows from the VMA's bounds
-    (__page_set_anon_rmap). Modelled by the checker alone."""
+    (__page_set_anon_rmap). Only the checker models it."""
     return 0
 
 
 @hook("engine", holds="mmap_lock, and no ptl")
 def flush_tlb(mm, start, end):
-    """Entries of [start, end) have lost rights: no CPU may go on with what it remembers. TLBs are modelled by the
-    checker alone."""
+    """Entries of [start, end) have lost permissions: every CPU must drop what its TLB holds for them. Only the checker
+    models TLBs."""
     return 0
 
 
@@ -294,15 +294,15 @@ BY_NAME = {h.name: h for h in ALL}
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# find_vma: the cache, then the index, then the cache is told (mm/mmap.c find_vma, all versions up to 6.0).
+# find_vma: ask the cache, then the index, then update the cache (mm/mmap.c find_vma, all versions up to 6.0).
 
 
 @native
 def find_vma(mm, task, addr):
-    """The first VMA with ``addr < vm_end``, NULL if none; it need not contain ``addr``.
+    """The first VMA with ``addr < vm_end``, NULL if there is none; it need not contain ``addr``.
 
-    Caller holds mmap_lock. A cache answers only for an address inside its VMA: a VMA above a hole is the right
-    answer only while nothing else lies between.
+    Caller holds mmap_lock. A cache may answer only for an address inside its VMA: a VMA above a hole is the right
+    answer only as long as nothing is mapped in between.
     """
     count(mm, task, COUNT_LOOKUP)
     vma = cache_find(mm, task, addr)
@@ -319,7 +319,7 @@ def find_vma(mm, task, addr):
 # The strategy's hook entry: one compiled function through which the shared mapping operations reach its hooks.
 
 SOURCE = "<hook entry>"
-"""Where tracebacks find its text."""
+"""The file name of its text in tracebacks."""
 
 
 def hook_mask(filled: Container[str]) -> int:
@@ -328,7 +328,8 @@ def hook_mask(filled: Container[str]) -> int:
 
 
 def _write() -> FunctionType:
-    """``hook_entry(mm, number, a, b, c, d)`` as a chain over the hooks' numbers; hot ones are never called so."""
+    """``hook_entry(mm, number, a, b, c, d)`` as a chain of comparisons of the hook's number; hot hooks are not called
+    through it."""
     lines = ["def hook_entry(mm, number, a, b, c, d):"]
     for number, one in enumerate(ALL):
         if one.called:

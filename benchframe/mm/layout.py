@@ -1,9 +1,9 @@
 """The records of the model: mm_struct, vm_area_struct, struct page, page-table entries, tasks, and their slabs.
 
-Field names are the kernel's. ``lock`` says what protects a field: ``mmap_lock`` is held for write by whoever changes
-the address space, for read by a page fault; ``ptl`` is the lock of one page-table page. ``model`` marks what the kernel
-keeps elsewhere or does not have: it costs nothing when accesses are counted. ``pointer`` marks what may hold the number
-of a record.
+Field names are the kernel's. ``lock`` says what protects a field: a task that changes the address space holds
+``mmap_lock`` for write, a page fault holds it for read; ``ptl`` is the lock of one page-table page. ``model`` marks
+fields that the kernel keeps elsewhere or does not have: accesses to them are not counted as costs. ``pointer`` marks
+fields that may hold the number of a record.
 
 References between records are slab indices; 0 is NULL (:data:`~benchframe.dialect.NULL`).
 """
@@ -23,7 +23,7 @@ DEFAULT_MAX_MAP_COUNT = 65530
 mm_struct = Struct(
     "mm_struct",
     [
-        # Model: where the slabs are. Written once when the mm is made; every function reads them through mm.
+        # Model: the addresses of the slabs. Written once when the mm is made; every function reads them through mm.
         Field("mm_base", "i8", "slab MM", lock="constant"),
         Field("vma_base", "i8", "slab VMA", lock="constant"),
         Field("page_base", "i8", "slab PAGE", lock="constant"),
@@ -110,7 +110,7 @@ mm_struct = Struct(
         Field("strategy1", "i8", "likewise", pointer=True),
         Field("strategy2", "i8", "likewise", pointer=True),
         Field("strategy3", "i8", "likewise", pointer=True),
-        # Where nobody looks who does not have to wait.
+        # Fields that only waiters read.
         Field("mmap_lock_tail", "i8", "rwsem: tickets handed out to those who wait", lock="itself"),
         Field("mmap_lock_head", "i8", "rwsem: the ticket whose turn it is", lock="itself"),
         Field("mm_count", "i8", "references to the record: 1 while it has tasks", lock="atomic"),
@@ -230,7 +230,7 @@ freed = Struct("freed", [Field("slot", "i8", "a freed slot", lock="mmap_lock")])
 event = Struct(
     "event",
     [
-        Field("addr", "i8", "see benchframe.events"),
+        Field("addr", "i8", "see benchframe.events", lock="constant during a replay"),
         Field("len", "i8", "likewise"),
         Field("offset", "i8", "likewise"),
         Field("new_len", "i8", "likewise"),
@@ -247,7 +247,7 @@ event = Struct(
 answer = Struct(
     "answer",
     [
-        Field("ret", "i8", "the call's result; a fault's 0 or negative code"),
+        Field("ret", "i8", "the call's result; a fault's 0 or negative code", lock="the replaying task"),
         Field("vm_start", "i8", "of the VMA a lookup or fault found, -1 if none"),
         Field("vm_end", "i8", "likewise"),
         Field("vma", "i8", "its index"),
@@ -257,14 +257,14 @@ answer = Struct(
 sample = Struct(
     "sample",
     [
-        Field("cycles", "i8", "of one operation, the counter's own cost included"),
-        Field("hit", "i8", "1 if the strategy's cache answered"),
+        Field("cycles", "i8", "of one operation, the counter's own cost included", lock="the replaying task"),
+        Field("hit", "i8", "1 if the strategy's cache answered", lock="the replaying task"),
     ],
 )
 
 MM = Slab("MM", mm_struct, "mm_base")
 EXEC_LIMITS = Slab("EXEC_LIMITS", mm_struct, "mm_base", first=0)
-"""Record 0 of MM is no address space: it keeps the limits that each exec begins with."""
+"""Record 0 of MM is not an address space: it keeps the limits with which each exec begins."""
 VMA = Slab("VMA", vm_area_struct, "vma_base")
 PAGE = Slab("PAGE", page, "page_base")
 PTE = Slab("PTE", pte, "pte_base", first=PTRS_PER_TABLE)
@@ -278,5 +278,7 @@ SAMPLE = Slab("SAMPLE", sample, "sample_base", first=0)
 
 PRIVATE_BASES = tuple(f"private{number}_base" for number in range(6))
 """Where a strategy's own slabs hang."""
+MODEL_SLABS = frozenset(slab.base for slab in (MM, VMA, PAGE, PTE, TASK, FILE, ARENA, FREED, EVENT, ANSWER, SAMPLE))
+"""Where the model's hang."""
 ARENA_VMA, ARENA_TABLE, ARENA_PAGE, ARENA_FILE, ARENA_PRIVATE0 = 0, 1, 2, 3, 4
 """Indices in ARENA; a strategy's private slabs follow from ARENA_PRIVATE0."""

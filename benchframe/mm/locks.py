@@ -1,4 +1,4 @@
-"""Locks and counters as the kernel has them: spinlock, rwsem, seqcount, refcount, wait queue, mmap_lock."""
+"""The kernel's locks and counters: spinlock, rwsem, seqcount, refcount, wait queue, mmap_lock."""
 
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from benchframe.dialect.primitives import (
 )
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Where a task begins and ends to wait for a lock of a VMA (include/linux/lockdep.h: lock_contended, lock_acquired).
+# The begin and end of a wait for a VMA's lock (include/linux/lockdep.h: lock_contended, lock_acquired).
 #
 # A protocol calls them around a wait, after it has found that it must wait: nothing in runs of one thread, which never
 # wait, and in checks; a build for threads adds up how often and how long (:mod:`benchframe.mm.smp`).
@@ -33,7 +33,7 @@ from benchframe.dialect.primitives import (
 
 @native
 def lock_contended(mm):
-    """Somebody is in the way of a VMA's lock. Gives what :func:`lock_acquired` is to be told."""
+    """A VMA's lock is contended. Returns the value to pass to :func:`lock_acquired`."""
     return 0
 
 
@@ -50,14 +50,14 @@ def lock_acquired(mm, since):
 
 @native
 def spin_lock(lock):
-    """Wait until nobody holds it, take it. One compare-and-exchange if free."""
+    """Wait until it is free, then take it. One compare-and-exchange if it is free."""
     wait_then_add(lock, "locked", -1, 1)
     return 0
 
 
 @native
 def spin_trylock(lock):
-    """1 if it was free and is now ours, else 0."""
+    """Take it without waiting: 1 if it was free, else 0."""
     return int(cmpxchg_acquire(lock, "locked", 0, 1) == 0)
 
 
@@ -69,7 +69,7 @@ def spin_unlock(lock):
 
 
 class Spinlock(NamedTuple):
-    """The functions of one spinlock; each takes the record that holds its word."""
+    """The functions of one spinlock; each takes the record that contains it."""
 
     spin_lock: Native
     spin_trylock: Native
@@ -80,13 +80,13 @@ def spinlock(locked: str) -> Spinlock:
     """A spinlock in field ``locked`` of a record.
 
     >>> spinlock("ptl").spin_lock.__doc__
-    'Wait until nobody holds it, take it. One compare-and-exchange if free.'
+    'Wait until it is free, then take it. One compare-and-exchange if it is free.'
     """
     return Spinlock(*instances({"locked": locked}, spin_lock, spin_trylock, spin_unlock))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# A sequence count: odd while somebody writes (include/linux/seqlock.h). Readers write nothing and may have to retry.
+# A sequence count: odd during a write (include/linux/seqlock.h). Readers write nothing and may have to retry.
 #
 # Orderings are the kernel's: the writer has an smp_wmb behind the odd number and one before the even
 # (raw_write_seqcount_ begin and _end), the reader an acquire (6.13; smp_rmb before) and an smp_rmb before it looks
@@ -98,13 +98,13 @@ def spinlock(locked: str) -> Spinlock:
 
 @native
 def raw_read_seqcount(seq):
-    """The number as it is, maybe odd: for who would rather give up than wait."""
+    """The number as it is, possibly odd: for readers that rather give up than wait."""
     return load_acquire(seq, "sequence")
 
 
 @native
 def read_seqcount_begin(seq):
-    """An even number; waits while somebody writes."""
+    """An even number; waits during a write."""
     seen = load_acquire(seq, "sequence")
     while seen & 1:
         wait_until(seq, "sequence", 1, 0)
@@ -114,14 +114,14 @@ def read_seqcount_begin(seq):
 
 @native
 def read_seqcount_retry(seq, start):
-    """1 if what was read since ``start`` must not be used."""
+    """1 if the data read since ``start`` must not be used."""
     smp_rmb()
     return int(READ_ONCE(seq, "sequence") != start)
 
 
 @native
 def write_seqcount_begin(seq):
-    """The number becomes odd, before anything is changed."""
+    """Make the number odd, before changing anything."""
     WRITE_ONCE(seq, "sequence", READ_ONCE(seq, "sequence") + 1)
     smp_wmb()
     return 0
@@ -129,14 +129,14 @@ def write_seqcount_begin(seq):
 
 @native
 def write_seqcount_end(seq):
-    """The number becomes even, after everything was changed."""
+    """Make the number even, after changing everything."""
     smp_wmb()
     WRITE_ONCE(seq, "sequence", READ_ONCE(seq, "sequence") + 1)
     return 0
 
 
 class Seqcount(NamedTuple):
-    """The functions of one sequence count; each takes the record that holds it."""
+    """The functions of one sequence count; each takes the record that contains it."""
 
     raw_read_seqcount: Native
     read_seqcount_begin: Native
@@ -156,7 +156,7 @@ def seqcount(sequence: str) -> Seqcount:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# A reference count that stays at zero once it is there (include/linux/refcount.h).
+# A reference count that never leaves zero again (include/linux/refcount.h).
 #
 # ``refcount_inc_not_zero`` is what makes a lookup without a lock safe: who finds an object by a stale pointer learns
 # that it is dying, if its memory is still there to ask (RCU, or a slab that is type-safe by RCU).
@@ -175,28 +175,28 @@ def refcount_read(object):
 
 @native
 def refcount_set(object, count):
-    """Set it: nobody else knows the object."""
+    """Set the count of an object that no other task knows yet."""
     WRITE_ONCE(object, "refs", count)
     return 0
 
 
 @native
 def refcount_set_release(object, count):
-    """Set it after everything else: who takes a reference sees the object complete (6.15)."""
+    """Set the count after all other stores: a task that takes a reference sees the object complete (6.15)."""
     store_release(object, "refs", count)
     return 0
 
 
 @native
 def refcount_inc(object):
-    """One more; the caller has one already."""
+    """Increment; the caller already has a reference."""
     fetch_add_relaxed(object, "refs", 1)
     return 0
 
 
 @native
 def refcount_add_not_zero(object, count):
-    """``count`` more, unless it is zero: the count before."""
+    """Add ``count`` unless the count is zero; returns the count before."""
     old = READ_ONCE(object, "refs")
     while old != 0:
         seen = cmpxchg_relaxed(object, "refs", old, old + count)
@@ -208,14 +208,14 @@ def refcount_add_not_zero(object, count):
 
 @native
 def refcount_inc_not_zero(object):
-    """One more, unless it is zero: the count before, so 0 means no."""
+    """Increment unless zero; returns the count before, so 0 means failure."""
     return refcount_add_not_zero(object, 1)
 
 
 @native
 def refcount_inc_not_zero_limited_acquire(object, limit):
-    """One more, unless it is zero or would exceed ``limit``: the count before; 0 it was zero, -1 the limit
-    (__refcount_inc_not_zero_limited_acquire, 6.15)."""
+    """Increment unless the count is zero or would exceed ``limit``; returns the count before, 0 for zero, -1 for the
+    limit (__refcount_inc_not_zero_limited_acquire, 6.15)."""
     old = READ_ONCE(object, "refs")
     while old != 0:
         if old + 1 > limit:
@@ -229,19 +229,19 @@ def refcount_inc_not_zero_limited_acquire(object, limit):
 
 @native
 def refcount_dec_return(object):
-    """One less: the count after. A release."""
+    """Decrement; returns the count after. A release."""
     return fetch_add_release(object, "refs", -1) - 1
 
 
 @native
 def refcount_dec_and_test(object):
-    """One less: 1 if that was the last."""
+    """Decrement: 1 if that was the last reference."""
     return refcount_sub_and_test(object, 1)
 
 
 @native
 def refcount_sub_and_test(object, count):
-    """``count`` less: 1 if nothing is left."""
+    """Subtract ``count``: 1 if nothing is left."""
     if fetch_add_release(object, "refs", -count) == count:
         smp_acquire__after_ctrl_dep()
         return 1
@@ -249,7 +249,7 @@ def refcount_sub_and_test(object, count):
 
 
 class Refcount(NamedTuple):
-    """The functions of one count; each takes the record that holds it."""
+    """The functions of one reference count; each takes the record that contains it."""
 
     refcount_read: Native
     refcount_set: Native
@@ -285,7 +285,7 @@ def refcount(refs: str) -> Refcount:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# A wait queue: who sleeps is woken by wake_up and by nothing else (include/linux/wait.h).
+# A wait queue: only wake_up wakes its sleepers (include/linux/wait.h).
 #
 # ``wait_until`` looks at a condition itself; on a wait queue the condition is looked at only after a wake-up. So one
 # that never comes, or comes before the sleeper has queued, is a sleeper for ever: the checker calls it a deadlock.
@@ -301,33 +301,33 @@ def refcount(refs: str) -> Refcount:
 # The word: sleepers in bits 0 to 15, wake-ups so far above. ``wake_up`` wakes all.
 
 SLEEPERS = (1 << 16) - 1
-"""Mask of those who wait."""
+"""Mask of the number of sleepers."""
 WAKE_UP = 1 << 16
-"""One wake-up."""
+"""The increment for one wake-up."""
 
 
 @native
 def prepare_to_wait(queue):
-    """Queue up; a full barrier. Gives what :func:`schedule` needs: the wake-ups so far."""
+    """Queue up; a full barrier. Returns what :func:`schedule` needs: the number of wake-ups so far."""
     return fetch_add(queue, "queue", 1) & ~SLEEPERS
 
 
 @native
 def wake_ups(queue):
-    """The wake-ups so far: call it before looking at the condition again."""
+    """The number of wake-ups so far: call it before checking the condition again."""
     return load_acquire(queue, "queue") & ~SLEEPERS
 
 
 @native
 def schedule(queue, since):
-    """Sleep until there has been a wake-up after ``since``: 0."""
+    """Sleep until a wake-up comes after ``since``: 0."""
     wait_while(queue, "queue", ~SLEEPERS, since)
     return 0
 
 
 @native
 def schedule_interruptible(queue, since):
-    """As schedule, or 1 because a signal came first."""
+    """As schedule, but returns 1 if a signal came first."""
     return wait_while_interruptible(queue, "queue", ~SLEEPERS, since)
 
 
@@ -340,14 +340,14 @@ def finish_wait(queue):
 
 @native
 def waitqueue_active(queue):
-    """Does anyone sleep? Without a barrier of the caller's the answer may be old."""
+    """Whether any task sleeps. The caller needs a barrier, or the answer may be stale."""
     return int((READ_ONCE(queue, "queue") & SLEEPERS) != 0)
 
 
 @native
 def wake_up(queue):
-    """Wake all who sleep now. A full barrier, as the kernel's lock of the queue is: what was stored before is seen by
-    whoever queues after. Costs that and a load if nobody sleeps."""
+    """Wake all current sleepers. A full barrier, like the kernel's lock of the queue: a task that queues afterwards
+    sees the stores before. Costs the barrier and a load if no task sleeps."""
     smp_mb()
     if READ_ONCE(queue, "queue") & SLEEPERS:
         fetch_add(queue, "queue", WAKE_UP)
@@ -355,7 +355,7 @@ def wake_up(queue):
 
 
 class Waitqueue(NamedTuple):
-    """The functions of one wait queue; each takes the record that holds its word."""
+    """The functions of one wait queue; each takes the record that contains it."""
 
     prepare_to_wait: Native
     wake_ups: Native
@@ -383,7 +383,7 @@ def waitqueue(queue: str) -> Waitqueue:
 #   count   63 ..... 33 | 32 writer | 31 .... 20 waiting | 19 ....... 0 readers
 #   tail, head          tickets of those who wait: first come, first served
 # ```
-# Nobody in the way: one atomic operation to take, one to give back. Whoever finds a writer inside queues up, and so
+# Without contention: one atomic operation to take, one to release. Whoever finds a writer inside queues up, and so
 # does a reader that finds readers inside and *anyone waiting*: writers do not starve, and a task that takes the lock
 # for read twice deadlocks when a writer came between, as in the kernel. The queue is first come, first served; who is
 # at its head waits for the count alone, and a reader that got in lets the next one look at once, so readers that
@@ -403,24 +403,24 @@ def waitqueue(queue: str) -> Waitqueue:
 # checker puts them in the place of the queue in scenarios, and the tests hold both to the same rules.
 
 READERS = (1 << 20) - 1
-"""Mask of the readers inside."""
+"""Mask of the number of readers that hold the lock."""
 WAITER = 1 << 20
-"""One who waits."""
+"""The increment for one waiter."""
 WRITER = 1 << 32
 """The writer's bit."""
 WAITERS = WRITER - WAITER
-"""Mask of all who wait."""
+"""Mask of the number of waiters."""
 IN_THE_WAY = WRITER | WAITERS
-"""What sends a reader off the fast path (RWSEM_READ_FAILED_MASK)."""
+"""The bits that send a reader to the slow path (RWSEM_READ_FAILED_MASK)."""
 INSIDE = READERS | WRITER
-"""Mask of all who hold the lock (RWSEM_LOCK_MASK)."""
+"""Mask of all holders of the lock (RWSEM_LOCK_MASK)."""
 SPINS = 4000
-"""Looks of a writer before it queues: a few microseconds, longer than most write sections."""
+"""Polls of a writer before it queues: a few microseconds, longer than most write sections."""
 
 
 @native
 def down_read(sem):
-    """For reading. One atomic add if there is no writer and no queue, or nobody inside."""
+    """Take it for reading. One atomic add if there is no writer and no queue, or if the lock is free."""
     before = fetch_add_acquire(sem, "count", 1)
     if before & IN_THE_WAY and before & INSIDE:
         down_read_slow(sem)
@@ -429,7 +429,7 @@ def down_read(sem):
 
 @native
 def down_read_slow(sem):
-    """Queue up; at the head only a writer inside is in the way."""
+    """Queue up; at the head of the queue, wait only for a writer that holds the lock."""
     fetch_add(sem, "count", WAITER - 1)
     ticket = fetch_add(sem, "tail", 1)
     wait_until(sem, "head", -1, ticket)
@@ -440,14 +440,14 @@ def down_read_slow(sem):
 
 @native
 def down_read_any(sem):
-    """down_read in one step: wait until there is neither writer nor queue."""
+    """down_read in one step: wait until there is neither a writer nor a queue."""
     wait_then_add(sem, "count", IN_THE_WAY, 1)
     return 0
 
 
 @native
 def down_read_trylock(sem):
-    """For reading if that needs no waiting: 1, else 0."""
+    """Take it for reading if that needs no waiting: 1, else 0."""
     seen = READ_ONCE(sem, "count")
     while not seen & IN_THE_WAY:
         old = cmpxchg_acquire(sem, "count", seen, seen + 1)
@@ -459,14 +459,14 @@ def down_read_trylock(sem):
 
 @native
 def up_read(sem):
-    """A reader leaves: one atomic add."""
+    """Release a read lock: one atomic add."""
     fetch_add_release(sem, "count", -1)
     return 0
 
 
 @native
 def down_write(sem):
-    """For writing, alone. One compare-and-exchange if nobody is there."""
+    """Take it for writing. One compare-and-exchange if it is free."""
     if cmpxchg_acquire(sem, "count", 0, WRITER) != 0:
         down_write_slow(sem)
     return 0
@@ -474,7 +474,7 @@ def down_write(sem):
 
 @native
 def down_write_slow(sem):
-    """Spin; then queue up, which keeps new readers out, and at the head wait until all inside have left."""
+    """Spin; then queue up, which keeps new readers out, and at the head wait until all holders have left."""
     if rwsem_optimistic_spin(sem):
         return 0
     fetch_add(sem, "count", WAITER)
@@ -487,7 +487,7 @@ def down_write_slow(sem):
 
 @native
 def rwsem_optimistic_spin(sem):
-    """1 if the lock came free while a writer looked, and was got; whoever queues for it is passed."""
+    """1 if the lock came free while the writer spun, and the writer got it, ahead of the queue."""
     looks = 0
     while looks < SPINS:
         if rwsem_try_write_lock_unqueued(sem):
@@ -498,7 +498,7 @@ def rwsem_optimistic_spin(sem):
 
 @native
 def rwsem_try_write_lock_unqueued(sem):
-    """1 if nobody was inside and nobody was faster."""
+    """1 if the lock was free and this writer got it."""
     seen = READ_ONCE(sem, "count")
     if seen & INSIDE:
         return 0
@@ -507,7 +507,7 @@ def rwsem_try_write_lock_unqueued(sem):
 
 @native
 def down_write_any(sem):
-    """down_write_slow without an order among those who wait."""
+    """down_write_slow without an order among the waiters."""
     fetch_add(sem, "count", WAITER)
     wait_then_add(sem, "count", INSIDE, WRITER - WAITER)
     return 0
@@ -515,32 +515,32 @@ def down_write_any(sem):
 
 @native
 def down_write_trylock(sem):
-    """For writing if nobody is there: 1, else 0."""
+    """Take it for writing if it is free: 1, else 0."""
     return int(cmpxchg_acquire(sem, "count", 0, WRITER) == 0)
 
 
 @native
 def up_write(sem):
-    """The writer leaves: one atomic add."""
+    """Release a write lock: one atomic add."""
     fetch_add_release(sem, "count", -WRITER)
     return 0
 
 
 @native
 def downgrade_write(sem):
-    """The writer becomes a reader; nobody writes in between, other readers may join."""
+    """The writer becomes a reader; no other writer comes in between, other readers may join."""
     fetch_add_release(sem, "count", 1 - WRITER)
     return 0
 
 
 @native
 def rwsem_is_locked(sem):
-    """Is anyone inside?"""
+    """Whether any task holds the lock."""
     return int((READ_ONCE(sem, "count") & INSIDE) != 0)
 
 
 class Rwsem(NamedTuple):
-    """The functions of one rw_semaphore; each takes the record that holds its words."""
+    """The functions of one rw_semaphore; each takes the record that contains it."""
 
     down_read: Native
     down_read_trylock: Native
@@ -553,9 +553,9 @@ class Rwsem(NamedTuple):
 
 
 STEPS = {down_read: down_read_any, down_write_slow: down_write_any}
-"""What the checker runs instead, once the queue itself has been checked."""
+"""The simpler functions that the checker runs instead, once the queue itself has been checked."""
 ONE_LOOK = {rwsem_optimistic_spin: rwsem_try_write_lock_unqueued}
-"""What checks the queue itself: more looks than one come to the same."""
+"""The replacements that check the queue itself: spinning longer makes no difference there."""
 
 
 def rwsem(count: str, tail: str, head: str) -> Rwsem:

@@ -19,11 +19,11 @@ from benchframe.mm.layout import ANSWER, ARENA, EVENT, FILE, FREED, MM, PAGE, PT
 from benchframe.mm.smp import BUCKETS, CLASSES, CREW, HISTOGRAM, ORDER, RCU_HEAD, THREAD
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The memory under a machine's records: one mapping, carved up in order.
+# The memory of a machine's records: one mapping, divided up in order.
 #
 # Where a record lies decides which set of a cache its line falls into. Memory from the heap lies where the heap has
 # room, which depends on all the process did before; a mapping of its own does not. With 4 KiB pages the physical
-# address, which chooses the set in all but the first cache, is chance all the same; huge pages fix it within 2 MiB.
+# address, which chooses the set in all but the first cache, is random anyway; huge pages fix it within 2 MiB.
 # That is also how the kernel sees its own records: through the direct map, which has pages of 2 MiB and 1 GiB.
 
 Array = npt.NDArray[Any]
@@ -33,10 +33,11 @@ HUGE = 2 << 20
 
 
 def carve(parts: Sequence[tuple[int, np.dtype[Any]]], *, huge: bool = False, shift: int = 0) -> list[Array]:
-    """A zeroed array for each (records, dtype) on a page boundary, so that a record of 64 bytes is one cache line.
+    """A zeroed array for each (records, dtype), page-aligned, so that a record of 64 bytes is one cache line.
 
-    One after the other in one mapping, which lives as long as one of them; pages are touched as they are used. ``huge``
-    asks for huge pages, on a boundary of which the first part begins, ``shift`` pages behind it. Raises MemoryError.
+    The arrays lie one after the other in one mapping, which lives as long as any of them; the kernel allocates pages on
+    first use. ``huge`` asks for huge pages; the first array then begins ``shift`` pages after a huge page's boundary.
+    Raises MemoryError.
     """
     sizes = [-(-count * dtype.itemsize // _PAGE) * _PAGE for count, dtype in parts]
     total = sum(sizes) + shift * _PAGE + _PAGE
@@ -49,7 +50,7 @@ def carve(parts: Sequence[tuple[int, np.dtype[Any]]], *, huge: bool = False, shi
     at = 0
     if huge and hasattr(mmap, "MADV_HUGEPAGE"):
         at = -raw.ctypes.data % HUGE
-        with contextlib.suppress(OSError):  # a kernel without them
+        with contextlib.suppress(OSError):  # a kernel without huge pages
             memory.madvise(mmap.MADV_HUGEPAGE)
     at += shift * _PAGE
     found = []
@@ -60,28 +61,29 @@ def carve(parts: Sequence[tuple[int, np.dtype[Any]]], *, huge: bool = False, shi
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The memory of a model: every slab as a NumPy array, set up, saved and restored; and who runs code on it.
+# The memory of a model: every slab as a NumPy array, set up, saved and restored; and the runner that runs code on it.
 #
 # A :class:`Machine` holds one or more address spaces, their tasks and the pages they share. It does not know how
 # strategy code runs: a *runner* (native or interpreted) does, see :class:`Runner`.
 
 TABLE_WINDOW = 512
-"""Of the first so many page tables a machine for threads hands out every second one, in random order; then all."""
+"""Of its first page tables, this many, a machine for threads hands out every second one, in random order; then all
+others."""
 COLOURS = 512
-"""Pages of a huge page: where in the first one the memory may begin."""
+"""Pages in a huge page: the possible starting positions of the memory in the first one."""
 NO_LIMIT = 1 << 47
-"""RLIMIT_STACK of a program whose stack may grow over the whole address space."""
+"""RLIMIT_STACK for a program whose stack may grow over the whole address space."""
 ENDLESS = 1 << 62
-"""Size of a file whose size nobody told."""
+"""The size of a file whose size is not known."""
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Limits and rules of an address space; the defaults are those of Linux 6.18 on x86-64. Bytes unless said."""
+    """Limits and rules of an address space; the defaults are those of Linux 6.18 on x86-64. In bytes unless stated."""
 
     task_size: int = layout.TASK_SIZE
     mmap_base: int = 0x7FFFF7FFF000
-    """Top of the region where mmap looks for room."""
+    """Top of the region in which mmap searches for a hole."""
     mmap_min_addr: int = 65536
     max_map_count: int = layout.DEFAULT_MAX_MAP_COUNT
     stack_limit: int = 8 << 20
@@ -91,12 +93,12 @@ class Parameters:
     thp: int = 0
     """Transparent huge pages: 0 never, 1 madvise, 2 always. A recorded trace has one fault per huge page already."""
     rules: int = flags.RULE_ANON_VMA_616 | flags.RULE_MREMAP_617 | flags.RULE_GUARD_FLAG | flags.RULE_DROPPABLE
-    """RULE_* bits: where kernel versions differ. RULE_DONTNEED_TABLES (6.14: MADV_DONTNEED frees empty page tables) is
-    off: every kernel that had one of the caches modelled here kept them."""
+    """RULE_* bits: differences between kernel versions. RULE_DONTNEED_TABLES (6.14: MADV_DONTNEED frees empty page
+    tables) is off: every kernel that had one of the caches modelled here kept the tables."""
 
     @staticmethod
     def of(limits: Mapping[str, int]) -> Parameters:
-        """Those of a trace, by the limits that its metadata hold; a ``stack`` below 0 is unlimited."""
+        """The parameters for a trace, from the limits in its metadata; a ``stack`` below 0 is unlimited."""
         own = Parameters()
         stack = limits.get("stack", own.stack_limit)
         return Parameters(
@@ -107,7 +109,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Capacities, in records. Memory is touched only as it is used."""
+    """Capacities, in records. Memory is allocated only on first use."""
 
     mms: int = 8
     tasks: int = 64
@@ -117,11 +119,11 @@ class Sizes:
     files: int = 1 << 12
     events: int = 1
     threads: bool = False
-    """Room for the records of a run with threads (mm.crew)?"""
+    """Whether to allocate the records of a run with threads (mm.smp)."""
 
     @staticmethod
     def of(events: Array) -> Sizes:
-        """Enough for replaying ``events`` (dtype events.EVENT) once; generous, since untouched memory is free."""
+        """Enough for replaying ``events`` (dtype events.EVENT) once; generous, since unused memory costs nothing."""
         kind = events["kind"]
         forks = int(np.count_nonzero(kind == Kind.FORK))
         quick = (kind == Kind.FAULT) | (kind == Kind.LOOKUP)
@@ -154,9 +156,9 @@ class Saved:
     start: int
     records: Array
     target: int
-    """Address that the records came from."""
+    """The address from which the records came."""
     source: int
-    """Address of the copy."""
+    """The address of the copy."""
 
 
 class Runner(Protocol):
@@ -169,12 +171,18 @@ class Runner(Protocol):
         """Run events [first, last), answers to ANSWER (mm.replay.replay_checked)."""
 
 
+def _records(slab: Slab, vmas: int, tasks: int) -> int:
+    """Records of a private slab beside record 0: what it says, or one per VMA."""
+    records = getattr(slab, "records", None)
+    return vmas if records is None else int(records(vmas, tasks))
+
+
 class Machine:
     """Arrays for every slab, one booted address space (record 1 of ``mm``), and calls on it.
 
-    ``private`` are the strategy's own slabs. ``layout_seed`` 0 hands VMA records out in order; another value
-    shuffles them, as a slab cache that has been in use does. With ``huge`` all memory is in huge pages, and the seed
-    decides where in them it begins.
+    ``private`` are the strategy's own slabs. ``layout_seed`` 0 allocates VMA records in order; any other value shuffles
+    them, as in a slab cache that has been in use. With ``huge`` all memory is in huge pages, and the seed decides the
+    offset in the first one.
     """
 
     def __init__(
@@ -203,7 +211,7 @@ class Machine:
         ]
         capacities = [s.vmas, s.tables, s.tables + s.pages, s.files + 1]
         for slab in sorted(private, key=lambda p: p.base):
-            capacity = int(getattr(slab, "fixed", 0) + getattr(slab, "per_vma", 1) * s.vmas) + 1
+            capacity = _records(slab, s.vmas, s.tasks) + 1
             counts.append((slab, capacity))
             while len(capacities) < layout.ARENA_PRIVATE0 + layout.PRIVATE_BASES.index(slab.base):
                 capacities.append(0)
@@ -237,7 +245,7 @@ class Machine:
         arenas["stack"] = np.concatenate(([0], np.cumsum(capacities)[:-1]))
         arenas["top"][layout.ARENA_PAGE] = self.sizes.tables + 1
         arenas["top"][layout.ARENA_FILE] = max(self.sizes.files // 2, 1)
-        if self.sizes.threads:  # as from a page allocator in use: neighbours' locks do not share a pair of cache lines
+        if self.sizes.threads:  # as from a used page allocator: neighbours' locks are not in one pair of cache lines
             window = min(self.sizes.tables - 1, TABLE_WINDOW)
             order = np.random.default_rng(layout_seed).permutation(np.arange(1, window + 1, 2))
             stack = int(arenas["stack"][layout.ARENA_TABLE])
@@ -283,7 +291,7 @@ class Machine:
         self.call(Kind.EXEC, addr=NIL, mm=number)
 
     def call(self, kind: int, **columns: int) -> int:
-        """Run one event (columns of benchframe.events) outside any stream; its result.
+        """Run one event (columns of benchframe.events) outside any stream; returns its result.
 
         Uses event slot 0. Raises MemoryError when a slab is full.
         """
@@ -300,7 +308,7 @@ class Machine:
         return int(self.arrays["answer_base"][0]["ret"])
 
     def raise_if_full(self) -> None:
-        """MemoryError if a slab ran out: the results so far are void."""
+        """Raise MemoryError if a slab ran out: then the results so far are invalid."""
         full = self.arrays["mm_base"]["error"].max()
         if full:
             names = ("VMAs", "page tables", "pages", "files")
@@ -320,9 +328,9 @@ class Machine:
         return parts
 
     def restore(self, saved: Sequence[Saved]) -> None:
-        """Back to ``saved``. Cost: a memcpy of what was in use then; private records used since are zeroed.
+        """Return to ``saved``. Cost: a memcpy of what was in use then; private records used since are zeroed.
 
-        Plain memmoves: this stands between two timed replays, which may take less than NumPy needs to begin.
+        Uses plain memmoves: this runs between two timed replays, which may take less time than NumPy needs to begin.
         """
         if self.private:
             kept = {part.base: part.start + len(part.records) for part in saved}
@@ -347,6 +355,6 @@ class Machine:
         ]
         for slab in self.private:
             number = layout.ARENA_PRIVATE0 + layout.PRIVATE_BASES.index(slab.base)
-            by_vma = getattr(slab, "fixed", 0) + getattr(slab, "per_vma", 1) * top[layout.ARENA_VMA] + 1
+            by_vma = _records(slab, top[layout.ARENA_VMA], self.sizes.tasks) + 1
             used.append((slab.base, 0, min(len(self.arrays[slab.base]), max(top[number], by_vma))))
         return used

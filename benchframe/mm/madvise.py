@@ -73,7 +73,8 @@ NO_FLAGS = -1
 
 @native
 def advice_flags(mm, vma, advice):
-    """The flags that ``advice`` gives ``vma``; NO_FLAGS if it is of the other kind; -EINVAL if it may not."""
+    """The flags that ``advice`` gives ``vma``; NO_FLAGS for advice that acts on pages; -EINVAL if the VMA does not
+    allow it."""
     v = VMA(mm, vma)
     flags = v.vm_flags
     if advice == MADV_NORMAL:
@@ -117,7 +118,7 @@ def advice_flags(mm, vma, advice):
 
 @native
 def guard_install(mm, task, vma, start, end):
-    """MADV_GUARD_INSTALL: clear the range, then a marker in every entry (tables are made for it)."""
+    """MADV_GUARD_INSTALL: clear the range, then put a marker in every entry (allocating tables for them)."""
     v = VMA(mm, vma)
     if v.vm_file == 0:
         anon_vma_prepare(mm, vma)
@@ -139,7 +140,7 @@ def guard_install(mm, task, vma, start, end):
 
 @native
 def guard_remove(mm, start, end):
-    """MADV_GUARD_REMOVE: markers go, pages stay."""
+    """MADV_GUARD_REMOVE: remove the markers, keep the pages."""
     addr = start
     while addr < end:
         stop = min(end, (addr & ~(PMD_SIZE - 1)) + PMD_SIZE)
@@ -157,8 +158,8 @@ def guard_remove(mm, start, end):
 
 @native
 def advise_populate(mm, task, start, end, advice):
-    """MADV_POPULATE_READ and _WRITE, page by page: -ENOMEM at a hole, -EINVAL for a missing right, -EFAULT for what
-    would be a signal (madvise_populate)."""
+    """MADV_POPULATE_READ and _WRITE, page by page: -ENOMEM at a hole, -EINVAL for a missing permission, -EFAULT where
+    an access would get a signal (madvise_populate)."""
     access = ACCESS_READ
     right = VM_READ
     if advice == MADV_POPULATE_WRITE:
@@ -198,7 +199,7 @@ def reclaim_tables(mm, start, end):
 
 @native
 def advise_pages_error(v, advice):
-    """Why the VMA ``v`` refuses advice that acts on pages: 0 or -errno."""
+    """The error for advice that acts on pages of the VMA ``v``: 0 or -errno."""
     flags = v.vm_flags
     if advice == MADV_DONTNEED or advice == MADV_FREE or advice == MADV_DONTNEED_LOCKED:
         forbidden = VM_PFNMAP
@@ -229,7 +230,7 @@ def advise_pages(mm, task, vma, start, end, advice):
     error = advise_pages_error(VMA(mm, vma), advice)
     if error != 0:
         return error
-    if advice == MADV_DONTNEED or advice == MADV_DONTNEED_LOCKED:  # MADV_FREE: pages may stay until memory is short
+    if advice == MADV_DONTNEED or advice == MADV_DONTNEED_LOCKED:  # MADV_FREE: pages may stay until memory is scarce
         change_range(mm, task, start, end, ZAP, 1)
         if mm.rules & RULE_DONTNEED_TABLES:
             reclaim_tables(mm, start, end)
@@ -258,7 +259,8 @@ def advice_known(advice):
 
 @native
 def advice_reads(advice):
-    """Is mmap_lock held for read only? Advice that acts on pages leaves the VMAs alone (madvise_need_mmap_write)."""
+    """Whether mmap_lock is held for read only: advice that acts on pages does not change VMAs
+    (madvise_need_mmap_write)."""
     if advice == MADV_WILLNEED or advice == MADV_DONTNEED or advice == MADV_FREE or advice == MADV_REMOVE:
         return 1
     if advice >= MADV_COLD and advice <= MADV_COLLAPSE:

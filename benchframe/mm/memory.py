@@ -76,7 +76,7 @@ from benchframe.mm.slab import page_alloc, page_free
 from benchframe.mm.vma import anon_vma_prepare
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Taking pages away and changing their rights: munmap, MADV_DONTNEED, mprotect, fork (mm/memory.c, mm/mprotect.c).
+# Removing pages and changing their permissions: munmap, MADV_DONTNEED, mprotect, fork (mm/memory.c, mm/mprotect.c).
 
 ZAP, PAGE_OUT, NUMA_HINT, WRITE_PROTECT = 0, 1, 2, 3
 """What :func:`change_range` does to each entry."""
@@ -84,14 +84,14 @@ ZAP, PAGE_OUT, NUMA_HINT, WRITE_PROTECT = 0, 1, 2, 3
 
 @native
 def add_rss(mm, pages):
-    """``pages`` more are mapped (add_mm_counter)."""
+    """``pages`` more pages are mapped (add_mm_counter)."""
     mm.rss += pages
     return 0
 
 
 @native
 def frame_put(mm, task, entry):
-    """One mapping of the frame behind ``entry`` less; the last one frees it."""
+    """Drop one mapping of the frame behind ``entry``; the last one frees the frame."""
     if entry & (E_FILE | E_GUARD):
         return 0
     p = PAGE(mm, entry >> 12)
@@ -136,7 +136,7 @@ def change_entry(mm, task, table, slot, what, keep_guards):
 
 @native
 def change_range(mm, task, start, end, what, keep_guards):
-    """Apply ``what`` to every entry of [start, end), PTE page by PTE page, each under its ptl, for ``task``."""
+    """Apply ``what`` to every entry of [start, end) for ``task``, one PTE page at a time, each under its ptl."""
     addr = start
     while addr < end:
         pmd = pmd_slot(mm, addr)
@@ -169,7 +169,7 @@ def change_range(mm, task, start, end, what, keep_guards):
 
 @native
 def change_protection(mm, vma, start, end):
-    """mprotect took the write right of [start, end) away (or gave it: then faults raise it page by page)."""
+    """mprotect took away write permission for [start, end) (when it grants it, faults upgrade page by page)."""
     flags = VMA(mm, vma).vm_flags
     if not flags & VM_WRITE or not flags & VM_SHARED:
         change_range(mm, mm.owner, start, end, WRITE_PROTECT, 1)
@@ -188,7 +188,7 @@ PRESENT = E_PRESENT | E_USER | E_ACCESSED
 
 @native
 def anon_page(mm, task):
-    """A fresh anonymous frame, mapped once; NULL if there is none (alloc_zeroed_user_highpage_movable)."""
+    """A new anonymous frame, mapped once; NULL if there is none (alloc_zeroed_user_highpage_movable)."""
     frame = page_alloc(mm, task)
     if frame == NULL:
         return NULL
@@ -204,7 +204,7 @@ def anon_page(mm, task):
 
 @native
 def set_new_entry(mm, table, slot, entry):
-    """An entry that was none becomes present."""
+    """An empty entry becomes present."""
     PTE(mm, slot).entry = entry
     PAGE(mm, table).nr_present += 1
     add_rss(mm, 1)
@@ -213,7 +213,7 @@ def set_new_entry(mm, table, slot, entry):
 
 @native
 def fill_none(mm, task, vma, table, slot, addr, access):
-    """No entry yet: do_anonymous_page, or do_read_fault, do_cow_fault, do_shared_fault."""
+    """The entry is empty: do_anonymous_page, do_read_fault, do_cow_fault or do_shared_fault."""
     v = VMA(mm, vma)
     t = TASK(mm, task)
     site = SITE_FILE
@@ -246,8 +246,9 @@ def fill_none(mm, task, vma, table, slot, addr, access):
 
 @native
 def map_around(mm, vma, table, slot, addr):
-    """A file read maps the pages around it that are in the page cache (do_fault_around): within the VMA, the file,
-    the PTE page and the aligned window of ``mm.fault_around`` pages. The model's page cache holds everything."""
+    """A read fault on a file also maps the pages around it that are in the page cache (do_fault_around): within the
+    VMA, the file, the PTE page and the aligned window of ``mm.fault_around`` pages. The model's page cache holds
+    everything."""
     v = VMA(mm, vma)
     window = mm.fault_around
     if v.vm_flags & VM_RAND_READ or window < 1:
@@ -273,7 +274,7 @@ def map_around(mm, vma, table, slot, addr):
 
 @native
 def fill_swap(mm, task, vma, table, slot, access):
-    """do_swap_page: the frame comes back, writable at once if this mapping is the only one."""
+    """do_swap_page: bring the frame back, writable at once if this is its only mapping."""
     if not vma_valid(mm, task, vma, SITE_SWAP):
         return FAULT_RETRY
     entry = (PTE(mm, slot).entry & ~E_SWAP) | PRESENT
@@ -289,7 +290,8 @@ def fill_swap(mm, task, vma, table, slot, access):
 
 @native
 def fill_wp(mm, task, vma, table, slot):
-    """do_wp_page: a write to a present, read-only entry. Shared: made writable. Mapped once: reused. Else copied."""
+    """do_wp_page, a write to a present read-only entry: make it writable if shared, reuse the frame if it is mapped
+    once, else copy it."""
     entry = PTE(mm, slot).entry
     v = VMA(mm, vma)
     t = TASK(mm, task)
@@ -316,7 +318,8 @@ def fill_wp(mm, task, vma, table, slot):
 
 @native
 def touch_present(mm, task, vma, table, slot, access):
-    """The entry is good: accessed and dirty bits (ptep_set_access_flags), or a spurious fault."""
+    """The entry is present and allows the access: set accessed and dirty bits (ptep_set_access_flags), or a spurious
+    fault."""
     entry = PTE(mm, slot).entry
     new = entry | E_ACCESSED
     if access & ACCESS_WRITE:
@@ -343,7 +346,7 @@ def touch_present(mm, task, vma, table, slot, access):
 
 @native
 def beyond_object(mm, vma, addr):
-    """Is ``addr`` in a page past the end of the file or shared object? Then the touch is a SIGBUS."""
+    """Whether ``addr`` is in a page past the end of the file or shared object: an access then gets a SIGBUS."""
     v = VMA(mm, vma)
     if v.vm_file == 0:
         return 0
@@ -353,7 +356,7 @@ def beyond_object(mm, vma, addr):
 
 @native
 def sigbus(mm, vma, access):
-    """A touch past the end, where no entry says otherwise: do_cow_fault prepares before it reads the file."""
+    """A touch past the end where the entry is empty: do_cow_fault prepares a page before it reads the file."""
     if access & ACCESS_WRITE and not VMA(mm, vma).vm_flags & VM_SHARED:
         anon_vma_prepare(mm, vma)
     return FAULT_SIGBUS
@@ -364,7 +367,7 @@ HUGE = E_PRESENT | E_PSE | E_USER | E_ACCESSED
 
 @native
 def huge_page(mm, task):
-    """A fresh 2 MiB page, mapped once; one frame stands for it."""
+    """A new 2 MiB page, mapped once; one frame represents it."""
     frame = anon_page(mm, task)
     if frame != NULL:
         PAGE(mm, frame).mapping = PAGE_HUGE
@@ -373,9 +376,9 @@ def huge_page(mm, task):
 
 @native
 def huge_fault(mm, task, vma, pmd, addr, access):
-    """A 2 MiB page where the VMA and the setting allow one (do_huge_pmd_anonymous_page): 1 done, 0 use small pages.
+    """Map a 2 MiB page where the VMA and the setting allow one (do_huge_pmd_anonymous_page): 1 done, 0 use small pages.
 
-    The RFC's hooks are not here: its cache never sees huge pages, and its lookup mistakes them (bug B5).
+    The RFC has no hook here: its cache never sees huge pages, and its lookup misinterprets them (bug B5).
     """
     entry = PTE(mm, pmd).entry
     v = VMA(mm, vma)
@@ -384,7 +387,7 @@ def huge_fault(mm, task, vma, pmd, addr, access):
             PTE(mm, pmd).entry = entry | E_ACCESSED
         elif PAGE(mm, entry >> 12).mapcount == 1:
             PTE(mm, pmd).entry = entry | E_ACCESSED | E_DIRTY | E_RW
-        else:  # copied: the zero page, or shared with a child
+        else:  # copy it: it is the zero page, or shared with a child
             frame = huge_page(mm, task)
             if frame == NULL:
                 return 0
@@ -414,7 +417,7 @@ def huge_fault(mm, task, vma, pmd, addr, access):
 
 @native
 def handle_mm_fault(mm, task, vma, addr, access):
-    """Make ``addr``'s entry good for ``access`` in ``vma``, which contains it and allows it.
+    """Make ``addr``'s entry valid for ``access`` in ``vma``, which contains and allows it.
 
     0, FAULT_SIGBUS, FAULT_MAPERR (a guard marker), FAULT_OOM or FAULT_RETRY. Caller holds what vma_get took.
     """
@@ -453,7 +456,7 @@ def handle_mm_fault(mm, task, vma, addr, access):
         result = FAULT_MAPERR
     elif entry & E_SWAP:
         result = fill_swap(mm, task, vma, table, slot, access)
-    else:  # do_numa_page: newer than the RFC, which has no hook here
+    else:  # do_numa_page: newer than the RFC, which therefore has no hook here
         PTE(mm, slot).entry = (entry & ~E_PROTNONE) | E_PRESENT | E_ACCESSED
         PAGE(mm, table).nr_present += 1
         add_rss(mm, 1)
@@ -465,7 +468,7 @@ def handle_mm_fault(mm, task, vma, addr, access):
 
 @native
 def access_refused(vm_flags, access):
-    """access_error: is the right for this access missing?"""
+    """access_error: whether the permission for this access is missing."""
     if access & ACCESS_WRITE:
         return not vm_flags & VM_WRITE
     if access & ACCESS_EXEC:
@@ -479,7 +482,7 @@ def fault_in_vma(mm, task, vma, addr, access):
     if vma == NULL:
         return FAULT_MAPERR
     v = VMA(mm, vma)
-    if access == 0:  # a recorder that could not see the error code
+    if access == 0:  # the recorder could not see the error code
         access = ACCESS_READ
     if access_refused(v.vm_flags, access):
         return FAULT_ACCERR
@@ -491,7 +494,8 @@ def fault_in_vma(mm, task, vma, addr, access):
 
 @native
 def covering(mm, task, vma, addr):
-    """What vma_get gave, if it covers ``addr``; if it lies above, what may have grown to; else NULL."""
+    """The VMA from vma_get if it covers ``addr``; if it lies above, the VMA after stack growth, if that is allowed;
+    else NULL."""
     if vma != NULL and VMA(mm, vma).vm_start > addr:
         if not vma_valid(mm, task, vma, SITE_REFUSED):
             return NULL
@@ -501,7 +505,7 @@ def covering(mm, task, vma, addr):
 
 @native
 def page_fault(mm, task, addr, access):
-    """A user fault: the VMA that served it, or FAULT_* (negative). ``access``: ACCESS_* bits, 0 unknown."""
+    """A user fault: returns the VMA that served it, or FAULT_* (negative). ``access``: ACCESS_* bits, 0 if unknown."""
     if addr < 0 or addr >= mm.task_size:
         return FAULT_MAPERR
     found = vma_get(mm, task, addr)
@@ -527,7 +531,7 @@ def page_fault(mm, task, addr, access):
 def populate_range(mm, task, start, end, ignore_errors):
     """Fault in every page of [start, end) as get_user_pages does for MAP_POPULATE and mlock (__mm_populate).
 
-    0, or the first FAULT_* (unless ``ignore_errors``). Holes end it. Caller holds mmap_lock.
+    0, or the first FAULT_* (unless ``ignore_errors``). Stops at a hole. Caller holds mmap_lock.
     """
     addr = start
     while addr < end:

@@ -84,8 +84,8 @@ def page_align(length):
 def do_munmap(mm, task, start, length):
     """Unmap [start, start + length): 0, -EINVAL, or -ENOMEM (a hole in one VMA at the map_count limit).
 
-    Cut the first and the last VMA, take all between out of the index, clear their entries, free the tables that
-    nobody else needs, free the VMAs. O(VMAs and pages in the range + log n). Caller holds mmap_lock for write.
+    Split the first and the last VMA, remove all in between from the index, clear their entries, free the tables that no
+    neighbour needs, free the VMAs. O(VMAs and pages in the range + log n). Caller holds mmap_lock for write.
     """
     if start & (PAGE_SIZE - 1) or start < 0 or start > mm.task_size or length < 0 or length > mm.task_size - start:
         return -EINVAL
@@ -116,7 +116,7 @@ def do_munmap(mm, task, start, length):
 
 @native
 def detach_range(mm, prev, start, end):
-    """Remove every VMA after ``prev`` that begins below ``end``; none reaches beyond it."""
+    """Remove every VMA after ``prev`` that begins below ``end``; none of them extends beyond it."""
     first = vma_next_of(mm, prev)
     vma = first
     while vma != NULL and VMA(mm, vma).vm_start < end:
@@ -151,12 +151,12 @@ def detach_range(mm, prev, start, end):
 # mmap and brk (mm/mmap.c do_mmap, get_unmapped_area, mmap_region, sys_brk; checks in the kernel's order).
 
 ANYWHERE = -(1 << 62)
-"""``at`` of a call whose place is not known: the model chooses (benchframe.events.UNKNOWN)."""
+"""``at`` of a call whose result was not recorded: the model chooses the address (benchframe.events.UNKNOWN)."""
 
 
 @native
 def unmapped_area(mm, task, hint, length, at):
-    """Where ``length`` bytes go: ``at`` if it is known, the hint if it is free, else the highest hole below
+    """The address for ``length`` bytes: ``at`` if it is known, the hint if it is free, else the highest hole below
     mmap_base, else the lowest above TASK_SIZE / 3. An address or -ENOMEM (arch_get_unmapped_area_topdown)."""
     if length > mm.task_size:
         return -ENOMEM
@@ -212,7 +212,8 @@ def mmap_flags(mm, prot, flags, file):
 
 @native
 def mmap_region(mm, task, addr, length, vm_flags, file, pgoff):
-    """Map [addr, addr + length): what is there goes, neighbours are merged, else a new VMA. ``addr`` or -ENOMEM."""
+    """Map [addr, addr + length): unmap what is there, then merge with neighbours, else make a new VMA. ``addr`` or
+    -ENOMEM."""
     error = do_munmap(mm, task, addr, length)
     if error != 0:
         return error
@@ -282,7 +283,7 @@ def do_mmap(mm, task, addr, length, prot, flags, file, offset, at):
 
 @native
 def do_brk(mm, task, addr):
-    """brk(2): the new break, or the old one if anything is in the way. Caller holds mmap_lock for write."""
+    """brk(2): the new break, or the old one if the range is not free. Caller holds mmap_lock for write."""
     old = mm.brk
     if mm.start_brk < 0 or addr < mm.start_brk or addr > mm.task_size:
         return old

@@ -31,8 +31,8 @@ from benchframe.mm.vma import vma_set_flags
 def mprotect_fixup(mm, task, vma, start, end, vm_flags):
     """One VMA's part of mprotect: the VMA that covers ``end - 1`` afterwards, or -ENOMEM.
 
-    A private mapping is charged (VM_ACCOUNT) when it first becomes writable; the charge goes again only from an
-    anonymous one that was never touched.
+    A private mapping is accounted (VM_ACCOUNT) when it first becomes writable; only an anonymous mapping that was never
+    touched loses the accounting again.
     """
     v = VMA(mm, vma)
     old = v.vm_flags
@@ -54,7 +54,7 @@ def mprotect_fixup(mm, task, vma, start, end, vm_flags):
 
 @native
 def do_mprotect(mm, task, start, length, prot):
-    """mprotect(2): 0, -EINVAL, -ENOMEM (a hole: what lies before it stays changed), -EACCES.
+    """mprotect(2): 0, -EINVAL, -ENOMEM (a hole: the range before it stays changed), -EACCES.
 
     Caller holds mmap_lock for write.
     """

@@ -31,8 +31,8 @@ from benchframe.mm.vma import vma_alloc, vma_link, vma_merge_new, vma_prev_of
 
 @native
 def move_ptes(mm, table, index, target, target_index, length):
-    """Move the entries of ``length`` bytes from one PTE page to another, with both locks held: a fault that holds no
-    mmap_lock sees each entry in one place or the other."""
+    """Move the entries of ``length`` bytes from one PTE page to another, with both locks held: a fault without
+    mmap_lock sees each entry in one of the two places."""
     spin_lock(mm, table)
     if target != table:
         spin_lock(mm, target)
@@ -55,7 +55,7 @@ def move_ptes(mm, table, index, target, target_index, length):
 
 @native
 def move_page_tables(mm, old, new, length):
-    """Move every entry of [old, old + length) to ``new``: 0, or -ENOMEM if a table could not be made.
+    """Move every entry of [old, old + length) to ``new``: 0, or -ENOMEM if a table could not be allocated.
 
     A huge page is dropped instead (the kernel moves or splits it); its range faults in again.
     """
@@ -89,8 +89,8 @@ def move_page_tables(mm, old, new, length):
 
 @native
 def copy_vma(mm, task, vma, addr, length, pgoff):
-    """A VMA like ``vma`` for [addr, addr + length): merged with what is there if it fits, else new; NULL: no memory, or
-    the place that a recording names is taken (it is not a recording of this address space).
+    """A VMA like ``vma`` for [addr, addr + length): merged with its neighbours if possible, else new. NULL: no memory,
+    or the address that a recording names is taken (then it does not fit this address space).
 
     An anonymous VMA that was never touched takes its new address as offset, which makes merging likely.
     """
@@ -102,7 +102,7 @@ def copy_vma(mm, task, vma, addr, length, pgoff):
     if following != NULL and VMA(mm, following).vm_start < end:
         return NULL
     prev = vma_prev_of(mm, following)
-    # Remember what the record says: the merge may swallow ``vma`` itself.
+    # Copy the fields first: the merge may remove ``vma`` itself.
     anon_vma = v.anon_vma
     chain = v.anon_vma_chain
     merged = vma_merge_new(mm, prev, addr, end, v.vm_flags, anon_vma, chain, v.vm_file, pgoff, 0)
@@ -130,7 +130,7 @@ def copy_vma(mm, task, vma, addr, length, pgoff):
 
 @native
 def move_vma(mm, task, vma, old, old_length, new, new_length, flags):
-    """Copy the VMA, move its entries, drop the source: ``new`` or -ENOMEM (move_vma)."""
+    """Copy the VMA, move its entries, unmap the source: ``new`` or -ENOMEM (move_vma)."""
     if mm.map_count >= mm.max_map_count - 3:
         return -ENOMEM
     v = VMA(mm, vma)
@@ -162,7 +162,8 @@ def move_vma(mm, task, vma, old, old_length, new, new_length, flags):
 
 @native
 def check_vma(mm, vma, addr, old_length, new_length, flags):
-    """May ``vma`` be moved or grown so? 0 or -errno (check_prep_vma). What is shrunk away may cross into other VMAs."""
+    """Whether ``vma`` may be moved or grown this way: 0 or -errno (check_prep_vma). The part to shrink may extend into
+    other VMAs."""
     v = VMA(mm, vma)
     if old_length == 0 and not v.vm_flags & (VM_SHARED | VM_MAYSHARE):
         return -EINVAL
@@ -187,7 +188,7 @@ def grow_in_place(mm, task, vma, addr, old_length, new_length):
         return 0
     pgoff = v.vm_pgoff + ((end - v.vm_start) >> PAGE_SHIFT)
     flags = v.vm_flags
-    # 1: nobody asks whether what is added was inherited through fork (vma_merge_extend has no source VMA).
+    # 1: the added range has no fork history to compare (vma_merge_extend has no source VMA).
     merged = vma_merge_new(mm, vma, end, end + delta, flags, v.anon_vma, 1, v.vm_file, pgoff, 0)
     if merged == NULL:
         return 0
@@ -222,7 +223,8 @@ def move_to(mm, task, addr, old_length, new_length, flags, new_addr, at):
 
 @native
 def move_many(mm, task, addr, length, flags, new_addr):
-    """6.17: MREMAP_FIXED with equal lengths moves every VMA of the range, holes between them kept (remap_move)."""
+    """6.17: MREMAP_FIXED with equal lengths moves every VMA of the range and keeps the holes between them
+    (remap_move)."""
     end = addr + length
     target = new_addr
     result = -EFAULT

@@ -1,8 +1,8 @@
 """Page tables with x86-64 geometry: walk, allocate at fault, free by the floor/ceiling rule.
 
-A table is a struct page (its index is the frame number) and 512 entries. Its entries are at
-``PTE(mm, table * 512 + index)``; a *slot* is such a number, 0 is none. Tables appear when a fault, fork or mremap
-needs them and go with munmap and exit only: MADV_DONTNEED clears entries and keeps tables (Documentation/mm).
+A table is a struct page (its index is the frame number) and 512 entries. Its entries are at ``PTE(mm, table * 512 +
+index)``; a *slot* is such a number, 0 is none. A fault, fork or mremap allocates the tables it needs; only munmap and
+exit free them. MADV_DONTNEED clears entries and keeps tables (Documentation/mm).
 """
 
 from benchframe.dialect import NULL, native
@@ -40,7 +40,7 @@ def spin_unlock(mm, table):
 
 @native
 def add_tables(mm, tables):
-    """``tables`` more are in use (mm_inc_nr_ptes)."""
+    """``tables`` more tables are in use (mm_inc_nr_ptes)."""
     mm.nr_ptes += tables
     return 0
 
@@ -69,14 +69,14 @@ def table_alloc(mm):
 
 @native
 def table_free(mm, table):
-    """Give back a page table that walkers may still look at."""
+    """Free a page table that a concurrent walk may still read."""
     add_tables(mm, -1)
     return table_release(mm, table)
 
 
 @native
 def table_discard(mm, table):
-    """Give a page table back that nobody can have seen."""
+    """Free a page table that no other task can have seen."""
     PAGE(mm, table).mapping = PAGE_FREE
     add_tables(mm, -1)
     return arena_free(mm, ARENA_TABLE, table)
@@ -90,7 +90,7 @@ def pgd_slot(mm, addr):
 
 @native
 def below(mm, slot, addr, shift):
-    """The slot of ``addr`` in the table that ``slot`` points to, 0 if it points to none."""
+    """The slot of ``addr`` in the table that ``slot`` points to, 0 if there is no table."""
     entry = PTE(mm, slot).entry
     if entry == 0:
         return 0
@@ -108,7 +108,7 @@ def pmd_slot(mm, addr):
 
 @native
 def table_install(mm, slot):
-    """A new table behind ``slot``, unless another fault was first (__pte_alloc): the entry, 0 without memory.
+    """Install a new table at ``slot``, unless another fault was first (__pte_alloc): the entry, or 0 without memory.
 
     page_table_lock is the top table's own lock.
     """
@@ -129,7 +129,7 @@ def table_install(mm, slot):
 
 @native
 def fill_slot(mm, slot, addr, shift):
-    """As :func:`below`, with the table allocated if there is none; 0 only when memory ran out."""
+    """As :func:`below`, but allocates a missing table; 0 only if memory ran out."""
     entry = PTE(mm, slot).entry
     if entry == 0:
         entry = table_install(mm, slot)
@@ -140,7 +140,7 @@ def fill_slot(mm, slot, addr, shift):
 
 @native
 def pmd_alloc(mm, addr):
-    """The slot of ``addr``'s pmd entry; upper tables are made as needed (pud_alloc, pmd_alloc). 0: out of memory."""
+    """The slot of ``addr``'s pmd entry; allocates missing upper tables (pud_alloc, pmd_alloc). 0: out of memory."""
     slot = fill_slot(mm, pgd_slot(mm, addr), addr, PUD_SHIFT)
     if slot == 0:
         return 0
@@ -149,7 +149,7 @@ def pmd_alloc(mm, addr):
 
 @native
 def pte_alloc(mm, pmd):
-    """The PTE page behind pmd slot ``pmd``, made if there is none (pte_alloc); NULL: out of memory."""
+    """The PTE page behind pmd slot ``pmd``, allocated if missing (pte_alloc); NULL: out of memory."""
     entry = PTE(mm, pmd).entry
     if entry == 0:
         entry = table_install(mm, pmd)
@@ -158,7 +158,7 @@ def pte_alloc(mm, pmd):
 
 @native
 def next_step(mm, addr, end):
-    """The first address after ``addr`` that another PTE page may cover, skipping what has no upper table."""
+    """The first address after ``addr`` that another PTE page may cover, skipping ranges without upper tables."""
     top = pgd_slot(mm, addr)
     if PTE(mm, top).entry == 0:
         step = PGDIR_SIZE
@@ -171,13 +171,14 @@ def next_step(mm, addr, end):
 
 @native
 def inside(start, size, floor, ceiling):
-    """Does the whole aligned span lie in [floor, ceiling)? Ceiling 0 is the end of the address space."""
+    """Whether the whole aligned span lies in [floor, ceiling). Ceiling 0 is the end of the address space."""
     return start >= floor and (ceiling == 0 or start + size <= ceiling)
 
 
 @native
 def free_table_level(mm, start, end, floor, ceiling, level):
-    """Free tables of one level over [start, end): 0 PTE pages, 1 PMD pages, 2 PUD pages. Lower levels went before."""
+    """Free tables of one level over [start, end): 0 PTE pages, 1 PMD pages, 2 PUD pages. Lower levels must be freed
+    first."""
     size = PMD_SIZE
     if level == 1:
         size = PUD_SIZE
@@ -204,9 +205,9 @@ def free_table_level(mm, start, end, floor, ceiling, level):
 
 @native
 def free_pgtables(mm, start, end, floor, ceiling):
-    """Free every table whose whole span lies in [floor, ceiling): floor is the end of the VMA before, ceiling the
-    start of the VMA after (0: none). Entries of [start, end) are clear. A table that a neighbour in the same
-    span still needs stays (free_pgd_range, mm/memory.c)."""
+    """Free every table whose whole span lies in [floor, ceiling): floor is the end of the VMA before, ceiling the start
+    of the VMA after (0: none). Entries of [start, end) are clear. A table that a neighbour in the same span still needs
+    is kept (free_pgd_range, mm/memory.c)."""
     free_table_level(mm, start, end, floor, ceiling, 0)
     free_table_level(mm, start, end, floor, ceiling, 1)
     free_table_level(mm, start, end, floor, ceiling, 2)

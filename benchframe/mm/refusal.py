@@ -1,10 +1,11 @@
-"""What a recorded refusal had done when it was refused.
+"""What a call that the kernel refused had already done.
 
-A recorded refusal is taken as it was, whatever the model would have said: SELinux, a seccomp filter, an rlimit or
-memory pressure may refuse what the rules allow. Most refused calls change nothing. A call that walks its range VMA by
-VMA stops where it cannot go on, and what lies before stays changed. So the range is asked: if a hole, a missing right
-or the like in it explains the recorded errno, the call runs, as far as it gets; else nothing happens. Either way it
-returns the recorded errno. The oracle has the same rule in words of its own (oracle/refusal.py).
+A recorded refusal is always reproduced, even if the model would have allowed the call: SELinux, a seccomp filter, an
+rlimit or memory pressure may refuse what the rules allow. Most refused calls change nothing. But a call that walks its
+range VMA by VMA stops at the first VMA that it cannot change, and the VMAs before it stay changed. So the range is
+inspected: if it has a hole, a missing permission or the like that explains the recorded errno, the call runs as far as
+it gets; otherwise nothing happens. In both cases it returns the recorded errno. The oracle implements the same rule
+separately (oracle/refusal.py).
 """
 
 from benchframe.dialect import NULL, native
@@ -37,13 +38,13 @@ MLOCK, MUNLOCK = int(Kind.MLOCK), int(Kind.MUNLOCK)
 
 @native
 def failed(ret):
-    """Did the recorded call fail?"""
+    """Whether the recorded call failed."""
     return ret < 0 and ret > -4096
 
 
 @native
 def mprotect_obstacle(mm, task, start, length, prot):
-    """The errno that the VMAs of the range give mprotect: ENOMEM (a hole), EACCES, or 0."""
+    """The errno that the VMAs of the range cause in mprotect: ENOMEM (a hole), EACCES, or 0."""
     if prot & (PROT_GROWSDOWN | PROT_GROWSUP) or prot & ~PROT_KNOWN or start & (PAGE_SIZE - 1):
         return 0
     end = start + page_align(length)
@@ -61,7 +62,8 @@ def mprotect_obstacle(mm, task, start, length, prot):
 
 @native
 def mlock_obstacle(mm, task, start, length, lock):
-    """Likewise for mlock (``lock`` 1) and munlock: ENOMEM for a hole, and to mlock for a VMA that nobody may access."""
+    """The same for mlock (``lock`` 1) and munlock: ENOMEM for a hole, and in mlock for a VMA without any access
+    permission."""
     end = start + page_align(length + (start & (PAGE_SIZE - 1)))
     start &= ~(PAGE_SIZE - 1)
     vma = lookup(mm, task, start)
@@ -78,8 +80,8 @@ def mlock_obstacle(mm, task, start, length, lock):
 
 @native
 def populate_obstacle(mm, task, start, end, advice):
-    """Likewise for MADV_POPULATE_*: ENOMEM for a hole, EINVAL for a missing right. A page that fails (EFAULT) is not
-    looked for."""
+    """The same for MADV_POPULATE_*: ENOMEM for a hole, EINVAL for a missing permission. Pages that fail (EFAULT) are
+    not searched for."""
     right = VM_READ
     if advice == MADV_POPULATE_WRITE:
         right = VM_WRITE
@@ -97,7 +99,7 @@ def populate_obstacle(mm, task, start, end, advice):
 
 @native
 def madvise_obstacle(mm, task, start, length, advice):
-    """Likewise for madvise: the first VMA that refuses the advice, else ENOMEM for a hole anywhere."""
+    """The same for madvise: the errno of the first VMA that refuses the advice, else ENOMEM for a hole anywhere."""
     if not advice_known(advice) or start & (PAGE_SIZE - 1):
         return 0
     end = start + page_align(length)
@@ -128,13 +130,14 @@ def madvise_obstacle(mm, task, start, length, advice):
 
 @native
 def splits_fail(mm):
-    """May one of the two splits that a call may need exceed max_map_count?"""
+    """Whether one of the two splits that a call may need can exceed max_map_count."""
     return mm.map_count >= mm.max_map_count - 1
 
 
 @native
 def refused_call(mm, task, index):
-    """A call that the kernel refused: its errno, and what it did before. Caller holds mmap_lock as for the call."""
+    """A call that the kernel refused: returns its errno, after doing what the call did before it failed. Caller holds
+    mmap_lock as for the call."""
     e = EVENT(mm, index)
     kind = e.kind
     error = -e.ret

@@ -1,4 +1,4 @@
-"""Replaying events: one event to one call or fault, and the timed loops."""
+"""Replaying events: turn one event into one call or fault; the timed loops."""
 
 from benchframe.dialect.functions import FarCall, native
 from benchframe.dialect.primitives import cycles
@@ -58,7 +58,7 @@ from benchframe.mm.slab import arena_alloc
 from benchframe.mm.vma import anon_vma_prepare, vma_alloc, vma_link, vma_prev_of
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Mapping operations from a stream: one event to one call, with the locks around it as the system calls take them.
+# Mapping operations from a stream: one call per event, under the locks that the system call takes.
 #
 # Compiled once for all strategies: the strategy's hooks are reached through the mm's hook entry.
 
@@ -71,7 +71,7 @@ MAP_STACK_TYPE, MAP_SPECIAL, MAP_HEAP = int(MapType.STACK), int(MapType.SPECIAL)
 
 @native
 def event_mmap(mm, task, index):
-    """mmap(2). A shared anonymous mapping gets an object of its own (shmem_zero_setup)."""
+    """mmap(2). A shared anonymous mapping gets its own object (shmem_zero_setup)."""
     e = EVENT(mm, index)
     file = e.file + 1
     offset = e.offset
@@ -124,14 +124,14 @@ def event_map(mm, task, index):
     v.vm_file = 0
     v.vm_pgoff = e.addr >> PAGE_SHIFT
     vma_link(mm, vma, vma_prev_of(mm, lookup(mm, task, e.addr)))
-    if e.flags & MAP_STACK_TYPE:  # exec has written the arguments
+    if e.flags & MAP_STACK_TYPE:  # exec has already written the arguments
         anon_vma_prepare(mm, vma)
     return e.addr
 
 
 @native
 def event_brk(mm, task, index):
-    """brk(2). Where nobody told start_brk, the first recorded result does."""
+    """brk(2). If start_brk is not known, the first recorded result becomes it."""
     e = EVENT(mm, index)
     if mm.start_brk < 0 or (e.addr == 0 and e.ret >= 0 and e.ret != mm.brk):
         first = e.ret
@@ -141,7 +141,7 @@ def event_brk(mm, task, index):
             mm.start_brk = first
         mm.brk = first
         return first
-    if e.addr != 0 and e.ret >= 0 and e.ret != e.addr:  # the kernel refused: the break stays
+    if e.addr != 0 and e.ret >= 0 and e.ret != e.addr:  # the kernel refused: the break does not move
         return e.ret
     return do_brk(mm, task, e.addr)
 
@@ -187,7 +187,7 @@ def locked_event(mm, task, index):
 
 @native
 def event_exec(mm, index):
-    """A program begins: its mm is empty; made here if it is not the trace's first."""
+    """A program begins with an empty mm, which is allocated here unless it is the trace's first."""
     e = EVENT(mm, index)
     new = e.mm + 1
     m = MM(mm, new)
@@ -206,7 +206,7 @@ def event_exec(mm, index):
 
 @native
 def mapping_event(root, index):
-    """Run event ``index`` of the stream, any kind but FAULT and LOOKUP: what the call returns.
+    """Run event ``index`` of the stream, of any kind except FAULT and LOOKUP; returns the call's result.
 
     ``root`` is MM record 1; the event names its own mm. Results are those of benchframe.events.
     """
@@ -273,7 +273,7 @@ def kernel_fault(mm, task, addr, access):
 
 @native
 def bare_lookup(mm, task, addr, flags):
-    """A LOOKUP event: with USER through the strategy's accessor, else find_vma under the lock."""
+    """A LOOKUP event: with USER through the strategy's vma_get, else find_vma under the lock."""
     if flags & USER:
         vma = vma_get(mm, task, addr)
     else:
@@ -309,8 +309,8 @@ def class_of(kind):
 @native
 def replay_timed(root, first, last):
     """Run events [first, last) and add the cycles of each class to root.replay_*; the clock is read only where the
-    class changes. Gives how many it read. What the events answered is summed up and stored: a lookup whose answer
-    nobody uses and whose walk surely ends is no code at all to the compiler."""
+    class changes. Returns the number of clock reads. The results are summed up and stored, because the compiler would
+    remove a lookup whose result is not used."""
     answered = 0
     fault = 0
     lookup = 0
@@ -354,8 +354,8 @@ def replay_timed(root, first, last):
 
 @native
 def replay_checked(root, first, last):
-    """Run events [first, last) and write what each answered to ANSWER: the result (0 or FAULT_* for a fault), the
-    bounds of the first VMA with addr < vm_end afterwards (faults and lookups), and its index."""
+    """Run events [first, last) and write each answer to ANSWER: the result (0 or FAULT_* for a fault), the bounds of
+    the first VMA with addr < vm_end afterwards (faults and lookups), and its index."""
     index = first
     while index < last:
         e = EVENT(root, index)
@@ -383,7 +383,7 @@ def replay_checked(root, first, last):
 
 @native
 def replay_sampled(root, first, last):
-    """Run events [first, last) and write the cycles of each, and whether the cache answered, to SAMPLE. The answers are
+    """Run events [first, last) and write to SAMPLE the cycles of each, and whether the cache answered. The answers are
     used as in :func:`replay_timed`."""
     answered = 0
     index = first
@@ -411,7 +411,7 @@ def replay_entry(root, first, last, mode):
 
 @native
 def known_answer(mm, task, addr):
-    """vma_get of a replay that knows the answers: what the checked replay found, in order."""
+    """vma_get of a replay with known answers: returns what the checked replay found, in order."""
     root = MM(mm, 1)
     cursor = root.replay_cursor
     root.replay_cursor = cursor + 1
@@ -420,19 +420,19 @@ def known_answer(mm, task, addr):
 
 @native
 def nothing(mm, task, vma):
-    """vma_put of a replay that knows the answers."""
+    """vma_put of a replay with known answers."""
     return 0
 
 
 @native
 def nothing_found(mm, addr):
-    """index_find of a replay that knows the answers: never called."""
+    """index_find of a replay with known answers: never called."""
     return 0
 
 
 @native
 def nothing_done(mm, vma):
-    """index_insert and index_erase likewise."""
+    """index_insert and index_erase of a replay with known answers."""
     return 0
 
 
@@ -444,5 +444,5 @@ KNOWN = {
     "index_insert": nothing_done,
     "index_erase": nothing_done,
 }
-"""A replay without lookups: what is left is the fault's own work. The answers come from :func:`replay_checked`,
-compacted to the faults and lookups."""
+"""A replay without lookups: only the rest of the fault remains. The answers come from :func:`replay_checked`, reduced
+to the faults and lookups."""

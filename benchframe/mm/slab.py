@@ -5,7 +5,7 @@ from benchframe.dialect.records import NULL
 from benchframe.mm.layout import ARENA, ARENA_PAGE, FREED
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Slab allocators: take a record, give it back, both O(1), last freed first.
+# Slab allocators: allocate and free a record, both O(1), last freed first.
 #
 # Freed slots wait on a stack beside the records, so a freed record keeps its contents until it is taken again: what
 # a stale reference would read (the checker poisons it instead). An allocator that is full sets ``mm.error`` and
@@ -14,7 +14,8 @@ from benchframe.mm.layout import ARENA, ARENA_PAGE, FREED
 
 @native
 def arena_alloc(mm, which):
-    """A slot of arena ``which``, contents undefined; NULL if it is full. Caller holds mmap_lock for write (or ptl)."""
+    """Allocate a slot of arena ``which``, contents undefined; NULL if it is full. Caller holds mmap_lock for write (or
+    ptl)."""
     a = ARENA(mm, which)
     if a.free > 0:
         a.free -= 1
@@ -33,7 +34,7 @@ def arena_alloc(mm, which):
 
 @native
 def arena_free(mm, which, slot):
-    """Give ``slot`` back. Caller holds what :func:`arena_alloc` asks for; nobody may use the slot any more."""
+    """Free ``slot``. Caller holds the lock that :func:`arena_alloc` needs; no task may use the slot any more."""
     a = ARENA(mm, which)
     FREED(mm, a.stack + a.free).slot = slot
     a.free += 1
@@ -49,12 +50,12 @@ def page_alloc(mm, task):
 
 @native
 def page_free(mm, task, frame):
-    """``task`` gives a frame back."""
+    """Free a frame of ``task``."""
     return arena_free(mm, ARENA_PAGE, frame)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# RCU: readers that take no lock, and memory that is given back only when they have gone.
+# RCU: readers take no lock, and memory is freed only after they have finished.
 #
 # One thread is its own grace period: natively the sections cost nothing and kfree_rcu frees at once. The checker puts
 # its own in their place, where a freed record waits until every task has been outside a section.
@@ -62,13 +63,13 @@ def page_free(mm, task, frame):
 
 @native
 def rcu_read_lock(mm, task):
-    """Until rcu_read_unlock nothing that this task may have seen is given back. Sections nest: the outermost counts."""
+    """Until rcu_read_unlock, nothing that this task may have seen is freed. Sections nest: the outermost counts."""
     return 0
 
 
 @native
 def rcu_read_unlock(mm, task):
-    """The section ends: references got inside are void, unless something else keeps them."""
+    """End the section: references obtained inside it are invalid, unless something else keeps them alive."""
     return 0
 
 
@@ -80,12 +81,12 @@ def kfree_rcu(mm, which, slot):
 
 @native
 def synchronize_rcu(mm, task):
-    """Wait until every section that had begun has ended. Not from inside a section."""
+    """Wait until every section that had begun has ended. Must not be called inside a section."""
     return 0
 
 
 @native
 def free_typesafe_by_rcu(mm, which, slot):
-    """kmem_cache_free of a SLAB_TYPESAFE_BY_RCU cache: the slot may be handed out again at once, but stays a record of
-    its kind until a grace period is over. Who found it under rcu_read_lock must look again whose it is."""
+    """kmem_cache_free of a SLAB_TYPESAFE_BY_RCU cache: the slot may be reused at once, but stays a record of its kind
+    until a grace period is over. A reader that found it under rcu_read_lock must check again what it is."""
     return arena_free(mm, which, slot)

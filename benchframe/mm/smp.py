@@ -1,4 +1,4 @@
-"""The build for several threads: what it exchanges, its records, and RCU grace periods."""
+"""The build for several threads: the functions it replaces, its records, and RCU grace periods."""
 
 from benchframe.dialect.functions import instances, native
 from benchframe.dialect.primitives import (
@@ -162,7 +162,7 @@ CLASSES = 3
 # grace periods on; nobody waits for them. x86 and ARMv8: the orderings are named at each step.
 
 QUEUE_LIMIT = 4096
-"""Records of one mm that may wait for grace periods before its writer waits for them."""
+"""Records of one mm that may wait for grace periods before its writer has to wait for them."""
 
 
 @native
@@ -195,7 +195,8 @@ def rcu_online(mm, task):
 
 @native
 def gp_advance(mm):
-    """One step, if nobody else is at it: end the grace period that everybody has seen, begin one that is wanted."""
+    """Do one step unless another task is doing it: end the grace period that all tasks have seen, begin one that is
+    needed."""
     crew = CREW(mm, 0)
     if READ_ONCE(crew, "gp_lock") != 0 or cmpxchg(crew, "gp_lock", 0, 1) != 0:
         return 0
@@ -219,7 +220,8 @@ def gp_advance(mm):
 
 @native
 def kfree_rcu_shared(mm, which, slot):
-    """Queue the record for the first grace period that begins after now, and give back what has waited long enough."""
+    """Queue the record for the first grace period that begins after now, and free records that have waited long
+    enough."""
     crew = CREW(mm, 0)
     queue = CREW(mm, mm.id)
     node = ARENA(mm, which).stack + slot
@@ -248,7 +250,8 @@ def kfree_rcu_shared(mm, which, slot):
 
 @native
 def synchronize_rcu_shared(mm, task):
-    """Wait for a grace period that begins after now; others' sections end it, this task is quiescent meanwhile."""
+    """Wait for a grace period that begins after now. It ends when the others' sections end; this task is quiescent
+    meanwhile."""
     crew = CREW(mm, 0)
     me = THREAD(crew, task).leader
     rcu_offline(mm, me)
@@ -266,8 +269,9 @@ def synchronize_rcu_shared(mm, task):
 
 @native
 def rcu_throttle(mm, task):
-    """Between two operations of a task that frees more than grace periods keep up with (a thread that reads lost its
-    core): wait until half of QUEUE_LIMIT is left. The kernel has memory for more, and urges the readers (qhimark)."""
+    """Between two operations of a task that frees faster than grace periods pass (for instance because a reading thread
+    lost its core): wait until half of QUEUE_LIMIT is left. The kernel has memory for more, and hurries the readers
+    (qhimark)."""
     queue = CREW(mm, mm.id)
     if READ_ONCE(queue, "queued") <= QUEUE_LIMIT:
         return 0
@@ -282,9 +286,9 @@ def rcu_throttle(mm, task):
 
 @native
 def rcu_reclaim(mm, which):
-    """Slab ``which`` is full: urge grace periods on until one of its records is back, or nothing waits any more. The
-    caller holds mmap_lock for write and has no reference from a section; who waits for the lock is in none either. The
-    kernel's allocators do likewise (kfree_rcu's shrinker, rcu_barrier before an allocation fails)."""
+    """Slab ``which`` is full: advance grace periods until one of its records is free, or none is waiting. The caller
+    holds mmap_lock for write and has no reference from a section; tasks that wait for the lock are not in a section
+    either. The kernel's allocators do the same (kfree_rcu's shrinker, rcu_barrier before an allocation fails)."""
     crew = CREW(mm, 0)
     queue = CREW(mm, mm.id)
     me = THREAD(crew, mm.owner).leader
@@ -300,7 +304,7 @@ def rcu_reclaim(mm, which):
 
 @native
 def rcu_give_back(mm):
-    """The records of ``mm`` whose grace period is over go to their slabs."""
+    """Free the records of ``mm`` whose grace period is over."""
     crew = CREW(mm, 0)
     queue = CREW(mm, mm.id)
     wait_then_add(queue, "queue_lock", -1, 1)
@@ -325,8 +329,8 @@ def rcu_give_back(mm):
 # for page-table locks and for VMAs' locks is noted.
 
 BATCH, HIGH = 63, 2048
-"""Frames moved at once, and how many a task's list may hold: pcp->batch, and about what pcp->high comes to on a machine
-of a few GiB since 5.13, when it began to follow the zone's size."""
+"""Frames moved at once, and the most that a task's list may hold: pcp->batch, and roughly pcp->high on a machine of a
+few GiB since 5.13, when it began to follow the zone's size."""
 
 mmap_down_read_slow, mmap_down_write_slow = instances(
     {"count": "mmap_lock", "tail": "mmap_lock_tail", "head": "mmap_lock_head"}, down_read_slow, down_write_slow
@@ -350,7 +354,7 @@ def arena_unlock(mm, which):
 
 @native
 def arena_alloc_shared(mm, which):
-    """arena_alloc under the slab's lock. A VMA that is not to be had waits for those that wait for RCU."""
+    """arena_alloc under the slab's lock. If no VMA is free, wait for those that wait for RCU."""
     arena_lock(mm, which)
     a = ARENA(mm, which)
     if which == ARENA_VMA and a.free == 0 and a.top >= a.capacity and mm.owner != 0:
@@ -373,7 +377,7 @@ def arena_free_shared(mm, which, slot):
 
 @native
 def page_alloc_shared(mm, task):
-    """A frame from the task's own list; when that is empty, BATCH frames come from the slab first (rmqueue_bulk)."""
+    """A frame from the task's own list; if that is empty, take BATCH frames from the slab first (rmqueue_bulk)."""
     t = THREAD(CREW(mm, 0), task)
     if t.pages == NULL:
         pages_refill(mm, task)
@@ -411,7 +415,7 @@ def pages_refill(mm, task):
 
 @native
 def page_free_shared(mm, task, frame):
-    """To the task's own list; when that is long, BATCH frames go to the slab (free_pcppages_bulk)."""
+    """Put the frame on the task's own list; if that is long, return BATCH frames to the slab (free_pcppages_bulk)."""
     t = THREAD(CREW(mm, 0), task)
     PAGE(mm, frame).cache = t.pages
     t.pages = frame
@@ -423,7 +427,7 @@ def page_free_shared(mm, task, frame):
 
 @native
 def pages_drain(mm, task, count):
-    """``count`` frames of the task's list, or all there are, go back to the slab."""
+    """Return ``count`` frames of the task's list to the slab, or all if there are fewer."""
     t = THREAD(CREW(mm, 0), task)
     arena_lock(mm, ARENA_PAGE)
     a = ARENA(mm, ARENA_PAGE)
@@ -441,26 +445,26 @@ def pages_drain(mm, task, count):
 
 @native
 def add_rss_shared(mm, pages):
-    """Not kept: tasks count for themselves since 2.6.34 (SPLIT_RSS_COUNTING), and nobody reads the sum here."""
+    """Not kept: since 2.6.34 each task keeps its own count (SPLIT_RSS_COUNTING), and nothing reads the sum here."""
     return 0
 
 
 @native
 def add_tables_shared(mm, tables):
-    """Faults add tables side by side."""
+    """Faults add tables concurrently."""
     fetch_add(mm, "nr_ptes", tables)
     return 0
 
 
 @native
 def anon_vma_new_shared(mm):
-    """All mms count in one word."""
+    """All mms share one counter."""
     return fetch_add(MM(mm, 1), "nr_anon_vmas", 1) + 1
 
 
 @native
 def read_lock_watched(mm, task):
-    """read_lock; what waiting costs is noted. Who waits is quiescent for RCU."""
+    """read_lock, recording the cost of waiting. A waiting task is quiescent for RCU."""
     before = fetch_add(mm, "mmap_lock", 1)
     if before & IN_THE_WAY and before & INSIDE:
         me = THREAD(CREW(mm, 0), task).leader
@@ -476,7 +480,7 @@ def read_lock_watched(mm, task):
 
 @native
 def write_lock_watched(mm, task):
-    """write_lock, likewise."""
+    """write_lock, recording the cost of waiting."""
     if not mmap_down_write_trylock(mm):
         me = THREAD(CREW(mm, 0), task).leader
         t = THREAD(CREW(mm, 0), me)
@@ -492,7 +496,7 @@ def write_lock_watched(mm, task):
 
 @native
 def spin_lock_watched(mm, table):
-    """spin_lock; what waiting costs is noted with the mm: nobody is told which task it is."""
+    """spin_lock, recording the cost of waiting in the mm: the function does not know its task."""
     page = PAGE(mm, table)
     if not ptl_trylock(page):
         queue = CREW(mm, mm.id)
@@ -505,13 +509,13 @@ def spin_lock_watched(mm, table):
 
 @native
 def lock_contended_timed(mm):
-    """lock_contended: now."""
+    """lock_contended: the time now."""
     return cycles()
 
 
 @native
 def lock_acquired_timed(mm, since):
-    """lock_acquired: noted with the mm."""
+    """lock_acquired: record the time in the mm."""
     queue = CREW(mm, mm.id)
     fetch_add(queue, "vma_waits", 1)
     fetch_add(queue, "vma_cycles", cycles() - since)
@@ -534,5 +538,5 @@ REPLACE = {
     lock_contended: lock_contended_timed,
     lock_acquired: lock_acquired_timed,
 }
-"""Function of the model to what a threaded build calls instead. What a replacement calls is not replaced again, so
+"""From a function of the model to what a threaded build calls instead. Calls within a replacement are not replaced, so
 only replacements may call the originals."""

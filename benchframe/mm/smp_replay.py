@@ -1,8 +1,8 @@
-"""What one thread of a threaded run does: its events, round after round, with its checks and its clock.
+"""What one thread of a threaded run does: replay its events, round after round, with its checks and its clock.
 
-Compiled with :data:`benchframe.mm.smp.REPLACE`. Threads are tasks: thread ``task`` has TASK and THREAD of that
-number; its events name their own tasks (a thread may play several recorded ones). A round leaves the address space
-as it found it, so a thread always ends its last round; what is counted ends where it sees ``stop``.
+Compiled with :data:`benchframe.mm.smp.REPLACE`. Threads are tasks: thread ``task`` has TASK and THREAD of that number;
+its events name their own tasks (a thread may replay several recorded ones). A round leaves the address space as it
+found it, so a thread always finishes its last round; counting ends where it sees ``stop``.
 """
 
 from benchframe.dialect import (
@@ -38,7 +38,7 @@ from benchframe.mm.smp import (
 )
 
 UNTOLD = UNKNOWN
-"""The answer's result when any will do."""
+"""The result in ANSWER if any result is acceptable."""
 RUN, CLOCK, DRAIN, COST = 0, 1, 2, 3
 
 
@@ -55,14 +55,14 @@ def bucket_of(value):
 
 @native
 def note_length(root, task, kind, length):
-    """One operation of class ``kind`` more that took ``length`` cycles."""
+    """Add one operation of class ``kind`` that took ``length`` cycles."""
     HISTOGRAM(CREW(root, 0), (task * CLASSES + kind) * BUCKETS + bucket_of(length)).count += 1
     return 0
 
 
 @native
 def meet(root, task):
-    """The barrier: wait until all threads are here. 1 if the last one saw ``stop``: then all end after this round."""
+    """The barrier: wait for all threads. 1 if the last one saw ``stop``: then all end after this round."""
     crew = CREW(root, 0)
     start = cycles()
     generation = READ_ONCE(crew, "generation")
@@ -80,7 +80,7 @@ def meet(root, task):
 
 @native
 def await_turn(root, task, index):
-    """In an ordered run: wait for the mapping operation that stands before event ``index`` in the trace."""
+    """In an ordered run: wait until all mapping operations before event ``index`` in the trace are done."""
     crew = CREW(root, 0)
     o = ORDER(crew, index)
     if o.after >= 0 and READ_ONCE(ORDER(crew, o.after), "done") == 0:
@@ -96,8 +96,8 @@ def await_turn(root, task, index):
 
 @native
 def compare(root, task, index, kind, result):
-    """Is ``result`` what ANSWER says for event ``index``? In an ordered run it may differ if a mapping operation that
-    comes later in the trace has begun by now."""
+    """Whether ``result`` is what ANSWER has for event ``index``. In an ordered run it may differ if a mapping operation
+    that comes later in the trace has already begun."""
     crew = CREW(root, 0)
     t = THREAD(crew, task)
     a = ANSWER(root, index)
@@ -130,7 +130,8 @@ def compare(root, task, index, kind, result):
 
 @native
 def drive(root, task):
-    """The thread's life: wait for ``go``, rounds until ``stop`` or ``rounds`` are done. Gives the rounds."""
+    """The main function of a thread: wait for ``go``, then do rounds until ``stop`` or ``rounds`` are done. Returns the
+    number of rounds."""
     crew = CREW(root, 0)
     t = THREAD(crew, task)
     first = t.first
@@ -200,8 +201,8 @@ def drive(root, task):
 
 @native
 def drain(root, mms):
-    """With every thread at rest: end grace periods until nothing waits, and give back the tasks' lists of frames.
-    How many records still wait: 0."""
+    """With every thread at rest: end grace periods until no record waits, and return the tasks' lists of frames to the
+    slab. Returns the number of records that still wait: 0."""
     crew = CREW(root, 0)
     for _ in range(4):
         gp_advance(root)

@@ -1,7 +1,7 @@
-"""An address space by its system calls: the compiled model behind the same methods as the oracle's.
+"""An address space and its system calls: the compiled model behind the same methods as the oracle's.
 
-Each call is one event on the machine (:meth:`Machine.call`), so whatever strategy the machine's runner holds takes
-part with its hooks. Meant for tests and judges, not for timing: a call costs some 20 us of Python.
+Each call is one event on the machine (:meth:`Machine.call`), so the hooks of the machine's strategy take part. Meant
+for tests and the judge, not for timing: a call costs some 20 us of Python.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Row = tuple[int, int, int, int, int, int]
 """(vm_start, vm_end, prot, shared 0/1, file offset in bytes, file number or NIL)."""
 _COLUMNS = ("vm_start", "vm_end", "vm_next", "vm_flags", "vm_pgoff", "vm_file")
 _SMAPS_GUARD = 0x800
-"""Where the kernel keeps the flag that the model has at VM_GUARD."""
+"""The position of the flag that the model keeps at VM_GUARD, in the kernel's vm_flags."""
 
 
 def _signed(word: int) -> int:
@@ -25,9 +25,9 @@ def _signed(word: int) -> int:
 
 
 class Space:
-    """Trace mm ``number`` of ``machine``, called by ``task``. Calls return 0, an address or -errno.
+    """Trace mm ``number`` of ``machine``; ``task`` makes the calls. Calls return 0, an address or -errno.
 
-    Raises MemoryError from any call after which a slab is full: results so far are void.
+    Any call raises MemoryError if a slab is full afterwards: results so far are invalid.
     """
 
     def __init__(self, machine: Machine, number: int = 0, task: int | None = None) -> None:
@@ -46,13 +46,13 @@ class Space:
     # ---- calls --------------------------------------------------------------------------------------------------
 
     def exec(self, start_brk: int = NIL) -> int:
-        """Empty the address space; the heap will begin at ``start_brk`` (NIL: where the first brk says)."""
+        """Empty the address space; the heap will begin at ``start_brk`` (NIL: at the address of the first brk)."""
         return self._call(Kind.EXEC, addr=start_brk)
 
     def mmap(
         self, addr: int, length: int, prot: int, flags: int, file: int = NIL, offset: int = 0, at: int = UNKNOWN
     ) -> int:
-        """mmap(2): the address, or -errno. ``at``: where a recorded call ended up, taken instead of a search."""
+        """mmap(2): the address, or -errno. ``at``: the recorded result, used instead of a search."""
         return self._call(Kind.MMAP, addr=addr, len=length, prot=prot, flags=flags, file=file, offset=offset, ret=at)
 
     def exec_map(self, addr: int, length: int, prot: int, flags: int, file: int = NIL, offset: int = 0) -> int:
@@ -98,7 +98,7 @@ class Space:
         return (int(answer["vm_start"]), int(answer["vm_end"])) if answer["vma"] else None
 
     def fork(self, task: int | None = None) -> Space:
-        """The child's address space, called by its first task (the lowest free one if not given).
+        """The child's address space, called by its first task (the lowest free number if not given).
 
         Raises RuntimeError when the machine has no free mm or task record.
         """
@@ -108,18 +108,18 @@ class Space:
         return Space(self.machine, child, first)
 
     def thread(self, task: int | None = None) -> Space:
-        """This address space, called by a new task (the lowest free one if not given). Raises RuntimeError without a
+        """This address space, called by a new task (the lowest free number if not given). Raises RuntimeError without a
         free task record."""
         task = self._free("task_base", "mm") if task is None else task
         self._call(Kind.THREAD, len=task)
         return Space(self.machine, self.number, task)
 
     def exit(self, last: bool = True) -> int:
-        """This task ends, and with the ``last`` one the address space."""
+        """This task ends, and the address space too if it was the ``last`` one."""
         return self._call(Kind.EXIT, len=int(last))
 
     def _free(self, base: str, used: str) -> int:
-        """The lowest number of a record whose field ``used`` is 0; the first record is never free."""
+        """The lowest number of a record whose field ``used`` is 0, except the first record."""
         column = self.machine.arrays[base][used]
         for number in range(1, len(column) - 1):
             if column[number + 1] == 0 and not (base == "task_base" and number == self.task):
@@ -134,10 +134,10 @@ class Space:
         return max(self.machine.sizes.files // 2, 1)
 
     def set_file(self, file: int, size: int, readable: bool = True, writable: bool = True, inode: int = 0) -> None:
-        """Tell the size in bytes of file ``file`` and how it was opened. Unknown ones are endless, open for both.
+        """Set the size in bytes of file ``file`` and how it was opened. Files not set are endless and open for both.
 
-        ``inode`` is for the oracle's signature only: the model compares openings. Raises ValueError for a number
-        that the machine has no record for, and for a file not open for reading (no trace has mappings of one).
+        ``inode`` exists for the oracle's signature only: the model compares opened files. Raises ValueError for a
+        number beyond the machine's records, and for a file not open for reading (no trace has mappings of one).
         """
         if not 0 <= file < self._first_object - 1:
             raise ValueError(f"file {file}: this machine has room for files 0 to {self._first_object - 2}")
@@ -160,11 +160,11 @@ class Space:
 
     @property
     def map_count(self) -> int:
-        """How many VMAs there are, by the mm's own count."""
+        """The number of VMAs, by the mm's own count."""
         return int(self.machine.mm(self.number)["map_count"])
 
     def layout(self) -> list[Row]:
-        """Every VMA as the oracle gives it."""
+        """Every VMA as a row, in the oracle's format."""
         return [self._row(slot) for slot in self.vmas()]
 
     def _row(self, slot: int) -> Row:

@@ -1,7 +1,7 @@
-"""validate_mm: every invariant of a machine, checked from outside the dialect on its arrays (plain Python).
+"""validate_mm: every invariant of a machine, checked in plain Python on its arrays.
 
-List = index = page tables = map_count, and every reference leads to something alive. O(VMAs x log + page tables).
-Model: CONFIG_DEBUG_VM_RB's validate_mm (mm/mmap.c 3.8-6.0, mm/vma.c since).
+List, index, page tables and map_count must agree, and every reference must point to a live record. O(VMAs x log + page
+tables). Modelled on CONFIG_DEBUG_VM_RB's validate_mm (mm/mmap.c 3.8-6.0, mm/vma.c since).
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ Find = Callable[[int, int], int]
 Check = Callable[[int], int]
 """index_check(mm number) of the strategy."""
 ASKED = 8192
-"""Up to so many VMAs the index is asked about each; of more about SPREAD, evenly spread: a list needs O(n) for one."""
+"""Up to this many VMAs, the index is asked about each; beyond that, about SPREAD of them, evenly spread, since a list
+needs O(n) for one."""
 SPREAD = 512
 
 
 class ValidationError(AssertionError):
-    """An invariant does not hold. The message names it and shows the address space."""
+    """An invariant is broken. The message names it and shows the address space."""
 
 
 def vma_numbers(machine: Machine, number: int) -> list[int]:
-    """The VMA indices of trace mm ``number`` in list order; ValidationError if the list runs in a circle."""
+    """The VMA indices of trace mm ``number`` in list order. Raises ValidationError if the list is circular."""
     vma, found = int(machine.mm(number)["mmap"]), []
     limit = len(machine.arrays["vma_base"])
     following: Any = machine.arrays["vma_base"]["vm_next"]
-    if machine.mm(number)["map_count"] > ASKED:  # one conversion for all costs less than one each
+    if machine.mm(number)["map_count"] > ASKED:  # converting all at once costs less than one by one
         following = following[: int(machine.arrays["slab_base"]["top"][layout.ARENA_VMA])].tolist()
     try:
         while vma:
@@ -48,7 +49,7 @@ def vma_numbers(machine: Machine, number: int) -> list[int]:
 
 
 def live_mms(machine: Machine) -> list[int]:
-    """Numbers of the trace mms that have page tables (are not ended)."""
+    """Numbers of the trace mms that have page tables (that have not ended)."""
     return [i - 1 for i, pgd in enumerate(machine.arrays["mm_base"]["pgd"].tolist()) if i > 0 and pgd]
 
 
@@ -105,7 +106,7 @@ def validate_mm(machine: Machine, find: Find | None = None, check: Check | None 
 
 
 def _validate_private(machine: Machine) -> None:
-    """What a strategy keeps per VMA is as it says it is at rest: locks are free."""
+    """The strategy's per-VMA fields that must be zero at rest are zero: locks are free."""
     top = int(machine.arrays["slab_base"][layout.ARENA_VMA]["top"])
     for slab in machine.private:
         for field in getattr(slab, "at_rest", ()):
@@ -132,7 +133,7 @@ def _validate_list(machine: Machine, number: int) -> list[int]:
 
 
 def _validate_rows(chosen: Any, vmas: list[int], owner: int, top: int) -> None:
-    """The VMAs of one mm (record ``owner``), one by one: the first that is wrong is named."""
+    """Check the VMAs of one mm (record ``owner``) one by one, and name the first wrong one."""
     columns = ("vm_start", "vm_end", "vm_prev", "vm_mm", "anon_vma", "anon_vma_chain", "cache_access", "vm_refcnt")
     below, prev = 0, 0
     for vma, *row in zip(vmas, *(chosen[c].tolist() for c in (*columns, "detached")), strict=True):
@@ -162,7 +163,7 @@ def _sound(chosen: Any, vmas: list[int], owner: int, top: int) -> bool:
 
 
 def _validate_index(machine: Machine, number: int, vmas: list[int], find: Find) -> None:
-    """The index gives the list's answer at each VMA's first and last byte and in each hole; see ASKED."""
+    """The index gives the list's answer at the first and last byte of each VMA and in each hole; see ASKED."""
     chosen = machine.arrays["vma_base"][vmas]
     step = 1 if len(vmas) <= ASKED else max(1, len(vmas) // SPREAD)
     below = 0
@@ -178,7 +179,7 @@ def _validate_index(machine: Machine, number: int, vmas: list[int], find: Find) 
 
 
 def _validate_tables(machine: Machine, number: int, vmas: list[int], frames: Counter[int]) -> int:
-    """Walk all tables: entries lie in VMAs, counts agree, no table outlives its VMAs. Gives the number of tables."""
+    """Walk all tables: entries lie in VMAs, counts agree, no table outlives its VMAs. Returns the number of tables."""
     chosen = machine.arrays["vma_base"][vmas]
     bounds = list(zip(chosen["vm_start"].tolist(), chosen["vm_end"].tolist(), strict=True))
     ends = [end for _, end in bounds]
@@ -224,7 +225,7 @@ def _validate_tables(machine: Machine, number: int, vmas: list[int], frames: Cou
 
 
 class Validating:
-    """The part of a runner that checks every invariant: the strategy's index is asked through :meth:`ask`."""
+    """Mixin for a runner that checks every invariant: it asks the strategy's index through :meth:`ask`."""
 
     strategy: Any
 
@@ -233,7 +234,7 @@ class Validating:
         raise NotImplementedError
 
     def validate(self, machine: Machine) -> None:
-        """validate_mm with the strategy's index asked too. Raises ValidationError."""
+        """validate_mm, including the strategy's index. Raises ValidationError."""
         validate_mm(
             machine,
             lambda number, addr: self.ask("index_find", number, addr),

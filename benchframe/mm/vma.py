@@ -1,4 +1,4 @@
-"""VMAs: allocated, linked, split, merged and grown: mm/vma.c."""
+"""Allocate, link, split, merge and grow VMAs: mm/vma.c."""
 
 from benchframe.dialect.functions import native
 from benchframe.dialect.records import NULL
@@ -32,12 +32,12 @@ from benchframe.mm.pagetable import spin_lock, spin_unlock
 from benchframe.mm.slab import arena_alloc, arena_free
 
 # ----------------------------------------------------------------------------------------------------------------------
-# VMA records: allocation, the sorted list, linking into the index and out of it (mm/mmap.c, 2.6.32 to 6.0).
+# VMA records: allocation, the sorted list, linking into and unlinking from the index (mm/mmap.c, 2.6.32 to 6.0).
 
 
 @native
 def vma_alloc(mm):
-    """A fresh VMA of ``mm`` with every field zero but vm_mm; NULL if the slab is full."""
+    """A new VMA of ``mm`` with every field zero except vm_mm; NULL if the slab is full."""
     vma = arena_alloc(mm, ARENA_VMA)
     if vma == NULL:
         return NULL
@@ -65,14 +65,14 @@ def vma_alloc(mm):
 
 @native
 def vma_free_now(mm, vma):
-    """Give the record back at once (kmem_cache_free)."""
+    """Free the record at once (kmem_cache_free)."""
     VMA(mm, vma).vm_mm = 0
     return arena_free(mm, ARENA_VMA, vma)
 
 
 @native
 def vma_prev_of(mm, vma):
-    """The VMA before ``vma``; before NULL stands the last one."""
+    """The VMA before ``vma``; for NULL the last one."""
     if vma == NULL:
         return mm.last_vma
     return VMA(mm, vma).vm_prev
@@ -80,7 +80,7 @@ def vma_prev_of(mm, vma):
 
 @native
 def vma_next_of(mm, prev):
-    """The VMA after ``prev``; after NULL stands the first one."""
+    """The VMA after ``prev``; for NULL the first one."""
     if prev == NULL:
         return mm.mmap
     return VMA(mm, prev).vm_next
@@ -88,7 +88,7 @@ def vma_next_of(mm, prev):
 
 @native
 def list_insert(mm, vma, prev):
-    """Put ``vma`` on the list after ``prev`` (NULL: first)."""
+    """Insert ``vma`` into the list after ``prev`` (NULL: first)."""
     v = VMA(mm, vma)
     following = vma_next_of(mm, prev)
     v.vm_prev = prev
@@ -106,7 +106,7 @@ def list_insert(mm, vma, prev):
 
 @native
 def list_remove(mm, vma):
-    """Take ``vma`` off the list; its own links keep their values."""
+    """Remove ``vma`` from the list; its own links keep their values."""
     v = VMA(mm, vma)
     if v.vm_prev == NULL:
         mm.mmap = v.vm_next
@@ -128,14 +128,14 @@ def vma_link(mm, vma, prev):
     mm.map_count += 1
     following = VMA(mm, vma).vm_next
     if following != NULL and VMA(mm, following).vm_flags & VM_GROWSDOWN:
-        note_hole(mm, vma)  # a VMA inside a guard gap: the hole below it now reaches further up
+        note_hole(mm, vma)  # a VMA inside a guard gap: the hole below it now extends further up
     cache_linked(mm, vma)
     return 0
 
 
 @native
 def vma_resize(mm, vma, start, end):
-    """Move ``vma``'s bounds; vm_pgoff moves with vm_start. Neighbours and order stay."""
+    """Change ``vma``'s bounds; vm_pgoff follows vm_start. Neighbours and order do not change."""
     v = VMA(mm, vma)
     old_start = v.vm_start
     old_end = v.vm_end
@@ -148,7 +148,7 @@ def vma_resize(mm, vma, start, end):
 
 @native
 def vma_remove_merged(mm, vma):
-    """A merge has grown another VMA over ``vma``: it goes (remove_next in __vma_adjust)."""
+    """A merge has extended another VMA over ``vma``: remove it (remove_next in __vma_adjust)."""
     v = VMA(mm, vma)
     prev = v.vm_prev
     list_remove(mm, vma)
@@ -163,7 +163,7 @@ def vma_remove_merged(mm, vma):
 
 @native
 def start_gap(mm, vma):
-    """Where the space that ``vma`` needs begins: a stack keeps its guard gap free (vm_start_gap)."""
+    """The start of the space that ``vma`` needs: a stack keeps its guard gap free (vm_start_gap)."""
     v = VMA(mm, vma)
     start = v.vm_start
     if v.vm_flags & VM_GROWSDOWN:
@@ -175,7 +175,7 @@ def start_gap(mm, vma):
 
 @native
 def note_hole(mm, following):
-    """Space below ``following`` (NULL: below mmap_base) was given up: the hole search must look there again."""
+    """Space below ``following`` (NULL: below mmap_base) became free: the hole search must look there again."""
     top = mm.mmap_base
     if following != NULL:
         top = min(top, start_gap(mm, following))
@@ -185,7 +185,7 @@ def note_hole(mm, following):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# anon_vma as far as merging sees it: identities, singular chains, reuse from a neighbour (mm/rmap.c, mm/vma.c).
+# The part of anon_vma that merges depend on: identities, singular chains, reuse from a neighbour (mm/rmap.c, mm/vma.c).
 #
 # The model gives each anon_vma a number and keeps the length of a VMA's chain: 1 is singular, more means that the
 # VMA came through fork and inherits its parent's anon_vmas.
@@ -193,7 +193,7 @@ def note_hole(mm, following):
 
 @native
 def anon_vma_new(mm):
-    """A number no VMA of any mm has."""
+    """A number that no VMA of any mm has."""
     root = MM(mm, 1)
     root.nr_anon_vmas += 1
     return root.nr_anon_vmas
@@ -201,7 +201,7 @@ def anon_vma_new(mm):
 
 @native
 def anon_vma_compatible(mm, a, b):
-    """Could a later mprotect merge ``a`` with the ``b`` above it? (anon_vma_compatible)"""
+    """Whether a later mprotect could merge ``a`` with the ``b`` above it (anon_vma_compatible)."""
     va = VMA(mm, a)
     vb = VMA(mm, b)
     if va.vm_end != vb.vm_start or va.vm_file != vb.vm_file:
@@ -215,8 +215,8 @@ def anon_vma_compatible(mm, a, b):
 
 @native
 def anon_vma_prepare(mm, vma):
-    """First anonymous page of a private VMA: take a neighbour's anon_vma if a merge may follow, the next VMA's
-    first (find_mergeable_anon_vma), else a new one. Caller holds mmap_lock for read."""
+    """First anonymous page of a private VMA: use a neighbour's anon_vma if a merge may follow, the next VMA's first
+    (find_mergeable_anon_vma), else a new one. Caller holds mmap_lock for read."""
     if VMA(mm, vma).anon_vma != 0:
         return 0
     spin_lock(mm, mm.pgd)
@@ -249,7 +249,7 @@ def anon_vma_choose(mm, vma):
 
 @native
 def anon_vma_dup(mm, target, source):
-    """``target`` swallows pages of ``source``: it needs its anon_vma (dup_anon_vma)."""
+    """``target`` takes over pages of ``source``, so it needs its anon_vma (dup_anon_vma)."""
     t = VMA(mm, target)
     s = VMA(mm, source)
     if s.anon_vma != 0 and t.anon_vma == 0:
@@ -260,10 +260,10 @@ def anon_vma_dup(mm, target, source):
 
 @native
 def anon_vma_mergeable(mm, target, anon_vma, chain):
-    """May ``target`` absorb a range with ``anon_vma`` and a chain of that length? (is_mergeable_anon_vma)
+    """Whether ``target`` may absorb a range with ``anon_vma`` and a chain of that length (is_mergeable_anon_vma).
 
-    6.16 let an unfaulted VMA absorb a faulted one; before, the chain of ``target`` had to be singular, which an
-    unfaulted one's is not.
+    6.16 lets an unfaulted VMA absorb a faulted one; before, the chain of ``target`` had to be singular, which that of
+    an unfaulted VMA is not.
     """
     t = VMA(mm, target)
     if t.anon_vma == anon_vma:
@@ -296,7 +296,7 @@ def anon_vma_mergeable(mm, target, anon_vma, chain):
 
 @native
 def can_merge(mm, other, vm_flags, vm_file):
-    """Do the attributes that have nothing to do with place fit? (is_mergeable_vma)"""
+    """Whether the attributes that do not depend on the position are equal (is_mergeable_vma)."""
     o = VMA(mm, other)
     if (o.vm_flags ^ vm_flags) & ~VM_IGNORE_MERGE:
         return 0
@@ -305,7 +305,7 @@ def can_merge(mm, other, vm_flags, vm_file):
 
 @native
 def can_merge_after(mm, prev, start, vm_flags, anon_vma, chain, vm_file, pgoff):
-    """May [start, ...) be appended to ``prev``? (can_vma_merge_after)"""
+    """Whether [start, ...) can be appended to ``prev`` (can_vma_merge_after)."""
     if prev == NULL:
         return 0
     p = VMA(mm, prev)
@@ -318,7 +318,7 @@ def can_merge_after(mm, prev, start, vm_flags, anon_vma, chain, vm_file, pgoff):
 
 @native
 def can_merge_before(mm, following, start, end, vm_flags, anon_vma, chain, vm_file, pgoff):
-    """May [start, end) be put in front of ``following``? (can_vma_merge_before)"""
+    """Whether [start, end) can be put in front of ``following`` (can_vma_merge_before)."""
     if following == NULL:
         return 0
     n = VMA(mm, following)
@@ -331,7 +331,7 @@ def can_merge_before(mm, following, start, end, vm_flags, anon_vma, chain, vm_fi
 
 @native
 def sides_compatible(mm, prev, following):
-    """Both sides fit A; do they fit each other? (are_anon_vmas_compatible)"""
+    """Whether the two neighbours of A, which both fit A, fit each other (are_anon_vmas_compatible)."""
     p = VMA(mm, prev).anon_vma
     n = VMA(mm, following).anon_vma
     return p == n or p == 0 or n == 0
@@ -339,7 +339,7 @@ def sides_compatible(mm, prev, following):
 
 @native
 def announce(mm, area, start, end):
-    """The seed's hook at the head of vma_merge: it waits from the VMA after the one that ends where A ends."""
+    """Call the hook at the head of vma_merge, as the RFC does: from the VMA after the one that ends where A ends."""
     following = area
     if area != NULL and VMA(mm, area).vm_end == end:
         following = VMA(mm, area).vm_next
@@ -349,7 +349,7 @@ def announce(mm, area, start, end):
 
 @native
 def grow(mm, vma, start, end, vm_flags):
-    """The survivor takes [start, end); sticky flags stick (vma_expand)."""
+    """The surviving VMA takes over [start, end) and keeps sticky flags (vma_expand)."""
     vma_start_write(mm, vma)
     v = VMA(mm, vma)
     v.vm_flags |= vm_flags & VM_GUARD
@@ -360,9 +360,9 @@ def grow(mm, vma, start, end, vm_flags):
 
 @native
 def vma_merge_new(mm, prev, start, end, vm_flags, anon_vma, chain, vm_file, pgoff, just_expand):
-    """Cases 1, 2, 3: a new range in the hole after ``prev``. The survivor, NULL if nothing fits.
+    """Cases 1, 2, 3: a new range in the hole after ``prev``. The surviving VMA, NULL if none can merge.
 
-    ``anon_vma`` and ``chain`` are 0 but for copy_vma. ``just_expand``: only ``prev`` may grow (brk).
+    ``anon_vma`` and ``chain`` are 0 except for copy_vma. ``just_expand``: only ``prev`` may grow (brk).
     """
     if vm_flags & VM_SPECIAL:
         return NULL
@@ -389,8 +389,8 @@ def vma_merge_new(mm, prev, start, end, vm_flags, anon_vma, chain, vm_file, pgof
 
 @native
 def vma_merge_changed(mm, vma, start, end, vm_flags, pgoff):
-    """Cases 4 to 8: [start, end) of ``vma`` is to get ``vm_flags``. The survivor that now covers the range, NULL
-    if nothing fits (then the caller splits). ``vma`` still has its old flags."""
+    """Cases 4 to 8: [start, end) of ``vma`` is to get ``vm_flags``. The surviving VMA, which now covers the range; NULL
+    if none can merge (then the caller splits). ``vma`` still has its old flags."""
     c = VMA(mm, vma)
     at_left = start == c.vm_start
     at_right = end == c.vm_end
@@ -442,7 +442,7 @@ def vma_merge_changed(mm, vma, start, end, vm_flags, pgoff):
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Splitting a VMA, and giving a part of one new flags (mm/mmap.c __split_vma; mm/vma.c vma_modify).
+# Split a VMA; change the flags of a part of one (mm/mmap.c __split_vma; mm/vma.c vma_modify).
 
 
 @native
@@ -486,7 +486,7 @@ def split_vma_unchecked(mm, vma, addr, new_below):
 
 @native
 def split_vma(mm, vma, addr, new_below):
-    """As above, refused with -ENOMEM at the map_count limit (split_vma)."""
+    """As split_vma_unchecked, but refused with -ENOMEM at the map_count limit (split_vma)."""
     if mm.map_count >= mm.max_map_count:
         return -ENOMEM
     return split_vma_unchecked(mm, vma, addr, new_below)
@@ -494,10 +494,10 @@ def split_vma(mm, vma, addr, new_below):
 
 @native
 def vma_set_flags(mm, vma, start, end, vm_flags):
-    """Give [start, end) of ``vma`` the flags ``vm_flags``: merge if it fits, else split (vma_modify_flags).
+    """Give [start, end) of ``vma`` the flags ``vm_flags``: merge if possible, else split (vma_modify_flags).
 
-    The VMA that now covers exactly that range or more, or -ENOMEM; then nothing but a first split may have
-    happened, as in the kernel.
+    The VMA that now covers exactly that range or more, or -ENOMEM; then at most a first split has happened, as in the
+    kernel.
     """
     v = VMA(mm, vma)
     pgoff = v.vm_pgoff + ((start - v.vm_start) >> PAGE_SHIFT)
@@ -523,11 +523,11 @@ def vma_set_flags(mm, vma, start, end, vm_flags):
 
 @native
 def expand_stack(mm, vma, addr):
-    """Grow ``vma`` down to ``addr``'s page: 1 if it now covers it, 0 if anything forbids it (the fault is a SIGSEGV).
+    """Grow ``vma`` down to ``addr``'s page: 1 if it now covers it, 0 if that is forbidden (the fault gets a SIGSEGV).
 
     Refused: not VM_GROWSDOWN, below mmap_min_addr, within stack_guard_gap of an accessible VMA that is not itself a
-    stack, more than RLIMIT_STACK, or more than vm_pgoff pages. The anon_vma is made before the limits are looked
-    at, so a refused growth leaves one behind.
+    stack, more than RLIMIT_STACK, or more than vm_pgoff pages. The anon_vma is allocated before the limits are checked,
+    so a refused growth leaves one behind.
     """
     v = VMA(mm, vma)
     addr &= ~(PAGE_SIZE - 1)
@@ -544,7 +544,7 @@ def expand_stack(mm, vma, addr):
     vma_start_write(mm, vma)
     spin_lock(mm, mm.pgd)
     grown = 1
-    if addr < v.vm_start:  # nobody else was faster
+    if addr < v.vm_start:  # no other fault was faster
         grown = grow_down(mm, vma, addr)
     spin_unlock(mm, mm.pgd)
     return grown
@@ -570,9 +570,9 @@ def grow_as_held(mm, task, vma, addr):
 
 @native
 def grow_under_write_lock(mm, task, vma, addr):
-    """vma_grow since 6.5 (lock_mm_and_find_vma): give mmap_lock back, take it for write, look again, grow, downgrade.
+    """vma_grow since 6.5 (lock_mm_and_find_vma): release mmap_lock, take it for write, look again, grow, downgrade.
 
-    The lock cannot be upgraded: whatever was found under it may be gone, so ``vma`` is not used.
+    The lock cannot be upgraded: anything found under it may be gone, so ``vma`` is not used.
     """
     mmap_read_unlock(mm, task)
     mmap_write_lock(mm, task)

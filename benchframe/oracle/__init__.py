@@ -1,8 +1,8 @@
 """The oracle: a naive model of an address space that shares no code with the compiled one and judges it.
 
-A reading order: :mod:`flags` (the numbers), :mod:`rules` (what may differ between kernels), :mod:`area` (one
-mapping), :mod:`space` (the sorted list), :mod:`merge` (the eight cases), :mod:`calls` (the system calls), then
-:mod:`mremap`, :mod:`advice`, :mod:`faults`, and :mod:`replayer` (a whole trace).
+Reading order: :mod:`rules` (what may differ between kernels, and the flags), :mod:`space` (one mapping, and the sorted
+list of them), :mod:`merge` (the eight cases), :mod:`calls` (the system calls and faults), then :mod:`mremap`,
+:mod:`madvise`, :mod:`attribute`, :mod:`refusal`, and :mod:`replayer` (a whole trace).
 """
 
 from benchframe.oracle.calls import Oracle

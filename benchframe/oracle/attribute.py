@@ -8,13 +8,13 @@ from benchframe.oracle.merge import change_flags
 from benchframe.oracle.space import Refused, Space
 
 PLACES = {Attr.SEAL: (42, 1), Attr.USERFAULTFD: (44, 4), Attr.POLICY: (48, 6), Attr.NAME: (54, 7)}
-"""First bit and number of bits of each attribute in vm_flags; a larger value loses its upper bits."""
+"""First bit and number of bits of each attribute in vm_flags; the upper bits of a larger value are lost."""
 USERFAULTFD = 0xF << 44
-"""What a child does not inherit (dup_userfaultfd, without UFFD_FEATURE_EVENT_FORK)."""
+"""The attribute that a child does not inherit (dup_userfaultfd, without UFFD_FEATURE_EVENT_FORK)."""
 
 
 def modify(space: Space, start: int, length: int, which: int, value: int) -> int:
-    """Give all areas of the range the attribute; holes are passed over.
+    """Give all areas of the range the attribute; holes are skipped.
 
     Raises:
         Refused: EINVAL for a bad range or attribute, ENOMEM if a split would exceed ``max_map_count``.

@@ -36,9 +36,9 @@ READ, WRITE, EXECUTE = 1, 2, 4
 
 
 def fault(space: Space, addr: int, access: int) -> int:
-    """One fault at ``addr``: grows a stack, checks the access, touches the page. 0 or a negative FaultError.
+    """One fault at ``addr``: grow a stack, check the access, touch the page. Returns 0 or a negative FaultError.
 
-    A read is allowed by any of read, write and execute permission; with protection keys not by execute alone.
+    Read, write or execute permission each allow a read; with protection keys execute permission alone does not.
     """
     area = space.find_vma(addr)
     if area is None:
@@ -105,9 +105,10 @@ class Oracle(Space):
         self.files: dict[int, Backing] = {}
 
     def set_file(self, file: int, size: int, readable: bool = True, writable: bool = True, inode: int = 0) -> None:
-        """Tell what file number ``file`` is: its size in bytes and how it was opened.
+        """Set the properties of file number ``file``: its size in bytes and how it was opened.
 
-        Files not told about are endless and open for both. Two numbers with one ``inode`` are two openings of it.
+        Files not set are endless and open for both. Two numbers with one ``inode`` are two open file descriptions of
+        it.
         """
         self.files[file] = Backing(file, size, inode, readable, writable)
 
@@ -122,7 +123,7 @@ class Oracle(Space):
     def mmap(
         self, addr: int, length: int, prot: int, flags: int, file: int = NIL, offset: int = 0, at: int = UNKNOWN
     ) -> int:
-        """mmap(2). ``at``: where a search for a free place ended up in the recording; taken instead of searching."""
+        """mmap(2). ``at``: the recorded result of a search for a free place, used instead of searching."""
         if offset % f.PAGE:
             raise Refused(f.EINVAL)
         backing = None if flags & f.MAP_ANONYMOUS else self._backing(file) if file != NIL else None
@@ -169,7 +170,7 @@ class Oracle(Space):
         return vm_flags
 
     def _key(self, prot: int) -> int:
-        """VM_PKEY for memory that may only be executed, where the processor has keys."""
+        """VM_PKEY for execute-only memory, if the processor has protection keys."""
         return f.VM_PKEY if prot == f.PROT_EXEC and self.rules.execute_only else 0
 
     def _file_flags(self, file: Backing, prot: int, flags: int, vm_flags: int, offset: int, length: int) -> int:
@@ -209,7 +210,7 @@ class Oracle(Space):
         return vm_flags, addr >> f.PAGE_SHIFT
 
     def _map_region(self, addr: int, length: int, vm_flags: int, pgoff: int, file: Backing | None) -> None:
-        """mmap_region: unmap what is in the way, then merge or insert."""
+        """mmap_region: unmap what is in the range, then merge or insert."""
         self.unmap_range(addr, addr + length)
         accounted = self.accounted(vm_flags)
         if accounted & f.VM_ACCOUNT:
@@ -232,7 +233,7 @@ class Oracle(Space):
 
     @negative_errno
     def mprotect(self, addr: int, length: int, prot: int) -> int:
-        """mprotect(2): areas before a failure stay changed."""
+        """mprotect(2): areas before a failing one stay changed."""
         grows = prot & (f.PROT_GROWSDOWN | f.PROT_GROWSUP)
         prot &= ~grows
         if grows == f.PROT_GROWSDOWN | f.PROT_GROWSUP or addr % f.PAGE:
@@ -286,7 +287,7 @@ class Oracle(Space):
 
     @negative_errno
     def mremap(self, addr: int, old_len: int, new_len: int, flags: int, new_addr: int = 0, at: int = UNKNOWN) -> int:
-        """mremap(2), every mode. ``at``: where a search for a free place ended up in the recording."""
+        """mremap(2), every mode. ``at``: the recorded result of a search for a free place."""
         return moves.mremap(self, addr, old_len, new_len, flags, new_addr, at)
 
     @negative_errno
@@ -338,13 +339,14 @@ class Oracle(Space):
 
     @negative_errno
     def modify(self, addr: int, length: int, which: int, value: int) -> int:
-        """mseal(2), mbind(2) and their like: an attribute for a range (benchframe.events.Attr)."""
+        """mseal(2), mbind(2) and similar calls: an attribute for a range (benchframe.events.Attr)."""
         return attributes.modify(self, addr, length, which, value)
 
     # --- brk ----------------------------------------------------------------------------------------------------
 
     def brk(self, addr: int) -> int:
-        """brk(2) itself: returns the new break, or the old one on any failure. Without a start the break is NIL."""
+        """brk(2) itself: returns the new break, or the old one on any failure. If start_brk is not known, the break is
+        NIL."""
         old = self.brk_now
         if self.start_brk is None:
             return NIL
@@ -364,7 +366,7 @@ class Oracle(Space):
         return addr
 
     def _grow_brk(self, start: int, end: int) -> bool:
-        """Extend the heap area over [start, end), or make a new one; False if something is in the way."""
+        """Extend the heap area over [start, end), or make a new one; False if the range is not free."""
         self.check_fixed(start, end - start)
         nxt = self.first_in(start, end + f.PAGE + self.limits.stack_guard_gap)
         if nxt is not None and end + f.PAGE > nxt.start_gap(self.limits.stack_guard_gap):
@@ -441,7 +443,7 @@ class Oracle(Space):
 
     @property
     def map_count(self) -> int:
-        """How many areas there are."""
+        """The number of areas."""
         return len(self.areas)
 
     def layout(self) -> list[tuple[int, int, int, int, int, int]]:
@@ -453,7 +455,7 @@ class Oracle(Space):
         return [f.smaps_flags(area.vm_flags) for area in self.areas]
 
     def validate(self) -> None:
-        """Check that the list is what it must be.
+        """Check the invariants of the list.
 
         Raises:
             AssertionError: areas overlap, are empty, unaligned or out of order; the message shows them.

@@ -65,7 +65,7 @@ def madvise(space: Space, start: int, length: int, number: int) -> int:
 
 
 def _known(space: Space, number: int) -> Advice:
-    """The advice, if this kernel knows it."""
+    """The advice, if this kernel supports it."""
     try:
         advice = Advice(number)
     except ValueError:
@@ -82,7 +82,7 @@ def _known(space: Space, number: int) -> Advice:
 
 
 def permitted(space: Space, area: Area, advice: Advice) -> None:
-    """Look whether ``area`` may be advised so; changes nothing.
+    """Check whether ``area`` allows the advice; changes nothing.
 
     Raises:
         Refused: with the errno that ends the call here.
@@ -122,7 +122,7 @@ def _advise(space: Space, area: Area, start: int, end: int, advice: Advice) -> i
     if advice in (Advice.DONTNEED, Advice.DONTNEED_LOCKED) and space.rules.dontneed_frees_tables:
         low, high = -(-start // f.PMD), end // f.PMD
         space.tables.discard(low, high)
-        guarded = space.guards.clip(low * f.PMD, high * f.PMD)  # a marker keeps its table
+        guarded = space.guards.clip(low * f.PMD, high * f.PMD)  # a marker keeps its page table
         space.tables.add_all((one // f.PMD, -(-other // f.PMD)) for one, other in guarded)
     return end
 

@@ -18,7 +18,7 @@ _STICKY = VM_MAYBE_GUARD
 
 @dataclass
 class Range:
-    """What wants to merge: a new range, or a changed one."""
+    """The range to merge: new, or changed."""
 
     start: int
     end: int
@@ -27,13 +27,13 @@ class Range:
     file: Backing | None
     anon_vma: int = 0
     source: Area | None = None
-    """The area whose anon_vma this is: the changed one, or the one that mremap copies. None when an area grows in
-    place: vma_merge_extend does not say which one it is, so an inherited anon_vma is not noticed."""
+    """The area to which the anon_vma belongs: the changed one, or the one that mremap copies. None when an area grows
+    in place: vma_merge_extend does not pass it, so an inherited anon_vma is not noticed."""
     copied: bool = False
 
 
 def _anon_vma_agrees(rules: Rules, new: Range, target: Area) -> bool:
-    """May ``target`` take the range over, as far as anon_vmas go?"""
+    """Whether ``target`` may take over the range as far as anon_vmas are concerned."""
     if not rules.merge_anon_vma or new.anon_vma == target.anon_vma:
         return True
     if new.anon_vma and target.anon_vma:
@@ -56,7 +56,7 @@ def _same_file(rules: Rules, one: Backing | None, other: Backing | None) -> bool
 
 
 def compatible(rules: Rules, new: Range, target: Area) -> bool:
-    """Whether a touching ``target`` and the range agree in everything but offset and place."""
+    """Whether an adjacent ``target`` and the range agree in everything but offset and position."""
     differ = (new.vm_flags ^ target.vm_flags) & ~_STICKY
     if (new.vm_flags | target.vm_flags) & VM_SPECIAL:
         return False
@@ -68,14 +68,14 @@ def compatible(rules: Rules, new: Range, target: Area) -> bool:
 
 
 def fits_after(rules: Rules, new: Range, prev: Area | None) -> bool:
-    """Can ``prev`` grow up over the range?"""
+    """Whether ``prev`` can grow up over the range."""
     if prev is None or prev.vm_end != new.start or not compatible(rules, new, prev):
         return False
     return not (rules.merge_pgoff and rules.merge_conditions) or prev.pgoff_at(new.start) == new.pgoff
 
 
 def fits_before(rules: Rules, new: Range, nxt: Area | None) -> bool:
-    """Can ``nxt`` grow down over the range?"""
+    """Whether ``nxt`` can grow down over the range."""
     if nxt is None or nxt.vm_start != new.end or not compatible(rules, new, nxt):
         return False
     pages = (new.end - new.start) >> PAGE_SHIFT
@@ -94,20 +94,21 @@ def _both_agree(rules: Rules, prev: Area, nxt: Area) -> bool:
 
 
 def _hand_on(target: Area, donor: Area) -> None:
-    """``target`` takes over ``donor``'s anon_vma if it has none (dup_anon_vma), and sticky flags."""
+    """``target`` takes over ``donor``'s anon_vma if it has none (dup_anon_vma), and its sticky flags."""
     if donor.anon_vma and not target.anon_vma:
         target.anon_vma, target.chain = donor.anon_vma, donor.chain
 
 
 def _singular_agrees(prev: Area, nxt: Area) -> bool:
-    """is_mergeable_anon_vma as mmap_region asked it up to 6.11, of the chain of ``prev``: it must have one member."""
+    """is_mergeable_anon_vma as mmap_region called it up to 6.11, for the chain of ``prev``: it must have one member."""
     return prev.anon_vma == nxt.anon_vma or (not (prev.anon_vma and nxt.anon_vma) and len(prev.chain) == 1)
 
 
 def merge_new(space: Space, new: Range, prev: Area | None, nxt: Area | None, *, mapped: bool = False) -> Area | None:
-    """Cases 1 to 3: let the neighbours of a free range take it over. Returns the area that did, None if none fits.
+    """Cases 1 to 3: let the neighbours of a free range take it over. Returns the area that did, or None if neither
+    fits.
 
-    ``mapped``: it is mmap that asks.
+    ``mapped``: the caller is mmap.
     """
     rules = space.rules
     if new.vm_flags & VM_SPECIAL:
@@ -144,7 +145,7 @@ def merge_new(space: Space, new: Range, prev: Area | None, nxt: Area | None, *, 
 def merge_changed(space: Space, area: Area, start: int, end: int, vm_flags: int) -> Area | None:
     """Cases 4 to 8: [start, end) of ``area`` gets ``vm_flags``; let a neighbour take it over.
 
-    Returns the neighbour that grew, None if nothing merged (and nothing changed).
+    Returns the neighbour that grew, or None if nothing merged (then nothing changed).
     """
     rules = space.rules
     at_start, at_end = start == area.vm_start, end == area.vm_end
@@ -190,7 +191,7 @@ def merge_changed(space: Space, area: Area, start: int, end: int, vm_flags: int)
 
 
 def change_flags(space: Space, area: Area, start: int, end: int, vm_flags: int) -> Area:
-    """Give [start, end) of ``area`` other flags: merge if a neighbour fits, else split where needed.
+    """Change the flags of [start, end) of ``area``: merge if a neighbour fits, else split where necessary.
 
     Returns the area that holds ``start`` now.
 

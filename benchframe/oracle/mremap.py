@@ -1,6 +1,6 @@
 """mremap(2): shrink, grow in place, move, MREMAP_FIXED, MREMAP_DONTUNMAP, duplicate (mm/mremap.c, Linux 6.18).
 
-Order of checks and effects matters: a call that fails late leaves what it unmapped unmapped.
+The order of checks and effects matters: a call that fails late does not undo what it unmapped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Remap:
 
     @property
     def elsewhere(self) -> bool:
-        """The caller named a new address, or asked for one."""
+        """Whether the caller gave a new address, or asked for one."""
         return bool(self.flags & (f.MREMAP_FIXED | f.MREMAP_DONTUNMAP))
 
 
@@ -57,7 +57,7 @@ def mremap(space: Space, addr: int, old_len: int, new_len: int, flags: int, new_
 
 
 def _check_arguments(space: Space, remap: Remap) -> None:
-    """What can be refused without looking at the areas (check_mremap_params)."""
+    """Errors that do not depend on the areas (check_mremap_params)."""
     limits, rules = space.limits, space.rules
     if remap.flags & ~(f.MREMAP_MAYMOVE | f.MREMAP_FIXED | f.MREMAP_DONTUNMAP):
         raise Refused(f.EINVAL)
@@ -67,7 +67,7 @@ def _check_arguments(space: Space, remap: Remap) -> None:
         raise Refused(f.EINVAL)
     if not remap.elsewhere:
         return
-    if not rules.mremap_checks_length_first:  # then mremap_to looks at lengths and places, after the area was found
+    if not rules.mremap_checks_length_first:  # then mremap_to checks lengths and addresses, after finding the area
         if not remap.flags & f.MREMAP_MAYMOVE:
             raise Refused(f.EINVAL)
         if remap.flags & f.MREMAP_DONTUNMAP and remap.old_len != remap.new_len:
@@ -88,7 +88,7 @@ def _check_arguments(space: Space, remap: Remap) -> None:
 
 
 def _check_source(space: Space, remap: Remap, area: Area) -> None:
-    """What the area at the old address must allow, for growing or moving (check_prep_vma)."""
+    """What the area at the old address must allow for growing or moving (check_prep_vma)."""
     if not remap.elsewhere and remap.new_len <= remap.old_len:
         return
     if not remap.old_len and not area.vm_flags & (f.VM_SHARED | f.VM_MAYSHARE):
@@ -108,7 +108,8 @@ def _check_source(space: Space, remap: Remap, area: Area) -> None:
 
 
 def _move_many(space: Space, remap: Remap) -> int:
-    """MREMAP_FIXED with equal lengths: every area in the range, gaps between them kept (remap_move, 6.17)."""
+    """MREMAP_FIXED with equal lengths: move every area in the range, and keep the gaps between them (remap_move,
+    6.17)."""
     end = remap.addr + remap.old_len
     start = remap.addr
     target = remap.new_addr
@@ -136,7 +137,7 @@ def _move_many(space: Space, remap: Remap) -> int:
 
 
 def _to(space: Space, remap: Remap) -> int:
-    """Move to a new address: make room at a fixed one, shrink first, then move (mremap_to)."""
+    """Move to a new address: unmap a fixed target, shrink first, then move (mremap_to)."""
     if remap.flags & f.MREMAP_FIXED:
         space.unmap(remap.new_addr, remap.new_len)
     area = space.lookup(remap.addr)
@@ -157,10 +158,10 @@ def _to(space: Space, remap: Remap) -> int:
 
 
 def _free_place(space: Space, remap: Remap, hint: int) -> int:
-    """Where to move to: the recorded place, if it is free here too, else the result of a search.
+    """The target of a move: the recorded address, if it is free here too, else the result of a search.
 
     Raises:
-        Refused: ENOMEM if nothing is free, or the recorded place is not (the recording is not of this space).
+        Refused: ENOMEM if nothing is free, or the recorded address is not (then the recording is not of this space).
     """
     if remap.at == UNKNOWN:
         return space.unmapped_area(hint, remap.new_len)
@@ -170,7 +171,7 @@ def _free_place(space: Space, remap: Remap, hint: int) -> int:
 
 
 def _in_place(space: Space, remap: Remap, area: Area) -> int:
-    """No new address asked for: nothing, shrink, grow in place, or move if it may (mremap_at)."""
+    """No new address requested: do nothing, shrink, grow in place, or move if allowed (mremap_at)."""
     if remap.new_len == remap.old_len:
         return remap.addr
     if remap.new_len < remap.old_len:
@@ -195,7 +196,7 @@ def _in_place(space: Space, remap: Remap, area: Area) -> int:
 
 
 def _move(space: Space, remap: Remap, area: Area) -> int:
-    """Copy the area to its new place (merging there if it can), move its pages, drop or strip the source."""
+    """Copy the area to its new place (merging there if possible), move its pages, drop or strip the source."""
     if len(space.areas) >= space.limits.max_map_count - 3:
         raise Refused(f.ENOMEM)
     dontunmap = bool(remap.flags & f.MREMAP_DONTUNMAP)
@@ -231,7 +232,7 @@ def _move(space: Space, remap: Remap, area: Area) -> int:
 
 
 def _move_pages(space: Space, remap: Remap) -> None:
-    """Guard markers and page tables go along with the pages."""
+    """Guard markers and page tables move with the pages."""
     start, end = remap.addr, remap.addr + remap.old_len
     shift = remap.new_addr - start
     moving = space.guards.clip(start, end)

@@ -1,8 +1,8 @@
-"""What a recorded refusal had done before it was refused: nothing, unless the range itself explains the errno.
+"""What a refused call had done before it was refused: nothing, unless the range itself explains the errno.
 
-The kernel may refuse what the rules allow: a security module, a seccomp filter, a limit or a shortage that the trace
-does not show. Then nothing happened. But mprotect, madvise, mlock and munlock go through their range area by area,
-and what lies before the place where they stop stays changed. :func:`acts` says whether such a place is there.
+The kernel may refuse what the rules allow: because of a security module, a seccomp filter, a limit or a shortage that
+the trace does not show. Then nothing happened. But mprotect, madvise, mlock and munlock go through their range area by
+area; if they stop at one, the areas before it stay changed. :func:`acts` tells whether there is such an area.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from benchframe.oracle.space import Area, Refused, Space
 
 
 def acts(space: Space, kind: int, addr: int, length: int, prot: int, flags: int, errno: int) -> bool:
-    """Did the refused call have an effect: does a performed one end in the same ``errno`` because of its range?
+    """Whether the refused call had an effect: a performed one would end in the same ``errno`` because of its range.
 
-    Near ``max_map_count`` a split in the middle may be what failed, so the call is performed. O(areas in the range).
+    Near ``max_map_count`` a split in the middle may have failed, so the call is performed. O(areas in the range).
     """
     crowded = len(space.areas) >= space.limits.max_map_count - 1
     if kind == Kind.MPROTECT:
@@ -36,7 +36,7 @@ def acts(space: Space, kind: int, addr: int, length: int, prot: int, flags: int,
 
 
 def _parts(space: Space, start: int, end: int) -> Iterator[Area | None]:
-    """The areas that cover [start, end) in order, and None where a hole is."""
+    """The areas that cover [start, end) in order, with None for each hole."""
     at = space.index(start)
     while start < end:
         area = space.areas[at] if at < len(space.areas) else None

@@ -1,4 +1,4 @@
-"""Replay a whole trace through the oracle: the answer that every engine must give, event by event.
+"""Replay a whole trace in the oracle: the answer that every engine must give, event by event.
 
 Runs of consecutive faults and lookups in one address space are answered together with :func:`numpy.searchsorted`.
 Only rows that may change something take the exact path: a fault that may grow a stack, or the first write to a
@@ -33,14 +33,15 @@ Row = tuple[int, int, int, int, int, int]
 I64 = npt.NDArray[np.int64]
 
 _LONG = 24
-"""Shorter runs of faults go one by one: below this, array calls cost more than they save."""
+"""Shorter runs of faults are answered one by one: below this length, array calls cost more than they save."""
 _SHARE = 4
-"""A run of fewer rows than a quarter of the areas goes one by one too: arrays of all areas would cost more."""
+"""A run of fewer rows than a quarter of the areas is answered one by one too: building arrays of all areas would cost
+more."""
 
 
 @dataclass
 class Answers:
-    """What :func:`replay` found, one entry per event."""
+    """The result of :func:`replay`, one entry per event."""
 
     ret: I64
     """Calls: the return value. FAULT: 0 or a negative FaultError. LOOKUP and the rest: 0."""
@@ -51,21 +52,21 @@ class Answers:
 
     @property
     def layouts(self) -> dict[int, list[Row]]:
-        """Final layout of each mm: at its last task's EXIT, else where the replay stands now. O(VMAs)."""
+        """Final layout of each mm: at its last task's EXIT, else at the current event. O(VMAs)."""
         alive = {number: space.layout() for number, space in self.replayer.spaces.items()}
         return {**self.replayer.layouts, **alive}
 
     @property
     def spaces(self) -> dict[int, Oracle]:
-        """The address spaces still alive where the replay stands now."""
+        """The address spaces still alive at the current event."""
         return dict(self.replayer.spaces)
 
 
 class Replayer:
-    """The state between two events: one :class:`Oracle` per mm, and how many tasks live in each.
+    """The state between two events: one :class:`Oracle` per mm, and the number of tasks in each.
 
-    A stream may be fed in pieces: ``answers`` of one piece do not depend on where it was cut. ``peaks`` is the largest
-    number of areas that each mm has had.
+    A stream may be fed in pieces: the answers do not depend on how the stream was cut. ``peaks`` is the largest number
+    of areas in each mm so far.
     """
 
     def __init__(self, rules: Rules | None = None, limits: Limits | None = None) -> None:
@@ -76,7 +77,7 @@ class Replayer:
         self.peaks: dict[int, int] = {}
 
     def space(self, mm: int) -> Oracle:
-        """The address space number ``mm``, made empty on first use."""
+        """The address space number ``mm``; it is created empty on first use."""
         if mm not in self.spaces:
             self.spaces[mm] = Oracle(self.rules, self.limits)
         return self.spaces[mm]
@@ -84,8 +85,9 @@ class Replayer:
     def feed(
         self, events: npt.NDArray[np.void], stops: Iterable[int] = (), look: Callable[[int], None] | None = None
     ) -> Answers:
-        """Replay one piece of the stream. At each of ``stops``, rows of this piece in order, ``look(row)`` may see the
-        state right before that event. O(events): a run of faults costs the less of its length and the areas.
+        """Replay one piece of the stream. At each of ``stops``, rows of this piece in order, ``look(row)`` is called to
+        inspect the state right before that event. O(events): a run of faults costs the minimum of its length and the
+        number of areas.
 
         Raises:
             TypeError: ``events`` is not an array of EVENT.
@@ -145,7 +147,7 @@ class Replayer:
                 answers.vm_start[at], answers.vm_end[at] = area.vm_start, area.vm_end
 
     def _call(self, event: np.void) -> int:
-        """Every event that is not a fault or lookup."""
+        """Perform any event that is not a fault or lookup."""
         kind, mm, task = int(event["kind"]), int(event["mm"]), int(event["task"])
         addr, length, ret = int(event["addr"]), int(event["len"]), int(event["ret"])
         if kind == Kind.EXEC:
@@ -174,7 +176,7 @@ class Replayer:
                 self.layouts[mm] = space.layout()
                 del self.spaces[mm]
             return 0
-        if kind in CALLS and -4096 < ret < 0:  # refused: taken as it was
+        if kind in CALLS and -4096 < ret < 0:  # refused: reproduced as recorded
             if acts(space, kind, addr, length, int(event["prot"]), int(event["flags"]), -ret):
                 perform(space, event)
             return ret
@@ -187,7 +189,7 @@ def _tasks_of(events: npt.NDArray[np.void], start: int, end: int) -> set[int]:
 
 
 def perform(space: Oracle, event: np.void) -> int:
-    """One system call (or kernel-made mapping) of a trace; a recorded address is where its mapping goes.
+    """One system call (or kernel-made mapping) of a trace; its mapping goes to the recorded address.
 
     Raises:
         ValueError: the event is none of those.
@@ -210,7 +212,7 @@ def perform(space: Oracle, event: np.void) -> int:
             space.start_brk = first if space.start_brk is None else min(space.start_brk, first)
             space.brk_now = first
             return first
-        if addr and ret >= 0 and ret != addr:  # brk has no errno: a refused one returns another break than asked for
+        if addr and ret >= 0 and ret != addr:  # brk has no errno: a refused one returns another break than requested
             return ret
         return space.brk(addr)
     if kind == Kind.MADVISE:
@@ -227,7 +229,7 @@ def perform(space: Oracle, event: np.void) -> int:
 
 
 def _needs(space: Oracle, area: Area, access: int) -> int:
-    """How a fault inside ``area`` ends: 0 done, -2 refused, 1 may change something and needs the exact path."""
+    """How a fault inside ``area`` ends: 0 done, -2 refused, 1 if it may change something and needs the exact path."""
     allowed = {2: VM_WRITE, 4: VM_EXEC}.get(access, VM_ACCESS)
     if not area.vm_flags & allowed:
         return -FaultError.ACCERR
@@ -251,7 +253,7 @@ def _quick_run(space: Oracle, events: npt.NDArray[np.void], start: int, end: int
     answers.vm_end[start:end] = np.append(bounds, NIL)[at]
     out_start = answers.vm_start[start:end]
     out_start[:] = below[at]
-    # The effective access as fault() sees it: write before execute before read.
+    # The effective access, as in fault(): write before execute before read.
     wanted = np.where(access & 2, 1, np.where(access & 4, 2, 0))
     table = np.full((count + 1, 3), -int(FaultError.MAPERR), np.int64)
     for number, area in enumerate(areas):
@@ -273,14 +275,14 @@ def _quick_run(space: Oracle, events: npt.NDArray[np.void], start: int, end: int
         if area.vm_start != old_start:
             later = out_start[row:]
             later[at[row:] == number] = area.vm_start
-            # Rows that fell in the hole just filled were marked for the exact path already.
+            # Rows in the hole just filled are already marked for the exact path.
     good = is_fault & (answers.ret[start:end] == 0)
     for table in np.unique(addr[good] // PMD).tolist():
         space.tables.add(table, table + 1)
 
 
 def replay(events: npt.NDArray[np.void], rules: Rules | None = None, limits: Limits | None = None) -> Answers:
-    """Replay a whole stream from nothing; see :class:`Answers`. About 0.3 us a fault, 5 us a call.
+    """Replay a whole stream from an empty state; see :class:`Answers`. About 0.3 us a fault, 5 us a call.
 
     Raises:
         TypeError: ``events`` is not an array of EVENT.

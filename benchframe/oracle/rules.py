@@ -1,4 +1,4 @@
-"""What a kernel's version and configuration decide, and the flags that calls and VMAs carry."""
+"""What depends on a kernel's version and configuration, and the flags of calls and VMAs."""
 
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
@@ -38,7 +38,7 @@ VM_WIPEONFORK, VM_DONTDUMP = 0x2000000, 0x4000000
 VM_HUGEPAGE, VM_NOHUGEPAGE, VM_MERGEABLE = 0x20000000, 0x40000000, 0x80000000
 VM_DROPPABLE = 1 << 40
 VM_PKEY = 1 << 32
-"""The key of memory that may only be executed; the kernel has four bits for any key (VM_PKEY_BIT0 to 3)."""
+"""The key of execute-only memory; the kernel has four bits for any key (VM_PKEY_BIT0 to 3)."""
 
 VM_ACCESS = VM_READ | VM_WRITE | VM_EXEC
 VM_SPECIAL = VM_IO | VM_DONTEXPAND
@@ -128,7 +128,7 @@ def smaps_flags(vm_flags: int) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What the oracle takes as given: the rules of one kernel, as named switches, and the limits of one process.
+# The oracle's parameters: the rules of one kernel, as named switches, and the limits of one process.
 #
 # A field of :class:`Rules` is either a rule that came or went with a kernel version (``benchframe oracle`` finds its
 # value by probing the running kernel, never by its name), or a rule that every supported kernel has and that may be
@@ -155,7 +155,8 @@ class Rules:
     """6.12 and later: a new mapping also joins an unfaulted area before it to a faulted one behind it; until then only
     the one behind grew (vma.c, vma_merge_new_range; before, mmap.c, mmap_region)."""
     anon_vma_copied_from: bool = True
-    """6.19 and its stable backports: mremap checks that the area it copies is not fork's, and hands its anon_vma on."""
+    """6.19 and its stable backports: mremap checks that the area it copies was not inherited by fork, and passes its
+    anon_vma on."""
     anon_vma_reuse: bool = True
     """A first write fault takes the anon_vma of a compatible neighbour, next before prev (vma.c)."""
     account_history: bool = True
@@ -165,7 +166,7 @@ class Rules:
     dontunmap_clears_account: bool = False
     """MREMAP_DONTUNMAP clears VM_ACCOUNT on what stays behind (mremap.c; not in every 6.18)."""
     dontunmap_merges_source: bool = True
-    """What MREMAP_DONTUNMAP makes may merge with the area that it is a copy of (vma.c, copy_vma; not in 6.12)."""
+    """The copy that MREMAP_DONTUNMAP makes may merge with its source area (vma.c, copy_vma; not in 6.12)."""
     mremap_resets_pgoff: bool = True
     """A moved anonymous area without anon_vma takes the offset of its new address (vma.c, copy_vma)."""
     mremap_many: bool = True
@@ -173,7 +174,7 @@ class Rules:
     mremap_checks_first: bool = True
     """6.17 and later: the source range is checked before MREMAP_FIXED unmaps the target (mremap.c, check_prep_vma)."""
     mremap_checks_length_first: bool = True
-    """6.17 and later: lengths and places are looked at before the area (mremap.c, check_mremap_params).
+    """6.17 and later: lengths and addresses are checked before the area (mremap.c, check_mremap_params).
 
     A new length beyond TASK_SIZE is EINVAL whatever the flags, and EINVAL comes before the EFAULT of a hole.
     """
@@ -184,7 +185,7 @@ class Rules:
     thp_read_prepares_anon_vma: bool = True
     """A read fault that may take a huge page prepares the anon_vma (huge_memory.c)."""
     thp_always: bool = False
-    """Huge pages are taken without being asked for (transparent_hugepage/enabled says always)."""
+    """Huge pages are used without madvise (transparent_hugepage/enabled is always)."""
     dontneed_frees_tables: bool = True
     """6.14 and later: MADV_DONTNEED of a whole 2 MiB range frees its page table (pt_reclaim.c)."""
     execute_only: bool = False
@@ -204,7 +205,7 @@ class Rules:
     swap: bool = True
     """The kernel has swap: MADV_WILLNEED of anonymous memory is 0, else EBADF (madvise.c)."""
     populate_stops_at_hole: bool = True
-    """6.2 and later: MADV_POPULATE ends at a hole; before, it went on and said ENOMEM at the end (madvise.c)."""
+    """6.2 and later: MADV_POPULATE ends at a hole; before, it continued and returned ENOMEM at the end (madvise.c)."""
     guard: bool = True
     """6.13 and later: MADV_GUARD_INSTALL and _REMOVE on anonymous memory (madvise.c)."""
     guard_file: bool = True
@@ -217,7 +218,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Limits:
-    """The numbers a process lives under. Bytes unless said otherwise."""
+    """The limits of a process, in bytes unless stated."""
 
     task_size: int = (1 << 47) - 4096
     """First address that no mapping may reach: TASK_SIZE of x86-64, here with four page-table levels."""
@@ -230,7 +231,7 @@ class Limits:
     max_map_count: int = 65530
     """vm.max_map_count: mmap and brk fail above it, splits at it."""
     stack_guard_gap: int = 256 * 4096
-    """What stays free below an area that grows down."""
+    """The space kept free below an area that grows down."""
     rlimit_stack: int = 8 << 20
     """RLIMIT_STACK: how far an area that grows down may grow."""
     rlimit_memlock: int = 1 << 62
@@ -238,20 +239,20 @@ class Limits:
     overcommit_max: int = 1 << 62
     """vm.overcommit_memory 0: one accounted request above this many bytes (all memory and swap) is ENOMEM."""
     map_window: int = (1 << 47) - 4096
-    """Searches for a hole end there, and at ``task_size``, unless the hint lies beyond: DEFAULT_MAP_WINDOW."""
+    """Searches for a hole end there, and at ``task_size``, unless the hint is above it: DEFAULT_MAP_WINDOW."""
 
     @property
     def window(self) -> int:
-        """Where a search for a hole ends that has no hint beyond."""
+        """The end of a search for a hole whose hint is not above the window."""
         return min(self.task_size, self.map_window)
 
 
 RULE_NAMES = tuple(field.name for field in fields(Rules))
-"""Every switch that :func:`flip` takes."""
+"""Every switch that :func:`flip` accepts."""
 
 
 def flip(rules: Rules, name: str) -> Rules:
-    """``rules`` with one switch turned over.
+    """``rules`` with one switch negated.
 
     Raises:
         ValueError: no such rule; the message names those that exist.

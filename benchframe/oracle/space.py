@@ -49,14 +49,14 @@ class Backing:
     size: int = _FOREVER
     """Bytes; access past the last page is a bus error."""
     inode: int = 0
-    """Two openings of one file have the same; only the ablation of ``merge_file`` looks at it."""
+    """Two open file descriptions of one file have the same; only the ablation of ``merge_file`` uses it."""
     readable: bool = True
     writable: bool = True
 
 
 @dataclass(eq=False)
 class Area:
-    """A vm_area_struct: [vm_start, vm_end) in bytes, and all that merge rules look at."""
+    """A vm_area_struct: [vm_start, vm_end) in bytes, and everything that merge rules depend on."""
 
     vm_start: int
     vm_end: int
@@ -71,17 +71,17 @@ class Area:
 
     @property
     def singular(self) -> bool:
-        """Not inherited through fork: exactly one anon_vma linked."""
+        """Whether it was not inherited through fork: exactly one anon_vma is linked."""
         return len(self.chain) == 1
 
     @property
     def inherited(self) -> bool:
-        """Has an anon_vma and ancestors' beside it."""
+        """Whether it has an anon_vma and also those of ancestors."""
         return self.anon_vma != 0 and len(self.chain) != 1
 
     @property
     def anonymous(self) -> bool:
-        """No object behind it that supplies pages (vma_is_anonymous)."""
+        """Whether no object behind it supplies pages (vma_is_anonymous)."""
         return self.vm_file is None
 
     def pgoff_at(self, addr: int) -> int:
@@ -89,17 +89,17 @@ class Area:
         return self.vm_pgoff + ((addr - self.vm_start) >> PAGE_SHIFT)
 
     def start_gap(self, stack_guard_gap: int) -> int:
-        """Where the space that must stay free below this area begins (vm_start_gap)."""
+        """The start of the space that must stay free below this area (vm_start_gap)."""
         return max(0, self.vm_start - stack_guard_gap) if self.vm_flags & VM_GROWSDOWN else self.vm_start
 
     def copy(self) -> "Area":
-        """An equal area that can change on its own."""
+        """An independent copy."""
         return Area(
             self.vm_start, self.vm_end, self.vm_flags, self.vm_pgoff, self.vm_file, self.anon_vma, self.chain
         )  # fmt: skip
 
     def row(self) -> tuple[int, int, int, int, int, int]:
-        """What /proc/PID/maps shows: (vm_start, vm_end, prot, shared, offset in bytes, file index or NIL)."""
+        """The row of /proc/PID/maps: (vm_start, vm_end, prot, shared, offset in bytes, file index or NIL)."""
         file = self.vm_file
         return (
             self.vm_start,
@@ -116,7 +116,7 @@ class Area:
 
 
 class Spans:
-    """Which integers are in. Adding and discarding cost O(spans), however long the ranges are.
+    """The set of integers. Adding and discarding cost O(spans), however long the ranges are.
 
     >>> some = Spans()
     >>> some.add(2, 5); some.add(5, 7); some.discard(3, 4)
@@ -142,7 +142,7 @@ class Spans:
         return at >= 0 and item < self.ends[at]
 
     def add(self, start: int, end: int) -> None:
-        """Put [start, end) in; joins spans that touch."""
+        """Add [start, end); joins adjacent spans."""
         if start >= end:
             return
         low, high = bisect_left(self.ends, start), bisect_right(self.starts, end)
@@ -151,7 +151,7 @@ class Spans:
         self.starts[low:high], self.ends[low:high] = [start], [end]
 
     def discard(self, start: int, end: int) -> None:
-        """Take [start, end) out."""
+        """Remove [start, end)."""
         if start >= end:
             return
         low, high = bisect_right(self.ends, start), bisect_left(self.starts, end)
@@ -163,25 +163,25 @@ class Spans:
         self.ends[low:high] = [span[1] for span in left + right]
 
     def clip(self, start: int, end: int) -> list[tuple[int, int]]:
-        """The spans inside [start, end), cut at its edges."""
+        """The spans inside [start, end), cut at its ends."""
         low, high = bisect_right(self.ends, start), bisect_left(self.starts, end)
         pairs = zip(self.starts[low:high], self.ends[low:high], strict=True)
         return [(max(one, start), min(other, end)) for one, other in pairs] if start < end else []
 
     def add_all(self, spans: Iterable[tuple[int, int]]) -> None:
-        """Put many spans in at once. O((old + new) log)."""
+        """Add many spans at once. O((old + new) log)."""
         merged = Spans([*zip(self.starts, self.ends, strict=True), *spans])
         self.starts, self.ends = merged.starts, merged.ends
 
     def copy(self) -> "Spans":
-        """An equal set that changes on its own."""
+        """An independent copy."""
         twin = Spans()
         twin.starts, twin.ends = self.starts[:], self.ends[:]
         return twin
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The sorted list of areas and what is done to it: find, split, unmap, prepare an anon_vma, touch pages.
+# The sorted list of areas and its operations: find, split, unmap, prepare an anon_vma, touch pages.
 #
 # Everything is a walk over a Python list that bisect keeps sorted: O(log n) to find, O(n) to insert or delete. The
 # state of pages is kept only as far as a later call can see it: which pages hold a guard marker, and which 2 MiB
@@ -192,11 +192,11 @@ _Self = TypeVar("_Self")
 _BY_END = attrgetter("vm_end")
 _MERGE_IGNORES = VM_ACCESS | VM_MAYBE_GUARD
 UNLIMITED = 1 << 62
-"""A limit that no address space reaches: nobody adds up what is there."""
+"""A limit that no address space can reach, so the sum need not be computed."""
 
 
 class Refused(Exception):
-    """A call fails with this errno; what it did so far stays done, as in the kernel."""
+    """A call fails with this errno; its effects so far remain, as in the kernel."""
 
     def __init__(self, errno: int) -> None:
         super().__init__(errno)
@@ -217,14 +217,14 @@ def negative_errno(call: Callable[Concatenate[_Self, _P], int]) -> Callable[Conc
 
 
 class Space:
-    """An mm_struct: areas in address order, the break, and the page state that later calls can see."""
+    """An mm_struct: areas in address order, the break, and the page state that later calls can observe."""
 
     def __init__(self, rules: Rules, limits: Limits) -> None:
         self.rules = rules
         self.limits = limits
         self.areas: list[Area] = []
         self.guards = Spans()
-        """Addresses under a guard marker."""
+        """Addresses with a guard marker."""
         self.tables = Spans()
         """Numbers of the 2 MiB ranges that have a page table or a huge page."""
         self.full_above, self.full_length = limits.task_size, 0
@@ -269,7 +269,7 @@ class Space:
         return self.areas[at - 1] if at else None
 
     def neighbours(self, area: Area) -> tuple[Area | None, Area | None]:
-        """The areas before and after ``area`` in address order, touching or not."""
+        """The areas before and after ``area`` in address order, adjacent or not."""
         at = self.index(area.vm_start)
         prev = self.areas[at - 1] if at else None
         return prev, self.areas[at + 1] if at + 1 < len(self.areas) else None
@@ -277,17 +277,18 @@ class Space:
     # --- change -------------------------------------------------------------------------------------------------
 
     def insert(self, area: Area) -> None:
-        """Put a new area, whose range must be free, in its place. O(n)."""
+        """Insert a new area, whose range must be free. O(n)."""
         self.areas.insert(self.index(area.vm_start), area)
 
     def remove(self, area: Area) -> None:
-        """Take an area out of the list; its pages are not touched."""
+        """Remove an area from the list; does not change its pages."""
         at = self.index(area.vm_start)
         assert self.areas[at] is area
         del self.areas[at]
 
     def split(self, area: Area, addr: int, counted: bool = True) -> Area:
-        """Cut ``area`` at ``addr``, which lies inside; returns the upper part, the object itself is the lower one.
+        """Split ``area`` at ``addr``, which lies inside; returns the upper part, while the object itself becomes the
+        lower one.
 
         Raises:
             Refused: ENOMEM at ``max_map_count``, if ``counted`` (split_vma; __split_vma does not count).
@@ -302,7 +303,7 @@ class Space:
         return upper
 
     def unmap(self, start: int, length: int) -> None:
-        """munmap(2) itself: split at both ends, drop what lies between, its guard markers and page tables.
+        """munmap(2) itself: split at both ends, remove the areas in between, their guard markers and page tables.
 
         Raises:
             Refused: EINVAL for a bad range, ENOMEM if a hole would exceed ``max_map_count``.
@@ -313,7 +314,7 @@ class Space:
         self.unmap_range(start, start + page_align(length))
 
     def unmap_range(self, start: int, end: int) -> None:
-        """:meth:`unmap` of a range already checked. O(n)."""
+        """:meth:`unmap` for a range that was already checked. O(n)."""
         first = self.first_in(start, end)
         if first is None:
             return
@@ -334,7 +335,8 @@ class Space:
         self._forget_pages(span_start, span_end, low)
 
     def _forget_pages(self, start: int, end: int, at: int) -> None:
-        """Drop page state of a range just unmapped; ``at`` is where its areas were (free_pgtables' floor/ceiling)."""
+        """Remove the page state of a range just unmapped; ``at`` is where its areas were (free_pgtables'
+        floor/ceiling)."""
         self.guards.discard(start, end)
         floor = self.areas[at - 1].vm_end if at else 0
         ceiling = self.areas[at].vm_start if at < len(self.areas) else self.limits.task_size
@@ -352,14 +354,14 @@ class Space:
         return sum(area.vm_end - area.vm_start for area in self.areas if area.vm_flags & VM_LOCKED)
 
     def charge(self, length: int) -> None:
-        """Refuse an accounted request that no memory could ever hold (overcommit, heuristic mode)."""
+        """Refuse an accounted request that exceeds all memory (overcommit, heuristic mode)."""
         if length > self.limits.overcommit_max:
             raise Refused(ENOMEM)
 
     # --- anon_vma and pages -------------------------------------------------------------------------------------
 
     def anon_vma_prepare(self, area: Area) -> None:
-        """Give ``area`` an anon_vma if it has none: a compatible neighbour's (next first), else a new one."""
+        """Give ``area`` an anon_vma if it has none: that of a compatible neighbour (next first), else a new one."""
         if area.anon_vma:
             return
         if self.rules.anon_vma_reuse:
@@ -394,7 +396,7 @@ class Space:
         return error
 
     def _first_bad_page(self, area: Area, start: int, end: int) -> tuple[int, int]:
-        """Where touching [start, end) stops, and with which error; (end, 0) if nowhere."""
+        """Where touching [start, end) stops, and with which error; (end, 0) if it does not stop."""
         stop, error = end, 0
         file = area.vm_file
         if file is not None and self.rules.sigbus_past_end:
@@ -407,12 +409,12 @@ class Space:
         return stop, error
 
     def may_be_huge(self, area: Area) -> bool:
-        """Whether its faults try for huge pages (huge_mm.h, thp_vma_allowable_order)."""
+        """Whether its faults may use huge pages (huge_mm.h, thp_vma_allowable_order)."""
         asked = area.vm_flags & VM_HUGEPAGE or (self.rules.thp_always and not area.vm_flags & VM_NOHUGEPAGE)
         return bool(asked) and area.anonymous
 
     def _huge_read(self, area: Area, start: int, end: int) -> bool:
-        """Whether a read of [start, end) tries for a huge page somewhere: a whole free 2 MiB range of the area."""
+        """Whether a read of [start, end) may use a huge page somewhere: a whole free 2 MiB range of the area."""
         if not self.rules.thp_read_prepares_anon_vma or not self.rules.thp:
             return False
         low = max(start // PMD, -(-area.vm_start // PMD))
@@ -422,7 +424,7 @@ class Space:
     def populate(self, start: int, end: int) -> int:
         """Touch every area in [start, end) as mlock and MAP_POPULATE do; the first error, 0 if none.
 
-        Stops at the first error (the caller ignores it or not); holes are skipped.
+        Stops at the first error (which the caller may ignore); holes are skipped.
         """
         at = self.index(start)
         while start < end and at < len(self.areas) and self.areas[at].vm_start < end:
@@ -434,8 +436,8 @@ class Space:
         return 0
 
     def readable(self, area: Area) -> bool:
-        """Whether a program may read there (arch/x86/mm/fault.c access_error, arch_vma_access_permitted): a write-only
-        area can be read on x86, and one that is only executable if there are no protection keys."""
+        """Whether a program may read there (arch/x86/mm/fault.c access_error, arch_vma_access_permitted): on x86 a
+        write-only area can be read, and an execute-only one if there are no protection keys."""
         return area.vm_flags & VM_ACCESS != 0 and not area.vm_flags & VM_PKEY
 
     def populate_area(self, area: Area, start: int, end: int) -> int:
@@ -445,7 +447,7 @@ class Space:
         return self.touch(area, start, end, area.vm_flags & (VM_WRITE | VM_SHARED) == VM_WRITE)
 
     def check_fixed(self, addr: int, length: int) -> None:
-        """What every chosen address must satisfy (the end of __get_unmapped_area).
+        """The conditions for every chosen address (the end of __get_unmapped_area).
 
         Raises:
             Refused: ENOMEM beyond TASK_SIZE, EINVAL if unaligned, EPERM below ``mmap_min_addr``.
@@ -477,7 +479,7 @@ class Space:
             after = self.find_vma(hint)
             if after is None or hint + length <= after.start_gap(limits.stack_guard_gap):
                 return hint
-        if hint > limits.window:  # five levels of page tables, and asked for what only they reach
+        if hint > limits.window:  # five levels of page tables, and the hint is above what four reach
             return self._hole_beyond(length)
         found = self._highest_hole(length)
         if found is None:
@@ -489,7 +491,7 @@ class Space:
     def _highest_hole(self, length: int) -> int | None:
         """The highest place below ``mmap_base`` for ``length`` bytes.
 
-        O(n), but starts below the part that an earlier search for as much or less found full.
+        O(n), but starts below the part that an earlier search for at most this length found full.
         """
         limits = self.limits
         low = page_align(max(PAGE, limits.mmap_min_addr))
@@ -516,7 +518,8 @@ class Space:
         return floor if limits.window - floor >= length else None
 
     def _hole_beyond(self, length: int) -> int:
-        """The highest place below ``mmap_base``, which lies that much higher as addresses go beyond the window. O(n).
+        """The highest place below ``mmap_base``, which is higher by as much as addresses extend beyond the window.
+        O(n).
 
         Raises:
             Refused: ENOMEM if nothing fits.

@@ -1,4 +1,4 @@
-"""Recording with perf events: ring buffers, tracefs, and the records in them."""
+"""Recording with perf events: ring buffers, tracefs, and their records."""
 
 import contextlib
 import ctypes
@@ -47,7 +47,8 @@ REPLAYED = frozenset(
 LIMITS = frozenset(NR[name] for name in ("setrlimit", "prlimit64"))
 """Calls that change how far a stack may grow."""
 WATCHED = frozenset(NR.values()) - EXECS - CLONES - ENDS - REPLAYED - LIMITS
-"""Calls that may change VMAs in ways the trace format has no event for: benchframe.record.unplayed says which do."""
+"""Calls that may change VMAs in ways for which the trace format has no event: benchframe.record.unplayed says which
+do."""
 MM_CALLS = REPLAYED | WATCHED | LIMITS
 ALL = MM_CALLS | CLONES | EXECS | ENDS
 
@@ -64,16 +65,16 @@ _OF_I386 = {
     number: NR[{"mmap2": "mmap", "old_mmap": "mmap"}.get(name, name)] for name, number in I386.items() if name != "ipc"
 }
 IPC_SHMAT, IPC_SHMDT = 21, 22
-"""What i386's ipc(2) is asked for (include/uapi/linux/ipc.h); C libraries attach System V memory by it."""
+"""Operations of i386's ipc(2) (include/uapi/linux/ipc.h); C libraries attach System V memory with it."""
 ARCH_X86_64, ARCH_I386 = 0xC000003E, 0x40000003
 """AUDIT_ARCH_* (include/uapi/linux/audit.h)."""
 CLONE_VM, CLONE_THREAD = 0x100, 0x10000
 
 
 def from_i386(number: int, args: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
-    """A call of a 32-bit program as the x86-64 one that does the same; the number is -1 for those of no use here.
+    """A call of a 32-bit program as the equivalent x86-64 call; the number is -1 for calls that are not needed.
 
-    ``old_mmap`` takes its arguments in memory: who can read them passes them here.
+    ``old_mmap`` takes its arguments in memory: a caller that can read them passes them here.
     """
     if number == I386["mmap2"]:
         args = (*args[:5], args[5] << 12)
@@ -87,13 +88,13 @@ def from_i386(number: int, args: tuple[int, ...]) -> tuple[int, tuple[int, ...]]
 def tracepoint_filter() -> str:
     """The filter text for raw_syscalls: these calls only, by the numbers of x86-64 and i386.
 
-    i386's fork (2 is open on x86-64) stays out: C libraries use clone.
+    i386's fork (2 is open on x86-64) is left out: C libraries use clone.
     """
     return "||".join(f"id=={number}" for number in sorted(ALL | set(I386.values()) - {I386["fork"]}))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The kernel's tracepoints: where tracefs is, which number an event has, where its fields lie.
+# The kernel's tracepoints: the place of tracefs, the number of an event, the offsets of its fields.
 
 PLACES = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 
@@ -101,7 +102,7 @@ _FIELD = re.compile(r"field:(?P<decl>[^;]*);\s*offset:(?P<offset>\d+);\s*size:(?
 
 
 class TracefsError(BenchframeError):
-    """tracefs cannot be used; the text says why, and what would change it."""
+    """tracefs cannot be used; the text says why, and what would help."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,8 @@ class Tracepoint:
 
 @contextmanager
 def tracefs() -> Iterator[tuple[Path, str]]:
-    """Yield (tracefs folder, what was done to get it); mounts it if root may and nobody has, and undoes that.
-
-    The mount is a private folder's: two recordings at once do not take it from each other.
+    """Yield (tracefs folder, what was done to get it); mounts it if it is not mounted and the user may, and unmounts it
+    afterwards. The mount is in a private folder, so that two concurrent recordings do not disturb each other.
 
     Raises :class:`TracefsError`.
     """
@@ -148,8 +148,8 @@ def tracefs() -> Iterator[tuple[Path, str]]:
 
 
 def detached_mount(kind: str) -> int:
-    """A file system that is mounted nowhere (fsmount(2), Linux 5.2): gone with the descriptor, whatever ends us; -1 if
-    the kernel refuses."""
+    """A file system without a mount point (fsmount(2), Linux 5.2), which disappears with the descriptor however this
+    process ends; -1 if the kernel refuses."""
     libc = ctypes.CDLL(None, use_errno=True)
     call = libc.syscall
     context = call(430, kind.encode(), 1)  # fsopen, FSOPEN_CLOEXEC
@@ -164,7 +164,7 @@ def detached_mount(kind: str) -> int:
 
 
 def tracepoint(root: Path, name: str) -> Tracepoint:
-    """Read ``events/<system>/<event>/{id,format}`` of ``system:event``; raises :class:`TracefsError`."""
+    """Read ``events/<system>/<event>/{id,format}`` of ``system:event``. Raises :class:`TracefsError`."""
     folder = root / "events" / name.replace(":", "/")
     try:
         number = int((folder / "id").read_text())
@@ -175,7 +175,7 @@ def tracepoint(root: Path, name: str) -> Tracepoint:
 
 
 def parse_format(text: str) -> dict[str, tuple[int, int]]:
-    """Field name to (offset, size) from an event's ``format`` file.
+    """From field name to (offset, size), from an event's ``format`` file.
 
     >>> parse_format("field:unsigned long address;\\toffset:8;\\tsize:8;\\tsigned:0;")
     {'address': (8, 8)}
@@ -188,7 +188,7 @@ def parse_format(text: str) -> dict[str, tuple[int, int]]:
 
 
 def function_names(root: Path) -> dict[int, str]:
-    """Address to text of ``printk_formats``: what a tracepoint's ``fn`` pointer names. Empty if unreadable."""
+    """From address to text of ``printk_formats``: what a tracepoint's ``fn`` pointer names. Empty if unreadable."""
     names = {}
     try:
         lines = (root / "printk_formats").read_text(errors="replace").splitlines()
@@ -204,21 +204,22 @@ def function_names(root: Path) -> dict[int, str]:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Raw perf records to :class:`Rec` tuples: the one stream that ptrace stops, perf rings and importers all speak.
+# Raw perf records to :class:`Rec` tuples: the common stream of ptrace stops, perf rings and importers.
 
 FAULT, ENTER, LEAVE, LOCK, LOOK, NEW, EXEC, GONE, AREA, SEGV, FORKED = range(11)
-"""What a Rec is: page fault; system call entry, exit; mmap_lock taken; tree read; new task; exec; task ended; a VMA
-that the kernel reported; a signal for a bad access; a new task's number in our own PID namespace, just before NEW."""
+"""The kinds of a Rec: page fault; system call entry, exit; mmap_lock taken; tree read; new task; exec; task ended; a
+VMA that the kernel reported; a signal for a bad access; a new task's number in our own PID namespace, just before
+NEW."""
 
 KERNEL_HALF = 1 << 63
-"""Addresses from here on are the kernel's: a program that touches them gets a signal, whatever is mapped."""
+"""Addresses from here on belong to the kernel: a program that accesses them gets a signal, whatever is mapped."""
 
 RECORD_LOST, RECORD_COMM, RECORD_EXIT, RECORD_FORK, RECORD_SAMPLE, RECORD_MMAP2 = 2, 3, 4, 7, 9, 10
 MISC_COMM_EXEC = 1 << 13
 
 
 class Rec(NamedTuple):
-    """One recorded fact: CLOCK_MONOTONIC ns, what, thread id, and values by kind.
+    """One recorded fact: CLOCK_MONOTONIC ns, kind, thread id, and values that depend on the kind.
 
     FAULT (addr, error code or -1, from user mode) - ENTER (number, args) - LEAVE (number, ret) -
     LOCK (mm pointer, write) - LOOK (addr,) - NEW (child tid, clone flags) - EXEC (pid,) - GONE () -
@@ -233,7 +234,7 @@ class Rec(NamedTuple):
 
 
 def hash_name(name: str) -> int:
-    """A number that stands for an inode where only a name was recorded (FNV-1a, 62 bits)."""
+    """A number that represents an inode where only a name was recorded (FNV-1a, 62 bits)."""
     value = 0xCBF29CE484222325
     for byte in name.encode(errors="surrogateescape"):
         value = (value ^ byte) * 0x100000001B3 & (1 << 64) - 1
@@ -256,7 +257,7 @@ class Faults(NamedTuple):
     user: NDArray[np.bool_]
 
     def part(self, chosen: Any) -> "Faults":
-        """Some of them: a slice, a mask or places."""
+        """Some of them: a slice, a mask or indices."""
         return Faults(*(column[chosen] for column in self))
 
     def rec(self, i: int) -> Rec:
@@ -270,7 +271,7 @@ NO_FAULTS = Faults(
     np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.bool_)
 )
 RUN = 16
-"""From so many samples of one size on, a run is read as an array."""
+"""From this many consecutive samples of one size on, they are read as an array."""
 
 
 def together(parts: list[Faults]) -> Faults:
@@ -302,7 +303,7 @@ class Reader:
         self._user = {number for number, name in ids.items() if not name.endswith("kernel")}
 
     def read(self, data: bytes) -> Iterator[Rec]:
-        """Yield what a whole stream holds, in its order but for faults, which come first."""
+        """Yield the contents of a whole stream, in its order except for faults, which come first."""
         faults, others, used = self.parse(data)
         if used < len(data):
             self.bad += 1
@@ -311,7 +312,8 @@ class Reader:
         yield from others
 
     def parse(self, data: bytes) -> tuple[Faults, list[Rec], int]:
-        """(faults, other records, bytes used) of a piece of a CPU's stream; a record that is cut short is left over."""
+        """(faults, other records, bytes used) of a piece of a CPU's stream; a truncated record at the end is not
+        used."""
         parts: list[Faults] = []
         few: list[tuple[int, int, int, int, bool]] = []
         others: list[Rec] = []
@@ -411,7 +413,7 @@ class Reader:
 
 
 def is_fault(name: str) -> bool:
-    """Is this the name of an event that is a page fault?"""
+    """Whether this is the name of a page-fault event."""
     return name.startswith(("exceptions:page_fault", "page-faults"))
 
 
@@ -432,7 +434,7 @@ def _run_length(words: NDArray[np.uint64], at: int, step: int) -> int:
 
 
 class _Form:
-    """Where a fault's address and error code lie behind the common part of a sample."""
+    """The offsets of a fault's address and error code after the common part of a sample."""
 
     def __init__(self, addr: int, code: int) -> None:
         self.addr, self.code = addr, code
@@ -491,7 +493,7 @@ class _Stream:
         self.done = False
 
     def fill(self) -> None:
-        """Read on until something has come, or the end."""
+        """Read on until there are records, or the end."""
         before = self.last
         while not self.done and self.last == before:
             piece = self.file.read(self.PIECE)
@@ -511,7 +513,7 @@ class _Stream:
             self.last = max([self.last, *ends, *([others[-1].time] if others else [])])
 
     def take(self, until: int) -> tuple[list[Faults], list[Rec]]:
-        """What came up to a time."""
+        """The records up to a time."""
         faults = together(self.faults)
         cut = int(np.searchsorted(faults.time, until, "right"))
         self.faults = [faults.part(slice(cut, None))]
@@ -529,7 +531,7 @@ def merged(
 ) -> Iterator[tuple[Faults, list[Rec]]]:
     """All streams and ``recs`` in time order, as windows of (faults, other records); memory is a piece of each stream.
 
-    ``wanted`` chooses records of the streams by kind; ``progress`` is told the share that has been read.
+    ``wanted`` selects records of the streams by kind; ``progress`` is called with the share that has been read.
     """
     streams = [_Stream(path, reader, wanted) for path in paths]
     whole = sum(stream.size for stream in streams)
@@ -570,7 +572,7 @@ COUNT_SW_PAGE_FAULTS = 2
 SAMPLE_IP, SAMPLE_TID, SAMPLE_TIME, SAMPLE_ADDR, SAMPLE_READ = 1, 1 << 1, 1 << 2, 1 << 3, 1 << 4
 SAMPLE_CALLCHAIN, SAMPLE_ID, SAMPLE_CPU, SAMPLE_PERIOD, SAMPLE_STREAM = 1 << 5, 1 << 6, 1 << 7, 1 << 8, 1 << 9
 SAMPLE_RAW, SAMPLE_IDENTIFIER = 1 << 10, 1 << 16
-"""perf_event_attr.sample_type (include/uapi/linux/perf_event.h): of the recorder, and of perf.data's reader."""
+"""perf_event_attr.sample_type (include/uapi/linux/perf_event.h) of the recorder, and of perf.data's reader."""
 FORMAT_ID, FORMAT_LOST = 1 << 2, 1 << 4
 DISABLED, INHERIT, EXCLUDE_KERNEL, EXCLUDE_HV, MMAP, COMM = 1, 1 << 1, 1 << 5, 1 << 6, 1 << 8, 1 << 9
 ENABLE_ON_EXEC, TASK, WATERMARK, MMAP_DATA, SAMPLE_ID_ALL = 1 << 12, 1 << 13, 1 << 14, 1 << 17, 1 << 18
@@ -585,7 +587,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class PerfError(OSError):
-    """perf_event_open or the ring was refused; ``strerror`` says why in the user's terms."""
+    """perf_event_open or the ring was refused; ``strerror`` explains why to the user."""
 
 
 @dataclass(frozen=True)
@@ -601,7 +603,7 @@ class Source:
 
 
 def open_event(source: Source, pid: int, cpu: int, flags: int, watermark: int, lost: bool) -> int:
-    """One perf_event_open; returns the descriptor or raises PerfError."""
+    """One perf_event_open; returns the descriptor. Raises PerfError."""
     number = NR_PERF_EVENT_OPEN.get(platform.machine())
     if number is None:
         raise PerfError(38, f"recording is not written for {platform.machine()}")
@@ -620,11 +622,12 @@ def open_event(source: Source, pid: int, cpu: int, flags: int, watermark: int, l
 
 
 class Recorder:
-    """Rings over all CPUs for one process and what it starts.
+    """Rings on all CPUs for one process and its children.
 
     ``Recorder(sources, [pid])`` opens everything disabled; the first source also carries the side band (MMAP2, COMM
     with the exec bit, FORK, EXIT). Events start at the process's exec, or at :meth:`enable`. :meth:`start` begins to
-    drain into temporary files (bounded memory), :meth:`stop` ends it, :meth:`streams` gives each CPU's raw records.
+    drain the rings into temporary files (bounded memory), :meth:`stop` ends this, :meth:`streams` returns each CPU's
+    raw records.
     """
 
     def __init__(
@@ -636,8 +639,8 @@ class Recorder:
         spool: Callable[[int], IO[bytes]] | None = None,
         often: Callable[[], None] = lambda: None,
     ) -> None:
-        """``spool`` gives the file that a CPU's records go to (a temporary one by default); ``often`` is called after
-        each draining. Raises PerfError."""
+        """``spool`` returns the file for a CPU's records (by default a temporary one); ``often`` is called after each
+        draining. Raises PerfError."""
         self.ids: dict[int, Source] = {}
         self.drained = 0
         self._spool = spool or _temporary
@@ -651,7 +654,7 @@ class Recorder:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.error: OSError | None = None
-        # One descriptor per event, CPU and thread: take what we may. The program was forked before, with its own limit.
+        # One descriptor per event, CPU and thread: raise the limit. The program was forked before, with its own limit.
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
         try:
@@ -684,7 +687,7 @@ class Recorder:
             try:
                 return open_event(source, pid, cpu, flags, self._size // 8, True)
             except PerfError as error:
-                if error.errno != 22:  # EINVAL: a kernel before 6.0 knows no PERF_FORMAT_LOST
+                if error.errno != 22:  # EINVAL: a kernel before 6.0 does not have PERF_FORMAT_LOST
                     raise
                 fd = open_event(source, pid, cpu, flags, self._size // 8, False)
                 self.counts_lost = False
@@ -707,17 +710,17 @@ class Recorder:
         return struct.unpack(f"={len(data) // 8}Q", data[:size])
 
     def enable(self) -> None:
-        """Start counting now (for a process that runs already)."""
+        """Start recording now (for a running process)."""
         for fd in self._fds:
             fcntl.ioctl(fd, IOC_ENABLE, 0)
 
     def disable(self) -> None:
-        """Stop counting."""
+        """Stop recording."""
         for fd in self._fds:
             fcntl.ioctl(fd, IOC_DISABLE, 0)
 
     def start(self) -> None:
-        """Drain the rings in a thread: an undrained ring drops events, and may not even say so."""
+        """Drain the rings in a thread: a full ring drops events, and may not even report it."""
         self._thread = threading.Thread(target=self._run, name="benchframe-drain", daemon=True)
         self._thread.start()
 
@@ -727,7 +730,7 @@ class Recorder:
                 self._poll.poll(20)
                 self._drain()
                 self._often()
-        except (OSError, ValueError) as error:  # a full disk: keep what there is; the recording ends
+        except (OSError, ValueError) as error:  # a full disk: keep the records so far; the recording ends
             self.error = error if isinstance(error, OSError) else OSError(str(error))
 
     def _drain(self) -> None:
@@ -745,7 +748,7 @@ class Recorder:
             control[TAIL] = head
 
     def stop(self) -> None:
-        """End the draining, take the last records and sum the lost events; ``error`` says if the disk was full."""
+        """Stop draining, take the last records and sum up the lost events; ``error`` tells if the disk was full."""
         self.disable()
         self._stop.set()
         if self._thread is not None:
@@ -759,7 +762,7 @@ class Recorder:
             self.lost = sum(self._read(fd)[2] for fd in self._fds)
 
     def close(self) -> None:
-        """Give back descriptors, rings and temporary files."""
+        """Close descriptors, rings and temporary files."""
         for ring, view, spool in self._rings:
             view.release()
             with contextlib.suppress(BufferError):

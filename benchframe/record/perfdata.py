@@ -52,7 +52,7 @@ NO_ADDRESS = "page faults without an address (perf record -d adds it)"
 
 @dataclass(frozen=True)
 class _Attr:
-    """What an event's samples hold."""
+    """What an event's samples contain."""
 
     sample: int
     type: int
@@ -67,7 +67,7 @@ class _Attr:
 
 @dataclass
 class _File:
-    """A file's events, and where its records are."""
+    """A file's events, and the place of its records."""
 
     names: dict[int, str] = field(default_factory=dict)
     attrs: dict[int, _Attr] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class _File:
 
 
 def import_perf_data(path: Path, tally: Tally) -> Trace:
-    """All that a perf.data file says of faults and mappings; raises ValueError."""
+    """All faults and mappings in a perf.data file. Raises ValueError."""
     data = path.read_bytes()
     if data.startswith(b"2ELIFREP"):
         raise ValueError("it was written on a big-endian machine: not x86-64, which is what benchframe models")
@@ -96,7 +96,7 @@ def import_perf_data(path: Path, tally: Tally) -> Trace:
 
 
 def _narrow(recs: list[Rec]) -> bool:
-    """Do all mappings of the recorded program lie below 4 GiB?"""
+    """Whether all mappings of the recorded program are below 4 GiB."""
     ends = [rec.values[1] for rec in recs if rec.what == R.AREA]
     return bool(ends) and max(ends) <= 1 << 32
 
@@ -177,7 +177,7 @@ class _Reader:
         self.by_identifier = False
 
     def read(self, data: bytes) -> Iterator[Rec]:
-        """All records; those that perf -z packed come after the plain ones (the builder sorts by time)."""
+        """All records; compressed ones (perf -z) come after the plain ones (the builder sorts by time)."""
         packed: list[bytes] = []
         yield from self._walk(data, self.about.start, self.about.end, packed)
         if packed:
@@ -260,7 +260,7 @@ class _Reader:
             raise ValueError("its samples have no time or thread (perf record -T, or -d, adds them)")
 
     def _time_of(self, body: bytes) -> int:
-        """sample_id_all: TID, TIME, ID, STREAM_ID, CPU, IDENTIFIER at the end of a record, each if asked for."""
+        """sample_id_all: TID, TIME, ID, STREAM_ID, CPU, IDENTIFIER at the end of a record, each if requested."""
         attr = self.one
         if self.by_identifier:
             attr = self.about.attrs.get(struct.unpack_from("<Q", body, len(body) - 8)[0], attr)
@@ -274,7 +274,7 @@ class _Reader:
             rec = _area(kind, misc, body, time, tid)
             if pid >= 1 << 31 or rec.values[0] >= R.KERNEL_HALF:
                 self.tally.skip("mappings of the kernel")
-            elif time == 0:  # made up by perf for processes that ran before
+            elif time == 0:  # synthesised by perf for processes that were already running
                 self.before.setdefault(tid, []).append(rec)
                 self.tally.skip("mappings of processes that ran before")
             else:
@@ -339,7 +339,7 @@ def _event_name(attr: _Attr) -> str:
 
 
 def _read_size(form: int, body: bytes, at: int) -> int:
-    """Bytes of a sample's read values (PERF_FORMAT_* 1 enabled, 2 running, 4 id, 8 group, 16 lost)."""
+    """The size in bytes of a sample's read values (PERF_FORMAT_* 1 enabled, 2 running, 4 id, 8 group, 16 lost)."""
     times = bool(form & 1) + bool(form & 2)
     each = 1 + bool(form & 4) + bool(form & 16)
     if form & FORMAT_GROUP:
@@ -356,7 +356,7 @@ def _area(kind: int, misc: int, body: bytes, time: int, tid: int) -> Rec:
         return Rec(time, R.AREA, tid, (start, start + length, offset, prot, 2, (0, 0, inode), name))
     _, _, start, length, offset, major, minor, inode, _, prot, flags = struct.unpack_from("<IIQQQIIQQII", body)
     name = body[64:].split(b"\0", 1)[0].decode(errors="replace")
-    if misc & 1 << 14:  # MISC_MMAP_BUILD_ID: no inode is told
+    if misc & 1 << 14:  # MISC_MMAP_BUILD_ID: there is no inode
         major = minor = 0
         inode = hash_name(name) if name.startswith("/") and not name.startswith("//") else 0
     where = (major, minor, inode & (1 << 63) - 1)
@@ -364,11 +364,11 @@ def _area(kind: int, misc: int, body: bytes, time: int, tid: int) -> Rec:
 
 
 def _unpacked(packed: list[bytes]) -> bytes:
-    """What the records of ``perf record -z`` hold: one zstd stream over all of them, which perf never ends."""
+    """The contents of ``perf record -z`` records: one zstd stream over all of them, which perf never ends."""
     import pyarrow as pa  # type: ignore[import-untyped]
 
     out = bytearray()
-    for step in (1 << 20, 8):  # a read that meets the open end gives nothing: what is left comes word by word
+    for step in (1 << 20, 8):  # a read across the open end returns nothing: read the rest word by word
         try:
             stream = pa.CompressedInputStream(pa.BufferReader(b"".join(packed)), "zstd")
             left = len(out)

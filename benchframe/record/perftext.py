@@ -1,8 +1,8 @@
 """Text with page faults: ``perf script --show-task-events --show-mmap-events -F comm,pid,tid,time,event,addr``.
 
-What people post are often perf script's default fields, where the number behind the event is the instruction pointer:
-such a line is no fault that can be replayed, and is counted as missing. Call chains, further fields, build ids in
-MMAP2 lines and other events are understood and passed over.
+Posted texts often have perf script's default fields, where the number after the event is the instruction pointer: such
+a line is not a fault that can be replayed, and is counted as missing. Call chains, further fields, build ids in MMAP2
+lines and other events are recognised and skipped.
 """
 
 import re
@@ -41,11 +41,12 @@ NO_ADDRESS = (
     "perf script -F +addr adds the address)"
 )
 IN_CODE = 8
-"""From so many lone numbers on, all of them in executable mappings, they are instruction pointers and no addresses."""
+"""If this many lone numbers are all in executable mappings, they are instruction pointers and not addresses."""
 
 
 def is_perf_line(line: str) -> bool:
-    """Does a line look like perf script's, with something that is of use here, or was meant to be?"""
+    """Whether a line looks like perf script's, with something useful in it, or something that was meant to be
+    useful."""
     match = _LINE.match(line) if len(line) < MAX_LINE else None
     if match is None:
         return bool(len(line) < MAX_LINE and re.match(r"^\s*\S.*\s(?:\d+/)?\d+\s.*page-faults(?::[a-z]+)?:", line))
@@ -53,7 +54,7 @@ def is_perf_line(line: str) -> bool:
 
 
 def import_perf_script(path: Path, tally: Tally) -> Trace:
-    """Faults and reported mappings of a text (and calls, where raw_syscalls are in it); raises ValueError."""
+    """Faults and reported mappings of a text (and calls, if it contains raw_syscalls). Raises ValueError."""
     text = _Text(path, tally)
     recs = list(text.read())
     text.judge(recs)
@@ -148,7 +149,7 @@ class _Text:
                 self.tally.skip("mappings of the kernel")
                 return
             rec = Rec(time, R.AREA, tid, _area(found))
-            if time == 0:  # made up by perf for processes that ran before
+            if time == 0:  # synthesised by perf for processes that were already running
                 self.before.setdefault(tid, []).append(rec)
                 self.tally.skip("mappings of processes that ran before")
                 return
@@ -175,7 +176,7 @@ class _Text:
             self.tally.skip("other perf records")
 
     def judge(self, recs: list[Rec]) -> None:
-        """Lone numbers that all lie in code are instruction pointers (``-F ip``); raises ValueError."""
+        """Lone numbers that are all in code are instruction pointers (``-F ip``): raises ValueError."""
         faults = [rec.values[0] for rec in recs if rec.what == R.FAULT]
         if self.lone < IN_CODE or self.lone < len(faults):
             return
@@ -188,7 +189,7 @@ class _Text:
 
 
 def _one_group(tail: str) -> bool:
-    """``hex symbol (dso)`` once: the address or the instruction pointer, which the fields do not tell."""
+    """A single ``hex symbol (dso)``: the address or the instruction pointer, which the fields do not distinguish."""
     words = tail.split()
     return len(words) > 1 and tail.count("(/") + tail.count("([") + tail.count("(//") <= 1 and not _two_numbers(words)
 

@@ -1,8 +1,8 @@
-"""strace logs as people have them: calls, without faults.
+"""strace logs in the forms in which people have them: calls, without faults.
 
-``strace -f -o FILE CMD`` is the clearest form; a log of ``strace -f CMD 2> FILE`` or one pasted from a terminal is read
-as well: the first process then has no number until a second one exists, and a line may be cut in two by ``Process N
-attached``. The forms of -r, -t, -tt, -ttt, -T, -i, -n, -k, -y, -yy, -Y, -X and -N are understood, and 32-bit programs.
+``strace -f -o FILE CMD`` is the clearest form. A log of ``strace -f CMD 2> FILE`` or one pasted from a terminal is
+accepted too: there the first process has no number until a second one exists, and ``Process N attached`` may split a
+line. The forms of -r, -t, -tt, -ttt, -T, -i, -n, -k, -y, -yy, -Y, -X and -N are accepted, and 32-bit programs.
 """
 
 import errno
@@ -36,12 +36,12 @@ _OWN_TID = ("getpid", "gettid", "set_tid_address")
 _MM_WORD = re.compile(r"\b(?:mmap2?|old_mmap|munmap|mprotect|mremap|brk|madvise|mlock2?|munlock|pkey_mprotect)\(")
 _UNFINISHED = "<unfinished ...>"
 ALIASES = {"mmap2": "mmap", "old_mmap": "mmap", "__clone2": "clone"}
-"""Names that strace gives calls of 32-bit programs; it prints the offset of mmap2 in bytes."""
+"""strace's names for calls of 32-bit programs; it prints the offset of mmap2 in bytes."""
 WANTED = MM_CALLS | CLONES | EXECS
 TASK_LIMIT = 1 << 22
 """PID_MAX_LIMIT (include/linux/threads.h): a larger number at the beginning of a line is a time."""
 ANONYMOUS = 0x7FFFFFF0
-"""Thread id of a first process whose number the log never tells."""
+"""Thread id of a first process whose number does not occur in the log."""
 
 CONSTANTS = {
     "PROT_NONE": 0, "PROT_READ": 1, "PROT_WRITE": 2, "PROT_EXEC": 4, "PROT_SEM": 8, "PROT_GROWSDOWN": 0x01000000,
@@ -63,7 +63,7 @@ LAYOUT_ONLY = "layout only: an strace log has no page faults, and no mappings th
 
 
 def is_strace_line(line: str) -> bool:
-    """Does a line look like strace's?"""
+    """Whether a line looks like strace's."""
     match = _HEAD.match(line) if len(line) < MAX_LINE else None
     call = _CALL.match(match["rest"]) if match and match["rest"] else None
     if call is None:
@@ -73,14 +73,14 @@ def is_strace_line(line: str) -> bool:
 
 
 def import_strace(path: Path, tally: Tally) -> Trace:
-    """The mapping calls of a log; raises ValueError naming a line that makes no sense."""
+    """The mapping calls of a log. Raises ValueError, which names an invalid line."""
     log = _Log(path, tally)
     recs = list(log.read())
     return build(recs, imported(path, "strace-log", (LAYOUT_ONLY, *log.notes())), True, tally)
 
 
 class _Log:
-    """Reads the lines in order; their order is the order of the events, since their clocks may lie."""
+    """Reads the lines in order; the order of the lines is the order of the events, since timestamps may be wrong."""
 
     def __init__(self, path: Path, tally: Tally) -> None:
         self.path, self.tally = path, tally
@@ -154,7 +154,8 @@ class _Log:
                 self.tally.skip("calls that did not return")
 
     def _find_root(self) -> int:
-        """The number of the process whose lines carry none: the first one that no clone made; ANONYMOUS if untold."""
+        """The number of the process whose lines have none: the first one that no clone created; ANONYMOUS if
+        unknown."""
         made: set[int] = set()
         named: list[int] = []
         begun = False
@@ -162,7 +163,7 @@ class _Log:
             while line := file.readline(MAX_LINE):
                 if "attached" in line and (attached := _ATTACHED.match(line.rstrip())):
                     if not begun and not attached["cut"].strip():
-                        return int(attached["tid"])  # strace -p: it ran already
+                        return int(attached["tid"])  # strace -p: it was already running
                     made.add(int(attached["tid"]))
                 match = _HEAD.match(line.rstrip())
                 text = (match["rest"] or "") if match else ""

@@ -1,4 +1,4 @@
-"""A run as one file for others: packed, unpacked with suspicion, and verified."""
+"""A run as one file for others: pack it, unpack it with validation, and verify it."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from benchframe.results.manifest import MANIFEST, Manifest, WorkloadEntry
 from benchframe.results.studies import SOURCES, STUDIES, read_sources, read_studies
 from benchframe.stats import Judging, holm
 from benchframe.stats.verdict import above, below
+from benchframe.trace.csvfile import read_file
 from benchframe.trace.trace import Trace, read_trace, write_trace
 from benchframe.workload import WorkloadError
 
@@ -41,32 +42,33 @@ if TYPE_CHECKING:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Archives of small named files, ``.tar.zst`` or ``.zip``, read with suspicion.
+# Archives of small named files, ``.tar.zst`` or ``.zip``, validated when read.
 #
-# Only names that a bundle has are taken, so no path leads anywhere else; links, devices and folders are refused; sizes
-# are counted while unpacking, not believed. Writing is deterministic: the same members give the same bytes.
+# Only the names of a bundle's members are accepted, so no path leads anywhere else; links, devices and
+# folders are refused; sizes are counted while unpacking, not trusted. Writing is deterministic: the same members give
+# the same bytes.
 
 SUFFIXES = (".tar.zst", ".zip")
 NAMES = re.compile(
     r"bundle\.json|manifest\.json|sources\.json|cells/[0-9a-f]{32}(\.state)?\.json|traces/[0-9a-f]{64}\.parquet"
     r"|studies/[a-z0-9-]{1,120}\.json"
 )
-"""Every name that a member may have, whole."""
+"""Every name that a member may have, as patterns for the whole name."""
 MAX_MEMBERS = 20_000
 MAX_MEMBER = 1 << 26
 MAX_TOTAL = 1 << 29
-"""Bytes of one member (64 MiB) and of all (512 MiB), unpacked; the archive itself may have as many."""
+"""The most bytes of one member (64 MiB) and of all (512 MiB), unpacked; the archive itself may have as many."""
 _MEND = "the file is damaged or not a bundle; get it again"
 
 
 def write_archive(path: Path, members: Mapping[str, bytes]) -> None:
-    """Write ``members`` in the form that the name's end says; raises ResultsError (another end, disk)."""
+    """Write ``members`` in the format of the name's suffix. Raises ResultsError (another suffix, disk)."""
     if path.name.endswith(".zip"):
         data = _zip(members)
     elif path.name.endswith(".tar.zst"):
         data = _tar(members)
     else:
-        raise ResultsError(path, "a bundle ends in .tar.zst or .zip", "give it such a name with -o")
+        raise ResultsError(path, "a bundle ends in .tar.zst or .zip", "give it a name that ends so with -o")
     write_atomic(path, data)
 
 
@@ -98,7 +100,7 @@ def _tar(members: Mapping[str, bytes]) -> bytes:
 
 
 def read_archive(path: Path) -> dict[str, bytes]:
-    """All members by name; raises ResultsError for everything that is not a bundle of a sane size."""
+    """All members by name. Raises ResultsError for anything that is not a bundle of a reasonable size."""
     try:
         if path.stat().st_size > MAX_TOTAL:
             raise _bad(path, f"it is larger than {MAX_TOTAL >> 20} MiB")
@@ -164,7 +166,7 @@ def _tar_members(path: Path, file: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]
 
 
 class _Bounded:
-    """Reads at most MAX_TOTAL and some headers from a stream: a small archive may unpack without end."""
+    """Reads at most MAX_TOTAL bytes and some headers from a stream: a small archive may unpack without end."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -193,13 +195,13 @@ def _bad(path: Path, what: str) -> ResultsError:
 INDEX = "bundle.json"
 VERSION = 1
 MAX_EVENTS = 2_000_000
-"""Longer streams are left out: their spec, seed and digest, or the file's digest, must do."""
+"""Longer streams are left out: their spec, seed and digest, or the file's digest, must suffice."""
 
 
 def pack(folder: RunFolder, target: Path, known: Registry | None = None) -> tuple[int, list[str]]:
-    """Write the bundle of ``folder``; gives its size in bytes and notes for the user, one line each.
+    """Write the bundle of ``folder``; returns its size in bytes and notes for the user, one line each.
 
-    ``known`` makes the events of workloads that plugins make. Raises ResultsError (no results, disk, too large).
+    ``known`` makes the events of workloads from plugins. Raises ResultsError (no results, disk, too large).
     """
     manifest = folder.manifest
     members: dict[str, bytes] = {MANIFEST: _read(folder.path / MANIFEST)}
@@ -253,7 +255,7 @@ def _events(entry: WorkloadEntry, known: Registry | None) -> tuple[bytes, str]:
     try:
         trace: Trace
         if entry.path:
-            trace = read_trace(entry.path)
+            trace = read_file(entry.path)
         elif known is not None:
             trace = known.spec(entry.spec).trace(entry.seed, entry.threads)
         else:
@@ -261,7 +263,7 @@ def _events(entry: WorkloadEntry, known: Registry | None) -> tuple[bytes, str]:
     except (OSError, TraceError, WorkloadError, KeyError) as error:
         return b"", f"its events are not packed ({' '.join(str(error).split())})"
     if trace.digest != entry.digest:
-        return b"", "its events are not packed: the file or the plugin now gives other events"
+        return b"", "its events are not packed: the file or the plugin now has other events"
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "events.parquet"
         write_trace(path, trace)
@@ -283,7 +285,7 @@ def _sha(data: bytes) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# A bundle back as a run folder, each digest checked. Nothing in it is executed, and no path in it is followed.
+# Unpack a bundle into a run folder and check each digest. Nothing in it is executed, and no path in it is followed.
 
 
 @dataclass(frozen=True)
@@ -294,7 +296,7 @@ class Bundle:
     name: str
 
     def trace(self, digest: str) -> Trace | None:
-        """The events with this digest if they were packed; raises TraceError or ResultsError (other events)."""
+        """The packed events with this digest. Raises TraceError or ResultsError (other events)."""
         path = self.folder.path / "traces" / f"{digest}.parquet"
         if not path.exists():
             return None
@@ -316,7 +318,7 @@ class _Index:
 
 
 def unpack(path: Path, into: Path) -> Bundle:
-    """Unpack a bundle below ``into`` and check every digest and every cell; raises ResultsError."""
+    """Unpack a bundle below ``into`` and check every digest and every cell. Raises ResultsError."""
     members = read_archive(path)
     if INDEX not in members:
         raise ResultsError(path, f"it has no {INDEX}", "name a file made by `benchframe bundle`")
@@ -324,7 +326,7 @@ def unpack(path: Path, into: Path) -> Bundle:
     for part in (target, target / "cells", target / "traces", target / STUDIES):
         part.mkdir(parents=True, exist_ok=True)
     for name, data in members.items():
-        write_atomic(target / name, data)  # archive.NAMES has let only plain names through
+        write_atomic(target / name, data)  # NAMES has admitted only plain names
     index = read_document(target / INDEX, _Index, version=VERSION)
     if set(index.members) != set(members) - {INDEX}:
         raise ResultsError(path, "its members differ from its list", "the bundle was altered; get it again")
@@ -348,13 +350,13 @@ AGREES, DIFFERS, UNVERIFIED = 0, 1, 2
 MAX_ROUNDS = 10
 """Rounds of a verification, unless the user says otherwise."""
 MAX_SECONDS = 600
-"""Seconds of measuring in one process that a bundle may ask for; a rigorous run has 2."""
+"""The most seconds of measuring in one process that a bundle may request; a rigorous run has 2."""
 COUNTS = ("lookups", "hits", "invalidations", "splits", "merges", "faults", "mapping_ops", "events")
 
 
 @dataclass(frozen=True)
 class Verification:
-    """``code`` AGREES, DIFFERS or UNVERIFIED; one text per cell that was looked at; what differs about the place."""
+    """``code`` AGREES, DIFFERS or UNVERIFIED; one text per compared cell; the differences between the two hosts."""
 
     code: int
     lines: tuple[str, ...]
@@ -362,7 +364,7 @@ class Verification:
 
 
 def prepare(bundle: Bundle, known: Registry) -> tuple[dict[str, Strategy], list[Stream]]:
-    """The installed strategies and the packed (or remade) events of a bundle's run.
+    """The installed strategies and the packed (or newly made) events of a bundle's run.
 
     Raises ResultsError if a strategy's code or a workload's events are not those that were measured, and UnknownName
     if a strategy is not installed.
@@ -401,8 +403,8 @@ def plan_again(
 ) -> Manifest:
     """The manifest of the second run: the same cells, depth, schedule and layouts, on this machine.
 
-    ``rounds`` None: as many as the first run had, at least 2 and at most MAX_ROUNDS. Raises ResultsError if the
-    bundle asks for processes that would take for ever.
+    ``rounds`` None: as many as the first run had, at least 2 and at most MAX_ROUNDS. Raises ResultsError if the bundle
+    requests processes that would take very long.
     """
     then = bundle.folder.manifest
     seconds = then.options.min_time * (then.options.values + then.options.warmups)
@@ -429,7 +431,7 @@ def plan_again(
 
 
 def judge_again(bundle: Bundle, again: RunFolder) -> tuple[Verification, Comparison]:
-    """What the second run says of the first."""
+    """The conclusions of the second run about the first."""
     a, b = Side(bundle.folder), Side(again)
     found = compare(a, b)
     code, lines = AGREES, []
@@ -448,7 +450,7 @@ def judge_again(bundle: Bundle, again: RunFolder) -> tuple[Verification, Compari
             code = DIFFERS
             lines.append(f"differs: {where} was {before.state.state} and is {after.state.state}")
             continue
-        if before.workload.threads:  # what real threads count depends on who came first
+        if before.workload.threads:  # the counts of real threads depend on their interleaving
             lines.append(f"agrees: {where}: every answer is right again")
             continue
         counted = _counts(before.state.counts, after.state.counts)
@@ -468,10 +470,10 @@ def judge_again(bundle: Bundle, again: RunFolder) -> tuple[Verification, Compari
 
 
 def _beyond(lines: Sequence[Line], judging: Judging) -> list[float]:
-    """Corrected p values of "the ratio changed by no more than the smallest effect of interest".
+    """Corrected p values of the null hypothesis "the ratio changed by no more than the smallest effect of interest".
 
-    Two runs at two times differ by a little that the spread within neither of them shows; so a verification, as a
-    gate, says "differs" only if the change is surely larger than that.
+    Two runs at different times differ by a little more than the spread within each shows; so a verification, like a
+    gate, reports "differs" only if the change is significantly larger than that effect.
     """
     bound = math.log1p(judging.within)
     ratios = [line.verdict.ratio for line in lines]

@@ -1,4 +1,4 @@
-"""Two runs compared: what is comparable, the ratios, and the table."""
+"""Compare two runs: what is comparable, the ratios, and the table."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from benchframe.stats import Judging, Pair, Verdict, judge, summarise
 from benchframe.stats.verdict import WORDS
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What ``benchframe compare A B`` names: ``RUN`` or ``RUN:STRATEGY``.
+# The arguments of ``benchframe compare A B``: ``RUN`` or ``RUN:STRATEGY``.
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: a run and, if one was named, a strategy in it."""
+    """One side of a comparison: a run and, if given, a strategy in it."""
 
     folder: RunFolder
     strategy: str = ""
 
     @property
     def name(self) -> str:
-        """How tables call it."""
+        """Its name in tables."""
         return self.folder.path.resolve().name + (f":{self.strategy}" if self.strategy else "")
 
     @cached_property
     def cells(self) -> dict[tuple[str, str], Cell]:
-        """All cells of the run by (workload, strategy); raises ResultsError."""
+        """All cells of the run by (workload, strategy). Raises ResultsError."""
         return {(cell.entry.workload, cell.entry.strategy): cell for cell in self.folder.cells()}
 
     def baseline(self, workload: str) -> Cell | None:
-        """The cell of the workload's baseline if it is there and ok."""
+        """The cell of the workload's baseline if it exists and is ok."""
         cell = self.cells.get((workload, self.folder.manifest.workload(workload).baseline))
         return cell if cell is not None and cell.state.state == "ok" else None
 
 
 def read_sides(first: str, second: str, root: Path = RUNS) -> tuple[Side, Side]:
-    """Both sides from what the user typed. ``:STRATEGY`` alone as the second is one of the first's run; a strategy
-    named on one side only is compared with itself on the other. Raises ResultsError."""
+    """Both sides from the user's arguments. ``:STRATEGY`` alone as the second is a strategy of the first run; a
+    strategy given on one side only is compared with itself on the other. Raises ResultsError."""
     run, name = _parse(first)
     a = Side(RunFolder.open(find_run(run, root)), name)
     other, name = _parse(second)
@@ -67,7 +67,7 @@ def read_sides(first: str, second: str, root: Path = RUNS) -> tuple[Side, Side]:
 
 
 def _parse(text: str) -> tuple[str, str]:
-    """(run, strategy); a path that exists is never cut at its colon."""
+    """(run, strategy); the path of an existing file is never split at its colon."""
     if ":" not in text or Path(text).exists():
         return text, ""
     run, _, strategy = text.rpartition(":")
@@ -75,7 +75,7 @@ def _parse(text: str) -> tuple[str, str]:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What makes two runs incomparable: another machine, another program under test, other events.
+# Reasons why two runs are not comparable: another machine, another program under test, other events.
 
 MODEL = "the model"
 _VERSIONS = {
@@ -92,7 +92,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Difference:
-    """``what`` is ``first`` in the one run and ``second`` in the other; ``refuses``: figures are not comparable."""
+    """``what`` is ``first`` in one run and ``second`` in the other; ``refuses``: figures are not comparable."""
 
     what: str
     first: str
@@ -104,11 +104,12 @@ class Difference:
 
 
 def differences(a: Side, b: Side, workloads: Iterable[str]) -> list[Difference]:
-    """All that differs between the runs and may move a figure, for the ``workloads`` that are compared.
+    """All differences between the runs that may change a figure, for the compared ``workloads``.
 
-    Refused: CPU model and number, architecture, kernel, ASLR, governor and other CPU settings, Python, Numba, llvmlite,
-    NumPy, the model, a workload's events, the depth of values. Only told: the host's name, the versions of benchframe
-    and pyperf, pinning, and a strategy's source, which is what one usually compares. Within one run: none.
+    These refuse the comparison: CPU model and number, architecture, kernel, ASLR, governor and other CPU settings,
+    Python, Numba, llvmlite, NumPy, the model, a workload's events, the depth of values. These are only reported: the
+    host's name, the versions of benchframe and pyperf, pinning, and a strategy's source, which is usually the subject
+    of the comparison. Within one run: none.
     """
     if a.folder.path.resolve() == b.folder.path.resolve():
         return []
@@ -140,7 +141,7 @@ def differences(a: Side, b: Side, workloads: Iterable[str]) -> list[Difference]:
 
 
 def edited(a: Side, b: Side, pairs: Iterable[tuple[tuple[str, str], tuple[str, str]]]) -> list[Difference]:
-    """Strategies of one name whose source differs between the runs: told, not refused."""
+    """Strategies of the same name whose source differs between the runs: reported, not refused."""
     found: dict[str, Difference] = {}
     for first, second in pairs:
         x, y = a.cells[first].entry.strategy_digest, b.cells[second].entry.strategy_digest
@@ -157,7 +158,7 @@ def _differing(one: Mapping[str, str], two: Mapping[str, str], key: str) -> tupl
 
 
 def _settings(side: Side) -> dict[str, str]:
-    """What pyperf noted of the machine in the first process that there is."""
+    """The machine's settings that pyperf recorded in the first process."""
     for cell in side.cells.values():
         for processes in cell.figures.values():
             if processes:
@@ -176,7 +177,7 @@ def _cpu(manifest: Manifest) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The comparison itself: which cells stand beside each other, and by which test.
+# The comparison itself: which cells are compared, and by which test.
 #
 # Within one run, and between runs that took turns round by round, processes are paired by round. Between two runs
 # that were made one after the other a strategy is compared by its ratio to the baseline *of its own run*, if both
@@ -184,19 +185,19 @@ def _cpu(manifest: Manifest) -> str:
 # ``absolute``, is compared in ns, and whatever changed on the machine in between is in it.
 #
 # Two runs with one seed have the same layouts: in round i code, memory and stack lie alike (benchframe.engine.launch).
-# Then their rounds are paired by layout all the same, and what the layout does, most of what is left on a quiet
+# Then their rounds are paired by layout nevertheless, and what the layout does, most of what is left on a quiet
 # machine, cancels. The ratios are then alike but for single processes that were disturbed throughout, so the mean is a
 # trimmed one. Runs with other seeds share nothing, and are compared by Welch's test.
 
 PAIRED, RELATIVE, ABSOLUTE = "paired", "relative", "absolute"
 MIN_LAYOUTS = 3
-"""Layouts in common from which on rounds of two runs are paired by them, if they are half of the smaller side's."""
+"""Common layouts needed to pair the rounds of two runs by them, if they are half of the smaller side's."""
 
 
 @dataclass(frozen=True)
 class Line:
     """One figure of two cells: ``verdict.ratio`` is second / first; ``how`` is PAIRED, RELATIVE or ABSOLUTE, and
-    ``layouts`` whether rounds of two runs were paired by layout."""
+    ``layouts`` tells whether rounds of two runs were paired by layout."""
 
     first: Cell
     second: Cell
@@ -224,8 +225,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All lines, what differs between the runs, and what could not be compared: ``missing`` what the second run lacks
-    or a side failed at, ``added`` what the first lacks, one text each."""
+    """All lines, the differences between the runs, and what could not be compared: ``missing`` is what the second run
+    lacks or where a side failed, ``added`` what the first lacks, one text each."""
 
     lines: tuple[Line, ...]
     pairs: tuple[tuple[Cell, Cell], ...]
@@ -236,17 +237,17 @@ class Comparison:
 
     @property
     def refused(self) -> list[Difference]:
-        """Why the runs are not comparable; empty if they are."""
+        """Why the runs are not comparable; empty if they are comparable."""
         return [difference for difference in self.differences if difference.refuses]
 
     @property
     def same_model(self) -> bool:
-        """Whether both runs were made with one model: else what was counted is not comparable."""
+        """Whether both runs were made with the same model: otherwise counts are not comparable."""
         return all(difference.what != MODEL for difference in self.differences)
 
 
 def compare(a: Side, b: Side, within: float | None = None, *, absolute: bool = False) -> Comparison:
-    """Compare the cells that both sides have; ratios are ``b`` / ``a``. ``within`` is the smallest effect of interest
+    """Compare the cells of both sides; ratios are ``b`` / ``a``. ``within`` is the smallest effect of interest
     (default: the first run's). Raises ResultsError. O(values)."""
     judging = a.folder.manifest.options.judging
     judging = judging if within is None else replace(judging, within=within)
@@ -275,7 +276,7 @@ Key = tuple[str, str]
 
 
 def _match(a: Side, b: Side) -> tuple[list[tuple[Key, Key]], list[str], list[str]]:
-    """Keys of cells that stand beside each other, and what has no partner in the second and in the first run."""
+    """Keys of cells to compare, and those without a partner in the second and in the first run."""
     if a.strategy:
         labels = [label for label, name in a.cells if name == a.strategy]
         found = [((x, a.strategy), (x, b.strategy)) for x in labels if (x, b.strategy) in b.cells]
@@ -304,8 +305,8 @@ def _tested_pair(a: Side, b: Side, x: Cell, y: Cell, figure: str, absolute: bool
 
 
 def _by_layout(x: Cell, y: Cell, figure: str, second: dict[int, float], first: dict[int, float]) -> Pair:
-    """Values of two runs that took no turns: over the rounds in which they had the same layout, if these are
-    enough, else unpaired."""
+    """Values of two runs that were not interleaved: over the rounds with the same layout, if there are enough, else
+    unpaired."""
     seeds = [layouts(cell, figure) for cell in (x, y)]
     common = {r for r in second.keys() & first.keys() if seeds[0].get(r) is not None and seeds[0][r] == seeds[1].get(r)}
     if len(common) < max(MIN_LAYOUTS, min(len(first), len(second)) / 2):
@@ -314,7 +315,8 @@ def _by_layout(x: Cell, y: Cell, figure: str, second: dict[int, float], first: d
 
 
 def layouts(cell: Cell, figure: str) -> dict[int, int]:
-    """The layout seed of each round whose process let it choose the addresses too; others share nothing but records."""
+    """The layout seed of each round whose process also applied it to its addresses; other rounds share only the order
+    of records."""
     found = {}
     for process in cell.figures.get(figure, ()):
         seed = process.metadata.get("benchframe_layout_seed")
@@ -325,7 +327,7 @@ def layouts(cell: Cell, figure: str) -> dict[int, int]:
 
 def machine_change(found: Comparison) -> float | None:
     """By how much the control, code that no strategy changes, took longer in the second run (0.1: 10 %): the median
-    over all cells. None if it is not known for both, or the model differs."""
+    over all cells. None if it is not known for both, or if the model differs."""
     if not found.same_model:
         return None
     changes = []
@@ -341,9 +343,10 @@ def _to(cell: dict[int, float], base: dict[int, float]) -> dict[int, float]:
 
 
 def interleaved(x: Cell, y: Cell, figure: str) -> bool:
-    """Whether two runs took turns: by the processes' dates each round of both ended before the next of either began.
+    """Whether two runs were interleaved: by the processes' dates, each round of both ended before the next of either
+    began.
 
-    Needs three rounds in common. Dates are ISO texts, so they sort.
+    Needs three common rounds. Dates are ISO texts, so they sort.
     """
     dates = [
         {process.round: str(process.metadata.get("date", "")) for process in cell.figures.get(figure, ())}
@@ -370,11 +373,12 @@ _HOW = {
     (ABSOLUTE, False): f"{_NS}, Welch: drift of the machine between the runs is part of the ratio",
 }
 STEADY = 0.03
-"""If the control changed by more than this from run to run, the machine did: that is said."""
+"""If the control changed by more than this between the runs, the machine did, and the comparison says so."""
 
 
 def comparison_table(found: Comparison, a: Side, b: Side) -> Table:
-    """Rows workload x strategy x figure: both means, ratio second / first with its interval, verdict, and how."""
+    """Rows workload x strategy x figure: both means, ratio second / first with its interval, the verdict, and the kind
+    of test."""
     heads = ("workload", "strategy", "figure", "A", "B", "B / A [95 %]", "p", "verdict", "by")
     rows = [_row(line) for line in found.lines]
     hows = dict.fromkeys((line.how, line.layouts) for line in found.lines)
@@ -412,7 +416,7 @@ def _summed(found: Comparison) -> str:
 
 
 def _waiting(found: Comparison) -> list[str]:
-    """How many rounds would decide the rest, and why there may be a shorter way."""
+    """How many rounds would decide the rest, and whether there is a shorter way."""
     open_lines = [line for line in found.lines if line.verdict.word == "undecided"]
     if not open_lines:
         return []
@@ -433,7 +437,7 @@ def _waiting(found: Comparison) -> list[str]:
 
 
 def _machine(found: Comparison) -> list[str]:
-    """What the control says of the machine: it is the same code in both runs."""
+    """What the control shows about the machine: it is the same code in both runs."""
     change = machine_change(found)
     if change is None or all(line.how == PAIRED for line in found.lines):
         return []
@@ -444,7 +448,8 @@ def _machine(found: Comparison) -> list[str]:
 
 
 def _words(line: Line) -> str:
-    """The verdict. Two runs that took no turns: what the machine did in between is not told from what the code does."""
+    """The verdict. For two runs that were not interleaved, drift of the machine cannot be separated from a change of
+    the code."""
     drift = line.how == ABSOLUTE and line.verdict.word in ("faster", "slower")
     return f"{line.verdict.text}, or drift" if drift else line.verdict.text
 

@@ -1,8 +1,9 @@
 """``benchframe gate BASE NEW``: loose on time, exact on counted cost.
 
-Time fails the gate only if it is *surely* slower by more than the limit: the one-sided test of "at most LIMIT slower",
-corrected by Holm over all figures of the gate, so that a healthy change fails one gate in twenty at most, however many
-cells there are. Counted cost (docs/cost.md) has no noise: any growth is a regression, any shrinking an improvement.
+Time fails the gate only if it is *significantly* slower by more than the limit: the one-sided test of "at most LIMIT
+slower", corrected by Holm over all figures of the gate, so that at most one harmless change in twenty fails the gate,
+however many cells there are. Counted cost (docs/cost.md) has no noise: any growth is a regression, any shrinking an
+improvement.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ COST_MODES = ("auto", "exact", "off")
 
 @dataclass(frozen=True)
 class GateResult:
-    """``code`` PASS, REGRESSION or INVALID, and why, one text each: ``bad`` (what fails the gate), ``good``
-    (improvements), ``notes``. ``where`` sums the regressions up, a text per cell."""
+    """``code`` PASS, REGRESSION or INVALID, and the reasons, one text each: ``bad`` (what fails the gate), ``good``
+    (improvements), ``notes``. ``where`` summarises the regressions, a text per cell."""
 
     code: int
     bad: tuple[str, ...]
@@ -34,9 +35,9 @@ class GateResult:
 
 
 def gate(found: Comparison, limit: float = 0.05, cost: str = "auto", growth: float = 0.0) -> GateResult:
-    """Judge NEW against BASE. ``limit`` 0.05 lets time grow by 5 %; ``cost`` is one of COST_MODES: ``exact`` demands
-    counted cost on both sides, ``auto`` compares it where both have it. A count may grow by the share ``growth``.
-    O(lines)."""
+    """Judge NEW against BASE. ``limit`` 0.05 allows time to grow by 5 %; ``cost`` is one of COST_MODES: ``exact``
+    demands counted cost on both sides, ``auto`` compares it where both have it. A count may grow by the share
+    ``growth``. O(lines)."""
     invalid = [f"not compared: {text}" for text in found.missing]
     notes = [f"new: {text}" for text in found.added]
     if not found.lines:
@@ -77,7 +78,7 @@ def _place(cell: Cell) -> str:
 
 
 def _where(slower: Mapping[str, int], grown: Mapping[str, int]) -> list[str]:
-    """What regressed, a text per cell."""
+    """The regressions, a text per cell."""
     found = []
     for place in dict.fromkeys((*slower, *grown)):
         time, cost = slower.get(place, 0), grown.get(place, 0)
@@ -118,9 +119,9 @@ def _time(found: Comparison, limit: float) -> tuple[list[str], list[str], list[s
 def cost_changes(base: Cell, new: Cell, growth: float = 0.0) -> tuple[list[str], list[str], list[str]]:
     """(regressions, improvements, what cannot be compared) of the counted cost of one cell, a line each.
 
-    Hits growing is an improvement. Where both sides counted the same events every difference counts. Where a long
-    stream was sampled, and the two at other events (a strategy that does more leaves room for fewer), a mean differs
-    if it does by more than SIGMAS standard errors. What worsens by no more than the share ``growth`` is left out.
+    More hits are an improvement. If both sides counted the same events, every difference counts. If a long stream was
+    sampled at different events (a strategy with more records leaves room for fewer events), a mean counts as different
+    if the difference exceeds SIGMAS standard errors. Increases of at most the share ``growth`` are left out.
     """
     where = _place(new)
     before, after = base.state.cost, new.state.cost
@@ -144,7 +145,7 @@ SIGMAS = 5.0
 
 
 def _within(key: str, before: Mapping[str, float], after: Mapping[str, float]) -> bool:
-    """Whether two sampled means agree as far as their standard errors tell; quantiles of a sample have none."""
+    """Whether two sampled means agree within their standard errors; quantiles of a sample have none."""
     errors = before.get(f"{key}_se"), after.get(f"{key}_se")
     if errors[0] is None or errors[1] is None:
         return not key.startswith("bytes.")

@@ -1,7 +1,7 @@
 """A run's figures for a mail to a kernel list: plain ASCII, at most 72 columns, one block per workload.
 
-What a reader of the list asks first stands above them: machine, kernel, versions, how often, what disturbed; the
-command below. Each line can be quoted and defended by itself.
+The header answers what a reader of the list asks first: machine, kernel, versions, how many processes, what was
+disturbed; the command is below. Each line can be quoted by itself.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ WIDTH = 72
 _HEADS = {"lookup": "ns/lookup", "fault": "ns/fault", "mapping": "ns/map op"}
 _TIME, _RATIO, _HIT = 11, 6, 5
 _NAMES = range(8, 25)
-"""How wide the column of names may be."""
+"""The most columns for names."""
 MODEL = "No kernel code runs: a model of mm in user space replays faults and calls."
-"""What a reader of a kernel list must know before all figures."""
+"""What a reader of a kernel list must know before the figures."""
 _COMMAND_LINES = 24
-"""A longer command is cut: the report has it whole."""
+"""The most lines of a command; a longer one is cut, and the report has all of it."""
 
 
 def mail(cells: Iterable[Cell], *, rows: Sequence[Row] | None = None, manifest: Manifest | None = None) -> str:
     """All cells as text of at most 72 columns; figures that no cell of a workload has are left out. O(cells).
 
-    ``rows`` are those of the cells without threads, if they are at hand; ``manifest`` adds what was measured where,
+    ``rows`` are those of the cells without threads, if they are already computed; ``manifest`` adds machine, versions,
     and the command.
     """
     cells = list(cells)
@@ -57,7 +57,7 @@ def mail(cells: Iterable[Cell], *, rows: Sequence[Row] | None = None, manifest: 
 
 
 def _where(manifest: Manifest, cells: Sequence[Cell]) -> str:
-    """Machine, versions, how much was measured, and what disturbed."""
+    """Machine, versions, how much was measured, and what was disturbed."""
     host, versions = manifest.host, manifest.versions
     cpus = f", {host['cpus']} CPUs" if "cpus" in host else ""
     machine = f"{host.get('cpu', 'unknown CPU')}{cpus}, {host.get('kernel', 'unknown kernel')}"
@@ -85,7 +85,7 @@ def _where(manifest: Manifest, cells: Sequence[Cell]) -> str:
 
 
 def _processes(numbers: Iterable[int]) -> str:
-    """How many, from the fewest to the most.
+    """The number of processes, from the smallest to the largest.
 
     >>> _processes([3, 2, 3]), _processes([1]), _processes([])
     ('2 to 3 processes', '1 process', '0 processes')
@@ -99,7 +99,7 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _command(manifest: Manifest) -> str:
-    """The command, in lines that a shell joins again: a backslash ends a line within a word too."""
+    """The command, in lines that a shell joins again: a backslash can end a line within a word too."""
     lines = ["$ "]
     room = WIDTH - 2
     for word in map(_ascii, manifest.again):
@@ -122,7 +122,7 @@ def _command(manifest: Manifest) -> str:
 
 
 def _pieces(word: str, room: int) -> list[str]:
-    """``word``, quoted for a shell, in pieces of at most ``room`` characters, after commas where there are some.
+    """``word``, quoted for a shell, in pieces of at most ``room`` characters, split after commas if there are any.
 
     >>> _pieces("rbtree,avl,maple", 12), _pieces("a b", 12)
     (['rbtree,avl,', 'maple'], ["'a b'"])
@@ -181,7 +181,7 @@ def _block(label: str, rows: list[Row], cached: Collection[str]) -> str:
 
 
 def _intervals(rows: Sequence[Row], present: Sequence[str]) -> list[str]:
-    """The 95 % intervals of the first figure's ratios that are decided: what a reader would ask for next."""
+    """The 95 % intervals of the first figure's decided ratios: what a reader would ask for next."""
     found = [(row.cell.entry.strategy, row.figures.get(present[0])) for row in rows] if present else []
     texts = [
         f"{_cut(name, _NAMES.stop).rstrip()} {ratio_text(figure.ratio)}"
@@ -190,7 +190,7 @@ def _intervals(rows: Sequence[Row], present: Sequence[str]) -> list[str]:
     ]
     if not texts:
         return []
-    kept = [text.replace(" ", "\0") for text in texts]  # a name stays beside its number
+    kept = [text.replace(" ", "\0") for text in texts]  # keep a name beside its number
     lines = textwrap.wrap(
         f"{_HEADS[present[0]]} x with 95 % interval: {', '.join(kept)}",
         WIDTH,
@@ -211,13 +211,13 @@ def _time(figure: Figure) -> str:
     places = 2 if mean < 10 else 1 if mean < 100 else 0
     if figure.summary.n < 2:
         return _fit(_TIME - 1, f"{mean:,.{places}f}", f"{mean:.3g}")
-    around = f"{sd:,.{places}f}" if sd >= 0.5 * 10**-places else f"{sd:.1g}"  # never as if there were no spread
+    around = f"{sd:,.{places}f}" if sd >= 0.5 * 10**-places else f"{sd:.1g}"  # never display a spread of zero
     forms = (f"{mean:,.{places}f}+-{around}", f"{mean:.{places}f}+-{sd:.{places}f}")
     return _fit(_TIME - 1, *forms, f"{mean:,.0f}", f"{mean:.3g}")
 
 
 def _ratio(figure: Figure) -> str:
-    """The ratio with its mark: one that is undecided must not lose it where the column is narrow."""
+    """The ratio with its mark: an undecided ratio must keep its mark where the column is narrow."""
     if figure.verdict is None:
         return ""
     mark = MARKS.get(figure.verdict.word, "")
@@ -225,7 +225,7 @@ def _ratio(figure: Figure) -> str:
 
 
 def _fit(width: int, *candidates: str) -> str:
-    """The first candidate that fits; the last in any case."""
+    """The first candidate that fits; otherwise the last."""
     return next((text for text in candidates if len(text) <= width), candidates[-1][:width])
 
 
@@ -295,5 +295,5 @@ _CONTROL = re.compile(r"[^ -~]")
 
 
 def _ascii(text: str) -> str:
-    """``text`` in what any mail can hold: no control character, no other alphabet."""
+    """``text`` in characters that any mail can hold: no control characters, only ASCII."""
     return _CONTROL.sub("?", text)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# An SVG picture as part of a page: only known elements and attributes pass, and its marks can be pointed at.
+# An SVG picture as part of a page: only known elements and attributes pass, and its marks have tooltips.
 #
 # vl-convert escapes the text of names. What arrives here is parsed and written anew from a list of what is allowed all
 # the same, so that a page's safety does not rest on that.
@@ -46,12 +46,11 @@ _SAFE = re.compile(r"(?!.*url)[\w\s.,#%()+-]*", re.IGNORECASE | re.DOTALL)
 
 
 def inline(svg: str, strategies: Mapping[str, int], title: str, others: Collection[str] = ()) -> str:
-    """``svg`` for a page; ``title`` is what a screen reader calls it. O(size).
+    """``svg`` for a page; ``title`` is its name for screen readers. O(size).
 
-    A mark whose text begins with a name of ``strategies`` gets that strategy's number as ``data-s``; one that says
-    more gets the class ``m`` and its text as label: these are the marks that show a tooltip. So do marks whose text
-    begins with one of ``others``, which belong to no strategy. Raises ValueError if
-    ``svg`` is not an SVG document.
+    A mark whose text begins with a name of ``strategies`` gets that strategy's number as ``data-s``; if the text
+    continues, it also gets the class ``m`` and its text as label: these marks show a tooltip. So do marks whose text
+    begins with one of ``others``, which belong to no strategy. Raises ValueError if ``svg`` is not an SVG document.
     """
     try:
         root = ET.fromstring(svg)
@@ -90,7 +89,7 @@ def _element(node: ET.Element, strategies: Mapping[str, int], others: Collection
 
 
 def _say(node: ET.Element, clean: ET.Element, strategies: Mapping[str, int], others: Collection[str]) -> None:
-    """Move a mark's description to where a page and a screen reader look for it."""
+    """Move a mark's description to where pages and screen readers look for it."""
     label = node.get("aria-label", "")
     if node.get("aria-hidden") == "true":
         clean.set("aria-hidden", "true")
@@ -111,13 +110,13 @@ def _say(node: ET.Element, clean: ET.Element, strategies: Mapping[str, int], oth
 
 
 def _shorter(match: re.Match[str]) -> str:
-    """Less than a tenth of a pixel is not seen."""
+    """Round a coordinate: less than a tenth of a pixel is not visible."""
     text = f"{float(match[0]):.1f}".removesuffix(".0")
     return "0" if text == "-0" else text
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Tables of a page: cells with a text, a value to sort by, and a class; from the same rows as all other tables.
+# Tables of a page: cells with a text, a sort value, and a class; from the same rows as all other tables.
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Grid:
-    """Heads (text, whether numbers) and rows. The first column holds workloads, the second strategies."""
+    """Headings (text, whether numbers) and rows. The first column holds workloads, the second strategies."""
 
     heads: tuple[tuple[str, bool], ...]
     rows: tuple[tuple[Item, ...], ...]
@@ -150,7 +149,7 @@ def latency_grid(run: Run) -> Grid:
 
 
 def _beside(present: list[str]) -> int:
-    """The column of the hit rate: beside the time per lookup, which it is no measure of, and seen without scrolling."""
+    """The column of the hit rate: beside the time per lookup, where it is visible without scrolling."""
     return 4 if "lookup" in present else 2 + 2 * len(present)
 
 
@@ -184,7 +183,7 @@ def _ratio(figure: Figure | None) -> Item:
 
 
 def grid_of(table: Table) -> Grid:
-    """Any table whose first two columns are workload and strategy; a strategy that is left out is the one above."""
+    """A grid of any table whose first two columns are workload and strategy; an empty strategy is the one above."""
     rows = []
     strategy = ""
     for texts in table.rows:
@@ -197,7 +196,7 @@ def grid_of(table: Table) -> Grid:
 
 
 def _kind(text: str) -> str:
-    """The class of a ratio with its verdict: the verdict.
+    """The class for a ratio with its verdict: the verdict.
 
     >>> _kind("0.9 [0.8, 0.95] faster"), _kind("faster"), _kind("12 of 13")
     ('faster', '', '')
@@ -211,7 +210,7 @@ _UNITS = {"k": 1e3, "M": 1e6, None: 1.0, "": 1.0}
 
 
 def _number(text: str) -> float | None:
-    """The first number of a text as the tables write them, with its unit.
+    """The first number in a text of the tables, with its unit applied.
 
     >>> _number("1,234"), _number("41.2 M"), _number("1.83 [1.80, 1.85]"), _number("2+1*"), _number("-")
     (1234.0, 41200000.0, 1.83, 2.0, None)
@@ -229,7 +228,7 @@ def _number(text: str) -> float | None:
 
 @dataclass(frozen=True)
 class PageFigure:
-    """A chart as the page shows it: ``panels`` are (title, SVG markup)."""
+    """A chart on the page: ``panels`` are (title, SVG markup)."""
 
     chart: Chart
     panels: tuple[tuple[str, Any], ...]
@@ -239,7 +238,7 @@ class PageFigure:
 
 @dataclass(frozen=True)
 class Shown:
-    """A strategy as the page shows it: ``number`` is what marks refer to, ``key`` its swatch as markup."""
+    """A strategy on the page: ``number`` is what marks refer to, ``key`` its swatch as markup."""
 
     number: int
     name: str
@@ -253,7 +252,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class StudyShown:
-    """A study as the page shows it: its texts, its panels (title, SVG markup), and the command that makes it again."""
+    """A study on the page: its texts, its panels (title, SVG markup), and the command that repeats it."""
 
     study: SavedStudy
     key: str
@@ -263,7 +262,7 @@ class StudyShown:
 
 
 def page(run: Run) -> str:
-    """The page. O(cells + events of the pictures); 15 ms per panel. The same for the same run."""
+    """The page. O(cells + events of the pictures); 15 ms per panel. The same run always gives the same page."""
     style, script = _asset("report.css"), _asset("report.js")
     numbers = {name: i for i, name in enumerate(run.data.strategies)}
     tails, costs = tail_table(run.cells), cost_table(run.costs)
@@ -328,7 +327,7 @@ def _study(run: Run, study: SavedStudy, chart: Chart | None) -> StudyShown:
 
 
 def _said(spec: Any) -> list[str]:
-    """What the marks of ``spec`` say."""
+    """The texts of the marks of ``spec``."""
     return [record["says"] for record in spec.get("data", {}).get("values", []) if "says" in record]
 
 
@@ -362,7 +361,7 @@ def _key(colour: str, shape: str) -> Any:
 
 
 def _markup(text: str) -> Any:
-    """``text`` as markup: only for what this package made or cleaned itself."""
+    """``text`` as markup: only for text that this package made or sanitised itself."""
     from markupsafe import Markup
 
     return Markup(text)
@@ -380,7 +379,7 @@ def _template() -> Template:
 
 
 def _breaks(text: str) -> Any:
-    """``text``, escaped, that may go on in the next line after a comma or a colon."""
+    """``text``, escaped, with line breaks allowed after commas and colons."""
     from markupsafe import Markup, escape
 
     parts = re.split(r"(?<=[,:])", text)
@@ -394,5 +393,5 @@ def _asset(name: str) -> str:
 
 
 def _digest(text: str) -> str:
-    """What a content security policy calls an inline script or style."""
+    """The digest by which a content security policy allows an inline script or style."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,4 +1,4 @@
-"""What a report is made of: one run, read once."""
+"""The input of a report: one run, read once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from benchframe.results.studies import SavedStudy, Source, read_sources, read_st
 
 @dataclass(frozen=True)
 class Run:
-    """A run by its ``name``; ``path`` is what a command calls it. ``sources`` may be empty (an older run)."""
+    """A run and its ``name``; ``path`` is its name in commands. ``sources`` may be empty (an older run)."""
 
     name: str
     manifest: Manifest
@@ -33,7 +33,7 @@ class Run:
 
     @classmethod
     def read(cls, folder: RunFolder, wanted: tuple[str, ...] = ()) -> Run:
-        """All of ``folder``; with the charts ``wanted`` (all, if none is named). Raises ResultsError."""
+        """Read all of ``folder``, with the charts ``wanted`` (all, if none is named). Raises ResultsError."""
         unknown = [name for name in wanted if name not in CHARTS]
         if unknown:
             raise ResultsError("--chart", f"no chart is called {unknown[0]!r}", f"there are {', '.join(CHARTS)}")
@@ -54,12 +54,12 @@ class Run:
 
     @cached_property
     def charts(self) -> list[Chart]:
-        """The charts that the run has something for."""
+        """The charts for which the run has data."""
         return charts_of(self.data, self.wanted)
 
     @cached_property
     def drawn(self) -> list[tuple[SavedStudy, Chart | None]]:
-        """The studies kept with the run, each with its chart."""
+        """The studies stored with the run, each with its chart."""
         taken, found = list(CHARTS), []
         for study in self.studies:
             chart = study_chart(study, taken)
@@ -69,40 +69,40 @@ class Run:
 
     @property
     def pictures(self) -> list[Chart]:
-        """The charts that are written as files: those of studies too, unless some are named."""
+        """The charts to write as files: including those of studies, unless charts are named."""
         return [*self.charts, *(chart for _, chart in self.drawn if chart and not self.wanted)]
 
     @cached_property
     def latency(self) -> Table:
-        """The latency table with the run's notes; without rows if all was played by threads."""
+        """The latency table with the run's notes; without rows if all cells have threads."""
         return latency_table(alone(self.cells), self.manifest.notes, rows=self.data.rows)
 
     @cached_property
     def scaling(self) -> Table:
-        """The table by threads; without rows if none was played by threads."""
+        """The table by threads; without rows if no cell has threads."""
         return scaling_table(self.cells, () if self.data.rows else self.manifest.notes)
 
     @cached_property
     def mail(self) -> str:
-        """The same for a mail."""
+        """The latency table for a mail."""
         return mail(self.cells, rows=self.data.rows, manifest=self.manifest)
 
     @cached_property
     def points(self) -> list[Point]:
-        """What threads did, a point per threaded cell."""
+        """The results with threads, a point per threaded cell."""
         return points(self.cells)
 
     @property
     def rounds(self) -> int:
-        """How many rounds there are, of those that were asked for."""
+        """The number of rounds done, and the number requested."""
         return max((len(cell.done) for cell in self.cells), default=0)
 
     @property
     def baselines(self) -> list[str]:
-        """Names of what is compared with, each once."""
+        """Names of the baselines, each once."""
         return list(dict.fromkeys(workload.baseline for workload in self.manifest.workloads))
 
     @property
     def costs(self) -> list[tuple[str, str, Mapping[str, float]]]:
-        """(workload, strategy, what was counted) of the cells that have it."""
+        """(workload, strategy, counts) of the cells that have counts."""
         return [(c.entry.workload, c.entry.strategy, c.state.cost) for c in self.cells if c.state.cost]

@@ -1,4 +1,4 @@
-"""Throughput by number of threads, beside the ideal line, as a :class:`~benchframe.report.table.Table`."""
+"""Throughput by number of threads, with ideal scaling, as a :class:`~benchframe.report.table.Table`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _percent(share: float | None) -> str:
 
 
 def waiting_text(point: Point) -> str:
-    """mmap_lock's share, and that of all other locks if it shows."""
+    """mmap_lock's share, and that of all other locks if it is large enough to show."""
     other = (point.table_share or 0.0) + (point.vma_share or 0.0)
     if point.lock_share is None or other < 0.0005:
         return _percent(point.lock_share)

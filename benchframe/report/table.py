@@ -1,4 +1,4 @@
-"""The table of a run: latencies, tails and counted cost, in columns."""
+"""The tables of a run: latencies, tails and counted cost, in columns."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from benchframe.stats import Ratio
 # ----------------------------------------------------------------------------------------------------------------------
 # What each cell measured, and its ratio to the baseline, as a :class:`Table`; what a row means is in its notes.
 #
-# Figures appear for cells in state ``ok`` only: a wrong answer has no time.
+# Only cells in state ``ok`` have figures: a wrong answer has no time.
 
 Value = str | float | int | None
 
 
 @dataclass(frozen=True)
 class Table:
-    """Heads and texts for people, records for programs. ``right`` says which columns hold numbers."""
+    """Headings and texts for people, records for programs. ``right`` says which columns hold numbers."""
 
     title: str
     heads: tuple[str, ...]
@@ -53,18 +53,18 @@ def spread(figure: Figure | None, sign: str = " ± ") -> str:
 
 
 MARKS = {"undecided": "~", "same": "="}
-"""What stands before a ratio that has no room for its verdict."""
+"""The mark before a ratio where there is no room for its verdict."""
 
 
 def verdict_text(figure: Figure | None) -> str:
-    """The ratio with its interval and verdict: ``0.67 [0.65, 0.69] faster``; "" where nothing is compared."""
+    """The ratio with its interval and verdict: ``0.67 [0.65, 0.69] faster``; "" for the baseline."""
     if figure is None or figure.verdict is None:
         return ""
     return f"{ratio_text(figure.ratio)} {figure.verdict.word}"
 
 
 def times(value: float, digits: int = 2) -> str:
-    """A ratio: ``digits`` places from 0.1 to 10, fewer above, more below, so that neither 0.00 nor 177.34 is said.
+    """A ratio: ``digits`` places from 0.1 to 10, fewer above, more below, to avoid texts such as 0.00 and 177.34.
 
     >>> times(0.667), times(0.00412), times(18.434), times(244.31), times(1.0049, 3), times(1234.5)
     ('0.67', '0.0041', '18.4', '244', '1.005', '1,234')
@@ -108,7 +108,7 @@ def ratio_text(ratio: Ratio | None, digits: int = 2) -> str:
 
 
 def comparisons(number: int) -> str:
-    """A number of them.
+    """The number of comparisons as text.
 
     >>> comparisons(1), comparisons(6)
     ('1 comparison', '6 comparisons')
@@ -117,7 +117,7 @@ def comparisons(number: int) -> str:
 
 
 def _counts(cell: Cell, cached: Collection[str]) -> tuple[str, str]:
-    """Hit rate and invalidations; nothing for a strategy that has no cache."""
+    """Hit rate and invalidations; empty for a strategy without a cache."""
     if cell.entry.strategy not in cached:
         return "", ""
     counts = cell.state.counts
@@ -128,7 +128,8 @@ def _counts(cell: Cell, cached: Collection[str]) -> tuple[str, str]:
 def latency_table(cells: Iterable[Cell], notes: Sequence[str] = (), *, rows: Sequence[Row] | None = None) -> Table:
     """Rows workload x strategy: ns per lookup, fault and mapping operation with spread, ratio to the baseline.
 
-    ``notes`` (the manifest's) are added to the table's own; ``rows`` are those of ``cells``, if they are at hand.
+    ``notes`` (the manifest's) are added to the table's own; ``rows`` are those of ``cells``, if they are already
+    computed.
     """
     rows = rows_of(cells) if rows is None else rows
     present = [name for name in FIGURES if any(name in row.figures for row in rows)]
@@ -178,7 +179,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
 
 
 def _judged(rows: Sequence[Row]) -> list[str]:
-    """How the verdicts were reached, how many rounds the open ones need, and what is odd about the figures."""
+    """How the verdicts were reached, how many rounds the undecided ones need, and anomalies of the figures."""
     found = [
         (row, name, figure, figure.verdict)
         for row in rows
@@ -256,7 +257,7 @@ _COUNTED = {"lookup": "lookups", "fault": "faults", "mapping": "mapping_ops"}
 
 
 def _lost(row: Row) -> list[str]:
-    """Figures that some processes could not give: a difference of two times that noise left at zero or below."""
+    """Figures that are missing in some processes: a difference of two times that noise left at zero or below."""
     done, found = len(row.cell.done), []
     for name, head in FIGURES.items():
         have = len(row.cell.figures.get(name, ()))
@@ -285,7 +286,7 @@ def _record(row: Row, cached: Collection[str]) -> dict[str, Value]:
         record |= {f"{name}_{part}": getattr(verdict, part, None) for part in ("p", "p_same", "more")}
         record[f"{name}_verdict"] = verdict.word if verdict else None
     record["lookups"] = cell.state.counts.get("lookups")
-    for count in ("hits", "hit_rate", "invalidations"):  # a strategy without a cache has none of them, not 0
+    for count in ("hits", "hit_rate", "invalidations"):  # a strategy without a cache has no such value, not 0
         record[count] = cell.state.counts.get(count) if cell.entry.strategy in cached else None
     record["message"] = cell.state.message
     return record
@@ -296,13 +297,13 @@ def _part(ratio: Ratio | None, part: str) -> float | None:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# A :class:`Table` as text, Markdown, CSV or LaTeX; every name is escaped, because it may come from anywhere.
+# A :class:`Table` as text, Markdown, CSV or LaTeX. Every name is escaped, because it may come from anywhere.
 
 Renderer = Callable[[Table], str]
 
 
 def to_text(table: Table) -> str:
-    """Plain text, as wide as it gets; repeated workloads are left out."""
+    """Plain text, as wide as necessary; repeated workloads are left out."""
     from tabulate import tabulate  # type: ignore[import-untyped]
 
     rows, last = [], ""
@@ -331,7 +332,7 @@ _LATEX = {
 
 
 def markdown_escape(text: str) -> str:
-    """``text`` so that Markdown shows it as it is, in a table too.
+    """``text`` escaped so that Markdown shows it unchanged, also in a table.
 
     >>> markdown_escape("a|b_c")
     'a\\\\|b\\\\_c'
@@ -340,7 +341,7 @@ def markdown_escape(text: str) -> str:
 
 
 def latex_escape(text: str) -> str:
-    r"""``text`` so that LaTeX shows it as it is.
+    r"""``text`` escaped so that LaTeX shows it unchanged.
 
     >>> latex_escape("50 % of a_b")
     '50 \\% of a\\_b'
@@ -349,7 +350,7 @@ def latex_escape(text: str) -> str:
 
 
 def _shown(character: str) -> bool:
-    """Whether every LaTeX prints it: ASCII, and what its input encoding knows of the Latin letters; spaces too."""
+    """Whether every LaTeX prints it: ASCII, Latin letters of its input encoding, spaces."""
     return " " <= character <= "~" or "\u00c0" <= character <= "\u00ff" or character.isspace()
 
 
@@ -365,7 +366,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A ``tabular`` environment that needs no package; notes as comments above it."""
+    """A ``tabular`` environment that needs no package; notes are comments above it."""
     from tabulate import tabulate
 
     rows = [[latex_escape(text) for text in row] for row in table.rows]
@@ -377,7 +378,7 @@ def to_latex(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Numbers at full precision, one record a line (RFC 4180); what is missing is empty."""
+    """Numbers at full precision, one record per line (RFC 4180); missing values are empty."""
     import csv
     import io
 
@@ -391,21 +392,34 @@ def to_csv(table: Table) -> str:
 
 
 _FORMULA = frozenset("=+-@\uff1d\uff0b\uff0d\uff20|%")
-"""What a spreadsheet may take for the beginning of a formula or a command, its wide forms too."""
+"""Characters that a spreadsheet may take for the beginning of a formula or a command, including their wide forms."""
 
 
 def _csv(value: Value) -> Value:
-    """A text that begins like a formula is not left for a spreadsheet to run."""
+    """Quote a text that begins like a formula, so that a spreadsheet does not execute it."""
     if isinstance(value, str) and value.lstrip()[:1] in _FORMULA:
         return "'" + value
     return None if isinstance(value, float) and value != value else value
 
 
-FORMATS: dict[str, Renderer] = {"text": to_text, "markdown": to_markdown, "csv": to_csv, "latex": to_latex}
+def to_json(table: Table) -> str:
+    """Numbers at full precision: ``title``, ``rows`` (one object per record, what is missing is null) and ``notes``."""
+    import json
+
+    rows = [
+        {name: None if isinstance(value, float) and value != value else value for name, value in record.items()}
+        for record in table.records
+    ]
+    return json.dumps({"title": table.title, "rows": rows, "notes": list(table.notes)}, indent=1) + "\n"
+
+
+FORMATS: dict[str, Renderer] = {
+    "text": to_text, "markdown": to_markdown, "csv": to_csv, "json": to_json, "latex": to_latex,
+}  # fmt: skip
 
 
 def render(table: Table, form: str) -> str:
-    """``table`` in one of :data:`FORMATS`; KeyError if there is no such format."""
+    """``table`` in one of :data:`FORMATS`. Raises KeyError if there is no such format."""
     return FORMATS[form](table)
 
 
@@ -414,19 +428,20 @@ def render(table: Table, form: str) -> str:
 
 DISTURBED = "the machine was disturbed during this pass, so these times are too long"
 _MUCH = 0.2
-"""A fault in the pass takes longer than one in the loops by what reading the counter costs, some 10 ns for all
-strategies alike. More than that by this share of the fault is no strategy's doing: undisturbed passes lie within a
-tenth, disturbed ones from a quarter on."""
+"""A fault in the pass takes longer than one in the loops by the cost of reading the counter, some 10 ns for all
+strategies alike. A larger difference, by this share of the fault, cannot come from a strategy: undisturbed passes are
+within a tenth, disturbed ones start at a quarter."""
 _LOWEST = 0.9
-"""The tail is left out where passes are compared: one interruption is no disturbed pass."""
+"""The tail is left out where passes are compared: a single interruption does not make a pass disturbed."""
 
 
 def disturbed_passes(cells: Iterable[Cell]) -> list[tuple[str, str]]:
-    """(strategy, workload) of the cells whose pass over single operations met a slowed machine, judged by its faults.
+    """(strategy, workload) of the cells whose pass over single operations ran on a disturbed machine, judged by its
+    faults.
 
-    Each of them happens once, in the first round's process, so it is as likely to be hit as any single process. Of
-    lookups alone nothing can be told: what overlaps in a loop does not overlap in the pass, by strategy. Needs three
-    strategies on the workload. O(bins).
+    There is one pass per cell, in the first round's process, so it is as likely to be disturbed as any single process.
+    Lookups cannot be used for this: how much they overlap in a loop, but not in the pass, depends on the strategy.
+    Needs three strategies on the workload. O(bins).
     """
     extra: dict[str, list[tuple[str, float, float]]] = {}
     for cell in cells:
@@ -445,7 +460,7 @@ def disturbed_passes(cells: Iterable[Cell]) -> list[tuple[str, str]]:
 
 
 def _lower_mean(bins: Sequence[tuple[int, int]]) -> float:
-    """The mean in ns of the lowest nine tenths, each operation in the middle of its bin."""
+    """The mean in ns of the lowest nine tenths, with each operation in the middle of its bin."""
     left = whole = _LOWEST * sum(count for _, count in bins)
     total = 0.0
     for number, count in bins:
@@ -480,7 +495,7 @@ def tail_table(cells: Iterable[Cell]) -> Table:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What the cost engine counted, as a :class:`~benchframe.report.table.Table`; docs/cost.md says what each column is.
+# Counted cost as a :class:`~benchframe.report.table.Table`; docs/cost.md defines each column.
 
 VIEWS = ("lookup", "fault", "mapping")
 COLUMNS = {
@@ -500,7 +515,7 @@ COLUMNS = {
     "far_l1": "far L1",
     "dirty_shared": "dirty shared",
 }
-"""Key after the view to head. ``own`` sums the strategy's own slabs."""
+"""From the key after the view to the heading. ``own`` sums the strategy's own slabs."""
 _MODEL = frozenset({"vma", "mm", "page", "pte", "task", "file"})
 _NOTES = (
     "means per operation; vma to task: distinct 64-byte lines of each structure; own: the strategy's own slabs.",
@@ -554,7 +569,7 @@ def cost_table(cells: Iterable[tuple[str, str, Mapping[str, float]]]) -> Table:
 
 
 def _text(value: float | None) -> str:
-    """Three significant digits; a zero is quiet."""
+    """Three significant digits; a zero is not emphasised."""
     if value is None or value == 0:
         return "" if value is None else "0"
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"

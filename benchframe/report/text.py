@@ -18,7 +18,7 @@ from benchframe.results.folder import Cell
 from benchframe.results.manifest import Manifest
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What a report says in words: summary, findings, trust, environment. Plain text: each form escapes it its own way.
+# The sentences of a report: summary, findings, trust, environment. Plain text; each format escapes it.
 
 
 def scope(run: Run) -> str:
@@ -45,7 +45,7 @@ def machine(run: Run) -> str:
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """A number of things.
+    """A number with its noun.
 
     >>> counted(1, "cell"), counted(1234, "process", "processes")
     ('1 cell', '1,234 processes')
@@ -54,7 +54,7 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 
 def _moment(text: str) -> str:
-    """A time of the manifest for people.
+    """A time of the manifest for display.
 
     >>> _moment("2026-11-23T12:11:37+00:00"), _moment("whenever")
     ('2026-11-23 12:11 UTC', 'whenever')
@@ -110,7 +110,7 @@ def comparisons(run: Run) -> Iterator[str]:
 
 
 def trust(run: Run) -> list[str]:
-    """What was noticed that makes figures less certain; never empty."""
+    """Observations that make figures less certain; never empty."""
     manifest = run.manifest
     lines = [*manifest.notes, *disturbed(run.cells), *(f"when the run started: {reason}" for reason in manifest.noise)]
     loads = [
@@ -129,7 +129,7 @@ _UNSTEADY = re.compile(r"the (standard deviation|maximum|minimum) .*?(\d+(?:\.\d
 
 
 def _hints(run: Run) -> list[str]:
-    """pyperf's words, each kind once, with the cells that it says it of; the worst first where there are many."""
+    """pyperf's warnings, each kind once, with the cells concerned; if there are many, the worst first."""
     places: dict[str, list[str]] = {}
     worst: dict[str, list[tuple[float, str, str]]] = {}
     for cell in run.cells:
@@ -157,18 +157,18 @@ def _hints(run: Run) -> list[str]:
 
 
 def environment(run: Run) -> list[tuple[str, str]]:
-    """(what, value) of the machine, the versions, and what plugins had to say."""
+    """(what, value) of the machine, the versions, and the plugins' metadata."""
     manifest = run.manifest
     cpu = "not pinned" if manifest.options.cpu < 0 else f"pinned to CPU {manifest.options.cpu}"
     return [*{**manifest.host, **manifest.versions, **manifest.metadata}.items(), ("workers", cpu)]
 
 
 WORKLOADS = ("workload", "what it is", "events", "timed", "baseline", "events are from")
-"""Heads of :func:`workloads`."""
+"""Headings of :func:`workloads`."""
 
 
 def workloads(run: Run) -> list[tuple[str, ...]]:
-    """A row of WORKLOADS per workload; "" for what an older run does not say."""
+    """A row of WORKLOADS per workload; "" for what an older run does not record."""
     found: list[tuple[str, ...]] = []
     for entry in run.manifest.workloads:
         source = f"file {entry.path.rpartition('/')[2]}" if entry.path else f"seed {entry.seed}"
@@ -178,14 +178,14 @@ def workloads(run: Run) -> list[tuple[str, ...]]:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What a report says first: who is fastest on each workload, how sure that is, and what it does less of; failures.
+# The beginning of a report: the fastest strategy on each workload, how certain that is, what it does less of; failures.
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One workload in short: the baseline's time, who is fastest, what that one does less and more of (``why``), and
-    by verdict who beats the baseline, equals it, or may do either. All others are slower. ``winner`` is the fastest
-    alone, ``word`` its verdict, "" if it is the baseline."""
+    """One workload in short: the baseline's time, the fastest strategy, what that does less and more of (``why``), and
+    by verdict the strategies that beat the baseline, equal it, or may do either. All others are slower. ``winner`` is
+    the fastest alone, ``word`` its verdict, "" if it is the baseline."""
 
     workload: str
     baseline: str
@@ -201,14 +201,14 @@ class Finding:
 def headline(run: Run) -> str:
     """The findings in a sentence; "" if nothing was compared.
 
-    By lookups (or what stands for them), and by throughput where threads played.
+    By lookups (or the figure used instead), and by throughput for runs with threads.
     """
     told = (("Fastest", findings(run)), ("Most per second", crew_findings(run)))
     return " ".join(f"{what}: {_winners(found)}." for what, found in told if found)
 
 
 def _winners(found: Sequence[Finding]) -> str:
-    """Who is fastest where, the most frequent first."""
+    """The fastest strategies and where, the most frequent first."""
     places: dict[tuple[str, str], list[str]] = {}
     for each in found:
         places.setdefault((each.winner, each.word), []).append(each.workload)
@@ -222,7 +222,7 @@ def _winners(found: Sequence[Finding]) -> str:
 
 
 def _joined(names: Sequence[str]) -> str:
-    """Names as a sentence has them.
+    """Names joined for a sentence.
 
     >>> _joined(["a", "b", "c"]), _joined(["a", "and 3 more"])
     ('a, b and c', 'a, and 3 more')
@@ -233,7 +233,7 @@ def _joined(names: Sequence[str]) -> str:
 
 
 def how_sure(run: Run) -> str:
-    """How many comparisons are decided, and what disturbed; "" if nothing was compared."""
+    """How many comparisons are decided, and what was disturbed; "" if nothing was compared."""
     words = [f.verdict.word for row in run.data.rows for n, f in row.figures.items() if n in FIGURES and f.verdict]
     words += [point.verdict.word for point in run.points if point.verdict]
     if not words:
@@ -267,7 +267,7 @@ def legend(run: Run) -> list[str]:
 
 
 def findings(run: Run) -> list[Finding]:
-    """A row per workload that has a sound baseline: by its lookups or, if none were timed, its faults or calls."""
+    """A row per workload with a valid baseline: by its lookups or, if none were timed, its faults or calls."""
     found = []
     for workload in run.data.workloads:
         rows = run.data.of(workload)
@@ -306,11 +306,11 @@ _TERMS = {
     "mispredicted": "mispredicted branches",
     "atomics": "atomics",
 }
-"""Counts of docs/cost.md that a reader looks for first, in the order in which they are always said."""
+"""Counts of docs/cost.md that a reader looks for first, in a fixed order."""
 
 
 def why(base: Cell, best: Cell, view: str) -> str:
-    """Counts of both where they differ by a tenth or more, and the hit rate: what ``best`` does less, and more, of.
+    """Counts of both where they differ by a tenth or more, and the hit rate: what ``best`` does less of, and more of.
 
     "" if nothing was counted.
     """
@@ -390,8 +390,8 @@ def _fastest(row: Row, name: str) -> str:
 
 
 def failures(run: Run) -> list[str]:
-    """What has no figures, a line per strategy and state: where, and the first message. A wrong answer, a crash, a
-    timeout, or not reached."""
+    """Cells without figures, a line per strategy and state: where, and the first message. The states are a wrong
+    answer, a crash, a timeout, or not reached."""
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in run.cells:
         if cell.state.state != "ok":
@@ -405,16 +405,16 @@ def failures(run: Run) -> list[str]:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Commands that make a run, or one of its figures, again.
+# Commands that repeat a run, or one of its figures.
 
 
 def same_run(manifest: Manifest) -> str:
-    """The command of the run itself, with its seed if that was drawn."""
+    """The command of the run itself, including its seed if that was drawn."""
     return shlex.join(manifest.again)
 
 
 def part_of_run(manifest: Manifest, workloads: Sequence[str], strategies: Sequence[str]) -> str:
-    """A command that measures these workloads with these strategies as the run did: mode, rounds, seed, baseline."""
+    """A command that measures these workloads with these strategies like the run: mode, rounds, seed, baseline."""
     if manifest.simulated:
         return shlex.join(manifest.again)
     entries = [entry for entry in manifest.workloads if entry.label in workloads]

@@ -1,4 +1,4 @@
-"""Reports written to a folder, in each form that was asked for."""
+"""Write reports to a folder, in each requested format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchframe.files import write_atomic
 from benchframe.report import text as again
 from benchframe.report import text as glance
 from benchframe.report import text as words
-from benchframe.report.charts import PICTURES, Chart, save
+from benchframe.report.charts import NEEDS, PICTURES, Chart, save
 from benchframe.report.page import page
 from benchframe.report.run import Run
 from benchframe.report.table import Table, cost_table, markdown_escape, render, tail_table
@@ -18,11 +18,11 @@ from benchframe.results.folder import RunFolder
 from benchframe.results.studies import SavedStudy
 
 # ----------------------------------------------------------------------------------------------------------------------
-# A report as Markdown: the same for the same run, wherever it is written.
+# A report as Markdown. It depends only on the run, not on where it is written.
 
 
 def markdown(run: Run, pictures: Sequence[str] = ()) -> str:
-    """The report; ``pictures`` are the charts of which ``charts/NAME.svg`` lies beside it. O(cells)."""
+    """The report; ``pictures`` are the charts that exist as ``charts/NAME.svg`` beside it. O(cells)."""
     parts = [
         f"# {markdown_escape(run.name)}",
         markdown_escape(words.summary(run)),
@@ -91,7 +91,7 @@ def _comparisons(run: Run) -> str:
 
 
 def _study(study: SavedStudy, chart: Chart | None, pictures: Sequence[str]) -> str:
-    """A study kept with the run: its note, picture, table and command."""
+    """A study stored with the run: its note, picture, table and command."""
     picture = f"![{markdown_escape(study.title)}](charts/{chart.name}.svg)" if chart and chart.name in pictures else ""
     table = Table(study.title, study.heads, study.rows, study.right, (), study.notes)
     parts = [f"## {markdown_escape(study.title)}", markdown_escape(study.note), picture, render(table, "markdown")]
@@ -133,9 +133,9 @@ FILES = {
     "latex": "table.tex",
 }
 THREADS = {"csv": "threads.csv", "latex": "threads.tex"}
-"""The table by threads, of a run that has threads; one that has nothing else has no other table."""
+"""The table by threads, of a run with threads; if the run has nothing else, there is no other table."""
 FORMS = (*FILES, *PICTURES)
-"""What ``benchframe report --format`` takes."""
+"""The formats of ``benchframe report --format``."""
 
 
 def write_report(
@@ -143,8 +143,8 @@ def write_report(
 ) -> list[Path]:
     """Write the report of ``folder`` into ``target`` in ``forms``, with ``charts`` (all, if none is named).
 
-    Gives the paths, the page or the first text first. Raises ResultsError: the run is damaged, a form or a chart does
-    not exist, the disk refuses.
+    Returns the paths, the page or the first text first. Raises ResultsError if the run is damaged, a format or a chart
+    does not exist, or the disk refuses.
     """
     unknown = [form for form in forms if form not in FORMS]
     if unknown:
@@ -162,6 +162,9 @@ def write_report(
         if form in forms and form in THREADS and run.scaling.rows:
             write_atomic(target / THREADS[form], render(run.scaling, form).encode())
             written.append(target / THREADS[form])
+    if missing := [name for name in charts if name not in {chart.name for chart in run.pictures}]:
+        what = f"the run has nothing for the chart {missing[0]}: {NEEDS[missing[0]]}"
+        raise ResultsError(folder.path, what, "measure that, or leave the chart out")
     pictures = [form for form in PICTURES if form in forms]
     if pictures:
         written += save(run.pictures, target / "charts", pictures)

@@ -1,7 +1,7 @@
-"""Runs on disk: planned, carried out, continued after a kill, and read back with suspicion."""
+"""Runs on disk: planned, carried out, continued after an interruption, and read back with validation."""
 
 from benchframe.errors import ResultsError
-from benchframe.results.figures import load
 from benchframe.results.folder import Cell, RunFolder, find_run, list_runs
+from benchframe.results.frame import load
 
 __all__ = ["Cell", "ResultsError", "RunFolder", "find_run", "list_runs", "load"]

@@ -1,4 +1,4 @@
-"""A run: its cells, planned, measured round by round, and continued until they decide."""
+"""A run: plan its cells, measure them round by round, and continue until they are decided."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# pyperf's own warnings about unsteady figures, kept per cell and figure. Hints, not verdicts: see benchframe.stats.
+# pyperf's own warnings about unstable figures, kept per cell and figure. Hints, not verdicts: see benchframe.stats.
 
 
 def instability(path: Path) -> dict[str, tuple[str, ...]]:
     """The warnings that ``python -m pyperf check`` would print for each figure of a cell's file.
 
-    The text comes from a private function of pyperf (the command prints it for all figures in one heap); should a
-    later pyperf not have it, there are no hints.
+    The text comes from a private function of pyperf (its command prints all figures together); if a later pyperf does
+    not have it, there are no hints.
     """
     if not path.exists():
         return {}
@@ -64,16 +64,17 @@ def instability(path: Path) -> dict[str, tuple[str, ...]]:
 # correction.
 
 MIN_ROUNDS = 4
-"""Rounds that every cell gets before anything is decided: below it no spread is believed."""
+"""Rounds that every cell gets before any decision: with fewer, no estimate of the spread is reliable."""
 MAX_ROUNDS = 200
 """Rounds after which a comparison stays undecided, unless --rounds says otherwise."""
 
 
 def open_cells(folder: RunFolder) -> set[tuple[str, str]]:
-    """(workload, strategy) of cells that need another round, their baselines included; empty when all is decided.
+    """(workload, strategy) of cells that need another round, their baselines included; empty when all comparisons are
+    decided.
 
-    A cell is open while one of the figures that the run is to decide (``options.decide``) is undecided; figures that
-    a trace has no operation for, and cells that failed, are not waited for. O(values).
+    A cell is open while one of the figures that the run is to decide (``options.decide``) is undecided; figures without
+    an operation in the trace, and cells that failed, do not count. O(values).
     """
     decide = folder.manifest.options.decide
     found: set[tuple[str, str]] = set()
@@ -86,12 +87,12 @@ def open_cells(folder: RunFolder) -> set[tuple[str, str]]:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# From what the user named to cells with content hashes: what is to be run, before anything is run.
+# From the names that the user gave to cells with content hashes: what to run, before anything runs.
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One workload of a run, made: its manifest entry and its events."""
+    """One workload of the run: its manifest entry and its events."""
 
     entry: WorkloadEntry
     trace: Trace
@@ -100,8 +101,8 @@ class Stream:
 def make_stream(
     spec: WorkloadSpec, seed: int, *, label: str = "", path: Path | None = None, threads: int = 0
 ) -> Stream:
-    """Make the events of ``spec``; ``path`` is the trace file that it stands for, if it does. ``threads`` real threads
-    will play it; 0: one replay.
+    """Make the events of ``spec``; ``path`` is the trace file behind it, if there is one. ``threads`` real threads will
+    replay it; 0: a single replay.
 
     Raises what the workload's maker raises (WorkloadError, TraceError).
     """
@@ -134,9 +135,9 @@ def plan(
     notes: Sequence[str] = (),
     metadata: Mapping[str, str] | None = None,
 ) -> Manifest:
-    """The manifest of a new run: each workload's baseline first, then the strategies ``asked`` for, in that order.
+    """The manifest of a new run: each workload's baseline first, then the strategies in ``asked``, in that order.
 
-    ``strategies`` holds, by name, all that are asked for and every baseline that ``streams`` name.
+    ``strategies`` maps names to strategies: all in ``asked``, and every baseline named in ``streams``.
     """
     made = datetime.now(timezone.utc).isoformat(timespec="seconds")
     manifest = Manifest(
@@ -159,7 +160,7 @@ def plan(
 
 
 def cells_of(asked: Sequence[str], baseline: str) -> list[str]:
-    """The strategies that run on a workload: its baseline first, then what was asked for.
+    """The strategies that run on a workload: its baseline first, then those in ``asked``.
 
     >>> cells_of(["pmdcache", "rbtree"], "rbtree")
     ['rbtree', 'pmdcache']
@@ -180,10 +181,10 @@ def with_cells(manifest: Manifest, pairs: Sequence[tuple[str, str]], strategies:
 
 
 def without(manifest: Manifest, patterns: Sequence[str]) -> Manifest:
-    """``manifest`` without the cells that a pattern ``STRATEGY@WORKLOAD`` names (``*`` and ``?`` as in file names).
+    """``manifest`` without the cells that match a pattern ``STRATEGY@WORKLOAD`` (``*`` and ``?`` as in file names).
 
-    A baseline's cell stays as long as another of its workload does: that one is compared with it. A workload without
-    cells goes too. Raises ResultsError for a pattern that names no cell, and where none would be left.
+    A baseline's cell stays as long as another cell of its workload does, which is compared with it. A workload without
+    cells is removed too. Raises ResultsError for a pattern that matches no cell, and if no cell would be left.
     """
     named = {pattern: _named(manifest, pattern) for pattern in patterns}
     gone = {cell for cells in named.values() for cell in cells}
@@ -202,18 +203,18 @@ def without(manifest: Manifest, patterns: Sequence[str]) -> Manifest:
 
 
 def _named(manifest: Manifest, pattern: str) -> set[CellEntry]:
-    """The cells that ``STRATEGY@WORKLOAD`` names."""
+    """The cells that match ``STRATEGY@WORKLOAD``."""
     strategy, at, label = pattern.partition("@")
     return {c for c in manifest.cells if at and fnmatchcase(c.strategy, strategy) and fnmatchcase(c.workload, label)}
 
 
 def _is_baseline(manifest: Manifest, cell: CellEntry) -> bool:
-    """Whether others of its workload are compared with this cell."""
+    """Whether other cells of its workload are compared with this cell."""
     return cell.strategy == manifest.workload(cell.workload).baseline
 
 
 def _content(manifest: Manifest, strategy: str, digest: str, workload: WorkloadEntry) -> dict[str, Any]:
-    """All that a cell's figures depend on. The number of rounds is not among it: rounds can be added later."""
+    """Everything that a cell's figures depend on. The number of rounds is not included: rounds can be added later."""
     options = manifest.options
     return {
         "strategy": [strategy, digest],
@@ -233,14 +234,14 @@ def _versions() -> dict[str, str]:
 
 
 def _one_name(versions: Mapping[str, str]) -> dict[str, str]:
-    """``versions``, with models that measure the same under one name."""
+    """``versions``, with equivalent models under one name."""
     from benchframe.engine.content import model_name
 
     return {**versions, "model": model_name(versions.get("model", "unknown"))}
 
 
 def check_same_place(folder: RunFolder) -> None:
-    """Raise ResultsError if this machine or these versions are not those that began the run."""
+    """Raise ResultsError if this machine or these versions differ from those that began the run."""
     then, now = folder.manifest, (_versions(), host())
     changed = differences(_one_name(then.versions), _one_name(now[0])) + differences(dict(then.host), now[1])
     if changed:
@@ -252,10 +253,10 @@ def check_same_place(folder: RunFolder) -> None:
 
 
 def renew(folder: RunFolder, strategies: Mapping[str, Strategy], streams: Sequence[Stream], rounds: int) -> list[str]:
-    """Bring a run's manifest up to date before it continues: cells whose strategy or stream was edited start anew.
+    """Bring a run's manifest up to date before it continues: cells whose strategy or stream was edited start over.
 
-    ``rounds`` may exceed what the run was begun with. Gives ``strategy on workload`` for each cell that was thrown
-    away; raises ResultsError.
+    ``rounds`` may be larger than at the run's beginning. Returns ``strategy on workload`` for each discarded cell.
+    Raises ResultsError.
     """
     old = folder.manifest
     entries = tuple(stream.entry for stream in streams)
@@ -274,40 +275,41 @@ def renew(folder: RunFolder, strategies: Mapping[str, Strategy], streams: Sequen
 # ----------------------------------------------------------------------------------------------------------------------
 # The run itself: rounds of worker processes, each result on disk before the next process starts.
 #
-# Nothing is held back: after every process the cell's state and then its pyperf file are replaced atomically, so a
-# kill, a full disk or Ctrl-C costs the process that was going and nothing else.
+# After every process the cell's state and then its pyperf file are replaced atomically, so a kill, a full disk or
+# Ctrl-C loses only the process that was running.
 
 STOPPED = "stopped after round"
-"""How the note of a spent budget begins."""
+"""The beginning of the note about a spent budget."""
 
 
 AGAIN = 2
-"""A process that found no quiet moment, as its control tells, is made anew at most so many times, ..."""
+"""A process without an undisturbed replay (according to its control) is repeated at most this many times, ..."""
 FIRST_LOOK = 3
-"""... unless the run has no more rounds than this: that one asks for an answer soon, and says what was disturbed."""
+"""... unless the run has no more rounds than this: then a quick answer matters more, and the disturbance is
+reported."""
 
 
 class Observer:
-    """Is told what happens; the base class ignores it all."""
+    """Receives progress; the base class ignores it."""
 
     def compiling(self, unit: str, fraction: float) -> None:
-        """``unit`` was compiled; ``fraction`` (0 to 1) of the work is done. First told with "" and 0: perhaps there is
-        nothing to compile at all."""
+        """``unit`` was compiled; ``fraction`` (0 to 1) of the work is done. First called with "" and 0: there may be
+        nothing to compile."""
 
     def begin(self, processes: int) -> None:
-        """Timing starts; so many worker processes are to come."""
+        """Timing starts; this many worker processes will follow."""
 
     def process(self, entry: CellEntry, round_: int, outcome: Outcome) -> None:
         """A worker process has ended."""
 
     def more(self, processes: int) -> None:
-        """So many processes are to come beyond those that were told."""
+        """This many processes will follow in addition to those announced."""
 
     def dropped(self, processes: int) -> None:
-        """So many processes will not be run after all: their cell failed, or the budget is spent."""
+        """This many announced processes will not run: their cell failed, or the budget is spent."""
 
     def note(self, text: str) -> None:
-        """Something that the user should know, one line."""
+        """A note for the user, one line."""
 
 
 Compile = Callable[["Sequence[Strategy]", Callable[[str, float], None]], object]
@@ -321,7 +323,7 @@ def compile_native(strategies: Sequence[Strategy], progress: Callable[[str, floa
 
 
 def compile_threaded(strategies: Sequence[Strategy], progress: Callable[[str, float], None]) -> object:
-    """Likewise their builds for several threads."""
+    """Compile the builds of ``strategies`` for several threads."""
     from benchframe.engine.compile import compile_strategies
 
     return compile_strategies(strategies, progress, builds=("threads",))
@@ -329,9 +331,9 @@ def compile_threaded(strategies: Sequence[Strategy], progress: Callable[[str, fl
 
 @dataclass
 class Campaign:
-    """One sitting of a run: carries out what is still missing in ``folder``.
+    """One session of a run: it carries out what is missing in ``folder``.
 
-    ``strategies`` and ``traces`` hold, by name and label, all that the manifest's cells name. ``worker`` is the
+    ``strategies`` and ``traces`` map names and labels to everything that the manifest's cells name. ``worker`` is the
     command that starts a worker process, if it is not the native engine's.
     """
 
@@ -345,13 +347,13 @@ class Campaign:
     compile: Compile = compile_native
     compile_threads: Compile = compile_threaded
     start: float = field(default_factory=time.perf_counter)
-    """When the sitting began, by time.perf_counter: the user's wait before counts too."""
+    """When the session began, by time.perf_counter: the time that the user waited before it counts too."""
 
     def run(self) -> None:
         """Run all rounds that are missing and fit in the budget, then write hints and totals.
 
         Raises ResultsError (disk; a source that was edited meanwhile), EngineError (a strategy that does not compile),
-        OSError (no process) and KeyboardInterrupt; what was measured until then is on disk.
+        OSError (no process) and KeyboardInterrupt; everything measured before is on disk.
         """
         self._measured = self._timed = self._warmup = 0.0
         with self.folder.locked(), self.folder.spool() as scratch:
@@ -367,7 +369,7 @@ class Campaign:
     def _rounds(self, scratch: Path) -> None:
         manifest = self.folder.manifest
         notes = tuple(note for note in manifest.notes if not note.startswith(STOPPED))
-        if notes != manifest.notes:  # an earlier sitting's budget is no news about this one
+        if notes != manifest.notes:  # the budget of an earlier session says nothing about this one
             manifest = replace(manifest, notes=notes)
             self.folder.save(manifest)
         options = manifest.options
@@ -430,7 +432,7 @@ class Campaign:
         self.observer.compiling(unit, fraction)
 
     def _stop(self, round_: int, processes: int) -> None:
-        """Say that the budget is spent."""
+        """Note that the budget is spent."""
         rounds = self.folder.manifest.options.rounds
         note = f"{STOPPED} {round_} of {rounds}: the next would not fit in the budget"
         self.folder.save(self.folder.manifest.with_note(note))
@@ -440,7 +442,7 @@ class Campaign:
     def _process(
         self, entry: CellEntry, state: CellState, round_: int, scratch: Path, spooled: tuple[Path, Path]
     ) -> CellState:
-        """Run one worker process and put its outcome on disk: the state first, then the figures."""
+        """Run one worker process and write its outcome to disk: the state first, then the figures."""
         outcome = self._launch(entry, state, round_, scratch, spooled)
         patient = self.folder.manifest.options.rounds > FIRST_LOOK
         for _ in range(AGAIN if patient else 0):
@@ -519,7 +521,7 @@ class Campaign:
         )
 
     def _total(self) -> None:
-        """Add this sitting's seconds to the manifest."""
+        """Add this session's seconds to the manifest."""
         manifest = self.folder.manifest
         self.folder.save(
             replace(
@@ -532,7 +534,7 @@ class Campaign:
         )
 
     def _finish(self) -> None:
-        """Keep pyperf's instability hints with each cell, and note that the run ended by itself."""
+        """Store pyperf's instability hints with each cell, and note that the run ended normally."""
         for cell in self.folder.cells():
             hints = instability(self.folder.suite_path(cell.entry))
             if hints != dict(cell.state.hints):
@@ -542,7 +544,7 @@ class Campaign:
 
 
 def _ok(state: CellState, outcome: Outcome) -> CellState:
-    """The state after a process that went well; counts and latencies come from the first one."""
+    """The state after a successful process; counts and latencies come from the first one."""
     latencies = state.latencies
     if outcome.latencies is not None:
         latencies = tuple(

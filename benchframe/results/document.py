@@ -1,8 +1,8 @@
-"""JSON that benchframe wrote, read with suspicion: whoever had the file in between may have changed it.
+"""Validated reading of JSON files that benchframe wrote: anyone may have changed them in between.
 
-:func:`read_document` gives a dataclass whose annotations say what is allowed: types, ranges, lengths, patterns (msgspec
-checks them); what several members must fulfil together, ``__post_init__`` checks. Every error names the file and the
-member. Texts come without control characters: a results file must not steer the terminal that shows it.
+:func:`read_document` returns a dataclass whose annotations say what is allowed: types, ranges, lengths, patterns
+(msgspec checks them); ``__post_init__`` checks conditions on several members. Every error names the file and the
+member. Texts come without control characters: a results file must not control the terminal that shows it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchframe.errors import ResultsError, disk_error
 from benchframe.files import printable
 
 MAX_FILE = 1 << 26
-"""Bytes of the largest results file that is read (64 MiB; a rigorous cell has some 200 KiB)."""
+"""The size of the largest results file that is read, in bytes (64 MiB; a rigorous cell has some 200 KiB)."""
 MAX_TEXT = 1 << 16
 
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
@@ -43,9 +43,9 @@ _MISSING = re.compile(r"Object missing required field `(.*)`$")
 
 
 def read_document(path: Path, kind: type[T], *, version: int | None = None) -> T:
-    """The JSON object in ``path`` as a ``kind``; members that ``kind`` does not have are left out.
+    """The JSON object in ``path`` as a ``kind``; members that ``kind`` does not have are ignored.
 
-    With ``version`` the object must have that one as its member ``version``. Raises ResultsError. O(bytes).
+    With ``version``, the object's member ``version`` must have this value. Raises ResultsError. O(bytes).
     """
     data = read_object(path)
     if version is not None and (found := data.get("version")) != version:
@@ -56,10 +56,9 @@ def read_document(path: Path, kind: type[T], *, version: int | None = None) -> T
 
 
 def checked(path: Path, data: object, kind: type[T], inside: str = "") -> T:
-    """``data``, the member ``inside`` of ``path``, as a ``kind``; raises ResultsError, which names the member that is
-    wrong."""
+    """``data``, the member ``inside`` of ``path``, as a ``kind``. Raises ResultsError, which names the wrong member."""
     try:
-        msgspec.convert(data, kind, str_keys=True)  # patterns are to see the control characters
+        msgspec.convert(data, kind, str_keys=True)  # patterns must see the control characters
         return msgspec.convert(clean(data), kind, str_keys=True)
     except msgspec.ValidationError as error:
         text = str(error)
@@ -71,13 +70,13 @@ def checked(path: Path, data: object, kind: type[T], inside: str = "") -> T:
 
 
 def wrong(path: Path, member: str, what: str) -> ResultsError:
-    """The error for a member of ``path`` ("" is the whole of it)."""
+    """The error for a member of ``path`` ("" stands for the whole file)."""
     subject = f"member '{member[:200]}': " if member else ""
     return ResultsError(path, printable(subject + what), _mend(path))
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """One JSON object of at most MAX_FILE bytes, not checked any further; raises ResultsError for everything else."""
+    """One JSON object of at most MAX_FILE bytes, not checked any further. Raises ResultsError for anything else."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE + 1)
@@ -97,7 +96,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def clean(value: Any) -> Any:
-    """``value`` with every text, those of keys too, :func:`printable`. O(size)."""
+    """``value`` with every text, including keys, made :func:`printable`. O(size)."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, list):

@@ -1,22 +1,16 @@
-"""Figures of a run: per cell and per thread count, as a DataFrame, and which processes are used."""
+"""Figures of a run: per cell and per thread count, and which processes are used."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from benchframe.results.folder import Cell, Process, RunFolder, calm, find_run, level, number
+from benchframe.results.folder import Cell, Process, calm, level, number
 from benchframe.stats import Judging, Pair, Ratio, Summary, Verdict, judge, paired_ratio, summarise
 from benchframe.stats.shape import shape_notes
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-
 # ----------------------------------------------------------------------------------------------------------------------
-# How quiet the machine was while a cell was measured, from what its processes wrote beside their figures.
+# How disturbed the machine was while a cell was measured, from what its processes recorded with their figures.
 #
 # What counts as quiet is decided in :mod:`benchframe.engine.disturbance` and :mod:`benchframe.results.folder`; this
 # adds it up, so that nothing is set aside unseen.
@@ -24,8 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SetAside:
-    """Of ``replays`` made, ``quiet`` count. Of ``processes``, ``restless`` were disturbed throughout; ``left_out`` of
-    those do not count, the others do, since their cells have too few calm ones."""
+    """Of all ``replays``, ``quiet`` were undisturbed and count. Of ``processes``, ``restless`` were disturbed
+    throughout; ``left_out`` of those are discarded, the others count because their cells have too few undisturbed
+    ones."""
 
     replays: int = 0
     quiet: int = 0
@@ -35,12 +30,12 @@ class SetAside:
 
     @property
     def share(self) -> float:
-        """The share of replays that do not count."""
+        """The share of replays that were discarded."""
         return 1 - self.quiet / self.replays if self.replays else 0.0
 
 
 def set_aside(cells: Iterable[Cell]) -> SetAside:
-    """The sum over all processes of ``cells`` that say so; older results, and runs with threads, do not."""
+    """The sum over all processes of ``cells`` that record it; older results, and runs with threads, do not."""
     replays = quiet = processes = restless = left_out = 0
     for cell in cells:
         found = _processes(cell)
@@ -58,37 +53,38 @@ def set_aside(cells: Iterable[Cell]) -> SetAside:
 
 
 def control(cell: Cell) -> float:
-    """The lowest quiet level of the cell's control, in cycles per replay; 0 if no process knew it."""
+    """The lowest undisturbed level of the cell's control, in cycles per replay; 0 if no process recorded it."""
     return min(controls(cell).values(), default=0.0)
 
 
 def controls(cell: Cell) -> dict[int, float]:
-    """The quiet level of each round's process that counts, where it is known."""
+    """The control's undisturbed level for each round whose process counts, where it is known."""
     return {process.round: level(process) for process in calm(_processes(cell)) if level(process) > 0}
 
 
 def _processes(cell: Cell) -> list[Process]:
-    """The processes of one figure: all figures of a process say the same."""
+    """The processes of one figure: all figures of a process record the same."""
     return next(iter(cell.figures.values()), [])
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# How throughput grows with threads: the numbers that the scaling table and its chart show.
+# How throughput grows with threads: the numbers in the scaling table and its chart.
 
 OPERATIONS = {"fault": "faults", "mapping": "mapping ops", "lookup": "lookups"}
-"""Figures that may lead a row, the first that a cell has."""
+"""The figures that a row may be about; the first one that the cell has is used."""
 
 
 @dataclass(frozen=True)
 class Point:
     """One cell of a run with threads.
 
-    ``workload`` is the label without the number of threads; ``threads`` what was asked for, ``real`` what there were
-    (a workload may add some), ``cores`` how many CPUs they had. ``figure`` leads; ``ns`` is wall time per operation of
-    it, ``throughput`` operations per second (both: process means). ``speed_up`` is to the same strategy with the fewest
-    threads of the run, ``base_threads``, paired by round; ``against`` to the baseline strategy with as many threads.
-    ``verdict`` is what ``against`` comes to, corrected for all such comparisons of the run.
-    ``rates`` is each thread's operations per second; shares are parts of the threads' time. None: not known.
+    ``workload`` is the label without the number of threads; ``threads`` the number asked for, ``real`` the actual
+    number (a workload may add some), ``cores`` how many CPUs they had. ``figure`` is the row's figure; ``ns`` is wall
+    time per operation of it, ``throughput`` operations per second (both: process means). ``speed_up`` is to the same
+    strategy with the fewest threads of the run, ``base_threads``, paired by round; ``against`` is relative to the
+    baseline strategy with as many threads. ``verdict`` is the verdict on ``against``, corrected for all such
+    comparisons of the run. ``rates`` is each thread's operations per second; shares are parts of the threads' time.
+    None: not known.
     """
 
     cell: Cell
@@ -111,32 +107,33 @@ class Point:
     verdict: Verdict | None = None
     table_share: float | None = None
     vma_share: float | None = None
-    """As ``lock_share``, which is mmap_lock's: page-table locks, and locks of VMAs."""
+    """As ``lock_share``, which is for mmap_lock, but for page-table locks and the locks of VMAs."""
 
     @property
     def ideal(self) -> float:
-        """The speed-up that threads without any contention would have, on enough cores."""
+        """The speed-up of threads without any contention, given enough cores."""
         return self.threads / self.base_threads
 
     @property
     def crowded(self) -> bool:
-        """Are there more threads than cores? Then they take turns: the row says how waiting holds up, not scaling."""
+        """Whether there are more threads than cores. Then they take turns, and the row shows the effect of waiting, not
+        scaling."""
         return self.real > self.cores
 
 
 def threaded(cells: Iterable[Cell]) -> list[Cell]:
-    """Those of ``cells`` that real threads played."""
+    """Those of ``cells`` that real threads replayed."""
     return [cell for cell in cells if cell.workload.threads]
 
 
 def alone(cells: Iterable[Cell]) -> list[Cell]:
-    """Those of ``cells`` that one replay played: a threaded cell's time per operation is an inverse throughput, and
-    stands in no table beside theirs."""
+    """Those of ``cells`` with a single replay: a threaded cell's time per operation is an inverse throughput, and does
+    not belong in a table with theirs."""
     return [cell for cell in cells if not cell.workload.threads]
 
 
 def leading(cell: Cell) -> str:
-    """The figure that leads a cell's row."""
+    """The figure that a cell's row is about."""
     return next((name for name in OPERATIONS if cell.figures.get(name)), "fault")
 
 
@@ -169,7 +166,7 @@ def points(cells: Iterable[Cell]) -> list[Point]:
 
 
 def _judged(found: list[Point], baseline: Mapping[str, Cell]) -> list[Point]:
-    """``found`` with verdicts, all comparisons with a baseline as one family."""
+    """``found`` with verdicts; all comparisons with a baseline are one family."""
     compared = [(i, point) for i, point in enumerate(found) if point.against is not None]
     if not compared:
         return found
@@ -219,7 +216,7 @@ def _mean(processes: Iterable[Process], key: str) -> float | None:
 
 
 def _rates(processes: Iterable[Process]) -> tuple[float, ...]:
-    """Each thread's mean rate over all processes; empty if the files do not say."""
+    """Each thread's mean rate over all processes; empty if the files do not record it."""
     rows = [row for p in processes if (row := _numbers(p.metadata))]
     if not rows or len({len(row) for row in rows}) != 1:
         return ()
@@ -227,7 +224,7 @@ def _rates(processes: Iterable[Process]) -> tuple[float, ...]:
 
 
 def _numbers(metadata: Mapping[str, str | int | float]) -> list[float]:
-    """``benchframe_thread_rates``: numbers with commas; a file may hold anything, so what is none is not read."""
+    """``benchframe_thread_rates``: numbers with commas; since a file may hold anything, other entries are ignored."""
     text = str(metadata.get("benchframe_thread_rates", ""))
     try:
         values = [float(part) for part in text.split(",")[:1024]]
@@ -237,18 +234,18 @@ def _numbers(metadata: Mapping[str, str | int | float]) -> list[float]:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What each cell measured and its ratio to the baseline: the numbers that tables, charts and reports show.
+# What each cell measured and its ratio to the baseline: the numbers in tables, charts and reports.
 
 FIGURES = {"lookup": "ns/lookup", "fault": "ns/fault", "mapping": "ns/mapping op"}
-"""Figures that have columns, with their heads. ``replay`` (ns per event of any kind) is in CSV and data frame."""
+"""Figures that have columns, with their headings. ``replay`` (ns per event of any kind) is in CSV and data frame."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of one cell: its summary and, unless the cell is the baseline, its ratio and what that came to.
+    """One figure of one cell: its summary and, except for the baseline, its ratio and verdict.
 
-    ``verdict`` is corrected for all comparisons of the run; ``notes`` names what is odd about the cell's process means
-    (two groups, drift), one line each.
+    ``verdict`` is corrected for all comparisons of the run; ``notes`` lists anomalies of the cell's process means (two
+    groups, drift), one line each.
     """
 
     summary: Summary
@@ -266,23 +263,23 @@ class Row:
 
     @property
     def shown(self) -> str:
-        """The state, with ``!`` if pyperf calls one of the figures unsteady.
+        """The state, with ``!`` if pyperf calls one of the figures unstable.
 
-        That there are too few samples for 1 % is not counted: the intervals say so, and for how many percent.
+        Too few samples for 1 % do not count here: the intervals show that, and for how many percent they suffice.
         """
         hints = [hint for lines in self.cell.state.hints.values() for hint in lines]
         return self.cell.state.state + "!" * any(not hint.startswith("Not enough samples") for hint in hints)
 
 
 def figures_of(cell: Cell) -> tuple[str, ...]:
-    """The figures that are compared: all three, or of a threaded cell the one that leads, since all of them are the
-    throughput of the same loops and move together: three comparisons of one number would only cost certainty."""
+    """The figures to compare: all three, or for a threaded cell only the leading one. All figures of a threaded cell
+    are the throughput of the same loops and move together, so three comparisons of one number would only cost power."""
     return tuple(FIGURES) if not cell.workload.threads else (leading(cell),)
 
 
 def caching(cells: Iterable[Cell]) -> frozenset[str]:
-    """Strategies that have a cache: somewhere in the run it was hit or made invalid. Of all others a hit rate of 0
-    says nothing; of these it does, on a workload where every lookup misses."""
+    """Strategies that have a cache: somewhere in the run it was hit or invalidated. For other strategies a hit rate of
+    0 means nothing; for these it does, on a workload where every lookup misses."""
     return frozenset(
         cell.entry.strategy
         for cell in cells
@@ -294,7 +291,7 @@ def rows_of(cells: Iterable[Cell], judging: Judging | None = None, *, notes: boo
     """Summaries, paired ratios and verdicts of ``cells``, in their order. O(values).
 
     All comparisons of the three figures are one family for the correction; ``replay``, which sums them up, is a family
-    of its own. ``judging`` defaults to what the run was begun with; ``notes`` False skips the search for oddities.
+    of its own. ``judging`` defaults to the run's own; ``notes`` False skips the search for anomalies.
     """
     cells = list(cells)
     judging = judging or (cells[0].judging if cells else None)
@@ -323,71 +320,3 @@ def rows_of(cells: Iterable[Cell], judging: Judging | None = None, *, notes: boo
                 )
         rows.append(Row(cell, figures))
     return rows
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# A run as a pandas DataFrame: one row per value.
-
-_METADATA = {
-    "benchframe_layout_seed": "layout_seed",
-    "date": "date",
-    "hostname": "hostname",
-    "cpu_model_name": "cpu",
-    "cpu_affinity": "cpu_affinity",
-    "load_avg_1min": "load_avg_1min",
-    "python_version": "python",
-    "benchframe_version": "benchframe",
-}
-COLUMNS = (
-    *("run", "workload", "strategy", "baseline", "state", "figure", "round", "counts", "value", "ns"),
-    *("loops", "operations"),
-    *("threads", *_METADATA.values()),
-)
-
-
-def load(run: str | Path) -> pd.DataFrame:
-    """Read a run: a folder, its name below ``reports/runs``, or ``last``.
-
-    One row per measured value, with the columns :data:`COLUMNS`: ``ns`` is nanoseconds per operation of ``figure``
-    (lookup, fault, mapping, replay), ``value`` its index within the process, ``round`` the process, ``counts``
-    whether that found a quiet moment and so is in the tables (:mod:`benchframe.results.folder`),
-    ``baseline`` whether the
-    row's strategy is what the workload compares with, ``threads`` how many real threads played (0: one replay; else
-    ``ns`` is wall time per operation, all threads together). A cell without figures (wrong, crashed, ...) is one row
-    whose ``figure`` and ``ns`` are missing. Raises :class:`~benchframe.errors.ResultsError`.
-
-    The mean of process means, as the tables have it: ``df[df.counts].groupby(["workload", "strategy", "figure",
-    "round"]).ns.mean().groupby(["workload", "strategy", "figure"]).mean()``.
-    """
-    import pandas as pd
-
-    folder = RunFolder.open(find_run(str(run)))
-    rows: list[dict[str, Any]] = []
-    for cell in folder.cells():
-        base = {
-            "run": folder.path.resolve().name,
-            "workload": cell.entry.workload,
-            "strategy": cell.entry.strategy,
-            "baseline": cell.baseline,
-            "state": cell.state.state,
-            "threads": cell.workload.threads,
-        }
-        if not cell.figures:
-            rows.append(base)
-        for figure, processes in cell.figures.items():
-            counted = {process.round for process in calm(processes)}
-            for process in processes:
-                shared = {
-                    **base,
-                    "figure": figure,
-                    "round": process.round,
-                    "counts": process.round in counted,
-                    "loops": process.loops,
-                    "operations": process.operations,
-                    **{name: process.metadata.get(key) for key, name in _METADATA.items()},
-                }
-                rows += [{**shared, "value": i, "ns": ns} for i, ns in enumerate(process.values)]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    integers = ["round", "value", "loops", "operations", "threads", "layout_seed"]
-    typed: pd.DataFrame = frame.astype({**dict.fromkeys(integers, "Int64"), "counts": "boolean"})
-    return typed

@@ -1,4 +1,4 @@
-"""A run's folder: its cells as files, read with suspicion."""
+"""A run's folder: its cells as files, validated when read."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The two files of a cell: ``<key>.json``, a pyperf suite, and ``<key>.state.json``, all that pyperf has no place for.
+# The two files of a cell: ``<key>.json``, a pyperf suite, and ``<key>.state.json``, all that pyperf cannot store.
 #
 # The suite decides which rounds are done. The state is written first: a kill between the two costs one round.
 
@@ -57,7 +57,8 @@ Histogram = Annotated[tuple[tuple[Number, Count], ...], Meta(max_length=MAX_POIN
 
 
 def cell_key(content: Mapping[str, Any]) -> str:
-    """The content hash that names a cell: 128 bits (hex) of sha256 over canonical JSON of all it depends on.
+    """The content hash that names a cell: 128 bits (hex) of sha256 over canonical JSON of everything that the cell
+    depends on.
 
     >>> cell_key({"a": 1, "b": [-1]}) == cell_key({"b": [-1], "a": 1}) != cell_key({"a": 1, "b": [1]})
     True
@@ -83,7 +84,7 @@ class LatencyRow:
 
 
 class ThreadsFound(TypedDict, total=False):
-    """What a cell with real threads has beside its figures; ``histograms`` by figure. Without threads it is empty."""
+    """What a cell with real threads has in addition to its figures; ``histograms`` by figure. Empty without threads."""
 
     threads: Annotated[int, Meta(ge=1, le=1024)]
     cores: Positive
@@ -94,10 +95,10 @@ class ThreadsFound(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class CellState:
-    """How a cell stands. ``state`` is one of STATES; ``message`` one line; ``detail`` a worker's last words;
-    ``event`` the event that was answered wrongly (-1); ``round`` the round of a failure (-1); ``loops`` replays per
-    value, fixed by the first round; ``hints`` pyperf's instability warnings by figure; ``cost`` what the counted
-    replay found (docs/cost.md names the keys): the same on every machine, empty if none was asked for."""
+    """The state of a cell. ``state`` is one of STATES; ``message`` one line; ``detail`` the end of a worker's stderr;
+    ``event`` the event that was answered wrongly (-1: none); ``round`` the round of a failure (-1); ``loops`` replays
+    per value, fixed by the first round; ``hints`` pyperf's instability warnings by figure; ``cost`` what the counted
+    replay found (docs/cost.md names the keys): the same on every machine, empty if it was not asked for."""
 
     state: Annotated[str, Meta(pattern=f"^({'|'.join(STATES)})\\Z")] = "skipped"
     message: Text = "not run yet"
@@ -118,7 +119,7 @@ class CellState:
         return self.state in ("wrong", "crashed", "timed_out")
 
     def write(self, path: Path) -> None:
-        """Write the state, atomically; raises ResultsError."""
+        """Write the state, atomically. Raises ResultsError."""
         data = asdict(self)
         for row in data["latencies"]:  # a text, so that a histogram is one line of the file
             row["bins"] = " ".join(f"{number}:{count}" for number, count in row["bins"])
@@ -143,7 +144,7 @@ class Process:
 
 
 def read_state(path: Path) -> CellState:
-    """The state of a cell; a cell without the file was not run yet. Raises ResultsError."""
+    """The state of a cell; without the file, that of a cell that has not run yet. Raises ResultsError."""
     if not path.exists():
         return CellState()
     data = read_object(path)
@@ -187,7 +188,7 @@ class _PyperfSuite:
 
 @dataclass(frozen=True)
 class _RunMetadata:
-    """Of a run's metadata what is read as a number."""
+    """The numbers that are read from a run's metadata."""
 
     benchframe_round: Annotated[int, Meta(ge=0, le=MAX_RUNS)]
     loops: Positive = 1
@@ -197,7 +198,7 @@ class _RunMetadata:
 def read_processes(path: Path) -> dict[str, list[Process]]:
     """Figures of a cell's pyperf file, each with its processes in round order; calibration runs are left out.
 
-    Checks what it reads and needs no pyperf. A cell without the file has no figures. Raises ResultsError.
+    Validates the file and does not need pyperf. A cell without the file has no figures. Raises ResultsError.
     """
     if not path.exists():
         return {}
@@ -234,22 +235,22 @@ def _process(path: Path, member: str, run: _PyperfRun, shared: Mapping[str, Any]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Which processes of a cell count: those to which the machine left a quiet moment.
+# Which processes of a cell are used: those with at least one undisturbed replay.
 #
 # A process that was disturbed from beginning to end gives another machine's times: 10 to 60 % longer, and all of
 # them. That it was is told by its control (:mod:`benchframe.engine.disturbance`), which is the same code for every
 # strategy and holds none of the strategy's, so what is left out does not depend on what was measured.
 
 FEWEST = 2
-"""If fewer processes than this were calm, all count: a spread needs two."""
+"""With fewer undisturbed processes than this, all count: a spread needs two."""
 
 
 def calm(processes: Sequence[Process]) -> list[Process]:
-    """Those of one figure's ``processes`` that count.
+    """Those of one figure's ``processes`` that are used.
 
-    One is left out if none of its replays was quiet, or if its quiet level lies more than STRETCH above the lowest of
-    all: then it took a disturbed machine for a quiet one, as the first process of a cell may. Processes that do not say
-    (older results, threads) count. O(processes).
+    A process is left out if all its replays were disturbed, or if its undisturbed level is more than STRETCH above the
+    lowest of all: then it took a disturbed machine for an undisturbed one, as the first process of a cell may.
+    Processes without this record (older results, threads) are used. O(processes).
     """
     lowest = min((found for process in processes if (found := level(process)) > 0), default=0.0)
     left = [p for p in processes if not restless(p) and level(p) <= STRETCH * lowest]
@@ -257,17 +258,17 @@ def calm(processes: Sequence[Process]) -> list[Process]:
 
 
 def restless(process: Process) -> bool:
-    """Whether none of its replays was quiet by its own judgement."""
+    """Whether all its replays were disturbed, by its own judgement."""
     return number(process, "benchframe_replays") > 0 and not number(process, "benchframe_quiet")
 
 
 def level(process: Process) -> float:
-    """The quiet level of its control, in cycles per replay; 0 if it does not say."""
+    """The undisturbed level of its control, in cycles per replay; 0 if it is not recorded."""
     return number(process, "benchframe_control")
 
 
 def number(process: Process, name: str) -> float:
-    """A number of its metadata, not negative; 0 for anything else."""
+    """A non-negative number from its metadata; 0 for anything else."""
     value = process.metadata.get(name, 0)
     return float(value) if isinstance(value, (int, float)) and 0 <= value < 1e18 else 0.0
 
@@ -278,33 +279,33 @@ def number(process: Process, name: str) -> float:
 # Every file is replaced as a whole, so a reader, a full disk and a kill at any moment see a folder that is valid.
 
 RUNS = Path("reports/runs")
-"""Where runs are kept, below the current folder."""
+"""The folder of runs, below the current folder."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell as read: its place in the run, its state, its processes by figure."""
+    """One cell as read: its entry in the run, its state, its processes by figure."""
 
     entry: CellEntry
     workload: WorkloadEntry
     state: CellState
     figures: dict[str, list[Process]]
     judging: Judging = field(default_factory=Judging)
-    """How the run wants its verdicts reached."""
+    """How the run's verdicts are reached."""
 
     @property
     def baseline(self) -> bool:
-        """Whether this is the cell that the others of its workload are compared with."""
+        """Whether the other cells of its workload are compared with this one."""
         return self.entry.strategy == self.workload.baseline
 
     def rounds(self, figure: str) -> dict[int, float]:
-        """Process means (ns per operation) of a figure by round, of the processes that count (:func:`calm`); empty if
-        the trace has no such operation."""
+        """Process means (ns per operation) of a figure by round, of the processes that are used (:func:`calm`); empty
+        if the trace has no such operation."""
         return {process.round: process.mean for process in calm(self.figures.get(figure, ()))}
 
     @property
     def done(self) -> set[int]:
-        """Rounds that are on disk."""
+        """The number of rounds on disk."""
         return {process.round for processes in self.figures.values() for process in processes}
 
 
@@ -317,7 +318,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, manifest: Manifest) -> RunFolder:
-        """Make the folder (which must not exist yet) and its manifest; raises ResultsError."""
+        """Create the folder (which must not exist yet) and its manifest. Raises ResultsError."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir()
@@ -331,7 +332,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Read and check the manifest; raises ResultsError."""
+        """Read and check the manifest. Raises ResultsError."""
         return cls(path, read_manifest(path))
 
     def save(self, manifest: Manifest) -> None:
@@ -341,7 +342,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run against a second benchframe that would write to it; raises ResultsError if one does.
+        """Lock the run against a second benchframe that would write to it. Raises ResultsError if one does.
 
         The lock is the kernel's (flock): a killed process leaves none behind.
         """
@@ -360,7 +361,8 @@ class RunFolder:
 
     @contextlib.contextmanager
     def spool(self) -> Iterator[Path]:
-        """A scratch folder inside the run, empty at first, gone afterwards; a killed sitting's leavings go too."""
+        """A scratch folder inside the run, empty at first, removed afterwards; also removes what a killed session
+        left."""
         path = self.path / "spool"
         for part in self.path.rglob(".*.part"):
             part.unlink(missing_ok=True)
@@ -383,7 +385,7 @@ class RunFolder:
         return self.path / "cells" / f"{entry.key}.state.json"
 
     def cell(self, entry: CellEntry) -> Cell:
-        """Read one cell; raises ResultsError."""
+        """Read one cell. Raises ResultsError."""
         return Cell(
             entry,
             self.manifest.workload(entry.workload),
@@ -393,7 +395,7 @@ class RunFolder:
         )
 
     def cells(self) -> list[Cell]:
-        """Read all cells in the manifest's order; raises ResultsError."""
+        """Read all cells in the manifest's order. Raises ResultsError."""
         return [self.cell(entry) for entry in self.manifest.cells]
 
     def write_state(self, entry: CellEntry, state: CellState) -> None:
@@ -401,9 +403,9 @@ class RunFolder:
         state.write(self.state_path(entry))
 
     def add_suite(self, entry: CellEntry, data: dict[str, Any]) -> pyperf.BenchmarkSuite:
-        """Add one process's suite (as JSON data) to the cell's file, atomically; gives the whole suite.
+        """Add one process's suite (as JSON data) to the cell's file, atomically; returns the whole suite.
 
-        Raises ResultsError if pyperf finds that the two were not measured alike (another CPU, Python, ASLR).
+        Raises ResultsError if pyperf finds that the two were measured differently (another CPU, Python, ASLR).
         """
         import pyperf
 
@@ -425,24 +427,25 @@ class RunFolder:
         return suite
 
     def discard_if_empty(self) -> bool:
-        """Remove the folder if nothing was measured in it: ``last`` must not name it. Gives whether it was removed."""
+        """Remove the folder if nothing was measured in it, so that ``last`` does not name it. Returns whether it was
+        removed."""
         if any((self.path / "cells").glob("*.json")):
             return False
         try:
             with self.locked():
                 shutil.rmtree(self.path, ignore_errors=True)
-        except ResultsError:  # another benchframe is at work in it
+        except ResultsError:  # another benchframe is working in it
             return False
         return True
 
     def forget(self, entry: CellEntry) -> None:
-        """Remove a cell's files: its strategy was edited, so its figures are another program's."""
+        """Remove a cell's files: its strategy was edited, so the figures belong to another program."""
         for path in (self.suite_path(entry), self.state_path(entry)):
             path.unlink(missing_ok=True)
 
 
 _PATHS = ("python_executable", "python_cflags", "python_config_args")
-"""What pyperf notes that decides no figure and names a user's folders: a run may be given to anyone."""
+"""Metadata of pyperf that decide no figure but name a user's folders: a run may be given to anyone."""
 
 
 def _without_paths(data: dict[str, Any]) -> dict[str, Any]:
@@ -459,7 +462,8 @@ def _without_paths(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def find_run(name: str, root: Path = RUNS) -> Path:
-    """The folder of run ``name``: a path, a folder's name below ``root``, the start of one, ``last``, or ``DIR/last``.
+    """The folder of run ``name``: a path, the name of a folder below ``root`` or its beginning, ``last``, or
+    ``DIR/last``.
 
     Raises ResultsError, naming the newest runs, if there is none or more than one.
     """
@@ -477,7 +481,7 @@ def find_run(name: str, root: Path = RUNS) -> Path:
     if len(found) == 1:
         return found[0]
     newest = ", ".join(run.name for run in reversed(runs[-3:]))
-    what = f"{len(found)} runs begin so" if found else f"no such run in {root}"
+    what = f"{len(found)} runs begin like this" if found else f"no such run in {root}"
     raise ResultsError(name, what, f"the newest are {newest}; `last` names the newest")
 
 

@@ -21,13 +21,13 @@ from benchframe.results.document import Count, Digest, Number, Text, Texts, Word
 from benchframe.stats import WITHIN, Judging
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Where a run was made: versions, host, and what about the machine makes figures unsteady.
+# Where a run was made: versions, host, and what makes figures unstable on this machine.
 
 _PACKAGES = ("benchframe", "numba", "llvmlite", "numpy", "pyperf")
 
 
 def versions() -> dict[str, str]:
-    """Versions of all that decides a figure besides the strategy, the trace and the host."""
+    """Versions of everything that decides a figure besides the strategy, the trace and the host."""
     found = {"python": f"{platform.python_implementation()} {platform.python_version()}"}
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):
@@ -36,7 +36,7 @@ def versions() -> dict[str, str]:
 
 
 def host() -> dict[str, str]:
-    """What identifies the machine as far as figures go: they are not comparable if one of these differs."""
+    """The properties of the machine that decide figures: runs are not comparable if one of these differs."""
     return {
         "hostname": socket.gethostname(),
         "cpu": _cpu_model(),
@@ -47,7 +47,7 @@ def host() -> dict[str, str]:
 
 
 def noise() -> list[str]:
-    """Reasons to expect noise, each one line: other load, frequency scaling, no ASLR. Linux only."""
+    """Reasons to expect noise, one line each: other load, frequency scaling, no ASLR. Linux only."""
     found = []
     with suppress(OSError):
         load, cpus = os.getloadavg()[0], os.cpu_count() or 1
@@ -93,7 +93,7 @@ def _read(path: str, limit: int = 4096) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The manifest of a run: what was asked, on what machine, with which schedule; enough to continue or repeat it.
+# The manifest of a run: what to run, on what machine, with which schedule; enough to continue or repeat it.
 #
 # ``manifest.json`` holds no figures. Cells are listed in the order in which the user named them.
 
@@ -102,7 +102,7 @@ MANIFEST = "manifest.json"
 MAX_CELLS = 100_000
 MAX_THREADS = 1024
 Name = Annotated[str, Meta(pattern=r"^(?=\S)[^\x00-\x1f\x7f-\x9f]{1,100}(?<=\S)\Z")]
-"""What a strategy's name looks like: one line, as the registry lets through. It is text wherever it is shown."""
+"""A strategy's name: one line, as the registry accepts it. It is shown as text everywhere."""
 Key = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Few = Annotated[int, Meta(ge=1, le=100_000)]
 Seed = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
@@ -114,9 +114,9 @@ SIMULATE = "simulate"
 class Options:
     """How a run measures. ``timeout`` and ``budget`` (0: none) in seconds; ``cpu`` -1: workers are not pinned.
 
-    ``until_decided``: rounds go only to cells whose comparison is not decided, so verdicts must be those that allow it;
-    ``decide`` names the figures that count; ``within`` is the smallest effect of interest (0.02: 2 %). ``cost`` is how
-    many records the counted replay of a cell may take, about (0: none is made).
+    ``until_decided``: only cells whose comparison is undecided get more rounds, so verdicts use tests that allow this;
+    ``decide`` names the figures that count; ``within`` is the smallest effect of interest (0.02: 2 %). ``cost`` is
+    roughly how many records the counted replay of a cell may take (0: no counted replay).
     """
 
     mode: Annotated[str, Meta(pattern=r"^[a-z]{1,20}\Z")]
@@ -151,9 +151,9 @@ class WorkloadEntry:
     timed: Count
     baseline: Name
     threads: Annotated[int, Meta(ge=0, le=MAX_THREADS)] = 0
-    """Real threads that play it together; 0: a replay by one, with figures per operation."""
+    """The number of real threads that replay it together; 0: a single replay, with figures per operation."""
     summary: Text = ""
-    """What it is, in a line, as its plugin said when the run began."""
+    """What it is, in one line, as its plugin described it when the run began."""
 
 
 @dataclass(frozen=True)
@@ -168,9 +168,9 @@ class CellEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """See the module's docstring. ``metadata`` is what plugins had to say; ``noise`` is what made the
-    machine unsteady when the run began; ``wall``, ``measured``, ``timed`` and
-    ``warmup`` (seconds, as in Outcome) add up over all sittings of the run."""
+    """See the module's docstring. ``metadata`` comes from plugins; ``noise`` lists reasons for unstable figures when
+    the run began; ``wall``, ``measured``, ``timed`` and ``warmup`` (seconds, as in Outcome) add up over all sessions of
+    the run."""
 
     created: Text
     command: Texts
@@ -201,17 +201,18 @@ class Manifest:
             raise ValueError("cells lists a cell twice")
 
     def workload(self, label: str) -> WorkloadEntry:
-        """The entry of workload ``label``; KeyError if there is none (a manifest that was read has none such)."""
+        """The entry of workload ``label``. Raises KeyError if there is none (which cannot happen for a manifest that
+        was read)."""
         return next(w for w in self.workloads if w.label == label)
 
     @property
     def simulated(self) -> bool:
-        """Whether its cells were simulated: then ``host`` is the machine that was simulated."""
+        """Whether its cells were simulated: then ``host`` is the simulated machine."""
         return self.options.mode == SIMULATE
 
     @property
     def again(self) -> list[str]:
-        """The words of the command that makes the run again, with its seed if that was drawn."""
+        """The words of the command that repeats the run, including its seed if that was drawn."""
         if self.simulated:
             return list(self.command)
         drawn = "--seed" not in self.command and not any(word.startswith("--seed=") for word in self.command)
@@ -222,13 +223,13 @@ class Manifest:
         return self if note in self.notes else replace(self, notes=(*self.notes, note))
 
     def write(self, folder: Path) -> None:
-        """Write ``manifest.json``, atomically; raises ResultsError."""
+        """Write ``manifest.json``, atomically. Raises ResultsError."""
         data: dict[str, Any] = {"version": VERSION, **asdict(self)}
         write_json(folder / MANIFEST, data)
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read and check a run's manifest; raises ResultsError."""
+    """Read and check a run's manifest. Raises ResultsError."""
     path = folder / MANIFEST
     if not path.is_file():
         if folder.name.endswith((".tar.zst", ".zip")) and folder.is_file():

@@ -1,7 +1,8 @@
-"""What a simulated cell keeps beside its pyperf file: ``simulated/<key>.json`` in the run's folder, one object per run.
+"""What a simulated cell stores beside its pyperf file: ``simulated/<key>.json`` in the run's folder, one object per
+run.
 
-A *run* is one seed on one machine: the machine that was asked for (``corner`` is empty), or a corner of the box of what
-its numbers might be. Only the former are in the cell's pyperf file, a process per seed.
+A *run* is one seed on one machine: the given machine (``corner`` is empty), or a corner of the box of its uncertain
+parameters. Only the former are in the cell's pyperf file, one process per seed.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ MAX_RUNS, MAX_ROWS, MAX_CPUS = 10_000, 256, 1024
 
 @dataclass(frozen=True)
 class FieldCost:
-    """One field that cost something: transactions by kind; ns of all CPUs that its line was on the way, that requests
-    stood in line for it, that CPUs waited for it to be written. ``line`` is which line of its record it lies in."""
+    """A field that had costs: transactions by kind; ns, summed over all CPUs, that its line was in transit, that
+    requests queued for it, that CPUs waited for it to be written. ``line`` is the number of its line within the
+    record."""
 
     name: Text
     line: Annotated[int, Meta(ge=-1, le=1 << 20)]
@@ -41,24 +43,24 @@ class FieldCost:
 
     @property
     def structure(self) -> str:
-        """Whose field it is."""
+        """The structure to which the field belongs."""
         return self.name.partition(".")[0]
 
     @property
     def ns(self) -> float:
-        """All of its time."""
+        """The sum of its times."""
         return self.transfer + self.queue + self.wait
 
     @property
     def transactions(self) -> int:
-        """How often its line had to come."""
+        """How often its line was transferred."""
         return self.loads + self.stores + self.atomics
 
 
 @dataclass(frozen=True)
 class PairCost:
-    """``reader`` had to fetch a line since ``writer`` was written ("": it came from memory or a cache): ``n`` times, in
-    ``ns`` of all CPUs."""
+    """``reader`` had to fetch a line written by ``writer`` ("": from memory or a cache) ``n`` times, which took ``ns``
+    summed over all CPUs."""
 
     reader: Text
     writer: Text
@@ -68,8 +70,8 @@ class PairCost:
 
 @dataclass(frozen=True)
 class SimulatedRun:
-    """One run: ``window`` ns of simulated time; ``operations`` by figure; ``parts`` ns of all CPUs by what they went
-    into; ``accesses`` modelled, ``transfers`` of them had to fetch a line; ``rounds`` each CPU made on average."""
+    """One run: ``window`` ns of simulated time; ``operations`` by figure; ``parts`` ns of all CPUs by cause;
+    ``accesses`` modelled, of which ``transfers`` had to fetch a line; ``rounds`` each CPU made on average."""
 
     seed: Count
     corner: Text
@@ -94,19 +96,19 @@ class SimulatedRun:
 
 
 def simulated_path(folder: Path, entry: CellEntry) -> Path:
-    """Where a cell's runs are."""
+    """The path of a cell's runs."""
     return folder / FOLDER / f"{entry.key}.json"
 
 
 def write_runs(folder: Path, entry: CellEntry, runs: Sequence[SimulatedRun]) -> None:
-    """Replace a cell's runs; raises ResultsError."""
+    """Replace a cell's runs. Raises ResultsError."""
     path = simulated_path(folder, entry)
     path.parent.mkdir(exist_ok=True)
     write_json(path, {"version": VERSION, "runs": [asdict(run) for run in runs]})
 
 
 def read_runs(folder: Path, entry: CellEntry) -> list[SimulatedRun]:
-    """A cell's runs; none if there is no such file. Checks what it reads; raises ResultsError."""
+    """A cell's runs, validated; empty without the file. Raises ResultsError."""
     path = simulated_path(folder, entry)
     if not path.exists():
         return []
@@ -120,7 +122,7 @@ class _Runs:
 
 @dataclass(frozen=True)
 class SimulatedCell:
-    """A cell with its runs. ``figure`` leads; ``workload`` is the label without the number of CPUs."""
+    """A cell with its runs. ``figure`` is its leading figure; ``workload`` is the label without the number of CPUs."""
 
     cell: Cell
     workload: str
@@ -130,12 +132,12 @@ class SimulatedCell:
 
     @property
     def strategy(self) -> str:
-        """Its name."""
+        """The name of the strategy."""
         return self.cell.entry.strategy
 
     @property
     def asked(self) -> list[SimulatedRun]:
-        """The runs on the machine that was asked for, a seed each."""
+        """The runs on the given machine, one per seed."""
         return [run for run in self.runs if not run.corner]
 
     @property
@@ -145,7 +147,7 @@ class SimulatedCell:
 
     @property
     def band(self) -> tuple[float, float]:
-        """Least and most over all seeds and corners."""
+        """Minimum and maximum over all seeds and corners."""
         found = [run.throughput(self.figure) for run in self.runs]
         return min(found), max(found)
 

@@ -1,4 +1,4 @@
-"""What is saved beside the cells: studies, and the sources of the strategies."""
+"""What is stored beside the cells: studies, and the sources of the strategies."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 SOURCES = "sources.json"
 MAX_SOURCE = 1 << 18
-"""Characters of one source that are kept (256 KiB; the longest built-in one has 35)."""
+"""The most characters of one source to store (256 KiB; the longest built-in one has 35)."""
 MAX_SOURCES = 4096
 
 
 @dataclass(frozen=True)
 class Source:
-    """One plugin's text: ``module`` is where it is imported from, ``text`` its file, or those of its package,
-    ``summary`` the strategy's line, ``digest`` sha256 (hex) of ``text``."""
+    """One plugin's text: ``module`` is its module's name, ``text`` the content of its file, or of all files of its
+    package, ``summary`` the strategy's line, ``digest`` sha256 (hex) of ``text``."""
 
     module: str
     summary: str
@@ -76,7 +76,7 @@ def sources_of(strategies: Iterable[Strategy]) -> dict[str, Source]:
 
 
 def write_sources(folder: Path, sources: Mapping[str, Source]) -> None:
-    """Write ``sources.json``, each text once (strategies often share a file); raises ResultsError."""
+    """Write ``sources.json``, each text once (strategies often share a file). Raises ResultsError."""
     texts = {source.digest: source.text for source in sources.values()}
     entries = {}
     for name, source in sources.items():
@@ -85,12 +85,12 @@ def write_sources(folder: Path, sources: Mapping[str, Source]) -> None:
 
 
 def read_sources(folder: Path) -> dict[str, Source]:
-    """What :func:`write_sources` wrote; empty for a run without the file. Raises ResultsError."""
+    """The content that :func:`write_sources` wrote; empty for a run without the file. Raises ResultsError."""
     path = folder / SOURCES
     if not path.exists():
         return {}
     data = read_object(path)
-    texts = checked(path, data.get("texts", {}), _Texts, "texts")  # as they are: their digests are of every character
+    texts = checked(path, data.get("texts", {}), _Texts, "texts")  # unchanged: their digests cover every character
     found = {}
     for name, entry in checked(path, data.get("strategies", {}), _Entries, "strategies").items():
         text = texts.get(entry.digest)
@@ -108,7 +108,7 @@ def read_sources(folder: Path) -> dict[str, Source]:
 
 STUDIES = "studies"
 MAX_STUDIES = 64
-"""Studies of one run that are read."""
+"""The most studies of one run that are read."""
 MAX_POINTS = 1024
 MAX_ROWS = 4096
 Kind = Literal["explain", "breakeven", "layout", "simulate"]
@@ -126,7 +126,7 @@ class Mark:
 
     @property
     def positive(self) -> bool:
-        """Whether all of its numbers are above zero, as those of a ratio."""
+        """Whether all of its numbers are above zero, as a ratio's must be."""
         return min(self.value, self.low, self.high) > 0
 
 
@@ -135,7 +135,7 @@ Marks = Annotated[tuple[Mark, ...], Meta(max_length=MAX_POINTS)]
 
 @dataclass(frozen=True)
 class Curve:
-    """A ratio against a parameter; ``crossings`` (value, low, high on the x axis) are where it goes through 1."""
+    """A ratio against a parameter; at the ``crossings`` (value, low, high on the x axis) it passes through 1."""
 
     title: Text
     x_title: Text
@@ -144,7 +144,7 @@ class Curve:
     points: Marks
     crossings: Marks = ()
     below: Text = ""
-    """What it means to be below 1."""
+    """What a ratio below 1 means."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for points that are not of a ratio, or cannot be on a logarithmic axis."""
@@ -197,7 +197,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class SavedStudy:
-    """One study: ``title`` and ``note`` in words, its table, its pictures, the ``command`` that makes it again, when
+    """One study: ``title`` and ``note`` in words, its table, its pictures, the ``command`` that repeats it, when
     (``created``) and where (``host``) it was made."""
 
     kind: Kind
@@ -226,7 +226,8 @@ class SavedStudy:
 
 
 def write_study(folder: Path, study: SavedStudy) -> Path:
-    """Keep ``study`` in the run ``folder``, in the place of one of the same title; gives its path. ResultsError."""
+    """Store ``study`` in the run ``folder``, replacing one with the same title; returns its path. Raises
+    ResultsError."""
     path = folder / STUDIES / f"{study.kind}-{slug(study.title.lower(), 80, otherwise='study')}.json"
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     try:
@@ -238,7 +239,7 @@ def write_study(folder: Path, study: SavedStudy) -> Path:
 
 
 def read_studies(folder: Path) -> tuple[SavedStudy, ...]:
-    """The studies kept in a run, by kind and name; none for a run without. Raises ResultsError."""
+    """The studies stored in a run, by kind and name; empty if there are none. Raises ResultsError."""
     paths = sorted((folder / STUDIES).glob("*.json"))
     if len(paths) > MAX_STUDIES:
         raise ResultsError(folder / STUDIES, f"it holds more than {MAX_STUDIES} studies", "move some of them away")

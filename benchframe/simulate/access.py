@@ -1,7 +1,8 @@
-"""What compiled code calls: before each load, store and atomic operation, where it waits, and around each event.
+"""The functions that compiled code calls: before each load, store and atomic operation, where it waits, and around each
+event.
 
-The effect of an access takes place right after its call returns, and nothing else runs between the two. So what a CPU
-reads is what all CPUs with a smaller clock have written.
+The effect of an access takes place right after its call returns, and nothing else runs in between. So a CPU reads what
+all CPUs with a smaller clock have written.
 """
 
 from benchframe.dialect import native
@@ -31,7 +32,7 @@ from benchframe.simulate.schedule import give_way, park, take_turn, wake
 
 @native
 def region_of(sim, address):
-    """The slab that holds ``address``; -1 if none does."""
+    """The slab that contains ``address``; -1 if none does."""
     for i in range(sim.regions):
         r = REGION(sim, i)
         if address >= r.base and address < r.base + r.size:
@@ -41,8 +42,8 @@ def region_of(sim, address):
 
 @native
 def placed(sim, number, offset):
-    """The line that an access to line ``number`` stands for: itself, another one if its slab has a layout of its own,
-    or -1 if it costs nothing. Looked up once for most lines."""
+    """The line that an access to line ``number`` counts for: itself, another one if its slab has a layout of its own,
+    or -1 if it costs nothing. For most lines it is looked up only once."""
     line = LINE(sim, number)
     if line.place == UNSEEN:
         which = region_of(sim, sim.low + offset)
@@ -75,7 +76,7 @@ def placed(sim, number, offset):
 
 @native
 def access(sim, address, count, kind):
-    """``count`` instructions, then an access to ``address``; gives the number of its line, -1 if it costs nothing."""
+    """``count`` instructions, then an access to ``address``; returns the number of its line, -1 if it costs nothing."""
     sim.pending += count
     offset = address - sim.low
     if offset < 0 or offset >= sim.span:
@@ -96,7 +97,7 @@ def access(sim, address, count, kind):
             wake(sim, line, c.clock)
         if sim.coast:
             sim.idle += 1
-            if sim.idle & 65535 == 0:  # whoever spins must let others go on
+            if sim.idle & 65535 == 0:  # a spinning CPU must let others run
                 c.clock += 1000000
                 give_way(sim, c, me)
         return number
@@ -129,7 +130,7 @@ def access(sim, address, count, kind):
         give_way(sim, c, me)
     have = int(sharers.value & bit != 0)
     if c.keep_line == number and c.clock < c.keep_until:
-        # Somebody has asked for the line, and it has not left yet.
+        # Another CPU has requested the line, and it has not left yet.
         if kind == ATOMIC:
             c.t_atomics += sim.atomic
             c.clock += sim.atomic
@@ -158,8 +159,8 @@ def access(sim, address, count, kind):
 
 @native
 def transact(sim, line, number, offset, kind, me, have):
-    """The line has to come, or others have to give it up. A load or an atomic operation waits for it, a store does not
-    unless the store buffer is full."""
+    """The line must be transferred, or others must give it up. A load or an atomic operation waits for it; a store does
+    not unless the store buffer is full."""
     c = CPU(sim, me)
     if line.llc != 0 or line.owner != 0:
         line.moved = 1
@@ -202,13 +203,13 @@ def transact(sim, line, number, offset, kind, me, have):
     mask = SHARERS(sim, number * 16 + (me >> 6))
     mask.value = mask.value | 1 << (me & 63)
     into_private(sim, me, number)
-    give_way(sim, c, me)  # the effect takes place when the line is there
+    give_way(sim, c, me)  # the effect takes place when the line has arrived
     return 0
 
 
 @native
 def sim_range(sim, address, length, kind, count):
-    """Before memset and memcpy: every line of the range, read or written."""
+    """Before memset and memcpy: read or write every line of the range."""
     at = address
     more = count
     while at < address + length:
@@ -220,7 +221,7 @@ def sim_range(sim, address, length, kind, count):
 
 @native
 def sim_barrier(sim, count):
-    """A full barrier: stores leave first."""
+    """A full barrier: stores leave the store buffer first."""
     sim.pending += count
     c = CPU(sim, sim.current)
     if not sim.free and c.store_last > c.clock:
@@ -231,7 +232,7 @@ def sim_barrier(sim, count):
 
 @native
 def sim_relax(sim):
-    """cpu_relax: a little time, and others go first."""
+    """cpu_relax: a short time, and others run first."""
     me = sim.current
     c = CPU(sim, me)
     c.clock += sim.pause
@@ -242,14 +243,14 @@ def sim_relax(sim):
 
 @native
 def sim_clock(sim):
-    """This CPU's time in ps: what cycles() is here."""
+    """This CPU's time in ps: the value of cycles() here."""
     c = CPU(sim, sim.current)
     return c.clock + sim.pending * sim.insn
 
 
 @native
 def held_up(value, mask, wanted, unlike):
-    """Must one wait? ``unlike`` 0: until the masked value is ``wanted``, 1: while it is."""
+    """Whether a CPU must wait. ``unlike`` 0: until the masked value is ``wanted``, 1: while it is."""
     if value & mask == wanted:
         return unlike
     return 1 - unlike
@@ -257,9 +258,9 @@ def held_up(value, mask, wanted, unlike):
 
 @native
 def sim_wait(sim, address, mask, wanted, unlike, exclusive):
-    """wait_until and wait_while: a look, and if it is in vain no other until the line was written. A write wakes all
-    that wait, of those that wait exclusively one; whoever may not go on yet does not look for real, so that a crowd of
-    waiters costs its queue and no storm. Gives 0."""
+    """wait_until and wait_while: read once, and if the wait does not end, not again until the line was written. A write
+    wakes all waiters, but only one of the exclusive ones. A waiter that still must wait does not read the line, so a
+    crowd of waiters costs its queue but no traffic. Returns 0."""
     number = access(sim, address, 2, LOAD)
     word = address >> 3
     if not held_up(WORD(sim, word).value, mask, wanted, unlike):
@@ -280,8 +281,8 @@ def sim_wait(sim, address, mask, wanted, unlike, exclusive):
 
 @native
 def sim_wait_then_add(sim, address, mask, delta):
-    """wait_then_add: one atomic operation if the way is free. Where the mask has every bit this is a lock of one
-    holder: a queued spinlock, of whose waiters one looks when it is given back, the first that came."""
+    """wait_then_add: one atomic operation if the lock is free. If the mask has every bit this is an exclusive lock: a
+    queued spinlock, whose first waiter reads it when it is released."""
     word = WORD(sim, address >> 3)
     number = access(sim, address, 2, ATOMIC)
     before = word.value
@@ -335,7 +336,7 @@ def sim_work(sim, which):
 
 @native
 def sim_begin(sim, which):
-    """An event of a class begins: chance, then the declared work of entry and exit."""
+    """An event of a class begins: the jitter, then the declared work of entry and exit."""
     c = CPU(sim, sim.current)
     if not sim.free:
         if sim.jitter:
@@ -357,7 +358,7 @@ def sim_begin(sim, which):
 
 @native
 def sim_end(sim, which):
-    """It is over."""
+    """The event ends."""
     c = CPU(sim, sim.current)
     if which == CLASS_FAULT:
         c.done_fault += 1
@@ -375,7 +376,7 @@ def sim_end(sim, which):
 
 @native
 def sim_uncounted(sim, on):
-    """1: what follows costs nothing; 0: it does again."""
+    """1: what follows costs nothing; 0: it costs again."""
     if on:
         c = CPU(sim, sim.current)
         spent = sim.pending * sim.insn
@@ -393,8 +394,8 @@ def sim_uncounted(sim, on):
 @native
 def sim_shootdown(sim, mm):
     """flush_tlb_mm_range: an interrupt to every other CPU that runs a thread of the address space, and an answer from
-    each; one that waits is in lazy TLB mode and gets none. They lose the time when they next do anything; who sends
-    waits for one handler and the way there and back."""
+    each; a waiting CPU is in lazy TLB mode and gets none. They lose the time when they next do anything; the sender
+    waits for one handler and both ways."""
     if sim.ipi_send == 0 or sim.free:
         return 0
     c = CPU(sim, sim.current)

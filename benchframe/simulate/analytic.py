@@ -1,9 +1,10 @@
-"""A second estimate of throughput, which knows nothing of the simulation's clocks: mean value analysis of one queue.
+"""A second estimate of throughput, independent of the simulation's clocks: mean value analysis of one queue.
 
-The line that costs most is a server of a closed network, everything else is think time (Reiser and Lavenberg 1980).
-Its demand is how often an operation needs the line, as counted, times the mean latency between two of the CPUs; think
-time is what one CPU alone takes for an operation. So it has the traffic of a strategy from the simulation, and its
-queueing from theory. Where the two differ by much, more than one line is short, or waiting is not queueing for a line.
+The line with the highest cost is a server of a closed network, everything else is think time (Reiser and Lavenberg
+1980). Its demand is how often an operation needs the line, as counted, times the mean latency between two of the CPUs;
+think time is the time of an operation on one CPU alone. So the estimate takes a strategy's traffic from the simulation,
+and its queueing from theory. If the two differ much, more than one line is a bottleneck, or waiting is not queueing for
+a line.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from benchframe.simulate.machines import Machine
 
 
 def mean_latency(machine: Machine, cpus: int) -> float:
-    """ns that a line takes from one of ``cpus`` CPUs to another, all pairs alike. O(CPUs).
+    """ns that a line takes from one of ``cpus`` CPUs to another, averaged over all pairs. O(CPUs).
 
     >>> from benchframe.simulate.machines import load_machine
     >>> mean_latency(load_machine("milan-2s"), 2), round(mean_latency(load_machine("milan-2s"), 16), 1)
@@ -35,7 +36,7 @@ def mean_latency(machine: Machine, cpus: int) -> float:
 
 
 def mva(customers: int, demand: float, think: float) -> float:
-    """Throughput of a closed network of one queue, exactly: operations per unit of time. O(customers).
+    """The exact throughput of a closed network of one queue: operations per unit of time. O(customers).
 
     >>> round(mva(1, 10.0, 90.0), 3), round(mva(1000, 10.0, 90.0), 3)
     (0.01, 0.1)
@@ -49,7 +50,7 @@ def mva(customers: int, demand: float, think: float) -> float:
 
 
 def hottest(run: SimulatedRun) -> tuple[str, int, int]:
-    """(structure, line of its record, transactions) of the line that cost most time; ("", 0, 0) if none did."""
+    """(structure, line of its record, transactions) of the line with the highest cost; ("", 0, 0) if there is none."""
     times: dict[tuple[str, int], float] = {}
     counts: dict[tuple[str, int], int] = {}
     for field in run.fields:
@@ -63,8 +64,8 @@ def hottest(run: SimulatedRun) -> tuple[str, int, int]:
 
 
 def estimate(cells: Sequence[SimulatedCell], machine: Machine) -> dict[int, float]:
-    """By CPUs, operations of the leading figure per second: of one strategy and workload, which must have a cell of one
-    CPU and one of more. Empty without them."""
+    """By number of CPUs, operations of the leading figure per second, for one strategy and workload, which must have a
+    cell with one CPU and one with more. Empty without them."""
     by_cpus = {cell.cpus: cell.asked[0] for cell in cells}
     several = sorted(n for n in by_cpus if n > 1)
     if 1 not in by_cpus or not several:

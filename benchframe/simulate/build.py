@@ -1,8 +1,8 @@
-"""The simulated build: a threaded unit's text, compiled as ever, with a call of the simulator before every access.
+"""The simulated build: a threaded unit's text, compiled as usual, with a call of the simulator before every access.
 
-What is instrumented is LLVM's text after it was optimised, so that what the compiler merged or left out is merged or
-left out here too. Instructions are counted between accesses and handed over with the next one. Waiting, the clock and
-the spin hint become calls of the simulator; everything else is the code that real threads run, for a fixed processor.
+LLVM's text is instrumented after optimisation, so that accesses that the compiler merged or removed are merged or
+removed here too. Instructions are counted between accesses and passed on with the next one. Waiting, the clock and the
+spin hint become calls of the simulator; everything else is the code that real threads run, for a fixed processor.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 from benchframe.dialect import llvm as backend
 from benchframe.dialect.llvm import C_CALLS, PRIMITIVES, _atomic, _field_pointer, _integer_call
-from benchframe.dialect.numba_internals import module_of
+from benchframe.dialect.numba_internals import interruptible, module_of
 from benchframe.dialect.records import DialectError
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.simulate.records import ATOMIC, LOAD, STORE
@@ -89,7 +89,7 @@ SIMULATED: dict[str, Any] = {
     "cond_resched": intrinsic(_nothing),
     **{f"sim_{name}": _told(name) for name in ("work", "begin", "end", "uncounted", "shootdown")},
 }
-"""What each primitive is in a simulated unit."""
+"""The lowering of each primitive in a simulated unit."""
 
 
 def _switch(typingctx: Any, one: Any, other: Any) -> Any:
@@ -118,7 +118,7 @@ RUNTIME_PRIMITIVES: dict[str, Any] = {
     "switch_stack": intrinsic(_switch),
     "run_thread": _integer_call(2, _run_thread),
 }
-"""What each primitive is in the simulator itself."""
+"""The lowering of each primitive in the simulator itself."""
 
 
 # ---- instrumentation -------------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ _HOOKS = {"access": 3, "range": 4, "barrier": 1}
 
 
 class _Function:
-    """One function's lines on their way through."""
+    """One function's lines during instrumentation."""
 
     def __init__(self, out: list[str], numbers: list[int]) -> None:
         self.out, self.numbers = out, numbers
@@ -165,7 +165,7 @@ class _Function:
         self.count = 0
 
     def line(self, line: str) -> None:
-        """Copy a line, with what has to come before it."""
+        """Copy a line, preceded by what it needs."""
         if found := _ALLOCA.match(line):
             self.stack.add(found.group(1))
         kind, found = next(
@@ -200,7 +200,7 @@ class _Function:
 
 
 def instrument(text: str) -> str:
-    """LLVM text with the calls in it. Raises DialectError for an access of a form that is not known."""
+    """LLVM text with the calls inserted. Raises DialectError for an access of an unknown form."""
     out: list[str] = []
     numbers = [0]
     function: _Function | None = None
@@ -227,14 +227,15 @@ def instrument(text: str) -> str:
 def _target_machine() -> Any:
     name = architecture()
     target = llvm.Target.from_triple(llvm.get_process_triple())
-    # The large model: what a unit calls may lie anywhere in the address space.
+    # The large code model: called functions may be anywhere in the address space.
     return target.create_target_machine(
         cpu=TARGET[name], features="", opt=3, reloc="static", codemodel="large", jit=True
     )
 
 
 def optimised(module: Any, keep: frozenset[str]) -> Any:
-    """``module`` with all but ``keep`` internal, through the passes of an ordinary unit, for the fixed processor."""
+    """``module`` with everything except ``keep`` internal, optimised by the passes of an ordinary unit, for the fixed
+    processor."""
     machine = _target_machine()
     for defined in module.functions:
         if not defined.is_declaration:
@@ -243,17 +244,21 @@ def optimised(module: Any, keep: frozenset[str]) -> Any:
         machine, llvm.create_pipeline_tuning_options(speed_level=3)
     ).getModulePassManager()
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
-    passes.run(module, builder)
+    with interruptible():
+        passes.run(module, builder)
     return module
 
 
 def emit(module: Any, keep: frozenset[str]) -> bytes:
     """``module``, optimised, as an object file."""
-    return bytes(_target_machine().emit_object(optimised(module, keep)))
+    made = optimised(module, keep)
+    with interruptible():
+        return bytes(_target_machine().emit_object(made))
 
 
 def compile_simulated(spec: UnitSpec, units: Units) -> bytes:
-    """The object file of a simulated unit. Raises DialectError, also for C code: nobody sees its accesses."""
+    """The object file of a simulated unit. Raises DialectError, also for C code, whose accesses the simulator cannot
+    see."""
     index = {h.name: i for i, h in enumerate(units.hooks)}
     library, symbol = backend.lowered(spec.entry, spec.arity, units.mm, spec.binding, index, spec.replace, SIMULATED)
     module = module_of(library)
@@ -264,8 +269,11 @@ def compile_simulated(spec: UnitSpec, units: Units) -> bytes:
     ]
     if undefined:
         if undefined[0] in C_CALLS:
-            raise DialectError(f"{spec.name}: C code takes part, and nobody sees its accesses; it is not simulated")
+            raise DialectError(
+                f"{spec.name}: it contains C code, whose accesses the simulator cannot see; it is not simulated"
+            )
         raise backend.needs(spec.entry, undefined)
     made = llvm.parse_assembly(instrument(str(module)))
     made.verify()
-    return bytes(_target_machine().emit_object(made))
+    with interruptible():
+        return bytes(_target_machine().emit_object(made))

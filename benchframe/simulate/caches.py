@@ -1,8 +1,8 @@
-"""Caches and the directory: who has a line, how far it has to come, and what has to go to make room.
+"""Caches and the directory: which CPUs have a line, how far it must be transferred, and what is evicted for it.
 
-A line is with nobody (memory), with some CPUs (shared) or with one that may write it (owner). Every CPU has two private
-caches; a domain of CPUs shares a last-level cache, which keeps what its CPUs had and gave up. Writing takes the line
-from all others. How far a line comes is a class: the same domain, the same socket, another socket, memory.
+A line is in memory only, shared by some CPUs, or owned by one that may write it. Every CPU has two private caches; a
+domain of CPUs shares a last-level cache, which keeps the lines that its CPUs evicted. Writing takes the line away from
+all others. The distance of a transfer is a class: the same domain, the same socket, another socket, memory.
 """
 
 from benchframe.dialect import native
@@ -26,12 +26,12 @@ from benchframe.simulate.records import (
 )
 
 DOMAIN, SAME_SOCKET, OTHER_SOCKET, MEMORY, NOWHERE = 0, 1, 2, 3, -1
-"""Where a line comes from."""
+"""The distance of a line's source."""
 
 
 @native
 def way(sim, which):
-    """Latency of a distance class."""
+    """The latency of a distance class."""
     if which == DOMAIN:
         return sim.near
     if which == SAME_SOCKET:
@@ -41,7 +41,7 @@ def way(sim, which):
 
 @native
 def distance(sim, one, other):
-    """The class of two CPUs."""
+    """The distance class of two CPUs."""
     if one // sim.per_domain == other // sim.per_domain:
         return DOMAIN
     if one // sim.per_socket == other // sim.per_socket:
@@ -51,7 +51,7 @@ def distance(sim, one, other):
 
 @native
 def farthest(sim, number, me):
-    """The class of the farthest CPU besides ``me`` that has line ``number``; NOWHERE if none has."""
+    """The distance class of the farthest other CPU than ``me`` that has line ``number``; NOWHERE if there is none."""
     c = CPU(sim, me)
     found = NOWHERE
     for w in range(4):
@@ -81,7 +81,7 @@ def farthest(sim, number, me):
 
 @native
 def in_llc(line, c):
-    """The class of the nearest last-level cache that has it; NOWHERE if none has."""
+    """The distance class of the nearest last-level cache with the line; NOWHERE if there is none."""
     if line.llc == 0:
         return NOWHERE
     if line.llc & c.domain != 0:
@@ -93,7 +93,7 @@ def in_llc(line, c):
 
 @native
 def near_hit(sim, me, number):
-    """Is the line in the first private cache? It is now, and the most recent of its set."""
+    """Whether the line is in the first private cache. Afterwards it is, as the most recent of its set."""
     at = (me * sim.l1_sets + (number & (sim.l1_sets - 1))) * WAYS
     before = NEAR_TAG(sim, at).line
     wanted = number + 1
@@ -111,7 +111,8 @@ def near_hit(sim, me, number):
 
 @native
 def far_hit(sim, me, number):
-    """Likewise the second private cache: 0 if it was there, else what had to go, + 1; -1 if nothing had to."""
+    """The same for the second private cache: 0 if the line was there, else the evicted line + 1; -1 if none was
+    evicted."""
     at = (me * sim.l2_sets + (number & (sim.l2_sets - 1))) * WAYS
     before = FAR_TAG(sim, at).line
     wanted = number + 1
@@ -131,7 +132,7 @@ def far_hit(sim, me, number):
 
 @native
 def keep_in_llc(sim, line, number, c):
-    """The last-level cache of ``c``'s domain takes a line; if it is full, its oldest of that set goes."""
+    """The last-level cache of ``c``'s domain takes a line; if its set is full, the oldest line is evicted."""
     line.llc = line.llc | c.domain
     if sim.llc_sets == 0:
         return 0
@@ -153,7 +154,7 @@ def keep_in_llc(sim, line, number, c):
 
 @native
 def into_private(sim, me, number):
-    """The line is now in both private caches; what had to go is the last-level cache's."""
+    """Put the line into both private caches; evicted lines go to the last-level cache."""
     near_hit(sim, me, number)
     victim = far_hit(sim, me, number)
     if victim > 0:
@@ -163,7 +164,7 @@ def into_private(sim, me, number):
 
 @native
 def evict(sim, me, number):
-    """``me`` gives a line up for want of room."""
+    """``me`` evicts a line for lack of space."""
     mask = SHARERS(sim, number * 16 + (me >> 6))
     bit = 1 << (me & 63)
     if mask.value & bit != 0:
@@ -177,8 +178,8 @@ def evict(sim, me, number):
 
 @native
 def from_memory(sim, line, c, at):
-    """Latency of a line that comes from memory at time ``at``: its socket's controller takes one line at a time, and
-    memory belongs to the socket that touched it first."""
+    """The latency of a line from memory at time ``at``: its socket's controller serves one line at a time, and memory
+    belongs to the socket that touched it first."""
     home = line.region >> 8
     if home == 0:
         home = c.socket + 1
@@ -196,7 +197,7 @@ def from_memory(sim, line, c, at):
 
 @native
 def fill(sim, line, number, me, kind):
-    """As :func:`fetch`, without its time: what a round that nobody counts leaves in the caches."""
+    """As :func:`fetch`, without its time: what a round that does not count leaves in the caches."""
     c = CPU(sim, me)
     mask = SHARERS(sim, number * 16 + (me >> 6))
     bit = 1 << (me & 63)
@@ -231,7 +232,7 @@ def field_of(sim, number, offset):
 
 @native
 def note(sim, line, offset, kind, time, queue, far):
-    """One transaction more of the field at ``offset``, and of the pair with who wrote the line last."""
+    """Count a transaction for the field at ``offset``, and for its pair with the field written last in the line."""
     number = line.region & 255
     here = field_of(sim, number, offset)
     f = FIELD(sim, here * KINDS + kind)
@@ -255,8 +256,8 @@ def note(sim, line, offset, kind, time, queue, far):
 
 @native
 def fetch(sim, line, number, me, kind, start, have):
-    """The line comes to ``me`` at ``start``: gives its latency << 2 | its class. The directory is brought up to date
-    but for who has it now; ``line.free_at`` is when the next request can be served."""
+    """Transfer the line to ``me`` at ``start``: returns its latency << 2 | its class. Updates the directory except for
+    the new holder; ``line.free_at`` is when the next request can be served."""
     c = CPU(sim, me)
     if line.owner != 0:
         came = distance(sim, me, line.owner - 1)

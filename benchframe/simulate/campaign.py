@@ -1,8 +1,8 @@
-"""A simulated run: cells are independent and pure, so any executor may do them, in any order.
+"""A simulated run: cells are independent and deterministic, so any executor may compute them, in any order.
 
-:func:`run_cells` sends a :class:`CellJob` for each cell without a result and puts each answer on disk as it comes.
-A job says everything that decides its answer and nothing of the host; whoever does it refuses if its own sources or
-compiler differ. What was not done when a process died or Ctrl-C came is done by ``--resume``.
+:func:`run_cells` sends a :class:`CellJob` for each cell without a result and writes each answer to disk as it comes. A
+job contains everything that decides its answer and nothing about the host; a worker refuses it if its own sources or
+compiler differ. ``--resume`` computes what was not finished when a process died or Ctrl-C came.
 """
 
 from __future__ import annotations
@@ -40,15 +40,16 @@ if TYPE_CHECKING:
     from benchframe.trace.trace import Trace
 
 KILLED = "KilledWorker"
-"""What Dask raises for a task that several workers died of."""
+"""Dask raises this for a task on which several workers died."""
 INNER_LOOPS = 1_000_000
-"""As in threaded runs: pyperf's raw values are seconds per so many operations."""
+"""As in threaded runs: pyperf's raw values are seconds per this many operations."""
 MAX_POINTS = 2000
 
 
 @dataclass(frozen=True)
 class CellJob:
-    """One cell: all that decides its figures. ``corners``: the box of machine numbers too."""
+    """One cell: everything that decides its figures. ``corners``: also compute the corners of the box of machine
+    numbers."""
 
     strategy: str
     digest: str
@@ -72,7 +73,7 @@ class CellJob:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a job: ``state`` as in a cell's state; ``runs`` are those of the cell."""
+    """The result of a job: ``state`` as in a cell's state; ``runs`` are those of the cell."""
 
     state: str
     message: str = ""
@@ -88,7 +89,7 @@ class Answer:
 
 @cache
 def simulator_digest() -> str:
-    """sha256 (hex) over the sources of model, engine and simulator: a figure of others is stale."""
+    """sha256 (hex) over the sources of model, engine and simulator: figures from other sources are stale."""
     import hashlib
 
     digest = hashlib.sha256(model_digest().encode())
@@ -114,7 +115,7 @@ def _trace(plugins: tuple[str, ...], blocked: tuple[str, ...], spec: str, path: 
 
 
 def _strategy(job: CellJob) -> Strategy:
-    """The strategy of ``job`` as this process has it. Raises SimulateError if its sources or compiler are others."""
+    """The strategy of ``job`` in this process. Raises SimulateError if its sources or compiler differ."""
     mine = dict(toolchain())
     for name, told in job.tools:
         if mine.get(name) != told:
@@ -128,7 +129,7 @@ def _strategy(job: CellJob) -> Strategy:
 
 
 def compile_job(job: CellJob) -> str:
-    """Compile what the job's strategy needs, if it is not there; its name."""
+    """Compile what the job's strategy needs, if it is missing; returns its name."""
     from benchframe.simulate.runtime import runtime
     from benchframe.simulate.session import simulated_units, specs
 
@@ -140,7 +141,7 @@ def compile_job(job: CellJob) -> str:
 
 
 def shared_job() -> str:
-    """Compile what all strategies share."""
+    """Compile the unit that all strategies share."""
     from benchframe.simulate.runtime import runtime
     from benchframe.simulate.session import shared_spec, simulated_units
 
@@ -150,7 +151,7 @@ def shared_job() -> str:
 
 
 def needs_compiling(strategies: Sequence[Strategy]) -> tuple[bool, list[str]]:
-    """Whether what all share is missing, and the strategies of which something is."""
+    """Whether the shared unit is missing, and the strategies with missing units."""
     from benchframe.simulate.runtime import compiled
     from benchframe.simulate.session import shared_spec, simulated_units, specs
 
@@ -160,9 +161,9 @@ def needs_compiling(strategies: Sequence[Strategy]) -> tuple[bool, list[str]]:
 
 
 def do_job(job: CellJob) -> Answer:
-    """Simulate one cell: its seeds, then corners of the box. A wrong answer or a deadlock is an answer, no error.
+    """Simulate one cell: its seeds, then corners of the box. A wrong answer or a deadlock is a result, not an error.
 
-    One at a time in a process, however many threads ask: there is one simulator.
+    A process computes one cell at a time, however many threads call this: there is one simulator.
     """
     with _SIMULATOR:
         return _do_job(job)
@@ -257,20 +258,20 @@ _SIMULATOR = threading.Lock()
 
 # ---- the run ---------------------------------------------------------------------------------------------------------
 class Watcher:
-    """Is told what happens; the base class ignores it all."""
+    """Receives progress; the base class ignores it."""
 
     def compiling(self, name: str, fraction: float) -> None:
         """``name`` was compiled; ``fraction`` of the work is done."""
 
     def begin(self, cells: int) -> None:
-        """So many cells are to come."""
+        """This many cells will follow."""
 
     def cell(self, entry: CellEntry, answer: Answer) -> None:
         """A cell is done."""
 
 
 def processes(count: int) -> Executor:
-    """An executor on this host: ``count`` processes, which leave Ctrl-C to this one and end with it."""
+    """An executor on this host: ``count`` processes, which leave Ctrl-C to this process and end with it."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
@@ -299,7 +300,7 @@ def plan_cells(
     blocked: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> Manifest:
-    """The manifest of a simulated run. Its cells' keys say what decides a figure, and nothing of the host."""
+    """The manifest of a simulated run. Its cells' keys contain what decides a figure, and nothing about the host."""
     options = Options(mode=SIMULATE, rounds=seeds, values=1, warmups=0, min_time=0.0, timeout=0.0, cost=0)
     told = (
         f"simulated, not measured: {machine.cpus} CPUs of {machine.name}; docs/simulation.md says what that leaves out."
@@ -339,7 +340,7 @@ def jobs_of(
     rounds: float,
     accesses: int,
 ) -> dict[CellEntry, CellJob]:
-    """The job of each cell, those that take long first."""
+    """The job of each cell, the longest ones first."""
     found = {}
     for entry in manifest.cells:
         workload = manifest.workload(entry.workload)
@@ -373,11 +374,11 @@ def run_cells(
     watcher: Watcher,
     executor: Callable[[], Executor],
 ) -> None:
-    """Do every job whose cell has no result, on an ``executor``, and write each answer as it comes.
+    """Compute every job whose cell has no result, on an ``executor``, and write each answer as it comes.
 
-    If a process of the executor dies, another executor is made and whatever was on its way is done one by one, so that
-    the cell that kills its process is found: it is marked as crashed. Raises what a job raises (SimulateError,
-    DialectError), ResultsError, KeyboardInterrupt; what was done until then is on disk.
+    If a process of the executor dies, a new executor is made and the unfinished jobs are computed one by one, to find
+    the cell that kills its process; it is marked as crashed. Raises a job's errors (SimulateError, DialectError),
+    ResultsError, KeyboardInterrupt; everything finished before is on disk.
     """
     start = time.perf_counter()
     with folder.locked():
@@ -423,7 +424,8 @@ def _work(
     watcher: Watcher,
     executor: Callable[[], Executor],
 ) -> None:
-    """Compile, send all, take answers as they come; after a death, one job at a time on executors of their own."""
+    """Compile, submit all jobs, take answers as they come; after a death, compute one job at a time on executors of
+    their own."""
     suspects: list[CellEntry] = []
 
     def done(entry: CellEntry, answer: Answer) -> None:
@@ -462,7 +464,7 @@ def _work(
 
 
 def stop(pool: Executor) -> None:
-    """End an executor now, without what it has not begun; processes of this host are ended."""
+    """End an executor now, without the jobs it has not begun; processes of this host are ended."""
     pool.shutdown(wait=False, cancel_futures=True)
     children: Mapping[int, Any] = getattr(pool, "_processes", None) or {}
     for child in list(children.values()):
@@ -470,7 +472,7 @@ def stop(pool: Executor) -> None:
 
 
 def keep(folder: RunFolder, entry: CellEntry, job: CellJob, answer: Answer) -> None:
-    """Put an answer on disk: the state, the pyperf file, and last the runs, which say that the cell is done."""
+    """Write an answer to disk: the state, the pyperf file, and last the runs, which mark the cell as done."""
     state = CellState(state=answer.state, message=answer.message, event=answer.event)
     if answer.state == "ok":
         state = replace(

@@ -1,9 +1,9 @@
 """Simulated cells on more than one machine: a Dask.distributed scheduler behind the interface of concurrent.futures.
 
-``local:N`` starts a scheduler and N worker processes on this host's loopback; any other address is that of a scheduler
-that runs already. Cells are pure: what a worker answers does not depend on where it is, and a worker whose sources or
-compiler differ refuses (:mod:`benchframe.simulate.campaign`). A worker that is killed loses nothing: the scheduler
-gives its cell to another.
+``local:N`` starts a scheduler and N worker processes on this host's loopback; any other address is that of a running
+scheduler. Cells are deterministic: a worker's answer does not depend on its host, and a worker whose sources or
+compiler differ refuses the cell (:mod:`benchframe.simulate.campaign`). If a worker is killed, nothing is lost: the
+scheduler gives its cell to another.
 
 A scheduler runs whatever code it is sent, so an address on another host must be ``tls://``.
 """
@@ -23,11 +23,11 @@ from benchframe.simulate.target import SimulateError
 
 INSTALL = "pip install 'benchframe[cluster]'"
 SECONDS = 20
-"""A scheduler that does not answer for so long is not there."""
+"""Seconds after which a scheduler that does not answer is considered absent."""
 
 
 def loopback(address: str) -> bool:
-    """Does ``address`` (tcp://host:port) stay on this host?
+    """Whether ``address`` (tcp://host:port) is on this host.
 
     >>> loopback("tcp://127.0.0.1:8786"), loopback("tcp://[::1]:8786"), loopback("tcp://10.0.0.7:8786")
     (True, True, False)
@@ -42,7 +42,7 @@ def loopback(address: str) -> bool:
 
 
 def checked(address: str) -> str:
-    """``address`` with its scheme. Raises SimulateError: no address, or a plain one of another host.
+    """``address`` with its scheme. Raises SimulateError if it is not an address, or an unencrypted one of another host.
 
     >>> checked("localhost:8786"), checked("tls://big:8786")
     ('tcp://localhost:8786', 'tls://big:8786')
@@ -63,7 +63,7 @@ def checked(address: str) -> str:
 def cluster(address: str) -> Iterator[Callable[[], Executor]]:
     """A maker of executors on the scheduler at ``address``; ``local:N`` starts one, which ends with the block.
 
-    Raises SimulateError: dask is not installed, nobody answers.
+    Raises SimulateError if dask is not installed, or no scheduler answers.
     """
     try:
         distributed: Any = importlib.import_module("distributed")

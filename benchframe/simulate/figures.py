@@ -1,4 +1,4 @@
-"""What a simulated run found: throughput, where the time went, which lines it went to, how long operations took."""
+"""The results of a simulated run: throughput, where the time was spent and on which lines, how long operations took."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from benchframe.simulate.records import KINDS, PARTS
 
 Array = npt.NDArray[Any]
 COUNTED = tuple(FIGURES)
-"""Figures that operations are counted for."""
+"""Figures whose operations are counted."""
 KEPT_LINES, KEPT_PAIRS = 24, 24
 PS = 0.001
-"""ns of a picosecond."""
+"""A picosecond in ns."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """One field that cost something: transactions by kind, and ns of all CPUs spent on its line's way, in its queue and
-    waiting for it; ``far`` came from another socket."""
+    """A field that had costs: transactions by kind, and ns summed over all CPUs for transfers of its line, for queueing
+    and for waiting for it; ``far`` of them came from another socket."""
 
     name: str
     line: int
-    """Which line of its record it lies in."""
+    """The number of its line within the record."""
     loads: int
     stores: int
     atomics: int
@@ -40,14 +40,14 @@ class Field:
 
     @property
     def ns(self) -> float:
-        """All of it."""
+        """The sum of its times."""
         return self.transfer + self.queue + self.wait
 
 
 @dataclass(frozen=True)
 class Pair:
-    """``reader`` had to fetch a line because ``writer`` was written (empty: it came from memory or a cache): so often,
-    for so many ns."""
+    """``reader`` had to fetch a line because ``writer`` was written (empty: from memory or a cache): how often, and for
+    how many ns."""
 
     reader: str
     writer: str
@@ -58,7 +58,7 @@ class Pair:
 @dataclass(frozen=True)
 class Figures:
     """One run. ``window`` is ps of simulated time; ``operations`` by figure (fault, lookup, mapping); ``cpus`` each
-    CPU's operations; ``parts`` ns of all CPUs by PARTS; ``clock`` what they should add up to."""
+    CPU's operations; ``parts`` ns of all CPUs by PARTS; ``clock`` their expected sum."""
 
     window: int
     host: float
@@ -68,22 +68,22 @@ class Figures:
     clock: float
     accesses: int
     inside: Mapping[str, int]
-    """Accesses inside the operations of a figure; the rest is the threads' own loop, RCU and the barrier."""
+    """Accesses inside the operations of a figure; the rest are those of the threads' own loop, RCU and the barrier."""
     transfers: int
     fields: tuple[Field, ...]
     pairs: tuple[Pair, ...]
     histograms: Mapping[str, Histogram]
     shares: Mapping[str, float]
-    """Parts of the threads' time: ``lock`` (mmap_lock), ``table``, ``vma``, ``barrier``, ``order``."""
+    """Shares of the threads' time: ``lock`` (mmap_lock), ``table``, ``vma``, ``barrier``, ``order``."""
 
     @property
     def seconds(self) -> float:
-        """Simulated."""
+        """The simulated seconds."""
         return self.window * 1e-12
 
     @property
     def rates(self) -> dict[str, float]:
-        """Operations per second by figure, those that there are."""
+        """Operations per second by figure, for figures that occur."""
         return {name: n / self.seconds for name, n in self.operations.items() if n}
 
     @property
@@ -156,12 +156,12 @@ def read_figures(
 
 
 LOCK_FIELDS = {"lock": ("mm.mmap_lock", "mm.mmap_lock_head"), "table": ("page.ptl",)}
-"""Locks whose waits are waits for a write to these fields."""
+"""Locks, and the fields for whose writes their waiters wait."""
 
 
 def _shares(session: Any, window: int, threads_then: Array, crew_then: Array, rows: list[Field]) -> dict[str, float]:
-    """Parts of the CPUs' time that went into waiting for locks, the barrier and the order of a trace. Locks by the
-    fields that were waited for, so that a wait that has not ended counts; the rest by what the threads noted."""
+    """Shares of the CPUs' time spent waiting for locks, the barrier and the order of a trace. Locks by the fields that
+    were waited for, so that an unfinished wait counts; the rest from what the threads recorded."""
     arrays, tasks = session.memory.arrays, [w.task for w in session.program.works]
     span = max(1, window * len(tasks))
     found = {

@@ -1,7 +1,7 @@
-"""Which cache line each field of a record lies in: as the model has it, as a kernel has it, or as one would like it.
+"""The cache line of each field of a record: in the model's order, in a kernel's order, or in one of the user's choice.
 
-A layout moves no memory. It tells the simulator which line an access counts for, so the same compiled code is simulated
-under any order of fields.
+A layout does not move memory. It tells the simulator for which line an access counts, so the same compiled code is
+simulated with any order of fields.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ LAYOUTS = Path(__file__).with_name("layouts.toml")
 
 @dataclass(frozen=True)
 class Layout:
-    """``lines`` has, by structure (mm, vma, page ...), the lines of its record, each a list of fields; what it does not
-    name stays in lines of its own, in the order of the model."""
+    """``lines`` has, by structure (mm, vma, page ...), the lines of its record, each a list of fields; fields that it
+    does not name stay in lines of their own, in the model's order."""
 
     name: str = "model"
     about: str = ""
     lines: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
     apart: Sequence[str] = ()
-    """``structure.field``: in a line of its own."""
+    """``structure.field``: fields in lines of their own."""
     free: Sequence[str] = ()
     """Structures that cost nothing."""
 
     def told(self) -> str:
-        """In words: which it is, and what stands apart."""
+        """A description: which layout it is, and the fields in lines of their own."""
         return self.name + (f", with {', '.join(self.apart)} in lines of their own" if self.apart else "")
 
     def words(self, name: str, struct: Struct, costless: set[int]) -> list[int] | None:
-        """The line of each 8-byte word of a record, -1 where it costs nothing; None if every word lies where it lies.
+        """The line of each 8-byte word of a record, -1 where it costs nothing; None if every word is in its own line of
+        the model.
 
         Raises SimulateError for a field that the record does not have.
         """
@@ -62,7 +63,7 @@ class Layout:
                 found.append(-1)
             elif word in place:
                 found.append(place[word])
-            else:  # lines of the model, numbered as they come
+            else:  # lines of the model, numbered in order
                 found.append(last.setdefault(word // 8, rest + len(last)))
         return found
 
@@ -75,8 +76,8 @@ def layout_names() -> list[str]:
 
 
 def load_layout(name: str, apart: Sequence[str] = ()) -> Layout:
-    """A shipped layout, with the fields ``apart`` in lines of their own. Raises SimulateError, also for a field
-    that is none of the model's."""
+    """A shipped layout, with the fields ``apart`` in lines of their own. Raises SimulateError, also for a field that
+    the model does not have."""
     from benchframe.mm.layout import mm_struct
     from benchframe.simulate.machines import near, read_toml
 
@@ -92,5 +93,5 @@ def load_layout(name: str, apart: Sequence[str] = ()) -> Layout:
 
 
 def as_it_is(apart: Sequence[str] = ()) -> Layout:
-    """The model's own order; ``apart`` are fields on lines of their own (what if?)."""
+    """The model's own order; ``apart`` are fields in lines of their own (what if?)."""
     return Layout("model", "the order of fields in mm/layout.py", {}, tuple(apart))

@@ -1,7 +1,7 @@
-"""The model as it is simulated: what the threaded build does, and what surrounds it in a kernel.
+"""The model in simulated runs: the threaded build, and the surrounding work of a kernel.
 
-mmap_lock's writers spin as Linux's do, one at a time (osq_lock); frames, faults and calls cost the declared work; the
-comparison with the oracle costs nothing; a flush of TLBs is told to the simulator.
+mmap_lock's writers spin as in Linux, one at a time (osq_lock); frames, faults and calls cost the declared work; the
+comparison with the oracle costs nothing; TLB flushes are reported to the simulator.
 """
 
 from benchframe.dialect import READ_ONCE, native
@@ -16,7 +16,7 @@ from benchframe.mm.smp import REPLACE, page_alloc_shared
 from benchframe.mm.smp_replay import compare
 
 wait_one = Primitive("wait_one", lambda ref, field, mask, value: 0)
-"""wait_until of a crowd that stands in a queue of its own: a write lets the first of them look."""
+"""wait_until for waiters with a queue of their own: a write wakes the first of them."""
 sim_work = Primitive("sim_work", lambda which: 0)
 sim_begin = Primitive("sim_begin", lambda which: 0)
 sim_end = Primitive("sim_end", lambda which: 0)
@@ -27,8 +27,9 @@ PAGE_WORK = 3
 
 @native
 def rwsem_spin_queued(sem):
-    """rwsem_optimistic_spin as Linux has it: who spins stands in a queue of its own (osq_lock), and only its head looks
-    at the lock. With readers inside a writer queues up at once; Linux spins some microseconds on those first."""
+    """rwsem_optimistic_spin as in Linux: spinners wait in a queue of their own (osq_lock), and only
+    its head reads the lock. If there are readers inside, a writer queues up at once; Linux first spins some
+    microseconds on them."""
     looks = 0
     while looks < SPINS:
         if READ_ONCE(sem, "count") & READERS:
@@ -42,14 +43,14 @@ def rwsem_spin_queued(sem):
 
 @native
 def page_alloc_simulated(mm, task):
-    """page_alloc_shared, and what a kernel does to a frame: clearing, accounting, LRU, rmap (declared work)."""
+    """page_alloc_shared, and the kernel's work on a frame: clearing, accounting, LRU, rmap (declared work)."""
     sim_work(PAGE_WORK)
     return page_alloc_shared(mm, task)
 
 
 @native
 def one_event_simulated(root, index):
-    """one_event, and what surrounds it: entry and exit of the kernel (declared work)."""
+    """one_event, and the surrounding work: entry and exit of the kernel (declared work)."""
     kind = class_of(EVENT(root, index).kind)
     sim_begin(kind)
     result = one_event(root, index)
@@ -80,11 +81,11 @@ SIMULATED_REPLACE: dict[Native, Native] = {
     flush_tlb.default: flush_tlb_simulated,
     rwsem_optimistic_spin: rwsem_spin_queued,
 }
-"""Function of the model to what a simulated build calls instead."""
+"""From a function of the model to what a simulated build calls instead."""
 
 
 def replacements() -> dict[Native, Native]:
-    """SIMULATED_REPLACE for every rw_semaphore that there is by now: mmap_lock's, and those of strategies."""
+    """SIMULATED_REPLACE for every rw_semaphore that exists by now: mmap_lock's, and those of strategies."""
     found: dict[Native, Native] = dict(SIMULATED_REPLACE)
     for made, words in made_from(rwsem_optimistic_spin):
         found[made] = instance(rwsem_spin_queued, words)

@@ -1,8 +1,8 @@
-"""Machines and work profiles: the numbers of a simulation, each with its source and how far it may be trusted.
+"""Machines and work profiles: the numbers of a simulation, each with its source and reliability.
 
-A machine is a TOML file, shipped beside this module or written by anyone. Each number says its ``value``, its
-``source`` and its ``standing``: ``measured`` (here), ``published`` (by somebody else) or ``guess``. ``low`` and
-``high`` span the box of what it might be: a result holds if it holds all over the box (:func:`box`).
+A machine is a TOML file, shipped beside this module or written by the user. Each number has its ``value``, its
+``source`` and its ``standing``: ``measured`` (here), ``published`` (elsewhere) or ``guess``. ``low`` and ``high`` bound
+its possible values: a result is robust if it holds in the whole box (:func:`box`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PROFILES = Path(__file__).with_name("work.toml")
 STANDINGS = ("measured", "published", "guess")
 MAX_FILE = 1 << 20
 SETTINGS = {"quantum": 1000.0, "quantum_shared": 10.0, "jitter": 20.0}
-"""ns: times of the simulator, not of a machine, to their defaults."""
+"""ns: times of the simulator, not of a machine, and their defaults."""
 TIMES = tuple(name for name in NUMBERS if name not in SETTINGS)
 SIZES = ("batch", "l1_sets", "l2_sets", "llc_sets")
 LATENCIES = ("llc", "near", "socket", "far", "memory")
@@ -33,12 +33,12 @@ BOX = (
     ("order", ("batch",)),
     ("speed", ("insn", "atomic")),
 )
-"""Numbers that go to their ends together in the box."""
+"""Groups of numbers that go to their bounds together in the box."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """One number of a machine: ns, or a count. ``low`` and ``high`` are what it might be."""
+    """One number of a machine: ns, or a count. ``low`` and ``high`` bound its possible values."""
 
     name: str
     value: float
@@ -62,7 +62,7 @@ class Machine:
 
     @property
     def cpus(self) -> int:
-        """How many CPUs it has."""
+        """The number of its CPUs."""
         return self.sockets * self.domains * self.cores
 
     def changed(self, values: Mapping[str, float]) -> Machine:
@@ -77,12 +77,12 @@ class Machine:
         return replace(self, numbers=numbers)
 
     def digest(self) -> str:
-        """sha256 (hex) of all that decides a figure: not of titles and sources."""
+        """sha256 (hex) of everything that decides a figure: not of titles and sources."""
         told = (self.sockets, self.domains, self.cores, sorted((n.name, n.value) for n in self.numbers.values()))
         return hashlib.sha256(repr(told).encode()).hexdigest()
 
     def header(self) -> dict[str, int]:
-        """The simulator's fields: times in ps, counts, and what of the topology an access asks for."""
+        """The simulator's fields: times in ps, counts, and the topology that accesses need."""
         fields = {name: round(1000 * self.numbers[name].value) for name in NUMBERS}
         fields |= {name: round(self.numbers[name].value) for name in SIZES}
         return fields | {"per_domain": self.cores, "per_socket": self.domains * self.cores}
@@ -90,20 +90,20 @@ class Machine:
 
 @dataclass(frozen=True)
 class Work:
-    """A work profile: ns by WORKS; ``about`` says what for."""
+    """A work profile: ns by WORKS; ``about`` describes it."""
 
     name: str
     about: str
     numbers: Mapping[str, Number]
 
     def told(self) -> str:
-        """In words: what is declared, or that nothing is."""
+        """A description: what is declared, or that nothing is."""
         parts = [f"{n.value:g} ns a {name}" for name, n in self.numbers.items() if n.value]
         return f"{self.name} ({', '.join(parts)})" if parts else "none: the model's own code alone"
 
 
 def near(name: str, known: Any) -> str:
-    """The end of a message about a name that is not known."""
+    """The end of a message about an unknown name."""
     close = difflib.get_close_matches(name, list(known), 1)
     return f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
 
@@ -133,7 +133,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def load_machine(name: str) -> Machine:
-    """A shipped machine by its name, or one from a file. Raises SimulateError, naming file, member and mend."""
+    """A shipped machine by its name, or one from a file. Raises SimulateError, naming file, member and hint."""
     path = Path(name) if "/" in name or name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.is_file():
         raise SimulateError(f"there is no machine {name!r}; {near(name, machine_names())}, or name a file.toml")
@@ -222,7 +222,7 @@ def load_work(text: str) -> Work:
         for part in text.split(","):
             name, _, value = part.partition("=")
             if name.strip() not in WORKS:
-                raise SimulateError(f"--work {text}: {name.strip()!r} is none of {', '.join(WORKS)}")
+                raise SimulateError(f"--work {text}: {name.strip()!r} is not one of {', '.join(WORKS)}")
             try:
                 ns = float(value)
             except ValueError:
@@ -239,8 +239,8 @@ def load_work(text: str) -> Work:
 
 
 def box(machine: Machine) -> list[tuple[str, Machine]]:
-    """The machine at corners of the box of what its numbers might be: a half fraction of the four groups of BOX, in
-    which each group meets each end of every other equally often. 8 machines, named by what is high."""
+    """The machine at corners of the box of its numbers' bounds: a half fraction of the four groups of BOX, in which
+    each group's bounds occur equally often with each bound of every other. 8 machines, named by what is high."""
     corners = []
     for number in range(8):
         ends = [number >> 2 & 1, number >> 1 & 1, number & 1]

@@ -1,7 +1,7 @@
-"""The simulator's own memory: its numbers, a record per simulated CPU and per cache line, and what it counts.
+"""The simulator's own memory: its numbers, a record per simulated CPU and per cache line, and its counters.
 
-Times are picoseconds of simulated time, lines are 64 bytes. The functions that work on these records are strategy code
-of the dialect like the model's: compiled once, they need no C compiler.
+Times are picoseconds of simulated time, lines are 64 bytes. The functions that work on these records are written in the
+dialect, like the model's: compiled once, they need no C compiler.
 """
 
 from benchframe.dialect import Slab, Struct
@@ -11,7 +11,7 @@ MAX_CPUS = 256
 MAIN = MAX_CPUS
 """The record of the host's own stack, among the CPUs'."""
 MAX_REGIONS, MAX_WORDS, KINDS = 32, 128, 3
-"""Slabs that are told apart, 8-byte words of a record likewise, and LOAD, STORE, ATOMIC."""
+"""The most slabs that are distinguished, and the most 8-byte words of a record; and LOAD, STORE, ATOMIC."""
 MAX_PAIRS = 4096
 WAYS, MEMORY_WAYS = 8, 16
 """Ways of the private caches, and of a shared last-level one."""
@@ -20,9 +20,9 @@ LOAD, STORE, ATOMIC = 0, 1, 2
 NEW, READY, PARKED, DONE = 0, 1, 2, 3
 """States of a CPU."""
 UNSEEN, FREE, MIXED, COUNTED = 0, 1, 2, 3
-"""What is known of a line: nothing; it costs nothing; ask for each word of it; it costs."""
+"""What is known about a line: nothing; it costs nothing; look up each of its words; it costs."""
 BREATH, ENDED, DEADLOCK, LIMIT = 1, 2, 3, 4
-"""Why the simulation came back to the host: BREATH so that it may look, every so many accesses."""
+"""Why the simulation returned to the host: BREATH every so many accesses, so that the host can check its progress."""
 
 NUMBERS = {
     "insn": "one instruction of the compiler's intermediate code",
@@ -46,7 +46,7 @@ NUMBERS = {
     "quantum_shared": "how far it may run ahead when it reads a line that it has",
     "jitter": "each event takes up to half of it longer or shorter, by chance",
 }
-"""Numbers of a machine that are times, in ps, to what they are."""
+"""From a machine's numbers that are times, in ps, to their meaning."""
 COUNTS = {
     "batch": "so many requests in a row may be served nearest first before the oldest is; 0: first come, first served",
     "l1_sets": "sets of the first private cache, 8 ways",
@@ -57,7 +57,7 @@ COUNTS = {
     "seed": "of the jitter",
 }
 WORKS = ("fault", "lookup", "mapping", "page")
-"""Declared work: around a fault, a bare lookup, a mapping call; and for each page frame that is handed out."""
+"""Declared work: around a fault, a bare lookup, a mapping call; and for each allocated page frame."""
 PARTS = {
     "instructions": "computing",
     "private": "hits in the second private cache",
@@ -71,7 +71,7 @@ PARTS = {
     "work": "declared work around the lookup",
     "jitter": "chance",
 }
-"""Parts of a CPU's time. They add up to it."""
+"""The parts of a CPU's time. They add up to it."""
 
 
 def _words(names: dict[str, str], prefix: str = "") -> list[tuple[str, str, str]]:

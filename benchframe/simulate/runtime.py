@@ -1,7 +1,7 @@
 """The simulator as machine code in this process: compiled from the dialect, with a stack switch in assembly.
 
-There is one per process, since compiled units find it by symbols. :func:`runtime` compiles it (some seconds, kept in
-the store) and maps it; :func:`provide` gives units their symbols. No C compiler takes part.
+There is one per process, since compiled units find it by symbols. :func:`runtime` compiles it (some seconds, then
+stored) and maps it; :func:`provide` defines the symbols for units. No C compiler is needed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ EXPORTS: dict[str, Any] = {
     "live": schedule.live,
     "resume": schedule.resume,
 }
-"""Symbol, without its prefix, to the function behind it; the function's first argument is the simulator's record."""
+"""From a symbol, without its prefix, to the function behind it; the function's first argument is the simulator's
+record."""
 VERSION = 1
 
 SWITCH = {
@@ -85,7 +86,7 @@ SWITCH = {
  add sp, sp, #160
  ret""",
 }
-"""Keep what a callee must keep, exchange the stack pointers at the two addresses, and return on the other stack."""
+"""Save the callee-saved registers, exchange the stack pointers at the two addresses, and return on the other stack."""
 
 
 def _asm(label: str, body: str) -> str:
@@ -140,7 +141,8 @@ def _compile() -> bytes:
 
 
 class Runtime:
-    """The simulator of this process: ``header`` is its record, ``resume()`` goes on, ``live`` is where a CPU begins."""
+    """The simulator of this process: ``header`` is its record, ``resume()`` continues the simulation, ``live`` is where
+    a CPU begins."""
 
     def __init__(self, obj: bytes) -> None:
         self._room = np.zeros(simulator.size + 64, np.uint8)
@@ -161,8 +163,8 @@ _one: list[Runtime] = []
 
 
 def runtime(note: Callable[[str], None] | None = None) -> Runtime:
-    """The simulator of this process, mapped; compiled first if the store does not have it (``note`` is told its name).
-    Raises SimulateError where there is no stack switch for this processor."""
+    """The simulator of this process, mapped; it is compiled first if the store does not have it (``note`` is called
+    with its name). Raises SimulateError if there is no stack switch for this processor."""
     architecture()
     if not _one:
         store, key = Store(), _key()
@@ -177,14 +179,14 @@ def runtime(note: Callable[[str], None] | None = None) -> Runtime:
 
 
 def compiled() -> bool:
-    """Is the simulator in this process, or in the store?"""
+    """Whether the simulator is in this process, or in the store."""
     architecture()
     return bool(_one) or Store().load("simulator", _key()) is not None
 
 
 def first_frame(stack_top: int) -> tuple[int, bytes]:
-    """Where the stack pointer of a new CPU stands below ``stack_top`` (a multiple of 64), and what lies there: the
-    registers that the switch takes back, and ``live`` to return to."""
+    """The initial stack pointer of a new CPU below ``stack_top`` (a multiple of 64), and the content of its stack: the
+    registers that the switch restores, and ``live`` as return address."""
     if architecture() == "x86_64":
         words = [0] * 6 + [runtime().live, 0]
     else:

@@ -1,4 +1,5 @@
-"""Who runs: the CPU with the smallest clock; who gets a busy line next; who waits for a write, and who wakes whom."""
+"""Scheduling: the CPU with the smallest clock runs; which CPU gets a busy line next; which CPUs wait for a write, and
+are woken."""
 
 from benchframe.dialect import native
 from benchframe.dialect.primitives import Primitive
@@ -22,9 +23,9 @@ from benchframe.simulate.records import (
 LATEST = (1 << 63) - 1
 """A key after all others."""
 switch_stack = Primitive("switch_stack", lambda one, other: 0)
-"""switch_stack(a, b): keep this stack in CPU record ``a`` and go on with that of ``b``."""
+"""switch_stack(a, b): save this stack in CPU record ``a`` and continue with that of ``b``."""
 run_thread = Primitive("run_thread", lambda sim, task: 0)
-"""run_thread(sim, task): the thread's whole life."""
+"""run_thread(sim, task): the whole thread."""
 
 
 @native
@@ -42,7 +43,7 @@ def heap_push(sim, key):
 
 @native
 def heap_down(sim, key):
-    """Put ``key`` in the place of the smallest."""
+    """Replace the smallest key by ``key``."""
     at = 1
     child = 2
     while child <= sim.ready:
@@ -61,7 +62,7 @@ def heap_down(sim, key):
 
 @native
 def heap_pop(sim):
-    """The smallest key, taken out."""
+    """Remove and return the smallest key."""
     first = HEAP(sim, 1).key
     last = HEAP(sim, sim.ready).key
     sim.ready -= 1
@@ -74,7 +75,7 @@ def heap_pop(sim):
 
 @native
 def tell_host(sim, why):
-    """Back to the host for a moment; it comes back to the CPU that is current."""
+    """Return to the host for a moment; it returns to the current CPU."""
     sim.reason = why
     switch_stack(CPU(sim, sim.current), CPU(sim, MAIN))
     return 0
@@ -82,7 +83,7 @@ def tell_host(sim, why):
 
 @native
 def pass_time(sim, now):
-    """The smallest clock is ``now``: does the host want to look?"""
+    """The smallest clock is ``now``: check whether the host wants to be called."""
     if now >= sim.mark:
         tell_host(sim, LIMIT)
     if sim.accesses >= sim.breath:
@@ -92,7 +93,7 @@ def pass_time(sim, now):
 
 @native
 def run_next(sim, to):
-    """CPU ``to`` goes on, on its own stack."""
+    """Continue with CPU ``to``, on its own stack."""
     one = sim.current
     sim.current = to
     sim.stepped += 1
@@ -103,7 +104,7 @@ def run_next(sim, to):
 
 @native
 def give_way(sim, c, me):
-    """Let all go first whose clock is smaller."""
+    """Let all CPUs with a smaller clock run first."""
     key = c.clock << 8 | me
     if key > sim.top:
         first = HEAP(sim, 1).key
@@ -117,8 +118,8 @@ def give_way(sim, c, me):
 
 @native
 def leave(sim):
-    """Run others until somebody has put this CPU into the heap and it is the first there. All of them waiting is a
-    deadlock: the host does not come back from being told."""
+    """Run others until this CPU has been put into the heap and is first there. If all wait, that is a deadlock: then
+    the host does not return."""
     while sim.ready == 0:
         tell_host(sim, DEADLOCK)
     first = heap_pop(sim)
@@ -129,9 +130,9 @@ def leave(sim):
 
 @native
 def take_turn(sim, line, me):
-    """The line is busy: stand in line until it is one's turn; the clock is then when that is.
+    """The line is busy: queue for it until it is this CPU's turn; the clock is then that time.
 
-    Who stands first decides who is next: the nearest to who had it last, ``batch`` times in a row; then the oldest.
+    The order of the queue is: the CPU nearest to the last owner, ``batch`` times in a row; then the oldest request.
     """
     c = CPU(sim, me)
     c.granted = 0
@@ -171,7 +172,7 @@ def take_turn(sim, line, me):
 
 @native
 def choose(sim, line):
-    """Take the next request out of the line's queue: its CPU."""
+    """Remove the next request from the line's queue: returns its CPU."""
     best = line.head - 1
     before = -1
     if line.served != 0 and line.run < sim.batch:
@@ -200,7 +201,7 @@ def choose(sim, line):
 
 @native
 def park(sim, number, offset, front):
-    """Wait for a write to the line. Nothing else runs between looking at its value and this."""
+    """Wait for a write to the line. Nothing else runs between reading its value and this."""
     me = sim.current
     c = CPU(sim, me)
     line = LINE(sim, number)
@@ -222,7 +223,7 @@ def park(sim, number, offset, front):
 
 @native
 def wake(sim, line, at):
-    """A write at time ``at``: all look again that wait for it; of those that wait for their turn one."""
+    """A write at time ``at``: all waiters read the line again; of those that wait for their turn only one does."""
     waiting = line.waiter - 1
     line.waiter = 0
     kept = 0
@@ -267,7 +268,7 @@ def live(sim):
 
 @native
 def resume(sim):
-    """The host lets the simulation go on, until it says why it stopped: BREATH, ENDED, DEADLOCK or LIMIT."""
+    """The host continues the simulation, which returns why it stopped: BREATH, ENDED, DEADLOCK or LIMIT."""
     if sim.current == MAIN:
         first = heap_pop(sim)
         sim.current = first & 255

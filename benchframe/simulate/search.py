@@ -1,6 +1,6 @@
 """Searches over simulations: the order of fields that scales best, and the load on which one strategy loses most.
 
-Both are deterministic: the same question has the same answer. Neither is exhaustive: they say what they found, not that
+Both are deterministic: the same call has the same result. Neither is exhaustive: they report what they found, not that
 there is nothing else.
 """
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from benchframe.strategy import Strategy
 
 GAIN = 1.02
-"""A move that gives less than this much more is not made."""
+"""A move with a smaller gain is not made."""
 CANDIDATES, MOVES = 6, 8
-"""Fields that a step tries, and steps at most."""
+"""The number of fields that a step tries, and the maximum number of steps."""
 MOVABLE = frozenset({"mm", "vma"})
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Move:
-    """``field`` went to a line of its own: ``throughput`` per second from then on, ``factor`` of what it was before."""
+    """``field`` moved to a line of its own: ``throughput`` per second afterwards, ``factor`` relative to before."""
 
     field: str
     throughput: float
@@ -47,8 +47,8 @@ def search_layout(
     depth: Depth | None = None,
     say: Say | None = None,
 ) -> tuple[float, list[Move]]:
-    """Which fields of mm_struct and vm_area_struct to move to lines of their own, one after the other, each time the
-    one that gives most: (throughput before, the moves). Fields that give nothing stay where they are.
+    """The fields of mm_struct and vm_area_struct to move to lines of their own, one after the other, each time the one
+    with the largest gain: (throughput before, the moves). Fields without a gain stay where they are.
 
     Raises SimulateError if an answer is wrong.
     """
@@ -93,14 +93,14 @@ WORKS = (0.0, 300.0, 1000.0)
 
 @dataclass(frozen=True)
 class Load:
-    """A load that can be run: a workload's spec, CPUs, and declared work."""
+    """A runnable load: a workload's spec, CPUs, and declared work."""
 
     spec: str
     cpus: int
     work: float
 
     def options(self) -> str:
-        """As options of ``benchframe simulate``."""
+        """The load as options of ``benchframe simulate``."""
         told = f"-w {self.spec} --cpus {self.cpus}"
         return told + (f" --work fault={self.work:g},mapping={self.work:g},page={self.work:g}" if self.work else "")
 
@@ -120,7 +120,7 @@ class Trial:
 
 
 def draw(rng: random.Random, machine: Machine) -> tuple[str, dict[str, int], int, float]:
-    """A load by chance: workload, parameters (each decade alike), CPUs, work."""
+    """A random load: workload, parameters (log-uniform), CPUs, work."""
     name = rng.choice(sorted(SPACE))
     values = {key: _within(rng, low, high) for key, (low, high) in SPACE[name].items()}
     return name, values, rng.choice([n for n in CPUS if n + 8 <= machine.cpus]), rng.choice(WORKS)
@@ -142,8 +142,8 @@ def adversary(
     seed: int = 1,
     say: Say | None = None,
 ) -> list[Trial]:
-    """Loads on which ``first`` loses most to ``second``, the worst first: half of ``tries`` are drawn by chance, the
-    others change one thing of the worst so far. A load that either answers wrongly raises SimulateError."""
+    """Loads on which ``first`` loses most to ``second``, the worst first: half of ``tries`` are drawn at random, the
+    others change one property of the worst so far. Raises SimulateError if either strategy answers wrongly."""
     rng = random.Random(seed)
     strategies = known.strategy(first), known.strategy(second)
     found: list[Trial] = []
@@ -168,7 +168,7 @@ def adversary(
 def _neighbour(
     rng: random.Random, best: tuple[str, dict[str, int], int, float], other: tuple[str, dict[str, int], int, float]
 ) -> tuple[str, dict[str, int], int, float]:
-    """``best`` with one thing as in ``other``, or a parameter drawn anew."""
+    """``best`` with one property taken from ``other``, or a parameter drawn again."""
     name, values, cpus, work = best
     what = rng.randrange(len(values) + 2)
     if what == 0:
@@ -188,11 +188,11 @@ def _rate(known: Registry, strategy: Strategy, load: Load, machine: Machine, wor
 
 
 STRUCTURES = {"mm": MM, "vma": VMA}
-"""Structures whose fields are moved."""
+"""Structures whose fields may be moved."""
 
 
 def lines_of(layout: Layout, moves: Sequence[Move], structure: str = "mm") -> list[list[str]]:
-    """The order that a search ended with: the fields of each line of ``structure``, without those that cost nothing."""
+    """The final order of a search: the fields of each line of ``structure``, without those that cost nothing."""
     from benchframe.simulate.session import costless
 
     slab = STRUCTURES[structure]

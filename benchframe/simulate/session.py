@@ -1,8 +1,7 @@
 """One strategy and one stream on simulated CPUs: answers compared, address space validated, figures read out.
 
-As a :class:`~benchframe.engine.threads.ThreadSession` has laps of real threads, this has runs of simulated ones. In a
-run every answer is compared with the oracle's, at no simulated cost, so there is no figure without a check of the very
-operations that it counts.
+A :class:`~benchframe.engine.threads.ThreadSession` has laps of real threads; this has runs of simulated ones. In a run
+every answer is compared with the oracle's, at no simulated cost, so every counted operation is checked.
 """
 
 from __future__ import annotations
@@ -65,27 +64,27 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 STACK = 256 << 10
-"""Bytes of a simulated CPU's stack; touched as they are used."""
+"""Bytes of a simulated CPU's stack; memory is allocated on first use."""
 CANARY = 0x5CA1AB1E
 LOOK = 1 << 16
-"""Accesses between two looks at how far a run is."""
+"""Accesses between two checks of a run's progress."""
 PATIENCE = 50_000_000_000
-"""ps that threads may take to end their round at no cost (50 ms): who spins pays for it."""
+"""ps that threads may take to finish their round at no cost (50 ms); spinning takes time."""
 FREE_SLABS = frozenset({EVENT.base, ANSWER.base, SAMPLE.base, HISTOGRAM.base})
-"""What no kernel has: it costs nothing."""
+"""Slabs that no kernel has: accesses cost nothing."""
 NAMES = {
     MM.base: "mm", VMA.base: "vma", PAGE.base: "page", PTE.base: "pte", TASK.base: "task", FILE.base: "file",
     ARENA.base: "slab", FREED.base: "freed", CREW.base: "crew", THREAD.base: "thread", RCU_HEAD.base: "rcu_head",
     ORDER.base: "order",
 }  # fmt: skip
-"""Slabs of the model to what they are called in figures."""
+"""Names of the model's slabs in figures."""
 _KNOWN = (MM, VMA, PAGE, PTE, TASK, FILE, ARENA, FREED, EVENT, ANSWER, SAMPLE, CREW, THREAD, RCU_HEAD, HISTOGRAM, ORDER)
 _SLABS = {slab.base: slab for slab in _KNOWN}
 _MAP = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
 
 
 class SimulatedUnits(Units):
-    """Units of the simulated build, kept beside the others under keys of their own."""
+    """Units of the simulated build, stored beside the others under their own keys."""
 
     def key(self, spec: UnitSpec) -> str:
         """As :meth:`UnitSpec.key`, but for the fixed processor instead of the host's."""
@@ -98,11 +97,11 @@ class SimulatedUnits(Units):
         return hashlib.sha256(repr(("simulated 1", identity, self.mm.layout, order, target_key())).encode()).hexdigest()
 
     def missing(self, specs: Sequence[UnitSpec]) -> list[UnitSpec]:
-        """Those of ``specs`` that the store does not have. Nothing is loaded: units refer to the simulator."""
+        """Those of ``specs`` that are not in the store. Nothing is loaded, since units refer to the simulator."""
         return [s for s in specs if self.store.load(s.name, self.key(s)) is None]
 
     def get(self, spec: UnitSpec, note: Callable[[str], None] | None = None) -> Unit:
-        """As :meth:`Units.get`, with the simulator mapped before."""
+        """As :meth:`Units.get`, after mapping the simulator."""
         runtime(note)
         return super().get(spec, note)
 
@@ -114,12 +113,12 @@ class SimulatedUnits(Units):
 
 
 def shared_spec() -> UnitSpec:
-    """The unit that all strategies share."""
+    """The unit shared by all strategies."""
     return UnitSpec("mapping-simulated", mapping_event, None, replacements())
 
 
 def specs(strategy: Strategy) -> list[UnitSpec]:
-    """The units that a simulation of ``strategy`` needs: the one that all share, and two of its own."""
+    """The units that a simulation of ``strategy`` needs: the shared one, and two of its own."""
     binding = {**strategy.binding, "count": count_event}
     replace = replacements()
     return [
@@ -158,8 +157,8 @@ class SimulatedRunner(CrewRunner):
 
 @dataclass(frozen=True)
 class Depth:
-    """How long a run is: a CPU makes ``rounds`` on average after ``warm_rounds`` that do not count, but no more
-    accesses are made in all than ``accesses`` (a quarter of it before)."""
+    """The length of a run: a CPU makes ``rounds`` on average after ``warm_rounds`` that do not count, but there are at
+    most ``accesses`` accesses in total (a quarter of that before)."""
 
     rounds: float = 10.0
     warm_rounds: float = 1.0
@@ -167,12 +166,12 @@ class Depth:
 
 
 class Stopped(SimulateError):
-    """The simulated threads came to no end: a deadlock or a livelock. The address space is void."""
+    """The simulated threads did not end: a deadlock or a livelock. The address space is invalid."""
 
 
 @dataclass
 class Arena:
-    """The simulator's own slabs for one session, in one mapping that is touched as it is used."""
+    """The simulator's own slabs for one session, in one mapping whose memory is allocated on first use."""
 
     memory: mmap.mmap
     arrays: dict[str, Array] = field(default_factory=dict)
@@ -182,7 +181,7 @@ class SimulatedSession:
     """``strategy`` and ``trace`` on ``cpus`` simulated CPUs.
 
     Raises EngineError (nothing to play, memory), DialectError (code that cannot be compiled), SimulateError (a host
-    without a stack switch). ``note`` is told each unit that has to be compiled.
+    without a stack switch). ``note`` is called with each unit that has to be compiled.
     """
 
     def __init__(
@@ -206,7 +205,7 @@ class SimulatedSession:
             self.memory = Memory(self.runner, sizes, self.parameters, strategy.slabs)
         except MemoryError as error:
             raise EngineError(f"not enough memory for this trace: {error}") from error
-        self.machine = self.memory  # as ThreadSession.at_rest and its descriptions want it
+        self.machine = self.memory  # the attributes that ThreadSession.at_rest and its descriptions need
         program, arrays = self.program, self.memory.arrays
         for number in program.boots:
             self.memory.boot(number)
@@ -225,10 +224,10 @@ class SimulatedSession:
         self._used = False
         self._stacks = mmap.mmap(-1, (self.threads + 1) * STACK, flags=_MAP)
 
-    # ---- the simulator's memory ------------------------------------------------------------------------------------
+    # ---- the simulator's memory --------------------------------------------------------------------------------------
 
     def _bare(self) -> None:
-        """Outside a run nothing is modelled: compiled code of this session may be called like any other."""
+        """Outside a run nothing is modelled: compiled code of this session can be called like any other."""
         header = self.simulator.header
         for name in header.dtype.names:
             header[name] = 0
@@ -238,7 +237,7 @@ class SimulatedSession:
         header["top"] = header["mark"] = header["breath"] = LATEST
 
     def _regions(self, layout: Layout) -> tuple[Array, Array, int]:
-        """REGION and REMAP records, and lines in all."""
+        """REGION and REMAP records, and the total number of lines."""
         arrays = self.memory.arrays
         low, high = self._span()
         lines = (high - low + 63) // 64
@@ -302,12 +301,12 @@ class SimulatedSession:
         self._set_run(machine, work, seed)
 
     def _span(self) -> tuple[int, int]:
-        """The first modelled address, and the one after the last."""
+        """The first modelled address, and the end."""
         arrays = self.memory.arrays.values()
         return min(a.ctypes.data for a in arrays), max(a.ctypes.data + a.nbytes for a in arrays)
 
     def _set_run(self, machine: Machine, work: Work, seed: int) -> None:
-        """The simulator's record and the CPUs' for a run that begins; directory and caches stay as they are."""
+        """Set the simulator's and the CPUs' records for the beginning of a run; directory and caches do not change."""
         own, header, numbers = self._arena.arrays, self.simulator.header, machine.header()
         for name in header.dtype.names:
             header[name] = 0
@@ -348,7 +347,7 @@ class SimulatedSession:
                 mask = sum(1 << int(i) for i in everybody[everybody // per == number // per])
                 for word in range(MAX_CPUS // 64):
                     c[f"{prefix}{word}"] = np.uint64(mask >> 64 * word & (1 << 64) - 1).astype(np.int64)
-            # Stacks begin at different places within a page: else all fight for the same set of the host's cache.
+            # Stacks begin at different offsets within a page: otherwise all compete for one set of the host's cache.
             top = base + (number + 1) * STACK - 4096 - number * 192 % 2048 & ~63
             pointer, content = first_frame(top)
             ctypes.memmove(pointer, content, len(content))
@@ -359,10 +358,10 @@ class SimulatedSession:
         header["ready"], header["alive"], header["current"] = self.threads, self.threads, MAIN
         header["top"] = int(own["heap"][1])
 
-    # ---- runs ------------------------------------------------------------------------------------------------------
+    # ---- runs --------------------------------------------------------------------------------------------------------
 
     def _rewind(self) -> None:
-        """Back to how the address space was when the session began: no frames with tasks, nothing waiting for RCU."""
+        """Restore the address space of the session's beginning: tasks hold no frames, nothing waits for RCU."""
         if self._used:
             self.runner.drain()
             self.memory.restore(self._saved)
@@ -394,8 +393,8 @@ class SimulatedSession:
             t["rounds"], t["checks"], t["ordered"] = rounds or 1 << 62, 1, self.program.ordered
 
     def _go(self, depth: Depth | None, tick: Callable[[], None] | None = None) -> Figures:
-        """Let the simulator run until all threads have ended: by themselves, or after the stretch that ``depth`` says;
-        the figures of that. Raises Stopped."""
+        """Run the simulator until all threads have ended: by themselves, or after the part given by ``depth``; returns
+        the figures of that part. Raises Stopped."""
         header = self.simulator.header
         header["mark"], header["breath"] = LATEST, LOOK
         found = None
@@ -414,7 +413,7 @@ class SimulatedSession:
                 self._begin_figures(self._now())
             elif not warming and (rounds >= depth.rounds or accesses >= depth.accesses):
                 found = self._end_figures(self._now(), time.perf_counter() - began)
-                # The rest of the round costs nothing: it is there for the address space to be whole again.
+                # The rest of the round costs nothing: it only restores the address space.
                 self.memory.arrays["crew_base"]["stop"][0] = 1
                 self._coast()
         self.memory.arrays["crew_base"]["go"][0] = 0
@@ -431,7 +430,7 @@ class SimulatedSession:
         return found
 
     def _coast(self) -> None:
-        """From now on nothing costs anything, and threads that do not end are told."""
+        """From now on nothing costs anything, and threads that do not end are detected."""
         header = self.simulator.header
         header["free"] += 1
         header["coast"] = 1
@@ -442,13 +441,13 @@ class SimulatedSession:
         return int(self._arena.arrays["cpu"]["clock"][int(self.simulator.header["current"])])
 
     def _progress(self) -> tuple[float, int]:
-        """Rounds that a CPU made on average, and accesses, since figures are counted."""
+        """The average number of rounds per CPU, and the number of accesses, since counting began."""
         cpus = self._arena.arrays["cpu"][: self.threads]
         done = sum(int(cpus[f"done_{name}"].sum()) for name in ("fault", "lookup", "mapping"))
         return done / max(1, sum(w.last - w.first for w in self.program.works)), int(cpus["accesses"].sum())
 
     def _why_stopped(self, why: int) -> str:
-        """One line about who waits where."""
+        """One line about which CPUs wait where."""
         cpus = self._arena.arrays["cpu"][: self.threads]
         parked = np.flatnonzero(cpus["state"] == PARKED)
         fields: dict[str, list[int]] = {}
@@ -459,7 +458,7 @@ class SimulatedSession:
             for name, who in list(fields.items())[:4]
         )
         if why == DEADLOCK:
-            return f"deadlock: all threads that are left wait ({told})"
+            return f"deadlock: all remaining threads wait ({told})"
         return f"no thread comes to an end: a livelock or a lost wake-up{f' ({told})' if told else ''}"
 
     def _field(self, number: int) -> str:
@@ -471,7 +470,7 @@ class SimulatedSession:
         return f"{name}.{names.get(word, f'+{8 * word}')}"
 
     def _settle(self, now: int) -> None:
-        """Who waits has waited until ``now``: a wait that has not ended counts, too."""
+        """Account for waiting until ``now``, so that an unfinished wait counts too."""
         own = self._arena.arrays
         cpus = own["cpu"][: self.threads]
         for number in np.flatnonzero(cpus["state"] == PARKED).tolist():
@@ -483,20 +482,20 @@ class SimulatedSession:
             c["parked_at"] = c["clock"]
 
     def line_of(self, number: int) -> int:
-        """Which line of its record a field lies in."""
+        """The number of a field's line within its record."""
         which, word = divmod(number, MAX_WORDS)
         remap = int(self._arena.arrays["region"]["remap"][which])
         return int(self._arena.arrays["remap"][remap + word]) if remap >= 0 else word // 8
 
     def _begin_figures(self, now: int) -> None:
-        """What was counted before time ``now`` does not count."""
+        """Discard what was counted before time ``now``."""
         self._settle(now)
         own = self._arena.arrays
         cpus = own["cpu"][: self.threads]
         for name in cpu.fields:
             if name.startswith(("t_", "done_", "in_")) or name in ("accesses", "transfers"):
                 cpus[name] = 0
-        cpus["counted_from"] = 0  # an event that has begun counts from here on
+        cpus["counted_from"] = 0  # an event in progress counts from here on
         for name in ("field", "pair", "histogram"):
             own[name].view(np.int64)[:] = 0
         self._then = now
@@ -527,11 +526,10 @@ class SimulatedSession:
     ) -> Figures:
         """Simulate: ``rounds`` of every thread, or as much as ``depth`` says (a recorded stream: once).
 
-        The address space is as the session found it, but for one round that nobody counts and that costs nothing:
-        frames are with their tasks, page tables are there, caches hold what was used last. Then comes a stretch that
-        does not count. Every answer is compared. The same arguments give the same figures, whatever ran before. Raises
-        Stopped and
-        SimulateError; :attr:`verdict` says whether the answers were right.
+        The address space is that of the session's beginning after one uncounted round without cost: tasks have their
+        frames, page tables exist, caches hold what was used last. Then comes a part that does not count. Every answer
+        is compared. The same arguments give the same figures, whatever ran before. Raises Stopped and SimulateError;
+        :attr:`verdict` says whether the answers were right.
         """
         if self.threads > machine.cpus:
             raise SimulateError(f"{self.threads} threads on {machine.name}, which has {machine.cpus} CPUs")
@@ -558,7 +556,7 @@ class SimulatedSession:
         return found
 
     verdict: Correctness = Correctness(False, "nothing has run")
-    """Of the last run: were all answers right, and the address space at rest?"""
+    """For the last run: whether all answers were right, and the address space at rest is valid."""
 
     def _judge(self) -> Correctness:
         works = [w.task for w in self.program.works]

@@ -1,4 +1,4 @@
-"""A simulated run in tables, pictures and sentences: how it scales, where the time goes, which lines it goes to."""
+"""A simulated run in tables, pictures and sentences: how it scales, and where and on which lines it spends time."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ WHAT_LIMITS = {
     "jitter": "chance",
 }
 STILL = 1.05
-"""A curve has peaked where more CPUs give less than this much more."""
+"""A curve has peaked where more CPUs gain less than this."""
 
 
 def groups(cells: Sequence[SimulatedCell]) -> dict[tuple[str, str], list[SimulatedCell]]:
-    """The cells of each workload and strategy, by CPUs."""
+    """The cells of each workload and strategy, by number of CPUs."""
     found: dict[tuple[str, str], list[SimulatedCell]] = {}
     for cell in cells:
         found.setdefault((cell.workload, cell.strategy), []).append(cell)
@@ -40,15 +40,16 @@ def groups(cells: Sequence[SimulatedCell]) -> dict[tuple[str, str], list[Simulat
 
 
 def banded(cell: SimulatedCell) -> str:
-    """Throughput with its band: ``16.6 M [12.1 M, 20.3 M]``; without corners the band of the seeds; alone if there is
-    one run."""
+    """Throughput with its band: ``16.6 M [12.1 M, 20.3 M]``; without corners it is the band of the seeds; with one run
+    there is none."""
     low, high = cell.band
     text = per_second(cell.throughput)
     return f"{text} [{per_second(low)}, {per_second(high)}]" if len(cell.runs) > 1 else text
 
 
 def scaling(cells: Sequence[SimulatedCell], machine: Machine) -> Table:
-    """Rows workload x strategy x CPUs: throughput with its band, speed-up, analytic estimate, where the time went."""
+    """Rows workload x strategy x CPUs: throughput with its band, speed-up, analytic estimate, how the time was
+    spent."""
     rows, records = [], []
     for (workload, strategy), own in groups(cells).items():
         guesses = estimate(own, machine)
@@ -90,7 +91,7 @@ def scaling(cells: Sequence[SimulatedCell], machine: Machine) -> Table:
 
 
 def scaling_notes(cells: Sequence[SimulatedCell]) -> Iterator[str]:
-    """What the columns mean."""
+    """The meaning of the columns."""
     corners = any(run.corner for cell in cells for run in cell.runs)
     seeds = max((len(cell.asked) for cell in cells), default=0)
     over = f"{seeds} seed{'s' * (seeds != 1)}" + (" and 8 corners of the box of machine numbers" if corners else "")
@@ -136,7 +137,7 @@ def _sentence(workload: str, strategy: str, own: Sequence[SimulatedCell]) -> str
 
 
 def _hottest(cell: SimulatedCell) -> str:
-    """``mm.mmap_lock (written by mm.mmap_lock) and mm.pgd, mm.mm_rb``: the fields of the line that cost most."""
+    """``mm.mmap_lock (written by mm.mmap_lock) and mm.pgd, mm.mm_rb``: the fields of the line with the highest cost."""
     run = cell.asked[0]
     lines: dict[tuple[str, int], list[FieldCost]] = {}
     for field in run.fields:
@@ -152,8 +153,8 @@ def _hottest(cell: SimulatedCell) -> str:
 
 
 def orders(cells: Sequence[SimulatedCell]) -> list[str]:
-    """Which orders of strategies hold over every corner and seed, and which do not: a line per workload and number of
-    CPUs. Says nothing of runs without corners."""
+    """Which orders of strategies hold over all corners and seeds, and which do not: a line per workload and number of
+    CPUs. Ignores runs without corners."""
     places: dict[tuple[str, int], list[SimulatedCell]] = {}
     for cell in cells:
         if any(run.corner for run in cell.runs):
@@ -176,7 +177,7 @@ def orders(cells: Sequence[SimulatedCell]) -> list[str]:
 
 
 def _ratios(one: SimulatedCell, other: SimulatedCell) -> list[float]:
-    """Throughput of one over the other's, of the runs that both have."""
+    """Throughput of one relative to the other's, for the runs that both have."""
     theirs = {(run.seed, run.corner): run.throughput(other.figure) for run in other.runs}
     return [
         run.throughput(one.figure) / theirs[run.seed, run.corner]
@@ -186,7 +187,7 @@ def _ratios(one: SimulatedCell, other: SimulatedCell) -> list[float]:
 
 
 def hot_lines(cells: Sequence[SimulatedCell], top: int = 6) -> Table:
-    """The fields that cost most in each strategy's cell of most CPUs: transactions and time per operation."""
+    """The fields with the highest cost in each strategy's cell with most CPUs: transactions and time per operation."""
     rows: list[tuple[str, ...]] = []
     records: list[dict[str, Value]] = []
     for (workload, strategy), own in groups(cells).items():
@@ -249,7 +250,7 @@ def hot_lines(cells: Sequence[SimulatedCell], top: int = 6) -> Table:
 
 # ---- for the report --------------------------------------------------------------------------------------------------
 def studies(folder: RunFolder, machine: Machine, work: Work, layout: str, command: Sequence[str]) -> list[SavedStudy]:
-    """What a report shows of a simulated run, a section each."""
+    """The sections of a simulated run in a report."""
     cells = simulated_cells(folder)
     if not cells:
         return []

@@ -1,7 +1,7 @@
-"""The processor that simulated units are compiled for: always the same one, whatever the host is.
+"""The processor for which simulated units are compiled: always the same one, on any host.
 
-What the compiler makes of a text decides how many accesses there are. A unit for the host's own CPU would give other
-figures on another host.
+The compiler decides how many accesses a text has. A unit for the host's own CPU would give other figures on another
+host.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from importlib.metadata import version
 from benchframe.errors import BenchframeError
 
 TARGET = {"x86_64": "x86-64-v2", "aarch64": "generic"}
-"""Machine to LLVM's name of the processor."""
+"""From a machine to LLVM's name of the processor."""
 
 
 class SimulateError(BenchframeError):
-    """What cannot be simulated, and why; one line."""
+    """Something that cannot be simulated, and why; one line."""
 
 
 def architecture() -> str:
-    """The host's, if units can be simulated on it. Raises SimulateError."""
+    """The host's architecture, if units can be simulated on it. Raises SimulateError."""
     name = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
     if name not in TARGET or not sys.platform.startswith("linux"):
         raise SimulateError(f"benchframe simulates on Linux on x86-64 and arm64; this is {platform.system()} on {name}")
@@ -30,7 +30,7 @@ def architecture() -> str:
 
 
 def toolchain() -> dict[str, str]:
-    """What decides the code of simulated units besides the sources; part of every result."""
+    """Everything besides the sources that decides the code of simulated units; part of every result."""
     return {
         "target": f"{architecture()} {TARGET[architecture()]}",
         "llvmlite": version("llvmlite"),
@@ -40,5 +40,5 @@ def toolchain() -> dict[str, str]:
 
 
 def target_key() -> str:
-    """As a hash: part of the content keys of compiled code."""
+    """The toolchain as a hash: part of the content keys of compiled code."""
     return hashlib.sha256(repr(sorted(toolchain().items())).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""Statistics of process means: spread, ratios paired by round, verdicts corrected for their number.
+"""Statistics of process means: spread, ratios paired by round, verdicts corrected for the number of comparisons.
 
-:func:`judge` is what tables, reports, comparisons and gates ask; docs/statistics.md says why, with error rates.
-Importing this package imports no SciPy: the functions do when they are called.
+Tables, reports, comparisons and gates call :func:`judge`; docs/statistics.md gives the reasons and the error rates.
+Importing this package does not import SciPy: the functions do so when they are called.
 """
 
 from benchframe.stats.ratios import (

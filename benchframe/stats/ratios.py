@@ -60,23 +60,23 @@ def student_quantile(degrees: float, level: float = LEVEL) -> float:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The ratio of two cells: geometric mean, interval, and what it rests on.
+# The ratio of two cells: geometric mean, interval, and the data behind it.
 #
 # Ratios are averaged as logarithms, so that 2x faster and 2x slower cancel. Where both cells have a process in the same
 # round the ratio is taken within the round, where both met the same state of the machine; else, between two runs,
 # Welch's interval for two samples of unequal spread is used, and drift between the runs is in it.
 
 MIN_PAIRS = 2
-"""Rounds in common from which on a ratio is paired."""
+"""Common rounds needed for a paired ratio."""
 BOOTSTRAPS = 4999
 TRIM = 0.2
-"""The share of ratios that a trimmed mean leaves out at either end: Wilcox' usual choice."""
+"""The share of ratios that a trimmed mean leaves out at each end: Wilcox's usual choice."""
 
 
 @dataclass(frozen=True)
 class Ratio:
     """``value`` = geometric mean of strategy / baseline over ``n`` rounds; below 1 is faster. ``low`` and ``high``
-    bound it at 95 %, NaN if n < 2; the interval is for this ratio alone, not corrected for others beside it.
+    bound it at 95 %, NaN if n < 2; the interval is for this ratio alone, not corrected for other comparisons.
 
     ``sd`` is the standard deviation of the log ratios (Welch: the pooled one of the log means), ``se`` the standard
     error of the log ratio, ``degrees`` its degrees of freedom, ``method`` ``paired``, ``trimmed`` or ``welch``. Of the
@@ -95,7 +95,7 @@ class Ratio:
 
     @property
     def word(self) -> str:
-        """What this interval alone says: ``faster``, ``slower`` or ``undecided``. A table with many ratios needs
+        """The verdict of this interval alone: ``faster``, ``slower`` or ``undecided``. A table with many ratios needs
         :func:`benchframe.stats.judge`, which corrects for their number.
 
         >>> Ratio(5, 0.8, 0.7, 0.9).word, Ratio(5, 0.98, 0.9, 1.1).word
@@ -158,11 +158,11 @@ def welch_ratio(strategy: Mapping[int, float], baseline: Mapping[int, float]) ->
 
 
 def trimmed_ratio(strategy: Mapping[int, float], baseline: Mapping[int, float], share: float = TRIM) -> Ratio | None:
-    """As :func:`paired_ratio`, with the trimmed mean of the log ratios and Yuen's interval (Yuen 1974): the ``share``
-    of them at either end is not in the mean, and counts as the nearest that is left in the spread.
+    """As :func:`paired_ratio`, with the trimmed mean of the log ratios and Yuen's interval (Yuen 1974): the mean leaves
+    out a ``share`` of them at each end; in the spread they count as the nearest remaining value.
 
-    For ratios that are alike but for single rounds far away, as two runs have them in which the layouts are alike:
-    there it needs a fraction of the rounds. Below five rounds nothing is trimmed.
+    Suitable for ratios that agree except for single outlying rounds, as between two runs with the same layouts: it then
+    needs a fraction of the rounds. Below five rounds nothing is trimmed.
 
     >>> trimmed_ratio({0: 2.0, 1: 2.0, 2: 2.0, 3: 2.0, 4: 9.0}, dict.fromkeys(range(5), 4.0)).value
     0.5
@@ -184,7 +184,7 @@ def trimmed_ratio(strategy: Mapping[int, float], baseline: Mapping[int, float], 
 def ratio(strategy: Mapping[int, float], baseline: Mapping[int, float]) -> Ratio | None:
     """The paired ratio if at least MIN_PAIRS rounds, and half of the smaller side's, are common; else Welch's.
 
-    One common round alone still gives a paired value without an interval.
+    A single common round gives a paired value without an interval.
     """
     common = len(strategy.keys() & baseline.keys())
     if common >= MIN_PAIRS and 2 * common >= min(len(strategy), len(baseline)):

@@ -1,6 +1,8 @@
-"""What is odd about a cell's process means: two groups instead of one, or drift over the run. Named, not removed.
+"""Anomalies in a cell's process means: two groups instead of one, outliers, or drift over the run. They are reported,
+not removed.
 
-Both notes have a false-alarm rate of at most SHAPE_ALPHA per figure: of a table with a hundred figures one is expected.
+The notes on groups and on drift have a false-alarm rate of at most SHAPE_ALPHA per figure: expect one in a table of a
+hundred figures.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ import numpy as np
 SHAPE_ALPHA = 0.01
 OUTLIER = 6.0
 MIN_ROUNDS = 8
-"""Fewer process means show neither groups nor a trend at this level."""
+"""With fewer process means neither groups nor a trend can be significant at this level."""
 
 
 def two_groups(means: Mapping[int, float]) -> str:
-    """A line that names the two groups that process means fall into, or "" if they do not. O(n log n).
+    """A line that names the two groups into which the process means fall, or "" if they do not. O(n log n).
 
     The test is that of Hartigan's dip (Hartigan, Hartigan 1985): the largest distance of the empirical distribution
     from the nearest unimodal one. Its p-values are for uniform means, the least favourable unimodal shape, so skewed
@@ -85,7 +87,7 @@ def drift(means: Mapping[int, float]) -> float | None:
 
 
 def shape_notes(means: Mapping[int, float]) -> tuple[str, ...]:
-    """What is odd about process means by round, each one line for the user; usually nothing."""
+    """Anomalies in process means by round, each one line for the user; usually none."""
     notes = [two_groups(means), outliers(means)]
     change = drift(means)
     if change is not None:

@@ -1,7 +1,8 @@
-"""Simulated runs with a known truth: how often verdicts are wrong, intervals miss, and effects are found.
+"""Simulated runs with a known truth: how often verdicts are wrong, how often intervals miss it, and how often effects
+are found.
 
 The model of a process mean, in logarithms: drift that both strategies of a round share (a random walk), layout that
-differs from process to process, and the noise of the process itself, which a tenth of them have threefold:
+differs from process to process, and the noise of the process itself, which is three times as large in a tenth of them:
 
     log m = log truth + drift(round) + layout(process) + noise(process)
 
@@ -49,7 +50,7 @@ def _process(world: World, shape: tuple[int, int], rng: np.random.Generator) -> 
 
 
 def p_values(logs: Array, within: float = WITHIN) -> tuple[Array, Array]:
-    """(differs, same) of each run, as :mod:`benchframe.stats.verdict` has them, uncorrected."""
+    """(differs, same) of each run, uncorrected, as in :mod:`benchframe.stats.verdict`."""
     from scipy.special import stdtr  # type: ignore[import-untyped]
 
     n, bound = logs.shape[1], math.log1p(within)
@@ -66,7 +67,7 @@ def decided(p_differs: Array, p_same: Array, alpha: float = ALPHA) -> tuple[Arra
 
 
 def holm_rejects(p: Array, alpha: float = ALPHA) -> Any:
-    """Which hypotheses Holm's method rejects, over the last axis."""
+    """The hypotheses that Holm's method rejects, over the last axis."""
     k = p.shape[-1]
     order = np.argsort(p, axis=-1)
     ranked = np.take_along_axis(p, order, -1) * np.arange(k, 0, -1) <= alpha
@@ -76,7 +77,7 @@ def holm_rejects(p: Array, alpha: float = ALPHA) -> Any:
 
 
 def coverage(logs: Array, truth: float) -> float:
-    """The share of 95 % t intervals that hold the true log ratio."""
+    """The share of 95 % t intervals that contain the true log ratio."""
     from scipy.special import stdtrit
 
     n = logs.shape[1]
@@ -85,8 +86,8 @@ def coverage(logs: Array, truth: float) -> float:
 
 
 def looked_at(logs: Array, first: int = 4, alpha: float = ALPHA) -> tuple[float, float, Array]:
-    """Looking after each round from ``first`` on, and stopping at the first decision that the strategies differ:
-    (how often the usual t test does, how often the anytime-valid one does, after how many rounds the latter did)."""
+    """Test after each round from ``first`` on, and stop at the first decision that the strategies differ: (how often
+    the usual t test decides so, how often the anytime-valid one does, after how many rounds the latter does)."""
     from scipy.special import stdtr
 
     rounds = logs.shape[1]
@@ -103,7 +104,7 @@ def looked_at(logs: Array, first: int = 4, alpha: float = ALPHA) -> tuple[float,
 
 
 def covered_throughout(logs: Array, truth: float, alpha: float = ALPHA) -> float:
-    """The share of runs whose confidence sequence holds the true log ratio after every round from the second on."""
+    """The share of runs whose confidence sequence contains the true log ratio after every round from the second on."""
     rounds = logs.shape[1]
     n = np.arange(2, rounds + 1)
     total, squares = np.cumsum(logs, axis=1)[:, 1:], np.cumsum(logs**2, axis=1)[:, 1:]
@@ -126,8 +127,8 @@ def tables_of(
 
 
 def moderated_p(logs: Array, most: float = MOST) -> tuple[Array, Array, Array]:
-    """(differs, same, half width of the 95 % interval) of each ratio, as :mod:`benchframe.stats.verdict` has them with
-    the prior worth at most ``most`` degrees; 0 for none."""
+    """(differs, same, half width of the 95 % interval) of each ratio, as in :mod:`benchframe.stats.verdict`, with a
+    prior of at most ``most`` degrees; 0 for none."""
     from scipy.special import stdtr, stdtrit
 
     n, bound = logs.shape[-1], math.log1p(WITHIN)

@@ -1,4 +1,4 @@
-"""Verdicts: faster, slower, same or undecided; moderated variances, and tests that may look at any time."""
+"""Verdicts: faster, slower, same or undecided; moderated variances, and tests that may be repeated at any time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Deciding while rounds still come in: a t test that may be looked at after every round.
+# Deciding during a run: a t test that may be repeated after every round.
 #
 # The usual test promises alpha for one look. Whoever looks after each round and stops when it is significant finds a
 # difference between equal things far more often (20 % of the time after ten looks, ever more with more). Here the
@@ -47,7 +47,8 @@ Array = npt.NDArray[np.float64]
 
 
 def log_evidence(t: Any, n: Any, tau: float = TAU) -> Any:
-    """log of the e-value of a t statistic over ``n`` >= 2 values, elementwise. 0 says nothing, log 20 is alpha 0.05.
+    """log of the e-value of a t statistic over ``n`` >= 2 values, elementwise. 0 is no evidence, log 20 corresponds to
+    alpha 0.05.
 
     The marginal of t under the prior is a t distribution stretched by sqrt(1 + n tau^2), hence the closed form.
     """
@@ -69,13 +70,14 @@ def prefixes(logs: Sequence[float] | Array) -> tuple[Array, Array, Array]:
 
 
 def anytime_p(logs: Sequence[float] | Array, null: float = 0.0) -> float:
-    """The anytime-valid p value of "the mean is ``null``": 1 over the largest e-value so far, at most 1. O(n)."""
+    """The anytime-valid p value of the null hypothesis "the mean is ``null``": 1 over the largest e-value so far, at
+    most 1. O(n)."""
     return float(np.min(_running(logs, null), initial=1.0))
 
 
 def anytime_same(logs: Sequence[float] | Array, bound: float) -> float:
-    """The anytime-valid p value of "the mean lies outside (-bound, bound)": two one-sided tests, each by the
-    confidence sequence, so both ends must be refuted at the same time. O(n)."""
+    """The anytime-valid p value of the null hypothesis "the mean lies outside (-bound, bound)": two one-sided tests,
+    each by the confidence sequence, so both must reject at the same time. O(n)."""
     _, mean, _ = prefixes(logs)
     both = np.maximum(_running(logs, -bound), _running(logs, bound))
     return float(np.min(np.where(np.abs(mean) < bound, both, 1.0), initial=1.0))
@@ -120,28 +122,28 @@ def radius(n: Any, alpha: float, tau: float = TAU) -> Any:
 # there.
 
 FEWEST = 8
-"""Ratios from which on their variances say something about each other."""
+"""The least number of ratios whose variances are moderated."""
 MOST = 4.0
-"""Degrees of freedom that the prior is worth at most. Smyth has no such limit: his genes share no baseline, and
-thousands of them tell the prior's strength well. Here a simulated table of 126 ratios, whose true spreads differ by a
-factor of 1.6 (one standard deviation), had a false verdict in 22 % of runs of three rounds without the limit, in 1 %
-with it (docs/statistics.md)."""
+"""The most degrees of freedom that the prior may have. Smyth needs no such limit: his genes share no baseline, and
+thousands of them determine the prior's strength well. Here a simulated table of 126 ratios, whose true spreads differ
+by a factor of 1.6 (one standard deviation), had a false verdict in 22 % of runs of three rounds without the limit, in 1
+% with it (docs/statistics.md)."""
 _FLOOR = 1e-5
-"""Variances below this part of the median one are that: rounds that happen to agree to the last bit."""
+"""Variances below this fraction of the median one are raised to it: some rounds happen to agree to the last bit."""
 
 
 @dataclass(frozen=True)
 class Prior:
-    """What the variances of a table have in common: ``variance`` (of a log ratio in one round), worth ``degrees``."""
+    """The common prior of a table's variances: ``variance`` (of a log ratio in one round), worth ``degrees``."""
 
     variance: float
     degrees: float
 
 
 def moderated(ratios: Sequence[Ratio | None]) -> list[Ratio | None]:
-    """The ratios of one figure, each with standard error, degrees of freedom and interval by the moderated variance.
+    """The ratios of one figure, each with standard error, degrees of freedom and interval from the moderated variance.
 
-    Only paired ratios of two rounds or more are moderated, and only if there are FEWEST of them. O(ratios).
+    Only paired ratios of two rounds or more are moderated, and only if there are at least FEWEST of them. O(ratios).
     """
     usable = [r for r in ratios if _usable(r)]
     if len(usable) < FEWEST:
@@ -155,7 +157,7 @@ def moderated(ratios: Sequence[Ratio | None]) -> list[Ratio | None]:
 
 
 def prior_of(variances: Sequence[float] | Array, degrees: Sequence[float] | Array, most: float = MOST) -> Prior:
-    """The prior by the moments of the logarithms of ``variances`` > 0 with so many ``degrees`` of freedom each.
+    """The prior, from the moments of the logarithms of ``variances`` > 0 with ``degrees`` degrees of freedom each.
 
     >>> prior_of([2.0] * 9, [2] * 9).degrees == MOST
     True
@@ -207,7 +209,7 @@ def _moderate(own: Ratio, prior: Prior) -> Ratio:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Verdicts: faster, slower, same within X %, undecided; corrected for how many comparisons stand beside each other.
+# Verdicts: faster, slower, same within X %, undecided; corrected for the number of comparisons in the table.
 #
 # Two questions are asked of each comparison, each at ``alpha`` for the whole table:
 #
@@ -222,20 +224,20 @@ def _moderate(own: Ratio, prior: Prior) -> Ratio:
 
 ALPHA = 0.05
 WITHIN = 0.02
-"""The smallest effect of interest: two cells within 2 % of each other are the same for most purposes."""
+"""The smallest effect of interest: for most purposes two cells within 2 % of each other are the same."""
 MAX_MORE = 1000
-"""More rounds than this are not forecast."""
+"""A larger number of further rounds is not forecast."""
 POWER_Z = 0.8416
 """The forecast is for power 0.8."""
 WORDS = ("faster", "slower", "same", "undecided")
 BOOTSTRAP_FROM = 20
-"""Rounds from which on the bootstrap interval is near enough to its level to check the t interval."""
+"""The least number of rounds at which the bootstrap interval is accurate enough to check the t interval."""
 
 
 @dataclass(frozen=True)
 class Judging:
     """How verdicts are reached: the smallest effect of interest (0.02: 2 %), the table's error rate, and whether the
-    rounds were stopped by what they showed (``anytime``: then the tests are those of benchframe.stats.verdict)."""
+    number of rounds depended on the results (``anytime``: then anytime-valid tests are used)."""
 
     within: float = WITHIN
     alpha: float = ALPHA
@@ -244,26 +246,28 @@ class Judging:
 
 @dataclass(frozen=True)
 class Pair:
-    """Process means (ns) by round of two cells that are to be compared: ``strategy`` / ``baseline``."""
+    """Process means (ns) by round of the two cells to compare: ``strategy`` / ``baseline``."""
 
     strategy: Mapping[int, float]
     baseline: Mapping[int, float]
     unpaired: bool = False
-    """The rounds of the two have nothing to do with each other (two runs), though their numbers are alike."""
+    """The rounds of the two are independent (two runs), although their numbers are equal."""
     trimmed: bool = False
-    """Single rounds that lie far away shall not decide: trimmed means of the paired ratios."""
+    """Single outlying rounds should not decide: use trimmed means of the paired ratios."""
     group: str = ""
-    """Pairs of one group (a figure of one run) lend each other their variances; those without a group do not."""
+    """Pairs of one group (a figure of one run) share information about their variances; those without a group do
+    not."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a comparison came to.
+    """The result of a comparison.
 
-    ``word`` is one of WORDS, ``text`` the same for people ("same within 2 %", "undecided, about 12 more rounds").
-    ``ratio`` has value and its own (uncorrected) interval. ``p`` and ``p_same`` are corrected for the table.
-    ``more`` is how many more rounds would probably decide (power 0.8 at the effect and spread seen so far), None if
-    it is decided, cannot be told, or is above MAX_MORE (``text`` says which). ``notes`` names what is odd.
+    ``word`` is one of WORDS, ``text`` the same for display ("same within 2 %", "undecided, about 12 more rounds").
+    ``ratio`` has the value and its own (uncorrected) interval. ``p`` and ``p_same`` are corrected for the table.
+    ``more`` is how many more rounds would probably decide (power 0.8 at the effect and spread seen so far), None if the
+    comparison is decided, if no forecast is possible, or if it is above MAX_MORE (``text`` says which). ``notes`` lists
+    anomalies.
     """
 
     word: str
@@ -286,10 +290,10 @@ class Verdict:
 
 
 def judge(pairs: Iterable[Pair], judging: Judging | None = None, *, notes: bool = True) -> list[Verdict | None]:
-    """A verdict for each pair, in their order; all of them are one family for the correction.
+    """A verdict for each pair, in the given order; all pairs form one family for the correction.
 
-    None for a pair that cannot be compared (one side has no processes). ``notes`` False leaves the notes out (they
-    cost about a millisecond a pair). O(pairs log pairs + values).
+    None for a pair that cannot be compared (one side has no processes). ``notes`` False omits the notes (which cost
+    about a millisecond per pair). O(pairs log pairs + values).
 
     >>> fast, base = {r: 8.0 + r % 2 / 9 for r in range(9)}, {r: 10.0 for r in range(9)}
     >>> [v.word for v in judge([Pair(fast, base), Pair(base, fast), Pair(base, base)])]
@@ -310,7 +314,7 @@ def judge(pairs: Iterable[Pair], judging: Judging | None = None, *, notes: bool 
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p values corrected for their number (Holm 1979), in the given order; NaN counts as 1. O(n log n).
+    """p values corrected for multiple testing (Holm 1979), in the given order; NaN counts as 1. O(n log n).
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
@@ -325,7 +329,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def above(ratio: Ratio, null: float = 0.0) -> float:
-    """The p value of "the log ratio is at most ``null``": small if it surely lies above; 1 if there is no spread yet.
+    """The p value of the null hypothesis "the log ratio is at most ``null``": small if it is clearly above; 1 if the
+    spread is not known yet.
 
     >>> above(Ratio(9, 1.1, 1.05, 1.15, 0.03, 0.01, 8)) < 0.001
     True
@@ -340,14 +345,14 @@ def above(ratio: Ratio, null: float = 0.0) -> float:
 
 
 def below(ratio: Ratio, null: float = 0.0) -> float:
-    """The p value of "the log ratio is at least ``null``"; as :func:`above`."""
+    """The p value of the null hypothesis "the log ratio is at least ``null``"; as :func:`above`."""
     if ratio.se == 0:
         return 0.0 if ratio.log < null else 1.0
     return 1.0 if math.isnan(ratio.se) else 1.0 - above(ratio, null)
 
 
 def _ratios(pairs: Sequence[Pair], judging: Judging) -> list[Ratio | None]:
-    """The pairs' ratios, moderated within their groups; not where rounds were stopped by what they showed."""
+    """The pairs' ratios, moderated within their groups, except where the number of rounds depended on the results."""
     ratios = [_ratio(pair) for pair in pairs]
     for group in {pair.group for pair in pairs if pair.group and not judging.anytime}:
         members = [i for i, pair in enumerate(pairs) if pair.group == group]
@@ -389,8 +394,8 @@ def _verdict(ratio: Ratio, p: float, q: float, judging: Judging, waiting: int, n
 
 
 def more_rounds(ratio: Ratio, judging: Judging, comparisons: int = 1) -> int | None:
-    """How many more rounds (of both sides) would decide a ratio if effect and spread are what they seem: with power
-    0.8, at ``alpha`` over the ``comparisons`` still open. None above MAX_MORE, or if there is no spread to go by.
+    """How many more rounds (of both sides) would decide a ratio if effect and spread stay as estimated: with power 0.8,
+    at ``alpha`` over the ``comparisons`` still open. None above MAX_MORE, or if the spread is not known.
 
     >>> more_rounds(Ratio(5, 1.03, 0.99, 1.07, 0.03, 0.0134, 4), Judging())
     5
@@ -408,13 +413,13 @@ def more_rounds(ratio: Ratio, judging: Judging, comparisons: int = 1) -> int | N
         two = one = radius(n, alpha)
     else:
         two, one = (stdtrit(n - 1 + ratio.prior, 1 - alpha / sides) for sides in (2, 1))
-    slack = POWER_Z if abs(ratio.log) > spread / 10 else 1.2816  # near zero either end of the interval may fail
+    slack = POWER_Z if abs(ratio.log) > spread / 10 else 1.2816  # near zero the interval may fail at either end
     enough = (abs(ratio.log) >= (two + POWER_Z) * error) | (bound - abs(ratio.log) >= (one + slack) * error)
     return int(np.argmax(enough)) + 1 if enough.any() else None
 
 
 def _notes(pair: Pair, ratio: Ratio, judging: Judging) -> tuple[str, ...]:
-    """What makes the ratio itself doubtful."""
+    """Reasons to doubt the ratio itself."""
     from benchframe.stats.shape import drift
 
     notes = []

@@ -1,1 +1,2 @@
-"""Studies: why one strategy beats another (explain), where it begins to (breakeven), what the layout does (layout)."""
+"""Studies: why one strategy beats another (explain), where it begins to (breakeven), what the layout contributes
+(layout)."""

@@ -1,9 +1,9 @@
-"""One task alone, on a whole trace: which known bug made a strategy's answer wrong?
+"""Replay a whole trace with one task, to find the known bug that made a strategy's answer wrong.
 
-Some races need no second task. A recorded program that unmaps, merges and faults in the right order leads a
-strategy to a record that it gave back long ago. So the trace runs again by the interpreter, on memory in which no
-record is handed out twice: the first touch of a dead one shows where it was touched, and who freed it, and that has
-a name if the strategy's author knows the bug.
+Some races need no second task. A recorded program that unmaps, merges and faults in the right order leads a strategy to
+a record that it freed long ago. So the trace runs again in the interpreter, on memory in which no record is reused: the
+first access to a freed record shows where it was accessed, and who freed it. If the strategy's author knows the bug, it
+has a name.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from benchframe.strategy import Strategy
 from benchframe.trace.trace import Trace
 
 MOST = 200_000
-"""Events that are run at most: some thousand a second."""
+"""The most events to run: it runs some thousand per second."""
 SECONDS = 30.0
 """CPU time that the search may take."""
 
 
 @dataclass(frozen=True)
 class Reached:
-    """A record was used after its life, at ``event``; ``bug`` is the one of the strategy's known bugs that it is."""
+    """A record was used after it was freed, at ``event``; ``bug`` is the matching known bug of the strategy."""
 
     event: int
     text: str
@@ -44,7 +44,7 @@ class Reached:
 
 
 class _Lives(PlainWorld):
-    """Memory in which a freed record is dead for good."""
+    """Memory in which a freed record is never reused."""
 
     def __init__(self, arrays: Mapping[str, Any]) -> None:
         super().__init__(arrays)
@@ -77,7 +77,7 @@ class _Lives(PlainWorld):
         return self._slabs[base]
 
     def stale(self, base: str, index: int) -> None:
-        """Raise Broken: a dead record is touched."""
+        """Raise Broken: a freed record is accessed."""
         when, by = self.dead[base, index]
         before = " before this call began" if when < self.event else ""
         what = {"vma_base": "VMA", "page_base": "page"}.get(base, f"{base[:-5]} record")
@@ -85,7 +85,7 @@ class _Lives(PlainWorld):
         raise Broken("use after free", text, by, (base, index), place((__file__,))[2], chain(outside=(__file__,)))
 
     def alloc(self, which: int) -> int:
-        """A slot that was never used."""
+        """A slot that was never used before."""
         arena = self._arrays["slab_base"][which]
         slot = int(arena["top"])
         if slot >= int(arena["capacity"]):
@@ -95,7 +95,7 @@ class _Lives(PlainWorld):
         return slot
 
     def free(self, which: int, slot: int) -> int:
-        """The record's life ends."""
+        """Free the record."""
         base = KEY_OF.get(which) or layout.PRIVATE_BASES[which - layout.ARENA_PRIVATE0]
         self.dead[base, slot] = (self.event, chain(outside=(__file__,)))
         self._arrays["slab_base"][which]["live"] -= 1
@@ -110,14 +110,14 @@ class _Runner:
         swap: dict[Any, Callable[..., Any]] = {
             arena_alloc: lambda mm, which: mm.world.alloc(which),
             arena_free: free,
-            kfree_rcu: free,  # nobody else is inside a read-side section
+            kfree_rcu: free,  # no other task is inside a read-side section
             free_typesafe_by_rcu: lambda mm, which, slot: 0,  # may be looked at: it keeps its kind
         }
         self.run = dejit(one_event, {**strategy.binding, "count": count_event}, strategy.binding, swap)
         self.world: _Lives | None = None
 
     def attach(self, machine: Machine) -> None:
-        """Make the world."""
+        """Create the world."""
         self.world = _Lives(machine.arrays)
 
     def replay(self, first: int, last: int) -> None:
@@ -130,8 +130,8 @@ class _Runner:
 
 
 def first_use_after_free(strategy: Strategy, trace: Trace, last: int, seconds: float = SECONDS) -> Reached | None:
-    """Run events [0, last] of ``trace`` alone; what was touched after its life, if anything was. None, too, if the
-    trace is too long for the interpreter. O(events), some thousand a second."""
+    """Run events [0, last] of ``trace``; returns the first use of a freed record, or None. Also None if the trace is
+    too long for the interpreter. O(events), some thousand per second."""
     if not 0 <= last < min(len(trace), MOST):
         return None
     events = trace.events[: last + 1]
@@ -154,7 +154,7 @@ def first_use_after_free(strategy: Strategy, trace: Trace, last: int, seconds: f
 
 
 def _named(strategy: Strategy, broken: Broken, sites: Sites) -> KnownBug | None:
-    """The known bug that fits in all that one task shows: kind, functions, who freed it, and when."""
+    """The known bug that matches everything that one task shows: kind, functions, who freed the record, and when."""
     for bug in strategy.known_bugs:
         if replace(bug, scenarios=(), source=()).shows(broken.kind, broken.text, "", sites):
             return bug

@@ -1,8 +1,8 @@
-"""Where B begins to beat A: one parameter of a synthetic stream is swept, both are timed in the same processes.
+"""Where B begins to beat A: sweep one parameter of a synthetic stream and time both in the same processes.
 
 The crossover is where the mean over rounds of log(B / A) changes sign, on the straight line between two points in the
-scale of the axis. It is claimed only if both sides hold a point whose 95 % interval lies off 1 on opposite sides. Its
-interval is a bootstrap's over rounds (percentiles): a round is what repeats.
+scale of the axis. It is reported only if on each side there is a point whose 95 % interval excludes 1, in opposite
+directions. Its interval is a percentile bootstrap over rounds, since rounds are the replicates.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ EVENTS = 20_000
 
 @dataclass(frozen=True)
 class Sweep:
-    """``over``: what the axis is; ``values`` of ``parameter`` of the zipf stream, with ``fixed`` ones; ``figure`` that
-    is compared; ``scale`` of the axis (``linear``, ``log``)."""
+    """``over``: the meaning of the axis; ``values`` of ``parameter`` of the zipf stream, with ``fixed`` other
+    parameters; ``figure`` to compare; ``scale`` of the axis (``linear``, ``log``)."""
 
     over: str
     title: str
@@ -70,12 +70,13 @@ SWEEPS = {
         ),
     )
 }
-"""What --over may say."""
+"""The sweeps that --over accepts."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """One point: ``x`` on the axis, times of both (ns), the ratio B / A with its interval, B's hit rate (NaN: none)."""
+    """One point: ``x`` on the axis, times of both (ns), the ratio B / A with its interval, B's hit rate (NaN: no
+    cache)."""
 
     x: float
     spec: str
@@ -110,7 +111,7 @@ class Breakeven:
 
     @property
     def verdict(self) -> str:
-        """One or more sentences: where B beats A, or that it does not change here."""
+        """One or more sentences: where B beats A, or that there is no crossover here."""
         title = self.sweep.title.format(b=self.b)
         said = []
         for cross in self.crossovers:
@@ -131,7 +132,7 @@ class Breakeven:
 
 
 def number(value: float) -> str:
-    """Three significant digits, no exponent where a person would write none."""
+    """Three significant digits, without an exponent where none is needed."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
@@ -152,7 +153,7 @@ def breakeven(
     blocked: Sequence[str] = (),
     seconds: float = 0.02,
 ) -> Breakeven:
-    """Measure the sweep; some 0.5 s per point and round. Raises ProbeError."""
+    """Measure the sweep; takes some 0.5 s per point and round. Raises ProbeError."""
     strategies = {name: known.strategy(name) for name in (a, b)}
     specs = sweep.specs()
     streams = [known.spec(spec).trace(0) for spec in specs]
@@ -181,7 +182,7 @@ def breakeven(
 
 
 def _hit_rate(strategy: Any, stream: Any) -> float:
-    """B's hit rate, counted by the compiled counters; NaN where it has no cache."""
+    """B's hit rate, from the compiled counters; NaN if it has no cache."""
     from benchframe.engine.session import Session
 
     rate = float(Session(strategy, stream).counts()["hit_rate"])
@@ -189,8 +190,8 @@ def _hit_rate(strategy: Any, stream: Any) -> float:
 
 
 def crossovers(places: Sequence[Place], logs: Array, scale: str, seed: int = 0) -> tuple[Crossover, ...]:
-    """Where the mean of ``logs`` (a row per place, a column per round; NaN: missing) changes sign for good: the last
-    place that is decided on one side and the first that is decided on the other. O(replicates x places x rounds)."""
+    """Where the mean of ``logs`` (a row per place, a column per round; NaN: missing) finally changes sign: between the
+    last place decided on one side and the first decided on the other. O(replicates x places x rounds)."""
     decided = [(i, _sign(place.ratio)) for i, place in enumerate(places) if _sign(place.ratio)]
     x = np.array([place.x for place in places])
     axis = np.log(x) if scale == "log" else x
@@ -213,13 +214,13 @@ def crossovers(places: Sequence[Place], logs: Array, scale: str, seed: int = 0) 
 
 
 def _mean(part: Array) -> Array:
-    """Means of rows, NaN left out; a row of nothing but NaN counts as even."""
+    """Means of rows, without NaN; a row of only NaN counts as 0."""
     known = ~np.isnan(part)
     return np.asarray(np.where(known, part, 0.0).sum(axis=1) / np.maximum(1, known.sum(axis=1)))
 
 
 def _crossing(means: Array, axis: Array, before: int) -> float | None:
-    """Where the line through ``means`` leaves the side ``before`` last; None if it does not."""
+    """Where the line through ``means`` leaves the side ``before`` for the last time; None if it does not."""
     on_side = np.flatnonzero(means * before > 0)
     if not len(on_side) or on_side[-1] == len(means) - 1:
         return None

@@ -1,4 +1,4 @@
-"""Published claims measured again with the strategies as they are."""
+"""Measure published claims again with the strategies in their current state."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Loads of published figures that no shipped workload stands for: ``@threads`` and ``@brk``.
+# Loads of published figures that no shipped workload represents: ``@threads`` and ``@brk``.
 
 THREADS = 80
 ARENA = 64
@@ -39,7 +39,7 @@ def threads(seed: int = 1, events: int = 40_000) -> Trace:
     """ebizzy with 80 threads, as the vmacache commit ran it: each thread copies into memory of its own.
 
     malloc gives each thread an arena, so a thread's faults go through one VMA, page after page, and the scheduler
-    mixes the threads: who runs next is random. Only lookups: ebizzy's arenas are not unmapped.
+    interleaves the threads at random. It has only lookups, since ebizzy's arenas are not unmapped.
     """
     rng = np.random.default_rng(seed)
     layout = stream.tiles(THREADS + 2, ARENA, gap=1)
@@ -64,7 +64,7 @@ def brk(events: int = 20_000, vmas: int = 60) -> Trace:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# How often the slot that an address hashes to gave the hit, for strategies that keep task.vmacache0 to 3.
+# How often the hashed slot of an address gave the hit, for strategies that use task.vmacache0 to 3.
 
 
 @hook("claims", mandatory=True)
@@ -74,7 +74,7 @@ def plain_find(mm, task, addr):  # type: ignore[no-untyped-def]
 
 @native
 def slot_of(mm, task, slot):  # type: ignore[no-untyped-def]
-    """What slot 0 to 3 holds."""
+    """The content of slot 0 to 3."""
     t = TASK(mm, task)
     if slot == 0:
         return t.vmacache0
@@ -87,7 +87,7 @@ def slot_of(mm, task, slot):  # type: ignore[no-untyped-def]
 
 @native
 def find_by_page(mm, task, addr):  # type: ignore[no-untyped-def]
-    """cache_find; task.strategy0 counts hits that the slot of the page gave."""
+    """cache_find; task.strategy0 counts hits in the page's slot."""
     vma = plain_find(mm, task, addr)
     if vma != NULL and slot_of(mm, task, (addr >> PAGE_SHIFT) & 3) == vma:  # type: ignore[no-untyped-call]
         TASK(mm, task).strategy0 += 1
@@ -96,7 +96,7 @@ def find_by_page(mm, task, addr):  # type: ignore[no-untyped-def]
 
 @native
 def find_by_region(mm, task, addr):  # type: ignore[no-untyped-def]
-    """cache_find; task.strategy0 counts hits that the slot of the 2 MiB region gave."""
+    """cache_find; task.strategy0 counts hits in the slot of the 2 MiB region."""
     vma = plain_find(mm, task, addr)
     if vma != NULL and slot_of(mm, task, (addr >> PMD_SHIFT) & 3) == vma:  # type: ignore[no-untyped-call]
         TASK(mm, task).strategy0 += 1
@@ -111,7 +111,7 @@ def counted(strategy: Strategy) -> Strategy:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Claims measured here, and the verdicts: is the direction the published one, and the order of magnitude?
+# Claims measured here, and the verdicts: whether direction and order of magnitude agree with the publication.
 
 REPRODUCED, DIRECTION, OTHER, UNDECIDED = "reproduced", "direction only", "not seen here", "undecided"
 Say = Callable[[str], None]
@@ -119,7 +119,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """One claim's end: ``lines`` are (what, published, measured), ``why`` explains a verdict that is not plain."""
+    """The outcome of one claim: ``lines`` are (what, published, measured), ``why`` explains a verdict that needs it."""
 
     claim: HitClaim | TimeClaim
     lines: tuple[tuple[str, str, str], ...]
@@ -133,18 +133,18 @@ def stream_of(known: Registry, name: str, crew: int = 0) -> Trace:
     return made[name]() if name in made else known.spec(name).trace(1, crew)
 
 
-# ---- counted --------------------------------------------------------------------------------------------------------
+# ---- counted ---------------------------------------------------------------------------------------------------------
 
 
 def percent(known: Registry, hit: Hit) -> float:
-    """The hit rate here, in percent: of one pass over the timed events, every answer checked first."""
+    """The hit rate here, in percent: from one pass over the timed events, after checking every answer."""
     from benchframe.engine.session import Session
     from benchframe.errors import EngineError
 
     strategy = known.strategy(hit.strategy)
     session = Session(counted(strategy) if hit.first else strategy, stream_of(known, hit.workload))
     tasks = session.machine.arrays["task_base"]
-    start = int(tasks["strategy0"].sum())  # as the setup left it, which is what each pass starts from
+    start = int(tasks["strategy0"].sum())  # the state after the setup, from which each pass starts
     verdict = session.verify()
     if not verdict.ok:
         raise EngineError(f"{hit.strategy} on {hit.workload} gives a wrong answer: {verdict.what}")
@@ -155,7 +155,7 @@ def percent(known: Registry, hit: Hit) -> float:
 
 
 def judge_hits(claim: HitClaim, found: Sequence[float]) -> ClaimResult:
-    """The verdict on hit rates: within each load the order of the strategies, and each figure's distance."""
+    """The verdict on hit rates: the order of the strategies within each load, and the distance of each figure."""
     lines = tuple(
         (
             f"{hit.strategy}, {hit.load}" if claim.low is None else f"{hit.strategy}, {hit.workload}",
@@ -191,11 +191,11 @@ def judge_hits(claim: HitClaim, found: Sequence[float]) -> ClaimResult:
     return ClaimResult(claim, lines, DIRECTION if far else REPRODUCED, why)
 
 
-# ---- timed ----------------------------------------------------------------------------------------------------------
+# ---- timed -----------------------------------------------------------------------------------------------------------
 
 
 def crew_of(claim: TimeClaim) -> int:
-    """How many real threads play the claim here: those of the publication, but at most one per CPU."""
+    """The number of real threads for the claim here: that of the publication, but at most one per CPU."""
     return min(claim.threads, cpus())
 
 
@@ -254,8 +254,8 @@ def measure(
     plugins: Sequence[str] = (),
     blocked: Sequence[str] = (),
 ) -> list[ClaimResult]:
-    """Every claim's outcome, in their order. Those timed by one replay share their rounds: a process measures all their
-    cells. Those of threads have rounds of their own.
+    """Every claim's outcome, in order. Claims timed by a single replay share their rounds: a process measures all their
+    cells. Claims about threads have rounds of their own.
 
     Raises EngineError (a wrong answer), ProbeError, DialectError.
     """
@@ -279,7 +279,7 @@ def measure(
     if alone := [claim for claim in timed if not claim.threads]:
         outcomes.update(_timed(known, alone, rounds, say, seconds, cpu, plugins, blocked))
     for claim in timed:
-        if claim.threads:  # each by itself: what threads find wrong ends this claim alone
+        if claim.threads:  # one by one: an error of the threads ends only this claim
             try:
                 outcomes.update(_timed(known, [claim], rounds, say, 5 * seconds, cpu, plugins, blocked))
             except ProbeError as error:
@@ -346,7 +346,7 @@ def _timed(
 
 
 def claims_table(outcomes: Sequence[ClaimResult]) -> Table:
-    """Published beside measured, a row per figure; sources and reasons are notes."""
+    """Published and measured figures, one row each; sources and reasons are notes."""
     heads = ("claim", "what", "published", "measured", "verdict")
     rows: list[tuple[str, ...]] = []
     for outcome in outcomes:

@@ -1,4 +1,4 @@
-"""Why is B slower or faster than A on a stream: their counts, the fitted cost of each, and what stays unexplained."""
+"""Why B is slower or faster than A on a stream: their counts, the fitted cost of each, and what remains unexplained."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from benchframe.stats import Ratio, paired_ratio, summarise
 from benchframe.study.model import BASE, TERMS, Model, terms
 
 RECORDS = 40_000_000
-"""What is counted of the two, at most: all of most streams, more than once."""
+"""The most records to count for the two: this covers most streams completely, more than once."""
 MARGIN = 0.1
-"""How far outside the calibrated range a term may lie, as a share of the range."""
+"""How far outside the calibrated range a term may be, as a share of the range."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Side:
 
     @property
     def hit_rate(self) -> float | None:
-        """Share of lookups that the cache answered; None without any."""
+        """The share of lookups that the cache answered; None if there are no lookups."""
         hits, misses = self.cost.get("lookup.hits", 0.0), self.cost.get("lookup.misses", 0.0)
         return hits / (hits + misses) if hits else None
 
@@ -53,8 +53,8 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Explanation:
-    """``difference`` is measured (B less A, ns, with interval), ``explained`` the sum of the contributions with its
-    interval, ``model_error`` what the model errs by on such differences; ``limits`` says where it cannot speak."""
+    """``difference`` is measured (B minus A, ns, with interval), ``explained`` the sum of the contributions with its
+    interval, ``model_error`` the model's error on such differences; ``limits`` says where it does not apply."""
 
     a: Side
     b: Side
@@ -73,7 +73,7 @@ class Explanation:
 
 
 def explain(a: Side, b: Side, model: Model) -> Explanation:
-    """Attribute the difference of ns per lookup. ValueError if the two have no round in common."""
+    """Attribute the difference of ns per lookup. Raises ValueError if the two have no common round."""
     rounds = sorted(a.ns.keys() & b.ns.keys())
     if not rounds:
         raise ValueError(f"{a.name} and {b.name} have no round in common")
@@ -108,11 +108,11 @@ def explain(a: Side, b: Side, model: Model) -> Explanation:
 
 
 def _cache(side: Side, other: Side, model: Model) -> list[str]:
-    """What the model says of a strategy's hits and misses."""
+    """The model's statement about a strategy's hits and misses."""
     rate = side.hit_rate
     if rate is None or "hit.n" not in side.cost:
         return []
-    # Measured as a whole; the model says what a hit has less of.
+    # Measured as a whole; the model says how much less a hit costs.
     whole, without = side.mean, other.mean
     hit = max(0.0, whole - model.predict(side.cost) + model.predict(_view(side.cost, "hit")))
     miss = (whole - rate * hit) / (1 - rate) if rate < 1 else None
@@ -134,7 +134,7 @@ def _view(cost: Mapping[str, float], view: str) -> dict[str, float]:
 def _limits(
     a: Side, b: Side, model: Model, difference: tuple[float, float, float], explained: float, error: float
 ) -> list[str]:
-    """Where the model cannot speak."""
+    """Where the model does not apply."""
     found = []
     if not difference[1] * difference[2] > 0:  # NaN too
         found.append("the measured difference may be zero: its interval contains 0; use more rounds")

@@ -1,7 +1,7 @@
-"""A stream by the interpreter, event by event: the first one that goes wrong, with its line; and the stream made short.
+"""Replay a stream in the interpreter, event by event, to find the first failure and its line; and shorten the stream.
 
-What a run finds wrong in compiled code becomes something to look at: the same events through the same text, where an
-access through NULL, to a freed record or outside of a slab has a line, and where a wrong answer says who gave it.
+It makes an error of compiled code inspectable: the same events run through the same text, where an access through NULL,
+to a freed record or outside a slab has a line number, and where a wrong answer shows who gave it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from benchframe.check.conform import Returns
+from benchframe.check.conform import TRACED, Returns
 from benchframe.check.execution import MISTAKES, Broken, Endless, patience, told
 from benchframe.check.memory import OutOfRecords
 from benchframe.check.poison import PoisoningRunner
+from benchframe.dialect.primitives import Listening
 from benchframe.dialect.records import DialectError
 from benchframe.engine.session import prepare
 from benchframe.events import LIFE, Kind
@@ -35,26 +36,28 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 SECONDS = 60.0
-"""CPU time that one replay may take."""
+"""CPU seconds that one replay may take."""
 SHOWN = 30
-"""Events printed, at most."""
+"""The most events to print."""
 MOST = 200_000
-"""Events that are replayed, at most."""
+"""The most events to replay."""
 FOLDER = Path(".benchframe/streams")
-"""Where failing streams are kept unless told otherwise."""
+"""The default folder for failing streams."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """``event`` is the first that goes wrong (the last, if only the end shows it); ``text`` says what, and where."""
+    """``event`` is the first that fails (the last, if only the final check fails); ``text`` says what, and where."""
 
     event: int
     text: str
+    traced: tuple[str, ...] = ()
+    """What strategy code traced during that event."""
 
 
 def first_failure(strategy: Strategy, trace: Trace, seconds: float = SECONDS, blame: bool = True) -> Failure | None:
-    """Replay ``trace`` by the interpreter: what goes wrong first, None if nothing does. After the last event every
-    invariant must hold, and the layout must be the oracle's. Some thousand events a second.
+    """Replay ``trace`` in the interpreter: the first failure, or None. After the last event every invariant must hold,
+    and the layout must be the oracle's. Some thousand events per second.
 
     Raises Endless if it takes more than ``seconds`` of CPU time, MemoryError if there is no room for it.
     """
@@ -66,13 +69,20 @@ def first_failure(strategy: Strategy, trace: Trace, seconds: float = SECONDS, bl
     machine = Machine(runner, Sizes.of(events), parameters, strategy.slabs)
     at = 0
     returned = Returns()
-    with patience(seconds):
+    traced: list[str] = []
+
+    def hear(x: int, function: str, file: str, line: int) -> None:
+        traced.append(f"{int(x):#x}, in {function} ({file}:{line})")
+        del traced[:-TRACED]
+
+    with patience(seconds), Listening(hear):
         try:
             for number in stream.boots:
                 machine.boot(number)
             runner.forget()
             machine.arrays["event_base"][:] = stream.records
             for at in range(len(events)):
+                traced.clear()
                 if blame and at == len(events) - 1:
                     with returned:
                         runner.replay(at, at + 1)
@@ -83,15 +93,15 @@ def first_failure(strategy: Strategy, trace: Trace, seconds: float = SECONDS, bl
                 if wrong_answers(events[row], answer, right.ret[row], right.vm_start[row], right.vm_end[row]).any():
                     wanted = (int(right.ret[at]), int(right.vm_start[at]), int(right.vm_end[at]))
                     who = returned.of(int(answer[0]["vma"]))
-                    return Failure(at, differs(at, events[at], answer[0], wanted, strategy.name) + who)
+                    what = differs(at, events[at], answer[0], wanted, strategy.name)
+                    return Failure(at, what + who, tuple(traced))
             machine.raise_if_full()
             runner.validate(machine)
         except ValidationError as error:
             return Failure(at, f"after the last event: {str(error).splitlines()[0]}")
         except (Broken, DialectError, *MISTAKES) as error:
-            return Failure(
-                at, f"event {at} ({Kind(int(events[at]['kind'])).name} {int(events[at]['addr']):#x}): {told(error)}"
-            )
+            what = f"event {at} ({Kind(int(events[at]['kind'])).name} {int(events[at]['addr']):#x}): {told(error)}"
+            return Failure(at, what, tuple(traced))
     rows = [(mm, *row) for mm in sorted(right.spaces) for row in right.layouts[mm]]
     difference = first_difference(machine, np.array(rows, np.int64).reshape(-1, 7))
     return Failure(len(events) - 1, f"after the last event: {difference}") if difference else None
@@ -107,8 +117,8 @@ def part(trace: Trace, kept: Sequence[int] | Array) -> Trace:
 
 
 def shortened(strategy: Strategy, trace: Trace, failure: Failure, seconds: float = 20.0) -> tuple[Trace, Failure]:
-    """``trace`` cut behind the failing event, and then as many events left out as ``seconds`` of wall time allow,
-    larger pieces first (delta debugging, Zeller 1999); it still fails. What begins and ends tasks and mms stays."""
+    """``trace`` cut after the failing event, then reduced as far as ``seconds`` of wall time allow, larger pieces first
+    (delta debugging, Zeller 1999); it still fails. Events that begin and end tasks and mms are kept."""
     deadline = time.monotonic() + seconds
     kept = np.arange(failure.event + 1)
     fixed = np.isin(trace.events["kind"], LIFE)
@@ -130,7 +140,7 @@ def shortened(strategy: Strategy, trace: Trace, failure: Failure, seconds: float
 
 
 def _fails(strategy: Strategy, trace: Trace) -> Failure | None:
-    """As :func:`first_failure`; a piece that cannot be replayed is no failure of the strategy."""
+    """As :func:`first_failure`; a piece that cannot be replayed is not a failure of the strategy."""
     try:
         return first_failure(strategy, trace)
     except (Endless, OutOfRecords, MemoryError, LookupError, ValueError):
@@ -138,21 +148,24 @@ def _fails(strategy: Strategy, trace: Trace) -> Failure | None:
 
 
 def show(strategy: Strategy, trace: Trace, path: Path, say: Callable[[str], None]) -> bool:
-    """``benchframe check --trace``: replay it, say the first failure with the events that lead to it; is it right?"""
+    """``benchframe check --trace``: replay it and print the first failure with the events that lead to it. Returns
+    whether it is right."""
     failure = first_failure(strategy, trace)
     if failure is None:
-        say(f"{strategy.name}: {len(trace)} events of {path.name} agree with the oracle, by the interpreter")
+        say(f"{strategy.name}: {len(trace)} events of {path.name} agree with the oracle, in the interpreter")
         return True
     say(f"{strategy.name}: WRONG: {failure.text}")
     for at in range(max(0, failure.event - SHOWN + 1), failure.event + 1):
         event = trace.events[at]
         what = " ".join(f"{name} {int(event[name]):#x}" for name in ("addr", "len", "prot", "flags") if event[name])
         say(f"    event {at}: task {event['task']} mm {event['mm']} {Kind(int(event['kind'])).name} {what}")
+    for text in failure.traced:
+        say(f"    traced: {text}")
     return False
 
 
 def save(trace: Trace, strategy: str, folder: Path = FOLDER) -> Path:
-    """Write a failing stream; the same one gives the same file. Raises TraceError."""
+    """Write a failing stream; the same stream gives the same file. Raises TraceError."""
     path = folder / f"{slug(strategy, 100, keep='_.')}-{trace.digest[:8]}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_trace(path, trace)

@@ -1,9 +1,10 @@
-"""What the layout does: one strategy and stream under several layout seeds and alignments to 2 MiB.
+"""The influence of the layout: one strategy and stream under several layout seeds and alignments to 2 MiB.
 
-A layout seed decides which VMA record lies where, the alignment which addresses share a page of page-table entries, the
-process where code and slabs lie. Every process measures every combination, so the logarithms of the times are a
-crossed design: log ns = mean + seed + alignment + seed x alignment + process + residual, all effects random. Components
-are those of the analysis of variance (Searle, Casella, McCulloch, Variance Components, ch. 4), negative ones set to 0.
+A layout seed determines the place of each VMA record, the alignment which addresses share a page of page-table entries,
+the process the addresses of code and slabs. Every process measures every combination, so the logarithms of the times
+are a crossed design: log ns = mean + seed + alignment + seed x alignment + process + residual, all effects random.
+Components are those of the analysis of variance (Searle, Casella, McCulloch, Variance Components, ch. 4), negative ones
+set to 0.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ REPLICATES = 1000
 @dataclass(frozen=True)
 class Component:
     """One source of variance: its standard deviation as a share of the time, its share of all variance with a
-    parametric bootstrap's interval, and the p value of "there is none" (NaN: the residual has no test)."""
+    parametric bootstrap interval, and the p value of the null hypothesis "it is zero" (NaN: the residual has no
+    test)."""
 
     name: str
     sd: float
@@ -68,8 +70,8 @@ def measure(
     blocked: Sequence[str] = (),
     seconds: float = 0.02,
 ) -> Sensitivity:
-    """Time every (seed, shift) in ``rounds`` processes; some 0.3 s each. Raises ProbeError, also where the figure is
-    lost in noise, and ValueError for fewer than two of anything."""
+    """Time every (seed, shift) in ``rounds`` processes; some 0.3 s each. Raises ProbeError, also if the figure is lost
+    in noise, and ValueError for fewer than two seeds, shifts or rounds."""
     if min(len(seeds), len(shifts), rounds) < 2:
         raise ValueError("an analysis of variance needs at least two seeds, two shifts and two rounds")
     streams = [shifted(trace, pages) for pages in shifts]
@@ -110,7 +112,7 @@ def components(times: Array, seed: int = 0) -> tuple[Component, ...]:
 
 
 def _simulated(variances: Array, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    """Logarithms of times as the fitted model would give them."""
+    """Logarithms of times drawn from the fitted model."""
     i, j, k = shape
     sd = np.sqrt(variances)
     effects = [rng.normal(0, sd[0], (i, 1, 1)), rng.normal(0, sd[1], (1, j, 1)), rng.normal(0, sd[2], (i, j, 1))]
@@ -137,7 +139,7 @@ def _mean_squares(logs: Array) -> tuple[Array, tuple[int, ...]]:
 
 
 def _variances(squares: Array, shape: tuple[int, ...]) -> Array:
-    """Variance components from mean squares, by their expectations."""
+    """Variance components from mean squares, by their expected values."""
     i, j, k = shape
     found = (
         (squares[0] - squares[2]) / (j * k),

@@ -1,4 +1,4 @@
-"""What a counted operation is worth in nanoseconds: units measured on this machine, and the model fitted with them."""
+"""The cost of a counted operation in nanoseconds: units measured on this machine, and the model fitted with them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What single operations take on this machine, each measured alone: what a fitted cost model is drawn towards.
+# The time of single operations on this machine, each measured alone: a fitted cost model is drawn towards them.
 #
 # A calibration of whole lookups cannot tell terms apart that go together: each strategy under mmap_lock does two atomic
 # operations, so their cost hides in the base. Loops that do one thing only can: a chain of loads that each need the one
@@ -45,7 +45,7 @@ Array = npt.NDArray[Any]
 VERSION = 1
 """Changes when a loop does: part of a calibration's key."""
 REPEATS = 25
-"""Timings of a loop; the shortest counts, as disturbances only add."""
+"""Timings of a loop; the shortest counts, since disturbances only add time."""
 ITERATIONS = 30_000
 CHAIN, INDEPENDENT, COIN, STEADY, ATOMIC = range(5)
 PLACES = {"l1": 64, "l2": 4096}
@@ -67,7 +67,7 @@ CELL = Slab("CELL", cell, "cell_base", first=0)
 
 @native
 def chained(b, count):
-    """``count`` loads, each of the place that the one before gave."""
+    """``count`` loads, each from the place that the previous one returned."""
     at = 0
     done = 0
     while done < count:
@@ -115,7 +115,7 @@ def locked(b, count):
 
 @native
 def bench_entry(b, which, count):
-    """One of the loops."""
+    """Run one of the loops."""
     if which == CHAIN:
         return chained(b, count)
     if which == INDEPENDENT:
@@ -127,11 +127,11 @@ def bench_entry(b, which, count):
 
 
 def measured(iterations: int = ITERATIONS, repeats: int = REPEATS) -> dict[str, float]:
-    """ns of each term of the model (study.model.TERMS) as the loops have it. Some 0.2 s, and a compile the first time.
+    """ns of each term of the model (study.model.TERMS) in the loops. Takes some 0.2 s, and a compile the first time.
 
-    ``depth``: a dependent load that the first-level cache answers. ``far steps``: what one takes more if only the
-    second level has it. ``work``: a load or branch of a loop that
-    overlaps all. ``mispredictions``: of a random branch every other one is. ``lines``: nothing of their own.
+    ``depth``: a dependent load from the first-level cache. ``far steps``: the additional time if only the second level
+    has the line. ``work``: a load or branch of a loop in which everything overlaps. ``mispredictions``: a random branch
+    is mispredicted every other time. ``lines``: no time of their own.
     """
     unit = Units(bench, ()).get(UnitSpec("bench", bench_entry, {}))
 
@@ -155,7 +155,7 @@ def measured(iterations: int = ITERATIONS, repeats: int = REPEATS) -> dict[str, 
 
 
 def _machine(count: int) -> tuple[Array, Array]:
-    """The records: one cycle through all of them in random order. The second array is what the first points to."""
+    """The records: one cycle through all of them in random order. The first array points to the second."""
     cells = np.zeros(count, cell.dtype)
     order = np.random.default_rng(0).permutation(count)
     cells["after"][order] = np.roll(order, -1)
@@ -185,7 +185,7 @@ def text(units: Mapping[str, float]) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# A cost model of a lookup: ns = base of the stream + sum of (count x ns per unit), fitted to cells of this machine.
+# The cost model of a lookup: ns = base of the stream + sum of (count x ns per unit), fitted to cells of this machine.
 #
 # What is to be explained are differences between strategies on one stream, so each stream has a base of its own: what
 # all lookups on it have in common, and what the processor overlaps (a base may be below 0). The units are non-
@@ -198,21 +198,21 @@ def text(units: Mapping[str, float]) -> str:
 # seen.
 
 TERMS = ("work", "mispredictions", "atomics", "depth", "lines", "far steps")
-"""What a lookup is made of; :func:`terms` says how each is counted."""
+"""The terms of a lookup; :func:`terms` says how each is counted."""
 BASE = "base"
 FLOOR = 5.0
-"""ns: cells faster than this weigh as if they took so long; errors are relative above."""
+"""ns: cells faster than this are weighted as if they took this long; errors are relative above."""
 REPLICATES = 400
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-"""How strongly the fit may be drawn to what operations take alone: at 1, a unit off by its whole size weighs as much as
-a cell off by 100 %."""
+"""Strengths of the prior from single operations: at 1, a unit off by its whole size weighs as much as a cell off by 100
+%."""
 NEAR_BEST = 1.02
-"""The strongest prior that errs by at most so many times the least is taken."""
+"""The strongest prior whose error is at most this many times the smallest error is used."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One cell: counts (keys of CellState.cost) and the ns of each process."""
+    """One cell: counts (keys of CellState.cost) and ns of each process."""
 
     strategy: Text
     workload: Text
@@ -221,17 +221,17 @@ class Sample:
 
     @property
     def typical(self) -> float:
-        """Median of the processes: one that was disturbed does not move it."""
+        """The median of the processes, which a single disturbed one does not change."""
         return float(np.median(self.ns))
 
 
 def terms(cost: Mapping[str, float], view: str = "lookup") -> dict[str, float]:
     """The terms of a cell, per operation of ``view``.
 
-    With m mispredictions a lookup, m / (1 + m) of it lies before one of them, evenly spread: there the processor waits
-    for the chain of loads that the branch depends on, and other work is done meanwhile. Behind the last one the next
-    lookup begins before this one ends: there the chain is hidden and the work is what takes time. So depth counts by
-    the first share, work by the second.
+    With m mispredictions per lookup, evenly spread, the share m / (1 + m) of it comes before one of them: there the
+    processor waits for the chain of loads that the branch depends on, and does other work meanwhile. After the last one
+    the next lookup begins before this one ends: there the chain is hidden and the work takes the time. So depth counts
+    by the first share, work by the second.
     """
 
     def count(key: str) -> float:
@@ -250,8 +250,8 @@ def terms(cost: Mapping[str, float], view: str = "lookup") -> dict[str, float]:
 
 
 def _chain(cost: Mapping[str, float], view: str) -> float:
-    """Steps that wait for each other. A walk of the page tables and the walk of the index after a cache's miss do not:
-    of the two the deeper counts. A hit's steps all do."""
+    """Steps that wait for each other. The walk of the page tables and the walk of the index after a cache miss do not:
+    the deeper of the two counts. All steps of a hit do."""
     hits, misses = cost.get(f"{view}.hits", 0.0), cost.get(f"{view}.misses", 0.0)
     rate = hits / (hits + misses) if hits and "hit.steps" in cost else 0.0
     if rate == 1:
@@ -267,11 +267,11 @@ def _chain(cost: Mapping[str, float], view: str) -> float:
 
 @dataclass(frozen=True)
 class Model:
-    """``coefficients``: ns per unit, BASE first, the mean over the streams; ``replicates``: the same of each bootstrap
-    replicate, a row each; ``low`` and ``high``: the range of each term in the calibration, and of the streams' bases;
-    ``residuals``: ns of each cell, measured less fitted; ``alone``: ns per unit that the fit was drawn to, and
-    ``strength`` (0: there are none); ``difference_error``: root mean square error of predicted differences between
-    strategies on a workload that the fit had not seen, as a share of the larger of the two times."""
+    """``coefficients``: ns per unit, BASE first, the mean over the streams; ``replicates``: the same for each bootstrap
+    replicate, one row each; ``low`` and ``high``: the range of each term in the calibration, and of the streams' bases;
+    ``residuals``: ns of each cell, measured minus fitted; ``alone``: ns per unit towards which the fit was drawn, and
+    ``strength`` (0: none); ``difference_error``: root mean square error of predicted differences between strategies on
+    a workload left out of the fit, as a share of the larger of the two times."""
 
     names: tuple[str, ...]
     coefficients: Array
@@ -286,7 +286,7 @@ class Model:
     strength: float
 
     def interval(self, name: str) -> tuple[float, float]:
-        """95 % of the replicates' ns per unit."""
+        """The 95 % interval of the replicates' ns per unit."""
         column = self.replicates[:, self.names.index(name)]
         low, high = np.quantile(column, (0.025, 0.975)).tolist()
         return low, high
@@ -303,8 +303,8 @@ def _row(cost: Mapping[str, float]) -> Array:
 def fit(
     samples: Sequence[Sample], alone: Mapping[str, float] | None = None, seed: int = 0, replicates: int = REPLICATES
 ) -> Model:
-    """Fit to ``samples``, drawn to the units ``alone`` if there are any; ValueError for fewer than three cells per
-    coefficient. Deterministic in ``seed``. Some 0.3 ms a replicate."""
+    """Fit to ``samples``, drawn towards the units ``alone`` if there are any. Raises ValueError for fewer than three
+    cells per coefficient. Deterministic in ``seed``. Some 0.3 ms per replicate."""
     names = (BASE, *TERMS)
     if len(samples) < 3 * len(names):
         raise ValueError(
@@ -342,7 +342,7 @@ def fit(
 
 
 def _solve(design: Array, times: Array, streams: Array, prior: Array, strength: float) -> Array:
-    """ns per unit: non-negative least squares of relative errors, a base per stream taken out before."""
+    """ns per unit: non-negative least squares of relative errors, after removing a base per stream."""
     from scipy.optimize import nnls  # type: ignore[import-untyped]
 
     weights = 1.0 / np.maximum(times, FLOOR)
@@ -353,7 +353,9 @@ def _solve(design: Array, times: Array, streams: Array, prior: Array, strength: 
         along = weights[mine] / np.linalg.norm(weights[mine])
         left[mine] -= np.outer(along, along @ left[mine])
         right[mine] -= along * (along @ right[mine])
-    left[:, np.abs(left).max(axis=0) < 1e-9 * size] = 0.0  # the same in all cells of each stream: not told by them
+    left[:, np.abs(left).max(axis=0) < 1e-9 * size] = (
+        0.0  # the same in all cells of each stream: the cells do not determine it
+    )
     if strength > 0:
         # A unit of 0 alone (lines) is held to about a third of a load's: it has no mechanism of its own.
         spread = np.where(prior > 0, prior, max(float(prior[prior > 0].min(initial=1.0)) / 3, 1e-3))
@@ -365,7 +367,7 @@ def _solve(design: Array, times: Array, streams: Array, prior: Array, strength: 
 
 
 def _bases(design: Array, times: Array, streams: Array, units: Array) -> Array:
-    """What is left of the times, per stream; NaN-free: streams that are not there have the mean."""
+    """The remaining times, per stream; without NaN: missing streams get the mean."""
     weights = 1.0 / np.maximum(times, FLOOR) ** 2
     rest = (times - design @ units) * weights
     total = np.bincount(streams, weights)
@@ -377,7 +379,7 @@ def _bases(design: Array, times: Array, streams: Array, units: Array) -> Array:
 
 
 def _strength(design: Array, times: Array, streams: Array, prior: Array) -> tuple[float, float]:
-    """(strength, its error): the strongest whose error on streams left out is near the least of all."""
+    """(strength, its error): the strongest prior whose error on streams left out is near the minimum."""
     errors = [_difference_error(design, times, streams, prior, strength) for strength in STRENGTHS]
     least = min(errors)
     best = [(s, e) for s, e in zip(STRENGTHS, errors, strict=True) if e <= NEAR_BEST * least or math.isnan(e)]
@@ -385,7 +387,7 @@ def _strength(design: Array, times: Array, streams: Array, prior: Array) -> tupl
 
 
 def _difference_error(design: Array, times: Array, streams: Array, prior: Array, strength: float) -> float:
-    """Leave one stream out, predict every difference between two strategies on it; root mean square of the errors,
+    """Leave one stream out and predict every difference between two strategies on it; root mean square of the errors,
     each relative to the slower of the two."""
     errors: list[float] = []
     for left_out in np.unique(streams):
@@ -400,7 +402,7 @@ def _difference_error(design: Array, times: Array, streams: Array, prior: Array,
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The calibration of this machine: cells counted and timed here, once, kept under the content that decides them.
+# The calibration of this machine: cells counted and timed here, once, stored under a hash of what determines them.
 #
 # The set is strategies that walk pointers, from no cache to three kinds, on streams from 20 to 3 000 VMAs, with and
 # without a fault's work, and two recorded programs. Strategies whose time is a chain of arithmetic (`sorted_array`,
@@ -420,7 +422,7 @@ WORKLOADS = (
 )
 ROUNDS = 5
 RECORDS = 6_000_000
-"""Every event is counted, twice or more: branches and lines are then as well known as in a timed replay."""
+"""Enough to count every event at least twice: predictor and lines are then as warm as in a timed replay."""
 SEED = 20091218
 Note = Callable[[str], None]
 
@@ -434,9 +436,9 @@ class Calibration:
 
 
 def calibration(known: Registry, note: Note, *, anew: bool = False, cpu: int = -1) -> Calibration:
-    """The calibration of this machine: read if it was taken with the same code here, else taken (some two minutes) and
-    kept in the cache folder. ``note`` is told what goes on. Raises ProbeError, and UnknownName for a built-in
-    strategy that is not there."""
+    """The calibration of this machine: read if it was made with the same code here, else measured (some two minutes)
+    and stored in the cache folder. ``note`` is called with the progress. Raises ProbeError, and UnknownName if a
+    built-in strategy is missing."""
     strategies = {name: known.strategy(name) for name in STRATEGIES}
     content = {
         "strategies": {name: strategy_digest(strategy) for name, strategy in strategies.items()},
@@ -483,7 +485,7 @@ def _take(known: Registry, strategies: Mapping[str, Any], note: Note, cpu: int) 
 
 
 def write_calibration(path: Path, found: Calibration) -> None:
-    """Write a calibration as JSON, atomically; raises ResultsError."""
+    """Write a calibration as JSON, atomically. Raises ResultsError."""
     rows = [
         {"strategy": s.strategy, "workload": s.workload, "cost": dict(s.cost), "ns": list(s.ns)} for s in found.samples
     ]
@@ -491,5 +493,5 @@ def write_calibration(path: Path, found: Calibration) -> None:
 
 
 def read_calibration(path: Path) -> Calibration:
-    """Read what :func:`write_calibration` wrote; raises ResultsError for anything else."""
+    """Read what :func:`write_calibration` wrote. Raises ResultsError for anything else."""
     return read_document(path, Calibration)

@@ -13,11 +13,11 @@ from benchframe.study.model import Model
 from benchframe.study.model import text as alone
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What there is to draw of a study: curves and bars, kept with it; :mod:`benchframe.report.charts.study` draws them.
+# The pictures of a study: curves and bars, stored with it; :mod:`benchframe.report.charts.study` draws them.
 
 
 def saved_explanation(found: Explanation, workload: str, table: Table, command: Sequence[str]) -> SavedStudy:
-    """An explanation: a bar per term, what is left over, and the measured difference."""
+    """An explanation: a bar per term, the remainder, and the measured difference."""
     a, b = found.a.name, found.b.name
     items = [Mark(c.ns, c.low, c.high, label=c.term) for c in found.contributions]
     items.append(Mark(found.remainder, found.remainder, found.remainder, label="unexplained"))
@@ -30,7 +30,7 @@ def saved_explanation(found: Explanation, workload: str, table: Table, command: 
 
 
 def saved_breakeven(studies: Sequence[Breakeven], table: Table, command: Sequence[str]) -> SavedStudy:
-    """A sweep or several: the ratio B / A against each parameter, and the crossovers."""
+    """One or more sweeps: the ratio B / A against each parameter, and the crossovers."""
     a, b = studies[0].a, studies[0].b
     note = f"Below 1 {b} is faster. Bars are 95 % intervals of the ratio, the strip that of the crossover."
     over = ", ".join(study.sweep.over for study in studies)
@@ -52,7 +52,7 @@ def _curve(study: Breakeven) -> Curve:
 
 
 def saved_layout(found: Sequence[Sensitivity], table: Table, command: Sequence[str]) -> SavedStudy:
-    """Shares of the variance, a picture per strategy."""
+    """Shares of the variance, one picture per strategy."""
     names = [study.strategy for study in found]
     bars = tuple(
         Bars(
@@ -62,7 +62,7 @@ def saved_layout(found: Sequence[Sensitivity], table: Table, command: Sequence[s
         )
         for study in found
     )
-    note = "Which part of the variance of log ns is whose: the layout seed's, the alignment's to 2 MiB, the process's."
+    note = "Shares of the variance of log ns: of the layout seed, the alignment to 2 MiB, the process."
     title = f"What the layout does to {', '.join(names)} on {found[0].workload}"
     return _saved("layout", title, note, table, command, names, bars=bars)
 
@@ -146,13 +146,13 @@ _WORDS = {
     "lines": "cache lines",
     "far steps": "loads that were probably evicted from L1",
 }
-"""The terms as a reader of kernel code calls them."""
+"""The terms in the words of a reader of kernel code."""
 _TELLING = 0.1
-"""A contribution is said if it is this share of the largest."""
+"""A contribution is mentioned if it is this share of the largest."""
 
 
 def in_words(found: Explanation) -> list[str]:
-    """The difference in a sentence, by its largest contributions; that it is a guess where the model cannot tell."""
+    """The difference in a sentence, by its largest contributions, and whether the model's error is larger than it."""
     mean, low, high = found.difference
     if not low * high > 0:
         return []
@@ -177,14 +177,14 @@ def in_words(found: Explanation) -> list[str]:
 
 
 def _drawn(model: Model) -> list[str]:
-    """What the ridge term pulls the fit towards, if anything."""
+    """What the fit is drawn towards, if anything."""
     if not model.alone:
         return []
     return [f"timed alone: {alone(model.alone)}; the fit is pulled towards that (strength {model.strength:g})."]
 
 
 def breakeven_table(found: Sequence[Breakeven]) -> Table:
-    """A row per point of each sweep; the verdicts are the notes."""
+    """A row per point of each sweep; the notes have the verdicts."""
     a, b = found[0].a, found[0].b
     heads = ("over", "value", f"{a}, ns", f"{b}, ns", "ratio [95 %]", f"hit rate of {b}", "workload")
     rows: list[tuple[str, ...]] = []

@@ -1,4 +1,4 @@
-"""Published figures, each with its source, and what here stands for the load it was measured on.
+"""Published figures, each with its source, and the workload that represents the published load here.
 
 A *hit* is a share of lookups, in percent: counted, so the same on every machine. A *time* is a ratio of two
 strategies' ns per operation: measured in paired rounds. ``cpus`` is how many CPUs the published effect needs; with
@@ -25,8 +25,8 @@ REFCNT = "S. Baghdasaryan, vm_refcnt (Linux 6.15), pft, faults per second by num
 
 @dataclass(frozen=True)
 class Hit:
-    """One published hit rate: ``percent`` for ``strategy`` on ``load``, re-enacted by ``workload``; ``first`` asks for
-    the share of hits that the hashed slot gave."""
+    """One published hit rate: ``percent`` for ``strategy`` on ``load``, re-enacted by ``workload``; ``first`` selects
+    the share of hits in the hashed slot."""
 
     load: str
     workload: str
@@ -37,8 +37,8 @@ class Hit:
 
 @dataclass(frozen=True)
 class HitClaim:
-    """Hit rates that were published together; in each load the later strategy hit more often (or the same, for one
-    strategy alone). ``within`` is how many percentage points away a figure of the same order may be."""
+    """Hit rates published together; in each load the later strategy has more hits (or the same, for one strategy
+    alone). ``within`` is how many percentage points a figure may differ to be of the same order."""
 
     name: str
     says: str
@@ -54,10 +54,10 @@ class TimeClaim:
     """``strategy`` against ``baseline``: ``ratio`` of ``figure`` (lookup, fault, mapping, replay) as published; below 1
     is faster.
 
-    ``same`` claims are about no difference, within ``tolerance``; for others a ratio that lies on the same side and
-    whose distance from 1 is within a factor of ``tolerance`` is of the same order. ``threads`` is how many real threads
-    it was measured with (0: one replay): here there are as many as CPUs, and if those are fewer only the side of 1 is
-    judged. A claim with fewer CPUs here than ``cpus`` is not judged.
+    ``same`` claims say that there is no difference, within ``tolerance``; for other claims a ratio on the same side of
+    1 whose distance from 1 is within a factor of ``tolerance`` is of the same order. ``threads`` is how many real
+    threads it was measured with (0: one replay): here there are as many as CPUs, and if those are fewer only the side
+    of 1 is judged. A claim with fewer CPUs here than ``cpus`` is not judged.
     """
 
     name: str
@@ -216,4 +216,4 @@ CLAIMS: tuple[HitClaim | TimeClaim, ...] = (
         cpus=21,
     ),
 )
-"""Every claim, in the order of the table."""
+"""Every claim, in the table's order."""

@@ -1,4 +1,4 @@
-"""The tool tested with itself: the same code against itself, a slowed twin, and load switched on half-way."""
+"""The tool tested with itself: code against copies of itself, a slowed twin, and load that starts half-way."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# A background load that can be switched on: processes that only burn CPU.
+# A background load that can be switched on: processes in busy loops.
 
 _BURN = "import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    for _ in range(100000):\n        pass\n"
-"""Ends by itself when its parent is gone, even if that was before it could look."""
+"""Ends by itself when its parent has died, even if that was before it could check."""
 
 
 class Load:
@@ -74,7 +74,7 @@ class Load:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What a self-test measured, as plain data: enough to repeat every conclusion without timing anything.
+# A self-test's measurements as plain data: enough to repeat every conclusion without timing anything.
 
 FIGURES = ("lookup", "fault", "mapping")
 _Rounds = Annotated[Mapping[int, Annotated[float, Meta(gt=0)]], Meta(max_length=100_000)]
@@ -84,10 +84,10 @@ Means = Mapping[str, Annotated[Mapping[Text, _Rounds], Meta(max_length=64)]]
 
 @dataclass(frozen=True)
 class Record:
-    """``quiet`` and ``load`` are the process means of the two parts; in the second the load began with round
-    ``loaded_from``. ``seconds`` is what one process took on average in the quiet part, ``overhead`` what reading the
-    cycle counter costs (ns, lowest and highest), ``about`` host, versions, date, options, ``loads`` each strategy's
-    counted loads per lookup: what was injected, free of noise."""
+    """``quiet`` and ``load`` are the process means of the two parts, without and with a load; in the second the load
+    began with round ``loaded_from``. ``seconds`` is the average time of a process in the part without load,
+    ``overhead`` the cost of reading the cycle counter (ns, lowest and highest), ``about`` host, versions, date,
+    options, ``loads`` each strategy's counted loads per lookup, which show the injected effect without noise."""
 
     workload: Text
     quiet: Means
@@ -99,7 +99,7 @@ class Record:
     loads: Numbers = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
-        """Write as JSON; raises ResultsError."""
+        """Write it as JSON. Raises ResultsError."""
         write_json(path, asdict(self))
 
 
@@ -110,7 +110,7 @@ def means_of(folder: RunFolder) -> Means:
 
 
 def read_record(path: Path) -> Record:
-    """Read what :meth:`Record.write` wrote, checked; raises ResultsError."""
+    """Read and check what :meth:`Record.write` wrote. Raises ResultsError."""
     record = read_document(path, Record)
     for part, means in (("quiet", record.quiet), ("load", record.load)):
         if set(means) != set(FIGURES):
@@ -129,11 +129,11 @@ def read_record(path: Path) -> Record:
 
 PLUGIN = Path(twins.__file__).resolve()
 LOAD_SHARE = 0.3
-"""Part of the time that goes into the part with a load."""
+"""The share of time for the part with a load."""
 LOADED = (twins.COPIES[0], twins.SLOWED)
 TIMEOUT = 300.0
 COUNTED = 200_000
-"""Records of the counted replay that tells how much work the slowed twin does."""
+"""Records of the counted replay that determines how much work the slowed twin does."""
 
 Say = Callable[[str], None]
 
@@ -153,10 +153,10 @@ class SelfTest:
     depth: str = "quick"
     copies: int = len(twins.COPIES)
     least: int = 6
-    """Rounds of the part with a load, at least; even."""
+    """The least number of rounds of the part with a load; even."""
 
     def run(self) -> Record:
-        """Measure and write ``selftest.json`` into the folder; raises what a run raises."""
+        """Measure and write ``selftest.json`` into the folder. Raises the same errors as a run."""
         spec = self.known.spec(self.workload)
         stream = make_stream(spec, 0)
         stream = Stream(replace(stream.entry, baseline=twins.BASELINE), stream.trace)
@@ -254,13 +254,14 @@ class SelfTest:
 
 
 PILOT = FIRST_LOOK + 1
-"""Rounds that tell how long a process takes. They count, so they are no first look, which waits for no quiet moment."""
+"""Rounds that determine how long a process takes. They count, so they are not a first look, for which disturbed
+processes are not repeated."""
 BLOCKED = 5
-"""The quiet part's rounds are a multiple of this: benchframe.study.selftest_analysis.BLOCK."""
+"""The number of rounds without load is a multiple of this: benchframe.study.selftest_analysis.BLOCK."""
 
 
 class _Clock(Observer):
-    """Adds up how long the processes took, and passes everything on."""
+    """Adds up the processes' durations, and passes everything on."""
 
     def __init__(self, inner: Observer) -> None:
         self.inner = inner

@@ -1,4 +1,4 @@
-"""What a self-test found, analysed and told."""
+"""The analysis of a self-test, and its text."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from benchframe.study.selftest import FIGURES, Means, Record
 from benchframe.study.twins import BASELINE, COPIES, PERIOD, SLOWED
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What a self-test's record says: false positives, power, smallest effect per minute, and what a load does.
+# Conclusions from a self-test's record: false positives, power, smallest effect per minute, and the effect of a load.
 #
 # Pure functions of a :class:`~benchframe.study.selftest.Record`; nothing is timed here.
 
 BLOCK = 5
-"""Rounds of one A/A comparison: what a short run has."""
+"""Rounds of one A/A comparison: those of a short run."""
 MINUTES = (0.5, 1.0, 2.0, 5.0, 10.0)
 POWER = 0.9
 
@@ -31,10 +31,10 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class FalsePositives:
-    """Of ``n`` comparisons of a strategy with itself ``wrong`` differ at ALPHA, each by itself. ``independent`` and
+    """Of ``n`` comparisons of a strategy with itself ``wrong`` differ at ALPHA, uncorrected. ``independent`` and
     ``independent_wrong`` count those that share no process; ``low`` and ``high`` bound the rate at 95 % (Clopper and
-    Pearson, over the independent ones). ``tables`` is how many tables these make, ``wrong_tables`` how many hold a
-    false verdict after the correction."""
+    Pearson, over the independent ones). They form ``tables`` tables, of which ``wrong_tables`` contain a false verdict
+    after the correction."""
 
     n: int
     wrong: int
@@ -48,8 +48,8 @@ class FalsePositives:
 
 @dataclass(frozen=True)
 class Power:
-    """One figure: ``sd`` of the log ratio of two processes in a round; ``smallest`` effect (0.03: 3 %) that is found
-    with probability POWER in each of MINUTES; ``found`` the probability that a 3 % slow-down is found in two minutes,
+    """One figure: ``sd`` of the log ratio of two processes in a round; ``smallest`` effect (0.03: 3 %) that is detected
+    with probability POWER in each of MINUTES; ``found`` the probability of detecting a 3 % slow-down in two minutes,
     ``resampled`` the same by drawing from the measured ratios instead of a normal distribution."""
 
     figure: str
@@ -61,8 +61,8 @@ class Power:
 
 @dataclass(frozen=True)
 class Loaded:
-    """One comparison under a load that began half-way: what interleaved rounds say, and what the same values say if
-    all of the one are taken before the load and all of the other under it, and the other way round."""
+    """One comparison under a load that began half-way: the verdict of interleaved rounds, and the verdicts from the
+    same values if one strategy's are all taken before the load and the other's all under it, and vice versa."""
 
     figure: str
     strategy: str
@@ -74,7 +74,7 @@ class Loaded:
 
 
 def equals(means: Means) -> list[str]:
-    """The strategies that are one and the same."""
+    """The strategies that run identical code."""
     return [name for name in (BASELINE, *COPIES) if name in means[FIGURES[0]]]
 
 
@@ -111,7 +111,7 @@ def false_positives(means: Means, block: int = BLOCK) -> FalsePositives:
 
 
 def power(record: Record, figure: str, rng: np.random.Generator) -> Power | None:
-    """What can be found in which time; None if the workload has no such figure."""
+    """Which effect can be detected in which time; None if the workload has no such figure."""
     names = [name for name in equals(record.quiet) if name in record.quiet[figure]]
     rounds = sorted(set.intersection(*(set(record.quiet[figure][name]) for name in names))) if names else []
     if len(names) < 2 or len(rounds) < 3:
@@ -128,7 +128,7 @@ def power(record: Record, figure: str, rng: np.random.Generator) -> Power | None
 
 
 def detection(sd: float, n: int, effect: float, alpha: float = ALPHA) -> float:
-    """The probability that ``n`` paired rounds find a log ratio ``effect`` at ``alpha`` (noncentral t).
+    """The probability that ``n`` paired rounds detect a log ratio ``effect`` at ``alpha`` (noncentral t).
 
     >>> detection(0.02, 5, 0.03) < detection(0.02, 9, 0.03) < 1
     True
@@ -141,7 +141,8 @@ def detection(sd: float, n: int, effect: float, alpha: float = ALPHA) -> float:
 
 
 def smallest_effect(sd: float, n: int) -> float:
-    """The smallest relative slow-down that ``n`` rounds find with probability POWER; infinite for n < 2. Bisection."""
+    """The smallest relative slow-down that ``n`` rounds detect with probability POWER; infinite for n < 2. By
+    bisection."""
     if n < 2:
         return math.inf
     low, high = 0.0, sd
@@ -167,14 +168,14 @@ def _resampled(pairs: Array, n: int, effect: float, rng: np.random.Generator) ->
 
 
 def injected(record: Record) -> dict[str, Verdict]:
-    """The slowed twin against the baseline, by figure: what the whole quiet part says of its size."""
+    """The slowed twin against the baseline, by figure, over all rounds without load."""
     return _verdicts(record.quiet, SLOWED)
 
 
 def injected_exactly(record: Record, effect: float = 0.03) -> dict[str, tuple[int, int]]:
-    """By figure: of how many pairs of equal strategies the second, its measured times multiplied by 1 + ``effect``,
-    reads slower over all quiet rounds, each by itself at ALPHA; and how many pairs there are. The noise is that of the
-    host, the size is exact."""
+    """By figure: for how many pairs of equal strategies the second, with its measured times multiplied by 1 +
+    ``effect``, is found slower over all rounds without load, uncorrected at ALPHA; and the number of pairs. The noise
+    is that of the host, the size of the effect is exact."""
     found = {}
     for figure in FIGURES:
         sides = [record.quiet[figure][name] for name in equals(record.quiet) if name in record.quiet[figure]]
@@ -205,7 +206,7 @@ def loaded(record: Record) -> list[Loaded]:
 
 
 def _verdicts(means: Means, name: str) -> dict[str, Verdict]:
-    """Verdicts on one strategy, the family being its figures."""
+    """Verdicts on one strategy, with its figures as the family."""
     figures = [figure for figure in FIGURES if name in means[figure] and BASELINE in means[figure]]
     pairs = [Pair(means[figure][name], means[figure][BASELINE]) for figure in figures]
     verdicts = judge(pairs, Judging())
@@ -230,14 +231,14 @@ def _until(means: Mapping[int, float], end: int) -> dict[int, float]:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The text, and what speaks against trusting this host; empty if nothing does."""
+    """The text, and the reasons not to trust this host; empty if there are none."""
 
     text: str
     problems: tuple[str, ...]
 
 
 def judge_record(record: Record, seed: int = 1) -> Judgement:
-    """All of a self-test's conclusions. Seeded: the same record gives the same text. A second or so."""
+    """All of a self-test's conclusions. Seeded: the same record gives the same text. Takes about a second."""
     rng = np.random.default_rng(seed)
     false = false_positives(record.quiet)
     powers = [p for figure in FIGURES if (p := power(record, figure, rng))]

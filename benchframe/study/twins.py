@@ -1,7 +1,7 @@
-"""A plugin of strategies whose truth is known: copies of the red-black tree, and one that does more work.
+"""A plugin of strategies with known differences: copies of the red-black tree, and one that does more work.
 
-Loaded by `benchframe selftest` alone. A copy runs the very code of `rbtree` (what is equal is compiled once), so every
-difference to it is an error of the measurement. The slowed twin walks the tree a second time on one lookup in PERIOD.
+Loaded only by `benchframe selftest`. A copy runs exactly the code of `rbtree` (equal code is compiled once), so every
+difference from it is a measurement error. The slowed twin walks the tree a second time on one lookup in PERIOD.
 """
 
 from benchframe.dialect import NULL, native
@@ -17,8 +17,8 @@ PERIOD = 16
 
 @native
 def walk_again(mm, task, addr):
-    """Nothing is ever cached; each PERIOD-th lookup walks the tree for nothing. The walk's end is stored, so that the
-    compiler cannot leave it out."""
+    """Caches nothing; each PERIOD-th lookup walks the tree a second time. The result of the walk is stored, so that the
+    compiler cannot remove it."""
     turn = mm.strategy0 + 1
     mm.strategy0 = turn
     if turn & 15 == 0:

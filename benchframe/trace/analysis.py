@@ -1,4 +1,4 @@
-"""Figures about a trace: what it is made of, how local its lookups are, how its address space grows."""
+"""Figures about a trace: its events, the locality of its lookups, the growth of its address space."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ MAPPING = (Kind.MMAP, Kind.MUNMAP, Kind.MPROTECT, Kind.MREMAP, Kind.BRK, Kind.MA
 PMD_SHIFT = 21
 """2 MiB: the span of one page-table page on x86-64."""
 REUSE_BINS = (0, 1, 3, 7, 15, 63)
-"""Upper ends of the reuse-distance classes; what lies above, and first touches, come after."""
+"""Upper ends of the reuse-distance classes, followed by a class for larger distances and one for first touches."""
 
 
 @dataclass
 class Figures:
-    """What ``trace info`` prints. Shares are in [0, 1]; ``reuse`` counts lookups by distance class."""
+    """The figures that ``trace info`` prints. Shares are in [0, 1]; ``reuse`` counts lookups by distance class."""
 
     kinds: dict[str, int] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
@@ -67,7 +67,8 @@ def _faults(trace: Trace) -> dict[str, int]:
 
 
 def _replay(trace: Trace, columns: int, out: Figures) -> I64:
-    """Answers of the oracle, and samples of every layout: half by time would hide start-ups, so samples go by event."""
+    """The oracle's answers, and samples of every layout, evenly by event: by time, start-ups would be hardly
+    visible."""
     from benchframe.oracle import Replayer
 
     replayer = Replayer(limits=limits(trace))
@@ -86,7 +87,7 @@ def _replay(trace: Trace, columns: int, out: Figures) -> I64:
 
 
 def _locality(trace: Trace, rows: I64, vm_start: I64, out: Figures, limit: int) -> None:
-    """Shares of lookups that repeat the one before of the same task, and LRU stack distances over VMAs."""
+    """Shares of lookups that repeat the previous one of the same task, and LRU stack distances over VMAs."""
     out.reuse = [0] * (len(REUSE_BINS) + 2)
     if len(rows) < 2:
         return
@@ -124,7 +125,7 @@ def _locality(trace: Trace, rows: I64, vm_start: I64, out: Figures, limit: int) 
 
 
 def regions(spans: list[tuple[int, int]], rows: int = 20, gap: int = 1 << 30) -> list[tuple[int, int]]:
-    """Cut the used part of an address space into at most about ``rows`` slices; holes of ``gap`` bytes are left out.
+    """Divide the used part of an address space into about ``rows`` slices at most; holes of ``gap`` bytes are left out.
 
     >>> [(hex(a), hex(b)) for a, b in regions([(0, 4096), (1 << 40, (1 << 40) + 4096)], rows=2)]
     [('0x0', '0x1000'), ('0x10000000000', '0x10000001000')]
@@ -148,7 +149,7 @@ def regions(spans: list[tuple[int, int]], rows: int = 20, gap: int = 1 << 30) ->
 def picture(trace: Trace, figures: Figures, mm: int, rows: int = 20) -> list[str]:
     """The address space over the events: a line per slice (high addresses first), a column per sample.
 
-    A space is unmapped, ``.`` mapped, and ``-+*#`` mapped with ever more faults in that column.
+    A space is unmapped, ``.`` mapped, and ``-+*#`` mapped with increasingly many faults in that column.
     """
     shots = figures.layouts.get(mm, [])
     spans = np.concatenate([np.zeros((0, 2), np.int64), *shots])
@@ -176,7 +177,7 @@ def picture(trace: Trace, figures: Figures, mm: int, rows: int = 20) -> list[str
 
 
 def _overlaps(spans: I64, slices: list[tuple[int, int]]) -> list[bool]:
-    """Which of ``slices`` hold a part of the sorted ``spans``?"""
+    """The ``slices`` that contain a part of the sorted ``spans``."""
     if not len(spans):
         return [False] * len(slices)
     low, high = np.array(slices, np.int64).T
@@ -210,7 +211,7 @@ def _size(size: int) -> str:
 
 
 def peaks(by_mm: Mapping[int, int], limit: int = 8) -> str:
-    """Each mm's largest number of VMAs; of many the largest ones, and what the others come to.
+    """Each mm's largest number of VMAs; if there are many, the largest ones and a summary of the others.
 
     >>> peaks({0: 36, 1: 42}), peaks({0: 36, 1: 42, 2: 109, 3: 7}, 2)
     ('mm 0: 36, mm 1: 42', 'mm 1: 42, mm 2: 109, and 2 others with up to 36')

@@ -1,9 +1,9 @@
-"""Which call that was not replayed can explain a difference between the replay and the kernel?
+"""Find the calls that were not replayed and can explain a difference between the replay and the kernel.
 
 A trace names such calls with their row, address space and range (:class:`~benchframe.trace.meta.Unplayed`). A mark
-goes where the memory goes: along with mremap and fork, and away where something else is mapped. It explains a
-difference that touches it, comes later, and is of its sort: BORDERS explains that memory of one protection is cut
-up otherwise, MAPPINGS that it is not there, or has other rights, or is there too much.
+follows the memory: mremap and fork carry it along, and a new mapping removes it. It explains a later difference that
+overlaps it and is of its sort: BORDERS explains that memory of one protection is divided into other VMAs, MAPPINGS that
+memory is missing, is additional, or has other permissions.
 """
 
 from collections.abc import Iterable
@@ -22,14 +22,14 @@ class _Mark:
     name: str
     sort: int
     spans: Spans | None
-    """Where; None: anywhere in the address space."""
+    """The marked ranges; None: anywhere in the address space."""
 
     def copy(self) -> "_Mark":
         return _Mark(self.name, self.sort, self.spans.copy() if self.spans is not None else None)
 
 
 class Blame:
-    """The marks of each address space, as the replay goes on. O(calls after the first mark x marks)."""
+    """The marks of each address space during the replay. O(calls after the first mark x marks)."""
 
     def __init__(self, trace: Trace) -> None:
         self._events = trace.events
@@ -41,11 +41,11 @@ class Blame:
         self._rows: list[int] = (np.flatnonzero(after) + first)[::-1].tolist()
 
     def __bool__(self) -> bool:
-        """Is there anything to blame, now or later?"""
+        """Whether there are marks, now or later."""
         return bool(self._pending or self._marks)
 
     def at(self, row: int) -> None:
-        """Go on to the state right before event ``row``; rows never go back."""
+        """Advance to the state right before event ``row``; rows never decrease."""
         while True:
             call = self._rows[-1] if self._rows else row
             mark = self._pending[-1].row if self._pending else row + 1
@@ -87,7 +87,7 @@ class Blame:
                     mark.spans.discard(start, _up(start + length))
 
     def explains(self, mm: int, start: int, end: int, borders_only: bool) -> tuple[str, ...]:
-        """Names of what can explain a difference in [start, end) of ``mm``, now."""
+        """Names of the calls that can explain a difference in [start, end) of ``mm`` now."""
         names = []
         for mark in self._marks.get(mm, ()):
             if mark.sort == BORDERS and not borders_only:
@@ -102,7 +102,7 @@ def _up(addr: int) -> int:
 
 
 def _move(spans: Spans, old: int, old_len: int, new: int, new_len: int) -> None:
-    """mremap: what was marked goes along; what was at the new place is gone, and what was cut off."""
+    """mremap: marks move along; marks at the new place, and in the part that was cut off, are removed."""
     kept = spans.clip(old, min(old + old_len, old + new_len))
     spans.discard(old, _up(old + old_len))
     if new != old:
@@ -114,7 +114,7 @@ Row = tuple[int, int, int, int, int, int]
 
 
 def clusters(ours: Iterable[Row], theirs: Iterable[Row]) -> list[tuple[list[Row], list[Row]]]:
-    """Two layouts' differing areas, grouped by place: those that overlap are one difference. O(n log n)."""
+    """The differing areas of two layouts, grouped by place: overlapping ones are one difference. O(n log n)."""
     mine, other = {area[:4]: area for area in ours}, {area[:4]: area for area in theirs}
     both = [(area, 0) for key, area in mine.items() if key not in other]
     both += [(area, 1) for key, area in other.items() if key not in mine]
@@ -129,12 +129,12 @@ def clusters(ours: Iterable[Row], theirs: Iterable[Row]) -> list[tuple[list[Row]
 
 
 def same_memory(ours: list[Row], theirs: list[Row]) -> bool:
-    """Do the two groups of areas differ in their borders only?"""
+    """Whether the two groups of areas differ only in their borders."""
     return _runs(ours) == _runs(theirs)
 
 
 def _runs(areas: list[Row]) -> list[tuple[int, int, int, int]]:
-    """The areas with neighbours of one protection joined."""
+    """The areas, with adjacent ones of the same protection joined."""
     out: list[tuple[int, int, int, int]] = []
     for start, end, prot, shared, *_ in sorted(areas):
         if out and out[-1][1:] == (start, prot, shared):

@@ -1,8 +1,8 @@
-"""Are these rows a trace? Range and order checks on event arrays, before any engine indexes with them.
+"""Range and order checks on event arrays, before any engine uses them as indices.
 
-An engine uses ``task``, ``mm``, ``file`` and addresses as array indices without asking again, so everything that
-comes from a file passes here first. The checks are vectorised and carry their state from batch to batch, so a
-stream of any length is checked in the memory of one batch.
+An engine uses ``task``, ``mm``, ``file`` and addresses as array indices without further checks, so everything from a
+file is checked here first. The checks are vectorised and carry their state from batch to batch, so a stream of any
+length is checked in the memory of one batch.
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ _NEW_TASK[[Kind.FORK, Kind.THREAD]] = True
 
 
 class RowError(ValueError):
-    """A row that no trace has: ``row`` counts from 0 over the whole stream."""
+    """An invalid row: ``row`` counts from 0 over the whole stream."""
 
     def __init__(self, row: int, what: str) -> None:
         super().__init__(f"event {row}: {what}")
@@ -38,7 +38,7 @@ class RowError(ValueError):
 class Checker:
     """Checks a stream of EVENT batches; call :meth:`check` on each in order.
 
-    O(rows) per batch while one address space is in play, O(rows log rows) with several.
+    O(rows) per batch with one address space, O(rows log rows) with several.
     """
 
     def __init__(self, files: int) -> None:
@@ -50,7 +50,7 @@ class Checker:
         self._mm_of_task: NDArray[np.int64] = np.full(0, NIL, np.int64)
 
     def check(self, events: NDArray[np.void], time: NDArray[np.int64], tid: NDArray[np.int32]) -> None:
-        """Raise :class:`RowError` for the first kind of wrong that is found."""
+        """Raise :class:`RowError` for the first kind of error found."""
         if not len(events):
             return
         kind = events["kind"]
@@ -104,13 +104,13 @@ class Checker:
         self._demand((file >= NIL) & (file < self.files), "file is not an index of the file table")
 
     def _identities(self, events: NDArray[np.void], kind: NDArray[np.int32]) -> None:
-        """task and mm appear densely; EXEC and FORK alone make an mm; a task acts only in its own mm."""
+        """task and mm numbers appear densely; only EXEC and FORK create an mm; a task acts only in its own mm."""
         task = events["task"].astype(np.int64)
         mm = events["mm"].astype(np.int64)
         self._demand((task >= 0) & (task < MAX_TASKS), f"task is outside [0, {MAX_TASKS})")
         self._demand((mm >= 0) & (mm < MAX_MMS), f"mm is outside [0, {MAX_MMS})")
         fork, execs, spawn = kind == Kind.FORK, kind == Kind.EXEC, _NEW_TASK[kind]
-        # Two ids per row, interleaved: the row's own, then the one it makes. A new id is the next unused one.
+        # Two ids per row, interleaved: the row's own, then the one it creates. A new id is the next unused one.
         made = np.where(spawn, events["len"], task)
         seen = self._highest(task, made, self.tasks)
         self._demand(~spawn | (made == seen[1::2] + 1), "a new task's index is not the next unused one")

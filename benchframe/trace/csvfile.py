@@ -9,7 +9,7 @@ from benchframe.errors import TraceError
 from benchframe.events import EVENT, NIL, REPORT
 from benchframe.files import replacing
 from benchframe.trace.meta import TraceMeta, fitted_json, meta_from_json
-from benchframe.trace.trace import MAX_ROWS, Trace, not_written
+from benchframe.trace.trace import MAX_ROWS, Trace, not_written, read_trace
 
 MARK = "# benchframe "
 MAX_LINE = 1 << 23
@@ -19,7 +19,7 @@ NEEDED = ("kind", "addr")
 
 
 def write_csv(path: Path, trace: Trace) -> None:
-    """Write ``trace`` as CSV, whole or not at all; raises TraceError."""
+    """Write ``trace`` as CSV, completely or not at all. Raises TraceError."""
 
     from benchframe.trace.parquet import COLUMNS
 
@@ -40,7 +40,7 @@ def write_csv(path: Path, trace: Trace) -> None:
 
 
 def read_csv(path: Path) -> Trace:
-    """Read and check a CSV trace; raises TraceError naming what is wrong."""
+    """Read and check a CSV trace. Raises TraceError, which says what is wrong."""
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.csv as pc  # type: ignore[import-untyped]
 
@@ -85,6 +85,18 @@ def read_csv(path: Path) -> Trace:
     except (ValueError, OverflowError) as error:
         raise TraceError(path, str(error), "correct that row") from None
     return trace
+
+
+def read_file(path: str | Path) -> Trace:
+    """A trace file in either form, Parquet or CSV: told apart by how it begins, or by the ending ``.csv``. Raises
+    TraceError."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            marked = file.read(len(MARK)) == MARK.encode()
+    except OSError:
+        marked = False  # what is wrong is told by who reads it
+    return read_csv(path) if marked or path.suffix == ".csv" else read_trace(path)
 
 
 def _assemble(columns: dict[str, Any], meta: TraceMeta) -> Trace:

@@ -1,8 +1,7 @@
-"""What a trace says about itself: provenance, file table, recorded layouts; and its JSON form.
+"""The metadata of a trace: provenance, file table, recorded layouts; and its JSON form.
 
-The JSON is one object under the key ``benchframe`` of the Parquet file's key-value metadata. It comes from
-outside, so :func:`meta_from_json` believes nothing: each member is checked for type and range, and what is
-wrong ends in a ``ValueError`` that names it.
+The JSON is one object under the key ``benchframe`` of the Parquet file's key-value metadata. It is untrusted input, so
+:func:`meta_from_json` checks the type and range of each member and raises a ``ValueError`` that names a wrong one.
 """
 
 import json
@@ -20,16 +19,17 @@ MAX_FILES = 1 << 20
 MAX_SNAPSHOTS = 1 << 18
 MAX_PROCESSES = 1 << 20
 MAX_AREAS = 1 << 17
-"""Areas in one snapshot: twice the default vm.max_map_count."""
+"""The most areas in one snapshot: twice the default vm.max_map_count."""
 MAX_UNPLAYED = 1 << 16
 MAX_TEXT = 1 << 16
 BORDERS, MAPPINGS = 1, 2
-"""What a call that is not replayed can change: where VMAs of one protection begin and end; or what is mapped at all."""
+"""What a call that is not replayed can change: where VMAs of the same protection begin and end, or what is mapped at
+all."""
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A mapped file: its name, size in bytes (0: unknown) and a number that tells two files of one name apart."""
+    """A mapped file: its name, size in bytes (0: unknown) and a number that distinguishes files with the same name."""
 
     name: str
     size: int = 0
@@ -42,7 +42,7 @@ Area = tuple[int, int, int, int, int, int]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The layout that the kernel showed (``/proc/PID/maps``) for one mm before event ``row``.
+    """The layout that the kernel reported (``/proc/PID/maps``) for one mm before event ``row``.
 
     ``when`` is ``exec``, ``exit`` or ``attach``. Areas are in address order and do not overlap.
     """
@@ -55,7 +55,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Unplayed:
-    """A call or state that the events do not hold: ``name`` took effect before event ``row`` in ``mm``, somewhere in
+    """A call or state that is not among the events: ``name`` took effect before event ``row`` in ``mm``, somewhere in
     [start, end) (0, 0: anywhere), and may have changed BORDERS or MAPPINGS (``sort``)."""
 
     name: str
@@ -68,7 +68,7 @@ class Unplayed:
 
 @dataclass(frozen=True)
 class Process:
-    """Who lived in an address space: process id, command (or name), the kernel's count of faults (-1: unknown)."""
+    """The process of an address space: process id, command (or name), the kernel's count of faults (-1: unknown)."""
 
     mm: int
     pid: int
@@ -102,7 +102,7 @@ class TraceMeta:
     notes: tuple[str, ...] = ()
     unplayed: tuple[Unplayed, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
-    """What an importer or the recorder read, used and left out, by name."""
+    """The numbers of records that an importer or the recorder read, used and left out, by name."""
     processes: tuple[Process, ...] = ()
 
 
@@ -120,9 +120,9 @@ def meta_to_json(meta: TraceMeta) -> str:
 
 
 def fitted_json(meta: TraceMeta, room: int) -> str:
-    """``meta`` as JSON that a reader takes: within the limits of every member and ``room`` bytes in all.
+    """``meta`` as JSON that a reader accepts: within the limits of every member and ``room`` bytes in all.
 
-    Long texts are cut; of too many layouts or processes the first are kept; each is noted.
+    Long texts are cut; of too many layouts or processes only the first are kept; the metadata records both.
     """
     notes = list(meta.notes)
     texts = [*meta.command, *meta.notes, *(f.name for f in meta.files), *(p.command for p in meta.processes)]
@@ -131,7 +131,7 @@ def fitted_json(meta: TraceMeta, room: int) -> str:
     command = meta.command[:MAX_TEXT]
     kept = [snapshot for snapshot in meta.snapshots[:MAX_SNAPSHOTS] if len(snapshot.areas) <= MAX_AREAS]
     processes, files = meta.processes[:MAX_PROCESSES], meta.files
-    # In characters, a little above what they take: a layout's area, a process's numbers.
+    # In characters, a little more than needed: a layout's area, a process's numbers.
     kept = kept[: _fit((48 + 24 * len(snapshot.areas) for snapshot in kept), room // 2)]
     processes = processes[: _fit((len(json.dumps(p.command)) + 32 for p in processes), room * 3 // 8)]
     unplayed = meta.unplayed[: _fit((len(u.name) + 64 for u in meta.unplayed[:MAX_UNPLAYED]), room // 8)]
@@ -164,7 +164,7 @@ def fitted_json(meta: TraceMeta, room: int) -> str:
 
 
 def _fit(sizes: Iterable[int], room: int) -> int:
-    """How many of the things of these sizes fit, the first at least."""
+    """How many of the items of these sizes fit, at least one."""
     count = used = 0
     for size in sizes:
         used += size
@@ -179,7 +179,7 @@ def _cut(text: str) -> str:
 
 
 def meta_from_json(text: str | bytes) -> TraceMeta:
-    """Check and rebuild the metadata; raises ``ValueError`` saying which member is wrong."""
+    """Check and rebuild the metadata. Raises ``ValueError``, which says which member is wrong."""
     try:
         data = json.loads(text)
     except RecursionError:
@@ -263,7 +263,7 @@ def _snapshot(data: object, files: int) -> Snapshot:
 
 
 def _unpacked(packed: list[Any], files: int) -> tuple[Area, ...]:
-    """The areas of a snapshot whose numbers are in groups of five."""
+    """The areas of a snapshot, whose numbers are in groups of five."""
     import numpy as np
 
     if not set(map(type, packed)) <= {int}:

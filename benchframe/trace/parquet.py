@@ -17,7 +17,7 @@ from benchframe.events import EVENT, NIL, REPORT, Batch
 from benchframe.trace.meta import ADDRESS_LIMIT, PAGE, TraceMeta, fitted_json, meta_from_json
 
 # ----------------------------------------------------------------------------------------------------------------------
-# A reader for Thrift's compact protocol, bounded in depth, size and count: enough for a Parquet file's own claims.
+# A reader for Thrift's compact protocol, bounded in depth, size and count: enough for a Parquet file's header data.
 #
 # The trace reader must know what a file claims before it hands the file to a Parquet library: some claims make a
 # library allocate gigabytes, and some (an unknown codec) make one abort the whole process. Source: Apache Thrift,
@@ -28,7 +28,7 @@ MAX_DEPTH = 12
 
 
 class Compact:
-    """Reads from ``data``; raises ``ValueError`` on nonsense. ``budget`` bounds the number of values."""
+    """Reads from ``data``; raises ``ValueError`` on invalid data. ``budget`` bounds the number of values."""
 
     def __init__(self, data: bytes, what: str, budget: int = 1 << 20) -> None:
         self.data = data
@@ -110,7 +110,7 @@ class Compact:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# A walk over Parquet page headers: how large would this column become? Asked before anything is decompressed.
+# A walk over Parquet page headers, to compute a column's size before anything is decompressed.
 #
 # A Parquet reader believes each page header's ``uncompressed_page_size`` and allocates that much, so a file of a
 # few kilobytes can ask for gigabytes (parquet-format, ``parquet.thrift`` struct PageHeader: 2 uncompressed_page_size,
@@ -120,7 +120,8 @@ MAX_HEADER = 1 << 13
 
 
 def page_header(data: bytes) -> tuple[int, int, int]:
-    """(uncompressed size, compressed size, header length), all in bytes, of the page header at ``data``'s start."""
+    """(uncompressed size, compressed size, header length), all in bytes, of the page header at the start of
+    ``data``."""
     reader = Compact(data, "a page header", 1000)
     fields = reader.struct()
     plain, packed = fields.get(2), fields.get(3)
@@ -130,7 +131,7 @@ def page_header(data: bytes) -> tuple[int, int, int]:
 
 
 def column_pages(file: BinaryIO, start: int, length: int, max_page: int, max_total: int) -> int:
-    """Bytes that the column chunk at ``file[start:start + length]`` becomes when decompressed.
+    """The decompressed size in bytes of the column chunk at ``file[start:start + length]``.
 
     Raises ``ValueError`` if one page is above ``max_page``, all are above ``max_total``, or the pages do not fill
     the chunk. Cost: one read of a header per page.
@@ -149,7 +150,7 @@ def column_pages(file: BinaryIO, start: int, length: int, max_page: int, max_tot
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What a trace file's footer may claim: columns, types, codecs, places. Checked before a Parquet library sees the file.
+# What a trace file's footer may contain: columns, types, codecs, places. Checked before a Parquet library reads it.
 #
 # Field ids are those of ``parquet.thrift`` (parquet-format 2.10): FileMetaData, SchemaElement, RowGroup, ColumnChunk,
 # ColumnMetaData. Nested, optional, encrypted, external and annotated columns are refused: a trace has none.
@@ -165,7 +166,7 @@ MAX_GROUPS = 1 << 16
 
 @dataclass(frozen=True)
 class Group:
-    """A row group: its rows, and (first byte, length) of each column's pages."""
+    """A row group: its number of rows, and (first byte, length) of each column's pages."""
 
     rows: int
     places: tuple[tuple[int, int], ...]
@@ -173,7 +174,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Footer:
-    """A footer that has been checked: rows in all, its groups, and the file's key-value metadata."""
+    """A checked footer: the total of rows, its groups, and the file's key-value metadata."""
 
     rows: int
     groups: tuple[Group, ...]
@@ -183,7 +184,7 @@ class Footer:
 def read_footer(data: bytes, size: int, columns: dict[str, str]) -> Footer:
     """Check the footer ``data`` of a file of ``size`` bytes that should hold ``columns`` (name to i4 or i8).
 
-    Raises ``ValueError`` saying what a trace has not. O(footer).
+    Raises ``ValueError``, which says what a trace cannot have. O(footer).
     """
     reader = Compact(data, "the footer", 4 << 20)
     fields = reader.struct()
@@ -272,7 +273,7 @@ def _number(fields: dict[int, Any], number: int) -> int:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The Parquet side of the trace format: everything that touches pyarrow, and the checks that come before it.
+# The Parquet side of the trace format: everything that uses pyarrow, and the checks before it.
 
 KEY = b"benchframe"
 ROW_GROUP = 1 << 20
@@ -301,7 +302,7 @@ COLUMNS: dict[str, str] = {
 """Name and type of each column, in file order; vm_start and vm_end are the REPORT of the row, NIL if there is none."""
 
 _DELTA = {"time", "addr"}
-"""Columns of ever new values: delta encoded. The others repeat and take a dictionary."""
+"""Columns whose values mostly differ: delta encoded. The others repeat values and use a dictionary."""
 
 SCHEMA: Any = pa.schema(
     [pa.field(name, pa.int64() if kind == "i8" else pa.int32(), nullable=False) for name, kind in COLUMNS.items()]
@@ -383,7 +384,7 @@ class TraceFile:
             raise self._wrong(str(error)) from None
 
     def _parse(self) -> Any:
-        """The library's reader, on a file whose footer has been checked."""
+        """Open the library's reader, for a file whose footer has been checked."""
         self._file.seek(0)
         try:
             reader = pq.ParquetFile(
@@ -403,7 +404,7 @@ class TraceFile:
         return reader
 
     def batches(self, rows: int) -> Iterator[Batch]:
-        """Yield unchecked batches of at most ``rows`` rows, in order; raises TraceError on damaged pages."""
+        """Yield unchecked batches of at most ``rows`` rows, in order. Raises TraceError on damaged pages."""
         reader = self._parse()
         row = 0
         for g, group in enumerate(self._footer.groups):
@@ -433,7 +434,7 @@ class TraceFile:
 
 
 def _pass_on_if_limited(error: Exception) -> None:
-    """Raise MemoryError if a limit of the user's (``ulimit -v``) is what stopped the library, and not the file."""
+    """Raise MemoryError if one of the user's limits (``ulimit -v``), and not the file, stopped the library."""
     if address_limit() and out_of_memory(error):
         raise MemoryError(_first_line(error)) from None
 
@@ -443,7 +444,8 @@ def _first_line(error: BaseException) -> str:
 
 
 def to_numpy(column: Any) -> NDArray[Any]:
-    """A column of integers without nulls. Pyarrow's own ``to_numpy`` and ``array`` import pandas, half a second."""
+    """A column of integers without nulls. Pyarrow's own ``to_numpy`` and ``array`` import pandas, which takes half a
+    second."""
     if not (pa.types.is_integer(column.type) and column.null_count == 0):
         raise ValueError("a column did not unpack to integers")
     kind = np.dtype(f"i{column.type.bit_width // 8}")
@@ -489,7 +491,7 @@ def _to_table(batch: Batch) -> Any:
 
 
 def write_table(sink: BinaryIO, meta: TraceMeta | Callable[[], TraceMeta], batches: Iterable[Batch]) -> None:
-    """Write batches as one Parquet file; raises OSError."""
+    """Write batches as one Parquet file. Raises OSError."""
     writer = pq.ParquetWriter(
         sink,
         SCHEMA,

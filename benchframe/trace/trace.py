@@ -1,4 +1,4 @@
-"""A trace: read, written, split by process, shifted."""
+"""A trace: read, write, split by process, shift."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from benchframe.trace.meta import ADDRESS_LIMIT, BORDERS, PAGE, TraceMeta, Unpla
 #     trace = read_trace("python.parquet")     # Trace: events (EVENT rows), time, tid, meta
 #     for batch in iter_batches("huge.parquet", 1 << 20): ...
 #
-# A file is believed only after checks: sizes before anything is unpacked (``pages``), types and ranges of every
+# A file is trusted only after checks: sizes before anything is unpacked (``pages``), types and ranges of every
 # column (``check``), every member of the metadata (``meta``). What fails ends in one :class:`TraceError`.
 
 __all__ = [
@@ -38,16 +38,16 @@ __all__ = [
 ]
 
 MAX_ROWS = 1 << 24
-"""Rows that read_trace takes at most: 16 Mi rows are 1.3 GB in memory. Larger files go through iter_batches."""
+"""The most rows that read_trace accepts: 16 Mi rows are 1.3 GB in memory. Use iter_batches for larger files."""
 
 
 @dataclass
 class Trace:
     """The ordered events of one program, or of a tree of processes.
 
-    ``events`` is an array of EVENT; ``time`` (ns, i8) and ``tid`` (i4) run beside it. ``reports`` is an array of
-    REPORT in row order. Arrays are taken as they are: :func:`read_trace` checks, a maker of synthetic traces may
-    call :meth:`check`.
+    ``events`` is an array of EVENT; ``time`` (ns, i8) and ``tid`` (i4) are parallel arrays. ``reports`` is an array of
+    REPORT in row order. Arrays are not checked here: :func:`read_trace` checks them, and a maker of synthetic traces
+    may call :meth:`check`.
     """
 
     events: NDArray[np.void]
@@ -56,11 +56,11 @@ class Trace:
     meta: TraceMeta = field(default_factory=TraceMeta)
     reports: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, REPORT))
     setup: int = NIL
-    """How many leading events build the initial layout: replayed, never timed. NIL: as many as a synthetic stream says
-    (``meta.limits["setup"]``), else the EXEC, MAP and RLIMIT rows that it begins with."""
+    """How many leading events build the initial layout: they are replayed but never timed. NIL: the number from a
+    synthetic stream (``meta.limits["setup"]``), else the leading EXEC, MAP and RLIMIT rows."""
 
     def __post_init__(self) -> None:
-        """A trace without a clock counts its events; one without thread ids uses the task index."""
+        """Without times, events are numbered; without thread ids, the task index is used."""
         if self.setup == NIL:
             other = ~np.isin(self.events["kind"], (Kind.EXEC, Kind.MAP, Kind.RLIMIT))
             begin = int(np.argmax(other)) if other.any() else len(self.events)
@@ -75,19 +75,19 @@ class Trace:
 
     @property
     def tasks(self) -> int:
-        """Number of tasks: one above the highest index."""
+        """The number of tasks: one above the highest index."""
         spawn = np.isin(self.events["kind"], (Kind.FORK, Kind.THREAD))
         return 1 + max(int(self.events["task"].max(initial=NIL)), int(self.events["len"][spawn].max(initial=NIL)))
 
     @property
     def mms(self) -> int:
-        """Number of address spaces: one above the highest index."""
+        """The number of address spaces: one above the highest index."""
         fork = self.events["kind"] == Kind.FORK
         return 1 + max(int(self.events["mm"].max(initial=NIL)), int(self.events["addr"][fork].max(initial=NIL)))
 
     @cached_property
     def digest(self) -> str:
-        """sha256 (hex) over all that a replay reads: events, clock, threads, file identities, limits.
+        """sha256 (hex) over everything that a replay reads: events, clock, threads, file identities, limits.
 
         It does not depend on how Parquet encodes the table, on provenance or on recorded reports.
         """
@@ -103,11 +103,11 @@ class Trace:
 
     @cached_property
     def image(self) -> NDArray[np.void]:
-        """What the kernel itself mapped, of all address spaces: the EXEC and MAP rows."""
+        """The mappings that the kernel itself made, of all address spaces: the EXEC and MAP rows."""
         return self.events[np.isin(self.events["kind"], (Kind.EXEC, Kind.MAP))]
 
     def check(self) -> None:
-        """Raise ``ValueError`` naming the first row that no trace has."""
+        """Raise ``ValueError``, which names the first invalid row."""
         if not len(self.events) == len(self.time) == len(self.tid):
             raise ValueError("events, time and tid differ in length")
         Checker(len(self.meta.files)).check(self.events, self.time, self.tid)
@@ -156,7 +156,7 @@ def iter_batches(path: str | Path, rows: int = 1 << 20) -> Iterator[Batch]:
 
 
 def read_meta(path: str | Path) -> TraceMeta:
-    """The metadata alone: cheap, no events are read. Raises :class:`TraceError`."""
+    """Only the metadata: cheap, reads no events. Raises :class:`TraceError`."""
     from benchframe.trace.parquet import TraceFile
 
     with TraceFile(Path(path)) as file:
@@ -164,7 +164,7 @@ def read_meta(path: str | Path) -> TraceMeta:
 
 
 def write_trace(path: str | Path, trace: Trace) -> None:
-    """Write ``trace`` to ``path``: the file appears whole or not at all (temporary file, fsync, rename).
+    """Write ``trace`` to ``path``: the file appears completely or not at all (temporary file, fsync, rename).
 
     Raises :class:`TraceError` if the trace itself is wrong or the disk refuses.
     """
@@ -180,7 +180,8 @@ def write_batches(
 ) -> None:
     """Write a trace that arrives in batches, when it is too large for memory; atomic as write_trace, but unchecked.
 
-    ``meta`` may be asked for when the last batch has been taken. What a reader would refuse in it is cut, and noted.
+    ``meta`` may be a function, called after the last batch. Parts that a reader would refuse are cut, and the metadata
+    record it.
     """
     from benchframe.trace.parquet import write_table
 
@@ -193,7 +194,7 @@ def write_batches(
 
 
 def not_written(path: Path, error: OSError) -> TraceError:
-    """The error for a trace that the disk refuses."""
+    """The error for a trace that cannot be written to disk."""
     what = f"cannot be written ({error.strerror or error})"
     return TraceError(path, what, "choose another place with -o, or free space", exit_code=ENVIRONMENT)
 
@@ -223,7 +224,7 @@ def _check_snapshots(meta: TraceMeta, rows: int, mms: int) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Parts of a trace of a process tree that stand alone: one address space each, with the layout it was born with.
+# Parts of a process tree's trace as traces of their own: one address space each, with its layout at the fork.
 
 MAP_SHARED, MAP_PRIVATE, MAP_NORESERVE = 1, 2, 0x4000
 
@@ -234,16 +235,16 @@ def split_trace(trace: Trace) -> list[Trace]:
 
 
 def select(trace: Trace, mm: int) -> Trace:
-    """The address space ``mm`` alone, renumbered to mm 0 and tasks from 0. O(events). Raises ValueError.
+    """Only the address space ``mm``, renumbered to mm 0 and tasks from 0. O(events). Raises ValueError.
 
-    One that a fork made begins with an exec and the layout that it was born with, as the replay of its parents gives
-    it. FORK rows are dropped; a task that came through vfork appears as a thread until its exec.
+    One created by a fork begins with an exec and its layout at the fork, from a replay of its parents. FORK rows are
+    dropped; a task created by vfork appears as a thread until its exec.
     """
     return next(select_all(trace, [mm]))
 
 
 def select_all(trace: Trace, mms: Iterable[int]) -> Iterator[Trace]:
-    """The address spaces ``mms``, each as :func:`select` gives it, after one replay for all of them."""
+    """The address spaces ``mms``, each as :func:`select` returns it, after one replay for all of them."""
     mms = list(mms)
     for mm in mms:
         if not 0 <= mm < trace.mms:
@@ -263,7 +264,7 @@ def select_all(trace: Trace, mms: Iterable[int]) -> Iterator[Trace]:
 def _part(
     trace: Trace, mm: int, rows: NDArray[np.int64], fork: int | None, births: dict[int, NDArray[np.void]]
 ) -> Trace:
-    """One address space, whose events are ``rows``; the fork at row ``fork`` made it."""
+    """One address space, whose events are ``rows``; the fork at row ``fork`` created it."""
     born = births[fork] if fork is not None else np.zeros(0, EVENT)
     events = np.concatenate([born, trace.events[rows].astype(EVENT)])
     events["mm"] = 0
@@ -298,14 +299,16 @@ def _part(
 
 
 INHERITED = "fork (inherited memory keeps apart from new)"
-"""Why VMAs of a part that was born by fork may join in its replay where the kernel's did not: the child's anon_vma is
-one of several in its VMAs' chains, which is_mergeable_anon_vma() minds (mm/vma.c), and the part does not show."""
+"""Why VMAs of an address space created by fork may merge in its own replay where the kernel's did not: the child's
+anon_vma is one of several in its VMAs' chains, which is_mergeable_anon_vma() considers (mm/vma.c), and the part does
+not show this."""
 
 
 def _marks(
     trace: Trace, mm: int, rows: NDArray[np.int64], fork: int | None, born: NDArray[np.void]
 ) -> tuple[Unplayed, ...]:
-    """What the part's events do not hold: its own marks, those that its parents had when it was born, and the birth."""
+    """What the part's events do not show: its own marks, those that its parents had at the fork, and the fork
+    itself."""
     at = len(born)
     own = [
         replace(mark, mm=0, row=int(np.searchsorted(rows, mark.row)) + at)
@@ -329,7 +332,7 @@ def _marks(
 
 
 def _births(trace: Trace, forks: list[int]) -> dict[int, NDArray[np.void]]:
-    """By row of a fork: EXEC and MAP rows for the layout that its child begins with."""
+    """By row of a fork: EXEC and MAP rows for the layout with which its child begins."""
     from benchframe.oracle import Replayer
 
     births: dict[int, NDArray[np.void]] = {}
@@ -352,7 +355,7 @@ def _births(trace: Trace, forks: list[int]) -> dict[int, NDArray[np.void]]:
 def _birth(
     trace: Trace, fork: int, layout: list[tuple[int, int, int, int, int, int]], parent: dict[int, int]
 ) -> NDArray[np.void]:
-    """The rows that make ``layout``, for the child of the fork at row ``fork``."""
+    """The rows that create ``layout``, for the child of the fork at row ``fork``."""
     events = trace.events
     mm, task = int(events["addr"][fork]), int(events["len"][fork])
     stacks, specials, start_brk = _origins(trace, mm, parent)
@@ -378,7 +381,7 @@ def _birth(
 
 
 def _origins(trace: Trace, mm: int, parent: dict[int, int]) -> tuple[set[int], set[tuple[int, int]], int]:
-    """(a byte of each stack, the special areas, start_brk or NIL) that an mm has from its own exec or its parents'."""
+    """(a byte of each stack, the special areas, start_brk or NIL) of an mm, from its own exec or its parents'."""
     while mm in parent:
         mm = parent[mm]
     made = trace.image[trace.image["mm"] == mm]
@@ -404,7 +407,7 @@ def of_command(trace: Trace, name: str) -> list[int]:
 
 
 def of_pid(trace: Trace, pid: int) -> list[int]:
-    """The address spaces of a process, in order: one from each exec on, and the one that it was forked with."""
+    """The address spaces of a process, in order: the one from its fork, and one for each exec."""
     return [p.mm for p in trace.meta.processes if p.pid == pid]
 
 
@@ -415,7 +418,7 @@ def largest(trace: Trace) -> int:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# A trace moved in the address space: every address lower by a number of pages, nothing else changed.
+# A trace shifted in the address space: every address lower by a number of pages, everything else unchanged.
 #
 # What lies in one 2 MiB region, and so in one page of page-table entries, depends on where the program was loaded. A
 # kernel places it anew in each run (ASLR); a recorded trace has one placement. Moving it by 0 to 511 pages shows the
@@ -423,15 +426,15 @@ def largest(trace: Trace) -> int:
 
 PLACED = (Kind.EXEC, Kind.MAP, Kind.MMAP, Kind.MUNMAP, Kind.MPROTECT, Kind.MREMAP, Kind.BRK, Kind.MADVISE, Kind.MLOCK,
           Kind.MUNLOCK, Kind.FAULT, Kind.LOOKUP)  # fmt: skip
-"""Kinds whose ``addr`` is an address (a FORK's is the child's mm, a THREAD's nothing)."""
+"""Kinds whose ``addr`` is an address (in a FORK it is the child's mm, in a THREAD unused)."""
 GIVEN = (Kind.MAP, Kind.MMAP, Kind.MREMAP, Kind.BRK)
 """Kinds that return an address."""
 LOWEST = 1 << 20
-"""Addresses below 1 MiB stay: null pointers that the program touched, and hints of 0."""
+"""Addresses below 1 MiB are not shifted: null pointers that the program accessed, and hints of 0."""
 
 
 def shifted(trace: Trace, pages: int) -> Trace:
-    """``trace`` with all addresses lower by ``pages`` (0 to 511). ValueError outside that. O(events)."""
+    """``trace`` with all addresses lower by ``pages`` (0 to 511). Raises ValueError outside this range. O(events)."""
     if not 0 <= pages < 512:
         raise ValueError(f"a shift of {pages} pages is not in 0..511: 512 pages are 2 MiB, the same placement again")
     if pages == 0:

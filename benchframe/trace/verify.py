@@ -1,4 +1,4 @@
-"""Does a trace replay to what the kernel showed? The judge of recordings, importers and of the model's rules.
+"""Compare the replay of a trace with what the kernel reported: the test of recordings, importers and the model's rules.
 
 Three claims, each with its count: every fault lies in a VMA (or the program got a signal for it); every VMA that
 the kernel reported right after a call is a VMA of the replay; every recorded ``/proc/PID/maps`` equals the
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from benchframe.trace.blame import Blame
 
 EXCUSES = ("no mappings that the kernel made", "unmapping was not recorded")
-"""What an importer notes when the trace is less than the program's whole history."""
+"""Notes of importers that say that the trace is less than the program's whole history."""
 FORMER_EXCUSE = "were not replayed"
-"""The same for calls without an event, in traces from before each was kept with its place (TraceMeta.unplayed)."""
+"""The same for calls without an event, in traces made before each call was stored with its place
+(TraceMeta.unplayed)."""
 SHOWN = 5
 Rows = list[tuple[int, int, int, int, int, int]]
 
@@ -59,13 +60,13 @@ class VerifyResult:
 
     @property
     def good(self) -> bool:
-        """True if the replay is the recorded run, up to what calls that were not replayed explain."""
+        """True if the replay agrees with the recorded run, except for what calls that were not replayed explain."""
         hard = self.faults_outside + self.snapshots_differ + (0 if self.unplayed else self.calls_differ)
         excused = self.unplayed and self.reports_differ * 100 <= self.reports
         return hard == 0 and (self.reports_differ == 0 or excused)
 
     def note(self, text: str, count: int) -> None:
-        """Keep ``text`` while it is among the first of its sort."""
+        """Keep ``text`` if it is among the first of its sort."""
         if count <= SHOWN:
             self.lines.append(text)
 
@@ -77,7 +78,7 @@ class VerifyResult:
 
 
 def verify(trace: Trace) -> VerifyResult:
-    """Replay ``trace`` through the oracle and compare. O(events + areas in recorded layouts)."""
+    """Replay ``trace`` in the oracle and compare. O(events + areas in recorded layouts)."""
     from benchframe.oracle import Replayer
     from benchframe.trace.blame import Blame
 
@@ -107,7 +108,7 @@ def verify(trace: Trace) -> VerifyResult:
 
 
 def limits(trace: Trace) -> "Limits":
-    """The limits that the recorded programs ran under, as far as they change what calls return."""
+    """The limits that the recorded programs ran under, as far as they affect the results of calls."""
     from benchframe.oracle import Limits
 
     known, default = trace.meta.limits, Limits()
@@ -186,7 +187,7 @@ def _snapshot(snapshot: Snapshot, layout: Rows, verdict: VerifyResult, every_fau
 
     verdict.snapshots += 1
     ours, theirs = {area[:4] for area in layout}, {area[:4] for area in snapshot.areas}
-    # Offsets of file mappings too; anonymous memory shows none in maps.
+    # File mappings also with their offsets; maps shows none for anonymous memory.
     ours_files = {(a[0], a[4]) for a in layout if a[5] >= 0}
     theirs_files = {(a[0], a[4]) for a in snapshot.areas if a[5] >= 0}
     offsets = {start for start, _ in ours_files ^ theirs_files} & {a[0] for a in ours & theirs}
@@ -231,7 +232,7 @@ def _high(areas: Rows) -> int:
 
 
 def _differ(mine: Rows, other: Rows) -> str:
-    """How two layouts differ, in words: the number of areas, and the first."""
+    """How two layouts differ, in words: the number of differing areas, and the first one."""
     ours, theirs = {area[:4] for area in mine}, {area[:4] for area in other}
     first = min(ours ^ theirs)
     holder = "the replay alone" if first in ours else "the kernel alone"
@@ -239,10 +240,10 @@ def _differ(mine: Rows, other: Rows) -> str:
 
 
 def _outline(areas: "Iterable[tuple[int, int, int, int, int, int]]") -> "list[tuple[int, int, int, int]]":
-    """The areas without the borders that an anon_vma decides: between private neighbours that could be one VMA.
+    """The areas without the borders that depend on anon_vmas: between private neighbours that could be one VMA.
 
-    Two written neighbours with an anon_vma each stay two (is_mergeable_anon_vma(), mm/vma.c); one without takes the
-    other's. Who has one is told by faults, which ``strace`` does not record, and ``user`` only in part.
+    Two written neighbours with an anon_vma each stay separate (is_mergeable_anon_vma(), mm/vma.c); one without takes
+    the other's. Which VMAs have one depends on faults, which ``strace`` does not record, and ``user`` only in part.
     """
     outline: list[tuple[int, int, int, int]] = []
     last: tuple[int, ...] | None = None

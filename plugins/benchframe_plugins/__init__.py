@@ -1,1 +1,1 @@
-"""The strategies that come with benchframe, one file each. Adding one: docs/plugins.md, then install again."""
+"""The strategies that come with benchframe, one file each. To add one, see docs/plugins.md, then install again."""

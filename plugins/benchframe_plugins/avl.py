@@ -1,20 +1,21 @@
 """The AVL tree keyed by vm_end, Linux 1.1.83 to 2.4.9.
 
-History: by Bruno Haible. Its comment expects some 6 VMAs as a rule and 3 000 at most. 2.2 kept no tree at all for fewer
+History: by Bruno Haible. Its comment expects about 6 VMAs per process, and 3 000 at most. 2.2 built no tree for fewer
 than 32 VMAs (AVL_MIN_MAP_COUNT) and put mmap_cache in front: `avl_2_4` is that combination. 2.4.10 replaced it by the
 red-black tree, whose nodes are smaller and whose updates rotate less.
 
-Layout: vm_avl_left, vm_avl_right and vm_avl_height in the VMA; here they stand in rb_left, rb_right, rb_subtree_gap
-of the VMA's first line, so a visited node costs one line. The kernel's nodes had no parent pointer: insertion and
-removal kept the path on their stack (avl_maxheight 41). Here rb_parent_color names the parent instead, since a local
-array is not to be had; a lookup is not touched by that.
+Layout: vm_avl_left, vm_avl_right and vm_avl_height in the VMA; here they are in rb_left, rb_right, rb_subtree_gap of
+the VMA's first line, so a visited node costs one line. The kernel's nodes had no parent pointer: insertion and removal
+kept the path on their stack (avl_maxheight 41). Here rb_parent_color holds the parent instead, since the dialect has no
+local arrays; lookups do not use it.
 
 Lookup: from the root; `vm_end > addr` remembers the node and goes left, unless it contains addr; else right: the
 red-black tree's search, rb_find. At most 1.44 log2(n) nodes, about log2(n) - 1 on a random hit. `avl_2_4` with fewer
 than 32 VMAs: the list, from its start.
 
-Update: at most two rotations to insert; to remove, up to one or two on each level. Bounds that move need nothing:
-the order stays. The tree of `avl_2_4` is built when the 32nd VMA arrives, and kept until the last one goes.
+Update: at most two rotations to insert; to remove, up to two on each level. A change of bounds needs no update, since
+the order stays the same. The tree of `avl_2_4` is built when the 32nd VMA is added, and kept until the last one is
+removed.
 
 Invariants, by number:
   1. a node's height is one more than the larger of its children's
@@ -23,10 +24,10 @@ Invariants, by number:
   4. a child's parent is its node
   5. (`avl_2_4`) there is a tree if there are 32 VMAs
 
-Concurrency: 1.2 the big kernel lock; 2.2 to 2.4.2 mmap_sem, a mutex, for faults and calls alike; from 2.4.3 on readers
-hold it (mmap_lock) for read, as here. `linux-2.4.0` has the mutex.
-Where `avl_2_4` cannot be 2.4.0's: that merged only a growing brk, and 2.2's merge_segments set the cache to NULL. VMAs
-that the model's merges free leave it to their predecessor, as in 2.4.10 (`mmap_cache`).
+Concurrency: 1.2 the big kernel lock; 2.2 to 2.4.2 mmap_sem, a mutex, for both faults and calls; from 2.4.3 on readers
+hold it (mmap_lock) for read, as here. `linux-2.4.0` has the mutex. `avl_2_4` differs from 2.4.0, which merged only a
+growing brk, and from 2.2, whose merge_segments set the cache to NULL. If a merge in the model frees the cached VMA, its
+predecessor is cached instead, as in 2.4.10 (`mmap_cache`).
 Sources: Linux 1.2.13 and 2.4.0 mm/mmap.c and mm/mmap_avl.c (avl_insert, avl_remove, avl_rebalance, build_mmap_avl);
 Knuth, TAOCP vol. 3, 6.2.3.
 """
@@ -56,7 +57,7 @@ def heightof(mm, node):
 
 @native
 def avl_set_height(mm, node):
-    """Recompute it from the children's."""
+    """Recompute ``node``'s height from its children's."""
     n = VMA(mm, node)
     n.rb_subtree_gap = max(heightof(mm, n.rb_left), heightof(mm, n.rb_right)) + 1
     return n.rb_subtree_gap
@@ -64,7 +65,7 @@ def avl_set_height(mm, node):
 
 @native
 def avl_set_parent(mm, node, parent):
-    """If there is a node."""
+    """Set ``node``'s parent, if there is a node."""
     if node != NULL:
         VMA(mm, node).rb_parent_color = parent
     return 0
@@ -72,7 +73,7 @@ def avl_set_parent(mm, node, parent):
 
 @native
 def avl_replace(mm, parent, old, new):
-    """``parent`` (NULL: the root pointer) leads to ``new`` where it led to ``old``."""
+    """``parent`` (NULL: the root pointer) points to ``new`` where it pointed to ``old``."""
     if parent == NULL:
         mm.mm_rb = new
     elif VMA(mm, parent).rb_left == old:
@@ -125,7 +126,7 @@ def avl_rotate_right(mm, node):
 
 @native
 def avl_rebalance(mm, node):
-    """From ``node`` up, until a subtree's height is what it was."""
+    """Rebalance from ``node`` up, until a subtree's height is unchanged."""
     while node != NULL:
         n = VMA(mm, node)
         before = n.rb_subtree_gap
@@ -247,12 +248,12 @@ def avl_check(mm):
     return 0
 
 
-# ---- 2.2 to 2.4.9: no tree below 32 VMAs --------------------------------------------------------------------------
+# ---- 2.2 to 2.4.9: no tree below 32 VMAs -----------------------------------------------------------------------------
 
 
 @native
 def hybrid_find(mm, addr):
-    """find_vma behind its cache: the tree if there is one, else the list."""
+    """The part of find_vma behind its cache: the tree if there is one, else the list."""
     if mm.mm_rb == NULL:
         return list_find(mm, addr)
     return rb_find(mm, addr)
@@ -260,7 +261,7 @@ def hybrid_find(mm, addr):
 
 @native
 def build_mmap_avl(mm):
-    """Enter the whole list."""
+    """Build the tree from the whole list."""
     vma = mm.mmap
     while vma != NULL:
         avl_insert(mm, vma)
@@ -270,7 +271,7 @@ def build_mmap_avl(mm):
 
 @native
 def hybrid_insert(mm, vma):
-    """Into the tree if there is one; the 32nd VMA has it built. map_count does not count ``vma`` yet."""
+    """Insert into the tree if there is one; the 32nd VMA makes it be built. map_count does not count ``vma`` yet."""
     if mm.mm_rb != NULL:
         return avl_insert(mm, vma)
     if mm.map_count + 1 >= AVL_MIN_MAP_COUNT:
@@ -280,7 +281,7 @@ def hybrid_insert(mm, vma):
 
 @native
 def hybrid_erase(mm, vma):
-    """From the tree if there is one."""
+    """Remove from the tree if there is one."""
     if mm.mm_rb != NULL:
         return avl_erase(mm, vma)
     return 0
@@ -309,7 +310,7 @@ MESSAGES = {
 
 @hookimpl
 def benchframe_strategies():
-    """The tree alone, and as 2.2 to 2.4.9 had it."""
+    """The tree alone, and the combination of 2.2 to 2.4.9."""
     cache = Cache(find=find_cached, store=store, detached=detached, unlinked=unlinked, mm_exit=mm_exit)
     return [
         Strategy("avl", "AVL tree alone, 1.1.83 to 2.0", plain, check_messages=MESSAGES),

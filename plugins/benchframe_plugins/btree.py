@@ -1,4 +1,4 @@
-"""A B+tree with 16 keys to a node: a yardstick, what the maple tree is without holes, ranges and dead nodes.
+"""A B+tree with 16 keys to a node: a yardstick, like a maple tree without holes, ranges and dead nodes.
 
 Layout: nodes of 320 bytes, five cache lines, in the words of a private slab.
 ```
@@ -10,8 +10,9 @@ Lookup: on each level all 16 keys are compared, without a branch, and the number
 go. The leaf names the last VMA that starts at or below addr; the VMA's line tells whether it contains addr, else the
 answer is its vm_next. Three lines a level, log16(n) levels full, log8(n) when grown in order.
 
-Update: keys and values move within a node; a full node is halved; a node below 4 entries joins a neighbour under the
-same parent if both fit in one; an empty one goes. Where a first key changes, the ancestors' keys follow.
+Update: keys and values move within a node; a full node is split in half; a node with fewer than 4 entries is joined
+with a neighbour under the same parent if both fit in one; an empty one is freed. Where a first key changes, the
+ancestors' keys follow.
 
 Invariants, by number:
   1. the leaves give the list
@@ -36,7 +37,13 @@ WORD = PrivateSlab(
     fixed=40 * (SPARE + 2),
     first=40,
 )
-NODE = PrivateSlab("btree_node", [("state", "i8", "slot of the allocator: node i is words 40 i on")], 1, 1, SPARE)
+NODE = PrivateSlab(
+    "btree_node",
+    [Field("state", "i8", "slot of the allocator: node i is words 40 i on", lock="mmap_lock")],
+    1,
+    1,
+    SPARE,
+)
 ARENA_NODE = ARENA_PRIVATE0 + 1
 WORDS, PARENT, COUNT, LEVEL, KEYS, VALUES = 40, 0, 1, 2, 8, 24
 """Words of a node, and the offsets of its parts."""
@@ -44,7 +51,7 @@ FULL, HALF, FEW = 16, 8, 4
 KEY_MAX = (1 << 63) - 1
 
 
-# ---- within a node: entries come, go and move ------------------------------------------------------------------------
+# ---- within a node: insert, remove and move entries ------------------------------------------------------------------
 
 
 @native
@@ -76,7 +83,7 @@ def bt_new(mm, level):
 
 @native
 def bt_slot(mm, parent, node):
-    """Which child ``node`` is."""
+    """The index of the child ``node`` in ``parent``."""
     slot = 0
     while bt_get(mm, parent, VALUES + slot) != node:
         slot += 1
@@ -85,7 +92,7 @@ def bt_slot(mm, parent, node):
 
 @native
 def bt_put(mm, node, at, key, value):
-    """Write an entry; a child learns its parent."""
+    """Write an entry; in a child, also set its parent."""
     bt_set(mm, node, KEYS + at, key)
     bt_set(mm, node, VALUES + at, value)
     if bt_get(mm, node, LEVEL) > 0:
@@ -95,7 +102,7 @@ def bt_put(mm, node, at, key, value):
 
 @native
 def bt_open(mm, node, at, key, value):
-    """Insert an entry at ``at``; there is room."""
+    """Insert an entry at ``at``; the node has room."""
     last = bt_get(mm, node, COUNT)
     bt_set(mm, node, COUNT, last + 1)
     while last > at:
@@ -137,7 +144,7 @@ def bt_move(mm, source, first, target):
 
 @native
 def bt_rank(mm, node, addr):
-    """How many keys of a node are not above ``addr``. Always 16 compares, no branch."""
+    """How many keys of a node are not above ``addr``. Always 16 comparisons, no branch."""
     base = node * WORDS + KEYS
     rank = 0
     for at in range(FULL):
@@ -147,7 +154,7 @@ def bt_rank(mm, node, addr):
 
 @native
 def bt_leaf(mm, addr):
-    """The leaf where a VMA that starts at ``addr`` belongs. There is a root."""
+    """The leaf for a VMA that starts at ``addr``. The tree must have a root."""
     node = mm.mm_rb
     level = mm.strategy0
     while level > 0:
@@ -193,7 +200,7 @@ def bt_neighbour(mm, node, step):
 
 @native
 def bt_add(mm, node, at, key, value):
-    """Insert an entry into a node; full ones are halved, upward as far as need be."""
+    """Insert an entry into a node; split full nodes, upwards as far as necessary."""
     while bt_get(mm, node, COUNT) == FULL:
         new = bt_new(mm, bt_get(mm, node, LEVEL))
         bt_move(mm, node, HALF, new)
@@ -216,7 +223,7 @@ def bt_add(mm, node, at, key, value):
 
 @native
 def bt_rekey(mm, node, slot):
-    """Entry ``slot`` of a node has another key: where it is the first, its ancestors' keys follow."""
+    """The key of entry ``slot`` of a node changed: if it is the first entry, update the ancestors' keys."""
     key = bt_get(mm, node, KEYS)
     parent = bt_get(mm, node, PARENT)
     while slot == 0 and parent != NULL:
@@ -229,7 +236,7 @@ def bt_rekey(mm, node, slot):
 
 @native
 def bt_insert(mm, vma):
-    """Enter it by its start. O(log n)."""
+    """Insert ``vma`` by its start. O(log n)."""
     start = VMA(mm, vma).vm_start
     if mm.mm_rb == NULL:
         mm.mm_rb = bt_new(mm, 0)
@@ -242,7 +249,7 @@ def bt_insert(mm, vma):
 
 @native
 def bt_locate(mm, vma, start):
-    """The leaf that holds ``vma``, entered with ``start``; a merge may have given the one after it the same start."""
+    """The leaf that holds ``vma``, inserted with ``start``; after a merge the next VMA may have the same start."""
     leaf = bt_leaf(mm, start)
     slot = bt_rank(mm, leaf, start) - 1
     while slot < 0 or bt_get(mm, leaf, VALUES + slot) != vma:
@@ -255,8 +262,8 @@ def bt_locate(mm, vma, start):
 
 @native
 def bt_join(mm, node):
-    """Put ``node`` together with a neighbour under the same parent if both fit in one; the one that is left over, now
-    empty, or NULL."""
+    """Join ``node`` with a neighbour under the same parent if both fit in one; returns the one that is now empty, or
+    NULL."""
     parent = bt_get(mm, node, PARENT)
     if parent == NULL:
         return NULL
@@ -277,7 +284,7 @@ def bt_join(mm, node):
 
 @native
 def bt_remove(mm, node, at):
-    """Remove the entry at ``at``; the ancestors' keys follow."""
+    """Remove the entry at ``at``; update the ancestors' keys."""
     bt_close(mm, node, at)
     if bt_get(mm, node, COUNT) > 0:
         bt_rekey(mm, node, at)
@@ -286,7 +293,8 @@ def bt_remove(mm, node, at):
 
 @native
 def bt_shrink(mm, node):
-    """``node`` lost an entry: join it, drop what is empty, upward; a root with one child gives way to it."""
+    """``node`` lost an entry: join it, free empty nodes, upwards; if the root has one child, the child becomes the
+    root."""
     while node != NULL and bt_get(mm, node, COUNT) < FEW:
         parent = bt_get(mm, node, PARENT)
         empty = node
@@ -318,7 +326,7 @@ def bt_erase(mm, vma):
 
 @native
 def bt_resize(mm, vma, old_start, old_end):
-    """A start that moved changes its key, and the ancestors' keys if it is now below them. O(log n)."""
+    """If the start moved, its key changes, and also the ancestors' keys if it is now below them. O(log n)."""
     start = VMA(mm, vma).vm_start
     if start == old_start:
         return 0
@@ -347,7 +355,7 @@ def bt_exit(mm):
 
 @native
 def bt_check_node(mm, node):
-    """Invariants 2, 4 and 5 at a node, and 3 towards its parent; then its ancestors, as far as it is leftmost."""
+    """Invariants 2, 4 and 5 at a node, and 3 towards its parent; then for its ancestors, as long as it is leftmost."""
     while 1:
         count = bt_get(mm, node, COUNT)
         if count <= 0 or count > FULL:

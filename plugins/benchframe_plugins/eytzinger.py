@@ -6,17 +6,19 @@ the next level's addresses are known without a compare.
 ```
   sorted   10 20 30 40 50 60 70        HEAP   1: 40    2: 20  3: 60    4: 10  5: 30  6: 50  7: 70
 ```
-Lookup: log2(n + 1) steps down, each `2k + (key <= addr)`; the last node where it went left has the answer. Beside
-the key stands the VMA's number: 16 bytes a node, four nodes to a cache line.
+Lookup: log2(n + 1) steps down, each `2k + (key <= addr)`; the last node where it went left has the answer. The VMA's
+number is beside the key: 16 bytes a node, four nodes to a cache line.
 
-Update: as in `sorted_array`; the second order becomes stale. While it is, lookups halve the sorted keys. A reader that
-finds n lookups done since the last change builds the order anew, O(n): it pays where lookups outnumber changes.
+Update: as in `sorted_array`; the second order becomes stale. While it is stale, lookups do a binary search in the
+sorted keys. A reader that finds n lookups done since the last change rebuilds the order, O(n); this pays off where
+lookups outnumber changes.
 
 Invariants, by number: 1 to 3 of `sorted_array`, and
   4. where the order is not stale, node k holds the key and VMA of its rank
 
-Concurrency: readers hold mmap_lock for read, so nothing changes below a builder. Of several readers one builds (cmpxchg
-on the state word), the others go on halving; the state is stored with release, read with acquire.
+Concurrency: readers hold mmap_lock for read, so nothing changes while a reader builds. Of several readers one builds
+(cmpxchg on the state word), the others continue with binary search; the state is stored with release, read with
+acquire.
 Sources: Khuong, Morin, "Array layouts for comparison-based searching", ACM JEA 22, 2017.
 """
 
@@ -51,7 +53,7 @@ STALE, BUILDING, READY = 0, 1, 2
 
 @native
 def eytzinger_changed(mm):
-    """The order is stale. Caller holds mmap_lock for write."""
+    """Mark the order as stale. Caller holds mmap_lock for write."""
     mm.strategy2 = STALE
     mm.strategy3 = 0
     return 0
@@ -59,7 +61,7 @@ def eytzinger_changed(mm):
 
 @native
 def heap_grow(mm):
-    """One record more, in step with the keys."""
+    """Grow by one record, together with the keys."""
     return arena_alloc(mm, ARENA_PRIVATE0 + 3)
 
 
@@ -102,7 +104,7 @@ def eytzinger_build(mm):
 
 @native
 def find_stale(mm, addr):
-    """Halve the sorted keys; build the order if that has been done often enough."""
+    """Binary search in the sorted keys; build the order if there were enough such lookups."""
     mm.strategy3 += 1
     if mm.strategy3 > mm.strategy0:
         if cmpxchg(mm, "strategy2", STALE, BUILDING) == STALE:
@@ -163,6 +165,6 @@ def benchframe_strategies():
         check=eytzinger_check,
         bind={"array_changed": eytzinger_changed, "array_more": heap_grow},
     )
-    messages = {**MESSAGES, 4: "a node of the second order has not the key and VMA of its rank"}
+    messages = {**MESSAGES, 4: "a node of the second order does not have the key and VMA of its rank"}
     summary = "binary search in Eytzinger order, built when it pays: a yardstick"
     return [Strategy("eytzinger", summary, index, check_messages=messages)]

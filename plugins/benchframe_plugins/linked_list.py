@@ -1,7 +1,7 @@
 """The sorted linked list, Linux 1.0 to 1.1.82: no index at all.
 
-History: in 1.0 a fault walked the task's VMAs in address order (do_no_page, mm/memory.c). The list outlived this as the
-second structure beside every tree, until 6.1.
+History: in 1.0 a fault walked the task's VMAs in address order (do_no_page, mm/memory.c). The list survived as a second
+structure beside every tree, until 6.1.
 
 Layout: vm_next in the VMA; the head is mm->mmap. A VMA of 1.0 had 36 bytes; here it is the model's, whose first line
 holds vm_end and vm_next, so a visited VMA costs one line.
@@ -9,9 +9,9 @@ holds vm_end and vm_next, so a visited VMA costs one line.
 Lookup: from the lowest VMA on, the first with `addr < vm_end`: n / 2 VMAs for a random one, each load waiting for the
 one before. Nothing shared is written. Below some 10 VMAs it keeps up with a tree.
 
-Update: splicing is the model's own list; nothing more to do, so no points of invalidation either.
+Update: the model maintains the list itself; nothing more to do, and no points of invalidation.
 
-Concurrency: one CPU, no preemption in the kernel, so no lock; here mmap_lock as the model's default.
+Concurrency: one CPU, no preemption in the kernel, so there was no lock; here it is mmap_lock, the model's default.
 1.0's own rule for the stack (grow if nearer to it than to the VMA below) and its whole-list merge_segments are not
 modelled: the address space follows today's rules for every strategy.
 Sources: Linux 1.0 mm/memory.c do_no_page, mm/mmap.c insert_vm_struct, include/linux/mm.h.
@@ -32,13 +32,13 @@ def list_find(mm, addr):
 
 @native
 def list_insert(mm, vma):
-    """The model has put it on the list already."""
+    """Nothing to do: the model has already put it on the list."""
     return 0
 
 
 @native
 def list_erase(mm, vma):
-    """The model has taken it off the list already."""
+    """Nothing to do: the model has already taken it off the list."""
     return 0
 
 

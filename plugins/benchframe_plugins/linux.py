@@ -1,4 +1,4 @@
-"""What a kernel of a given version had: its index, its cache and its protocol, under the version's name.
+"""The index, cache and protocol of given kernel versions, under the version's name.
 
 ```
                  index                           cache            fault holds
@@ -11,15 +11,15 @@ linux-6.1        maple tree                      none             mmap_lock for 
 linux-6.4        maple tree, RCU mode            none             the VMA's rw_semaphore, else mmap_lock
 linux-6.15       maple tree, RCU mode            none             a reference to the VMA, else mmap_lock
 ```
-mmap_sem became a rw_semaphore in 2.4.3; `avl_2_4` alone stands for 2.4.3 to 2.4.9, with faults side by side.
-Only the lookup is that kernel's. System calls, merging, limits and page faults are the model's for every strategy, so
-that a difference in a table is the lookup's. 3.15 counted its sequence with 32 bits: no run is long enough to see it
+mmap_sem became a rw_semaphore in 2.4.3; `avl_2_4` itself corresponds to 2.4.3 to 2.4.9, with concurrent faults. Only
+the lookup is that kernel's. System calls, merging, limits and page faults are the model's for every strategy, so that a
+difference in a table is the lookup's. 3.15 counted its sequence with 32 bits: no run is long enough to see it
 (`vmacache_32` has a counter that is). 2.6.32's hole search remembered where it last succeeded, 2.4.0's walked the list
-from the bottom; here both have the model's own search, whose answer every strategy must give.
+from the bottom; here both use the model's own search, since every strategy must give the same answer.
 
-Each is the same code as the strategy of that name, behind another name (2.4.0 with the mutex): see `avl_2_4`,
-`mmap_cache`, `rbtree_gap`, `vmacache`, `vmacache_pmd`, `maple`, `per_vma_rwsem` and `per_vma_refcnt` for layout, cost,
-points of invalidation and sources.
+Each uses the code of another strategy under a new name (2.4.0 with the mutex): see `avl_2_4`, `mmap_cache`,
+`rbtree_gap`, `vmacache`, `vmacache_pmd`, `maple`, `per_vma_rwsem` and `per_vma_refcnt` for layout, cost, points of
+invalidation and sources.
 Sources: mm/mmap.c and mm/vmacache.c of the versions named, 2.4.0 arch/i386/mm/fault.c.
 """
 
@@ -28,11 +28,11 @@ from benchframe.kernel import write_lock, write_unlock
 from benchframe_plugins import avl, maple, mmap_cache, per_vma_refcnt, per_vma_rwsem, rbtree, vmacache
 
 MUTEX = Protocol(mmap_read_lock=write_lock, mmap_read_unlock=write_unlock)
-"""2.4.0: do_page_fault and the calls alike `down(&mm->mmap_sem)` (arch/i386/mm/fault.c, mm/mmap.c)."""
+"""2.4.0: both do_page_fault and the calls do `down(&mm->mmap_sem)` (arch/i386/mm/fault.c, mm/mmap.c)."""
 
 
 def last_found() -> Cache:
-    """mmap_cache, as it was from 2.2 to 3.14."""
+    """mmap_cache as in 2.2 to 3.14."""
     return Cache(
         find=mmap_cache.find_cached,
         store=mmap_cache.store,

@@ -1,33 +1,34 @@
 """A reference count per VMA that is also its lock, in a slab that is type-safe by RCU. Linux 6.15.
 
-History: Suren Baghdasaryan again. The rw_semaphore of 6.4 lay outside the VMA to keep its line from the walkers; one
-counter on a line of its own inside the VMA does the same work, saves 40 bytes and an indirection, and a VMA's memory
-can be reused at once instead of after a grace period. Faults on many CPUs gained up to 15 %.
+History: Suren Baghdasaryan again. The rw_semaphore of 6.4 was outside the VMA, so that walkers did not read its line;
+one counter on a line of its own inside the VMA does the same work, saves 40 bytes and an indirection, and a VMA's
+memory can be reused at once instead of after a grace period. Faults on many CPUs gained up to 15 %.
 
-Layout: `vm_refcnt` on the VMA's third line; `vm_lock_seq` and the mm's `mm_lock_seq` as in 6.4, but that the latter is
-a seqcount by now: odd from mmap_write_lock to its end, so raised twice.
+Layout: `vm_refcnt` on the VMA's third line; `vm_lock_seq` and the mm's `mm_lock_seq` as in 6.4, except that the latter
+is now a seqcount: odd while mmap_lock is held for write, so it is raised twice.
 ```
   vm_refcnt   0 detached    1 attached    1 + n read by n    bit 30: a writer keeps readers out and waits
 ```
-Lookup: the walk under rcu_read_lock; equal numbers: give up. One more reference, unless it is 0 (detached: walk
-again) or a writer is there. Then, with the reference, everything is looked at again: the VMA's memory may have become
-another VMA meanwhile, of another mm even. So vm_mm first, then the numbers, then the range.
+Lookup: the walk under rcu_read_lock; equal numbers: give up. One more reference, unless it is 0 (detached: walk again)
+or a writer is there. Then, with the reference held, everything is checked again: meanwhile the memory may have become
+another VMA, even of another mm. So vm_mm first, then the numbers, then the range.
 
-Writers: vma_start_write adds bit 30, which stops new readers, sleeps on the mm's `vma_writer_wait` until only it is
-left, stores the number, takes the bit away. A VMA that leaves the tree gives up its own reference (vma_mark_detached)
-and waits for stray readers. The last reader wakes the writer, in the mm of the VMA it holds; for another mm than its
-own it must keep that mm first (B26, 9bbffee67ffd: without it the mm could go between the count and the wake-up).
+Writers: vma_start_write adds bit 30, which stops new readers, sleeps on the mm's `vma_writer_wait` until it is the only
+one left, stores the number, removes the bit. A VMA that leaves the tree gives up its own reference (vma_mark_detached)
+and waits for late readers. The last reader wakes the writer, in the mm of the VMA it holds; if that is not the reader's
+own mm, it must take a reference to the mm first (B26, 9bbffee67ffd: without it the mm could be freed between the
+decrement and the wake-up).
 
-Cost: the walk, two atomics on the VMA's third line. All kinds of faults, but a first write that needs an anon_vma: that
-looks at neighbours, and goes to mmap_lock here. (6.15 keeps the VMA locked and takes mmap_lock by mmap_read_trylock for
-anon_vma_prepare alone, __vmf_anon_prepare. One fault in the life of most VMAs.)
+Cost: the walk, two atomics on the VMA's third line. It serves all kinds of faults except a first write that needs an
+anon_vma: that looks at neighbours, and takes mmap_lock here. (6.15 keeps the VMA locked and takes mmap_lock by
+mmap_read_trylock for anon_vma_prepare alone, __vmf_anon_prepare. One fault in the life of most VMAs.)
 
-Concurrency: maple nodes wait for a grace period, VMAs do not. A held VMA cannot change or go.
-Orderings: the reader's increment is an acquire, so the second look at the numbers comes after it (W1 without), and so
-is the load of mm_lock_seq; puts and the writer's subtraction are releases (refcount_dec_and_test, refcount_sub_and_
-test); vma_mark_attached publishes with refcount_set_release; adding the writer's bit orders nothing, the wait behind it
-is a full barrier (rcuwait). mm_lock_seqcount_begin has an smp_wmb behind its store, mm_lock_seqcount_end one before.
-Text: what all faults of this kind share is in `speculation`.
+Concurrency: maple nodes wait for a grace period, VMAs do not. A held VMA can neither change nor be freed. Orderings:
+the reader's increment is an acquire, so the second check of the numbers comes after it (without: W1), and so is the
+load of mm_lock_seq; puts and the writer's subtraction are releases (refcount_dec_and_test, refcount_sub_and_ test);
+vma_mark_attached publishes with refcount_set_release; adding the writer's bit orders nothing, the wait behind it is a
+full barrier (rcuwait). mm_lock_seqcount_begin has an smp_wmb behind its store, mm_lock_seqcount_end one before.
+Text: the code that all such faults share is in `speculation`.
 Sources: Linux 6.15 include/linux/mm.h, include/linux/mmap_lock.h, mm/memory.c, mm/mmap_lock.c (6.16); 9bbffee67ffd.
 """
 
@@ -61,10 +62,10 @@ from benchframe_plugins import speculation
 from benchframe_plugins.speculation import exchanged, usable
 
 VMA_LOCK_OFFSET = 1 << 30
-"""A writer keeps readers out."""
+"""The bit by which a writer keeps readers out."""
 VMA_REF_LIMIT = VMA_LOCK_OFFSET - 1
 AGAIN = -1
-"""vma_start_read: the VMA was detached, look what is there now."""
+"""vma_start_read: the VMA was detached, walk again."""
 REFS = refcount("vm_refcnt")
 inc_not_zero_limited, add_not_zero = REFS.refcount_inc_not_zero_limited_acquire, REFS.refcount_add_not_zero
 refcount_read, set_release, dec_and_test = REFS.refcount_read, REFS.refcount_set_release, REFS.refcount_dec_and_test
@@ -79,7 +80,8 @@ finish_wait, wake_up = WRITER_WAIT.finish_wait, WRITER_WAIT.wake_up
 
 @native
 def vma_refcount_put(mm, vma):
-    """One reader less; if only the writer is left, wake it. ``mm`` is any mm; the VMA's own is asked before the put."""
+    """Drop a reader's reference; if only the writer is left, wake it. ``mm`` is any mm; the VMA's own mm is read before
+    the put."""
     v = VMA(mm, vma)
     owner = v.vm_mm
     left = fetch_add_release(v, "vm_refcnt", -1) - 1
@@ -90,7 +92,8 @@ def vma_refcount_put(mm, vma):
 
 @hook("protocol")
 def put_foreign(mm, vma):
-    """Put a reference to a VMA that turned out to be another mm's: that mm must outlive the wake-up (9bbffee67ffd)."""
+    """Drop the reference to a VMA that turned out to belong to another mm: that mm must outlive the wake-up
+    (9bbffee67ffd)."""
     owner = VMA(mm, vma).vm_mm
     mmgrab(MM(mm, owner))
     vma_refcount_put(mm, vma)
@@ -100,7 +103,7 @@ def put_foreign(mm, vma):
 
 @native
 def vma_start_read(mm, vma):
-    """1: a reference is held. 0: a writer is there. AGAIN: the VMA was detached."""
+    """1: a reference is held. 0: there is a writer. AGAIN: the VMA was detached."""
     v = VMA(mm, vma)
     if READ_ONCE(v, "vm_lock_seq") == READ_ONCE(mm, "mm_lock_seq"):
         return 0
@@ -120,13 +123,13 @@ def vma_start_read(mm, vma):
 
 @native
 def vma_end_read(mm, task, vma):
-    """Let go, as `speculation_end` has it."""
+    """Drop the reference, as ``speculation_end``."""
     return vma_refcount_put(mm, vma)
 
 
 @native
 def lock_vma_under_rcu(mm, task, addr):
-    """The VMA that contains ``addr``, held; NULL for "do not know"."""
+    """The VMA that contains ``addr``, held; NULL if the lookup needs mmap_lock."""
     rcu_read_lock(mm, task)
     vma = index_find(mm, addr)
     found = NULL
@@ -150,9 +153,9 @@ def lock_vma_under_rcu(mm, task, addr):
 
 @native
 def vma_enter_locked(mm, vma, attached):
-    """Keep new readers out and wait for those inside (__vma_enter_locked): 0 if the VMA is detached already.
+    """Keep new readers out and wait for the current ones (__vma_enter_locked): 0 if the VMA is already detached.
 
-    ``attached`` is the VMA's own reference: 1, or 0 when it has just been given up.
+    ``attached`` is the VMA's own reference: 1, or 0 if it has just been given up.
     """
     v = VMA(mm, vma)
     if not add_not_zero(v, VMA_LOCK_OFFSET):
@@ -172,7 +175,7 @@ def vma_enter_locked(mm, vma, attached):
 
 @native
 def start_write(mm, vma):
-    """vma_start_write: no reader inside, none comes in until mmap_lock is given back."""
+    """vma_start_write: no readers, now or until mmap_lock is released."""
     v = VMA(mm, vma)
     if v.vm_lock_seq == mm.mm_lock_seq:
         return 0
@@ -185,7 +188,8 @@ def start_write(mm, vma):
 
 @native
 def attach(mm, vma):
-    """Write-locked before anyone can find it, then attached: after all its fields (vma_mark_attached)."""
+    """Write-lock the VMA before any reader can find it, then attach it, after all stores to its fields
+    (vma_mark_attached)."""
     v = VMA(mm, vma)
     WRITE_ONCE(v, "vm_lock_seq", -1)
     if mm.owner != 0:
@@ -196,7 +200,7 @@ def attach(mm, vma):
 
 @native
 def detach(mm, vma):
-    """vma_mark_detached: the VMA's own reference goes; whoever came in by a stale walk is waited for."""
+    """vma_mark_detached: drop the VMA's own reference and wait for readers that found it by a stale walk."""
     v = VMA(mm, vma)
     if not dec_and_test(v):
         if vma_enter_locked(mm, vma, 0):
@@ -206,7 +210,7 @@ def detach(mm, vma):
 
 @native
 def free_vma(mm, vma):
-    """vm_area_free: the memory may be another VMA's at once. At exit VMAs are still attached."""
+    """vm_area_free: the memory may become another VMA at once. At exit VMAs are still attached."""
     if refcount_read(VMA(mm, vma)) != 0:
         detach(mm, vma)
     return free_typesafe_by_rcu(mm, ARENA_VMA, vma)
@@ -223,7 +227,7 @@ def mm_write_lock(mm, task):
 
 @native
 def end_write_all(mm):
-    """mm_lock_seqcount_end: even again, after what was changed; every VMA of the mm is unlocked."""
+    """mm_lock_seqcount_end: even again, after the changes; this unlocks every VMA of the mm."""
     smp_wmb()
     WRITE_ONCE(mm, "mm_lock_seq", mm.mm_lock_seq + 1)
     return 0
@@ -257,14 +261,14 @@ HOOKS = {
 
 
 def protocol(bind=None, **changed):
-    """The protocol, with some hooks exchanged (None: the default), and others bound."""
+    """The protocol, with some hooks replaced (None: the default), and others bound."""
     readers = {"speculate": lock_vma_under_rcu, "speculation_end": vma_end_read}
     return Protocol(bind={**readers, **(bind or {})}, **exchanged(HOOKS, changed))
 
 
 @hookimpl
 def benchframe_strategies():
-    """Over the maple tree in RCU mode."""
+    """The strategy over the maple tree in RCU mode."""
     return [
         Strategy(
             "per_vma_refcnt",

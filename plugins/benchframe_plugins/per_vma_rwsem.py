@@ -1,33 +1,34 @@
 """A lock per VMA: faults take it for read under RCU, writers mark VMAs by a sequence number. Linux 6.4 to 6.14.
 
-History: Suren Baghdasaryan's per-VMA locks (6.4), after thirteen years of speculative page faults that were refused.
-A fault locks the one VMA it is in; mapping calls keep mmap_lock for write and write-lock, one by one, the VMAs they
-change. About 75 % of what speculation had promised, without its rules about what may be touched.
+History: Suren Baghdasaryan's per-VMA locks (6.4), after thirteen years of speculative page faults that were refused. A
+fault locks the one VMA it is in; mapping calls keep mmap_lock for write and write-lock, one by one, the VMAs they
+change. It brought about 75 % of the gain that speculation had promised, without its rules about what may be accessed.
 
 Layout: `vm_lock`, a rw_semaphore of 40 bytes outside the VMA (inside, its line was written by every fault and read by
 every walk), the VMA's `vm_lock_seq`, the mm's `mm_lock_seq`.
 ```
   mm.mm_lock_seq  7        VMA.vm_lock_seq  7    equal: write-locked          6    not
 ```
-Lookup (lock_vma_under_rcu): walk the maple tree under rcu_read_lock; a file's VMA, equal numbers or no luck with
-down_read_trylock: give up; then, *with the lock held*, the numbers again, the anon_vma, the range, and whether the VMA
-has been detached (then walk again). Giving up means mmap_lock for read and find_vma. A hole is given up, too: without
-mmap_lock it may be a VMA just being moved.
+Lookup (lock_vma_under_rcu): walk the maple tree under rcu_read_lock; give up for a file's VMA, for equal numbers, or if
+down_read_trylock fails. Then, *with the lock held*, check the numbers again, the anon_vma, the range, and whether the
+VMA has been detached (then walk again). Giving up means mmap_lock for read and find_vma. It also gives up at a hole:
+without mmap_lock that may be a VMA just being moved.
 
-Writers (vma_start_write): take the VMA's lock for write, which waits for its readers; store the mm's number; let go.
-The VMA stays write-locked until mm_lock_seq is raised, once, when mmap_lock is given back or downgraded: that unlocks
-all. Called before bounds or flags change, before a VMA leaves the tree, for both sides of a merge or split, for every
-VMA of a forking parent, when a stack grows, and for a new VMA before it can be found.
+Writers (vma_start_write): take the VMA's lock for write, which waits for its readers; store the mm's number; release
+the lock. The VMA stays write-locked until mm_lock_seq is raised, once, when mmap_lock is released or downgraded: that
+unlocks all. Called before bounds or flags change, before a VMA leaves the tree, for both sides of a merge or split, for
+every VMA of a forking parent, when a stack grows, and for a new VMA before it can be found.
 
 Cost: the walk, two atomics on the VMA's lock line, two loads of numbers. No line is shared by faults in different VMAs.
-Left to mmap_lock in 6.4: file mappings, VMAs without an anon_vma yet, swap-in, kernel mode. That is what is here; the
-lock is the same up to 6.14, but 6.6 took swap-ins and file reads, 6.7 the other file faults under it.
+In 6.4 these faults still take mmap_lock: file mappings, VMAs without an anon_vma yet, swap-in, kernel mode. The model
+has the state of 6.4; the lock is the same up to 6.14, but 6.6 took swap-ins and file reads, 6.7 the other file faults
+under it.
 
-Concurrency: VMAs and maple nodes are freed after a grace period. A held VMA cannot change or go, so nothing is
-checked at commit. Page tables under a held VMA cannot go, since they go with their VMAs. Wrong in the first weeks,
-each a switch of `per_vma_history`: fork did not lock (B19), nor did stacks that grew (B20), new VMAs came into the
-tree unlocked (B21), and the anon_vma was looked at before the lock was held (B23).
-Text: what all faults of this kind share is in `speculation`.
+Concurrency: VMAs and maple nodes are freed after a grace period. A held VMA can neither change nor be freed, so nothing
+is checked at commit. Page tables under a held VMA stay, since they are freed only with their VMAs. Bugs of the first
+weeks (`benchframe check --historic`): fork did not lock (B19), nor did growing stacks (B20), new VMAs entered the tree
+unlocked (B21), and the anon_vma was read before the lock was held (B23). Text: the code that all such faults share is
+in `speculation`.
 Sources: Linux 6.4 include/linux/mm.h, include/linux/mmap_lock.h, mm/memory.c; Documentation/mm/process_addrs.rst;
 657b5146955e, fb49c455323f, c137381f71ae, 33313a747e81.
 """
@@ -84,7 +85,7 @@ def vma_start_read(mm, vma):
         return 0
     if not down_read_trylock(VMA_LOCK(mm, vma)):
         return 0
-    # The number may have been stored just before the lock was got. The acquire load pairs with vma_end_write_all.
+    # The number may have been stored just before the lock was taken. The acquire load pairs with vma_end_write_all.
     if READ_ONCE(v, "vm_lock_seq") == load_acquire(mm, "mm_lock_seq"):
         up_read(VMA_LOCK(mm, vma))
         return 0
@@ -93,7 +94,7 @@ def vma_start_read(mm, vma):
 
 @native
 def vma_end_read(mm, task, vma):
-    """Let go. The section keeps the lock's memory until up_read has returned."""
+    """Release the lock. The RCU section keeps the lock's memory until up_read has returned."""
     rcu_read_lock(mm, task)
     up_read(VMA_LOCK(mm, vma))
     rcu_read_unlock(mm, task)
@@ -102,15 +103,15 @@ def vma_end_read(mm, task, vma):
 
 @native
 def lockable(mm, vma, addr):
-    """With the VMA locked: is the fault one for this lock? It is inside, and no neighbours need be asked for an
-    anon_vma."""
+    """With the VMA locked: whether this lock suffices for the fault. ``addr`` is inside, and no neighbours are needed
+    for an anon_vma."""
     v = VMA(mm, vma)
     return v.vm_start <= addr and addr < v.vm_end and v.anon_vma != 0
 
 
 @native
 def lock_vma_under_rcu(mm, task, addr):
-    """The VMA that contains ``addr``, locked for read; NULL for "do not know"."""
+    """The VMA that contains ``addr``, locked for read; NULL if the lookup needs mmap_lock."""
     rcu_read_lock(mm, task)
     vma = index_find(mm, addr)
     found = NULL
@@ -119,7 +120,7 @@ def lock_vma_under_rcu(mm, task, addr):
             vma = NULL
         elif not vma_start_read(mm, vma):
             vma = NULL
-        elif VMA(mm, vma).detached:  # replaced meanwhile: what is there now? (VMA_LOCK_MISS)
+        elif VMA(mm, vma).detached:  # replaced meanwhile: walk again (VMA_LOCK_MISS)
             vma_end_read(mm, task, vma)
             vma = index_find(mm, addr)
         elif not lockable(mm, vma, addr):
@@ -133,7 +134,8 @@ def lock_vma_under_rcu(mm, task, addr):
 
 @native
 def valid(mm, task, vma, site):
-    """A locked VMA cannot change. 6.4 gives swap-ins back all the same (VM_FAULT_RETRY in do_swap_page)."""
+    """A locked VMA cannot change. 6.4 nevertheless retries swap-ins under mmap_lock (VM_FAULT_RETRY in
+    do_swap_page)."""
     return site != SITE_SWAP or not TASK(mm, task).speculative
 
 
@@ -142,7 +144,7 @@ def valid(mm, task, vma, site):
 
 @native
 def start_write(mm, vma):
-    """vma_start_write: wait for the VMA's readers, mark it. Nothing to do if it is marked already."""
+    """vma_start_write: wait for the VMA's readers, mark it. Nothing to do if it is already marked."""
     v = VMA(mm, vma)
     if v.vm_lock_seq == mm.mm_lock_seq:
         return 0
@@ -157,7 +159,8 @@ def start_write(mm, vma):
 
 @native
 def attach(mm, vma):
-    """A new VMA: not locked; but in an mm that is being written, locked before anyone can find it (33313a747e81)."""
+    """A new VMA is not locked; but in an mm that is being written it is locked before any reader can find it
+    (33313a747e81)."""
     VMA(mm, vma).vm_lock_seq = -1
     if mm.owner != 0:
         start_write(mm, vma)
@@ -166,7 +169,7 @@ def attach(mm, vma):
 
 @native
 def end_write_all(mm):
-    """vma_end_write_all: every VMA of the mm is unlocked by one store. Release: what was changed is seen first."""
+    """vma_end_write_all: unlock every VMA of the mm by one store. A release, so that the changes are visible first."""
     store_release(mm, "mm_lock_seq", mm.mm_lock_seq + 1)
     return 0
 
@@ -198,14 +201,14 @@ HOOKS = {
 
 
 def protocol(**changed):
-    """The protocol, with some hooks exchanged (None: the default): what presets and restored bugs are made of."""
+    """The protocol, with some hooks replaced (None: the default): for variants and reintroduced bugs."""
     bind = {"speculate": lock_vma_under_rcu, "speculation_end": vma_end_read}
     return Protocol((VMA_LOCK,), bind, **exchanged(HOOKS, changed))
 
 
 @hookimpl
 def benchframe_strategies():
-    """Over the maple tree in RCU mode."""
+    """The strategy over the maple tree in RCU mode."""
     return [
         Strategy(
             "per_vma_rwsem",

@@ -1,14 +1,15 @@
-"""The seed: the last-faulted VMA in the struct page of the page-table page, read without mmap_lock. RFC, never merged.
+"""The cache of the RFC of 2009: the last-faulted VMA, in the struct page of the page-table page, read without
+mmap_lock. Never merged.
 
 KAMEZAWA Hiroyuki, "[RFC 3/4] lockless vma caching", 18 Dec 2009, with patches 2/4 (mm version) and 4/4 (speculative
 page fault) of the series, on the rb-tree of 2.6.32. Names are the patch's.
 
-Layout: `page->cache` (in a union with index and freelist) of each PTE page: one VMA per 2 MiB of address space. A
-VMA gets `cache_access`, the count of holders, and `cache_wait`, where a writer waits for them. `mm->version` is odd
-while mmap_lock is held for write; `task->mm_version` is what it was when the task last held it for read.
+Layout: `page->cache` (in a union with index and freelist) of each PTE page: one VMA per 2 MiB of address space. Each
+VMA has `cache_access`, the number of holders, and `cache_wait`, where a writer waits for them. `mm->version` is odd
+while mmap_lock is held for write; `task->mm_version` is its value when the task last held the lock for read.
 
 Lookup (a user fault): mm_version_check, walk pgd, pud, pmd; `page->cache`; vma_hold; mm_version_check again and the
-containing test; the fault runs; vma_release. Anything amiss: release, mmap_lock, find_vma. After ANY write-lock cycle
+containing test; the fault runs; vma_release. If a check fails: release, mmap_lock, find_vma. After ANY write-lock cycle
 each task must take the lock once before it may speculate again.
 
 Update: update_vma_cache under the PTE lock at six sites of mm/memory.c (reuse, copy, swap-in, anonymous, file,
@@ -18,31 +19,31 @@ Invalidation: invalidate_vma_cache_range clears `page->cache` of every PTE page 
 vma_merge, do_munmap and do_brk; vma_merge and do_munmap then wait_vmas_cache_access. prep_new_page clears
 `page->cache`. __vma_link_rb and copy_vma reset the holders.
 
-Not kept from the patch: where a speculative fault fails (SIGSEGV, SIGBUS, no memory), do_page_fault gives back a
+Differences from the patch: if a speculative fault fails there (SIGSEGV, SIGBUS, no memory), do_page_fault releases a
 mmap_sem that it has not taken, or returns with the VMA held for ever, so that the next munmap hangs (B30). Here each
-fault ends in `put`. And the check after the work is made for major faults, too (4/4: for minor ones), and before a page
-table is made (4/4: not; one can be missing there only after B4 or B5).
+fault ends in `put`. The check after the work is also made for major faults (4/4: only for minor ones), and before a
+page table is allocated (4/4: not; one can be missing there only after B4 or B5).
 
 Cost: three table entries, the struct page, the VMA's line, two atomics on the VMA, the mm's and the task's version.
 A range of n bytes costs one lock and one store per 2 MiB that has a PTE page.
 
-As posted it is wrong, and stays so here:
+As posted it has bugs, which are kept here:
   B1  lookup loads page->cache and takes the reference later; munmap frees in between (no RCU)
   B2  vma_merge invalidates only the new range: the range of a VMA that the merge frees still points to it
   B3  vma_merge waits from `next` on, not for the VMA it frees
   B4  the wait is interruptible and its result is ignored
   B5  the pmd is read without protection; of a huge page, or a freed and reused table, index is taken for a VMA
   B6  do_anonymous_page does not re-check and may put a VMA back after its invalidation
-  B7  mm_version_check says yes for an mm that is not the caller's
-Under the kernel's memory model (`benchframe check --memory lkmm`; W8 puts these into the mended strategy) also:
-  W8  vma_hold is atomic_inc, which orders nothing: the second look at the version may be done before the hold can be
-      seen, so the writer finds no holder and frees a VMA that is in use. This alone is a use after free
-  W8  `int version` is changed and looked at without barriers: what a writer changes may be seen before the version is
-      odd, and be loaded before the version is looked at. Shown only together with the wait's missing full barrier or
-      with the hold; on x86 the locked instruction of atomic_inc hides both
-B2 needs no second thread: where a merge frees a VMA that spans several PTE pages, the first lookup there is slow and
-right (the version has changed), the next ones find the freed record with its old bounds. A run shows such a cell as
-wrong.
+  B7  mm_version_check succeeds for an mm that is not the caller's
+Under the kernel's memory model (`benchframe check --memory lkmm`; W8 puts these bugs into the repaired strategy) also:
+  W8  vma_hold is atomic_inc, which orders nothing: the second check of the version may happen before the hold is
+      visible, so the writer finds no holder and frees a VMA that is in use. This alone is a use after free
+  W8  `int version` is changed and read without barriers: a writer's changes may be visible before the version is odd,
+      and be loaded before the version is read. Shown only together with the wait's missing full barrier or with the
+      hold; on x86 the locked instruction of atomic_inc hides both
+B2 needs no second thread: if a merge frees a VMA that spans several PTE pages, the first lookup there takes the slow
+path and is right (the version has changed), but the next ones find the freed record with its old bounds. A run shows
+such a cell as wrong.
 Sources: the four mails of 18 Dec 2009 and Kamezawa's and Minchan Kim's replies.
 """
 
@@ -76,12 +77,12 @@ from benchframe.kernel import (
 )
 from benchframe_plugins.races.known import KNOWN_BUGS
 
-# ---- 2/4: mm event counter -----------------------------------------------------------------------------------
+# ---- 2/4: mm event counter -------------------------------------------------------------------------------------------
 
 
 @native
 def mm_write_lock(mm, task):
-    """down_write, then the version becomes odd."""
+    """down_write, then make the version odd."""
     write_lock(mm, task)
     mm.version += 1
     return 0
@@ -89,7 +90,7 @@ def mm_write_lock(mm, task):
 
 @native
 def mm_write_unlock(mm, task):
-    """The version becomes even, then up_write."""
+    """Make the version even, then up_write."""
     mm.version += 1
     write_unlock(mm, task)
     return 0
@@ -107,31 +108,31 @@ def mm_read_lock(mm, task):
 
 @native
 def mm_version_check(mm, task):
-    """0 if a writer has been there since the task last held the lock for read. 1 for any other mm (B7)."""
+    """0 if there was a writer since the task last held the lock for read. 1 for any other mm (B7)."""
     t = TASK(mm, task)
     return t.mm != mm.id or t.mm_version == mm.version
 
 
-# ---- 3/4: the cache ------------------------------------------------------------------------------------------
+# ---- 3/4: the cache --------------------------------------------------------------------------------------------------
 
 
 @native
 def vma_hold(mm, vma):
-    """One holder more: atomic_inc, which orders nothing."""
+    """Add a holder: atomic_inc, which orders nothing."""
     fetch_add_relaxed(VMA(mm, vma), "cache_access", 1)
     return 0
 
 
 @native
 def __vma_release(mm, vma):
-    """wake_up(&vma->cache_wait): whoever waits looks again."""
+    """wake_up(&vma->cache_wait): the waiters check again."""
     VMA(mm, vma).cache_wait = 0
     return 0
 
 
 @native
 def vma_release(mm, vma):
-    """One holder less; the last one wakes a waiting writer."""
+    """Remove a holder; the last one wakes a waiting writer."""
     v = VMA(mm, vma)
     if fetch_add(v, "cache_access", -1) == 1:
         if v.cache_wait != 0:
@@ -141,8 +142,8 @@ def vma_release(mm, vma):
 
 @native
 def lookup_vma_cache(mm, address):
-    """The VMA cached for ``address``'s 2 MiB, held; NULL if a table is missing or nothing is cached. Does not look at
-    its range: the caller does."""
+    """The VMA cached for ``address``'s 2 MiB, held; NULL if a table is missing or nothing is cached. The caller must
+    check its range."""
     pmd = pmd_slot(mm, address)
     if pmd == 0:
         return NULL
@@ -186,9 +187,10 @@ def invalidate_vma_cache_range(mm, start, end):
 
 @native
 def wait_vmas_cache_access(mm, vma, end):
-    """Wait until nobody holds ``vma`` or any after it that begins below ``end``. Called under mm_write_lock.
+    """Wait until ``vma``, and every later VMA that begins below ``end``, has no holders. Called under mm_write_lock.
 
-    wait_event_interruptible, and nobody asks whether a signal ended it (B4)."""
+    Uses wait_event_interruptible, and no caller checks whether a signal ended it (B4).
+    """
     while vma != NULL and VMA(mm, vma).vm_start < end:
         v = VMA(mm, vma)
         if v.cache_access != 0:
@@ -227,12 +229,12 @@ def prep_new_page(mm, table):
     return 0
 
 
-# ---- 4/4: the speculative fault ------------------------------------------------------------------------------
+# ---- 4/4: the speculative fault --------------------------------------------------------------------------------------
 
 
 @native
 def get_speculative(mm, task, addr):
-    """do_page_fault up to found_vma: speculate, else mmap_lock and find_vma."""
+    """do_page_fault up to found_vma: speculate, or take mmap_lock and call find_vma."""
     t = TASK(mm, task)
     if mm_version_check(mm, task):
         vma = lookup_vma_cache(mm, addr)
@@ -258,7 +260,7 @@ def get_locked(mm, task, addr):
 
 @native
 def put(mm, task, vma):
-    """The end of do_page_fault: vma_release, or unlock."""
+    """The end of do_page_fault: vma_release, or release mmap_lock."""
     t = TASK(mm, task)
     if t.speculative:
         t.speculative = 0
@@ -272,8 +274,8 @@ RECHECKED = ~(1 << SITE_ANON | 1 << SITE_REFUSED)
 
 @native
 def test_valid_pte(mm, task, vma, site):
-    """Where the patch re-checks: a speculative fault commits only if no writer came. do_anonymous_page does not ask,
-    nor does who refuses the access."""
+    """The patch's re-checks: a speculative fault commits only if no writer came. do_anonymous_page does not check, nor
+    does the code that refuses an access."""
     if TASK(mm, task).speculative and RECHECKED >> site & 1:
         return mm_version_check(mm, task)
     return 1
@@ -281,7 +283,7 @@ def test_valid_pte(mm, task, vma, site):
 
 @hookimpl
 def benchframe_strategies():
-    """The seed as posted, over the plain rb-tree."""
+    """The RFC's cache as posted, over the plain rb-tree."""
     cache = Cache(
         fault=update_vma_cache,
         merge=before_merge,

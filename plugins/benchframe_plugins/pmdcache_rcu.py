@@ -1,32 +1,32 @@
-"""The seed repaired: one VMA per page-table page, found without mmap_lock, and none of the races B1 to B6.
+"""The RFC's cache repaired: one VMA per page-table page, found without mmap_lock, and none of the races B1 to B6.
 
 The idea of `pmdcache` (RFC 3/4 of December 2009) stays: `page->cache` of a PTE page names the VMA last faulted there, a
-user fault takes it without mmap_lock, holds it by `cache_access`, and writers wait for holders. What changes:
+user fault reads it without mmap_lock, holds it by `cache_access`, and writers wait for holders. These parts change:
 
   RCU     VMAs and page tables are freed by kfree_rcu. The walk, the load of page->cache and the hold lie in one
-          rcu_read_lock section, so all that they touch still exists: B1 (a hold on a freed VMA) and B5 (a freed page
-          table, or a huge page's entry taken for one) are gone. A hold that came too late only disturbs the count of a
-          VMA that is out of use: the version check after it fails, and the hold is given back in the same section.
+          rcu_read_lock section, so everything that they access still exists: B1 (a hold on a freed VMA) and B5 (a freed
+          page table, or a huge page's entry taken for one) are gone. A hold that came too late only disturbs the count
+          of a VMA that is out of use: the version check after it fails, and the hold is given back in the same section.
   wait    where it belongs: in vma_start_write, which the model calls before a VMA changes bounds or flags, moves, or
           goes. It waits for the holders of exactly that VMA (B3: as posted, a merge waited for the wrong one), and no
           signal ends it (B4).
   order   wait first, then clear page->cache over the VMA's whole old range. As posted the order was the reverse, and
           a fault under way could put the VMA back (B6); and a merge cleared the new range only, not that of the VMA
           that it frees (B2).
-  anon    a private writable VMA without an anon_vma is left to the lock: anon_vma_prepare looks at neighbours, which
-          a holder of one VMA does not hold (the per-VMA locks of 6.4 have the same rule).
-  mm      speculation is for one's own mm only (B7).
+  anon    a fault in a private writable VMA without an anon_vma takes the lock: anon_vma_prepare looks at neighbours,
+          which a holder of one VMA does not hold (the per-VMA locks of 6.4 have the same rule).
+  mm      a task speculates in its own mm only (B7).
 
-Why it suffices. A fault holds V and then finds mm->version as it was when it last had the lock for read, so even. Hold
-and check are an atomic and a load; the writer's are version++ and a load of cache_access: with full ordering one of the
-two sees the other. Either the fault sees the new version and backs out, or the writer sees the hold and waits, before
-it touches V. So V does not change while it is held, no page table under it can go, and no check at commit is needed.
-page->cache is set only under mmap_lock or a hold, and is cleared after the last holder has gone and before V changes;
-so a pointer to V stands only in PTE pages of V's present range, and none is left when V is freed.
+Why this suffices: a fault holds V and then finds mm->version unchanged since it last had the lock for read, so even.
+Hold and check are an atomic and a load; the writer's are version++ and a load of cache_access: with full ordering one
+of the two sees the other. Either the fault sees the new version and backs out, or the writer sees the hold and waits
+before it changes V. So V does not change while it is held, no page table under it can be freed, and no check at commit
+is needed. page->cache is set only under mmap_lock or a hold, and is cleared after the last holder has left and before V
+changes; so only PTE pages of V's current range can point to V, and none does when V is freed.
 
 Cost against `pmdcache`: RCU sections (nothing, or a counter), no checks at commit, one walk over a changed VMA's range
-instead of the call's range. As there, every write cycle sends each task through the lock once.
-Stack growth happens under mmap_lock for read and moves only the start down, away from whoever holds the VMA: no wait.
+instead of the call's range. As there, every write cycle makes each task take the lock once. Stack growth happens under
+mmap_lock for read and moves only the start down, which does not disturb holders of the VMA: no wait.
 """
 
 from benchframe.api import Cache, Protocol, Strategy, hookimpl, native
@@ -65,12 +65,12 @@ from benchframe.kernel import (
     write_unlock,
 )
 
-# ---- the mm's version, as in RFC 2/4 -----------------------------------------------------------------------------
+# ---- the mm's version, as in RFC 2/4 ---------------------------------------------------------------------------------
 
 
 @native
 def mm_write_lock(mm, task):
-    """down_write, then the version becomes odd, before anything is changed."""
+    """down_write, then make the version odd, before any change."""
     write_lock(mm, task)
     fetch_add(mm, "version", 1)
     return 0
@@ -78,7 +78,7 @@ def mm_write_lock(mm, task):
 
 @native
 def mm_write_unlock(mm, task):
-    """The version becomes even, then up_write."""
+    """Make the version even, then up_write."""
     fetch_add(mm, "version", 1)
     write_unlock(mm, task)
     return 0
@@ -96,31 +96,31 @@ def mm_read_lock(mm, task):
 
 @native
 def mm_version_check(mm, task):
-    """Has no writer been there since the task last held the lock for read? No, for another mm than its own."""
+    """Whether no writer came since the task last held the lock for read. False for another mm than the task's own."""
     t = TASK(mm, task)
     return t.mm == mm.id and t.mm_version == READ_ONCE(mm, "version")
 
 
-# ---- holders -----------------------------------------------------------------------------------------------------
+# ---- holders ---------------------------------------------------------------------------------------------------------
 
 
 @native
 def vma_hold(mm, vma):
-    """One holder more; a full barrier."""
+    """Add a holder; a full barrier."""
     fetch_add(VMA(mm, vma), "cache_access", 1)
     return 0
 
 
 @native
 def vma_release(mm, vma):
-    """One holder less; a waiting writer sees it."""
+    """Remove a holder; a waiting writer sees it."""
     fetch_add(VMA(mm, vma), "cache_access", -1)
     return 0
 
 
 @native
 def start_write(mm, vma):
-    """``vma`` is about to change or go: wait for its holders, then let no PTE page name it."""
+    """``vma`` is about to change or be freed: wait for its holders, then remove it from every PTE page's cache."""
     if mm.version & 1:
         smp_mb()
         wait_until(VMA(mm, vma), "cache_access", -1, 0)
@@ -130,7 +130,7 @@ def start_write(mm, vma):
 
 @native
 def forget(mm, vma):
-    """Clear page->cache wherever it is ``vma``: only in its range can it be."""
+    """Clear page->cache wherever it is ``vma``, which is possible only in its range."""
     v = VMA(mm, vma)
     address = v.vm_start
     end = v.vm_end
@@ -167,22 +167,22 @@ def table_prepared(mm, table):
 
 @native
 def free_vma(mm, vma):
-    """The VMA is out of everything; whoever walks under RCU may still look at it."""
+    """The VMA is out of every structure; readers under RCU may still look at it."""
     return kfree_rcu(mm, ARENA_VMA, vma)
 
 
 @native
 def release_table(mm, table):
-    """Likewise a page table."""
+    """The same for a page table."""
     return kfree_rcu(mm, ARENA_TABLE, table)
 
 
-# ---- the speculative fault -----------------------------------------------------------------------------------------
+# ---- the speculative fault -------------------------------------------------------------------------------------------
 
 
 @native
 def cached_vma(mm, address):
-    """What the PTE page of ``address`` names; NULL if there is no PTE page. Caller is in an RCU section."""
+    """The VMA that the PTE page of ``address`` names; NULL if there is no PTE page. Caller is in an RCU section."""
     pmd = pmd_slot(mm, address)
     if pmd == 0:
         return NULL
@@ -194,7 +194,7 @@ def cached_vma(mm, address):
 
 @native
 def usable(mm, task, vma, addr):
-    """With ``vma`` held: no writer has been there, it covers ``addr``, and the fault will not need its neighbours."""
+    """With ``vma`` held: there was no writer, it covers ``addr``, and the fault will not need its neighbours."""
     if not mm_version_check(mm, task):
         return 0
     v = VMA(mm, vma)
@@ -233,7 +233,7 @@ def get_locked(mm, task, addr):
 
 @native
 def put(mm, task, vma):
-    """Release the VMA, or unlock."""
+    """Release the VMA, or mmap_lock."""
     t = TASK(mm, task)
     if t.speculative:
         t.speculative = 0
@@ -243,7 +243,7 @@ def put(mm, task, vma):
 
 @hookimpl
 def benchframe_strategies():
-    """The repaired twin, over the plain rb-tree."""
+    """The repaired strategy, over the plain rb-tree."""
     cache = Cache(fault=update, table_prepared=table_prepared)
     protocol = Protocol(
         mmap_write_lock=mm_write_lock,

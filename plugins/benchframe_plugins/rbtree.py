@@ -1,4 +1,4 @@
-"""The red-black tree, Linux 2.4.10 to 6.0: the plain index that every other strategy is measured against.
+"""The red-black tree, Linux 2.4.10 to 6.0: the plain index to which every other strategy is compared.
 
 History: lib/rbtree.c is by Andrea Arcangeli (1999); the VMA tree moved to it from the AVL tree in 2.4.10 and away from
 it, to the maple tree, in 6.1. Since 3.8 each node also knows the largest hole in its subtree (`rbtree_gap`).
@@ -6,18 +6,18 @@ it, to the maple tree, in 6.1. Since 3.8 each node also knows the largest hole i
 Layout: three words in the VMA's first cache line (rb_parent_color, rb_right, rb_left); in `rbtree_gap` a fourth,
 rb_subtree_gap. The line also holds vm_start and vm_end, so a visited node costs one line.
 
-Lookup: from the root; `vm_end > addr` goes left and remembers, else right; a VMA that contains addr ends it early.
-At most 2 log2(n + 1) nodes, about log2(n) - 1 on a random hit. No shared line is written.
+Lookup: from the root; where `vm_end > addr` the search remembers the node and goes left, else right; it ends early at a
+VMA that contains addr. At most 2 log2(n + 1) nodes, about log2(n) - 1 on a random hit. No shared line is written.
 
-Invariants, by number (what `benchframe` reports when a check fails):
+Invariants, by number (`benchframe` reports the number when a check fails):
   1. a node is red or black; the root is black
   2. a red node has black children
   3. every path from a node down to NULL has the same number of black nodes
   4. in-order traversal is the sorted list, each node's links agree (child's parent is the node)
   5. (`rbtree_gap`) rb_subtree_gap is the largest of the node's own gap and its children's
 
-Concurrency: readers hold mmap_lock for read. Without a lock a walk terminates and what it finds is right, but
-"not found" proves nothing: a rotation hides a subtree for an instant.
+Concurrency: readers hold mmap_lock for read. Without a lock a walk terminates and a VMA that it finds is right, but
+"not found" proves nothing: a rotation hides a subtree for a moment.
 Sources: Linux 2.6.32 lib/rbtree.c and mm/mmap.c; 3.8-6.0 mm/mmap.c vma_compute_subtree_gap, vma_gap_update,
 unmapped_area_topdown; CLRS ch. 13.
 """
@@ -61,7 +61,7 @@ def rb_set_color(mm, node, color):
 
 @hook("index")
 def rb_changed(mm, node):
-    """``node``'s children changed: recompute what it says of its subtree. Nothing in the plain tree."""
+    """``node``'s children changed: recompute the data about its subtree. Nothing to do in the plain tree."""
     return 0
 
 
@@ -278,7 +278,7 @@ def rb_erase_color(mm, node, parent):
 
 @hook("index")
 def rb_propagate(mm, node):
-    """``node``'s own gap or children changed: recompute from it to the root. Nothing in the plain tree."""
+    """The gap or children of ``node`` changed: recompute from it to the root. Nothing to do in the plain tree."""
     return 0
 
 
@@ -381,7 +381,7 @@ def rb_erase(mm, vma):
 
 @native
 def gap_floor(mm, vma):
-    """Where the hole below ``vma`` begins."""
+    """The start of the hole below ``vma``."""
     prev = VMA(mm, vma).vm_prev
     if prev == NULL:
         return 0
@@ -402,14 +402,15 @@ def gap_compute(mm, node):
 
 @native
 def gap_changed(mm, node):
-    """One node again, after a rotation."""
+    """Recompute one node, after a rotation."""
     VMA(mm, node).rb_subtree_gap = gap_compute(mm, node)
     return 0
 
 
 @native
 def gap_propagate(mm, node):
-    """From ``node`` to the root, all the way: after an erase an ancestor may be stale above a node that is not."""
+    """Recompute from ``node`` to the root, without stopping early: after an erase an ancestor may be stale above a node
+    that is not."""
     while node != NULL:
         VMA(mm, node).rb_subtree_gap = gap_compute(mm, node)
         node = rb_parent(mm, node)
@@ -433,7 +434,7 @@ def gap_wrong(mm, node):
 
 @native
 def gap_below(mm, length, low, high):
-    """unmapped_area_topdown: the highest hole that fits, by descending only where the subtree has one. O(log n)."""
+    """unmapped_area_topdown: the highest hole that fits, descending only where the subtree has one. O(log n)."""
     top_limit = high - length
     if low > top_limit:
         return -1
@@ -473,7 +474,7 @@ def gap_below(mm, length, low, high):
 
 @hook("index")
 def rb_gap_wrong(mm, node):
-    """1 if ``node``'s rb_subtree_gap is not what it must be. The plain tree has none."""
+    """1 if ``node``'s rb_subtree_gap is wrong. The plain tree has none."""
     return 0
 
 

@@ -1,34 +1,35 @@
-"""An anonymous fault wholly under RCU, which writes nothing that is shared. After Matthew Wilcox, 2021.
+"""An anonymous fault entirely under RCU, which writes nothing shared. After Matthew Wilcox, 2021.
 
-History: in the discussion of Laurent Dufour's and Michel Lespinasse's speculative faults Wilcox proposed to do without
-them: hold the RCU read lock over the walk of the tree, the page tables and the fault itself, take the page table's
-lock, and see there whether the VMA is still what it was; a reference only where the fault must sleep. Zijlstra, in the
-same thread, of counting references in the VMA instead: with one huge VMA it "was a total loss". Linux took the
-references all the same (`per_vma_refcnt`). This is the foil: the same tree, the same numbers for writers, no reference.
+History: in the discussion of Laurent Dufour's and Michel Lespinasse's speculative faults Wilcox proposed a simpler way:
+hold the RCU read lock over the walk of the tree, the page tables and the fault itself, take the page table's lock, and
+check there whether the VMA is unchanged; take a reference only where the fault must sleep. Zijlstra said in the same
+thread about reference counts in the VMA that with one huge VMA it "was a total loss". Linux nevertheless chose
+reference counts (`per_vma_refcnt`). This strategy is the comparison: the same tree, the same sequence numbers for
+writers, no reference.
 
 Layout: `vm_lock_seq` in each VMA and the mm's `mm_lock_seq`, as per-VMA locks have them since 6.4.
 ```
   vm_lock_seq == mm_lock_seq   a writer is at it          task: the vm_lock_seq that it saw
 ```
-Lookup: walk the maple tree under RCU; note the VMA's number, unless it is the mm's: then a writer is at it, take
-mmap_lock. Then whether it is still in the tree (the walk may be one behind, and its writer done), the range and the
-anon_vma. Numbers only grow, and a writer gives each VMA that it touches a new one: so
-the number is a version, though it was made to be a lock.
+Lookup: walk the maple tree under RCU; note the VMA's number; if it equals the mm's, a writer is changing the VMA: take
+mmap_lock. Then check whether it is still in the tree (the walk may have found a VMA that a writer has removed since),
+the range and the anon_vma. Numbers only grow, and a writer gives each VMA that it changes a new one: so the number is a
+version, although it was designed as a lock.
 
 Commit: with the page table's lock held, before an entry is set: the number is the same. A writer that begins now has to
 take that lock to clear the entry.
 
-Writers: vma_start_write stores the mm's number; it waits for nobody. mmap_write_unlock raises the mm's. A VMA that
-leaves the tree has been started, so whoever found it before sees another number; whoever finds it after sees that it
-is detached.
+Writers: vma_start_write stores the mm's number; it does not wait. mmap_write_unlock raises the mm's number.
+vma_start_write is called before a VMA leaves the tree, so a reader that found it before sees another number; a reader
+that finds it later sees that it is detached.
 
-Not done this way: where a page table is missing (its allocation may sleep: Wilcox takes a reference there, this takes
-mmap_lock), files, and a first write that needs an anon_vma.
+Faults that take mmap_lock: where a page table is missing (its allocation may sleep: Wilcox takes a reference there,
+this takes mmap_lock), files, and a first write that needs an anon_vma.
 
-Cost: the walk, three loads of two numbers. No atomic operation. Only writers of this VMA disturb.
+Cost: the walk, three loads of two numbers. No atomic operation. Only writers of the same VMA disturb it.
 
 Concurrency: VMAs and page tables are freed after a grace period; the section lasts to the end of the fault.
-Text: what all faults of this kind share is in `speculation`; how writing ends is 6.4's, in `per_vma_rwsem`.
+Text: the code that all such faults share is in `speculation`; writing ends as in 6.4, in `per_vma_rwsem`.
 Sources: linux-mm, April 2021, replies to the series "Speculative page faults" (spinics linux-mm msg252369); Linux 6.4
 include/linux/mm.h for the numbers. The commit check is this file's own: no patch was posted.
 """
@@ -59,7 +60,8 @@ from benchframe_plugins.speculation import exchanged, free_vma, release_table, s
 
 @native
 def find_vma_under_rcu(mm, task, addr):
-    """A VMA found without a lock, and the section that it is good in; NULL, and no section, for "take the lock"."""
+    """A VMA found without a lock, inside the RCU section in which it is valid; NULL, outside any section, if the fault
+    needs the lock."""
     rcu_read_lock(mm, task)
     vma = index_find(mm, addr)
     if vma != NULL:
@@ -75,8 +77,8 @@ def find_vma_under_rcu(mm, task, addr):
 
 @native
 def valid(mm, task, vma, site):
-    """May the fault commit? Not where a table is missing; at the end it has committed already; else if no writer has
-    begun with the VMA since it was found."""
+    """Whether the fault may commit. 0 where a table is missing; 1 at the end, since it has already committed; else
+    whether no writer has started on the VMA since it was found."""
     t = TASK(mm, task)
     if not t.speculative or site == SITE_END:
         return 1
@@ -91,7 +93,7 @@ def valid(mm, task, vma, site):
 
 @native
 def start_write(mm, vma):
-    """vma_start_write: a new number, before anything is changed. Waits for nobody."""
+    """vma_start_write: a new number, before any change. Does not wait."""
     v = VMA(mm, vma)
     if v.vm_lock_seq != mm.mm_lock_seq:
         WRITE_ONCE(v, "vm_lock_seq", mm.mm_lock_seq)
@@ -101,7 +103,7 @@ def start_write(mm, vma):
 
 @native
 def attach(mm, vma):
-    """A new VMA: not started; but in an mm that is being written, started before anyone can find it."""
+    """A new VMA is not started; but in an mm that is being written it is started before any reader can find it."""
     WRITE_ONCE(VMA(mm, vma), "vm_lock_seq", -1)
     if mm.owner != 0:
         start_write(mm, vma)
@@ -122,14 +124,14 @@ HOOKS = {
 
 
 def protocol(**changed):
-    """The protocol, with some hooks exchanged (None: the default)."""
+    """The protocol, with some hooks replaced (None: the default)."""
     bind = {"speculate": find_vma_under_rcu, "speculation_end": section_end}
     return Protocol(bind=bind, **exchanged(HOOKS, changed))
 
 
 @hookimpl
 def benchframe_strategies():
-    """Over the maple tree in RCU mode, as `per_vma_refcnt`."""
+    """The strategy over the maple tree in RCU mode, as `per_vma_refcnt`."""
     return [
         Strategy(
             "rcu_fault",

@@ -1,35 +1,36 @@
 """The RFC author's third version: an RCU-walked rb-tree, a reference count per VMA, no check at commit. December 2009.
 
-History: KAMEZAWA Hiroyuki, "asynchronous page fault", 25 December 2009, a week after the series that `pmdcache` is. The
-cache of one VMA per page-table page is gone; the tree itself is walked under RCU, and whoever finds a VMA counts itself
-in. Zijlstra: the contention moves from mmap_sem's line to the VMA's. His own series (`spf_seqcount`) followed.
+History: KAMEZAWA Hiroyuki, "asynchronous page fault", 25 December 2009, a week after the series that `pmdcache` is. It
+drops the cache of one VMA per page-table page; a fault walks the tree itself under RCU, and takes a reference to the
+VMA that it finds. Zijlstra: the contention moves from mmap_sem's line to the VMA's. His own series (`spf_seqcount`)
+followed.
 
 Layout: `vm_refcnt` (1 while linked), a wait queue in the VMA, VMAs freed by RCU.
 
-Lookup: walk under rcu_read_lock; a VMA that contains the address, if its count can be raised from something else than
-zero; NULL means "take the lock". A walk beside a rotation may miss a VMA (B10), which costs a lock, no more.
+Lookup: walk under rcu_read_lock; a VMA that contains the address, if its count is not zero and can be raised; NULL
+means "take the lock". A walk during a rotation may miss a VMA (B10), which only costs taking the lock.
 
-Unmapping: after the VMA has left the tree its own reference goes, and the writer sleeps until nobody holds it. Then
-its pages are taken away.
+Unmapping: after the VMA has left the tree its own reference is dropped, and the writer sleeps until no task holds it.
+Then its pages are unmapped.
 
-`rcu_rbtree_v3` is that, as posted. Its wake-up comes when *one* reference is left, the sleeper waits for *none*: a
-fault that ends after the writer has gone to sleep never wakes it (B9, seen by Minchan Kim; Kamezawa's version of 5
-January 2010 takes 10 000 000 off the count and waits for minus that). And only a VMA that goes is waited for, by munmap
-and where a merge removes it: one that is split, moved or grown over changes under those who hold it, and the split-off
-part is unmapped without asking them. Not kept from the patch: where a speculative fault fails, it gave back a mmap_sem
-that it had not taken, and kept its reference (as B30).
+`rcu_rbtree_v3` is this version, as posted. Its wake-up comes when *one* reference is left, but the sleeper waits for
+*none*: a fault that ends after the writer has gone to sleep never wakes it (B9, seen by Minchan Kim; Kamezawa's version
+of 5 January 2010 takes 10 000 000 off the count and waits for minus that). And writers wait only for a VMA that is
+removed, by munmap or a merge: one that is split, moved or extended changes under its holders, and the split-off part is
+unmapped without waiting for them. One bug of the patch is not kept: when a speculative fault failed, it released a
+mmap_sem that it had not taken, and kept its reference (as B30).
 
-`rcu_rbtree` keeps the idea and mends both. vma_start_write, which comes before every change, waits for the holders:
-it takes the VMA's own reference away first, so that no new ones come, and gives it back when mmap_lock is given back
-or the VMA leaves the tree. The last holder wakes, at zero, inside an RCU section: the sleeper frees the VMA next.
-VMAs begun are on a list.
+`rcu_rbtree` keeps the idea and fixes both. vma_start_write, which comes before every change, waits for the holders: it
+first drops the VMA's own reference, so that no new holders come, and restores it when mmap_lock is released or the VMA
+leaves the tree. The last holder wakes the writer, at zero, inside an RCU section, because the writer frees the VMA
+next. A list holds the VMAs that are being changed.
 
-Cost: the walk, two atomics on the VMA's third line; nothing at commit. A first write that needs an anon_vma goes to
+Cost: the walk, two atomics on the VMA's third line; nothing at commit. A first write that needs an anon_vma takes
 mmap_lock, since it looks at neighbours.
 
-Concurrency: VMAs are freed after a grace period. A held VMA keeps its bounds, and page tables go with their VMAs.
-Stack growth happens under mmap_lock for read and moves one start down.
-Text: what all faults of this kind share is in `speculation`, the list in `vma_writers`.
+Concurrency: VMAs are freed after a grace period. A held VMA keeps its bounds, and page tables are freed only with their
+VMAs. Stack growth happens under mmap_lock for read and moves one start down. Text: the code that all such faults share
+is in `speculation`, the list in `vma_writers`.
 Sources: 20091225105140.263180e8 (on 2.6.33-rc2) and the replies of 27 and 28 December 2009;
 20100105163939.a3f146fb.
 """
@@ -68,7 +69,7 @@ wake_up = QUEUE.wake_up
 
 @native
 def vma_put(mm, task, vma):
-    """One holder less; the last one wakes the writer. The section keeps the queue."""
+    """Remove a holder; the last one wakes the writer. The RCU section keeps the queue's memory."""
     rcu_read_lock(mm, task)
     v = VMA(mm, vma)
     if fetch_add(v, "vm_refcnt", -1) == 1:
@@ -79,7 +80,7 @@ def vma_put(mm, task, vma):
 
 @native
 def find_vma_speculative(mm, task, addr):
-    """A held VMA that contains ``addr``; NULL for "take the lock"."""
+    """A held VMA that contains ``addr``; NULL if the fault needs the lock."""
     rcu_read_lock(mm, task)
     vma = walk(mm, addr)
     if vma != NULL:
@@ -109,8 +110,8 @@ def wait_for_holders(mm, vma):
 
 @native
 def start_write(mm, vma):
-    """No new holders, and none inside, until mmap_lock is given back. Not for a stack that grows under mmap_lock for
-    read, nor twice."""
+    """No holders, now or until mmap_lock is released. Not for a stack that grows under mmap_lock for read, and only
+    once."""
     v = VMA(mm, vma)
     if mm.owner == 0 or v.vm_sequence != 0:
         return 0
@@ -123,7 +124,7 @@ def start_write(mm, vma):
 
 @native
 def end_write(mm, vma):
-    """It can be held again."""
+    """Allow holders again."""
     v = VMA(mm, vma)
     v.vm_sequence = 0
     set_release(v, 1)
@@ -132,8 +133,9 @@ def end_write(mm, vma):
 
 @native
 def attach(mm, vma):
-    """Complete: the tree's own reference. Whatever links the VMA comes after its fields: a reader finds it by a plain
-    store to the tree, and its reference orders nothing (as in spf_seqcount; the mail has no barrier either)."""
+    """The VMA is complete: take the tree's own reference. Linking the VMA must come after the stores to its fields: a
+    reader finds it by a plain store to the tree, and taking a reference orders nothing (as in spf_seqcount; the mail
+    has no barrier either)."""
     set_release(VMA(mm, vma), 1)
     smp_wmb()
     return 0
@@ -144,8 +146,8 @@ def attach(mm, vma):
 
 @native
 def posted_put(mm, task, vma):
-    """vma_put of the mail: wakes when one is left. The waiter's own reference is gone already, so that is one too early
-    for it, and the last holder wakes nobody."""
+    """vma_put of the mail: wakes when one reference is left. The waiter has already dropped its own, so this is one too
+    early, and the last holder wakes no one."""
     t = TASK(mm, task)
     if not t.speculative:
         return read_unlock(mm, task)
@@ -158,7 +160,7 @@ def posted_put(mm, task, vma):
 
 @native
 def posted_detach(mm, vma):
-    """invalidate_vma_before_free, after rb_erase: the tree's reference goes, wait for none."""
+    """invalidate_vma_before_free, after rb_erase: drop the tree's reference, wait until none is left."""
     v = VMA(mm, vma)
     fetch_add(v, "vm_refcnt", -1)
     return wait_for_holders(mm, vma)
@@ -189,7 +191,7 @@ KNOWN_BUGS = (
         "the last holder does not wake the writer",
         ("posted_put", "schedule", "wake_up", "rb_find", "refcount_inc_not_zero", "down_read_any", "down_write_any"),
         kind="deadlock",
-        says="*at wait of (('vma_base', *",
+        says="*waits for * of vma #*",
     ),
     scenario.KnownBug(
         "waker",
@@ -219,7 +221,7 @@ KNOWN_BUGS = (
 
 @hookimpl
 def benchframe_strategies():
-    """Mended, and as posted; over the plain tree."""
+    """The fixed version, and the one as posted; over the plain tree."""
     return [
         Strategy(
             "rcu_rbtree",

@@ -1,16 +1,17 @@
-"""A sorted array and binary search: a yardstick that no kernel used, the least memory that a lookup can read.
+"""A sorted array and binary search: a yardstick that no kernel used; its lookup reads the least memory.
 
-Layout: one dense block per mm. The keys stand alone, eight to a cache line; what an update needs lies beside them.
+Layout: one dense block per mm. The keys are stored separately, eight to a cache line; the data that only updates need
+is beside them.
 ```
   KEY    [ vm_end 0 | vm_end 1 | ... | vm_end n-1 |   free   ]   8 bytes each
   ENTRY  [ vma, vm_start 0 | ...                  |   free   ]   16 bytes each
            ^ block (mm_rb)                  strategy0 = n, strategy1 = log2 of the capacity
 ```
-Lookup: the first key above addr, by halving: log2(n) + 1 keys, the last three in one line; then its entry and its VMA.
-The loop has no branch that depends on the data, so it costs no mispredictions, only load latency.
+Lookup: the first key above addr, by binary search: log2(n) + 1 keys, the last three in one line; then its entry and its
+VMA. The loop has no branch that depends on the data, so it costs no mispredictions, only load latency.
 
-Update: everything behind the place moves up or down, 24 bytes an entry: O(n). A block that is full is replaced by one
-of twice the size; blocks of one size are kept for reuse. Bounds that move are rewritten in place.
+Update: all entries behind the position move up or down, 24 bytes each: O(n). A full block is replaced by one of twice
+the size; old blocks are kept for reuse. Changed bounds are rewritten in place.
 
 Invariants, by number:
   1. there are as many entries as VMAs on the list
@@ -44,7 +45,7 @@ MIN_SHIFT = 5
 
 @hook("index")
 def array_more(mm):
-    """The slabs grow by one entry; not NULL if there is room. For a slab that runs in step with these."""
+    """The slabs grow by one entry; not NULL if there is room. For a slab that must grow together with these."""
     return 1
 
 
@@ -56,7 +57,7 @@ def block_alloc(mm, shift):
     if block != NULL:
         free.block = ENTRY(mm, block).vma
         return block
-    # Nothing is ever given back to these two arenas, so they hand out consecutive slots, in step.
+    # Nothing is ever freed in these two arenas, so they hand out consecutive slots, in step.
     count = 0
     while count < 1 << shift:
         key = arena_alloc(mm, ARENA_PRIVATE0)
@@ -70,7 +71,7 @@ def block_alloc(mm, shift):
 
 @native
 def block_free(mm, block, shift):
-    """Keep the block for the next that asks for this size."""
+    """Keep the block for the next request of this size."""
     free = FREE_BLOCK(mm, shift)
     ENTRY(mm, block).vma = free.block
     free.block = block
@@ -106,7 +107,8 @@ def entry_set(mm, at, vma):
 
 @native
 def array_bisect(mm, addr):
-    """Index of the first key above ``addr``; block + n if there is none. O(log n), the same steps for every address."""
+    """Index of the first key above ``addr``; block + n if there is none. O(log n), the same number of steps for every
+    address."""
     first = mm.mm_rb
     count = mm.strategy0
     if count == 0 or KEY(mm, first + count - 1).vm_end <= addr:
@@ -145,7 +147,8 @@ def array_place(mm, vm_start):
 
 @native
 def array_locate(mm, vma, vm_start):
-    """Index of ``vma``, which was entered with ``vm_start``. Two entries share a start while one grows over another."""
+    """Index of ``vma``, which was inserted with ``vm_start``. Two entries share a start while a merge extends one over
+    the other."""
     at = array_place(mm, vm_start)
     while ENTRY(mm, at).vma != vma:
         at += 1
@@ -154,7 +157,7 @@ def array_locate(mm, vma, vm_start):
 
 @native
 def array_grow(mm):
-    """A block of twice the size; 1 if there is no memory."""
+    """Move to a block of twice the size; 1 if there is no memory."""
     old = mm.mm_rb
     shift = max(mm.strategy1 + 1, MIN_SHIFT)
     block = block_alloc(mm, shift)
@@ -173,7 +176,7 @@ def array_grow(mm):
 
 @native
 def array_insert(mm, vma):
-    """Make room at its place. O(n)."""
+    """Insert it at its position, moving the entries behind. O(n)."""
     if mm.mm_rb == NULL or mm.strategy0 == 1 << mm.strategy1:
         if array_grow(mm) != 0:
             return 1
@@ -190,7 +193,7 @@ def array_insert(mm, vma):
 
 @native
 def array_erase(mm, vma):
-    """Close the gap. O(n)."""
+    """Remove it, moving the entries behind. O(n)."""
     at = array_locate(mm, vma, VMA(mm, vma).vm_start)
     last = mm.mm_rb + mm.strategy0 - 1
     while at < last:
@@ -211,7 +214,7 @@ def array_resize(mm, vma, old_start, old_end):
 
 @native
 def array_exit(mm):
-    """Give the block back."""
+    """Free the block."""
     if mm.mm_rb != NULL:
         block_free(mm, mm.mm_rb, mm.strategy1)
     mm.mm_rb = NULL
@@ -241,7 +244,7 @@ def array_check(mm):
 
 
 MESSAGES = {
-    1: "there are not as many entries as VMAs",
+    1: "the number of entries differs from the number of VMAs",
     2: "the entries are not in the order of the list",
     3: "a key or start is not its VMA's",
 }

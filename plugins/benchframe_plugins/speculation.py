@@ -1,10 +1,10 @@
-"""A page fault that first tries without mmap_lock: what speculation, counts and locks per VMA have in common.
+"""A page fault that first tries without mmap_lock: the common part of speculation, reference counts and locks per VMA.
 
-Each strategy binds two hooks: `speculate` finds a VMA and makes sure of it, `speculation_end` lets it go; the
-strategy's file says why that is right. A fault that gets none takes mmap_lock for read and asks find_vma.
+Each strategy binds two hooks: `speculate` finds a VMA and makes sure that it stays valid, `speculation_end` releases
+it; the strategy's file says why this is right. A fault that gets no VMA takes mmap_lock for read and calls find_vma.
 Used by :mod:`~benchframe_plugins.spf_seqcount`, :mod:`~benchframe_plugins.spf_mmseq`,
-:mod:`~benchframe_plugins.rcu_rbtree`, :mod:`~benchframe_plugins.per_vma_rwsem` and
-:mod:`~benchframe_plugins.per_vma_refcnt`.
+:mod:`~benchframe_plugins.rcu_rbtree`, :mod:`~benchframe_plugins.rcu_fault`, :mod:`~benchframe_plugins.per_vma_rwsem`
+and :mod:`~benchframe_plugins.per_vma_refcnt`.
 """
 
 from benchframe.api import hook, native, scenario
@@ -29,7 +29,7 @@ from benchframe.kernel import (
 )
 
 STEPS = 64
-"""More steps down than any rb-tree of this many VMAs has."""
+"""More levels than an rb-tree of this many VMAs can have."""
 
 
 def one_vma(space: scenario.Setup) -> None:
@@ -51,19 +51,20 @@ PART = scenario.Scenario(
 
 @hook("protocol")
 def speculate(mm, task, addr):
-    """A VMA that contains ``addr``, good until ``speculation_end``, without mmap_lock; NULL for "do not know"."""
+    """A VMA that contains ``addr``, valid until ``speculation_end``, found without mmap_lock; NULL if the fault needs
+    the lock."""
     return NULL
 
 
 @hook("protocol")
 def speculation_end(mm, task, vma):
-    """The fault is over: let go of what ``speculate`` gave."""
+    """The fault is over: release what ``speculate`` returned."""
     return 0
 
 
 @native
 def get(mm, task, addr):
-    """The VMA without mmap_lock if it can be had so, else mmap_lock for read and find_vma."""
+    """The VMA without mmap_lock if possible, else mmap_lock for read and find_vma."""
     vma = speculate(mm, task, addr)
     if vma != NULL:
         TASK(mm, task).speculative = 1
@@ -92,13 +93,13 @@ def put(mm, task, vma):
     return read_unlock(mm, task)
 
 
-# ---- what may be speculated on ---------------------------------------------------------------------------------------
+# ---- which faults may speculate --------------------------------------------------------------------------------------
 
 
 @native
 def walk(mm, addr):
-    """find_vma in an rb-tree without a lock: a VMA that contained ``addr`` when it was looked at, NULL for "do not
-    know". The tree's height bounds the walk only if nobody rotates, so it gives up after 64 steps down."""
+    """find_vma in an rb-tree without a lock: a VMA that contained ``addr`` when it was read, NULL if unknown. The
+    tree's height bounds the walk only if no rotation happens, so it gives up after 64 levels."""
     node = READ_ONCE(mm, "mm_rb")
     steps = 0
     while node != NULL and steps < STEPS:
@@ -115,7 +116,7 @@ def walk(mm, addr):
 
 @native
 def usable(mm, v, addr):
-    """Does ``v``, a VMA or a copy, cover ``addr``, and will the fault not need its neighbours for an anon_vma?"""
+    """Whether ``v``, a VMA or a copy, covers ``addr``, and the fault will not need its neighbours for an anon_vma."""
     if v.vm_start > addr or addr >= v.vm_end:
         return 0
     if v.anon_vma != 0:
@@ -123,24 +124,24 @@ def usable(mm, v, addr):
     return (v.vm_file != 0 or mm.thp == 0) and (v.vm_flags & (VM_WRITE | VM_SHARED)) != VM_WRITE
 
 
-# ---- what is let go --------------------------------------------------------------------------------------------------
+# ---- release ---------------------------------------------------------------------------------------------------------
 
 
 @native
 def section_end(mm, task, vma):
-    """``speculation_end`` where an RCU section was all that was held."""
+    """``speculation_end`` if only an RCU section was held."""
     return rcu_read_unlock(mm, task)
 
 
 @native
 def free_vma(mm, vma):
-    """A walker under RCU may still be looking at it."""
+    """Free the VMA after a grace period: a walker under RCU may still look at it."""
     return kfree_rcu(mm, ARENA_VMA, vma)
 
 
 @native
 def release_table(mm, table):
-    """A fault may be on its way to the table's lock."""
+    """Free the table after a grace period: a fault may be about to take its lock."""
     return kfree_rcu(mm, ARENA_TABLE, table)
 
 
@@ -148,5 +149,5 @@ HOOKS = {"vma_get": get, "vma_get_locked": get_locked, "vma_put": put}
 
 
 def exchanged(hooks, changed):
-    """``hooks`` with those of ``changed`` in their place; None takes one out, for the model's default."""
+    """``hooks`` with those in ``changed`` replaced; None removes one, so that the model's default applies."""
     return {name: function for name, function in {**hooks, **changed}.items() if function is not None}

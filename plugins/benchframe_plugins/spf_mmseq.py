@@ -1,8 +1,8 @@
 """Speculative page faults under a sequence count per mm, with a copied VMA: the series of 2021 and 2022.
 
 History: Michel Lespinasse, 29 patches in April 2021, 35 in January 2022; shipped out of tree, then superseded by the
-per-VMA locks of 6.4. Made coarse on purpose: any writer anywhere in the mm undoes every speculation, so that nothing
-finer has to be argued about. "Adding a single atomic variable per VMA would decrease the 48-thread throughput by 62 %":
+per-VMA locks of 6.4. It is coarse on purpose: a writer anywhere in the mm invalidates every speculation, so that no
+finer argument is needed. "Adding a single atomic variable per VMA would decrease the 48-thread throughput by 62 %":
 readers write nothing shared.
 
 Layout: one number in the mm, odd while mmap_lock is held for write; a copy of the VMA on the faulting task's stack,
@@ -11,27 +11,26 @@ here a private record per task.
   mm_seq  6 nobody writes    7 somebody does      task: { vm_start, vm_end, vm_flags, vm_file, anon_vma, vm_pgoff }
 ```
 Lookup: note the number (odd: give up); walk the rb-tree under RCU with no lock, copy what was found, then look at the
-number again. A walk through a tree that is being rotated may miss, or see a VMA that is just changing; whatever it saw
-counts only if the number has stood still, which means that nobody changed anything. The tree is read once more only
-by those that give up: they take mmap_lock.
+number again. A walk through a tree during a rotation may miss a VMA, or see one that is just changing; its result
+counts only if the number has not changed, which means that there was no writer. Only faults that give up read the tree
+again: they take mmap_lock.
 
-Commit: with the page table's lock held, before an entry is set, the number again: unchanged, and nobody has begun to
-write since the walk. A writer that begins now must take that lock to clear the entry. At the end of the fault nothing
-is left to check.
+Commit: with the page table's lock held, before an entry is set, check the number again: if it is unchanged, no writer
+has begun since the walk. A writer that begins now must take that lock to clear the entry. At the end of the fault there
+is nothing left to check.
 
 Not speculated: where a page table is missing (B11: tables for a VMA that is gone), where an anon_vma is, and kernel
 mode.
 
-Otherwise in the series: a process with one thread did not speculate at all (mm_users == 1), so a run without threads
-shows what speculation costs and not what those kernels did; the section ended with the copy, page tables were walked in
-one of their own (speculative_page_walk_begin), and the fault worked on the copy, where here it reads the VMA.
+Differences from the series: there a process with one thread did not speculate at all (mm_users == 1), so a run without
+threads shows what speculation costs and not what those kernels did; the section ended with the copy, page tables were
+walked in one of their own (speculative_page_walk_begin), and the fault worked on the copy, where here it reads the VMA.
 
-Cost: the walk, a copy of one VMA line, three loads of the number; nothing shared is written. Each write section costs
-every fault under way a second one.
+Cost: the walk, a copy of one VMA line, three loads of the number; nothing shared is written. Each write section makes
+every fault in flight start again.
 
 Concurrency: VMAs and page tables are freed after a grace period, and the section lasts to the end of the fault. The
-walk ends: it gives up after 64 steps down.
-Text: what all faults of this kind share is in `speculation`.
+walk always ends: it gives up after 64 levels. Text: the code that all such faults share is in `speculation`.
 Sources: v1 and v2, cover letters and the patches to arch/x86/mm/fault.c (20210430195232.30491-1-michel@lespinasse.org,
 20220128131006.67712-1-...).
 """
@@ -84,7 +83,7 @@ raw_read, retry, write_begin, write_end = (
 
 @native
 def mm_write_lock(mm, task):
-    """mmap_write_lock; odd before anything is changed."""
+    """mmap_write_lock, then make the number odd, before any change."""
     write_lock(mm, task)
     write_begin(mm)
     return 0
@@ -92,14 +91,14 @@ def mm_write_lock(mm, task):
 
 @native
 def mm_write_unlock(mm, task):
-    """Even after everything was changed; mmap_write_unlock."""
+    """Make the number even after all changes, then mmap_write_unlock."""
     write_end(mm)
     return write_unlock(mm, task)
 
 
 @native
 def mm_write_downgrade(mm, task):
-    """Likewise; mmap_write_downgrade."""
+    """Make the number even after all changes, then mmap_write_downgrade."""
     write_end(mm)
     return write_downgrade(mm, task)
 
@@ -109,7 +108,7 @@ def mm_write_downgrade(mm, task):
 
 @native
 def copy_vma(mm, task, vma):
-    """The VMA as it is now, to the task's own record."""
+    """Copy the VMA as it is now to the task's own record."""
     v = VMA(mm, vma)
     c = COPY(mm, task)
     c.vm_start = v.vm_start
@@ -123,7 +122,8 @@ def copy_vma(mm, task, vma):
 
 @native
 def find_vma_speculative(mm, task, addr):
-    """A VMA found without a lock, and the section that it is good in; NULL, and no section, for "take the lock"."""
+    """A VMA found without a lock, inside the RCU section in which it is valid; NULL, outside any section, if the fault
+    needs the lock."""
     if task >= TASKS:
         return NULL
     rcu_read_lock(mm, task)
@@ -142,7 +142,7 @@ def find_vma_speculative(mm, task, addr):
 
 @native
 def valid(mm, task, vma, site):
-    """May a speculation commit here? Never where a table is missing; at the end it has committed already."""
+    """Whether a speculation may commit here. Never where a table is missing; at the end it has already committed."""
     if not TASK(mm, task).speculative or site == SITE_END:
         return 1
     if site == SITE_TABLE:
@@ -162,14 +162,14 @@ HOOKS = {
 
 
 def protocol(**changed):
-    """The protocol, with some hooks exchanged (None: the default)."""
+    """The protocol, with some hooks replaced (None: the default)."""
     bind = {"speculate": find_vma_speculative, "speculation_end": section_end}
     return Protocol((COPY,), bind, **exchanged(HOOKS, changed))
 
 
 @hookimpl
 def benchframe_strategies():
-    """Over the tree with gaps, as 5.10 and 5.17 had it."""
+    """The strategy over the tree with gaps, as in 5.10 and 5.17."""
     return [
         Strategy(
             "spf_mmseq",

@@ -1,37 +1,37 @@
 """Speculative page faults under a sequence count per VMA: Peter Zijlstra, January 2010.
 
-History: the answer to the RFC of December 2009. No holders and no waiting: VMAs are freed by RCU, and a fault that was
-overtaken notices it. Laurent Dufour carried it to 2019 (with an rwlock around the tree, as the unprotected walk
-worried reviewers); it was refused for its complexity, and shipped in Android.
+History: the answer to the RFC of December 2009. No holders and no waiting: VMAs are freed by RCU, and a fault notices
+when a writer has overtaken it. Laurent Dufour maintained it until 2019 (with an rwlock around the tree, as the
+unprotected walk worried reviewers); it was refused for its complexity, and shipped in Android.
 
-Layout: `vm_sequence` in each VMA, odd while a writer is at it; a VMA that has left the tree stays odd for ever, which
-stands for RB_CLEAR_NODE and vma_is_dead.
+Layout: `vm_sequence` in each VMA, odd while a writer changes it; a VMA that has left the tree stays odd for ever, which
+represents RB_CLEAR_NODE and vma_is_dead.
 ```
   VMA.vm_sequence  4 at rest    5 a writer is at it, or it is gone         task: the number it saw
 ```
-Lookup: walk the rb-tree under RCU, with no lock; note the VMA's number (odd: give up); then the range, the anon_vma,
-and the number again.
+Lookup: walk the rb-tree under RCU, with no lock; note the VMA's number (odd: give up); then check the range, the
+anon_vma, and the number again.
 
-Commit: with the page table's lock held, before an entry is set: the number is the same. Then no writer had begun when
-the lock was taken; one that begins now has to take that lock to clear the entry.
+Commit: with the page table's lock held, before an entry is set, check that the number is the same. Then no writer had
+begun when the lock was taken; one that begins now has to take that lock to clear the entry.
 
-Writers: the number of every VMA that a call changes becomes odd before the change and even when mmap_lock is given
-back. The patch of 2010 wrote it in vma_adjust alone, for the VMA and the next; the versions from 2014 on around
-unmap_page_range, too, and Dufour's in mprotect, madvise and more. Here it lasts as long as the lock, so that no step in
-between must be argued about. VMAs begun are on a list.
+Writers: the number of every VMA that a call changes becomes odd before the change and even when mmap_lock is released.
+The patch of 2010 wrote it only in vma_adjust, for the VMA and the next; the versions from 2014 on around
+unmap_page_range, too, and Dufour's in mprotect, madvise and more. Here it stays odd as long as the lock is held, so
+that no argument about the steps in between is needed. A list holds the VMAs that are being changed.
 
 Not speculated: where a page table is missing (tables for a VMA that is gone leaked, B11), where an anon_vma is, kernel
 mode.
 
-Otherwise in 2010: the page table was walked and locked first, then plain find_vma was called, which looks into
-mmap_cache and stores to it; and no anon_vma or file was asked about. Here nothing shared is written.
+Differences from 2010: there the page table was walked and locked first, then plain find_vma was called, which reads and
+writes mmap_cache; and neither the anon_vma nor the file was checked. Here nothing shared is written.
 
-Cost: the walk and four loads of one number. Only writers of this VMA disturb.
+Cost: the walk and four loads of one number. Only writers of the same VMA disturb it.
 
 Concurrency: VMAs and page tables are freed after a grace period (SRCU then, since faults sleep; Dufour lost 20 % to
 its callbacks), and the section lasts to the end of the fault. A walk through a rotating tree may miss; then mmap_lock
 is taken. Stack growth happens under mmap_lock for read and moves one start down.
-Text: what all faults of this kind share is in `speculation`, the list in `vma_writers`.
+Text: the code that all such faults share is in `speculation`, the list in `vma_writers`.
 Sources: 20100104182429.833180340@chello.nl, its 3/8 (the number) and 6/8 (handle_speculative_fault), and replies;
 Dufour's v11 (1526555193-7242-1-git-send-email-ldufour@...).
 """
@@ -56,7 +56,8 @@ raw_read, retry, write_begin, write_end = (
 
 @native
 def find_vma_speculative(mm, task, addr):
-    """A VMA found without a lock, and the section that it is good in; NULL, and no section, for "take the lock"."""
+    """A VMA found without a lock, inside the RCU section in which it is valid; NULL, outside any section, if the fault
+    needs the lock."""
     rcu_read_lock(mm, task)
     vma = walk(mm, addr)
     if vma != NULL:
@@ -70,7 +71,7 @@ def find_vma_speculative(mm, task, addr):
 
 @native
 def valid(mm, task, vma, site):
-    """May a speculation commit here? Never where a table is missing; at the end it has committed already."""
+    """Whether a speculation may commit here. Never where a table is missing; at the end it has already committed."""
     t = TASK(mm, task)
     if not t.speculative or site == SITE_END:
         return 1
@@ -84,7 +85,7 @@ def valid(mm, task, vma, site):
 
 @native
 def start_write(mm, vma):
-    """The number becomes odd until mmap_lock is given back. Not for a stack that grows under mmap_lock for read."""
+    """Make the number odd until mmap_lock is released. Not for a stack that grows under mmap_lock for read."""
     v = VMA(mm, vma)
     if mm.owner == 0 or v.vm_sequence & 1:
         return 0
@@ -94,15 +95,16 @@ def start_write(mm, vma):
 
 @native
 def end_write(mm, vma):
-    """The number becomes even."""
+    """Make the number even."""
     write_end(VMA(mm, vma))
     return 0
 
 
 @native
 def attach(mm, vma):
-    """A new VMA is complete before any store to the tree can show it. rb_link_node and rotations store without an
-    order, and so did the patch of 2010: `benchframe check --memory lkmm` finds a VMA with its bounds still unset."""
+    """Complete the new VMA before any store to the tree can make it visible. rb_link_node and rotations store without
+    ordering, as the patch of 2010 did: without this, `benchframe check --memory lkmm` finds a VMA with its bounds still
+    unset."""
     smp_wmb()
     return 0
 
@@ -120,14 +122,14 @@ HOOKS = {
 
 
 def protocol(**changed):
-    """The protocol, with some hooks exchanged (None: the default)."""
+    """The protocol, with some hooks replaced (None: the default)."""
     bind = {"speculate": find_vma_speculative, "speculation_end": section_end, "end_write": end_write}
     return Protocol(bind=bind, **exchanged(HOOKS, changed))
 
 
 @hookimpl
 def benchframe_strategies():
-    """Over the plain tree, as 2.6.33 had it."""
+    """The strategy over the plain tree, as in 2.6.33."""
     return [
         Strategy(
             "spf_seqcount",

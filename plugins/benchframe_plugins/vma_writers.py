@@ -1,10 +1,10 @@
-"""VMAs that a writer has begun to change: a list, through the VMAs' strategy words, until mmap_lock is given back.
+"""A list, through the VMAs' strategy words, of the VMAs that a writer is changing, until it releases mmap_lock.
 
 ```
   mm.strategy1 -> VMA.strategy0 -> VMA.strategy0 -> NULL        VMA.strategy1: the one before, NULL in the first
 ```
 Used by :mod:`~benchframe_plugins.spf_seqcount` and :mod:`~benchframe_plugins.rcu_rbtree`, where every VMA has its own
-mark that says so. (6.4 needs no list: there one store, to the mm's number, ends all marks.)
+mark. (6.4 needs no list: there one store, to the mm's number, ends all marks.)
 """
 
 from benchframe.api import hook, native
@@ -13,13 +13,13 @@ from benchframe.kernel import ARENA_VMA, NULL, VMA, kfree_rcu, write_downgrade, 
 
 @hook("protocol")
 def end_write(mm, vma):
-    """A writer is through with ``vma``: readers may have it again."""
+    """The writer has finished with ``vma``: readers may use it again."""
     return 0
 
 
 @native
 def enlist(mm, vma):
-    """Put it first on the list."""
+    """Put it at the head of the list."""
     v = VMA(mm, vma)
     v.strategy0 = mm.strategy1
     v.strategy1 = NULL
@@ -31,7 +31,7 @@ def enlist(mm, vma):
 
 @native
 def forget(mm, vma):
-    """Take it off the list, if it is on it: its mark stays as it is."""
+    """Take it off the list, if it is on it; its mark does not change."""
     v = VMA(mm, vma)
     if v.strategy1 != NULL:
         VMA(mm, v.strategy1).strategy0 = v.strategy0
@@ -44,7 +44,7 @@ def forget(mm, vma):
 
 @native
 def end_write_all(mm):
-    """``end_write`` of every VMA on the list; the list is empty."""
+    """``end_write`` for every VMA on the list, then empty the list."""
     vma = mm.strategy1
     mm.strategy1 = NULL
     while vma != NULL:
@@ -73,6 +73,6 @@ def mm_write_downgrade(mm, task):
 
 @native
 def free_vma(mm, vma):
-    """A VMA that is freed stays marked for ever; a walker may still be at it."""
+    """A freed VMA stays marked for ever; a walker may still look at it."""
     forget(mm, vma)
     return kfree_rcu(mm, ARENA_VMA, vma)

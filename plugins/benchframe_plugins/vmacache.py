@@ -10,24 +10,26 @@ Layout: task_struct holds a sequence number and four slots, 40 bytes; mm_struct 
   mm.vmacache_seqnum  7           task.vmacache_seqnum  7      equal: the slots are good
                                   slots  [ 0 | 1 | 2 | 3 ]     slot = (addr >> 12) & 3, or (addr >> 21) & 3
 ```
-Lookup: the numbers differ: take mm's, empty the slots, miss. Else the slots, in order 0 to 3 by page hash, from the
-hashed one on by region hash; a hit is a VMA that contains addr. find_vma stores what the tree found in the hashed
-slot, so one VMA may stand in several.
+Lookup: if the numbers differ, take the mm's, empty the slots, miss. Else probe the slots, in order 0 to 3 with the page
+hash, from the hashed one on with the region hash; a hit is a VMA that contains addr. find_vma stores the tree's result
+in the hashed slot, so one VMA may be in several.
 
 Invalidated by one increment of mm's number: munmap (detach_vmas_to_be_unmapped) and a VMA that a merge removes
-(__vma_unlink). Not by insert, resize, split, mprotect or stack growth: the object stays, its bounds are read again.
-A new task starts with empty slots, whatever its number (vmacache_flush in copy_mm, exec_mmap); a new mm with number 0.
+(__vma_unlink). Not by insert, resize, split, mprotect or stack growth: the object stays valid, and its bounds are read
+again. A new task starts with empty slots, whatever its number (vmacache_flush in copy_mm, exec_mmap); a new mm starts
+with number 0.
 
 Cost: a hit is the task's line, the mm's line, and for each slot probed two lines of a VMA: up to 4.18 a probe looks at
 vm_mm first (WARN_ON_ONCE), which is in the second. 4.19 does so with CONFIG_DEBUG_VM_VMACACHE only, so there it is one.
-A full miss reads up to four VMAs before the tree: dearer than no cache. Nothing shared is written by a lookup.
-Published: system boot 50.61 % to 73.45 % hits against mmap_cache, kernel build 75.28 % to 88.09 %, ebizzy 1.06 % to
-99.97 %.
+A full miss reads up to four VMAs before the tree, which costs more than no cache. Nothing shared is written by a
+lookup. Published: system boot 50.61 % to 73.45 % hits against mmap_cache, kernel build 75.28 % to 88.09 %, ebizzy 1.06
+% to 99.97 %.
 
 Concurrency: slots are the task's own; the number is written under mmap_lock for write, read under it for read.
-`vmacache_32` is the code of 3.15 with a counter of 8 bits instead of 32, so that a short run meets the wrap: when the
-number becomes 0, every task of the mm loses its slots (vmacache_flush_all). 3.16 left that out for an mm with one user
-(6b4ebc3a9078), which overlooks a task that joins later: B15, the bug behind CVE-2018-17182. It is not in here.
+`vmacache_32` is the code of 3.15 with a counter of 8 bits instead of 32, so that it wraps in a short run: when the
+number becomes 0, the slots of every task of the mm are emptied (vmacache_flush_all). 3.16 omitted this for an mm with
+one user (6b4ebc3a9078), which overlooks a task that joins later: B15, the bug behind CVE-2018-17182. This strategy does
+not have the bug.
 Sources: Linux 3.15, 4.18 and 4.19 mm/vmacache.c, include/linux/vmacache.h; commits 615d6e8756c8, 7a9cdebdcc17.
 """
 
@@ -42,7 +44,7 @@ SMALL_SEQNUM_MASK = 255
 
 @hook("cache")
 def vmacache_hash(mm, addr):
-    """The slot for ``addr``. By page number unless bound otherwise (VMACACHE_HASH, 3.15 to 4.18)."""
+    """The slot for ``addr``. By page number unless bound to another function (VMACACHE_HASH, 3.15 to 4.18)."""
     return (addr >> PAGE_SHIFT) & VMACACHE_MASK
 
 
@@ -54,13 +56,14 @@ def vmacache_first(mm, addr):
 
 @native
 def vmacache_hash_pmd(mm, addr):
-    """VMACACHE_HASH since 4.19: by 2 MiB region; also where a lookup begins."""
+    """VMACACHE_HASH since 4.19: by 2 MiB region; also the first slot that a lookup probes."""
     return (addr >> PMD_SHIFT) & VMACACHE_MASK
 
 
 @hook("cache")
 def vmacache_foreign(mm, vma):
-    """WARN_ON_ONCE(vma->vm_mm != mm): does a slot hold another mm's VMA? Never; but up to 4.18 each probe asked."""
+    """WARN_ON_ONCE(vma->vm_mm != mm): whether a slot holds another mm's VMA. It never does, but up to 4.18 each probe
+    checked."""
     return VMA(mm, vma).vm_mm != mm.id
 
 
@@ -72,7 +75,7 @@ def unasked(mm, vma):
 
 @native
 def vmacache_slot(mm, task, slot):
-    """What slot 0 to 3 holds."""
+    """The content of slot 0 to 3."""
     t = TASK(mm, task)
     if slot == 0:
         return t.vmacache0
@@ -85,7 +88,7 @@ def vmacache_slot(mm, task, slot):
 
 @native
 def vmacache_flush(mm, task):
-    """All slots empty."""
+    """Empty all slots."""
     t = TASK(mm, task)
     t.vmacache0 = NULL
     t.vmacache1 = NULL
@@ -96,7 +99,7 @@ def vmacache_flush(mm, task):
 
 @native
 def vmacache_valid(mm, task):
-    """Is the cache this mm's, and current? A stale one is emptied and becomes current."""
+    """Whether the cache belongs to this mm and is current. A stale one is emptied and made current."""
     t = TASK(mm, task)
     if t.mm != mm.id:
         return 0
@@ -128,7 +131,7 @@ def vmacache_find(mm, task, addr):
 
 @native
 def vmacache_update(mm, task, addr, vma):
-    """find_vma found ``vma`` in the tree: keep it in the slot of ``addr``."""
+    """find_vma found ``vma`` in the tree: store it in the slot of ``addr``."""
     t = TASK(mm, task)
     if t.mm != mm.id:
         return 0
@@ -167,7 +170,7 @@ def unlinked(mm, vma, prev):
 
 @native
 def mm_init(mm):
-    """Number 0, no tasks known: strategy3 is the highest task number met, for the flush of all."""
+    """Number 0, no tasks known; strategy3 is the highest task number seen, for the flush of all tasks."""
     mm.vmacache_seqnum = 0
     mm.strategy3 = 0
     return 0
@@ -175,8 +178,8 @@ def mm_init(mm):
 
 @native
 def task_init(mm, task):
-    """A new task of this mm has nothing cached (vmacache_flush in copy_mm, exec_mmap). A clone has its parent's number,
-    here the mm's: its first miss has nothing to empty."""
+    """A new task of this mm has an empty cache (vmacache_flush in copy_mm, exec_mmap). A clone has its parent's number,
+    here the mm's, so its first miss has nothing to empty."""
     TASK(mm, task).vmacache_seqnum = mm.vmacache_seqnum
     vmacache_flush(mm, task)
     if task > mm.strategy3:
@@ -217,7 +220,7 @@ def vmacache(pmd: bool = False, small: bool = False) -> Cache:
 
 @hookimpl
 def benchframe_strategies():
-    """By page, by region, and with a counter that wraps; all over the tree with gaps, as those kernels had it."""
+    """By page, by region, and with a counter that wraps; all over the tree with gaps, as in those kernels."""
     tree = "rbtree_gap"
     return [
         Strategy("vmacache", "4 VMAs per task, slot by page, 64-bit sequence, 3.15 to 4.18", tree, vmacache()),

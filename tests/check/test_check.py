@@ -14,7 +14,7 @@ from benchframe.check.cases import COMMON, Case
 from benchframe.check.checker import Hunt, exact, make_case, replay, signature_of, visible
 from benchframe.check.command import run_check_command, scenario
 from benchframe.check.conform import Conformance
-from benchframe.check.execution import ReplayError, Run, World, encode, execute
+from benchframe.check.execution import ENDLESS, ReplayError, Run, World, encode, execute
 from benchframe.check.search import Explorer, Pct, Uniform, pct_bound
 from benchframe.errors import UsageError
 from benchframe.kernel import VMA
@@ -253,24 +253,32 @@ def has_a_typo(mm, addr):  # type: ignore[no-untyped-def]
     return mm.mmap_cach
 
 
+PARTS = ("one task", "lookup-munmap", "stack-stack")
+
+
 @pytest.mark.parametrize(
     ("find", "words"),
     [(never_ends, "no end after 0.2 s of CPU time"), (has_a_typo, "'mm_struct' object has no attribute 'mmap_cach'")],
 )
 def test_mistakes_that_the_text_does_not_show(find: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An endless loop ends the part, not the patience of who waits; Python's own error is told with the line."""
+    """An endless loop ends the check, not the patience of who waits; Python's own error is told with the line. What
+    would only show the same again is not run."""
     monkeypatch.setattr("benchframe.check.conform.PATIENCE", 0.2)
     monkeypatch.setattr("benchframe.check.conform.IMPATIENCE", 0.2)
     monkeypatch.setattr("benchframe.check.checker.PATIENCE", 0.2)
     broken: Any = Index(find=find, insert=nothing, erase=nothing)
     said: list[str] = []
     strategy = resolve(Strategy("mistaken", "a mistake", broken), {})
-    assert run_check_command([strategy], ["lookup-munmap"], 2, jobs=1, say=said.append) == 1
-    for part in ("one task", "lookup-munmap"):
-        (line,) = [line for line in said if line.strip().startswith(part)]
-        assert "WRONG" in line
-        assert words in line
-        assert f"in {find.__name__} ({__file__}:" in line
+    assert run_check_command([strategy], ["lookup-munmap", "stack-stack"], 2, jobs=1, say=said.append) == 1
+    lines = {part: line for line in said for part in PARTS if line.strip().startswith(part)}
+    shown = PARTS[:1] if find is never_ends else PARTS[:2]
+    for part in shown:
+        assert "WRONG" in lines[part]
+        assert words in lines[part]
+        assert f"in {find.__name__} ({__file__}:" in lines[part]
+    why = "one task alone does not end" if find is never_ends else "the set-up of lookup-munmap fails"
+    for part in PARTS[len(shown) :]:
+        assert lines[part].endswith(f"not run: {why}")
     with pytest.raises(UsageError, match="mistaken, lookup-munmap: the set-up by itself fails"):
         run_check_command([strategy], ["lookup-munmap"], again="v1:0x1.")
 
@@ -292,6 +300,7 @@ def test_a_task_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run.outcome == "failed"
     assert run.failure is not None
     assert run.failure.kind == "livelock"
+    assert run.failure.places[0] == ENDLESS
 
 
 def test_twin_from_parts_is_the_plugin() -> None:

@@ -203,7 +203,7 @@ def test_two_scenarios_of_one_name() -> None:
     """A name given twice is the plugin's mistake."""
     index: Any = KNOWN.strategy("rbtree").index
     assert isinstance(index, Index)
-    with pytest.raises(StrategyError, match="two of its scenarios have one name"):
+    with pytest.raises(StrategyError, match="two of its scenarios have the same name"):
         resolve(Strategy("twice", "", index, scenarios=(OWN, OWN)), {})
 
 

@@ -1,5 +1,6 @@
 """Each kind of failure by a toy strategy that has it: livelock, lock order, lost wake-up, leak, double free."""
 
+import re
 import time
 
 import pytest
@@ -150,7 +151,9 @@ def test_lost_wake_up() -> None:
     """B9's kind: a deadlock that says nobody changed what the sleeper waits for after it went to sleep."""
     strategy, where, _ = MUTANTS["B9 test before queue"]
     verdict = hunt(strategy, where)
-    assert any("lost wake-up" in f.text for f in verdict.findings if f.kind == "deadlock"), verdict.findings
+    lost = [f.text for f in verdict.findings if f.kind == "deadlock" and "lost wake-up" in f.text]
+    assert lost, verdict.findings
+    assert re.search(r"T\d waits for \w+ of vma #\d+", lost[0]), lost
 
 
 def test_a_hold_kept_is_no_lost_wake_up() -> None:

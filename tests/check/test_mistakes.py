@@ -1,6 +1,7 @@
 """No blessing of wrong code: six mistakes that authors make are found, each with its line, alone and in a scenario."""
 
 import inspect
+import re
 import time
 
 import pytest
@@ -48,6 +49,8 @@ def test_found_in_its_scenario(what: str) -> None:
     assert all(finding.stable for finding in found)
     stories = [finding.text + "\n" + tell(case, replay(case, finding.replay), "") for finding in found]
     assert any(line_of(what) in story for story in stories), stories
+    if what == "not reset on exec":  # it traces what it finds in the memo
+        assert any(re.search(r"T\d +trace 0x\d+ +mistakes.py:\d+ memo_find_after_exec", story) for story in stories)
 
 
 @pytest.mark.parametrize("what", MISTAKES)
@@ -60,3 +63,5 @@ def test_found_by_random_calls(what: str, monkeypatch: pytest.MonkeyPatch) -> No
     if kind != "stale answer":
         assert f"{kind}: " in result.failure
     assert line_of(what) in result.failure.replace(FILE, "mistakes.py")
+    assert bool(result.traced) == (what == "not reset on exec")
+    assert all("in memo_find_after_exec (" in text for text in result.traced)

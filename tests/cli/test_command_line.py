@@ -56,6 +56,7 @@ def put_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchframe.registry.load", fake_registry)
     compiled = "benchframe.engine.compile.compile_strategies"
     monkeypatch.setattr(compiled, lambda strategies, progress: progress("all", 1.0))
+    monkeypatch.setattr("benchframe.engine.compile.check_texts", lambda strategies: None)
     command = worker_command("support.fake_worker")
     monkeypatch.setattr("benchframe.engine.launch.worker_command", lambda: command)
 

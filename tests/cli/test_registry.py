@@ -5,8 +5,10 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from benchframe import registry as discovery
+from benchframe.cli import app
 from benchframe.registry import Found, Problem, Registry, UnknownName, load
 from benchframe.workload import WorkloadError
 
@@ -114,7 +116,7 @@ def test_relative_path_and_equal_stems(write: Write, tmp_path: Path, monkeypatch
 
 
 BROKEN = {
-    "syntax": ("x = (\n", "line 1: SyntaxError"),
+    "syntax": ("x = (\n", "column 5: SyntaxError"),
     "missing": ("import os\nimport no_such_module_at_all\n", "line 2: it cannot be imported: ModuleNotFoundError"),
     "raises": ("def f():\n    return 1 / 0\nf()\n", "line 2: it cannot be imported: ZeroDivisionError"),
     "exits": ("import sys\nsys.exit('bye')\n", "SystemExit: bye"),
@@ -271,3 +273,14 @@ def test_a_name_may_be_hostile_as_long_as_it_is_text(write: Write) -> None:
     """Names are escaped where they are shown, so what looks like a script is a name like any other."""
     registry = load([write("evil", STRATEGY.format(name="<script>alert(1)</script>", index="rbtree"))])
     assert "<script>alert(1)</script>" in registry.strategies
+
+
+def test_a_given_plugin_must_load(tmp_path: Path) -> None:
+    """A file that ``--plugin`` names and that cannot be used ends the command, with the line, the column and the mend;
+    a remembered one would be a warning."""
+    path = tmp_path / "mine.py"
+    path.write_text("def find(mm, addr):\n    return addr && 1\n")
+    done = CliRunner().invoke(app, ["list", "strategies", "--plugin", str(path)])
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert "line 2, column 17: SyntaxError: invalid syntax; && is written `and`" in done.stderr

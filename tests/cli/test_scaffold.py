@@ -1,6 +1,7 @@
 """``benchframe new``: each kind is made, loaded or installed, and passes its own tests; nothing else is touched."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from support.compile import compiled
 from support.environments import clean_environment, run
 from typer.testing import CliRunner, Result
 
+from benchframe.cstrategy import c_sources
 from benchframe.registry import PluginPathError, expand, forget, listed, load, plugin_files, remember
 from benchframe.scaffold import KINDS, ScaffoldError, make
 
@@ -53,6 +55,57 @@ def test_it_is_known_at_once(kind: str, tmp_path: Path) -> None:
     assert benchframe("plugin", "remove", "fresh-one").exit_code == 0
     assert "fresh-one" not in benchframe("list", what).stdout
     assert (tmp_path / "fresh-one" / "README.md").is_file()
+
+
+@pytest.mark.needs_debian("cc")
+def test_it_may_begin_in_c(tmp_path: Path) -> None:
+    """``new --lang c``: the hot path in C beside its twin. The C compiles, the twin is checked. Another
+    kind has no such beginning."""
+    made = benchframe("new", "in-c", "--lang", "c", "-o", tmp_path, "--no-remember")
+    assert made.exit_code == 0, made.output
+    source = tmp_path / "in-c" / "src" / "benchframe_in_c.py"
+    done = benchframe("check", "-s", "in-c", "--scenario", "lookup-munmap", "--plugin", source)
+    assert done.exit_code == 0, done.output
+    strategy = load([source]).strategy("in-c")
+    (compiled_c,) = c_sources(strategy.functions())
+    assert compiled_c.build()
+    assert source.with_suffix(".c").read_text().count("int64_t cache_") == 2
+    assert '"src/benchframe_in_c.c"' in (tmp_path / "in-c" / "pyproject.toml").read_text()
+    made = benchframe("new", "tree-in-c", "--lang", "c", "--kind", "index", "-o", tmp_path)
+    assert made.exit_code == 2
+    assert "a cache may begin in c" in made.output
+    assert not (tmp_path / "tree-in-c").exists()
+
+
+def test_own_text_comes_first(tmp_path: Path) -> None:
+    """``show`` prints the strategy's own functions before those of the index that it takes over."""
+    made = benchframe("new", "fresh-one", "-o", tmp_path, "--no-remember")
+    assert made.exit_code == 0, made.output
+    shown = benchframe("show", "fresh-one", "--source", "--plugin", tmp_path / "fresh-one").stdout
+    assert 0 < shown.index("def find(mm, task, addr)") < shown.index("# ---- ") < shown.index("def rb_find(")
+
+
+def test_watch_checks_again_what_is_written(tmp_path: Path) -> None:
+    """``check --watch FILE``: its strategies are checked, and again once the file was written; Ctrl-C ends with 130."""
+    assert benchframe("new", "fresh-one", "-o", tmp_path, "--no-remember").exit_code == 0
+    source = tmp_path / "fresh-one" / "src" / "benchframe_fresh_one.py"
+    command = [sys.executable, "-m", "benchframe", "check", "--scenario", "lookup-munmap", "--watch", str(source)]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stderr is not None
+        assert watching.stdout is not None
+        while "waiting for" not in (line := watching.stderr.readline()):
+            assert line, watching.stdout.read()
+        source.write_text(source.read_text().replace("def find(", "def find(:"))
+        while "SyntaxError" not in (line := watching.stderr.readline()):
+            assert line
+        watching.send_signal(signal.SIGINT)
+        said = watching.stdout.read()
+        assert watching.wait() == 130
+    assert "right in every interleaving" in said
+    assert "pmdcache" not in said
 
 
 def test_it_is_remembered_though_nobody_reads_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import dialect_sample as sample
 
-from benchframe.dialect import DialectError, Field, Struct, fls, native
+from benchframe.dialect import DialectError, Field, Struct, fls, hash_64, native
 from benchframe.dialect.functions import Identities
 from benchframe.dialect.interpreter import PlainWorld, dejit
+from benchframe.dialect.primitives import GOLDEN_RATIO_64, Listening
 from benchframe.dialect.store import Store
 from benchframe.dialect.units import Units, UnitSpec
 
@@ -165,6 +166,11 @@ RULES = {
     "print(x)": "calls print; define it with @native",
     "helper(x)": "calls helper, which is not strategy code; mark helper with @native",
     "native_one(x, y=1)": "keyword arguments in the call of native_one; pass by position",
+    "REC(mm, 1).a = REC(mm, 2)": "stores a rec record in the field a; store its index",
+    "y = REC(mm, 1).a.b": "REC(mm, 1).a is an index, a number: it has no field b; make a record of it: REC(mm, ",
+    "++x": "++x changes nothing; write x += 1",
+    "y = x * 0x61C8864680B583EB": "x * 7046029254386353131 may need more than 64 bits",
+    "native_one(x, 'a')": "names a field by a text, 'a', in the call of native_one; make the functions of a lock once",
     "while READ_ONCE(REC(mm, 1), 'a') == 0:\n        x += 1": "spins on shared memory; call cpu_relax() in the loop",
 }
 
@@ -205,6 +211,27 @@ def test_lint_of_signatures_and_closures(tmp_path: Path) -> None:
     assert "default, keyword or star arguments" in str(lint(scope["author"])[0])
     scope = _module(tmp_path, "def make(k):\n    @native\n    def inner(mm):\n        return k\n    return inner\n")
     assert "uses the enclosing function's k; pass it as an argument" in str(lint(scope["make"](1))[0])
+
+
+def test_lint_of_a_copied_struct(tmp_path: Path) -> None:
+    """``b = a`` of records gives the record a second name, and copies nothing."""
+    from benchframe.dialect.lint import lint
+
+    scope = _module(tmp_path, "@native\ndef author(mm, x):\n    y = REC(mm, x)\n    z = y\n    return z.a\n")
+    (found,) = lint(scope["author"])
+    assert "z = y copies nothing: both names stand for the same rec; copy the fields" in str(found)
+    assert found.line == HEADER.count("\n") + 4
+
+
+def test_trace_is_heard_where_code_is_interpreted() -> None:
+    """What strategy code traces, with its function and line; nobody listens otherwise, and hash_64 keeps 64 bits."""
+    heard: list[tuple[int, str]] = []
+    with Listening(lambda x, function, file, line: heard.append((x, function))):
+        sample.hashed(None, 0, 5, 2)
+    sample.hashed(None, 0, 6, 0)
+    assert heard == [(7, "hashed")]
+    assert hash_64(1, 64 - 1) == GOLDEN_RATIO_64 >> 1
+    assert 0 <= hash_64(-1, 10) < 1024
 
 
 def test_good_code_has_no_findings() -> None:
@@ -262,8 +289,8 @@ def test_structs_refuse_what_engines_disagree_on() -> None:
         ([("x", "i8", ""), ("x", "i8", "")], None, "two fields named x"),
         ([("x", "i4", ""), ("y", "i8", "")], None, "put i4 fields in pairs"),
         ([("x", "i8", ""), ("y", "i8", "")], 8, "needs 16 bytes, size says 8"),
-        ([Field("x", "i8", align=12)], None, "align=12 is no power of two from 8 on"),
-        ([Field("x", "i8", align=4)], None, "align=4 is no power of two"),
+        ([Field("x", "i8", align=12)], None, "align=12 is not a power of two >= 8"),
+        ([Field("x", "i8", align=4)], None, "align=4 is not a power of two"),
         ([Field("x", "i8", align=64)], 72, "size 72 is not a multiple of 64"),
     ):
         with pytest.raises(DialectError, match=message):

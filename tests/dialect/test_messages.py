@@ -4,13 +4,18 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+from benchframe.api import Cache, Strategy
 from benchframe.dialect import DialectError
-from benchframe.dialect.lint import lint, readable, translated
+from benchframe.dialect.lint import c_habit, lint, readable, translated
 from benchframe.dialect.llvm import compile_unit
+from benchframe.engine.compile import check_texts
 from benchframe.mm.layout import mm_struct
+from benchframe.registry import load
+from benchframe.strategy import StrategyError, resolve
 
 HEAD = """from benchframe.api import native
 from benchframe.kernel import NULL, TASK, VMA, READ_ONCE
@@ -22,6 +27,11 @@ NOTHING = None
 @native
 def helper(mm, vma):
     return VMA(mm, vma).vm_start
+
+
+@native
+def halved(mm, task, addr, vma):
+    return vma / 2
 
 
 @native
@@ -65,8 +75,13 @@ MISTAKES = [
     ("a float constant", "return addr * RATIO", None, "'RATIO' is a float"),
     ("a list", "found = [addr]\nreturn 0", 0, "a list; use a slab"),
     ("a string", "kind = 'heap'\nreturn 0", 0, "a text; strategy code has integers only"),
-    ("wrong arity", "x = 1\nreturn helper(mm, addr, x)", 1, "helper takes 2 arguments, (mm, vma), and is given 3"),
-    ("wrong arity of a slab", "return VMA(addr).vm_start", 0, "VMA takes 2 arguments, (mm, i), and is given 1"),
+    (
+        "wrong arity",
+        "x = 1\nreturn helper(mm, addr, x)",
+        1,
+        "helper takes 2 arguments, (mm, vma), but is called with 3",
+    ),
+    ("wrong arity of a slab", "return VMA(addr).vm_start", 0, "VMA takes 2 arguments, (mm, i), but is called with 1"),
     ("unknown field", "return VMA(mm, addr).vm_strat", 0, "no field vm_strat (did you mean vm_start?)"),
     ("unknown field by name", "t = TASK(mm, task)\nt.strateg0 = 1\nreturn 0", 1, "(did you mean strategy0?)"),
     ("unbound name", "return addr + OFFSET", 0, "OFFSET is not defined"),
@@ -131,6 +146,58 @@ def test_one_mistake_is_one_finding(tmp_path: Path) -> None:
         ("a lambda", "write a module-level @native function"),
         ("a generator", "write a loop"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "hint"),
+    [
+        ("    if a && b:", 10, "`and`"),
+        ("    if a || b:", 10, "`or`"),
+        ("    return vma->vm_start", 15, "VMA(mm, i).vm_start"),
+        ("    if !vma:", 8, "`not`"),
+        ("    i++", 6, "x += 1"),
+        ("    return a ? b : c", 14, "b if a else c"),
+        ("    goto out", 5, "no goto"),
+        ("    unsigned long start = 0", 1, "not declared"),
+        ("    x = 10UL", 9, "no suffix"),
+        ("    if (a) {", 12, "indented"),
+        ("    VMA(mm, a) = VMA(mm, b)", 14, "copy the fields"),
+    ],
+)
+def test_c_is_told_with_its_column(line: str, column: int, hint: str) -> None:
+    """What a writer of C does by habit and Python's parser refuses: the column, and how it is written here."""
+    with pytest.raises(SyntaxError):
+        compile(f"def f():\n{line}\n", "f.py", "exec")
+    found = c_habit(line)
+    assert found is not None
+    assert found[0] == column
+    assert hint in found[1]
+
+
+def test_every_function_is_told_at_once(tmp_path: Path) -> None:
+    """What has to be compiled is read first: all findings of all functions of a strategy, a line each."""
+    module, _ = author(tmp_path, "t = TASK(mm, task)\nt.strategy0 = VMA(mm, 1)\nreturn 0.5")
+    strategy = Strategy("mine", "", "rbtree", Cache(find=module.find, store=module.halved))
+    with pytest.raises(DialectError) as told:
+        check_texts([resolve(strategy, load().strategies)])
+    assert "the float 0.5" in str(told.value)
+    assert "stores a vm_area_struct record in the field strategy0" in str(told.value)
+    assert "true division" in str(told.value)
+
+
+def test_memory_that_nobody_lists_is_named(tmp_path: Path) -> None:
+    """A private slab that a function uses and no part lists: its name, the function, and what to write."""
+    text = 'NOTE = PrivateSlab("note", [Field("vma", "i8")], 0)\n\n\n'
+    text += FUNCTION + "    return helper(mm, addr)\n\n\n@native\ndef helper(mm, i):\n    return NOTE(mm, i).vma\n"
+    file = tmp_path / "author.py"
+    file.write_text("from benchframe.api import Field, PrivateSlab, native\n" + text)
+    scope: dict[str, Any] = {"__name__": "author"}
+    exec(compile(file.read_text(), str(file), "exec"), scope)
+    strategy = Strategy("mine", "", "rbtree", Cache(find=scope["find"]))
+    with pytest.raises(StrategyError, match=r"author\.py.*helper.*the slab NOTE.*Cache\(\.\.\., slabs=\[NOTE\]\)"):
+        resolve(strategy, load().strategies)
+    listed = Strategy("mine", "", "rbtree", Cache(find=scope["find"], slabs=[scope["NOTE"]]))
+    assert resolve(listed, load().strategies).slabs
 
 
 def test_a_closure(tmp_path: Path) -> None:

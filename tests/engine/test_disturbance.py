@@ -14,8 +14,9 @@ from benchframe.engine.job import Outcome
 from benchframe.engine.launch import PAD, RANDOM, SEEDED, environment, fixed_addresses, scatter, worker_environment
 from benchframe.report.table import latency_table
 from benchframe.results.campaign import Campaign, Observer
-from benchframe.results.figures import control, controls, load, rows_of, set_aside
+from benchframe.results.figures import control, controls, rows_of, set_aside
 from benchframe.results.folder import CellState, Process, calm
+from benchframe.results.frame import load
 
 
 def states(rng: np.random.Generator, n: int, slow: float, length: float = 20.0) -> np.ndarray:

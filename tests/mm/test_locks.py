@@ -61,7 +61,7 @@ def test_instances() -> None:
     made = spinlock("ptl").spin_lock
     assert origin(made) == (spin_lock, {"locked": "ptl"})
     assert (made.__name__, made.__code__.co_firstlineno) == ("spin_lock", spin_lock.__code__.co_firstlineno)
-    with pytest.raises(DialectError, match="no word lokked in the text; it has locked"):
+    with pytest.raises(DialectError, match="no field name lokked in the text; it has locked"):
         instance(spin_lock, {"lokked": "ptl"})
     with pytest.raises(DialectError, match="needs a @native function"):
         instance(len, {})

@@ -221,7 +221,9 @@ def test_named_index_and_slabs_are_checked(tmp_path: Any) -> None:
     with pytest.raises(StrategyError, match="known: none"):
         resolve(Strategy("mine", "x", "rbtree"), {})
     borrowed = Strategy("lender", "x", "rbtree")
-    with pytest.raises(StrategyError, match=r"lender has no index of its own \(it uses rbtree\); name that"):
+    with pytest.raises(
+        StrategyError, match=r"lender has no index of its own \(it uses rbtree's\); name rbtree instead"
+    ):
         resolve(Strategy("mine", "x", "lender"), {**known, "lender": borrowed})
     with pytest.raises(StrategyError, match=r"number 6 is not in 0\.\.5"):
         PrivateSlab("s", [("a", "i8", "x")], number=6)

@@ -91,7 +91,7 @@ def test_events_of_a_trace_file_are_packed(tmp_path: Path) -> None:
     assert found is not None
     assert (found.events == events).all()
     folder.save(replace(folder.manifest, workloads=(replace(entry, digest="e" * 64),)))
-    assert "now gives other events" in pack(folder, tmp_path / "b.zip")[1][0]
+    assert "now has other events" in pack(folder, tmp_path / "b.zip")[1][0]
 
 
 def test_a_run_without_figures_is_not_packed(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from support.sessions import sit, start
 
 import benchframe
+from benchframe.errors import BenchframeError
 from benchframe.results import ResultsError, RunFolder, find_run
 from benchframe.results.folder import cell_key, read_processes, read_state
 
@@ -96,6 +97,28 @@ def test_load_gives_one_row_per_value(finished: Path) -> None:
     assert timed.groupby("strategy").baseline.first().to_dict() == {"fake30": True, "fake20": False}
     lookup = timed[timed.figure == "lookup"].groupby("strategy").ns.mean()
     assert lookup["fake20"] / lookup["fake30"] == pytest.approx(2 / 3, rel=0.03)
+
+
+def test_load_of_several_runs_and_other_rows() -> None:
+    """Two runs are one frame, with the parameters of their workloads as columns; figures are those of the table,
+    tails those of the cells. Another word says what there is."""
+    reports = Path(__file__).parents[2] / "reports"
+    frame = benchframe.load([reports / "reference", reports / "sweep"], "figures")
+    assert set(frame.run) == {"reference", "sweep"}
+    sweep = frame[(frame.run == "sweep") & (frame.figure == "lookup")]
+    assert {6, 50, 1_000_000} <= set(sweep.vmas)
+    for row in sweep.itertuples():
+        assert row.spec.startswith("uniform:vmas=")
+        assert f"vmas={row.vmas:.0f}" in row.spec or row.vmas != row.vmas
+    cells = {(cell.entry.strategy, cell.entry.workload): cell for cell in RunFolder.open(reports / "sweep").cells()}
+    for row in sweep.itertuples():
+        means = cells[row.strategy, row.workload].rounds("lookup")
+        assert row.mean == pytest.approx(sum(means.values()) / len(means))
+    tails = benchframe.load(reports / "reference", "tails")
+    assert (tails.p50 <= tails.p99).all()
+    assert set(tails.outcome) == {"all", "hit", "miss"}
+    with pytest.raises(BenchframeError, match="there is no 'tail'; did you mean tails"):
+        benchframe.load(reports / "reference", "tail")
 
 
 def test_cell_keys_do_not_collide() -> None:

@@ -15,6 +15,7 @@ from benchframe.dialect import (
     fetch_add_relaxed,
     fetch_add_release,
     fls,
+    hash_64,
     hook,
     load_acquire,
     native,
@@ -26,6 +27,7 @@ from benchframe.dialect import (
     smp_mb__before_atomic,
     smp_store_mb,
     store_release,
+    trace,
     xchg,
     xchg_acquire,
     xchg_relaxed,
@@ -79,6 +81,13 @@ def ordered(mm, i, x, y):
 def highest(mm, i, x, y):
     """fls of any word."""
     return fls(x) + 100 * fls(y)
+
+
+@native
+def hashed(mm, i, x, y):
+    """Ten bits of a word; a trace changes nothing."""
+    trace(x + y)
+    return hash_64(x, 10) + y
 
 
 @native
@@ -165,4 +174,4 @@ def published(mm, i, x, y):
     return rcu_dereference(r, "a") + seen + READ_ONCE(r, "c")
 
 
-PRIMITIVES = (plain, once, ordered, highest, added, exchanged, compared, looped)
+PRIMITIVES = (plain, once, ordered, highest, hashed, added, exchanged, compared, looped)

@@ -1,7 +1,7 @@
 """Strategies with one mistake each, such as their authors make; the line that must be found is marked ``# WRONG``."""
 
 from benchframe.api import Cache, Field, PrivateSlab, Protocol, Strategy, native
-from benchframe.kernel import NULL, TASK, VMA, find_vma, mmap_read_lock
+from benchframe.kernel import NULL, TASK, VMA, find_vma, mmap_read_lock, trace
 
 MEMO = PrivateSlab(
     "memo",
@@ -10,9 +10,7 @@ MEMO = PrivateSlab(
         Field("seq", "i8", "mm.strategy0 when it did"),
         Field("mm", "i8", "in which mm"),
     ],
-    0,
-    per_vma=0,
-    fixed=64,
+    per_task=1,
 )
 """One record per task."""
 SLOTS, MASK = 8, 7
@@ -49,6 +47,7 @@ def memo_store(mm, task, addr, vma):
 def memo_find_after_exec(mm, task, addr):
     """Asks for mm and sequence number, but an exec begins with the same two."""
     m = MEMO(mm, task)
+    trace(m.vma)
     if m.mm != mm.id or m.seq != mm.strategy0 or m.vma == NULL:
         return NULL
     v = VMA(mm, m.vma)

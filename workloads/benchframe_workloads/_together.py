@@ -1,4 +1,5 @@
-"""``multi-fault-all-split``, ``pft`` and ``ebizzy`` for threads: one address space, each in areas of its own."""
+"""``multi-fault-all-split``, ``pft`` and ``ebizzy`` for threads: one address space, in which each thread has areas of
+its own."""
 
 from typing import Any
 
@@ -10,9 +11,9 @@ PAGE = stream.PAGE
 
 
 def multi_fault_threads(params: dict[str, Any], seed: int, threads: int) -> Trace:
-    """The benchmark of December 2009 as it was: thread ``i`` touches 2 MiB of area ``i`` page by page, meets the rest,
-    gives the 2 MiB back with MADV_DONTNEED, and begins again. One area of 8 MiB per thread, all of one mapping
-    that PROT_NONE pages cut."""
+    """The benchmark of December 2009 as posted: thread ``i`` touches 2 MiB of area ``i`` page by page, waits for the
+    others, frees the 2 MiB with MADV_DONTNEED, and begins again. One area of 8 MiB per thread, all in one mapping
+    divided by PROT_NONE pages."""
     size, touched = 4 * stream.PMD_SIZE, stream.PMD_SIZE // PAGE
     others = params["vmas"] - (2 * threads - 1)
     if others < 6:
@@ -39,8 +40,8 @@ def multi_fault_threads(params: dict[str, Any], seed: int, threads: int) -> Trac
 
 
 def one_vma_threads(params: dict[str, Any], seed: int, threads: int) -> Trace:
-    """Every thread faults ``pages`` of its own, page by page, gives them back, and begins again; all in one VMA, 4 MiB
-    apart, so that no two share a table of PTEs."""
+    """Every thread faults in ``pages`` pages of its own, page by page, frees them, and begins again; all in one VMA, 4
+    MiB apart, so that no two threads share a page table."""
     layout = stream.tiles(params["vmas"] - 1, 4, 1)
     base = layout.floor - (1 << 40)
     length = 2 * stream.PMD_SIZE
@@ -60,12 +61,12 @@ def one_vma_threads(params: dict[str, Any], seed: int, threads: int) -> Trace:
 
 
 def one_vma(params: dict[str, Any], seed: int) -> Trace:
-    """The same by one thread."""
+    """The same with one thread."""
     return one_vma_threads(params, seed, 1)
 
 
 def ebizzy_threads(params: dict[str, Any], seed: int, threads: int) -> Trace:
-    """``ebizzy -t``: the threads read chunks that they share, each copies into a mapping of its own and unmaps it."""
+    """``ebizzy -t``: the threads read shared chunks; each copies into a mapping of its own and unmaps it."""
     chunk = params["chunk"]
     layout = stream.tiles(params["vmas"], chunk, params["gap"])
     width = 1 + params["source"]

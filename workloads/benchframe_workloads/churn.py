@@ -12,7 +12,7 @@ REMAP, PUNCH, FLIP = range(3)
 
 
 def mmap_churn(params: dict[str, Any], seed: int) -> Trace:
-    """Random VMAs are changed and changed back, one after the other.
+    """Change random VMAs and change them back, one after the other.
 
     remap   munmap of the whole VMA, then mmap of the same size: with ``search=1`` and ``gap=0`` a top-down search
             finds the hole again, else the old address is the hint (with gaps a search would place it one page
@@ -21,7 +21,7 @@ def mmap_churn(params: dict[str, Any], seed: int) -> Trace:
     flip    mprotect of the whole VMA to its neighbours' protection and back: with ``gap=0`` it merges with both
             neighbours and is split off again, with ``gap=1`` only the flags change
 
-    A pair leaves the layout as it was. Which VMAs are touched is decided once per VMA, so pages too are as before.
+    A pair of calls restores the layout. Which VMAs are touched is decided once per VMA, so the pages are restored too.
     """
     rng = np.random.default_rng(seed)
     weights = np.array([params["remap"], params["punch"], params["flip"]])

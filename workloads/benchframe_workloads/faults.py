@@ -1,7 +1,7 @@
-"""Page faults over a layout that (nearly) stands still: ``ebizzy``, ``multi-fault-all-split``, ``pft`` and more.
+"""Page faults over a layout that is (nearly) constant: ``ebizzy``, ``multi-fault-all-split``, ``pft`` and more.
 
-A fault is a lookup and then its work: page tables, the PTE, and whatever the strategy refreshes there. Each stream
-gives its pages back (munmap or MADV_DONTNEED), so every replay faults as the first one did.
+A fault is a lookup and then the rest of its work: page tables, the PTE, and what the strategy updates there. Each
+stream frees its pages (munmap or MADV_DONTNEED), so that every replay faults as the first one did.
 """
 
 from typing import Any
@@ -22,9 +22,9 @@ GAP = Parameter("gap", 1, "1: one unmapped page between VMAs; 0: none, protectio
 def ebizzy(params: dict[str, Any], seed: int) -> Trace:
     """Many chunks; each round maps a copy, copies a random chunk into it page by page, and unmaps the copy.
 
-    A round: mmap of the copy wherever a top-down search finds room (right below the floor), per page a lookup in
-    the source (with ``source=1``) and a write fault in the copy, munmap. The search of the copy makes no events:
-    its pages are there by then.
+    A round: mmap of the copy wherever a top-down search finds room (right below the floor), per page a lookup in the
+    source (with ``source=1``) and a write fault in the copy, munmap. Searching in the copy makes no events, since its
+    pages are already present.
     """
     rng = np.random.default_rng(seed)
     layout = stream.tiles(params["vmas"], params["chunk"], params["gap"])
@@ -56,9 +56,9 @@ def multi_fault_all_split(params: dict[str, Any], seed: int) -> Trace:
     """The benchmark of the speculative page fault series of 2009, run by one thread.
 
     One mapping of ``maps`` areas of 8 MiB, split by one PROT_NONE page between areas. A round touches 2 MiB of each
-    area page by page, then gives all of them back with MADV_DONTNEED. ``turns`` sweeps the areas one after the
-    other; ``lockstep`` touches page k of every area before page k+1 of any, as threads at equal speed would.
-    Nothing is random.
+    area page by page, then frees all of them with MADV_DONTNEED. ``turns`` sweeps the areas one after the other;
+    ``lockstep`` touches page k of every area before page k+1 of any, as threads at equal speed would. Nothing is
+    random.
     """
     maps, touched, size = params["maps"], stream.PMD_SIZE // PAGE, 4 * stream.PMD_SIZE
     others = params["vmas"] - (2 * maps - 1)
@@ -80,7 +80,7 @@ def multi_fault_all_split(params: dict[str, Any], seed: int) -> Trace:
 
 
 def fault_scatter(params: dict[str, Any], seed: int) -> Trace:
-    """Every page of every VMA is faulted in once per round, in random runs of ``run`` pages, then all is given back.
+    """Every page of every VMA is faulted in once per round, in random runs of ``run`` pages, then all pages are freed.
 
     Runs start at every ``run``-th page of a VMA; a read-only VMA (``gap=0``) is read, any other is written.
     """
@@ -100,7 +100,7 @@ def fault_scatter(params: dict[str, Any], seed: int) -> Trace:
     back = whole if not params["gap"] else stream.dontneed(layout.vm_start, layout.length)
     once = np.concatenate([stream.fault(layout.vm_start[tile] + page * PAGE, layout.access(tile)), back])
     rounds = max(1, round(params["events"] / len(once)))
-    # A first write to each tile, so that anon_vmas too are there before the first round.
+    # A first write to each tile, so that the anon_vmas too exist before the first round.
     first_write = stream.fault(layout.vm_start, layout.access(np.arange(len(layout))))
     setup = [*layout.setup(), layout.tables(), first_write, back]
     return stream.build(setup, np.tile(once, rounds), map_count=layout.map_count)
@@ -108,7 +108,7 @@ def fault_scatter(params: dict[str, Any], seed: int) -> Trace:
 
 @hookimpl
 def benchframe_workloads() -> list[Workload]:
-    """Four loads that fault."""
+    """The workloads that fault."""
     return [
         Workload(
             name="ebizzy",

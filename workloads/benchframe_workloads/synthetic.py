@@ -1,9 +1,9 @@
 """Lookups over many VMAs in three orders: ``uniform``, ``sequential``, ``zipf``.
 
-With ``faults=0`` nothing changes while these run: no fault's work, no mapping call. They time the index, and a cache
-that the lookup itself keeps up. A cache that only a fault's work fills (``pmdcache``) keeps what the setup left in it;
-for such a one take ``faults=1``: each access is a page fault, and after every 64 the pages are given back. ``writes``
-mixes in pairs of mprotect calls at equal distances: what mapping calls invalidate, the next accesses pay.
+With ``faults=0`` nothing changes while they run: they do only lookups, no rest of a fault and no mapping call. They
+time the index, and a cache that lookups fill. A cache that only faults fill (``pmdcache``) keeps what the setup left in
+it; for such a cache use ``faults=1``: each access is a page fault, and after every 64 the pages are freed. ``writes``
+adds pairs of mprotect calls at equal distances: the accesses after them pay for what they invalidate.
 """
 
 from typing import Any
@@ -48,7 +48,7 @@ def _accessed(
 
 def _written(timed: NDArray[np.void], layout: stream.Tiles, pairs: int, rng: np.random.Generator) -> NDArray[np.void]:
     """``timed`` with ``pairs`` of mprotect calls at equal distances: a random VMA loses its write permission, or gets
-    it where it has none, and is as before."""
+    it if it has none, and is then restored."""
     if not pairs:
         return timed
     tile = np.repeat(rng.integers(0, len(layout), pairs), 2)
@@ -67,8 +67,8 @@ def _written(timed: NDArray[np.void], layout: stream.Tiles, pairs: int, rng: np.
 def _faulted(layout: stream.Tiles, tile: NDArray[np.int64], page: NDArray[np.int64]) -> NDArray[np.void]:
     """Batches of 64 faults, each followed by MADV_DONTNEED of the VMAs that it touched.
 
-    A further visit to a VMA within a batch takes the page after the visit before. Only when a VMA is visited more
-    often than it has pages does a fault find its page present, as after losing a race with another thread.
+    A further visit to a VMA within a batch takes the page after the previous visit's. Only if a VMA is visited more
+    often than it has pages does a fault find its page present, as it does after losing a race with another thread.
     """
     n, pages = len(tile), layout.length // stream.PAGE
     visited = np.arange(n) // BATCH * len(layout) + tile
@@ -95,7 +95,7 @@ def uniform(params: dict[str, Any], seed: int) -> Trace:
 
 
 def sequential(params: dict[str, Any], seed: int) -> Trace:
-    """Each ``stride``-th page in address order, from a random first one, round and round."""
+    """Every ``stride``-th page in address order, from a random first one, starting over at the end."""
     rng = np.random.default_rng(seed)
     layout = stream.tiles(params["vmas"], params["pages"], params["gap"])
     total = len(layout) * params["pages"]
@@ -104,9 +104,9 @@ def sequential(params: dict[str, Any], seed: int) -> Trace:
 
 
 def zipf(params: dict[str, Any], seed: int) -> Trace:
-    """The k-th most popular VMA is looked up in proportion to k^-alpha; which VMA is popular is random.
+    """The k-th most popular VMA is looked up in proportion to k^-alpha; the order of popularity is random.
 
-    A visit stays ``run`` lookups in its VMA on average (geometric), each at a random page of it.
+    A visit makes ``run`` lookups in its VMA on average (geometric), each at a random page of it.
     """
     rng = np.random.default_rng(seed)
     layout = stream.tiles(params["vmas"], params["pages"], params["gap"])

@@ -1,7 +1,7 @@
 """The recorded traces in ``data/``, one workload each: real programs, event by event.
 
-Each file says in its metadata how it was recorded (``benchframe trace info``). A file in ``data/`` is a workload by
-being there; :data:`ABOUT` adds what a name alone cannot tell.
+Each file says in its metadata how it was recorded (``benchframe trace info``). Every file in ``data/`` is a workload;
+:data:`ABOUT` describes it.
 """
 
 from dataclasses import replace
@@ -14,7 +14,7 @@ from benchframe.workloads import Workload, trace_workload
 DATA = Path(str(files("benchframe_workloads"))) / "data"
 
 DEFAULT = ("python-json", "gcc-project", "java-version")
-"""What `benchframe run` takes when no workload is named: one thread, a tree of processes, many threads."""
+"""The traces that `benchframe run` uses if no workload is named: one thread, a tree of processes, many threads."""
 
 ABOUT = {
     "python-json": (
@@ -122,7 +122,7 @@ ABOUT = {
         "containers: the same calls as outside, in a process tree of its own",
     ),
 }
-"""Name of the file without suffix: summary, what it stands for."""
+"""From a file's name without suffix to its summary and what it represents."""
 
 TAGS = {
     "interpreter": (
@@ -162,12 +162,12 @@ TAGS = {
     "many-vmas": ("python-science", "mappings-10000", "threads-2000"),
     "32-bit": ("i386-threads",),
 }
-"""What `benchframe list traces --tag` chooses: the kinds of program, and what is special about their address spaces."""
+"""The tags for `benchframe list traces --tag`: the kinds of program, and special properties of their address spaces."""
 
 
 @hookimpl
 def benchframe_workloads() -> list[Workload]:
-    """One workload for each ``data/*.parquet``, in order of name; nothing is read before a trace is asked for."""
+    """One workload for each ``data/*.parquet``, in order of name; a file is read only when its trace is needed."""
     found = []
     for path in sorted(DATA.glob("*.parquet")):
         workload = trace_workload(path)

@@ -1,7 +1,8 @@
-"""After the tests of will-it-scale: page_fault1-3, mmap1-2, brk1, each by threads of one address space or by processes.
+"""Workloads after the tests of will-it-scale: page_fault1-3, mmap1-2, brk1, each by threads of one address space or by
+processes.
 
-A round of a test is one turn of its loop. As there, tasks share nothing but what the kernel makes them share: with
-threads mmap_lock and the index, with processes neither. ``mixed`` is our own: some threads fault, others map.
+A round of a test is one turn of its loop. As there, tasks share only what the kernel makes them share: threads share
+mmap_lock and the index, processes neither. ``mixed`` is an addition of ours: some threads fault, others map.
 """
 
 from collections.abc import Callable
@@ -60,7 +61,7 @@ def _remap(named: bool) -> Round:
 
 
 def _grow(addr: int, params: dict[str, Any], file: int) -> list[stream.Rows]:
-    """Move the break up by a page and down again: brk1. Threads share one heap, so all ask for the same."""
+    """Move the break up by a page and down again: brk1. Threads share one heap, so all ask for the same break."""
     heap = BASE - STRIDE
     return [stream.rows(Kind.BRK, [heap + PAGE, heap])] * params["turns"]
 
@@ -83,10 +84,10 @@ def _alone(make: Callable[[dict[str, Any], int, int], Trace]) -> Callable[[dict[
 
 
 def mixed(params: dict[str, Any], seed: int, threads: int) -> Trace:
-    """``threads`` tasks fault in areas that stay, ``mappers`` more map, cut, touch and unmap areas of their own.
+    """``threads`` tasks fault in permanent areas, and ``mappers`` more map, split, touch and unmap areas of their own.
 
-    A faulting task's round writes to every page of its area in random order, then gives them back. A mapping task's:
-    ``turns`` times mmap, mprotect of the middle page (two splits), a write to the first page, munmap of all three.
+    In a round a faulting task writes to every page of its area in random order, then frees them. A mapping task does
+    ``turns`` times: mmap, mprotect of the middle page (two splits), a write to the first page, munmap of all three.
     """
     length, faulting = params["pages"] * PAGE, range(threads)
     work = []

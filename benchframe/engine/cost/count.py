@@ -1,8 +1,8 @@
-"""A counted replay: which events are counted, what lies between, and the result as names and numbers.
+"""A counted replay: which events are counted, what runs in between, and the result as names and numbers.
 
-The counted code and the compiled code work on the same memory, so they take turns: setup and what lies between two
-windows run compiled, a window runs counted. A stream that fits in the budget is counted whole. The budget is a
-number of records, never a time: the same windows on every machine, so the same result to the last bit.
+The counted code and the compiled code work on the same memory, so they alternate: the setup and the events between two
+windows run compiled, a window runs counted. A stream that fits in the budget is counted completely. The budget is a
+number of records, never a time: this gives the same windows on every machine, so the same result to the last bit.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 WINDOWS = 24
-"""Windows of a sampled stream."""
+"""The number of windows of a sampled stream."""
 PASSES = 4
-"""Replays of a short stream, the last of which counts: predictor and line distances are as in a timed replay, which
-comes after many others. Only if all fit in the budget."""
+"""Replays of a short stream, of which only the last counts: predictor and line distances are then as in a timed replay,
+which follows many others. Only if all fit in the budget."""
 PILOT = 200
-"""Events after which the first estimate of records per event is made."""
+"""The number of events after which the records per event are first estimated."""
 BATCH = 300_000
-"""Records that are summed up at a time."""
+"""Records that are summed up at once."""
 TYPICAL = 60
-"""Records of a fault or lookup, about."""
+"""Records of a typical fault or lookup."""
 LOAD, COMPILE = 300_000, 5_000_000
-"""Records from which on it pays to load compiled code that counts, and to compile it: some 80 ns a record are saved, a
-load takes 0.1 s and a compile five to ten. What is compiled is kept."""
+"""Numbers of records from which it pays off to load compiled code that counts, and to compile it: it saves some 80 ns
+per record, a load takes 0.1 s and a compile five to ten. Compiled code is stored."""
 _MAPPING = (EVENT << SHIFT) + CLASS_MAPPING
 MEANS = ("loads", "stores", "atomics", "barriers", "branches", "mispredicted", "lines", "steps", "dirty")
-"""What is counted per operation in each view; docs/cost.md says what each is."""
+"""What is counted per operation in each view; docs/cost.md defines each."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a counted replay found. ``numbers`` is what a cell's state keeps: names as in docs/cost.md."""
+    """The result of a counted replay. ``numbers`` is what a cell's state stores: names as in docs/cost.md."""
 
     numbers: Mapping[str, float]
     records: int
@@ -69,9 +69,9 @@ class Cost:
 def count_cost(strategy: Strategy, trace: Trace, budget: int = COST_RECORDS, note: Note | None = None) -> Cost:
     """Replay ``trace`` with ``strategy`` and count; ``budget`` 0 counts every event.
 
-    The strategy must be compiled (``note`` is told what has to be) and its answers right: nothing is checked here.
-    Raises EngineError (no events, memory) and DialectError (code that cannot be counted). About 0.1 us a record,
-    25 ns where compiled code counts.
+    The strategy must be compiled (``note`` is called with what still has to be) and its answers right: nothing is
+    checked here. Raises EngineError (no events, memory) and DialectError (code that cannot be counted). About 0.1 us a
+    record, 25 ns where compiled code counts.
     """
     return CountedReplay(strategy, trace, note).run(budget)
 
@@ -108,7 +108,7 @@ class CountedReplay:
         self._passes = 0
 
     def run(self, budget: int = COST_RECORDS) -> Cost:
-        """Count; a stream that fits in the budget more than once is replayed before, to warm up."""
+        """Count; if the stream fits in the budget more than once, replay it before, to warm up."""
         self.compile(budget)
         saved = self.machine.save()
         cost = self._replay(budget)
@@ -119,9 +119,8 @@ class CountedReplay:
         return cost
 
     def compile(self, budget: int = 0) -> bool:
-        """Let compiled code count faults and lookups, if it is there already or worth the time to compile (COMPILE);
-        gives whether it does. The result is the same either way. What the compiler refuses is counted interpreted.
-        """
+        """Use compiled code to count faults and lookups, if it is already stored or worth compiling (COMPILE); returns
+        whether it is used. The result is the same either way. Code that the compiler refuses is counted interpreted."""
         if self._recorder is None:
             expected = TYPICAL * sum(c != _MAPPING for c in self._classes[self.first : self.last])
             expected = min(expected, budget or expected)
@@ -160,11 +159,11 @@ class CountedReplay:
         return Cost(self._numbers(counted, invalidated), self._total)
 
     def _fits(self, events: int, counted: int, budget: int) -> bool:
-        """Whether counting everything stays in the budget, by what was counted so far."""
+        """Whether counting everything stays within the budget, judging by the count so far."""
         return not budget or self._total * events <= budget * counted
 
     def _share(self, budget: int, counted: int, window: int) -> int:
-        """Events that this window may count: its part of what is left of the budget, at the rate so far."""
+        """The number of events to count in this window: its part of the remaining budget, at the rate so far."""
         left = max(0, budget - self._total) // (WINDOWS - window)
         return max(8, left * counted // max(1, self._total))
 
@@ -172,7 +171,7 @@ class CountedReplay:
         return int(self.machine.arrays["mm_base"]["nr_invalidations"].sum())
 
     def count(self, first: int, last: int) -> int:
-        """Replay events [first, last) counted; gives ``last``."""
+        """Replay events [first, last) counted; returns ``last``."""
         records, event, append, recorder = self._records, self._event, self._records.append, self._recorder
         classes = self._classes
         begun = index = first
@@ -194,7 +193,7 @@ class CountedReplay:
         return last
 
     def _flush(self, first: int, last: int) -> None:
-        """Sum up and forget the records of events [first, last)."""
+        """Add up and discard the records of events [first, last)."""
         if self._recorder is not None:
             records = self._recorder.take()
         else:
@@ -203,7 +202,7 @@ class CountedReplay:
         self._total += len(records)
         self.tally.add(records, self._tasks[first:last])
 
-    # ---- the result -------------------------------------------------------------------------------------------
+    # ---- the result --------------------------------------------------------------------------------------------------
 
     def _numbers(self, counted: int, invalidated: int) -> dict[str, float]:
         found: dict[str, float] = {"events": self.last - self.first, "counted": counted}
@@ -238,7 +237,7 @@ class CountedReplay:
         return found
 
     def _hooks(self, invalidated: int) -> dict[str, float]:
-        """What the strategy counted of itself, per lookup; invalidations per mapping operation."""
+        """What the strategy itself counted, per lookup; invalidations per mapping operation."""
         found: dict[str, float] = {}
         asked, changed = self.tally.views["lookup"].total("n"), self.tally.views["mapping"].total("n")
         sums = {name: sum(w.get(name, 0) for w in self.tally.counted) for name in COUNTS.values()}
@@ -250,7 +249,7 @@ class CountedReplay:
         return found
 
     def _bytes(self) -> dict[str, float]:
-        """Memory at its peak: VMA records, and the lines of the strategy's own slabs that were ever written."""
+        """Peak memory: VMA records, and the lines of the strategy's own slabs that were ever written."""
         vmas = int(self.machine.arrays["slab_base"]["peak"][ARENA_VMA])
         mms = int(np.count_nonzero(self.machine.arrays["mm_base"]["pgd"])) or 1
         own = 0
@@ -278,7 +277,7 @@ def _classes(kind: Array) -> list[int]:
 
 
 def ratio_error(windows: list[tuple[int, int]], share: float) -> float:
-    """The standard error of sum(y) / sum(n) over systematic windows (y, n), of which ``share`` of all was counted.
+    """The standard error of sum(y) / sum(n) over systematic windows (y, n) that cover ``share`` of the stream.
 
     The ratio estimator's variance as for a simple random sample of windows (Cochran, Sampling Techniques, 6.4).
 

@@ -1,9 +1,11 @@
-"""Which branches a predictor would miss: TAGE in small, written in the dialect, integers only: the same everywhere.
+"""Which branches a predictor would mispredict: a small TAGE predictor, written in the dialect with integers only, so
+equal on all machines.
 
 A base table of two-bit counters by branch, and four tagged tables indexed by branch and the last 8, 24, 62 and 124
-outcomes; the longest history that knows the branch decides, a miss takes an entry in a longer one (Seznec and Michaud,
-"A case for (partially) TAgged GEometric history length branch prediction", JILP 8, 2006). What today's processors have
-is of this family, with longer histories and more tables: an estimate of theirs, not a copy of any.
+outcomes. The longest history that knows the branch decides; a misprediction allocates an entry for a longer one (Seznec
+and Michaud, "A case for (partially) TAgged GEometric history length branch prediction", JILP 8, 2006). Today's
+processors have predictors of this family, with longer histories and more tables: this is an estimate of them, not a
+copy of one.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ MASK = (1 << 62) - 1
 
 @native
 def folded(p, table):
-    """The history that ``table`` sees, in 31 bits: 0 for the base table, then 8, 24, 62, 124 outcomes."""
+    """The history that ``table`` uses, in 31 bits: 0 for the base table, then 8, 24, 62, 124 outcomes."""
     if table == 0:
         return 0
     if table == 1:
@@ -56,7 +58,7 @@ def folded(p, table):
 
 @native
 def hashed(p, site, table):
-    """Which history of which branch this is: 60 bits."""
+    """A hash of branch and history: 60 bits."""
     mixed = (folded(p, table) * 0x1F123BB5 + site * 0x2545F491 + table) & MASK
     mixed = mixed ^ (mixed >> 29)
     mixed = ((mixed & 0x3FFFFFFF) * 0x27D4EB2D + (mixed >> 30)) & MASK
@@ -71,7 +73,7 @@ def place(p, site, table):
 
 @native
 def tag(p, site, table):
-    """What the row must carry to be about this branch; the base table has no tags."""
+    """The tag of this branch and history; the base table has no tags."""
     if table == 0:
         return 0
     return 1 + (hashed(p, site, table) >> 20)
@@ -79,7 +81,8 @@ def tag(p, site, table):
 
 @native
 def allocate(p, site, above, taken):
-    """After a miss: an entry in the first longer table that has a useless one there, else age them."""
+    """After a misprediction: allocate an entry in the first longer table that has a useless one in this place, else age
+    them."""
     table = above + 1
     while table < TABLES:
         e = ENTRY(p, place(p, site, table))
@@ -94,8 +97,9 @@ def allocate(p, site, above, taken):
 
 @native
 def predict_branch(p, site, taken):
-    """Predict and learn one branch, ``taken`` 0 or 1: 1 if it was predicted wrongly. The base table always knows it;
-    the longest history that does decides. Selections are sums, since nothing predicts them."""
+    """Predict and learn one branch, ``taken`` 0 or 1: 1 if it was mispredicted. The base table always knows the branch;
+    the longest history that knows it decides. Selections are computed as sums, since branches on them would be
+    unpredictable."""
     row = place(p, site, 0)
     shorter = row
     table = 1
@@ -121,7 +125,7 @@ def predict_branch(p, site, taken):
 
 @native
 def predict(p, first, last):
-    """Predict and learn branches [first, last): how many were predicted wrongly; BRANCH.missed says which."""
+    """Predict and learn branches [first, last): returns how many were mispredicted; BRANCH.missed says which."""
     wrong = 0
     index = first
     while index < last:
@@ -133,7 +137,7 @@ def predict(p, first, last):
 
 
 class Predictor:
-    """A predictor with its state; :meth:`missed` learns as it goes. About 20 ns a branch."""
+    """A predictor with its state; each call of :meth:`missed` also trains it. About 20 ns per branch."""
 
     def __init__(self) -> None:
         self._unit = Units(predictor, ()).get(UnitSpec("predictor", predict, {}))
@@ -142,7 +146,7 @@ class Predictor:
         self._state["entry_base"] = self._entries.ctypes.data
 
     def missed(self, codes: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Which of the branches, 2 * branch + outcome each, are predicted wrongly."""
+        """Which of the branches, each as 2 * branch + outcome, are mispredicted."""
         records = np.zeros(len(codes), branch.dtype)
         records["code"] = codes
         self._state["branch_base"] = records.ctypes.data

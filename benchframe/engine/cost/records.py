@@ -1,4 +1,4 @@
-"""What a counted run leaves behind: records of memory accesses, where each line is, and their sums."""
+"""The data of a counted run: records of memory accesses, the place of each line, and the sums."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchframe.mm.machine import Machine
 from benchframe.strategy import Strategy
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Where each record lies for counting: a line number that is the same in every process and on every machine.
+# The place of each record for counting: a line number that is the same in every process and on every machine.
 #
 # Natively a slab begins on a page boundary, wherever that is. Here the slabs stand one behind the other in a fixed
 # order, each on a page boundary too, so that record ``i`` of a slab has the same place within its cache line as in the
@@ -20,11 +20,11 @@ from benchframe.strategy import Strategy
 # (:data:`LOAD` ...), the byte address, branch or event in the low ones.
 
 LINE = 64
-"""Bytes of a cache line."""
+"""The size of a cache line in bytes."""
 BLOCK = 256
-"""Records smaller than a line are taken together in blocks of this many bytes: a node made of words is one step."""
+"""Records smaller than a line are grouped into blocks of this many bytes: a node made of words is one step."""
 SHIFT = 40
-"""Bits below a record's kind."""
+"""The number of bits below a record's kind."""
 LOAD, STORE, ATOMIC, BARRIER, BRANCH, OPERAND, EVENT, ENTER, LEAVE, COUNTED = range(10)
 """Kinds of a record. OPERAND: a further operand of ``and`` or ``or`` was evaluated. EVENT: an event begins, the low
 bits are its class. ENTER, LEAVE: a hook of the lookup. COUNTED: the strategy called ``count``."""
@@ -36,13 +36,13 @@ STRUCTURES: tuple[tuple[str, Slab], ...] = (
     ("task", TASK),
     ("file", FILE),
 )
-"""What the model's own structures are called in a cost table."""
+"""The names of the model's own structures in a cost table."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """One structure's lines: ``first`` its first line, ``count`` how many, ``step`` lines that make one step of a walk
-    (a record, or a block of small ones), ``size`` bytes of a record."""
+    """One structure's lines: ``first`` is its first line, ``count`` how many, ``step`` how many lines make one step of
+    a walk (a record, or a block of small ones), ``size`` the bytes of a record."""
 
     name: str
     base: str
@@ -53,7 +53,7 @@ class Region:
 
 
 class Memory:
-    """The counted slabs of ``machine`` with their places. O(slabs)."""
+    """The counted slabs of ``machine`` and their places. O(slabs)."""
 
     def __init__(self, machine: Machine, strategy: Strategy) -> None:
         self.machine = machine
@@ -72,15 +72,15 @@ class Memory:
         self.lines = first
 
     def column(self, slab: Slab, field: str) -> memoryview:
-        """One field of all records, read and written in place."""
+        """One field of all records, for reading and writing in place."""
         return memoryview(self.machine.arrays[slab.base][field])  # type: ignore[arg-type]
 
     def counts(self, slab: Slab, field: str) -> bool:
-        """Whether an access to ``field`` costs anything: not if the kernel has no such memory."""
+        """Whether an access to ``field`` has a cost: not if the kernel has no such memory."""
         return slab.base in self._by_base and not slab.struct.members[field].model
 
     def code(self, slab: Slab, field: str, kind: int) -> tuple[int, int]:
-        """(record of an access to ``field`` of record 0, what one record more adds)."""
+        """(the record of an access to ``field`` of record 0, the increment per further record)."""
         region = self._by_base[slab.base]
         return (kind << SHIFT) + region.first * LINE + slab.struct.offset(field), region.size
 
@@ -90,28 +90,28 @@ class Memory:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The memory that the sums of a counted run are made in: constants, structs and slabs. One task writes it, no locks.
+# The memory for the sums of a counted run: constants, structs and slabs. One task writes it, so there are no locks.
 #
 # :mod:`benchframe.engine.cost.sums` adds up in it, :mod:`benchframe.engine.cost.tally` makes it and reads it.
 
 LOW = (1 << SHIFT) - 1
 LINE_SHIFT = LINE.bit_length() - 1
 IN_LOOKUP, WRITTEN, WRITTEN_IN_LOOKUP, FAR_L1, FAR_L2 = 1, 2, 4, 8, 16
-"""How an operation touched a line; a line that a first- or second-level cache is likely to have lost."""
+"""How an operation touched a line; and whether a first- or second-level cache has probably lost the line."""
 LOOKUP, FAULT, MAPPING, HIT = range(4)
 """The views, in the order of tally.VIEWS."""
 KINDS = 11
 """Kinds of records, and MISPREDICTED."""
 MISPREDICTED = 10
 SUMS = 64
-"""Words of a view in SUM: those below, then the lines of each region."""
+"""The words of a view in SUM: those below, then the lines of each region."""
 (N, LOADS, STORES, ATOMICS, BARRIERS, BRANCHES, WRONG, LINES, STEPS, DIRTY, FAR1, FAR1_N, FAR2, FAR2_N, REGIONS) = (
     range(15)
 )
 PARTS = 8
-"""Classes of reuse times per power of two."""
+"""Classes of reuse distances per power of two."""
 HOOKS = 16
-"""Words of HOOK: how often a strategy counted each COUNT_*."""
+"""The words of HOOK: how often a strategy counted each COUNT_*."""
 
 summing = Struct(
     "summing",

@@ -1,4 +1,4 @@
-"""Strategy text rewritten so that it leaves a record of each access: as Python, and compiled."""
+"""Rewrite strategy text so that it records each access: as Python, and compiled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from benchframe.dialect.functions import (
     where,
 )
 from benchframe.dialect.interpreter import wrapped
-from benchframe.dialect.primitives import Primitive, cmpxchg, fetch_add, fls, wait_then_add, xchg
+from benchframe.dialect.primitives import Primitive, cmpxchg, fetch_add, fls, hash_64, wait_then_add, xchg
 from benchframe.dialect.records import DialectError, Field, Slab, Struct
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.cost.records import (
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Expressions of a function that is rewritten for counting: loads, calls, hooks and primitives with their records.
+# Rewritten expressions: loads, calls, hooks and primitives with their records.
 
 Kind = Slab | None
 """What a name holds: a reference into a slab (then its index), or an integer."""
@@ -63,9 +63,9 @@ ATOMICS = {"wait_then_add": "wait_then_add"} | {
     for name in ("xchg", "cmpxchg", "fetch_add")
     for ordering in ("", "_relaxed", "_acquire", "_release")
 }
-"""Primitives that read, change and write in one step, and what each does: on x86 its ordering changes nothing."""
+"""Primitives that read, change and write in one step, and their operation: on x86 the ordering makes no difference."""
 FREE = frozenset({"cpu_relax", "cond_resched", "cycles", "smp_rmb", "smp_wmb", "smp_mb__before_atomic",
-                  "smp_mb__after_atomic", "smp_acquire__after_ctrl_dep"})  # fmt: skip
+                  "smp_mb__after_atomic", "smp_acquire__after_ctrl_dep", "trace"})  # fmt: skip
 """Primitives without an instruction that counts: barriers for the compiler, on x86."""
 OPERATORS: dict[type[ast.AST], str] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Mod: "%", ast.LShift: "<<", ast.RShift: ">>",
@@ -76,7 +76,7 @@ OPERATORS: dict[type[ast.AST], str] = {
 
 
 class Expressions:
-    """One function, its arguments of known kinds: the text of its expressions."""
+    """One function whose arguments have known kinds: the text of its expressions."""
 
     def __init__(self, owner: Translator, function: FunctionType, kinds: tuple[Kind, ...], far: bool) -> None:
         self.owner, self.function, self.far = owner, function, far
@@ -89,13 +89,13 @@ class Expressions:
         self._infer()
 
     def wrong(self, node: ast.AST, what: str) -> DialectError:
-        """The error for a line."""
+        """The error for a node of the syntax tree."""
         return DialectError(
             f"{where(self.function)}, line {getattr(node, 'lineno', 0)} of it: {what}; the cost engine cannot count it"
         )
 
     def _infer(self) -> None:
-        """Which local names hold references: assigned from a slab, or from a name that does."""
+        """The local names that hold references: assigned from a slab, or from a name that holds one."""
         assigned = [
             (target.id, node.value)
             for node in ast.walk(self.definition)
@@ -127,7 +127,7 @@ class Expressions:
         self.temporaries += 1
         return f"_t{self.temporaries}"
 
-    # ---- expressions ------------------------------------------------------------------------------------------
+    # ---- expressions -------------------------------------------------------------------------------------------------
 
     def value(self, node: ast.expr) -> str:
         """An integer expression."""
@@ -184,7 +184,7 @@ class Expressions:
         return node.attr
 
     def referring(self, node: ast.expr) -> str | None:
-        """The index if ``node`` is a reference."""
+        """The index, if ``node`` is a reference."""
         return None if self.kind(node) is None else self.reference(node)[1]
 
     def reference(self, node: ast.expr) -> tuple[Slab, str]:
@@ -204,12 +204,12 @@ class Expressions:
         return self.accessed("load", LOAD, slab, field, index, [])
 
     def accessed(self, how: str, kind: int, slab: Slab, field: str, index: str, operands: list[str]) -> str:
-        """An access, recorded if it costs anything."""
+        """An access, with a record if it has a cost."""
         if not self.owner.memory.counts(slab, field):
             return self.owner.plain(how, slab, field, index, operands)
         return self.owner.access(how, kind, slab, field, index, operands, self.temporary)
 
-    # ---- calls ------------------------------------------------------------------------------------------------
+    # ---- calls -------------------------------------------------------------------------------------------------------
 
     def call(self, node: ast.Call) -> str:
         if not isinstance(node.func, ast.Name) or node.keywords:
@@ -258,11 +258,13 @@ class Expressions:
             return "0"
         if name == "fls":
             return f"fls({self.value(node.args[0])})"
+        if name == "hash_64":
+            return f"hash_64({self.value(node.args[0])}, {self.value(node.args[1])})"
         slab, index = self.reference(node.args[0])
         word = node.args[1]
         field = word.value if isinstance(word, ast.Constant) else None
         made_from = origin(self.function)
-        if made_from is not None:  # an instance of a text: its field names are exchanged
+        if made_from is not None:  # an instance of a text, with other field names
             field = made_from[1].get(str(field), field)
         if not isinstance(field, str) or field not in slab.struct.fields:
             raise self.wrong(node, f"{slab.struct.name} has no field {ast.unparse(word)}")
@@ -295,18 +297,18 @@ def _definition(function: FunctionType) -> ast.FunctionDef:
 
 
 def _trivial(function: FunctionType) -> bool:
-    """Whether a function only gives a constant: a hook that a strategy does not fill."""
+    """Whether a function only returns a constant: a hook that a strategy does not fill."""
     body = _definition(function).body
     rest = body[1:] if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) else body
     return len(rest) == 1 and isinstance(rest[0], ast.Return) and isinstance(rest[0].value, (ast.Constant, ast.Name))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Statements of a function that is rewritten for counting: branches, stores, and the whole new text.
+# Rewritten statements: branches, stores, and the whole new text.
 
 
 class Writer(Expressions):
-    """Writes one function anew."""
+    """Rewrites one function."""
 
     def text(self, name: str) -> str:
         """The whole new function."""
@@ -314,7 +316,7 @@ class Writer(Expressions):
         body = self.block(self.definition.body, 1)
         return "\n".join([f"def {name}({arguments}):", *body, ""])
 
-    # ---- statements -------------------------------------------------------------------------------------------
+    # ---- statements --------------------------------------------------------------------------------------------------
 
     def block(self, nodes: list[ast.stmt], depth: int) -> list[str]:
         lines = [line for node in nodes for line in self.statement(node, depth)]
@@ -347,7 +349,7 @@ class Writer(Expressions):
         else:
             word = "if" if isinstance(node, ast.If) else "while"
             head = f"{word} {self.value(node.test)}:"
-            if isinstance(node.test, ast.Constant):  # `while True`: nothing is decided
+            if isinstance(node.test, ast.Constant):  # `while True`: no decision
                 return [pad + head, *self.block(node.body, depth + 1)]
         site = self.owner.site()
         taken = [pad + head, f"{pad} {self.owner.note(str(site))}", *self.block(node.body, depth + 1)]
@@ -355,7 +357,7 @@ class Writer(Expressions):
         return [*taken, pad + "else:", *other]
 
     def iterated(self, node: ast.expr) -> str:
-        """What a ``for`` runs over: range(...), or a tuple of integers."""
+        """What a ``for`` loops over: range(...), or a tuple of integers."""
         if isinstance(node, ast.Tuple):
             return "(" + "".join(f"{self.value(item)}, " for item in node.elts) + ")"
         return self.value(node)
@@ -416,14 +418,14 @@ class Writer(Expressions):
         return lines + self.mark(slab, node.target.attr, STORE, index)
 
     def mark(self, slab: Slab, field: str, kind: int, index: str) -> list[str]:
-        """The statement that records an access, none if it costs nothing."""
+        """The statement that records an access; none if it has no cost."""
         if not self.owner.memory.counts(slab, field):
             return []
         return [self.owner.note(self.owner.place(slab, field, kind, index))]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Strategy code rewritten for counting: a function whose accesses, branches and counted hooks leave records.
+# Strategy code rewritten for counting: each access, branch and counted hook leaves a record.
 #
 # The dialect is small enough to be written anew: references become plain indices, ``v.vm_end`` becomes
 # ``(_A(place + v * 192) or vm_end[v])``, where ``_A`` appends one integer to the record and gives None. A function is
@@ -457,7 +459,7 @@ def rmw_cmpxchg(column: Any, index: int, old: int, new: int) -> int:
 
 
 def wait_add(column: Any, index: int, mask: int, delta: int) -> int:
-    """wait_then_add with one task: DialectError if the lock is not free."""
+    """wait_then_add with one task: raises DialectError if the lock is not free."""
     old: int = column[index]
     if old & mask:
         raise DialectError(f"deadlock: waits for a lock that is {old} (mask {mask})")
@@ -473,26 +475,26 @@ def store(column: Any, index: int, value: int) -> int:
 
 FORMS = {"store": "store", "xchg": "rmw_xchg", "cmpxchg": "rmw_cmpxchg", "fetch_add": "rmw_add",
          "wait_then_add": "wait_add"}  # fmt: skip
-"""Primitives that write, and the function of this module that does it."""
+"""Primitives that write, and the function of this module that implements each."""
 
 
 class Translator:
     """Rewrites functions over one :class:`Memory`; ``append`` takes the records.
 
-    ``binding`` fills the hooks of code that is bound to the strategy. Code behind a FarCall (mapping operations)
-    counts no ``count`` and has no lookup marks, as natively. The methods from :meth:`note` on are the forms of the
-    new text; :class:`~benchframe.engine.cost.rewrite.CompiledTranslator` has others for the same records.
+    ``binding`` fills the hooks of code that is bound to the strategy. Code behind a FarCall (mapping operations) does
+    not record ``count`` and has no lookup marks, as in native code. The methods from :meth:`note` on define the forms
+    of the new text; :class:`~benchframe.engine.cost.rewrite.CompiledTranslator` has others for the same records.
     """
 
     goes_far = True
-    """Whether what stands behind a FarCall is rewritten too."""
+    """Whether the code behind a FarCall is rewritten too."""
 
     def __init__(self, memory: Memory, binding: Binding, append: Callable[[int], None]) -> None:
         self.memory = memory
         self.binding = binding
         self.scope: dict[str, Any] = {
             "_A": append, "rmw_add": rmw_add, "rmw_xchg": rmw_xchg, "rmw_cmpxchg": rmw_cmpxchg, "wait_add": wait_add,
-            "store": store, "fls": fls,
+            "store": store, "fls": fls, "hash_64": hash_64,
         }  # fmt: skip
         self.sites = 0
         """How many branches were numbered so far."""
@@ -500,12 +502,12 @@ class Translator:
         self._used: set[str] = set()
 
     def function(self, function: Any, kinds: tuple[Kind, ...], far: bool = False) -> Callable[..., int]:
-        """``function`` rewritten for arguments of these kinds. Raises DialectError for what is not of the dialect."""
+        """``function`` rewritten for arguments of these kinds. Raises DialectError for code outside the dialect."""
         found: Callable[..., int] = self.scope[self.name_of(function, kinds, far)]
         return found
 
     def name_of(self, function: FunctionType, kinds: tuple[Kind, ...], far: bool) -> str:
-        """The global name of a rewritten function, made if need be."""
+        """The global name of a rewritten function, which is created if necessary."""
         key = (function, kinds, far)
         if key not in self._names:
             name = self.unique(function.__name__)
@@ -514,7 +516,7 @@ class Translator:
         return self._names[key]
 
     def unique(self, name: str) -> str:
-        """A global name that is not taken."""
+        """An unused global name."""
         number = 0
         while (made := f"_f_{name}_{number}" if number else f"_f_{name}") in self._used:
             number += 1
@@ -522,12 +524,12 @@ class Translator:
         return made
 
     def site(self) -> int:
-        """A new branch: the record of its first outcome; the second is one more."""
+        """A new branch: the record of its first outcome; that of the second is one more."""
         self.sites += 1
         return (BRANCH << SHIFT) + 2 * (self.sites - 1)
 
     def marked(self, name: str, arity: int) -> str:
-        """The global name of ``name`` with marks where the lookup begins and ends."""
+        """The global name of ``name`` with marks at the beginning and end of the lookup."""
         made = f"{name}_marked"
         if made not in self.scope:
             names = [f"a{number}" for number in range(arity)]
@@ -538,7 +540,7 @@ class Translator:
             self.define(made, text, made)
         return made
 
-    # ---- forms ------------------------------------------------------------------------------------------------
+    # ---- forms -------------------------------------------------------------------------------------------------------
 
     def define(self, name: str, text: str, origin: str) -> None:
         """Define the function ``name`` in ``scope``."""
@@ -553,11 +555,11 @@ class Translator:
         return f"{name}({', '.join(arguments)})"
 
     def note(self, record: str) -> str:
-        """A statement that leaves a record."""
+        """A statement that appends a record."""
         return f"_A({record})"
 
     def after(self, record: str, value: str) -> str:
-        """``value``, a record being left before."""
+        """``value``, evaluated after appending a record."""
         return f"(_A({record}) or {value})"
 
     def place(self, slab: Slab, field: str, kind: int, index: str) -> str:
@@ -566,11 +568,11 @@ class Translator:
         return f"{code} + {index} * {size}"
 
     def element(self, slab: Slab, field: str, index: str) -> str:
-        """A field, to be read or assigned."""
+        """A field, for reading or assigning."""
         return f"{self.column(slab, field)}[{index}]"
 
     def plain(self, how: str, slab: Slab, field: str, index: str, operands: Sequence[str]) -> str:
-        """An access that costs nothing: ``how`` is load, store, xchg, cmpxchg, fetch_add or wait_then_add."""
+        """An access without a cost: ``how`` is load, store, xchg, cmpxchg, fetch_add or wait_then_add."""
         if how == "load":
             return self.element(slab, field, index)
         if how == "fetch_add":
@@ -580,7 +582,7 @@ class Translator:
     def access(
         self, how: str, kind: int, slab: Slab, field: str, index: str, operands: Sequence[str], new: Callable[[], str]
     ) -> str:
-        """The same with its record before it; ``new`` gives an unused name."""
+        """The same, after appending its record; ``new`` returns an unused name."""
         first, name = index, index
         if not index.isidentifier():
             name = new()
@@ -602,7 +604,7 @@ class Translator:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Faults and lookups counted by compiled code: the rewritten text again, over the dialect instead of Python's memory.
+# Compiled code that counts faults and lookups: the rewritten text again, in the dialect instead of Python.
 #
 # The interpreted form of a rewritten function appends to a list, some 100 ns a record. The forms here write to a buffer
 # and are compiled as any strategy code is, some 3 ns. The records are the same ones in the same order, so which form
@@ -611,7 +613,7 @@ class Translator:
 
 Array = npt.NDArray[Any]
 CAPACITY = 1 << 22
-"""Records of the buffer; what is not reached of it is no memory. One event may leave all but a batch of them."""
+"""Records of the buffer; the part not reached takes no memory. One event may leave all but a batch of them."""
 _ROOM = f"one event leaves more than some {CAPACITY // 1_000_000} million records: it cannot be counted"
 _BASES = tuple(name for name in mm_struct.fields if name.endswith("_base") and name != "mmap_base")
 _PLACES = tuple(base.removesuffix("_base") + "_place" for base in [*(s.base for _, s in STRUCTURES), *PRIVATE_BASES])
@@ -646,7 +648,7 @@ def _entry(_h, first, last):
 
 @native
 def leave_record(h, record):  # type: ignore[no-untyped-def]
-    """Append to the buffer; gives 0."""
+    """Append to the buffer; returns 0."""
     if h.cursor < h.limit:
         RECORD(h, h.cursor).value = record
     h.cursor += 1
@@ -663,11 +665,11 @@ class CompiledTranslator(Translator):
         self.scope = {
             "_note": leave_record, "_s_event_base": EVENT,
             "_xchg": xchg, "_cmpxchg": cmpxchg, "_fetch_add": fetch_add, "_wait_then_add": wait_then_add,
-            "fls": fls,
+            "fls": fls, "hash_64": hash_64,
         }  # fmt: skip
 
     def entry(self) -> Callable[..., int]:
-        """Replays events [first, last) until a mapping operation or the end of the buffer; gives where it stopped."""
+        """Replays events [first, last) until a mapping operation or the end of the buffer; returns where it stopped."""
         replay: Any = one_event
         event = self.name_of(replay, (MM, None), False)
         self.define("_entry", _ENTRY.format(event=event), "entry")
@@ -708,7 +710,7 @@ class CompiledTranslator(Translator):
         return self._helper(how, kind, slab, field, index, operands)
 
     def _helper(self, how: str, kind: int | None, slab: Slab, field: str, index: str, operands: Sequence[str]) -> str:
-        """A call of a function that makes the access: the compiler types a call sooner than the text."""
+        """A call of a function that makes the access: the compiler types a call faster than the text."""
         name = f"_{how}_{slab.base}_{field}" + ("_free" if kind is None else "")
         if name not in self.scope:
             names = ["i", *(f"a{number}" for number in range(len(operands)))]
@@ -746,15 +748,15 @@ class Recorder:
         header["limit"], header["full"] = CAPACITY, batch
 
     def run(self, first: int, last: int) -> int:
-        """Count events [first, last) until a mapping operation, or ``batch`` records; gives where it stopped.
-        EngineError if one event leaves more records than there is room for."""
+        """Count events [first, last) until a mapping operation, or ``batch`` records; returns where it stopped. Raises
+        EngineError if one event leaves more records than the buffer holds."""
         stopped = self._unit(self._header.ctypes.data, first, last)
         if self.pending > CAPACITY:
             raise EngineError(_ROOM)
         return stopped
 
     def push(self, records: Sequence[int]) -> None:
-        """Append records that interpreted code left."""
+        """Append records from interpreted code."""
         at = self.pending
         if at + len(records) > CAPACITY:
             raise EngineError(_ROOM)
@@ -763,12 +765,12 @@ class Recorder:
 
     @property
     def pending(self) -> int:
-        """Records in the buffer."""
+        """The number of records in the buffer."""
         return int(self._header["cursor"][0])
 
     @property
     def full(self) -> bool:
-        """Whether no event begins before :meth:`take`."""
+        """Whether no further event can begin before :meth:`take`."""
         return self.pending >= int(self._header["full"][0])
 
     def take(self) -> Array:
@@ -779,10 +781,11 @@ class Recorder:
 
 
 def unit_of(memory: Memory, strategy: Strategy) -> UnitSpec:
-    """What is to be compiled. Raises DialectError for code that cannot be counted. Some 50 ms: texts are read."""
+    """The unit to compile. Raises DialectError for code that cannot be counted. Takes some 50 ms, since it reads source
+    texts."""
     return UnitSpec(f"counted-{strategy.name}", CompiledTranslator(memory, strategy).entry(), {})
 
 
 def units() -> Units:
-    """Where the units come from."""
+    """The loader of units."""
     return Units(counting, ())

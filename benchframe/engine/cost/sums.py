@@ -1,8 +1,8 @@
-"""What the records of a counted run add up to, operation by operation: integers only, written in the dialect.
+"""The sums of a counted run's records, operation by operation: integers only, written in the dialect.
 
-One pass over a batch. Records of an operation are counted by kind as they come; the distinct lines that it touched are
-kept in TOUCH, sorted when the operation ends, and walked once per view. :mod:`benchframe.engine.cost.tally` holds the
-memory and reads the sums. About 15 ns a record.
+It takes one pass over a batch. It counts the records of an operation by kind as they come, keeps the distinct lines of
+the operation in TOUCH, sorts them when the operation ends, and walks them once per view.
+:mod:`benchframe.engine.cost.tally` owns the memory and reads the sums. About 15 ns per record.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def touch_line(t, line, inside, written):
 
 @native
 def finish(t):
-    """The operation ends: into the sums of its views."""
+    """The operation ends: add it to the sums of its views."""
     o = OPERATION(t, t.operations - 1)
     o.kind = t.kind
     o.hit = int(t.hit == 1 and t.kind != CLASS_MAPPING)
@@ -166,7 +166,7 @@ def finish(t):
 
 @native
 def add_events(t, view, outside):
-    """Operations, loads, stores, atomics, barriers, branches; those outside the lookup too if ``outside``."""
+    """Add operations, loads, stores, atomics, barriers, branches; those outside the lookup too if ``outside``."""
     base = view * SUMS
     SUM(t, base + N).value += 1
     kind = LOAD
@@ -184,7 +184,7 @@ def add_events(t, view, outside):
 
 @native
 def sort_lines(t):
-    """TOUCH in order of line: Shell's sort, with gaps 3 k + 1. Most operations touch about ten lines."""
+    """Sort TOUCH by line: Shell's sort, with gaps 3 k + 1. Most operations touch about ten lines."""
     count = t.touched
     gap = 1
     while gap * 3 + 1 < count:
@@ -208,8 +208,8 @@ def sort_lines(t):
 
 @native
 def note_times(t):
-    """When each line was touched before: into REUSE, and FAR_* for lines that are likely to be lost. Gives which
-    levels can be known at all (FAR_*), the window being long enough."""
+    """When each line was last touched: into REUSE, and FAR_* for lines that a cache has probably lost. Returns the
+    levels (FAR_*) for which this can be known, the window being long enough."""
     age = t.clock - t.began
     late = int(age >= t.time_l1) * FAR_L1 + int(age >= t.time_l2) * FAR_L2
     index = 0
@@ -239,7 +239,8 @@ def reuse_class(ago):
 
 @native
 def walk_lines(t, view, chosen, written, late):
-    """Distinct lines of a view (``chosen`` a bit of ``how``, 0 for all), its steps, lines written. Gives the lines."""
+    """Distinct lines of a view (``chosen`` is a bit of ``how``, 0 for all), its steps, and lines written. Returns the
+    number of lines."""
     base = view * SUMS
     lines = 0
     steps = 0
@@ -286,8 +287,8 @@ def walk_lines(t, view, chosen, written, late):
 
 @native
 def share_lines(t, which, chosen, written, task):
-    """Who else touches the lines: ``which`` 0 among lookups, 1 among faults. A write counts once another operation
-    touched the line too, also one that came before."""
+    """Which other operations touch the lines: ``which`` 0 among lookups, 1 among faults. A write counts once another
+    operation has touched the line too, before or after it."""
     number = 0
     index = 0
     shared = 0

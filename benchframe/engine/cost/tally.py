@@ -1,8 +1,8 @@
 """From the records of a counted run to sums per operation: the memory behind :mod:`benchframe.engine.cost.sums`.
 
-Views of the same records. ``lookup``: what happened inside the lookup's hooks of a fault, and all of a LOOKUP event.
-``hit``: the same for those that the strategy's cache answered. ``fault``: all of a fault, its lookup included.
-``mapping``: all of a mapping operation.
+There are four views of the same records. ``lookup``: what happened inside the lookup hooks of a fault, and all of a
+LOOKUP event. ``hit``: the same for lookups that the strategy's cache answered. ``fault``: all of a fault, including its
+lookup. ``mapping``: all of a mapping operation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Array = npt.NDArray[Any]
 VIEWS = ("lookup", "fault", "mapping", "hit")
 COUNTS = {COUNT_LOOKUP: "lookups", COUNT_HIT: "hits", COUNT_RETRY: "retries", COUNT_FALLBACK: "fallbacks"}
 NEAR = {"l1": 512, "l2": 16384}
-"""Lines of a first- and a second-level cache, 32 KiB and 1 MiB: see ``far_l1``."""
+"""The number of lines of a first- and a second-level cache, 32 KiB and 1 MiB: see ``far_l1``."""
 NAMES = ("n", "loads", "stores", "atomics", "barriers", "branches", "mispredicted", "lines", "steps", "dirty",
          "far_l1", "far_l1_n", "far_l2", "far_l2_n")  # fmt: skip
 """The sums of a view, in the order of summing.N ... summing.FAR2_N."""
@@ -33,11 +33,11 @@ NAMES = ("n", "loads", "stores", "atomics", "barriers", "branches", "mispredicte
 
 @dataclass
 class View:
-    """Sums over the operations of one view: per operation in a window, and over all."""
+    """Sums over the operations of one view: per window, and in total."""
 
     windows: list[dict[str, int]] = field(default_factory=list)
     lines: Array = field(default_factory=lambda: np.zeros(1, np.int64))
-    """Histogram: operations that touched so many lines."""
+    """A histogram: the number of operations by number of lines touched."""
     loads: Array = field(default_factory=lambda: np.zeros(1, np.int64))
 
     def total(self, name: str) -> int:
@@ -48,7 +48,7 @@ class View:
 class Tally:
     """Takes batches of records; each must begin with an event. Some 15 ns a record.
 
-    ``arrays`` are the slabs of :mod:`~benchframe.engine.cost.records` by base; what is untouched of them costs nothing.
+    ``arrays`` are the slabs of :mod:`~benchframe.engine.cost.records` by base; their untouched parts take no memory.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -75,7 +75,7 @@ class Tally:
         self._forget()
 
     def _forget(self) -> None:
-        """No line is shared yet, no reuse time noted."""
+        """Forget which lines are shared, and all reuse times."""
         self.reuse = Reuse()
         self.arrays["sharing_base"] = np.zeros(2 * self.memory.lines, summing.sharing.dtype)
         self._state["sharing_base"] = self.arrays["sharing_base"].ctypes.data
@@ -84,7 +84,7 @@ class Tally:
             self._state[f"shared_{name}"] = self._state[f"between_{name}"] = 0
 
     def window(self, gap: bool) -> None:
-        """A new window begins; with a ``gap`` what lies between it and the one before was not counted."""
+        """Begin a new window; with a ``gap`` the events between it and the previous one were not counted."""
         for view in self.views.values():
             view.windows.append({})
         self.counted.append({})
@@ -92,7 +92,7 @@ class Tally:
             self._state["began"] = self._state["clock"]
 
     def again(self) -> None:
-        """Forget the sums; the predictor and the lines touched last stay: what was counted was to warm them up."""
+        """Reset the sums but keep the predictor and the lines touched last: the count so far was for warming up."""
         for level, lines in NEAR.items():
             self._state[f"time_{level}"] = self.reuse.time(lines)
         self.views = {name: View() for name in VIEWS}
@@ -137,13 +137,13 @@ class Tally:
         self.arrays["hook_base"]["value"] = 0
 
     def shared(self, name: str) -> tuple[int, int]:
-        """(lines written that some other operation of this view touches, that another task's touches), summed over
-        operations; the writer's own task_struct is left out."""
+        """(lines written that some other operation of this view touches, lines written that another task's operation
+        touches), summed over operations; the writer's own task_struct is left out."""
         return int(self._state[f"shared_{name}"][0]), int(self._state[f"between_{name}"][0])
 
 
 def _regions(memory: Memory) -> Array:
-    """The regions as records, and one behind the last."""
+    """The regions as records, and one after the last."""
     found = np.zeros(len(memory.regions) + 1, summing.region.dtype)
     found["first"] = [*(region.first for region in memory.regions), 1 << 62]
     found["step"] = [*(region.step for region in memory.regions), 1]
@@ -153,18 +153,18 @@ def _regions(memory: Memory) -> Array:
 
 
 class Reuse:
-    """How long ago lines were touched last, in line touches; from that, how long a cache of n lines remembers.
+    """The reuse distances of lines, in line touches; from them, how long a cache of n lines keeps a line.
 
     A window of w touches holds on average sum(P(reuse time >= k), k = 1..w) distinct lines: the k-th touch is to a new
-    one if its line was not touched since the window began (Xiang et al., "HOTL", ASPLOS 2013). The time after which
-    that is n is what an LRU cache of n lines remembers. ``counts`` are by sums.reuse_class.
+    one if its line was not touched since the window began (Xiang et al., "HOTL", ASPLOS 2013). An LRU cache of n lines
+    keeps a line for the time w at which this is n. ``counts`` are by sums.reuse_class.
     """
 
     def __init__(self) -> None:
         self.counts = np.zeros(64 * summing.PARTS, np.int64)
 
     def time(self, lines: int) -> int:
-        """Touches after which ``lines`` other lines were touched, on average; 2^62 if never."""
+        """The average number of touches until ``lines`` other lines have been touched; 2^62 if never."""
         seen, at, total = 0.0, 1.0, int(self.counts.sum())
         left = total
         for number in np.flatnonzero(self.counts).tolist():
@@ -189,7 +189,7 @@ def _histogram(old: Array, values: Array) -> Array:
 
 
 def quantile(histogram: Array, share: float) -> int:
-    """The smallest value that at least ``share`` of what the histogram counts does not exceed.
+    """The ``share`` quantile of the histogram: the smallest value that at least this share does not exceed.
 
     >>> quantile(np.array([0, 5, 4, 1]), 0.5), quantile(np.array([0, 5, 4, 1]), 0.99)
     (1, 3)

@@ -10,7 +10,7 @@ from benchframe.report.charts.spec import COLOURS, DESCRIPTION, INK, WHOSE, Char
 from benchframe.report.table import own_lines
 
 PARTS = {"vma": "VMA", "own": "own", "pte": "page table", "page": "struct page", "mm": "mm", "task": "task"}
-"""Structures as docs/cost.md has them, ``own`` for all slabs of the strategy, and what the legend calls them."""
+"""The structures of docs/cost.md, ``own`` for all slabs of the strategy, and their names in the legend."""
 
 
 def cost_chart(data: Data) -> Chart | None:
@@ -32,7 +32,7 @@ def cost_chart(data: Data) -> Chart | None:
 
 
 def lines_of(cost: Mapping[str, float], view: str = "lookup") -> dict[str, float]:
-    """Lines per operation of each of PARTS that has some; what belongs to none of them (files) is left out.
+    """Lines per operation for each of PARTS with any; structures outside PARTS (files) are left out.
 
     >>> lines_of({"lookup.lines.vma": 2.5, "lookup.lines.mm": 1.0, "lookup.lines.node": 3.0, "lookup.lines.pte": 0.0})
     {'vma': 2.5, 'own': 3.0, 'mm': 1.0}
@@ -58,11 +58,11 @@ def _records(data: Data, label: str) -> list[dict[str, Any]]:
 
 
 WIDE = 6
-"""Lines over the median's from which on a bar is cut: one list must not squeeze all trees into a corner."""
+"""A bar more than this many times as long as the median is cut: one list must not compress all trees into a corner."""
 
 
 def _end(totals: Sequence[float]) -> float:
-    """Where the axis ends: a little beyond the longest bar that is not cut.
+    """The end of the axis: a little beyond the longest bar that is not cut.
 
     >>> _end([3.0, 4.0, 5.0]), _end([3.0, 5.0, 600.0])
     (5.25, 6.0)
@@ -72,7 +72,7 @@ def _end(totals: Sequence[float]) -> float:
 
 
 def _cut(records: list[dict[str, Any]], end: float) -> list[dict[str, Any]]:
-    """``records`` with each bar's parts, in their order, ended at ``end``."""
+    """``records`` with the parts of each bar, in their order, cut off at ``end``."""
     used: dict[str, float] = {}
     found = []
     for record in records:

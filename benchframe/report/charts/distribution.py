@@ -1,4 +1,4 @@
-"""How long single lookups take: the share that is done by a time (ECDF), and the share that takes longer (the tail).
+"""How long single lookups take: the share done within a time (ECDF), and the share that takes longer (the tail).
 
 From the pass that reads the cycle counter around each operation; see :mod:`benchframe.engine.session`.
 """
@@ -27,12 +27,12 @@ from benchframe.report.table import DISTURBED, disturbed_passes, ns
 from benchframe.results.folder import LatencyRow
 
 _MARKED = (0.5, 0.9, 0.99, 0.999)
-"""Shares whose time is marked by a point."""
+"""The shares marked by a point."""
 
 
 def distribution_chart(data: Data) -> Chart | None:
-    """Two panels per workload, of lookups or, where a trace has none but those of faults, of faults; None if no cell
-    has a histogram."""
+    """Two panels per workload, of lookups or, if a trace has only those of faults, of faults; None if no cell has a
+    histogram."""
     panels: list[Panel] = []
     labels = [*data.single, *data.crews]
     for label in labels:
@@ -62,7 +62,7 @@ def distribution_chart(data: Data) -> Chart | None:
 
 
 def _chosen(data: Data, label: str) -> tuple[str, list[tuple[str, LatencyRow]]]:
-    """The figure with most operations, and its histogram per strategy."""
+    """The figure with most operations, and its histogram by strategy."""
     by_figure: dict[str, list[tuple[str, LatencyRow]]] = {}
     for cell in data.cells:
         if cell.entry.workload != label or cell.state.state != "ok":
@@ -81,9 +81,9 @@ def _chosen(data: Data, label: str) -> tuple[str, list[tuple[str, LatencyRow]]]:
 
 
 def rebinned(points: Sequence[tuple[float, int]]) -> tuple[tuple[int, int], ...]:
-    """The histogram of a run with threads, (lower edge in ns, operations), in the bins of one without.
+    """The histogram of a run with threads, (lower edge in ns, operations), in the bins of a run without threads.
 
-    Its buckets are a sixteenth wide: the middle of each decides.
+    Its buckets are a sixteenth wide: the middle of each determines the bin.
 
     >>> rebinned([(0.0, 1), (2.0, 3), (2.1, 2)])
     ((0, 1), (9, 5))
@@ -109,7 +109,7 @@ def cumulated(bins: Sequence[tuple[int, int]]) -> list[tuple[float, float]]:
 
 
 def _marks(name: str, latency: LatencyRow, points: list[tuple[float, float]]) -> list[dict[str, Any]]:
-    """The points of the marked shares, with their text."""
+    """The points of the marked shares, with their labels."""
     marks = []
     for share in _MARKED:
         if latency.n * (1 - share) < 1:

@@ -10,7 +10,8 @@ from benchframe.report.table import short_text, short_times
 from benchframe.results.figures import FIGURES
 
 STEPS = (0.4, 0.6, 0.8, 0.95, 1.05, 1.25, 1.67, 2.5)
-"""Ratios where the colour changes: mirror images around 1, so that the middle means within 5 %."""
+"""The ratios at which the colour changes: symmetric around 1 on a logarithmic scale, so that the middle means within 5
+%."""
 
 
 def heat_chart(data: Data) -> Chart | None:
@@ -39,7 +40,7 @@ def heat_chart(data: Data) -> Chart | None:
 
 
 def level(ratio: float) -> int:
-    """The place of ``ratio`` in DIVERGING.
+    """The index of the colour for ``ratio`` in DIVERGING.
 
     >>> level(0.3), level(1.0), level(3.0)
     (0, 4, 8)

@@ -1,4 +1,4 @@
-"""ns per lookup beside the hit rate: a hit rate is not a benefit, so the two stand side by side."""
+"""ns per lookup beside the hit rate: a high hit rate is not a benefit in itself, so the chart shows both."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from benchframe.report.charts.spec import (
 
 
 def lookup_chart(data: Data) -> Chart | None:
-    """A panel per workload; None if nothing was looked up."""
+    """A panel per workload; None if there are no lookups."""
     made = panels({label: _spec(data, records) for label in data.single if (records := _records(data, label))})
     if not made:
         return None
@@ -58,7 +58,8 @@ def _records(data: Data, label: str) -> list[dict[str, Any]]:
 
 
 WIDE = 8
-"""Slowest over fastest from which on the axis is logarithmic: one list must not squeeze all trees into a corner."""
+"""If the slowest takes this many times as long as the fastest, the axis is logarithmic: one list must not compress all
+trees into a corner."""
 
 
 def _spec(data: Data, records: list[dict[str, Any]]) -> Spec:
@@ -72,7 +73,7 @@ def _spec(data: Data, records: list[dict[str, Any]]) -> Spec:
         low, high, title = records[0]["mean"] / 1.5, records[-1]["mean"] * 1.5, "ns per lookup (log)"
         scale = {"type": "log", "domain": [low, high], "nice": False}
         axis = {"values": log_ticks(low, high, 5), "format": ",~g"}
-    # An interval of few processes may be many times as long as all that is known: it is cut at the axis' ends.
+    # With few processes an interval may be far longer than the range of the means: it is cut where the axis ends.
     records = [{**r, "low": min(max(r["low"], low), r["mean"]), "high": min(r["high"], high)} for r in records]
     x = quantity("mean", title, scale=scale, axis=axis)
     times: Spec = {

@@ -1,4 +1,4 @@
-"""Lookup cost x update cost x memory: which strategies no other beats in all three."""
+"""Lookup cost x update cost x memory, and the Pareto front of all three."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from benchframe.results.figures import Row
 
 WIDTH, HEIGHT = 250, 210
 MEMORY = "bytes.per_vma"
-"""The member of a cell's deterministic cost that the marks' size shows."""
+"""The key of a cell's deterministic cost that determines the size of its mark."""
 
 
 def pareto_chart(data: Data) -> Chart | None:
-    """A panel per workload that has both figures for two strategies at least; None if none has."""
+    """A panel per workload that has both figures for at least two strategies; None if none has."""
     shown = {label: records for label in data.single if len(records := _records(data.of(label))) > 1}
     if not shown:
         return None
@@ -51,12 +51,12 @@ def pareto_chart(data: Data) -> Chart | None:
 
 
 def memory_of(row: Row) -> float | None:
-    """Bytes per VMA, the VMA's own 192 among them, if the cell has its cost."""
+    """Bytes per VMA, including the VMA's own 192, if the cell has counted cost."""
     return row.cell.state.cost.get(MEMORY)
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indexes of ``points`` that no other point is below and left of, from left to right. O(n log n).
+    """Indexes of ``points`` that have no other point below and to the left, from left to right. O(n log n).
 
     >>> front([(1, 9), (2, 2), (3, 3), (9, 1)])
     [0, 1, 3]
@@ -71,7 +71,7 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def unbeaten(points: Sequence[tuple[float, ...]]) -> list[int]:
-    """Indexes of ``points`` that no other is at most equal to in every member and below in one. O(n^2).
+    """Indexes of ``points`` that no other point dominates (less or equal in every coordinate and less in one). O(n^2).
 
     >>> unbeaten([(1, 9, 5), (2, 2, 5), (2, 3, 5), (2, 3, 4)])
     [0, 1, 3]
@@ -97,7 +97,7 @@ def _records(rows: Sequence[Row]) -> list[dict[str, Any]]:
         records.append({**record, "says": text})
     most = max((record["bytes"] for record in records if "bytes" in record), default=0.0)
     for record in records:
-        if "bytes" in record:  # areas are to each other as the bytes are, as far as a mark can still be seen
+        if "bytes" in record:  # areas are proportional to the bytes, as long as a mark is large enough to see
             record["area"] = max(_LEAST, _MOST * record["bytes"] / most)
     for i in front([(record["x"], record["y"]) for record in records]):
         records[i]["front"] = True
@@ -108,7 +108,7 @@ def _records(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 _LEAST, _MOST = 30.0, 220.0
-"""Areas of marks in square pixels."""
+"""Smallest and largest areas of marks in square pixels."""
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:
@@ -150,7 +150,8 @@ def _spec(data: Data, records: list[dict[str, Any]]) -> Spec:
 
 
 def _labels(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Names of what is unbeaten, beside the marks, each where it covers nothing; left out where there is no room."""
+    """Names of the points on the front, beside their marks, each where it covers nothing; left out where there is no
+    room."""
     ends = [_ends([record[field] for record in records]) for field in ("x", "y")]
     (left, right), (low, high) = [(math.log(a), math.log(b)) for a, b in ends]
 

@@ -60,7 +60,7 @@ def _records(data: Data, label: str) -> list[dict[str, Any]]:
 
 
 _TICKS = (1, 0.5, 2, 0.2, 5, 0.1, 10, 100, 1000, 0.01, 1.5, 0.7, 3, 0.3, 1.2, 0.8, 1.1, 0.9, 1.05, 0.95, 1.02, 0.98)
-"""Ratios for an axis, the most welcome ones first."""
+"""Candidate ticks for an axis of ratios, the preferred ones first."""
 
 
 def ratio_ticks(low: float, high: float, gap: float) -> list[float]:
@@ -79,7 +79,7 @@ def ratio_ticks(low: float, high: float, gap: float) -> list[float]:
 
 def _spec(data: Data, records: list[dict[str, Any]]) -> Spec:
     figures = [head for head in FIGURES.values() if any(record["figure"] == head for record in records)]
-    # An interval of few rounds may be many times as long as all that is known: it is cut at the axis' ends.
+    # With few rounds an interval may be far longer than the range of the ratios: it is cut where the axis ends.
     ratios = [record["ratio"] for record in records]
     low = max(min(0.9, *(record["low"] for record in records)) * 0.95, min(1.0, *ratios) / 2)
     high = min(max(1.1, *(record["high"] for record in records)) * 1.05, max(1.0, *ratios) * 2)

@@ -16,7 +16,7 @@ from benchframe.results.figures import FIGURES, Figure, Row, alone, caching, row
 from benchframe.results.folder import Cell
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Where the names of marks go, so that they cover neither each other nor the marks.
+# Placing the labels of marks, so that they cover neither each other nor the marks.
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels."""
@@ -31,11 +31,11 @@ def place(
     height: float,
     lines: Sequence[Box] = (),
 ) -> list[tuple[float, float] | None]:
-    """Left end and middle (pixels) of each text at or near its mark (x, y, text); None where there is no room.
+    """Left end and middle (pixels) of each label at or near its mark (x, y, text); None where there is no room.
 
-    ``marks`` are (x, y, radius) of everything drawn, ``lines`` boxes of what else is; a text may stand out on the
-    right, where a picture grows. Greedy: earlier texts choose first among right, left, above and below, near and a line
-    farther. O(n^2).
+    ``marks`` are (x, y, radius) of everything drawn, ``lines`` boxes of everything else; a label may extend beyond the
+    right edge, where a picture grows. Greedy: earlier labels choose first among right, left, above and below, near and
+    one line further away. O(n^2).
     """
     taken: list[Box] = [*lines, *((x - r, y - r, x + r, y + r) for x, y, r in marks)]
     radii = {(x, y): r for x, y, r in marks}
@@ -67,7 +67,7 @@ def _free(spot: tuple[float, float], size: float, taken: Sequence[Box], width: f
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# What charts are made of: a specification in Vega-Lite's grammar per panel, and the colours that a page may map.
+# The parts of charts: a specification in Vega-Lite's grammar per panel, and the colours that a page may map.
 #
 # Specifications are plain dictionaries, not altair objects: a report draws some hundred panels, and checking each
 # against the schema would cost more than drawing it. Every name is data, never part of the grammar.
@@ -75,7 +75,7 @@ def _free(spot: tuple[float, float], size: float, taken: Sequence[Box], width: f
 Spec = dict[str, Any]
 
 INK, MUTED, GRID, PAPER = "#1f2328", "#59636e", "#d8dee4", "#ffffff"
-"""Text, axes, grid and background. A page in dark mode maps these and the two lists below to others."""
+"""Text, axes, grid and background. A page in dark mode maps these and the colours of the two lists below to others."""
 COLOURS = (
     "#57606a",
     "#0969c9",
@@ -89,7 +89,7 @@ COLOURS = (
     "#5c7f14",
     "#9a5b3c",
 )
-"""Of strategies; the first is the baseline's. Together with SHAPES they tell 77 apart."""
+"""The strategies' colours; the first is the baseline's. Together with SHAPES they distinguish 77 strategies."""
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
 DASHES = ([1, 0], [5, 2], [2, 2])
 FIGURE_COLOURS = {"lookup": COLOURS[1], "fault": COLOURS[2], "mapping": COLOURS[3]}
@@ -104,7 +104,7 @@ DIVERGING = (
     "#dd6b20",
     "#a63603",
 )
-"""Faster to slower: blue to orange, which all common kinds of colour blindness tell apart."""
+"""From faster to slower: blue to orange, which all common kinds of colour blindness can distinguish."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,8 @@ class Panel:
 @dataclass(frozen=True)
 class Chart:
     """Panels that belong together. ``note`` says in a few sentences how to read them; ``workloads`` and ``strategies``
-    are what a run needs to make the figures again; ``columns`` and ``legend``
-    (whether marks need one) are for a file that holds all panels; ``short`` is a
-    word or two for a list of contents."""
+    are what a run needs to make the figures again; ``columns`` and ``legend`` (whether marks need one) are for a file
+    that holds all panels; ``short`` is a word or two for a table of contents."""
 
     name: str
     title: str
@@ -135,11 +134,11 @@ class Chart:
 
 
 LABEL = 120
-"""Characters of a text that is drawn. Measuring longer ones, as a hostile file may hold, takes seconds each."""
+"""The most characters of a drawn text. Measuring longer ones, as a hostile file may hold, takes seconds each."""
 
 
 def short(text: str, taken: Iterable[str] = ()) -> str:
-    """``text`` as it is drawn: cut to LABEL characters, and then other than those ``taken``.
+    """``text`` as it is drawn: cut to LABEL characters, and made different from those in ``taken``.
 
     >>> short("zipf"), len(short("x" * 999)), short("x" * 999, [short("x" * 999)])[-6:]
     ('zipf', 120, 'x... 2')
@@ -170,7 +169,7 @@ def slug(text: str, taken: Iterable[str] = ()) -> str:
 
 
 def panels(specs: Mapping[str, Spec]) -> tuple[Panel, ...]:
-    """A panel for each title, with keys that differ; O(panels squared).
+    """A panel for each title, with unique keys; O(panels squared).
 
     >>> [panel.key for panel in panels({"a b": {}, "a-b": {}})]
     ['a-b', 'a-b-2']
@@ -210,7 +209,7 @@ def config(paper: str | None = None) -> Spec:
 
 
 def whole(panel: Panel, *, paper: str | None = None, title: bool = True) -> Spec:
-    """The panel's specification, complete."""
+    """The complete specification of a panel."""
     spec: Spec = {"$schema": SCHEMA, "config": config(paper), **panel.spec}
     return {**spec, "title": short(panel.title)} if title else spec
 
@@ -227,7 +226,7 @@ def together(chart: Chart, *, paper: str | None = PAPER) -> Spec:
 
 
 def _with_legend(spec: Any) -> Any:
-    """``spec`` with the legend of each strategy's colour and shape shown."""
+    """``spec`` with a legend of each strategy's colour and shape."""
     if isinstance(spec, list):
         return [_with_legend(part) for part in spec]
     if not isinstance(spec, dict):
@@ -262,7 +261,7 @@ class Look:
         return {"field": "strategy", "type": "nominal", "scale": scale, "legend": None}
 
     def dash(self) -> Spec:
-        """The channel of a line's dashes: solid until colours come a second time."""
+        """The channel of a line's dashes: solid until the colours repeat."""
         scale = {"domain": self.order, "range": [self.dashes[s] for s in self.order]}
         return {"field": "strategy", "type": "nominal", "scale": scale, "legend": None}
 
@@ -274,9 +273,9 @@ class Look:
 
 LEGEND: Spec = {"title": None, "orient": "right"}
 DESCRIPTION: Spec = {"field": "says", "type": "nominal"}
-"""The channel of a mark's text: what it shows when it is pointed at, and what a screen reader says."""
+"""The channel of a mark's text: its tooltip, and the text for screen readers."""
 WHOSE: Spec = {"field": "strategy", "type": "nominal"}
-"""The same channel for lines and bars that only belong to a mark: a page may emphasise them with it."""
+"""The same channel for lines and bars that belong to a mark: a page may highlight them together with it."""
 
 
 def quantity(field: str, title: str | None = None, **more: Any) -> Spec:
@@ -299,16 +298,17 @@ def log_ticks(low: float, high: float, limit: int = 6) -> list[float]:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Figures of a run as charts need them: rows by workload, texts for marks, workloads that differ in size only.
+# A run's figures prepared for charts: rows by workload, texts for marks, workloads that differ only in size.
 
 _VMAS = re.compile(r"(?P<head>[^:]+:(?:[^:]*,)?)vmas=(?P<vmas>\d{1,9})(?P<tail>(?:,.*)?)")
 _EFFORT = re.compile(r"(?<=[:,])(?:events=(\d{1,9})|touch=[01])(?:,|$)")
-"""How long a size is measured, not what is measured: 20 000 lookups in a list of 65 530 VMAs take a minute."""
+"""Parameters that decide how long a size is measured, not what: 20 000 lookups in a list of 65 530 VMAs take a
+minute."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """Workloads that are the same but for ``vmas=`` (and how long they are measured): ``sizes`` maps the number of VMAs
+    """Workloads that are equal except for ``vmas=`` (and how long they are measured): ``sizes`` maps the number of VMAs
     to the workloads' labels, the one with most events first."""
 
     name: str
@@ -323,7 +323,7 @@ class Family:
 class Data:
     """The cells of a run, summarised once for all charts. Only cells in state ``ok`` have figures.
 
-    ``rows`` and ``workloads`` are those of one replay; ``crews`` are the labels of what real threads played.
+    ``rows`` and ``workloads`` are those of single replays; ``crews`` are the labels of runs with real threads.
     """
 
     def __init__(self, cells: Iterable[Cell]) -> None:
@@ -334,30 +334,36 @@ class Data:
         self.strategies = list(dict.fromkeys(cell.entry.strategy for cell in self.cells))
         self.cached = caching(self.cells)
         self.look = Look(self.strategies, {cell.workload.baseline for cell in self.cells})
-        self.families = families(self.workloads)
+        specs = {cell.entry.workload: cell.workload.spec for cell in alone(self.cells)}
+        self.families = families(self.workloads, specs=specs)
         swept = {label for family in self.families for label in family.labels}
         self.single = [label for label in self.workloads if label not in swept]
-        """Workloads that are no part of a sweep: those with a panel of their own."""
+        """Workloads that are not part of a sweep: they have a panel of their own."""
 
     def of(self, workload: str) -> list[Row]:
-        """Rows of one workload that have figures."""
+        """The rows of one workload that have figures."""
         return [row for row in self.rows if row.cell.entry.workload == workload and row.figures]
 
 
-def families(labels: Sequence[str], least: int = 3) -> list[Family]:
-    """Sweeps of ``vmas=`` with at least ``least`` sizes among workload labels.
+def families(labels: Sequence[str], least: int = 3, specs: Mapping[str, str] | None = None) -> list[Family]:
+    """Sweeps of ``vmas=`` with at least ``least`` sizes among workload labels; of a label that does not say the size
+    (an experiment file's), what ``specs`` has for it counts.
 
     >>> families(["uniform:vmas=6", "uniform:vmas=50", "python-json", "uniform:vmas=500,gap=0"], least=2)
     [Family(name='uniform', sizes={6: ('uniform:vmas=6',), 50: ('uniform:vmas=50',)})]
+    >>> families(["few", "uniform:vmas=50"], 2, {"few": "uniform:vmas=6"})[0].sizes
+    {6: ('few',), 50: ('uniform:vmas=50',)}
     >>> families(["uniform:vmas=6,events=9", "uniform:vmas=6,events=80,touch=0"], least=1)[0].sizes
     {6: ('uniform:vmas=6,events=80,touch=0', 'uniform:vmas=6,events=9')}
     """
     found: dict[str, dict[int, list[tuple[int, str]]]] = {}
     for label in labels:
-        match = _VMAS.fullmatch(_EFFORT.sub("", label).rstrip(","))
+        for text in (label, (specs or {}).get(label, "")):
+            if match := _VMAS.fullmatch(_EFFORT.sub("", text).rstrip(",")):
+                break
         if match:
             rest = (match["head"] + match["tail"].lstrip(",")).rstrip(":,")
-            events = max((int(number) for number in _EFFORT.findall(label) if number), default=0)
+            events = max((int(number) for number in _EFFORT.findall(text) if number), default=0)
             found.setdefault(rest, {}).setdefault(int(match["vmas"]), []).append((-events, label))
     return [
         Family(name, {vmas: tuple(label for _, label in sorted(sizes[vmas])) for vmas in sorted(sizes)})
@@ -367,7 +373,7 @@ def families(labels: Sequence[str], least: int = 3) -> list[Family]:
 
 
 def interval(figure: Figure) -> tuple[float, float]:
-    """The 95 % interval of a mean for drawing: the mean itself for one process, never below a tenth of it."""
+    """The 95 % interval of a mean for drawing: the mean itself for one process, and never below a tenth of it."""
     summary = figure.summary
     if summary.n < 2:
         return summary.mean, summary.mean
@@ -375,7 +381,7 @@ def interval(figure: Figure) -> tuple[float, float]:
 
 
 def says(row: Row, name: str) -> str:
-    """What a mark of figure ``name`` says: strategy, time with interval, ratio and verdict."""
+    """The text of a mark for figure ``name``: strategy, time with interval, ratio and verdict."""
     figure = row.figures[name]
     summary = figure.summary
     text = f"{row.cell.entry.strategy}: {ns(summary.mean)} {FIGURES.get(name, name)}"
@@ -397,20 +403,20 @@ def percent(part: float) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Charts as SVG, PNG and PDF: vl-convert draws them. No browser, no network; its JavaScript engine reads data only.
+# Charts as SVG, PNG and PDF, drawn by vl-convert without browser or network; its JavaScript engine reads only data.
 
 PICTURES = ("svg", "png", "pdf")
 
 
 def to_svg(spec: Spec) -> str:
-    """``spec`` drawn as one SVG document; some 50 ms, and half a second for the first one of a process."""
+    """``spec`` drawn as an SVG document; takes some 50 ms, and half a second for the first one of a process."""
     import vl_convert
 
     return str(vl_convert.vegalite_to_svg(spec))
 
 
 def save(charts: Iterable[Chart], folder: Path, forms: Sequence[str] = PICTURES) -> list[Path]:
-    """Write each chart, all panels in one picture on white, into ``folder`` in ``forms``; gives the paths.
+    """Write each chart, all panels in one picture on white, into ``folder`` in ``forms``; returns the paths.
 
     Raises ResultsError if the disk refuses.
     """

@@ -29,7 +29,7 @@ WIDTH, HEIGHT = 440, 260
 
 
 def study_chart(study: SavedStudy, taken: Sequence[str] = ()) -> Chart | None:
-    """The panels of a study; ``taken`` are names of charts that exist already. None if there is nothing to draw."""
+    """The panels of a study; ``taken`` are names of charts that already exist. None if there is nothing to draw."""
     panels: list[Panel] = []
     for curve in study.curves:
         panels.append(Panel(slug(curve.title, [p.key for p in panels]), curve.title, curve_spec(curve)))
@@ -60,7 +60,7 @@ def study_chart(study: SavedStudy, taken: Sequence[str] = ()) -> Chart | None:
 def curve_spec(curve: Curve) -> Spec:
     """The ratio with its interval, the line at 1, and each crossing with its own interval as a strip."""
     records = [_point(curve, mark) for mark in curve.points]
-    # An interval of few rounds may be many times as long as all that is known: it is cut at the axis' ends.
+    # With few rounds an interval may be far longer than the range of the ratios: it is cut where the axis ends.
     ratios = [r["ratio"] for r in records]
     low = max(min(1.0, *(r["low"] for r in records)) / 1.03, min(1.0, *ratios) / 2)
     high = min(max(1.0, *(r["high"] for r in records)) * 1.03, max(1.0, *ratios) * 2)
@@ -145,12 +145,12 @@ def _of_series(plot: Plot, one: Series, mark: Mark) -> dict[str, Any]:
 
 
 def plot_spec(plot: Plot, look: Look) -> Spec:
-    """A line per strategy with its band as a shade, and the ideal line, dashed."""
+    """A line per strategy with its band as a shaded area, and the ideal line, dashed."""
     records = [_of_series(plot, one, mark) for one in plot.series for mark in one.points]
     ends = sorted({record["x"] for record in records} | {mark.x for mark in plot.ideal})
     low = min(record["low"] for record in records) / 1.1
     high = max(record["high"] for record in records) * 1.5
-    # The ideal line leaves the picture where it is far above all that was found.
+    # The ideal line leaves the picture where it is far above all results.
     ideal = [{"x": mark.x, "value": mark.value} for mark in plot.ideal]
     x = quantity("x", short(plot.x_title), scale={"type": "log", "base": 2, "nice": False, "padding": 12})
     x["axis"] = {"values": ends, "format": "d", "grid": False}
@@ -184,7 +184,7 @@ def plot_spec(plot: Plot, look: Look) -> Spec:
 
 
 def stack_spec(stack: Stack) -> Spec:
-    """Bars of coloured parts, in the order that the study gives them."""
+    """Bars of coloured parts, in the order of the study."""
     parts = list(dict.fromkeys(part for _, pairs in stack.bars for part, _ in pairs))
     records = [
         {"label": label, "part": part, "value": value, "order": parts.index(part),

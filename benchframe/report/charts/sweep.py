@@ -24,7 +24,7 @@ WIDTH, HEIGHT = 640, 380
 
 
 def sweep_chart(data: Data) -> Chart | None:
-    """A panel per family of workloads that differ in ``vmas=`` alone; None if no run of them has three sizes."""
+    """A panel per family of workloads that differ only in ``vmas=``; None if no family has three sizes."""
     panels: list[Panel] = []
     for family in data.families:
         records = _records(data, family)
@@ -47,7 +47,7 @@ def sweep_chart(data: Data) -> Chart | None:
 
 
 def _records(data: Data, family: Family) -> list[dict[str, Any]]:
-    """A record per strategy and size; of several numbers of events the most."""
+    """A record per strategy and size; of several numbers of events the largest."""
     records: list[dict[str, Any]] = []
     for vmas, labels in family.sizes.items():
         seen: set[str] = set()
@@ -91,7 +91,7 @@ def _spec(data: Data, family: Family, records: list[dict[str, Any]]) -> Spec:
 
 
 def _labels(records: list[dict[str, Any]], low: float, high: float) -> list[dict[str, Any]]:
-    """Names at the right ends of the lines, moved apart (upwards) where they would cover each other."""
+    """Names at the right ends of the lines, moved apart (upwards) where they would overlap."""
     last = {record["strategy"]: record for record in records}
     labels = []
     for vmas in {record["vmas"] for record in last.values()}:
@@ -104,7 +104,7 @@ def _labels(records: list[dict[str, Any]], low: float, high: float) -> list[dict
 
 
 def _apart(wanted: list[float], gap: float) -> list[float]:
-    """Rising places in [0, 1] at least ``gap`` from each other, each at or above where it was wanted if there is room.
+    """Ascending positions in [0, 1] at least ``gap`` apart, each at or above its wanted position if there is room.
 
     >>> [round(place, 2) for place in _apart([0.1, 0.12, 0.95, 0.99], 0.1)]
     [0.1, 0.2, 0.9, 1.0]
@@ -113,7 +113,7 @@ def _apart(wanted: list[float], gap: float) -> list[float]:
     for place in wanted:
         places.append(max(place, places[-1] + gap) if places else place)
     limit = 1.0
-    for i in reversed(range(len(places))):  # what was pushed over the top comes down, and pushes those below it
+    for i in reversed(range(len(places))):  # move down what was pushed over the top, and push down those below it
         places[i] = min(places[i], limit)
         limit = places[i] - gap
     return places

@@ -1,4 +1,4 @@
-"""Scaling: operations per second and speed-up against the number of threads, beside the line without contention."""
+"""Scaling: operations per second and speed-up against the number of threads, with the line of ideal scaling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchframe.results.figures import OPERATIONS, Point, points
 
 
 def threads_chart(data: Data) -> Chart | None:
-    """Two panels per workload that ran with two numbers of threads or more; None if none did."""
+    """Two panels per workload with at least two numbers of threads; None if there is none."""
     found = [point for point in points(data.cells) if point.throughput is not None]
     panels: list[Panel] = []
     labels: list[str] = []
@@ -69,7 +69,7 @@ def _speed_ups(data: Data, found: Sequence[Point]) -> Spec:
         if ratio and ratio.n > 1:
             record |= {"low": ratio.low, "high": ratio.high}
         records.append(record)
-    # An interval of few rounds may be many times as long as all that is known: it is cut where the axis ends.
+    # With few rounds an interval may be far longer than the range of the points: it is cut where the axis ends.
     end = 1.3 * max(*(record["value"] for record in records), *(point.ideal for point in found))
     records = [{**r, "low": max(r["low"], 0), "high": min(r["high"], end)} if "low" in r else r for r in records]
     scale = {"zero": True, "domain": [0, end], "nice": False}

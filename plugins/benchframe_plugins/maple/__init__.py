@@ -1,7 +1,7 @@
 """The maple tree, Linux 6.1 on: a B-tree of address ranges in 256-byte nodes.
 
 History: by Liam Howlett and Matthew Wilcox. In 6.1 it replaced three things at once: the augmented rb-tree, the list
-and vmacache. It is dense and shallow, and made so that one day nobody needs a lock to read it.
+and vmacache. It is dense and shallow, and designed for readers without a lock.
 
 Layout: nodes of 256 bytes, aligned, in the words of a private slab. Pivots are inclusive upper ends; slot i covers
 (pivot[i-1], pivot[i]]; a node's own bounds come from its parent. A hole takes a slot: NULL.
@@ -15,14 +15,14 @@ which. Up to 16 ranges in a leaf and 10 children above: 1 000 VMAs with holes be
 the slot after it.
 
 Update: a store of a range. In place if no range appears or vanishes (a pivot moves, a slot changes); else the leaf's
-content passes through a big node and is written back (mas_wr_node_store), split, or joined with a neighbour; nodes
-that are left are dead and freed. Before a node splits, a sibling with room takes what is too much (mas_push_data, as in
-a B* tree): the left one is filled but for a slot, else the right one. So a tree filled in order, up or down, has nearly
-full nodes. `maple_rcu` (6.3 on, 3dd443254941) never rewrites a leaf in place: a new node takes
-its slot, the old one dies. Splits and joins exchange every node between the two ends of the range, level by level.
+content passes through a big node and is written back (mas_wr_node_store), split, or joined with a neighbour; nodes that
+are left are dead and freed. Before a node splits, a sibling with room takes the excess (mas_push_data, as in a B*
+tree): the left one is filled except for one slot, else the right one. So a tree filled in ascending or descending order
+has nearly full nodes. `maple_rcu` (6.3 on, 3dd443254941) never rewrites a leaf in place: a new node takes its slot, and
+the old one is dead. Splits and joins exchange every node between the two ends of the range, level by level.
 
-Hole search: down only where gap says that there is room; from the top for mmap's search (mas_empty_area_rev). A
-stack's guard gap is looked at afterwards, with the search continued below it, as in unmapped_area_topdown. The search
+Hole search: descend only where gap shows that there is room, from the top for mmap's search (mas_empty_area_rev). A
+stack's guard gap is checked afterwards, with the search continued below it, as in unmapped_area_topdown. The search
 from the bottom, a fallback, walks the list.
 
 Invariants, by number (mt_validate's):
@@ -33,19 +33,19 @@ Invariants, by number (mt_validate's):
   5. gap is the largest hole in the child
   6. a leaf holds at least 7 ranges, an inner node 5 children, where there is a neighbour
 
-Differences to the kernel's: the list stays, other parts of the model use it. One VMA alone still takes a node. Below
-its minimum a node is joined with its neighbour even if that has another parent. A VMA that is cut is stored shorter
-before the new one is stored; 6.1 does this in one store. 6.1 appends in place behind a leaf's last range
-(mas_wr_append), here that is a node store; and its walk looks twice per level whether the node is dead. fork enters one
-VMA after the other, as 6.1's bulk store but for the last leaves; 6.7 copies the tree (__mt_dup). Nodes are not
-preallocated: the slab has room or the run is void. A change of several leaves builds its way up to a new root and is
-made visible by that one store; then the old nodes die, and in RCU mode wait for a grace period. (The kernel stops at
-the first ancestor that can stay, and to 6.5 a node died before what replaced it could be seen, so that readers started
-over and over; 530f745c7620 and 72bcf4aa86ec turned that round in 6.6.)
+Differences to the kernel's: the list is kept, since other parts of the model use it. A single VMA also takes a node.
+Below its minimum a node is joined with its neighbour even if that has another parent. When a VMA is split, its
+shortened range is stored before the new one; 6.1 does this in one store. 6.1 appends in place behind a leaf's last
+range (mas_wr_append), here that is a node store; and its walk checks twice per level whether the node is dead. fork
+inserts one VMA after the other, like 6.1's bulk store except for the last leaves; 6.7 copies the tree (__mt_dup). Nodes
+are not preallocated: if the slab is full, the run is invalid. A change of several leaves builds new nodes up to a new
+root, and one store makes them visible; then the old nodes are marked dead, and in RCU mode wait for a grace period.
+(The kernel stops at the first ancestor that can be kept. Up to 6.5 a node was marked dead before its replacement was
+visible, so that readers restarted again and again; 530f745c7620 and 72bcf4aa86ec reversed the order in 6.6.)
 
-Both have the race of their time: a stack grows under mmap_lock for read, in 6.1 into a node that others read (B17), in
-6.3 by a node that is freed under readers that are in no RCU section (B18, StackRot). 6.5 grows stacks under mmap_lock
-for write, as the per-VMA locks here do.
+Both have the race of their kernel version: a stack grows under mmap_lock for read, in 6.1 into a node that others read
+(B17), in 6.3 by a node that is freed under readers that are in no RCU section (B18, StackRot). 6.5 grows stacks under
+mmap_lock for write, as the per-VMA locks here do.
 
 Text: the lookup, the calls and the hole search are here; nodes in `node`, stores in `store`, the check in `check`.
 Sources: Linux 6.1 lib/maple_tree.c (mas_split, mas_push_data, mas_rebalance, mt_min_slots), include/linux/maple_tree.h,
@@ -90,7 +90,7 @@ from benchframe_plugins.maple.store import mas_store
 
 @native
 def mt_find(mm, addr):
-    """The first VMA with ``addr < vm_end``, NULL if none. O(log n), base about 10. A dead node starts it over."""
+    """The first VMA with ``addr < vm_end``, NULL if none. O(log n), base about 10. A dead node restarts the walk."""
     enode = READ_ONCE(mm, "mm_rb")
     top = MT_MAX
     while enode != NULL:
@@ -124,12 +124,12 @@ def mt_find(mm, addr):
     return NULL
 
 
-# ---- changes -------------------------------------------------------------------------------------------------------
+# ---- changes ---------------------------------------------------------------------------------------------------------
 
 
 @native
 def mt_holds(mm, addr, vma):
-    """Is ``vma`` what the tree has at ``addr``?"""
+    """Whether the tree has ``vma`` at ``addr``."""
     if mm.mm_rb == NULL:
         return 0
     leaf = mas_leaf(mm, addr)
@@ -138,13 +138,13 @@ def mt_holds(mm, addr, vma):
 
 @native
 def mt_insert(mm, vma):
-    """Store it over its range."""
+    """Store the VMA over its range."""
     return mas_store(mm, VMA(mm, vma).vm_start, VMA(mm, vma).vm_end - 1, vma)
 
 
 @native
 def mt_erase(mm, vma):
-    """Nothing over its range, unless a merge has put another VMA there."""
+    """Store NULL over its range, unless a merge has put another VMA there."""
     v = VMA(mm, vma)
     if mt_holds(mm, v.vm_start, vma):
         return mas_store(mm, v.vm_start, v.vm_end - 1, NULL)
@@ -153,7 +153,7 @@ def mt_erase(mm, vma):
 
 @native
 def mt_resize(mm, vma, old_start, old_end):
-    """Nothing where it no longer is, unless another VMA is there already; itself where it now is."""
+    """Store NULL in the range that it left, unless another VMA is already there; store the VMA over its new range."""
     v = VMA(mm, vma)
     if v.vm_start > old_start and mt_holds(mm, old_start, vma):
         mas_store(mm, old_start, v.vm_start - 1, NULL)
@@ -166,7 +166,7 @@ def mt_resize(mm, vma, old_start, old_end):
 
 @native
 def mt_exit(mm):
-    """__mt_destroy: free every node, the leaves first, level by level."""
+    """__mt_destroy: free every node, level by level, leaves first."""
     if mm.mm_rb == NULL:
         return 0
     left = mas_leaf(mm, 0)
@@ -210,7 +210,7 @@ def leaf_gap_rev(mm, leaf, low, high, length):
 @native
 def mas_empty_area_rev(mm, low, high, length):
     """The end of the highest hole that has ``length`` bytes within [low, high), -1 if none. Visits only children whose
-    gap is large enough: O(log n), but for the children that the bounds cut."""
+    gap is large enough: O(log n), plus the children that the bounds cut."""
     if mm.mm_rb == NULL:
         if high - low >= length:
             return high
@@ -241,7 +241,7 @@ def mas_empty_area_rev(mm, low, high, length):
 
 @native
 def mt_gap_below(mm, length, low, high):
-    """unmapped_area_topdown: the highest hole that still has the room below a stack's guard gap."""
+    """unmapped_area_topdown: the highest hole that is large enough below a stack's guard gap."""
     while high - low >= length:
         end = mas_empty_area_rev(mm, low, high, length)
         if end < 0:
@@ -268,8 +268,8 @@ def always(mm):
 
 
 def maple(rcu: bool = False, free: object = ma_free_rcu) -> Index:
-    """The index, with readers that hold mmap_lock or with readers that may hold nothing; ``free`` is what becomes of a
-    dead node then."""
+    """The index, for readers that hold mmap_lock or (``rcu``) for readers that may hold no lock; ``free`` then frees a
+    dead node."""
     return Index(
         slabs=(WORD, NODE, BIG, BIG_NODE),
         find=mt_find,
@@ -304,7 +304,7 @@ STACKROT = scenario.KnownBug(
 
 @hookimpl
 def benchframe_strategies():
-    """As in 6.1, and with leaves that are never rewritten."""
+    """The tree as in 6.1, and the variant whose leaves are never rewritten."""
     return [
         Strategy("maple", "maple tree alone, 6.1", maple(), check_messages=MESSAGES, known_bugs=(HALF_WRITTEN,)),
         Strategy(

@@ -1,6 +1,6 @@
-"""The maple tree's invariants, in the tree's own terms (lib/maple_tree.c mt_validate).
+"""The maple tree's invariants, in the kernel's terms (lib/maple_tree.c mt_validate).
 
-Their numbers and what they are for: :mod:`benchframe_plugins.maple`.
+:mod:`benchframe_plugins.maple` lists them with their numbers.
 """
 
 from benchframe.api import native

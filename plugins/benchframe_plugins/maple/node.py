@@ -1,4 +1,4 @@
-"""The maple tree's nodes: layout, bounds, neighbours, gaps. What they are for: :mod:`benchframe_plugins.maple`."""
+"""The maple tree's nodes: layout, bounds, neighbours, gaps. See :mod:`benchframe_plugins.maple`."""
 
 from benchframe.api import Field, PrivateSlab, hook, native
 from benchframe.kernel import ARENA_PRIVATE0, NULL, arena_free, kfree_rcu
@@ -12,7 +12,13 @@ WORD = PrivateSlab(
     fixed=32 * (SPARE + 2),
     part_of=(1, 5),
 )
-NODE = PrivateSlab("maple_node", [("next", "i8", "node i is words 32 i on; the next node to retire")], 1, 1, SPARE)
+NODE = PrivateSlab(
+    "maple_node",
+    [Field("next", "i8", "node i is words 32 i on; the next node to retire", lock="mmap_lock")],
+    1,
+    1,
+    SPARE,
+)
 BIG = PrivateSlab(
     "maple_big",
     [Field("word", "i8", "a big node is 128 words", lock="mmap_lock")],
@@ -21,7 +27,9 @@ BIG = PrivateSlab(
     fixed=128 * 26,
     part_of=(3, 7),
 )
-BIG_NODE = PrivateSlab("maple_big_node", [("retired", "i8", "first node to retire after a store")], 3, 0, fixed=24)
+BIG_NODE = PrivateSlab(
+    "maple_big_node", [Field("retired", "i8", "first node to retire after a store", lock="mmap_lock")], 3, 0, fixed=24
+)
 ARENA_NODE, ARENA_BIG = ARENA_PRIVATE0 + 1, ARENA_PRIVATE0 + 3
 
 LEAF, ARANGE = 1 << 3, 3 << 3
@@ -34,7 +42,7 @@ PIVOTS, LEAF_SLOTS, LEAF_META, INNER_SLOTS, INNER_GAPS, INNER_META = 1, 16, 31, 
 LEAF_LAST, INNER_LAST = 15, 9
 """The highest slot of each type; it has no pivot."""
 LEAF_MIN, INNER_MIN = 7, 5
-"""Ranges, children. mt_min_slots says 6 and 4, but is compared with the number of the last slot, which begins at 0."""
+"""Ranges, children. mt_min_slots returns 6 and 4, but is compared with the number of the last slot, counted from 0."""
 MT_MAX = (1 << 62) - 1
 """ULONG_MAX, with room above for signed sums."""
 BIG_SLOTS, BIG_GAPS, BIG_NEW = 40, 80, 36
@@ -109,7 +117,7 @@ def ma_data_end(mm, enode):
 
 @native
 def mas_pivot(mm, enode, slot, end):
-    """Where slot ``slot`` of a node with last slot ``end`` ends."""
+    """The end of slot ``slot`` in a node whose last slot is ``end``."""
     if slot == end:
         return mas_node_max(mm, enode)
     return WORD(mm, mt_base(enode) + PIVOTS + slot).word
@@ -128,7 +136,7 @@ def mas_offset(mm, enode, addr):
 
 @native
 def mas_leaf(mm, addr):
-    """The leaf that covers ``addr``. There is a root."""
+    """The leaf that covers ``addr``. The tree must have a root."""
     enode = mm.mm_rb
     while not mt_leaf(enode):
         enode = WORD(mm, mt_slots(enode) + mas_offset(mm, enode, addr)).word
@@ -137,7 +145,7 @@ def mas_leaf(mm, addr):
 
 @native
 def mas_next_node(mm, enode):
-    """The node after it on its level, NULL if it is the last."""
+    """The next node on its level, NULL if it is the last."""
     depth = 0
     parent = WORD(mm, mt_base(enode)).word
     while parent != ROOT:
@@ -156,7 +164,7 @@ def mas_next_node(mm, enode):
 
 @native
 def mas_prev_node(mm, enode):
-    """The node before it on its level, NULL if it is the first."""
+    """The previous node on its level, NULL if it is the first."""
     depth = 0
     parent = WORD(mm, mt_base(enode)).word
     while parent != ROOT:
@@ -175,7 +183,7 @@ def mas_prev_node(mm, enode):
 
 @native
 def mas_sibling(mm, enode, step):
-    """The node before it (``step`` -1) or after it (1) under the same parent, NULL if there is none (mas_prev_sibling,
+    """The previous (``step`` -1) or next (1) node under the same parent, NULL if there is none (mas_prev_sibling,
     mas_next_sibling)."""
     parent = WORD(mm, mt_base(enode)).word
     slot = ((parent >> 3) & 31) + step
@@ -186,32 +194,34 @@ def mas_sibling(mm, enode, step):
 
 @hook("index")
 def mt_in_rcu(mm):
-    """1: readers may be inside without a lock. A leaf is replaced and not rewritten, nodes wait for a grace period."""
+    """1: readers may be inside without a lock. A leaf is replaced rather than rewritten, and nodes wait for a grace
+    period."""
     return 0
 
 
 @hook("index")
 def ma_free_memory(mm, node):
-    """Give a node's memory back: at once."""
+    """Free a node's memory at once."""
     return arena_free(mm, ARENA_NODE, node)
 
 
 @native
 def ma_free_rcu(mm, node):
-    """Give a node's memory back after a grace period (ma_free_rcu)."""
+    """Free a node's memory after a grace period (ma_free_rcu)."""
     return kfree_rcu(mm, ARENA_NODE, node)
 
 
 @native
 def ma_free(mm, enode):
-    """The node is dead (its parent is itself, mte_set_node_dead) and its memory free when its readers have gone."""
+    """Mark the node dead (its parent becomes itself, mte_set_node_dead) and free its memory once its readers have
+    finished."""
     WORD(mm, mt_base(enode)).word = (enode >> 8) << 8
     return ma_free_memory(mm, enode >> 8)
 
 
 @native
 def ma_retire(mm, number, enode):
-    """The node will be dead once what replaces it can be seen: remember it in big node ``number`` (mat_add)."""
+    """Remember in big node ``number`` to mark the node dead once its replacement is visible (mat_add)."""
     NODE(mm, enode >> 8).next = BIG_NODE(mm, number).retired
     BIG_NODE(mm, number).retired = enode >> 8
     return 0
@@ -219,7 +229,7 @@ def ma_retire(mm, number, enode):
 
 @native
 def mas_free_retired(mm, number):
-    """What replaces them is in the tree: the old nodes die (mat_free). Readers that are inside start over."""
+    """The replacements are in the tree: mark the old nodes dead (mat_free). Readers that are inside restart."""
     node = BIG_NODE(mm, number).retired
     BIG_NODE(mm, number).retired = NULL
     while node != NULL:
@@ -250,7 +260,7 @@ def ma_gap(mm, enode, low):
 
 @native
 def mas_update_gap(mm, enode):
-    """A leaf's holes changed: tell its ancestors, as far as it matters to them."""
+    """A leaf's holes changed: update its ancestors, as far as they are affected."""
     gap = ma_gap(mm, enode, mas_node_min(mm, enode))
     parent = WORD(mm, mt_base(enode)).word
     while parent != ROOT:

@@ -1,6 +1,6 @@
-"""The maple tree's stores: the big node, nodes replaced, split and joined (lib/maple_tree.c mas_wr_*, mab_*).
+"""The maple tree's stores: the big node, replacing, splitting and joining nodes (lib/maple_tree.c mas_wr_*, mab_*).
 
-What they are for: :mod:`benchframe_plugins.maple`. Caller holds mmap_lock for write in all of these.
+See :mod:`benchframe_plugins.maple`. In all functions here the caller holds mmap_lock for write.
 """
 
 from benchframe.api import native
@@ -50,7 +50,7 @@ from benchframe_plugins.maple.node import (
 
 @native
 def mab_add(mm, big, count, pivot, entry, gap):
-    """Append a range that ends at ``pivot``; a hole after a hole joins it. The new count."""
+    """Append a range that ends at ``pivot``; a hole after a hole is merged with it. Returns the new count."""
     if count > 0 and entry == NULL and BIG(mm, big + BIG_SLOTS + count - 1).word == NULL:
         BIG(mm, big + count - 1).word = pivot
         return count
@@ -62,7 +62,7 @@ def mab_add(mm, big, count, pivot, entry, gap):
 
 @native
 def mab_copy(mm, big, count, enode, first, last):
-    """Append slots ``first`` to ``last`` of a node (mas_mab_cp). The new count."""
+    """Append slots ``first`` to ``last`` of a node (mas_mab_cp). Returns the new count."""
     slots = mt_slots(enode)
     end = ma_data_end(mm, enode)
     slot = first
@@ -77,7 +77,7 @@ def mab_copy(mm, big, count, enode, first, last):
 
 @native
 def mab_prepend(mm, big, count, enode):
-    """Put a whole node before what is there. The new count."""
+    """Put a whole node before the current content. Returns the new count."""
     room = ma_data_end(mm, enode) + 1
     at = count - 1
     while at >= 0:
@@ -120,8 +120,8 @@ def mab_write(mm, big, first, count, enode):
 
 @native
 def mab_split(mm, big, first, rest, nodes, leaf, share):
-    """How many of the ``rest`` entries from ``first`` go into the next of ``nodes`` nodes: ``share`` (0: as many as
-    into the others), but a leaf does not end in a hole (mab_calc_split, mab_no_null_split)."""
+    """How many of the ``rest`` entries from ``first`` go into the next of ``nodes`` nodes: ``share`` (0: an equal
+    part), but so that a leaf does not end in a hole (mab_calc_split, mab_no_null_split)."""
     size = share
     if size == 0:
         size = (rest + nodes - 1) // nodes
@@ -134,7 +134,7 @@ def mab_split(mm, big, first, rest, nodes, leaf, share):
 
 @native
 def mab_nodes(count, leaf):
-    """Into how many nodes ``count`` entries go."""
+    """The number of nodes that ``count`` entries need."""
     if leaf:
         if count <= LEAF_LAST + 1:
             return 1
@@ -149,8 +149,8 @@ def mab_nodes(count, leaf):
 
 @native
 def mas_make(mm, big, count, leaf, low, share):
-    """Make nodes of the big node's content, which begins at ``low``: they are entries BIG_NEW on. How many. The first
-    gets ``share`` entries (0: all get as many)."""
+    """Make nodes of the big node's content, which begins at ``low``; they become entries BIG_NEW and following. Returns
+    their number. The first gets ``share`` entries (0: all get equally many)."""
     nodes = mab_nodes(count, leaf)
     kind = ARANGE
     if leaf:
@@ -164,7 +164,7 @@ def mas_make(mm, big, count, leaf, low, share):
         mab_write(mm, big, first, size, enode)
         first += size
         top = BIG(mm, big + first - 1).word
-        # The gap is computed as soon as the node's end is known: its parent is not there to ask.
+        # Compute the gap as soon as the node's end is known: its parent does not exist yet.
         BIG(mm, big + BIG_NEW + made).word = top
         BIG(mm, big + BIG_SLOTS + BIG_NEW + made).word = enode
         BIG(mm, big + BIG_GAPS + BIG_NEW + made).word = mab_gap(mm, big, first - size, size, leaf, low)
@@ -191,7 +191,7 @@ def mab_gap(mm, big, first, size, leaf, low):
 
 @native
 def mas_retire_level(mm, big, left, right):
-    """The nodes ``left`` to ``right`` of one level are being replaced."""
+    """The nodes ``left`` to ``right`` of one level will be replaced."""
     while left != right:
         following = mas_next_node(mm, left)
         ma_retire(mm, big >> 7, left)
@@ -201,8 +201,8 @@ def mas_retire_level(mm, big, left, right):
 
 @native
 def mas_new_root(mm, big, nodes):
-    """``nodes`` new nodes are all there is: they, or a node above them, become the root, by one store; then the old
-    nodes die (mas_root_split, mas_topiary_replace)."""
+    """``nodes`` new nodes are the whole level: the node, or a new node above them, becomes the root, by one store; then
+    the old nodes are marked dead (mas_root_split, mas_topiary_replace)."""
     root = BIG(mm, big + BIG_SLOTS + BIG_NEW).word
     if nodes > 1:
         root = arena_alloc(mm, ARENA_NODE) << 8 | ARANGE
@@ -221,8 +221,8 @@ def mas_new_root(mm, big, nodes):
 
 @native
 def mas_has_room(mm, count, enode, sibling):
-    """Do the ``count`` entries that ``enode`` is to get, too many for it, and those of its sibling fit two nodes, with
-    a slot left in each? Then nobody splits (mas_push_data)."""
+    """Whether the ``count`` entries for ``enode``, too many for one node, and those of its sibling fit into two nodes
+    with a slot left in each. Then no split is needed (mas_push_data)."""
     room = 2 * INNER_LAST
     if mt_leaf(enode):
         room = 2 * LEAF_LAST - 1
@@ -233,8 +233,8 @@ def mas_has_room(mm, count, enode, sibling):
 
 @native
 def mas_replace(mm, big, count, left, right):
-    """The nodes ``left`` to ``right`` of one level get the big node's content instead: new nodes, the old ones die, the
-    level above is told, and so on up to the root (mas_wr_bnode, mas_split, mas_spanning_rebalance)."""
+    """Replace the nodes ``left`` to ``right`` of one level by the big node's content: make new nodes, mark the old ones
+    dead, update the level above, and so on up to the root (mas_wr_bnode, mas_split, mas_spanning_rebalance)."""
     while 1:
         leaf = mt_leaf(left)
         least = INNER_MIN
@@ -253,7 +253,7 @@ def mas_replace(mm, big, count, left, right):
             if prev != NULL:
                 count = mab_prepend(mm, big, count, prev)
                 left = prev
-        if left == right and count > full:  # too much for one node: the siblings first, as in a B* tree
+        if left == right and count > full:  # too many for one node: try the siblings first, as in a B* tree
             prev = mas_sibling(mm, left, -1)
             following = mas_sibling(mm, left, 1)
             if mas_has_room(mm, count, left, prev):
@@ -284,7 +284,7 @@ def mas_replace(mm, big, count, left, right):
 
 @native
 def mas_node_store(mm, big, count, leaf):
-    """The same range and one leaf still: rewrite it, or replace it where readers may be inside (mas_wr_node_store)."""
+    """The leaf keeps its range: rewrite it, or replace it if readers may be inside (mas_wr_node_store)."""
     if not mt_in_rcu(mm):
         mab_write(mm, big, 0, count, leaf)
         return mas_update_gap(mm, leaf)
@@ -305,7 +305,7 @@ def mas_node_store(mm, big, count, leaf):
 
 @native
 def mas_slot_store(mm, leaf, index, last, entry):
-    """Store without a range appearing or vanishing, if it can be (mas_wr_slot_store); 1 if done."""
+    """If possible, store without adding or removing a range (mas_wr_slot_store); 1 if done."""
     end = ma_data_end(mm, leaf)
     slots = mt_slots(leaf)
     pivots = mt_base(leaf) + PIVOTS
@@ -328,7 +328,7 @@ def mas_slot_store(mm, leaf, index, last, entry):
         WRITE_ONCE(WORD(mm, pivots + slot), "word", last)
     elif (
         index == low and slot > 0 and last < top and WORD(mm, slots + slot - 1).word == entry
-    ):  # so does the one before
+    ):  # the previous one grows
         WRITE_ONCE(WORD(mm, pivots + slot - 1), "word", last)
     elif index > low and slot < end and last >= top and WORD(mm, slots + slot + 1).word == entry:  # the next grows down
         if last > mas_pivot(mm, leaf, slot + 1, end):
@@ -342,7 +342,7 @@ def mas_slot_store(mm, leaf, index, last, entry):
 
 @native
 def mas_first_store(mm, big, index, last, entry):
-    """Into an empty tree: one leaf, the root."""
+    """Store into an empty tree: one leaf, which is the root."""
     count = 0
     if index > 0:
         count = mab_add(mm, big, count, index - 1, NULL, 0)
@@ -357,7 +357,7 @@ def mas_first_store(mm, big, index, last, entry):
 
 @native
 def mas_wr_store(mm, big, left, index, last, entry):
-    """The general store: what of the first leaf is below, the entry, what of the last leaf is above."""
+    """The general store: the first leaf's ranges below the entry, the entry, the last leaf's ranges above it."""
     right = left
     if last > mas_node_max(mm, left):
         right = mas_leaf(mm, last)
@@ -378,7 +378,8 @@ def mas_wr_store(mm, big, left, index, last, entry):
 
 @native
 def mas_store(mm, index, last, entry):
-    """``entry`` (NULL: nothing) over [``index``, ``last``], whatever was there (mas_store_prealloc). O(log n)."""
+    """Store ``entry`` (NULL: nothing) over [``index``, ``last``], replacing what was there (mas_store_prealloc). O(log
+    n)."""
     if mm.mm_rb == NULL and entry == NULL:
         return 0
     leaf = mm.mm_rb

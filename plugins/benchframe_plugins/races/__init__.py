@@ -1,7 +1,7 @@
-"""The list of historic races, B1 to B30: those that can be shown, and why the others cannot.
+"""The list of historic races, B1 to B30 and W1 to W9: those that can be shown, and why the others cannot.
 
-`rfc` has what the RFC of December 2009 brought, `tree` what is walked and cached, `locks` the per-VMA locks, `order`
-what x86 hides, `known` how failures of the seed are told apart.
+`rfc` has the races of the RFC of December 2009, `tree` those of trees and caches, `locks` those of the per-VMA locks,
+`order` those that x86 hides; `known` tells the failures of the RFC's code apart.
 """
 
 from benchframe.api import hookimpl, scenario
@@ -10,7 +10,7 @@ Historic = scenario.Historic
 
 
 def seed(number: str, where: str, summary: str, shows: str) -> Historic:
-    """A race of the RFC of December 2009, as posted and in the repaired twin."""
+    """A race of the RFC of December 2009, as posted, and the repaired strategy."""
     source = "RFC of December 2009"
     return Historic(number, summary, source, "pmdcache", "pmdcache_rcu", where, f"use after free: {shows}", among=12)
 
@@ -56,7 +56,7 @@ UNSEEN = (
 
 @hookimpl
 def benchframe_historic() -> list[Historic]:
-    """All races that Linux, and the RFC, once had, by number."""
+    """All races that Linux and the RFC once had, by number."""
     from benchframe_plugins.races import locks, order, rfc, tree
 
     every = [*SEED, *UNSEEN, *rfc.races(), *tree.races(), *locks.races(), *order.races()]

@@ -1,13 +1,13 @@
-"""What `benchframe check` finds in the seed as posted, by name: how one race is told from another.
+"""What `benchframe check` finds in the RFC's code as posted, by name: how races are told apart.
 
-docs/checking.md explains each bug. A pattern names the functions that take part, the innermost first.
+docs/checking.md explains each bug. A pattern names the functions involved, the innermost first.
 """
 
 from benchframe.api import scenario
 
 
 def known(name, summary, *functions, **where):
-    """A race that stays in."""
+    """A race that is kept in the strategy."""
     return scenario.KnownBug(name, summary, functions, **where)
 
 
@@ -16,7 +16,7 @@ UNMAPPED = ("vma_free_now < detach_range",)
 HELD = "vma_hold < lookup_vma_cache < get_speculative"
 INSIDE = ("fill_none < handle_mm_fault", "anon_vma_prepare < fill_none", "beyond_object < handle_mm_fault",
           "fault_in_vma < page_fault", "covering < page_fault")  # fmt: skip
-"""Where a fault uses the VMA that it believes to hold."""
+"""Where a fault uses the VMA that it assumes to hold."""
 NEIGHBOUR = "anon_vma_choose < anon_vma_prepare < fill_none"
 B3, B4 = ("fault-merge",), ("fault-munmap-signal",)
 KNOWN_BUGS = (

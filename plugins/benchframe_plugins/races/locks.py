@@ -1,4 +1,4 @@
-"""Races of the per-VMA locks, put back in per_vma_rwsem and per_vma_refcnt: B19, B20, B21, B23, B26."""
+"""Races of the per-VMA locks, reintroduced into per_vma_rwsem and per_vma_refcnt: B19, B20, B21, B23, B26."""
 
 from benchframe.api import Cache, Strategy, native, scenario
 from benchframe.kernel import (
@@ -23,12 +23,12 @@ Historic = scenario.Historic
 
 
 def rwsem(name: str, **changed: object) -> Strategy:
-    """per_vma_rwsem with some hooks exchanged."""
+    """per_vma_rwsem with some hooks replaced."""
     return Strategy(name, "restored", "maple_rcu", protocol=per_vma_rwsem.protocol(**changed))
 
 
 def refcnt(name: str, cache: Cache | None = None, bind: object = None, **changed: object) -> Strategy:
-    """per_vma_refcnt likewise."""
+    """per_vma_refcnt with some hooks replaced."""
     return Strategy(name, "restored", "maple_rcu", cache, per_vma_refcnt.protocol(bind, **changed))
 
 
@@ -37,7 +37,7 @@ def refcnt(name: str, cache: Cache | None = None, bind: object = None, **changed
 
 @native
 def dup_unlocked(mm, vma):
-    """dup_mmap as first released in 6.4: mmap_lock for write is thought to be enough."""
+    """dup_mmap as first released in 6.4: it takes only mmap_lock for write."""
     return 0
 
 
@@ -97,7 +97,7 @@ def attach_unlocked(mm, vma):
 
 @native
 def attach_incomplete(mm, vma):
-    """Attached as in 6.15, but its rights come after it is in the tree, as mmap_region did it."""
+    """Attached as in 6.15, but its permissions are set after it is in the tree, as in mmap_region."""
     stash(mm, vma)
     return per_attach(mm, vma)
 
@@ -111,7 +111,7 @@ def attach_incomplete_unlocked(mm, vma):
 
 @native
 def stash(mm, vma):
-    """The rights go, to come back after vma_iter_store."""
+    """Take the permissions away; they are restored after vma_iter_store."""
     v = VMA(mm, vma)
     v.vm_private_data = v.vm_flags
     v.vm_flags = v.vm_flags & ~VM_ACCESS
@@ -120,7 +120,7 @@ def stash(mm, vma):
 
 @native
 def complete(mm, vma):
-    """What mmap_region still did after vma_iter_store."""
+    """What mmap_region did after vma_iter_store."""
     v = VMA(mm, vma)
     v.vm_flags = v.vm_private_data
     return 0
@@ -143,12 +143,12 @@ B21 = scenario.Scenario(
 )
 
 
-# ---- B23: the anon_vma is looked at before the lock is held ----------------------------------------------------------
+# ---- B23: the anon_vma is read before the lock is held ---------------------------------------------------------------
 
 
 @native
 def lock_without_looking_again(mm, task, addr):
-    """lock_vma_under_rcu of 6.4 to 6.4.9: the anon_vma first, then the lock."""
+    """lock_vma_under_rcu of 6.4 to 6.4.9: reads the anon_vma first, then takes the lock."""
     rcu_read_lock(mm, task)
     vma = index_find(mm, addr)
     found = NULL
@@ -165,7 +165,7 @@ def lock_without_looking_again(mm, task, addr):
 
 @native
 def get_b23(mm, task, addr):
-    """get with that."""
+    """vma_get with lock_without_looking_again."""
     vma = lock_without_looking_again(mm, task, addr)
     if vma != NULL:
         TASK(mm, task).speculative = 1
@@ -179,12 +179,12 @@ def get_b23(mm, task, addr):
 vma_start_read, vma_end_read = per_vma_rwsem.vma_start_read, per_vma_rwsem.vma_end_read
 
 
-# ---- B26: the mm of a reused VMA goes before its writer is woken -----------------------------------------------------
+# ---- B26: the mm of a reused VMA is freed before its writer is woken -------------------------------------------------
 
 
 @native
 def put_foreign_unkept(mm, vma):
-    """6.15 before 9bbffee67ffd: nothing keeps the other mm."""
+    """6.15 before 9bbffee67ffd: nothing keeps the other mm alive."""
     return vma_refcount_put(mm, vma)
 
 
@@ -192,7 +192,7 @@ vma_refcount_put = per_vma_refcnt.vma_refcount_put
 
 
 def two_spaces(space: scenario.Setup) -> None:
-    """One VMA with a page; another address space, forked before it was there."""
+    """One VMA with a page; another address space, forked before the VMA existed."""
     space.fork(4)
     space.map(0, 4)
     space.touch(0)
@@ -219,7 +219,7 @@ B26 = scenario.Scenario(
 
 
 def races() -> list[Historic]:
-    """With the bug, and mended."""
+    """The races, with the bug and fixed."""
     return [
         Historic(
             "B19",

@@ -1,7 +1,7 @@
 """Races that x86 hides: a missing order of memory accesses, found under the kernel's memory model (W1 ..., B24).
 
-Each is its strategy with one or more orderings weaker than its text says: the code is that of the mended side. What the
-side with the bug had instead is in ``weaker``: function, operation, field, ordering.
+The code of each is that of the fixed version; in the version with the bug, one or more orderings are weaker than the
+text says. ``weaker`` lists them: function, operation, field, ordering.
 """
 
 from benchframe.api import Protocol, Strategy, native, scenario
@@ -32,19 +32,19 @@ PART = scenario.Scenario(
 # ---- W2, W3: pivots of dead nodes ------------------------------------------------------------------------------------
 
 LINK = 1 << 61
-"""A pointer is a number above all addresses."""
+"""A value above all addresses marks a pointer."""
 
 
 @native
 def ma_free_listed(mm, node):
-    """6.1: what a store frees is on a list, and that goes through the words of the dead nodes' pivots."""
+    """6.1: a store puts the nodes that it frees on a list, whose links overwrite the pivots of dead nodes."""
     smp_wmb()
     WORD(mm, (node << 5) + PIVOTS).word = LINK | node
     return kfree_rcu(mm, ARENA_NODE, node)
 
 
 def listed() -> Strategy:
-    """The maple tree with such a list, walked under RCU alone, and what the walk finds is believed."""
+    """The maple tree with such a list, walked under RCU alone; the result of the walk is trusted."""
     index = maple.maple(rcu=True, free=ma_free_listed)
     protocol = Protocol(vma_get=get_lockless, vma_get_locked=get_lockless, vma_put=put_lockless, vma_free=free_rcu)
     return Strategy("w2", "dead nodes on a list", index, protocol=protocol, check_messages=maple.MESSAGES)
@@ -74,14 +74,14 @@ def order(
     where: object = PART,
     whole: bool = False,
 ) -> Historic:
-    """One of them: what is weaker than in the strategy's text, and the scenario."""
+    """One of them: the orderings that are weaker than in the strategy's text, and the scenario."""
     return Historic(
         number, summary, sources, strategy, strategy, where, shows, memory="lkmm", weaker=weaker, whole=whole
     )
 
 
 def unseen(number: str, summary: str, because: str) -> Historic:
-    """One that the model does not show."""
+    """A race that the model does not show."""
     return Historic(number, summary, because=because)
 
 
@@ -90,7 +90,7 @@ REFUSED = "stale answer: T0: write fault, page 1 gave"
 
 
 def races() -> list[Historic]:
-    """All, by number."""
+    """All races, by number."""
     return [
         order(
             "W1",

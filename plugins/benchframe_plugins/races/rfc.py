@@ -1,4 +1,4 @@
-"""Races of the RFC of December 2009 that need more than its code as posted: B9, B30."""
+"""Races of the RFC of December 2009 that its code as posted does not show alone: B9, B30."""
 
 from benchframe.api import Protocol, Strategy, native, scenario
 from benchframe.kernel import TASK, read_unlock
@@ -7,7 +7,7 @@ from benchframe_plugins import pmdcache
 Historic = scenario.Historic
 
 
-# ---- B9: a wake-up that comes when one is left -----------------------------------------------------------------------
+# ---- B9: a wake-up when one holder is left ---------------------------------------------------------------------------
 
 
 def two(space: scenario.Setup) -> None:
@@ -25,19 +25,20 @@ B9 = scenario.Scenario(
 )
 
 
-# ---- B30: the RFC's speculative fault that fails ---------------------------------------------------------------------
+# ---- B30: a speculative fault of the RFC fails -----------------------------------------------------------------------
 
 
 @native
 def get_as_posted(mm, task, addr):
-    """get_speculative; put_as_posted is to know whether the fault did anything."""
+    """get_speculative; it stores for put_as_posted whether the fault did anything."""
     TASK(mm, task).fault_kind = 0
     return get_speculative(mm, task, addr)
 
 
 @native
 def put_as_posted(mm, task, vma):
-    """The ends of do_page_fault in 4/4: bad_area knows no speculation. mmap_sem is given back, the VMA stays held."""
+    """The ends of do_page_fault in 4/4: bad_area does not consider speculation. It releases mmap_sem, and the VMA stays
+    held."""
     t = TASK(mm, task)
     if t.speculative and t.fault_kind == 0 and mm_version_check(mm, task):
         t.speculative = 0
@@ -49,7 +50,7 @@ get_speculative, put, mm_version_check = pmdcache.get_speculative, pmdcache.put,
 
 
 def seed_with_its_ends() -> Strategy:
-    """pmdcache, and do_page_fault's error paths as they were posted."""
+    """pmdcache with do_page_fault's error paths as they were posted."""
     (seed,) = pmdcache.benchframe_strategies()
     if seed.protocol is None:
         raise TypeError("pmdcache has a protocol")
@@ -58,7 +59,7 @@ def seed_with_its_ends() -> Strategy:
 
 
 def read_only(space: scenario.Setup) -> None:
-    """A VMA that may not be written, read once."""
+    """A read-only VMA, read once."""
     space.map(0, 4, prot=1)
     space.touch(0, access=1)
 
@@ -72,7 +73,7 @@ B30 = scenario.Scenario(
 
 
 def races() -> list[Historic]:
-    """With the bug, and mended."""
+    """The races, with the bug and fixed."""
     lost = Historic(
         "B9",
         "the RFC's third version wakes when one holder is left, but the writer waits for zero",

@@ -1,4 +1,4 @@
-"""Races of what is walked and cached, put back: B10, B15, B17, B18; and B29, which one task shows."""
+"""Races of trees and caches, reintroduced: B10, B15, B17, B18; and B29, for which one task is enough."""
 
 from benchframe.api import Cache, Protocol, Strategy, native, scenario
 from benchframe.kernel import (
@@ -17,12 +17,12 @@ from benchframe_plugins import vmacache
 Historic = scenario.Historic
 
 
-# ---- B10: an rb-tree walked beside a rotation ------------------------------------------------------------------------
+# ---- B10: an rb-tree walked during a rotation ------------------------------------------------------------------------
 
 
 @native
 def get_lockless(mm, task, addr):
-    """The rb-tree walked under RCU alone, and "not found" believed."""
+    """The rb-tree walked under RCU alone, and "not found" is trusted."""
     rcu_read_lock(mm, task)
     return index_find(mm, addr)
 
@@ -36,7 +36,7 @@ def put_lockless(mm, task, vma):
 
 @native
 def free_rcu(mm, vma):
-    """After a grace period."""
+    """Free it after a grace period."""
     return kfree_rcu(mm, ARENA_VMA, vma)
 
 
@@ -81,7 +81,7 @@ def flushes_all(mm):
 
 @native
 def skips_one_user(mm):
-    """3.16: with one user the flush is left out, since its next lookup would find the numbers unequal."""
+    """3.16: with one user the flush is omitted, because the user's next lookup would find the numbers unequal."""
     if (mm.vmacache_seqnum & 3) == 0 and users_of(mm) == 1:
         mm.vmacache_seqnum = 0
         return 0
@@ -92,7 +92,7 @@ vmacache_flush = vmacache.vmacache_flush
 
 
 def with_overflow(name: str, overflow: object) -> Strategy:
-    """vmacache with another way to meet the overflow."""
+    """vmacache with another way to handle the overflow."""
     cache = Cache(
         find=vmacache.vmacache_find,
         store=vmacache.vmacache_update,
@@ -117,7 +117,7 @@ def _gone(number: int, task: int) -> scenario.Call:
 
 
 WRAP = (
-    *(_gone(number, 0) for number in (1, 2, 3)),  # the number is 3, the last before it wraps
+    *(_gone(number, 0) for number in (1, 2, 3)),  # the number is 3, the last value before it wraps
     scenario.lookup(0),  # Y is in a slot, number 3
     _gone(4, 0),  # the number becomes 0; with one user nothing is flushed
     scenario.Call("a second task joins", {"kind": Kind.THREAD, "len": 1}),
@@ -129,11 +129,11 @@ WRAP = (
 B15 = scenario.Scenario("number-wraps", "a sequence number of two bits wraps, then a task joins", _many_small, (WRAP,))
 
 
-# ---- B17, B18: a stack grows beside a reader of the maple tree -------------------------------------------------------
+# ---- B17, B18: a stack grows while another task reads the maple tree -------------------------------------------------
 
 
 def over_maple(name: str, index: str, grow: object) -> Strategy:
-    """mmap_lock around every fault, the maple tree of that time, and a way to grow a stack."""
+    """mmap_lock around every fault, the maple tree of that kernel, and a way to grow a stack."""
     return Strategy(name, "a stack grows", index, protocol=Protocol(vma_grow=grow))
 
 
@@ -141,7 +141,7 @@ def over_maple(name: str, index: str, grow: object) -> Strategy:
 
 
 def _second_half(space: scenario.Setup) -> None:
-    """A VMA in the second half of what will be asked for."""
+    """A VMA in the second half of the range that will be requested."""
     space.map(2, 2)
 
 
@@ -159,7 +159,7 @@ B29_OLD = scenario.Scenario(B29.name, B29.summary, _second_half, B29.tasks, para
 
 
 def races() -> list[Historic]:
-    """With the bug, and mended."""
+    """The races, with the bug and fixed."""
     return [
         Historic(
             "B10",
