@@ -25,8 +25,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
     A folder that the environment names already is used as it is: a second run then compiles nothing.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job: children would inherit it
+    # Ignored in a shell's background job and under nohup: children would inherit it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if not os.environ.get(CACHE):
         _made.append(tempfile.mkdtemp(prefix="benchframe-test-cache-"))
         os.environ[CACHE] = _made[0]

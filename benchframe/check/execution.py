@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import re
@@ -12,6 +13,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 import greenlet
@@ -40,6 +42,10 @@ class Endless(Exception):
     """Strategy code took more CPU time than it was given."""
 
 
+AGAIN = 0.05
+"""Seconds of CPU time after which the limit is tried again, where an exception would have been lost."""
+
+
 @contextmanager
 def patience(seconds: float) -> Iterator[None]:
     """Raise Endless in what runs within after ``seconds`` of CPU time. In another thread than the main one, and where
@@ -48,7 +54,10 @@ def patience(seconds: float) -> Iterator[None]:
         yield
         return
 
-    def stop(number: int, frame: object) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        if _swallows(frame):
+            signal.setitimer(signal.ITIMER_VIRTUAL, AGAIN)
+            return
         raise Endless(f"no end after {seconds:g} s of CPU time; is there an endless loop?")
 
     before = signal.signal(signal.SIGVTALRM, stop)
@@ -58,6 +67,12 @@ def patience(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
+
+
+def _swallows(frame: FrameType | None) -> bool:
+    """Is ``frame`` a finalizer, or what the garbage collector calls? An exception there is printed and lost."""
+    callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    return frame is not None and (frame.f_code.co_name == "__del__" or frame.f_code in callbacks)
 
 
 def told(error: BaseException) -> str:
@@ -100,7 +115,7 @@ def wild(error: WildAccess) -> Broken:
 # operation, so that the scheduler sees what every task is about to do. ``choose(step, enabled, pending, trace)`` is the
 # only seam: search, sampling and replay are such functions.
 
-PATIENCE, IMPATIENCE = 5.0, 0.5
+PATIENCE, IMPATIENCE = 5.0, 2.0
 """Seconds of CPU time that one execution may take, a thousand times what any needs; in a process that met an endless
 loop, less."""
 ENDLESS = "endless loop"

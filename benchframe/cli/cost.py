@@ -19,15 +19,16 @@ LOOKED_AT = 2000
 
 
 def _slip(known: "Registry", strategy: "Strategy", stream: "Trace") -> str:
-    """What the interpreter finds in the first events though every answer is right, such as a load through NULL, which
-    compiled code reads as zeros. Empty for right code, and for benchframe's own strategies, which `check` has seen."""
+    """The first access through NULL or outside a slab though every answer is right: compiled code reads zeros there.
+    Empty for right code, and for benchframe's own strategies, which `check` has seen. A freed record that is still read
+    has costs all the same: `check` finds it."""
     from benchframe.hookspecs import PROJECT
     from benchframe.study.interpreted import first_failure, part
 
     if known.origins["strategy", strategy.name].distribution == PROJECT:
         return ""
     failure = first_failure(strategy, part(stream, range(min(len(stream), LOOKED_AT))))
-    return failure.text if failure else ""
+    return failure.text if failure and failure.kind in ("NULL dereference", "wild reference") else ""
 
 
 @guarded

@@ -28,6 +28,9 @@ from benchframe.simulate.records import (
 DOMAIN, SAME_SOCKET, OTHER_SOCKET, MEMORY, NOWHERE = 0, 1, 2, 3, -1
 """The distance of a line's source."""
 
+GOLDEN_RATIO_32 = 0x61C88647
+"""include/linux/hash.h"""
+
 
 @native
 def way(sim, which):
@@ -243,7 +246,7 @@ def note(sim, line, offset, kind, time, queue, far):
     key = (here << 16) + 65536
     if line.written != 0:
         key = (here << 16) + field_of(sim, number, line.written - 1) + 1
-    slot = (key * 2654435761 >> 12) & (MAX_PAIRS - 1)
+    slot = (key * GOLDEN_RATIO_32 >> 12) & (MAX_PAIRS - 1)
     for i in range(64):
         p = PAIR(sim, (slot + i) & (MAX_PAIRS - 1))
         if p.n == 0 or p.key == key:

@@ -53,6 +53,8 @@ class Failure:
     text: str
     traced: tuple[str, ...] = ()
     """What strategy code traced during that event."""
+    kind: str = ""
+    """What sort of failure, if an access failed: "NULL dereference", "wild reference", "use after free"."""
 
 
 def first_failure(strategy: Strategy, trace: Trace, seconds: float = SECONDS, blame: bool = True) -> Failure | None:
@@ -101,7 +103,7 @@ def first_failure(strategy: Strategy, trace: Trace, seconds: float = SECONDS, bl
             return Failure(at, f"after the last event: {str(error).splitlines()[0]}")
         except (Broken, DialectError, *MISTAKES) as error:
             what = f"event {at} ({Kind(int(events[at]['kind'])).name} {int(events[at]['addr']):#x}): {told(error)}"
-            return Failure(at, what, tuple(traced))
+            return Failure(at, what, tuple(traced), getattr(error, "kind", ""))
     rows = [(mm, *row) for mm in sorted(right.spaces) for row in right.layouts[mm]]
     difference = first_difference(machine, np.array(rows, np.int64).reshape(-1, 7))
     return Failure(len(events) - 1, f"after the last event: {difference}") if difference else None
