@@ -1,5 +1,7 @@
 """What a run finds, a check can repeat: a failing stream by the interpreter, with its line, made short and kept."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from support.wrong_strategy import WRONG
 from typer.testing import CliRunner
 
 from benchframe.cli import app
+from benchframe.cli.cost import _slip
 from benchframe.registry import load
 from benchframe.strategy import resolve
 from benchframe.study.interpreted import first_failure, save, shortened
@@ -52,6 +55,21 @@ def test_wrong_answer_is_shortened_and_kept(stream: Trace, tmp_path: Path) -> No
     found = first_failure(strategy, read)
     assert found is not None
     assert found.text == again.text
+
+
+@pytest.mark.parametrize(
+    ("mistake", "kind"), [("load through NULL", "NULL dereference"), ("outside", "wild reference")]
+)
+def test_cost_tells_wild_accesses(mistake: str, kind: str, stream: Trace) -> None:
+    """Compiled code reads zeros there and answers rightly: `cost` says it of a plugin's strategy, with its line. Of a
+    right one nothing."""
+    for strategy, wanted in (
+        (resolve(MISTAKES[mistake][0], KNOWN.strategies), rf"{kind}: .*mistakes\.py:\d+"),
+        (KNOWN.strategy("mmap_cache"), "^$"),
+    ):
+        origin = replace(KNOWN.origins["strategy", "rbtree"], distribution="of somebody else")
+        known = replace(KNOWN, origins={("strategy", strategy.name): origin})
+        assert re.search(wanted, _slip(known, strategy, stream))
 
 
 def test_command(stream: Trace, tmp_path: Path) -> None:
