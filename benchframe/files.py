@@ -6,11 +6,12 @@ import contextlib
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from benchframe.errors import disk_error
+from benchframe.errors import ResultsError, disk_error
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters, and characters that reverse the direction of text or end a line invisibly."""
@@ -44,6 +45,29 @@ def replacing(path: Path, *, durable: bool = True, mode: int = 0o666) -> Iterato
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+
+def read_limited(path: Path, most: int, hint: str) -> bytes:
+    """The content of a file of at most ``most`` bytes. Raises ResultsError, with ``hint`` if it is larger."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise disk_error(path, error, "read") from None
+    if len(data) > most:
+        size = f"{most >> 20} MiB" if most >> 20 else f"{most >> 10} KiB"
+        raise ResultsError(path, f"it is larger than {size}", hint)
+    return data
+
+
+def parse_toml(data: bytes) -> dict[str, Any]:
+    """TOML in UTF-8. Raises ValueError, with the line, if it is not, and RecursionError if it is nested too deeply."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    found: dict[str, Any] = tomllib.loads(data.decode())
+    return found
 
 
 def write_atomic(path: Path, data: bytes) -> None:

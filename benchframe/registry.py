@@ -22,7 +22,7 @@ import pluggy
 
 from benchframe import hookspecs
 from benchframe.errors import BenchframeError, did_you_mean, near
-from benchframe.files import replacing
+from benchframe.files import parse_toml, replacing
 from benchframe.hookspecs import HOOKS, PROJECT, Moved
 from benchframe.workload import Workload, WorkloadSpec, sweep
 
@@ -75,16 +75,11 @@ def expand(path: Path) -> list[Path]:
 
 
 def _entry_points(project: Path) -> dict[str, str]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-
     if not project.is_file():
         raise PluginPathError(f"{project.parent} has no pyproject.toml; name the plugin's Python file itself")
     try:
-        data: Any = tomllib.loads(project.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        data: Any = parse_toml(project.read_bytes())
+    except (ValueError, RecursionError) as error:
         raise PluginPathError(f"{project}: {error}; correct it") from None
     points = data.get("project", {}) if isinstance(data, dict) else {}
     for key in ("entry-points", PROJECT):

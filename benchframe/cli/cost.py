@@ -18,7 +18,7 @@ LOOKED_AT = 2000
 """Events of a stream, at most, that a plugin's strategy is replayed on by the interpreter."""
 
 
-def _slip(known: "Registry", strategy: "Strategy", stream: "Trace") -> str:
+def wild_access(known: "Registry", strategy: "Strategy", stream: "Trace") -> str:
     """The first access through NULL or outside a slab though every answer is right: compiled code reads zeros there.
     Empty for right code, and for benchframe's own strategies, which `check` has seen. A freed record that is still read
     has costs all the same: `check` finds it."""
@@ -105,8 +105,8 @@ def cost(
             if not verdict.ok:
                 wrong.append(f"{one.name} on {spec.label} is wrong: {verdict.what}")
                 continue
-            if slip := _slip(known, one, stream):
-                wrong.append(f"{one.name} on {spec.label} is wrong: {slip}")
+            if wild := wild_access(known, one, stream):
+                wrong.append(f"{one.name} on {spec.label} is wrong: {wild}")
                 continue
             budget = 0 if exact else records or COST_RECORDS
             rows.append((spec.label, one.name, count_cost(one, stream, budget).numbers))

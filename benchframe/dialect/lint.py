@@ -167,7 +167,7 @@ def no_increments(definition: ast.FunctionDef) -> Iterator[Told]:
                     )
 
 
-_WIDE = 1 << 31
+_WIDE, _WORD = 1 << 31, 1 << 63
 """A factor from here on makes a product of more than 64 bits of most words."""
 
 
@@ -180,9 +180,23 @@ def wide_products(definition: ast.FunctionDef, function: FunctionType) -> Iterat
             return value if isinstance(value, int) and node.id not in function.__code__.co_varnames else 0
         return node.value if isinstance(node, ast.Constant) and isinstance(node.value, int) else 0
 
+    def masked(node: ast.expr) -> int:
+        """The mask of ``x & MASK``: what remains is no larger, and its bits are the same compiled and interpreted."""
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitAnd):
+            return max(constant(node.left), constant(node.right), 0)
+        return 0
+
+    kept = {
+        id(side)
+        for node in ast.walk(definition)
+        if isinstance(node, ast.BinOp) and 0 < masked(node) < _WORD
+        for side in (node.left, node.right)
+    }
     for node in ast.walk(definition):
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult) and id(node) not in kept:
             left, right = constant(node.left), constant(node.right)
+            if 0 < abs(left or right) * max(masked(node.left), masked(node.right)) < _WORD:
+                continue
             if max(abs(left), abs(right)) >= _WIDE and not (left and right):
                 what = f"{ast.unparse(node)} may need more than 64 bits: compiled code drops the others"
                 yield node.lineno, what, "hash with hash_64(x, bits) (benchframe.kernel), or keep the factors small"

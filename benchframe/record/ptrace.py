@@ -204,7 +204,7 @@ class Tracer:
             for pid in [pid for pid, turn in self.turns.items() if turn.waiting and turn.since < late]:
                 self._next_turn(pid)  # it waits for something else: perhaps for one of those that wait for it
             wait(0.0002)
-        self._see_off()
+        self._await_ends()
 
     def _handle(self, tid: int, status: int) -> None:
         if os.WIFEXITED(status) or os.WIFSIGNALED(status):
@@ -322,7 +322,7 @@ class Tracer:
         for child in list(self.newborn):  # its maker may have been killed before it could tell of it
             self._born(child)
 
-    def _see_off(self) -> None:
+    def _await_ends(self) -> None:
         """Wait until those that we let go of have ended, so that their last events are among the records."""
         late = _now() + PATIENCE
         for tid in self.leaving:

@@ -43,7 +43,7 @@ from benchframe.trace.trace import MAX_ROWS, write_batches, write_trace
 
 GRACE = 3.0
 """Seconds that a program may take to end after Ctrl-C or SIGTERM; what runs longer goes on unrecorded."""
-HURRY = -10
+NICE = -10
 """The nice value of the recorder while it records, as root."""
 EVENT_BYTES = 48
 """Bytes of a perf record at least: how ``max_events`` is noticed while recording (the trace is cut exactly)."""
@@ -194,7 +194,7 @@ class Worker:
             text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
             self.end = {"error": text if isinstance(error, BenchframeError) else f"recording failed: {text}"}
             self.tracer.release_all(ptrace.DETACH)
-        self.relax()
+        self.restore_priority()
         with contextlib.suppress(OSError):
             os.write(self._tell, (json.dumps(self.end) + "\n").encode())
             os.close(self._tell)
@@ -205,7 +205,7 @@ class Worker:
         """Start the program and follow it; raises RecordError, OSError."""
         child, go, failed = self._fork(program, command)
         self.tracer.seize(child, child)
-        self._hurry()
+        self._raise_priority()
         if self.plan.sources:
             self._open([child], on_exec=True)
         os.write(go, b"g")
@@ -219,13 +219,13 @@ class Worker:
         os.close(go)
         os.close(failed)
 
-    def _hurry(self) -> None:
+    def _raise_priority(self) -> None:
         """Run before others, where we may: the program stands still while we are asked, and a ring that is drained late
         loses events."""
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, 0, min(HURRY, self._nice))
+            os.setpriority(os.PRIO_PROCESS, 0, min(NICE, self._nice))
 
-    def relax(self) -> None:
+    def restore_priority(self) -> None:
         """The recording is over: run as we were started."""
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, self._nice)
@@ -265,7 +265,7 @@ class Worker:
 
     def attach(self, pid: int, tree: bool) -> None:
         """Seize what runs and follow it; raises RecordError, OSError."""
-        self._hurry()
+        self._raise_priority()
         # A filter cannot be put into a program from outside: every system call stops, as strace would do it.
         self.tracer.filtered = False
         # Threads may start more threads until all are held: look again until there is none that is new.

@@ -16,8 +16,8 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from benchframe.errors import ResultsError, disk_error
-from benchframe.files import printable
+from benchframe.errors import ResultsError
+from benchframe.files import printable, read_limited
 
 MAX_FILE = 1 << 26
 """The size of the largest results file that is read, in bytes (64 MiB; a rigorous cell has some 200 KiB)."""
@@ -77,13 +77,7 @@ def wrong(path: Path, member: str, what: str) -> ResultsError:
 
 def read_object(path: Path) -> dict[str, Any]:
     """One JSON object of at most MAX_FILE bytes, not checked any further. Raises ResultsError for anything else."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE + 1)
-    except OSError as error:
-        raise disk_error(path, error, "read") from None
-    if len(data) > MAX_FILE:
-        raise ResultsError(path, f"it is larger than {MAX_FILE >> 20} MiB", _mend(path))
+    data = read_limited(path, MAX_FILE, _mend(path))
     try:
         value = json.loads(data, parse_constant=_finite, parse_float=_finite)
     except RecursionError:

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,6 +31,7 @@ from msgspec import Meta
 
 from benchframe.engine.job import DEPTHS
 from benchframe.errors import ResultsError, did_you_mean, disk_error
+from benchframe.files import parse_toml, read_limited
 from benchframe.results.document import Text, Texts, Words
 from benchframe.results.manifest import MAX_THREADS, Few, Manifest, Name, Seed, WorkloadEntry
 
@@ -93,23 +93,9 @@ def _sha256(path: Path) -> str:
 
 def read_experiment(path: Path) -> Experiment:
     """Read and check an experiment file; raises ResultsError, which names the line or the member."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-
     mend = "correct it; docs/experiments.md lists what it may have"
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE + 1)
-    except OSError as error:
-        raise disk_error(path, error, "read") from None
-    if len(data) > MAX_FILE:
-        raise ResultsError(path, f"it is larger than {MAX_FILE >> 10} KiB", mend)
-    try:
-        return msgspec.convert(tomllib.loads(data.decode()), Experiment, strict=True)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ResultsError(path, f"it is not TOML ({error})", mend) from None
+        return msgspec.convert(parse_toml(read_limited(path, MAX_FILE, mend)), Experiment, strict=True)
     except msgspec.ValidationError as error:
         text = str(error)
         if text.startswith(_UNKNOWN):
@@ -119,6 +105,8 @@ def read_experiment(path: Path) -> Experiment:
         what, _, place = text.partition(" - at `$.")
         member = f"member {place.rstrip('`')!r}: " if place else ""
         raise ResultsError(path, f"{member}{what[0].lower()}{what[1:]}", mend) from None
+    except (ValueError, RecursionError) as error:
+        raise ResultsError(path, f"it is not TOML ({error})", mend) from None
 
 
 Plays = Callable[[WorkloadEntry, int], bool]

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchframe.files import parse_toml
 from benchframe.simulate.records import COUNTS, MAX_CPUS, MAX_DOMAINS, MAX_SOCKETS, NUMBERS, WORKS
 from benchframe.simulate.target import SimulateError
 
@@ -115,19 +115,15 @@ def machine_names() -> list[str]:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file. Raises SimulateError, with the line where the file is not TOML."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_FILE + 1)
         if len(raw) > MAX_FILE:
             raise SimulateError(f"{path}: larger than {MAX_FILE >> 10} KiB; a machine file has a few lines")
-        data: dict[str, Any] = tomllib.loads(raw.decode())
+        data: dict[str, Any] = parse_toml(raw)
     except OSError as error:
         raise SimulateError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise SimulateError(f"{path}: {error}") from None
     return data
 

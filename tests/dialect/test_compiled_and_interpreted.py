@@ -203,6 +203,18 @@ def test_lint(tmp_path: Path, body: str) -> None:
         check_function(scope["author"])
 
 
+@pytest.mark.parametrize(
+    "product",
+    ["(x * 0x61C8864680B583EB) & 0xFFFF", "(x & 0xFFFF) * 0x9E3779B1", "x * 4096", "2654435761 * 65536"],
+)
+def test_products_that_fit_are_not_reported(tmp_path: Path, product: str) -> None:
+    """A product that is masked, or whose factors are known to be small, is the same compiled and interpreted."""
+    from benchframe.dialect.lint import lint
+
+    scope = _module(tmp_path, f"@native\ndef author(mm, x):\n    return {product}\n")
+    assert lint(scope["author"]) == []
+
+
 def test_lint_of_signatures_and_closures(tmp_path: Path) -> None:
     """Defaults, star arguments and closures."""
     from benchframe.dialect.lint import lint

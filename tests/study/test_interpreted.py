@@ -11,7 +11,7 @@ from support.wrong_strategy import WRONG
 from typer.testing import CliRunner
 
 from benchframe.cli import app
-from benchframe.cli.cost import _slip
+from benchframe.cli.cost import wild_access
 from benchframe.registry import load
 from benchframe.strategy import resolve
 from benchframe.study.interpreted import first_failure, save, shortened
@@ -69,7 +69,7 @@ def test_cost_tells_wild_accesses(mistake: str, kind: str, stream: Trace) -> Non
     ):
         origin = replace(KNOWN.origins["strategy", "rbtree"], distribution="of somebody else")
         known = replace(KNOWN, origins={("strategy", strategy.name): origin})
-        assert re.search(wanted, _slip(known, strategy, stream))
+        assert re.search(wanted, wild_access(known, strategy, stream))
 
 
 def test_command(stream: Trace, tmp_path: Path) -> None:
