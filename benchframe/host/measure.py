@@ -200,8 +200,8 @@ def prepared(ops: NDArray[np.int64], files: Sequence[OpenFile]) -> Iterator[Perf
             tail = words[TIMES * len(ops) :][: 4 * forks].reshape(-1, 4)
             if (tail[:, 3] < 0).any():
                 raise HostError(f"the kernel refused to fork: {os.strerror(-int(tail[:, 3].min()))}")
-            pairs: NDArray[np.float64] = np.stack([tail[:, 1] - tail[:, 0], tail[:, 3] - tail[:, 2]], 1) * ratio
-            took: NDArray[np.float64] = (rows[:, 1] - rows[:, 0]) * ratio
+            pairs = (np.stack([tail[:, 1] - tail[:, 0], tail[:, 3] - tail[:, 2]], 1) * ratio).astype(np.float64)
+            took = ((rows[:, 1] - rows[:, 0]) * ratio).astype(np.float64)
             return Performed(rows, took, answer, pairs)
 
         yield run
