@@ -479,7 +479,7 @@ def _clone(
     key = identities.of(function)
     if (id(primitives), key) in _clones:
         return _clones[id(primitives), key]
-    if not function.__module__.startswith("benchframe."):  # the model's own text: a test lints it
+    if not (function.__module__ or "").startswith("benchframe."):  # the model's own text: a test lints it
         check_function(function)
     scope: dict[str, Any] = {"__builtins__": __builtins__, "__name__": function.__module__}
     for name, obj in referenced(function).items():
