@@ -12,7 +12,7 @@ from benchframe.host.loop import ARENA, CALL, NOTHING, WORDS, WRITE
 from benchframe.host.measure import EMPTY, HostError, prepared, unsupported
 from benchframe.host.program import MAP_ANONYMOUS, MAP_FIXED_NOREPLACE
 from benchframe.judge.child import MMAP, SYSCALL
-from benchframe.report.table import Table, ns
+from benchframe.report.table import Table, Value, ns
 from benchframe.stats import Summary, summarise
 from benchframe.trace.meta import PAGE
 
@@ -27,7 +27,7 @@ ENOUGH = 100
 @dataclass(frozen=True)
 class ForkRow:
     """``vmas`` anonymous private VMAs of one page, ``written`` or never touched: ns by process, each the shortest of
-    its forks, since a disturbance only adds; and by process ns per VMA, over the process without VMAs of the same round."""
+    its forks, since a disturbance only adds; and by process ns per VMA, over the same round's process without VMAs."""
 
     vmas: int
     written: bool
@@ -101,7 +101,8 @@ def measure_forks(
 def fork_table(times: ForkTimes, kernel: str) -> Table:
     """One row per number of VMAs, untouched and written."""
     heads = ("VMAs", "pages", "fork, us", "per VMA, ns", "exit, us", "per VMA, ns")
-    rows, records = [], []
+    rows: list[tuple[str, ...]] = []
+    records: list[dict[str, Value]] = []
     for row in times.rows:
         texts = [_spread(row.fork, 1000), _spread(row.fork_each), _spread(row.exit, 1000), _spread(row.exit_each)]
         pages = "" if not row.vmas else "one written in each" if row.written else "none touched"
@@ -114,14 +115,16 @@ def fork_table(times: ForkTimes, kernel: str) -> Table:
                 "exit_per_vma": _mean(row.exit_each),
             }
         )  # fmt: skip
-    notes = (
+    what = (
         f"fork: until the parent goes on. exit: from the child's exit_group until its parent is back from wait4, "
-        f"with the switch to it. Besides its own {times.areas} VMAs; per VMA: over the row of 0.",
+        f"with the switch to it. Besides its own {times.areas} VMAs; per VMA: over the row of 0."
+    )
+    how = (
         f"{len(times.rows[0].fork)} processes a row, the shortest of {FORKS - 1} forks of each; ± is the standard "
-        f"deviation over processes. The clock's own {ns(times.overhead)} ns are subtracted.",
+        f"deviation over processes. The clock's own {ns(times.overhead)} ns are subtracted."
     )
     right = (True, False, True, True, True, True)
-    return Table(f"fork and exit on Linux {kernel}", heads, tuple(rows), right, tuple(records), notes)
+    return Table(f"fork and exit on Linux {kernel}", heads, tuple(rows), right, tuple(records), (what, how))
 
 
 def _mean(values: Sequence[float]) -> float | None:
