@@ -26,7 +26,7 @@ LAYERS = (
     {"engine", "check", "judge", "record"},
     {"results", "testing"},
     {"report"},
-    {"study", "simulate"},
+    {"study", "simulate", "host"},
     {"cli"},
     {"__main__"},
 )

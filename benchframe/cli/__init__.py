@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from benchframe import __version__
 from benchframe.cli import (
+    advise,
     breakeven,
     bundle,
     cache,
@@ -22,6 +23,7 @@ from benchframe.cli import (
     explain,
     gate,
     header,
+    host,
     layout,
     listing,
     mutate,
@@ -129,10 +131,18 @@ _command(report.report, "report", MEASURE, "Write the report of a run: page, tab
 _command(cost.cost, "cost", MEASURE, "Count loads, cache lines, atomics and branches.")
 _command(listing.list_, "list", MEASURE, "List strategies, workloads, traces or runs.")
 _command(show.show, "show", MEASURE, "Describe one strategy or workload.")
+_command(
+    advise.advise,
+    "advise",
+    UNDERSTAND,
+    "Say which kernel helps a program, and what it could do.",
+    cls=advise.ProgramAfterDashes,
+)
 _command(explain.explain, "explain", UNDERSTAND, "Explain why one strategy is faster than another.")
 _command(breakeven.breakeven, "breakeven", UNDERSTAND, "Find where one strategy starts to beat another.")
 _command(layout.layout, "layout", UNDERSTAND, "Measure how much the memory layout changes a time.")
 _command(compare.compare, "compare", UNDERSTAND, "Compare two runs, or two strategies of one run.")
+_command(host.host, "host", UNDERSTAND, "Time a trace on the running kernel, beside the model.")
 _command(claims.claims, "claims", UNDERSTAND, "Compare published figures with measured ones.")
 _command(check.check, "check", TRUST, "Check strategies alone and under every interleaving.")
 _command(mutate.mutate, "mutate", TRUST, "Count the faults put into a strategy that a check finds.")

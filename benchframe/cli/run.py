@@ -18,6 +18,7 @@ from benchframe.cli.options import fail, guarded, loaded, plugin_files, seconds,
 from benchframe.errors import FAILED, BenchframeError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from benchframe.engine.caches import Caches
     from benchframe.registry import Registry
     from benchframe.results.campaign import Stream
     from benchframe.results.folder import Cell, RunFolder
@@ -93,9 +94,11 @@ def make_streams(
     baseline: str | None,
     threads: Sequence[int],
     labels: Mapping[str, str] | None = None,
+    caches: "Sequence[Caches] | None" = None,
 ) -> "list[Stream]":
-    """Make every workload's events, for each number of threads; names are looked up before anything is made. ``labels``
-    says what tables are to call some of them."""
+    """Make every workload's events, for each number of threads and state of the caches; names are looked up before
+    anything is made. ``labels`` says what tables are to call some of them."""
+    from benchframe.engine.caches import Caches
     from benchframe.results.campaign import Stream, make_stream
     from benchframe.results.experiment import labelled
     from benchframe.workload import trace_workload
@@ -109,7 +112,9 @@ def make_streams(
         swept = known.sweep(name)  # of several, each says its value, a parameter's default too
         specs += [(spec, None, text if len(swept) > 1 else spec.label) for text, spec in swept.items()]
     specs += [(spec, path, spec.label) for path in traces for spec in [trace_workload(path).spec()]]
-    labels = labels or {}
+    labels, states = labels or {}, caches or [Caches()]
+    if any(threads) and not all(state.warm for state in states):
+        raise UsageError("--caches and --threads exclude each other: real threads are replayed with warm caches only")
     for name in labels:
         if name not in (there := [base for _, _, base in specs]):
             raise UsageError(f"labels: no workload here is called {name}; {did_you_mean(name, there)}")
@@ -120,14 +125,9 @@ def make_streams(
                 raise UsageError(f"{reason}, or --threads 0,{crew} to replay it without threads")
             typer.echo(f"benchframe: {reason}: replayed without threads only", err=True)
             continue
-        base = labelled(labels, own, crew)
-        label, number = base, 1
-        while any(stream.entry.label == label for stream in streams):
-            number += 1
-            label = f"{base}#{number}"
-        stream = make_stream(spec, seed, label=label, path=path, threads=crew)
+        stream = make_stream(spec, seed, path=path, threads=crew)
         if not stream.entry.timed:
-            raise UsageError(f"workload {label} has no events after its setup, so there is nothing to time")
+            raise UsageError(f"workload {own} has no events after its setup, so there is nothing to time")
         known.strategy(baseline or stream.entry.baseline)
         if path and not crew and stream.trace.mms > 1:
             typer.echo(
@@ -135,7 +135,15 @@ def make_streams(
                 f"benchframe trace select {shlex.quote(str(path))} --largest -o one.parquet (trace info lists them)",
                 err=True,
             )
-        streams.append(Stream(replace(stream.entry, baseline=baseline or stream.entry.baseline), stream.trace))
+        for state in states:
+            base = labelled(labels, own, crew, state)
+            label, number = base, 1
+            while any(other.entry.label == label for other in streams):
+                number += 1
+                label = f"{base}#{number}"
+            beside = baseline or stream.entry.baseline
+            entry = replace(stream.entry, label=label, caches=str(state), baseline=beside)
+            streams.append(Stream(entry, stream.trace))
     return streams
 
 
@@ -219,7 +227,7 @@ def resumed_run(
     for entry in manifest.workloads:
         path = Path(entry.path) if entry.path else None
         spec = trace_workload(path).spec() if path else known.spec(entry.spec)
-        stream = make_stream(spec, entry.seed, label=entry.label, path=path, threads=entry.threads)
+        stream = make_stream(spec, entry.seed, label=entry.label, path=path, threads=entry.threads, caches=entry.caches)
         streams.append(Stream(replace(stream.entry, baseline=entry.baseline), stream.trace))
     strategies = {cell.strategy: known.strategy(cell.strategy) for cell in manifest.cells}
     for what in renew(folder, strategies, streams, max(rounds or 0, manifest.options.rounds)):
@@ -272,6 +280,7 @@ def from_file(path: Path, given: Mapping[str, object]) -> "dict[str, Any]":
         "stream_seed": found.stream_seed,
         "cost": found.cost,
         "threads": ",".join(map(str, found.threads)) if found.threads != (0,) else None,
+        "caches": ",".join(found.caches) if found.caches != ("warm",) else None,
         "pin": found.pin,
     }
 
@@ -320,7 +329,8 @@ def say_plan(manifest: "Manifest", strategies: "Sequence[Strategy]", output: Pat
     builds = {("threads" if entry.threads else "one") for entry in manifest.workloads}
     units = sum(map(len, missing(unit_store(), needed(strategies, frozenset(builds)))))
     each, why = _seconds_each(manifest, output)
-    total = processes * each + UNIT_SECONDS * units
+    cold = sum(not manifest.workload(cell.workload).state.warm for cell in manifest.cells)
+    total = (processes + cold * options.rounds) * each + UNIT_SECONDS * units
     compiled = f", {units} units to compile" if units else ""
     typer.echo(f"about {_rounded(total)} ({each:.1f} s a process, {why}{compiled})")
     if 0 < options.budget < total:
@@ -437,6 +447,13 @@ def run(
         str | None,
         typer.Option(metavar="N,...", help="Numbers of real threads, a cell for each; 0: the usual replay."),
     ] = None,
+    caches: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STATE,...",
+            help="How lookups find the caches: warm, l2, llc, memory, program[=BYTES] (docs/caches.md).",
+        ),
+    ] = None,
     pin: Annotated[bool, typer.Option(help="Pin the processes to one CPU.")] = True,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the runs.")] = Path(
         "reports/runs"
@@ -473,11 +490,13 @@ def run(
       benchframe run -s mine --plugin mine.py --trace firefox.parquet --budget 5m
       benchframe run -s pmdcache,vmacache -w zipf --until-decided --budget 2m --within 2
       benchframe run -s pmdcache,rbtree -w multi-fault-all-split --threads 0,1,2
+      benchframe run -s maple,pmdcache -w gcc-project --caches warm,program,memory
       benchframe run -s pmdcache,rbtree -w uniform:vmas=10..1e5:log --dry-run
       benchframe run --like last > exp.toml && benchframe run exp.toml
       benchframe run --resume last
     """
     from benchframe.cli.table import check_form, print_table
+    from benchframe.engine.caches import doubts, parse
     from benchframe.engine.compile import check_texts
 
     start = time.perf_counter()
@@ -490,14 +509,14 @@ def run(
         given = {"strategy": strategy, "workload": workload, "trace": trace, "plugin": plugin, "skip": skip,
                  "quick": quick, "rigorous": rigorous, "rounds": rounds, "until-decided": until_decided,
                  "baseline": baseline, "seed": seed, "stream-seed": stream_seed, "threads": threads,
-                 "resume": resume}  # fmt: skip
+                 "caches": caches, "resume": resume}  # fmt: skip
         file = from_file(experiment, given)
         strategy, workload, trace, plugin = file["strategy"], file["workload"], file["trace"], file["plugin"]
         skip, labels, quick, rigorous = file["skip"], file["labels"], file["quick"], file["rigorous"]
         rounds, until_decided, within, decide = file["rounds"], file["until_decided"], file["within"], file["decide"]
         baseline, seed, stream_seed, threads = file["baseline"], file["seed"], file["stream_seed"], file["threads"]
         budget, timeout = budget or file["budget"], timeout or file["timeout"]
-        cost, pin = cost and file["cost"], pin and file["pin"]
+        caches, cost, pin = file["caches"], cost and file["cost"], pin and file["pin"]
     options = settings(quick, rigorous, rounds, budget, timeout, pin)
     options = replace(options, within=within / 100, cost=options.cost if cost else 0)
     if until_decided:
@@ -508,7 +527,18 @@ def run(
     if resume is not None:
         if dry_run:
             raise UsageError("--dry-run plans a new run; --resume continues one")
-        if strategy or workload or trace or baseline or threads or seed is not None or quick or rigorous or skip:
+        if (
+            strategy
+            or workload
+            or trace
+            or baseline
+            or threads
+            or caches
+            or seed is not None
+            or quick
+            or rigorous
+            or skip
+        ):
             raise UsageError("--resume takes strategies, workloads and schedule from the run; omit those options")
         folder, streams = resumed_run(known, resume, output, rounds, files, retry)
         folder.save(
@@ -528,9 +558,11 @@ def run(
             raise UsageError("--workload is empty; omit it to run the shipped traces tagged default")
         asked = strategy_names(strategy, known)
         check_texts([known.strategy(name) for name in asked])
-        crews = thread_counts(threads)
-        streams = make_streams(known, split(workload), trace or [], stream_seed, baseline, crews, labels)
+        crews, states = thread_counts(threads), parse(caches, options.cpu)
+        streams = make_streams(known, split(workload), trace or [], stream_seed, baseline, crews, labels, states)
         manifest = planned(known, asked, streams, options, seed, files, split(no_plugin), skip or [])
+        for doubt in doubts(states, options.cpu):
+            manifest = manifest.with_note(doubt)
         if dry_run:
             names = dict.fromkeys(cell.strategy for cell in manifest.cells)
             say_plan(manifest, [known.strategy(name) for name in names], output)

@@ -40,7 +40,8 @@ class Job:
     ``digest`` and ``model`` are the strategy's content and the model's bytecode as the parent saw them; ``events`` and
     ``trace_meta`` are paths of the spool; ``setup`` is the number of leading events that are not timed; ``extras``
     requests counts and the per-operation latencies after timing, ``cost`` a counted replay of about this many records
-    (0: none); ``threads`` is how many real threads replay it (0: a single replay); ``control`` is the lowest
+    (0: none); ``threads`` is how many real threads replay it (0: a single replay); ``caches`` says
+    what is touched before each event (engine.caches; empty: nothing); ``control`` is the lowest
     undisturbed level that an earlier process of the cell found (engine.disturbance; 0: none); ``patient``: make more
     replays if the machine is disturbed, and replace values without an undisturbed one; ``metadata`` goes into each
     pyperf run; ``parent`` is the process that the worker must not outlive.
@@ -55,6 +56,7 @@ class Job:
     extras: bool
     cost: int = 0
     threads: int = 0
+    caches: str = ""
     control: float = 0.0
     patient: bool = True
     plugins: tuple[str, ...] = ()

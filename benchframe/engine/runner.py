@@ -96,6 +96,10 @@ class NativeRunner(Validating):
         """As :meth:`hook`, in trace mm ``number``."""
         return self.hook(name, *arguments, mm=self._root + number * mm_struct.size)
 
+    def address(self, which: str) -> int:
+        """The C address of a unit: ``timed`` or ``known``."""
+        return self._unit(which).address
+
     @property
     def entry(self) -> Unit:
         """The timed unit, for benchmarks that call it directly."""

@@ -437,11 +437,16 @@ class Session:
         difference = first_difference(self.machine, layout)
         if difference:
             return Correctness(False, f"after the replay: {difference}")
-        kind = self.trace.events["kind"][self.first :]
-        ours = is_lookup(kind) & (self._events.records["addr"][self.first :] >= 0)
-        ours &= self._events.records["addr"][self.first :] < self.parameters.task_size
-        self._known = answers[self.first :][ours | (kind == Kind.LOOKUP)]
+        self._known = answers[self.first :][self._asks]
         return Correctness(True)
+
+    @property
+    def _asks(self) -> Array:
+        """Which timed events look up a VMA: those to which a replay with known answers tells one."""
+        kind, addr = (self._events.records[name][self.first :] for name in ("kind", "addr"))
+        inside = is_lookup(kind) & (addr >= 0) & (addr < self.parameters.task_size)
+        mask: Array = inside | (kind == Kind.LOOKUP)
+        return mask
 
     # ---- timing ------------------------------------------------------------------------------------------------------
 

@@ -207,6 +207,12 @@ def open_session(job: Job) -> SessionLike | ThreadSession:
         from benchframe.engine.threads import ThreadSession
 
         return ThreadSession(strategy, unspool(job), job.threads, layout_seed=job.layout_seed)
+    if job.caches:
+        from benchframe.engine.caches import from_text
+        from benchframe.engine.cold import ColdSession
+
+        cold: SessionLike = ColdSession(strategy, unspool(job), from_text(job.caches), layout_seed=job.layout_seed)
+        return cold
     session: SessionLike = Session(strategy, unspool(job), layout_seed=job.layout_seed, control=job.control)
     return session
 

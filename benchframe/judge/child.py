@@ -224,13 +224,13 @@ def open_files() -> list[int]:
     return files
 
 
-def move_brk() -> bool:
-    """Move this process's break to BRK_BASE (prctl PR_SET_MM_MAP, no privilege needed); False if the kernel cannot do
-    it."""
+def move_brk(start: int = BRK_BASE, now: int = BRK_BASE) -> bool:
+    """Move this process's break: it begins at ``start`` and is at ``now`` (prctl PR_SET_MM_MAP, no privilege needed);
+    False if the kernel cannot do it."""
     fields = Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()
     stat = [int(value) for value in fields[1:]]  # stat[n] is field n + 4 of proc(5)
     pick = {number: stat[number - 4] for number in (26, 27, 28, 45, 46, 48, 49, 50, 51)}
-    values = [pick[26], pick[27], pick[45], pick[46], BRK_BASE, BRK_BASE, pick[28], pick[48], pick[49], pick[50]]
+    values = [pick[26], pick[27], pick[45], pick[46], start, now, pick[28], pick[48], pick[49], pick[50]]
     block = array("Q", [*values, pick[51], 0]).tobytes() + array("I", [0, 0xFFFFFFFF]).tobytes()
     buffer = ctypes.create_string_buffer(block, len(block))
     prctl = ctypes.PyDLL(None, use_errno=True).prctl

@@ -28,6 +28,7 @@ from benchframe.mm.smp import BUCKETS, CLASSES, CREW, HISTOGRAM, ORDER, RCU_HEAD
 
 Array = npt.NDArray[Any]
 _PAGE = 4096
+_LINE = 64
 HUGE = 2 << 20
 """Bytes of a huge page."""
 
@@ -358,3 +359,21 @@ class Machine:
             by_vma = _records(slab, top[layout.ARENA_VMA], self.sizes.tasks) + 1
             used.append((slab.base, 0, min(len(self.arrays[slab.base]), max(top[number], by_vma))))
         return used
+
+    def lines(self) -> Array:
+        """The addresses (int64) of all cache lines that hold state or have held some since the start. O(records).
+
+        Of VMAs and of records that a strategy keeps per VMA only those that were used, since a shuffled slab gives out
+        all its slots.
+        """
+        found = []
+        for base, start, stop in self._used():
+            records = self.arrays[base][start:stop]
+            size, at = records.dtype.itemsize, int(records.ctypes.data)
+            words = np.arange(0, len(records) * size, 8)
+            if base == VMA.base or base in layout.PRIVATE_BASES:
+                used = np.flatnonzero(records.view(np.uint8).reshape(len(records), size).any(axis=1))
+                words = (used[:, None] * size + np.arange(0, size, 8)).ravel()
+            found.append(np.unique((at + words) // _LINE))
+        lines: Array = np.concatenate(found) * _LINE
+        return lines

@@ -107,9 +107,9 @@ def differences(a: Side, b: Side, workloads: Iterable[str]) -> list[Difference]:
     """All differences between the runs that may change a figure, for the compared ``workloads``.
 
     These refuse the comparison: CPU model and number, architecture, kernel, ASLR, governor and other CPU settings,
-    Python, Numba, llvmlite, NumPy, the model, a workload's events, the depth of values. These are only reported: the
-    host's name, the versions of benchframe and pyperf, pinning, and a strategy's source, which is usually the subject
-    of the comparison. Within one run: none.
+    Python, Numba, llvmlite, NumPy, the model, a workload's events and caches, the depth of values. These are only
+    reported: the host's name, the versions of benchframe and pyperf, pinning, and a strategy's source, which is usually
+    the subject of the comparison. Within one run: none.
     """
     if a.folder.path.resolve() == b.folder.path.resolve():
         return []
@@ -125,6 +125,9 @@ def differences(a: Side, b: Side, workloads: Iterable[str]) -> list[Difference]:
         digests = one.workload(label).digest, two.workload(label).digest
         if digests[0] != digests[1]:
             found.append(Difference(f"events of {label}", digests[0][:12], digests[1][:12]))
+        states = one.workload(label).caches or "warm", two.workload(label).caches or "warm"
+        if states[0] != states[1]:
+            found.append(Difference(f"caches of {label}", *states))
     depths = _depth(one), _depth(two)
     if depths[0] != depths[1]:
         found.append(Difference("values per process", *depths))
@@ -138,6 +141,16 @@ def differences(a: Side, b: Side, workloads: Iterable[str]) -> list[Difference]:
     if one.options.cpu != two.options.cpu:
         found.append(Difference("pinned to", _cpu(one), _cpu(two), refuses=False))
     return found
+
+
+def _other_caches(a: Side, b: Side) -> list[Difference]:
+    """Workloads that both runs have, but with caches in another state."""
+    return [
+        Difference(f"caches of {x.base}", x.state.label, y.state.label)
+        for x in a.folder.manifest.workloads
+        for y in b.folder.manifest.workloads
+        if (x.digest, x.threads) == (y.digest, y.threads) and x.state != y.state
+    ]
 
 
 def edited(a: Side, b: Side, pairs: Iterable[tuple[tuple[str, str], tuple[str, str]]]) -> list[Difference]:
@@ -269,6 +282,8 @@ def compare(a: Side, b: Side, within: float | None = None, *, absolute: bool = F
         if verdict is not None
     ]
     found = differences(a, b, dict.fromkeys(x for (x, _), _ in keys)) + edited(a, b, keys)
+    if not keys:
+        found += _other_caches(a, b)
     return Comparison(tuple(lines), tuple(pairs), tuple(found), tuple(missing), tuple(added), judging)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
 
+from benchframe.engine.caches import WARM
 from benchframe.engine.session import BINS_PER_OCTAVE, bin_edge
 from benchframe.files import printable
 from benchframe.results.figures import FIGURES, Figure, Row, caching, rows_of, set_aside
@@ -167,6 +168,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         f"ratio: to {base}, geometric mean of ratios paired by round, 95 % t interval; below 1 is faster.",
         *_judged(rows),
         *disturbed(row.cell for row in rows),
+        *cold(row.cell for row in rows),
     ]
     if any(row.shown.endswith("!") for row in rows):
         notes.append("!: pyperf reports a figure of this cell as unstable; the report quotes its message.")
@@ -224,6 +226,18 @@ def _judged(rows: Sequence[Row]) -> list[str]:
     return notes
 
 
+def cold(cells: Iterable[Cell]) -> list[str]:
+    """What was touched before each event, and what that makes of the figures."""
+    states = dict.fromkeys(cell.workload.state for cell in cells)
+    notes = [f"@{state.label}: {state.says()}." for state in states if not state.warm]
+    if notes:
+        notes.append(
+            "In these rows ns/lookup is what a fault takes less without its lookup, whose lines the fault then fetches "
+            "itself; ns/fault is the whole fault."
+        )
+    return notes
+
+
 def disturbed(cells: Iterable[Cell]) -> list[str]:
     """How many replays were discarded, and how many processes were disturbed throughout."""
     found = set_aside(cells)
@@ -273,6 +287,7 @@ def _record(row: Row, cached: Collection[str]) -> dict[str, Value]:
         "workload": cell.entry.workload,
         "strategy": cell.entry.strategy,
         "baseline": cell.workload.baseline,
+        "caches": cell.workload.caches or WARM,
         "state": cell.state.state,
     }
     for name in (*FIGURES, "replay"):

@@ -99,10 +99,10 @@ class Stream:
 
 
 def make_stream(
-    spec: WorkloadSpec, seed: int, *, label: str = "", path: Path | None = None, threads: int = 0
+    spec: WorkloadSpec, seed: int, *, label: str = "", path: Path | None = None, threads: int = 0, caches: str = ""
 ) -> Stream:
     """Make the events of ``spec``; ``path`` is the trace file behind it, if there is one. ``threads`` real threads will
-    replay it; 0: a single replay.
+    replay it; 0: a single replay. ``caches`` is what is touched before each event.
 
     Raises what the workload's maker raises (WorkloadError, TraceError).
     """
@@ -117,6 +117,7 @@ def make_stream(
         timed=len(trace) - trace.setup,
         baseline=spec.workload.baseline,
         threads=threads,
+        caches=caches,
         summary=spec.workload.summary,
     )
     return Stream(entry, trace)
@@ -224,6 +225,7 @@ def _content(manifest: Manifest, strategy: str, digest: str, workload: WorkloadE
         "versions": dict(manifest.versions),
         "host": dict(manifest.host),
         **({"threads": workload.threads} if workload.threads else {}),
+        **({"caches": workload.caches} if workload.caches else {}),
     }
 
 
@@ -492,6 +494,7 @@ class Campaign:
             extras=not state.counts and not state.latencies,
             cost=0 if state.cost or state.loops else options.cost,
             threads=threads,
+            caches=manifest.workload(entry.workload).caches,
             control=self._controls.get(entry, 0.0),
             patient=options.rounds > FIRST_LOOK,
             plugins=tuple(self.plugins),

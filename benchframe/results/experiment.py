@@ -23,17 +23,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from benchframe.engine.caches import Caches
 from benchframe.engine.job import DEPTHS
 from benchframe.errors import ResultsError, did_you_mean, disk_error
 from benchframe.files import parse_toml, read_limited
 from benchframe.results.document import Text, Texts, Words
-from benchframe.results.manifest import MAX_THREADS, Few, Manifest, Name, Seed, WorkloadEntry
+from benchframe.results.manifest import MAX_THREADS, Few, Manifest, Name, Seed, WorkloadEntry, suffix
 
 MAX_FILE = 1 << 20
 _UNKNOWN = "Object contains unknown field `"
@@ -64,6 +66,7 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: Annotated[tuple[Annotated[int, Meta(ge=0, le=MAX_THREADS)], ...], Meta(min_length=1, max_length=100)] = (
         0,
     )
+    caches: Texts = ("warm",)
     budget: Text = ""
     timeout: Text = ""
     until_decided: bool = False
@@ -126,17 +129,16 @@ def like(manifest: Manifest, plays: Plays = lambda entry, threads: False) -> Exp
     labels = {}
     for entry in entries:
         own = entry.spec or Path(entry.path).stem
-        shown = entry.label.removesuffix(f"@{entry.threads}") if entry.threads else entry.label
-        if shown != own:
-            labels[own] = shown
+        if entry.base != own:
+            labels[own] = entry.base
     crews = tuple(dict.fromkeys(entry.threads for entry in entries)) or (0,)
-    shown_as = {(entry.spec or entry.path, entry.threads): entry for entry in entries}
+    states = tuple(dict.fromkeys(entry.state for entry in entries)) or (Caches(),)
+    shown_as = {(entry.spec or entry.path, entry.threads, entry.state): entry for entry in entries}
     whole = []
-    for source, entry in {source: entry for (source, _), entry in shown_as.items()}.items():
-        label = entry.label.removesuffix(f"@{entry.threads}") if entry.threads else entry.label
-        for crew in crews:
-            if (source, crew) not in shown_as and (crew == 0 or plays(entry, crew)):
-                whole.append(f"*@{_literally(f'{label}@{crew}' if crew else label)}")
+    for source, entry in {source: entry for (source, *_), entry in shown_as.items()}.items():
+        for crew, state in product(crews, states):
+            if (source, crew, state) not in shown_as and (crew == 0 or plays(entry, crew)):
+                whole.append(f"*@{_literally(entry.base + suffix(crew, state))}")
     left_out = [(name, entry) for entry in entries for name in names if (name, entry.label) not in cells]
     return Experiment(
         strategies=tuple(names),
@@ -151,6 +153,7 @@ def like(manifest: Manifest, plays: Plays = lambda entry, threads: False) -> Exp
         seed=manifest.seed,
         stream_seed=entries[0].seed if entries else 0,
         threads=crews,
+        caches=tuple(state.label for state in states),
         budget=f"{options.budget:g}s" if options.budget else "",
         timeout=f"{options.timeout:g}s",
         until_decided=options.until_decided,
@@ -208,7 +211,6 @@ def _toml(value: Any) -> str:
     return json.dumps(value).replace("\x7f", "\\u007f")
 
 
-def labelled(labels: Mapping[str, str], label: str, threads: int) -> str:
-    """What tables call a workload with so many threads."""
-    shown = labels.get(label, label)
-    return f"{shown}@{threads}" if threads else shown
+def labelled(labels: Mapping[str, str], label: str, threads: int, caches: Caches) -> str:
+    """What tables call a workload with so many threads, or with caches in such a state."""
+    return labels.get(label, label) + suffix(threads, caches)

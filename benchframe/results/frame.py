@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchframe.engine.caches import WARM
 from benchframe.errors import UsageError, did_you_mean
 from benchframe.results.figures import rows_of
 from benchframe.results.folder import Cell, RunFolder, calm, find_run
@@ -25,7 +26,7 @@ _METADATA = {
     "python_version": "python",
     "benchframe_version": "benchframe",
 }
-CELL = ("run", "workload", "spec", "strategy", "baseline", "state", "threads")
+CELL = ("run", "workload", "spec", "strategy", "baseline", "state", "threads", "caches")
 """Columns of every frame; those of the workload's parameters come last."""
 COLUMNS: dict[str, tuple[str, ...]] = {
     "values": (*CELL, "figure", "round", "counts", "value", "ns", "loops", "operations", *_METADATA.values()),
@@ -43,7 +44,8 @@ def load(run: str | Path | Sequence[str | Path], what: str = "values") -> pd.Dat
     ``what`` is a row of the frame; its columns are :data:`COLUMNS` of it, then one per parameter of the workloads
     that differs from its default (``vmas``, ``alpha``, ...; ``workload_threads`` where the name is taken), and in
     ``figures`` the counted costs as ``cost_...``. ``spec`` is the workload without its label, ``threads`` how many
-    real threads played (0: one replay), ``baseline`` whether the strategy is what the workload compares with.
+    real threads played (0: one replay), ``caches`` the state of the caches at each event (warm, llc=1048576, ...),
+    ``baseline`` whether the strategy is what the workload compares with.
 
     - ``values``: a measured value. ``ns`` is nanoseconds per operation of ``figure`` (lookup, fault, mapping, replay),
       with threads wall time per operation of all together; ``value`` its index within the process, ``round`` the
@@ -83,6 +85,7 @@ def _cell(folder: RunFolder, cell: Cell, what: str) -> tuple[dict[str, Any], dic
         "baseline": cell.baseline,
         "state": cell.state.state,
         "threads": cell.workload.threads,
+        "caches": cell.workload.caches or WARM,
     }
     given = (part.partition("=") for part in cell.workload.spec.partition(":")[2].split(",") if "=" in part)
     last = {(f"workload_{key}" if key in COLUMNS[what] else key): _number(value) for key, _, value in given}

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from benchframe.engine.caches import Caches, from_text
 from benchframe.engine.job import COST_RECORDS
 from benchframe.errors import ResultsError
 from benchframe.files import printable, write_json
@@ -152,8 +153,33 @@ class WorkloadEntry:
     baseline: Name
     threads: Annotated[int, Meta(ge=0, le=MAX_THREADS)] = 0
     """The number of real threads that replay it together; 0: a single replay, with figures per operation."""
+    caches: Annotated[str, Meta(pattern=r"^([a-z0-9]{1,10}=[0-9]{1,12})?\Z")] = ""
+    """What is touched before each timed event (benchframe.engine.caches); empty: nothing, as in every older run."""
     summary: Text = ""
     """What it is, in one line, as its plugin described it when the run began."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a state of caches that does not exist."""
+        from_text(self.caches)
+
+    @property
+    def state(self) -> Caches:
+        """The state of the caches at each timed event."""
+        return from_text(self.caches)
+
+    @property
+    def base(self) -> str:
+        """The label without ``@threads`` and ``@caches``."""
+        return self.label.removesuffix(suffix(self.threads, self.state))
+
+
+def suffix(threads: int, caches: Caches) -> str:
+    """What follows a workload's name in a label.
+
+    >>> suffix(0, Caches()), suffix(4, Caches()), suffix(0, Caches("llc", 1 << 20))
+    ('', '@4', '@llc')
+    """
+    return (f"@{threads}" if threads else "") + ("" if caches.warm else f"@{caches.label}")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from benchframe.report.compare import (
 from benchframe.report.gate import INVALID, PASS, REGRESSION, gate
 from benchframe.results import ResultsError
 from benchframe.results.folder import CellState
+from benchframe.results.manifest import WorkloadEntry
 
 ROUNDS = 10
 
@@ -173,6 +174,10 @@ def test_runs_that_took_turns_are_paired(tmp_path: Path) -> None:
         ({"versions": VERSIONS | {"model": "f" * 16}}, "the model"),
         ({"aslr": "No randomization"}, "address space randomisation"),
         ({"trace": "e" * 64}, "events of toy"),
+        (
+            {"workloads": (WorkloadEntry("toy", "toy", "", 0, "b" * 64, 1000, 900, "base", caches="llc=1048576"),)},
+            "caches of toy: warm against llc=1048576",
+        ),
         ({"options": replace(OPTIONS, min_time=0.5)}, "values per process"),
     ],
 )
@@ -186,6 +191,19 @@ def test_incomparable_runs_are_refused(tmp_path: Path, change: dict[str, object]
         assert what in refused.stderr
         assert "not comparable" in refused.stderr
         assert call(command, tmp_path / "a", tmp_path / "b", "--anyway").exit_code == 0
+
+
+def test_other_caches_are_refused_by_their_label(tmp_path: Path) -> None:
+    """A warm run and a cold one of the same events have no row in common: compare says why, not what is missing."""
+    made(tmp_path / "a", speeds(seed=1))
+    run = made(tmp_path / "b", speeds(seed=5), start=60)
+    cold = tuple(replace(entry, label="toy@llc", caches="llc=1048576") for entry in run.manifest.workloads)
+    run.save(
+        replace(run.manifest, workloads=cold, cells=tuple(replace(c, workload="toy@llc") for c in run.manifest.cells))
+    )
+    refused = call("compare", tmp_path / "a", tmp_path / "b")
+    assert refused.exit_code == 2
+    assert "caches of toy: warm against llc" in refused.stderr
 
 
 def test_another_host_of_the_same_kind_is_told(tmp_path: Path) -> None:

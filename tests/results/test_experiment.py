@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 from benchframe.cli import app
 from benchframe.cli.run import _no_crew
+from benchframe.engine.caches import Caches
 from benchframe.engine.job import DEPTHS
 from benchframe.errors import ResultsError
 from benchframe.registry import load
@@ -96,12 +98,29 @@ def test_a_run_as_an_experiment(tmp_path: Path) -> None:
     assert [one for one in like(fewer).skip if one not in made.skip] == [pattern.replace("*", "[*]")]
 
 
+def test_states_of_the_caches(tmp_path: Path) -> None:
+    """A run with two states for one workload and one for another, with a label: the file has both states, the label
+    without them, and leaves out the state that was not run."""
+    manifest = read_manifest(REFERENCE)
+    plain = manifest.workloads[0]
+    states = [Caches(), Caches("llc", 1 << 20), Caches("program", 4096)]
+    entries = [replace(plain, label=labelled({}, "Mine", 0, s), spec="uniform", caches=str(s)) for s in states]
+    entries.append(replace(plain, label=labelled({}, "zipf", 0, states[0]), spec="zipf"))
+    assert [entry.label for entry in entries] == ["Mine", "Mine@llc", "Mine@program=4K", "zipf"]
+    cells = tuple(CellEntry(32 * "0", "rbtree", entry.label) for entry in entries)
+    made = like(replace(manifest, workloads=tuple(entries), cells=cells))
+    again = read_experiment(written(tmp_path, as_toml(made)))
+    assert again.caches == ("warm", "llc", "program=4K")
+    assert again.labels == {"uniform": "Mine"}
+    assert set(again.skip) == {"*@zipf@llc", "*@zipf@program=4K"}
+
+
 def planned(experiment: Experiment) -> set[tuple[str, str]]:
     """The cells (strategy, workload) that a run of ``experiment`` has, without making its events."""
     known = load()
     specs = [found for text in experiment.workloads for found in known.sweep(text).items()]
     entries = [
-        WorkloadEntry(labelled({}, text, crew), spec.label, "", 0, 64 * "0", 1, 1, "rbtree", crew)
+        WorkloadEntry(labelled({}, text, crew, Caches()), spec.label, "", 0, 64 * "0", 1, 1, "rbtree", crew)
         for text, spec in specs
         for crew in experiment.threads
         if crew == 0 or not _no_crew(spec, crew)

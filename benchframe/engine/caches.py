@@ -1,0 +1,422 @@
+"""Caches as a program leaves them: what is touched between two events, and the machine's cache sizes.
+
+A replay in a loop finds the model in the first cache. A page fault does not: before it, a program ran. So a replay can
+touch other memory before each event (:class:`Caches`), as much as empties a level, or as much as a program touches
+between two faults. The sizes come from sysfs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchframe.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What the user asks for: a level in which lookups find the model's lines, or a footprint.
+
+WARM, L2, LLC, MEMORY, PROGRAM = "warm", "l2", "llc", "memory", "program"
+LEVELS = (WARM, L2, LLC, MEMORY, PROGRAM)
+LINE = 64
+"""Bytes of a cache line on every machine that the dialect compiles for."""
+PAGE = 4096
+FOOTPRINT = 40 << 10
+"""Bytes that a program touches between two page faults, unless the user says otherwise; docs/caches.md has the
+estimate."""
+MOST = 1 << 30
+"""The largest footprint."""
+TWICE = 2
+"""A level is emptied by reading twice its size: a cache may choose another victim than the oldest line."""
+SYSFS = Path("/sys/devices/system/cpu")
+
+
+@dataclass(frozen=True)
+class Caches:
+    """The state in which an event finds the processor's caches: ``level`` is one of LEVELS, ``touched`` the bytes of
+    other memory read before each event (0: warm)."""
+
+    level: str = WARM
+    touched: int = 0
+
+    @property
+    def warm(self) -> bool:
+        """Whether nothing is touched: the usual replay."""
+        return self.level == WARM
+
+    def __str__(self) -> str:
+        """As a run's manifest stores it: ``llc=1048576``; empty for warm."""
+        return "" if self.warm else f"{self.level}={self.touched}"
+
+    @property
+    def label(self) -> str:
+        """As a table's row names it: the level, for a footprint other than the usual one with its size.
+
+        >>> Caches("llc", 1 << 20).label, Caches("program", 64 << 10).label
+        ('llc', 'program=64K')
+        """
+        declared = self.level == PROGRAM and self.touched != FOOTPRINT
+        return f"{self.level}={size_text(self.touched)}" if declared else self.level
+
+    def says(self) -> str:
+        """What it means, for a note below a table."""
+        read = f"{size_text(self.touched, 'iB')} of other memory are read"
+        if self.level == L2:
+            return f"before each timed event {read}, so lookups find their lines in L2"
+        if self.level == LLC:
+            return f"before each timed event {read}, so lookups find their lines in the last-level cache"
+        if self.level == MEMORY:
+            flushed = "the model's lines are flushed"
+            return f"before each timed event {flushed} and {read}, so lookups find their lines in memory"
+        if self.level == PROGRAM:
+            own = ", an estimate of what a program touches between two faults (docs/caches.md)"
+            return f"before each timed event {read}, half of them new{own if self.touched == FOOTPRINT else ''}"
+        return "nothing is touched between two events"
+
+
+def from_text(text: str) -> Caches:
+    """What ``str`` made. Raises ValueError for anything else."""
+    if not text:
+        return Caches()
+    level, _, number = text.partition("=")
+    if level not in LEVELS[1:] or not number.isdecimal() or not 0 < int(number) <= 2 * MOST:
+        raise ValueError(f"not a state of caches: {text[:80]!r}")
+    return Caches(level, int(number))
+
+
+def size_text(size: int, end: str = "") -> str:
+    """Bytes in the largest unit that divides them.
+
+    >>> size_text(98304), size_text(1 << 20, "iB"), size_text(100), size_text(100, "iB")
+    ('96K', '1 MiB', '100', '100 bytes')
+    """
+    for unit, shift in (("G", 30), ("M", 20), ("K", 10)):
+        if size and size % (1 << shift) == 0:
+            return f"{size >> shift} {unit}{end}" if end else f"{size >> shift}{unit}"
+    return f"{size} bytes" if end else str(size)
+
+
+def footprint(text: str) -> int:
+    """Bytes of ``64K``, ``1M``, ``96KiB`` or a plain number. Raises UsageError.
+
+    >>> footprint("96K"), footprint("1MiB"), footprint("4096")
+    (98304, 1048576, 4096)
+    """
+    match = re.fullmatch(r"(\d{1,12})\s*(?:([kKMG])(?:i?B)?|B?)", text.strip())
+    size = int(match[1]) << {"k": 10, "K": 10, "M": 20, "G": 30}.get(match[2] or "", 0) if match else 0
+    if not LINE <= size <= MOST:
+        limits = f"from {LINE} to {size_text(MOST, 'iB')}"
+        raise UsageError(f"--caches program={text}: give the bytes that a program touches {limits}, as in program=64K")
+    return size
+
+
+def parse(text: str | None, cpu: int = -1) -> list[Caches]:
+    """The states that ``--caches`` names: a list with commas; without the option, warm alone. ``cpu`` is the processor
+    whose caches count (-1: any). Raises UsageError, also for what this machine cannot do."""
+    if text is None:
+        return [Caches()]
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise UsageError(f"--caches is empty; give one or several of {', '.join(LEVELS)}")
+    found = []
+    for word in words:
+        name, equals, size = word.partition("=")
+        if name not in LEVELS:
+            raise UsageError(f"--caches {word}: {did_you_mean(name, LEVELS)}")
+        if equals and name != PROGRAM:
+            raise UsageError(f"--caches {word}: only program takes a footprint, as in program=64K")
+        found.append(Caches(PROGRAM, footprint(size) if equals else FOOTPRINT) if name == PROGRAM else state(name, cpu))
+    return list(dict.fromkeys(found))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The machine's caches, as Linux describes them.
+
+
+@dataclass(frozen=True)
+class Cache:
+    """One cache for data: ``size`` in bytes; ``cpus`` share it."""
+
+    level: int
+    size: int
+    cpus: int
+
+
+def cpu_caches(cpu: int = -1, root: Path = SYSFS) -> list[Cache]:
+    """The data and unified caches of ``cpu`` (-1: the first that this process may use), from the first level on; empty
+    where sysfs does not tell them."""
+    number = cpu if cpu >= 0 else min(os.sched_getaffinity(0), default=0)
+    found = []
+    for folder in sorted((root / f"cpu{number}" / "cache").glob("index*")):
+        try:
+            kind, level, size, shared = (
+                (folder / name).read_text(encoding="ascii").strip()
+                for name in ("type", "level", "size", "shared_cpu_list")
+            )
+            match = re.fullmatch(r"(\d{1,9})([KM]?)", size)
+            if kind in ("Data", "Unified") and match:
+                size_ = int(match[1]) << {"": 0, "K": 10, "M": 20}[match[2]]
+                found.append(Cache(int(level), size_, _count(shared)))
+        except (OSError, ValueError):
+            continue
+    return sorted(found, key=lambda cache: cache.level)
+
+
+def _count(cpus: str) -> int:
+    """The number of CPUs in a list such as ``0-3,8``.
+
+    >>> _count("0-3,8")
+    5
+    """
+    pairs = (part.partition("-") for part in cpus.split(","))
+    return sum(int(last or first) - int(first) + 1 for first, _, last in pairs)
+
+
+def state(level: str, cpu: int = -1, caches: Sequence[Cache] | None = None) -> Caches:
+    """How to bring about ``level`` on this machine. Raises UsageError if it cannot be done."""
+    if level == WARM:
+        return Caches()
+    caches = cpu_caches(cpu) if caches is None else caches
+    sizes = {cache.level: cache.size for cache in caches}
+    if not {1, 2} <= set(sizes):
+        raise UsageError(
+            f"--caches {level}: this machine does not tell the sizes of its caches ({SYSFS}/cpu*/cache); "
+            "--caches program=FOOTPRINT needs no size"
+        )
+    if level == L2:
+        if sizes[2] < 2 * TWICE * sizes[1]:
+            raise UsageError("--caches l2: this machine's L2 is too small to keep the model while L1 is emptied")
+        return Caches(L2, TWICE * sizes[1])
+    if level == LLC and max(sizes) < 3:
+        raise UsageError("--caches llc: this machine has no cache behind L2; use --caches memory")
+    if level == MEMORY and not flushes():
+        raise UsageError("--caches memory: benchframe knows no instruction that flushes a line on this processor")
+    return Caches(level, TWICE * sizes[2])
+
+
+def doubts(states: Sequence[Caches], cpu: int = -1) -> list[str]:
+    """What this machine cannot guarantee for ``states``, one line each."""
+    last = (cpu_caches(cpu) or [Cache(0, 0, 1)])[-1]
+    guest = " hypervisor" in _cpuinfo()
+    if not guest or all(one.level != LLC for one in states):
+        return []
+    size = size_text(last.size, "iB")
+    others = "may be shared with other guests, which then push lines out to memory"
+    return [f"@llc: the last-level cache ({size}, as this virtual machine is told) {others}."]
+
+
+def _cpuinfo() -> str:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
+            return file.read(1 << 16)
+    except OSError:
+        return ""
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The code that touches: a few loops in LLVM's own language, since the dialect has no addresses and no flush.
+
+_FLUSH = {
+    "x86_64": "call void @llvm.x86.sse2.clflush(ptr %line)",
+    "aarch64": 'call void asm sideeffect "dc civac, $0", "r,~{memory}"(ptr %line)',
+}
+_FENCE = {
+    "x86_64": "call void @llvm.x86.sse2.mfence()",
+    "aarch64": 'call void asm sideeffect "dsb ish", "~{memory}"()',
+}
+_TEXT = """
+declare void @llvm.x86.sse2.clflush(ptr)
+declare void @llvm.x86.sse2.mfence()
+
+define i64 @touch(ptr %at, i64 %lines) {{
+entry:
+  %none = icmp eq i64 %lines, 0
+  br i1 %none, label %out, label %next
+next:
+  %k = phi i64 [ 0, %entry ], [ %k1, %next ]
+  %sum = phi i64 [ 0, %entry ], [ %sum1, %next ]
+  %offset = shl i64 %k, 6
+  %line = getelementptr i8, ptr %at, i64 %offset
+  %word = load volatile i64, ptr %line
+  %sum1 = add i64 %sum, %word
+  %k1 = add i64 %k, 1
+  %more = icmp ult i64 %k1, %lines
+  br i1 %more, label %next, label %out
+out:
+  %result = phi i64 [ 0, %entry ], [ %sum1, %next ]
+  ret i64 %result
+}}
+
+define i64 @flush(ptr %list, i64 %lines) {{
+entry:
+  %none = icmp eq i64 %lines, 0
+  br i1 %none, label %out, label %next
+next:
+  %k = phi i64 [ 0, %entry ], [ %k1, %next ]
+  %at = getelementptr i64, ptr %list, i64 %k
+  %address = load i64, ptr %at
+  %line = inttoptr i64 %address to ptr
+  {flush}
+  %k1 = add i64 %k, 1
+  %more = icmp ult i64 %k1, %lines
+  br i1 %more, label %next, label %out
+out:
+  {fence}
+  ret i64 %lines
+}}
+
+define i64 @replay(ptr %run, ptr %root, ptr %clocks, ptr %plan, i64 %events,
+                   ptr %memory, i64 %lines, i64 %step, i64 %last, i64 %from, ptr %list, i64 %flushed) {{
+entry:
+  %none = icmp eq i64 %events, 0
+  br i1 %none, label %out, label %next
+next:
+  %k = phi i64 [ 0, %entry ], [ %k1, %timed ]
+  %offset = phi i64 [ %from, %entry ], [ %offset1, %timed ]
+  %row = mul i64 %k, 6
+  %p0 = getelementptr i64, ptr %plan, i64 %row
+  %p1 = getelementptr i64, ptr %p0, i64 1
+  %p2 = getelementptr i64, ptr %p0, i64 2
+  %p3 = getelementptr i64, ptr %p0, i64 3
+  %p4 = getelementptr i64, ptr %p0, i64 4
+  %p5 = getelementptr i64, ptr %p0, i64 5
+  %first = load i64, ptr %p0
+  %index = load i64, ptr %p1
+  %between = icmp slt i64 %first, %index
+  br i1 %between, label %untimed, label %prepare
+untimed:
+  %answered = call i64 %run(ptr %root, i64 %first, i64 %index)
+  br label %prepare
+prepare:
+  %c1 = getelementptr i64, ptr %clocks, i64 1
+  %c2 = getelementptr i64, ptr %clocks, i64 2
+  store i64 0, ptr %clocks
+  store i64 0, ptr %c1
+  store i64 0, ptr %c2
+  %a = load ptr, ptr %p2
+  %b = load ptr, ptr %p3
+  %c = load ptr, ptr %p4
+  %gone = call i64 @flush(ptr %list, i64 %flushed)
+  %at = getelementptr i8, ptr %memory, i64 %offset
+  %touched = call i64 @touch(ptr %at, i64 %lines)
+  %a0 = load volatile i64, ptr %a
+  %behind = getelementptr i8, ptr %a, i64 64
+  %a1 = load volatile i64, ptr %behind
+  %b0 = load volatile i64, ptr %b
+  %c0 = load volatile i64, ptr %c
+  br label %timed
+timed:
+  %stop = add i64 %index, 1
+  %result = call i64 %run(ptr %root, i64 %index, i64 %stop)
+  %t0 = load i64, ptr %clocks
+  %t1 = load i64, ptr %c1
+  %t2 = load i64, ptr %c2
+  %t01 = add i64 %t0, %t1
+  %t = add i64 %t01, %t2
+  store i64 %t, ptr %p5
+  %ahead = add i64 %offset, %step
+  %fits = icmp sle i64 %ahead, %last
+  %offset1 = select i1 %fits, i64 %ahead, i64 0
+  %k1 = add i64 %k, 1
+  %more = icmp ult i64 %k1, %events
+  br i1 %more, label %next, label %out
+out:
+  %end = phi i64 [ %from, %entry ], [ %offset1, %timed ]
+  ret i64 %end
+}}
+"""
+_library: Any = None
+
+
+def architecture() -> str:
+    """The first part of the host's triple, as LLVM names it."""
+    from llvmlite import binding as llvm
+
+    return str(llvm.get_default_triple()).partition("-")[0]
+
+
+def flushes() -> bool:
+    """Whether a line can be flushed to memory on this processor."""
+    return architecture() in _FLUSH
+
+
+class Toucher:
+    """Other memory, and the code that replays a stream and reads that memory before each timed event.
+
+    For a level the same memory is read each time. For a footprint the memory read moves on by half of it from event to
+    event, at least by a page, since a fault means that a program has touched a page for the first time.
+    """
+
+    PLAN = ("first", "index", "mm", "cursor", "answer", "cycles")
+    """The columns of a plan, int64: events from ``first`` on are replayed as they are, the one at ``index`` is timed.
+    What a kernel does not have is read before it, so that no event waits for it: the addresses of slabs in the first
+    two lines of the mm_struct at ``mm``, and the words at ``cursor`` and ``answer``. ``cycles`` is filled in."""
+
+    def __init__(self, caches: Caches) -> None:
+        import ctypes
+
+        import numpy as np
+
+        from benchframe.mm.machine import carve
+
+        self.caches = caches
+        self._lines = -(-caches.touched // LINE)
+        touched = self._lines * LINE
+        self._step = max(PAGE, touched // 2 // PAGE * PAGE) if caches.level == PROGRAM else 0
+        room = max(ROOM, 2 * touched) if self._step else touched
+        (self._memory,) = carve([(room // 8 + 8, np.dtype(np.int64))], huge=True)
+        self._memory[:] = 1  # memory that was never written is one page of zeros, and a single one in the caches
+        self._last, self._offset = room - touched, 0
+        word, pointer = ctypes.c_int64, ctypes.c_void_p
+        kinds = (pointer, pointer, pointer, pointer, word, pointer, word, word, word, word, pointer, word)
+        self._replay = ctypes.CFUNCTYPE(word, *kinds)(_code()["replay"])
+
+    def replay(self, run: int, root: int, clocks: int, plan: npt.NDArray[Any], flushed: npt.NDArray[Any]) -> None:
+        """Carry out ``plan`` (see PLAN) by ``run(root, first, last)``, which adds cycles to the three words at
+        ``clocks``. Before each timed event the lines at the addresses ``flushed`` are written back to memory and
+        dropped from all caches, and then other memory is read."""
+        assert plan.flags.c_contiguous
+        assert plan.shape[1] == len(self.PLAN)
+        where = self._memory.ctypes.data, self._lines, self._step, self._last, self._offset
+        lists = plan.ctypes.data, len(plan)
+        self._offset = self._replay(run, root, clocks, *lists, *where, flushed.ctypes.data, len(flushed))
+
+
+ROOM = 64 << 20
+"""Bytes through which a program's footprint moves: more than most last-level caches, since a new page is in none."""
+
+
+def _code() -> dict[str, int]:
+    """From name to address; compiled once in a process, in a few ms."""
+    global _library
+    if _library is None:
+        from llvmlite import binding as llvm
+
+        from benchframe.dialect.store import Library
+
+        kind = architecture()
+        text = _TEXT.format(flush=_FLUSH.get(kind, ""), fence=_FENCE.get(kind, ""))
+        if kind != "x86_64":
+            text = "\n".join(line for line in text.splitlines() if not line.startswith("declare"))
+        _library = Library(_object(llvm, text))
+    return {name: _library.address(name) for name in ("touch", "flush", "replay")}
+
+
+def _object(llvm: Any, text: str) -> bytes:
+    from contextlib import suppress
+
+    with suppress(RuntimeError):
+        llvm.initialize()  # needed up to llvmlite 0.44, an error after it
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    llvm.initialize_native_asmparser()
+    machine = llvm.Target.from_default_triple().create_target_machine(opt=2)
+    module = llvm.parse_assembly(text)
+    module.verify()
+    return bytes(machine.emit_object(module))

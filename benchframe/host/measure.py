@@ -1,0 +1,312 @@
+"""Perform a program in several processes and sum up the times of its faults and calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchframe.errors import ENVIRONMENT, BenchframeError
+from benchframe.events import Kind
+from benchframe.host import child, loop
+from benchframe.host.loop import ARENA, CALL, NOTHING, READ, ROOM, TIMES, WORDS, WRITE
+from benchframe.host.program import CALLS, FILE_BYTES, FIRST_FILE, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, OpenFile, Program
+from benchframe.judge import child as judge_child
+from benchframe.judge.kernel import ended, supported
+from benchframe.stats import Ratio, Summary, paired_ratio, summarise
+
+ROUNDS = 10
+SECONDS = 300.0
+"""After which a process is ended."""
+INTERRUPTED = 50_000.0
+"""ns above an event's median over the processes from which a sample counts as interrupted: it is left out."""
+EMPTY, NULL, PRESENT = 1000, 200, 200
+"""Rows after the trace's: without an action, system calls that do nothing, touches of a page that is there."""
+_GETPPID = 110
+
+
+class HostError(BenchframeError):
+    """The kernel cannot be timed here; the message says why."""
+
+    exit_code = ENVIRONMENT
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of event: how many, and ns each: per process, and the quantiles of the events' medians."""
+
+    name: str
+    events: int
+    rounds: tuple[float, ...]
+    """Mean ns of each process."""
+    p50: float
+    p99: float
+
+    @property
+    def summary(self) -> Summary:
+        """Over the processes."""
+        return summarise(self.rounds)
+
+    @property
+    def repeated(self) -> Ratio | None:
+        """A/A: every second process against the others. What differs from 1 here is noise."""
+        pairs = len(self.rounds) // 2
+        one, other = ({n: self.rounds[2 * n + side] for n in range(pairs)} for side in (0, 1))
+        return paired_ratio(one, other)
+
+
+@dataclass
+class HostTimes:
+    """What :func:`measure` found."""
+
+    rows: list[Row]
+    """All faults, then by access; all mapping calls, then by name. Those without an event are missing."""
+    overhead: float
+    """ns of the clock itself, subtracted from every sample."""
+    null: float
+    """ns of a system call that does nothing (getppid)."""
+    present: float
+    """ns of a touch of a page that is there."""
+    rounds: int
+    areas: int
+    """VMAs of the process besides the program's."""
+    interrupted: int
+    samples: int
+    silent: int
+    """Faults of the trace that caused none here: the page was there."""
+    signals: int
+    """Touches that ended in a signal here."""
+    differ: Counter[str] = field(default_factory=Counter)
+    """Call and result to how many calls returned something else than recorded."""
+
+    def row(self, name: str) -> Row | None:
+        """The row called ``name``."""
+        return next((row for row in self.rows if row.name == name), None)
+
+
+FAULTS, MAPPINGS = "page fault", "mapping call"
+
+
+def unsupported() -> str:
+    """Why this machine cannot be timed; "" if it can."""
+    reason = supported()
+    if reason:
+        return reason.replace("the judge is the running Linux kernel", "only Linux can be timed").replace(
+            "the judge knows", "benchframe host knows"
+        )
+    words = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].split()
+    if not {"constant_tsc", "nonstop_tsc"} <= set(words):
+        return "the processor's cycle counter does not run at a constant rate (constant_tsc, nonstop_tsc)"
+    return ""
+
+
+def measure(
+    program: Program,
+    rounds: int = ROUNDS,
+    cpu: int = -1,
+    done: Callable[[int], None] | None = None,
+) -> HostTimes:
+    """Perform ``program`` in ``rounds`` processes, after one that counts page faults, and sum up.
+
+    ``cpu``: pin the processes to it. ``done`` is called after each round. Takes the program's own time per process and
+    some 0.1 s. Raises HostError.
+    """
+    if reason := unsupported():
+        raise HostError(reason)
+    ops = _with_references(program)
+    with prepared(ops, program.files) as run:
+        counted = run(program.brk, True, cpu, 0)
+        results = counted.out[:, 2]
+        taken = []
+        for number in range(rounds):
+            taken.append(run(program.brk, False, cpu, 0))
+            if done is not None:
+                done(number)
+    if program.brk is not None and not counted.answer.get("brk"):
+        raise HostError("this kernel cannot move the break (CONFIG_CHECKPOINT_RESTORE), which the trace uses")
+    return _sum_up(program, np.stack([one.ns for one in taken]), results, taken)
+
+
+@dataclass(frozen=True)
+class Performed:
+    """One process's answer: the words of each row, ns of each, and what the process said of itself."""
+
+    out: NDArray[np.int64]
+    ns: NDArray[np.float64]
+    answer: dict[str, int]
+    forks: NDArray[np.float64]
+    """(forks, 2): ns of fork in the parent, and from the child's exit to its parent's return from wait4; the clock's
+    own time included."""
+
+
+Perform = Callable[["tuple[int, int] | None", bool, int, int], Performed]
+"""(brk, counting, cpu, forks) to the answer of a process."""
+
+
+@contextmanager
+def prepared(ops: NDArray[np.int64], files: Sequence[OpenFile]) -> Iterator[Perform]:
+    """Memory files with the program and behind the program's mappings, which stay while it is performed again: after
+    the first process, the files' pages are in the page cache."""
+    code = {name: text.hex() for name, text in loop.machine_code().items()}
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files and most != resource.RLIM_INFINITY and most < FIRST_FILE + len(files):
+        raise HostError(f"a process may open only {most} files; raise that limit (ulimit -n)")
+    with ExitStack() as stack:
+
+        def memory(name: str, size: int) -> int:
+            try:
+                descriptor = os.memfd_create(name)
+                stack.callback(os.close, descriptor)
+                os.ftruncate(descriptor, size)
+            except OSError as error:
+                raise HostError(f"no memory file could be made: {error.strerror}") from None
+            return descriptor
+
+        sizes: dict[int, int] = {}
+        for file in files:
+            sizes[file.inode] = max(sizes.get(file.inode, 0), min(file.size, FILE_BYTES))
+        inodes = {inode: memory(f"benchframe-{inode}", size) for inode, size in sizes.items()}
+        program = memory("benchframe-program", max(4096, ops.nbytes))
+        data = memoryview(ops.tobytes())
+        while data:
+            data = data[os.write(program, data) :]
+
+        def run(brk: tuple[int, int] | None, counting: bool, cpu: int, forks: int) -> Performed:
+            size = max(4096, 8 * (TIMES * len(ops) + 4 * forks))
+            out = os.memfd_create("benchframe-times")
+            try:
+                os.ftruncate(out, size)
+                job = {
+                    "code": code, "ops": program, "out": out, "size": size, "rows": len(ops), "counting": counting,
+                    "files": [inodes[file.inode] for file in files], "first_file": FIRST_FILE, "brk": brk, "cpu": cpu,
+                    "judge": judge_child.__file__, "low": ARENA, "high": ARENA + ROOM, "forks": forks,
+                }  # fmt: skip
+                answer = _process(job, (program, out, *inodes.values()))
+                words = np.frombuffer(os.pread(out, size, 0), np.int64) if size < 1 << 30 else _read(out, size)
+            finally:
+                os.close(out)
+            ratio = answer["ns"] / max(1, answer["ticks"])
+            rows = words[: TIMES * len(ops)].reshape(-1, TIMES)
+            tail = words[TIMES * len(ops) :][: 4 * forks].reshape(-1, 4)
+            if (tail[:, 3] < 0).any():
+                raise HostError(f"the kernel refused to fork: {os.strerror(-int(tail[:, 3].min()))}")
+            pairs = (np.stack([tail[:, 1] - tail[:, 0], tail[:, 3] - tail[:, 2]], 1) * ratio).astype(np.float64)
+            took = ((rows[:, 1] - rows[:, 0]) * ratio).astype(np.float64)
+            return Performed(rows, took, answer, pairs)
+
+        yield run
+
+
+def _read(descriptor: int, size: int) -> NDArray[np.int64]:
+    """A large file's words: one read returns at most 2 GiB."""
+    parts = [os.pread(descriptor, min(1 << 29, size - at), at) for at in range(0, size, 1 << 29)]
+    return np.frombuffer(b"".join(parts), np.int64)
+
+
+def _process(job: dict[str, object], descriptors: tuple[int, ...]) -> dict[str, int]:
+    """Run the child and read what it prints. Raises HostError."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", str(Path(child.__file__)), json.dumps(job)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            pass_fds=descriptors,
+            timeout=SECONDS,
+            # malloc takes its heap before the break moves into the arena, and never asks for more
+            env={**os.environ, "MALLOC_TOP_PAD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 40)},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise HostError(f"a process was ended after {SECONDS:g} s; take a shorter trace") from None
+    if done.returncode:
+        last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+        raise HostError(f"the process that performs the trace {ended(done.returncode)}: {last[:300]}")
+    answer: dict[str, int] = json.loads(done.stdout)
+    return answer
+
+
+def _with_references(program: Program) -> NDArray[np.int64]:
+    """The program's rows, then rows that show what the clock, a system call and a touch cost by themselves."""
+    page = ARENA + 4096
+    tail = np.zeros((EMPTY + NULL + 2 + PRESENT, WORDS), np.int64)
+    tail[:EMPTY, 0] = NOTHING
+    tail[EMPTY : EMPTY + NULL, :2] = CALL, _GETPPID
+    anonymous = 2 | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE
+    tail[EMPTY + NULL] = CALL, judge_child.SYSCALL[judge_child.MMAP], page, 4096, 3, anonymous, -1, 0
+    tail[EMPTY + NULL + 1, :2] = WRITE, page
+    tail[EMPTY + NULL + 2 :, :2] = READ, page
+    return np.concatenate([program.ops, tail])
+
+
+def _sum_up(
+    program: Program, ns: NDArray[np.float64], results: NDArray[np.int64], taken: Sequence[Performed]
+) -> HostTimes:
+    """The rows from ``ns``, (processes, rows)."""
+    count = len(program.ops)
+    overhead = float(np.median(ns[:, count : count + EMPTY]))
+    ns = np.maximum(ns - overhead, 0.0)
+    null = float(np.median(ns[:, count + EMPTY : count + EMPTY + NULL]))
+    present = float(np.median(ns[:, -PRESENT:]))
+    timed = np.arange(count) >= program.setup
+    kind, results, ns = program.kind, results[:count], ns[:, :count]
+    middle = np.median(ns, axis=0)
+    broken = ns > (middle if len(ns) > 2 else ns.min(axis=0)) + INTERRUPTED
+    fault = (kind == Kind.FAULT) & timed
+    faulted = fault & (results > 0)
+    call = np.isin(kind, CALLS) & timed
+    good = call & (results >= 0)
+    write = program.ops[:, 0] == WRITE
+    groups = [
+        (FAULTS, faulted),
+        (f"{FAULTS}, read", faulted & ~write),
+        (f"{FAULTS}, write", faulted & write),
+        (MAPPINGS, good),
+    ]
+    groups += [(each.name.lower(), good & (kind == each)) for each in CALLS if each != Kind.MAP]
+    rows = []
+    for name, chosen in groups:
+        if chosen.any():
+            kept = np.where(broken[:, chosen], np.nan, ns[:, chosen])
+            means = [float(np.nanmean(one)) for one in kept if not np.isnan(one).all()]
+            p50, p99 = np.quantile(middle[chosen], (0.5, 0.99))
+            rows.append(Row(name, int(chosen.sum()), tuple(means), float(p50), float(p99)))
+    return HostTimes(
+        rows,
+        overhead,
+        null,
+        present,
+        rounds=len(ns),
+        areas=taken[0].answer["areas"],
+        interrupted=int(broken[:, faulted | good].sum()),
+        samples=int((faulted | good).sum()) * len(ns),
+        silent=int((fault & (results == 0)).sum()),
+        signals=int((fault & (results < 0)).sum()),
+        differ=_differences(program, results),
+    )
+
+
+def _differences(program: Program, results: NDArray[np.int64]) -> Counter[str]:
+    """Calls that returned something else than recorded, by name and errno."""
+    import errno
+
+    found: Counter[str] = Counter()
+    rows = np.flatnonzero(np.isin(program.kind, CALLS) & (results != program.expected))
+    for row in rows.tolist():
+        kind, result = Kind(int(program.kind[row])), int(results[row])
+        if kind == Kind.BRK and program.ops[row, 2] == 0:  # where the break is: asked, not moved
+            continue
+        if -4096 < result < 0:
+            found[f"{kind.name.lower()}: {errno.errorcode.get(-result, str(-result))}"] += 1
+        else:
+            found[f"{kind.name.lower()}: another result"] += 1
+    return found

@@ -1,0 +1,191 @@
+"""Replays with cold caches: what is asked for, what this machine can do, which events are timed, and that every timed
+answer is compared."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.space import registry, runner, strategy
+
+from benchframe.engine import caches
+from benchframe.engine.caches import (
+    FOOTPRINT,
+    LEVELS,
+    LINE,
+    PROGRAM,
+    Cache,
+    Caches,
+    Toucher,
+    cpu_caches,
+    from_text,
+    parse,
+    state,
+)
+from benchframe.engine.cold import ColdSession, chosen_events
+from benchframe.engine.session import Session
+from benchframe.errors import EngineError, UsageError
+from benchframe.events import Kind
+
+SERVER = [Cache(1, 48 << 10, 2), Cache(2, 2 << 20, 2), Cache(3, 60 << 20, 64)]
+CHURN = "mmap-churn:vmas=40,events=2000"
+
+
+# ---- what is asked for ----
+
+
+@given(st.sampled_from(LEVELS[1:]), st.integers(1, caches.MOST))
+def test_a_state_survives_its_text(level: str, touched: int) -> None:
+    """What a manifest stores is read back; its label is what --caches takes, for a footprint with its exact size."""
+    made = Caches(level, touched)
+    assert from_text(str(made)) == made
+    if level == PROGRAM and touched >= LINE:
+        assert parse(made.label) == [made]
+
+
+@pytest.mark.parametrize("text", ["llc", "llc=", "warm=1", "l4=5", "llc=-1", "llc=1e3", "llc=99999999999", "x" * 1000])
+def test_a_manifest_cannot_ask_for_anything_else(text: str) -> None:
+    """A text that no run wrote is refused."""
+    with pytest.raises(ValueError, match="not a state of caches"):
+        from_text(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "is empty"),
+        ("lukewarm", "warm"),
+        ("llc=5", "only program takes a footprint"),
+        ("program=lots", "give the bytes"),
+        ("program=1", "from 64 to 1 GiB"),
+        ("program=2G", "from 64 to 1 GiB"),
+    ],
+)
+def test_a_wrong_word_says_what_is_right(text: str, told: str) -> None:
+    """Each mistake is one error that names the option and what it takes."""
+    with pytest.raises(UsageError, match=told) as error:
+        parse(text)
+    assert "--caches" in str(error.value)
+
+
+def test_a_list_keeps_its_order_and_names_each_once() -> None:
+    """--caches program,warm,program=40K: two states, since the footprint is the usual one."""
+    assert parse("program,warm,program=40K") == [Caches(PROGRAM, FOOTPRINT), Caches()]
+
+
+# ---- what this machine can do ----
+
+
+def _sysfs(root: Path, caches_: list[tuple[str, str, str]]) -> None:
+    for number, (kind, level, size) in enumerate(caches_):
+        folder = root / "cpu3" / "cache" / f"index{number}"
+        folder.mkdir(parents=True)
+        for name, text in (("type", kind), ("level", level), ("size", size), ("shared_cpu_list", "0-3,8")):
+            (folder / name).write_text(text + "\n")
+
+
+def test_sizes_are_read(tmp_path: Path) -> None:
+    """Data and unified caches in the order of levels; an instruction cache and a file that says nonsense are left
+    out."""
+    _sysfs(tmp_path, [("Unified", "2", "1024K"), ("Data", "1", "48K"), ("Instruction", "1", "32K"), ("Data", "3", "?")])
+    assert cpu_caches(3, tmp_path) == [Cache(1, 48 << 10, 5), Cache(2, 1 << 20, 5)]
+    assert cpu_caches(4, tmp_path) == []
+
+
+def test_levels_come_from_the_sizes() -> None:
+    """A level is emptied by twice its size; L2 keeps the model while L1 is emptied."""
+    assert state("l2", caches=SERVER) == Caches("l2", 96 << 10)
+    assert state("llc", caches=SERVER) == Caches("llc", 4 << 20)
+
+
+@pytest.mark.parametrize(
+    ("level", "there", "told"),
+    [
+        ("llc", [], "does not tell the sizes"),
+        ("memory", SERVER[2:], "does not tell the sizes"),
+        ("llc", SERVER[:2], "no cache behind L2"),
+        ("l2", [Cache(1, 64 << 10, 1), Cache(2, 128 << 10, 1)], "L2 is too small"),
+    ],
+)
+def test_what_cannot_be_done_is_said(level: str, there: list[Cache], told: str) -> None:
+    """A machine without the level, or without sizes, is refused: no size is assumed."""
+    with pytest.raises(UsageError, match=told):
+        state(level, caches=there)
+
+
+# ---- which events are timed ----
+
+
+@given(st.lists(st.sampled_from([Kind.FAULT, Kind.LOOKUP, Kind.MMAP, Kind.EXIT]), min_size=1, max_size=300),
+       st.integers(1, 40), st.integers(0, 1 << 31))  # fmt: skip
+def test_timed_events_are_spread_over_the_stream(kinds: list[int], most: int, seed: int) -> None:
+    """Sorted, each once, as many lookups as asked for or all, one from each stretch; the same for the same seed."""
+    rows = np.array(kinds)
+    chosen = chosen_events(rows, most, seed)
+    assert (np.diff(chosen) > 0).all()
+    np.testing.assert_array_equal(chosen, chosen_events(rows, most, seed))
+    quick = np.flatnonzero(np.isin(rows, (Kind.FAULT, Kind.LOOKUP)))
+    mine = np.searchsorted(quick, chosen[np.isin(chosen, quick)])
+    assert len(mine) == min(most, len(quick))
+    if len(quick) > most:
+        edges = np.linspace(0, len(quick), most + 1).astype(int)
+        assert ((edges[:-1] <= mine) & (mine < edges[1:])).all()
+
+
+# ---- replays ----
+
+
+def cold(spec: str, state_: Caches) -> ColdSession:
+    """The rb-tree on a stream with caches in such a state."""
+    runner("rbtree", "native")
+    return ColdSession(strategy("rbtree"), registry().spec(spec).trace(1), state_, layout_seed=5)
+
+
+def test_cold_replays_answer_as_warm_ones() -> None:
+    """Events are timed one by one, with stretches between them replayed as they are: every answer is the checked one,
+    figures are finite, and counts are those of a warm replay."""
+    found = cold(CHURN, Caches(PROGRAM, 8 << 10))
+    times = found.measure(1)
+    assert min(times.fault_ns, times.mapping_ns, times.replay_ns) > 0
+    assert np.isfinite(times.lookup_ns)
+    warm = Session(strategy("rbtree"), found.trace, layout_seed=5)
+    assert found.counts() == warm.counts()
+    rows = {row.figure: row.n for row in found.latencies() if row.outcome == "all"}
+    assert sum(rows.values()) == len(found.chosen)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_timed_answer_that_differs_is_an_error(alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A VMA that one timed event, or a stretch between two, does not answer: no figure comes out."""
+    monkeypatch.setattr("benchframe.engine.cold.ENOUGH", 100)
+    monkeypatch.setattr("benchframe.engine.cold.FEWEST", 100)
+    found = cold(CHURN, Caches(PROGRAM, 64))
+    assert found.verify().ok
+    assert len(found.chosen) < found.n_events
+    right = found._wanted if alone else found._before
+    right[50] += 1
+    with pytest.raises(EngineError, match="answers something else than the checked one"):
+        found.measure(1)
+
+
+@pytest.mark.skipif(not caches.flushes(), reason="no instruction to flush a line is known here")
+def test_what_is_flushed_is_the_models_memory() -> None:
+    """The lines are distinct, hold every VMA in use, and flushing them changes no answer."""
+    found = cold(CHURN, Caches("memory", 1 << 16))
+    assert found.measure(1).fault_ns > 0
+    lines = found._lines
+    assert len(np.unique(lines)) == len(lines)
+    assert not (lines % LINE).any()
+    vmas = found.machine.arrays["vma_base"]
+    used = np.flatnonzero(vmas["vm_mm"])
+    starts = vmas.ctypes.data + used * vmas.dtype.itemsize
+    assert np.isin(starts // LINE * LINE, lines).all()
+
+
+def test_a_footprint_moves_on() -> None:
+    """Half of what a program touches is new each time, and at the end of the memory it begins again."""
+    made = Toucher(Caches(PROGRAM, 1 << 20))
+    assert made._step == 1 << 19
+    assert Toucher(Caches(PROGRAM, 64))._step == caches.PAGE
+    assert Toucher(Caches("llc", 1 << 20))._step == 0
