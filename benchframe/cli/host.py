@@ -28,8 +28,13 @@ def host(
             autocompletion=options.strategies,
         ),
     ] = None,
+    fork: Annotated[
+        bool, typer.Option("--fork", help="Instead of a trace, time fork and exit by the number of VMAs.")
+    ] = False,
     model: Annotated[bool, typer.Option("--model/--no-model", help="Print the model's figures, too.")] = True,
-    rounds: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Processes.")] = 10,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, max=1000, metavar="N", help="Processes [default: 10; with --fork 5].")
+    ] = None,
     memory: Annotated[int, typer.Option(min=16, metavar="MIB", help="Cut the trace before it needs more.")] = 1024,
     pin: Annotated[bool, typer.Option("--pin/--no-pin", help="Pin to one CPU if the machine is idle.")] = True,
     plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
@@ -51,10 +56,13 @@ def host(
       benchframe host --workload python-json
       benchframe host --trace mine.parquet --strategy linux-6.15,rbtree
       benchframe host -w mmap-churn:events=2000 --no-model
+      benchframe host --fork
     """
     from benchframe.cli.table import check_form
     from benchframe.engine.job import spare_cpu
-    from benchframe.host.measure import HostError, measure, unsupported
+    from benchframe.host.forks import ROUNDS as FORK_ROUNDS
+    from benchframe.host.forks import fork_table, measure_forks
+    from benchframe.host.measure import ROUNDS, HostError, measure, unsupported
     from benchframe.host.model import model_figures, preset_of
     from benchframe.host.program import make_program
     from benchframe.host.text import host_table
@@ -66,6 +74,14 @@ def host(
     check_form(form)
     if form == "mail":
         raise UsageError("the host table has no mail format; use --format text")
+    spare = spare_cpu() if pin else None
+    cpu = -1 if spare is None else spare
+    if fork:
+        if workload is not None or trace is not None or strategy:
+            raise UsageError("--fork makes VMAs of its own; leave --workload, --trace and --strategy out")
+        found = measure_forks(rounds=rounds or FORK_ROUNDS, cpu=cpu)
+        typer.echo(render(fork_table(found, kernel_name()), form), nl=False)
+        return
     if (workload is None) == (trace is None):
         raise UsageError("name one workload with --workload, or one recorded trace with --trace")
     if reason := unsupported():
@@ -90,14 +106,12 @@ def host(
         )
         stream = select(stream, chosen)
     program = make_program(stream, memory << 20)
-    spare = spare_cpu() if pin else None
-    cpu = -1 if spare is None else spare
-    times = measure(program, rounds, cpu)
+    times = measure(program, rounds or ROUNDS, cpu)
     figures = {}
     if strategies:
         from benchframe.engine.compile import compile_strategies
 
         compile_strategies(strategies)
         plugins = [str(path) for path in files]
-        figures = model_figures(strategies, stream, max(2, min(rounds, 5)), cpu, plugins, split(no_plugin))
+        figures = model_figures(strategies, stream, max(2, min(rounds or ROUNDS, 5)), cpu, plugins, split(no_plugin))
     typer.echo(render(host_table(times, program, figures, kernel_name(), spec.label), form), nl=False)

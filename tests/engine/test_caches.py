@@ -85,8 +85,8 @@ def _sysfs(root: Path, caches_: list[tuple[str, str, str]]) -> None:
     for number, (kind, level, size) in enumerate(caches_):
         folder = root / "cpu3" / "cache" / f"index{number}"
         folder.mkdir(parents=True)
-        for name, text in (("type", kind), ("level", level), ("size", size), ("shared_cpu_list", "0-3,8")):
-            (folder / name).write_text(text + "\n")
+        for name, word in (("type", kind), ("level", level), ("size", size), ("shared_cpu_list", "0-3,8")):
+            (folder / name).write_text(word + "\n")
 
 
 def test_sizes_are_read(tmp_path: Path) -> None:

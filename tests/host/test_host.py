@@ -14,8 +14,9 @@ from benchframe.cli import app
 from benchframe.errors import UsageError
 from benchframe.events import EVENT, NIL, Kind
 from benchframe.host import loop
+from benchframe.host.forks import fork_table, measure_forks, rows_of
 from benchframe.host.loop import ARENA, CALL, READ, ROOM, WRITE
-from benchframe.host.measure import FAULTS, MAPPINGS, HostTimes, Row, measure, unsupported
+from benchframe.host.measure import FAULTS, MAPPINGS, HostTimes, Row, measure, prepared, unsupported
 from benchframe.host.program import make_program
 from benchframe.host.text import host_table
 from benchframe.judge.child import BRK as BRK_CALL
@@ -211,6 +212,7 @@ def test_the_command_prints_kernel_and_model() -> None:
     [
         (["host"], "name one workload"),
         (["host", "-w", "zipf", "-t", "x.parquet"], "name one workload"),
+        (["host", "-w", "zipf", "--fork"], "--fork makes VMAs of its own"),
         (["host", "-w", "zipf", "-f", "mail"], "no mail format"),
         (["host", "-w", "zipf", "-s", "rbtre"], "did you mean rbtree?"),
     ],
@@ -220,3 +222,24 @@ def test_bad_usage_is_told_in_a_line(arguments: list[str], words: str) -> None:
     code, text = call(*arguments)
     assert code == 2
     assert words in text
+
+
+def test_fork_and_exit_by_the_number_of_vmas() -> None:
+    """A row for each number, untouched and written; the program makes as many VMAs as it says."""
+    times = measure_forks((0, 200), rounds=2)
+    assert [(row.vmas, row.written) for row in times.rows] == [(0, False), (200, False), (200, True)]
+    assert all(len(row.fork) == len(row.exit) == 2 and min(*row.fork, *row.exit) > 0 for row in times.rows)
+    assert [len(row.fork_each) for row in times.rows] == [0, 2, 2]
+    with prepared(rows_of(200, True), []) as run:
+        one = run(None, True, -1, 0)
+    assert one.answer["total"] - one.answer["areas"] >= 200
+    assert (one.out[-200:, 2] == 1).all()  # each write is one page fault
+    table = fork_table(times, "6.18")
+    assert [row[0] for row in table.rows] == ["0", "200", "200"]
+    assert "shortest of 15 forks" in render(table, "text")
+
+
+def test_what_cannot_be_forked_is_refused() -> None:
+    """The first row is what others are compared with."""
+    with pytest.raises(ValueError, match="must be 0"):
+        measure_forks((10,), rounds=1)
