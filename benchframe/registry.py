@@ -429,6 +429,10 @@ class Registry:
         ``WorkloadError``."""
         return self.workload(text.partition(":")[0].strip()).spec(text)
 
+    def recorded(self) -> dict[str, Mapping[str, float]]:
+        """The nominal statistics of the recorded programs that have any, by workload."""
+        return {name: w.nominal for name, w in self.workloads.items() if w.nominal and "trace" in w.tags}
+
     def sweep(self, text: str) -> dict[str, WorkloadSpec]:
         """The specs of ``zipf:vmas=10..1e6:log`` or ``zipf:vmas=10/100`` by their texts; one if no parameter has
         several values."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,7 +119,8 @@ class Workload:
     trace: every parameter is in ``params``, checked, and all randomness must come from ``seed``. ``baseline`` is the
     strategy that results are compared with. ``make_threads(params, seed, threads)`` makes the stream for so many real
     threads (:func:`benchframe.stream.build_threads`). ``tags`` group workloads: ``trace`` (recorded), ``default``
-    (run when the user names none).
+    (run when the user names none). ``nominal`` has the statistics of the default stream
+    (:mod:`benchframe.trace.nominal`), if they are known; other streams are compared with those of recorded programs.
     """
 
     name: str
@@ -130,13 +131,14 @@ class Workload:
     baseline: str = "rbtree"
     tags: tuple[str, ...] = ()
     make_threads: Callable[[dict[str, Any], int, int], Trace] | None = None
+    nominal: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     def problem(self) -> str:
         """What is wrong with the definition, in a few words; empty if nothing is."""
         texts = {"name": self.name, "summary": self.summary, "stands_for": self.stands_for, "baseline": self.baseline}
-        for field, text in texts.items():
+        for part, text in texts.items():
             if not isinstance(text, str) or not text.strip():
-                return f"its {field} is not a text"
+                return f"its {part} is not a text"
         if not _NAME.match(self.name):
             return f"its name {self.name!r} is not letters, digits, '_', '.', '+' or '-'"
         if not isinstance(self.parameters, tuple) or not all(isinstance(p, Parameter) for p in self.parameters):
@@ -149,6 +151,10 @@ class Workload:
             return "its make_threads cannot be called"
         if not isinstance(self.tags, tuple) or not all(isinstance(tag, str) for tag in self.tags):
             return "its tags are not a tuple of texts"
+        if not isinstance(self.nominal, Mapping) or not all(
+            isinstance(name, str) and isinstance(value, (int, float)) for name, value in self.nominal.items()
+        ):
+            return "its nominal statistics are not numbers by name"
         return ""
 
     def spec(self, text: str = "") -> WorkloadSpec:

@@ -51,7 +51,21 @@ def run_trace_info(path: str | Path) -> int:
         print("its address space: '.' mapped, -+*# ever more faults")
         for line in picture(trace, facts, largest):
             print(line)
+    _representative(trace)
     return 0
+
+
+def _representative(trace: Trace) -> None:
+    """Where the trace lies among the shipped ones; a trace that is one of them is left out of those."""
+    from benchframe.registry import load
+    from benchframe.trace.nominal import lines, nominal, same
+
+    own = nominal(trace)
+    found = lines(own, {name: values for name, values in load().recorded().items() if not same(values, own)})
+    if found:
+        print("beside the shipped traces (docs/workloads.md):")
+    for line in found:
+        print(f"{'':12} {line}")
 
 
 def _provenance(trace: Trace) -> None:

@@ -91,3 +91,17 @@ def _workload(known: "Registry", name: str) -> None:
             typer.echo(f"  {f'{p.name}={p.default}'.ljust(width)}  {p.doc} ({p.range})")
         first = workload.parameters[0]
         typer.echo(f"\nexample     benchframe run --workload {name}:{first.name}={first.default}")
+    for line in _representative(known, name):
+        typer.echo(line)
+
+
+def _representative(known: "Registry", name: str) -> list[str]:
+    """Where the default stream lies among the recorded programs; a plugin's is replayed in the oracle for that."""
+    from benchframe.trace.nominal import lines, nominal
+
+    workload = known.workloads[name]
+    programs = {other: values for other, values in known.recorded().items() if other != name}
+    own = workload.nominal or nominal(workload.spec().trace(0))
+    found = lines(own, programs)
+    head = f"\nbeside the {len(programs)} recorded programs (docs/workloads.md)"
+    return [head, *(f"  {line}" for line in found)] if found else []

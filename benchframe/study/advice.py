@@ -292,7 +292,8 @@ def locks(advice: Advice) -> str:
         said.append(
             f"the replay runs one task at a time, so nothing waits, and a lock per VMA (6.4 on) only costs; of "
             f"{habit.shared_faults:,} faults in address spaces with several tasks {habit.beside:,} came within 10 us "
-            "after another task's mapping call, and could have waited for mmap_lock before 6.4"
+            "after another task's mapping call, and could have waited for mmap_lock before 6.4 (benchframe run "
+            "--threads shows waiting)"
         )
     refused = {
         kernel.name: kernel.counts["fallbacks"] / kernel.counts["lookups"]

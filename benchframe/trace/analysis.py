@@ -40,16 +40,17 @@ class Figures:
     cuts: list[int] = field(default_factory=list)
 
 
-def figures(trace: Trace, columns: int = 60, reuse_rows: int = 1_000_000) -> Figures:
-    """Count, replay and measure; O(events + columns x VMAs). ``columns``: samples of the layout over time."""
+def figures(trace: Trace, columns: int = 60, reuse_rows: int = 1_000_000, first: int = 0) -> Figures:
+    """Count, replay and measure; O(events + columns x VMAs). ``columns``: samples of the layout over time. Lookups and
+    mapping operations, and the locality, are those from event ``first`` on."""
     out = Figures()
     kind = trace.events["kind"]
     for number, count in enumerate(np.bincount(kind, minlength=max(Kind) + 1).tolist()):
         if count:
             out.kinds[Kind(number).name] = count
     out.faults = _faults(trace)
-    lookup = (kind == Kind.FAULT) | (kind == Kind.LOOKUP)
-    out.lookups, out.operations = int(lookup.sum()), int(np.isin(kind, MAPPING).sum())
+    lookup = ((kind == Kind.FAULT) | (kind == Kind.LOOKUP)) & (np.arange(len(kind)) >= first)
+    out.lookups, out.operations = int(lookup.sum()), int(np.isin(kind[first:], MAPPING).sum())
     vm_start = _replay(trace, columns, out)
     _locality(trace, np.flatnonzero(lookup), vm_start, out, reuse_rows)
     return out

@@ -26,7 +26,7 @@ def trace_of(workload: Workload, seed: int = 1, /, **params: int | float | str) 
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_replay_again_and_again(name: str, vmas: int, gap: int) -> None:
     """Every call succeeds and every lookup lands in a VMA; a second replay gives the same answers and layout."""
-    if name in ("multi-fault-all-split", "pft"):
+    if name in ("multi-fault-all-split", "pft", "one-vma"):
         vmas = max(vmas, 7)
     trace = trace_of(WORKLOADS[name], vmas=vmas, gap=gap, maps=min(8, (vmas - 5) // 2))
     before, timed = trace.events[: trace.setup], trace.events[trace.setup :]
@@ -49,13 +49,13 @@ def test_seeds(name: str) -> None:
     """One seed, one stream; another seed, another stream (but for those that have nothing random)."""
     one, same, other = (trace_of(WORKLOADS[name], seed) for seed in (1, 1, 2))
     assert one.digest == same.digest
-    assert (one.digest == other.digest) == (name in ("multi-fault-all-split", "pft"))
+    assert (one.digest == other.digest) == (name in ("multi-fault-all-split", "pft", "one-vma"))
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_default_size_and_definition(name: str) -> None:
-    """Definitions are sound; the default stream is as long as its events parameter says, within a round; pft's is one
-    round."""
+    """Definitions are sound; the default stream is as long as its events parameter says, within a round; those
+    of pft and one-vma are one round."""
     workload = WORKLOADS[name]
     assert workload.problem() == ""
     assert workload.baseline == "rbtree"

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from benchframe.workloads import EVENT, Trace, stream
+from benchframe.workloads import EVENT, FileEntry, Trace, stream
 
 PAGE = stream.PAGE
+MAP_SHARED = 0x01
 
 
 def multi_fault_threads(params: dict[str, Any], seed: int, threads: int) -> Trace:
@@ -39,25 +40,44 @@ def multi_fault_threads(params: dict[str, Any], seed: int, threads: int) -> Trac
     return stream.build_threads([*setup, *work], work, map_count=layout.map_count + 2 * threads - 1, barrier=barrier)
 
 
-def one_vma_threads(params: dict[str, Any], seed: int, threads: int) -> Trace:
+def pft_threads(params: dict[str, Any], seed: int, threads: int) -> Trace:
     """Every thread faults in ``pages`` pages of its own, page by page, frees them, and begins again; all in one VMA, 4
     MiB apart, so that no two threads share a page table."""
+    return one_vma_threads({"backing": "anonymous", "spread": 1, **params}, seed, threads)
+
+
+def pft(params: dict[str, Any], seed: int) -> Trace:
+    """The same with one thread."""
+    return pft_threads(params, seed, 1)
+
+
+def one_vma_threads(params: dict[str, Any], seed: int, threads: int) -> Trace:
+    """The same in memory of any ``backing``. ``spread=0`` puts the threads' pages one behind the other, so that
+    threads also share page tables, as long as ``pages`` of all fit in one."""
+    backing = params["backing"]
     layout = stream.tiles(params["vmas"] - 1, 4, 1)
     base = layout.floor - (1 << 40)
-    length = 2 * stream.PMD_SIZE
-    area = base + np.arange(threads, dtype=np.int64) * length
+    apart = 2 * stream.PMD_SIZE if params["spread"] else params["pages"] * PAGE
+    length = -(-threads * apart // stream.PMD_SIZE) * stream.PMD_SIZE
+    area = base + np.arange(threads, dtype=np.int64) * apart
+    access = stream.READ if backing == "read" else stream.WRITE
     work = [
         stream.by(
             i,
-            stream.fault(area[i] + np.arange(params["pages"]) * PAGE, stream.WRITE),
-            stream.dontneed(area[i], stream.PMD_SIZE),
+            stream.fault(area[i] + np.arange(params["pages"]) * PAGE, access),
+            stream.dontneed(area[i], params["pages"] * PAGE),
         )
         for i in range(threads)
     ]
-    one = stream.mmap(base, threads * length, stream.READ | stream.WRITE)
+    one = stream.mmap(base, length, stream.READ if backing == "read" else stream.READ | stream.WRITE)
+    files: tuple[FileEntry, ...] = ()
+    if backing != "anonymous":
+        one["file"] = 0
+        one["flags"] = MAP_SHARED | stream.MAP_FIXED if backing == "shared" else stream.MAP_PRIVATE | stream.MAP_FIXED
+        files = (FileEntry("data", length, 1),)
     setup = [stream.begin_threads(threads), *layout.setup(), layout.tables(), one, *work]
     barrier = params["pages"] if params["barrier"] else -1
-    return stream.build_threads(setup, work, map_count=layout.map_count + 1, barrier=barrier)
+    return stream.build_threads(setup, work, map_count=layout.map_count + 1, barrier=barrier, files=files)
 
 
 def one_vma(params: dict[str, Any], seed: int) -> Trace:

@@ -6,6 +6,7 @@ import numpy as np
 
 from benchframe.api import hookimpl
 from benchframe.workloads import EVENT, Parameter, Trace, Workload, stream
+from benchframe_workloads._nominal import with_nominal
 
 PAGE = stream.PAGE
 REMAP, PUNCH, FLIP = range(3)
@@ -61,7 +62,7 @@ def mmap_churn(params: dict[str, Any], seed: int) -> Trace:
 @hookimpl
 def benchframe_workloads() -> list[Workload]:
     """One load, many mixes."""
-    return [
+    workloads = [
         Workload(
             name="mmap-churn",
             summary="mmap, munmap and mprotect at a constant number of VMAs: what each change costs",
@@ -87,3 +88,4 @@ def benchframe_workloads() -> list[Workload]:
             make=mmap_churn,
         )
     ]
+    return with_nominal(workloads)

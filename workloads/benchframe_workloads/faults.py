@@ -10,7 +10,15 @@ import numpy as np
 
 from benchframe.api import hookimpl
 from benchframe.workloads import EVENT, Parameter, Trace, Workload, stream
-from benchframe_workloads._together import ebizzy_threads, multi_fault_threads, one_vma, one_vma_threads
+from benchframe_workloads._nominal import with_nominal
+from benchframe_workloads._together import (
+    ebizzy_threads,
+    multi_fault_threads,
+    one_vma,
+    one_vma_threads,
+    pft,
+    pft_threads,
+)
 
 PAGE = stream.PAGE
 EVENTS = Parameter(
@@ -109,7 +117,7 @@ def fault_scatter(params: dict[str, Any], seed: int) -> Trace:
 @hookimpl
 def benchframe_workloads() -> list[Workload]:
     """The workloads that fault."""
-    return [
+    workloads = [
         Workload(
             name="ebizzy",
             summary="copy a random chunk out of many into a fresh mapping, page by page, and unmap it",
@@ -156,6 +164,27 @@ def benchframe_workloads() -> list[Workload]:
                 Parameter("vmas", 31, "VMAs in the address space, all but one of them of others", low=7, high=65_000),
                 Parameter("barrier", 0, "1: all meet before they give back; 0: they do not", low=0, high=1),
             ),
+            make=pft,
+            make_threads=pft_threads,
+        ),
+        Workload(
+            name="one-vma",
+            summary="threads fault in one VMA, of anonymous memory or of a file, give the pages back, again",
+            stands_for="the case on which maintainers disagree: most faults of a large program in a single VMA (Wilcox "
+            "and Zijlstra, 2020 and 2021), where a lock per VMA is one lock for all. read and shared are a mapped "
+            "database or model file, private a program's data segment; spread=0 adds the contention for page tables",
+            parameters=(
+                Parameter(
+                    "backing",
+                    "anonymous",
+                    "what is mapped; read: a private file that is only read",
+                    choices=("anonymous", "private", "shared", "read"),
+                ),
+                Parameter("pages", 512, "pages that a thread touches in a round", low=1, high=512),
+                Parameter("spread", 1, "1: threads are 4 MiB apart; 0: one behind the other", low=0, high=1),
+                Parameter("vmas", 31, "VMAs in the address space, all but one of them of others", low=7, high=65_000),
+                Parameter("barrier", 0, "1: all meet before they give back; 0: they do not", low=0, high=1),
+            ),
             make=one_vma,
             make_threads=one_vma_threads,
         ),
@@ -174,3 +203,4 @@ def benchframe_workloads() -> list[Workload]:
             make=fault_scatter,
         ),
     ]
+    return with_nominal(workloads)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from benchframe.api import hookimpl
 from benchframe.workloads import EVENT, Parameter, Trace, Workload, stream
+from benchframe_workloads._nominal import with_nominal
 
 LAYOUT = (
     Parameter("vmas", 1000, "VMAs in the address space", low=6, high=8_000_000),
@@ -123,7 +124,7 @@ def zipf(params: dict[str, Any], seed: int) -> Trace:
 @hookimpl
 def benchframe_workloads() -> list[Workload]:
     """The three orders."""
-    return [
+    workloads = [
         Workload(
             name="uniform",
             summary="accesses at random addresses over all VMAs, where no cache helps the index",
@@ -165,3 +166,4 @@ def benchframe_workloads() -> list[Workload]:
             make=zipf,
         ),
     ]
+    return with_nominal(workloads)

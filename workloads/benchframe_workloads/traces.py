@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchframe.api import hookimpl
 from benchframe.workloads import Workload, trace_workload
+from benchframe_workloads._nominal import with_nominal
 
 DATA = Path(str(files("benchframe_workloads"))) / "data"
 
@@ -178,4 +179,4 @@ def benchframe_workloads() -> list[Workload]:
             *(t for t, of in TAGS.items() if path.stem in of),
         )
         found.append(replace(workload, summary=summary, stands_for=stands_for, tags=tags))
-    return found
+    return with_nominal(found)

@@ -12,6 +12,7 @@ import numpy as np
 
 from benchframe.api import hookimpl
 from benchframe.workloads import NIL, FileEntry, Kind, Parameter, Trace, Workload, stream
+from benchframe_workloads._nominal import with_nominal
 
 PAGE = stream.PAGE
 BASE, STRIDE = 0x1000_0000_0000, 1 << 33
@@ -142,4 +143,4 @@ def benchframe_workloads() -> list[Workload]:
         make=_alone(mixed),
         make_threads=mixed,
     )
-    return [*tests, mix]
+    return with_nominal([*tests, mix])
