@@ -97,8 +97,8 @@ class Answer:
 def simulator_digest() -> str:
     """sha256 (hex) over what model and simulator do, :data:`SIMULATOR` and :data:`~benchframe.dialect.store.LOWERING`:
     figures with another digest are stale. A comment or a docstring does not change it."""
-    from benchframe.simulate.records import simulator
-    from benchframe.simulate.runtime import EXPORTS, SWITCH
+    from benchframe.simulator.records import simulator
+    from benchframe.simulator.runtime import EXPORTS, SWITCH
 
     identities = TextIdentities(None)
     parts = [(name, identities.of(function)) for name, function in EXPORTS.items()]
