@@ -23,6 +23,7 @@ from benchframe.cli import (
     explain,
     gate,
     header,
+    history,
     host,
     layout,
     listing,
@@ -143,6 +144,7 @@ _command(breakeven.breakeven, "breakeven", UNDERSTAND, "Find where one strategy 
 _command(layout.layout, "layout", UNDERSTAND, "Measure how much the memory layout changes a time.")
 _command(compare.compare, "compare", UNDERSTAND, "Compare two runs, or two strategies of one run.")
 _command(host.host, "host", UNDERSTAND, "Time a trace on the running kernel, beside the model.")
+_command(history.history, "history", UNDERSTAND, "Find steps in a strategy's figures over dated runs.")
 _command(claims.claims, "claims", UNDERSTAND, "Compare published figures with measured ones.")
 _command(check.check, "check", TRUST, "Check strategies alone and under every interleaving.")
 _command(mutate.mutate, "mutate", TRUST, "Count the faults put into a strategy that a check finds.")
