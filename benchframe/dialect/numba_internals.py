@@ -2,7 +2,7 @@
 exist.
 
 Numba's public interface compiles a function, optimises it and hands it to its own execution engine. A unit needs less:
-the LLVM module as lowered, to be linked, optimised and emitted once. No public interface gives that. After an upgrade
+the LLVM modules as lowered, to be linked, optimised and emitted once. No public interface gives that. After an upgrade
 of Numba :func:`broken` names what has changed; ``tests/dialect/test_numba_internals.py`` runs it, and pyproject.toml
 bounds the version to the newest that was tested.
 """
@@ -16,23 +16,21 @@ from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import binding as llvm
-from numba.core import cgutils, codegen, compiler_lock
+from numba.core import cgutils, codegen, compiler, compiler_lock, typed_passes, types, untyped_passes
+from numba.core.compiler_machinery import PassManager
+from numba.core.types import functions
 from numba.np import numpy_support
 
 OWNERS: dict[Any, tuple[str, ...]] = {
-    codegen.JITCodeLibrary: (
-        "_optimize_final_module",
-        "_finalize_final_module",
-        "_ensure_finalized",
-        "get_pointer_to_function",
-    ),
+    codegen.JITCodeLibrary: ("finalize", "add_linking_library", "get_pointer_to_function"),
     codegen.JITCPUCodegen: ("set_env", "_module_pass_manager"),
     cgutils: ("alloca_once", "alloca_once_value", "get_or_insert_function"),
     compiler_lock: ("global_compiler_lock",),
     numpy_support: ("from_dtype",),
+    functions.BaseFunction: ("get_call_type",),
 }
 """Attributes of classes and modules."""
-LIBRARY, CODEGEN = ("_final_module", "_codegen", "_finalized"), ("_tm",)
+LIBRARY, CODEGEN = ("_final_module", "_linking_libraries", "_codegen", "_finalized"), ("_tm",)
 """Attributes of the library of a compiled function, and of its code generator."""
 
 
@@ -45,39 +43,116 @@ def broken(library: Any) -> list[str]:
     return [f"{told}.{name}" for owner, told, name in wanted if not hasattr(owner, name)]
 
 
+_typed: dict[tuple[Any, tuple[Any, ...]], tuple[Any, Any]] = {}
+"""From an operator or a builtin and the types of its operands to its signature and the key of its implementation."""
+
+
 @contextmanager
 def unoptimised() -> Iterator[None]:
-    """Inside this context Numba's libraries keep their IR as lowered: not optimised, not given to Numba's own engine,
-    not turned into machine code. The unit is optimised and emitted once, at the end. This saves about half of a cold
-    compile."""
+    """Inside this context Numba's libraries keep their IR as lowered: not linked with what they call, not optimised,
+    not given to Numba's own engine, not turned into machine code. The unit is linked, optimised and emitted once, at
+    the end. What an operator gives for operands of some types is found once in a process."""
+    resolve = functions.BaseFunction.get_call_type
 
     def keep(self: Any) -> None:
         self._finalized = True
 
-    def linked(self: Any, name: str) -> int:
-        self._ensure_finalized()
-        return 0
+    def refer(self: Any, library: Any) -> None:
+        self._linking_libraries.append(library)
+
+    def get_call_type(self: Any, context: Any, args: tuple[Any, ...], kws: dict[str, Any]) -> Any:
+        # Numba asks some thirty templates, those of all ufuncs of NumPy among them, at each `a + b` and each `if`.
+        if kws or getattr(self.typing_key, "__module__", None) not in ("_operator", "builtins"):
+            return resolve(self, context, args, kws)
+        if (self, args) not in _typed:
+            found: Any = resolve(self, context, args, kws)
+            _typed[self, args] = found, self._impl_keys[found.args]
+        signature, key = _typed[self, args]
+        self._impl_keys[signature.args] = key
+        return signature
 
     library, cpu = codegen.JITCodeLibrary, codegen.JITCPUCodegen
-    stand_ins = [
-        (library, "_optimize_final_module", lambda self: None),
-        (library, "_finalize_final_module", keep),
-        (library, "get_pointer_to_function", linked),
+    stand_ins: list[tuple[Any, str, Any]] = [
+        (library, "finalize", keep),
+        (library, "add_linking_library", refer),
+        (library, "get_pointer_to_function", lambda self, name: 0),
         (cpu, "set_env", lambda self, name, env: None),
+        (functions.BaseFunction, "get_call_type", get_call_type),
     ]
-    originals = [getattr(owner, name) for owner, name, _ in stand_ins]
+    originals = [(owner, name, vars(owner).get(name)) for owner, name, _ in stand_ins]
     for owner, name, stand_in in stand_ins:
         setattr(owner, name, stand_in)
     try:
         yield
     finally:
-        for (owner, name, _), original in zip(stand_ins, originals, strict=True):
-            setattr(owner, name, original)
+        for owner, name, original in originals:
+            if original is None:  # inherited
+                delattr(owner, name)
+            else:
+                setattr(owner, name, original)
+
+
+class Pipeline(compiler.CompilerBase):  # type: ignore[misc, unused-ignore]
+    """The passes that the dialect needs, in Numba's order: it has no closures, arrays, exceptions or ``with``.
+
+    The dozen passes that look for those take a seventh of a compile.
+    """
+
+    PASSES: tuple[Any, ...] = (
+        untyped_passes.TranslateByteCode,
+        untyped_passes.FixupArgs,
+        untyped_passes.IRProcessing,
+        untyped_passes.ReconstructSSA,
+        typed_passes.NopythonTypeInference,
+        typed_passes.PreLowerStripPhis,
+        typed_passes.IRLegalization,
+        typed_passes.AnnotateTypes,
+        typed_passes.NativeLowering,
+        typed_passes.NoPythonBackend,
+    )
+
+    def define_pipelines(self) -> list[Any]:
+        """One pipeline."""
+        manager: Any = PassManager("benchframe")  # type: ignore[no-untyped-call, unused-ignore]
+        for one in self.PASSES:
+            manager.add_pass(one, one.name())
+        manager.finalize()
+        return [manager]
+
+
+def integers_as_int64(dispatcher: Any) -> Any:
+    """``dispatcher``, whose callers pass every integer and truth value as int64: the code is made once.
+
+    By itself Numba makes it again for each constant that some caller passes, for each narrower integer, for a truth
+    value: a quarter of the functions of a unit, typed and lowered several times. Returns ``dispatcher``.
+    """
+    resolve = dispatcher.get_call_template
+    integer = (types.Integer, types.Boolean, types.IntegerLiteral, types.BooleanLiteral)
+
+    def get_call_template(args: tuple[Any, ...], kws: dict[str, Any]) -> Any:
+        return resolve(tuple(types.int64 if isinstance(kind, integer) else kind for kind in args), kws)
+
+    dispatcher.get_call_template = get_call_template
+    return dispatcher
 
 
 def module_of(library: Any) -> llvm.ModuleRef:
-    """A copy of the module of a function that was compiled :func:`unoptimised`, with all functions it calls."""
-    return library._final_module.clone()
+    """A new module: the function that was compiled :func:`unoptimised`, with all functions it calls. O(their number).
+
+    The callees are ``linkonce_odr``, so that modules which share some can be linked.
+    """
+    module, linked, waiting = library._final_module.clone(), {library}, list(library._linking_libraries)
+    own = {function.name for function in module.functions if not function.is_declaration}
+    while waiting:
+        callee = waiting.pop()
+        if callee not in linked:
+            linked.add(callee)
+            module.link_in(callee._final_module, preserve=True)
+            waiting += callee._linking_libraries
+    for function in module.functions:
+        if not function.is_declaration and function.name not in own and function.linkage == llvm.Linkage.external:
+            function.linkage = "linkonce_odr"
+    return module
 
 
 @contextmanager

@@ -28,6 +28,8 @@ KEEP = 6
 CODEGEN = ("-x86-cmov-converter=0",)
 """Options of LLVM's x86 code generator. The pass turns conditional moves in loops into branches where it expects that
 to pay; it does not know that a binary search is mispredicted every other time. Off, `sorted_array` is as fast as C."""
+LOWERING = 2
+"""The version of what :mod:`benchframe.dialect.llvm` makes of a text: raise it when units must be compiled again."""
 _MAGIC = b"benchframe-unit-1\n"
 
 
@@ -56,6 +58,7 @@ def toolchain_key() -> str:
         os.environ.get("NUMBA_OPT", ""),
         os.environ.get("NUMBA_CPU_NAME", ""),
         CODEGEN,
+        LOWERING,
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 

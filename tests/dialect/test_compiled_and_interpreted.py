@@ -254,6 +254,25 @@ def test_good_code_has_no_findings() -> None:
     assert [finding for f in (*sample.PRIMITIVES, spin_lock) for finding in lint(f)] == []
 
 
+def test_the_model_has_no_findings() -> None:
+    """Every function of the units that every strategy shares; a compile takes it for granted."""
+    from benchframe.dialect.functions import Hook, is_native, referenced, resolve
+    from benchframe.dialect.lint import lint
+    from benchframe.engine.content import MODEL_UNITS
+
+    seen = {unit.entry for unit in MODEL_UNITS}
+    waiting = list(seen)
+    bindings = [unit.binding for unit in MODEL_UNITS]
+    while waiting:
+        for obj in referenced(waiting.pop()).values():
+            found = [resolve(obj, binding) for binding in bindings] if isinstance(obj, Hook) else [obj]
+            new = {one for one in found if is_native(one)} - seen
+            seen |= new
+            waiting += new
+    assert len(seen) > 150
+    assert [finding for function in seen for finding in lint(function)] == []
+
+
 def test_typing_errors_name_the_authors_line(memory: Memory, tmp_path: Path) -> None:
     """What Numba's typing refuses is told with the author's file and line, in one short message."""
     scope = _module(tmp_path, "@native\ndef author(mm, x):\n    y = x + 1\n    return REC(mm, y) + y\n")

@@ -34,7 +34,7 @@ def test_numba_has_what_is_used() -> None:
 def test_a_part_that_is_gone_is_named() -> None:
     """A library without its module, its code generator without a target machine: both by name."""
     gone = numba_internals.broken(SimpleNamespace(_codegen=SimpleNamespace(), _finalized=True))
-    assert gone == ["library._final_module", "library._codegen._tm"]
+    assert gone == ["library._final_module", "library._linking_libraries", "library._codegen._tm"]
 
 
 def test_lowered_is_not_yet_optimised_and_then_is() -> None:

@@ -7,6 +7,7 @@ compiler differ. ``--resume`` computes what was not finished when a process died
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -23,19 +24,21 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchframe.dialect.store import LOWERING
+from benchframe.dialect.text import TextIdentities
 from benchframe.engine.content import model_digest, strategy_digest
 from benchframe.engine.job import FIGURES
 from benchframe.results.campaign import Stream, plan, with_cells
 from benchframe.results.folder import CellState, LatencyRow, RunFolder, ThreadsFound
 from benchframe.results.manifest import SIMULATE, CellEntry, Manifest, Options
 from benchframe.results.simulated import FieldCost, PairCost, SimulatedRun, simulated_path, write_runs
-from benchframe.simulate.layouts import Layout
-from benchframe.simulate.machines import Machine, Work, box
-from benchframe.simulate.target import SimulateError, toolchain
+from benchframe.simulator.layouts import Layout
+from benchframe.simulator.machines import Machine, Work, box
+from benchframe.simulator.target import SimulateError, toolchain
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
-    from benchframe.simulate.figures import Figures
+    from benchframe.simulator.figures import Figures
     from benchframe.strategy import Strategy
     from benchframe.trace.trace import Trace
 
@@ -44,6 +47,9 @@ KILLED = "KilledWorker"
 INNER_LOOPS = 1_000_000
 """As in threaded runs: pyperf's raw values are seconds per this many operations."""
 MAX_POINTS = 2000
+SIMULATOR = 1
+"""The simulator's version: raise it when a figure may change although no compiled function has changed, as by how a
+session places memory, sums up or draws its seeds."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class CellJob:
     accesses: int
     plugins: tuple[str, ...]
     blocked: tuple[str, ...]
-    model: str
+    sources: str
     tools: tuple[tuple[str, str], ...]
 
 
@@ -89,10 +95,21 @@ class Answer:
 
 @cache
 def simulator_digest() -> str:
-    """sha256 (hex) over the sources of model, engine and simulator: figures from other sources are stale."""
-    import hashlib
+    """sha256 (hex) over what model and simulator do, :data:`SIMULATOR` and :data:`~benchframe.dialect.store.LOWERING`:
+    figures with another digest are stale. A comment or a docstring does not change it."""
+    from benchframe.simulator.records import simulator
+    from benchframe.simulator.runtime import EXPORTS, SWITCH
 
-    digest = hashlib.sha256(model_digest().encode())
+    identities = TextIdentities(None)
+    parts = [(name, identities.of(function)) for name, function in EXPORTS.items()]
+    told = (model_digest(), SIMULATOR, LOWERING, SWITCH, simulator.layout, parts)
+    return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+@cache
+def sources_digest() -> str:
+    """sha256 (hex) over the texts of the simulator's modules, which a worker must have as they are."""
+    digest = hashlib.sha256(simulator_digest().encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
@@ -120,7 +137,7 @@ def _strategy(job: CellJob) -> Strategy:
     for name, told in job.tools:
         if mine.get(name) != told:
             raise SimulateError(f"this worker has {name} {mine.get(name)}, the run was begun with {told}")
-    if simulator_digest() != job.model:
+    if sources_digest() != job.sources:
         raise SimulateError("this worker has other sources of benchframe than the run was begun with")
     strategy = _registry(job.plugins, job.blocked).strategy(job.strategy)
     if strategy_digest(strategy) != job.digest:
@@ -130,8 +147,8 @@ def _strategy(job: CellJob) -> Strategy:
 
 def compile_job(job: CellJob) -> str:
     """Compile what the job's strategy needs, if it is missing; returns its name."""
-    from benchframe.simulate.runtime import runtime
-    from benchframe.simulate.session import simulated_units, specs
+    from benchframe.simulator.runtime import runtime
+    from benchframe.simulator.session import simulated_units, specs
 
     units = simulated_units()
     runtime()
@@ -142,8 +159,8 @@ def compile_job(job: CellJob) -> str:
 
 def shared_job() -> str:
     """Compile the unit that all strategies share."""
-    from benchframe.simulate.runtime import runtime
-    from benchframe.simulate.session import shared_spec, simulated_units
+    from benchframe.simulator.runtime import runtime
+    from benchframe.simulator.session import shared_spec, simulated_units
 
     runtime()
     simulated_units().get(shared_spec())
@@ -152,8 +169,8 @@ def shared_job() -> str:
 
 def needs_compiling(strategies: Sequence[Strategy]) -> tuple[bool, list[str]]:
     """Whether the shared unit is missing, and the strategies with missing units."""
-    from benchframe.simulate.runtime import compiled
-    from benchframe.simulate.session import shared_spec, simulated_units, specs
+    from benchframe.simulator.runtime import compiled
+    from benchframe.simulator.session import shared_spec, simulated_units, specs
 
     units = simulated_units()
     shared = not compiled() or bool(units.missing([shared_spec()]))
@@ -171,7 +188,7 @@ def do_job(job: CellJob) -> Answer:
 
 def _do_job(job: CellJob) -> Answer:
     from benchframe.errors import EngineError
-    from benchframe.simulate.session import Depth, SimulatedSession, Stopped
+    from benchframe.simulator.session import Depth, SimulatedSession, Stopped
 
     began = time.perf_counter()
     strategy = _strategy(job)
@@ -361,7 +378,7 @@ def jobs_of(
             accesses=accesses,
             plugins=manifest.plugins,
             blocked=manifest.blocked,
-            model=simulator_digest(),
+            sources=sources_digest(),
             tools=tuple(sorted(toolchain().items())),
         )
     return dict(sorted(found.items(), key=lambda pair: -pair[1].cpus))

@@ -11,6 +11,7 @@ import platform
 import sys
 from importlib.metadata import version
 
+from benchframe.dialect.store import LOWERING
 from benchframe.errors import BenchframeError
 
 TARGET = {"x86_64": "x86-64-v2", "aarch64": "generic"}
@@ -41,4 +42,4 @@ def toolchain() -> dict[str, str]:
 
 def target_key() -> str:
     """The toolchain as a hash: part of the content keys of compiled code."""
-    return hashlib.sha256(repr(sorted(toolchain().items())).encode()).hexdigest()
+    return hashlib.sha256(repr((LOWERING, sorted(toolchain().items()))).encode()).hexdigest()
