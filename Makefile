@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TESTFLAGS ?= -n auto --dist worksteal
 RUNFLAGS ?= --quick --rounds 6 --strategy mmap_cache,pmdcache --workload python-json
 
-.PHONY: help install run reference-run reference-report sweep sweep-report compare-shows floors test lint docs docs-tables format dist clean
+.PHONY: help install run reference-run reference-report sweep sweep-report compare-shows kernel-judge floors test lint docs docs-tables format dist clean
 
 help:
 	@echo "make install   an environment in $(VENV): benchframe (editable) and the tools for tests and lint"
@@ -15,6 +15,7 @@ help:
 	@echo "make sweep     reports/sweep measured anew: every index on 6 to 1 000 000 VMAs (about 12 minutes, 4 GB)"
 	@echo "make sweep-report      reports/sweep and docs/sweep.png anew from its committed results"
 	@echo "make compare-shows   what compare and gate say of real runs: the same, slower, not comparable (about 4 minutes)"
+	@echo "make kernel-judge    rbtree, maple and the oracle beside the kernel's own files, from Debian (SOURCES=DIR: from there)"
 	@echo "make test      the test suite, doctests included (TESTFLAGS='$(TESTFLAGS)')"
 	@echo "make floors    a fresh environment with the lower bound of every dependency, and a short run in it"
 	@echo "make docs-tables   tables in docs/ that are made from the code"
@@ -70,6 +71,12 @@ sweep-report: $(STAMP)
 
 compare-shows: $(STAMP)
 	$(BIN)/python benchmarks/compare_shows.py
+
+SOURCES ?= build/kernel
+JUDGEFLAGS ?=
+kernel-judge: $(STAMP)
+	@test "$(SOURCES)" != build/kernel || tools/kernel_sources.sh build/kernel linux-source-6.1 linux-source-6.12
+	$(BIN)/benchframe oracle --sources $(SOURCES) $(JUDGEFLAGS)
 
 floors: $(STAMP)
 	$(BIN)/python tools/floors.py

@@ -33,7 +33,7 @@ from benchframe.dialect import READ_ONCE, WRITE_ONCE, cmpxchg, cpu_relax, fetch_
 from benchframe.dialect.units import UnitSpec
 from benchframe.engine.runner import unit_store
 from benchframe.mm.layout import PAGE, mm_struct
-from benchframe.simulate.machines import COUNTS, FOLDER, SIZES, TIMES, load_machine
+from benchframe.simulator.machines import COUNTS, FOLDER, SIZES, TIMES, load_machine
 
 MAX_PAIRS = 300
 BURSTS, SHORT, LONG = 12, 500, 4500

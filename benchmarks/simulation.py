@@ -19,8 +19,8 @@ from pathlib import Path
 from benchframe.registry import load
 from benchframe.results.figures import points
 from benchframe.results.folder import RunFolder
-from benchframe.simulate.machines import load_machine, load_work
-from benchframe.simulate.session import Depth, SimulatedSession
+from benchframe.simulator.machines import load_machine, load_work
+from benchframe.simulator.session import Depth, SimulatedSession
 
 RMS, PAIRS, TOO_NEAR = 0.22, 0.9, 1.05
 

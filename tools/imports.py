@@ -26,8 +26,8 @@ LAYERS = (
     {"engine", "check", "judge", "record"},
     {"results", "testing"},
     {"report"},
-    {"study", "simulate", "host"},
-    {"cli"},
+    {"study", "simulator", "host"},
+    {"cli", "python"},
     {"__main__"},
 )
 """Parts of ``benchframe/``, lowest first. A module may import its own part, its layer and all below."""

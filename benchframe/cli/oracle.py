@@ -33,6 +33,14 @@ def oracle(
             help="Boot this kernel image in QEMU: that kernel judges. A mismatch is printed, not saved.",
         ),
     ] = None,
+    sources: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="Compare with lib/rbtree.c, lib/maple_tree.c and mm/vma.c of this kernel source tree, or of all in "
+            "this folder, instead; --generator: rbtree, maple, traces, vma.",
+        ),
+    ] = None,
     accel: Annotated[str, typer.Option(help="With --kernel: tcg (emulates the processor) or kvm.")] = "tcg",
     save: Annotated[Path, typer.Option(help="Folder for mismatches.")] = Path("oracle-mismatch"),
     plugin: Annotated[list[Path] | None, typer.Option(help="Load a plugin from this file.")] = None,
@@ -50,7 +58,15 @@ def oracle(
       benchframe oracle --budget 5m --seed 7 --strategy pmdcache
       benchframe oracle --judged oracle --ablate merge_pgoff
       benchframe oracle --kernel /boot/vmlinuz-6.1.0-53-cloud-amd64 --ops 8000
+      benchframe oracle --sources linux-source-6.12 --generator maple
     """
+    if sources:
+        if kernel is not None or ablate or judged:
+            raise typer.BadParameter("it goes with neither --kernel nor --ablate nor --judged", param_hint="--sources")
+        from benchframe.judge.sources.command import run_sources_command
+
+        limit = seconds(budget) / 60 if budget else None
+        return run_sources_command(sources, registry(plugin), ops, limit, seed, generator)
     from benchframe.judge.command import run_oracle_command
 
     minutes = seconds(budget) / 60 if budget else None

@@ -170,8 +170,9 @@ def planned(
     plugins: Sequence[Path],
     blocked: Sequence[str],
     skip: Sequence[str],
+    command: Sequence[str] = (),
 ) -> "Manifest":
-    """Plan the cells."""
+    """Plan the cells. ``command`` is what the manifest says of where the run comes from; by default this process's."""
     from benchframe.results.campaign import plan, without
 
     names = dict.fromkeys([*asked, *(stream.entry.baseline for stream in streams)])
@@ -182,7 +183,7 @@ def planned(
         streams,
         options,
         seed=_seed(seed),
-        command=["benchframe", *sys.argv[1:]],
+        command=command or ["benchframe", *sys.argv[1:]],
         plugins=[str(path.resolve()) for path in plugins],
         blocked=blocked,
         notes=[str(problem) for problem in known.problems],
@@ -568,7 +569,7 @@ def run(
             say_plan(manifest, [known.strategy(name) for name in names], output)
             return 0
         folder = new_run(manifest, asked, streams, output)
-    _sit(known, folder, streams, files, split(no_plugin), start)
+    measured(known, folder, streams, files, split(no_plugin), start)
     print_table(folder, form)
     _closing(folder)
     failed = sum(cell.state.failed for cell in folder.cells())
@@ -576,7 +577,7 @@ def run(
     return fail(f"{failed} of {len(folder.manifest.cells)} cells failed: see the state column", FAILED) if failed else 0
 
 
-def _sit(
+def measured(
     known: "Registry",
     folder: "RunFolder",
     streams: "list[Stream]",
@@ -584,6 +585,7 @@ def _sit(
     blocked: Sequence[str],
     start: float,
 ) -> None:
+    """Run the rounds of a run that was planned; progress goes to stderr. ``start``: of the wall time that it notes."""
     from benchframe.cli.progress import watching
     from benchframe.results.campaign import Campaign
 

@@ -1,5 +1,6 @@
 """``benchframe selftest``: how reliable verdicts are on this host."""
 
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,8 @@ from benchframe.cli.options import guarded
 from benchframe.errors import FAILED, UsageError
 
 QUICK, DEFAULT = 1.0, 5.0
+ROUNDS = 9
+"""Rounds of `selftest --caches`, half a second each."""
 
 
 @guarded
@@ -21,6 +24,13 @@ def selftest(
     workload: Annotated[
         str, typer.Option("--workload", "-w", metavar="NAME", help="The workload to replay.")
     ] = "python-json",
+    caches: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STATE,...",
+            help="Only check that lines cost what these states of `run --caches` say: l2, llc, memory, program.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**62, metavar="N", help="Seed of schedule and layouts.")] = 1,
     again: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Only print the conclusions of this selftest.json.")
@@ -35,18 +45,25 @@ def selftest(
     A strategy is compared with copies of itself, and with a twin that does a little more work; half-way through a
     second part, busy loops are started. The first time, compilation takes additional time.
 
+    With --caches, a replay that reads known lines is compared with a pointer chase through each level, in some
+    seconds (docs/caches.md).
+
     \b
-    Exit codes: 0 passed; 1 a strategy differs from itself too often, or a load changed a verdict.
+    Exit codes: 0 passed; 1 a strategy differs from itself too often, or a load changed a verdict, or lines cost more
+    than 15 % more or less than their level.
 
     \b
     Examples:
       benchframe selftest --quick
       benchframe selftest --minutes 10 --workload gcc-project
+      benchframe selftest --caches l2,llc,memory,program
       benchframe selftest --again reports/selftests/20261123-120000/selftest.json
     """
     from benchframe.study.selftest import read_record
     from benchframe.study.selftest_analysis import judge_record
 
+    if caches is not None:
+        return lines_cost(caches, minutes, again)
     if again is not None:
         record = read_record(again)
     else:
@@ -68,3 +85,22 @@ def selftest(
     found = judge_record(record)
     typer.echo(found.text, nl=False)
     return FAILED if found.problems else 0
+
+
+def lines_cost(caches: str, minutes: float | None, again: Path | None) -> int:
+    """``--caches``: known lines against a pointer chase."""
+    from benchframe.engine.caches import parse
+    from benchframe.engine.job import spare_cpu
+    from benchframe.study.known_lines import known_lines, text
+
+    if minutes or again is not None:
+        raise UsageError("--caches takes some seconds; leave --minutes and --again out")
+    cpu = spare_cpu()
+    states = [state for state in parse(caches, -1 if cpu is None else cpu) if not state.warm]
+    if not states:
+        raise UsageError("--caches warm touches nothing, so there is nothing to check; name l2, llc, memory or program")
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})
+    found = known_lines(states, ROUNDS, -1 if cpu is None else cpu)
+    typer.echo(text(found), nl=False)
+    return 0 if all(one.good for one in found) else FAILED

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from benchframe.registry import Registry
+    from benchframe.report.table import Table
     from benchframe.results.campaign import Stream
     from benchframe.results.folder import RunFolder
     from benchframe.results.manifest import CellEntry
-    from benchframe.simulate.campaign import Answer, Watcher
-    from benchframe.simulate.layouts import Layout
-    from benchframe.simulate.machines import Machine, Work
+    from benchframe.simulator.campaign import Answer, Watcher
+    from benchframe.simulator.layouts import Layout
+    from benchframe.simulator.machines import Machine, Work
 
 CPUS = "1,2,4,8,16,32,64,128"
 MAX_SEEDS = 64
@@ -122,11 +123,9 @@ def simulate(
     """
     from benchframe.report.table import render
     from benchframe.results.simulated import simulated_cells
-    from benchframe.results.studies import sources_of, write_sources
-    from benchframe.simulate.campaign import jobs_of, run_cells
-    from benchframe.simulate.layouts import load_layout
-    from benchframe.simulate.machines import load_machine, load_work
-    from benchframe.simulate.study import hot_lines, orders, scaling, sentences, studies
+    from benchframe.simulator.layouts import load_layout
+    from benchframe.simulator.machines import load_machine, load_work
+    from benchframe.simulator.study import hot_lines, orders, sentences
 
     if form not in ("text", "markdown", "csv", "latex"):
         raise UsageError(f"--format {form}: there are text, markdown, csv and latex")
@@ -137,11 +136,45 @@ def simulate(
     known = loaded(files, no_plugin, plugin)
     if adversary is not None:
         return _adversary(known, adversary, model, tries)
-    streams = _streams(known, split(workload), trace or [], stream_seed, baseline, cpus, model)
+    streams = streams_of(known, split(workload), trace or [], stream_seed, baseline, cpus, model)
     asked = strategy_names(strategy, known)
     if search_layout:
         return _search_layout(known, asked, streams, model, profile, fields)
-    folder = _folder(known, asked, streams, model, profile, fields, seeds, files, no_plugin, output, resume)
+    folder = new_folder(known, asked, streams, model, profile, fields, seeds, files, no_plugin, output, resume)
+    table = simulated(
+        known, folder, model, profile, fields, seeds=seeds, band=band, rounds=rounds, accesses=accesses, jobs=jobs,
+        cluster=cluster,
+    )  # fmt: skip
+    cells = simulated_cells(folder)
+    typer.echo(render(replace(table, notes=()) if form == "csv" else table, form), nl=False)
+    if lines:
+        typer.echo("\n" + render(hot_lines(cells), form), nl=False)
+    if form == "text":
+        typer.echo("\n" + "\n".join([*sentences(cells), *orders(cells)]))
+        typer.echo(f"simulated: {model.title}, {model.name}; declared work: {profile.told()}; layout: {fields.told()}")
+    return _closing(folder)
+
+
+def simulated(
+    known: "Registry",
+    folder: "RunFolder",
+    model: "Machine",
+    profile: "Work",
+    fields: "Layout",
+    *,
+    seeds: int = 1,
+    band: bool = False,
+    rounds: float = 10.0,
+    accesses: float = 4.0,
+    jobs: int = 0,
+    cluster: str | None = None,
+) -> "Table":
+    """Simulate what a run's manifest plans, store figures and studies, and return the table."""
+    from benchframe.results.simulated import simulated_cells
+    from benchframe.results.studies import sources_of, write_sources, write_study
+    from benchframe.simulator.campaign import jobs_of, run_cells
+    from benchframe.simulator.study import scaling, studies
+
     names = dict.fromkeys(cell.strategy for cell in folder.manifest.cells)
     strategies = {name: known.strategy(name) for name in names}
     tasks = jobs_of(
@@ -159,30 +192,21 @@ def simulate(
                 f"benchframe: what was simulated is in {folder.path}; --resume {folder.path} continues", err=True
             )
         raise
-    from benchframe.results.studies import write_study
-
     cells = simulated_cells(folder)
     for study in studies(folder, model, profile, fields.told(), folder.manifest.command):
         write_study(folder.path, study)
-    table = scaling(cells, model)
-    typer.echo(render(replace(table, notes=()) if form == "csv" else table, form), nl=False)
-    if lines:
-        typer.echo("\n" + render(hot_lines(cells), form), nl=False)
-    if form == "text":
-        typer.echo("\n" + "\n".join([*sentences(cells), *orders(cells)]))
-        typer.echo(f"simulated: {model.title}, {model.name}; declared work: {profile.told()}; layout: {fields.told()}")
-    return _closing(folder)
+    return scaling(cells, model)
 
 
 @contextmanager
 def _executors(address: str | None, count: int) -> "Iterator[Callable[[], Executor]]":
     """A maker of executors: on a cluster, or of ``count`` processes here."""
     if address is None:
-        from benchframe.simulate.campaign import processes
+        from benchframe.simulator.campaign import processes
 
         yield lambda: processes(count)
         return
-    from benchframe.simulate.cluster import cluster
+    from benchframe.simulator.cluster import cluster
 
     with cluster(address) as executors:
         yield executors
@@ -202,8 +226,8 @@ def _search_layout(
 ) -> int:
     """Print, for each strategy and stream, which fields to move and the gain."""
     from benchframe.report.scaling import per_second
-    from benchframe.simulate.search import lines_of, search_layout
-    from benchframe.simulate.session import SimulatedSession
+    from benchframe.simulator.search import lines_of, search_layout
+    from benchframe.simulator.session import SimulatedSession
 
     for name in asked:
         for stream in streams:
@@ -225,8 +249,8 @@ def _search_layout(
 def _adversary(known: "Registry", names: tuple[str, str], machine: "Machine", tries: int) -> int:
     """Print, as commands, the loads on which the first strategy loses most, and least."""
     from benchframe.report.scaling import per_second
-    from benchframe.simulate.machines import load_work
-    from benchframe.simulate.search import adversary
+    from benchframe.simulator.machines import load_work
+    from benchframe.simulator.search import adversary
 
     first, second = (known.strategy(name).name for name in names)
     found = adversary(
@@ -280,7 +304,7 @@ def _fields(text: str) -> tuple[str, ...]:
     return tuple(name if "." in name else f"mm.{name}" for name in names)
 
 
-def _streams(
+def streams_of(
     known: "Registry",
     names: Sequence[str],
     traces: Sequence[Path],
@@ -315,7 +339,7 @@ def _streams(
     return [s for s in streams if s not in crowded]
 
 
-def _folder(
+def new_folder(
     known: "Registry",
     asked: list[str],
     streams: "list[Stream]",
@@ -327,11 +351,12 @@ def _folder(
     no_plugin: Sequence[str] | None,
     output: Path,
     resume: str | None,
+    command: Sequence[str] = (),
 ) -> "RunFolder":
     """The run's folder: a new one, or the one to continue, if it was begun with the same options."""
     from benchframe.files import slug
     from benchframe.results.folder import RunFolder, find_run
-    from benchframe.simulate.campaign import plan_cells
+    from benchframe.simulator.campaign import plan_cells
 
     names = dict.fromkeys([*asked, *(stream.entry.baseline for stream in streams)])
     manifest = plan_cells(
@@ -342,7 +367,7 @@ def _folder(
         work,
         layout,
         seeds=seeds,
-        command=["benchframe", *sys.argv[1:]],
+        command=command or ["benchframe", *sys.argv[1:]],
         plugins=[str(path.resolve()) for path in files],
         blocked=split(no_plugin),
         notes=[str(problem) for problem in known.problems],
@@ -368,7 +393,7 @@ def _folder(
 @contextmanager
 def watching() -> "Iterator[Watcher]":
     """A bar with the time left on a terminal; elsewhere a line now and then."""
-    from benchframe.simulate.campaign import Watcher
+    from benchframe.simulator.campaign import Watcher
 
     class Lines(Watcher):
         every = 10.0

@@ -37,9 +37,8 @@ def print_table(folder: "RunFolder", form: str, tails: bool = False) -> None:
     """Print the tables of a run: of cells with threads, of those without. On a terminal too narrow for the latency
     table, print its mail form."""
     from benchframe.report.mail import mail
-    from benchframe.report.scaling import scaling_table
-    from benchframe.report.table import latency_table, render, tail_table
-    from benchframe.results.figures import alone, threaded
+    from benchframe.report.table import render, tail_table
+    from benchframe.results.figures import alone
 
     cells = folder.cells()
     if tails:
@@ -48,22 +47,31 @@ def print_table(folder: "RunFolder", form: str, tails: bool = False) -> None:
     if form == "mail":
         typer.echo(mail(cells, manifest=folder.manifest), nl=False)
         return
-    single, crews = alone(cells), threaded(cells)
+    texts = tables(folder, form)
+    if form == "text" and sys.stdout.isatty() and (single := alone(cells)):
+        width = max((len(line) for line in texts[-1].splitlines() if not line.endswith(".")), default=0)
+        if width > shutil.get_terminal_size().columns:
+            texts[-1] = mail(single)
+            note = f"shortened for this terminal; {width} columns are needed to show intervals, or see the report"
+            typer.echo(f"benchframe: {note}", err=True)
+    if form == "json":  # one document, whatever the number of tables
+        texts = [f"[{', '.join(text.rstrip() for text in texts)}]\n"]
+    typer.echo("\n".join(texts), nl=False)
+
+
+def tables(folder: "RunFolder", form: str = "text") -> list[str]:
+    """The tables of a measured run: of its cells with threads, if it has such, then of those without."""
+    from benchframe.report.scaling import scaling_table
+    from benchframe.report.table import latency_table, render
+    from benchframe.results.figures import alone, threaded
+
+    single, crews = alone(cells := folder.cells()), threaded(cells)
     texts = []
     if crews:  # a threaded cell's time per operation is an inverse throughput, so it is not a row of the other table
         texts.append(render(scaling_table(crews, () if single else folder.manifest.notes), form))
     if single or not crews:
-        text = render(latency_table(single, folder.manifest.notes), form)
-        if form == "text" and sys.stdout.isatty():
-            width = max((len(line) for line in text.splitlines() if not line.endswith(".")), default=0)
-            if width > shutil.get_terminal_size().columns:
-                text = mail(single)
-                note = f"shortened for this terminal; {width} columns are needed to show intervals, or see the report"
-                typer.echo(f"benchframe: {note}", err=True)
-        texts.append(text)
-    if form == "json":  # one document, whatever the number of tables
-        texts = [f"[{', '.join(text.rstrip() for text in texts)}]\n"]
-    typer.echo("\n".join(texts), nl=False)
+        texts.append(render(latency_table(single, folder.manifest.notes), form))
+    return texts
 
 
 @guarded

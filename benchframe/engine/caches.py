@@ -208,7 +208,7 @@ def doubts(states: Sequence[Caches], cpu: int = -1) -> list[str]:
         return []
     size = size_text(last.size, "iB")
     others = "may be shared with other guests, which then push lines out to memory"
-    return [f"@llc: the last-level cache ({size}, as this virtual machine is told) {others}."]
+    return [f"@llc: the last-level cache ({size}, as this virtual machine is told) {others} (selftest --caches llc)."]
 
 
 def _cpuinfo() -> str:
@@ -330,6 +330,48 @@ out:
   %end = phi i64 [ %from, %entry ], [ %offset1, %timed ]
   ret i64 %end
 }}
+
+declare i64 @llvm.readcyclecounter()
+declare void @llvm.x86.sse2.lfence()
+
+define i64 @chase(ptr %state, i64 %steps) {{
+entry:
+  %start = load ptr, ptr %state
+  {order}
+  %began = call i64 @llvm.readcyclecounter()
+  {order}
+  %none = icmp eq i64 %steps, 0
+  br i1 %none, label %out, label %next
+next:
+  %p = phi ptr [ %start, %entry ], [ %p1, %next ]
+  %k = phi i64 [ 0, %entry ], [ %k1, %next ]
+  %p1 = load volatile ptr, ptr %p
+  %k1 = add i64 %k, 1
+  %more = icmp ult i64 %k1, %steps
+  br i1 %more, label %next, label %out
+out:
+  %last = phi ptr [ %start, %entry ], [ %p1, %next ]
+  {order}
+  %ended = call i64 @llvm.readcyclecounter()
+  {order}
+  store ptr %last, ptr %state
+  %took = sub i64 %ended, %began
+  ret i64 %took
+}}
+
+define i64 @walk(ptr %root, i64 %first, i64 %last) {{
+  %again = getelementptr i64, ptr %root, i64 1
+  %from = load ptr, ptr %again
+  store ptr %from, ptr %root
+  %count = getelementptr i64, ptr %root, i64 2
+  %steps = load i64, ptr %count
+  %took = call i64 @chase(ptr %root, i64 %steps)
+  %clock = getelementptr i64, ptr %root, i64 3
+  %before = load i64, ptr %clock
+  %after = add i64 %before, %took
+  store i64 %after, ptr %clock
+  ret i64 0
+}}
 """
 _library: Any = None
 
@@ -376,6 +418,7 @@ class Toucher:
         word, pointer = ctypes.c_int64, ctypes.c_void_p
         kinds = (pointer, pointer, pointer, pointer, word, pointer, word, word, word, word, pointer, word)
         self._replay = ctypes.CFUNCTYPE(word, *kinds)(_code()["replay"])
+        self._flush = ctypes.CFUNCTYPE(word, pointer, word)(_code()["flush"])
 
     def replay(self, run: int, root: int, clocks: int, plan: npt.NDArray[Any], flushed: npt.NDArray[Any]) -> None:
         """Carry out ``plan`` (see PLAN) by ``run(root, first, last)``, which adds cycles to the three words at
@@ -386,6 +429,67 @@ class Toucher:
         where = self._memory.ctypes.data, self._lines, self._step, self._last, self._offset
         lists = plan.ctypes.data, len(plan)
         self._offset = self._replay(run, root, clocks, *lists, *where, flushed.ctypes.data, len(flushed))
+
+    def flush(self, lines: npt.NDArray[Any]) -> None:
+        """Write the lines at these addresses (int64) back to memory, and drop them from all caches."""
+        self._flush(lines.ctypes.data, len(lines))
+
+
+SPARSE = 16
+"""A ring has every so many lines of its memory: a processor that fetches a line's neighbour too must not help."""
+
+
+class Ring:
+    """Lines spread over ``size`` bytes, each with the address of the next, in random order; the last leads to the
+    first. Some of them are also chained to ``counts`` short chains (at most seven), in other words of the lines.
+    O(size)."""
+
+    def __init__(self, size: int, counts: Sequence[int] = (), seed: int = 0) -> None:
+        import ctypes
+
+        import numpy as np
+
+        from benchframe.mm.machine import carve
+
+        words, number = LINE // 8, size // (SPARSE * LINE)
+        (memory,) = carve([(size // 8, np.dtype(np.int64))], huge=True)
+        self._memory = memory.reshape(number, SPARSE * words)
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(number)
+        self.lines: npt.NDArray[Any] = memory.ctypes.data + order * SPARSE * LINE
+        """The lines' addresses (int64) in the order of the ring."""
+        self._memory[order, 0] = np.roll(self.lines, -1)
+        self._chains = {0: self.lines[:0]}
+        for word, count in enumerate(sorted(set(counts) - {0}), 1):
+            rows = rng.permutation(number)[:count]
+            self._chains[count] = memory.ctypes.data + rows * SPARSE * LINE + word * 8
+            self._memory[rows, word] = np.roll(self._chains[count], -1)
+        (self._state,) = carve([(2 * words, np.dtype(np.int64))])
+        self._at = int(self.lines[0])
+        self._chase = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)(_code()["chase"])
+
+    def chase(self, steps: int) -> int:
+        """The cycles of ``steps`` loads, each of the address that the one before found; goes on where the last chase
+        ended."""
+        self._state[0] = self._at
+        cycles = int(self._chase(self._state.ctypes.data, steps))
+        self._at = int(self._state[0])
+        return cycles
+
+    def timed(self, toucher: Toucher, count: int, events: int) -> npt.NDArray[Any]:
+        """The cycles of ``events`` readings of the chain of ``count`` lines, each after ``toucher`` has touched what it
+        does: a replay whose event reads known lines."""
+        import numpy as np
+
+        chain, where = self._chains[count], int(self._state.ctypes.data)
+        self._state[1:8] = 0
+        self._state[1], self._state[2] = chain[0] if count else where, count
+        index = np.arange(events, dtype=np.int64)
+        plan = np.column_stack((index, index, *[np.full(events, where)] * 3, index * 0))
+        flushed = chain if toucher.caches.level == MEMORY else chain[:0]
+        toucher.replay(_code()["walk"], where, where + 3 * 8, plan, flushed)
+        cycles: npt.NDArray[Any] = plan[:, 5]
+        return cycles
 
 
 ROOM = 64 << 20
@@ -401,11 +505,12 @@ def _code() -> dict[str, int]:
         from benchframe.dialect.store import Library
 
         kind = architecture()
-        text = _TEXT.format(flush=_FLUSH.get(kind, ""), fence=_FENCE.get(kind, ""))
+        order = "call void @llvm.x86.sse2.lfence()" if kind == "x86_64" else ""
+        text = _TEXT.format(flush=_FLUSH.get(kind, ""), fence=_FENCE.get(kind, ""), order=order)
         if kind != "x86_64":
-            text = "\n".join(line for line in text.splitlines() if not line.startswith("declare"))
+            text = "\n".join(line for line in text.splitlines() if "@llvm.x86" not in line)
         _library = Library(_object(llvm, text))
-    return {name: _library.address(name) for name in ("touch", "flush", "replay")}
+    return {name: _library.address(name) for name in ("touch", "flush", "replay", "chase", "walk")}
 
 
 def _object(llvm: Any, text: str) -> bytes:

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.space import registry, runner, strategy
+from typer.testing import CliRunner
 
+from benchframe.cli import app
 from benchframe.engine import caches
 from benchframe.engine.caches import (
     FOOTPRINT,
@@ -17,6 +19,7 @@ from benchframe.engine.caches import (
     PROGRAM,
     Cache,
     Caches,
+    Ring,
     Toucher,
     cpu_caches,
     from_text,
@@ -27,6 +30,7 @@ from benchframe.engine.cold import ColdSession, chosen_events
 from benchframe.engine.session import Session
 from benchframe.errors import EngineError, UsageError
 from benchframe.events import Kind
+from benchframe.study.known_lines import COUNTS, Found, known_lines, text
 
 SERVER = [Cache(1, 48 << 10, 2), Cache(2, 2 << 20, 2), Cache(3, 60 << 20, 64)]
 CHURN = "mmap-churn:vmas=40,events=2000"
@@ -81,8 +85,8 @@ def _sysfs(root: Path, caches_: list[tuple[str, str, str]]) -> None:
     for number, (kind, level, size) in enumerate(caches_):
         folder = root / "cpu3" / "cache" / f"index{number}"
         folder.mkdir(parents=True)
-        for name, text in (("type", kind), ("level", level), ("size", size), ("shared_cpu_list", "0-3,8")):
-            (folder / name).write_text(text + "\n")
+        for name, word in (("type", kind), ("level", level), ("size", size), ("shared_cpu_list", "0-3,8")):
+            (folder / name).write_text(word + "\n")
 
 
 def test_sizes_are_read(tmp_path: Path) -> None:
@@ -189,3 +193,49 @@ def test_a_footprint_moves_on() -> None:
     assert made._step == 1 << 19
     assert Toucher(Caches(PROGRAM, 64))._step == caches.PAGE
     assert Toucher(Caches("llc", 1 << 20))._step == 0
+
+
+# ---- the control ----
+
+
+def test_a_ring_leads_through_every_line() -> None:
+    """Following the addresses, every line of the ring and of each chain is met once before the first comes again."""
+    ring = Ring(64 << 10, (0, 1, 5))
+    memory, base = ring._memory.ravel(), int(ring._memory.ctypes.data)
+    for start, count in (
+        (int(ring.lines[0]), len(ring.lines)),
+        (int(ring._chains[5][0]), 5),
+        (int(ring._chains[1][0]), 1),
+    ):
+        met, at = [], start
+        while at not in met:
+            met.append(at)
+            at = int(memory[(at - base) // 8])
+        assert (at, len(met)) == (start, count)
+
+
+def test_known_lines_are_read_outside_of_what_is_touched() -> None:
+    """A reading of no line takes fewer cycles than one of many, and a chase goes on where it ended."""
+    found = known_lines([Caches(PROGRAM, 4096)], 1)
+    assert found[0].level == ()
+    assert found[0].good
+    ring = Ring(64 << 10, COUNTS)
+    ring.chase(len(ring.lines) + 3)
+    assert ring._at == ring.lines[3]
+    assert "program=4K" in text(found)
+
+
+def test_the_control_says_what_is_wrong() -> None:
+    """Lines that cost half as much again as their level fail, those within 15 % pass."""
+    good = Found(Caches("llc", 1 << 20), (20.0, 20.0), (22.0, 21.0), (22.0,) * 6)
+    bad = Found(Caches("l2", 1 << 16), (5.0, 5.0), (7.5, 7.6), (7.5,) * 6)
+    assert good.good
+    assert not bad.good
+    assert "l2: a known line does not cost" in text([good, bad])
+    assert "llc: a known line" not in text([good, bad])
+
+
+@pytest.mark.parametrize("words", [["--caches", "warm"], ["--caches", "llc", "--minutes", "1"], ["--caches", "l4"]])
+def test_selftest_says_what_it_cannot_check(words: list[str]) -> None:
+    """Warm caches, a duration, a level that does not exist: exit code 2."""
+    assert CliRunner().invoke(app, ["selftest", *words]).exit_code == 2

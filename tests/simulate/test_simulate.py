@@ -11,7 +11,7 @@ import pytest
 from support.command import run
 from support.compile import simulated
 
-import benchframe.simulate.machines
+import benchframe.simulator.machines
 from benchframe.dialect import READ_ONCE, cmpxchg, fetch_add, native, wait_until
 from benchframe.dialect.records import DialectError
 from benchframe.dialect.units import UnitSpec
@@ -21,14 +21,14 @@ from benchframe.mm.smp import CREW
 from benchframe.registry import load
 from benchframe.results.folder import RunFolder, find_run
 from benchframe.results.simulated import simulated_cells, simulated_path
-from benchframe.simulate.analytic import mean_latency, mva
-from benchframe.simulate.build import instrument
-from benchframe.simulate.figures import Figures
-from benchframe.simulate.layouts import Layout, as_it_is
-from benchframe.simulate.locks import sim_begin, sim_end
-from benchframe.simulate.machines import Machine, box, load_machine, load_work, machine_names
-from benchframe.simulate.session import Depth, SimulatedSession, Stopped
-from benchframe.simulate.target import SimulateError
+from benchframe.simulator.analytic import mean_latency, mva
+from benchframe.simulator.build import instrument
+from benchframe.simulator.figures import Figures
+from benchframe.simulator.layouts import Layout, as_it_is
+from benchframe.simulator.locks import sim_begin, sim_end
+from benchframe.simulator.machines import Machine, box, load_machine, load_work, machine_names
+from benchframe.simulator.session import Depth, SimulatedSession, Stopped
+from benchframe.simulator.target import SimulateError
 
 NOTHING = load_work("none")
 MICRO = Depth(rounds=1e9, warm_rounds=1e9, accesses=300_000)
@@ -240,8 +240,8 @@ def test_one_cpu_makes_the_accesses_that_cost_counts() -> None:
 SAME = """
 import hashlib, sys
 from test_simulate import Depth, NOTHING, adders, session
-from benchframe.simulate.build import SIMULATED, instrument
-from benchframe.simulate.machines import load_machine
+from benchframe.simulator.build import SIMULATED, instrument
+from benchframe.simulator.machines import load_machine
 own = session(4)
 found = own.run(load_machine("milan-2s"), NOTHING, seed=3, depth=Depth(rounds=3, warm_rounds=1, accesses=400_000))
 assert own.verdict.ok
@@ -305,7 +305,7 @@ def test_machines_say_where_their_numbers_come_from(tmp_path: Path) -> None:
     for one in ("near", "hold", "batch", "insn"):
         values = [corner.numbers[one].value for corner in corners]
         assert sorted(values) == sorted([min(values)] * 4 + [max(values)] * 4)
-    good = (Path(benchframe.simulate.machines.__file__).with_name("machines") / "milan-2s.toml").read_text()
+    good = (Path(benchframe.simulator.machines.__file__).with_name("machines") / "milan-2s.toml").read_text()
     bad = tmp_path / "bad.toml"
     for damage, told in (
         (("sockets = 2", "sockets = 900"), "sockets must be a whole number"),

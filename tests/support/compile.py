@@ -44,9 +44,9 @@ def compiled(strategy: Strategy, *, threads: bool = False, timed: bool = True) -
 
 def simulated(strategy: Strategy) -> Strategy:
     """Likewise its units for simulated CPUs, and the simulator."""
-    from benchframe.simulate.runtime import compiled as there
-    from benchframe.simulate.runtime import runtime
-    from benchframe.simulate.session import simulated_units, specs
+    from benchframe.simulator.runtime import compiled as there
+    from benchframe.simulator.runtime import runtime
+    from benchframe.simulator.session import simulated_units, specs
 
     units = simulated_units()
     if not there() or units.missing(specs(strategy)):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchframe.simulate.target import SimulateError
+from benchframe.simulator.target import SimulateError
 
 if TYPE_CHECKING:
     from benchframe.dialect.records import Struct
@@ -70,7 +70,7 @@ class Layout:
 
 def layout_names() -> list[str]:
     """The shipped layouts, and the model's own."""
-    from benchframe.simulate.machines import read_toml
+    from benchframe.simulator.machines import read_toml
 
     return ["model", *read_toml(LAYOUTS)]
 
@@ -79,7 +79,7 @@ def load_layout(name: str, apart: Sequence[str] = ()) -> Layout:
     """A shipped layout, with the fields ``apart`` in lines of their own. Raises SimulateError, also for a field that
     the model does not have."""
     from benchframe.mm.layout import mm_struct
-    from benchframe.simulate.machines import near, read_toml
+    from benchframe.simulator.machines import near, read_toml
 
     if name == "model":
         layout = as_it_is(apart)

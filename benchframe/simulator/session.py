@@ -29,11 +29,11 @@ from benchframe.mm.machine import Parameters
 from benchframe.mm.replay import mapping_event
 from benchframe.mm.smp import BUCKETS, CREW, HISTOGRAM, ORDER, RCU_HEAD, THREAD
 from benchframe.mm.smp_replay import RUN, thread_entry
-from benchframe.simulate.figures import Figures, read_figures
-from benchframe.simulate.layouts import Layout, as_it_is
-from benchframe.simulate.locks import replacements
-from benchframe.simulate.machines import Machine, Work
-from benchframe.simulate.records import (
+from benchframe.simulator.figures import Figures, read_figures
+from benchframe.simulator.layouts import Layout, as_it_is
+from benchframe.simulator.locks import replacements
+from benchframe.simulator.machines import Machine, Work
+from benchframe.simulator.records import (
     BREATH,
     DEADLOCK,
     ENDED,
@@ -53,10 +53,10 @@ from benchframe.simulate.records import (
     pair,
     region,
 )
-from benchframe.simulate.records import field as field_struct
-from benchframe.simulate.runtime import Runtime, first_frame, runtime
-from benchframe.simulate.schedule import LATEST
-from benchframe.simulate.target import SimulateError, target_key
+from benchframe.simulator.records import field as field_struct
+from benchframe.simulator.runtime import Runtime, first_frame, runtime
+from benchframe.simulator.schedule import LATEST
+from benchframe.simulator.target import SimulateError, target_key
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy
@@ -107,7 +107,7 @@ class SimulatedUnits(Units):
 
     def compile(self, spec: UnitSpec) -> bytes:
         """Make the object file. Raises DialectError."""
-        from benchframe.simulate.build import compile_simulated
+        from benchframe.simulator.build import compile_simulated
 
         return compile_simulated(spec, self)
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchframe.results.simulated import SimulatedCell, SimulatedRun
-from benchframe.simulate.machines import Machine
+from benchframe.simulator.machines import Machine
 
 
 def mean_latency(machine: Machine, cpus: int) -> float:
     """ns that a line takes from one of ``cpus`` CPUs to another, averaged over all pairs. O(CPUs).
 
-    >>> from benchframe.simulate.machines import load_machine
+    >>> from benchframe.simulator.machines import load_machine
     >>> mean_latency(load_machine("milan-2s"), 2), round(mean_latency(load_machine("milan-2s"), 16), 1)
     (23.0, 67.8)
     """

@@ -3,8 +3,8 @@ are woken."""
 
 from benchframe.dialect import native
 from benchframe.dialect.primitives import Primitive
-from benchframe.simulate.caches import distance, field_of
-from benchframe.simulate.records import (
+from benchframe.simulator.caches import distance, field_of
+from benchframe.simulator.records import (
     BREATH,
     CPU,
     DEADLOCK,

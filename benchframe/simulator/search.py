@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from benchframe.mm.layout import MM, VMA
-from benchframe.simulate.layouts import Layout
-from benchframe.simulate.machines import Machine, Work
-from benchframe.simulate.session import Depth, SimulatedSession
-from benchframe.simulate.target import SimulateError
+from benchframe.simulator.layouts import Layout
+from benchframe.simulator.machines import Machine, Work
+from benchframe.simulator.session import Depth, SimulatedSession
+from benchframe.simulator.target import SimulateError
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
@@ -193,7 +193,7 @@ STRUCTURES = {"mm": MM, "vma": VMA}
 
 def lines_of(layout: Layout, moves: Sequence[Move], structure: str = "mm") -> list[list[str]]:
     """The final order of a search: the fields of each line of ``structure``, without those that cost nothing."""
-    from benchframe.simulate.session import costless
+    from benchframe.simulator.session import costless
 
     slab = STRUCTURES[structure]
     apart = (*layout.apart, *(move.field for move in moves))

@@ -21,8 +21,8 @@ from benchframe.dialect.llvm import C_CALLS, PRIMITIVES, _atomic, _field_pointer
 from benchframe.dialect.numba_internals import interruptible, module_of
 from benchframe.dialect.records import DialectError
 from benchframe.dialect.units import Units, UnitSpec
-from benchframe.simulate.records import ATOMIC, LOAD, STORE
-from benchframe.simulate.target import TARGET, architecture
+from benchframe.simulator.records import ATOMIC, LOAD, STORE
+from benchframe.simulator.target import TARGET, architecture
 
 cgutils: Any = numba_cgutils
 PREFIX = "benchframe_"

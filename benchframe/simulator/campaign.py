@@ -32,13 +32,13 @@ from benchframe.results.campaign import Stream, plan, with_cells
 from benchframe.results.folder import CellState, LatencyRow, RunFolder, ThreadsFound
 from benchframe.results.manifest import SIMULATE, CellEntry, Manifest, Options
 from benchframe.results.simulated import FieldCost, PairCost, SimulatedRun, simulated_path, write_runs
-from benchframe.simulate.layouts import Layout
-from benchframe.simulate.machines import Machine, Work, box
-from benchframe.simulate.target import SimulateError, toolchain
+from benchframe.simulator.layouts import Layout
+from benchframe.simulator.machines import Machine, Work, box
+from benchframe.simulator.target import SimulateError, toolchain
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
-    from benchframe.simulate.figures import Figures
+    from benchframe.simulator.figures import Figures
     from benchframe.strategy import Strategy
     from benchframe.trace.trace import Trace
 
@@ -97,8 +97,8 @@ class Answer:
 def simulator_digest() -> str:
     """sha256 (hex) over what model and simulator do, :data:`SIMULATOR` and :data:`~benchframe.dialect.store.LOWERING`:
     figures with another digest are stale. A comment or a docstring does not change it."""
-    from benchframe.simulate.records import simulator
-    from benchframe.simulate.runtime import EXPORTS, SWITCH
+    from benchframe.simulator.records import simulator
+    from benchframe.simulator.runtime import EXPORTS, SWITCH
 
     identities = TextIdentities(None)
     parts = [(name, identities.of(function)) for name, function in EXPORTS.items()]
@@ -147,8 +147,8 @@ def _strategy(job: CellJob) -> Strategy:
 
 def compile_job(job: CellJob) -> str:
     """Compile what the job's strategy needs, if it is missing; returns its name."""
-    from benchframe.simulate.runtime import runtime
-    from benchframe.simulate.session import simulated_units, specs
+    from benchframe.simulator.runtime import runtime
+    from benchframe.simulator.session import simulated_units, specs
 
     units = simulated_units()
     runtime()
@@ -159,8 +159,8 @@ def compile_job(job: CellJob) -> str:
 
 def shared_job() -> str:
     """Compile the unit that all strategies share."""
-    from benchframe.simulate.runtime import runtime
-    from benchframe.simulate.session import shared_spec, simulated_units
+    from benchframe.simulator.runtime import runtime
+    from benchframe.simulator.session import shared_spec, simulated_units
 
     runtime()
     simulated_units().get(shared_spec())
@@ -169,8 +169,8 @@ def shared_job() -> str:
 
 def needs_compiling(strategies: Sequence[Strategy]) -> tuple[bool, list[str]]:
     """Whether the shared unit is missing, and the strategies with missing units."""
-    from benchframe.simulate.runtime import compiled
-    from benchframe.simulate.session import shared_spec, simulated_units, specs
+    from benchframe.simulator.runtime import compiled
+    from benchframe.simulator.session import shared_spec, simulated_units, specs
 
     units = simulated_units()
     shared = not compiled() or bool(units.missing([shared_spec()]))
@@ -188,7 +188,7 @@ def do_job(job: CellJob) -> Answer:
 
 def _do_job(job: CellJob) -> Answer:
     from benchframe.errors import EngineError
-    from benchframe.simulate.session import Depth, SimulatedSession, Stopped
+    from benchframe.simulator.session import Depth, SimulatedSession, Stopped
 
     began = time.perf_counter()
     strategy = _strategy(job)

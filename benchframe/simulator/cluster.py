@@ -2,7 +2,7 @@
 
 ``local:N`` starts a scheduler and N worker processes on this host's loopback; any other address is that of a running
 scheduler. Cells are deterministic: a worker's answer does not depend on its host, and a worker whose sources or
-compiler differ refuses the cell (:mod:`benchframe.simulate.campaign`). If a worker is killed, nothing is lost: the
+compiler differ refuses the cell (:mod:`benchframe.simulator.campaign`). If a worker is killed, nothing is lost: the
 scheduler gives its cell to another.
 
 A scheduler runs whatever code it is sent, so an address on another host must be ``tls://``.
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchframe.simulate.target import SimulateError
+from benchframe.simulator.target import SimulateError
 
 INSTALL = "pip install 'benchframe[cluster]'"
 SECONDS = 20

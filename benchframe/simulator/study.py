@@ -10,9 +10,9 @@ from benchframe.report.table import Table, Value, ns
 from benchframe.results.folder import RunFolder
 from benchframe.results.simulated import FieldCost, SimulatedCell, simulated_cells
 from benchframe.results.studies import Mark, Plot, SavedStudy, Series, Stack
-from benchframe.simulate.analytic import estimate
-from benchframe.simulate.machines import Machine, Work
-from benchframe.simulate.records import PARTS
+from benchframe.simulator.analytic import estimate
+from benchframe.simulator.machines import Machine, Work
+from benchframe.simulator.records import PARTS
 
 WHAT_LIMITS = {
     "instructions": "its own instructions",

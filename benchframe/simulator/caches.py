@@ -6,7 +6,7 @@ all others. The distance of a transfer is a class: the same domain, the same soc
 """
 
 from benchframe.dialect import native
-from benchframe.simulate.records import (
+from benchframe.simulator.records import (
     CPU,
     FAR_TAG,
     FIELD,

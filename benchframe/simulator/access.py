@@ -9,8 +9,8 @@ from benchframe.dialect import native
 from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING
 from benchframe.mm.smp import BUCKETS
 from benchframe.mm.smp_replay import bucket_of
-from benchframe.simulate.caches import MEMORY, OTHER_SOCKET, evict, far_hit, fetch, fill, into_private, near_hit, note
-from benchframe.simulate.records import (
+from benchframe.simulator.caches import MEMORY, OTHER_SOCKET, evict, far_hit, fetch, fill, into_private, near_hit, note
+from benchframe.simulator.records import (
     ATOMIC,
     COUNTED,
     CPU,
@@ -27,7 +27,7 @@ from benchframe.simulate.records import (
     UNSEEN,
     WORD,
 )
-from benchframe.simulate.schedule import give_way, park, take_turn, wake
+from benchframe.simulator.schedule import give_way, park, take_turn, wake
 
 
 @native

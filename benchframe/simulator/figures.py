@@ -12,7 +12,7 @@ import numpy.typing as npt
 from benchframe.engine.session import Histogram
 from benchframe.engine.threads import FIGURES, LOCKS
 from benchframe.mm.smp import BUCKETS
-from benchframe.simulate.records import KINDS, PARTS
+from benchframe.simulator.records import KINDS, PARTS
 
 Array = npt.NDArray[Any]
 COUNTED = tuple(FIGURES)

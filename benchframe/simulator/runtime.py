@@ -15,9 +15,9 @@ import numpy as np
 
 from benchframe.dialect.functions import Identities
 from benchframe.dialect.store import Library, Store, add_symbol
-from benchframe.simulate import access, schedule
-from benchframe.simulate.records import simulator
-from benchframe.simulate.target import architecture, target_key
+from benchframe.simulator import access, schedule
+from benchframe.simulator.records import simulator
+from benchframe.simulator.target import architecture, target_key
 
 PREFIX = "benchframe_"
 EXPORTS: dict[str, Any] = {
@@ -123,7 +123,7 @@ def _compile() -> bytes:
 
     from benchframe.dialect.llvm import lowered
     from benchframe.dialect.numba_internals import module_of
-    from benchframe.simulate.build import RUNTIME_PRIMITIVES, emit
+    from benchframe.simulator.build import RUNTIME_PRIMITIVES, emit
 
     module: Any = None
     text = [_asm(f"{PREFIX}switch", SWITCH[architecture()]), f"@{PREFIX}simulator = external global i8\n"]

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from benchframe.files import parse_toml
-from benchframe.simulate.records import COUNTS, MAX_CPUS, MAX_DOMAINS, MAX_SOCKETS, NUMBERS, WORKS
-from benchframe.simulate.target import SimulateError
+from benchframe.simulator.records import COUNTS, MAX_CPUS, MAX_DOMAINS, MAX_SOCKETS, NUMBERS, WORKS
+from benchframe.simulator.target import SimulateError
 
 FOLDER = Path(__file__).with_name("machines")
 PROFILES = Path(__file__).with_name("work.toml")

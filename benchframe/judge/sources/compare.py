@@ -1,0 +1,362 @@
+"""The comparisons: what is compared, how often, how many differ, and the first difference, shrunk and drawn."""
+
+from __future__ import annotations
+
+import ctypes
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchframe.dialect.interpreter import PlainWorld, dejit
+from benchframe.events import Kind
+from benchframe.interpreted import InterpretedRunner
+from benchframe.judge.sources import draw
+from benchframe.judge.sources.maple import (
+    KernelMaple,
+    KernelTree,
+    Nodes,
+    Store,
+    model_nodes,
+    part,
+    watched,
+)
+from benchframe.judge.sources.programs import BASE, LENGTH, Call, calls, perform, shrunk, stores
+from benchframe.judge.sources.rbtree import Pair
+from benchframe.mm.layout import MM
+from benchframe.mm.machine import Machine, Parameters, Sizes
+from benchframe.mm.space import Space
+from benchframe.oracle import Limits, Oracle, Rules
+from benchframe.oracle.rules import PAGE
+from benchframe.strategy import Strategy
+from benchframe.trace.trace import Trace
+from benchframe.verify import parameters
+
+_SMALL = Sizes(mms=2, tasks=2, vmas=2048, tables=256, pages=4096, files=64)
+_HOLES = (1, 3, 17, 300)
+"""Pages: the sizes that the hole search looks for."""
+
+
+@dataclass
+class Row:
+    """One line of the table. ``draw`` shrinks and draws the difference with the shortest program: some seconds."""
+
+    what: str
+    kernel: str
+    unit: str
+    compared: int = 0
+    differ: int = 0
+    draw: Callable[[], str] | None = None
+    _length: int = 1 << 62
+
+    def count(self, equal: bool, length: int, draw: Callable[[], str]) -> None:
+        """One more was compared; ``draw`` draws it if it differs, after a program of this length."""
+        self.compared += 1
+        if not equal:
+            self.differ += 1
+            if length < self._length:
+                self._length, self.draw = length, draw
+
+
+# ---- maple -------------------------------------------------------------------------------------------------------
+
+
+class MapleModel:
+    """A strategy's maple tree alone, without the mm around it."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        runner = InterpretedRunner(strategy)
+        self.arrays = Machine(runner, _SMALL, Parameters(), strategy.slabs).arrays
+        self.mm = PlainWorld(self.arrays).ref(MM, 1)
+        self._store = dejit(part(strategy, "mas_store"), strategy.binding, strategy.binding)
+
+    def store(self, store: Store) -> None:
+        """mas_store."""
+        self._store(self.mm, *store)
+
+    def nodes(self) -> Nodes:
+        """The tree."""
+        return model_nodes(self.arrays["private0_base"]["word"], self.mm.mm_rb)
+
+
+class MapleRows:
+    """The strategy's maple tree beside each kernel's, store by store, as rows of the table."""
+
+    def __init__(self, strategy: Strategy, kernels: Sequence[KernelMaple], what: str) -> None:
+        self.strategy, self.kernels = strategy, kernels
+        self.rcu = strategy.name.endswith("_rcu")
+        name = strategy.name
+        self.one = {k: Row(f"{name}, {what}: one store from the same tree", k.name, "stores") for k in kernels}
+        self.all = {k: Row(f"{name}, {what}: the whole history", k.name, "trees") for k in kernels}
+        self.hole = {k: Row(f"{name}, {what}: hole search", k.name, "searches") for k in kernels}
+        self._trees: dict[tuple[KernelMaple, int], KernelTree] = {}
+        self._log: dict[int, list[Store]] = defaultdict(list)
+
+    def rows(self) -> list[Row]:
+        """Those that compared something, by kernel."""
+        return [row for k in self.kernels for row in (self.one[k], self.all[k], self.hole[k]) if row.compared]
+
+    def tree(self, kernel: KernelMaple, mm: int) -> KernelTree | None:
+        """The kernel's tree with the history of record ``mm``; None before its first store."""
+        return self._trees.get((kernel, mm))
+
+    def seen(self, mm: int, store: Store, before: Nodes, after: Nodes) -> None:
+        """The strategy stored: let the kernels store, and compare."""
+        if not before:
+            self._log[mm] = []
+            for kernel in self.kernels:
+                self._trees[kernel, mm] = kernel.tree(self.rcu)
+        log = self._log[mm]
+        log.append(store)
+        for kernel in self.kernels:
+            step = kernel.tree(self.rcu, before)
+            done = step.store(store)
+            equal = done and step.nodes() == after
+            self.one[kernel].count(equal, len(log), self._one_step(kernel, [] if equal else list(log)))
+            tree = self._trees[kernel, mm]
+            equal = tree.store(store) and tree.nodes() == after
+            self.all[kernel].count(equal, len(log), self._history(kernel, [] if equal else list(log)))
+
+    def holes(self, mm: Any, search: Callable[..., int], low: int, high: int) -> None:
+        """Search for holes of several sizes in both trees."""
+        for kernel in self.kernels:
+            tree = self._trees.get((kernel, mm.index))
+            if tree is None or not mm.mm_rb:
+                continue
+            for pages in _HOLES:
+                ours = search(mm, low, high, pages * PAGE)
+                ours = ours - pages * PAGE if ours >= 0 else -1
+                theirs = tree.hole(low, high, pages * PAGE)
+                text = f"a hole of {pages} pages in [{low:#x}, {high:#x}): kernel {theirs:#x}, strategy {ours:#x}"
+                self.hole[kernel].count(ours == theirs, 0, text.__str__)
+
+    def _one_step(self, kernel: KernelMaple, log: list[Store]) -> Callable[[], str]:
+        def trees(program: Sequence[Store]) -> tuple[Nodes, Nodes, Nodes, bool]:
+            model = MapleModel(self.strategy)
+            for store in program[:-1]:
+                model.store(store)
+            before = model.nodes()
+            step = kernel.tree(self.rcu, before)
+            done = step.store(program[-1])
+            model.store(program[-1])
+            return before, step.nodes() if done else [], model.nodes(), done
+
+        def differs(program: Sequence[Store]) -> bool:
+            _, theirs, ours, done = trees(program)
+            return not done or theirs != ours
+
+        def text() -> str:
+            small = shrunk(log, differs)
+            before, theirs, ours, done = trees(small)
+            stopped = "" if done else "\nthe kernel's code stopped (BUG_ON, WARN_ON or an error)"
+            drawn = draw.maple_difference(before, small, theirs, ours)
+            return f"{len(log)} stores shrunk to {len(small)}:\n{drawn}{stopped}"
+
+        return text
+
+    def _history(self, kernel: KernelMaple, log: list[Store]) -> Callable[[], str]:
+        def trees(program: Sequence[Store]) -> tuple[Nodes, Nodes]:
+            model, tree = MapleModel(self.strategy), kernel.tree(self.rcu)
+            for store in program:
+                model.store(store)
+                tree.store(store)
+            return tree.nodes(), model.nodes()
+
+        def differs(program: Sequence[Store]) -> bool:
+            theirs, ours = trees(program)
+            return theirs != ours
+
+        def text() -> str:
+            small = shrunk(log, differs)
+            return f"{len(log)} stores shrunk to {len(small)}:\n{draw.maple_difference(None, small, *trees(small))}"
+
+        return text
+
+
+def maple_stores(strategy: Strategy, kernels: Sequence[KernelMaple], ops: int, seed: int) -> Iterator[list[Row]]:
+    """Random stores straight into the tree, which overwrite more at once than calls. Yields after each program."""
+    rows = MapleRows(strategy, kernels, "random stores")
+    done = 0
+    while done < ops:
+        model = MapleModel(strategy)
+        before = model.nodes()
+        for store in stores(f"{seed}/stores/{done}", model.nodes):
+            if not before and not store.entry:
+                continue
+            model.store(store)
+            after = model.nodes()
+            rows.seen(1, store, before, after)
+            before = after
+        done += LENGTH
+        yield rows.rows()
+
+
+def maple_calls(strategy: Strategy, kernels: Sequence[KernelMaple], ops: int, seed: int) -> Iterator[list[Row]]:
+    """The stores of random mapping calls on the model, and the hole search after each call. Yields after each
+    program."""
+    rows = MapleRows(strategy, kernels, "random calls")
+    search = dejit(part(strategy, "mas_empty_area_rev", "index_gap_below"), strategy.binding, strategy.binding)
+    for done in range(0, ops, LENGTH):
+        space = _space(strategy, rows)
+        mm = PlainWorld(space.machine.arrays).ref(MM, 1)
+        for call in calls(f"{seed}/calls/{done}"):
+            perform(space, call)
+            rows.holes(mm, search, 1 << 16, BASE + 4000 * PAGE)
+        yield rows.rows()
+
+
+def _space(strategy: Strategy, rows: MapleRows, sizes: Sizes = _SMALL, p: Parameters | None = None) -> Space:
+    """An address space of the model's whose stores ``rows`` sees."""
+    runner = InterpretedRunner(strategy, replace=watched(strategy, lambda: machine.arrays, rows.seen))
+    machine = Machine(runner, sizes, p or Parameters(), strategy.slabs)
+    return Space(machine)
+
+
+def maple_trace(strategy: Strategy, kernels: Sequence[KernelMaple], name: str, trace: Trace) -> list[Row]:
+    """The stores of a trace. Left out are lookups and those faults that change no VMA."""
+    rows = MapleRows(strategy, kernels, f"trace {name}")
+    events = trace.events
+    image = trace.image
+    machine = _space(
+        strategy, rows, Sizes.of(np.concatenate([image, events])), Parameters.of(trace.meta.limits)
+    ).machine
+    for event in (*image, *events):
+        if event["kind"] != Kind.LOOKUP and not _quiet(machine, rows, event):
+            machine.arrays["event_base"][0] = event
+            machine.runner.replay(0, 1)
+            machine.raise_if_full()
+    return rows.rows()
+
+
+def _quiet(machine: Machine, rows: MapleRows, event: Any) -> bool:
+    """Whether a fault hits a VMA that it cannot change: a read, or a write where an anon_vma is already."""
+    tree = rows.tree(rows.kernels[0], int(event["mm"]) + 1) if event["kind"] == Kind.FAULT else None
+    vma = tree.find(int(event["addr"])) if tree is not None else 0
+    record = machine.arrays["vma_base"][vma]
+    return bool(vma and record["vm_start"] <= event["addr"] and (not event["prot"] & 2 or record["anon_vma"]))
+
+
+# ---- the red-black tree --------------------------------------------------------------------------------------------
+
+
+def rbtree(strategy: Strategy, library: ctypes.CDLL, kernel: str, ops: int, seed: int) -> Iterator[list[Row]]:
+    """The tree after each random call. Yields after each program."""
+    row = Row(f"{strategy.name}, random calls", kernel, "trees")
+
+    def last(program: Sequence[Call]) -> tuple[str, str]:
+        pair = Pair(library, strategy, _SMALL)
+        for call in program:
+            perform(pair.space, call)
+        return draw.rb_tree(pair.kernel()), draw.rb_tree(pair.strategy())
+
+    def first(program: list[Call]) -> Callable[[], str]:
+        def text() -> str:
+            small = shrunk(program, lambda some: len(set(last(some))) == 2)
+            theirs, ours = last(small)
+            lines = [f"{len(program)} calls shrunk to {len(small)}:", *map(str, small)]
+            return "\n".join([*lines, f"  kernel    {theirs}", f"  strategy  {ours}"])
+
+        return text
+
+    for done in range(0, ops, LENGTH):
+        pair = Pair(library, strategy, _SMALL)
+        program: list[Call] = []
+        for call in calls(f"{seed}/calls/{done}"):
+            program.append(call)
+            perform(pair.space, call)
+            row.count(pair.kernel() == pair.strategy(), len(program), first(list(program)))
+        yield [row]
+
+
+# ---- mm/vma.c ------------------------------------------------------------------------------------------------------
+
+Layout = list[tuple[int, ...]]
+
+
+class KernelVmas:
+    """An address space of mm/vma.c's."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        library.v_layout.restype = ctypes.c_long
+        word = ctypes.c_ulong
+        library.v_map.argtypes = [word, word, word, ctypes.c_int, word]
+        library.v_unmap.argtypes, library.v_protect.argtypes = [word, word], [word, word, word]
+        library.v_fault.argtypes = [word]
+        self._library = library
+        self._room = np.zeros(5 * _SMALL.vmas, np.uint64)
+        library.v_new()
+
+    def perform(self, call: Call) -> int:
+        """0, or the negative errno."""
+        addr, length = BASE + call.page * PAGE, call.pages * PAGE
+        if call.kind == "mmap":
+            pgoff = call.pgoff if call.file else addr // PAGE
+            return int(self._library.v_map(addr, length, call.prot, call.file, pgoff))
+        if call.kind == "munmap":
+            return int(self._library.v_unmap(addr, length))
+        if call.kind == "mprotect":
+            return int(self._library.v_protect(addr, length, call.prot))
+        return int(self._library.v_fault(addr))
+
+    def layout(self) -> Layout:
+        """(start, end, prot, file from 1 on, its offset in pages) of each VMA."""
+        count = self._library.v_layout(ctypes.c_void_p(self._room.ctypes.data))
+        return [tuple(row) for row in self._room[: 5 * count].reshape(-1, 5).tolist()]
+
+
+def _layout(side: Oracle | Space) -> Layout:
+    return [
+        (start, end, prot, file + 1, offset // PAGE) if file >= 0 else (start, end, prot, 0, 0)
+        for start, end, prot, _, offset, file in side.layout()
+    ]
+
+
+def vmas(
+    strategy: Strategy, library: ctypes.CDLL, version: tuple[int, ...], ops: int, seed: int
+) -> Iterator[list[Row]]:
+    """Results and layouts of mm/vma.c, the oracle and the model after each random call. Yields after each program."""
+    kernel = ".".join(map(str, version))
+    rules = Rules(anon_vma_merge_both_ways=version >= (6, 16))
+    limits = Limits()
+
+    def oracle_side() -> Oracle:
+        return Oracle(rules, limits)
+
+    def model_side() -> Space:
+        return Space(Machine(InterpretedRunner(strategy), _SMALL, parameters(rules, limits), strategy.slabs))
+
+    sides: Mapping[str, Callable[[], Oracle | Space]] = {"oracle": oracle_side, f"model ({strategy.name})": model_side}
+    rows = {name: Row(f"{name}: merges and splits of mm/vma.c", kernel, "layouts") for name in sides}
+
+    def last(name: str, program: Sequence[Call]) -> tuple[int, Layout, int, Layout]:
+        side, theirs = sides[name](), KernelVmas(library)
+        said = [(theirs.perform(call), perform(side, call)) for call in program][-1]
+        return said[0], theirs.layout(), said[1], _layout(side)
+
+    def differs(name: str, program: Sequence[Call]) -> bool:
+        result, layout, own_result, own = last(name, program)
+        return (result < 0) != (own_result < 0) or layout != own
+
+    def first(name: str, program: list[Call]) -> Callable[[], str]:
+        def text() -> str:
+            small = shrunk(program, lambda some: differs(name, some))
+            result, layout, own_result, own = last(name, small)
+            lines = [f"{len(program)} calls shrunk to {len(small)}:", *map(str, small)]
+            lines += [f"  kernel    {result:>4}  {draw.layout(layout)}"]
+            lines += [f"  {name:<8}  {own_result:>4}  {draw.layout(own)}"]
+            return "\n".join(lines)
+
+        return text
+
+    for done in range(0, ops, LENGTH):
+        theirs, own = KernelVmas(library), {name: make() for name, make in sides.items()}
+        program: list[Call] = []
+        for call in calls(f"{seed}/vma/{done}", files=True):
+            program.append(call)
+            result, layout = theirs.perform(call), theirs.layout()
+            for name, side in own.items():
+                equal = (perform(side, call) < 0) == (result < 0) and _layout(side) == layout
+                rows[name].count(equal, len(program), first(name, list(program)))
+        yield list(rows.values())

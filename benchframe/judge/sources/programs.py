@@ -1,0 +1,132 @@
+"""Random calls and stores, the same for both sides, and shrinking a list of them."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+from benchframe.events import NIL
+from benchframe.judge.sources.maple import Nodes, Store
+from benchframe.oracle.rules import MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, PAGE
+
+BASE = 0x10000000
+"""Page 0 of the drawings."""
+LENGTH = 500
+"""Calls or stores in a program, which begins with an empty address space."""
+SPANS = (100, 600, 3000)
+"""A program works on so many pages; the first gives trees of one or two levels, the last of three."""
+_PAGES = (1, 1, 1, 2, 3, 4, 8, 20)
+_ANON, _FILE = (MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE | more for more in (MAP_ANONYMOUS, 0))
+
+T = TypeVar("T")
+
+
+class Call(NamedTuple):
+    """``kind`` is mmap, munmap, mprotect or write (a fault). In pages from BASE; ``file`` 0 is anonymous memory."""
+
+    kind: str
+    page: int
+    pages: int
+    prot: int = 0
+    file: int = 0
+    pgoff: int = 0
+
+    def __str__(self) -> str:
+        places = f"{self.kind} pages {self.page}..{self.page + self.pages - 1}"
+        access = "".join(letter if self.prot & bit else "-" for letter, bit in (("r", 1), ("w", 2), ("x", 4)))
+        if self.kind in ("munmap", "write"):
+            return places
+        return f"{places} {access}" + (f" file {self.file} offset {self.pgoff}" if self.file else "")
+
+
+class Side(Protocol):
+    """An oracle or a :class:`~benchframe.mm.space.Space`."""
+
+    def mmap(self, addr: int, length: int, prot: int, flags: int, file: int = ..., offset: int = ...) -> int: ...
+    def munmap(self, addr: int, length: int) -> int: ...
+    def mprotect(self, addr: int, length: int, prot: int) -> int: ...
+    def fault(self, addr: int, access: int) -> int: ...
+
+
+def perform(side: Side, call: Call) -> int:
+    """Make the call; 0, or a negative number if it was refused."""
+    addr, length = BASE + call.page * PAGE, call.pages * PAGE
+    if call.kind == "mmap":
+        flags, file = (_FILE, call.file - 1) if call.file else (_ANON, NIL)
+        return min(0, side.mmap(addr, length, call.prot, flags, file, call.pgoff * PAGE))
+    if call.kind == "munmap":
+        return side.munmap(addr, length)
+    if call.kind == "mprotect":
+        return side.mprotect(addr, length, call.prot)
+    return min(0, side.fault(addr, 2))
+
+
+def calls(seed: str, files: bool = False) -> Iterator[Call]:
+    """A program of LENGTH random calls; the same for the same seed."""
+    rng = random.Random(seed)
+    span = rng.choice(SPANS)
+    for _ in range(LENGTH):
+        page, pages, kind, prot = rng.randrange(span), rng.choice(_PAGES), rng.random(), rng.choice((1, 3, 3, 7))
+        file = rng.choice((0, 0, 0, 1, 2)) if files else 0
+        if kind < 0.4:
+            yield Call("mmap", page, pages, prot, file, page + rng.choice((0, 0, 0, 5)) if file else 0)
+        elif kind < 0.6:
+            yield Call("munmap", page, pages)
+        elif kind < 0.85:
+            yield Call("mprotect", page, pages, prot)
+        else:
+            yield Call("write", page, 1)
+
+
+def stores(seed: str, nodes: Callable[[], Nodes]) -> Iterator[Store]:
+    """A program of LENGTH random stores into a tree, which ``nodes`` gives.
+
+    They cover up to 60 pages, and rarely half of all; many store nothing, some let grow what is there.
+    """
+    rng = random.Random(seed)
+    span, fill = rng.choice(SPANS), rng.choice((0.4, 0.55, 0.7))
+    for number in range(1, LENGTH + 1):
+        page, pages = rng.randrange(span), rng.choice((*_PAGES, *_PAGES, *_PAGES, 60))
+        if rng.random() < 0.02:
+            pages = span // rng.choice((2, 4, 8))
+        first, last = BASE + page * PAGE, BASE + (page + pages) * PAGE - 1
+        entry = number if rng.random() < fill else 0
+        if entry and rng.random() < 0.3:
+            here = [(low, *item[:2]) for low, item in _entries(nodes()) if item[1]]
+            if here:
+                low, top, entry = rng.choice(here)
+                if rng.random() < 0.5:
+                    first, last = low, top + pages * PAGE
+                else:
+                    first, last = max(BASE, low - pages * PAGE), top
+        yield Store(first, last, entry)
+
+
+def _entries(nodes: Nodes) -> Iterator[tuple[int, tuple[int, int, int]]]:
+    low = 0
+    for node in nodes:
+        for item in node.items if node.kind == 1 else ():
+            yield low, item
+            low = item[0] + 1
+
+
+def shrunk(items: Sequence[T], differs: Callable[[Sequence[T]], bool], seconds: float = 20) -> list[T]:
+    """The fewest items found, in order, for which ``differs`` still holds; their last one stays (ddmin). Stops after
+    this long."""
+    best = list(items)
+    size = max(1, len(best) // 2)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        at, removed = 0, False
+        while at < len(best) - 1 and time.monotonic() < end:
+            fewer = best[:at] + best[min(at + size, len(best) - 1) :]
+            if differs(fewer):
+                best, removed = fewer, True
+            else:
+                at += size
+        if size == 1 and not removed:
+            break
+        size = max(1, size // 2)
+    return best

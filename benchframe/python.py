@@ -1,0 +1,275 @@
+"""``benchframe.run`` and ``benchframe.simulate``: what the commands of these names do, for Python programs and
+notebooks."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from benchframe.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from benchframe.registry import Registry
+
+Names = str | Sequence[str]
+Files = str | Path | Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, which every command and :func:`benchframe.load` take, and its table.
+
+    ``str()`` is the table as the command prints it. A cell that is wrong, crashed or timed out raises nothing: it has
+    its state in the table and in the frames, and a line in ``failed``.
+    """
+
+    path: Path
+    table: str
+    failed: tuple[str, ...] = ()
+    """``STRATEGY on WORKLOAD: state: message`` of each cell without figures."""
+
+    def __str__(self) -> str:
+        return self.table
+
+    def load(self, what: str = "figures") -> pd.DataFrame:
+        """The run as a data frame: :func:`benchframe.load` of its folder."""
+        from benchframe.results.frame import load
+
+        return load(self.path, what)
+
+
+def run(
+    strategies: Names = "all",
+    workloads: Names = (),
+    *,
+    traces: Files = (),
+    baseline: str | None = None,
+    threads: Sequence[int] = (0,),
+    caches: Names = "warm",
+    mode: str = "default",
+    rounds: int | None = None,
+    budget: float | None = None,
+    timeout: float | None = None,
+    until_decided: bool = False,
+    within: float = 0.02,
+    skip: Names = (),
+    labels: Mapping[str, str] | None = None,
+    seed: int = 0,
+    stream_seed: int = 0,
+    cost: bool = True,
+    pin: bool = True,
+    plugins: Files = (),
+    output: str | Path = "reports/runs",
+) -> Run:
+    """Time strategies beside their baseline in interleaved processes, after checking every answer: `benchframe run`.
+
+    Progress is told on stderr. Takes rounds x cells processes of 2 to 4 s (``mode="quick"``: 1 s), after compiling.
+    Ctrl-C leaves what was measured in the run's folder: `benchframe run --resume` continues it.
+
+    Args:
+        strategies: names, or ``"all"``; several as a list or with commas.
+        workloads: as ``"zipf:vmas=1000"``, sweeps (``"uniform:vmas=10..1e5:log"``) included. Without workloads and
+            traces: the shipped traces tagged default.
+        traces: recorded trace files.
+        baseline: what strategies are compared with, instead of each workload's own.
+        threads: numbers of real threads, a cell for each; 0 is the usual replay.
+        caches: states in which lookups find the caches (docs/caches.md), a cell for each.
+        mode: ``"quick"`` (3 rounds), ``"default"`` (10) or ``"rigorous"`` (25).
+        rounds: processes per cell, instead of the mode's.
+        budget: seconds after which no further round begins.
+        timeout: seconds that one process may take.
+        until_decided: add rounds for undecided comparisons only.
+        within: the smallest effect of interest, as a share: 0.02 is 2 %.
+        skip: ``"STRATEGY@WORKLOAD"`` patterns of cells to leave out.
+        labels: a workload's label to what tables shall call it.
+        seed: of the order of processes and of layouts.
+        stream_seed: of synthetic streams.
+        cost: count loads, cache lines, atomics and branches, too.
+        pin: pin the processes to one CPU if the machine is idle.
+        plugins: plugin files or folders. They are executed.
+        output: the folder in which the run gets its own.
+
+    Raises:
+        BenchframeError: an unknown name, a parameter out of range, a plugin that does not load, no space on the disk...
+
+    ::
+
+        run = benchframe.run("pmdcache,vmacache", "zipf:vmas=1000", mode="quick")
+        print(run)
+        run.load().query("figure == 'lookup'")[["strategy", "mean", "ratio", "verdict"]]
+    """
+    from benchframe.cli.run import adaptive, make_streams, measured, new_run, planned, settings
+    from benchframe.engine.caches import doubts, parse
+    from benchframe.engine.compile import check_texts
+
+    start = time.perf_counter()
+    if mode not in ("quick", "default", "rigorous"):
+        raise UsageError(f"mode={mode!r}: choose quick, default or rigorous")
+    if rounds is not None and rounds < 1:
+        raise UsageError(f"rounds={rounds}: at least 1 is needed")
+    for name, value in (("budget", budget), ("timeout", timeout)):
+        if value is not None and value <= 0:
+            raise UsageError(f"{name}={value}: give a positive number of seconds")
+    files, known = _known(plugins)
+    options = settings(mode == "quick", mode == "rigorous", rounds, _text(budget), _text(timeout), pin)
+    options = replace(options, within=within, cost=options.cost if cost else 0)
+    if until_decided:
+        options = adaptive(options, rounds, "lookup,fault")
+    asked = _strategies(strategies, known)
+    check_texts([known.strategy(name) for name in asked])
+    crews, states = list(dict.fromkeys(threads)), parse(",".join(_names(caches)), options.cpu)
+    streams = make_streams(known, _names(workloads), _paths(traces), stream_seed, baseline, crews, labels, states)
+    command = ["benchframe", "run", *_words(strategy=asked, workload=_names(workloads), trace=_paths(traces))]
+    manifest = planned(known, asked, streams, options, str(seed), files, [], _names(skip), command)
+    for doubt in doubts(states, options.cpu):
+        manifest = manifest.with_note(doubt)
+    folder = new_run(manifest, asked, streams, Path(output))
+    measured(known, folder, streams, files, [], start)
+    return _finished(folder)
+
+
+def simulate(
+    strategies: Names,
+    workloads: Names = (),
+    *,
+    traces: Files = (),
+    cpus: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128),
+    machine: str = "milan-2s",
+    numbers: Mapping[str, float] | None = None,
+    work: str = "none",
+    layout: str = "model",
+    what_if: Names = (),
+    seeds: int = 1,
+    band: bool = False,
+    rounds: float = 10.0,
+    accesses: float = 4.0,
+    baseline: str | None = None,
+    stream_seed: int = 0,
+    plugins: Files = (),
+    jobs: int = 0,
+    output: str | Path = "reports/runs",
+) -> Run:
+    """Run strategies on simulated CPUs of a described machine: `benchframe simulate`. Every answer is checked; the same
+    call gives the same figures on every host of one architecture. They are not measurements (docs/simulation.md).
+
+    Args:
+        strategies: names, or ``"all"``.
+        workloads: those that have a form for threads.
+        traces: recorded traces, each with the threads that it has.
+        cpus: numbers of CPUs, a cell for each.
+        machine: a machine's name, or a file that describes one.
+        numbers: other numbers for the machine, in ns: ``{"near": 20}``.
+        work: what a kernel does around a lookup: ``"none"``, a profile's name, or ``"fault=NS,..."``.
+        layout: the order of mm_struct's fields: ``"model"``, ``"linux-3.10"``, ...
+        what_if: fields (``"mm.mm_rb"``) in cache lines of their own.
+        seeds: runs that differ by chance.
+        band: 8 more runs in corners of the machine's uncertainty.
+        rounds: rounds of its loop that a CPU makes.
+        accesses: millions of accesses after which a run ends early.
+        baseline, stream_seed, plugins, output: as in :func:`run`.
+        jobs: processes; 0: one per CPU.
+
+    Raises:
+        BenchframeError: an unknown name, a number out of range, a plugin that does not load...
+
+    ::
+
+        run = benchframe.simulate("rbtree,per_vma_refcnt", "mixed", cpus=(1, 8, 64))
+        run.load("simulated").pivot_table(index="cpus", columns="strategy", values="throughput")
+    """
+    from benchframe.cli.simulate import new_folder, simulated, streams_of
+    from benchframe.simulator.layouts import load_layout
+    from benchframe.simulator.machines import load_machine, load_work
+
+    for name, given, least in (("seeds", seeds, 1), ("rounds", rounds, 0.5), ("accesses", accesses, 0.01)):
+        if given < least:
+            raise UsageError(f"{name}={given}: at least {least} is needed")
+    files, known = _known(plugins)
+    model = load_machine(machine).changed(dict(numbers or {}))
+    profile = load_work(work)
+    fields = load_layout(layout, tuple(name if "." in name else f"mm.{name}" for name in _names(what_if)))
+    asked = _strategies(strategies, known)
+    told = ",".join(map(str, cpus))
+    streams = streams_of(known, _names(workloads), _paths(traces), stream_seed, baseline, told, model)
+    words = _words(strategy=asked, workload=_names(workloads), trace=_paths(traces), cpus=[told], machine=[machine])
+    command = ["benchframe", "simulate", *words]
+    folder = new_folder(known, asked, streams, model, profile, fields, seeds, files, None, Path(output), None, command)
+    with _no_main():
+        table = simulated(
+            known, folder, model, profile, fields, seeds=seeds, band=band, rounds=rounds, accesses=accesses, jobs=jobs
+        )
+    from benchframe.report.table import render
+
+    return _finished(folder, render(table, "text"))
+
+
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """Processes that are started inside do not import the script that calls: without `if __name__ == "__main__"` it
+    would run again in each, and a notebook or stdin has no file to import."""
+    own = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = own
+
+
+def _finished(folder: Any, table: str | None = None) -> Run:
+    """The run in ``folder``."""
+    from benchframe.cli.table import tables
+
+    failed = tuple(
+        f"{cell.entry.strategy} on {cell.entry.workload}: {cell.state.state}: {cell.state.message}"
+        for cell in folder.cells()
+        if cell.state.failed
+    )
+    return Run(folder.path, "\n".join(tables(folder)) if table is None else table, failed)
+
+
+def _known(plugins: Files) -> tuple[list[Path], Registry]:
+    """The plugin files, and what they and the installed plugins register. Raises UsageError."""
+    import typer
+
+    from benchframe.cli.options import loaded, plugin_files
+
+    given = _paths(plugins)
+    files = plugin_files(given)
+    try:
+        return files, loaded(files, None, given)
+    except typer.Exit:  # its problems were told on stderr
+        raise UsageError("a plugin does not load", hint="the lines above say why") from None
+
+
+def _names(value: Names) -> list[str]:
+    """Names from one text with commas, or from several."""
+    from benchframe.cli.options import split
+
+    return split([value] if isinstance(value, str) else list(value))
+
+
+def _paths(value: Files) -> list[Path]:
+    return [Path(value)] if isinstance(value, (str, Path)) else [Path(one) for one in value]
+
+
+def _strategies(value: Names, known: Registry) -> list[str]:
+    from benchframe.cli.options import strategy_names
+
+    return strategy_names(_names(value), known)
+
+
+def _text(seconds: float | None) -> str | None:
+    return None if seconds is None else f"{seconds:g}"
+
+
+def _words(**options: Iterable[object]) -> list[str]:
+    """Options of the command that does about the same, for the run's manifest."""
+    return [word for name, values in options.items() for value in values for word in (f"--{name}", str(value))]
