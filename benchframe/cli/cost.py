@@ -54,6 +54,9 @@ def cost(
     ] = None,
     plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
+    fallbacks: Annotated[
+        bool, typer.Option("--fallbacks", help="Count instead how often the fast path was given up, by reason.")
+    ] = False,
     exact: Annotated[bool, typer.Option("--exact", help="Count every event, however long it takes.")] = False,
     records: Annotated[
         int | None,
@@ -79,6 +82,7 @@ def cost(
       benchframe cost --strategy rbtree,pmdcache --workload zipf
       benchframe cost -s maple -w python-json,mmap-churn:vmas=100 --exact
       benchframe cost -s rbtree -w zipf --format csv > cost.csv
+      benchframe cost -s linux-6.4,linux-6.15 -w java-version --fallbacks
     """
     from benchframe.cli.table import check_form
     from benchframe.engine.compile import compile_strategies
@@ -86,6 +90,8 @@ def cost(
     from benchframe.engine.job import COST_RECORDS
     from benchframe.engine.session import Session
     from benchframe.report.table import cost_table, render
+    from benchframe.study.fallbacks import fallback_table
+    from benchframe.study.fallbacks import fallbacks as fell_back
     from benchframe.workload import trace_workload
 
     check_form(form)
@@ -97,20 +103,24 @@ def cost(
     if not specs:
         raise UsageError("name a workload with --workload, or a recorded trace with --trace")
     compile_strategies(strategies)
-    rows, wrong = [], []
+    rows, wrong, by_reason = [], [], {}
     for spec in specs:
         stream = spec.trace(stream_seed)
         for one in strategies:
-            verdict = Session(one, stream).verify()
+            session = Session(one, stream)
+            verdict = session.verify()
             if not verdict.ok:
                 wrong.append(f"{one.name} on {spec.label} is wrong: {verdict.what}")
                 continue
             if wild := wild_access(known, one, stream):
                 wrong.append(f"{one.name} on {spec.label} is wrong: {wild}")
                 continue
+            if fallbacks:
+                by_reason[spec.label, one.name] = fell_back(one, stream), session.counts()["lookups"]
+                continue
             budget = 0 if exact else records or COST_RECORDS
             rows.append((spec.label, one.name, count_cost(one, stream, budget).numbers))
-    typer.echo(render(cost_table(rows), form), nl=False)
+    typer.echo(render(fallback_table(by_reason) if fallbacks else cost_table(rows), form), nl=False)
     for line in wrong:
         typer.echo(f"benchframe: {line}", err=True)
     return fail(f"{len(wrong)} cells could not be counted", FAILED) if wrong else 0

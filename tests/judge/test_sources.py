@@ -13,7 +13,7 @@ from benchframe.errors import BenchframeError
 from benchframe.judge.sources import draw
 from benchframe.judge.sources.build import MAPLE, SourcesError, build, find_trees
 from benchframe.judge.sources.command import run_sources_command
-from benchframe.judge.sources.compare import maple_stores
+from benchframe.judge.sources.compare import maple_calls, maple_stores, maple_trace
 from benchframe.judge.sources.maple import LEAF, KernelMaple, Node, Store, height, part
 from benchframe.judge.sources.programs import BASE, LENGTH, calls, shrunk
 from benchframe.oracle.rules import PAGE
@@ -121,11 +121,34 @@ def test_rbtree_and_oracle_are_the_kernels(capsys: pytest.CaptureFixture[str]) -
         assert len(re.findall(r" 6\.12 +500 \w+ +all equal", capsys.readouterr().out)) == rows
 
 
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> KernelMaple:
+    """lib/maple_tree.c of the newest source tree."""
+    tree = [tree for tree in find_trees([sources()]) if not tree.lacks(MAPLE)][-1]
+    return KernelMaple(build(tree, MAPLE, tmp_path_factory.mktemp("maple")), tree.name)
+
+
 @pytest.mark.needs_debian("gcc")
-def test_a_kernels_tree_is_loaded_as_it_was(tmp_path: Path) -> None:
+def test_maple_is_the_kernels(kernel: KernelMaple) -> None:
+    """Node by node after each of 3,000 random stores and those of 500 calls, and the same holes are found."""
+    rows = list(maple_stores(registry().strategy("maple"), [kernel], 6 * LENGTH, 1))[-1]
+    rows += list(maple_stores(registry().strategy("maple_rcu"), [kernel], LENGTH, 2))[-1]
+    rows += list(maple_calls(registry().strategy("maple"), [kernel], 1, 1))[-1]
+    assert len(rows) == 7
+    assert {row.what: row.differ for row in rows} == {row.what: 0 for row in rows}
+    assert sum(row.compared for row in rows) > 8000
+
+
+@pytest.mark.needs_debian("gcc")
+def test_the_stores_of_a_trace_are_the_kernels(kernel: KernelMaple) -> None:
+    """sqlite-index has a join with a neighbour under another parent."""
+    rows = maple_trace(registry().strategy("maple"), [kernel], "sqlite-index", registry().spec("sqlite-index").trace(0))
+    assert [(row.compared, row.differ) for row in rows] == [(180, 0), (180, 0)]
+
+
+@pytest.mark.needs_debian("gcc")
+def test_a_kernels_tree_is_loaded_as_it_was(kernel: KernelMaple) -> None:
     """What is read from a tree of the kernel's makes the same tree again, gaps included, and its search agrees."""
-    tree = next(tree for tree in find_trees([sources()]) if not tree.lacks(MAPLE))
-    kernel = KernelMaple(build(tree, MAPLE, tmp_path), tree.name)
     one = kernel.tree()
     for number in range(1, 400):
         assert one.store(Store(BASE + number * 7 % 400 * PAGE, BASE + (number * 7 % 400 + 1) * PAGE - 1, number))

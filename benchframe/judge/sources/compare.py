@@ -63,11 +63,6 @@ class Row:
 # ---- maple -------------------------------------------------------------------------------------------------------
 
 
-def _bare(nodes: Nodes) -> Nodes:
-    """A tree that holds nothing may keep its last node (the kernel's does)."""
-    return [] if len(nodes) == 1 and not any(entry for _, entry, _ in nodes[0].items) else nodes
-
-
 class MapleModel:
     """A strategy's maple tree alone, without the mm around it."""
 
@@ -118,10 +113,10 @@ class MapleRows:
         for kernel in self.kernels:
             step = kernel.tree(self.rcu, before)
             done = step.store(store)
-            equal = done and _bare(step.nodes()) == after
+            equal = done and step.nodes() == after
             self.one[kernel].count(equal, len(log), self._one_step(kernel, [] if equal else list(log)))
             tree = self._trees[kernel, mm]
-            equal = tree.store(store) and _bare(tree.nodes()) == after
+            equal = tree.store(store) and tree.nodes() == after
             self.all[kernel].count(equal, len(log), self._history(kernel, [] if equal else list(log)))
 
     def holes(self, mm: Any, search: Callable[..., int], low: int, high: int) -> None:
@@ -146,7 +141,7 @@ class MapleRows:
             step = kernel.tree(self.rcu, before)
             done = step.store(program[-1])
             model.store(program[-1])
-            return before, _bare(step.nodes()) if done else [], model.nodes(), done
+            return before, step.nodes() if done else [], model.nodes(), done
 
         def differs(program: Sequence[Store]) -> bool:
             _, theirs, ours, done = trees(program)
@@ -167,7 +162,7 @@ class MapleRows:
             for store in program:
                 model.store(store)
                 tree.store(store)
-            return _bare(tree.nodes()), model.nodes()
+            return tree.nodes(), model.nodes()
 
         def differs(program: Sequence[Store]) -> bool:
             theirs, ours = trees(program)

@@ -81,12 +81,16 @@ def calls(seed: str, files: bool = False) -> Iterator[Call]:
 
 
 def stores(seed: str, nodes: Callable[[], Nodes]) -> Iterator[Store]:
-    """A program of LENGTH random stores into a tree, which ``nodes`` gives: ranges of up to 60 pages, a third of them
-    nothing, a third growing what is there."""
+    """A program of LENGTH random stores into a tree, which ``nodes`` gives.
+
+    They cover up to 60 pages, and rarely half of all; many store nothing, some let grow what is there.
+    """
     rng = random.Random(seed)
     span, fill = rng.choice(SPANS), rng.choice((0.4, 0.55, 0.7))
     for number in range(1, LENGTH + 1):
         page, pages = rng.randrange(span), rng.choice((*_PAGES, *_PAGES, *_PAGES, 60))
+        if rng.random() < 0.02:
+            pages = span // rng.choice((2, 4, 8))
         first, last = BASE + page * PAGE, BASE + (page + pages) * PAGE - 1
         entry = number if rng.random() < fill else 0
         if entry and rng.random() < 0.3:

@@ -19,7 +19,9 @@ content passes through a big node and is written back (mas_wr_node_store), split
 are left are dead and freed. Before a node splits, a sibling with room takes the excess (mas_push_data, as in a B*
 tree): the left one is filled except for one slot, else the right one. So a tree filled in ascending or descending order
 has nearly full nodes. `maple_rcu` (6.3 on, 3dd443254941) never rewrites a leaf in place: a new node takes its slot, and
-the old one is dead. Splits and joins exchange every node between the two ends of the range, level by level.
+the old one is dead. A split replaces nodes up to the first ancestor with room. A leaf that is left with too few ranges
+is joined with its nearest neighbour, and a store over several leaves joins what is left of the first and the last one,
+level by level up to the root.
 
 Hole search: descend only where gap shows that there is room, from the top for mmap's search (mas_empty_area_rev). A
 stack's guard gap is checked afterwards, with the search continued below it, as in unmapped_area_topdown. The search
@@ -33,15 +35,17 @@ Invariants, by number (mt_validate's):
   5. gap is the largest hole in the child
   6. a leaf holds at least 7 ranges, an inner node 5 children, where there is a neighbour
 
-Differences to the kernel's: the list is kept, since other parts of the model use it. A single VMA also takes a node.
-Below its minimum a node is joined with its neighbour even if that has another parent. When a VMA is split, its
+Shape: node by node the kernel's, after any store from the same tree (`make kernel-judge`, with lib/maple_tree.c of 6.1
+and 6.12).
+
+Differences to the kernel's: the list is kept, since other parts of the model use it. When a VMA is split, its
 shortened range is stored before the new one; 6.1 does this in one store. 6.1 appends in place behind a leaf's last
 range (mas_wr_append), here that is a node store; and its walk checks twice per level whether the node is dead. fork
 inserts one VMA after the other, like 6.1's bulk store except for the last leaves; 6.7 copies the tree (__mt_dup). Nodes
-are not preallocated: if the slab is full, the run is invalid. A change of several leaves builds new nodes up to a new
-root, and one store makes them visible; then the old nodes are marked dead, and in RCU mode wait for a grace period.
-(The kernel stops at the first ancestor that can be kept. Up to 6.5 a node was marked dead before its replacement was
-visible, so that readers restarted again and again; 530f745c7620 and 72bcf4aa86ec reversed the order in 6.6.)
+are not preallocated: if the slab is full, the run is invalid. One store makes the new nodes visible; then the old nodes
+are marked dead, and in RCU mode wait for a grace period.
+(Up to 6.5 a node was marked dead before its replacement was visible, so that readers restarted again and again;
+530f745c7620 and 72bcf4aa86ec reversed the order in 6.6.)
 
 Both have the race of their kernel version: a stack grows under mmap_lock for read, in 6.1 into a node that others read
 (B17), in 6.3 by a node that is freed under readers that are in no RCU section (B18, StackRot). 6.5 grows stacks under

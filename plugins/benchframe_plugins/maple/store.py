@@ -133,15 +133,33 @@ def mab_split(mm, big, first, rest, nodes, leaf, share):
 
 
 @native
-def mab_nodes(count, leaf):
-    """The number of nodes that ``count`` entries need."""
+def mab_nodes(mm, big, count, leaf):
+    """The number of nodes that ``count`` entries need: three if two are too small, or if they would be full and a hole
+    is at the split (mab_middle_node)."""
+    full = INNER_LAST + 1
     if leaf:
-        if count <= LEAF_LAST + 1:
-            return 1
-        if count <= 2 * LEAF_LAST:
-            return 2
+        full = LEAF_LAST + 1
+    if count <= full:
+        return 1
+    if count > 2 * full or (leaf and count == 2 * full and BIG(mm, big + BIG_SLOTS + full - 1).word == NULL):
         return 3
-    return (count + INNER_LAST) // (INNER_LAST + 1)
+    return 2
+
+
+@native
+def mab_third(mm, big, count, first, leaf):
+    """How many of ``count`` entries go into the next of three nodes, which begins with ``first``: the splits are after
+    a third and after two, moved forwards and backwards off a hole (mab_calc_split, mab_no_null_split)."""
+    third = (count - 1) // 3
+    if first == 0:
+        if leaf and BIG(mm, big + BIG_SLOTS + third).word == NULL:
+            return third + 2
+        return third + 1
+    if first > third + 2:
+        return count - first
+    if leaf and BIG(mm, big + BIG_SLOTS + 2 * third).word == NULL:
+        return 2 * third - first
+    return 2 * third + 1 - first
 
 
 # ---- replacing nodes -------------------------------------------------------------------------------------------------
@@ -151,14 +169,17 @@ def mab_nodes(count, leaf):
 def mas_make(mm, big, count, leaf, low, share):
     """Make nodes of the big node's content, which begins at ``low``; they become entries BIG_NEW and following. Returns
     their number. The first gets ``share`` entries (0: all get equally many)."""
-    nodes = mab_nodes(count, leaf)
+    nodes = mab_nodes(mm, big, count, leaf)
     kind = ARANGE
     if leaf:
         kind = LEAF
     first = 0
     made = 0
     while made < nodes:
-        size = mab_split(mm, big, first, count - first, nodes - made, leaf, share)
+        if nodes == 3:
+            size = mab_third(mm, big, count, first, leaf)
+        else:
+            size = mab_split(mm, big, first, count - first, nodes - made, leaf, share)
         share = 0
         enode = arena_alloc(mm, ARENA_NODE) << 8 | kind
         mab_write(mm, big, first, size, enode)
@@ -220,6 +241,17 @@ def mas_new_root(mm, big, nodes):
 
 
 @native
+def mas_put_in_tree(mm, big, parent):
+    """The one new node of a level takes the old one's place under ``parent``, by one store; then the old nodes are
+    marked dead (mas_split_final_node, mas_wmb_replace)."""
+    new = BIG(mm, big + BIG_SLOTS + BIG_NEW).word
+    WORD(mm, mt_base(new)).word = parent
+    rcu_assign_pointer(WORD(mm, mt_base(parent) + INNER_SLOTS + ((parent >> 3) & 31)), "word", new)
+    mas_free_retired(mm, big >> 7)
+    return mas_update_gap(mm, new)
+
+
+@native
 def mas_has_room(mm, count, enode, sibling):
     """Whether the ``count`` entries for ``enode``, too many for one node, and those of its sibling fit into two nodes
     with a slot left in each. Then no split is needed (mas_push_data)."""
@@ -232,9 +264,33 @@ def mas_has_room(mm, count, enode, sibling):
 
 
 @native
-def mas_replace(mm, big, count, left, right):
+def mas_nearest(mm, left, right):
+    """The side of the nearest neighbour of the nodes ``left`` to ``right`` of one level: 1 after them, -1 before, 0 if
+    they are the whole level. It has the nearest common ancestor; of two equally near ones the one after counts
+    (mast_spanning_rebalance)."""
+    before = WORD(mm, mt_base(left)).word
+    after = WORD(mm, mt_base(right)).word
+    while after != ROOT:
+        if (after >> 3) & 31 < WORD(mm, mt_base(after) + INNER_META).word:
+            return 1
+        if (before >> 3) & 31 > 0:
+            return -1
+        before = WORD(mm, mt_base(before)).word
+        after = WORD(mm, mt_base(after)).word
+    return 0
+
+
+@native
+def mas_replace(mm, big, count, left, right, splitting):
     """Replace the nodes ``left`` to ``right`` of one level by the big node's content: make new nodes, mark the old ones
-    dead, update the level above, and so on up to the root (mas_wr_bnode, mas_split, mas_spanning_rebalance)."""
+    dead, update the level above, and so on.
+
+    ``splitting``: a leaf overflows. Each level that does tries its siblings first, as in a B* tree, and the first
+    ancestor with room is the last node that is replaced (mas_split). Otherwise it goes on up to the root; a level with
+    too few entries is joined with its nearest neighbour, and one with too many is split evenly (mas_rebalance,
+    mas_spanning_rebalance).
+    """
+    joins = 1 + int(left == right)  # mas_rebalance begins with a sibling of the leaf's, whatever comes of it
     while 1:
         leaf = mt_leaf(left)
         least = INNER_MIN
@@ -243,17 +299,17 @@ def mas_replace(mm, big, count, left, right):
             least = LEAF_MIN
             full = LEAF_LAST + 1
         share = 0
-        if count < least or (leaf and BIG(mm, big + BIG_SLOTS + count - 1).word == NULL):
-            following = mas_next_node(mm, right)
-            if following != NULL:
-                count = mab_copy(mm, big, count, following, 0, ma_data_end(mm, following))
-                right = following
-        if count < least:
-            prev = mas_prev_node(mm, left)
-            if prev != NULL:
-                count = mab_prepend(mm, big, count, prev)
-                left = prev
-        if left == right and count > full:  # too many for one node: try the siblings first, as in a B* tree
+        while joins > 0 and not splitting and count < least:
+            side = mas_nearest(mm, left, right)
+            if side > 0:
+                right = mas_next_node(mm, right)
+                count = mab_copy(mm, big, count, right, 0, ma_data_end(mm, right))
+            elif side < 0:
+                left = mas_prev_node(mm, left)
+                count = mab_prepend(mm, big, count, left)
+            joins -= 1
+        joins = 1
+        if splitting and count > full:
             prev = mas_sibling(mm, left, -1)
             following = mas_sibling(mm, left, 1)
             if mas_has_room(mm, count, left, prev):
@@ -270,6 +326,8 @@ def mas_replace(mm, big, count, left, right):
         mas_retire_level(mm, big, left, right)
         if first == ROOT:
             return mas_new_root(mm, big, nodes)
+        if splitting and nodes == 1:
+            return mas_put_in_tree(mm, big, first)
         left = (first >> 8) << 8 | ARANGE
         right = (last >> 8) << 8 | ARANGE
         count = mab_copy(mm, big, 0, left, 0, ((first >> 3) & 31) - 1)
@@ -357,10 +415,13 @@ def mas_first_store(mm, big, index, last, entry):
 
 @native
 def mas_wr_store(mm, big, left, index, last, entry):
-    """The general store: the first leaf's ranges below the entry, the entry, the last leaf's ranges above it."""
+    """The general store: the first leaf's ranges below the entry, the entry, the last leaf's ranges above it. It spans
+    leaves if it reaches beyond the first one, or puts a hole at its end (mas_is_span_wr)."""
+    top = mas_node_max(mm, left)
     right = left
-    if last > mas_node_max(mm, left):
-        right = mas_leaf(mm, last)
+    spanning = last > top or (last == top and entry == NULL and top != MT_MAX)
+    if spanning:  # to the range after it, so that no leaf ends in a hole
+        right = mas_leaf(mm, min(last + 1, MT_MAX))
     count = 0
     if index > mas_node_min(mm, left):
         count = mab_copy(mm, big, 0, left, 0, mas_offset(mm, left, index - 1))
@@ -369,11 +430,9 @@ def mas_wr_store(mm, big, left, index, last, entry):
     if last < mas_node_max(mm, right):
         count = mab_copy(mm, big, count, right, mas_offset(mm, right, last + 1), ma_data_end(mm, right))
     alone = WORD(mm, mt_base(left)).word == ROOT
-    kept = left == right and count <= LEAF_LAST + 1 and (count >= LEAF_MIN or alone)
-    if kept and (alone or BIG(mm, big + BIG_SLOTS + count - 1).word != NULL or mas_next_node(mm, left) == NULL):
-        if count > 1 or entry != NULL:
-            return mas_node_store(mm, big, count, left)
-    return mas_replace(mm, big, count, left, right)
+    if not spanning and count <= LEAF_LAST + 1 and (count >= LEAF_MIN or alone) and (count > 1 or entry != NULL):
+        return mas_node_store(mm, big, count, left)
+    return mas_replace(mm, big, count, left, right, not spanning and count > LEAF_LAST + 1)
 
 
 @native
