@@ -38,8 +38,8 @@ def cache_states(text: str, name: str) -> "tuple[list[Caches], CacheSizes]":
     SimulateError."""
     from benchframe.engine.caches import Cache, parse
     from benchframe.engine.cost.hierarchy import CacheSizes
-    from benchframe.simulate.machines import load_machine
-    from benchframe.simulate.records import MEMORY_WAYS, WAYS
+    from benchframe.simulator.machines import load_machine
+    from benchframe.simulator.records import MEMORY_WAYS, WAYS
 
     header = load_machine(name).header()
     sets = header["l1_sets"], header["l2_sets"], header["llc_sets"]
@@ -72,6 +72,9 @@ def cost(
     ] = None,
     plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
+    fallbacks: Annotated[
+        bool, typer.Option("--fallbacks", help="Count instead how often the fast path was given up, by reason.")
+    ] = False,
     exact: Annotated[bool, typer.Option("--exact", help="Count every event, however long it takes.")] = False,
     records: Annotated[
         int | None,
@@ -111,6 +114,7 @@ def cost(
       benchframe cost -s maple -w python-json,mmap-churn:vmas=100 --exact
       benchframe cost -s rbtree,maple -w gcc-project --caches warm,program,memory
       benchframe cost -s rbtree -w zipf --format csv > cost.csv
+      benchframe cost -s linux-6.4,linux-6.15 -w java-version --fallbacks
     """
     from benchframe.cli.table import check_form
     from benchframe.engine.compile import compile_strategies
@@ -118,9 +122,13 @@ def cost(
     from benchframe.engine.job import COST_RECORDS
     from benchframe.engine.session import Session
     from benchframe.report.table import cost_table, misses_table, render
+    from benchframe.study.fallbacks import fallback_table
+    from benchframe.study.fallbacks import fallbacks as fell_back
     from benchframe.workload import trace_workload
 
     check_form(form)
+    if fallbacks and caches is not None:
+        raise UsageError("--fallbacks and --caches exclude each other: one counts reasons, the other misses")
     if form == "mail":
         raise UsageError("the cost table has no mail format; use --format text")
     known = loaded(plugin_files(plugin), no_plugin, plugin)
@@ -130,23 +138,28 @@ def cost(
         raise UsageError("name a workload with --workload, or a recorded trace with --trace")
     states, sizes = cache_states(caches, machine) if caches is not None else ([], None)
     compile_strategies(strategies)
-    rows, misses, wrong = [], [], []
+    rows, misses, wrong, by_reason = [], [], [], {}
     for spec in specs:
         stream = spec.trace(stream_seed)
         for one in strategies:
-            verdict = Session(one, stream).verify()
+            session = Session(one, stream)
+            verdict = session.verify()
             if not verdict.ok:
                 wrong.append(f"{one.name} on {spec.label} is wrong: {verdict.what}")
                 continue
             if wild := wild_access(known, one, stream):
                 wrong.append(f"{one.name} on {spec.label} is wrong: {wild}")
                 continue
+            if fallbacks:
+                by_reason[spec.label, one.name] = fell_back(one, stream), session.counts()["lookups"]
+                continue
             budget = 0 if exact else records or COST_RECORDS
             found = count_cost(one, stream, budget, caches=states, sizes=sizes)
             rows.append((spec.label, one.name, found.numbers))
             misses += [(spec.label, one.name, state, numbers) for state, numbers in found.misses]
     if sizes is None or form not in ("csv", "json"):
-        typer.echo(render(cost_table(rows), form), nl=sizes is not None)
+        counted = fallback_table(by_reason) if fallbacks else cost_table(rows)
+        typer.echo(render(counted, form), nl=sizes is not None)
     if sizes is not None:
         typer.echo(render(misses_table(misses, sizes), form), nl=False)
     for line in wrong:
