@@ -38,6 +38,7 @@ from benchframe.cli import (
     selftest,
     show,
     simulate,
+    site,
     table,
     trace,
 )
@@ -130,6 +131,7 @@ _command(run.run, "run", MEASURE, "Time strategies beside their baseline.")
 _command(table.table, "table", MEASURE, "Print the latency table of a run.")
 _command(simulate.simulate, "simulate", MEASURE, "Run strategies on 1 to 256 simulated CPUs.")
 _command(report.report, "report", MEASURE, "Write the report of a run: page, tables, charts.")
+_command(site.site, "site", MEASURE, "Write one page over many runs and bundles.")
 _command(cost.cost, "cost", MEASURE, "Count loads, cache lines, atomics and branches.")
 _command(fork.fork, "fork", MEASURE, "Measure what fork, exec and exit cost per VMA.")
 _command(listing.list_, "list", MEASURE, "List strategies, workloads, traces or runs.")

@@ -25,7 +25,7 @@ from benchframe.results.studies import SavedStudy
 from benchframe.stats.verdict import WORDS
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from jinja2 import Environment, Template
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ class StudyShown:
 
 def page(run: Run) -> str:
     """The page. O(cells + events of the pictures); 15 ms per panel. The same run always gives the same page."""
-    style, script = _asset("report.css"), _asset("report.js")
+    style, script = asset("report.css"), asset("report.js")
     numbers = {name: i for i, name in enumerate(run.data.strategies)}
     tails, costs = tail_table(run.cells), cost_table(run.costs)
     return _template().render(
@@ -301,8 +301,8 @@ def page(run: Run) -> str:
         line=again.line,
         style=_markup(style),
         script=_markup(script),
-        style_digest=_digest(style),
-        script_digest=_digest(script),
+        style_digest=content_hash(style),
+        script_digest=content_hash(script),
     )
 
 
@@ -367,15 +367,20 @@ def _markup(text: str) -> Any:
     return Markup(text)
 
 
-@cache
-def _template() -> Template:
+def environment() -> Environment:
+    """Templates in which every text is escaped, and a missing name is an error."""
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters["breaks"] = _breaks
-    return environment.from_string(_asset("report.html"))
+
+
+@cache
+def _template() -> Template:
+    templates = environment()
+    templates.filters["breaks"] = _breaks
+    return templates.from_string(asset("report.html"))
 
 
 def _breaks(text: str) -> Any:
@@ -387,11 +392,11 @@ def _breaks(text: str) -> Any:
 
 
 @cache
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
     """A file of this package."""
     return (files("benchframe.report") / "assets" / name).read_text(encoding="utf-8")
 
 
-def _digest(text: str) -> str:
+def content_hash(text: str) -> str:
     """The digest by which a content security policy allows an inline script or style."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

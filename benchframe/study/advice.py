@@ -281,6 +281,12 @@ def change(advice: Advice) -> str:
     return f"{text}. None is faster than {advice.home.name}."
 
 
+NO_SEARCH = (
+    "Recorded mappings go to their recorded addresses, so what trees with gaps (3.10 on) and maple trees save in the "
+    "search for a hole is missing, and what they pay for it is not: this favours 2.6.32"
+)
+
+
 def certainty(advice: Advice) -> str:
     """Rounds, decided comparisons, and how many more rounds the others would take."""
     all_of_them = [v for v in advice.against if v is not None]
@@ -291,7 +297,10 @@ def certainty(advice: Advice) -> str:
     text += f"after {advice.rounds} rounds; the chance that any verdict here is false is 5 % at most"
     if open_ones:
         text += "; undecided: " + ", ".join(f"{k.name} ({v.text.removeprefix('undecided, ')})" for v, k in open_ones)
-    return f"{text}. Only the lookup differs between the kernels here: the rest of a fault is the same model for all."
+    text += ". Only the lookup differs between the kernels here: the rest of a fault is the same model for all"
+    if advice.span:
+        text += f". {NO_SEARCH}"
+    return f"{text}."
 
 
 def locks(advice: Advice) -> str:
