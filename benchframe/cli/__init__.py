@@ -21,8 +21,10 @@ from benchframe.cli import (
     compare,
     cost,
     explain,
+    fork,
     gate,
     header,
+    history,
     host,
     layout,
     listing,
@@ -129,6 +131,7 @@ _command(table.table, "table", MEASURE, "Print the latency table of a run.")
 _command(simulate.simulate, "simulate", MEASURE, "Run strategies on 1 to 256 simulated CPUs.")
 _command(report.report, "report", MEASURE, "Write the report of a run: page, tables, charts.")
 _command(cost.cost, "cost", MEASURE, "Count loads, cache lines, atomics and branches.")
+_command(fork.fork, "fork", MEASURE, "Measure what fork, exec and exit cost per VMA.")
 _command(listing.list_, "list", MEASURE, "List strategies, workloads, traces or runs.")
 _command(show.show, "show", MEASURE, "Describe one strategy or workload.")
 _command(
@@ -143,6 +146,7 @@ _command(breakeven.breakeven, "breakeven", UNDERSTAND, "Find where one strategy 
 _command(layout.layout, "layout", UNDERSTAND, "Measure how much the memory layout changes a time.")
 _command(compare.compare, "compare", UNDERSTAND, "Compare two runs, or two strategies of one run.")
 _command(host.host, "host", UNDERSTAND, "Time a trace on the running kernel, beside the model.")
+_command(history.history, "history", UNDERSTAND, "Find steps in a strategy's figures over dated runs.")
 _command(claims.claims, "claims", UNDERSTAND, "Compare published figures with measured ones.")
 _command(check.check, "check", TRUST, "Check strategies alone and under every interleaving.")
 _command(mutate.mutate, "mutate", TRUST, "Count the faults put into a strategy that a check finds.")

@@ -10,6 +10,8 @@ from benchframe.cli.options import fail, guarded, loaded, plugin_files, split, s
 from benchframe.errors import FAILED, UsageError
 
 if TYPE_CHECKING:
+    from benchframe.engine.caches import Caches
+    from benchframe.engine.cost.hierarchy import CacheSizes
     from benchframe.registry import Registry
     from benchframe.strategy import Strategy
     from benchframe.trace.trace import Trace
@@ -29,6 +31,22 @@ def wild_access(known: "Registry", strategy: "Strategy", stream: "Trace") -> str
         return ""
     failure = first_failure(strategy, part(stream, range(min(len(stream), LOOKED_AT))))
     return failure.text if failure and failure.kind in ("NULL dereference", "wild reference") else ""
+
+
+def cache_states(text: str, name: str) -> "tuple[list[Caches], CacheSizes]":
+    """The states that ``--caches`` names, on the caches of the machine ``name``. Raises UsageError and
+    SimulateError."""
+    from benchframe.engine.caches import Cache, parse
+    from benchframe.engine.cost.hierarchy import CacheSizes
+    from benchframe.simulator.machines import load_machine
+    from benchframe.simulator.records import MEMORY_WAYS, WAYS
+
+    header = load_machine(name).header()
+    sets = header["l1_sets"], header["l2_sets"], header["llc_sets"]
+    ways = (WAYS, WAYS, MEMORY_WAYS)
+    bytes_ = [one * way * 64 for one, way in zip(sets, ways, strict=True)]
+    there = [Cache(number, size or 1 << 40, 1) for number, size in enumerate(bytes_, 1)]
+    return parse(text, caches=there), CacheSizes(name, sets, ways)
 
 
 @guarded
@@ -54,6 +72,9 @@ def cost(
     ] = None,
     plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
+    fallbacks: Annotated[
+        bool, typer.Option("--fallbacks", help="Count instead how often the fast path was given up, by reason.")
+    ] = False,
     exact: Annotated[bool, typer.Option("--exact", help="Count every event, however long it takes.")] = False,
     records: Annotated[
         int | None,
@@ -61,6 +82,16 @@ def cost(
             min=1000, metavar="N", help="Number of records from which events are sampled (default 4 million)."
         ),
     ] = None,
+    caches: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STATE,...",
+            help="Also count misses of L1, L2 and the last level: warm, l2, llc, memory, program[=BYTES].",
+        ),
+    ] = None,
+    machine: Annotated[
+        str, typer.Option("--machine", metavar="NAME", help="The machine whose caches --caches means (see simulate).")
+    ] = "milan-2s",
     stream_seed: Annotated[int, typer.Option(min=0, max=2**62, metavar="N", help="Seed of synthetic streams.")] = 0,
     form: Annotated[
         str,
@@ -71,6 +102,9 @@ def cost(
 ) -> int:
     """Count loads, stores, atomics, branches and 64-byte lines per lookup, fault and mapping call.
 
+    With --caches, the accesses also go through the caches of a named machine, in one or several states, and a second
+    table says how many miss each level, by structure (docs/cost.md).
+
     Answers are checked first. The figures are the same on every run and machine; docs/cost.md says what each counts.
     Exit codes: 0, 1 (a strategy answers wrongly), 2 (bad input or usage).
 
@@ -78,17 +112,23 @@ def cost(
     Examples:
       benchframe cost --strategy rbtree,pmdcache --workload zipf
       benchframe cost -s maple -w python-json,mmap-churn:vmas=100 --exact
+      benchframe cost -s rbtree,maple -w gcc-project --caches warm,program,memory
       benchframe cost -s rbtree -w zipf --format csv > cost.csv
+      benchframe cost -s linux-6.4,linux-6.15 -w java-version --fallbacks
     """
     from benchframe.cli.table import check_form
     from benchframe.engine.compile import compile_strategies
     from benchframe.engine.cost import count_cost
     from benchframe.engine.job import COST_RECORDS
     from benchframe.engine.session import Session
-    from benchframe.report.table import cost_table, render
+    from benchframe.report.table import cost_table, misses_table, render
+    from benchframe.study.fallbacks import fallback_table
+    from benchframe.study.fallbacks import fallbacks as fell_back
     from benchframe.workload import trace_workload
 
     check_form(form)
+    if fallbacks and caches is not None:
+        raise UsageError("--fallbacks and --caches exclude each other: one counts reasons, the other misses")
     if form == "mail":
         raise UsageError("the cost table has no mail format; use --format text")
     known = loaded(plugin_files(plugin), no_plugin, plugin)
@@ -96,21 +136,32 @@ def cost(
     specs = [*(known.spec(name) for name in split(workload)), *(trace_workload(path).spec() for path in trace or ())]
     if not specs:
         raise UsageError("name a workload with --workload, or a recorded trace with --trace")
+    states, sizes = cache_states(caches, machine) if caches is not None else ([], None)
     compile_strategies(strategies)
-    rows, wrong = [], []
+    rows, misses, wrong, by_reason = [], [], [], {}
     for spec in specs:
         stream = spec.trace(stream_seed)
         for one in strategies:
-            verdict = Session(one, stream).verify()
+            session = Session(one, stream)
+            verdict = session.verify()
             if not verdict.ok:
                 wrong.append(f"{one.name} on {spec.label} is wrong: {verdict.what}")
                 continue
             if wild := wild_access(known, one, stream):
                 wrong.append(f"{one.name} on {spec.label} is wrong: {wild}")
                 continue
+            if fallbacks:
+                by_reason[spec.label, one.name] = fell_back(one, stream), session.counts()["lookups"]
+                continue
             budget = 0 if exact else records or COST_RECORDS
-            rows.append((spec.label, one.name, count_cost(one, stream, budget).numbers))
-    typer.echo(render(cost_table(rows), form), nl=False)
+            found = count_cost(one, stream, budget, caches=states, sizes=sizes)
+            rows.append((spec.label, one.name, found.numbers))
+            misses += [(spec.label, one.name, state, numbers) for state, numbers in found.misses]
+    if sizes is None or form not in ("csv", "json"):
+        counted = fallback_table(by_reason) if fallbacks else cost_table(rows)
+        typer.echo(render(counted, form), nl=sizes is not None)
+    if sizes is not None:
+        typer.echo(render(misses_table(misses, sizes), form), nl=False)
     for line in wrong:
         typer.echo(f"benchframe: {line}", err=True)
     return fail(f"{len(wrong)} cells could not be counted", FAILED) if wrong else 0

@@ -472,6 +472,10 @@ def run(
             metavar="RUN", help="Write this run as FILE.toml, or to stdout; run nothing.", autocompletion=complete.runs
         ),
     ] = None,
+    save_baseline: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Give the finished run this name, for gate, compare and table."),
+    ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="With --resume: repeat crashed and timed-out cells.")] = False,
     form: Annotated[
         str, typer.Option("--format", "-f", metavar="FORM", help="text, mail, markdown, csv, json or latex.")
@@ -494,14 +498,19 @@ def run(
       benchframe run -s maple,pmdcache -w gcc-project --caches warm,program,memory
       benchframe run -s pmdcache,rbtree -w uniform:vmas=10..1e5:log --dry-run
       benchframe run --like last > exp.toml && benchframe run exp.toml
+      benchframe run -s mine --save-baseline main
       benchframe run --resume last
     """
     from benchframe.cli.table import check_form, print_table
     from benchframe.engine.caches import doubts, parse
     from benchframe.engine.compile import check_texts
+    from benchframe.results.folder import check_baseline
+    from benchframe.results.folder import save_baseline as name_run
 
     start = time.perf_counter()
     check_form(form)
+    if save_baseline is not None:
+        check_baseline(save_baseline)
     labels: Mapping[str, str] = {}
     if like is not None:
         write_like(like, output, experiment)
@@ -572,6 +581,9 @@ def run(
     measured(known, folder, streams, files, split(no_plugin), start)
     print_table(folder, form)
     _closing(folder)
+    if save_baseline is not None:
+        name_run(save_baseline, folder.path)
+        typer.echo(f"benchframe: this run is called {save_baseline} from now on", err=True)
     failed = sum(cell.state.failed for cell in folder.cells())
     _look_closer(known, folder, streams, plugin or [])
     return fail(f"{failed} of {len(folder.manifest.cells)} cells failed: see the state column", FAILED) if failed else 0

@@ -116,9 +116,10 @@ def footprint(text: str) -> int:
     return size
 
 
-def parse(text: str | None, cpu: int = -1) -> list[Caches]:
-    """The states that ``--caches`` names: a list with commas; without the option, warm alone. ``cpu`` is the processor
-    whose caches count (-1: any). Raises UsageError, also for what this machine cannot do."""
+def parse(text: str | None, cpu: int = -1, caches: Sequence[Cache] | None = None) -> list[Caches]:
+    """The states that ``--caches`` names: a list with commas; without the option, warm alone. ``caches`` are those of
+    the processor; without them, those of ``cpu`` of this machine (-1: any). Raises UsageError, also for what cannot be
+    done with them."""
     if text is None:
         return [Caches()]
     words = [word.strip() for word in text.split(",") if word.strip()]
@@ -131,7 +132,9 @@ def parse(text: str | None, cpu: int = -1) -> list[Caches]:
             raise UsageError(f"--caches {word}: {did_you_mean(name, LEVELS)}")
         if equals and name != PROGRAM:
             raise UsageError(f"--caches {word}: only program takes a footprint, as in program=64K")
-        found.append(Caches(PROGRAM, footprint(size) if equals else FOOTPRINT) if name == PROGRAM else state(name, cpu))
+        found.append(
+            Caches(PROGRAM, footprint(size) if equals else FOOTPRINT) if name == PROGRAM else state(name, cpu, caches)
+        )
     return list(dict.fromkeys(found))
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
 
-from benchframe.engine.caches import WARM
+from benchframe.engine.caches import WARM, Caches
+from benchframe.engine.cost.hierarchy import CacheSizes
 from benchframe.engine.session import BINS_PER_OCTAVE, bin_edge
 from benchframe.files import printable
 from benchframe.results.figures import FIGURES, Figure, Row, caching, rows_of, set_aside
@@ -581,6 +582,44 @@ def cost_table(cells: Iterable[tuple[str, str, Mapping[str, float]]]) -> Table:
     if sampled:
         notes.append(f"sampled: standard errors of loads, lines and branches are at most {100 * sampled:.2g} %.")
     return Table("Cost", heads, tuple(rows), (False,) * 3 + (True,) * (len(heads) - 3), tuple(records), tuple(notes))
+
+
+_MISSES = {"l1": "L1", "l2": "L2", "llc": "last level"}
+
+
+def misses_table(cells: Iterable[tuple[str, str, Caches, Mapping[str, float]]], sizes: CacheSizes) -> Table:
+    """Rows (workload, strategy, state of the caches, view) of ``cells``: misses of each level, and which structures
+    miss L1."""
+    cells = list(cells)
+    heads = ("workload", "strategy", "caches", "per", *_MISSES.values(), *_STRUCTURES, "own")
+    rows: list[tuple[str, ...]] = []
+    records: list[dict[str, Value]] = []
+    for workload, strategy, state, found in cells:
+        records.append({"workload": workload, "strategy": strategy, "caches": str(state) or WARM, **found})
+        for view in (view for view in VIEWS if f"{view}.missed_l1" in found):
+            levels = (_text(found[f"{view}.missed_{level}"]) for level in _MISSES)
+            parts = {name: found.get(f"{view}.missed_l1.{name}") for name in _STRUCTURES}
+            own = found[f"{view}.missed_l1"] - sum(value or 0.0 for value in parts.values())
+            texts = (*map(_text, parts.values()), _text(own if own > 1e-9 else None))
+            rows.append((workload, strategy, state.label, view, *levels, *texts))
+    notes = (
+        f"misses per operation in {sizes.told()}; the least recently used line goes, nothing is prefetched.",
+        "mm to own: the misses of L1 by structure; csv and json have them for each level, and own by slab.",
+        *(f"{state.label}: {_between(state)}." for state in dict.fromkeys(state for *_, state, _ in cells)),
+    )
+    right = (False,) * 4 + (True,) * (len(heads) - 4)
+    return Table("Misses", heads, tuple(rows), right, tuple(records), notes)
+
+
+_STRUCTURES = ("mm", "vma", "page", "pte", "task", "file")
+
+
+def _between(state: Caches) -> str:
+    """What happens between two operations of a counted run."""
+    emptied = {"l2": "L1 is", "llc": "L1 and L2 are", "memory": "all levels are"}.get(state.level)
+    if emptied:
+        return f"before each operation {emptied} empty"
+    return "nothing happens between two operations" if state.warm else state.says().replace("timed event", "operation")
 
 
 def _text(value: float | None) -> str:

@@ -463,7 +463,7 @@ def _without_paths(data: dict[str, Any]) -> dict[str, Any]:
 
 def find_run(name: str, root: Path = RUNS) -> Path:
     """The folder of run ``name``: a path, the name of a folder below ``root`` or its beginning, ``last``, or
-    ``DIR/last``.
+    ``DIR/last``, or a name that ``run --save-baseline`` gave.
 
     Raises ResultsError, naming the newest runs, if there is none or more than one.
     """
@@ -477,12 +477,50 @@ def find_run(name: str, root: Path = RUNS) -> Path:
         raise ResultsError(name, f"there is no run in {root}", "make one with `benchframe run`")
     if name == "last":
         return runs[-1]
-    found = [run for run in runs if run.name == name] or [run for run in runs if run.name.startswith(name)]
+    called = baseline_of(name, root)
+    found = [run for run in runs if run.name == name] or [run for run in runs if run.name == called]
+    found = found or [run for run in runs if run.name.startswith(name)]
     if len(found) == 1:
         return found[0]
     newest = ", ".join(run.name for run in reversed(runs[-3:]))
     what = f"{len(found)} runs begin like this" if found else f"no such run in {root}"
     raise ResultsError(name, what, f"the newest are {newest}; `last` names the newest")
+
+
+BASELINES = "baselines"
+"""The folder beside the runs that keeps the names given to them: a file each, whose text is the run's own name."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+
+
+def save_baseline(name: str, run: Path) -> None:
+    """Give ``run`` the name ``name``, for :func:`find_run` in the same folder; an earlier run may lose it.
+
+    Raises ResultsError: the name cannot be used, or the disk refuses.
+    """
+    check_baseline(name)
+    path = run.parent / BASELINES / name
+    try:
+        path.parent.mkdir(exist_ok=True)
+        write_atomic(path, f"{run.resolve().name}\n".encode())
+    except OSError as error:
+        raise disk_error(path, error, "written") from None
+
+
+def check_baseline(name: str) -> None:
+    """Raise ResultsError if a run cannot be called so."""
+    if not _NAME.fullmatch(name) or name == "last":
+        raise ResultsError(name, "a run cannot be called so", "use letters, digits, '.', '_', '+' and '-', not `last`")
+
+
+def baseline_of(name: str, root: Path) -> str:
+    """The name of the run that is called ``name``; "" if none is."""
+    if not _NAME.fullmatch(name):
+        return ""
+    try:
+        with (root / BASELINES / name).open("rb") as file:
+            return file.read(256).decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
 
 
 def list_runs(root: Path = RUNS) -> list[Path]:

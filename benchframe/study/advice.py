@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from benchframe.engine.probe import Point, ProbeError, Study
+from benchframe.host.model import preset_of
 from benchframe.report.table import Table, Value, ns, ratio_text
 from benchframe.stats import Judging, Pair, Verdict, judge
 
@@ -44,6 +45,8 @@ class Kernel:
     summary: str
     ns: Mapping[str, Mapping[int, float]]
     counts: Mapping[str, float]
+    fallbacks: Mapping[str, int] = field(default_factory=dict)
+    """How often it gave up its fast path, by reason (:mod:`benchframe.study.fallbacks`)."""
     cached: bool = False
     """Whether a cache stands before its index; else its counted hits are faults under the lock of their VMA."""
 
@@ -60,6 +63,8 @@ class PerVma:
 
     ns: tuple[float, float]
     bytes: float
+    fork: float
+    """ns that it adds to a fork, one of its pages written."""
 
 
 @dataclass(frozen=True)
@@ -101,16 +106,15 @@ def presets(names: Sequence[str]) -> list[str]:
 
 
 def home(release: str, names: Sequence[str]) -> str:
-    """The newest of ``names`` (oldest first) that is no newer than ``release``: its lookup is that kernel's. The newest
-    of all for a trace that does not name its kernel, the oldest for a kernel before all.
+    """The preset of ``names``, oldest first, whose lookup the kernel ``release`` has
+    (:func:`~benchframe.host.model.preset_of`): the newest of all for a trace that does not name its kernel, the oldest
+    for a kernel before all.
 
     >>> home("Linux 6.5.0-9", ["linux-6.1", "linux-6.4", "linux-6.15"]), home("", ["linux-6.1", "linux-6.15"])
     ('linux-6.4', 'linux-6.15')
     """
-    running = version(release)
-    if not running:
-        return names[-1]
-    return next((name for name in reversed(names) if version(name) <= running), names[0])
+    running = ".".join(map(str, version(release)))
+    return preset_of(running, names) or names[0] if running else names[-1]
 
 
 def advise(
@@ -128,6 +132,8 @@ def advise(
     Raises ProbeError (a wrong answer, a crash, only noise) and EngineError (an empty trace)."""
     from benchframe.engine.cost import count_cost
     from benchframe.engine.session import Session
+    from benchframe.study.fallbacks import fallbacks
+    from benchframe.study.fork import SIZES, family
     from benchframe.trace.analysis import figures
     from benchframe.trace.habits import habits, seconds
 
@@ -135,7 +141,8 @@ def advise(
     at_home = home(trace.meta.kernel, names)
     strategies = {name: known.strategy(name) for name in names}
     streams = [trace, *(known.spec(f"uniform:vmas={vmas},events=20000").trace(0) for vmas in SWEEP)]
-    points = [*(Point(name, 0) for name in names), *(Point(at_home, 1 + i) for i in range(len(SWEEP)))]
+    streams += [family("fork", vmas) for vmas in SIZES]
+    points = [*(Point(name, 0) for name in names), *(Point(at_home, i) for i in range(1, len(streams)))]
     counts = {name: Session(strategy, trace).counts() for name, strategy in strategies.items()}
     study = Study(strategies, streams, points, clock, cpu)
     found = study.measure(rounds, 1, lambda done: note(f"round {done + 1} of {rounds}"))
@@ -148,9 +155,13 @@ def advise(
         if not ns_by.get("replay"):
             raise ProbeError(f"{name} has no time per event on {label}: noise hides it; use more --rounds")
         cached = strategies[name].cache is not None
-        kernels.append(Kernel(name, strategies[name].summary, ns_by, counts[name], cached))
-    sweep = [[row[len(names) + i]["lookup"] for row in found if "lookup" in row[len(names) + i]] for i in (0, 1)]
-    taken = [median(values) if values else math.nan for values in sweep]
+        reasons = fallbacks(strategies[name], trace) if counts[name]["fallbacks"] else {}
+        kernels.append(Kernel(name, strategies[name].summary, ns_by, counts[name], reasons, cached))
+    figures_at_home = ("lookup", "lookup", "mapping", "mapping")
+    taken = [
+        median([row[len(names) + i][figure] for row in found if figure in row[len(names) + i]] or [math.nan])
+        for i, figure in enumerate(figures_at_home)
+    ]
     numbers = count_cost(strategies[at_home], trace, RECORDS).numbers
     against, steps = verdicts(kernels, names.index(at_home))
     return Advice(
@@ -162,7 +173,7 @@ def advise(
         habits(trace),
         figures(trace, columns=1),
         seconds(trace),
-        PerVma((taken[0], taken[1]), numbers["bytes.per_vma"]),
+        PerVma((taken[0], taken[1]), numbers["bytes.per_vma"], (taken[3] - taken[2]) / (SIZES[1] - SIZES[0])),
         rounds,
     )
 
@@ -295,14 +306,15 @@ def locks(advice: Advice) -> str:
             "after another task's mapping call, and could have waited for mmap_lock before 6.4 (benchframe run "
             "--threads shows waiting)"
         )
-    refused = {
-        kernel.name: kernel.counts["fallbacks"] / kernel.counts["lookups"]
-        for kernel in advice.kernels
-        if kernel.counts["lookups"] and kernel.counts["fallbacks"]
-    }
-    if refused:
-        told = ", ".join(f"{name} {percent(share)}" for name, share in refused.items())
-        said.append(f"lookups that could not use the lock of their VMA and took mmap_lock: {told}")
+    told = []
+    for kernel in advice.kernels:
+        asked = kernel.counts["lookups"]
+        if kernel.fallbacks and asked:
+            by_reason = sorted(kernel.fallbacks.items(), key=lambda pair: -pair[1])
+            parts = ", ".join(f"{name}: {percent(count / asked)}" for name, count in by_reason)
+            told.append(f"{kernel.name} {percent(sum(kernel.fallbacks.values()) / asked)} ({parts})")
+    if told:
+        said.append(f"lookups that could not use the lock of their VMA and took mmap_lock: {'; '.join(told)}")
     return f"{'; '.join(said)}." if said else ""
 
 
@@ -314,7 +326,9 @@ def too_many(advice: Advice) -> str:
     text += f"({ns(few)} ns with {SWEEP[0]:,}, {ns(many)} with {SWEEP[1]:,})"
     if math.isnan(few + many):
         text = "noise hides what more of them cost a lookup"
-    return f"{text}; each takes {advice.per_vma.bytes:.0f} bytes with its share of the index."
+    fork = advice.per_vma.fork
+    forked = f", and {ns(fork)} ns of every fork (benchframe fork)" if fork > 0 else ""
+    return f"{text}; each takes {advice.per_vma.bytes:.0f} bytes with its share of the index{forked}."
 
 
 def hints(habits: Habits) -> list[str]:

@@ -58,7 +58,7 @@ def test_found_by_random_calls(what: str, monkeypatch: pytest.MonkeyPatch) -> No
     """So do random calls of a few processes, one after the other; what was wrong is told with its line."""
     monkeypatch.setattr("benchframe.check.conform.SHRINKS", 10)
     strategy, _, kind = MISTAKES[what]
-    result = Conformance(resolved(strategy)).run(3000, 1, time.monotonic() + 120)
+    result = Conformance(resolved(strategy)).run(3000, 4, time.monotonic() + 120)
     assert result.failure, result.calls
     if kind != "stale answer":
         assert f"{kind}: " in result.failure

@@ -57,7 +57,7 @@ def advice(*kernels: Kernel, at: int = -1, habits: Habits | None = None, span: f
         habits or Habits(),
         figures,
         span,
-        PerVma((20.0, 60.0), 210.0),
+        PerVma((20.0, 60.0), 210.0, 120.0),
         ROUNDS,
     )
 
@@ -135,10 +135,13 @@ def test_what_limits() -> None:
 def test_locks_are_told_of_threads_and_refusals() -> None:
     """A program of several tasks is told that nothing waits in the replay; refusals of the VMA's lock are counted."""
     assert not any(text.startswith("Locks") for text in sentences(advice(kernel("linux-3", 90))))
-    threads = advice(kernel("linux-3", 90, fallbacks=45.0), habits=Habits(shared_faults=900, beside=30))
+    threads = advice(
+        replace(kernel("linux-3", 90), fallbacks={"file": 9, "no anon_vma": 36}),
+        habits=Habits(shared_faults=900, beside=30),
+    )
     said = next(text for text in sentences(threads) if text.startswith("Locks"))
     assert "of 900 faults in address spaces with several tasks 30 came" in said
-    assert "took mmap_lock: linux-3 5 %" in said
+    assert "took mmap_lock: linux-3 5 % (no anon_vma: 4 %, file: 1 %)" in said
 
 
 FULL = Habits(
@@ -193,6 +196,7 @@ def test_every_form_of_the_table() -> None:
 def test_a_trace_is_replayed_under_each_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two kernels on a small stream, end to end: counts and times of both, verdicts, and what a VMA costs."""
     monkeypatch.setattr("benchframe.study.advice.SWEEP", (10, 100))
+    monkeypatch.setattr("benchframe.study.fork.SIZES", (10, 60))
     known = registry()
     two = replace(known, strategies={name: known.strategies[name] for name in ("linux-2.6.32", "linux-5.10")})
     trace = known.spec("mmap-churn:vmas=20,events=200").trace(0)
@@ -207,6 +211,7 @@ def test_a_trace_is_replayed_under_each_kernel(monkeypatch: pytest.MonkeyPatch) 
     assert found.habits.layout.vmas >= 20
     assert found.per_vma.bytes == 192, "the nodes of an rb-tree are part of the VMA"
     assert all(k.cached and 0 <= k.counts["hit_rate"] <= 1 for k in found.kernels)
+    assert found.per_vma.fork > 0
     assert len(sentences(found)) >= 5
 
 

@@ -8,7 +8,7 @@ number of records, never a time: this gives the same windows on every machine, s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchframe.dialect.records import DialectError
+from benchframe.engine.caches import Caches
+from benchframe.engine.cost.hierarchy import CacheSizes, Hierarchy
 from benchframe.engine.cost.records import EVENT, LINE, SHIFT, Memory
 from benchframe.engine.cost.rewrite import Recorder, Translator, unit_of, units
 from benchframe.engine.cost.tally import COUNTS, VIEWS, Tally, quantile
@@ -59,6 +61,8 @@ class Cost:
 
     numbers: Mapping[str, float]
     records: int
+    misses: tuple[tuple[Caches, Mapping[str, float]], ...] = ()
+    """For each state of the caches that was asked for: misses per operation, by view, level and structure."""
 
     @property
     def whole(self) -> bool:
@@ -66,14 +70,25 @@ class Cost:
         return self.numbers["counted"] == self.numbers["events"]
 
 
-def count_cost(strategy: Strategy, trace: Trace, budget: int = COST_RECORDS, note: Note | None = None) -> Cost:
+def count_cost(
+    strategy: Strategy,
+    trace: Trace,
+    budget: int = COST_RECORDS,
+    note: Note | None = None,
+    caches: Sequence[Caches] = (),
+    sizes: CacheSizes | None = None,
+) -> Cost:
     """Replay ``trace`` with ``strategy`` and count; ``budget`` 0 counts every event.
 
     The strategy must be compiled (``note`` is called with what still has to be) and its answers right: nothing is
     checked here. Raises EngineError (no events, memory) and DialectError (code that cannot be counted). About 0.1 us a
-    record, 25 ns where compiled code counts.
+    record, 25 ns where compiled code counts. ``caches`` are states in which the misses of a machine's caches
+    (``sizes``) are counted too (:attr:`Cost.misses`).
     """
-    return CountedReplay(strategy, trace, note).run(budget)
+    replay = CountedReplay(strategy, trace, note)
+    if sizes is not None:
+        replay.hierarchies = [Hierarchy(replay.memory, sizes, state) for state in caches]
+    return replay.run(budget)
 
 
 class CountedReplay:
@@ -103,6 +118,7 @@ class CountedReplay:
         self._tasks = stream.records["task"].astype(np.int64)
         self._records: list[int] = []
         self._event = Translator(self.memory, strategy.binding, self._records.append).function(one_event, (MM, None))
+        self.hierarchies: list[Hierarchy] = []
         self._recorder: Recorder | None = None
         self._total = 0
         self._passes = 0
@@ -115,6 +131,8 @@ class CountedReplay:
         while cost.whole and self._passes < PASSES and (self._passes + 1) * cost.records <= (budget or COST_RECORDS):
             self.machine.restore(saved)
             self.tally.again()
+            for one in self.hierarchies:
+                one.again()
             cost = self._replay(0)
         return cost
 
@@ -156,7 +174,8 @@ class CountedReplay:
         if at < self.last:
             self.runner.timed(at, self.last)
         self.machine.raise_if_full()
-        return Cost(self._numbers(counted, invalidated), self._total)
+        misses = tuple((one.asked, one.numbers()) for one in self.hierarchies)
+        return Cost(self._numbers(counted, invalidated), self._total, misses)
 
     def _fits(self, events: int, counted: int, budget: int) -> bool:
         """Whether counting everything stays within the budget, judging by the count so far."""
@@ -201,6 +220,8 @@ class CountedReplay:
             del self._records[:]
         self._total += len(records)
         self.tally.add(records, self._tasks[first:last])
+        for one in self.hierarchies:
+            one.add(records)
 
     # ---- the result --------------------------------------------------------------------------------------------------
 

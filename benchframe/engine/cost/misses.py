@@ -1,0 +1,157 @@
+"""The accesses of a counted run played through caches, in the dialect: :mod:`benchframe.engine.cost.hierarchy`."""
+
+from __future__ import annotations
+
+from benchframe.dialect import native
+from benchframe.dialect.records import Field, Slab, Struct
+from benchframe.engine.cost.records import ATOMIC, ENTER, EVENT, LEAVE, LINE_SHIFT, LOW, RECORD, REGION, SHIFT, word
+from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING
+
+LOOKUP, FAULT, MAPPING = range(3)
+REGIONS = 32
+"""The words of a level in SUM, one per region."""
+VIEW_WORDS = 3 * REGIONS
+"""The words of a view in SUM: its levels. The operations of each view follow behind all views."""
+EPOCH = 40
+"""A tag is the line + 1, and above this bit how often its level was emptied before."""
+
+caches = Struct(
+    "caches",
+    [
+        Field("record_base", "i8", "slab RECORD: the batch", lock="constant"),
+        Field("region_base", "i8", "slab REGION", lock="constant"),
+        Field("level_base", "i8", "slab LEVEL", lock="constant"),
+        Field("tag_base", "i8", "slab TAG: of each level, set after set, the most recent line first", lock="constant"),
+        Field("held_base", "i8", "slab HELD: per line, for a level that holds everything", lock="constant"),
+        Field("sum_base", "i8", "slab MISS: misses by view, level and region", lock="constant"),
+        Field("emptied", "i8", "so many levels are emptied before each operation", lock="constant"),
+        Field("footprint", "i8", "lines of other memory that go through before each operation", lock="constant"),
+        Field("step", "i8", "lines by which they move on", lock="constant"),
+        Field("last", "i8", "the last place at which they may begin", lock="constant"),
+        Field("other", "i8", "the first line of other memory", lock="constant"),
+        ("at", "i8", "where they begin"),
+        ("kind", "i8", "class of the operation"),
+        ("depth", "i8", "hooks of the lookup entered and not left"),
+    ],
+)
+level = Struct(
+    "level",
+    [
+        ("sets", "i8", "a power of two; 0: it holds everything"),
+        ("ways", "i8", "lines of a set"),
+        ("offset", "i8", "its first tag"),
+        ("epoch", "i8", "how often it was emptied"),
+    ],
+)
+LEVEL = Slab("LEVEL", level, "level_base", first=0)
+TAG = Slab("TAG", word, "tag_base", first=0)
+HELD = Slab("HELD", word, "held_base", first=0)
+MISS = Slab("MISS", word, "sum_base", first=0)
+
+
+@native
+def play_records(t, count):
+    """Play a batch of ``count`` records, which begins with an event."""
+    index = 0
+    while index < count:
+        value = RECORD(t, index).value
+        index += 1
+        kind = value >> SHIFT
+        low = value & LOW
+        if kind <= ATOMIC:
+            access(t, low >> LINE_SHIFT)
+        elif kind == EVENT:
+            t.kind = low
+            t.depth = 0
+            between(t)
+            count_operation(t)
+        elif kind == ENTER:
+            t.depth += 1
+        elif kind == LEAVE:
+            t.depth -= 1
+    return count
+
+
+@native
+def between(t):
+    """What happens between two operations: levels are emptied, other memory goes through. O(footprint)."""
+    number = 0
+    while number < t.emptied:
+        LEVEL(t, number).epoch += 1
+        number += 1
+    number = 0
+    while number < t.footprint:
+        line = t.other + t.at + number
+        if not cached(t, 0, line) and not cached(t, 1, line) and LEVEL(t, 2).sets:
+            cached(t, 2, line)
+        number += 1
+    if t.at + t.step <= t.last:
+        t.at += t.step
+    else:
+        t.at = 0
+    return 0
+
+
+@native
+def count_operation(t):
+    """One more operation of its views."""
+    behind = 3 * VIEW_WORDS
+    if t.kind == CLASS_MAPPING:
+        MISS(t, behind + MAPPING).value += 1
+        return 0
+    MISS(t, behind + LOOKUP).value += 1
+    if t.kind == CLASS_FAULT:
+        MISS(t, behind + FAULT).value += 1
+    return 0
+
+
+@native
+def access(t, line):
+    """An operation reads or writes a line: count each level that does not have it. O(ways)."""
+    if cached(t, 0, line):
+        return 0
+    missed = 1
+    if not cached(t, 1, line):
+        missed = 2
+        if not cached(t, 2, line):
+            missed = 3
+    number = 0
+    while REGION(t, number + 1).first <= line:
+        number += 1
+    which = 0
+    while which < missed:
+        at = which * REGIONS + number
+        if t.kind == CLASS_MAPPING:
+            MISS(t, MAPPING * VIEW_WORDS + at).value += 1
+        else:
+            if t.kind == CLASS_LOOKUP or t.depth > 0:
+                MISS(t, LOOKUP * VIEW_WORDS + at).value += 1
+            if t.kind == CLASS_FAULT:
+                MISS(t, FAULT * VIEW_WORDS + at).value += 1
+        which += 1
+    return missed
+
+
+@native
+def cached(t, number, line):
+    """Whether a level has the line. Afterwards it has, as the most recent of its set."""
+    one = LEVEL(t, number)
+    wanted = (one.epoch << EPOCH) + line + 1
+    if one.sets == 0:
+        held = HELD(t, line)
+        if held.value == wanted or (held.value == 0 and one.epoch == 0):  # what the setup wrote is there
+            return 1
+        held.value = wanted
+        return 0
+    at = one.offset + (line & (one.sets - 1)) * one.ways
+    before = wanted
+    way = 0
+    while way < one.ways:
+        tag = TAG(t, at + way)
+        here = tag.value
+        tag.value = before
+        if here == wanted:
+            return 1
+        before = here
+        way += 1
+    return 0
