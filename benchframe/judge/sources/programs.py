@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from benchframe.events import NIL
-from benchframe.judge.sources.maple import Nodes, Store
+from benchframe.judge.sources.maple import LEAF, MT_MAX, Nodes, Store
 from benchframe.oracle.rules import MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, PAGE
 
 BASE = 0x10000000
@@ -17,6 +17,8 @@ LENGTH = 500
 """Calls or stores in a program, which begins with an empty address space."""
 SPANS = (100, 600, 3000)
 """A program works on so many pages; the first gives trees of one or two levels, the last of three."""
+SMALL_SPANS = (16, 40, 100)
+"""For mm/vma.c: few pages, so that most calls touch a neighbour."""
 _PAGES = (1, 1, 1, 2, 3, 4, 8, 20)
 _ANON, _FILE = (MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE | more for more in (MAP_ANONYMOUS, 0))
 
@@ -66,9 +68,9 @@ def perform(side: Side, call: Call) -> int:
 def calls(seed: str, files: bool = False) -> Iterator[Call]:
     """A program of LENGTH random calls; the same for the same seed."""
     rng = random.Random(seed)
-    span = rng.choice(SPANS)
+    span = rng.choice(SMALL_SPANS if files else SPANS)
     for _ in range(LENGTH):
-        page, pages, kind, prot = rng.randrange(span), rng.choice(_PAGES), rng.random(), rng.choice((1, 3, 3, 7))
+        page, pages, kind, prot = rng.randrange(span), rng.choice(_PAGES), rng.random(), rng.choice((1, 3, 3, 3, 7))
         file = rng.choice((0, 0, 0, 1, 2)) if files else 0
         if kind < 0.4:
             yield Call("mmap", page, pages, prot, file, page + rng.choice((0, 0, 0, 5)) if file else 0)
@@ -101,13 +103,18 @@ def stores(seed: str, nodes: Callable[[], Nodes]) -> Iterator[Store]:
                     first, last = low, top + pages * PAGE
                 else:
                     first, last = max(BASE, low - pages * PAGE), top
+        if rng.random() < 0.05:  # cuts into two leaves: what three nodes are needed for, if both are full
+            ends = [node.high for node in nodes() if node.kind == LEAF and node.high != MT_MAX]
+            if ends:
+                edge = rng.choice(ends)
+                first, last, entry = edge + 1 - PAGE // 2, edge + PAGE // 2, number
         yield Store(first, last, entry)
 
 
 def _entries(nodes: Nodes) -> Iterator[tuple[int, tuple[int, int, int]]]:
     low = 0
     for node in nodes:
-        for item in node.items if node.kind == 1 else ():
+        for item in node.items if node.kind == LEAF else ():
             yield low, item
             low = item[0] + 1
 
