@@ -358,7 +358,7 @@ def test_relations() -> None:
 def test_integers_know_what_they_depend_on() -> None:
     """Arithmetic and comparisons join dependencies, a branch tells of them, and int() of Python forgets."""
     told: list[int] = []
-    on_branch(told.append)
+    on_branch(lambda deps, frame: told.append(deps))
     a, b = Traced(5, 1), Traced(3, 2)
     assert ((a + b).deps, (7 - a).deps, (a & ~b).deps, (1 << b).deps) == (3, 1, 3, 2)
     assert int(a + b) == 8
@@ -367,4 +367,4 @@ def test_integers_know_what_they_depend_on() -> None:
     if a > b:
         told.append(0)
     assert told == [3, 0]
-    on_branch(lambda deps: None)
+    on_branch(lambda deps, frame: None)
