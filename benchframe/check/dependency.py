@@ -18,7 +18,6 @@ import dis
 import sys
 from bisect import bisect_right
 from collections.abc import Callable
-from functools import lru_cache
 from types import CodeType, FrameType
 from typing import Any
 
@@ -98,36 +97,54 @@ class Flow:
     """
 
     def __init__(self, code: CodeType) -> None:
+        self.code = code
         found = list(dis.get_instructions(code))
-        self._at = [one.offset for one in found]
+        self._offsets = [one.offset for one in found]
+        self._names = [one.opname for one in found]
         jumps = {one.offset: one.argval for one in found if one.opcode in _JUMPS}
         after = [two.offset for one, two in zip(found, found[1:], strict=False) if one.opcode in _JUMPS | _ENDS]
         self.starts = sorted({0, *jumps.values(), *after})
         self.next: list[tuple[int, ...]] = [()] * len(self.starts)
         self._line = [0] * len(self.starts)
-        lines = dict(_lines(code))
+        """Of each block: the line of its last instruction."""
+        lines = {at: line for start, end, line in code.co_lines() if line for at in range(start, end, 2)}
         for one, following in zip(found, [*found[1:], None], strict=True):
-            block = self.block(one.offset)
-            if one.offset in lines:
-                self._line[block] = lines[one.offset]
-            if following is not None and self.block(following.offset) == block:
+            block = bisect_right(self.starts, one.offset) - 1
+            self._line[block] = lines.get(one.offset, self._line[block])
+            if following is not None and following.offset not in self.starts:
                 continue
             targets = [jumps[one.offset]] if one.offset in jumps else []
             if following is not None and one.opcode not in _ENDS and one.opname not in _ALWAYS:
                 targets.append(following.offset)
-            self.next[block] = tuple(self.block(target) for target in targets)
-        self._names = [one.opname for one in found]
+            self.next[block] = tuple(bisect_right(self.starts, target) - 1 for target in targets)
+        self._blocks: dict[int, int] = {}
+        self._decides: dict[int, bool] = {}
+        self._arms: dict[int, tuple[frozenset[int], bool]] = {}
 
     def block(self, offset: int) -> int:
         """The block in which an instruction stands."""
-        return bisect_right(self.starts, offset) - 1
+        found = self._blocks.get(offset)
+        if found is None:
+            found = self._blocks[offset] = bisect_right(self.starts, offset) - 1
+        return found
 
     def decides(self, offset: int) -> bool:
         """Does the instruction that asks an integer for its truth decide a jump? Not so a ``not x`` that is a value, or
         ``min(x, y)``."""
-        at = bisect_right(self._at, offset) - 1
-        name, following = self._names[at : at + 2]
-        return "JUMP" in name or (name in ("TO_BOOL", "COMPARE_OP") and "JUMP" in following)
+        found = self._decides.get(offset)
+        if found is None:
+            at = bisect_right(self._offsets, offset) - 1
+            name, following = self._names[at : at + 2]
+            found = "JUMP" in name or (name in ("TO_BOOL", "COMPARE_OP") and "JUMP" in following)
+            self._decides[offset] = found
+        return found
+
+    def branch(self, block: int) -> tuple[frozenset[int], bool]:
+        """What :meth:`arms` and :meth:`loops` say of a branch."""
+        found = self._arms.get(block)
+        if found is None:
+            found = self._arms[block] = self.arms(block), self.loops(block)
+        return found
 
     def reach(self, start: int, without: int = -1) -> set[int]:
         """The blocks that may run after ``start`` without passing the block ``without``."""
@@ -164,32 +181,69 @@ _ENDS = frozenset(dis.opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST", "
 _ALWAYS = ("JUMP_FORWARD", "JUMP_ABSOLUTE", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT")
 
 
-def _lines(code: CodeType) -> list[tuple[int, int]]:
-    """For each instruction: its offset and line."""
-    return [(at, line) for start, end, line in code.co_lines() if line is not None for at in range(start, end, 2)]
+_flows: dict[int, Flow] = {}
 
 
-@lru_cache(maxsize=1024)
 def _flow(code: CodeType) -> Flow:
-    return Flow(code)
+    """The flow of a function, made once: by its identity, since a code object is slow to hash."""
+    found = _flows.get(id(code))
+    if found is None:
+        found = _flows[id(code)] = Flow(code)
+    return found
 
 
-@lru_cache(maxsize=8192)
-def _arms(code: CodeType, block: int) -> tuple[frozenset[int], bool]:
-    flow = _flow(code)
-    return flow.arms(block), flow.loops(block)
+class _Open:
+    """A running function and its branches in whose arms the task is."""
+
+    __slots__ = ("at", "branches", "deps", "flow", "frame")
+
+    def __init__(self, frame: FrameType) -> None:
+        self.frame, self.flow, self.at = frame, _flow(frame.f_code), -1
+        self.branches: dict[int, int] = {}
+        """Of each branch's block: the loads on which it depended."""
+        self.deps = 0
+        """All of them."""
+
+    def left(self) -> int:
+        """Drop the branches whose arms the function has left; the loads of those that may leave a loop."""
+        self.at = self.frame.f_lasti
+        here, lasting = self.flow.block(self.at), 0
+        for block, deps in list(self.branches.items()):
+            arms, loops = self.flow.branch(block)
+            if here not in arms:
+                del self.branches[block]
+                lasting |= deps if loops else 0
+        self.deps = 0
+        for deps in self.branches.values():
+            self.deps |= deps
+        return lasting
+
+    def ending(self) -> int:
+        """The loads of the branches that left a loop, when the function has returned."""
+        lasting = 0
+        for block, deps in self.branches.items():
+            lasting |= deps if self.flow.branch(block)[1] else 0
+        return lasting
+
+    def ended(self) -> bool:
+        """Has the function returned?"""
+        try:
+            self.frame.clear()
+        except RuntimeError:  # it runs
+            return False
+        return True
 
 
 class Branches:
     """The branches of one task on which its next store depends.
 
-    They are looked at where the task branches or does an event. A branch counts until its function is at neither of
-    its arms, nor in a call from there. One that may leave a loop counts from then on.
+    They are looked at where the task branches or stores. A branch counts until its function is at neither of its arms,
+    nor in a call from there. One that may leave a loop counts from then on.
     """
 
     def __init__(self) -> None:
-        self._open: list[tuple[FrameType, int, int]] = []
-        """Branches in whose arms the task is: the running function, the block, the dependencies."""
+        self._open: list[_Open] = []
+        """The outermost function first."""
         self._new = 0
         self.arms = 0
         """The loads that decided on the arms in which the task is, as a mask of its events."""
@@ -197,34 +251,31 @@ class Branches:
     def add(self, deps: int, frame: FrameType) -> None:
         """A branch was decided in ``frame`` by a value that depends on ``deps``."""
         flow = _flow(frame.f_code)
-        if flow.decides(frame.f_lasti):
-            self.look()
-            block = flow.block(frame.f_lasti)
-            if (frame, block, deps) not in self._open:
-                self._open.append((frame, block, deps))
+        if not flow.decides(frame.f_lasti):
+            return
+        running = self._open
+        while running and running[-1].frame is not frame and running[-1].ended():
+            self._new |= running.pop().ending()
+        if running and running[-1].frame is frame:
+            mine = running[-1]
+            self._new |= mine.left()
+        else:
+            mine = _Open(frame)
+            running.append(mine)
+        block = flow.block(frame.f_lasti)
+        mine.branches[block] = mine.branches.get(block, 0) | deps
+        mine.at = -1
 
     def look(self) -> None:
         """Drop the branches whose arms the task has left."""
-        if not self._open:
-            self.arms = 0
-            return
-        here: dict[FrameType, int] = {}
-        frame: FrameType | None = sys._getframe(1)
-        wanted = {one[0] for one in self._open}
-        while frame is not None and len(here) < len(wanted):
-            if frame in wanted:
-                here[frame] = _flow(frame.f_code).block(frame.f_lasti)
-            frame = frame.f_back
-        left = []
+        running = self._open
+        while running and running[-1].ended():
+            self._new |= running.pop().ending()
         self.arms = 0
-        for one in self._open:
-            arms, loops = _arms(one[0].f_code, one[1])
-            if one[0] in here and here[one[0]] in arms:
-                left.append(one)
-                self.arms |= one[2]
-            elif loops:
-                self._new |= one[2]
-        self._open = left
+        for one in running:
+            if one.at != one.frame.f_lasti:
+                self._new |= one.left()
+            self.arms |= one.deps
 
     def acquire(self) -> None:
         """smp_acquire__after_ctrl_dep in an arm: whatever comes later depends on the branch, behind the arms too. No

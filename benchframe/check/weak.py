@@ -232,8 +232,7 @@ class GraphWorld(CaseWorld):
             if changed is None:
                 return None
             label = changed
-        branches = self.branches.get(task)
-        if branches is not None:
+        if label.kind == "W" and (branches := self.branches.get(task)):
             branches.look()
             label.ctrl, label.arm = branches.lasting(), branches.arms
         if label.info is None:
