@@ -39,19 +39,20 @@ def print_table(folder: "RunFolder", form: str, tails: bool = False) -> None:
     from benchframe.report.mail import mail
     from benchframe.report.table import render, tail_table
     from benchframe.results.figures import alone
+    from benchframe.results.studies import read_host
 
     cells = folder.cells()
     if tails:
         typer.echo(render(tail_table(cells), form), nl=False)
         return
     if form == "mail":
-        typer.echo(mail(cells, manifest=folder.manifest), nl=False)
+        typer.echo(mail(cells, manifest=folder.manifest, host=read_host(folder.path)), nl=False)
         return
     texts = tables(folder, form)
     if form == "text" and sys.stdout.isatty() and (single := alone(cells)):
         width = max((len(line) for line in texts[-1].splitlines() if not line.endswith(".")), default=0)
         if width > shutil.get_terminal_size().columns:
-            texts[-1] = mail(single)
+            texts[-1] = mail(single, host=read_host(folder.path))
             note = f"shortened for this terminal; {width} columns are needed to show intervals, or see the report"
             typer.echo(f"benchframe: {note}", err=True)
     if form == "json":  # one document, whatever the number of tables
@@ -64,13 +65,14 @@ def tables(folder: "RunFolder", form: str = "text") -> list[str]:
     from benchframe.report.scaling import scaling_table
     from benchframe.report.table import latency_table, render
     from benchframe.results.figures import alone, threaded
+    from benchframe.results.studies import read_host
 
     single, crews = alone(cells := folder.cells()), threaded(cells)
     texts = []
     if crews:  # a threaded cell's time per operation is an inverse throughput, so it is not a row of the other table
         texts.append(render(scaling_table(crews, () if single else folder.manifest.notes), form))
     if single or not crews:
-        texts.append(render(latency_table(single, folder.manifest.notes), form))
+        texts.append(render(latency_table(single, folder.manifest.notes, host=read_host(folder.path)), form))
     return texts
 
 
