@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchframe.events import NIL, FaultFlag, Kind
-from benchframe.record import perf as R
+from benchframe.record import records as R
 from benchframe.record.image import (
     MAP_ANONYMOUS,
     MAP_FIXED,
@@ -23,7 +23,11 @@ from benchframe.record.image import (
     settle,
     told_apart,
 )
-from benchframe.record.perf import (
+from benchframe.record.procfs import NO_LIMIT, UNSEEN, Maps, MapsRow
+from benchframe.record.recording import Recording
+from benchframe.record.records import Faults, Rec
+from benchframe.record.rows import FileTable, Row, Rows
+from benchframe.record.syscalls import (
     ALL,
     CLONE_THREAD,
     CLONE_VM,
@@ -35,13 +39,8 @@ from benchframe.record.perf import (
     NAMES,
     NR,
     WATCHED,
-    Faults,
-    Rec,
     from_i386,
 )
-from benchframe.record.procfs import NO_LIMIT, UNSEEN, Maps, MapsRow
-from benchframe.record.recording import Recording
-from benchframe.record.rows import FileTable, Row, Rows
 from benchframe.record.unplayed import (
     MAP_HUGETLB,
     READ_IMPLIES_EXEC,
@@ -102,15 +101,16 @@ MANY = 16
 
 
 class Builder:
-    """Feed :class:`~benchframe.record.perf.Rec` in time order to :meth:`add`, then :meth:`trace`.
+    """Feed :class:`~benchframe.record.records.Rec` in time order to :meth:`add`, then :meth:`trace`.
 
     O(records). ``maps`` are the layouts that ptrace saw; an exec without one falls back on VMA reports. Without
     ``calls`` (a recording of faults and reports alone) each report stands for the mmap that led to it. Calls of 32-bit
-    programs come with the ``numbers_of_i386``, or (from ptrace) in x86-64's terms already.
+    programs come with the ``numbers_of_i386``, or (from ptrace) in x86-64's terms already. Unless the records ``began``
+    with the program, those before its exec are of the recorder's child that execs it, and are nobody's.
     """
 
-    def __init__(self, maps: list[Maps], calls: bool = True, numbers_of_i386: bool = True) -> None:
-        self._calls, self._numbers_of_i386 = calls, numbers_of_i386
+    def __init__(self, maps: list[Maps], calls: bool = True, numbers_of_i386: bool = True, began: bool = True) -> None:
+        self._calls, self._numbers_of_i386, self._began = calls, numbers_of_i386, began
         self.rows = Rows()
         self.files = FileTable()
         self.skipped: Counter[str] = Counter()
@@ -228,7 +228,8 @@ class Builder:
             return
         thread = self._threads.get(rec.tid)
         if thread is None:
-            self.strays[rec.what] += 1
+            if self._began or self._threads:
+                self.strays[rec.what] += 1
             return
         _HANDLERS[rec.what](self, rec, thread)
 

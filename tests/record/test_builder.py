@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 from benchframe.events import NIL, FaultFlag, Kind, MapType
-from benchframe.record import perf as R
+from benchframe.record import records as R
 from benchframe.record.builder import Builder
 from benchframe.record.image import load_segments
-from benchframe.record.perf import NR, Rec, parse_format
+from benchframe.record.perf import parse_format
 from benchframe.record.procfs import Maps, MapsRow, parse_maps
 from benchframe.record.recording import GUESSED
+from benchframe.record.records import Rec
+from benchframe.record.syscalls import NR
 from benchframe.trace.meta import TraceMeta
 from benchframe.trace.trace import Trace
 from benchframe.trace.verify import verify
