@@ -62,7 +62,8 @@ HUGE = 1 << 21
 UNREPORTED = (NR["munmap"], NR["mremap"])
 """Calls whose effect the kernel does not report, and whose old range others may get at once: placed at entry."""
 OWN_SEARCH = 200_000
-"""ns within which a tree read of a fault's page is the fault's own find_vma."""
+"""ns after a fault, or after it got the lock (for which it may wait long), within which a tree read of its page is its
+own find_vma."""
 QUICK_LOCK = 10_000
 """ns within which a lock acquisition after a fault is the fault's own: a try for the anon_vma, with no search."""
 
@@ -84,7 +85,7 @@ class _Thread:
     pid: int
     call: _Call | None = None
     pending: Row | None = None  # a fault that has not yet been seen to take the lock
-    locked: int = 0  # when that fault took it
+    locked: int = 0  # when that fault took it last
     fault: Row | None = None
     booting: bool = False  # between exec and the end of execve: the kernel builds the image
     imaged: bool = False  # the layout at exec is known from /proc
@@ -256,7 +257,7 @@ class Builder:
         if write and thread.call is not None:
             thread.call.lock = thread.call.lock or rec.time
         elif thread.pending is not None:
-            thread.locked = thread.locked or rec.time
+            thread.locked = rec.time
             if rec.time < thread.pending.time + QUICK_LOCK and not thread.booting:
                 thread.pending.time = rec.time
 
@@ -265,7 +266,8 @@ class Builder:
         if not LOWEST_LOOKUP <= addr < ADDRESS_LIMIT or thread.booting:
             return
         last = thread.fault
-        if last is not None and last.addr >> 12 == addr >> 12 and rec.time < last.time + OWN_SEARCH:
+        since = max(thread.locked, last.time) if last is not None else 0
+        if last is not None and last.addr >> 12 == addr >> 12 and rec.time < since + OWN_SEARCH:
             if thread.pending is not None and thread.locked:
                 thread.pending.time = thread.locked
             thread.pending = None

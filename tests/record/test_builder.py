@@ -111,7 +111,8 @@ def test_reports_are_kept() -> None:
 
 
 def test_fault_moves_to_its_lock() -> None:
-    """A fault that fell back to the mmap_lock takes effect when it got the lock; its own tree walk is no lookup."""
+    """A fault that fell back to the mmap_lock takes effect when it got the lock, however long it waited; its own tree
+    walk is no lookup."""
     thread = Rec(250, R.NEW, 10, (11, 0x10F00))
     fault = [
         Rec(300, R.FAULT, 10, (0x400010, 6, True)),
@@ -120,6 +121,10 @@ def test_fault_moves_to_its_lock() -> None:
     ]
     other = Rec(20_000, R.FAULT, 11, (0x400020, 4, True))
     trace = built(thread, other, *fault)
+    assert trace.events["addr"][-2:].tolist() == [0x400020, 0x400010]
+    assert "LOOKUP" not in kinds(trace)
+    late = [rec._replace(time=rec.time + (rec.what != R.FAULT) * 5_000_000) for rec in fault]
+    trace = built(thread, other, *late)
     assert trace.events["addr"][-2:].tolist() == [0x400020, 0x400010]
     assert "LOOKUP" not in kinds(trace)
     # a lock long after a fault that no tree walk follows is another system call's
