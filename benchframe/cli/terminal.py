@@ -29,8 +29,8 @@ def colour() -> bool:
 
 
 def shown(table: Table, form: str) -> str:
-    """``table`` in a format of :data:`~benchframe.report.table.FORMATS`; as text it fits the terminal. Raises KeyError if
-    there is no such format."""
+    """``table`` in a format of :data:`~benchframe.report.table.FORMATS`; as text it fits the terminal. Raises KeyError
+    if there is no such format."""
     from benchframe.report.table import render, to_text
 
     return to_text(table, width(), colour()) if form == "text" else render(table, form)
@@ -46,9 +46,8 @@ def print_list(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     room = max((width() or PLAIN_WIDTH) - indent, 20)
     for row in [heads, *rows]:
         cells = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
-        first, *rest = [line for text in row[-1].split("\n") for line in wrap(text, room, break_on_hyphens=False)] or [
-            ""
-        ]
+        parts = [line for text in row[-1].split("\n") for line in wrap(text, room, break_on_hyphens=False)]
+        first, *rest = parts or [""]
         typer.echo("  ".join([*cells, first]).rstrip())
         for line in rest:
             typer.echo(" " * indent + line)
