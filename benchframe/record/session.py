@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,22 +19,15 @@ from typing import Any
 
 from benchframe.errors import BenchframeError, TraceError
 from benchframe.record import perf, ptrace
-from benchframe.record import perf as R
+from benchframe.record import records as R
 from benchframe.record.builder import Builder
+from benchframe.record.cgroup import ControlGroup
 from benchframe.record.journal import Journal
-from benchframe.record.perf import (
-    PerfError,
-    Source,
-    TracefsError,
-    Tracepoint,
-    function_names,
-    merged,
-    tracefs,
-    tracepoint,
-    tracepoint_filter,
-)
+from benchframe.record.perf import PerfError, Source, TracefsError, Tracepoint, function_names, tracefs, tracepoint
 from benchframe.record.procfs import proc, read_raw
 from benchframe.record.recording import Recording
+from benchframe.record.records import merged
+from benchframe.record.syscalls import tracepoint_filter
 from benchframe.trace.csvfile import write_csv
 from benchframe.trace.meta import TraceMeta
 from benchframe.trace.trace import MAX_ROWS, write_batches, write_trace
@@ -162,11 +156,15 @@ class Ends:
 class Worker:
     """The recorder process: follows the program and fills the journal."""
 
-    def __init__(self, plan: Plan, journal: Journal, ends: Ends, tell: int, parent: int) -> None:
+    def __init__(
+        self, plan: Plan, journal: Journal, ends: Ends, tell: int, parent: int, group: ControlGroup | None
+    ) -> None:
         self.plan, self.journal, self.ends, self._tell, self._parent = plan, journal, ends, tell, parent
+        self._group = group
+        self._left: Counter[str] = Counter()
         full = plan.level == "full"
         self.tracer = ptrace.Tracer(
-            syscalls=not full, filtered=not full, record=journal.record, layout=journal.layout, only_signals=full
+            syscalls=not full, filtered=not full, record=journal.record, layout=self._layout, only_signals=full
         )
         self.recorder: perf.Recorder | None = None
         self.end: dict[str, Any] | None = None
@@ -182,6 +180,12 @@ class Worker:
         if os.getppid() != parent:
             self._ask(signal.SIGTERM)
 
+    def _layout(self, raw: dict[str, Any]) -> None:
+        """Keep a layout that was seen; notice a process that has left the group, whose events are missing."""
+        self.journal.layout(raw)
+        if self._group is not None and not self._group.holds(raw["pid"]):
+            self._left[raw.get("command", "").split("\0")[0] or str(raw["pid"])] += 1
+
     def guarded(self, work: Callable[["Worker"], None]) -> None:
         """Do the work and tell how it ended."""
         try:
@@ -195,6 +199,8 @@ class Worker:
             self.end = {"error": text if isinstance(error, BenchframeError) else f"recording failed: {text}"}
             self.tracer.release_all(ptrace.DETACH)
         self.restore_priority()
+        if self._group is not None:
+            self._group.close()
         with contextlib.suppress(OSError):
             os.write(self._tell, (json.dumps(self.end) + "\n").encode())
             os.close(self._tell)
@@ -207,7 +213,7 @@ class Worker:
         self.tracer.seize(child, child)
         self._raise_priority()
         if self.plan.sources:
-            self._open([child], on_exec=True)
+            self._open_new(child)
         os.write(go, b"g")
         self.tracer.run(self._ended, self._wait)
         os.set_blocking(failed, False)
@@ -230,9 +236,25 @@ class Worker:
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, self._nice)
 
+    def _open_new(self, child: int) -> None:
+        """Open the events of a program that has not begun: those of its control group, or such as it passes on."""
+        if self._group is not None:
+            try:
+                self._group.take(child)
+                self._open([], on_exec=False)
+            except OSError:  # such as a kernel whose perf events belong to the groups of version 1
+                self._group.close()
+                self._group = None
+            else:
+                assert self.recorder is not None
+                self.recorder.enable()
+                return
+        self._open([child], on_exec=True)
+
     def _open(self, tids: list[int], on_exec: bool) -> None:
+        group = -1 if self._group is None else self._group.fd
         self.recorder = perf.Recorder(
-            self.plan.sources, tids, ring_pages(self.plan.level), on_exec, self.journal.ring, self.journal.flush
+            self.plan.sources, tids, ring_pages(self.plan.level), on_exec, self.journal.ring, self.journal.flush, group
         )
         self.journal.identify({number: source.name for number, source in self.recorder.ids.items()})
         self.recorder.start()
@@ -373,6 +395,9 @@ class Worker:
             "minding": bool(tracer.filtered and tracer.tasks),
             "running": self._parent_of_all and not tracer.root_gone,
         }
+        if self._left:
+            names = ", ".join(sorted(self._left)[:5])
+            self.end["left"] = f"{len(self._left)} programs changed their control group ({names})"
 
     def mind(self) -> None:
         """A program whose calls a filter stops cannot go on without a tracer: help it along, and record nothing."""
@@ -395,12 +420,19 @@ class Session:
     """
 
     def __init__(
-        self, plan: Plan, ends: Ends | None = None, orphaned: "Callable[[Session], None] | None" = None
+        self,
+        plan: Plan,
+        ends: Ends | None = None,
+        orphaned: "Callable[[Session], None] | None" = None,
+        grouped: bool = True,
     ) -> None:
+        """``grouped``: in a control group where that is possible; else each new process inherits the events."""
         self.plan = plan
+        self.grouped = grouped
         self.ends = ends or Ends()
         self.orphaned = orphaned
         self.journal = Journal.make()
+        self.group: ControlGroup | None = None
         self.recorder_pid = 0
         self.signals: list[int] = []
 
@@ -409,7 +441,14 @@ class Session:
         program = shutil.which(command[0])
         if program is None:
             raise RecordError(f"{command[0]}: no such program; give its path, or check PATH")
-        self._record(tuple(command), lambda worker: worker.run(program, command))
+        if self.plan.level == "full" and self.grouped:
+            with contextlib.suppress(OSError):
+                self.group = ControlGroup()
+        try:
+            self._record(tuple(command), lambda worker: worker.run(program, command))
+        finally:
+            if self.group is not None:
+                self.group.close()
 
     def attach(self, pid: int, tree: bool = False) -> None:
         """Record ``pid`` (with ``tree`` its descendants too) until it ends or Ctrl-C; it goes on afterwards."""
@@ -484,7 +523,7 @@ class Session:
         """The recorder process: never returns."""
         code = 1
         try:
-            worker = Worker(self.plan, self.journal, self.ends, tell, parent)
+            worker = Worker(self.plan, self.journal, self.ends, tell, parent, self.group)
             worker.guarded(work)
             if worker.orphan and self.orphaned is not None and worker.end is not None and not worker.end.get("error"):
                 self.journal.end(worker.end)
@@ -525,7 +564,7 @@ def read_journal(journal: Journal, progress: Callable[[float], None] | None = No
     recs, maps = journal.tracer()
     full = about["level"] == "full"
     start = next((seen for seen in maps if seen.when == "attach"), None)
-    builder = Builder(maps, numbers_of_i386=full)
+    builder = Builder(maps, numbers_of_i386=full, began=False)
     since = start.time if start is not None else 0
     if start is not None:
         builder.attach_all([seen for seen in maps if seen.when == "attach"], journal.threads())
@@ -604,14 +643,16 @@ def run_record_command(
     tree: bool = False,
     only: tuple[str, ...] = (),
     ends: Ends | None = None,
+    grouped: bool = True,
     recover: Path | None = None,
 ) -> int:
     """Record ``command`` (or process ``attach``) to ``output`` (CSV if it ends so); returns the program's exit code.
 
     The program keeps its stdin, stdout, signals and exit code (128 + n if signal n ended it); we speak on stderr, and
     only when the trace is on the disk. ``split`` writes one file per address space, ``NAME.0.parquet`` and so on;
-    ``only`` keeps the processes of these commands. A trace that lost events, or has far fewer faults than the kernel
-    counted, is refused unless ``allow_loss``. ``recover`` builds the trace of a journal that a killed recorder left;
+    ``only`` keeps the processes of these commands; ``grouped`` as for :class:`Session`. A trace that lost events, has
+    far fewer faults than the kernel counted, or lacks a process that changed its control group, is refused unless
+    ``allow_loss``. ``recover`` builds the trace of a journal that a killed recorder left;
     while the recording still runs, it is refused.
     Our own failures end in one line and exit code 125.
     """
@@ -631,7 +672,7 @@ def run_record_command(
     session = None
     try:
         with planned(level) as plan:
-            session = Session(plan, ends, lambda left: _orphaned(left, wanted))
+            session = Session(plan, ends, lambda left: _orphaned(left, wanted), grouped)
             if attach is not None:
                 session.attach(attach, tree)
             else:
@@ -672,7 +713,11 @@ def _built(journal: Journal, wanted: Wanted, session: Session | None) -> int:
         recording = session.recording(_progress()) if session is not None else read_journal(journal, _progress())
         said.append(f"level {recording.meta.level}: {summary(recording)}")
         said += recording.meta.notes
-        refused = "" if wanted.allow_loss else incomplete(recording)
+        left = journal.ended().get("left", "")
+        if left:
+            left += ": what they did then was not recorded; --inherit follows them"
+            said.append(left)
+        refused = "" if wanted.allow_loss else incomplete(recording) or left
         if refused:
             hint = f"--allow-loss accepts such a trace; {_left(journal, output)} --allow-loss"
             return _fail(f"{refused}, so nothing was written; {hint}", None, said)

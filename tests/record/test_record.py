@@ -26,8 +26,9 @@ import pytest
 from benchframe.errors import ENVIRONMENT
 from benchframe.events import EVENT, Kind
 from benchframe.record import session
-from benchframe.record.perf import EXEC, Rec
+from benchframe.record.cgroup import ControlGroup
 from benchframe.record.recording import Recording
+from benchframe.record.records import EXEC, Rec
 from benchframe.record.session import RecordError, planned
 from benchframe.trace.csvfile import read_csv
 from benchframe.trace.trace import Trace, read_trace, write_trace
@@ -89,7 +90,7 @@ def elf32(code: bytes) -> bytes:
 
 
 def record(
-    level: str, output: Path, *command: str, input: str = "", cwd: Path | None = None
+    level: str, output: Path, *command: str, input: str = "", cwd: Path | None = None, grouped: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Run the recorder as its own process, as a user does: a fork of this one, which has imported all that it needs."""
     with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -106,7 +107,7 @@ def record(
                 sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
                 if cwd is not None:
                     os.chdir(cwd)
-                code = session.run_record_command(list(command), output, level)
+                code = session.run_record_command(list(command), output, level, grouped=grouped)
                 sys.stderr.flush()
             finally:
                 os._exit(code)
@@ -170,6 +171,38 @@ def test_children(level: str, tmp_path: Path) -> None:
     assert kinds.count(Kind.FORK) >= 1
     assert trace.tasks == 3
     assert trace.mms == 2 + kinds.count(Kind.FORK)
+
+
+def test_control_group(tmp_path: Path) -> None:
+    """At level full a program runs in a control group of its own, which is gone afterwards. A process that leaves the
+    group is named and its trace refused; inherited events follow it."""
+    try:
+        group = ControlGroup()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here ({error})")
+    if why_not("full"):
+        group.close()
+        pytest.skip(f"level full: {why_not('full')}")
+    assert group.folder.is_dir()
+    parent = group.parent
+    group.close()
+    assert not group.folder.exists()
+    shown, output = ("sh", "-c", "env true; exec cat /proc/self/cgroup"), tmp_path / "t.parquet"
+    run = record("full", output, *shown)
+    assert run.returncode == 0, run.stderr
+    assert f"0::{group.path.rpartition('/')[0]}/benchframe-" in run.stdout
+    assert checked(output, "full").tasks == 2
+    assert not list(parent.glob("benchframe-*"))
+    leaving = ("sh", "-c", f"sh -c 'echo $$ >{parent}/cgroup.procs; exec true'")
+    run = record("full", output, *leaving)
+    assert run.returncode == session.EXIT_FAILED
+    assert "1 programs changed their control group (true)" in run.stderr
+    assert "--inherit" in run.stderr
+    for command in (shown, leaving):
+        run = record("full", output, *command, grouped=False)
+        assert run.returncode == 0, run.stderr
+        assert "/benchframe-" not in run.stdout
+        assert checked(output, "full").tasks == 2
 
 
 @pytest.mark.parametrize(("script", "code"), [("exit 7", 7), ("kill -TERM $$", 143), ("kill -SEGV $$", 139)])
