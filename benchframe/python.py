@@ -226,13 +226,16 @@ def _no_main() -> Iterator[None]:
 def _finished(folder: Any, table: str | None = None) -> Run:
     """The run in ``folder``."""
     from benchframe.cli.table import tables
+    from benchframe.report.table import render
 
     failed = tuple(
         f"{cell.entry.strategy} on {cell.entry.workload}: {cell.state.state}: {cell.state.message}"
         for cell in folder.cells()
         if cell.state.failed
     )
-    return Run(folder.path, "\n".join(tables(folder)) if table is None else table, failed)
+    return Run(
+        folder.path, "\n".join(render(each, "text") for each in tables(folder)) if table is None else table, failed
+    )
 
 
 def _known(plugins: Files) -> tuple[list[Path], Registry]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean, median
+from textwrap import wrap
+from typing import Any
 
 from benchframe.engine.caches import WARM, Caches
 from benchframe.engine.cost.hierarchy import CacheSizes
@@ -25,7 +27,8 @@ Value = str | float | int | None
 
 @dataclass(frozen=True)
 class Table:
-    """Headings and texts for people, records for programs. ``right`` says which columns hold numbers."""
+    """Headings and texts for people, records for programs. ``right`` says which columns hold numbers, ``drops`` which a
+    narrow terminal leaves out, in this order; without it, the last first (:func:`fitted`)."""
 
     title: str
     heads: tuple[str, ...]
@@ -33,6 +36,7 @@ class Table:
     right: tuple[bool, ...]
     records: tuple[dict[str, Value], ...]
     notes: tuple[str, ...] = field(default=())
+    drops: tuple[tuple[int, ...], ...] = field(default=())
 
 
 def ns(value: float) -> str:
@@ -140,16 +144,20 @@ def latency_table(cells: Iterable[Cell], notes: Sequence[str] = (), *, rows: Seq
     for name in present:
         heads += [FIGURES[name], "ratio [95 %]"]
         right += [True, False]
+    rate, gone, processes, state = range(len(heads), len(heads) + 4)
     heads += ["hit rate", "invalidations", "n", "state"]
     right += [True, True, True, False]
+    telling = any(row.shown != "ok" for row in rows)
+    figures = [(at, at + 1) for at in range(2, rate, 2)]
+    drops = [(gone,), *([] if telling else [(state,)]), (processes,), *reversed(figures[1:]), (rate,), (2,)]
     lines, cached = [], caching(row.cell for row in rows)
     for row in rows:
         line = [row.cell.entry.workload, row.cell.entry.strategy]
         for name in present:
             figure = row.figures.get(name)
             line += [spread(figure), verdict_text(figure)]
-        processes = max((figure.summary.n for figure in row.figures.values()), default=0)
-        line += [*_counts(row.cell, cached), str(processes), row.shown]
+        most = max((figure.summary.n for figure in row.figures.values()), default=0)
+        line += [*_counts(row.cell, cached), str(most), row.shown]
         lines.append(tuple(line))
     return Table(
         "Latency",
@@ -158,6 +166,7 @@ def latency_table(cells: Iterable[Cell], notes: Sequence[str] = (), *, rows: Seq
         tuple(right),
         tuple(_record(row, cached) for row in rows),
         (*_notes(rows), *notes),
+        tuple(drops) if present else (),
     )
 
 
@@ -318,17 +327,67 @@ def _part(ratio: Ratio | None, part: str) -> float | None:
 Renderer = Callable[[Table], str]
 
 
-def to_text(table: Table) -> str:
-    """Plain text, as wide as necessary; repeated workloads are left out."""
+def to_text(table: Table, width: int = 0, colour: bool = False) -> str:
+    """Plain text; repeated workloads are left out. At most ``width`` columns wide if that is not 0 (:func:`fitted`),
+    the notes too; with ``colour`` the words faster and slower are green and red (ECMA-48)."""
     from tabulate import tabulate  # type: ignore[import-untyped]
 
+    if width:
+        table = fitted(table, width)
     rows, last = [], ""
     for row in table.rows:
-        rows.append([row[0] if row[0] != last else "", *row[1:]])
+        rows.append([row[0] if row[0] != last else "", *(_coloured(text) if colour else text for text in row[1:])])
         last = row[0]
     align = ["right" if right else "left" for right in table.right]
     body = tabulate(rows, list(table.heads), "simple", colalign=align if rows else None, disable_numparse=True)
-    return "\n".join([*(line.rstrip() for line in body.splitlines()), "", *table.notes, ""])
+    notes = [line for note in table.notes for line in (_wrapped(note, width) if width else [note])]
+    return "\n".join([*(line.rstrip() for line in body.splitlines()), "", *notes, ""])
+
+
+_COLOURS = {"faster": "\x1b[32mfaster\x1b[0m", "slower": "\x1b[31mslower\x1b[0m"}
+
+
+def _wrapped(note: str, width: int) -> list[str]:
+    """The lines of a note; a path or a command stays in one piece."""
+    return wrap(note, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _coloured(text: str) -> str:
+    head, space, word = text.rpartition(" ")
+    return f"{head}{space}{_COLOURS.get(word, word)}"
+
+
+def fitted(table: Table, width: int) -> Table:
+    """``table`` without the columns for which ``width`` has no room, and a note that names them.
+
+    Columns go in the order of :attr:`Table.drops`, then the last first; the labels on the left and one more column
+    stay, however narrow. O(rows x columns).
+
+    >>> narrow = fitted(Table("", ("name", "ns", "x", "n"), (("a", "1.5", "0.5 faster", "6"),), (False,) * 4, ()), 18)
+    >>> narrow.heads, narrow.notes
+    (('name', 'ns'), ('Left out, to fit 18 columns: n, x. --format csv has everything.',))
+    """
+    widths = [max(map(len, column)) for column in zip(table.heads, *table.rows, strict=True)]
+    labels = next((at for at, right in enumerate(table.right) if right), 1)
+    kept, gone = set(range(len(widths))), list[str]()
+    last_first = [(at,) for at in reversed(range(labels + 1, len(widths)))]
+    for group in (*table.drops, *last_first):
+        if sum(widths[at] + 2 for at in kept) - 2 <= width:
+            break
+        if kept.issuperset(group) and kept.difference(range(labels), group):
+            gone.append(" with ".join(table.heads[at] for at in group))
+            kept.difference_update(group)
+    if not gone:
+        return table
+
+    def part(row: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(item for at, item in enumerate(row) if at in kept)
+
+    note = f"Left out, to fit {width} columns: {', '.join(gone)}. --format csv has everything."
+    rows = tuple(map(part, table.rows))
+    return replace(
+        table, heads=part(table.heads), rows=rows, right=part(table.right), notes=(note, *table.notes), drops=()
+    )
 
 
 _MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_[]<>|~&"})

@@ -306,7 +306,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path, number: int, code: int) 
 def test_lists_and_show() -> None:
     """Lists name what plugins bring and where from; show explains a workload's parameters."""
     assert re.search(r"fake20 +dist +the fake20 one", call("list", "strategies").stdout)
-    assert re.search(r"big +lookups +rows=20", call("list", "workloads").stdout)
+    assert re.search(r"big +lookups\n +rows=20", call("list", "workloads").stdout)
     shown = call("show", "big").stdout
     assert "rows=20  events (int in [2, 1000])" in shown
     assert "benchframe run --workload big:rows=20" in shown
