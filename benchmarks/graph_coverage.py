@@ -87,8 +87,8 @@ def main() -> None:
         for one in (job.result() for job in some):
             by[one.strategy].append(one)
             if not one.whole or one.failures:
-                how = "; ".join(one.failures) or "cut"
-                print(f"{one.strategy:16} {one.scenario:24} {one.graphs:6} graphs {one.seconds:6.1f} s  {how}", flush=True)
+                what = f"{one.strategy:16} {one.scenario:24} {one.graphs:6} graphs {one.seconds:6.1f} s"
+                print(what, "; ".join(one.failures) or "cut", flush=True)
     rows = [
         [name, f"{sum(one.whole for one in some)} of {len(some)}", sum(one.graphs for one in some),
          sum(one.events for one in some), f"{sum(one.seconds for one in some):.0f}"]

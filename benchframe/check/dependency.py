@@ -18,6 +18,7 @@ import dis
 import sys
 from bisect import bisect_right
 from collections.abc import Callable
+from itertools import pairwise
 from types import CodeType, FrameType
 from typing import Any
 
@@ -102,7 +103,7 @@ class Flow:
         self._offsets = [one.offset for one in found]
         self._names = [one.opname for one in found]
         jumps = {one.offset: one.argval for one in found if one.opcode in _JUMPS}
-        after = [two.offset for one, two in zip(found, found[1:], strict=False) if one.opcode in _JUMPS | _ENDS]
+        after = [two.offset for one, two in pairwise(found) if one.opcode in _JUMPS | _ENDS]
         self.starts = sorted({0, *jumps.values(), *after})
         self.next: list[tuple[int, ...]] = [()] * len(self.starts)
         self._line = [0] * len(self.starts)
@@ -163,7 +164,7 @@ class Flow:
         ends = {at for at in after if not self.next[at]}
         joins = [at for at in after if not ends & self.reach(branch, at) - {at}] if ends else []
         between = [self.reach(branch, at) for at in joins]
-        return frozenset(min(between, key=len, default=after))
+        return frozenset(min([*between, after], key=len))
 
     def loops(self, branch: int) -> bool:
         """Does the branch decide whether a loop goes on? The test of a ``while`` stands twice, before the loop and at
