@@ -162,9 +162,12 @@ class Flow:
         """The blocks between a branch and where its arms meet again, which every way to the function's end passes."""
         after = self.reach(branch)
         ends = {at for at in after if not self.next[at]}
-        joins = [at for at in after if not ends & self.reach(branch, at) - {at}] if ends else []
-        between = [self.reach(branch, at) for at in joins]
-        return frozenset(min([*between, after], key=len))
+        between = after
+        for join in after if ends else ():
+            before = self.reach(branch, join)
+            if not ends & before and len(before) < len(between):
+                between = before
+        return frozenset(between)
 
     def loops(self, branch: int) -> bool:
         """Does the branch decide whether a loop goes on? The test of a ``while`` stands twice, before the loop and at
