@@ -65,6 +65,7 @@ def run(
     seed: int = 0,
     stream_seed: int = 0,
     cost: bool = True,
+    host: bool = False,
     pin: bool = True,
     plugins: Files = (),
     output: str | Path = "reports/runs",
@@ -94,6 +95,7 @@ def run(
         seed: of the order of processes and of layouts.
         stream_seed: of synthetic streams.
         cost: count loads, cache lines, atomics and branches, too.
+        host: let the running kernel perform the workloads, too (docs/host.md).
         pin: pin the processes to one CPU if the machine is idle.
         plugins: plugin files or folders. They are executed.
         output: the folder in which the run gets its own.
@@ -121,7 +123,7 @@ def run(
             raise UsageError(f"{name}={value}: give a positive number of seconds")
     files, known = _known(plugins)
     options = settings(mode == "quick", mode == "rigorous", rounds, _text(budget), _text(timeout), pin)
-    options = replace(options, within=within, cost=options.cost if cost else 0)
+    options = replace(options, within=within, cost=options.cost if cost else 0, host=host)
     if until_decided:
         options = adaptive(options, rounds, "lookup,fault")
     asked = _strategies(strategies, known)
@@ -229,13 +231,16 @@ def _no_main() -> Iterator[None]:
 def _finished(folder: Any, table: str | None = None) -> Run:
     """The run in ``folder``."""
     from benchframe.cli.table import tables
+    from benchframe.report.table import render
 
     failed = tuple(
         f"{cell.entry.strategy} on {cell.entry.workload}: {cell.state.state}: {cell.state.message}"
         for cell in folder.cells()
         if cell.state.failed
     )
-    return Run(folder.path, "\n".join(tables(folder)) if table is None else table, failed)
+    return Run(
+        folder.path, "\n".join(render(each, "text") for each in tables(folder)) if table is None else table, failed
+    )
 
 
 def _known(plugins: Files) -> tuple[list[Path], Registry]:

@@ -440,6 +440,7 @@ def comparison_table(found: Comparison, a: Side, b: Side) -> Table:
         (False, False, False, True, True, True, True, False, False),
         tuple(_record(line) for line in found.lines),
         tuple(notes),
+        drops=((8,), (6,), (3, 4)),  # how it was tested, p, both means; ratio and verdict stay
     )
 
 

@@ -18,6 +18,7 @@ from benchframe.report.table import (
     cold_notes,
     comparisons,
     disturbed,
+    host_sentences,
     ratio_text,
     short_text,
     short_times,
@@ -26,6 +27,7 @@ from benchframe.report.table import (
 from benchframe.results.figures import FIGURES, OPERATIONS, Figure, Point, Row, alone, caching, points, rows_of
 from benchframe.results.folder import Cell
 from benchframe.results.manifest import Manifest
+from benchframe.results.studies import HostFigures
 from benchframe.stats import Ratio
 
 WIDTH = 72
@@ -40,11 +42,17 @@ _COMMAND_LINES = 24
 """The most lines of a command; a longer one is cut, and the report has all of it."""
 
 
-def mail(cells: Iterable[Cell], *, rows: Sequence[Row] | None = None, manifest: Manifest | None = None) -> str:
+def mail(
+    cells: Iterable[Cell],
+    *,
+    rows: Sequence[Row] | None = None,
+    manifest: Manifest | None = None,
+    host: HostFigures | None = None,
+) -> str:
     """All cells as text of at most 72 columns; figures that no cell of a workload has are left out. O(cells).
 
     ``rows`` are those of the cells without threads, if they are already computed; ``manifest`` adds machine, versions,
-    and the command.
+    and the command, ``host`` what the running kernel took for the workloads, in sentences.
     """
     cells = list(cells)
     rows = rows_of(alone(cells)) if rows is None else rows
@@ -55,6 +63,9 @@ def mail(cells: Iterable[Cell], *, rows: Sequence[Row] | None = None, manifest: 
         parts.append(_block(label, [row for row in rows if row.cell.entry.workload == label], cached))
     if rows:
         parts.append(_legend(rows))
+        parts += (
+            ["\n".join(_wrapped(text.replace("±", "+-"))) for _, text in host_sentences(rows, host)] if host else []
+        )
     for label in dict.fromkeys(point.workload for point in crews):
         parts.append(_crew(label, [point for point in crews if point.workload == label]))
     if crews:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean, median
+from textwrap import wrap
+from typing import Any
 
 from benchframe.engine.caches import WARM, Caches, from_text
 from benchframe.engine.cost.hierarchy import CacheSizes
@@ -14,7 +16,8 @@ from benchframe.engine.session import BINS_PER_OCTAVE, bin_edge
 from benchframe.files import printable
 from benchframe.results.figures import FIGURES, Figure, Row, caching, rows_of, set_aside
 from benchframe.results.folder import Cell, CellState
-from benchframe.stats import Ratio
+from benchframe.results.studies import HostFigures, HostWorkload
+from benchframe.stats import Ratio, Summary, summarise, welch_ratio
 
 # ----------------------------------------------------------------------------------------------------------------------
 # What each cell measured, and its ratio to the baseline, as a :class:`Table`; what a row means is in its notes.
@@ -26,7 +29,8 @@ Value = str | float | int | None
 
 @dataclass(frozen=True)
 class Table:
-    """Headings and texts for people, records for programs. ``right`` says which columns hold numbers."""
+    """Headings and texts for people, records for programs. ``right`` says which columns hold numbers, ``drops`` which a
+    narrow terminal leaves out, in this order; without it, the last first (:func:`fitted`)."""
 
     title: str
     heads: tuple[str, ...]
@@ -34,6 +38,7 @@ class Table:
     right: tuple[bool, ...]
     records: tuple[dict[str, Value], ...]
     notes: tuple[str, ...] = field(default=())
+    drops: tuple[tuple[int, ...], ...] = field(default=())
 
 
 def ns(value: float) -> str:
@@ -48,10 +53,12 @@ def ns(value: float) -> str:
 
 
 def spread(figure: Figure | None, sign: str = " ± ") -> str:
-    """``mean ± sd`` of the process means."""
-    if figure is None:
-        return ""
-    summary = figure.summary
+    """``mean ± sd`` of the process means; "" without a figure."""
+    return "" if figure is None else mean_sd(figure.summary, sign)
+
+
+def mean_sd(summary: Summary, sign: str = " ± ") -> str:
+    """``mean ± sd`` in ns, the mean alone of one process."""
     return ns(summary.mean) + (f"{sign}{ns(summary.sd)}" if summary.n > 1 else "")
 
 
@@ -129,11 +136,17 @@ def _counts(cell: Cell, cached: Collection[str]) -> tuple[str, str]:
     return ("" if rate is None else f"{100 * rate:.1f} %", "" if gone is None else f"{gone:,.0f}")
 
 
-def latency_table(cells: Iterable[Cell], notes: Sequence[str] = (), *, rows: Sequence[Row] | None = None) -> Table:
+def latency_table(
+    cells: Iterable[Cell],
+    notes: Sequence[str] = (),
+    *,
+    rows: Sequence[Row] | None = None,
+    host: HostFigures | None = None,
+) -> Table:
     """Rows workload x strategy: ns per lookup, fault and mapping operation with spread, ratio to the baseline.
 
     ``notes`` (the manifest's) are added to the table's own; ``rows`` are those of ``cells``, if they are already
-    computed.
+    computed. ``host`` adds a last row to each workload that the running kernel performed.
     """
     rows = rows_of(cells) if rows is None else rows
     present = [name for name in FIGURES if any(name in row.figures for row in rows)]
@@ -142,24 +155,35 @@ def latency_table(cells: Iterable[Cell], notes: Sequence[str] = (), *, rows: Seq
     for name in present:
         heads += [FIGURES[name], "ratio [95 %]"]
         right += [True, False]
+    rate, gone, processes, state = range(len(heads), len(heads) + 4)
     heads += ["hit rate", "invalidations", "n", "state"]
     right += [True, True, True, False]
-    lines, cached = [], caching(row.cell for row in rows)
-    for row in rows:
+    telling = any(row.shown != "ok" for row in rows)
+    figures = [(at, at + 1) for at in range(2, rate, 2)]
+    drops = [(gone,), *([] if telling else [(state,)]), (processes,), *reversed(figures[1:]), (rate,), (2,)]
+    lines, records, cached = [], [], caching(row.cell for row in rows)
+    for i, row in enumerate(rows):
         line = [row.cell.entry.workload, row.cell.entry.strategy]
         for name in present:
             figure = row.figures.get(name)
             line += [spread(figure), verdict_text(figure)]
-        processes = max((figure.summary.n for figure in row.figures.values()), default=0)
-        line += [*_counts(row.cell, cached), str(processes), row.shown]
+        most = max((figure.summary.n for figure in row.figures.values()), default=0)
+        line += [*_counts(row.cell, cached), str(most), row.shown]
         lines.append(tuple(line))
+        records.append(_record(row, cached))
+        if host and (performed := after(rows, i, host)):
+            texts = [text for name in present for text in (_host_spread(performed, name), "")]
+            most = max(len(performed.fault), len(performed.mapping))
+            lines.append((performed.workload, host.name, *texts, "", "", str(most), ""))
+            records.append(_host_record(row, performed, host.name, records[-1]))
     return Table(
         "Latency",
         tuple(heads),
         tuple(lines),
         tuple(right),
-        tuple(_record(row, cached) for row in rows),
-        (*_notes(rows), *notes),
+        tuple(records),
+        (*_notes(rows), *host_notes(rows, host), *notes),
+        tuple(drops) if present else (),
     )
 
 
@@ -326,22 +350,166 @@ def _part(ratio: Ratio | None, part: str) -> float | None:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+# The running kernel beside the strategies (``run --host``): a row, and what a better lookup could save of a real fault.
+
+
+def after(rows: Sequence[Row], i: int, host: HostFigures) -> HostWorkload | None:
+    """What the kernel took for the workload of row ``i``, if that is the workload's last row."""
+    label = rows[i].cell.entry.workload
+    last = i + 1 == len(rows) or rows[i + 1].cell.entry.workload != label
+    return host.workload(label) if last else None
+
+
+def host_summary(performed: HostWorkload, figure: str) -> Summary | None:
+    """The kernel's figure of this name, None if it has none: a lookup cannot be timed from outside."""
+    means = {"fault": performed.fault, "mapping": performed.mapping}.get(figure, ())
+    return summarise(means) if means else None
+
+
+def _host_spread(performed: HostWorkload, figure: str) -> str:
+    summary = host_summary(performed, figure)
+    return mean_sd(summary) if summary else ""
+
+
+def _host_record(
+    row: Row, performed: HostWorkload, name: str, like: Mapping[str, Value]
+) -> dict[str, Value]:  # fmt: skip
+    """The members of ``like``, a strategy's record, as far as the kernel has them."""
+    record: dict[str, Value] = dict.fromkeys(like)
+    record |= {key: like[key] for key in ("workload", "baseline", "caches")} | {"strategy": name, "state": "host"}
+    for figure in FIGURES:
+        if summary := host_summary(performed, figure):
+            parts = ("n", "mean", "median", "sd", "low", "high")
+            record |= {f"{figure}_{part}": getattr(summary, part) for part in parts}
+    return record
+
+
+def host_notes(rows: Sequence[Row], host: HostFigures | None) -> list[str]:
+    """What the kernel's rows are, and for each workload :func:`host_sentence`."""
+    if host is None or not any(host.workload(row.cell.entry.workload) for row in rows):
+        return []
+    what = "the same faults and mapping calls performed for real, by processes of their own"
+    notes = [f"{host.name}: {what}; no ratio, since the model leaves entry, clearing and accounting out."]
+    for performed in host.workloads:
+        if performed.cut:
+            notes.append(f"{host.name} performed a part of {performed.workload}: {performed.cut}.")
+    return notes + [sentence for _, sentence in host_sentences(rows, host)]
+
+
+def host_sentences(rows: Sequence[Row], host: HostFigures) -> list[tuple[float, str]]:
+    """For each workload with lookups that had real faults: the share of a fault that its lookup is, and what that means
+    in words, with the strategy measured here that saves most of it."""
+    told = []
+    for performed in host.workloads:
+        lookups = {
+            row.cell.entry.strategy: row.cell.rounds("lookup")
+            for row in rows
+            if row.cell.entry.workload == performed.workload and "lookup" in row.figures
+        }
+        first = lookups.pop(performed.strategy, None)
+        if not first or not performed.fault:
+            continue
+        share, text = share_of_fault(first, performed.fault, f"{performed.strategy} in the model")
+        means = {name: fmean(values.values()) for name, values in lookups.items()}
+        best = min(means, key=means.__getitem__, default="")
+        saved = fmean(first.values()) - means.get(best, math.inf)
+        if saved > 0:
+            part = percent(saved / fmean(performed.fault))
+            text += f" Of the strategies here, {best} saves most: {ns(saved)} ns, {part}."
+        told.append((share, f"{performed.workload}: {text[0].lower()}{text[1:]}"))
+    return told
+
+
+def share_of_fault(lookup: Mapping[int, float], fault: Sequence[float], whose: str) -> tuple[float, str]:
+    """The share of a real page fault (ns by process) that a lookup (ns by round) is, and a sentence that says it with
+    both spreads, numbers of processes and the share's 95 % interval (Welch)."""
+    share = welch_ratio(lookup, dict(enumerate(fault)))
+    if share is None:
+        raise ValueError("no lookup or no fault")
+    one, whole = summarise(list(lookup.values())), summarise(fault)
+    end = f" [{percent(share.low)}, {percent(share.high)}]" if share.n > 1 else ""
+    return share.value, (
+        f"A lookup is {mean_sd(one)} ns ({whose}, n = {one.n}) of a page fault of {mean_sd(whole)} ns on this kernel "
+        f"(n = {whole.n}): the best strategy can save {percent(share.value)}{end} of a fault."
+    )
+
+
+def percent(share: float) -> str:
+    """A share in per cent with two significant digits.
+
+    >>> percent(0.00534), percent(0.123), percent(float("nan"))
+    ('0.53 %', '12 %', '-')
+    """
+    return "-" if share != share else f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.0f} %"
+
+
+# ----------------------------------------------------------------------------------------------------------------------
 # A :class:`Table` as text, Markdown, CSV or LaTeX. Every name is escaped, because it may come from anywhere.
 
 Renderer = Callable[[Table], str]
 
 
-def to_text(table: Table) -> str:
-    """Plain text, as wide as necessary; repeated workloads are left out."""
+def to_text(table: Table, width: int = 0, colour: bool = False) -> str:
+    """Plain text; repeated workloads are left out. At most ``width`` columns wide if that is not 0 (:func:`fitted`),
+    the notes too; with ``colour`` the words faster and slower are green and red (ECMA-48)."""
     from tabulate import tabulate  # type: ignore[import-untyped]
 
+    if width:
+        table = fitted(table, width)
     rows, last = [], ""
     for row in table.rows:
-        rows.append([row[0] if row[0] != last else "", *row[1:]])
+        rows.append([row[0] if row[0] != last else "", *(_coloured(text) if colour else text for text in row[1:])])
         last = row[0]
     align = ["right" if right else "left" for right in table.right]
     body = tabulate(rows, list(table.heads), "simple", colalign=align if rows else None, disable_numparse=True)
-    return "\n".join([*(line.rstrip() for line in body.splitlines()), "", *table.notes, ""])
+    notes = [line for note in table.notes for line in (_wrapped(note, width) if width else [note])]
+    return "\n".join([*(line.rstrip() for line in body.splitlines()), "", *notes, ""])
+
+
+_COLOURS = {"faster": "\x1b[32mfaster\x1b[0m", "slower": "\x1b[31mslower\x1b[0m"}
+
+
+def _wrapped(note: str, width: int) -> list[str]:
+    """The lines of a note; a path or a command stays in one piece."""
+    return wrap(note, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _coloured(text: str) -> str:
+    head, space, word = text.rpartition(" ")
+    return f"{head}{space}{_COLOURS.get(word, word)}"
+
+
+def fitted(table: Table, width: int) -> Table:
+    """``table`` without the columns for which ``width`` has no room, and a note that names them.
+
+    Columns go in the order of :attr:`Table.drops`, then the last first; the labels on the left and one more column
+    stay, however narrow. O(rows x columns).
+
+    >>> narrow = fitted(Table("", ("name", "ns", "x", "n"), (("a", "1.5", "0.5 faster", "6"),), (False,) * 4, ()), 18)
+    >>> narrow.heads, narrow.notes
+    (('name', 'ns'), ('Left out, to fit 18 columns: n, x. --format csv has everything.',))
+    """
+    widths = [max(map(len, column)) for column in zip(table.heads, *table.rows, strict=True)]
+    labels = next((at for at, right in enumerate(table.right) if right), 1)
+    kept, gone = set(range(len(widths))), list[str]()
+    last_first = [(at,) for at in reversed(range(labels + 1, len(widths)))]
+    for group in (*table.drops, *last_first):
+        if sum(widths[at] + 2 for at in kept) - 2 <= width:
+            break
+        if kept.issuperset(group) and kept.difference(range(labels), group):
+            gone.append(" with ".join(table.heads[at] for at in group))
+            kept.difference_update(group)
+    if not gone:
+        return table
+
+    def part(row: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(item for at, item in enumerate(row) if at in kept)
+
+    note = f"Left out, to fit {width} columns: {', '.join(gone)}. --format csv has everything."
+    rows = tuple(map(part, table.rows))
+    return replace(
+        table, heads=part(table.heads), rows=rows, right=part(table.right), notes=(note, *table.notes), drops=()
+    )
 
 
 _MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_[]<>|~&"})
