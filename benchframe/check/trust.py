@@ -502,28 +502,36 @@ def _may_store(graph: Graph, tasks: Tasks, task: int, loc: Any) -> bool:
 def _is_shadow(graph: Graph, tasks: Tasks, loc: Any) -> bool:
     """Does a task wait for a location in vain from now on, although its last store would let it continue?
 
-    So it is if no other task stores there any more, and no load can get another store either: a backward revisit
-    removes waiting loads, or what they wait for.
+    So it is if no other task stores there any more, nor where a task has loaded: a load that got a new store instead (a
+    backward revisit) would remove the wait, or what it waits for. The waiting task itself stores nothing meanwhile.
     """
     last = graph.label(graph.co[loc][-1]).value
-    waiting = [one for one in graph.waiting.get(loc, ()) if _waits_for(graph.label(one), last)]
-    every = range(tasks.count)
-    if not any(
-        not any(other != one >> SHIFT and _may_store(graph, tasks, other, loc) for other in every) for one in waiting
-    ):
-        return False
     loads: dict[Any, set[int]] = {}
+    for one in graph.waiting.get(loc, ()):
+        label = graph.label(one)
+        if label.wait is None or label.tag == "queue" or not label.wait(last):
+            continue
+        others = [task for task in range(tasks.count) if task != one >> SHIFT]
+        if any(_may_store(graph, tasks, task, loc) for task in others):
+            continue
+        loads = loads or _loads(graph)
+        if not any(
+            readers - {task} and _may_store(graph, tasks, task, where)
+            for where, readers in loads.items()
+            for task in others
+        ):
+            return True
+    return False
+
+
+def _loads(graph: Graph) -> dict[Any, set[int]]:
+    """Of each location: the tasks that have loaded it, and may get another store instead."""
+    found: dict[Any, set[int]] = {}
     for event in graph.rf:
         label = graph.label(event)
         if label.kind == "R" and label.wait is None:
-            loads.setdefault(label.loc, set()).add(event >> SHIFT)
-    return not any(
-        readers - {task} and _may_store(graph, tasks, task, where) for where, readers in loads.items() for task in every
-    )
-
-
-def _waits_for(label: Label, value: Any) -> bool:
-    return label.wait is not None and label.tag != "queue" and bool(label.wait(value))
+            found.setdefault(label.loc, set()).add(event >> SHIFT)
+    return found
 
 
 def _taken(graph: Graph, loc: Any, store: Id) -> bool:
