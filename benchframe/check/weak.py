@@ -75,10 +75,12 @@ class GraphCase(Case):
         self.weaker: Mapping[tuple[str, str, str], Rule] = {}
         """The same by function, operation and field ("" for a barrier)."""
         self.races: set[Race] = set()
-        self.stores: dict[Hashable, int] = {}
-        """Of each location: a mask of the tasks that were seen to store to it, in any execution."""
+        self.stores: dict[tuple[int, Hashable], int] = {}
+        """How often a task stored to a location, at most, in any execution."""
+        self.relied: set[tuple[int, Hashable]] = set()
+        """Those of which a search took it that there are no more."""
         self.learned = False
-        """A task stored where it never did before: what waits for it must be looked at again."""
+        """There were more: what waits for them must be looked at again."""
         self._world: GraphWorld | None = None
         if scenario.hardware:
             raise Broken("set-up", "scenarios with TLBs are not checked under this memory model")
@@ -129,6 +131,8 @@ class GraphWorld(CaseWorld):
         """What values in places of one task alone depend on."""
         self.branches: dict[int, Branches] = {}
         """Of each task: what its next store depends on by branches."""
+        self.stored: dict[tuple[int, Hashable], int] = {}
+        """How often each task has stored to a location."""
         self.calls: list[Asked] = []
         self.mappings: list[Span] = []
         self.turn: dict[int, int] = {}
@@ -180,9 +184,13 @@ class GraphWorld(CaseWorld):
         """RCU threads."""
         return self.daemons[task]
 
-    def stores(self, task: int, loc: Any) -> bool:
-        """Was the task ever seen to store there?"""
-        return bool(self.case.stores.get(loc, 0) >> task & 1)
+    def may_store(self, task: int, loc: Any, done: int) -> bool:
+        """Was the task ever seen to store there more often than ``done`` times?"""
+        one = task, loc
+        if self.case.stores.get(one, 0) > done:
+            return True
+        self.case.relied.add(one)
+        return False
 
     def broken(self) -> bool:
         """Has a task failed?"""
@@ -241,10 +249,11 @@ class GraphWorld(CaseWorld):
         self.index[task] = at + 1
         if label.kind == "W":
             self.seen.pop(task, None)
-            known = self.case.stores.get(label.loc, 0)
-            if not known >> task & 1:
-                self.case.stores[label.loc] = known | 1 << task
-                self.case.learned = True
+            one = task, label.loc
+            self.stored[one] = done = self.stored.get(one, 0) + 1
+            if done > self.case.stores.get(one, 0):
+                self.case.stores[one] = done
+                self.case.learned |= one in self.case.relied
         events = self.graph.tasks[task]
         if at < len(events):
             old = events[at]
