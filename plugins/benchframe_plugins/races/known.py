@@ -44,8 +44,8 @@ KNOWN_BUGS = (
           says="an entry for * is left where there is no VMA", scenarios=B4),
     known("refused", "a fault is refused by what mprotect changes in the VMA that it holds", "fault_in_vma",
           kind="stale answer", says="T0: write fault, page 1 gave access refused,*", scenarios=SPLIT),
-    known("refused", "as above: the VMA has moved, none is at the address, and the hold is not put", "vma_release", "put",
-          "page_fault", "one_event", kind="NULL dereference", says="VMA(mm, NULL).cache_access, in vma_release*",
-          scenarios=SPLIT),
+    known("refused", "as above: the VMA has moved, none is at the address, and the hold is not put", "vma_release",
+          "put", "page_fault", "one_event", kind="NULL dereference",
+          says="VMA(mm, NULL).cache_access, in vma_release*", scenarios=SPLIT),
 )  # fmt: skip
 """What `benchframe check` finds, by name; docs/checking.md explains each."""
