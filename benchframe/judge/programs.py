@@ -274,7 +274,7 @@ class Generator:
 
     def _journey(self, rows: list[Row]) -> None:
         """Half of an area is written, perhaps forked, then moved away and back beside its other half: may they
-        merge?"""
+        merge? Sometimes MREMAP_DONTUNMAP moves it back: may what stays merge with a new mapping?"""
         private = [row for row in rows if row[2] in (1, 3) and not row[3] and row[1] - row[0] >= 2 * PAGE]
         if not private:
             return
@@ -282,6 +282,9 @@ class Generator:
         middle = start + (end - start) // 2 // PAGE * PAGE
         target = self.zone.base + (self.zone.pages + self.random.randrange(8)) * PAGE
         size = middle - start
+        back, stays = [Op(MREMAP, target, size, size, 3, start)], self.random.random() < 0.2
+        if stays:
+            back = [Op(MREMAP, target, size, size, 7, start), Op(MMAP, target + size, size, 3, 0x32, MASK, 0)]
         self.queue = [
             Op(MPROTECT, start, end - start, 3),
             Op(MPROTECT, middle, end - middle, 1),
@@ -289,7 +292,7 @@ class Generator:
             *([Op(FORK)] if self.random.random() < 0.3 else []),
             Op(MREMAP, start, size, size, 3, target),
             Op(MPROTECT, middle, end - middle, 3),
-            Op(MREMAP, target, size, size, 3, start),
+            *back,
             Op(TOUCH, middle, 2),
             Op(MPROTECT, start, PAGE, 1),
             Op(MPROTECT, start, end - start, prot),
