@@ -195,7 +195,7 @@ class Zone:
     reads: float = 0.3
     """How many touches are reads."""
     journeys: float = 0.0
-    """How often a scripted sequence begins (see :meth:`Generator._journey`)."""
+    """How often a scripted sequence begins (see :meth:`Generator._journey` and those behind it)."""
 
 
 _ALL = {MMAP: 30, MUNMAP: 12, MPROTECT: 16, MREMAP: 14, MADVISE: 12, TOUCH: 14, MLOCK: 1, MUNLOCK: 1}
@@ -267,7 +267,12 @@ class Generator:
         self.edges = [row[at] for row in rows for at in (0, 1)]
         self.mapped = [row for row in rows if row[5] >= 0]
         if self.zone.journeys and not self.queue and self.random.random() < self.zone.journeys:
-            self._huge_journey() if self.zone.name == "huge" else self._journey(rows)
+            if self.zone.name == "huge":
+                self._huge_journey()
+            elif self.random.random() < 0.2:
+                self._hole_journey()
+            else:
+                self._journey(rows)
         if self.queue:
             return self.queue.pop(0)
         return self.make[self.random.choices(self.codes, self.weights)[0]]()
@@ -296,6 +301,16 @@ class Generator:
             Op(TOUCH, middle, 2),
             Op(MPROTECT, start, PAGE, 1),
             Op(MPROTECT, start, end - start, prot),
+        ]
+
+    def _hole_journey(self) -> None:
+        """A hole between two equal areas, of which one is written, is mapped: may all three merge?"""
+        start = self.zone.base + (self.zone.pages + self.random.randrange(8)) * PAGE
+        self.queue = [
+            Op(MMAP, start, 6 * PAGE, 3, 0x32, MASK, 0),
+            Op(MUNMAP, start + 2 * PAGE, 2 * PAGE),
+            Op(TOUCH, start + self.random.choice((0, 4 * PAGE)), 2),
+            Op(MMAP, start + 2 * PAGE, 2 * PAGE, 3, 0x32, MASK, 0),
         ]
 
     def _huge_journey(self) -> None:
