@@ -75,7 +75,7 @@ def record(
     if command and command[0].startswith("-"):
         options = (
             "--output", "--level", "--allow-loss", "--attach", "--tree", "--split", "--only", "--duration",
-            "--max-events", "--detach", "--inherit", "--recover",
+            "--max-events", "--detach", "--inherit", "--recover", "--kernel", "--copy", "--accel", "--cpu",
         )  # fmt: skip
         hint = did_you_mean(command[0], options, "see benchframe record --help")
         raise UsageError(f"record has no option {command[0]}; {hint} The program comes after --")
@@ -85,7 +85,8 @@ def record(
         if not command:
             raise UsageError("--kernel runs a program: give one after --, not --attach or --recover")
         passed = ["--level", level, "--duration", str(duration), "--max-events", str(max_events)]
-        passed += [flag for flag, on in (("--allow-loss", allow_loss), ("--split", split), ("--detach", detach)) if on]
+        flags = {"--allow-loss": allow_loss, "--split": split, "--detach": detach, "--inherit": inherit}
+        passed += [flag for flag, on in flags.items() if on]
         passed += [word for name in only or () for word in ("--only", name)]
         return _record_there(kernel, passed, command, output, copy or [], accel, cpu)
     if copy:
@@ -110,7 +111,7 @@ def _record_there(
 ) -> int:
     """Record under another kernel; its errors are a failed recording's."""
     from benchframe.guest import OUT, Guest, GuestError, program_files, run_in_guest
-    from benchframe.record.session import EXIT_FAILED
+    from benchframe.record.command import EXIT_FAILED
 
     if not output.absolute().parent.is_dir():
         raise UsageError(f"{output.parent}: not a folder; choose another with -o")
