@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from support.runs import OPTIONS as SHALLOW
 from support.runs import made, noise
 from support.sessions import OPTIONS, Log, sit, start
@@ -16,6 +17,7 @@ from benchframe.results.figures import rows_of
 ADAPTIVE = replace(OPTIONS, until_decided=True, rounds=12, decide=("lookup",))
 
 
+@pytest.mark.slow
 def test_rounds_go_where_something_is_open(tmp_path: Path) -> None:
     """A third faster is decided after five rounds (the evidence that four can give does not do for four comparisons);
     an equal one goes on, with its baseline, until it reads the same; then the run ends, before its limit. A second
