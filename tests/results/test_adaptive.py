@@ -74,7 +74,7 @@ def test_open_cells_are_those_of_the_figures_that_count(tmp_path: Path) -> None:
 def test_usage() -> None:
     """Figures that do not exist and too few rounds are told before anything runs."""
     for arguments, said in (
-        (["--decide", "speed"], "--decide takes lookup, fault, mapping, not speed"),
+        (["--decide", "speed"], "--decide takes lookup, cold, fault, mapping, not speed"),
         (["--rounds", "2"], f"--until-decided needs at least {MIN_ROUNDS} rounds, not 2"),
     ):
         done = CliRunner().invoke(app, ["run", "--until-decided", *arguments])
