@@ -46,7 +46,7 @@ class Kernel:
     ns: Mapping[str, Mapping[int, float]]
     counts: Mapping[str, float]
     fallbacks: Mapping[str, int] = field(default_factory=dict)
-    """How often it gave up its fast path, by reason (:mod:`benchframe.study.fallbacks`)."""
+    """How often it gave up its fast path, by reason (:mod:`benchframe.engine.fallbacks`)."""
     cached: bool = False
     """Whether a cache stands before its index; else its counted hits are faults under the lock of their VMA."""
 
@@ -131,8 +131,8 @@ def advise(
     value, as in :class:`~benchframe.engine.probe.Study`. The presets must be compiled.
     Raises ProbeError (a wrong answer, a crash, only noise) and EngineError (an empty trace)."""
     from benchframe.engine.cost import count_cost
+    from benchframe.engine.fallbacks import fallbacks
     from benchframe.engine.session import Session
-    from benchframe.study.fallbacks import fallbacks
     from benchframe.study.fork import SIZES, family
     from benchframe.trace.analysis import figures
     from benchframe.trace.habits import habits, seconds
@@ -143,7 +143,11 @@ def advise(
     streams = [trace, *(known.spec(f"uniform:vmas={vmas},events=20000").trace(0) for vmas in SWEEP)]
     streams += [family("fork", vmas) for vmas in SIZES]
     points = [*(Point(name, 0) for name in names), *(Point(at_home, i) for i in range(1, len(streams)))]
-    counts = {name: Session(strategy, trace).counts() for name, strategy in strategies.items()}
+    counts, reasons = {}, {}
+    for name, strategy in strategies.items():
+        session = Session(strategy, trace)
+        counts[name] = session.counts()
+        reasons[name] = fallbacks(session) if counts[name]["fallbacks"] else {}
     study = Study(strategies, streams, points, clock, cpu)
     found = study.measure(rounds, 1, lambda done: note(f"round {done + 1} of {rounds}"))
     kernels = []
@@ -155,8 +159,7 @@ def advise(
         if not ns_by.get("replay"):
             raise ProbeError(f"{name} has no time per event on {label}: noise hides it; use more --rounds")
         cached = strategies[name].cache is not None
-        reasons = fallbacks(strategies[name], trace) if counts[name]["fallbacks"] else {}
-        kernels.append(Kernel(name, strategies[name].summary, ns_by, counts[name], reasons, cached))
+        kernels.append(Kernel(name, strategies[name].summary, ns_by, counts[name], reasons[name], cached))
     figures_at_home = ("lookup", "lookup", "mapping", "mapping")
     taken = [
         median([row[len(names) + i][figure] for row in found if figure in row[len(names) + i]] or [math.nan])
