@@ -19,7 +19,7 @@ import numpy.typing as npt
 from benchframe.dialect.store import Unit
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.session import COUNTERS, Correctness
-from benchframe.engine.threads import LOCKS, CrewRunner, ProgramError, ThreadSession, make_program
+from benchframe.engine.threads import FIGURES, LOCKS, CrewRunner, ProgramError, ThreadSession, make_program
 from benchframe.errors import EngineError
 from benchframe.mm.defaults import count_event
 from benchframe.mm.hooks import ALL, hook_entry
@@ -27,7 +27,7 @@ from benchframe.mm.layout import ANSWER, ARENA, EVENT, FILE, FREED, MM, PAGE, PT
 from benchframe.mm.machine import Machine as Memory
 from benchframe.mm.machine import Parameters
 from benchframe.mm.replay import mapping_event
-from benchframe.mm.smp import BUCKETS, CREW, HISTOGRAM, ORDER, RCU_HEAD, THREAD
+from benchframe.mm.smp import BUCKETS, CLASSES, CREW, HISTOGRAM, ORDER, RCU_HEAD, THREAD
 from benchframe.mm.smp_replay import RUN, thread_entry
 from benchframe.simulator.figures import Figures, read_figures
 from benchframe.simulator.layouts import Layout, as_it_is
@@ -231,7 +231,7 @@ class SimulatedSession:
         header = self.simulator.header
         for name in header.dtype.names:
             header[name] = 0
-        self._idle = np.zeros(1, cpu.dtype), np.zeros(3 * BUCKETS, np.int64)
+        self._idle = np.zeros(1, cpu.dtype), np.zeros(CLASSES * BUCKETS, np.int64)
         header["cpu_base"], header["histogram_base"] = (array.ctypes.data for array in self._idle)
         header["free"] = 1
         header["top"] = header["mark"] = header["breath"] = LATEST
@@ -280,7 +280,7 @@ class SimulatedSession:
             "region": (MAX_REGIONS, region.dtype),
             "field": (MAX_REGIONS * MAX_WORDS * KINDS, field_struct.dtype),
             "pair": (MAX_PAIRS, pair.dtype),
-            "histogram": (3 * BUCKETS, np.dtype(np.int64)),
+            "histogram": (CLASSES * BUCKETS, np.dtype(np.int64)),
             "socket": (8, np.dtype(np.int64)),
             "remap": (len(remap), np.dtype(np.int64)),
         }
@@ -443,7 +443,7 @@ class SimulatedSession:
     def _progress(self) -> tuple[float, int]:
         """The average number of rounds per CPU, and the number of accesses, since counting began."""
         cpus = self._arena.arrays["cpu"][: self.threads]
-        done = sum(int(cpus[f"done_{name}"].sum()) for name in ("fault", "lookup", "mapping"))
+        done = sum(int(cpus[f"done_{name}"].sum()) for name in FIGURES)
         return done / max(1, sum(w.last - w.first for w in self.program.works)), int(cpus["accesses"].sum())
 
     def _why_stopped(self, why: int) -> str:
