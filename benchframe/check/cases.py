@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from types import FunctionType
 from typing import Any
 
@@ -460,7 +461,7 @@ def wrong_lines(lines: Sequence[tuple[int, int]], met: Sequence[Sequence[tuple[i
         if (start, end) not in known:
             return f"{start:#x}-{end:#x} was shown, which was a VMA at no moment of the walk"
     bounds = sorted({bound for rows in met for row in rows for bound in row[1:3]})
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         always = all(any(row[1] <= start and end <= row[2] for row in rows) for rows in met)
         if always and not any(low <= start and end <= high for low, high in lines):
             return f"{start:#x}-{end:#x} was not shown, which was mapped all the time"

@@ -327,7 +327,7 @@ def sim_work(sim, which):
         time = sim.work_fault
     elif which == CLASS_LOOKUP:
         time = sim.work_lookup
-    elif which == CLASS_MAPPING or which == CLASS_WALK:
+    elif which < CLASSES:
         time = sim.work_mapping
     elif which == CLASSES:
         time = sim.work_page

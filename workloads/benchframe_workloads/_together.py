@@ -1,5 +1,5 @@
-"""``multi-fault-all-split``, ``pft``, ``ebizzy`` and ``proc-maps`` for threads: one address space, in which each thread has areas of
-its own."""
+"""``multi-fault-all-split``, ``pft``, ``ebizzy`` and ``proc-maps`` for threads: one address space, in which each thread
+has areas of its own."""
 
 from typing import Any
 
