@@ -6,7 +6,7 @@ all CPUs with a smaller clock have written.
 """
 
 from benchframe.dialect import native
-from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING
+from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP
 from benchframe.mm.smp import BUCKETS, CLASS_WALK, CLASSES
 from benchframe.mm.smp_replay import bucket_of
 from benchframe.simulator.caches import MEMORY, OTHER_SOCKET, evict, far_hit, fetch, fill, into_private, near_hit, note

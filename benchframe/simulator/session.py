@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from benchframe.dialect.functions import Hook
 from benchframe.dialect.store import Unit
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.session import COUNTERS, Correctness
 from benchframe.engine.threads import FIGURES, LOCKS, CrewRunner, ProgramError, ThreadSession, make_program
 from benchframe.errors import EngineError
 from benchframe.mm.defaults import count_event
-from benchframe.mm.hooks import ALL, hook_entry
+from benchframe.mm.hooks import ALL, flush_tlb, hook_entry, show_map
 from benchframe.mm.layout import ANSWER, ARENA, EVENT, FILE, FREED, MM, PAGE, PTE, SAMPLE, TASK, VMA, mm_struct
 from benchframe.mm.machine import Machine as Memory
 from benchframe.mm.machine import Parameters
@@ -133,6 +134,11 @@ def simulated_units() -> SimulatedUnits:
     return SimulatedUnits(mm_struct, ALL)
 
 
+def _bit(hook: Hook) -> int:
+    """The bit of ``hook`` in ``mm.hook_mask``."""
+    return 1 << ALL.index(hook)
+
+
 class SimulatedRunner(CrewRunner):
     """``strategy``'s simulated build. Raises DialectError if it cannot be compiled."""
 
@@ -143,6 +149,11 @@ class SimulatedRunner(CrewRunner):
         self._mapping, self._hooks, self._entry = (self.units.get(spec, note) for spec in specs(strategy))
         self._machine: Memory | None = None
         self._root = 0
+
+    def attach(self, machine: Memory) -> None:
+        """As CrewRunner's; and calls of the hook that the simulator fills are made."""
+        super().attach(machine)
+        machine.mm(0)["hook_mask"] |= _bit(show_map)
 
     @property
     def entry(self) -> int:
@@ -536,6 +547,8 @@ class SimulatedSession:
         layout = layout or as_it_is()
         ordered = self.program.ordered
         self._rewind()
+        if machine.numbers["ipi_send"].value:
+            self.memory.arrays["mm_base"]["hook_mask"] |= _bit(flush_tlb)
         try:
             if not ordered:
                 self._prepare_simulator(machine, work, layout, seed)
