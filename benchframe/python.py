@@ -53,7 +53,7 @@ def run(
     traces: Files = (),
     baseline: str | None = None,
     threads: Sequence[int] = (0,),
-    caches: Names = "warm",
+    caches: Names | None = None,
     mode: str = "default",
     rounds: int | None = None,
     budget: float | None = None,
@@ -65,6 +65,7 @@ def run(
     seed: int = 0,
     stream_seed: int = 0,
     cost: bool = True,
+    host: bool = False,
     pin: bool = True,
     plugins: Files = (),
     output: str | Path = "reports/runs",
@@ -81,7 +82,8 @@ def run(
         traces: recorded trace files.
         baseline: what strategies are compared with, instead of each workload's own.
         threads: numbers of real threads, a cell for each; 0 is the usual replay.
-        caches: states in which lookups find the caches (docs/caches.md), a cell for each.
+        caches: states in which lookups find the caches (docs/caches.md), a cell for each; without it warm ones, and
+            lookups once more as after a program's work.
         mode: ``"quick"`` (3 rounds), ``"default"`` (10) or ``"rigorous"`` (25).
         rounds: processes per cell, instead of the mode's.
         budget: seconds after which no further round begins.
@@ -93,6 +95,7 @@ def run(
         seed: of the order of processes and of layouts.
         stream_seed: of synthetic streams.
         cost: count loads, cache lines, atomics and branches, too.
+        host: let the running kernel perform the workloads, too (docs/host.md).
         pin: pin the processes to one CPU if the machine is idle.
         plugins: plugin files or folders. They are executed.
         output: the folder in which the run gets its own.
@@ -107,7 +110,7 @@ def run(
         run.load().query("figure == 'lookup'")[["strategy", "mean", "ratio", "verdict"]]
     """
     from benchframe.cli.run import adaptive, make_streams, measured, new_run, planned, settings
-    from benchframe.engine.caches import doubts, parse
+    from benchframe.engine.caches import doubts, parse, usual
     from benchframe.engine.compile import check_texts
 
     start = time.perf_counter()
@@ -120,13 +123,15 @@ def run(
             raise UsageError(f"{name}={value}: give a positive number of seconds")
     files, known = _known(plugins)
     options = settings(mode == "quick", mode == "rigorous", rounds, _text(budget), _text(timeout), pin)
-    options = replace(options, within=within, cost=options.cost if cost else 0)
+    options = replace(options, within=within, cost=options.cost if cost else 0, host=host)
     if until_decided:
         options = adaptive(options, rounds, "lookup,fault")
     asked = _strategies(strategies, known)
     check_texts([known.strategy(name) for name in asked])
-    crews, states = list(dict.fromkeys(threads)), parse(",".join(_names(caches)), options.cpu)
-    streams = make_streams(known, _names(workloads), _paths(traces), stream_seed, baseline, crews, labels, states)
+    crews = list(dict.fromkeys(threads))
+    states = parse(None if caches is None else ",".join(_names(caches)), options.cpu)
+    cold = usual() if caches is None else None
+    streams = make_streams(known, _names(workloads), _paths(traces), stream_seed, baseline, crews, labels, states, cold)
     command = ["benchframe", "run", *_words(strategy=asked, workload=_names(workloads), trace=_paths(traces))]
     manifest = planned(known, asked, streams, options, str(seed), files, [], _names(skip), command)
     for doubt in doubts(states, options.cpu):
@@ -226,13 +231,16 @@ def _no_main() -> Iterator[None]:
 def _finished(folder: Any, table: str | None = None) -> Run:
     """The run in ``folder``."""
     from benchframe.cli.table import tables
+    from benchframe.report.table import render
 
     failed = tuple(
         f"{cell.entry.strategy} on {cell.entry.workload}: {cell.state.state}: {cell.state.message}"
         for cell in folder.cells()
         if cell.state.failed
     )
-    return Run(folder.path, "\n".join(tables(folder)) if table is None else table, failed)
+    return Run(
+        folder.path, "\n".join(render(each, "text") for each in tables(folder)) if table is None else table, failed
+    )
 
 
 def _known(plugins: Files) -> tuple[list[Path], Registry]:

@@ -69,9 +69,9 @@ def advise(
       benchframe advise program.parquet --rounds 20 --format json
     """
     from benchframe.cli.table import check_form
+    from benchframe.cli.terminal import shown
     from benchframe.engine.compile import compile_strategies
     from benchframe.engine.job import spare_cpu
-    from benchframe.report.table import render
     from benchframe.study.advice import advice_table, presets
     from benchframe.study.advice import advise as find
 
@@ -102,7 +102,7 @@ def advise(
             lambda text: typer.echo(f"benchframe: {text}", err=True),
             cpu=-1 if cpu is None else cpu,
         )
-    typer.echo(render(advice_table(found), form), nl=False)
+    typer.echo(shown(advice_table(found), form), nl=False)
 
 
 @contextmanager
@@ -115,7 +115,7 @@ def _trace(
     if not program:
         yield _stored(known, words[0])
         return
-    from benchframe.record.session import run_record_command
+    from benchframe.record.command import run_record_command
 
     with tempfile.TemporaryDirectory(prefix="benchframe-advise-") as folder:
         file = output or Path(folder) / "trace.parquet"

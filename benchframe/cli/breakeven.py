@@ -50,11 +50,11 @@ def breakeven(
       benchframe breakeven rbtree pmdcache --over hit_rate --save last
     """
     from benchframe.cli.table import check_form
+    from benchframe.cli.terminal import shown
     from benchframe.engine.compile import compile_strategies
     from benchframe.engine.job import spare_cpu
     from benchframe.report.charts.spec import save as draw
     from benchframe.report.charts.study import study_chart
-    from benchframe.report.table import render
     from benchframe.study.breakeven import SWEEPS
     from benchframe.study.breakeven import breakeven as find
     from benchframe.study.present import breakeven_table, saved_breakeven
@@ -91,7 +91,7 @@ def breakeven(
     if not usable:
         raise UsageError("noise hides every point; use more --rounds")
     table = breakeven_table(usable)
-    typer.echo(render(table, form), nl=False)
+    typer.echo(shown(table, form), nl=False)
     study = saved_breakeven(usable, table, ["benchframe", *sys.argv[1:]])
     chart = study_chart(study)
     for path in draw([chart] if chart else [], output, ("svg", "png")):

@@ -35,8 +35,8 @@ def claims(
       benchframe claims maple-wash rcu-mode --rounds 20
     """
     from benchframe.cli.table import check_form
+    from benchframe.cli.terminal import shown
     from benchframe.engine.job import spare_cpu
-    from benchframe.report.table import render
     from benchframe.study.claims import claims_table, measure
     from benchframe.study.published import CLAIMS, HitClaim
 
@@ -62,4 +62,4 @@ def claims(
         plugins=[str(path) for path in files],
         blocked=split(no_plugin),
     )
-    typer.echo(render(claims_table(outcomes), form), nl=False)
+    typer.echo(shown(claims_table(outcomes), form), nl=False)

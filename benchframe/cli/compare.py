@@ -49,9 +49,9 @@ def compare(
       benchframe compare 20261123-10 20261123-11
       benchframe compare base/last new/last --format markdown
     """
+    from benchframe.cli.terminal import shown
     from benchframe.report.compare import compare as compare_sides
     from benchframe.report.compare import comparison_table, read_sides
-    from benchframe.report.table import render
 
     check_form(form)
     a, b = read_sides(first, second, root)
@@ -60,7 +60,7 @@ def compare(
         return refuse(found)
     if not found.lines:
         raise UsageError("; ".join(("nothing can be compared", *found.missing, *found.added)))
-    typer.echo(render(comparison_table(found, a, b), form), nl=False)
+    typer.echo(shown(comparison_table(found, a, b), form), nl=False)
     return 0
 
 

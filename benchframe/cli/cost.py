@@ -117,11 +117,12 @@ def cost(
       benchframe cost -s linux-6.4,linux-6.15 -w java-version --fallbacks
     """
     from benchframe.cli.table import check_form
+    from benchframe.cli.terminal import shown
     from benchframe.engine.compile import compile_strategies
     from benchframe.engine.cost import count_cost
     from benchframe.engine.job import COST_RECORDS
     from benchframe.engine.session import Session
-    from benchframe.report.table import cost_table, misses_table, render
+    from benchframe.report.table import cost_table, misses_table
     from benchframe.study.fallbacks import fallback_table
     from benchframe.study.fallbacks import fallbacks as fell_back
     from benchframe.workload import trace_workload
@@ -159,9 +160,9 @@ def cost(
             misses += [(spec.label, one.name, state, numbers) for state, numbers in found.misses]
     if sizes is None or form not in ("csv", "json"):
         counted = fallback_table(by_reason) if fallbacks else cost_table(rows)
-        typer.echo(render(counted, form), nl=sizes is not None)
+        typer.echo(shown(counted, form), nl=sizes is not None)
     if sizes is not None:
-        typer.echo(render(misses_table(misses, sizes), form), nl=False)
+        typer.echo(shown(misses_table(misses, sizes), form), nl=False)
     for line in wrong:
         typer.echo(f"benchframe: {line}", err=True)
     return fail(f"{len(wrong)} cells could not be counted", FAILED) if wrong else 0

@@ -57,8 +57,8 @@ def explain(
       benchframe explain rbtree vmacache -w python-json --run last --save last
     """
     from benchframe.cli.table import check_form
+    from benchframe.cli.terminal import shown
     from benchframe.engine.job import spare_cpu
-    from benchframe.report.table import render
     from benchframe.study.explain import explain as attribute
     from benchframe.study.model import calibration, fit
     from benchframe.study.present import explanation_table, saved_explanation
@@ -83,7 +83,7 @@ def explain(
     model = fit(taken.samples, taken.alone)
     found = attribute(*sides, model)
     table = explanation_table(found, model, label)
-    typer.echo(render(table, form), nl=False)
+    typer.echo(shown(table, form), nl=False)
     keep_study(kept, saved_explanation(found, label, table, ["benchframe", *sys.argv[1:]]))
 
 

@@ -54,9 +54,9 @@ def fork(
       benchframe fork -s rbtree,maple --counted --format csv
     """
     from benchframe.cli.table import check_form
+    from benchframe.cli.terminal import shown
     from benchframe.engine.compile import compile_strategies
     from benchframe.engine.job import spare_cpu
-    from benchframe.report.table import render
     from benchframe.study.fork import OPERATIONS, count, count_table, measure, walk_table
 
     check_form(form)
@@ -85,4 +85,4 @@ def fork(
             blocked=split(no_plugin),
         )
         table = walk_table(walks, baseline)
-    typer.echo(render(table, form), nl=False)
+    typer.echo(shown(table, form), nl=False)

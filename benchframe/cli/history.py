@@ -44,9 +44,9 @@ def history(
       benchframe history mine --runs ci/runs --fail-slower --format json
     """
     from benchframe.cli.table import check_form
+    from benchframe.cli.terminal import shown
     from benchframe.engine.job import FIGURES
     from benchframe.report.history import history_table, read_histories
-    from benchframe.report.table import render
     from benchframe.results.folder import list_runs
 
     check_form(form)
@@ -63,6 +63,6 @@ def history(
         hint = "" if absolute else "; a baseline has no ratio: --absolute gives its ns"
         raise UsageError(f"no run in {root} has ns per {figure} of {strategy} in two processes or more{hint}")
     table = history_table(found, strategy, figure, absolute=absolute, within=within / 100)
-    typer.echo(render(table, form), nl=False)
+    typer.echo(shown(table, form), nl=False)
     worse = [one for one in found if len(one.levels) > 1 and one.levels[-1].mean > one.levels[-2].mean]
     return FAILED if slower and worse else 0

@@ -59,6 +59,7 @@ def host(
       benchframe host --fork
     """
     from benchframe.cli.table import check_form
+    from benchframe.cli.terminal import shown
     from benchframe.engine.job import spare_cpu
     from benchframe.host.forks import ROUNDS as FORK_ROUNDS
     from benchframe.host.forks import fork_table, measure_forks
@@ -67,7 +68,6 @@ def host(
     from benchframe.host.program import make_program
     from benchframe.host.text import host_table
     from benchframe.judge.command import kernel_name
-    from benchframe.report.table import render
     from benchframe.trace.trace import largest, select
     from benchframe.workload import trace_workload
 
@@ -80,7 +80,7 @@ def host(
         if workload is not None or trace is not None or strategy:
             raise UsageError("--fork makes VMAs of its own; leave --workload, --trace and --strategy out")
         found = measure_forks(rounds=rounds or FORK_ROUNDS, cpu=cpu)
-        typer.echo(render(fork_table(found, kernel_name()), form), nl=False)
+        typer.echo(shown(fork_table(found, kernel_name()), form), nl=False)
         return
     if (workload is None) == (trace is None):
         raise UsageError("name one workload with --workload, or one recorded trace with --trace")
@@ -114,4 +114,4 @@ def host(
         compile_strategies(strategies)
         plugins = [str(path) for path in files]
         figures = model_figures(strategies, stream, max(2, min(rounds or ROUNDS, 5)), cpu, plugins, split(no_plugin))
-    typer.echo(render(host_table(times, program, figures, kernel_name(), spec.label), form), nl=False)
+    typer.echo(shown(host_table(times, program, figures, kernel_name(), spec.label), form), nl=False)

@@ -47,9 +47,9 @@ def layout(
       benchframe layout -s rbtree,pmdcache -w gcc-project --figure fault --rounds 10 --save last
     """
     from benchframe.cli.table import check_form
+    from benchframe.cli.terminal import shown
     from benchframe.engine.compile import compile_strategies
     from benchframe.engine.job import FIGURES, spare_cpu
-    from benchframe.report.table import render
     from benchframe.study.layout import measure
     from benchframe.study.present import layout_table, saved_layout
     from benchframe.workload import trace_workload
@@ -91,5 +91,5 @@ def layout(
         for one in strategies
     ]
     table = layout_table(found)
-    typer.echo(render(table, form), nl=False)
+    typer.echo(shown(table, form), nl=False)
     keep_study(kept, saved_layout(found, table, ["benchframe", *sys.argv[1:]]))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchframe.cli.options import guarded, registry
+from benchframe.cli.terminal import print_list
 from benchframe.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -19,16 +20,16 @@ KINDS = ("strategies", "workloads", "traces", "runs")
 @guarded
 def list_(
     kind: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            metavar="|".join(KINDS), help="strategies, workloads, traces or runs.", autocompletion=lambda: KINDS
+            metavar=f"[{'|'.join(KINDS)}]", help="One of these; all without it.", autocompletion=lambda: KINDS
         ),
-    ],
+    ] = None,
     plugin: Annotated[list[Path] | None, typer.Option(help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(help="Leave a plugin out.")] = None,
     tag: Annotated[
         str | None,
-        typer.Option(metavar="TAG", help="Only workloads and traces with this tag: a kind of program, such as server."),
+        typer.Option(metavar="TAG", help="Only workloads or traces with this tag: a kind of program, such as server."),
     ] = None,
     root: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of the runs.")] = Path("reports/runs"),
 ) -> None:
@@ -38,45 +39,57 @@ def list_(
 
     \b
     Examples:
-      benchframe list strategies
+      benchframe list
       benchframe list workloads
-      benchframe list traces
       benchframe list traces --tag runtime
-      benchframe list runs
       benchframe list runs --runs reports/nightly
     """
-    if kind == "runs":
-        return _runs(root)
-    known = registry(plugin, no_plugin)
-    if kind == "strategies":
-        origins = [known.origins[("strategy", name)] for name in known.strategies]
-        rows = [
-            (name, origin.distribution or origin.file, strategy.summary)
-            for (name, strategy), origin in zip(known.strategies.items(), origins, strict=True)
-        ]
-        _print(("strategy", "from", "what it is"), rows)
-    elif kind == "workloads":
-        found = _tagged(known, kind, tag)
-        lines = [
-            (
-                w.name,
-                "yes" * (w.make_threads is not None),
-                w.summary,
-                ", ".join(f"{p.name}={p.default}" for p in w.parameters),
-            )
-            for w in found
-        ]
-        _print(("workload", "threads", "what it is", "parameters"), lines)
-    elif kind == "traces":
-        plain = ("trace", "default")
-        shown = [
-            (w.name, "yes" * ("default" in w.tags), ", ".join(t for t in w.tags if t not in plain), w.summary)
-            for w in _tagged(known, kind, tag)
-        ]
-        _print(("trace", "default", "tags", "what it is"), shown)
-    else:
+    if kind is not None and kind not in KINDS:
         raise UsageError(f"cannot list {kind!r}; {did_you_mean(kind, KINDS)}")
-    return None
+    if tag is not None and kind not in ("workloads", "traces"):
+        raise UsageError(f"--tag {tag} selects workloads or traces: benchframe list traces --tag {tag}")
+    known = registry(plugin, no_plugin) if kind != "runs" else None
+    for number, each in enumerate(KINDS if kind is None else [kind]):
+        if number:
+            typer.echo("")
+        if known is None or each == "runs":
+            _runs(root)
+        elif each == "strategies":
+            _strategies(known)
+        elif each == "workloads":
+            _workloads(_tagged(known, each, tag))
+        else:
+            _traces(_tagged(known, each, tag))
+
+
+def _strategies(known: "Registry") -> None:
+    origins = [known.origins[("strategy", name)] for name in known.strategies]
+    rows = [
+        (name, origin.distribution or origin.file, strategy.summary)
+        for (name, strategy), origin in zip(known.strategies.items(), origins, strict=True)
+    ]
+    print_list(("strategy", "from", "what it is"), rows)
+
+
+def _workloads(found: "Sequence[Workload]") -> None:
+    rows = [
+        (
+            w.name,
+            "yes" * (w.make_threads is not None),
+            f"{w.summary}\n{', '.join(f'{p.name}={p.default}' for p in w.parameters)}".rstrip(),
+        )
+        for w in found
+    ]
+    print_list(("workload", "threads", "what it is, and its parameters"), rows)
+
+
+def _traces(found: "Sequence[Workload]") -> None:
+    plain = ("trace", "default")
+    rows = [
+        (w.name, "yes" * ("default" in w.tags), ", ".join(t for t in w.tags if t not in plain), w.summary)
+        for w in found
+    ]
+    print_list(("trace", "default", "tags", "what it is"), rows)
 
 
 def _tagged(known: "Registry", kind: str, tag: str | None) -> "list[Workload]":
@@ -102,15 +115,4 @@ def _runs(root: Path) -> None:
             continue
         strategies = ", ".join(dict.fromkeys(cell.strategy for cell in manifest.cells))
         rows.append((path.name, "finished" if manifest.finished else "unfinished", strategies))
-    _print(("run", "state", "strategies"), rows)
-
-
-def _print(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Aligned columns; the last one is as wide as its content."""
-    if not rows:
-        typer.echo(f"no {heads[0]} found", err=True)
-        return
-    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads) - 1)]
-    for row in [heads, *rows]:
-        cells = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
-        typer.echo("  ".join([*cells, row[-1]]).rstrip())
+    print_list(("run", "state", "strategies"), rows)

@@ -30,6 +30,12 @@ def record(
     detach: Annotated[
         bool, typer.Option("--detach", help="End with the program itself; processes that it left continue.")
     ] = False,
+    inherit: Annotated[
+        bool,
+        typer.Option(
+            "--inherit", help="Use no control group: each process passes its perf events on, which is slower."
+        ),
+    ] = False,
     recover: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write the trace that a killed recorder left unfinished.")
     ] = None,
@@ -50,14 +56,14 @@ def record(
       benchframe record --attach 1234 --tree --duration 10 -o server.parquet
       benchframe record --only cc1 -o cc1.parquet -- make
     """
-    from benchframe.record.session import run_record_command
+    from benchframe.record.command import run_record_command
 
     if sum((bool(command), attach is not None, recover is not None)) != 1:
         raise UsageError("give either a program after -- or --attach PID")
     if command and command[0].startswith("-"):
         options = (
             "--output", "--level", "--allow-loss", "--attach", "--tree", "--split", "--only", "--duration",
-            "--max-events", "--detach", "--recover",
+            "--max-events", "--detach", "--inherit", "--recover",
         )  # fmt: skip
         hint = did_you_mean(command[0], options, "see benchframe record --help")
         raise UsageError(f"record has no option {command[0]}; {hint} The program comes after --")
@@ -73,5 +79,6 @@ def record(
         tree=tree,
         only=tuple(only or ()),
         ends=Ends(duration, max_events, detach),
+        grouped=not inherit,
         recover=recover,
     )

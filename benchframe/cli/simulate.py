@@ -121,7 +121,7 @@ def simulate(
       benchframe simulate --adversary per_vma_refcnt rbtree --tries 40
       benchframe simulate --resume last -s rbtree -w mixed
     """
-    from benchframe.report.table import render
+    from benchframe.cli.terminal import shown
     from benchframe.results.simulated import simulated_cells
     from benchframe.simulator.layouts import load_layout
     from benchframe.simulator.machines import load_machine, load_work
@@ -146,9 +146,9 @@ def simulate(
         cluster=cluster,
     )  # fmt: skip
     cells = simulated_cells(folder)
-    typer.echo(render(replace(table, notes=()) if form == "csv" else table, form), nl=False)
+    typer.echo(shown(replace(table, notes=()) if form == "csv" else table, form), nl=False)
     if lines:
-        typer.echo("\n" + render(hot_lines(cells), form), nl=False)
+        typer.echo("\n" + shown(hot_lines(cells), form), nl=False)
     if form == "text":
         typer.echo("\n" + "\n".join([*sentences(cells), *orders(cells)]))
         typer.echo(f"simulated: {model.title}, {model.name}; declared work: {profile.told()}; layout: {fields.told()}")

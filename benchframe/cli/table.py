@@ -1,7 +1,5 @@
 """``benchframe table``: a run's latency table in the requested format."""
 
-import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +10,7 @@ from benchframe.cli.options import guarded
 from benchframe.errors import FAILED, UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from benchframe.report.table import Table
     from benchframe.results.folder import RunFolder
 
 FORMS = ("text", "mail", "markdown", "csv", "json", "latex")
@@ -25,53 +24,49 @@ def check_form(form: str) -> None:
 
 def print_cost(folder: "RunFolder", form: str) -> None:
     """Print a run's counted cost. Raises UsageError if the run has none."""
-    from benchframe.report.table import cost_table, render
+    from benchframe.cli.terminal import shown
+    from benchframe.report.table import cost_table
 
     counted = [(cell.entry.workload, cell.entry.strategy, cell.state.cost) for cell in folder.cells()]
     if not any(cost for _, _, cost in counted):
         raise UsageError(f"{folder.path} has no counts; run without --no-cost, or use benchframe cost")
-    typer.echo(render(cost_table(counted), form), nl=False)
+    typer.echo(shown(cost_table(counted), form), nl=False)
 
 
 def print_table(folder: "RunFolder", form: str, tails: bool = False) -> None:
-    """Print the tables of a run: of cells with threads, of those without. On a terminal too narrow for the latency
-    table, print its mail form."""
+    """Print the tables of a run: of cells with threads, of those without."""
+    from benchframe.cli.terminal import shown
     from benchframe.report.mail import mail
-    from benchframe.report.table import render, tail_table
-    from benchframe.results.figures import alone
+    from benchframe.report.table import tail_table
+    from benchframe.results.studies import read_host
 
     cells = folder.cells()
     if tails:
-        typer.echo(render(tail_table(cells), form), nl=False)
+        typer.echo(shown(tail_table(cells), form), nl=False)
         return
     if form == "mail":
-        typer.echo(mail(cells, manifest=folder.manifest), nl=False)
+        typer.echo(mail(cells, manifest=folder.manifest, host=read_host(folder.path)), nl=False)
         return
-    texts = tables(folder, form)
-    if form == "text" and sys.stdout.isatty() and (single := alone(cells)):
-        width = max((len(line) for line in texts[-1].splitlines() if not line.endswith(".")), default=0)
-        if width > shutil.get_terminal_size().columns:
-            texts[-1] = mail(single)
-            note = f"shortened for this terminal; {width} columns are needed to show intervals, or see the report"
-            typer.echo(f"benchframe: {note}", err=True)
+    texts = [shown(table, form) for table in tables(folder)]
     if form == "json":  # one document, whatever the number of tables
         texts = [f"[{', '.join(text.rstrip() for text in texts)}]\n"]
     typer.echo("\n".join(texts), nl=False)
 
 
-def tables(folder: "RunFolder", form: str = "text") -> list[str]:
+def tables(folder: "RunFolder") -> "list[Table]":
     """The tables of a measured run: of its cells with threads, if it has such, then of those without."""
     from benchframe.report.scaling import scaling_table
-    from benchframe.report.table import latency_table, render
+    from benchframe.report.table import latency_table
     from benchframe.results.figures import alone, threaded
+    from benchframe.results.studies import read_host
 
     single, crews = alone(cells := folder.cells()), threaded(cells)
-    texts = []
+    found = []
     if crews:  # a threaded cell's time per operation is an inverse throughput, so it is not a row of the other table
-        texts.append(render(scaling_table(crews, () if single else folder.manifest.notes), form))
+        found.append(scaling_table(crews, () if single else folder.manifest.notes))
     if single or not crews:
-        texts.append(render(latency_table(single, folder.manifest.notes), form))
-    return texts
+        found.append(latency_table(single, folder.manifest.notes, host=read_host(folder.path)))
+    return found
 
 
 @guarded

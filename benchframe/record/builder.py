@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchframe.events import NIL, FaultFlag, Kind
-from benchframe.record import perf as R
+from benchframe.record import records as R
 from benchframe.record.image import (
     MAP_ANONYMOUS,
     MAP_FIXED,
@@ -23,7 +23,11 @@ from benchframe.record.image import (
     settle,
     told_apart,
 )
-from benchframe.record.perf import (
+from benchframe.record.procfs import NO_LIMIT, UNSEEN, Maps, MapsRow
+from benchframe.record.recording import Recording
+from benchframe.record.records import Faults, Rec
+from benchframe.record.rows import FileTable, Row, Rows
+from benchframe.record.syscalls import (
     ALL,
     CLONE_THREAD,
     CLONE_VM,
@@ -35,13 +39,8 @@ from benchframe.record.perf import (
     NAMES,
     NR,
     WATCHED,
-    Faults,
-    Rec,
     from_i386,
 )
-from benchframe.record.procfs import NO_LIMIT, UNSEEN, Maps, MapsRow
-from benchframe.record.recording import Recording
-from benchframe.record.rows import FileTable, Row, Rows
 from benchframe.record.unplayed import (
     MAP_HUGETLB,
     READ_IMPLIES_EXEC,
@@ -63,7 +62,8 @@ HUGE = 1 << 21
 UNREPORTED = (NR["munmap"], NR["mremap"])
 """Calls whose effect the kernel does not report, and whose old range others may get at once: placed at entry."""
 OWN_SEARCH = 200_000
-"""ns within which a tree read of a fault's page is the fault's own find_vma."""
+"""ns after a fault, or after it got the lock (for which it may wait long), within which a tree read of its page is its
+own find_vma."""
 QUICK_LOCK = 10_000
 """ns within which a lock acquisition after a fault is the fault's own: a try for the anon_vma, with no search."""
 
@@ -85,7 +85,7 @@ class _Thread:
     pid: int
     call: _Call | None = None
     pending: Row | None = None  # a fault that has not yet been seen to take the lock
-    locked: int = 0  # when that fault took it
+    locked: int = 0  # when that fault took it last
     fault: Row | None = None
     booting: bool = False  # between exec and the end of execve: the kernel builds the image
     imaged: bool = False  # the layout at exec is known from /proc
@@ -102,15 +102,16 @@ MANY = 16
 
 
 class Builder:
-    """Feed :class:`~benchframe.record.perf.Rec` in time order to :meth:`add`, then :meth:`trace`.
+    """Feed :class:`~benchframe.record.records.Rec` in time order to :meth:`add`, then :meth:`trace`.
 
     O(records). ``maps`` are the layouts that ptrace saw; an exec without one falls back on VMA reports. Without
     ``calls`` (a recording of faults and reports alone) each report stands for the mmap that led to it. Calls of 32-bit
-    programs come with the ``numbers_of_i386``, or (from ptrace) in x86-64's terms already.
+    programs come with the ``numbers_of_i386``, or (from ptrace) in x86-64's terms already. Unless the records ``began``
+    with the program, those before its exec are of the recorder's child that execs it, and are nobody's.
     """
 
-    def __init__(self, maps: list[Maps], calls: bool = True, numbers_of_i386: bool = True) -> None:
-        self._calls, self._numbers_of_i386 = calls, numbers_of_i386
+    def __init__(self, maps: list[Maps], calls: bool = True, numbers_of_i386: bool = True, began: bool = True) -> None:
+        self._calls, self._numbers_of_i386, self._began = calls, numbers_of_i386, began
         self.rows = Rows()
         self.files = FileTable()
         self.skipped: Counter[str] = Counter()
@@ -228,7 +229,8 @@ class Builder:
             return
         thread = self._threads.get(rec.tid)
         if thread is None:
-            self.strays[rec.what] += 1
+            if self._began or self._threads:
+                self.strays[rec.what] += 1
             return
         _HANDLERS[rec.what](self, rec, thread)
 
@@ -255,7 +257,7 @@ class Builder:
         if write and thread.call is not None:
             thread.call.lock = thread.call.lock or rec.time
         elif thread.pending is not None:
-            thread.locked = thread.locked or rec.time
+            thread.locked = rec.time
             if rec.time < thread.pending.time + QUICK_LOCK and not thread.booting:
                 thread.pending.time = rec.time
 
@@ -264,7 +266,8 @@ class Builder:
         if not LOWEST_LOOKUP <= addr < ADDRESS_LIMIT or thread.booting:
             return
         last = thread.fault
-        if last is not None and last.addr >> 12 == addr >> 12 and rec.time < last.time + OWN_SEARCH:
+        since = max(thread.locked, last.time) if last is not None else 0
+        if last is not None and last.addr >> 12 == addr >> 12 and rec.time < since + OWN_SEARCH:
             if thread.pending is not None and thread.locked:
                 thread.pending.time = thread.locked
             thread.pending = None

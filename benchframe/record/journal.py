@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchframe.errors import BenchframeError
-from benchframe.record.perf import Rec
 from benchframe.record.procfs import Maps, from_raw
+from benchframe.record.records import Rec
 
 PREFIX = "benchframe-record-"
 

@@ -10,11 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchframe.record import perf as R
+from benchframe.record import records as R
 from benchframe.record.perf import (
-    ALL,
-    CLONE_THREAD,
-    CLONE_VM,
     COUNT_SW_PAGE_FAULTS,
     SAMPLE_ADDR,
     SAMPLE_CALLCHAIN,
@@ -29,9 +26,9 @@ from benchframe.record.perf import (
     SAMPLE_TID,
     SAMPLE_TIME,
     TYPE_SOFTWARE,
-    Rec,
-    hash_name,
 )
+from benchframe.record.records import Rec, hash_name
+from benchframe.record.syscalls import ALL, CLONE_THREAD, CLONE_VM
 from benchframe.record.tally import Tally, build, imported
 from benchframe.trace.trace import Trace
 

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from benchframe.record import perf as R
-from benchframe.record.perf import ALL, CLONE_THREAD, CLONE_VM, Rec, hash_name
+from benchframe.record import records as R
+from benchframe.record.records import Rec, hash_name
+from benchframe.record.syscalls import ALL, CLONE_THREAD, CLONE_VM
 from benchframe.record.tally import MAX_LINE, Tally, build, imported, text_lines
 from benchframe.trace.trace import Trace
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchframe.record import perf as R
-from benchframe.record.perf import CLONE_THREAD, CLONE_VM, CLONES, EXECS, MM_CALLS, NR, Rec, hash_name
+from benchframe.record import records as R
+from benchframe.record.records import Rec, hash_name
+from benchframe.record.syscalls import CLONE_THREAD, CLONE_VM, CLONES, EXECS, MM_CALLS, NR
 from benchframe.record.tally import MAX_LINE, Tally, build, imported, text_lines
 from benchframe.trace.meta import ADDRESS_LIMIT
 from benchframe.trace.trace import Trace

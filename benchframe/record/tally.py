@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchframe.record import perf as R
+from benchframe.record import records as R
 from benchframe.record.builder import Builder
-from benchframe.record.perf import CLONE_THREAD, CLONE_VM, Rec
+from benchframe.record.records import Rec
+from benchframe.record.syscalls import CLONE_THREAD, CLONE_VM
 from benchframe.trace.meta import TraceMeta
 from benchframe.trace.trace import Trace
 

@@ -5,7 +5,7 @@ benchframe.trace.verify compares place, time and sort.
 """
 
 from benchframe.events import Attr
-from benchframe.record.perf import NR
+from benchframe.record.syscalls import NR
 from benchframe.trace.meta import BORDERS, MAPPINGS, PAGE
 
 READ_IMPLIES_EXEC = 0x0400000

@@ -133,4 +133,4 @@ def history_table(histories: Sequence[History], strategy: str, figure: str, *, a
         *(f"{printable(history.workload)}: {printable(history.machine)}" for history in histories),
     ]
     right = (False, False, False, True, True, True, False)
-    return Table(f"history of {strategy}", heads, tuple(rows), right, tuple(records), tuple(notes))
+    return Table(f"history of {strategy}", heads, tuple(rows), right, tuple(records), tuple(notes), drops=((3,), (2,)))

@@ -12,6 +12,8 @@ HEADS = (
     *("workload", "strategy", "threads", "operation", "per second", "speed-up [95 %]", "ideal", "to baseline [95 %]"),
     *("lock wait", "barrier", "slowest/fastest", "hit rate", "n", "state"),
 )
+_DROPS = ("n", "slowest/fastest", "ideal", "hit rate", "barrier", "operation", "lock wait", "speed-up [95 %]")
+"""What a narrow terminal leaves out first."""
 RIGHT = (False, False, True, False, True, True, True, True, True, True, True, True, True, False)
 
 
@@ -76,7 +78,10 @@ def scaling_table(cells: Iterable[Cell], notes: Sequence[str] = ()) -> Table:
             )
         )
         records.append(_record(point))
-    return Table("Scaling", HEADS, tuple(lines), RIGHT, tuple(records), (*_notes(found), *notes))
+    sound = all(point.cell.state.state == "ok" for point in found)
+    order = [*(["state"] if sound else []), *_DROPS]
+    drops = tuple((HEADS.index(head),) for head in order)
+    return Table("Scaling", HEADS, tuple(lines), RIGHT, tuple(records), (*_notes(found), *notes), drops)
 
 
 def _notes(found: Sequence[Point]) -> list[str]:

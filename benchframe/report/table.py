@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean, median
+from textwrap import wrap
+from typing import Any
 
-from benchframe.engine.caches import WARM, Caches
+from benchframe.engine.caches import WARM, Caches, from_text
 from benchframe.engine.cost.hierarchy import CacheSizes
+from benchframe.engine.job import COLD
 from benchframe.engine.session import BINS_PER_OCTAVE, bin_edge
 from benchframe.files import printable
 from benchframe.results.figures import FIGURES, Figure, Row, caching, rows_of, set_aside
 from benchframe.results.folder import Cell, CellState, LatencyRow
-from benchframe.stats import Ratio
+from benchframe.results.studies import HostFigures, HostWorkload
+from benchframe.stats import Ratio, Summary, summarise, welch_ratio
 
 # ----------------------------------------------------------------------------------------------------------------------
 # What each cell measured, and its ratio to the baseline, as a :class:`Table`; what a row means is in its notes.
@@ -25,7 +29,8 @@ Value = str | float | int | None
 
 @dataclass(frozen=True)
 class Table:
-    """Headings and texts for people, records for programs. ``right`` says which columns hold numbers."""
+    """Headings and texts for people, records for programs. ``right`` says which columns hold numbers, ``drops`` which a
+    narrow terminal leaves out, in this order; without it, the last first (:func:`fitted`)."""
 
     title: str
     heads: tuple[str, ...]
@@ -33,6 +38,7 @@ class Table:
     right: tuple[bool, ...]
     records: tuple[dict[str, Value], ...]
     notes: tuple[str, ...] = field(default=())
+    drops: tuple[tuple[int, ...], ...] = field(default=())
 
 
 def ns(value: float) -> str:
@@ -47,10 +53,12 @@ def ns(value: float) -> str:
 
 
 def spread(figure: Figure | None, sign: str = " ± ") -> str:
-    """``mean ± sd`` of the process means."""
-    if figure is None:
-        return ""
-    summary = figure.summary
+    """``mean ± sd`` of the process means; "" without a figure."""
+    return "" if figure is None else mean_sd(figure.summary, sign)
+
+
+def mean_sd(summary: Summary, sign: str = " ± ") -> str:
+    """``mean ± sd`` in ns, the mean alone of one process."""
     return ns(summary.mean) + (f"{sign}{ns(summary.sd)}" if summary.n > 1 else "")
 
 
@@ -109,13 +117,14 @@ def ratio_text(ratio: Ratio | None, digits: int = 2) -> str:
     return f"{times(ratio.value, digits)} " + (f"[{low}, {high}]" if ratio.n > 1 else "[-]")
 
 
-def comparisons(number: int) -> str:
-    """The number of comparisons as text.
+def comparisons(number: int, cold: int = 0) -> str:
+    """The number of comparisons as text; ``cold`` are those of cold lookups, corrected for by themselves.
 
-    >>> comparisons(1), comparisons(6)
-    ('1 comparison', '6 comparisons')
+    >>> comparisons(1), comparisons(6, 3)
+    ('1 comparison', '6 comparisons, for 3 of cold lookups by themselves,')
     """
-    return f"{number:,} comparison{'s' * (number != 1)}"
+    text = f"{number:,} comparison{'s' * (number != 1)}"
+    return f"{text}, for {cold:,} of cold lookups by themselves," if cold else text
 
 
 def _counts(cell: Cell, cached: Collection[str]) -> tuple[str, str]:
@@ -127,11 +136,17 @@ def _counts(cell: Cell, cached: Collection[str]) -> tuple[str, str]:
     return ("" if rate is None else f"{100 * rate:.1f} %", "" if gone is None else f"{gone:,.0f}")
 
 
-def latency_table(cells: Iterable[Cell], notes: Sequence[str] = (), *, rows: Sequence[Row] | None = None) -> Table:
+def latency_table(
+    cells: Iterable[Cell],
+    notes: Sequence[str] = (),
+    *,
+    rows: Sequence[Row] | None = None,
+    host: HostFigures | None = None,
+) -> Table:
     """Rows workload x strategy: ns per lookup, fault and mapping operation with spread, ratio to the baseline.
 
     ``notes`` (the manifest's) are added to the table's own; ``rows`` are those of ``cells``, if they are already
-    computed.
+    computed. ``host`` adds a last row to each workload that the running kernel performed.
     """
     rows = rows_of(cells) if rows is None else rows
     present = [name for name in FIGURES if any(name in row.figures for row in rows)]
@@ -140,24 +155,35 @@ def latency_table(cells: Iterable[Cell], notes: Sequence[str] = (), *, rows: Seq
     for name in present:
         heads += [FIGURES[name], "ratio [95 %]"]
         right += [True, False]
+    rate, gone, processes, state = range(len(heads), len(heads) + 4)
     heads += ["hit rate", "invalidations", "n", "state"]
     right += [True, True, True, False]
-    lines, cached = [], caching(row.cell for row in rows)
-    for row in rows:
+    telling = any(row.shown != "ok" for row in rows)
+    figures = [(at, at + 1) for at in range(2, rate, 2)]
+    drops = [(gone,), *([] if telling else [(state,)]), (processes,), *reversed(figures[1:]), (rate,), (2,)]
+    lines, records, cached = [], [], caching(row.cell for row in rows)
+    for i, row in enumerate(rows):
         line = [row.cell.entry.workload, row.cell.entry.strategy]
         for name in present:
             figure = row.figures.get(name)
             line += [spread(figure), verdict_text(figure)]
-        processes = max((figure.summary.n for figure in row.figures.values()), default=0)
-        line += [*_counts(row.cell, cached), str(processes), row.shown]
+        most = max((figure.summary.n for figure in row.figures.values()), default=0)
+        line += [*_counts(row.cell, cached), str(most), row.shown]
         lines.append(tuple(line))
+        records.append(_record(row, cached))
+        if host and (performed := after(rows, i, host)):
+            texts = [text for name in present for text in (_host_spread(performed, name), "")]
+            most = max(len(performed.fault), len(performed.mapping))
+            lines.append((performed.workload, host.name, *texts, "", "", str(most), ""))
+            records.append(_host_record(row, performed, host.name, records[-1]))
     return Table(
         "Latency",
         tuple(heads),
         tuple(lines),
         tuple(right),
-        tuple(_record(row, cached) for row in rows),
-        (*_notes(rows), *notes),
+        tuple(records),
+        (*_notes(rows), *host_notes(rows, host), *notes),
+        tuple(drops) if present else (),
     )
 
 
@@ -169,7 +195,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         f"ratio: to {base}, geometric mean of ratios paired by round, 95 % t interval; below 1 is faster.",
         *_judged(rows),
         *disturbed(row.cell for row in rows),
-        *cold(row.cell for row in rows),
+        *cold_notes(row.cell for row in rows),
     ]
     if any(row.shown.endswith("!") for row in rows):
         notes.append("!: pyperf reports a figure of this cell as unstable; the report quotes its message.")
@@ -194,18 +220,17 @@ def _judged(rows: Sequence[Row]) -> list[str]:
     judging = rows[0].cell.judging
     how = "valid when tested after every round, " if judging.anytime else ""
     level, within = f"{100 * judging.alpha:g} %", f"{100 * judging.within:g} %"
-    notes = [
-        f"verdicts: {how}corrected for {comparisons(len(found))} (Holm, {level}); same: within {within}.",
-    ]
+    cold = sum(name == COLD for _, name, *_ in found)
+    together = comparisons(len(found) - cold, cold)
+    notes = [f"verdicts: {how}corrected for {together} (Holm, {level}); same: within {within}."]
     if any(v.ratio.prior for *_, v in found):
         notes.append(
             "variances: moderated by those of the other ratios of the same figure, also in intervals (moderated t)."
         )
     if any(v.word == "undecided" and v.ratio.word != "undecided" for *_, v in found):
         notes.append(
-            f"An interval refers to one ratio alone. A verdict is corrected for {len(found) - 1:,} others, so it may "
-            "be "
-            "undecided although the interval excludes 1."
+            f"An interval refers to one ratio alone. A verdict is corrected for {len(found) - cold - 1:,} others, so "
+            "it may be undecided although the interval excludes 1."
         )
     waiting = [verdict for *_, verdict in found if verdict.word == "undecided"]
     if waiting:
@@ -227,11 +252,21 @@ def _judged(rows: Sequence[Row]) -> list[str]:
     return notes
 
 
-def cold(cells: Iterable[Cell]) -> list[str]:
+def cold_notes(cells: Iterable[Cell]) -> list[str]:
     """What was touched before each event, and what that makes of the figures."""
+    cells = list(cells)
     states = dict.fromkeys(cell.workload.state for cell in cells)
     notes = [f"@{state.label}: {state.says()}." for state in states if not state.warm]
-    if notes:
+    column = [cell for cell in cells if cell.figures.get(COLD)]
+    for state in dict.fromkeys(from_text(cell.workload.cold) for cell in column):
+        mine = [cell.figures[COLD][0].operations for cell in column if from_text(cell.workload.cold) == state]
+        timed = f"{min(mine):,}" + (f" to {max(mine):,}" if max(mine) > min(mine) else "")
+        notes.append(
+            f"{FIGURES[COLD]}: {timed} lookups a process with colder caches ({state.label}): {state.says()}. It is "
+            "what a fault takes less without its lookup, whose lines the fault then fetches itself (--caches warm: no "
+            "such column)."
+        )
+    if any(not state.warm for state in states):
         notes.append(
             "In these rows ns/lookup is what a fault takes less without its lookup, whose lines the fault then fetches "
             "itself; ns/fault is the whole fault."
@@ -268,13 +303,15 @@ def what_failed(state: CellState) -> str:
     return state.message if known else f"{state.message} (event {state.event})"
 
 
-_COUNTED = {"lookup": "lookups", "fault": "faults", "mapping": "mapping_ops"}
+_COUNTED = {"lookup": "lookups", COLD: "lookups", "fault": "faults", "mapping": "mapping_ops"}
 
 
 def _lost(row: Row) -> list[str]:
     """Figures that are missing in some processes: a difference of two times that noise left at zero or below."""
     done, found = len(row.cell.done), []
     for name, head in FIGURES.items():
+        if name == COLD and not row.cell.workload.cold:
+            continue
         have = len(row.cell.figures.get(name, ()))
         if row.cell.state.state == "ok" and row.cell.state.counts.get(_COUNTED[name], 0) > 0 and have < done:
             where = f"{row.cell.entry.strategy} on {row.cell.entry.workload}"
@@ -313,22 +350,166 @@ def _part(ratio: Ratio | None, part: str) -> float | None:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+# The running kernel beside the strategies (``run --host``): a row, and what a better lookup could save of a real fault.
+
+
+def after(rows: Sequence[Row], i: int, host: HostFigures) -> HostWorkload | None:
+    """What the kernel took for the workload of row ``i``, if that is the workload's last row."""
+    label = rows[i].cell.entry.workload
+    last = i + 1 == len(rows) or rows[i + 1].cell.entry.workload != label
+    return host.workload(label) if last else None
+
+
+def host_summary(performed: HostWorkload, figure: str) -> Summary | None:
+    """The kernel's figure of this name, None if it has none: a lookup cannot be timed from outside."""
+    means = {"fault": performed.fault, "mapping": performed.mapping}.get(figure, ())
+    return summarise(means) if means else None
+
+
+def _host_spread(performed: HostWorkload, figure: str) -> str:
+    summary = host_summary(performed, figure)
+    return mean_sd(summary) if summary else ""
+
+
+def _host_record(
+    row: Row, performed: HostWorkload, name: str, like: Mapping[str, Value]
+) -> dict[str, Value]:  # fmt: skip
+    """The members of ``like``, a strategy's record, as far as the kernel has them."""
+    record: dict[str, Value] = dict.fromkeys(like)
+    record |= {key: like[key] for key in ("workload", "baseline", "caches")} | {"strategy": name, "state": "host"}
+    for figure in FIGURES:
+        if summary := host_summary(performed, figure):
+            parts = ("n", "mean", "median", "sd", "low", "high")
+            record |= {f"{figure}_{part}": getattr(summary, part) for part in parts}
+    return record
+
+
+def host_notes(rows: Sequence[Row], host: HostFigures | None) -> list[str]:
+    """What the kernel's rows are, and for each workload :func:`host_sentence`."""
+    if host is None or not any(host.workload(row.cell.entry.workload) for row in rows):
+        return []
+    what = "the same faults and mapping calls performed for real, by processes of their own"
+    notes = [f"{host.name}: {what}; no ratio, since the model leaves entry, clearing and accounting out."]
+    for performed in host.workloads:
+        if performed.cut:
+            notes.append(f"{host.name} performed a part of {performed.workload}: {performed.cut}.")
+    return notes + [sentence for _, sentence in host_sentences(rows, host)]
+
+
+def host_sentences(rows: Sequence[Row], host: HostFigures) -> list[tuple[float, str]]:
+    """For each workload with lookups that had real faults: the share of a fault that its lookup is, and what that means
+    in words, with the strategy measured here that saves most of it."""
+    told = []
+    for performed in host.workloads:
+        lookups = {
+            row.cell.entry.strategy: row.cell.rounds("lookup")
+            for row in rows
+            if row.cell.entry.workload == performed.workload and "lookup" in row.figures
+        }
+        first = lookups.pop(performed.strategy, None)
+        if not first or not performed.fault:
+            continue
+        share, text = share_of_fault(first, performed.fault, f"{performed.strategy} in the model")
+        means = {name: fmean(values.values()) for name, values in lookups.items()}
+        best = min(means, key=means.__getitem__, default="")
+        saved = fmean(first.values()) - means.get(best, math.inf)
+        if saved > 0:
+            part = percent(saved / fmean(performed.fault))
+            text += f" Of the strategies here, {best} saves most: {ns(saved)} ns, {part}."
+        told.append((share, f"{performed.workload}: {text[0].lower()}{text[1:]}"))
+    return told
+
+
+def share_of_fault(lookup: Mapping[int, float], fault: Sequence[float], whose: str) -> tuple[float, str]:
+    """The share of a real page fault (ns by process) that a lookup (ns by round) is, and a sentence that says it with
+    both spreads, numbers of processes and the share's 95 % interval (Welch)."""
+    share = welch_ratio(lookup, dict(enumerate(fault)))
+    if share is None:
+        raise ValueError("no lookup or no fault")
+    one, whole = summarise(list(lookup.values())), summarise(fault)
+    end = f" [{percent(share.low)}, {percent(share.high)}]" if share.n > 1 else ""
+    return share.value, (
+        f"A lookup is {mean_sd(one)} ns ({whose}, n = {one.n}) of a page fault of {mean_sd(whole)} ns on this kernel "
+        f"(n = {whole.n}): the best strategy can save {percent(share.value)}{end} of a fault."
+    )
+
+
+def percent(share: float) -> str:
+    """A share in per cent with two significant digits.
+
+    >>> percent(0.00534), percent(0.123), percent(float("nan"))
+    ('0.53 %', '12 %', '-')
+    """
+    return "-" if share != share else f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.0f} %"
+
+
+# ----------------------------------------------------------------------------------------------------------------------
 # A :class:`Table` as text, Markdown, CSV or LaTeX. Every name is escaped, because it may come from anywhere.
 
 Renderer = Callable[[Table], str]
 
 
-def to_text(table: Table) -> str:
-    """Plain text, as wide as necessary; repeated workloads are left out."""
+def to_text(table: Table, width: int = 0, colour: bool = False) -> str:
+    """Plain text; repeated workloads are left out. At most ``width`` columns wide if that is not 0 (:func:`fitted`),
+    the notes too; with ``colour`` the words faster and slower are green and red (ECMA-48)."""
     from tabulate import tabulate  # type: ignore[import-untyped]
 
+    if width:
+        table = fitted(table, width)
     rows, last = [], ""
     for row in table.rows:
-        rows.append([row[0] if row[0] != last else "", *row[1:]])
+        rows.append([row[0] if row[0] != last else "", *(_coloured(text) if colour else text for text in row[1:])])
         last = row[0]
     align = ["right" if right else "left" for right in table.right]
     body = tabulate(rows, list(table.heads), "simple", colalign=align if rows else None, disable_numparse=True)
-    return "\n".join([*(line.rstrip() for line in body.splitlines()), "", *table.notes, ""])
+    notes = [line for note in table.notes for line in (_wrapped(note, width) if width else [note])]
+    return "\n".join([*(line.rstrip() for line in body.splitlines()), "", *notes, ""])
+
+
+_COLOURS = {"faster": "\x1b[32mfaster\x1b[0m", "slower": "\x1b[31mslower\x1b[0m"}
+
+
+def _wrapped(note: str, width: int) -> list[str]:
+    """The lines of a note; a path or a command stays in one piece."""
+    return wrap(note, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _coloured(text: str) -> str:
+    head, space, word = text.rpartition(" ")
+    return f"{head}{space}{_COLOURS.get(word, word)}"
+
+
+def fitted(table: Table, width: int) -> Table:
+    """``table`` without the columns for which ``width`` has no room, and a note that names them.
+
+    Columns go in the order of :attr:`Table.drops`, then the last first; the labels on the left and one more column
+    stay, however narrow. O(rows x columns).
+
+    >>> narrow = fitted(Table("", ("name", "ns", "x", "n"), (("a", "1.5", "0.5 faster", "6"),), (False,) * 4, ()), 18)
+    >>> narrow.heads, narrow.notes
+    (('name', 'ns'), ('Left out, to fit 18 columns: n, x. --format csv has everything.',))
+    """
+    widths = [max(map(len, column)) for column in zip(table.heads, *table.rows, strict=True)]
+    labels = next((at for at, right in enumerate(table.right) if right), 1)
+    kept, gone = set(range(len(widths))), list[str]()
+    last_first = [(at,) for at in reversed(range(labels + 1, len(widths)))]
+    for group in (*table.drops, *last_first):
+        if sum(widths[at] + 2 for at in kept) - 2 <= width:
+            break
+        if kept.issuperset(group) and kept.difference(range(labels), group):
+            gone.append(" with ".join(table.heads[at] for at in group))
+            kept.difference_update(group)
+    if not gone:
+        return table
+
+    def part(row: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(item for at, item in enumerate(row) if at in kept)
+
+    note = f"Left out, to fit {width} columns: {', '.join(gone)}. --format csv has everything."
+    rows = tuple(map(part, table.rows))
+    return replace(
+        table, heads=part(table.heads), rows=rows, right=part(table.right), notes=(note, *table.notes), drops=()
+    )
 
 
 _MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_[]<>|~&"})

@@ -117,7 +117,8 @@ class Options:
 
     ``until_decided``: only cells whose comparison is undecided get more rounds, so verdicts use tests that allow this;
     ``decide`` names the figures that count; ``within`` is the smallest effect of interest (0.02: 2 %). ``cost`` is
-    roughly how many records the counted replay of a cell may take (0: no counted replay).
+    roughly how many records the counted replay of a cell may take (0: no counted replay). ``host``: the running kernel
+    performs the workloads, too.
     """
 
     mode: Annotated[str, Meta(pattern=r"^[a-z]{1,20}\Z")]
@@ -132,6 +133,7 @@ class Options:
     within: Number = WITHIN
     decide: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=8)] = ("lookup", "fault")
     cost: Annotated[int, Meta(ge=0, le=1 << 40)] = COST_RECORDS
+    host: bool = False
 
     @property
     def judging(self) -> Judging:
@@ -155,12 +157,16 @@ class WorkloadEntry:
     """The number of real threads that replay it together; 0: a single replay, with figures per operation."""
     caches: Annotated[str, Meta(pattern=r"^([a-z0-9]{1,10}=[0-9]{1,12})?\Z")] = ""
     """What is touched before each timed event (benchframe.engine.caches); empty: nothing, as in every older run."""
+    cold: Annotated[str, Meta(pattern=r"^([a-z0-9]{1,10}=[0-9]{1,12})?\Z")] = ""
+    """The state of the caches in which its lookups are timed a second time, beside the figures with warm caches; empty:
+    they are not, as in every older run."""
     summary: Text = ""
     """What it is, in one line, as its plugin described it when the run began."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a state of caches that does not exist."""
         from_text(self.caches)
+        from_text(self.cold)
 
     @property
     def state(self) -> Caches:

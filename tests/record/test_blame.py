@@ -15,9 +15,9 @@ from test_builder import IMAGE, area, built, call
 from benchframe.engine.session import Session
 from benchframe.events import FaultFlag, Kind
 from benchframe.oracle import replay
-from benchframe.record import perf as R
-from benchframe.record.perf import Rec
+from benchframe.record import records as R
 from benchframe.record.procfs import Maps
+from benchframe.record.records import Rec
 from benchframe.record.unplayed import decided_by_driver
 from benchframe.trace.blame import clusters, same_memory
 from benchframe.trace.meta import BORDERS, MAPPINGS, Snapshot, TraceMeta, Unplayed, meta_from_json, meta_to_json

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 from benchframe.events import NIL, FaultFlag, Kind, MapType
-from benchframe.record import perf as R
+from benchframe.record import records as R
 from benchframe.record.builder import Builder
 from benchframe.record.image import load_segments
-from benchframe.record.perf import NR, Rec, parse_format
+from benchframe.record.perf import parse_format
 from benchframe.record.procfs import Maps, MapsRow, parse_maps
 from benchframe.record.recording import GUESSED
+from benchframe.record.records import Rec
+from benchframe.record.syscalls import NR
 from benchframe.trace.meta import TraceMeta
 from benchframe.trace.trace import Trace
 from benchframe.trace.verify import verify
@@ -109,7 +111,8 @@ def test_reports_are_kept() -> None:
 
 
 def test_fault_moves_to_its_lock() -> None:
-    """A fault that fell back to the mmap_lock takes effect when it got the lock; its own tree walk is no lookup."""
+    """A fault that fell back to the mmap_lock takes effect when it got the lock, however long it waited; its own tree
+    walk is no lookup."""
     thread = Rec(250, R.NEW, 10, (11, 0x10F00))
     fault = [
         Rec(300, R.FAULT, 10, (0x400010, 6, True)),
@@ -118,6 +121,10 @@ def test_fault_moves_to_its_lock() -> None:
     ]
     other = Rec(20_000, R.FAULT, 11, (0x400020, 4, True))
     trace = built(thread, other, *fault)
+    assert trace.events["addr"][-2:].tolist() == [0x400020, 0x400010]
+    assert "LOOKUP" not in kinds(trace)
+    late = [rec._replace(time=rec.time + (rec.what != R.FAULT) * 5_000_000) for rec in fault]
+    trace = built(thread, other, *late)
     assert trace.events["addr"][-2:].tolist() == [0x400020, 0x400010]
     assert "LOOKUP" not in kinds(trace)
     # a lock long after a fault that no tree walk follows is another system call's

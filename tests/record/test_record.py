@@ -25,9 +25,10 @@ import pytest
 
 from benchframe.errors import ENVIRONMENT
 from benchframe.events import EVENT, Kind
-from benchframe.record import session
-from benchframe.record.perf import EXEC, Rec
+from benchframe.record import command as recording
+from benchframe.record.cgroup import ControlGroup
 from benchframe.record.recording import Recording
+from benchframe.record.records import EXEC, Rec
 from benchframe.record.session import RecordError, planned
 from benchframe.trace.csvfile import read_csv
 from benchframe.trace.trace import Trace, read_trace, write_trace
@@ -37,7 +38,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 RUN = """
 import sys
 from pathlib import Path
-from benchframe.record.session import run_record_command
+from benchframe.record.command import run_record_command
 level, output, *rest = sys.argv[1:]
 attach = int(rest[1]) if rest[0] == "--attach" else None
 sys.exit(run_record_command([] if attach else rest, Path(output), level, attach=attach))
@@ -89,7 +90,7 @@ def elf32(code: bytes) -> bytes:
 
 
 def record(
-    level: str, output: Path, *command: str, input: str = "", cwd: Path | None = None
+    level: str, output: Path, *command: str, input: str = "", cwd: Path | None = None, grouped: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Run the recorder as its own process, as a user does: a fork of this one, which has imported all that it needs."""
     with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -106,7 +107,7 @@ def record(
                 sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
                 if cwd is not None:
                     os.chdir(cwd)
-                code = session.run_record_command(list(command), output, level)
+                code = recording.run_record_command(list(command), output, level, grouped=grouped)
                 sys.stderr.flush()
             finally:
                 os._exit(code)
@@ -170,6 +171,38 @@ def test_children(level: str, tmp_path: Path) -> None:
     assert kinds.count(Kind.FORK) >= 1
     assert trace.tasks == 3
     assert trace.mms == 2 + kinds.count(Kind.FORK)
+
+
+def test_control_group(tmp_path: Path) -> None:
+    """At level full a program runs in a control group of its own, which is gone afterwards. A process that leaves the
+    group is named and its trace refused; inherited events follow it."""
+    try:
+        group = ControlGroup()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here ({error})")
+    if why_not("full"):
+        group.close()
+        pytest.skip(f"level full: {why_not('full')}")
+    assert group.folder.is_dir()
+    parent = group.parent
+    group.close()
+    assert not group.folder.exists()
+    shown, output = ("sh", "-c", "env true; exec cat /proc/self/cgroup"), tmp_path / "t.parquet"
+    run = record("full", output, *shown)
+    assert run.returncode == 0, run.stderr
+    assert f"0::{group.path.rpartition('/')[0]}/benchframe-" in run.stdout
+    assert checked(output, "full").tasks == 2
+    assert not list(parent.glob("benchframe-*"))
+    leaving = ("sh", "-c", f"sh -c 'echo $$ >{parent}/cgroup.procs; exec true'")
+    run = record("full", output, *leaving)
+    assert run.returncode == recording.EXIT_FAILED
+    assert "1 programs changed their control group (true)" in run.stderr
+    assert "--inherit" in run.stderr
+    for command in (shown, leaving):
+        run = record("full", output, *command, grouped=False)
+        assert run.returncode == 0, run.stderr
+        assert "/benchframe-" not in run.stdout
+        assert checked(output, "full").tasks == 2
 
 
 @pytest.mark.parametrize(("script", "code"), [("exit 7", 7), ("kill -TERM $$", 143), ("kill -SEGV $$", 139)])
@@ -291,7 +324,7 @@ def test_without_privileges(tmp_path: Path) -> None:
     paths = os.pathsep.join(p for p in sys.path if p)
     root = str(Path(__file__).resolve().parents[2])
     drop = [setpriv, "--reuid", "65534", "--regid", "65534", "--clear-groups", "env", f"PYTHONPATH={root}:{paths}"]
-    probe = subprocess.run([*drop, python, "-c", "import benchframe.record.session, pyarrow"], capture_output=True)
+    probe = subprocess.run([*drop, python, "-c", "import benchframe.record.command, pyarrow"], capture_output=True)
     if probe.returncode:
         pytest.skip("this interpreter's packages are not readable by others")
     folder = Path("/tmp") / f"benchframe-test-{os.getpid()}"
@@ -367,13 +400,13 @@ def test_incomplete_recordings_are_refused(
     kept = tmp_path / "kept"
     kept.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(kept))
-    assert session.run_record_command(["true"], tmp_path / "t.parquet", "strace") == session.EXIT_FAILED
+    assert recording.run_record_command(["true"], tmp_path / "t.parquet", "strace") == recording.EXIT_FAILED
     assert what in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [kept]
     (journal,) = kept.iterdir()
     recover = {"output": tmp_path / "t.parquet", "recover": journal}
-    assert session.run_record_command([], **recover) == session.EXIT_FAILED
-    assert session.run_record_command([], **recover, allow_loss=True) == 0
+    assert recording.run_record_command([], **recover) == recording.EXIT_FAILED
+    assert recording.run_record_command([], **recover, allow_loss=True) == 0
     assert list(kept.iterdir()) == []
     assert read_trace(tmp_path / "t.parquet").meta.lost == values.get("lost", 0)
 
@@ -485,7 +518,7 @@ def test_killed_recorder(level: str, tmp_path: Path, capsys: pytest.CaptureFixtu
     )
     try:
         (journal,) = kept.iterdir()
-        assert session.run_record_command([], tmp_path / "r.parquet", recover=journal) == session.EXIT_FAILED
+        assert recording.run_record_command([], tmp_path / "r.parquet", recover=journal) == recording.EXIT_FAILED
         said = capsys.readouterr().err
         assert said.count("\n") == 1
         assert f"still runs, or its trace is being written (process {run.pid})" in said
@@ -524,7 +557,7 @@ def test_full_disk_keeps_the_journal(tmp_path: Path) -> None:
     kept = tmp_path / "tmp"
     kept.mkdir()
     run = subprocess.run(
-        [sys.executable, "-c", RUN.replace("import sys", "import sys, benchframe.record.session as c\n"
+        [sys.executable, "-c", RUN.replace("import sys", "import sys, benchframe.record.command as c\n"
          "def refuse(*a): raise OSError(28, 'No space left on device')\nc.write_batches = refuse", 1),
          "auto", str(tmp_path / "t.parquet"), "true"],
         capture_output=True, text=True, env={**os.environ, "TMPDIR": str(kept)},
@@ -533,7 +566,7 @@ def test_full_disk_keeps_the_journal(tmp_path: Path) -> None:
     assert "No space left on device" in run.stderr
     assert "--recover" in run.stderr
     (journal,) = kept.iterdir()
-    assert session.run_record_command([], tmp_path / "t.parquet", recover=journal) == 0
+    assert recording.run_record_command([], tmp_path / "t.parquet", recover=journal) == 0
     assert len(read_trace(tmp_path / "t.parquet")) > 5
     assert list(kept.iterdir()) == []
 
@@ -547,9 +580,9 @@ def test_ends_by_time_and_by_events(tmp_path: Path) -> None:
             assert busy.stdout is not None
             busy.stdout.readline()
             output = tmp_path / "t.parquet"
-            assert session.run_record_command([], output, attach=busy.pid, ends=Ends(duration=0.4)) == 0
+            assert recording.run_record_command([], output, attach=busy.pid, ends=Ends(duration=0.4)) == 0
             assert verify(read_trace(output)).good
-            assert session.run_record_command([], output, attach=busy.pid, ends=Ends(max_events=40)) == 0
+            assert recording.run_record_command([], output, attach=busy.pid, ends=Ends(max_events=40)) == 0
             assert len(read_trace(output)) == 40
             assert busy.poll() is None
         finally:
@@ -590,7 +623,7 @@ def test_small_address_space(tmp_path: Path) -> None:
     for command, code in (
         (["trace", "info", str(trace)], ENVIRONMENT),
         (["run", "--trace", str(trace), "-s", "mmap_cache", "-o", str(tmp_path / "runs")], ENVIRONMENT),
-        (["record", "-o", str(tmp_path / "r.parquet"), "--", "true"], session.EXIT_FAILED),
+        (["record", "-o", str(tmp_path / "r.parquet"), "--", "true"], recording.EXIT_FAILED),
     ):
         run = subprocess.run(
             [sys.executable, "-m", "benchframe", *command], capture_output=True, text=True, env=limited,
@@ -600,6 +633,6 @@ def test_small_address_space(tmp_path: Path) -> None:
         assert "Traceback" not in run.stderr
         assert "ulimit -v" in run.stderr.splitlines()[-1]
     for journal in kept.iterdir():
-        assert session.run_record_command([], tmp_path / "r.parquet", recover=journal) == 0
+        assert recording.run_record_command([], tmp_path / "r.parquet", recover=journal) == 0
         assert len(read_trace(tmp_path / "r.parquet")) > 5
     assert not (tmp_path / "runs").exists()

@@ -2,15 +2,17 @@
 
 import csv
 import io
+import re
 from dataclasses import replace
 
 import pytest
 
 from benchframe.report.mail import mail
-from benchframe.report.table import FORMATS, latency_table, latex_escape, render, tail_table
+from benchframe.report.table import FORMATS, fitted, latency_table, latex_escape, render, tail_table, to_text
 from benchframe.results.figures import rows_of
 from benchframe.results.folder import Cell, CellState, LatencyRow, Process
 from benchframe.results.manifest import CellEntry, WorkloadEntry
+from benchframe.results.studies import HostFigures, HostWorkload
 
 LATENCIES = (
     LatencyRow("lookup", "hit", 900, 21.0, 25.0, 40.0, 95.5, 12345.0),
@@ -94,6 +96,27 @@ def test_a_figure_lost_in_noise_is_said() -> None:
     table = latency_table([cell("rbtree", 50), some])
     assert "pmdcache on zipf:vmas=1000: ns/lookup is hidden by noise in 1 of 3 processes." in table.notes
     assert next(r for r in table.records if r["strategy"] == "pmdcache")["lookup_n"] == 2
+
+
+def test_the_running_kernel_is_the_last_row_of_its_workload() -> None:
+    """It has faults and calls, no lookup and no ratio; the sentence gives the lookup's share of a fault, both spreads,
+    and which strategy saves most. A workload that it did not perform has no such row."""
+    host = HostFigures("6.18", (HostWorkload("a", "rbtree", (990.0, 1000.0, 1010.0), (), 7, 0, "cut short"),))
+    cells = [cell("rbtree", 50, workload="a"), cell("pmdcache", 25, workload="a"), cell("rbtree", 50, workload="b")]
+    table = latency_table(cells, host=host)
+    assert [row[:2] for row in table.rows][2] == ("a", "this kernel (6.18)")
+    row = dict(zip(table.heads, table.rows[2], strict=True))
+    assert (row["ns/lookup"], row["ns/fault"], row["ns/mapping op"], row["n"]) == ("", "1,000 ± 10.0", "", "3")
+    assert len(table.rows) == 4 == len(table.records)
+    assert {key: table.records[2][key] for key in ("strategy", "state", "fault_mean", "lookup_mean")} == {
+        "strategy": "this kernel (6.18)", "state": "host", "fault_mean": 1000.0, "lookup_mean": None
+    }  # fmt: skip
+    said = next(note for note in table.notes if note.startswith("a: a lookup is"))
+    whole = "of a page fault of 1,000 ± 10.0 ns on this kernel (n = 3): the best strategy can save 5 % ["
+    assert said.startswith(f"a: a lookup is 50.0 ± 1.00 ns (rbtree in the model, n = 3) {whole}")
+    assert said.endswith("Of the strategies here, pmdcache saves most: 25.0 ns, 2.5 %.")
+    assert "this kernel (6.18) performed a part of a: cut short." in table.notes
+    assert latency_table(cells[2:], host=host) == latency_table(cells[2:])
 
 
 def test_tails_split_by_hit_and_miss() -> None:
@@ -201,3 +224,42 @@ def test_a_cache_that_never_hits_has_a_hit_rate() -> None:
     shown = table.heads.index("hit rate")
     assert [row[shown] for row in table.rows] == ["", "87.5 %", "", "0.0 %"]
     assert [record["hit_rate"] for record in table.records] == [None, 0.875, None, 0.0]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_a_table_fits_a_terminal_by_leaving_columns_out(width: int) -> None:
+    """Any width from 60 on: same rows, intervals stay, columns go in one order, and the first note names those that are
+    gone. Notes are wrapped; a terminal that is wide enough loses nothing."""
+    whole = latency_table([cell("rbtree", 50), cell("pmdcache_rcu", 25)])
+    lines = to_text(whole, width).splitlines()
+    body, notes = lines[: lines.index("")], " ".join(lines[lines.index("") :])
+    assert max(map(len, body)) <= width
+    assert len(body) == 2 + len(whole.rows)
+    assert "0.50 [0.48, 0.53] faster" in body[-1]
+    left_out = set(whole.heads) - set(fitted(whole, width).heads)
+    order = ["invalidations", "state", "n", "ns/mapping op", "ns/fault", "hit rate", "ns/lookup"]
+    assert left_out == set(order[: len(left_out)])
+    assert all(head in notes for head in left_out)
+    assert bool(left_out) == (f"Left out, to fit {width} columns" in notes) == (width < 160)
+    assert all(len(line) <= width or " " not in line for line in lines)
+
+
+def test_a_failure_keeps_its_column() -> None:
+    """The state is left out of a narrow table only where every cell is ok."""
+    assert "wrong" in to_text(latency_table(CELLS), 80)
+
+
+def test_tables_without_an_order_lose_the_last_columns_first() -> None:
+    """Labels and the first column of numbers stay, however narrow the terminal is."""
+    heads = tail_table(CELLS).heads
+    assert fitted(tail_table(CELLS), 75).heads == heads[:-2]
+    assert fitted(tail_table(CELLS), 1).heads == heads[:5]
+
+
+def test_colours_change_no_column() -> None:
+    """Faster is green, slower red, and without its escapes the text is the same."""
+    table = latency_table([cell("rbtree", 50), cell("pmdcache", 25), cell("btree", 90)])
+    text = to_text(table, colour=True)
+    assert "\x1b[32mfaster\x1b[0m" in text
+    assert "\x1b[31mslower\x1b[0m" in text
+    assert re.sub(r"\x1b\[\d+m", "", text) == to_text(table)

@@ -10,10 +10,11 @@ from benchframe.cli.run import make_streams
 from benchframe.errors import TraceError, UsageError
 from benchframe.events import Kind
 from benchframe.oracle import Replayer
-from benchframe.record import perf as R
+from benchframe.record import records as R
 from benchframe.record.builder import Builder
-from benchframe.record.perf import NR, Rec
 from benchframe.record.procfs import Maps, MapsRow
+from benchframe.record.records import Rec
+from benchframe.record.syscalls import NR
 from benchframe.registry import load
 from benchframe.trace.meta import TraceMeta
 from benchframe.trace.trace import Trace, largest, of_command, of_pid, read_trace, select, split_trace, write_trace

@@ -1,0 +1,364 @@
+"""Records of a recording: the common stream of ptrace stops, perf rings and importers, and perf's raw records."""
+
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchframe.record.perf import Tracepoint
+
+FAULT, ENTER, LEAVE, LOCK, LOOK, NEW, EXEC, GONE, AREA, SEGV, FORKED = range(11)
+"""The kinds of a Rec: page fault; system call entry, exit; mmap_lock taken; tree read; new task; exec; task ended; a
+VMA that the kernel reported; a signal for a bad access; a new task's number in our own PID namespace, just before
+NEW."""
+
+KERNEL_HALF = 1 << 63
+"""Addresses from here on belong to the kernel: a program that accesses them gets a signal, whatever is mapped."""
+
+RECORD_LOST, RECORD_COMM, RECORD_EXIT, RECORD_FORK, RECORD_SAMPLE, RECORD_MMAP2 = 2, 3, 4, 7, 9, 10
+MISC_COMM_EXEC = 1 << 13
+
+
+class Rec(NamedTuple):
+    """One recorded fact: CLOCK_MONOTONIC ns, kind, thread id, and values that depend on the kind.
+
+    FAULT (addr, error code or -1, from user mode) - ENTER (number, args) - LEAVE (number, ret) -
+    LOCK (mm pointer, write) - LOOK (addr,) - NEW (child tid, clone flags) - EXEC (pid,) - GONE () -
+    AREA (vm_start, vm_end, pgoff in bytes, prot, flags, (major, minor, inode), name) - SEGV (addr,) -
+    FORKED (child tid, whether it is a thread)
+    """
+
+    time: int
+    what: int
+    tid: int
+    values: tuple[Any, ...] = ()
+
+
+def hash_name(name: str) -> int:
+    """A number that represents an inode where only a name was recorded (FNV-1a, 62 bits)."""
+    value = 0xCBF29CE484222325
+    for byte in name.encode(errors="surrogateescape"):
+        value = (value ^ byte) * 0x100000001B3 & (1 << 64) - 1
+    return value >> 2 or 1
+
+
+_U64 = struct.Struct("=Q")
+_HEAD = struct.Struct("=IHH")
+_SAMPLE = struct.Struct("=QIIQ")
+_MMAP2 = struct.Struct("=IIQQQIIQQII")
+
+
+class Faults(NamedTuple):
+    """Page faults as columns: ns, thread id, address (unsigned), error code (-1: unknown), from user mode."""
+
+    time: NDArray[np.int64]
+    tid: NDArray[np.int64]
+    addr: NDArray[np.uint64]
+    code: NDArray[np.int64]
+    user: NDArray[np.bool_]
+
+    def part(self, chosen: Any) -> "Faults":
+        """Some of them: a slice, a mask or indices."""
+        return Faults(*(column[chosen] for column in self))
+
+    def rec(self, i: int) -> Rec:
+        """One of them as a record."""
+        return Rec(
+            int(self.time[i]), FAULT, int(self.tid[i]), (int(self.addr[i]), int(self.code[i]), bool(self.user[i]))
+        )
+
+
+NO_FAULTS = Faults(
+    np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.bool_)
+)
+RUN = 16
+"""From this many consecutive samples of one size on, they are read as an array."""
+
+
+def together(parts: list[Faults]) -> Faults:
+    """Faults of several parts, in time order."""
+    parts = [part for part in parts if len(part.time)]
+    if not parts:
+        return NO_FAULTS
+    whole = Faults(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    if len(parts) > 1 or (np.diff(whole.time) < 0).any():
+        whole = whole.part(np.argsort(whole.time, kind="stable"))
+    return whole
+
+
+class Reader:
+    """Parses raw records of a :class:`~benchframe.record.perf.Recorder`; ``ids`` are the events' names by perf id."""
+
+    def __init__(
+        self, ids: dict[int, str], points: dict[str, Tracepoint], functions: dict[int, str] | None = None
+    ) -> None:
+        self.lost = 0
+        self.bad = 0
+        wanted = {"mt_find", "mtree_load"}
+        self._lookups = {address for address, name in (functions or {}).items() if name in wanted}
+        makers = {name: self._maker(point) for name, point in points.items()}
+        self._makers: dict[int, Callable[[int, int, bytes, int], Rec | None]] = {
+            number: makers.get(name, self._software) for number, name in ids.items()
+        }
+        self._forms = {number: _fault_form(points.get(name)) for number, name in ids.items() if is_fault(name)}
+        self._user = {number for number, name in ids.items() if not name.endswith("kernel")}
+
+    def read(self, data: bytes) -> Iterator[Rec]:
+        """Yield the contents of a whole stream, in its order except for faults, which come first."""
+        faults, others, used = self.parse(data)
+        if used < len(data):
+            self.bad += 1
+        for i in range(len(faults.time)):
+            yield faults.rec(i)
+        yield from others
+
+    def parse(self, data: bytes) -> tuple[Faults, list[Rec], int]:
+        """(faults, other records, bytes used) of a piece of a CPU's stream; a truncated record at the end is not
+        used."""
+        parts: list[Faults] = []
+        few: list[tuple[int, int, int, int, bool]] = []
+        others: list[Rec] = []
+        at, end = 0, len(data)
+        words = np.frombuffer(data, "=u8", end // 8)
+        while at + 8 <= end:
+            kind, misc, size = _HEAD.unpack_from(data, at)
+            if size < 8 or size & 7 or at + size > end:
+                if size < 8 or size & 7:
+                    self.bad += 1
+                    at = end
+                break
+            if kind == RECORD_SAMPLE:
+                number, _, tid, time = _SAMPLE.unpack_from(data, at + 8)
+                form = self._forms.get(number)
+                if form is not None:
+                    # A run's sixteenth sample begins as its first does: asking that first spares most samples the rest.
+                    far = at + (RUN - 1) * size
+                    count = _run_length(words, at // 8, size // 8) if data[at : at + 16] == data[far : far + 16] else 1
+                    if count >= RUN and form.size(size):
+                        parts += [_columns(few), form.columns(data, at, count, size, number in self._user)]
+                        few = []
+                        at += count * size
+                        continue
+                    addr, code = form.one(data, at + 32)
+                    few.append((time, tid, addr, code, number in self._user))
+                else:
+                    maker = self._makers.get(number)
+                    rec = maker(time, tid, data, at + 32) if maker else None
+                    if rec is not None:
+                        others.append(rec)
+            elif kind == RECORD_MMAP2:
+                others.append(self._area(data, at, size))
+            elif kind == RECORD_COMM and misc & MISC_COMM_EXEC:
+                pid, tid = struct.unpack_from("=II", data, at + 8)
+                others.append(Rec(self._time(data, at, size), EXEC, tid, (pid,)))
+            elif kind == RECORD_FORK:
+                pid, parent_pid, tid, parent = struct.unpack_from("=IIII", data, at + 8)
+                others.append(Rec(self._time(data, at, size), FORKED, parent, (tid, pid == parent_pid)))
+            elif kind == RECORD_EXIT:
+                tid = struct.unpack_from("=I", data, at + 16)[0]
+                others.append(Rec(self._time(data, at, size), GONE, tid))
+            elif kind == RECORD_LOST:
+                self.lost += _U64.unpack_from(data, at + 16)[0]
+            at += size
+        return together([*parts, _columns(few)]), others, at
+
+    @staticmethod
+    def _time(data: bytes, at: int, size: int) -> int:
+        # sample_id trailer: pid, tid, time, identifier
+        return int(_U64.unpack_from(data, at + size - 16)[0])
+
+    def _area(self, data: bytes, at: int, size: int) -> Rec:
+        _, tid, start, length, pgoff, major, minor, inode, _, prot, flags = _MMAP2.unpack_from(data, at + 8)
+        name = data[at + 8 + _MMAP2.size : at + size - 24].split(b"\0", 1)[0].decode(errors="replace")
+        values = (start, start + length, pgoff, prot, flags, (major, minor, inode), name)
+        return Rec(self._time(data, at, size), AREA, tid, values)
+
+    @staticmethod
+    def _software(time: int, tid: int, data: bytes, at: int) -> Rec | None:
+        return Rec(time, FAULT, tid, (_U64.unpack_from(data, at)[0], -1, True))
+
+    def _maker(self, point: Tracepoint) -> Callable[[int, int, bytes, int], Rec | None]:
+        """A function that reads this tracepoint's raw data, which begins after a 4-byte size."""
+        field = {name: _field(offset + 4, size) for name, (offset, size) in point.fields.items()}
+        name = point.name
+        if name.startswith("exceptions:page_fault"):
+            user = name.endswith("user")
+            address, code = field["address"], field["error_code"]
+            return lambda t, tid, d, at: Rec(t, FAULT, tid, (address(d, at), code(d, at), user))
+        if name == "raw_syscalls:sys_enter":
+            number = field["id"]
+            args = struct.Struct("=6Q")
+            first = point.fields["args"][0] + 4
+            return lambda t, tid, d, at: Rec(t, ENTER, tid, (number(d, at), args.unpack_from(d, at + first)))
+        if name == "raw_syscalls:sys_exit":
+            number, ret = field["id"], struct.Struct("=q")
+            where = point.fields["ret"][0] + 4
+            return lambda t, tid, d, at: Rec(t, LEAVE, tid, (number(d, at), ret.unpack_from(d, at + where)[0]))
+        if name == "task:task_newtask":
+            child, flags = field["pid"], field["clone_flags"]
+            return lambda t, tid, d, at: Rec(t, NEW, tid, (child(d, at), flags(d, at)))
+        if name == "maple_tree:ma_read":
+            function, index = field["fn"], field["index"]
+            lookups = self._lookups
+
+            def tree_read(t: int, tid: int, d: bytes, at: int) -> Rec | None:
+                if lookups and function(d, at) not in lookups:
+                    return None
+                return Rec(t, LOOK, tid, (index(d, at),))
+
+            return tree_read
+        if name == "mmap_lock:mmap_lock_acquire_returned":
+            mm, write, success = field["mm"], field["write"], field["success"]
+            return lambda t, tid, d, at: Rec(t, LOCK, tid, (mm(d, at), bool(write(d, at)))) if success(d, at) else None
+        raise ValueError(f"no reader for {name}")
+
+
+def is_fault(name: str) -> bool:
+    """Whether this is the name of a page-fault event."""
+    return name.startswith(("exceptions:page_fault", "page-faults"))
+
+
+def _run_length(words: NDArray[np.uint64], at: int, step: int) -> int:
+    """How many records from word ``at`` on have the same header and event id; looks ahead in growing steps."""
+    count, ahead = 1, RUN
+    while True:
+        room = min(ahead, (len(words) - at) // step)
+        if room <= count:
+            return count
+        view = words[at : at + room * step].reshape(room, step)
+        same = (view[count:, 0] == words[at]) & (view[count:, 1] == words[at + 1])
+        good = int(np.argmin(same)) if not same.all() else len(same)
+        count += good
+        if good < len(same) or count < room:
+            return count
+        ahead *= 8
+
+
+class _Form:
+    """The offsets of a fault's address and error code after the common part of a sample."""
+
+    def __init__(self, addr: int, code: int) -> None:
+        self.addr, self.code = addr, code
+
+    def size(self, size: int) -> bool:
+        return 32 + max(self.addr, self.code) + 8 <= size
+
+    def one(self, data: bytes, at: int) -> tuple[int, int]:
+        addr = _U64.unpack_from(data, at + self.addr)[0]
+        return addr, _U64.unpack_from(data, at + self.code)[0] if self.code >= 0 else -1
+
+    def columns(self, data: bytes, at: int, count: int, size: int, user: bool) -> Faults:
+        names = {"tid": ("=u4", 20), "time": ("=i8", 24), "addr": ("=u8", 32 + self.addr)}
+        if self.code >= 0:
+            names["code"] = ("=i8", 32 + self.code)
+        kind = np.dtype(
+            {"names": list(names), "formats": [f for f, _ in names.values()], "offsets": [o for _, o in names.values()],
+             "itemsize": size}
+        )  # fmt: skip
+        rows = np.frombuffer(data, kind, count, at)
+        code = rows["code"].copy() if self.code >= 0 else np.full(count, -1, np.int64)
+        return Faults(
+            rows["time"].copy(), rows["tid"].astype(np.int64), rows["addr"].copy(), code, np.full(count, user)
+        )
+
+
+def _fault_form(point: Tracepoint | None) -> _Form:
+    if point is None:  # the software event: the address follows at once
+        return _Form(0, -1)
+    return _Form(point.fields["address"][0] + 4, point.fields["error_code"][0] + 4)
+
+
+def _columns(few: list[tuple[int, int, int, int, bool]]) -> Faults:
+    if not few:
+        return NO_FAULTS
+    time, tid, addr, code, user = zip(*few, strict=True)
+    return Faults(
+        np.array(time, np.int64), np.array(tid, np.int64), np.array(addr, np.uint64), np.array(code, np.int64),
+        np.array(user, np.bool_),
+    )  # fmt: skip
+
+
+class _Stream:
+    """One CPU's file, read in pieces."""
+
+    PIECE = 1 << 22
+
+    def __init__(self, path: Path, reader: Reader, wanted: tuple[int, ...] | None) -> None:
+        self.file = path.open("rb")
+        self.size = max(1, path.stat().st_size)
+        self.reader, self.wanted = reader, wanted
+        self.rest = b""
+        self.faults: list[Faults] = []
+        self.others: list[Rec] = []
+        self.last = -1
+        self.done = False
+
+    def fill(self) -> None:
+        """Read on until there are records, or the end."""
+        before = self.last
+        while not self.done and self.last == before:
+            piece = self.file.read(self.PIECE)
+            data = self.rest + piece
+            faults, others, used = self.reader.parse(data)
+            self.rest = data[used:]
+            if not piece:
+                self.done = True
+                if self.rest:
+                    self.reader.bad += 1
+                self.file.close()
+            if self.wanted is not None:
+                others = [rec for rec in others if rec.what in self.wanted]
+            self.faults.append(faults)
+            self.others += others
+            ends = [int(faults.time[-1])] if len(faults.time) else []
+            self.last = max([self.last, *ends, *([others[-1].time] if others else [])])
+
+    def take(self, until: int) -> tuple[list[Faults], list[Rec]]:
+        """The records up to a time."""
+        faults = together(self.faults)
+        cut = int(np.searchsorted(faults.time, until, "right"))
+        self.faults = [faults.part(slice(cut, None))]
+        others = [rec for rec in self.others if rec.time <= until]
+        self.others = [rec for rec in self.others if rec.time > until]
+        return [faults.part(slice(cut))], others
+
+
+def merged(
+    reader: Reader,
+    paths: list[Path],
+    recs: list[Rec],
+    wanted: tuple[int, ...] | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[tuple[Faults, list[Rec]]]:
+    """All streams and ``recs`` in time order, as windows of (faults, other records); memory is a piece of each stream.
+
+    ``wanted`` selects records of the streams by kind; ``progress`` is called with the share that has been read.
+    """
+    streams = [_Stream(path, reader, wanted) for path in paths]
+    whole = sum(stream.size for stream in streams)
+    at = 0
+    while True:
+        running = [stream for stream in streams if not stream.done]
+        if running:
+            slowest = min(running, key=lambda stream: stream.last)
+            slowest.fill()
+            running = [stream for stream in streams if not stream.done]
+        until = min((stream.last for stream in running), default=1 << 62)
+        parts = [stream.take(until) for stream in streams]
+        start = at
+        while at < len(recs) and recs[at].time <= until:
+            at += 1
+        others = sorted([rec for _, found in parts for rec in found] + recs[start:at], key=lambda rec: rec.time)
+        yield together([part for faults, _ in parts for part in faults]), others
+        if progress is not None:
+            progress(sum(stream.size if stream.done else stream.file.tell() for stream in streams) / max(1, whole))
+        if not running:
+            return
+
+
+def _field(offset: int, size: int) -> Callable[[bytes, int], int]:
+    form = struct.Struct({1: "=B", 2: "=H", 4: "=I", 8: "=Q"}.get(size, "=Q"))
+    return lambda data, at: int(form.unpack_from(data, at + offset)[0])
