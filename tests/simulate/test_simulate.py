@@ -350,3 +350,27 @@ def test_command_from_run_to_report(tmp_path: Path) -> None:
     page = (tmp_path / "report/report.html").read_text()
     assert "Simulated CPUs: throughput" in page
     assert "Simulated, not measured" in page
+
+
+# ---- hooks that the simulator fills ---------------------------------------------------------------------------------
+
+
+def test_each_line_of_a_walk_is_work() -> None:
+    """A mapper beside two scanners: what the text of a line is declared to take is in each walk, and a mapping call
+    under mmap_lock waits for a whole walk."""
+    short = Depth(rounds=20, accesses=60_000)
+    one = session(1, "proc-maps:vmas=50,turns=5")
+    machine = load_machine("milan-2s")
+    plain, told = (one.run(machine, load_work(work), depth=short) for work in ("mapping=300", "mapping=300,line=1000"))
+    assert one.verdict.ok, one.verdict.what
+    assert told.histograms["walk"].latency("walk").p50 > 40_000 > plain.histograms["walk"].latency("walk").p50
+    assert told.histograms["mapping"].latency("mapping").p50 > 40_000
+
+
+def test_shootdowns_reach_mapping_calls() -> None:
+    """madvise of pages that others may have in their TLBs sends interrupts, if they cost something."""
+    spent = [
+        session(2).run(steady(ipi_send=ns), NOTHING, depth=Depth(rounds=1, accesses=100_000)).parts["shootdowns"]
+        for ns in (0, 100)
+    ]
+    assert spent[0] == 0 < spent[1]
