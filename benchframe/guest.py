@@ -26,7 +26,7 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -291,7 +291,7 @@ def program_files(command: Sequence[str]) -> list[Path]:
     return files + [Path(word).absolute() for word in command[1:] if Path(word).is_file()]
 
 
-def _pack(path: Path, job: dict[str, object], files: Iterable[Path]) -> None:
+def _pack(path: Path, job: Mapping[str, object], files: Iterable[Path]) -> None:
     """Write the archive that the guest unpacks over its root: the job, the files, and their libraries. A file that is a
     link goes in as what it names; links inside a folder stay links."""
     wanted = [file.absolute() for file in files]
