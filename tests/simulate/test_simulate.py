@@ -324,10 +324,15 @@ def test_machines_say_where_their_numbers_come_from(tmp_path: Path) -> None:
 
 def test_command_from_run_to_report(tmp_path: Path) -> None:
     """`benchframe simulate` leaves a run's folder that table and report read; a cell that was lost is simulated again
-    by --resume, with the same figures; other options than the run's are refused."""
+    by --resume, with the same figures; other options than the run's are refused. An experiment file stands for the
+    options, and for nothing else."""
     simulated(load([]).strategy("rbtree"))
     words = ["simulate", "-s", "rbtree", "-w", LOAD, "--cpus", "1,2", "--accesses", "0.3", "--band"]
-    code, out, err = run(tmp_path, *words, "--lines")
+    file = tmp_path / "two.toml"
+    file.write_text(f'strategies = ["rbtree"]\nworkloads = ["{LOAD}"]\ncpus = [1, 2]\naccesses = 0.3\nband = true\n')
+    code, _, err = run(tmp_path, "simulate", "two.toml", "--cpus", "1")
+    assert (code, "--cpus stands in the experiment file two.toml" in err) == (2, True), err
+    code, out, err = run(tmp_path, "simulate", "two.toml", "--lines")
     assert code == 0, err
     assert "rbtree on multi-fault-all-split:vmas=40 peaks at 1 CPU" in out
     assert "mm.mmap_lock" in out
