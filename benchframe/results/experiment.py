@@ -129,7 +129,7 @@ def read_scaling(path: Path) -> Scaling:
     return _read(path, Scaling)
 
 
-File = TypeVar("File", Experiment, Scaling)
+File = TypeVar("File", bound=msgspec.Struct)
 
 
 def _read(path: Path, kind: type[File]) -> File:
@@ -140,7 +140,7 @@ def _read(path: Path, kind: type[File]) -> File:
         text = str(error)
         if text.startswith(_UNKNOWN):
             name = text.removeprefix(_UNKNOWN).partition("`")[0]
-            known = [*kind.__struct_fields__, *(PluginFile.__struct_fields__ if kind is Experiment else ())]
+            known = [*kind.__struct_fields__, *PluginFile.__struct_fields__]
             raise ResultsError(path, f"it has a member {name!r}", did_you_mean(name, known)) from None
         what, _, place = text.partition(" - at `$.")
         member = f"member {place.rstrip('`')!r}: " if place else ""

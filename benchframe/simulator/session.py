@@ -184,6 +184,8 @@ class SimulatedSession(CrewSession):
     without a stack switch). ``note`` is called with each unit that has to be compiled.
     """
 
+    runner: SimulatedRunner
+
     def __init__(
         self, strategy: Strategy, trace: Trace, cpus: int, *, note: Callable[[str], None] | None = None
     ) -> None:

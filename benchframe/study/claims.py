@@ -272,8 +272,8 @@ def judge_curve(claim: CurveClaim, found: Sequence[float]) -> ClaimResult:
     what = f"{claim.strategy} on {claim.cpus} CPUs"
     if claim.baseline:
         what += f" / {claim.baseline} on {claim.baseline_cpus}"
-    told = (f"{_rate(claim, value)} [{_rate(claim, low)}, {_rate(claim, high)}] simulated",)
-    lines = ((f"{what}, {claim.machine}", _rate(claim, claim.value), *told),)
+    told = f"{_rate(claim, value)} [{_rate(claim, low)}, {_rate(claim, high)}] simulated"
+    lines = ((f"{what}, {claim.machine}", _rate(claim, claim.value), told),)
     if claim.low <= value <= claim.high:
         return ClaimResult(claim, lines, REPRODUCED)
     why = f"outside {_rate(claim, claim.low)} to {_rate(claim, claim.high)}"
