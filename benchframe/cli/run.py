@@ -514,7 +514,7 @@ def run(
       benchframe run --resume last
     """
     from benchframe.cli.table import check_form, print_table
-    from benchframe.engine.caches import doubts, parse, usual
+    from benchframe.engine.caches import USUAL, doubts, parse
     from benchframe.engine.compile import check_texts
     from benchframe.results.folder import check_baseline
     from benchframe.results.folder import save_baseline as name_run
@@ -583,7 +583,7 @@ def run(
         asked = strategy_names(strategy, known)
         check_texts([known.strategy(name) for name in asked])
         crews, states = thread_counts(threads), parse(caches, options.cpu)
-        cold = usual() if caches is None else None
+        cold = USUAL if caches is None else None
         streams = make_streams(known, split(workload), trace or [], stream_seed, baseline, crews, labels, states, cold)
         manifest = planned(known, asked, streams, options, seed, files, split(no_plugin), skip or [])
         for doubt in doubts(states, options.cpu):

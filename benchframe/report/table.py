@@ -11,6 +11,7 @@ from typing import Any
 
 from benchframe.engine.caches import WARM, Caches, from_text
 from benchframe.engine.cost.hierarchy import CacheSizes
+from benchframe.engine.fallbacks import REASONS
 from benchframe.engine.job import COLD
 from benchframe.engine.session import BINS_PER_OCTAVE, bin_edge
 from benchframe.files import printable
@@ -341,6 +342,8 @@ def _record(row: Row, cached: Collection[str]) -> dict[str, Value]:
     record["lookups"] = cell.state.counts.get("lookups")
     for count in ("hits", "hit_rate", "invalidations"):  # a strategy without a cache has no such value, not 0
         record[count] = cell.state.counts.get(count) if cell.entry.strategy in cached else None
+    record["fallbacks"] = cell.state.counts.get("fallbacks")
+    record |= {name: count for name, count in cell.state.counts.items() if name.startswith("fallbacks.")}
     record["message"] = cell.state.message
     return record
 
@@ -763,6 +766,41 @@ def cost_table(cells: Iterable[tuple[str, str, Mapping[str, float]]]) -> Table:
     if sampled:
         notes.append(f"sampled: standard errors of loads, lines and branches are at most {100 * sampled:.2g} %.")
     return Table("Cost", heads, tuple(rows), (False,) * 3 + (True,) * (len(heads) - 3), tuple(records), tuple(notes))
+
+
+def fell_back(cells: Iterable[Cell]) -> list[tuple[str, str, Mapping[str, float]]]:
+    """(workload, strategy, counts) of cells in which a lookup gave up its fast path, for :func:`fallback_table`; events
+    replayed in several states of the caches count once."""
+    found: dict[tuple[str, int, str], tuple[str, str, Mapping[str, float]]] = {}
+    for cell in cells:
+        if cell.state.state == "ok" and cell.state.counts.get("fallbacks"):
+            key = (cell.workload.digest, cell.workload.threads, cell.entry.strategy)
+            found.setdefault(key, (cell.entry.workload, cell.entry.strategy, cell.state.counts))
+    return list(found.values())
+
+
+def fallback_table(cells: Iterable[tuple[str, str, Mapping[str, float]]]) -> Table:
+    """A row per workload and strategy of ``cells``, (workload, strategy, counts): how many lookups took mmap_lock
+    instead of their fast path, and why (:mod:`benchframe.engine.fallbacks`)."""
+    heads = ("workload", "strategy", "lookups", "fell back", *REASONS)
+    rows, records, unexplained = [], [], False
+    for workload, strategy, counts in cells:
+        total, lookups = counts.get("fallbacks", 0.0), counts.get("lookups", 0.0)
+        by_reason = {name: counts.get(f"fallbacks.{name}", 0.0) for name in REASONS}
+        known = not total or any(by_reason.values())
+        unexplained |= not known
+        share = f"{total / lookups:.1%}" if lookups else "-"
+        texts = (f"{count:,.0f}" if known else "" for count in by_reason.values())
+        rows.append((workload, strategy, f"{lookups:,.0f}", share, *texts))
+        record: dict[str, Value] = {"workload": workload, "strategy": strategy, "lookups": lookups, "fallbacks": total}
+        if known:
+            record.update(by_reason)
+        records.append(record)
+    notes = [f"{name}: {what}." for name, what in REASONS.items()]
+    if unexplained:
+        notes.append("no reasons: not looked for with threads, and in streams of more than 100,000 lookups.")
+    right = (False, False, *(True,) * (len(heads) - 2))
+    return Table("Fallbacks", heads, tuple(rows), right, tuple(records), tuple(notes))
 
 
 _MISSES = {"l1": "L1", "l2": "L2", "llc": "last level"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from statistics import geometric_mean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from benchframe import stream
 from benchframe.dialect.functions import hook, native
 from benchframe.dialect.records import NULL
+from benchframe.engine.caches import UNTOUCHED, Caches
 from benchframe.engine.launch import usable as cpus
 from benchframe.events import Kind
 from benchframe.mm.layout import PAGE_SHIFT, PMD_SHIFT, TASK
@@ -212,13 +214,28 @@ def lacks(claim: TimeClaim, known: Registry) -> str:
     return ""
 
 
-def judge_time(claim: TimeClaim, ratio: Ratio) -> ClaimResult:
-    """The verdict on a ratio and its 95 % interval."""
+def judge_time(claim: TimeClaim, ratio: Ratio, warm: Ratio | None = None) -> ClaimResult:
+    """The verdict on a ratio and its 95 % interval; ``warm``, the ratio with warm caches, is told and not judged."""
+    found = _judge_time(claim, ratio)
+    if warm is None:
+        return found
+    what, _, _ = found.lines[0]
+    beside = (what.replace(f"@{claim.caches.label}", "warm"), "", _with_interval(warm))
+    return replace(found, lines=(*found.lines, beside))
+
+
+def _with_interval(ratio: Ratio) -> str:
+    return f"{ratio.value:.3g} [{ratio.low:.3g}, {ratio.high:.3g}]"
+
+
+def _judge_time(claim: TimeClaim, ratio: Ratio) -> ClaimResult:
     what = f"{claim.strategy} / {claim.baseline}, ns per {_OPERATION[claim.figure]}"
+    if not claim.caches.warm:
+        what += f", @{claim.caches.label}"
     crew = crew_of(claim)
     if claim.threads:
         what += f", {crew} threads" + (f" (published: {claim.threads})" if crew < claim.threads else "")
-    lines = ((what, f"{claim.ratio:.3g}", f"{ratio.value:.3g} [{ratio.low:.3g}, {ratio.high:.3g}]"),)
+    lines = ((what, f"{claim.ratio:.3g}", _with_interval(ratio)),)
     if claim.same:
         inside = 1 - claim.tolerance <= ratio.low and ratio.high <= 1 + claim.tolerance
         outside = ratio.high < 1 - claim.tolerance or ratio.low > 1 + claim.tolerance
@@ -372,9 +389,10 @@ def _timed(
     compile_strategies(list(strategies.values()), lambda name, share: say(f"compiled {name}"), cpus(), builds)
     points = list(
         dict.fromkeys(
-            Point(name, workloads.index(workload), threads=crew)
+            Point(name, workloads.index(workload), threads=crew, caches=str(state))
             for claim in claims
             for workload in claim.workloads
+            for state in (claim.caches, UNTOUCHED)
             for name in (claim.strategy, claim.baseline)
         )
     )
@@ -382,25 +400,25 @@ def _timed(
     study = Study(strategies, streams, points, seconds, cpu, plugins, blocked)
     what = f"{claims[0].name}, " if crew else ""
     found = study.measure(rounds, 1, lambda number: say(f"{what}round {number + 1} of {rounds}"))
-    outcomes = {}
-    for claim in claims:
+
+    def ratio(claim: TimeClaim, state: Caches) -> Ratio | None:
         sides: list[dict[int, float]] = [{}, {}]
         for number, row in enumerate(found):
             for side, name in zip(sides, (claim.strategy, claim.baseline), strict=True):
-                ns = [
-                    row[points.index(Point(name, workloads.index(w), threads=crew))].get(claim.figure, 0.0)
-                    for w in claim.workloads
-                ]
+                where = [Point(name, workloads.index(w), threads=crew, caches=str(state)) for w in claim.workloads]
+                ns = [row[points.index(point)].get(claim.figure, 0.0) for point in where]
                 if all(ns):
-                    product = 1.0
-                    for value in ns:
-                        product *= value
-                    side[number] = product ** (1 / len(ns))
-        ratio = paired_ratio(*sides)
-        if ratio is None:
+                    side[number] = geometric_mean(ns)
+        return paired_ratio(*sides)
+
+    outcomes = {}
+    for claim in claims:
+        judged = ratio(claim, claim.caches)
+        if judged is None:
             outcomes[claim.name] = ClaimResult(claim, (), UNDECIDED, "in every round noise hides the figure")
         else:
-            outcomes[claim.name] = judge_time(claim, ratio)
+            warm = None if claim.caches.warm else ratio(claim, UNTOUCHED)
+            outcomes[claim.name] = judge_time(claim, judged, warm)
     return outcomes
 
 
@@ -419,6 +437,8 @@ def claims_table(outcomes: Sequence[ClaimResult]) -> Table:
     notes = [f"{o.claim.name}: {o.claim.says}. {o.claim.source}." for o in outcomes]
     notes += [f"{o.claim.name}, assumed: {o.claim.assumed}." for o in outcomes if isinstance(o.claim, CurveClaim)]
     notes += [f"{o.claim.name}, {o.verdict}: {o.why}." for o in outcomes if o.why]
+    states = dict.fromkeys(o.claim.caches for o in outcomes if isinstance(o.claim, TimeClaim) and o.lines)
+    notes += [f"@{state.label}: {state.says()}." for state in states if not state.warm]
     if any(isinstance(o.claim, CurveClaim) for o in outcomes):
         notes.append(
             "simulated: not measured; in brackets least and most over the corners of what the machine may be "

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from benchframe.engine.caches import UNTOUCHED, USUAL, Caches
+
 BUESO = "D. Bueso, commit 615d6e8756c8 (Linux 3.15), 80 cores, 8 sockets"
 RIENTJES = "D. Rientjes, vmacache by PMD, 9 July 2018 (Linux 4.19), production profiles"
 COMMENT = "comment in find_vma, mm/mmap.c (Linux 2.2 to 3.14)"
@@ -68,7 +70,8 @@ class TimeClaim:
     ``same`` claims say that there is no difference, within ``tolerance``; for other claims a ratio on the same side of
     1 whose distance from 1 is within a factor of ``tolerance`` is of the same order. ``threads`` is how many real
     threads it was measured with (0: one replay): here there are as many as CPUs, and if those are fewer only the side
-    of 1 is judged. A claim with fewer CPUs here than ``cpus`` is not judged.
+    of 1 is judged. A claim with fewer CPUs here than ``cpus`` is not judged. ``caches``: the state in which the
+    published load found the caches; if that is not warm, the ratio with warm ones is told beside it.
     """
 
     name: str
@@ -83,6 +86,7 @@ class TimeClaim:
     same: bool = False
     cpus: int = 1
     threads: int = 0
+    caches: Caches = UNTOUCHED
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,7 @@ CLAIMS: tuple[Claim, ...] = (
         ("gcc-project",),
         9.31 / 11.03,
         2.0,
+        caches=USUAL,
     ),
     TimeClaim(
         "speculative-faults",
@@ -192,6 +197,7 @@ CLAIMS: tuple[Claim, ...] = (
         1.0,
         0.1,
         same=True,
+        caches=USUAL,
     ),
     TimeClaim(
         "rcu-mode",

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.report_run import SOURCE, STRATEGIES, WORKLOADS, Reader, a_study, made_up, on_disk
+from typer.testing import CliRunner
 
+import benchframe
 from benchframe.cli import app
 from benchframe.engine.job import COLD
 from benchframe.engine.session import bin_edge, histogram
@@ -43,6 +45,7 @@ def test_the_page_has_every_part(plain: str) -> None:
         "latency",
         "tails",
         "counted",
+        "fallbacks",
         "sources",
         "trust",
         "environment",
@@ -391,6 +394,19 @@ def test_failures_stand_together() -> None:
     assert line.startswith("maple on python-json, zipf:vmas=1000,alpha=1.2, uniform:vmas=6, and 2 more is wrong: ")
     assert line.endswith("on python-json: find_vma(0x1000) gave NIL: x (event 17)")
     assert what_failed(CellState("wrong", "event 17 (FAULT): no", event=17)) == "event 17 (FAULT): no"
+
+
+def test_fallbacks_are_told_by_reason(tmp_path: Path) -> None:
+    """A cell whose lookups gave up their fast path: a table below the run's, columns in CSV and data frame."""
+    folder = on_disk(tmp_path / "run", made_up(("rbtree", "linux-6.4"), ("w",)))
+    shown = CliRunner().invoke(app, ["table", str(folder.path)]).stdout
+    (line,) = [line for line in shown.splitlines() if "3.0%" in line]
+    assert line.split() == ["w", "linux-6.4", "1,000", "3.0%", "0", "10", "20", "0", "0", "0"]
+    assert "stack: below a stack" in shown
+    (record,) = [r for r in latency_table(folder.cells()).records if r["strategy"] == "linux-6.4"]
+    assert (record["fallbacks"], record["fallbacks.file"]) == (30, 20)
+    frame = benchframe.load(folder.path, "figures").query("strategy == 'linux-6.4'")
+    assert set(frame["fallbacks.stack"]) == {10}
 
 
 def test_cold_lookups_are_a_column_and_a_family_of_their_own() -> None:

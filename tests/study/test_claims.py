@@ -6,6 +6,7 @@ import pytest
 from support.compile import compiled, simulated
 from support.environments import ROOT
 
+from benchframe.engine.caches import USUAL
 from benchframe.engine.job import spare_cpu
 from benchframe.engine.probe import Point, ProbeError, Study
 from benchframe.events import Kind
@@ -132,6 +133,17 @@ def test_verdicts_on_times(found: Ratio, verdict: str) -> None:
 def test_verdicts_on_no_difference(found: Ratio, verdict: str) -> None:
     """A claim of no difference needs the whole interval near 1; absence of proof is undecided."""
     assert judge_time(replace(TIME, ratio=1.0, same=True, tolerance=0.1), found).verdict == verdict
+
+
+def test_a_claim_of_cold_caches_tells_warm_ones_beside() -> None:
+    """The ratio at the published temperature is judged; the warm one is a line without a verdict; both say which."""
+    claim = BY_NAME["vmacache-cycles"]
+    assert claim.caches == USUAL
+    outcome = judge_time(claim, ratio(0.8, 0.85, 0.9), ratio(1.2, 1.3, 1.4))
+    assert outcome.verdict == REPRODUCED
+    assert [line[0].rpartition(", ")[2] for line in outcome.lines] == ["@program", "warm"]
+    assert outcome.lines[1][1:] == ("", "1.3 [1.2, 1.4]")
+    assert "@program: before each timed event" in render(claims_table([outcome]), "text")
 
 
 @pytest.mark.parametrize(
