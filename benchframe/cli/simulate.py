@@ -76,7 +76,10 @@ def simulate(
         bool, typer.Option("--band", help="8 more runs: corners of the uncertainty box of the machine's numbers.")
     ] = False,
     layout: Annotated[
-        str, typer.Option(metavar="NAME", help="mm_struct's fields by cache line: model, linux-3.10, 5.10 or 6.4.")
+        str,
+        typer.Option(
+            metavar="NAME", help="mm_struct's fields by cache line: model, linux-2.6.32, 3.10, 5.10, 6.4, 6.12."
+        ),
     ] = "model",
     what_if: Annotated[
         str, typer.Option(metavar="FIELD,...", help="These fields (mm.mm_rb) in cache lines of their own.")
