@@ -223,7 +223,7 @@ class Lap:
     @property
     def rates(self) -> Array:
         """Operations per second of each thread."""
-        total = sum(self.threads[name] for name in ("faults", "lookups", "mappings"))
+        total = sum(self.threads[name] for name in FIGURES.values())
         return np.asarray(total / np.maximum(self.spans, 1e-9))
 
     @property
@@ -236,7 +236,7 @@ class Lap:
         return own
 
     def rate(self, field: str) -> float:
-        """``field`` (faults, lookups, mappings) per second, all threads together."""
+        """``field`` (faults, lookups, mappings, walks) per second, all threads together."""
         return float((self.threads[field] / np.maximum(self.spans, 1e-9)).sum())
 
     def share(self, field: str) -> float:
@@ -389,7 +389,7 @@ class CrewRunner(Validating):
 # right: validate_mm, no holder, no memory waiting for RCU, the oracle's layout. Before anything is measured, one lap
 # compares every answer.
 
-FIGURES = {"fault": "faults", "lookup": "lookups", "mapping": "mappings"}
+FIGURES = {"fault": "faults", "lookup": "lookups", "mapping": "mappings", "walk": "walks"}
 """From a figure to the field that counts its operations, in the order of a histogram's classes."""
 CHECK_ROUNDS = 3
 """Rounds of the lap that verifies answers."""

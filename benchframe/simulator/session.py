@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from benchframe.dialect.functions import Hook
 from benchframe.dialect.store import Unit
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.session import Correctness
-from benchframe.engine.threads import LOCKS, CrewRunner, CrewSession
+from benchframe.engine.threads import FIGURES, LOCKS, CrewRunner, CrewSession
 from benchframe.errors import EngineError
 from benchframe.mm.defaults import count_event
-from benchframe.mm.hooks import ALL, hook_entry
+from benchframe.mm.hooks import ALL, flush_tlb, hook_entry, show_map
 from benchframe.mm.layout import ANSWER, ARENA, EVENT, FILE, FREED, MM, PAGE, PTE, SAMPLE, TASK, VMA, mm_struct
 from benchframe.mm.machine import Machine as Memory
 from benchframe.mm.replay import mapping_event
-from benchframe.mm.smp import BUCKETS, CREW, HISTOGRAM, ORDER, RCU_HEAD, THREAD
+from benchframe.mm.smp import BUCKETS, CLASSES, CREW, HISTOGRAM, ORDER, RCU_HEAD, THREAD
 from benchframe.mm.smp_replay import RUN, thread_entry
 from benchframe.simulator.figures import Figures, read_figures
 from benchframe.simulator.layouts import Layout, as_it_is
@@ -133,6 +134,11 @@ def simulated_units() -> SimulatedUnits:
     return SimulatedUnits(mm_struct, ALL)
 
 
+def _bit(hook: Hook) -> int:
+    """The bit of ``hook`` in ``mm.hook_mask``."""
+    return 1 << ALL.index(hook)
+
+
 class SimulatedRunner(CrewRunner):
     """``strategy``'s simulated build. Raises DialectError if it cannot be compiled."""
 
@@ -143,6 +149,11 @@ class SimulatedRunner(CrewRunner):
         self._mapping, self._hooks, self._entry = (self.units.get(spec, note) for spec in specs(strategy))
         self._machine: Memory | None = None
         self._root = 0
+
+    def attach(self, machine: Memory) -> None:
+        """As CrewRunner's; and calls of the hook that the simulator fills are made."""
+        super().attach(machine)
+        machine.mm(0)["hook_mask"] |= _bit(show_map)
 
     @property
     def entry(self) -> int:
@@ -208,7 +219,7 @@ class SimulatedSession(CrewSession):
         header = self.simulator.header
         for name in header.dtype.names:
             header[name] = 0
-        self._idle = np.zeros(1, cpu.dtype), np.zeros(3 * BUCKETS, np.int64)
+        self._idle = np.zeros(1, cpu.dtype), np.zeros(CLASSES * BUCKETS, np.int64)
         header["cpu_base"], header["histogram_base"] = (array.ctypes.data for array in self._idle)
         header["free"] = 1
         header["top"] = header["mark"] = header["breath"] = LATEST
@@ -257,7 +268,7 @@ class SimulatedSession(CrewSession):
             "region": (MAX_REGIONS, region.dtype),
             "field": (MAX_REGIONS * MAX_WORDS * KINDS, field_struct.dtype),
             "pair": (MAX_PAIRS, pair.dtype),
-            "histogram": (3 * BUCKETS, np.dtype(np.int64)),
+            "histogram": (CLASSES * BUCKETS, np.dtype(np.int64)),
             "socket": (8, np.dtype(np.int64)),
             "remap": (len(remap), np.dtype(np.int64)),
         }
@@ -420,7 +431,7 @@ class SimulatedSession(CrewSession):
     def _progress(self) -> tuple[float, int]:
         """The average number of rounds per CPU, and the number of accesses, since counting began."""
         cpus = self._arena.arrays["cpu"][: self.threads]
-        done = sum(int(cpus[f"done_{name}"].sum()) for name in ("fault", "lookup", "mapping"))
+        done = sum(int(cpus[f"done_{name}"].sum()) for name in FIGURES)
         return done / max(1, sum(w.last - w.first for w in self.program.works)), int(cpus["accesses"].sum())
 
     def _why_stopped(self, why: int) -> str:
@@ -513,6 +524,8 @@ class SimulatedSession(CrewSession):
         layout = layout or as_it_is()
         ordered = self.program.ordered
         self._rewind()
+        if machine.numbers["ipi_send"].value:
+            self.memory.arrays["mm_base"]["hook_mask"] |= _bit(flush_tlb)
         try:
             if not ordered:
                 self._prepare_simulator(machine, work, layout, seed)

@@ -60,6 +60,8 @@ def test_the_page_has_every_part(plain: str) -> None:
     assert any("65,530 VMAs" in text for text in labels)
     assert any("bytes per VMA" in text for text in labels)
     assert SOURCE.strip() in reader.text
+    assert "nearest recorded program" in reader.text
+    assert reader.text.count("javac-hello, at 0.3 standard deviations") == len(WORKLOADS)
     rows = [tag for tag, _ in reader.elements].count("tr")
     assert rows > 2 * len(STRATEGIES) * len(WORKLOADS)
     for name in ids & {*CHARTS}:

@@ -350,7 +350,7 @@ def test_layouts_are_lines_of_the_record() -> None:
     assert moved.count(moved[mm_struct.fields["mmap_lock"][0] // 8]) == 1
     with pytest.raises(SimulateError, match="mm has no field 'vm_start'"):
         load_layout("linux-3.10", ["mm.vm_start"])
-    with pytest.raises(SimulateError, match="did you mean linux-6.12"):
+    with pytest.raises(SimulateError, match=r"did you mean linux-6\.12"):
         load_layout("linux-6.11")
 
 
@@ -424,7 +424,7 @@ def test_any_executor_computes_the_same_cells(tmp_path: Path) -> None:
         found.append([simulated_path(folder.path, entry).read_bytes() for entry in jobs])
     assert found[0] == found[1] == found[2]
     job = next(iter(jobs.values()))
-    with pytest.raises(SimulateError, match="this worker has numba .*, the run was begun with 0.1"):
+    with pytest.raises(SimulateError, match=r"this worker has numba .*, the run was begun with 0\.1"):
         do_job(replace(job, tools=(("numba", "0.1"),)))
     with pytest.raises(SimulateError, match="other sources of benchframe"):
         do_job(replace(job, sources="another"))
@@ -465,3 +465,27 @@ def test_command_from_run_to_report(tmp_path: Path) -> None:
     page = (tmp_path / "report/report.html").read_text()
     assert "Simulated CPUs: throughput" in page
     assert "Simulated, not measured" in page
+
+
+# ---- hooks that the simulator fills ---------------------------------------------------------------------------------
+
+
+def test_each_line_of_a_walk_is_work() -> None:
+    """A mapper beside two scanners: what the text of a line is declared to take is in each walk, and a mapping call
+    under mmap_lock waits for a whole walk."""
+    short = Depth(rounds=20, accesses=60_000)
+    one = session(1, "proc-maps:vmas=50,turns=5")
+    machine = load_machine("milan-2s")
+    plain, told = (one.run(machine, load_work(work), depth=short) for work in ("mapping=300", "mapping=300,line=1000"))
+    assert one.verdict.ok, one.verdict.what
+    assert told.histograms["walk"].latency("walk").p50 > 40_000 > plain.histograms["walk"].latency("walk").p50
+    assert told.histograms["mapping"].latency("mapping").p50 > 40_000
+
+
+def test_shootdowns_reach_mapping_calls() -> None:
+    """madvise of pages that others may have in their TLBs sends interrupts, if they cost something."""
+    spent = [
+        session(2).run(steady(ipi_send=ns), NOTHING, depth=Depth(rounds=1, accesses=100_000)).parts["shootdowns"]
+        for ns in (0, 100)
+    ]
+    assert spent[0] == 0 < spent[1]
