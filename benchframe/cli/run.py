@@ -137,6 +137,7 @@ def make_streams(
                 f"benchframe trace select {shlex.quote(str(path))} --largest -o one.parquet (trace info lists them)",
                 err=True,
             )
+        near = "" if crew else _nearest(known, spec, stream.trace)
         for state in states:
             base = labelled(labels, own, crew, state)
             label, number = base, 1
@@ -145,9 +146,24 @@ def make_streams(
                 label = f"{base}#{number}"
             beside = baseline or stream.entry.baseline
             again = str(cold) if cold is not None and state.warm and not crew else ""
-            entry = replace(stream.entry, label=label, caches=str(state), cold=again, baseline=beside)
+            entry = replace(stream.entry, label=label, caches=str(state), cold=again, baseline=beside, nearest=near)
             streams.append(Stream(entry, stream.trace))
     return streams
+
+
+PLACED = 100_000
+"""The most events of a stream whose statistics are taken before a run: that takes up to a second."""
+
+
+def _nearest(known: "Registry", spec: "WorkloadSpec", trace: "Trace") -> str:
+    """The recorded program nearest to a workload's stream; "" if that is not known."""
+    from benchframe.trace.nominal import nearest_text, nominal, same
+
+    own = spec.workload.nominal if spec.label == spec.workload.name else {}
+    if not own and len(trace) <= PLACED:
+        own = nominal(trace)
+    others = {name: values for name, values in known.recorded().items() if not same(values, own)}
+    return nearest_text(own, others) if own else ""
 
 
 def _no_crew(spec: "WorkloadSpec", crew: int) -> str:
@@ -232,7 +248,7 @@ def resumed_run(
         path = Path(entry.path) if entry.path else None
         spec = trace_workload(path).spec() if path else known.spec(entry.spec)
         stream = make_stream(spec, entry.seed, label=entry.label, path=path, threads=entry.threads, caches=entry.caches)
-        same = replace(stream.entry, baseline=entry.baseline, cold=entry.cold)
+        same = replace(stream.entry, baseline=entry.baseline, cold=entry.cold, nearest=entry.nearest)
         streams.append(Stream(same, stream.trace))
     strategies = {cell.strategy: known.strategy(cell.strategy) for cell in manifest.cells}
     for what in renew(folder, strategies, streams, max(rounds or 0, manifest.options.rounds)):

@@ -319,6 +319,7 @@ def page(run: Run) -> str:
         figures=[_figure(run, chart, numbers) for chart in run.charts],
         studies=[_study(run, study, chart) for study, chart in run.drawn],
         strategies=_strategies(run, numbers),
+        workload_heads=words.workload_heads(run),
         workloads=words.workloads(run),
         trust=words.trust(run),
         environment=words.environment(run),

@@ -44,7 +44,7 @@ def markdown(run: Run, pictures: Sequence[str] = ()) -> str:
         *_tabulated("Why fast paths were given up", fallback_table(run.fallbacks), again.tabulate(run.argument)),
         "## Comparisons\n\n" + _comparisons(run),
         "## Strategies\n\n" + _strategies(run),
-        "## Workloads\n\n" + _table(words.WORKLOADS, words.workloads(run)),
+        "## Workloads\n\n" + _table(words.workload_heads(run), words.workloads(run)),
         "## How far to trust it\n\n" + "\n".join(f"- {markdown_escape(line)}" for line in words.trust(run)),
         "## Environment\n\n"
         + "\n".join(f"- {markdown_escape(key)}: {markdown_escape(text)}" for key, text in words.environment(run)),

@@ -60,6 +60,8 @@ def test_the_page_has_every_part(plain: str) -> None:
     assert any("65,530 VMAs" in text for text in labels)
     assert any("bytes per VMA" in text for text in labels)
     assert SOURCE.strip() in reader.text
+    assert "nearest recorded program" in reader.text
+    assert reader.text.count("javac-hello, at 0.3 standard deviations") == len(WORKLOADS)
     rows = [tag for tag, _ in reader.elements].count("tr")
     assert rows > 2 * len(STRATEGIES) * len(WORKLOADS)
     for name in ids & {*CHARTS}:
@@ -431,7 +433,7 @@ def test_cold_lookups_are_a_column_and_a_family_of_their_own() -> None:
     assert cold.word == "faster"
     text = to_text(latency_table(cells))
     assert "ns/cold lookup" in text
-    assert "corrected for 6 comparisons, for 2 of cold lookups by themselves" in text
+    assert "corrected for 6 comparisons, and apart from them for 2 of cold lookups" in text
     assert "300 lookups a process" in text
     assert "40 KiB of other memory" in text
     assert "ns/cold lookup" not in to_text(latency_table(plain.cells))

@@ -36,7 +36,8 @@ def made_up(
     rng = np.random.default_rng(1)
     cells = []
     for label in workloads:
-        entry = WorkloadEntry(label, label, "", 0, "ab" * 32, 1100, 1000, strategies[0], summary=text)
+        about = {"summary": text, "nearest": f"javac-hello, at 0.3 standard deviations {text}"}
+        entry = WorkloadEntry(label, label, "", 0, "ab" * 32, 1100, 1000, strategies[0], **about)
         size = int(label.partition("vmas=")[2].partition(",")[0] or 40) if "vmas=" in label else 40
         for place, strategy in enumerate(strategies):
             key = CellEntry(f"{len(cells):032x}", strategy, label, "cd" * 32)
