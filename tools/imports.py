@@ -22,7 +22,7 @@ LAYERS = (
     {"dialect", "oracle", "stats"},
     {"mm", "trace"},
     {"races", "scenario", "strategy", "cstrategy", "interpreted", "stream", "workload"},
-    {"hookspecs", "registry", "scaffold", "verify"},
+    {"guest", "hookspecs", "registry", "scaffold", "verify"},
     {"engine", "check", "judge", "record"},
     {"results", "testing"},
     {"report"},

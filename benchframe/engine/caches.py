@@ -80,6 +80,12 @@ class Caches:
         return "nothing is touched between two events"
 
 
+UNTOUCHED = Caches()
+"""Warm caches."""
+USUAL = Caches(PROGRAM, FOOTPRINT)
+"""As after a program's work, with the usual footprint: the state of the column beside a warm run's figures."""
+
+
 def from_text(text: str) -> Caches:
     """What ``str`` made. Raises ValueError for anything else."""
     if not text:

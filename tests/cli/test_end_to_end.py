@@ -54,6 +54,7 @@ def compile_first(*names: str, plugin: Path | None = None) -> None:
         compiled(known.strategy(name))
 
 
+@pytest.mark.slow
 def test_run_table_report(tmp_path: Path) -> None:
     """A quick run of a cache beside the baseline on a recorded trace and a synthetic stream ends in a table."""
     compile_first("mmap_cache")
@@ -65,7 +66,8 @@ def test_run_table_report(tmp_path: Path) -> None:
     frame = benchframe.load(find_run("last", tmp_path / "reports" / "runs"))
     assert set(frame.state) == {"ok"}
     assert set(frame.strategy) == {"rbtree", "mmap_cache"}
-    assert {"lookup", "fault", "mapping", "replay"} >= set(frame[frame.workload == "python-json"].figure) >= {"replay"}
+    figures = set(frame[frame.workload == "python-json"].figure)
+    assert {"lookup", "cold", "fault", "mapping", "replay"} >= figures >= {"cold", "replay"}
     assert ((frame.ns > 0) & (frame.ns < 1e6)).all()
     code, out, err = run(tmp_path, "table", "last", "--tails")
     assert code == 0, err
@@ -110,6 +112,7 @@ def test_bad_strategies_are_caught_and_the_rest_runs(tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_to_the_same_cells(tmp_path: Path) -> None:
     """SIGKILL in the middle, then --resume: the same cells and rounds as a run that nobody killed."""
     compile_first("mmap_cache")

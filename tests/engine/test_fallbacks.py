@@ -1,7 +1,6 @@
 """Fallbacks by reason: each reason from a made stream, the sum equals what the strategy counts, the table."""
 
 import csv
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +11,10 @@ from typer.testing import CliRunner
 
 from benchframe import stream
 from benchframe.cli import app
+from benchframe.engine.fallbacks import REASONS, fallbacks
 from benchframe.engine.session import Session
 from benchframe.events import Kind, MapType
-from benchframe.study.fallbacks import REASONS, fallback_table, fallbacks
+from benchframe.report.table import fallback_table
 from benchframe.trace.meta import FileEntry
 from benchframe.trace.trace import Trace
 
@@ -52,7 +52,7 @@ def made() -> Trace:
 )
 def test_each_reason(name: str, wanted: dict[str, int]) -> None:
     """6.4 refuses every file, 6.15 first writes alone; a strategy without a fast path never falls back."""
-    assert fallbacks(compiled(registry().strategy(name)), made()) == wanted
+    assert fallbacks(Session(compiled(registry().strategy(name)), made())) == wanted
 
 
 @pytest.mark.parametrize("workload", ["i386-threads", "sh-pipeline"])
@@ -60,17 +60,22 @@ def test_the_sum_is_what_the_strategy_counts(workload: str) -> None:
     """On recorded programs every counted fallback has a reason, also across fork, exec and threads."""
     trace = registry().spec(workload).trace(0)
     strategy = compiled(registry().strategy("linux-6.15"))
-    found = fallbacks(strategy, trace)
-    assert sum(found.values()) == Session(strategy, trace).counts()["fallbacks"] > 0
+    session = Session(strategy, trace)
+    found = fallbacks(session)
+    assert sum(found.values()) == session.counts()["fallbacks"] > 0
     assert found["other"] == 0
     assert set(found) <= set(REASONS)
 
 
 def test_the_table_and_the_command() -> None:
     """Shares and counts by reason; `cost --fallbacks` prints them, also as CSV."""
-    table = fallback_table({("w", "s"): (Counter(file=3, stack=1), 8.0)})
-    assert table.rows == (("w", "s", "8", "50.0%", "0", "1", "3", "0", "0", "0"),)
+    counts = {"lookups": 8.0, "fallbacks": 4.0}
+    table = fallback_table([("w", "s", {**counts, "fallbacks.file": 3, "fallbacks.stack": 1}), ("w", "long", counts)])
+    assert table.rows[0] == ("w", "s", "8", "50.0%", "0", "1", "3", "0", "0", "0")
+    assert table.rows[1] == ("w", "long", "8", "50.0%", "", "", "", "", "", "")
     assert table.records[0]["file"] == 3
+    assert "file" not in table.records[1]
+    assert "no reasons" in table.notes[-1]
     compiled(registry().strategy("linux-6.15"))
     arguments = ["cost", "--fallbacks", "-s", "linux-6.15", "-w", "uniform:vmas=20,events=100", "--format", "csv"]
     result = CliRunner().invoke(app, arguments)

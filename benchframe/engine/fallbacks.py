@@ -9,7 +9,6 @@ and a race lost never occur; should one fall back without a reason known here, i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,14 +16,11 @@ import numpy as np
 from benchframe.events import Kind
 from benchframe.oracle import Replayer
 from benchframe.oracle.rules import VM_GROWSDOWN, VM_SHARED, VM_WRITE
-from benchframe.report.table import Table, Value
 from benchframe.verify import limits, rules
 
 if TYPE_CHECKING:
     from benchframe.engine.session import Session
     from benchframe.oracle.space import Area
-    from benchframe.strategy import Strategy
-    from benchframe.trace.trace import Trace
 
 REASONS = {
     "outside": "no VMA holds the address",
@@ -49,16 +45,12 @@ def reason(area: Area | None, addr: int) -> str:
     return "file, no anon_vma" if lacks and area.vm_flags & VM_WRITE else "file"
 
 
-def fallbacks(strategy: Strategy, trace: Trace) -> Counter[str]:
-    """Fallbacks of one replay of the timed part, by REASONS. The strategy must be compiled and its answers right. Some
-    20 us an event. Raises EngineError (an empty trace, memory)."""
-    from benchframe.engine.session import Session
-
-    session = Session(strategy, trace)
+def fallbacks(session: Session) -> Counter[str]:
+    """Fallbacks of one replay of the timed part, by REASONS. The answers must be right. Some 20 us an event."""
     rows = _fell_back(session)
     found: Counter[str] = Counter()
     replayer = Replayer(rules(session.parameters), limits(session.parameters))
-    events = trace.events
+    events = session.trace.events
 
     def look(row: int) -> None:
         addr, mm = int(events[row]["addr"]), int(events[row]["mm"])
@@ -69,7 +61,8 @@ def fallbacks(strategy: Strategy, trace: Trace) -> Counter[str]:
 
 
 def _fell_back(session: Session) -> dict[int, int]:
-    """Row to the fallbacks of its event; ``session`` is fresh, so its state is that after the setup."""
+    """Row to the fallbacks of its event."""
+    session.restore()
     events = session.trace.events
     found = {}
     quick = np.isin(events["kind"], (Kind.FAULT, Kind.LOOKUP))
@@ -85,19 +78,3 @@ def _fell_back(session: Session) -> dict[int, int]:
             found[row] = more
         at = row + 1
     return found
-
-
-def fallback_table(cells: Mapping[tuple[str, str], tuple[Counter[str], float]]) -> Table:
-    """A row per workload and strategy: ``cells`` has the fallbacks and the number of lookups."""
-    heads = ("workload", "strategy", "lookups", "fell back", *REASONS)
-    rows, records = [], []
-    for (workload, strategy), (found, lookups) in cells.items():
-        total = sum(found.values())
-        share = f"{total / lookups:.1%}" if lookups else "-"
-        rows.append((workload, strategy, f"{lookups:,.0f}", share, *(f"{found[name]:,}" for name in REASONS)))
-        record: dict[str, Value] = {"workload": workload, "strategy": strategy, "lookups": lookups, "fallbacks": total}
-        record.update({name: found[name] for name in REASONS})
-        records.append(record)
-    notes = tuple(f"{name}: {what}." for name, what in REASONS.items())
-    right = (False, False, *(True,) * (len(heads) - 2))
-    return Table("Fallbacks", heads, tuple(rows), right, tuple(records), notes)
