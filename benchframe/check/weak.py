@@ -133,7 +133,7 @@ class GraphWorld(CaseWorld):
         """What values in places of one task alone depend on."""
         self.branches: dict[int, Branches] = {}
         """Of each task: what its next store depends on by branches."""
-        self.stored: dict[tuple[int, Hashable], int] = {}
+        self.stores_done: dict[tuple[int, Hashable], int] = {}
         """How often each task has stored to a location."""
         self.calls: list[Asked] = []
         self.mappings: list[Span] = []
@@ -252,7 +252,7 @@ class GraphWorld(CaseWorld):
         if label.kind == "W":
             self.seen.pop(task, None)
             one = task, label.loc
-            self.stored[one] = done = self.stored.get(one, 0) + 1
+            self.stores_done[one] = done = self.stored.get(one, 0) + 1
             if done > self.case.stores.get(one, 0):
                 self.case.stores[one] = done
                 self.case.learned |= one in self.case.relied
