@@ -41,6 +41,8 @@ MODELS = ("lkmm", "sc", "tso")
 """Memory models whose executions can be searched as graphs; the first can be no other way."""
 AGAIN = 3
 """How often a task may come to one place in one state before it waits for something to change."""
+ALONE = "alone"
+"""The tag of a barrier that is a read-modify-write of memory that no other task shares."""
 CTRL_ACQUIRE = "acquire after a control dependency"
 BARRIERS = {
     primitives.smp_mb: "mb",
@@ -131,7 +133,7 @@ class GraphWorld(CaseWorld):
         """What values in places of one task alone depend on."""
         self.branches: dict[int, Branches] = {}
         """Of each task: what its next store depends on by branches."""
-        self.stored: dict[tuple[int, Hashable], int] = {}
+        self.stores_done: dict[tuple[int, Hashable], int] = {}
         """How often each task has stored to a location."""
         self.calls: list[Asked] = []
         self.mappings: list[Span] = []
@@ -234,7 +236,7 @@ class GraphWorld(CaseWorld):
         """Announce an event of the current task; its value."""
         task = self.current
         label.place = label.place or place()
-        rule = self._rule(label, label.place)
+        rule = self._rule(label, label.place) if label.tag != ALONE else None
         if rule is not None:
             changed = rule(label)
             if changed is None:
@@ -250,7 +252,7 @@ class GraphWorld(CaseWorld):
         if label.kind == "W":
             self.seen.pop(task, None)
             one = task, label.loc
-            self.stored[one] = done = self.stored.get(one, 0) + 1
+            self.stores_done[one] = done = self.stored.get(one, 0) + 1
             if done > self.case.stores.get(one, 0):
                 self.case.stores[one] = done
                 self.case.learned |= one in self.case.relied
@@ -387,8 +389,8 @@ class GraphWorld(CaseWorld):
                 new = change(before)
                 if new is not None:
                     view[index] = new
-                    if ordering == "full":  # a barrier all the same
-                        self.barrier("mb")
+                    if ordering == "full":
+                        self._barrier_alone(loc)
                 return before  # type: ignore[no-any-return]
         at = self.index[self.current]
         full = ordering == "full"
@@ -404,6 +406,19 @@ class GraphWorld(CaseWorld):
         elif wait is None:
             self._spinning(label, loc, before)
         return Traced(before, 1 << at)
+
+    def _barrier_alone(self, loc: Location) -> None:
+        """A full read-modify-write of memory that no other task shares is a barrier all the same; a weaker one, or one
+        that is weakened, is nothing."""
+        if self.hub is None:
+            return
+        where = place()
+        label = Label("R", loc, rmw=True, full=True, place=where)
+        rule = self._rule(label, where)
+        if rule is not None:
+            rule(label)
+        if label.full:
+            self.event(Label("F", order="mb", tag=ALONE, place=where))
 
     def rmw(self, ref: Any, field: str, operation: str, value: int, ordering: str = "full") -> int:
         """fetch_add or xchg."""
@@ -734,4 +749,4 @@ def _plain(value: Any) -> Any:
     return (slab.base, value.index) if slab is not None else id(value)
 
 
-__all__ = ["MODELS", "GraphCase", "GraphWorld", "Rule", "operation_of"]
+__all__ = ["ALONE", "MODELS", "GraphCase", "GraphWorld", "Rule", "operation_of"]
