@@ -252,7 +252,7 @@ class GraphWorld(CaseWorld):
         if label.kind == "W":
             self.seen.pop(task, None)
             one = task, label.loc
-            self.stores_done[one] = done = self.stored.get(one, 0) + 1
+            self.stores_done[one] = done = self.stores_done.get(one, 0) + 1
             if done > self.case.stores.get(one, 0):
                 self.case.stores[one] = done
                 self.case.learned |= one in self.case.relied
