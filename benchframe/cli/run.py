@@ -721,7 +721,9 @@ def _look_closer(
 def _looked_into(strategy: "Strategy", cell: "Cell", trace: "Trace", files: list[str]) -> bool:
     """Replay the stream of a failed cell by the interpreter: if it fails there, say where, keep the few events that
     show it, and print the command that replays them; if not, say so. False where it cannot be replayed so."""
-    if cell.state.state not in ("wrong", "crashed"):
+    from benchframe.cstrategy import unseen
+
+    if cell.state.state not in ("wrong", "crashed") or unseen(strategy.functions()):  # C may end this process
         return False
     from benchframe.study.interpreted import MOST, first_failure, part, save, shortened
 

@@ -119,13 +119,13 @@ def ratio_text(ratio: Ratio | None, digits: int = 2) -> str:
 
 
 def comparisons(number: int, cold: int = 0) -> str:
-    """The number of comparisons as text; ``cold`` are those of cold lookups, corrected for by themselves.
+    """The number of comparisons as text; ``cold`` are those of cold lookups, a family of their own.
 
     >>> comparisons(1), comparisons(6, 3)
-    ('1 comparison', '6 comparisons, for 3 of cold lookups by themselves,')
+    ('1 comparison', '6 comparisons, and apart from them for 3 of cold lookups')
     """
     text = f"{number:,} comparison{'s' * (number != 1)}"
-    return f"{text}, for {cold:,} of cold lookups by themselves," if cold else text
+    return f"{text}, and apart from them for {cold:,} of cold lookups" if cold else text
 
 
 def _counts(cell: Cell, cached: Collection[str]) -> tuple[str, str]:
@@ -264,13 +264,13 @@ def cold_notes(cells: Iterable[Cell]) -> list[str]:
         timed = f"{min(mine):,}" + (f" to {max(mine):,}" if max(mine) > min(mine) else "")
         notes.append(
             f"{FIGURES[COLD]}: {timed} lookups a process with colder caches ({state.label}): {state.says()}. It is "
-            "what a fault takes less without its lookup, whose lines the fault then fetches itself (--caches warm: no "
-            "such column)."
+            "a whole fault's time less that of a fault with a known answer: lines that both fetch, such as the VMA's "
+            "own, are not in it (--caches warm: no such column)."
         )
     if any(not state.warm for state in states):
         notes.append(
-            "In these rows ns/lookup is what a fault takes less without its lookup, whose lines the fault then fetches "
-            "itself; ns/fault is the whole fault."
+            "In these rows ns/fault is the whole fault, and ns/lookup is that less the time of a fault with a known "
+            "answer: lines that both fetch, such as the VMA's own, are not in it."
         )
     return notes
 
