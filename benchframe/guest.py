@@ -242,8 +242,8 @@ def _boot(guest: Guest, command: Sequence[str], say: Say) -> int:
             for line in machine.stdout:
                 text = line.rstrip("\r\n")
                 told.append(text)
-                if text.startswith(DONE):
-                    code = int(text.split()[-1])
+                if done := re.match(rf"{DONE} (-?\d+)", text):
+                    code = int(done[1])
                 elif text.startswith(READY):
                     ready = True
                 elif ready and code is None:
@@ -254,15 +254,15 @@ def _boot(guest: Guest, command: Sequence[str], say: Say) -> int:
                         say(one)
                     empty = 0
                 if text.startswith("KVM internal error"):  # QEMU would stop the machine and wait
-                    break
-        finally:
-            if code is None:
-                machine.terminate()
+                    machine.terminate()
+        except BaseException:
+            machine.terminate()
+            raise
     if code is not None:
         return code
     if machine.returncode == 124:
-        told_limit = "give it a longer --budget, or a longer --limit" if ready else "is the machine very busy?"
-        raise GuestError(f"the virtual machine was ended after {guest.limit:g} s", where=guest.kernel, hint=told_limit)
+        hint = "give it a longer --budget or --duration" if ready else "the kernel was still booting"
+        raise GuestError(f"the virtual machine was ended after {guest.limit:g} s", where=guest.kernel, hint=hint)
     what = "the virtual machine ended before the command did" if ready else "the kernel did not boot"
     worst = ("panic", "Assertion", "KVM internal error")
     fatal = next((number for number, text in enumerate(told) if any(word in text for word in worst)), len(told) - 1)
