@@ -107,10 +107,16 @@ def make_streams(
         names = [name for name, workload in known.workloads.items() if "default" in workload.tags]
         if not names:
             raise UsageError("no workload is tagged default; name one with --workload or --trace")
-    specs: list[tuple[WorkloadSpec, Path | None, str]] = []
+    shown: dict[str, tuple[WorkloadSpec, str]] = {}  # by what is replayed, and what tables call it
     for name in names:
         swept = known.sweep(name)  # of several, each says its value, a parameter's default too
-        specs += [(spec, None, text if len(swept) > 1 else spec.label) for text, spec in swept.items()]
+        for text, spec in swept.items():
+            own = text if len(swept) > 1 else spec.label
+            if spec.label in shown and own != (other := shown[spec.label][1]):
+                own = max(own, other, key=len)
+                typer.echo(f"benchframe: {spec.label} is given twice: it runs once, as {own}", err=True)
+            shown[spec.label] = (spec, own)
+    specs: list[tuple[WorkloadSpec, Path | None, str]] = [(spec, None, own) for spec, own in shown.values()]
     specs += [(spec, path, spec.label) for path in traces for spec in [trace_workload(path).spec()]]
     labels, states = labels or {}, caches or [Caches()]
     if any(threads) and not all(state.warm for state in states):
