@@ -93,6 +93,7 @@ def main() -> int:
     names = options.commands or list(COMMANDS)
     if unknown := [name for name in names if name not in COMMANDS]:
         parser.error(f"no such command: {', '.join(unknown)}; there are {', '.join(COMMANDS)}")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored, which children inherit
     rows, bad = [], False
     for name in names:
         draw, tries = random.Random(f"{options.seed} {name}"), list[Try]()
