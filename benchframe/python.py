@@ -65,6 +65,7 @@ def run(
     seed: int = 0,
     stream_seed: int = 0,
     cost: bool = True,
+    host: bool = False,
     pin: bool = True,
     plugins: Files = (),
     output: str | Path = "reports/runs",
@@ -93,6 +94,7 @@ def run(
         seed: of the order of processes and of layouts.
         stream_seed: of synthetic streams.
         cost: count loads, cache lines, atomics and branches, too.
+        host: let the running kernel perform the workloads, too (docs/host.md).
         pin: pin the processes to one CPU if the machine is idle.
         plugins: plugin files or folders. They are executed.
         output: the folder in which the run gets its own.
@@ -120,7 +122,7 @@ def run(
             raise UsageError(f"{name}={value}: give a positive number of seconds")
     files, known = _known(plugins)
     options = settings(mode == "quick", mode == "rigorous", rounds, _text(budget), _text(timeout), pin)
-    options = replace(options, within=within, cost=options.cost if cost else 0)
+    options = replace(options, within=within, cost=options.cost if cost else 0, host=host)
     if until_decided:
         options = adaptive(options, rounds, "lookup,fault")
     asked = _strategies(strategies, known)

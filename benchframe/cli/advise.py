@@ -115,7 +115,7 @@ def _trace(
     if not program:
         yield _stored(known, words[0])
         return
-    from benchframe.record.session import run_record_command
+    from benchframe.record.command import run_record_command
 
     with tempfile.TemporaryDirectory(prefix="benchframe-advise-") as folder:
         file = output or Path(folder) / "trace.parquet"

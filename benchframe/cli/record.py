@@ -56,7 +56,7 @@ def record(
       benchframe record --attach 1234 --tree --duration 10 -o server.parquet
       benchframe record --only cc1 -o cc1.parquet -- make
     """
-    from benchframe.record.session import run_record_command
+    from benchframe.record.command import run_record_command
 
     if sum((bool(command), attach is not None, recover is not None)) != 1:
         raise UsageError("give either a program after -- or --attach PID")

@@ -286,6 +286,7 @@ def from_file(path: Path, given: Mapping[str, object]) -> "dict[str, Any]":
         "seed": str(found.seed),
         "stream_seed": found.stream_seed,
         "cost": found.cost,
+        "host": found.host,
         "threads": ",".join(map(str, found.threads)) if found.threads != (0,) else None,
         "caches": ",".join(found.caches) if found.caches != ("warm",) else None,
         "pin": found.pin,
@@ -450,6 +451,12 @@ def run(
     cost: Annotated[
         bool, typer.Option(help="Also count loads, lines, atomics and branches, about a second per cell.")
     ] = True,
+    host: Annotated[
+        bool,
+        typer.Option(
+            "--host", help="Also perform the workloads on the running kernel: a row of its own (docs/host.md)."
+        ),
+    ] = False,
     threads: Annotated[
         str | None,
         typer.Option(metavar="N,...", help="Numbers of real threads, a cell for each; 0: the usual replay."),
@@ -533,8 +540,9 @@ def run(
         baseline, seed, stream_seed, threads = file["baseline"], file["seed"], file["stream_seed"], file["threads"]
         budget, timeout = budget or file["budget"], timeout or file["timeout"]
         caches, cost, pin = file["caches"], cost and file["cost"], pin and file["pin"]
+        host = host or file["host"]
     options = settings(quick, rigorous, rounds, budget, timeout, pin)
-    options = replace(options, within=within / 100, cost=options.cost if cost else 0)
+    options = replace(options, within=within / 100, cost=options.cost if cost else 0, host=host)
     if until_decided:
         options = adaptive(options, rounds, decide)
         rounds = options.rounds
@@ -566,6 +574,7 @@ def run(
                     until_decided=folder.manifest.options.until_decided or until_decided,
                     decide=options.decide if until_decided else folder.manifest.options.decide,
                     timeout=options.timeout if timeout else folder.manifest.options.timeout,
+                    host=folder.manifest.options.host or host,
                 ),
             )
         )
@@ -618,10 +627,52 @@ def measured(
                 blocked=blocked,
                 start=start,
             ).run()
+        if folder.manifest.options.host:
+            on_this_kernel(folder, streams)
     except BaseException:
         if not folder.discard_if_empty():
             typer.echo(f"benchframe: what was measured is in {folder.path}; --resume {folder.path} continues", err=True)
         raise
+
+
+def on_this_kernel(folder: "RunFolder", streams: "list[Stream]") -> None:
+    """``--host``: let the running kernel perform each workload without threads, and keep its times in the run. What
+    cannot be performed is told in a line, which the run keeps as a note."""
+    from benchframe.host.measure import FAULTS, MAPPINGS, HostError, measure, unsupported
+    from benchframe.host.model import preset_of
+    from benchframe.host.program import make_program
+    from benchframe.judge.command import kernel_name
+    from benchframe.results.studies import HostFigures, HostWorkload, write_host
+    from benchframe.trace.trace import largest, select
+
+    def left_out(what: str) -> None:
+        typer.echo(f"benchframe: {what}", err=True)
+        folder.save(folder.manifest.with_note(what))
+
+    if reason := unsupported():
+        return left_out(f"--host: the running kernel was not timed: {reason}")
+    found = []
+    for entry, trace in ((stream.entry, stream.trace) for stream in streams):
+        if entry.threads or not entry.state.warm:
+            continue
+        try:
+            program = make_program(select(trace, largest(trace)) if trace.mms > 1 else trace)
+            times = measure(program, cpu=folder.manifest.options.cpu)
+        except (HostError, UsageError) as error:
+            left_out(f"--host: {entry.label} was not performed on the running kernel: {error}")
+            continue
+        rows = [times.row(name) for name in (FAULTS, MAPPINGS)]
+        if not any(rows):
+            left_out(f"--host: {entry.label} has no page faults and no mapping calls to perform on the running kernel")
+            continue
+        means, events = zip(*((row.rounds, row.events) if row else ((), 0) for row in rows), strict=True)
+        there = [cell.strategy for cell in folder.manifest.cells if cell.workload == entry.label]
+        newest = preset_of(kernel_name(), there) or entry.baseline
+        cut = program.cut or ("of its address spaces, the one with the most faults" if trace.mms > 1 else "")
+        found.append(HostWorkload(entry.label, newest, means[0], means[1], events[0], events[1], cut))
+    if found:
+        write_host(folder.path, HostFigures(kernel_name(), tuple(found)))
+    return None
 
 
 def _look_closer(

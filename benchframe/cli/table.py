@@ -38,13 +38,14 @@ def print_table(folder: "RunFolder", form: str, tails: bool = False) -> None:
     from benchframe.cli.terminal import shown
     from benchframe.report.mail import mail
     from benchframe.report.table import tail_table
+    from benchframe.results.studies import read_host
 
     cells = folder.cells()
     if tails:
         typer.echo(shown(tail_table(cells), form), nl=False)
         return
     if form == "mail":
-        typer.echo(mail(cells, manifest=folder.manifest), nl=False)
+        typer.echo(mail(cells, manifest=folder.manifest, host=read_host(folder.path)), nl=False)
         return
     texts = [shown(table, form) for table in tables(folder)]
     if form == "json":  # one document, whatever the number of tables
@@ -57,13 +58,14 @@ def tables(folder: "RunFolder") -> "list[Table]":
     from benchframe.report.scaling import scaling_table
     from benchframe.report.table import latency_table
     from benchframe.results.figures import alone, threaded
+    from benchframe.results.studies import read_host
 
     single, crews = alone(cells := folder.cells()), threaded(cells)
     found = []
     if crews:  # a threaded cell's time per operation is an inverse throughput, so it is not a row of the other table
         found.append(scaling_table(crews, () if single else folder.manifest.notes))
     if single or not crews:
-        found.append(latency_table(single, folder.manifest.notes))
+        found.append(latency_table(single, folder.manifest.notes, host=read_host(folder.path)))
     return found
 
 

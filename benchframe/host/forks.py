@@ -12,8 +12,8 @@ from benchframe.host.loop import ARENA, CALL, NOTHING, WORDS, WRITE
 from benchframe.host.measure import EMPTY, HostError, prepared, unsupported
 from benchframe.host.program import MAP_ANONYMOUS, MAP_FIXED_NOREPLACE
 from benchframe.judge.child import MMAP, SYSCALL
-from benchframe.report.table import Table, Value, ns
-from benchframe.stats import Summary, summarise
+from benchframe.report.table import Table, Value, mean_sd, ns
+from benchframe.stats import summarise
 from benchframe.trace.meta import PAGE
 
 VMAS = (0, 10, 100, 1000, 10_000)
@@ -135,5 +135,4 @@ def _spread(values: Sequence[float], unit: float = 1.0) -> str:
     """``mean ± sd`` in a unit of so many ns; "" for nothing."""
     if not values:
         return ""
-    told: Summary = summarise([value / unit for value in values])
-    return ns(told.mean) + (f" ± {ns(told.sd)}" if told.n > 1 else "")
+    return mean_sd(summarise([value / unit for value in values]))

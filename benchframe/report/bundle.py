@@ -28,7 +28,7 @@ from benchframe.results.document import MAX_FILE, Digest, Text, read_document
 from benchframe.results.figures import FIGURES
 from benchframe.results.folder import RunFolder
 from benchframe.results.manifest import MANIFEST, Manifest, WorkloadEntry
-from benchframe.results.studies import SOURCES, STUDIES, read_sources, read_studies
+from benchframe.results.studies import HOST, SOURCES, STUDIES, read_host, read_sources, read_studies
 from benchframe.stats import Judging, holm
 from benchframe.stats.verdict import above, below
 from benchframe.trace.csvfile import read_file
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".tar.zst", ".zip")
 NAMES = re.compile(
-    r"bundle\.json|manifest\.json|sources\.json|cells/[0-9a-f]{32}(\.state)?\.json|traces/[0-9a-f]{64}\.parquet"
+    r"bundle\.json|manifest\.json|sources\.json|host\.json|cells/[0-9a-f]{32}(\.state)?\.json|traces/[0-9a-f]{64}\.parquet"
     r"|studies/[a-z0-9-]{1,120}\.json"
 )
 """Every name that a member may have, as patterns for the whole name."""
@@ -212,9 +212,10 @@ def pack(folder: RunFolder, target: Path, known: Registry | None = None) -> tupl
         for path in (folder.suite_path(cell.entry), folder.state_path(cell.entry)):
             if path.exists():
                 members[f"cells/{path.name}"] = _read(path)
-    if (folder.path / SOURCES).exists():
-        read_sources(folder.path)
-        members[SOURCES] = _read(folder.path / SOURCES)
+    for name, read in {SOURCES: read_sources, HOST: read_host}.items():
+        if (folder.path / name).exists():
+            read(folder.path)
+            members[name] = _read(folder.path / name)
     read_studies(folder.path)
     for path in sorted((folder.path / STUDIES).glob("*.json")):
         if NAMES.fullmatch(f"{STUDIES}/{path.name}"):
@@ -336,6 +337,7 @@ def unpack(path: Path, into: Path) -> Bundle:
     folder = RunFolder.open(target)
     folder.cells()
     read_sources(target)
+    read_host(target)
     read_studies(target)
     return Bundle(folder, index.run)
 

@@ -12,10 +12,20 @@ import textwrap
 from collections.abc import Collection, Iterable, Sequence
 
 from benchframe.report.scaling import per_second
-from benchframe.report.table import MARKS, comparisons, disturbed, ratio_text, short_text, short_times, what_failed
+from benchframe.report.table import (
+    MARKS,
+    comparisons,
+    disturbed,
+    host_sentences,
+    ratio_text,
+    short_text,
+    short_times,
+    what_failed,
+)
 from benchframe.results.figures import FIGURES, OPERATIONS, Figure, Point, Row, alone, caching, points, rows_of
 from benchframe.results.folder import Cell
 from benchframe.results.manifest import Manifest
+from benchframe.results.studies import HostFigures
 from benchframe.stats import Ratio
 
 WIDTH = 72
@@ -29,11 +39,17 @@ _COMMAND_LINES = 24
 """The most lines of a command; a longer one is cut, and the report has all of it."""
 
 
-def mail(cells: Iterable[Cell], *, rows: Sequence[Row] | None = None, manifest: Manifest | None = None) -> str:
+def mail(
+    cells: Iterable[Cell],
+    *,
+    rows: Sequence[Row] | None = None,
+    manifest: Manifest | None = None,
+    host: HostFigures | None = None,
+) -> str:
     """All cells as text of at most 72 columns; figures that no cell of a workload has are left out. O(cells).
 
     ``rows`` are those of the cells without threads, if they are already computed; ``manifest`` adds machine, versions,
-    and the command.
+    and the command, ``host`` what the running kernel took for the workloads, in sentences.
     """
     cells = list(cells)
     rows = rows_of(alone(cells)) if rows is None else rows
@@ -44,6 +60,9 @@ def mail(cells: Iterable[Cell], *, rows: Sequence[Row] | None = None, manifest: 
         parts.append(_block(label, [row for row in rows if row.cell.entry.workload == label], cached))
     if rows:
         parts.append(_legend(rows))
+        parts += (
+            ["\n".join(_wrapped(text.replace("±", "+-"))) for _, text in host_sentences(rows, host)] if host else []
+        )
     for label in dict.fromkeys(point.workload for point in crews):
         parts.append(_crew(label, [point for point in crews if point.workload == label]))
     if crews:

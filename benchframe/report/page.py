@@ -19,9 +19,9 @@ from benchframe.report import text as words
 from benchframe.report.charts import Chart, to_svg
 from benchframe.report.charts.spec import whole
 from benchframe.report.run import Run
-from benchframe.report.table import Table, cost_table, spread, tail_table, verdict_text
+from benchframe.report.table import Table, after, cost_table, host_summary, mean_sd, spread, tail_table, verdict_text
 from benchframe.results.figures import FIGURES, Figure, Row
-from benchframe.results.studies import SavedStudy
+from benchframe.results.studies import HostWorkload, SavedStudy
 from benchframe.stats.verdict import WORDS
 
 if TYPE_CHECKING:
@@ -145,7 +145,12 @@ def latency_grid(run: Run) -> Grid:
         heads += [(FIGURES[name], True), ("ratio [95 %]", False)]
     heads.insert(_beside(present), ("hit rate", True))
     heads += [("invalidations", True), ("n", True), ("state", False)]
-    return Grid(tuple(heads), tuple(tuple(_latency_row(row, present, run.data.cached)) for row in rows))
+    lines = []
+    for i, row in enumerate(rows):
+        lines.append(tuple(_latency_row(row, present, run.data.cached)))
+        if run.host and (performed := after(rows, i, run.host)):
+            lines.append(tuple(_host_row(performed, run.host.name, present)))
+    return Grid(tuple(heads), tuple(lines))
 
 
 def _beside(present: list[str]) -> int:
@@ -169,6 +174,16 @@ def _latency_row(row: Row, present: list[str], cached: Collection[str]) -> list[
     items.append(Item(str(processes), processes))
     items.append(Item(row.shown, kind="" if cell.state.state == "ok" else "bad"))
     return items
+
+
+def _host_row(performed: HostWorkload, name: str, present: list[str]) -> list[Item]:
+    """The running kernel's figures, after those of the strategies."""
+    items = [Item(performed.workload), Item(name)]
+    for summary in (host_summary(performed, figure) for figure in present):
+        items += [Item(mean_sd(summary), summary.mean) if summary else Item(""), Item("")]
+    items.insert(_beside(present), Item(""))
+    processes = max(len(performed.fault), len(performed.mapping))
+    return [*items, Item(""), Item(str(processes), processes), Item("")]
 
 
 def _time(figure: Figure | None) -> Item:
@@ -274,6 +289,7 @@ def page(run: Run) -> str:
         machine=words.machine(run),
         headline=glance.headline(run),
         how_sure=glance.how_sure(run),
+        on_this_kernel=glance.on_this_kernel(run),
         legend=glance.legend(run),
         findings=glance.findings(run),
         crew_findings=glance.crew_findings(run),

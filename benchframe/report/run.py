@@ -16,7 +16,7 @@ from benchframe.report.table import Table, latency_table
 from benchframe.results.figures import Point, alone, points
 from benchframe.results.folder import Cell, RunFolder
 from benchframe.results.manifest import Manifest
-from benchframe.results.studies import SavedStudy, Source, read_sources, read_studies
+from benchframe.results.studies import HostFigures, SavedStudy, Source, read_host, read_sources, read_studies
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Run:
     wanted: tuple[str, ...] = ()
     path: str = ""
     studies: tuple[SavedStudy, ...] = ()
+    host: HostFigures | None = None
+    """What the running kernel took, if it performed the workloads."""
 
     @classmethod
     def read(cls, folder: RunFolder, wanted: tuple[str, ...] = ()) -> Run:
@@ -40,7 +42,8 @@ class Run:
         where = folder.path.resolve()
         path = f"reports/{where.name}" if where.parent.name == "reports" else where.name
         cells, sources, studies = tuple(folder.cells()), read_sources(folder.path), read_studies(folder.path)
-        return cls(printable(where.name), folder.manifest, cells, sources, wanted, printable(path), studies)
+        host = read_host(folder.path)
+        return cls(printable(where.name), folder.manifest, cells, sources, wanted, printable(path), studies, host)
 
     @property
     def argument(self) -> str:
@@ -75,7 +78,7 @@ class Run:
     @cached_property
     def latency(self) -> Table:
         """The latency table with the run's notes; without rows if all cells have threads."""
-        return latency_table(alone(self.cells), self.manifest.notes, rows=self.data.rows)
+        return latency_table(alone(self.cells), self.manifest.notes, rows=self.data.rows, host=self.host)
 
     @cached_property
     def scaling(self) -> Table:
@@ -85,7 +88,7 @@ class Run:
     @cached_property
     def mail(self) -> str:
         """The latency table for a mail."""
-        return mail(self.cells, rows=self.data.rows, manifest=self.manifest)
+        return mail(self.cells, rows=self.data.rows, manifest=self.manifest, host=self.host)
 
     @cached_property
     def points(self) -> list[Point]:

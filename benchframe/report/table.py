@@ -15,7 +15,8 @@ from benchframe.engine.session import BINS_PER_OCTAVE, bin_edge
 from benchframe.files import printable
 from benchframe.results.figures import FIGURES, Figure, Row, caching, rows_of, set_aside
 from benchframe.results.folder import Cell, CellState
-from benchframe.stats import Ratio
+from benchframe.results.studies import HostFigures, HostWorkload
+from benchframe.stats import Ratio, Summary, summarise, welch_ratio
 
 # ----------------------------------------------------------------------------------------------------------------------
 # What each cell measured, and its ratio to the baseline, as a :class:`Table`; what a row means is in its notes.
@@ -51,10 +52,12 @@ def ns(value: float) -> str:
 
 
 def spread(figure: Figure | None, sign: str = " ± ") -> str:
-    """``mean ± sd`` of the process means."""
-    if figure is None:
-        return ""
-    summary = figure.summary
+    """``mean ± sd`` of the process means; "" without a figure."""
+    return "" if figure is None else mean_sd(figure.summary, sign)
+
+
+def mean_sd(summary: Summary, sign: str = " ± ") -> str:
+    """``mean ± sd`` in ns, the mean alone of one process."""
     return ns(summary.mean) + (f"{sign}{ns(summary.sd)}" if summary.n > 1 else "")
 
 
@@ -131,11 +134,17 @@ def _counts(cell: Cell, cached: Collection[str]) -> tuple[str, str]:
     return ("" if rate is None else f"{100 * rate:.1f} %", "" if gone is None else f"{gone:,.0f}")
 
 
-def latency_table(cells: Iterable[Cell], notes: Sequence[str] = (), *, rows: Sequence[Row] | None = None) -> Table:
+def latency_table(
+    cells: Iterable[Cell],
+    notes: Sequence[str] = (),
+    *,
+    rows: Sequence[Row] | None = None,
+    host: HostFigures | None = None,
+) -> Table:
     """Rows workload x strategy: ns per lookup, fault and mapping operation with spread, ratio to the baseline.
 
     ``notes`` (the manifest's) are added to the table's own; ``rows`` are those of ``cells``, if they are already
-    computed.
+    computed. ``host`` adds a last row to each workload that the running kernel performed.
     """
     rows = rows_of(cells) if rows is None else rows
     present = [name for name in FIGURES if any(name in row.figures for row in rows)]
@@ -150,8 +159,8 @@ def latency_table(cells: Iterable[Cell], notes: Sequence[str] = (), *, rows: Seq
     telling = any(row.shown != "ok" for row in rows)
     figures = [(at, at + 1) for at in range(2, rate, 2)]
     drops = [(gone,), *([] if telling else [(state,)]), (processes,), *reversed(figures[1:]), (rate,), (2,)]
-    lines, cached = [], caching(row.cell for row in rows)
-    for row in rows:
+    lines, records, cached = [], [], caching(row.cell for row in rows)
+    for i, row in enumerate(rows):
         line = [row.cell.entry.workload, row.cell.entry.strategy]
         for name in present:
             figure = row.figures.get(name)
@@ -159,13 +168,19 @@ def latency_table(cells: Iterable[Cell], notes: Sequence[str] = (), *, rows: Seq
         most = max((figure.summary.n for figure in row.figures.values()), default=0)
         line += [*_counts(row.cell, cached), str(most), row.shown]
         lines.append(tuple(line))
+        records.append(_record(row, cached))
+        if host and (performed := after(rows, i, host)):
+            texts = [text for name in present for text in (_host_spread(performed, name), "")]
+            most = max(len(performed.fault), len(performed.mapping))
+            lines.append((performed.workload, host.name, *texts, "", "", str(most), ""))
+            records.append(_host_record(row, performed, host.name, records[-1]))
     return Table(
         "Latency",
         tuple(heads),
         tuple(lines),
         tuple(right),
-        tuple(_record(row, cached) for row in rows),
-        (*_notes(rows), *notes),
+        tuple(records),
+        (*_notes(rows), *host_notes(rows, host), *notes),
         tuple(drops) if present else (),
     )
 
@@ -319,6 +334,100 @@ def _record(row: Row, cached: Collection[str]) -> dict[str, Value]:
 
 def _part(ratio: Ratio | None, part: str) -> float | None:
     return None if ratio is None else getattr(ratio, part or "value")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The running kernel beside the strategies (``run --host``): a row, and what a better lookup could save of a real fault.
+
+
+def after(rows: Sequence[Row], i: int, host: HostFigures) -> HostWorkload | None:
+    """What the kernel took for the workload of row ``i``, if that is the workload's last row."""
+    label = rows[i].cell.entry.workload
+    last = i + 1 == len(rows) or rows[i + 1].cell.entry.workload != label
+    return host.workload(label) if last else None
+
+
+def host_summary(performed: HostWorkload, figure: str) -> Summary | None:
+    """The kernel's figure of this name, None if it has none: a lookup cannot be timed from outside."""
+    means = {"fault": performed.fault, "mapping": performed.mapping}.get(figure, ())
+    return summarise(means) if means else None
+
+
+def _host_spread(performed: HostWorkload, figure: str) -> str:
+    summary = host_summary(performed, figure)
+    return mean_sd(summary) if summary else ""
+
+
+def _host_record(
+    row: Row, performed: HostWorkload, name: str, like: Mapping[str, Value]
+) -> dict[str, Value]:  # fmt: skip
+    """The members of ``like``, a strategy's record, as far as the kernel has them."""
+    record: dict[str, Value] = dict.fromkeys(like)
+    record |= {key: like[key] for key in ("workload", "baseline", "caches")} | {"strategy": name, "state": "host"}
+    for figure in FIGURES:
+        if summary := host_summary(performed, figure):
+            parts = ("n", "mean", "median", "sd", "low", "high")
+            record |= {f"{figure}_{part}": getattr(summary, part) for part in parts}
+    return record
+
+
+def host_notes(rows: Sequence[Row], host: HostFigures | None) -> list[str]:
+    """What the kernel's rows are, and for each workload :func:`host_sentence`."""
+    if host is None or not any(host.workload(row.cell.entry.workload) for row in rows):
+        return []
+    what = "the same faults and mapping calls performed for real, by processes of their own"
+    notes = [f"{host.name}: {what}; no ratio, since the model leaves entry, clearing and accounting out."]
+    for performed in host.workloads:
+        if performed.cut:
+            notes.append(f"{host.name} performed a part of {performed.workload}: {performed.cut}.")
+    return notes + [sentence for _, sentence in host_sentences(rows, host)]
+
+
+def host_sentences(rows: Sequence[Row], host: HostFigures) -> list[tuple[float, str]]:
+    """For each workload with lookups that had real faults: the share of a fault that its lookup is, and what that means
+    in words, with the strategy measured here that saves most of it."""
+    told = []
+    for performed in host.workloads:
+        lookups = {
+            row.cell.entry.strategy: row.cell.rounds("lookup")
+            for row in rows
+            if row.cell.entry.workload == performed.workload and "lookup" in row.figures
+        }
+        first = lookups.pop(performed.strategy, None)
+        if not first or not performed.fault:
+            continue
+        share, text = share_of_fault(first, performed.fault, f"{performed.strategy} in the model")
+        means = {name: fmean(values.values()) for name, values in lookups.items()}
+        best = min(means, key=means.__getitem__, default="")
+        saved = fmean(first.values()) - means.get(best, math.inf)
+        if saved > 0:
+            part = percent(saved / fmean(performed.fault))
+            text += f" Of the strategies here, {best} saves most: {ns(saved)} ns, {part}."
+        told.append((share, f"{performed.workload}: {text[0].lower()}{text[1:]}"))
+    return told
+
+
+def share_of_fault(lookup: Mapping[int, float], fault: Sequence[float], whose: str) -> tuple[float, str]:
+    """The share of a real page fault (ns by process) that a lookup (ns by round) is, and a sentence that says it with
+    both spreads, numbers of processes and the share's 95 % interval (Welch)."""
+    share = welch_ratio(lookup, dict(enumerate(fault)))
+    if share is None:
+        raise ValueError("no lookup or no fault")
+    one, whole = summarise(list(lookup.values())), summarise(fault)
+    end = f" [{percent(share.low)}, {percent(share.high)}]" if share.n > 1 else ""
+    return share.value, (
+        f"A lookup is {mean_sd(one)} ns ({whose}, n = {one.n}) of a page fault of {mean_sd(whole)} ns on this kernel "
+        f"(n = {whole.n}): the best strategy can save {percent(share.value)}{end} of a fault."
+    )
+
+
+def percent(share: float) -> str:
+    """A share in per cent with two significant digits.
+
+    >>> percent(0.00534), percent(0.123), percent(float("nan"))
+    ('0.53 %', '12 %', '-')
+    """
+    return "-" if share != share else f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.0f} %"
 
 
 # ----------------------------------------------------------------------------------------------------------------------

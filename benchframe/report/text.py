@@ -12,7 +12,7 @@ from benchframe.report.charts import Chart
 from benchframe.report.mail import MODEL
 from benchframe.report.run import Run
 from benchframe.report.scaling import per_second
-from benchframe.report.table import disturbed, ns, ratio_text, times, verdict_text, what_failed
+from benchframe.report.table import disturbed, host_sentences, ns, ratio_text, times, verdict_text, what_failed
 from benchframe.results.figures import FIGURES, OPERATIONS, Point, Row
 from benchframe.results.folder import Cell
 from benchframe.results.manifest import Manifest
@@ -241,6 +241,14 @@ def how_sure(run: Run) -> str:
     decided = len(words) - words.count("undecided")
     parts = [f"{decided:,} of {counted(len(words), 'comparison')} {'is' if decided == 1 else 'are'} decided."]
     return " ".join(["How sure:", *parts, *disturbed(run.cells)])
+
+
+def on_this_kernel(run: Run) -> str:
+    """Where the lookup is the largest share of a real fault, and what could be saved of it; "" if the running kernel
+    performed no workload."""
+    if run.host is None or not (told := host_sentences(run.data.rows, run.host)):
+        return ""
+    return f"Linux {run.host.release}, {'the largest share: ' * (len(told) > 1)}{max(told)[1]}"
 
 
 def legend(run: Run) -> list[str]:

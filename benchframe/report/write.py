@@ -67,13 +67,14 @@ def _glance(run: Run) -> str:
     found = glance.findings(run) + glance.crew_findings(run)
     failed = "".join(f"- **{markdown_escape(line)}**\n" for line in glance.failures(run))
     if not found:
-        return failed + "\nNothing to compare: only baselines were run."
+        kernel = markdown_escape(glance.on_this_kernel(run))
+        return f"{failed}\nNothing to compare: only baselines were run.\n\n{kernel}".rstrip()
     rows = [
         (f.workload, f.baseline, f.fastest, f.why, ", ".join(f.faster), ", ".join(f.same), ", ".join(f.undecided))
         for f in found
     ]
     heads = ("workload", "baseline", "fastest", "counts", "faster than the baseline", "same", "undecided")
-    notes = [*filter(None, (glance.how_sure(run),)), *glance.legend(run)]
+    notes = [*filter(None, (glance.on_this_kernel(run), glance.how_sure(run))), *glance.legend(run)]
     return "\n\n".join(
         [
             *filter(None, (failed.strip(), markdown_escape(glance.headline(run)))),

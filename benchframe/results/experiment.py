@@ -73,6 +73,7 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     within: Annotated[float, Meta(ge=0.1, le=50)] = 2.0
     decide: Texts = ("lookup", "fault")
     cost: bool = True
+    host: bool = False
     pin: bool = True
 
     def plugin_files(self, folder: Path) -> list[Path]:
@@ -160,6 +161,7 @@ def like(manifest: Manifest, plays: Plays = lambda entry, threads: False) -> Exp
         within=100 * options.within,
         decide=options.decide,
         cost=options.cost > 0,
+        host=options.host,
         pin=options.cpu >= 0,
     )
 

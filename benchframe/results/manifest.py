@@ -117,7 +117,8 @@ class Options:
 
     ``until_decided``: only cells whose comparison is undecided get more rounds, so verdicts use tests that allow this;
     ``decide`` names the figures that count; ``within`` is the smallest effect of interest (0.02: 2 %). ``cost`` is
-    roughly how many records the counted replay of a cell may take (0: no counted replay).
+    roughly how many records the counted replay of a cell may take (0: no counted replay). ``host``: the running kernel
+    performs the workloads, too.
     """
 
     mode: Annotated[str, Meta(pattern=r"^[a-z]{1,20}\Z")]
@@ -132,6 +133,7 @@ class Options:
     within: Number = WITHIN
     decide: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=8)] = ("lookup", "fault")
     cost: Annotated[int, Meta(ge=0, le=1 << 40)] = COST_RECORDS
+    host: bool = False
 
     @property
     def judging(self) -> Judging:

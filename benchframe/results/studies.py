@@ -1,4 +1,4 @@
-"""What is stored beside the cells: studies, and the sources of the strategies."""
+"""What is stored beside the cells: the sources of the strategies, the running kernel's own times, studies."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from msgspec import Meta
 
 from benchframe.errors import ResultsError, disk_error
 from benchframe.files import slug, write_json
-from benchframe.results.document import Digest, Text, Texts, checked, read_document, read_object, wrong
-from benchframe.results.manifest import Name, host
+from benchframe.results.document import Count, Digest, Number, Text, Texts, checked, read_document, read_object, wrong
+from benchframe.results.manifest import MAX_CELLS, Name, host
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy
@@ -98,6 +98,56 @@ def read_sources(folder: Path) -> dict[str, Source]:
             raise wrong(path, f"texts.{entry.digest}", "has another digest: it was edited")
         found[name] = Source(entry.module, entry.summary, text, entry.digest)
     return found
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The running kernel's own times of a run's workloads (``run --host``), kept in ``host.json``.
+
+HOST = "host.json"
+_Means = Annotated[tuple[Number, ...], Meta(max_length=1000)]
+
+
+@dataclass(frozen=True)
+class HostWorkload:
+    """A workload performed for real: ns per page fault and per mapping call, a mean of each process; empty if there
+    were none. ``faults`` and ``calls`` say how many of them a process had, ``strategy`` whose lookup is to be compared
+    with a fault, ``cut`` which events are left out, or why; "" if none are."""
+
+    workload: Name
+    strategy: Name
+    fault: _Means
+    mapping: _Means
+    faults: Count
+    calls: Count
+    cut: Text = ""
+
+
+@dataclass(frozen=True)
+class HostFigures:
+    """What the kernel ``release`` took for each of the ``workloads``."""
+
+    release: Text
+    workloads: Annotated[tuple[HostWorkload, ...], Meta(max_length=MAX_CELLS)]
+
+    @property
+    def name(self) -> str:
+        """What a table calls it, in the place of a strategy: ``this kernel (6.18.44)``."""
+        return f"this kernel ({self.release})"
+
+    def workload(self, label: str) -> HostWorkload | None:
+        """The times of workload ``label``, if it was performed."""
+        return next((one for one in self.workloads if one.workload == label), None)
+
+
+def write_host(folder: Path, times: HostFigures) -> None:
+    """Write ``host.json``, in place of an earlier one. Raises ResultsError."""
+    write_json(folder / HOST, {"version": 1, **asdict(times)})
+
+
+def read_host(folder: Path) -> HostFigures | None:
+    """What :func:`write_host` wrote; None for a run without it. Raises ResultsError."""
+    path = folder / HOST
+    return read_document(path, HostFigures, version=1) if path.exists() else None
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from benchframe.cli import app, options
 from benchframe.dialect import DialectError
 from benchframe.engine.launch import worker_command
 from benchframe.errors import ENVIRONMENT
+from benchframe.host.measure import FAULTS, HostError, HostTimes, Row
 from benchframe.registry import Origin, Problem, Registry
 from benchframe.workload import Parameter, Workload
 
@@ -105,6 +106,31 @@ def test_from_run_to_report(tmp_path: Path) -> None:
     assert "--seed 3" in report
     assert (folder / "charts" / "ratios.svg").read_text().startswith("<svg")
     assert (folder / "charts" / "ratios.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_running_kernel_as_a_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`--host` measures after the cells, keeps the figures, and `table` shows them again; what cannot be performed,
+    and a machine that cannot be timed, are told in a line and the run ends well."""
+    asked = ["run", "-s", "fake20", "--host", *QUICK]
+
+    def refused(program: object, cpu: int) -> None:
+        raise HostError("the process that performs the trace ended with status 1: no permission")
+
+    monkeypatch.setattr("benchframe.host.measure.unsupported", lambda: "")
+    monkeypatch.setattr("benchframe.host.measure.measure", refused)
+    done = call(*asked)
+    assert done.exit_code == 0, done.stderr
+    assert "--host: toy was not performed on the running kernel: the process" in done.stderr
+    assert "no permission" in call("table").stdout
+    times = HostTimes([Row(FAULTS, 9, (800.0, 820.0), 800.0, 900.0)], 30.0, 150.0, 0.0, 2, 77, 1, 100, 3, 2)
+    monkeypatch.setattr("benchframe.host.measure.measure", lambda program, cpu: times)
+    done = call(*asked)
+    assert re.search(r"this kernel \([\d.]+\).* 810\.0 ± 14\.1 +2$", done.stdout, re.MULTILINE), done.stdout
+    assert call("table").stdout == done.stdout
+    monkeypatch.setattr("benchframe.host.measure.unsupported", lambda: "only Linux can be timed; this is darwin")
+    done = call("run", "--resume", "last", "--host", "--rounds", "3")
+    assert done.exit_code == 0
+    assert "--host: the running kernel was not timed: only Linux can be timed; this is darwin" in done.stderr
 
 
 def test_a_failed_cell_is_exit_code_1_and_the_rest_is_there() -> None:

@@ -181,7 +181,8 @@ def test_the_sentence_compares_lookup_and_fault() -> None:
         "rbtree": {"lookup": {0: 6.0, 1: 6.0}, "fault": {0: 58.0, 1: 58.0}},
     }
     text = render(host_table(times, program, model, "6.18", "toy"), "text")
-    assert "A lookup is 8.00 ns (linux-6.15 in the model) of a page fault of 800.0 ns on this kernel" in text
+    whole = "of a page fault of 800.0 ± 10.0 ns on this kernel (n = 3)"
+    assert f"A lookup is 8.00 ± 0.00 ns (linux-6.15 in the model, n = 2) {whole}" in text
     assert "the best strategy can save 1 % [" in text
     assert "A lookup by rbtree takes 2.00 ns less than by linux-6.15: 0.25 % of a fault." in text
     assert "Not performed: 1 lookups outside of a fault." in text

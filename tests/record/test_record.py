@@ -25,7 +25,7 @@ import pytest
 
 from benchframe.errors import ENVIRONMENT
 from benchframe.events import EVENT, Kind
-from benchframe.record import session
+from benchframe.record import command as recording
 from benchframe.record.cgroup import ControlGroup
 from benchframe.record.recording import Recording
 from benchframe.record.records import EXEC, Rec
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 RUN = """
 import sys
 from pathlib import Path
-from benchframe.record.session import run_record_command
+from benchframe.record.command import run_record_command
 level, output, *rest = sys.argv[1:]
 attach = int(rest[1]) if rest[0] == "--attach" else None
 sys.exit(run_record_command([] if attach else rest, Path(output), level, attach=attach))
@@ -107,7 +107,7 @@ def record(
                 sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
                 if cwd is not None:
                     os.chdir(cwd)
-                code = session.run_record_command(list(command), output, level, grouped=grouped)
+                code = recording.run_record_command(list(command), output, level, grouped=grouped)
                 sys.stderr.flush()
             finally:
                 os._exit(code)
@@ -195,7 +195,7 @@ def test_control_group(tmp_path: Path) -> None:
     assert not list(parent.glob("benchframe-*"))
     leaving = ("sh", "-c", f"sh -c 'echo $$ >{parent}/cgroup.procs; exec true'")
     run = record("full", output, *leaving)
-    assert run.returncode == session.EXIT_FAILED
+    assert run.returncode == recording.EXIT_FAILED
     assert "1 programs changed their control group (true)" in run.stderr
     assert "--inherit" in run.stderr
     for command in (shown, leaving):
@@ -324,7 +324,7 @@ def test_without_privileges(tmp_path: Path) -> None:
     paths = os.pathsep.join(p for p in sys.path if p)
     root = str(Path(__file__).resolve().parents[2])
     drop = [setpriv, "--reuid", "65534", "--regid", "65534", "--clear-groups", "env", f"PYTHONPATH={root}:{paths}"]
-    probe = subprocess.run([*drop, python, "-c", "import benchframe.record.session, pyarrow"], capture_output=True)
+    probe = subprocess.run([*drop, python, "-c", "import benchframe.record.command, pyarrow"], capture_output=True)
     if probe.returncode:
         pytest.skip("this interpreter's packages are not readable by others")
     folder = Path("/tmp") / f"benchframe-test-{os.getpid()}"
@@ -400,13 +400,13 @@ def test_incomplete_recordings_are_refused(
     kept = tmp_path / "kept"
     kept.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(kept))
-    assert session.run_record_command(["true"], tmp_path / "t.parquet", "strace") == session.EXIT_FAILED
+    assert recording.run_record_command(["true"], tmp_path / "t.parquet", "strace") == recording.EXIT_FAILED
     assert what in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [kept]
     (journal,) = kept.iterdir()
     recover = {"output": tmp_path / "t.parquet", "recover": journal}
-    assert session.run_record_command([], **recover) == session.EXIT_FAILED
-    assert session.run_record_command([], **recover, allow_loss=True) == 0
+    assert recording.run_record_command([], **recover) == recording.EXIT_FAILED
+    assert recording.run_record_command([], **recover, allow_loss=True) == 0
     assert list(kept.iterdir()) == []
     assert read_trace(tmp_path / "t.parquet").meta.lost == values.get("lost", 0)
 
@@ -518,7 +518,7 @@ def test_killed_recorder(level: str, tmp_path: Path, capsys: pytest.CaptureFixtu
     )
     try:
         (journal,) = kept.iterdir()
-        assert session.run_record_command([], tmp_path / "r.parquet", recover=journal) == session.EXIT_FAILED
+        assert recording.run_record_command([], tmp_path / "r.parquet", recover=journal) == recording.EXIT_FAILED
         said = capsys.readouterr().err
         assert said.count("\n") == 1
         assert f"still runs, or its trace is being written (process {run.pid})" in said
@@ -557,7 +557,7 @@ def test_full_disk_keeps_the_journal(tmp_path: Path) -> None:
     kept = tmp_path / "tmp"
     kept.mkdir()
     run = subprocess.run(
-        [sys.executable, "-c", RUN.replace("import sys", "import sys, benchframe.record.session as c\n"
+        [sys.executable, "-c", RUN.replace("import sys", "import sys, benchframe.record.command as c\n"
          "def refuse(*a): raise OSError(28, 'No space left on device')\nc.write_batches = refuse", 1),
          "auto", str(tmp_path / "t.parquet"), "true"],
         capture_output=True, text=True, env={**os.environ, "TMPDIR": str(kept)},
@@ -566,7 +566,7 @@ def test_full_disk_keeps_the_journal(tmp_path: Path) -> None:
     assert "No space left on device" in run.stderr
     assert "--recover" in run.stderr
     (journal,) = kept.iterdir()
-    assert session.run_record_command([], tmp_path / "t.parquet", recover=journal) == 0
+    assert recording.run_record_command([], tmp_path / "t.parquet", recover=journal) == 0
     assert len(read_trace(tmp_path / "t.parquet")) > 5
     assert list(kept.iterdir()) == []
 
@@ -580,9 +580,9 @@ def test_ends_by_time_and_by_events(tmp_path: Path) -> None:
             assert busy.stdout is not None
             busy.stdout.readline()
             output = tmp_path / "t.parquet"
-            assert session.run_record_command([], output, attach=busy.pid, ends=Ends(duration=0.4)) == 0
+            assert recording.run_record_command([], output, attach=busy.pid, ends=Ends(duration=0.4)) == 0
             assert verify(read_trace(output)).good
-            assert session.run_record_command([], output, attach=busy.pid, ends=Ends(max_events=40)) == 0
+            assert recording.run_record_command([], output, attach=busy.pid, ends=Ends(max_events=40)) == 0
             assert len(read_trace(output)) == 40
             assert busy.poll() is None
         finally:
@@ -623,7 +623,7 @@ def test_small_address_space(tmp_path: Path) -> None:
     for command, code in (
         (["trace", "info", str(trace)], ENVIRONMENT),
         (["run", "--trace", str(trace), "-s", "mmap_cache", "-o", str(tmp_path / "runs")], ENVIRONMENT),
-        (["record", "-o", str(tmp_path / "r.parquet"), "--", "true"], session.EXIT_FAILED),
+        (["record", "-o", str(tmp_path / "r.parquet"), "--", "true"], recording.EXIT_FAILED),
     ):
         run = subprocess.run(
             [sys.executable, "-m", "benchframe", *command], capture_output=True, text=True, env=limited,
@@ -633,6 +633,6 @@ def test_small_address_space(tmp_path: Path) -> None:
         assert "Traceback" not in run.stderr
         assert "ulimit -v" in run.stderr.splitlines()[-1]
     for journal in kept.iterdir():
-        assert session.run_record_command([], tmp_path / "r.parquet", recover=journal) == 0
+        assert recording.run_record_command([], tmp_path / "r.parquet", recover=journal) == 0
         assert len(read_trace(tmp_path / "r.parquet")) > 5
     assert not (tmp_path / "runs").exists()

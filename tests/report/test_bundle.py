@@ -37,7 +37,7 @@ from benchframe.report.bundle import (
 from benchframe.results import ResultsError, RunFolder
 from benchframe.results.folder import CellState
 from benchframe.results.manifest import WorkloadEntry
-from benchframe.results.studies import SavedStudy, read_studies, write_study
+from benchframe.results.studies import HostFigures, SavedStudy, read_host, read_studies, write_host, write_study
 from benchframe.trace.trace import Trace, write_trace
 
 SUFFIXES = [".tar.zst", ".zip"]
@@ -227,9 +227,11 @@ def test_check_only(tmp_path: Path) -> None:
 
 
 def test_unpacked_for_a_report(tmp_path: Path) -> None:
-    """`verify --unpack` makes a run's folder that other commands read, its studies too; nothing is overwritten."""
+    """`verify --unpack` makes a run's folder that other commands read, with studies and the kernel's times; nothing is
+    overwritten."""
     folder = run(tmp_path / "a")
     write_study(folder.path, SavedStudy("layout", "T", "", ("benchframe",), ("h",), (False,), (("x",),), ()))
+    write_host(folder.path, HostFigures("6.18", ()))
     pack(folder, tmp_path / "a.zip")
     target = str(tmp_path / "new" / "theirs")
     done = CliRunner().invoke(app, ["verify", str(tmp_path / "a.zip"), "--unpack", target])
@@ -237,6 +239,7 @@ def test_unpacked_for_a_report(tmp_path: Path) -> None:
     theirs = RunFolder.open(Path(target))
     assert [cell.rounds("lookup") for cell in theirs.cells()] == [cell.rounds("lookup") for cell in folder.cells()]
     assert [study.title for study in read_studies(theirs.path)] == ["T"]
+    assert read_host(theirs.path) == HostFigures("6.18", ())
     again = CliRunner().invoke(app, ["verify", str(tmp_path / "a.zip"), "--unpack", target])
     assert (again.exit_code, "it exists already" in again.stderr) == (2, True)
     told = CliRunner().invoke(app, ["table", str(tmp_path / "a.zip")])

@@ -21,6 +21,7 @@ from benchframe.report.text import failures, headline, part_of_run
 from benchframe.report.write import text_of
 from benchframe.results.campaign import without
 from benchframe.results.folder import CellState, LatencyRow
+from benchframe.results.studies import HostFigures, HostWorkload
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,22 @@ def test_the_page_is_small_and_the_same_each_time(plain: str) -> None:
     """Two renderings are equal byte for byte; 15 cells take some hundred kilobytes."""
     assert page(made_up()) == plain
     assert len(plain.encode()) < 500_000
+
+
+def test_the_running_kernel_is_in_the_report() -> None:
+    """Its row is in the page's table, and page, Markdown and mail say what share of a fault the lookup is, where it is
+    the largest."""
+    fault = (900.0, 910.0, 890.0)
+    times = [HostWorkload(label, STRATEGIES[0], fault, fault, 5, 5) for label in WORKLOADS[:2]]
+    run = replace(made_up(), host=HostFigures("6.18", tuple(times)))
+    reader = Reader(page(run))
+    assert reader.text.count("this kernel (6.18)") == 3  # two rows and a note
+    said = f"Linux 6.18, the largest share: {WORKLOADS[1]}: a lookup is "
+    assert said in reader.text
+    assert said.replace("_", "\\_") in text_of(run, "markdown")
+    assert "the best strategy can save" in " ".join(run.mail.split())
+    assert max(map(len, run.mail.splitlines())) <= 72
+    assert "this kernel" not in page(made_up())
 
 
 def test_one_report_with_and_without_threads() -> None:

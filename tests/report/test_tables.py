@@ -12,6 +12,7 @@ from benchframe.report.table import FORMATS, fitted, latency_table, latex_escape
 from benchframe.results.figures import rows_of
 from benchframe.results.folder import Cell, CellState, LatencyRow, Process
 from benchframe.results.manifest import CellEntry, WorkloadEntry
+from benchframe.results.studies import HostFigures, HostWorkload
 
 LATENCIES = (
     LatencyRow("lookup", "hit", 900, 21.0, 25.0, 40.0, 95.5, 12345.0),
@@ -95,6 +96,27 @@ def test_a_figure_lost_in_noise_is_said() -> None:
     table = latency_table([cell("rbtree", 50), some])
     assert "pmdcache on zipf:vmas=1000: ns/lookup is hidden by noise in 1 of 3 processes." in table.notes
     assert next(r for r in table.records if r["strategy"] == "pmdcache")["lookup_n"] == 2
+
+
+def test_the_running_kernel_is_the_last_row_of_its_workload() -> None:
+    """It has faults and calls, no lookup and no ratio; the sentence gives the lookup's share of a fault, both spreads,
+    and which strategy saves most. A workload that it did not perform has no such row."""
+    host = HostFigures("6.18", (HostWorkload("a", "rbtree", (990.0, 1000.0, 1010.0), (), 7, 0, "cut short"),))
+    cells = [cell("rbtree", 50, workload="a"), cell("pmdcache", 25, workload="a"), cell("rbtree", 50, workload="b")]
+    table = latency_table(cells, host=host)
+    assert [row[:2] for row in table.rows][2] == ("a", "this kernel (6.18)")
+    row = dict(zip(table.heads, table.rows[2], strict=True))
+    assert (row["ns/lookup"], row["ns/fault"], row["ns/mapping op"], row["n"]) == ("", "1,000 ± 10.0", "", "3")
+    assert len(table.rows) == 4 == len(table.records)
+    assert {key: table.records[2][key] for key in ("strategy", "state", "fault_mean", "lookup_mean")} == {
+        "strategy": "this kernel (6.18)", "state": "host", "fault_mean": 1000.0, "lookup_mean": None
+    }  # fmt: skip
+    said = next(note for note in table.notes if note.startswith("a: a lookup is"))
+    whole = "of a page fault of 1,000 ± 10.0 ns on this kernel (n = 3): the best strategy can save 5 % ["
+    assert said.startswith(f"a: a lookup is 50.0 ± 1.00 ns (rbtree in the model, n = 3) {whole}")
+    assert said.endswith("Of the strategies here, pmdcache saves most: 25.0 ns, 2.5 %.")
+    assert "this kernel (6.18) performed a part of a: cut short." in table.notes
+    assert latency_table(cells[2:], host=host) == latency_table(cells[2:])
 
 
 def test_tails_split_by_hit_and_miss() -> None:

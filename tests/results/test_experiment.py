@@ -35,6 +35,7 @@ FULL = Experiment(
     until_decided=True,
     within=1.5,
     cost=False,
+    host=True,
 )
 
 

@@ -252,7 +252,7 @@ def test_a_program_is_recorded_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(study, "advise", stand_in)
     monkeypatch.setattr("benchframe.engine.compile.compile_strategies", lambda *_: None)
-    monkeypatch.setattr("benchframe.record.session.run_record_command", recorded)
+    monkeypatch.setattr("benchframe.record.command.run_record_command", recorded)
     kept = tmp_path / "kept.parquet"
     result = CliRunner().invoke(app, ["advise", "-o", str(kept), "--", "sh", "-c", "exit 3", "--", "--rounds"])
     assert result.exit_code == 0, result.output
