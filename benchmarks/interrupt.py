@@ -1,7 +1,7 @@
 """Seconds from Ctrl-C to the prompt: ``python benchmarks/interrupt.py [COMMAND...]``.
 
-Each command runs once whole; then it gets SIGINT at random moments of that time (seeded), as a terminal sends it: to the
-command and all its processes. A row says how long the prompt took, what was wrong (a traceback, nothing said, another
+Each command runs once whole; then it gets SIGINT at random moments of that time (seeded), as a terminal sends it: to
+the command and all its processes; not before Python itself has started, which prints a traceback of its own. A row says how long the prompt took, what was wrong (a traceback, nothing said, another
 exit code than 130), and what the command said last. A command that ended before its signal is tried again. Every other
 try has an empty cache of compiled code, so that compiling is interrupted, too. Exit code 1 if a try took longer than
 ``--limit`` or ended wrongly.
@@ -27,7 +27,7 @@ COMMANDS = {
     "check": "check -s pmdcache_rcu --budget 20s",
     "cost": "cost -s pmdcache,mmap_cache -w zipf",
     "explain": "explain rbtree mmap_cache -w zipf",
-    "record": "record -o loop.parquet -- {python} -c 'while True: bytearray(1 << 20)'",
+    "record": "record -o loop.parquet -- sh -c 'while :; do :; done'",
     "simulate": "simulate -s maple_rcu,rbtree -w pft --cpus 1,2,4",
 }
 """``record`` ends with its program, so its program does not end."""
@@ -49,7 +49,7 @@ class Try:
 
 def start(words: str, folder: Path, cache: Path) -> "subprocess.Popen[str]":
     """``benchframe`` with these words, in a process group of its own."""
-    command = f"exec {sys.executable} -m benchframe {words.format(python=sys.executable)}"
+    command = f"exec {sys.executable} -m benchframe {words}"
     environment = os.environ | {"BENCHFRAME_CACHE_DIR": str(cache)}
     return subprocess.Popen(
         ["sh", "-c", command], cwd=folder, env=environment, text=True, start_new_session=True,
@@ -76,7 +76,7 @@ def interrupted(words: str, moment: float, folder: Path, cache: Path) -> Try | N
     lines = [line for line in said.splitlines() if line.strip()]
     wrong = [
         *(["traceback"] if "Traceback" in said or "Exception ignored" in said else []),
-        *([] if any("interrupted" in line or "what was" in line for line in lines) else ["nothing said"]),
+        *([] if any("interrupted" in line or "wrote" in line for line in lines) else ["nothing said"]),
         *([] if process.returncode == 130 else [f"exit code {process.returncode}"]),
     ]
     return Try(moment, took, ", ".join(wrong), said if "traceback" in wrong else " / ".join(lines[-2:]))
@@ -95,6 +95,9 @@ def main() -> int:
         parser.error(f"no such command: {', '.join(unknown)}; there are {', '.join(COMMANDS)}")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored, which children inherit
     rows, bad = [], False
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import benchframe.__main__, runpy"], check=True)
+    started = 2 * (time.perf_counter() - began)
     for name in names:
         draw, tries = random.Random(f"{options.seed} {name}"), list[Try]()
         with tempfile.TemporaryDirectory() as place:
@@ -109,7 +112,7 @@ def main() -> int:
                 whole = time.perf_counter() - began
             while len(tries) < options.tries:
                 empty = name != "record" and len(tries) % 2 == 1
-                moment = draw.uniform(0, min(cold if empty else whole, LONGEST))
+                moment = draw.uniform(started, min(cold if empty else whole, LONGEST))
                 done = interrupted(COMMANDS[name], moment, folder, folder / ("cold" if empty else "warm"))
                 shutil.rmtree(folder / "cold", ignore_errors=True)
                 if done is not None:

@@ -490,6 +490,10 @@ def run(
         typer.Option(metavar="NAME", help="Give the finished run this name, for gate, compare and table."),
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="With --resume: repeat crashed and timed-out cells.")] = False,
+    debug_native: Annotated[
+        bool,
+        typer.Option("--debug-native", help="Time nothing: replay each cell with every access tested."),
+    ] = False,
     form: Annotated[
         str, typer.Option("--format", "-f", metavar="FORM", help="text, mail, markdown, csv, json or latex.")
     ] = "text",
@@ -513,6 +517,7 @@ def run(
       benchframe run --like last > exp.toml && benchframe run exp.toml
       benchframe run -s mine --save-baseline main
       benchframe run --resume last
+      benchframe run -s mine --plugin mine.py -w zipf --debug-native
     """
     from benchframe.cli.table import check_form, print_table
     from benchframe.engine.caches import doubts, parse
@@ -549,8 +554,8 @@ def run(
     files = plugin_files(plugin)
     known = loaded(files, no_plugin, plugin)
     if resume is not None:
-        if dry_run:
-            raise UsageError("--dry-run plans a new run; --resume continues one")
+        if dry_run or debug_native:
+            raise UsageError(f"--{'dry-run' if dry_run else 'debug-native'} needs a new run; --resume continues one")
         if (
             strategy
             or workload
@@ -592,6 +597,8 @@ def run(
             names = dict.fromkeys(cell.strategy for cell in manifest.cells)
             say_plan(manifest, [known.strategy(name) for name in names], output)
             return 0
+        if debug_native:
+            return guarded_run(known, manifest, streams)
         folder = new_run(manifest, asked, streams, output)
     measured(known, folder, streams, files, split(no_plugin), start)
     print_table(folder, form)
@@ -675,6 +682,58 @@ def on_this_kernel(folder: "RunFolder", streams: "list[Stream]") -> None:
     return None
 
 
+def guarded_run(known: "Registry", manifest: "Manifest", streams: "list[Stream]") -> int:
+    """``--debug-native``: replay the cells with every access tested, each in a process of its own that ends after the
+    run's timeout, and tell the first wrong access of each. Returns the exit code."""
+    traces = {stream.entry.label: stream.trace for stream in streams}
+    cells = [cell for cell in manifest.cells if not manifest.workload(cell.workload).threads]
+    if len(cells) < len(manifest.cells):
+        typer.echo("benchframe: --debug-native replays without threads; cells with threads are left out", err=True)
+    wrong = 0
+    for cell in cells:
+        trace = traces[cell.workload]
+        said, right = _guarded(known.strategy(cell.strategy), trace, manifest.options.timeout)
+        wrong += not right
+        typer.echo(f"{cell.strategy} on {cell.workload}: {said}")
+    return FAILED if wrong else 0
+
+
+def _guarded(strategy: "Strategy", trace: "Trace", timeout: float) -> tuple[str, bool]:
+    """What a replay with tested accesses found, and whether that is nothing."""
+    import multiprocessing
+    import warnings
+
+    from benchframe.engine.guard import guard
+
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+
+    def replay() -> None:
+        try:
+            found = guard(strategy, trace, lambda _: typer.echo(f"benchframe: compiling {strategy.name}", err=True))
+            theirs.send((found.text, False) if found else (f"no access but to records, in {len(trace)} events", True))
+        except BenchframeError as error:
+            theirs.send((error.line, False))
+
+    process = context.Process(target=replay)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # since 3.12: a fork beside NumPy's idle threads
+        process.start()
+    theirs.close()
+    try:
+        if not ours.poll(timeout):
+            return f"no end within {timeout:g} s (--timeout)", False
+        said: tuple[str, bool] = ours.recv()
+        return said
+    except EOFError:
+        process.join()
+        return f"the replay ended without an answer (exit code {process.exitcode})", False
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+
+
 def _look_closer(
     known: "Registry", folder: "RunFolder", streams: "list[Stream]", plugins: Sequence[Path]
 ) -> None:  # fmt: skip
@@ -713,7 +772,7 @@ def _looked_into(strategy: "Strategy", cell: "Cell", trace: "Trace", files: list
             typer.echo(
                 f"benchframe: {strategy.name} on {cell.entry.workload}: the same text is right by the interpreter in "
                 f"{len(cut)} of {len(trace)} events; what is wrong shows in compiled code alone, as sums and products "
-                "of more than 64 bits do, or in events that come later",
+                "of more than 64 bits do, or in events that come later; --debug-native tests every access of all events",
                 err=True,
             )
             return True
