@@ -1,10 +1,10 @@
 """Seconds from Ctrl-C to the prompt: ``python benchmarks/interrupt.py [COMMAND...]``.
 
 Each command runs once whole; then it gets SIGINT at random moments of that time (seeded), as a terminal sends it: to
-the command and all its processes; not before Python itself has started, which prints a traceback of its own. A row says how long the prompt took, what was wrong (a traceback, nothing said, another
-exit code than 130), and what the command said last. A command that ended before its signal is tried again. Every other
-try has an empty cache of compiled code, so that compiling is interrupted, too. Exit code 1 if a try took longer than
-``--limit`` or ended wrongly.
+the command and all its processes; not before Python itself has started, which prints a traceback of its
+own. A row says how long the prompt took, what was wrong (a traceback, nothing said, another exit code than 130), and
+what the command said last. A command that ended before its signal is tried again. Every other try has an empty cache of
+compiled code, so that compiling is interrupted, too. Exit code 1 if a try took longer than ``--limit`` or was wrong.
 """
 
 import argparse

@@ -685,53 +685,21 @@ def on_this_kernel(folder: "RunFolder", streams: "list[Stream]") -> None:
 def guarded_run(known: "Registry", manifest: "Manifest", streams: "list[Stream]") -> int:
     """``--debug-native``: replay the cells with every access tested, each in a process of its own that ends after the
     run's timeout, and tell the first wrong access of each. Returns the exit code."""
+    from benchframe.engine.guard import guard_apart
+
+    def note(unit: str) -> None:
+        typer.echo(f"benchframe: compiling {unit}", err=True)
+
     traces = {stream.entry.label: stream.trace for stream in streams}
     cells = [cell for cell in manifest.cells if not manifest.workload(cell.workload).threads]
     if len(cells) < len(manifest.cells):
         typer.echo("benchframe: --debug-native replays without threads; cells with threads are left out", err=True)
     wrong = 0
     for cell in cells:
-        trace = traces[cell.workload]
-        said, right = _guarded(known.strategy(cell.strategy), trace, manifest.options.timeout)
+        said, right = guard_apart(known.strategy(cell.strategy), traces[cell.workload], manifest.options.timeout, note)
         wrong += not right
         typer.echo(f"{cell.strategy} on {cell.workload}: {said}")
     return FAILED if wrong else 0
-
-
-def _guarded(strategy: "Strategy", trace: "Trace", timeout: float) -> tuple[str, bool]:
-    """What a replay with tested accesses found, and whether that is nothing."""
-    import multiprocessing
-    import warnings
-
-    from benchframe.engine.guard import guard
-
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe(duplex=False)
-
-    def replay() -> None:
-        try:
-            found = guard(strategy, trace, lambda _: typer.echo(f"benchframe: compiling {strategy.name}", err=True))
-            theirs.send((found.text, False) if found else (f"no access but to records, in {len(trace)} events", True))
-        except BenchframeError as error:
-            theirs.send((error.line, False))
-
-    process = context.Process(target=replay)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # since 3.12: a fork beside NumPy's idle threads
-        process.start()
-    theirs.close()
-    try:
-        if not ours.poll(timeout):
-            return f"no end within {timeout:g} s (--timeout)", False
-        said: tuple[str, bool] = ours.recv()
-        return said
-    except EOFError:
-        process.join()
-        return f"the replay ended without an answer (exit code {process.exitcode})", False
-    finally:
-        process.kill()
-        process.join()
-        ours.close()
 
 
 def _look_closer(
@@ -772,7 +740,7 @@ def _looked_into(strategy: "Strategy", cell: "Cell", trace: "Trace", files: list
             typer.echo(
                 f"benchframe: {strategy.name} on {cell.entry.workload}: the same text is right by the interpreter in "
                 f"{len(cut)} of {len(trace)} events; what is wrong shows in compiled code alone, as sums and products "
-                "of more than 64 bits do, or in events that come later; --debug-native tests every access of all events",
+                "of more than 64 bits do, or in later events; run --debug-native tests every access of all of them",
                 err=True,
             )
             return True

@@ -8,6 +8,8 @@ slower, because their code is ten times as large to compile. Answers are not com
 
 from __future__ import annotations
 
+import multiprocessing
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FunctionType
@@ -20,6 +22,7 @@ from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.cost.records import STRUCTURES, Memory
 from benchframe.engine.cost.rewrite import CompiledTranslator, Kind, Translator, Writer
 from benchframe.engine.session import prepare
+from benchframe.errors import BenchframeError
 from benchframe.interpreted import InterpretedRunner
 from benchframe.mm.layout import ANSWER, ARENA, EVENT, FREED, MM, SAMPLE, mm_struct
 from benchframe.mm.machine import Machine, Parameters, Sizes
@@ -28,6 +31,7 @@ from benchframe.mm.replay import FAULT, LOOKUP, bare_lookup, one_event
 if TYPE_CHECKING:
     import ast
 
+    from benchframe.dialect.store import Unit
     from benchframe.strategy import Strategy
     from benchframe.trace.trace import Trace
 
@@ -231,19 +235,20 @@ def guard(strategy: Strategy, trace: Trace, note: Callable[[str], None] | None =
     kinds = stream.records["kind"]
     memory = Memory(machine, strategy)
     compiled = CompiledGuards(memory, strategy)
-    unit = Units(guarding, ()).get(
-        UnitSpec(f"guarded-{strategy.name}", compiled.entry(bool((kinds == FAULT).any())), {}), note
-    )
+    unit: Unit | None = None
+    if np.isin(kinds, (FAULT, LOOKUP)).any():
+        entry = compiled.entry(bool((kinds == FAULT).any()))
+        unit = Units(guarding, ()).get(UnitSpec(f"guarded-{strategy.name}", entry, {}), note)
     header = np.zeros(1, guarding.dtype)
     root = machine.mm(0)
     for base in _BASES:
         header[base] = root[base]
         header[base.removesuffix("_base") + "_count"] = len(machine.arrays.get(base, ()))
     one = GuardedTranslator(memory, strategy.binding, list[int]().append).function(one_event, (MM, None))
-    slabs = {slab.base: slab for slab in (*_BOOKS, *(one for _, one in STRUCTURES), *strategy.slabs)}
+    slabs = {slab.base: slab for slab in (*_BOOKS, *(slab for _, slab in STRUCTURES), *strategy.slabs)}
     at, last = 0, len(stream.records)
     while at < last:
-        if kinds[at] in (FAULT, LOOKUP):
+        if unit is not None and kinds[at] in (FAULT, LOOKUP):
             at = unit(header.ctypes.data, at, last)
             if place := int(header["place"][0]):
                 slab = slabs[_BASES[int(header["slab"][0])]]
@@ -257,3 +262,37 @@ def guard(strategy: Strategy, trace: Trace, note: Callable[[str], None] | None =
             at += 1
     machine.raise_if_full()
     return None
+
+
+def guard_apart(strategy: Strategy, trace: Trace, timeout: float, note: Callable[[str], None]) -> tuple[str, bool]:
+    """:func:`guard` in a process of its own, which ends after ``timeout`` seconds: what it found, and whether that is
+    nothing."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+
+    def replay() -> None:
+        try:
+            found = guard(strategy, trace, note)
+            theirs.send((found.text, False) if found else (f"no access but to records, in {len(trace)} events", True))
+        except BenchframeError as error:
+            theirs.send((error.line, False))
+        except Exception as error:  # a mistake of the text in its Python form, or before the first event
+            theirs.send((f"{getattr(error, 'kind', type(error).__name__)}: {error}", False))
+
+    process = context.Process(target=replay)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # since 3.12: a fork beside NumPy's idle threads
+        process.start()
+    theirs.close()
+    try:
+        if not ours.poll(timeout):
+            return f"no end within {timeout:g} s", False
+        said: tuple[str, bool] = ours.recv()
+        return said
+    except EOFError:
+        process.join()
+        return f"the replay ended without an answer (exit code {process.exitcode})", False
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
