@@ -50,7 +50,7 @@ with interruptible():  # what follows keeps the main thread outside of Python, w
 
 
 def test_ctrl_c_while_llvm_works() -> None:
-    """The signal is answered at once, with a line and the exit code of Ctrl-C, though the main thread cannot hear it."""
+    """The signal is answered at once, with a line and the exit code, though the main thread cannot hear it."""
     process = subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "busy\n"
