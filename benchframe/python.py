@@ -53,7 +53,7 @@ def run(
     traces: Files = (),
     baseline: str | None = None,
     threads: Sequence[int] = (0,),
-    caches: Names = "warm",
+    caches: Names | None = None,
     mode: str = "default",
     rounds: int | None = None,
     budget: float | None = None,
@@ -82,7 +82,8 @@ def run(
         traces: recorded trace files.
         baseline: what strategies are compared with, instead of each workload's own.
         threads: numbers of real threads, a cell for each; 0 is the usual replay.
-        caches: states in which lookups find the caches (docs/caches.md), a cell for each.
+        caches: states in which lookups find the caches (docs/caches.md), a cell for each; without it warm ones, and
+            lookups once more as after a program's work.
         mode: ``"quick"`` (3 rounds), ``"default"`` (10) or ``"rigorous"`` (25).
         rounds: processes per cell, instead of the mode's.
         budget: seconds after which no further round begins.
@@ -109,7 +110,7 @@ def run(
         run.load().query("figure == 'lookup'")[["strategy", "mean", "ratio", "verdict"]]
     """
     from benchframe.cli.run import adaptive, make_streams, measured, new_run, planned, settings
-    from benchframe.engine.caches import doubts, parse
+    from benchframe.engine.caches import doubts, parse, usual
     from benchframe.engine.compile import check_texts
 
     start = time.perf_counter()
@@ -127,8 +128,10 @@ def run(
         options = adaptive(options, rounds, "lookup,fault")
     asked = _strategies(strategies, known)
     check_texts([known.strategy(name) for name in asked])
-    crews, states = list(dict.fromkeys(threads)), parse(",".join(_names(caches)), options.cpu)
-    streams = make_streams(known, _names(workloads), _paths(traces), stream_seed, baseline, crews, labels, states)
+    crews = list(dict.fromkeys(threads))
+    states = parse(None if caches is None else ",".join(_names(caches)), options.cpu)
+    cold = usual() if caches is None else None
+    streams = make_streams(known, _names(workloads), _paths(traces), stream_seed, baseline, crews, labels, states, cold)
     command = ["benchframe", "run", *_words(strategy=asked, workload=_names(workloads), trace=_paths(traces))]
     manifest = planned(known, asked, streams, options, str(seed), files, [], _names(skip), command)
     for doubt in doubts(states, options.cpu):

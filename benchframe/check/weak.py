@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
+from types import FrameType
 from typing import Any
 
 import greenlet
@@ -21,7 +22,7 @@ from benchframe.check.accesses import Place, Race, check_uses, data_races, line_
 from benchframe.check.answers import Asked, Row, Span, check_answers
 from benchframe.check.axioms import Relations
 from benchframe.check.cases import Case, CaseWorld
-from benchframe.check.dependency import Traced, deps_of, traced
+from benchframe.check.dependency import Branches, Traced, deps_of, traced
 from benchframe.check.execution import READS, WRITES, Broken
 from benchframe.check.graph import SHIFT, WAITS, Graph, Label
 from benchframe.check.memory import Key, Location, Memory, chain, column_of, describe, place, running
@@ -40,13 +41,14 @@ MODELS = ("lkmm", "sc", "tso")
 """Memory models whose executions can be searched as graphs; the first can be no other way."""
 AGAIN = 3
 """How often a task may come to one place in one state before it waits for something to change."""
+CTRL_ACQUIRE = "acquire after a control dependency"
 BARRIERS = {
     primitives.smp_mb: "mb",
     primitives.smp_rmb: "rmb",
     primitives.smp_wmb: "wmb",
     primitives.smp_mb__before_atomic: "before-atomic",
     primitives.smp_mb__after_atomic: "after-atomic",
-    primitives.smp_acquire__after_ctrl_dep: "rmb",
+    primitives.smp_acquire__after_ctrl_dep: CTRL_ACQUIRE,
 }
 Rule = Callable[[Label], Label | None]
 """Exchanges an access for another of a stronger or weaker ordering; None leaves a barrier out."""
@@ -125,7 +127,8 @@ class GraphWorld(CaseWorld):
         """Of each location: where its value stands, and the initial one."""
         self.shadow: dict[tuple[int, Location], int] = {}
         """What values in places of one task alone depend on."""
-        self.ctrl: dict[int, int] = {}
+        self.branches: dict[int, Branches] = {}
+        """Of each task: what its next store depends on by branches."""
         self.calls: list[Asked] = []
         self.mappings: list[Span] = []
         self.turn: dict[int, int] = {}
@@ -192,6 +195,8 @@ class GraphWorld(CaseWorld):
     def close(self) -> None:
         """End what is still running."""
         self.hub = None
+        for branches in self.branches.values():
+            branches.clear()
         for one in self.greenlets:
             if one and not one.dead:
                 one.throw()
@@ -214,8 +219,8 @@ class GraphWorld(CaseWorld):
     def steps(self, value: int) -> None:
         pass
 
-    def _branched(self, deps: int) -> None:
-        self.ctrl[self.current] = self.ctrl.get(self.current, 0) | deps
+    def _branched(self, deps: int, frame: FrameType) -> None:
+        self.branches.setdefault(self.current, Branches()).add(deps, frame)
 
     def event(self, label: Label) -> Any:
         """Announce an event of the current task; its value."""
@@ -227,7 +232,9 @@ class GraphWorld(CaseWorld):
             if changed is None:
                 return None
             label = changed
-        label.ctrl = self.ctrl.pop(task, 0)
+        if label.kind == "W" and (branches := self.branches.get(task)):
+            branches.look()
+            label.ctrl, label.arm = branches.lasting(), branches.arms
         if label.info is None:
             label.info = bool(self.sections.get(task))
         at = self.index[task]
@@ -260,8 +267,13 @@ class GraphWorld(CaseWorld):
 
     def barrier(self, name: str) -> None:
         """smp_mb and its kin."""
-        if self.hub is not None:
-            self.event(Label("F", order=name))
+        if self.hub is None:
+            return
+        if name == CTRL_ACQUIRE:
+            name = "rmb"
+            if branches := self.branches.get(self.current):
+                branches.acquire()
+        self.event(Label("F", order=name))
 
     def _shared(self, key: Key, part: Hashable, how: int) -> bool:
         memory = self.memory
@@ -366,6 +378,8 @@ class GraphWorld(CaseWorld):
                 new = change(before)
                 if new is not None:
                     view[index] = new
+                    if ordering == "full":  # a barrier all the same
+                        self.barrier("mb")
                 return before  # type: ignore[no-any-return]
         at = self.index[self.current]
         full = ordering == "full"

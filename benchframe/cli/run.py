@@ -95,9 +95,11 @@ def make_streams(
     threads: Sequence[int],
     labels: Mapping[str, str] | None = None,
     caches: "Sequence[Caches] | None" = None,
+    cold: "Caches | None" = None,
 ) -> "list[Stream]":
     """Make every workload's events, for each number of threads and state of the caches; names are looked up before
-    anything is made. ``labels`` says what tables are to call some of them."""
+    anything is made. ``labels`` says what tables are to call some of them. ``cold``: where caches are warm and there
+    are no threads, time lookups once more in this state."""
     from benchframe.engine.caches import Caches
     from benchframe.results.campaign import Stream, make_stream
     from benchframe.results.experiment import labelled
@@ -148,7 +150,8 @@ def make_streams(
                 number += 1
                 label = f"{base}#{number}"
             beside = baseline or stream.entry.baseline
-            entry = replace(stream.entry, label=label, caches=str(state), baseline=beside)
+            again = str(cold) if cold is not None and state.warm and not crew else ""
+            entry = replace(stream.entry, label=label, caches=str(state), cold=again, baseline=beside)
             streams.append(Stream(entry, stream.trace))
     return streams
 
@@ -235,7 +238,8 @@ def resumed_run(
         path = Path(entry.path) if entry.path else None
         spec = trace_workload(path).spec() if path else known.spec(entry.spec)
         stream = make_stream(spec, entry.seed, label=entry.label, path=path, threads=entry.threads, caches=entry.caches)
-        streams.append(Stream(replace(stream.entry, baseline=entry.baseline), stream.trace))
+        same = replace(stream.entry, baseline=entry.baseline, cold=entry.cold)
+        streams.append(Stream(same, stream.trace))
     strategies = {cell.strategy: known.strategy(cell.strategy) for cell in manifest.cells}
     for what in renew(folder, strategies, streams, max(rounds or 0, manifest.options.rounds)):
         typer.echo(f"benchframe: {what} was edited since; it is measured again", err=True)
@@ -288,7 +292,7 @@ def from_file(path: Path, given: Mapping[str, object]) -> "dict[str, Any]":
         "cost": found.cost,
         "host": found.host,
         "threads": ",".join(map(str, found.threads)) if found.threads != (0,) else None,
-        "caches": ",".join(found.caches) if found.caches != ("warm",) else None,
+        "caches": ",".join(found.caches) or None,
         "pin": found.pin,
     }
 
@@ -465,7 +469,8 @@ def run(
         str | None,
         typer.Option(
             metavar="STATE,...",
-            help="How lookups find the caches: warm, l2, llc, memory, program[=BYTES] (docs/caches.md).",
+            help="How lookups find the caches: warm, l2, llc, memory, program[=BYTES] (docs/caches.md). Without it: "
+            "warm, and a column with lookups once more as program.",
         ),
     ] = None,
     pin: Annotated[bool, typer.Option(help="Pin the processes to one CPU.")] = True,
@@ -520,7 +525,7 @@ def run(
       benchframe run -s mine --plugin mine.py -w zipf --debug-native
     """
     from benchframe.cli.table import check_form, print_table
-    from benchframe.engine.caches import doubts, parse
+    from benchframe.engine.caches import doubts, parse, usual
     from benchframe.engine.compile import check_texts
     from benchframe.results.folder import check_baseline
     from benchframe.results.folder import save_baseline as name_run
@@ -589,7 +594,8 @@ def run(
         asked = strategy_names(strategy, known)
         check_texts([known.strategy(name) for name in asked])
         crews, states = thread_counts(threads), parse(caches, options.cpu)
-        streams = make_streams(known, split(workload), trace or [], stream_seed, baseline, crews, labels, states)
+        cold = usual() if caches is None else None
+        streams = make_streams(known, split(workload), trace or [], stream_seed, baseline, crews, labels, states, cold)
         manifest = planned(known, asked, streams, options, seed, files, split(no_plugin), skip or [])
         for doubt in doubts(states, options.cpu):
             manifest = manifest.with_note(doubt)

@@ -80,6 +80,11 @@ class Caches:
         return "nothing is touched between two events"
 
 
+def usual() -> Caches:
+    """The state of the column beside a warm run's figures: as after a program's work, with the usual footprint."""
+    return Caches(PROGRAM, FOOTPRINT)
+
+
 def from_text(text: str) -> Caches:
     """What ``str`` made. Raises ValueError for anything else."""
     if not text:

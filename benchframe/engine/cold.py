@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from benchframe.engine.caches import LINE, MEMORY, Caches, Toucher
 from benchframe.engine.disturbance import MOST
-from benchframe.engine.session import Correctness, Latency, Session, Times, summarise
+from benchframe.engine.session import Latency, Session, Times, summarise
 from benchframe.errors import EngineError
 from benchframe.events import Kind
 from benchframe.mm.layout import mm_struct
 from benchframe.verify import is_lookup
-
-if TYPE_CHECKING:
-    from benchframe.strategy import Strategy
-    from benchframe.trace.trace import Trace
 
 # The timed unit is the one of a warm replay, called for one event at a time: then it reads the clock around that event
 # alone, and what happens between two calls is outside the clock. So nothing is compiled for a cold replay. Both the
@@ -46,6 +41,8 @@ QUANTILE = 0.25
 something else uses the core everything takes half as long again."""
 MAPPING_SHARE = 4
 """... and a mapping call for each so many of them."""
+COLUMN = 512
+"""At most so many faults and lookups are timed for the column beside a warm run's figures, which may cost little."""
 
 
 def chosen_events(kinds: Array, most: int, seed: int) -> Array:
@@ -84,24 +81,16 @@ class Pass:
 
 
 class ColdSession(Session):
-    """As :class:`~benchframe.engine.session.Session`, but before each timed event other memory is touched, as
-    ``caches`` says. Times are those of the timed events."""
+    """As ``session``, whose machine it shares, but before each timed event other memory is touched, as ``caches`` says.
+    Times are those of the timed events, drawn by ``seed``: of faults and lookups at most ``most``."""
 
-    def __init__(
-        self,
-        strategy: Strategy,
-        trace: Trace,
-        caches: Caches,
-        *,
-        layout_seed: int = 0,
-        note: Callable[[str], None] | None = None,
-    ) -> None:
-        super().__init__(strategy, trace, layout_seed=layout_seed, note=note)
+    def __init__(self, session: Session, caches: Caches, seed: int = 0, most: int = ENOUGH) -> None:
+        vars(self).update(vars(session))  # nothing is compiled, allocated or verified a second time
         self.caches = caches
         self._toucher = Toucher(caches)
-        kinds = trace.events["kind"][self.first :]
+        kinds = self.trace.events["kind"][self.first :]
         lines = max(1, caches.touched // LINE)
-        rows = chosen_events(kinds, min(max(LINES // lines, FEWEST), ENOUGH), layout_seed)
+        rows = chosen_events(kinds, min(max(LINES // lines, FEWEST), most), seed)
         self.chosen: Array = rows + self.first
         """The timed events."""
         chosen_kinds = kinds[rows]
@@ -115,34 +104,44 @@ class ColdSession(Session):
 
     # ---- right before fast -------------------------------------------------------------------------------------------
 
-    def _verify(self) -> Correctness:
-        found = super()._verify()
-        if found.ok:
-            answers = self.machine.arrays["answer_base"][self.first :]
-            kind = self.trace.events["kind"][self.first :]
-            quick = is_lookup(kind)
-            # what one_event returns: a fault's or lookup's VMA, or the fault's code; else the call's result
-            results = np.where(quick & (answers["ret"] >= 0), answers["vma"], answers["ret"])
-            rows = self.chosen - self.first
-            self._wanted = results[rows]
-            sums = np.concatenate(([0], np.cumsum(results)))
-            self._before = sums[rows] - np.concatenate(([0], sums[rows[:-1] + 1]))
-            if self.caches.level == MEMORY:
-                self._lines = self.machine.lines()
-        return found
+    def _take_answers(self) -> None:
+        """Keep the answers of a replay that :meth:`verify` has checked, for comparison with those of timed ones."""
+        self._restore()
+        self.runner.replay(self.first, self.last)
+        answers = self.machine.arrays["answer_base"][self.first :]
+        quick = is_lookup(self.trace.events["kind"][self.first :])
+        # what one_event returns: a fault's or lookup's VMA, or the fault's code; else the call's result
+        results = np.where(quick & (answers["ret"] >= 0), answers["vma"], answers["ret"])
+        rows = self.chosen - self.first
+        self._wanted = results[rows]
+        sums = np.concatenate(([0], np.cumsum(results)))
+        self._before = sums[rows] - np.concatenate(([0], sums[rows[:-1] + 1]))
+        if self.caches.level == MEMORY:
+            self._lines = self.machine.lines()
 
     # ---- timing ------------------------------------------------------------------------------------------------------
 
-    def measure(self, loops: int, most: float = MOST) -> Times:
-        """``loops`` replays with the strategy and as many with known answers, alternating; at least REPLAYS. A figure
-        is the mean over the timed events of each one's lower quartile (QUANTILE). Raises EngineError if :meth:`verify`
-        was not ok, or if a timed event answered something else than the checked one."""
+    @property
+    def timed_lookups(self) -> int:
+        """The number of faults and lookups that are timed."""
+        return int(np.count_nonzero(self._is["lookup"]))
+
+    def measure(self, loops: int, most: float = MOST, *, seconds: float = 0.0) -> Times:
+        """``loops`` replays with the strategy and as many with known answers, alternating; at least REPLAYS, and more
+        until ``seconds`` have passed. A figure is the mean over the timed events of each one's lower quartile
+        (QUANTILE). Raises EngineError if :meth:`verify` was not ok, or if a timed event answered something else than
+        the checked one."""
         verdict = self.verify()
         if not verdict.ok or self._known is None:
             raise EngineError(f"not timed, because an answer is wrong: {verdict.what}")
+        if not len(self._wanted):
+            self._take_answers()
         self.machine.arrays["answer_base"][: len(self._known)] = self._known
-        loops = max(loops, REPLAYS)
-        passes = [(self._pass(False), self._pass(True)) for _ in range(loops)]
+        began = time.perf_counter()
+        passes: list[tuple[Pass, Pass]] = []
+        while len(passes) < max(loops, REPLAYS) or time.perf_counter() - began < seconds:
+            passes.append((self._pass(False), self._pass(True)))
+        loops = len(passes)
         full, known = (np.quantile([both[i].cycles for both in passes], QUANTILE, axis=0) for i in (0, 1))
         self._latest = passes[-1][0]
         lookup, fault, mapping, quick = self._means(full, known)

@@ -28,6 +28,8 @@ wrong answer."""
 
 FIGURES = ("lookup", "fault", "mapping", "replay")
 """Names of the benchmarks in a cell's file: ns per lookup, per page fault, per mapping operation, per event."""
+COLD = "cold"
+"""... and of one more, if the job asks for it: ns per lookup with colder caches."""
 
 COST_RECORDS = 4_000_000
 """About how many records the counted replay of a cell may take: half a second to a second."""
@@ -41,7 +43,8 @@ class Job:
     ``trace_meta`` are paths of the spool; ``setup`` is the number of leading events that are not timed; ``extras``
     requests counts and the per-operation latencies after timing, ``cost`` a counted replay of about this many records
     (0: none); ``threads`` is how many real threads replay it (0: a single replay); ``caches`` says
-    what is touched before each event (engine.caches; empty: nothing); ``control`` is the lowest
+    what is touched before each event (engine.caches; empty: nothing); ``cold`` asks to time lookups once more, with
+    caches in this state, beside figures of warm ones (empty: do not); ``control`` is the lowest
     undisturbed level that an earlier process of the cell found (engine.disturbance; 0: none); ``patient``: make more
     replays if the machine is disturbed, and replace values without an undisturbed one; ``metadata`` goes into each
     pyperf run; ``parent`` is the process that the worker must not outlive.
@@ -57,6 +60,7 @@ class Job:
     cost: int = 0
     threads: int = 0
     caches: str = ""
+    cold: str = ""
     control: float = 0.0
     patient: bool = True
     plugins: tuple[str, ...] = ()

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from benchframe.engine.job import FIGURES, Job, Outcome, finite, unspool
+from benchframe.engine.job import COLD, FIGURES, Job, Outcome, finite, unspool
 from benchframe.engine.launch import close_gaps, scatter, usable
 from benchframe.engine.threads import Scaling, Stuck, ThreadSession, WrongAfter, latencies
 from benchframe.errors import BenchframeError
@@ -211,7 +211,8 @@ def open_session(job: Job) -> SessionLike | ThreadSession:
         from benchframe.engine.caches import from_text
         from benchframe.engine.cold import ColdSession
 
-        cold: SessionLike = ColdSession(strategy, unspool(job), from_text(job.caches), layout_seed=job.layout_seed)
+        warm = Session(strategy, unspool(job), layout_seed=job.layout_seed)
+        cold: SessionLike = ColdSession(warm, from_text(job.caches), job.layout_seed)
         return cold
     session: SessionLike = Session(strategy, unspool(job), layout_seed=job.layout_seed, control=job.control)
     return session
@@ -246,12 +247,15 @@ def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
     values = meter.settled(first, args.loops)
     taken = [*meter.taken[before:first], *values]
     made = sum(times.taken for times in meter.taken[first:])
+    suite = _suite(timed, taken, args.warmups, session, made)
+    if job.cold:
+        _add_cold(suite, session, job, args.min_time)
     cost, message = _cost(session, job.cost)
     return Outcome(
         "ok",
         message,
         loops=args.loops,
-        suite=_as_data(_suite(timed, taken, args.warmups, session, made)),
+        suite=_as_data(suite),
         counts=finite(session.counts()) if job.extras else None,
         latencies=_rows(session) if job.extras else None,
         cost=cost,
@@ -334,6 +338,30 @@ def _suite(
             pyperf.Benchmark([pyperf.Run(seconds[warmups:], warm, metadata=metadata, collect_metadata=False)])
         )
     return pyperf.BenchmarkSuite(benchmarks)
+
+
+def _add_cold(suite: pyperf.BenchmarkSuite, session: SessionLike, job: Job, seconds: float) -> None:
+    """Time lookups with colder caches, for ``seconds`` or a few replays, and add the figure: one value, seconds per
+    lookup. Its ``inner_loops`` is the number of lookups that are timed, its ``loops`` the number of replays."""
+    import pyperf
+
+    from benchframe.engine.caches import from_text
+    from benchframe.engine.cold import COLUMN, ColdSession
+    from benchframe.engine.session import Session
+
+    if not isinstance(session, Session) or not suite.get_benchmarks():
+        return
+    cold = ColdSession(session, from_text(job.cold), job.layout_seed, COLUMN)
+    if not cold.timed_lookups:
+        return
+    times = cold.measure(1, seconds=seconds)
+    if not (math.isfinite(times.lookup_ns) and times.lookup_ns > 0):
+        return
+    run = suite.get_benchmarks()[0].get_runs()[0]
+    metadata = {**run.get_metadata(), "name": COLD, "inner_loops": cold.timed_lookups, "loops": times.loops}
+    suite.add_benchmark(
+        pyperf.Benchmark([pyperf.Run([times.lookup_ns * 1e-9], metadata=metadata, collect_metadata=False)])
+    )
 
 
 def _cost(session: SessionLike, budget: int) -> tuple[dict[str, float] | None, str]:

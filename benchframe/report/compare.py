@@ -10,10 +10,11 @@ from pathlib import Path
 from statistics import median
 
 from benchframe.engine.content import model_name
+from benchframe.engine.job import COLD
 from benchframe.engine.launch import SEEDED
 from benchframe.errors import ResultsError
-from benchframe.report.table import Table, Value, ns, ratio_text
-from benchframe.results.figures import FIGURES, controls, figures_of
+from benchframe.report.table import Table, Value, comparisons, ns, ratio_text
+from benchframe.results.figures import FAMILIES, FIGURES, controls, figures_of
 from benchframe.results.folder import RUNS, Cell, RunFolder, find_run
 from benchframe.results.manifest import Manifest
 from benchframe.stats import Judging, Pair, Verdict, judge, summarise
@@ -88,6 +89,7 @@ _VERSIONS = {
 _HOST = {"cpu": "CPU model", "cpus": "number of CPUs", "machine": "architecture", "kernel": "kernel"}
 _SETTINGS = {"aslr": "address space randomisation", "cpu_config": "CPU settings (governor, turbo, idle)"}
 UNKNOWN = "unknown"
+NONE = "no such figure"
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,9 @@ def differences(a: Side, b: Side, workloads: Iterable[str]) -> list[Difference]:
         states = one.workload(label).caches or "warm", two.workload(label).caches or "warm"
         if states[0] != states[1]:
             found.append(Difference(f"caches of {label}", *states))
+    columns = _columns(one, workloads), _columns(two, workloads)
+    if columns[0] != columns[1]:
+        found.append(Difference("caches of cold lookups", *columns, refuses=False))
     depths = _depth(one), _depth(two)
     if depths[0] != depths[1]:
         found.append(Difference("values per process", *depths))
@@ -141,6 +146,11 @@ def differences(a: Side, b: Side, workloads: Iterable[str]) -> list[Difference]:
     if one.options.cpu != two.options.cpu:
         found.append(Difference("pinned to", _cpu(one), _cpu(two), refuses=False))
     return found
+
+
+def _columns(run: Manifest, workloads: Iterable[str]) -> str:
+    """The states in which lookups were timed a second time."""
+    return ", ".join(sorted({cold for label in workloads if (cold := run.workload(label).cold)})) or NONE
 
 
 def _other_caches(a: Side, b: Side) -> list[Difference]:
@@ -273,9 +283,13 @@ def compare(a: Side, b: Side, within: float | None = None, *, absolute: bool = F
         for cell, side in zip(pair, (a, b), strict=True)
         if cell.state.state != "ok"
     ]
-    asked = [(x, y, figure) for x, y in usable for figure in figures_of(x) if x.rounds(figure) and y.rounds(figure)]
+    asked = [(x, y, figure) for x, y in usable for figure in _common(x, y)]
     tested = [_tested_pair(a, b, x, y, figure, absolute) for x, y, figure in asked]
-    verdicts = judge([pair for pair, _ in tested], judging)
+    verdicts: list[Verdict | None] = [None] * len(asked)
+    for family in FAMILIES:
+        mine = [i for i, (*_, figure) in enumerate(asked) if figure in family]
+        for i, verdict in zip(mine, judge([tested[i][0] for i in mine], judging), strict=True):
+            verdicts[i] = verdict
     lines = [
         Line(x, y, figure, how, verdict, how != PAIRED and not pair.unpaired)
         for (x, y, figure), (pair, how), verdict in zip(asked, tested, verdicts, strict=True)
@@ -285,6 +299,12 @@ def compare(a: Side, b: Side, within: float | None = None, *, absolute: bool = F
     if not keys:
         found += _other_caches(a, b)
     return Comparison(tuple(lines), tuple(pairs), tuple(found), tuple(missing), tuple(added), judging)
+
+
+def _common(a: Cell, b: Cell) -> list[str]:
+    """The figures that both cells have; cold lookups only if they are as cold in both."""
+    found = [figure for figure in figures_of(a) if a.rounds(figure) and b.rounds(figure)]
+    return [figure for figure in found if figure != COLD or a.workload.cold == b.workload.cold]
 
 
 Key = tuple[str, str]
@@ -398,11 +418,13 @@ def comparison_table(found: Comparison, a: Side, b: Side) -> Table:
     rows = [_row(line) for line in found.lines]
     hows = dict.fromkeys((line.how, line.layouts) for line in found.lines)
     level, within = f"{100 * found.judging.alpha:g} %", f"{100 * found.judging.within:g} %"
+    cold = sum(line.figure == COLD for line in found.lines)
+    together = comparisons(len(found.lines) - cold, cold)
     notes = [
         f"A: {a.name}   B: {b.name}; ns, means of process means.",
         _summed(found),
         *(f"{how[0]}: {_HOW[how]}." for how in hows),
-        f"p and verdicts are corrected for {len(found.lines)} comparisons (Holm, {level}); same: within {within}.",
+        f"p and verdicts are corrected for {together} (Holm, {level}); same: within {within}.",
         *_waiting(found),
         *_machine(found),
         *(f"differs: {difference}." for difference in found.differences),

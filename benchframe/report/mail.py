@@ -11,9 +11,11 @@ import shlex
 import textwrap
 from collections.abc import Collection, Iterable, Sequence
 
+from benchframe.engine.job import COLD
 from benchframe.report.scaling import per_second
 from benchframe.report.table import (
     MARKS,
+    cold_notes,
     comparisons,
     disturbed,
     host_sentences,
@@ -30,6 +32,7 @@ from benchframe.stats import Ratio
 
 WIDTH = 72
 _HEADS = {"lookup": "ns/lookup", "fault": "ns/fault", "mapping": "ns/map op"}
+"""Figures with columns. Cold lookups have a line below the workload: a fifth pair of columns does not fit."""
 _TIME, _RATIO, _HIT = 11, 6, 5
 _NAMES = range(8, 25)
 """The most columns for names."""
@@ -164,7 +167,8 @@ def _pieces(word: str, room: int) -> list[str]:
 
 
 def _legend(rows: Sequence[Row]) -> str:
-    compared = [f for row in rows for name, f in row.figures.items() if name in FIGURES and f.verdict is not None]
+    compared = [name for row in rows for name in FIGURES if (f := row.figures.get(name)) and f.verdict is not None]
+    cold = compared.count(COLD)
     baselines = " or ".join(sorted({row.cell.workload.baseline for row in rows}))
     text = "ns: mean of process means +- their standard deviation."
     if compared:
@@ -172,13 +176,13 @@ def _legend(rows: Sequence[Row]) -> str:
         text += (
             f" x: ratio to {baselines}, geometric mean of ratios paired by round, below 1 is faster; "
             f"~ undecided, = the same within {100 * judging.within:g} %, "
-            f"both corrected for {comparisons(len(compared))} (Holm, {100 * judging.alpha:g} %)."
+            f"both corrected for {comparisons(len(compared) - cold, cold)} (Holm, {100 * judging.alpha:g} %)."
         )
-    return "\n".join(_wrapped(text))
+    return "\n".join(line for part in (text, *cold_notes(row.cell for row in rows)) for line in _wrapped(part))
 
 
 def _block(label: str, rows: list[Row], cached: Collection[str]) -> str:
-    present = [name for name in FIGURES if any(name in row.figures for row in rows)]
+    present = [name for name in _HEADS if any(name in row.figures for row in rows)]
     processes = _processes(max(f.summary.n for f in row.figures.values()) for row in rows if row.figures)
     tail = f": {rows[0].cell.workload.timed:,} events, {processes}"
     hits = any(row.cell.entry.strategy in cached for row in rows)
@@ -196,7 +200,18 @@ def _block(label: str, rows: list[Row], cached: Collection[str]) -> str:
             texts += ["", ""] if figure is None else [_time(figure), _ratio(figure)]
         rate = state.counts.get("hit_rate") if name in cached else None
         lines.append(_line(name, texts, "" if rate is None else f"{100 * rate:.0f}%", wide))
-    return "\n".join([*lines, *_intervals(rows, present)])
+    return "\n".join([*lines, *_intervals(rows, present), *_cold(rows)])
+
+
+def _cold(rows: Sequence[Row]) -> list[str]:
+    """A line with the time of cold lookups and its ratio."""
+    texts = [
+        f"{_cut(row.cell.entry.strategy, _NAMES.stop).rstrip()} {_time(figure)}"
+        + (f" x {_ratio(figure)}" if figure.verdict else "")
+        for row in rows
+        if (figure := row.figures.get(COLD)) is not None
+    ]
+    return _listed("cold lookups, ns", texts) if texts else []
 
 
 def _intervals(rows: Sequence[Row], present: Sequence[str]) -> list[str]:
@@ -209,13 +224,13 @@ def _intervals(rows: Sequence[Row], present: Sequence[str]) -> list[str]:
     ]
     if not texts:
         return []
-    kept = [text.replace(" ", "\0") for text in texts]  # keep a name beside its number
-    lines = textwrap.wrap(
-        f"{_HEADS[present[0]]} x with 95 % interval: {', '.join(kept)}",
-        WIDTH,
-        subsequent_indent="  ",
-        break_on_hyphens=False,
-    )
+    return _listed(f"{_HEADS[present[0]]} x with 95 % interval", texts)
+
+
+def _listed(what: str, texts: Sequence[str]) -> list[str]:
+    """``what: text, text``, wrapped between texts."""
+    kept = [text.replace(" ", "\0") for text in texts]
+    lines = textwrap.wrap(f"{what}: {', '.join(kept)}", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
     return [line.replace("\0", " ") for line in lines]
 
 

@@ -9,8 +9,9 @@ from statistics import fmean, median
 from textwrap import wrap
 from typing import Any
 
-from benchframe.engine.caches import WARM, Caches
+from benchframe.engine.caches import WARM, Caches, from_text
 from benchframe.engine.cost.hierarchy import CacheSizes
+from benchframe.engine.job import COLD
 from benchframe.engine.session import BINS_PER_OCTAVE, bin_edge
 from benchframe.files import printable
 from benchframe.results.figures import FIGURES, Figure, Row, caching, rows_of, set_aside
@@ -116,13 +117,14 @@ def ratio_text(ratio: Ratio | None, digits: int = 2) -> str:
     return f"{times(ratio.value, digits)} " + (f"[{low}, {high}]" if ratio.n > 1 else "[-]")
 
 
-def comparisons(number: int) -> str:
-    """The number of comparisons as text.
+def comparisons(number: int, cold: int = 0) -> str:
+    """The number of comparisons as text; ``cold`` are those of cold lookups, corrected for by themselves.
 
-    >>> comparisons(1), comparisons(6)
-    ('1 comparison', '6 comparisons')
+    >>> comparisons(1), comparisons(6, 3)
+    ('1 comparison', '6 comparisons, for 3 of cold lookups by themselves,')
     """
-    return f"{number:,} comparison{'s' * (number != 1)}"
+    text = f"{number:,} comparison{'s' * (number != 1)}"
+    return f"{text}, for {cold:,} of cold lookups by themselves," if cold else text
 
 
 def _counts(cell: Cell, cached: Collection[str]) -> tuple[str, str]:
@@ -193,7 +195,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
         f"ratio: to {base}, geometric mean of ratios paired by round, 95 % t interval; below 1 is faster.",
         *_judged(rows),
         *disturbed(row.cell for row in rows),
-        *cold(row.cell for row in rows),
+        *cold_notes(row.cell for row in rows),
     ]
     if any(row.shown.endswith("!") for row in rows):
         notes.append("!: pyperf reports a figure of this cell as unstable; the report quotes its message.")
@@ -218,18 +220,17 @@ def _judged(rows: Sequence[Row]) -> list[str]:
     judging = rows[0].cell.judging
     how = "valid when tested after every round, " if judging.anytime else ""
     level, within = f"{100 * judging.alpha:g} %", f"{100 * judging.within:g} %"
-    notes = [
-        f"verdicts: {how}corrected for {comparisons(len(found))} (Holm, {level}); same: within {within}.",
-    ]
+    cold = sum(name == COLD for _, name, *_ in found)
+    together = comparisons(len(found) - cold, cold)
+    notes = [f"verdicts: {how}corrected for {together} (Holm, {level}); same: within {within}."]
     if any(v.ratio.prior for *_, v in found):
         notes.append(
             "variances: moderated by those of the other ratios of the same figure, also in intervals (moderated t)."
         )
     if any(v.word == "undecided" and v.ratio.word != "undecided" for *_, v in found):
         notes.append(
-            f"An interval refers to one ratio alone. A verdict is corrected for {len(found) - 1:,} others, so it may "
-            "be "
-            "undecided although the interval excludes 1."
+            f"An interval refers to one ratio alone. A verdict is corrected for {len(found) - cold - 1:,} others, so "
+            "it may be undecided although the interval excludes 1."
         )
     waiting = [verdict for *_, verdict in found if verdict.word == "undecided"]
     if waiting:
@@ -251,11 +252,21 @@ def _judged(rows: Sequence[Row]) -> list[str]:
     return notes
 
 
-def cold(cells: Iterable[Cell]) -> list[str]:
+def cold_notes(cells: Iterable[Cell]) -> list[str]:
     """What was touched before each event, and what that makes of the figures."""
+    cells = list(cells)
     states = dict.fromkeys(cell.workload.state for cell in cells)
     notes = [f"@{state.label}: {state.says()}." for state in states if not state.warm]
-    if notes:
+    column = [cell for cell in cells if cell.figures.get(COLD)]
+    for state in dict.fromkeys(from_text(cell.workload.cold) for cell in column):
+        mine = [cell.figures[COLD][0].operations for cell in column if from_text(cell.workload.cold) == state]
+        timed = f"{min(mine):,}" + (f" to {max(mine):,}" if max(mine) > min(mine) else "")
+        notes.append(
+            f"{FIGURES[COLD]}: {timed} lookups a process with colder caches ({state.label}): {state.says()}. It is "
+            "what a fault takes less without its lookup, whose lines the fault then fetches itself (--caches warm: no "
+            "such column)."
+        )
+    if any(not state.warm for state in states):
         notes.append(
             "In these rows ns/lookup is what a fault takes less without its lookup, whose lines the fault then fetches "
             "itself; ns/fault is the whole fault."
@@ -292,13 +303,15 @@ def what_failed(state: CellState) -> str:
     return state.message if known else f"{state.message} (event {state.event})"
 
 
-_COUNTED = {"lookup": "lookups", "fault": "faults", "mapping": "mapping_ops"}
+_COUNTED = {"lookup": "lookups", COLD: "lookups", "fault": "faults", "mapping": "mapping_ops"}
 
 
 def _lost(row: Row) -> list[str]:
     """Figures that are missing in some processes: a difference of two times that noise left at zero or below."""
     done, found = len(row.cell.done), []
     for name, head in FIGURES.items():
+        if name == COLD and not row.cell.workload.cold:
+            continue
         have = len(row.cell.figures.get(name, ()))
         if row.cell.state.state == "ok" and row.cell.state.counts.get(_COUNTED[name], 0) > 0 and have < done:
             where = f"{row.cell.entry.strategy} on {row.cell.entry.workload}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from benchframe.engine.content import code_digest
-from benchframe.engine.job import Budget, Depth, Job, Outcome, layout_seed, order, spool
+from benchframe.engine.job import COLD, Budget, Depth, Job, Outcome, layout_seed, order, spool
 from benchframe.engine.launch import run_worker
 from benchframe.errors import ResultsError, disk_error
 from benchframe.results.figures import control, rows_of
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 
 def instability(path: Path) -> dict[str, tuple[str, ...]]:
-    """The warnings that ``python -m pyperf check`` would print for each figure of a cell's file.
+    """The warnings that ``python -m pyperf check`` would print for each figure of a cell's file. Of COLD there are
+    none: a process has one value of it, and its interval says how steady it is.
 
     The text comes from a private function of pyperf (its command prints all figures together); if a later pyperf does
     not have it, there are no hints.
@@ -48,6 +49,8 @@ def instability(path: Path) -> dict[str, tuple[str, ...]]:
     suite = pyperf.BenchmarkSuite.load(str(path))
     found = {}
     for bench in suite.get_benchmarks():
+        if bench.get_name() == COLD:
+            continue
         lines = tuple(line[2:] for line in format_checks(bench) if line.startswith("* "))
         if lines:
             found[bench.get_name()] = lines
@@ -226,6 +229,7 @@ def _content(manifest: Manifest, strategy: str, digest: str, workload: WorkloadE
         "host": dict(manifest.host),
         **({"threads": workload.threads} if workload.threads else {}),
         **({"caches": workload.caches} if workload.caches else {}),
+        **({"cold": workload.cold} if workload.cold else {}),
     }
 
 
@@ -495,6 +499,7 @@ class Campaign:
             cost=0 if state.cost or state.loops else options.cost,
             threads=threads,
             caches=manifest.workload(entry.workload).caches,
+            cold=manifest.workload(entry.workload).cold,
             control=self._controls.get(entry, 0.0),
             patient=options.rounds > FIRST_LOOK,
             plugins=tuple(self.plugins),

@@ -66,7 +66,7 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: Annotated[tuple[Annotated[int, Meta(ge=0, le=MAX_THREADS)], ...], Meta(min_length=1, max_length=100)] = (
         0,
     )
-    caches: Texts = ("warm",)
+    caches: Texts = ()
     budget: Text = ""
     timeout: Text = ""
     until_decided: bool = False
@@ -134,6 +134,7 @@ def like(manifest: Manifest, plays: Plays = lambda entry, threads: False) -> Exp
             labels[own] = entry.base
     crews = tuple(dict.fromkeys(entry.threads for entry in entries)) or (0,)
     states = tuple(dict.fromkeys(entry.state for entry in entries)) or (Caches(),)
+    column = states == (Caches(),) and any(entry.cold or entry.threads for entry in entries)
     shown_as = {(entry.spec or entry.path, entry.threads, entry.state): entry for entry in entries}
     whole = []
     for source, entry in {source: entry for (source, *_), entry in shown_as.items()}.items():
@@ -154,7 +155,7 @@ def like(manifest: Manifest, plays: Plays = lambda entry, threads: False) -> Exp
         seed=manifest.seed,
         stream_seed=entries[0].seed if entries else 0,
         threads=crews,
-        caches=tuple(state.label for state in states),
+        caches=() if column else tuple(state.label for state in states),
         budget=f"{options.budget:g}s" if options.budget else "",
         timeout=f"{options.timeout:g}s",
         until_decided=options.until_decided,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from benchframe.engine.job import COLD
 from benchframe.results.folder import Cell, Process, calm, level, number
 from benchframe.stats import Judging, Pair, Ratio, Summary, Verdict, judge, paired_ratio, summarise
 from benchframe.stats.shape import shape_notes
@@ -236,8 +237,10 @@ def _numbers(metadata: Mapping[str, str | int | float]) -> list[float]:
 # ----------------------------------------------------------------------------------------------------------------------
 # What each cell measured and its ratio to the baseline: the numbers in tables, charts and reports.
 
-FIGURES = {"lookup": "ns/lookup", "fault": "ns/fault", "mapping": "ns/mapping op"}
+FIGURES = {"lookup": "ns/lookup", COLD: "ns/cold lookup", "fault": "ns/fault", "mapping": "ns/mapping op"}
 """Figures that have columns, with their headings. ``replay`` (ns per event of any kind) is in CSV and data frame."""
+FAMILIES = (("lookup", "fault", "mapping"), (COLD,), ("replay",))
+"""Figures whose comparisons are corrected together: what else is timed changes no verdict on the first three."""
 
 
 @dataclass(frozen=True)
@@ -272,8 +275,9 @@ class Row:
 
 
 def figures_of(cell: Cell) -> tuple[str, ...]:
-    """The figures to compare: all three, or for a threaded cell only the leading one. All figures of a threaded cell
-    are the throughput of the same loops and move together, so three comparisons of one number would only cost power."""
+    """The figures to compare: those with columns, or for a threaded cell only the leading one. All figures of a
+    threaded cell are the throughput of the same loops and move together, so three comparisons of one number would only
+    cost power."""
     return tuple(FIGURES) if not cell.workload.threads else (leading(cell),)
 
 
@@ -290,14 +294,14 @@ def caching(cells: Iterable[Cell]) -> frozenset[str]:
 def rows_of(cells: Iterable[Cell], judging: Judging | None = None, *, notes: bool = True) -> list[Row]:
     """Summaries, paired ratios and verdicts of ``cells``, in their order. O(values).
 
-    All comparisons of the three figures are one family for the correction; ``replay``, which sums them up, is a family
-    of its own. ``judging`` defaults to the run's own; ``notes`` False skips the search for anomalies.
+    FAMILIES says which comparisons are corrected together. ``judging`` defaults to the run's own; ``notes`` False skips
+    the search for anomalies.
     """
     cells = list(cells)
     judging = judging or (cells[0].judging if cells else None)
     baselines = {cell.entry.workload: cell for cell in cells if cell.baseline and cell.state.state == "ok"}
     verdicts: dict[tuple[int, str], Verdict | None] = {}
-    for family in (tuple(FIGURES), ("replay",)):
+    for family in FAMILIES:
         pairs = {}
         for i, cell in enumerate(cells):
             base = baselines.get(cell.entry.workload)

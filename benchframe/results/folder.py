@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 from msgspec import Meta
 
 from benchframe.engine.disturbance import STRETCH
-from benchframe.engine.job import FIGURES, STATES
+from benchframe.engine.job import COLD, FIGURES, STATES
 from benchframe.errors import ResultsError, disk_error
 from benchframe.files import write_atomic, write_json
 from benchframe.results.document import (
@@ -213,8 +213,8 @@ def read_processes(path: Path) -> dict[str, list[Process]]:
             if run.values
         ]
         name = str(runs[0].metadata.get("name", "")) if runs else ""
-        if name not in FIGURES or name in figures:
-            raise wrong(path, member, f"is not one of the figures {', '.join(FIGURES)}, or is there twice")
+        if name not in (*FIGURES, COLD) or name in figures:
+            raise wrong(path, member, f"is not one of the figures {', '.join(FIGURES)} and {COLD}, or is there twice")
         if len({run.round for run in runs}) != len(runs):
             raise wrong(path, f"{member}.runs", "holds a round twice")
         figures[name] = sorted(runs, key=lambda run: run.round)

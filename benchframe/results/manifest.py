@@ -157,12 +157,16 @@ class WorkloadEntry:
     """The number of real threads that replay it together; 0: a single replay, with figures per operation."""
     caches: Annotated[str, Meta(pattern=r"^([a-z0-9]{1,10}=[0-9]{1,12})?\Z")] = ""
     """What is touched before each timed event (benchframe.engine.caches); empty: nothing, as in every older run."""
+    cold: Annotated[str, Meta(pattern=r"^([a-z0-9]{1,10}=[0-9]{1,12})?\Z")] = ""
+    """The state of the caches in which its lookups are timed a second time, beside the figures with warm caches; empty:
+    they are not, as in every older run."""
     summary: Text = ""
     """What it is, in one line, as its plugin described it when the run began."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a state of caches that does not exist."""
         from_text(self.caches)
+        from_text(self.cold)
 
     @property
     def state(self) -> Caches:

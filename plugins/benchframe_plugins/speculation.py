@@ -3,8 +3,8 @@
 Each strategy binds two hooks: `speculate` finds a VMA and makes sure that it stays valid, `speculation_end` releases
 it; the strategy's file says why this is right. A fault that gets no VMA takes mmap_lock for read and calls find_vma.
 Used by :mod:`~benchframe_plugins.spf_seqcount`, :mod:`~benchframe_plugins.spf_mmseq`,
-:mod:`~benchframe_plugins.rcu_rbtree`, :mod:`~benchframe_plugins.rcu_fault`, :mod:`~benchframe_plugins.per_vma_rwsem`
-and :mod:`~benchframe_plugins.per_vma_refcnt`.
+:mod:`~benchframe_plugins.rcu_rbtree`, :mod:`~benchframe_plugins.rcu_fault`, :mod:`~benchframe_plugins.per_vma_rwsem`,
+:mod:`~benchframe_plugins.per_vma_refcnt` and :mod:`~benchframe_plugins.vma_lock_2m`.
 """
 
 from benchframe.api import hook, native, scenario

@@ -6,11 +6,13 @@ import os
 import random
 import re
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support import candidates
+from support.small_protocols import BRANCHES, arm_loads, branching
 
 from benchframe.check import jobs, litmus
 from benchframe.check.axioms import WORDS, Relations, acyclic, all_before, closure, consistent
@@ -19,12 +21,14 @@ from benchframe.check.command import run_check_command, scenario
 from benchframe.check.dependency import Traced, on_branch
 from benchframe.check.graph import SHIFT
 from benchframe.check.litmus import Answer, Tasks, Unsupported, finals, parse, read_test, run_test
-from benchframe.check.memory import running
+from benchframe.check.memory import describe, running
 from benchframe.check.orderings import run_orderings
 from benchframe.check.trust import Seen, Trust
 from benchframe.check.weak import GraphCase
 from benchframe.check.weak_hunt import GraphHunt, mend, rule_for
 from benchframe.registry import load
+from benchframe.scenario import Scenario, lookup
+from benchframe.strategy import resolve
 
 KERNEL = Path(os.environ.get("BENCHFRAME_LITMUS", "/nonexistent"))
 """tools/memory-model/litmus-tests of a kernel's source: `.ci/run` unpacks Debian's linux-source-6.12."""
@@ -148,6 +152,31 @@ def test_a_branch_orders_what_stands_in_its_arms() -> None:
 
         Trust(lambda test=test: Tasks(test), "lkmm").explore(see)  # type: ignore[misc]
         assert orders == {stores}
+
+
+@pytest.mark.parametrize("text", BRANCHES, ids=lambda text: text.__name__)
+def test_what_a_branch_of_strategy_text_orders(text: Callable[..., int]) -> None:
+    """A store in its arms, in what they call, behind an arm that returns, behind a loop; not a store where the arms
+    have met, and never a load. Two lookups do it; the first is looked at."""
+    twice = Scenario("twice", "", lambda space: space.map(0, 1), ((lookup(0),), (lookup(0),)))
+    case = GraphCase(twice, resolve(branching(text), load().strategies))
+    hunt = GraphHunt(case, 1)
+    seen_orders = set()
+
+    def see(seen: Seen) -> bool:
+        if hunt._learning():
+            return False
+        rows = seen.graph.rows
+        fields = [describe(*label.loc).rpartition(".")[2] if label.loc else "" for label in seen.graph.tasks[0]]  # type: ignore[misc]
+        ends = [at for at, field in enumerate(fields) if field == ("anon_vma" if text is arm_loads else "cache_wait")]
+        if ends[-1:] and seen.graph.tasks[0][ends[0]].kind == ("R" if text is arm_loads else "W"):
+            first = fields.index("cache_access")
+            seen_orders.add(bool(rows.before[rows.index[ends[0]]] >> rows.index[first] & 1))
+        return True
+
+    hunt._explore(see, time.monotonic() + 60)
+    assert hunt.search.counts.complete
+    assert seen_orders == BRANCHES[text]
 
 
 def test_what_is_not_read_is_refused() -> None:
@@ -358,7 +387,7 @@ def test_relations() -> None:
 def test_integers_know_what_they_depend_on() -> None:
     """Arithmetic and comparisons join dependencies, a branch tells of them, and int() of Python forgets."""
     told: list[int] = []
-    on_branch(told.append)
+    on_branch(lambda deps, frame: told.append(deps))
     a, b = Traced(5, 1), Traced(3, 2)
     assert ((a + b).deps, (7 - a).deps, (a & ~b).deps, (1 << b).deps) == (3, 1, 3, 2)
     assert int(a + b) == 8
@@ -367,4 +396,4 @@ def test_integers_know_what_they_depend_on() -> None:
     if a > b:
         told.append(0)
     assert told == [3, 0]
-    on_branch(lambda deps: None)
+    on_branch(lambda deps, frame: None)

@@ -1,6 +1,8 @@
 """The protocols after the RFC in the common scenarios: nothing found; complete where the interleavings are few."""
 
 import time
+from dataclasses import replace
+from types import FunctionType
 
 import pytest
 
@@ -9,10 +11,13 @@ from benchframe.check.checker import Hunt, Verdict, make_case
 from benchframe.check.command import scenario
 from benchframe.check.weak import GraphCase, GraphWorld
 from benchframe.check.weak_hunt import GraphHunt
+from benchframe.dialect import native
+from benchframe.dialect.functions import Native
 from benchframe.registry import load
+from benchframe_plugins import vma_lock_2m
 from benchframe_plugins.races.order import PART as MUNMAP_PART
 
-PROTOCOLS = ("per_vma_rwsem", "per_vma_refcnt", "rcu_rbtree", "spf_seqcount", "spf_mmseq", "rcu_fault")
+PROTOCOLS = ("per_vma_rwsem", "per_vma_refcnt", "rcu_rbtree", "spf_seqcount", "spf_mmseq", "rcu_fault", "vma_lock_2m")
 FEW = (
     "lookup-munmap",
     "lookup-merge",
@@ -44,6 +49,25 @@ def test_a_fault_is_not_refused_for_another_part(name: str) -> None:
     verdict = Hunt(make_case(scenario("fault-mprotect-part", strategy), strategy)).run(time.monotonic() + 100)
     assert not verdict.findings, verdict.findings
     assert verdict.coverage.complete
+
+
+@native
+def wait_for_nobody(mm, number):  # type: ignore[no-untyped-def]
+    """In the place of a wait for the readers of a VMA, or of a PTE page."""
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("where", "forgotten"), [("granule-cut", vma_lock_2m.wait_for_table), ("granule-first", vma_lock_2m.wait_for_vma)]
+)
+def test_a_writer_waits_for_every_count_of_its_vma(where: str, forgotten: Native) -> None:
+    """vma_lock_2m counts a VMA's readers beside the VMA and in its PTE pages. A writer that forgets one of them
+    changes what a fault still holds."""
+    names = {**vma_lock_2m.start_write.__globals__, forgotten.__name__: wait_for_nobody}
+    start_write = native(FunctionType(vma_lock_2m.start_write.__code__, names, "start_write"))
+    strategy = load().strategy("vma_lock_2m")
+    broken = replace(strategy, binding={**strategy.binding, "vma_start_write": start_write})
+    assert Hunt(make_case(scenario(where, strategy), broken), 1).run(time.monotonic() + 100).findings
 
 
 @pytest.mark.parametrize("model", ["interleavings", "graphs"])

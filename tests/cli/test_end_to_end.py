@@ -65,7 +65,8 @@ def test_run_table_report(tmp_path: Path) -> None:
     frame = benchframe.load(find_run("last", tmp_path / "reports" / "runs"))
     assert set(frame.state) == {"ok"}
     assert set(frame.strategy) == {"rbtree", "mmap_cache"}
-    assert {"lookup", "fault", "mapping", "replay"} >= set(frame[frame.workload == "python-json"].figure) >= {"replay"}
+    figures = set(frame[frame.workload == "python-json"].figure)
+    assert {"lookup", "cold", "fault", "mapping", "replay"} >= figures >= {"cold", "replay"}
     assert ((frame.ns > 0) & (frame.ns < 1e6)).all()
     code, out, err = run(tmp_path, "table", "last", "--tails")
     assert code == 0, err

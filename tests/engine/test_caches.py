@@ -26,7 +26,7 @@ from benchframe.engine.caches import (
     parse,
     state,
 )
-from benchframe.engine.cold import ColdSession, chosen_events
+from benchframe.engine.cold import REPLAYS, ColdSession, chosen_events
 from benchframe.engine.session import Session
 from benchframe.errors import EngineError, UsageError
 from benchframe.events import Kind
@@ -140,10 +140,10 @@ def test_timed_events_are_spread_over_the_stream(kinds: list[int], most: int, se
 # ---- replays ----
 
 
-def cold(spec: str, state_: Caches) -> ColdSession:
-    """The rb-tree on a stream with caches in such a state."""
+def cold(spec: str, state_: Caches, most: int = 2048) -> ColdSession:
+    """The rb-tree on a stream with caches in such a state, at most so many lookups timed."""
     runner("rbtree", "native")
-    return ColdSession(strategy("rbtree"), registry().spec(spec).trace(1), state_, layout_seed=5)
+    return ColdSession(Session(strategy("rbtree"), registry().spec(spec).trace(1), layout_seed=5), state_, 5, most)
 
 
 def test_cold_replays_answer_as_warm_ones() -> None:
@@ -159,13 +159,27 @@ def test_cold_replays_answer_as_warm_ones() -> None:
     assert sum(rows.values()) == len(found.chosen)
 
 
+def test_a_column_beside_warm_figures_changes_nothing_of_theirs() -> None:
+    """Lookups are timed again on the machine of a verified session: they are as many as asked for, and the session
+    counts and answers as before."""
+    runner("rbtree", "native")
+    warm = Session(strategy("rbtree"), registry().spec(CHURN).trace(1), layout_seed=5)
+    assert warm.verify().ok
+    before = warm.counts()
+    beside = ColdSession(warm, caches.usual(), 5, 64)
+    assert beside.machine is warm.machine
+    assert beside.timed_lookups == min(64, warm.n_lookups)
+    assert beside.measure(1, seconds=1e-9).loops == REPLAYS
+    assert beside.measure(REPLAYS + 3).loops == REPLAYS + 3
+    assert warm.counts() == before
+    assert warm.measure(2).fault_ns > 0
+
+
 @pytest.mark.parametrize("alone", [True, False])
-def test_a_timed_answer_that_differs_is_an_error(alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_timed_answer_that_differs_is_an_error(alone: bool) -> None:
     """A VMA that one timed event, or a stretch between two, does not answer: no figure comes out."""
-    monkeypatch.setattr("benchframe.engine.cold.ENOUGH", 100)
-    monkeypatch.setattr("benchframe.engine.cold.FEWEST", 100)
-    found = cold(CHURN, Caches(PROGRAM, 64))
-    assert found.verify().ok
+    found = cold(CHURN, Caches(PROGRAM, 64), 100)
+    found.measure(1)
     assert len(found.chosen) < found.n_events
     right = found._wanted if alone else found._before
     right[50] += 1

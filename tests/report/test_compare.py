@@ -206,6 +206,24 @@ def test_other_caches_are_refused_by_their_label(tmp_path: Path) -> None:
     assert "caches of toy: warm against llc" in refused.stderr
 
 
+def test_cold_lookups_are_compared_if_they_are_as_cold(tmp_path: Path) -> None:
+    """Two runs with a column of cold lookups: a line for each strategy if the footprints are the same; with another
+    footprint, or without the column, the other figures are compared and the difference is told."""
+    for name, state in (("a", "program=40960"), ("b", "program=40960"), ("c", "program=65536"), ("d", "")):
+        cells = speeds(seed=ord(name))
+        if state:
+            cells = {strategy: {**figures, "cold": figures["fault"]} for strategy, figures in cells.items()}
+        entry = WorkloadEntry("toy", "toy", "", 0, "b" * 64, 1000, 900, "base", cold=state)
+        made(tmp_path / name, cells, start=60 * (name != "a"), workloads=(entry,))
+    same, other, none = (call("compare", tmp_path / "a", tmp_path / name) for name in "bcd")
+    assert "ns/cold lookup" in same.stdout
+    assert "of cold lookups by themselves" in same.stdout
+    assert "differs: caches of cold lookups" not in same.stdout
+    assert "ns/cold lookup" not in other.stdout + none.stdout
+    assert "differs: caches of cold lookups: program=40960 against program=65536" in other.stdout
+    assert "differs: caches of cold lookups: program=40960 against no such figure" in none.stdout
+
+
 def test_another_host_of_the_same_kind_is_told(tmp_path: Path) -> None:
     """CI machines differ in name: told, not refused."""
     made(tmp_path / "a", speeds(seed=1))

@@ -5,22 +5,26 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.report_run import SOURCE, STRATEGIES, WORKLOADS, Reader, a_study, made_up, on_disk
 
 from benchframe.cli import app
+from benchframe.engine.job import COLD
 from benchframe.engine.session import bin_edge, histogram
 from benchframe.errors import ResultsError
 from benchframe.report import write_report
 from benchframe.report.charts import CHARTS, Data, charts_of
 from benchframe.report.charts.spec import COLOURS, GRID, INK, MUTED, SHAPES
+from benchframe.report.mail import mail
 from benchframe.report.page import page
 from benchframe.report.scaling import HEADS
-from benchframe.report.table import disturbed_passes, what_failed
+from benchframe.report.table import disturbed_passes, latency_table, to_text, what_failed
 from benchframe.report.text import failures, headline, part_of_run
 from benchframe.report.write import text_of
 from benchframe.results.campaign import without
-from benchframe.results.folder import CellState, LatencyRow
+from benchframe.results.figures import FIGURES, figures_of, rows_of
+from benchframe.results.folder import Cell, CellState, LatencyRow, Process
 from benchframe.results.studies import HostFigures, HostWorkload
 
 
@@ -351,15 +355,13 @@ def test_a_list_squeezes_no_bar() -> None:
 
 def test_threads_are_compared_by_one_figure() -> None:
     """A crew's figures are one throughput under several names, so only the leading one is a comparison."""
-    from benchframe.results.figures import figures_of, rows_of
-
     cells = made_up(workloads=(), crews=(2,)).cells
     cells = tuple(replace(cell, figures={**cell.figures, "lookup": cell.figures["fault"]}) for cell in cells)
     assert {figures_of(cell) for cell in cells} == {("fault",)}
     _, row, _ = rows_of(cells)
     assert row.figures["fault"].verdict is not None
     assert row.figures["lookup"].verdict is None
-    assert figures_of(made_up(("rbtree",), ("w",)).cells[0]) == ("lookup", "fault", "mapping")
+    assert figures_of(made_up(("rbtree",), ("w",)).cells[0]) == tuple(FIGURES)
 
 
 def test_the_first_sentence_says_who_wins_and_why() -> None:
@@ -389,6 +391,35 @@ def test_failures_stand_together() -> None:
     assert line.startswith("maple on python-json, zipf:vmas=1000,alpha=1.2, uniform:vmas=6, and 2 more is wrong: ")
     assert line.endswith("on python-json: find_vma(0x1000) gave NIL: x (event 17)")
     assert what_failed(CellState("wrong", "event 17 (FAULT): no", event=17)) == "event 17 (FAULT): no"
+
+
+def test_cold_lookups_are_a_column_and_a_family_of_their_own() -> None:
+    """Cells with a time per cold lookup: table, mail and report have it with its state and the number of lookups, and
+    the verdicts on all other figures are those without it."""
+    plain = made_up(("rbtree", "avl", "maple"), ("w",))
+    rng = np.random.default_rng(3)
+
+    def colder(cell: Cell, ns: float) -> Cell:
+        entry = replace(cell.workload, cold="program=40960")
+        times = [Process(r, (v,), (), 12, 300, {}) for r, v in enumerate(ns * rng.normal(1, 0.01, 6))]
+        return replace(cell, workload=entry, figures={**cell.figures, COLD: times})
+
+    cells = [colder(cell, ns) for cell, ns in zip(plain.cells, (50.0, 51.0, 25.0), strict=True)]
+    before, after = rows_of(plain.cells), rows_of(cells)
+    for one, two in zip(before, after, strict=True):
+        assert {name: figure.verdict for name, figure in two.figures.items() if name != COLD} == {
+            name: figure.verdict for name, figure in one.figures.items()
+        }
+    cold = after[2].figures[COLD].verdict
+    assert cold is not None
+    assert cold.word == "faster"
+    text = to_text(latency_table(cells))
+    assert "ns/cold lookup" in text
+    assert "corrected for 6 comparisons, for 2 of cold lookups by themselves" in text
+    assert "300 lookups a process" in text
+    assert "40 KiB of other memory" in text
+    assert "ns/cold lookup" not in to_text(latency_table(plain.cells))
+    assert "cold lookups, ns: rbtree 4" in mail(cells) or "cold lookups, ns: rbtree 5" in mail(cells)
 
 
 def test_a_disturbed_pass_is_named() -> None:

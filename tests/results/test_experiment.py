@@ -114,6 +114,10 @@ def test_states_of_the_caches(tmp_path: Path) -> None:
     assert again.caches == ("warm", "llc", "program=4K")
     assert again.labels == {"uniform": "Mine"}
     assert set(again.skip) == {"*@zipf@llc", "*@zipf@program=4K"}
+    warm = replace(manifest, workloads=(plain,), cells=(CellEntry(32 * "0", "rbtree", plain.label),))
+    column = replace(warm, workloads=(replace(plain, cold="program=40960"),))
+    assert like(warm).caches == ("warm",), "an older run had no column of cold lookups"
+    assert like(column).caches == ()
 
 
 def test_a_workload_alone_and_in_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:

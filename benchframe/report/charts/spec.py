@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchframe.engine.job import COLD
 from benchframe.errors import disk_error
 from benchframe.files import slug as plain
 from benchframe.report.table import ns, ratio_text
@@ -92,7 +93,7 @@ COLOURS = (
 """The strategies' colours; the first is the baseline's. Together with SHAPES they distinguish 77 strategies."""
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
 DASHES = ([1, 0], [5, 2], [2, 2])
-FIGURE_COLOURS = {"lookup": COLOURS[1], "fault": COLOURS[2], "mapping": COLOURS[3]}
+FIGURE_COLOURS = {"lookup": COLOURS[1], COLD: COLOURS[4], "fault": COLOURS[2], "mapping": COLOURS[3]}
 DIVERGING = (
     "#08519c",
     "#3d85c0",
