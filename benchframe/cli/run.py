@@ -702,7 +702,8 @@ def guarded_run(known: "Registry", manifest: "Manifest", streams: "list[Stream]"
         typer.echo("benchframe: --debug-native replays without threads; cells with threads are left out", err=True)
     wrong = 0
     for cell in cells:
-        said, right = guard_apart(known.strategy(cell.strategy), traces[cell.workload], manifest.options.timeout, note)
+        strategy, timeout = known.strategy(cell.strategy), manifest.options.timeout
+        said, right = guard_apart(strategy, traces[cell.workload], timeout, note)
         wrong += not right
         typer.echo(f"{cell.strategy} on {cell.workload}: {said}")
     return FAILED if wrong else 0
