@@ -689,8 +689,7 @@ def on_this_kernel(folder: "RunFolder", streams: "list[Stream]") -> None:
 
 
 def guarded_run(known: "Registry", manifest: "Manifest", streams: "list[Stream]") -> int:
-    """``--debug-native``: replay the cells with every access tested, each in a process of its own that ends after the
-    run's timeout, and tell the first wrong access of each. Returns the exit code."""
+    """``--debug-native``: replay the cells with every access tested, each in a process of its own. The exit code."""
     from benchframe.engine.guard import guard_apart
 
     def note(unit: str) -> None:
@@ -702,8 +701,7 @@ def guarded_run(known: "Registry", manifest: "Manifest", streams: "list[Stream]"
         typer.echo("benchframe: --debug-native replays without threads; cells with threads are left out", err=True)
     wrong = 0
     for cell in cells:
-        strategy, timeout = known.strategy(cell.strategy), manifest.options.timeout
-        said, right = guard_apart(strategy, traces[cell.workload], timeout, note)
+        said, right = guard_apart(known.strategy(cell.strategy), traces[cell.workload], manifest.options.timeout, note)
         wrong += not right
         typer.echo(f"{cell.strategy} on {cell.workload}: {said}")
     return FAILED if wrong else 0
