@@ -11,13 +11,15 @@ column         meaning (by kind where it differs)
 ``mm``         dense index of the address space, 0 first
 ``kind``       a :class:`Kind`
 ``addr``       address; for MMAP the hint that the program passed; for FORK the child's ``mm``
-``len``        bytes; MREMAP: old length; FORK and THREAD: the new ``task``
+``len``        bytes; MREMAP: old length; FORK and THREAD: the new ``task``; WALK: VMAs inside [addr, addr + len) do not
+               count for the answer, because other tasks change them meanwhile
 ``prot``       PROT_* bits; FAULT and LOOKUP: what the access wanted (1 read, 2 write, 4 execute; 0 unknown)
 ``flags``      MAP_* for MAP and MMAP, MREMAP_* for MREMAP, advice for MADVISE, FaultFlag for FAULT
 ``offset``     file offset in bytes (MAP, MMAP); MREMAP: the new address argument
-``new_len``    MREMAP: new length; else 0
+``new_len``    MREMAP: new length; WALK: VMAs that one read(2) returns, 0 for all (1: PROCMAP_QUERY); else 0
 ``file``       index in the trace's file table, NIL for anonymous
-``ret``        what the kernel returned: an address, 0, -errno, or UNKNOWN if it was not recorded
+``ret``        what the kernel returned: an address, 0, -errno, or UNKNOWN if it was not recorded; of a WALK always
+               UNKNOWN: docs/trace-format.md says what a replay answers
 =============  ====================================================================================
 """
 
@@ -52,6 +54,7 @@ class Kind(IntEnum):
     EXIT = 14  # a task ends; the last one of an mm ends the mm
     RLIMIT = 15  # from here on RLIMIT_STACK is len bytes (setrlimit; an exec under another limit than the trace's)
     ATTR = 16  # what merges compare changes in [addr, addr + len): flags is an Attr, prot its value (0 none)
+    WALK = 17  # all VMAs are read in the order of addresses, as /proc/PID/maps does; not the answer: [addr, addr + len)
 
 
 CALLS = (

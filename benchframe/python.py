@@ -110,7 +110,7 @@ def run(
         run.load().query("figure == 'lookup'")[["strategy", "mean", "ratio", "verdict"]]
     """
     from benchframe.cli.run import adaptive, make_streams, measured, new_run, planned, settings
-    from benchframe.engine.caches import doubts, parse, usual
+    from benchframe.engine.caches import USUAL, doubts, parse
     from benchframe.engine.compile import check_texts
 
     start = time.perf_counter()
@@ -130,7 +130,7 @@ def run(
     check_texts([known.strategy(name) for name in asked])
     crews = list(dict.fromkeys(threads))
     states = parse(None if caches is None else ",".join(_names(caches)), options.cpu)
-    cold = usual() if caches is None else None
+    cold = USUAL if caches is None else None
     streams = make_streams(known, _names(workloads), _paths(traces), stream_seed, baseline, crews, labels, states, cold)
     command = ["benchframe", "run", *_words(strategy=asked, workload=_names(workloads), trace=_paths(traces))]
     manifest = planned(known, asked, streams, options, str(seed), files, [], _names(skip), command)

@@ -114,6 +114,11 @@ def peek(page: int, mm: int) -> Call:
     )
 
 
+def walk(mm: int = 0) -> Call:
+    """A read of /proc/PID/maps: all VMAs of trace mm ``mm`` in the order of addresses."""
+    return Call(f"walk of all VMAs, mm {mm}", {"kind": Kind.WALK, "mm": mm})
+
+
 def poke(page: int, mm: int) -> Call:
     """A store to another process's memory, as ptrace does it: a write fault in kernel mode."""
     return Call(

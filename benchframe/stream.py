@@ -100,6 +100,12 @@ def lookup(addr: ArrayLike, access: ArrayLike = READ) -> Rows:
     return rows(Kind.LOOKUP, addr, prot=access, flags=FaultFlag.USER)
 
 
+def walk(addr: int = 0, length: int = 0, lines: int = 0) -> Rows:
+    """One read of /proc/PID/maps, all VMAs in the order of addresses, ``lines`` VMAs with each read(2) (0: all). VMAs
+    inside [addr, addr + length) do not count for the answer: give what other threads change meanwhile."""
+    return rows(Kind.WALK, addr, length, new_len=lines)
+
+
 @dataclass(frozen=True)
 class Tiles:
     """Many equal VMAs in a row; see the drawing above. Lengths are in bytes, arrays in address order."""

@@ -48,6 +48,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     _made.clear()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first: at the end one of them would run alone while the other processes have nothing left to do."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def missing(item: pytest.Item) -> list[str] | None:
     """The programs that needs_debian names and that are not here; None if the test is not marked."""
     marker = item.get_closest_marker("needs_debian")

@@ -18,11 +18,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
-    {"errors", "files", "events"},
+    {"errors", "files", "events", "linux"},
     {"dialect", "oracle", "stats"},
     {"mm", "trace"},
     {"races", "scenario", "strategy", "cstrategy", "interpreted", "stream", "workload"},
-    {"hookspecs", "registry", "scaffold", "verify"},
+    {"guest", "hookspecs", "registry", "scaffold", "verify"},
     {"engine", "check", "judge", "record"},
     {"results", "testing"},
     {"report"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from types import FunctionType
 from typing import Any
 
@@ -17,7 +18,7 @@ from benchframe.events import NIL, UNKNOWN, Kind
 from benchframe.interpreted import InterpretedRunner
 from benchframe.mm import flags
 from benchframe.mm.fork import exit_mmap, mm_free
-from benchframe.mm.hooks import cache_table_prepared
+from benchframe.mm.hooks import cache_table_prepared, show_map
 from benchframe.mm.layout import ARENA_TABLE, ARENA_VMA, MM
 from benchframe.mm.locks import STEPS
 from benchframe.mm.machine import Machine, Parameters, Sizes
@@ -54,6 +55,7 @@ from benchframe.scenario import (
     peek,
     poke,
     thread,
+    walk,
 )
 from benchframe.strategy import Strategy
 
@@ -83,13 +85,14 @@ class _Layout:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one call answered, and the steps between which it ran."""
+    """What one call answered, and the steps between which it ran; ``lines`` are the ranges that a walk showed."""
 
     task: int
     call: Call
     began: int
     ended: int
     result: int
+    lines: tuple[tuple[int, int], ...] = ()
 
 
 def plain_runner(strategy: Strategy) -> InterpretedRunner:
@@ -147,6 +150,7 @@ class Case:
             rcu_read_unlock: lambda mm, task: mm.world.rcu(-1),
             synchronize_rcu: lambda mm, task: mm.world.synchronize(),
             free_typesafe_by_rcu: lambda mm, which, slot: mm.world.free_typesafe(which, slot),
+            show_map.default: lambda mm, task, start, end: mm.world.show(start, end),
             mm_free: lambda mm: mm.world.end("mm_base", mm.index),
             **STEPS,
             **(one_step() if self.loops_are_steps else {}),
@@ -264,6 +268,8 @@ class CaseWorld(Hardware):
         self.answers: list[Answer] = []
         self.layouts = [[_Layout(0, rows)] for rows in case.first_rows]
         """Of each mm: what it was, from the start to now."""
+        self.lines: dict[int, list[tuple[int, int]]] = {}
+        """Of each task: what its walk has shown so far."""
         if case.typesafe:
             self.limbo[ARENA_VMA] = []
         if case.scenario.hardware:
@@ -290,11 +296,12 @@ class CaseWorld(Hardware):
             results = []
             for call, event in zip(self.case.scenario.tasks[task], calls, strict=True):
                 began = self.began[task] = self.steps
+                self.lines[task] = []
                 if is_store(call):
                     result = self.user_store(task, event, call.columns["addr"], self.case.run_event)
                 else:
                     result = int(self.case.run_event(root, event))
-                self.answers.append(Answer(task, call, began, self.steps, result))
+                self.answers.append(Answer(task, call, began, self.steps, result, tuple(self.lines[task])))
                 results.append(result)
             return results
 
@@ -310,6 +317,11 @@ class CaseWorld(Hardware):
             self.words["signal", task] = 1
 
         return run
+
+    def show(self, start: int, end: int) -> int:
+        """A walk of the current task shows a VMA."""
+        self.lines[self.current].append((start, end))
+        return 0
 
     def rcu(self, change: int) -> int:
         """rcu_read_lock (1) and rcu_read_unlock (-1) of the current task: they nest, the outermost is seen."""
@@ -392,14 +404,20 @@ class CaseWorld(Hardware):
         if kind not in (Kind.FAULT, Kind.LOOKUP):
             if answer.result < 0:
                 raise Broken("wrong answer", f"T{answer.task}: {answer.call.label} failed with {answer.result}")
-            return
-        addr = answer.call.columns["addr"]
-        right = [
-            is_right(layout_.rows, addr, answer)
+            if kind != Kind.WALK:
+                return
+        met = [
+            layout_.rows
             for layout_ in self.layouts[answer.call.columns.get("mm", 0)]
             if layout_.since <= answer.ended and (layout_.until is None or layout_.until >= answer.began)
         ]
-        if not any(right):
+        if kind == Kind.WALK:
+            problem = wrong_lines(answer.lines, met)
+            if problem:
+                raise Broken("stale answer", f"T{answer.task}: {answer.call.label}: {problem}")
+            return
+        addr = answer.call.columns["addr"]
+        if not any(is_right(rows, addr, answer) for rows in met):
             raise Broken(
                 "stale answer",
                 f"T{answer.task}: {answer.call.label} gave {in_words(answer.result)}, which is not right at any moment "
@@ -431,6 +449,23 @@ def is_right(rows: list[tuple[int, int, int, int]], addr: int, answer: Answer) -
     if answer.call.columns["prot"] & flags.ACCESS_WRITE and not found[3] & flags.VM_WRITE:
         return answer.result == flags.FAULT_ACCERR
     return answer.result == found[0]
+
+
+def wrong_lines(lines: Sequence[tuple[int, int]], met: Sequence[Sequence[tuple[int, int, int, int]]]) -> str:
+    """What is wrong with the ranges that a walk showed, if it has met these layouts; empty if nothing is.
+
+    Each must be a VMA of one of them, and what all of them map must be in one (the kernel's promise for
+    /proc/PID/maps, Documentation/filesystems/proc.rst)."""
+    known = {row[1:3] for rows in met for row in rows}
+    for start, end in lines:
+        if (start, end) not in known:
+            return f"{start:#x}-{end:#x} was shown, which was a VMA at no moment of the walk"
+    bounds = sorted({bound for rows in met for row in rows for bound in row[1:3]})
+    for start, end in pairwise(bounds):
+        always = all(any(row[1] <= start and end <= row[2] for row in rows) for rows in met)
+        if always and not any(low <= start and end <= high for low, high in lines):
+            return f"{start:#x}-{end:#x} was not shown, which was mapped all the time"
+    return ""
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -647,6 +682,12 @@ COMMON = (
             (lookup(1), peek(1, OTHER), lookup(1), poke(9, OTHER), lookup(9)),
             (elsewhere(munmap(0, 4), OTHER, CHILD),),
         ),
+    ),
+    Scenario(
+        "walk-split",
+        "/proc/PID/maps is read while mprotect cuts a VMA in two: neither part may be missing",
+        _fresh,
+        ((walk(),), (mprotect(2, 2, 1),)),
     ),
     Scenario(
         "exit-lookup",

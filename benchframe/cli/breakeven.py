@@ -22,6 +22,10 @@ def breakeven(
     rounds: Annotated[
         int, typer.Option(min=3, max=10_000, metavar="N", help="Number of processes; each measures every point.")
     ] = 6,
+    caches: Annotated[
+        str | None,
+        typer.Option(metavar="STATE", help="How each event finds the caches, as for run: program, memory, ..."),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the chart.")] = Path(
         "reports/studies"
     ),
@@ -47,10 +51,12 @@ def breakeven(
       benchframe breakeven rbtree pmdcache
       benchframe breakeven rbtree vmacache --over hit_rate --rounds 20
       benchframe breakeven rbtree maple --over vmas -o pictures
+      benchframe breakeven rbtree maple --over vmas --caches program
       benchframe breakeven rbtree pmdcache --over hit_rate --save last
     """
     from benchframe.cli.table import check_form
     from benchframe.cli.terminal import shown
+    from benchframe.engine.caches import doubts, parse
     from benchframe.engine.compile import compile_strategies
     from benchframe.engine.job import spare_cpu
     from benchframe.report.charts.spec import save as draw
@@ -68,11 +74,16 @@ def breakeven(
     for name in names:
         if name not in SWEEPS:
             raise UsageError(f"--over: no sweep is called {name!r}; {did_you_mean(name, SWEEPS)}")
+    cpu = spare_cpu()
+    states = parse(caches, -1 if cpu is None else cpu)
+    if len(states) != 1:
+        raise UsageError(f"--caches {caches}: breakeven takes one state; run it once for each")
+    for doubt in doubts(states, -1 if cpu is None else cpu):
+        typer.echo(f"benchframe: {doubt}", err=True)
     kept = run_folder(save)
     files = plugin_files(plugin)
     known = loaded(files, no_plugin, plugin)
     compile_strategies([known.strategy(a), known.strategy(b)])
-    cpu = spare_cpu()
     found = [
         find(
             known,
@@ -84,6 +95,7 @@ def breakeven(
             cpu=-1 if cpu is None else cpu,
             plugins=[str(path) for path in files],
             blocked=split(no_plugin),
+            caches=states[0],
         )
         for name in names
     ]

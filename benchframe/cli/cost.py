@@ -1,5 +1,6 @@
 """``benchframe cost``: count what lookups, faults and mapping calls touch; no time is measured."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -120,11 +121,10 @@ def cost(
     from benchframe.cli.terminal import shown
     from benchframe.engine.compile import compile_strategies
     from benchframe.engine.cost import count_cost
+    from benchframe.engine.fallbacks import fallbacks as fell_back
     from benchframe.engine.job import COST_RECORDS
     from benchframe.engine.session import Session
-    from benchframe.report.table import cost_table, misses_table
-    from benchframe.study.fallbacks import fallback_table
-    from benchframe.study.fallbacks import fallbacks as fell_back
+    from benchframe.report.table import cost_table, fallback_table, misses_table
     from benchframe.workload import trace_workload
 
     check_form(form)
@@ -139,7 +139,8 @@ def cost(
         raise UsageError("name a workload with --workload, or a recorded trace with --trace")
     states, sizes = cache_states(caches, machine) if caches is not None else ([], None)
     compile_strategies(strategies)
-    rows, misses, wrong, by_reason = [], [], [], {}
+    rows, misses, wrong = [], [], []
+    by_reason: list[tuple[str, str, Mapping[str, float]]] = []
     for spec in specs:
         stream = spec.trace(stream_seed)
         for one in strategies:
@@ -152,7 +153,8 @@ def cost(
                 wrong.append(f"{one.name} on {spec.label} is wrong: {wild}")
                 continue
             if fallbacks:
-                by_reason[spec.label, one.name] = fell_back(one, stream), session.counts()["lookups"]
+                reasons = {f"fallbacks.{name}": count for name, count in fell_back(session).items()}
+                by_reason.append((spec.label, one.name, {**session.counts(), **reasons}))
                 continue
             budget = 0 if exact else records or COST_RECORDS
             found = count_cost(one, stream, budget, caches=states, sizes=sizes)

@@ -214,6 +214,9 @@ def describe(event: object, name: str = "") -> str:
         return "exit"
     if kind == Kind.RLIMIT:
         return f"rlimit(stack) is {size}"
+    if kind == Kind.WALK:
+        part = f", {e['new_len']} VMAs a read" if e["new_len"] else ""
+        return f"walk of all VMAs{part}" + (f", not counting {where}, {size}" if e["len"] else "")
     rest = {
         Kind.MPROTECT: f", {size}, {bits}",
         Kind.MREMAP: f", {size}, {e['new_len']:#x}, flags {e['flags']:#x}, {e['offset']:#x}",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec
+from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
 
@@ -182,6 +182,24 @@ def seconds(text: str) -> float:
     if total <= 0:
         raise UsageError(f"the duration must be positive: {text!r}")
     return total
+
+
+KernelImage = Annotated[
+    Path | None,
+    typer.Option("--kernel", metavar="IMAGE", help="Boot this kernel image (a bzImage) in QEMU and run there."),
+]
+Accel = Annotated[
+    str, typer.Option(help="With --kernel: tcg emulates the processor, kvm uses this one.", metavar="tcg|kvm")
+]
+Cpu = Annotated[
+    str,
+    typer.Option(
+        metavar="MODEL",
+        help="With --kernel: the processor, as QEMU's -cpu has it: Haswell, or max,la57=off,pku=off [default: max; "
+        "with kvm host].",
+    ),
+]
+"""Options of each command that can run on another kernel (benchframe.guest)."""
 
 
 def plugin_files(plugins: Sequence[Path] | None = None) -> list[Path]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.options import guarded, registry, seconds
+from benchframe.cli.options import Accel, Cpu, KernelImage, guarded, registry, seconds
 
 
 @guarded
@@ -26,13 +26,7 @@ def oracle(
         ),
     ] = None,
     strategy: Annotated[str, typer.Option("--strategy", "-s", help="The strategy that the model runs.")] = "rbtree",
-    kernel: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="IMAGE",
-            help="Boot this kernel image in QEMU: that kernel judges. A mismatch is printed, not saved.",
-        ),
-    ] = None,
+    kernel: KernelImage = None,
     sources: Annotated[
         list[Path] | None,
         typer.Option(
@@ -41,8 +35,11 @@ def oracle(
             "this folder, instead; --generator: rbtree, maple, traces, vma.",
         ),
     ] = None,
-    accel: Annotated[str, typer.Option(help="With --kernel: tcg (emulates the processor) or kvm.")] = "tcg",
-    save: Annotated[Path, typer.Option(help="Folder for mismatches.")] = Path("oracle-mismatch"),
+    accel: Accel = "tcg",
+    cpu: Cpu = "",
+    save: Annotated[
+        Path, typer.Option(help="A mismatch is saved under this name with .txt, .py and .c appended.")
+    ] = Path("oracle-mismatch"),
     plugin: Annotated[list[Path] | None, typer.Option(help="Load a plugin from this file.")] = None,
 ) -> int:
     """Do random mapping calls on the running kernel and on the model, and compare every result.
@@ -75,15 +72,14 @@ def oracle(
     if kernel is not None:
         if judged == "model":
             raise typer.BadParameter("with --kernel the oracle is compared", param_hint="--judged")
-        if accel not in ("tcg", "kvm"):
-            raise typer.BadParameter(f"{accel!r}: choose tcg or kvm", param_hint="--accel")
-        from benchframe.judge.guest import run_in_guest
+        from benchframe.guest import OUT, Guest, run_in_guest
 
         arguments = ["oracle", "--judged", "oracle", "--seed", str(seed), "--generator", generator]
         arguments += ["--budget", budget] if budget else ["--ops", str(ops or 8000)]
         arguments += ["--ablate", ablate] if ablate else []
-        limit = 60 + (4 * minutes * 60 if minutes else 3600)
-        return run_in_guest(kernel, arguments, accel=accel, limit=limit, say=typer.echo)
+        arguments += ["--save", f"{OUT}/{save.name}"]
+        limit = 300 + 4 * minutes * 60 if minutes else 3600 + (ops or 0) / 10
+        return run_in_guest(Guest(kernel, accel, cpu, limit), arguments, say=typer.echo, results=save.absolute().parent)
     if judged == "oracle" or ablate:
         return run_oracle_command(ops, minutes, seed, generator, ablate=ablate, save=save)
     from benchframe.engine.runner import NativeRunner

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchframe.cli.options import guarded
+from benchframe.cli.options import Accel, Cpu, KernelImage, guarded
 from benchframe.errors import UsageError, did_you_mean
 
 
@@ -39,6 +39,13 @@ def record(
     recover: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write the trace that a killed recorder left unfinished.")
     ] = None,
+    kernel: KernelImage = None,
+    copy: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="With --kernel: a file or folder that the program needs there."),
+    ] = None,
+    accel: Accel = "tcg",
+    cpu: Cpu = "",
 ) -> int:
     """Run a program and record its mapping calls and page faults; its own exit code is passed on.
 
@@ -49,12 +56,17 @@ def record(
     Exit codes: the program's, 2 (bad usage), 125 (recording itself failed), 128 + n (signal n ended the recording
     before the program).
 
+    With --kernel the program runs under another kernel, in a virtual machine without a network that has only this
+    environment's Python, the program, its libraries, the arguments that are files, and what --copy names. It is told to
+    end after an hour, or after --duration.
+
     \b
     Examples:
       benchframe record -o python.parquet -- python3 -c 'import json'
       benchframe record --level strace -o ls.parquet -- ls -l
       benchframe record --attach 1234 --tree --duration 10 -o server.parquet
       benchframe record --only cc1 -o cc1.parquet -- make
+      benchframe record --kernel /boot/vmlinuz-6.1.0-57-cloud-amd64 -o old.parquet -- /bin/ls -l /
     """
     from benchframe.record.command import run_record_command
 
@@ -63,12 +75,22 @@ def record(
     if command and command[0].startswith("-"):
         options = (
             "--output", "--level", "--allow-loss", "--attach", "--tree", "--split", "--only", "--duration",
-            "--max-events", "--detach", "--inherit", "--recover",
+            "--max-events", "--detach", "--inherit", "--recover", "--kernel", "--copy", "--accel", "--cpu",
         )  # fmt: skip
         hint = did_you_mean(command[0], options, "see benchframe record --help")
         raise UsageError(f"record has no option {command[0]}; {hint} The program comes after --")
     from benchframe.record.session import Ends
 
+    if kernel is not None:
+        if not command:
+            raise UsageError("--kernel runs a program: give one after --, not --attach or --recover")
+        passed = ["--level", level, "--duration", str(duration), "--max-events", str(max_events)]
+        flags = {"--allow-loss": allow_loss, "--split": split, "--detach": detach, "--inherit": inherit}
+        passed += [flag for flag, on in flags.items() if on]
+        passed += [word for name in only or () for word in ("--only", name)]
+        return _record_there(kernel, passed, command, output, copy or [], accel, cpu)
+    if copy:
+        raise UsageError("--copy goes with --kernel")
     return run_record_command(
         command or [],
         output,
@@ -82,3 +104,28 @@ def record(
         grouped=not inherit,
         recover=recover,
     )
+
+
+def _record_there(
+    kernel: Path, passed: list[str], command: list[str], output: Path, copy: list[Path], accel: str, cpu: str
+) -> int:
+    """Record under another kernel; its errors are a failed recording's."""
+    from benchframe.guest import OUT, Guest, GuestError, program_files, run_in_guest
+    from benchframe.record.command import EXIT_FAILED
+
+    if not output.absolute().parent.is_dir():
+        raise UsageError(f"{output.parent}: not a folder; choose another with -o")
+    try:
+        files = [*program_files(command), *copy]
+        arguments = ["record", *passed, "--output", f"{OUT}/{output.name}", "--", str(files[0]), *command[1:]]
+        return run_in_guest(
+            Guest(kernel, accel, cpu),
+            arguments,
+            say=typer.echo,
+            files=files,
+            folder=Path.cwd(),
+            results=output.absolute().parent,
+        )
+    except GuestError as error:
+        error.exit_code = EXIT_FAILED
+        raise

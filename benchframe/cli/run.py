@@ -143,6 +143,7 @@ def make_streams(
                 f"benchframe trace select {shlex.quote(str(path))} --largest -o one.parquet (trace info lists them)",
                 err=True,
             )
+        near = "" if crew else _nearest(known, spec, stream.trace)
         for state in states:
             base = labelled(labels, own, crew, state)
             label, number = base, 1
@@ -151,9 +152,24 @@ def make_streams(
                 label = f"{base}#{number}"
             beside = baseline or stream.entry.baseline
             again = str(cold) if cold is not None and state.warm and not crew else ""
-            entry = replace(stream.entry, label=label, caches=str(state), cold=again, baseline=beside)
+            entry = replace(stream.entry, label=label, caches=str(state), cold=again, baseline=beside, nearest=near)
             streams.append(Stream(entry, stream.trace))
     return streams
+
+
+PLACED = 100_000
+"""The most events of a stream whose statistics are taken before a run: that takes up to a second."""
+
+
+def _nearest(known: "Registry", spec: "WorkloadSpec", trace: "Trace") -> str:
+    """The recorded program nearest to a workload's stream; "" if that is not known."""
+    from benchframe.trace.nominal import nearest_text, nominal, same
+
+    own = spec.workload.nominal if spec.label == spec.workload.name else {}
+    if not own and len(trace) <= PLACED:
+        own = nominal(trace)
+    others = {name: values for name, values in known.recorded().items() if not same(values, own)}
+    return nearest_text(own, others) if own else ""
 
 
 def _no_crew(spec: "WorkloadSpec", crew: int) -> str:
@@ -238,7 +254,7 @@ def resumed_run(
         path = Path(entry.path) if entry.path else None
         spec = trace_workload(path).spec() if path else known.spec(entry.spec)
         stream = make_stream(spec, entry.seed, label=entry.label, path=path, threads=entry.threads, caches=entry.caches)
-        same = replace(stream.entry, baseline=entry.baseline, cold=entry.cold)
+        same = replace(stream.entry, baseline=entry.baseline, cold=entry.cold, nearest=entry.nearest)
         streams.append(Stream(same, stream.trace))
     strategies = {cell.strategy: known.strategy(cell.strategy) for cell in manifest.cells}
     for what in renew(folder, strategies, streams, max(rounds or 0, manifest.options.rounds)):
@@ -525,7 +541,7 @@ def run(
       benchframe run -s mine --plugin mine.py -w zipf --debug-native
     """
     from benchframe.cli.table import check_form, print_table
-    from benchframe.engine.caches import doubts, parse, usual
+    from benchframe.engine.caches import USUAL, doubts, parse
     from benchframe.engine.compile import check_texts
     from benchframe.results.folder import check_baseline
     from benchframe.results.folder import save_baseline as name_run
@@ -594,7 +610,7 @@ def run(
         asked = strategy_names(strategy, known)
         check_texts([known.strategy(name) for name in asked])
         crews, states = thread_counts(threads), parse(caches, options.cpu)
-        cold = usual() if caches is None else None
+        cold = USUAL if caches is None else None
         streams = make_streams(known, split(workload), trace or [], stream_seed, baseline, crews, labels, states, cold)
         manifest = planned(known, asked, streams, options, seed, files, split(no_plugin), skip or [])
         for doubt in doubts(states, options.cpu):
@@ -733,7 +749,9 @@ def _look_closer(
 def _looked_into(strategy: "Strategy", cell: "Cell", trace: "Trace", files: list[str]) -> bool:
     """Replay the stream of a failed cell by the interpreter: if it fails there, say where, keep the few events that
     show it, and print the command that replays them; if not, say so. False where it cannot be replayed so."""
-    if cell.state.state not in ("wrong", "crashed"):
+    from benchframe.cstrategy import unseen
+
+    if cell.state.state not in ("wrong", "crashed") or unseen(strategy.functions()):  # C may end this process
         return False
     from benchframe.study.interpreted import MOST, first_failure, part, save, shortened
 

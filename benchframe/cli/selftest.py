@@ -1,6 +1,7 @@
 """``benchframe selftest``: how reliable verdicts are on this host."""
 
 import os
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,7 @@ from typing import Annotated
 import typer
 
 from benchframe.cli.options import guarded
+from benchframe.engine.caches import Caches
 from benchframe.errors import FAILED, UsageError
 
 QUICK, DEFAULT = 1.0, 5.0
@@ -28,7 +30,8 @@ def selftest(
         str | None,
         typer.Option(
             metavar="STATE,...",
-            help="Only check that lines cost what these states of `run --caches` say: l2, llc, memory, program.",
+            help="Check that lines cost what these states of `run --caches` say: l2, llc, memory, program. With "
+            "--quick or --minutes, also measure the tool in the one state given.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**62, metavar="N", help="Seed of schedule and layouts.")] = 1,
@@ -46,7 +49,7 @@ def selftest(
     second part, busy loops are started. The first time, compilation takes additional time.
 
     With --caches, a replay that reads known lines is compared with a pointer chase through each level, in some
-    seconds (docs/caches.md).
+    seconds (docs/caches.md); with --quick or --minutes, copies and twin are then measured with caches in this state.
 
     \b
     Exit codes: 0 passed; 1 a strategy differs from itself too often, or a load changed a verdict, or lines cost more
@@ -57,21 +60,30 @@ def selftest(
       benchframe selftest --quick
       benchframe selftest --minutes 10 --workload gcc-project
       benchframe selftest --caches l2,llc,memory,program
+      benchframe selftest --caches program --minutes 5
       benchframe selftest --again reports/selftests/20261123-120000/selftest.json
     """
     from benchframe.study.selftest import read_record
     from benchframe.study.selftest_analysis import judge_record
 
+    if quick and minutes:
+        raise UsageError("--quick and --minutes exclude each other")
+    state, lines = Caches(), 0
     if caches is not None:
-        return lines_cost(caches, minutes, again)
+        if again is not None:
+            raise UsageError("--again repeats the conclusions of a file, which names the state of its caches")
+        states = cold_states(caches)
+        if (quick or minutes) and len(states) > 1:
+            raise UsageError(f"--caches {caches}: with --quick or --minutes give one state")
+        state, lines = states[0], lines_cost(states)
+        if not (quick or minutes):
+            return lines
     if again is not None:
         record = read_record(again)
     else:
         from benchframe.registry import load
         from benchframe.study.selftest import PLUGIN, SelfTest
 
-        if quick and minutes:
-            raise UsageError("--quick and --minutes exclude each other")
         folder = output / datetime.now().strftime("%Y%m%d-%H%M%S")
         record = SelfTest(
             load([PLUGIN]),
@@ -80,27 +92,37 @@ def selftest(
             folder,
             lambda text: typer.echo(f"benchframe: {text}", err=True),
             seed=seed,
+            caches=state,
         ).run()
         typer.echo(f"benchframe: all values are in {folder}", err=True)
     found = judge_record(record)
     typer.echo(found.text, nl=False)
-    return FAILED if found.problems else 0
+    return FAILED if found.problems else lines
 
 
-def lines_cost(caches: str, minutes: float | None, again: Path | None) -> int:
-    """``--caches``: known lines against a pointer chase."""
+def cold_states(caches: str) -> list[Caches]:
+    """The states that ``--caches`` names, without warm. Raises UsageError if none is left."""
     from benchframe.engine.caches import parse
     from benchframe.engine.job import spare_cpu
-    from benchframe.study.known_lines import known_lines, text
 
-    if minutes or again is not None:
-        raise UsageError("--caches takes some seconds; leave --minutes and --again out")
     cpu = spare_cpu()
     states = [state for state in parse(caches, -1 if cpu is None else cpu) if not state.warm]
     if not states:
         raise UsageError("--caches warm touches nothing, so there is nothing to check; name l2, llc, memory or program")
+    return states
+
+
+def lines_cost(states: Sequence[Caches]) -> int:
+    """Known lines against a pointer chase: prints them, and returns the exit code."""
+    from benchframe.engine.job import spare_cpu
+    from benchframe.study.known_lines import known_lines, text
+
+    cpu, every = spare_cpu(), os.sched_getaffinity(0)
     if cpu is not None:
         os.sched_setaffinity(0, {cpu})
-    found = known_lines(states, ROUNDS, -1 if cpu is None else cpu)
+    try:
+        found = known_lines(states, ROUNDS, -1 if cpu is None else cpu)
+    finally:
+        os.sched_setaffinity(0, every)
     typer.echo(text(found), nl=False)
     return 0 if all(one.good for one in found) else FAILED

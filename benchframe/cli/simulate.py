@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from benchframe.registry import Registry
     from benchframe.report.table import Table
     from benchframe.results.campaign import Stream
+    from benchframe.results.experiment import Scaling
     from benchframe.results.folder import RunFolder
     from benchframe.results.manifest import CellEntry
     from benchframe.simulator.campaign import Answer, Watcher
@@ -33,6 +34,13 @@ MAX_SEEDS = 64
 
 @guarded
 def simulate(
+    context: typer.Context,
+    experiment: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE.toml]", help="An experiment file, in place of the options (docs/experiments.md)."
+        ),
+    ] = None,
     strategy: Annotated[
         list[str] | None,
         typer.Option(
@@ -68,7 +76,10 @@ def simulate(
         bool, typer.Option("--band", help="8 more runs: corners of the uncertainty box of the machine's numbers.")
     ] = False,
     layout: Annotated[
-        str, typer.Option(metavar="NAME", help="mm_struct's fields by cache line: model, linux-3.10, 5.10 or 6.4.")
+        str,
+        typer.Option(
+            metavar="NAME", help="mm_struct's fields by cache line: model, linux-2.6.32, 3.10, 5.10, 6.4, 6.12."
+        ),
     ] = "model",
     what_if: Annotated[
         str, typer.Option(metavar="FIELD,...", help="These fields (mm.mm_rb) in cache lines of their own.")
@@ -120,6 +131,7 @@ def simulate(
       benchframe simulate -s pmdcache_rcu -w multi-fault-all-split --cpus 32 --search-layout
       benchframe simulate --adversary per_vma_refcnt rbtree --tries 40
       benchframe simulate --resume last -s rbtree -w mixed
+      benchframe simulate reports/scaling.toml
     """
     from benchframe.cli.terminal import shown
     from benchframe.results.simulated import simulated_cells
@@ -129,7 +141,16 @@ def simulate(
 
     if form not in ("text", "markdown", "csv", "latex"):
         raise UsageError(f"--format {form}: there are text, markdown, csv and latex")
-    model = load_machine(machine).changed(_settings(set_))
+    numbers = _settings(set_)
+    if experiment is not None:
+        file = from_file(experiment, context)
+        strategy, workload = list(file.strategies), list(file.workloads)
+        trace = [experiment.parent / name for name in file.traces]
+        cpus, what_if = ",".join(map(str, file.cpus)), ",".join(file.what_if)
+        machine, numbers, work, layout = file.machine, file.numbers, file.work, file.layout
+        seeds, band, rounds, accesses = file.seeds, file.band, file.rounds, file.accesses
+        baseline, stream_seed = file.baseline or None, file.stream_seed
+    model = load_machine(machine).changed(numbers)
     profile = load_work(work)
     fields = load_layout(layout, _fields(what_if))
     files = plugin_files(plugin)
@@ -153,6 +174,25 @@ def simulate(
         typer.echo("\n" + "\n".join([*sentences(cells), *orders(cells)]))
         typer.echo(f"simulated: {model.title}, {model.name}; declared work: {profile.told()}; layout: {fields.told()}")
     return _closing(folder)
+
+
+DECIDED = (
+    "strategy", "workload", "trace", "cpus", "machine", "set_", "work", "layout", "what_if", "seeds", "band", "rounds",
+    "accesses", "baseline", "stream_seed",
+)  # fmt: skip
+"""Options that an experiment file decides."""
+
+
+def from_file(path: Path, context: typer.Context) -> "Scaling":
+    """An experiment file. Raises ResultsError, and UsageError for an option of the command line that it decides."""
+    from benchframe.results.experiment import read_scaling
+
+    for name in DECIDED:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = name.strip("_").replace("_", "-")
+            raise UsageError(f"--{option} stands in the experiment file {path}; leave it out, or change the file")
+    return read_scaling(path)
 
 
 def simulated(

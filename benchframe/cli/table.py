@@ -47,16 +47,17 @@ def print_table(folder: "RunFolder", form: str, tails: bool = False) -> None:
     if form == "mail":
         typer.echo(mail(cells, manifest=folder.manifest, host=read_host(folder.path)), nl=False)
         return
-    texts = [shown(table, form) for table in tables(folder)]
+    texts = [shown(table, form) for table in tables(folder, form)]
     if form == "json":  # one document, whatever the number of tables
         texts = [f"[{', '.join(text.rstrip() for text in texts)}]\n"]
     typer.echo("\n".join(texts), nl=False)
 
 
-def tables(folder: "RunFolder") -> "list[Table]":
-    """The tables of a measured run: of its cells with threads, if it has such, then of those without."""
+def tables(folder: "RunFolder", form: str = "text") -> "list[Table]":
+    """The tables of a measured run: of its cells with threads, if it has such, of those without, and of fallbacks, if
+    there were any; as csv and json these are members of the other records."""
     from benchframe.report.scaling import scaling_table
-    from benchframe.report.table import latency_table
+    from benchframe.report.table import fallback_table, fell_back, latency_table
     from benchframe.results.figures import alone, threaded
     from benchframe.results.studies import read_host
 
@@ -66,6 +67,8 @@ def tables(folder: "RunFolder") -> "list[Table]":
         found.append(scaling_table(crews, () if single else folder.manifest.notes))
     if single or not crews:
         found.append(latency_table(single, folder.manifest.notes, host=read_host(folder.path)))
+    if form not in ("csv", "json") and (given_up := fell_back(cells)):
+        found.append(fallback_table(given_up))
     return found
 
 

@@ -80,9 +80,10 @@ class Caches:
         return "nothing is touched between two events"
 
 
-def usual() -> Caches:
-    """The state of the column beside a warm run's figures: as after a program's work, with the usual footprint."""
-    return Caches(PROGRAM, FOOTPRINT)
+UNTOUCHED = Caches()
+"""Warm caches."""
+USUAL = Caches(PROGRAM, FOOTPRINT)
+"""As after a program's work, with the usual footprint: the state of the column beside a warm run's figures."""
 
 
 def from_text(text: str) -> Caches:

@@ -106,7 +106,7 @@ class ColdSession(Session):
 
     def _take_answers(self) -> None:
         """Keep the answers of a replay that :meth:`verify` has checked, for comparison with those of timed ones."""
-        self._restore()
+        self.restore()
         self.runner.replay(self.first, self.last)
         answers = self.machine.arrays["answer_base"][self.first :]
         quick = is_lookup(self.trace.events["kind"][self.first :])
@@ -179,7 +179,7 @@ class ColdSession(Session):
 
     def _pass(self, known: bool) -> Pass:
         """One replay from the saved state up to the last timed event, with the strategy or with known answers."""
-        self._restore()
+        self.restore()
         answers = self.machine.arrays["answer_base"]["ret"]
         mms = self.machine.root + self._events.records["mm"][self.chosen].astype(np.int64) * mm_struct.size
         firsts = np.concatenate(([self.first], self.chosen[:-1] + 1))
@@ -207,7 +207,7 @@ class ColdSession(Session):
         if self._latest is None:
             self.measure(1)
         assert self._latest is not None
-        self._restore()
+        self.restore()
         self.runner.sample(self.first, self.last)
         samples = self.machine.arrays["sample_base"][self.chosen]
         samples["cycles"] = self._latest.cycles

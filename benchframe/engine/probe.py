@@ -45,13 +45,15 @@ class Point:
     """One cell of a study: a strategy on a stream with one layout seed. ``stream`` indexes the study's streams.
 
     ``threads``: this many real threads replay it, on all CPUs; then a figure is the wall time per operation of all
-    together. 0: a single replay, on the study's CPU.
+    together. 0: a single replay, on the study's CPU. ``caches``: the state in which each event finds the caches, as
+    text (:mod:`benchframe.engine.caches`).
     """
 
     strategy: str
     stream: int
     layout_seed: int = 0
     threads: int = 0
+    caches: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Study:
                         layout_seed=point.layout_seed,
                         extras=False,
                         threads=point.threads,
+                        caches=point.caches,
                         plugins=tuple(self.plugins),
                         blocked=tuple(self.blocked),
                     )

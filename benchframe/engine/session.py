@@ -416,7 +416,7 @@ class Session:
 
     def _verify(self) -> Correctness:
         ret, vm_start, vm_end, layout = expected(self.trace.events, self.parameters)
-        self._restore()
+        self.restore()
         self.runner.replay(self.first, self.last)
         try:
             self.machine.raise_if_full()
@@ -516,14 +516,14 @@ class Session:
     def _one(self, run: Callable[[int, int], int], row: Array) -> None:
         """One replay from the saved state; ``row`` gets the cycles in faults, lookups, mapping, all, and the
         seconds."""
-        self._restore()
+        self.restore()
         began = time.perf_counter()
         run(self.first, self.last)
         row[4] = time.perf_counter() - began
         row[:4] = self._clocks
 
-    def _restore(self) -> None:
-        """The saved state has every replay_* field at zero."""
+    def restore(self) -> None:
+        """Back to the state after the setup, which has every replay_* field at zero."""
         self.machine.restore(self._saved)
 
     def _measure_clock(self) -> float:
@@ -540,7 +540,7 @@ class Session:
     def latencies(self) -> list[Latency]:
         """Percentiles of single operations, from a separate pass that reads the clock around each."""
         for _ in range(2):  # the first pass warms caches and branch predictors
-            self._restore()
+            self.restore()
             began = time.perf_counter()
             start = self._cycles()
             self.runner.sample(self.first, self.last)
@@ -560,7 +560,7 @@ class Session:
 
     def counts(self) -> dict[str, float]:
         """Lookups, hits and the like of one replay, by the counted build."""
-        self._restore()
+        self.restore()
         tasks, mms = self.machine.arrays["task_base"], self.machine.arrays["mm_base"]
         for name in COUNTERS.values():
             tasks[name] = 0

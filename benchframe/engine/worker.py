@@ -256,7 +256,7 @@ def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
         message,
         loops=args.loops,
         suite=_as_data(suite),
-        counts=finite(session.counts()) if job.extras else None,
+        counts=finite(_counts(session)) if job.extras else None,
         latencies=_rows(session) if job.extras else None,
         cost=cost,
         timer_overhead_ns=float(session.timer_overhead_ns) if job.extras else 0.0,
@@ -362,6 +362,21 @@ def _add_cold(suite: pyperf.BenchmarkSuite, session: SessionLike, job: Job, seco
     suite.add_benchmark(
         pyperf.Benchmark([pyperf.Run([times.lookup_ns * 1e-9], metadata=metadata, collect_metadata=False)])
     )
+
+
+EXPLAINED = 100_000
+"""The most faults and lookups of a stream whose fallbacks are counted by reason: that takes 20 us each."""
+
+
+def _counts(session: SessionLike) -> dict[str, float]:
+    """The counts of a replay, with fallbacks by reason as ``fallbacks.REASON``."""
+    from benchframe.engine.fallbacks import fallbacks
+    from benchframe.engine.session import Session
+
+    found = session.counts()
+    if isinstance(session, Session) and found.get("fallbacks") and session.n_lookups <= EXPLAINED:
+        found |= {f"fallbacks.{name}": count for name, count in fallbacks(session).items()}
+    return found
 
 
 def _cost(session: SessionLike, budget: int) -> tuple[dict[str, float] | None, str]:

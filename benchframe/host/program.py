@@ -52,7 +52,8 @@ _NUMBER = {
 }  # fmt: skip
 CALLS = tuple(_NUMBER)
 """Kinds of events that become a system call."""
-_NAMES = {Kind.RLIMIT: "setrlimit", Kind.ATTR: "seals, policies and names", Kind.LOOKUP: "lookups outside of a fault"}
+_NAMES = {Kind.RLIMIT: "setrlimit", Kind.ATTR: "seals, policies and names", Kind.LOOKUP: "lookups outside of a fault",
+          Kind.WALK: "walks of all VMAs"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def _performed(events: NDArray[np.void], ret: NDArray[np.int64], omitted: Counte
             omitted[reason] += count
             done[rows] = False
 
-    for other in (Kind.FORK, Kind.THREAD, Kind.EXIT, Kind.RLIMIT, Kind.ATTR, Kind.LOOKUP):
+    for other in (Kind.FORK, Kind.THREAD, Kind.EXIT, Kind.RLIMIT, Kind.ATTR, Kind.LOOKUP, Kind.WALK):
         if count := int((kind == other).sum()):
             omitted[_NAMES.get(other, f"{other.name.lower()} of tasks")] += count
     calls = np.isin(kind, CALLS)

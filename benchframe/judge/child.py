@@ -7,10 +7,12 @@ with an empty arena. Nothing outside the arena is ever changed: :func:`harmless`
 
 Wire format, 64-bit little-endian words. Request: count, options, then 7 words an operation (code and 6 arguments).
 Answer: count of words, then per operation: result, number of areas (or SAME), 4 words an area (start, end,
-1 read 2 write 4 execute 8 shared, file offset); then the number of flag bytes, and the flag text itself.
+1 read 2 write 4 execute 8 shared, file offset); then the number of flag bytes, and the flag text itself. If the worker
+died, the answer is ENDED, the number of the operation that it was performing, and how it ended.
 """
 
 import ctypes
+import mmap
 import os
 import signal
 import sys
@@ -32,6 +34,8 @@ SYSCALL = {MMAP: 9, MUNMAP: 11, MPROTECT: 10, MREMAP: 25, BRK: 12, MADVISE: 28, 
 """System call numbers of x86-64."""
 ELSEWHERE = -(1 << 61)
 """Result of a mapping that the kernel placed outside the arena; it is unmapped at once."""
+ENDED = -1
+"""In place of the count of words: the worker ended before the batch did."""
 SAME = 0xFFFF
 """As number of areas it means: the same as after the previous operation."""
 WITH_FLAGS, TEXT_MAPS = 1, 2
@@ -183,20 +187,24 @@ class Worker:
         return 0 if done == 1 else -ctypes.get_errno()
 
     def fork(self) -> int:
-        """Continue in a child; this process only waits for it and exits with the same status."""
+        """Continue in a child; this process only waits for it and ends in the same way."""
         pid = os.fork()
         if pid:
-            _, status = os.waitpid(pid, 0)
-            os._exit(1 if status else 0)
+            how = wait(pid)
+            if how < 0:
+                os.kill(os.getpid(), -how)
+            os._exit(how)
         self.open_maps()
         return 0
 
-    def run(self, words: "array[int]", with_flags: bool) -> bytes:
-        """Run a whole batch; returns the answer as bytes."""
+    def run(self, words: "array[int]", with_flags: bool, reached: "memoryview[int]") -> bytes:
+        """Run a whole batch; returns the answer as bytes. ``reached`` has one word, shared with the server: the number
+        of the current operation."""
         self.open_maps()
         answer = array("q", [0])
         last: list[int] | None = None
         for at in range(0, len(words), WORDS):
+            reached[0] = at // WORDS
             result = self.perform(tuple(words[at : at + WORDS]))
             now = self.layout()
             answer.append(result)
@@ -261,6 +269,12 @@ def can_query() -> bool:
     return bool(worker.ioctl(worker.maps, _QUERY, worker.where) == 0)
 
 
+def wait(pid: int) -> int:
+    """Wait for a child's end: its exit code, or the signal that killed it, negated."""
+    _, status = os.waitpid(pid, 0)
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+
+
 def read_exactly(count: int) -> bytes:
     """``count`` bytes from stdin; fewer only at its end."""
     parts = []
@@ -286,6 +300,7 @@ def main() -> None:
     files, scratch = open_files(), os.memfd_create("benchframe-scratch")
     os.ftruncate(scratch, PAGE)
     query, moved, task_size = can_query(), move_brk(), find_task_size()
+    reached = memoryview(mmap.mmap(-1, PAGE)).cast("q")
     write_all(array("q", [query, moved, task_size]).tobytes())
     while head := read_exactly(16):
         count, options = array("q", head)
@@ -294,14 +309,15 @@ def main() -> None:
         if not pid:
             try:
                 worker = Worker(files, scratch, bool(options & TEXT_MAPS) or not query, task_size)
-                write_all(worker.run(words, bool(options & WITH_FLAGS)))
+                write_all(worker.run(words, bool(options & WITH_FLAGS), reached))
             except BaseException as error:  # not raised again: a forked child must not continue in its parent's code
                 print(f"judging process: {error!r}", file=sys.stderr)
                 os._exit(1)
             os._exit(0)
-        _, status = os.waitpid(pid, 0)
-        if status:  # end the same way, so that the parent can report it
-            os._exit(os.WEXITSTATUS(status)) if os.WIFEXITED(status) else os.kill(os.getpid(), os.WTERMSIG(status))
+        how = wait(pid)
+        if how:
+            write_all(array("q", [ENDED, reached[0], how]).tobytes())
+            return
 
 
 if __name__ == "__main__":

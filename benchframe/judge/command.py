@@ -203,10 +203,10 @@ def _ablate_all(console: Console, judged: Side, rules: Rules, limits: Limits, ru
     for rule in RULE_NAMES:
         seen, name = _caught(maker(judged, flip(rules, rule), limits), run)
         if name:
-            console.print(f"{rule:>28}: noticed after {seen:>7,} operations by {name}", markup=False)
+            console.print(f"{rule:>30}: noticed after {seen:>7,} operations by {name}", markup=False)
         else:
             missed.append(rule)
-            console.print(f"{rule:>28}: NOT noticed in {seen:,} operations", markup=False)
+            console.print(f"{rule:>30}: NOT noticed in {seen:,} operations", markup=False)
     console.print(f"{len(RULE_NAMES) - len(missed)} of {len(RULE_NAMES)} rules noticed")
     return DIFFERENT if missed else EQUAL
 

@@ -48,7 +48,7 @@ def supported() -> str:
 
 
 def ended(status: int) -> str:
-    """How a process with this returncode ended.
+    """How a process ended: with this exit code, or by the signal with this number, negated.
 
     >>> ended(-11), ended(1)
     ('was killed by SIGSEGV', 'ended with status 1')
@@ -60,20 +60,19 @@ class Kernel:
     """A judging process. Use as a context manager; it ends with the block.
 
     Args:
-        timeout: seconds that one batch may take before the process is killed.
+        timeout: seconds that one batch may take before the process is killed. An emulated processor may need a minute.
         text_maps: read /proc/PID/maps as text even where the kernel has PROCMAP_QUERY.
 
     Raises:
         JudgeError: this machine cannot judge, or the process does not start.
     """
 
-    def __init__(self, timeout: float = 30.0, text_maps: bool = False) -> None:
+    def __init__(self, timeout: float = 300.0, text_maps: bool = False) -> None:
         reason = supported()
         if reason:
             raise JudgeError(reason)
         self.timeout = timeout
         self.options = child.TEXT_MAPS if text_maps else 0
-        self.waiting = 0
         self.sent: Sequence[Op] = ()
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(Path(child.__file__))],
@@ -141,7 +140,6 @@ class Kernel:
                 data = data[os.write(self.process.stdin.fileno(), data) :]
         except BrokenPipeError:
             raise JudgeError("the judging process is gone") from None
-        self.waiting = len(ops)
         self.sent = ops
 
     def receive(self) -> Answer:
@@ -150,11 +148,15 @@ class Kernel:
         Raises:
             JudgeError: the process died or did not answer in time.
         """
-        words = array("q", self._read(8 * array("q", self._read(8))[0]))
+        count = array("q", self._read(8))[0]
+        if count == child.ENDED:
+            at, how = array("q", self._read(16))
+            raise JudgeError(f"the judging process {ended(how)} in operation {at} of the batch: {self.sent[at]}")
+        words = array("q", self._read(8 * count))
         results: list[int] = []
         layouts: list[list[int]] = []
         at = 0
-        for _ in range(self.waiting):
+        for _ in range(len(self.sent)):
             count = words[at + 1]
             results.append(words[at])
             at += 2

@@ -195,7 +195,7 @@ class Zone:
     reads: float = 0.3
     """How many touches are reads."""
     journeys: float = 0.0
-    """How often a scripted sequence begins (see :meth:`Generator._journey`)."""
+    """How often a scripted sequence begins (see :meth:`Generator._journey` and those behind it)."""
 
 
 _ALL = {MMAP: 30, MUNMAP: 12, MPROTECT: 16, MREMAP: 14, MADVISE: 12, TOUCH: 14, MLOCK: 1, MUNLOCK: 1}
@@ -267,14 +267,19 @@ class Generator:
         self.edges = [row[at] for row in rows for at in (0, 1)]
         self.mapped = [row for row in rows if row[5] >= 0]
         if self.zone.journeys and not self.queue and self.random.random() < self.zone.journeys:
-            self._huge_journey() if self.zone.name == "huge" else self._journey(rows)
+            if self.zone.name == "huge":
+                self._huge_journey()
+            elif self.random.random() < 0.2:
+                self._hole_journey()
+            else:
+                self._journey(rows)
         if self.queue:
             return self.queue.pop(0)
         return self.make[self.random.choices(self.codes, self.weights)[0]]()
 
     def _journey(self, rows: list[Row]) -> None:
         """Half of an area is written, perhaps forked, then moved away and back beside its other half: may they
-        merge?"""
+        merge? Sometimes MREMAP_DONTUNMAP moves it back: may what stays merge with a new mapping?"""
         private = [row for row in rows if row[2] in (1, 3) and not row[3] and row[1] - row[0] >= 2 * PAGE]
         if not private:
             return
@@ -282,6 +287,9 @@ class Generator:
         middle = start + (end - start) // 2 // PAGE * PAGE
         target = self.zone.base + (self.zone.pages + self.random.randrange(8)) * PAGE
         size = middle - start
+        back, stays = [Op(MREMAP, target, size, size, 3, start)], self.random.random() < 0.2
+        if stays:
+            back = [Op(MREMAP, target, size, size, 7, start), Op(MMAP, target + size, size, 3, 0x32, MASK, 0)]
         self.queue = [
             Op(MPROTECT, start, end - start, 3),
             Op(MPROTECT, middle, end - middle, 1),
@@ -289,10 +297,20 @@ class Generator:
             *([Op(FORK)] if self.random.random() < 0.3 else []),
             Op(MREMAP, start, size, size, 3, target),
             Op(MPROTECT, middle, end - middle, 3),
-            Op(MREMAP, target, size, size, 3, start),
+            *back,
             Op(TOUCH, middle, 2),
             Op(MPROTECT, start, PAGE, 1),
             Op(MPROTECT, start, end - start, prot),
+        ]
+
+    def _hole_journey(self) -> None:
+        """A hole between two equal areas, of which one is written, is mapped: may all three merge?"""
+        start = self.zone.base + (self.zone.pages + self.random.randrange(8)) * PAGE
+        self.queue = [
+            Op(MMAP, start, 6 * PAGE, 3, 0x32, MASK, 0),
+            Op(MUNMAP, start + 2 * PAGE, 2 * PAGE),
+            Op(TOUCH, start + self.random.choice((0, 4 * PAGE)), 2),
+            Op(MMAP, start + 2 * PAGE, 2 * PAGE, 3, 0x32, MASK, 0),
         ]
 
     def _huge_journey(self) -> None:

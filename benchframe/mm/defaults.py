@@ -10,6 +10,7 @@ from benchframe.mm.hooks import (
     COUNT_RETRY,
     find_vma,
     index_find,
+    lookup,
     mmap_read_lock,
     mmap_read_unlock,
     vma_start_write,
@@ -165,6 +166,26 @@ def dup_as_write(mm, vma):
     return vma_start_write(mm, vma)
 
 
+@native
+def maps_under_mmap_lock(mm, task):
+    """m_start up to 6.16."""
+    return mmap_read_lock(mm, task)
+
+
+@native
+def next_in_list(mm, task, vma, addr):
+    """m_start's find_vma, then m_next, under mmap_lock. O(1) from one VMA to the next."""
+    if vma == NULL:
+        return lookup(mm, task, addr)
+    return VMA(mm, vma).vm_next
+
+
+@native
+def maps_unlock(mm, task, vma):
+    """m_stop up to 6.16."""
+    return mmap_read_unlock(mm, task)
+
+
 DEFAULTS = {
     "index_gap_below": list_gap_below,
     "mmap_read_lock": read_lock,
@@ -180,6 +201,9 @@ DEFAULTS = {
     "vma_valid": always_valid,
     "vma_free": vma_free_now,
     "table_release": table_release_now,
+    "lock_vma_range": maps_under_mmap_lock,
+    "get_next_vma": next_in_list,
+    "unlock_vma_range": maps_unlock,
     "lookup": find_vma,
 }
 """Default function by hook name."""

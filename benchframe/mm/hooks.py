@@ -201,11 +201,17 @@ def vma_get_locked(mm, task, addr):
     """As vma_get, but without speculation: vma_valid refused the first attempt."""
 
 
-@hook("protocol", mandatory=True, lookup=True, holds="the PTE page's ptl (SITE_END, SITE_TABLE, SITE_REFUSED: none)")
+@hook(
+    "protocol",
+    mandatory=True,
+    lookup=True,
+    holds="the PTE page's ptl (SITE_END, SITE_TABLE, SITE_REFUSED, SITE_MAPS: none)",
+)
 def vma_valid(mm, task, vma, site):
     """Whether the fault may still commit. ``site`` (SITE_*) says where it is called: with the ptl held before an entry
     is set, before a page table is allocated (no ptl), before the fault is refused because of ``vma``'s fields (no ptl),
-    and at the end. 0 restarts the fault with vma_get_locked. The default returns 1: a lock is held."""
+    and at the end. 0 restarts the fault with vma_get_locked. At SITE_MAPS a walk has read ``vma``'s bounds; 0 makes it
+    ask get_next_vma again. The default returns 1: a lock is held."""
 
 
 @hook("protocol", mandatory=True, hot=True, holds="what vma_get took; the same afterwards")
@@ -249,6 +255,24 @@ def table_release(mm, table):
     """Page table ``table`` has been unlinked: free it, at once (the default) or after the walkers have finished."""
 
 
+@hook("protocol", mandatory=True, holds="none; takes what it needs")
+def lock_vma_range(mm, task):
+    """A read of /proc/PID/maps, or a PROCMAP_QUERY, begins (``fs/proc/task_mmu.c``). The default takes mmap_lock for
+    read until unlock_vma_range, as the kernel does up to 6.16."""
+
+
+@hook("protocol", mandatory=True, holds="what lock_vma_range took, and ``vma``")
+def get_next_vma(mm, task, vma, addr):
+    """Release ``vma``, which this hook returned before (NULL if none), and return the first VMA with ``addr < vm_end``,
+    NULL if there is none. Its fields are readable until the next call of a walk's hooks, if vma_valid at SITE_MAPS says
+    so afterwards. The default follows the list, from find_vma's answer."""
+
+
+@hook("protocol", mandatory=True, holds="gives back what lock_vma_range and get_next_vma took")
+def unlock_vma_range(mm, task, vma):
+    """The read is over; ``vma`` is what get_next_vma returned last."""
+
+
 # ---- engine -----------------------------------------------------------------------------------------------
 
 
@@ -283,9 +307,17 @@ def flush_tlb(mm, start, end):
     return 0
 
 
+@hook("engine", holds="what get_next_vma returned")
+def show_map(mm, task, start, end):
+    """A walk shows a VMA (show_map_vma). The checker notes the range, the simulator adds the work of printing a
+    line."""
+    return 0
+
+
 COUNT_LOOKUP, COUNT_HIT, COUNT_RETRY, COUNT_FALLBACK = 0, 1, 2, 3
 """``what`` of :data:`count`."""
 SITE_ANON, SITE_FILE, SITE_WP, SITE_SWAP, SITE_ACCESS, SITE_END, SITE_TABLE, SITE_REFUSED = 0, 1, 2, 3, 4, 5, 6, 7
+SITE_MAPS = 8
 """``site`` of :data:`vma_valid`."""
 
 ALL = tuple(h for h in list(globals().values()) if isinstance(h, Hook))

@@ -55,6 +55,7 @@ from benchframe.mm.mprotect import do_mlock, do_mprotect
 from benchframe.mm.mremap import do_mremap
 from benchframe.mm.refusal import failed, refused_call
 from benchframe.mm.slab import arena_alloc
+from benchframe.mm.task_mmu import read_maps
 from benchframe.mm.vma import anon_vma_prepare, vma_alloc, vma_link, vma_prev_of
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -65,7 +66,7 @@ from benchframe.mm.vma import anon_vma_prepare, vma_alloc, vma_link, vma_prev_of
 EXEC, MAP, MMAP, MUNMAP = int(Kind.EXEC), int(Kind.MAP), int(Kind.MMAP), int(Kind.MUNMAP)
 MPROTECT, MREMAP, BRK, MADVISE = int(Kind.MPROTECT), int(Kind.MREMAP), int(Kind.BRK), int(Kind.MADVISE)
 MLOCK, MUNLOCK, FORK, THREAD = int(Kind.MLOCK), int(Kind.MUNLOCK), int(Kind.FORK), int(Kind.THREAD)
-EXIT, RLIMIT, ATTR = int(Kind.EXIT), int(Kind.RLIMIT), int(Kind.ATTR)
+EXIT, RLIMIT, ATTR, WALK = int(Kind.EXIT), int(Kind.RLIMIT), int(Kind.ATTR), int(Kind.WALK)
 MAP_STACK_TYPE, MAP_SPECIAL, MAP_HEAP = int(MapType.STACK), int(MapType.SPECIAL), int(MapType.HEAP)
 
 
@@ -228,6 +229,8 @@ def mapping_event(root, index):
         if e.len > 0:
             mmdrop(mm)
         return 0
+    if kind == WALK:
+        return read_maps(mm, task, e.addr, e.len, e.new_len)
     if kind == MADVISE and advice_reads(e.flags):
         mmap_read_lock(mm, task)
         if failed(e.ret):

@@ -114,6 +114,7 @@ thread = Struct(
         Field("wrong_ret", "i8", "what it said", lock="the task"),
         Field("wrong_start", "i8", "likewise", lock="the task"),
         Field("wrong_end", "i8", "likewise", lock="the task"),
+        Field("walks", "i8", "walks of all VMAs, as line 2", lock="the task"),
     ],
     size=256,
 )
@@ -149,8 +150,10 @@ ORDER = Slab("ORDER", order, "order_base", first=0)
 SUB, OCTAVES = 16, 36
 """Histograms: buckets per power of two (so a bucket is at most 1/16 wide), and powers of two above 16."""
 BUCKETS = SUB * (OCTAVES + 1)
-CLASSES = 3
-"""Fault, lookup, mapping operation: CLASS_* of :mod:`benchframe.mm.replay`."""
+CLASSES = 4
+"""Fault, lookup, mapping operation: CLASS_* of :mod:`benchframe.mm.replay`; and CLASS_WALK."""
+CLASS_WALK = 3
+"""A WALK. A replay without threads has no class for it: there it is timed as a mapping operation."""
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -18,9 +18,10 @@ from benchframe.dialect import (
 )
 from benchframe.events import UNKNOWN
 from benchframe.mm.layout import ANSWER, EVENT, MM, VMA
-from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING, class_of, one_event
+from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING, WALK, class_of, one_event
 from benchframe.mm.smp import (
     BUCKETS,
+    CLASS_WALK,
     CLASSES,
     CREW,
     HISTOGRAM,
@@ -51,6 +52,14 @@ def bucket_of(value):
     if log >= OCTAVES + 4:
         return BUCKETS - 1
     return (log - 3) * SUB + ((value >> (log - 4)) & (SUB - 1))
+
+
+@native
+def thread_class(kind):
+    """CLASS_* of an event kind, CLASS_WALK included."""
+    if kind == WALK:
+        return CLASS_WALK
+    return class_of(kind)
 
 
 @native
@@ -105,7 +114,7 @@ def compare(root, task, index, kind, result):
     vm_start = -1
     vm_end = -1
     ret = result
-    if kind != CLASS_MAPPING:
+    if kind < CLASS_MAPPING:
         if result > NULL:
             mm = MM(root, EVENT(root, index).mm + 1)
             vm_start = READ_ONCE(VMA(mm, result), "vm_start")
@@ -114,9 +123,9 @@ def compare(root, task, index, kind, result):
             ret = 0
     if a.ret == UNTOLD:
         return 0
-    if ret == a.ret and (kind == CLASS_MAPPING or result <= NULL or (vm_start == a.vm_start and vm_end == a.vm_end)):
+    if ret == a.ret and (kind >= CLASS_MAPPING or result <= NULL or (vm_start == a.vm_start and vm_end == a.vm_end)):
         return 0
-    if t.ordered and kind != CLASS_MAPPING and READ_ONCE(crew, "mapped") > ORDER(crew, index).number:
+    if t.ordered and kind < CLASS_MAPPING and READ_ONCE(crew, "mapped") > ORDER(crew, index).number:
         t.missed += 1
         return 0
     if t.wrong == 0:
@@ -143,6 +152,7 @@ def drive(root, task):
     faults = 0
     lookups = 0
     mappings = 0
+    walks = 0
     done = 0
     total = 0
     stopped = 0
@@ -164,7 +174,8 @@ def drive(root, task):
                     t.faults = faults
                     t.lookups = lookups
                     t.mappings = mappings
-            kind = class_of(EVENT(root, index).kind)
+                    t.walks = walks
+            kind = thread_class(EVENT(root, index).kind)
             if ordered:
                 await_turn(root, task, index)
             if samples:
@@ -173,7 +184,7 @@ def drive(root, task):
             total += result
             if samples:
                 note_length(root, task, kind, cycles() - start)
-            if ordered and kind == CLASS_MAPPING:
+            if ordered and kind >= CLASS_MAPPING:
                 store_release(ORDER(crew, index), "done", 1)
             if checks:
                 compare(root, task, index, kind, result)
@@ -182,6 +193,8 @@ def drive(root, task):
                 faults += 1
             elif kind == CLASS_LOOKUP:
                 lookups += 1
+            elif kind == CLASS_WALK:
+                walks += 1
             else:
                 mappings += 1
                 rcu_throttle(MM(root, EVENT(root, index).mm + 1), task)
@@ -192,6 +205,7 @@ def drive(root, task):
         t.faults = faults
         t.lookups = lookups
         t.mappings = mappings
+        t.walks = walks
     t.began = began
     t.done = done
     t.total = total

@@ -9,6 +9,7 @@ from __future__ import annotations
 from benchframe.events import NIL, UNKNOWN, FaultFlag, Kind
 from benchframe.mm import flags, layout
 from benchframe.mm.machine import Machine
+from benchframe.mm.task_mmu import CHECKSUM, COUNT_SHIFT
 from benchframe.oracle.rules import smaps_flags
 
 Row = tuple[int, int, int, int, int, int]
@@ -96,6 +97,12 @@ class Space:
         self._call(Kind.LOOKUP, addr=addr, flags=int(FaultFlag.USER) if user else 0)
         answer = self.machine.arrays["answer_base"][0]
         return (int(answer["vm_start"]), int(answer["vm_end"])) if answer["vma"] else None
+
+    def maps(self, lines: int = 0) -> tuple[int, int]:
+        """Read all VMAs, ``lines`` of them with each read(2) (0: all): their number and the checksum of their
+        ranges."""
+        found = self._call(Kind.WALK, new_len=lines)
+        return found >> COUNT_SHIFT, found & CHECKSUM
 
     def fork(self, task: int | None = None) -> Space:
         """The child's address space, called by its first task (the lowest free number if not given).

@@ -199,18 +199,27 @@ def _move(space: Space, remap: Remap, area: Area) -> int:
     """Copy the area to its new place (merging there if possible), move its pages, drop or strip the source."""
     if len(space.areas) >= space.limits.max_map_count - 3:
         raise Refused(f.ENOMEM)
-    dontunmap = bool(remap.flags & f.MREMAP_DONTUNMAP)
+    dontunmap, rules = bool(remap.flags & f.MREMAP_DONTUNMAP), space.rules
+    if dontunmap and area.vm_flags & f.VM_LOCKED and rules.dontunmap_splits_locked:
+        if area.vm_start < remap.addr:
+            area = space.split(area, remap.addr)
+        if remap.addr + remap.old_len < area.vm_end:
+            space.split(area, remap.addr + remap.old_len)
     if area.vm_flags & f.VM_ACCOUNT:
         space.charge(remap.new_len if dontunmap else remap.new_len - remap.old_len)
     whole = remap.addr == area.vm_start and remap.old_len == area.vm_end - area.vm_start
     pgoff = area.pgoff_at(remap.addr)
-    if area.anonymous and not area.anon_vma and space.rules.mremap_resets_pgoff:
-        pgoff = remap.new_addr >> f.PAGE_SHIFT
     end = remap.new_addr + remap.new_len
+    unfaulted = area.anonymous and not area.anon_vma
+    if unfaulted and rules.mremap_resets_pgoff:
+        pgoff = remap.new_addr >> f.PAGE_SHIFT
     new = Range(remap.new_addr, end, area.vm_flags, pgoff, area.vm_file, area.anon_vma, area, copied=True)
     prev, nxt = space.before(remap.new_addr), space.find_vma(remap.new_addr)
-    if dontunmap and not space.rules.dontunmap_merges_source:
+    if dontunmap and not rules.dontunmap_merges_source:
         prev, nxt = (None if one is area else one for one in (prev, nxt))
+    beside = remap.new_addr == area.vm_end or end == area.vm_start
+    if dontunmap and unfaulted and beside and not rules.dontunmap_merges_beside_source:
+        prev = nxt = None
     target = merge_new(space, new, prev, nxt)
     if target is None:
         target = area.copy()
@@ -224,10 +233,12 @@ def _move(space: Space, remap: Remap, area: Area) -> int:
             space.unmap_range(remap.addr, remap.addr + remap.old_len)
         return remap.new_addr
     area.vm_flags &= ~f.VM_LOCKED
-    if space.rules.dontunmap_clears_account:
+    if rules.dontunmap_clears_account:
         area.vm_flags &= ~f.VM_ACCOUNT
     if area is not target and whole:
         area.anon_vma, area.chain = 0, ()
+        if area.anonymous and rules.dontunmap_resets_pgoff:
+            area.vm_pgoff = area.vm_start >> f.PAGE_SHIFT
     return remap.new_addr
 
 

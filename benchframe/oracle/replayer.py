@@ -176,6 +176,8 @@ class Replayer:
                 self.layouts[mm] = space.layout()
                 del self.spaces[mm]
             return 0
+        if kind == Kind.WALK:
+            return space.maps(addr, addr + length)
         if kind in CALLS and -4096 < ret < 0:  # refused: reproduced as recorded
             if acts(space, kind, addr, length, int(event["prot"]), int(event["flags"]), -ret):
                 perform(space, event)

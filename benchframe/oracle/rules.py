@@ -167,6 +167,15 @@ class Rules:
     """MREMAP_DONTUNMAP clears VM_ACCOUNT on what stays behind (mremap.c; not in every 6.18)."""
     dontunmap_merges_source: bool = True
     """The copy that MREMAP_DONTUNMAP makes may merge with its source area (vma.c, copy_vma; not in 6.12)."""
+    dontunmap_merges_beside_source: bool = True
+    """A copy that MREMAP_DONTUNMAP places beside its unfaulted source may merge with the area on its other side. Off,
+    it merges with none (mmap.c, copy_vma of 6.1.192)."""
+    dontunmap_splits_locked: bool = False
+    """MREMAP_DONTUNMAP of a part of a locked area splits it, so that only this part loses VM_LOCKED (mremap.c,
+    move_vma of 6.1.192 and 6.12.117)."""
+    dontunmap_resets_pgoff: bool = False
+    """An anonymous area that MREMAP_DONTUNMAP leaves without anon_vma takes the offset of its address, as new ones
+    have (mremap.c, move_vma of 6.1.192 and 6.12.117)."""
     mremap_resets_pgoff: bool = True
     """A moved anonymous area without anon_vma takes the offset of its new address (vma.c, copy_vma)."""
     mremap_many: bool = True

@@ -249,6 +249,18 @@ class Space:
         area = self.find_vma(addr)
         return area if area is not None and area.vm_start <= addr else None
 
+    def maps(self, low: int, high: int) -> int:
+        """The answer to a WALK: the number of areas that are not inside [low, high), times 2^32, plus FNV-1 over the
+        32 bits that their bounds in pages leave (docs/trace-format.md). O(areas)."""
+        number, seen = 0, 0
+        for area in self.areas:
+            if low <= area.vm_start and area.vm_end <= high:
+                continue
+            number += 1
+            for bound in (area.vm_start, area.vm_end):
+                seen = (seen ^ bound // PAGE) * 0x01000193 % (1 << 32)
+        return number * (1 << 32) + seen
+
     def first_in(self, start: int, end: int) -> Area | None:
         """First area that overlaps [start, end), or None (find_vma_intersection)."""
         area = self.find_vma(start)

@@ -163,26 +163,27 @@ def read_raw(pid: int, when: str, time: int, tid: int = 0) -> dict[str, Any] | N
     folder = f"{root}/{tid or pid}"  # as text: a storm of processes makes this the recorder's main work
     try:
         raw: dict[str, Any] = {"time": time, "pid": pid, "when": when}
-        raw["maps"], raw["stat"] = _read(f"{folder}/maps"), _read(f"{folder}/stat")
+        raw["maps"], raw["stat"] = read_file(f"{folder}/maps"), read_file(f"{folder}/stat")
         # What a thread's number shows counts for the whole process, but for when it began.
-        raw["started"] = _fields(_read(f"{root}/{pid}/stat") if tid not in (0, pid) else raw["stat"])[19]
-        raw["command"] = _read(f"{folder}/cmdline")[:4096]
+        raw["started"] = _fields(read_file(f"{root}/{pid}/stat") if tid not in (0, pid) else raw["stat"])[19]
+        raw["command"] = read_file(f"{folder}/cmdline")[:4096]
         if when != "exit":
             raw["bits"] = word_size(f"{folder}/exe")
             with contextlib.suppress(OSError):  # a set-user-id program's is hidden
-                raw["personality"] = int(_read(f"{folder}/personality"), 16)
+                raw["personality"] = int(read_file(f"{folder}/personality"), 16)
         try:
             raw["stack"] = resource.prlimit(tid or pid, resource.RLIMIT_STACK)[0]
         except OSError:  # another user's process
-            raw["limits"] = _read(f"{folder}/limits")
+            raw["limits"] = read_file(f"{folder}/limits")
         if when == "attach":
-            raw["smaps"] = _read(f"{folder}/smaps")
+            raw["smaps"] = read_file(f"{folder}/smaps")
     except OSError:
         return raw if "stat" in raw else None
     return raw
 
 
-def _read(path: str) -> str:
+def read_file(path: str) -> str:
+    """A whole file of /proc; raises OSError. As cheap as Python can: it is read for each process of a storm."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts = []

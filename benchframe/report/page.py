@@ -19,7 +19,17 @@ from benchframe.report import text as words
 from benchframe.report.charts import Chart, to_svg
 from benchframe.report.charts.spec import whole
 from benchframe.report.run import Run
-from benchframe.report.table import Table, after, cost_table, host_summary, mean_sd, spread, tail_table, verdict_text
+from benchframe.report.table import (
+    Table,
+    after,
+    cost_table,
+    fallback_table,
+    host_summary,
+    mean_sd,
+    spread,
+    tail_table,
+    verdict_text,
+)
 from benchframe.results.figures import FIGURES, Figure, Row
 from benchframe.results.studies import HostWorkload, SavedStudy
 from benchframe.stats.verdict import WORDS
@@ -280,7 +290,7 @@ def page(run: Run) -> str:
     """The page. O(cells + events of the pictures); 15 ms per panel. The same run always gives the same page."""
     style, script = asset("report.css"), asset("report.js")
     numbers = {name: i for i, name in enumerate(run.data.strategies)}
-    tails, costs = tail_table(run.cells), cost_table(run.costs)
+    tails, costs, fallbacks = tail_table(run.cells), cost_table(run.costs), fallback_table(run.fallbacks)
     return _template().render(
         run=run,
         manifest=run.manifest,
@@ -304,9 +314,12 @@ def page(run: Run) -> str:
         scaling_notes=run.scaling.notes,
         costs=grid_of(costs),
         cost_notes=costs.notes,
+        fallbacks=grid_of(fallbacks),
+        fallback_notes=fallbacks.notes,
         figures=[_figure(run, chart, numbers) for chart in run.charts],
         studies=[_study(run, study, chart) for study, chart in run.drawn],
         strategies=_strategies(run, numbers),
+        workload_heads=words.workload_heads(run),
         workloads=words.workloads(run),
         trust=words.trust(run),
         environment=words.environment(run),

@@ -12,7 +12,7 @@ from benchframe.report.charts import CHARTS, Chart, Data, charts_of
 from benchframe.report.charts.study import study_chart
 from benchframe.report.mail import mail
 from benchframe.report.scaling import scaling_table
-from benchframe.report.table import Table, latency_table
+from benchframe.report.table import Table, fell_back, latency_table
 from benchframe.results.figures import Point, alone, points
 from benchframe.results.folder import Cell, RunFolder
 from benchframe.results.manifest import Manifest
@@ -104,6 +104,11 @@ class Run:
     def baselines(self) -> list[str]:
         """Names of the baselines, each once."""
         return list(dict.fromkeys(workload.baseline for workload in self.manifest.workloads))
+
+    @property
+    def fallbacks(self) -> list[tuple[str, str, Mapping[str, float]]]:
+        """(workload, strategy, counts) of the cells in which a lookup gave up its fast path."""
+        return fell_back(self.cells)
 
     @property
     def costs(self) -> list[tuple[str, str, Mapping[str, float]]]:

@@ -11,11 +11,12 @@ from typing import Any
 
 from benchframe.engine.caches import WARM, Caches, from_text
 from benchframe.engine.cost.hierarchy import CacheSizes
+from benchframe.engine.fallbacks import REASONS
 from benchframe.engine.job import COLD
 from benchframe.engine.session import BINS_PER_OCTAVE, bin_edge
 from benchframe.files import printable
 from benchframe.results.figures import FIGURES, Figure, Row, caching, rows_of, set_aside
-from benchframe.results.folder import Cell, CellState
+from benchframe.results.folder import Cell, CellState, LatencyRow
 from benchframe.results.studies import HostFigures, HostWorkload
 from benchframe.stats import Ratio, Summary, summarise, welch_ratio
 
@@ -118,13 +119,13 @@ def ratio_text(ratio: Ratio | None, digits: int = 2) -> str:
 
 
 def comparisons(number: int, cold: int = 0) -> str:
-    """The number of comparisons as text; ``cold`` are those of cold lookups, corrected for by themselves.
+    """The number of comparisons as text; ``cold`` are those of cold lookups, a family of their own.
 
     >>> comparisons(1), comparisons(6, 3)
-    ('1 comparison', '6 comparisons, for 3 of cold lookups by themselves,')
+    ('1 comparison', '6 comparisons, and apart from them for 3 of cold lookups')
     """
     text = f"{number:,} comparison{'s' * (number != 1)}"
-    return f"{text}, for {cold:,} of cold lookups by themselves," if cold else text
+    return f"{text}, and apart from them for {cold:,} of cold lookups" if cold else text
 
 
 def _counts(cell: Cell, cached: Collection[str]) -> tuple[str, str]:
@@ -263,13 +264,13 @@ def cold_notes(cells: Iterable[Cell]) -> list[str]:
         timed = f"{min(mine):,}" + (f" to {max(mine):,}" if max(mine) > min(mine) else "")
         notes.append(
             f"{FIGURES[COLD]}: {timed} lookups a process with colder caches ({state.label}): {state.says()}. It is "
-            "what a fault takes less without its lookup, whose lines the fault then fetches itself (--caches warm: no "
-            "such column)."
+            "a whole fault's time less that of a fault with a known answer: lines that both fetch, such as the VMA's "
+            "own, are not in it (--caches warm: no such column)."
         )
     if any(not state.warm for state in states):
         notes.append(
-            "In these rows ns/lookup is what a fault takes less without its lookup, whose lines the fault then fetches "
-            "itself; ns/fault is the whole fault."
+            "In these rows ns/fault is the whole fault, and ns/lookup is that less the time of a fault with a known "
+            "answer: lines that both fetch, such as the VMA's own, are not in it."
         )
     return notes
 
@@ -341,6 +342,8 @@ def _record(row: Row, cached: Collection[str]) -> dict[str, Value]:
     record["lookups"] = cell.state.counts.get("lookups")
     for count in ("hits", "hit_rate", "invalidations"):  # a strategy without a cache has no such value, not 0
         record[count] = cell.state.counts.get(count) if cell.entry.strategy in cached else None
+    record["fallbacks"] = cell.state.counts.get("fallbacks")
+    record |= {name: count for name, count in cell.state.counts.items() if name.startswith("fallbacks.")}
     record["message"] = cell.state.message
     return record
 
@@ -667,9 +670,19 @@ def _lower_mean(bins: Sequence[tuple[int, int]]) -> float:
     return total / whole
 
 
+def _mean(cell: Cell, row: LatencyRow) -> float | None:
+    """The mean in ns of a row's operations from its histogram, to 3 % (with threads) or 5 %; None without one."""
+    points = [(edge * 33 / 32, n) for edge, n in cell.state.threads.get("histograms", {}).get(row.figure, ())]
+    if not points:
+        points = [(bin_edge(number) * 2 ** (-0.5 / BINS_PER_OCTAVE), n) for number, n in row.bins]
+    total = sum(n for _, n in points)
+    return sum(edge * n for edge, n in points) / total if total and row.outcome == "all" else None
+
+
 def tail_table(cells: Iterable[Cell]) -> Table:
-    """Per-operation latency from the separate pass with the cycle counter: quantiles, split by hit and miss."""
-    heads = ("workload", "strategy", "figure", "outcome", "operations", "p50", "p90", "p99", "p99.9", "max")
+    """Per-operation latency from the separate pass with the cycle counter: mean and quantiles, split by hit and
+    miss."""
+    heads = ("workload", "strategy", "figure", "outcome", "operations", "mean", "p50", "p90", "p99", "p99.9", "max")
     cells = list(cells)
     lines, records, overheads = [], [], []
     for cell in cells:
@@ -678,9 +691,9 @@ def tail_table(cells: Iterable[Cell]) -> Table:
         if cell.state.latencies:
             overheads.append(cell.state.timer_overhead_ns)
         for row in cell.state.latencies:
-            quantiles = (row.p50, row.p90, row.p99, row.p999, row.max)
+            quantiles = (_mean(cell, row), row.p50, row.p90, row.p99, row.p999, row.max)
             first = (cell.entry.workload, cell.entry.strategy, row.figure, row.outcome)
-            lines.append((*first, f"{row.n:,}", *(ns(q) for q in quantiles)))
+            lines.append((*first, f"{row.n:,}", *("" if q is None else ns(q) for q in quantiles)))
             values: tuple[Value, ...] = (*first, row.n, *quantiles)
             records.append(dict(zip(heads, values, strict=True)))
     notes = ["ns per operation, one pass over the trace in the first round's process."]
@@ -688,7 +701,7 @@ def tail_table(cells: Iterable[Cell]) -> Table:
         own = f"{min(overheads):.1f}" + (f" to {max(overheads):.1f}" if len(set(overheads)) > 1 else "")
         notes.append(f"The cycle counter's own cost, {own} ns, is subtracted from each; 0 is below its resolution.")
     notes += [f"{name} on {label}: {DISTURBED}." for name, label in disturbed_passes(cells)]
-    return Table("Tails", heads, tuple(lines), (False,) * 4 + (True,) * 6, tuple(records), tuple(notes))
+    return Table("Tails", heads, tuple(lines), (False,) * 4 + (True,) * 7, tuple(records), tuple(notes))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -763,6 +776,41 @@ def cost_table(cells: Iterable[tuple[str, str, Mapping[str, float]]]) -> Table:
     if sampled:
         notes.append(f"sampled: standard errors of loads, lines and branches are at most {100 * sampled:.2g} %.")
     return Table("Cost", heads, tuple(rows), (False,) * 3 + (True,) * (len(heads) - 3), tuple(records), tuple(notes))
+
+
+def fell_back(cells: Iterable[Cell]) -> list[tuple[str, str, Mapping[str, float]]]:
+    """(workload, strategy, counts) of cells in which a lookup gave up its fast path, for :func:`fallback_table`; events
+    replayed in several states of the caches count once."""
+    found: dict[tuple[str, int, str], tuple[str, str, Mapping[str, float]]] = {}
+    for cell in cells:
+        if cell.state.state == "ok" and cell.state.counts.get("fallbacks"):
+            key = (cell.workload.digest, cell.workload.threads, cell.entry.strategy)
+            found.setdefault(key, (cell.entry.workload, cell.entry.strategy, cell.state.counts))
+    return list(found.values())
+
+
+def fallback_table(cells: Iterable[tuple[str, str, Mapping[str, float]]]) -> Table:
+    """A row per workload and strategy of ``cells``, (workload, strategy, counts): how many lookups took mmap_lock
+    instead of their fast path, and why (:mod:`benchframe.engine.fallbacks`)."""
+    heads = ("workload", "strategy", "lookups", "fell back", *REASONS)
+    rows, records, unexplained = [], [], False
+    for workload, strategy, counts in cells:
+        total, lookups = counts.get("fallbacks", 0.0), counts.get("lookups", 0.0)
+        by_reason = {name: counts.get(f"fallbacks.{name}", 0.0) for name in REASONS}
+        known = not total or any(by_reason.values())
+        unexplained |= not known
+        share = f"{total / lookups:.1%}" if lookups else "-"
+        texts = (f"{count:,.0f}" if known else "" for count in by_reason.values())
+        rows.append((workload, strategy, f"{lookups:,.0f}", share, *texts))
+        record: dict[str, Value] = {"workload": workload, "strategy": strategy, "lookups": lookups, "fallbacks": total}
+        if known:
+            record.update(by_reason)
+        records.append(record)
+    notes = [f"{name}: {what}." for name, what in REASONS.items()]
+    if unexplained:
+        notes.append("no reasons: not looked for with threads, and in streams of more than 100,000 lookups.")
+    right = (False, False, *(True,) * (len(heads) - 2))
+    return Table("Fallbacks", heads, tuple(rows), right, tuple(records), tuple(notes))
 
 
 _MISSES = {"l1": "L1", "l2": "L2", "llc": "last level"}

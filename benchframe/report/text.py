@@ -167,13 +167,20 @@ WORKLOADS = ("workload", "what it is", "events", "timed", "baseline", "events ar
 """Headings of :func:`workloads`."""
 
 
+def workload_heads(run: Run) -> tuple[str, ...]:
+    """WORKLOADS, and a column for the nearest recorded program if the run tells it of any workload."""
+    placed = any(entry.nearest for entry in run.manifest.workloads)
+    return (*WORKLOADS, "nearest recorded program") if placed else WORKLOADS
+
+
 def workloads(run: Run) -> list[tuple[str, ...]]:
-    """A row of WORKLOADS per workload; "" for what an older run does not record."""
+    """A row of :func:`workload_heads` per workload; "" for what an older run does not record."""
     found: list[tuple[str, ...]] = []
+    width = len(workload_heads(run))
     for entry in run.manifest.workloads:
         source = f"file {entry.path.rpartition('/')[2]}" if entry.path else f"seed {entry.seed}"
         texts = (entry.label, entry.summary, f"{entry.events:,}", f"{entry.timed:,}", entry.baseline)
-        found.append((*texts, f"{source}, {entry.digest[:12]}"))
+        found.append((*texts, f"{source}, {entry.digest[:12]}", entry.nearest)[:width])
     return found
 
 

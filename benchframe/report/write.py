@@ -13,7 +13,7 @@ from benchframe.report import text as words
 from benchframe.report.charts import NEEDS, PICTURES, Chart, save
 from benchframe.report.page import page
 from benchframe.report.run import Run
-from benchframe.report.table import Table, cost_table, markdown_escape, render, tail_table
+from benchframe.report.table import Table, cost_table, fallback_table, markdown_escape, render, tail_table
 from benchframe.results.folder import RunFolder
 from benchframe.results.studies import SavedStudy
 
@@ -41,9 +41,10 @@ def markdown(run: Run, pictures: Sequence[str] = ()) -> str:
         *(_study(study, chart, pictures) for study, chart in run.drawn),
         *_tabulated("Tails", tail_table(run.cells), again.tabulate(run.argument, "--tails")),
         *_tabulated("What was counted", cost_table(run.costs), again.tabulate(run.argument, "--cost")),
+        *_tabulated("Why fast paths were given up", fallback_table(run.fallbacks), again.tabulate(run.argument)),
         "## Comparisons\n\n" + _comparisons(run),
         "## Strategies\n\n" + _strategies(run),
-        "## Workloads\n\n" + _table(words.WORKLOADS, words.workloads(run)),
+        "## Workloads\n\n" + _table(words.workload_heads(run), words.workloads(run)),
         "## How far to trust it\n\n" + "\n".join(f"- {markdown_escape(line)}" for line in words.trust(run)),
         "## Environment\n\n"
         + "\n".join(f"- {markdown_escape(key)}: {markdown_escape(text)}" for key, text in words.environment(run)),

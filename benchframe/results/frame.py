@@ -31,7 +31,7 @@ CELL = ("run", "workload", "spec", "strategy", "baseline", "state", "threads", "
 COLUMNS: dict[str, tuple[str, ...]] = {
     "values": (*CELL, "figure", "round", "counts", "value", "ns", "loops", "operations", *_METADATA.values()),
     "figures": (*CELL, "figure", "n", "mean", "median", "sd", "low", "high", "ratio", "ratio_low", "ratio_high",
-                "verdict", "hits", "hit_rate", "invalidations"),
+                "verdict", "hits", "hit_rate", "invalidations", "fallbacks"),
     "tails": (*CELL, "figure", "outcome", "n", "p50", "p90", "p99", "p999", "max"),
     "simulated": (*CELL, "seed", "corner", "cpus", "window", "figure", "operations", "throughput"),
 }  # fmt: skip
@@ -43,8 +43,9 @@ def load(run: str | Path | Sequence[str | Path], what: str = "values") -> pd.Dat
 
     ``what`` is a row of the frame; its columns are :data:`COLUMNS` of it, then one per parameter of the workloads
     that differs from its default (``vmas``, ``alpha``, ...; ``workload_threads`` where the name is taken), and in
-    ``figures`` the counted costs as ``cost_...``. ``spec`` is the workload without its label, ``threads`` how many
-    real threads played (0: one replay), ``caches`` the state of the caches at each event (warm, llc=1048576, ...),
+    ``figures`` the counted costs as ``cost_...`` and fallbacks by reason as ``fallbacks.REASON``. ``spec`` is the
+    workload without its label, ``threads`` how many real threads played (0: one replay), ``caches`` the state of the
+    caches at each event (warm, llc=1048576, ...; figure ``cold`` is as in the note below the run's table),
     ``baseline`` whether the strategy is what the workload compares with.
 
     - ``values``: a measured value. ``ns`` is nanoseconds per operation of ``figure`` (lookup, fault, mapping, replay),
@@ -127,7 +128,8 @@ def _figures(folder: RunFolder) -> Rows:
     for row in rows_of(folder.cells(), notes=False):
         first, last = _cell(folder, row.cell, "figures")
         state = row.cell.state
-        counts = {name: state.counts.get(name) for name in ("hits", "hit_rate", "invalidations")}
+        counts = {name: state.counts.get(name) for name in ("hits", "hit_rate", "invalidations", "fallbacks")}
+        counts |= {name: count for name, count in state.counts.items() if name.startswith("fallbacks.")}
         costs = {f"cost_{name}": value for name, value in state.cost.items()}
         if not row.figures:
             yield {**first, **counts, **costs, **last}

@@ -160,6 +160,8 @@ class WorkloadEntry:
     cold: Annotated[str, Meta(pattern=r"^([a-z0-9]{1,10}=[0-9]{1,12})?\Z")] = ""
     """The state of the caches in which its lookups are timed a second time, beside the figures with warm caches; empty:
     they are not, as in every older run."""
+    nearest: Text = ""
+    """The recorded program nearest to its stream (benchframe.trace.nominal), as told when the run began."""
     summary: Text = ""
     """What it is, in one line, as its plugin described it when the run began."""
 

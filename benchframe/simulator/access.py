@@ -6,8 +6,8 @@ all CPUs with a smaller clock have written.
 """
 
 from benchframe.dialect import native
-from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING
-from benchframe.mm.smp import BUCKETS
+from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP
+from benchframe.mm.smp import BUCKETS, CLASS_WALK, CLASSES
 from benchframe.mm.smp_replay import bucket_of
 from benchframe.simulator.caches import MEMORY, OTHER_SOCKET, evict, far_hit, fetch, fill, into_private, near_hit, note
 from benchframe.simulator.records import (
@@ -318,17 +318,19 @@ def sim_wait_then_add(sim, address, mask, delta):
 
 @native
 def sim_work(sim, which):
-    """Declared work: WORKS[which]."""
+    """Declared work: of an event of class ``which``, or PAGE_WORK or LINE_WORK (:mod:`benchframe.simulator.locks`)."""
     if sim.free:
         return 0
     c = CPU(sim, sim.current)
-    time = sim.work_page
+    time = sim.work_line
     if which == CLASS_FAULT:
         time = sim.work_fault
     elif which == CLASS_LOOKUP:
         time = sim.work_lookup
-    elif which == CLASS_MAPPING:
+    elif which < CLASSES:
         time = sim.work_mapping
+    elif which == CLASSES:
+        time = sim.work_page
     c.t_work += time
     c.clock += time
     return 0
@@ -366,6 +368,9 @@ def sim_end(sim, which):
     elif which == CLASS_LOOKUP:
         c.done_lookup += 1
         c.in_lookup += c.accesses - c.counted_from
+    elif which == CLASS_WALK:
+        c.done_walk += 1
+        c.in_walk += c.accesses - c.counted_from
     else:
         c.done_mapping += 1
         c.in_mapping += c.accesses - c.counted_from

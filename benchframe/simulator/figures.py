@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from benchframe.engine.session import Histogram
 from benchframe.engine.threads import FIGURES, LOCKS
-from benchframe.mm.smp import BUCKETS
+from benchframe.mm.smp import BUCKETS, CLASSES
 from benchframe.simulator.records import KINDS, PARTS
 
 Array = npt.NDArray[Any]
@@ -135,7 +135,7 @@ def read_figures(
         told = field_name(writer) if writer != 0xFFFF else ""
         pairs.append(Pair(field_name(reader), told, int(p["n"]), float(p["time"]) * PS))
     pairs.sort(key=lambda row: (-row.ns, row.reader, row.writer))
-    counts = own["histogram"].reshape(3, BUCKETS)
+    counts = own["histogram"].reshape(CLASSES, BUCKETS)
     return Figures(
         window=window,
         host=host,

@@ -7,13 +7,13 @@ comparison with the oracle costs nothing; TLB flushes are reported to the simula
 from benchframe.dialect import READ_ONCE, native
 from benchframe.dialect.functions import Native, instance, made_from
 from benchframe.dialect.primitives import Primitive
-from benchframe.mm.hooks import flush_tlb
+from benchframe.mm.hooks import flush_tlb, show_map
 from benchframe.mm.layout import EVENT
 from benchframe.mm.locks import READERS, SPINS, WRITER, rwsem_optimistic_spin, rwsem_try_write_lock_unqueued
-from benchframe.mm.replay import class_of, one_event
+from benchframe.mm.replay import one_event
 from benchframe.mm.slab import page_alloc
-from benchframe.mm.smp import REPLACE, page_alloc_shared
-from benchframe.mm.smp_replay import compare
+from benchframe.mm.smp import CLASSES, REPLACE, page_alloc_shared
+from benchframe.mm.smp_replay import compare, thread_class
 
 wait_one = Primitive("wait_one", lambda ref, field, mask, value: 0)
 """wait_until for waiters with a queue of their own: a write wakes the first of them."""
@@ -22,7 +22,8 @@ sim_begin = Primitive("sim_begin", lambda which: 0)
 sim_end = Primitive("sim_end", lambda which: 0)
 sim_uncounted = Primitive("sim_uncounted", lambda on: 0)
 sim_shootdown = Primitive("sim_shootdown", lambda mm: 0)
-PAGE_WORK = 3
+PAGE_WORK, LINE_WORK = CLASSES, CLASSES + 1
+"""What ``sim_work`` is told beside the class of an event."""
 
 
 @native
@@ -51,7 +52,7 @@ def page_alloc_simulated(mm, task):
 @native
 def one_event_simulated(root, index):
     """one_event, and the surrounding work: entry and exit of the kernel (declared work)."""
-    kind = class_of(EVENT(root, index).kind)
+    kind = thread_class(EVENT(root, index).kind)
     sim_begin(kind)
     result = one_event(root, index)
     sim_end(kind)
@@ -73,12 +74,19 @@ def flush_tlb_simulated(mm, start, end):
     return sim_shootdown(mm.id)
 
 
+@native
+def show_map_simulated(mm, task, start, end):
+    """show_map_vma: the text of one line (declared work)."""
+    return sim_work(LINE_WORK)
+
+
 SIMULATED_REPLACE: dict[Native, Native] = {
     **REPLACE,
     page_alloc: page_alloc_simulated,
     one_event: one_event_simulated,
     compare: compare_simulated,
     flush_tlb.default: flush_tlb_simulated,
+    show_map.default: show_map_simulated,
     rwsem_optimistic_spin: rwsem_spin_queued,
 }
 """From a function of the model to what a simulated build calls instead."""

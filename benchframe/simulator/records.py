@@ -56,8 +56,9 @@ COUNTS = {
     "per_socket": "CPUs of one socket",
     "seed": "of the jitter",
 }
-WORKS = ("fault", "lookup", "mapping", "page")
-"""Declared work: around a fault, a bare lookup, a mapping call; and for each allocated page frame."""
+WORKS = ("fault", "lookup", "mapping", "page", "line")
+"""Declared work: around a fault, a bare lookup, a call (mapping or walk); and for each allocated page frame, and each
+VMA that a walk prints."""
 PARTS = {
     "instructions": "computing",
     "private": "hits in the second private cache",
@@ -140,11 +141,13 @@ cpu = Struct(
         ("done_fault", "i8", "faults done"),
         ("done_lookup", "i8", "lookups done"),
         ("done_mapping", "i8", "mapping calls done"),
+        ("done_walk", "i8", "walks of all VMAs done"),
         ("accesses", "i8", "modelled accesses"),
         ("counted_from", "i8", "how many there were when its event began"),
         ("in_fault", "i8", "accesses inside faults"),
         ("in_lookup", "i8", "inside bare lookups"),
         ("in_mapping", "i8", "inside mapping calls"),
+        ("in_walk", "i8", "inside walks"),
         ("transfers", "i8", "lines that had to come from somewhere"),
         *[(f"near{i}", "i8", "bits of the CPUs of its domain") for i in range(MAX_CPUS // 64)],
         *[(f"same{i}", "i8", "bits of the CPUs of its socket") for i in range(MAX_CPUS // 64)],

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
+from benchframe.engine.caches import USUAL
 from benchframe.engine.probe import Point, ProbeError, Study
 from benchframe.host.model import preset_of
 from benchframe.report.table import Table, Value, ns, ratio_text
@@ -33,8 +34,6 @@ RECORDS = 200_000
 """Records for the bytes of a VMA, which need no more."""
 LITTLE, MUCH = 0.02, 0.1
 """Shares of the recorded time: below the first, VMAs do not limit a program; above the second they can."""
-COLD = 6
-"""A lookup after a program's own work takes up to this many times as long as a warm one (docs/benchmarks.md)."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Kernel:
     ns: Mapping[str, Mapping[int, float]]
     counts: Mapping[str, float]
     fallbacks: Mapping[str, int] = field(default_factory=dict)
-    """How often it gave up its fast path, by reason (:mod:`benchframe.study.fallbacks`)."""
+    """How often it gave up its fast path, by reason (:mod:`benchframe.engine.fallbacks`)."""
     cached: bool = False
     """Whether a cache stands before its index; else its counted hits are faults under the lock of their VMA."""
 
@@ -83,6 +82,8 @@ class Advice:
     """Seconds from the first to the last recorded event; 0 if the trace has no times."""
     per_vma: PerVma
     rounds: int
+    cold: float = math.nan
+    """How many times as long an event takes at home with caches as after a program's work: the median of rounds."""
 
 
 def version(name: str) -> tuple[int, ...]:
@@ -131,8 +132,8 @@ def advise(
     value, as in :class:`~benchframe.engine.probe.Study`. The presets must be compiled.
     Raises ProbeError (a wrong answer, a crash, only noise) and EngineError (an empty trace)."""
     from benchframe.engine.cost import count_cost
+    from benchframe.engine.fallbacks import fallbacks
     from benchframe.engine.session import Session
-    from benchframe.study.fallbacks import fallbacks
     from benchframe.study.fork import SIZES, family
     from benchframe.trace.analysis import figures
     from benchframe.trace.habits import habits, seconds
@@ -143,7 +144,12 @@ def advise(
     streams = [trace, *(known.spec(f"uniform:vmas={vmas},events=20000").trace(0) for vmas in SWEEP)]
     streams += [family("fork", vmas) for vmas in SIZES]
     points = [*(Point(name, 0) for name in names), *(Point(at_home, i) for i in range(1, len(streams)))]
-    counts = {name: Session(strategy, trace).counts() for name, strategy in strategies.items()}
+    points.append(Point(at_home, 0, caches=str(USUAL)))
+    counts, reasons = {}, {}
+    for name, strategy in strategies.items():
+        session = Session(strategy, trace)
+        counts[name] = session.counts()
+        reasons[name] = fallbacks(session) if counts[name]["fallbacks"] else {}
     study = Study(strategies, streams, points, clock, cpu)
     found = study.measure(rounds, 1, lambda done: note(f"round {done + 1} of {rounds}"))
     kernels = []
@@ -155,13 +161,15 @@ def advise(
         if not ns_by.get("replay"):
             raise ProbeError(f"{name} has no time per event on {label}: noise hides it; use more --rounds")
         cached = strategies[name].cache is not None
-        reasons = fallbacks(strategies[name], trace) if counts[name]["fallbacks"] else {}
-        kernels.append(Kernel(name, strategies[name].summary, ns_by, counts[name], reasons, cached))
+        kernels.append(Kernel(name, strategies[name].summary, ns_by, counts[name], reasons[name], cached))
     figures_at_home = ("lookup", "lookup", "mapping", "mapping")
     taken = [
         median([row[len(names) + i][figure] for row in found if figure in row[len(names) + i]] or [math.nan])
         for i, figure in enumerate(figures_at_home)
     ]
+    own = names.index(at_home)
+    pairs = [(row[-1].get("replay"), row[own].get("replay")) for row in found]
+    colder = [cold / warm for cold, warm in pairs if cold and warm]
     numbers = count_cost(strategies[at_home], trace, RECORDS).numbers
     against, steps = verdicts(kernels, names.index(at_home))
     return Advice(
@@ -175,6 +183,7 @@ def advise(
         seconds(trace),
         PerVma((taken[0], taken[1]), numbers["bytes.per_vma"], (taken[3] - taken[2]) / (SIZES[1] - SIZES[0])),
         rounds,
+        median(colder) if colder else math.nan,
     )
 
 
@@ -231,11 +240,14 @@ def limit(advice: Advice) -> str:
     if advice.span:
         whole = own.mean("replay") * counts["events"] / 1e9
         least = whole / advice.span
-        most = min(1.0, COLD * least)
-        text += (
-            f". In all this is {1e3 * whole:.3g} ms of the {advice.span:.3g} s recorded, {percent(least)}, or up to "
-        )
-        text += f"{COLD} times that with the program's own data in the caches: "
+        most = least if math.isnan(advice.cold) else min(1.0, max(1.0, advice.cold) * least)
+        text += f". In all this is {1e3 * whole:.3g} ms of the {advice.span:.3g} s recorded, {percent(least)}"
+        if not math.isnan(advice.cold):
+            text += (
+                f", or {percent(most)} with caches as after a program's work, where an event takes {advice.cold:.2g} "
+                "times as long"
+            )
+        text += ": "
         if most < LITTLE:
             text += "VMAs hardly limit this program"
         elif least > MUCH:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from benchframe.engine.caches import UNTOUCHED, Caches
 from benchframe.engine.probe import Point, Study
 from benchframe.stats import Ratio, paired_ratio
 
@@ -108,6 +109,7 @@ class Breakeven:
     places: tuple[Place, ...]
     crossovers: tuple[Crossover, ...]
     rounds: int
+    caches: Caches = UNTOUCHED
 
     @property
     def verdict(self) -> str:
@@ -152,12 +154,14 @@ def breakeven(
     plugins: Sequence[str] = (),
     blocked: Sequence[str] = (),
     seconds: float = 0.02,
+    caches: Caches = UNTOUCHED,
 ) -> Breakeven:
-    """Measure the sweep; takes some 0.5 s per point and round. Raises ProbeError."""
+    """Measure the sweep, each event with ``caches`` in this state; takes some 0.5 s per point and round. Raises
+    ProbeError."""
     strategies = {name: known.strategy(name) for name in (a, b)}
     specs = sweep.specs()
     streams = [known.spec(spec).trace(0) for spec in specs]
-    points = [Point(name, i) for i in range(len(streams)) for name in (a, b)]
+    points = [Point(name, i, caches=str(caches)) for i in range(len(streams)) for name in (a, b)]
     study = Study(strategies, streams, points, seconds, cpu, plugins, blocked)
     found = study.measure(rounds, 1, lambda done: note(f"{sweep.over}: round {done + 1} of {rounds}"))
     hits = [_hit_rate(strategies[b], stream) for stream in streams]
@@ -178,7 +182,7 @@ def breakeven(
     order = sorted(range(len(places)), key=lambda i: places[i].x)
     sorted_places = tuple(places[i] for i in order)
     crossed = crossovers(sorted_places, np.array([logs[i] for i in order]), sweep.scale) if places else ()
-    return Breakeven(a, b, sweep, sorted_places, crossed, rounds)
+    return Breakeven(a, b, sweep, sorted_places, crossed, rounds, caches)
 
 
 def _hit_rate(strategy: Any, stream: Any) -> float:

@@ -43,7 +43,7 @@ def _curve(study: Breakeven) -> Curve:
     return Curve(
         study.sweep.over,
         study.sweep.title.format(b=study.b),
-        f"{study.b} / {study.a}, {study.sweep.figure}",
+        f"{study.b} / {study.a}, {study.sweep.figure}" + ("" if study.caches.warm else f" @{study.caches.label}"),
         study.sweep.scale == "log",
         tuple(Mark(p.ratio.value, p.ratio.low, p.ratio.high, p.x) for p in study.places),
         tuple(Mark(c.x, c.low, c.high) for c in study.crossovers),
@@ -200,6 +200,8 @@ def breakeven_table(found: Sequence[Breakeven]) -> Table:
     notes.append(
         f"ns per {_per(found)}; ratios paired by round, {found[0].rounds} rounds; a crossover's interval by bootstrap."
     )
+    if not (state := found[0].caches).warm:
+        notes.append(f"caches as {state.label}: {state.says()}.")
     return Table("Breakeven", heads, tuple(rows), (False, *(True,) * 5, False), tuple(records), tuple(notes))
 
 

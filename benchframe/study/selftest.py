@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta
 
+from benchframe.engine.caches import UNTOUCHED, Caches
 from benchframe.engine.job import DEPTHS, Outcome, spare_cpu
 from benchframe.errors import ResultsError
 from benchframe.files import write_json
@@ -30,7 +31,7 @@ from benchframe.results.campaign import (
 )
 from benchframe.results.document import Number, Numbers, Text, Words, read_document, wrong
 from benchframe.results.folder import RunFolder
-from benchframe.results.manifest import CellEntry, Options
+from benchframe.results.manifest import CellEntry, Options, suffix
 from benchframe.study import twins
 
 if TYPE_CHECKING:
@@ -148,6 +149,8 @@ class SelfTest:
     folder: Path
     say: Say
     seed: int = 1
+    caches: Caches = UNTOUCHED
+    """The state in which each event finds the caches."""
     worker: Sequence[str] = ()
     compile: Compile = compile_native
     depth: str = "quick"
@@ -158,7 +161,7 @@ class SelfTest:
     def run(self) -> Record:
         """Measure and write ``selftest.json`` into the folder. Raises the same errors as a run."""
         spec = self.known.spec(self.workload)
-        stream = make_stream(spec, 0)
+        stream = make_stream(spec, 0, caches=str(self.caches))
         stream = Stream(replace(stream.entry, baseline=twins.BASELINE), stream.trace)
         self.say("compiling (only the first time)")
         everything = (*twins.COPIES[: self.copies], twins.SLOWED)
@@ -230,7 +233,7 @@ class SelfTest:
         manifest = quiet.manifest
         overheads = [c.state.timer_overhead_ns for c in quiet.cells() if c.state.timer_overhead_ns] or [0.0]
         record = Record(
-            workload=self.workload,
+            workload=self.workload + suffix(0, self.caches),
             quiet=means_of(quiet),
             load=means_of(load),
             loaded_from=loaded_from,

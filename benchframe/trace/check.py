@@ -80,6 +80,7 @@ class Checker:
             (ret >= -MAX_ERRNO) & (ret <= ADDRESS_LIMIT) | (ret == UNKNOWN),
             "ret is not an address, 0, -errno or UNKNOWN",
         )
+        self._demand((ret == UNKNOWN) | (kind != Kind.WALK), "ret of a walk is not UNKNOWN")
         well = ret >= 0
         self._demand(((addr & (PAGE - 1)) == 0) | ~_ALIGNED_ADDR[kind] | ~well, "addr is not page-aligned")
         placed = _ALIGNED_RET[kind] & well

@@ -166,12 +166,19 @@ def lines(own: Mapping[str, float], programs: Mapping[str, Mapping[str, float]])
             place = f"{'above' if one.value > one.high else 'below'} all {one.n}"
         title = f"{STATISTICS[one.name].title.ljust(width)}  {text(one.name, one.value):>8}"
         said.append(f"{title}  {place}  ({low} to {high}, median {middle})")
-    close = nearest(own, programs)
-    if close is not None:
-        far = "farther than any program is from its nearest one" if close.distance > close.most else ""
-        usual = far or f"a program's nearest one is usually at {close.usual:.1f}"
-        said.append(f"nearest: {close.name}, at {close.distance:.1f} standard deviations; {usual}")
+    if close := nearest_text(own, programs):
+        said.append(f"nearest: {close}")
     return said
+
+
+def nearest_text(own: Mapping[str, float], programs: Mapping[str, Mapping[str, float]]) -> str:
+    """The nearest program, its distance, and what is usual among programs; empty if there are too few."""
+    close = nearest(own, programs)
+    if close is None:
+        return ""
+    far = "farther than any program is from its nearest one" if close.distance > close.most else ""
+    usual = far or f"a program's nearest one is usually at {close.usual:.1f}"
+    return f"{close.name}, at {close.distance:.1f} standard deviations; {usual}"
 
 
 def text(name: str, value: float) -> str:

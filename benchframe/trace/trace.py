@@ -425,7 +425,7 @@ def largest(trace: Trace) -> int:
 # others.
 
 PLACED = (Kind.EXEC, Kind.MAP, Kind.MMAP, Kind.MUNMAP, Kind.MPROTECT, Kind.MREMAP, Kind.BRK, Kind.MADVISE, Kind.MLOCK,
-          Kind.MUNLOCK, Kind.FAULT, Kind.LOOKUP)  # fmt: skip
+          Kind.MUNLOCK, Kind.FAULT, Kind.LOOKUP, Kind.WALK)  # fmt: skip
 """Kinds whose ``addr`` is an address (in a FORK it is the child's mm, in a THREAD unused)."""
 GIVEN = (Kind.MAP, Kind.MMAP, Kind.MREMAP, Kind.BRK)
 """Kinds that return an address."""

@@ -9,7 +9,9 @@ linux-3.15       red-black tree with gaps        vmacache, page   mmap_sem for r
 linux-5.10       red-black tree with gaps        vmacache, 2 MiB  mmap_lock for read
 linux-6.1        maple tree                      none             mmap_lock for read
 linux-6.4        maple tree, RCU mode            none             the VMA's rw_semaphore, else mmap_lock
+linux-6.12       as linux-6.4
 linux-6.15       maple tree, RCU mode            none             a reference to the VMA, else mmap_lock
+linux-6.18       as linux-6.15; /proc/PID/maps is read under one VMA's lock after another, before under mmap_lock
 ```
 mmap_sem became a rw_semaphore in 2.4.3; `avl_2_4` itself corresponds to 2.4.3 to 2.4.9, with concurrent faults. Only
 the lookup is that kernel's. System calls, merging, limits and page faults are the model's for every strategy, so that a
@@ -44,7 +46,7 @@ def last_found() -> Cache:
 
 @hookimpl
 def benchframe_strategies():
-    """Eight kernels."""
+    """Ten kernels."""
     gaps, slots = rbtree.augmented, vmacache.vmacache
     made = [
         ("linux-2.4.0", "AVL tree from 32 VMAs on, mmap_cache", avl.hybrid, last_found(), avl.MESSAGES),
@@ -68,7 +70,13 @@ def benchframe_strategies():
     ]
     locks = [
         ("linux-6.4", "maple tree, a lock per VMA", per_vma_rwsem.protocol()),
-        ("linux-6.15", "maple tree, a reference count per VMA as its lock", per_vma_refcnt.protocol()),
+        ("linux-6.12", "maple tree, a lock per VMA", per_vma_rwsem.protocol()),
+        (
+            "linux-6.15",
+            "maple tree, a reference count per VMA as its lock",
+            per_vma_refcnt.protocol(**dict.fromkeys(per_vma_refcnt.MAPS)),
+        ),
+        ("linux-6.18", "as 6.15, and maps are read under one VMA's lock after another", per_vma_refcnt.protocol()),
     ]
     for name, what, protocol in locks:
         rcu = maple.maple(rcu=True)

@@ -28,8 +28,14 @@ the reader's increment is an acquire, so the second check of the numbers comes a
 load of mm_lock_seq; puts and the writer's subtraction are releases (refcount_dec_and_test, refcount_sub_and_ test);
 vma_mark_attached publishes with refcount_set_release; adding the writer's bit orders nothing, the wait behind it is a
 full barrier (rcuwait). mm_lock_seqcount_begin has an smp_wmb behind its store, mm_lock_seqcount_end one before.
+
+Readers of the whole address space (/proc/PID/maps, PROCMAP_QUERY) hold one VMA after another, since 6.17; `linux-6.15`
+leaves this out, and reads under mmap_lock. A VMA that a writer has locked is taken under mmap_lock, for that one VMA.
+There the walk goes on from the node where it was; here each VMA is looked up from the root.
+
 Text: the code that all such faults share is in `speculation`.
-Sources: Linux 6.15 include/linux/mm.h, include/linux/mmap_lock.h, mm/memory.c, mm/mmap_lock.c (6.16); 9bbffee67ffd.
+Sources: Linux 6.15 include/linux/mm.h, include/linux/mmap_lock.h, mm/memory.c, mm/mmap_lock.c (6.16); 9bbffee67ffd;
+6.17 fs/proc/task_mmu.c, and lock_next_vma of mm/mmap_lock.c.
 """
 
 from benchframe.api import Protocol, Strategy, hook, hookimpl, native
@@ -51,7 +57,10 @@ from benchframe.kernel import (
     mmgrab,
     rcu_read_lock,
     rcu_read_unlock,
+    read_lock,
+    read_unlock,
     refcount,
+    smp_rmb,
     smp_wmb,
     waitqueue,
     write_downgrade,
@@ -69,7 +78,7 @@ AGAIN = -1
 REFS = refcount("vm_refcnt")
 inc_not_zero_limited, add_not_zero = REFS.refcount_inc_not_zero_limited_acquire, REFS.refcount_add_not_zero
 refcount_read, set_release, dec_and_test = REFS.refcount_read, REFS.refcount_set_release, REFS.refcount_dec_and_test
-sub_and_test = REFS.refcount_sub_and_test
+refcount_inc, sub_and_test = REFS.refcount_inc, REFS.refcount_sub_and_test
 WRITER_WAIT = waitqueue("vma_writer_wait")
 prepare_to_wait, wake_ups, schedule = WRITER_WAIT.prepare_to_wait, WRITER_WAIT.wake_ups, WRITER_WAIT.schedule
 finish_wait, wake_up = WRITER_WAIT.finish_wait, WRITER_WAIT.wake_up
@@ -146,6 +155,77 @@ def lock_vma_under_rcu(mm, task, addr):
             vma = NULL
     rcu_read_unlock(mm, task)
     return found
+
+
+# ---- readers of the whole address space, 6.17 ------------------------------------------------------------------------
+
+
+@native
+def lock_vma_range(mm, task):
+    """m_start of 6.17: only an RCU section, which lasts to the end of the read."""
+    return rcu_read_lock(mm, task)
+
+
+@native
+def lock_next_vma_under_mmap_lock(mm, task, addr):
+    """The same under mmap_lock, outside the RCU section, since it may sleep: there is no writer, so the reference can
+    be taken."""
+    rcu_read_unlock(mm, task)
+    read_lock(mm, task)
+    vma = index_find(mm, addr)
+    if vma != NULL:
+        refcount_inc(VMA(mm, vma))
+    read_unlock(mm, task)
+    rcu_read_lock(mm, task)
+    return vma
+
+
+@native
+def lock_next_vma(mm, task, addr):
+    """The first VMA with ``addr < vm_end``, held; NULL if there is none.
+
+    A VMA that begins above ``addr`` is the right one only if nothing was mapped between the two: if a writer came, the
+    walk is made again with the VMA held, which cannot shrink then.
+    """
+    got = AGAIN
+    while got == AGAIN:
+        seq = load_acquire(mm, "mm_lock_seq")
+        vma = index_find(mm, addr)
+        if vma == NULL:
+            return NULL
+        got = vma_start_read(mm, vma)
+    if got == 0:
+        return lock_next_vma_under_mmap_lock(mm, task, addr)
+    v = VMA(mm, vma)
+    right = addr < v.vm_end
+    if right and addr < v.vm_start:
+        smp_rmb()
+        if seq & 1 or READ_ONCE(mm, "mm_lock_seq") != seq:
+            right = index_find(mm, addr) == vma
+    if right:
+        return vma
+    vma_refcount_put(mm, vma)
+    return lock_next_vma_under_mmap_lock(mm, task, addr)
+
+
+@native
+def get_next_vma(mm, task, vma, addr):
+    """One VMA's lock after another: what is shown last is released before the next is looked for."""
+    if vma != NULL:
+        vma_refcount_put(mm, vma)
+    return lock_next_vma(mm, task, addr)
+
+
+@native
+def unlock_vma_range(mm, task, vma):
+    """m_stop of 6.17."""
+    if vma != NULL:
+        vma_refcount_put(mm, vma)
+    return rcu_read_unlock(mm, task)
+
+
+MAPS = {"lock_vma_range": lock_vma_range, "get_next_vma": get_next_vma, "unlock_vma_range": unlock_vma_range}
+"""/proc/PID/maps under one VMA's lock after another."""
 
 
 # ---- writers ---------------------------------------------------------------------------------------------------------
@@ -249,6 +329,7 @@ def mm_write_downgrade(mm, task):
 
 HOOKS = {
     **speculation.HOOKS,
+    **MAPS,
     "mmap_write_lock": mm_write_lock,
     "mmap_write_unlock": mm_write_unlock,
     "mmap_write_downgrade": mm_write_downgrade,

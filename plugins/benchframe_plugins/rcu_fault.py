@@ -48,6 +48,8 @@ from benchframe.kernel import (
     load_acquire,
     rcu_read_lock,
     rcu_read_unlock,
+    read_lock,
+    read_unlock,
     smp_rmb,
     smp_wmb,
 )
@@ -88,6 +90,56 @@ def valid(mm, task, vma, site):
     return int(READ_ONCE(VMA(mm, vma), "vm_lock_seq") == t.strategy0)
 
 
+# ---- readers of the whole address space ------------------------------------------------------------------------------
+
+
+@native
+def lock_vma_range(mm, task):
+    """An RCU section, which lasts to the end of the read or until a writer is met."""
+    TASK(mm, task).speculative = 1
+    return rcu_read_lock(mm, task)
+
+
+@native
+def get_next_vma(mm, task, vma, addr):
+    """The first VMA with ``addr < vm_end``; its number, for ``valid``. If a writer is at it, mmap_lock for the rest of
+    the read."""
+    t = TASK(mm, task)
+    if not t.speculative:
+        if vma == NULL:
+            return index_find(mm, addr)
+        return VMA(mm, vma).vm_next
+    found = index_find(mm, addr)
+    if found == NULL:
+        return NULL
+    v = VMA(mm, found)
+    seq = load_acquire(v, "vm_lock_seq")
+    if seq != load_acquire(mm, "mm_lock_seq") and READ_ONCE(v, "detached") == 0:
+        if addr < READ_ONCE(v, "vm_end"):
+            smp_rmb()
+            if READ_ONCE(v, "vm_start") <= addr or index_find(mm, addr) == found:
+                t.strategy0 = seq
+                return found
+    rcu_read_unlock(mm, task)
+    t.speculative = 0
+    read_lock(mm, task)
+    return index_find(mm, addr)
+
+
+@native
+def unlock_vma_range(mm, task, vma):
+    """The end of the section, or mmap_read_unlock."""
+    t = TASK(mm, task)
+    if t.speculative:
+        t.speculative = 0
+        return rcu_read_unlock(mm, task)
+    return read_unlock(mm, task)
+
+
+MAPS = {"lock_vma_range": lock_vma_range, "get_next_vma": get_next_vma, "unlock_vma_range": unlock_vma_range}
+"""/proc/PID/maps without a lock."""
+
+
 # ---- writers ---------------------------------------------------------------------------------------------------------
 
 
@@ -112,6 +164,7 @@ def attach(mm, vma):
 
 HOOKS = {
     **speculation.HOOKS,
+    **MAPS,
     "mmap_write_unlock": mm_write_unlock,
     "mmap_write_downgrade": mm_write_downgrade,
     "vma_valid": valid,

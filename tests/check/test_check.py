@@ -48,6 +48,7 @@ def test_the_rfc_as_posted(bug: str, where: str, words: str) -> None:
     assert f"use after free: {words}" in texts("pmdcache", where)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rbtree", "mmap_cache", "pmdcache_rcu"])
 def test_right_strategies_are_clean(name: str) -> None:
     """Every common scenario: nothing found, and nothing left out."""

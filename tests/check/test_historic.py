@@ -75,7 +75,7 @@ def test_a_mend_that_does_not_mend() -> None:
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        ("B7", r"B7 .* cannot be reproduced: a lookup in another task"),
+        ("B8", r"B8 .* cannot be reproduced: not a bug"),
         ("B91", r"did you mean B9\? "),
         ("x", "--list-historic"),
     ],

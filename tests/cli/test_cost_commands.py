@@ -78,6 +78,7 @@ def test_cost_table() -> None:
         assert "a" in render(table, form)
 
 
+@pytest.mark.slow
 def test_explain_from_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """explain --run reads times and counts of a stored run; a run without counts, or without the cell, says so."""
     from benchframe.study import model as module

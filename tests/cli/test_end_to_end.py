@@ -54,6 +54,7 @@ def compile_first(*names: str, plugin: Path | None = None) -> None:
         compiled(known.strategy(name))
 
 
+@pytest.mark.slow
 def test_run_table_report(tmp_path: Path) -> None:
     """A quick run of a cache beside the baseline on a recorded trace and a synthetic stream ends in a table."""
     compile_first("mmap_cache")
@@ -111,6 +112,7 @@ def test_bad_strategies_are_caught_and_the_rest_runs(tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_to_the_same_cells(tmp_path: Path) -> None:
     """SIGKILL in the middle, then --resume: the same cells and rounds as a run that nobody killed."""
     compile_first("mmap_cache")

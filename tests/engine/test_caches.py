@@ -166,7 +166,7 @@ def test_a_column_beside_warm_figures_changes_nothing_of_theirs() -> None:
     warm = Session(strategy("rbtree"), registry().spec(CHURN).trace(1), layout_seed=5)
     assert warm.verify().ok
     before = warm.counts()
-    beside = ColdSession(warm, caches.usual(), 5, 64)
+    beside = ColdSession(warm, caches.USUAL, 5, 64)
     assert beside.machine is warm.machine
     assert beside.timed_lookups == min(64, warm.n_lookups)
     assert beside.measure(1, seconds=1e-9).loops == REPLAYS
@@ -249,7 +249,7 @@ def test_the_control_says_what_is_wrong() -> None:
     assert "llc: a known line" not in text([good, bad])
 
 
-@pytest.mark.parametrize("words", [["--caches", "warm"], ["--caches", "llc", "--minutes", "1"], ["--caches", "l4"]])
-def test_selftest_says_what_it_cannot_check(words: list[str]) -> None:
-    """Warm caches, a duration, a level that does not exist: exit code 2."""
-    assert CliRunner().invoke(app, ["selftest", *words]).exit_code == 2
+@pytest.mark.parametrize("words", ["warm", "program=4K,program --minutes 1", "l4"])
+def test_selftest_says_what_it_cannot_check(words: str) -> None:
+    """Warm caches, two states to measure the tool in, a level that does not exist: exit code 2."""
+    assert CliRunner().invoke(app, ["selftest", "--caches", *words.split()]).exit_code == 2

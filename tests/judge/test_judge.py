@@ -172,6 +172,34 @@ def test_a_judging_process_that_ends_is_reported() -> None:
             process.run([Op(child.FORK)])
 
 
+DYING = """
+import importlib.util, os, sys
+spec = importlib.util.spec_from_file_location("child", {file!r})
+child = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(child)
+perform = child.Worker.perform
+def mortal(worker, op):
+    return os.kill(os.getpid(), 11) if op[0] == child.MUNMAP else perform(worker, op)
+child.Worker.perform = mortal
+child.main()
+"""
+
+
+@pytest.mark.parametrize("before", [[], [Op(child.FORK), Op(child.FORK)]], ids=["worker", "grandchild"])
+def test_what_killed_the_judging_process_is_named(
+    before: list[Op], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal and the operation, also when a child of the worker dies. (Once a system call that the kernel
+    understood otherwise unmapped the process's own code.)"""
+    script = tmp_path / "dying.py"
+    script.write_text(DYING.format(file=child.__file__))
+    monkeypatch.setattr(child, "__file__", str(script))
+    ops = [*before, Op(child.MMAP, AT, 8192, 3, 0x32, child.MASK, 0), Op(child.MUNMAP, AT, 4096), Op(child.FORK)]
+    wanted = f"killed by SIGSEGV in operation {len(before) + 1} of the batch: munmap({AT:#x}, 0x1000)"
+    with Kernel() as process, pytest.raises(JudgeError, match=re.escape(wanted)):
+        process.run(ops)
+
+
 def test_a_batch_that_takes_too_long_is_ended() -> None:
     """The timeout kills the judging process."""
     with Kernel() as process:

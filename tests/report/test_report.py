@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.report_run import SOURCE, STRATEGIES, WORKLOADS, Reader, a_study, made_up, on_disk
+from typer.testing import CliRunner
 
+import benchframe
 from benchframe.cli import app
 from benchframe.engine.job import COLD
 from benchframe.engine.session import bin_edge, histogram
@@ -43,6 +45,7 @@ def test_the_page_has_every_part(plain: str) -> None:
         "latency",
         "tails",
         "counted",
+        "fallbacks",
         "sources",
         "trust",
         "environment",
@@ -57,6 +60,8 @@ def test_the_page_has_every_part(plain: str) -> None:
     assert any("65,530 VMAs" in text for text in labels)
     assert any("bytes per VMA" in text for text in labels)
     assert SOURCE.strip() in reader.text
+    assert "nearest recorded program" in reader.text
+    assert reader.text.count("javac-hello, at 0.3 standard deviations") == len(WORKLOADS)
     rows = [tag for tag, _ in reader.elements].count("tr")
     assert rows > 2 * len(STRATEGIES) * len(WORKLOADS)
     for name in ids & {*CHARTS}:
@@ -393,6 +398,19 @@ def test_failures_stand_together() -> None:
     assert what_failed(CellState("wrong", "event 17 (FAULT): no", event=17)) == "event 17 (FAULT): no"
 
 
+def test_fallbacks_are_told_by_reason(tmp_path: Path) -> None:
+    """A cell whose lookups gave up their fast path: a table below the run's, columns in CSV and data frame."""
+    folder = on_disk(tmp_path / "run", made_up(("rbtree", "linux-6.4"), ("w",)))
+    shown = CliRunner().invoke(app, ["table", str(folder.path)]).stdout
+    (line,) = [line for line in shown.splitlines() if "3.0%" in line]
+    assert line.split() == ["w", "linux-6.4", "1,000", "3.0%", "0", "10", "20", "0", "0", "0"]
+    assert "stack: below a stack" in shown
+    (record,) = [r for r in latency_table(folder.cells()).records if r["strategy"] == "linux-6.4"]
+    assert (record["fallbacks"], record["fallbacks.file"]) == (30, 20)
+    frame = benchframe.load(folder.path, "figures").query("strategy == 'linux-6.4'")
+    assert set(frame["fallbacks.stack"]) == {10}
+
+
 def test_cold_lookups_are_a_column_and_a_family_of_their_own() -> None:
     """Cells with a time per cold lookup: table, mail and report have it with its state and the number of lookups, and
     the verdicts on all other figures are those without it."""
@@ -415,7 +433,7 @@ def test_cold_lookups_are_a_column_and_a_family_of_their_own() -> None:
     assert cold.word == "faster"
     text = to_text(latency_table(cells))
     assert "ns/cold lookup" in text
-    assert "corrected for 6 comparisons, for 2 of cold lookups by themselves" in text
+    assert "corrected for 6 comparisons, and apart from them for 2 of cold lookups" in text
     assert "300 lookups a process" in text
     assert "40 KiB of other memory" in text
     assert "ns/cold lookup" not in to_text(latency_table(plain.cells))

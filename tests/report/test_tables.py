@@ -120,11 +120,16 @@ def test_the_running_kernel_is_the_last_row_of_its_workload() -> None:
 
 
 def test_tails_split_by_hit_and_miss() -> None:
-    """The second table has the quantiles of each outcome and states the timer's overhead."""
+    """The second table has the quantiles of each outcome, and the mean where there is a histogram; it states the
+    timer's overhead."""
     table = tail_table(CELLS)
     assert [row[3] for row in table.rows] == ["hit", "miss", "hit", "miss"]
-    assert table.rows[0][5:] == ("21.0", "25.0", "40.0", "95.5", "12,345")
+    assert table.rows[0][5:] == ("", "21.0", "25.0", "40.0", "95.5", "12,345")
     assert any("7.5" in note for note in table.notes)
+    found = {"histograms": {"mapping": ((32.0, 3), (320.0, 1))}}
+    calls = LatencyRow("mapping", "all", 4, 33.0, 330.0, 330.0, 330.0, 330.0)
+    (row,) = tail_table([replace(CELLS[0], state=CellState("ok", latencies=(calls,), threads=found))]).records
+    assert row["mean"] == pytest.approx((3 * 33 + 330) / 4), "each operation in the middle of its bucket"
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -247,7 +252,7 @@ def test_a_failure_keeps_its_column() -> None:
 def test_tables_without_an_order_lose_the_last_columns_first() -> None:
     """Labels and the first column of numbers stay, however narrow the terminal is."""
     heads = tail_table(CELLS).heads
-    assert fitted(tail_table(CELLS), 75).heads == heads[:-2]
+    assert fitted(tail_table(CELLS), 81).heads == heads[:-2]
     assert fitted(tail_table(CELLS), 1).heads == heads[:5]
 
 

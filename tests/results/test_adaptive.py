@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from support.runs import OPTIONS as SHALLOW
 from support.runs import made, noise
 from support.sessions import OPTIONS, Log, sit, start
@@ -16,6 +17,7 @@ from benchframe.results.figures import rows_of
 ADAPTIVE = replace(OPTIONS, until_decided=True, rounds=12, decide=("lookup",))
 
 
+@pytest.mark.slow
 def test_rounds_go_where_something_is_open(tmp_path: Path) -> None:
     """A third faster is decided after five rounds (the evidence that four can give does not do for four comparisons);
     an equal one goes on, with its baseline, until it reads the same; then the run ends, before its limit. A second
@@ -72,7 +74,7 @@ def test_open_cells_are_those_of_the_figures_that_count(tmp_path: Path) -> None:
 def test_usage() -> None:
     """Figures that do not exist and too few rounds are told before anything runs."""
     for arguments, said in (
-        (["--decide", "speed"], "--decide takes lookup, fault, mapping, not speed"),
+        (["--decide", "speed"], "--decide takes lookup, cold, fault, mapping, not speed"),
         (["--rounds", "2"], f"--until-decided needs at least {MIN_ROUNDS} rounds, not 2"),
     ):
         done = CliRunner().invoke(app, ["run", "--until-decided", *arguments])

@@ -36,6 +36,7 @@ def shown(code: str, place: str) -> str:
     return ast.unparse(ast.fix_missing_locations(tree))
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path) -> None:
     """Its cells in order, as a script without a guard for processes: a table, frames, a simulated run; all on disk."""
     known = load([])

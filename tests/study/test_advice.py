@@ -59,6 +59,7 @@ def advice(*kernels: Kernel, at: int = -1, habits: Habits | None = None, span: f
         span,
         PerVma((20.0, 60.0), 210.0, 120.0),
         ROUNDS,
+        cold=6.0,
     )
 
 
@@ -125,6 +126,13 @@ def test_what_limits() -> None:
         (90e-6 / 0.5, "VMAs can limit this program"),
     ):
         assert words in sentences(advice(own, span=span))[0]
+    assert (
+        "5 %, or 30 % with caches as after a program's work, where an event takes 6 times"
+        in sentences(advice(own, span=90e-6 / 0.05))[0]
+    )
+    unknown = sentences(replace(advice(own, span=90e-6 / 0.05), cold=math.nan))[0]
+    assert "caches" not in unknown, "noise hid the colder figure"
+    assert "VMAs limit this program by 5 % at most" in unknown
     text = sentences(advice(own, span=0.0))[0]
     assert "favours" not in sentences(advice(own, span=0.0))[2], "a synthetic stream may search"
     assert "recorded" not in text, "a synthetic stream has no time of its own"

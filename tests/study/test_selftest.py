@@ -219,6 +219,7 @@ def test_slowed_twin_is_right() -> None:
     assert found.calls >= 120
 
 
+@pytest.mark.slow
 def test_a_small_self_test_with_made_up_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both parts are run with real processes, the load is switched on half-way and off again, the record is written."""
     for rounds in ("BLOCKED", "PILOT"):

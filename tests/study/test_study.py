@@ -181,14 +181,15 @@ def test_order_of_a_round() -> None:
 
 
 def test_a_study_measures_every_point() -> None:
-    """One round in a process of its own: a time for each point; a wrong strategy ends it with its name."""
+    """One round in a process of its own: a time for each point, also with cold caches."""
     runner("rbtree", "native")
     streams = [registry().spec(f"zipf:vmas={n},events=500,faults=1").trace(0) for n in (20, 60)]
     points = [Point("rbtree", stream, seed) for stream in (0, 1) for seed in (0, 7)]
+    points.append(Point("rbtree", 0, caches="program=4096"))
     done: list[int] = []
     (rows,) = Study({"rbtree": strategy("rbtree")}, streams, points, 0.001).measure(1, 3, done.append)
     assert done == [0]
-    assert len(rows) == 4
+    assert len(rows) == 5
     assert all(row["fault"] > 0 and row["replay"] > 0 for row in rows)
 
 

@@ -36,7 +36,8 @@ def made_up(
     rng = np.random.default_rng(1)
     cells = []
     for label in workloads:
-        entry = WorkloadEntry(label, label, "", 0, "ab" * 32, 1100, 1000, strategies[0], summary=text)
+        about = {"summary": text, "nearest": f"javac-hello, at 0.3 standard deviations {text}"}
+        entry = WorkloadEntry(label, label, "", 0, "ab" * 32, 1100, 1000, strategies[0], **about)
         size = int(label.partition("vmas=")[2].partition(",")[0] or 40) if "vmas=" in label else 40
         for place, strategy in enumerate(strategies):
             key = CellEntry(f"{len(cells):032x}", strategy, label, "cd" * 32)
@@ -119,6 +120,8 @@ def _state(rng: np.random.Generator, base: float, place: int, text: str) -> Cell
     cost = {"lookup.n": 1000.0, "events": 1000.0, "counted": 1000.0, "bytes.per_vma": 192.0 + 64 * place}
     cost |= {"lookup.lines": 4.0, "lookup.lines.vma": 2.0 + place, "lookup.lines.mm": 1.0, "lookup.loads": 20.0}
     counts = {"lookups": 1000.0, "hits": 400.0 * place, "hit_rate": 0.4 * place, "invalidations": 5.0}
+    if place == 1:
+        counts |= {"fallbacks": 30.0, "fallbacks.stack": 10.0, "fallbacks.file": 20.0}
     return CellState(
         "ok", "", counts=counts, latencies=(row,), timer_overhead_ns=7.5, hints={"lookup": (text,)}, cost=cost
     )

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from benchframe import stream
 from benchframe.cli import app
+from benchframe.cli.run import make_streams
 from benchframe.trace.nominal import ENOUGH, STATISTICS, lines, nearest, nominal, same, standings
 from benchframe.trace.trace import Trace
 from benchframe.workload import Workload
@@ -121,3 +122,11 @@ def test_show_and_trace_info_tell_them(tmp_path: Path) -> None:
     assert told.exit_code == 0
     assert f"of {len(registry().recorded()) - 1}, percentile" in told.output
     assert "nearest: python-json" not in told.output
+
+
+def test_a_run_tells_the_nearest_program() -> None:
+    """Each workload of a run has it: a shipped one's nearest is another program, another stream's is measured."""
+    streams = make_streams(registry(), ["sh-pipeline", "zipf:vmas=30,events=300"], [], 1, None, [0])
+    for made in streams:
+        assert "standard deviations" in made.entry.nearest
+    assert not streams[0].entry.nearest.startswith("sh-pipeline")

@@ -1,5 +1,5 @@
-"""``multi-fault-all-split``, ``pft`` and ``ebizzy`` for threads: one address space, in which each thread has areas of
-its own."""
+"""``multi-fault-all-split``, ``pft``, ``ebizzy`` and ``proc-maps`` for threads: one address space, in which each thread
+has areas of its own."""
 
 from typing import Any
 
@@ -112,3 +112,27 @@ def ebizzy_threads(params: dict[str, Any], seed: int, threads: int) -> Trace:
         work.append(stream.by(thread, *blocks))
     setup = [stream.begin_threads(threads), *layout.setup(), layout.tables()]
     return stream.build_threads([*setup, *work], work, map_count=layout.map_count + threads)
+
+
+def proc_maps_threads(params: dict[str, Any], seed: int, threads: int) -> Trace:
+    """``threads`` tasks map and unmap a page each, in the middle of the address space; ``scanners`` more read all
+    VMAs. The others do not change, so that every walk must give the same."""
+    layout = stream.tiles(params["vmas"] + threads, 4, 1)
+    first = (len(layout) - threads) // 2
+    gone = layout.vm_start[first : first + threads]
+    low, length = int(gone[0]), int(gone[-1] - gone[0]) + layout.length
+    count = threads + params["scanners"]
+    work = []
+    for i, addr in enumerate((gone + PAGE).tolist()):
+        once = [stream.mmap(addr, PAGE, stream.READ | stream.WRITE), stream.munmap(addr, PAGE)]
+        work.append(stream.by(i, *once * params["turns"]))
+    work += [stream.by(i, stream.walk(low, length, params["lines"])) for i in range(threads, count)]
+    setup = [stream.begin_threads(count), *layout.setup(), stream.munmap(gone, layout.length), *work]
+    return stream.build_threads(setup, work, map_count=layout.map_count)
+
+
+def proc_maps(params: dict[str, Any], seed: int) -> Trace:
+    """One task that reads all VMAs ``turns`` times."""
+    layout = stream.tiles(params["vmas"], 4, 1)
+    reads = [stream.walk(lines=params["lines"])] * params["turns"]
+    return stream.build(layout.setup(), reads, map_count=layout.map_count)

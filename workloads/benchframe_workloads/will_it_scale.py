@@ -2,7 +2,8 @@
 processes.
 
 A round of a test is one turn of its loop. As there, tasks share only what the kernel makes them share: threads share
-mmap_lock and the index, processes neither. ``mixed`` is an addition of ours: some threads fault, others map.
+mmap_lock and the index, processes neither. Two are additions of ours: in ``mixed`` some threads fault and others map,
+in ``proc-maps`` some map and others read /proc/PID/maps.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import numpy as np
 from benchframe.api import hookimpl
 from benchframe.workloads import NIL, FileEntry, Kind, Parameter, Trace, Workload, stream
 from benchframe_workloads._nominal import with_nominal
+from benchframe_workloads._together import proc_maps, proc_maps_threads
 
 PAGE = stream.PAGE
 BASE, STRIDE = 0x1000_0000_0000, 1 << 33
@@ -124,7 +126,7 @@ STANDS_FOR = "the test of that name in will-it-scale, by which the kernel's test
 
 @hookimpl
 def benchframe_workloads() -> list[Workload]:
-    """Six tests, and a mix."""
+    """Six tests, and two mixes."""
     tests = [
         Workload(name, summary, STANDS_FOR, parameters, make=_alone(_maker(once)), make_threads=_maker(once))
         for name, summary, once, parameters in TESTS
@@ -143,4 +145,19 @@ def benchframe_workloads() -> list[Workload]:
         make=_alone(mixed),
         make_threads=mixed,
     )
-    return with_nominal([*tests, mix])
+    walks = Workload(
+        name="proc-maps",
+        summary="threads map and unmap pages while others read /proc/PID/maps again and again",
+        stands_for="monitoring beside a program: McKenney's test of April 2025, two scanners beside a mapper, by which "
+        "reading under one VMA's lock after another (6.17) was judged. --threads N are N mappers, and scanners more; "
+        "without threads one task reads all VMAs, and ns/mapping op is the time of one such walk",
+        parameters=(
+            Parameter("vmas", 1000, "VMAs that do not change", low=7, high=65_000),
+            Parameter("scanners", 2, "threads that read all VMAs", low=0, high=64),
+            Parameter("turns", 100, "mappings of a mapping thread's round", low=1, high=1_000_000),
+            Parameter("lines", 0, "VMAs that a read(2) returns; 0: all; 1: PROCMAP_QUERY", low=0, high=65_000),
+        ),
+        make=proc_maps,
+        make_threads=proc_maps_threads,
+    )
+    return with_nominal([*tests, mix, walks])

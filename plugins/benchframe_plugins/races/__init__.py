@@ -35,8 +35,6 @@ SEED = (
          "T0: add of VMA #1, which T1 freed before this call began, in vma_hold"),
 )  # fmt: skip
 UNSEEN = (
-    unseen("B7", "the RFC's version check succeeds for another mm than the task's own",
-           "a lookup in another task's mm is made under its lock"),
     unseen("B8", "a fault concurrent with munmap ends in SIGSEGV", "not a bug: the answer is right at some moment of "
                                                                    "the call"),
     unseen("B11", "page tables are made for a freed VMA",

@@ -1,10 +1,63 @@
-"""Races of the RFC of December 2009 that its code as posted does not show alone: B9, B30."""
+"""Races of the RFC of December 2009 that its code as posted does not show alone: B7, B9, B30."""
 
 from benchframe.api import Protocol, Strategy, native, scenario
-from benchframe.kernel import TASK, read_unlock
-from benchframe_plugins import pmdcache
+from benchframe.kernel import NULL, TASK, VMA, rcu_read_lock, rcu_read_unlock, read_unlock
+from benchframe_plugins import pmdcache, pmdcache_rcu
 
 Historic = scenario.Historic
+
+
+# ---- B7: the version check of another task's mm ----------------------------------------------------------------------
+
+
+@native
+def get_in_any_mm(mm, task, addr):
+    """pmdcache_rcu's lookup without mmap_lock for a reader of another task's mm, too, with the check of 2/4."""
+    if TASK(mm, task).mm != mm.id:
+        rcu_read_lock(mm, task)
+        vma = cached_vma(mm, addr)
+        if vma != NULL:
+            vma_hold(mm, vma)
+            v = VMA(mm, vma)
+            if mm_version_check(mm, task) and v.vm_start <= addr and addr < v.vm_end:
+                rcu_read_unlock(mm, task)
+                TASK(mm, task).speculative = 1
+                return vma
+            vma_release(mm, vma)
+        rcu_read_unlock(mm, task)
+    return get_locked(mm, task, addr)
+
+
+cached_vma, vma_hold, vma_release = pmdcache_rcu.cached_vma, pmdcache_rcu.vma_hold, pmdcache_rcu.vma_release
+get_locked = pmdcache_rcu.get_locked
+
+
+def reads_any_mm() -> Strategy:
+    """pmdcache_rcu whose readers of other tasks' mms do not take mmap_lock either."""
+    (twin,) = pmdcache_rcu.benchframe_strategies()
+    if twin.protocol is None:
+        raise TypeError("pmdcache_rcu has a protocol")
+    hooks = {**twin.protocol.binding, "vma_get_locked": get_in_any_mm}
+    return Strategy("b7", "the version check of 2/4 for any mm", twin.index, twin.cache, Protocol(**hooks))
+
+
+OTHER, CHILD = 1, 5
+"""The mm of a second process, and its task."""
+
+
+def two_processes(space: scenario.Setup) -> None:
+    """A process and its child, which has the same VMA and has written to it."""
+    space.map(0, 4)
+    space.touch(0)
+    space.fork(CHILD).fault(scenario.BASE, 2)
+
+
+B7 = scenario.Scenario(
+    "peek-munmap",
+    "a process looks up in another's mm, as ptrace and /proc do, while that one unmaps",
+    two_processes,
+    ((scenario.peek(1, OTHER),), (scenario.elsewhere(scenario.munmap(0, 4), OTHER, CHILD),)),
+)
 
 
 # ---- B9: a wake-up when one holder is left ---------------------------------------------------------------------------
@@ -74,6 +127,16 @@ B30 = scenario.Scenario(
 
 def races() -> list[Historic]:
     """The races, with the bug and fixed."""
+    foreign = Historic(
+        "B7",
+        "the RFC's version check succeeds for another mm than the task's own: its reader does not notice a writer",
+        "RFC of December 2009, 2/4 (mm_version_check); 4/4 does not use it so",
+        reads_any_mm(),
+        "pmdcache_rcu",
+        B7,
+        "use after free: T0: add of VMA #2, which RCU for T1 freed, in vma_release",
+        among=12,
+    )
     lost = Historic(
         "B9",
         "the RFC's third version wakes when one holder is left, but the writer waits for zero",
@@ -94,4 +157,4 @@ def races() -> list[Historic]:
         "deadlock",
         among=12,
     )
-    return [lost, ends]
+    return [foreign, lost, ends]
