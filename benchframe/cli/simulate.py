@@ -111,6 +111,10 @@ def simulate(
         tuple[str, str] | None,
         typer.Option(metavar="A B", help="The load on which strategy A loses most to B; no other strategy is run."),
     ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a machine file: insn and atomic fitted to native runs on this host."),
+    ] = None,
     tries: Annotated[int, typer.Option(min=2, max=10_000, metavar="N", help="Loads that --adversary tries.")] = 40,
     lines: Annotated[bool, typer.Option("--lines", help="Print the cache lines that cost most, too.")] = False,
     form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
@@ -130,6 +134,7 @@ def simulate(
       benchframe simulate -s rbtree -w page_fault1 --work server --seeds 5
       benchframe simulate -s pmdcache_rcu -w multi-fault-all-split --cpus 32 --search-layout
       benchframe simulate --adversary per_vma_refcnt rbtree --tries 40
+      benchframe simulate --calibrate here.toml
       benchframe simulate --resume last -s rbtree -w mixed
       benchframe simulate reports/scaling.toml
     """
@@ -155,6 +160,10 @@ def simulate(
     fields = load_layout(layout, _fields(what_if))
     files = plugin_files(plugin)
     known = loaded(files, no_plugin, plugin)
+    if calibrate is not None:
+        if strategy or workload or trace:
+            raise UsageError("--calibrate has its own strategies and workloads; leave -s, -w and --trace out")
+        return _calibrate(known, model, calibrate)
     if adversary is not None:
         return _adversary(known, adversary, model, tries)
     streams = streams_of(known, split(workload), trace or [], stream_seed, baseline, cpus, model)
@@ -307,6 +316,35 @@ def _adversary(known: "Registry", names: tuple[str, str], machine: "Machine", tr
     for trial in shown:
         typer.echo(f"  {trial.ratio:.3f}   {per_second(trial.first)} and {per_second(trial.second)} a second")
         typer.echo(f"          benchframe simulate -s {first},{second} {trial.load.options()} -m {machine.name}")
+    return 0
+
+
+def _calibrate(known: "Registry", base: "Machine", target: Path) -> int:
+    """Measure, fit, write the machine file, and print each cell before and after. Nothing is overwritten."""
+    from benchframe.files import write_atomic
+    from benchframe.results.manifest import host, noise
+    from benchframe.simulator.calibration import calibrated, error, measured
+    from benchframe.simulator.machines import machine_toml
+
+    if target.exists():
+        raise UsageError(f"--calibrate {target}: the file exists; give another name")
+    cells = measured(known, base, _progress)
+    machine = calibrated(base, cells, host()["cpu"] or "this host")
+    write_atomic(target, machine_toml(machine).encode())
+    before, after = ([one.numbers[name].value for name in ("insn", "atomic")] for one in (base, machine))
+    typer.echo(f"ns per operation of one thread{'native':>32}{base.name:>14}{'calibrated':>14}")
+    for cell in cells:
+        simulated = f"{cell.simulated(*before):14.1f}{cell.simulated(*after):14.1f}"
+        typer.echo(f"{cell.strategy:16}{cell.workload:34}{cell.native:12.1f}{simulated}")
+    for name in ("insn", "atomic"):
+        one = machine.numbers[name]
+        typer.echo(
+            f"{name} = {one.value:g} ns [{one.low:g}, {one.high:g}], {base.name} has {base.numbers[name].value:g}"
+        )
+    typer.echo(f"rms of the logarithm: {error(cells, *after):.3f}, before {error(cells, *before):.3f}")
+    for problem in noise():
+        _progress(problem)
+    typer.echo(f"wrote {target}   (benchframe simulate --machine {target})", err=True)
     return 0
 
 
