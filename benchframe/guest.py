@@ -261,8 +261,8 @@ def _boot(guest: Guest, command: Sequence[str], say: Say) -> int:
     if code is not None:
         return code
     if machine.returncode == 124:
-        told_limit = "give it a longer --budget, or a longer --limit" if ready else "is the machine very busy?"
-        raise GuestError(f"the virtual machine was ended after {guest.limit:g} s", where=guest.kernel, hint=told_limit)
+        hint = "give it a longer --budget or --duration" if ready else "the kernel was still booting"
+        raise GuestError(f"the virtual machine was ended after {guest.limit:g} s", where=guest.kernel, hint=hint)
     what = "the virtual machine ended before the command did" if ready else "the kernel did not boot"
     worst = ("panic", "Assertion", "KVM internal error")
     fatal = next((number for number, text in enumerate(told) if any(word in text for word in worst)), len(told) - 1)
