@@ -60,7 +60,8 @@ def check_name(name: str) -> None:
         raise ScaffoldError(f"{name!r} is the name of benchframe's own package; choose another one")
 
 
-LINUX_FILES = {"lib/maple_tree.c": "linux_maple", "lib/rbtree.c": "linux_rbtree"}
+MAPLE = "lib/maple_tree.c"
+LINUX_FILES = {MAPLE: "linux_maple", "lib/rbtree.c": "linux_rbtree"}
 """Files of a kernel source tree that can be an index, and the templates of the strategy around each."""
 
 
@@ -70,7 +71,7 @@ def make(
     parent: Path,
     language: str = "python",
     linux: SourceTree | None = None,
-    file: str = "lib/maple_tree.c",
+    file: str = MAPLE,
 ) -> Project:
     """Write the package ``parent/name``, in one step: it appears complete or not at all. Nothing is overwritten.
 

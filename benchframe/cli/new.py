@@ -48,7 +48,7 @@ def new(
     from benchframe.linux.tree import one_tree
     from benchframe.registry import PluginPathError
     from benchframe.registry import remember as keep
-    from benchframe.scaffold import KINDS, make
+    from benchframe.scaffold import KINDS, MAPLE, make
 
     if file is not None and from_linux is None:
         raise UsageError("--file names a file of the source tree that --from-linux names; add that")
@@ -60,14 +60,15 @@ def new(
     if name in known.strategies or name in known.workloads:
         raise UsageError(f"{name!r} is already the name of a strategy or workload; choose another name")
     tree = one_tree(from_linux) if from_linux is not None else None
-    project = make(name, kind, output, language, tree, file or "lib/maple_tree.c")
+    project = make(name, kind, output, language, tree, file or MAPLE)
     refused = ""
     if remember:  # before anything is printed: the reader of the output may close it
         try:
             keep(project.folder)
         except (PluginPathError, OSError) as error:
             refused = str(error)
-    typer.echo(f"made {project.folder}: edit {project.source.relative_to(project.folder)}, then")
+    edited = project.source.relative_to(project.folder) if tree is None else tree.path / (file or MAPLE)
+    typer.echo(f"made {project.folder}: edit {edited}, then")
     extra = "" if remember else f" --plugin {_shown(project.folder)}"
     if kind == "workload":
         typer.echo(f"  benchframe run --quick --workload {name} --strategy mmap_cache{extra}")

@@ -295,6 +295,7 @@ def test_from_linux_reads_the_tree_where_it_lies(tmp_path: Path) -> None:
         "new", "own", "--from-linux", tree, "--file", "lib/rbtree.c", "-o", tmp_path, "--no-remember"
     )  # fmt: skip
     assert made.exit_code == 0, made.output
+    assert f"edit {tree}/lib/rbtree.c, then" in made.output
     assert not any("typo" in path.read_text() for path in (tmp_path / "own").rglob("*") if path.is_file())
     strategy = load([tmp_path / "own" / "src" / "benchframe_own.py"]).strategy("own")
     assert strategy.summary == "Linux 6.12: lib/rbtree.c itself"
