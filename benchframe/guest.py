@@ -242,8 +242,8 @@ def _boot(guest: Guest, command: Sequence[str], say: Say) -> int:
             for line in machine.stdout:
                 text = line.rstrip("\r\n")
                 told.append(text)
-                if text.startswith(DONE):
-                    code = int(text.split()[-1])
+                if done := re.match(rf"{DONE} (-?\d+)", text):
+                    code = int(done[1])
                 elif text.startswith(READY):
                     ready = True
                 elif ready and code is None:
@@ -254,10 +254,10 @@ def _boot(guest: Guest, command: Sequence[str], say: Say) -> int:
                         say(one)
                     empty = 0
                 if text.startswith("KVM internal error"):  # QEMU would stop the machine and wait
-                    break
-        finally:
-            if code is None:
-                machine.terminate()
+                    machine.terminate()
+        except BaseException:
+            machine.terminate()
+            raise
     if code is not None:
         return code
     if machine.returncode == 124:
