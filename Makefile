@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TESTFLAGS ?= -n auto --dist worksteal
 RUNFLAGS ?= --quick --rounds 6 --strategy mmap_cache,pmdcache --workload python-json
 
-.PHONY: help install run reference-run reference-report sweep sweep-report compare-shows kernel-judge floors test lint docs docs-tables format dist clean
+.PHONY: help install run reference-run reference-report sweep sweep-report scaling scaling-report compare-shows kernel-judge floors test lint docs docs-tables format dist clean
 
 help:
 	@echo "make install   an environment in $(VENV): benchframe (editable) and the tools for tests and lint"
@@ -14,6 +14,8 @@ help:
 	@echo "make reference-report   reports/reference anew from its committed results; make reference-run measures them anew"
 	@echo "make sweep     reports/sweep measured anew: every index on 6 to 1 000 000 VMAs (about 12 minutes, 4 GB)"
 	@echo "make sweep-report      reports/sweep and docs/sweep.png anew from its committed results"
+	@echo "make scaling   reports/scaling simulated anew: eight strategies on 1 to 128 CPUs (some minutes of CPU time)"
+	@echo "make scaling-report    reports/scaling and docs/scaling.png anew from its committed results"
 	@echo "make compare-shows   what compare and gate say of real runs: the same, slower, not comparable (about 4 minutes)"
 	@echo "make kernel-judge    rbtree, maple and the oracle beside the kernel's own files, from Debian (SOURCES=DIR: from there)"
 	@echo "make test      the test suite, doctests included (TESTFLAGS='$(TESTFLAGS)')"
@@ -68,6 +70,19 @@ sweep-report: $(STAMP)
 	$(BIN)/benchframe report reports/sweep --format html,markdown
 	$(BIN)/benchframe report reports/sweep --chart sweep --format png
 	mv reports/sweep/charts/sweep.png docs/sweep.png
+
+scaling: $(STAMP)
+	rm -rf reports/new
+	$(BIN)/benchframe simulate reports/scaling.toml -o reports/new
+	rm -rf reports/scaling
+	mv reports/new/* reports/scaling
+	rmdir reports/new
+	$(MAKE) scaling-report
+
+scaling-report: $(STAMP)
+	$(BIN)/benchframe report reports/scaling --format html,markdown,png
+	mv reports/scaling/charts/simulate-rbtree-maple-rcu-pmdcache-rcu-spf-mmseq.png docs/scaling.png
+	rm -r reports/scaling/charts
 
 compare-shows: $(STAMP)
 	$(BIN)/python benchmarks/compare_shows.py

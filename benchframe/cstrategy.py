@@ -16,14 +16,15 @@ from typing import Any
 from benchframe.dialect.cc import compiler_version, run_compiler
 from benchframe.dialect.functions import CCall, Native, is_native, native, where
 from benchframe.dialect.records import DialectError, Slab
+from benchframe.linux.tree import SHIM, SourcesError, included, options
 from benchframe.mm import flags, layout
-from benchframe.mm.layout import FILE, MM, PAGE, PTE, TASK, VMA
+from benchframe.mm.layout import ARENA, FILE, FREED, MM, PAGE, PTE, TASK, VMA
 
 # ----------------------------------------------------------------------------------------------------------------------
 # The records of the model as C: what a strategy's C code includes as ``benchframe.h``.
 
 _CONSTANTS = (
-    *((name, getattr(layout, name)) for name in ("PAGE_SHIFT", "PAGE_SIZE", "PMD_SHIFT", "PMD_SIZE")),
+    *((name, getattr(layout, name)) for name in ("PAGE_SHIFT", "PAGE_SIZE", "PMD_SHIFT", "PMD_SIZE", "ARENA_PRIVATE0")),
     *((name, getattr(flags, name)) for name in ("VM_READ", "VM_WRITE", "VM_EXEC", "VM_SHARED", "VM_GROWSDOWN")),
 )
 _TYPES = {"i8": "int64_t", "i4": "int32_t"}
@@ -54,6 +55,53 @@ _HEAD = """\
 """
 
 
+_ARENAS = """
+/* A record of a strategy's own slab: arena_alloc(mm, ARENA_PRIVATE0 + number) gives its index, 0 if the slab is full,
+ * which makes the run void. Caller holds mmap_lock for write. */
+static inline void arena_lock(struct mm_struct *mm, int64_t which)
+{
+	while (mm->crew_base && __atomic_exchange_n(&ARENA(mm, which)->lock, 1, __ATOMIC_ACQUIRE))
+		;
+}
+
+static inline void arena_unlock(struct mm_struct *mm, int64_t which)
+{
+	if (mm->crew_base)
+		smp_store_release(&ARENA(mm, which)->lock, 0);
+}
+
+static inline int64_t arena_alloc(struct mm_struct *mm, int64_t which)
+{
+	struct arena *a = ARENA(mm, which);
+	int64_t slot = 0;
+
+	arena_lock(mm, which);
+	if (a->free > 0)
+		slot = FREED(mm, a->stack + --a->free)->slot;
+	else if (a->top < a->capacity)
+		slot = a->top++;
+	else
+		mm->error = which + 1;
+	if (slot && ++a->live > a->peak)
+		a->peak = a->live;
+	arena_unlock(mm, which);
+	return slot;
+}
+
+/* Nobody may use the record any more. */
+static inline void arena_free(struct mm_struct *mm, int64_t which, int64_t slot)
+{
+	struct arena *a = ARENA(mm, which);
+
+	arena_lock(mm, which);
+	FREED(mm, a->stack + a->free++)->slot = slot;
+	a->live--;
+	arena_unlock(mm, which);
+}
+"""
+"""As :mod:`benchframe.mm.slab` and, with threads, :mod:`benchframe.mm.smp` have it."""
+
+
 def _struct(slab: Slab) -> list[str]:
     struct = slab.struct
     lines = [f"struct {struct.name} {{"]
@@ -78,7 +126,7 @@ def header(private: Sequence[Slab] = ()) -> str:
     """The text of ``benchframe.h``, including a strategy's ``private`` slabs; the C compiler asserts every offset."""
     lines = [_HEAD]
     lines += [f"#define {name} {value:#x}LL" for name, value in _CONSTANTS]
-    slabs = [MM, VMA, TASK, PAGE, PTE, FILE, *private]
+    slabs = [MM, VMA, TASK, PAGE, PTE, FILE, ARENA, FREED, *private]
     for slab in slabs:
         lines += ["", f"/* {_C_NAMES.get(slab.name, slab.name)}(mm, i) */", *_struct(slab)]
     lines.append("")
@@ -90,7 +138,7 @@ def header(private: Sequence[Slab] = ()) -> str:
             f"\treturn (struct {name} *)mm->{slab.base} + i;",
             "}",
         ]
-    lines += ["", "#endif"]
+    lines += [_ARENAS, "#endif"]
     return "\n".join(lines) + "\n"
 
 
@@ -110,6 +158,8 @@ def header(private: Sequence[Slab] = ()) -> str:
 # the user's rights.
 
 FLAGS = ("-O2", "-Wall")
+LINUX_FLAGS = ("-O2", "-w", "-fno-strict-aliasing")
+"""For the kernel's text, which has warnings here that it has not there."""
 _ALWAYS = (
     "-std=gnu11",
     "-fPIC",  # the loader may map it at any address
@@ -125,17 +175,27 @@ _LARGEST = 4 << 20
 
 class CSource:
     """A C file of a plugin. ``path`` is relative to the Python file that calls this; ``slabs`` are the strategy's
-    private slabs that the C code uses; ``flags`` replace ``-O2 -Wall``.
+    private slabs that the C code uses; ``flags`` replace ``-O2 -Wall``. With ``linux``, a kernel's source tree, the
+    file may include files of it with quotes: ``"lib/maple_tree.c"``; benchframe/linux/shim.h is the kernel around them.
 
     The file is read and compiled only when one of its functions is needed. The C code sees ``benchframe.h``
     (:func:`benchframe.cstrategy.header`, `benchframe header`) without including it.
     """
 
-    def __init__(self, path: str | Path, slabs: Sequence[Slab] = (), flags: Sequence[str] = FLAGS) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        slabs: Sequence[Slab] = (),
+        flags: Sequence[str] | None = None,
+        linux: str | Path | None = None,
+    ) -> None:
         here = sys._getframe(1).f_globals.get("__file__")
         self.path = (Path(here).resolve().parent if here else Path.cwd()) / path
-        self.slabs, self.flags = tuple(slabs), tuple(flags)
+        self.linux = Path(linux) if linux is not None else None
+        self.slabs = tuple(slabs)
+        self.flags = tuple(flags if flags is not None else FLAGS if linux is None else LINUX_FLAGS)
         self._functions: dict[str, int] = {}
+        self._object: tuple[str, bytes] | None = None
         self._library: ctypes.CDLL | None = None
 
     def function(self, symbol: str, parameters: Sequence[str], twin: Native | None = None) -> Native:
@@ -154,7 +214,7 @@ class CSource:
             count = twin.__code__.co_argcount
             raise DialectError(f"C function {symbol} takes {len(names)} arguments, its twin {where(twin)} {count}")
         self._functions[symbol] = len(names)
-        call = CCall(symbol, self, twin if twin is not None else self._bridge(symbol, names))
+        call = CCall(symbol, self, twin if twin is not None else self._bridge(symbol, names), twin is not None)
         return _written(symbol, names, {"call": call}, str(self.path))
 
     def text(self) -> str:
@@ -162,9 +222,10 @@ class CSource:
         return _read(self.path)
 
     def content(self) -> str:
-        """sha256 of the file, the files it includes with quotes, the header, the flags and the compiler's version."""
+        """sha256 of the file, the files it includes with quotes, the kernel's that those include, the header, the flags
+        and the compiler's version."""
         digest = hashlib.sha256()
-        for path in self._files():
+        for path in (*self._files(), *(self._kernel() if self.linux else ())):
             digest.update(f"{path.name}\n{_read(path)}\n".encode())
         digest.update(repr((header(self.slabs), self.flags, _ALWAYS, compiler_version())).encode())
         return digest.hexdigest()
@@ -179,6 +240,17 @@ class CSource:
                     found.append(other)
         return found
 
+    def _kernel(self) -> list[Path]:
+        """The kernel's files that are compiled with it, and shim.h. Raises DialectError."""
+        assert self.linux is not None
+        try:
+            found = [path for one in self._files() for path in included(self.linux, _read(one))]
+        except SourcesError as error:
+            raise DialectError(str(error)) from None
+        if not found:
+            raise DialectError(f"{self.path}: it includes no file of {self.linux}; is that a kernel's source tree?")
+        return [*dict.fromkeys(found), SHIM]
+
     def symbol(self, name: str) -> str:
         """The name of function ``name`` in the object file; it contains a hash, so two sources never clash."""
         return f"benchframe_c_{self.content()[:16]}_{name}"
@@ -187,12 +259,21 @@ class CSource:
 
     def build(self) -> bytes:
         """The object file. Raises DialectError with the compiler's message, or if a function is not defined."""
-        with tempfile.TemporaryDirectory(prefix="benchframe-c-") as folder:
-            return self._build(Path(folder))[0]
+        content = self.content()
+        if self._object is None or self._object[0] != content:  # several units may need it
+            with tempfile.TemporaryDirectory(prefix="benchframe-c-") as folder:
+                self._object = content, self._build(Path(folder))[0]
+        return self._object[1]
 
     def _build(self, folder: Path) -> tuple[bytes, ctypes.CDLL]:
         (folder / "benchframe.h").write_text(header(self.slabs), encoding="utf-8")
         lines = ['#include "benchframe.h"']
+        searched = ["-I", str(folder)]
+        if self.linux:
+            self._kernel()  # tells what is missing
+            lines.append('#include "shim.h"')
+            for one in self._files():
+                searched += options(self.linux, _read(one), folder / "linux")
         for name, arity in self._functions.items():
             arguments = ", ".join(["struct mm_struct *", *["int64_t"] * (arity - 1)])
             visible = '__attribute__((visibility("default")))'
@@ -200,7 +281,7 @@ class CSource:
         lines += [f'#include "{_quoted(self.path)}"', ""]
         (folder / "unit.c").write_text("\n".join(lines), encoding="utf-8")
         obj, library = folder / "unit.o", folder / "unit.so"
-        run_compiler([*self.flags, *_ALWAYS, "-I", folder, "-o", obj, folder / "unit.c"], str(self.path))
+        run_compiler([*self.flags, *_ALWAYS, *searched, "-o", obj, folder / "unit.c"], str(self.path))
         # Linked as a library too, to find calls of undefined functions here (MCJIT would abort on them).
         run_compiler(["-shared", "-Wl,-z,defs", "-o", library, obj], str(self.path))
         loaded = ctypes.CDLL(str(library))
@@ -213,14 +294,18 @@ class CSource:
     def _bridge(self, symbol: str, names: tuple[str, ...]) -> Native:
         """The function that runs when interpreted without a twin: the same C code, on the same memory."""
 
+        found: list[Any] = []
+
         def bridge(mm: Any, *arguments: int) -> int:
-            if self._library is None:
-                with tempfile.TemporaryDirectory(prefix="benchframe-c-") as folder:
-                    self._library = self._build(Path(folder))[1]
-            function = getattr(self._library, self.symbol(symbol))
-            function.restype = ctypes.c_int64
-            function.argtypes = [ctypes.c_int64] * len(names)
-            return int(function(_address(mm), *arguments))
+            if not found:
+                if self._library is None:
+                    with tempfile.TemporaryDirectory(prefix="benchframe-c-") as folder:
+                        self._library = self._build(Path(folder))[1]
+                function = getattr(self._library, self.symbol(symbol))
+                function.restype = ctypes.c_int64
+                function.argtypes = [ctypes.c_int64] * len(names)
+                found.append(function)
+            return int(found[0](_address(mm), *arguments))
 
         return _written(symbol, names, {"call": bridge}, str(self.path))
 
@@ -234,7 +319,7 @@ def c_sources(functions: Sequence[FunctionType]) -> list[CSource]:
 def unseen(functions: Sequence[FunctionType]) -> list[str]:
     """The C functions without a twin that these native functions call: no scheduler sees their memory accesses."""
     calls = [obj for f in functions for obj in f.__globals__.values() if isinstance(obj, CCall)]
-    return list(dict.fromkeys(call.name for call in calls if call.function.__module__ == __name__))
+    return list(dict.fromkeys(call.name for call in calls if not call.twin))
 
 
 def _address(mm: Any) -> int:

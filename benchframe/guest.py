@@ -26,7 +26,7 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +66,6 @@ _OMITTED = shutil.ignore_patterns(
 _SHORT = {
     "oracle": ["oracle", "--judged", "oracle", "--ops", "256"],
     "record": ["record", "--allow-loss", "--output", "listed.parquet", "--", "/bin/true"],
-    "host": ["host", "--workload", "python-json", "--no-model", "--rounds", "1", "--format", "json"],
 }
 """For each command that a guest can run, a short use of it: it imports the packages that the command needs."""
 _LISTING = """
@@ -107,13 +106,10 @@ with open("/{job}") as file:
 os.makedirs("{out}", exist_ok=True)
 os.makedirs(job["folder"], exist_ok=True)
 environment = {{"HOME": "/run", "TMPDIR": "/tmp", "PYTHONPATH": {path!r}, "PYTHONDONTWRITEBYTECODE": "1",
-                "PYTHONUNBUFFERED": "1", "COLUMNS": "120", "TERM": "dumb", **job["environment"]}}
+                "PYTHONUNBUFFERED": "1", "COLUMNS": "120", "TERM": "dumb", "PATH": job["path"]}}
 print("\\n{ready}", os.uname().release, flush=True)
-stdout = open("{out}/stdout", "wb") if job["keep_stdout"] else None
-code = subprocess.run([{python!r}, "-m", "benchframe", *job["arguments"]], cwd=job["folder"], env=environment,
-                      stdout=stdout).returncode
-if stdout:
-    stdout.close()
+command = [{python!r}, "-m", "benchframe", *job["arguments"]]
+code = subprocess.run(command, cwd=job["folder"], env=environment).returncode
 with open(disks[{target!r}], "wb") as disk, tarfile.open(fileobj=disk, mode="w|") as files:
     for entry in os.scandir("{out}"):
         if entry.is_file(follow_symlinks=False):
@@ -143,15 +139,12 @@ class Guest:
     protection keys), with kvm this one."""
     limit: float = 3600.0
     """Seconds that the machine may run."""
-    counted: bool = False
-    """The clock counts instructions instead of time: each is a nanosecond (tcg only)."""
 
     def command(self, qemu: str, disks: Sequence[str], append: str) -> list[str]:
         """The command line of QEMU. ``disks``: root, files in, files out."""
         cpu = self.cpu or ("host" if self.accel == "kvm" else "max")
         command = [qemu, "-M", "q35", "-accel", self.accel, "-cpu", cpu, "-smp", "1", "-m", str(MEMORY)]
         command += ["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"]
-        command += ["-icount", "shift=0,sleep=off"] if self.counted else []
         command += ["-kernel", str(self.kernel), "-append", append, "-device", "nvme,id=disks,serial=disks"]
         for number, (disk, how) in enumerate(
             zip(disks, ("snapshot=on", "readonly=on", "cache=unsafe"), strict=True), 1
@@ -169,20 +162,16 @@ def run_in_guest(
     files: Iterable[Path] = (),
     folder: Path | None = None,
     results: Path | None = None,
-    keep_stdout: bool = False,
-    environment: dict[str, str] | None = None,
 ) -> int:
     """Boot the guest and run ``benchframe ARGUMENTS`` there; returns its exit code.
 
     Args:
-        arguments: the first names the command: one of ``oracle``, ``record``, ``host``.
+        arguments: the first names the command: ``oracle`` or ``record``.
         say: takes each line that the command prints, with the paths of ``OUT`` as those of ``results``.
         files: files and folders of this machine that the guest has under the same paths, besides the environment's.
             Programs get the libraries that they are linked to.
         folder: the folder that the command runs in; it is made if ``files`` has none of it. Default: /run.
         results: where the files go that the command leaves in ``OUT``; existing ones are replaced.
-        keep_stdout: what the command prints goes to the file ``stdout`` of ``results`` instead of ``say``.
-        environment: variables for the command.
 
     Raises:
         GuestError: a program or file is missing, the kernel does not boot, the command was killed, or the machine ran
@@ -192,10 +181,8 @@ def run_in_guest(
     image = root_image(arguments[0], say)
     with tempfile.TemporaryDirectory(prefix="benchframe-guest-") as name:
         inward, outward = Path(name) / "in.tar", Path(name) / "out.tar"
-        job = {
-            "arguments": list(arguments), "folder": str(folder or "/run"), "keep_stdout": keep_stdout,
-            "environment": {"PATH": os.environ.get("PATH", "/bin"), **(environment or {})},
-        }  # fmt: skip
+        path = os.environ.get("PATH", "/bin")
+        job = {"arguments": list(arguments), "folder": str(folder or "/run"), "path": path}
         _pack(inward, job, files)
         with outward.open("wb") as file:
             file.write(_TARGET)
@@ -233,8 +220,6 @@ def _ready(guest: Guest) -> str:
         raise GuestError(f"there is no accelerator {guest.accel!r}", hint="choose tcg or kvm")
     if guest.accel == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
         raise GuestError("/dev/kvm cannot be used here", hint="tcg needs no privileges and no hardware: --accel tcg")
-    if guest.accel == "kvm" and guest.counted:
-        raise GuestError("only tcg counts instructions", hint="--accel tcg")
     return _program("qemu-system-x86_64", "qemu-system-x86")
 
 
@@ -257,8 +242,8 @@ def _boot(guest: Guest, command: Sequence[str], say: Say) -> int:
             for line in machine.stdout:
                 text = line.rstrip("\r\n")
                 told.append(text)
-                if text.startswith(DONE):
-                    code = int(text.split()[-1])
+                if done := re.match(rf"{DONE} (-?\d+)", text):
+                    code = int(done[1])
                 elif text.startswith(READY):
                     ready = True
                 elif ready and code is None:
@@ -269,15 +254,15 @@ def _boot(guest: Guest, command: Sequence[str], say: Say) -> int:
                         say(one)
                     empty = 0
                 if text.startswith("KVM internal error"):  # QEMU would stop the machine and wait
-                    break
-        finally:
-            if code is None:
-                machine.terminate()
+                    machine.terminate()
+        except BaseException:
+            machine.terminate()
+            raise
     if code is not None:
         return code
     if machine.returncode == 124:
-        told_limit = "give it a longer --budget, or a longer --limit" if ready else "is the machine very busy?"
-        raise GuestError(f"the virtual machine was ended after {guest.limit:g} s", where=guest.kernel, hint=told_limit)
+        hint = "give it a longer --budget or --duration" if ready else "the kernel was still booting"
+        raise GuestError(f"the virtual machine was ended after {guest.limit:g} s", where=guest.kernel, hint=hint)
     what = "the virtual machine ended before the command did" if ready else "the kernel did not boot"
     worst = ("panic", "Assertion", "KVM internal error")
     fatal = next((number for number, text in enumerate(told) if any(word in text for word in worst)), len(told) - 1)
@@ -306,7 +291,7 @@ def program_files(command: Sequence[str]) -> list[Path]:
     return files + [Path(word).absolute() for word in command[1:] if Path(word).is_file()]
 
 
-def _pack(path: Path, job: dict[str, object], files: Iterable[Path]) -> None:
+def _pack(path: Path, job: Mapping[str, object], files: Iterable[Path]) -> None:
     """Write the archive that the guest unpacks over its root: the job, the files, and their libraries. A file that is a
     link goes in as what it names; links inside a folder stay links."""
     wanted = [file.absolute() for file in files]

@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 
 from benchframe.errors import BenchframeError
+from benchframe.linux.tree import SourceTree
 
 KINDS = ("cache", "index", "protocol", "workload")
 """What a new plugin can be; each has a template of its own."""
@@ -59,11 +60,24 @@ def check_name(name: str) -> None:
         raise ScaffoldError(f"{name!r} is the name of benchframe's own package; choose another one")
 
 
-def make(name: str, kind: str, parent: Path, language: str = "python") -> Project:
+MAPLE = "lib/maple_tree.c"
+LINUX_FILES = {MAPLE: "linux_maple", "lib/rbtree.c": "linux_rbtree"}
+"""Files of a kernel source tree that can be an index, and the templates of the strategy around each."""
+
+
+def make(
+    name: str,
+    kind: str,
+    parent: Path,
+    language: str = "python",
+    linux: SourceTree | None = None,
+    file: str = MAPLE,
+) -> Project:
     """Write the package ``parent/name``, in one step: it appears complete or not at all. Nothing is overwritten.
 
-    ``language`` "c" begins a cache whose hot path is C, with its twin. Raises ScaffoldError (name, kind, language, a
-    folder of that name, a module of that name is installed) and OSError.
+    ``language`` "c" begins a cache whose hot path is C, with its twin. With ``linux`` it is an index whose text is
+    ``file`` of that source tree (LINUX_FILES), which stays where it is. Raises ScaffoldError (name, kind, language,
+    file, a folder of that name, a module of that name is installed) and OSError.
     """
     check_name(name)
     if kind not in KINDS:
@@ -71,6 +85,11 @@ def make(name: str, kind: str, parent: Path, language: str = "python") -> Projec
     if language not in LANGUAGES or (language == "c" and kind != "cache"):
         what = f"a {kind} does not begin in {language!r}" if language in LANGUAGES else f"there is no {language!r}"
         raise ScaffoldError(f"{what}; a cache may begin in c, everything in python (docs/c-strategies.md)")
+    if linux is not None:
+        if file not in LINUX_FILES:
+            raise ScaffoldError(f"{file} cannot be an index; choose {' or '.join(LINUX_FILES)}")
+        if lacking := linux.lacks([file]):
+            raise ScaffoldError(f"{linux.path} has no {lacking[0]}; name another source tree")
     module = "benchframe_" + name.replace("-", "_")
     folder = parent.absolute() / name
     if folder.exists() or folder.is_symlink():
@@ -82,6 +101,11 @@ def make(name: str, kind: str, parent: Path, language: str = "python") -> Projec
     sources = [(f"{kind}.py.txt", f"src/{module}.py")]
     if language == "c":
         sources = [(f"{kind}_c.py.txt", f"src/{module}.py"), (f"{kind}.c.txt", f"src/{module}.c")]
+    if linux is not None:
+        kind = words["kind"] = "index"
+        sources = [(f"{LINUX_FILES[file]}{end}.txt", f"src/{module}{end}") for end in (".py", ".c")]
+        rcu = " | MT_FLAGS_USE_RCU" if linux.version >= (6, 3) else ""  # 3dd443254941
+        words |= {"linux": repr(str(linux.path.resolve())), "version": f"Linux {linux.name}:", "rcu": rcu}
     words["files"] = ", ".join(f'"{target}"' for _, target in sources)
     building = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
     try:

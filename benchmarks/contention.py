@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from benchframe.dialect import READ_ONCE, WRITE_ONCE, cmpxchg, cpu_relax, fetch_
 from benchframe.dialect.units import UnitSpec
 from benchframe.engine.runner import unit_store
 from benchframe.mm.layout import PAGE, mm_struct
-from benchframe.simulator.machines import COUNTS, FOLDER, SIZES, TIMES, load_machine
+from benchframe.simulator.machines import FOLDER, Machine, Number, load_machine, machine_toml
 
 MAX_PAIRS = 300
 BURSTS, SHORT, LONG = 12, 500, 4500
@@ -310,24 +311,14 @@ def machine_file(name: str, cores: Cores, found: dict[str, list[float]], rates: 
     if run is not None:
         hold = max(0.0, (run - 1) * alone)
         measured["hold"] = hold, 0.0, 2 * hold + 4
-    lines = [f'title = "{name}"', f'about = "measured by benchmarks/contention.py: {len(cores.cpus)} cores."']
-    lines += [f"sockets = {sockets}", f"domains = {domains}", f"cores = {number}", "", "[times]"]
-    for key in TIMES:
-        old = base.numbers[key]
-        if key in measured:
-            value, low, high = (round(v, 2) for v in measured[key])
-            told, standing = "benchmarks/contention.py", "measured"
-        else:
-            value, low, high, told, standing = old.value, old.low, old.high, f"as milan-2s: {old.source}", "guess"
-        lines.append(
-            f'{key} = {{ value = {value}, low = {low}, high = {high}, standing = "{standing}", source = "{told}" }}'
-        )
-    lines += ["", "[counts]"]
-    for key in SIZES:
-        old = base.numbers[key]
-        values = f"value = {old.value:g}, low = {old.low:g}, high = {old.high:g}"
-        lines.append(f'{key} = {{ {values}, standing = "guess", source = "as milan-2s: {COUNTS[key]}" }}')
-    return "\n".join(lines) + "\n"
+    numbers = {
+        key: replace(old, standing="guess", source=f"as milan-2s: {old.source}") for key, old in base.numbers.items()
+    }
+    for key, told in measured.items():
+        value, low, high = (round(one, 2) for one in told)
+        numbers[key] = Number(key, value, low, high, "measured", "benchmarks/contention.py")
+    about = f"measured by benchmarks/contention.py: {len(cores.cpus)} cores."
+    return machine_toml(Machine(name, name, about, sockets, domains, number, numbers))
 
 
 def main() -> int:

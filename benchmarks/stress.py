@@ -34,7 +34,7 @@ def stress(name: str, label: str, threads: int, seconds: float) -> tuple[int, in
             return laps, checked, str(error)
         laps += 1
         checked += int(lap.threads["checked"].sum())
-        verdict = session.judge(lap)
+        verdict = session.judge(lap.threads)
         if not verdict.ok:
             return laps, checked, verdict.what
         if time.perf_counter() >= end:

@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
-    {"errors", "files", "events"},
+    {"errors", "files", "events", "linux"},
     {"dialect", "oracle", "stats"},
     {"mm", "trace"},
     {"races", "scenario", "strategy", "cstrategy", "interpreted", "stream", "workload"},

@@ -627,7 +627,7 @@ class Tasks:
         """No task is a daemon."""
         return False
 
-    def stores(self, task: int, loc: Any) -> bool:
+    def may_store(self, task: int, loc: Any, done: int) -> bool:
         """Every task may store."""
         return True
 

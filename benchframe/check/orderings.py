@@ -18,7 +18,7 @@ from benchframe.check.execution import Broken
 from benchframe.check.graph import Graph
 from benchframe.check.memory import OutOfRecords
 from benchframe.check.trust import Seen
-from benchframe.check.weak import GraphCase, operation_of
+from benchframe.check.weak import ALONE, GraphCase, operation_of
 from benchframe.check.weak_hunt import Change, GraphHunt, order_of, searched
 from benchframe.scenario import Scenario
 from benchframe.strategy import Strategy
@@ -54,7 +54,7 @@ def weaker(graph: Graph) -> set[Change]:
     found: set[Change] = set()
     for events in graph.tasks:
         for index, label in enumerate(events):
-            if label.place is None or label.tag in ("gp", "slab", "free", "kfree_rcu", "queue", "wait_then_add"):
+            if label.place is None or label.tag in ("gp", "slab", "free", "kfree_rcu", "queue", "wait_then_add", ALONE):
                 continue
             if Path(label.place[0]).name in LOCKS and SEQCOUNT not in label.place[2]:
                 continue

@@ -52,8 +52,9 @@ class Tasks(Protocol):
     def daemon(self, task: int) -> bool:
         """Whether it may still wait at the end."""
 
-    def stores(self, task: int, loc: Any) -> bool:
-        """Whether ``task`` may store to a location. If not, no task waits for it to do so."""
+    def may_store(self, task: int, loc: Any, done: int) -> bool:
+        """Whether ``task`` may store to a location after ``done`` stores to it. If not, no task waits for it to do
+        so."""
 
     def broken(self) -> bool:
         """Whether a task has reached a state that must not happen. Then no further events are added."""
@@ -307,7 +308,7 @@ class Trust:
         waits = wait is not None and (
             not found
             or any(
-                one is not None and other != task and tasks.stores(other, label.loc)
+                one is not None and other != task and _may_store(graph, tasks, other, label.loc)
                 for other, one in enumerate(pending)
             )
         )
@@ -407,7 +408,7 @@ class Trust:
                 other = graph if number == len(allowed) - 1 else graph.copy()
                 other.place(other.add(task, label), at)
                 other.rows.add(other, event, label, plan)
-                made += self._woken(other, label, event)
+                made += self._woken(other, tasks, label, event)
             return made
         for at in places:
             other = graph.copy()
@@ -418,10 +419,12 @@ class Trust:
             self.counts.checks += 1
             other.rows = Order.of(other, self.model)
             if other.rows is not None:
-                made += self._woken(other, label, event)
+                made += self._woken(other, tasks, label, event)
         return made
 
-    def _woken(self, graph: Graph, label: Label, event: Id) -> list[Graph]:
+    def _woken(self, graph: Graph, tasks: Tasks, label: Label, event: Id) -> list[Graph]:
+        """The graph with its new store, in which tasks wait on, unless that is a shadow; and those in which some of
+        them continue."""
         made = [graph]
         for load in graph.waiting.get(label.loc, ()):
             one = graph.label(load)
@@ -444,6 +447,9 @@ class Trust:
                     if other.rows.add(other, load, one, plan):
                         more.append(other)
                 made = [*more, *made]
+        if len(made) > 1 and _is_shadow(graph, tasks, label.loc):
+            self.counts.shadows += 1
+            made.pop()
         return made
 
 
@@ -486,6 +492,46 @@ def _splits(graph: Graph, chain: Sequence[Id], at: int) -> bool:
     """Whether a store at this position would come between the load and the store of a read-modify-write."""
     after = chain[at]
     return graph.label(after).rmw and graph.rf[after - 1] == (chain[at - 1] if at else INIT)
+
+
+def _may_store(graph: Graph, tasks: Tasks, task: int, loc: Any) -> bool:
+    """Whether ``task`` may store to a location after what it stored in the graph."""
+    return tasks.may_store(task, loc, sum(store >> SHIFT == task for store in graph.co.get(loc, ())))
+
+
+def _is_shadow(graph: Graph, tasks: Tasks, loc: Any) -> bool:
+    """Does a task wait for a location in vain from now on, although its last store would let it continue?
+
+    So it is if no other task stores there any more, nor where a task has loaded: a load that got a new store instead (a
+    backward revisit) would remove the wait, or what it waits for. The waiting task itself stores nothing meanwhile.
+    """
+    last = graph.label(graph.co[loc][-1]).value
+    loads: dict[Any, set[int]] = {}
+    for one in graph.waiting.get(loc, ()):
+        label = graph.label(one)
+        if label.wait is None or label.tag == "queue" or not label.wait(last):
+            continue
+        others = [task for task in range(tasks.count) if task != one >> SHIFT]
+        if any(_may_store(graph, tasks, task, loc) for task in others):
+            continue
+        loads = loads or _loads(graph)
+        if not any(
+            readers - {task} and _may_store(graph, tasks, task, where)
+            for where, readers in loads.items()
+            for task in others
+        ):
+            return True
+    return False
+
+
+def _loads(graph: Graph) -> dict[Any, set[int]]:
+    """Of each location: the tasks that have loaded it, and may get another store instead."""
+    found: dict[Any, set[int]] = {}
+    for event in graph.rf:
+        label = graph.label(event)
+        if label.kind == "R" and label.wait is None:
+            found.setdefault(label.loc, set()).add(event >> SHIFT)
+    return found
 
 
 def _taken(graph: Graph, loc: Any, store: Id) -> bool:

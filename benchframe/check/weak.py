@@ -41,6 +41,8 @@ MODELS = ("lkmm", "sc", "tso")
 """Memory models whose executions can be searched as graphs; the first can be no other way."""
 AGAIN = 3
 """How often a task may come to one place in one state before it waits for something to change."""
+ALONE = "alone"
+"""The tag of a barrier that is a read-modify-write of memory that no other task shares."""
 CTRL_ACQUIRE = "acquire after a control dependency"
 BARRIERS = {
     primitives.smp_mb: "mb",
@@ -75,10 +77,12 @@ class GraphCase(Case):
         self.weaker: Mapping[tuple[str, str, str], Rule] = {}
         """The same by function, operation and field ("" for a barrier)."""
         self.races: set[Race] = set()
-        self.stores: dict[Hashable, int] = {}
-        """Of each location: a mask of the tasks that were seen to store to it, in any execution."""
+        self.stores: dict[tuple[int, Hashable], int] = {}
+        """How often a task stored to a location, at most, in any execution."""
+        self.relied: set[tuple[int, Hashable]] = set()
+        """Those of which a search took it that there are no more."""
         self.learned = False
-        """A task stored where it never did before: what waits for it must be looked at again."""
+        """There were more: what waits for them must be looked at again."""
         self._world: GraphWorld | None = None
         if scenario.hardware:
             raise Broken("set-up", "scenarios with TLBs are not checked under this memory model")
@@ -129,6 +133,8 @@ class GraphWorld(CaseWorld):
         """What values in places of one task alone depend on."""
         self.branches: dict[int, Branches] = {}
         """Of each task: what its next store depends on by branches."""
+        self.stores_done: dict[tuple[int, Hashable], int] = {}
+        """How often each task has stored to a location."""
         self.calls: list[Asked] = []
         self.mappings: list[Span] = []
         self.turn: dict[int, int] = {}
@@ -180,9 +186,13 @@ class GraphWorld(CaseWorld):
         """RCU threads."""
         return self.daemons[task]
 
-    def stores(self, task: int, loc: Any) -> bool:
-        """Was the task ever seen to store there?"""
-        return bool(self.case.stores.get(loc, 0) >> task & 1)
+    def may_store(self, task: int, loc: Any, done: int) -> bool:
+        """Was the task ever seen to store there more often than ``done`` times?"""
+        one = task, loc
+        if self.case.stores.get(one, 0) > done:
+            return True
+        self.case.relied.add(one)
+        return False
 
     def broken(self) -> bool:
         """Has a task failed?"""
@@ -226,7 +236,7 @@ class GraphWorld(CaseWorld):
         """Announce an event of the current task; its value."""
         task = self.current
         label.place = label.place or place()
-        rule = self._rule(label, label.place)
+        rule = self._rule(label, label.place) if label.tag != ALONE else None
         if rule is not None:
             changed = rule(label)
             if changed is None:
@@ -241,10 +251,11 @@ class GraphWorld(CaseWorld):
         self.index[task] = at + 1
         if label.kind == "W":
             self.seen.pop(task, None)
-            known = self.case.stores.get(label.loc, 0)
-            if not known >> task & 1:
-                self.case.stores[label.loc] = known | 1 << task
-                self.case.learned = True
+            one = task, label.loc
+            self.stores_done[one] = done = self.stores_done.get(one, 0) + 1
+            if done > self.case.stores.get(one, 0):
+                self.case.stores[one] = done
+                self.case.learned |= one in self.case.relied
         events = self.graph.tasks[task]
         if at < len(events):
             old = events[at]
@@ -378,8 +389,8 @@ class GraphWorld(CaseWorld):
                 new = change(before)
                 if new is not None:
                     view[index] = new
-                    if ordering == "full":  # a barrier all the same
-                        self.barrier("mb")
+                    if ordering == "full":
+                        self._barrier_alone(loc)
                 return before  # type: ignore[no-any-return]
         at = self.index[self.current]
         full = ordering == "full"
@@ -395,6 +406,19 @@ class GraphWorld(CaseWorld):
         elif wait is None:
             self._spinning(label, loc, before)
         return Traced(before, 1 << at)
+
+    def _barrier_alone(self, loc: Location) -> None:
+        """A full read-modify-write of memory that no other task shares is a barrier all the same; a weaker one, or one
+        that is weakened, is nothing."""
+        if self.hub is None:
+            return
+        where = place()
+        label = Label("R", loc, rmw=True, full=True, place=where)
+        rule = self._rule(label, where)
+        if rule is not None:
+            rule(label)
+        if label.full:
+            self.event(Label("F", order="mb", tag=ALONE, place=where))
 
     def rmw(self, ref: Any, field: str, operation: str, value: int, ordering: str = "full") -> int:
         """fetch_add or xchg."""
@@ -725,4 +749,4 @@ def _plain(value: Any) -> Any:
     return (slab.base, value.index) if slab is not None else id(value)
 
 
-__all__ = ["MODELS", "GraphCase", "GraphWorld", "Rule", "operation_of"]
+__all__ = ["ALONE", "MODELS", "GraphCase", "GraphWorld", "Rule", "operation_of"]

@@ -16,6 +16,14 @@ def new(
     language: Annotated[
         str, typer.Option("--lang", help="python, or c: a cache whose hot path is C, with its twin.")
     ] = "python",
+    from_linux: Annotated[
+        Path | None,
+        typer.Option("--from-linux", metavar="DIR", help="An index that is a file of this kernel source tree itself."),
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Of --from-linux: lib/maple_tree.c (default) or lib/rbtree.c."),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Parent of the new folder.")] = Path(),
     remember: Annotated[bool, typer.Option(help="Let every command load it from there, without installing it.")] = True,
 ) -> None:
@@ -24,32 +32,43 @@ def new(
     It is added to your list of plugins (`benchframe plugin list`), so that check and run can use it at once; with
     --no-remember it must be installed, or named with --plugin. Nothing is overwritten.
 
-    Exit codes: 0, 2 (a bad name, or the folder exists already), 3 (the disk).
+    With --from-linux the strategy's text stays in the source tree: edit it there, and every run compiles it again
+    (docs/c-strategies.md).
+
+    Exit codes: 0, 2 (a bad name, or the folder exists already), 3 (the disk, no source tree).
 
     \b
     Examples:
       benchframe new mine && benchframe check --strategy mine && benchframe run --quick --strategy mine
       benchframe new my-tree --kind index -o ~/src
       benchframe new fast --lang c
+      benchframe new patched --from-linux ~/linux && benchframe run --quick -s patched,maple -w mmap-churn
       benchframe new my-load --kind workload --no-remember
     """
+    from benchframe.linux.tree import one_tree
     from benchframe.registry import PluginPathError
     from benchframe.registry import remember as keep
-    from benchframe.scaffold import KINDS, make
+    from benchframe.scaffold import KINDS, MAPLE, make
 
+    if file is not None and from_linux is None:
+        raise UsageError("--file names a file of the source tree that --from-linux names; add that")
+    if from_linux is not None and (kind != "cache" or language != "python"):
+        raise UsageError("--from-linux makes an index in C; leave --kind and --lang out")
     if kind not in KINDS:
         raise UsageError(f"there is no kind {kind!r}; {did_you_mean(kind, KINDS)}")
     known = registry()
     if name in known.strategies or name in known.workloads:
         raise UsageError(f"{name!r} is already the name of a strategy or workload; choose another name")
-    project = make(name, kind, output, language)
+    tree = one_tree(from_linux) if from_linux is not None else None
+    project = make(name, kind, output, language, tree, file or MAPLE)
     refused = ""
     if remember:  # before anything is printed: the reader of the output may close it
         try:
             keep(project.folder)
         except (PluginPathError, OSError) as error:
             refused = str(error)
-    typer.echo(f"made {project.folder}: edit {project.source.relative_to(project.folder)}, then")
+    edited = project.source.relative_to(project.folder) if tree is None else tree.path / (file or MAPLE)
+    typer.echo(f"made {project.folder}: edit {edited}, then")
     extra = "" if remember else f" --plugin {_shown(project.folder)}"
     if kind == "workload":
         typer.echo(f"  benchframe run --quick --workload {name} --strategy mmap_cache{extra}")

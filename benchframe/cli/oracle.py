@@ -80,6 +80,8 @@ def oracle(
         arguments += ["--save", f"{OUT}/{save.name}"]
         limit = 300 + 4 * minutes * 60 if minutes else 3600 + (ops or 0) / 10
         return run_in_guest(Guest(kernel, accel, cpu, limit), arguments, say=typer.echo, results=save.absolute().parent)
+    if cpu or accel != "tcg":
+        raise typer.BadParameter("it goes with --kernel", param_hint="--cpu, --accel")
     if judged == "oracle" or ablate:
         return run_oracle_command(ops, minutes, seed, generator, ablate=ablate, save=save)
     from benchframe.engine.runner import NativeRunner

@@ -1,12 +1,15 @@
 """``benchframe record``: run a program and store the events of its address spaces as a trace."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchframe.cli.options import Accel, Cpu, KernelImage, guarded
 from benchframe.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from benchframe.guest import Guest
 
 
 @guarded
@@ -57,8 +60,8 @@ def record(
     before the program).
 
     With --kernel the program runs under another kernel, in a virtual machine without a network that has only this
-    environment's Python, the program, its libraries, the arguments that are files, and what --copy names. It is told to
-    end after an hour, or after --duration.
+    environment's Python, the program, its libraries, the arguments that are files, and what --copy names. Without
+    --duration the recording ends after an hour.
 
     \b
     Examples:
@@ -82,15 +85,19 @@ def record(
     from benchframe.record.session import Ends
 
     if kernel is not None:
+        from benchframe.guest import Guest
+
         if not command:
             raise UsageError("--kernel runs a program: give one after --, not --attach or --recover")
+        duration = duration or 3600.0
         passed = ["--level", level, "--duration", str(duration), "--max-events", str(max_events)]
         flags = {"--allow-loss": allow_loss, "--split": split, "--detach": detach, "--inherit": inherit}
         passed += [flag for flag, on in flags.items() if on]
         passed += [word for name in only or () for word in ("--only", name)]
-        return _record_there(kernel, passed, command, output, copy or [], accel, cpu)
-    if copy:
-        raise UsageError("--copy goes with --kernel")
+        guest = Guest(kernel, accel, cpu, duration + 1800)  # with time for booting and for writing the trace
+        return _record_there(guest, passed, command, output, copy or [])
+    if copy or cpu or accel != "tcg":
+        raise UsageError("--copy, --accel and --cpu go with --kernel")
     return run_record_command(
         command or [],
         output,
@@ -106,11 +113,9 @@ def record(
     )
 
 
-def _record_there(
-    kernel: Path, passed: list[str], command: list[str], output: Path, copy: list[Path], accel: str, cpu: str
-) -> int:
+def _record_there(guest: "Guest", passed: list[str], command: list[str], output: Path, copy: list[Path]) -> int:
     """Record under another kernel; its errors are a failed recording's."""
-    from benchframe.guest import OUT, Guest, GuestError, program_files, run_in_guest
+    from benchframe.guest import OUT, GuestError, program_files, run_in_guest
     from benchframe.record.command import EXIT_FAILED
 
     if not output.absolute().parent.is_dir():
@@ -119,7 +124,7 @@ def _record_there(
         files = [*program_files(command), *copy]
         arguments = ["record", *passed, "--output", f"{OUT}/{output.name}", "--", str(files[0]), *command[1:]]
         return run_in_guest(
-            Guest(kernel, accel, cpu),
+            guest,
             arguments,
             say=typer.echo,
             files=files,

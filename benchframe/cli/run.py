@@ -192,8 +192,11 @@ def planned(
     command: Sequence[str] = (),
 ) -> "Manifest":
     """Plan the cells. ``command`` is what the manifest says of where the run comes from; by default this process's."""
+    from benchframe.engine.job import COLD
     from benchframe.results.campaign import plan, without
 
+    if COLD in options.decide and not any(stream.entry.cold for stream in streams):
+        raise UsageError(f"--decide {COLD} needs cold lookups beside warm ones: leave --caches out, or --threads")
     names = dict.fromkeys([*asked, *(stream.entry.baseline for stream in streams)])
     strategies = {name: known.strategy(name) for name in names}
     manifest = plan(
@@ -379,7 +382,8 @@ def _seconds_each(manifest: "Manifest", output: Path) -> tuple[float, str]:
         if done and old.wall and (old.options.mode, dict(old.host)) == (options.mode, dict(manifest.host)):
             return old.wall / done, f"as in {path.name}"
     # Two figures and the replay, each value as long again for the start state; starting and verifying take a second.
-    return 1.0 + 4 * (options.values + options.warmups) * options.min_time, "by the settings"
+    cold = any(entry.cold for entry in manifest.workloads) * options.min_time
+    return 1.0 + 4 * (options.values + options.warmups) * options.min_time + cold, "by the settings"
 
 
 def _rounded(seconds_: float) -> str:
@@ -449,7 +453,7 @@ def run(
     ] = 2.0,
     decide: Annotated[
         str,
-        typer.Option(metavar="FIGURE,...", help="Figures that --until-decided must decide: lookup, fault, mapping."),
+        typer.Option(metavar="FIGURE,...", help="What --until-decided must decide: lookup, cold, fault, mapping."),
     ] = "lookup,fault",
     timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Time limit of one process (default 5m).")] = None,
     baseline: Annotated[str | None, typer.Option(metavar="NAME", help="Baseline: compare with this strategy.")] = None,
@@ -717,7 +721,9 @@ def _look_closer(
 def _looked_into(strategy: "Strategy", cell: "Cell", trace: "Trace", files: list[str]) -> bool:
     """Replay the stream of a failed cell by the interpreter: if it fails there, say where, keep the few events that
     show it, and print the command that replays them; if not, say so. False where it cannot be replayed so."""
-    if cell.state.state not in ("wrong", "crashed"):
+    from benchframe.cstrategy import unseen
+
+    if cell.state.state not in ("wrong", "crashed") or unseen(strategy.functions()):  # C may end this process
         return False
     from benchframe.study.interpreted import MOST, first_failure, part, save, shortened
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from benchframe.registry import Registry
     from benchframe.report.table import Table
     from benchframe.results.campaign import Stream
+    from benchframe.results.experiment import Scaling
     from benchframe.results.folder import RunFolder
     from benchframe.results.manifest import CellEntry
     from benchframe.simulator.campaign import Answer, Watcher
@@ -33,6 +34,13 @@ MAX_SEEDS = 64
 
 @guarded
 def simulate(
+    context: typer.Context,
+    experiment: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE.toml]", help="An experiment file, in place of the options (docs/experiments.md)."
+        ),
+    ] = None,
     strategy: Annotated[
         list[str] | None,
         typer.Option(
@@ -68,7 +76,10 @@ def simulate(
         bool, typer.Option("--band", help="8 more runs: corners of the uncertainty box of the machine's numbers.")
     ] = False,
     layout: Annotated[
-        str, typer.Option(metavar="NAME", help="mm_struct's fields by cache line: model, linux-3.10, 5.10 or 6.4.")
+        str,
+        typer.Option(
+            metavar="NAME", help="mm_struct's fields by cache line: model, linux-2.6.32, 3.10, 5.10, 6.4, 6.12."
+        ),
     ] = "model",
     what_if: Annotated[
         str, typer.Option(metavar="FIELD,...", help="These fields (mm.mm_rb) in cache lines of their own.")
@@ -100,6 +111,10 @@ def simulate(
         tuple[str, str] | None,
         typer.Option(metavar="A B", help="The load on which strategy A loses most to B; no other strategy is run."),
     ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a machine file: insn and atomic fitted to native runs on this host."),
+    ] = None,
     tries: Annotated[int, typer.Option(min=2, max=10_000, metavar="N", help="Loads that --adversary tries.")] = 40,
     lines: Annotated[bool, typer.Option("--lines", help="Print the cache lines that cost most, too.")] = False,
     form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
@@ -119,7 +134,9 @@ def simulate(
       benchframe simulate -s rbtree -w page_fault1 --work server --seeds 5
       benchframe simulate -s pmdcache_rcu -w multi-fault-all-split --cpus 32 --search-layout
       benchframe simulate --adversary per_vma_refcnt rbtree --tries 40
+      benchframe simulate --calibrate here.toml
       benchframe simulate --resume last -s rbtree -w mixed
+      benchframe simulate reports/scaling.toml
     """
     from benchframe.cli.terminal import shown
     from benchframe.results.simulated import simulated_cells
@@ -129,11 +146,24 @@ def simulate(
 
     if form not in ("text", "markdown", "csv", "latex"):
         raise UsageError(f"--format {form}: there are text, markdown, csv and latex")
-    model = load_machine(machine).changed(_settings(set_))
+    numbers = _settings(set_)
+    if experiment is not None:
+        file = from_file(experiment, context)
+        strategy, workload = list(file.strategies), list(file.workloads)
+        trace = [experiment.parent / name for name in file.traces]
+        cpus, what_if = ",".join(map(str, file.cpus)), ",".join(file.what_if)
+        machine, numbers, work, layout = file.machine, file.numbers, file.work, file.layout
+        seeds, band, rounds, accesses = file.seeds, file.band, file.rounds, file.accesses
+        baseline, stream_seed = file.baseline or None, file.stream_seed
+    model = load_machine(machine).changed(numbers)
     profile = load_work(work)
     fields = load_layout(layout, _fields(what_if))
     files = plugin_files(plugin)
     known = loaded(files, no_plugin, plugin)
+    if calibrate is not None:
+        if strategy or workload or trace:
+            raise UsageError("--calibrate has its own strategies and workloads; leave -s, -w and --trace out")
+        return _calibrate(known, model, calibrate)
     if adversary is not None:
         return _adversary(known, adversary, model, tries)
     streams = streams_of(known, split(workload), trace or [], stream_seed, baseline, cpus, model)
@@ -153,6 +183,25 @@ def simulate(
         typer.echo("\n" + "\n".join([*sentences(cells), *orders(cells)]))
         typer.echo(f"simulated: {model.title}, {model.name}; declared work: {profile.told()}; layout: {fields.told()}")
     return _closing(folder)
+
+
+DECIDED = (
+    "strategy", "workload", "trace", "cpus", "machine", "set_", "work", "layout", "what_if", "seeds", "band", "rounds",
+    "accesses", "baseline", "stream_seed",
+)  # fmt: skip
+"""Options that an experiment file decides."""
+
+
+def from_file(path: Path, context: typer.Context) -> "Scaling":
+    """An experiment file. Raises ResultsError, and UsageError for an option of the command line that it decides."""
+    from benchframe.results.experiment import read_scaling
+
+    for name in DECIDED:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = name.strip("_").replace("_", "-")
+            raise UsageError(f"--{option} stands in the experiment file {path}; leave it out, or change the file")
+    return read_scaling(path)
 
 
 def simulated(
@@ -267,6 +316,35 @@ def _adversary(known: "Registry", names: tuple[str, str], machine: "Machine", tr
     for trial in shown:
         typer.echo(f"  {trial.ratio:.3f}   {per_second(trial.first)} and {per_second(trial.second)} a second")
         typer.echo(f"          benchframe simulate -s {first},{second} {trial.load.options()} -m {machine.name}")
+    return 0
+
+
+def _calibrate(known: "Registry", base: "Machine", target: Path) -> int:
+    """Measure, fit, write the machine file, and print each cell before and after. Nothing is overwritten."""
+    from benchframe.files import write_atomic
+    from benchframe.results.manifest import host, noise
+    from benchframe.simulator.calibration import calibrated, error, measured
+    from benchframe.simulator.machines import machine_toml
+
+    if target.exists():
+        raise UsageError(f"--calibrate {target}: the file exists; give another name")
+    cells = measured(known, base, _progress)
+    machine = calibrated(base, cells, host()["cpu"] or "this host")
+    write_atomic(target, machine_toml(machine).encode())
+    before, after = ([one.numbers[name].value for name in ("insn", "atomic")] for one in (base, machine))
+    typer.echo(f"ns per operation of one thread{'native':>32}{base.name:>14}{'calibrated':>14}")
+    for cell in cells:
+        simulated = f"{cell.simulated(*before):14.1f}{cell.simulated(*after):14.1f}"
+        typer.echo(f"{cell.strategy:16}{cell.workload:34}{cell.native:12.1f}{simulated}")
+    for name in ("insn", "atomic"):
+        one = machine.numbers[name]
+        typer.echo(
+            f"{name} = {one.value:g} ns [{one.low:g}, {one.high:g}], {base.name} has {base.numbers[name].value:g}"
+        )
+    typer.echo(f"rms of the logarithm: {error(cells, *after):.3f}, before {error(cells, *before):.3f}")
+    for problem in noise():
+        _progress(problem)
+    typer.echo(f"wrote {target}   (benchframe simulate --machine {target})", err=True)
     return 0
 
 

@@ -138,12 +138,13 @@ class CCall(FarCall):
     """A call of a C function that is linked into the unit: ``name`` of ``source`` (:mod:`benchframe.cstrategy`).
 
     ``source`` has ``symbol(name)``, the name in the object file, ``content()``, a hash of all that decides its code,
-    and ``build()``, the object file. Interpreted, ``function`` runs: a twin in the dialect, or a bridge to the same C.
+    and ``build()``, the object file. Interpreted, ``function`` runs: a ``twin`` in the dialect, or else a bridge to the
+    same C.
     """
 
-    def __init__(self, name: str, source: Any, function: Callable[..., Any]) -> None:
+    def __init__(self, name: str, source: Any, function: Callable[..., Any], twin: bool = True) -> None:
         super().__init__("", function)
-        self.name, self.source = name, source
+        self.name, self.source, self.twin = name, source, twin
 
     def identity(self) -> str:
         """The C text and its compiler, not the twin's text; read anew each time, so an edit counts."""

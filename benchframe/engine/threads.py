@@ -429,22 +429,14 @@ class Scaling:
         return min(self.rates) / max(self.rates) if self.rates and max(self.rates) > 0 else math.nan
 
 
-class ThreadSession:
-    """``strategy`` and ``trace`` for ``threads`` real threads in this process.
+class CrewSession:
+    """What sessions of real and of simulated threads share: the program, the address spaces at its beginning, and what
+    must hold when every thread has ended. Raises EngineError if there is nothing to play."""
 
-    Raises EngineError (nothing to play, memory), DialectError. ``note`` is called with each unit that has to be
-    compiled.
-    """
+    runner: CrewRunner
+    machine: Machine
 
-    def __init__(
-        self,
-        strategy: Strategy,
-        trace: Trace,
-        threads: int,
-        *,
-        layout_seed: int = 0,
-        note: Callable[[str], None] | None = None,
-    ) -> None:
+    def __init__(self, strategy: Strategy, trace: Trace, threads: int) -> None:
         self.strategy, self.trace = strategy, trace
         self.parameters = Parameters.of(trace.meta.limits)
         try:
@@ -452,9 +444,15 @@ class ThreadSession:
         except ProgramError as error:
             raise EngineError(str(error)) from error
         self.threads = len(self.program.works)
-        self.runner = CrewRunner(strategy, note=note)
+        self.checked = self.missed = 0
+
+    def set_up(self, runner: CrewRunner, layout_seed: int = 0) -> None:
+        """Allocate the address spaces, place events and known answers, and play what comes before the threads. Raises
+        EngineError."""
+        self.runner = runner
         try:
-            self.machine = Machine(self.runner, self._sizes(), self.parameters, strategy.slabs, layout_seed=layout_seed)
+            slabs = self.strategy.slabs
+            self.machine = Machine(runner, self._sizes(), self.parameters, slabs, layout_seed=layout_seed)
         except MemoryError as error:
             raise EngineError(f"not enough memory for this trace: {error}") from error
         program, arrays = self.program, self.machine.arrays
@@ -465,16 +463,12 @@ class ThreadSession:
             arrays["answer_base"][name][: len(program.records)] = getattr(program, name)
         arrays["order_base"]["after"][: len(program.records)] = program.after
         arrays["order_base"]["number"][: len(program.records)] = program.number
-        self.runner.replay(0, program.setup)
+        runner.replay(0, program.setup)
         self.machine.raise_if_full()
-        self.runner.drain()
+        runner.drain()
         for counter in COUNTERS.values():
             arrays["task_base"][counter] = 0
         self._saved = self.machine.save()
-        self._clean = True
-        self._verdict: Correctness | None = None
-        self.checked = self.missed = 0
-        self._clock_cost = self.runner.clock_cost()
 
     def _sizes(self) -> Sizes:
         sizes = Sizes.of(self.program.records)
@@ -490,6 +484,66 @@ class ThreadSession:
             events=sizes.events,
             threads=True,
         )
+
+    def at_rest(self) -> str:
+        """What is wrong with the address spaces now that every thread has ended; empty if nothing is."""
+        left = self.runner.drain()
+        if left:
+            return f"{left} records still wait for RCU"
+        try:
+            self.machine.raise_if_full()
+            self.runner.validate(self.machine)
+        except (MemoryError, ValidationError) as error:
+            return str(error).splitlines()[0]
+        top = int(self.machine.arrays["slab_base"]["top"][0])
+        held = np.flatnonzero(self.machine.arrays["vma_base"]["cache_access"][:top])
+        if len(held):
+            return f"VMA #{held[0]} is still held, and {len(held) - 1} others"
+        return first_difference(self.machine, self.program.layout)
+
+    def judge(self, threads: Any) -> Correctness:
+        """For THREAD records of threads that compared every answer: whether all were right and the address space at
+        rest is valid."""
+        self.checked, self.missed = int(threads["checked"].sum()), int(threads["missed"].sum())
+        wrong = threads[threads["wrong"] > 0]
+        if len(wrong):
+            return Correctness(False, self._describe(wrong[0], int(wrong["wrong"].sum())), int(wrong[0]["wrong_event"]))
+        problem = self.at_rest()
+        return Correctness(not problem, f"after the threads ended: {problem}" if problem else "")
+
+    def _describe(self, t: Any, count: int) -> str:
+        index = int(t["wrong_event"])
+        event, program = self.program.records[index], self.program
+        return (
+            f"{count} wrong with {self.threads} threads, one is event {index} of thread {int(event['task'])} "
+            f"({Kind(int(event['kind'])).name} {int(event['addr']):#x} len {int(event['len']):#x}): "
+            f"{self.strategy.name} says {int(t['wrong_ret'])} in {int(t['wrong_start']):#x}-{int(t['wrong_end']):#x}, "
+            f"right is {int(program.ret[index])} in "
+            f"{int(program.vm_start[index]):#x}-{int(program.vm_end[index]):#x}"
+        )
+
+
+class ThreadSession(CrewSession):
+    """``strategy`` and ``trace`` for ``threads`` real threads in this process.
+
+    Raises EngineError (nothing to play, memory), DialectError. ``note`` is called with each unit that has to be
+    compiled.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        trace: Trace,
+        threads: int,
+        *,
+        layout_seed: int = 0,
+        note: Callable[[str], None] | None = None,
+    ) -> None:
+        super().__init__(strategy, trace, threads)
+        self.set_up(CrewRunner(strategy, note=note), layout_seed)
+        self._clean = True
+        self._verdict: Correctness | None = None
+        self._clock_cost = self.runner.clock_cost()
 
     # ---- laps --------------------------------------------------------------------------------------------------------
 
@@ -511,22 +565,6 @@ class ThreadSession:
             self.program.works, seconds=seconds, rounds=rounds, checks=checks, samples=samples, ordered=ordered
         )
 
-    def at_rest(self) -> str:
-        """What is wrong with the address spaces now that every thread has ended; empty if nothing is."""
-        left = self.runner.drain()
-        if left:
-            return f"{left} records still wait for RCU"
-        try:
-            self.machine.raise_if_full()
-            self.runner.validate(self.machine)
-        except (MemoryError, ValidationError) as error:
-            return str(error).splitlines()[0]
-        top = int(self.machine.arrays["slab_base"]["top"][0])
-        held = np.flatnonzero(self.machine.arrays["vma_base"]["cache_access"][:top])
-        if len(held):
-            return f"VMA #{held[0]} is still held, and {len(held) - 1} others"
-        return first_difference(self.machine, self.program.layout)
-
     def verify(self) -> Correctness:
         """One lap that compares every answer, then :meth:`at_rest`. The verdict is cached. Stuck threads give a wrong
         verdict."""
@@ -536,28 +574,8 @@ class ThreadSession:
             except Stuck as error:
                 self._verdict = Correctness(False, str(error))
                 return self._verdict
-            self._verdict = self.judge(lap)
+            self._verdict = self.judge(lap.threads)
         return self._verdict
-
-    def judge(self, lap: Lap) -> Correctness:
-        """For a lap with checks: whether every answer is right and the address space at rest is valid."""
-        self.checked, self.missed = int(lap.threads["checked"].sum()), int(lap.threads["missed"].sum())
-        wrong = lap.threads[lap.threads["wrong"] > 0]
-        if len(wrong):
-            return Correctness(False, self._describe(wrong[0], int(wrong["wrong"].sum())), int(wrong[0]["wrong_event"]))
-        problem = self.at_rest()
-        return Correctness(not problem, f"after the threads ended: {problem}" if problem else "")
-
-    def _describe(self, t: Any, count: int) -> str:
-        index = int(t["wrong_event"])
-        event, program = self.program.records[index], self.program
-        return (
-            f"{count} wrong with {self.threads} threads, one is event {index} of thread {int(event['task'])} "
-            f"({Kind(int(event['kind'])).name} {int(event['addr']):#x} len {int(event['len']):#x}): "
-            f"{self.strategy.name} says {int(t['wrong_ret'])} in {int(t['wrong_start']):#x}-{int(t['wrong_end']):#x}, "
-            f"right is {int(program.ret[index])} in "
-            f"{int(program.vm_start[index]):#x}-{int(program.vm_end[index]):#x}"
-        )
 
     # ---- figures -----------------------------------------------------------------------------------------------------
 

@@ -401,14 +401,11 @@ def host_notes(rows: Sequence[Row], host: HostFigures | None) -> list[str]:
 
 def host_sentences(rows: Sequence[Row], host: HostFigures) -> list[tuple[float, str]]:
     """For each workload with lookups that had real faults: the share of a fault that its lookup is, and what that means
-    in words, with the strategy measured here that saves most of it."""
+    in words, with the strategy measured here that saves most of it, and with cold lookups where they were measured."""
     told = []
     for performed in host.workloads:
-        lookups = {
-            row.cell.entry.strategy: row.cell.rounds("lookup")
-            for row in rows
-            if row.cell.entry.workload == performed.workload and "lookup" in row.figures
-        }
+        there = [row for row in rows if row.cell.entry.workload == performed.workload]
+        lookups = {row.cell.entry.strategy: row.cell.rounds("lookup") for row in there if "lookup" in row.figures}
         first = lookups.pop(performed.strategy, None)
         if not first or not performed.fault:
             continue
@@ -419,6 +416,10 @@ def host_sentences(rows: Sequence[Row], host: HostFigures) -> list[tuple[float, 
         if saved > 0:
             part = percent(saved / fmean(performed.fault))
             text += f" Of the strategies here, {best} saves most: {ns(saved)} ns, {part}."
+        own = next(row.figures for row in there if row.cell.entry.strategy == performed.strategy)
+        if cold := own.get(COLD):
+            part = percent(cold.summary.mean / fmean(performed.fault))
+            text += f" In colder caches (ns/cold lookup) it is {mean_sd(cold.summary)} ns, {part} of a fault."
         told.append((share, f"{performed.workload}: {text[0].lower()}{text[1:]}"))
     return told
 

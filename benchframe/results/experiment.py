@@ -1,4 +1,5 @@
 """An experiment file: what `benchframe run` is to measure, in TOML, to be kept beside a paper's text and run again.
+:class:`Scaling` is the same for `benchframe simulate`.
 
 ::
 
@@ -25,7 +26,7 @@ import json
 from collections.abc import Callable, Mapping
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -88,6 +89,29 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return found
 
 
+class Scaling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an experiment file of `benchframe simulate` holds; its help explains each member as an option. ``numbers``
+    are other numbers for the machine (--set), ``accesses`` are in millions."""
+
+    strategies: Annotated[tuple[Name, ...], Meta(max_length=1000)] = ()
+    workloads: Texts = ()
+    traces: Texts = ()
+    cpus: Annotated[tuple[Annotated[int, Meta(ge=1, le=MAX_THREADS)], ...], Meta(min_length=1, max_length=100)] = (
+        1, 2, 4, 8, 16, 32, 64, 128,
+    )  # fmt: skip
+    machine: Text = "milan-2s"
+    numbers: Annotated[dict[str, float], Meta(max_length=100)] = {}
+    work: Text = "none"
+    layout: Text = "model"
+    what_if: Texts = ()
+    seeds: Annotated[int, Meta(ge=1, le=64)] = 1
+    band: bool = False
+    rounds: Annotated[float, Meta(ge=0.5, le=1000)] = 10.0
+    accesses: Annotated[float, Meta(ge=0.1, le=1000)] = 4.0
+    baseline: Text = ""
+    stream_seed: Seed = 0
+
+
 def _sha256(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -97,14 +121,26 @@ def _sha256(path: Path) -> str:
 
 def read_experiment(path: Path) -> Experiment:
     """Read and check an experiment file; raises ResultsError, which names the line or the member."""
+    return _read(path, Experiment)
+
+
+def read_scaling(path: Path) -> Scaling:
+    """As :func:`read_experiment`, for a file of `benchframe simulate`."""
+    return _read(path, Scaling)
+
+
+File = TypeVar("File", bound=msgspec.Struct)
+
+
+def _read(path: Path, kind: type[File]) -> File:
     mend = "correct it; docs/experiments.md lists what it may have"
     try:
-        return msgspec.convert(parse_toml(read_limited(path, MAX_FILE, mend)), Experiment, strict=True)
+        return msgspec.convert(parse_toml(read_limited(path, MAX_FILE, mend)), kind, strict=True)
     except msgspec.ValidationError as error:
         text = str(error)
         if text.startswith(_UNKNOWN):
             name = text.removeprefix(_UNKNOWN).partition("`")[0]
-            known = [*Experiment.__struct_fields__, *PluginFile.__struct_fields__]
+            known = [*kind.__struct_fields__, *PluginFile.__struct_fields__]
             raise ResultsError(path, f"it has a member {name!r}", did_you_mean(name, known)) from None
         what, _, place = text.partition(" - at `$.")
         member = f"member {place.rstrip('`')!r}: " if place else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -160,6 +161,20 @@ def load_machine(name: str) -> Machine:
         if sets != int(sets) or int(sets) & (int(sets) - 1) or (key != "llc_sets" and sets < 1) or sets > 1 << 20:
             raise SimulateError(f"{path}: counts.{key} must be a power of two up to 2^20")
     return machine
+
+
+def machine_toml(machine: Machine) -> str:
+    """The machine as a file that :func:`load_machine` reads."""
+    lines = [f"title = {json.dumps(machine.title)}", f"about = {json.dumps(machine.about)}"]
+    lines += [f"{key} = {getattr(machine, key)}" for key in ("sockets", "domains", "cores")]
+    for table, names in (("times", TIMES), ("counts", SIZES)):
+        lines += ["", f"[{table}]"]
+        for name in names:
+            one = machine.numbers[name]
+            values = f"value = {one.value:g}, low = {one.low:g}, high = {one.high:g}"
+            told = f"standing = {json.dumps(one.standing)}, source = {json.dumps(one.source)}"
+            lines.append(f"{name} = {{ {values}, {told} }}")
+    return "\n".join(lines) + "\n"
 
 
 def _text(path: Path, data: Mapping[str, Any], key: str) -> str:

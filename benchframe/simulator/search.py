@@ -15,7 +15,6 @@ from benchframe.mm.layout import MM, VMA
 from benchframe.simulator.layouts import Layout
 from benchframe.simulator.machines import Machine, Work
 from benchframe.simulator.session import Depth, SimulatedSession
-from benchframe.simulator.target import SimulateError
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
@@ -55,9 +54,7 @@ def search_layout(
     depth = depth or Depth(rounds=6, accesses=2_000_000)
 
     def run(tried: Layout) -> tuple[float, list[str]]:
-        found = session.run(machine, work, depth=depth, layout=tried)
-        if not session.verdict.ok:
-            raise SimulateError(f"{session.strategy.name}: {session.verdict.what}")
+        found = session.right_run(machine, work, depth=depth, layout=tried)
         hot = [field.name for field in found.fields if field.name.partition(".")[0] in MOVABLE]
         return found.throughput, hot
 
@@ -181,10 +178,7 @@ def _neighbour(
 
 def _rate(known: Registry, strategy: Strategy, load: Load, machine: Machine, work: Work) -> float:
     session = SimulatedSession(strategy, known.spec(load.spec).trace(0, load.cpus), load.cpus)
-    rate = session.run(machine, work, depth=Depth(rounds=4, accesses=600_000)).throughput
-    if not session.verdict.ok:
-        raise SimulateError(f"{strategy.name} on {load.spec} with {load.cpus} CPUs is wrong: {session.verdict.what}")
-    return rate
+    return session.right_run(machine, work, depth=Depth(rounds=4, accesses=600_000)).throughput
 
 
 STRUCTURES = {"mm": MM, "vma": VMA}

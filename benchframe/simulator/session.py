@@ -1,7 +1,8 @@
 """One strategy and one stream on simulated CPUs: answers compared, address space validated, figures read out.
 
-A :class:`~benchframe.engine.threads.ThreadSession` has laps of real threads; this has runs of simulated ones. In a run
-every answer is compared with the oracle's, at no simulated cost, so every counted operation is checked.
+A :class:`~benchframe.engine.threads.ThreadSession` has laps of real threads; this has runs of simulated ones, from the
+same beginning. In a run every answer is compared with the oracle's, at no simulated cost, so every counted operation is
+checked.
 """
 
 from __future__ import annotations
@@ -19,14 +20,13 @@ import numpy.typing as npt
 from benchframe.dialect.functions import Hook
 from benchframe.dialect.store import Unit
 from benchframe.dialect.units import Units, UnitSpec
-from benchframe.engine.session import COUNTERS, Correctness
-from benchframe.engine.threads import FIGURES, LOCKS, CrewRunner, ProgramError, ThreadSession, make_program
+from benchframe.engine.session import Correctness
+from benchframe.engine.threads import FIGURES, LOCKS, CrewRunner, CrewSession
 from benchframe.errors import EngineError
 from benchframe.mm.defaults import count_event
 from benchframe.mm.hooks import ALL, flush_tlb, hook_entry, show_map
 from benchframe.mm.layout import ANSWER, ARENA, EVENT, FILE, FREED, MM, PAGE, PTE, SAMPLE, TASK, VMA, mm_struct
 from benchframe.mm.machine import Machine as Memory
-from benchframe.mm.machine import Parameters
 from benchframe.mm.replay import mapping_event
 from benchframe.mm.smp import BUCKETS, CLASSES, CREW, HISTOGRAM, ORDER, RCU_HEAD, THREAD
 from benchframe.mm.smp_replay import RUN, thread_entry
@@ -188,49 +188,26 @@ class Arena:
     arrays: dict[str, Array] = field(default_factory=dict)
 
 
-class SimulatedSession:
+class SimulatedSession(CrewSession):
     """``strategy`` and ``trace`` on ``cpus`` simulated CPUs.
 
     Raises EngineError (nothing to play, memory), DialectError (code that cannot be compiled), SimulateError (a host
     without a stack switch). ``note`` is called with each unit that has to be compiled.
     """
 
+    runner: SimulatedRunner
+
     def __init__(
         self, strategy: Strategy, trace: Trace, cpus: int, *, note: Callable[[str], None] | None = None
     ) -> None:
-        self.strategy, self.trace = strategy, trace
-        limit = int(trace.meta.limits.get("max_map_count", Parameters().max_map_count))
-        self.parameters = Parameters(max_map_count=limit)
-        try:
-            self.program = make_program(trace, cpus, self.parameters)
-        except ProgramError as error:
-            raise EngineError(str(error)) from error
-        self.threads = len(self.program.works)
+        super().__init__(strategy, trace, cpus)
         if self.threads > MAX_CPUS:
             raise EngineError(f"the workload has {self.threads} threads; at most {MAX_CPUS} CPUs are simulated")
-        self.runner = SimulatedRunner(strategy, note)
-        self.simulator = self.runner.simulator
+        runner = SimulatedRunner(strategy, note)
+        self.simulator = runner.simulator
         self._bare()
-        try:
-            sizes = ThreadSession._sizes(self)  # type: ignore[arg-type]
-            self.memory = Memory(self.runner, sizes, self.parameters, strategy.slabs)
-        except MemoryError as error:
-            raise EngineError(f"not enough memory for this trace: {error}") from error
-        self.machine = self.memory  # the attributes that ThreadSession.at_rest and its descriptions need
-        program, arrays = self.program, self.memory.arrays
-        for number in program.boots:
-            self.memory.boot(number)
-        arrays["event_base"][: len(program.records)] = program.records
-        for name in ("ret", "vm_start", "vm_end"):
-            arrays["answer_base"][name][: len(program.records)] = getattr(program, name)
-        arrays["order_base"]["after"][: len(program.records)] = program.after
-        arrays["order_base"]["number"][: len(program.records)] = program.number
-        self.runner.replay(0, program.setup)
-        self.memory.raise_if_full()
-        self.runner.drain()
-        for counter in COUNTERS.values():
-            arrays["task_base"][counter] = 0
-        self._saved = self.memory.save()
+        self.set_up(runner)
+        self.memory, arrays = self.machine, self.machine.arrays
         self._kept = {base: arrays[base].copy() for base in ("crew_base", "thread_base")}
         self._used = False
         self._stacks = mmap.mmap(-1, (self.threads + 1) * STACK, flags=_MAP)
@@ -565,22 +542,18 @@ class SimulatedSession:
             found = self._go(None if rounds or ordered else depth or Depth(), tick)
         finally:
             self._bare()
-        self.verdict = self._judge()
+        self.verdict = self.judge(self.memory.arrays["thread_base"][[w.task for w in self.program.works]])
+        return found
+
+    def right_run(self, machine: Machine, work: Work, *, depth: Depth, layout: Layout | None = None) -> Figures:
+        """As :meth:`run`; raises SimulateError, too, if an answer was wrong."""
+        found = self.run(machine, work, depth=depth, layout=layout)
+        if not self.verdict.ok:
+            raise SimulateError(f"{self.strategy.name} on {self.threads} CPUs: {self.verdict.what}")
         return found
 
     verdict: Correctness = Correctness(False, "nothing has run")
     """For the last run: whether all answers were right, and the address space at rest is valid."""
-
-    def _judge(self) -> Correctness:
-        works = [w.task for w in self.program.works]
-        threads = self.memory.arrays["thread_base"][works]
-        self.checked, self.missed = int(threads["checked"].sum()), int(threads["missed"].sum())
-        wrong = threads[threads["wrong"] > 0]
-        if len(wrong):
-            what = ThreadSession._describe(self, wrong[0], int(wrong["wrong"].sum()))  # type: ignore[arg-type]
-            return Correctness(False, what, int(wrong[0]["wrong_event"]))
-        problem = ThreadSession.at_rest(self)  # type: ignore[arg-type]
-        return Correctness(not problem, f"after the threads ended: {problem}" if problem else "")
 
 
 def costless(slab: Any) -> set[int]:

@@ -17,9 +17,10 @@ from benchframe.engine.caches import UNTOUCHED, Caches
 from benchframe.engine.launch import usable as cpus
 from benchframe.events import Kind
 from benchframe.mm.layout import PAGE_SHIFT, PMD_SHIFT, TASK
+from benchframe.report.scaling import per_second
 from benchframe.report.table import Table
 from benchframe.strategy import Strategy
-from benchframe.study.published import Hit, HitClaim, TimeClaim
+from benchframe.study.published import Claim, CurveClaim, Hit, HitClaim, TimeClaim
 from benchframe.trace.trace import Trace
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ Say = Callable[[str], None]
 class ClaimResult:
     """The outcome of one claim: ``lines`` are (what, published, measured), ``why`` explains a verdict that needs it."""
 
-    claim: HitClaim | TimeClaim
+    claim: Claim
     lines: tuple[tuple[str, str, str], ...]
     verdict: str
     why: str = ""
@@ -257,12 +258,59 @@ def _judge_time(claim: TimeClaim, ratio: Ratio) -> ClaimResult:
     return ClaimResult(claim, lines, DIRECTION, f"{share:.1f} times the published effect")
 
 
+# ---- simulated -------------------------------------------------------------------------------------------------------
+
+DEPTH = 500_000
+"""Accesses of a simulated run."""
+
+
+def simulated(known: Registry, claim: CurveClaim, say: Say) -> list[float]:
+    """The claim's figure on its machine, then at each corner of the box of the machine's numbers.
+
+    Raises SimulateError (a wrong answer, a host without a stack switch), DialectError.
+    """
+    from benchframe.simulator.machines import box, load_machine, load_work
+    from benchframe.simulator.session import Depth, SimulatedSession
+
+    machine, work = load_machine(claim.machine), load_work(claim.work)
+    sides: list[list[float]] = []
+    machines = [machine, *(corner for _, corner in box(machine))]
+    for name, crew in ((claim.strategy, claim.cpus), (claim.baseline, claim.baseline_cpus)):
+        if name:
+            trace = known.spec(claim.workload).trace(0, crew)
+            session = SimulatedSession(known.strategy(name), trace, crew, note=lambda text: say(f"compiled {text}"))
+            sides.append([session.right_run(m, work, depth=Depth(accesses=DEPTH)).throughput for m in machines])
+    return sides[0] if len(sides) == 1 else [one / other for one, other in zip(*sides, strict=True)]
+
+
+def judge_curve(claim: CurveClaim, found: Sequence[float]) -> ClaimResult:
+    """The verdict on a simulated figure, the first of ``found``; all of them are its band."""
+    value, low, high = found[0], min(found), max(found)
+    what = f"{claim.strategy} on {claim.cpus} CPUs"
+    if claim.baseline:
+        what += f" / {claim.baseline} on {claim.baseline_cpus}"
+    told = f"{_rate(claim, value)} [{_rate(claim, low)}, {_rate(claim, high)}] simulated"
+    lines = ((f"{what}, {claim.machine}", _rate(claim, claim.value), told),)
+    if claim.low <= value <= claim.high:
+        return ClaimResult(claim, lines, REPRODUCED)
+    why = f"outside {_rate(claim, claim.low)} to {_rate(claim, claim.high)}"
+    if claim.baseline and (value - 1) * (claim.value - 1) > 0 and (low - 1) * (high - 1) > 0:
+        return ClaimResult(claim, lines, DIRECTION, why)
+    if low <= claim.high and claim.low <= high:
+        return ClaimResult(claim, lines, UNDECIDED, f"{why}, but its band is not")
+    return ClaimResult(claim, lines, OTHER, why)
+
+
+def _rate(claim: CurveClaim, value: float) -> str:
+    return f"{value:.3g}" if claim.baseline else f"{per_second(value)}/s"
+
+
 _OPERATION = {"lookup": "lookup", "fault": "fault", "mapping": "mapping call", "replay": "event"}
 
 
 def measure(
     known: Registry,
-    claims: Sequence[HitClaim | TimeClaim],
+    claims: Sequence[Claim],
     rounds: int,
     say: Say,
     *,
@@ -289,6 +337,8 @@ def measure(
                 continue
             say(f"counting {claim.name}")
             outcomes[claim.name] = judge_hits(claim, [percent(known, hit) for hit in claim.hits])
+        elif isinstance(claim, CurveClaim):
+            outcomes[claim.name] = _curve(known, claim, say)
         elif lacks(claim, known):
             outcomes[claim.name] = ClaimResult(claim, (), "not judged", lacks(claim, known))
         else:
@@ -302,6 +352,19 @@ def measure(
             except ProbeError as error:
                 outcomes[claim.name] = ClaimResult(claim, (), "not judged", str(error))
     return [outcomes[claim.name] for claim in claims]
+
+
+def _curve(known: Registry, claim: CurveClaim, say: Say) -> ClaimResult:
+    from benchframe.simulator.target import SimulateError
+
+    missing = [name for name in (claim.strategy, claim.baseline) if name and name not in known.strategies]
+    if missing:
+        return ClaimResult(claim, (), "not judged", f"no plugin defines {missing[0]}")
+    say(f"simulating {claim.name}")
+    try:
+        return judge_curve(claim, simulated(known, claim, say))
+    except SimulateError as error:
+        return ClaimResult(claim, (), "not judged", str(error))
 
 
 def _timed(
@@ -372,9 +435,15 @@ def claims_table(outcomes: Sequence[ClaimResult]) -> Table:
         for number, (what, published, measured) in enumerate(lines):
             rows.append((outcome.claim.name, what, published, measured, "" if number else outcome.verdict))
     notes = [f"{o.claim.name}: {o.claim.says}. {o.claim.source}." for o in outcomes]
+    notes += [f"{o.claim.name}, assumed: {o.claim.assumed}." for o in outcomes if isinstance(o.claim, CurveClaim)]
     notes += [f"{o.claim.name}, {o.verdict}: {o.why}." for o in outcomes if o.why]
     states = dict.fromkeys(o.claim.caches for o in outcomes if isinstance(o.claim, TimeClaim) and o.lines)
     notes += [f"@{state.label}: {state.says()}." for state in states if not state.warm]
+    if any(isinstance(o.claim, CurveClaim) for o in outcomes):
+        notes.append(
+            "simulated: not measured; in brackets least and most over the corners of what the machine may be "
+            "(docs/simulation.md)."
+        )
     notes.append(
         "reproduced: same direction and order of magnitude; direction only: same direction, another size; published "
         "figures are from other machines and loads."
@@ -391,4 +460,6 @@ def claims_table(outcomes: Sequence[ClaimResult]) -> Table:
 
 def _published(outcome: ClaimResult) -> str:
     claim = outcome.claim
+    if isinstance(claim, CurveClaim):
+        return f"{_rate(claim, claim.value)} on {claim.cpus} CPUs"
     return f"{claim.ratio:.3g} on {claim.cpus} CPUs" if isinstance(claim, TimeClaim) else ""

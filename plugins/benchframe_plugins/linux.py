@@ -13,6 +13,11 @@ linux-6.12       as linux-6.4
 linux-6.15       maple tree, RCU mode            none             a reference to the VMA, else mmap_lock
 linux-6.18       as linux-6.15; /proc/PID/maps is read under one VMA's lock after another, before under mmap_lock
 ```
+Which maple tree: after a store the nodes are those of lib/maple_tree.c of 6.1 and of 6.12 alike (`make kernel-judge`;
+newer files have not been compared). linux-6.1 rewrites a leaf in place; from linux-6.4 on it is replaced, since 6.3 set
+RCU mode. In all of them a replaced node is marked dead after its replacement is visible, as since 6.6; and fork inserts
+one VMA after the other, where 6.1 stored in bulk and 6.8 copies the tree (__mt_dup).
+
 mmap_sem became a rw_semaphore in 2.4.3; `avl_2_4` itself corresponds to 2.4.3 to 2.4.9, with concurrent faults. Only
 the lookup is that kernel's. System calls, merging, limits and page faults are the model's for every strategy, so that a
 difference in a table is the lookup's. 3.15 counted its sequence with 32 bits: no run is long enough to see it

@@ -35,6 +35,9 @@ As posted it has bugs, which are kept here:
   B5  the pmd is read without protection; of a huge page, or a freed and reused table, index is taken for a VMA
   B6  do_anonymous_page does not re-check and may put a VMA back after its invalidation
   B7  mm_version_check succeeds for an mm that is not the caller's
+and one that is in no mail and was found by `benchframe check --scenario fault-mprotect-part`:
+  refused  mprotect splits a VMA and changes its flags without waiting for its holders, and a fault that is refused does
+      not check the version again: a write that is allowed before, meanwhile and after gets SIGSEGV
 Under the kernel's memory model (`benchframe check --memory lkmm`; W8 puts these bugs into the repaired strategy) also:
   W8  vma_hold is atomic_inc, which orders nothing: the second check of the version may happen before the hold is
       visible, so the writer finds no holder and frees a VMA that is in use. This alone is a use after free
@@ -76,6 +79,7 @@ from benchframe.kernel import (
     write_unlock,
 )
 from benchframe_plugins.races.known import KNOWN_BUGS
+from benchframe_plugins.speculation import PART
 
 # ---- 2/4: mm event counter -------------------------------------------------------------------------------------------
 
@@ -310,6 +314,7 @@ def benchframe_strategies():
             index="rbtree",
             cache=cache,
             protocol=protocol,
+            scenarios=(PART,),
             known_bugs=KNOWN_BUGS,
         )
     ]

@@ -64,6 +64,7 @@ from benchframe.kernel import (
     write_lock,
     write_unlock,
 )
+from benchframe_plugins.speculation import PART
 
 # ---- the mm's version, as in RFC 2/4 ---------------------------------------------------------------------------------
 
@@ -264,5 +265,6 @@ def benchframe_strategies():
             index="rbtree",
             cache=cache,
             protocol=protocol,
+            scenarios=(PART,),
         )
     ]

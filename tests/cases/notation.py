@@ -1,13 +1,16 @@
 """How a case is written: a few page-numbered calls, and pictures of the arena with one letter a page.
 
 In a picture ``.`` is a hole, ``-`` no access, ``r`` read, ``w`` read and write, ``x`` read and execute, ``a`` all
-three; a capital letter is a shared mapping; ``|`` stands between two areas that touch. Page 0 is :data:`BASE`.
+three, ``e`` execute alone; a capital letter is a shared mapping; ``|`` stands between two areas that touch. Page 0 is
+:data:`BASE`.
 """
 
 from dataclasses import dataclass, field
 
 from benchframe.judge.child import (
     ARENA,
+    BRK,
+    BRK_BASE,
     FORK,
     MADVISE,
     MASK,
@@ -23,7 +26,9 @@ from benchframe.judge.child import (
 from benchframe.judge.programs import Op
 
 BASE = ARENA + (64 << 20)
-PROT = {"-": 0, "r": 1, "w": 3, "x": 5, "a": 7}
+HEAP = (BRK_BASE - BASE) // PAGE
+"""The page at which the break begins."""
+PROT = {"-": 0, "r": 1, "w": 3, "e": 4, "x": 5, "a": 7}
 LETTER = {value: letter for letter, value in PROT.items()}
 
 
@@ -42,7 +47,9 @@ class Case:
     number: int = 0
     """Which of vma_merge's eight cases it is; 0 if none."""
     needs: dict[str, bool] = field(default_factory=dict)
-    """Switches of Rules on which the outcome depends; a kernel that differs is not asked."""
+    """Switches of Rules on which the outcome depends: the oracle gets them, a kernel that differs is not asked."""
+    first: int = 0
+    """The page with which the pictures begin."""
 
     def __str__(self) -> str:
         return self.name
@@ -83,6 +90,11 @@ def mv(at: int, pages: int, target: int, flags: int = 3, new: int = 0) -> Op:
     return Op(MREMAP, p(at), pages * PAGE, (new or pages) * PAGE, flags, p(target))
 
 
+def brk(pages: int) -> Op:
+    """brk: the heap has so many pages."""
+    return Op(BRK, BRK_BASE + pages * PAGE)
+
+
 def grow(at: int, pages: int, new: int, flags: int = 0) -> Op:
     """mremap where it is."""
     return Op(MREMAP, p(at), pages * PAGE, new * PAGE, flags, 0)
@@ -118,13 +130,13 @@ def fork() -> Op:
     return Op(FORK)
 
 
-def draw(words: list[int]) -> str:
-    """The picture of areas given as four words each, from page 0 on.
+def draw(words: list[int], first: int = 0) -> str:
+    """The picture of areas given as four words each, from page ``first`` on.
 
     >>> draw([p(1), p(3), 3, 0, p(3), p(4), 1, 0, p(5), p(6), 9, 0])
     '.ww|r.R'
     """
-    text, at = "", BASE
+    text, at = "", p(first)
     for index in range(0, len(words), 4):
         start, end, bits, _ = words[index : index + 4]
         text += "." * ((start - at) // PAGE) if start > at else "|" if text and start == at else ""

@@ -12,9 +12,9 @@ def run_case(case: Case, make: Make) -> list[str]:
         side, result = apply(side, op)
         if -4096 < result < 0:
             return [f"setup {op} failed: {result}"]
-    before = draw(words_of(side.layout()))
+    before = draw(words_of(side.layout()), case.first)
     side, result = apply(side, case.call)
-    return _compare(case, before, result, draw(words_of(side.layout())))
+    return _compare(case, before, result, draw(words_of(side.layout()), case.first))
 
 
 def run_case_on_kernel(case: Case, kernel: Kernel) -> list[str]:
@@ -25,7 +25,8 @@ def run_case_on_kernel(case: Case, kernel: Kernel) -> list[str]:
         for op, result in zip(case.setup, answer.results, strict=False)
         if -4096 < result < 0
     ]
-    return failed or _compare(case, draw(answer.layouts[-2]), answer.results[-1], draw(answer.layouts[-1]))
+    before, after = (draw(layout, case.first) for layout in answer.layouts[-2:])
+    return failed or _compare(case, before, answer.results[-1], after)
 
 
 def _compare(case: Case, before: str, result: int, after: str) -> list[str]:

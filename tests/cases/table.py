@@ -3,7 +3,9 @@
 The situations are those of tools/testing/vma and tools/testing/selftests/mm/merge.c; the words and code are ours.
 """
 
-from cases.notation import Case, adv, fork, grow, lock, m, mf, mv, p, pr, rd, shared, un, unlock, wr
+from benchframe.judge.child import MREMAP, PAGE
+from benchframe.judge.programs import Op
+from cases.notation import HEAP, Case, adv, brk, fork, grow, lock, m, mf, mv, p, pr, rd, shared, un, unlock, wr
 
 EINVAL, ENOMEM, EACCES, EFAULT, EEXIST = -22, -12, -13, -14, -17
 BOTH_WAYS = {"anon_vma_merge_both_ways": True}
@@ -393,5 +395,138 @@ STACKS = [
     Case("it grows before the permission is looked at", (m(4, 1, "r", 0x132),), "....r", wr(2), "..rrr", EFAULT),
 ]
 
-CASES = [*NEW, *FILES, *CHANGED, *ANON_VMA, *UNMAPPED, *MOVED, *ADVISED, *STACKS]
+HEAPS = [
+    Case(
+        "brk grows the area before alone",
+        (brk(2), m(HEAP + 5, 2)),
+        "ww...ww",
+        brk(4),
+        "wwww.ww",
+        p(HEAP + 4),
+        first=HEAP,
+    ),
+    Case(
+        "brk leaves a page to the next area",
+        (brk(2), m(HEAP + 4, 2)),
+        "ww..ww",
+        brk(4),
+        "ww..ww",
+        p(HEAP + 2),
+        first=HEAP,
+    ),
+    Case(
+        "a mapping joins the heap and what follows",
+        (brk(2), m(HEAP + 3, 2)),
+        "ww.ww",
+        m(HEAP + 2, 1),
+        "wwwww",
+        p(HEAP + 2),
+        1,
+        first=HEAP,
+    ),
+    Case(
+        "brk begins an area where the last one differs",
+        (brk(3), pr(HEAP + 2, 1, "r")),
+        "ww|r",
+        brk(5),
+        "ww|r|ww",
+        p(HEAP + 5),
+        first=HEAP,
+    ),
+    Case("brk shrinks", (brk(4),), "wwww", brk(1), "w", p(HEAP + 1), first=HEAP),
+]
+
+_LOCKED = m(0, 2, flags=0x2032)
+_BACK = (m(0, 2), wr(0), mv(0, 2, 16), mv(16, 2, 0, 7))
+_TOO_LONG = Op(MREMAP, p(0), PAGE, 1 << 62, 1, 0)
+
+
+def _either(name: str, setup: tuple[Op, ...], before: str, call: Op, **outcomes: tuple[str, int]) -> list[Case]:
+    """One situation under each combination of switches: ``RULE=..., no_RULE=...``, several joined by ``__``."""
+    return [
+        Case(
+            f"{name}, {key.replace('__', ' ')}",
+            setup,
+            before,
+            call,
+            after,
+            ret,
+            needs={word.removeprefix("no_"): not word.startswith("no_") for word in key.split("__")},
+        )
+        for key, (after, ret) in outcomes.items()
+    ]
+
+
+KERNELS = [
+    *_either(
+        "execute-only memory is read", (m(0, 1, "e"),), "e", rd(0), execute_only=("e", EFAULT), no_execute_only=("e", 0)
+    ),
+    *_either(
+        "mremap of a hole to too great a length",
+        (m(2, 1),),
+        "..w",
+        _TOO_LONG,
+        mremap_checks_length_first=("..w", EINVAL),
+        no_mremap_checks_length_first=("..w", EFAULT),
+    ),
+    *_either(
+        "unfaulted memory loses write permission and meets its like",
+        (m(0, 1), pr(0, 1, "r")),
+        "r",
+        m(1, 1, "r"),
+        account_unfaulted=("rr", p(1)),
+        no_account_unfaulted=("r|r", p(1)),
+    ),
+    *_either(
+        "MADV_POPULATE_READ over a hole and what cannot be read",
+        (m(1, 1, "-"),),
+        ".-",
+        adv(0, 2, 22),
+        populate_stops_at_hole=(".-", ENOMEM),
+        no_populate_stops_at_hole=(".-", EINVAL),
+    ),
+    *_either(
+        "a stack beside a plain mapping",
+        (m(0, 1),),
+        "w",
+        m(1, 1, flags=0x20032),
+        stack_nohuge=("w|w", p(1)),
+        no_stack_nohuge=("ww", p(1)),
+    ),
+    *_either(
+        "DONTUNMAP to the place behind",
+        (m(0, 2),),
+        "ww",
+        mv(0, 2, 2, 7),
+        dontunmap_merges_source=("wwww", p(2)),
+        no_dontunmap_merges_source=("ww|ww", p(2)),
+    ),
+    *_either(
+        "DONTUNMAP between the source and another area",
+        (m(0, 2), m(4, 2)),
+        "ww..ww",
+        mv(0, 2, 2, 7),
+        no_dontunmap_merges_source=("ww|wwww", p(2)),
+        no_dontunmap_merges_source__no_dontunmap_merges_beside_source=("ww|ww|ww", p(2)),
+    ),
+    *_either(
+        "DONTUNMAP of a part of locked memory",
+        (_LOCKED,),
+        "ww",
+        mv(0, 1, 4, 7),
+        dontunmap_splits_locked=("w|w..w", p(4)),
+        no_dontunmap_splits_locked=("ww..w", p(4)),
+    ),
+    *_either(
+        "a new neighbour of what DONTUNMAP left",
+        _BACK,
+        "ww..............ww",
+        m(18, 2),
+        dontunmap_resets_pgoff=("ww..............wwww", p(18)),
+        no_dontunmap_resets_pgoff=("ww..............ww|ww", p(18)),
+    ),
+]
+"""Where kernels differ: what each of them does."""
+
+CASES = [*NEW, *FILES, *CHANGED, *ANON_VMA, *UNMAPPED, *MOVED, *ADVISED, *STACKS, *HEAPS, *KERNELS]
 """Every case; all eight numbers of vma_merge appear."""

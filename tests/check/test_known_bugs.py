@@ -58,6 +58,7 @@ def seed_with(cache: dict[str, object] | None = None, **protocol: object) -> Str
         "rbtree",
         Cache(**{**hooks, **(cache or {})}),  # type: ignore[arg-type]
         Protocol(**{**parts["protocol"], **protocol}),  # type: ignore[arg-type]
+        scenarios=seed.scenarios,
         known_bugs=seed.known_bugs,
     )
     return resolve(made, KNOWN.strategies)
@@ -83,7 +84,7 @@ def test_a_new_bug_beside_known_ones(name: str) -> None:
 
 def test_the_seed_put_together_again_is_known() -> None:
     """The same parts without a mutation: every failure has its name, so that it is the mutation that was new."""
-    where = ["lookup-munmap", "fault-munmap-signal"]
+    where = ["lookup-munmap", "fault-munmap-signal", "fault-mprotect-part"]
     lines: list[str] = []
     assert run_check_command([seed_with()], where, 60, allow_known=True, say=lines.append) == 0, lines
     assert not any("[new]" in line for line in lines)

@@ -334,6 +334,38 @@ def test_graphs_and_interleavings_agree(name: str, model: str) -> None:
         assert graphs.coverage.complete
 
 
+def graphs_of(strategy: str, where: str) -> tuple[list[object], int]:
+    """Every execution graph of a scenario, and how many shadows the searches met."""
+    hunt = GraphHunt(GraphCase(scenario(where), load().strategy(strategy)))
+    keys: list[object] = []
+    learned = 0
+
+    def see(seen: Seen) -> bool:
+        nonlocal learned
+        if hunt.verdict.learned > learned:  # the search began again
+            learned = hunt.verdict.learned
+            keys.clear()
+        if not hunt._learning():
+            keys.append(seen.graph.key())
+        return not hunt._learning()
+
+    hunt._explore(see, time.monotonic() + 100)
+    assert hunt.search.counts.complete
+    return keys, hunt.search.counts.shadows
+
+
+@pytest.mark.parametrize("name", ["per_vma_rwsem", "rcu_rbtree"])
+def test_a_wait_that_nothing_ends_is_dropped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search drops a graph in which a task waits for what no store can bring any more. It finds the same graphs as
+    a search that runs each of them to its end, with fewer shadows."""
+    quick, few = graphs_of(name, "lookup-munmap")
+    monkeypatch.setattr("benchframe.check.trust._is_shadow", lambda graph, tasks, loc: False)
+    whole, many = graphs_of(name, "lookup-munmap")
+    assert len(set(quick)) == len(quick)
+    assert set(quick) == set(whole)
+    assert few < many
+
+
 def test_graphs_by_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """`check --memory sc --graphs` finds what it finds without, and its replay string runs the graph again."""
     monkeypatch.setattr(jobs, "CALLS", 20)

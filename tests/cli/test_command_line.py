@@ -160,6 +160,7 @@ def test_workload_parameters_and_the_same_workload_twice() -> None:
         (["run", "-w", "big:row=3"], "workload big has no parameter row; did you mean rows?"),
         (["run", "-w", "big:rows=1"], "workload big: rows=1 is not int in [2, 1000]"),
         (["run", "--baseline", "fake300"], "no strategy is called 'fake300'; did you mean fake30?"),
+        (["run", "--until-decided", "--decide", "cold", "--caches", "warm"], "--decide cold needs cold lookups"),
         (["run", "--trace", "none.parquet"], "trace none.parquet does not exist"),
         (["run", "--trace", "text.parquet"], "text.parquet: this is not a Parquet file"),
         (["run", "--quick", "--rigorous"], "--quick and --rigorous exclude each other"),

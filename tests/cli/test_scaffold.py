@@ -4,16 +4,27 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
 from support.compile import compiled
 from support.environments import clean_environment, run
+from support.space import BASE, PAGE, SIZES
 from typer.testing import CliRunner, Result
 
 from benchframe.cstrategy import c_sources
+from benchframe.dialect.records import DialectError
+from benchframe.interpreted import InterpretedRunner
+from benchframe.judge.sources.programs import calls, perform
+from benchframe.linux.tree import find_trees
+from benchframe.mm.layout import ARENA_PRIVATE0
+from benchframe.mm.machine import Machine
+from benchframe.mm.space import Space
+from benchframe.oracle import Oracle
 from benchframe.registry import PluginPathError, expand, forget, listed, load, plugin_files, remember
 from benchframe.scaffold import KINDS, ScaffoldError, make
+from benchframe.strategy import Strategy
 
 SOURCE = "from benchframe.api import hookimpl\n\n@hookimpl\ndef benchframe_metadata():\n    return {}\n"
 
@@ -260,3 +271,107 @@ def test_a_package_with_several_modules(tmp_path: Path) -> None:
     assert known.problems == []
     assert known.metadata()["inner"] == "yes"
     assert "mypack" in known.plugins
+
+
+# ---- a kernel source tree's own text as a strategy ---------------------------------------------------------------
+
+
+def made_up_tree(folder: Path) -> Path:
+    """A source tree whose lib/rbtree.c does not compile."""
+    (folder / "lib").mkdir(parents=True)
+    (folder / "include" / "linux").mkdir(parents=True)
+    (folder / "Makefile").write_text("VERSION = 6\nPATCHLEVEL = 12\n")
+    (folder / "lib" / "rbtree.c").write_text("#include <linux/rbtree.h>\n#include <linux/export.h>\nint x = typo;\n")
+    (folder / "include" / "linux" / "rbtree.h").write_text("struct rb_node { int x; };\n")
+    return folder
+
+
+@pytest.mark.needs_debian("cc")
+def test_from_linux_reads_the_tree_where_it_lies(tmp_path: Path) -> None:
+    """Nothing of the tree is copied; an edit of its file, or of a header of it, is another strategy; what does not
+    compile is told with the line of the tree's own file."""
+    tree = made_up_tree(tmp_path / "linux")
+    made = benchframe(
+        "new", "own", "--from-linux", tree, "--file", "lib/rbtree.c", "-o", tmp_path, "--no-remember"
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    assert f"edit {tree}/lib/rbtree.c, then" in made.output
+    assert not any("typo" in path.read_text() for path in (tmp_path / "own").rglob("*") if path.is_file())
+    strategy = load([tmp_path / "own" / "src" / "benchframe_own.py"]).strategy("own")
+    assert strategy.summary == "Linux 6.12: lib/rbtree.c itself"
+    (source,) = c_sources(strategy.functions())
+    with pytest.raises(DialectError, match=rf"{tree}/lib/rbtree\.c:3:9: error: .typo. undeclared"):
+        source.build()
+    before = source.content()
+    (tree / "include" / "linux" / "rbtree.h").write_text("struct rb_node { long x; };\n")
+    header = source.content()
+    (tree / "lib" / "rbtree.c").write_text("#include <linux/rbtree.h>\n")
+    assert len({before, header, source.content()}) == 3
+    (tree / "lib" / "rbtree.c").unlink()
+    with pytest.raises(DialectError, match=r"includes no file of .*linux; is that a kernel's source tree"):
+        source.content()
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "code"),
+    [
+        (["--from-linux", "none"], "none: no such folder", 3),
+        (["--from-linux", "linux"], "linux has no lib/maple_tree.c; name another source tree", 2),
+        (
+            ["--from-linux", "linux", "--file", "mm/mmap.c"],
+            "mm/mmap.c cannot be an index; choose lib/",
+            2,
+        ),
+        (["--from-linux", "linux", "--lang", "c"], "leave --kind and --lang out", 2),
+        (["--file", "lib/rbtree.c"], "--file names a file of the source tree", 2),
+        (["--from-linux", "."], "it contains 2 source trees; name one: ", 3),
+    ],
+)
+def test_from_linux_says_what_is_wrong(
+    words: list[str], said: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line, and no folder is made."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("linux", "linux-b"):
+        made_up_tree(tmp_path / name)
+    done = benchframe("new", "own", *words)
+    assert (done.exit_code, said in done.output) == (code, True), done.output
+    assert not (tmp_path / "own").exists()
+
+
+@pytest.mark.needs_debian("cc")
+def test_from_linux_answers_as_the_oracle_does(tmp_path: Path) -> None:
+    """lib/maple_tree.c of real sources on the model's memory: random calls leave the oracle's layout, each lookup is
+    right, its own check holds, and after exit every node is free. A wrong line in a copy of it gives wrong answers."""
+    folder = Path(os.environ.get("BENCHFRAME_KERNEL_SOURCES", "/nonexistent"))
+    if not folder.is_dir():
+        pytest.skip("no kernel sources: set BENCHFRAME_KERNEL_SOURCES to a folder with Debian's linux-source-6.12")
+    newest = find_trees([folder])[-1].path
+    right = "while (mas_is_active(&mas) && (mas.last < max)) {"  # in mt_find: the VMA above a hole
+    for number, line in enumerate((right, "while (0) {")):
+        tree = tmp_path / str(number) / "linux-6.12"
+        for file in ("lib/maple_tree.c", "include/linux/maple_tree.h"):
+            (tree / file).parent.mkdir(parents=True, exist_ok=True)
+            (tree / file).write_text((newest / file).read_text().replace(right, line))
+        project = make("own", "index", tmp_path / str(number), linux=find_trees([tree])[0])
+        strategy = load([project.source]).strategy("own")
+        assert (wrong_answers(strategy) > 0) == (line != right)
+
+
+def wrong_answers(strategy: Strategy) -> int:
+    """How many calls and lookups are answered otherwise than by the oracle; random calls up to the first such one."""
+    runner = InterpretedRunner(strategy)
+    machine = Machine(runner, SIZES, private=strategy.slabs)
+    space, oracle = Space(machine), Oracle()
+    for call in islice(calls("from-linux"), 300):
+        if perform(space, call) != perform(oracle, call):
+            return 1
+    layout = [(row[0], row[1]) for row in oracle.layout()]
+    assert layout == [(row[0], row[1]) for row in space.layout()]
+    wrong = 0
+    for addr in range(BASE - PAGE, layout[-1][1] + PAGE, PAGE // 2):
+        wrong += space.find_vma(addr) != next(((start, end) for start, end in layout if addr < end), None)
+    assert runner.hook("index_check") == 0
+    space.exit()
+    assert int(machine.arrays["slab_base"]["live"][ARENA_PRIVATE0]) == 0
+    return wrong

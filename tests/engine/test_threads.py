@@ -182,7 +182,7 @@ def test_stress_with_more_threads_than_cores() -> None:
     """Two seconds of faults beside mapping calls: every answer right, validate_mm clean, holders zero, RCU drained."""
     made = session("pmdcache_rcu", "mixed:mappers=2,pages=128,turns=100", CROWD)
     for _ in range(4):
-        verdict = made.judge(made.lap(seconds=0.5, checks=True))
+        verdict = made.judge(made.lap(seconds=0.5, checks=True).threads)
         assert verdict.ok, verdict.what
     queue = made.machine.arrays["crew_base"]
     assert queue["freed"].sum() > 0, "the writers freed VMAs through RCU"

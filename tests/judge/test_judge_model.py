@@ -49,7 +49,10 @@ def test_the_model_does_what_the_table_says(case: Case, request: pytest.FixtureR
     """Layout before, result and layout after are those of the table."""
     if case.name in OPEN:
         request.applymarker(pytest.mark.xfail(reason=OPEN[case.name], strict=True))
-    assert run_case(case, maker(side(), Rules(), Limits())) == []
+    rules = Rules(**case.needs)
+    if not all(getattr(Rules(), name) == value or name in verify._SWITCHES for name, value in case.needs.items()):
+        pytest.skip("the model keeps to Linux 6.18 here (docs/oracle.md)")
+    assert run_case(case, maker(side(), rules, Limits())) == []
 
 
 @pytest.mark.parametrize("switch", verify._SWITCHES)

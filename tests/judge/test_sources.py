@@ -11,11 +11,12 @@ from support.space import registry
 
 from benchframe.errors import BenchframeError
 from benchframe.judge.sources import draw
-from benchframe.judge.sources.build import MAPLE, SourcesError, build, find_trees
+from benchframe.judge.sources.build import MAPLE, build
 from benchframe.judge.sources.command import run_sources_command
 from benchframe.judge.sources.compare import maple_calls, maple_stores, maple_trace
 from benchframe.judge.sources.maple import LEAF, KernelMaple, Node, Store, height, part
 from benchframe.judge.sources.programs import BASE, LENGTH, calls, shrunk
+from benchframe.linux.tree import SourcesError, find_trees
 from benchframe.oracle.rules import PAGE
 
 SOURCES = Path(os.environ.get("BENCHFRAME_KERNEL_SOURCES", "/nonexistent"))
@@ -124,7 +125,7 @@ def test_rbtree_and_oracle_are_the_kernels(capsys: pytest.CaptureFixture[str]) -
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> KernelMaple:
     """lib/maple_tree.c of the newest source tree."""
-    tree = [tree for tree in find_trees([sources()]) if not tree.lacks(MAPLE)][-1]
+    tree = [tree for tree in find_trees([sources()]) if not tree.lacks(MAPLE.files)][-1]
     return KernelMaple(build(tree, MAPLE, tmp_path_factory.mktemp("maple")), tree.name)
 
 
@@ -162,7 +163,7 @@ def test_a_kernels_tree_is_loaded_as_it_was(kernel: KernelMaple) -> None:
 @pytest.mark.needs_debian("gcc")
 def test_a_wrong_maple_tree_is_noticed(tmp_path: Path) -> None:
     """A kernel whose leaves may be smaller (mt_min_slots) differs from the strategy, and the difference is drawn."""
-    tree = next(tree for tree in find_trees([sources()]) if not tree.lacks(MAPLE))
+    tree = next(tree for tree in find_trees([sources()]) if not tree.lacks(MAPLE.files))
     changed = tmp_path / "linux-6.12"
     for file in MAPLE.files:
         (changed / file).parent.mkdir(parents=True, exist_ok=True)

@@ -103,12 +103,15 @@ def test_waits_for_page_table_locks_are_counted() -> None:
     assert made.verify().ok
     pages = made.machine.arrays["page_base"]
     table = int(np.flatnonzero((pages["mapping"] == flags.PAGE_TABLE) & (pages["refcount"] == 1))[-1])
-    for held in (False, True):
-        if held:
-            pages["ptl"][table] = 1
-            threading.Timer(0.1, lambda: pages["ptl"].__setitem__(table, 0)).start()
+    lap = made.lap(rounds=2)
+    assert (lap.waits["table"][1] > 0) == (lap.waits["table"][0] > 0)
+    for held in (0.1, 1.0, 10.0):  # on a busy machine the fault may come late
+        pages["ptl"][table] = 1
+        threading.Timer(held, lambda: pages["ptl"].__setitem__(table, 0)).start()
         lap = made.lap(rounds=2)
-        assert lap.waits["table"][0] > 0 or not held
-        assert (lap.waits["table"][1] > 0) == (lap.waits["table"][0] > 0)
+        if lap.waits["table"][0] > 0:
+            break
+    assert lap.waits["table"][0] > 0
+    assert lap.waits["table"][1] > 0
     assert made.at_rest() == ""
     assert scaling([lap]).other_locks["table"][1] == lap.waits["table"][0] > 0

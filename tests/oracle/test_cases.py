@@ -25,7 +25,7 @@ def live() -> Iterator[tuple[Kernel, Rules]]:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_oracle_does_what_the_table_says(case: Case) -> None:
     """Layout before, result and layout after are those of the table."""
-    assert run_case(case, maker(oracle_side, Rules(), Limits())) == []
+    assert run_case(case, maker(oracle_side, Rules(**case.needs), Limits())) == []
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

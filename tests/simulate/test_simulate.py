@@ -4,31 +4,42 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.command import run
 from support.compile import simulated
 
 import benchframe.simulator.machines
+from benchframe.cli.run import make_streams
 from benchframe.dialect import READ_ONCE, cmpxchg, fetch_add, native, wait_until
 from benchframe.dialect.records import DialectError
 from benchframe.dialect.units import UnitSpec
 from benchframe.engine.cost import count_cost
-from benchframe.mm.layout import TASK, VMA
+from benchframe.mm.layout import MM, TASK, VMA, mm_struct
 from benchframe.mm.smp import CREW
 from benchframe.registry import load
 from benchframe.results.folder import RunFolder, find_run
 from benchframe.results.simulated import simulated_cells, simulated_path
+from benchframe.simulator import calibration, search
 from benchframe.simulator.analytic import mean_latency, mva
 from benchframe.simulator.build import instrument
+from benchframe.simulator.calibration import fit
+from benchframe.simulator.campaign import Watcher, do_job, jobs_of, plan_cells, run_cells
 from benchframe.simulator.figures import Figures
-from benchframe.simulator.layouts import Layout, as_it_is
+from benchframe.simulator.layouts import Layout, as_it_is, layout_names, load_layout
 from benchframe.simulator.locks import sim_begin, sim_end
-from benchframe.simulator.machines import Machine, box, load_machine, load_work, machine_names
-from benchframe.simulator.session import Depth, SimulatedSession, Stopped
+from benchframe.simulator.machines import Machine, Work, box, load_machine, load_work, machine_names, machine_toml
+from benchframe.simulator.search import lines_of, search_layout
+from benchframe.simulator.session import Depth, SimulatedSession, Stopped, costless
 from benchframe.simulator.target import SimulateError
+from benchframe.strategy import Strategy
 
 NOTHING = load_work("none")
 MICRO = Depth(rounds=1e9, warm_rounds=1e9, accesses=300_000)
@@ -322,12 +333,141 @@ def test_machines_say_where_their_numbers_come_from(tmp_path: Path) -> None:
         load_machine("milan2s")
 
 
+def test_calibration_finds_what_was_planted(tmp_path: Path) -> None:
+    """From counts and times the fit finds the two numbers; a number that would be negative is 0; the machine file has
+    them as measured, with bounds, and everything else as the base has it, as a guess."""
+    counts = [(100.0, 2.0), (40.0, 9.0), (70.0, 4.0), (900.0, 30.0)]
+    cells = [calibration.Cell("s", f"w{i}", 0.2 * i + 3.0 * a + 7.0, i, a, 7.0) for i, a in counts]
+    assert fit(cells) == pytest.approx((0.2, 3.0))
+    assert calibration.error(cells, *fit(cells)) < 1e-9
+    assert fit([replace(cell, native=cell.instructions - cell.atomics + 7.0) for cell in cells])[1] == 0.0
+    off = [replace(cells[0], native=1.1 * cells[0].native), *cells[1:]]
+    base = load_machine("nehalem-2s")
+    path = tmp_path / "here.toml"
+    path.write_text(machine_toml(calibration.calibrated(base, off, 'a "CPU"')))
+    found = load_machine(str(path))
+    assert (found.cpus, found.title) == (base.cpus, 'a "CPU", calibrated')
+    for name in ("insn", "atomic"):
+        number = found.numbers[name]
+        assert number.standing == "measured"
+        assert number.low < number.high
+    for name in ("l2", "near", "hold", "batch", "l1_sets"):
+        assert found.numbers[name].value == base.numbers[name].value
+        assert found.numbers[name].standing == "guess"
+    assert found.numbers["insn"].low <= 0.2 <= found.numbers["insn"].high, "one of the fits leaves the wrong cell out"
+
+
+def test_layouts_are_lines_of_the_record() -> None:
+    """No kernel's layout puts more into a line than 64 bytes hold, nor a field into two; mmap_lock has a line; what a
+    layout does not name costs as in the model; a field of another record is an error."""
+    for name in layout_names():
+        layout = load_layout(name)
+        lines = layout.lines.get("mm", ())
+        named = [field for line in lines for field in line]
+        assert len(set(named)) == len(named), name
+        assert all(len(line) <= 8 for line in lines), name
+        assert name == "model" or "mmap_lock" in named
+        words = layout.words("mm", mm_struct, costless(MM)) or []
+        for line in lines:
+            places = {words[mm_struct.fields[field][0] // 8] for field in line}
+            assert len(places) == 1, (name, line)
+    moved = load_layout("linux-6.12", ["mm.mmap_lock"]).words("mm", mm_struct, costless(MM)) or []
+    assert moved.count(moved[mm_struct.fields["mmap_lock"][0] // 8]) == 1
+    with pytest.raises(SimulateError, match="mm has no field 'vm_start'"):
+        load_layout("linux-3.10", ["mm.vm_start"])
+    with pytest.raises(SimulateError, match=r"did you mean linux-6\.12"):
+        load_layout("linux-6.11")
+
+
+def test_a_search_for_a_layout_gains_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each move of --search-layout is worth at least 2 %, and its throughput is that of a run in the final order."""
+    monkeypatch.setattr(search, "CANDIDATES", 2)
+    monkeypatch.setattr(search, "MOVES", 2)
+    own, depth = session(4), Depth(rounds=2, warm_rounds=1, accesses=60_000)
+    start, moves = search_layout(own, steady(), NOTHING, as_it_is(), depth=depth)
+    assert moves, "one line has mmap_lock, which all write, and fields that all read"
+    assert all(move.factor >= search.GAIN for move in moves)
+    layout = as_it_is([move.field for move in moves])
+    assert own.run(steady(), NOTHING, depth=depth, layout=layout).throughput == moves[-1].throughput > start
+    alone = [line for line in lines_of(as_it_is(), moves) if len(line) == 1]
+    assert {f"mm.{line[0]}" for line in alone} >= {move.field for move in moves if move.field.startswith("mm.")}
+
+
+def test_the_adversary_finds_the_worst_of_a_known_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--adversary comes near the load that is worst by construction, says each load as options, and says the same
+    again."""
+    known, machine = load([]), steady()
+
+    def rate(known: object, strategy: Strategy, load: search.Load, machine: object, work: Work) -> float:
+        vmas = int(load.spec.partition("vmas=")[2] or 2000)
+        return 1.0 if strategy.name == "rbtree" else 1.0 + abs(vmas - 60) + 100 * (load.cpus != 8)
+
+    monkeypatch.setattr(search, "_rate", rate)
+    monkeypatch.setattr(search, "SPACE", {"multi-fault-all-split": {"vmas": (40, 2000)}})
+    found = search.adversary(known, "maple", "rbtree", machine, lambda ns: NOTHING, tries=60)
+    assert [trial.ratio for trial in found] == sorted(trial.ratio for trial in found)
+    worst = search.adversary(known, "rbtree", "maple", machine, lambda ns: NOTHING, tries=60)
+    assert worst == search.adversary(known, "rbtree", "maple", machine, lambda ns: NOTHING, tries=60)
+    assert found[0].load.cpus == 8
+    assert found[0].ratio < 50
+    assert worst[0].ratio < 1 / 1000
+    words = found[0].load.options().split()
+    assert words[0] == "-w"
+    assert known.spec(words[1]).trace(0, 8).events.size
+
+
+class OneByOne(Executor):
+    """Runs what is submitted at once, in this process; ``broken`` submissions end as if the process had died."""
+
+    def __init__(self, broken: int = 0) -> None:
+        self.broken, self.given = broken, 0
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """As concurrent.futures.Executor."""
+        future: Future[Any] = Future()
+        self.given += 1
+        if self.given <= self.broken:
+            future.set_exception(BrokenProcessPool("killed"))
+        else:
+            future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def test_any_executor_computes_the_same_cells(tmp_path: Path) -> None:
+    """The seam behind --cluster takes any executor: threads, or one that dies once, leave the bytes of one that does
+    cell after cell. A worker with another compiler or other sources refuses, and says which."""
+    known, machine = load([]), load_machine("milan-2s")
+    rbtree = {"rbtree": simulated(known.strategy("rbtree"))}
+    streams = make_streams(known, [LOAD], [], 0, None, [1, 2])
+    plan = plan_cells(["rbtree"], rbtree, streams, machine, NOTHING, as_it_is(), seeds=1, command=["benchframe"])
+    jobs = jobs_of(plan, machine, NOTHING, as_it_is(), seeds=1, corners=False, rounds=2, accesses=100_000)
+    found = []
+    for number, makers in enumerate(([OneByOne()], [ThreadPoolExecutor(2)], [OneByOne(1), *map(OneByOne, (0, 0, 0))])):
+        folder = RunFolder.create(tmp_path / str(number), plan)
+        run_cells(folder, jobs, rbtree, Watcher(), iter(makers).__next__)
+        assert not any(cell.state.failed for cell in folder.cells())
+        found.append([simulated_path(folder.path, entry).read_bytes() for entry in jobs])
+    assert found[0] == found[1] == found[2]
+    job = next(iter(jobs.values()))
+    with pytest.raises(SimulateError, match=r"this worker has numba .*, the run was begun with 0\.1"):
+        do_job(replace(job, tools=(("numba", "0.1"),)))
+    with pytest.raises(SimulateError, match="other sources of benchframe"):
+        do_job(replace(job, sources="another"))
+    with pytest.raises(SimulateError, match="another source of strategy rbtree"):
+        do_job(replace(job, digest="another"))
+
+
 def test_command_from_run_to_report(tmp_path: Path) -> None:
     """`benchframe simulate` leaves a run's folder that table and report read; a cell that was lost is simulated again
-    by --resume, with the same figures; other options than the run's are refused."""
+    by --resume, with the same figures; other options than the run's are refused. An experiment file stands for the
+    options, and for nothing else."""
     simulated(load([]).strategy("rbtree"))
     words = ["simulate", "-s", "rbtree", "-w", LOAD, "--cpus", "1,2", "--accesses", "0.3", "--band"]
-    code, out, err = run(tmp_path, *words, "--lines")
+    file = tmp_path / "two.toml"
+    file.write_text(f'strategies = ["rbtree"]\nworkloads = ["{LOAD}"]\ncpus = [1, 2]\naccesses = 0.3\nband = true\n')
+    code, _, err = run(tmp_path, "simulate", "two.toml", "--cpus", "1")
+    assert (code, "--cpus stands in the experiment file two.toml" in err) == (2, True), err
+    code, out, err = run(tmp_path, "simulate", "two.toml", "--lines")
     assert code == 0, err
     assert "rbtree on multi-fault-all-split:vmas=40 peaks at 1 CPU" in out
     assert "mm.mmap_lock" in out

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from support.compile import compiled
+from support.compile import compiled, simulated
 from support.environments import ROOT
 
 from benchframe.engine.caches import USUAL
@@ -13,6 +13,7 @@ from benchframe.events import Kind
 from benchframe.oracle import replay
 from benchframe.registry import load
 from benchframe.report.table import render
+from benchframe.simulator.machines import load_machine, load_work
 from benchframe.stats import Ratio
 from benchframe.study import claims as measure
 from benchframe.study.claims import (
@@ -22,15 +23,20 @@ from benchframe.study.claims import (
     UNDECIDED,
     brk,
     claims_table,
+    judge_curve,
     judge_hits,
     judge_time,
     lacks,
     threads,
 )
-from benchframe.study.published import CLAIMS, Hit, HitClaim, TimeClaim
+from benchframe.study.published import CLAIMS, CurveClaim, Hit, HitClaim, TimeClaim
 
 BY_NAME = {claim.name: claim for claim in CLAIMS}
 PAIR = HitClaim("x", "says", "source", (Hit("a", "w", "old", 50.0), Hit("a", "w", "new", 80.0)), within=10.0)
+CURVE = CurveClaim(
+    "c", "says", "source", "rbtree", 2, "multi-fault-all-split:vmas=40", "milan-2s", "none", 2.0, 1.5, 2.5, "nothing",
+    "rbtree", 1,
+)  # fmt: skip
 TIME = TimeClaim("t", "says", "source", "new", "old", "fault", ("w",), 0.8, 2.0)
 
 
@@ -51,6 +57,13 @@ def test_names_are_those_of_plugins() -> None:
         if isinstance(claim, TimeClaim):
             assert {claim.strategy, claim.baseline} <= set(known.strategies)
             assert set(claim.workloads) <= {*known.workloads, "@brk"}
+        if isinstance(claim, CurveClaim):
+            assert {claim.strategy, claim.baseline or claim.strategy} <= set(known.strategies)
+            assert load_machine(claim.machine).cpus >= max(claim.cpus, claim.baseline_cpus)
+            assert load_work(claim.work).told()
+            assert known.spec(claim.workload).trace(0, 1).events.size
+            assert claim.low < claim.value < claim.high
+            assert claim.assumed
 
 
 @pytest.mark.parametrize("trace", [threads(events=2000), brk(events=400)], ids=["threads", "brk"])
@@ -131,6 +144,46 @@ def test_a_claim_of_cold_caches_tells_warm_ones_beside() -> None:
     assert [line[0].rpartition(", ")[2] for line in outcome.lines] == ["@program", "warm"]
     assert outcome.lines[1][1:] == ("", "1.3 [1.2, 1.4]")
     assert "@program: before each timed event" in render(claims_table([outcome]), "text")
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        ((1.9, 1.4, 3.0), REPRODUCED),
+        ((1.4, 1.2, 1.6), DIRECTION),
+        ((4.0, 3.0, 5.0), DIRECTION),
+        ((1.4, 0.9, 1.6), UNDECIDED),
+        ((0.9, 0.8, 1.1), OTHER),
+    ],
+)
+def test_verdicts_on_curves(found: tuple[float, ...], verdict: str) -> None:
+    """The machine as it is decides; the corners of its box decide how sure that is."""
+    outcome = judge_curve(CURVE, found)
+    assert outcome.verdict == verdict
+    assert outcome.lines[0][2].endswith("simulated")
+
+
+def test_a_rate_has_no_direction() -> None:
+    """Without a baseline a figure is inside the published range, or its band is, or neither is."""
+    claim = replace(CURVE, baseline="", value=2e6, low=1.8e6, high=2.2e6)
+    for found, verdict in (((1.9e6,), REPRODUCED), ((1.7e6, 1.9e6), UNDECIDED), ((1.5e6, 1.6e6), OTHER)):
+        assert judge_curve(claim, found).verdict == verdict
+    assert judge_curve(claim, (1.9e6,)).lines[0][1] == "2 M/s"
+
+
+def test_a_curve_is_simulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim's figure is that of its machine, then of the eight corners; two CPUs on mmap_lock are slower than one."""
+    known = load()
+    simulated(known.strategy("rbtree"))
+    monkeypatch.setattr(measure, "DEPTH", 20_000)
+    (outcome,) = measure.measure(known, [CURVE], 2, lambda text: None)
+    assert outcome.verdict == OTHER, outcome
+    found = measure.simulated(known, replace(CURVE, baseline=""), lambda text: None)
+    assert len(found) == 9
+    assert min(found) < found[0] < max(found)
+    text = render(claims_table([outcome]), "text")
+    assert "c, assumed: nothing." in text
+    assert "simulated: not measured" in text
 
 
 def test_what_needs_more_cpus_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,6 +221,8 @@ class Expressions:
         if isinstance(found, Hook):
             return self.hook(node, found)
         if isinstance(found, CCall):
+            if not found.twin:
+                raise self.wrong(node, f"{found.name}(), which is C without a twin")
             return self.plain(node, found.function, self.far)
         if isinstance(found, FarCall):
             return self.plain(node, found.function, True) if self.owner.goes_far else "0"

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchframe.errors import UsageError, did_you_mean
-from benchframe.judge.sources.build import MAPLE, RBTREE, VMA, Driver, SourcesError, SourceTree, build, find_trees
+from benchframe.judge.sources.build import MAPLE, RBTREE, VMA, Driver, build
 from benchframe.judge.sources.compare import Row, maple_calls, maple_stores, maple_trace, rbtree, vmas
 from benchframe.judge.sources.maple import KernelMaple
+from benchframe.linux.tree import SourcesError, SourceTree, find_trees
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -129,7 +130,7 @@ def _having(console: Console, trees: Sequence[SourceTree], driver: Driver) -> li
     """The trees with the files of ``driver``; the others are named."""
     having = []
     for tree in trees:
-        lacking = tree.lacks(driver)
+        lacking = tree.lacks(driver.files)
         if lacking:
             console.print(f"Linux {tree.name} has no {lacking[0]}: not compared", soft_wrap=True, markup=False)
         else:

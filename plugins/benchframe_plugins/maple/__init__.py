@@ -41,7 +41,7 @@ and 6.12).
 Differences to the kernel's: the list is kept, since other parts of the model use it. When a VMA is split, its
 shortened range is stored before the new one; 6.1 does this in one store. 6.1 appends in place behind a leaf's last
 range (mas_wr_append), here that is a node store; and its walk checks twice per level whether the node is dead. fork
-inserts one VMA after the other, like 6.1's bulk store except for the last leaves; 6.7 copies the tree (__mt_dup). Nodes
+inserts one VMA after the other, like 6.1's bulk store except for the last leaves; 6.8 copies the tree (__mt_dup). Nodes
 are not preallocated: if the slab is full, the run is invalid. One store makes the new nodes visible; then the old nodes
 are marked dead, and in RCU mode wait for a grace period.
 (Up to 6.5 a node was marked dead before its replacement was visible, so that readers restarted again and again;

@@ -18,7 +18,7 @@ INSIDE = ("fill_none < handle_mm_fault", "anon_vma_prepare < fill_none", "beyond
           "fault_in_vma < page_fault", "covering < page_fault")  # fmt: skip
 """Where a fault uses the VMA that it assumes to hold."""
 NEIGHBOUR = "anon_vma_choose < anon_vma_prepare < fill_none"
-B3, B4 = ("fault-merge",), ("fault-munmap-signal",)
+B3, B4, SPLIT = ("fault-merge",), ("fault-munmap-signal",), ("fault-mprotect-part",)
 KNOWN_BUGS = (
     known("B5", "the pmd is read without protection", "lookup_vma_cache < get_speculative", dangling=False,
           freed=("table_release_now < table_free",), scenarios=("lookup-munmap-table",)),
@@ -42,5 +42,10 @@ KNOWN_BUGS = (
     known("B4", "a signal ends the wait", *INSIDE, dangling=False, freed=UNMAPPED, scenarios=B4),
     known("B4", "as above", "vma_free_now", "down_read_any", "spin_lock", kind="broken invariant",
           says="an entry for * is left where there is no VMA", scenarios=B4),
+    known("refused", "a fault is refused by what mprotect changes in the VMA that it holds", "fault_in_vma",
+          kind="stale answer", says="T0: write fault, page 1 gave access refused,*", scenarios=SPLIT),
+    known("refused", "as above: the VMA has moved, none is at the address, and the hold is not put", "vma_release",
+          "put", "page_fault", "one_event", kind="NULL dereference",
+          says="VMA(mm, NULL).cache_access, in vma_release*", scenarios=SPLIT),
 )  # fmt: skip
 """What `benchframe check` finds, by name; docs/checking.md explains each."""

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
  * What lib/maple_tree.c, lib/rbtree.c and mm/vma.c ask of the kernel around them, in user space: one thread, memory
- * that never runs out, and an RCU grace period whenever a call has returned. Included before everything else; the
- * headers that those files name are empty, but for the ones of their own (build.py).
+ * that never runs out, and an RCU grace period whenever a call has returned. Included before everything else but
+ * benchframe.h; the headers that those files name are empty, but for the ones of their own (tree.py).
+ *
+ * In a strategy (behind benchframe.h) nodes are the model's records: its driver defines shim_alloc and shim_free.
  */
 #ifndef BENCHFRAME_SHIM_H
 #define BENCHFRAME_SHIM_H
@@ -52,13 +54,18 @@ typedef struct { int counter; } atomic_t;
 #define __packed __attribute__((__packed__))
 #define __aligned(x) __attribute__((__aligned__(x)))
 #define fallthrough __attribute__((__fallthrough__))
-#define likely(x) __builtin_expect(!!(x), 1)
-#define unlikely(x) __builtin_expect(!!(x), 0)
 #define EXPORT_SYMBOL(x)
 #define EXPORT_SYMBOL_GPL(x)
-#define ARRAY_SIZE(x) (sizeof(x) / sizeof((x)[0]))
+#ifndef BENCHFRAME_H /* which has them */
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
 #define READ_ONCE(x) (*(const volatile __typeof__(x) *)&(x))
 #define WRITE_ONCE(x, v) (*(volatile __typeof__(x) *)&(x) = (v))
+#define smp_mb() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#define smp_store_release(p, v) __atomic_store_n(p, v, __ATOMIC_RELEASE)
+#define smp_load_acquire(p) __atomic_load_n(p, __ATOMIC_ACQUIRE)
+#endif
+#define ARRAY_SIZE(x) (sizeof(x) / sizeof((x)[0]))
 #define container_of(p, type, member) ((type *)((char *)(p) - offsetof(type, member)))
 #define min(a, b) ({ __typeof__(a) _a = (a); __typeof__(b) _b = (b); _a < _b ? _a : _b; })
 #define max(a, b) ({ __typeof__(a) _a = (a); __typeof__(b) _b = (b); _a > _b ? _a : _b; })
@@ -69,15 +76,19 @@ typedef struct { int counter; } atomic_t;
 #define PAGE_ALIGN(a) (((a) + PAGE_SIZE - 1) & PAGE_MASK)
 #define smp_rmb() __atomic_thread_fence(__ATOMIC_ACQUIRE)
 #define smp_wmb() __atomic_thread_fence(__ATOMIC_RELEASE)
-#define smp_mb() __atomic_thread_fence(__ATOMIC_SEQ_CST)
 #define barrier() __asm__ volatile("" ::: "memory")
 
-/* A kernel that finds itself broken leaves the call: what Python called returns -EFAULT (SHIM_ENTRY). */
+/* A kernel that finds itself broken leaves the call: what Python called returns -EFAULT (SHIM_ENTRY). A strategy's
+ * process ends. */
 extern jmp_buf shim_entry;
 extern int shim_line;
 #define SHIM_STATE jmp_buf shim_entry; int shim_line; struct rcu_head *shim_waiting
 #define SHIM_ENTRY() do { if (setjmp(shim_entry)) return -EFAULT; } while (0)
+#ifdef BENCHFRAME_H
+#define BUG() (dprintf(2, "%s:%d: BUG or WARN in %s\n", __FILE__, __LINE__, __func__), abort())
+#else
 #define BUG() (shim_line = __LINE__, longjmp(shim_entry, 1))
+#endif
 #define BUG_ON(c) ((c) ? BUG() : (void)0)
 #define WARN(c, ...) ({ int _c = !!(c); BUG_ON(_c); _c; })
 #define WARN_ON(c) WARN(c)
@@ -106,8 +117,6 @@ struct hlist_head { struct hlist_node *first; };
 #define atomic_read(a) ((a)->counter)
 #define __test_and_set_bit(n, a) ({ bool _was = *(a) >> (n) & 1; *(a) |= 1UL << (n); _was; })
 #define __test_and_clear_bit(n, a) ({ bool _was = *(a) >> (n) & 1; *(a) &= ~(1UL << (n)); _was; })
-#define smp_store_release(p, v) __atomic_store_n(p, v, __ATOMIC_RELEASE)
-#define smp_load_acquire(p) __atomic_load_n(p, __ATOMIC_ACQUIRE)
 #define test_bit(n, a) (*(a) >> (n) & 1)
 #define data_race(x) (x)
 struct rw_semaphore { int unused; };
@@ -173,6 +182,17 @@ static inline struct kmem_cache *kmem_cache_create(const char *name, size_t size
 	cache->size = size;
 	return cache;
 }
+#ifdef BENCHFRAME_H
+static void *shim_alloc(void);
+static void shim_free(void *p);
+static inline void *kmem_cache_alloc(struct kmem_cache *cache, gfp_t gfp)
+{
+	void *p = shim_alloc();
+
+	return p && gfp & __GFP_ZERO ? memset(p, 0, cache->size) : p;
+}
+#else
+static inline void shim_free(void *p) { free(p); }
 static inline void *kmem_cache_alloc(struct kmem_cache *cache, gfp_t gfp)
 {
 	void *p = aligned_alloc(256, (cache->size + 255) & ~255UL); /* maple nodes keep their type in the low byte */
@@ -181,17 +201,21 @@ static inline void *kmem_cache_alloc(struct kmem_cache *cache, gfp_t gfp)
 		abort();
 	return memset(p, 0, cache->size);
 }
-static inline void kmem_cache_free(struct kmem_cache *cache, void *p) { free(p); }
-static inline int kmem_cache_alloc_bulk(struct kmem_cache *cache, gfp_t gfp, size_t n, void **p)
-{
-	for (size_t i = 0; i < n; i++)
-		p[i] = kmem_cache_alloc(cache, gfp);
-	return n;
-}
+#endif
+static inline void kmem_cache_free(struct kmem_cache *cache, void *p) { shim_free(p); }
 static inline void kmem_cache_free_bulk(struct kmem_cache *cache, size_t n, void **p)
 {
 	for (size_t i = 0; i < n; i++)
-		free(p[i]);
+		shim_free(p[i]);
+}
+static inline int kmem_cache_alloc_bulk(struct kmem_cache *cache, gfp_t gfp, size_t n, void **p)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!(p[i] = kmem_cache_alloc(cache, gfp))) {
+			kmem_cache_free_bulk(cache, i, p);
+			return 0;
+		}
+	return n;
 }
 static inline void *kmalloc(size_t n, gfp_t gfp) { return malloc(n); }
 static inline void *kzalloc(size_t n, gfp_t gfp) { return calloc(1, n); }
