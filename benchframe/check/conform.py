@@ -37,7 +37,9 @@ Operation = tuple[Any, ...]
 LIFE = ("fork", "thread", "exit", "exec", "exec_anew")
 """What begins and ends tasks and address spaces."""
 CHURN, CHURN_CHECKED = 320, 5
-"""Calls of the long program, and after how many the invariants are looked at. It is part of runs of so many calls."""
+"""Calls of a long program, and after how many the invariants are looked at. Those are part of runs of so many."""
+SEARCHES = 60
+"""Calls of an address space in the program that searches holes."""
 LENGTH = 30
 """Calls of one random program."""
 PATIENCE, IMPATIENCE = 5.0, 0.3
@@ -51,6 +53,7 @@ SHRINKS = 100
 SIZES = Sizes(mms=4, tasks=5, vmas=256, tables=256, pages=1024, files=8)
 PARAMETERS = Parameters(stack_guard_gap=2 * PAGE)
 """A guard gap so small that stacks meet other VMAs."""
+MMAP_BASE = PARAMETERS.mmap_base
 HEAP, STACK = BASE + 24 * PAGE, BASE + 512 * PAGE
 """Where a program's heap begins, right behind the pages that calls use most; where its stack is."""
 EDGES = (0, PAGE, layout.TASK_SIZE - PAGE, layout.TASK_SIZE, 1 << 47)
@@ -123,11 +126,15 @@ class Conformance:
         programs = st.integers(1, LENGTH // 2).flatmap(lambda n: st.lists(phrases(), min_size=n, max_size=n))
         with suppress(NoSuchExample, Flaky, _Enough):  # nothing is wrong; or it is simple enough
             find(programs.map(flat), wrong, settings=options, random=random.Random(seed))
-        if not found and calls >= CHURN and time.monotonic() < deadline:
-            churn = churning(seed)
-            done += len(churn)
-            if first := self.fails(churn, CHURN_CHECKED):
-                found = self._pieces(churn) if self._shrinks else churn
+        used: list[dict[str, int]] = []
+        for program in (churning(seed), searching(seed, 2), searching(seed, 3)) if calls >= CHURN else ():
+            if not found and time.monotonic() < deadline:
+                done += len(program)
+                if first := self.fails(program, CHURN_CHECKED):
+                    found = self._pieces(program) if self._shrinks else program
+                used.append(self._in_use())
+        if not found and len(used) == 3 and (leak := _leaked(*used[1:])):
+            return Sequential(done, time.monotonic() - began, leak)
         if not found:
             return Sequential(done, time.monotonic() - began)
         if not self._shrinks:
@@ -158,6 +165,15 @@ class Conformance:
         for base, array in self._machine.arrays.items():
             array[:] = self._saved[base]
         self._runner.forget()
+
+    def _in_use(self) -> dict[str, int]:
+        """The records that each arena has handed out, by the name of the record."""
+        names = ["VMA", "page table", "page", "file"]
+        arenas = self._machine.arrays["slab_base"]
+        by_number = {layout.PRIVATE_BASES.index(slab.base): slab.name for slab in self._machine.private}
+        names += [by_number.get(number, "") for number in range(len(arenas) - len(names))]
+        counts = (arenas["top"] - arenas["free"]).tolist()
+        return {name: count for name, count in zip(names, counts, strict=True) if name}
 
     def fails(self, program: list[Operation], every: int = 1) -> str:
         """What goes wrong first in ``program``; empty if nothing does. Layouts and invariants are looked at after
@@ -427,6 +443,28 @@ def churning(seed: int) -> list[Operation]:
         else:
             calls.append(("munmap", at, draw.choice([1, 1, 1, 2, 6]) * PAGE))
     return calls
+
+
+def searching(seed: int, lives: int) -> list[Operation]:
+    """An address space whose mappings search their holes below mmap_base, among stacks and holes that others left. It
+    has a child, which ends, and ends by exec; the next one sees the same calls, ``lives`` times: then each needs as
+    many records."""
+    draw = random.Random(seed)
+    above = ("mmap", MMAP_BASE + 16 * PAGE, PAGE, 3, 0x32)  # as a program's stack
+    calls: list[Operation] = [("mmap", 0, 2 * PAGE, 3, 0x22), above]  # the first search finds nothing mapped
+    for _ in range(SEARCHES):
+        if draw.random() < 0.7:
+            flags = draw.choice([0x22, 0x22, 0x22, 0x122])
+            calls.append(("mmap", 0, draw.choice([1, 1, 2, 3, 5]) * PAGE, draw.choice([1, 3, 5, 7]), flags))
+        else:
+            calls.append(("munmap", MMAP_BASE - draw.randrange(1, 96) * PAGE, draw.choice([1, 1, 2]) * PAGE))
+    return [*calls, ("fork",), (1, "exit"), ("exec",)] * lives
+
+
+def _leaked(before: dict[str, int], after: dict[str, int]) -> str:
+    """What was not given back, if an address space more leaves more records in use; empty if none does."""
+    more = [f"{after[name] - before[name]} of {name}" for name in after if after[name] > before[name]]
+    return f"after exec an address space that saw the same calls keeps {' and '.join(more)}: a leak" if more else ""
 
 
 def shown(call: Operation) -> str:

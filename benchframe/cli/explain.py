@@ -1,6 +1,7 @@
 """``benchframe explain A B``: why one is faster, in loads, lines, atomics, branches and hits."""
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,6 +60,7 @@ def explain(
     from benchframe.cli.table import check_form
     from benchframe.cli.terminal import shown
     from benchframe.engine.job import spare_cpu
+    from benchframe.results.manifest import noise
     from benchframe.study.explain import explain as attribute
     from benchframe.study.model import calibration, fit
     from benchframe.study.present import explanation_table, saved_explanation
@@ -73,18 +75,25 @@ def explain(
     known = loaded(files, no_plugin, plugin)
     for name in (a, b):
         known.strategy(name)
+    if run is None:
+        for reason in noise():
+            _say(f"this machine is not quiet, so intervals may be wide: {reason}")
     cpu = spare_cpu()
     pin = -1 if cpu is None else cpu
     if run is not None:
         label, sides = _stored(run, a, b, workload)
     else:
         label, sides = _measured(known, a, b, workload, trace, rounds, pin, files, split(no_plugin))
-    taken = calibration(known, lambda text: typer.echo(f"benchframe: {text}", err=True), anew=calibrate, cpu=pin)
+    taken = calibration(known, _say, anew=calibrate, cpu=pin)
     model = fit(taken.samples, taken.alone)
     found = attribute(*sides, model)
     table = explanation_table(found, model, label)
     typer.echo(shown(table, form), nl=False)
     keep_study(kept, saved_explanation(found, label, table, ["benchframe", *sys.argv[1:]]))
+
+
+def _say(text: str) -> None:
+    typer.echo(f"benchframe: {text}", err=True)
 
 
 def _stored(run: str, a: str, b: str, workload: str | None) -> "tuple[str, tuple[Side, Side]]":
@@ -125,6 +134,7 @@ def _measured(
     from benchframe.engine.cost import count_cost
     from benchframe.engine.probe import Point, Study
     from benchframe.study.explain import RECORDS, Side
+    from benchframe.study.model import round_text
     from benchframe.workload import trace_workload
 
     if (workload is None) == (trace is None):
@@ -134,7 +144,8 @@ def _measured(
     strategies = {name: known.strategy(name) for name in (a, b)}
     compile_strategies(list(strategies.values()))
     study = Study(strategies, [stream], [Point(a, 0), Point(b, 0)], 0.05, cpu, [str(path) for path in plugins], blocked)
-    found = study.measure(rounds, 1)
+    began = time.monotonic()
+    found = study.measure(rounds, 1, lambda done: _say(round_text(done, rounds, time.monotonic() - began)))
     sides = []
     for number, name in enumerate((a, b)):
         ns = {r: row[number]["lookup"] for r, row in enumerate(found) if "lookup" in row[number]}

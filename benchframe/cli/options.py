@@ -35,6 +35,8 @@ class Settings:
     """Options given before the subcommand."""
 
     debug: bool = False
+    told: bool = False
+    """Not an option: that Ctrl-C has been answered with a line."""
 
 
 settings = Settings()
@@ -115,6 +117,7 @@ def _line(error: Exception) -> str:
 
 def fail(message: str, code: int) -> int:
     """Print one line on stderr; returns ``code``."""
+    settings.told = settings.told or code == INTERRUPTED
     typer.echo(f"benchframe: {message}", err=True)
     return code
 

@@ -109,10 +109,16 @@ def make_streams(
         names = [name for name, workload in known.workloads.items() if "default" in workload.tags]
         if not names:
             raise UsageError("no workload is tagged default; name one with --workload or --trace")
-    specs: list[tuple[WorkloadSpec, Path | None, str]] = []
+    shown: dict[str, tuple[WorkloadSpec, str]] = {}  # by what is replayed, and what tables call it
     for name in names:
         swept = known.sweep(name)  # of several, each says its value, a parameter's default too
-        specs += [(spec, None, text if len(swept) > 1 else spec.label) for text, spec in swept.items()]
+        for text, spec in swept.items():
+            own = text if len(swept) > 1 else spec.label
+            if spec.label in shown and own != (other := shown[spec.label][1]):
+                own = max(own, other, key=len)
+                typer.echo(f"benchframe: {spec.label} is given twice: it runs once, as {own}", err=True)
+            shown[spec.label] = (spec, own)
+    specs: list[tuple[WorkloadSpec, Path | None, str]] = [(spec, None, own) for spec, own in shown.values()]
     specs += [(spec, path, spec.label) for path in traces for spec in [trace_workload(path).spec()]]
     labels, states = labels or {}, caches or [Caches()]
     if any(threads) and not all(state.warm for state in states):
@@ -509,6 +515,10 @@ def run(
         typer.Option(metavar="NAME", help="Give the finished run this name, for gate, compare and table."),
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="With --resume: repeat crashed and timed-out cells.")] = False,
+    debug_native: Annotated[
+        bool,
+        typer.Option("--debug-native", help="Time nothing: replay each cell with every access tested."),
+    ] = False,
     form: Annotated[
         str, typer.Option("--format", "-f", metavar="FORM", help="text, mail, markdown, csv, json or latex.")
     ] = "text",
@@ -532,6 +542,7 @@ def run(
       benchframe run --like last > exp.toml && benchframe run exp.toml
       benchframe run -s mine --save-baseline main
       benchframe run --resume last
+      benchframe run -s mine --plugin mine.py -w zipf --debug-native
     """
     from benchframe.cli.table import check_form, print_table
     from benchframe.engine.caches import USUAL, doubts, parse
@@ -568,8 +579,8 @@ def run(
     files = plugin_files(plugin)
     known = loaded(files, no_plugin, plugin)
     if resume is not None:
-        if dry_run:
-            raise UsageError("--dry-run plans a new run; --resume continues one")
+        if dry_run or debug_native:
+            raise UsageError(f"--{'dry-run' if dry_run else 'debug-native'} needs a new run; --resume continues one")
         if (
             strategy
             or workload
@@ -612,6 +623,8 @@ def run(
             names = dict.fromkeys(cell.strategy for cell in manifest.cells)
             say_plan(manifest, [known.strategy(name) for name in names], output)
             return 0
+        if debug_native:
+            return guarded_run(known, manifest, streams)
         folder = new_run(manifest, asked, streams, output)
     measured(known, folder, streams, files, split(no_plugin), start)
     print_table(folder, form)
@@ -695,6 +708,25 @@ def on_this_kernel(folder: "RunFolder", streams: "list[Stream]") -> None:
     return None
 
 
+def guarded_run(known: "Registry", manifest: "Manifest", streams: "list[Stream]") -> int:
+    """``--debug-native``: replay the cells with every access tested, each in a process of its own. The exit code."""
+    from benchframe.engine.guard import guard_apart
+
+    def note(unit: str) -> None:
+        typer.echo(f"benchframe: compiling {unit}", err=True)
+
+    traces = {stream.entry.label: stream.trace for stream in streams}
+    cells = [cell for cell in manifest.cells if not manifest.workload(cell.workload).threads]
+    if len(cells) < len(manifest.cells):
+        typer.echo("benchframe: --debug-native replays without threads; cells with threads are left out", err=True)
+    wrong = 0
+    for cell in cells:
+        said, right = guard_apart(known.strategy(cell.strategy), traces[cell.workload], manifest.options.timeout, note)
+        wrong += not right
+        typer.echo(f"{cell.strategy} on {cell.workload}: {said}")
+    return FAILED if wrong else 0
+
+
 def _look_closer(
     known: "Registry", folder: "RunFolder", streams: "list[Stream]", plugins: Sequence[Path]
 ) -> None:  # fmt: skip
@@ -735,7 +767,7 @@ def _looked_into(strategy: "Strategy", cell: "Cell", trace: "Trace", files: list
             typer.echo(
                 f"benchframe: {strategy.name} on {cell.entry.workload}: the same text is right by the interpreter in "
                 f"{len(cut)} of {len(trace)} events; what is wrong shows in compiled code alone, as sums and products "
-                "of more than 64 bits do, or in events that come later",
+                "of more than 64 bits do, or in later events; run --debug-native tests every access of all of them",
                 err=True,
             )
             return True

@@ -9,7 +9,9 @@ bounds the version to the newest that was tested.
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -157,17 +159,32 @@ def module_of(library: Any) -> llvm.ModuleRef:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """While this is open, which must be for LLVM's own work alone, SIGINT ends the process at once, as it ends a
-    compiler of C: Python would hear it seconds later, when LLVM returns."""
+    """While this is open, which must be for LLVM's own work alone, SIGINT ends the process at once with a line and exit
+    code 130, as it ends a compiler of C: Python would hear it seconds later, when LLVM returns."""
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL, None):
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_end_at_sigint, args=(reader,), daemon=True).start()
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+
+
+def _end_at_sigint(reader: int) -> None:
+    """A thread that reads the numbers of arriving signals until the pipe's other side is closed. LLVM holds no lock of
+    Python's, so this thread runs while the main thread is inside it."""
+    with open(reader, "rb", buffering=0) as signals:
+        while numbers := signals.read(64):
+            if signal.SIGINT in numbers:
+                shown = "\x1b[?25h\r\x1b[K" if sys.stderr.isatty() else ""  # a progress bar may have hidden the cursor
+                os.write(2, f"{shown}benchframe: interrupted while compiling; what was compiled is kept\n".encode())
+                os._exit(130)
 
 
 def optimise(library: Any, module: llvm.ModuleRef) -> None:

@@ -154,7 +154,7 @@ class Slab:
     """An array of ``struct`` whose base address stands in field ``base`` of ``mm_struct``.
 
     Calling it, ``slab(mm, i)``, gives the reference; nothing is checked natively, unless a build for debugging is made
-    (:mod:`benchframe.dialect.guard`). ``name`` is what dumps and cost tables call it. Complexity O(1).
+    (:mod:`benchframe.engine.guard`). ``name`` is what dumps and cost tables call it. Complexity O(1).
 
     Records below ``first`` are what NULL leads to: interpreted code that reads or writes one raises
     :class:`NullDereference`. 1 for records that references lead to, 0 where record 0 is one like the others, the number

@@ -292,8 +292,18 @@ def processes(count: int) -> Executor:
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
+    class Quiet(ProcessPoolExecutor):
+        """What it starts inherits SIGINT blocked: a process that still imports must not answer Ctrl-C either."""
+
+        def submit(self, *arguments: Any, **named: Any) -> Future[Any]:
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                return super().submit(*arguments, **named)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(count, mp_context=context, initializer=_quiet, initargs=(os.getpid(),))
+    return Quiet(count, mp_context=context, initializer=_quiet, initargs=(os.getpid(),))
 
 
 def _quiet(parent: int) -> None:
@@ -482,10 +492,10 @@ def _work(
 
 def stop(pool: Executor) -> None:
     """End an executor now, without the jobs it has not begun; processes of this host are ended."""
+    children: Mapping[int, Any] = dict(getattr(pool, "_processes", None) or {})  # gone after shutdown
     pool.shutdown(wait=False, cancel_futures=True)
-    children: Mapping[int, Any] = getattr(pool, "_processes", None) or {}
-    for child in list(children.values()):
-        child.terminate()
+    for child in children.values():
+        child.kill()  # one that compiles would hear SIGTERM when LLVM returns
 
 
 def keep(folder: RunFolder, entry: CellEntry, job: CellJob, answer: Answer) -> None:

@@ -464,6 +464,16 @@ def calibration(known: Registry, note: Note, *, anew: bool = False, cpu: int = -
     return found
 
 
+def round_text(done: int, rounds: int, seconds: float) -> str:
+    """Which round begins when ``done`` took ``seconds``, and the time left.
+
+    >>> round_text(0, 8, 0.5), round_text(3, 8, 30.0)
+    ('round 1 of 8', 'round 4 of 8, about 50 s left')
+    """
+    left = f", about {seconds / done * (rounds - done):.0f} s left" if done else ""
+    return f"round {done + 1} of {rounds}{left}"
+
+
 def _take(known: Registry, strategies: Mapping[str, Any], note: Note, cpu: int) -> tuple[Sample, ...]:
     from benchframe.engine.compile import compile_strategies
 
@@ -471,8 +481,9 @@ def _take(known: Registry, strategies: Mapping[str, Any], note: Note, cpu: int) 
     compile_strategies(list(strategies.values()))
     streams = [known.spec(spec).trace(0) for spec in WORKLOADS]
     points = [Point(name, number) for number in range(len(streams)) for name in strategies]
+    began = time.monotonic()
     found = Study(strategies, streams, points, cpu=cpu).measure(
-        ROUNDS, SEED, lambda done: note(f"calibration: round {done + 1} of {ROUNDS}")
+        ROUNDS, SEED, lambda done: note(f"calibration: {round_text(done, ROUNDS, time.monotonic() - began)}")
     )
     note("calibration: counting")
     samples = []

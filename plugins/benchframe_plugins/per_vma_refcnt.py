@@ -29,9 +29,9 @@ load of mm_lock_seq; puts and the writer's subtraction are releases (refcount_de
 vma_mark_attached publishes with refcount_set_release; adding the writer's bit orders nothing, the wait behind it is a
 full barrier (rcuwait). mm_lock_seqcount_begin has an smp_wmb behind its store, mm_lock_seqcount_end one before.
 
-Readers of the whole address space (/proc/PID/maps, PROCMAP_QUERY) hold one VMA after another, since 6.17; `linux-6.15`
-leaves this out, and reads under mmap_lock. A VMA that a writer has locked is taken under mmap_lock, for that one VMA.
-There the walk goes on from the node where it was; here each VMA is looked up from the root.
+Readers of the whole address space hold one VMA after another: /proc/PID/maps since 6.17, PROCMAP_QUERY followed.
+`linux-6.15` leaves this out, and reads under mmap_lock. A VMA that a writer has locked is taken under mmap_lock, for
+that one VMA. There the walk goes on from the node where it was; here each VMA is looked up from the root.
 
 Text: the code that all such faults share is in `speculation`.
 Sources: Linux 6.15 include/linux/mm.h, include/linux/mmap_lock.h, mm/memory.c, mm/mmap_lock.c (6.16); 9bbffee67ffd;

@@ -26,6 +26,10 @@ that finds it later sees that it is detached.
 Faults that take mmap_lock: where a page table is missing (its allocation may sleep: Wilcox takes a reference there,
 this takes mmap_lock), files, and a first write that needs an anon_vma.
 
+Readers of /proc/PID/maps take no lock either: bounds that were read count if the VMA's number is still the same, and a
+gap if a second walk, made with the number known, finds the same VMA. Whoever meets a writer takes mmap_lock for the
+rest of its read. No patch did this: the first form of 6.17's series compared the mm's number, which any writer changes.
+
 Cost: the walk, three loads of two numbers. No atomic operation. Only writers of the same VMA disturb it.
 
 Concurrency: VMAs and page tables are freed after a grace period; the section lasts to the end of the fault.

@@ -13,6 +13,7 @@ from benchframe.check.mutate import (
     chosen,
     faults_of,
     functions_of,
+    judged,
     judgements,
     mutants_of,
     score,
@@ -53,6 +54,19 @@ def test_a_sample_is_found() -> None:
     assert len(result.outcomes) == 3
     assert result.share == 1.0, [o.fault.key for o in result.outcomes if not o.found]
     assert result.caught >= 2
+
+
+def test_leaks_and_wrong_holes_are_found() -> None:
+    """Records that an index never gives back, and a search for a hole that ignores what is mapped: by random calls."""
+    for name, key, said in (
+        ("sorted_array", "array_exit: call `block_free(mm, mm.mm_rb, mm.strategy1)` dropped", "a leak"),
+        ("maple", "mas_empty_area_rev: `mm.mm_rb == NULL` with !=", "mmap(0, "),
+    ):
+        strategy = KNOWN.strategy(name)
+        (fault,) = [fault for fault in mutants_of(strategy) if fault.key == key]
+        ((_, found, _),) = judged(strategy, [fault])
+        assert found.startswith("random calls: ")
+        assert said in found
 
 
 def test_what_survives_is_judged() -> None:

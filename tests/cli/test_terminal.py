@@ -76,3 +76,11 @@ def test_list_alone_lists_everything_in_100_columns(tmp_path: Path) -> None:
     wrong = CliRunner().invoke(app, ["list", "strategies", "--tag", "server"])
     assert wrong.exit_code == 2
     assert "--tag server selects workloads or traces" in wrong.stderr
+
+
+def test_explain_says_at_once_that_the_machine_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it measures for minutes; what is measured is out of the question here."""
+    monkeypatch.setattr("benchframe.results.manifest.noise", lambda: ["load 9 on 2 CPUs"])
+    done = CliRunner().invoke(app, ["explain", "rbtree", "mmap_cache"])  # no workload: it ends before it measures
+    assert done.exit_code == 2
+    assert "this machine is not quiet, so intervals may be wide: load 9 on 2 CPUs" in done.stderr

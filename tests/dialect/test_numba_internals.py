@@ -1,5 +1,8 @@
 """The canary for Numba's private parts: after an upgrade it names what broke, before strategies fail to compile."""
 
+import signal
+import subprocess
+import sys
 from importlib.metadata import requires, version
 from types import SimpleNamespace
 from typing import Any
@@ -35,6 +38,26 @@ def test_a_part_that_is_gone_is_named() -> None:
     """A library without its module, its code generator without a target machine: both by name."""
     gone = numba_internals.broken(SimpleNamespace(_codegen=SimpleNamespace(), _finalized=True))
     assert gone == ["library._final_module", "library._linking_libraries", "library._codegen._tm"]
+
+
+BUSY = """
+import hashlib, signal, sys
+from benchframe.dialect.numba_internals import interruptible
+signal.signal(signal.SIGINT, lambda *_: None)  # it comes before or during the call, and whoever answers is not Python
+with interruptible():  # what follows keeps the main thread outside of Python, without its lock, as LLVM does
+    print("busy", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30)
+"""
+
+
+def test_ctrl_c_while_llvm_works() -> None:
+    """The signal is answered at once, with a line and the exit code, though the main thread cannot hear it."""
+    process = subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "busy\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "benchframe: interrupted while compiling; what was compiled is kept\n")
 
 
 def test_lowered_is_not_yet_optimised_and_then_is() -> None:

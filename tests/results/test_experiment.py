@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchframe.cli import app
-from benchframe.cli.run import _no_crew
+from benchframe.cli.run import _no_crew, make_streams, planned, settings
 from benchframe.engine.caches import Caches
 from benchframe.engine.job import DEPTHS
 from benchframe.errors import ResultsError
@@ -120,7 +120,25 @@ def test_states_of_the_caches(tmp_path: Path) -> None:
     assert like(column).caches == ()
 
 
-def planned(experiment: Experiment) -> set[tuple[str, str]]:
+def test_a_workload_alone_and_in_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    """A sweep that has the default among its values, and the workload by its name: one stream, which runs once, under
+    the text that says the value; the file of that run has exactly these cells."""
+    known = load()
+    for names in (
+        ["zipf:events=100", "zipf:vmas=1000/10,events=100"],
+        ["zipf:vmas=1000/10,events=100", "zipf:events=100"],
+    ):
+        streams = make_streams(known, names, [], 0, None, [0])
+        labels = ["zipf:vmas=1000,events=100", "zipf:vmas=10,events=100"]
+        assert [stream.entry.label for stream in streams] == labels
+        assert "zipf:events=100 is given twice: it runs once, as zipf:vmas=1000,events=100" in capsys.readouterr().err
+        options = settings(True, False, None, None, None, False)
+        made = like(planned(known, ["rbtree"], streams, options, None, [], [], []))
+        again = make_streams(known, made.workloads, [], 0, None, [0], made.labels)
+        assert [stream.entry.label for stream in again] == labels
+
+
+def cells_planned(experiment: Experiment) -> set[tuple[str, str]]:
     """The cells (strategy, workload) that a run of ``experiment`` has, without making its events."""
     known = load()
     specs = [found for text in experiment.workloads for found in known.sweep(text).items()]
@@ -149,7 +167,7 @@ def test_our_own_runs_are_experiments(name: str) -> None:
     file = read_experiment(reports / f"{name}.toml")
     made = like(manifest, lambda entry, crew: not _no_crew(load().spec(entry.spec), crew))
     for experiment in (file, made):
-        assert planned(experiment) == {(cell.strategy, cell.workload) for cell in manifest.cells}
+        assert cells_planned(experiment) == {(cell.strategy, cell.workload) for cell in manifest.cells}
         assert (experiment.mode, experiment.seed) == (manifest.options.mode, manifest.seed)
         assert (experiment.rounds or DEPTHS[experiment.mode].rounds) == manifest.options.rounds
 

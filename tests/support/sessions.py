@@ -26,7 +26,7 @@ def find_one(addr):  # type: ignore[no-untyped-def]
 
 def strategy(name: str, hook: Any = find_one) -> Any:
     """As much of a Strategy as planning looks at."""
-    return SimpleNamespace(name=name, binding={"find_vma": hook}, slabs=())
+    return SimpleNamespace(name=name, binding={"find_vma": hook}, slabs=(), functions=lambda: [hook])
 
 
 def stream(label: str = "toy", rows: int = 10) -> Stream:

@@ -490,6 +490,7 @@ class Translator:
 
     goes_far = True
     """Whether the code behind a FarCall is rewritten too."""
+    writer: type[Writer] = Writer
 
     def __init__(self, memory: Memory, binding: Binding, append: Callable[[int], None]) -> None:
         self.memory = memory
@@ -514,7 +515,7 @@ class Translator:
         if key not in self._names:
             name = self.unique(function.__name__)
             self._names[key] = name
-            self.define(name, Writer(self, function, kinds, far).text(name), where(function))
+            self.define(name, self.writer(self, function, kinds, far).text(name), where(function))
         return self._names[key]
 
     def unique(self, name: str) -> str:
