@@ -44,8 +44,8 @@ SAME_MODEL: Mapping[str, int] = MappingProxyType(
         "35e22d9ec06c37ed": 1,  # the hooks index_init, index_gap_above went: nothing filled them
         "c916f6b6c8e7f411": 1,  # the two before, merged
         "839429828be6c54c": 1,  # record 0 of MM has a slab of its own: the machine code is the same
-        "bf32c0db859dd797": 1,  # WALK: one comparison more before madvise, mlock and what follows; hooks for readers of maps
         "9e4a17da9bece49e": 1,  # a refused fault asks vma_valid: one of 67 branches of a fault that is served less
+        "bf32c0db859dd797": 1,  # events WALK: one comparison more before madvise and what comes after it
     }
 )
 """From digests (their first 16 digits, as in a manifest) of models whose figures are the same, or differ by less than
