@@ -272,7 +272,7 @@ class Look:
         return {"field": "strategy", "type": "nominal", "scale": scale, "legend": None}
 
 
-LEGEND: Spec = {"title": None, "orient": "right"}
+LEGEND: Spec = {"title": None, "orient": "right", "symbolOpacity": 1}
 DESCRIPTION: Spec = {"field": "says", "type": "nominal"}
 """The channel of a mark's text: its tooltip, and the text for screen readers."""
 WHOSE: Spec = {"field": "strategy", "type": "nominal"}

@@ -144,10 +144,19 @@ def _of_series(plot: Plot, one: Series, mark: Mark) -> dict[str, Any]:
     return {**place, "value": mark.value, "low": mark.low, "high": mark.high, "says": says}
 
 
+MANY = 4
+"""From so many lines on their shaded bands would hide each other."""
+
+
 def plot_spec(plot: Plot, look: Look) -> Spec:
-    """A line per strategy with its band as a shaded area, and the ideal line, dashed."""
+    """A line per strategy with its band as a shaded area, and the ideal line, dashed. The bands of MANY lines are bars,
+    beside each other: each line is moved a little to the left or right."""
     records = [_of_series(plot, one, mark) for one in plot.series for mark in one.points]
     ends = sorted({record["x"] for record in records} | {mark.x for mark in plot.ideal})
+    if many := len(plot.series) >= MANY:
+        labels = [short(one.label) for one in plot.series]
+        for record in records:
+            record["x"] *= 2 ** (0.5 * (labels.index(record["strategy"]) / (len(labels) - 1) - 0.5))
     low = min(record["low"] for record in records) / 1.1
     high = max(record["high"] for record in records) * 1.5
     # The ideal line leaves the picture where it is far above all results.
@@ -173,7 +182,9 @@ def plot_spec(plot: Plot, look: Look) -> Spec:
             {"data": {"values": ideal},
              "mark": dashed,
              "encoding": {"y": y("value"), "color": {"value": MUTED}}},
-            {"data": {"values": wide}, "mark": {"type": "area", "opacity": 0.15, "aria": False},
+            {"data": {"values": wide},
+             "mark": {"type": "rule", "opacity": 0.6, "strokeWidth": 1.5, "aria": False} if many
+             else {"type": "area", "opacity": 0.15, "aria": False},
              "encoding": {"y": y("low"), "y2": {"field": "high"}, "description": WHOSE}},
             {"mark": {"type": "line", "strokeWidth": 1.5},
              "encoding": {"y": y("value"), "strokeDash": look.dash(), "description": WHOSE}},
