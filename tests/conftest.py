@@ -48,6 +48,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     _made.clear()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process more than CPUs: many tests wait for a child, a signal or a clock."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests first: at the end one of them would run alone while the other processes have nothing left to do."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
