@@ -77,9 +77,9 @@ def test_run_table_report(tmp_path: Path) -> None:
     assert cells["rbtree"].state.counts["hits"] == 0
     base = part_of_reference(tmp_path / "base", {"rbtree", "mmap_cache"}, "python-json")
     # Our own gate, whatever the machine: counts are those of the report. It was made before a mapping call asked
-    # whether the kernel refused it (1.4 of 540 branches), and a fault that is served one thing less: branches moved,
-    # and with them which of them share a place in the predictor.
-    code, out, err = run(tmp_path, "gate", str(base), "last", "--cost", "5%", "--max-slowdown", "1000", "--anyway")
+    # whether the kernel refused it and whether it is a WALK (2.4 of 540 branches), and a fault that is served one thing
+    # less: branches moved, and with them which of them share a place in the predictor.
+    code, out, err = run(tmp_path, "gate", str(base), "last", "--cost", "10%", "--max-slowdown", "1000", "--anyway")
     assert code == 0, out + err
 
 
