@@ -140,8 +140,9 @@ def test_the_digest_covers_every_unit() -> None:
 
 
 def committed() -> list[Path]:
-    """The folders of runs in reports/."""
-    return sorted(path.parent for path in (ROOT / "reports").glob("*/manifest.json"))
+    """The folders of timed runs in reports/. A simulated one has the simulator's digest, and takes a minute to make."""
+    found = sorted(path.parent for path in (ROOT / "reports").glob("*/manifest.json"))
+    return [path for path in found if not (path / "simulated").is_dir()]
 
 
 @pytest.mark.parametrize("path", committed(), ids=lambda path: path.name)
