@@ -15,9 +15,15 @@ def main() -> None:
         sys.exit(_interrupted())
     except SystemExit as end:
         from benchframe.cli.options import INTERRUPTED, settings
+        from benchframe.errors import ENVIRONMENT, address_limit
 
         if end.code == INTERRUPTED and not settings.told:  # while the command line was read
             _interrupted()
+        if end.code == ENVIRONMENT and address_limit():
+            # A library that did not fit may be loaded in part, and CPython 3.13 crashes where it takes that down.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(ENVIRONMENT)
         raise
     except BrokenPipeError:  # `benchframe ... | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
