@@ -116,7 +116,7 @@ def _built(journal: Journal, wanted: Wanted, session: Session | None) -> int:
         said += recording.meta.notes
         left = journal.ended().get("left", "")
         if left:
-            left += ": what they did then was not recorded; --inherit follows them"
+            left += "; what they did then was not recorded (--inherit follows them)"
             said.append(left)
         refused = "" if wanted.allow_loss else incomplete(recording) or left
         if refused:

@@ -392,7 +392,7 @@ class Worker:
         }
         if self._left:
             names = ", ".join(sorted(self._left)[:5])
-            self.end["left"] = f"{len(self._left)} programs changed their control group ({names})"
+            self.end["left"] = f"programs that changed their control group: {len(self._left)} ({names})"
 
     def mind(self) -> None:
         """A program whose calls a filter stops cannot go on without a tracer: help it along, and record nothing."""
