@@ -1,4 +1,4 @@
-"""A strategy: index + cache + protocol, each a set of hooks with defaults.
+"""A strategy: index + cache + protocol + allocator, each a set of hooks with defaults.
 
 ``Strategy("mine", "what is new", index="rbtree", cache=Cache(find=..., store=...))`` is a complete plugin: it uses the
 index of another strategy, by name, and the defaults of :mod:`benchframe.mm.defaults` for everything not given.
@@ -37,7 +37,8 @@ class PrivateSlab(Slab):
     and give back records with ``arena_alloc(mm, ARENA_PRIVATE0 + number)`` and ``arena_free``. They start zeroed.
 
     ``part_of`` is (number, shift), for an array inside a larger record: record ``i`` is part of record ``i >> shift``
-    of that slab, and lives as long as that record. The checker uses it. ``first`` is the first record that a reference
+    of that slab, and lives as long as that record. The checker uses it. ``kmem_cache`` is for records that the kernel
+    takes from a slab cache: the bytes of such an object there; then the strategy's :class:`Allocator` gives them. ``first`` is the first record that a reference
     may point to; it is needed where the larger record's size is not a power of two. ``at_rest`` names fields, such as
     the count of a lock, that are zero in every VMA's record while no call runs; validate_mm checks them.
     """
@@ -53,6 +54,7 @@ class PrivateSlab(Slab):
         at_rest: Sequence[str] = (),
         first: int | None = None,
         per_task: int = 0,
+        kmem_cache: int = 0,
     ) -> None:
         if per_vma is None:
             per_vma = 0 if per_task else 1
@@ -62,7 +64,7 @@ class PrivateSlab(Slab):
             first = 1 << part_of[1] if part_of is not None else 1
         super().__init__(name, Struct(name, fields), PRIVATE_BASES[number], first)
         self.number, self.per_vma, self.fixed, self.part_of = number, per_vma, fixed, part_of
-        self.per_task, self.at_rest = per_task, tuple(at_rest)
+        self.per_task, self.at_rest, self.kmem_cache = per_task, tuple(at_rest), kmem_cache
         if unknown := [field for field in self.at_rest if field not in self.struct.fields]:
             raise StrategyError(f"private slab {name}: at_rest names {unknown[0]}, which is not one of its fields")
 
@@ -132,6 +134,14 @@ class Protocol(Part):
     kind = "protocol"
 
 
+class Allocator(Part):
+    """Where VMAs and nodes come from: ``kmem_cache_alloc`` and ``kmem_cache_free`` are mandatory; ``kfree_rcu`` and the
+    pair ``kmem_cache_prefill``, ``kmem_cache_return`` have defaults. Its memory is :mod:`benchframe.mm.kmem`'s, so it
+    has no ``slabs``. Without one (``allocator=None``) slots of a slab are taken from a stack: the allocator ``free``."""
+
+    kind = "allocator"
+
+
 @dataclass(frozen=True)
 class Strategy:
     """One way to find a VMA. ``name`` is its name on the command line; ``summary`` is one line.
@@ -146,6 +156,7 @@ class Strategy:
     index: Index | str
     cache: Cache | None = None
     protocol: Protocol | None = None
+    allocator: Allocator | None = None
     doc: str = ""
     module: str = ""
     file: str = ""
@@ -164,7 +175,7 @@ class Strategy:
         """Its native functions and the functions they call within its own modules, in file order. Its own modules are
         those that define its hooks; of a package, all modules."""
         own: dict[FunctionType, None] = {}
-        parts = [part for part in (self.index, self.cache, self.protocol) if isinstance(part, Part)]
+        parts = [p for p in (self.index, self.cache, self.protocol, self.allocator) if isinstance(p, Part)]
         homes = {function.__module__ for part in parts for function in part.binding.values()}
 
         def visit(function: FunctionType) -> None:
@@ -189,6 +200,7 @@ def _check_types(strategy: Strategy) -> None:
         ("index", (Index, str), "an Index(...) or the name of a strategy"),
         ("cache", (Cache, NoneType), "a Cache(...)"),
         ("protocol", (Protocol, NoneType), "a Protocol(...)"),
+        ("allocator", (Allocator, NoneType), "an Allocator(...)"),
         ("check_messages", (Mapping,), "a dict of numbers and texts"),
         ("scenarios", (list, tuple), "a list of Scenario"),
         ("known_bugs", (list, tuple), "a list of KnownBug"),
@@ -233,6 +245,22 @@ def _slabs_of(part: Part) -> dict[Slab, tuple[str, FunctionType]]:
     return found
 
 
+def _check_allocator(name: str, allocator: Allocator) -> None:
+    """Raise StrategyError for an allocator that lacks a hook, or has memory of its own."""
+    given = allocator.binding
+    for needed, because in (
+        ("kmem_cache_alloc", True),
+        ("kmem_cache_free", True),
+        ("kmem_cache_return", "kmem_cache_prefill" in given),
+        ("kmem_cache_prefill", "kmem_cache_return" in given),
+    ):
+        if because and needed not in given:
+            hook = f"{needed}({', '.join(BY_NAME[needed].parameters)})"
+            raise StrategyError(f"strategy {name}: its allocator lacks the hook {hook}")
+    if allocator.slabs:
+        raise StrategyError(f"strategy {name}: an Allocator has no slabs of its own; use those of benchframe.kernel")
+
+
 def resolve(strategy: Strategy, by_name: Mapping[str, Strategy]) -> Strategy:
     """``strategy`` with a named index replaced by that strategy's index, and ``binding`` complete.
 
@@ -251,7 +279,7 @@ def resolve(strategy: Strategy, by_name: Mapping[str, Strategy]) -> Strategy:
                 f"strategy {strategy.name}: {index} has no index of its own (it uses {other}'s); name {other} instead"
             )
         index = other
-    parts = [p for p in (index, strategy.cache, strategy.protocol) if p is not None]
+    parts = [p for p in (index, strategy.cache, strategy.protocol, strategy.allocator) if p is not None]
     numbers = [slab.number for part in parts for slab in part.slabs]
     if len(set(numbers)) < len(numbers):
         raise StrategyError(f"strategy {strategy.name}: two private slabs have the same number; renumber one")
@@ -262,6 +290,8 @@ def resolve(strategy: Strategy, by_name: Mapping[str, Strategy]) -> Strategy:
     if len(set(named)) < len(named):
         raise StrategyError(f"strategy {strategy.name}: two of its scenarios have the same name; rename one")
     _check_slabs(strategy.name, parts)
+    if strategy.allocator is not None:
+        _check_allocator(strategy.name, strategy.allocator)
     missing = [h.name for h in ALL if h.default is None and h.name not in binding]
     if missing:
         hooks = ", ".join(f"{n.removeprefix('index_')}({', '.join(BY_NAME[n].parameters)})" for n in missing)

@@ -9,10 +9,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from benchframe.dialect.functions import Binding
 from benchframe.mm import flags, layout
 from benchframe.mm.machine import Machine
 
@@ -228,6 +230,8 @@ class Validating:
     """Mixin for a runner that checks every invariant: it asks the strategy's index through :meth:`ask`."""
 
     strategy: Any
+    allocator: Binding = MappingProxyType({})
+    """The hooks that give and take objects of slab caches; empty: the model's own stacks of free slots."""
 
     def ask(self, name: str, number: int, *arguments: int) -> int:
         """Call hook ``name`` of the strategy in trace mm ``number``."""
