@@ -2,9 +2,9 @@
 
 ======================  ===============================================================================================
 `benchframe.api`        any plugin: :data:`hookimpl`. A strategy: :class:`Strategy` = :class:`Index` + :class:`Cache` +
-                        :class:`Protocol` + :class:`Allocator`; :class:`PrivateSlab` of :class:`Field`: its own memory; :func:`native` marks
-                        its functions, :func:`hook` declares hooks that another plugin may fill; :class:`CSource`: code
-                        in C; :mod:`scenario`: scenarios for the checker, and known races
+                        :class:`Protocol` + :class:`Allocator`; :class:`PrivateSlab` of :class:`Field`: its own memory;
+                        :func:`native` marks its functions, :func:`hook` declares hooks that another plugin may fill;
+                        :class:`CSource`: code in C; :mod:`scenario`: scenarios for the checker, and known races
 `benchframe.kernel`     what strategy code calls: records, flags, primitives, locks, functions of the model's mm
 `benchframe.workloads`  what a workload is made of: parameters, streams, traces
 ======================  ===============================================================================================

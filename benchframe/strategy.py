@@ -16,6 +16,7 @@ from benchframe.dialect import Slab, Struct, is_native
 from benchframe.dialect.functions import Binding, Native, referenced, where
 from benchframe.dialect.records import FieldLike
 from benchframe.errors import BenchframeError, did_you_mean
+from benchframe.mm import kmem
 from benchframe.mm.defaults import DEFAULTS
 from benchframe.mm.hooks import ALL, BY_NAME
 from benchframe.mm.layout import MODEL_SLABS, PRIVATE_BASES
@@ -37,10 +38,11 @@ class PrivateSlab(Slab):
     and give back records with ``arena_alloc(mm, ARENA_PRIVATE0 + number)`` and ``arena_free``. They start zeroed.
 
     ``part_of`` is (number, shift), for an array inside a larger record: record ``i`` is part of record ``i >> shift``
-    of that slab, and lives as long as that record. The checker uses it. ``kmem_cache`` is for records that the kernel
-    takes from a slab cache: the bytes of such an object there; then the strategy's :class:`Allocator` gives them. ``first`` is the first record that a reference
+    of that slab, and lives as long as that record. The checker uses it. ``first`` is the first record that a reference
     may point to; it is needed where the larger record's size is not a power of two. ``at_rest`` names fields, such as
     the count of a lock, that are zero in every VMA's record while no call runs; validate_mm checks them.
+    ``kmem_cache`` is for records that a kernel takes from a slab cache: the bytes of such an object there. They come
+    from the strategy's :class:`Allocator`, if it has one.
     """
 
     def __init__(
@@ -137,7 +139,7 @@ class Protocol(Part):
 class Allocator(Part):
     """Where VMAs and nodes come from: ``kmem_cache_alloc`` and ``kmem_cache_free`` are mandatory; ``kfree_rcu`` and the
     pair ``kmem_cache_prefill``, ``kmem_cache_return`` have defaults. Its memory is :mod:`benchframe.mm.kmem`'s, so it
-    has no ``slabs``. Without one (``allocator=None``) slots of a slab are taken from a stack: the allocator ``free``."""
+    has no ``slabs``. A strategy without one takes a slab's slots from a stack: the allocator ``free``."""
 
     kind = "allocator"
 
@@ -218,7 +220,7 @@ def _check_slabs(name: str, parts: Sequence[Part]) -> None:
     listed = {slab for part in parts for slab in part.slabs}
     for part in parts:
         for slab, (called, user) in _slabs_of(part).items():
-            if slab in listed:
+            if slab in listed or (isinstance(part, Allocator) and slab in kmem.SLABS):
                 continue
             what = f"{where(user)} uses the slab {called}, which no slabs= names"
             mend = f"write {type(part).__name__}(..., slabs=[{called}])"

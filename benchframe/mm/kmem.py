@@ -41,7 +41,9 @@ kmem_cache = Struct(
         Field("slabs_base", "i8", "slab KMEM_SLAB", lock="constant", model=True),
         Field("sheaf_base", "i8", "slab KMEM_SHEAF", lock="constant", model=True),
         Field("in_sheaf_base", "i8", "slab IN_SHEAF", lock="constant", model=True),
-        Field("objects", "i8", "objects of a slab (oo_objects); 0: this slab of the model is no cache", lock="constant"),
+        Field(
+            "objects", "i8", "objects of a slab (oo_objects); 0: this slab of the model is no cache", lock="constant"
+        ),
         Field("cpu_partial", "i8", "objects that a CPU's partial slabs should have (set_cpu_partial)", lock="constant"),
         Field("cpu_partial_slabs", "i8", "how many slabs that are", lock="constant"),
         Field("first_node", "i8", "its first record in KMEM_NODE", lock="constant", model=True),
@@ -49,7 +51,13 @@ kmem_cache = Struct(
         Field("first_object", "i8", "... in KMEM_OBJECT", lock="constant", model=True),
         Field("first_slab", "i8", "... in KMEM_SLAB", lock="constant", model=True),
         Field("first_sheaf", "i8", "... in KMEM_SHEAF", lock="constant", model=True),
-        Field("max_sheaves", "i8", "how many sheaves it may have", lock="constant", model=True),
+        Field(
+            "max_sheaves",
+            "i8",
+            "no more are made; one per CPU is left for those that looked before",
+            lock="constant",
+            model=True,
+        ),
         Field("nr_slabs", "i8", "slabs made so far", lock="the lock in ARENA", model=True, align=64),
         Field("nr_sheaves", "i8", "sheaves made so far", lock="atomic", model=True),
     ],
@@ -74,7 +82,7 @@ kmem_cache_cpu = Struct(
     "kmem_cache_cpu",
     [
         Field("freelist", "i8", "free objects of the CPU's slab, linked by their next", lock="the CPU"),
-        Field("slab", "i8", "the slab from which the CPU allocates, frozen", lock="the CPU"),
+        Field("page", "i8", "the slab from which the CPU allocates, frozen", lock="the CPU"),
         Field("partial", "i8", "partial slabs of the CPU's own, linked by their next", lock="the CPU"),
         Field("nr_partial", "i8", "how many", lock="the CPU"),
         Field("node", "i8", "its memory node", lock="constant"),
@@ -84,9 +92,11 @@ kmem_cache_cpu = Struct(
         Field("spare", "i8", "a second one", lock="the CPU"),
         Field("rcu_free", "i8", "the sheaf that kfree_rcu fills", lock="the CPU"),
         Field("sheaves", "i8", "sheaves that kfree took back, linked by their next", lock="the CPU"),
-        Field("rcu_head", "i8", "the oldest object, or sheaf, that waits for a grace period", lock="the CPU", align=64),
+        Field("rcu_head", "i8", "the oldest object that waits for a grace period", lock="the CPU", align=64),
         Field("rcu_tail", "i8", "the youngest", lock="the CPU"),
-        Field("rcu_waiting", "i8", "how many", lock="the CPU"),
+        Field("rcu_sheaf_head", "i8", "the oldest sheaf that does", lock="the CPU"),
+        Field("rcu_sheaf_tail", "i8", "the youngest", lock="the CPU"),
+        Field("rcu_waiting", "i8", "how many objects wait, those in sheaves too", lock="the CPU"),
     ],
     size=192,
 )
@@ -94,9 +104,11 @@ kmem_cache_cpu = Struct(
 kmem_object = Struct(
     "kmem_object",
     [
-        Field("next", "i8", "the free pointer: in the kernel within the object, so a line of its own", lock="its place"),
+        Field(
+            "next", "i8", "the free pointer: in the kernel within the object, so a line of its own", lock="its place"
+        ),
         Field("gp", "i8", "the grace period for which it waits (rcu_head)", lock="the CPU"),
-        Field("slab", "i8", "its slab, in the kernel known by its address", lock="constant", model=True),
+        Field("page", "i8", "its slab, in the kernel known by its address", lock="constant", model=True),
     ],
     size=64,
 )
@@ -192,8 +204,11 @@ def cpu_of_thread(mm, task):
     return THREAD(CREW(mm, 0), task).leader
 
 
-alloc, free, free_rcu = hooks.kmem_cache_alloc.default, hooks.kmem_cache_free.default, hooks.kfree_rcu.default
-prefill, give_back = hooks.kmem_cache_prefill.default, hooks.kmem_cache_return.default
+alloc: Native = hooks.kmem_cache_alloc.default
+free: Native = hooks.kmem_cache_free.default
+free_rcu: Native = hooks.kfree_rcu.default
+prefill: Native = hooks.kmem_cache_prefill.default
+give_back: Native = hooks.kmem_cache_return.default
 
 
 @native
@@ -269,7 +284,7 @@ def grab_objects(mm, cpu, which):
         else:
             slot = a.top
             a.top = slot + 1
-        KMEM_OBJECT(k, k.first_object + slot).slab = number
+        KMEM_OBJECT(k, k.first_object + slot).page = number
         KMEM_OBJECT(k, k.first_object + slot).next = NULL
         if last == NULL:
             first = slot

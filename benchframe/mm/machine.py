@@ -274,7 +274,7 @@ class Machine:
                 {
                     "objects": objects, "cpu_partial": partial, "cpu_partial_slabs": -(-2 * partial // objects),
                     "first_node": node, "first_cpu": cpu, "first_object": object_, "first_slab": slab,
-                    "first_sheaf": sheaf, "max_sheaves": sheaves,
+                    "first_sheaf": sheaf, "max_sheaves": sheaves - self.cpus - 1,  # CPUs may look at the same time
                 }
             )  # fmt: skip
             node, cpu, object_ = node + kmem.NODES, cpu + self.cpus + 1, object_ + capacity

@@ -20,8 +20,8 @@ import numpy.typing as npt
 from benchframe.dialect.functions import Hook
 from benchframe.dialect.store import Unit
 from benchframe.dialect.units import Units, UnitSpec
-from benchframe.engine.session import Correctness
 from benchframe.engine.runner import allocating
+from benchframe.engine.session import Correctness
 from benchframe.engine.threads import FIGURES, LOCKS, CrewRunner, CrewSession
 from benchframe.errors import EngineError
 from benchframe.mm import kmem

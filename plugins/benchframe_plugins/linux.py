@@ -32,7 +32,7 @@ Sources: mm/mmap.c and mm/vmacache.c of the versions named, 2.4.0 arch/i386/mm/f
 
 from benchframe.api import Cache, Protocol, Strategy, hookimpl
 from benchframe.kernel import write_lock, write_unlock
-from benchframe_plugins import avl, maple, mmap_cache, per_vma_refcnt, per_vma_rwsem, rbtree, vmacache
+from benchframe_plugins import avl, maple, mmap_cache, per_vma_refcnt, per_vma_rwsem, rbtree, sheaves, slub, vmacache
 
 MUTEX = Protocol(mmap_read_lock=write_lock, mmap_read_unlock=write_unlock)
 """2.4.0: both do_page_fault and the calls do `down(&mm->mmap_sem)` (arch/i386/mm/fault.c, mm/mmap.c)."""
@@ -59,7 +59,7 @@ def benchframe_strategies():
         ("linux-3.10", "red-black tree with gaps, mmap_cache", gaps, last_found(), rbtree.MESSAGES),
         ("linux-3.15", "red-black tree with gaps, vmacache by page", gaps, slots(), rbtree.MESSAGES),
         ("linux-5.10", "red-black tree with gaps, vmacache by 2 MiB region", gaps, slots(pmd=True), rbtree.MESSAGES),
-        ("linux-6.1", "maple tree", maple.maple(), None, maple.MESSAGES),
+        ("linux-6.1", "maple tree", maple.maple(preallocate=True), None, maple.MESSAGES),
     ]
     kernels = [
         Strategy(
@@ -68,6 +68,7 @@ def benchframe_strategies():
             index,
             cache,
             MUTEX if name == "linux-2.4.0" else None,
+            None if name == "linux-2.4.0" else slub.freelists(),
             check_messages=messages,
             known_bugs=(maple.HALF_WRITTEN,) if name == "linux-6.1" else (),
         )
@@ -84,6 +85,7 @@ def benchframe_strategies():
         ("linux-6.18", "as 6.15, and maps are read under one VMA's lock after another", per_vma_refcnt.protocol()),
     ]
     for name, what, protocol in locks:
-        rcu = maple.maple(rcu=True)
-        kernels.append(Strategy(name, what, rcu, protocol=protocol, check_messages=maple.MESSAGES))
+        rcu = maple.maple(rcu=True, preallocate=True)
+        given = sheaves.sheaves() if name == "linux-6.18" else slub.freelists()
+        kernels.append(Strategy(name, what, rcu, protocol=protocol, allocator=given, check_messages=maple.MESSAGES))
     return kernels

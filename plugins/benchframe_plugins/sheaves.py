@@ -73,7 +73,7 @@ def alloc_empty_sheaf(k, cpu):
     if sheaf != NULL:
         c.sheaves = KMEM_SHEAF(k, sheaf).next
     else:
-        if READ_ONCE(k, "nr_sheaves") + 1 >= k.max_sheaves - cpu:  # each CPU may be past this test once
+        if READ_ONCE(k, "nr_sheaves") >= k.max_sheaves:
             return NULL
         sheaf = k.first_sheaf + fetch_add(k, "nr_sheaves", 1) + 1
     KMEM_SHEAF(k, sheaf).size = 0
@@ -241,14 +241,14 @@ def flush_sheaf(k, cpu, sheaf):
     while size > 0:
         size -= 1
         tail = IN_SHEAF(k, first + size).slot
-        number = KMEM_OBJECT(k, k.first_object + tail).slab
+        number = KMEM_OBJECT(k, k.first_object + tail).page
         head = tail
         count = 1
         misses = MISSES
         at = size - 1
         while at >= 0 and misses > 0:
             slot = IN_SHEAF(k, first + at).slot
-            if KMEM_OBJECT(k, k.first_object + slot).slab == number:
+            if KMEM_OBJECT(k, k.first_object + slot).page == number:
                 KMEM_OBJECT(k, k.first_object + slot).next = head
                 head = slot
                 count += 1
@@ -368,7 +368,7 @@ def replace_full_main(k, cpu):
 @native
 def is_remote(k, cpu, slot):
     """Whether the object is of another node's than the CPU's."""
-    number = KMEM_OBJECT(k, k.first_object + slot).slab
+    number = KMEM_OBJECT(k, k.first_object + slot).page
     return int(KMEM_SLAB(k, number).node != KMEM_CPU(k, k.first_cpu + cpu).node)
 
 
@@ -442,30 +442,29 @@ def rcu_sheaf(k, cpu):
 
 @native
 def sheaf_kfree_rcu(mm, cpu, which, slot):
-    """kfree_rcu (__kfree_rcu_sheaf), and rcu_free_sheaf for those whose grace period is over if many wait. The list of
-    what waits has sheaves here, linked by their own next."""
+    """kfree_rcu (__kfree_rcu_sheaf), and rcu_free_sheaf for those whose grace period is over if many wait. An object
+    that gets into no sheaf waits alone (kvfree_call_rcu)."""
     k = KMEM(ARENA(mm, 0), which)
     c = KMEM_CPU(k, k.first_cpu + cpu)
     sheaf = rcu_sheaf(k, cpu)
     if sheaf == NULL or is_remote(k, cpu, slot):
-        wait_if_many(mm, cpu, 1 << 40)
-        return slab_free(mm, cpu, which, slot)
+        return each_by_callback(mm, cpu, which, slot)
     if put_into_sheaf(k, sheaf, slot) < SHEAF_CAPACITY:
         return 0
     c.rcu_free = NULL
     KMEM_SHEAF(k, sheaf).next = NULL
     KMEM_SHEAF(k, sheaf).gp = start_poll_synchronize_rcu(mm)
-    if c.rcu_head == NULL:
-        c.rcu_head = sheaf
+    if c.rcu_sheaf_head == NULL:
+        c.rcu_sheaf_head = sheaf
     else:
-        KMEM_SHEAF(k, c.rcu_tail).next = sheaf
-    c.rcu_tail = sheaf
+        KMEM_SHEAF(k, c.rcu_sheaf_tail).next = sheaf
+    c.rcu_sheaf_tail = sheaf
     c.rcu_waiting += SHEAF_CAPACITY
     wait_if_many(mm, cpu, c.rcu_waiting)
     if c.rcu_waiting >= RCU_BATCH:
-        while c.rcu_head != NULL and poll_state_synchronize_rcu(mm, KMEM_SHEAF(k, c.rcu_head).gp):
-            sheaf = c.rcu_head
-            c.rcu_head = KMEM_SHEAF(k, sheaf).next
+        while c.rcu_sheaf_head != NULL and poll_state_synchronize_rcu(mm, KMEM_SHEAF(k, c.rcu_sheaf_head).gp):
+            sheaf = c.rcu_sheaf_head
+            c.rcu_sheaf_head = KMEM_SHEAF(k, sheaf).next
             c.rcu_waiting -= SHEAF_CAPACITY
             rcu_free_sheaf(k, cpu, sheaf)
     return 0

@@ -46,10 +46,10 @@ MIN_PARTIAL = 5
 """Slabs that a node keeps although they are empty (MIN_PARTIAL; min_partial of objects below 1 KiB)."""
 RCU_BATCH, RCU_LIMIT = 128, 1024
 """A CPU's callbacks run when so many objects wait; with RCU_LIMIT it waits for them."""
-FROZEN, INUSE, HEAD = 1, 1 << 1, 1 << 32
-"""In slab.freelist: the flag, one object that is not in the list, one for the number of the first object."""
-COUNT = (1 << 31) - 1
-"""The objects in slab.freelist, after INUSE is shifted out."""
+FROZEN, INUSE, HEAD = 0, 1, 32
+"""In slab.freelist: the bit of the flag; where the number of objects begins that are not in the list, and where the
+number of the first object does."""
+COUNT = (1 << HEAD - INUSE) - 1
 
 # ---- slabs and the node's list ---------------------------------------------------------------------------------------
 
@@ -112,10 +112,8 @@ def take_freelist(k, number):
     s = KMEM_SLAB(k, number)
     while 1:
         word = READ_ONCE(s, "freelist")
-        head = word >> 32
-        new = s.objects * INUSE
-        if head != NULL:
-            new += FROZEN
+        head = word >> HEAD
+        new = s.objects << INUSE | int(head != NULL) << FROZEN
         if cmpxchg(s, "freelist", word, new) == word:
             return head
     return NULL
@@ -145,7 +143,7 @@ def put_partials(k, cpu, number):
             node = k.first_node + s.node
             n = KMEM_NODE(k, node)
             lock_list(n)
-        if (READ_ONCE(s, "freelist") // INUSE) & COUNT == 0 and n.nr_partial >= MIN_PARTIAL:
+        if (READ_ONCE(s, "freelist") >> INUSE) & COUNT == 0 and n.nr_partial >= MIN_PARTIAL:
             s.next = empty
             empty = number
         else:
@@ -227,11 +225,11 @@ def refill_freelist(mm, k, cpu, which):
     """The CPU's freelist is empty: fill it (___slab_alloc). Its first object, NULL if memory is full."""
     c = KMEM_CPU(k, k.first_cpu + cpu)
     head = NULL
-    if c.slab != NULL:
-        head = take_freelist(k, c.slab)
+    if c.page != NULL:
+        head = take_freelist(k, c.page)
     while head == NULL:
         number = next_slab(mm, k, cpu, which)
-        c.slab = number
+        c.page = number
         if number == NULL:
             return NULL
         head = take_freelist(k, number)
@@ -267,9 +265,9 @@ def alloc_from_node(mm, which):
     while number != NULL:
         s = KMEM_SLAB(k, number)
         word = READ_ONCE(s, "freelist")
-        slot = word >> 32
+        slot = word >> HEAD
         following = KMEM_OBJECT(k, k.first_object + slot).next
-        new = following * HEAD + (word & (HEAD - 1)) + INUSE
+        new = (following << HEAD) + (word & ((1 << HEAD) - 1)) + (1 << INUSE)
         if cmpxchg(s, "freelist", word, new) == word:
             if following != NULL:
                 add_partial(k, k.first_node, number)
@@ -282,7 +280,7 @@ def alloc_from_node(mm, which):
 def slab_free_list(k, cpu, number, head, tail, count):
     """Free ``count`` objects of slab ``number``, linked from ``head`` to ``tail`` (do_slab_free, __slab_free)."""
     c = KMEM_CPU(k, k.first_cpu + cpu)
-    if cpu != 0 and number == c.slab:
+    if cpu != 0 and number == c.page:
         KMEM_OBJECT(k, k.first_object + tail).next = c.freelist
         c.freelist = head
         return 0
@@ -292,9 +290,9 @@ def slab_free_list(k, cpu, number, head, tail, count):
     locked = 0
     while 1:
         word = READ_ONCE(s, "freelist")
-        prior = word >> 32
-        frozen = word & FROZEN
-        inuse = ((word // INUSE) & COUNT) - count
+        prior = word >> HEAD
+        frozen = word & 1 << FROZEN
+        inuse = ((word >> INUSE) & COUNT) - count
         KMEM_OBJECT(k, k.first_object + tail).next = prior
         listed = frozen == 0 and (prior == NULL or inuse == 0) and (prior != NULL or cpu == 0)
         if listed and not locked:
@@ -303,7 +301,7 @@ def slab_free_list(k, cpu, number, head, tail, count):
         elif locked and not listed:
             unlock_list(n)
             locked = 0
-        if cmpxchg(s, "freelist", word, head * HEAD + inuse * INUSE + frozen) == word:
+        if cmpxchg(s, "freelist", word, head << HEAD | inuse << INUSE | frozen) == word:
             break
     if not locked:
         if frozen == 0 and prior == NULL:
@@ -325,7 +323,7 @@ def slab_free_list(k, cpu, number, head, tail, count):
 def slab_free(mm, cpu, which, slot):
     """Free one object on CPU ``cpu`` (0: nobody's)."""
     k = KMEM(ARENA(mm, 0), which)
-    return slab_free_list(k, cpu, KMEM_OBJECT(k, k.first_object + slot).slab, slot, slot, 1)
+    return slab_free_list(k, cpu, KMEM_OBJECT(k, k.first_object + slot).page, slot, slot, 1)
 
 
 @native
