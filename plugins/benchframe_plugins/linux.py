@@ -84,6 +84,6 @@ def benchframe_strategies():
         ("linux-6.18", "as 6.15, and maps are read under one VMA's lock after another", per_vma_refcnt.protocol()),
     ]
     for name, what, protocol in locks:
-        rcu = maple.maple(rcu=True)
+        rcu = maple.maple(rcu=True, dup=name != "linux-6.4")
         kernels.append(Strategy(name, what, rcu, protocol=protocol, check_messages=maple.MESSAGES))
     return kernels

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def build(tree: SourceTree, driver: Driver, folder: Path) -> ctypes.CDLL:
         "-fno-strict-aliasing",
         "-include",
     ]
-    command += [str(SHIM), f"-DSET_PARENT={_set_parent(texts)}", f"-I{own}", f"-I{HERE}"]
+    command += [str(SHIM), *_named(texts), f"-I{own}", f"-I{HERE}"]
     _compile([*command, "-o", str(library), str(HERE / f"{driver.name}.c")], tree, driver)
     return ctypes.CDLL(str(library))
 
@@ -76,10 +76,12 @@ def _place(file: str) -> str:
     return Path(file).name if file.startswith("tools/") else file
 
 
-def _set_parent(texts: Iterable[tuple[str, str]]) -> str:
-    """How lib/maple_tree.c sets a node's parent: mas_set_parent, or (6.1) mte_set_parent."""
-    new = any(file == "lib/maple_tree.c" and "mas_set_parent(" in text for file, text in texts)
-    return "mas_set_parent" if new else "mte_set_parent_of"
+def _named(texts: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Options that say how lib/maple_tree.c sets a node's parent (mas_set_parent, in 6.1 mte_set_parent), and how it
+    copies a tree (__mt_dup; not before 6.8)."""
+    text = next((text for file, text in texts if file == "lib/maple_tree.c"), "")
+    yield f"-DSET_PARENT={'mas_set_parent' if 'mas_set_parent(' in text else 'mte_set_parent_of'}"
+    yield f"-DMT_DUP(from,to,gfp)={'__mt_dup(from,to,gfp)' if '__mt_dup(' in text else '-1'}"
 
 
 def _compile(command: Sequence[str], tree: SourceTree, driver: Driver) -> None:

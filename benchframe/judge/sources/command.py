@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from benchframe.errors import UsageError, did_you_mean
 from benchframe.judge.sources.build import MAPLE, RBTREE, VMA, Driver, build
-from benchframe.judge.sources.compare import Row, maple_calls, maple_stores, maple_trace, rbtree, vmas
+from benchframe.judge.sources.compare import Row, maple_calls, maple_forks, maple_stores, maple_trace, rbtree, vmas
 from benchframe.judge.sources.maple import KernelMaple
 from benchframe.linux.tree import SourcesError, SourceTree, find_trees
 
@@ -106,6 +106,7 @@ def _runs(
             if "maple" in parts:
                 yield maple_stores(strategy, kernels, ops, seed)
                 yield maple_calls(strategy, kernels, ops, seed)
+                yield maple_forks(strategy, kernels, ops, seed)
             if "traces" in parts and name == "maple":
                 for trace in traces:
                     yield iter([maple_trace(strategy, kernels, trace, known.spec(trace).trace(0))])

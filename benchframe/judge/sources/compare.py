@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from benchframe.judge.sources.maple import (
 )
 from benchframe.judge.sources.programs import BASE, LENGTH, Call, calls, perform, shrunk, stores
 from benchframe.judge.sources.rbtree import Pair
+from benchframe.mm.flags import MADV_DONTFORK
 from benchframe.mm.layout import MM
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.space import Space
@@ -37,6 +40,8 @@ from benchframe.verify import parameters
 _SMALL = Sizes(mms=2, tasks=2, vmas=2048, tables=256, pages=4096, files=64)
 _HOLES = (1, 3, 17, 300)
 """Pages: the sizes that the hole search looks for."""
+FORK = 100
+"""Calls between two forks."""
 
 
 @dataclass
@@ -91,12 +96,14 @@ class MapleRows:
         self.one = {k: Row(f"{name}, {what}: one store from the same tree", k.name, "stores") for k in kernels}
         self.all = {k: Row(f"{name}, {what}: the whole history", k.name, "trees") for k in kernels}
         self.hole = {k: Row(f"{name}, {what}: hole search", k.name, "searches") for k in kernels}
+        self.copy = {k: Row(f"{name}, {what}: fork's copy (__mt_dup)", k.name, "trees") for k in kernels}
         self._trees: dict[tuple[KernelMaple, int], KernelTree] = {}
         self._log: dict[int, list[Store]] = defaultdict(list)
 
     def rows(self) -> list[Row]:
         """Those that compared something, by kernel."""
-        return [row for k in self.kernels for row in (self.one[k], self.all[k], self.hole[k]) if row.compared]
+        kinds = (self.one, self.all, self.copy, self.hole)
+        return [kind[k] for k in self.kernels for kind in kinds if kind[k].compared]
 
     def tree(self, kernel: KernelMaple, mm: int) -> KernelTree | None:
         """The kernel's tree with the history of record ``mm``; None before its first store."""
@@ -118,6 +125,16 @@ class MapleRows:
             tree = self._trees[kernel, mm]
             equal = tree.store(store) and tree.nodes() == after
             self.all[kernel].count(equal, len(log), self._history(kernel, [] if equal else list(log)))
+
+    def copied(self, mm: int, child: int, after: Nodes) -> None:
+        """fork copied the strategy's tree: let the kernels copy theirs, and compare."""
+        self._log[child] = list(self._log[mm])
+        for kernel in self.kernels:
+            copy = self._trees[kernel, mm].copy()
+            self._trees[kernel, child] = copy or kernel.tree(self.rcu, after)
+            if copy is not None:
+                nodes, log = copy.nodes(), self._log[child]
+                self.copy[kernel].count(nodes == after, len(log), partial(draw.maple_difference, None, log, nodes, after))
 
     def holes(self, mm: Any, search: Callable[..., int], low: int, high: int) -> None:
         """Search for holes of several sizes in both trees."""
@@ -207,9 +224,26 @@ def maple_calls(strategy: Strategy, kernels: Sequence[KernelMaple], ops: int, se
         yield rows.rows()
 
 
+def maple_forks(strategy: Strategy, kernels: Sequence[KernelMaple], ops: int, seed: int) -> Iterator[list[Row]]:
+    """Random calls, each part of a program in a child of the one before, which lacks some of its VMAs (MADV_DONTFORK).
+    Yields after each program."""
+    rows = MapleRows(strategy, kernels, "random forks")
+    for done in range(0, ops, LENGTH):
+        rng = random.Random(f"{seed}/forks/{done}")
+        space = _space(strategy, rows, replace(_SMALL, mms=LENGTH // FORK + 2, tasks=LENGTH // FORK + 2))
+        for number, call in enumerate(calls(f"{seed}/forks/{done}"), 1):
+            perform(space, call)
+            if number % FORK == 0:
+                for start, end, *_ in space.layout():
+                    if rng.random() < 0.2:
+                        space.madvise(start, end - start, MADV_DONTFORK)
+                space = space.fork()
+        yield rows.rows()
+
+
 def _space(strategy: Strategy, rows: MapleRows, sizes: Sizes = _SMALL, p: Parameters | None = None) -> Space:
     """An address space of the model's whose stores ``rows`` sees."""
-    runner = InterpretedRunner(strategy, replace=watched(strategy, lambda: machine.arrays, rows.seen))
+    runner = InterpretedRunner(strategy, replace=watched(strategy, lambda: machine.arrays, rows))
     machine = Machine(runner, sizes, p or Parameters(), strategy.slabs)
     return Space(machine)
 

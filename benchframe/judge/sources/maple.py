@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -78,6 +78,7 @@ class KernelMaple:
         for function, result, arguments in (
             ("k_new", pointer, [ctypes.c_int]),
             ("k_destroy", None, [pointer]),
+            ("k_dup", pointer, [pointer]),
             ("k_store", ctypes.c_int, [pointer, *3 * [ctypes.c_ulong]]),
             ("k_find", ctypes.c_ulong, [pointer, ctypes.c_ulong]),
             ("k_gap", number, [pointer, *3 * [ctypes.c_ulong]]),
@@ -116,6 +117,11 @@ class KernelTree:
         """False if the kernel's code stopped (BUG_ON)."""
         first, last, entry = store
         return not self.kernel.library.k_store(self.address, first, _theirs(last), entry << 12)
+
+    def copy(self) -> KernelTree | None:
+        """__mt_dup, as fork calls it; None where the kernel has none (before 6.8)."""
+        copy = self.kernel.library.k_dup(self.address)
+        return KernelTree(self.kernel, copy) if copy else None
 
     def find(self, addr: int) -> int:
         """mt_find: the VMA's number, 0 for none."""
@@ -183,23 +189,36 @@ def model_nodes(word: Any, root: int) -> Nodes:
     return found
 
 
-Watch = Callable[[int, Store, Nodes, Nodes], None]
-"""Called after a store: the mm's record number, the store, the tree before and after it."""
+class Watch(Protocol):
+    """What is told of a strategy's trees. The mm is a record's number."""
+
+    def seen(self, mm: int, store: Store, before: Nodes, after: Nodes) -> None:
+        """A store, with the tree before and after it."""
+
+    def copied(self, mm: int, child: int, after: Nodes) -> None:
+        """fork has copied the tree of ``mm``; the child's."""
 
 
 def watched(strategy: Strategy, arrays: Callable[[], Any], watch: Watch) -> dict[Any, Callable[..., Any]]:
-    """What to ``replace`` in the interpreter, so that ``watch`` sees every store of the strategy's.
+    """What to ``replace`` in the interpreter, so that ``watch`` sees every store and copy of the strategy's.
 
     ``arrays`` gives the machine's arrays, once there is one.
     """
-    original = part(strategy, "mas_store")
-    plain = dejit(original, strategy.binding, strategy.binding)
+    stores, copies = part(strategy, "mas_store"), strategy.binding.get("index_dup")
+    store, copy = (dejit(f, strategy.binding, strategy.binding) if f else None for f in (stores, copies))
 
-    def store(mm: Any, first: int, last: int, entry: int) -> int:
-        word = arrays()["private0_base"]["word"]
-        before = model_nodes(word, mm.mm_rb)
-        result: int = plain(mm, first, last, entry)
-        watch(mm.index, Store(first, last, entry), before, model_nodes(word, mm.mm_rb))
+    def tree(mm: int) -> Nodes:
+        return model_nodes(arrays()["private0_base"]["word"], int(arrays()["mm_base"]["mm_rb"][mm]))
+
+    def watched_store(mm: Any, first: int, last: int, entry: int) -> int:
+        before = tree(mm.index)
+        result: int = store(mm, first, last, entry)
+        watch.seen(mm.index, Store(first, last, entry), before, tree(mm.index))
         return result
 
-    return {original: store}
+    def watched_copy(mm: Any, new: int) -> int:
+        result: int = copy(mm, new)
+        watch.copied(mm.index, new, tree(new))
+        return result
+
+    return {stores: watched_store} | ({copies: watched_copy} if copies else {})

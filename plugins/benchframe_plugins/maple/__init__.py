@@ -61,7 +61,7 @@ mm/mmap.c; Documentation/core-api/maple_tree.rst.
 """
 
 from benchframe.api import Index, Strategy, hookimpl, native, scenario
-from benchframe.kernel import NULL, READ_ONCE, VMA, smp_rmb, start_gap
+from benchframe.kernel import MM, NULL, READ_ONCE, VMA, rcu_assign_pointer, smp_rmb, start_gap
 from benchframe_plugins.maple.check import MESSAGES, mt_check
 from benchframe_plugins.maple.node import (
     ARANGE,
@@ -91,7 +91,7 @@ from benchframe_plugins.maple.node import (
     mt_leaf,
     mt_slots,
 )
-from benchframe_plugins.maple.store import mas_store
+from benchframe_plugins.maple.store import mas_dup_build, mas_store
 
 # ---- the lookup ------------------------------------------------------------------------------------------------------
 
@@ -161,6 +161,14 @@ def mt_erase(mm, vma):
 def mt_erase_range(mm, start, end):
     """Store NULL over a range (vma_iter_clear_gfp)."""
     return mas_store(mm, start, end - 1, NULL)
+
+
+@native
+def mt_dup(mm, new):
+    """__mt_dup: the child's tree is a copy, node by node."""
+    if mm.mm_rb != NULL:
+        rcu_assign_pointer(MM(mm, new), "mm_rb", mas_dup_build(mm, mm.mm_rb))
+    return 1
 
 
 @native
@@ -266,9 +274,9 @@ def always(mm):
     return 1
 
 
-def maple(rcu: bool = False, free: object = ma_free_rcu) -> Index:
+def maple(rcu: bool = False, free: object = ma_free_rcu, dup: bool = False) -> Index:
     """The index, for readers that hold mmap_lock or (``rcu``) for readers that may hold no lock; ``free`` then frees a
-    dead node."""
+    dead node. ``dup``: fork copies the tree, as since 6.8."""
     return Index(
         slabs=(WORD, NODE, BIG, BIG_NODE),
         find=mt_find,
@@ -280,6 +288,7 @@ def maple(rcu: bool = False, free: object = ma_free_rcu) -> Index:
         exit=mt_exit,
         check=mt_check,
         bind={"mt_in_rcu": always, "ma_free_memory": free} if rcu else {},
+        **({"dup": mt_dup} if dup else {}),
     )
 
 
@@ -310,7 +319,7 @@ def benchframe_strategies():
         Strategy(
             "maple_rcu",
             "maple tree in RCU mode, 6.3 on",
-            maple(rcu=True),
+            maple(rcu=True, dup=True),
             check_messages=MESSAGES,
             known_bugs=(STACKROT,),
         ),
