@@ -4,7 +4,6 @@ from benchframe.dialect.functions import FarCall, native
 from benchframe.dialect.primitives import cycles
 from benchframe.dialect.records import NULL
 from benchframe.events import FaultFlag, Kind, MapType
-from benchframe.mm.attribute import do_attribute
 from benchframe.mm.flags import (
     EINVAL,
     FAULT_MAPERR,
@@ -51,7 +50,7 @@ from benchframe.mm.layout import (
 from benchframe.mm.madvise import advice_reads, do_madvise
 from benchframe.mm.memory import covering, fault_in_vma, page_fault
 from benchframe.mm.mmap import do_brk, do_mmap, do_munmap, mmap_flags, mmap_region, page_align
-from benchframe.mm.mprotect import do_mlock, do_mprotect
+from benchframe.mm.mprotect import do_attribute, do_mlock, do_mprotect
 from benchframe.mm.mremap import do_mremap
 from benchframe.mm.refusal import failed, refused_call
 from benchframe.mm.slab import arena_alloc

@@ -31,18 +31,28 @@ from benchframe.mm.smp import CREW
 from benchframe.registry import load
 from benchframe.results.folder import RunFolder, find_run
 from benchframe.results.simulated import simulated_cells, simulated_path
-from benchframe.simulator import calibration, search
-from benchframe.simulator.analytic import mean_latency, mva
+from benchframe.simulator import search
 from benchframe.simulator.build import instrument
-from benchframe.simulator.calibration import fit
 from benchframe.simulator.campaign import Watcher, do_job, jobs_of, plan_cells, run_cells
 from benchframe.simulator.figures import Figures
-from benchframe.simulator.layouts import Layout, as_it_is, layout_names, load_layout
 from benchframe.simulator.locks import sim_begin, sim_end
-from benchframe.simulator.machines import Machine, Work, box, load_machine, load_work, machine_names, machine_toml
-from benchframe.simulator.search import lines_of, search_layout
+from benchframe.simulator.machines import (
+    Layout,
+    Machine,
+    SimulateError,
+    Work,
+    as_it_is,
+    box,
+    layout_names,
+    load_layout,
+    load_machine,
+    load_work,
+    machine_names,
+    machine_toml,
+)
+from benchframe.simulator.search import fit, lines_of, search_layout
 from benchframe.simulator.session import Depth, SimulatedSession, Stopped, costless
-from benchframe.simulator.target import SimulateError
+from benchframe.simulator.study import mean_latency, mva
 from benchframe.strategy import Strategy
 
 NOTHING = load_work("none")
@@ -382,14 +392,14 @@ def test_calibration_finds_what_was_planted(tmp_path: Path) -> None:
     """From counts and times the fit finds the two numbers; a number that would be negative is 0; the machine file has
     them as measured, with bounds, and everything else as the base has it, as a guess."""
     counts = [(100.0, 2.0), (40.0, 9.0), (70.0, 4.0), (900.0, 30.0)]
-    cells = [calibration.Cell("s", f"w{i}", 0.2 * i + 3.0 * a + 7.0, i, a, 7.0) for i, a in counts]
+    cells = [search.Cell("s", f"w{i}", 0.2 * i + 3.0 * a + 7.0, i, a, 7.0) for i, a in counts]
     assert fit(cells) == pytest.approx((0.2, 3.0))
-    assert calibration.error(cells, *fit(cells)) < 1e-9
+    assert search.error(cells, *fit(cells)) < 1e-9
     assert fit([replace(cell, native=cell.instructions - cell.atomics + 7.0) for cell in cells])[1] == 0.0
     off = [replace(cells[0], native=1.1 * cells[0].native), *cells[1:]]
     base = load_machine("nehalem-2s")
     path = tmp_path / "here.toml"
-    path.write_text(machine_toml(calibration.calibrated(base, off, 'a "CPU"')))
+    path.write_text(machine_toml(search.calibrated(base, off, 'a "CPU"')))
     found = load_machine(str(path))
     assert (found.cpus, found.title) == (base.cpus, 'a "CPU", calibrated')
     for name in ("insn", "atomic"):
