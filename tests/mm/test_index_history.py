@@ -9,7 +9,7 @@ import pytest
 from support.space import BASE, FIXED, PAGE, PMD, RW, RWX, SIZES, Kit, strategy
 
 from benchframe.interpreted import InterpretedRunner
-from benchframe.judge.sources.maple import watched
+from benchframe.judge.sources.trees import watched
 from benchframe.mm.machine import Machine, Parameters
 from benchframe.mm.space import Space
 
