@@ -5,7 +5,7 @@ The world behind strategy code announces each access to what tasks share as a :c
 whole, the last store of each location is written to memory and everything must agree, as in the other searches.
 
 What differs from :class:`~benchframe.check.cases.CaseWorld`: there is no time, so *before* means the memory model's
-order. What a whole graph must have is in :mod:`~benchframe.check.accesses` and :mod:`~benchframe.check.answers`.
+order. What a whole graph must have is in :mod:`~benchframe.check.failures` and :mod:`~benchframe.check.failures`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,11 @@ from typing import Any
 
 import greenlet
 
-from benchframe.check import dependency
-from benchframe.check.accesses import Place, Race, check_uses, data_races, line_of
-from benchframe.check.answers import Asked, Row, Span, check_answers
 from benchframe.check.axioms import Relations
 from benchframe.check.cases import Case, CaseWorld
-from benchframe.check.dependency import Branches, Traced, deps_of, traced
 from benchframe.check.execution import READS, WRITES, Broken
-from benchframe.check.graph import SHIFT, WAITS, Graph, Label
+from benchframe.check.failures import Asked, Place, Race, Row, Span, check_answers, check_uses, data_races, line_of
+from benchframe.check.graph import SHIFT, WAITS, Branches, Graph, Label, Traced, as_int, deps_of, on_branch, traced
 from benchframe.check.memory import Key, Location, Memory, chain, column_of, describe, place, running
 from benchframe.check.trust import Nondeterminism, Seen, value_of
 from benchframe.check.tso import rebind
@@ -95,7 +92,7 @@ class GraphCase(Case):
     def interpreted(self, function: Native, replace: Mapping[Any, Callable[..., Any]]) -> Callable[..., Any]:
         """As elsewhere, but barriers are events and ``int`` keeps dependencies."""
         made = super().interpreted(function, replace)
-        rebind(made, {p: self._barrier(name) for p, name in BARRIERS.items()}, {"int": dependency.as_int})
+        rebind(made, {p: self._barrier(name) for p, name in BARRIERS.items()}, {"int": as_int})
         return made
 
     def _barrier(self, name: str) -> Callable[[], None]:
@@ -147,7 +144,7 @@ class GraphWorld(CaseWorld):
         self.seen: dict[int, dict[Any, int]] = {}
         self.odd = ""
         """What was not as the graph has it: the task depends on more than what it reads."""
-        dependency.on_branch(self._branched)
+        on_branch(self._branched)
 
     # ---- what the search calls -------------------------------------------------------------------------------------
 

@@ -111,7 +111,7 @@ def check(
         if trace is not None:
             return _trace([known.strategy(name) for name in names], trace)
         if orderings:
-            from benchframe.check.orderings import run_orderings
+            from benchframe.check.weak_hunt import run_orderings
 
             for name in names:
                 run_orderings(known.strategy(name), split(scenario), seconds(budget) if budget else 300.0, typer.echo)

@@ -121,9 +121,9 @@ def cost(
     from benchframe.cli.terminal import shown
     from benchframe.engine.compile import compile_strategies
     from benchframe.engine.cost import count_cost
-    from benchframe.engine.fallbacks import fallbacks as fell_back
     from benchframe.engine.job import COST_RECORDS
     from benchframe.engine.session import Session
+    from benchframe.engine.session import fallbacks as fell_back
     from benchframe.report.table import cost_table, fallback_table, misses_table
     from benchframe.workload import trace_workload
 

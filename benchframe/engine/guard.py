@@ -352,7 +352,7 @@ NO_ALLOCATOR = 62
 
 def _allocated(machine: Machine, slab: Slab) -> tuple[str, int]:
     """The slab whose allocator a record of ``slab`` comes from, and its records per record there as a power of two."""
-    part_of = next((one.part_of for one in machine.private if one.base == slab.base), None)
+    part_of = getattr(slab, "part_of", None)
     if part_of is not None:
         return layout.PRIVATE_BASES[part_of[0]], part_of[1]
     return ("page_base", layout.PTRS_PER_TABLE.bit_length() - 1) if slab.base == "pte_base" else (slab.base, 0)

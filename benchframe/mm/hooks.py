@@ -39,13 +39,21 @@ def index_insert(mm, vma):
 @hook("index", mandatory=True, holds="mmap_lock write")
 def index_erase(mm, vma):
     """Remove ``vma``. It has already left the list, but its own links still name its old neighbours; after a merge the
-    surviving VMA already covers its range. Caller holds mmap_lock for write."""
+    surviving VMA already covers its range, in munmap ``erase_range`` follows. Caller holds mmap_lock for write."""
+
+
+@hook("index", holds="mmap_lock write")
+def index_erase_range(mm, start, end):
+    """munmap has erased every VMA within [start, end), one by one. An index of ranges may leave that work to this hook,
+    which then empties the range by one store, as the maple tree does. Caller holds mmap_lock for write."""
+    return 0
 
 
 @hook("index", holds="mmap_lock write; what the fault took when a stack grows")
 def index_resize(mm, vma, old_start, old_end):
-    """``vma``'s bounds changed (order and neighbours did not). If one VMA takes over space from another, the growing
-    one is reported first. Caller holds mmap_lock for write (stack growth: for read, before 6.5)."""
+    """``vma``'s bounds changed (order and neighbours did not). A VMA shrinks only if another one takes over that space:
+    in a merge one that was reported to grow before, in a split the new one, which is inserted next. So an index of
+    ranges need not store a shrink. Caller holds mmap_lock for write (stack growth: for read, before 6.5)."""
     return 0
 
 

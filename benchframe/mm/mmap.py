@@ -49,6 +49,7 @@ from benchframe.mm.hooks import (
     cache_detached,
     cache_munmap,
     index_erase,
+    index_erase_range,
     index_gap_below,
     lookup,
     vma_detach,
@@ -129,6 +130,7 @@ def detach_range(mm, prev, start, end):
         mm.map_count -= 1
         vma = following
     following = vma
+    index_erase_range(mm, start, end)
     cache_detached(mm)
     change_range(mm, mm.owner, start, end, ZAP, 0)
     floor = 0

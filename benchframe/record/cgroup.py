@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from benchframe.record.perf import detached_mount
-from benchframe.record.procfs import proc, read_file
+from benchframe.record.procfs import proc, read_once
 
 PREFIX = "benchframe-"
 """The name of a group is this and the recorder's process id."""
@@ -94,7 +94,7 @@ class ControlGroup:
 
 def _own(pid: int | str = "self") -> str:
     """The path of a process's group of version 2, as /proc shows it to us. Raises OSError."""
-    for line in read_file(f"{proc()}/{pid}/cgroup").splitlines():
+    for line in read_once(f"{proc()}/{pid}/cgroup").splitlines():
         if line.startswith("0::/") and "/../" not in line:
             return line[3:]
     raise OSError("no control groups of version 2")

@@ -163,10 +163,10 @@ def read_raw(pid: int, when: str, time: int, tid: int = 0) -> dict[str, Any] | N
     folder = f"{root}/{tid or pid}"  # as text: a storm of processes makes this the recorder's main work
     try:
         raw: dict[str, Any] = {"time": time, "pid": pid, "when": when}
-        raw["maps"], raw["stat"] = read_file(f"{folder}/maps"), read_file(f"{folder}/stat")
+        raw["maps"], raw["stat"] = read_file(f"{folder}/maps"), read_once(f"{folder}/stat")
         # What a thread's number shows counts for the whole process, but for when it began.
-        raw["started"] = _fields(read_file(f"{root}/{pid}/stat") if tid not in (0, pid) else raw["stat"])[19]
-        raw["command"] = read_file(f"{folder}/cmdline")[:4096]
+        raw["started"] = _fields(read_once(f"{root}/{pid}/stat") if tid not in (0, pid) else raw["stat"])[19]
+        raw["command"] = read_once(f"{folder}/cmdline", 4096)
         if when != "exit":
             raw["bits"] = word_size(f"{folder}/exe")
             with contextlib.suppress(OSError):  # a set-user-id program's is hidden
@@ -192,6 +192,15 @@ def read_file(path: str) -> str:
     finally:
         os.close(descriptor)
     return b"".join(parts).decode(errors="replace")
+
+
+def read_once(path: str, size: int = 1 << 16) -> str:
+    """What one read gives of a file of /proc that the kernel shows at once, as all but maps are; raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, size).decode(errors="replace")
+    finally:
+        os.close(descriptor)
 
 
 def word_size(path: str) -> int:

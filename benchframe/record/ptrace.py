@@ -31,6 +31,8 @@ PATIENCE = 50_000_000
 """ns that a call may keep others waiting before they run beside it."""
 HALT_PATIENCE = 2_000_000_000
 """ns to wait for tasks that do not stop (in an uninterruptible sleep)."""
+SPIN = 150_000
+"""ns to look for the next stop without sleeping, in a storm of them: to wake us costs more than a stop's handling."""
 STOPPING = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -101,14 +103,16 @@ class Turn:
 class Tracer:
     """Follows what it was given with :meth:`seize` until all is gone (:meth:`run`).
 
-    ``record`` is called with NEW, EXEC, GONE and SEGV (and ENTER, LEAVE with ``syscalls``), ``layout`` with what /proc
-    shows at exec and at the end (:func:`~benchframe.record.procfs.read_raw`). Without the
+    ``record`` is called with NEW, EXEC, GONE and SEGV (and ENTER, LEAVE with ``syscalls``). At exec and at the end
+    ``look`` reads what /proc shows (as :func:`~benchframe.record.procfs.read_raw`) while the task stands still, and
+    ``layout`` is called with that, once the task runs again where it can. Without the
     kernel's lock events nobody could tell the order of two calls that overlap, so mm calls of one process take turns.
     """
 
     syscalls: bool = False
     filtered: bool = False
     record: Callable[[Rec], None] = lambda rec: None
+    look: Callable[[int, str, int, int], dict[str, Any] | None] = read_raw
     layout: Callable[[dict[str, Any]], None] = lambda raw: None
     only_signals: bool = False  # tasks and execs are recorded by perf
     muted: bool = False  # the recording is over: programs that a filter stops are only helped along
@@ -172,19 +176,28 @@ class Tracer:
             self.record(rec)
 
     def run(self, ended: Callable[[], bool], wait: Callable[[float], None] = time.sleep) -> None:
-        """Handle stops until every task is gone or ``ended``; ``wait(seconds)`` may return early, as signals come."""
+        """Handle stops until every task is gone or ``ended``; ``wait(seconds)`` may return early, as signals come.
+
+        While stops follow each other within :data:`SPIN`, it looks for the next without sleeping (on one CPU never).
+        """
+        spin = SPIN if len(os.sched_getaffinity(0)) > 1 else 0
+        last, gap = 0, spin
         while self.tasks and not ended():
             try:
                 tid, status = os.waitpid(-1, WALL | os.WNOHANG)
             except ChildProcessError:
                 break
+            now = _now()
             if tid:
+                gap = now - last
                 self._handle(tid, status)
+                last = _now()
                 continue
-            if not any(turn.waiting for turn in self.turns.values()):
-                wait(0.25)
+            if not (self.turns and any(turn.waiting for turn in self.turns.values())):
+                if gap >= spin or now - last >= spin:
+                    wait(0.25)
                 continue
-            late = _now() - PATIENCE
+            late = now - PATIENCE
             for pid in [pid for pid, turn in self.turns.items() if turn.waiting and turn.since < late]:
                 self._next_turn(pid)  # it waits for something else: perhaps for one of those that wait for it
             wait(0.0002)
@@ -201,7 +214,7 @@ class Tracer:
             self._add(tid, tid)
             self.newborn.add(tid)
             return
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):  # killed meanwhile
             self._stopped(task, status >> 16, os.WSTOPSIG(status))
 
     def _stopped(self, task: Task, event: int, signum: int) -> None:
@@ -267,7 +280,7 @@ class Tracer:
         task.borrowed = False
         if self.muted:
             return
-        raw = read_raw(task.pid, "exec", now)
+        raw = self.look(task.pid, "exec", now, 0)
         if raw is not None:
             self.layout(raw)
             if raw.get("bits") == 33:
@@ -282,20 +295,24 @@ class Tracer:
         """
         self.ending[task.pid].add(task.tid)
         self._end_turn(task)
+        raw = None
         if not (self.muted or task.borrowed):
             left = len(self.of[task.pid]) - len(self.ending[task.pid])
             if left > 2 and left & (left - 1):
                 return False  # of many threads that end together, a few are asked: the last three among them
             if all(_dying(task.pid, tid) for tid in self.of[task.pid] - self.ending[task.pid]):
-                raw = read_raw(task.pid, "exit", now, task.tid)
-                if raw is not None:
-                    self.layout(raw)
-        if task.tid in (self.root, *self.halting) or task.tid != task.pid or len(self.of[task.pid]) > 1:
-            return False
-        ptrace(DETACH, task.tid)
-        self.leaving.append(task.tid)
-        self._gone(task.tid)
-        return True
+                raw = self.look(task.pid, "exit", now, task.tid)
+        free = task.tid == task.pid and len(self.of[task.pid]) == 1 and task.tid not in (self.root, *self.halting)
+        try:
+            if free:
+                ptrace(DETACH, task.tid)
+        finally:
+            if raw is not None:
+                self.layout(raw)
+        if free:
+            self.leaving.append(task.tid)
+            self._gone(task.tid)
+        return free
 
     def _gone(self, tid: int) -> None:
         """Forget a task that has ended."""

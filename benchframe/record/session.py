@@ -159,8 +159,9 @@ class Worker:
         self._left: Counter[str] = Counter()
         full = plan.level == "full"
         self.tracer = ptrace.Tracer(
-            syscalls=not full, filtered=not full, record=journal.record, layout=self._layout, only_signals=full
-        )
+            syscalls=not full, filtered=not full, record=journal.record, look=self._look, layout=journal.layout,
+            only_signals=full,
+        )  # fmt: skip
         self.recorder: perf.Recorder | None = None
         self.end: dict[str, Any] | None = None
         self.orphan = False
@@ -175,11 +176,12 @@ class Worker:
         if os.getppid() != parent:
             self._ask(signal.SIGTERM)
 
-    def _layout(self, raw: dict[str, Any]) -> None:
-        """Keep a layout that was seen; notice a process that has left the group, whose events are missing."""
-        self.journal.layout(raw)
-        if self._group is not None and not self._group.holds(raw["pid"]):
-            self._left[raw.get("command", "").split("\0")[0] or str(raw["pid"])] += 1
+    def _look(self, pid: int, when: str, time: int, tid: int) -> dict[str, Any] | None:
+        """Read a layout; notice a process that has left the group, whose events are missing."""
+        raw = read_raw(pid, when, time, tid)
+        if raw is not None and self._group is not None and not self._group.holds(pid):
+            self._left[raw.get("command", "").split("\0")[0] or str(pid)] += 1
+        return raw
 
     def guarded(self, work: Callable[["Worker"], None]) -> None:
         """Do the work and tell how it ended."""

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from benchframe.check.conform import TRACED, Returns
+from benchframe.check.conform import TRACED, PoisoningRunner, Returns
 from benchframe.check.execution import MISTAKES, PATIENCE, Broken, Endless, patience, told
 from benchframe.check.memory import OutOfRecords
-from benchframe.check.poison import PoisoningRunner
 from benchframe.dialect.primitives import Listening
 from benchframe.dialect.records import DialectError
 from benchframe.engine.session import prepare

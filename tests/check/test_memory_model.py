@@ -18,14 +18,12 @@ from benchframe.check import jobs, litmus
 from benchframe.check.axioms import WORDS, Relations, acyclic, all_before, closure, consistent
 from benchframe.check.checker import Hunt, make_case
 from benchframe.check.command import run_check_command, scenario
-from benchframe.check.dependency import Traced, on_branch
-from benchframe.check.graph import SHIFT
+from benchframe.check.graph import SHIFT, Traced, on_branch
 from benchframe.check.litmus import Answer, Tasks, Unsupported, finals, parse, read_test, run_test
 from benchframe.check.memory import describe, running
-from benchframe.check.orderings import run_orderings
 from benchframe.check.trust import Seen, Trust
 from benchframe.check.weak import GraphCase
-from benchframe.check.weak_hunt import GraphHunt, mend, rule_for
+from benchframe.check.weak_hunt import GraphHunt, mend, rule_for, run_orderings
 from benchframe.registry import load
 from benchframe.scenario import Scenario, lookup
 from benchframe.strategy import resolve

@@ -1,10 +1,16 @@
 """What sets the historic lookups apart: AVL rotations and threshold, vmacache's slots and number, maple's nodes."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.space import BASE, PAGE, PMD, RW, RWX, Kit, strategy
+from support.space import BASE, FIXED, PAGE, PMD, RW, RWX, SIZES, Kit, strategy
+
+from benchframe.interpreted import InterpretedRunner
+from benchframe.judge.sources.maple import Store, watched
+from benchframe.mm.machine import Machine, Parameters
+from benchframe.mm.space import Space
 
 # ---- AVL -----------------------------------------------------------------------------------------------------------
 
@@ -223,6 +229,58 @@ def test_maple_fills_a_sibling_before_it_splits(step: int, expected: list[int]) 
         kit.map(2 * number, 1)
         kit.validate()
     assert leaves(kit) == expected
+
+
+def maple_stores(*calls: Callable[[Space], int]) -> list[tuple[int, int, bool]]:
+    """The stores that the last call makes in a maple tree: first and last page from BASE, and whether a VMA is
+    stored."""
+    seen: list[Store] = []
+    maple = strategy("maple")
+    runner = InterpretedRunner(
+        maple, replace=watched(maple, lambda: machine.arrays, lambda mm, store, before, after: seen.append(store))
+    )
+    machine = Machine(runner, SIZES, Parameters(), maple.slabs)
+    space = Space(machine)
+    for call in calls:
+        seen.clear()
+        assert call(space) >= 0
+    assert runner.hook("index_check") == 0
+    return [((one.first - BASE) // PAGE, (one.last - BASE) // PAGE, one.entry != 0) for one in seen]
+
+
+def maps(first: int, count: int) -> Callable[[Space], int]:
+    """mmap of pages."""
+    return lambda space: space.mmap(BASE + first * PAGE, count * PAGE, RW, FIXED)
+
+
+def unmaps(first: int, count: int) -> Callable[[Space], int]:
+    """munmap of pages."""
+    return lambda space: space.munmap(BASE + first * PAGE, count * PAGE)
+
+
+def protects(first: int, count: int, prot: int = RWX) -> Callable[[Space], int]:
+    """mprotect of pages."""
+    return lambda space: space.mprotect(BASE + first * PAGE, count * PAGE, prot)
+
+
+@pytest.mark.parametrize(
+    ("calls", "stores"),
+    [
+        ((maps(0, 6), protects(2, 2)), [(0, 1, True), (4, 5, True)]),
+        ((maps(0, 6), unmaps(2, 2)), [(2, 5, True), (2, 3, True), (2, 3, False)]),
+        ((maps(0, 2), maps(3, 1), maps(5, 2), unmaps(0, 8)), [(0, 7, False)]),
+        ((maps(0, 6), protects(2, 2), protects(2, 2, RW)), [(0, 5, True)]),
+        ((maps(0, 6), protects(0, 3), protects(3, 1)), [(0, 3, True)]),
+        ((maps(0, 6), protects(4, 2), protects(3, 1)), [(3, 5, True)]),
+        ((maps(0, 2), maps(4, 2), maps(2, 2)), [(0, 5, True)]),
+    ],
+)
+def test_maple_stores_what_mm_vma_c_stores(
+    calls: tuple[Callable[[Space], int], ...], stores: list[tuple[int, int, bool]]
+) -> None:
+    """A cut is one store, of the new VMA (vma_complete); a munmap one more, of NULL (vma_iter_clear_gfp); a merge, also
+    one that shrinks a neighbour, is the survivor's store (commit_merge)."""
+    assert maple_stores(*calls) == stores
 
 
 def test_maple_joins_a_leaf_of_six() -> None:

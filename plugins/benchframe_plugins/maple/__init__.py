@@ -38,9 +38,13 @@ Invariants, by number (mt_validate's):
 Shape: node by node the kernel's, after any store from the same tree (`make kernel-judge`, with lib/maple_tree.c of 6.1
 and 6.12).
 
-Differences to the kernel's: the list is kept, since other parts of the model use it. When a VMA is split, its
-shortened range is stored before the new one; 6.1 does this in one store. 6.1 appends in place behind a leaf's last
-range (mas_wr_append), here that is a node store; and its walk checks twice per level whether the node is dead. fork
+Stores are those of mm/vma.c: a VMA that is cut gives way to the store of the new one, a merge is the survivor's store,
+and munmap stores NULL once, over all that it removes.
+
+Differences to the kernel's: the list is kept, since other parts of the model use it. 6.1 appends in place behind a
+leaf's last range (mas_wr_append), here that is a node store; and its walk checks twice per level whether the node is
+dead. 6.12 maps over VMAs by one store, here, as before, munmap's store comes first. A merge that shrinks a neighbour
+(cases 4 and 5) is one store, as in 6.12; 6.1 stores the neighbour, too. fork
 inserts one VMA after the other, like 6.1's bulk store except for the last leaves; 6.8 copies the tree (__mt_dup). Nodes
 are not preallocated: if the slab is full, the run is invalid. One store makes the new nodes visible; then the old nodes
 are marked dead, and in RCU mode wait for a grace period.
@@ -132,40 +136,31 @@ def mt_find(mm, addr):
 
 
 @native
-def mt_holds(mm, addr, vma):
-    """Whether the tree has ``vma`` at ``addr``."""
-    if mm.mm_rb == NULL:
-        return 0
-    leaf = mas_leaf(mm, addr)
-    return int(WORD(mm, mt_slots(leaf) + mas_offset(mm, leaf, addr)).word == vma)
-
-
-@native
 def mt_insert(mm, vma):
-    """Store the VMA over its range."""
+    """Store the VMA over its range. In a split that takes the range from the one that was cut (vma_complete)."""
     return mas_store(mm, VMA(mm, vma).vm_start, VMA(mm, vma).vm_end - 1, vma)
 
 
 @native
-def mt_erase(mm, vma):
-    """Store NULL over its range, unless a merge has put another VMA there."""
+def mt_resize(mm, vma, old_start, old_end):
+    """Store a VMA that grew over its new range. Where one shrank, the one that grew has been stored over it, or the new
+    one will be."""
     v = VMA(mm, vma)
-    if mt_holds(mm, v.vm_start, vma):
-        return mas_store(mm, v.vm_start, v.vm_end - 1, NULL)
+    if v.vm_start < old_start or v.vm_end > old_end:
+        mas_store(mm, v.vm_start, v.vm_end - 1, vma)
     return 0
 
 
 @native
-def mt_resize(mm, vma, old_start, old_end):
-    """Store NULL in the range that it left, unless another VMA is already there; store the VMA over its new range."""
-    v = VMA(mm, vma)
-    if v.vm_start > old_start and mt_holds(mm, old_start, vma):
-        mas_store(mm, old_start, v.vm_start - 1, NULL)
-    if v.vm_end < old_end and mt_holds(mm, old_end - 1, vma):
-        mas_store(mm, v.vm_end, old_end - 1, NULL)
-    if v.vm_start < old_start or v.vm_end > old_end:
-        mas_store(mm, v.vm_start, v.vm_end - 1, vma)
+def mt_erase(mm, vma):
+    """Nothing: a merge has stored the survivor over its range, and munmap stores once, in :func:`mt_erase_range`."""
     return 0
+
+
+@native
+def mt_erase_range(mm, start, end):
+    """Store NULL over a range (vma_iter_clear_gfp)."""
+    return mas_store(mm, start, end - 1, NULL)
 
 
 @native
@@ -279,6 +274,7 @@ def maple(rcu: bool = False, free: object = ma_free_rcu) -> Index:
         find=mt_find,
         insert=mt_insert,
         erase=mt_erase,
+        erase_range=mt_erase_range,
         resize=mt_resize,
         gap_below=mt_gap_below,
         exit=mt_exit,
