@@ -8,7 +8,7 @@ import pytest
 from support.space import BASE, FIXED, PAGE, PMD, RW, RWX, SIZES, Kit, strategy
 
 from benchframe.interpreted import InterpretedRunner
-from benchframe.judge.sources.maple import Store, watched
+from benchframe.judge.sources.trees import Store, watched
 from benchframe.mm.machine import Machine, Parameters
 from benchframe.mm.space import Space
 
