@@ -1,4 +1,4 @@
-"""Commands that ask the running kernel: ``benchframe host`` times a trace on it, ``oracle`` compares answers with it."""
+"""Commands that ask the running kernel: ``benchframe host`` times a trace on it, ``oracle`` compares answers."""
 
 import platform
 from pathlib import Path
