@@ -544,7 +544,7 @@ def run(
       benchframe run --resume last
       benchframe run -s mine --plugin mine.py -w zipf --debug-native
     """
-    from benchframe.cli.table import check_form, print_table
+    from benchframe.cli.report import check_form, print_table
     from benchframe.engine.caches import USUAL, doubts, parse
     from benchframe.engine.compile import check_texts
     from benchframe.results.folder import check_baseline

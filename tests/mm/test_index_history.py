@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from benchframe.judge.sources.maple import Store, watched
 from support.space import BASE, FIXED, PAGE, PMD, RW, RWX, SIZES, Kit, strategy
 
 from benchframe.interpreted import InterpretedRunner
-from benchframe.judge.sources.trees import Store, watched
 from benchframe.mm.machine import Machine, Parameters
 from benchframe.mm.space import Space
 
