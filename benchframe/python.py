@@ -191,8 +191,7 @@ def simulate(
         run.load("simulated").pivot_table(index="cpus", columns="strategy", values="throughput")
     """
     from benchframe.cli.simulate import new_folder, simulated, streams_of
-    from benchframe.simulator.layouts import load_layout
-    from benchframe.simulator.machines import load_machine, load_work
+    from benchframe.simulator.machines import load_layout, load_machine, load_work
 
     for name, given, least in (("seeds", seeds, 1), ("rounds", rounds, 0.5), ("accesses", accesses, 0.01)):
         if given < least:
@@ -230,7 +229,7 @@ def _no_main() -> Iterator[None]:
 
 def _finished(folder: Any, table: str | None = None) -> Run:
     """The run in ``folder``."""
-    from benchframe.cli.table import tables
+    from benchframe.cli.report import tables
     from benchframe.report.table import render
 
     failed = tuple(

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from benchframe.results.folder import RunFolder
     from benchframe.results.manifest import CellEntry
     from benchframe.simulator.campaign import Answer, Watcher
-    from benchframe.simulator.layouts import Layout
-    from benchframe.simulator.machines import Machine, Work
+    from benchframe.simulator.machines import Layout, Machine, Work
 
 CPUS = "1,2,4,8,16,32,64,128"
 MAX_SEEDS = 64
@@ -138,10 +137,9 @@ def simulate(
       benchframe simulate --resume last -s rbtree -w mixed
       benchframe simulate reports/scaling.toml
     """
-    from benchframe.cli.terminal import shown
+    from benchframe.cli.options import shown
     from benchframe.results.simulated import simulated_cells
-    from benchframe.simulator.layouts import load_layout
-    from benchframe.simulator.machines import load_machine, load_work
+    from benchframe.simulator.machines import load_layout, load_machine, load_work
     from benchframe.simulator.study import hot_lines, orders, sentences
 
     if form not in ("text", "markdown", "csv", "latex"):
@@ -255,7 +253,7 @@ def _executors(address: str | None, count: int) -> "Iterator[Callable[[], Execut
 
         yield lambda: processes(count)
         return
-    from benchframe.simulator.cluster import cluster
+    from benchframe.simulator.campaign import cluster
 
     with cluster(address) as executors:
         yield executors
@@ -323,8 +321,8 @@ def _calibrate(known: "Registry", base: "Machine", target: Path) -> int:
     """Measure, fit, write the machine file, and print each cell before and after. Nothing is overwritten."""
     from benchframe.files import write_atomic
     from benchframe.results.manifest import host, noise
-    from benchframe.simulator.calibration import calibrated, error, measured
     from benchframe.simulator.machines import machine_toml
+    from benchframe.simulator.search import calibrated, error, measured
 
     if target.exists():
         raise UsageError(f"--calibrate {target}: the file exists; give another name")

@@ -29,7 +29,7 @@ VM_DROPPABLE = 1 << 40
 VM_GUARD = 1 << 43
 """VM_MAYBE_GUARD: the VMA may hold guard markers; sticky when VMAs merge."""
 VM_SEALED, VM_USERFAULTFD, VM_POLICY, VM_NAME = 1 << 42, 0xF << 44, 0x3F << 48, 0x7F << 54
-"""Model: a seal, and the numbers of a userfaultfd, a memory policy and a name (mm/attribute.py)."""
+"""Model: a seal, and the numbers of a userfaultfd, a memory policy and a name (mm/mprotect.py)."""
 VM_ACCESS = VM_READ | VM_WRITE | VM_EXEC
 VM_SPECIAL = VM_IO | VM_DONTEXPAND | VM_PFNMAP | VM_MIXEDMAP
 VM_IGNORE_MERGE = VM_SOFTDIRTY | VM_GUARD

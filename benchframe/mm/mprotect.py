@@ -1,6 +1,12 @@
-"""mprotect and mlock: calls that change the flags of a range (mm/mprotect.c, mm/mlock.c)."""
+"""Calls that change what a range is: its protection, its locks, its attributes (mm/mprotect.c, mm/mlock.c).
+
+Attributes are what merges compare: seal, userfaultfd, memory policy, name (mm/vma.c vma_modify_*). The kernel keeps
+them in separate fields (vm_userfaultfd_ctx, vm_policy, anon_name). Merges only compare them for equality, so here
+they are numbers in unused bits of vm_flags.
+"""
 
 from benchframe.dialect import NULL, native
+from benchframe.events import Attr
 from benchframe.mm.flags import (
     EACCES,
     EINVAL,
@@ -15,9 +21,13 @@ from benchframe.mm.flags import (
     VM_HUGETLB,
     VM_LOCKED,
     VM_LOCKONFAULT,
+    VM_NAME,
     VM_NORESERVE,
+    VM_POLICY,
+    VM_SEALED,
     VM_SHARED,
     VM_SPECIAL,
+    VM_USERFAULTFD,
     VM_WRITE,
 )
 from benchframe.mm.hooks import lookup
@@ -138,5 +148,58 @@ def lock_range(mm, task, start, end, lock):
             if vma < 0:
                 return vma
         start = max(stop, min(end, VMA(mm, vma).vm_end))
+        vma = VMA(mm, vma).vm_next
+    return 0
+
+
+SEAL, USERFAULTFD, POLICY, NAME = int(Attr.SEAL), int(Attr.USERFAULTFD), int(Attr.POLICY), int(Attr.NAME)
+SEAL_SHIFT, USERFAULTFD_SHIFT, POLICY_SHIFT, NAME_SHIFT = 42, 44, 48, 54
+
+
+@native
+def attribute_mask(which):
+    """The bits of vm_flags that hold attribute ``which``; 0 if there is none."""
+    if which == SEAL:
+        return VM_SEALED
+    if which == USERFAULTFD:
+        return VM_USERFAULTFD
+    if which == POLICY:
+        return VM_POLICY
+    if which == NAME:
+        return VM_NAME
+    return 0
+
+
+@native
+def attribute_bits(which, value):
+    """``value``, shifted into the bits of attribute ``which``."""
+    if which == SEAL:
+        return value << SEAL_SHIFT
+    if which == USERFAULTFD:
+        return value << USERFAULTFD_SHIFT
+    if which == POLICY:
+        return value << POLICY_SHIFT
+    return value << NAME_SHIFT
+
+
+@native
+def do_attribute(mm, task, start, length, which, value):
+    """Give every VMA in the range the attribute: 0, -EINVAL, or -ENOMEM (a split failed). Holes are skipped.
+
+    Caller holds mmap_lock for write.
+    """
+    mask = attribute_mask(which)
+    if mask == 0 or start & (PAGE_SIZE - 1) or start < 0 or length < 0 or length > (1 << 62) - start:
+        return -EINVAL
+    end = start + page_align(length)
+    bits = attribute_bits(which, value) & mask
+    vma = lookup(mm, task, start)
+    while vma != NULL and VMA(mm, vma).vm_start < end:
+        v = VMA(mm, vma)
+        vm_flags = (v.vm_flags & ~mask) | bits
+        if vm_flags != v.vm_flags:
+            vma = vma_set_flags(mm, vma, max(start, v.vm_start), min(end, v.vm_end), vm_flags)
+            if vma < 0:
+                return -ENOMEM
         vma = VMA(mm, vma).vm_next
     return 0

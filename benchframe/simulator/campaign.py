@@ -1,28 +1,41 @@
-"""A simulated run: cells are independent and deterministic, so any executor may compute them, in any order.
+"""A simulated run: cells are independent and deterministic, so any executor may compute them, here or on a cluster.
 
 :func:`run_cells` sends a :class:`CellJob` for each cell without a result and writes each answer to disk as it comes. A
 job contains everything that decides its answer and nothing about the host; a worker refuses it if its own sources or
 compiler differ. ``--resume`` computes what was not finished when a process died or Ctrl-C came.
+
+Simulated cells on more than one machine: a Dask.distributed scheduler behind the interface of concurrent.futures.
+``local:N`` starts a scheduler and N worker processes on this host's loopback; any other address is that of a running
+scheduler. Cells are deterministic: a worker's answer does not depend on its host, and a worker whose sources or
+compiler differ refuses the cell (:mod:`benchframe.simulator.campaign`). If a worker is killed, nothing is lost: the
+scheduler gives its cell to another.
+
+A scheduler runs whatever code it is sent, so an address on another host must be ``tls://``.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
+import ipaddress
 import json
+import logging
 import math
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from benchframe.dialect.store import LOWERING
 from benchframe.dialect.text import TextIdentities
@@ -32,15 +45,14 @@ from benchframe.results.campaign import Stream, plan, with_cells
 from benchframe.results.folder import CellState, LatencyRow, RunFolder, ThreadsFound
 from benchframe.results.manifest import SIMULATE, CellEntry, Manifest, Options
 from benchframe.results.simulated import FieldCost, PairCost, SimulatedRun, simulated_path, write_runs
-from benchframe.simulator.layouts import Layout
-from benchframe.simulator.machines import Machine, Work, box
-from benchframe.simulator.target import SimulateError, toolchain
+from benchframe.simulator.machines import Layout, Machine, SimulateError, Work, box, toolchain
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
     from benchframe.simulator.figures import Figures
     from benchframe.strategy import Strategy
     from benchframe.trace.trace import Trace
+
 
 KILLED = "KilledWorker"
 """Dask raises this for a task on which several workers died."""
@@ -97,8 +109,8 @@ class Answer:
 def simulator_digest() -> str:
     """sha256 (hex) over what model and simulator do, :data:`SIMULATOR` and :data:`~benchframe.dialect.store.LOWERING`:
     figures with another digest are stale. A comment or a docstring does not change it."""
+    from benchframe.simulator.build import EXPORTS, SWITCH
     from benchframe.simulator.records import simulator
-    from benchframe.simulator.runtime import EXPORTS, SWITCH
 
     identities = TextIdentities(None)
     parts = [(name, identities.of(function)) for name, function in EXPORTS.items()]
@@ -147,7 +159,7 @@ def _strategy(job: CellJob) -> Strategy:
 
 def compile_job(job: CellJob) -> str:
     """Compile what the job's strategy needs, if it is missing; returns its name."""
-    from benchframe.simulator.runtime import runtime
+    from benchframe.simulator.build import runtime
     from benchframe.simulator.session import simulated_units, specs
 
     units = simulated_units()
@@ -159,7 +171,7 @@ def compile_job(job: CellJob) -> str:
 
 def shared_job() -> str:
     """Compile the unit that all strategies without an allocator share."""
-    from benchframe.simulator.runtime import runtime
+    from benchframe.simulator.build import runtime
     from benchframe.simulator.session import shared_spec, simulated_units
 
     runtime()
@@ -169,7 +181,7 @@ def shared_job() -> str:
 
 def needs_compiling(strategies: Sequence[Strategy]) -> tuple[bool, list[str]]:
     """Whether the shared unit is missing, and the strategies with missing units."""
-    from benchframe.simulator.runtime import compiled
+    from benchframe.simulator.build import compiled
     from benchframe.simulator.session import shared_spec, simulated_units, specs
 
     units = simulated_units()
@@ -557,3 +569,79 @@ def suite(entry: CellEntry, job: CellJob, answer: Answer) -> dict[str, Any]:
     pyperf.BenchmarkSuite(benchmarks).dump(buffer)
     data: dict[str, Any] = json.loads(buffer.getvalue())
     return data
+
+
+INSTALL = "pip install 'benchframe[cluster]'"
+SECONDS = 20
+"""Seconds after which a scheduler that does not answer is considered absent."""
+
+
+def loopback(address: str) -> bool:
+    """Whether ``address`` (tcp://host:port) is on this host.
+
+    >>> loopback("tcp://127.0.0.1:8786"), loopback("tcp://[::1]:8786"), loopback("tcp://10.0.0.7:8786")
+    (True, True, False)
+    """
+    host = urlsplit(address).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def checked(address: str) -> str:
+    """``address`` with its scheme. Raises SimulateError if it is not an address, or an unencrypted one of another host.
+
+    >>> checked("localhost:8786"), checked("tls://big:8786")
+    ('tcp://localhost:8786', 'tls://big:8786')
+    """
+    whole = address if "://" in address else f"tcp://{address}"
+    parts = urlsplit(whole)
+    if parts.scheme not in ("tcp", "tls") or not parts.hostname or not parts.port:
+        raise SimulateError(f"--cluster {address}: write local:N, HOST:PORT or tls://HOST:PORT")
+    if parts.scheme == "tcp" and not loopback(whole):
+        raise SimulateError(
+            f"--cluster {address}: a scheduler runs the code that it is sent, so another host needs tls://; "
+            "or forward its port to this one (ssh -L)"
+        )
+    return whole
+
+
+@contextmanager
+def cluster(address: str) -> Iterator[Callable[[], Executor]]:
+    """A maker of executors on the scheduler at ``address``; ``local:N`` starts one, which ends with the block.
+
+    Raises SimulateError if dask is not installed, or no scheduler answers.
+    """
+    try:
+        distributed: Any = importlib.import_module("distributed")
+    except ImportError:
+        raise SimulateError(f"--cluster needs Dask: {INSTALL}") from None
+    kind, _, count = address.partition(":")
+    own: Any = None
+    if kind == "local":
+        if not count.isdecimal() or not 1 <= int(count) <= 1024:
+            raise SimulateError(f"--cluster {address}: write local:N with N from 1")
+        own = distributed.LocalCluster(
+            n_workers=int(count),
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+        )
+        target: Any = own
+    else:
+        target = checked(address)
+    try:
+        try:
+            client = distributed.Client(target, timeout=SECONDS, set_as_default=False)
+        except (OSError, TimeoutError) as error:
+            raise SimulateError(f"--cluster {address}: no scheduler answers there: {error}") from None
+        with client:
+            yield lambda: client.get_executor(pure=False)
+    finally:
+        if own is not None:
+            own.close()

@@ -32,10 +32,10 @@ from benchframe.mm.machine import Machine as Memory
 from benchframe.mm.replay import mapping_event
 from benchframe.mm.smp import BUCKETS, CLASSES, CREW, HISTOGRAM, ORDER, RCU_HEAD, THREAD
 from benchframe.mm.smp_replay import RUN, thread_entry
+from benchframe.simulator.build import Runtime, first_frame, runtime
 from benchframe.simulator.figures import Figures, read_figures
-from benchframe.simulator.layouts import Layout, as_it_is
 from benchframe.simulator.locks import replacements
-from benchframe.simulator.machines import Machine, Work
+from benchframe.simulator.machines import Layout, Machine, SimulateError, Work, as_it_is, target_key
 from benchframe.simulator.records import (
     BREATH,
     DEADLOCK,
@@ -57,9 +57,7 @@ from benchframe.simulator.records import (
     region,
 )
 from benchframe.simulator.records import field as field_struct
-from benchframe.simulator.runtime import Runtime, first_frame, runtime
 from benchframe.simulator.schedule import LATEST
-from benchframe.simulator.target import SimulateError, target_key
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy

@@ -355,7 +355,7 @@ def measure(
 
 
 def _curve(known: Registry, claim: CurveClaim, say: Say) -> ClaimResult:
-    from benchframe.simulator.target import SimulateError
+    from benchframe.simulator.machines import SimulateError
 
     missing = [name for name in (claim.strategy, claim.baseline) if name and name not in known.strategies]
     if missing:

@@ -44,8 +44,8 @@ def compiled(strategy: Strategy, *, threads: bool = False, timed: bool = True) -
 
 def simulated(strategy: Strategy) -> Strategy:
     """Likewise its units for simulated CPUs, and the simulator."""
-    from benchframe.simulator.runtime import compiled as there
-    from benchframe.simulator.runtime import runtime
+    from benchframe.simulator.build import compiled as there
+    from benchframe.simulator.build import runtime
     from benchframe.simulator.session import simulated_units, specs
 
     units = simulated_units()
