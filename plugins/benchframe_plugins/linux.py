@@ -18,13 +18,17 @@ newer files have not been compared). linux-6.1 rewrites a leaf in place; from li
 RCU mode. In all of them a replaced node is marked dead after its replacement is visible, as since 6.6. fork copies the
 tree from linux-6.12 on (__mt_dup, 6.8); before, it inserts one VMA after the other, where 6.1 to 6.7 stored in bulk.
 
+From linux-2.6.32 on VMAs and maple nodes come from the kernel's allocator: SLUB's freelists per CPU (`slub`), from
+linux-6.18 on sheaves (`sheaves`). 2.4.0 had SLAB, which is not modelled: there they cost nothing. The maple trees ask
+for the nodes of a store beforehand, as 6.12 does; 6.1 asked for the worst case before every store.
+
 mmap_sem became a rw_semaphore in 2.4.3; `avl_2_4` itself corresponds to 2.4.3 to 2.4.9, with concurrent faults. Only
 the lookup is that kernel's. System calls, merging, limits and page faults are the model's for every strategy, so that a
 difference in a table is the lookup's. 3.15 counted its sequence with 32 bits: no run is long enough to see it
 (`vmacache_32` has a counter that is). 2.6.32's hole search remembered where it last succeeded, 2.4.0's walked the list
 from the bottom; here both use the model's own search, since every strategy must give the same answer.
 
-Each uses the code of another strategy under a new name (2.4.0 with the mutex): see `avl_2_4`, `mmap_cache`,
+But for the allocator each uses the code of another strategy under a new name (2.4.0 with the mutex): see `avl_2_4`, `mmap_cache`,
 `rbtree_gap`, `vmacache`, `vmacache_pmd`, `maple`, `per_vma_rwsem` and `per_vma_refcnt` for layout, cost, points of
 invalidation and sources.
 Sources: mm/mmap.c and mm/vmacache.c of the versions named, 2.4.0 arch/i386/mm/fault.c.
