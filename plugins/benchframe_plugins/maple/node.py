@@ -4,6 +4,7 @@ from benchframe.api import Field, PrivateSlab, hook, native
 from benchframe.kernel import ARENA_PRIVATE0, NULL, arena_free, kfree_rcu
 
 SPARE = 62
+NODE_WORDS = 32
 WORD = PrivateSlab(
     "maple_word",
     [Field("word", "i8", "32 to a node", lock="mmap_lock")],
