@@ -4,12 +4,13 @@ from benchframe.api import Field, PrivateSlab, hook, native
 from benchframe.kernel import ARENA_PRIVATE0, NULL, arena_free, kfree_rcu
 
 SPARE = 62
+NODE_WORDS = 32
 
 
 def word_name(arrays, index):
     """What word ``index`` of :data:`WORD` is. Leaves and inner nodes differ, and only references say which one a node
     is: the root's, those in slots, and an inner node's children name their parent. Otherwise it has no name."""
-    node, at = divmod(index, 32)
+    node, at = divmod(index, NODE_WORDS)
     words = arrays[WORD.base]["word"]
     references = [*arrays["mm_base"]["mm_rb"].tolist(), *words[words >> 8 == node].tolist()]
     name = ""
