@@ -229,7 +229,7 @@ def _no_main() -> Iterator[None]:
 
 def _finished(folder: Any, table: str | None = None) -> Run:
     """The run in ``folder``."""
-    from benchframe.cli.table import tables
+    from benchframe.cli.report import tables
     from benchframe.report.table import render
 
     failed = tuple(

@@ -1,4 +1,4 @@
-"""The command line: one small module per subcommand; heavy modules are imported when a command runs.
+"""The command line: a module per group of commands; heavy modules are imported when a command runs.
 
 ``benchframe --help`` imports typer and nothing that computes.
 """
@@ -13,33 +13,19 @@ from typer.core import TyperGroup
 from benchframe import __version__
 from benchframe.cli import (
     advise,
-    breakeven,
     bundle,
-    cache,
     check,
-    claims,
     compare,
     cost,
-    explain,
-    fork,
-    gate,
-    header,
-    history,
     host,
-    layout,
     listing,
-    mutate,
-    new,
-    oracle,
-    plugin,
+    manage,
     record,
     report,
     run,
     selftest,
-    show,
     simulate,
-    site,
-    table,
+    study,
     trace,
 )
 from benchframe.cli import (
@@ -128,14 +114,14 @@ def _command(function: Any, name: str, heading: str, summary: str, **settings: A
 
 
 _command(run.run, "run", MEASURE, "Time strategies beside their baseline.")
-_command(table.table, "table", MEASURE, "Print the latency table of a run.")
+_command(report.table, "table", MEASURE, "Print the latency table of a run.")
 _command(simulate.simulate, "simulate", MEASURE, "Run strategies on 1 to 256 simulated CPUs.")
 _command(report.report, "report", MEASURE, "Write the report of a run: page, tables, charts.")
-_command(site.site, "site", MEASURE, "Write one page over many runs and bundles.")
+_command(report.site, "site", MEASURE, "Write one page over many runs and bundles.")
 _command(cost.cost, "cost", MEASURE, "Count loads, cache lines, atomics and branches.")
-_command(fork.fork, "fork", MEASURE, "Measure what fork, exec and exit cost per VMA.")
+_command(cost.fork, "fork", MEASURE, "Measure what fork, exec and exit cost per VMA.")
 _command(listing.list_, "list", MEASURE, "List strategies, workloads, traces or runs.")
-_command(show.show, "show", MEASURE, "Describe one strategy or workload.")
+_command(listing.show, "show", MEASURE, "Describe one strategy or workload.")
 _command(
     advise.advise,
     "advise",
@@ -143,27 +129,27 @@ _command(
     "Say which kernel helps a program, and what it could do.",
     cls=advise.ProgramAfterDashes,
 )
-_command(explain.explain, "explain", UNDERSTAND, "Explain why one strategy is faster than another.")
-_command(breakeven.breakeven, "breakeven", UNDERSTAND, "Find where one strategy starts to beat another.")
-_command(layout.layout, "layout", UNDERSTAND, "Measure how much the memory layout changes a time.")
+_command(study.explain, "explain", UNDERSTAND, "Explain why one strategy is faster than another.")
+_command(study.breakeven, "breakeven", UNDERSTAND, "Find where one strategy starts to beat another.")
+_command(study.layout, "layout", UNDERSTAND, "Measure how much the memory layout changes a time.")
 _command(compare.compare, "compare", UNDERSTAND, "Compare two runs, or two strategies of one run.")
 _command(host.host, "host", UNDERSTAND, "Time a trace on the running kernel, beside the model.")
-_command(history.history, "history", UNDERSTAND, "Find steps in a strategy's figures over dated runs.")
-_command(claims.claims, "claims", UNDERSTAND, "Compare published figures with measured ones.")
+_command(report.history, "history", UNDERSTAND, "Find steps in a strategy's figures over dated runs.")
+_command(study.claims, "claims", UNDERSTAND, "Compare published figures with measured ones.")
 _command(check.check, "check", TRUST, "Check strategies alone and under every interleaving.")
-_command(mutate.mutate, "mutate", TRUST, "Count the faults put into a strategy that a check finds.")
-_command(oracle.oracle, "oracle", TRUST, "Compare the oracle with the running kernel.")
+_command(check.mutate, "mutate", TRUST, "Count the faults put into a strategy that a check finds.")
+_command(host.oracle, "oracle", TRUST, "Compare the oracle with the running kernel.")
 _command(selftest.selftest, "selftest", TRUST, "Measure the error rates of benchframe on this host.")
-_command(gate.gate, "gate", TRUST, "Pass or fail a run against another, for CI.")
+_command(compare.gate, "gate", TRUST, "Pass or fail a run against another, for CI.")
 _command(bundle.bundle, "bundle", TRUST, "Pack a run into one file that others can verify.")
 _command(bundle.verify, "verify", TRUST, "Run a bundle again here and compare the results.")
 _command(record.record, "record", RECORD, "Record the trace of a program.", context_settings=_NO_PARSING)
 app.add_typer(trace.app, name="trace", short_help="Inspect, convert and verify traces.", rich_help_panel=RECORD)
-_command(new.new, "new", AUTHOR, "Create a plugin package that works.")
+_command(manage.new, "new", AUTHOR, "Create a plugin package that works.")
 app.add_typer(
-    plugin.app, name="plugin", short_help="Manage the plugins that every command loads.", rich_help_panel=AUTHOR
+    manage.plugin_app, name="plugin", short_help="Manage the plugins that every command loads.", rich_help_panel=AUTHOR
 )
-_command(header.header, "header", AUTHOR, "Print the records of the model as a C header.")
+_command(manage.header, "header", AUTHOR, "Print the records of the model as a C header.")
 app.add_typer(
-    cache.app, name="cache", short_help="Show or clear the cache of compiled code.", rich_help_panel=HOUSEKEEPING
+    manage.cache_app, name="cache", short_help="Show or clear the cache of compiled code.", rich_help_panel=HOUSEKEEPING
 )

@@ -68,8 +68,8 @@ def advise(
       benchframe advise python-science
       benchframe advise program.parquet --rounds 20 --format json
     """
-    from benchframe.cli.table import check_form
-    from benchframe.cli.terminal import shown
+    from benchframe.cli.options import shown
+    from benchframe.cli.report import check_form
     from benchframe.engine.compile import compile_strategies
     from benchframe.engine.job import spare_cpu
     from benchframe.study.advice import advice_table, presets

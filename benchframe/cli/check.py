@@ -1,6 +1,7 @@
-"""``benchframe check``: whether a strategy is right, alone and concurrently with other tasks."""
+"""Whether a strategy is right: ``benchframe check``; and how many faults put into it a check finds: ``mutate``."""
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from benchframe.errors import FAILED, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from benchframe.check.mutate import Outcome
     from benchframe.registry import Registry
     from benchframe.strategy import Strategy
 
@@ -28,7 +30,9 @@ def check(
             autocompletion=options.strategies,
         ),
     ] = None,
-    scenario: Annotated[list[str] | None, typer.Option(help="Scenarios, with commas (default: all).")] = None,
+    scenario: Annotated[
+        list[str] | None, typer.Option(help="Scenarios, with commas; one-task: random calls alone (default: all).")
+    ] = None,
     budget: Annotated[
         str | None, typer.Option(help="Time for everything: 30s, 5m (default: 60s, or 15s a strategy if that is more).")
     ] = None,
@@ -217,3 +221,57 @@ def _historic(known: "Registry", numbers: list[str], budget: str | None, replay:
     if listed:
         return list_historic(races, typer.echo)
     return run_historic(races, numbers, seconds(budget) if budget is not None else 60.0, replay, typer.echo)
+
+
+@guarded
+def mutate(
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--strategy", "-s", help="Strategies, with commas, or all (the default).", autocompletion=options.strategies
+        ),
+    ] = None,
+    faults: Annotated[int, typer.Option(help="Faults of each strategy, by a seeded draw.", min=1)] = 60,
+    budget: Annotated[
+        str | None, typer.Option(help="Time for everything: 30s, 5m (default: as long as it takes).")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    at_least: Annotated[float, typer.Option(help="Share in % below which the exit code is 1.", min=0, max=100)] = 95.0,
+    every: Annotated[bool, typer.Option("--every", help="Print the faults that are found, too.")] = False,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Processes (default: one per core).", min=1)] = None,
+    plugin: Annotated[list[Path] | None, typer.Option(help="A Python file with more strategies.")] = None,
+) -> int:
+    """Put small faults into a strategy's text, one at a time, and print the share that a check finds.
+
+    A fault leaves out a test, a store, a call or a barrier, swaps bounds, or is off by one. Faults that survive are
+    listed, with the judgement that FILE.mutants.json beside the plugin has about them: an object of faults and reasons.
+    Exit code 1 if the share of a strategy is below --at-least.
+
+    \b
+    Examples:
+      benchframe mutate --strategy vmacache
+      benchframe mutate --strategy mine --plugin mine.py --faults 200
+      benchframe mutate --strategy all --faults 20 --budget 10m
+    """
+    from benchframe.check.mutate import score, table
+    from benchframe.engine.launch import usable
+
+    known = registry(plugin)
+    deadline = time.monotonic() + seconds(budget) if budget is not None else None
+    scores = []
+
+    def say(outcome: "Outcome") -> None:
+        if every or not outcome.found:
+            fault = outcome.fault
+            state = outcome.found or f"SURVIVED{': ' + outcome.judgement if outcome.judgement else ''}"
+            typer.echo(f"  {fault.place}: {fault.key}\n    {state}")
+
+    for name in strategy_names(strategy, known):
+        if deadline is not None and time.monotonic() >= deadline:
+            typer.echo(f"{name}: not tried, the time is over")
+            continue
+        typer.echo(name)
+        scores.append(score(known.strategy(name), faults, deadline, seed, jobs or usable(), say))
+    typer.echo("\n" + table(scores))
+    low = [s.strategy for s in scores if 100 * s.share < at_least]
+    return fail(f"below {at_least:g} %: {', '.join(low)}", FAILED) if low else 0

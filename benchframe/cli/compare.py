@@ -1,4 +1,4 @@
-"""``benchframe compare A B``: two runs, or two strategies of a run, with verdicts."""
+"""Two runs, or two strategies of a run: ``benchframe compare`` with verdicts, ``gate`` with an exit code for CI."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +11,7 @@ from benchframe.errors import USAGE, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from benchframe.report.compare import Comparison
+
 
 FORMS = ("text", "markdown", "csv", "latex")
 
@@ -49,7 +50,7 @@ def compare(
       benchframe compare 20261123-10 20261123-11
       benchframe compare base/last new/last --format markdown
     """
-    from benchframe.cli.terminal import shown
+    from benchframe.cli.options import shown
     from benchframe.report.compare import compare as compare_sides
     from benchframe.report.compare import comparison_table, read_sides
 
@@ -74,3 +75,85 @@ def refuse(found: "Comparison") -> int:
     """Print the differences that refuse a comparison; returns the exit code."""
     reasons = "; ".join(str(difference) for difference in found.refused)
     return fail(f"not comparable: {reasons} (--anyway compares them nevertheless)", USAGE)
+
+
+@guarded
+def gate(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The reference run.", autocompletion=options.runs)],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The run to check.", autocompletion=options.runs)],
+    max_slowdown: Annotated[
+        str, typer.Option(metavar="PERCENT", help="Largest allowed increase in time: 5% or 5.")
+    ] = "5%",
+    cost: Annotated[
+        str,
+        typer.Option(
+            metavar="MODE",
+            help="Counted cost: auto (if both runs have it), exact (required), 1% (required, may grow by that) or off.",
+        ),
+    ] = "auto",
+    absolute: Annotated[
+        bool, typer.Option("--absolute", help="Compare ns, not ratios to each run's baseline.")
+    ] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Judge runs even if they are not comparable.")] = False,
+    form: Annotated[str, typer.Option("--format", "-f", help="text, markdown, csv or latex.")] = "text",
+    root: Annotated[Path, typer.Option("--runs", "--output", "-o", metavar="DIR", help="Folder of the runs.")] = Path(
+        "reports/runs"
+    ),
+) -> int:
+    """Judge run NEW against run BASE: loose on time, exact on counted cost.
+
+    \b
+    Exit codes:
+      0  pass: nothing is significantly slower by more than --max-slowdown, and no counted cost grew
+      1  regression
+      2  not comparable (another machine, model or trace), or a cell is missing or failed
+
+    \b
+    Examples:
+      benchframe gate base/last new/last
+      benchframe gate 20261120 last --max-slowdown 3% --cost exact
+    """
+    from benchframe.report.compare import compare, comparison_table, read_sides
+    from benchframe.report.gate import COST_MODES, INVALID, summary
+    from benchframe.report.gate import gate as judge
+    from benchframe.report.table import markdown_escape, render
+
+    check_form(form)
+    limit = percent(max_slowdown)
+    growth = 0.0
+    if cost not in COST_MODES:
+        if not cost[:1].isdigit():
+            raise UsageError(f"--cost takes {', '.join(COST_MODES)} or a percentage, not {cost!r}")
+        cost, growth = "exact", percent(cost, "--cost")
+    a, b = read_sides(base, new, root)
+    found = compare(a, b, absolute=absolute)
+    if found.refused and not anyway:
+        reasons = "; ".join(str(difference) for difference in found.refused)
+        return fail(f"gate: not comparable: {reasons} (--anyway judges them nevertheless)", USAGE)
+    outcome = judge(found, limit, cost, growth)
+    word = "invalid" if outcome.code == INVALID else "regression"
+    groups = [("note", outcome.notes), ("better", outcome.good), (word, outcome.bad)]
+    last, table = summary(outcome, limit), render(comparison_table(found, a, b), form)
+    if form == "markdown":  # the last line first: a page is read from the top
+        items = "\n".join(f"- {markdown_escape(f'{kind}: {text}')}" for kind, texts in groups[::-1] for text in texts)
+        typer.echo(f"**{markdown_escape(last)}**\n\n{items}\n\n{table}", nl=False)
+    else:
+        typer.echo(table, nl=form == "text")
+        lines = [f"{kind}: {text}" for kind, texts in groups for text in texts]
+        typer.echo("\n".join([*lines, last]), err=form != "text")  # only the table where a program reads it
+    return outcome.code
+
+
+def percent(text: str, option: str = "--max-slowdown") -> float:
+    """A share from ``5%`` or ``5``.
+
+    >>> percent("5%"), percent("2.5")
+    (0.05, 0.025)
+    """
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        raise UsageError(f"{text!r} is not a percentage; write 5% or 2.5%") from None
+    if not 0 <= value <= 1000:
+        raise UsageError(f"{option} {text} is not between 0 % and 1000 %")
+    return value / 100

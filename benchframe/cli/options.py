@@ -1,14 +1,18 @@
-"""What several commands share: options, completion, and errors as one line with an exit code."""
+"""What several commands share: options, completion, errors with an exit code, and text that fits the terminal."""
+
+from __future__ import annotations
 
 import functools
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
@@ -17,6 +21,7 @@ from benchframe.errors import ENVIRONMENT, USAGE, BenchframeError, UsageError, a
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
+    from benchframe.report.table import Table
     from benchframe.results.folder import RunFolder
     from benchframe.results.studies import SavedStudy
 
@@ -122,7 +127,7 @@ def fail(message: str, code: int) -> int:
     return code
 
 
-def strategy_names(values: Sequence[str] | None, known: "Registry") -> list[str]:
+def strategy_names(values: Sequence[str] | None, known: Registry) -> list[str]:
     """Names from ``--strategy``: all known names if none is given, or for the single word ``all`` if no strategy has
     that name."""
     names = split(values)
@@ -133,14 +138,14 @@ def strategy_names(values: Sequence[str] | None, known: "Registry") -> list[str]
     return names
 
 
-def run_folder(name: str | None) -> "RunFolder | None":
+def run_folder(name: str | None) -> RunFolder | None:
     """The run named by ``--save``; None without the option. Raises ResultsError."""
     from benchframe.results.folder import RunFolder, find_run
 
     return None if name is None else RunFolder.open(find_run(name))
 
 
-def keep_study(folder: "RunFolder | None", study: "SavedStudy") -> None:
+def keep_study(folder: RunFolder | None, study: SavedStudy) -> None:
     """Store ``study`` with the run, and print where; does nothing without ``--save``."""
     from benchframe.results.studies import write_study
 
@@ -215,7 +220,7 @@ def plugin_files(plugins: Sequence[Path] | None = None) -> list[Path]:
     return files
 
 
-def registry(plugins: Sequence[Path] | None = None, blocked: Sequence[str] | None = None) -> "Registry":
+def registry(plugins: Sequence[Path] | None = None, blocked: Sequence[str] | None = None) -> Registry:
     """Load all plugins; problems are told on stderr, and the plugins without one can be used. A problem of one that was
     given with ``--plugin`` ends the command."""
     return loaded(plugin_files(plugins), blocked, plugins)
@@ -246,7 +251,7 @@ def writable_cache() -> None:
 
 def loaded(
     files: Sequence[Path], blocked: Sequence[str] | None = None, given: Sequence[Path] | None = None
-) -> "Registry":
+) -> Registry:
     """As :func:`registry`, with what :func:`plugin_files` gave; ``given`` are those of ``--plugin``."""
     from benchframe.registry import expand, load
 
@@ -308,3 +313,42 @@ def runs(incomplete: str) -> list[str]:
         return [name for name in ["last", *(p.name for p in reversed(list_runs()))] if name.startswith(incomplete)]
     except Exception:  # completion must never print
         return []
+
+
+PLAIN_WIDTH = 100
+"""Columns of a list that goes to a file or a pipe."""
+
+
+def width() -> int:
+    """The columns of the terminal behind stdout; 0 if it is none: a table in a file or a pipe keeps all columns."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+
+
+def colour() -> bool:
+    """Whether stdout shows colours: it is a terminal, not a dumb one, and NO_COLOR (no-color.org) is not set."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def shown(table: Table, form: str) -> str:
+    """``table`` in a format of :data:`~benchframe.report.table.FORMATS`; as text it fits the terminal. Raises KeyError
+    if there is no such format."""
+    from benchframe.report.table import render, to_text
+
+    return to_text(table, width(), colour()) if form == "text" else render(table, form)
+
+
+def print_list(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Aligned columns; the last one is wrapped, and may have lines of its own. Nothing is left out."""
+    if not rows:
+        typer.echo(f"no {heads[0]} found", err=True)
+        return
+    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads) - 1)]
+    indent = sum(widths) + 2 * len(widths)
+    room = max((width() or PLAIN_WIDTH) - indent, 20)
+    for row in [heads, *rows]:
+        cells = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
+        parts = [line for text in row[-1].split("\n") for line in wrap(text, room, break_on_hyphens=False)]
+        first, *rest = parts or [""]
+        typer.echo("  ".join([*cells, first]).rstrip())
+        for line in rest:
+            typer.echo(" " * indent + line)

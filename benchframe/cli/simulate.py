@@ -137,7 +137,7 @@ def simulate(
       benchframe simulate --resume last -s rbtree -w mixed
       benchframe simulate reports/scaling.toml
     """
-    from benchframe.cli.terminal import shown
+    from benchframe.cli.options import shown
     from benchframe.results.simulated import simulated_cells
     from benchframe.simulator.machines import load_layout, load_machine, load_work
     from benchframe.simulator.study import hot_lines, orders, sentences

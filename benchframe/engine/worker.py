@@ -370,8 +370,7 @@ EXPLAINED = 100_000
 
 def _counts(session: SessionLike) -> dict[str, float]:
     """The counts of a replay, with fallbacks by reason as ``fallbacks.REASON``."""
-    from benchframe.engine.fallbacks import fallbacks
-    from benchframe.engine.session import Session
+    from benchframe.engine.session import Session, fallbacks
 
     found = session.counts()
     if isinstance(session, Session) and found.get("fallbacks") and session.n_lookups <= EXPLAINED:

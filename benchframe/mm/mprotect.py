@@ -1,8 +1,7 @@
-"""Calls that change what a range is: its protection, locks and attributes (mm/mprotect.c, mm/mlock.c, mm/vma.c
-vma_modify_*).
+"""Calls that change what a range is: its protection, its locks, its attributes (mm/mprotect.c, mm/mlock.c).
 
-Attributes of a VMA that merges compare: seal, userfaultfd, memory policy, name (mm/vma.c vma_modify_*). The kernel
-keeps them in separate fields (vm_userfaultfd_ctx, vm_policy, anon_name). Merges only compare them for equality, so here
+Attributes are what merges compare: seal, userfaultfd, memory policy, name (mm/vma.c vma_modify_*). The kernel keeps
+them in separate fields (vm_userfaultfd_ctx, vm_policy, anon_name). Merges only compare them for equality, so here
 they are numbers in unused bits of vm_flags.
 """
 

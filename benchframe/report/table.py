@@ -11,9 +11,8 @@ from typing import Any
 
 from benchframe.engine.caches import WARM, Caches, from_text
 from benchframe.engine.cost.hierarchy import CacheSizes
-from benchframe.engine.fallbacks import REASONS
 from benchframe.engine.job import COLD
-from benchframe.engine.session import BINS_PER_OCTAVE, bin_edge
+from benchframe.engine.session import BINS_PER_OCTAVE, REASONS, bin_edge
 from benchframe.files import printable
 from benchframe.results.figures import FIGURES, Figure, Row, caching, rows_of, set_aside
 from benchframe.results.folder import Cell, CellState, LatencyRow
@@ -792,7 +791,7 @@ def fell_back(cells: Iterable[Cell]) -> list[tuple[str, str, Mapping[str, float]
 
 def fallback_table(cells: Iterable[tuple[str, str, Mapping[str, float]]]) -> Table:
     """A row per workload and strategy of ``cells``, (workload, strategy, counts): how many lookups took mmap_lock
-    instead of their fast path, and why (:mod:`benchframe.engine.fallbacks`)."""
+    instead of their fast path, and why (:mod:`benchframe.engine.session`)."""
     heads = ("workload", "strategy", "lookups", "fell back", *REASONS)
     rows, records, unexplained = [], [], False
     for workload, strategy, counts in cells:

@@ -45,7 +45,7 @@ class Kernel:
     ns: Mapping[str, Mapping[int, float]]
     counts: Mapping[str, float]
     fallbacks: Mapping[str, int] = field(default_factory=dict)
-    """How often it gave up its fast path, by reason (:mod:`benchframe.engine.fallbacks`)."""
+    """How often it gave up its fast path, by reason (:mod:`benchframe.engine.session`)."""
     cached: bool = False
     """Whether a cache stands before its index; else its counted hits are faults under the lock of their VMA."""
 
@@ -132,8 +132,7 @@ def advise(
     value, as in :class:`~benchframe.engine.probe.Study`. The presets must be compiled.
     Raises ProbeError (a wrong answer, a crash, only noise) and EngineError (an empty trace)."""
     from benchframe.engine.cost import count_cost
-    from benchframe.engine.fallbacks import fallbacks
-    from benchframe.engine.session import Session
+    from benchframe.engine.session import Session, fallbacks
     from benchframe.study.fork import SIZES, family
     from benchframe.trace.analysis import figures
     from benchframe.trace.habits import habits, seconds

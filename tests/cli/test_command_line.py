@@ -382,9 +382,9 @@ def test_cache_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         (tmp_path / "cache" / folder).mkdir(parents=True)
         (tmp_path / "cache" / folder / "a").write_bytes(content)
     (tmp_path / "cache" / "mine").write_text("stays")
-    assert "code     1 files, 5 bytes" in call("cache", "info").stdout
+    assert "code       1 files, 5 bytes" in call("cache", "info").stdout
     assert call("cache", "clear", "--yes").stdout == "removed 2 files, 8 bytes\n"
-    assert "answers  0 files" in call("cache", "info").stdout
+    assert "answers    0 files" in call("cache", "info").stdout
     assert [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()] == ["mine"]
 
 

@@ -126,7 +126,7 @@ def test_it_is_remembered_though_nobody_reads_on(tmp_path: Path, monkeypatch: py
         raise BrokenPipeError
 
     with monkeypatch.context() as patch:
-        patch.setattr("benchframe.cli.new.typer.echo", gone)
+        patch.setattr("benchframe.cli.manage.typer.echo", gone)
         patch.setattr("benchframe.cli.options.os.dup2", lambda *handles: None)
         benchframe("new", "unread", "-o", tmp_path)
     assert "unread" in benchframe("list", "strategies").stdout

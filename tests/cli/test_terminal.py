@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchframe.cli import app, terminal
+from benchframe.cli import app, options
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,9 +61,9 @@ def test_when_colours_are_shown(variables: dict[str, str], shows: bool, monkeypa
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert not terminal.colour()
+    assert not options.colour()
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    assert terminal.colour() == shows
+    assert options.colour() == shows
 
 
 def test_list_alone_lists_everything_in_100_columns(tmp_path: Path) -> None:

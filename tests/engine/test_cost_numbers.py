@@ -11,8 +11,7 @@ from benchframe.engine.cost import count_cost
 from benchframe.engine.cost.count import ratio_error
 from benchframe.engine.cost.predictor import BRANCH as BRANCHES
 from benchframe.engine.cost.predictor import ENTRY, ROWS, TABLES, Predictor, predict, predictor
-from benchframe.engine.cost.sums import reuse_class
-from benchframe.engine.cost.tally import Reuse, quantile
+from benchframe.engine.cost.sums import Reuse, quantile, reuse_class
 from benchframe.events import Kind
 from benchframe.trace.trace import Trace
 

@@ -14,7 +14,7 @@ from benchframe.engine.cost import rewrite as module
 from benchframe.engine.cost.count import CountedReplay
 from benchframe.engine.cost.records import ATOMIC, BRANCH, COUNTED, ENTER, EVENT, LEAVE, LOAD, OPERAND, SHIFT, word
 from benchframe.engine.cost.rewrite import CompiledTranslator, Recorder, counting
-from benchframe.engine.cost.tally import Reuse, Tally
+from benchframe.engine.cost.sums import Reuse, Tally
 from benchframe.errors import EngineError
 from benchframe.mm.hooks import COUNT_HIT
 from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING

@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 
 from benchframe import stream
 from benchframe.cli import app
-from benchframe.engine.fallbacks import REASONS, fallbacks
-from benchframe.engine.session import Session
+from benchframe.engine.session import REASONS, Session, fallbacks
 from benchframe.events import Kind, MapType
 from benchframe.report.table import fallback_table
 from benchframe.trace.meta import FileEntry

@@ -10,12 +10,10 @@ import pytest
 from support.space import registry
 
 from benchframe.errors import BenchframeError
-from benchframe.judge.sources import draw
-from benchframe.judge.sources.build import MAPLE, build
-from benchframe.judge.sources.command import run_sources_command
-from benchframe.judge.sources.compare import maple_calls, maple_stores, maple_trace
-from benchframe.judge.sources.maple import LEAF, KernelMaple, Node, Store, height, part
+from benchframe.judge.sources import programs
+from benchframe.judge.sources.compare import maple_calls, maple_forks, maple_stores, maple_trace, run_sources_command
 from benchframe.judge.sources.programs import BASE, LENGTH, calls, shrunk
+from benchframe.judge.sources.trees import LEAF, MAPLE, KernelMaple, Node, Store, build, height, part
 from benchframe.linux.tree import SourcesError, find_trees
 from benchframe.oracle.rules import PAGE
 
@@ -97,7 +95,7 @@ def test_a_maple_difference_is_drawn() -> None:
     first, second = Node(LEAF, 0, low, ((low, 1, 0),)), Node(LEAF, low + 1, high, ((high, 0, 0),))
     top = Node(3, 0, high, ((low, 1, 0), (high, 1, PAGE)))
     store = Store(BASE, high, 3)
-    text = draw.maple_difference([first], [store], [top, first, second], [first])
+    text = programs.maple_difference([first], [store], [top, first, second], [first])
     assert "store pages [0, 9): VMA 3" in text
     assert "kernel    [1 1*]" in text
     assert "kernel's leaf from 4: - to 9" in text
@@ -115,9 +113,10 @@ def test_a_strategy_without_a_maple_tree_is_refused() -> None:
 
 @pytest.mark.needs_debian("gcc")
 def test_rbtree_and_oracle_are_the_kernels(capsys: pytest.CaptureFixture[str]) -> None:
-    """lib/rbtree.c makes the same trees, colours and gaps included; mm/vma.c merges and splits as oracle and model."""
+    """lib/rbtree.c makes the same trees, colours and gaps included; mm/vma.c merges and splits as oracle and model,
+    and leaves the model's maple trees."""
     folder = sources()
-    for part_, rows in (("rbtree", 2), ("vma", 2)):
+    for part_, rows in (("rbtree", 2), ("vma", 3)):
         assert run_sources_command([folder], registry(), ops=LENGTH, part=part_) == 0
         assert len(re.findall(r" 6\.12 +500 \w+ +all equal", capsys.readouterr().out)) == rows
 
@@ -131,11 +130,13 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> KernelMaple:
 
 @pytest.mark.needs_debian("gcc")
 def test_maple_is_the_kernels(kernel: KernelMaple) -> None:
-    """Node by node after each of 3,000 random stores and those of 500 calls, and the same holes are found."""
+    """Node by node after each of 3,000 random stores, those of 500 calls and of fork's copies, and the same holes are
+    found."""
     rows = list(maple_stores(registry().strategy("maple"), [kernel], 6 * LENGTH, 1))[-1]
     rows += list(maple_stores(registry().strategy("maple_rcu"), [kernel], LENGTH, 2))[-1]
     rows += list(maple_calls(registry().strategy("maple"), [kernel], 1, 1))[-1]
-    assert len(rows) == 7
+    rows += list(maple_forks(registry().strategy("maple_rcu"), [kernel], 1, 1))[-1]
+    assert len(rows) == 10
     assert {row.what: row.differ for row in rows} == {row.what: 0 for row in rows}
     assert sum(row.compared for row in rows) > 8000
 

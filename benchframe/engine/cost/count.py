@@ -20,7 +20,7 @@ from benchframe.engine.caches import Caches
 from benchframe.engine.cost.hierarchy import CacheSizes, Hierarchy
 from benchframe.engine.cost.records import EVENT, LINE, SHIFT, Memory
 from benchframe.engine.cost.rewrite import Recorder, Translator, unit_of, units
-from benchframe.engine.cost.tally import COUNTS, VIEWS, Tally, quantile
+from benchframe.engine.cost.sums import COUNTS, VIEWS, Tally, quantile
 from benchframe.engine.job import COST_RECORDS
 from benchframe.engine.runner import NativeRunner, unit_store
 from benchframe.engine.session import prepare

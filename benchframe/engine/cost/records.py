@@ -92,7 +92,7 @@ class Memory:
 # ----------------------------------------------------------------------------------------------------------------------
 # The memory for the sums of a counted run: constants, structs and slabs. One task writes it, so there are no locks.
 #
-# :mod:`benchframe.engine.cost.sums` adds up in it, :mod:`benchframe.engine.cost.tally` makes it and reads it.
+# :mod:`benchframe.engine.cost.sums` adds up in it, :mod:`benchframe.engine.cost.sums` makes it and reads it.
 
 LOW = (1 << SHIFT) - 1
 LINE_SHIFT = LINE.bit_length() - 1

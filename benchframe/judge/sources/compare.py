@@ -1,30 +1,44 @@
-"""The comparisons: what is compared, how often, how many differ, and the first difference, shrunk and drawn."""
+"""Compare the strategies and the oracle with a kernel's own source files: what, how often, and the first difference."""
 
 from __future__ import annotations
 
 import ctypes
+import random
+import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchframe.dialect.interpreter import PlainWorld, dejit
+from benchframe.errors import UsageError, did_you_mean
 from benchframe.events import Kind
 from benchframe.interpreted import InterpretedRunner
-from benchframe.judge.sources import draw
-from benchframe.judge.sources.maple import (
+from benchframe.judge.sources import programs
+from benchframe.judge.sources.programs import BASE, LENGTH, Call, calls, perform, shrunk, stores
+from benchframe.judge.sources.trees import (
+    MAPLE,
+    RBTREE,
+    VMA,
+    Driver,
     KernelMaple,
     KernelTree,
     Nodes,
+    Pair,
     Store,
+    build,
     model_nodes,
+    numbered,
     part,
     watched,
 )
-from benchframe.judge.sources.programs import BASE, LENGTH, Call, calls, perform, shrunk, stores
-from benchframe.judge.sources.rbtree import Pair
+from benchframe.linux.tree import SourcesError, SourceTree, find_trees
+from benchframe.mm.flags import MADV_DONTFORK
 from benchframe.mm.layout import MM
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.space import Space
@@ -34,9 +48,17 @@ from benchframe.strategy import Strategy
 from benchframe.trace.trace import Trace
 from benchframe.verify import parameters
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from benchframe.registry import Registry
+
+
 _SMALL = Sizes(mms=2, tasks=2, vmas=2048, tables=256, pages=4096, files=64)
 _HOLES = (1, 3, 17, 300)
 """Pages: the sizes that the hole search looks for."""
+FORK = 100
+"""Calls between two forks."""
 
 
 @dataclass
@@ -91,12 +113,14 @@ class MapleRows:
         self.one = {k: Row(f"{name}, {what}: one store from the same tree", k.name, "stores") for k in kernels}
         self.all = {k: Row(f"{name}, {what}: the whole history", k.name, "trees") for k in kernels}
         self.hole = {k: Row(f"{name}, {what}: hole search", k.name, "searches") for k in kernels}
+        self.copy = {k: Row(f"{name}, {what}: fork's copy (__mt_dup)", k.name, "trees") for k in kernels}
         self._trees: dict[tuple[KernelMaple, int], KernelTree] = {}
         self._log: dict[int, list[Store]] = defaultdict(list)
 
     def rows(self) -> list[Row]:
         """Those that compared something, by kernel."""
-        return [row for k in self.kernels for row in (self.one[k], self.all[k], self.hole[k]) if row.compared]
+        kinds = (self.one, self.all, self.copy, self.hole)
+        return [kind[k] for k in self.kernels for kind in kinds if kind[k].compared]
 
     def tree(self, kernel: KernelMaple, mm: int) -> KernelTree | None:
         """The kernel's tree with the history of record ``mm``; None before its first store."""
@@ -118,6 +142,18 @@ class MapleRows:
             tree = self._trees[kernel, mm]
             equal = tree.store(store) and tree.nodes() == after
             self.all[kernel].count(equal, len(log), self._history(kernel, [] if equal else list(log)))
+
+    def copied(self, mm: int, child: int, after: Nodes) -> None:
+        """fork copied the strategy's tree: let the kernels copy theirs, and compare."""
+        self._log[child] = list(self._log[mm])
+        for kernel in self.kernels:
+            copy = self._trees[kernel, mm].copy()
+            self._trees[kernel, child] = copy or kernel.tree(self.rcu, after)
+            if copy is not None:
+                nodes, log = copy.nodes(), self._log[child]
+                self.copy[kernel].count(
+                    nodes == after, len(log), partial(programs.maple_difference, None, log, nodes, after)
+                )
 
     def holes(self, mm: Any, search: Callable[..., int], low: int, high: int) -> None:
         """Search for holes of several sizes in both trees."""
@@ -151,7 +187,7 @@ class MapleRows:
             small = shrunk(log, differs)
             before, theirs, ours, done = trees(small)
             stopped = "" if done else "\nthe kernel's code stopped (BUG_ON, WARN_ON or an error)"
-            drawn = draw.maple_difference(before, small, theirs, ours)
+            drawn = programs.maple_difference(before, small, theirs, ours)
             return f"{len(log)} stores shrunk to {len(small)}:\n{drawn}{stopped}"
 
         return text
@@ -170,7 +206,7 @@ class MapleRows:
 
         def text() -> str:
             small = shrunk(log, differs)
-            return f"{len(log)} stores shrunk to {len(small)}:\n{draw.maple_difference(None, small, *trees(small))}"
+            return f"{len(log)} stores shrunk to {len(small)}:\n{programs.maple_difference(None, small, *trees(small))}"
 
         return text
 
@@ -207,9 +243,26 @@ def maple_calls(strategy: Strategy, kernels: Sequence[KernelMaple], ops: int, se
         yield rows.rows()
 
 
+def maple_forks(strategy: Strategy, kernels: Sequence[KernelMaple], ops: int, seed: int) -> Iterator[list[Row]]:
+    """Random calls, each part of a program in a child of the one before, which lacks some of its VMAs (MADV_DONTFORK).
+    Yields after each program."""
+    rows = MapleRows(strategy, kernels, "random forks")
+    for done in range(0, ops, LENGTH):
+        rng = random.Random(f"{seed}/forks/{done}")
+        space = _space(strategy, rows, replace(_SMALL, mms=LENGTH // FORK + 2, tasks=LENGTH // FORK + 2))
+        for number, call in enumerate(calls(f"{seed}/forks/{done}"), 1):
+            perform(space, call)
+            if number % FORK == 0:
+                for start, end, *_ in space.layout():
+                    if rng.random() < 0.2:
+                        space.madvise(start, end - start, MADV_DONTFORK)
+                space = space.fork()
+        yield rows.rows()
+
+
 def _space(strategy: Strategy, rows: MapleRows, sizes: Sizes = _SMALL, p: Parameters | None = None) -> Space:
     """An address space of the model's whose stores ``rows`` sees."""
-    runner = InterpretedRunner(strategy, replace=watched(strategy, lambda: machine.arrays, rows.seen))
+    runner = InterpretedRunner(strategy, replace=watched(strategy, lambda: machine.arrays, rows))
     machine = Machine(runner, sizes, p or Parameters(), strategy.slabs)
     return Space(machine)
 
@@ -249,7 +302,7 @@ def rbtree(strategy: Strategy, library: ctypes.CDLL, kernel: str, ops: int, seed
         pair = Pair(library, strategy, _SMALL)
         for call in program:
             perform(pair.space, call)
-        return draw.rb_tree(pair.kernel()), draw.rb_tree(pair.strategy())
+        return programs.rb_tree(pair.kernel()), programs.rb_tree(pair.strategy())
 
     def first(program: list[Call]) -> Callable[[], str]:
         def text() -> str:
@@ -279,12 +332,13 @@ class KernelVmas:
     """An address space of mm/vma.c's."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        library.v_layout.restype = ctypes.c_long
+        library.v_layout.restype, library.v_tree.restype = ctypes.c_long, ctypes.c_void_p
         word = ctypes.c_ulong
         library.v_map.argtypes = [word, word, word, ctypes.c_int, word]
         library.v_unmap.argtypes, library.v_protect.argtypes = [word, word], [word, word, word]
         library.v_fault.argtypes = [word]
         self._library = library
+        self._maple = KernelMaple(library, "")
         self._room = np.zeros(5 * _SMALL.vmas, np.uint64)
         library.v_new()
 
@@ -305,6 +359,10 @@ class KernelVmas:
         count = self._library.v_layout(ctypes.c_void_p(self._room.ctypes.data))
         return [tuple(row) for row in self._room[: 5 * count].reshape(-1, 5).tolist()]
 
+    def nodes(self) -> Nodes:
+        """Its maple tree, the VMAs numbered in order."""
+        return numbered(self._maple.nodes(self._library.v_tree()))
+
 
 def _layout(side: Oracle | Space) -> Layout:
     return [
@@ -316,7 +374,8 @@ def _layout(side: Oracle | Space) -> Layout:
 def vmas(
     strategy: Strategy, library: ctypes.CDLL, version: tuple[int, ...], ops: int, seed: int
 ) -> Iterator[list[Row]]:
-    """Results and layouts of mm/vma.c, the oracle and the model after each random call. Yields after each program."""
+    """Results and layouts of mm/vma.c, the oracle and the model after each random call; and the maple trees that the
+    calls of mm/vma.c and of the model, with ``strategy``, have left. Yields after each program."""
     kernel = ".".join(map(str, version))
     rules = Rules(anon_vma_merge_both_ways=version >= (6, 16))
     limits = Limits()
@@ -329,6 +388,26 @@ def vmas(
 
     sides: Mapping[str, Callable[[], Oracle | Space]] = {"oracle": oracle_side, f"model ({strategy.name})": model_side}
     rows = {name: Row(f"{name}: merges and splits of mm/vma.c", kernel, "layouts") for name in sides}
+    trees = Row(f"{strategy.name}: the trees that calls of mm/vma.c leave", kernel, "trees")
+
+    def nodes(side: Space) -> Nodes:
+        arrays = side.machine.arrays
+        return numbered(model_nodes(arrays["private0_base"]["word"], int(side.machine.mm(0)["mm_rb"])))
+
+    def both(program: Sequence[Call]) -> tuple[Nodes, Nodes]:
+        side, theirs = model_side(), KernelVmas(library)
+        for call in program:
+            theirs.perform(call)
+            perform(side, call)
+        return theirs.nodes(), nodes(side)
+
+    def first_tree(program: list[Call]) -> Callable[[], str]:
+        def text() -> str:
+            small = shrunk(program, lambda some: len(set(map(str, both(some)))) == 2)
+            lines = [f"{len(program)} calls shrunk to {len(small)}:", *map(str, small)]
+            return "\n".join([*lines, programs.maple_difference(None, [], *both(small))])
+
+        return text
 
     def last(name: str, program: Sequence[Call]) -> tuple[int, Layout, int, Layout]:
         side, theirs = sides[name](), KernelVmas(library)
@@ -344,14 +423,15 @@ def vmas(
             small = shrunk(program, lambda some: differs(name, some))
             result, layout, own_result, own = last(name, small)
             lines = [f"{len(program)} calls shrunk to {len(small)}:", *map(str, small)]
-            lines += [f"  kernel    {result:>4}  {draw.layout(layout)}"]
-            lines += [f"  {name:<8}  {own_result:>4}  {draw.layout(own)}"]
+            lines += [f"  kernel    {result:>4}  {programs.layout(layout)}"]
+            lines += [f"  {name:<8}  {own_result:>4}  {programs.layout(own)}"]
             return "\n".join(lines)
 
         return text
 
     for done in range(0, ops, LENGTH):
-        theirs, own = KernelVmas(library), {name: make() for name, make in sides.items()}
+        theirs, model = KernelVmas(library), model_side()
+        own: dict[str, Oracle | Space] = dict(zip(sides, (oracle_side(), model), strict=True))
         program: list[Call] = []
         for call in calls(f"{seed}/vma/{done}", files=True):
             program.append(call)
@@ -359,4 +439,145 @@ def vmas(
             for name, side in own.items():
                 equal = (perform(side, call) < 0) == (result < 0) and _layout(side) == layout
                 rows[name].count(equal, len(program), first(name, list(program)))
-        yield list(rows.values())
+            trees.count(theirs.nodes() == nodes(model), len(program), first_tree(list(program)))
+        yield [*rows.values(), trees]
+
+
+DEFAULT_OPS = 3000
+PARTS = ("rbtree", "maple", "traces", "vma")
+TRACES = ("python-json", "git-log", "sh-pipeline", "sqlite-index", "container", "postgres-backend")
+"""Traces whose stores are compared: few enough to take seconds."""
+EQUAL, DIFFERENT = 0, 1
+
+
+def run_sources_command(
+    folders: Sequence[Path],
+    known: Registry,
+    ops: int | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    part: str = "all",
+    traces: Sequence[str] = TRACES,
+) -> int:
+    """Compare, print a table, draw the first difference of each row that has one.
+
+    Args:
+        folders: kernel source trees, or folders that contain some.
+        known: the plugins; rbtree, rbtree_gap, maple and maple_rcu are compared.
+        ops: random calls, and random stores, of each comparison (DEFAULT_OPS).
+        minutes: stop when this long has passed, between two programs; instead of ``ops``.
+        seed: the random programs depend on it alone.
+        part: rbtree, maple, traces, vma, or all.
+        traces: workloads of ``known`` whose stores part ``traces`` takes.
+
+    Returns:
+        0: nothing differs; 1: something does.
+
+    Raises:
+        UsageError: no such part.
+        SourcesError: no sources, no compiler, or nothing that these sources have was asked for.
+    """
+    from rich.console import Console
+
+    if part not in ("all", *PARTS):
+        raise UsageError(f"no generator is called {part!r}", hint=did_you_mean(part, PARTS, "choose one of {}, or all"))
+    parts = PARTS if part == "all" else (part,)
+    console = Console(highlight=False)
+    trees = find_trees(folders)
+    console.print("sources: " + ", ".join(f"Linux {tree.name} in {tree.path}" for tree in trees), soft_wrap=True)
+    end = time.monotonic() + minutes * 60 if minutes else None
+    count = ops or (DEFAULT_OPS if minutes is None else 1 << 40)
+    found: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="benchframe-sources-") as folder:
+        runs = list(_runs(console, known, trees, Path(folder), count, seed, parts, traces))
+        for left, run in zip(range(len(runs), 0, -1), runs, strict=True):
+            share = (end - time.monotonic()) / left if end is not None else None
+            found += _table(console, _until(run, share))
+        if not found:
+            raise SourcesError(
+                f"nothing to compare: {', '.join(parts)}", where=folders[0], hint="give it lib/ and mm/ of Linux 6.12"
+            )
+        wrong = [row for row in found if row.differ]
+        _explain(console, wrong)
+    total = sum(row.compared for row in found)
+    console.print(f"\n{total:,} comparisons in {len(found)} rows; {len(wrong)} rows with differences", soft_wrap=True)
+    return DIFFERENT if wrong else EQUAL
+
+
+def _runs(
+    console: Console,
+    known: Registry,
+    trees: Sequence[SourceTree],
+    folder: Path,
+    ops: int,
+    seed: int,
+    parts: Sequence[str],
+    traces: Sequence[str],
+) -> Iterator[Iterator[list[Row]]]:
+    """The comparisons that were asked for, as far as the trees have the files; what they lack is said."""
+    if "rbtree" in parts:
+        for tree in _having(console, trees, RBTREE):
+            library = build(tree, RBTREE, folder)
+            for name in ("rbtree", "rbtree_gap"):
+                yield rbtree(known.strategy(name), library, tree.name, ops, seed)
+    if "vma" in parts:
+        for tree in _having(console, trees, VMA):
+            yield vmas(known.strategy("maple"), build(tree, VMA, folder), tree.version, ops, seed)
+    if "maple" in parts or "traces" in parts:
+        kernels = [KernelMaple(build(tree, MAPLE, folder), tree.name) for tree in _having(console, trees, MAPLE)]
+        for name in ("maple", "maple_rcu") if kernels else ():
+            strategy = known.strategy(name)
+            if "maple" in parts:
+                yield maple_stores(strategy, kernels, ops, seed)
+                yield maple_calls(strategy, kernels, ops, seed)
+                yield maple_forks(strategy, kernels, ops, seed)
+            if "traces" in parts and name == "maple":
+                for trace in traces:
+                    yield iter([maple_trace(strategy, kernels, trace, known.spec(trace).trace(0))])
+
+
+def _explain(console: Console, wrong: Sequence[Row]) -> None:
+    """Draw a difference of each comparison once: what two kernels, or both maple trees, have in common is not repeated,
+    nor a history, where single stores differ already."""
+    drawn: set[str] = set()
+    single = {row.what.partition(",")[2].partition(":")[0] for row in wrong if "one store" in row.what}
+    for row in wrong:
+        about = row.what.partition(",")[2] or row.what
+        if about in drawn or ("history" in about and about.partition(":")[0] in single):
+            continue
+        drawn.add(about)
+        assert row.draw is not None
+        console.print(f"\n{row.what}, Linux {row.kernel}: one of {row.differ:,} differences", markup=False)
+        console.print(row.draw(), markup=False, soft_wrap=True)
+
+
+def _having(console: Console, trees: Sequence[SourceTree], driver: Driver) -> list[SourceTree]:
+    """The trees with the files of ``driver``; the others are named."""
+    having = []
+    for tree in trees:
+        lacking = tree.lacks(driver.files)
+        if lacking:
+            console.print(f"Linux {tree.name} has no {lacking[0]}: not compared", soft_wrap=True, markup=False)
+        else:
+            having.append(tree)
+    return having
+
+
+def _until(run: Iterator[list[Row]], share: float | None) -> list[Row]:
+    """The rows after the last program, or after the first one that ends when ``share`` seconds have passed."""
+    end = time.monotonic() + share if share is not None else None
+    last: list[Row] = []
+    for rows in run:
+        last = rows
+        if end is not None and time.monotonic() > end:
+            break
+    return last
+
+
+def _table(console: Console, rows: Sequence[Row]) -> Sequence[Row]:
+    """Print rows as they are done."""
+    for row in rows:
+        share = 100 * (row.compared - row.differ) / max(1, row.compared)
+        equal = "all equal" if not row.differ else f"{row.differ:,} differ ({min(share, 99.99):.2f} % equal)"
+        console.print(f"{row.what:<62} {row.kernel:<5} {row.compared:>9,} {row.unit:<9} {equal}", soft_wrap=True)
+    return rows

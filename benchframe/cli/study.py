@@ -1,0 +1,403 @@
+"""Studies: ``benchframe explain``, ``breakeven``, ``layout`` and ``claims``."""
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from benchframe.cli import options
+from benchframe.cli.options import guarded, keep_study, loaded, plugin_files, run_folder, split
+from benchframe.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from benchframe.registry import Registry
+    from benchframe.study.explain import Side
+
+
+@guarded
+def explain(
+    a: Annotated[str, typer.Argument(metavar="A", help="A strategy.", autocompletion=options.strategies)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one.", autocompletion=options.strategies)],
+    workload: Annotated[
+        str | None,
+        typer.Option("--workload", "-w", metavar="NAME[:KEY=VALUE,...]", autocompletion=options.workloads),
+    ] = None,
+    trace: Annotated[Path | None, typer.Option("--trace", "-t", metavar="FILE", help="A recorded trace file.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Use the times and counts of this run.", autocompletion=options.runs),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(min=3, max=10_000, metavar="N", help="Number of processes; each measures both strategies.")
+    ] = 8,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Calibrate the cost model again.")] = False,
+    plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
+    no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
+    save: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN", help="Store the result with this run, for its report.", autocompletion=options.runs
+        ),
+    ] = None,
+    form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
+) -> None:
+    """Attribute the difference in ns per lookup between two strategies to what they do.
+
+    Both are counted and timed on the workload; a cost model, fitted to a calibration on this machine (two minutes,
+    once), says how many ns each count is worth. The output also says what remains unexplained, and where the model does
+    not apply.
+
+    Exit codes: 0, 1 (a measuring process failed), 2 (bad input or usage), 3 (disk, no process could be started).
+
+    \b
+    Examples:
+      benchframe explain rbtree pmdcache --workload python-json
+      benchframe explain rbtree maple -w uniform:vmas=20000 --rounds 20
+      benchframe explain rbtree vmacache -w python-json --run last --save last
+    """
+    from benchframe.cli.options import shown
+    from benchframe.cli.report import check_form
+    from benchframe.engine.job import spare_cpu
+    from benchframe.results.manifest import noise
+    from benchframe.study.explain import explain as attribute
+    from benchframe.study.model import calibration, fit
+    from benchframe.study.present import explanation_table, saved_explanation
+
+    check_form(form)
+    if form == "mail":
+        raise UsageError("explain has no mail format; use --format text")
+    if a == b:
+        raise UsageError("name two strategies: A and B are the same")
+    kept = run_folder(save)
+    files = plugin_files(plugin)
+    known = loaded(files, no_plugin, plugin)
+    for name in (a, b):
+        known.strategy(name)
+    if run is None:
+        for reason in noise():
+            _say(f"this machine is not quiet, so intervals may be wide: {reason}")
+    cpu = spare_cpu()
+    pin = -1 if cpu is None else cpu
+    if run is not None:
+        label, sides = _stored(run, a, b, workload)
+    else:
+        label, sides = _measured(known, a, b, workload, trace, rounds, pin, files, split(no_plugin))
+    taken = calibration(known, _say, anew=calibrate, cpu=pin)
+    model = fit(taken.samples, taken.alone)
+    found = attribute(*sides, model)
+    table = explanation_table(found, model, label)
+    typer.echo(shown(table, form), nl=False)
+    keep_study(kept, saved_explanation(found, label, table, ["benchframe", *sys.argv[1:]]))
+
+
+def _say(text: str) -> None:
+    typer.echo(f"benchframe: {text}", err=True)
+
+
+def _stored(run: str, a: str, b: str, workload: str | None) -> "tuple[str, tuple[Side, Side]]":
+    """Times and counts of a run's cells."""
+    from benchframe.results.folder import RunFolder, find_run
+    from benchframe.study.explain import Side
+
+    folder = RunFolder.open(find_run(run))
+    labels = [entry.label for entry in folder.manifest.workloads]
+    if workload is None and len(labels) == 1:
+        workload = labels[0]
+    if workload not in labels:
+        raise UsageError(f"{folder.path} has the workloads {', '.join(labels)}; choose one with --workload")
+    sides = []
+    for name in (a, b):
+        cell = next((c for c in folder.cells() if (c.entry.strategy, c.entry.workload) == (name, workload)), None)
+        if cell is None or not cell.rounds("lookup"):
+            raise UsageError(f"{folder.path} has no time per lookup of {name} on {workload}")
+        if not cell.state.cost:
+            raise UsageError(f"{folder.path} has no counts; omit --run, or measure a run without --no-cost")
+        sides.append(Side(name, cell.state.cost, cell.rounds("lookup")))
+    return workload, (sides[0], sides[1])
+
+
+def _measured(
+    known: "Registry",
+    a: str,
+    b: str,
+    workload: str | None,
+    trace: Path | None,
+    rounds: int,
+    cpu: int,
+    plugins: "list[Path]",
+    blocked: "list[str]",
+) -> "tuple[str, tuple[Side, Side]]":
+    """Time both in the same processes, and count."""
+    from benchframe.engine.compile import compile_strategies
+    from benchframe.engine.cost import count_cost
+    from benchframe.engine.probe import Point, Study
+    from benchframe.study.explain import RECORDS, Side
+    from benchframe.study.model import round_text
+    from benchframe.workload import trace_workload
+
+    if (workload is None) == (trace is None):
+        raise UsageError("name one workload with --workload, or one recorded trace with --trace")
+    spec = trace_workload(trace).spec() if trace is not None else known.spec(workload or "")
+    stream = spec.trace(0)
+    strategies = {name: known.strategy(name) for name in (a, b)}
+    compile_strategies(list(strategies.values()))
+    study = Study(strategies, [stream], [Point(a, 0), Point(b, 0)], 0.05, cpu, [str(path) for path in plugins], blocked)
+    began = time.monotonic()
+    found = study.measure(rounds, 1, lambda done: _say(round_text(done, rounds, time.monotonic() - began)))
+    sides = []
+    for number, name in enumerate((a, b)):
+        ns = {r: row[number]["lookup"] for r, row in enumerate(found) if "lookup" in row[number]}
+        if not ns:
+            raise UsageError(
+                f"{name} has no time per lookup on {spec.label}: the stream has no lookups, or noise hides them"
+            )
+        sides.append(Side(name, count_cost(strategies[name], stream, RECORDS).numbers, ns))
+    return spec.label, (sides[0], sides[1])
+
+
+@guarded
+def breakeven(
+    a: Annotated[str, typer.Argument(metavar="A", help="A strategy.", autocompletion=options.strategies)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one.", autocompletion=options.strategies)],
+    over: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME,...", help="hit_rate, vmas, writes_per_fault, vmas_per_2mib; default: all."),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(min=3, max=10_000, metavar="N", help="Number of processes; each measures every point.")
+    ] = 6,
+    caches: Annotated[
+        str | None,
+        typer.Option(metavar="STATE", help="How each event finds the caches, as for run: program, memory, ..."),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the chart.")] = Path(
+        "reports/studies"
+    ),
+    plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
+    no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
+    save: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN", help="Store the result with this run, for its report.", autocompletion=options.runs
+        ),
+    ] = None,
+    form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
+) -> None:
+    """Sweep a parameter of a synthetic stream and find where B begins to beat A.
+
+    Every process measures both strategies at every point; the crossover has a bootstrap interval over processes, and is
+    claimed only if points on both sides are decided. About 20 s per parameter. A picture (SVG and PNG) is written.
+
+    Exit codes: 0, 1 (a measuring process failed), 2 (bad input or usage), 3 (disk, no process could be started).
+
+    \b
+    Examples:
+      benchframe breakeven rbtree pmdcache
+      benchframe breakeven rbtree vmacache --over hit_rate --rounds 20
+      benchframe breakeven rbtree maple --over vmas -o pictures
+      benchframe breakeven rbtree maple --over vmas --caches program
+      benchframe breakeven rbtree pmdcache --over hit_rate --save last
+    """
+    from benchframe.cli.options import shown
+    from benchframe.cli.report import check_form
+    from benchframe.engine.caches import doubts, parse
+    from benchframe.engine.compile import compile_strategies
+    from benchframe.engine.job import spare_cpu
+    from benchframe.report.charts.spec import save as draw
+    from benchframe.report.charts.study import study_chart
+    from benchframe.study.breakeven import SWEEPS
+    from benchframe.study.breakeven import breakeven as find
+    from benchframe.study.present import breakeven_table, saved_breakeven
+
+    check_form(form)
+    if form == "mail":
+        raise UsageError("breakeven has no mail format; use --format text")
+    if a == b:
+        raise UsageError("name two strategies: A and B are the same")
+    names = split(over) or list(SWEEPS)
+    for name in names:
+        if name not in SWEEPS:
+            raise UsageError(f"--over: no sweep is called {name!r}; {did_you_mean(name, SWEEPS)}")
+    cpu = spare_cpu()
+    states = parse(caches, -1 if cpu is None else cpu)
+    if len(states) != 1:
+        raise UsageError(f"--caches {caches}: breakeven takes one state; run it once for each")
+    for doubt in doubts(states, -1 if cpu is None else cpu):
+        typer.echo(f"benchframe: {doubt}", err=True)
+    kept = run_folder(save)
+    files = plugin_files(plugin)
+    known = loaded(files, no_plugin, plugin)
+    compile_strategies([known.strategy(a), known.strategy(b)])
+    found = [
+        find(
+            known,
+            a,
+            b,
+            SWEEPS[name],
+            rounds,
+            lambda text: typer.echo(f"benchframe: {text}", err=True),
+            cpu=-1 if cpu is None else cpu,
+            plugins=[str(path) for path in files],
+            blocked=split(no_plugin),
+            caches=states[0],
+        )
+        for name in names
+    ]
+    usable = [study for study in found if study.places]
+    if not usable:
+        raise UsageError("noise hides every point; use more --rounds")
+    table = breakeven_table(usable)
+    typer.echo(shown(table, form), nl=False)
+    study = saved_breakeven(usable, table, ["benchframe", *sys.argv[1:]])
+    chart = study_chart(study)
+    for path in draw([chart] if chart else [], output, ("svg", "png")):
+        typer.echo(f"picture: {path}", err=True)
+    keep_study(kept, study)
+
+
+@guarded
+def layout(
+    strategy: Annotated[
+        list[str], typer.Option("--strategy", "-s", metavar="NAME,...", autocompletion=options.strategies)
+    ],
+    workload: Annotated[
+        str | None,
+        typer.Option("--workload", "-w", metavar="NAME[:KEY=VALUE,...]", autocompletion=options.workloads),
+    ] = None,
+    trace: Annotated[Path | None, typer.Option("--trace", "-t", metavar="FILE", help="A recorded trace file.")] = None,
+    seeds: Annotated[int, typer.Option(min=2, max=1000, metavar="N", help="Layout seeds.")] = 4,
+    shifts: Annotated[str, typer.Option(metavar="PAGES,...", help="Shifts, 0 to 511 pages.")] = "0,128,256,384",
+    rounds: Annotated[int, typer.Option(min=2, max=10_000, metavar="N", help="Processes.")] = 5,
+    figure: Annotated[str, typer.Option(metavar="NAME", help="lookup, fault, mapping or replay.")] = "lookup",
+    plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
+    no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
+    save: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN", help="Store the result with this run, for its report.", autocompletion=options.runs
+        ),
+    ] = None,
+    form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
+) -> None:
+    """Sweep layout seeds and the alignment of all addresses to 2 MiB, and print each one's share of the variance.
+
+    A shift moves every address of the stream down by some pages, so that other VMAs share a page of page-table entries.
+
+    Exit codes: 0, 1 (a measuring process failed), 2 (bad input or usage), 3 (disk, no process could be started).
+
+    \b
+    Examples:
+      benchframe layout --strategy pmdcache --workload zipf:vmas=200,faults=1,events=20000
+      benchframe layout -s rbtree,pmdcache -w gcc-project --figure fault --rounds 10 --save last
+    """
+    from benchframe.cli.options import shown
+    from benchframe.cli.report import check_form
+    from benchframe.engine.compile import compile_strategies
+    from benchframe.engine.job import FIGURES, spare_cpu
+    from benchframe.study.layout import measure
+    from benchframe.study.present import layout_table, saved_layout
+    from benchframe.workload import trace_workload
+
+    check_form(form)
+    if form == "mail":
+        raise UsageError("the layout table has no mail format; use --format text")
+    if (workload is None) == (trace is None):
+        raise UsageError("name one workload with --workload, or one recorded trace with --trace")
+    if figure not in FIGURES:
+        raise UsageError(f"--figure takes {', '.join(FIGURES)}, not {figure!r}")
+    try:
+        pages = [int(piece) for piece in shifts.split(",")]
+    except ValueError:
+        raise UsageError(f"--shifts takes whole numbers of pages, separated by commas, not {shifts!r}") from None
+    if len(pages) < 2 or not all(0 <= shift < 512 for shift in pages):
+        raise UsageError(f"--shifts takes two or more of 0 to 511 pages, not {shifts!r}")
+    kept = run_folder(save)
+    files = plugin_files(plugin)
+    known = loaded(files, no_plugin, plugin)
+    spec = trace_workload(trace).spec() if trace is not None else known.spec(workload or "")
+    strategies = [known.strategy(name) for name in split(strategy)]
+    compile_strategies(strategies)
+    cpu = spare_cpu()
+    found = [
+        measure(
+            one,
+            spec.trace(0),
+            spec.label,
+            seeds=range(1, seeds + 1),
+            shifts=pages,
+            rounds=rounds,
+            figure=figure,
+            note=lambda text: typer.echo(f"benchframe: {text}", err=True),
+            cpu=-1 if cpu is None else cpu,
+            plugins=[str(path) for path in files],
+            blocked=split(no_plugin),
+        )
+        for one in strategies
+    ]
+    table = layout_table(found)
+    typer.echo(shown(table, form), nl=False)
+    keep_study(kept, saved_layout(found, table, ["benchframe", *sys.argv[1:]]))
+
+
+@guarded
+def claims(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[CLAIM]...", help="Claims (default: all).")] = None,
+    counted: Annotated[
+        bool, typer.Option("--counted", help="Only hit rates, which are the same on every machine.")
+    ] = False,
+    simulated: Annotated[
+        bool, typer.Option("--simulated", help="Only curves, which are simulated: the same on every x86-64 host.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(min=2, max=10_000, metavar="N", help="Number of processes per claim.")] = 6,
+    form: Annotated[str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv or latex.")] = "text",
+    plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
+    no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
+) -> None:
+    """Re-enact what was published about VMA lookups, and say whether direction and order are the same here.
+
+    Hit rates are counted; ratios of times are measured in paired rounds, with 95 % intervals. A claim that needs more
+    CPUs than this machine has is listed but not judged. A claim about threads runs a thread per CPU; with fewer threads
+    than published only its direction is judged. Curves over many CPUs are simulated on a described machine, and told
+    with what had to be assumed. docs/claims.md says which workload represents each published load.
+
+    Exit codes: 0, 2 (bad input or usage), 3 (the environment).
+
+    \b
+    Examples:
+      benchframe claims
+      benchframe claims --counted
+      benchframe claims --simulated
+      benchframe claims maple-wash rcu-mode --rounds 20
+    """
+    from benchframe.cli.options import shown
+    from benchframe.cli.report import check_form
+    from benchframe.engine.job import spare_cpu
+    from benchframe.study.claims import claims_table, measure
+    from benchframe.study.published import CLAIMS, CurveClaim, HitClaim
+
+    check_form(form)
+    if form == "mail":
+        raise UsageError("claims has no mail format; use --format text")
+    by_name = {claim.name: claim for claim in CLAIMS}
+    for name in names or ():
+        if name not in by_name:
+            raise UsageError(f"there is no claim {name!r}; {did_you_mean(name, by_name)}")
+    chosen = [by_name[name] for name in dict.fromkeys(names or by_name)]
+    if counted or simulated:
+        kinds = (HitClaim,) * counted + (CurveClaim,) * simulated
+        chosen = [claim for claim in chosen if isinstance(claim, kinds)]
+    files = plugin_files(plugin)
+    known = loaded(files, no_plugin, plugin)
+    cpu = spare_cpu()
+    outcomes = measure(
+        known,
+        chosen,
+        rounds,
+        lambda text: typer.echo(f"benchframe: {text}", err=True),
+        cpu=-1 if cpu is None else cpu,
+        plugins=[str(path) for path in files],
+        blocked=split(no_plugin),
+    )
+    typer.echo(shown(claims_table(outcomes), form), nl=False)

@@ -1,0 +1,434 @@
+"""A kernel's own trees beside the strategies': built from its sources, called by ctypes, compared record by record.
+
+Each library is made of a kernel's own files and one driver of ours. A driver (``maple.c``, ``rbtree.c``, ``vma.c``
+beside this file) includes the kernel's file; :mod:`benchframe.linux` has the kernel around it. Headers that the
+kernel's files name are the tree's own where they are part of what is judged, and empty otherwise.
+
+Two maple trees beside each other: lib/maple_tree.c's, by ctypes, and the strategy's, in the interpreter. Both are read
+as a list of :class:`Node`. The strategy's nodes are the kernel's word for word (struct maple_range_64, struct
+maple_arange_64), in records of private slab 0; its addresses end at 2^62 - 1, where the kernel's end at ULONG_MAX.
+
+Two red-black trees beside each other: lib/rbtree.c's, by ctypes, and the strategy's, in the interpreter. What the
+strategy inserts and erases is inserted and erased in the kernel's tree at the same moment, so that both searches see
+the same bounds. Afterwards the trees must be the same node by node: parent, children, colour and, in ``rbtree_gap``,
+rb_subtree_gap.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from benchframe.dialect.functions import is_native, referenced
+from benchframe.dialect.interpreter import dejit
+from benchframe.errors import UsageError
+from benchframe.interpreted import InterpretedRunner
+from benchframe.linux.tree import SHIM, SourcesError, SourceTree, named_headers, put, read_source
+from benchframe.mm.flags import VM_GROWSDOWN
+from benchframe.mm.machine import Machine, Parameters, Sizes
+from benchframe.mm.space import Space
+from benchframe.strategy import Strategy
+
+HERE = Path(__file__).parent
+_SECONDS = 300
+"""For one run of gcc."""
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A C file of ours and the kernel's files that it is about."""
+
+    name: str
+    """The library's name; ``name.c`` is the driver."""
+    files: tuple[str, ...]
+    """Of the source tree, with their places below it; a header of ``include/`` is included as ``<linux/...>``."""
+
+
+MAPLE = Driver("maple", ("lib/maple_tree.c", "include/linux/maple_tree.h"))
+_RBTREE = ("include/linux/rbtree.h", "include/linux/rbtree_augmented.h", "include/linux/rbtree_types.h")
+RBTREE = Driver("rbtree", ("lib/rbtree.c", *_RBTREE))
+_LIST = ("include/linux/list.h", "include/linux/poison.h")
+VMA = Driver("vma", ("mm/vma.c", "mm/vma.h", "tools/testing/vma/vma_internal.h", *MAPLE.files, *_RBTREE, *_LIST))
+
+
+def build(tree: SourceTree, driver: Driver, folder: Path) -> ctypes.CDLL:
+    """Compile the driver with the tree's files in ``folder``, and load it. A few seconds.
+
+    Raises SourcesError without a compiler, and with the compiler's first error where the tree's files ask for what the
+    shim does not have (drivers are tried with 6.1 and 6.12).
+    """
+    own = folder / f"{driver.name}-{tree.name}"
+    texts = [(file, read_source(tree.path / file)) for file in driver.files]
+    for file, text in texts:
+        put(own / _place(file), text)
+    for name in {name for _, text in texts for name in named_headers(text)}:
+        if not (own / name).exists():
+            put(own / name, "")
+    library = own / f"{driver.name}.so"
+    command = [
+        "gcc",
+        "-O1",
+        "-std=gnu11",
+        "-fPIC",
+        "-shared",
+        "-w",
+        "-Werror=implicit",
+        "-Wl,-z,defs",
+        "-fno-strict-aliasing",
+        "-include",
+    ]
+    command += [str(SHIM), *_named(texts), f"-I{own}", f"-I{HERE}"]
+    _compile([*command, "-o", str(library), str(HERE / f"{driver.name}.c")], tree, driver)
+    return ctypes.CDLL(str(library))
+
+
+def _place(file: str) -> str:
+    """Where a kernel's file goes, below the folder that gcc searches."""
+    if file.startswith("include/"):
+        return file.removeprefix("include/")
+    return Path(file).name if file.startswith("tools/") else file
+
+
+def _named(texts: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Options that say how lib/maple_tree.c sets a node's parent (mas_set_parent, in 6.1 mte_set_parent), and how it
+    copies a tree (__mt_dup; not before 6.8)."""
+    text = next((text for file, text in texts if file == "lib/maple_tree.c"), "")
+    yield f"-DSET_PARENT={'mas_set_parent' if 'mas_set_parent(' in text else 'mte_set_parent_of'}"
+    yield f"-DMT_DUP(from,to,gfp)={'__mt_dup(from,to,gfp)' if '__mt_dup(' in text else '-1'}"
+
+
+def _compile(command: Sequence[str], tree: SourceTree, driver: Driver) -> None:
+    if shutil.which("gcc") is None:
+        raise SourcesError("gcc is not installed", hint="install gcc and libc6-dev")
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise SourcesError(f"gcc took longer than {_SECONDS} s", where=tree.path) from None
+    if done.returncode:
+        first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
+        raise SourcesError(
+            f"{driver.name}.c does not compile with Linux {tree.name}'s files: {first}",
+            where=tree.path,
+            hint="Debian's linux-source-6.1 and linux-source-6.12 do",
+        )
+
+
+LEAF, ARANGE = 1, 3
+"""enum maple_type: maple_leaf_64, maple_arange_64."""
+MT_MAX = (1 << 62) - 1
+_ULONG_MAX = (1 << 64) - 1
+_SHIFT = _ULONG_MAX - MT_MAX
+_HEAD, _EACH = 4, 3
+_ROOM = 1 << 20
+
+
+class Store(NamedTuple):
+    """mas_store of ``entry`` (a VMA's number; 0: nothing) over [first, last]."""
+
+    first: int
+    last: int
+    entry: int
+
+
+class Node(NamedTuple):
+    """One node; ``items`` are (pivot, VMA's number or 0, gap) per slot; in an inner node the second is 1."""
+
+    kind: int
+    low: int
+    high: int
+    items: tuple[tuple[int, int, int], ...]
+
+
+Nodes = list[Node]
+"""A tree, each node before its children."""
+
+
+def numbered(nodes: Sequence[Node]) -> Nodes:
+    """The same tree with its VMAs numbered in order: to compare trees whose numbers have nothing to do with each
+    other."""
+    order = itertools.count(1)
+    return [
+        node
+        if node.kind != LEAF
+        else node._replace(items=tuple((pivot, next(order) if entry else 0, gap) for pivot, entry, gap in node.items))
+        for node in nodes
+    ]
+
+
+def height(nodes: Sequence[Node]) -> int:
+    """Levels: the way down to the first leaf."""
+    return next((at + 1 for at, node in enumerate(nodes) if node.kind == LEAF), 0)
+
+
+def ranges(nodes: Sequence[Node]) -> list[tuple[int, int]]:
+    """(last address, VMA's number or 0) of everything in the leaves, in order."""
+    return [item[:2] for node in nodes if node.kind == LEAF for item in node.items]
+
+
+# ---- the kernel's ------------------------------------------------------------------------------------------------
+
+
+def _ours(word: int) -> int:
+    return MT_MAX if word == _ULONG_MAX else word
+
+
+def _theirs(address: int) -> int:
+    return _ULONG_MAX if address == MT_MAX else address
+
+
+class KernelMaple:
+    """lib/maple_tree.c of one source tree; ``name`` is its version."""
+
+    def __init__(self, library: ctypes.CDLL, name: str) -> None:
+        self.name = name
+        number, pointer = ctypes.c_long, ctypes.c_void_p
+        for function, result, arguments in (
+            ("k_new", pointer, [ctypes.c_int]),
+            ("k_destroy", None, [pointer]),
+            ("k_dup", pointer, [pointer]),
+            ("k_store", ctypes.c_int, [pointer, *3 * [ctypes.c_ulong]]),
+            ("k_find", ctypes.c_ulong, [pointer, ctypes.c_ulong]),
+            ("k_gap", number, [pointer, *3 * [ctypes.c_ulong]]),
+            ("k_dump", number, [pointer, pointer, number]),
+            ("k_load", None, [pointer, pointer, ctypes.c_int]),
+        ):
+            call = getattr(library, function)
+            call.restype, call.argtypes = result, arguments
+        self.library = library
+        self.room = np.zeros(_ROOM, np.uint64)
+
+    def tree(self, rcu: bool = False, nodes: Sequence[Node] = ()) -> KernelTree:
+        """A new tree: empty, or exactly ``nodes``."""
+        tree = KernelTree(self, self.library.k_new(int(rcu)))
+        if nodes:
+            words: list[int] = []
+            for node in nodes:
+                words += (node.kind, node.low, _theirs(node.high), len(node.items))
+                for pivot, entry, gap in node.items:
+                    words += (_theirs(pivot), entry << 12 if node.kind == LEAF else 1, gap + _SHIFT * (gap > 1 << 60))
+            array = np.array(words, np.uint64)
+            self.library.k_load(tree.address, array.ctypes.data, height(nodes))
+        return tree
+
+    def nodes(self, address: int) -> Nodes:
+        """The tree at an address, in the strategy's numbers. O(nodes)."""
+        count = self.library.k_dump(address, self.room.ctypes.data, len(self.room))
+        if count > len(self.room):
+            raise UsageError(f"the kernel's tree has {count:,} words, more than {len(self.room):,}")
+        words = self.room[:count].tolist()
+        found, at = [], 0
+        while at < count:
+            kind, low, high, slots = words[at : at + _HEAD]
+            at += _HEAD
+            shift = 12 if kind == LEAF else 0
+            items = []
+            for item in range(at, at + _EACH * slots, _EACH):
+                gap = words[item + 2]
+                items.append((_ours(words[item]), words[item + 1] >> shift, gap - _SHIFT * (gap > 1 << 62)))
+            found.append(Node(kind, low, _ours(high), tuple(items)))
+            at += _EACH * slots
+        return found
+
+
+class KernelTree:
+    """A tree of the kernel's; freed with the object."""
+
+    def __init__(self, kernel: KernelMaple, address: int) -> None:
+        self.kernel, self.address = kernel, address
+
+    def __del__(self) -> None:
+        self.kernel.library.k_destroy(self.address)
+
+    def store(self, store: Store) -> bool:
+        """False if the kernel's code stopped (BUG_ON)."""
+        first, last, entry = store
+        return not self.kernel.library.k_store(self.address, first, _theirs(last), entry << 12)
+
+    def copy(self) -> KernelTree | None:
+        """__mt_dup, as fork calls it; None where the kernel has none (before 6.8)."""
+        copy = self.kernel.library.k_dup(self.address)
+        return KernelTree(self.kernel, copy) if copy else None
+
+    def find(self, addr: int) -> int:
+        """mt_find: the VMA's number, 0 for none."""
+        return int(self.kernel.library.k_find(self.address, addr)) >> 12
+
+    def hole(self, low: int, high: int, size: int) -> int:
+        """mas_empty_area_rev within [low, high): the start of the highest hole of this size; -1 if there is none."""
+        return int(self.kernel.library.k_gap(self.address, low, high, size))
+
+    def nodes(self) -> Nodes:
+        """The tree, in the strategy's numbers. O(nodes)."""
+        return self.kernel.nodes(self.address)
+
+
+# ---- the strategy's ----------------------------------------------------------------------------------------------
+
+
+def part(strategy: Strategy, name: str, hook: str = "index_insert") -> Any:
+    """The native function ``name`` that one of the strategy's hooks calls, directly or not. Raises UsageError."""
+    todo = [strategy.binding[hook]]
+    for function in todo:
+        if function.__name__ == name:
+            return function
+        todo += [f for f in referenced(function).values() if is_native(f) and f not in todo]
+    raise UsageError(f"strategy {strategy.name}: its {hook} calls no {name}", hint="name a strategy with a maple tree")
+
+
+def model_nodes(word: Any, root: int) -> Nodes:
+    """The strategy's tree below reference ``root``; ``word`` is the column of private slab 0."""
+    found: Nodes = []
+
+    def walk(enode: int, low: int, high: int) -> None:
+        node = word[(enode >> 8) << 5 : ((enode >> 8) << 5) + 32].tolist()
+        if enode >> 3 & 15 == LEAF:
+            end = node[31] if node[15] == 0 else 14 if node[15] == high else 15
+            pivots = [*node[1 : 1 + end], high]
+            found.append(Node(LEAF, low, high, tuple((pivot, node[16 + i], 0) for i, pivot in enumerate(pivots))))
+            return
+        end = node[30]
+        pivots = [*node[1 : 1 + end], high]
+        found.append(Node(ARANGE, low, high, tuple((pivot, 1, node[20 + i]) for i, pivot in enumerate(pivots))))
+        for slot in range(end + 1):
+            top = node[1 + slot] if slot < end else high
+            walk(node[10 + slot], low, top)
+            low = top + 1
+
+    if root:
+        walk(root, 0, MT_MAX)
+    return found
+
+
+class Watch(Protocol):
+    """What is told of a strategy's trees. The mm is a record's number."""
+
+    def seen(self, mm: int, store: Store, before: Nodes, after: Nodes) -> None:
+        """A store, with the tree before and after it."""
+
+    def copied(self, mm: int, child: int, after: Nodes) -> None:
+        """fork has copied the tree of ``mm``; the child's."""
+
+
+def watched(strategy: Strategy, arrays: Callable[[], Any], watch: Watch) -> dict[Any, Callable[..., Any]]:
+    """What to ``replace`` in the interpreter, so that ``watch`` sees every store and copy of the strategy's.
+
+    ``arrays`` gives the machine's arrays, once there is one.
+    """
+
+    def tree(mm: int) -> Nodes:
+        return model_nodes(arrays()["private0_base"]["word"], int(arrays()["mm_base"]["mm_rb"][mm]))
+
+    stores = part(strategy, "mas_store")
+    store = dejit(stores, strategy.binding, strategy.binding)
+
+    def watched_store(mm: Any, first: int, last: int, entry: int) -> int:
+        before = tree(mm.index)
+        result: int = store(mm, first, last, entry)
+        watch.seen(mm.index, Store(first, last, entry), before, tree(mm.index))
+        return result
+
+    if "index_dup" not in strategy.binding:
+        return {stores: watched_store}
+    copies = strategy.binding["index_dup"]
+    copy = dejit(copies, strategy.binding, strategy.binding)
+
+    def watched_copy(mm: Any, new: int) -> int:
+        result: int = copy(mm, new)
+        watch.copied(mm.index, new, tree(new))
+        return result
+
+    return {stores: watched_store, copies: watched_copy}
+
+
+_FIELDS = 6
+
+
+class RbNode(NamedTuple):
+    """A node, with VMAs by number; 0 is NULL. ``gap`` is 0 in a tree without gaps."""
+
+    vma: int
+    parent: int
+    left: int
+    right: int
+    black: int
+    gap: int
+
+
+class Pair:
+    """An empty address space whose strategy has a red-black tree, and the kernel's tree beside it."""
+
+    def __init__(self, library: ctypes.CDLL, strategy: Strategy, sizes: Sizes) -> None:
+        self._library = library
+        library.r_dump.restype = ctypes.c_long
+        library.r_set.argtypes = [ctypes.c_long, *3 * [ctypes.c_ulong]]
+        for name in ("r_insert", "r_erase", "r_update"):
+            getattr(library, name).argtypes = [ctypes.c_long]
+        self.gaps = "rb_propagate" in strategy.binding
+        self._known: dict[int, tuple[int, int, int]] = {}
+        self._room = np.zeros(_FIELDS * sizes.vmas, np.int64)
+        library.r_reset(ctypes.c_long(sizes.vmas), ctypes.c_int(self.gaps))
+        hooks = {strategy.binding[name]: name for name in ("index_insert", "index_erase")}
+        watched = {function: self._beside(name, function, strategy) for function, name in hooks.items()}
+        runner = InterpretedRunner(strategy, replace=watched)
+        self.space = Space(Machine(runner, sizes, Parameters(), strategy.slabs))
+
+    def _beside(self, name: str, function: Any, strategy: Strategy) -> Any:
+        plain = dejit(function, strategy.binding, strategy.binding)
+        call = self._library.r_insert if name == "index_insert" else self._library.r_erase
+
+        def both(mm: Any, vma: int) -> int:
+            if name == "index_insert":
+                self._sync([*self._known, vma])
+            call(vma)
+            if name == "index_erase":
+                del self._known[vma]
+            result: int = plain(mm, vma)
+            return result
+
+        return both
+
+    def _sync(self, vmas: list[int]) -> None:
+        """The kernel's records get the bounds that the model's have now; changed gaps are propagated."""
+        records = self.space.machine.arrays["vma_base"]
+        guard = self.space.machine.parameters.stack_guard_gap
+        changed = []
+        for vma in vmas:
+            record = records[vma]
+            start, end, before = int(record["vm_start"]), int(record["vm_end"]), int(record["vm_prev"])
+            low = start - guard * bool(int(record["vm_flags"]) & VM_GROWSDOWN)
+            bounds = start, end, max(0, low - (int(records["vm_end"][before]) if before else 0))
+            if self._known.get(vma) != bounds:
+                self._library.r_set(vma, *bounds)
+                if vma in self._known:
+                    changed.append(vma)
+                self._known[vma] = bounds
+        for vma in changed:
+            self._library.r_update(vma)
+
+    def kernel(self) -> list[RbNode]:
+        """The kernel's tree, a node before its children."""
+        self._sync(list(self._known))
+        words = self._library.r_dump(ctypes.c_void_p(self._room.ctypes.data))
+        return [RbNode(*row) for row in self._room[:words].reshape(-1, _FIELDS).tolist()]
+
+    def strategy(self) -> list[RbNode]:
+        """The strategy's tree likewise."""
+        records = self.space.machine.arrays["vma_base"]
+        todo, found = [int(self.space.machine.mm(0)["mm_rb"])], []
+        while todo:
+            vma = todo.pop()
+            if vma:
+                record = records[vma]
+                color, left, right = (int(record[name]) for name in ("rb_parent_color", "rb_left", "rb_right"))
+                gap = int(record["rb_subtree_gap"]) if self.gaps else 0
+                found.append(RbNode(vma, color >> 1, left, right, color & 1, gap))
+                todo += (right, left)
+        return found
