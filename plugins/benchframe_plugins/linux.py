@@ -28,9 +28,9 @@ difference in a table is the lookup's. 3.15 counted its sequence with 32 bits: n
 (`vmacache_32` has a counter that is). 2.6.32's hole search remembered where it last succeeded, 2.4.0's walked the list
 from the bottom; here both use the model's own search, since every strategy must give the same answer.
 
-But for the allocator each uses the code of another strategy under a new name (2.4.0 with the mutex): see `avl_2_4`, `mmap_cache`,
-`rbtree_gap`, `vmacache`, `vmacache_pmd`, `maple`, `per_vma_rwsem` and `per_vma_refcnt` for layout, cost, points of
-invalidation and sources.
+But for the allocator each uses the code of another strategy under a new name (2.4.0 with the mutex): see `avl_2_4`,
+`mmap_cache`, `rbtree_gap`, `vmacache`, `vmacache_pmd`, `maple`, `per_vma_rwsem`, `per_vma_refcnt` for layout, cost,
+points of invalidation and sources.
 Sources: mm/mmap.c and mm/vmacache.c of the versions named, 2.4.0 arch/i386/mm/fault.c.
 """
 
