@@ -163,7 +163,7 @@ PLACED = 100_000
 
 def _nearest(known: "Registry", spec: "WorkloadSpec", trace: "Trace") -> str:
     """The recorded program nearest to a workload's stream; "" if that is not known."""
-    from benchframe.trace.nominal import nearest_text, nominal, same
+    from benchframe.trace.analysis import nearest_text, nominal, same
 
     own = spec.workload.nominal if spec.label == spec.workload.name else {}
     if not own and len(trace) <= PLACED:
@@ -671,8 +671,7 @@ def measured(
 def on_this_kernel(folder: "RunFolder", streams: "list[Stream]") -> None:
     """``--host``: let the running kernel perform each workload without threads, and keep its times in the run. What
     cannot be performed is told in a line, which the run keeps as a note."""
-    from benchframe.host.measure import FAULTS, MAPPINGS, HostError, measure, unsupported
-    from benchframe.host.model import preset_of
+    from benchframe.host.measure import FAULTS, MAPPINGS, HostError, measure, preset_of, unsupported
     from benchframe.host.program import make_program
     from benchframe.judge.command import kernel_name
     from benchframe.results.studies import HostFigures, HostWorkload, write_host
@@ -787,7 +786,7 @@ def _known_bug(strategy: "Strategy", cell: "Cell", trace: "Trace | None", files:
     """Report which known bug made ``cell`` wrong, if it is one; returns whether it is."""
     if cell.state.state != "wrong" or cell.state.event < 0 or trace is None or not strategy.known_bugs:
         return False
-    from benchframe.study.alone import first_use_after_free
+    from benchframe.study.interpreted import first_use_after_free
 
     found = first_use_after_free(strategy, trace, cell.state.event)
     where = f"{strategy.name} on {cell.entry.workload}"
