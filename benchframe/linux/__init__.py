@@ -1,8 +1,7 @@
 """The kernel's own files in user space: a source tree, what a C compiler needs to take its files, and ``shim.h``.
 
-``shim.h``,
-beside this file, is the kernel around the kernel's files. Of the headers that those name, the ones in :data:`OWN` are
-the tree's; the others are empty, since ``shim.h`` has what is needed of them.
+``shim.h``, beside this file, is the kernel around the kernel's files. Of the headers that those name, the ones in
+:data:`OWN` are the tree's; the others are empty, since ``shim.h`` has what is needed of them.
 """
 
 from __future__ import annotations
