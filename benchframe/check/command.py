@@ -14,6 +14,7 @@ from benchframe.check.checker import Finding, Hunt, Verdict, make_case, replay, 
 from benchframe.check.execution import Broken, model_of
 from benchframe.check.jobs import (
     MEND,
+    ONE_TASK,
     Part,
     Result,
     Watcher,
@@ -163,7 +164,8 @@ def plan(strategies: Sequence[Strategy], scenarios: Sequence[str], memory: str, 
     file."""
     every = [one for strategy in strategies for one in scenarios_of(strategy)]
     for name in scenarios:
-        _named(name, every)
+        if name != ONE_TASK:
+            _named(name, every)
     old = read(saved, [strategy.name for strategy in strategies]) if saved is not None else []
     parts = []
     for strategy in strategies:

@@ -97,15 +97,15 @@ def read(folder: Path, strategies: Iterable[str] | None = None) -> list[Saved]:
     return [saved for saved in found if wanted is None or saved.strategy in wanted]
 
 
-def run_again(saved: Saved, strategy: Strategy, scenario: Scenario | None) -> Again:
-    """Follow the schedule of ``saved`` in ``strategy`` as it is now."""
+def run_again(saved: Saved, strategy: Strategy, scenario: Scenario | None, plugins: tuple[str, ...] = ()) -> Again:
+    """Follow the schedule of ``saved`` in ``strategy`` as it is now. ``plugins``: files that a command must name."""
     if scenario is None:
         return Again(
             True, f"NOT checked: no scenario {saved.scenario!r} any more; delete the file or restore the scenario"
         )
     model = model_of_graphs(saved.replay)
     if model is not None:
-        return _search_again(saved, strategy, scenario, model)
+        return _search_again(saved, Part(strategy, scenario, plugins=plugins), scenario, model)
     try:
         case = make_case(scenario, strategy, model_of(saved.replay))
         run, missed = follow(case, saved.replay)
@@ -114,9 +114,7 @@ def run_again(saved: Saved, strategy: Strategy, scenario: Scenario | None) -> Ag
     if run.failure is not None:
         what = "fails as before" if run.failure.kind == saved.kind else f"fails in another way, not by {saved.kind}"
         Hunt(case).learn_shared()
-        story = tell(
-            case, run, f"benchframe check -s {strategy.name} --scenario {scenario.name} --replay {saved.replay}"
-        )
+        story = tell(case, run, _command(Part(strategy, scenario, plugins=plugins), saved.replay))
         return Again(True, f"WRONG: {what}: {run.failure}", story)
     steps = len(decode(saved.replay))
     if missed or len(run.trace) < steps:
@@ -129,11 +127,11 @@ def run_again(saved: Saved, strategy: Strategy, scenario: Scenario | None) -> Ag
     return Again(False, f"no failure any more ({steps} steps followed)")
 
 
-def _search_again(saved: Saved, strategy: Strategy, scenario: Scenario, model: str) -> Again:
+def _search_again(saved: Saved, part: Part, scenario: Scenario, model: str) -> Again:
     """A failure in an execution graph: the number of a graph means nothing after an edit, so the search runs again, as
     far as it went and ten graphs more, :data:`AGAIN` seconds at most."""
     try:
-        case = GraphCase(scenario, strategy, model)
+        case = GraphCase(scenario, part.strategy, model)
         hunt = GraphHunt(case, 1)
         hunt.graphs = graph_number(saved.replay) + 10
         hunt.run(time.monotonic() + AGAIN)
@@ -143,8 +141,7 @@ def _search_again(saved: Saved, strategy: Strategy, scenario: Scenario, model: s
     for failure in hunt.failures.values():
         fails = failure.broken.kind == saved.kind
         what = "fails as before" if fails else f"fails in another way, not by {saved.kind}"
-        replay = hunt.replay_string(failure.number)
-        command = f"benchframe check -s {strategy.name} --scenario {scenario.name} --replay {replay}"
+        command = _command(part, hunt.replay_string(failure.number))
         return Again(True, f"WRONG: {what}: {failure.broken}", tell_graph(case, failure, command))
     whole = graphs >= hunt.graphs or hunt.verdict.coverage.complete
     cut = "" if whole else f"; there was no time for {hunt.graphs}"
@@ -181,6 +178,8 @@ MEND = 30.0
 """Seconds for the search for a mend."""
 CALLS = 600
 """Random calls of the sequential part."""
+ONE_TASK = "one-task"
+"""The sequential part's name among scenarios: it is done with any of them, and alone if it is named alone."""
 Tick = Callable[[int], None]
 Found = Callable[[str], None]
 
@@ -229,7 +228,7 @@ def scenarios_of(strategy: Strategy) -> tuple[Scenario, ...]:
 def do_part(part: Part, deadline: float, tick: Tick, found: Found) -> Result:
     """Do it until ``deadline`` (time.monotonic). ``tick`` hears of executions, ``found`` of failures as they come."""
     if part.saved is not None:
-        again = run_again(part.saved, part.strategy, part.scenario)
+        again = run_again(part.saved, part.strategy, part.scenario, part.plugins)
         return Result((f"{part.name:24} {again.text}",), wrong=again.fails, executions=1, story=again.story)
     if part.scenario is None:
         return _one_task(part, deadline)
@@ -274,7 +273,7 @@ def _scenario(part: Part, one: Scenario, deadline: float, tick: Tick, found: Fou
     if findings:
         best = min(findings, key=_size)
         Hunt(case).learn_shared()
-        story = tell(case, replay_in(case, best.replay), _command(part, best))
+        story = tell(case, replay_in(case, best.replay), _command(part, best.replay))
     executions = verdict.coverage.executions + verdict.sampled
     stops = f"{one.name} does not end" if any(f.signature[1:2] == (ENDLESS,) for f in findings) else ""
     return Result(tuple(lines), bool(findings), verdict.coverage.complete, executions, findings, story, stops=stops)
@@ -306,7 +305,7 @@ def _graphs(part: Part, one: Scenario, deadline: float, tick: Tick, found: Found
         failure = next(iter(hunt.failures.values()))
         until = time.monotonic() + MEND
         mends = mend(one, part.strategy, failure, until) if part.memory == LKMM and failure.number else []
-        again = _command(part, findings[0]) if failure.number else "it was drawn at random: search for longer"
+        again = _command(part, findings[0].replay) if failure.number else "it was drawn at random: search for longer"
         story = tell_graph(case, failure, again, mends)
     coverage = verdict.coverage
     return Result(tuple(lines), bool(findings), coverage.complete, coverage.executions, findings, story)
@@ -357,11 +356,18 @@ def _size(finding: Finding) -> tuple[int, int]:
     return finding.replay.count("."), len(decode(finding.replay))
 
 
-def _command(part: Part, finding: Finding) -> str:
-    """What runs the finding's schedule again, as it can be pasted."""
-    words = ["benchframe", "check", "--strategy", part.strategy.name, "--scenario", finding.scenario]
-    files = [word for file in part.plugins for word in ("--plugin", file)]
-    return shlex.join([*words, "--replay", finding.replay, *files])
+def _command(part: Part, replay: str = "") -> str:
+    """What does ``part`` again, or one schedule of it, as it can be pasted."""
+    words = ["benchframe", "check", "--strategy", part.strategy.name]
+    words += ["--scenario", part.scenario.name if part.scenario is not None else ONE_TASK]
+    words += ["--replay", replay] if replay else ["--memory", part.memory] if part.memory != "sc" else []
+    return shlex.join([*words, *(word for file in part.plugins for word in ("--plugin", file))])
+
+
+def command_of(part: Part, result: Result) -> str:
+    """The command that shows again what ``result`` found: the shortest schedule, if there is one."""
+    best = best_of([result])
+    return _command(part, best[0].replay if best else "")
 
 
 def share(deadline: float, left: int) -> float:

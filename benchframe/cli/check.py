@@ -30,7 +30,9 @@ def check(
             autocompletion=options.strategies,
         ),
     ] = None,
-    scenario: Annotated[list[str] | None, typer.Option(help="Scenarios, with commas (default: all).")] = None,
+    scenario: Annotated[
+        list[str] | None, typer.Option(help="Scenarios, with commas; one-task: random calls alone (default: all).")
+    ] = None,
     budget: Annotated[
         str | None, typer.Option(help="Time for everything: 30s, 5m (default: 60s, or 15s a strategy if that is more).")
     ] = None,

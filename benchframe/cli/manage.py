@@ -201,7 +201,7 @@ ANSWERS = "answers"
 @cache_app.command("info")
 @guarded
 def info() -> None:
-    """Print the cache folder, and how much compiled code and how many of the oracle's answers it holds.
+    """Print the cache folder, and how many compiled units, lowered functions and answers of the oracle it holds.
 
     Exit codes: 0 always.
 
@@ -209,12 +209,12 @@ def info() -> None:
     Example:
       benchframe cache info
     """
-    from benchframe.dialect.store import Store, cache_folder
+    from benchframe.dialect.store import cache_folder
 
-    typer.echo(f"folder   {cache_folder()}")
-    for name, folder in (("code", Store().folder), ("answers", cache_folder() / ANSWERS)):
+    typer.echo(f"folder     {cache_folder()}")
+    for name, folder in _folders().items():
         sizes = [path.stat().st_size for path in folder.glob("*") if path.is_file()]
-        typer.echo(f"{name:<7}  {len(sizes)} files, {sum(sizes):,} bytes")
+        typer.echo(f"{name:<9}  {len(sizes)} files, {sum(sizes):,} bytes")
 
 
 @cache_app.command("clear")
@@ -230,14 +230,12 @@ def clear(
     Example:
       benchframe cache clear --yes
     """
-    from benchframe.dialect.store import Store, cache_folder
+    from benchframe.dialect.store import cache_folder
+    from benchframe.dialect.store import clear as cleared
 
     if not yes and not typer.confirm(f"Remove compiled code and answers from {cache_folder()}?"):
         return 1
-    files, size = Store().clear()
-    for path in (cache_folder() / ANSWERS).glob("*"):
-        files, size = files + 1, size + path.stat().st_size
-        path.unlink(missing_ok=True)
+    files, size = map(sum, zip(*map(cleared, _folders().values()), strict=True))
     typer.echo(f"removed {files} files, {size:,} bytes")
     return 0
 
@@ -248,7 +246,7 @@ LANGUAGES = ("python", "c")
 """What its hot path can be written in."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 _LONGEST = 40
-_TEMPLATES = Path(__file__).resolve().parent / "templates"
+_TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 TAKEN = ("plugins", "workloads")
 """Names whose module would clash with one of benchframe's own."""
 
@@ -355,3 +353,10 @@ def make(
         shutil.rmtree(building, ignore_errors=True)
         raise
     return Project(name, kind, folder, module)
+
+
+def _folders() -> dict[str, Path]:
+    """What the cache holds, and where: machine code, functions on the way to it, the oracle's answers."""
+    from benchframe.dialect.store import Functions, Store, cache_folder
+
+    return {"code": Store().folder, "functions": Functions().folder, "answers": cache_folder() / ANSWERS}

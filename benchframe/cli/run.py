@@ -708,7 +708,8 @@ def on_this_kernel(folder: "RunFolder", streams: "list[Stream]") -> None:
 
 
 def guarded_run(known: "Registry", manifest: "Manifest", streams: "list[Stream]") -> int:
-    """``--debug-native``: replay the cells with every access tested, each in a process of its own. The exit code."""
+    """``--debug-native``: replay the cells with every access and answer tested, each in a process of its own. The exit
+    code."""
     from benchframe.engine.guard import guard_apart
 
     def note(unit: str) -> None:
@@ -721,7 +722,7 @@ def guarded_run(known: "Registry", manifest: "Manifest", streams: "list[Stream]"
     wrong = 0
     for cell in cells:
         said, right = guard_apart(known.strategy(cell.strategy), traces[cell.workload], manifest.options.timeout, note)
-        wrong += not right
+        wrong += right is not True
         typer.echo(f"{cell.strategy} on {cell.workload}: {said}")
     return FAILED if wrong else 0
 
@@ -729,80 +730,20 @@ def guarded_run(known: "Registry", manifest: "Manifest", streams: "list[Stream]"
 def _look_closer(
     known: "Registry", folder: "RunFolder", streams: "list[Stream]", plugins: Sequence[Path]
 ) -> None:  # fmt: skip
-    """If strategies failed, name the known bug behind a wrong answer, and the scenario that shows it; for other
-    failures print the command that runs them in the interpreter, which reports the line of a mistake."""
-    files = [word for path in plugins for word in ("--plugin", str(path))]
+    """If cells failed, tell why, and print the commands that show it: each was tried and fails."""
+    failed = [cell for cell in folder.cells() if cell.state.failed]
+    if not failed:
+        return
+    from benchframe.study.diagnosis import diagnose
+
+    def again(cell: "Cell") -> list[str]:
+        entry = cell.workload
+        stream = ["-w", entry.spec, "--stream-seed", str(entry.seed)] if entry.spec else ["--trace", entry.path]
+        return ["benchframe", "run", "-s", cell.entry.strategy, *stream]
+
     traces = {stream.entry.label: stream.trace for stream in streams}
-    unnamed: dict[str, None] = {}
-    shown: set[str] = set()
-    for cell in folder.cells():
-        name = cell.entry.strategy
-        trace = traces.get(cell.entry.workload)
-        if cell.state.failed and not _known_bug(known.strategy(name), cell, trace, files):
-            if name in shown or (trace is not None and _looked_into(known.strategy(name), cell, trace, files)):
-                shown.add(name)
-            else:
-                unnamed[name] = None
-    unnamed = {name: None for name in unnamed if name not in shown}
-    if unnamed:
-        command = shlex.join(["benchframe", "check", "--strategy", ",".join(unnamed), *files])
-        typer.echo(f"benchframe: to find the cause and its line: {command}", err=True)
-
-
-def _looked_into(strategy: "Strategy", cell: "Cell", trace: "Trace", files: list[str]) -> bool:
-    """Replay the stream of a failed cell by the interpreter: if it fails there, say where, keep the few events that
-    show it, and print the command that replays them; if not, say so. False where it cannot be replayed so."""
-    from benchframe.cstrategy import unseen
-
-    if cell.state.state not in ("wrong", "crashed") or unseen(strategy.functions()):  # C may end this process
-        return False
-    from benchframe.study.interpreted import MOST, first_failure, part, save, shortened
-
-    last = cell.state.event if cell.state.state == "wrong" and cell.state.event >= 0 else len(trace) - 1
-    try:
-        cut = part(trace, range(min(last + 1, len(trace), MOST)))
-        failure = first_failure(strategy, cut)
-        if failure is None:
-            typer.echo(
-                f"benchframe: {strategy.name} on {cell.entry.workload}: the same text is right by the interpreter in "
-                f"{len(cut)} of {len(trace)} events; what is wrong shows in compiled code alone, as sums and products "
-                "of more than 64 bits do, or in later events; run --debug-native tests every access of all of them",
-                err=True,
-            )
-            return True
-        short, failure = shortened(strategy, cut, failure)
-        path = save(short, strategy.name)
-    except Exception as error:  # whatever happens here, the table and the exit code must follow
-        why = next(iter(str(error).splitlines()), type(error).__name__)
-        typer.echo(f"benchframe: {cell.entry.strategy} on {cell.entry.workload}: not replayed: {why}", err=True)
-        return False
-    command = shlex.join(["benchframe", "check", "--strategy", strategy.name, "--trace", str(path), *files])
-    typer.echo(f"benchframe: {strategy.name} on {cell.entry.workload}: {failure.text}", err=True)
-    typer.echo(f"benchframe: {len(short)} of {len(trace)} events reproduce it in the interpreter: {command}", err=True)
-    return True
-
-
-def _known_bug(strategy: "Strategy", cell: "Cell", trace: "Trace | None", files: list[str]) -> bool:
-    """Report which known bug made ``cell`` wrong, if it is one; returns whether it is."""
-    if cell.state.state != "wrong" or cell.state.event < 0 or trace is None or not strategy.known_bugs:
-        return False
-    from benchframe.study.interpreted import first_use_after_free
-
-    found = first_use_after_free(strategy, trace, cell.state.event)
-    where = f"{strategy.name} on {cell.entry.workload}"
-    if found is None or found.bug is None:
-        names = ", ".join(dict.fromkeys(bug.name for bug in strategy.known_bugs))
-        typer.echo(f"benchframe: {where}: none of the known bugs ({names}) was seen in one task alone", err=True)
-        return False
-    bug = found.bug
-    typer.echo(
-        f"benchframe: {where} is wrong by a known bug, {bug.name}: {bug.summary} (event {found.event}: {found.text})",
-        err=True,
-    )
-    for name in bug.scenarios[:1]:
-        command = shlex.join(["benchframe", "check", "--strategy", strategy.name, "--scenario", name, *files])
-        typer.echo(f"benchframe: {bug.name} from call to call: {command}", err=True)
-    return True
+    files = [str(path) for path in plugins]
+    diagnose(known.strategy, failed, traces, files, again, lambda text: typer.echo(f"benchframe: {text}", err=True))
 
 
 def _closing(folder: "RunFolder") -> None:

@@ -13,7 +13,9 @@ earlier store_release to another place, which the kernel's ldar cannot: the kern
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -41,10 +43,18 @@ from benchframe.dialect.functions import (
     where,
 )
 from benchframe.dialect.lint import check_function, near, returned, translated
-from benchframe.dialect.numba_internals import Pipeline, emit, integers_as_int64, module_of, optimise, unoptimised
+from benchframe.dialect.numba_internals import (
+    Pipeline,
+    Reuse,
+    emit,
+    integers_as_int64,
+    module_of,
+    optimise,
+    unoptimised,
+)
 from benchframe.dialect.primitives import GOLDEN_RATIO_64, Primitive
 from benchframe.dialect.records import DialectError, Slab, Struct
-from benchframe.dialect.store import CODEGEN
+from benchframe.dialect.store import CODEGEN, Functions, toolchain_key
 
 cgutils: Any = numba_cgutils
 ISHLD, ISHST, ISH = 9, 10, 11
@@ -544,7 +554,7 @@ def indirect_call(hook: Hook, index: int) -> Any:
 #
 # 1. each function is cloned with its global names bound: hooks to the strategy's functions, slabs and primitives
 #    to intrinsics (:mod:`benchframe.dialect.llvm`), native functions to their own compiled clones (memoised by
-#    content hash);
+#    content hash, and lowered functions on disk under the same hash);
 # 2. Numba lowers each clone to LLVM IR **without** linking or optimising it: Numba would do both for every callee again
 #    in every caller, which made cold compiles about three times as long. Integers are passed as int64, so that a clone
 #    is lowered once whatever its callers pass;
@@ -557,17 +567,45 @@ if X86:  # on other architectures LLVM does not know these options
     for _option in CODEGEN:
         llvm.set_option("benchframe", _option)
 _OPTIONS = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-_clones: dict[tuple[int, str], Any] = {}
-"""Table of primitives and content hash to dispatcher: what was compiled in this process."""
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """How a build lowers each primitive: ``table`` has an intrinsic for every name. ``name`` tells it from other builds
+    and changes with what the table does, since lowered functions are kept under it."""
+
+    name: str
+    table: dict[str, Any]
+
+
+NATIVE = Lowering("native", PRIMITIVES)
+_clones: dict[tuple[str, str], Any] = {}
+"""Build and content hash to dispatcher: what was compiled in this process."""
+_reuse: dict[str, Reuse] = {}
+
+
+def _reusing(mm: Struct, hook_index: dict[str, int], build: Lowering) -> Reuse:
+    """The lowered functions of this build."""
+    told = repr((mm.layout, sorted(hook_index.items()), build.name, toolchain_key()))
+    context = hashlib.sha256(told.encode()).hexdigest()
+    if context not in _reuse:
+        _reuse[context] = Reuse(Functions(), context, _kinds)
+    return _reuse[context]
+
+
+def _kinds() -> dict[str, Any]:
+    """The types that a function may take and return, by a name that says all of them."""
+    records = {hashlib.sha256(layout.encode()).hexdigest(): kind for layout, kind in _record_types.items()}
+    return {"int64": types.int64, "bool": types.boolean, "none": types.none, **records}
 
 
 def _clone(
-    function: FunctionType, identities: Identities, hook_index: dict[str, int], primitives: dict[str, Any]
+    function: FunctionType, identities: Identities, hook_index: dict[str, int], build: Lowering, reuse: Reuse
 ) -> Any:
     """The dispatcher of ``function`` with everything it names bound; compiled on first use."""
     key = identities.of(function)
-    if (id(primitives), key) in _clones:
-        return _clones[id(primitives), key]
+    if (build.name, key) in _clones:
+        return _clones[build.name, key]
     if not (function.__module__ or "").startswith("benchframe."):  # the model's own text: a test lints it
         check_function(function)
     scope: dict[str, Any] = {"__builtins__": __builtins__, "__name__": function.__module__}
@@ -577,9 +615,9 @@ def _clone(
             if bound is None:
                 scope[name] = indirect_call(obj, hook_index[obj.name])
             else:
-                scope[name] = _clone(bound, identities, hook_index, primitives)
+                scope[name] = _clone(bound, identities, hook_index, build, reuse)
         elif is_native(obj):
-            scope[name] = _clone(identities.callee(obj, function), identities, hook_index, primitives)
+            scope[name] = _clone(identities.callee(obj, function), identities, hook_index, build, reuse)
         elif isinstance(obj, CCall):
             scope[name] = c_call(obj)
         elif isinstance(obj, FarCall):
@@ -587,15 +625,17 @@ def _clone(
         elif isinstance(obj, Slab):
             scope[name] = slab_intrinsic(obj)
         elif isinstance(obj, Primitive):
-            scope[name] = primitives[obj.name]
+            scope[name] = build.table[obj.name]
         else:
             scope[name] = obj
-    clone = FunctionType(function.__code__, scope, f"{function.__name__}_{key[:16]}", function.__defaults__)
+    own = f"{function.__name__}_{key[:16]}" + ("" if build is NATIVE else f"_{build.name}")
+    clone = FunctionType(function.__code__, scope, own, function.__defaults__)
     clone.__module__ = function.__module__
     clone.__qualname__ = clone.__name__
     compiled: Any = numba.njit
-    _clones[id(primitives), key] = integers_as_int64(compiled(pipeline_class=Pipeline, **_OPTIONS)(clone))
-    return _clones[id(primitives), key]
+    dispatcher = compiled(pipeline_class=Pipeline, **_OPTIONS)(clone)
+    _clones[build.name, key] = integers_as_int64(dispatcher, reuse, key)
+    return _clones[build.name, key]
 
 
 def lowered(
@@ -605,18 +645,19 @@ def lowered(
     binding: Binding | None,
     hook_index: dict[str, int],
     replace: Replacements | None = None,
-    primitives: dict[str, Any] = PRIMITIVES,
+    build: Lowering = NATIVE,
 ) -> tuple[Any, str]:
     """The library of ``entry`` and everything it calls, lowered but not optimised, and its symbol there.
 
-    ``primitives`` says how to lower each primitive. A build with other semantics passes its own table, which must live
-    as long as the process. Raises DialectError, as :func:`compile_unit`.
+    Raises DialectError, as :func:`compile_unit`.
     """
+    reuse = _reusing(mm, hook_index, build)
     with global_compiler_lock, unoptimised():
-        dispatcher = _clone(entry, Identities(binding, replace), hook_index, primitives)
+        identities = Identities(binding, replace)
+        dispatcher = _clone(entry, identities, hook_index, build, reuse)
         signature = (record_type(mm), *[types.int64] * (arity - 1))
         try:
-            dispatcher.compile(signature)
+            reuse.ensure(dispatcher, identities.of(entry), signature)
         except (NumbaError, TypeError) as error:  # Numba passes on some TypeErrors of a call
             raise DialectError(translate(error, entry)) from error
         except NoField as error:

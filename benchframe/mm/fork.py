@@ -21,6 +21,8 @@ from benchframe.mm.hooks import (
     cache_mm_init,
     cache_task_init,
     flush_tlb,
+    index_dup,
+    index_erase_range,
     index_exit,
     vma_dup,
     vma_free,
@@ -211,6 +213,7 @@ def dup_mmap(mm, new, child_task):
     if mm_new(mm, new) == NULL:
         return NULL
     child = MM(mm, new)
+    copied = index_dup(mm, new)
     vma = mm.mmap
     prev = NULL
     while vma != NULL:
@@ -235,6 +238,8 @@ def dup_mmap(mm, new, child_task):
             if (v.anon_vma != 0 or v.vm_flags & VM_GUARD) and not v.vm_flags & VM_WIPEONFORK:
                 if copy_range(mm, child, v.vm_start, v.vm_end, v.vm_flags & VM_SHARED) != 0:
                     return NULL
+        elif copied:
+            index_erase_range(child, v.vm_start, v.vm_end)
         vma = following
     flush_tlb(mm, 0, mm.task_size)
     task_init(child, child_task)

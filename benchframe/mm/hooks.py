@@ -45,7 +45,8 @@ def index_erase(mm, vma):
 @hook("index", holds="mmap_lock write")
 def index_erase_range(mm, start, end):
     """munmap has erased every VMA within [start, end), one by one. An index of ranges may leave that work to this hook,
-    which then empties the range by one store, as the maple tree does. Caller holds mmap_lock for write."""
+    which then empties the range by one store, as the maple tree does. Caller holds mmap_lock for write (after ``dup``:
+    the parent's)."""
     return 0
 
 
@@ -61,6 +62,14 @@ def index_resize(mm, vma, old_start, old_end):
 def index_gap_below(mm, length, low, high):
     """The start of a ``length``-byte range at the top of the highest hole within [low, high) that fits, or -1. The
     default walks the list from the top. If nothing fits below mmap_base, the model itself searches upwards."""
+
+
+@hook("index", holds="mmap_lock write of the parent; nobody knows the child yet")
+def index_dup(mm, new):
+    """fork begins. 1: the index of the child, ``MM(mm, new)``, which was empty, is now a copy of ``mm``'s (__mt_dup).
+    Then each VMA in it is replaced: by ``insert`` of its copy, which has the same range, or, where the child gets none,
+    by ``erase_range``. 0, the default: ``insert`` fills the empty index."""
+    return 0
 
 
 @hook("index", holds="none: nothing else runs")

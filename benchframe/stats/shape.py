@@ -78,7 +78,7 @@ def drift(means: Mapping[int, float]) -> float | None:
     rounds = sorted(means)
     if len(rounds) < MIN_ROUNDS:
         return None
-    from scipy.stats import kendalltau, theilslopes  # type: ignore[import-untyped]
+    from scipy.stats import kendalltau, theilslopes
 
     logs = np.log([means[r] for r in rounds])
     found: Any = kendalltau(rounds, logs)
@@ -154,7 +154,7 @@ def levels(values: Sequence[float], errors: Sequence[float], within: float = 0.0
         raise ValueError("a standard error must be positive")
     if n == 0:
         return []
-    from scipy.stats import chi2  # type: ignore[import-untyped]
+    from scipy.stats import chi2
 
     extra = between(values, errors)
     weights = [1 / (error**2 + extra**2) for error in errors]

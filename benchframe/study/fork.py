@@ -34,8 +34,9 @@ SIZES = (50, 1000)
 CHILDREN = 2
 """Calls in a replay."""
 ONE_BY_ONE = (
-    "the child's VMAs enter its index one by one, as up to Linux 6.7; 6.8 copies a maple tree as a whole, so for later "
-    "kernels fork is too dear here. benchframe host --fork times the running kernel."
+    "a strategy that fills the hook dup (maple_rcu, presets from linux-6.12 on) copies its tree as a whole, as Linux "
+    "since 6.8; in the others the child's VMAs enter the index one by one. benchframe host --fork times the running "
+    "kernel."
 )
 COUNTS = ("loads", "stores", "atomics", "lines")
 """What is counted per call, keys of the view ``mapping`` (docs/cost.md)."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchframe.check.conform import TRACED, PoisoningRunner, Returns
-from benchframe.check.execution import MISTAKES, Broken, Endless, patience, told
+from benchframe.check.execution import MISTAKES, PATIENCE, Broken, Endless, patience, told
 from benchframe.check.memory import KEY_OF, OutOfRecords, chain, place
 from benchframe.dialect.interpreter import PlainWorld, dejit, proxy_class
 from benchframe.dialect.primitives import Listening
@@ -63,7 +64,7 @@ class Failure:
     traced: tuple[str, ...] = ()
     """What strategy code traced during that event."""
     kind: str = ""
-    """What sort of failure, if an access failed: "NULL dereference", "wild reference", "use after free"."""
+    """If an access failed: "NULL dereference", "wild reference", "use after free"; if nothing ended: "no end"."""
 
 
 def first_failure(strategy: Strategy, trace: Trace, seconds: float = SECONDS, blame: bool = True) -> Failure | None:
@@ -86,18 +87,18 @@ def first_failure(strategy: Strategy, trace: Trace, seconds: float = SECONDS, bl
         traced.append(f"{int(x):#x}, in {function} ({file}:{line})")
         del traced[:-TRACED]
 
-    with patience(seconds), Listening(hear):
+    end = time.process_time() + seconds
+    with Listening(hear):
         try:
             for number in stream.boots:
                 machine.boot(number)
             runner.forget()
             machine.arrays["event_base"][:] = stream.records
             for at in range(len(events)):
+                if time.process_time() > end:
+                    raise TimeoutError
                 traced.clear()
-                if blame and at == len(events) - 1:
-                    with returned:
-                        runner.replay(at, at + 1)
-                else:
+                with patience(PATIENCE), returned if blame and at == len(events) - 1 else nullcontext():
                     runner.replay(at, at + 1)
                 row = slice(at, at + 1)
                 answer = machine.arrays["answer_base"][row]
@@ -110,9 +111,12 @@ def first_failure(strategy: Strategy, trace: Trace, seconds: float = SECONDS, bl
             runner.validate(machine)
         except ValidationError as error:
             return Failure(at, f"after the last event: {str(error).splitlines()[0]}")
-        except (Broken, DialectError, *MISTAKES) as error:
+        except TimeoutError:
+            raise Endless(f"{seconds:g} s of CPU time were not enough for {len(events)} events") from None
+        except (Broken, DialectError, Endless, *MISTAKES) as error:
             what = f"event {at} ({Kind(int(events[at]['kind'])).name} {int(events[at]['addr']):#x}): {told(error)}"
-            return Failure(at, what, tuple(traced), getattr(error, "kind", ""))
+            kind = "no end" if isinstance(error, Endless) else getattr(error, "kind", "")
+            return Failure(at, what, tuple(traced), kind)
     rows = [(mm, *row) for mm in sorted(right.spaces) for row in right.layouts[mm]]
     difference = first_difference(machine, np.array(rows, np.int64).reshape(-1, 7))
     return Failure(len(events) - 1, f"after the last event: {difference}") if difference else None

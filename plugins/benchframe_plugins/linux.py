@@ -9,14 +9,14 @@ linux-3.15       red-black tree with gaps        vmacache, page   mmap_sem for r
 linux-5.10       red-black tree with gaps        vmacache, 2 MiB  mmap_lock for read
 linux-6.1        maple tree                      none             mmap_lock for read
 linux-6.4        maple tree, RCU mode            none             the VMA's rw_semaphore, else mmap_lock
-linux-6.12       as linux-6.4
+linux-6.12       as linux-6.4; fork copies the tree
 linux-6.15       maple tree, RCU mode            none             a reference to the VMA, else mmap_lock
 linux-6.18       as linux-6.15; /proc/PID/maps is read under one VMA's lock after another, before under mmap_lock
 ```
 Which maple tree: after a store the nodes are those of lib/maple_tree.c of 6.1 and of 6.12 alike (`make kernel-judge`;
 newer files have not been compared). linux-6.1 rewrites a leaf in place; from linux-6.4 on it is replaced, since 6.3 set
-RCU mode. In all of them a replaced node is marked dead after its replacement is visible, as since 6.6; and fork inserts
-one VMA after the other, where 6.1 stored in bulk and 6.8 copies the tree (__mt_dup).
+RCU mode. In all of them a replaced node is marked dead after its replacement is visible, as since 6.6. fork copies the
+tree from linux-6.12 on (__mt_dup, 6.8); before, it inserts one VMA after the other, where 6.1 to 6.7 stored in bulk.
 
 mmap_sem became a rw_semaphore in 2.4.3; `avl_2_4` itself corresponds to 2.4.3 to 2.4.9, with concurrent faults. Only
 the lookup is that kernel's. System calls, merging, limits and page faults are the model's for every strategy, so that a
@@ -84,6 +84,6 @@ def benchframe_strategies():
         ("linux-6.18", "as 6.15, and maps are read under one VMA's lock after another", per_vma_refcnt.protocol()),
     ]
     for name, what, protocol in locks:
-        rcu = maple.maple(rcu=True)
+        rcu = maple.maple(rcu=True, dup=name != "linux-6.4")
         kernels.append(Strategy(name, what, rcu, protocol=protocol, check_messages=maple.MESSAGES))
     return kernels

@@ -11,7 +11,7 @@ from support.space import registry
 
 from benchframe.errors import BenchframeError
 from benchframe.judge.sources import programs
-from benchframe.judge.sources.compare import maple_calls, maple_stores, maple_trace, run_sources_command
+from benchframe.judge.sources.compare import maple_calls, maple_forks, maple_stores, maple_trace, run_sources_command
 from benchframe.judge.sources.programs import BASE, LENGTH, calls, shrunk
 from benchframe.judge.sources.trees import LEAF, MAPLE, KernelMaple, Node, Store, build, height, part
 from benchframe.linux import SourcesError, find_trees
@@ -113,9 +113,10 @@ def test_a_strategy_without_a_maple_tree_is_refused() -> None:
 
 @pytest.mark.needs_debian("gcc")
 def test_rbtree_and_oracle_are_the_kernels(capsys: pytest.CaptureFixture[str]) -> None:
-    """lib/rbtree.c makes the same trees, colours and gaps included; mm/vma.c merges and splits as oracle and model."""
+    """lib/rbtree.c makes the same trees, colours and gaps included; mm/vma.c merges and splits as oracle and model,
+    and leaves the model's maple trees."""
     folder = sources()
-    for part_, rows in (("rbtree", 2), ("vma", 2)):
+    for part_, rows in (("rbtree", 2), ("vma", 3)):
         assert run_sources_command([folder], registry(), ops=LENGTH, part=part_) == 0
         assert len(re.findall(r" 6\.12 +500 \w+ +all equal", capsys.readouterr().out)) == rows
 
@@ -129,11 +130,13 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> KernelMaple:
 
 @pytest.mark.needs_debian("gcc")
 def test_maple_is_the_kernels(kernel: KernelMaple) -> None:
-    """Node by node after each of 3,000 random stores and those of 500 calls, and the same holes are found."""
+    """Node by node after each of 3,000 random stores, those of 500 calls and of fork's copies, and the same holes are
+    found."""
     rows = list(maple_stores(registry().strategy("maple"), [kernel], 6 * LENGTH, 1))[-1]
     rows += list(maple_stores(registry().strategy("maple_rcu"), [kernel], LENGTH, 2))[-1]
     rows += list(maple_calls(registry().strategy("maple"), [kernel], 1, 1))[-1]
-    assert len(rows) == 7
+    rows += list(maple_forks(registry().strategy("maple_rcu"), [kernel], 1, 1))[-1]
+    assert len(rows) == 10
     assert {row.what: row.differ for row in rows} == {row.what: 0 for row in rows}
     assert sum(row.compared for row in rows) > 8000
 

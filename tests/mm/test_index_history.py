@@ -3,12 +3,13 @@
 import itertools
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from benchframe.judge.sources.maple import Store, watched
 from support.space import BASE, FIXED, PAGE, PMD, RW, RWX, SIZES, Kit, strategy
 
 from benchframe.interpreted import InterpretedRunner
+from benchframe.judge.sources.trees import watched
 from benchframe.mm.machine import Machine, Parameters
 from benchframe.mm.space import Space
 
@@ -234,16 +235,14 @@ def test_maple_fills_a_sibling_before_it_splits(step: int, expected: list[int]) 
 def maple_stores(*calls: Callable[[Space], int]) -> list[tuple[int, int, bool]]:
     """The stores that the last call makes in a maple tree: first and last page from BASE, and whether a VMA is
     stored."""
-    seen: list[Store] = []
-    maple = strategy("maple")
-    runner = InterpretedRunner(
-        maple, replace=watched(maple, lambda: machine.arrays, lambda mm, store, before, after: seen.append(store))
-    )
+    maple, watch = strategy("maple"), Mock()
+    runner = InterpretedRunner(maple, replace=watched(maple, lambda: machine.arrays, watch))
     machine = Machine(runner, SIZES, Parameters(), maple.slabs)
     space = Space(machine)
     for call in calls:
-        seen.clear()
+        watch.reset_mock()
         assert call(space) >= 0
+    seen = [call.args[1] for call in watch.seen.call_args_list]
     assert runner.hook("index_check") == 0
     return [((one.first - BASE) // PAGE, (one.last - BASE) // PAGE, one.entry != 0) for one in seen]
 

@@ -72,7 +72,7 @@ def test_verdicts_and_table() -> None:
     table = walk_table(walks, "rbtree")
     assert [row[:2] for row in table.rows[:3]] == [("rbtree", operation) for operation in OPERATIONS]
     assert table.records[3]["ns_per_vma"] == pytest.approx(250.0, rel=0.02)
-    assert "6.8 copies a maple tree" in render(table, "text")
+    assert "fills the hook dup" in render(table, "text")
     lost = Walk("w", "fork", ({}, {}), None)
     assert math.isnan(lost.mean(1))
     assert walk_table([lost], "rbtree").rows[0][2:5] == ("-", "-", "-")

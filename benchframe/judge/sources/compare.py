@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import random
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +33,12 @@ from benchframe.judge.sources.trees import (
     Store,
     build,
     model_nodes,
+    numbered,
     part,
     watched,
 )
 from benchframe.linux import SourcesError, SourceTree, find_trees
+from benchframe.mm.flags import MADV_DONTFORK
 from benchframe.mm.layout import MM
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.space import Space
@@ -53,6 +57,8 @@ if TYPE_CHECKING:
 _SMALL = Sizes(mms=2, tasks=2, vmas=2048, tables=256, pages=4096, files=64)
 _HOLES = (1, 3, 17, 300)
 """Pages: the sizes that the hole search looks for."""
+FORK = 100
+"""Calls between two forks."""
 
 
 @dataclass
@@ -107,12 +113,14 @@ class MapleRows:
         self.one = {k: Row(f"{name}, {what}: one store from the same tree", k.name, "stores") for k in kernels}
         self.all = {k: Row(f"{name}, {what}: the whole history", k.name, "trees") for k in kernels}
         self.hole = {k: Row(f"{name}, {what}: hole search", k.name, "searches") for k in kernels}
+        self.copy = {k: Row(f"{name}, {what}: fork's copy (__mt_dup)", k.name, "trees") for k in kernels}
         self._trees: dict[tuple[KernelMaple, int], KernelTree] = {}
         self._log: dict[int, list[Store]] = defaultdict(list)
 
     def rows(self) -> list[Row]:
         """Those that compared something, by kernel."""
-        return [row for k in self.kernels for row in (self.one[k], self.all[k], self.hole[k]) if row.compared]
+        kinds = (self.one, self.all, self.copy, self.hole)
+        return [kind[k] for k in self.kernels for kind in kinds if kind[k].compared]
 
     def tree(self, kernel: KernelMaple, mm: int) -> KernelTree | None:
         """The kernel's tree with the history of record ``mm``; None before its first store."""
@@ -134,6 +142,18 @@ class MapleRows:
             tree = self._trees[kernel, mm]
             equal = tree.store(store) and tree.nodes() == after
             self.all[kernel].count(equal, len(log), self._history(kernel, [] if equal else list(log)))
+
+    def copied(self, mm: int, child: int, after: Nodes) -> None:
+        """fork copied the strategy's tree: let the kernels copy theirs, and compare."""
+        self._log[child] = list(self._log[mm])
+        for kernel in self.kernels:
+            copy = self._trees[kernel, mm].copy()
+            self._trees[kernel, child] = copy or kernel.tree(self.rcu, after)
+            if copy is not None:
+                nodes, log = copy.nodes(), self._log[child]
+                self.copy[kernel].count(
+                    nodes == after, len(log), partial(programs.maple_difference, None, log, nodes, after)
+                )
 
     def holes(self, mm: Any, search: Callable[..., int], low: int, high: int) -> None:
         """Search for holes of several sizes in both trees."""
@@ -223,9 +243,26 @@ def maple_calls(strategy: Strategy, kernels: Sequence[KernelMaple], ops: int, se
         yield rows.rows()
 
 
+def maple_forks(strategy: Strategy, kernels: Sequence[KernelMaple], ops: int, seed: int) -> Iterator[list[Row]]:
+    """Random calls, each part of a program in a child of the one before, which lacks some of its VMAs (MADV_DONTFORK).
+    Yields after each program."""
+    rows = MapleRows(strategy, kernels, "random forks")
+    for done in range(0, ops, LENGTH):
+        rng = random.Random(f"{seed}/forks/{done}")
+        space = _space(strategy, rows, replace(_SMALL, mms=LENGTH // FORK + 2, tasks=LENGTH // FORK + 2))
+        for number, call in enumerate(calls(f"{seed}/forks/{done}"), 1):
+            perform(space, call)
+            if number % FORK == 0:
+                for start, end, *_ in space.layout():
+                    if rng.random() < 0.2:
+                        space.madvise(start, end - start, MADV_DONTFORK)
+                space = space.fork()
+        yield rows.rows()
+
+
 def _space(strategy: Strategy, rows: MapleRows, sizes: Sizes = _SMALL, p: Parameters | None = None) -> Space:
     """An address space of the model's whose stores ``rows`` sees."""
-    runner = InterpretedRunner(strategy, replace=watched(strategy, lambda: machine.arrays, rows.seen))
+    runner = InterpretedRunner(strategy, replace=watched(strategy, lambda: machine.arrays, rows))
     machine = Machine(runner, sizes, p or Parameters(), strategy.slabs)
     return Space(machine)
 
@@ -295,12 +332,13 @@ class KernelVmas:
     """An address space of mm/vma.c's."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        library.v_layout.restype = ctypes.c_long
+        library.v_layout.restype, library.v_tree.restype = ctypes.c_long, ctypes.c_void_p
         word = ctypes.c_ulong
         library.v_map.argtypes = [word, word, word, ctypes.c_int, word]
         library.v_unmap.argtypes, library.v_protect.argtypes = [word, word], [word, word, word]
         library.v_fault.argtypes = [word]
         self._library = library
+        self._maple = KernelMaple(library, "")
         self._room = np.zeros(5 * _SMALL.vmas, np.uint64)
         library.v_new()
 
@@ -321,6 +359,10 @@ class KernelVmas:
         count = self._library.v_layout(ctypes.c_void_p(self._room.ctypes.data))
         return [tuple(row) for row in self._room[: 5 * count].reshape(-1, 5).tolist()]
 
+    def nodes(self) -> Nodes:
+        """Its maple tree, the VMAs numbered in order."""
+        return numbered(self._maple.nodes(self._library.v_tree()))
+
 
 def _layout(side: Oracle | Space) -> Layout:
     return [
@@ -332,7 +374,8 @@ def _layout(side: Oracle | Space) -> Layout:
 def vmas(
     strategy: Strategy, library: ctypes.CDLL, version: tuple[int, ...], ops: int, seed: int
 ) -> Iterator[list[Row]]:
-    """Results and layouts of mm/vma.c, the oracle and the model after each random call. Yields after each program."""
+    """Results and layouts of mm/vma.c, the oracle and the model after each random call; and the maple trees that the
+    calls of mm/vma.c and of the model, with ``strategy``, have left. Yields after each program."""
     kernel = ".".join(map(str, version))
     rules = Rules(anon_vma_merge_both_ways=version >= (6, 16))
     limits = Limits()
@@ -345,6 +388,26 @@ def vmas(
 
     sides: Mapping[str, Callable[[], Oracle | Space]] = {"oracle": oracle_side, f"model ({strategy.name})": model_side}
     rows = {name: Row(f"{name}: merges and splits of mm/vma.c", kernel, "layouts") for name in sides}
+    trees = Row(f"{strategy.name}: the trees that calls of mm/vma.c leave", kernel, "trees")
+
+    def nodes(side: Space) -> Nodes:
+        arrays = side.machine.arrays
+        return numbered(model_nodes(arrays["private0_base"]["word"], int(side.machine.mm(0)["mm_rb"])))
+
+    def both(program: Sequence[Call]) -> tuple[Nodes, Nodes]:
+        side, theirs = model_side(), KernelVmas(library)
+        for call in program:
+            theirs.perform(call)
+            perform(side, call)
+        return theirs.nodes(), nodes(side)
+
+    def first_tree(program: list[Call]) -> Callable[[], str]:
+        def text() -> str:
+            small = shrunk(program, lambda some: len(set(map(str, both(some)))) == 2)
+            lines = [f"{len(program)} calls shrunk to {len(small)}:", *map(str, small)]
+            return "\n".join([*lines, programs.maple_difference(None, [], *both(small))])
+
+        return text
 
     def last(name: str, program: Sequence[Call]) -> tuple[int, Layout, int, Layout]:
         side, theirs = sides[name](), KernelVmas(library)
@@ -367,7 +430,8 @@ def vmas(
         return text
 
     for done in range(0, ops, LENGTH):
-        theirs, own = KernelVmas(library), {name: make() for name, make in sides.items()}
+        theirs, model = KernelVmas(library), model_side()
+        own: dict[str, Oracle | Space] = dict(zip(sides, (oracle_side(), model), strict=True))
         program: list[Call] = []
         for call in calls(f"{seed}/vma/{done}", files=True):
             program.append(call)
@@ -375,7 +439,8 @@ def vmas(
             for name, side in own.items():
                 equal = (perform(side, call) < 0) == (result < 0) and _layout(side) == layout
                 rows[name].count(equal, len(program), first(name, list(program)))
-        yield list(rows.values())
+            trees.count(theirs.nodes() == nodes(model), len(program), first_tree(list(program)))
+        yield [*rows.values(), trees]
 
 
 DEFAULT_OPS = 3000
@@ -457,7 +522,7 @@ def _runs(
                 yield rbtree(known.strategy(name), library, tree.name, ops, seed)
     if "vma" in parts:
         for tree in _having(console, trees, VMA):
-            yield vmas(known.strategy("rbtree"), build(tree, VMA, folder), tree.version, ops, seed)
+            yield vmas(known.strategy("maple"), build(tree, VMA, folder), tree.version, ops, seed)
     if "maple" in parts or "traces" in parts:
         kernels = [KernelMaple(build(tree, MAPLE, folder), tree.name) for tree in _having(console, trees, MAPLE)]
         for name in ("maple", "maple_rcu") if kernels else ():
@@ -465,6 +530,7 @@ def _runs(
             if "maple" in parts:
                 yield maple_stores(strategy, kernels, ops, seed)
                 yield maple_calls(strategy, kernels, ops, seed)
+                yield maple_forks(strategy, kernels, ops, seed)
             if "traces" in parts and name == "maple":
                 for trace in traces:
                     yield iter([maple_trace(strategy, kernels, trace, known.spec(trace).trace(0))])

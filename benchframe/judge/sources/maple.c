@@ -29,6 +29,18 @@ void k_destroy(struct maple_tree *mt)
 	free(mt);
 }
 
+/* dup_mmap's copy of a tree (6.8 on). NULL: this kernel has none, or it failed. */
+struct maple_tree *k_dup(struct maple_tree *mt)
+{
+	struct maple_tree *new = k_new(!!mt_in_rcu(mt));
+
+	if (MT_DUP(mt, new, GFP_KERNEL)) {
+		free(new);
+		return NULL;
+	}
+	return new;
+}
+
 /* As vma_iter_store's mas_store_prealloc: 0, or an error. */
 int k_store(struct maple_tree *mt, unsigned long first, unsigned long last, unsigned long entry)
 {

@@ -17,12 +17,13 @@ rb_subtree_gap.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -84,7 +85,7 @@ def build(tree: SourceTree, driver: Driver, folder: Path) -> ctypes.CDLL:
         "-fno-strict-aliasing",
         "-include",
     ]
-    command += [str(SHIM), f"-DSET_PARENT={_set_parent(texts)}", f"-I{own}", f"-I{HERE}"]
+    command += [str(SHIM), *_named(texts), f"-I{own}", f"-I{HERE}"]
     _compile([*command, "-o", str(library), str(HERE / f"{driver.name}.c")], tree, driver)
     return ctypes.CDLL(str(library))
 
@@ -96,10 +97,12 @@ def _place(file: str) -> str:
     return Path(file).name if file.startswith("tools/") else file
 
 
-def _set_parent(texts: Iterable[tuple[str, str]]) -> str:
-    """How lib/maple_tree.c sets a node's parent: mas_set_parent, or (6.1) mte_set_parent."""
-    new = any(file == "lib/maple_tree.c" and "mas_set_parent(" in text for file, text in texts)
-    return "mas_set_parent" if new else "mte_set_parent_of"
+def _named(texts: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Options that say how lib/maple_tree.c sets a node's parent (mas_set_parent, in 6.1 mte_set_parent), and how it
+    copies a tree (__mt_dup; not before 6.8)."""
+    text = next((text for file, text in texts if file == "lib/maple_tree.c"), "")
+    yield f"-DSET_PARENT={'mas_set_parent' if 'mas_set_parent(' in text else 'mte_set_parent_of'}"
+    yield f"-DMT_DUP(from,to,gfp)={'__mt_dup(from,to,gfp)' if '__mt_dup(' in text else '-1'}"
 
 
 def _compile(command: Sequence[str], tree: SourceTree, driver: Driver) -> None:
@@ -148,6 +151,18 @@ Nodes = list[Node]
 """A tree, each node before its children."""
 
 
+def numbered(nodes: Sequence[Node]) -> Nodes:
+    """The same tree with its VMAs numbered in order: to compare trees whose numbers have nothing to do with each
+    other."""
+    order = itertools.count(1)
+    return [
+        node
+        if node.kind != LEAF
+        else node._replace(items=tuple((pivot, next(order) if entry else 0, gap) for pivot, entry, gap in node.items))
+        for node in nodes
+    ]
+
+
 def height(nodes: Sequence[Node]) -> int:
     """Levels: the way down to the first leaf."""
     return next((at + 1 for at, node in enumerate(nodes) if node.kind == LEAF), 0)
@@ -178,6 +193,7 @@ class KernelMaple:
         for function, result, arguments in (
             ("k_new", pointer, [ctypes.c_int]),
             ("k_destroy", None, [pointer]),
+            ("k_dup", pointer, [pointer]),
             ("k_store", ctypes.c_int, [pointer, *3 * [ctypes.c_ulong]]),
             ("k_find", ctypes.c_ulong, [pointer, ctypes.c_ulong]),
             ("k_gap", number, [pointer, *3 * [ctypes.c_ulong]]),
@@ -202,6 +218,25 @@ class KernelMaple:
             self.library.k_load(tree.address, array.ctypes.data, height(nodes))
         return tree
 
+    def nodes(self, address: int) -> Nodes:
+        """The tree at an address, in the strategy's numbers. O(nodes)."""
+        count = self.library.k_dump(address, self.room.ctypes.data, len(self.room))
+        if count > len(self.room):
+            raise UsageError(f"the kernel's tree has {count:,} words, more than {len(self.room):,}")
+        words = self.room[:count].tolist()
+        found, at = [], 0
+        while at < count:
+            kind, low, high, slots = words[at : at + _HEAD]
+            at += _HEAD
+            shift = 12 if kind == LEAF else 0
+            items = []
+            for item in range(at, at + _EACH * slots, _EACH):
+                gap = words[item + 2]
+                items.append((_ours(words[item]), words[item + 1] >> shift, gap - _SHIFT * (gap > 1 << 62)))
+            found.append(Node(kind, low, _ours(high), tuple(items)))
+            at += _EACH * slots
+        return found
+
 
 class KernelTree:
     """A tree of the kernel's; freed with the object."""
@@ -217,6 +252,11 @@ class KernelTree:
         first, last, entry = store
         return not self.kernel.library.k_store(self.address, first, _theirs(last), entry << 12)
 
+    def copy(self) -> KernelTree | None:
+        """__mt_dup, as fork calls it; None where the kernel has none (before 6.8)."""
+        copy = self.kernel.library.k_dup(self.address)
+        return KernelTree(self.kernel, copy) if copy else None
+
     def find(self, addr: int) -> int:
         """mt_find: the VMA's number, 0 for none."""
         return int(self.kernel.library.k_find(self.address, addr)) >> 12
@@ -227,23 +267,7 @@ class KernelTree:
 
     def nodes(self) -> Nodes:
         """The tree, in the strategy's numbers. O(nodes)."""
-        room = self.kernel.room
-        count = self.kernel.library.k_dump(self.address, room.ctypes.data, len(room))
-        if count > len(room):
-            raise UsageError(f"the kernel's tree has {count:,} words, more than {len(room):,}")
-        words = room[:count].tolist()
-        found, at = [], 0
-        while at < count:
-            kind, low, high, slots = words[at : at + _HEAD]
-            at += _HEAD
-            shift = 12 if kind == LEAF else 0
-            items = []
-            for item in range(at, at + _EACH * slots, _EACH):
-                gap = words[item + 2]
-                items.append((_ours(words[item]), words[item + 1] >> shift, gap - _SHIFT * (gap > 1 << 62)))
-            found.append(Node(kind, low, _ours(high), tuple(items)))
-            at += _EACH * slots
-        return found
+        return self.kernel.nodes(self.address)
 
 
 # ---- the strategy's ----------------------------------------------------------------------------------------------
@@ -283,26 +307,45 @@ def model_nodes(word: Any, root: int) -> Nodes:
     return found
 
 
-Watch = Callable[[int, Store, Nodes, Nodes], None]
-"""Called after a store: the mm's record number, the store, the tree before and after it."""
+class Watch(Protocol):
+    """What is told of a strategy's trees. The mm is a record's number."""
+
+    def seen(self, mm: int, store: Store, before: Nodes, after: Nodes) -> None:
+        """A store, with the tree before and after it."""
+
+    def copied(self, mm: int, child: int, after: Nodes) -> None:
+        """fork has copied the tree of ``mm``; the child's."""
 
 
 def watched(strategy: Strategy, arrays: Callable[[], Any], watch: Watch) -> dict[Any, Callable[..., Any]]:
-    """What to ``replace`` in the interpreter, so that ``watch`` sees every store of the strategy's.
+    """What to ``replace`` in the interpreter, so that ``watch`` sees every store and copy of the strategy's.
 
     ``arrays`` gives the machine's arrays, once there is one.
     """
-    original = part(strategy, "mas_store")
-    plain = dejit(original, strategy.binding, strategy.binding)
 
-    def store(mm: Any, first: int, last: int, entry: int) -> int:
-        word = arrays()["private0_base"]["word"]
-        before = model_nodes(word, mm.mm_rb)
-        result: int = plain(mm, first, last, entry)
-        watch(mm.index, Store(first, last, entry), before, model_nodes(word, mm.mm_rb))
+    def tree(mm: int) -> Nodes:
+        return model_nodes(arrays()["private0_base"]["word"], int(arrays()["mm_base"]["mm_rb"][mm]))
+
+    stores = part(strategy, "mas_store")
+    store = dejit(stores, strategy.binding, strategy.binding)
+
+    def watched_store(mm: Any, first: int, last: int, entry: int) -> int:
+        before = tree(mm.index)
+        result: int = store(mm, first, last, entry)
+        watch.seen(mm.index, Store(first, last, entry), before, tree(mm.index))
         return result
 
-    return {original: store}
+    if "index_dup" not in strategy.binding:
+        return {stores: watched_store}
+    copies = strategy.binding["index_dup"]
+    copy = dejit(copies, strategy.binding, strategy.binding)
+
+    def watched_copy(mm: Any, new: int) -> int:
+        result: int = copy(mm, new)
+        watch.copied(mm.index, new, tree(new))
+        return result
+
+    return {stores: watched_store, copies: watched_copy}
 
 
 _FIELDS = 6

@@ -18,10 +18,10 @@ Update: a store of a range. In place if no range appears or vanishes (a pivot mo
 content passes through a big node and is written back (mas_wr_node_store), split, or joined with a neighbour; nodes that
 are left are dead and freed. Before a node splits, a sibling with room takes the excess (mas_push_data, as in a B*
 tree): the left one is filled except for one slot, else the right one. So a tree filled in ascending or descending order
-has nearly full nodes. `maple_rcu` (6.3 on, 3dd443254941) never rewrites a leaf in place: a new node takes its slot, and
-the old one is dead. A split replaces nodes up to the first ancestor with room. A leaf that is left with too few ranges
-is joined with its nearest neighbour, and a store over several leaves joins what is left of the first and the last one,
-level by level up to the root.
+has nearly full nodes. `maple_rcu` (6.3 on, 3dd443254941; its fork 6.8 on) never rewrites a leaf in place: a new node
+takes its slot, and the old one is dead. A split replaces nodes up to the first ancestor with room. A leaf that is left
+with too few ranges is joined with its nearest neighbour, and a store over several leaves joins what is left of the
+first and the last one, level by level up to the root.
 
 Hole search: descend only where gap shows that there is room, from the top for mmap's search (mas_empty_area_rev). A
 stack's guard gap is checked afterwards, with the search continued below it, as in unmapped_area_topdown. The search
@@ -44,10 +44,11 @@ and munmap stores NULL once, over all that it removes.
 Differences to the kernel's: the list is kept, since other parts of the model use it. 6.1 appends in place behind a
 leaf's last range (mas_wr_append), here that is a node store; and its walk checks twice per level whether the node is
 dead. 6.12 maps over VMAs by one store, here, as before, munmap's store comes first. A merge that shrinks a neighbour
-(cases 4 and 5) is one store, as in 6.12; 6.1 stores the neighbour, too. fork
-inserts one VMA after the other, like 6.1's bulk store except for the last leaves; 6.8 copies the tree (__mt_dup). Nodes
-are not preallocated: if the slab is full, the run is invalid. One store makes the new nodes visible; then the old nodes
-are marked dead, and in RCU mode wait for a grace period.
+(cases 4 and 5) is one store, as in 6.12; 6.1 stores the neighbour, too. In `maple` fork inserts one VMA after the
+other, where 6.1 stored in bulk mode, whose splits fill other leaves; in `maple_rcu` it copies the tree (__mt_dup, 6.8)
+and then stores each copied VMA into its slot, but walks to each from the root, and in RCU mode, which the kernel sets
+when the child is complete. Nodes are not preallocated: if the slab is full, the run is invalid. One store makes the new
+nodes visible; then the old nodes are marked dead, and in RCU mode wait for a grace period.
 (Up to 6.5 a node was marked dead before its replacement was visible, so that readers restarted again and again;
 530f745c7620 and 72bcf4aa86ec reversed the order in 6.6.)
 
@@ -61,7 +62,7 @@ mm/mmap.c; Documentation/core-api/maple_tree.rst.
 """
 
 from benchframe.api import Index, Strategy, hookimpl, native, scenario
-from benchframe.kernel import NULL, READ_ONCE, VMA, smp_rmb, start_gap
+from benchframe.kernel import MM, NULL, READ_ONCE, VMA, rcu_assign_pointer, smp_rmb, start_gap
 from benchframe_plugins.maple.check import MESSAGES, mt_check
 from benchframe_plugins.maple.node import (
     ARANGE,
@@ -91,7 +92,7 @@ from benchframe_plugins.maple.node import (
     mt_leaf,
     mt_slots,
 )
-from benchframe_plugins.maple.store import mas_store
+from benchframe_plugins.maple.store import mas_dup_build, mas_store
 
 # ---- the lookup ------------------------------------------------------------------------------------------------------
 
@@ -161,6 +162,14 @@ def mt_erase(mm, vma):
 def mt_erase_range(mm, start, end):
     """Store NULL over a range (vma_iter_clear_gfp)."""
     return mas_store(mm, start, end - 1, NULL)
+
+
+@native
+def mt_dup(mm, new):
+    """__mt_dup: the child's tree is a copy, node by node."""
+    if mm.mm_rb != NULL:
+        rcu_assign_pointer(MM(mm, new), "mm_rb", mas_dup_build(mm, mm.mm_rb))
+    return 1
 
 
 @native
@@ -266,9 +275,9 @@ def always(mm):
     return 1
 
 
-def maple(rcu: bool = False, free: object = ma_free_rcu) -> Index:
+def maple(rcu: bool = False, free: object = ma_free_rcu, dup: bool = False) -> Index:
     """The index, for readers that hold mmap_lock or (``rcu``) for readers that may hold no lock; ``free`` then frees a
-    dead node."""
+    dead node. ``dup``: fork copies the tree, as since 6.8."""
     return Index(
         slabs=(WORD, NODE, BIG, BIG_NODE),
         find=mt_find,
@@ -280,6 +289,7 @@ def maple(rcu: bool = False, free: object = ma_free_rcu) -> Index:
         exit=mt_exit,
         check=mt_check,
         bind={"mt_in_rcu": always, "ma_free_memory": free} if rcu else {},
+        **({"dup": mt_dup} if dup else {}),
     )
 
 
@@ -298,7 +308,7 @@ STACKROT = scenario.KnownBug(
     dangling=False,
     scenarios=("stack-fills-hole",),
     freed=("ma_free_rcu < ma_free < mas_node_store",),
-    says="*: load of private1 record *",
+    says="*: load of maple_node *",
 )
 
 
@@ -310,7 +320,7 @@ def benchframe_strategies():
         Strategy(
             "maple_rcu",
             "maple tree in RCU mode, 6.3 on",
-            maple(rcu=True),
+            maple(rcu=True, dup=True),
             check_messages=MESSAGES,
             known_bugs=(STACKROT,),
         ),

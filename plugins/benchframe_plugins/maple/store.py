@@ -23,8 +23,10 @@ from benchframe_plugins.maple.node import (
     LEAF_META,
     LEAF_MIN,
     MT_MAX,
+    NODE_WORDS,
     PIVOTS,
     ROOT,
+    TYPE_MASK,
     WORD,
     ma_data_end,
     ma_free,
@@ -380,6 +382,8 @@ def mas_slot_store(mm, leaf, index, last, entry):
             if slot > 0 and WORD(mm, slots + slot - 1).word == NULL:
                 return 0
         rcu_assign_pointer(WORD(mm, slots + slot), "word", entry)
+        if entry != NULL and old != NULL:  # no hole came or went
+            return 1
     elif old == entry and slot < end and last > top:  # it grows into the next range
         if last >= mas_pivot(mm, leaf, slot + 1, end):
             return 0
@@ -452,3 +456,61 @@ def mas_store(mm, index, last, entry):
     else:
         mas_wr_store(mm, number << 7, leaf, index, last, entry)
     return arena_free(mm, ARENA_BIG, number)
+
+
+# ---- a copy of the tree ----------------------------------------------------------------------------------------------
+
+
+@native
+def mas_copy_node(mm, enode, new, parent):
+    """memcpy of a node, and the parent word of the copy."""
+    source = mt_base(enode)
+    target = mt_base(new)
+    word = 1
+    while word < NODE_WORDS:
+        WORD(mm, target + word).word = WORD(mm, source + word).word
+        word += 1
+    WORD(mm, target).word = parent
+    return 0
+
+
+@native
+def mas_dup_alloc(mm, enode, new):
+    """New nodes for the children of an inner node's copy, of the same types; still without contents."""
+    slots = mt_slots(enode)
+    end = ma_data_end(mm, enode)
+    slot = 0
+    while slot <= end:
+        child = arena_alloc(mm, ARENA_NODE) << 8 | WORD(mm, slots + slot).word & TYPE_MASK
+        WORD(mm, mt_slots(new) + slot).word = child
+        slot += 1
+    return 0
+
+
+@native
+def mas_dup_build(mm, root):
+    """A copy of the tree below ``root`` in new nodes: its root. A node before its children, one after the other; all
+    children of a node are allocated at once. O(nodes)."""
+    top = arena_alloc(mm, ARENA_NODE) << 8 | root & TYPE_MASK
+    enode = root
+    new = top
+    parent = ROOT
+    while 1:
+        mas_copy_node(mm, enode, new, parent)
+        slot = 0
+        if mt_leaf(enode):
+            up = WORD(mm, mt_base(enode)).word
+            while up != ROOT and (up >> 3) & 31 == WORD(mm, mt_base(up) + INNER_META).word:
+                parent = WORD(mm, mt_base(parent)).word
+                up = WORD(mm, mt_base(up)).word
+            if up == ROOT:
+                return top
+            slot = ((up >> 3) & 31) + 1
+            enode = (up >> 8) << 8 | ARANGE
+            new = (parent >> 8) << 8 | ARANGE
+        else:
+            mas_dup_alloc(mm, enode, new)
+        parent = (new >> 8) << 8 | slot << 3 | 2
+        enode = WORD(mm, mt_slots(enode) + slot).word
+        new = WORD(mm, mt_slots(new) + slot).word
+    return top
