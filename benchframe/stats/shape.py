@@ -78,7 +78,7 @@ def drift(means: Mapping[int, float]) -> float | None:
     rounds = sorted(means)
     if len(rounds) < MIN_ROUNDS:
         return None
-    from scipy.stats import kendalltau, theilslopes
+    from scipy.stats import kendalltau, theilslopes  # type: ignore[import-untyped]
 
     logs = np.log([means[r] for r in rounds])
     found: Any = kendalltau(rounds, logs)
