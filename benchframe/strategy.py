@@ -22,8 +22,7 @@ from benchframe.mm.hooks import ALL, BY_NAME
 from benchframe.mm.layout import MODEL_SLABS, PRIVATE_BASES
 
 if TYPE_CHECKING:
-    from benchframe.races import KnownBug
-    from benchframe.scenario import Scenario
+    from benchframe.scenario import KnownBug, Scenario
 
 
 class StrategyError(BenchframeError):

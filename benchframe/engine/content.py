@@ -13,8 +13,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from benchframe.dialect.functions import Identities
-from benchframe.dialect.text import TextIdentities
+from benchframe.dialect.functions import Identities, TextIdentities
 from benchframe.dialect.units import UnitSpec
 from benchframe.mm.defaults import DEFAULTS, count_event
 from benchframe.mm.hooks import ALL, hook_entry
