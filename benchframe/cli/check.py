@@ -99,7 +99,7 @@ def check(
     from benchframe.cstrategy import unseen
     from benchframe.dialect.lint import check_functions
     from benchframe.engine.content import strategy_digest
-    from benchframe.engine.launch import usable
+    from benchframe.engine.job import usable
 
     def checked(known: "Registry", names: list[str]) -> int:
         check_functions(native for name in names for native in known.strategy(name).functions())
@@ -199,7 +199,7 @@ LOOK = 0.25
 def _trace(strategies: "Sequence[Strategy]", path: Path) -> int:
     """A stream in the interpreter: finds what a run reported as wrong, with the source line."""
     from benchframe.check.execution import Endless
-    from benchframe.study.interpreted import show
+    from benchframe.study.diagnosis import show
     from benchframe.trace.trace import read_file
 
     found = read_file(path)
@@ -254,7 +254,7 @@ def mutate(
       benchframe mutate --strategy all --faults 20 --budget 10m
     """
     from benchframe.check.mutate import score, table
-    from benchframe.engine.launch import usable
+    from benchframe.engine.job import usable
 
     known = registry(plugin)
     deadline = time.monotonic() + seconds(budget) if budget is not None else None

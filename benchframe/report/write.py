@@ -20,7 +20,6 @@ from benchframe.report import text as glance
 from benchframe.report import text as words
 from benchframe.report.charts import NEEDS, PICTURES, Chart, save, to_svg
 from benchframe.report.charts.spec import whole
-from benchframe.report.run import Run
 from benchframe.report.table import (
     Table,
     after,
@@ -34,6 +33,7 @@ from benchframe.report.table import (
     tail_table,
     verdict_text,
 )
+from benchframe.report.text import Run
 from benchframe.results.figures import FIGURES, Figure, Row
 from benchframe.results.folder import RunFolder
 from benchframe.results.studies import HostWorkload, SavedStudy

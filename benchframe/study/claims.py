@@ -14,7 +14,7 @@ from benchframe import stream
 from benchframe.dialect.functions import hook, native
 from benchframe.dialect.records import NULL
 from benchframe.engine.caches import UNTOUCHED, Caches
-from benchframe.engine.launch import usable as cpus
+from benchframe.engine.job import usable as cpus
 from benchframe.events import Kind
 from benchframe.mm.layout import PAGE_SHIFT, PMD_SHIFT, TASK
 from benchframe.report.scaling import per_second
