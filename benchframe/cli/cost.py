@@ -125,7 +125,7 @@ def cost(
     from benchframe.engine.job import COST_RECORDS
     from benchframe.engine.session import Session
     from benchframe.engine.session import fallbacks as fell_back
-    from benchframe.report.table import cost_table, fallback_table, misses_table
+    from benchframe.report.details import cost_table, fallback_table, misses_table
     from benchframe.workload import trace_workload
 
     check_form(form)

@@ -63,6 +63,7 @@ def host(
     from benchframe.engine.job import spare_cpu
     from benchframe.host.measure import (
         FORK_ROUNDS,
+        ROUNDS,
         HostError,
         fork_table,
         host_table,

@@ -13,12 +13,11 @@ from benchframe.errors import ResultsError
 from benchframe.files import printable
 from benchframe.report.charts import CHARTS, Chart, Data, charts_of
 from benchframe.report.charts.study import study_chart
+from benchframe.report.details import fell_back, per_second, scaling_table
 from benchframe.report.mail import MODEL, mail
-from benchframe.report.scaling import per_second, scaling_table
 from benchframe.report.table import (
     Table,
     disturbed,
-    fell_back,
     host_sentences,
     latency_table,
     ns,
