@@ -171,7 +171,7 @@ def compile_job(job: CellJob) -> str:
 
 
 def shared_job() -> str:
-    """Compile the unit that all strategies share."""
+    """Compile the unit that all strategies without an allocator share."""
     from benchframe.simulator.build import runtime
     from benchframe.simulator.session import shared_spec, simulated_units
 
@@ -187,7 +187,7 @@ def needs_compiling(strategies: Sequence[Strategy]) -> tuple[bool, list[str]]:
 
     units = simulated_units()
     shared = not compiled() or bool(units.missing([shared_spec()]))
-    return shared, [s.name for s in strategies if units.missing(specs(s)[1:])]
+    return shared, [s.name for s in strategies if units.missing(specs(s)[1 if s.allocator is None else 0 :])]
 
 
 def do_job(job: CellJob) -> Answer:
