@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from benchframe import __version__
-from benchframe.cli import check, compare, cost, host, listing, manage, report, run, selftest, simulate, study, trace
+from benchframe.cli import check, compare, cost, host, listing, manage, report, run, simulate, study, trace
 from benchframe.cli import (
     options as common,
 )
@@ -123,7 +123,7 @@ _command(study.claims, "claims", UNDERSTAND, "Compare published figures with mea
 _command(check.check, "check", TRUST, "Check strategies alone and under every interleaving.")
 _command(check.mutate, "mutate", TRUST, "Count the faults put into a strategy that a check finds.")
 _command(host.oracle, "oracle", TRUST, "Compare the oracle with the running kernel.")
-_command(selftest.selftest, "selftest", TRUST, "Measure the error rates of benchframe on this host.")
+_command(check.selftest, "selftest", TRUST, "Measure the error rates of benchframe on this host.")
 _command(compare.gate, "gate", TRUST, "Pass or fail a run against another, for CI.")
 _command(compare.bundle, "bundle", TRUST, "Pack a run into one file that others can verify.")
 _command(compare.verify, "verify", TRUST, "Run a bundle again here and compare the results.")

@@ -43,7 +43,7 @@ from benchframe.host.program import (
 )
 from benchframe.judge import child as judge_child
 from benchframe.judge.child import MMAP, SYSCALL
-from benchframe.judge.kernel import ended, supported
+from benchframe.judge.judge import ended, supported
 from benchframe.report.table import Table, Value, mean_sd, ns, percent, ratio_text, share_of_fault
 from benchframe.stats import Ratio, Summary, paired_ratio, summarise
 from benchframe.trace.meta import PAGE

@@ -28,7 +28,9 @@ from benchframe.judge.child import (
 from benchframe.judge.judge import (
     BATCH,
     Accept,
+    JudgeError,
     JudgeResult,
+    Kernel,
     Mismatch,
     Side,
     host_limits,
@@ -39,7 +41,6 @@ from benchframe.judge.judge import (
     readable_only,
     shrink,
 )
-from benchframe.judge.kernel import JudgeError, Kernel
 from benchframe.judge.programs import NAMES, ZONES, Make, Op
 from benchframe.oracle import RULE_NAMES, Limits, Rules, flip
 from benchframe.verify import MODEL_RULES
