@@ -41,14 +41,12 @@ kmem_cache = Struct(
         Field("slabs_base", "i8", "slab KMEM_SLAB", lock="constant", model=True),
         Field("sheaf_base", "i8", "slab KMEM_SHEAF", lock="constant", model=True),
         Field("in_sheaf_base", "i8", "slab IN_SHEAF", lock="constant", model=True),
-        Field(
-            "objects", "i8", "objects of a slab (oo_objects); 0: this slab of the model is no cache", lock="constant"
-        ),
+        Field("objects", "i8", "objects of a slab (oo_objects); 0: no cache; -1: on the stack", lock="constant"),
         Field("cpu_partial", "i8", "objects that a CPU's partial slabs should have (set_cpu_partial)", lock="constant"),
         Field("cpu_partial_slabs", "i8", "how many slabs that are", lock="constant"),
         Field("first_node", "i8", "its first record in KMEM_NODE", lock="constant", model=True),
         Field("first_cpu", "i8", "... in KMEM_CPU", lock="constant", model=True),
-        Field("first_object", "i8", "... in KMEM_OBJECT", lock="constant", model=True),
+        Field("first_object", "i8", "... in KMEM_OBJECT; on the stack: record 0's", lock="constant", model=True),
         Field("first_slab", "i8", "... in KMEM_SLAB", lock="constant", model=True),
         Field("first_sheaf", "i8", "... in KMEM_SHEAF", lock="constant", model=True),
         Field(
@@ -213,8 +211,12 @@ give_back: Native = hooks.kmem_cache_return.default
 
 @native
 def alloc_object(mm, which):
-    """arena_alloc in a build with an allocator."""
-    if KMEM(ARENA(mm, 0), which).objects == 0:
+    """arena_alloc in a build with an allocator. What the kernel has on the stack costs nothing, and each CPU has its
+    own."""
+    k = KMEM(ARENA(mm, 0), which)
+    if k.objects <= 0:
+        if k.objects < 0 and cpu_of(mm, mm.owner) != 0:
+            return k.first_object + cpu_of(mm, mm.owner)
         return plain_alloc(mm, which)
     slot = alloc(mm, cpu_of(mm, mm.owner), which)
     if slot == NULL:
@@ -225,7 +227,10 @@ def alloc_object(mm, which):
 @native
 def free_object(mm, which, slot):
     """arena_free in a build with an allocator."""
-    if KMEM(ARENA(mm, 0), which).objects == 0:
+    k = KMEM(ARENA(mm, 0), which)
+    if k.objects <= 0:
+        if k.objects < 0 and slot > k.first_object:
+            return 0
         return plain_free(mm, which, slot)
     return free(mm, cpu_of(mm, mm.owner), which, slot)
 
@@ -233,7 +238,7 @@ def free_object(mm, which, slot):
 @native
 def free_object_queued(mm, which, slot):
     """free_queued in a build with an allocator: on no particular CPU."""
-    if KMEM(ARENA(mm, 0), which).objects == 0:
+    if KMEM(ARENA(mm, 0), which).objects <= 0:
         return plain_free(mm, which, slot)
     return free(mm, 0, which, slot)
 
@@ -242,7 +247,7 @@ def free_object_queued(mm, which, slot):
 def free_object_rcu(mm, which, slot):
     """kfree_rcu in a build with an allocator."""
     cpu = cpu_of(mm, mm.owner)
-    if cpu == 0 or KMEM(ARENA(mm, 0), which).objects == 0:
+    if cpu == 0 or KMEM(ARENA(mm, 0), which).objects <= 0:
         return plain_kfree_rcu(mm, which, slot)
     return free_rcu(mm, cpu, which, slot)
 

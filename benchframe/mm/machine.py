@@ -199,9 +199,13 @@ class Machine:
         self.runner = runner
         self.caches = {layout.ARENA_VMA: VMA.struct.size} if getattr(runner, "allocator", None) else {}
         """From each slab whose objects come from the strategy's allocator to the bytes of an object."""
+        self._on_stack: set[int] = set()
         for slab in private if self.caches else ():
+            which = layout.ARENA_PRIVATE0 + layout.PRIVATE_BASES.index(slab.base)
             if size := getattr(slab, "kmem_cache", 0):
-                self.caches[layout.ARENA_PRIVATE0 + layout.PRIVATE_BASES.index(slab.base)] = size
+                self.caches[which] = size
+            if getattr(slab, "on_stack", 0):
+                self._on_stack.add(which)
         self.sizes = s = self._with_parked(sizes or Sizes())
         counts: list[tuple[Slab, int]] = [
             (MM, s.mms + 1),
@@ -217,7 +221,7 @@ class Machine:
         capacities = [s.vmas, s.tables, s.tables + s.pages, s.files + 1]
         for slab in sorted(private, key=lambda p: p.base):
             capacity = _records(slab, s.vmas, s.tasks) + 1
-            counts.append((slab, capacity))
+            counts.append((slab, capacity + (self.cpus * getattr(slab, "on_stack", 0) if self.caches else 0)))
             while len(capacities) < layout.ARENA_PRIVATE0 + layout.PRIVATE_BASES.index(slab.base):
                 capacities.append(0)
             capacities.append(capacity)
@@ -266,7 +270,8 @@ class Machine:
         for which, capacity in enumerate(capacities):
             size = self.caches.get(which)
             if size is None:
-                found.append({"objects": 0})
+                on_stack = which in self._on_stack
+                found.append({"objects": -on_stack, "first_object": (capacity - 1) * on_stack})
                 continue
             objects, partial = kmem.order_objects(size, self.cpus), kmem.cpu_partial(size)
             sheaves = capacity // kmem.SHEAF_CAPACITY + 3 * self.cpus + 32 * kmem.NODES
