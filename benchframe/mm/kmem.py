@@ -41,12 +41,16 @@ kmem_cache = Struct(
         Field("slabs_base", "i8", "slab KMEM_SLAB", lock="constant", model=True),
         Field("sheaf_base", "i8", "slab KMEM_SHEAF", lock="constant", model=True),
         Field("in_sheaf_base", "i8", "slab IN_SHEAF", lock="constant", model=True),
-        Field("objects", "i8", "objects of a slab (oo_objects); 0: no cache; -1: on the stack", lock="constant"),
+        Field(
+            "objects", "i8", "objects of a slab (oo_objects); 0: no cache; -n: on the stack, n per CPU", lock="constant"
+        ),
         Field("cpu_partial", "i8", "objects that a CPU's partial slabs should have (set_cpu_partial)", lock="constant"),
         Field("cpu_partial_slabs", "i8", "how many slabs that are", lock="constant"),
         Field("first_node", "i8", "its first record in KMEM_NODE", lock="constant", model=True),
         Field("first_cpu", "i8", "... in KMEM_CPU", lock="constant", model=True),
-        Field("first_object", "i8", "... in KMEM_OBJECT; on the stack: record 0's", lock="constant", model=True),
+        Field(
+            "first_object", "i8", "... in KMEM_OBJECT; on the stack: the record of CPU 1", lock="constant", model=True
+        ),
         Field("first_slab", "i8", "... in KMEM_SLAB", lock="constant", model=True),
         Field("first_sheaf", "i8", "... in KMEM_SHEAF", lock="constant", model=True),
         Field(
@@ -90,8 +94,11 @@ kmem_cache_cpu = Struct(
         Field("spare", "i8", "a second one", lock="the CPU"),
         Field("rcu_free", "i8", "the sheaf that kfree_rcu fills", lock="the CPU"),
         Field("sheaves", "i8", "sheaves that kfree took back, linked by their next", lock="the CPU"),
-        Field("rcu_head", "i8", "the oldest object that waits for a grace period", lock="the CPU", align=64),
-        Field("rcu_tail", "i8", "the youngest", lock="the CPU"),
+        Field("rcu_head", "i8", "the objects that wait for rcu_gp, linked by their next", lock="the CPU", align=64),
+        Field("rcu_gp", "i8", "a grace period", lock="the CPU"),
+        Field("rcu_next_head", "i8", "the objects that will wait for a later one", lock="the CPU"),
+        Field("rcu_next_tail", "i8", "the youngest", lock="the CPU"),
+        Field("rcu_next", "i8", "how many", lock="the CPU"),
         Field("rcu_sheaf_head", "i8", "the oldest sheaf that does", lock="the CPU"),
         Field("rcu_sheaf_tail", "i8", "the youngest", lock="the CPU"),
         Field("rcu_waiting", "i8", "how many objects wait, those in sheaves too", lock="the CPU"),
@@ -105,7 +112,6 @@ kmem_object = Struct(
         Field(
             "next", "i8", "the free pointer: in the kernel within the object, so a line of its own", lock="its place"
         ),
-        Field("gp", "i8", "the grace period for which it waits (rcu_head)", lock="the CPU"),
         Field("page", "i8", "its slab, in the kernel known by its address", lock="constant", model=True),
     ],
     size=64,
@@ -216,7 +222,7 @@ def alloc_object(mm, which):
     k = KMEM(ARENA(mm, 0), which)
     if k.objects <= 0:
         if k.objects < 0 and cpu_of(mm, mm.owner) != 0:
-            return k.first_object + cpu_of(mm, mm.owner)
+            return k.first_object - k.objects * (cpu_of(mm, mm.owner) - 1)
         return plain_alloc(mm, which)
     slot = alloc(mm, cpu_of(mm, mm.owner), which)
     if slot == NULL:
@@ -229,7 +235,7 @@ def free_object(mm, which, slot):
     """arena_free in a build with an allocator."""
     k = KMEM(ARENA(mm, 0), which)
     if k.objects <= 0:
-        if k.objects < 0 and slot > k.first_object:
+        if k.objects < 0 and slot >= k.first_object:
             return 0
         return plain_free(mm, which, slot)
     return free(mm, cpu_of(mm, mm.owner), which, slot)

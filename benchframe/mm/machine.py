@@ -199,13 +199,12 @@ class Machine:
         self.runner = runner
         self.caches = {layout.ARENA_VMA: VMA.struct.size} if getattr(runner, "allocator", None) else {}
         """From each slab whose objects come from the strategy's allocator to the bytes of an object."""
-        self._on_stack: set[int] = set()
+        self._on_stack: dict[int, int] = {}
         for slab in private if self.caches else ():
             which = layout.ARENA_PRIVATE0 + layout.PRIVATE_BASES.index(slab.base)
             if size := getattr(slab, "kmem_cache", 0):
                 self.caches[which] = size
-            if getattr(slab, "on_stack", 0):
-                self._on_stack.add(which)
+            self._on_stack[which] = getattr(slab, "on_stack", 0)
         self.sizes = s = self._with_parked(sizes or Sizes())
         counts: list[tuple[Slab, int]] = [
             (MM, s.mms + 1),
@@ -270,8 +269,7 @@ class Machine:
         for which, capacity in enumerate(capacities):
             size = self.caches.get(which)
             if size is None:
-                on_stack = which in self._on_stack
-                found.append({"objects": -on_stack, "first_object": (capacity - 1) * on_stack})
+                found.append({"objects": -self._on_stack.get(which, 0), "first_object": capacity})
                 continue
             objects, partial = kmem.order_objects(size, self.cpus), kmem.cpu_partial(size)
             sheaves = capacity // kmem.SHEAF_CAPACITY + 3 * self.cpus + 32 * kmem.NODES

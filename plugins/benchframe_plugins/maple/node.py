@@ -60,7 +60,7 @@ BIG = PrivateSlab(
     fixed=128 * 26,
     part_of=(3, 7),
     says=big_name,
-    on_stack=128,
+    on_stack=8 * 128,
 )
 BIG_NODE = PrivateSlab(
     "maple_big_node",
@@ -68,7 +68,7 @@ BIG_NODE = PrivateSlab(
     3,
     0,
     fixed=24,
-    on_stack=1,
+    on_stack=8,  # a line
 )
 ARENA_NODE, ARENA_BIG = ARENA_PRIVATE0 + 1, ARENA_PRIVATE0 + 3
 
