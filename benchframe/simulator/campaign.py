@@ -33,6 +33,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cache, lru_cache
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -505,7 +506,9 @@ def _work(
 def stop(pool: Executor) -> None:
     """End an executor now, without the jobs it has not begun; processes of this host are ended."""
     children: Mapping[int, Any] = dict(getattr(pool, "_processes", None) or {})  # gone after shutdown
-    pool.shutdown(wait=False, cancel_futures=True)
+    # Dask's executor has no cancel_futures: it cancels whatever it was given.
+    cancel = {"cancel_futures": True} if "cancel_futures" in signature(pool.shutdown).parameters else {}
+    pool.shutdown(wait=False, **cancel)
     for child in children.values():
         child.kill()  # one that compiles would hear SIGTERM when LLVM returns
 
