@@ -1,10 +1,23 @@
-"""Compile native functions to machine code: lower atomics and waiting loops for Numba, and build a unit."""
+"""Compile native functions to machine code: lower atomics, their orderings and waiting loops, and build a unit.
+
+Orderings become what the kernel's macros give on x86-64 and on arm64, as LLVM instructions. x86-64
+(arch/x86/include/asm/barrier.h): loads and stores keep their order but for a store before a load, and every locked
+instruction is a full barrier. So acquire, release, smp_rmb, smp_wmb, smp_mb__before_atomic and smp_mb__after_atomic
+only bind the compiler, and smp_store_mb is an xchg.
+
+arm64 (arch/arm64/include/asm/barrier.h, atomic_lse.h, atomic_ll_sc.h): ldar, stlr, dmb ishld, dmb ishst, dmb ish. With
+LSE atomics (ARMv8.1) an ordering is a letter of the instruction: ldadd, ldadda, ldaddl, ldaddal. Without, a fully
+ordered operation is a release and a dmb ish behind it. Where LLVM may use ldapr (ARMv8.3), a load_acquire can pass an
+earlier store_release to another place, which the kernel's ldar cannot: the kernel's memory model allows it.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 from llvmlite import binding as llvm
@@ -30,11 +43,98 @@ from benchframe.dialect.functions import (
     where,
 )
 from benchframe.dialect.lint import check_function, near, returned, translated
-from benchframe.dialect.numba_internals import Pipeline, emit, integers_as_int64, module_of, optimise, unoptimised
-from benchframe.dialect.ordering import DMB, RMW, barrier, compare_exchange, host, read_modify_write, store_mb
+from benchframe.dialect.numba_internals import (
+    Pipeline,
+    Reuse,
+    emit,
+    integers_as_int64,
+    module_of,
+    optimise,
+    unoptimised,
+)
 from benchframe.dialect.primitives import GOLDEN_RATIO_64, Primitive
 from benchframe.dialect.records import DialectError, Slab, Struct
-from benchframe.dialect.store import CODEGEN
+from benchframe.dialect.store import CODEGEN, Functions, toolchain_key
+
+cgutils: Any = numba_cgutils
+ISHLD, ISHST, ISH = 9, 10, 11
+"""Operands of dmb: loads before loads and stores, stores before stores, everything."""
+DMB = {"smp_mb": ISH, "smp_rmb": ISHLD, "smp_wmb": ISHST, "smp_mb__before_atomic": ISH, "smp_mb__after_atomic": ISH,
+       "smp_acquire__after_ctrl_dep": ISHLD}  # fmt: skip
+"""The dmb that each barrier is on arm64."""
+LLVM_FENCE = {"smp_mb": "seq_cst", "smp_rmb": "acquire", "smp_wmb": "release", "smp_mb__before_atomic": "seq_cst",
+              "smp_mb__after_atomic": "seq_cst", "smp_acquire__after_ctrl_dep": "acquire"}  # fmt: skip
+"""For each barrier, the LLVM fence that is at least as strong on any machine."""
+RMW = {"": "seq_cst", "_relaxed": "monotonic", "_acquire": "acquire", "_release": "release"}
+"""LLVM's ordering for each suffix of a read-modify-write."""
+
+
+class Target(NamedTuple):
+    """The machine that code is made for: ``kind`` is x86, arm64 or other; ``lse``: whether it has the atomics of
+    ARMv8.1."""
+
+    kind: str
+    lse: bool = False
+
+
+def target_of(triple: str, lse: bool) -> Target:
+    """The target of an LLVM triple.
+
+    >>> target_of("x86_64-unknown-linux-gnu", False).kind
+    'x86'
+    """
+    architecture = triple.partition("-")[0]
+    if architecture in ("x86_64", "i686"):
+        return Target("x86")
+    return Target("arm64", lse) if architecture in ("aarch64", "arm64") else Target("other")
+
+
+def host() -> Target:
+    """The target that this process runs on."""
+    return target_of(llvm.get_default_triple(), bool(llvm.get_host_cpu_features().get("lse", False)))
+
+
+def barrier(builder: Any, name: str, target: Target) -> None:
+    """The barrier ``name`` (a key of DMB)."""
+    if target.kind == "arm64":
+        i32 = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [i32])
+        dmb = cgutils.get_or_insert_function(builder.module, kind, "llvm.aarch64.dmb")
+        builder.call(dmb, [ir.Constant(i32, DMB[name])])
+    elif target.kind == "x86" and name in ("smp_mb__before_atomic", "smp_mb__after_atomic"):
+        builder.fence("seq_cst", "singlethread")  # the adjacent locked instruction is the barrier
+    else:
+        builder.fence(LLVM_FENCE[name])
+
+
+def read_modify_write(builder: Any, operation: str, pointer: Any, value: Any, suffix: str, target: Target) -> Any:
+    """``operation`` is add or xchg; returns the value before."""
+    full = suffix == "" and target.kind == "arm64" and not target.lse
+    before = builder.atomic_rmw(operation, pointer, value, "release" if full else RMW[suffix])
+    if full:
+        barrier(builder, "smp_mb", target)
+    return before
+
+
+def compare_exchange(builder: Any, pointer: Any, old: Any, new: Any, suffix: str, target: Target) -> Any:
+    """Returns the value before. If a suffixed form fails, it orders nothing."""
+    full = suffix == "" and target.kind == "arm64" and not target.lse
+    success = "release" if full else RMW[suffix]
+    failure = "seq_cst" if success == "seq_cst" else "monotonic"
+    before = builder.extract_value(builder.cmpxchg(pointer, old, new, success, failure), 0)
+    if full:
+        barrier(builder, "smp_mb", target)
+    return before
+
+
+def store_mb(builder: Any, pointer: Any, width: int, value: Any, target: Target) -> None:
+    """smp_store_mb: an xchg on x86, on other machines a store and a full barrier."""
+    if target.kind == "x86":
+        builder.atomic_rmw("xchg", pointer, value, "seq_cst")
+    else:
+        builder.store_atomic(value, pointer, "monotonic", width)
+        barrier(builder, "smp_mb", target)
+
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Waiting in native code: LLVM for wait_until, wait_while and wait_then_add.
@@ -153,7 +253,6 @@ def wait_then_add(builder: Any, pointer: Any, width: int, values: Any) -> Any:
 # Each is a Numba *intrinsic*: a rule for its types, and a function that writes its instructions where it is called.
 # :mod:`benchframe.dialect.llvm` puts them in the place of the names.
 
-cgutils: Any = numba_cgutils
 HOST = host()
 _record_types: dict[str, Any] = {}
 _slab_intrinsics: dict[str, Any] = {}
@@ -455,7 +554,7 @@ def indirect_call(hook: Hook, index: int) -> Any:
 #
 # 1. each function is cloned with its global names bound: hooks to the strategy's functions, slabs and primitives
 #    to intrinsics (:mod:`benchframe.dialect.llvm`), native functions to their own compiled clones (memoised by
-#    content hash);
+#    content hash, and lowered functions on disk under the same hash);
 # 2. Numba lowers each clone to LLVM IR **without** linking or optimising it: Numba would do both for every callee again
 #    in every caller, which made cold compiles about three times as long. Integers are passed as int64, so that a clone
 #    is lowered once whatever its callers pass;
@@ -468,17 +567,45 @@ if X86:  # on other architectures LLVM does not know these options
     for _option in CODEGEN:
         llvm.set_option("benchframe", _option)
 _OPTIONS = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-_clones: dict[tuple[int, str], Any] = {}
-"""Table of primitives and content hash to dispatcher: what was compiled in this process."""
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """How a build lowers each primitive: ``table`` has an intrinsic for every name. ``name`` tells it from other builds
+    and changes with what the table does, since lowered functions are kept under it."""
+
+    name: str
+    table: dict[str, Any]
+
+
+NATIVE = Lowering("native", PRIMITIVES)
+_clones: dict[tuple[str, str], Any] = {}
+"""Build and content hash to dispatcher: what was compiled in this process."""
+_reuse: dict[str, Reuse] = {}
+
+
+def _reusing(mm: Struct, hook_index: dict[str, int], build: Lowering) -> Reuse:
+    """The lowered functions of this build."""
+    told = repr(("symbols 2", mm.layout, sorted(hook_index.items()), build.name, toolchain_key()))
+    context = hashlib.sha256(told.encode()).hexdigest()
+    if context not in _reuse:
+        _reuse[context] = Reuse(Functions(), context, _kinds)
+    return _reuse[context]
+
+
+def _kinds() -> dict[str, Any]:
+    """The types that a function may take and return, by a name that says all of them."""
+    records = {hashlib.sha256(layout.encode()).hexdigest(): kind for layout, kind in _record_types.items()}
+    return {"int64": types.int64, "bool": types.boolean, "none": types.none, **records}
 
 
 def _clone(
-    function: FunctionType, identities: Identities, hook_index: dict[str, int], primitives: dict[str, Any]
+    function: FunctionType, identities: Identities, hook_index: dict[str, int], build: Lowering, reuse: Reuse
 ) -> Any:
     """The dispatcher of ``function`` with everything it names bound; compiled on first use."""
     key = identities.of(function)
-    if (id(primitives), key) in _clones:
-        return _clones[id(primitives), key]
+    if (build.name, key) in _clones:
+        return _clones[build.name, key]
     if not (function.__module__ or "").startswith("benchframe."):  # the model's own text: a test lints it
         check_function(function)
     scope: dict[str, Any] = {"__builtins__": __builtins__, "__name__": function.__module__}
@@ -488,9 +615,9 @@ def _clone(
             if bound is None:
                 scope[name] = indirect_call(obj, hook_index[obj.name])
             else:
-                scope[name] = _clone(bound, identities, hook_index, primitives)
+                scope[name] = _clone(bound, identities, hook_index, build, reuse)
         elif is_native(obj):
-            scope[name] = _clone(identities.callee(obj, function), identities, hook_index, primitives)
+            scope[name] = _clone(identities.callee(obj, function), identities, hook_index, build, reuse)
         elif isinstance(obj, CCall):
             scope[name] = c_call(obj)
         elif isinstance(obj, FarCall):
@@ -498,15 +625,17 @@ def _clone(
         elif isinstance(obj, Slab):
             scope[name] = slab_intrinsic(obj)
         elif isinstance(obj, Primitive):
-            scope[name] = primitives[obj.name]
+            scope[name] = build.table[obj.name]
         else:
             scope[name] = obj
-    clone = FunctionType(function.__code__, scope, f"{function.__name__}_{key[:16]}", function.__defaults__)
+    own = f"{function.__name__}_{key[:16]}" + ("" if build is NATIVE else f"_{build.name}")
+    clone = FunctionType(function.__code__, scope, own, function.__defaults__)
     clone.__module__ = function.__module__
     clone.__qualname__ = clone.__name__
     compiled: Any = numba.njit
-    _clones[id(primitives), key] = integers_as_int64(compiled(pipeline_class=Pipeline, **_OPTIONS)(clone))
-    return _clones[id(primitives), key]
+    dispatcher = compiled(pipeline_class=Pipeline, **_OPTIONS)(clone)
+    _clones[build.name, key] = integers_as_int64(dispatcher, reuse, key)
+    return _clones[build.name, key]
 
 
 def lowered(
@@ -516,18 +645,19 @@ def lowered(
     binding: Binding | None,
     hook_index: dict[str, int],
     replace: Replacements | None = None,
-    primitives: dict[str, Any] = PRIMITIVES,
+    build: Lowering = NATIVE,
 ) -> tuple[Any, str]:
     """The library of ``entry`` and everything it calls, lowered but not optimised, and its symbol there.
 
-    ``primitives`` says how to lower each primitive. A build with other semantics passes its own table, which must live
-    as long as the process. Raises DialectError, as :func:`compile_unit`.
+    Raises DialectError, as :func:`compile_unit`.
     """
+    reuse = _reusing(mm, hook_index, build)
     with global_compiler_lock, unoptimised():
-        dispatcher = _clone(entry, Identities(binding, replace), hook_index, primitives)
+        identities = Identities(binding, replace)
+        dispatcher = _clone(entry, identities, hook_index, build, reuse)
         signature = (record_type(mm), *[types.int64] * (arity - 1))
         try:
-            dispatcher.compile(signature)
+            reuse.ensure(dispatcher, identities.of(entry), signature)
         except (NumbaError, TypeError) as error:  # Numba passes on some TypeErrors of a call
             raise DialectError(translate(error, entry)) from error
         except NoField as error:

@@ -9,19 +9,37 @@ bounds the version to the newest that was tested.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from llvmlite import binding as llvm
-from numba.core import cgutils, codegen, compiler, compiler_lock, typed_passes, types, untyped_passes
+from numba.core import (
+    base,
+    bytecode,
+    cgutils,
+    codegen,
+    compiler,
+    compiler_lock,
+    funcdesc,
+    typed_passes,
+    types,
+    untyped_passes,
+)
 from numba.core.compiler_machinery import PassManager
 from numba.core.types import functions
+from numba.core.typing import templates
 from numba.np import numpy_support
+
+from benchframe.dialect.store import Functions
 
 OWNERS: dict[Any, tuple[str, ...]] = {
     codegen.JITCodeLibrary: ("finalize", "add_linking_library", "get_pointer_to_function"),
@@ -30,6 +48,10 @@ OWNERS: dict[Any, tuple[str, ...]] = {
     compiler_lock: ("global_compiler_lock",),
     numpy_support: ("from_dtype",),
     functions.BaseFunction: ("get_call_type",),
+    bytecode.FunctionIdentity: ("from_function",),
+    types.Record: ("mangling_args",),
+    funcdesc: ("ExternalFunctionDescriptor",),
+    base.BaseContext: ("insert_user_function",),
 }
 """Attributes of classes and modules."""
 LIBRARY, CODEGEN = ("_final_module", "_linking_libraries", "_codegen", "_finalized"), ("_tm",)
@@ -60,7 +82,8 @@ def unoptimised() -> Iterator[None]:
         self._finalized = True
 
     def refer(self: Any, library: Any) -> None:
-        self._linking_libraries.append(library)
+        if library.name != "nrt":  # Numba's reference counting: the dialect has nothing to count
+            self._linking_libraries.append(library)
 
     def get_call_type(self: Any, context: Any, args: tuple[Any, ...], kws: dict[str, Any]) -> Any:
         # Numba asks some thirty templates, those of all ufuncs of NumPy among them, at each `a + b` and each `if`.
@@ -73,6 +96,22 @@ def unoptimised() -> Iterator[None]:
         self._impl_keys[signature.args] = key
         return signature
 
+    identify: Any = bytecode.FunctionIdentity.from_function
+
+    def from_function(cls: Any, pyfunc: Any) -> Any:
+        # The number in a symbol is the text's, not one that counts up: a symbol is the same in every process, and what
+        # of Numba's own (min, abs) two kept functions call is linked once.
+        about = identify(pyfunc)
+        code, cells = pyfunc.__code__, [cell.cell_contents for cell in pyfunc.__closure__ or ()]
+        about.unique_id = zlib.crc32(repr((code.co_code, code.co_consts, code.co_names, cells)).encode())
+        about.unique_name = f"{about.func_qualname}${about.unique_id}"
+        return about
+
+    def mangling_args(self: Any) -> Any:
+        # By itself the number of the type, which counts up: symbols differed by what a process had typed before, and a
+        # kept function's callee, lowered again by another process, had another name.
+        return type(self).__name__, (zlib.crc32(self.name.encode()),)
+
     library, cpu = codegen.JITCodeLibrary, codegen.JITCPUCodegen
     stand_ins: list[tuple[Any, str, Any]] = [
         (library, "finalize", keep),
@@ -80,6 +119,8 @@ def unoptimised() -> Iterator[None]:
         (library, "get_pointer_to_function", lambda self, name: 0),
         (cpu, "set_env", lambda self, name, env: None),
         (functions.BaseFunction, "get_call_type", get_call_type),
+        (bytecode.FunctionIdentity, "from_function", classmethod(from_function)),
+        (types.Record, "mangling_args", property(mangling_args)),
     ]
     originals = [(owner, name, vars(owner).get(name)) for owner, name, _ in stand_ins]
     for owner, name, stand_in in stand_ins:
@@ -122,8 +163,96 @@ class Pipeline(compiler.CompilerBase):  # type: ignore[misc, unused-ignore]
         return [manager]
 
 
-def integers_as_int64(dispatcher: Any) -> Any:
-    """``dispatcher``, whose callers pass every integer and truth value as int64: the code is made once.
+@dataclass
+class Stored:
+    """A function from the store, as an entry of a dispatcher's ``overloads``."""
+
+    signature: Any
+    library: Any
+    fndesc: Any
+    entry_point: object = field(default_factory=object)
+    """Numba finds the function's lowering by this."""
+    objectmode: bool = False
+
+
+_loaded: dict[str, tuple[Any, str, str]] = {}
+"""From the key of a function that came from the store to its library, its symbol and the name of its result's type."""
+_keys: dict[Any, str] = {}
+"""From the library of a function that is in the store to its key."""
+
+
+class Reuse:
+    """Lowered functions that are kept on disk and taken from there, instead of being typed and lowered again.
+
+    ``context`` is all that decides a function's code besides its identity and the types of its arguments. ``kinds``
+    names the types that such functions may take and return. What is kept of a function is LLVM's bitcode, its symbol,
+    its result's type, and the keys of the functions it calls.
+    """
+
+    def __init__(self, store: Functions, context: str, kinds: Callable[[], dict[str, Any]]) -> None:
+        self.store, self.context, self._kinds = store, context, kinds
+
+    def ensure(self, dispatcher: Any, identity: str, args: tuple[Any, ...]) -> None:
+        """Let ``dispatcher``, whose function has this content hash, be callable with ``args``. Raises as Numba does."""
+        if args in dispatcher.overloads:
+            return
+        names = {kind: name for name, kind in self._kinds().items()}
+        key = ""
+        if all(kind in names for kind in args):
+            text = "\n".join([self.context, identity, *(names[kind] for kind in args)])
+            key = hashlib.sha256(text.encode()).hexdigest()
+        if key and self._recall(dispatcher, key, args):
+            return
+        dispatcher.compile(args)
+        made = dispatcher.overloads[args]
+        unliteral: Any = types.unliteral
+        returns = names.get(unliteral(made.signature.return_type))
+        if key and returns is not None:
+            self._save(made.library, key, made.fndesc.llvm_func_name, returns)
+
+    def _save(self, library: Any, key: str, symbol: str, returns: str) -> None:
+        bitcode = library._final_module.as_bitcode()
+        _keys[library] = key = key or hashlib.sha256(bitcode).hexdigest()
+        callees = list(dict.fromkeys(reversed(library._linking_libraries)))[::-1]  # as module_of meets them
+        for callee in callees:
+            if callee not in _keys:  # Numba's own, such as min
+                self._save(callee, "", callee.name, "none")
+        head = {"symbol": symbol, "returns": returns, "callees": [_keys[callee] for callee in callees]}
+        self.store.save(key, json.dumps(head).encode() + b"\n" + bitcode)
+
+    def _recall(self, dispatcher: Any, key: str, args: tuple[Any, ...]) -> bool:
+        context = dispatcher.targetctx
+        if not self._load(context.codegen(), key):
+            return False
+        library, symbol, returns = _loaded[key]
+        kind = self._kinds()[returns]
+        about: Any = funcdesc.ExternalFunctionDescriptor(symbol, kind, args)  # type: ignore[no-untyped-call]
+        signature: Any = templates.signature
+        found = Stored(signature(kind, *args), library, about)
+        context.insert_user_function(found.entry_point, about, [library])
+        dispatcher.overloads[args] = found
+        return True
+
+    def _load(self, codegen: Any, key: str) -> bool:
+        """Take a function and all that it calls from the store; False if one is missing."""
+        if key in _loaded:
+            return True
+        head, _, bitcode = (self.store.load(key) or b"{}").partition(b"\n")
+        about = json.loads(head)
+        if about.get("returns") not in self._kinds() or not all(self._load(codegen, one) for one in about["callees"]):
+            return False
+        library = codegen.create_library(about["symbol"])
+        library._final_module = llvm.parse_bitcode(bitcode)
+        library._linking_libraries = [_loaded[one][0] for one in about["callees"]]
+        library._finalized = True
+        _keys[library] = key
+        _loaded[key] = library, about["symbol"], about["returns"]
+        return True
+
+
+def integers_as_int64(dispatcher: Any, reuse: Reuse, identity: str) -> Any:
+    """``dispatcher``, whose callers pass every integer and truth value as int64: the code is made once, or taken from
+    ``reuse``.
 
     By itself Numba makes it again for each constant that some caller passes, for each narrower integer, for a truth
     value: a quarter of the functions of a unit, typed and lowered several times. Returns ``dispatcher``.
@@ -132,7 +261,10 @@ def integers_as_int64(dispatcher: Any) -> Any:
     integer = (types.Integer, types.Boolean, types.IntegerLiteral, types.BooleanLiteral)
 
     def get_call_template(args: tuple[Any, ...], kws: dict[str, Any]) -> Any:
-        return resolve(tuple(types.int64 if isinstance(kind, integer) else kind for kind in args), kws)
+        args = tuple(types.int64 if isinstance(kind, integer) else kind for kind in args)
+        if not kws and len(args) == dispatcher.py_func.__code__.co_argcount:
+            reuse.ensure(dispatcher, identity, args)
+        return resolve(args, kws)
 
     dispatcher.get_call_template = get_call_template
     return dispatcher
@@ -144,16 +276,15 @@ def module_of(library: Any) -> llvm.ModuleRef:
     The callees are ``linkonce_odr``, so that modules which share some can be linked.
     """
     module, linked, waiting = library._final_module.clone(), {library}, list(library._linking_libraries)
-    own = {function.name for function in module.functions if not function.is_declaration}
     while waiting:
         callee = waiting.pop()
         if callee not in linked:
             linked.add(callee)
+            for function in callee._final_module.functions:
+                if not function.is_declaration and function.linkage == llvm.Linkage.external:
+                    function.linkage = "linkonce_odr"
             module.link_in(callee._final_module, preserve=True)
             waiting += callee._linking_libraries
-    for function in module.functions:
-        if not function.is_declaration and function.name not in own and function.linkage == llvm.Linkage.external:
-            function.linkage = "linkonce_odr"
     return module
 
 

@@ -30,6 +30,8 @@ CODEGEN = ("-x86-cmov-converter=0",)
 to pay; it does not know that a binary search is mispredicted every other time. Off, `sorted_array` is as fast as C."""
 LOWERING = 2
 """The version of what :mod:`benchframe.dialect.llvm` makes of a text: raise it when units must be compiled again."""
+FUNCTIONS = 8192
+"""Lowered functions kept; beyond that the half that was not used longest is deleted."""
 _MAGIC = b"benchframe-unit-1\n"
 
 
@@ -78,27 +80,16 @@ class Store:
         """The object file, or None if it is missing or its checksum is wrong. Only the key decides: a unit compiled
         under another name is used too."""
         path = self.path(name, key)
-        try:
+        with contextlib.suppress(OSError):
             if not path.exists():
                 path = next(self.folder.glob(f"*-{key[:32]}.o"), path)
-            data = path.read_bytes()
-        except OSError:
-            return None
-        head = len(_MAGIC) + 32
-        body = data[head:]
-        if not data.startswith(_MAGIC) or hashlib.sha256(body).digest() != data[len(_MAGIC) : head]:
-            return None
-        with contextlib.suppress(OSError):
-            os.utime(path)  # mark as most recently used; in a read-only folder only the order is lost
-        return body
+        return _read(path)
 
     def save(self, name: str, key: str, obj: bytes) -> None:
         """Write atomically, then delete the oldest versions of this unit beyond :data:`KEEP`."""
         path = self.path(name, key)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with replacing(path, durable=False, mode=0o600) as file:
-                file.write(_MAGIC + hashlib.sha256(obj).digest() + obj)
+            _write(path, obj)
             versions = sorted(self.folder.glob(path.name[:-34] + "?" * 32 + ".o"), key=lambda p: p.stat().st_mtime)
             for old in versions[:-KEEP]:
                 old.unlink(missing_ok=True)
@@ -111,14 +102,64 @@ class Store:
                     stacklevel=2,
                 )
 
-    def clear(self) -> tuple[int, int]:
-        """Remove every unit; returns (files, bytes) removed."""
-        files = size = 0
-        for path in self.folder.glob("*"):
-            size += path.stat().st_size
-            path.unlink(missing_ok=True)
-            files += 1
-        return files, size
+
+class Functions:
+    """Lowered functions on disk, each under the key of all that decides it: what an edit has not changed, or what
+    another strategy has in common, is not lowered again. ``load`` and ``save`` never raise; O(1) files each."""
+
+    def __init__(self) -> None:
+        self._saved = 0
+
+    @property
+    def folder(self) -> Path:
+        """Where they are now."""
+        return cache_folder() / "functions"
+
+    def load(self, key: str) -> bytes | None:
+        """What was saved; None if it is missing or damaged."""
+        return _read(self.folder / key[:40])
+
+    def save(self, key: str, data: bytes) -> None:
+        """Write atomically; once in a process make room beyond :data:`FUNCTIONS`."""
+        with contextlib.suppress(OSError):  # the store of units warns
+            _write(self.folder / key[:40], data)
+            self._saved += 1
+            if self._saved == 1:
+                used = sorted((entry.stat().st_mtime, entry.path) for entry in os.scandir(self.folder))
+                for _, path in used[: len(used) // 2 if len(used) > FUNCTIONS else 0]:
+                    Path(path).unlink(missing_ok=True)
+
+
+def clear(folder: Path) -> tuple[int, int]:
+    """Remove every file of a folder of the cache; returns (files, bytes) removed. Raises OSError."""
+    files = size = 0
+    for path in folder.glob("*"):
+        size += path.stat().st_size
+        path.unlink(missing_ok=True)
+        files += 1
+    return files, size
+
+
+def _read(path: Path) -> bytes | None:
+    """A file's content, now the most recently used; None if it is missing or its checksum is wrong."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    head = len(_MAGIC) + 32
+    body = data[head:]
+    if not data.startswith(_MAGIC) or hashlib.sha256(body).digest() != data[len(_MAGIC) : head]:
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(path)  # in a read-only folder only the order is lost
+    return body
+
+
+def _write(path: Path, body: bytes) -> None:
+    """Write atomically, with a checksum. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with replacing(path, durable=False, mode=0o600) as file:
+        file.write(_MAGIC + hashlib.sha256(body).digest() + body)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

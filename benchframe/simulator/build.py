@@ -27,7 +27,7 @@ from numba.extending import intrinsic
 
 from benchframe.dialect import llvm as backend
 from benchframe.dialect.functions import Identities
-from benchframe.dialect.llvm import C_CALLS, PRIMITIVES, _atomic, _field_pointer, _integer_call
+from benchframe.dialect.llvm import C_CALLS, PRIMITIVES, Lowering, _atomic, _field_pointer, _integer_call
 from benchframe.dialect.numba_internals import interruptible, module_of
 from benchframe.dialect.records import DialectError
 from benchframe.dialect.store import Library, Store, add_symbol
@@ -272,7 +272,8 @@ def compile_simulated(spec: UnitSpec, units: Units) -> bytes:
     """The object file of a simulated unit. Raises DialectError, also for C code, whose accesses the simulator cannot
     see."""
     index = {h.name: i for i, h in enumerate(units.hooks)}
-    library, symbol = backend.lowered(spec.entry, spec.arity, units.mm, spec.binding, index, spec.replace, SIMULATED)
+    build = Lowering(f"simulated{VERSION}", SIMULATED)
+    library, symbol = backend.lowered(spec.entry, spec.arity, units.mm, spec.binding, index, spec.replace, build)
     module = module_of(library)
     module.link_in(llvm.parse_assembly(backend.entry_text(symbol, spec.arity)))
     module = optimised(module, frozenset({"entry"}))
@@ -396,10 +397,11 @@ def _compile() -> bytes:
     from benchframe.dialect.numba_internals import module_of
 
     module: Any = None
+    build = Lowering(f"simulator{VERSION}", RUNTIME_PRIMITIVES)
     text = [_asm(f"{PREFIX}switch", SWITCH[architecture()]), f"@{PREFIX}simulator = external global i8\n"]
     for name, function in EXPORTS.items():
         arity = function.__code__.co_argcount
-        library, symbol = lowered(function, arity, simulator, None, {}, None, RUNTIME_PRIMITIVES)
+        library, symbol = lowered(function, arity, simulator, None, {}, None, build)
         part = module_of(library)
         if module is None:
             module = part

@@ -138,7 +138,7 @@ def test_a_failed_cell_is_exit_code_1_and_the_rest_is_there() -> None:
     done = call("run", "-s", "fake20,wrong,crash", *QUICK)
     assert done.exit_code == 1
     assert one_line(done) == "benchframe: 2 of 4 cells failed: see the state column"
-    assert "to find the cause and its line: benchframe check --strategy wrong,crash\n" in done.stderr
+    assert "benchframe check" not in done.stderr  # neither has an interpreted text in which it would find anything
     assert "wrong on toy: wrong: find_vma(0x1000) gave NIL, the oracle says [0x1000, 0x2000) (event 17)" in done.stdout
     assert "slot 99 is out of range" in done.stdout
     assert call("table").exit_code == 1
@@ -382,9 +382,9 @@ def test_cache_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         (tmp_path / "cache" / folder).mkdir(parents=True)
         (tmp_path / "cache" / folder / "a").write_bytes(content)
     (tmp_path / "cache" / "mine").write_text("stays")
-    assert "code     1 files, 5 bytes" in call("cache", "info").stdout
+    assert "code       1 files, 5 bytes" in call("cache", "info").stdout
     assert call("cache", "clear", "--yes").stdout == "removed 2 files, 8 bytes\n"
-    assert "answers  0 files" in call("cache", "info").stdout
+    assert "answers    0 files" in call("cache", "info").stdout
     assert [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()] == ["mine"]
 
 

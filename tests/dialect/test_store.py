@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import dialect_sample as sample
 
 from benchframe.dialect import store as store_module
-from benchframe.dialect.store import KEEP, Store
+from benchframe.dialect.numba_internals import Pipeline
+from benchframe.dialect.store import KEEP, Functions, Store
 from benchframe.dialect.units import Units, UnitSpec
 
 HELPER = """from benchframe.dialect import native
@@ -203,11 +205,79 @@ def test_an_unwritable_folder_warns_once_and_works(tmp_path: Path) -> None:
 def test_clear(tmp_path: Path) -> None:
     """Everything goes, and it says how much."""
     store = Store(tmp_path)
-    assert store.clear() == (0, 0)
+    assert store_module.clear(store.folder) == (0, 0)
     store.save("a", "0" * 64, b"12345")
     size = store.path("a", "0" * 64).stat().st_size
-    assert store.clear() == (1, size)
+    assert store_module.clear(store.folder) == (1, size)
     assert store.load("a", "0" * 64) is None
+
+
+SHARED = """from benchframe.dialect import native
+FACTOR = 3
+
+
+@native
+def helper(x):
+    return min(x, 100) * FACTOR
+
+
+@native
+def entry(mm, x):
+    return helper(x) + 1
+
+
+@native
+def other(mm, x):
+    return helper(x) + 2
+"""
+
+
+def shared(monkeypatch: pytest.MonkeyPatch, text: str = SHARED) -> dict[str, Any]:
+    """The functions of a text, in a process that has compiled nothing yet."""
+    for name in ("llvm._clones", "llvm._reuse", "numba_internals._loaded", "numba_internals._keys"):
+        monkeypatch.setattr(f"benchframe.dialect.{name}", {})
+    scope: dict[str, Any] = {"__name__": "shared"}
+    exec(text, scope)
+    return scope
+
+
+def test_a_lowered_function_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second process makes the same machine code without lowering; another entry or an edit lowers itself alone."""
+    monkeypatch.setenv("BENCHFRAME_CACHE_DIR", str(tmp_path))
+    lowered: list[str] = []
+    lower = Pipeline.define_pipelines
+    monkeypatch.setattr(
+        Pipeline,
+        "define_pipelines",
+        lambda self: lowered.append(self.state.func_id.func_name.partition("_")[0]) or lower(self),
+    )
+
+    def made(entry: str, text: str = SHARED) -> tuple[bytes, list[str]]:
+        lowered.clear()
+        spec = UnitSpec(entry, shared(monkeypatch, text)[entry], {})
+        return units(tmp_path).compile(spec), list(lowered)
+
+    code, first = made("entry")
+    assert sorted(first) == ["entry", "helper"]
+    assert made("entry") == (code, [])
+    assert made("other")[1] == ["other"]
+    assert made("entry", SHARED.replace("+ 1", "+ 7"))[1] == ["entry"]
+    assert sorted(made("entry", SHARED.replace("FACTOR = 3", "FACTOR = 4"))[1]) == ["entry", "helper"]
+    for path in (tmp_path / "functions").iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    again, damaged = made("entry")
+    assert (again, sorted(damaged)) == (code, ["entry", "helper"])
+
+
+def test_functions_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit the older half goes, when a process saves its first."""
+    monkeypatch.setenv("BENCHFRAME_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(store_module, "FUNCTIONS", 9)
+    for n in range(10):
+        Functions().save(f"{n:064}"[::-1], b"x")
+        os.utime(tmp_path / "functions" / f"{n:064}"[::-1][:40], (n, n))
+    assert len(list((tmp_path / "functions").iterdir())) == 5
+    assert [Functions().load(f"{n:064}"[::-1]) for n in (4, 5)] == [None, b"x"]
 
 
 def test_another_toolchain_is_another_key(monkeypatch: pytest.MonkeyPatch) -> None:

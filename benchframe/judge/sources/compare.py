@@ -33,10 +33,11 @@ from benchframe.judge.sources.trees import (
     Store,
     build,
     model_nodes,
+    numbered,
     part,
     watched,
 )
-from benchframe.linux.tree import SourcesError, SourceTree, find_trees
+from benchframe.linux import SourcesError, SourceTree, find_trees
 from benchframe.mm.flags import MADV_DONTFORK
 from benchframe.mm.layout import MM
 from benchframe.mm.machine import Machine, Parameters, Sizes
@@ -331,12 +332,13 @@ class KernelVmas:
     """An address space of mm/vma.c's."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        library.v_layout.restype = ctypes.c_long
+        library.v_layout.restype, library.v_tree.restype = ctypes.c_long, ctypes.c_void_p
         word = ctypes.c_ulong
         library.v_map.argtypes = [word, word, word, ctypes.c_int, word]
         library.v_unmap.argtypes, library.v_protect.argtypes = [word, word], [word, word, word]
         library.v_fault.argtypes = [word]
         self._library = library
+        self._maple = KernelMaple(library, "")
         self._room = np.zeros(5 * _SMALL.vmas, np.uint64)
         library.v_new()
 
@@ -357,6 +359,10 @@ class KernelVmas:
         count = self._library.v_layout(ctypes.c_void_p(self._room.ctypes.data))
         return [tuple(row) for row in self._room[: 5 * count].reshape(-1, 5).tolist()]
 
+    def nodes(self) -> Nodes:
+        """Its maple tree, the VMAs numbered in order."""
+        return numbered(self._maple.nodes(self._library.v_tree()))
+
 
 def _layout(side: Oracle | Space) -> Layout:
     return [
@@ -368,7 +374,8 @@ def _layout(side: Oracle | Space) -> Layout:
 def vmas(
     strategy: Strategy, library: ctypes.CDLL, version: tuple[int, ...], ops: int, seed: int
 ) -> Iterator[list[Row]]:
-    """Results and layouts of mm/vma.c, the oracle and the model after each random call. Yields after each program."""
+    """Results and layouts of mm/vma.c, the oracle and the model after each random call; and the maple trees that the
+    calls of mm/vma.c and of the model, with ``strategy``, have left. Yields after each program."""
     kernel = ".".join(map(str, version))
     rules = Rules(anon_vma_merge_both_ways=version >= (6, 16))
     limits = Limits()
@@ -381,6 +388,26 @@ def vmas(
 
     sides: Mapping[str, Callable[[], Oracle | Space]] = {"oracle": oracle_side, f"model ({strategy.name})": model_side}
     rows = {name: Row(f"{name}: merges and splits of mm/vma.c", kernel, "layouts") for name in sides}
+    trees = Row(f"{strategy.name}: the trees that calls of mm/vma.c leave", kernel, "trees")
+
+    def nodes(side: Space) -> Nodes:
+        arrays = side.machine.arrays
+        return numbered(model_nodes(arrays["private0_base"]["word"], int(side.machine.mm(0)["mm_rb"])))
+
+    def both(program: Sequence[Call]) -> tuple[Nodes, Nodes]:
+        side, theirs = model_side(), KernelVmas(library)
+        for call in program:
+            theirs.perform(call)
+            perform(side, call)
+        return theirs.nodes(), nodes(side)
+
+    def first_tree(program: list[Call]) -> Callable[[], str]:
+        def text() -> str:
+            small = shrunk(program, lambda some: len(set(map(str, both(some)))) == 2)
+            lines = [f"{len(program)} calls shrunk to {len(small)}:", *map(str, small)]
+            return "\n".join([*lines, programs.maple_difference(None, [], *both(small))])
+
+        return text
 
     def last(name: str, program: Sequence[Call]) -> tuple[int, Layout, int, Layout]:
         side, theirs = sides[name](), KernelVmas(library)
@@ -403,7 +430,8 @@ def vmas(
         return text
 
     for done in range(0, ops, LENGTH):
-        theirs, own = KernelVmas(library), {name: make() for name, make in sides.items()}
+        theirs, model = KernelVmas(library), model_side()
+        own: dict[str, Oracle | Space] = dict(zip(sides, (oracle_side(), model), strict=True))
         program: list[Call] = []
         for call in calls(f"{seed}/vma/{done}", files=True):
             program.append(call)
@@ -411,7 +439,8 @@ def vmas(
             for name, side in own.items():
                 equal = (perform(side, call) < 0) == (result < 0) and _layout(side) == layout
                 rows[name].count(equal, len(program), first(name, list(program)))
-        yield list(rows.values())
+            trees.count(theirs.nodes() == nodes(model), len(program), first_tree(list(program)))
+        yield [*rows.values(), trees]
 
 
 DEFAULT_OPS = 3000
@@ -493,7 +522,7 @@ def _runs(
                 yield rbtree(known.strategy(name), library, tree.name, ops, seed)
     if "vma" in parts:
         for tree in _having(console, trees, VMA):
-            yield vmas(known.strategy("rbtree"), build(tree, VMA, folder), tree.version, ops, seed)
+            yield vmas(known.strategy("maple"), build(tree, VMA, folder), tree.version, ops, seed)
     if "maple" in parts or "traces" in parts:
         kernels = [KernelMaple(build(tree, MAPLE, folder), tree.name) for tree in _having(console, trees, MAPLE)]
         for name in ("maple", "maple_rcu") if kernels else ():

@@ -17,8 +17,8 @@ LENGTH = 500
 """Calls or stores in a program, which begins with an empty address space."""
 SPANS = (100, 600, 3000)
 """A program works on so many pages; the first gives trees of one or two levels, the last of three."""
-SMALL_SPANS = (16, 40, 100)
-"""For mm/vma.c: few pages, so that most calls touch a neighbour."""
+SMALL_SPANS = (16, 40, 100, 600)
+"""For mm/vma.c: few pages, so that most calls touch a neighbour; the last gives trees of two and three levels."""
 _PAGES = (1, 1, 1, 2, 3, 4, 8, 20)
 _ANON, _FILE = (MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE | more for more in (MAP_ANONYMOUS, 0))
 

@@ -17,6 +17,7 @@ rb_subtree_gap.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,7 +31,7 @@ from benchframe.dialect.functions import is_native, referenced
 from benchframe.dialect.interpreter import dejit
 from benchframe.errors import UsageError
 from benchframe.interpreted import InterpretedRunner
-from benchframe.linux.tree import SHIM, SourcesError, SourceTree, named_headers, put, read_source
+from benchframe.linux import SHIM, SourcesError, SourceTree, named_headers, put, read_source
 from benchframe.mm.flags import VM_GROWSDOWN
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.space import Space
@@ -150,6 +151,18 @@ Nodes = list[Node]
 """A tree, each node before its children."""
 
 
+def numbered(nodes: Sequence[Node]) -> Nodes:
+    """The same tree with its VMAs numbered in order: to compare trees whose numbers have nothing to do with each
+    other."""
+    order = itertools.count(1)
+    return [
+        node
+        if node.kind != LEAF
+        else node._replace(items=tuple((pivot, next(order) if entry else 0, gap) for pivot, entry, gap in node.items))
+        for node in nodes
+    ]
+
+
 def height(nodes: Sequence[Node]) -> int:
     """Levels: the way down to the first leaf."""
     return next((at + 1 for at, node in enumerate(nodes) if node.kind == LEAF), 0)
@@ -205,6 +218,25 @@ class KernelMaple:
             self.library.k_load(tree.address, array.ctypes.data, height(nodes))
         return tree
 
+    def nodes(self, address: int) -> Nodes:
+        """The tree at an address, in the strategy's numbers. O(nodes)."""
+        count = self.library.k_dump(address, self.room.ctypes.data, len(self.room))
+        if count > len(self.room):
+            raise UsageError(f"the kernel's tree has {count:,} words, more than {len(self.room):,}")
+        words = self.room[:count].tolist()
+        found, at = [], 0
+        while at < count:
+            kind, low, high, slots = words[at : at + _HEAD]
+            at += _HEAD
+            shift = 12 if kind == LEAF else 0
+            items = []
+            for item in range(at, at + _EACH * slots, _EACH):
+                gap = words[item + 2]
+                items.append((_ours(words[item]), words[item + 1] >> shift, gap - _SHIFT * (gap > 1 << 62)))
+            found.append(Node(kind, low, _ours(high), tuple(items)))
+            at += _EACH * slots
+        return found
+
 
 class KernelTree:
     """A tree of the kernel's; freed with the object."""
@@ -235,23 +267,7 @@ class KernelTree:
 
     def nodes(self) -> Nodes:
         """The tree, in the strategy's numbers. O(nodes)."""
-        room = self.kernel.room
-        count = self.kernel.library.k_dump(self.address, room.ctypes.data, len(room))
-        if count > len(room):
-            raise UsageError(f"the kernel's tree has {count:,} words, more than {len(room):,}")
-        words = room[:count].tolist()
-        found, at = [], 0
-        while at < count:
-            kind, low, high, slots = words[at : at + _HEAD]
-            at += _HEAD
-            shift = 12 if kind == LEAF else 0
-            items = []
-            for item in range(at, at + _EACH * slots, _EACH):
-                gap = words[item + 2]
-                items.append((_ours(words[item]), words[item + 1] >> shift, gap - _SHIFT * (gap > 1 << 62)))
-            found.append(Node(kind, low, _ours(high), tuple(items)))
-            at += _EACH * slots
-        return found
+        return self.kernel.nodes(self.address)
 
 
 # ---- the strategy's ----------------------------------------------------------------------------------------------

@@ -154,6 +154,9 @@ int v_fault(unsigned long addr)
 	return 0;
 }
 
+/* The maple tree of the address space, for k_dump. */
+struct maple_tree *v_tree(void) { return &mm->mm_mt; }
+
 /* (vm_start, vm_end, access flags, file, vm_pgoff of a file's) of every VMA; how many VMAs. */
 long v_layout(unsigned long *to)
 {
