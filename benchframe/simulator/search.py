@@ -1,7 +1,7 @@
 """Searches over simulations: numbers that fit this host, the best order of fields, the load that costs most.
 
-The two searches for fields and loads are deterministic: the same call has the same result. Neither is exhaustive: they report what they found, not that
-there is nothing else.
+The two searches for fields and loads are deterministic: the same call has the same result. Neither is exhaustive: they
+report what they found, not that there is nothing else.
 
 Calibration fits the single-CPU numbers of a machine to native runs on this host. With one CPU nothing is contended,
 so a simulated operation takes its instructions times ``insn``, its atomic operations times ``atomic``, and what private
