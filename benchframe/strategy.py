@@ -7,7 +7,7 @@ index of another strategy, by name, and the defaults of :mod:`benchframe.mm.defa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import FunctionType, NoneType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,8 +21,7 @@ from benchframe.mm.hooks import ALL, BY_NAME
 from benchframe.mm.layout import MODEL_SLABS, PRIVATE_BASES
 
 if TYPE_CHECKING:
-    from benchframe.races import KnownBug
-    from benchframe.scenario import Scenario
+    from benchframe.scenario import KnownBug, Scenario
 
 
 class StrategyError(BenchframeError):
@@ -40,6 +39,10 @@ class PrivateSlab(Slab):
     of that slab, and lives as long as that record. The checker uses it. ``first`` is the first record that a reference
     may point to; it is needed where the larger record's size is not a power of two. ``at_rest`` names fields, such as
     the count of a lock, that are zero in every VMA's record while no call runs; validate_mm checks them.
+
+    ``says`` names what record ``i`` is, for an array of words with places of their own: ``says(arrays, i)`` gives
+    ``"node #2.slot[3]"``, where ``arrays`` has the machine's records by base. Stories and findings of ``check`` show
+    it. Where it gives "", a word reads as ``name #i.field``.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class PrivateSlab(Slab):
         at_rest: Sequence[str] = (),
         first: int | None = None,
         per_task: int = 0,
+        says: Callable[[Mapping[str, Any], int], str] | None = None,
     ) -> None:
         if per_vma is None:
             per_vma = 0 if per_task else 1
@@ -62,7 +66,7 @@ class PrivateSlab(Slab):
             first = 1 << part_of[1] if part_of is not None else 1
         super().__init__(name, Struct(name, fields), PRIVATE_BASES[number], first)
         self.number, self.per_vma, self.fixed, self.part_of = number, per_vma, fixed, part_of
-        self.per_task, self.at_rest = per_task, tuple(at_rest)
+        self.per_task, self.at_rest, self.says = per_task, tuple(at_rest), says
         if unknown := [field for field in self.at_rest if field not in self.struct.fields]:
             raise StrategyError(f"private slab {name}: at_rest names {unknown[0]}, which is not one of its fields")
 

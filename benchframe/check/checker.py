@@ -20,6 +20,7 @@ from benchframe.check.execution import (
     Replay,
     Run,
     Step,
+    World,
     decode,
     encode,
     execute,
@@ -32,15 +33,14 @@ from benchframe.check.search import Coverage, Explorer, Pct, pct_bound
 from benchframe.check.tso import TsoCase
 from benchframe.dialect.records import DialectError, WildAccess
 from benchframe.mm.layout import FILE, MM, PAGE, PTE, TASK, VMA
-from benchframe.races import Chain, Sites
-from benchframe.scenario import Scenario
+from benchframe.scenario import Chain, Scenario, Sites
 from benchframe.strategy import Strategy
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Which functions took part in a failure: what tells one race from another when both show in one place.
 #
 # Names of functions change less often than lines, so known bugs are told by them
-# (:class:`benchframe.races.KnownBug`).
+# (:class:`benchframe.scenario.KnownBug`).
 
 SET_UP = "set-up"
 WRITERS = 2
@@ -83,6 +83,8 @@ def _source(run: Run, key: tuple[str, int] | None, chain: Chain) -> Chain:
     if key is None:  # a NULL dereference: the story's last steps say where the NULL came from
         return ()
     task, trace = run.failed_task, run.trace
+    assert isinstance(run.world, MachineWorld)
+    private = {slab.base for slab in run.world.memory.machine.private}
     at = len(trace)
     while at > 0:
         at -= 1
@@ -90,9 +92,10 @@ def _source(run: Run, key: tuple[str, int] | None, chain: Chain) -> Chain:
         if step.task != task or step.op.kind != "load" or step.op.value != key[1] or step.op.place is None:
             continue
         location = step.op.accesses[0][:2]
-        name = re.sub(r" #?\d+", "", describe(location[0], location[1]))  # type: ignore[arg-type]
-        field = name.rpartition(".")
-        if location[0] != key and step.op.place[2] in chain and (not field[1] or field[2] in POINTERS):
+        assert isinstance(location[0], tuple)
+        name = re.sub(r" #?\d+", "", describe(location[0], location[1], run.world.memory))
+        field, own = name.rpartition("."), location[0][0] in private
+        if location[0] != key and step.op.place[2] in chain and (own or not field[1] or field[2] in POINTERS):
             break
     else:
         return ()
@@ -125,7 +128,7 @@ def tell(case: Case, run: Run, command: str) -> str:
     if run.outcome == "deadlock":
         for number, op in enumerate(run.pending):
             if op is not None and not world.daemons[number]:
-                lines.append(f"  {world.names[number]} waits: {_what(op)}  {_place(op)}")
+                lines.append(f"  {world.names[number]} waits: {_what(op, world)}  {_place(op)}")
     lines += _life(run, world, failure)
     lines.append(f"  again: {command}")
     return "\n".join(lines)
@@ -137,7 +140,7 @@ def _table(case: Case, run: Run) -> list[str]:
     rows = []
     for number, step in enumerate(run.trace):
         if step.op.accesses[0][:2] in interesting or number == len(run.trace) - 1:
-            rows.append((number + 1, run.world.names[step.task], _what(step.op), _place(step.op)))
+            rows.append((number + 1, run.world.names[step.task], _what(step.op, run.world), _place(step.op)))
     rows += [(at, run.world.names[task], what, where) for at, task, what, where in run.world.traced]
     rows.sort(key=lambda row: row[0])  # stable: what a task traces comes after its step
     cut = len(rows) > MOST
@@ -151,10 +154,11 @@ def _table(case: Case, run: Run) -> list[str]:
     return lines
 
 
-def _what(op: Op) -> str:
+def _what(op: Op, world: World) -> str:
     key, part, _ = op.accesses[0]
     assert isinstance(key, tuple)
-    where = describe(key, part)
+    assert isinstance(world, MachineWorld)
+    where = describe(key, part, world.memory)
     value = _value(op.value)
     if op.kind == "load" and op.value is None:
         return f"load {where}"
@@ -181,7 +185,7 @@ def _life(run: Run, world: CaseWorld, failure: Broken) -> list[str]:
     key = failure.key
     if key is None:
         return []
-    lines = [f"  the life of {describe(key, None)}:"]
+    lines = [f"  the life of {describe(key, None, world.memory)}:"]
     if key in world.born:
         task, step = world.born[key]
         lines.append(f"    made by {world.names[task]} at step {step}")
@@ -359,7 +363,7 @@ def answered(run: Run) -> str:
     for step in reversed(run.trace[answer.began : answer.ended]):
         op = step.op
         if step.task == answer.task and op.kind == "load" and op.value == failure.key[1] and op.place is not None:
-            what = describe(*op.accesses[0][:2])  # type: ignore[arg-type]
+            what = describe(*op.accesses[0][:2], run.world.memory)  # type: ignore[arg-type]
             return f"; from {what}, in {_place(op)}"
     return ""
 

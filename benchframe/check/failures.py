@@ -10,7 +10,7 @@ call has done in between (a VMA cut, or given its flags) may be met, too, by who
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,10 +45,15 @@ def line_of(where: Place) -> str:
 
 
 def check_uses(
-    graph: Graph, relations: Relations, before: list[int], names: Sequence[str], began: Sequence[Id]
+    graph: Graph,
+    relations: Relations,
+    before: list[int],
+    names: Sequence[str],
+    began: Sequence[Id],
+    called: Callable[[str], str],
 ) -> None:
     """Broken if a record is used and the order does not put that before its free. ``names``: of the tasks; ``began``:
-    the first event of each call."""
+    the first event of each call; ``called``: what a record of a slab is called."""
     labels, order = relations.labels, graph.order
     frees = [at for at, label in enumerate(labels) if label.tag == "free"]
     if not frees:
@@ -69,10 +74,10 @@ def check_uses(
             if other:
                 if before[at] >> free & 1 or po[free] >> at & 1:
                     continue
-                raise Broken("double free", f"{names[order[at] >> SHIFT]} frees {key[0][:-5]} #{key[1]} again")
+                raise Broken("double free", f"{names[order[at] >> SHIFT]} frees {called(key[0])} #{key[1]} again")
             if typesafe and label.info:
                 continue
-            raise _used(graph, relations, before, free, at, names, began)
+            raise _used(graph, relations, before, free, at, names, began, called)
 
 
 def _used(
@@ -83,6 +88,7 @@ def _used(
     at: int,
     names: Sequence[str],
     began: Sequence[Id],
+    called: Callable[[str], str],
 ) -> Broken:
     label = relations.labels[at]
     key = relations.labels[free].value[0]
@@ -90,12 +96,11 @@ def _used(
     mine = (one for one in began if one >> SHIFT == task and one <= graph.order[at])
     first = relations.number.get(max(mine, default=task << SHIFT))
     dangling = first is not None and bool(before[first] >> free & 1)
-    what = {"vma_base": "VMA", "page_base": "page", "mm_base": "mm_struct"}.get(key[0], f"{key[0][:-5]} record")
     file, line, function = label.place or ("?", 0, "?")
     kind = {"R": "load", "W": "store"}[label.kind] if not label.rmw else "add"
     return Broken(
         "use after free",
-        f"{names[task]}: {kind} of {what} #{key[1]}, which {names[freer]} freed"
+        f"{names[task]}: {kind} of {called(key[0])} #{key[1]}, which {names[freer]} freed"
         f"{' before this call began' if dangling else ''}, in {function}",
         (f"{file}:{line}", "dangling" if dangling else "racing"),
         key,

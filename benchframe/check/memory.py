@@ -89,6 +89,11 @@ class Memory:
             return ("entry", ref.index & ((1 << self.parts[ref.slab.base][1]) - 1))
         return column
 
+    @property
+    def first(self) -> Mapping[str, np.ndarray[Any, Any]]:
+        """The arrays as they were at the start."""
+        return self._saved
+
     def restore(self) -> None:
         """As it was at the start."""
         for base, array in self.machine.arrays.items():
@@ -199,18 +204,38 @@ def line(where: tuple[str, int, str]) -> str:
     return f"{Path(where[0]).name}:{where[1]} {where[2]}"
 
 
-def describe(key: Key, part: Hashable) -> str:
-    """A location in words: ``vma #5.vm_start``."""
-    base, index = key
-    slabs = {s.base: s for s in (layout.MM, layout.VMA, layout.PAGE, layout.PTE, layout.TASK, layout.FILE)}
+def record_name(base: str, machine: Machine) -> str:
+    """What a finding calls a record of a slab: VMA, page, mm_struct, or its own slab's name."""
+    model = {"vma_base": "VMA", "page_base": "page", "mm_base": "mm_struct"}
+    return model.get(base) or next((slab.name for slab in machine.private if slab.base == base), base[:-5])
+
+
+def describe(key: Key, part: Hashable, memory: Memory) -> str:
+    """A location in words: ``vma #5.vm_start``, ``maple_node #2.slot[3]``."""
+    (base, index), machine = key, memory.machine
+    private = {slab.base: slab for slab in machine.private}
+    slabs = {s.base: s for s in (layout.MM, layout.VMA, layout.PAGE, layout.PTE, layout.TASK, layout.FILE)} | private
     if isinstance(part, tuple):
-        return f"{'table' if base == 'page_base' else base[:-5]} #{index}[{part[1]}]"
+        for slab in private.values():
+            whole = getattr(slab, "part_of", None)
+            if whole is not None and layout.PRIVATE_BASES[whole[0]] == base:
+                return _said(slab, (index << whole[1]) + part[1], memory) or f"{slabs[base].name} #{index}[{part[1]}]"
+        return f"table #{index}[{part[1]}]"
     if base not in slabs:
         return f"{base} {index}"
-    name = slabs[base].name.lower() + f" #{index}"
-    if isinstance(part, int):
-        return f"{name}.{list(slabs[base].struct.fields)[part]}"
-    return name
+    slab = slabs[base]
+    if not isinstance(part, int):
+        return f"{slab.name.lower()} #{index}"
+    return _said(slab, index, memory) or f"{slab.name.lower()} #{index}.{list(slab.struct.fields)[part]}"
+
+
+def _said(slab: Slab, index: int, memory: Memory) -> str:
+    """What the strategy calls a record of its own, by what memory holds now or held at the start; "" if it has no name
+    for it."""
+    says = getattr(slab, "says", None)
+    if says is None:
+        return ""
+    return says(memory.machine.arrays, index) or says(memory.first, index) or ""
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -341,7 +366,7 @@ class MachineWorld(World):
         """Raise Broken: the current task touches an object whose life is over; ``at`` is the line and ``by`` are the
         functions, if not those that run now."""
         task, when = self.dead[key]
-        what = {"vma_base": "VMA", "page_base": "page", "mm_base": "mm_struct"}.get(key[0], f"{key[0][:-5]} record")
+        what = record_name(key[0], self.memory.machine)
         before = when < self.began.get(self.current, 0)
         file, line, function = at or place()
         raise Broken(
@@ -492,7 +517,7 @@ class MachineWorld(World):
             self.order[outer, inner] = (self.current, where, here)
             if (inner, outer) in self.order:
                 other, first, second = self.order[inner, outer]
-                mine, theirs = describe(*held), describe(key, part)
+                mine, theirs = describe(*held, self.memory), describe(key, part, self.memory)
                 raise Broken(
                     "lock order",
                     f"{self.names[self.current]} waits for {theirs} ({line(here)}) with {mine} held ({line(where)}); "
@@ -555,7 +580,7 @@ class MachineWorld(World):
     def where(self, op: Op) -> str:
         """As ``mmap_lock of mm #1``."""
         key, part, _ = op.accesses[0]
-        record, dot, field = describe(key, part).rpartition(".")  # type: ignore[arg-type]
+        record, dot, field = describe(key, part, self.memory).rpartition(".")  # type: ignore[arg-type]
         return f"{field} of {record}" if dot else field
 
     # ---- lives --------------------------------------------------------------------------------------------------
@@ -597,7 +622,8 @@ class MachineWorld(World):
                 op.place = place()
             self.announce(op)
         if key in self.dead:
-            raise Broken("double free", f"{self.names[self.current]} frees {key[0][:-5]} #{slot} again", (), key)
+            what = record_name(key[0], memory.machine)
+            raise Broken("double free", f"{self.names[self.current]} frees {what} #{slot} again", (), key)
         self.dead[key] = (self.current, self.steps)
         if memory.record and (by := chain()):  # an RCU thread has none: then it is who called kfree_rcu
             self.freed_by[key] = by

@@ -22,14 +22,14 @@ from benchframe.check.cases import Case, CaseWorld
 from benchframe.check.execution import READS, WRITES, Broken
 from benchframe.check.failures import Asked, Place, Race, Row, Span, check_answers, check_uses, data_races, line_of
 from benchframe.check.graph import SHIFT, WAITS, Branches, Graph, Label, Traced, as_int, deps_of, on_branch, traced
-from benchframe.check.memory import Key, Location, Memory, chain, column_of, describe, place, running
+from benchframe.check.memory import Key, Location, Memory, chain, column_of, describe, place, record_name, running
 from benchframe.check.trust import Nondeterminism, Seen, value_of
 from benchframe.check.tso import rebind
 from benchframe.dialect import primitives
 from benchframe.dialect.functions import Native
 from benchframe.dialect.interpreter import unusual, wrapped
 from benchframe.dialect.records import Slab
-from benchframe.mm.layout import MM, VMA
+from benchframe.mm.layout import FILE, MM, PAGE, TASK, VMA
 from benchframe.mm.machine import Machine
 from benchframe.scenario import Scenario, is_store
 from benchframe.strategy import Strategy
@@ -271,7 +271,7 @@ class GraphWorld(CaseWorld):
             return rule
         if not case.weaker:
             return None
-        return case.weaker.get((where[2], operation, _field(label)))
+        return case.weaker.get((where[2], operation, _field(label, case.machine)))
 
     def barrier(self, name: str) -> None:
         """smp_mb and its kin."""
@@ -677,7 +677,8 @@ class GraphWorld(CaseWorld):
         before: list[int] = seen.graph.rows.before
         try:
             began = [span.task << SHIFT | span.first for _, span, _ in self.calls]
-            check_uses(seen.graph, relations, before, self.names, began)
+            machine = self.case.machine
+            check_uses(seen.graph, relations, before, self.names, began, lambda base: record_name(base, machine))
             if seen.outcome == "deadlock":
                 return self._deadlock(seen.graph)
             check_answers(self.calls, self.mappings, self.case.first_rows[0], relations, before)
@@ -696,9 +697,8 @@ class GraphWorld(CaseWorld):
                     label = graph.label(event)
                     where = line_of(label.place) if label.place else ""
                     assert isinstance(label.loc, tuple)
-                    waiting.append(
-                        f"{self.names[event >> SHIFT]} waits for {describe(label.loc[0], label.loc[1])} in {where}"
-                    )
+                    what = describe(label.loc[0], label.loc[1], self.case.memory)
+                    waiting.append(f"{self.names[event >> SHIFT]} waits for {what} in {where}")
         return Broken("deadlock", "; ".join(sorted(waiting)), tuple(sorted(waiting)))
 
     def _settle(self, graph: Graph) -> None:
@@ -713,14 +713,18 @@ def _outside(depth: Any) -> bool:
     return not depth
 
 
-def _field(label: Label) -> str:
+def _field(label: Label, machine: Machine) -> str:
     """The name of the field that an access is to, "" if it has none."""
-    return _field_of(*label.loc) if isinstance(label.loc, tuple) else ""
+    if not isinstance(label.loc, tuple):
+        return ""
+    (base, _), part = label.loc
+    return _field_of(str(base), part, machine) if isinstance(part, int) else ""
 
 
-@lru_cache(maxsize=4096)
-def _field_of(key: Key, part: Hashable) -> str:
-    return describe(key, part).rpartition(".")[2]
+@lru_cache(maxsize=256)
+def _field_of(base: str, column: int, machine: Machine) -> str:
+    slabs = {slab.base: slab for slab in (MM, VMA, PAGE, TASK, FILE, *machine.private)}
+    return list(slabs[base].struct.fields)[column] if base in slabs else ""
 
 
 def operation_of(label: Label) -> str:

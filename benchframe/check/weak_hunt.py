@@ -29,8 +29,7 @@ from benchframe.check.memory import OutOfRecords, describe
 from benchframe.check.search import Coverage
 from benchframe.check.trust import Nondeterminism, Seen, Tasks, Trust
 from benchframe.check.weak import ALONE, GraphCase, GraphWorld, Rule, operation_of
-from benchframe.races import Sites
-from benchframe.scenario import Scenario
+from benchframe.scenario import Scenario, Sites
 from benchframe.strategy import Strategy
 
 SAMPLED = 0.2
@@ -254,13 +253,13 @@ def _event(world: GraphWorld, graph: Graph, event: Id, label: Label) -> str:
     if label.tag in ("gp", "slab", "alloc") or label.kind == "C":
         return "grace period" if label.tag == "gp" and label.kind == "R" else ""
     if label.tag == "free":
-        return f"free {_key(label.value[0])}"
+        return f"free {describe(label.value[0], None, world.case.memory)}"
     if label.tag in ("rcu_read_lock", "rcu_read_unlock", "kfree_rcu"):
         return label.tag
     if label.kind == "F":
         return f"smp_{label.order.replace('-', '_')}" if label.order in ("mb", "rmb", "wmb") else label.order
     assert isinstance(label.loc, tuple)
-    name = describe(label.loc[0], label.loc[1])
+    name = describe(label.loc[0], label.loc[1], world.case.memory)
     how = "" if label.order == "once" else f", {label.order}"
     if label.kind == "W":
         return f"{name} = {_number(label.value)}{how}"
@@ -272,10 +271,6 @@ def _event(world: GraphWorld, graph: Graph, event: Id, label: Label) -> str:
     if source >= 0 and source >> SHIFT != event >> SHIFT:
         whence = f" from {world.names[source >> SHIFT]}:{source & ((1 << SHIFT) - 1)}"
     return f"{name} is {_number(value)}{how}{whence}"
-
-
-def _key(key: tuple[str, int]) -> str:
-    return f"{key[0].removesuffix('_base')} #{key[1]}"
 
 
 def _number(value: Any) -> str:
@@ -291,8 +286,9 @@ def _missed(world: GraphWorld, graph: Graph) -> Iterator[str]:
     for event, store in missed_stores(graph):
         load, other = graph.label(event), graph.label(store)
         assert isinstance(load.loc, tuple)
+        what = describe(load.loc[0], load.loc[1], world.case.memory)
         yield (
-            f"{world.names[event >> SHIFT]}:{event & ((1 << SHIFT) - 1)} loads {describe(*load.loc)} and misses "
+            f"{world.names[event >> SHIFT]}:{event & ((1 << SHIFT) - 1)} loads {what} and misses "
             f"{world.names[store >> SHIFT]}:{store & ((1 << SHIFT) - 1)}, which stores {_number(other.value)} "
             f"({_at(load.place)}; {_at(other.place)})"
         )

@@ -272,6 +272,8 @@ def sim_wait(sim, address, mask, wanted, unlike, exclusive):
     while held_up(WORD(sim, word).value, mask, wanted, unlike):
         park(sim, number, address - sim.low, front)
         front = exclusive
+        if exclusive:  # it spins: it reads the line after every write, whatever was written
+            access(sim, address, 2, LOAD)
     if sim.wake_after and c.clock - since > sim.wake_after:
         c.t_waiting += sim.wake
         c.clock += sim.wake

@@ -37,14 +37,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from benchframe.dialect.functions import TextIdentities
 from benchframe.dialect.store import LOWERING
-from benchframe.dialect.text import TextIdentities
 from benchframe.engine.content import model_digest, strategy_digest
 from benchframe.engine.job import FIGURES
 from benchframe.results.campaign import Stream, plan, with_cells
 from benchframe.results.folder import CellState, LatencyRow, RunFolder, ThreadsFound
 from benchframe.results.manifest import SIMULATE, CellEntry, Manifest, Options
-from benchframe.results.simulated import FieldCost, PairCost, SimulatedRun, simulated_path, write_runs
+from benchframe.results.studies import FieldCost, PairCost, SimulatedRun, simulated_path, write_runs
 from benchframe.simulator.machines import Layout, Machine, SimulateError, Work, box, toolchain
 
 if TYPE_CHECKING:

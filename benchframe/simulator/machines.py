@@ -372,7 +372,7 @@ def layout_names() -> list[str]:
 def load_layout(name: str, apart: Sequence[str] = ()) -> Layout:
     """A shipped layout, with the fields ``apart`` in lines of their own. Raises SimulateError, also for a field that
     the model does not have."""
-    from benchframe.mm.layout import mm_struct
+    from benchframe.mm.layout import mm_struct, vm_area_struct
 
     if name == "model":
         layout = as_it_is(apart)
@@ -380,8 +380,10 @@ def load_layout(name: str, apart: Sequence[str] = ()) -> Layout:
         data = read_toml(LAYOUTS)
         if name not in data:
             raise SimulateError(f"there is no layout {name!r}; {near(name, ['model', *data])}")
-        layout = Layout(name, data[name]["about"], {"mm": tuple(map(tuple, data[name]["mm"]))}, tuple(apart))
-    layout.words("mm", mm_struct, set())
+        lines = {one: tuple(map(tuple, data[name][one])) for one in ("mm", "vma") if one in data[name]}
+        layout = Layout(name, data[name]["about"], lines, tuple(apart))
+    for one, struct in (("mm", mm_struct), ("vma", vm_area_struct)):
+        layout.words(one, struct, set())
     return layout
 
 

@@ -269,17 +269,22 @@ def simulated(known: Registry, claim: CurveClaim, say: Say) -> list[float]:
 
     Raises SimulateError (a wrong answer, a host without a stack switch), DialectError.
     """
-    from benchframe.simulator.machines import box, load_machine, load_work
+    from benchframe.simulator.machines import box, load_layout, load_machine, load_work
     from benchframe.simulator.session import Depth, SimulatedSession
 
     machine, work = load_machine(claim.machine), load_work(claim.work)
     sides: list[list[float]] = []
     machines = [machine, *(corner for _, corner in box(machine))]
-    for name, crew in ((claim.strategy, claim.cpus), (claim.baseline, claim.baseline_cpus)):
+    for name, crew, order in (
+        (claim.strategy, claim.cpus, claim.layout),
+        (claim.baseline, claim.baseline_cpus, claim.baseline_layout),
+    ):
         if name:
+            layout = load_layout(order)
             trace = known.spec(claim.workload).trace(0, crew)
             session = SimulatedSession(known.strategy(name), trace, crew, note=lambda text: say(f"compiled {text}"))
-            sides.append([session.right_run(m, work, depth=Depth(accesses=DEPTH)).throughput for m in machines])
+            depth = Depth(accesses=DEPTH)
+            sides.append([session.right_run(m, work, depth=depth, layout=layout).throughput for m in machines])
     return sides[0] if len(sides) == 1 else [one / other for one, other in zip(*sides, strict=True)]
 
 

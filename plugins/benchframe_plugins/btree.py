@@ -29,6 +29,16 @@ from benchframe.api import Field, Index, PrivateSlab, Strategy, hookimpl, native
 from benchframe.kernel import ARENA_PRIVATE0, NULL, VMA, arena_alloc, arena_free
 
 SPARE = 62
+
+
+def word_name(arrays, index):
+    """What word ``index`` of :data:`WORD` is."""
+    node, at = divmod(index, WORDS)
+    names = {PARENT: "parent", COUNT: "count", LEVEL: "level"}
+    array = f"key[{at - KEYS}]" if at < VALUES else f"value[{at - VALUES}]"
+    return f"{NODE.name} #{node}.{names.get(at, array)}"
+
+
 WORD = PrivateSlab(
     "btree_word",
     [Field("word", "i8", "40 to a node", lock="mmap_lock")],
@@ -36,6 +46,7 @@ WORD = PrivateSlab(
     per_vma=40,
     fixed=40 * (SPARE + 2),
     first=40,
+    says=word_name,
 )
 NODE = PrivateSlab(
     "btree_node",

@@ -10,6 +10,7 @@ from benchframe.api import native
 from benchframe.check.checker import Hunt, Verdict, make_case, replay
 from benchframe.check.command import scenario
 from benchframe.check.execution import encode
+from benchframe.check.memory import describe
 from benchframe.kernel import (
     ARENA_VMA,
     READ_ONCE,
@@ -178,3 +179,29 @@ def test_a_round_is_written_once() -> None:
         text = encode(schedule)
         assert decode(text) == schedule
         assert len(text) < 80
+
+
+def test_words_of_private_slabs_have_names() -> None:
+    """What a story says of a strategy's own memory: its slab and field, or the place in its node. No base of the
+    machine shows, in any shipped strategy."""
+    wanted = {
+        ("maple", "maple_word"): (2 * 32 + 19, "maple_node #2.slot[3]"),
+        ("maple_rcu", "maple_node"): (2, "maple_node #2.next"),
+        ("maple", "maple_big"): (128 + 43, "maple_big_node #1.slot[3]"),
+        ("btree", "btree_word"): (40 + 10, "btree_node #1.key[2]"),
+        ("per_vma_rwsem", "vma_lock"): (5, "vma_lock #5.count"),
+    }
+    seen = set()
+    for name, strategy in KNOWN.strategies.items():
+        strategy = KNOWN.strategy(name)
+        if not strategy.slabs or strategy.slabs in seen:
+            continue
+        seen.add(strategy.slabs)
+        memory = make_case(scenario("lookup-munmap"), strategy).memory
+        for slab in strategy.slabs:
+            index, words = wanted.get((name, slab.name), (70, ""))
+            key = memory.key_of(slab.base, index)
+            part = 0 if key == (slab.base, index) else ("entry", index & ((1 << slab.part_of[1]) - 1))
+            told = describe(key, part, memory)
+            assert told == words or (not words and " #" in told and "private" not in told), told
+            assert describe(key, None, memory) == f"{told.partition(' #')[0]} #{key[1]}" or part == 0

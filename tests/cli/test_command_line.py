@@ -138,7 +138,7 @@ def test_a_failed_cell_is_exit_code_1_and_the_rest_is_there() -> None:
     done = call("run", "-s", "fake20,wrong,crash", *QUICK)
     assert done.exit_code == 1
     assert one_line(done) == "benchframe: 2 of 4 cells failed: see the state column"
-    assert "to find the cause and its line: benchframe check --strategy wrong,crash\n" in done.stderr
+    assert "benchframe check" not in done.stderr  # neither has an interpreted text in which it would find anything
     assert "wrong on toy: wrong: find_vma(0x1000) gave NIL, the oracle says [0x1000, 0x2000) (event 17)" in done.stdout
     assert "slot 99 is out of range" in done.stdout
     assert call("table").exit_code == 1

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import benchframe
-from benchframe.dialect.text import TextIdentities
+from benchframe.dialect.functions import TextIdentities
 from benchframe.engine import content, runner, threads
 from benchframe.engine.content import ENGINE, MODEL_UNITS, model_digest, model_name
 from benchframe.report.compare import Side, differences

@@ -34,9 +34,21 @@ from benchframe.study.published import CLAIMS, CurveClaim, Hit, HitClaim, TimeCl
 BY_NAME = {claim.name: claim for claim in CLAIMS}
 PAIR = HitClaim("x", "says", "source", (Hit("a", "w", "old", 50.0), Hit("a", "w", "new", 80.0)), within=10.0)
 CURVE = CurveClaim(
-    "c", "says", "source", "rbtree", 2, "multi-fault-all-split:vmas=40", "milan-2s", "none", 2.0, 1.5, 2.5, "nothing",
-    "rbtree", 1,
-)  # fmt: skip
+    name="c",
+    says="says",
+    source="source",
+    strategy="rbtree",
+    cpus=2,
+    workload="multi-fault-all-split:vmas=40",
+    machine="milan-2s",
+    work="none",
+    value=2.0,
+    low=1.5,
+    high=2.5,
+    assumed="nothing",
+    baseline="rbtree",
+    baseline_cpus=1,
+)
 TIME = TimeClaim("t", "says", "source", "new", "old", "fault", ("w",), 0.8, 2.0)
 
 

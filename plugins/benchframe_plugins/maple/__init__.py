@@ -318,7 +318,7 @@ STACKROT = scenario.KnownBug(
     dangling=False,
     scenarios=("stack-fills-hole",),
     freed=("ma_free_rcu < ma_free < mas_node_store",),
-    says="*: load of private1 record *",
+    says="*: load of maple_node *",
 )
 
 

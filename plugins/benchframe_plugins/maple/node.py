@@ -5,6 +5,36 @@ from benchframe.kernel import ARENA_PRIVATE0, NULL, arena_free, kfree_rcu
 
 SPARE = 62
 NODE_WORDS = 32
+
+
+def word_name(arrays, index):
+    """What word ``index`` of :data:`WORD` is. Leaves and inner nodes differ, and only references say which one a node
+    is: the root's, those in slots, and an inner node's children name their parent. Otherwise it has no name."""
+    node, at = divmod(index, NODE_WORDS)
+    words = arrays[WORD.base]["word"]
+    references = [*arrays["mm_base"]["mm_rb"].tolist(), *words[words >> 8 == node].tolist()]
+    name = ""
+    if at == 0:
+        name = "parent"
+    elif node << 8 | LEAF in references:
+        name = _part(at, pivot=PIVOTS, slot=LEAF_SLOTS) + ("/meta" if at == LEAF_META else "")
+    elif node << 8 | ARANGE in references or any(r & 7 == 2 for r in references if r >> 8 == node):
+        name = "meta" if at == INNER_META else _part(at, pivot=PIVOTS, slot=INNER_SLOTS, gap=INNER_GAPS)
+    return f"{NODE.name} #{node}.{name}" if name else ""
+
+
+def big_name(arrays, index):
+    """What word ``index`` of :data:`BIG` is."""
+    node, at = divmod(index, 128)
+    return f"{BIG_NODE.name} #{node}.{_part(at, pivot=0, slot=BIG_SLOTS, gap=BIG_GAPS)}"
+
+
+def _part(at, **firsts):
+    """The array that word ``at`` belongs to, of those that begin at ``firsts`` in ascending order."""
+    name = [name for name, first in firsts.items() if first <= at][-1]
+    return f"{name}[{at - firsts[name]}]"
+
+
 WORD = PrivateSlab(
     "maple_word",
     [Field("word", "i8", "32 to a node", lock="mmap_lock")],
@@ -12,6 +42,7 @@ WORD = PrivateSlab(
     per_vma=32,
     fixed=32 * (SPARE + 2),
     part_of=(1, 5),
+    says=word_name,
 )
 NODE = PrivateSlab(
     "maple_node",
@@ -27,6 +58,7 @@ BIG = PrivateSlab(
     per_vma=0,
     fixed=128 * 26,
     part_of=(3, 7),
+    says=big_name,
 )
 BIG_NODE = PrivateSlab(
     "maple_big_node", [Field("retired", "i8", "first node to retire after a store", lock="mmap_lock")], 3, 0, fixed=24

@@ -196,7 +196,7 @@ def races() -> list[Historic]:
             over_maple("b18", "maple_rcu", grow_as_held),
             over_maple("b18-mended", "maple_rcu", grow_under_write_lock),
             "stack-fills-hole",
-            "use after free: T1: load of private1 record",
+            "use after free: T1: load of maple_node",
         ),
         Historic(
             "B29",
