@@ -44,7 +44,7 @@ def arena_free(mm, which, slot):
 
 @native
 def arena_room(mm, which):
-    """How many more slots can be allocated."""
+    """How many more slots can be allocated. A hint where others allocate: the lock is not taken."""
     a = ARENA(mm, which)
     return a.free + a.capacity - a.top
 
@@ -89,6 +89,31 @@ def kfree_rcu(mm, which, slot):
 @native
 def synchronize_rcu(mm, task):
     """Wait until every section that had begun has ended. Must not be called inside a section."""
+    return 0
+
+
+@native
+def start_poll_synchronize_rcu(mm):
+    """Ask for a grace period that begins after now; the number by which :func:`poll_state_synchronize_rcu` knows it."""
+    return 0
+
+
+@native
+def poll_state_synchronize_rcu(mm, number):
+    """Whether that grace period is over. With one thread every one is."""
+    return 1
+
+
+@native
+def kmem_cache_prefill(mm, which, count):
+    """A store that needs up to ``count`` objects of slab ``which`` begins: an allocator takes them now, so that the
+    store itself cannot fail. ``kmem_cache_return`` ends it. Nothing where the strategy names no allocator."""
+    return 0
+
+
+@native
+def kmem_cache_return(mm, which):
+    """The store is over: give back what it did not need."""
     return 0
 
 
