@@ -10,6 +10,7 @@ the hooks to call   :func:`index_find`, :func:`count`, :func:`mmap_read_lock` ..
 locks               :func:`spinlock`, :func:`rwsem`, :func:`seqcount`, :func:`refcount`, :func:`waitqueue`: each makes
                     the functions of one lock in fields of a record (docs/locks.md)
 RCU                 :func:`rcu_read_lock`, :func:`kfree_rcu`, :func:`free_typesafe_by_rcu` ...
+an allocator        :data:`KMEM` and its kin: the records; :func:`grab_objects`, :func:`start_poll_synchronize_rcu` ...
 mm                  :func:`find_vma`, :func:`pmd_slot`, :func:`arena_alloc`, :func:`expand_stack` ...
 ==================  ====================================================================================================
 """
@@ -77,7 +78,19 @@ from benchframe.mm.hooks import (
     mmap_write_lock,
     mmap_write_unlock,
 )
+from benchframe.mm.kmem import (
+    IN_SHEAF,
+    KMEM,
+    KMEM_CPU,
+    KMEM_NODE,
+    KMEM_OBJECT,
+    KMEM_SHEAF,
+    KMEM_SLAB,
+    SHEAF_CAPACITY,
+    grab_objects,
+)
 from benchframe.mm.layout import (
+    ARENA,
     ARENA_PRIVATE0,
     ARENA_TABLE,
     ARENA_VMA,
@@ -109,13 +122,18 @@ from benchframe.mm.slab import (
     arena_free,
     free_typesafe_by_rcu,
     kfree_rcu,
+    kmem_cache_prefill,
+    kmem_cache_return,
+    poll_state_synchronize_rcu,
     rcu_read_lock,
     rcu_read_unlock,
+    start_poll_synchronize_rcu,
     synchronize_rcu,
 )
 from benchframe.mm.vma import expand_stack, grow_as_held, grow_under_write_lock, start_gap, vma_free_now
 
 __all__ = [
+    "ARENA",
     "ARENA_PRIVATE0",
     "ARENA_TABLE",
     "ARENA_VMA",
@@ -125,6 +143,13 @@ __all__ = [
     "COUNT_RETRY",
     "E_PSE",
     "FILE",
+    "IN_SHEAF",
+    "KMEM",
+    "KMEM_CPU",
+    "KMEM_NODE",
+    "KMEM_OBJECT",
+    "KMEM_SHEAF",
+    "KMEM_SLAB",
     "MM",
     "NULL",
     "PAGE",
@@ -135,6 +160,7 @@ __all__ = [
     "PMD_SIZE",
     "PTE",
     "READ_ONCE",
+    "SHEAF_CAPACITY",
     "SITE_ACCESS",
     "SITE_ANON",
     "SITE_END",
@@ -168,11 +194,14 @@ __all__ = [
     "find_vma",
     "fls",
     "free_typesafe_by_rcu",
+    "grab_objects",
     "grow_as_held",
     "grow_under_write_lock",
     "hash_64",
     "index_find",
     "kfree_rcu",
+    "kmem_cache_prefill",
+    "kmem_cache_return",
     "load_acquire",
     "lock_acquired",
     "lock_contended",
@@ -187,6 +216,7 @@ __all__ = [
     "mmgrab",
     "next_step",
     "pmd_slot",
+    "poll_state_synchronize_rcu",
     "rcu_assign_pointer",
     "rcu_dereference",
     "rcu_read_lock",
@@ -207,6 +237,7 @@ __all__ = [
     "spin_unlock",
     "spinlock",
     "start_gap",
+    "start_poll_synchronize_rcu",
     "store_release",
     "synchronize_rcu",
     "trace",

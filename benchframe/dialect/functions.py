@@ -219,20 +219,20 @@ class Identities:
     """Content hashes of native functions under one binding; memoised, O(size of the call graph) once.
 
     ``replace`` makes another build of the same text: wherever a function names one of its keys, the value is called. A
-    replacement itself may call the function it replaces.
+    replacement itself may call the function it replaces; a function that replaces itself may call any.
     """
 
     def __init__(self, binding: Binding | None, replace: Replacements | None = None) -> None:
         self.binding = binding
         self._replace = dict(replace or {})
-        self._new = frozenset(self._replace.values())
         self._known: dict[FunctionType, str] = {}
         self._open: list[FunctionType] = []
 
     def callee(self, obj: Any, user: FunctionType) -> Any:
         """The native function that runs where ``user`` names ``obj``, a native function or a hook; None if unbound."""
         function = resolve(obj, self.binding) if isinstance(obj, Hook) else obj
-        return function if user in self._new else self._replace.get(function, function)
+        other = self._replace.get(function, function)
+        return function if other is user or self._replace.get(user) is user else other
 
     def of(self, function: FunctionType) -> str:
         """Hex SHA-256 of the bytecode, the constants and, transitively, everything that ``function`` refers to.

@@ -586,7 +586,7 @@ _reuse: dict[str, Reuse] = {}
 
 def _reusing(mm: Struct, hook_index: dict[str, int], build: Lowering) -> Reuse:
     """The lowered functions of this build."""
-    told = repr((mm.layout, sorted(hook_index.items()), build.name, toolchain_key()))
+    told = repr(("symbols 2", mm.layout, sorted(hook_index.items()), build.name, toolchain_key()))
     context = hashlib.sha256(told.encode()).hexdigest()
     if context not in _reuse:
         _reuse[context] = Reuse(Functions(), context, _kinds)
