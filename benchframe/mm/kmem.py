@@ -9,7 +9,7 @@ from benchframe.dialect.functions import Binding, Native, Replacements, native
 from benchframe.dialect.records import NULL, Field, Slab, Struct
 from benchframe.mm import hooks
 from benchframe.mm.layout import ARENA, FREED
-from benchframe.mm.slab import arena_alloc, arena_free, kfree_rcu, kmem_cache_prefill, kmem_cache_return
+from benchframe.mm.slab import arena_alloc, arena_free, arena_room, kfree_rcu, kmem_cache_prefill, kmem_cache_return
 from benchframe.mm.smp import (
     CREW,
     REPLACE,
@@ -185,6 +185,12 @@ def plain_alloc(mm, which):
 
 
 @native
+def plain_room(mm, which):
+    """arena_room, likewise."""
+    return arena_room(mm, which)
+
+
+@native
 def plain_free(mm, which, slot):
     """arena_free, likewise."""
     return arena_free(mm, which, slot)
@@ -228,6 +234,15 @@ def alloc_object(mm, which):
     if slot == NULL:
         mm.error = which + 1
     return slot
+
+
+@native
+def room_of_cache(mm, which):
+    """arena_room in a build with an allocator: what is free stands in many places, and nobody counts it. Enough: a full
+    cache makes the run invalid."""
+    if KMEM(ARENA(mm, 0), which).objects == 0:
+        return plain_room(mm, which)
+    return PARKED
 
 
 @native
@@ -327,6 +342,7 @@ def _calls(allocator: Binding) -> dict[Native, Native]:
     found: dict[Native, Native] = {
         arena_alloc: alloc_object,
         arena_free: free_object,
+        arena_room: room_of_cache,
         free_queued: free_object_queued,
         alloc: allocator["kmem_cache_alloc"],
         free: allocator["kmem_cache_free"],
@@ -346,6 +362,7 @@ def one_thread(allocator: Binding) -> Replacements | None:
     return {
         **_calls(allocator),
         plain_alloc: plain_alloc,
+        plain_room: plain_room,
         plain_free: plain_free,
         plain_kfree_rcu: plain_kfree_rcu,
     }
@@ -359,6 +376,7 @@ def threads(allocator: Binding, replace: Replacements = REPLACE) -> Replacements
         **replace,
         **_calls(allocator),
         plain_alloc: arena_alloc_shared,
+        plain_room: plain_room,
         plain_free: arena_free_shared,
         plain_kfree_rcu: kfree_rcu_shared,
         arena_alloc_shared: arena_alloc_shared,
