@@ -9,7 +9,7 @@ from benchframe.dialect.functions import Binding, Native, Replacements, native
 from benchframe.dialect.records import NULL, Field, Slab, Struct
 from benchframe.mm import hooks
 from benchframe.mm.layout import ARENA, FREED
-from benchframe.mm.slab import arena_alloc, arena_free, kfree_rcu, kmem_cache_prefill, kmem_cache_return
+from benchframe.mm.slab import arena_alloc, arena_free, arena_room, kfree_rcu, kmem_cache_prefill, kmem_cache_return
 from benchframe.mm.smp import (
     CREW,
     REPLACE,
@@ -42,13 +42,14 @@ kmem_cache = Struct(
         Field("sheaf_base", "i8", "slab KMEM_SHEAF", lock="constant", model=True),
         Field("in_sheaf_base", "i8", "slab IN_SHEAF", lock="constant", model=True),
         Field(
-            "objects", "i8", "objects of a slab (oo_objects); 0: this slab of the model is no cache", lock="constant"
+            "objects", "i8", "objects of a slab (oo_objects); 0: no cache; -n: on the stack, n per CPU", lock="constant"
         ),
-        Field("cpu_partial", "i8", "objects that a CPU's partial slabs should have (set_cpu_partial)", lock="constant"),
-        Field("cpu_partial_slabs", "i8", "how many slabs that are", lock="constant"),
+        Field("cpu_partial_slabs", "i8", "partial slabs that a CPU keeps (slub_set_cpu_partial)", lock="constant"),
         Field("first_node", "i8", "its first record in KMEM_NODE", lock="constant", model=True),
         Field("first_cpu", "i8", "... in KMEM_CPU", lock="constant", model=True),
-        Field("first_object", "i8", "... in KMEM_OBJECT", lock="constant", model=True),
+        Field(
+            "first_object", "i8", "... in KMEM_OBJECT; on the stack: the record of CPU 1", lock="constant", model=True
+        ),
         Field("first_slab", "i8", "... in KMEM_SLAB", lock="constant", model=True),
         Field("first_sheaf", "i8", "... in KMEM_SHEAF", lock="constant", model=True),
         Field(
@@ -69,6 +70,7 @@ kmem_cache_node = Struct(
         Field("list_lock", "i8", "spinlock of the partial slabs", lock="itself"),
         Field("nr_partial", "i8", "how many there are", lock="list_lock; a racy hint without"),
         Field("partial", "i8", "the first of them", lock="list_lock"),
+        Field("partial_tail", "i8", "the last", lock="list_lock"),
         Field("barn_lock", "i8", "spinlock of the barn", lock="itself", align=64),
         Field("nr_full", "i8", "full sheaves", lock="barn_lock; a racy hint without"),
         Field("full", "i8", "the first of them", lock="barn_lock"),
@@ -92,8 +94,11 @@ kmem_cache_cpu = Struct(
         Field("spare", "i8", "a second one", lock="the CPU"),
         Field("rcu_free", "i8", "the sheaf that kfree_rcu fills", lock="the CPU"),
         Field("sheaves", "i8", "sheaves that kfree took back, linked by their next", lock="the CPU"),
-        Field("rcu_head", "i8", "the oldest object that waits for a grace period", lock="the CPU", align=64),
-        Field("rcu_tail", "i8", "the youngest", lock="the CPU"),
+        Field("rcu_head", "i8", "the objects that wait for rcu_gp, linked by their next", lock="the CPU", align=64),
+        Field("rcu_gp", "i8", "a grace period", lock="the CPU"),
+        Field("rcu_next_head", "i8", "the objects that will wait for a later one", lock="the CPU"),
+        Field("rcu_next_tail", "i8", "the youngest", lock="the CPU"),
+        Field("rcu_next", "i8", "how many", lock="the CPU"),
         Field("rcu_sheaf_head", "i8", "the oldest sheaf that does", lock="the CPU"),
         Field("rcu_sheaf_tail", "i8", "the youngest", lock="the CPU"),
         Field("rcu_waiting", "i8", "how many objects wait, those in sheaves too", lock="the CPU"),
@@ -107,7 +112,6 @@ kmem_object = Struct(
         Field(
             "next", "i8", "the free pointer: in the kernel within the object, so a line of its own", lock="its place"
         ),
-        Field("gp", "i8", "the grace period for which it waits (rcu_head)", lock="the CPU"),
         Field("page", "i8", "its slab, in the kernel known by its address", lock="constant", model=True),
     ],
     size=64,
@@ -181,6 +185,12 @@ def plain_alloc(mm, which):
 
 
 @native
+def plain_room(mm, which):
+    """arena_room, likewise."""
+    return arena_room(mm, which)
+
+
+@native
 def plain_free(mm, which, slot):
     """arena_free, likewise."""
     return arena_free(mm, which, slot)
@@ -213,8 +223,12 @@ give_back: Native = hooks.kmem_cache_return.default
 
 @native
 def alloc_object(mm, which):
-    """arena_alloc in a build with an allocator."""
-    if KMEM(ARENA(mm, 0), which).objects == 0:
+    """arena_alloc in a build with an allocator. What the kernel has on the stack costs nothing, and each CPU has its
+    own."""
+    k = KMEM(ARENA(mm, 0), which)
+    if k.objects <= 0:
+        if k.objects < 0 and cpu_of(mm, mm.owner) != 0:
+            return k.first_object - k.objects * (cpu_of(mm, mm.owner) - 1)
         return plain_alloc(mm, which)
     slot = alloc(mm, cpu_of(mm, mm.owner), which)
     if slot == NULL:
@@ -223,9 +237,21 @@ def alloc_object(mm, which):
 
 
 @native
+def room_of_cache(mm, which):
+    """arena_room in a build with an allocator: what is free stands in many places, and nobody counts it. Enough: a full
+    cache makes the run invalid."""
+    if KMEM(ARENA(mm, 0), which).objects == 0:
+        return plain_room(mm, which)
+    return PARKED
+
+
+@native
 def free_object(mm, which, slot):
     """arena_free in a build with an allocator."""
-    if KMEM(ARENA(mm, 0), which).objects == 0:
+    k = KMEM(ARENA(mm, 0), which)
+    if k.objects <= 0:
+        if k.objects < 0 and slot >= k.first_object:
+            return 0
         return plain_free(mm, which, slot)
     return free(mm, cpu_of(mm, mm.owner), which, slot)
 
@@ -233,7 +259,7 @@ def free_object(mm, which, slot):
 @native
 def free_object_queued(mm, which, slot):
     """free_queued in a build with an allocator: on no particular CPU."""
-    if KMEM(ARENA(mm, 0), which).objects == 0:
+    if KMEM(ARENA(mm, 0), which).objects <= 0:
         return plain_free(mm, which, slot)
     return free(mm, 0, which, slot)
 
@@ -242,7 +268,7 @@ def free_object_queued(mm, which, slot):
 def free_object_rcu(mm, which, slot):
     """kfree_rcu in a build with an allocator."""
     cpu = cpu_of(mm, mm.owner)
-    if cpu == 0 or KMEM(ARENA(mm, 0), which).objects == 0:
+    if cpu == 0 or KMEM(ARENA(mm, 0), which).objects <= 0:
         return plain_kfree_rcu(mm, which, slot)
     return free_rcu(mm, cpu, which, slot)
 
@@ -316,6 +342,7 @@ def _calls(allocator: Binding) -> dict[Native, Native]:
     found: dict[Native, Native] = {
         arena_alloc: alloc_object,
         arena_free: free_object,
+        arena_room: room_of_cache,
         free_queued: free_object_queued,
         alloc: allocator["kmem_cache_alloc"],
         free: allocator["kmem_cache_free"],
@@ -335,6 +362,7 @@ def one_thread(allocator: Binding) -> Replacements | None:
     return {
         **_calls(allocator),
         plain_alloc: plain_alloc,
+        plain_room: plain_room,
         plain_free: plain_free,
         plain_kfree_rcu: plain_kfree_rcu,
     }
@@ -348,6 +376,7 @@ def threads(allocator: Binding, replace: Replacements = REPLACE) -> Replacements
         **replace,
         **_calls(allocator),
         plain_alloc: arena_alloc_shared,
+        plain_room: plain_room,
         plain_free: arena_free_shared,
         plain_kfree_rcu: kfree_rcu_shared,
         arena_alloc_shared: arena_alloc_shared,

@@ -5,14 +5,14 @@ from it. Who frees an object of another slab puts it on that slab's own list by 
 
 ```
 alloc   the CPU's freelist; empty: what others freed into its slab (get_freelist); none: the next of the CPU's partial
-        slabs; none: partial slabs of the node, under list_lock, many at once (get_partial_node); none: a new slab
+        slabs; none: partial slabs of the node, under list_lock, a few at once (get_partial_node); none: a new slab
 free    the CPU's freelist if the object is of its slab; else the slab's list (__slab_free). A slab that was full goes
         to the CPU's partial slabs; if those are too many they all go to the node, under list_lock (put_cpu_partial). A
         slab that becomes empty takes list_lock, and leaves the node if that has MIN_PARTIAL others
 ```
 ``kfree_rcu`` is call_rcu: objects wait in a list of the CPU's, and are freed one by one after a grace period
 (mt_free_rcu, vm_area_free_rcu_cb). The kernel runs callbacks from a softirq: a CPU has many thousand objects by then.
-Here they run when RCU_BATCH wait and the oldest one's grace period is over.
+Here a grace period is asked for RCU_BATCH objects at once.
 
 Before a store the maple tree takes what it may need, and gives back what it did not (mas_alloc_nodes, mas_destroy): one
 by one, since kmem_cache_alloc_bulk does the same in one call.
@@ -44,8 +44,9 @@ from benchframe.kernel import (
 
 MIN_PARTIAL = 5
 """Slabs that a node keeps although they are empty (MIN_PARTIAL; min_partial of objects below 1 KiB)."""
-RCU_BATCH, RCU_LIMIT = 128, 1024
-"""A CPU's callbacks run when so many objects wait; with RCU_LIMIT it waits for them."""
+RCU_BATCH, RCU_CHECK, RCU_LIMIT = 128, 32, 1024
+"""A CPU asks for a grace period for so many objects at once; looks whether it is over with every 32nd object; and waits
+for it if so many wait."""
 FROZEN, INUSE, HEAD = 0, 1, 32
 """In slab.freelist: the bit of the flag; where the number of objects begins that are not in the list, and where the
 number of the first object does."""
@@ -76,14 +77,16 @@ def node_of(k, cpu):
 
 @native
 def add_partial(k, node, number):
-    """Put slab ``number`` first on the node's list. Caller holds list_lock."""
+    """Put slab ``number`` last on the node's list (DEACTIVATE_TO_TAIL). Caller holds list_lock."""
     n = KMEM_NODE(k, node)
     s = KMEM_SLAB(k, number)
-    s.next = n.partial
-    s.prev = NULL
-    if n.partial != NULL:
-        KMEM_SLAB(k, n.partial).prev = number
-    n.partial = number
+    s.next = NULL
+    s.prev = n.partial_tail
+    if n.partial_tail != NULL:
+        KMEM_SLAB(k, n.partial_tail).next = number
+    else:
+        n.partial = number
+    n.partial_tail = number
     n.nr_partial += 1
     s.node_partial = 1
     return 0
@@ -100,6 +103,8 @@ def remove_partial(k, node, number):
         KMEM_SLAB(k, s.prev).next = s.next
     if s.next != NULL:
         KMEM_SLAB(k, s.next).prev = s.prev
+    else:
+        n.partial_tail = s.prev
     n.nr_partial -= 1
     s.node_partial = 0
     return 0
@@ -187,7 +192,7 @@ def get_partial_node(k, cpu):
     more = 0
     if number != NULL:
         remove_partial(k, node, number)
-        while n.partial != NULL and more <= k.cpu_partial // 2:
+        while n.partial != NULL and more <= k.cpu_partial_slabs // 2:
             other = n.partial
             remove_partial(k, node, other)
             KMEM_SLAB(k, other).next = c.partial
@@ -344,31 +349,35 @@ def slub_alloc(mm, cpu, which):
 
 
 @native
-def rcu_enqueue(mm, k, cpu, slot):
-    """call_rcu: the object waits in the CPU's list."""
+def rcu_enqueue(k, cpu, slot):
+    """call_rcu: the object waits in the CPU's list, for which no grace period is asked yet (RCU_NEXT_TAIL)."""
     c = KMEM_CPU(k, k.first_cpu + cpu)
-    o = KMEM_OBJECT(k, k.first_object + slot)
-    o.next = NULL
-    o.gp = start_poll_synchronize_rcu(mm)
-    if c.rcu_head == NULL:
-        c.rcu_head = slot
+    KMEM_OBJECT(k, k.first_object + slot).next = NULL
+    if c.rcu_next_head == NULL:
+        c.rcu_next_head = slot
     else:
-        KMEM_OBJECT(k, k.first_object + c.rcu_tail).next = slot
-    c.rcu_tail = slot
+        KMEM_OBJECT(k, k.first_object + c.rcu_next_tail).next = slot
+    c.rcu_next_tail = slot
+    c.rcu_next += 1
     c.rcu_waiting += 1
-    return c.rcu_waiting
+    return 0
 
 
 @native
-def rcu_over(mm, k, cpu):
-    """Whether the grace period of the oldest object is over."""
+def rcu_ready(mm, k, cpu):
+    """Whether the objects that wait for rcu_gp may be freed. Asked only now and then, since the answer is in lines that
+    all CPUs share. The task has no reference from a section."""
     c = KMEM_CPU(k, k.first_cpu + cpu)
-    return poll_state_synchronize_rcu(mm, KMEM_OBJECT(k, k.first_object + c.rcu_head).gp)
+    if c.rcu_waiting >= RCU_LIMIT:
+        synchronize_rcu(mm, cpu)
+    elif c.rcu_head == NULL or c.rcu_next & RCU_CHECK - 1:
+        return 0
+    return int(c.rcu_head != NULL and poll_state_synchronize_rcu(mm, c.rcu_gp))
 
 
 @native
 def rcu_dequeue(k, cpu):
-    """Take the oldest object out of the list."""
+    """Take an object out of the list of those that may be freed."""
     c = KMEM_CPU(k, k.first_cpu + cpu)
     slot = c.rcu_head
     c.rcu_head = KMEM_OBJECT(k, k.first_object + slot).next
@@ -377,24 +386,26 @@ def rcu_dequeue(k, cpu):
 
 
 @native
-def wait_if_many(mm, cpu, waiting):
-    """Wait for a grace period if there is hardly room for more that waits. The task has no reference from a section."""
-    if waiting >= RCU_LIMIT:
-        synchronize_rcu(mm, cpu)
+def rcu_advance(mm, k, cpu):
+    """Ask for a grace period for the next objects, if they are many and no others wait (rcu_advance_cbs)."""
+    c = KMEM_CPU(k, k.first_cpu + cpu)
+    if c.rcu_head == NULL and c.rcu_next >= RCU_BATCH:
+        c.rcu_head = c.rcu_next_head
+        c.rcu_next_head = NULL
+        c.rcu_next = 0
+        c.rcu_gp = start_poll_synchronize_rcu(mm)
     return 0
 
 
 @native
 def slub_kfree_rcu(mm, cpu, which, slot):
-    """call_rcu, and rcu_do_batch if many wait."""
+    """call_rcu, and rcu_do_batch if a grace period is over."""
     k = KMEM(ARENA(mm, 0), which)
-    waiting = rcu_enqueue(mm, k, cpu, slot)
-    wait_if_many(mm, cpu, waiting)
-    if waiting >= RCU_BATCH:
-        c = KMEM_CPU(k, k.first_cpu + cpu)
-        while c.rcu_head != NULL and rcu_over(mm, k, cpu):
+    rcu_enqueue(k, cpu, slot)
+    if rcu_ready(mm, k, cpu):
+        while KMEM_CPU(k, k.first_cpu + cpu).rcu_head != NULL:
             slab_free(mm, cpu, which, rcu_dequeue(k, cpu))
-    return 0
+    return rcu_advance(mm, k, cpu)
 
 
 # ---- before a store --------------------------------------------------------------------------------------------------

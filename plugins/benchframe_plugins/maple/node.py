@@ -60,9 +60,15 @@ BIG = PrivateSlab(
     fixed=128 * 26,
     part_of=(3, 7),
     says=big_name,
+    on_stack=8 * 128,
 )
 BIG_NODE = PrivateSlab(
-    "maple_big_node", [Field("retired", "i8", "first node to retire after a store", lock="mmap_lock")], 3, 0, fixed=24
+    "maple_big_node",
+    [Field("retired", "i8", "first node to retire after a store", lock="mmap_lock")],
+    3,
+    0,
+    fixed=24,
+    on_stack=8,  # a line
 )
 ARENA_NODE, ARENA_BIG = ARENA_PRIVATE0 + 1, ARENA_PRIVATE0 + 3
 
@@ -79,6 +85,8 @@ LEAF_MIN, INNER_MIN = 7, 5
 """Ranges, children. mt_min_slots returns 6 and 4, but is compared with the number of the last slot, counted from 0."""
 MT_MAX = (1 << 62) - 1
 """ULONG_MAX, with room above for signed sums."""
+STORE_NODES = 28
+"""The most nodes that a store makes: three for each of at most nine levels, and one (mas_preallocate)."""
 BIG_SLOTS, BIG_GAPS, BIG_NEW = 40, 80, 36
 """In a big node: pivots from 0, slots, gaps; entries 36 to 38 are the children being made."""
 
