@@ -88,6 +88,8 @@ def strategy_digest(strategy: Strategy) -> str:
             f" {slab.per_task}" if slab.per_task else ""
         )  # left out, digests from before there was such a thing stay
         digest.update(f"{slab.name} {slab.number} {slab.per_vma} {slab.fixed}{by_task} {slab.layout}\n".encode())
+        if strategy.allocator is not None:
+            digest.update(f"{slab.kmem_cache} {slab.on_stack}\n".encode())
     return digest.hexdigest()
 
 

@@ -44,8 +44,7 @@ kmem_cache = Struct(
         Field(
             "objects", "i8", "objects of a slab (oo_objects); 0: no cache; -n: on the stack, n per CPU", lock="constant"
         ),
-        Field("cpu_partial", "i8", "objects that a CPU's partial slabs should have (set_cpu_partial)", lock="constant"),
-        Field("cpu_partial_slabs", "i8", "how many slabs that are", lock="constant"),
+        Field("cpu_partial_slabs", "i8", "partial slabs that a CPU keeps (slub_set_cpu_partial)", lock="constant"),
         Field("first_node", "i8", "its first record in KMEM_NODE", lock="constant", model=True),
         Field("first_cpu", "i8", "... in KMEM_CPU", lock="constant", model=True),
         Field(
@@ -71,6 +70,7 @@ kmem_cache_node = Struct(
         Field("list_lock", "i8", "spinlock of the partial slabs", lock="itself"),
         Field("nr_partial", "i8", "how many there are", lock="list_lock; a racy hint without"),
         Field("partial", "i8", "the first of them", lock="list_lock"),
+        Field("partial_tail", "i8", "the last", lock="list_lock"),
         Field("barn_lock", "i8", "spinlock of the barn", lock="itself", align=64),
         Field("nr_full", "i8", "full sheaves", lock="barn_lock; a racy hint without"),
         Field("full", "i8", "the first of them", lock="barn_lock"),
