@@ -52,7 +52,18 @@ from benchframe.dialect import (
     xchg_release,
 )
 from benchframe.mm.defaults import read_lock, read_unlock, write_downgrade, write_lock, write_unlock
-from benchframe.mm.flags import E_PSE, PG_RESERVED, VM_ACCESS, VM_GROWSDOWN, VM_READ, VM_SHARED, VM_WRITE
+from benchframe.mm.flags import (
+    E_PSE,
+    MADV_DONTNEED,
+    MADV_DONTNEED_LOCKED,
+    MADV_FREE,
+    PG_RESERVED,
+    VM_ACCESS,
+    VM_GROWSDOWN,
+    VM_READ,
+    VM_SHARED,
+    VM_WRITE,
+)
 from benchframe.mm.fork import mmdrop, mmgrab
 from benchframe.mm.hooks import (
     COUNT_FALLBACK,
@@ -103,6 +114,7 @@ from benchframe.mm.locks import (
     spinlock,
     waitqueue,
 )
+from benchframe.mm.madvise import advise_pages, madvise_under_mmap_lock
 from benchframe.mm.pagetable import next_step, pmd_slot, spin_lock, spin_unlock
 from benchframe.mm.slab import (
     arena_alloc,
@@ -113,7 +125,7 @@ from benchframe.mm.slab import (
     rcu_read_unlock,
     synchronize_rcu,
 )
-from benchframe.mm.vma import expand_stack, grow_as_held, grow_under_write_lock, start_gap, vma_free_now
+from benchframe.mm.vma import expand_stack, grow_as_held, grow_under_write_lock, page_align, start_gap, vma_free_now
 
 __all__ = [
     "ARENA_PRIVATE0",
@@ -125,6 +137,9 @@ __all__ = [
     "COUNT_RETRY",
     "E_PSE",
     "FILE",
+    "MADV_DONTNEED",
+    "MADV_DONTNEED_LOCKED",
+    "MADV_FREE",
     "MM",
     "NULL",
     "PAGE",
@@ -152,6 +167,7 @@ __all__ = [
     "VM_SHARED",
     "VM_WRITE",
     "WRITE_ONCE",
+    "advise_pages",
     "arena_alloc",
     "arena_free",
     "cmpxchg",
@@ -176,6 +192,7 @@ __all__ = [
     "load_acquire",
     "lock_acquired",
     "lock_contended",
+    "madvise_under_mmap_lock",
     "mmap_down_read_trylock",
     "mmap_down_write_trylock",
     "mmap_read_lock",
@@ -186,6 +203,7 @@ __all__ = [
     "mmdrop",
     "mmgrab",
     "next_step",
+    "page_align",
     "pmd_slot",
     "rcu_assign_pointer",
     "rcu_dereference",

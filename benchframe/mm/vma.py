@@ -36,6 +36,12 @@ from benchframe.mm.slab import arena_alloc, arena_free
 
 
 @native
+def page_align(length):
+    """Round up to whole pages."""
+    return (length + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1)
+
+
+@native
 def vma_alloc(mm):
     """A new VMA of ``mm`` with every field zero except vm_mm; NULL if the slab is full."""
     vma = arena_alloc(mm, ARENA_VMA)
