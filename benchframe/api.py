@@ -2,9 +2,9 @@
 
 ======================  ===============================================================================================
 `benchframe.api`        any plugin: :data:`hookimpl`. A strategy: :class:`Strategy` = :class:`Index` + :class:`Cache` +
-                        :class:`Protocol`; :class:`PrivateSlab` of :class:`Field`: its own memory; :func:`native` marks
-                        its functions, :func:`hook` declares hooks that another plugin may fill; :class:`CSource`: code
-                        in C; :mod:`scenario`: scenarios for the checker, and known races
+                        :class:`Protocol` + :class:`Allocator`; :class:`PrivateSlab` of :class:`Field`: its own memory;
+                        :func:`native` marks its functions, :func:`hook` declares hooks that another plugin may fill;
+                        :class:`CSource`: code in C; :mod:`scenario`: scenarios for the checker, and known races
 `benchframe.kernel`     what strategy code calls: records, flags, primitives, locks, functions of the model's mm
 `benchframe.workloads`  what a workload is made of: parameters, streams, traces
 ======================  ===============================================================================================
@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 from benchframe.cstrategy import CSource
 from benchframe.dialect import Field, hook, native
 from benchframe.hookspecs import Moved, hookimpl
-from benchframe.strategy import Cache, Index, PrivateSlab, Protocol, Strategy
+from benchframe.strategy import Allocator, Cache, Index, PrivateSlab, Protocol, Strategy
 
 if TYPE_CHECKING:
     from benchframe import scenario
 
 __all__ = [
+    "Allocator",
     "CSource",
     "Cache",
     "Field",

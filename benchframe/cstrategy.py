@@ -16,7 +16,7 @@ from typing import Any
 from benchframe.dialect.cc import compiler_version, run_compiler
 from benchframe.dialect.functions import CCall, Native, is_native, native, where
 from benchframe.dialect.records import DialectError, Slab
-from benchframe.linux.tree import SHIM, SourcesError, included, options
+from benchframe.linux import SHIM, SourcesError, included, options
 from benchframe.mm import flags, layout
 from benchframe.mm.layout import ARENA, FILE, FREED, MM, PAGE, PTE, TASK, VMA
 

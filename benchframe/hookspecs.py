@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from benchframe.races import Historic
+    from benchframe.scenario import Historic
     from benchframe.strategy import Strategy
     from benchframe.workload import Workload
 

@@ -14,6 +14,7 @@ from benchframe.dialect.functions import resolve
 from benchframe.dialect.interpreter import PlainWorld, dejit
 from benchframe.mm.defaults import count_event
 from benchframe.mm.hooks import BY_NAME
+from benchframe.mm.kmem import one_thread
 from benchframe.mm.layout import MM
 from benchframe.mm.machine import Machine
 from benchframe.mm.replay import replay_checked
@@ -25,7 +26,9 @@ class InterpretedRunner(Validating):
     """Runs ``strategy`` (resolved) in the interpreter; a :class:`~benchframe.mm.machine.Runner`.
 
     ``counting``: the replay counts lookups, hits and so on, as the native engine's checked replay does. ``replace``
-    substitutes other functions for native ones (``dejit``). Raises DialectError if a mandatory hook is missing.
+    substitutes other functions for native ones (``dejit``). ``allocating``: objects come from the strategy's allocator;
+    otherwise from the model's stacks of free slots, whatever it names. Raises DialectError if a mandatory hook is
+    missing.
     """
 
     def __init__(
@@ -34,8 +37,12 @@ class InterpretedRunner(Validating):
         *,
         counting: bool = True,
         replace: Mapping[Any, Callable[..., Any]] | None = None,
+        allocating: bool = False,
     ) -> None:
         self.strategy = strategy
+        if allocating and strategy.allocator is not None:
+            self.allocator = strategy.allocator.binding
+            replace = {**(one_thread(self.allocator) or {}), **(replace or {})}
         self._replace = replace
         self.world: PlainWorld | None = None
         # As in native code, the replay counts; the mapping operations and what they call through hooks do not.

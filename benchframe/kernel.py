@@ -10,6 +10,7 @@ the hooks to call   :func:`index_find`, :func:`count`, :func:`mmap_read_lock` ..
 locks               :func:`spinlock`, :func:`rwsem`, :func:`seqcount`, :func:`refcount`, :func:`waitqueue`: each makes
                     the functions of one lock in fields of a record (docs/locks.md)
 RCU                 :func:`rcu_read_lock`, :func:`kfree_rcu`, :func:`free_typesafe_by_rcu` ...
+an allocator        :data:`KMEM` and its kin: the records; :func:`grab_objects`, :func:`start_poll_synchronize_rcu` ...
 mm                  :func:`find_vma`, :func:`pmd_slot`, :func:`arena_alloc`, :func:`expand_stack` ...
 ==================  ====================================================================================================
 """
@@ -88,7 +89,19 @@ from benchframe.mm.hooks import (
     mmap_write_lock,
     mmap_write_unlock,
 )
+from benchframe.mm.kmem import (
+    IN_SHEAF,
+    KMEM,
+    KMEM_CPU,
+    KMEM_NODE,
+    KMEM_OBJECT,
+    KMEM_SHEAF,
+    KMEM_SLAB,
+    SHEAF_CAPACITY,
+    grab_objects,
+)
 from benchframe.mm.layout import (
+    ARENA,
     ARENA_PRIVATE0,
     ARENA_TABLE,
     ARENA_VMA,
@@ -121,13 +134,18 @@ from benchframe.mm.slab import (
     arena_free,
     free_typesafe_by_rcu,
     kfree_rcu,
+    kmem_cache_prefill,
+    kmem_cache_return,
+    poll_state_synchronize_rcu,
     rcu_read_lock,
     rcu_read_unlock,
+    start_poll_synchronize_rcu,
     synchronize_rcu,
 )
 from benchframe.mm.vma import expand_stack, grow_as_held, grow_under_write_lock, page_align, start_gap, vma_free_now
 
 __all__ = [
+    "ARENA",
     "ARENA_PRIVATE0",
     "ARENA_TABLE",
     "ARENA_VMA",
@@ -137,6 +155,13 @@ __all__ = [
     "COUNT_RETRY",
     "E_PSE",
     "FILE",
+    "IN_SHEAF",
+    "KMEM",
+    "KMEM_CPU",
+    "KMEM_NODE",
+    "KMEM_OBJECT",
+    "KMEM_SHEAF",
+    "KMEM_SLAB",
     "MADV_DONTNEED",
     "MADV_DONTNEED_LOCKED",
     "MADV_FREE",
@@ -150,6 +175,7 @@ __all__ = [
     "PMD_SIZE",
     "PTE",
     "READ_ONCE",
+    "SHEAF_CAPACITY",
     "SITE_ACCESS",
     "SITE_ANON",
     "SITE_END",
@@ -184,11 +210,14 @@ __all__ = [
     "find_vma",
     "fls",
     "free_typesafe_by_rcu",
+    "grab_objects",
     "grow_as_held",
     "grow_under_write_lock",
     "hash_64",
     "index_find",
     "kfree_rcu",
+    "kmem_cache_prefill",
+    "kmem_cache_return",
     "load_acquire",
     "lock_acquired",
     "lock_contended",
@@ -205,6 +234,7 @@ __all__ = [
     "next_step",
     "page_align",
     "pmd_slot",
+    "poll_state_synchronize_rcu",
     "rcu_assign_pointer",
     "rcu_dereference",
     "rcu_read_lock",
@@ -225,6 +255,7 @@ __all__ = [
     "spin_unlock",
     "spinlock",
     "start_gap",
+    "start_poll_synchronize_rcu",
     "store_release",
     "synchronize_rcu",
     "trace",

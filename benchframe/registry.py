@@ -27,7 +27,7 @@ from benchframe.hookspecs import HOOKS, PROJECT, Moved
 from benchframe.workload import Workload, WorkloadSpec, sweep
 
 if TYPE_CHECKING:
-    from benchframe.races import Historic
+    from benchframe.scenario import Historic
     from benchframe.strategy import Strategy
 
 
@@ -440,7 +440,7 @@ class Registry:
 
     def historic(self) -> dict[str, Historic]:
         """The historic races by number, with their strategies resolved; unusable ones are added to ``problems``."""
-        from benchframe.races import Historic
+        from benchframe.scenario import Historic
         from benchframe.strategy import StrategyError, resolve
 
         races: dict[str, Historic] = {}

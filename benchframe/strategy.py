@@ -1,4 +1,4 @@
-"""A strategy: index + cache + protocol, each a set of hooks with defaults.
+"""A strategy: index + cache + protocol + allocator, each a set of hooks with defaults.
 
 ``Strategy("mine", "what is new", index="rbtree", cache=Cache(find=..., store=...))`` is a complete plugin: it uses the
 index of another strategy, by name, and the defaults of :mod:`benchframe.mm.defaults` for everything not given.
@@ -16,13 +16,13 @@ from benchframe.dialect import Slab, Struct, is_native
 from benchframe.dialect.functions import Binding, Native, referenced, where
 from benchframe.dialect.records import FieldLike
 from benchframe.errors import BenchframeError, did_you_mean
+from benchframe.mm import kmem
 from benchframe.mm.defaults import DEFAULTS
 from benchframe.mm.hooks import ALL, BY_NAME
 from benchframe.mm.layout import MODEL_SLABS, PRIVATE_BASES
 
 if TYPE_CHECKING:
-    from benchframe.races import KnownBug
-    from benchframe.scenario import Scenario
+    from benchframe.scenario import KnownBug, Scenario
 
 
 class StrategyError(BenchframeError):
@@ -40,6 +40,8 @@ class PrivateSlab(Slab):
     of that slab, and lives as long as that record. The checker uses it. ``first`` is the first record that a reference
     may point to; it is needed where the larger record's size is not a power of two. ``at_rest`` names fields, such as
     the count of a lock, that are zero in every VMA's record while no call runs; validate_mm checks them.
+    ``kmem_cache`` is for records that a kernel takes from a slab cache: the bytes of such an object there. They come
+    from the strategy's :class:`Allocator`, if it has one.
 
     ``says`` names what record ``i`` is, for an array of words with places of their own: ``says(arrays, i)`` gives
     ``"node #2.slot[3]"``, where ``arrays`` has the machine's records by base. Stories and findings of ``check`` show
@@ -57,6 +59,7 @@ class PrivateSlab(Slab):
         at_rest: Sequence[str] = (),
         first: int | None = None,
         per_task: int = 0,
+        kmem_cache: int = 0,
         says: Callable[[Mapping[str, Any], int], str] | None = None,
     ) -> None:
         if per_vma is None:
@@ -67,7 +70,8 @@ class PrivateSlab(Slab):
             first = 1 << part_of[1] if part_of is not None else 1
         super().__init__(name, Struct(name, fields), PRIVATE_BASES[number], first)
         self.number, self.per_vma, self.fixed, self.part_of = number, per_vma, fixed, part_of
-        self.per_task, self.at_rest, self.says = per_task, tuple(at_rest), says
+        self.per_task, self.at_rest = per_task, tuple(at_rest)
+        self.kmem_cache, self.says = kmem_cache, says
         if unknown := [field for field in self.at_rest if field not in self.struct.fields]:
             raise StrategyError(f"private slab {name}: at_rest names {unknown[0]}, which is not one of its fields")
 
@@ -137,6 +141,14 @@ class Protocol(Part):
     kind = "protocol"
 
 
+class Allocator(Part):
+    """Where VMAs and nodes come from: ``kmem_cache_alloc`` and ``kmem_cache_free`` are mandatory; ``kfree_rcu`` and the
+    pair ``kmem_cache_prefill``, ``kmem_cache_return`` have defaults. Its memory is :mod:`benchframe.mm.kmem`'s, so it
+    has no ``slabs``. A strategy without one takes a slab's slots from a stack: the allocator ``free``."""
+
+    kind = "allocator"
+
+
 @dataclass(frozen=True)
 class Strategy:
     """One way to find a VMA. ``name`` is its name on the command line; ``summary`` is one line.
@@ -151,6 +163,7 @@ class Strategy:
     index: Index | str
     cache: Cache | None = None
     protocol: Protocol | None = None
+    allocator: Allocator | None = None
     doc: str = ""
     module: str = ""
     file: str = ""
@@ -169,7 +182,7 @@ class Strategy:
         """Its native functions and the functions they call within its own modules, in file order. Its own modules are
         those that define its hooks; of a package, all modules."""
         own: dict[FunctionType, None] = {}
-        parts = [part for part in (self.index, self.cache, self.protocol) if isinstance(part, Part)]
+        parts = [p for p in (self.index, self.cache, self.protocol, self.allocator) if isinstance(p, Part)]
         homes = {function.__module__ for part in parts for function in part.binding.values()}
 
         def visit(function: FunctionType) -> None:
@@ -194,6 +207,7 @@ def _check_types(strategy: Strategy) -> None:
         ("index", (Index, str), "an Index(...) or the name of a strategy"),
         ("cache", (Cache, NoneType), "a Cache(...)"),
         ("protocol", (Protocol, NoneType), "a Protocol(...)"),
+        ("allocator", (Allocator, NoneType), "an Allocator(...)"),
         ("check_messages", (Mapping,), "a dict of numbers and texts"),
         ("scenarios", (list, tuple), "a list of Scenario"),
         ("known_bugs", (list, tuple), "a list of KnownBug"),
@@ -211,7 +225,7 @@ def _check_slabs(name: str, parts: Sequence[Part]) -> None:
     listed = {slab for part in parts for slab in part.slabs}
     for part in parts:
         for slab, (called, user) in _slabs_of(part).items():
-            if slab in listed:
+            if slab in listed or (isinstance(part, Allocator) and slab in kmem.SLABS):
                 continue
             what = f"{where(user)} uses the slab {called}, which no slabs= names"
             mend = f"write {type(part).__name__}(..., slabs=[{called}])"
@@ -238,6 +252,22 @@ def _slabs_of(part: Part) -> dict[Slab, tuple[str, FunctionType]]:
     return found
 
 
+def _check_allocator(name: str, allocator: Allocator) -> None:
+    """Raise StrategyError for an allocator that lacks a hook, or has memory of its own."""
+    given = allocator.binding
+    for needed, because in (
+        ("kmem_cache_alloc", True),
+        ("kmem_cache_free", True),
+        ("kmem_cache_return", "kmem_cache_prefill" in given),
+        ("kmem_cache_prefill", "kmem_cache_return" in given),
+    ):
+        if because and needed not in given:
+            hook = f"{needed}({', '.join(BY_NAME[needed].parameters)})"
+            raise StrategyError(f"strategy {name}: its allocator lacks the hook {hook}")
+    if allocator.slabs:
+        raise StrategyError(f"strategy {name}: an Allocator has no slabs of its own; use those of benchframe.kernel")
+
+
 def resolve(strategy: Strategy, by_name: Mapping[str, Strategy]) -> Strategy:
     """``strategy`` with a named index replaced by that strategy's index, and ``binding`` complete.
 
@@ -256,7 +286,7 @@ def resolve(strategy: Strategy, by_name: Mapping[str, Strategy]) -> Strategy:
                 f"strategy {strategy.name}: {index} has no index of its own (it uses {other}'s); name {other} instead"
             )
         index = other
-    parts = [p for p in (index, strategy.cache, strategy.protocol) if p is not None]
+    parts = [p for p in (index, strategy.cache, strategy.protocol, strategy.allocator) if p is not None]
     numbers = [slab.number for part in parts for slab in part.slabs]
     if len(set(numbers)) < len(numbers):
         raise StrategyError(f"strategy {strategy.name}: two private slabs have the same number; renumber one")
@@ -267,6 +297,8 @@ def resolve(strategy: Strategy, by_name: Mapping[str, Strategy]) -> Strategy:
     if len(set(named)) < len(named):
         raise StrategyError(f"strategy {strategy.name}: two of its scenarios have the same name; rename one")
     _check_slabs(strategy.name, parts)
+    if strategy.allocator is not None:
+        _check_allocator(strategy.name, strategy.allocator)
     missing = [h.name for h in ALL if h.default is None and h.name not in binding]
     if missing:
         hooks = ", ".join(f"{n.removeprefix('index_')}({', '.join(BY_NAME[n].parameters)})" for n in missing)

@@ -120,7 +120,7 @@ class Workload:
     strategy that results are compared with. ``make_threads(params, seed, threads)`` makes the stream for so many real
     threads (:func:`benchframe.stream.build_threads`). ``tags`` group workloads: ``trace`` (recorded), ``default``
     (run when the user names none). ``nominal`` has the statistics of the default stream
-    (:mod:`benchframe.trace.nominal`), if they are known; other streams are compared with those of recorded programs.
+    (:mod:`benchframe.trace.analysis`), if they are known; other streams are compared with those of recorded programs.
     """
 
     name: str
@@ -347,7 +347,7 @@ def trace_workload(path: str | Path, name: str | None = None) -> Workload:
         raise WorkloadError(f"trace {path} {what}; give a .parquet or .csv file written by `benchframe record`")
 
     def make(params: dict[str, Any], seed: int) -> Trace:
-        from benchframe.trace.csvfile import read_file
+        from benchframe.trace.trace import read_file
 
         return read_file(path)
 

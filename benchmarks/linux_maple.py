@@ -22,7 +22,7 @@ from sampling import Spread, interleave, machine, print_table, ratios
 from benchframe.dialect.units import UnitSpec
 from benchframe.engine.runner import unit_store
 from benchframe.engine.session import Session
-from benchframe.linux.tree import SHIM, SourceTree, find_trees, options
+from benchframe.linux import SHIM, SourceTree, find_trees, options
 from benchframe.registry import load
 
 DRIVER = Path(__file__).resolve().parent / "linux_maple.c"

@@ -36,7 +36,8 @@ def default_of(name: str) -> str:
 
 def hooks_table() -> str:
     """Every hook, in the order of the model."""
-    parts = {"index": "Index", "cache": "Cache", "protocol": "Protocol", "engine": "Engine: not for plugins"}
+    parts = {"index": "Index", "cache": "Cache", "protocol": "Protocol", "allocator": "Allocator"}
+    parts["engine"] = "Engine: not for plugins"
     lines = []
     for part, title in parts.items():
         lines += [

@@ -4,7 +4,7 @@
     python tools/nominal.py zipf ebizzy  these; the others stay as they are
 
 ``benchframe show`` and ``benchframe trace info`` compare with those of the recorded programs
-(benchframe/trace/nominal.py).
+(benchframe/trace/analysis.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchframe.hookspecs import PROJECT
 from benchframe.registry import load
-from benchframe.trace.nominal import nominal
+from benchframe.trace.analysis import nominal
 
 FILE = Path(__file__).resolve().parent.parent / "workloads" / "benchframe_workloads" / "data" / "nominal.json"
 

@@ -33,15 +33,14 @@ from benchframe.check.search import Coverage, Explorer, Pct, pct_bound
 from benchframe.check.tso import TsoCase
 from benchframe.dialect.records import DialectError, WildAccess
 from benchframe.mm.layout import FILE, MM, PAGE, PTE, TASK, VMA
-from benchframe.races import Chain, Sites
-from benchframe.scenario import Scenario
+from benchframe.scenario import Chain, Scenario, Sites
 from benchframe.strategy import Strategy
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Which functions took part in a failure: what tells one race from another when both show in one place.
 #
 # Names of functions change less often than lines, so known bugs are told by them
-# (:class:`benchframe.races.KnownBug`).
+# (:class:`benchframe.scenario.KnownBug`).
 
 SET_UP = "set-up"
 WRITERS = 2

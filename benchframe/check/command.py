@@ -29,8 +29,7 @@ from benchframe.check.jobs import (
 from benchframe.check.weak import GraphCase
 from benchframe.check.weak_hunt import GraphHunt, mend, model_of_graphs, rule_for, tell_graph
 from benchframe.errors import UsageError, did_you_mean
-from benchframe.races import Historic
-from benchframe.scenario import Scenario
+from benchframe.scenario import Historic, Scenario
 from benchframe.strategy import Strategy
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -29,8 +29,7 @@ from benchframe.check.memory import OutOfRecords, describe
 from benchframe.check.search import Coverage
 from benchframe.check.trust import Nondeterminism, Seen, Tasks, Trust
 from benchframe.check.weak import ALONE, GraphCase, GraphWorld, Rule, operation_of
-from benchframe.races import Sites
-from benchframe.scenario import Scenario
+from benchframe.scenario import Scenario, Sites
 from benchframe.strategy import Strategy
 
 SAMPLED = 0.2

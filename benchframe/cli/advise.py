@@ -110,7 +110,7 @@ def _trace(
     known: "Registry", words: list[str], program: list[str], output: Path | None
 ) -> "Iterator[tuple[Trace, str]]":
     """The trace to advise on and its name: recorded, read from a file, or a workload's."""
-    from benchframe.trace.csvfile import read_file
+    from benchframe.trace.trace import read_file
 
     if not program:
         yield _stored(known, words[0])
@@ -129,7 +129,7 @@ def _trace(
 
 
 def _stored(known: "Registry", name: str) -> "tuple[Trace, str]":
-    from benchframe.trace.csvfile import read_file
+    from benchframe.trace.trace import read_file
 
     if Path(name).is_file():
         return read_file(Path(name)), Path(name).name

@@ -200,7 +200,7 @@ def _trace(strategies: "Sequence[Strategy]", path: Path) -> int:
     """A stream in the interpreter: finds what a run reported as wrong, with the source line."""
     from benchframe.check.execution import Endless
     from benchframe.study.interpreted import show
-    from benchframe.trace.csvfile import read_file
+    from benchframe.trace.trace import read_file
 
     found = read_file(path)
     try:

@@ -113,9 +113,8 @@ def gate(
       benchframe gate base/last new/last
       benchframe gate 20261120 last --max-slowdown 3% --cost exact
     """
-    from benchframe.report.compare import compare, comparison_table, read_sides
-    from benchframe.report.gate import COST_MODES, INVALID, summary
-    from benchframe.report.gate import gate as judge
+    from benchframe.report.compare import COST_MODES, INVALID, compare, comparison_table, read_sides, summary
+    from benchframe.report.compare import gate as judge
     from benchframe.report.table import markdown_escape, render
 
     check_form(form)

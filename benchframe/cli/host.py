@@ -63,10 +63,8 @@ def host(
     from benchframe.engine.job import spare_cpu
     from benchframe.host.forks import ROUNDS as FORK_ROUNDS
     from benchframe.host.forks import fork_table, measure_forks
-    from benchframe.host.measure import ROUNDS, HostError, measure, unsupported
-    from benchframe.host.model import model_figures, preset_of
+    from benchframe.host.measure import ROUNDS, HostError, host_table, measure, model_figures, preset_of, unsupported
     from benchframe.host.program import make_program
-    from benchframe.host.text import host_table
     from benchframe.judge.command import kernel_name
     from benchframe.trace.trace import largest, select
     from benchframe.workload import trace_workload

@@ -14,8 +14,7 @@ import numpy as np
 from benchframe.errors import TraceError, UsageError
 from benchframe.events import NIL, UNKNOWN, Attr, Kind
 from benchframe.files import printable
-from benchframe.trace.csvfile import MARK, read_csv, read_file, write_csv
-from benchframe.trace.trace import Trace, read_trace, write_trace
+from benchframe.trace.trace import MARK, Trace, read_csv, read_file, read_trace, write_csv, write_trace
 
 
 def run_trace_info(path: str | Path) -> int:
@@ -58,7 +57,7 @@ def run_trace_info(path: str | Path) -> int:
 def _representative(trace: Trace) -> None:
     """Where the trace lies among the shipped ones; a trace that is one of them is left out of those."""
     from benchframe.registry import load
-    from benchframe.trace.nominal import lines, nominal, same
+    from benchframe.trace.analysis import lines, nominal, same
 
     own = nominal(trace)
     found = lines(own, {name: values for name, values in load().recorded().items() if not same(values, own)})

@@ -205,7 +205,7 @@ def _workload(known: "Registry", name: str) -> None:
 
 def _representative(known: "Registry", name: str) -> list[str]:
     """Where the default stream lies among the recorded programs; a plugin's is replayed in the oracle for that."""
-    from benchframe.trace.nominal import lines, nominal
+    from benchframe.trace.analysis import lines, nominal
 
     workload = known.workloads[name]
     programs = {other: values for other, values in known.recorded().items() if other != name}

@@ -184,7 +184,7 @@ def history(
     """
     from benchframe.cli.options import shown
     from benchframe.engine.job import FIGURES
-    from benchframe.report.history import history_table, read_histories
+    from benchframe.report.runs import history_table, read_histories
     from benchframe.results.folder import list_runs
 
     check_form(form)
@@ -226,7 +226,7 @@ def site(
       benchframe site reports/runs
       benchframe site reports/runs theirs/*.tar.zst -o results.html --title "Three machines"
     """
-    from benchframe.report.site import write_site
+    from benchframe.report.runs import write_site
 
     page = target or (places[0] if places[0].is_dir() else places[0].parent) / "index.html"
     rows, runs, problems = write_site(places, page, title)

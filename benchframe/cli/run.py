@@ -163,7 +163,7 @@ PLACED = 100_000
 
 def _nearest(known: "Registry", spec: "WorkloadSpec", trace: "Trace") -> str:
     """The recorded program nearest to a workload's stream; "" if that is not known."""
-    from benchframe.trace.nominal import nearest_text, nominal, same
+    from benchframe.trace.analysis import nearest_text, nominal, same
 
     own = spec.workload.nominal if spec.label == spec.workload.name else {}
     if not own and len(trace) <= PLACED:
@@ -671,8 +671,7 @@ def measured(
 def on_this_kernel(folder: "RunFolder", streams: "list[Stream]") -> None:
     """``--host``: let the running kernel perform each workload without threads, and keep its times in the run. What
     cannot be performed is told in a line, which the run keeps as a note."""
-    from benchframe.host.measure import FAULTS, MAPPINGS, HostError, measure, unsupported
-    from benchframe.host.model import preset_of
+    from benchframe.host.measure import FAULTS, MAPPINGS, HostError, measure, preset_of, unsupported
     from benchframe.host.program import make_program
     from benchframe.judge.command import kernel_name
     from benchframe.results.studies import HostFigures, HostWorkload, write_host

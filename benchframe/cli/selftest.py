@@ -115,7 +115,7 @@ def cold_states(caches: str) -> list[Caches]:
 def lines_cost(states: Sequence[Caches]) -> int:
     """Known lines against a pointer chase: prints them, and returns the exit code."""
     from benchframe.engine.job import spare_cpu
-    from benchframe.study.known_lines import known_lines, text
+    from benchframe.study.selftest import known_lines, text
 
     cpu, every = spare_cpu(), os.sched_getaffinity(0)
     if cpu is not None:

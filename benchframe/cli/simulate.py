@@ -138,7 +138,7 @@ def simulate(
       benchframe simulate reports/scaling.toml
     """
     from benchframe.cli.options import shown
-    from benchframe.results.simulated import simulated_cells
+    from benchframe.results.studies import simulated_cells
     from benchframe.simulator.machines import load_layout, load_machine, load_work
     from benchframe.simulator.study import hot_lines, orders, sentences
 
@@ -217,8 +217,7 @@ def simulated(
     cluster: str | None = None,
 ) -> "Table":
     """Simulate what a run's manifest plans, store figures and studies, and return the table."""
-    from benchframe.results.simulated import simulated_cells
-    from benchframe.results.studies import sources_of, write_sources, write_study
+    from benchframe.results.studies import simulated_cells, sources_of, write_sources, write_study
     from benchframe.simulator.campaign import jobs_of, run_cells
     from benchframe.simulator.study import scaling, studies
 

@@ -207,9 +207,9 @@ def breakeven(
     from benchframe.engine.job import spare_cpu
     from benchframe.report.charts.spec import save as draw
     from benchframe.report.charts.study import study_chart
-    from benchframe.study.breakeven import SWEEPS
-    from benchframe.study.breakeven import breakeven as find
     from benchframe.study.present import breakeven_table, saved_breakeven
+    from benchframe.study.sweeps import SWEEPS
+    from benchframe.study.sweeps import breakeven as find
 
     check_form(form)
     if form == "mail":
@@ -296,8 +296,8 @@ def layout(
     from benchframe.cli.report import check_form
     from benchframe.engine.compile import compile_strategies
     from benchframe.engine.job import FIGURES, spare_cpu
-    from benchframe.study.layout import measure
     from benchframe.study.present import layout_table, saved_layout
+    from benchframe.study.sweeps import measure
     from benchframe.workload import trace_workload
 
     check_form(form)

@@ -40,36 +40,38 @@ def dejit(
     ``far`` binds the code behind each :class:`FarCall`, which is compiled separately in native runs, if it is given.
     Pass references of a world as ``mm``. Clones are memoised per call of ``dejit``; the originals are not changed.
     ``replace`` substitutes other functions for native ones: plain Python is used as it is, native text is cloned too.
-    For an :func:`~benchframe.dialect.functions.instance` the replacement of its text applies.
+    For an :func:`~benchframe.dialect.functions.instance` the replacement of its text applies. What a native replacement
+    may call is as in :class:`~benchframe.dialect.functions.Identities`.
     """
     replacing = dict(replace or {})
-    clones: dict[FunctionType, Callable[..., Any]] = {}
+    clones: dict[tuple[FunctionType, bool], Callable[..., Any]] = {}
 
-    def clone(original: FunctionType) -> Callable[..., Any]:
-        if original in clones:
-            return clones[original]
+    def clone(original: FunctionType, user: FunctionType | None = None) -> Callable[..., Any]:
+        """The clone that ``user`` calls."""
         text, words = origin(original) or (original, {})
-        if original in replacing or text in replacing:
-            other = replacing.get(original, replacing.get(text))
-            assert other is not None
+        other: Any = replacing.get(original, replacing.get(text, original))
+        replaced = other is not original and other is not user and (user is None or replacing.get(user) is not user)
+        if (original, replaced) in clones:
+            return clones[original, replaced]
+        if replaced:
             if is_native(other):
                 own = {word: field for word, field in words.items() if word in strings(other)}
                 other = clone(instances(own, other)[0])
-            clones[original] = other
-            return other
+            clones[original, True] = other
+            return clones[original, True]
         scope = dict(original.__globals__)
         twin = FunctionType(original.__code__, scope, original.__name__, original.__defaults__)
         twin.__qualname__ = original.__qualname__
-        clones[original] = twin
+        clones[original, False] = twin
         for name, obj in referenced(original).items():
             if isinstance(obj, Hook):
                 bound = resolve(obj, binding if binding is not None else {})
                 assert bound is not None
-                scope[name] = clone(bound)
+                scope[name] = clone(bound, original)
             elif isinstance(obj, FarCall):
-                scope[name] = clone(obj.function) if far is None else dejit(obj.function, far, None, replace)
+                scope[name] = clone(obj.function, original) if far is None else dejit(obj.function, far, None, replace)
             elif is_native(obj):
-                scope[name] = clone(obj)
+                scope[name] = clone(obj, original)
         return twin
 
     if not isinstance(function, FunctionType):

@@ -49,6 +49,7 @@ OWNERS: dict[Any, tuple[str, ...]] = {
     numpy_support: ("from_dtype",),
     functions.BaseFunction: ("get_call_type",),
     bytecode.FunctionIdentity: ("from_function",),
+    types.Record: ("mangling_args",),
     funcdesc: ("ExternalFunctionDescriptor",),
     base.BaseContext: ("insert_user_function",),
 }
@@ -106,6 +107,11 @@ def unoptimised() -> Iterator[None]:
         about.unique_name = f"{about.func_qualname}${about.unique_id}"
         return about
 
+    def mangling_args(self: Any) -> Any:
+        # By itself the number of the type, which counts up: symbols differed by what a process had typed before, and a
+        # kept function's callee, lowered again by another process, had another name.
+        return type(self).__name__, (zlib.crc32(self.name.encode()),)
+
     library, cpu = codegen.JITCodeLibrary, codegen.JITCPUCodegen
     stand_ins: list[tuple[Any, str, Any]] = [
         (library, "finalize", keep),
@@ -114,6 +120,7 @@ def unoptimised() -> Iterator[None]:
         (cpu, "set_env", lambda self, name, env: None),
         (functions.BaseFunction, "get_call_type", get_call_type),
         (bytecode.FunctionIdentity, "from_function", classmethod(from_function)),
+        (types.Record, "mangling_args", property(mangling_args)),
     ]
     originals = [(owner, name, vars(owner).get(name)) for owner, name, _ in stand_ins]
     for owner, name, stand_in in stand_ins:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from benchframe.dialect.records import DialectError
 from benchframe.dialect.units import Units, UnitSpec
-from benchframe.engine.runner import KNOWN_REPLAY, MAPPING, specs, unit_store
+from benchframe.engine.runner import KNOWN_REPLAY, allocating, mapping, specs, unit_store
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy
@@ -30,12 +30,17 @@ def needed(strategies: Sequence[Strategy], builds: frozenset[str]) -> list[list[
     those shared by all strategies, since they take longest, then each strategy's own."""
     found: list[list[UnitSpec]] = []
     if ONE in builds:
-        found += [[MAPPING, KNOWN_REPLAY], *(specs(s) for s in strategies)]
+        found += [[*_shared(strategies, mapping), KNOWN_REPLAY], *(specs(s) for s in strategies)]
     if THREADS in builds:
         from benchframe.engine import threads
 
-        found = [[threads.MAPPING], *found, *(threads.specs(s) for s in strategies)]
+        found = [_shared(strategies, threads.mapping), *found, *(threads.specs(s) for s in strategies)]
     return found
+
+
+def _shared(strategies: Sequence[Strategy], of: Callable[[Strategy], UnitSpec]) -> list[UnitSpec]:
+    """The unit that strategies with the same allocator share, of each allocator."""
+    return [of(one) for one in {frozenset(allocating(s).items()): s for s in strategies}.values()]
 
 
 def missing(units: Units, groups: list[list[UnitSpec]]) -> list[list[str]]:

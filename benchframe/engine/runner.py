@@ -1,18 +1,20 @@
 """Native runner: a strategy's compiled units on a machine's memory.
 
 Units per strategy: ``hooks`` (what the mapping operations call), ``replay`` (the timed loop, hot hooks inlined) and
-``checked`` (the same with counting, answers and samples). Shared by all: ``mapping`` (every mapping operation) and
-``known`` (the replay without lookups).
+``checked`` (the same with counting, answers and samples). Shared by all: ``known`` (the replay without lookups), and by
+all with the same allocator ``mapping`` (every mapping operation).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from benchframe.dialect.functions import Binding
 from benchframe.dialect.store import Store, Unit
 from benchframe.dialect.units import Units, UnitSpec
 from benchframe.mm.defaults import DEFAULTS, count_event
 from benchframe.mm.hooks import ALL, hook_entry, hook_mask
+from benchframe.mm.kmem import one_thread
 from benchframe.mm.layout import mm_struct
 from benchframe.mm.machine import Machine
 from benchframe.mm.replay import KNOWN, mapping_event, replay_entry, replay_timed
@@ -20,17 +22,27 @@ from benchframe.mm.validate import Validating
 from benchframe.strategy import Strategy
 
 Note = Callable[[str], None]
-MAPPING = UnitSpec("mapping", mapping_event, None)
 KNOWN_REPLAY = UnitSpec("known", replay_timed, {**DEFAULTS, **KNOWN})
+
+
+def allocating(strategy: Strategy) -> Binding:
+    """The hooks of the strategy's allocator; none if it names none."""
+    return {} if strategy.allocator is None else strategy.allocator.binding
+
+
+def mapping(strategy: Strategy) -> UnitSpec:
+    """The unit that strategies with the same allocator share."""
+    name = "mapping" if strategy.allocator is None else f"mapping-{strategy.name}"
+    return UnitSpec(name, mapping_event, None, one_thread(allocating(strategy)))
 
 
 def specs(strategy: Strategy) -> list[UnitSpec]:
     """The units that only ``strategy`` needs."""
-    binding = dict(strategy.binding)
+    binding, replace = dict(strategy.binding), one_thread(allocating(strategy))
     return [
-        UnitSpec(f"hooks-{strategy.name}", hook_entry, binding),
-        UnitSpec(f"replay-{strategy.name}", replay_timed, binding),
-        UnitSpec(f"checked-{strategy.name}", replay_entry, {**binding, "count": count_event}),
+        UnitSpec(f"hooks-{strategy.name}", hook_entry, binding, replace),
+        UnitSpec(f"replay-{strategy.name}", replay_timed, binding, replace),
+        UnitSpec(f"checked-{strategy.name}", replay_entry, {**binding, "count": count_event}, replace),
     ]
 
 
@@ -46,8 +58,10 @@ class NativeRunner(Validating):
     def __init__(self, strategy: Strategy, units: Units | None = None, note: Note | None = None) -> None:
         self.strategy = strategy
         self.units = units or unit_store()
+        self.allocator = allocating(strategy)
         hooks, timed, checked = specs(strategy)
-        self._specs = {"hooks": hooks, "timed": timed, "checked": checked, "mapping": MAPPING, "known": KNOWN_REPLAY}
+        self._specs = {"hooks": hooks, "timed": timed, "checked": checked, "known": KNOWN_REPLAY}
+        self._specs["mapping"] = mapping(strategy)
         self._got: dict[str, Unit] = {}
         self._note = note
         self._root = 0

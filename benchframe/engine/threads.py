@@ -16,16 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from benchframe.dialect.units import Units, UnitSpec
-from benchframe.engine.runner import Note, unit_store
+from benchframe.engine.runner import Note, allocating, unit_store
 from benchframe.engine.session import COUNTERS, Correctness, Histogram, Latency, prepare
 from benchframe.errors import FAILED, BenchframeError, EngineError
 from benchframe.events import LIFE, UNKNOWN, Kind
+from benchframe.mm import kmem
 from benchframe.mm.defaults import count_event
 from benchframe.mm.hooks import ALL, hook_entry, hook_mask
 from benchframe.mm.layout import mm_struct
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.replay import mapping_event
-from benchframe.mm.smp import BUCKETS, CLASSES, QUEUE_LIMIT, REPLACE
+from benchframe.mm.smp import BUCKETS, CLASSES, QUEUE_LIMIT
 from benchframe.mm.smp_replay import CLOCK, COST, DRAIN, RUN, thread_entry
 from benchframe.mm.validate import Validating, ValidationError
 from benchframe.verify import expected, first_difference
@@ -188,15 +189,20 @@ PATIENCE = 30.0
 LOCKS = {"table": ("ptl_waits", "ptl_cycles"), "vma": ("vma_waits", "vma_cycles")}
 """Locks besides mmap_lock, by class, and the fields that count the waits for them: page-table locks, and locks of
 VMAs."""
-MAPPING = UnitSpec("mapping-threads", mapping_event, None, REPLACE)
+
+
+def mapping(strategy: Strategy) -> UnitSpec:
+    """The unit of runs with threads that strategies with the same allocator share."""
+    name = "mapping-threads" if strategy.allocator is None else f"mapping-threads-{strategy.name}"
+    return UnitSpec(name, mapping_event, None, kmem.threads(allocating(strategy)))
 
 
 def specs(strategy: Strategy) -> list[UnitSpec]:
     """The units that only ``strategy`` needs for runs with threads."""
-    binding = {**strategy.binding, "count": count_event}
+    binding, replace = {**strategy.binding, "count": count_event}, kmem.threads(allocating(strategy))
     return [
-        UnitSpec(f"hooks-threads-{strategy.name}", hook_entry, binding, REPLACE),
-        UnitSpec(f"threads-{strategy.name}", thread_entry, binding, REPLACE),
+        UnitSpec(f"hooks-threads-{strategy.name}", hook_entry, binding, replace),
+        UnitSpec(f"threads-{strategy.name}", thread_entry, binding, replace),
     ]
 
 
@@ -267,7 +273,8 @@ class CrewRunner(Validating):
         self.strategy = strategy
         self.units = units or unit_store()
         self._hooks, self._entry = (self.units.get(spec, note) for spec in specs(strategy))
-        self._mapping = self.units.get(MAPPING, note)
+        self._mapping = self.units.get(mapping(strategy), note)
+        self.allocator = allocating(strategy)
         self._machine: Machine | None = None
         self._root = 0
 

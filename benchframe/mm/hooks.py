@@ -337,6 +337,45 @@ def show_map(mm, task, start, end):
     return 0
 
 
+# ---- allocator ----------------------------------------------------------------------------------------------
+#
+# Where objects of a slab cache come from: VMAs, and the nodes of an index whose PrivateSlab says ``kmem_cache``. Code
+# does not call these hooks: it calls arena_alloc, arena_free and kfree_rcu, for which a build with an allocator puts
+# these functions (:mod:`benchframe.mm.kmem`). A strategy that names none keeps mm.slab's stacks of free slots, called
+# directly: the allocator ``free``. ``cpu`` is the simulated or real thread that plays the task; 1 without threads; 0 if
+# no task is known, as where a stack grows under mmap_lock for read.
+
+
+@hook("allocator", called=False, holds="mmap_lock write; what the fault took when a stack grows")
+def kmem_cache_alloc(mm, cpu, which):
+    """A free object of cache ``which``, contents undefined; NULL if there is none. Mandatory for an allocator."""
+    return NULL
+
+
+@hook("allocator", called=False, holds="mmap_lock write (at exit, and after a grace period: none)")
+def kmem_cache_free(mm, cpu, which, slot):
+    """Free an object that no task uses any more. Mandatory for an allocator."""
+    return 0
+
+
+@hook("allocator", called=False, holds="mmap_lock write; cpu is never 0")
+def kfree_rcu(mm, cpu, which, slot):
+    """Free an object after a grace period. Without it objects wait in the mm's queue, and are freed one by one."""
+    return 0
+
+
+@hook("allocator", called=False, holds="mmap_lock write; cpu is never 0")
+def kmem_cache_prefill(mm, cpu, which, count):
+    """A store begins that needs up to ``count`` objects. Until kmem_cache_return, this CPU allocates no others."""
+    return 0
+
+
+@hook("allocator", called=False, holds="mmap_lock write; cpu is never 0")
+def kmem_cache_return(mm, cpu, which):
+    """The store is over: what kmem_cache_prefill took and nobody used goes back."""
+    return 0
+
+
 COUNT_LOOKUP, COUNT_HIT, COUNT_RETRY, COUNT_FALLBACK = 0, 1, 2, 3
 """``what`` of :data:`count`."""
 SITE_ANON, SITE_FILE, SITE_WP, SITE_SWAP, SITE_ACCESS, SITE_END, SITE_TABLE, SITE_REFUSED = 0, 1, 2, 3, 4, 5, 6, 7

@@ -221,6 +221,7 @@ arena = Struct(
         Field("peak", "i8", "most ever in use", lock="mmap_lock"),
         Field("stack", "i8", "where its stack of freed slots begins in FREED", lock="constant"),
         Field("lock", "i8", "spinlock, in runs with threads", lock="itself"),
+        Field("kmem_base", "i8", "slab KMEM, where a strategy names an allocator (mm.kmem)", lock="constant"),
     ],
     size=64,
 )

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import mmap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from benchframe.dialect.records import Slab
 from benchframe.events import NIL, UNKNOWN, Kind
-from benchframe.mm import flags, layout
+from benchframe.mm import flags, kmem, layout
 from benchframe.mm.layout import ANSWER, ARENA, EVENT, FILE, FREED, MM, PAGE, PTE, SAMPLE, TASK, VMA
 from benchframe.mm.smp import BUCKETS, CLASSES, CREW, HISTOGRAM, ORDER, RCU_HEAD, THREAD
 
@@ -195,10 +195,14 @@ class Machine:
         layout_seed: int = 0,
         huge: bool = False,
     ) -> None:
-        self.sizes = sizes or Sizes()
         self.parameters = parameters or Parameters()
         self.runner = runner
-        s = self.sizes
+        self.caches = {layout.ARENA_VMA: VMA.struct.size} if getattr(runner, "allocator", None) else {}
+        """From each slab whose objects come from the strategy's allocator to the bytes of an object."""
+        for slab in private if self.caches else ():
+            if size := getattr(slab, "kmem_cache", 0):
+                self.caches[layout.ARENA_PRIVATE0 + layout.PRIVATE_BASES.index(slab.base)] = size
+        self.sizes = s = self._with_parked(sizes or Sizes())
         counts: list[tuple[Slab, int]] = [
             (MM, s.mms + 1),
             (VMA, s.vmas),
@@ -218,6 +222,8 @@ class Machine:
                 capacities.append(0)
             capacities.append(capacity)
         counts += [(ARENA, len(capacities)), (FREED, sum(capacities))]
+        caches, room = self._caches(capacities)
+        counts += room
         if s.threads:
             counts += [
                 (CREW, s.mms + 2),
@@ -233,11 +239,56 @@ class Machine:
         """The strategy's own slabs."""
         self._set_arenas(capacities, layout_seed)
         self._set_mm()
+        if self.caches:
+            self._set_caches(caches)
         self.zero_page = s.tables
         self.arrays["page_base"][self.zero_page]["flags"] = flags.PG_RESERVED
         self.arrays["file_base"]["size"] = ENDLESS
         runner.attach(self)
         self.boot(0)
+
+    @property
+    def cpus(self) -> int:
+        """The highest CPU of an allocator's records: with threads a task's number, else 1."""
+        return self.sizes.tasks + 1 if self.sizes.threads else 1
+
+    def _with_parked(self, sizes: Sizes) -> Sizes:
+        """``sizes`` with room for what an allocator keeps for each CPU."""
+        cpus = sizes.tasks + 1 if sizes.threads else 1
+        return replace(sizes, vmas=sizes.vmas + kmem.PARKED * cpus) if self.caches else sizes
+
+    def _caches(self, capacities: Sequence[int]) -> tuple[list[dict[str, int]], list[tuple[Slab, int]]]:
+        """The constants of each slab's KMEM record, and how many records each slab of an allocator has."""
+        if not self.caches:
+            return [], []
+        found = []
+        node = cpu = object_ = sheaf = slab = 0
+        for which, capacity in enumerate(capacities):
+            size = self.caches.get(which)
+            if size is None:
+                found.append({"objects": 0})
+                continue
+            objects, partial = kmem.order_objects(size, self.cpus), kmem.cpu_partial(size)
+            sheaves = capacity // kmem.SHEAF_CAPACITY + 3 * self.cpus + 32 * kmem.NODES
+            found.append(
+                {
+                    "objects": objects, "cpu_partial": partial, "cpu_partial_slabs": -(-2 * partial // objects),
+                    "first_node": node, "first_cpu": cpu, "first_object": object_, "first_slab": slab,
+                    "first_sheaf": sheaf, "max_sheaves": sheaves - self.cpus - 1,  # CPUs may look at the same time
+                }
+            )  # fmt: skip
+            node, cpu, object_ = node + kmem.NODES, cpu + self.cpus + 1, object_ + capacity
+            sheaf, slab = sheaf + sheaves, slab + capacity // objects + self.cpus + 2
+        room = (len(capacities), node, cpu, object_, slab + 1, sheaf + 1, (sheaf + 1) * kmem.SHEAF_CAPACITY)
+        return found, list(zip(kmem.SLABS, room, strict=True))
+
+    def _set_caches(self, caches: Sequence[Mapping[str, int]]) -> None:
+        self.arrays["slab_base"]["kmem_base"] = self.arrays[kmem.KMEM.base].ctypes.data
+        for record, constants in zip(self.arrays[kmem.KMEM.base], caches, strict=True):
+            for slab in kmem.SLABS[1:]:
+                record[slab.base] = self.arrays[slab.base].ctypes.data
+            for name, value in constants.items():
+                record[name] = value
 
     def _set_arenas(self, capacities: list[int], layout_seed: int) -> None:
         arenas = self.arrays["slab_base"]
@@ -265,7 +316,7 @@ class Machine:
         for base, array in self.arrays.items():
             if base in mm.dtype.names:
                 mm[base] = array.ctypes.data
-            else:
+            elif base not in kmem.NAMES:
                 self.arrays["crew_base"][0][base] = array.ctypes.data
         mm["id"] = 1
         mm["zero_page"] = self.sizes.tables
@@ -358,6 +409,15 @@ class Machine:
             number = layout.ARENA_PRIVATE0 + layout.PRIVATE_BASES.index(slab.base)
             by_vma = _records(slab, top[layout.ARENA_VMA], self.sizes.tasks) + 1
             used.append((slab.base, 0, min(len(self.arrays[slab.base]), max(top[number], by_vma))))
+        for which in self.caches:
+            k = self.arrays[kmem.KMEM.base][which]
+            first, sheaves = int(k["first_sheaf"]), int(k["nr_sheaves"]) + 1
+            used.append((kmem.KMEM_OBJECT.base, int(k["first_object"]), int(k["first_object"]) + top[which]))
+            used.append((kmem.KMEM_SLAB.base, int(k["first_slab"]), int(k["first_slab"] + k["nr_slabs"]) + 1))
+            used.append((kmem.KMEM_SHEAF.base, first, first + sheaves))
+            used.append((kmem.IN_SHEAF.base, first * kmem.SHEAF_CAPACITY, (first + sheaves) * kmem.SHEAF_CAPACITY))
+        if self.caches:
+            used += [(slab.base, 0, len(self.arrays[slab.base])) for slab in kmem.SLABS[:3]]
         return used
 
     def lines(self) -> Array:

@@ -5,7 +5,7 @@ have allowed the call: SELinux, a seccomp filter, an rlimit or memory pressure m
 refused calls change nothing. But a call that walks its range VMA by VMA stops at the first VMA that it cannot change,
 and the VMAs before it stay changed. So the range is inspected: if it has a hole, a missing permission or the like that
 explains the recorded errno, the call runs as far as it gets; otherwise nothing happens. In both cases it returns the
-recorded errno. The oracle implements the same rule separately (oracle/refusal.py).
+recorded errno. The oracle implements the same rule separately (oracle/replayer.py).
 """
 
 from benchframe.dialect.functions import FarCall, native

@@ -86,6 +86,31 @@ def synchronize_rcu(mm, task):
 
 
 @native
+def start_poll_synchronize_rcu(mm):
+    """Ask for a grace period that begins after now; the number by which :func:`poll_state_synchronize_rcu` knows it."""
+    return 0
+
+
+@native
+def poll_state_synchronize_rcu(mm, number):
+    """Whether that grace period is over. With one thread every one is."""
+    return 1
+
+
+@native
+def kmem_cache_prefill(mm, which, count):
+    """A store that needs up to ``count`` objects of slab ``which`` begins: an allocator takes them now, so that the
+    store itself cannot fail. ``kmem_cache_return`` ends it. Nothing where the strategy names no allocator."""
+    return 0
+
+
+@native
+def kmem_cache_return(mm, which):
+    """The store is over: give back what it did not need."""
+    return 0
+
+
+@native
 def free_typesafe_by_rcu(mm, which, slot):
     """kmem_cache_free of a SLAB_TYPESAFE_BY_RCU cache: the slot may be reused at once, but stays a record of its kind
     until a grace period is over. A reader that found it under rcu_read_lock must check again what it is."""

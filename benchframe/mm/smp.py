@@ -28,7 +28,16 @@ from benchframe.mm.locks import (
 )
 from benchframe.mm.memory import add_rss
 from benchframe.mm.pagetable import add_tables, ptl_lock, ptl_trylock, spin_lock
-from benchframe.mm.slab import arena_alloc, arena_free, kfree_rcu, page_alloc, page_free, synchronize_rcu
+from benchframe.mm.slab import (
+    arena_alloc,
+    arena_free,
+    kfree_rcu,
+    page_alloc,
+    page_free,
+    poll_state_synchronize_rcu,
+    start_poll_synchronize_rcu,
+    synchronize_rcu,
+)
 from benchframe.mm.vma import anon_vma_new
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -317,9 +326,36 @@ def rcu_give_back(mm):
         queue.queue_head = head.next
         queue.queued -= 1
         queue.freed += 1
-        arena_free(mm, head.which, head.slot)
+        free_queued(mm, head.which, head.slot)
     store_release(queue, "queue_lock", 0)
     return 0
+
+
+@native
+def free_queued(mm, which, slot):
+    """Free a record whose grace period is over. The task that does this need not hold mmap_lock."""
+    return arena_free(mm, which, slot)
+
+
+@native
+def start_poll_shared(mm):
+    """start_poll_synchronize_rcu for several threads."""
+    crew = CREW(mm, 0)
+    smp_mb()  # what made the record unreachable comes before the look at the grace period
+    gp = READ_ONCE(crew, "gp_started") + 1
+    if READ_ONCE(crew, "gp_wanted") < gp:
+        WRITE_ONCE(crew, "gp_wanted", gp)
+    return gp
+
+
+@native
+def poll_state_shared(mm, number):
+    """poll_state_synchronize_rcu for several threads; moves grace periods on."""
+    crew = CREW(mm, 0)
+    if load_acquire(crew, "gp_completed") >= number:
+        return 1
+    gp_advance(mm)
+    return int(load_acquire(crew, "gp_completed") >= number)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -535,6 +571,8 @@ REPLACE = {
     anon_vma_new: anon_vma_new_shared,
     kfree_rcu: kfree_rcu_shared,
     synchronize_rcu: synchronize_rcu_shared,
+    start_poll_synchronize_rcu: start_poll_shared,
+    poll_state_synchronize_rcu: poll_state_shared,
     read_lock: read_lock_watched,
     write_lock: write_lock_watched,
     spin_lock: spin_lock_watched,

@@ -9,11 +9,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from benchframe.mm import flags, layout
+from benchframe.dialect.functions import Binding
+from benchframe.mm import flags, kmem, layout
 from benchframe.mm.machine import Machine
 
 Find = Callable[[int, int], int]
@@ -96,13 +98,132 @@ def validate_mm(machine: Machine, find: Find | None = None, check: Check | None 
                 f"its mapcount {pages[frame]['mapcount']}"
             )
     arenas = machine.arrays["slab_base"]
+    free = {which: len(found) for which, found in free_objects(machine).items()}
     live = {layout.ARENA_TABLE: tables, layout.ARENA_PAGE: len(frames)}
     live[layout.ARENA_VMA] = sum(int(machine.mm(n)["map_count"]) for n in live_mms(machine))
     for which, name in ((layout.ARENA_VMA, "VMAs"), (layout.ARENA_TABLE, "tables"), (layout.ARENA_PAGE, "frames")):
-        if int(arenas[which]["live"]) != live[which]:
-            raise ValidationError(
-                f"{int(arenas[which]['live'])} {name} are allocated, {live[which]} are reachable: a leak"
-            )
+        given = int(arenas[which]["live"]) - free.get(which, 0)
+        if given != live[which]:
+            raise ValidationError(f"{given} {name} are allocated, {live[which]} are reachable: a leak")
+
+
+def objects_in_use(machine: Machine, which: int) -> int:
+    """Objects of slab ``which`` that somebody has. Raises ValidationError, as :func:`free_objects`."""
+    return int(machine.arrays["slab_base"][which]["live"]) - len(free_objects(machine).get(which, ()))
+
+
+def free_objects(machine: Machine) -> dict[int, dict[int, str]]:
+    """For each slab whose objects an allocator gives (:mod:`benchframe.mm.kmem`): every free object, and its place.
+
+    Raises ValidationError for an object that is in two places or of no slab, for a count that does not agree with its
+    list, and for a lock that is held. O(objects).
+    """
+    return {which: _Places(machine, which).found for which in machine.caches}
+
+
+class _Places:
+    """The places of one cache's free objects."""
+
+    def __init__(self, machine: Machine, which: int) -> None:
+        self.arrays, self.k = machine.arrays, machine.arrays[kmem.KMEM.base][which]
+        self.which = which
+        self.found: dict[int, str] = {}
+        self.sheaves: dict[int, str] = {}
+        first = int(self.k["first_slab"])
+        slabs = range(first + 1, first + 1 + int(self.k["nr_slabs"]))
+        for number in range(kmem.NODES):
+            self._node(number, self.arrays[kmem.KMEM_NODE.base][int(self.k["first_node"]) + number])
+        for cpu in range(machine.cpus + 1):
+            self._cpu(cpu, self.arrays[kmem.KMEM_CPU.base][int(self.k["first_cpu"]) + cpu])
+        for slab in slabs:
+            self._slab(slab)
+
+    def _wrong(self, what: str) -> ValidationError:
+        return ValidationError(f"cache {self.which}: {what}")
+
+    def _at(self, slot: int, place: str) -> None:
+        if slot in self.found:
+            raise self._wrong(f"object {slot} is in {self.found[slot]} and in {place}")
+        if not 0 < slot < int(self.arrays["slab_base"][self.which]["top"]):
+            raise self._wrong(f"{place} leads to object {slot}, which was never given out")
+        self.found[slot] = place
+
+    def _linked(self, slot: int, place: str) -> int:
+        """A list of objects; how many there are."""
+        count = 0
+        while slot:
+            self._at(slot, place)
+            slot = int(self.arrays[kmem.KMEM_OBJECT.base][int(self.k["first_object"]) + slot]["next"])
+            count += 1
+        return count
+
+    def _sheaf(self, sheaf: int, place: str) -> int:
+        """A sheaf's objects; how many there are."""
+        if sheaf in self.sheaves:
+            raise self._wrong(f"sheaf {sheaf} is {self.sheaves[sheaf]} and {place}")
+        self.sheaves[sheaf] = place
+        size = int(self.arrays[kmem.KMEM_SHEAF.base][sheaf]["size"])
+        if not 0 <= size <= kmem.SHEAF_CAPACITY:
+            raise self._wrong(f"sheaf {sheaf}, {place}, has {size} objects")
+        first = sheaf * kmem.SHEAF_CAPACITY
+        for slot in self.arrays[kmem.IN_SHEAF.base]["slot"][first : first + size].tolist():
+            self._at(slot, f"sheaf {sheaf}, {place}")
+        return size
+
+    def _sheaf_list(self, sheaf: int, place: str, size: int) -> int:
+        """A list of sheaves with ``size`` objects each; how many sheaves."""
+        count = 0
+        while sheaf:
+            if self._sheaf(sheaf, place) != size:
+                raise self._wrong(f"sheaf {sheaf}, {place}, has not {size} objects")
+            sheaf = int(self.arrays[kmem.KMEM_SHEAF.base][sheaf]["next"])
+            count += 1
+        return count
+
+    def _node(self, number: int, n: Any) -> None:
+        where = f"node {number}'s"
+        if n["list_lock"] or n["barn_lock"]:
+            raise self._wrong(f"{where} list_lock is {n['list_lock']}, its barn_lock {n['barn_lock']} at rest")
+        for field, count, size in (("full", "nr_full", kmem.SHEAF_CAPACITY), ("empty", "nr_empty", 0)):
+            if (has := self._sheaf_list(int(n[field]), f"{where} {field} ones", size)) != n[count]:
+                raise self._wrong(f"{where} {count} is {n[count]}, the list has {has}")
+        partial, slab = 0, int(n["partial"])
+        while slab:
+            s = self.arrays[kmem.KMEM_SLAB.base][slab]
+            if not s["node_partial"] or s["node"] != number or s["freelist"] & 1 or not s["freelist"] >> 32:
+                raise self._wrong(f"slab {slab} is on {where} list, but is not a partial slab of it")
+            partial, slab = partial + 1, int(s["next"])
+        if partial != n["nr_partial"]:
+            raise self._wrong(f"{where} nr_partial is {n['nr_partial']}, the list has {partial}")
+
+    def _cpu(self, number: int, c: Any) -> None:
+        where = f"CPU {number}'s"
+        self._linked(int(c["freelist"]), f"{where} freelist")
+        partial, slab = 0, int(c["partial"])
+        while slab:
+            partial, slab = partial + 1, int(self.arrays[kmem.KMEM_SLAB.base][slab]["next"])
+        if partial != c["nr_partial"]:
+            raise self._wrong(f"{where} nr_partial is {c['nr_partial']}, the list has {partial}")
+        if c["prefilled"]:
+            raise self._wrong(f"{where} store has not given back what it took beforehand")
+        for field in ("main", "spare", "rcu_free"):
+            if c[field]:
+                self._sheaf(int(c[field]), f"{where} {field}")
+        head, waiting = int(c["rcu_head"]), f"{where} list of what waits for a grace period"
+        count = self._linked(head, waiting)
+        full = kmem.SHEAF_CAPACITY
+        count += full * self._sheaf_list(int(c["rcu_sheaf_head"]), waiting, full)
+        if count != c["rcu_waiting"]:
+            raise self._wrong(f"{where} rcu_waiting is {c['rcu_waiting']}, the lists have {count}")
+        self._sheaf_list(int(c["sheaves"]), f"{where} unused ones", 0)
+
+    def _slab(self, number: int) -> None:
+        s = self.arrays[kmem.KMEM_SLAB.base][number]
+        word = int(s["freelist"])
+        free = self._linked(word >> 32, f"slab {number}")
+        inuse = word >> 1 & (1 << 31) - 1
+        if free + inuse != s["objects"]:
+            raise self._wrong(f"slab {number} has {s['objects']} objects: {free} are free, {inuse} are not")
 
 
 def _validate_private(machine: Machine) -> None:
@@ -228,6 +349,8 @@ class Validating:
     """Mixin for a runner that checks every invariant: it asks the strategy's index through :meth:`ask`."""
 
     strategy: Any
+    allocator: Binding = MappingProxyType({})
+    """The hooks that give and take objects of slab caches; empty: the model's own stacks of free slots."""
 
     def ask(self, name: str, number: int, *arguments: int) -> int:
         """Call hook ``name`` of the strategy in trace mm ``number``."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from benchframe.events import NIL, UNKNOWN, MapType
-from benchframe.oracle import attribute as attributes
+from benchframe.events import NIL, UNKNOWN, Attr, MapType
 from benchframe.oracle import madvise as advices
 from benchframe.oracle import mremap as moves
 from benchframe.oracle import rules as f
@@ -23,8 +20,33 @@ from benchframe.oracle.rules import (
 )
 from benchframe.oracle.space import UNLIMITED, Area, Backing, Refused, Space, negative_errno
 
-if TYPE_CHECKING:
-    from benchframe.oracle.space import Space
+PLACES = {Attr.SEAL: (42, 1), Attr.USERFAULTFD: (44, 4), Attr.POLICY: (48, 6), Attr.NAME: (54, 7)}
+"""First bit and number of bits of each attribute in vm_flags; the upper bits of a larger value are lost."""
+USERFAULTFD = 0xF << 44
+"""The attribute that a child does not inherit (dup_userfaultfd, without UFFD_FEATURE_EVENT_FORK)."""
+
+
+def modify(space: Space, start: int, length: int, which: int, value: int) -> int:
+    """Give all areas of the range the attribute; holes are skipped.
+
+    Raises:
+        Refused: EINVAL for a bad range or attribute, ENOMEM if a split would exceed ``max_map_count``.
+    """
+    if which not in list(Attr) or start % f.PAGE:
+        raise Refused(f.EINVAL)
+    shift, width = PLACES[Attr(which)]
+    mask = (1 << width) - 1
+    end = start + f.page_align(length)
+    while start < end:
+        area = space.first_in(start, end)
+        if area is None:
+            break
+        start = max(start, area.vm_start)
+        vm_flags = area.vm_flags & ~(mask << shift) | (value & mask) << shift
+        if vm_flags != area.vm_flags:
+            area = change_flags(space, area, start, min(area.vm_end, end), vm_flags)
+        start = area.vm_end
+    return 0
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -340,7 +362,7 @@ class Oracle(Space):
     @negative_errno
     def modify(self, addr: int, length: int, which: int, value: int) -> int:
         """mseal(2), mbind(2) and similar calls: an attribute for a range (benchframe.events.Attr)."""
-        return attributes.modify(self, addr, length, which, value)
+        return modify(self, addr, length, which, value)
 
     # --- brk ----------------------------------------------------------------------------------------------------
 
@@ -401,7 +423,7 @@ class Oracle(Space):
             if area.vm_flags & f.VM_DONTCOPY:
                 continue
             twin = area.copy()
-            twin.vm_flags &= ~(f.VM_LOCKED | attributes.USERFAULTFD)
+            twin.vm_flags &= ~(f.VM_LOCKED | USERFAULTFD)
             if area.vm_flags & f.VM_WIPEONFORK:
                 twin.anon_vma, twin.chain = 0, ()
             elif area.anon_vma:

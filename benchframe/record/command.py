@@ -12,8 +12,7 @@ from benchframe.errors import BenchframeError, TraceError
 from benchframe.record.journal import Journal
 from benchframe.record.recording import Recording
 from benchframe.record.session import Ends, RecordError, Session, planned, read_journal
-from benchframe.trace.csvfile import write_csv
-from benchframe.trace.trace import MAX_ROWS, write_batches, write_trace
+from benchframe.trace.trace import MAX_ROWS, write_batches, write_csv, write_trace
 
 EXIT_FAILED = 125
 """Our own failure, as in env(1) and timeout(1): a code that programs rarely use, since theirs is passed on."""

@@ -29,7 +29,7 @@ def import_any(path: Path, head: bytes, allow_loss: bool = False) -> tuple[Trace
 
     What belongs in the trace and is missing is an error above :data:`MAX_MISSING`, unless ``allow_loss``.
     """
-    from benchframe.record import perfdata, perftext, stracelog
+    from benchframe.record import perfdata, stracelog
 
     if path.stat().st_size > MAX_INPUT:
         raise TraceError(path, f"it is larger than {MAX_INPUT} bytes", "record it with benchframe record")
@@ -38,7 +38,7 @@ def import_any(path: Path, head: bytes, allow_loss: bool = False) -> tuple[Trace
     forms: tuple[tuple[Callable[[str], bool], Reader, str, str], ...] = (
         (is_maps_line, import_maps, "maps snapshot", ""),
         (stracelog.is_strace_line, stracelog.import_strace, "strace log", "mapping call"),
-        (perftext.is_perf_line, perftext.import_perf_script, "perf script text", "page fault"),
+        (perfdata.is_perf_line, perfdata.import_perf_script, "perf script text", "page fault"),
     )
     try:
         with path.open("rb") as file:

@@ -21,18 +21,15 @@ from msgspec import Meta
 from benchframe.engine.job import layout_seed, order, spare_cpu
 from benchframe.errors import ResultsError, TraceError, disk_error
 from benchframe.files import write_atomic
-from benchframe.report.compare import ABSOLUTE, Comparison, Line, Side, compare
-from benchframe.report.gate import cost_changes
+from benchframe.report.compare import ABSOLUTE, Comparison, Line, Side, compare, cost_changes
 from benchframe.results.campaign import Stream, make_stream, plan
-from benchframe.results.document import MAX_FILE, Digest, Text, read_document
 from benchframe.results.figures import FIGURES
 from benchframe.results.folder import RunFolder
-from benchframe.results.manifest import MANIFEST, Manifest, WorkloadEntry
+from benchframe.results.manifest import MANIFEST, MAX_FILE, Digest, Manifest, Text, WorkloadEntry, read_document
 from benchframe.results.studies import HOST, SOURCES, STUDIES, read_host, read_sources, read_studies
 from benchframe.stats import Judging, holm
 from benchframe.stats.verdict import above, below
-from benchframe.trace.csvfile import read_file
-from benchframe.trace.trace import Trace, read_trace, write_trace
+from benchframe.trace.trace import Trace, read_file, read_trace, write_trace
 from benchframe.workload import WorkloadError
 
 if TYPE_CHECKING:

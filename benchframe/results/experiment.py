@@ -35,8 +35,18 @@ from benchframe.engine.caches import Caches
 from benchframe.engine.job import DEPTHS
 from benchframe.errors import ResultsError, did_you_mean, disk_error
 from benchframe.files import parse_toml, read_limited
-from benchframe.results.document import Text, Texts, Words
-from benchframe.results.manifest import MAX_THREADS, Few, Manifest, Name, Seed, WorkloadEntry, suffix
+from benchframe.results.manifest import (
+    MAX_THREADS,
+    Few,
+    Manifest,
+    Name,
+    Seed,
+    Text,
+    Texts,
+    Words,
+    WorkloadEntry,
+    suffix,
+)
 
 MAX_FILE = 1 << 20
 _UNKNOWN = "Object contains unknown field `"

@@ -22,19 +22,23 @@ from benchframe.engine.disturbance import STRETCH
 from benchframe.engine.job import COLD, FIGURES, STATES
 from benchframe.errors import ResultsError, disk_error
 from benchframe.files import write_atomic, write_json
-from benchframe.results.document import (
+from benchframe.results.manifest import (
+    MANIFEST,
+    CellEntry,
     Count,
+    Manifest,
     Number,
     Numbers,
     Positive,
     Text,
     Texts,
+    WorkloadEntry,
     checked,
     read_document,
+    read_manifest,
     read_object,
     wrong,
 )
-from benchframe.results.manifest import MANIFEST, CellEntry, Manifest, WorkloadEntry, read_manifest
 from benchframe.stats import Judging
 
 if TYPE_CHECKING:

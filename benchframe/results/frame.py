@@ -157,7 +157,7 @@ def _tails(folder: RunFolder) -> Rows:
 
 
 def _simulated(folder: RunFolder) -> Rows:
-    from benchframe.results.simulated import simulated_cells
+    from benchframe.results.studies import simulated_cells
 
     for one in simulated_cells(folder):
         first, last = _cell(folder, one.cell, "simulated")

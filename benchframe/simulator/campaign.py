@@ -33,18 +33,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cache, lru_cache
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from benchframe.dialect.functions import TextIdentities
 from benchframe.dialect.store import LOWERING
-from benchframe.dialect.text import TextIdentities
 from benchframe.engine.content import model_digest, strategy_digest
 from benchframe.engine.job import FIGURES
 from benchframe.results.campaign import Stream, plan, with_cells
 from benchframe.results.folder import CellState, LatencyRow, RunFolder, ThreadsFound
 from benchframe.results.manifest import SIMULATE, CellEntry, Manifest, Options
-from benchframe.results.simulated import FieldCost, PairCost, SimulatedRun, simulated_path, write_runs
+from benchframe.results.studies import FieldCost, PairCost, SimulatedRun, simulated_path, write_runs
 from benchframe.simulator.machines import Layout, Machine, SimulateError, Work, box, toolchain
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def compile_job(job: CellJob) -> str:
 
 
 def shared_job() -> str:
-    """Compile the unit that all strategies share."""
+    """Compile the unit that all strategies without an allocator share."""
     from benchframe.simulator.build import runtime
     from benchframe.simulator.session import shared_spec, simulated_units
 
@@ -186,7 +187,7 @@ def needs_compiling(strategies: Sequence[Strategy]) -> tuple[bool, list[str]]:
 
     units = simulated_units()
     shared = not compiled() or bool(units.missing([shared_spec()]))
-    return shared, [s.name for s in strategies if units.missing(specs(s)[1:])]
+    return shared, [s.name for s in strategies if units.missing(specs(s)[1 if s.allocator is None else 0 :])]
 
 
 def do_job(job: CellJob) -> Answer:
@@ -505,7 +506,9 @@ def _work(
 def stop(pool: Executor) -> None:
     """End an executor now, without the jobs it has not begun; processes of this host are ended."""
     children: Mapping[int, Any] = dict(getattr(pool, "_processes", None) or {})  # gone after shutdown
-    pool.shutdown(wait=False, cancel_futures=True)
+    # Dask's executor has no cancel_futures: it cancels whatever it was given.
+    cancel = {"cancel_futures": True} if "cancel_futures" in signature(pool.shutdown).parameters else {}
+    pool.shutdown(wait=False, **cancel)
     for child in children.values():
         child.kill()  # one that compiles would hear SIGTERM when LLVM returns
 

@@ -5,9 +5,10 @@ comparison with the oracle costs nothing; TLB flushes are reported to the simula
 """
 
 from benchframe.dialect import READ_ONCE, native
-from benchframe.dialect.functions import Native, instance, made_from
+from benchframe.dialect.functions import Binding, Native, instance, made_from
 from benchframe.dialect.primitives import Primitive
 from benchframe.mm.hooks import flush_tlb, show_map
+from benchframe.mm.kmem import threads
 from benchframe.mm.layout import EVENT
 from benchframe.mm.locks import READERS, SPINS, WRITER, rwsem_optimistic_spin, rwsem_try_write_lock_unqueued
 from benchframe.mm.replay import one_event
@@ -92,9 +93,10 @@ SIMULATED_REPLACE: dict[Native, Native] = {
 """From a function of the model to what a simulated build calls instead."""
 
 
-def replacements() -> dict[Native, Native]:
-    """SIMULATED_REPLACE for every rw_semaphore that exists by now: mmap_lock's, and those of strategies."""
-    found: dict[Native, Native] = dict(SIMULATED_REPLACE)
+def replacements(allocator: Binding) -> dict[Native, Native]:
+    """SIMULATED_REPLACE with an allocator (empty: none) for every rw_semaphore that exists by now: mmap_lock's, and
+    those of strategies."""
+    found: dict[Native, Native] = dict(threads(allocator, SIMULATED_REPLACE))
     for made, words in made_from(rwsem_optimistic_spin):
         found[made] = instance(rwsem_spin_queued, words)
     return found

@@ -20,9 +20,11 @@ import numpy.typing as npt
 from benchframe.dialect.functions import Hook
 from benchframe.dialect.store import Unit
 from benchframe.dialect.units import Units, UnitSpec
+from benchframe.engine.runner import allocating
 from benchframe.engine.session import Correctness
 from benchframe.engine.threads import FIGURES, LOCKS, CrewRunner, CrewSession
 from benchframe.errors import EngineError
+from benchframe.mm import kmem
 from benchframe.mm.defaults import count_event
 from benchframe.mm.hooks import ALL, flush_tlb, hook_entry, show_map
 from benchframe.mm.layout import ANSWER, ARENA, EVENT, FILE, FREED, MM, PAGE, PTE, SAMPLE, TASK, VMA, mm_struct
@@ -74,11 +76,11 @@ FREE_SLABS = frozenset({EVENT.base, ANSWER.base, SAMPLE.base, HISTOGRAM.base})
 NAMES = {
     MM.base: "mm", VMA.base: "vma", PAGE.base: "page", PTE.base: "pte", TASK.base: "task", FILE.base: "file",
     ARENA.base: "slab", FREED.base: "freed", CREW.base: "crew", THREAD.base: "thread", RCU_HEAD.base: "rcu_head",
-    ORDER.base: "order",
+    ORDER.base: "order", **kmem.NAMES,
 }  # fmt: skip
 """Names of the model's slabs in figures."""
 _KNOWN = (MM, VMA, PAGE, PTE, TASK, FILE, ARENA, FREED, EVENT, ANSWER, SAMPLE, CREW, THREAD, RCU_HEAD, HISTOGRAM, ORDER)
-_SLABS = {slab.base: slab for slab in _KNOWN}
+_SLABS = {slab.base: slab for slab in (*_KNOWN, *kmem.SLABS)}
 _MAP = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
 
 
@@ -112,16 +114,18 @@ class SimulatedUnits(Units):
 
 
 def shared_spec() -> UnitSpec:
-    """The unit shared by all strategies."""
-    return UnitSpec("mapping-simulated", mapping_event, None, replacements())
+    """The unit shared by all strategies that name no allocator."""
+    return UnitSpec("mapping-simulated", mapping_event, None, replacements({}))
 
 
 def specs(strategy: Strategy) -> list[UnitSpec]:
-    """The units that a simulation of ``strategy`` needs: the shared one, and two of its own."""
+    """The units that a simulation of ``strategy`` needs: the mapping operations, which strategies with the same
+    allocator share, and two of its own."""
     binding = {**strategy.binding, "count": count_event}
-    replace = replacements()
+    replace = replacements(allocating(strategy))
+    own = UnitSpec(f"mapping-simulated-{strategy.name}", mapping_event, None, replace)
     return [
-        shared_spec(),
+        shared_spec() if strategy.allocator is None else own,
         UnitSpec(f"hooks-simulated-{strategy.name}", hook_entry, binding, replace),
         UnitSpec(f"simulated-{strategy.name}", thread_entry, binding, replace),
     ]
@@ -143,6 +147,7 @@ class SimulatedRunner(CrewRunner):
     def __init__(self, strategy: Strategy, note: Callable[[str], None] | None = None) -> None:
         self.strategy = strategy
         self.simulator: Runtime = runtime(note)
+        self.allocator = allocating(strategy)
         self.units = simulated_units()
         self._mapping, self._hooks, self._entry = (self.units.get(spec, note) for spec in specs(strategy))
         self._machine: Memory | None = None

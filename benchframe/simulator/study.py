@@ -16,8 +16,17 @@ from itertools import combinations
 from benchframe.report.scaling import per_second
 from benchframe.report.table import Table, Value, ns
 from benchframe.results.folder import RunFolder
-from benchframe.results.simulated import FieldCost, SimulatedCell, SimulatedRun, simulated_cells
-from benchframe.results.studies import Mark, Plot, SavedStudy, Series, Stack
+from benchframe.results.studies import (
+    FieldCost,
+    Mark,
+    Plot,
+    SavedStudy,
+    Series,
+    SimulatedCell,
+    SimulatedRun,
+    Stack,
+    simulated_cells,
+)
 from benchframe.simulator.machines import Machine, Work
 from benchframe.simulator.records import PARTS
 

@@ -2,7 +2,7 @@
 
 Every kernel's preset replays the trace in the same processes (:mod:`benchframe.engine.probe`), so ratios are paired by
 round. The sentences say only what the figures decide: a comparison without a verdict is called undecided, and a hint is
-given only if the trace's own counts (:mod:`benchframe.trace.habits`) reach the bound that stands beside it.
+given only if the trace's own counts (:mod:`benchframe.trace.analysis`) reach the bound that stands beside it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 
 from benchframe.engine.caches import USUAL
 from benchframe.engine.probe import Point, ProbeError, Study
-from benchframe.host.model import preset_of
+from benchframe.host.measure import preset_of
 from benchframe.report.table import Table, Value, ns, ratio_text
 from benchframe.stats import Judging, Pair, Verdict, judge
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
-    from benchframe.trace.analysis import Figures
-    from benchframe.trace.habits import Habits
+    from benchframe.trace.analysis import Figures, Habits
     from benchframe.trace.trace import Trace
 
 OLDEST = (2, 6, 32)
@@ -108,8 +107,8 @@ def presets(names: Sequence[str]) -> list[str]:
 
 def home(release: str, names: Sequence[str]) -> str:
     """The preset of ``names``, oldest first, whose lookup the kernel ``release`` has
-    (:func:`~benchframe.host.model.preset_of`): the newest of all for a trace that does not name its kernel, the oldest
-    for a kernel before all.
+    (:func:`~benchframe.host.measure.preset_of`): the newest of all for a trace that does not name its kernel, the
+    oldest for a kernel before all.
 
     >>> home("Linux 6.5.0-9", ["linux-6.1", "linux-6.4", "linux-6.15"]), home("", ["linux-6.1", "linux-6.15"])
     ('linux-6.4', 'linux-6.15')
@@ -134,8 +133,7 @@ def advise(
     from benchframe.engine.cost import count_cost
     from benchframe.engine.session import Session, fallbacks
     from benchframe.study.fork import SIZES, family
-    from benchframe.trace.analysis import figures
-    from benchframe.trace.habits import habits, seconds
+    from benchframe.trace.analysis import figures, habits, seconds
 
     names = presets(list(known.strategies))
     at_home = home(trace.meta.kernel, names)

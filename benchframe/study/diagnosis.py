@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 from benchframe.check.jobs import Part, command_of, do_part, scenarios_of
 from benchframe.cstrategy import unseen
 from benchframe.engine.guard import guard_apart
-from benchframe.study.alone import first_use_after_free
-from benchframe.study.interpreted import MOST, first_failure, part, save, shortened
+from benchframe.study.interpreted import MOST, first_failure, first_use_after_free, part, save, shortened
 from benchframe.trace.trace import read_trace
 
 if TYPE_CHECKING:
-    from benchframe.races import KnownBug
     from benchframe.results.folder import Cell
+    from benchframe.scenario import KnownBug
     from benchframe.strategy import Strategy
     from benchframe.trace.trace import Trace
 

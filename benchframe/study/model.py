@@ -25,8 +25,7 @@ from benchframe.engine.cost import count_cost
 from benchframe.engine.probe import Point, Study
 from benchframe.errors import ResultsError
 from benchframe.files import write_json
-from benchframe.results.document import Number, Numbers, Text, read_document
-from benchframe.results.manifest import host, versions
+from benchframe.results.manifest import Number, Numbers, Text, host, read_document, versions
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry

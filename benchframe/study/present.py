@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 from benchframe.report.table import Table, Value, ns, ratio_text
 from benchframe.results.studies import Bars, Curve, Kind, Mark, SavedStudy
-from benchframe.study.breakeven import Breakeven, number
 from benchframe.study.explain import Explanation
-from benchframe.study.layout import Sensitivity
 from benchframe.study.model import Model
 from benchframe.study.model import text as alone
+from benchframe.study.sweeps import Breakeven, Sensitivity, number
 
 # ----------------------------------------------------------------------------------------------------------------------
 # The pictures of a study: curves and bars, stored with it; :mod:`benchframe.report.charts.study` draws them.

@@ -1,14 +1,41 @@
-"""Figures about a trace: its events, the locality of its lookups, the growth of its address space."""
+"""Figures about a trace: its events, locality and growth, its rank among recorded programs, the program's habits.
 
+Nominal statistics answer whether a workload is representative: where do they lie among those of recorded programs?
+After DaCapo Chopin (Blackburn et al., "Rethinking Java Performance Analysis", ASPLOS 2025): a workload's value says
+little alone, but its rank among many programs does. The statistics are those that decide what a VMA lookup costs.
+
+Habits are counts of what a program does with its memory: what it maps again, gives back and touches again, touches in
+order, protects back and forth. Each count is one that the program could lower itself. Only the trace is read; no
+strategy takes part. A fault is looked at where the kernel allocated a page for it: those that ended in a signal, or
+whose entry was present, are left out, and so is file memory, which the page cache fills.
+"""
+
+from __future__ import annotations
+
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean, median, pstdev
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchframe.events import NIL, FaultFlag, Kind
+from benchframe.oracle import Replayer
+from benchframe.oracle.rules import (
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    PAGE_SHIFT,
+    PMD,
+    VM_ACCESS,
+    VM_NOHUGEPAGE,
+    VM_SHARED,
+    VM_WRITE,
+    Advice,
+)
+from benchframe.oracle.space import Area
 from benchframe.trace.trace import Trace
 from benchframe.trace.verify import limits
 
@@ -234,3 +261,410 @@ def sparkline(values: list[int], blocks: str = BLOCKS) -> str:
     """
     top = max(values, default=0) or 1
     return "".join(blocks[round(8 * value / top)] for value in values)
+
+
+FAR = 16
+"""Other VMAs since the last lookup in one from which its reuse is far: more than any cache of VMAs had slots."""
+ENOUGH = 5
+"""Recorded programs with a statistic, at least, for a rank to mean anything."""
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """``title`` for people; ``share``: in [0, 1], compared as it is; else compared by its logarithm."""
+
+    title: str
+    share: bool = False
+
+
+STATISTICS = {
+    "vmas": Statistic("VMAs at most, in the largest address space"),
+    "faults_per_call": Statistic("faults and lookups per mapping call"),
+    "same_vma": Statistic("lookups in the VMA of the task's last one", share=True),
+    "same_2mib": Statistic("lookups in the 2 MiB of the task's last one", share=True),
+    "far": Statistic(f"lookups in a VMA after {FAR} others or more", share=True),
+    "tasks": Statistic("tasks of the busiest address space"),
+    "spaces": Statistic("address spaces"),
+}
+"""By the name in data files. A stream without mapping calls, or without two lookups, lacks what needs them."""
+
+
+def nominal(trace: Trace) -> dict[str, float]:
+    """The statistics of a stream, of its timed part where they are counts of events. O(a replay in the oracle)."""
+    found = figures(trace, columns=1, first=trace.setup)
+    timed = trace.events[trace.setup :]
+    busiest = {int(mm): 0 for mm in timed["mm"]}
+    asked = timed[(timed["kind"] == Kind.FAULT) | (timed["kind"] == Kind.LOOKUP)]
+    for mm in busiest:
+        busiest[mm] = len(set(asked["task"][asked["mm"] == mm].tolist()))
+    values = {
+        "vmas": float(max(found.peak_vmas.values(), default=0)),
+        "tasks": float(max(busiest.values(), default=0) or 1),
+        "spaces": float(len(busiest)),
+    }
+    if found.operations and found.lookups:
+        values["faults_per_call"] = found.lookups / found.operations
+    if found.reuse_rows > 1:
+        values["same_vma"], values["same_2mib"] = found.same_vma, found.same_pmd
+        again = found.reuse_rows - found.reuse[-1]
+        first_far = REUSE_BINS.index(FAR - 1) + 1
+        if again:
+            values["far"] = sum(found.reuse[first_far:-1]) / again
+    return {name: values[name] for name in STATISTICS if name in values}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One value among those of ``n`` recorded programs: ``rank`` 1 has none above it; ``percentile`` is the share of
+    them below it, those equal to it by half. ``low``, ``middle`` and ``high`` are theirs."""
+
+    name: str
+    value: float
+    rank: int
+    n: int
+    percentile: float
+    low: float
+    middle: float
+    high: float
+
+    @property
+    def outside(self) -> bool:
+        """Whether no recorded program is as high, or as low."""
+        return not self.low <= self.value <= self.high
+
+
+def standings(own: Mapping[str, float], others: Sequence[Mapping[str, float]]) -> list[Standing]:
+    """Where each value of ``own`` lies; a statistic that fewer than ENOUGH of the others have is left out.
+
+    >>> [found] = standings({"vmas": 30.0}, [{"vmas": float(v)} for v in (10, 20, 30, 40, 50)])
+    >>> found.rank, found.n, found.percentile, found.outside
+    (3, 5, 0.5, False)
+    """
+    found = []
+    for name, value in own.items():
+        theirs = sorted(other[name] for other in others if name in other)
+        if len(theirs) < ENOUGH:
+            continue
+        above, below = sum(v > value for v in theirs), sum(v < value for v in theirs)
+        share = (below + (len(theirs) - above - below) / 2) / len(theirs)
+        found.append(Standing(name, value, 1 + above, len(theirs), share, theirs[0], median(theirs), theirs[-1]))
+    return found
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The recorded program nearest to a stream. ``distance`` is the root mean square of the differences in standard
+    deviations among the programs; ``usual`` is the median of each program's distance to its own nearest one, ``most``
+    the largest of these."""
+
+    name: str
+    distance: float
+    usual: float
+    most: float
+
+
+def nearest(own: Mapping[str, float], programs: Mapping[str, Mapping[str, float]]) -> Nearest | None:
+    """The nearest of ``programs``, by the statistics that both have; None if fewer than ENOUGH are given.
+
+    O(programs^2)."""
+    if len(programs) < ENOUGH:
+        return None
+    scale = {}
+    for name in STATISTICS:
+        values = [_axis(name, program[name]) for program in programs.values() if name in program]
+        scale[name] = pstdev(values) if len(values) > 1 else 0.0
+    by_distance = sorted((_distance(own, program, scale), name) for name, program in programs.items())
+    between = [
+        min(_distance(program, other, scale) for key, other in programs.items() if key != name)
+        for name, program in programs.items()
+    ]
+    distance, name = by_distance[0]
+    return Nearest(name, distance, median(between), max(between))
+
+
+def _axis(name: str, value: float) -> float:
+    return value if STATISTICS[name].share else math.log(max(value, 1e-9))
+
+
+def _distance(a: Mapping[str, float], b: Mapping[str, float], scale: Mapping[str, float]) -> float:
+    parts = [
+        ((_axis(name, a[name]) - _axis(name, b[name])) / scale[name]) ** 2
+        for name in STATISTICS
+        if name in a and name in b and scale[name] > 0
+    ]
+    return math.sqrt(fmean(parts)) if parts else math.inf
+
+
+def same(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
+    """Whether both are the statistics of one stream, of which one was rounded to six digits in a file."""
+    return a.keys() == b.keys() and all(math.isclose(a[name], b[name], rel_tol=1e-5) for name in a)
+
+
+def lines(own: Mapping[str, float], programs: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The standings as aligned lines, then the nearest program; empty if there are too few programs."""
+    found = standings(own, list(programs.values()))
+    if not found:
+        return []
+    width = max(len(STATISTICS[one.name].title) for one in found)
+    said = []
+    for one in found:
+        low, middle, high = (text(one.name, value) for value in (one.low, one.middle, one.high))
+        place = f"rank {one.rank} of {one.n}, percentile {100 * one.percentile:.0f}"
+        if one.outside:
+            place = f"{'above' if one.value > one.high else 'below'} all {one.n}"
+        title = f"{STATISTICS[one.name].title.ljust(width)}  {text(one.name, one.value):>8}"
+        said.append(f"{title}  {place}  ({low} to {high}, median {middle})")
+    if close := nearest_text(own, programs):
+        said.append(f"nearest: {close}")
+    return said
+
+
+def nearest_text(own: Mapping[str, float], programs: Mapping[str, Mapping[str, float]]) -> str:
+    """The nearest program, its distance, and what is usual among programs; empty if there are too few."""
+    close = nearest(own, programs)
+    if close is None:
+        return ""
+    far = "farther than any program is from its nearest one" if close.distance > close.most else ""
+    usual = far or f"a program's nearest one is usually at {close.usual:.1f}"
+    return f"{close.name}, at {close.distance:.1f} standard deviations; {usual}"
+
+
+def text(name: str, value: float) -> str:
+    """A value for people.
+
+    >>> text("same_vma", 0.734), text("far", 0.0032), text("vmas", 1307.0), text("faults_per_call", 9.46)
+    ('73 %', '0.32 %', '1,307', '9.5')
+    """
+    if STATISTICS[name].share:
+        return f"{100 * value:.0f} %" if value >= 0.1 or not value else f"{100 * value:.2g} %"
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
+
+
+STRETCH = 16
+"""Pages in address order from which a stretch of faults counts: below it, one call more is no clear gain."""
+HALF_HUGE = 256
+"""Pages of a 2 MiB range that must be touched for a huge page not to waste more memory than it uses."""
+BESIDE = 10_000
+"""ns between a fault and another task's mapping call that could have made it wait: what such a call takes."""
+WRITERS = (Kind.MMAP, Kind.MUNMAP, Kind.MPROTECT, Kind.MREMAP, Kind.BRK)
+"""Calls that hold mmap_lock for write."""
+
+
+@dataclass
+class Layout:
+    """The VMAs of the largest address space at its largest, by kind; ``mm`` is its number, ``files`` how many objects
+    are mapped there."""
+
+    mm: int = 0
+    vmas: int = 0
+    guards: int = 0
+    """VMAs without any access (PROT_NONE): guard pages and reservations."""
+    mapped: int = 0
+    """VMAs of files, without the guards among them."""
+    files: int = 0
+
+
+@dataclass
+class Habits:
+    """The counts; ``touched`` are the faults that were looked at: the first accesses to pages of anonymous memory."""
+
+    touched: int = 0
+    again: Counter[str] = field(default_factory=Counter)
+    """Of these, faults on pages that the program had given back before, by the call that did: munmap, madvise, brk,
+    mmap."""
+    in_order: int = 0
+    stretches: int = 0
+    """Writes page after page by one task, at least STRETCH in a row, and the number of such stretches."""
+    huge: int = 0
+    huge_ranges: int = 0
+    """First touches of 2 MiB ranges that one private anonymous VMA covers, of which at least HALF_HUGE pages are
+    touched, and the number of these ranges."""
+    mmaps: int = 0
+    remapped: int = 0
+    """Anonymous mmap calls, and those of a length that the same process had unmapped before."""
+    mprotects: int = 0
+    toggled: int = 0
+    """mprotect calls, and those on exactly a range whose protection another one had changed before."""
+    shared_faults: int = 0
+    beside: int = 0
+    """Faults of address spaces with several tasks, and those less than BESIDE after a mapping call of another task.
+    Both are 0 if the trace has no times."""
+    layout: Layout = field(default_factory=Layout)
+
+
+def habits(trace: Trace) -> Habits:
+    """Replay ``trace`` in the oracle and count. O(events log VMAs + pages given back); some 3 us an event."""
+    reader = _Reader(trace)
+    reader.read()
+    found = reader.found
+    found.shared_faults, found.beside = _beside(trace)
+    return found
+
+
+class _Reader:
+    """The state of one pass; pages are page numbers, by mm."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace, self.found = trace, Habits()
+        self.replayer = Replayer(limits=limits(trace))
+        self.touched: dict[int, set[int]] = {}
+        self.gone: dict[int, dict[int, str]] = {}
+        self.breaks: dict[int, int] = {}
+        self.unmapped: dict[int, Counter[int]] = {}
+        self.protected: set[tuple[int, int, int]] = set()
+        self.stretch: dict[int, tuple[int, int, int]] = {}
+        """By task: the last page that it touched, the start of its VMA, pages in a row."""
+        self.huge: Counter[tuple[int, int]] = Counter()
+        self.peak = (0, 0, 0)
+        """The most VMAs, the row after which they were there, and where."""
+        self.done = 0
+
+    def read(self) -> None:
+        events = self.trace.events
+        kind, mm = events["kind"], events["mm"]
+        quick = (kind == Kind.FAULT) | (kind == Kind.LOOKUP)
+        cut = np.flatnonzero((np.diff(mm) != 0) | (quick[1:] != quick[:-1]) | ~quick[1:]) + 1
+        self.replayer.feed(events, [*cut.tolist(), len(events)], self._look)
+        for _, _, length in self.stretch.values():
+            self._end_stretch(length)
+        full = [count for count in self.huge.values() if count >= HALF_HUGE]
+        self.found.huge, self.found.huge_ranges = sum(full), len(full)
+        self._classify()
+
+    def _look(self, row: int) -> None:
+        """The rows before ``row`` that were not looked at yet have been replayed: one call, or a run of faults."""
+        first, self.done = self.done, row
+        if first == row:
+            return
+        part = self.trace.events[first:row]
+        if part["kind"][0] in (Kind.FAULT, Kind.LOOKUP):
+            self._faults(part)
+        else:
+            self._call(part[0], row)
+
+    def _faults(self, part: NDArray[np.void]) -> None:
+        mm = int(part["mm"][0])
+        space = self.replayer.spaces[mm]
+        wanted = (part["kind"] == Kind.FAULT) & (part["flags"] & (FaultFlag.SEGV | FaultFlag.PRESENT) == 0)
+        rows = part[wanted]
+        for addr, task, access in zip(rows["addr"].tolist(), rows["task"].tolist(), rows["prot"].tolist(), strict=True):
+            area = space.find_vma(addr)
+            if area is not None and area.vm_start <= addr and area.anonymous:
+                self._touch(mm, task, addr, access, area)
+
+    def _touch(self, mm: int, task: int, addr: int, access: int, area: Area) -> None:
+        page = addr >> PAGE_SHIFT
+        known = self.touched.setdefault(mm, set())
+        if page in known:  # a read mapped the zero page before
+            return
+        known.add(page)
+        self.found.touched += 1
+        before = self.gone.get(mm, {}).pop(page, "")
+        if before:
+            self.found.again[before] += 1
+        start = addr & ~(PMD - 1)
+        whole = area.vm_start <= start and start + PMD <= area.vm_end
+        if whole and not before and area.vm_flags & (VM_WRITE | VM_SHARED | VM_NOHUGEPAGE) == VM_WRITE:
+            self.huge[mm, start] += 1
+        last, where, length = self.stretch.get(task, (-1, 0, 0))
+        follows = access != 1 and page == last + 1 and where == area.vm_start
+        if not follows:
+            self._end_stretch(length)
+        self.stretch[task] = (page, area.vm_start, length + 1 if follows else 1)
+
+    def _end_stretch(self, length: int) -> None:
+        if length >= STRETCH:
+            self.found.in_order += length
+            self.found.stretches += 1
+
+    def _call(self, event: np.void, row: int) -> None:
+        kind, mm, addr, length = (int(event[name]) for name in ("kind", "mm", "addr", "len"))
+        flags, ret = int(event["flags"]), int(event["ret"])
+        for number in (mm, addr) if kind == Kind.FORK else (mm,):
+            space = self.replayer.spaces.get(number)
+            if space is not None and space.map_count > self.peak[0]:
+                self.peak = (space.map_count, row, number)
+        if kind == Kind.EXEC:
+            for by_mm in (self.touched, self.gone, self.breaks, self.unmapped):
+                by_mm.pop(mm, None)
+            self.protected = {key for key in self.protected if key[0] != mm}
+        elif -4096 < ret < 0:
+            return
+        elif kind == Kind.MMAP:
+            if flags & MAP_FIXED:
+                self._give_back(mm, addr, addr + length, "mmap")
+            elif flags & MAP_ANONYMOUS:
+                self.found.mmaps += 1
+                sizes = self.unmapped.get(mm, Counter())
+                if sizes[length] > 0:
+                    sizes[length] -= 1
+                    self.found.remapped += 1
+        elif kind == Kind.MUNMAP:
+            self.unmapped.setdefault(mm, Counter())[length] += 1
+            self._give_back(mm, addr, addr + length, "munmap")
+        elif kind == Kind.MADVISE and flags in (Advice.DONTNEED, Advice.FREE):
+            self._give_back(mm, addr, addr + length, "madvise")
+        elif kind == Kind.BRK:
+            now = self.replayer.spaces[mm].brk_now if mm in self.replayer.spaces else 0
+            if 0 < now < self.breaks.get(mm, 0):
+                self._give_back(mm, now, self.breaks[mm], "brk")
+            self.breaks[mm] = now
+        elif kind == Kind.MPROTECT:
+            self.found.mprotects += 1
+            self.found.toggled += (mm, addr, length) in self.protected
+            self.protected.add((mm, addr, length))
+
+    def _give_back(self, mm: int, start: int, end: int, call: str) -> None:
+        """The pages of [start, end) that were touched are gone; O(the smaller of pages and touched pages)."""
+        known = self.touched.get(mm)
+        if not known:
+            return
+        first, last = start >> PAGE_SHIFT, (end + (1 << PAGE_SHIFT) - 1) >> PAGE_SHIFT
+        if last - first < len(known):
+            pages = [page for page in range(first, last) if page in known]
+        else:
+            pages = [page for page in known if first <= page < last]
+        known.difference_update(pages)
+        self.gone.setdefault(mm, {}).update(dict.fromkeys(pages, call))
+
+    def _classify(self) -> None:
+        """The VMAs at the peak: a second replay as far as that row, so that no layout has to be kept."""
+        count, row, mm = self.peak
+        if not count:
+            return
+        replayer = Replayer(limits=limits(self.trace))
+        replayer.feed(self.trace.events[:row])
+        areas = replayer.spaces[mm].areas
+        open_areas = [area for area in areas if area.vm_flags & VM_ACCESS]
+        files = [area.vm_file.number for area in open_areas if area.vm_file is not None]
+        self.found.layout = Layout(mm, count, len(areas) - len(open_areas), len(files), len(set(files)))
+
+
+def seconds(trace: Trace) -> float:
+    """From the first to the last event; 0 if the trace has no times, where events are numbered instead."""
+    time = trace.time
+    if not len(time) or np.array_equal(time, np.arange(len(time))):
+        return 0.0
+    return (int(time[-1]) - int(time[0])) / 1e9
+
+
+def _beside(trace: Trace) -> tuple[int, int]:
+    """(faults of address spaces with several tasks, those right after another task's mapping call there)."""
+    events, time = trace.events, trace.time
+    if not seconds(trace):
+        return 0, 0
+    kind, mm, task = events["kind"], events["mm"], events["task"]
+    shared = beside = 0
+    for number in np.unique(mm).tolist():
+        here = mm == number
+        faults = np.flatnonzero(here & (kind == Kind.FAULT))
+        calls = np.flatnonzero(here & np.isin(kind, WRITERS))
+        tasks = np.unique(task[faults])
+        if len(np.unique(task[here])) < 2:
+            continue
+        shared += len(faults)
+        for who in tasks.tolist():
+            own = time[faults[task[faults] == who]]
+            others = time[calls[task[calls] != who]]
+            beside += int((np.searchsorted(others, own, "right") > np.searchsorted(others, own - BESIDE)).sum())
+    return shared, beside

@@ -19,21 +19,25 @@ newer files have not been compared). linux-6.1 rewrites a leaf in place; from li
 RCU mode. In all of them a replaced node is marked dead after its replacement is visible, as since 6.6. fork copies the
 tree from linux-6.12 on (__mt_dup, 6.8); before, it inserts one VMA after the other, where 6.1 to 6.7 stored in bulk.
 
+From linux-2.6.32 on VMAs and maple nodes come from the kernel's allocator: SLUB's freelists per CPU (`slub`), from
+linux-6.18 on sheaves (`sheaves`). 2.4.0 had SLAB, which is not modelled: there they cost nothing. The maple trees ask
+for the nodes of a store beforehand, as 6.12 does; 6.1 asked for the worst case before every store.
+
 mmap_sem became a rw_semaphore in 2.4.3; `avl_2_4` itself corresponds to 2.4.3 to 2.4.9, with concurrent faults. Only
 the lookup is that kernel's. System calls, merging, limits and page faults are the model's for every strategy, so that a
 difference in a table is the lookup's. 3.15 counted its sequence with 32 bits: no run is long enough to see it
 (`vmacache_32` has a counter that is). 2.6.32's hole search remembered where it last succeeded, 2.4.0's walked the list
 from the bottom; here both use the model's own search, since every strategy must give the same answer.
 
-Each uses the code of another strategy under a new name (2.4.0 with the mutex): see `avl_2_4`, `mmap_cache`,
-`rbtree_gap`, `vmacache`, `vmacache_pmd`, `maple`, `per_vma_rwsem` and `per_vma_refcnt` for layout, cost, points of
-invalidation and sources.
+But for the allocator each uses the code of another strategy under a new name (2.4.0 with the mutex): see `avl_2_4`,
+`mmap_cache`, `rbtree_gap`, `vmacache`, `vmacache_pmd`, `maple`, `per_vma_rwsem`, `per_vma_refcnt` for layout, cost,
+points of invalidation and sources.
 Sources: mm/mmap.c and mm/vmacache.c of the versions named, 2.4.0 arch/i386/mm/fault.c.
 """
 
 from benchframe.api import Cache, Protocol, Strategy, hookimpl
 from benchframe.kernel import write_lock, write_unlock
-from benchframe_plugins import avl, maple, mmap_cache, per_vma_refcnt, per_vma_rwsem, rbtree, vmacache
+from benchframe_plugins import avl, maple, mmap_cache, per_vma_refcnt, per_vma_rwsem, rbtree, sheaves, slub, vmacache
 
 MUTEX = Protocol(mmap_read_lock=write_lock, mmap_read_unlock=write_unlock)
 """2.4.0: both do_page_fault and the calls do `down(&mm->mmap_sem)` (arch/i386/mm/fault.c, mm/mmap.c)."""
@@ -60,7 +64,7 @@ def benchframe_strategies():
         ("linux-3.10", "red-black tree with gaps, mmap_cache", gaps, last_found(), rbtree.MESSAGES),
         ("linux-3.15", "red-black tree with gaps, vmacache by page", gaps, slots(), rbtree.MESSAGES),
         ("linux-5.10", "red-black tree with gaps, vmacache by 2 MiB region", gaps, slots(pmd=True), rbtree.MESSAGES),
-        ("linux-6.1", "maple tree", maple.maple(), None, maple.MESSAGES),
+        ("linux-6.1", "maple tree", maple.maple(preallocate=True), None, maple.MESSAGES),
     ]
     kernels = [
         Strategy(
@@ -69,6 +73,7 @@ def benchframe_strategies():
             index,
             cache,
             MUTEX if name == "linux-2.4.0" else None,
+            None if name == "linux-2.4.0" else slub.freelists(),
             check_messages=messages,
             known_bugs=(maple.HALF_WRITTEN,) if name == "linux-6.1" else (),
         )
@@ -85,6 +90,7 @@ def benchframe_strategies():
         ("linux-6.18", "as 6.15, and maps are read, and pages given up, under VMAs' locks", per_vma_refcnt.protocol()),
     ]
     for name, what, protocol in locks:
-        rcu = maple.maple(rcu=True, dup=name != "linux-6.4")
-        kernels.append(Strategy(name, what, rcu, protocol=protocol, check_messages=maple.MESSAGES))
+        rcu = maple.maple(rcu=True, dup=name != "linux-6.4", preallocate=True)
+        given = sheaves.sheaves() if name == "linux-6.18" else slub.freelists()
+        kernels.append(Strategy(name, what, rcu, protocol=protocol, allocator=given, check_messages=maple.MESSAGES))
     return kernels

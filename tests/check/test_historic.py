@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from benchframe.check.command import list_historic, run_historic, show
 from benchframe.cli import app
 from benchframe.errors import UsageError
-from benchframe.races import Historic
 from benchframe.registry import load
+from benchframe.scenario import Historic
 
 KNOWN = load()
 RACES = KNOWN.historic()

@@ -104,7 +104,7 @@ def test_explain_from_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_breakeven_prints_a_table_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two points, three processes: a row each with both times, a verdict, and the picture in both forms."""
-    from benchframe.study import breakeven as module
+    from benchframe.study import sweeps as module
 
     small = replace(module.SWEEPS["vmas"], values=(10, 40))
     monkeypatch.setattr(module, "EVENTS", 300)

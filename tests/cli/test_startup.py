@@ -41,7 +41,7 @@ def test_traces_need_no_tables() -> None:
     code = (
         "import tempfile, pathlib, numpy as np\nfrom benchframe.events import EVENT\n"
         "from benchframe.trace.trace import Trace, read_trace, write_trace\n"
-        "from benchframe.trace.csvfile import read_csv, write_csv\nevents = np.zeros(1, EVENT)\nevents['file'] = -1\n"
+        "from benchframe.trace.trace import read_csv, write_csv\nevents = np.zeros(1, EVENT)\nevents['file'] = -1\n"
         "with tempfile.TemporaryDirectory() as place:\n  path = pathlib.Path(place, 't.parquet')\n"
         "  write_trace(path, Trace(events))\n  write_csv(path.with_suffix('.csv'), read_trace(path))\n"
         "  assert len(read_csv(path.with_suffix('.csv'))) == 1"

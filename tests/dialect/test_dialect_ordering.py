@@ -8,7 +8,7 @@ import pytest
 from llvmlite import binding as llvm
 from llvmlite import ir
 
-from benchframe.dialect.ordering import DMB, Target, barrier, compare_exchange, read_modify_write, store_mb, target_of
+from benchframe.dialect.llvm import DMB, Target, barrier, compare_exchange, read_modify_write, store_mb, target_of
 
 X86, LSE, LL_SC = Target("x86"), Target("arm64", True), Target("arm64", False)
 TRIPLES = {X86: "x86_64-unknown-linux-gnu", LSE: "aarch64-unknown-linux-gnu", LL_SC: "aarch64-unknown-linux-gnu"}

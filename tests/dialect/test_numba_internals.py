@@ -8,9 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numba
+import pytest
+from numba.core.itanium_mangler import mangle
 from packaging.requirements import Requirement
 
 from benchframe.dialect import numba_internals
+from benchframe.dialect.llvm import record_type
+from benchframe.mm.layout import mm_struct
 
 
 def library() -> Any:
@@ -68,6 +72,21 @@ def test_lowered_is_not_yet_optimised_and_then_is() -> None:
     numba_internals.optimise(made, module)
     assert str(module) != before
     assert numba_internals.emit(made, module).startswith(b"\x7fELF")
+
+
+def test_a_symbol_does_not_depend_on_what_was_typed_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numba counts types; in a lowered function's symbol the number of a record's type must not occur, since another
+    process, which may lower a function that this one calls, counts otherwise."""
+    kind = record_type(mm_struct)
+
+    def symbol() -> str:
+        with numba_internals.unoptimised():
+            return str(mangle("find_vma", (kind,)))
+
+    before = symbol()
+    monkeypatch.setattr(kind, "_code", kind._code + 1000)
+    assert symbol() == before
+    assert before != str(mangle("find_vma", (kind,)))
 
 
 def test_numba_itself_is_as_before() -> None:

@@ -30,7 +30,7 @@ from benchframe.engine.cold import REPLAYS, ColdSession, chosen_events
 from benchframe.engine.session import Session
 from benchframe.errors import EngineError, UsageError
 from benchframe.events import Kind
-from benchframe.study.known_lines import COUNTS, Found, known_lines, text
+from benchframe.study.selftest import COUNTS, Found, known_lines, text
 
 SERVER = [Cache(1, 48 << 10, 2), Cache(2, 2 << 20, 2), Cache(3, 60 << 20, 64)]
 CHURN = "mmap-churn:vmas=40,events=2000"

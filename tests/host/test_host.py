@@ -16,9 +16,8 @@ from benchframe.events import EVENT, NIL, Kind
 from benchframe.host import loop
 from benchframe.host.forks import fork_table, measure_forks, rows_of
 from benchframe.host.loop import ARENA, CALL, READ, ROOM, WRITE
-from benchframe.host.measure import FAULTS, MAPPINGS, HostTimes, Row, measure, prepared, unsupported
+from benchframe.host.measure import FAULTS, MAPPINGS, HostTimes, Row, host_table, measure, prepared, unsupported
 from benchframe.host.program import make_program
-from benchframe.host.text import host_table
 from benchframe.judge.child import BRK as BRK_CALL
 from benchframe.judge.child import SYSCALL
 from benchframe.registry import load

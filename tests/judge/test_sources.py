@@ -14,7 +14,7 @@ from benchframe.judge.sources import programs
 from benchframe.judge.sources.compare import maple_calls, maple_forks, maple_stores, maple_trace, run_sources_command
 from benchframe.judge.sources.programs import BASE, LENGTH, calls, shrunk
 from benchframe.judge.sources.trees import LEAF, MAPLE, KernelMaple, Node, Store, build, height, part
-from benchframe.linux.tree import SourcesError, find_trees
+from benchframe.linux import SourcesError, find_trees
 from benchframe.oracle.rules import PAGE
 
 SOURCES = Path(os.environ.get("BENCHFRAME_KERNEL_SOURCES", "/nonexistent"))

@@ -18,11 +18,10 @@ from benchframe.oracle import replay
 from benchframe.record import records as R
 from benchframe.record.procfs import Maps
 from benchframe.record.records import Rec
-from benchframe.record.unplayed import decided_by_driver
-from benchframe.trace.blame import clusters, same_memory
+from benchframe.record.syscalls import decided_by_driver
 from benchframe.trace.meta import BORDERS, MAPPINGS, Snapshot, TraceMeta, Unplayed, meta_from_json, meta_to_json
 from benchframe.trace.trace import REPORT, Trace, read_trace, write_trace
-from benchframe.trace.verify import verify
+from benchframe.trace.verify import clusters, same_memory, verify
 
 PAGE = 4096
 BASE = 0x7F0000000000

@@ -7,8 +7,7 @@ import pytest
 
 from benchframe.events import NIL, FaultFlag, Kind, MapType
 from benchframe.record import records as R
-from benchframe.record.builder import Builder
-from benchframe.record.image import load_segments
+from benchframe.record.builder import Builder, load_segments
 from benchframe.record.perf import parse_format
 from benchframe.record.procfs import Maps, MapsRow, parse_maps
 from benchframe.record.recording import GUESSED

@@ -66,7 +66,7 @@ def test_a_thousand_alike_neighbours(tmp_path: Path) -> None:
 
 def test_the_heap_grows_on() -> None:
     """Of two alike neighbours the one that the program goes on to extend is plain: a heap's last, else the first."""
-    from benchframe.record.image import told_apart
+    from benchframe.record.builder import told_apart
 
     two = f"{BASE:x}-{BASE + PAGE:x} rw-p 0 00:00 0\n{BASE + PAGE:x}-{BASE + 2 * PAGE:x} rw-p 0 00:00 0"
     assert told_apart(parse_maps(two)) == [False, True]

@@ -30,8 +30,7 @@ from benchframe.record.cgroup import ControlGroup
 from benchframe.record.recording import Recording
 from benchframe.record.records import EXEC, Rec
 from benchframe.record.session import RecordError, planned
-from benchframe.trace.csvfile import read_csv
-from benchframe.trace.trace import Trace, read_trace, write_trace
+from benchframe.trace.trace import Trace, read_csv, read_trace, write_trace
 from benchframe.trace.verify import verify
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="recording needs Linux")

@@ -11,15 +11,18 @@ from typer.testing import CliRunner, Result
 from benchframe.cli import app
 from benchframe.report.compare import (
     ABSOLUTE,
+    INVALID,
     PAIRED,
+    PASS,
+    REGRESSION,
     RELATIVE,
     Side,
     compare,
     comparison_table,
+    gate,
     machine_change,
     read_sides,
 )
-from benchframe.report.gate import INVALID, PASS, REGRESSION, gate
 from benchframe.results import ResultsError
 from benchframe.results.folder import CellState
 from benchframe.results.manifest import WorkloadEntry

@@ -12,8 +12,7 @@ from support.report_run import EVIL, Reader, a_study, made_up, on_disk
 from benchframe.report import FORMS, write_report
 from benchframe.report.charts import charts_of, to_svg
 from benchframe.report.charts.spec import together
-from benchframe.report.page import inline, page
-from benchframe.report.write import text_of
+from benchframe.report.write import inline, page, text_of
 from benchframe.results.folder import RunFolder
 from benchframe.results.studies import write_study
 

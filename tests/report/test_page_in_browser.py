@@ -11,7 +11,7 @@ import pytest
 from support.browser import chromium
 from support.report_run import STRATEGIES, WORKLOADS, a_study, made_up
 
-from benchframe.report.page import page
+from benchframe.report.write import page
 
 EVIL = "<script>document.title = 'owned'</script>"
 pytestmark = pytest.mark.needs_debian("chromium", "chromedriver")

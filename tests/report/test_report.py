@@ -19,11 +19,10 @@ from benchframe.report import write_report
 from benchframe.report.charts import CHARTS, Data, charts_of
 from benchframe.report.charts.spec import COLOURS, GRID, INK, MUTED, SHAPES
 from benchframe.report.mail import mail
-from benchframe.report.page import page
 from benchframe.report.scaling import HEADS
 from benchframe.report.table import disturbed_passes, latency_table, to_text, what_failed
 from benchframe.report.text import failures, headline, part_of_run
-from benchframe.report.write import text_of
+from benchframe.report.write import page, text_of
 from benchframe.results.campaign import without
 from benchframe.results.figures import FIGURES, figures_of, rows_of
 from benchframe.results.folder import Cell, CellState, LatencyRow, Process

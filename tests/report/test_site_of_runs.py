@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from benchframe.cli import app
 from benchframe.report.bundle import pack
-from benchframe.report.page import asset, content_hash
+from benchframe.report.write import asset, content_hash
 
 CELLS = {"base": {"lookup": noise(10, 5, 1)}, "mine": {"lookup": noise(8, 5, 2), "fault": noise(30, 5, 3)}}
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import benchframe
-from benchframe.dialect.text import TextIdentities
+from benchframe.dialect.functions import TextIdentities
 from benchframe.engine import content, runner, threads
 from benchframe.engine.content import ENGINE, MODEL_UNITS, model_digest, model_name
 from benchframe.report.compare import Side, differences
@@ -134,8 +134,14 @@ def test_tidying_and_changing_the_model(tmp_path: Path) -> None:
 def test_the_digest_covers_every_unit() -> None:
     """What the native engine compiles for a strategy, alone or with threads, begins in functions that the digest
     covers, under the same replacements."""
-    bare = SimpleNamespace(name="bare", binding={})
-    built = [*runner.specs(bare), *threads.specs(bare), runner.MAPPING, runner.KNOWN_REPLAY, threads.MAPPING]  # type: ignore[arg-type]
+    bare: Any = SimpleNamespace(name="bare", binding={}, allocator=None)
+    built = [
+        *runner.specs(bare),
+        *threads.specs(bare),
+        runner.mapping(bare),
+        runner.KNOWN_REPLAY,
+        threads.mapping(bare),
+    ]
     assert {(s.entry, str(s.replace)) for s in built} == {(s.entry, str(s.replace)) for s in MODEL_UNITS}
 
 

@@ -30,7 +30,7 @@ from benchframe.mm.replay import CLASS_FAULT
 from benchframe.mm.smp import CREW
 from benchframe.registry import load
 from benchframe.results.folder import RunFolder, find_run
-from benchframe.results.simulated import simulated_cells, simulated_path
+from benchframe.results.studies import simulated_cells, simulated_path
 from benchframe.simulator import search
 from benchframe.simulator.build import instrument
 from benchframe.simulator.campaign import Watcher, do_job, jobs_of, plan_cells, run_cells

@@ -27,8 +27,7 @@ from benchframe.study.advice import (
     sentences,
     verdicts,
 )
-from benchframe.trace.analysis import Figures
-from benchframe.trace.habits import Habits, Layout
+from benchframe.trace.analysis import Figures, Habits, Layout
 
 ROUNDS = 8
 

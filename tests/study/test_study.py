@@ -15,9 +15,8 @@ from benchframe.events import Kind
 from benchframe.report.charts.study import study_chart
 from benchframe.report.table import render
 from benchframe.stats import Ratio
-from benchframe.study.breakeven import SWEEPS, Breakeven, Place, crossovers
-from benchframe.study.layout import COMPONENTS, Sensitivity, components
 from benchframe.study.present import breakeven_table, layout_table, saved_breakeven
+from benchframe.study.sweeps import COMPONENTS, SWEEPS, Breakeven, Place, Sensitivity, components, crossovers
 from benchframe.trace.trace import shifted
 
 # ---- breakeven ----

@@ -29,10 +29,10 @@ def compiled(strategy: Strategy, *, threads: bool = False, timed: bool = True) -
     A process that is started afterwards, `benchframe run` say, loads them too. About a third of the time that it takes
     to compile them one by one in processes of their own.
     """
-    shared = [crew.MAPPING] if threads else [runner.MAPPING, runner.KNOWN_REPLAY]
+    shared = [crew.mapping(strategy)] if threads else [runner.mapping(strategy), runner.KNOWN_REPLAY]
     own = crew.specs(strategy) if threads else runner.specs(strategy)
     if not timed:
-        shared, own = [runner.MAPPING], [spec for spec in own if not spec.name.startswith("replay-")]
+        shared, own = shared[:1], [spec for spec in own if not spec.name.startswith("replay-")]
     units = runner.unit_store()
     for name, wanted in ((strategy_digest(strategy), own), ("shared", shared)):
         if units.missing(wanted):

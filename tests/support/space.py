@@ -8,6 +8,7 @@ from typing import Any
 from benchframe.engine.content import strategy_digest
 from benchframe.interpreted import InterpretedRunner
 from benchframe.mm import layout
+from benchframe.mm.hooks import ALL
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.space import Space
 from benchframe.registry import Registry, load
@@ -27,15 +28,18 @@ SIZES = Sizes(mms=6, tasks=12, vmas=1024, tables=256, pages=4096, files=1024)
 
 def distinct(known: Registry) -> list[str]:
     """The strategies of ``known``; of those that are one piece of code under several names one, the preset last. How
-    /proc/PID/maps is read does not count: tests/mm/test_task_mmu.py has that, for all."""
+    /proc/PID/maps is read does not count: tests/mm/test_task_mmu.py has that, for all. Nor does the allocator, which
+    has tests/mm/test_kmem.py."""
     found: dict[str, str] = {}
     for name in sorted(known.strategies, key=lambda name: (name.startswith("linux-"), name)):
         strategy = known.strategy(name)
-        rest = {hook: function for hook, function in strategy.binding.items() if hook not in SINCE_6_17}
+        rest = {hook: function for hook, function in strategy.binding.items() if hook not in {*SINCE_6_17, *ALLOCATING}}
         found.setdefault(strategy_digest(replace(strategy, binding=rest)), name)
     return sorted(found.values())
 
 
+ALLOCATING = {hook.name for hook in ALL if hook.part == "allocator"} | {"mas_preallocate"}
+"""Hooks of allocators, and the one through which a maple tree asks for nodes beforehand."""
 STRATEGIES = distinct(load())
 """A plugin gets its tests by existing; of those with the same code (a preset and what it is made of) one is tested."""
 ENGINES = ("native", "interpreted")
@@ -62,7 +66,7 @@ def _native(name: str) -> Any:
 
 def runner(name: str, engine: str) -> Any:
     """A fresh runner of strategy ``name``: native or interpreted."""
-    return copy.copy(_native(name)) if engine == "native" else InterpretedRunner(strategy(name))
+    return copy.copy(_native(name)) if engine == "native" else InterpretedRunner(strategy(name), allocating=True)
 
 
 class Kit(Space):

@@ -7,7 +7,7 @@ import pytest
 
 from benchframe import stream
 from benchframe.events import NIL, Kind
-from benchframe.trace.habits import BESIDE, HALF_HUGE, habits
+from benchframe.trace.analysis import BESIDE, HALF_HUGE, habits
 from benchframe.trace.trace import Trace
 
 PAGE, PMD = stream.PAGE, stream.PMD_SIZE

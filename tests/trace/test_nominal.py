@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from benchframe import stream
 from benchframe.cli import app
 from benchframe.cli.run import make_streams
-from benchframe.trace.nominal import ENOUGH, STATISTICS, lines, nearest, nominal, same, standings
+from benchframe.trace.analysis import ENOUGH, STATISTICS, lines, nearest, nominal, same, standings
 from benchframe.trace.trace import Trace
 from benchframe.workload import Workload
 

@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 from benchframe.events import EVENT, NIL, REPORT, UNKNOWN, Kind
 from benchframe.trace import parquet
 from benchframe.trace import trace as trace_format
-from benchframe.trace.csvfile import write_csv
 from benchframe.trace.meta import FileEntry, Process, Snapshot, TraceMeta, meta_from_json, meta_to_json
 from benchframe.trace.parquet import column_pages, page_header
-from benchframe.trace.trace import Trace, TraceError, iter_batches, read_meta, read_trace, write_trace
+from benchframe.trace.trace import Trace, TraceError, iter_batches, read_meta, read_trace, write_csv, write_trace
 
 BASE = 0x7F0000000000
 

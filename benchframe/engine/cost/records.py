@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchframe.dialect.records import Field, Slab, Struct
+from benchframe.mm import kmem
 from benchframe.mm.layout import FILE, MM, PAGE, PTE, TASK, VMA
 from benchframe.mm.machine import Machine
 from benchframe.strategy import Strategy
@@ -58,6 +59,7 @@ class Memory:
     def __init__(self, machine: Machine, strategy: Strategy) -> None:
         self.machine = machine
         slabs = [*STRUCTURES, *sorted(((s.name, s) for s in strategy.slabs), key=lambda pair: pair[1].base)]
+        slabs += [(kmem.NAMES[s.base], s) for s in (kmem.SLABS if machine.caches else ())]
         self.regions: list[Region] = []
         self._by_base: dict[str, Region] = {}
         first = 0

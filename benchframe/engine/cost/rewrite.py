@@ -18,10 +18,10 @@ from benchframe.dialect.functions import (
     CCall,
     FarCall,
     Hook,
+    Identities,
     is_native,
     native,
     origin,
-    resolve,
     where,
 )
 from benchframe.dialect.interpreter import wrapped
@@ -45,6 +45,7 @@ from benchframe.engine.cost.records import (
 )
 from benchframe.engine.cost.records import EVENT as BEGINS
 from benchframe.errors import EngineError
+from benchframe.mm import kmem
 from benchframe.mm.layout import EVENT, MM, PRIVATE_BASES, mm_struct
 from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, FAULT, LOOKUP, one_event
 
@@ -227,7 +228,7 @@ class Expressions:
         if isinstance(found, FarCall):
             return self.plain(node, found.function, True) if self.owner.goes_far else "0"
         if is_native(found):
-            return self.plain(node, found, self.far)
+            return self.plain(node, self.owner.identities.callee(found, self.function), self.far)
         if found is None and name in BUILTINS:
             return f"{name}({', '.join(self.value(a) for a in node.args)})"
         raise self.wrong(node, f"a call of {name}")
@@ -245,7 +246,7 @@ class Expressions:
         if hook.name == "count":
             what = node.args[2]
             return "0" if self.far else self.owner.after(f"{COUNTED << SHIFT} + {self.value(what)}", "0")
-        bound = resolve(hook, self.owner.binding)
+        bound = self.owner.identities.callee(hook, self.function)
         assert bound is not None
         kinds, texts = self.arguments(node)
         name = self.owner.name_of(bound, kinds, self.far)
@@ -494,7 +495,7 @@ class Translator:
 
     def __init__(self, memory: Memory, binding: Binding, append: Callable[[int], None]) -> None:
         self.memory = memory
-        self.binding = binding
+        self.identities = Identities(binding, kmem.one_thread(getattr(memory.machine.runner, "allocator", {})))
         self.scope: dict[str, Any] = {
             "_A": append, "rmw_add": rmw_add, "rmw_xchg": rmw_xchg, "rmw_cmpxchg": rmw_cmpxchg, "wait_add": wait_add,
             "store": store, "fls": fls, "hash_64": hash_64,
@@ -618,8 +619,10 @@ Array = npt.NDArray[Any]
 CAPACITY = 1 << 22
 """Records of the buffer; the part not reached takes no memory. One event may leave all but a batch of them."""
 _ROOM = f"one event leaves more than some {CAPACITY // 1_000_000} million records: it cannot be counted"
-_BASES = tuple(name for name in mm_struct.fields if name.endswith("_base") and name != "mmap_base")
-_PLACES = tuple(base.removesuffix("_base") + "_place" for base in [*(s.base for _, s in STRUCTURES), *PRIVATE_BASES])
+_BASES = (*(name for name in mm_struct.fields if name.endswith("_base") and name != "mmap_base"), *kmem.NAMES)
+_PLACES = tuple(
+    base.removesuffix("_base") + "_place" for base in [*(s.base for _, s in STRUCTURES), *PRIVATE_BASES, *kmem.NAMES]
+)
 counting = Struct(
     "counting",
     [
@@ -628,7 +631,7 @@ counting = Struct(
         Field("full", "i8", "no event begins from here on", lock="constant"),
         ("nothing", "i8", "0: a sum with it is no literal, for which the compiler would compile the callee again"),
         Field("limit", "i8", "records that the buffer holds", lock="constant"),
-        *((name, "i8", "as in mm_struct [constant]") for name in _BASES),
+        *((name, "i8", "as in mm_struct and kmem_cache [constant]") for name in _BASES),
         *((name, "i8", "byte address of record 0, as counted [constant]") for name in _PLACES),
     ],
 )
@@ -744,7 +747,10 @@ class Recorder:
         self._header = np.zeros(1, counting.dtype)
         header, root = self._header[0], memory.machine.mm(0)
         for base in _BASES:
-            header[base] = root[base]
+            if base not in kmem.NAMES:
+                header[base] = root[base]
+            elif memory.machine.caches:
+                header[base] = memory.machine.arrays[base].ctypes.data
         for base, address in memory.places():
             header[base.removesuffix("_base") + "_place"] = address
         header["record_base"] = self._buffer.ctypes.data

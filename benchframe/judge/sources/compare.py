@@ -37,7 +37,7 @@ from benchframe.judge.sources.trees import (
     part,
     watched,
 )
-from benchframe.linux.tree import SourcesError, SourceTree, find_trees
+from benchframe.linux import SourcesError, SourceTree, find_trees
 from benchframe.mm.flags import MADV_DONTFORK
 from benchframe.mm.layout import MM
 from benchframe.mm.machine import Machine, Parameters, Sizes

@@ -31,7 +31,7 @@ from benchframe.dialect.functions import is_native, referenced
 from benchframe.dialect.interpreter import dejit
 from benchframe.errors import UsageError
 from benchframe.interpreted import InterpretedRunner
-from benchframe.linux.tree import SHIM, SourcesError, SourceTree, named_headers, put, read_source
+from benchframe.linux import SHIM, SourcesError, SourceTree, named_headers, put, read_source
 from benchframe.mm.flags import VM_GROWSDOWN
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.space import Space

@@ -83,6 +83,7 @@ from benchframe_plugins.maple.node import (
     ma_data_end,
     ma_free,
     ma_free_rcu,
+    mas_alloc_nodes,
     mas_leaf,
     mas_next_node,
     mas_node_min,
@@ -275,9 +276,13 @@ def always(mm):
     return 1
 
 
-def maple(rcu: bool = False, free: object = ma_free_rcu, dup: bool = False) -> Index:
+def maple(rcu: bool = False, free: object = ma_free_rcu, dup: bool = False, preallocate: bool = False) -> Index:
     """The index, for readers that hold mmap_lock or (``rcu``) for readers that may hold no lock; ``free`` then frees a
-    dead node. ``dup``: fork copies the tree, as since 6.8."""
+    dead node. ``dup``: fork copies the tree, as since 6.8. ``preallocate``: a store asks the allocator for its nodes
+    before it begins."""
+    given = {"mt_in_rcu": always, "ma_free_memory": free} if rcu else {}
+    if preallocate:
+        given["mas_preallocate"] = mas_alloc_nodes
     return Index(
         slabs=(WORD, NODE, BIG, BIG_NODE),
         find=mt_find,
@@ -288,7 +293,7 @@ def maple(rcu: bool = False, free: object = ma_free_rcu, dup: bool = False) -> I
         gap_below=mt_gap_below,
         exit=mt_exit,
         check=mt_check,
-        bind={"mt_in_rcu": always, "ma_free_memory": free} if rcu else {},
+        bind=given,
         **({"dup": mt_dup} if dup else {}),
     )
 

@@ -1,7 +1,7 @@
 """The maple tree's nodes: layout, bounds, neighbours, gaps. See :mod:`benchframe_plugins.maple`."""
 
 from benchframe.api import Field, PrivateSlab, hook, native
-from benchframe.kernel import ARENA_PRIVATE0, NULL, arena_free, kfree_rcu
+from benchframe.kernel import ARENA_PRIVATE0, NULL, arena_free, kfree_rcu, kmem_cache_prefill
 
 SPARE = 62
 NODE_WORDS = 32
@@ -50,6 +50,7 @@ NODE = PrivateSlab(
     1,
     1,
     SPARE,
+    kmem_cache=256,
 )
 BIG = PrivateSlab(
     "maple_big",
@@ -236,6 +237,28 @@ def mt_in_rcu(mm):
 def ma_free_memory(mm, node):
     """Free a node's memory at once."""
     return arena_free(mm, ARENA_NODE, node)
+
+
+@hook("index")
+def mas_preallocate(mm, replacing, spanning):
+    """A store is about to make nodes: ``replacing`` more than the leaf, ``spanning`` several leaves. Nothing is asked
+    for beforehand, where the tree is not part of a kernel's strategy."""
+    return 0
+
+
+@native
+def mas_alloc_nodes(mm, replacing, spanning):
+    """mas_prealloc_calc, 6.12: ask for what the store may need at most. O(height)."""
+    if not replacing:
+        return kmem_cache_prefill(mm, ARENA_NODE, mt_in_rcu(mm))
+    height = 1
+    enode = mm.mm_rb
+    while not mt_leaf(enode):
+        height += 1
+        enode = WORD(mm, mt_slots(enode)).word
+    if spanning:
+        return kmem_cache_prefill(mm, ARENA_NODE, 3 * height + 1)
+    return kmem_cache_prefill(mm, ARENA_NODE, 2 * height + 1)
 
 
 @native

@@ -4,7 +4,7 @@ See :mod:`benchframe_plugins.maple`. In all functions here the caller holds mmap
 """
 
 from benchframe.api import native
-from benchframe.kernel import NULL, WRITE_ONCE, arena_alloc, arena_free, rcu_assign_pointer
+from benchframe.kernel import NULL, WRITE_ONCE, arena_alloc, arena_free, kmem_cache_return, rcu_assign_pointer
 from benchframe_plugins.maple.node import (
     ARANGE,
     ARENA_BIG,
@@ -38,6 +38,7 @@ from benchframe_plugins.maple.node import (
     mas_node_min,
     mas_offset,
     mas_pivot,
+    mas_preallocate,
     mas_prev_node,
     mas_sibling,
     mas_update_gap,
@@ -435,7 +436,9 @@ def mas_wr_store(mm, big, left, index, last, entry):
         count = mab_copy(mm, big, count, right, mas_offset(mm, right, last + 1), ma_data_end(mm, right))
     alone = WORD(mm, mt_base(left)).word == ROOT
     if not spanning and count <= LEAF_LAST + 1 and (count >= LEAF_MIN or alone) and (count > 1 or entry != NULL):
+        mas_preallocate(mm, 0, 0)
         return mas_node_store(mm, big, count, left)
+    mas_preallocate(mm, 1, spanning)
     return mas_replace(mm, big, count, left, right, not spanning and count > LEAF_LAST + 1)
 
 
@@ -455,6 +458,7 @@ def mas_store(mm, index, last, entry):
         mas_first_store(mm, number << 7, index, last, entry)
     else:
         mas_wr_store(mm, number << 7, leaf, index, last, entry)
+        kmem_cache_return(mm, ARENA_NODE)
     return arena_free(mm, ARENA_BIG, number)
 
 
