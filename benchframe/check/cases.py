@@ -163,8 +163,7 @@ class Case:
         def new_table(mm: Any) -> int:
             """table_alloc; the slots of a fresh table are zero already."""
             table: int = mm.world.alloc(ARENA_TABLE)
-            record = self.machine.arrays["page_base"][table]
-            record["mapping"], record["refcount"] = flags.PAGE_TABLE, 1
+            mm.world.fill("page_base", table, mapping=flags.PAGE_TABLE, refcount=1)
             prepared(mm, table)
             mm.nr_ptes += 1
             return table

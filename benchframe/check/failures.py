@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchframe.check.axioms import Relations, caused, closure
-from benchframe.check.cases import Answer, in_words, is_right
+from benchframe.check.cases import Answer, in_words, is_right, wrong_lines
 from benchframe.check.execution import Broken
 from benchframe.check.graph import SHIFT, Graph, Id
 from benchframe.events import Kind
@@ -145,7 +145,7 @@ class Span:
     """Events ``first`` up to ``end`` (not included) of a task: a call, or a mapping with the layout it made.
 
     ``turn``: which of the task's calls it is, or is part of; what no other task shares has no events. ``parts``: of a
-    mapping the splits and changes of flags in it, each with the layout that it left.
+    mapping the splits and changes of flags in it, each with the layout that it left. ``lines``: what a walk showed.
     """
 
     task: int
@@ -154,6 +154,7 @@ class Span:
     turn: int
     rows: list[Row] = field(default_factory=list)
     parts: list[Span] = field(default_factory=list)
+    lines: tuple[tuple[int, int], ...] = ()
 
 
 def check_answers(
@@ -165,7 +166,7 @@ def check_answers(
         if wrong := call.wrong(result):
             raise Broken("wrong answer", f"T{span.task}: {call.label} {wrong}")
     whole = [first_rows, *(span.rows for span in mappings)]
-    asked = [one for one in asked if not all(_fits(one, layout) for layout in whole)]
+    asked = [one for one in asked if any(_wrong(one, [layout]) for layout in whole)]
     if not asked:
         return
     po = [own & ~((2 << at) - 1) for at, own in enumerate(relations.own)]
@@ -181,17 +182,13 @@ def check_answers(
     spans = [mappings[i] for i in ranked]
     layouts = [first_rows, *(span.rows for span in spans)]
     for call, span, result in asked:
-        right = [_fits((call, span, result), layout) for layout in layouts]
         for low in _lows(span, spans, number, any_order, causal):
             high = max([low, *_highs(span, spans, number, any_order)])
             parts = [part for one in spans[low:high] for part in one.parts]
             seen = _highs(span, parts, number, any_order)
-            met = any(_fits((call, span, result), parts[rank - 1].rows) for rank in seen)
-            if not met and not any(right[low : high + 1]):
-                raise Broken(
-                    "stale answer",
-                    f"T{span.task}: {call.label} gave {in_words(result)}, right at no moment of the call",
-                )
+            met = [*layouts[low : high + 1], *(parts[rank - 1].rows for rank in seen)]
+            if problem := _wrong((call, span, result), met):
+                raise Broken("stale answer", f"T{span.task}: {call.label}{problem}")
 
 
 def _lows(span: Span, spans: list[Span], number: dict[Id, int], any_order: list[int], causal: list[int]) -> list[int]:
@@ -230,13 +227,20 @@ def _highs(span: Span, spans: list[Span], number: dict[Id, int], any_order: list
     return found
 
 
-def _fits(asked: Asked, layout: Sequence[Row]) -> bool:
-    """Is the answer of a call right in a layout?"""
+def _wrong(asked: Asked, met: Sequence[list[Row]]) -> str:
+    """What is wrong with the answer of a call that may have met these layouts; empty if nothing is. A lookup must be
+    right in one of them, a walk as :func:`wrong_lines` says."""
     call, span, result = asked
     if call.columns.get("mm", 0) != 0:
-        return True
-    return is_right(list(layout), call.columns["addr"], Answer(span.task, call, 0, 0, result))
+        return ""
+    if call.columns["kind"] == Kind.WALK:
+        problem = wrong_lines(span.lines, met)
+        return f": {problem}" if problem else ""
+    answer = Answer(span.task, call, 0, 0, result)
+    if any(is_right(layout, call.columns["addr"], answer) for layout in met):
+        return ""
+    return f" gave {in_words(result)}, right at no moment of the call"
 
 
 def _asks(call: Any) -> bool:
-    return call.columns["kind"] in (Kind.FAULT, Kind.LOOKUP) and not is_store(call)
+    return call.columns["kind"] in (Kind.FAULT, Kind.LOOKUP, Kind.WALK) and not is_store(call)

@@ -130,6 +130,10 @@ class Memory:
         self.discovered.clear()
         return bool(new)
 
+    def unseen(self, name: str, column: int) -> Callable[[Any, int], None]:
+        """How a field is stored to that is no scheduling point; ``name`` is that of a statistic."""
+        return lambda ref, value: ref._columns[column].__setitem__(ref.index, value)
+
     def prepare(self, slab: Slab) -> tuple[type[Any], tuple[Any, ...], int]:
         """Proxy class, columns and length of a slab."""
         array = self.machine.arrays[slab.base]
@@ -143,7 +147,7 @@ class Memory:
 
         def put(column: int) -> Callable[[Any, int], None]:
             if slab.base in PLAIN_SLABS or (slab.base == "mm_base" and names[column] in STATISTICS):
-                return lambda ref, value: ref._columns[column].__setitem__(ref.index, value)
+                return self.unseen(names[column] if slab.base == "mm_base" else "", column)
             return lambda ref, value: ref.world.write(ref, column, value)
 
         made = (proxy_class(slab.struct, get, put), columns, len(array))
@@ -507,25 +511,37 @@ class MachineWorld(World):
         Locks of different fields are told apart by field (any ptl is a ptl), two of one field by record.
         """
         for held, where in self.held.get(self.current, {}).items():
-            outer: Hashable = (held[0][0], held[1])
-            inner: Hashable = (key[0], part)
+            outer: tuple[Hashable, Hashable] = (held[0][0], held[1])
+            inner: tuple[Hashable, Hashable] = (key[0], part)
             if outer == inner:
                 outer, inner = held, (key, part)
-            if outer == inner or (outer, inner) in self.order:
-                continue
-            here = place(LOCKS)
-            self.order[outer, inner] = (self.current, where, here)
-            if (inner, outer) in self.order:
-                other, first, second = self.order[inner, outer]
-                mine, theirs = describe(*held, self.memory), describe(key, part, self.memory)
-                raise Broken(
-                    "lock order",
-                    f"{self.names[self.current]} waits for {theirs} ({line(here)}) with {mine} held ({line(where)}); "
-                    f"{self.names[other]} took them in the other order ({line(first)}, {line(second)})",
-                    (line(here), line(second)),
-                    key,
-                    here[2],
-                )
+            if outer != inner:
+                self.nested(outer, inner, (held, (key, part)), (where, place(LOCKS)))
+
+    def nested(
+        self,
+        outer: tuple[Hashable, Hashable],
+        inner: tuple[Hashable, Hashable],
+        locks: tuple[Location, Location],
+        places: tuple[tuple[str, int, str], tuple[str, int, str]],
+    ) -> None:
+        """The current task is about to wait for the second of ``locks`` with the first held; ``places`` are where it
+        took or takes them, ``outer`` and ``inner`` their kinds. Broken if a task took such in the other order."""
+        if (outer, inner) in self.order:
+            return
+        self.order[outer, inner] = (self.current, *places)
+        if (inner, outer) in self.order:
+            other, first, second = self.order[inner, outer]
+            mine, theirs = describe(*locks[0], self.memory), describe(*locks[1], self.memory)
+            where, here = places
+            raise Broken(
+                "lock order",
+                f"{self.names[self.current]} waits for {theirs} ({line(here)}) with {mine} held ({line(where)}); "
+                f"{self.names[other]} took them in the other order ({line(first)}, {line(second)})",
+                (line(here), line(second)),
+                locks[1][0],
+                here[2],
+            )
 
     def wait_then_add(self, ref: Any, field: str, mask: int, delta: int) -> int:
         """Take a lock."""
@@ -599,7 +615,7 @@ class MachineWorld(World):
         if taken >= quota and which >= layout.ARENA_PRIVATE0 and returned:
             slot = returned.pop(0)  # a strategy's own scratch records go round
             del self.dead[self._base(which), slot]
-            self.machine_arena(which)["live"] += 1
+            self.count_live(which, 1)
             return slot
         if taken >= quota:
             raise OutOfRecords(
@@ -607,7 +623,7 @@ class MachineWorld(World):
             )
         self._taken[which, self.current] = taken + 1
         slot = int(top + self.current * quota + taken)
-        self.machine_arena(which)["live"] += 1
+        self.count_live(which, 1)
         self.born[self._base(which), slot] = (self.current, self.steps)
         return slot
 
@@ -628,7 +644,7 @@ class MachineWorld(World):
         if memory.record and (by := chain()):  # an RCU thread has none: then it is who called kfree_rcu
             self.freed_by[key] = by
         self._returned.setdefault((which, self.current), []).append(slot)
-        self.machine_arena(which)["live"] -= 1
+        self.count_live(which, -1)
 
     def _reuse(self, which: int) -> int:
         """The slot that was freed last into a type-safe cache, if any: its next life."""
@@ -639,7 +655,7 @@ class MachineWorld(World):
         key = (self._base(which), slot)
         self._safe.discard(key)
         del self.dead[key]
-        self.machine_arena(which)["live"] += 1
+        self.count_live(which, 1)
         self.born[key] = (self.current, self.steps)
         return slot
 
@@ -669,6 +685,16 @@ class MachineWorld(World):
     def _base(self, which: int) -> str:
         """The slab of arena ``which``."""
         return KEY_OF.get(which) or layout.PRIVATE_BASES[which - layout.ARENA_PRIVATE0]
+
+    def count_live(self, which: int, change: int) -> None:
+        """The records of an arena that are in use."""
+        self.machine_arena(which)["live"] += change
+
+    def fill(self, base: str, index: int, **values: int) -> None:
+        """A record that nobody else knows yet begins with these."""
+        record = self.memory.machine.arrays[base][index]
+        for name, value in values.items():
+            record[name] = value
 
     def machine_arena(self, which: int) -> Any:
         """The allocator's record."""

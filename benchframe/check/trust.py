@@ -30,14 +30,21 @@ from benchframe.check.axioms import coherent
 from benchframe.check.graph import INIT, SHIFT, WAITS, Graph, Id, Label
 from benchframe.check.order import Order, Plan
 
+STAY = 0.95
+"""How likely a task goes on, where an execution is drawn, before one of all is chosen."""
 
-class Tasks(Protocol):
+
+class Initial(Protocol):
+    """What knows memory as it is at the beginning."""
+
+    def initial(self, loc: Any) -> Any:
+        """The initial value of a location."""
+
+
+class Tasks(Initial, Protocol):
     """The tasks of one execution, from their beginning."""
 
     count: int
-
-    def start(self, task: int) -> Label | None:
-        """Run ``task`` up to its first event; None if it has none."""
 
     def resume(self, task: int) -> Label | None:
         """Run ``task`` from its start through its events of the graph; returns its next operation, or what it waits
@@ -45,9 +52,6 @@ class Tasks(Protocol):
 
     def go_on(self, task: int, value: Any) -> Label | None:
         """Give ``task`` the value of its event and run it up to the next one; None if it is done."""
-
-    def initial(self, loc: Any) -> Any:
-        """The initial value of a location."""
 
     def daemon(self, task: int) -> bool:
         """Whether it may still wait at the end."""
@@ -64,6 +68,13 @@ class Tasks(Protocol):
 
     def close(self) -> None:
         """The execution has ended."""
+
+
+class Startable(Tasks, Protocol):
+    """Tasks that :func:`replay` brings through a graph."""
+
+    def start(self, task: int) -> Label | None:
+        """Run ``task`` up to its first event; None if it has none."""
 
 
 @dataclass
@@ -158,15 +169,22 @@ class Trust:
         return counts
 
     def sample(
-        self, on_graph: Callable[[Seen], bool], draw: random.Random, deadline: float, most: int | None = None
+        self,
+        on_graph: Callable[[Seen], bool],
+        draw: random.Random,
+        deadline: float,
+        most: int | None = None,
+        runs: int = -1,
     ) -> int:
-        """Draw ``most`` executions, until ``on_graph`` gives False or ``deadline`` passes; how many came to an end.
-        Each event is that of a task chosen by ``draw``, each load takes one of the stores that it may read from, each
-        store a place. Not uniform over graphs, and one may come again; what the search has left to do stays."""
-        drawn = 0
+        """Draw ``most`` executions, until ``on_graph`` gives False, ``deadline`` passes or ``runs`` were run; how many
+        came to an end. A task goes on, or (once in twenty events) one of all does that ``draw`` chooses; each load
+        takes one of the stores that it may read from, each store a place. Not uniform over graphs, and one may come
+        again; what the search has left to do stays."""
+        drawn, left = 0, runs
         self._draw = draw
         try:
-            while time.monotonic() < deadline and drawn != most:
+            while time.monotonic() < deadline and drawn != most and left:
+                left -= 1
                 tasks = self.program()
                 try:
                     graph = Graph(tasks.count)
@@ -239,7 +257,10 @@ class Trust:
             ready.append(task)
             if chosen < 0:
                 chosen = task
-        return self._draw.choice(ready) if self._draw is not None and ready else chosen
+        if self._draw is None or not ready:
+            return chosen
+        last = graph.order[-1] >> SHIFT if graph.order else -1
+        return last if last in ready and self._draw.random() < STAY else self._draw.choice(ready)
 
     def _stuck(self, graph: Graph, tasks: Tasks) -> Seen | None:
         """No task can continue and some wait: a deadlock, the end (only daemons wait), or a shadow."""
@@ -554,7 +575,7 @@ def _last_id(graph: Graph, task: int) -> Id:
     return task << 20 | (len(graph.tasks[task]) - 1)
 
 
-def value_of(graph: Graph, tasks: Tasks, event: Id) -> Any:
+def value_of(graph: Graph, tasks: Initial, event: Id) -> Any:
     """The value that the program gets for an event: for a load the value of its store, for a choice the option."""
     label = graph.label(event)
     if label.kind == "C":
@@ -565,7 +586,7 @@ def value_of(graph: Graph, tasks: Tasks, event: Id) -> Any:
     return graph.label(source).value if source >= 0 else tasks.initial(label.loc)
 
 
-def replay(tasks: Tasks, graph: Graph, task: int) -> Label | None:
+def replay(tasks: Startable, graph: Graph, task: int) -> Label | None:
     """Run ``task`` through its events of ``graph``; returns its next operation, or its last event if that waits."""
     label = tasks.start(task)
     events = graph.tasks[task]

@@ -15,15 +15,25 @@ from functools import lru_cache
 from types import FrameType
 from typing import Any
 
-import greenlet
-
 from benchframe.check.axioms import Relations
 from benchframe.check.cases import Case, CaseWorld
 from benchframe.check.execution import READS, WRITES, Broken
 from benchframe.check.failures import Asked, Place, Race, Row, Span, check_answers, check_uses, data_races, line_of
-from benchframe.check.graph import SHIFT, WAITS, Branches, Graph, Label, Traced, as_int, deps_of, on_branch, traced
-from benchframe.check.memory import Key, Location, Memory, chain, column_of, describe, place, record_name, running
-from benchframe.check.trust import Nondeterminism, Seen, value_of
+from benchframe.check.graph import SHIFT, Branches, Graph, Label, Traced, as_int, deps_of, on_branch, traced
+from benchframe.check.memory import (
+    STATISTICS,
+    Key,
+    Location,
+    Memory,
+    chain,
+    column_of,
+    describe,
+    place,
+    record_name,
+    running,
+)
+from benchframe.check.paths import Paths, Walk
+from benchframe.check.trust import Seen
 from benchframe.check.tso import rebind
 from benchframe.dialect import primitives
 from benchframe.dialect.functions import Native
@@ -63,6 +73,14 @@ class GraphMemory(Memory):
         self.prepared[slab.base] = made
         return made
 
+    def unseen(self, name: str, column: int) -> Callable[[Any, int], None]:
+        """Counters are added to, since tasks share them; all else of these is stored."""
+        if name in STATISTICS and name != "error":
+            return lambda ref, value: ref.world.add(
+                ref._columns[column], ref.index, value - ref._columns[column][ref.index]
+            )
+        return lambda ref, value: ref.world.put(ref._columns[column], ref.index, value)
+
 
 class GraphCase(Case):
     """A scenario with a strategy in it, under a memory model of :mod:`benchframe.check.axioms`."""
@@ -79,11 +97,19 @@ class GraphCase(Case):
         self.relied: set[tuple[int, Hashable]] = set()
         """Those of which a search took it that there are no more."""
         self.learned = False
-        """There were more: what waits for them must be looked at again."""
+        """There were more, or more locks: what was searched with less must be looked at again."""
+        self.paths = Paths()
+        self.places: dict[Hashable, tuple[Any, int, int]] = {}
+        """Of each location: where its value stands, and the initial one."""
+        self.locks: set[Location] = set()
+        """Words that a task took as a lock, in any execution."""
+        self.counts: set[Location] = set()
+        """Other words that were raised, as one that tries to take a lock would do it."""
         self._world: GraphWorld | None = None
         if scenario.hardware:
             raise Broken("set-up", "scenarios with TLBs are not checked under this memory model")
         super().__init__(scenario, strategy)
+        self.live = memoryview(self.machine.arrays["slab_base"]["live"])  # type: ignore[arg-type]
 
     def make_memory(self, machine: Machine) -> Memory:
         """Memory whose references carry dependencies."""
@@ -107,6 +133,14 @@ class GraphCase(Case):
         self._world = GraphWorld(self)
         return self._world
 
+    def learn(self) -> bool:
+        """Make what was discovered since the last call known; whether there was anything."""
+        new, self.learned = self.learned, False
+        if self.memory.learn() or new:
+            self.paths.forget()
+            return True
+        return False
+
     def tasks(self) -> GraphWorld:
         """A fresh execution; what the search calls."""
         world = self.program()
@@ -114,18 +148,15 @@ class GraphCase(Case):
         return world
 
 
-class GraphWorld(CaseWorld):
+class GraphWorld(Walk):
     """One execution: the tasks of :class:`benchframe.check.trust.Tasks`."""
 
     case: GraphCase
 
     def __init__(self, case: GraphCase) -> None:
-        self.index: dict[int, int] = {}
-        super().__init__(case)
-        self.graph = Graph(0)
+        super().__init__(case, case.paths, case.places)
         self.count = 0
-        self.places: dict[Hashable, tuple[Any, int, int]] = {}
-        """Of each location: where its value stands, and the initial one."""
+        self.locks = case.locks
         self.shadow: dict[tuple[int, Location], int] = {}
         """What values in places of one task alone depend on."""
         self.branches: dict[int, Branches] = {}
@@ -139,45 +170,10 @@ class GraphWorld(CaseWorld):
         self.parts: dict[int, list[Span]] = {}
         """Of each task: what its mapping call has done so far."""
         self.local_limbo: dict[int, list[int]] = {which: [] for which in self.limbo}
-        self.greenlets: list[Any] = []
-        self.answered: dict[int, Label | None] = {}
         self.seen: dict[int, dict[Any, int]] = {}
-        self.odd = ""
-        """What was not as the graph has it: the task depends on more than what it reads."""
         on_branch(self._branched)
 
     # ---- what the search calls -------------------------------------------------------------------------------------
-
-    def start(self, task: int) -> Label | None:
-        """Begin a task."""
-        if not self.greenlets:
-            self.hub = greenlet.getcurrent()
-            self.greenlets = [greenlet.greenlet(self._body) for _ in self.bodies]
-        self.current = task
-        self.index[task] = 0
-        self.answered[task] = None
-        self.greenlets[task].switch(task)
-        if self.odd:
-            raise Nondeterminism(self.odd)
-        return self.answered[task]
-
-    def resume(self, task: int) -> Label | None:
-        """Begin a task and run it through its events of the graph; :meth:`event` answers these at once."""
-        return self.start(task)
-
-    def go_on(self, task: int, value: Any) -> Label | None:
-        """Continue it."""
-        self.current = task
-        self.answered[task] = None
-        self.greenlets[task].switch(value)
-        return self.answered[task]
-
-    def initial(self, loc: Any) -> Any:
-        """What stands in the arrays, or no section, nothing queued, nothing freed."""
-        if loc in self.places:
-            return self.places[loc][2]
-        key = loc[0]
-        return () if key[0] in ("rcu queue", "type-safe slab") else 0
 
     def daemon(self, task: int) -> bool:
         """RCU threads."""
@@ -191,22 +187,17 @@ class GraphWorld(CaseWorld):
         self.case.relied.add(one)
         return False
 
-    def broken(self) -> bool:
-        """Has a task failed?"""
-        return self.failure is not None
-
-    def look(self, graph: Graph) -> None:
-        """The graph as it is now."""
-        self.graph = graph
+    def take_back(self, task: int) -> None:
+        """A task begins again: its calls and mappings, too."""
+        self.calls = [one for one in self.calls if one[1].task != task]
+        self.mappings = [span for span in self.mappings if span.task != task]
+        self.parts.pop(task, None)
 
     def close(self) -> None:
         """End what is still running."""
-        self.hub = None
         for branches in self.branches.values():
             branches.clear()
-        for one in self.greenlets:
-            if one and not one.dead:
-                one.throw()
+        super().close()
 
     def add_daemons(self) -> None:
         """RCU threads. Signals are choices of who may be interrupted."""
@@ -244,8 +235,6 @@ class GraphWorld(CaseWorld):
             label.ctrl, label.arm = branches.lasting(), branches.arms
         if label.info is None:
             label.info = bool(self.sections.get(task))
-        at = self.index[task]
-        self.index[task] = at + 1
         if label.kind == "W":
             self.seen.pop(task, None)
             one = task, label.loc
@@ -253,17 +242,7 @@ class GraphWorld(CaseWorld):
             if done > self.case.stores.get(one, 0):
                 self.case.stores[one] = done
                 self.case.learned |= one in self.case.relied
-        events = self.graph.tasks[task]
-        if at < len(events):
-            old = events[at]
-            if not label.same(old):
-                self.odd = f"event {at} of task {task} was {old}, and is {label}"
-            elif self.graph.rf.get(task << SHIFT | at) != WAITS:
-                return value_of(self.graph, self, task << SHIFT | at)
-            else:
-                label = old
-        self.answered[task] = label
-        return self.hub.switch()
+        return self.answer(label)
 
     def _rule(self, label: Label, where: Place) -> Rule | None:
         case, operation = self.case, operation_of(label)
@@ -358,7 +337,7 @@ class GraphWorld(CaseWorld):
         key, part, loc = self._where(ref, column)
         number = int(value)
         if self.hub is None or not self._shared(key, part, WRITES):
-            ref._columns[column][ref.index] = number
+            self.put(ref._columns[column], ref.index, number)
             deps = deps_of(value)
             if deps or self.shadow:
                 self.shadow[self.current, loc] = deps
@@ -385,7 +364,7 @@ class GraphWorld(CaseWorld):
             if wait is None or wait(before):
                 new = change(before)
                 if new is not None:
-                    view[index] = new
+                    self.put(view, index, new)
                     if ordering == "full":
                         self._barrier_alone(loc)
                 return before  # type: ignore[no-any-return]
@@ -436,7 +415,7 @@ class GraphWorld(CaseWorld):
         before = self._update(
             ref, column, lambda seen: number if seen == wanted else None, ordering, deps_of(new) | deps_of(old)
         )
-        if self.locks and int(before) == wanted and number > wanted:
+        if int(before) == wanted and number > wanted:
             self.locked(self.memory.key_of(ref.slab.base, ref.index), self.memory.part_of(ref, column))
         return before
 
@@ -462,7 +441,9 @@ class GraphWorld(CaseWorld):
         """Take a lock."""
         column, mask, add = column_of(ref, field), int(mask), int(delta)
         key, part = self.memory.key_of(ref.slab.base, ref.index), self.memory.part_of(ref, column)
-        self.locks.add((key, part))
+        if (key, part) not in self.locks:
+            self.locks.add((key, part))
+            self.case.learned |= (key, part) in self.case.counts
         if self.held:
             self._ordered(key, part)
         before = self._update(
@@ -471,6 +452,22 @@ class GraphWorld(CaseWorld):
         if add > 0:
             self.locked(key, part)
         return before
+
+    def locked(self, key: Key, part: Hashable) -> None:
+        """The current task has taken a lock, if the place is known as one."""
+        if (key, part) not in self.locks:
+            self.case.counts.add((key, part))
+        super().locked(key, part)
+
+    def nested(
+        self,
+        outer: tuple[Hashable, Hashable],
+        inner: tuple[Hashable, Hashable],
+        locks: tuple[Location, Location],
+        places: tuple[Place, Place],
+    ) -> None:
+        """The current task is about to take a lock inside another."""
+        self.note(lambda world: CaseWorld.nested(world, outer, inner, locks, places))
 
     def wait(self, ref: Any, field: str, mask: int, value: int, interruptible: bool) -> int:
         """wait_until and wait_interruptible."""
@@ -518,29 +515,37 @@ class GraphWorld(CaseWorld):
                 self.event(Label("W", loc, kept[:-1], "release", rmw=True, tag="slab"))
         if slot:
             self.event(Label("F", order="alloc", tag="alloc", value=(self._base(which), slot)))
-            self.machine_arena(which)["live"] += 1
+            self.count_live(which, 1)
         return slot
 
-    def free(self, which: int, slot: int) -> None:
-        """The record's life ends."""
+    def count_live(self, which: int, change: int) -> None:
+        """The records of an arena that are in use."""
+        self.add(self.case.live, which, change)
+
+    def fill(self, base: str, index: int, **values: int) -> None:
+        """A record that nobody else knows yet begins with these."""
+        for name, value in values.items():
+            self.put(memoryview(self.case.machine.arrays[base][name]), index, value)  # type: ignore[arg-type]
+
+    def free(self, which: int, slot: int, by: tuple[str, ...] = ()) -> None:
+        """The record's life ends; ``by`` are the functions that gave it up before, if these free it later."""
         which, slot = int(which), int(slot)
         key = (self._base(which), slot)
-        self._end(key, False)
+        self._end(key, False, by)
         self._returned.setdefault((which, self.current), []).append(slot)
-        self.machine_arena(which)["live"] -= 1
+        self.count_live(which, -1)
 
-    def _end(self, key: Key, typesafe: bool) -> None:
+    def _end(self, key: Key, typesafe: bool, by: tuple[str, ...] = ()) -> None:
         self.memory.touch_free(key, self.current)
         self.dead[key] = (self.current, 0)
         if self.memory.all_visible or (key, None) in self.shared:
-            by = chain() or self.freed_by.get(key, ())
-            self.event(Label("W", None, (key, typesafe, by), tag="free"))
+            self.event(Label("W", None, (key, typesafe, chain() or by), tag="free"))
 
     def free_typesafe(self, which: int, slot: int) -> int:
         """Free into a cache that is type-safe by RCU."""
         which, slot = int(which), int(slot)
         self._end((self._base(which), slot), True)
-        self.machine_arena(which)["live"] -= 1
+        self.count_live(which, -1)
         key = ("type-safe slab", which)
         if not self._shared(key, 0, WRITES):
             self.local_limbo[which].append(slot)
@@ -583,9 +588,8 @@ class GraphWorld(CaseWorld):
     def defer(self, which: int, slot: int) -> int:
         """kfree_rcu: the task's RCU thread will free it."""
         which, slot = int(which), int(slot)
-        self.freed_by[self._base(which), slot] = chain()
         mine = self.words.get(("rcu queue", self.current), ())
-        self.words["rcu queue", self.current] = queue = (*mine, (which, slot))
+        self.words["rcu queue", self.current] = queue = (*mine, (which, slot, chain()))
         self.event(Label("W", (("rcu queue", self.current), 0), queue, "release", tag="kfree_rcu"))
         return 0
 
@@ -623,32 +627,46 @@ class GraphWorld(CaseWorld):
                 if is_store(call):
                     raise Broken("set-up", "a user's store needs TLBs")
                 self.turn[task] = turn
-                first = self.index[task]
+                first, self.lines[task] = self.index[task], []
                 result = int(self.case.run_event(root, event))
-                self.calls.append((call, Span(task, first, self.index[task], turn), result))
+                span = Span(task, first, self.index[task], turn, lines=tuple(self.lines[task]))
+                self._called((call, span, result))
                 results.append(result)
             return results
 
         return run
 
+    def show(self, start: int, end: int) -> int:
+        """A walk of the current task shows a VMA."""
+        return super().show(int(start), int(end))
+
+    def _called(self, asked: Asked) -> None:
+        self.note(lambda world: world.calls.append(asked))
+
     def mapped(self, number: int, since: int) -> None:
         """A mapping call is about to drop the lock: the layout as its task sees it."""
         if number == 0:
-            task = self.current
-            parts = self.parts.pop(task, [])
-            self.mappings.append(Span(task, since, self.index[task], self.turn[task], self._layout(), parts))
+            task, end, turn = self.current, self.index[self.current], self.turn[self.current]
+
+            def map_(world: GraphWorld) -> None:
+                parts = world.parts.pop(task, [])
+                world.mappings.append(Span(task, since, end, turn, world._layout(task, end), parts))
+
+            self.note(map_)
 
     def changed(self, number: int, since: int) -> None:
         """The same of a part of one."""
         if number == 0:
-            task = self.current
-            self.parts.setdefault(task, []).append(Span(task, since, self.index[task], self.turn[task], self._layout()))
+            task, end, turn = self.current, self.index[self.current], self.turn[self.current]
 
-    def _layout(self) -> list[Row]:
-        """The VMAs of the first mm, as the current task would read them now: of each place the last store that it may
-        know of."""
-        task = self.current
-        at = self.index[task]
+            def change(world: GraphWorld) -> None:
+                world.parts.setdefault(task, []).append(Span(task, since, end, turn, world._layout(task, end)))
+
+            self.note(change)
+
+    def _layout(self, task: int, at: int) -> list[Row]:
+        """The VMAs of the first mm, as a task would read them after ``at`` events: of each place the last store that it
+        may know of."""
         order = self.graph.rows
         known = order.past[order.index[task << SHIFT | (at - 1)]] if at else 0
 

@@ -34,6 +34,8 @@ from benchframe.strategy import Strategy
 
 SAMPLED = 0.2
 """The share of the time in which executions are drawn, where a search does not come to its end."""
+IDLE = 30
+"""Executions drawn in a row from which nothing is learned, before the search begins."""
 LIMIT = 1500
 """Events of a graph before it is called cut."""
 MOST_EVENTS = 60
@@ -84,14 +86,14 @@ class GraphHunt:
         self.verdict = Verdict(case.scenario, Coverage())
         self.graphs: int | None = None
         """How many graphs are looked at, at most; None: all."""
+        self._warm = False
 
     def _learning(self) -> bool:
         case = self.case
         return case.learned or bool(case.memory.discovered - case.memory.shared)
 
     def _learn(self) -> bool:
-        new, self.case.learned = self.case.learned, False
-        return self.case.memory.learn() or new
+        return self.case.learn()
 
     def run(self, deadline: float) -> Verdict:
         """Search until all graphs are seen, ``most`` failures are known or ``deadline`` (time.monotonic) is near."""
@@ -154,7 +156,17 @@ class GraphHunt:
         enough = self.graphs is not None and self.search.counts.executions >= self.graphs
         return len(self.failures) < self.most and not enough
 
+    def _warm_up(self, deadline: float) -> None:
+        """Draw some executions to learn what tasks share: a search that meets that later has to begin again."""
+        if self._warm:
+            return
+        self._warm, draw, idle = True, random.Random(0), 0
+        while idle < IDLE and time.monotonic() < deadline:
+            self.search.sample(lambda seen: False, draw, deadline, runs=1)
+            idle = 0 if self._learn() else idle + 1
+
     def _explore(self, see: Callable[[Seen], bool], deadline: float) -> None:
+        self._warm_up(deadline)
         while True:
             counts = self.search.explore(see, deadline)
             late = time.monotonic() >= deadline or len(self.failures) >= self.most
@@ -183,6 +195,7 @@ class GraphHunt:
                 last.append(Failure(broken, seen, number) if broken is not None else None)
             return not last and not self._learning()
 
+        self._warm_up(deadline)
         while not last:
             counts = self.search.explore(see, deadline)
             if last:

@@ -18,8 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from benchframe.engine.job import COLD, FIGURES, Job, Outcome, finite, unspool
-from benchframe.engine.launch import close_gaps, scatter, usable
+from benchframe.engine.job import COLD, FIGURES, Job, Outcome, close_gaps, finite, scatter, unspool, usable
 from benchframe.engine.threads import Scaling, Stuck, ThreadSession, WrongAfter, latencies
 from benchframe.errors import BenchframeError
 

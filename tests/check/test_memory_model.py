@@ -14,15 +14,15 @@ import pytest
 from support import candidates
 from support.small_protocols import BRANCHES, arm_loads, branching
 
-from benchframe.check import jobs, litmus
+from benchframe.check import jobs, litmus, paths
 from benchframe.check.axioms import WORDS, Relations, acyclic, all_before, closure, consistent
 from benchframe.check.checker import Hunt, make_case
 from benchframe.check.command import run_check_command, scenario
-from benchframe.check.graph import SHIFT, Traced, on_branch
+from benchframe.check.graph import SHIFT, Label, Traced, on_branch
 from benchframe.check.litmus import Answer, Tasks, Unsupported, finals, parse, read_test, run_test
 from benchframe.check.memory import describe, running
 from benchframe.check.trust import Seen, Trust
-from benchframe.check.weak import GraphCase
+from benchframe.check.weak import GraphCase, GraphWorld
 from benchframe.check.weak_hunt import GraphHunt, mend, rule_for, run_orderings
 from benchframe.registry import load
 from benchframe.scenario import Scenario, lookup
@@ -365,6 +365,67 @@ def test_a_wait_that_nothing_ends_is_dropped(name: str, monkeypatch: pytest.Monk
     assert len(set(quick)) == len(quick)
     assert set(quick) == set(whole)
     assert few < many
+
+
+def ends_of(name: str, where: str) -> list[object]:
+    """Of every execution of a scenario: its graph, the answers, the layouts that mapping calls left, and memory."""
+    hunt = GraphHunt(GraphCase(scenario(where), load().strategy(name)))
+    found: list[object] = []
+
+    def see(seen: Seen) -> bool:
+        world = seen.tasks
+        assert isinstance(world, GraphWorld)
+        broken = world.judge(seen)
+        calls = sorted((span.task, span.first, span.end, result) for _, span, result in world.calls)
+        layouts = [(span.task, span.first, span.rows, [part.rows for part in span.parts]) for span in world.mappings]
+        arrays = hunt.case.machine.arrays
+        memory = [
+            array.tobytes() for array in arrays.values() if "vma_base" not in (array.dtype.names or ())
+        ]  # no pointers
+        found.append((seen.graph.key(), str(broken), calls, layouts, memory))
+        return not hunt._learning()
+
+    while hunt.search.explore(see) and hunt._learn():
+        hunt.search.restart()
+        found.clear()
+    assert hunt.search.counts.complete
+    return found
+
+
+@pytest.mark.parametrize("name", ["rcu_rbtree", "pmdcache"])
+def test_tasks_that_walk_known_paths(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task whose path is known is not interpreted again. All executions are the same ones as without that, with the
+    same answers, layouts, failures and memory at the end; the tasks are interpreted far less often."""
+    interpreted = 0
+    run = paths.Walk._interpret
+
+    def counted(self: paths.Walk, task: int) -> Label | None:
+        nonlocal interpreted
+        interpreted += 1
+        return run(self, task)
+
+    monkeypatch.setattr(paths.Walk, "_interpret", counted)
+    quick = ends_of(name, "fault-munmap")
+    walked, interpreted = interpreted, 0
+    monkeypatch.setattr(paths, "MOST", -1)
+    assert quick == ends_of(name, "fault-munmap")
+    assert 0 < 2 * walked < interpreted
+
+
+@pytest.mark.parametrize("model", ["lkmm", "sc"])
+def test_a_walk_of_the_address_space(model: str) -> None:
+    """/proc/PID/maps is read while mprotect cuts a VMA. Under its lock (`rbtree`) it is right in each graph; one that
+    shows less than what is mapped all the time, or what was a VMA at no moment, is found."""
+    hunt = GraphHunt(GraphCase(scenario("walk-split"), load().strategy("rbtree"), model))
+    verdict = hunt.run(time.monotonic() + 100)
+    assert verdict.coverage.complete
+    assert not verdict.findings
+    show = GraphWorld.show
+    for wrong in (lambda world, start, end: 0, lambda world, start, end: show(world, start, end + 1)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(GraphWorld, "show", wrong)
+            hunt = GraphHunt(GraphCase(scenario("walk-split"), load().strategy("rbtree"), model), 1)
+            assert [one.kind for one in hunt.run(time.monotonic() + 100).findings] == ["stale answer"]
 
 
 def test_graphs_by_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
