@@ -150,7 +150,7 @@ def test_what_cannot_be_counted_is_timed_all_the_same(monkeypatch: pytest.Monkey
         assert (strategy, trace, budget) == ("a strategy", "a trace", COST_RECORDS)
         raise DialectError("x.py:1 (f), line 2 of it: a List;\n the cost engine cannot count it")
 
-    monkeypatch.setattr("benchframe.engine.cost.count_cost", refuse)
+    monkeypatch.setattr("benchframe.engine.cost.stored_cost", refuse)
     why = "not counted: x.py:1 (f), line 2 of it: a List; the cost engine cannot count it"
     assert _cost(odd, COST_RECORDS) == (None, why)
     assert _cost(odd, 0) == (None, "")
