@@ -47,6 +47,16 @@ def replacing(path: Path, *, durable: bool = True, mode: int = 0o666) -> Iterato
                 os.close(folder)
 
 
+def prune(folder: Path, most: int) -> None:
+    """Keep the most recently used files of a cache folder, up to ``most`` bytes; leftovers of a killed process expire
+    with them. Raises OSError."""
+    kept = 0
+    for path in sorted(folder.iterdir(), key=lambda p: p.stat().st_mtime, reverse=True):
+        kept += path.stat().st_size
+        if kept > most:
+            path.unlink(missing_ok=True)
+
+
 def read_limited(path: Path, most: int, hint: str) -> bytes:
     """The content of a file of at most ``most`` bytes. Raises ResultsError, with ``hint`` if it is larger."""
     try:

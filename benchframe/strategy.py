@@ -41,7 +41,8 @@ class PrivateSlab(Slab):
     may point to; it is needed where the larger record's size is not a power of two. ``at_rest`` names fields, such as
     the count of a lock, that are zero in every VMA's record while no call runs; validate_mm checks them.
     ``kmem_cache`` is for records that a kernel takes from a slab cache: the bytes of such an object there. They come
-    from the strategy's :class:`Allocator`, if it has one.
+    from the strategy's :class:`Allocator`, if it has one. ``on_stack`` is for records that a kernel has on the stack:
+    how many a CPU has; then taking one costs nothing.
 
     ``says`` names what record ``i`` is, for an array of words with places of their own: ``says(arrays, i)`` gives
     ``"node #2.slot[3]"``, where ``arrays`` has the machine's records by base. Stories and findings of ``check`` show
@@ -60,6 +61,7 @@ class PrivateSlab(Slab):
         first: int | None = None,
         per_task: int = 0,
         kmem_cache: int = 0,
+        on_stack: int = 0,
         says: Callable[[Mapping[str, Any], int], str] | None = None,
     ) -> None:
         if per_vma is None:
@@ -71,7 +73,7 @@ class PrivateSlab(Slab):
         super().__init__(name, Struct(name, fields), PRIVATE_BASES[number], first)
         self.number, self.per_vma, self.fixed, self.part_of = number, per_vma, fixed, part_of
         self.per_task, self.at_rest = per_task, tuple(at_rest)
-        self.kmem_cache, self.says = kmem_cache, says
+        self.kmem_cache, self.on_stack, self.says = kmem_cache, on_stack, says
         if unknown := [field for field in self.at_rest if field not in self.struct.fields]:
             raise StrategyError(f"private slab {name}: at_rest names {unknown[0]}, which is not one of its fields")
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from benchframe.dialect.store import cache_folder
 from benchframe.events import LIFE, NIL, Kind
-from benchframe.files import replacing
+from benchframe.files import prune, replacing
 from benchframe.mm import flags
 from benchframe.mm.layout import PAGE_SHIFT
 from benchframe.mm.machine import Machine, Parameters
@@ -106,19 +106,10 @@ def expected(events: Array, parameters: Parameters) -> tuple[Array, Array, Array
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with replacing(path, durable=False, mode=0o600) as file:
             np.savez(file, ret=table[0], vm_start=table[1], vm_end=table[2], layout=table[3])
-        _prune(folder)
+        prune(folder, KEEP)
     except OSError:
         pass  # with a full or read-only disk the next process has to ask the oracle again
     return table
-
-
-def _prune(folder: Path) -> None:
-    """Keep the most recently used answers, up to KEEP bytes; leftovers of a killed process expire with them."""
-    kept = 0
-    for path in sorted(folder.iterdir(), key=lambda p: p.stat().st_mtime, reverse=True):
-        kept += path.stat().st_size
-        if kept > KEEP:
-            path.unlink(missing_ok=True)
 
 
 def wrong_answers(events: Array, ours: Array, ret: Array, vm_start: Array, vm_end: Array) -> Array:

@@ -11,23 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from benchframe import __version__
-from benchframe.cli import (
-    advise,
-    bundle,
-    check,
-    compare,
-    cost,
-    host,
-    listing,
-    manage,
-    record,
-    report,
-    run,
-    selftest,
-    simulate,
-    study,
-    trace,
-)
+from benchframe.cli import check, compare, cost, host, listing, manage, report, run, simulate, study, trace
 from benchframe.cli import (
     options as common,
 )
@@ -123,11 +107,11 @@ _command(cost.fork, "fork", MEASURE, "Measure what fork, exec and exit cost per 
 _command(listing.list_, "list", MEASURE, "List strategies, workloads, traces or runs.")
 _command(listing.show, "show", MEASURE, "Describe one strategy or workload.")
 _command(
-    advise.advise,
+    study.advise,
     "advise",
     UNDERSTAND,
     "Say which kernel helps a program, and what it could do.",
-    cls=advise.ProgramAfterDashes,
+    cls=study.ProgramAfterDashes,
 )
 _command(study.explain, "explain", UNDERSTAND, "Explain why one strategy is faster than another.")
 _command(study.breakeven, "breakeven", UNDERSTAND, "Find where one strategy starts to beat another.")
@@ -139,11 +123,11 @@ _command(study.claims, "claims", UNDERSTAND, "Compare published figures with mea
 _command(check.check, "check", TRUST, "Check strategies alone and under every interleaving.")
 _command(check.mutate, "mutate", TRUST, "Count the faults put into a strategy that a check finds.")
 _command(host.oracle, "oracle", TRUST, "Compare the oracle with the running kernel.")
-_command(selftest.selftest, "selftest", TRUST, "Measure the error rates of benchframe on this host.")
+_command(check.selftest, "selftest", TRUST, "Measure the error rates of benchframe on this host.")
 _command(compare.gate, "gate", TRUST, "Pass or fail a run against another, for CI.")
-_command(bundle.bundle, "bundle", TRUST, "Pack a run into one file that others can verify.")
-_command(bundle.verify, "verify", TRUST, "Run a bundle again here and compare the results.")
-_command(record.record, "record", RECORD, "Record the trace of a program.", context_settings=_NO_PARSING)
+_command(compare.bundle, "bundle", TRUST, "Pack a run into one file that others can verify.")
+_command(compare.verify, "verify", TRUST, "Run a bundle again here and compare the results.")
+_command(trace.record, "record", RECORD, "Record the trace of a program.", context_settings=_NO_PARSING)
 app.add_typer(trace.app, name="trace", short_help="Inspect, convert and verify traces.", rich_help_panel=RECORD)
 _command(manage.new, "new", AUTHOR, "Create a plugin package that works.")
 app.add_typer(

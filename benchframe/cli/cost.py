@@ -27,7 +27,7 @@ def wild_access(known: "Registry", strategy: "Strategy", stream: "Trace") -> str
     Empty for right code, and for benchframe's own strategies, which `check` has seen. A freed record that is still read
     has costs all the same: `check` finds it."""
     from benchframe.hookspecs import PROJECT
-    from benchframe.study.interpreted import first_failure, part
+    from benchframe.study.diagnosis import first_failure, part
 
     if known.origins["strategy", strategy.name].distribution == PROJECT:
         return ""
@@ -125,7 +125,7 @@ def cost(
     from benchframe.engine.job import COST_RECORDS
     from benchframe.engine.session import Session
     from benchframe.engine.session import fallbacks as fell_back
-    from benchframe.report.table import cost_table, fallback_table, misses_table
+    from benchframe.report.details import cost_table, fallback_table, misses_table
     from benchframe.workload import trace_workload
 
     check_form(form)

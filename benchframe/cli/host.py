@@ -61,9 +61,18 @@ def host(
     from benchframe.cli.options import shown
     from benchframe.cli.report import check_form
     from benchframe.engine.job import spare_cpu
-    from benchframe.host.forks import ROUNDS as FORK_ROUNDS
-    from benchframe.host.forks import fork_table, measure_forks
-    from benchframe.host.measure import ROUNDS, HostError, host_table, measure, model_figures, preset_of, unsupported
+    from benchframe.host.measure import (
+        FORK_ROUNDS,
+        ROUNDS,
+        HostError,
+        fork_table,
+        host_table,
+        measure,
+        measure_forks,
+        model_figures,
+        preset_of,
+        unsupported,
+    )
     from benchframe.host.program import make_program
     from benchframe.judge.command import kernel_name
     from benchframe.trace.trace import largest, select

@@ -196,12 +196,14 @@ cache_app = typer.Typer(
 )
 ANSWERS = "answers"
 """The folder of the oracle's answers, below the cache folder (benchframe.verify)."""
+COUNTS = "counts"
+"""That of counted replays (benchframe.engine.cost.count)."""
 
 
 @cache_app.command("info")
 @guarded
 def info() -> None:
-    """Print the cache folder, and how many compiled units, lowered functions and answers of the oracle it holds.
+    """Print the cache folder, and how many compiled units, lowered functions, answers and counted replays it holds.
 
     Exit codes: 0 always.
 
@@ -222,7 +224,7 @@ def info() -> None:
 def clear(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> int:
-    """Remove all compiled code and all answers; the next run makes them again.
+    """Remove all compiled code, answers and counts; the next run makes them again.
 
     Exit codes: 0, 3 (the disk).
 
@@ -359,4 +361,5 @@ def _folders() -> dict[str, Path]:
     """What the cache holds, and where: machine code, functions on the way to it, the oracle's answers."""
     from benchframe.dialect.store import Functions, Store, cache_folder
 
-    return {"code": Store().folder, "functions": Functions().folder, "answers": cache_folder() / ANSWERS}
+    kept = {name: cache_folder() / name for name in (ANSWERS, COUNTS)}
+    return {"code": Store().folder, "functions": Functions().folder, **kept}

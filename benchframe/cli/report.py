@@ -65,7 +65,7 @@ def check_form(form: str) -> None:
 def print_cost(folder: "RunFolder", form: str) -> None:
     """Print a run's counted cost. Raises UsageError if the run has none."""
     from benchframe.cli.options import shown
-    from benchframe.report.table import cost_table
+    from benchframe.report.details import cost_table
 
     counted = [(cell.entry.workload, cell.entry.strategy, cell.state.cost) for cell in folder.cells()]
     if not any(cost for _, _, cost in counted):
@@ -76,8 +76,8 @@ def print_cost(folder: "RunFolder", form: str) -> None:
 def print_table(folder: "RunFolder", form: str, tails: bool = False) -> None:
     """Print the tables of a run: of cells with threads, of those without."""
     from benchframe.cli.options import shown
+    from benchframe.report.details import tail_table
     from benchframe.report.mail import mail
-    from benchframe.report.table import tail_table
     from benchframe.results.studies import read_host
 
     cells = folder.cells()
@@ -96,8 +96,8 @@ def print_table(folder: "RunFolder", form: str, tails: bool = False) -> None:
 def tables(folder: "RunFolder", form: str = "text") -> "list[Table]":
     """The tables of a measured run: of its cells with threads, if it has such, of those without, and of fallbacks, if
     there were any; as csv and json these are members of the other records."""
-    from benchframe.report.scaling import scaling_table
-    from benchframe.report.table import fallback_table, fell_back, latency_table
+    from benchframe.report.details import fallback_table, fell_back, scaling_table
+    from benchframe.report.table import latency_table
     from benchframe.results.figures import alone, threaded
     from benchframe.results.studies import read_host
 

@@ -271,7 +271,7 @@ def _search_layout(
     layout: "Layout",
 ) -> int:
     """Print, for each strategy and stream, which fields to move and the gain."""
-    from benchframe.report.scaling import per_second
+    from benchframe.report.details import per_second
     from benchframe.simulator.search import lines_of, search_layout
     from benchframe.simulator.session import SimulatedSession
 
@@ -294,7 +294,7 @@ def _search_layout(
 
 def _adversary(known: "Registry", names: tuple[str, str], machine: "Machine", tries: int) -> int:
     """Print, as commands, the loads on which the first strategy loses most, and least."""
-    from benchframe.report.scaling import per_second
+    from benchframe.report.details import per_second
     from benchframe.simulator.machines import load_work
     from benchframe.simulator.search import adversary
 

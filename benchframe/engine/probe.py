@@ -120,7 +120,7 @@ class Study:
         return [index for group in groups for index in group]
 
     def _process(self, folder: Path, jobs: Sequence[Job], order: Sequence[int]) -> list[dict[str, float]]:
-        from benchframe.engine.launch import worker_command, worker_environment
+        from benchframe.engine.job import worker_command, worker_environment
 
         file = folder / "probe.json"
         request = {

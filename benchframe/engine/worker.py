@@ -18,8 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from benchframe.engine.job import COLD, FIGURES, Job, Outcome, finite, unspool
-from benchframe.engine.launch import close_gaps, scatter, usable
+from benchframe.engine.job import COLD, FIGURES, Job, Outcome, close_gaps, finite, scatter, unspool, usable
 from benchframe.engine.threads import Scaling, Stuck, ThreadSession, WrongAfter, latencies
 from benchframe.errors import BenchframeError
 
@@ -381,13 +380,13 @@ def _counts(session: SessionLike) -> dict[str, float]:
 def _cost(session: SessionLike, budget: int) -> tuple[dict[str, float] | None, str]:
     """The result of a counted replay, or why the strategy cannot be counted: its times are valid either way."""
     from benchframe.dialect.records import DialectError
-    from benchframe.engine.cost import count_cost
+    from benchframe.engine.cost import stored_cost
     from benchframe.engine.session import Session
 
     if not budget or not isinstance(session, Session):  # threads are not counted
         return None, ""
     try:
-        return finite(count_cost(session.strategy, session.trace, budget).numbers), ""
+        return finite(dict(stored_cost(session.strategy, session.trace, budget))), ""
     except DialectError as error:
         return None, f"not counted: {' '.join(str(error).split())}"
 

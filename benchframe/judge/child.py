@@ -1,6 +1,6 @@
 """The judging process: runs operations on its own kernel, in an arena of its own, and reports the results.
 
-This file is run as a script by :mod:`benchframe.judge.kernel` and uses nothing but the standard library. A server
+This file is run as a script by :mod:`benchframe.judge.judge` and uses nothing but the standard library. A server
 process reads batches of operations from stdin. For each it forks a worker, which performs them with syscall(2), records
 the return value and the exact list of areas after every one, writes them to stdout and exits. So every batch begins
 with an empty arena. Nothing outside the arena is ever changed: :func:`harmless` refuses such operations.

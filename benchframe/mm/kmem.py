@@ -42,13 +42,15 @@ kmem_cache = Struct(
         Field("sheaf_base", "i8", "slab KMEM_SHEAF", lock="constant", model=True),
         Field("in_sheaf_base", "i8", "slab IN_SHEAF", lock="constant", model=True),
         Field(
-            "objects", "i8", "objects of a slab (oo_objects); 0: this slab of the model is no cache", lock="constant"
+            "objects", "i8", "objects of a slab (oo_objects); 0: no cache; -n: on the stack, n per CPU", lock="constant"
         ),
         Field("cpu_partial", "i8", "objects that a CPU's partial slabs should have (set_cpu_partial)", lock="constant"),
         Field("cpu_partial_slabs", "i8", "how many slabs that are", lock="constant"),
         Field("first_node", "i8", "its first record in KMEM_NODE", lock="constant", model=True),
         Field("first_cpu", "i8", "... in KMEM_CPU", lock="constant", model=True),
-        Field("first_object", "i8", "... in KMEM_OBJECT", lock="constant", model=True),
+        Field(
+            "first_object", "i8", "... in KMEM_OBJECT; on the stack: the record of CPU 1", lock="constant", model=True
+        ),
         Field("first_slab", "i8", "... in KMEM_SLAB", lock="constant", model=True),
         Field("first_sheaf", "i8", "... in KMEM_SHEAF", lock="constant", model=True),
         Field(
@@ -92,8 +94,11 @@ kmem_cache_cpu = Struct(
         Field("spare", "i8", "a second one", lock="the CPU"),
         Field("rcu_free", "i8", "the sheaf that kfree_rcu fills", lock="the CPU"),
         Field("sheaves", "i8", "sheaves that kfree took back, linked by their next", lock="the CPU"),
-        Field("rcu_head", "i8", "the oldest object that waits for a grace period", lock="the CPU", align=64),
-        Field("rcu_tail", "i8", "the youngest", lock="the CPU"),
+        Field("rcu_head", "i8", "the objects that wait for rcu_gp, linked by their next", lock="the CPU", align=64),
+        Field("rcu_gp", "i8", "a grace period", lock="the CPU"),
+        Field("rcu_next_head", "i8", "the objects that will wait for a later one", lock="the CPU"),
+        Field("rcu_next_tail", "i8", "the youngest", lock="the CPU"),
+        Field("rcu_next", "i8", "how many", lock="the CPU"),
         Field("rcu_sheaf_head", "i8", "the oldest sheaf that does", lock="the CPU"),
         Field("rcu_sheaf_tail", "i8", "the youngest", lock="the CPU"),
         Field("rcu_waiting", "i8", "how many objects wait, those in sheaves too", lock="the CPU"),
@@ -107,7 +112,6 @@ kmem_object = Struct(
         Field(
             "next", "i8", "the free pointer: in the kernel within the object, so a line of its own", lock="its place"
         ),
-        Field("gp", "i8", "the grace period for which it waits (rcu_head)", lock="the CPU"),
         Field("page", "i8", "its slab, in the kernel known by its address", lock="constant", model=True),
     ],
     size=64,
@@ -213,8 +217,12 @@ give_back: Native = hooks.kmem_cache_return.default
 
 @native
 def alloc_object(mm, which):
-    """arena_alloc in a build with an allocator."""
-    if KMEM(ARENA(mm, 0), which).objects == 0:
+    """arena_alloc in a build with an allocator. What the kernel has on the stack costs nothing, and each CPU has its
+    own."""
+    k = KMEM(ARENA(mm, 0), which)
+    if k.objects <= 0:
+        if k.objects < 0 and cpu_of(mm, mm.owner) != 0:
+            return k.first_object - k.objects * (cpu_of(mm, mm.owner) - 1)
         return plain_alloc(mm, which)
     slot = alloc(mm, cpu_of(mm, mm.owner), which)
     if slot == NULL:
@@ -225,7 +233,10 @@ def alloc_object(mm, which):
 @native
 def free_object(mm, which, slot):
     """arena_free in a build with an allocator."""
-    if KMEM(ARENA(mm, 0), which).objects == 0:
+    k = KMEM(ARENA(mm, 0), which)
+    if k.objects <= 0:
+        if k.objects < 0 and slot >= k.first_object:
+            return 0
         return plain_free(mm, which, slot)
     return free(mm, cpu_of(mm, mm.owner), which, slot)
 
@@ -233,7 +244,7 @@ def free_object(mm, which, slot):
 @native
 def free_object_queued(mm, which, slot):
     """free_queued in a build with an allocator: on no particular CPU."""
-    if KMEM(ARENA(mm, 0), which).objects == 0:
+    if KMEM(ARENA(mm, 0), which).objects <= 0:
         return plain_free(mm, which, slot)
     return free(mm, 0, which, slot)
 
@@ -242,7 +253,7 @@ def free_object_queued(mm, which, slot):
 def free_object_rcu(mm, which, slot):
     """kfree_rcu in a build with an allocator."""
     cpu = cpu_of(mm, mm.owner)
-    if cpu == 0 or KMEM(ARENA(mm, 0), which).objects == 0:
+    if cpu == 0 or KMEM(ARENA(mm, 0), which).objects <= 0:
         return plain_kfree_rcu(mm, which, slot)
     return free_rcu(mm, cpu, which, slot)
 

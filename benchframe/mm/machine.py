@@ -199,9 +199,12 @@ class Machine:
         self.runner = runner
         self.caches = {layout.ARENA_VMA: VMA.struct.size} if getattr(runner, "allocator", None) else {}
         """From each slab whose objects come from the strategy's allocator to the bytes of an object."""
+        self._on_stack: dict[int, int] = {}
         for slab in private if self.caches else ():
+            which = layout.ARENA_PRIVATE0 + layout.PRIVATE_BASES.index(slab.base)
             if size := getattr(slab, "kmem_cache", 0):
-                self.caches[layout.ARENA_PRIVATE0 + layout.PRIVATE_BASES.index(slab.base)] = size
+                self.caches[which] = size
+            self._on_stack[which] = getattr(slab, "on_stack", 0)
         self.sizes = s = self._with_parked(sizes or Sizes())
         counts: list[tuple[Slab, int]] = [
             (MM, s.mms + 1),
@@ -217,7 +220,7 @@ class Machine:
         capacities = [s.vmas, s.tables, s.tables + s.pages, s.files + 1]
         for slab in sorted(private, key=lambda p: p.base):
             capacity = _records(slab, s.vmas, s.tasks) + 1
-            counts.append((slab, capacity))
+            counts.append((slab, capacity + (self.cpus * getattr(slab, "on_stack", 0) if self.caches else 0)))
             while len(capacities) < layout.ARENA_PRIVATE0 + layout.PRIVATE_BASES.index(slab.base):
                 capacities.append(0)
             capacities.append(capacity)
@@ -266,7 +269,7 @@ class Machine:
         for which, capacity in enumerate(capacities):
             size = self.caches.get(which)
             if size is None:
-                found.append({"objects": 0})
+                found.append({"objects": -self._on_stack.get(which, 0), "first_object": capacity})
                 continue
             objects, partial = kmem.order_objects(size, self.cpus), kmem.cpu_partial(size)
             sheaves = capacity // kmem.SHEAF_CAPACITY + 3 * self.cpus + 32 * kmem.NODES

@@ -210,7 +210,10 @@ class _Places:
             if c[field]:
                 self._sheaf(int(c[field]), f"{where} {field}")
         head, waiting = int(c["rcu_head"]), f"{where} list of what waits for a grace period"
-        count = self._linked(head, waiting)
+        later = self._linked(int(c["rcu_next_head"]), waiting)
+        if later != c["rcu_next"]:
+            raise self._wrong(f"{where} rcu_next is {c['rcu_next']}, the list has {later}")
+        count = self._linked(head, waiting) + later
         full = kmem.SHEAF_CAPACITY
         count += full * self._sheaf_list(int(c["rcu_sheaf_head"]), waiting, full)
         if count != c["rcu_waiting"]:

@@ -2,7 +2,7 @@
 
 Reading order: :mod:`rules` (what may differ between kernels, and the flags), :mod:`space` (one mapping, and the sorted
 list of them), :mod:`merge` (the eight cases), :mod:`calls` (the system calls and faults), then :mod:`mremap`,
-:mod:`madvise`, :mod:`attribute`, :mod:`refusal`, and :mod:`replayer` (a whole trace).
+:mod:`madvise`, and :mod:`replayer` (a whole trace).
 """
 
 from benchframe.oracle.calls import Oracle

@@ -17,9 +17,8 @@ import numpy as np
 from benchframe.events import NIL, FaultFlag, Kind, MapType
 from benchframe.record import records as R
 from benchframe.record.procfs import NO_LIMIT, UNSEEN, Maps, MapsRow
-from benchframe.record.recording import Recording
+from benchframe.record.recording import FileTable, Recording, Row, Rows
 from benchframe.record.records import Faults, Rec
-from benchframe.record.rows import FileTable, Row, Rows
 from benchframe.record.syscalls import (
     ALL,
     CLONE_THREAD,
@@ -40,9 +39,8 @@ from benchframe.record.syscalls import (
     effect_of,
     from_i386,
 )
-from benchframe.trace.check import MAX_INT
 from benchframe.trace.meta import ADDRESS_LIMIT, BORDERS, MAPPINGS, PAGE, FileEntry, TraceMeta, Unplayed
-from benchframe.trace.trace import Trace
+from benchframe.trace.trace import MAX_INT, Trace
 
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_GROWSDOWN, MAP_NORESERVE = 1, 2, 0x10, 0x20, 0x100, 0x4000
 FLAG_WORDS = {"nr": 0x4000, "nh": 0x20000, "lo": 0x2000}

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchframe.errors import BenchframeError, TraceError
-from benchframe.record.journal import Journal
 from benchframe.record.recording import Recording
+from benchframe.record.records import Journal
 from benchframe.record.session import Ends, RecordError, Session, planned, read_journal
 from benchframe.trace.trace import MAX_ROWS, write_batches, write_csv, write_trace
 

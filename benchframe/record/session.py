@@ -22,11 +22,10 @@ from benchframe.record import perf, ptrace
 from benchframe.record import records as R
 from benchframe.record.builder import Builder
 from benchframe.record.cgroup import ControlGroup
-from benchframe.record.journal import Journal
 from benchframe.record.perf import PerfError, Source, TracefsError, Tracepoint, function_names, tracefs, tracepoint
 from benchframe.record.procfs import proc, read_raw
 from benchframe.record.recording import Recording
-from benchframe.record.records import merged
+from benchframe.record.records import Journal, merged
 from benchframe.record.syscalls import tracepoint_filter
 from benchframe.trace.meta import TraceMeta
 
@@ -411,7 +410,7 @@ class Session:
     """Record one command, or one process that runs already: :meth:`run` or :meth:`attach`, then :attr:`recording`.
 
     Two processes share the work. The *recorder* starts (or seizes) the program, follows it and keeps all that comes in
-    the files of a :class:`~benchframe.record.journal.Journal`; this process waits, passes signals on, and builds the
+    the files of a :class:`~benchframe.record.records.Journal`; this process waits, passes signals on, and builds the
     trace from the journal. So a trace survives the death of either: a killed recorder leaves its journal, and a
     recorder whose parent was killed ends the recording and calls ``orphaned`` to build and write the trace.
     """

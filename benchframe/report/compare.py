@@ -17,8 +17,7 @@ from pathlib import Path
 from statistics import median
 
 from benchframe.engine.content import model_name
-from benchframe.engine.job import COLD
-from benchframe.engine.launch import SEEDED
+from benchframe.engine.job import COLD, SEEDED
 from benchframe.errors import ResultsError
 from benchframe.report.table import Table, Value, comparisons, ns, ratio_text
 from benchframe.results.figures import FAMILIES, FIGURES, controls, figures_of
@@ -214,7 +213,7 @@ def _cpu(manifest: Manifest) -> str:
 # have the same baseline: drift of the machine that hits both alike cancels. The baseline itself, and everything with
 # ``absolute``, is compared in ns, and whatever changed on the machine in between is in it.
 #
-# Two runs with one seed have the same layouts: in round i code, memory and stack lie alike (benchframe.engine.launch).
+# Two runs with one seed have the same layouts: in round i code, memory and stack lie alike (benchframe.engine.job).
 # Then their rounds are paired by layout nevertheless, and what the layout does, most of what is left on a quiet
 # machine, cancels. The ratios are then alike but for single processes that were disturbed throughout, so the mean is a
 # trimmed one. Runs with other seeds share nothing, and are compared by Welch's test.

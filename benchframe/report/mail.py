@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Collection, Iterable, Sequence
 
 from benchframe.engine.job import COLD
-from benchframe.report.scaling import per_second
+from benchframe.report.details import per_second
 from benchframe.report.table import (
     MARKS,
     cold_notes,

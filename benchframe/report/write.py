@@ -20,20 +20,9 @@ from benchframe.report import text as glance
 from benchframe.report import text as words
 from benchframe.report.charts import NEEDS, PICTURES, Chart, save, to_svg
 from benchframe.report.charts.spec import whole
-from benchframe.report.run import Run
-from benchframe.report.table import (
-    Table,
-    after,
-    cost_table,
-    fallback_table,
-    host_summary,
-    markdown_escape,
-    mean_sd,
-    render,
-    spread,
-    tail_table,
-    verdict_text,
-)
+from benchframe.report.details import cost_table, fallback_table, tail_table
+from benchframe.report.table import Table, after, host_summary, markdown_escape, mean_sd, render, spread, verdict_text
+from benchframe.report.text import Run
 from benchframe.results.figures import FIGURES, Figure, Row
 from benchframe.results.folder import RunFolder
 from benchframe.results.studies import HostWorkload, SavedStudy

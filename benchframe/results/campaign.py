@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from benchframe.engine.content import code_digest
-from benchframe.engine.job import COLD, Budget, Depth, Job, Outcome, layout_seed, order, spool
-from benchframe.engine.launch import run_worker
+from benchframe.engine.job import COLD, Budget, Depth, Job, Outcome, layout_seed, order, run_worker, spool
 from benchframe.errors import ResultsError, disk_error
 from benchframe.results.figures import control, rows_of
 from benchframe.results.folder import CellState, LatencyRow, RunFolder, ThreadsFound, cell_key

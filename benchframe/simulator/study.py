@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from benchframe.report.scaling import per_second
+from benchframe.report.details import per_second
 from benchframe.report.table import Table, Value, ns
 from benchframe.results.folder import RunFolder
 from benchframe.results.studies import (

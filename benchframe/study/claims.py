@@ -14,10 +14,10 @@ from benchframe import stream
 from benchframe.dialect.functions import hook, native
 from benchframe.dialect.records import NULL
 from benchframe.engine.caches import UNTOUCHED, Caches
-from benchframe.engine.launch import usable as cpus
+from benchframe.engine.job import usable as cpus
 from benchframe.events import Kind
 from benchframe.mm.layout import PAGE_SHIFT, PMD_SHIFT, TASK
-from benchframe.report.scaling import per_second
+from benchframe.report.details import per_second
 from benchframe.report.table import Table
 from benchframe.strategy import Strategy
 from benchframe.study.published import Claim, CurveClaim, Hit, HitClaim, TimeClaim

@@ -42,19 +42,21 @@ from benchframe.kernel import (
     poll_state_synchronize_rcu,
     start_poll_synchronize_rcu,
     store_release,
+    synchronize_rcu,
     wait_then_add,
 )
 from benchframe_plugins.slub import (
     RCU_BATCH,
+    RCU_LIMIT,
     alloc_from_node,
     node_of,
+    rcu_advance,
     rcu_dequeue,
     rcu_enqueue,
-    rcu_over,
+    rcu_ready,
     slab_alloc,
     slab_free,
     slab_free_list,
-    wait_if_many,
 )
 
 MAX_FULL, MAX_EMPTY = 10, 10
@@ -401,13 +403,11 @@ def sheaf_free(mm, cpu, which, slot):
 def each_by_callback(mm, cpu, which, slot):
     """call_rcu for each object, as before kfree_rcu knew sheaves (9b60811cb3b4)."""
     k = KMEM(ARENA(mm, 0), which)
-    waiting = rcu_enqueue(mm, k, cpu, slot)
-    wait_if_many(mm, cpu, waiting)
-    if waiting >= RCU_BATCH:
-        c = KMEM_CPU(k, k.first_cpu + cpu)
-        while c.rcu_head != NULL and rcu_over(mm, k, cpu):
+    rcu_enqueue(k, cpu, slot)
+    if rcu_ready(mm, k, cpu):
+        while KMEM_CPU(k, k.first_cpu + cpu).rcu_head != NULL:
             sheaf_free(mm, cpu, which, rcu_dequeue(k, cpu))
-    return 0
+    return rcu_advance(mm, k, cpu)
 
 
 @native
@@ -460,7 +460,8 @@ def sheaf_kfree_rcu(mm, cpu, which, slot):
         KMEM_SHEAF(k, c.rcu_sheaf_tail).next = sheaf
     c.rcu_sheaf_tail = sheaf
     c.rcu_waiting += SHEAF_CAPACITY
-    wait_if_many(mm, cpu, c.rcu_waiting)
+    if c.rcu_waiting >= RCU_LIMIT:
+        synchronize_rcu(mm, cpu)
     if c.rcu_waiting >= RCU_BATCH:
         while c.rcu_sheaf_head != NULL and poll_state_synchronize_rcu(mm, KMEM_SHEAF(k, c.rcu_sheaf_head).gp):
             sheaf = c.rcu_sheaf_head

@@ -12,7 +12,7 @@ free    the CPU's freelist if the object is of its slab; else the slab's list (_
 ```
 ``kfree_rcu`` is call_rcu: objects wait in a list of the CPU's, and are freed one by one after a grace period
 (mt_free_rcu, vm_area_free_rcu_cb). The kernel runs callbacks from a softirq: a CPU has many thousand objects by then.
-Here they run when RCU_BATCH wait and the oldest one's grace period is over.
+Here a grace period is asked for RCU_BATCH objects at once.
 
 Before a store the maple tree takes what it may need, and gives back what it did not (mas_alloc_nodes, mas_destroy): one
 by one, since kmem_cache_alloc_bulk does the same in one call.
@@ -44,8 +44,9 @@ from benchframe.kernel import (
 
 MIN_PARTIAL = 5
 """Slabs that a node keeps although they are empty (MIN_PARTIAL; min_partial of objects below 1 KiB)."""
-RCU_BATCH, RCU_LIMIT = 128, 1024
-"""A CPU's callbacks run when so many objects wait; with RCU_LIMIT it waits for them."""
+RCU_BATCH, RCU_CHECK, RCU_LIMIT = 128, 32, 1024
+"""A CPU asks for a grace period for so many objects at once; looks whether it is over with every 32nd object; and waits
+for it if so many wait."""
 FROZEN, INUSE, HEAD = 0, 1, 32
 """In slab.freelist: the bit of the flag; where the number of objects begins that are not in the list, and where the
 number of the first object does."""
@@ -344,31 +345,35 @@ def slub_alloc(mm, cpu, which):
 
 
 @native
-def rcu_enqueue(mm, k, cpu, slot):
-    """call_rcu: the object waits in the CPU's list."""
+def rcu_enqueue(k, cpu, slot):
+    """call_rcu: the object waits in the CPU's list, for which no grace period is asked yet (RCU_NEXT_TAIL)."""
     c = KMEM_CPU(k, k.first_cpu + cpu)
-    o = KMEM_OBJECT(k, k.first_object + slot)
-    o.next = NULL
-    o.gp = start_poll_synchronize_rcu(mm)
-    if c.rcu_head == NULL:
-        c.rcu_head = slot
+    KMEM_OBJECT(k, k.first_object + slot).next = NULL
+    if c.rcu_next_head == NULL:
+        c.rcu_next_head = slot
     else:
-        KMEM_OBJECT(k, k.first_object + c.rcu_tail).next = slot
-    c.rcu_tail = slot
+        KMEM_OBJECT(k, k.first_object + c.rcu_next_tail).next = slot
+    c.rcu_next_tail = slot
+    c.rcu_next += 1
     c.rcu_waiting += 1
-    return c.rcu_waiting
+    return 0
 
 
 @native
-def rcu_over(mm, k, cpu):
-    """Whether the grace period of the oldest object is over."""
+def rcu_ready(mm, k, cpu):
+    """Whether the objects that wait for rcu_gp may be freed. Asked only now and then, since the answer is in lines that
+    all CPUs share. The task has no reference from a section."""
     c = KMEM_CPU(k, k.first_cpu + cpu)
-    return poll_state_synchronize_rcu(mm, KMEM_OBJECT(k, k.first_object + c.rcu_head).gp)
+    if c.rcu_waiting >= RCU_LIMIT:
+        synchronize_rcu(mm, cpu)
+    elif c.rcu_head == NULL or c.rcu_next & RCU_CHECK - 1:
+        return 0
+    return int(c.rcu_head != NULL and poll_state_synchronize_rcu(mm, c.rcu_gp))
 
 
 @native
 def rcu_dequeue(k, cpu):
-    """Take the oldest object out of the list."""
+    """Take an object out of the list of those that may be freed."""
     c = KMEM_CPU(k, k.first_cpu + cpu)
     slot = c.rcu_head
     c.rcu_head = KMEM_OBJECT(k, k.first_object + slot).next
@@ -377,24 +382,26 @@ def rcu_dequeue(k, cpu):
 
 
 @native
-def wait_if_many(mm, cpu, waiting):
-    """Wait for a grace period if there is hardly room for more that waits. The task has no reference from a section."""
-    if waiting >= RCU_LIMIT:
-        synchronize_rcu(mm, cpu)
+def rcu_advance(mm, k, cpu):
+    """Ask for a grace period for the next objects, if they are many and no others wait (rcu_advance_cbs)."""
+    c = KMEM_CPU(k, k.first_cpu + cpu)
+    if c.rcu_head == NULL and c.rcu_next >= RCU_BATCH:
+        c.rcu_head = c.rcu_next_head
+        c.rcu_next_head = NULL
+        c.rcu_next = 0
+        c.rcu_gp = start_poll_synchronize_rcu(mm)
     return 0
 
 
 @native
 def slub_kfree_rcu(mm, cpu, which, slot):
-    """call_rcu, and rcu_do_batch if many wait."""
+    """call_rcu, and rcu_do_batch if a grace period is over."""
     k = KMEM(ARENA(mm, 0), which)
-    waiting = rcu_enqueue(mm, k, cpu, slot)
-    wait_if_many(mm, cpu, waiting)
-    if waiting >= RCU_BATCH:
-        c = KMEM_CPU(k, k.first_cpu + cpu)
-        while c.rcu_head != NULL and rcu_over(mm, k, cpu):
+    rcu_enqueue(k, cpu, slot)
+    if rcu_ready(mm, k, cpu):
+        while KMEM_CPU(k, k.first_cpu + cpu).rcu_head != NULL:
             slab_free(mm, cpu, which, rcu_dequeue(k, cpu))
-    return 0
+    return rcu_advance(mm, k, cpu)
 
 
 # ---- before a store --------------------------------------------------------------------------------------------------

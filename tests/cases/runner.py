@@ -1,6 +1,6 @@
 """Run the table of cases on anything that has the calls: the oracle, the compiled model, the running kernel."""
 
-from benchframe.judge.kernel import Kernel
+from benchframe.judge.judge import Kernel
 from benchframe.judge.programs import Make, apply, words_of
 from cases.notation import Case, draw
 

@@ -17,7 +17,7 @@ import benchframe
 from benchframe import hookspecs
 from benchframe.cli import app, options
 from benchframe.dialect import DialectError
-from benchframe.engine.launch import worker_command
+from benchframe.engine.job import worker_command
 from benchframe.errors import ENVIRONMENT
 from benchframe.host.measure import FAULTS, HostError, HostTimes, Row
 from benchframe.registry import Origin, Problem, Registry
@@ -59,7 +59,7 @@ def put_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, lambda strategies, progress: progress("all", 1.0))
     monkeypatch.setattr("benchframe.engine.compile.check_texts", lambda strategies: None)
     command = worker_command("support.fake_worker")
-    monkeypatch.setattr("benchframe.engine.launch.worker_command", lambda: command)
+    monkeypatch.setattr("benchframe.engine.job.worker_command", lambda: command)
 
 
 @pytest.fixture(autouse=True)

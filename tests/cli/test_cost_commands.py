@@ -15,7 +15,8 @@ from benchframe.dialect.records import DialectError
 from benchframe.engine.job import COST_RECORDS
 from benchframe.engine.session import Session
 from benchframe.engine.worker import _cost
-from benchframe.report.table import cost_table, own_lines, render
+from benchframe.report.details import cost_table, own_lines
+from benchframe.report.table import render
 
 COUNTED = {"events": 10.0, "counted": 5.0, "lookup.n": 5.0, "lookup.lines": 4.0, "lookup.lines_se": 0.2,
            "lookup.loads": 9.0, "lookup.lines.vma": 2.0, "lookup.lines.node": 1.5, "lookup.hits": 0.25,

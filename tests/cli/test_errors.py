@@ -15,7 +15,7 @@ from benchframe.files import replacing
 INSIDE = {
     "benchframe.mm.validate.ValidationError": "an assertion of tests and of verification",
     "benchframe.record.perf.PerfError": "an OSError with its errno, caught by the recording session",
-    "benchframe.trace.check.RowError": "a ValueError of a row, turned into a TraceError with its file",
+    "benchframe.trace.trace.RowError": "a ValueError of a row, turned into a TraceError with its file",
 }
 """Errors that no user sees, and why."""
 

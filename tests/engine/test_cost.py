@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from support.counting import numbers, replay
-from support.space import runner, strategy
+from support.space import registry, runner, strategy
 
 from benchframe.api import native
 from benchframe.dialect.interpreter import PlainWorld, dejit, proxy_class
 from benchframe.dialect.records import DialectError, Slab
+from benchframe.engine.cost import count
 from benchframe.engine.cost.records import ATOMIC, BARRIER, BRANCH, LOAD, OPERAND, SHIFT, STORE
 from benchframe.engine.cost.rewrite import Translator
 from benchframe.kernel import ARENA_PRIVATE0, MM, NULL, PAGE, VMA, fetch_add, smp_mb
@@ -266,3 +267,38 @@ def test_every_process_counts_the_same() -> None:
         texts.append(done.stdout)
     assert texts[0] == texts[1]
     assert json.loads(texts[0])[0]["counted"] < 4000
+
+
+# ---- kept ----
+
+
+def test_counts_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was counted once is read from the cache, to the last bit; another strategy, budget or stream is counted, and
+    so is one whose file is damaged or of something else."""
+    asked: list[str] = []
+
+    def counted(one: Any, trace: Any, budget: int) -> Any:
+        asked.append(one.name)
+        return count.Cost({"loads": 0.1 + len(asked), "none": float("nan")}, 1)
+
+    monkeypatch.setenv("BENCHFRAME_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(count, "count_cost", counted)
+    tree, other = strategy("rbtree"), strategy("pmdcache")
+    stream = registry().spec("zipf:events=100").trace(1)
+    first = count.stored_cost(tree, stream, 1000)
+    again = count.stored_cost(tree, stream, 1000)
+    assert first["loads"] == again["loads"] == 1.1
+    assert np.isnan(again["none"])
+    count.stored_cost(other, stream, 1000)
+    count.stored_cost(tree, stream, 2000)
+    count.stored_cost(tree, registry().spec("zipf:events=100").trace(2), 1000)
+    assert asked == ["rbtree", "pmdcache", "rbtree", "rbtree"]
+    files = sorted((tmp_path / "counts").iterdir())
+    assert len(files) == 4
+    for damage in (b"", b'{"key": "x", "numbers": {}}', b"[" * 99999, files[1].read_bytes()):
+        files[0].write_bytes(damage)
+        before = len(asked)
+        for one, budget in ((tree, 1000), (other, 1000), (tree, 2000)):
+            count.stored_cost(one, stream, budget)
+        count.stored_cost(tree, registry().spec("zipf:events=100").trace(2), 1000)
+        assert len(asked) == before + 1

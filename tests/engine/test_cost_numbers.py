@@ -9,9 +9,8 @@ from benchframe.dialect.interpreter import PlainWorld, dejit
 from benchframe.dialect.records import Slab
 from benchframe.engine.cost import count_cost
 from benchframe.engine.cost.count import ratio_error
-from benchframe.engine.cost.predictor import BRANCH as BRANCHES
-from benchframe.engine.cost.predictor import ENTRY, ROWS, TABLES, Predictor, predict, predictor
-from benchframe.engine.cost.sums import Reuse, quantile, reuse_class
+from benchframe.engine.cost.sums import ENTRY, ROWS, TABLES, Predictor, Reuse, predict, predictor, quantile, reuse_class
+from benchframe.engine.cost.sums import PREDICTED as BRANCHES
 from benchframe.events import Kind
 from benchframe.trace.trace import Trace
 

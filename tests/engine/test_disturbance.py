@@ -10,8 +10,16 @@ import pytest
 from support.runs import OPTIONS, made, noise
 
 from benchframe.engine.disturbance import FEW, SLACK, STRETCH, Quiet, batches
-from benchframe.engine.job import Outcome
-from benchframe.engine.launch import PAD, RANDOM, SEEDED, environment, fixed_addresses, scatter, worker_environment
+from benchframe.engine.job import (
+    PAD,
+    RANDOM,
+    SEEDED,
+    Outcome,
+    environment,
+    fixed_addresses,
+    scatter,
+    worker_environment,
+)
 from benchframe.report.table import latency_table
 from benchframe.results.campaign import Campaign, Observer
 from benchframe.results.figures import control, controls, rows_of, set_aside
@@ -110,7 +118,7 @@ def test_the_stack_is_the_seeds() -> None:
 _ASK = """
 import sys, numpy, ctypes
 sys.path[:] = {path!r}
-from benchframe.engine.launch import scatter
+from benchframe.engine.job import scatter
 said = scatter({seed})
 print(said, numpy.zeros(1 << 22).ctypes.data, id(sys.flags) >> 40)
 """

@@ -13,7 +13,7 @@ from benchframe import stream
 from benchframe.cli import app
 from benchframe.engine.session import REASONS, Session, fallbacks
 from benchframe.events import Kind, MapType
-from benchframe.report.table import fallback_table
+from benchframe.report.details import fallback_table
 from benchframe.trace.meta import FileEntry
 from benchframe.trace.trace import Trace
 

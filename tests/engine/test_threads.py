@@ -30,7 +30,7 @@ from benchframe.mm.memory import anon_page
 from benchframe.mm.slab import arena_alloc, kfree_rcu, synchronize_rcu
 from benchframe.mm.smp import BUCKETS, REPLACE
 from benchframe.mm.smp_replay import bucket_of
-from benchframe.report.scaling import scaling_table
+from benchframe.report.details import scaling_table
 from benchframe.results.figures import points
 from benchframe.results.folder import RunFolder, find_run
 from benchframe.workload import WorkloadError

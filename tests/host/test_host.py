@@ -13,11 +13,20 @@ from typer.testing import CliRunner
 from benchframe.cli import app
 from benchframe.errors import UsageError
 from benchframe.events import EVENT, NIL, Kind
-from benchframe.host import loop
-from benchframe.host.forks import fork_table, measure_forks, rows_of
-from benchframe.host.loop import ARENA, CALL, READ, ROOM, WRITE
-from benchframe.host.measure import FAULTS, MAPPINGS, HostTimes, Row, host_table, measure, prepared, unsupported
-from benchframe.host.program import make_program
+from benchframe.host.measure import (
+    FAULTS,
+    MAPPINGS,
+    HostTimes,
+    Row,
+    fork_table,
+    host_table,
+    measure,
+    measure_forks,
+    prepared,
+    rows_of,
+    unsupported,
+)
+from benchframe.host.program import ARENA, CALL, READ, ROOM, WRITE, machine_code, make_program
 from benchframe.judge.child import BRK as BRK_CALL
 from benchframe.judge.child import SYSCALL
 from benchframe.registry import load
@@ -161,7 +170,7 @@ def test_memory_is_bounded() -> None:
 
 def test_the_loops_are_bytes() -> None:
     """Three functions without relocations (the compiler asserts it), which end in a return."""
-    code = loop.machine_code()
+    code = machine_code()
     assert set(code) == {"run", "trap", "forks"}
     assert all(50 < len(text) < 4096 for text in code.values())
 

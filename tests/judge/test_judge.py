@@ -11,11 +11,23 @@ import pytest
 
 from benchframe.errors import USAGE, UsageError
 from benchframe.judge import child
-from benchframe.judge.command import DIFFERENT, EQUAL, run_oracle_command
-from benchframe.judge.judge import BATCH, PROBES, check, host_limits, judge, maker, oracle_side, probe, rehearse, shrink
-from benchframe.judge.kernel import JudgeError, Kernel, supported
+from benchframe.judge.command import DIFFERENT, EQUAL, as_c, as_python, report, run_oracle_command
+from benchframe.judge.judge import (
+    BATCH,
+    PROBES,
+    JudgeError,
+    Kernel,
+    check,
+    host_limits,
+    judge,
+    maker,
+    oracle_side,
+    probe,
+    rehearse,
+    shrink,
+    supported,
+)
 from benchframe.judge.programs import ZONES, Op, Row, generator
-from benchframe.judge.reproducer import as_c, as_python, report
 from benchframe.oracle import Limits, Oracle, Rules, flip
 
 pytestmark = pytest.mark.skipif(bool(supported()), reason=supported() or "supported")

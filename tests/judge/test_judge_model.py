@@ -12,8 +12,18 @@ from support.compile import compiled
 
 from benchframe import verify
 from benchframe.judge import child
-from benchframe.judge.judge import Side, check, host_limits, maker, model_side, probe, rehearse, speaks
-from benchframe.judge.kernel import Kernel, supported
+from benchframe.judge.judge import (
+    Kernel,
+    Side,
+    check,
+    host_limits,
+    maker,
+    model_side,
+    probe,
+    rehearse,
+    speaks,
+    supported,
+)
 from benchframe.judge.programs import Op
 from benchframe.mm.machine import Parameters
 from benchframe.oracle import Limits, Rules, flip

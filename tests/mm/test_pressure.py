@@ -17,7 +17,7 @@ from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.space import Space
 from benchframe.mm.validate import ValidationError
 from benchframe.registry import load
-from benchframe.report.scaling import waiting_text
+from benchframe.report.details import waiting_text
 from benchframe.strategy import StrategyError
 
 KNOWN = load()

@@ -7,8 +7,7 @@ from cases.notation import Case
 from cases.runner import run_case, run_case_on_kernel
 from cases.table import CASES
 
-from benchframe.judge.judge import host_limits, maker, oracle_side, probe
-from benchframe.judge.kernel import Kernel, supported
+from benchframe.judge.judge import Kernel, host_limits, maker, oracle_side, probe, supported
 from benchframe.oracle import RULE_NAMES, Limits, Rules, flip
 
 

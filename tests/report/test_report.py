@@ -18,9 +18,9 @@ from benchframe.errors import ResultsError
 from benchframe.report import write_report
 from benchframe.report.charts import CHARTS, Data, charts_of
 from benchframe.report.charts.spec import COLOURS, GRID, INK, MUTED, SHAPES
+from benchframe.report.details import HEADS, disturbed_passes
 from benchframe.report.mail import mail
-from benchframe.report.scaling import HEADS
-from benchframe.report.table import disturbed_passes, latency_table, to_text, what_failed
+from benchframe.report.table import latency_table, to_text, what_failed
 from benchframe.report.text import failures, headline, part_of_run
 from benchframe.report.write import page, text_of
 from benchframe.results.campaign import without

@@ -12,7 +12,7 @@ from benchframe.cli import app
 from benchframe.errors import ResultsError
 from benchframe.report import FORMS, write_report
 from benchframe.report.charts import PICTURES, charts_of, save
-from benchframe.report.run import Run
+from benchframe.report.text import Run
 from benchframe.results.folder import CellState, LatencyRow, RunFolder, find_run, read_state
 from benchframe.results.studies import read_sources, read_studies, write_sources, write_study
 

@@ -11,7 +11,7 @@ from benchframe.oracle import Limits, replay
 from benchframe.registry import load
 from benchframe.report.charts import charts_of
 from benchframe.report.charts.spec import families
-from benchframe.report.run import Run
+from benchframe.report.text import Run
 from benchframe.results.folder import RunFolder
 
 FOLDER = Path(__file__).resolve().parents[2] / "reports" / "sweep"

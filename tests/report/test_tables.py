@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from benchframe.report.details import tail_table
 from benchframe.report.mail import mail
-from benchframe.report.table import FORMATS, fitted, latency_table, latex_escape, render, tail_table, to_text
+from benchframe.report.table import FORMATS, fitted, latency_table, latex_escape, render, to_text
 from benchframe.results.figures import rows_of
 from benchframe.results.folder import Cell, CellState, LatencyRow, Process
 from benchframe.results.manifest import CellEntry, WorkloadEntry

@@ -9,7 +9,7 @@ from support.streams import stream
 
 from benchframe.engine.session import Session
 from benchframe.events import Kind
-from benchframe.study.interpreted import first_use_after_free
+from benchframe.study.diagnosis import first_use_after_free
 from benchframe.trace.trace import Trace
 
 PAGE, CHUNK = 4096, 0x20000

@@ -57,7 +57,7 @@ def stream() -> Trace:
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: Trace) -> Callable[..., tuple[str, list[str]]]:
     """What is told of a wrong cell, and the outputs of the commands among it; each must end with exit code 1."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("benchframe.study.interpreted.PATIENCE", 0.2)
+    monkeypatch.setattr("benchframe.study.diagnosis.PATIENCE", 0.2)
     monkeypatch.setattr(diagnosis, "GUARDED", 0.1)  # compiling takes too long here; tests/engine/test_guard.py does it
     plugin = tmp_path / "wrong.py"
     plugin.write_text(PLUGIN)

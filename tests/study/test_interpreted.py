@@ -14,7 +14,7 @@ from benchframe.cli import app
 from benchframe.cli.cost import wild_access
 from benchframe.registry import load
 from benchframe.strategy import resolve
-from benchframe.study.interpreted import first_failure, save, shortened
+from benchframe.study.diagnosis import first_failure, save, shortened
 from benchframe.trace.trace import Trace, read_trace
 
 KNOWN = load()

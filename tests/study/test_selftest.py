@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from benchframe.check.conform import Conformance
 from benchframe.cli import app
-from benchframe.engine.launch import worker_command
+from benchframe.engine.job import worker_command
 from benchframe.registry import load
 from benchframe.results import ResultsError
 from benchframe.study.selftest import FIGURES, PLUGIN, Load, Means, Record, SelfTest, read_record

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchframe.engine.session import histogram
-from benchframe.report.run import Run
+from benchframe.report.text import Run
 from benchframe.results.folder import Cell, CellState, LatencyRow, Process, RunFolder
 from benchframe.results.manifest import CellEntry, Manifest, Options, WorkloadEntry
 from benchframe.results.studies import Bars, Curve, Mark, SavedStudy, Source, write_sources

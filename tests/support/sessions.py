@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchframe.dialect import native
-from benchframe.engine.job import Outcome
-from benchframe.engine.launch import worker_command
+from benchframe.engine.job import Outcome, worker_command
 from benchframe.events import EVENT, NIL, Kind
 from benchframe.results import RunFolder
 from benchframe.results.campaign import Campaign, Observer, Stream, plan

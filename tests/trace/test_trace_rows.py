@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from benchframe.events import EVENT, NIL, UNKNOWN, Kind
-from benchframe.trace.check import Checker, RowError
-from benchframe.trace.trace import Trace, split_trace
+from benchframe.trace.trace import Checker, RowError, Trace, split_trace
 
 BASE = 0x10000000
 

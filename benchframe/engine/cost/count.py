@@ -7,16 +7,23 @@ number of records, never a time: this gives the same windows on every machine, s
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from benchframe.dialect.records import DialectError
+from benchframe.dialect.store import cache_folder
 from benchframe.engine.caches import Caches
+from benchframe.engine.content import strategy_digest
 from benchframe.engine.cost.hierarchy import CacheSizes, Hierarchy
 from benchframe.engine.cost.records import EVENT, LINE, SHIFT, Memory
 from benchframe.engine.cost.rewrite import Recorder, Translator, unit_of, units
@@ -26,6 +33,7 @@ from benchframe.engine.runner import NativeRunner, unit_store
 from benchframe.engine.session import prepare
 from benchframe.errors import EngineError
 from benchframe.events import Kind
+from benchframe.files import prune, replacing
 from benchframe.mm.layout import ARENA_VMA, MM, mm_struct, vm_area_struct
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING, one_event
@@ -50,6 +58,8 @@ TYPICAL = 60
 LOAD, COMPILE = 300_000, 5_000_000
 """Numbers of records from which it pays off to load compiled code that counts, and to compile it: it saves some 80 ns
 per record, a load takes 0.1 s and a compile five to ten. Compiled code is stored."""
+KEEP = 16 << 20
+"""Bytes of stored numbers; a file has some kilobytes."""
 _MAPPING = (EVENT << SHIFT) + CLASS_MAPPING
 MEANS = ("loads", "stores", "atomics", "barriers", "branches", "mispredicted", "lines", "steps", "dirty")
 """What is counted per operation in each view; docs/cost.md defines each."""
@@ -89,6 +99,39 @@ def count_cost(
     if sizes is not None:
         replay.hierarchies = [Hierarchy(replay.memory, sizes, state) for state in caches]
     return replay.run(budget)
+
+
+def stored_cost(strategy: Strategy, trace: Trace, budget: int) -> Mapping[str, float]:
+    """The numbers of :func:`count_cost`, counted once for the same strategy, model, counting code, events and budget:
+    they depend on nothing else, so the cache keeps them (its folder may be missing or full). A file that is damaged or
+    of another key is counted again."""
+    folder, key = cache_folder() / "counts", _key(strategy, trace, budget)
+    path = folder / f"{key[:40]}.json"
+    try:
+        found = json.loads(path.read_bytes())
+        if found["key"] == key and all(isinstance(value, (int, float)) for value in found["numbers"].values()):
+            os.utime(path)
+            return {str(name): value for name, value in found["numbers"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    numbers = count_cost(strategy, trace, budget).numbers
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with replacing(path, durable=False, mode=0o600) as file:
+            file.write(json.dumps({"key": key, "numbers": numbers}).encode())
+        prune(folder, KEEP)
+    return numbers
+
+
+def _key(strategy: Strategy, trace: Trace, budget: int) -> str:
+    """sha256 (hex) over all that decides the numbers: what the strategy does, the stream, its limits, and the texts of
+    the model, of what counts it and of the language."""
+    about = (strategy_digest(strategy), trace.digest, trace.setup, sorted(trace.meta.limits.items()), budget)
+    digest = hashlib.sha256(repr(about).encode())
+    for part in ("mm", "engine", "dialect"):
+        for path in sorted((Path(__file__).parents[2] / part).rglob("*.py")):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 class CountedReplay:

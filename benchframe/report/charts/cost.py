@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from benchframe.report.charts.spec import COLOURS, DESCRIPTION, INK, WHOSE, Chart, Data, Spec, panels, quantity
-from benchframe.report.table import own_lines
+from benchframe.report.details import own_lines
 
 PARTS = {"vma": "VMA", "own": "own", "pte": "page table", "page": "struct page", "mm": "mm", "task": "task"}
 """The structures of docs/cost.md, ``own`` for all slabs of the strategy, and their names in the legend."""

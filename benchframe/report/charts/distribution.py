@@ -23,7 +23,8 @@ from benchframe.report.charts.spec import (
     quantity,
     slug,
 )
-from benchframe.report.table import DISTURBED, disturbed_passes, ns
+from benchframe.report.details import DISTURBED, disturbed_passes
+from benchframe.report.table import ns
 from benchframe.results.folder import LatencyRow
 
 _MARKED = (0.5, 0.9, 0.99, 0.999)

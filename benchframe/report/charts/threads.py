@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchframe.report.charts.spec import DESCRIPTION, MUTED, WHOSE, Chart, Data, Panel, Spec, quantity, slug
-from benchframe.report.scaling import per_second
+from benchframe.report.details import per_second
 from benchframe.report.table import ratio_text
 from benchframe.results.figures import OPERATIONS, Point, points
 

@@ -60,9 +60,15 @@ BIG = PrivateSlab(
     fixed=128 * 26,
     part_of=(3, 7),
     says=big_name,
+    on_stack=8 * 128,
 )
 BIG_NODE = PrivateSlab(
-    "maple_big_node", [Field("retired", "i8", "first node to retire after a store", lock="mmap_lock")], 3, 0, fixed=24
+    "maple_big_node",
+    [Field("retired", "i8", "first node to retire after a store", lock="mmap_lock")],
+    3,
+    0,
+    fixed=24,
+    on_stack=8,  # a line
 )
 ARENA_NODE, ARENA_BIG = ARENA_PRIVATE0 + 1, ARENA_PRIVATE0 + 3
 
