@@ -120,6 +120,7 @@ from benchframe.mm.pagetable import next_step, pmd_slot, spin_lock, spin_unlock
 from benchframe.mm.slab import (
     arena_alloc,
     arena_free,
+    arena_room,
     free_typesafe_by_rcu,
     kfree_rcu,
     kmem_cache_prefill,
@@ -180,6 +181,7 @@ __all__ = [
     "WRITE_ONCE",
     "arena_alloc",
     "arena_free",
+    "arena_room",
     "cmpxchg",
     "cmpxchg_acquire",
     "cmpxchg_relaxed",

@@ -161,9 +161,10 @@ def _strategy(known: "Registry", name: str, whole: bool) -> None:
     strategy = known.strategies[name]
     typer.echo(f"strategy {name}: {strategy.summary}\n")
     typer.echo(f"defined in  {strategy.file}")
-    for part in ("index", "cache", "protocol"):
+    for part in ("index", "cache", "protocol", "allocator"):
         value = getattr(strategy, part)
-        typer.echo(f"{part:<10}  {'the default' if value is None else value}")
+        missing = "free: a stack of free slots" if part == "allocator" else "the default"
+        typer.echo(f"{part:<10}  {missing if value is None else value}")
     typer.echo(f"\n{inspect.cleandoc(strategy.doc or '')}\n")
     lines, file = [], strategy.file
     for function in _own_first(strategy):

@@ -221,12 +221,10 @@ def dup_mmap(mm, new, child_task):
         following = v.vm_next
         vma_dup(mm, vma)
         if not v.vm_flags & VM_DONTCOPY:
-            copy = vma_alloc(child)
+            copy = vma_alloc(child, v.vm_start, v.vm_end)
             if copy == NULL:
                 return NULL
             c = VMA(mm, copy)
-            c.vm_start = v.vm_start
-            c.vm_end = v.vm_end
             c.vm_flags = v.vm_flags & ~(VM_LOCKED | VM_LOCKONFAULT | VM_USERFAULTFD)
             c.vm_file = v.vm_file
             c.vm_pgoff = v.vm_pgoff

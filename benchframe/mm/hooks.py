@@ -31,6 +31,14 @@ def index_find(mm, addr):
     """The first VMA with ``addr < vm_end``, NULL if there is none. The caller holds what the protocol took."""
 
 
+@hook("index", holds="mmap_lock write; what the fault took when a stack grows")
+def index_prepare(mm, start, end):
+    """A VMA is about to be stored over [start, end), and nothing has changed yet: 0, or 1 if there is no memory for it.
+    Then the call says -ENOMEM and nothing changes, and a stack does not grow (mas_preallocate). Called before a split,
+    a new VMA and a stack's growth; not before a merge and munmap."""
+    return 0
+
+
 @hook("index", mandatory=True, holds="mmap_lock write")
 def index_insert(mm, vma):
     """Insert ``vma``, which is already on the list (vm_prev, vm_next are set). Caller holds mmap_lock for write."""

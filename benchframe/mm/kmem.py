@@ -9,7 +9,7 @@ from benchframe.dialect.functions import Binding, Native, Replacements, native
 from benchframe.dialect.records import NULL, Field, Slab, Struct
 from benchframe.mm import hooks
 from benchframe.mm.layout import ARENA, FREED
-from benchframe.mm.slab import arena_alloc, arena_free, kfree_rcu, kmem_cache_prefill, kmem_cache_return
+from benchframe.mm.slab import arena_alloc, arena_free, arena_room, kfree_rcu, kmem_cache_prefill, kmem_cache_return
 from benchframe.mm.smp import (
     CREW,
     REPLACE,
@@ -44,8 +44,7 @@ kmem_cache = Struct(
         Field(
             "objects", "i8", "objects of a slab (oo_objects); 0: no cache; -n: on the stack, n per CPU", lock="constant"
         ),
-        Field("cpu_partial", "i8", "objects that a CPU's partial slabs should have (set_cpu_partial)", lock="constant"),
-        Field("cpu_partial_slabs", "i8", "how many slabs that are", lock="constant"),
+        Field("cpu_partial_slabs", "i8", "partial slabs that a CPU keeps (slub_set_cpu_partial)", lock="constant"),
         Field("first_node", "i8", "its first record in KMEM_NODE", lock="constant", model=True),
         Field("first_cpu", "i8", "... in KMEM_CPU", lock="constant", model=True),
         Field(
@@ -71,6 +70,7 @@ kmem_cache_node = Struct(
         Field("list_lock", "i8", "spinlock of the partial slabs", lock="itself"),
         Field("nr_partial", "i8", "how many there are", lock="list_lock; a racy hint without"),
         Field("partial", "i8", "the first of them", lock="list_lock"),
+        Field("partial_tail", "i8", "the last", lock="list_lock"),
         Field("barn_lock", "i8", "spinlock of the barn", lock="itself", align=64),
         Field("nr_full", "i8", "full sheaves", lock="barn_lock; a racy hint without"),
         Field("full", "i8", "the first of them", lock="barn_lock"),
@@ -185,6 +185,12 @@ def plain_alloc(mm, which):
 
 
 @native
+def plain_room(mm, which):
+    """arena_room, likewise."""
+    return arena_room(mm, which)
+
+
+@native
 def plain_free(mm, which, slot):
     """arena_free, likewise."""
     return arena_free(mm, which, slot)
@@ -228,6 +234,15 @@ def alloc_object(mm, which):
     if slot == NULL:
         mm.error = which + 1
     return slot
+
+
+@native
+def room_of_cache(mm, which):
+    """arena_room in a build with an allocator: what is free stands in many places, and nobody counts it. Enough: a full
+    cache makes the run invalid."""
+    if KMEM(ARENA(mm, 0), which).objects == 0:
+        return plain_room(mm, which)
+    return PARKED
 
 
 @native
@@ -327,6 +342,7 @@ def _calls(allocator: Binding) -> dict[Native, Native]:
     found: dict[Native, Native] = {
         arena_alloc: alloc_object,
         arena_free: free_object,
+        arena_room: room_of_cache,
         free_queued: free_object_queued,
         alloc: allocator["kmem_cache_alloc"],
         free: allocator["kmem_cache_free"],
@@ -346,6 +362,7 @@ def one_thread(allocator: Binding) -> Replacements | None:
     return {
         **_calls(allocator),
         plain_alloc: plain_alloc,
+        plain_room: plain_room,
         plain_free: plain_free,
         plain_kfree_rcu: plain_kfree_rcu,
     }
@@ -359,6 +376,7 @@ def threads(allocator: Binding, replace: Replacements = REPLACE) -> Replacements
         **replace,
         **_calls(allocator),
         plain_alloc: arena_alloc_shared,
+        plain_room: plain_room,
         plain_free: arena_free_shared,
         plain_kfree_rcu: kfree_rcu_shared,
         arena_alloc_shared: arena_alloc_shared,

@@ -275,7 +275,7 @@ class Machine:
             sheaves = capacity // kmem.SHEAF_CAPACITY + 3 * self.cpus + 32 * kmem.NODES
             found.append(
                 {
-                    "objects": objects, "cpu_partial": partial, "cpu_partial_slabs": -(-2 * partial // objects),
+                    "objects": objects, "cpu_partial_slabs": -(-2 * partial // objects),
                     "first_node": node, "first_cpu": cpu, "first_object": object_, "first_slab": slab,
                     "first_sheaf": sheaf, "max_sheaves": sheaves - self.cpus - 1,  # CPUs may look at the same time
                 }

@@ -222,12 +222,10 @@ def mmap_region(mm, task, addr, length, vm_flags, file, pgoff):
     prev = vma_prev_of(mm, lookup(mm, task, addr))
     merged = vma_merge_new(mm, prev, addr, addr + length, vm_flags, 0, 0, file, pgoff, 0)
     if merged == NULL:
-        vma = vma_alloc(mm)
+        vma = vma_alloc(mm, addr, addr + length)
         if vma == NULL:
             return -ENOMEM
         v = VMA(mm, vma)
-        v.vm_start = addr
-        v.vm_end = addr + length
         v.vm_flags = vm_flags
         v.vm_file = file
         v.vm_pgoff = pgoff
@@ -310,12 +308,10 @@ def do_brk(mm, task, addr):
         if prev != NULL and VMA(mm, prev).vm_end > mm.start_brk:
             merged = vma_merge_new(mm, prev, old_end, new_end, vm_flags, 0, 0, 0, old_end >> PAGE_SHIFT, 1)
         if merged == NULL:
-            vma = vma_alloc(mm)
+            vma = vma_alloc(mm, old_end, new_end)
             if vma == NULL:
                 return old
             v = VMA(mm, vma)
-            v.vm_start = old_end
-            v.vm_end = new_end
             v.vm_flags = vm_flags
             v.vm_file = 0
             v.vm_pgoff = old_end >> PAGE_SHIFT

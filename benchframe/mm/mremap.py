@@ -112,12 +112,10 @@ def copy_vma(mm, task, vma, addr, length, pgoff):
             m.anon_vma = anon_vma
             m.anon_vma_chain = chain
         return merged
-    new = vma_alloc(mm)
+    new = vma_alloc(mm, addr, end)
     if new == NULL:
         return NULL
     n = VMA(mm, new)
-    n.vm_start = addr
-    n.vm_end = end
     n.vm_flags = v.vm_flags
     n.vm_file = v.vm_file
     n.vm_pgoff = pgoff

@@ -254,12 +254,10 @@ def event_map(mm, task, index):
     error = do_munmap(mm, task, e.addr, end - e.addr)
     if error != 0:
         return error
-    vma = vma_alloc(mm)
+    vma = vma_alloc(mm, e.addr, end)
     if vma == NULL:
         return -EINVAL
     v = VMA(mm, vma)
-    v.vm_start = e.addr
-    v.vm_end = end
     v.vm_flags = (e.prot & VM_ACCESS) | VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
     if e.flags & MAP_STACK_TYPE:
         v.vm_flags |= VM_GROWSDOWN | VM_ACCOUNT

@@ -18,6 +18,7 @@ from benchframe.mm.hooks import (
     find_vma,
     index_erase,
     index_insert,
+    index_prepare,
     index_resize,
     mmap_read_unlock,
     mmap_write_downgrade,
@@ -36,12 +37,16 @@ from benchframe.mm.slab import arena_alloc, arena_free
 
 
 @native
-def vma_alloc(mm):
-    """A new VMA of ``mm`` with every field zero except vm_mm; NULL if the slab is full."""
+def vma_alloc(mm, start, end):
+    """A new VMA of ``mm`` for [start, end), with every other field zero except vm_mm, and the index prepared to store
+    it; NULL if there is no memory for either."""
     vma = arena_alloc(mm, ARENA_VMA)
-    if vma == NULL:
+    if int(vma == NULL) | index_prepare(mm, start, end):  # one branch: a strategy without prepare pays nothing
+        arena_free(mm, ARENA_VMA, vma)  # NULL, too: the next one gets it again
         return NULL
     v = VMA(mm, vma)
+    v.vm_start = start
+    v.vm_end = end
     v.vm_mm = mm.id
     v.vm_next = NULL
     v.vm_prev = NULL
@@ -453,31 +458,29 @@ def split_vma_unchecked(mm, vma, addr, new_below):
     new_below:  [ new      |vma       ]        else:  [ vma      |new       ]
                 start     addr      end               start     addr      end
     ```
-    0, or -ENOMEM if the slab is full. The count may exceed the limit by this one (munmap relies on it).
+    0, or -ENOMEM without memory: then nothing has changed. The count may exceed the limit by this one (munmap relies on
+    it).
     """
-    new = vma_alloc(mm)
+    v = VMA(mm, vma)
+    start = v.vm_start
+    end = v.vm_end
+    below = int(new_below != 0)  # 1 or 0, to choose without a branch: the kernel copies both bounds and changes one
+    low = addr + (start - addr) * below
+    new = vma_alloc(mm, low, end + (addr - end) * below)
     if new == NULL:
         return -ENOMEM
-    v = VMA(mm, vma)
     n = VMA(mm, new)
     n.vm_flags = v.vm_flags
     n.vm_file = v.vm_file
     n.anon_vma = v.anon_vma
     n.anon_vma_chain = v.anon_vma_chain
+    n.vm_pgoff = v.vm_pgoff + ((low - start) >> PAGE_SHIFT)
     vma_start_write(mm, vma)
-    start = v.vm_start
-    end = v.vm_end
     if new_below:
-        n.vm_start = start
-        n.vm_end = addr
-        n.vm_pgoff = v.vm_pgoff
         prev = v.vm_prev
         vma_resize(mm, vma, addr, end)
         vma_link(mm, new, prev)
     else:
-        n.vm_start = addr
-        n.vm_end = end
-        n.vm_pgoff = v.vm_pgoff + ((addr - start) >> PAGE_SHIFT)
         vma_resize(mm, vma, start, addr)
         vma_link(mm, new, vma)
     mm.nr_splits += 1
@@ -554,7 +557,9 @@ def expand_stack(mm, vma, addr):
 def grow_down(mm, vma, addr):
     """The part of expand_stack under page_table_lock, which keeps two faults from growing one stack at once."""
     v = VMA(mm, vma)
-    if v.vm_end - addr > mm.stack_limit or (v.vm_start - addr) >> PAGE_SHIFT > v.vm_pgoff:
+    if v.vm_end - addr > mm.stack_limit or (
+        int((v.vm_start - addr) >> PAGE_SHIFT > v.vm_pgoff) | index_prepare(mm, addr, v.vm_end)
+    ):
         return 0
     vma_resize(mm, vma, addr, v.vm_end)
     return 1

@@ -314,6 +314,15 @@ class SimulatedSession(CrewSession):
         own["cpu"].view(np.int64)[:] = 0
         own["socket"][:] = 0
         self._set_cpus(numbers, seed)
+        self._set_nodes(numbers["per_socket"])
+
+    def _set_nodes(self, per_socket: int) -> None:
+        """A memory node for each socket: an allocator's CPUs take and give objects there."""
+        for which in self.memory.caches:
+            first = int(self.memory.arrays[kmem.KMEM.base]["first_cpu"][which])
+            for number, work in enumerate(self.program.works):
+                node = min(number // per_socket, kmem.NODES - 1)
+                self.memory.arrays[kmem.KMEM_CPU.base]["node"][first + work.task] = node
 
     def _set_cpus(self, numbers: Mapping[str, int], seed: int) -> None:
         """A record and a stack for each CPU, all ready, a nanosecond apart."""

@@ -5,7 +5,7 @@ from it. Who frees an object of another slab puts it on that slab's own list by 
 
 ```
 alloc   the CPU's freelist; empty: what others freed into its slab (get_freelist); none: the next of the CPU's partial
-        slabs; none: partial slabs of the node, under list_lock, many at once (get_partial_node); none: a new slab
+        slabs; none: partial slabs of the node, under list_lock, a few at once (get_partial_node); none: a new slab
 free    the CPU's freelist if the object is of its slab; else the slab's list (__slab_free). A slab that was full goes
         to the CPU's partial slabs; if those are too many they all go to the node, under list_lock (put_cpu_partial). A
         slab that becomes empty takes list_lock, and leaves the node if that has MIN_PARTIAL others
@@ -77,14 +77,16 @@ def node_of(k, cpu):
 
 @native
 def add_partial(k, node, number):
-    """Put slab ``number`` first on the node's list. Caller holds list_lock."""
+    """Put slab ``number`` last on the node's list (DEACTIVATE_TO_TAIL). Caller holds list_lock."""
     n = KMEM_NODE(k, node)
     s = KMEM_SLAB(k, number)
-    s.next = n.partial
-    s.prev = NULL
-    if n.partial != NULL:
-        KMEM_SLAB(k, n.partial).prev = number
-    n.partial = number
+    s.next = NULL
+    s.prev = n.partial_tail
+    if n.partial_tail != NULL:
+        KMEM_SLAB(k, n.partial_tail).next = number
+    else:
+        n.partial = number
+    n.partial_tail = number
     n.nr_partial += 1
     s.node_partial = 1
     return 0
@@ -101,6 +103,8 @@ def remove_partial(k, node, number):
         KMEM_SLAB(k, s.prev).next = s.next
     if s.next != NULL:
         KMEM_SLAB(k, s.next).prev = s.prev
+    else:
+        n.partial_tail = s.prev
     n.nr_partial -= 1
     s.node_partial = 0
     return 0
@@ -188,7 +192,7 @@ def get_partial_node(k, cpu):
     more = 0
     if number != NULL:
         remove_partial(k, node, number)
-        while n.partial != NULL and more <= k.cpu_partial // 2:
+        while n.partial != NULL and more <= k.cpu_partial_slabs // 2:
             other = n.partial
             remove_partial(k, node, other)
             KMEM_SLAB(k, other).next = c.partial

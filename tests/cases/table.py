@@ -406,6 +406,15 @@ HEAPS = [
         first=HEAP,
     ),
     Case(
+        "brk expands its area alone, which an area lies before (expand_only_mode)",
+        (m(HEAP - 5, 2), brk(2)),
+        "ww...ww",
+        brk(6),
+        "ww...wwwwww",
+        p(HEAP + 6),
+        first=HEAP - 5,
+    ),
+    Case(
         "brk leaves a page to the next area",
         (brk(2), m(HEAP + 4, 2)),
         "ww..ww",

@@ -6,12 +6,16 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from support.programs import HEAP
 from support.space import ALLOCATING, BASE, FIXED, PAGE, PMD, RW, RWX, SIZES, Kit, strategy
 
 from benchframe.interpreted import InterpretedRunner
 from benchframe.judge.sources.trees import watched
+from benchframe.mm.flags import FAULT_MAPERR
+from benchframe.mm.layout import ARENA_VMA
 from benchframe.mm.machine import Machine, Parameters
 from benchframe.mm.space import Space
+from benchframe_plugins.maple.node import ARENA_NODE, STORE_NODES
 
 # ---- AVL -----------------------------------------------------------------------------------------------------------
 
@@ -280,6 +284,39 @@ def test_maple_stores_what_mm_vma_c_stores(
     """A cut is one store, of the new VMA (vma_complete); a munmap one more, of NULL (vma_iter_clear_gfp); a merge, also
     one that shrinks a neighbour, is the survivor's store (commit_merge)."""
     assert maple_stores(*calls) == stores
+
+
+@pytest.mark.parametrize(
+    ("call", "refused", "granted"),
+    [
+        (lambda kit: kit.protect(2, 2, RWX), -12, 0),
+        (lambda kit: kit.unmap(2, 2), -12, 0),
+        (lambda kit: kit.madvise(BASE + 2 * PAGE, PAGE, 10), -11, 0),
+        (lambda kit: kit.mmap(BASE + 9 * PAGE, PAGE, RW, FIXED), -12, BASE + 9 * PAGE),
+        (lambda kit: kit.mremap(BASE, PAGE, PAGE, 3, BASE + 9 * PAGE), -12, BASE + 9 * PAGE),
+        (lambda kit: kit.brk(HEAP + PAGE), HEAP, HEAP + PAGE),
+        (lambda kit: kit.fault(BASE + 398 * PAGE, 2), FAULT_MAPERR, 0),
+    ],
+    ids=["mprotect", "munmap", "madvise", "mmap", "mremap", "brk", "stack"],
+)
+def test_a_store_without_memory_changes_nothing(call: Callable[[Kit], int], refused: int, granted: int) -> None:
+    """mas_preallocate fails, for the slab of nodes has 27 left: -ENOMEM (madvise: -EAGAIN), brk stays, a stack does not
+    grow; VMAs and tree are as before. With one node more the same call does it."""
+    kit = Kit("maple_rcu")
+    kit.map(0, 6)
+    assert kit.brk(HEAP) == HEAP
+    kit.map(400, 1, flags=FIXED | 0x100)
+    arena = kit.machine.arrays["slab_base"][ARENA_NODE]
+    arena["capacity"] = arena["top"] - arena["free"] + STORE_NODES - 1
+    before, nodes, free = kit.layout(), root(kit), int(kit.machine.arrays["slab_base"][ARENA_VMA]["live"])
+    assert call(kit) == refused
+    assert (kit.layout(), root(kit)) == (before, nodes)
+    assert int(kit.machine.arrays["slab_base"][ARENA_VMA]["live"]) == free
+    kit.validate()
+    arena["capacity"] += 1
+    assert call(kit) == granted
+    assert kit.layout() != before
+    kit.validate()
 
 
 def test_maple_joins_a_leaf_of_six() -> None:

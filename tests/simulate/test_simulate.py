@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -30,10 +31,11 @@ from benchframe.mm.replay import CLASS_FAULT
 from benchframe.mm.smp import CREW
 from benchframe.registry import load
 from benchframe.results.folder import RunFolder, find_run
+from benchframe.results.manifest import CellEntry
 from benchframe.results.studies import simulated_cells, simulated_path
 from benchframe.simulator import search
 from benchframe.simulator.build import instrument
-from benchframe.simulator.campaign import Watcher, do_job, jobs_of, plan_cells, run_cells
+from benchframe.simulator.campaign import Answer, Watcher, cluster, do_job, jobs_of, plan_cells, run_cells
 from benchframe.simulator.figures import Figures
 from benchframe.simulator.locks import sim_begin, sim_end
 from benchframe.simulator.machines import (
@@ -511,6 +513,48 @@ def test_any_executor_computes_the_same_cells(tmp_path: Path) -> None:
         do_job(replace(job, sources="another"))
     with pytest.raises(SimulateError, match="another source of strategy rbtree"):
         do_job(replace(job, digest="another"))
+
+
+class Killer(Watcher):
+    """Kills one worker of a scheduler when the first cell has come."""
+
+    client: Any = None
+    killed = 0
+
+    def cell(self, entry: CellEntry, answer: Answer) -> None:
+        """As Watcher's."""
+        if not self.killed:
+            self.killed = next(iter(self.client.run(os.getpid).values()))
+            os.kill(self.killed, signal.SIGKILL)
+
+
+def test_a_scheduler_whose_worker_is_killed_loses_nothing(tmp_path: Path) -> None:
+    """`--cluster local:2`, a real Dask scheduler with two workers on loopback, one of which is killed half-way, leaves
+    the bytes of a serial run."""
+    if not os.environ.get("BENCHFRAME_CI"):
+        pytest.importorskip("distributed", reason="Dask is not installed: pip install 'benchframe[cluster]'")
+    known, machine = load([]), load_machine("milan-2s")
+    rbtree = {"rbtree": simulated(known.strategy("rbtree"))}
+    streams = make_streams(known, [LOAD], [], 0, None, [1, 2, 3])
+    plan = plan_cells(["rbtree"], rbtree, streams, machine, NOTHING, as_it_is(), seeds=1, command=["benchframe"])
+    jobs = jobs_of(plan, machine, NOTHING, as_it_is(), seeds=1, corners=False, rounds=2, accesses=100_000)
+    serial = RunFolder.create(tmp_path / "serial", plan)
+    run_cells(serial, jobs, rbtree, Watcher(), OneByOne)
+    killer = Killer()
+
+    with cluster("local:2") as executors:
+
+        def executor() -> Executor:
+            made: Any = executors()
+            killer.client = made._client
+            return made  # type: ignore[no-any-return]
+
+        folder = RunFolder.create(tmp_path / "cluster", plan)
+        run_cells(folder, jobs, rbtree, killer, executor)
+    assert killer.killed
+    assert not any(cell.state.failed for cell in folder.cells())
+    for entry in jobs:
+        assert simulated_path(folder.path, entry).read_bytes() == simulated_path(serial.path, entry).read_bytes()
 
 
 def test_command_from_run_to_report(tmp_path: Path) -> None:

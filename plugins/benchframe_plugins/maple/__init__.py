@@ -47,8 +47,9 @@ dead. 6.12 maps over VMAs by one store, here, as before, munmap's store comes fi
 (cases 4 and 5) is one store, as in 6.12; 6.1 stores the neighbour, too. In `maple` fork inserts one VMA after the
 other, where 6.1 stored in bulk mode, whose splits fill other leaves; in `maple_rcu` it copies the tree (__mt_dup, 6.8)
 and then stores each copied VMA into its slot, but walks to each from the root, and in RCU mode, which the kernel sets
-when the child is complete. Nodes are not preallocated: if the slab is full, the run is invalid. One store makes the new
-nodes visible; then the old nodes are marked dead, and in RCU mode wait for a grace period.
+when the child is complete. Nodes are not preallocated: before a split, a new VMA and a stack's growth it is only asked
+whether the slab has enough (mt_prepare); in a merge or munmap a full slab makes the run invalid. One store makes the
+new nodes visible; then the old nodes are marked dead, and in RCU mode wait for a grace period.
 (Up to 6.5 a node was marked dead before its replacement was visible, so that readers restarted again and again;
 530f745c7620 and 72bcf4aa86ec reversed the order in 6.6.)
 
@@ -62,10 +63,11 @@ mm/mmap.c; Documentation/core-api/maple_tree.rst.
 """
 
 from benchframe.api import Index, Strategy, hookimpl, native, scenario
-from benchframe.kernel import MM, NULL, READ_ONCE, VMA, rcu_assign_pointer, smp_rmb, start_gap
+from benchframe.kernel import MM, NULL, READ_ONCE, VMA, arena_room, rcu_assign_pointer, smp_rmb, start_gap
 from benchframe_plugins.maple.check import MESSAGES, mt_check
 from benchframe_plugins.maple.node import (
     ARANGE,
+    ARENA_NODE,
     BIG,
     BIG_NODE,
     INNER_GAPS,
@@ -77,6 +79,7 @@ from benchframe_plugins.maple.node import (
     NODE,
     PIVOTS,
     ROOT,
+    STORE_NODES,
     TYPE_MASK,
     WORD,
     leaf_end,
@@ -135,6 +138,12 @@ def mt_find(mm, addr):
 
 
 # ---- changes ---------------------------------------------------------------------------------------------------------
+
+
+@native
+def mt_prepare(mm, start, end):
+    """mas_preallocate: whether the slab has the nodes that the store may need at most."""
+    return int(arena_room(mm, ARENA_NODE) < STORE_NODES)
 
 
 @native
@@ -286,6 +295,7 @@ def maple(rcu: bool = False, free: object = ma_free_rcu, dup: bool = False, prea
     return Index(
         slabs=(WORD, NODE, BIG, BIG_NODE),
         find=mt_find,
+        prepare=mt_prepare,
         insert=mt_insert,
         erase=mt_erase,
         erase_range=mt_erase_range,

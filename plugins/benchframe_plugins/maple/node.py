@@ -85,6 +85,8 @@ LEAF_MIN, INNER_MIN = 7, 5
 """Ranges, children. mt_min_slots returns 6 and 4, but is compared with the number of the last slot, counted from 0."""
 MT_MAX = (1 << 62) - 1
 """ULONG_MAX, with room above for signed sums."""
+STORE_NODES = 28
+"""The most nodes that a store makes: three for each of at most nine levels, and one (mas_preallocate)."""
 BIG_SLOTS, BIG_GAPS, BIG_NEW = 40, 80, 36
 """In a big node: pivots from 0, slots, gaps; entries 36 to 38 are the children being made."""
 
