@@ -183,7 +183,7 @@ def races() -> list[Historic]:
             "found by this check in what mends the author's third version; refcount_inc_not_zero_acquire is of 6.15",
             "rcu_rbtree",
             "use after free: T0: load of VMA",
-            ("refcount_inc_not_zero_acquire", "rmw", "vm_refcnt", "relaxed"),
+            ("find_vma_speculative", "rmw", "vm_refcnt", "relaxed"),
             where="fault-mremap-neighbour",
             whole=True,
         ),
