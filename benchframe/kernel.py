@@ -53,7 +53,18 @@ from benchframe.dialect import (
     xchg_release,
 )
 from benchframe.mm.defaults import read_lock, read_unlock, write_downgrade, write_lock, write_unlock
-from benchframe.mm.flags import E_PSE, PG_RESERVED, VM_ACCESS, VM_GROWSDOWN, VM_READ, VM_SHARED, VM_WRITE
+from benchframe.mm.flags import (
+    E_PSE,
+    MADV_DONTNEED,
+    MADV_DONTNEED_LOCKED,
+    MADV_FREE,
+    PG_RESERVED,
+    VM_ACCESS,
+    VM_GROWSDOWN,
+    VM_READ,
+    VM_SHARED,
+    VM_WRITE,
+)
 from benchframe.mm.fork import mmdrop, mmgrab
 from benchframe.mm.hooks import (
     COUNT_FALLBACK,
@@ -116,6 +127,7 @@ from benchframe.mm.locks import (
     spinlock,
     waitqueue,
 )
+from benchframe.mm.madvise import advise_pages, madvise_under_mmap_lock
 from benchframe.mm.pagetable import next_step, pmd_slot, spin_lock, spin_unlock
 from benchframe.mm.slab import (
     arena_alloc,
@@ -131,7 +143,7 @@ from benchframe.mm.slab import (
     start_poll_synchronize_rcu,
     synchronize_rcu,
 )
-from benchframe.mm.vma import expand_stack, grow_as_held, grow_under_write_lock, start_gap, vma_free_now
+from benchframe.mm.vma import expand_stack, grow_as_held, grow_under_write_lock, page_align, start_gap, vma_free_now
 
 __all__ = [
     "ARENA",
@@ -151,6 +163,9 @@ __all__ = [
     "KMEM_OBJECT",
     "KMEM_SHEAF",
     "KMEM_SLAB",
+    "MADV_DONTNEED",
+    "MADV_DONTNEED_LOCKED",
+    "MADV_FREE",
     "MM",
     "NULL",
     "PAGE",
@@ -179,6 +194,7 @@ __all__ = [
     "VM_SHARED",
     "VM_WRITE",
     "WRITE_ONCE",
+    "advise_pages",
     "arena_alloc",
     "arena_free",
     "arena_room",
@@ -207,6 +223,7 @@ __all__ = [
     "load_acquire",
     "lock_acquired",
     "lock_contended",
+    "madvise_under_mmap_lock",
     "mmap_down_read_trylock",
     "mmap_down_write_trylock",
     "mmap_read_lock",
@@ -217,6 +234,7 @@ __all__ = [
     "mmdrop",
     "mmgrab",
     "next_step",
+    "page_align",
     "pmd_slot",
     "poll_state_synchronize_rcu",
     "rcu_assign_pointer",

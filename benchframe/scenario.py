@@ -7,12 +7,13 @@ The scenarios that every strategy must survive are in ``check.cases``; a strateg
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from benchframe.events import FaultFlag, Kind
 from benchframe.mm import flags, layout
+from benchframe.mm.flags import ENOMEM
 from benchframe.mm.machine import Parameters
 from benchframe.mm.space import Space
 
@@ -141,11 +142,21 @@ OLD_NOREPLACE = Parameters(rules=Parameters().rules | flags.RULE_NOREPLACE_417)
 @dataclass(frozen=True)
 class Call:
     """One call of a task: a row of a stream, and its name in a counterexample. ``answer``: what the call must return,
-    if that differs from what the checker expects anyway (a mapping call must succeed)."""
+    if that differs from what the checker expects anyway (a mapping call must succeed, or fail with one of
+    ``errors``)."""
 
     label: str
     columns: Mapping[str, int]
     answer: int | None = None
+    errors: tuple[int, ...] = ()
+
+    def wrong(self, result: int) -> str:
+        """Why the call may not give ``result`` in any address space; empty if it may."""
+        if self.answer is not None:
+            return "" if result == self.answer else f"answered {result}, must answer {self.answer}"
+        if self.columns["kind"] in (Kind.FAULT, Kind.LOOKUP) or result >= 0 or -result in self.errors:
+            return ""
+        return f"failed with {result}"
 
 
 def fault(page: int, access: int = 2) -> Call:
@@ -197,6 +208,12 @@ def munmap(page: int, count: int) -> Call:
 def mprotect(page: int, count: int, prot: int) -> Call:
     """mprotect."""
     return _mapping(Kind.MPROTECT, f"mprotect of pages {page}-{page + count - 1}", page, count, prot=prot)
+
+
+def madvise(page: int, count: int, advice: int = 4) -> Call:
+    """madvise, of pages that others may have unmapped (ENOMEM); 4 is MADV_DONTNEED."""
+    what = f"madvise({advice}) of pages {page}-{page + count - 1}"
+    return replace(_mapping(Kind.MADVISE, what, page, count, flags=advice), errors=(ENOMEM,))
 
 
 def mremap(page: int, count: int, to: int, keep: bool = False) -> Call:

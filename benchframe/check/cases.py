@@ -395,16 +395,10 @@ class CaseWorld(Hardware):
         if is_store(answer.call) and answer.result == 0:
             return  # a store that did not fault asked nobody
         kind = answer.call.columns["kind"]
-        if answer.call.answer is not None:
-            if answer.result != answer.call.answer:
-                wanted = f"answered {answer.result}, must answer {answer.call.answer}"
-                raise Broken("wrong answer", f"T{answer.task}: {answer.call.label} {wanted}")
+        if wrong := answer.call.wrong(answer.result):
+            raise Broken("wrong answer", f"T{answer.task}: {answer.call.label} {wrong}")
+        if answer.call.answer is not None or kind not in (Kind.FAULT, Kind.LOOKUP, Kind.WALK):
             return
-        if kind not in (Kind.FAULT, Kind.LOOKUP):
-            if answer.result < 0:
-                raise Broken("wrong answer", f"T{answer.task}: {answer.call.label} failed with {answer.result}")
-            if kind != Kind.WALK:
-                return
         met = [
             layout_.rows
             for layout_ in self.layouts[answer.call.columns.get("mm", 0)]

@@ -163,11 +163,8 @@ def check_answers(
     """Broken for an answer that is right in none of the layouts that the call may have met."""
     asked = [one for one in calls if _asks(one[0]) and one[0].answer is None]
     for call, span, result in calls:
-        kind = call.columns["kind"]
-        if call.answer is not None and result != call.answer:
-            raise Broken("wrong answer", f"T{span.task}: {call.label} answered {result}, must answer {call.answer}")
-        if call.answer is None and kind not in (Kind.FAULT, Kind.LOOKUP) and result < 0:
-            raise Broken("wrong answer", f"T{span.task}: {call.label} failed with {result}")
+        if wrong := call.wrong(result):
+            raise Broken("wrong answer", f"T{span.task}: {call.label} {wrong}")
     whole = [first_rows, *(span.rows for span in mappings)]
     asked = [one for one in asked if any(_wrong(one, [layout]) for layout in whole)]
     if not asked:

@@ -1,5 +1,4 @@
-"""The C compiler: compile a C file to an object file, link several object files into one, build a shared library for
-ctypes."""
+"""The C compiler: from a C file to an object file, several of them linked into one, a shared library for ctypes."""
 
 from __future__ import annotations
 

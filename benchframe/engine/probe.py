@@ -1,5 +1,4 @@
-"""Measure many cells in one process, for studies that sweep a parameter: a round is a process, in which the cells are
-shuffled.
+"""Measure many cells in one process, for studies that sweep a parameter; a round is a process, its cells shuffled.
 
 A run starts a process per cell and round, which costs half a second each. A study of some fifty points would spend
 minutes on start-ups, so here one process measures every point for a short time, in its own order, after checking each

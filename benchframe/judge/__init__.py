@@ -1,7 +1,7 @@
 """The running kernel judges a model of the address space: ``benchframe oracle``.
 
-Reading order: :mod:`child` (runs on the kernel), :mod:`kernel` (how it is called), :mod:`programs` (operations,
-generators, and the interface of a judged side), :mod:`judge` (the comparison, shrinking, and which rules and limits
-hold here), :mod:`reproducer` (small programs to run by hand), :mod:`guest` (another kernel in a virtual machine),
-:mod:`command`.
+Reading order: :mod:`child` (runs on the kernel), :mod:`programs` (operations, generators, and the interface of a judged
+side), :mod:`judge` (how the kernel is called, the comparison, shrinking, and which rules and limits hold here),
+:mod:`command` (small programs to run by hand, and the report); :mod:`benchframe.guest` has another kernel in a virtual
+machine.
 """

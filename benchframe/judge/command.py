@@ -306,7 +306,7 @@ def run_oracle_command(
         judged: makes the judged side.
         ablate: a rule to switch off (see :class:`~benchframe.oracle.Rules`), or ``all``: each in turn, and say
             whether it was caught.
-        accept: which operations the judged side speaks (``judge.model.speaks`` for the compiled model).
+        accept: which operations the judged side speaks (``judge.judge.speaks`` for the compiled model).
         save: a mismatch is written to this path with ``.txt``, ``.py`` and ``.c`` appended.
 
     Returns:

@@ -17,6 +17,7 @@ from benchframe.mm.hooks import (
 )
 from benchframe.mm.layout import ARENA_TABLE, PAGE, TASK, VMA
 from benchframe.mm.locks import mmap_down_read, mmap_down_write, mmap_downgrade_write, mmap_up_read, mmap_up_write
+from benchframe.mm.madvise import madvise_under_mmap_lock
 from benchframe.mm.slab import arena_free
 from benchframe.mm.vma import grow_as_held, start_gap, vma_free_now, vma_next_of, vma_prev_of
 
@@ -204,6 +205,7 @@ DEFAULTS = {
     "lock_vma_range": maps_under_mmap_lock,
     "get_next_vma": next_in_list,
     "unlock_vma_range": maps_unlock,
+    "madvise_pages": madvise_under_mmap_lock,
     "lookup": find_vma,
 }
 """Default function by hook name."""

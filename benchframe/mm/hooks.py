@@ -298,6 +298,12 @@ def unlock_vma_range(mm, task, vma):
     """The read is over; ``vma`` is what get_next_vma returned last."""
 
 
+@hook("protocol", mandatory=True, holds="none; takes what it needs")
+def madvise_pages(mm, task, start, length, advice):
+    """madvise with advice that changes no VMA (mm/madvise.c, madvise_lock): do_madvise's result. The default takes
+    mmap_lock for read meanwhile, as the kernel does up to 6.16."""
+
+
 # ---- engine -----------------------------------------------------------------------------------------------
 
 

@@ -60,12 +60,11 @@ from benchframe.mm.flags import (
     VM_WIPEONFORK,
     VM_WRITE,
 )
-from benchframe.mm.hooks import lookup
+from benchframe.mm.hooks import lookup, mmap_read_lock, mmap_read_unlock
 from benchframe.mm.layout import PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, PTE, PTRS_PER_TABLE, VMA
 from benchframe.mm.memory import NUMA_HINT, PAGE_OUT, ZAP, change_range, populate_vma
-from benchframe.mm.mmap import page_align
 from benchframe.mm.pagetable import pmd_alloc, pmd_slot, pte_alloc, table_free
-from benchframe.mm.vma import anon_vma_prepare, vma_set_flags
+from benchframe.mm.vma import anon_vma_prepare, page_align, vma_set_flags
 
 NO_FLAGS = -1
 """``advice_flags``: this advice does not change flags."""
@@ -226,7 +225,8 @@ def advise_pages_error(v, advice):
 
 @native
 def advise_pages(mm, task, vma, start, end, advice):
-    """Advice that acts on the pages of [start, end), all in ``vma``: 0 or -errno."""
+    """Advice that acts on the pages of [start, end), all in ``vma``: 0 or -errno. Caller holds mmap_lock for read, or
+    ``vma`` against writers where the hook madvise_pages is filled."""
     error = advise_pages_error(VMA(mm, vma), advice)
     if error != 0:
         return error
@@ -266,6 +266,15 @@ def advice_reads(advice):
     if advice >= MADV_COLD and advice <= MADV_COLLAPSE:
         return 1
     return advice == MADV_GUARD_INSTALL or advice == MADV_GUARD_REMOVE or advice == MADV_MODEL_NUMA
+
+
+@native
+def madvise_under_mmap_lock(mm, task, start, length, advice):
+    """Advice that changes no VMA, up to 6.16."""
+    mmap_read_lock(mm, task)
+    result = do_madvise(mm, task, start, length, advice)
+    mmap_read_unlock(mm, task)
+    return result
 
 
 @native

@@ -62,6 +62,7 @@ from benchframe.mm.pagetable import free_pgtables
 from benchframe.mm.vma import (
     list_remove,
     note_hole,
+    page_align,
     split_vma_unchecked,
     start_gap,
     vma_alloc,
@@ -73,12 +74,6 @@ from benchframe.mm.vma import (
 
 # ----------------------------------------------------------------------------------------------------------------------
 # munmap (mm/mmap.c do_munmap, 2.6.32 to 6.0; the same steps in mm/vma.c since).
-
-
-@native
-def page_align(length):
-    """Round up to whole pages."""
-    return (length + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1)
 
 
 @native

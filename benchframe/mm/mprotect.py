@@ -33,8 +33,7 @@ from benchframe.mm.flags import (
 from benchframe.mm.hooks import lookup
 from benchframe.mm.layout import PAGE_SIZE, VMA
 from benchframe.mm.memory import change_protection, populate_range
-from benchframe.mm.mmap import page_align
-from benchframe.mm.vma import vma_set_flags
+from benchframe.mm.vma import page_align, vma_set_flags
 
 
 @native

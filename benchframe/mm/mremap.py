@@ -24,9 +24,9 @@ from benchframe.mm.flags import (
 from benchframe.mm.hooks import cache_copied, lookup, vma_start_write
 from benchframe.mm.layout import PAGE, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, PTE, PTRS_PER_TABLE, VMA
 from benchframe.mm.memory import ZAP, change_range, populate_range
-from benchframe.mm.mmap import ANYWHERE, do_munmap, page_align, unmapped_area
+from benchframe.mm.mmap import ANYWHERE, do_munmap, unmapped_area
 from benchframe.mm.pagetable import next_step, pmd_alloc, pmd_slot, pte_alloc, spin_lock, spin_unlock
-from benchframe.mm.vma import vma_alloc, vma_link, vma_merge_new, vma_prev_of
+from benchframe.mm.vma import page_align, vma_alloc, vma_link, vma_merge_new, vma_prev_of
 
 
 @native

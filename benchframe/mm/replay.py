@@ -45,6 +45,7 @@ from benchframe.mm.fork import dup_mmap, exit_mmap, mm_init, mm_new, mmdrop, tas
 from benchframe.mm.hooks import (
     index_find,
     lookup,
+    madvise_pages,
     mmap_read_lock,
     mmap_read_unlock,
     mmap_write_lock,
@@ -68,12 +69,12 @@ from benchframe.mm.layout import (
 )
 from benchframe.mm.madvise import NO_FLAGS, advice_flags, advice_known, advice_reads, advise_pages_error, do_madvise
 from benchframe.mm.memory import covering, fault_in_vma, page_fault
-from benchframe.mm.mmap import do_brk, do_mmap, do_munmap, mmap_flags, mmap_region, page_align
+from benchframe.mm.mmap import do_brk, do_mmap, do_munmap, mmap_flags, mmap_region
 from benchframe.mm.mprotect import do_attribute, do_mlock, do_mprotect
 from benchframe.mm.mremap import do_mremap
 from benchframe.mm.slab import arena_alloc
 from benchframe.mm.task_mmu import read_maps
-from benchframe.mm.vma import anon_vma_prepare, vma_alloc, vma_link, vma_prev_of
+from benchframe.mm.vma import anon_vma_prepare, page_align, vma_alloc, vma_link, vma_prev_of
 
 
 @native
@@ -374,11 +375,10 @@ def mapping_event(root, index):
     if kind == WALK:
         return read_maps(mm, task, e.addr, e.len, e.new_len)
     if kind == MADVISE and advice_reads(e.flags):
+        if not failed(e.ret):
+            return madvise_pages(mm, task, e.addr, e.len, e.flags)
         mmap_read_lock(mm, task)
-        if failed(e.ret):
-            result = refused_call(mm, task, index)
-        else:
-            result = do_madvise(mm, task, e.addr, e.len, e.flags)
+        result = refused_call(mm, task, index)
         mmap_read_unlock(mm, task)
         return result
     mmap_write_lock(mm, task)

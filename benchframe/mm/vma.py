@@ -37,6 +37,12 @@ from benchframe.mm.slab import arena_alloc, arena_free
 
 
 @native
+def page_align(length):
+    """Round up to whole pages."""
+    return (length + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1)
+
+
+@native
 def vma_alloc(mm, start, end):
     """A new VMA of ``mm`` for [start, end), with every other field zero except vm_mm, and the index prepared to store
     it; NULL if there is no memory for either."""

@@ -1,5 +1,4 @@
-"""The simulated build: a threaded unit with a call of the simulator before every access; and the simulator's machine
-code.
+"""The simulated build: a threaded unit that calls the simulator before every access; and the simulator's own code.
 
 LLVM's text is instrumented after optimisation, so that accesses that the compiler merged or removed are merged or
 removed here too. Instructions are counted between accesses and passed on with the next one. Waiting, the clock and the

@@ -1,10 +1,9 @@
-"""Searches over simulations: a machine's numbers that fit this host, the best order of fields, where a strategy loses
-most.
+"""Searches over simulations: numbers that fit this host, the best order of fields, the load that costs most.
 
-Both are deterministic: the same call has the same result. Neither is exhaustive: they report what they found, not that
-there is nothing else.
+The two searches for fields and loads are deterministic: the same call has the same result. Neither is exhaustive: they
+report what they found, not that there is nothing else.
 
-Calibration: the single-CPU numbers of a machine, fitted to native runs on this host. With one CPU nothing is contended,
+Calibration fits the single-CPU numbers of a machine to native runs on this host. With one CPU nothing is contended,
 so a simulated operation takes its instructions times ``insn``, its atomic operations times ``atomic``, and what private
 caches, memory and the store buffer add. The simulation counts the first two; it takes the rest from the machine that is
 the base. :func:`fit` finds the two numbers for which the cells come nearest to what one native thread took. On a busy

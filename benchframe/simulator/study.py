@@ -1,5 +1,4 @@
-"""A simulated run in tables, pictures and sentences: how it scales, where it spends time, a second estimate of
-throughput.
+"""A simulated run in tables, pictures and sentences: how it scales, where it spends time, a second estimate.
 
 A second estimate of throughput, independent of the simulation's clocks: mean value analysis of one queue. The line with
 the highest cost is a server of a closed network, everything else is think time (Reiser and Lavenberg 1980). Its demand

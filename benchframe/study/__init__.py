@@ -1,2 +1,1 @@
-"""Studies: why one strategy beats another (explain), where it begins to (breakeven), what the layout contributes
-(layout)."""
+"""Studies: why one strategy beats another, where it begins to, what the layout contributes."""

@@ -11,7 +11,8 @@ linux-6.1        maple tree                      none             mmap_lock for 
 linux-6.4        maple tree, RCU mode            none             the VMA's rw_semaphore, else mmap_lock
 linux-6.12       as linux-6.4; fork copies the tree
 linux-6.15       maple tree, RCU mode            none             a reference to the VMA, else mmap_lock
-linux-6.18       as linux-6.15; /proc/PID/maps is read under one VMA's lock after another, before under mmap_lock
+linux-6.18       as linux-6.15; /proc/PID/maps is read under one VMA's lock after another, MADV_DONTNEED and MADV_FREE
+                 hold one VMA's, before mmap_lock
 ```
 Which maple tree: after a store the nodes are those of lib/maple_tree.c of 6.1 and of 6.12 alike (`make kernel-judge`;
 newer files have not been compared). linux-6.1 rewrites a leaf in place; from linux-6.4 on it is replaced, since 6.3 set
@@ -84,9 +85,9 @@ def benchframe_strategies():
         (
             "linux-6.15",
             "maple tree, a reference count per VMA as its lock",
-            per_vma_refcnt.protocol(**dict.fromkeys(per_vma_refcnt.MAPS)),
+            per_vma_refcnt.protocol(**dict.fromkeys(per_vma_refcnt.SINCE_6_17)),
         ),
-        ("linux-6.18", "as 6.15, and maps are read under one VMA's lock after another", per_vma_refcnt.protocol()),
+        ("linux-6.18", "as 6.15, and maps are read, and pages given up, under VMAs' locks", per_vma_refcnt.protocol()),
     ]
     for name, what, protocol in locks:
         rcu = maple.maple(rcu=True, dup=name != "linux-6.4", preallocate=True)

@@ -30,22 +30,28 @@ vma_mark_attached publishes with refcount_set_release; adding the writer's bit o
 full barrier (rcuwait). mm_lock_seqcount_begin has an smp_wmb behind its store, mm_lock_seqcount_end one before.
 
 Readers of the whole address space hold one VMA after another: /proc/PID/maps since 6.17, PROCMAP_QUERY followed.
-`linux-6.15` leaves this out, and reads under mmap_lock. A VMA that a writer has locked is taken under mmap_lock, for
+`linux-6.15` leaves both out, and reads under mmap_lock. A VMA that a writer has locked is taken under mmap_lock, for
 that one VMA. There the walk goes on from the node where it was; here each VMA is looked up from the root.
+Likewise since 6.17 MADV_DONTNEED and MADV_FREE of a range inside one VMA hold that VMA instead of mmap_lock.
 
 Text: the code that all such faults share is in `speculation`.
 Sources: Linux 6.15 include/linux/mm.h, include/linux/mmap_lock.h, mm/memory.c, mm/mmap_lock.c (6.16); 9bbffee67ffd;
 6.17 fs/proc/task_mmu.c, and lock_next_vma of mm/mmap_lock.c.
 """
 
-from benchframe.api import Protocol, Strategy, hook, hookimpl, native
+from benchframe.api import Protocol, Strategy, hook, hookimpl, native, scenario
 from benchframe.kernel import (
     ARENA_VMA,
+    MADV_DONTNEED,
+    MADV_DONTNEED_LOCKED,
+    MADV_FREE,
     MM,
     NULL,
+    PAGE_SIZE,
     READ_ONCE,
     VMA,
     WRITE_ONCE,
+    advise_pages,
     fetch_add_release,
     free_typesafe_by_rcu,
     grow_under_write_lock,
@@ -53,8 +59,10 @@ from benchframe.kernel import (
     load_acquire,
     lock_acquired,
     lock_contended,
+    madvise_under_mmap_lock,
     mmdrop,
     mmgrab,
+    page_align,
     rcu_read_lock,
     rcu_read_unlock,
     read_lock,
@@ -224,8 +232,53 @@ def unlock_vma_range(mm, task, vma):
     return rcu_read_unlock(mm, task)
 
 
-MAPS = {"lock_vma_range": lock_vma_range, "get_next_vma": get_next_vma, "unlock_vma_range": unlock_vma_range}
-"""/proc/PID/maps under one VMA's lock after another."""
+# ---- advice on pages, 6.17 -------------------------------------------------------------------------------------------
+
+
+@native
+def madvise_under_vma_lock(mm, task, start, length, advice):
+    """MADV_DONTNEED and MADV_FREE of a range inside one VMA hold that VMA (try_vma_read_lock); all else mmap_lock."""
+    if advice == MADV_DONTNEED or advice == MADV_DONTNEED_LOCKED or advice == MADV_FREE:
+        rcu_read_lock(mm, task)
+        got = AGAIN
+        while got == AGAIN:
+            vma = index_find(mm, start)
+            got = 0
+            if vma != NULL:
+                got = vma_start_read(mm, vma)
+        rcu_read_unlock(mm, task)
+        if got == 1:
+            v = VMA(mm, vma)
+            end = start + page_align(length)
+            if not start & (PAGE_SIZE - 1) and v.vm_start <= start and start < end and end <= v.vm_end:
+                result = advise_pages(mm, task, vma, start, end, advice)
+                vma_refcount_put(mm, vma)
+                return result
+            vma_refcount_put(mm, vma)
+    return madvise_under_mmap_lock(mm, task, start, length, advice)
+
+
+SINCE_6_17 = {
+    "lock_vma_range": lock_vma_range,
+    "get_next_vma": get_next_vma,
+    "unlock_vma_range": unlock_vma_range,
+    "madvise_pages": madvise_under_vma_lock,
+}
+"""/proc/PID/maps under one VMA's lock after another, advice on pages under one."""
+
+
+def one_vma(space):
+    """A VMA of four pages, two of them used."""
+    space.map(0, 4)
+    space.touch(0, 1)
+
+
+ADVICE = scenario.Scenario(
+    "madvise-munmap",
+    "MADV_DONTNEED of a VMA's pages while the VMA is unmapped, and its page table freed",
+    one_vma,
+    ((scenario.madvise(0, 2),), (scenario.munmap(0, 4),)),
+)
 
 
 # ---- writers ---------------------------------------------------------------------------------------------------------
@@ -329,7 +382,7 @@ def mm_write_downgrade(mm, task):
 
 HOOKS = {
     **speculation.HOOKS,
-    **MAPS,
+    **SINCE_6_17,
     "mmap_write_lock": mm_write_lock,
     "mmap_write_unlock": mm_write_unlock,
     "mmap_write_downgrade": mm_write_downgrade,
@@ -356,5 +409,6 @@ def benchframe_strategies():
             "a reference count per VMA as its lock, VMAs type-safe by RCU, over maple, 6.15",
             "maple_rcu",
             protocol=protocol(),
+            scenarios=(ADVICE,),
         )
     ]

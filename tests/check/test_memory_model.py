@@ -165,7 +165,10 @@ def test_what_a_branch_of_strategy_text_orders(text: Callable[..., int]) -> None
         if hunt._learning():
             return False
         rows = seen.graph.rows
-        fields = [describe(*label.loc).rpartition(".")[2] if label.loc else "" for label in seen.graph.tasks[0]]  # type: ignore[misc]
+        fields = [
+            describe(*label.loc, case.memory).rpartition(".")[2] if label.loc else ""  # type: ignore[misc]
+            for label in seen.graph.tasks[0]
+        ]
         ends = [at for at, field in enumerate(fields) if field == ("anon_vma" if text is arm_loads else "cache_wait")]
         if ends[-1:] and seen.graph.tasks[0][ends[0]].kind == ("R" if text is arm_loads else "W"):
             first = fields.index("cache_access")

@@ -70,6 +70,33 @@ def test_a_writer_waits_for_every_count_of_its_vma(where: str, forgotten: Native
     assert Hunt(make_case(scenario(where, strategy), broken), 1).run(time.monotonic() + 100).findings
 
 
+@native
+def held_by_nobody(mm, vma):  # type: ignore[no-untyped-def]
+    """In the place of a reference that madvise takes: the pages are given up under no lock at all."""
+    return 1
+
+
+@native
+def put_nothing(mm, vma):  # type: ignore[no-untyped-def]
+    """And nothing is put afterwards."""
+    return 0
+
+
+def test_advice_on_pages_holds_the_vma() -> None:
+    """MADV_DONTNEED under one VMA's lock, beside munmap of that VMA: right to the end of the search. Without the
+    reference the page table is freed under it."""
+    strategy = load().strategy("per_vma_refcnt")
+    case = scenario("madvise-munmap", strategy)
+    verdict = Hunt(make_case(case, strategy)).run(time.monotonic() + 100)
+    assert not verdict.findings, verdict.findings
+    assert verdict.coverage.complete
+    advise = strategy.binding["madvise_pages"]
+    names = {**advise.__globals__, "vma_start_read": held_by_nobody, "vma_refcount_put": put_nothing}
+    unheld = native(FunctionType(advise.__code__, names, "madvise_under_vma_lock"))
+    broken = replace(strategy, binding={**strategy.binding, "madvise_pages": unheld})
+    assert Hunt(make_case(case, broken), 1).run(time.monotonic() + 100).findings
+
+
 @pytest.mark.parametrize("model", ["interleavings", "graphs"])
 def test_an_answer_from_the_middle_of_a_call(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """munmap of a part cuts the VMA before it removes the part: who gets what was cut off, while it is there, is

@@ -13,7 +13,7 @@ from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.space import Space
 from benchframe.registry import Registry, load
 from benchframe.strategy import Strategy
-from benchframe_plugins.per_vma_refcnt import MAPS
+from benchframe_plugins.per_vma_refcnt import SINCE_6_17
 from support.compile import compiled
 
 PAGE = layout.PAGE_SIZE
@@ -33,7 +33,7 @@ def distinct(known: Registry) -> list[str]:
     found: dict[str, str] = {}
     for name in sorted(known.strategies, key=lambda name: (name.startswith("linux-"), name)):
         strategy = known.strategy(name)
-        rest = {hook: function for hook, function in strategy.binding.items() if hook not in {*MAPS, *ALLOCATING}}
+        rest = {hook: function for hook, function in strategy.binding.items() if hook not in {*SINCE_6_17, *ALLOCATING}}
         found.setdefault(strategy_digest(replace(strategy, binding=rest)), name)
     return sorted(found.values())
 
