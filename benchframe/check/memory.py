@@ -27,6 +27,7 @@ from benchframe.mm.locks import (
     prepare_to_wait,
     read_seqcount_begin,
     refcount_add_not_zero,
+    refcount_inc_not_zero_acquire,
     refcount_inc_not_zero_limited_acquire,
     refcount_read,
     spin_lock,
@@ -266,6 +267,10 @@ def _add_not_zero(field: str) -> Step:
     return lambda ref, count: update(ref, field, WRITES, lambda old: count if old != 0 else 0, "relaxed")
 
 
+def _inc_acquire(field: str) -> Step:
+    return lambda ref: update(ref, field, WRITES, lambda old: 1 if old != 0 else 0, "acquire")
+
+
 def _inc_limited(field: str) -> Step:
     def step(ref: Any, limit: int) -> int:
         old = update(ref, field, WRITES, lambda old: 1 if old != 0 and old + 1 <= limit else 0, "acquire")
@@ -287,6 +292,7 @@ def _up_read(field: str) -> Step:
 
 TEXTS: dict[Any, tuple[str, Callable[[str], Step]]] = {
     refcount_add_not_zero: ("refs", _add_not_zero),
+    refcount_inc_not_zero_acquire: ("refs", _inc_acquire),
     refcount_inc_not_zero_limited_acquire: ("refs", _inc_limited),
     down_read_trylock: ("count", _trylock),
     up_read: ("count", _up_read),

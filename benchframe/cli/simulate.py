@@ -127,11 +127,11 @@ def simulate(
 
     \b
     Examples:
-      benchframe simulate -s rbtree,pmdcache_rcu -w multi-fault-all-split --cpus 1,8,64
+      benchframe simulate -s rbtree,pmdcache_rcu -w multi-fault-all-split:vmas=300 --cpus 1,8,64
       benchframe simulate -s rbtree,per_vma_refcnt -w mixed --machine icelake-2s --band
-      benchframe simulate -s pmdcache_rcu -w multi-fault-all-split --cpus 128 --what-if mm.mm_rb,mm.pgd,mm.version
+      benchframe simulate -s pmdcache_rcu -w multi-fault-all-split:vmas=300 --cpus 128 --what-if mm.mm_rb,mm.pgd
       benchframe simulate -s rbtree -w page_fault1 --work server --seeds 5
-      benchframe simulate -s pmdcache_rcu -w multi-fault-all-split --cpus 32 --search-layout
+      benchframe simulate -s pmdcache_rcu -w multi-fault-all-split:vmas=300 --cpus 32 --search-layout
       benchframe simulate --adversary per_vma_refcnt rbtree --tries 40
       benchframe simulate --calibrate here.toml
       benchframe simulate --resume last -s rbtree -w mixed

@@ -213,6 +213,19 @@ def refcount_inc_not_zero(object):
 
 
 @native
+def refcount_inc_not_zero_acquire(object):
+    """The same, before all later accesses of the task (6.15): for objects that change while their count is zero, and
+    are looked at once they are held."""
+    old = READ_ONCE(object, "refs")
+    while old != 0:
+        seen = cmpxchg_acquire(object, "refs", old, old + 1)
+        if seen == old:
+            return old
+        old = seen
+    return 0
+
+
+@native
 def refcount_inc_not_zero_limited_acquire(object, limit):
     """Increment unless the count is zero or would exceed ``limit``; returns the count before, 0 for zero, -1 for the
     limit (__refcount_inc_not_zero_limited_acquire, 6.15)."""
@@ -257,6 +270,7 @@ class Refcount(NamedTuple):
     refcount_inc: Native
     refcount_add_not_zero: Native
     refcount_inc_not_zero: Native
+    refcount_inc_not_zero_acquire: Native
     refcount_inc_not_zero_limited_acquire: Native
     refcount_dec_return: Native
     refcount_dec_and_test: Native
@@ -276,6 +290,7 @@ def refcount(refs: str) -> Refcount:
         refcount_inc,
         refcount_add_not_zero,
         refcount_inc_not_zero,
+        refcount_inc_not_zero_acquire,
         refcount_inc_not_zero_limited_acquire,
         refcount_dec_return,
         refcount_dec_and_test,

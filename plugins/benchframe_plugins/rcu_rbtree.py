@@ -29,8 +29,10 @@ Cost: the walk, two atomics on the VMA's third line; nothing at commit. A first 
 mmap_lock, since it looks at neighbours.
 
 Concurrency: VMAs are freed after a grace period. A held VMA keeps its bounds, and page tables are freed only with their
-VMAs. Stack growth happens under mmap_lock for read and moves one start down. Text: the code that all such faults share
-is in `speculation`, the list in `vma_writers`.
+VMAs. The reference is taken by an acquire, so that the VMA is looked at after that: a writer may have changed it and
+given it back before (without: W11, a fault that saw the anon_vma from before an mremap). Stack growth happens
+under mmap_lock for read and moves one start down. Text: the code that all such faults share is in `speculation`, the
+list in `vma_writers`.
 Sources: 20091225105140.263180e8 (on 2.6.33-rc2) and the replies of 27 and 28 December 2009;
 20100105163939.a3f146fb.
 """
@@ -53,7 +55,8 @@ from benchframe_plugins.speculation import usable, walk
 from benchframe_plugins.vma_writers import enlist, mm_write_downgrade, mm_write_unlock
 
 REFS = refcount("vm_refcnt")
-inc_not_zero, refcount_read, set_release = REFS.refcount_inc_not_zero, REFS.refcount_read, REFS.refcount_set_release
+inc_not_zero = REFS.refcount_inc_not_zero_acquire
+refcount_read, set_release = REFS.refcount_read, REFS.refcount_set_release
 QUEUE = waitqueue("cache_wait")
 prepare_to_wait, wake_ups, schedule, finish_wait = (
     QUEUE.prepare_to_wait,
@@ -134,8 +137,8 @@ def end_write(mm, vma):
 @native
 def attach(mm, vma):
     """The VMA is complete: take the tree's own reference. Linking the VMA must come after the stores to its fields: a
-    reader finds it by a plain store to the tree, and taking a reference orders nothing (as in spf_seqcount; the mail
-    has no barrier either)."""
+    reader finds it by a plain store to the tree, and its walk reads the fields before it takes a reference (as in
+    spf_seqcount; the mail has no barrier either)."""
     set_release(VMA(mm, vma), 1)
     smp_wmb()
     return 0
@@ -189,7 +192,15 @@ KNOWN_BUGS = (
     scenario.KnownBug(
         "B9",
         "the last holder does not wake the writer",
-        ("posted_put", "schedule", "wake_up", "rb_find", "refcount_inc_not_zero", "down_read_any", "down_write_any"),
+        (
+            "posted_put",
+            "schedule",
+            "wake_up",
+            "rb_find",
+            "refcount_inc_not_zero_acquire",
+            "down_read_any",
+            "down_write_any",
+        ),
         kind="deadlock",
         says="*waits for * of vma #*",
     ),

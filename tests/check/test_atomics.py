@@ -13,8 +13,9 @@ from benchframe.kernel import fetch_add, refcount, rwsem
 from benchframe.mm.locks import ONE_LOOK
 
 REFS = refcount("start_brk")
-inc_not_zero, inc_limited, dec = (
+inc_not_zero, inc_acquire, inc_limited, dec = (
     REFS.refcount_inc_not_zero,
+    REFS.refcount_inc_not_zero_acquire,
     REFS.refcount_inc_not_zero_limited_acquire,
     REFS.refcount_dec_return,
 )
@@ -26,6 +27,15 @@ try_read, leave, write_lock, write_unlock = SEM.down_read_trylock, SEM.up_read, 
 def takes_and_puts(mm):  # type: ignore[no-untyped-def]
     """A reference for a while: what was there before, and what was left."""
     before = inc_not_zero(mm)
+    if before == 0:
+        return -1
+    return 10 * before + dec(mm)
+
+
+@native
+def acquires_and_puts(mm):  # type: ignore[no-untyped-def]
+    """The same by an acquire."""
+    before = inc_acquire(mm)
     if before == 0:
         return -1
     return 10 * before + dec(mm)
@@ -73,7 +83,7 @@ def writes(mm):  # type: ignore[no-untyped-def]
 
 PROGRAMS: dict[str, tuple[Sequence[Task], dict[str, int]]] = {
     "two take": ([(takes_and_puts,), (takes_and_puts,)], {"start_brk": 1}),
-    "take and drop": ([(takes_and_puts,), (drops,)], {"start_brk": 1}),
+    "take and drop": ([(acquires_and_puts,), (drops,)], {"start_brk": 1}),
     "limited": ([(takes_limited, 2), (takes_limited, 2), (drops,)], {"start_brk": 1}),
     "shut out": ([(takes_limited, 99), (takes_limited, 99), (shuts_out,)], {"start_brk": 1}),
     "trylock": ([(reads_if_free,), (reads_if_free,), (writes,)], {"brk": 0, "start_brk": 0}),

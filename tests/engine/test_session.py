@@ -1,6 +1,7 @@
 """The native engine: a wrong answer is named and never timed; figures, counts and latencies are what they say."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,13 +210,16 @@ def test_warm_compile_is_empty() -> None:
 
 
 def test_what_is_to_be_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From an empty store: what all share in front, then a group for each strategy; equal code under two names once."""
+    """From an empty store: what all share in front, for each allocator once, then a group for each strategy; equal code
+    under two names once."""
     monkeypatch.setattr(units, "_loaded", {})
-    groups = needed([strategy("rbtree"), strategy("mmap_cache"), strategy("linux-2.6.32")], frozenset({ONE}))
+    chosen = [strategy("rbtree"), strategy("mmap_cache"), replace(strategy("mmap_cache"), name="again")]
+    kernels = ["linux-2.6.32", "linux-3.15"]
+    groups = needed([*chosen, *map(strategy, kernels)], frozenset({ONE}))
     names = missing(unit_store(Store(tmp_path)), groups)
-    assert names[0] == ["mapping", "known"]
+    assert names[0] == ["mapping", f"mapping-{kernels[-1]}", "known"]
     assert names[1:] == [
-        [f"{kind}-{name}" for kind in ("hooks", "replay", "checked")] for name in ("rbtree", "mmap_cache")
+        [f"{kind}-{name}" for kind in ("hooks", "replay", "checked")] for name in ("rbtree", "mmap_cache", *kernels)
     ]
 
 

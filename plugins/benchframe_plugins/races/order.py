@@ -178,6 +178,16 @@ def races() -> list[Historic]:
             where="fault-mprotect",
         ),
         order(
+            "W11",
+            "a holder takes its reference without acquire: it sees the anon_vma from before an mremap that is over",
+            "found by this check in what mends the author's third version; refcount_inc_not_zero_acquire is of 6.15",
+            "rcu_rbtree",
+            "use after free: T0: load of VMA",
+            ("find_vma_speculative", "rmw", "vm_refcnt", "relaxed"),
+            where="fault-mremap-neighbour",
+            whole=True,
+        ),
+        order(
             "B24",
             "mm_lock_seq is stored and loaded without release and acquire: the VMA is seen as it was before",
             "6.4; mended by b1f02b95758d (6.5)",
