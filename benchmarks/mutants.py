@@ -109,8 +109,8 @@ MUTANTS = (
     _model(
         "split forgets the offset",
         "vma.py",
-        "else:\n        n.vm_start = addr",
-        " + ((addr - start) >> PAGE_SHIFT)",
+        "def split_vma_unchecked",
+        " + ((low - start) >> PAGE_SHIFT)",
         "",
     ),
     _model(

@@ -13,6 +13,7 @@ import ast
 import builtins
 import hashlib
 import linecache
+import threading
 from collections.abc import Callable, Mapping
 from functools import cache
 from types import CodeType, FunctionType
@@ -496,15 +497,20 @@ _trees: dict[str, dict[tuple[str, int], ast.FunctionDef]] = {}
 """File to the functions in it, by name and first line (that of the first decorator)."""
 
 
+_parsing = threading.Lock()
+"""Two threads (of a worker on a cluster) must not parse at once: CPython 3.11 then fails with a SystemError."""
+
+
 def _tree(function: FunctionType) -> ast.FunctionDef:
     code = function.__code__
-    if code.co_filename not in _trees:
-        text = "".join(linecache.getlines(code.co_filename))
-        _trees[code.co_filename] = {
-            (node.name, min([node.lineno, *(d.lineno for d in node.decorator_list)])): node
-            for node in ast.parse(text).body  # the dialect has functions at module level only
-            if isinstance(node, ast.FunctionDef)
-        }
+    with _parsing:
+        if code.co_filename not in _trees:
+            text = "".join(linecache.getlines(code.co_filename))
+            _trees[code.co_filename] = {
+                (node.name, min([node.lineno, *(d.lineno for d in node.decorator_list)])): node
+                for node in ast.parse(text).body  # the dialect has functions at module level only
+                if isinstance(node, ast.FunctionDef)
+            }
     found = _trees[code.co_filename].get((code.co_name, code.co_firstlineno))
     if found is None:
         raise DialectError(f"{where(function)}: its source is missing or was edited since it was loaded; start again")

@@ -194,6 +194,7 @@ KNOWN_BUGS = (
         "the last holder does not wake the writer",
         (
             "posted_put",
+            "find_vma_speculative",
             "schedule",
             "wake_up",
             "rb_find",

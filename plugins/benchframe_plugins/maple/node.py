@@ -57,7 +57,8 @@ BIG = PrivateSlab(
     [Field("word", "i8", "a big node is 128 words", lock="mmap_lock")],
     2,
     per_vma=0,
-    fixed=128 * 26,
+    fixed=128 * 2,
+    per_task=128,
     part_of=(3, 7),
     says=big_name,
     on_stack=8 * 128,
@@ -67,7 +68,7 @@ BIG_NODE = PrivateSlab(
     [Field("retired", "i8", "first node to retire after a store", lock="mmap_lock")],
     3,
     0,
-    fixed=24,
+    per_task=1,  # each may be in the middle of a store, in an mm of its own
     on_stack=8,  # a line
 )
 ARENA_NODE, ARENA_BIG = ARENA_PRIVATE0 + 1, ARENA_PRIVATE0 + 3

@@ -29,6 +29,17 @@ PART = scenario.Scenario(
 )
 
 
+def above(space: scenario.Setup) -> None:
+    """A hole, and a VMA above it."""
+    space.map(16, 4)
+    space.touch(16)
+
+
+NEW = scenario.Scenario(
+    "fault-mmap", "a fault where a VMA is being mapped", above, ((scenario.fault(1),), (scenario.mmap(0, 4),))
+)
+
+
 # ---- W2, W3: pivots of dead nodes ------------------------------------------------------------------------------------
 
 LINK = 1 << 61
@@ -173,9 +184,9 @@ def races() -> list[Historic]:
             "a new VMA is linked into a tree that is walked under RCU, and nothing orders its fields before the link",
             "found by this check in the series of January 2010; Dufour's v11 has a lock around the tree",
             "spf_seqcount",
-            "stale answer: T0: write fault, page 1 gave",
+            "broken invariant: VMA #",
             ("attach", "wmb", "", "none"),
-            where="fault-mprotect",
+            where=NEW,
         ),
         order(
             "W11",
