@@ -48,7 +48,7 @@ def vma_alloc(mm, start, end):
     it; NULL if there is no memory for either."""
     vma = arena_alloc(mm, ARENA_VMA)
     if int(vma == NULL) | index_prepare(mm, start, end):  # one branch: a strategy without prepare pays nothing
-        arena_free(mm, ARENA_VMA, vma)  # NULL, too: the next one gets it again
+        arena_free(mm, ARENA_VMA, vma)  # NULL, too: a full slab makes the run void
         return NULL
     v = VMA(mm, vma)
     v.vm_start = start

@@ -32,7 +32,7 @@ PATIENCE = 50_000_000
 HALT_PATIENCE = 2_000_000_000
 """ns to wait for tasks that do not stop (in an uninterruptible sleep)."""
 SPIN = 150_000
-"""ns to look for the next stop without sleeping, in a storm of them: to wake us costs more than a stop's handling."""
+"""ns to look for the next stop without sleeping, in a storm of them: waking costs more than handling a stop."""
 STOPPING = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 _libc = ctypes.CDLL(None, use_errno=True)
