@@ -118,6 +118,8 @@ def explanation_table(found: Explanation, model: Model, workload: str) -> Table:
         + (f", ratio {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}], {ratio.n} rounds." if ratio else "."),
         *in_words(found),
         *(f"{text}." for text in found.caches),
+        *([] if found.state.warm else [f"caches as {found.state.label}: {found.state.says()}."]),
+        f"unexplained: {100 * found.unexplained:.0f} % of the measured difference.",
         f"model: {model.cells} cells counted and timed here, a base per stream; non-negative least squares; bootstrap.",
         *_drawn(model),
         *(
@@ -143,7 +145,9 @@ _WORDS = {
     "atomics": "atomic operations and barriers",
     "depth": "dependent loads",
     "lines": "cache lines",
-    "far steps": "loads that were probably evicted from L1",
+    "from L2": "lines that only L2 had",
+    "from LLC": "lines that only the last-level cache had",
+    "from memory": "lines that only memory had",
 }
 """The terms in the words of a reader of kernel code."""
 _TELLING = 0.1
