@@ -121,8 +121,8 @@ def run_check_command(
 
     ``graphs``: search execution graphs under sc and tso, too, as lkmm and rc11 always do. Failures in the folder
     ``saved`` run first; ``save_new`` adds those that are found. ``allow_known`` gives 0 if all that fails is in the
-    strategies' ``known_bugs``. ``watch`` makes a watcher for a number of parts; ``plugins`` are files that the story's command
-    must name. Ctrl-C: what was found so far is told, and KeyboardInterrupt passes on.
+    strategies' ``known_bugs``. ``watch`` makes a watcher for a number of parts; ``plugins`` are files that the story's
+    command must name. Ctrl-C: what was found so far is told, and KeyboardInterrupt passes on.
     Raises UsageError or ReplayError for options that do not fit.
     """
     if again is not None:
