@@ -76,9 +76,7 @@ def simulate(
     ] = False,
     layout: Annotated[
         str,
-        typer.Option(
-            metavar="NAME", help="Fields by cache line: model, linux-2.6.32, 3.10, 5.10, 6.4, 6.12, 6.15."
-        ),
+        typer.Option(metavar="NAME", help="Fields by cache line: model, linux-2.6.32, 3.10, 5.10, 6.4, 6.12, 6.15."),
     ] = "model",
     what_if: Annotated[
         str, typer.Option(metavar="FIELD,...", help="These fields (mm.mm_rb) in cache lines of their own.")

@@ -147,8 +147,8 @@ def waiters(root, task, what):
 
 @native
 def turns(root, task, what):
-    """Two tasks take turns, five accesses each: 65536, after which a run at no cost lets others go first, is no multiple
-    of that, so every access is once the one before which it does."""
+    """Two tasks take turns, five accesses each. A run at no cost lets others go first once in 65536, no multiple of five:
+    so before each of them in turn."""
     v = VMA(root, 1)
     for _ in range(50_000):
         wait_until(v, "vm_sequence", 1, task & 1)
