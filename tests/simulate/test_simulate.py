@@ -147,7 +147,7 @@ def waiters(root, task, what):
 
 @native
 def turns(root, task, what):
-    """Two tasks take turns, five accesses each. A run at no cost lets others go first once in 65536, no multiple of five:
+    """Two tasks take turns, five accesses each. At no cost others go first once in 65536 accesses, no multiple of five:
     so before each of them in turn."""
     v = VMA(root, 1)
     for _ in range(50_000):
