@@ -176,7 +176,7 @@ def oracle(
     if sources:
         if kernel is not None or ablate or judged:
             raise typer.BadParameter("it goes with neither --kernel nor --ablate nor --judged", param_hint="--sources")
-        from benchframe.judge.sources.compare import run_sources_command
+        from benchframe.judge.kernel_sources import run_sources_command
 
         limit = seconds(budget) / 60 if budget else None
         return run_sources_command(sources, registry(plugin), ops, limit, seed, generator)

@@ -17,7 +17,7 @@ from benchframe.cli.manage import KINDS, ScaffoldError, make
 from benchframe.cstrategy import c_sources
 from benchframe.dialect.records import DialectError
 from benchframe.interpreted import InterpretedRunner
-from benchframe.judge.sources.programs import calls, perform
+from benchframe.judge.trees import calls, perform
 from benchframe.linux import find_trees
 from benchframe.mm.layout import ARENA_PRIVATE0
 from benchframe.mm.machine import Machine
