@@ -200,8 +200,8 @@ def oracle(
         raise typer.BadParameter("it goes with --kernel", param_hint="--cpu, --accel")
     if judged == "oracle" or ablate:
         return run_oracle_command(ops, minutes, seed, generator, ablate=ablate, save=save)
-    from benchframe.engine.runner import NativeRunner
     from benchframe.judge.judge import model_side, speaks
+    from benchframe.runner import NativeRunner
 
     side = model_side(NativeRunner(registry(plugin).strategy(strategy)))
     return run_oracle_command(ops, minutes, seed, generator, side, save=save, accept=speaks)

@@ -344,8 +344,8 @@ def _add_cold(suite: pyperf.BenchmarkSuite, session: SessionLike, job: Job, seco
     lookup. Its ``inner_loops`` is the number of lookups that are timed, its ``loops`` the number of replays."""
     import pyperf
 
-    from benchframe.engine.caches import from_text
-    from benchframe.engine.cold import COLUMN, ColdSession
+    from benchframe.engine.caches import COLUMN, from_text
+    from benchframe.engine.cold import ColdSession
     from benchframe.engine.session import Session
 
     if not isinstance(session, Session) or not suite.get_benchmarks():

@@ -24,7 +24,6 @@ import numpy as np
 from benchframe.dialect.interpreter import PlainWorld, dejit
 from benchframe.errors import UsageError, did_you_mean
 from benchframe.events import Kind
-from benchframe.interpreted import InterpretedRunner
 from benchframe.judge.trees import (
     BASE,
     LENGTH,
@@ -54,10 +53,10 @@ from benchframe.judge.trees import (
 from benchframe.linux import SourcesError, SourceTree, find_trees
 from benchframe.mm.flags import MADV_DONTFORK
 from benchframe.mm.layout import MM
-from benchframe.mm.machine import Machine, Parameters, Sizes
-from benchframe.mm.space import Space
+from benchframe.mm.machine import Machine, Parameters, Sizes, Space
 from benchframe.oracle import Limits, Oracle, Rules
 from benchframe.oracle.rules import PAGE
+from benchframe.runner import InterpretedRunner
 from benchframe.strategy import Strategy
 from benchframe.trace.trace import Trace
 from benchframe.verify import parameters

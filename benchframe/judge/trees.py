@@ -36,12 +36,11 @@ from benchframe.dialect.functions import is_native, referenced
 from benchframe.dialect.interpreter import dejit
 from benchframe.errors import UsageError
 from benchframe.events import NIL
-from benchframe.interpreted import InterpretedRunner
 from benchframe.linux import SHIM, SourcesError, SourceTree, named_headers, put, read_source
 from benchframe.mm.flags import VM_GROWSDOWN
-from benchframe.mm.machine import Machine, Parameters, Sizes
-from benchframe.mm.space import Space
+from benchframe.mm.machine import Machine, Parameters, Sizes, Space
 from benchframe.oracle.rules import MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, PAGE
+from benchframe.runner import InterpretedRunner
 from benchframe.strategy import Strategy
 
 _SECONDS = 300
@@ -476,7 +475,7 @@ class Call(NamedTuple):
 
 
 class Side(Protocol):
-    """An oracle or a :class:`~benchframe.mm.space.Space`."""
+    """An oracle or a :class:`~benchframe.mm.machine.Space`."""
 
     def mmap(self, addr: int, length: int, prot: int, flags: int, file: int = ..., offset: int = ...) -> int: ...
     def munmap(self, addr: int, length: int) -> int: ...

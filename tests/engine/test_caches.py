@@ -17,16 +17,18 @@ from benchframe.engine.caches import (
     LEVELS,
     LINE,
     PROGRAM,
+    REPLAYS,
     Cache,
     Caches,
+    ColdSession,
     Ring,
     Toucher,
+    chosen_events,
     cpu_caches,
     from_text,
     parse,
     state,
 )
-from benchframe.engine.cold import REPLAYS, ColdSession, chosen_events
 from benchframe.engine.session import Session
 from benchframe.errors import EngineError, UsageError
 from benchframe.events import Kind
