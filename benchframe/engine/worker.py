@@ -211,7 +211,7 @@ def open_session(job: Job) -> SessionLike | ThreadSession:
         from benchframe.engine.cold import ColdSession
 
         warm = Session(strategy, unspool(job), layout_seed=job.layout_seed)
-        cold: SessionLike = ColdSession(warm, from_text(job.caches), job.layout_seed)
+        cold: SessionLike = ColdSession(warm, from_text(job.caches), job.layout_seed, control=job.control)
         return cold
     session: SessionLike = Session(strategy, unspool(job), layout_seed=job.layout_seed, control=job.control)
     return session
@@ -344,8 +344,8 @@ def _add_cold(suite: pyperf.BenchmarkSuite, session: SessionLike, job: Job, seco
     lookup. Its ``inner_loops`` is the number of lookups that are timed, its ``loops`` the number of replays."""
     import pyperf
 
-    from benchframe.engine.caches import COLUMN, from_text
-    from benchframe.engine.cold import ColdSession
+    from benchframe.engine.caches import from_text
+    from benchframe.engine.cold import COLUMN, ColdSession
     from benchframe.engine.session import Session
 
     if not isinstance(session, Session) or not suite.get_benchmarks():
