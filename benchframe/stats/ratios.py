@@ -292,7 +292,7 @@ def drift(means: Mapping[int, float]) -> float | None:
     rounds = sorted(means)
     if len(rounds) < MIN_ROUNDS:
         return None
-    from scipy.stats import kendalltau, theilslopes  # type: ignore[import-untyped]
+    from scipy.stats import kendalltau, theilslopes
 
     logs = np.log([means[r] for r in rounds])
     found: Any = kendalltau(rounds, logs)
