@@ -6,12 +6,11 @@ from functools import cache
 from typing import Any
 
 from benchframe.engine.content import strategy_digest
-from benchframe.interpreted import InterpretedRunner
 from benchframe.mm import layout
 from benchframe.mm.hooks import ALL
-from benchframe.mm.machine import Machine, Parameters, Sizes
-from benchframe.mm.space import Space
+from benchframe.mm.machine import Machine, Parameters, Sizes, Space
 from benchframe.registry import Registry, load
+from benchframe.runner import InterpretedRunner
 from benchframe.strategy import Strategy
 from benchframe_plugins.per_vma_refcnt import SINCE_6_17
 from support.compile import compiled
@@ -28,13 +27,13 @@ SIZES = Sizes(mms=6, tasks=12, vmas=1024, tables=256, pages=4096, files=1024)
 
 def distinct(known: Registry) -> list[str]:
     """The strategies of ``known``; of those that are one piece of code under several names one, the preset last. How
-    /proc/PID/maps is read does not count: tests/mm/test_task_mmu.py has that, for all. Nor does the allocator, which
-    has tests/mm/test_kmem.py."""
+    /proc/PID/maps is read does not count: tests/mm/test_task_mmu.py has that, for all. Nor does the allocator: some of
+    the presets that are left have one, with and without a maple tree, and tests/mm/test_kmem.py is about it."""
     found: dict[str, str] = {}
     for name in sorted(known.strategies, key=lambda name: (name.startswith("linux-"), name)):
         strategy = known.strategy(name)
         rest = {hook: function for hook, function in strategy.binding.items() if hook not in {*SINCE_6_17, *ALLOCATING}}
-        found.setdefault(strategy_digest(replace(strategy, binding=rest)), name)
+        found.setdefault(strategy_digest(replace(strategy, binding=rest, allocator=None)), name)
     return sorted(found.values())
 
 
@@ -59,7 +58,7 @@ def strategy(name: str) -> Strategy:
 @cache
 def _native(name: str) -> Any:
     """The compiled runner."""
-    from benchframe.engine.runner import NativeRunner
+    from benchframe.runner import NativeRunner
 
     return NativeRunner(compiled(strategy(name), timed=False))
 
