@@ -209,8 +209,8 @@ def test_words_of_private_slabs_have_names() -> None:
 
 
 def test_figures_name_a_word_of_a_node_by_all_that_it_is() -> None:
-    """A simulated run counts words by their place in a node: in a tree of two levels a word that is a pivot of a leaf is
-    a slot of the root. What its strategy has no name for keeps its number."""
+    """A simulated run counts words by their place in a node: what is a pivot of a leaf is a slot of the root. What its
+    strategy has no name for keeps its number."""
     from benchframe.simulator.session import part_name, together
 
     memory = make_case(scenario("lookup-munmap"), KNOWN.strategy("maple")).memory
