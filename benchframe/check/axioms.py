@@ -1,5 +1,7 @@
 """Which execution graphs a memory model allows: the kernel's (lkmm), sequential consistency (sc), x86's (tso).
 
+RC11's axioms stand in :mod:`benchframe.check.rc11`.
+
 A relation is a list of integers: bit j of row i is set if event i is related to event j. Events are numbered in the
 order in which the search added them. Initial stores have no number: nothing comes before them.
 
@@ -16,9 +18,12 @@ from __future__ import annotations
 from benchframe.check.graph import INIT, SHIFT, WAITS, Graph, Id, Label
 
 Rows = list[int]
-LKMM, SC, TSO = "lkmm", "sc", "tso"
+LKMM, RC11, SC, TSO = "lkmm", "rc11", "sc", "tso"
+WEAK = (LKMM, RC11)
+"""Those in which tasks need not agree on an order in time: no interleaving shows what they allow."""
 NAMES = {
     LKMM: "the Linux kernel's memory model, without load buffering",
+    RC11: "RC11, the repaired model of C11",
     SC: "sequential consistency",
     TSO: "total store order (x86)",
 }
@@ -110,7 +115,9 @@ class Relations:
         return acyclic(self.order())
 
     def order(self) -> Rows:
-        """What the model puts in an order of time: acyclic if the graph is allowed. Not closed."""
+        """What the model puts in an order of time: acyclic if the graph is allowed. Not closed. Of rc11
+        :mod:`benchframe.check.rc11` alone has the axioms."""
+        assert self.model != RC11, "no single order decides rc11"
         if self.model == SC:
             return [
                 (own & ~((2 << at) - 1)) | rf | co | fr

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchframe.check.axioms import LKMM
+from benchframe.check.axioms import LKMM, WEAK
 from benchframe.check.cases import COMMON
 from benchframe.check.checker import Finding, Hunt, Verdict, make_case, replay, tell
 from benchframe.check.execution import Broken, model_of
@@ -82,6 +82,7 @@ MODELS = {
     "sc": "sequential consistency",
     "tso": "total store order (a store buffer per task, as on x86)",
     "lkmm": "the Linux kernel's memory model",
+    "rc11": "RC11, the memory model of C11 as repaired in 2017",
 }
 """The values of ``memory``."""
 
@@ -118,10 +119,10 @@ def run_check_command(
     """Check ``strategies`` in ``budget`` seconds, or run the replay string ``again`` of one scenario; returns the exit
     code.
 
-    ``graphs``: search execution graphs under sc and tso, too, as lkmm always does. Failures in the folder ``saved``
-    run first; ``save_new`` adds those that are found. ``allow_known`` gives 0 if all that fails is in the strategies'
-    ``known_bugs``. ``watch`` makes a watcher for a number of parts; ``plugins`` are files that the story's command
-    must name. Ctrl-C: what was found so far is told, and KeyboardInterrupt passes on.
+    ``graphs``: search execution graphs under sc and tso, too, as lkmm and rc11 always do. Failures in the folder
+    ``saved`` run first; ``save_new`` adds those that are found. ``allow_known`` gives 0 if all that fails is in the
+    strategies' ``known_bugs``. ``watch`` makes a watcher for a number of parts; ``plugins`` are files that the story's
+    command must name. Ctrl-C: what was found so far is told, and KeyboardInterrupt passes on.
     Raises UsageError or ReplayError for options that do not fit.
     """
     if again is not None:
@@ -132,7 +133,7 @@ def run_check_command(
         raise UsageError(f"no memory model {memory!r}; known: {', '.join(MODELS)}")
     if save_new and saved is None:
         raise UsageError("--save needs a folder; name it with --saved")
-    graphs = graphs or memory == LKMM
+    graphs = graphs or memory in WEAK
     parts = [
         replace(part, plugins=tuple(plugins), graphs=graphs) for part in plan(strategies, scenarios, memory, saved)
     ]

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from benchframe.check.axioms import LKMM
+from benchframe.check.axioms import LKMM, WEAK
 from benchframe.check.cases import COMMON
 from benchframe.check.checker import DEPTH, Finding, Hunt, Verdict, follow, make_case, tell
 from benchframe.check.checker import replay as replay_in
@@ -297,14 +297,14 @@ def _graphs(part: Part, one: Scenario, deadline: float, tick: Tick, found: Found
     for finding in findings:
         known = f" [{finding.known}]" if finding.known else " [new]" if part.strategy.known_bugs else ""
         lines += [f"  {finding.kind}: {finding.text}{known}", f"    {finding.replay or 'drawn at random'}"]
-    if not findings and case.races and part.memory == LKMM:
+    if not findings and case.races and part.memory in WEAK:
         lines.append(f"  plain accesses that nothing orders (as KCSAN reports them): {len(case.races)}")
         lines += [f"    {race}" for race in sorted(case.races, key=str)[:RACES]]
     story = ""
     if findings:
         failure = next(iter(hunt.failures.values()))
         until = time.monotonic() + MEND
-        mends = mend(one, part.strategy, failure, until) if part.memory == LKMM and failure.number else []
+        mends = mend(one, part.strategy, failure, until, part.memory) if part.memory in WEAK and failure.number else []
         again = _command(part, findings[0].replay) if failure.number else "it was drawn at random: search for longer"
         story = tell_graph(case, failure, again, mends)
     coverage = verdict.coverage

@@ -449,7 +449,8 @@ class _Thread:
         if name in _READS:
             loc, addr = yield from self.target(args[0])
             at = self.index
-            value = yield from self.event(Label("R", loc, order=_READS[name], addr=addr))
+            tag = "dereference" if name == "rcu_dereference" else ""
+            value = yield from self.event(Label("R", loc, order=_READS[name], addr=addr, tag=tag))
             return value, 1 << at
         if name in _WRITES:
             loc, addr = yield from self.target(args[0])

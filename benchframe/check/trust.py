@@ -29,6 +29,7 @@ from typing import Any, Protocol
 from benchframe.check.axioms import coherent
 from benchframe.check.graph import INIT, SHIFT, WAITS, Graph, Id, Label
 from benchframe.check.order import Order, Plan
+from benchframe.check.rc11 import order_type
 
 STAY = 0.95
 """How likely a task goes on, where an execution is drawn, before one of all is chosen."""
@@ -122,6 +123,7 @@ class Trust:
         """``limit`` is the maximum number of events in a graph. ``stop`` is called after each graph, complete or
         not."""
         self.program, self.model, self.limit, self._stop = program, model, limit, stop
+        self._order = order_type(model)
         self.counts = Counts()
         self._todo: list[Graph] = []
         self._begun = False
@@ -143,7 +145,7 @@ class Trust:
             self._begun = True
             first = self.program()
             graph = Graph(first.count)
-            graph.rows = Order(first.count, self.model)
+            graph.rows = self._order(first.count, self.model)
             self._todo = [graph]
             first.close()
         counts.complete = False
@@ -188,7 +190,7 @@ class Trust:
                 tasks = self.program()
                 try:
                     graph = Graph(tasks.count)
-                    graph.rows = Order(tasks.count, self.model)
+                    graph.rows = self._order(tasks.count, self.model)
                     seen = self._run(graph, tasks)
                     drawn += seen is not None
                     if (seen is not None and not on_graph(seen)) or self._stop():
@@ -438,7 +440,7 @@ class Trust:
             if not coherent(other):
                 continue
             self.counts.checks += 1
-            other.rows = Order.of(other, self.model)
+            other.rows = self._order.of(other, self.model)
             if other.rows is not None:
                 made += self._woken(other, tasks, label, event)
         return made

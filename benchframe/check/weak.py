@@ -15,7 +15,7 @@ from functools import lru_cache
 from types import FrameType
 from typing import Any
 
-from benchframe.check.axioms import Relations
+from benchframe.check.axioms import LKMM, RC11, SC, TSO, Relations
 from benchframe.check.cases import Case, CaseWorld
 from benchframe.check.execution import READS, WRITES, Broken
 from benchframe.check.failures import Asked, Place, Race, Row, Span, check_answers, check_uses, data_races, line_of
@@ -44,8 +44,8 @@ from benchframe.mm.machine import Machine
 from benchframe.scenario import Scenario, is_store
 from benchframe.strategy import Strategy
 
-MODELS = ("lkmm", "sc", "tso")
-"""Memory models whose executions can be searched as graphs; the first can be no other way."""
+MODELS = (LKMM, RC11, SC, TSO)
+"""Memory models whose executions can be searched as graphs."""
 AGAIN = 3
 """How often a task may come to one place in one state before it waits for something to change."""
 ALONE = "alone"
@@ -293,16 +293,17 @@ class GraphWorld(Walk):
 
     def load(self, ref: Any, field: str, ordering: str) -> int:
         """An ordered load."""
-        return self._load(ref, column_of(ref, field), ordering, False)
+        tag = ordering if ordering == "dereference" else ""
+        return self._load(ref, column_of(ref, field), "once" if tag else ordering, False, tag)
 
-    def _load(self, ref: Any, column: int, order: str, plain: bool) -> int:
+    def _load(self, ref: Any, column: int, order: str, plain: bool, tag: str = "") -> int:
         key, part, loc = self._where(ref, column)
         if self.hub is None or not self._shared(key, part, READS):
             value = ref._columns[column][ref.index]
             deps = self.shadow.get((self.current, loc), 0)
             return traced(value, deps)  # type: ignore[no-any-return]
         at = self.index[self.current]
-        label = Label("R", loc, order=order, plain=plain, addr=ref.address)
+        label = Label("R", loc, order=order, plain=plain, addr=ref.address, tag=tag)
         value = self.event(label)
         self._spinning(label, loc, value)
         return Traced(value, 1 << at)

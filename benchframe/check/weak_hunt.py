@@ -1,7 +1,7 @@
 """Looking for failures in execution graphs: the search, the story of a failure, and orderings that are not needed.
 
-A replay string is ``v1-lkmm:N`` (``v1-sc-graphs:N``, ``v1-tso-graphs:N``): the search is deterministic, and this is the
-graph that it came to as its N-th.
+A replay string is ``v1-lkmm:N`` (``v1-rc11:N``, ``v1-sc-graphs:N``, ``v1-tso-graphs:N``): the search is deterministic,
+and this is the graph that it came to as its N-th.
 
 Each ordering of the strategy's own text is weakened by itself, one step, and every scenario that runs it is searched
 again. "Needed" names the failure that the weaker one has. "Not needed" is said of scenarios that were searched whole,
@@ -19,7 +19,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from benchframe.check.axioms import NAMES, SC
+from benchframe.check.axioms import NAMES, SC, WEAK
 from benchframe.check.cases import COMMON
 from benchframe.check.checker import Finding, Verdict, signature_text
 from benchframe.check.execution import PATIENCE, Broken, Endless, ReplayError, patience, told
@@ -40,7 +40,7 @@ LIMIT = 1500
 """Events of a graph before it is called cut."""
 MOST_EVENTS = 60
 """Events of a story's table."""
-REPLAY = re.compile(r"v1-(lkmm|(?:sc|tso)-graphs):(\d{1,9})")
+REPLAY = re.compile(r"v1-(lkmm|rc11|(?:sc|tso)-graphs):(\d{1,9})")
 
 
 class _Search(Trust):
@@ -137,7 +137,7 @@ class GraphHunt:
         if not number:
             return ""
         model = self.case.memory_model
-        return f"v1-{model}:{number}" if model == "lkmm" else f"v1-{model}-graphs:{number}"
+        return f"v1-{model}:{number}" if model in WEAK else f"v1-{model}-graphs:{number}"
 
     def _see(self, seen: Seen) -> bool:
         if self._learning():

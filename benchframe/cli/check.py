@@ -42,10 +42,12 @@ def check(
     ] = None,
     memory: Annotated[
         str,
-        typer.Option(help="sc: stores are visible at once; tso: store buffers, as on x86; lkmm: the kernel's model."),
+        typer.Option(
+            help="sc: stores are visible at once; tso: store buffers, as on x86; lkmm: the kernel's; rc11: C11's."
+        ),
     ] = "sc",
     graphs: Annotated[
-        bool, typer.Option("--graphs", help="Search execution graphs, not interleavings; lkmm always does.")
+        bool, typer.Option("--graphs", help="Search execution graphs, not interleavings; lkmm and rc11 always do.")
     ] = False,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Processes (default: one per core).", min=1)] = None,
     replay: Annotated[
@@ -95,6 +97,7 @@ def check(
       benchframe check --historic B19
       benchframe check --strategy per_vma_refcnt --memory lkmm
       benchframe check --strategy rcu_rbtree --memory tso --graphs
+      benchframe check --strategy per_vma_rwsem --memory rc11
       benchframe check --strategy per_vma_refcnt --orderings --budget 5m
     """
     from benchframe.check.command import run_check_command

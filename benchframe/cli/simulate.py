@@ -76,9 +76,7 @@ def simulate(
     ] = False,
     layout: Annotated[
         str,
-        typer.Option(
-            metavar="NAME", help="mm_struct's fields by cache line: model, linux-2.6.32, 3.10, 5.10, 6.4, 6.12."
-        ),
+        typer.Option(metavar="NAME", help="Fields by cache line: model, linux-2.6.32, 3.10, 5.10, 6.4, 6.12, 6.15."),
     ] = "model",
     what_if: Annotated[
         str, typer.Option(metavar="FIELD,...", help="These fields (mm.mm_rb) in cache lines of their own.")
@@ -408,10 +406,15 @@ def streams_of(
     for path in traces:
         threads = recorded_threads(trace_workload(path).spec().trace())
         streams += make_streams(known, [], [path], seed, baseline, [threads])
-    crowded = [s for s in streams if len(set(s.trace.events["task"][s.trace.setup :].tolist())) > machine.cpus]
-    for stream in crowded:
-        typer.echo(f"benchframe: {stream.entry.label} has more threads than {machine.name} CPUs: left out", err=True)
-    return [s for s in streams if s not in crowded]
+    fits = []
+    for stream in streams:
+        threads = len(set(stream.trace.events["task"][stream.trace.setup :].tolist()))
+        if threads <= machine.cpus:
+            fits.append(stream)
+            continue
+        told = f"{stream.entry.label} has {threads} threads in all, {machine.name} {machine.cpus} CPUs: left out"
+        typer.echo(f"benchframe: {told}; ask for fewer --cpus", err=True)
+    return fits
 
 
 def new_folder(

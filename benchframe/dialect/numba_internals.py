@@ -42,7 +42,7 @@ from numba.np import numpy_support
 from benchframe.dialect.store import Functions
 
 OWNERS: dict[Any, tuple[str, ...]] = {
-    codegen.JITCodeLibrary: ("finalize", "add_linking_library", "get_pointer_to_function"),
+    codegen.JITCodeLibrary: ("finalize", "add_linking_library", "get_pointer_to_function", "_optimize_functions"),
     codegen.JITCPUCodegen: ("set_env", "_module_pass_manager"),
     cgutils: ("alloca_once", "alloca_once_value", "get_or_insert_function"),
     compiler_lock: ("global_compiler_lock",),
@@ -54,7 +54,7 @@ OWNERS: dict[Any, tuple[str, ...]] = {
     base.BaseContext: ("insert_user_function",),
 }
 """Attributes of classes and modules."""
-LIBRARY, CODEGEN = ("_final_module", "_linking_libraries", "_codegen", "_finalized"), ("_tm",)
+LIBRARY, CODEGEN = ("_final_module", "_linking_libraries", "_codegen", "_finalized"), ("_tm", "_data_layout")
 """Attributes of the library of a compiled function, and of its code generator."""
 
 
@@ -84,6 +84,10 @@ def unoptimised() -> Iterator[None]:
     def refer(self: Any, library: Any) -> None:
         if library.name != "nrt":  # Numba's reference counting: the dialect has nothing to count
             self._linking_libraries.append(library)
+
+    def leave(self: Any, module: Any) -> None:
+        # Numba runs LLVM's passes over each function as well: a sixth of a compile, done again by those over the unit.
+        module.data_layout = self._codegen._data_layout
 
     def get_call_type(self: Any, context: Any, args: tuple[Any, ...], kws: dict[str, Any]) -> Any:
         # Numba asks some thirty templates, those of all ufuncs of NumPy among them, at each `a + b` and each `if`.
@@ -116,6 +120,7 @@ def unoptimised() -> Iterator[None]:
     stand_ins: list[tuple[Any, str, Any]] = [
         (library, "finalize", keep),
         (library, "add_linking_library", refer),
+        (library, "_optimize_functions", leave),
         (library, "get_pointer_to_function", lambda self, name: 0),
         (cpu, "set_env", lambda self, name, env: None),
         (functions.BaseFunction, "get_call_type", get_call_type),

@@ -105,7 +105,7 @@ def _comparing(ordering: str) -> Any:
 
 def _rcu_dereference(ref: Any, field: str) -> int:
     """``rcu_dereference``: READ_ONCE of a reference. Reads of the record it points to come after it."""
-    return ref.world.load(ref, field, "once")  # type: ignore[no-any-return]
+    return ref.world.load(ref, field, "dereference")  # type: ignore[no-any-return]
 
 
 def _rcu_assign_pointer(ref: Any, field: str, value: int) -> None:

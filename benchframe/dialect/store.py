@@ -28,7 +28,7 @@ KEEP = 6
 CODEGEN = ("-x86-cmov-converter=0",)
 """Options of LLVM's x86 code generator. The pass turns conditional moves in loops into branches where it expects that
 to pay; it does not know that a binary search is mispredicted every other time. Off, `sorted_array` is as fast as C."""
-LOWERING = 2
+LOWERING = 3
 """The version of what :mod:`benchframe.dialect.llvm` makes of a text: raise it when units must be compiled again."""
 FUNCTIONS = 8192
 """Lowered functions kept; beyond that the half that was not used longest is deleted."""

@@ -242,6 +242,8 @@ _FENCE = {
 _TEXT = """
 declare void @llvm.x86.sse2.clflush(ptr)
 declare void @llvm.x86.sse2.mfence()
+declare void @llvm.x86.sse2.lfence()
+declare i64 @llvm.readcyclecounter()
 
 define i64 @touch(ptr %at, i64 %lines) {{
 entry:
@@ -280,6 +282,58 @@ out:
   ret i64 %lines
 }}
 
+define i64 @spin(i64 %rounds) {{
+entry:
+  {order}
+  %began = call i64 @llvm.readcyclecounter()
+  {order}
+  br label %next
+next:
+  %a = phi i64 [ 1, %entry ], [ %a6, %next ]
+  %b = phi i64 [ 3, %entry ], [ %b6, %next ]
+  %c = phi i64 [ 5, %entry ], [ %c6, %next ]
+  %d = phi i64 [ 7, %entry ], [ %d6, %next ]
+  %k = phi i64 [ 0, %entry ], [ %k1, %next ]
+  %a1 = shl i64 %a, 13
+  %a2 = xor i64 %a, %a1
+  %b1 = shl i64 %b, 13
+  %b2 = xor i64 %b, %b1
+  %c1 = shl i64 %c, 13
+  %c2 = xor i64 %c, %c1
+  %d1 = shl i64 %d, 13
+  %d2 = xor i64 %d, %d1
+  %a3 = lshr i64 %a2, 7
+  %a4 = xor i64 %a2, %a3
+  %b3 = lshr i64 %b2, 7
+  %b4 = xor i64 %b2, %b3
+  %c3 = lshr i64 %c2, 7
+  %c4 = xor i64 %c2, %c3
+  %d3 = lshr i64 %d2, 7
+  %d4 = xor i64 %d2, %d3
+  %a5 = shl i64 %a4, 17
+  %a6 = xor i64 %a4, %a5
+  %b5 = shl i64 %b4, 17
+  %b6 = xor i64 %b4, %b5
+  %c5 = shl i64 %c4, 17
+  %c6 = xor i64 %c4, %c5
+  %d5 = shl i64 %d4, 17
+  %d6 = xor i64 %d4, %d5
+  %k1 = add i64 %k, 1
+  %more = icmp ult i64 %k1, %rounds
+  br i1 %more, label %next, label %out
+out:
+  {order}
+  %ended = call i64 @llvm.readcyclecounter()
+  {order}
+  %ab = or i64 %a6, %b6
+  %cd = or i64 %c6, %d6
+  %all = or i64 %ab, %cd
+  %never = icmp eq i64 %all, 0
+  %took = sub i64 %ended, %began
+  %told = select i1 %never, i64 -1, i64 %took
+  ret i64 %told
+}}
+
 define i64 @replay(ptr %run, ptr %root, ptr %clocks, ptr %plan, i64 %events,
                    ptr %memory, i64 %lines, i64 %step, i64 %last, i64 %from, ptr %list, i64 %flushed) {{
 entry:
@@ -288,13 +342,14 @@ entry:
 next:
   %k = phi i64 [ 0, %entry ], [ %k1, %timed ]
   %offset = phi i64 [ %from, %entry ], [ %offset1, %timed ]
-  %row = mul i64 %k, 6
+  %row = mul i64 %k, 7
   %p0 = getelementptr i64, ptr %plan, i64 %row
   %p1 = getelementptr i64, ptr %p0, i64 1
   %p2 = getelementptr i64, ptr %p0, i64 2
   %p3 = getelementptr i64, ptr %p0, i64 3
   %p4 = getelementptr i64, ptr %p0, i64 4
   %p5 = getelementptr i64, ptr %p0, i64 5
+  %p6 = getelementptr i64, ptr %p0, i64 6
   %first = load i64, ptr %p0
   %index = load i64, ptr %p1
   %between = icmp slt i64 %first, %index
@@ -314,6 +369,8 @@ prepare:
   %gone = call i64 @flush(ptr %list, i64 %flushed)
   %at = getelementptr i8, ptr %memory, i64 %offset
   %touched = call i64 @touch(ptr %at, i64 %lines)
+  %spun = call i64 @spin(i64 {spins})
+  store i64 %spun, ptr %p6
   %a0 = load volatile i64, ptr %a
   %behind = getelementptr i8, ptr %a, i64 64
   %a1 = load volatile i64, ptr %behind
@@ -339,9 +396,6 @@ out:
   %end = phi i64 [ %from, %entry ], [ %offset1, %timed ]
   ret i64 %end
 }}
-
-declare i64 @llvm.readcyclecounter()
-declare void @llvm.x86.sse2.lfence()
 
 define i64 @chase(ptr %state, i64 %steps) {{
 entry:
@@ -404,10 +458,12 @@ class Toucher:
     event, at least by a page, since a fault means that a program has touched a page for the first time.
     """
 
-    PLAN = ("first", "index", "mm", "cursor", "answer", "cycles")
+    PLAN = ("first", "index", "mm", "cursor", "answer", "cycles", "control")
     """The columns of a plan, int64: events from ``first`` on are replayed as they are, the one at ``index`` is timed.
     What a kernel does not have is read before it, so that no event waits for it: the addresses of slabs in the first
-    two lines of the mm_struct at ``mm``, and the words at ``cursor`` and ``answer``. ``cycles`` is filled in."""
+    two lines of the mm_struct at ``mm``, and the words at ``cursor`` and ``answer``. ``cycles`` is filled in, and
+    ``control``: the cycles of a loop without memory right before the event, the same for all. It is longer when
+    something else uses the core."""
 
     def __init__(self, caches: Caches) -> None:
         import ctypes
@@ -427,6 +483,7 @@ class Toucher:
         word, pointer = ctypes.c_int64, ctypes.c_void_p
         kinds = (pointer, pointer, pointer, pointer, word, pointer, word, word, word, word, pointer, word)
         self._replay = ctypes.CFUNCTYPE(word, *kinds)(_code()["replay"])
+        self._touch = ctypes.CFUNCTYPE(word, pointer, word)(_code()["touch"])
         self._flush = ctypes.CFUNCTYPE(word, pointer, word)(_code()["flush"])
 
     def replay(self, run: int, root: int, clocks: int, plan: npt.NDArray[Any], flushed: npt.NDArray[Any]) -> None:
@@ -439,6 +496,10 @@ class Toucher:
         lists = plan.ctypes.data, len(plan)
         self._offset = self._replay(run, root, clocks, *lists, *where, flushed.ctypes.data, len(flushed))
 
+    def touch(self) -> None:
+        """Read the other memory once, as before an event."""
+        self._touch(self._memory.ctypes.data + self._offset, self._lines)
+
     def flush(self, lines: npt.NDArray[Any]) -> None:
         """Write the lines at these addresses (int64) back to memory, and drop them from all caches."""
         self._flush(lines.ctypes.data, len(lines))
@@ -450,29 +511,34 @@ SPARSE = 16
 
 class Ring:
     """Lines spread over ``size`` bytes, each with the address of the next, in random order; the last leads to the
-    first. Some of them are also chained to ``counts`` short chains (at most seven), in other words of the lines.
-    O(size)."""
+    first. Some of them are also chained to ``counts`` short chains (at most seven), in other words of the lines. The
+    lines are SPARSE apart; or, if they are ``alone``, each is in a page of its own, at a random place of it, so that
+    nothing fetched for its neighbourhood has another. O(size)."""
 
-    def __init__(self, size: int, counts: Sequence[int] = (), seed: int = 0) -> None:
+    def __init__(self, size: int, counts: Sequence[int] = (), seed: int = 0, alone: bool = False) -> None:
         import ctypes
 
         import numpy as np
 
         from benchframe.mm.machine import carve
 
-        words, number = LINE // 8, size // (SPARSE * LINE)
+        apart = PAGE // LINE if alone else SPARSE
+        words, number = LINE // 8, size // (apart * LINE)
         (memory,) = carve([(size // 8, np.dtype(np.int64))], huge=True)
-        self._memory = memory.reshape(number, SPARSE * words)
+        self._memory = memory
         rng = np.random.default_rng(seed)
         order = rng.permutation(number)
-        self.lines: npt.NDArray[Any] = memory.ctypes.data + order * SPARSE * LINE
+        first = order * apart * words
+        if alone:
+            first += rng.integers(apart, size=number) * words
+        self.lines: npt.NDArray[Any] = memory.ctypes.data + first * 8
         """The lines' addresses (int64) in the order of the ring."""
-        self._memory[order, 0] = np.roll(self.lines, -1)
+        memory[first] = np.roll(self.lines, -1)
         self._chains = {0: self.lines[:0]}
         for word, count in enumerate(sorted(set(counts) - {0}), 1):
-            rows = rng.permutation(number)[:count]
-            self._chains[count] = memory.ctypes.data + rows * SPARSE * LINE + word * 8
-            self._memory[rows, word] = np.roll(self._chains[count], -1)
+            places = first[rng.permutation(number)[:count]] + word
+            self._chains[count] = memory.ctypes.data + places * 8
+            memory[places] = np.roll(self._chains[count], -1)
         (self._state,) = carve([(2 * words, np.dtype(np.int64))])
         self._at = int(self.lines[0])
         self._chase = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)(_code()["chase"])
@@ -494,13 +560,16 @@ class Ring:
         self._state[1:8] = 0
         self._state[1], self._state[2] = chain[0] if count else where, count
         index = np.arange(events, dtype=np.int64)
-        plan = np.column_stack((index, index, *[np.full(events, where)] * 3, index * 0))
+        plan = np.column_stack((index, index, *[np.full(events, where)] * 3, index * 0, index * 0))
         flushed = chain if toucher.caches.level == MEMORY else chain[:0]
         toucher.replay(_code()["walk"], where, where + 3 * 8, plan, flushed)
         cycles: npt.NDArray[Any] = plan[:, 5]
         return cycles
 
 
+SPINS = 64
+"""Turns of the control's loop, six cycles each: long enough to tell a core that is shared, short beside what is
+touched."""
 ROOM = 64 << 20
 """Bytes through which a program's footprint moves: more than most last-level caches, since a new page is in none."""
 
@@ -515,7 +584,7 @@ def _code() -> dict[str, int]:
 
         kind = architecture()
         order = "call void @llvm.x86.sse2.lfence()" if kind == "x86_64" else ""
-        text = _TEXT.format(flush=_FLUSH.get(kind, ""), fence=_FENCE.get(kind, ""), order=order)
+        text = _TEXT.format(flush=_FLUSH.get(kind, ""), fence=_FENCE.get(kind, ""), order=order, spins=SPINS)
         if kind != "x86_64":
             text = "\n".join(line for line in text.splitlines() if "@llvm.x86" not in line)
         _library = Library(_object(llvm, text))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchframe.engine.caches import LINE, MEMORY, Caches, Toucher
-from benchframe.engine.disturbance import MOST
+from benchframe.engine.disturbance import MOST, Quiet, batches, believable
 from benchframe.engine.session import Latency, Session, Times, summarise
 from benchframe.errors import EngineError
 from benchframe.events import Kind
@@ -37,8 +38,13 @@ FEWEST, ENOUGH = 256, 2048
 REPLAYS = 4
 """Fewest replays over which an event's time is taken."""
 QUANTILE = 0.25
-"""An event's time in cycles is this quantile over the replays: one that was interrupted takes milliseconds, and while
-something else uses the core everything takes half as long again."""
+"""An event's time in cycles is this quantile over the replays in which it was undisturbed: one that was interrupted
+takes milliseconds."""
+READINGS = 31
+"""Readings of the clock in each replay, which tell what a reading costs."""
+SLACK = 0.1
+"""An event is undisturbed if the controls before it and before the next one are at most this much above the undisturbed
+level. The loop takes some hundred cycles, and some clocks advance by 26 at once."""
 MAPPING_SHARE = 4
 """... and a mapping call for each so many of them."""
 COLUMN = 512
@@ -70,22 +76,51 @@ def _one_of_each(rows: Array, count: int, rng: np.random.Generator) -> Array:
     return chosen
 
 
+def quantiles(values: Sequence[Array], counted: Sequence[Array], share: float) -> Array:
+    """The quantile ``share`` of each column of ``values`` (rows of equal length) over the rows in which it is
+    ``counted``; NaN if it is in none. O(n log n).
+
+    >>> no, yes = np.array([False, False]), np.array([True, False])
+    >>> quantiles([np.array([1.0, 1.0]), np.array([5.0, 3.0])], [no, yes], 0.5).tolist()
+    [5.0, nan]
+    """
+    used = np.array(counted)
+    ordered, columns = np.sort(np.where(used, np.array(values), np.nan), axis=0), np.arange(used.shape[1])
+    at = share * np.maximum(used.sum(axis=0) - 1, 0)
+    low, high = (ordered[edge(at).astype(np.int64), columns] for edge in (np.floor, np.ceil))
+    found: Array = low + (at - np.floor(at)) * (high - low)
+    return found
+
+
 @dataclass(frozen=True)
 class Pass:
-    """One replay: ``cycles`` of each timed event with one clock reading, its ``seconds`` with all that is touched, and
-    ``ns`` per cycle."""
+    """One replay: ``cycles`` of each timed event with one clock reading, those of the ``control`` before each, its
+    ``seconds`` with all that is touched, ``ns`` per cycle, and the cycles of a ``clock`` reading then."""
 
     cycles: Array
+    control: Array
     seconds: float
     ns: float
+    clock: float
+
+
+@dataclass(frozen=True)
+class ColdTimes(Times):
+    """One call of :meth:`ColdSession.measure`, with its replays for :meth:`ColdSession.settle`."""
+
+    passes: tuple[tuple[Pass, Pass], ...] = field(default=(), repr=False, compare=False)
 
 
 class ColdSession(Session):
     """As ``session``, whose machine it shares, but before each timed event other memory is touched, as ``caches`` says.
-    Times are those of the timed events, drawn by ``seed``: of faults and lookups at most ``most``."""
+    Times are those of the timed events, drawn by ``seed``: of faults and lookups at most ``most``. ``control`` is the
+    undisturbed level of the control that an earlier process found, in cycles (0: none)."""
 
-    def __init__(self, session: Session, caches: Caches, seed: int = 0, most: int = ENOUGH) -> None:
+    def __init__(
+        self, session: Session, caches: Caches, seed: int = 0, most: int = ENOUGH, control: float = 0.0
+    ) -> None:
         vars(self).update(vars(session))  # nothing is compiled, allocated or verified a second time
+        self._quiet = Quiet(control)
         self.caches = caches
         self._toucher = Toucher(caches)
         kinds = self.trace.events["kind"][self.first :]
@@ -127,10 +162,10 @@ class ColdSession(Session):
         return int(np.count_nonzero(self._is["lookup"]))
 
     def measure(self, loops: int, most: float = MOST, *, seconds: float = 0.0) -> Times:
-        """``loops`` replays with the strategy and as many with known answers, alternating; at least REPLAYS, and more
-        until ``seconds`` have passed. A figure is the mean over the timed events of each one's lower quartile
-        (QUANTILE). Raises EngineError if :meth:`verify` was not ok, or if a timed event answered something else than
-        the checked one."""
+        """``loops`` replays with the strategy and as many with known answers, alternating; at least REPLAYS, more until
+        ``seconds`` have passed, and up to ``most`` times as many if the machine is disturbed. A figure is the mean over
+        the timed events of each one's lower quartile (QUANTILE). Raises EngineError if :meth:`verify` was not ok, or if
+        a timed event answered something else than the checked one."""
         verdict = self.verify()
         if not verdict.ok or self._known is None:
             raise EngineError(f"not timed, because an answer is wrong: {verdict.what}")
@@ -142,37 +177,68 @@ class ColdSession(Session):
         while len(passes) < max(loops, REPLAYS) or time.perf_counter() - began < seconds:
             passes.append((self._pass(False), self._pass(True)))
         loops = len(passes)
-        full, known = (np.quantile([both[i].cycles for both in passes], QUANTILE, axis=0) for i in (0, 1))
-        self._latest = passes[-1][0]
+        _, enough, limit = batches(loops, most)
+        while self._undisturbed(passes) < enough and len(passes) < limit:
+            passes.append((self._pass(False), self._pass(True)))
+        self._latest, self._clock_cost = passes[-1][0], min(one.clock for one in passes[-1])
+        return self._evaluated(loops, passes)
+
+    def settle(self, times: Times) -> Times:
+        """``times`` evaluated with the undisturbed level known now: before the first undisturbed event all others
+        looked undisturbed."""
+        return self._evaluated(times.loops, times.passes) if isinstance(times, ColdTimes) else times
+
+    @property
+    def control(self) -> float:
+        """The undisturbed level of the control as this process found it, in cycles; 0 if there are too few events."""
+        return self._quiet.own
+
+    def _evaluated(self, loops: int, passes: Sequence[tuple[Pass, Pass]]) -> ColdTimes:
+        """The figures of these replays, of the undisturbed events only if there are enough."""
+        full, known = (self._typical([both[i] for both in passes]) for i in (0, 1))
+        if (lost := np.isnan(full) | np.isnan(known)).all():
+            full, known = (np.quantile([both[i].cycles for both in passes], QUANTILE, axis=0) for i in (0, 1))
+        else:
+            full, known = np.where(lost, np.nan, full), np.where(lost, np.nan, known)
         lookup, fault, mapping, quick = self._means(full, known)
-        clock, ns = self._clock_cost, median(one.ns for both in passes for one in both)
+        clock = float(np.quantile([one.clock for both in passes for one in both], QUANTILE))
+        ns = median(one.ns for both in passes for one in both)
         parts = ((self.n_lookups, quick - clock), (self.n_mapping, mapping - clock))
-        return Times(
+        quiet = int(self._undisturbed(passes))
+        return ColdTimes(
             loops=loops,
             seconds=sum(one.seconds for both in passes for one in both),
             lookup_ns=lookup * ns,
             fault_ns=(fault - clock) * ns,
             mapping_ns=(mapping - clock) * ns,
             replay_ns=sum(count * cycles for count, cycles in parts if count) * ns / self.n_events,
-            taken=loops,
-            quiet=loops,
+            taken=len(passes),
+            quiet=quiet if believable(quiet, len(passes)) else 0,
+            passes=tuple(passes),
         )
 
-    def settle(self, times: Times) -> Times:
-        """``times`` itself: no replay is set aside."""
-        return times
+    def _undisturbed(self, passes: Sequence[tuple[Pass, Pass]]) -> float:
+        """How many replays the undisturbed events amount to."""
+        return sum(float(self._calm(one).mean()) for both in passes for one in both) / 2
 
-    @property
-    def control(self) -> float:
-        """0, which is unknown: the times of a cold replay with known answers are those of memory, and differ between
-        layouts by more than a disturbance does."""
-        return 0.0
+    def _calm(self, one: Pass) -> Array:
+        """Which events of a replay were undisturbed: booleans. All are before the level is known."""
+        if not self._quiet.level:
+            return np.ones(len(one.control), dtype=np.bool_)
+        calm: Array = one.control <= self._quiet.level * (1 + SLACK)
+        calm[:-1] &= calm[1:]
+        return calm
+
+    def _typical(self, passes: Sequence[Pass]) -> Array:
+        """Each event's lower quartile over the replays in which it was undisturbed; NaN if it never was."""
+        return quantiles([one.cycles for one in passes], [self._calm(one) for one in passes], QUANTILE)
 
     def _means(self, full: Array, known: Array) -> tuple[float, float, float, float]:
         """Cycles per lookup (the difference), fault, mapping call, and fault or lookup; NaN where there are none."""
 
         def mean(values: Array, which: str) -> float:
-            return float(values[self._is[which]].mean()) if self._is[which].any() else math.nan
+            some = values[self._is[which]]
+            return float(np.mean(some[~np.isnan(some)])) if np.isfinite(some).any() else math.nan
 
         quick = mean(full, "lookup")
         return quick - mean(known, "lookup"), mean(full, "fault"), mean(full, "mapping"), quick
@@ -183,7 +249,7 @@ class ColdSession(Session):
         answers = self.machine.arrays["answer_base"]["ret"]
         mms = self.machine.root + self._events.records["mm"][self.chosen].astype(np.int64) * mm_struct.size
         firsts = np.concatenate(([self.first], self.chosen[:-1] + 1))
-        plan = np.column_stack((firsts, self.chosen, mms, mms, mms, mms * 0))
+        plan = np.column_stack((firsts, self.chosen, mms, mms, mms, mms * 0, mms * 0))
         if known:
             plan[:, 3] = self.machine.root + mm_struct.offset("replay_cursor")
             plan[:, 4] = answers.ctypes.data + self._asked * answers.strides[0]
@@ -195,10 +261,12 @@ class ColdSession(Session):
         together = firsts[(firsts < self.chosen) & (answers[firsts] != self._before)]
         wrong = np.concatenate((alone, together))
         cycles = self._cycles() - start  # overwrites an answer
+        self._quiet.see(plan[:, 6])
+        clock = self._measure_clock(READINGS)
         if len(wrong):
             what = "of a timed replay answers something else than the checked one"
             raise EngineError(f"{self.strategy.name}: event {wrong.min()} {what}")
-        return Pass(plan[:, 5].astype(np.float64), seconds, seconds * 1e9 / max(cycles, 1))
+        return Pass(plan[:, 5].astype(np.float64), plan[:, 6], seconds, seconds * 1e9 / max(cycles, 1), clock)
 
     # ---- passes that are not timed -----------------------------------------------------------------------------------
 

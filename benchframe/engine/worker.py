@@ -211,7 +211,7 @@ def open_session(job: Job) -> SessionLike | ThreadSession:
         from benchframe.engine.cold import ColdSession
 
         warm = Session(strategy, unspool(job), layout_seed=job.layout_seed)
-        cold: SessionLike = ColdSession(warm, from_text(job.caches), job.layout_seed)
+        cold: SessionLike = ColdSession(warm, from_text(job.caches), job.layout_seed, control=job.control)
         return cold
     session: SessionLike = Session(strategy, unspool(job), layout_seed=job.layout_seed, control=job.control)
     return session

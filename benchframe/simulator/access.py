@@ -93,13 +93,13 @@ def access(sim, address, count, kind):
     if sim.free:
         if sim.warming:
             fill(sim, line, number, me, kind)
-        if kind != LOAD and line.waiter != 0:
-            wake(sim, line, c.clock)
         if sim.coast:
             sim.idle += 1
             if sim.idle & 65535 == 0:  # a spinning CPU must let others run
                 c.clock += 1000000
                 give_way(sim, c, me)
+        if kind != LOAD and line.waiter != 0:  # last, so that whoever is woken sees the effect
+            wake(sim, line, c.clock)
         return number
     spent = sim.pending * sim.insn
     sim.pending = 0

@@ -89,9 +89,9 @@ SPACE: Mapping[str, Mapping[str, tuple[int, int]]] = {
     "mixed": {"pages": (16, 512), "mappers": (1, 8), "turns": (5, 100)},
     "page_fault1": {"mib": (1, 4)},
     "mmap1": {"mib": (1, 128), "turns": (5, 100)},
-    "multi-fault-all-split": {"vmas": (40, 2000)},
+    "multi-fault-all-split": {"vmas": (70, 2000)},
 }
-"""Workloads and the ranges of their parameters that the search for a bad load may use."""
+"""Workloads and the ranges of their parameters that the search for a bad load may use, with each number of CPUS."""
 CPUS = (2, 4, 8, 16, 32)
 WORKS = (0.0, 300.0, 1000.0)
 """ns of declared work per fault, call and page."""

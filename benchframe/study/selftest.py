@@ -5,6 +5,12 @@ event reads n lines, each found through the one before, must take n times the la
 says that it finds them. The latency is measured beside it, by a chase through a ring of lines that fits into that level
 and into none before; for memory, through lines that were flushed. The known lines are some of the ring's, so that TLB
 and memory's rows are used alike.
+
+For the last level such a ring is not enough. A ring of many lines has several in each page, and processors fetch what
+lies around a line that is read, so a chase finds a part of it in L2; known lines are few, and far apart. A ring with
+one line per page fits into L2. So it is chased after other memory was read. That the touching leaves lines in this
+level, neither before nor behind it, is shown by a second ring with many lines, chased without touching: the two
+latencies must be alike.
 """
 
 from __future__ import annotations
@@ -50,8 +56,16 @@ if TYPE_CHECKING:
 # ----------------------------------------------------------------------------------------------------------------------
 # A background load that can be switched on: processes in busy loops.
 
-_BURN = "import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    for _ in range(100000):\n        pass\n"
-"""Ends by itself when its parent has died, even if that was before it could check."""
+_BURN = """
+import os, sys
+if hasattr(os, "sched_setscheduler"):
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+while os.getppid() == int(sys.argv[1]):
+    for _ in range(100000):
+        pass
+"""
+"""Ends by itself when its parent has died, even if that was before it could check. With the usual scheduling: under
+`chrt -f` it would keep everything else from its CPU, the measuring process too."""
 
 
 class Load:
@@ -312,17 +326,22 @@ QUARTILE = 0.25
 """As :data:`benchframe.engine.cold.QUANTILE`, for the chase too: both see the same machine."""
 WITHIN = 0.15
 """How far a ratio may be from 1."""
+ALIKE = 0.3
+"""How far a chase of the last level may be from one without touching, which finds a part of its ring in L2. The levels
+before and behind it are four times as fast and as slow, or more."""
 
 
 @dataclass(frozen=True)
 class Found:
     """One state of the caches: ``level`` is the chase's ns per line in each round (empty where no level is named),
-    ``lines`` those of a known line, ``by_count`` the medians for each of COUNTS but the first."""
+    ``lines`` those of a known line, ``by_count`` the medians for each of COUNTS but the first, ``untouched`` those of
+    the chase without touching (for the last level only)."""
 
     caches: Caches
     level: tuple[float, ...]
     lines: tuple[float, ...]
     by_count: tuple[float, ...]
+    untouched: tuple[float, ...] = ()
 
     @property
     def ratios(self) -> list[float]:
@@ -331,8 +350,14 @@ class Found:
 
     @property
     def good(self) -> bool:
-        """Whether the median ratio is within WITHIN of 1, or there is nothing to compare with."""
-        return not self.level or abs(median(self.ratios) - 1) <= WITHIN
+        """Whether the median ratio is within WITHIN of 1 and the level is the one named, or there is nothing to compare
+        with."""
+        return not self.level or (abs(median(self.ratios) - 1) <= WITHIN and self.named)
+
+    @property
+    def named(self) -> bool:
+        """Whether the chase's lines were in the level that the state names, where that is in doubt."""
+        return not self.untouched or abs(median(self.untouched) / median(self.level) - 1) <= ALIKE
 
 
 def ring_size(level: str, caches: Sequence[Cache]) -> int:
@@ -351,9 +376,11 @@ def known_lines(
 ) -> list[Found]:
     """Measure each of ``states``, in ``rounds`` that take turns. Raises UsageError and MemoryError."""
     caches = cpu_caches(cpu)
-    rings = {s: Ring(ring_size(s.level, caches), COUNTS, seed=1) for s in states}
+    rings = {s: Ring(ring_size(s.level, caches), COUNTS, seed=1, alone=s.level == LLC) for s in states}
+    untouched = {s: Ring(ring_size(LLC, caches), seed=1) for s in states if s.level == LLC}
     touchers = {s: Toucher(s) for s in states}
     level: dict[Caches, list[float]] = {s: [] for s in states}
+    plain: dict[Caches, list[float]] = {s: [] for s in states}
     cost: dict[Caches, list[list[float]]] = {s: [] for s in states}
     for number in range(rounds):
         for s in states:
@@ -364,6 +391,8 @@ def known_lines(
             chases += _chases(ring, toucher)
             if s.level in (L2, LLC, MEMORY):
                 level[s].append(float(np.quantile(chases, QUARTILE)) * ns)
+            if s in untouched:
+                plain[s].append(float(np.quantile(_chases(untouched[s]), QUARTILE)) * ns)
             cycles = np.quantile(np.array(replays), QUARTILE, axis=0).mean(axis=1)
             cost[s].append(((cycles[1:] - cycles[0]) * ns).tolist())
         if done is not None:
@@ -373,18 +402,22 @@ def known_lines(
     for s in states:
         rows = np.array(cost[s])
         slopes = (rows @ counts / (counts @ counts)).tolist()
-        found.append(Found(s, tuple(level[s]), tuple(slopes), tuple((np.median(rows, axis=0) / counts).tolist())))
+        each = tuple((np.median(rows, axis=0) / counts).tolist())
+        found.append(Found(s, tuple(level[s]), tuple(slopes), each, tuple(plain[s])))
     return found
 
 
-def _chases(ring: Ring, toucher: Toucher) -> list[float]:
-    """Cycles per line of CHASES chases through the ring, which is flushed before each if the state is that of memory.
-    First LAPS untimed ones: a last-level cache learns whether what L2 evicts is asked for again."""
+def _chases(ring: Ring, toucher: Toucher | None = None) -> list[float]:
+    """Cycles per line of CHASES chases through the ring. Before each, the ring is flushed if the state is that of
+    memory, and other memory is read if it is that of the last level. First LAPS untimed ones: a last-level cache learns
+    whether what L2 evicts is asked for again."""
     ring.chase(LAPS * len(ring.lines))
-    steps, found = min(STEPS, len(ring.lines)), []
+    steps, found, level = min(STEPS, len(ring.lines)), [], toucher.caches.level if toucher else ""
     for _ in range(CHASES):
-        if toucher.caches.level == MEMORY:
+        if toucher and level == MEMORY:
             toucher.flush(ring.lines)
+        elif toucher and level == LLC:
+            toucher.touch()
         found.append(ring.chase(steps) / steps)
     return found
 
@@ -417,7 +450,14 @@ def text(found: Sequence[Found]) -> str:
         "the last columns: ns per line if the event reads so many lines, each found through the one before.",
     ]
     for one in found:
-        if not one.good:
+        if one.untouched:
+            notes.append(
+                f"{one.caches.label}: the chase follows a reading of other memory; a ring of more lines takes "
+                f"{median(one.untouched):.1f} ns per line without it, with help from L2."
+            )
+        if not one.named:
+            notes.append(f"{one.caches.label}: these are more than {100 * ALIKE:.0f} % apart: the lines are elsewhere.")
+        elif not one.good:
             percent = f"{100 * WITHIN:.0f} %"
             notes.append(f"{one.caches.label}: a known line does not cost what its level costs, within {percent}.")
     return "\n".join([*(line.rstrip() for line in body.splitlines()), "", *notes, ""])

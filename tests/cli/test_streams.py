@@ -174,6 +174,9 @@ def test_multi_fault_touches_every_page_once() -> None:
     assert not (np.diff(pages["lockstep"]) == 4096).any()
     with pytest.raises(WorkloadError, match="vmas must be at least 21"):
         trace_of(WORKLOADS["multi-fault-all-split"], maps=8, vmas=20)
+    # Without a number of VMAs there are as many as the areas need: 128 threads have one each.
+    trace = WORKLOADS["multi-fault-all-split"].spec().trace(0, 128)
+    assert len(set(trace.events["task"][trace.setup :].tolist())) == 128
 
 
 def test_scatter_touches_every_page_once_per_round() -> None:

@@ -40,7 +40,7 @@ def test_numba_has_what_is_used() -> None:
 
 def test_a_part_that_is_gone_is_named() -> None:
     """A library without its module, its code generator without a target machine: both by name."""
-    gone = numba_internals.broken(SimpleNamespace(_codegen=SimpleNamespace(), _finalized=True))
+    gone = numba_internals.broken(SimpleNamespace(_codegen=SimpleNamespace(_data_layout=""), _finalized=True))
     assert gone == ["library._final_module", "library._linking_libraries", "library._codegen._tm"]
 
 

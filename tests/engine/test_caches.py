@@ -26,7 +26,8 @@ from benchframe.engine.caches import (
     parse,
     state,
 )
-from benchframe.engine.cold import REPLAYS, ColdSession, chosen_events
+from benchframe.engine.cold import REPLAYS, ColdSession, Pass, chosen_events
+from benchframe.engine.disturbance import Quiet
 from benchframe.engine.session import Session
 from benchframe.errors import EngineError, UsageError
 from benchframe.events import Kind
@@ -159,6 +160,24 @@ def test_cold_replays_answer_as_warm_ones() -> None:
     assert sum(rows.values()) == len(found.chosen)
 
 
+def test_what_is_disturbed_does_not_count() -> None:
+    """Where the control before an event, or before the next one, is long, the event does not count, however long it
+    takes; without any undisturbed replay all count, and none is called quiet."""
+    found = cold(CHURN, Caches(PROGRAM, 64), 100)
+    found.measure(1)
+    calm = np.full(len(found.chosen), 300)
+    busy = np.where(np.arange(len(calm)) == 7, 500, calm)
+    found._quiet = Quiet()
+    found._quiet.see(calm)
+    assert np.flatnonzero(~found._calm(Pass(calm * 1.0, busy, 1.0, 1.0, 0.0))).tolist() == [6, 7]
+    pair = tuple(Pass(calm * cycles, control, 1.0, 1.0, 0.0) for cycles, control in ((2.0, calm), (1.0, calm)))
+    late = tuple(Pass(calm * 9.0, 2 * calm, 1.0, 1.0, 0.0) for _ in range(2))
+    assert found._evaluated(1, [pair]).lookup_ns == found._evaluated(2, [pair, late]).lookup_ns == 300  # type: ignore
+    alone = found._evaluated(1, [late])  # type: ignore[list-item]
+    assert (alone.lookup_ns, alone.quiet) == (0, 0)
+    assert alone.fault_ns == 2700
+
+
 def test_a_column_beside_warm_figures_changes_nothing_of_theirs() -> None:
     """Lookups are timed again on the machine of a verified session: they are as many as asked for, and the session
     counts and answers as before."""
@@ -212,10 +231,12 @@ def test_a_footprint_moves_on() -> None:
 # ---- the control ----
 
 
-def test_a_ring_leads_through_every_line() -> None:
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_ring_leads_through_every_line(alone: bool) -> None:
     """Following the addresses, every line of the ring and of each chain is met once before the first comes again."""
-    ring = Ring(64 << 10, (0, 1, 5))
-    memory, base = ring._memory.ravel(), int(ring._memory.ctypes.data)
+    ring = Ring(64 << 10, (0, 1, 5), alone=alone)
+    assert len(np.unique(ring.lines // caches.PAGE)) == (64 << 10) // caches.PAGE
+    memory, base = ring._memory, int(ring._memory.ctypes.data)
     for start, count in (
         (int(ring.lines[0]), len(ring.lines)),
         (int(ring._chains[5][0]), 5),
@@ -247,6 +268,10 @@ def test_the_control_says_what_is_wrong() -> None:
     assert not bad.good
     assert "l2: a known line does not cost" in text([good, bad])
     assert "llc: a known line" not in text([good, bad])
+    elsewhere = Found(Caches("llc", 1 << 20), (160.0,), (160.0,), (160.0,) * 6, (18.0,))
+    assert not elsewhere.good
+    assert "the lines are elsewhere" in text([elsewhere])
+    assert Found(Caches("llc", 1 << 20), (20.0,), (21.0,), (21.0,) * 6, (17.0,)).good
 
 
 @pytest.mark.parametrize("words", ["warm", "program=4K,program --minutes 1", "l4"])

@@ -52,6 +52,7 @@ from benchframe.simulator.machines import (
     machine_names,
     machine_toml,
 )
+from benchframe.simulator.records import MAIN
 from benchframe.simulator.search import fit, lines_of, search_layout
 from benchframe.simulator.session import Depth, SimulatedSession, Stopped, costless
 from benchframe.simulator.study import mean_latency, mva
@@ -144,8 +145,22 @@ def waiters(root, task, what):
     return 0
 
 
-def micro(program, cpus: int, machine: Machine, layout: Layout | None = None) -> Figures:
-    """Run a program of a few lines in the place of the threads' own."""
+@native
+def turns(root, task, what):
+    """Two tasks take turns, five accesses each. At no cost others go first once in 65536 accesses, no multiple of five:
+    so before each of them in turn."""
+    v = VMA(root, 1)
+    for _ in range(50_000):
+        wait_until(v, "vm_sequence", 1, task & 1)
+        READ_ONCE(v, "vm_start")
+        v.vm_sequence += 1
+    return 0
+
+
+def micro(
+    program, cpus: int, machine: Machine, layout: Layout | None = None, depth: Depth | None = MICRO, coast: bool = False
+) -> Figures:
+    """Run a program of a few lines in the place of the threads' own; ``coast``: at no cost."""
     own = session(cpus)
     kept = own.runner._entry
     v = own.memory.arrays["vma_base"]
@@ -154,7 +169,11 @@ def micro(program, cpus: int, machine: Machine, layout: Layout | None = None) ->
     own._prepare_simulator(machine, NOTHING, layout or as_it_is(), 1)
     try:
         own._set_crew(0)
-        return own._go(MICRO)
+        if coast:
+            own.simulator.header["current"] = 0
+            own._coast()
+            own.simulator.header["current"] = MAIN
+        return own._go(depth)
     finally:
         own._bare()
         own.runner._entry = kept
@@ -216,6 +235,11 @@ def test_deadlock_is_told() -> None:
     """All wait: the run says who waits for what instead of going on for ever."""
     with pytest.raises(Stopped, match=r"deadlock.*CPU 0, 1, 2.* vma\.vm_sequence"):
         micro(waiters, 3, steady())
+
+
+def test_no_wake_up_is_lost_at_no_cost() -> None:
+    """In a round that does not count, too, who waits for a write is woken when it has been made, not before."""
+    micro(turns, 2, steady(), depth=None, coast=True)
 
 
 def test_a_wrong_answer_is_seen() -> None:

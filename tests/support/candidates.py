@@ -1,7 +1,8 @@
 """The independent judge of the search: every candidate execution of a small litmus test, by guessing what loads read.
 
 Relations are sets of pairs and the axioms are those of linux-kernel.cat (6.12) as they stand there, the RCU axiom with
-its recursion too. Nothing is shared with the search but the reading of tests into tasks.
+its recursion too; for rc11 those of figure 3 of Lahav and others (PLDI 2017), psc_base too. Nothing is shared with the
+search but the reading of tests into tasks.
 """
 
 from __future__ import annotations
@@ -55,15 +56,16 @@ def traces(test: Test, task: int, domain: tuple[Any, ...]) -> Iterator[tuple[lis
 
 
 def numbers(test: Test) -> tuple[int, ...]:
-    """What a load of :func:`program` may give: 0 to 2, and as much more as there are additions."""
-    return tuple(range(3 + repr(test.tasks).count("atomic_fetch_add")))
+    """What a load of :func:`program` may give: 0 to 2, more in a ring, and as much more as there are additions."""
+    return tuple(range(3 + 2 * (test.name == "cycle") + repr(test.tasks).count("atomic_fetch_add")))
 
 
-def outcomes(test: Test, domain: tuple[Any, ...]) -> set[Any]:
+def outcomes(test: Test, domain: tuple[Any, ...], model: str = "lkmm") -> set[Any]:
     """Final states that the axioms allow, of executions whose program order and reads-from have no cycle."""
+    allowed = _allowed if model == "lkmm" else _allowed_c11
     found: set[Any] = set()
     for parts in itertools.product(*_possible(test, [list(traces(test, n, domain)) for n in range(len(test.tasks))])):
-        for final in reached(test, parts, lambda values: _state(values) not in found):
+        for final in reached(test, parts, lambda values: _state(values) not in found, allowed=allowed):
             found.add(_state(final))
     return found
 
@@ -99,6 +101,7 @@ def reached(
     parts: tuple[Trace, ...],
     wanted: Callable[[dict[str, Any]], bool],
     buffering: bool = False,
+    allowed: Callable[..., bool] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Final values, if ``wanted``, of the allowed executions in which the tasks run as ``parts`` say; of those whose
     program order and reads-from have no cycle, or (``buffering``) of those where they have one."""
@@ -112,7 +115,7 @@ def reached(
             continue
         po = po or [(a, b) for a, x in enumerate(events) for b, y in enumerate(events) if _before(x, y)]
         acyclic = _acyclic(frozenset([*po, *((w, r) for r, w in rf.items() if w >= 0)]))
-        if acyclic != buffering and _allowed(events, rf, co):
+        if acyclic != buffering and (allowed or _allowed)(events, rf, co):
             yield final
 
 
@@ -325,6 +328,90 @@ def _allowed(events: list[Event], reads: dict[int, int], orders: dict[Any, list[
     return all(a != b or a not in memory for a, b in rb)
 
 
+FULL_FENCES = ("mb", "before-atomic", "after-atomic", "after-spinlock", "after-unlock-lock")
+
+
+def _c11(events: list[Event]) -> tuple[list[tuple[str, Any, frozenset[str]]], Pairs, list[int]]:
+    """A candidate as C11 has it: (kind, location, orders) of each of its events, program order, and where each event
+    of the candidate is among them. A full read-modify-write that stores has a fence before and one behind."""
+    found: list[tuple[str, Any, frozenset[str]]] = []
+    tasks: list[int] = []
+    where: list[int] = []
+    everything = frozenset({"acquire", "release", "sc"})
+    for at, event in enumerate(events):
+        label = event.label
+        full = label.full and (label.kind == "W" or _updates(events, at))
+        if full and label.kind == "R":
+            found.append(("F", None, everything))
+            tasks.append(event.task)
+        where.append(len(found))
+        orders: set[str] = set()
+        if label.kind == "F":
+            orders = {"rmb": {"acquire"}, "wmb": {"release"}}.get(label.order, set())
+            orders = set(everything) if label.order in FULL_FENCES else orders
+        elif full:
+            orders = {"acquire" if label.kind == "R" else "release"}
+        elif label.kind == "R" and label.order == "acquire" and (not label.rmw or _updates(events, at)):
+            orders = {"acquire"}
+        elif label.kind == "W" and label.order == "release":
+            orders = {"release"}
+        found.append((label.kind, label.loc, frozenset(orders)))
+        tasks.append(event.task)
+        if full and label.kind == "W":
+            found.append(("F", None, everything))
+            tasks.append(event.task)
+    n = range(len(found))
+    return found, frozenset((a, b) for a in n for b in n if a < b and tasks[a] == tasks[b]), where
+
+
+def _allowed_c11(candidate: list[Event], reads: dict[int, int], orders: dict[Any, list[int]]) -> bool:
+    events, sb, where = _c11(candidate)
+    n = range(len(events))
+    same = frozenset((a, a) for a in n)
+
+    def of(kind: str, order: str = "") -> Pairs:
+        return frozenset((a, a) for a in n if events[a][0] in kind and (not order or order in events[a][2]))
+
+    def same_place(relation: Pairs, yes: bool) -> Pairs:
+        return frozenset(
+            (a, b) for a, b in relation if (events[a][1] is not None and events[a][1] == events[b][1]) == yes
+        )
+
+    rf = frozenset((where[w], where[r]) for r, w in reads.items() if w >= 0)
+    mo = frozenset(
+        (where[a], where[b]) for chain in orders.values() for i, a in enumerate(chain) for b in chain[i + 1 :]
+    )
+    rb = frozenset(
+        (where[r], where[b])
+        for r, w in reads.items()
+        for b in orders.get(candidate[r].label.loc, ())
+        if w < 0 or (where[w], where[b]) in mo
+    )
+    rmw = frozenset(
+        (where[at], where[at + 1]) for at, e in enumerate(candidate) if e.label.kind == "R" and _updates(candidate, at)
+    )
+    writes, fences = of("W"), of("F")
+    sequence = _then(writes, same_place(sb, True) | same, writes, _closed(_then(rf, rmw)) | same)
+    sw = _then(
+        of("WF", "release"),
+        _then(fences, sb) | same,
+        sequence,
+        rf,
+        of("R"),
+        _then(sb, fences) | same,
+        of("RF", "acquire"),
+    )
+    hb = _closed(sb | sw)
+    eco = _closed(rf | mo | rb)
+    if any(a == b for a, b in _then(hb, eco | same)) or rmw & _then(rb, mo):
+        return False
+    other = same_place(sb, False)
+    scb = sb | _then(other, hb, other) | same_place(hb, True) | mo | rb
+    strong, strong_fences = of("RWF", "sc"), of("F", "sc")
+    base = _then(strong | _then(strong_fences, hb | same), scb, strong | _then(hb | same, strong_fences))
+    return _acyclic(base | _then(strong_fences, hb | _then(hb, eco, hb), strong_fences))
+
+
 def _sections(events: list[Event]) -> set[tuple[int, int]]:
     found, opened = set(), -1
     for at, event in enumerate(events):
@@ -339,11 +426,16 @@ def _sections(events: list[Event]) -> set[tuple[int, int]]:
 # ---- small programs --------------------------------------------------------------------------------------------------
 
 
-def program(seed: int) -> Test:
-    """A litmus test of two or three tasks, one to four operations each, at most four loads; no quantifier."""
+def program(seed: int, model: str = "lkmm") -> Test:
+    """A litmus test of two or three tasks, one to four operations each, at most four loads; no quantifier. For rc11
+    none has RCU, which C11 has not, and every other one is a cycle: most programs drawn freely need no fence."""
     rng = random.Random(seed)
+    if model != "lkmm" and seed & 1:
+        return cycle(rng)
     budget = [rng.choice([2, 3, 3, 4])]
     kind = rng.choice(["plain", "plain", "rmw", "lock", "rcu"])
+    if kind == "rcu" and model != "lkmm":
+        kind = "rmw"
     tasks = []
     for task in range(rng.choice([2, 2, 3])):
         names = iter(f"r{i}" for i in range(9))
@@ -363,6 +455,41 @@ def program(seed: int) -> Test:
             body[where:where] = [("do", ("call", "synchronize_rcu", []))] * rng.choice([1, 1, 2])
         tasks.append((["x", "y", "s"], body))
     return Test(f"seed {seed}", {"x": 0, "y": 0, "s": 0}, tasks, "exists", ("true",))
+
+
+ORDERS = ("", "_relaxed", "_acquire", "_release")
+
+
+def cycle(rng: random.Random) -> Test:
+    """Two to four tasks in a ring (SB, MP, LB, R, S, 2+2W, WRC, IRIW and so on): each has an access of one location
+    and one of the next, or only the first, of random orderings, with fences between."""
+    while True:
+        long = [rng.random() < 0.75 for _ in range(rng.choice([2, 2, 3, 3, 4]))]
+        if sum(long) >= 2:
+            break
+    at, stored, loads, tasks = 0, dict.fromkeys("xyzw", 0), 0, []
+    for both in long:
+        body: list[Any] = []
+        for place in "xyzw"[at % sum(long)] + ("xyzw"[(at + 1) % sum(long)] if both else ""):
+            if body and rng.random() < 0.7:
+                fence = rng.choice(["smp_mb", "smp_mb", "smp_wmb", "smp_rmb"])
+                body.append(("do", ("call", fence, [])))
+            name, target = f"r{len(body)}", ("name", place)
+            value = ("num", stored[place] + 1)
+            pick = rng.random() if loads < 4 else 0.9
+            loads += pick < 0.6
+            stored[place] += pick >= 0.45
+            if pick < 0.45:
+                call, pointer = rng.choice([("READ_ONCE", ("deref", target)), ("smp_load_acquire", target)])
+                body.append(("set", ("name", name), ("call", call, [pointer])))
+            elif pick < 0.6:
+                body.append(("set", ("name", name), ("call", f"xchg{rng.choice(ORDERS)}", [target, value])))
+            else:
+                call, pointer = rng.choice([("WRITE_ONCE", ("deref", target)), ("smp_store_release", target)])
+                body.append(("do", ("call", call, [pointer, value])))
+        at += both
+        tasks.append((["x", "y", "z", "w"], body))
+    return Test("cycle", dict.fromkeys("xyzw", 0), tasks, "exists", ("true",))
 
 
 def _operation(rng: random.Random, kind: str, names: Iterator[str], known: list[str], budget: list[int]) -> list[Any]:
@@ -398,14 +525,14 @@ def _operation(rng: random.Random, kind: str, names: Iterator[str], known: list[
     return [("do", ("call", rng.choice(barriers), []))]
 
 
-def main(first: int, last: int) -> int:
+def main(first: int, last: int, model: str = "lkmm") -> int:
     """Compare the search with the enumeration on programs ``first`` up to ``last``; the exit code."""
     from benchframe.check.litmus import finals
     from benchframe.check.trust import Seen, Trust
 
     wrong = graphs = 0
     for seed in range(first, last):
-        test = program(seed)
+        test = program(seed, model)
         states: set[Any] = set()
         keys: list[Any] = []
 
@@ -418,9 +545,9 @@ def main(first: int, last: int) -> int:
                 keys.append(seen.graph.key())
             return True
 
-        Trust(lambda test=test: Tasks(test), "lkmm").explore(see)  # type: ignore[misc]
+        Trust(lambda test=test: Tasks(test), model).explore(see)  # type: ignore[misc]
         graphs += len(keys)
-        if states != outcomes(test, numbers(test)) or len(set(keys)) != len(keys):
+        if states != outcomes(test, numbers(test), model) or len(set(keys)) != len(keys):
             wrong += 1
             print(f"seed {seed}: the search and the enumeration differ")
     print(f"{last - first} programs, {graphs} graphs, {wrong} differ")
@@ -428,4 +555,4 @@ def main(first: int, last: int) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(int(sys.argv[1]), int(sys.argv[2])))
+    raise SystemExit(main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]))

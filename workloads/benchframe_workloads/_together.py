@@ -11,15 +11,22 @@ PAGE = stream.PAGE
 MAP_SHARED = 0x01
 
 
+def other_vmas(params: dict[str, Any], areas: int) -> int:
+    """How many VMAs ``multi-fault-all-split`` has beside its ``areas`` and the pages between them. Raises ValueError if
+    ``vmas`` are fewer than these need."""
+    split, least = 2 * areas - 1, 6
+    vmas = params["vmas"] or max(64, split + least)
+    if vmas < split + least:
+        raise ValueError(f"{areas} areas make {split} VMAs; vmas must be at least {split + least}, or 0")
+    return int(vmas) - split
+
+
 def multi_fault_threads(params: dict[str, Any], seed: int, threads: int) -> Trace:
     """The benchmark of December 2009 as posted: thread ``i`` touches 2 MiB of area ``i`` page by page, waits for the
     others, frees the 2 MiB with MADV_DONTNEED, and begins again. One area of 8 MiB per thread, all in one mapping
     divided by PROT_NONE pages."""
     size, touched = 4 * stream.PMD_SIZE, stream.PMD_SIZE // PAGE
-    others = params["vmas"] - (2 * threads - 1)
-    if others < 6:
-        raise ValueError(f"{threads} areas make {2 * threads - 1} VMAs; vmas must be at least {2 * threads + 5}")
-    layout = stream.tiles(others, 4, 1)
+    layout = stream.tiles(other_vmas(params, threads), 4, 1)
     area = layout.floor - (1 << 30) - np.arange(threads, 0, -1, dtype=np.int64) * (size + PAGE)
     setup = [
         stream.begin_threads(threads),

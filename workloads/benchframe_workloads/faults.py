@@ -16,6 +16,7 @@ from benchframe_workloads._together import (
     multi_fault_threads,
     one_vma,
     one_vma_threads,
+    other_vmas,
     pft,
     pft_threads,
 )
@@ -69,10 +70,7 @@ def multi_fault_all_split(params: dict[str, Any], seed: int) -> Trace:
     random.
     """
     maps, touched, size = params["maps"], stream.PMD_SIZE // PAGE, 4 * stream.PMD_SIZE
-    others = params["vmas"] - (2 * maps - 1)
-    if others < 6:
-        raise ValueError(f"maps={maps} make {2 * maps - 1} VMAs; vmas must be at least {2 * maps + 5}")
-    layout = stream.tiles(others, 4, 1)
+    layout = stream.tiles(other_vmas(params, maps), 4, 1)
     area = layout.floor - (1 << 30) - np.arange(maps, 0, -1, dtype=np.int64) * (size + PAGE)
     split = [
         stream.mmap(area[:1], maps * (size + PAGE) - PAGE, stream.READ | stream.WRITE),
@@ -146,7 +144,13 @@ def benchframe_workloads() -> list[Workload]:
                 Parameter(
                     "maps", 8, "areas of 8 MiB, a PROT_NONE page between; with threads one each", low=1, high=8192
                 ),
-                Parameter("vmas", 64, "VMAs in the address space, these areas included", low=7, high=8_000_000),
+                Parameter(
+                    "vmas",
+                    0,
+                    "VMAs in the address space, these areas included; 0: 64, or as many as the areas need",
+                    low=0,
+                    high=8_000_000,
+                ),
                 EVENTS,
                 Parameter("order", "turns", "order of touches by one thread", choices=("turns", "lockstep")),
                 Parameter("barrier", 1, "with threads: 1: a barrier before memory is freed; 0: none", low=0, high=1),
