@@ -45,9 +45,9 @@ Differences to the kernel's: the list is kept, since other parts of the model us
 leaf's last range (mas_wr_append), here that is a node store; and its walk checks twice per level whether the node is
 dead. 6.12 maps over VMAs by one store, here, as before, munmap's store comes first. A merge that shrinks a neighbour
 (cases 4 and 5) is one store, as in 6.12; 6.1 stores the neighbour, too. In `maple` fork stores the child's VMAs in bulk
-mode, as up to 6.7, once all are known and from the root each; in `maple_rcu` it copies the tree (__mt_dup, 6.8) and then
-stores each copied VMA into its slot, but walks to each from the root, and in RCU mode, which the kernel sets when the
-child is complete. Nodes are not preallocated: before a split, a new VMA and a stack's growth it is only asked
+mode, as up to 6.7, once all are known and from the root each; in `maple_rcu` it copies the tree (__mt_dup, 6.8) and
+then stores each copied VMA into its slot, but walks to each from the root, and in RCU mode, which the kernel sets when
+the child is complete. Nodes are not preallocated: before a split, a new VMA and a stack's growth it is only asked
 whether the slab has enough (mt_prepare); in a merge or munmap a full slab makes the run invalid. One store makes the
 new nodes visible; then the old nodes are marked dead, and in RCU mode wait for a grace period.
 (Up to 6.5 a node was marked dead before its replacement was visible, so that readers restarted again and again;

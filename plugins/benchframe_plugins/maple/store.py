@@ -302,10 +302,10 @@ def mas_replace(mm, big, count, left, right, splitting):
     """Replace the nodes ``left`` to ``right`` of one level by the big node's content: make new nodes, mark the old ones
     dead, update the level above, and so on.
 
-    ``splitting``: a leaf overflows (:data:`BULK`: in bulk mode). Each level that does tries its siblings first, as in a B* tree, and the first
-    ancestor with room is the last node that is replaced (mas_split). Otherwise it goes on up to the root; a level with
-    too few entries is joined with its nearest neighbour, and one with too many is split evenly (mas_rebalance,
-    mas_spanning_rebalance).
+    ``splitting``: a leaf overflows (:data:`BULK`: in bulk mode). Each level that does tries its siblings first, as in
+    a B* tree, and the first ancestor with room is the last node that is replaced (mas_split). Otherwise it goes on up
+    to the root; a level with too few entries is joined with its nearest neighbour, and one with too many is split
+    evenly (mas_rebalance, mas_spanning_rebalance).
     """
     joins = 1 + int(left == right)  # mas_rebalance begins with a sibling of the leaf's, whatever comes of it
     while 1:
@@ -480,7 +480,7 @@ def mas_store(mm, index, last, entry):
 
 @native
 def mas_bulk_store(mm, index, last, entry):
-    """mas_store in bulk mode: of a VMA behind everything in the tree, whose end is a hole. Nobody reads the tree yet, so
+    """mas_store in bulk mode: a VMA behind everything in the tree, whose end is a hole. Nobody reads the tree yet, so
     the last leaf is rewritten. Its nodes are asked for store by store. O(log n)."""
     number = arena_alloc(mm, ARENA_BIG)
     big = number << 7
