@@ -67,8 +67,8 @@ def explain(
     from benchframe.engine.job import spare_cpu
     from benchframe.results.manifest import noise
     from benchframe.study.explain import explain as attribute
+    from benchframe.study.explain import explanation_table, saved_explanation
     from benchframe.study.model import calibration, fit
-    from benchframe.study.present import explanation_table, saved_explanation
 
     check_form(form)
     if form == "mail":
@@ -212,8 +212,7 @@ def breakeven(
     from benchframe.engine.job import spare_cpu
     from benchframe.report.charts.spec import save as draw
     from benchframe.report.charts.study import study_chart
-    from benchframe.study.present import breakeven_table, saved_breakeven
-    from benchframe.study.sweeps import SWEEPS
+    from benchframe.study.sweeps import SWEEPS, breakeven_table, saved_breakeven
     from benchframe.study.sweeps import breakeven as find
 
     check_form(form)
@@ -301,8 +300,7 @@ def layout(
     from benchframe.cli.report import check_form
     from benchframe.engine.compile import compile_strategies
     from benchframe.engine.job import FIGURES, spare_cpu
-    from benchframe.study.present import layout_table, saved_layout
-    from benchframe.study.sweeps import measure
+    from benchframe.study.sweeps import layout_table, measure, saved_layout
     from benchframe.workload import trace_workload
 
     check_form(form)

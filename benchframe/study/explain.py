@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from benchframe.report.table import Table, Value, ns
+from benchframe.results.studies import Bars, Mark, SavedStudy
 from benchframe.stats import Ratio, paired_ratio, summarise
 from benchframe.study.model import BASE, TERMS, Model, terms
+from benchframe.study.model import text as alone
 
 RECORDS = 40_000_000
 """The most records to count for the two: this covers most streams completely, more than once."""
@@ -169,3 +172,117 @@ def _limits(
         worst = max(s.cost.get("lookup.lines_se", 0.0) / max(s.cost.get("lookup.lines", 0.0), 1e-9) for s in (a, b))
         found.append(f"counts are from windows: standard error of lines {100 * worst:.1g} %")
     return found
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# An explanation as text, and as a picture that :mod:`benchframe.report.charts.study` draws.
+
+
+def signed(value: float) -> str:
+    """ns with a sign.
+
+    >>> signed(1.234), signed(-0.04)
+    ('+1.23', '-0.04')
+    """
+    return ("-" if value < 0 else "+") + ns(abs(value))
+
+
+def explanation_table(found: Explanation, model: Model, workload: str) -> Table:
+    """One row per term, then the sum, the remainder and the measured difference."""
+    a, b = found.a, found.b
+    heads = ("term", a.name, b.name, "difference", "ns per unit [95 %]", "contribution, ns [95 %]")
+    rows = []
+    for c in found.contributions:
+        unit = f"{c.unit:.2f} [{c.unit_low:.2f}, {c.unit_high:.2f}]"
+        part = f"{signed(c.ns)} [{signed(c.low)}, {signed(c.high)}]"
+        rows.append((c.term, f"{c.a:.2f}", f"{c.b:.2f}", f"{c.b - c.a:+.2f}", unit, part))
+    mean, low, high = found.explained
+    rows.append(("sum of terms", "", "", "", "", f"{signed(mean)} [{signed(low)}, {signed(high)}]"))
+    rows.append(("unexplained", "", "", "", "", signed(found.remainder)))
+    mean, low, high = found.difference
+    rows.append(("measured", ns(a.mean), ns(b.mean), "", "", f"{signed(mean)} [{signed(low)}, {signed(high)}]"))
+    ratio = found.ratio
+    free = [c.term for c in found.contributions if c.unit_high < 0.005 and max(c.a, c.b) > 0]
+    notes = [
+        f"lookup on {workload}, ns: {a.name} {ns(a.mean)}, {b.name} {ns(b.mean)}"
+        + (f", ratio {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}], {ratio.n} rounds." if ratio else "."),
+        *in_words(found),
+        *(f"{text}." for text in found.caches),
+        f"model: {model.cells} cells counted and timed here, a base per stream; non-negative least squares; bootstrap.",
+        *_drawn(model),
+        *(
+            f"{term}, 0.00 ns: the fit cannot separate this term from others that rise with it; it is not free."
+            for term in free
+        ),
+        (
+            f"prediction error on differences left out of the fit: {100 * model.difference_error:.0f} % of the slower "
+            "time (rms)."
+        ),
+        *(f"limit: {text}." for text in found.limits),
+    ]
+    records: list[dict[str, Value]] = []
+    for c in found.contributions:
+        units: dict[str, Value] = {"unit": c.unit, "unit_low": c.unit_low, "unit_high": c.unit_high}
+        records.append({"term": c.term, "a": c.a, "b": c.b, **units, "ns": c.ns, "low": c.low, "high": c.high})
+    return Table("Explanation", heads, tuple(rows), (False, *(True,) * 5), tuple(records), tuple(notes))
+
+
+_WORDS = {
+    "work": "loads, stores and branches that are not hidden",
+    "mispredictions": "mispredicted branches",
+    "atomics": "atomic operations and barriers",
+    "depth": "dependent loads",
+    "lines": "cache lines",
+    "far steps": "loads that were probably evicted from L1",
+}
+"""The terms in the words of a reader of kernel code."""
+_TELLING = 0.1
+"""A contribution is mentioned if it is this share of the largest."""
+
+
+def in_words(found: Explanation) -> list[str]:
+    """The difference in a sentence, by its largest contributions, and whether the model's error is larger than it."""
+    mean, low, high = found.difference
+    if not low * high > 0:
+        return []
+    a, b = found.a, found.b
+    most = max(abs(c.ns) for c in found.contributions)
+    parts = sorted(
+        (c for c in found.contributions if abs(c.ns) >= max(_TELLING * most, 0.05)), key=lambda c: -abs(c.ns)
+    )
+    counts = [
+        f"{signed(c.ns)} for {abs(c.b - c.a):.2g} {'more' if c.b > c.a else 'fewer'} {_WORDS.get(c.term, c.term)}"
+        for c in parts
+    ]
+    speed = "slower" if mean > 0 else "faster"
+    sentence = f"{b.name} is {ns(abs(mean))} ns ({100 * abs(mean) / a.mean:.0f} %) {speed} a lookup than {a.name}"
+    guess = (
+        "according to a model whose error is larger than that, "
+        if abs(mean) <= found.model_error
+        else "according to the model, "
+    )
+    rest = f"{signed(found.remainder)} unexplained"
+    return [f"{sentence}: {guess}{', '.join([*counts, rest])} (ns)."]
+
+
+def _drawn(model: Model) -> list[str]:
+    """What the fit is drawn towards, if anything."""
+    if not model.alone:
+        return []
+    return [f"timed alone: {alone(model.alone)}; the fit is pulled towards that (strength {model.strength:g})."]
+
+
+def saved_explanation(found: Explanation, workload: str, table: Table, command: Sequence[str]) -> SavedStudy:
+    """An explanation: a bar per term, the remainder, and the measured difference."""
+    a, b = found.a.name, found.b.name
+    items = [Mark(c.ns, c.low, c.high, label=c.term) for c in found.contributions]
+    items.append(Mark(found.remainder, found.remainder, found.remainder, label="unexplained"))
+    items.append(Mark(*found.difference, label="measured"))
+    finite = tuple(mark for mark in items if all(v == v and abs(v) < 1e12 for v in (mark.value, mark.low, mark.high)))
+    note = f"What each kind of work adds to the time per lookup of {b} over that of {a}: left of 0 it saves time. Bars "
+    note += "are counts times the fitted cost of each, with 95 % intervals; the last is what was measured."
+    bars = Bars(f"{workload}: {b} less {a}", "ns per lookup", finite)
+    return SavedStudy(
+        "explain", f"Why {b} differs from {a} on {workload}", note, tuple(command), table.heads, table.right,
+        table.rows, table.notes, (), (bars,), (a, b),
+    )  # fmt: skip

@@ -13,7 +13,7 @@ from benchframe.dialect.interpreter import PlainWorld, dejit
 from benchframe.errors import ResultsError
 from benchframe.report.table import render
 from benchframe.study import model as units
-from benchframe.study.explain import Side, explain
+from benchframe.study.explain import Side, explain, explanation_table, in_words
 from benchframe.study.model import (
     STRENGTHS,
     TERMS,
@@ -25,7 +25,6 @@ from benchframe.study.model import (
     terms,
     write_calibration,
 )
-from benchframe.study.present import explanation_table, in_words
 
 # ---- the model ----
 
