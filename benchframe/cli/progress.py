@@ -125,7 +125,7 @@ class Bars(Observer):
         text = f"round {round_ + 1}/{self.rounds} {entry.strategy} on {entry.workload}"
         self.progress.update(self.timing, advance=1, description=text[:60])
 
-    def round(self, done: int) -> None:
+    def round_ended(self, done: int) -> None:
         """Show the table of the rounds so far in the place of the one before."""
         began = time.monotonic()
         if done == self.rounds or self.spent > self.SHARE * (began - self.start):

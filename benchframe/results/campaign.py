@@ -307,7 +307,7 @@ class Observer:
     def process(self, entry: CellEntry, round_: int, outcome: Outcome) -> None:
         """A worker process has ended."""
 
-    def round(self, done: int) -> None:
+    def round_ended(self, done: int) -> None:
         """So many rounds are on disk, and no worker process is at work."""
 
     def more(self, processes: int) -> None:
@@ -427,7 +427,7 @@ class Campaign:
                     self.observer.dropped(sum(r not in done[name] for r in range(round_ + 1, sure)))
             if names:
                 budget.took(time.perf_counter() - began)
-                self.observer.round(round_ + 1)
+                self.observer.round_ended(round_ + 1)
 
     def _threaded(self) -> list[CellEntry]:
         manifest = self.folder.manifest

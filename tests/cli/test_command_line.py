@@ -441,14 +441,14 @@ def test_the_table_of_the_first_round_stands_above_the_bar(monkeypatch: pytest.M
         bars = Bars(progress, rounds=3, table=lambda: next(texts))
         monkeypatch.setattr(bars, "SHARE", float("inf"))
         bars.begin(6)
-        bars.round(1)
+        bars.round_ended(1)
         progress.refresh()
         assert "after round 1 of 3, a first look: one process a cell" in (first := out.getvalue())
         assert "rbtree 8.1 [x]" in first
-        bars.round(2)
+        bars.round_ended(2)
         progress.refresh()
         assert "rbtree 8.2" in out.getvalue()
-        bars.round(3)
+        bars.round_ended(3)
         assert "after round 2 of 3" in progress.table
 
 
