@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from benchframe.python import Run as Run
+    from benchframe.python import load as load
     from benchframe.python import run as run
     from benchframe.python import simulate as simulate
-    from benchframe.results.frame import load as load
 
 __version__ = "0.1.0"
 __all__ = ["Run", "__version__", "load", "run", "simulate"]
@@ -18,11 +18,7 @@ __all__ = ["Run", "__version__", "load", "run", "simulate"]
 
 def __getattr__(name: str) -> object:
     """Functions are imported when they are first used: ``import benchframe`` costs nothing."""
-    if name == "load":
-        from benchframe.results.frame import load
-
-        return load
-    if name in ("Run", "run", "simulate"):
+    if name in ("Run", "load", "run", "simulate"):
         from benchframe import python
 
         return getattr(python, name)

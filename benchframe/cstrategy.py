@@ -13,9 +13,9 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from benchframe.dialect.cc import compiler_version, run_compiler
 from benchframe.dialect.functions import CCall, Native, is_native, native, where
 from benchframe.dialect.records import DialectError, Slab
+from benchframe.dialect.store import compiler_version, run_compiler
 from benchframe.linux import SHIM, SourcesError, included, options
 from benchframe.mm import flags, layout
 from benchframe.mm.layout import ARENA, FILE, FREED, MM, PAGE, PTE, TASK, VMA

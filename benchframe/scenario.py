@@ -14,8 +14,7 @@ from typing import Any
 from benchframe.events import FaultFlag, Kind
 from benchframe.mm import flags, layout
 from benchframe.mm.flags import ENOMEM
-from benchframe.mm.machine import Parameters
-from benchframe.mm.space import Space
+from benchframe.mm.machine import Parameters, Space
 
 Named = Any
 """A Strategy or a Scenario, or its name: both are in layers above this module, so it cannot import their types."""

@@ -28,7 +28,7 @@ COMPILE = """
 import json, sys, time
 from benchframe.registry import load
 from benchframe.engine.compile import compile_strategies
-from benchframe.engine.runner import NativeRunner
+from benchframe.runner import NativeRunner
 known = load()
 strategies = [known.strategy(name) for name in sys.argv[1].split(",")]
 began = time.perf_counter()

@@ -32,8 +32,8 @@ import numpy as np
 
 from benchframe.dialect import READ_ONCE, WRITE_ONCE, cmpxchg, cpu_relax, fetch_add, native, xchg
 from benchframe.dialect.units import UnitSpec
-from benchframe.engine.runner import unit_store
 from benchframe.mm.layout import PAGE, mm_struct
+from benchframe.runner import unit_store
 from benchframe.simulator.machines import FOLDER, Machine, Number, load_machine, machine_toml
 
 MAX_PAIRS = 300

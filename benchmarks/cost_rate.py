@@ -14,9 +14,9 @@ import time
 
 from tabulate import tabulate
 
+from benchframe.engine import cost as count
 from benchframe.engine.compile import compile_strategies
-from benchframe.engine.cost import count
-from benchframe.engine.cost.count import CountedReplay
+from benchframe.engine.cost import CountedReplay
 from benchframe.engine.job import COST_RECORDS
 from benchframe.registry import load
 from benchframe.strategy import Strategy

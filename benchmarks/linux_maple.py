@@ -20,10 +20,10 @@ from c_index import MIN_SECONDS, answers, walk_index
 from sampling import Spread, interleave, machine, print_table, ratios
 
 from benchframe.dialect.units import UnitSpec
-from benchframe.engine.runner import unit_store
 from benchframe.engine.session import Session
 from benchframe.linux import SHIM, SourceTree, find_trees, options
 from benchframe.registry import load
+from benchframe.runner import unit_store
 
 DRIVER = Path(__file__).resolve().parent / "linux_maple.c"
 

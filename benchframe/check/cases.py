@@ -15,7 +15,6 @@ from benchframe.dialect.functions import Native, is_native, referenced
 from benchframe.dialect.functions import resolve as resolve_hook
 from benchframe.dialect.interpreter import dejit
 from benchframe.events import NIL, UNKNOWN, Kind
-from benchframe.interpreted import InterpretedRunner
 from benchframe.mm import flags
 from benchframe.mm.fork import exit_mmap, mm_free
 from benchframe.mm.hooks import cache_table_prepared, show_map
@@ -35,6 +34,7 @@ from benchframe.mm.slab import (
 )
 from benchframe.mm.validate import ValidationError
 from benchframe.mm.vma import split_vma_unchecked, vma_set_flags
+from benchframe.runner import InterpretedRunner
 from benchframe.scenario import (
     BASE,
     Call,

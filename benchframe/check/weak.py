@@ -5,7 +5,7 @@ The world behind strategy code announces each access to what tasks share as a :c
 whole, the last store of each location is written to memory and everything must agree, as in the other searches.
 
 What differs from :class:`~benchframe.check.cases.CaseWorld`: there is no time, so *before* means the memory model's
-order. What a whole graph must have is in :mod:`~benchframe.check.failures` and :mod:`~benchframe.check.failures`.
+order. What a whole graph must have is in :mod:`~benchframe.check.axioms` and :mod:`~benchframe.check.axioms`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,24 @@ from functools import lru_cache
 from types import FrameType
 from typing import Any
 
-from benchframe.check.axioms import LKMM, RC11, SC, TSO, Relations
+from benchframe.check.axioms import (
+    LKMM,
+    RC11,
+    SC,
+    TSO,
+    Asked,
+    Place,
+    Race,
+    Relations,
+    Row,
+    Span,
+    check_answers,
+    check_uses,
+    data_races,
+    line_of,
+)
 from benchframe.check.cases import Case, CaseWorld
 from benchframe.check.execution import READS, WRITES, Broken
-from benchframe.check.failures import Asked, Place, Race, Row, Span, check_answers, check_uses, data_races, line_of
 from benchframe.check.graph import SHIFT, Branches, Graph, Label, Traced, as_int, deps_of, on_branch, traced
 from benchframe.check.memory import (
     STATISTICS,

@@ -19,11 +19,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from benchframe.check.axioms import NAMES, SC, WEAK
+from benchframe.check.axioms import NAMES, SC, WEAK, Place
 from benchframe.check.cases import COMMON
 from benchframe.check.checker import Finding, Verdict, signature_text
 from benchframe.check.execution import PATIENCE, Broken, Endless, ReplayError, patience, told
-from benchframe.check.failures import Place
 from benchframe.check.graph import INIT, SHIFT, WAITS, Graph, Id, Label
 from benchframe.check.memory import OutOfRecords, describe
 from benchframe.check.search import Coverage

@@ -367,8 +367,7 @@ def selftest(
       benchframe selftest --caches program --minutes 5
       benchframe selftest --again reports/selftests/20261123-120000/selftest.json
     """
-    from benchframe.study.selftest import read_record
-    from benchframe.study.selftest_analysis import judge_record
+    from benchframe.study.selftest import judge_record, read_record
 
     if quick and minutes:
         raise UsageError("--quick and --minutes exclude each other")

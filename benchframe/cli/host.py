@@ -176,7 +176,7 @@ def oracle(
     if sources:
         if kernel is not None or ablate or judged:
             raise typer.BadParameter("it goes with neither --kernel nor --ablate nor --judged", param_hint="--sources")
-        from benchframe.judge.sources.compare import run_sources_command
+        from benchframe.judge.kernel_sources import run_sources_command
 
         limit = seconds(budget) / 60 if budget else None
         return run_sources_command(sources, registry(plugin), ops, limit, seed, generator)
@@ -200,8 +200,8 @@ def oracle(
         raise typer.BadParameter("it goes with --kernel", param_hint="--cpu, --accel")
     if judged == "oracle" or ablate:
         return run_oracle_command(ops, minutes, seed, generator, ablate=ablate, save=save)
-    from benchframe.engine.runner import NativeRunner
     from benchframe.judge.judge import model_side, speaks
+    from benchframe.runner import NativeRunner
 
     side = model_side(NativeRunner(registry(plugin).strategy(strategy)))
     return run_oracle_command(ops, minutes, seed, generator, side, save=save, accept=speaks)

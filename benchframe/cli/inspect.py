@@ -254,7 +254,7 @@ def load_any(path: Path, allow_loss: bool = False) -> tuple[Trace, str]:
         return read_trace(path), "Parquet"
     if head.startswith(MARK.encode()) or path.suffix == ".csv":
         return read_csv(path), "CSV"
-    from benchframe.record.importers import import_any
+    from benchframe.record.command import import_any
 
     return import_any(path, head, allow_loss)
 

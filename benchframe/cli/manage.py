@@ -197,7 +197,7 @@ cache_app = typer.Typer(
 ANSWERS = "answers"
 """The folder of the oracle's answers, below the cache folder (benchframe.verify)."""
 COUNTS = "counts"
-"""That of counted replays (benchframe.engine.cost.count)."""
+"""That of counted replays (benchframe.engine.cost)."""
 
 
 @cache_app.command("info")

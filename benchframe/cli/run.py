@@ -348,7 +348,7 @@ def write_like(run: str, root: Path, target: Path | None) -> None:
 def say_plan(manifest: "Manifest", strategies: "Sequence[Strategy]", output: Path) -> None:
     """``--dry-run``: cells, processes, what must be compiled, and an estimate of the time."""
     from benchframe.engine.compile import missing, needed
-    from benchframe.engine.runner import unit_store
+    from benchframe.runner import unit_store
 
     for entry in manifest.workloads:
         names = [cell.strategy for cell in manifest.cells if cell.workload == entry.label]

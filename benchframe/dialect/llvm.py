@@ -29,7 +29,6 @@ from numba.core.errors import NumbaError
 from numba.extending import intrinsic
 from numba.np import numpy_support
 
-from benchframe.dialect.cc import linked
 from benchframe.dialect.functions import (
     Binding,
     CCall,
@@ -54,7 +53,7 @@ from benchframe.dialect.numba_internals import (
 )
 from benchframe.dialect.primitives import GOLDEN_RATIO_64, Primitive
 from benchframe.dialect.records import DialectError, Slab, Struct
-from benchframe.dialect.store import CODEGEN, Functions, toolchain_key
+from benchframe.dialect.store import CODEGEN, Functions, linked, toolchain_key
 
 cgutils: Any = numba_cgutils
 ISHLD, ISHST, ISH = 9, 10, 11

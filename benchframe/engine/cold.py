@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchframe.engine.caches import LINE, MEMORY, Caches, Toucher
-from benchframe.engine.disturbance import MOST, Quiet, batches, believable
-from benchframe.engine.session import Latency, Session, Times, summarise
+from benchframe.engine.session import MOST, Latency, Quiet, Session, Times, batches, believable, summarise
 from benchframe.errors import EngineError
 from benchframe.events import Kind
 from benchframe.mm.layout import mm_struct

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from benchframe.dialect.records import DialectError
 from benchframe.dialect.units import Units, UnitSpec
-from benchframe.engine.runner import KNOWN_REPLAY, allocating, mapping, specs, unit_store
+from benchframe.runner import KNOWN_REPLAY, allocating, mapping, specs, unit_store
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy

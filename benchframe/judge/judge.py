@@ -37,8 +37,7 @@ from benchframe.judge.child import (
 )
 from benchframe.judge.programs import NAMES, ZONES, Calls, Make, Op, Row, apply, file_table, generator, words_of
 from benchframe.mm import flags
-from benchframe.mm.machine import Machine, Runner, Saved, Sizes
-from benchframe.mm.space import Space
+from benchframe.mm.machine import Machine, Runner, Saved, Sizes, Space
 from benchframe.oracle import Limits, Oracle, Rules
 from benchframe.oracle.rules import SMAPS
 from benchframe.verify import parameters

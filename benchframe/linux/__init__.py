@@ -1,4 +1,6 @@
 """The kernel's own files in user space: a source tree, what a C compiler needs to take its files, and ``shim.h``.
+The drivers ``maple.c``, ``rbtree.c`` and ``vma.c`` include a kernel's file each; :mod:`benchframe.judge.trees` builds
+them.
 
 ``shim.h``, beside this file, is the kernel around the kernel's files. Of the headers that those name, the ones in
 :data:`OWN` are the tree's; the others are empty, since ``shim.h`` has what is needed of them.

@@ -89,6 +89,6 @@ FILE_NOWRITE, FILE_SHMEM = 1, 2
 
 RULE_ANON_VMA_616, RULE_MREMAP_617, RULE_GUARD_FLAG, RULE_DONTUNMAP_ACCOUNT = 1, 2, 4, 8
 RULE_DROPPABLE, RULE_DONTNEED_TABLES, RULE_NOREPLACE_417 = 16, 32, 64
-"""Bits of mm.rules: kernel versions differ (see benchframe.mm.space.Rules)."""
+"""Bits of mm.rules: kernel versions differ (see benchframe.mm.machine.Rules)."""
 
 ACCESS_READ, ACCESS_WRITE, ACCESS_EXEC = 1, 2, 4

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from benchframe.events import UNKNOWN
 from benchframe.oracle import rules as f
-from benchframe.oracle.merge import Range, merge_new
-from benchframe.oracle.space import Area, Refused
+from benchframe.oracle.space import Area, Range, Refused, merge_new
 
 if TYPE_CHECKING:
     from benchframe.oracle.space import Space

@@ -19,9 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchframe.events import CALLS, EVENT, NIL, UNKNOWN, Kind
-from benchframe.oracle import madvise as advices
 from benchframe.oracle import rules as f
-from benchframe.oracle.calls import Oracle
+from benchframe.oracle.calls import Oracle, permitted
 from benchframe.oracle.rules import (
     PMD,
     VM_ACCESS,
@@ -111,7 +110,7 @@ def _madvise(space: Space, addr: int, length: int, number: int) -> int:
                 return f.EINVAL
         else:
             try:
-                advices.permitted(space, area, advice)
+                permitted(space, area, advice)
             except Refused as refused:
                 return refused.errno
     return f.ENOMEM if hole else 0

@@ -21,9 +21,8 @@ from benchframe.errors import BenchframeError
 from benchframe.record import perf, ptrace
 from benchframe.record import records as R
 from benchframe.record.builder import Builder
-from benchframe.record.cgroup import ControlGroup
 from benchframe.record.perf import PerfError, Source, TracefsError, Tracepoint, function_names, tracefs, tracepoint
-from benchframe.record.procfs import proc, read_raw
+from benchframe.record.procfs import ControlGroup, proc, read_raw
 from benchframe.record.recording import Recording
 from benchframe.record.records import Journal, merged
 from benchframe.record.syscalls import tracepoint_filter

@@ -18,7 +18,7 @@ from benchframe.report.write import asset, content_hash, environment
 from benchframe.results.figures import rows_of
 from benchframe.results.folder import RunFolder
 from benchframe.results.manifest import MANIFEST, SIMULATE
-from benchframe.stats.shape import MOST, Level, levels
+from benchframe.stats.ratios import MOST, Level, levels
 
 FLOOR = 0.001
 """The least standard error of a log value: a run of equal values is not exact either."""
@@ -40,7 +40,7 @@ class Dated:
 
 @dataclass(frozen=True)
 class History:
-    """One workload on one machine, in order of time; ``levels`` as in :mod:`benchframe.stats.shape`, of logarithms."""
+    """One workload on one machine, in order of time; ``levels`` as in :mod:`benchframe.stats.ratios`, of logarithms."""
 
     workload: str
     machine: str

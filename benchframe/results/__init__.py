@@ -2,6 +2,5 @@
 
 from benchframe.errors import ResultsError
 from benchframe.results.folder import Cell, RunFolder, find_run, list_runs
-from benchframe.results.frame import load
 
-__all__ = ["Cell", "ResultsError", "RunFolder", "find_run", "list_runs", "load"]
+__all__ = ["Cell", "ResultsError", "RunFolder", "find_run", "list_runs"]

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from benchframe.engine.job import COLD
 from benchframe.results.folder import Cell, Process, calm, level, number
 from benchframe.stats import Judging, Pair, Ratio, Summary, Verdict, judge, paired_ratio, summarise
-from benchframe.stats.shape import shape_notes
+from benchframe.stats.ratios import shape_notes
 
 # ----------------------------------------------------------------------------------------------------------------------
 # How disturbed the machine was while a cell was measured, from what its processes recorded with their figures.
 #
-# What counts as quiet is decided in :mod:`benchframe.engine.disturbance` and :mod:`benchframe.results.folder`; this
+# What counts as quiet is decided in :mod:`benchframe.engine.session` and :mod:`benchframe.results.folder`; this
 # adds it up, so that nothing is set aside unseen.
 
 

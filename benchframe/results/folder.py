@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from msgspec import Meta
 
-from benchframe.engine.disturbance import STRETCH
 from benchframe.engine.job import COLD, FIGURES, STATES
+from benchframe.engine.session import STRETCH
 from benchframe.errors import ResultsError, disk_error
 from benchframe.files import write_atomic, write_json
 from benchframe.results.manifest import (
@@ -242,7 +242,7 @@ def _process(path: Path, member: str, run: _PyperfRun, shared: Mapping[str, Any]
 # Which processes of a cell are used: those with at least one undisturbed replay.
 #
 # A process that was disturbed from beginning to end gives another machine's times: 10 to 60 % longer, and all of
-# them. That it was is told by its control (:mod:`benchframe.engine.disturbance`), which is the same code for every
+# them. That it was is told by its control (:mod:`benchframe.engine.session`), which is the same code for every
 # strategy and holds none of the strategy's, so what is left out does not depend on what was measured.
 
 FEWEST = 2

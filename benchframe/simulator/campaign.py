@@ -50,7 +50,7 @@ from benchframe.simulator.machines import Layout, Machine, SimulateError, Work, 
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
-    from benchframe.simulator.figures import Figures
+    from benchframe.simulator.session import Figures
     from benchframe.strategy import Strategy
     from benchframe.trace.trace import Trace
 

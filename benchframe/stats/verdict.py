@@ -420,7 +420,7 @@ def more_rounds(ratio: Ratio, judging: Judging, comparisons: int = 1) -> int | N
 
 def _notes(pair: Pair, ratio: Ratio, judging: Judging) -> tuple[str, ...]:
     """Reasons to doubt the ratio itself."""
-    from benchframe.stats.shape import drift
+    from benchframe.stats.ratios import drift
 
     notes = []
     if ratio.method == "welch":

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from benchframe.engine.caches import UNTOUCHED, Caches
+from benchframe.report.table import Table, Value, ns
+from benchframe.results.studies import Bars, Mark, SavedStudy
 from benchframe.stats import Ratio, paired_ratio, summarise
 from benchframe.study.model import BASE, TERMS, Model, terms
+from benchframe.study.model import text as alone
 
 RECORDS = 40_000_000
 """The most records to count for the two: this covers most streams completely, more than once."""
@@ -65,15 +69,23 @@ class Explanation:
     model_error: float
     caches: tuple[str, ...]
     limits: tuple[str, ...]
+    state: Caches = UNTOUCHED
+    """How both were timed and counted."""
 
     @property
     def remainder(self) -> float:
         """What the model does not explain, ns."""
         return self.difference[0] - self.explained[0]
 
+    @property
+    def unexplained(self) -> float:
+        """The remainder as a share of the measured difference, without its sign; infinite if nothing was measured."""
+        return abs(self.remainder / self.difference[0]) if self.difference[0] else float("inf")
 
-def explain(a: Side, b: Side, model: Model) -> Explanation:
-    """Attribute the difference of ns per lookup. Raises ValueError if the two have no common round."""
+
+def explain(a: Side, b: Side, model: Model, state: Caches = UNTOUCHED) -> Explanation:
+    """Attribute the difference of ns per lookup, timed, counted and calibrated with caches in ``state``. Raises
+    ValueError if the two have no common round."""
     rounds = sorted(a.ns.keys() & b.ns.keys())
     if not rounds:
         raise ValueError(f"{a.name} and {b.name} have no round in common")
@@ -93,7 +105,8 @@ def explain(a: Side, b: Side, model: Model) -> Explanation:
     ends = np.quantile(parts.sum(axis=1), (0.025, 0.975)).tolist()
     explained = (float(model.coefficients[1:] @ delta), ends[0], ends[1])
     error = model.difference_error * max(a.mean, b.mean)
-    caches = tuple(text for side in (a, b) for text in _cache(side, b if side is a else a, model))
+    caches = tuple(text for side in (a, b) for text in _cache(side, b if side is a else a, model) if state.warm)
+    caches += tuple(text for side in (a, b) for text in _missed(side))
     return Explanation(
         a,
         b,
@@ -104,6 +117,7 @@ def explain(a: Side, b: Side, model: Model) -> Explanation:
         error,
         caches,
         tuple(_limits(a, b, model, difference, explained[0], error)),
+        state,
     )
 
 
@@ -124,6 +138,14 @@ def _cache(side: Side, other: Side, model: Model) -> list[str]:
         f"{text}, a miss {miss:.1f} ns; {other.name} takes {without:.1f} ns",
         f"so against {other.name} every miss costs {paid:+.1f} ns, and hits take {saved:.1f} ns off the average lookup",
     ]
+
+
+def _missed(side: Side) -> list[str]:
+    """By structure, the lines that the first cache did not have."""
+    start = "lookup.missed_l1."
+    parts = {key.removeprefix(start): count for key, count in side.cost.items() if key.startswith(start)}
+    told = [f"{name} {count:.2f}" for name, count in sorted(parts.items(), key=lambda part: -part[1]) if count >= 0.005]
+    return [f"lines that L1 did not have, {side.name}: {', '.join(told) or 'none'} per lookup"]
 
 
 def _view(cost: Mapping[str, float], view: str) -> dict[str, float]:
@@ -156,7 +178,7 @@ def _limits(
         if side.mean > model.slowest:
             found.append(
                 f"{side.name} takes {side.mean:.0f} ns, more than the slowest calibrated cell ({model.slowest:.0f}): "
-                "the model has no term for misses of the outer caches and the TLB"
+                "the model has no term for misses of the TLB"
             )
         wrong = side.mean - model.predict(side.cost)
         wrong -= min(max(wrong, model.low[BASE] - model.coefficients[0]), model.high[BASE] - model.coefficients[0])
@@ -169,3 +191,121 @@ def _limits(
         worst = max(s.cost.get("lookup.lines_se", 0.0) / max(s.cost.get("lookup.lines", 0.0), 1e-9) for s in (a, b))
         found.append(f"counts are from windows: standard error of lines {100 * worst:.1g} %")
     return found
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# An explanation as text, and as a picture that :mod:`benchframe.report.charts.study` draws.
+
+
+def signed(value: float) -> str:
+    """ns with a sign.
+
+    >>> signed(1.234), signed(-0.04)
+    ('+1.23', '-0.04')
+    """
+    return ("-" if value < 0 else "+") + ns(abs(value))
+
+
+def explanation_table(found: Explanation, model: Model, workload: str) -> Table:
+    """One row per term, then the sum, the remainder and the measured difference."""
+    a, b = found.a, found.b
+    heads = ("term", a.name, b.name, "difference", "ns per unit [95 %]", "contribution, ns [95 %]")
+    rows = []
+    for c in found.contributions:
+        unit = f"{c.unit:.2f} [{c.unit_low:.2f}, {c.unit_high:.2f}]"
+        part = f"{signed(c.ns)} [{signed(c.low)}, {signed(c.high)}]"
+        rows.append((c.term, f"{c.a:.2f}", f"{c.b:.2f}", f"{c.b - c.a:+.2f}", unit, part))
+    mean, low, high = found.explained
+    rows.append(("sum of terms", "", "", "", "", f"{signed(mean)} [{signed(low)}, {signed(high)}]"))
+    rows.append(("unexplained", "", "", "", "", signed(found.remainder)))
+    mean, low, high = found.difference
+    rows.append(("measured", ns(a.mean), ns(b.mean), "", "", f"{signed(mean)} [{signed(low)}, {signed(high)}]"))
+    ratio = found.ratio
+    free = [c.term for c in found.contributions if c.unit_high < 0.005 and max(c.a, c.b) > 0]
+    notes = [
+        f"lookup on {workload}, ns: {a.name} {ns(a.mean)}, {b.name} {ns(b.mean)}"
+        + (f", ratio {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}], {ratio.n} rounds." if ratio else "."),
+        *in_words(found),
+        *(f"{text}." for text in found.caches),
+        *([] if found.state.warm else [f"caches as {found.state.label}: {found.state.says()}."]),
+        f"unexplained: {100 * found.unexplained:.0f} % of the measured difference.",
+        f"model: {model.cells} cells counted and timed here, a base per stream; non-negative least squares; bootstrap.",
+        *_drawn(model),
+        *(
+            f"{term}, 0.00 ns: the fit cannot separate this term from others that rise with it; it is not free."
+            for term in free
+        ),
+        (
+            f"prediction error on differences left out of the fit: {100 * model.difference_error:.0f} % of the slower "
+            "time (rms)."
+        ),
+        *(f"limit: {text}." for text in found.limits),
+    ]
+    records: list[dict[str, Value]] = []
+    for c in found.contributions:
+        units: dict[str, Value] = {"unit": c.unit, "unit_low": c.unit_low, "unit_high": c.unit_high}
+        records.append({"term": c.term, "a": c.a, "b": c.b, **units, "ns": c.ns, "low": c.low, "high": c.high})
+    return Table("Explanation", heads, tuple(rows), (False, *(True,) * 5), tuple(records), tuple(notes))
+
+
+_WORDS = {
+    "work": "loads, stores and branches that are not hidden",
+    "mispredictions": "mispredicted branches",
+    "atomics": "atomic operations and barriers",
+    "depth": "dependent loads",
+    "lines": "cache lines",
+    "from L2": "lines that only L2 had",
+    "from LLC": "lines that only the last-level cache had",
+    "from memory": "lines that only memory had",
+}
+"""The terms in the words of a reader of kernel code."""
+_TELLING = 0.1
+"""A contribution is mentioned if it is this share of the largest."""
+
+
+def in_words(found: Explanation) -> list[str]:
+    """The difference in a sentence, by its largest contributions, and whether the model's error is larger than it."""
+    mean, low, high = found.difference
+    if not low * high > 0:
+        return []
+    a, b = found.a, found.b
+    most = max(abs(c.ns) for c in found.contributions)
+    parts = sorted(
+        (c for c in found.contributions if abs(c.ns) >= max(_TELLING * most, 0.05)), key=lambda c: -abs(c.ns)
+    )
+    counts = [
+        f"{signed(c.ns)} for {abs(c.b - c.a):.2g} {'more' if c.b > c.a else 'fewer'} {_WORDS.get(c.term, c.term)}"
+        for c in parts
+    ]
+    speed = "slower" if mean > 0 else "faster"
+    sentence = f"{b.name} is {ns(abs(mean))} ns ({100 * abs(mean) / a.mean:.0f} %) {speed} a lookup than {a.name}"
+    guess = (
+        "according to a model whose error is larger than that, "
+        if abs(mean) <= found.model_error
+        else "according to the model, "
+    )
+    rest = f"{signed(found.remainder)} unexplained"
+    return [f"{sentence}: {guess}{', '.join([*counts, rest])} (ns)."]
+
+
+def _drawn(model: Model) -> list[str]:
+    """What the fit is drawn towards, if anything."""
+    if not model.alone:
+        return []
+    return [f"timed alone: {alone(model.alone)}; the fit is pulled towards that (strength {model.strength:g})."]
+
+
+def saved_explanation(found: Explanation, workload: str, table: Table, command: Sequence[str]) -> SavedStudy:
+    """An explanation: a bar per term, the remainder, and the measured difference."""
+    a, b = found.a.name, found.b.name
+    items = [Mark(c.ns, c.low, c.high, label=c.term) for c in found.contributions]
+    items.append(Mark(found.remainder, found.remainder, found.remainder, label="unexplained"))
+    items.append(Mark(*found.difference, label="measured"))
+    finite = tuple(mark for mark in items if all(v == v and abs(v) < 1e12 for v in (mark.value, mark.low, mark.high)))
+    note = f"What each kind of work adds to the time per lookup of {b} over that of {a}: left of 0 it saves time. Bars "
+    note += "are counts times the fitted cost of each, with 95 % intervals; the last is what was measured."
+    bars = Bars(f"{workload}: {b} less {a}", "ns per lookup", finite)
+    return SavedStudy(
+        "explain", f"Why {b} differs from {a} on {workload}", note, tuple(command), table.heads, table.right,
+        table.rows, table.notes, (), (bars,), (a, b),
+    )  # fmt: skip

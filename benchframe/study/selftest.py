@@ -11,10 +11,13 @@ lies around a line that is read, so a chase finds a part of it in L2; known line
 one line per page fits into L2. So it is chased after other memory was read. That the touching leaves lines in this
 level, neither before nor behind it, is shown by a second ring with many lines, chased without touching: the two
 latencies must be alike.
+
+Below are the self-test itself, then its analysis, then both as text.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -22,18 +25,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
+from itertools import combinations
 from pathlib import Path
 from statistics import median
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+import numpy.typing as npt
 from msgspec import Meta
 
 from benchframe.engine.caches import L2, LLC, MEMORY, UNTOUCHED, Cache, Caches, Ring, Toucher, cpu_caches
 from benchframe.engine.job import DEPTHS, Outcome, spare_cpu
 from benchframe.errors import ResultsError, UsageError
 from benchframe.files import write_json
+from benchframe.report.table import ratio_text
 from benchframe.results.campaign import (
     FIRST_LOOK,
     Campaign,
@@ -46,12 +52,14 @@ from benchframe.results.campaign import (
 )
 from benchframe.results.folder import RunFolder
 from benchframe.results.manifest import CellEntry, Number, Numbers, Options, Text, Words, read_document, suffix, wrong
+from benchframe.stats import ALPHA, Judging, Pair, Ratio, Verdict, judge, paired_ratio, welch_ratio
+from benchframe.stats.verdict import above, below
 from benchframe.study import twins
+from benchframe.study.twins import BASELINE, COPIES, PERIOD, SLOWED
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
     from benchframe.strategy import Strategy
-
 
 # ----------------------------------------------------------------------------------------------------------------------
 # A background load that can be switched on: processes in busy loops.
@@ -282,7 +290,7 @@ PILOT = FIRST_LOOK + 1
 """Rounds that determine how long a process takes. They count, so they are not a first look, for which disturbed
 processes are not repeated."""
 BLOCKED = 5
-"""The number of rounds without load is a multiple of this: benchframe.study.selftest_analysis.BLOCK."""
+"""The number of rounds without load is a multiple of this: benchframe.study.selftest.BLOCK."""
 
 
 class _Clock(Observer):
@@ -461,3 +469,350 @@ def text(found: Sequence[Found]) -> str:
             percent = f"{100 * WITHIN:.0f} %"
             notes.append(f"{one.caches.label}: a known line does not cost what its level costs, within {percent}.")
     return "\n".join([*(line.rstrip() for line in body.splitlines()), "", *notes, ""])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Conclusions from a self-test's record: false positives, power, smallest effect per minute, and the effect of a load.
+#
+# Pure functions of a :class:`~benchframe.study.selftest.Record`; nothing is timed here.
+
+BLOCK = 5
+"""Rounds of one A/A comparison: those of a short run."""
+MINUTES = (0.5, 1.0, 2.0, 5.0, 10.0)
+POWER = 0.9
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FalsePositives:
+    """Of ``n`` comparisons of a strategy with itself ``wrong`` differ at ALPHA, uncorrected. ``independent`` and
+    ``independent_wrong`` count those that share no process; ``low`` and ``high`` bound the rate at 95 % (Clopper and
+    Pearson, over the independent ones). They form ``tables`` tables, of which ``wrong_tables`` contain a false verdict
+    after the correction."""
+
+    n: int
+    wrong: int
+    independent: int
+    independent_wrong: int
+    low: float
+    high: float
+    tables: int
+    wrong_tables: int
+
+
+@dataclass(frozen=True)
+class Power:
+    """One figure: ``sd`` of the log ratio of two processes in a round; ``smallest`` effect (0.03: 3 %) that is detected
+    with probability POWER in each of MINUTES; ``found`` the probability of detecting a 3 % slow-down in two minutes,
+    ``resampled`` the same by drawing from the measured ratios instead of a normal distribution."""
+
+    figure: str
+    sd: float
+    smallest: tuple[float, ...]
+    found: float
+    resampled: float
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One comparison under a load that began half-way: the verdict of interleaved rounds, and the verdicts from the
+    same values if one strategy's are all taken before the load and the other's all under it, and vice versa."""
+
+    figure: str
+    strategy: str
+    interleaved: Verdict
+    before: Ratio
+    after: Ratio
+    slowdown: float
+    """By how much the load slows the figure itself."""
+
+
+def equals(means: Means) -> list[str]:
+    """The strategies that run identical code."""
+    return [name for name in (BASELINE, *COPIES) if name in means[FIGURES[0]]]
+
+
+def false_positives(means: Means, block: int = BLOCK) -> FalsePositives:
+    """All pairs of equal strategies, over blocks of ``block`` rounds. In each block disjoint pairs are the independent
+    ones. O(pairs x rounds)."""
+    from scipy.special import betaincinv  # type: ignore[import-untyped]
+
+    names = equals(means)
+    rounds = sorted(set.intersection(*(set(means[FIGURES[0]][name]) for name in names))) if names else []
+    n = wrong = independent = independent_wrong = tables = wrong_tables = 0
+    for start in range(0, len(rounds) - block + 1, block):
+        part = rounds[start : start + block]
+        table = []
+        for figure in FIGURES:
+            for a, b in combinations(names, 2):
+                pair = Pair(_only(means[figure].get(a, {}), part), _only(means[figure].get(b, {}), part))
+                ratio = paired_ratio(pair.strategy, pair.baseline)
+                if ratio is None or ratio.n < 2:
+                    continue
+                significant = 2 * min(above(ratio), below(ratio)) <= ALPHA
+                n, wrong = n + 1, wrong + significant
+                if (a, b) in zip(names[::2], names[1::2], strict=False) and figure == FIGURES[0]:
+                    independent, independent_wrong = independent + 1, independent_wrong + significant
+                if a == names[0]:
+                    table.append(pair)
+        verdicts = judge(table, notes=False)
+        tables += 1
+        wrong_tables += any(v is not None and v.word in ("faster", "slower") for v in verdicts)
+    k, m = independent_wrong, independent
+    low = float(betaincinv(k, m - k + 1, 0.025)) if k else 0.0
+    high = float(betaincinv(k + 1, m - k, 0.975)) if k < m else 1.0
+    return FalsePositives(n, wrong, independent, independent_wrong, low, high, tables, wrong_tables)
+
+
+def power(record: Record, figure: str, rng: np.random.Generator) -> Power | None:
+    """Which effect can be detected in which time; None if the workload has no such figure."""
+    names = [name for name in equals(record.quiet) if name in record.quiet[figure]]
+    rounds = sorted(set.intersection(*(set(record.quiet[figure][name]) for name in names))) if names else []
+    if len(names) < 2 or len(rounds) < 3:
+        return None
+    logs = np.log([[record.quiet[figure][name][r] for r in rounds] for name in names])
+    rest = logs - logs.mean(axis=0) - logs.mean(axis=1, keepdims=True) + logs.mean()
+    degrees = (len(names) - 1) * (len(rounds) - 1)
+    sd = math.sqrt(2 * float((rest**2).sum()) / degrees)
+    pair = 2 * record.seconds
+    smallest = tuple(smallest_effect(sd, int(60 * minutes / pair)) for minutes in MINUTES)
+    n = int(120 / pair)
+    pairs = np.array([logs[i] - logs[j] for i, j in combinations(range(len(names)), 2)]).ravel()
+    return Power(figure, sd, smallest, detection(sd, n, math.log(1.03)), _resampled(pairs, n, math.log(1.03), rng))
+
+
+def detection(sd: float, n: int, effect: float, alpha: float = ALPHA) -> float:
+    """The probability that ``n`` paired rounds detect a log ratio ``effect`` at ``alpha`` (noncentral t).
+
+    >>> detection(0.02, 5, 0.03) < detection(0.02, 9, 0.03) < 1
+    True
+    """
+    from scipy.special import nctdtr, stdtrit
+
+    if n < 2:
+        return 0.0
+    return 1.0 - float(nctdtr(n - 1, effect * math.sqrt(n) / sd, stdtrit(n - 1, 1 - alpha / 2)))
+
+
+def smallest_effect(sd: float, n: int) -> float:
+    """The smallest relative slow-down that ``n`` rounds detect with probability POWER; infinite for n < 2. By
+    bisection."""
+    if n < 2:
+        return math.inf
+    low, high = 0.0, sd
+    while detection(sd, n, high) < POWER:
+        high *= 2
+        if high > 100 * sd:
+            return math.inf
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if detection(sd, n, middle) >= POWER else (middle, high)
+    return math.expm1(high)
+
+
+def _resampled(pairs: Array, n: int, effect: float, rng: np.random.Generator) -> float:
+    """Detection by drawing ``n`` of the measured log ratios of equal strategies, times 1.03; 4000 draws."""
+    from scipy.special import stdtrit
+
+    if n < 2:
+        return 0.0
+    drawn = rng.choice(np.concatenate([pairs, -pairs]), (4000, n)) + effect
+    t = drawn.mean(axis=1) / (drawn.std(axis=1, ddof=1) / math.sqrt(n))
+    return float((t > stdtrit(n - 1, 1 - ALPHA / 2)).mean())
+
+
+def injected(record: Record) -> dict[str, Verdict]:
+    """The slowed twin against the baseline, by figure, over all rounds without load."""
+    return _verdicts(record.quiet, SLOWED)
+
+
+def injected_exactly(record: Record, effect: float = 0.03) -> dict[str, tuple[int, int]]:
+    """By figure: for how many pairs of equal strategies the second, with its measured times multiplied by 1 +
+    ``effect``, is found slower over all rounds without load, uncorrected at ALPHA; and the number of pairs. The noise
+    is that of the host, the size of the effect is exact."""
+    found = {}
+    for figure in FIGURES:
+        sides = [record.quiet[figure][name] for name in equals(record.quiet) if name in record.quiet[figure]]
+        ratios = [
+            paired_ratio({r: (1 + effect) * v for r, v in second.items()}, first)
+            for first, second in combinations(sides, 2)
+        ]
+        tested = [2 * above(ratio) <= ALPHA for ratio in ratios if ratio is not None and ratio.n > 1]
+        if tested:
+            found[figure] = (sum(tested), len(tested))
+    return found
+
+
+def loaded(record: Record) -> list[Loaded]:
+    """Each comparison of the part with a load, interleaved and as if its strategies had run one after the other."""
+    found = []
+    for figure in FIGURES:
+        sides = record.load[figure]
+        base = sides.get(BASELINE, {})
+        verdicts = {name: v for name in sides if name != BASELINE and (v := _verdicts(record.load, name).get(figure))}
+        for name, verdict in verdicts.items():
+            before = welch_ratio(_from(sides[name], record.loaded_from), _until(base, record.loaded_from))
+            after = welch_ratio(_until(sides[name], record.loaded_from), _from(base, record.loaded_from))
+            change = welch_ratio(_from(base, record.loaded_from), _until(base, record.loaded_from))
+            if before and after and change:
+                found.append(Loaded(figure, name, verdict, before, after, change.value - 1))
+    return found
+
+
+def _verdicts(means: Means, name: str) -> dict[str, Verdict]:
+    """Verdicts on one strategy, with its figures as the family."""
+    figures = [figure for figure in FIGURES if name in means[figure] and BASELINE in means[figure]]
+    pairs = [Pair(means[figure][name], means[figure][BASELINE]) for figure in figures]
+    verdicts = judge(pairs, Judging())
+    return {figure: v for figure, v in zip(figures, verdicts, strict=True) if v is not None}
+
+
+def _only(means: Mapping[int, float], rounds: Sequence[int]) -> dict[int, float]:
+    return {r: means[r] for r in rounds if r in means}
+
+
+def _from(means: Mapping[int, float], first: int) -> dict[int, float]:
+    return {r: v for r, v in means.items() if r >= first}
+
+
+def _until(means: Mapping[int, float], end: int) -> dict[int, float]:
+    return {r: v for r, v in means.items() if r < end}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# A self-test's record as text, and whether it passes.
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The text, and the reasons not to trust this host; empty if there are none."""
+
+    text: str
+    problems: tuple[str, ...]
+
+
+def judge_record(record: Record, seed: int = 1) -> Judgement:
+    """All of a self-test's conclusions. Seeded: the same record gives the same text. Takes about a second."""
+    rng = np.random.default_rng(seed)
+    false = false_positives(record.quiet)
+    powers = [p for figure in FIGURES if (p := power(record, figure, rng))]
+    twin, under = injected(record), loaded(record)
+    problems = [*_false(false), *_twin(twin), *_load(under)]
+    lines = [
+        f"self-test on {record.workload}, {record.about.get('date', 'undated')}",
+        ", ".join(record.about.get(key, "?") for key in ("cpu", "kernel")),
+        f"{record.about.get('cpus', '?')} CPUs, pinned: {record.about.get('pinned', '?')}",
+        f"noise: {record.about.get('noise', '?')}",
+        "",
+        *_aa_lines(false),
+        "",
+        *_power_lines(powers, record.seconds),
+        "",
+        *_exact_lines(record),
+        *_twin_lines(twin, record),
+        "",
+        *_load_lines(under, record),
+        "",
+        "Clock",
+        (
+            f"  reading the cycle counter costs {record.overhead[0]:.1f} to {record.overhead[1]:.1f} ns, which is "
+            "subtracted"
+        ),
+        "",
+        *(f"FAILED: {problem}" for problem in problems),
+        *([] if problems else ["passed: this test found nothing wrong with verdicts on this host"]),
+    ]
+    return Judgement("\n".join(lines) + "\n", tuple(problems))
+
+
+def _aa_lines(found: FalsePositives) -> list[str]:
+    rate = _percent(found.wrong / found.n) if found.n else "-"
+    interval = f"95 % interval of the rate {_percent(found.low)} to {_percent(found.high)}"
+    return [
+        f"A/A: rbtree against copies of itself, {BLOCK} rounds each",
+        f"  {found.wrong} of {found.n} comparisons differ at {100 * ALPHA:g} % before correction ({rate})",
+        f"  of {found.independent} that share no process (lookup): {found.independent_wrong}; {interval}",
+        (
+            f"  after the correction for multiple comparisons: {found.wrong_tables} of {found.tables} tables contain a "
+            "false verdict"
+        ),
+    ]
+
+
+def _power_lines(powers: list[Power], seconds: float) -> list[str]:
+    heads = "".join(f"{f'{m:g} min':>10}" for m in MINUTES)
+    lines = [
+        f"Smallest slow-down that is found with probability 0.9 (two strategies, {2 * seconds:.1f} s a round)",
+        f"  {'':<10}{'sd':>8}{heads}{'3 % in 2 min':>16}{'resampled':>12}",
+    ]
+    for p in powers:
+        cells = "".join(f"{'-' if math.isinf(e) else _percent(e):>10}" for e in p.smallest)
+        lines.append(f"  {p.figure:<10}{_percent(p.sd):>8}{cells}{p.found:>16.3f}{p.resampled:>12.3f}")
+    lines.append(
+        "  sd: of the log ratio of two identical processes in a round; last two columns: probability of finding 3 %"
+    )
+    return lines
+
+
+def _exact_lines(record: Record) -> list[str]:
+    rounds = len(next(iter(record.quiet["lookup"].values()), {}))
+    found = ", ".join(f"{figure} {k} of {n}" for figure, (k, n) in injected_exactly(record).items())
+    return [f"A/B: a copy's times multiplied by 1.03, {rounds} rounds, found as slower: {found}"]
+
+
+def _twin_lines(twin: dict[str, Verdict], record: Record) -> list[str]:
+    lines = [f"A/B: {SLOWED} walks the tree a second time on one lookup in {PERIOD}"]
+    base, slowed = record.loads.get(BASELINE, 0.0), record.loads.get(SLOWED, 0.0)
+    if base > 0:
+        lines.append(f"  loads per lookup, counted: {base:.2f} and {slowed:.2f} ({100 * (slowed / base - 1):+.1f} %)")
+    lines += [f"  {figure:<10}{ratio_text(v.ratio, 3)} over {v.ratio.n} rounds: {v.text}" for figure, v in twin.items()]
+    return lines
+
+
+def _load_lines(under: list[Loaded], record: Record) -> list[str]:
+    rounds = len(next(iter(next(iter(record.load.values()), {}).values()), {}))
+    lines = [
+        f"Load: busy loops from round {record.loaded_from + 1} of {rounds} on; ratio to rbtree",
+        f"  {'':<10}{'':<16}{'interleaved':<38}{'rbtree first, then it':<34}it first, then rbtree",
+    ]
+    for one in under:
+        shown = f"{ratio_text(one.interleaved.ratio, 3)} {one.interleaved.word}"
+        lines.append(f"  {one.figure:<10}{one.strategy:<16}{shown:<38}{_alone(one.before):<34}{_alone(one.after)}")
+    changes = {one.figure: one.slowdown for one in under}
+    changed = ", ".join(f"{figure} {100 * change:+.1f} %" for figure, change in changes.items())
+    return [
+        *lines,
+        f"  the load changes rbtree itself by {changed}",
+        "  the two columns on the right: the same values, as if the strategies had run one after the other",
+    ]
+
+
+def _alone(ratio: Ratio) -> str:
+    return f"{ratio_text(ratio, 3)} {ratio.word}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if share < 1 else f"{100 * share:.0f} %"
+
+
+def _false(found: FalsePositives) -> list[str]:
+    if found.independent and found.low > ALPHA:
+        rate = _percent(found.independent_wrong / found.independent)
+        return [f"a strategy differs from itself in {rate} of comparisons"]
+    return []
+
+
+def _twin(twin: dict[str, Verdict]) -> list[str]:
+    verdict = twin.get("lookup")
+    if verdict is None or verdict.word in ("slower", "undecided", "same"):
+        return []
+    return [f"the slowed strategy reads {verdict.text} in lookup: {ratio_text(verdict.ratio, 3)}"]
+
+
+def _load(under: list[Loaded]) -> list[str]:
+    return [
+        f"under a load {one.strategy} reads {one.interleaved.word} in {one.figure}, although it is the same code"
+        for one in under
+        if one.strategy in COPIES and one.interleaved.word in ("faster", "slower")
+    ]

@@ -24,6 +24,8 @@ import numpy.typing as npt
 
 from benchframe.engine.caches import UNTOUCHED, Caches
 from benchframe.engine.probe import Point, ProbeError, Study
+from benchframe.report.table import Table, Value, ns, ratio_text
+from benchframe.results.studies import Bars, Curve, Kind, Mark, SavedStudy
 from benchframe.stats import Ratio, paired_ratio
 from benchframe.trace.trace import shifted
 
@@ -368,3 +370,114 @@ def _variances(squares: Array, shape: tuple[int, ...]) -> Array:
         squares[4],
     )
     return np.asarray(np.maximum(0.0, np.array(found)))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Both as text, and as pictures that :mod:`benchframe.report.charts.study` draws.
+
+
+def breakeven_table(found: Sequence[Breakeven]) -> Table:
+    """A row per point of each sweep; the notes have the verdicts."""
+    a, b = found[0].a, found[0].b
+    heads = ("over", "value", f"{a}, ns", f"{b}, ns", "ratio [95 %]", f"hit rate of {b}", "workload")
+    rows: list[tuple[str, ...]] = []
+    records: list[dict[str, Value]] = []
+    for study in found:
+        for place in study.places:
+            hits = "" if place.hit_rate != place.hit_rate else f"{100 * place.hit_rate:.1f} %"
+            first = study.sweep.over if place is study.places[0] else ""
+            rows.append((first, number(place.x), ns(place.a), ns(place.b), ratio_text(place.ratio), hits, place.spec))
+            ratio = {"ratio": place.ratio.value, "low": place.ratio.low, "high": place.ratio.high}
+            records.append({"over": study.sweep.over, "x": place.x, "a": place.a, "b": place.b, **ratio})
+    notes = [f"{study.sweep.over}: {study.verdict}." for study in found]
+    notes.append(
+        f"ns per {_per(found)}; ratios paired by round, {found[0].rounds} rounds; a crossover's interval by bootstrap."
+    )
+    if not (state := found[0].caches).warm:
+        notes.append(f"caches as {state.label}: {state.says()}.")
+    return Table("Breakeven", heads, tuple(rows), (False, *(True,) * 5, False), tuple(records), tuple(notes))
+
+
+def _per(found: Sequence[Breakeven]) -> str:
+    figures = dict.fromkeys(study.sweep.figure for study in found)
+    return " or ".join("event (with mapping calls)" if figure == "replay" else figure for figure in figures)
+
+
+def layout_table(found: Sequence[Sensitivity]) -> Table:
+    """A row per component of variance; the means by alignment are in the notes."""
+    heads = ("workload", "strategy", "source", "sd", "share of variance [95 %]", "p")
+    rows: list[tuple[str, ...]] = []
+    records: list[dict[str, Value]] = []
+    notes = []
+    for study in found:
+        for part in study.components:
+            first = part is study.components[0]
+            share = f"{100 * part.share:.0f} % [{100 * part.low:.0f}, {100 * part.high:.0f}]"
+            p = "" if part.p != part.p else f"{part.p:.3f}" if part.p >= 0.001 else "< 0.001"
+            name = study.strategy if first else ""
+            rows.append((study.workload, name, part.name, f"{100 * part.sd:.2f} %", share, p))
+            numbers: dict[str, Value] = {"sd": part.sd, "share": part.share, "low": part.low, "high": part.high}
+            records.append({"workload": study.workload, "strategy": study.strategy, "source": part.name, **numbers})
+        by_shift = study.times.mean(axis=(0, 2))
+        by_seed = study.times.mean(axis=(1, 2))
+        shifts = ", ".join(f"{shift}: {ns(float(t))}" for shift, t in zip(study.shifts, by_shift, strict=True))
+        notes.append(f"{study.strategy} on {study.workload}, ns/{study.figure} by pages of shift: {shifts}.")
+        notes.append(f"by layout seed: {ns(float(by_seed.min()))} to {ns(float(by_seed.max()))}.")
+    notes.append("random effects of log ns, crossed; sd is relative; intervals by parametric bootstrap.")
+    return Table("Layout", heads, tuple(rows), (False,) * 3 + (True,) * 3, tuple(records), tuple(notes))
+
+
+def saved_breakeven(studies: Sequence[Breakeven], table: Table, command: Sequence[str]) -> SavedStudy:
+    """One or more sweeps: the ratio B / A against each parameter, and the crossovers."""
+    a, b = studies[0].a, studies[0].b
+    note = f"Below 1 {b} is faster. Bars are 95 % intervals of the ratio, the strip that of the crossover."
+    over = ", ".join(study.sweep.over for study in studies)
+    return _saved(
+        "breakeven", f"Where {b} beats {a}: {over}", note, table, command, (a, b), curves=tuple(map(_curve, studies))
+    )
+
+
+def _curve(study: Breakeven) -> Curve:
+    return Curve(
+        study.sweep.over,
+        study.sweep.title.format(b=study.b),
+        f"{study.b} / {study.a}, {study.sweep.figure}" + ("" if study.caches.warm else f" @{study.caches.label}"),
+        study.sweep.scale == "log",
+        tuple(Mark(p.ratio.value, p.ratio.low, p.ratio.high, p.x) for p in study.places),
+        tuple(Mark(c.x, c.low, c.high) for c in study.crossovers),
+        f"{study.b} faster",
+    )
+
+
+def saved_layout(found: Sequence[Sensitivity], table: Table, command: Sequence[str]) -> SavedStudy:
+    """Shares of the variance, one picture per strategy."""
+    names = [study.strategy for study in found]
+    bars = tuple(
+        Bars(
+            f"{study.strategy} on {study.workload}, ns/{study.figure}",
+            "% of the variance",
+            tuple(Mark(100 * c.share, 100 * c.low, 100 * c.high, label=c.name) for c in study.components),
+        )
+        for study in found
+    )
+    note = "Shares of the variance of log ns: of the layout seed, the alignment to 2 MiB, the process."
+    title = f"What the layout does to {', '.join(names)} on {found[0].workload}"
+    return _saved("layout", title, note, table, command, names, bars=bars)
+
+
+def _saved(
+    kind: Kind,
+    title: str,
+    note: str,
+    table: Table,
+    command: Sequence[str],
+    strategies: Sequence[str],
+    *,
+    curves: tuple[Curve, ...] = (),
+    bars: tuple[Bars, ...] = (),
+) -> SavedStudy:
+    """``table`` and pictures together."""
+    return SavedStudy(
+        kind, title, note, tuple(command), table.heads, table.right, table.rows, table.notes, curves, bars,
+        tuple(strategies),
+    )  # fmt: skip

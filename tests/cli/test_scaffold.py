@@ -16,14 +16,13 @@ from typer.testing import CliRunner, Result
 from benchframe.cli.manage import KINDS, ScaffoldError, make
 from benchframe.cstrategy import c_sources
 from benchframe.dialect.records import DialectError
-from benchframe.interpreted import InterpretedRunner
-from benchframe.judge.sources.programs import calls, perform
+from benchframe.judge.trees import calls, perform
 from benchframe.linux import find_trees
 from benchframe.mm.layout import ARENA_PRIVATE0
-from benchframe.mm.machine import Machine
-from benchframe.mm.space import Space
+from benchframe.mm.machine import Machine, Space
 from benchframe.oracle import Oracle
 from benchframe.registry import PluginPathError, expand, forget, listed, load, plugin_files, remember
+from benchframe.runner import InterpretedRunner
 from benchframe.strategy import Strategy
 
 SOURCE = "from benchframe.api import hookimpl\n\n@hookimpl\ndef benchframe_metadata():\n    return {}\n"

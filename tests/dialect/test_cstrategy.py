@@ -12,10 +12,9 @@ from benchframe.dialect.functions import Identities
 from benchframe.dialect.records import DialectError
 from benchframe.engine.content import strategy_digest
 from benchframe.engine.session import Session
-from benchframe.interpreted import InterpretedRunner
-from benchframe.mm.machine import Machine, Sizes
-from benchframe.mm.space import Space
+from benchframe.mm.machine import Machine, Sizes, Space
 from benchframe.registry import Registry, load
+from benchframe.runner import InterpretedRunner
 from benchframe.strategy import PrivateSlab
 
 pytestmark = pytest.mark.needs_debian("cc")

@@ -27,8 +27,7 @@ from benchframe.engine.caches import (
     state,
 )
 from benchframe.engine.cold import REPLAYS, ColdSession, Pass, chosen_events
-from benchframe.engine.disturbance import Quiet
-from benchframe.engine.session import Session
+from benchframe.engine.session import Quiet, Session
 from benchframe.errors import EngineError, UsageError
 from benchframe.events import Kind
 from benchframe.study.selftest import COUNTS, Found, known_lines, text

@@ -15,7 +15,7 @@ from support.space import registry, runner, strategy
 from benchframe.api import native
 from benchframe.dialect.interpreter import PlainWorld, dejit, proxy_class
 from benchframe.dialect.records import DialectError, Slab
-from benchframe.engine.cost import count
+from benchframe.engine import cost as count
 from benchframe.engine.cost.records import ATOMIC, BARRIER, BRANCH, LOAD, OPERAND, SHIFT, STORE
 from benchframe.engine.cost.rewrite import Translator
 from benchframe.kernel import ARENA_PRIVATE0, MM, NULL, PAGE, VMA, fetch_add, smp_mb

@@ -7,8 +7,7 @@ from support.space import registry, runner, strategy
 
 from benchframe.dialect.interpreter import PlainWorld, dejit
 from benchframe.dialect.records import Slab
-from benchframe.engine.cost import count_cost
-from benchframe.engine.cost.count import ratio_error
+from benchframe.engine.cost import count_cost, ratio_error
 from benchframe.engine.cost.sums import ENTRY, ROWS, TABLES, Predictor, Reuse, predict, predictor, quantile, reuse_class
 from benchframe.engine.cost.sums import PREDICTED as BRANCHES
 from benchframe.events import Kind

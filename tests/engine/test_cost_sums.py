@@ -9,9 +9,9 @@ from support.space import registry, runner, strategy
 
 from benchframe.dialect.interpreter import PlainWorld, dejit
 from benchframe.dialect.records import DialectError, Slab
-from benchframe.engine.cost import count
+from benchframe.engine import cost as count
+from benchframe.engine.cost import CountedReplay
 from benchframe.engine.cost import rewrite as module
-from benchframe.engine.cost.count import CountedReplay
 from benchframe.engine.cost.records import ATOMIC, BRANCH, COUNTED, ENTER, EVENT, LEAVE, LOAD, OPERAND, SHIFT, word
 from benchframe.engine.cost.rewrite import CompiledTranslator, Recorder, counting
 from benchframe.engine.cost.sums import Reuse, Tally

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from support.runs import OPTIONS, made, noise
 
-from benchframe.engine.disturbance import FEW, SLACK, STRETCH, Quiet, batches
 from benchframe.engine.job import (
     PAD,
     RANDOM,
@@ -20,11 +19,12 @@ from benchframe.engine.job import (
     scatter,
     worker_environment,
 )
+from benchframe.engine.session import FEW, SLACK, STRETCH, Quiet, batches
+from benchframe.python import load
 from benchframe.report.table import latency_table
 from benchframe.results.campaign import Campaign, Observer
 from benchframe.results.figures import control, controls, rows_of, set_aside
 from benchframe.results.folder import CellState, Process, calm
-from benchframe.results.frame import load
 
 
 def states(rng: np.random.Generator, n: int, slow: float, length: float = 20.0) -> np.ndarray:

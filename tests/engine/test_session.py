@@ -15,11 +15,11 @@ from benchframe import verify as answers
 from benchframe.dialect import units
 from benchframe.dialect.store import Store
 from benchframe.engine.compile import ONE, compile_strategies, missing, needed
-from benchframe.engine.runner import unit_store
 from benchframe.engine.session import Session, prepare
 from benchframe.errors import EngineError
 from benchframe.events import EVENT, Kind
 from benchframe.mm.machine import Parameters
+from benchframe.runner import unit_store
 from benchframe.strategy import resolve
 
 ZIPF = "zipf:vmas=60,events=3000"

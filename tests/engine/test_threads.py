@@ -18,7 +18,6 @@ from benchframe.dialect import native
 from benchframe.dialect.functions import Identities
 from benchframe.dialect.units import UnitSpec
 from benchframe.engine import threads as engine_crew
-from benchframe.engine.runner import unit_store
 from benchframe.engine.session import Histogram, edges
 from benchframe.engine.threads import ProgramError, ThreadSession, make_program, scaling
 from benchframe.errors import EngineError
@@ -33,6 +32,7 @@ from benchframe.mm.smp_replay import bucket_of
 from benchframe.report.details import scaling_table
 from benchframe.results.figures import points
 from benchframe.results.folder import RunFolder, find_run
+from benchframe.runner import unit_store
 from benchframe.workload import WorkloadError
 from benchframe_plugins.pmdcache_rcu import vma_release
 

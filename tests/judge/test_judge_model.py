@@ -37,7 +37,7 @@ OPEN: dict[str, str] = {}
 @cache
 def side() -> Side:
     """Sides of the model with the plain red-black tree, compiled once."""
-    from benchframe.engine.runner import NativeRunner
+    from benchframe.runner import NativeRunner
     from benchframe.strategy import resolve
     from benchframe_plugins import rbtree
 

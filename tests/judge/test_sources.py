@@ -10,10 +10,22 @@ import pytest
 from support.space import registry
 
 from benchframe.errors import BenchframeError
-from benchframe.judge.sources import programs
-from benchframe.judge.sources.compare import maple_calls, maple_forks, maple_stores, maple_trace, run_sources_command
-from benchframe.judge.sources.programs import BASE, LENGTH, calls, shrunk
-from benchframe.judge.sources.trees import LEAF, MAPLE, KernelMaple, Node, Store, build, height, part
+from benchframe.judge.kernel_sources import maple_calls, maple_forks, maple_stores, maple_trace, run_sources_command
+from benchframe.judge.trees import (
+    BASE,
+    LEAF,
+    LENGTH,
+    MAPLE,
+    KernelMaple,
+    Node,
+    Store,
+    build,
+    calls,
+    height,
+    maple_difference,
+    part,
+    shrunk,
+)
 from benchframe.linux import SourcesError, find_trees
 from benchframe.oracle.rules import PAGE
 
@@ -95,7 +107,7 @@ def test_a_maple_difference_is_drawn() -> None:
     first, second = Node(LEAF, 0, low, ((low, 1, 0),)), Node(LEAF, low + 1, high, ((high, 0, 0),))
     top = Node(3, 0, high, ((low, 1, 0), (high, 1, PAGE)))
     store = Store(BASE, high, 3)
-    text = programs.maple_difference([first], [store], [top, first, second], [first])
+    text = maple_difference([first], [store], [top, first, second], [first])
     assert "store pages [0, 9): VMA 3" in text
     assert "kernel    [1 1*]" in text
     assert "kernel's leaf from 4: - to 9" in text

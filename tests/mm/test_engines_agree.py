@@ -8,8 +8,8 @@ from support.programs import HEAP, STACK, Op, long_program
 from support.space import BASE, PAGE, PMD, STRATEGIES, Kit, registry, strategy
 
 from benchframe.engine.session import prepare
-from benchframe.interpreted import InterpretedRunner
 from benchframe.mm.machine import Machine, Sizes
+from benchframe.runner import InterpretedRunner
 
 OWN = ("hook_entry", "mapping_entry", "hook_mask")
 """What only a native run has in mm_struct."""

@@ -9,12 +9,11 @@ import pytest
 from support.programs import HEAP
 from support.space import ALLOCATING, BASE, FIXED, PAGE, PMD, RW, RWX, SIZES, Kit, strategy
 
-from benchframe.interpreted import InterpretedRunner
-from benchframe.judge.sources.trees import watched
+from benchframe.judge.trees import watched
 from benchframe.mm.flags import FAULT_MAPERR
 from benchframe.mm.layout import ARENA_VMA
-from benchframe.mm.machine import Machine, Parameters
-from benchframe.mm.space import Space
+from benchframe.mm.machine import Machine, Parameters, Space
+from benchframe.runner import InterpretedRunner
 from benchframe_plugins.maple.node import ARENA_NODE, STORE_NODES
 
 # ---- AVL -----------------------------------------------------------------------------------------------------------

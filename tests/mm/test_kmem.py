@@ -7,13 +7,12 @@ from support.programs import HEAP, STACK, long_program
 from support.space import PAGE, SIZES
 
 from benchframe.api import Allocator, Strategy, native
-from benchframe.interpreted import InterpretedRunner
 from benchframe.mm import kmem
 from benchframe.mm.layout import ARENA_PRIVATE0, ARENA_VMA
-from benchframe.mm.machine import Machine, Parameters
-from benchframe.mm.space import Space
+from benchframe.mm.machine import Machine, Parameters, Space
 from benchframe.mm.validate import ValidationError, free_objects, objects_in_use
 from benchframe.registry import load
+from benchframe.runner import InterpretedRunner
 from benchframe.strategy import StrategyError, resolve
 from benchframe_plugins import sheaves, slub
 

@@ -13,8 +13,7 @@ from benchframe.api import PrivateSlab
 from benchframe.check.cases import plain_runner
 from benchframe.engine.threads import ThreadSession, scaling
 from benchframe.mm import flags
-from benchframe.mm.machine import Machine, Parameters, Sizes
-from benchframe.mm.space import Space
+from benchframe.mm.machine import Machine, Parameters, Sizes, Space
 from benchframe.mm.validate import ValidationError
 from benchframe.registry import load
 from benchframe.report.details import waiting_text

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from benchframe.errors import TraceError
 from benchframe.oracle import replay
-from benchframe.record.importers import import_any, import_maps
+from benchframe.record.command import import_any, import_maps
 from benchframe.record.procfs import parse_maps
 from benchframe.trace.verify import verify
 

@@ -26,7 +26,7 @@ import pytest
 from benchframe.errors import ENVIRONMENT
 from benchframe.events import EVENT, Kind
 from benchframe.record import command as recording
-from benchframe.record.cgroup import ControlGroup
+from benchframe.record.procfs import ControlGroup
 from benchframe.record.recording import Recording
 from benchframe.record.records import EXEC, Rec
 from benchframe.record.session import RecordError, planned

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 import benchframe
+from benchframe import runner
 from benchframe.dialect.functions import TextIdentities
-from benchframe.engine import content, runner, threads
+from benchframe.engine import content, threads
 from benchframe.engine.content import ENGINE, MODEL_UNITS, model_digest, model_name
 from benchframe.report.compare import Side, differences
 from benchframe.results.folder import RunFolder

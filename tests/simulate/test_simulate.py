@@ -23,7 +23,7 @@ from benchframe.cli.run import make_streams
 from benchframe.dialect import READ_ONCE, cmpxchg, fetch_add, native, wait_until
 from benchframe.dialect.records import DialectError
 from benchframe.dialect.units import UnitSpec
-from benchframe.engine.cost.count import Cost, CountedReplay
+from benchframe.engine.cost import Cost, CountedReplay
 from benchframe.engine.cost.records import ATOMIC, BARRIER, EVENT, LINE, LOW, SHIFT, STORE
 from benchframe.engine.cost.records import LOAD as LOADED
 from benchframe.mm.layout import MM, TASK, VMA, mm_struct
@@ -36,7 +36,6 @@ from benchframe.results.studies import simulated_cells, simulated_path
 from benchframe.simulator import search
 from benchframe.simulator.build import instrument
 from benchframe.simulator.campaign import Answer, Watcher, cluster, do_job, jobs_of, plan_cells, run_cells
-from benchframe.simulator.figures import Figures
 from benchframe.simulator.locks import sim_begin, sim_end
 from benchframe.simulator.machines import (
     Layout,
@@ -54,7 +53,7 @@ from benchframe.simulator.machines import (
 )
 from benchframe.simulator.records import MAIN
 from benchframe.simulator.search import fit, lines_of, search_layout
-from benchframe.simulator.session import Depth, SimulatedSession, Stopped, costless
+from benchframe.simulator.session import Depth, Figures, SimulatedSession, Stopped, costless
 from benchframe.simulator.study import mean_latency, mva
 from benchframe.strategy import Strategy
 

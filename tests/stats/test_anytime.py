@@ -8,9 +8,9 @@ import pytest
 from scipy import stats as scipy_stats
 from scipy.integrate import trapezoid
 from support.process_means import noisy
+from support.simulated_ratios import World, covered_throughout, log_ratios, looked_at
 
 from benchframe.stats import Judging, Pair, judge
-from benchframe.stats.simulate import World, covered_throughout, log_ratios, looked_at
 from benchframe.stats.verdict import anytime_p, anytime_same, log_evidence, radius
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.special import polygamma
 from scipy.stats import chi2
+from support.simulated_ratios import World, decided, moderated_p, tables_of
 
 from benchframe.stats import Judging, Pair, Ratio, judge, paired_ratio
-from benchframe.stats.simulate import World, decided, moderated_p, tables_of
 from benchframe.stats.verdict import FEWEST, MOST, moderated, prior_of, trigamma_inverse
 
 

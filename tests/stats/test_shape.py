@@ -5,7 +5,7 @@ import pytest
 from support.process_means import means, noisy
 
 from benchframe.stats import Pair, judge
-from benchframe.stats.shape import drift, outliers, two_groups
+from benchframe.stats.ratios import drift, outliers, two_groups
 
 
 def test_two_groups_are_named_and_others_are_not() -> None:

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from benchframe.stats.shape import levels
+from benchframe.stats.ratios import levels
 
 
 def test_noise_is_no_step_and_a_step_is_found() -> None:

@@ -8,10 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 from support.process_means import means, noisy
-
-from benchframe.stats import Judging, Pair, Ratio, holm, judge, more_rounds, paired_ratio, ratio, welch_ratio
-from benchframe.stats.ratios import bootstrap_interval
-from benchframe.stats.simulate import (
+from support.simulated_ratios import (
     World,
     characteristics,
     coverage,
@@ -19,6 +16,9 @@ from benchframe.stats.simulate import (
     log_ratios,
     p_values,
 )
+
+from benchframe.stats import Judging, Pair, Ratio, holm, judge, more_rounds, paired_ratio, ratio, welch_ratio
+from benchframe.stats.ratios import bootstrap_interval
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 

@@ -16,9 +16,14 @@ from benchframe.cli import app
 from benchframe.engine.job import worker_command
 from benchframe.registry import load
 from benchframe.results import ResultsError
-from benchframe.study.selftest import FIGURES, PLUGIN, Load, Means, Record, SelfTest, read_record
-from benchframe.study.selftest_analysis import (
+from benchframe.study.selftest import (
+    FIGURES,
+    PLUGIN,
     POWER,
+    Load,
+    Means,
+    Record,
+    SelfTest,
     detection,
     false_positives,
     injected,
@@ -26,6 +31,7 @@ from benchframe.study.selftest_analysis import (
     judge_record,
     loaded,
     power,
+    read_record,
     smallest_effect,
 )
 from benchframe.study.twins import BASELINE, COPIES, SLOWED

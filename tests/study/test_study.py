@@ -15,8 +15,18 @@ from benchframe.events import Kind
 from benchframe.report.charts.study import study_chart
 from benchframe.report.table import render
 from benchframe.stats import Ratio
-from benchframe.study.present import breakeven_table, layout_table, saved_breakeven
-from benchframe.study.sweeps import COMPONENTS, SWEEPS, Breakeven, Place, Sensitivity, components, crossovers
+from benchframe.study.sweeps import (
+    COMPONENTS,
+    SWEEPS,
+    Breakeven,
+    Place,
+    Sensitivity,
+    breakeven_table,
+    components,
+    crossovers,
+    layout_table,
+    saved_breakeven,
+)
 from benchframe.trace.trace import shifted
 
 # ---- breakeven ----

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchframe import runner
 from benchframe.dialect.store import cache_folder
-from benchframe.engine import runner
 from benchframe.engine import threads as crew
 from benchframe.engine.content import strategy_digest
 from benchframe.strategy import Strategy

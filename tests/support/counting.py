@@ -1,6 +1,6 @@
 """Counted replays of installed strategies, for tests of the cost engine."""
 
-from benchframe.engine.cost.count import CountedReplay
+from benchframe.engine.cost import CountedReplay
 from support.space import registry, runner, strategy
 
 

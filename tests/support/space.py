@@ -6,12 +6,11 @@ from functools import cache
 from typing import Any
 
 from benchframe.engine.content import strategy_digest
-from benchframe.interpreted import InterpretedRunner
 from benchframe.mm import layout
 from benchframe.mm.hooks import ALL
-from benchframe.mm.machine import Machine, Parameters, Sizes
-from benchframe.mm.space import Space
+from benchframe.mm.machine import Machine, Parameters, Sizes, Space
 from benchframe.registry import Registry, load
+from benchframe.runner import InterpretedRunner
 from benchframe.strategy import Strategy
 from benchframe_plugins.per_vma_refcnt import SINCE_6_17
 from support.compile import compiled
@@ -59,7 +58,7 @@ def strategy(name: str) -> Strategy:
 @cache
 def _native(name: str) -> Any:
     """The compiled runner."""
-    from benchframe.engine.runner import NativeRunner
+    from benchframe.runner import NativeRunner
 
     return NativeRunner(compiled(strategy(name), timed=False))
 

@@ -1,4 +1,10 @@
-"""Compare the strategies and the oracle with a kernel's own source files: what, how often, and the first difference."""
+"""Compare the strategies and the oracle with a kernel's own source files: what, how often, and the first difference.
+
+lib/rbtree.c, lib/maple_tree.c and mm/vma.c of a source tree are compiled for user space and do what the strategies and
+the oracle do; then both are compared, tree by tree (``benchframe oracle --sources``). Reading order:
+:mod:`benchframe.judge.trees` (from a source tree to a library, the two sides of each, random calls), the drivers
+``maple.c``, ``rbtree.c``, ``vma.c`` in :mod:`benchframe.linux`, then this module.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +24,13 @@ import numpy as np
 from benchframe.dialect.interpreter import PlainWorld, dejit
 from benchframe.errors import UsageError, did_you_mean
 from benchframe.events import Kind
-from benchframe.interpreted import InterpretedRunner
-from benchframe.judge.sources import programs
-from benchframe.judge.sources.programs import BASE, LENGTH, Call, calls, perform, shrunk, stores
-from benchframe.judge.sources.trees import (
+from benchframe.judge.trees import (
+    BASE,
+    LENGTH,
     MAPLE,
     RBTREE,
     VMA,
+    Call,
     Driver,
     KernelMaple,
     KernelTree,
@@ -32,18 +38,25 @@ from benchframe.judge.sources.trees import (
     Pair,
     Store,
     build,
+    calls,
+    layout_text,
+    maple_difference,
     model_nodes,
     numbered,
     part,
+    perform,
+    rb_tree,
+    shrunk,
+    stores,
     watched,
 )
 from benchframe.linux import SourcesError, SourceTree, find_trees
 from benchframe.mm.flags import MADV_DONTFORK
 from benchframe.mm.layout import MM
-from benchframe.mm.machine import Machine, Parameters, Sizes
-from benchframe.mm.space import Space
+from benchframe.mm.machine import Machine, Parameters, Sizes, Space
 from benchframe.oracle import Limits, Oracle, Rules
 from benchframe.oracle.rules import PAGE
+from benchframe.runner import InterpretedRunner
 from benchframe.strategy import Strategy
 from benchframe.trace.trace import Trace
 from benchframe.verify import parameters
@@ -151,9 +164,7 @@ class MapleRows:
             self._trees[kernel, child] = copy or kernel.tree(self.rcu, after)
             if copy is not None:
                 nodes, log = copy.nodes(), self._log[child]
-                self.copy[kernel].count(
-                    nodes == after, len(log), partial(programs.maple_difference, None, log, nodes, after)
-                )
+                self.copy[kernel].count(nodes == after, len(log), partial(maple_difference, None, log, nodes, after))
 
     def holes(self, mm: Any, search: Callable[..., int], low: int, high: int) -> None:
         """Search for holes of several sizes in both trees."""
@@ -187,7 +198,7 @@ class MapleRows:
             small = shrunk(log, differs)
             before, theirs, ours, done = trees(small)
             stopped = "" if done else "\nthe kernel's code stopped (BUG_ON, WARN_ON or an error)"
-            drawn = programs.maple_difference(before, small, theirs, ours)
+            drawn = maple_difference(before, small, theirs, ours)
             return f"{len(log)} stores shrunk to {len(small)}:\n{drawn}{stopped}"
 
         return text
@@ -206,7 +217,7 @@ class MapleRows:
 
         def text() -> str:
             small = shrunk(log, differs)
-            return f"{len(log)} stores shrunk to {len(small)}:\n{programs.maple_difference(None, small, *trees(small))}"
+            return f"{len(log)} stores shrunk to {len(small)}:\n{maple_difference(None, small, *trees(small))}"
 
         return text
 
@@ -302,7 +313,7 @@ def rbtree(strategy: Strategy, library: ctypes.CDLL, kernel: str, ops: int, seed
         pair = Pair(library, strategy, _SMALL)
         for call in program:
             perform(pair.space, call)
-        return programs.rb_tree(pair.kernel()), programs.rb_tree(pair.strategy())
+        return rb_tree(pair.kernel()), rb_tree(pair.strategy())
 
     def first(program: list[Call]) -> Callable[[], str]:
         def text() -> str:
@@ -405,7 +416,7 @@ def vmas(
         def text() -> str:
             small = shrunk(program, lambda some: len(set(map(str, both(some)))) == 2)
             lines = [f"{len(program)} calls shrunk to {len(small)}:", *map(str, small)]
-            return "\n".join([*lines, programs.maple_difference(None, [], *both(small))])
+            return "\n".join([*lines, maple_difference(None, [], *both(small))])
 
         return text
 
@@ -423,8 +434,8 @@ def vmas(
             small = shrunk(program, lambda some: differs(name, some))
             result, layout, own_result, own = last(name, small)
             lines = [f"{len(program)} calls shrunk to {len(small)}:", *map(str, small)]
-            lines += [f"  kernel    {result:>4}  {programs.layout(layout)}"]
-            lines += [f"  {name:<8}  {own_result:>4}  {programs.layout(own)}"]
+            lines += [f"  kernel    {result:>4}  {layout_text(layout)}"]
+            lines += [f"  {name:<8}  {own_result:>4}  {layout_text(own)}"]
             return "\n".join(lines)
 
         return text
