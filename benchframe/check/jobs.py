@@ -22,7 +22,7 @@ from benchframe.check.checker import DEPTH, Finding, Hunt, Verdict, follow, make
 from benchframe.check.checker import replay as replay_in
 from benchframe.check.conform import Conformance, shown
 from benchframe.check.execution import ENDLESS, Broken, ReplayError, decode, model_of
-from benchframe.check.failures import Race
+from benchframe.check.axioms import Race
 from benchframe.check.memory import OutOfRecords
 from benchframe.check.search import Coverage
 from benchframe.check.weak import GraphCase, Known
