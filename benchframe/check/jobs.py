@@ -16,13 +16,12 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from benchframe.check.axioms import LKMM, WEAK
+from benchframe.check.axioms import LKMM, WEAK, Race
 from benchframe.check.cases import COMMON
 from benchframe.check.checker import DEPTH, Finding, Hunt, Verdict, follow, make_case, tell
 from benchframe.check.checker import replay as replay_in
 from benchframe.check.conform import Conformance, shown
 from benchframe.check.execution import ENDLESS, Broken, ReplayError, decode, model_of
-from benchframe.check.axioms import Race
 from benchframe.check.memory import OutOfRecords
 from benchframe.check.search import Coverage
 from benchframe.check.weak import GraphCase, Known
