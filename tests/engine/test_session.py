@@ -10,9 +10,8 @@ import pytest
 from support.space import registry, runner, strategy
 from support.wrong_strategy import WRONG
 
-from benchframe import stream
+from benchframe import stream, units
 from benchframe import verify as answers
-from benchframe.dialect import units
 from benchframe.dialect.store import Store
 from benchframe.engine.compile import ONE, compile_strategies, missing, needed
 from benchframe.engine.session import Session, prepare
