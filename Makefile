@@ -37,6 +37,8 @@ $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@# pip compiles what it copies, not what stays here; with PYTHONDONTWRITEBYTECODE each start would do it again
+	$(BIN)/python -m compileall -q benchframe plugins workloads
 	@touch $@
 
 run: $(STAMP)

@@ -84,7 +84,7 @@ def test_no_interleaving_breaks_it(installed: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_it_runs(installed: Path, tmp_path: Path) -> None:
     """A quick run times it beside the baseline and ends in a table with both."""
-    options = ("--quick", "--strategy", "two-entry", "--workload", "zipf:vmas=50,events=20000")
+    options = ("--quick", "--rounds", "2", "--strategy", "two-entry", "--workload", "zipf:vmas=50,events=20000")
     table = benchframe(installed, tmp_path, "run", *options)
     assert "two-entry" in table
     assert "rbtree" in table
