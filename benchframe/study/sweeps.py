@@ -33,7 +33,8 @@ from benchframe.engine.caches import UNTOUCHED, Caches
 from benchframe.engine.probe import Point, ProbeError, Study
 from benchframe.events import NIL, Kind
 from benchframe.report.table import Table, Value, ns, ratio_text
-from benchframe.results.studies import Bars, Curve, Kind, Mark, SavedStudy
+from benchframe.results.studies import Bars, Curve, Mark, SavedStudy
+from benchframe.results.studies import Kind as StudyKind
 from benchframe.stats import Pair, Ratio, Summary, Verdict, judge, paired_ratio, summarise
 from benchframe.trace.trace import shifted
 
@@ -473,7 +474,7 @@ def saved_layout(found: Sequence[Sensitivity], table: Table, command: Sequence[s
 
 
 def _saved(
-    kind: Kind,
+    kind: StudyKind,
     title: str,
     note: str,
     table: Table,

@@ -80,7 +80,7 @@ def test_verdicts_and_table() -> None:
 
 def test_measured_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """End to end on small sizes: every call takes longer with more VMAs; what a copy of a VMA stores is counted."""
-    monkeypatch.setattr(fork, "SIZES", (10, 60))
+    monkeypatch.setattr(sweeps, "SIZES", (10, 60))
     told: list[str] = []
     walks = measure_calls(registry(), ["rbtree"], "rbtree", 2, told.append, clock=0.001)
     assert told[-1] == "round 2 of 2"
