@@ -16,6 +16,7 @@ from benchframe.cli.options import guarded, keep_study, loaded, plugin_files, ru
 from benchframe.errors import FAILED, BenchframeError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from benchframe.engine.caches import Caches
     from benchframe.registry import Registry
     from benchframe.study.explain import Side
     from benchframe.trace.trace import Trace
@@ -37,6 +38,10 @@ def explain(
     rounds: Annotated[
         int, typer.Option(min=3, max=10_000, metavar="N", help="Number of processes; each measures both strategies.")
     ] = 8,
+    caches: Annotated[
+        str | None,
+        typer.Option(metavar="STATE", help="How lookups find the caches, as for run: program, l2, memory, ..."),
+    ] = None,
     calibrate: Annotated[bool, typer.Option("--calibrate", help="Calibrate the cost model again.")] = False,
     plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
@@ -51,8 +56,8 @@ def explain(
     """Attribute the difference in ns per lookup between two strategies to what they do.
 
     Both are counted and timed on the workload; a cost model, fitted to a calibration on this machine (two minutes,
-    once), says how many ns each count is worth. The output also says what remains unexplained, and where the model does
-    not apply.
+    once for each state of the caches), says how many ns each count is worth. The output also says what remains
+    unexplained, and where the model does not apply.
 
     Exit codes: 0, 1 (a measuring process failed), 2 (bad input or usage), 3 (disk, no process could be started).
 
@@ -60,10 +65,12 @@ def explain(
     Examples:
       benchframe explain rbtree pmdcache --workload python-json
       benchframe explain rbtree maple -w uniform:vmas=20000 --rounds 20
+      benchframe explain rbtree pmdcache -w zipf --caches program
       benchframe explain rbtree vmacache -w python-json --run last --save last
     """
     from benchframe.cli.options import shown
     from benchframe.cli.report import check_form
+    from benchframe.engine.caches import parse
     from benchframe.engine.job import spare_cpu
     from benchframe.results.manifest import noise
     from benchframe.study.explain import explain as attribute
@@ -75,6 +82,13 @@ def explain(
         raise UsageError("explain has no mail format; use --format text")
     if a == b:
         raise UsageError("name two strategies: A and B are the same")
+    if run is not None and caches is not None:
+        raise UsageError("--run and --caches exclude each other: a run has no misses; omit --run to measure")
+    cpu = spare_cpu()
+    pin = -1 if cpu is None else cpu
+    states = parse(caches, pin)
+    if len(states) != 1:
+        raise UsageError(f"--caches {caches}: explain takes one state; run it once for each")
     kept = run_folder(save)
     files = plugin_files(plugin)
     known = loaded(files, no_plugin, plugin)
@@ -83,15 +97,13 @@ def explain(
     if run is None:
         for reason in noise():
             _say(f"this machine is not quiet, so intervals may be wide: {reason}")
-    cpu = spare_cpu()
-    pin = -1 if cpu is None else cpu
     if run is not None:
         label, sides = _stored(run, a, b, workload)
     else:
-        label, sides = _measured(known, a, b, workload, trace, rounds, pin, files, split(no_plugin))
-    taken = calibration(known, _say, anew=calibrate, cpu=pin)
+        label, sides = _measured(known, a, b, workload, trace, rounds, pin, files, split(no_plugin), states[0])
+    taken = calibration(known, _say, anew=calibrate, cpu=pin, caches=states[0])
     model = fit(taken.samples, taken.alone)
-    found = attribute(*sides, model)
+    found = attribute(*sides, model, states[0])
     table = explanation_table(found, model, label)
     typer.echo(shown(table, form), nl=False)
     keep_study(kept, saved_explanation(found, label, table, ["benchframe", *sys.argv[1:]]))
@@ -133,13 +145,14 @@ def _measured(
     cpu: int,
     plugins: "list[Path]",
     blocked: "list[str]",
+    state: "Caches",
 ) -> "tuple[str, tuple[Side, Side]]":
     """Time both in the same processes, and count."""
     from benchframe.engine.compile import compile_strategies
-    from benchframe.engine.cost import count_cost
     from benchframe.engine.probe import Point, Study
+    from benchframe.results.manifest import suffix
     from benchframe.study.explain import RECORDS, Side
-    from benchframe.study.model import round_text
+    from benchframe.study.model import counts, round_text
     from benchframe.workload import trace_workload
 
     if (workload is None) == (trace is None):
@@ -148,7 +161,8 @@ def _measured(
     stream = spec.trace(0)
     strategies = {name: known.strategy(name) for name in (a, b)}
     compile_strategies(list(strategies.values()))
-    study = Study(strategies, [stream], [Point(a, 0), Point(b, 0)], 0.05, cpu, [str(path) for path in plugins], blocked)
+    points = [Point(name, 0, caches=str(state)) for name in (a, b)]
+    study = Study(strategies, [stream], points, 0.05, cpu, [str(path) for path in plugins], blocked)
     began = time.monotonic()
     found = study.measure(rounds, 1, lambda done: _say(round_text(done, rounds, time.monotonic() - began)))
     sides = []
@@ -158,8 +172,8 @@ def _measured(
             raise UsageError(
                 f"{name} has no time per lookup on {spec.label}: the stream has no lookups, or noise hides them"
             )
-        sides.append(Side(name, count_cost(strategies[name], stream, RECORDS).numbers, ns))
-    return spec.label, (sides[0], sides[1])
+        sides.append(Side(name, counts(strategies[name], stream, RECORDS, state, cpu), ns))
+    return spec.label + suffix(0, state), (sides[0], sides[1])
 
 
 @guarded

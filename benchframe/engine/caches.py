@@ -150,11 +150,12 @@ def parse(text: str | None, cpu: int = -1, caches: Sequence[Cache] | None = None
 
 @dataclass(frozen=True)
 class Cache:
-    """One cache for data: ``size`` in bytes; ``cpus`` share it."""
+    """One cache for data: ``size`` in bytes; ``cpus`` share it; a set has ``ways`` lines."""
 
     level: int
     size: int
     cpus: int
+    ways: int = 8
 
 
 def cpu_caches(cpu: int = -1, root: Path = SYSFS) -> list[Cache]:
@@ -171,10 +172,18 @@ def cpu_caches(cpu: int = -1, root: Path = SYSFS) -> list[Cache]:
             match = re.fullmatch(r"(\d{1,9})([KM]?)", size)
             if kind in ("Data", "Unified") and match:
                 size_ = int(match[1]) << {"": 0, "K": 10, "M": 20}[match[2]]
-                found.append(Cache(int(level), size_, _count(shared)))
+                found.append(Cache(int(level), size_, _count(shared), _ways(folder)))
         except (OSError, ValueError):
             continue
     return sorted(found, key=lambda cache: cache.level)
+
+
+def _ways(folder: Path) -> int:
+    """A cache's lines of a set, 8 where it is not told."""
+    try:
+        return int((folder / "ways_of_associativity").read_text(encoding="ascii")) or 8
+    except (OSError, ValueError):
+        return 8
 
 
 def _count(cpus: str) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchframe.engine.caches import UNTOUCHED, Caches
 from benchframe.report.table import Table, Value, ns
 from benchframe.results.studies import Bars, Mark, SavedStudy
 from benchframe.stats import Ratio, paired_ratio, summarise
@@ -68,15 +69,23 @@ class Explanation:
     model_error: float
     caches: tuple[str, ...]
     limits: tuple[str, ...]
+    state: Caches = UNTOUCHED
+    """How both were timed and counted."""
 
     @property
     def remainder(self) -> float:
         """What the model does not explain, ns."""
         return self.difference[0] - self.explained[0]
 
+    @property
+    def unexplained(self) -> float:
+        """The remainder as a share of the measured difference, without its sign; infinite if nothing was measured."""
+        return abs(self.remainder / self.difference[0]) if self.difference[0] else float("inf")
 
-def explain(a: Side, b: Side, model: Model) -> Explanation:
-    """Attribute the difference of ns per lookup. Raises ValueError if the two have no common round."""
+
+def explain(a: Side, b: Side, model: Model, state: Caches = UNTOUCHED) -> Explanation:
+    """Attribute the difference of ns per lookup, timed, counted and calibrated with caches in ``state``. Raises
+    ValueError if the two have no common round."""
     rounds = sorted(a.ns.keys() & b.ns.keys())
     if not rounds:
         raise ValueError(f"{a.name} and {b.name} have no round in common")
@@ -96,7 +105,8 @@ def explain(a: Side, b: Side, model: Model) -> Explanation:
     ends = np.quantile(parts.sum(axis=1), (0.025, 0.975)).tolist()
     explained = (float(model.coefficients[1:] @ delta), ends[0], ends[1])
     error = model.difference_error * max(a.mean, b.mean)
-    caches = tuple(text for side in (a, b) for text in _cache(side, b if side is a else a, model))
+    caches = tuple(text for side in (a, b) for text in _cache(side, b if side is a else a, model) if state.warm)
+    caches += tuple(text for side in (a, b) for text in _missed(side))
     return Explanation(
         a,
         b,
@@ -107,6 +117,7 @@ def explain(a: Side, b: Side, model: Model) -> Explanation:
         error,
         caches,
         tuple(_limits(a, b, model, difference, explained[0], error)),
+        state,
     )
 
 
@@ -127,6 +138,14 @@ def _cache(side: Side, other: Side, model: Model) -> list[str]:
         f"{text}, a miss {miss:.1f} ns; {other.name} takes {without:.1f} ns",
         f"so against {other.name} every miss costs {paid:+.1f} ns, and hits take {saved:.1f} ns off the average lookup",
     ]
+
+
+def _missed(side: Side) -> list[str]:
+    """By structure, the lines that the first cache did not have."""
+    start = "lookup.missed_l1."
+    parts = {key.removeprefix(start): count for key, count in side.cost.items() if key.startswith(start)}
+    told = [f"{name} {count:.2f}" for name, count in sorted(parts.items(), key=lambda part: -part[1]) if count >= 0.005]
+    return [f"lines that L1 did not have, {side.name}: {', '.join(told) or 'none'} per lookup"]
 
 
 def _view(cost: Mapping[str, float], view: str) -> dict[str, float]:
@@ -159,7 +178,7 @@ def _limits(
         if side.mean > model.slowest:
             found.append(
                 f"{side.name} takes {side.mean:.0f} ns, more than the slowest calibrated cell ({model.slowest:.0f}): "
-                "the model has no term for misses of the outer caches and the TLB"
+                "the model has no term for misses of the TLB"
             )
         wrong = side.mean - model.predict(side.cost)
         wrong -= min(max(wrong, model.low[BASE] - model.coefficients[0]), model.high[BASE] - model.coefficients[0])
@@ -208,6 +227,8 @@ def explanation_table(found: Explanation, model: Model, workload: str) -> Table:
         + (f", ratio {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}], {ratio.n} rounds." if ratio else "."),
         *in_words(found),
         *(f"{text}." for text in found.caches),
+        *([] if found.state.warm else [f"caches as {found.state.label}: {found.state.says()}."]),
+        f"unexplained: {100 * found.unexplained:.0f} % of the measured difference.",
         f"model: {model.cells} cells counted and timed here, a base per stream; non-negative least squares; bootstrap.",
         *_drawn(model),
         *(
@@ -233,7 +254,9 @@ _WORDS = {
     "atomics": "atomic operations and barriers",
     "depth": "dependent loads",
     "lines": "cache lines",
-    "far steps": "loads that were probably evicted from L1",
+    "from L2": "lines that only L2 had",
+    "from LLC": "lines that only the last-level cache had",
+    "from memory": "lines that only memory had",
 }
 """The terms in the words of a reader of kernel code."""
 _TELLING = 0.1

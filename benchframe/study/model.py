@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -19,15 +20,19 @@ from benchframe.dialect.functions import native
 from benchframe.dialect.primitives import fetch_add
 from benchframe.dialect.records import Field, Slab, Struct
 from benchframe.dialect.store import cache_folder
+from benchframe.engine.caches import LLC, MEMORY, UNTOUCHED, Caches, cpu_caches, state
 from benchframe.engine.cost import count_cost
+from benchframe.engine.cost.hierarchy import sizes_of
 from benchframe.engine.probe import Point, Study
-from benchframe.errors import ResultsError
+from benchframe.errors import ResultsError, UsageError
 from benchframe.files import write_json
 from benchframe.results.manifest import Number, Numbers, Text, host, read_document, versions
 from benchframe.units import Units, UnitSpec, model_digest, model_name, strategy_digest
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
+    from benchframe.strategy import Strategy
+    from benchframe.trace.trace import Trace
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -127,8 +132,9 @@ def bench_entry(b, which, count):
 def measured(iterations: int = ITERATIONS, repeats: int = REPEATS) -> dict[str, float]:
     """ns of each term of the model (study.model.TERMS) in the loops. Takes some 0.2 s, and a compile the first time.
 
-    ``depth``: a dependent load from the first-level cache. ``far steps``: the additional time if only the second level
-    has the line. ``work``: a load or branch of a loop in which everything overlaps. ``mispredictions``: a random branch
+    ``depth``: a dependent load from the first-level cache. ``from L2``, ``from LLC``, ``from memory``: the additional
+    time if only that level has the line (the last two where this machine can tell: study.selftest). ``work``: a load or
+    branch of a loop in which everything overlaps. ``mispredictions``: a random branch
     is mispredicted every other time. ``lines``: no time of their own.
     """
     unit = Units(bench, ()).get(UnitSpec("bench", bench_entry, {}))
@@ -148,8 +154,20 @@ def measured(iterations: int = ITERATIONS, repeats: int = REPEATS) -> dict[str, 
         "atomics": ns(ATOMIC, state),
         "depth": chains["l1"],
         "lines": 0.0,
-        "far steps": max(0.0, chains["l2"] - chains["l1"]),
+        "from L2": max(0.0, chains["l2"] - chains["l1"]),
+        **{f"from {name}": max(0.0, ns - chains["l1"]) for name, ns in _far_levels().items()},
     }
+
+
+def _far_levels() -> dict[str, float]:
+    """ns of a dependent load from the last-level cache and from memory, where they can be told."""
+    from benchframe.study.selftest import known_lines
+
+    found = {}
+    for name, level in (("LLC", LLC), ("memory", MEMORY)):
+        with contextlib.suppress(UsageError):
+            found[name] = known_lines([state(level)], 1)[0].level[0]
+    return found
 
 
 def _machine(count: int) -> tuple[Array, Array]:
@@ -195,7 +213,7 @@ def text(units: Mapping[str, float]) -> str:
 # with a bootstrap interval over cells and processes, and the sum with the model's own error on differences it has not
 # seen.
 
-TERMS = ("work", "mispredictions", "atomics", "depth", "lines", "far steps")
+TERMS = ("work", "mispredictions", "atomics", "depth", "lines", "from L2", "from LLC", "from memory")
 """The terms of a lookup; :func:`terms` says how each is counted."""
 BASE = "base"
 FLOOR = 5.0
@@ -229,21 +247,31 @@ def terms(cost: Mapping[str, float], view: str = "lookup") -> dict[str, float]:
     With m mispredictions per lookup, evenly spread, the share m / (1 + m) of it comes before one of them: there the
     processor waits for the chain of loads that the branch depends on, and does other work meanwhile. After the last one
     the next lookup begins before this one ends: there the chain is hidden and the work takes the time. So depth counts
-    by the first share, work by the second.
+    by the first share, work by the second. A miss costs where the chain waits: of its steps as many come from L2 and so
+    on as of the lookup's lines.
     """
 
     def count(key: str) -> float:
         return cost.get(f"{view}.{key}", 0.0)
 
+    def lost(level: str) -> float:
+        return count(f"missed_{level}") / count("lines") if count("lines") else 0.0
+
     missed = count("mispredicted")
     waiting = missed / (1 + missed)
+    depth = _chain(cost, view) * waiting
+    first, second, last = lost("l1"), lost("l2"), lost("llc")
+    if f"{view}.missed_l1" not in cost and count("steps"):  # a run's counts, and those of hits
+        first = count("far_l1") / count("steps")
     return {
         "work": (count("loads") + count("stores") + count("branches")) * (1 - waiting),
         "mispredictions": missed,
         "atomics": count("atomics") + count("barriers"),
-        "depth": _chain(cost, view) * waiting,
+        "depth": depth,
         "lines": count("lines"),
-        "far steps": count("far_l1"),
+        "from L2": depth * (first - second),
+        "from LLC": depth * (second - last),
+        "from memory": depth * last,
     }
 
 
@@ -433,16 +461,19 @@ class Calibration:
     alone: Numbers
 
 
-def calibration(known: Registry, note: Note, *, anew: bool = False, cpu: int = -1) -> Calibration:
-    """The calibration of this machine: read if it was made with the same code here, else measured (some two minutes)
-    and stored in the cache folder. ``note`` is called with the progress. Raises ProbeError, and UnknownName if a
-    built-in strategy is missing."""
+def calibration(
+    known: Registry, note: Note, *, anew: bool = False, cpu: int = -1, caches: Caches = UNTOUCHED
+) -> Calibration:
+    """The calibration of this machine with ``caches`` in this state: read if it was made with the same code here, else
+    measured (some two minutes) and stored in the cache folder. ``note`` is called with the progress. Raises ProbeError,
+    and UnknownName if a built-in strategy is missing."""
     strategies = {name: known.strategy(name) for name in STRATEGIES}
     content = {
         "strategies": {name: strategy_digest(strategy) for name, strategy in strategies.items()},
         "workloads": WORKLOADS,
         "rounds": [ROUNDS, RECORDS, SEED, VERSION],
         "model": model_name(model_digest()),
+        "caches": [str(caches), sizes_of(cpu_caches(cpu)).told()],
         "host": dict(host()),
         "versions": dict(versions()),
     }
@@ -453,7 +484,7 @@ def calibration(known: Registry, note: Note, *, anew: bool = False, cpu: int = -
             return read_calibration(path)
         except ResultsError as error:
             note(f"{error}; calibrating again")
-    found = Calibration(_take(known, strategies, note, cpu), measured())
+    found = Calibration(_take(known, strategies, note, cpu, caches), measured())
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_calibration(path, found)
@@ -472,13 +503,22 @@ def round_text(done: int, rounds: int, seconds: float) -> str:
     return f"round {done + 1} of {rounds}{left}"
 
 
-def _take(known: Registry, strategies: Mapping[str, Any], note: Note, cpu: int) -> tuple[Sample, ...]:
+def counts(
+    strategy: Strategy, stream: Trace, budget: int, caches: Caches = UNTOUCHED, cpu: int = -1
+) -> dict[str, float]:
+    """The counts of a lookup, and its misses in the caches of ``cpu`` in state ``caches``."""
+    found = count_cost(strategy, stream, budget, caches=[caches], sizes=sizes_of(cpu_caches(cpu)))
+    return {**found.numbers, **found.misses[0][1]}
+
+
+def _take(known: Registry, strategies: Mapping[str, Any], note: Note, cpu: int, caches: Caches) -> tuple[Sample, ...]:
     from benchframe.engine.compile import compile_strategies
 
-    note("calibrating this machine's cost model, once; this takes about two minutes")
+    where = "" if caches.warm else f" with caches as {caches.label}"
+    note(f"calibrating this machine's cost model{where}, once; this takes about two minutes")
     compile_strategies(list(strategies.values()))
     streams = [known.spec(spec).trace(0) for spec in WORKLOADS]
-    points = [Point(name, number) for number in range(len(streams)) for name in strategies]
+    points = [Point(name, n, caches=str(caches)) for n in range(len(streams)) for name in strategies]
     began = time.monotonic()
     found = Study(strategies, streams, points, cpu=cpu).measure(
         ROUNDS, SEED, lambda done: note(f"calibration: {round_text(done, ROUNDS, time.monotonic() - began)}")
@@ -488,7 +528,7 @@ def _take(known: Registry, strategies: Mapping[str, Any], note: Note, cpu: int) 
     for number, point in enumerate(points):
         ns = tuple(row[number]["lookup"] for row in found if "lookup" in row[number])
         if len(ns) > ROUNDS // 2:
-            cost = count_cost(strategies[point.strategy], streams[point.stream], RECORDS).numbers
+            cost = counts(strategies[point.strategy], streams[point.stream], RECORDS, caches, cpu)
             samples.append(Sample(point.strategy, WORKLOADS[point.stream], cost, ns))
     return tuple(samples)
 

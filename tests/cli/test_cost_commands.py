@@ -51,6 +51,8 @@ def test_cost_prints_a_table() -> None:
         (["cost", "-s", "rbtree", "-w", "zipf", "--format", "mail"], "no mail form"),
         (["explain", "rbtree", "rbtree", "-w", "zipf"], "A and B are the same"),
         (["explain", "rbtree", "maple"], "name one workload with --workload"),
+        (["explain", "rbtree", "maple", "--run", "last", "--caches", "l2"], "--run and --caches exclude each other"),
+        (["explain", "rbtree", "maple", "-w", "zipf", "--caches", "warm,program"], "explain takes one state"),
         (["breakeven", "rbtree", "maple", "--over", "phase"], "is called 'phase'; there are hit_rate, vmas"),
         (["breakeven", "rbtree", "maple", "--over", "vma"], "is called 'vma'; did you mean vmas?"),
         (["breakeven", "rbtree", "nothing"], "no strategy is called 'nothing'"),

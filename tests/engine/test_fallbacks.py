@@ -60,6 +60,8 @@ def test_the_sum_is_what_the_strategy_counts(workload: str) -> None:
     trace = registry().spec(workload).trace(0)
     strategy = compiled(registry().strategy("linux-6.15"))
     session = Session(strategy, trace)
+    verdict = session.verify()  # with validate_mm, which knows the place of each object that the allocator has
+    assert verdict.ok, verdict.what
     found = fallbacks(session)
     assert sum(found.values()) == session.counts()["fallbacks"] > 0
     assert found["other"] == 0

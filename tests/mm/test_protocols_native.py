@@ -12,9 +12,10 @@ from benchframe.registry import load
 KNOWN = load()
 
 
-@pytest.mark.parametrize("name", ["per_vma_refcnt"])
+@pytest.mark.parametrize("name", ["linux-6.18"])
 def test_faults_beside_mappers(name: str) -> None:
-    """Three threads fault, two map and unmap, on two cores or fewer than threads: validate_mm holds afterwards."""
+    """Three threads fault, two map and unmap, on two cores or fewer than threads: validate_mm holds afterwards. It also
+    finds each VMA and node in one place of the allocator's, sheaves per thread."""
     spec = KNOWN.workload("mixed").spec("mixed:mappers=2")
     session = ThreadSession(compiled(KNOWN.strategy(name), threads=True), spec.trace(0, 3), 3, layout_seed=1)
     verdict = session.verify()

@@ -123,7 +123,7 @@ def test_units_are_measured() -> None:
 
 def test_too_few_cells() -> None:
     """A fit without enough cells is refused."""
-    with pytest.raises(ValueError, match="12 cells are too few to fit 7 coefficients; 21 would do"):
+    with pytest.raises(ValueError, match="12 cells are too few to fit 9 coefficients; 27 would do"):
         fit(calibration(cells=12))
 
 
@@ -148,21 +148,25 @@ def side(name: str, found: dict[str, float], extra: float = 0.0, rounds: int = 6
 
 
 def pair(extra: float = 0.0) -> tuple[Side, Side]:
-    """Two strategies that differ by two mispredictions and one far step."""
+    """Two strategies that differ by two mispredictions and one line from L2."""
     base = {key: 0.5 * value for key, value in cost(np.random.default_rng(1)).items()}
-    other = {**base, "lookup.mispredicted": base["lookup.mispredicted"] + 2, "lookup.far_l1": base["lookup.far_l1"] + 1}
+    other = {
+        **base,
+        **{f"lookup.{key}": base[f"lookup.{key}"] + n for key, n in (("mispredicted", 2), ("missed_l1", 1))},
+    }
     return side("a", base), side("bb", other, extra)
 
 
 def test_a_difference_is_attributed() -> None:
-    """Two mispredictions of 6 ns, a miss of 8, and what waiting for them hides and exposes: found as such, nothing
+    """Two mispredictions of 6 ns, misses of 8, and what waiting for them hides and exposes: found as such, nothing
     left, no limit said."""
     a, b = pair()
     found = explain(a, b, fit(calibration()))
     parts = {c.term: c.ns for c in found.contributions}
     before, after = terms(a.cost), terms(b.cost)
     assert parts["mispredictions"] == pytest.approx(12, abs=0.7)
-    assert parts["far steps"] == pytest.approx(8, abs=0.7)
+    assert parts["from L2"] == pytest.approx(8 * (after["from L2"] - before["from L2"]), abs=0.7)
+    assert after["from L2"] > before["from L2"]
     assert parts["work"] == pytest.approx(UNITS["work"] * (after["work"] - before["work"]), abs=0.3)
     assert parts["work"] < 0 < parts["depth"]
     assert sum(parts.values()) == pytest.approx(found.explained[0])
@@ -181,11 +185,7 @@ def test_the_reason_is_said_in_words() -> None:
         r"bb is [\d.]+ ns \(\d+ %\) slower a lookup than a: according to the model, \+1\d\.\d for 2 more mispredicted",
         text,
     )
-    assert (
-        text.index("mispredicted branches")
-        < text.index("1 more loads that were probably evicted from L1")
-        < text.index("unexp")
-    )
+    assert text.index("mispredicted branches") < text.index("more lines that only L2 had") < text.index("unexp")
     (text,) = in_words(explain(b, a, model))
     assert "faster a lookup than bb: according to the model, -1" in text
     assert "for 2 fewer mispredicted branches" in text
@@ -198,9 +198,13 @@ def test_terms_of_a_lookup() -> None:
     """By hand: three mispredictions expose three quarters of the chain and leave a quarter of the work; the deeper of
     two walks side by side counts."""
     counts = {"loads": 20, "stores": 2, "branches": 18, "mispredicted": 3, "atomics": 2, "barriers": 1, "steps": 12,
-              "lines": 13, "lines.pte": 3, "lines.page": 1, "far_l1": 0.5}  # fmt: skip
+              "lines": 13, "lines.pte": 3, "lines.page": 1, "far_l1": 1.5}  # fmt: skip
     walk = terms({f"lookup.{key}": float(value) for key, value in counts.items()})
-    assert walk == {"work": 10, "mispredictions": 3, "atomics": 3, "depth": 6, "lines": 13, "far steps": 0.5}
+    rest = {"work": 10, "mispredictions": 3, "atomics": 3, "depth": 6, "lines": 13}
+    assert walk == {**rest, "from L2": 0.75, "from LLC": 0, "from memory": 0}  # an eighth of the steps
+    lost = {"missed_l1": 6.5, "missed_l2": 3.25, "missed_llc": 1.625}
+    walk = terms({f"lookup.{key}": float(value) for key, value in {**counts, **lost}.items()})
+    assert walk == {**rest, "from L2": 1.5, "from LLC": 0.75, "from memory": 0.75}  # a half of them misses L1
     hit = terms({f"hit.{key}": float(value) for key, value in {**counts, "steps": 5, "mispredicted": 0}.items()}, "hit")
     assert (hit["work"], hit["depth"]) == (40, 0)
     mixed = {"lookup.steps": 10.0, "lookup.lines.pte": 3.0, "lookup.lines.page": 1.0, "lookup.mispredicted": 1.0,

@@ -8,6 +8,7 @@ timed cold replay. Line numbers and states are the same everywhere, so the resul
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from benchframe.dialect import native
 from benchframe.dialect.records import Field, Slab, Struct
-from benchframe.engine.caches import L2, LINE, LLC, MEMORY, PAGE, PROGRAM, ROOM, Caches
+from benchframe.engine.caches import L2, LINE, LLC, MEMORY, PAGE, PROGRAM, ROOM, Cache, Caches
 from benchframe.engine.cost.records import (
     ATOMIC,
     ENTER,
@@ -209,6 +210,19 @@ class CacheSizes:
             if sets
         ]
         return f"{self.machine}: {', '.join(parts)}{'' if self.sets[2] else ', a last level that holds everything'}"
+
+
+def sizes_of(there: Sequence[Cache]) -> CacheSizes:
+    """The caches of this machine as it tells them; what it does not tell is that of ``milan-2s``. The last level holds
+    everything: nobody knows what others leave of it.
+
+    >>> sizes_of([Cache(1, 48 << 10, 1, 12), Cache(2, 1 << 20, 1, 8)]).told()
+    'this machine: L1 48 KiB (12-way), L2 1024 KiB (8-way), a last level that holds everything'
+    """
+    usual = {1: Cache(1, 32 << 10, 1), 2: Cache(2, 512 << 10, 1)}
+    found = [{**usual, **{one.level: one for one in there}}[number] for number in (1, 2)]
+    sets = [1 << (max(1, one.size // (LINE * one.ways)).bit_length() - 1) for one in found]
+    return CacheSizes("this machine", (sets[0], sets[1], 0), (found[0].ways, found[1].ways, 16))
 
 
 class Hierarchy:
