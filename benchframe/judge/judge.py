@@ -630,6 +630,7 @@ PROBES: dict[str, list[Op]] = {
     "dontunmap_merges_source": [_anon(0, 2), _move(0, 2, 7, 2)],
     "dontunmap_merges_beside_source": [_anon(0, 2), _anon(4, 2), _move(0, 2, 7, 2)],
     "dontunmap_splits_locked": [_anon(0, 2, flags=_FIXED | 0x2000), _move(0, 1, 7, 16)],
+    "dontunmap_rounds_lengths": [Op(MREMAP, _A, _P - 8, _P, 7, _A + 16 * _P)],
     # A written area is moved, so its offset is not that of its address; what stays of it then meets a new neighbour.
     "dontunmap_resets_pgoff": [_anon(0, 2), _write(0), _move(0, 2, 3, 16), _move(16, 2, 7, 32), _anon(18, 2)],
     # The copy of a written area merges with an unwritten neighbour: does it hand its anon_vma on? A write to the

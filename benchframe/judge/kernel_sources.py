@@ -38,6 +38,7 @@ from benchframe.judge.trees import (
     Pair,
     Store,
     build,
+    bulk_first,
     calls,
     layout_text,
     maple_difference,
@@ -106,10 +107,23 @@ class MapleModel:
         self.arrays = Machine(runner, _SMALL, Parameters(), strategy.slabs).arrays
         self.mm = PlainWorld(self.arrays).ref(MM, 1)
         self._store = dejit(part(strategy, "mas_store"), strategy.binding, strategy.binding)
+        self._bulk: Callable[..., int] | None = None
+        if "index_bulk" in strategy.binding:
+            bulk = part(strategy, "mas_bulk_store", "index_bulk")
+            self._bulk = dejit(bulk, strategy.binding, strategy.binding)
 
     def store(self, store: Store) -> None:
         """mas_store."""
-        self._store(self.mm, *store)
+        self._store(self.mm, store.first, store.last, store.entry)
+
+    def play(self, program: Sequence[Store]) -> None:
+        """A program from the beginning, into the empty tree."""
+        bulk, others = bulk_first(program)
+        for one in bulk:
+            assert self._bulk is not None
+            self._bulk(self.mm, one.first, one.last, one.entry)
+        for store in others:
+            self.store(store)
 
     def nodes(self) -> Nodes:
         """The tree."""
@@ -127,12 +141,13 @@ class MapleRows:
         self.all = {k: Row(f"{name}, {what}: the whole history", k.name, "trees") for k in kernels}
         self.hole = {k: Row(f"{name}, {what}: hole search", k.name, "searches") for k in kernels}
         self.copy = {k: Row(f"{name}, {what}: fork's copy (__mt_dup)", k.name, "trees") for k in kernels}
+        self.bulk = {k: Row(f"{name}, {what}: fork's bulk store", k.name, "trees") for k in kernels}
         self._trees: dict[tuple[KernelMaple, int], KernelTree] = {}
         self._log: dict[int, list[Store]] = defaultdict(list)
 
     def rows(self) -> list[Row]:
         """Those that compared something, by kernel."""
-        kinds = (self.one, self.all, self.copy, self.hole)
+        kinds = (self.one, self.all, self.copy, self.bulk, self.hole)
         return [kind[k] for k in self.kernels for kind in kinds if kind[k].compared]
 
     def tree(self, kernel: KernelMaple, mm: int) -> KernelTree | None:
@@ -166,6 +181,16 @@ class MapleRows:
                 nodes, log = copy.nodes(), self._log[child]
                 self.copy[kernel].count(nodes == after, len(log), partial(maple_difference, None, log, nodes, after))
 
+    def filled(self, mm: int, stores: Sequence[Store], after: Nodes) -> None:
+        """fork filled the strategy's tree in bulk mode: let the kernels do so, and compare."""
+        self._log[mm] = list(stores)
+        for kernel in self.kernels:
+            tree = kernel.tree(self.rcu)
+            if kernel.has_bulk:
+                equal = tree.bulk(stores) and tree.nodes() == after
+                self.bulk[kernel].count(equal, len(stores), self._history(kernel, [] if equal else list(stores)))
+            self._trees[kernel, mm] = tree if kernel.has_bulk else kernel.tree(self.rcu, after)
+
     def holes(self, mm: Any, search: Callable[..., int], low: int, high: int) -> None:
         """Search for holes of several sizes in both trees."""
         for kernel in self.kernels:
@@ -182,8 +207,7 @@ class MapleRows:
     def _one_step(self, kernel: KernelMaple, log: list[Store]) -> Callable[[], str]:
         def trees(program: Sequence[Store]) -> tuple[Nodes, Nodes, Nodes, bool]:
             model = MapleModel(self.strategy)
-            for store in program[:-1]:
-                model.store(store)
+            model.play(program[:-1])
             before = model.nodes()
             step = kernel.tree(self.rcu, before)
             done = step.store(program[-1])
@@ -206,9 +230,8 @@ class MapleRows:
     def _history(self, kernel: KernelMaple, log: list[Store]) -> Callable[[], str]:
         def trees(program: Sequence[Store]) -> tuple[Nodes, Nodes]:
             model, tree = MapleModel(self.strategy), kernel.tree(self.rcu)
-            for store in program:
-                model.store(store)
-                tree.store(store)
+            model.play(program)
+            tree.play(program)
             return tree.nodes(), model.nodes()
 
         def differs(program: Sequence[Store]) -> bool:

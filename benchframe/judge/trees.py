@@ -103,11 +103,14 @@ def _place(file: str) -> str:
 
 
 def _named(texts: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Options that say how lib/maple_tree.c sets a node's parent (mas_set_parent, in 6.1 mte_set_parent), and how it
-    copies a tree (__mt_dup; not before 6.8)."""
+    """Options that say how lib/maple_tree.c sets a node's parent (mas_set_parent, in 6.1 mte_set_parent), how it copies
+    a tree (__mt_dup; not before 6.8), and whether it has a bulk mode (mas_expected_entries)."""
     text = next((text for file, text in texts if file == "lib/maple_tree.c"), "")
     yield f"-DSET_PARENT={'mas_set_parent' if 'mas_set_parent(' in text else 'mte_set_parent_of'}"
     yield f"-DMT_DUP(from,to,gfp)={'__mt_dup(from,to,gfp)' if '__mt_dup(' in text else '-1'}"
+    bulk = "mas_expected_entries(" in text
+    yield f"-DHAS_BULK={int(bulk)}"
+    yield f"-DMAS_EXPECTED_ENTRIES(mas,count)={'mas_expected_entries(mas,count)' if bulk else '-1'}"
 
 
 def _compile(command: Sequence[str], tree: SourceTree, driver: Driver) -> None:
@@ -141,6 +144,14 @@ class Store(NamedTuple):
     first: int
     last: int
     entry: int
+    bulk: bool = False
+    """In bulk mode, by fork: only at the beginning of a program."""
+
+
+def bulk_first(program: Sequence[Store]) -> tuple[list[Store], list[Store]]:
+    """The stores in bulk mode that a program begins with, and the others."""
+    count = next((at for at, store in enumerate(program) if not store.bulk), len(program))
+    return list(program[:count]), list(program[count:])
 
 
 class Node(NamedTuple):
@@ -200,6 +211,7 @@ class KernelMaple:
             ("k_destroy", None, [pointer]),
             ("k_dup", pointer, [pointer]),
             ("k_store", ctypes.c_int, [pointer, *3 * [ctypes.c_ulong]]),
+            ("k_bulk", ctypes.c_int, [pointer, pointer, number]),
             ("k_find", ctypes.c_ulong, [pointer, ctypes.c_ulong]),
             ("k_gap", number, [pointer, *3 * [ctypes.c_ulong]]),
             ("k_dump", number, [pointer, pointer, number]),
@@ -208,6 +220,7 @@ class KernelMaple:
             call = getattr(library, function)
             call.restype, call.argtypes = result, arguments
         self.library = library
+        self.has_bulk = bool(library.k_has_bulk())
         self.room = np.zeros(_ROOM, np.uint64)
 
     def tree(self, rcu: bool = False, nodes: Sequence[Node] = ()) -> KernelTree:
@@ -254,8 +267,20 @@ class KernelTree:
 
     def store(self, store: Store) -> bool:
         """False if the kernel's code stopped (BUG_ON)."""
-        first, last, entry = store
-        return not self.kernel.library.k_store(self.address, first, _theirs(last), entry << 12)
+        return not self.kernel.library.k_store(self.address, store.first, _theirs(store.last), store.entry << 12)
+
+    def bulk(self, stores: Sequence[Store]) -> bool:
+        """All stores of a fork into the empty tree, in order (mas_expected_entries, mas_destroy). False as above."""
+        words = np.array([(one.first, one.last, one.entry << 12) for one in stores], np.uint64)
+        return not self.kernel.library.k_bulk(self.address, words.ctypes.data, len(stores))
+
+    def play(self, program: Sequence[Store]) -> None:
+        """A program from the beginning, into the empty tree."""
+        bulk, others = bulk_first(program)
+        if bulk:
+            self.bulk(bulk)
+        for store in others:
+            self.store(store)
 
     def copy(self) -> KernelTree | None:
         """__mt_dup, as fork calls it; None where the kernel has none (before 6.8)."""
@@ -321,6 +346,9 @@ class Watch(Protocol):
     def copied(self, mm: int, child: int, after: Nodes) -> None:
         """fork has copied the tree of ``mm``; the child's."""
 
+    def filled(self, mm: int, stores: Sequence[Store], after: Nodes) -> None:
+        """fork has stored all VMAs of the child ``mm`` in bulk mode; its tree afterwards."""
+
 
 def watched(strategy: Strategy, arrays: Callable[[], Any], watch: Watch) -> dict[Any, Callable[..., Any]]:
     """What to ``replace`` in the interpreter, so that ``watch`` sees every store and copy of the strategy's.
@@ -340,6 +368,20 @@ def watched(strategy: Strategy, arrays: Callable[[], Any], watch: Watch) -> dict
         watch.seen(mm.index, Store(first, last, entry), before, tree(mm.index))
         return result
 
+    if "index_bulk" in strategy.binding:
+        bulks = strategy.binding["index_bulk"]
+        bulk = dejit(bulks, strategy.binding, strategy.binding)
+
+        def watched_bulk(mm: Any) -> int:
+            result: int = bulk(mm)
+            records, vma, made = arrays()["vma_base"], mm.mmap, []
+            while vma:
+                made.append(Store(int(records[vma]["vm_start"]), int(records[vma]["vm_end"]) - 1, vma, bulk=True))
+                vma = int(records[vma]["vm_next"])
+            watch.filled(mm.index, made, tree(mm.index))
+            return result
+
+        return {stores: watched_store, bulks: watched_bulk}
     if "index_dup" not in strategy.binding:
         return {stores: watched_store}
     copies = strategy.binding["index_dup"]

@@ -41,6 +41,33 @@ struct maple_tree *k_dup(struct maple_tree *mt)
 	return new;
 }
 
+/* Whether fork may store in bulk mode. */
+int k_has_bulk(void) { return HAS_BULK; }
+
+/* dup_mmap's stores (6.1 to 6.7) into an empty tree: `count` times first, last, entry, in order. 0, or an error. */
+int k_bulk(struct maple_tree *mt, const unsigned long *stores, long count)
+{
+	MA_STATE(mas, mt, 0, 0);
+	bool rcu = mt_in_rcu(mt);
+	int error;
+
+	SHIM_ENTRY();
+	mt_clear_in_rcu(mt);
+	error = MAS_EXPECTED_ENTRIES(&mas, count);
+	if (error)
+		return error;
+	for (; count; count--, stores += 3) {
+		mas.index = stores[0];
+		mas.last = stores[1];
+		mas_store(&mas, (void *)stores[2]);
+	}
+	mas_destroy(&mas);
+	if (rcu)
+		mt_set_in_rcu(mt);
+	shim_grace_period();
+	return 0;
+}
+
 /* As vma_iter_store's mas_store_prealloc: 0, or an error. */
 int k_store(struct maple_tree *mt, unsigned long first, unsigned long last, unsigned long entry)
 {

@@ -21,9 +21,12 @@ from benchframe.mm.hooks import (
     cache_mm_init,
     cache_task_init,
     flush_tlb,
+    index_bulk,
     index_dup,
     index_erase_range,
     index_exit,
+    index_insert,
+    vma_attach,
     vma_dup,
     vma_free,
 )
@@ -40,7 +43,7 @@ from benchframe.mm.pagetable import (
     table_alloc,
     table_free,
 )
-from benchframe.mm.vma import anon_vma_new, vma_alloc, vma_link
+from benchframe.mm.vma import anon_vma_new, list_insert, vma_alloc, vma_linked
 
 
 @native
@@ -231,14 +234,20 @@ def dup_mmap(mm, new, child_task):
             if v.anon_vma != 0 and not v.vm_flags & VM_WIPEONFORK:
                 c.anon_vma = anon_vma_new(mm)
                 c.anon_vma_chain = v.anon_vma_chain + 1
-            vma_link(child, copy, prev)
+            vma_attach(child, copy)
+            list_insert(child, copy, prev)
+            if copied != 2:
+                index_insert(child, copy)
+            vma_linked(child, copy)
             prev = copy
             if (v.anon_vma != 0 or v.vm_flags & VM_GUARD) and not v.vm_flags & VM_WIPEONFORK:
                 if copy_range(mm, child, v.vm_start, v.vm_end, v.vm_flags & VM_SHARED) != 0:
                     return NULL
-        elif copied:
+        elif copied == 1:
             index_erase_range(child, v.vm_start, v.vm_end)
         vma = following
+    if copied == 2:
+        index_bulk(child)
     flush_tlb(mm, 0, mm.task_size)
     task_init(child, child_task)
     return new

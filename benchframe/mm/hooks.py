@@ -76,7 +76,14 @@ def index_gap_below(mm, length, low, high):
 def index_dup(mm, new):
     """fork begins. 1: the index of the child, ``MM(mm, new)``, which was empty, is now a copy of ``mm``'s (__mt_dup).
     Then each VMA in it is replaced: by ``insert`` of its copy, which has the same range, or, where the child gets none,
-    by ``erase_range``. 0, the default: ``insert`` fills the empty index."""
+    by ``erase_range``. 2: it stays empty until ``bulk`` fills it. 0, the default: ``insert`` fills it, VMA by VMA."""
+    return 0
+
+
+@hook("index", holds="mmap_lock write of the parent; nobody knows the child yet")
+def index_bulk(mm):
+    """fork ends, and ``dup`` has said 2: put all VMAs of the child ``mm``, which are on its list, into its empty index
+    (mas_expected_entries and what follows, 6.1 to 6.7)."""
     return 0
 
 

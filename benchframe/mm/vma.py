@@ -140,6 +140,12 @@ def vma_link(mm, vma, prev):
     vma_attach(mm, vma)
     list_insert(mm, vma, prev)
     index_insert(mm, vma)
+    return vma_linked(mm, vma)
+
+
+@native
+def vma_linked(mm, vma):
+    """``vma`` is on the list and in the index: count it, and tell the search for holes and the cache."""
     mm.map_count += 1
     following = VMA(mm, vma).vm_next
     if following != NULL and VMA(mm, following).vm_flags & VM_GROWSDOWN:

@@ -40,6 +40,8 @@ def mremap(space: Space, addr: int, old_len: int, new_len: int, flags: int, new_
         Refused: with the errno of the call.
     """
     remap = Remap(addr, f.page_align(old_len), f.page_align(new_len), flags, new_addr, at)
+    if flags & f.MREMAP_DONTUNMAP and old_len != new_len and not space.rules.dontunmap_rounds_lengths:
+        raise Refused(f.EINVAL)
     _check_arguments(space, remap)
     if flags & f.MREMAP_FIXED and remap.old_len == remap.new_len and space.rules.mremap_many:
         return _move_many(space, remap)

@@ -176,6 +176,9 @@ class Rules:
     dontunmap_resets_pgoff: bool = False
     """An anonymous area that MREMAP_DONTUNMAP leaves without anon_vma takes the offset of its address, as new ones
     have (mremap.c, move_vma of 6.1.192 and 6.12.117)."""
+    dontunmap_rounds_lengths: bool = True
+    """MREMAP_DONTUNMAP compares lengths rounded up to pages; off, as they are given (mremap.c of 6.1.192 and
+    6.12.117)."""
     mremap_resets_pgoff: bool = True
     """A moved anonymous area without anon_vma takes the offset of its new address (vma.c, copy_vma)."""
     mremap_many: bool = True

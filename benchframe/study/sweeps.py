@@ -502,9 +502,9 @@ SIZES = (50, 1000)
 CHILDREN = 2
 """Calls in a replay."""
 ONE_BY_ONE = (
-    "a strategy that fills the hook dup (maple_rcu, presets from linux-6.12 on) copies its tree as a whole, as Linux "
-    "since 6.8; in the others the child's VMAs enter the index one by one. benchframe host --fork times the running "
-    "kernel."
+    "a strategy that fills the hook dup copies its tree as a whole, as Linux since 6.8 (maple_rcu, presets from "
+    "linux-6.12 on), or stores the child's VMAs in bulk, as 6.1 to 6.7 (maple, linux-6.1, linux-6.4); in the others "
+    "they enter the index one by one. benchframe host --fork times the running kernel."
 )
 COUNTS = ("loads", "stores", "atomics", "lines")
 """What is counted per call, keys of the view ``mapping`` (docs/cost.md)."""

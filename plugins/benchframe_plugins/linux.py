@@ -17,7 +17,7 @@ linux-6.18       as linux-6.15; /proc/PID/maps is read under one VMA's lock afte
 Which maple tree: after a store the nodes are those of lib/maple_tree.c of 6.1 and of 6.12 alike (`make kernel-judge`;
 newer files have not been compared). linux-6.1 rewrites a leaf in place; from linux-6.4 on it is replaced, since 6.3 set
 RCU mode. In all of them a replaced node is marked dead after its replacement is visible, as since 6.6. fork copies the
-tree from linux-6.12 on (__mt_dup, 6.8); before, it inserts one VMA after the other, where 6.1 to 6.7 stored in bulk.
+tree from linux-6.12 on (__mt_dup, 6.8); before, it stores the child's VMAs in bulk mode (mas_expected_entries).
 
 From linux-2.6.32 on VMAs and maple nodes come from the kernel's allocator: SLUB's freelists per CPU (`slub`), from
 linux-6.18 on sheaves (`sheaves`). 2.4.0 had SLAB, which is not modelled: there they cost nothing. The maple trees ask

@@ -479,6 +479,14 @@ KERNELS = [
         no_mremap_checks_length_first=("..w", EFAULT),
     ),
     *_either(
+        "MREMAP_DONTUNMAP to a length of as many pages",
+        (m(0, 1),),
+        "w",
+        Op(MREMAP, p(0), PAGE - 8, PAGE, 7, p(2)),
+        dontunmap_rounds_lengths=("w.w", p(2)),
+        no_dontunmap_rounds_lengths=("w", EINVAL),
+    ),
+    *_either(
         "unfaulted memory loses write permission and meets its like",
         (m(0, 1), pr(0, 1, "r")),
         "r",

@@ -142,13 +142,14 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> KernelMaple:
 
 @pytest.mark.needs_debian("gcc")
 def test_maple_is_the_kernels(kernel: KernelMaple) -> None:
-    """Node by node after each of 3,000 random stores, those of 500 calls and of fork's copies, and the same holes are
-    found."""
+    """Node by node after each of 3,000 random stores, those of 500 calls, of forks, and the same holes
+    are found."""
     rows = list(maple_stores(registry().strategy("maple"), [kernel], 6 * LENGTH, 1))[-1]
     rows += list(maple_stores(registry().strategy("maple_rcu"), [kernel], LENGTH, 2))[-1]
     rows += list(maple_calls(registry().strategy("maple"), [kernel], 1, 1))[-1]
     rows += list(maple_forks(registry().strategy("maple_rcu"), [kernel], 1, 1))[-1]
-    assert len(rows) == 10
+    rows += list(maple_forks(registry().strategy("maple"), [kernel], 1, 2))[-1]
+    assert len(rows) == 13
     assert {row.what: row.differ for row in rows} == {row.what: 0 for row in rows}
     assert sum(row.compared for row in rows) > 8000
 

@@ -9,7 +9,7 @@ import pytest
 from support.programs import HEAP
 from support.space import ALLOCATING, BASE, FIXED, PAGE, PMD, RW, RWX, SIZES, Kit, strategy
 
-from benchframe.judge.trees import watched
+from benchframe.judge.trees import LEAF, model_nodes, watched
 from benchframe.mm.flags import FAULT_MAPERR
 from benchframe.mm.layout import ARENA_VMA
 from benchframe.mm.machine import Machine, Parameters, Space
@@ -233,6 +233,21 @@ def test_maple_fills_a_sibling_before_it_splits(step: int, expected: list[int]) 
         kit.map(2 * number, 1)
         kit.validate()
     assert leaves(kit) == expected
+
+
+@pytest.mark.parametrize(("name", "child"), [("maple", [15, 15, 10, 15]), ("maple_rcu", [15, 15, 9, 16])])
+def test_fork_stores_in_bulk_or_copies(name: str, child: list[int]) -> None:
+    """40 VMAs, three at a time without a hole: 6.1's bulk mode leaves other leaves than the parent's, a copy the same
+    (lib/maple_tree.c of 6.1 and 6.12 does so)."""
+    kit = Kit(name)
+    for number in range(40):
+        kit.map(number + number // 3, 1, (RW, RWX)[number % 2])
+    assert kit.fork().layout() == kit.layout()
+    arrays = kit.machine.arrays
+    for record, expected in enumerate(([15, 15, 9, 16], child), 1):
+        nodes = model_nodes(arrays["private0_base"]["word"], int(arrays["mm_base"][record]["mm_rb"]))
+        assert [len(node.items) for node in nodes if node.kind == LEAF] == expected
+    kit.validate()
 
 
 def maple_stores(*calls: Callable[[Space], int]) -> list[tuple[int, int, bool]]:

@@ -44,10 +44,10 @@ and munmap stores NULL once, over all that it removes.
 Differences to the kernel's: the list is kept, since other parts of the model use it. 6.1 appends in place behind a
 leaf's last range (mas_wr_append), here that is a node store; and its walk checks twice per level whether the node is
 dead. 6.12 maps over VMAs by one store, here, as before, munmap's store comes first. A merge that shrinks a neighbour
-(cases 4 and 5) is one store, as in 6.12; 6.1 stores the neighbour, too. In `maple` fork inserts one VMA after the
-other, where 6.1 stored in bulk mode, whose splits fill other leaves; in `maple_rcu` it copies the tree (__mt_dup, 6.8)
-and then stores each copied VMA into its slot, but walks to each from the root, and in RCU mode, which the kernel sets
-when the child is complete. Nodes are not preallocated: before a split, a new VMA and a stack's growth it is only asked
+(cases 4 and 5) is one store, as in 6.12; 6.1 stores the neighbour, too. In `maple` fork stores the child's VMAs in bulk
+mode, as up to 6.7, once all are known and from the root each; in `maple_rcu` it copies the tree (__mt_dup, 6.8) and
+then stores each copied VMA into its slot, but walks to each from the root, and in RCU mode, which the kernel sets when
+the child is complete. Nodes are not preallocated: before a split, a new VMA and a stack's growth it is only asked
 whether the slab has enough (mt_prepare); in a merge or munmap a full slab makes the run invalid. One store makes the
 new nodes visible; then the old nodes are marked dead, and in RCU mode wait for a grace period.
 (Up to 6.5 a node was marked dead before its replacement was visible, so that readers restarted again and again;
@@ -96,7 +96,7 @@ from benchframe_plugins.maple.node import (
     mt_leaf,
     mt_slots,
 )
-from benchframe_plugins.maple.store import mas_dup_build, mas_store
+from benchframe_plugins.maple.store import mas_bulk_store, mas_dup_build, mas_store
 
 # ---- the lookup ------------------------------------------------------------------------------------------------------
 
@@ -180,6 +180,22 @@ def mt_dup(mm, new):
     if mm.mm_rb != NULL:
         rcu_assign_pointer(MM(mm, new), "mm_rb", mas_dup_build(mm, mm.mm_rb))
     return 1
+
+
+@native
+def mt_wait_for_bulk(mm, new):
+    """mas_expected_entries: the child's tree stays empty until its VMAs are known."""
+    return 2
+
+
+@native
+def mt_bulk(mm):
+    """Store the child's VMAs in order, in bulk mode: splits fill the left node, since nothing more goes there."""
+    vma = mm.mmap
+    while vma != NULL:
+        mas_bulk_store(mm, VMA(mm, vma).vm_start, VMA(mm, vma).vm_end - 1, vma)
+        vma = VMA(mm, vma).vm_next
+    return 0
 
 
 @native
@@ -287,8 +303,8 @@ def always(mm):
 
 def maple(rcu: bool = False, free: object = ma_free_rcu, dup: bool = False, preallocate: bool = False) -> Index:
     """The index, for readers that hold mmap_lock or (``rcu``) for readers that may hold no lock; ``free`` then frees a
-    dead node. ``dup``: fork copies the tree, as since 6.8. ``preallocate``: a store asks the allocator for its nodes
-    before it begins."""
+    dead node. ``dup``: fork copies the tree, as since 6.8; without, it stores the child's VMAs in bulk mode.
+    ``preallocate``: a store asks the allocator for its nodes before it begins."""
     given = {"mt_in_rcu": always, "ma_free_memory": free} if rcu else {}
     if preallocate:
         given["mas_preallocate"] = mas_alloc_nodes
@@ -304,7 +320,7 @@ def maple(rcu: bool = False, free: object = ma_free_rcu, dup: bool = False, prea
         exit=mt_exit,
         check=mt_check,
         bind=given,
-        **({"dup": mt_dup} if dup else {}),
+        **({"dup": mt_dup} if dup else {"dup": mt_wait_for_bulk, "bulk": mt_bulk}),
     )
 
 

@@ -57,7 +57,7 @@ BIG = PrivateSlab(
     [Field("word", "i8", "a big node is 128 words", lock="mmap_lock")],
     2,
     per_vma=0,
-    fixed=128 * 2,
+    fixed=128 * 4,
     per_task=128,
     part_of=(3, 7),
     says=big_name,
@@ -68,6 +68,7 @@ BIG_NODE = PrivateSlab(
     [Field("retired", "i8", "first node to retire after a store", lock="mmap_lock")],
     3,
     0,
+    fixed=2,  # the checker gives none that the setup has used
     per_task=1,  # each may be in the middle of a store, in an mm of its own
     on_stack=8,  # a line
 )
@@ -84,6 +85,8 @@ LEAF_LAST, INNER_LAST = 15, 9
 """The highest slot of each type; it has no pivot."""
 LEAF_MIN, INNER_MIN = 7, 5
 """Ranges, children. mt_min_slots returns 6 and 4, but is compared with the number of the last slot, counted from 0."""
+LEAF_REST, INNER_REST = 6, 4
+"""Entries that a split in bulk mode leaves to the node after: mt_min_slots."""
 MT_MAX = (1 << 62) - 1
 """ULONG_MAX, with room above for signed sums."""
 STORE_NODES = 28

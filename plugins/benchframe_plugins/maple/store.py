@@ -17,11 +17,13 @@ from benchframe_plugins.maple.node import (
     INNER_LAST,
     INNER_META,
     INNER_MIN,
+    INNER_REST,
     INNER_SLOTS,
     LEAF,
     LEAF_LAST,
     LEAF_META,
     LEAF_MIN,
+    LEAF_REST,
     MT_MAX,
     NODE_WORDS,
     PIVOTS,
@@ -47,6 +49,9 @@ from benchframe_plugins.maple.node import (
     mt_leaf,
     mt_slots,
 )
+
+BULK = 2
+"""A split in bulk mode (MA_STATE_BULK): VMAs arrive in order."""
 
 # ---- the big node ----------------------------------------------------------------------------------------------------
 
@@ -133,6 +138,15 @@ def mab_split(mm, big, first, rest, nodes, leaf, share):
             return size + 1
         return size - 1
     return size
+
+
+@native
+def mab_bulk_split(mm, big, count, leaf):
+    """How many of ``count`` entries stay in the first of two nodes in bulk mode: all that the next one can do without,
+    since what comes will go there. A leaf does not end in a hole (mab_calc_split with MA_STATE_BULK, 6.1)."""
+    if not leaf:
+        return count - INNER_REST
+    return count - LEAF_REST - int(BIG(mm, big + BIG_SLOTS + count - LEAF_REST - 1).word == NULL)
 
 
 @native
@@ -288,10 +302,10 @@ def mas_replace(mm, big, count, left, right, splitting):
     """Replace the nodes ``left`` to ``right`` of one level by the big node's content: make new nodes, mark the old ones
     dead, update the level above, and so on.
 
-    ``splitting``: a leaf overflows. Each level that does tries its siblings first, as in a B* tree, and the first
-    ancestor with room is the last node that is replaced (mas_split). Otherwise it goes on up to the root; a level with
-    too few entries is joined with its nearest neighbour, and one with too many is split evenly (mas_rebalance,
-    mas_spanning_rebalance).
+    ``splitting``: a leaf overflows (:data:`BULK`: in bulk mode). Each level that does tries its siblings first, as in
+    a B* tree, and the first ancestor with room is the last node that is replaced (mas_split). Otherwise it goes on up
+    to the root; a level with too few entries is joined with its nearest neighbour, and one with too many is split
+    evenly (mas_rebalance, mas_spanning_rebalance).
     """
     joins = 1 + int(left == right)  # mas_rebalance begins with a sibling of the leaf's, whatever comes of it
     while 1:
@@ -323,6 +337,8 @@ def mas_replace(mm, big, count, left, right, splitting):
                 count = mab_copy(mm, big, count, following, 0, ma_data_end(mm, following))
                 right = following
                 share = count - full + 1
+            elif splitting == BULK:
+                share = mab_bulk_split(mm, big, count, leaf)
         nodes = mas_make(mm, big, count, leaf, mas_node_min(mm, left), share)
         first = WORD(mm, mt_base(left)).word
         last = WORD(mm, mt_base(right)).word
@@ -458,6 +474,32 @@ def mas_store(mm, index, last, entry):
         mas_first_store(mm, number << 7, index, last, entry)
     else:
         mas_wr_store(mm, number << 7, leaf, index, last, entry)
+        kmem_cache_return(mm, ARENA_NODE)
+    return arena_free(mm, ARENA_BIG, number)
+
+
+@native
+def mas_bulk_store(mm, index, last, entry):
+    """mas_store in bulk mode: a VMA behind everything in the tree, whose end is a hole. Nobody reads the tree yet, so
+    the last leaf is rewritten. Its nodes are asked for store by store. O(log n)."""
+    number = arena_alloc(mm, ARENA_BIG)
+    big = number << 7
+    if mm.mm_rb == NULL:
+        mas_first_store(mm, big, index, last, entry)
+        return arena_free(mm, ARENA_BIG, number)
+    leaf = mas_leaf(mm, index)
+    hole = ma_data_end(mm, leaf)
+    count = mab_copy(mm, big, 0, leaf, 0, hole - 1)
+    if index > WORD(mm, mt_base(leaf) + PIVOTS + hole - 1).word + 1:
+        count = mab_add(mm, big, count, index - 1, NULL, 0)
+    count = mab_add(mm, big, count, last, entry, 0)
+    count = mab_add(mm, big, count, MT_MAX, NULL, 0)
+    if count <= LEAF_LAST + 1:
+        mab_write(mm, big, 0, count, leaf)
+        mas_update_gap(mm, leaf)
+    else:
+        mas_preallocate(mm, 1, 0)
+        mas_replace(mm, big, count, leaf, leaf, BULK)
         kmem_cache_return(mm, ARENA_NODE)
     return arena_free(mm, ARENA_BIG, number)
 
