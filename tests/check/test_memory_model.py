@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import candidates
@@ -24,6 +27,7 @@ from benchframe.check.memory import describe, running
 from benchframe.check.trust import Seen, Trust
 from benchframe.check.weak import GraphCase, GraphWorld
 from benchframe.check.weak_hunt import GraphHunt, mend, rule_for, run_orderings
+from benchframe.errors import UsageError
 from benchframe.registry import load
 from benchframe.scenario import Scenario, lookup
 from benchframe.strategy import resolve
@@ -483,6 +487,54 @@ def test_rc11_by_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     assert run_check_command([walker], ["walk-munmap"], 60, again, say=told.append) == 1
     assert "memory model: RC11" in told[0]
+
+
+class Elsewhere(Executor):
+    """Does at once what it is given, as a process of a cluster would: everything is pickled on its way."""
+
+    def __init__(self) -> None:
+        self.parts: list[jobs.Searched] = []
+
+    def submit(self, work: Callable[..., Any], /, *asked: Any, **named: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        self.parts.append(pickle.loads(pickle.dumps(work(*pickle.loads(pickle.dumps(asked))))))
+        done.set_result(self.parts[-1])
+        return done
+
+
+@pytest.mark.parametrize(
+    ("name", "of", "model"), [("pmdcache_rcu", "fault-munmap", "lkmm"), ("spf_seqcount", "fault-munmap", "tso")]
+)
+def test_a_search_in_parts(name: str, of: str, model: str) -> None:
+    """`--cluster`: the parts of a search have no graph in common, but for those before the split, which the first
+    counts: together as many as one search has. Its verdict is the same."""
+    strategy = load().strategy(name)
+    serial = GraphHunt(GraphCase(scenario(of), strategy, model)).run(time.monotonic() + 200)
+    assert serial.coverage.complete
+    assert not serial.findings
+    executor, watcher = Elsewhere(), jobs.Watcher()
+    results: dict[int, jobs.Result] = {}
+    watcher.done = results.__setitem__  # type: ignore[method-assign]
+    part = jobs.Part(strategy, scenario(of), model, graphs=True)
+    jobs.run_parts([part], time.monotonic() + 200, 3, watcher, executor)
+    assert results[0].complete
+    assert not results[0].wrong
+    last = executor.parts[-3:]
+    assert all(one.coverage.executions for one in last)
+    assert results[0].executions == sum(one.coverage.executions for one in last) == serial.coverage.executions
+
+
+def test_a_failure_on_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told as without one, with a replay string; of interleavings there is no search in parts."""
+    monkeypatch.setattr(jobs, "CALLS", 20)
+    here, there = list[str](), list[str]()
+    strategy = load().strategy("pmdcache")
+    options: dict[str, Any] = {"memory": "sc", "graphs": True}
+    assert run_check_command([strategy], ["lookup-munmap"], 60, say=here.append, **options) == 1
+    assert run_check_command([strategy], ["lookup-munmap"], 60, say=there.append, executor=Elsewhere(), **options) == 1
+    assert re.findall("v1-sc-graphs:.*", "\n".join(here)) == re.findall("v1-sc-graphs:.*", "\n".join(there))
+    with pytest.raises(UsageError, match="--memory lkmm"):
+        run_check_command([strategy], ["lookup-munmap"], 60, executor=Elsewhere())
 
 
 def test_failures_of_graphs_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
