@@ -132,7 +132,7 @@ def advise(
     Raises ProbeError (a wrong answer, a crash, only noise) and EngineError (an empty trace)."""
     from benchframe.engine.cost import count_cost
     from benchframe.engine.session import Session, fallbacks
-    from benchframe.study.fork import SIZES, family
+    from benchframe.study.sweeps import SIZES, family
     from benchframe.trace.analysis import figures, habits, seconds
 
     names = presets(list(known.strategies))
