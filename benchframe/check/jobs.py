@@ -359,8 +359,8 @@ class Searched:
 
 def search_branches(branches: Branches) -> Searched:
     """Do it. Raises CheckError if this process has another text of the strategy."""
-    from benchframe.engine.content import strategy_digest
     from benchframe.registry import load
+    from benchframe.units import strategy_digest
 
     strategy = load([Path(file) for file in branches.plugins]).strategy(branches.strategy)
     if strategy_digest(strategy) != branches.digest:
@@ -377,7 +377,7 @@ def search_branches(branches: Branches) -> Searched:
 
 def _on_executor(part: Part, deadline: float, parts: int, executor: Executor, tick: Tick, found: Found) -> Result:
     """A part of a check whose search of graphs is done in ``parts`` parts by ``executor``; others are done here."""
-    from benchframe.engine.content import strategy_digest
+    from benchframe.units import strategy_digest
 
     one = part.scenario
     if part.saved is not None or one is None or one.hardware or not part.graphs:

@@ -115,8 +115,8 @@ def check(
     from benchframe.cli.progress import watcher
     from benchframe.cstrategy import unseen
     from benchframe.dialect.lint import check_functions
-    from benchframe.engine.content import strategy_digest
     from benchframe.engine.job import usable
+    from benchframe.units import strategy_digest
 
     def checked(known: "Registry", names: list[str]) -> int:
         check_functions(native for name in names for native in known.strategy(name).functions())

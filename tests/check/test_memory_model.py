@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from support import candidates
-from support.small_protocols import BRANCHES, arm_loads, branching
+from support.small_protocols import BRANCHES, alone, arm_loads, branching, get_behind_full, get_behind_relaxed
 
 from benchframe.check import jobs, litmus, paths
 from benchframe.check.axioms import WORDS, Relations, acyclic, all_before, closure, consistent
@@ -30,7 +30,7 @@ from benchframe.check.weak_hunt import GraphHunt, mend, rule_for, run_orderings
 from benchframe.errors import UsageError
 from benchframe.registry import load
 from benchframe.scenario import Scenario, lookup
-from benchframe.strategy import resolve
+from benchframe.strategy import Strategy, resolve
 
 KERNEL = Path(os.environ.get("BENCHFRAME_LITMUS", "/nonexistent"))
 """tools/memory-model/litmus-tests of a kernel's source: `.ci/run` unpacks Debian's linux-source-6.12."""
@@ -162,8 +162,21 @@ def test_a_branch_orders_what_stands_in_its_arms() -> None:
 def test_what_a_branch_of_strategy_text_orders(text: Callable[..., int]) -> None:
     """A store in its arms, in what they call, behind an arm that returns, behind a loop; not a store where the arms
     have met, and never a load. Two lookups do it; the first is looked at."""
+    kind, field = ("R", "anon_vma") if text is arm_loads else ("W", "cache_wait")
+    assert orders_of(branching(text), kind, field) == BRANCHES[text]
+
+
+@pytest.mark.parametrize(("get", "ordered"), [(get_behind_full, True), (get_behind_relaxed, False)])
+def test_a_full_read_modify_write_of_memory_that_is_not_shared(get: Callable[..., int], ordered: bool) -> None:
+    """It is a barrier for the task's other accesses, although nobody can see it; a relaxed one is nothing."""
+    assert orders_of(alone(get), "W", "cache_wait") == {ordered}
+
+
+def orders_of(strategy: Strategy, kind: str, last: str) -> set[bool]:
+    """Of two lookups by two tasks: whether the first one's load of cache_access comes before its last access of the
+    field ``last``, in any graph."""
     twice = Scenario("twice", "", lambda space: space.map(0, 1), ((lookup(0),), (lookup(0),)))
-    case = GraphCase(twice, resolve(branching(text), load().strategies))
+    case = GraphCase(twice, resolve(strategy, load().strategies))
     hunt = GraphHunt(case, 1)
     seen_orders = set()
 
@@ -175,15 +188,15 @@ def test_what_a_branch_of_strategy_text_orders(text: Callable[..., int]) -> None
             describe(*label.loc, case.memory).rpartition(".")[2] if label.loc else ""  # type: ignore[misc]
             for label in seen.graph.tasks[0]
         ]
-        ends = [at for at, field in enumerate(fields) if field == ("anon_vma" if text is arm_loads else "cache_wait")]
-        if ends[-1:] and seen.graph.tasks[0][ends[0]].kind == ("R" if text is arm_loads else "W"):
+        ends = [at for at, field in enumerate(fields) if field == last]
+        if ends[-1:] and seen.graph.tasks[0][ends[0]].kind == kind:
             first = fields.index("cache_access")
             seen_orders.add(bool(rows.before[rows.index[ends[0]]] >> rows.index[first] & 1))
         return True
 
     hunt._explore(see, time.monotonic() + 60)
     assert hunt.search.counts.complete
-    assert seen_orders == BRANCHES[text]
+    return seen_orders
 
 
 def test_what_is_not_read_is_refused() -> None:
