@@ -144,9 +144,9 @@ def host(
     presets: list[str] = []
     program = make_program(stream, memory << 20)
     if kernel:
-        found = _on_kernels(kernel, cpu_model, program, rounds or KERNEL_ROUNDS)
+        others = _on_kernels(kernel, cpu_model, program, rounds or KERNEL_ROUNDS)
         if model:
-            presets = [preset_of(one.kernel, known.strategies) or "" for one in found]
+            presets = [preset_of(one.kernel, known.strategies) or "" for one in others]
             names = names or list(dict.fromkeys(filter(None, presets)))
     else:
         times = measure(program, rounds or ROUNDS, cpu)
@@ -159,7 +159,7 @@ def host(
         plugins = [str(path) for path in files]
         figures = model_figures(strategies, stream, max(2, min(rounds or ROUNDS, 5)), cpu, plugins, split(no_plugin))
     if kernel:
-        typer.echo(shown(kernels_table(found, program, figures, presets, spec.label), form), nl=False)
+        typer.echo(shown(kernels_table(others, program, figures, presets, spec.label), form), nl=False)
         return
     typer.echo(shown(host_table(times, program, figures, kernel_name(), spec.label), form), nl=False)
 
