@@ -301,7 +301,11 @@ class Watcher:
 
 
 def processes(count: int) -> Executor:
-    """An executor on this host: ``count`` processes, which leave Ctrl-C to this process and end with it."""
+    """An executor on this host: ``count`` processes, which leave Ctrl-C to this process and end with it.
+
+    NumPy asks for huge pages for its large arrays. A simulation touches a small part of each, so huge pages would take
+    tens of MB that nobody reads.
+    """
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
@@ -315,6 +319,7 @@ def processes(count: int) -> Executor:
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
+    os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
     context = multiprocessing.get_context("spawn")
     return Quiet(count, mp_context=context, initializer=_quiet, initargs=(os.getpid(),))
 
