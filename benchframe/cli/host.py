@@ -102,6 +102,10 @@ def host(
     from benchframe.trace.trace import largest, select
     from benchframe.workload import trace_workload
 
+    if icount is not None:
+        counted = measure(read_program(program_file), rounds or KERNEL_ROUNDS, icount=True)
+        icount.write_text(counted_json(counted, kernel_name()), encoding="utf-8")
+        return
     check_form(form)
     if form == "mail":
         raise UsageError("the host table has no mail format; use --format text")
@@ -117,10 +121,6 @@ def host(
         return
     if (workload is None) == (trace is None):
         raise UsageError("name one workload with --workload, or one recorded trace with --trace")
-    if icount is not None:
-        counted = measure(read_program(program_file), rounds or KERNEL_ROUNDS, icount=True)
-        icount.write_text(counted_json(counted, kernel_name()), encoding="utf-8")
-        return
     if not kernel and (reason := unsupported()):
         raise HostError(reason)
     files = plugin_files(plugin)
@@ -172,16 +172,18 @@ def _on_kernels(images: Sequence[Path], cpu: str, program: "Program", rounds: in
     from benchframe.host.measure import HostError, read_counted
     from benchframe.host.program import write_program
 
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
     found = []
     with tempfile.TemporaryDirectory(prefix="benchframe-host-") as name:
         packed, left = Path(name) / "program.npz", Path(name) / "counted.json"
         write_program(packed, program)
         arguments = ["host", "--program", str(packed), "--icount", f"{OUT}/{left.name}", "--rounds", str(rounds)]
         for image in images:
-            said: list[str] = []
             guest = Guest(image, cpu=cpu, icount=True)
-            if run_in_guest(guest, arguments, say=said.append, files=[packed], results=Path(name)):
-                raise HostError(f"{image}: {' '.join(said)[-300:]}")
+            if run_in_guest(guest, arguments, say=say, files=[packed], results=Path(name)):
+                raise HostError(f"{image}: the machine performed nothing; what it said is above")
             found.append(read_counted(left))
             left.unlink()
     return found
