@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchframe.cstrategy import CSource
 from benchframe.dialect import Field, hook, native
-from benchframe.hookspecs import Moved, hookimpl
-from benchframe.strategy import Allocator, Cache, Index, PrivateSlab, Protocol, Strategy
+from benchframe.strategy import Allocator, Cache, Index, Moved, PrivateSlab, Protocol, Strategy, hookimpl
 
 if TYPE_CHECKING:
     from benchframe import scenario

@@ -99,7 +99,7 @@ static inline void arena_free(struct mm_struct *mm, int64_t which, int64_t slot)
 	arena_unlock(mm, which);
 }
 """
-"""As :mod:`benchframe.mm.slab` and, with threads, :mod:`benchframe.mm.smp` have it."""
+"""As :mod:`benchframe.mm.layout` and, with threads, :mod:`benchframe.mm.smp` have it."""
 
 
 def _struct(slab: Slab) -> list[str]:

@@ -115,6 +115,18 @@ from benchframe.mm.layout import (
     PTE,
     TASK,
     VMA,
+    arena_alloc,
+    arena_free,
+    arena_room,
+    free_typesafe_by_rcu,
+    kfree_rcu,
+    kmem_cache_prefill,
+    kmem_cache_return,
+    poll_state_synchronize_rcu,
+    rcu_read_lock,
+    rcu_read_unlock,
+    start_poll_synchronize_rcu,
+    synchronize_rcu,
 )
 from benchframe.mm.locks import (
     lock_acquired,
@@ -129,20 +141,6 @@ from benchframe.mm.locks import (
 )
 from benchframe.mm.madvise import advise_pages, madvise_under_mmap_lock
 from benchframe.mm.pagetable import next_step, pmd_slot, spin_lock, spin_unlock
-from benchframe.mm.slab import (
-    arena_alloc,
-    arena_free,
-    arena_room,
-    free_typesafe_by_rcu,
-    kfree_rcu,
-    kmem_cache_prefill,
-    kmem_cache_return,
-    poll_state_synchronize_rcu,
-    rcu_read_lock,
-    rcu_read_unlock,
-    start_poll_synchronize_rcu,
-    synchronize_rcu,
-)
 from benchframe.mm.vma import expand_stack, grow_as_held, grow_under_write_lock, page_align, start_gap, vma_free_now
 
 __all__ = [

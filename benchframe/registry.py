@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from benchframe import hookspecs
+from benchframe import strategy as hookspecs
 from benchframe.errors import BenchframeError, did_you_mean, near
 from benchframe.files import parse_toml, replacing
-from benchframe.hookspecs import HOOKS, PROJECT, Moved
+from benchframe.strategy import HOOKS, PROJECT, Moved
 from benchframe.workload import Workload, WorkloadSpec, sweep
 
 if TYPE_CHECKING:

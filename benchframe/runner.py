@@ -17,7 +17,6 @@ from typing import Any
 from benchframe.dialect.functions import Binding, resolve
 from benchframe.dialect.interpreter import PlainWorld, dejit
 from benchframe.dialect.store import Store, Unit
-from benchframe.dialect.units import Units, UnitSpec
 from benchframe.mm.defaults import DEFAULTS, count_event
 from benchframe.mm.hooks import ALL, BY_NAME, hook_entry, hook_mask
 from benchframe.mm.kmem import one_thread
@@ -26,6 +25,7 @@ from benchframe.mm.machine import Machine
 from benchframe.mm.replay import KNOWN, mapping_event, replay_checked, replay_entry, replay_timed
 from benchframe.mm.validate import Validating
 from benchframe.strategy import Strategy
+from benchframe.units import Units, UnitSpec
 
 Note = Callable[[str], None]
 KNOWN_REPLAY = UnitSpec("known", replay_timed, {**DEFAULTS, **KNOWN})

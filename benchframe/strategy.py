@@ -2,7 +2,8 @@
 
 ``Strategy("mine", "what is new", index="rbtree", cache=Cache(find=..., store=...))`` is a complete plugin: it uses the
 index of another strategy, by name, and the defaults of :mod:`benchframe.mm.defaults` for everything not given.
-:mod:`benchframe.mm.hooks` says when each hook is called, and under which lock.
+:mod:`benchframe.mm.hooks` says when each hook is called, and under which lock. At the end are the hooks of a *plugin*,
+through which it hands over its strategies and workloads.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import FunctionType, NoneType
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import pluggy
 
 from benchframe.dialect import Slab, Struct, is_native
 from benchframe.dialect.functions import Binding, Native, referenced, where
@@ -22,7 +25,8 @@ from benchframe.mm.hooks import ALL, BY_NAME
 from benchframe.mm.layout import MODEL_SLABS, PRIVATE_BASES
 
 if TYPE_CHECKING:
-    from benchframe.scenario import KnownBug, Scenario
+    from benchframe.scenario import Historic, KnownBug, Scenario
+    from benchframe.workload import Workload
 
 
 class StrategyError(BenchframeError):
@@ -306,3 +310,47 @@ def resolve(strategy: Strategy, by_name: Mapping[str, Strategy]) -> Strategy:
         hooks = ", ".join(f"{n.removeprefix('index_')}({', '.join(BY_NAME[n].parameters)})" for n in missing)
         raise StrategyError(f"strategy {strategy.name}: lacks the hook {hooks}")
     return replace(strategy, index=index, binding=binding)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The hooks that a plugin may implement: four plain functions, each returning what the plugin provides.
+#
+# A plugin is a module. It marks its hook functions with :data:`hookimpl` (``from benchframe.api import hookimpl``).
+# benchframe finds it through an entry point of the group ``benchframe``, or because the user names it with ``--plugin
+# FILE``. docs/plugins.md explains plugins; :mod:`benchframe.registry` loads them.
+
+PROJECT = "benchframe"
+"""The name of the plugin system and of the entry point group."""
+
+
+class Moved(DeprecationWarning):
+    """A plugin imports a name from the place where an earlier version had it. The registry collects these:
+    ``Registry.notes``."""
+
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def benchframe_strategies() -> list[Strategy]:  # type: ignore[empty-body]  # a specification has no body
+    """The lookup strategies of this plugin. Called once, right after loading; must not compile anything."""
+
+
+@hookspec
+def benchframe_workloads() -> list[Workload]:  # type: ignore[empty-body]
+    """The workloads of this plugin. Called once, right after loading; must not make any stream yet."""
+
+
+@hookspec
+def benchframe_metadata() -> dict[str, str]:  # type: ignore[empty-body]
+    """Keys and texts to store with every result, such as a firmware version. Called once per run."""
+
+
+@hookspec
+def benchframe_historic() -> list[Historic]:  # type: ignore[empty-body]
+    """Historic races, reintroduced: `benchframe check --historic` shows them. Called when they are needed."""
+
+
+HOOKS = ("benchframe_strategies", "benchframe_workloads", "benchframe_metadata", "benchframe_historic")
+"""The names of all hooks; each begins with the project's name."""

@@ -18,12 +18,12 @@ import numpy as np
 from sampling import Spread, interleave, machine, print_table, ratios
 
 from benchframe.dialect import native
-from benchframe.dialect.units import UnitSpec
 from benchframe.engine.session import Session
 from benchframe.mm.hooks import index_find
 from benchframe.mm.layout import ANSWER, EVENT, event, vm_area_struct
 from benchframe.registry import load
 from benchframe.runner import unit_store
+from benchframe.units import UnitSpec
 
 HERE = Path(__file__).resolve().parent
 LAYOUT = (

@@ -31,10 +31,10 @@ from typing import Any
 import numpy as np
 
 from benchframe.dialect import READ_ONCE, WRITE_ONCE, cmpxchg, cpu_relax, fetch_add, native, xchg
-from benchframe.dialect.units import UnitSpec
 from benchframe.mm.layout import PAGE, mm_struct
 from benchframe.runner import unit_store
 from benchframe.simulator.machines import FOLDER, Machine, Number, load_machine, machine_toml
+from benchframe.units import UnitSpec
 
 MAX_PAIRS = 300
 BURSTS, SHORT, LONG = 12, 500, 4500

@@ -17,9 +17,9 @@ import numpy as np
 from sampling import Spread, interleave, machine, print_table, ratios
 
 from benchframe.dialect import native
-from benchframe.dialect.units import UnitSpec
 from benchframe.mm.layout import mm_struct, vm_area_struct
 from benchframe.runner import unit_store
+from benchframe.units import UnitSpec
 from benchframe_plugins import pmdcache, pmdcache_rcu
 
 HERE = Path(__file__).resolve().parent

@@ -19,11 +19,11 @@ import numpy as np
 from c_index import MIN_SECONDS, answers, walk_index
 from sampling import Spread, interleave, machine, print_table, ratios
 
-from benchframe.dialect.units import UnitSpec
 from benchframe.engine.session import Session
 from benchframe.linux import SHIM, SourceTree, find_trees, options
 from benchframe.registry import load
 from benchframe.runner import unit_store
+from benchframe.units import UnitSpec
 
 DRIVER = Path(__file__).resolve().parent / "linux_maple.c"
 

@@ -22,7 +22,7 @@ LAYERS = (
     {"dialect", "oracle", "stats"},
     {"mm", "trace"},
     {"scenario", "strategy", "cstrategy", "stream", "workload"},
-    {"guest", "hookspecs", "registry", "runner", "verify"},
+    {"guest", "registry", "runner", "units", "verify"},
     {"engine", "check", "judge", "record"},
     {"results", "testing"},
     {"report"},

@@ -13,8 +13,8 @@ import json
 import sys
 from pathlib import Path
 
-from benchframe.hookspecs import PROJECT
 from benchframe.registry import load
+from benchframe.strategy import PROJECT
 from benchframe.trace.analysis import nominal
 
 FILE = Path(__file__).resolve().parent.parent / "workloads" / "benchframe_workloads" / "data" / "nominal.json"

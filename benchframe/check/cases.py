@@ -18,12 +18,10 @@ from benchframe.events import NIL, UNKNOWN, Kind
 from benchframe.mm import flags
 from benchframe.mm.fork import exit_mmap, mm_free
 from benchframe.mm.hooks import cache_table_prepared, show_map
-from benchframe.mm.layout import ARENA_TABLE, ARENA_VMA, MM
-from benchframe.mm.locks import STEPS
-from benchframe.mm.machine import Machine, Parameters, Sizes
-from benchframe.mm.pagetable import table_alloc
-from benchframe.mm.replay import locked_event, one_event
-from benchframe.mm.slab import (
+from benchframe.mm.layout import (
+    ARENA_TABLE,
+    ARENA_VMA,
+    MM,
     arena_alloc,
     arena_free,
     free_typesafe_by_rcu,
@@ -32,6 +30,10 @@ from benchframe.mm.slab import (
     rcu_read_unlock,
     synchronize_rcu,
 )
+from benchframe.mm.locks import STEPS
+from benchframe.mm.machine import Machine, Parameters, Sizes
+from benchframe.mm.pagetable import table_alloc
+from benchframe.mm.replay import locked_event, one_event
 from benchframe.mm.validate import ValidationError
 from benchframe.mm.vma import split_vma_unchecked, vma_set_flags
 from benchframe.runner import InterpretedRunner

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -109,6 +110,7 @@ def run_check_command(
     memory: str = "sc",
     graphs: bool = False,
     jobs: int = 1,
+    executor: Executor | None = None,
     saved: Path | None = None,
     save_new: bool = False,
     allow_known: bool = False,
@@ -122,7 +124,8 @@ def run_check_command(
     ``graphs``: search execution graphs under sc and tso, too, as lkmm and rc11 always do. Failures in the folder
     ``saved`` run first; ``save_new`` adds those that are found. ``allow_known`` gives 0 if all that fails is in the
     strategies' ``known_bugs``. ``watch`` makes a watcher for a number of parts; ``plugins`` are files that the story's
-    command must name. Ctrl-C: what was found so far is told, and KeyboardInterrupt passes on.
+    command must name. ``executor``: each search of graphs is done on it in ``jobs`` parts. Ctrl-C: what was found so
+    far is told, and KeyboardInterrupt passes on.
     Raises UsageError or ReplayError for options that do not fit.
     """
     if again is not None:
@@ -134,6 +137,8 @@ def run_check_command(
     if save_new and saved is None:
         raise UsageError("--save needs a folder; name it with --saved")
     graphs = graphs or memory in WEAK
+    if executor is not None and not graphs:
+        raise UsageError("--cluster divides searches of graphs: add --memory lkmm, --memory rc11 or --graphs")
     parts = [
         replace(part, plugins=tuple(plugins), graphs=graphs) for part in plan(strategies, scenarios, memory, saved)
     ]
@@ -145,7 +150,7 @@ def run_check_command(
         say(f"memory model: {MODELS[memory]}; every interleaving of 2 to 4 tasks, small address spaces")
     book = _Book(parts, say, watch(len(parts)) if watch is not None else Watcher())
     try:
-        run_parts(parts, time.monotonic() + budget, jobs, book)
+        run_parts(parts, time.monotonic() + budget, jobs, book, executor)
     except KeyboardInterrupt:
         book.interrupted()
         raise

@@ -27,8 +27,8 @@ from benchframe.dialect.interpreter import NullRef, PlainWorld
 from benchframe.dialect.primitives import Listening
 from benchframe.dialect.records import DialectError, Slab, WildAccess
 from benchframe.mm import layout
+from benchframe.mm.layout import arena_alloc, arena_free, free_typesafe_by_rcu, kfree_rcu
 from benchframe.mm.machine import Machine, Parameters, Sizes
-from benchframe.mm.slab import arena_alloc, arena_free, free_typesafe_by_rcu, kfree_rcu
 from benchframe.mm.validate import ValidationError
 from benchframe.runner import InterpretedRunner
 from benchframe.scenario import BASE, Setup

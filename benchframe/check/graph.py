@@ -44,12 +44,12 @@ class Label:
     ``addr``, ``data``: bit i is set if the address or the value depends on event i of the task; ``ctrl``: if event i
     decided a branch since the event before, which orders all later stores; ``arm``: if it decided on the branch in
     whose arm this event stands. ``plain``: no READ_ONCE. ``tag``: its role (lock, unlock, free, rcu_read_lock,
-    rcu_read_unlock, gp). ``place`` is its place in the text.
+    rcu_read_unlock, gp). ``place`` is its place in the text. ``changed``: its ordering is not the text's.
     """
 
     __slots__ = (
-        "addr", "arm", "ctrl", "data", "excused", "full", "info", "kind", "loc", "options", "order", "place", "plain",
-        "rmw", "tag", "value", "wait",
+        "addr", "arm", "changed", "ctrl", "data", "excused", "full", "info", "kind", "loc", "options", "order", "place",
+        "plain", "rmw", "tag", "value", "wait",
     )  # fmt: skip
 
     def __init__(
@@ -75,7 +75,7 @@ class Label:
         self.kind, self.loc, self.value, self.order = kind, loc, value, order
         self.rmw, self.full, self.wait, self.excused, self.plain = rmw, full, wait, excused, plain
         self.addr, self.data, self.ctrl, self.tag = addr, data, ctrl, tag
-        self.arm = 0
+        self.arm, self.changed = 0, False
         self.options, self.info, self.place = options, info, place
 
     def __repr__(self) -> str:
@@ -96,7 +96,7 @@ class Label:
 class Graph:
     """One execution, or the beginning of one."""
 
-    __slots__ = ("co", "order", "rf", "rows", "tasks", "waiting")
+    __slots__ = ("co", "first", "order", "rf", "rows", "tasks", "waiting")
 
     def __init__(self, tasks: int) -> None:
         self.tasks: list[list[Label]] = [[] for _ in range(tasks)]
@@ -108,6 +108,8 @@ class Graph:
         """Every event in the order in which the search added it."""
         self.waiting: dict[Hashable, tuple[Id, ...]] = {}
         """For each location: blocked loads."""
+        self.first = False
+        """A task reads what another stored, by an access whose ordering was changed: looked at before other graphs."""
         self.rows: Any = None
         """A :class:`benchframe.check.order.Order`: what the memory model orders, maintained while the search adds
         events."""
@@ -120,6 +122,7 @@ class Graph:
         made.co = self.co.copy()
         made.order = self.order[:]
         made.waiting = self.waiting.copy()
+        made.first = self.first
         made.rows = self.rows.copy() if self.rows is not None else None
         return made
 
@@ -144,6 +147,13 @@ class Graph:
         self.rf[event] = store
         if store == WAITS:
             self.waiting[loc] = (*self.waiting.get(loc, ()), event)
+        elif not self.first:
+            self.first = self._changed(event, store)
+
+    def _changed(self, event: Id, store: int) -> bool:
+        label = self.label(event)
+        across = label.kind == "R" and store >= 0 and store >> SHIFT != event >> SHIFT
+        return across and (label.changed or self.label(store).changed)
 
     def place(self, event: Id, at: int) -> None:
         """Put store ``event`` at position ``at`` of its location's order."""
@@ -184,6 +194,9 @@ class Graph:
             loc: left for loc, ids in self.waiting.items() if (left := tuple(e for e in ids if e not in gone))
         }
         made.rows = None
+        made.first = self.first and any(
+            made._changed(event, store) for event, store in made.rf.items() if store not in gone
+        )
         return made
 
     def key(self) -> tuple[Any, ...]:

@@ -10,19 +10,21 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from benchframe.check.axioms import LKMM, WEAK
+from benchframe.check.axioms import LKMM, WEAK, Race
 from benchframe.check.cases import COMMON
 from benchframe.check.checker import DEPTH, Finding, Hunt, Verdict, follow, make_case, tell
 from benchframe.check.checker import replay as replay_in
 from benchframe.check.conform import Conformance, shown
 from benchframe.check.execution import ENDLESS, Broken, ReplayError, decode, model_of
 from benchframe.check.memory import OutOfRecords
-from benchframe.check.weak import GraphCase
+from benchframe.check.search import Coverage
+from benchframe.check.weak import GraphCase, Known
 from benchframe.check.weak_hunt import GraphHunt, graph_number, mend, model_of_graphs, tell_graph
 from benchframe.errors import BenchframeError
 from benchframe.files import slug, write_json
@@ -46,6 +48,10 @@ LARGEST = 1 << 20
 
 class SavedError(BenchframeError):
     """A file that is no saved failure; one line with its path and what to do."""
+
+
+class CheckError(BenchframeError):
+    """A check that cannot be made; one line."""
 
 
 @dataclass(frozen=True)
@@ -292,23 +298,129 @@ def _graphs(part: Part, one: Scenario, deadline: float, tick: Tick, found: Found
         return Result((f"{one.name:24} WRONG: {broken.text}",), wrong=True, findings=(finding,))
     except OutOfRecords as limit:
         return Result((f"{one.name:24} NOT checked: {limit}",), wrong=True)
+    if not verdict.findings:
+        return _nothing_found(part, one, verdict, case.races)
     findings = tuple(replace(f, known=_known(part.strategy, f)) for f in verdict.findings)
     lines = [f"{one.name:24} {graph_summary(replace(verdict, findings=list(findings)), part.memory)}"]
     for finding in findings:
         known = f" [{finding.known}]" if finding.known else " [new]" if part.strategy.known_bugs else ""
         lines += [f"  {finding.kind}: {finding.text}{known}", f"    {finding.replay or 'drawn at random'}"]
-    if not findings and case.races and part.memory in WEAK:
-        lines.append(f"  plain accesses that nothing orders (as KCSAN reports them): {len(case.races)}")
-        lines += [f"    {race}" for race in sorted(case.races, key=str)[:RACES]]
-    story = ""
-    if findings:
-        failure = next(iter(hunt.failures.values()))
-        until = time.monotonic() + MEND
-        mends = mend(one, part.strategy, failure, until, part.memory) if part.memory in WEAK and failure.number else []
-        again = _command(part, findings[0].replay) if failure.number else "it was drawn at random: search for longer"
-        story = tell_graph(case, failure, again, mends)
-    coverage = verdict.coverage
-    return Result(tuple(lines), bool(findings), coverage.complete, coverage.executions, findings, story)
+    failure = next(iter(hunt.failures.values()))
+    until = time.monotonic() + MEND
+    mends = mend(one, part.strategy, failure, until, part.memory) if part.memory in WEAK and failure.number else []
+    again = _command(part, findings[0].replay) if failure.number else "it was drawn at random: search for longer"
+    story, coverage = tell_graph(case, failure, again, mends), verdict.coverage
+    return Result(tuple(lines), True, coverage.complete, coverage.executions, findings, story)
+
+
+def _nothing_found(part: Part, one: Scenario, verdict: Verdict, races: set[Race]) -> Result:
+    """The result of a search of graphs without a failure, with the plain accesses that race."""
+    lines = [f"{one.name:24} {graph_summary(verdict, part.memory)}"]
+    if races and part.memory in WEAK:
+        lines.append(f"  plain accesses that nothing orders (as KCSAN reports them): {len(races)}")
+        lines += [f"    {race}" for race in sorted(races, key=str)[:RACES]]
+    return Result(tuple(lines), False, verdict.coverage.complete, verdict.coverage.executions)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# A search of graphs in several parts, on any executor: `benchframe check --memory lkmm --cluster ADDRESS`.
+#
+# Each part begins with the same graphs and takes every n-th of the branches that these leave. What tasks share is
+# learned by all: if one part has learned more, all begin anew with it. A failure is searched for again in this process,
+# so that it has the replay string and the story that it has without a cluster.
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Part ``part`` of ``parts`` of one search, for a process that has the same plugins. ``known``: what its case has
+    learned; ``seconds``: its time; ``digest``: of the strategy's sources."""
+
+    strategy: str
+    digest: str
+    plugins: tuple[str, ...]
+    scenario: str
+    memory: str
+    part: int
+    parts: int
+    known: Known
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What came of it: ``failures`` in words."""
+
+    coverage: Coverage
+    sampled: int
+    known: Known
+    failures: tuple[str, ...]
+    races: frozenset[Race]
+
+
+def search_branches(branches: Branches) -> Searched:
+    """Do it. Raises CheckError if this process has another text of the strategy."""
+    from benchframe.registry import load
+    from benchframe.units import strategy_digest
+
+    strategy = load([Path(file) for file in branches.plugins]).strategy(branches.strategy)
+    if strategy_digest(strategy) != branches.digest:
+        raise CheckError(f"a worker of the cluster has another text of strategy {branches.strategy}")
+    one = next(one for one in scenarios_of(strategy) if one.name == branches.scenario)
+    case = GraphCase(one, strategy, branches.memory)
+    case.join(branches.known)
+    hunt = GraphHunt(case)
+    hunt.part = branches.part, branches.parts
+    verdict = hunt.run(time.monotonic() + branches.seconds)
+    failures = tuple(str(failure.broken) for failure in hunt.failures.values())
+    return Searched(verdict.coverage, verdict.sampled, case.known(), failures, frozenset(case.races))
+
+
+def _on_executor(part: Part, deadline: float, parts: int, executor: Executor, tick: Tick, found: Found) -> Result:
+    """A part of a check whose search of graphs is done in ``parts`` parts by ``executor``; others are done here."""
+    from benchframe.units import strategy_digest
+
+    one = part.scenario
+    if part.saved is not None or one is None or one.hardware or not part.graphs:
+        return do_part(part, deadline, tick, found)
+    began = time.monotonic()
+    try:
+        case = GraphCase(one, part.strategy, part.memory)
+        GraphHunt(case).warm_up(deadline)
+    except (Broken, OutOfRecords):
+        return do_part(part, deadline, tick, found)
+    digest = strategy_digest(part.strategy)
+    while True:
+        seconds = max(deadline - time.monotonic(), 0.0)
+        waiting = [
+            executor.submit(
+                search_branches,
+                Branches(
+                    part.strategy.name, digest, part.plugins, one.name, part.memory, n, parts, case.known(), seconds
+                ),
+            )
+            for n in range(parts)
+        ]
+        done = [one.result() for one in waiting]
+        learned = [case.join(one.known) for one in done]
+        tick(sum(one.coverage.executions for one in done))
+        if failures := [text for one in done for text in one.failures]:
+            result = do_part(part, max(deadline, time.monotonic() + MEND), tick, found)
+            if result.findings:
+                return result
+            lines = [f"{one.name:24} WRONG, on the cluster; here it was not found again, so it has no replay string"]
+            return Result((*lines, *(f"  {text}" for text in dict.fromkeys(failures))), wrong=True)
+        if not any(learned) or time.monotonic() >= deadline:
+            break
+    coverage = Coverage(
+        sum(one.coverage.executions for one in done),
+        sum(one.coverage.blocked for one in done),
+        sum(one.coverage.truncated for one in done),
+        longest=max(one.coverage.longest for one in done),
+        seconds=time.monotonic() - began,
+        complete=all(one.coverage.complete for one in done) and not any(learned),
+    )
+    verdict = Verdict(one, coverage, sampled=sum(one.sampled for one in done))
+    return _nothing_found(part, one, verdict, set().union(*(one.races for one in done)))
 
 
 def graph_summary(verdict: Verdict, memory: str = LKMM) -> str:
@@ -408,14 +520,21 @@ class Watcher:
         """There will be no more."""
 
 
-def run_parts(parts: Sequence[Part], deadline: float, jobs: int, watcher: Watcher) -> None:
-    """Do all ``parts`` by ``deadline`` (time.monotonic), or nearly, in ``jobs`` processes. KeyboardInterrupt passes."""
-    agenda = _Agenda(len(parts), deadline, max(1, min(jobs, len(parts))))
+def run_parts(
+    parts: Sequence[Part], deadline: float, jobs: int, watcher: Watcher, executor: Executor | None = None
+) -> None:
+    """Do all ``parts`` by ``deadline`` (time.monotonic), or nearly, in ``jobs`` processes; or, with an ``executor``,
+    one after the other, each search of graphs in ``jobs`` parts on it. KeyboardInterrupt passes."""
+    agenda = _Agenda(len(parts), deadline, max(1, min(jobs, len(parts))) if executor is None else 1)
     if agenda.jobs == 1:
         while (piece := agenda.take()) is not None:
             index, until = piece
             reporter = _Reporter(lambda text, index=index: watcher.found(index, text), watcher.executions)  # type: ignore[misc]
-            final = agenda.hand_in(index, do_part(parts[index], until, reporter.tick, reporter.found))
+            if executor is None:
+                result = do_part(parts[index], until, reporter.tick, reporter.found)
+            else:
+                result = _on_executor(parts[index], until, jobs, executor, reporter.tick, reporter.found)
+            final = agenda.hand_in(index, result)
             if final is not None:
                 _finished(parts, index, final, agenda, watcher)
         return

@@ -124,6 +124,23 @@ class Memory:
             if other == key and (seen | seen >> 16) & 0xFFFF & ~bit:
                 self.discovered.update({(key, part), (key, None)})
 
+    def seen(self) -> tuple[set[Location], dict[Location, int], dict[Key, int]]:
+        """What is known: shared places, who touched which place, who freed what. For :meth:`join`."""
+        return self.shared, self._touched, self._freed
+
+    def join(self, shared: set[Location], touched: Mapping[Location, int], freed: Mapping[Key, int]) -> bool:
+        """Add what executions elsewhere have shown; whether more is shared now."""
+        self.discovered |= shared
+        for key, bits in freed.items():
+            self._freed[key] = self._freed.get(key, 0) | bits
+        for location, bits in touched.items():
+            self._touched[location] = self._touched.get(location, 0) | bits
+        for (key, part), bits in self._touched.items():
+            tasks, gone = (bits | bits >> 16) & 0xFFFF, self._freed.get(key, 0)
+            if (bits >> 16 and tasks & (tasks - 1)) or (gone and (gone | tasks) & ((gone | tasks) - 1)):
+                self.discovered |= {(key, part), (key, None)} if gone else {(key, part)}
+        return self.learn()
+
     def learn(self) -> bool:
         """Make what was discovered since the last call scheduling points; whether there was anything new."""
         new = self.discovered - self.shared

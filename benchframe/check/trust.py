@@ -21,7 +21,7 @@ from __future__ import annotations
 import gc
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -31,6 +31,8 @@ from benchframe.check.graph import INIT, SHIFT, WAITS, Graph, Id, Label
 from benchframe.check.order import Order, Plan
 from benchframe.check.rc11 import order_type
 
+BRANCHES = 4
+"""Graphs to begin with that each part of a divided search gets."""
 STAY = 0.95
 """How likely a task goes on, where an execution is drawn, before one of all is chosen."""
 
@@ -126,7 +128,10 @@ class Trust:
         self._order = order_type(model)
         self.counts = Counts()
         self._todo: list[Graph] = []
+        self._first: list[Graph] = []
+        """Of the graphs that are left to do, those that come first."""
         self._begun = False
+        self._oldest, self._went_on = False, True
         self._draw: random.Random | None = None
         """Chooses, where an execution is drawn."""
 
@@ -150,10 +155,10 @@ class Trust:
             first.close()
         counts.complete = False
         runs = 0
-        while self._todo:
+        while self._first or self._todo:
             tasks = self.program()
             try:
-                seen = self._run(self._todo.pop(), tasks)
+                seen = self._run((self._first or self._todo).pop(0 if self._oldest else -1), tasks)
                 runs += 1
                 go_on = True
                 if seen is not None:
@@ -163,10 +168,11 @@ class Trust:
                     go_on = on_graph(seen)
             finally:
                 tasks.close()
+            self._went_on = go_on
             late = deadline is not None and time.monotonic() >= deadline
             if not go_on or self._stop() or late or (most is not None and runs >= most):
                 break
-        counts.complete = not self._todo and counts.truncated == 0 and not self._stop()
+        counts.complete = not (self._first or self._todo) and counts.truncated == 0 and not self._stop()
         counts.seconds += time.monotonic() - began
         return counts
 
@@ -201,9 +207,28 @@ class Trust:
             self._draw = None
         return drawn
 
+    def split(self, share: int, shares: int, on_graph: Callable[[Seen], bool], deadline: float | None = None) -> bool:
+        """Keep one of ``shares`` parts of what is to do: graphs are done, the oldest first, until there are
+        :data:`BRANCHES` for each part, and every ``shares``-th is kept. Parts need nothing of each other, and together
+        they are the whole search; the graphs up to there are counted by each. False if ``on_graph`` gave that, or it
+        was too late."""
+        self._oldest = True
+        try:
+            while not self._begun or 0 < len(self._todo) + len(self._first) < BRANCHES * shares:
+                before = self.counts.executions
+                counts = self.explore(on_graph, deadline, most=1)
+                late = deadline is not None and time.monotonic() >= deadline
+                if late or self._stop() or (counts.executions > before and not self._went_on):
+                    return False
+        finally:
+            self._oldest = False
+        every = [*self._first, *self._todo]
+        self._first, self._todo = [], every[share::shares]
+        return True
+
     def restart(self) -> None:
         """Drop all remaining work; keep the counts."""
-        self._begun, self._todo = False, []
+        self._begun, self._todo, self._first = False, [], []
         self.counts.truncated = 0
 
     # ---- one execution -----------------------------------------------------------------------------------------------
@@ -308,8 +333,12 @@ class Trust:
         if self._draw is not None:
             goes_on = [one for one in made if one.rf.get(_last_id(one, task)) != WAITS]
             return self._draw.choice(goes_on or made)
-        self._todo += reversed(made[1:])
+        self._later(reversed(made[1:]))
         return made[0]
+
+    def _later(self, graphs: Iterable[Graph]) -> None:
+        for graph in graphs:
+            (self._first if graph.first else self._todo).append(graph)
 
     def _reads(self, graph: Graph, tasks: Tasks, task: int, label: Label, pending: list[Label | None]) -> list[Graph]:
         chain = graph.co.get(label.loc, ())
@@ -354,7 +383,7 @@ class Trust:
         rests = self._revisits(graph, rows, task, label, loads) if loads else []
         made = self._places(graph, tasks, task, label, None)
         for load, rest in rests:
-            self._todo += self._places(rest, tasks, task, label, load)  # another past: must be run from the start
+            self._later(self._places(rest, tasks, task, label, load))  # another past: must be run from the start
         return made
 
     def _revisits(self, graph: Graph, rows: Order, task: int, label: Label, loads: int) -> list[tuple[Id, Graph]]:

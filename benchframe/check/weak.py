@@ -11,6 +11,7 @@ order. What a whole graph must have is in :mod:`~benchframe.check.axioms` and :m
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from types import FrameType
 from typing import Any
@@ -96,6 +97,20 @@ class GraphMemory(Memory):
         return lambda ref, value: ref.world.put(ref._columns[column], ref.index, value)
 
 
+@dataclass
+class Known:
+    """What executions of a case have shown, and its search relies on: plain data. ``shared``, ``touched`` and ``freed``
+    as :meth:`Memory.seen` gives them, the rest as the fields of :class:`GraphCase`."""
+
+    shared: set[Location]
+    touched: dict[Location, int]
+    freed: dict[Key, int]
+    stores: dict[tuple[int, Hashable], int]
+    relied: set[tuple[int, Hashable]]
+    locks: set[Location]
+    counts: set[Location]
+
+
 class GraphCase(Case):
     """A scenario with a strategy in it, under a memory model of :mod:`benchframe.check.axioms`."""
 
@@ -154,6 +169,25 @@ class GraphCase(Case):
             self.paths.forget()
             return True
         return False
+
+    def known(self) -> Known:
+        """What was learned so far, for searches of the same case elsewhere."""
+        return Known(*self.memory.seen(), self.stores, self.relied, self.locks, self.counts)
+
+    def join(self, other: Known) -> bool:
+        """Add what was learned elsewhere; whether what was searched with less must be looked at again."""
+        new = self.memory.join(other.shared, other.touched, other.freed)
+        self.relied |= other.relied
+        self.counts |= other.counts
+        for one, times in other.stores.items():
+            if times > self.stores.get(one, 0):
+                self.stores[one] = times
+                new |= one in self.relied
+        new |= bool((other.locks - self.locks) & self.counts)
+        self.locks |= other.locks
+        if new:
+            self.paths.forget()
+        return new
 
     def tasks(self) -> GraphWorld:
         """A fresh execution; what the search calls."""
@@ -244,6 +278,7 @@ class GraphWorld(Walk):
             if changed is None:
                 return None
             label = changed
+            label.changed = True
         if label.kind == "W" and (branches := self.branches.get(task)):
             branches.look()
             label.ctrl, label.arm = branches.lasting(), branches.arms

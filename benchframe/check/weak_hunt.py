@@ -85,6 +85,8 @@ class GraphHunt:
         self.verdict = Verdict(case.scenario, Coverage())
         self.graphs: int | None = None
         """How many graphs are looked at, at most; None: all."""
+        self.part: tuple[int, int] | None = None
+        """Of a search in several processes: which part this is, of how many. What it learns ends it: all begin anew."""
         self._warm = False
 
     def _learning(self) -> bool:
@@ -98,7 +100,8 @@ class GraphHunt:
         """Search until all graphs are seen, ``most`` failures are known or ``deadline`` (time.monotonic) is near."""
         now = time.monotonic()
         self._explore(lambda seen: self._see(seen), now + (deadline - now) * (1 - SAMPLED))
-        if not self.search.counts.complete and not self.failures and self.graphs is None:
+        anew = self.part is not None and self.verdict.learned
+        if not self.search.counts.complete and not self.failures and self.graphs is None and not anew:
             self.verdict.sampled = self.sample(deadline)
         for signature, failure in self.failures.items():
             broken = failure.broken
@@ -124,7 +127,7 @@ class GraphHunt:
                 self._found(broken, "drawn, without a replay string")
             return not self.failures and not self._learning()
 
-        drawn, draw = 0, random.Random(1)
+        drawn, draw = 0, random.Random(1 + (self.part[0] if self.part is not None else 0))
         while time.monotonic() < deadline and not self.failures:
             drawn += self.search.sample(see, draw, deadline)
             if self._learn():
@@ -155,7 +158,7 @@ class GraphHunt:
         enough = self.graphs is not None and self.search.counts.executions >= self.graphs
         return len(self.failures) < self.most and not enough
 
-    def _warm_up(self, deadline: float) -> None:
+    def warm_up(self, deadline: float) -> None:
         """Draw some executions to learn what tasks share: a search that meets that later has to begin again."""
         if self._warm:
             return
@@ -165,7 +168,10 @@ class GraphHunt:
             idle = 0 if self._learn() else idle + 1
 
     def _explore(self, see: Callable[[Seen], bool], deadline: float) -> None:
-        self._warm_up(deadline)
+        if self.part is not None:
+            self._explore_part(*self.part, see, deadline)
+            return
+        self.warm_up(deadline)
         while True:
             counts = self.search.explore(see, deadline)
             late = time.monotonic() >= deadline or len(self.failures) >= self.most
@@ -176,6 +182,16 @@ class GraphHunt:
                     self.verdict.learned += 1
                     continue
             return
+
+    def _explore_part(self, part: int, parts: int, see: Callable[[Seen], bool], deadline: float) -> None:
+        counts = self.search.counts
+        if self.search.split(part, parts, see, deadline):
+            if part:
+                counts.executions = counts.shadows = counts.events = 0  # the first part counts those before the split
+            self.search.explore(see, deadline)
+        if self._learn():
+            counts.complete = False
+            self.verdict.learned += 1
 
     def again(self, text: str, deadline: float) -> Failure | None:
         """The execution of a replay string; None if it is right. Raises ReplayError for a string that does not fit."""
@@ -194,7 +210,7 @@ class GraphHunt:
                 last.append(Failure(broken, seen, number) if broken is not None else None)
             return not last and not self._learning()
 
-        self._warm_up(deadline)
+        self.warm_up(deadline)
         while not last:
             counts = self.search.explore(see, deadline)
             if last:

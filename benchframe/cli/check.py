@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +17,8 @@ from benchframe.engine.caches import Caches
 from benchframe.errors import FAILED, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Executor
 
     from benchframe.check.mutate import Outcome
     from benchframe.registry import Registry
@@ -50,6 +52,13 @@ def check(
         bool, typer.Option("--graphs", help="Search execution graphs, not interleavings; lkmm and rc11 always do.")
     ] = False,
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Processes (default: one per core).", min=1)] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Divide each search of graphs into --jobs parts on a Dask scheduler: local:N, HOST:PORT, tls://...",
+        ),
+    ] = None,
     replay: Annotated[
         str | None, typer.Option(help="Run one schedule again: the string at the end of a failure's report.")
     ] = None,
@@ -98,6 +107,7 @@ def check(
       benchframe check --strategy per_vma_refcnt --memory lkmm
       benchframe check --strategy rcu_rbtree --memory tso --graphs
       benchframe check --strategy per_vma_rwsem --memory rc11
+      benchframe check --strategy per_vma_refcnt --memory lkmm --cluster local:2
       benchframe check --strategy per_vma_refcnt --orderings --budget 5m
     """
     from benchframe.check.command import run_check_command
@@ -105,8 +115,8 @@ def check(
     from benchframe.cli.progress import watcher
     from benchframe.cstrategy import unseen
     from benchframe.dialect.lint import check_functions
-    from benchframe.engine.content import strategy_digest
     from benchframe.engine.job import usable
+    from benchframe.units import strategy_digest
 
     def checked(known: "Registry", names: list[str]) -> int:
         check_functions(native for name in names for native in known.strategy(name).functions())
@@ -126,6 +136,10 @@ def check(
                 run_orderings(known.strategy(name), split(scenario), seconds(budget) if budget else 300.0, typer.echo)
             return 0
         time = seconds(budget) if budget is not None else max(60.0, 15.0 * len(names))
+        with _executor(cluster) as (executor, workers):
+            return searched(known, names, time, jobs or workers or usable(), executor)
+
+    def searched(known: "Registry", names: list[str], time: float, jobs: int, executor: "Executor | None") -> int:
         return run_check_command(
             [known.strategy(name) for name in names],
             split(scenario),
@@ -133,7 +147,8 @@ def check(
             replay,
             memory=memory,
             graphs=graphs,
-            jobs=jobs or usable(),
+            jobs=jobs,
+            executor=executor,
             saved=saved or FOLDER,
             save_new=save,
             allow_known=allow_known,
@@ -153,6 +168,23 @@ def check(
             )
         return _historic(known, split(historic), budget, replay, list_historic)
     return checked(known, strategy_names(strategy, known))
+
+
+@contextmanager
+def _executor(address: str | None) -> "Iterator[tuple[Executor | None, int]]":
+    """An executor on a cluster, and how many workers ``local:N`` asks for (0: unknown); without an address none."""
+    if address is None:
+        yield None, 0
+        return
+    from benchframe.simulator.campaign import cluster, stop
+
+    kind, _, count = address.partition(":")
+    with cluster(address) as executors:
+        executor = executors()
+        try:
+            yield executor, int(count) if kind == "local" else 0
+        finally:
+            stop(executor)
 
 
 def _watch(

@@ -265,11 +265,11 @@ def _again(
 ) -> int:
     """Run the cells once more and compare; returns the exit code."""
     from benchframe.cli.progress import watching
-    from benchframe.engine.content import model_digest, model_name
     from benchframe.files import slug
     from benchframe.report.bundle import UNVERIFIED, judge_again, plan_again, prepare
     from benchframe.results.campaign import Campaign
     from benchframe.results.folder import RunFolder
+    from benchframe.units import model_digest, model_name
 
     model, here = opened.folder.manifest.versions.get("model", "unknown"), model_digest()[:16]
     if model_name(model) != model_name(here) and not anyway:

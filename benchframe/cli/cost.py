@@ -26,7 +26,7 @@ def wild_access(known: "Registry", strategy: "Strategy", stream: "Trace") -> str
     """The first access through NULL or outside a slab though every answer is right: compiled code reads zeros there.
     Empty for right code, and for benchframe's own strategies, which `check` has seen. A freed record that is still read
     has costs all the same: `check` finds it."""
-    from benchframe.hookspecs import PROJECT
+    from benchframe.strategy import PROJECT
     from benchframe.study.diagnosis import first_failure, part
 
     if known.origins["strategy", strategy.name].distribution == PROJECT:
@@ -40,8 +40,7 @@ def cache_states(text: str, name: str) -> "tuple[list[Caches], CacheSizes]":
     SimulateError."""
     from benchframe.engine.caches import Cache, parse
     from benchframe.engine.cost.hierarchy import CacheSizes
-    from benchframe.simulator.machines import load_machine
-    from benchframe.simulator.records import MEMORY_WAYS, WAYS
+    from benchframe.simulator.machines import MEMORY_WAYS, WAYS, load_machine
 
     header = load_machine(name).header()
     sets = header["l1_sets"], header["l2_sets"], header["llc_sets"]
@@ -219,7 +218,7 @@ def fork(
     from benchframe.cli.report import check_form
     from benchframe.engine.compile import compile_strategies
     from benchframe.engine.job import spare_cpu
-    from benchframe.study.fork import OPERATIONS, count, count_table, measure, walk_table
+    from benchframe.study.sweeps import OPERATIONS, count_calls, count_table, measure_calls, walk_table
 
     check_form(form)
     if form == "mail":
@@ -233,10 +232,10 @@ def fork(
         list(strategies.values()), lambda name, share: typer.echo(f"benchframe: compiled {name}", err=True)
     )
     if counted:
-        table = count_table({(name, op): count(strategies[name], op) for name in names for op in OPERATIONS})
+        table = count_table({(name, op): count_calls(strategies[name], op) for name in names for op in OPERATIONS})
     else:
         cpu = spare_cpu()
-        walks = measure(
+        walks = measure_calls(
             known,
             names,
             baseline,

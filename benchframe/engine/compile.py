@@ -14,8 +14,8 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 from benchframe.dialect.records import DialectError
-from benchframe.dialect.units import Units, UnitSpec
 from benchframe.runner import KNOWN_REPLAY, allocating, mapping, specs, unit_store
+from benchframe.units import Units, UnitSpec
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy
@@ -64,7 +64,7 @@ def check_texts(strategies: Sequence[Strategy], builds: frozenset[str] = frozens
     """Raise DialectError with all that the texts of the strategies to be compiled have wrong, before a minute is spent
     on the first of them."""
     from benchframe.dialect.lint import check_functions
-    from benchframe.engine.content import strategy_digest
+    from benchframe.units import strategy_digest
 
     units = unit_store()
 

@@ -23,18 +23,30 @@ import numpy.typing as npt
 
 from benchframe.dialect.functions import native
 from benchframe.dialect.records import NULL, NullDereference, Slab, Struct, WildAccess
-from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.cost.records import STRUCTURES, Memory
 from benchframe.engine.cost.rewrite import CompiledTranslator, Kind, Translator, Writer
 from benchframe.engine.session import prepare
 from benchframe.errors import BenchframeError
 from benchframe.mm import layout
-from benchframe.mm.layout import ANSWER, ARENA, EVENT, FREED, MM, SAMPLE, VMA, mm_struct
+from benchframe.mm.layout import (
+    ANSWER,
+    ARENA,
+    EVENT,
+    FREED,
+    MM,
+    SAMPLE,
+    VMA,
+    arena_alloc,
+    arena_free,
+    free_typesafe_by_rcu,
+    kfree_rcu,
+    mm_struct,
+)
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.replay import FAULT, LOOKUP, bare_lookup, replay_checked
-from benchframe.mm.slab import arena_alloc, arena_free, free_typesafe_by_rcu, kfree_rcu
 from benchframe.mm.validate import ValidationError
 from benchframe.runner import InterpretedRunner
+from benchframe.units import Units, UnitSpec
 from benchframe.verify import differs, expected, first_difference, wrong_answers
 
 if TYPE_CHECKING:

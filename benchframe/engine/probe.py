@@ -73,7 +73,7 @@ class Study:
     ) -> list[list[dict[str, float]]]:
         """``found[round][point]``: ns per operation by figure, without figures that the stream lacks. ``done`` is
         called after each round. Strategies must be compiled. Raises ProbeError and OSError."""
-        from benchframe.engine.content import strategy_digest
+        from benchframe.units import strategy_digest
 
         digests = {name: strategy_digest(strategy) for name, strategy in self.strategies.items()}
         found = []

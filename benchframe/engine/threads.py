@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.session import COUNTERS, Correctness, Histogram, Latency, prepare
 from benchframe.errors import FAILED, BenchframeError, EngineError
 from benchframe.events import LIFE, UNKNOWN, Kind
@@ -29,6 +28,7 @@ from benchframe.mm.smp import BUCKETS, CLASSES, QUEUE_LIMIT
 from benchframe.mm.smp_replay import CLOCK, COST, DRAIN, RUN, thread_entry
 from benchframe.mm.validate import Validating, ValidationError
 from benchframe.runner import Note, allocating, unit_store
+from benchframe.units import Units, UnitSpec
 from benchframe.verify import expected, first_difference
 
 if TYPE_CHECKING:

@@ -192,8 +192,8 @@ class ChangedSource(BenchframeError):
 def open_session(job: Job) -> SessionLike | ThreadSession:
     """The native engine's session for ``job``. Raises ChangedSource, UnknownName or EngineError."""
     from benchframe import registry
-    from benchframe.engine.content import code_digest, strategy_digest
     from benchframe.engine.session import Session
+    from benchframe.units import code_digest, strategy_digest
 
     known = registry.load([Path(p) for p in job.plugins], job.blocked)
     strategy = known.strategy(job.strategy)

@@ -15,10 +15,9 @@ from benchframe.mm.hooks import (
     mmap_read_unlock,
     vma_start_write,
 )
-from benchframe.mm.layout import ARENA_TABLE, PAGE, TASK, VMA
+from benchframe.mm.layout import ARENA_TABLE, PAGE, TASK, VMA, arena_free
 from benchframe.mm.locks import mmap_down_read, mmap_down_write, mmap_downgrade_write, mmap_up_read, mmap_up_write
 from benchframe.mm.madvise import madvise_under_mmap_lock
-from benchframe.mm.slab import arena_free
 from benchframe.mm.vma import grow_as_held, start_gap, vma_free_now, vma_next_of, vma_prev_of
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -356,7 +356,7 @@ def show_map(mm, task, start, end):
 #
 # Where objects of a slab cache come from: VMAs, and the nodes of an index whose PrivateSlab says ``kmem_cache``. Code
 # does not call these hooks: it calls arena_alloc, arena_free and kfree_rcu, for which a build with an allocator puts
-# these functions (:mod:`benchframe.mm.kmem`). A strategy that names none keeps mm.slab's stacks of free slots, called
+# these functions (:mod:`benchframe.mm.kmem`). A strategy that names none keeps the model's stacks of free slots, called
 # directly: the allocator ``free``. ``cpu`` is the simulated or real thread that plays the task; 1 without threads; 0 if
 # no task is known, as where a stack grows under mmap_lock for read.
 

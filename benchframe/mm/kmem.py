@@ -8,8 +8,16 @@ matter. What is free stands in exactly one place (:func:`benchframe.mm.validate.
 from benchframe.dialect.functions import Binding, Native, Replacements, native
 from benchframe.dialect.records import NULL, Field, Slab, Struct
 from benchframe.mm import hooks
-from benchframe.mm.layout import ARENA, FREED
-from benchframe.mm.slab import arena_alloc, arena_free, arena_room, kfree_rcu, kmem_cache_prefill, kmem_cache_return
+from benchframe.mm.layout import (
+    ARENA,
+    FREED,
+    arena_alloc,
+    arena_free,
+    arena_room,
+    kfree_rcu,
+    kmem_cache_prefill,
+    kmem_cache_return,
+)
 from benchframe.mm.smp import (
     CREW,
     REPLACE,

@@ -22,7 +22,7 @@ from benchframe.events import NIL, UNKNOWN, FaultFlag, Kind
 from benchframe.mm import flags, kmem, layout
 from benchframe.mm.layout import ANSWER, ARENA, EVENT, FILE, FREED, MM, PAGE, PTE, SAMPLE, TASK, VMA
 from benchframe.mm.smp import BUCKETS, CLASSES, CREW, HISTOGRAM, ORDER, RCU_HEAD, THREAD
-from benchframe.mm.task_mmu import CHECKSUM, COUNT_SHIFT
+from benchframe.mm.vma import CHECKSUM, COUNT_SHIFT
 from benchframe.oracle.rules import smaps_flags
 
 # ----------------------------------------------------------------------------------------------------------------------

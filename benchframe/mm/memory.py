@@ -70,9 +70,20 @@ from benchframe.mm.hooks import (
     vma_put,
     vma_valid,
 )
-from benchframe.mm.layout import FILE, PAGE, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, PTE, PTRS_PER_TABLE, TASK, VMA
+from benchframe.mm.layout import (
+    FILE,
+    PAGE,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    PMD_SIZE,
+    PTE,
+    PTRS_PER_TABLE,
+    TASK,
+    VMA,
+    page_alloc,
+    page_free,
+)
 from benchframe.mm.pagetable import next_step, pmd_alloc, pmd_slot, pte_alloc, spin_lock, spin_unlock
-from benchframe.mm.slab import page_alloc, page_free
 from benchframe.mm.vma import anon_vma_prepare
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -17,9 +17,10 @@ from benchframe.mm.layout import (
     PTE,
     PTRS_PER_TABLE,
     PUD_SHIFT,
+    arena_alloc,
+    arena_free,
 )
 from benchframe.mm.locks import spinlock
-from benchframe.mm.slab import arena_alloc, arena_free
 
 TABLE_BITS = E_PRESENT | E_RW | E_USER
 ptl_lock, ptl_trylock, ptl_unlock = spinlock("ptl")

@@ -66,15 +66,14 @@ from benchframe.mm.layout import (
     SAMPLE,
     TASK,
     VMA,
+    arena_alloc,
 )
 from benchframe.mm.madvise import NO_FLAGS, advice_flags, advice_known, advice_reads, advise_pages_error, do_madvise
 from benchframe.mm.memory import covering, fault_in_vma, page_fault
 from benchframe.mm.mmap import do_brk, do_mmap, do_munmap, mmap_flags, mmap_region
 from benchframe.mm.mprotect import do_attribute, do_mlock, do_mprotect
 from benchframe.mm.mremap import do_mremap
-from benchframe.mm.slab import arena_alloc
-from benchframe.mm.task_mmu import read_maps
-from benchframe.mm.vma import anon_vma_prepare, page_align, vma_alloc, vma_link, vma_prev_of
+from benchframe.mm.vma import anon_vma_prepare, page_align, read_maps, vma_alloc, vma_link, vma_prev_of
 
 
 @native

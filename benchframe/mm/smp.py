@@ -16,7 +16,22 @@ from benchframe.dialect.primitives import (
 )
 from benchframe.dialect.records import NULL, Field, Slab, Struct
 from benchframe.mm.defaults import read_lock, write_lock
-from benchframe.mm.layout import ARENA, ARENA_PAGE, ARENA_VMA, FREED, MM, PAGE
+from benchframe.mm.layout import (
+    ARENA,
+    ARENA_PAGE,
+    ARENA_VMA,
+    FREED,
+    MM,
+    PAGE,
+    arena_alloc,
+    arena_free,
+    kfree_rcu,
+    page_alloc,
+    page_free,
+    poll_state_synchronize_rcu,
+    start_poll_synchronize_rcu,
+    synchronize_rcu,
+)
 from benchframe.mm.locks import (
     IN_THE_WAY,
     INSIDE,
@@ -28,16 +43,6 @@ from benchframe.mm.locks import (
 )
 from benchframe.mm.memory import add_rss
 from benchframe.mm.pagetable import add_tables, ptl_lock, ptl_trylock, spin_lock
-from benchframe.mm.slab import (
-    arena_alloc,
-    arena_free,
-    kfree_rcu,
-    page_alloc,
-    page_free,
-    poll_state_synchronize_rcu,
-    start_poll_synchronize_rcu,
-    synchronize_rcu,
-)
 from benchframe.mm.vma import anon_vma_new
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -18,8 +18,7 @@ from benchframe.events import NIL, FaultFlag, Kind, MapType
 from benchframe.record import records as R
 from benchframe.record.procfs import NO_LIMIT, UNSEEN, Maps, MapsRow
 from benchframe.record.recording import FileTable, Recording, Row, Rows
-from benchframe.record.records import Faults, Rec
-from benchframe.record.syscalls import (
+from benchframe.record.records import (
     ALL,
     CLONE_THREAD,
     CLONE_VM,
@@ -34,6 +33,8 @@ from benchframe.record.syscalls import (
     READ_IMPLIES_EXEC,
     WATCHED,
     Effect,
+    Faults,
+    Rec,
     attribute_of,
     decided_by_driver,
     effect_of,

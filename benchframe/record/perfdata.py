@@ -33,8 +33,7 @@ from benchframe.record.perf import (
     SAMPLE_TIME,
     TYPE_SOFTWARE,
 )
-from benchframe.record.records import Rec, hash_name
-from benchframe.record.syscalls import ALL, CLONE_THREAD, CLONE_VM
+from benchframe.record.records import ALL, CLONE_THREAD, CLONE_VM, Rec, hash_name
 from benchframe.record.tally import MAX_LINE, Tally, build, imported, text_lines
 from benchframe.trace.trace import Trace
 

@@ -17,8 +17,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchframe.record.procfs import proc, read_raw
-from benchframe.record.records import ENTER, EXEC, GONE, LEAVE, NEW, SEGV, Rec
-from benchframe.record.syscalls import ARCH_I386, ARCH_X86_64, CLONE_VM, CLONES, EXECS, I386, MM_CALLS, NR, from_i386
+from benchframe.record.records import (
+    ARCH_I386,
+    ARCH_X86_64,
+    CLONE_VM,
+    CLONES,
+    ENTER,
+    EXEC,
+    EXECS,
+    GONE,
+    I386,
+    LEAVE,
+    MM_CALLS,
+    NEW,
+    NR,
+    SEGV,
+    Rec,
+    from_i386,
+)
 
 CONT, DETACH, SYSCALL, GETEVENTMSG, GETSIGINFO, SEIZE, INTERRUPT, LISTEN, GET_SYSCALL_INFO = (
     7, 17, 24, 0x4201, 0x4202, 0x4206, 0x4207, 0x4208, 0x420E,

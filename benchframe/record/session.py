@@ -24,8 +24,7 @@ from benchframe.record.builder import Builder
 from benchframe.record.perf import PerfError, Source, TracefsError, Tracepoint, function_names, tracefs, tracepoint
 from benchframe.record.procfs import ControlGroup, proc, read_raw
 from benchframe.record.recording import Recording
-from benchframe.record.records import Journal, merged
-from benchframe.record.syscalls import tracepoint_filter
+from benchframe.record.records import Journal, merged, tracepoint_filter
 from benchframe.trace.meta import TraceMeta
 
 GRACE = 3.0

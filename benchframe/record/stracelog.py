@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchframe.record import records as R
-from benchframe.record.records import Rec, hash_name
-from benchframe.record.syscalls import CLONE_THREAD, CLONE_VM, CLONES, EXECS, MM_CALLS, NR
+from benchframe.record.records import CLONE_THREAD, CLONE_VM, CLONES, EXECS, MM_CALLS, NR, Rec, hash_name
 from benchframe.record.tally import MAX_LINE, Tally, build, imported, text_lines
 from benchframe.trace.meta import ADDRESS_LIMIT
 from benchframe.trace.trace import Trace

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from benchframe.record import records as R
 from benchframe.record.builder import Builder
-from benchframe.record.records import Rec
-from benchframe.record.syscalls import CLONE_THREAD, CLONE_VM
+from benchframe.record.records import CLONE_THREAD, CLONE_VM, Rec
 from benchframe.trace.meta import TraceMeta
 from benchframe.trace.trace import Trace
 

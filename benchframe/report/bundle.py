@@ -368,7 +368,7 @@ def prepare(bundle: Bundle, known: Registry) -> tuple[dict[str, Strategy], list[
     Raises ResultsError if a strategy's code or a workload's events are not those that were measured, and UnknownName
     if a strategy is not installed.
     """
-    from benchframe.engine.content import strategy_digest
+    from benchframe.units import strategy_digest
 
     manifest = bundle.folder.manifest
     strategies = {cell.strategy: known.strategy(cell.strategy) for cell in manifest.cells}

@@ -16,7 +16,6 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from benchframe.engine.content import model_name
 from benchframe.engine.job import COLD, SEEDED
 from benchframe.errors import ResultsError
 from benchframe.report.table import Table, Value, comparisons, ns, ratio_text
@@ -25,6 +24,7 @@ from benchframe.results.folder import RUNS, Cell, RunFolder, find_run
 from benchframe.results.manifest import Manifest
 from benchframe.stats import Judging, Pair, Verdict, holm, judge, summarise
 from benchframe.stats.verdict import WORDS, above
+from benchframe.units import model_name
 
 # ----------------------------------------------------------------------------------------------------------------------
 # The arguments of ``benchframe compare A B``: ``RUN`` or ``RUN:STRATEGY``.

@@ -11,13 +11,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from benchframe.engine.content import code_digest
 from benchframe.engine.job import COLD, Budget, Depth, Job, Outcome, layout_seed, order, run_worker, spool
 from benchframe.errors import ResultsError, disk_error
 from benchframe.results.figures import control, rows_of
 from benchframe.results.folder import CellState, LatencyRow, RunFolder, ThreadsFound, cell_key
 from benchframe.results.manifest import CellEntry, Manifest, Options, WorkloadEntry, differences, host, noise, versions
 from benchframe.results.studies import sources_of, write_sources
+from benchframe.units import code_digest
 
 if TYPE_CHECKING:
     from benchframe.results.folder import RunFolder
@@ -173,7 +173,7 @@ def cells_of(asked: Sequence[str], baseline: str) -> list[str]:
 
 def with_cells(manifest: Manifest, pairs: Sequence[tuple[str, str]], strategies: Mapping[str, Strategy]) -> Manifest:
     """``manifest`` with the cells (strategy, workload label) of ``pairs``, each under its content hash."""
-    from benchframe.engine.content import strategy_digest
+    from benchframe.units import strategy_digest
 
     digests = {name: strategy_digest(strategies[name]) for name in dict.fromkeys(name for name, _ in pairs)}
     cells = []
@@ -233,14 +233,14 @@ def _content(manifest: Manifest, strategy: str, digest: str, workload: WorkloadE
 
 
 def _versions() -> dict[str, str]:
-    from benchframe.engine.content import model_digest
+    from benchframe.units import model_digest
 
     return {**versions(), "model": model_digest()[:16]}
 
 
 def _one_name(versions: Mapping[str, str]) -> dict[str, str]:
     """``versions``, with equivalent models under one name."""
-    from benchframe.engine.content import model_name
+    from benchframe.units import model_name
 
     return {**versions, "model": model_name(versions.get("model", "unknown"))}
 

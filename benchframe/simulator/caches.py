@@ -6,7 +6,7 @@ all others. The distance of a transfer is a class: the same domain, the same soc
 """
 
 from benchframe.dialect import native
-from benchframe.simulator.records import (
+from benchframe.simulator.machines import (
     CPU,
     FAR_TAG,
     FIELD,

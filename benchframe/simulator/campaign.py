@@ -40,13 +40,13 @@ from urllib.parse import urlsplit
 
 from benchframe.dialect.functions import TextIdentities
 from benchframe.dialect.store import LOWERING
-from benchframe.engine.content import model_digest, strategy_digest
 from benchframe.engine.job import FIGURES
 from benchframe.results.campaign import Stream, plan, with_cells
 from benchframe.results.folder import CellState, LatencyRow, RunFolder, ThreadsFound
 from benchframe.results.manifest import SIMULATE, CellEntry, Manifest, Options
 from benchframe.results.studies import FieldCost, PairCost, SimulatedRun, simulated_path, write_runs
 from benchframe.simulator.machines import Layout, Machine, SimulateError, Work, box, toolchain
+from benchframe.units import model_digest, strategy_digest
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry
@@ -111,7 +111,7 @@ def simulator_digest() -> str:
     """sha256 (hex) over what model and simulator do, :data:`SIMULATOR` and :data:`~benchframe.dialect.store.LOWERING`:
     figures with another digest are stale. A comment or a docstring does not change it."""
     from benchframe.simulator.build import EXPORTS, SWITCH
-    from benchframe.simulator.records import simulator
+    from benchframe.simulator.machines import simulator
 
     identities = TextIdentities(None)
     parts = [(name, identities.of(function)) for name, function in EXPORTS.items()]

@@ -19,7 +19,6 @@ import numpy.typing as npt
 
 from benchframe.dialect.functions import Hook
 from benchframe.dialect.store import Unit
-from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.session import Correctness, Histogram
 from benchframe.engine.threads import FIGURES, LOCKS, CrewRunner, CrewSession
 from benchframe.errors import EngineError
@@ -32,10 +31,9 @@ from benchframe.mm.replay import mapping_event
 from benchframe.mm.smp import BUCKETS, CLASSES, CREW, HISTOGRAM, ORDER, RCU_HEAD, THREAD
 from benchframe.mm.smp_replay import RUN, thread_entry
 from benchframe.runner import allocating
-from benchframe.simulator.build import Runtime, first_frame, runtime
-from benchframe.simulator.locks import replacements
-from benchframe.simulator.machines import Layout, Machine, SimulateError, Work, as_it_is, target_key
-from benchframe.simulator.records import (
+from benchframe.simulator.access import LATEST
+from benchframe.simulator.build import Runtime, first_frame, replacements, runtime
+from benchframe.simulator.machines import (
     BREATH,
     DEADLOCK,
     ENDED,
@@ -51,13 +49,19 @@ from benchframe.simulator.records import (
     PARTS,
     WAYS,
     WORKS,
+    Layout,
+    Machine,
+    SimulateError,
+    Work,
+    as_it_is,
     cpu,
     line,
     pair,
     region,
+    target_key,
 )
-from benchframe.simulator.records import field as field_struct
-from benchframe.simulator.schedule import LATEST
+from benchframe.simulator.machines import field as field_struct
+from benchframe.units import Units, UnitSpec
 
 if TYPE_CHECKING:
     from benchframe.strategy import Strategy

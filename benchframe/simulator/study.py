@@ -26,8 +26,7 @@ from benchframe.results.studies import (
     Stack,
     simulated_cells,
 )
-from benchframe.simulator.machines import Machine, Work
-from benchframe.simulator.records import PARTS
+from benchframe.simulator.machines import PARTS, Machine, Work
 
 
 def mean_latency(machine: Machine, cpus: int) -> float:

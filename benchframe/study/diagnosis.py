@@ -40,10 +40,9 @@ from benchframe.events import LIFE, Kind
 from benchframe.files import slug
 from benchframe.mm import layout
 from benchframe.mm.defaults import count_event
-from benchframe.mm.layout import MM
+from benchframe.mm.layout import MM, arena_alloc, arena_free, free_typesafe_by_rcu, kfree_rcu
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.replay import one_event
-from benchframe.mm.slab import arena_alloc, arena_free, free_typesafe_by_rcu, kfree_rcu
 from benchframe.mm.validate import ValidationError
 from benchframe.oracle import replay as right_answers
 from benchframe.scenario import KnownBug, Sites

@@ -20,15 +20,14 @@ from benchframe.dialect.functions import native
 from benchframe.dialect.primitives import fetch_add
 from benchframe.dialect.records import Field, Slab, Struct
 from benchframe.dialect.store import cache_folder
-from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.caches import LLC, MEMORY, UNTOUCHED, Caches, cpu_caches, state
-from benchframe.engine.content import model_digest, model_name, strategy_digest
 from benchframe.engine.cost import count_cost
 from benchframe.engine.cost.hierarchy import sizes_of
 from benchframe.engine.probe import Point, Study
 from benchframe.errors import ResultsError, UsageError
 from benchframe.files import write_json
 from benchframe.results.manifest import Number, Numbers, Text, host, read_document, versions
+from benchframe.units import Units, UnitSpec, model_digest, model_name, strategy_digest
 
 if TYPE_CHECKING:
     from benchframe.registry import Registry

@@ -5,9 +5,8 @@ difference from it is a measurement error. The slowed twin walks the tree a seco
 """
 
 from benchframe.dialect import NULL, native
-from benchframe.hookspecs import hookimpl
 from benchframe.mm.hooks import index_find
-from benchframe.strategy import Cache, Strategy
+from benchframe.strategy import Cache, Strategy, hookimpl
 
 COPIES = tuple(f"rbtree-copy{i}" for i in range(1, 6))
 SLOWED = "rbtree-slowed"

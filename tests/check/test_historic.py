@@ -10,7 +10,7 @@ from benchframe.check.command import list_historic, run_historic, show
 from benchframe.cli import app
 from benchframe.errors import UsageError
 from benchframe.registry import load
-from benchframe.scenario import Historic
+from benchframe.scenario import Historic, Weaker
 
 KNOWN = load()
 RACES = KNOWN.historic()
@@ -37,6 +37,13 @@ def test_found_and_mended(number: str) -> None:
     assert shown.finding.stable
     assert not shown.mended.findings, shown.mended.findings
     assert shown.mended.coverage.complete or not race.whole
+
+
+@pytest.mark.parametrize("left", RACES["B24"].weaker, ids=lambda one: one[0])
+def test_half_a_mend(left: Weaker) -> None:
+    """B24 with one of its two orders mended, and the other still missing: found all the same."""
+    shown = show(replace(RACES["B24"], weaker=(left,)), 200, 0)
+    assert shown.finding is not None
 
 
 # ---- the command -------------------------------------------------------------------------------------------------

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import candidates
-from support.small_protocols import BRANCHES, arm_loads, branching
+from support.small_protocols import BRANCHES, alone, arm_loads, branching, get_behind_full, get_behind_relaxed
 
 from benchframe.check import jobs, litmus, paths
 from benchframe.check.axioms import WORDS, Relations, acyclic, all_before, closure, consistent
@@ -24,9 +27,10 @@ from benchframe.check.memory import describe, running
 from benchframe.check.trust import Seen, Trust
 from benchframe.check.weak import GraphCase, GraphWorld
 from benchframe.check.weak_hunt import GraphHunt, mend, rule_for, run_orderings
+from benchframe.errors import UsageError
 from benchframe.registry import load
 from benchframe.scenario import Scenario, lookup
-from benchframe.strategy import resolve
+from benchframe.strategy import Strategy, resolve
 
 KERNEL = Path(os.environ.get("BENCHFRAME_LITMUS", "/nonexistent"))
 """tools/memory-model/litmus-tests of a kernel's source: `.ci/run` unpacks Debian's linux-source-6.12."""
@@ -158,8 +162,21 @@ def test_a_branch_orders_what_stands_in_its_arms() -> None:
 def test_what_a_branch_of_strategy_text_orders(text: Callable[..., int]) -> None:
     """A store in its arms, in what they call, behind an arm that returns, behind a loop; not a store where the arms
     have met, and never a load. Two lookups do it; the first is looked at."""
+    kind, field = ("R", "anon_vma") if text is arm_loads else ("W", "cache_wait")
+    assert orders_of(branching(text), kind, field) == BRANCHES[text]
+
+
+@pytest.mark.parametrize(("get", "ordered"), [(get_behind_full, True), (get_behind_relaxed, False)])
+def test_a_full_read_modify_write_of_memory_that_is_not_shared(get: Callable[..., int], ordered: bool) -> None:
+    """It is a barrier for the task's other accesses, although nobody can see it; a relaxed one is nothing."""
+    assert orders_of(alone(get), "W", "cache_wait") == {ordered}
+
+
+def orders_of(strategy: Strategy, kind: str, last: str) -> set[bool]:
+    """Of two lookups by two tasks: whether the first one's load of cache_access comes before its last access of the
+    field ``last``, in any graph."""
     twice = Scenario("twice", "", lambda space: space.map(0, 1), ((lookup(0),), (lookup(0),)))
-    case = GraphCase(twice, resolve(branching(text), load().strategies))
+    case = GraphCase(twice, resolve(strategy, load().strategies))
     hunt = GraphHunt(case, 1)
     seen_orders = set()
 
@@ -171,15 +188,15 @@ def test_what_a_branch_of_strategy_text_orders(text: Callable[..., int]) -> None
             describe(*label.loc, case.memory).rpartition(".")[2] if label.loc else ""  # type: ignore[misc]
             for label in seen.graph.tasks[0]
         ]
-        ends = [at for at, field in enumerate(fields) if field == ("anon_vma" if text is arm_loads else "cache_wait")]
-        if ends[-1:] and seen.graph.tasks[0][ends[0]].kind == ("R" if text is arm_loads else "W"):
+        ends = [at for at, field in enumerate(fields) if field == last]
+        if ends[-1:] and seen.graph.tasks[0][ends[0]].kind == kind:
             first = fields.index("cache_access")
             seen_orders.add(bool(rows.before[rows.index[ends[0]]] >> rows.index[first] & 1))
         return True
 
     hunt._explore(see, time.monotonic() + 60)
     assert hunt.search.counts.complete
-    assert seen_orders == BRANCHES[text]
+    return seen_orders
 
 
 def test_what_is_not_read_is_refused() -> None:
@@ -483,6 +500,54 @@ def test_rc11_by_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     assert run_check_command([walker], ["walk-munmap"], 60, again, say=told.append) == 1
     assert "memory model: RC11" in told[0]
+
+
+class Elsewhere(Executor):
+    """Does at once what it is given, as a process of a cluster would: everything is pickled on its way."""
+
+    def __init__(self) -> None:
+        self.parts: list[jobs.Searched] = []
+
+    def submit(self, work: Callable[..., Any], /, *asked: Any, **named: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        self.parts.append(pickle.loads(pickle.dumps(work(*pickle.loads(pickle.dumps(asked))))))
+        done.set_result(self.parts[-1])
+        return done
+
+
+@pytest.mark.parametrize(
+    ("name", "of", "model"), [("pmdcache_rcu", "fault-munmap", "lkmm"), ("spf_seqcount", "fault-munmap", "tso")]
+)
+def test_a_search_in_parts(name: str, of: str, model: str) -> None:
+    """`--cluster`: the parts of a search have no graph in common, but for those before the split, which the first
+    counts: together as many as one search has. Its verdict is the same."""
+    strategy = load().strategy(name)
+    serial = GraphHunt(GraphCase(scenario(of), strategy, model)).run(time.monotonic() + 200)
+    assert serial.coverage.complete
+    assert not serial.findings
+    executor, watcher = Elsewhere(), jobs.Watcher()
+    results: dict[int, jobs.Result] = {}
+    watcher.done = results.__setitem__  # type: ignore[method-assign]
+    part = jobs.Part(strategy, scenario(of), model, graphs=True)
+    jobs.run_parts([part], time.monotonic() + 200, 3, watcher, executor)
+    assert results[0].complete
+    assert not results[0].wrong
+    last = executor.parts[-3:]
+    assert all(one.coverage.executions for one in last)
+    assert results[0].executions == sum(one.coverage.executions for one in last) == serial.coverage.executions
+
+
+def test_a_failure_on_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told as without one, with a replay string; of interleavings there is no search in parts."""
+    monkeypatch.setattr(jobs, "CALLS", 20)
+    here, there = list[str](), list[str]()
+    strategy = load().strategy("pmdcache")
+    options: dict[str, Any] = {"memory": "sc", "graphs": True}
+    assert run_check_command([strategy], ["lookup-munmap"], 60, say=here.append, **options) == 1
+    assert run_check_command([strategy], ["lookup-munmap"], 60, say=there.append, executor=Elsewhere(), **options) == 1
+    assert re.findall("v1-sc-graphs:.*", "\n".join(here)) == re.findall("v1-sc-graphs:.*", "\n".join(there))
+    with pytest.raises(UsageError, match="--memory lkmm"):
+        run_check_command([strategy], ["lookup-munmap"], 60, executor=Elsewhere())
 
 
 def test_failures_of_graphs_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from support.sessions import strategy, stream
 from typer.testing import CliRunner
 
 import benchframe
-from benchframe import hookspecs
+from benchframe import strategy as hookspecs
 from benchframe.cli import app, options
 from benchframe.dialect import DialectError
 from benchframe.engine.job import worker_command

@@ -11,9 +11,9 @@ from benchframe import kernel, workloads
 from benchframe.check.checker import Hunt, make_case
 from benchframe.check.command import scenario
 from benchframe.check.conform import Conformance
-from benchframe.engine.content import strategy_digest
-from benchframe.hookspecs import Moved
 from benchframe.registry import load
+from benchframe.strategy import Moved
+from benchframe.units import strategy_digest
 
 HERE = Path(__file__).resolve().parents[1]
 OLD = (HERE / "data" / "two_entry_0_1.py.txt").read_text()

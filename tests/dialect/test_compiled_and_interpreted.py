@@ -15,7 +15,7 @@ from benchframe.dialect.functions import Identities
 from benchframe.dialect.interpreter import PlainWorld, dejit
 from benchframe.dialect.primitives import GOLDEN_RATIO_64, Listening
 from benchframe.dialect.store import Store
-from benchframe.dialect.units import Units, UnitSpec
+from benchframe.units import Units, UnitSpec
 
 BIG = (1 << 63) - 1
 words = st.integers(-(1 << 63), BIG) | st.integers(-3, 3) | st.sampled_from([BIG, -BIG - 1])
@@ -258,7 +258,7 @@ def test_the_model_has_no_findings() -> None:
     """Every function of the units that every strategy shares; a compile takes it for granted."""
     from benchframe.dialect.functions import Hook, is_native, referenced, resolve
     from benchframe.dialect.lint import lint
-    from benchframe.engine.content import MODEL_UNITS
+    from benchframe.units import MODEL_UNITS
 
     seen = {unit.entry for unit in MODEL_UNITS}
     waiting = list(seen)

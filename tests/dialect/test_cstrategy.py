@@ -10,12 +10,12 @@ from support.environments import ROOT
 from benchframe.cstrategy import CSource, header, unseen
 from benchframe.dialect.functions import Identities
 from benchframe.dialect.records import DialectError
-from benchframe.engine.content import strategy_digest
 from benchframe.engine.session import Session
 from benchframe.mm.machine import Machine, Sizes, Space
 from benchframe.registry import Registry, load
 from benchframe.runner import InterpretedRunner
 from benchframe.strategy import PrivateSlab
+from benchframe.units import strategy_digest
 
 pytestmark = pytest.mark.needs_debian("cc")
 EXAMPLE = ROOT / "examples" / "c-strategy" / "c_rbtree.py"

@@ -14,7 +14,7 @@ from support import dialect_sample as sample
 from benchframe.dialect import store as store_module
 from benchframe.dialect.numba_internals import Pipeline
 from benchframe.dialect.store import KEEP, Functions, Store
-from benchframe.dialect.units import Units, UnitSpec
+from benchframe.units import Units, UnitSpec
 
 HELPER = """from benchframe.dialect import native
 FACTOR = 3
@@ -37,7 +37,7 @@ import json, sys
 import numpy as np
 from author_module import entry
 from support.dialect_sample import tiny
-from benchframe.dialect.units import Units, UnitSpec
+from benchframe.units import Units, UnitSpec
 units = Units(tiny, [])
 unit = units.get(UnitSpec("author", entry, {}))
 print(json.dumps([unit(np.zeros(1, tiny.dtype).ctypes.data, 10), len(units.compiled), "numba" in sys.modules]))
@@ -136,7 +136,7 @@ def units(folder: Path) -> Units:
 @pytest.fixture(autouse=True)
 def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test as a fresh process would see it."""
-    from benchframe.dialect import units as units_module
+    from benchframe import units as units_module
 
     monkeypatch.setattr(units_module, "_loaded", {})
 
@@ -147,7 +147,7 @@ SPEC = UnitSpec("sample", sample.added, {})
 @pytest.mark.parametrize("damage", ["empty", "truncated", "flipped", "magic"])
 def test_a_damaged_file_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
     """A file that does not carry its own checksum is not executed but replaced."""
-    from benchframe.dialect import units as units_module
+    from benchframe import units as units_module
 
     units(tmp_path).get(SPEC)
     (path,) = (tmp_path / "units").glob("*.o")

@@ -10,9 +10,8 @@ import pytest
 from support.space import registry, runner, strategy
 from support.wrong_strategy import WRONG
 
-from benchframe import stream
+from benchframe import stream, units
 from benchframe import verify as answers
-from benchframe.dialect import units
 from benchframe.dialect.store import Store
 from benchframe.engine.compile import ONE, compile_strategies, missing, needed
 from benchframe.engine.session import Session, prepare
@@ -270,7 +269,7 @@ def test_class_runs() -> None:
 
 def test_answers_depend_on_the_oracle() -> None:
     """What is kept on disk is kept under the oracle's own source: its rules and its replay are part of the key."""
-    assert {"rules.py", "space.py", "merge.py"} <= {path.name for path in answers._sources()}
+    assert {"rules.py", "space.py", "calls.py"} <= {path.name for path in answers._sources()}
 
 
 def test_answers_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

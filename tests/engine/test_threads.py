@@ -16,23 +16,22 @@ from support.threads import registry, session, trace
 from benchframe import stream
 from benchframe.dialect import native
 from benchframe.dialect.functions import Identities
-from benchframe.dialect.units import UnitSpec
 from benchframe.engine import threads as engine_crew
 from benchframe.engine.session import Histogram, edges
 from benchframe.engine.threads import ProgramError, ThreadSession, make_program, scaling
 from benchframe.errors import EngineError
 from benchframe.events import Kind
 from benchframe.mm.defaults import read_unlock
-from benchframe.mm.layout import ARENA_VMA, TASK
+from benchframe.mm.layout import ARENA_VMA, TASK, arena_alloc, kfree_rcu, synchronize_rcu
 from benchframe.mm.machine import Parameters
 from benchframe.mm.memory import anon_page
-from benchframe.mm.slab import arena_alloc, kfree_rcu, synchronize_rcu
 from benchframe.mm.smp import BUCKETS, REPLACE
 from benchframe.mm.smp_replay import bucket_of
 from benchframe.report.details import scaling_table
 from benchframe.results.figures import points
 from benchframe.results.folder import RunFolder, find_run
 from benchframe.runner import unit_store
+from benchframe.units import UnitSpec
 from benchframe.workload import WorkloadError
 from benchframe_plugins.pmdcache_rcu import vma_release
 

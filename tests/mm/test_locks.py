@@ -10,8 +10,8 @@ from benchframe.check.checker import Hunt, make_case
 from benchframe.check.command import scenario
 from benchframe.dialect import DialectError, cpu_relax, fetch_add, native
 from benchframe.dialect.functions import instance, origin
+from benchframe.mm.layout import rcu_read_lock, rcu_read_unlock
 from benchframe.mm.locks import down_read, refcount, rwsem, seqcount, spin_lock, spinlock, waitqueue
-from benchframe.mm.slab import rcu_read_lock, rcu_read_unlock
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 

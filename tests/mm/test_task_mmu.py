@@ -13,7 +13,7 @@ from benchframe.check.checker import Hunt, Verdict, make_case
 from benchframe.check.command import scenario
 from benchframe.events import Kind
 from benchframe.kernel import NULL, index_find
-from benchframe.mm.task_mmu import CHECKSUM, COUNT_SHIFT
+from benchframe.mm.vma import CHECKSUM, COUNT_SHIFT
 from benchframe.oracle import Oracle
 from benchframe.strategy import resolve
 from benchframe_plugins import per_vma_refcnt

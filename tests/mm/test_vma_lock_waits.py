@@ -10,12 +10,12 @@ import pytest
 from support.space import SIZES, Kit, strategy
 
 from benchframe.dialect import native, store_release
-from benchframe.dialect.units import UnitSpec
 from benchframe.engine.threads import LOCKS
 from benchframe.mm.layout import TASK
 from benchframe.mm.locks import lock_contended
 from benchframe.mm.smp import REPLACE, lock_contended_timed
 from benchframe.runner import unit_store
+from benchframe.units import UnitSpec
 from benchframe_plugins import per_vma_refcnt, per_vma_rwsem
 from benchframe_plugins.per_vma_rwsem import start_write, vma_end_read, vma_start_read
 

@@ -17,8 +17,7 @@ from benchframe.events import FaultFlag, Kind
 from benchframe.oracle import replay
 from benchframe.record import records as R
 from benchframe.record.procfs import Maps
-from benchframe.record.records import Rec
-from benchframe.record.syscalls import decided_by_driver
+from benchframe.record.records import Rec, decided_by_driver
 from benchframe.trace.meta import BORDERS, MAPPINGS, Snapshot, TraceMeta, Unplayed, meta_from_json, meta_to_json
 from benchframe.trace.trace import REPORT, Trace, read_trace, write_trace
 from benchframe.trace.verify import clusters, same_memory, verify

@@ -11,8 +11,7 @@ from benchframe.record.builder import Builder, load_segments
 from benchframe.record.perf import parse_format
 from benchframe.record.procfs import Maps, MapsRow, parse_maps
 from benchframe.record.recording import GUESSED
-from benchframe.record.records import Rec
-from benchframe.record.syscalls import NR
+from benchframe.record.records import NR, Rec
 from benchframe.trace.meta import TraceMeta
 from benchframe.trace.trace import Trace
 from benchframe.trace.verify import verify

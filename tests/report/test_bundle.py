@@ -302,7 +302,7 @@ def test_only_the_measured_code_is_run(tmp_path: Path) -> None:
 
 def test_other_events_are_refused_and_the_plan_is_the_same(tmp_path: Path) -> None:
     """With the right code but a workload that makes other events there is nothing to run; the plan keeps the seed."""
-    from benchframe.engine.content import strategy_digest
+    from benchframe.units import strategy_digest
 
     known = load()
     digest = strategy_digest(known.strategy("rbtree"))

@@ -15,11 +15,12 @@ import pytest
 
 import benchframe
 from benchframe import runner
+from benchframe import units as content
 from benchframe.dialect.functions import TextIdentities
-from benchframe.engine import content, threads
-from benchframe.engine.content import ENGINE, MODEL_UNITS, model_digest, model_name
+from benchframe.engine import threads
 from benchframe.report.compare import Side, differences
 from benchframe.results.folder import RunFolder
+from benchframe.units import ENGINE, MODEL_UNITS, model_digest, model_name
 
 ROOT = Path(benchframe.__file__).resolve().parent.parent
 HELPER = """
@@ -100,7 +101,7 @@ def test_what_counts(tmp_path: Path, old: str, new: str) -> None:
 def digest_of(tree: Path) -> str:
     """model_digest of a copy of the package, in a process of its own."""
     shown = subprocess.run(
-        [sys.executable, "-c", "from benchframe.engine import content as c; print(c.__file__, c.model_digest())"],
+        [sys.executable, "-c", "from benchframe import units as c; print(c.__file__, c.model_digest())"],
         capture_output=True,
         text=True,
         cwd=tree,
@@ -159,7 +160,7 @@ def test_committed_reports_are_of_this_model(path: Path) -> None:
     assert then.startswith("engine ")
     assert model_name(model_digest()) == then or int(then.split()[1]) < ENGINE, (
         f"not the model of {path.name}: if every figure is as it was, add {model_digest()[:16]!r} to SAME_MODEL "
-        "(benchframe/engine/content.py), else raise ENGINE there"
+        "(benchframe/units.py), else raise ENGINE there"
     )
 
 

@@ -22,7 +22,6 @@ import benchframe.simulator.machines
 from benchframe.cli.run import make_streams
 from benchframe.dialect import READ_ONCE, cmpxchg, fetch_add, native, wait_until
 from benchframe.dialect.records import DialectError
-from benchframe.dialect.units import UnitSpec
 from benchframe.engine.cost import Cost, CountedReplay
 from benchframe.engine.cost.records import ATOMIC, BARRIER, EVENT, LINE, LOW, SHIFT, STORE
 from benchframe.engine.cost.records import LOAD as LOADED
@@ -34,10 +33,10 @@ from benchframe.results.folder import RunFolder, find_run
 from benchframe.results.manifest import CellEntry
 from benchframe.results.studies import simulated_cells, simulated_path
 from benchframe.simulator import search
-from benchframe.simulator.build import instrument
+from benchframe.simulator.build import instrument, sim_begin, sim_end
 from benchframe.simulator.campaign import Answer, Watcher, cluster, do_job, jobs_of, plan_cells, run_cells
-from benchframe.simulator.locks import sim_begin, sim_end
 from benchframe.simulator.machines import (
+    MAIN,
     Layout,
     Machine,
     SimulateError,
@@ -51,11 +50,11 @@ from benchframe.simulator.machines import (
     machine_names,
     machine_toml,
 )
-from benchframe.simulator.records import MAIN
 from benchframe.simulator.search import fit, lines_of, search_layout
 from benchframe.simulator.session import Depth, Figures, SimulatedSession, Stopped, costless
 from benchframe.simulator.study import mean_latency, mva
 from benchframe.strategy import Strategy
+from benchframe.units import UnitSpec
 
 NOTHING = load_work("none")
 MICRO = Depth(rounds=1e9, warm_rounds=1e9, accesses=300_000)

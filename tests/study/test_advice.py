@@ -205,7 +205,7 @@ def test_every_form_of_the_table() -> None:
 def test_a_trace_is_replayed_under_each_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two kernels on a small stream, end to end: counts and times of both, verdicts, and what a VMA costs."""
     monkeypatch.setattr("benchframe.study.advice.SWEEP", (10, 100))
-    monkeypatch.setattr("benchframe.study.fork.SIZES", (10, 60))
+    monkeypatch.setattr("benchframe.study.sweeps.SIZES", (10, 60))
     known = registry()
     names = ("linux-2.6.32", "linux-5.10")  # without their allocator: the code of strategies that other tests compile
     two = replace(known, strategies={name: replace(known.strategies[name], allocator=None) for name in names})

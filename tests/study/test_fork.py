@@ -13,8 +13,8 @@ from benchframe.engine.session import Session
 from benchframe.events import Kind
 from benchframe.oracle import Replayer
 from benchframe.report.table import render
-from benchframe.study import fork
-from benchframe.study.fork import OPERATIONS, Walk, count, family, judged, measure, slope, walk_table
+from benchframe.study import sweeps
+from benchframe.study.sweeps import OPERATIONS, Walk, count_calls, family, judged, measure_calls, slope, walk_table
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -41,13 +41,13 @@ def test_the_stream_does_what_it_says(operation: str) -> None:
 def times(level: float, per_vma: float, seed: int) -> dict[int, dict[int, float]]:
     """ns by size and round of a call that costs so much."""
     noise = np.exp(np.random.default_rng(seed).normal(0, 0.01, 6))
-    return {size: {r: (level + size * per_vma) * float(x) for r, x in enumerate(noise)} for size in fork.SIZES}
+    return {size: {r: (level + size * per_vma) * float(x) for r, x in enumerate(noise)} for size in sweeps.SIZES}
 
 
 def test_what_a_vma_adds() -> None:
     """The difference of both sizes by round, with its interval; nothing without a common round."""
     made = times(2000.0, 100.0, 1)
-    found = slope(made[fork.SIZES[0]], made[fork.SIZES[1]])
+    found = slope(made[sweeps.SIZES[0]], made[sweeps.SIZES[1]])
     assert found is not None
     assert found.mean == pytest.approx(100.0, rel=0.02)
     assert found.low < 100.0 * 1.01
@@ -80,13 +80,13 @@ def test_verdicts_and_table() -> None:
 
 def test_measured_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """End to end on small sizes: every call takes longer with more VMAs; what a copy of a VMA stores is counted."""
-    monkeypatch.setattr(fork, "SIZES", (10, 60))
+    monkeypatch.setattr(sweeps, "SIZES", (10, 60))
     told: list[str] = []
-    walks = measure(registry(), ["rbtree"], "rbtree", 2, told.append, clock=0.001)
+    walks = measure_calls(registry(), ["rbtree"], "rbtree", 2, told.append, clock=0.001)
     assert told[-1] == "round 2 of 2"
     assert [walk.operation for walk in walks] == list(OPERATIONS)
     assert all(walk.mean(1) > walk.mean(0) > 0 for walk in walks)
-    counted = count(compiled(registry().strategy("rbtree")), "fork")
+    counted = count_calls(compiled(registry().strategy("rbtree")), "fork")
     assert counted["stores"] > 20, "a VMA record, an anon_vma, an entry of the page table"
     assert counted["lines"] > 3, "the parent's VMA, the child's, and their entries"
     assert counted["atomics"] >= 1

@@ -210,7 +210,7 @@ def _burning(pid: int) -> bool:
 
 def test_copies_share_code_and_the_twin_does_not() -> None:
     """The plugin's copies have the baseline's very code; the slowed twin has other code, and all answer rightly."""
-    from benchframe.engine.content import strategy_digest
+    from benchframe.units import strategy_digest
 
     known = load([PLUGIN])
     digests = {name: strategy_digest(known.strategy(name)) for name in (BASELINE, *COPIES, SLOWED)}

@@ -8,8 +8,8 @@ from pathlib import Path
 from benchframe import runner
 from benchframe.dialect.store import cache_folder
 from benchframe.engine import threads as crew
-from benchframe.engine.content import strategy_digest
 from benchframe.strategy import Strategy
+from benchframe.units import strategy_digest
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from benchframe.kernel import (
     TASK,
     VMA,
     WRITE_ONCE,
+    fetch_add,
     fetch_add_relaxed,
     smp_acquire__after_ctrl_dep,
     smp_mb,
@@ -202,6 +203,33 @@ def branching(text):
     """A strategy whose lookups do ``text``."""
     protocol = Protocol(vma_get=get_and_decide, vma_put=put_nothing, bind={"decide": text})
     return Strategy("branch", "a branch", "rbtree", protocol=protocol)
+
+
+@native
+def get_behind_full(mm, task, addr):
+    """Between a load and a store a fully ordered read-modify-write of memory that no other task uses."""
+    v = VMA(mm, 1)
+    READ_ONCE(v, "cache_access")
+    fetch_add(TASK(mm, task), "speculative", 1)
+    WRITE_ONCE(v, "cache_wait", 1)
+    fetch_add_relaxed(v, "cache_access", -1)
+    return 1
+
+
+@native
+def get_behind_relaxed(mm, task, addr):
+    """The same, relaxed."""
+    v = VMA(mm, 1)
+    READ_ONCE(v, "cache_access")
+    fetch_add_relaxed(TASK(mm, task), "speculative", 1)
+    WRITE_ONCE(v, "cache_wait", 1)
+    fetch_add_relaxed(v, "cache_access", -1)
+    return 1
+
+
+def alone(get):
+    """A strategy whose lookups are ``get``."""
+    return Strategy("alone", "a barrier", "rbtree", protocol=Protocol(vma_get=get, vma_put=put_nothing))
 
 
 YES, NO = frozenset({True}), frozenset({False})

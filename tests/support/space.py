@@ -5,13 +5,13 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from benchframe.engine.content import strategy_digest
 from benchframe.mm import layout
 from benchframe.mm.hooks import ALL
 from benchframe.mm.machine import Machine, Parameters, Sizes, Space
 from benchframe.registry import Registry, load
 from benchframe.runner import InterpretedRunner
 from benchframe.strategy import Strategy
+from benchframe.units import strategy_digest
 from benchframe_plugins.per_vma_refcnt import SINCE_6_17
 from support.compile import compiled
 

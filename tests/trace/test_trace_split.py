@@ -13,8 +13,7 @@ from benchframe.oracle import Replayer
 from benchframe.record import records as R
 from benchframe.record.builder import Builder
 from benchframe.record.procfs import Maps, MapsRow
-from benchframe.record.records import Rec
-from benchframe.record.syscalls import NR
+from benchframe.record.records import NR, Rec
 from benchframe.registry import load
 from benchframe.trace.meta import TraceMeta
 from benchframe.trace.trace import Trace, largest, of_command, of_pid, read_trace, select, split_trace, write_trace

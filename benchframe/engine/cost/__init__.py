@@ -24,7 +24,6 @@ import numpy.typing as npt
 from benchframe.dialect.records import DialectError
 from benchframe.dialect.store import cache_folder
 from benchframe.engine.caches import Caches
-from benchframe.engine.content import strategy_digest
 from benchframe.engine.cost.hierarchy import CacheSizes, Hierarchy
 from benchframe.engine.cost.records import EVENT, LINE, SHIFT, Memory
 from benchframe.engine.cost.rewrite import Recorder, Translator, unit_of, units
@@ -38,6 +37,7 @@ from benchframe.mm.layout import ARENA_VMA, MM, mm_struct, vm_area_struct
 from benchframe.mm.machine import Machine, Parameters, Sizes
 from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING, one_event
 from benchframe.runner import NativeRunner, unit_store
+from benchframe.units import strategy_digest
 
 if TYPE_CHECKING:
     from benchframe.runner import Note

@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from benchframe.dialect import native
 from benchframe.dialect.records import Field, Slab, Struct
-from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.caches import L2, LINE, LLC, MEMORY, PAGE, PROGRAM, ROOM, Cache, Caches
 from benchframe.engine.cost.records import (
     ATOMIC,
@@ -34,6 +33,7 @@ from benchframe.engine.cost.records import (
     word,
 )
 from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING
+from benchframe.units import Units, UnitSpec
 
 LOOKUP, FAULT, MAPPING = range(3)
 REGIONS = 32

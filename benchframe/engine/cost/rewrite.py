@@ -27,7 +27,6 @@ from benchframe.dialect.functions import (
 from benchframe.dialect.interpreter import wrapped
 from benchframe.dialect.primitives import Primitive, cmpxchg, fetch_add, fls, hash_64, wait_then_add, xchg
 from benchframe.dialect.records import DialectError, Field, Slab, Struct
-from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.cost.records import (
     ATOMIC,
     BARRIER,
@@ -48,6 +47,7 @@ from benchframe.errors import EngineError
 from benchframe.mm import kmem
 from benchframe.mm.layout import EVENT, MM, PRIVATE_BASES, mm_struct
 from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, FAULT, LOOKUP, one_event
+from benchframe.units import Units, UnitSpec
 
 if TYPE_CHECKING:
     from benchframe.dialect.store import Unit

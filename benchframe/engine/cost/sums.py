@@ -24,7 +24,6 @@ import numpy as np
 import numpy.typing as npt
 
 from benchframe.dialect import Field, Slab, Struct, fls, native
-from benchframe.dialect.units import Units, UnitSpec
 from benchframe.engine.cost import records as summing
 from benchframe.engine.cost.records import (
     ATOMIC,
@@ -78,6 +77,7 @@ from benchframe.engine.cost.records import (
 )
 from benchframe.mm.hooks import COUNT_FALLBACK, COUNT_HIT, COUNT_LOOKUP, COUNT_RETRY
 from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING
+from benchframe.units import Units, UnitSpec
 
 predictor = Struct(
     "predictor",

@@ -40,6 +40,22 @@ NEW = scenario.Scenario(
 )
 
 
+def both(space: scenario.Setup) -> None:
+    """Two VMAs in one region, both used and written."""
+    space.map(0, 4)
+    space.map(8, 4)
+    space.touch(0)
+    space.touch(8, 0)
+
+
+REUSE = scenario.Scenario(
+    "fault-reuse",
+    "a fault in a VMA that is mapped over, and whose memory becomes the new VMA",
+    both,
+    ((scenario.fault(1),), (scenario.mmap(0, 4, 1),)),
+)
+
+
 # ---- W2, W3: pivots of dead nodes ------------------------------------------------------------------------------------
 
 LINK = 1 << 61
@@ -87,7 +103,16 @@ def order(
 ) -> Historic:
     """One of them: the orderings that are weaker than in the strategy's text, and the scenario."""
     return Historic(
-        number, summary, sources, strategy, strategy, where, shows, memory="lkmm", weaker=weaker, whole=whole
+        number,
+        summary,
+        sources,
+        strategy,
+        strategy,
+        where,
+        shows,
+        memory="lkmm",
+        weaker=weaker,
+        whole=whole,
     )
 
 
@@ -132,11 +157,14 @@ def races() -> list[Historic]:
             whole=True,
         ),
         unseen("W4", "mm_lock_seq without release and acquire", "it is B24"),
-        unseen(
+        order(
             "W5",
-            "type-safe reuse: a VMA is attached without release, its vm_mm and bounds may be seen as they were",
-            "not found in 337 graphs of a fault beside an mmap over its VMA, nor in 449 beside munmap and an mmap "
-            "elsewhere, which takes the VMA again; but neither search was whole",
+            "type-safe reuse: a VMA is attached without release, and who takes a reference sees the one that it was",
+            "lkml 2412.1/02207, case 3; refcount_set_release of v10 of the series (20250213224655.1680278)",
+            "per_vma_refcnt",
+            "broken invariant: VMA #1: anon_vma",
+            ("refcount_set_release", "store", "vm_refcnt", "once"),
+            where=REUSE,
         ),
         order(
             "W6",
