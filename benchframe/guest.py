@@ -64,6 +64,7 @@ _OMITTED = shutil.ignore_patterns(
     "config-*",
 )
 _SHORT = {
+    "host": ["host", "--rounds", "1", "--icount", "listed.json"],
     "oracle": ["oracle", "--judged", "oracle", "--ops", "256"],
     "record": ["record", "--allow-loss", "--output", "listed.parquet", "--", "/bin/true"],
 }
@@ -139,6 +140,8 @@ class Guest:
     protection keys), with kvm this one."""
     limit: float = 3600.0
     """Seconds that the machine may run."""
+    icount: bool = False
+    """The machine's clock is its instructions: the cycle counter counts one for each (QEMU's -icount; tcg only)."""
 
     def command(self, qemu: str, disks: Sequence[str], append: str) -> list[str]:
         """The command line of QEMU. ``disks``: root, files in, files out."""
@@ -146,6 +149,8 @@ class Guest:
         command = [qemu, "-M", "q35", "-accel", self.accel, "-cpu", cpu, "-smp", "1", "-m", str(MEMORY)]
         command += ["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"]
         command += ["-kernel", str(self.kernel), "-append", append, "-device", "nvme,id=disks,serial=disks"]
+        if self.icount:
+            command += ["-icount", "shift=0,sleep=off"]
         for number, (disk, how) in enumerate(
             zip(disks, ("snapshot=on", "readonly=on", "cache=unsafe"), strict=True), 1
         ):
@@ -166,7 +171,7 @@ def run_in_guest(
     """Boot the guest and run ``benchframe ARGUMENTS`` there; returns its exit code.
 
     Args:
-        arguments: the first names the command: ``oracle`` or ``record``.
+        arguments: the first names the command: ``oracle``, ``record`` or ``host``.
         say: takes each line that the command prints, with the paths of ``OUT`` as those of ``results``.
         files: files and folders of this machine that the guest has under the same paths, besides the environment's.
             Programs get the libraries that they are linked to.

@@ -1,14 +1,19 @@
 """Commands that ask the running kernel: ``benchframe host`` times a trace on it, ``oracle`` compares answers."""
 
 import platform
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchframe.cli import options
 from benchframe.cli.options import Accel, Cpu, KernelImage, guarded, loaded, plugin_files, registry, seconds, split
 from benchframe.errors import UsageError
+
+if TYPE_CHECKING:
+    from benchframe.host.measure import Counted
+    from benchframe.host.program import Program
 
 
 @guarded
@@ -39,6 +44,21 @@ def host(
     pin: Annotated[bool, typer.Option("--pin/--no-pin", help="Pin to one CPU if the machine is idle.")] = True,
     plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
+    kernel: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="IMAGE",
+            help="Boot this kernel image (a bzImage) in QEMU and count instructions there instead; repeat it to "
+            "compare kernels.",
+        ),
+    ] = None,
+    cpu_model: Annotated[
+        str, typer.Option("--cpu", metavar="MODEL", help="With --kernel: the processor, as QEMU's -cpu has it.")
+    ] = "",
+    icount: Annotated[Path | None, typer.Option(hidden=True, help="In a guest: write what was counted here.")] = None,
+    program_file: Annotated[
+        Path | None, typer.Option("--program", hidden=True, help="With --icount: what to perform.")
+    ] = None,
     form: Annotated[
         str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv, json or latex.")
     ] = "text",
@@ -57,33 +77,43 @@ def host(
       benchframe host --trace mine.parquet --strategy linux-6.15,rbtree
       benchframe host -w mmap-churn:events=2000 --no-model
       benchframe host --fork
+      benchframe host -w python-json --kernel vmlinuz-6.1 --kernel vmlinuz-6.12
     """
     from benchframe.cli.options import shown
     from benchframe.cli.report import check_form
     from benchframe.engine.job import spare_cpu
     from benchframe.host.measure import (
         FORK_ROUNDS,
+        KERNEL_ROUNDS,
         ROUNDS,
         HostError,
+        counted_json,
         fork_table,
         host_table,
+        kernels_table,
         measure,
         measure_forks,
         model_figures,
         preset_of,
         unsupported,
     )
-    from benchframe.host.program import make_program
+    from benchframe.host.program import make_program, read_program
     from benchframe.judge.command import kernel_name
     from benchframe.trace.trace import largest, select
     from benchframe.workload import trace_workload
 
+    if icount is not None:
+        counted = measure(read_program(program_file), rounds or KERNEL_ROUNDS, icount=True)
+        icount.write_text(counted_json(counted, kernel_name()), encoding="utf-8")
+        return
     check_form(form)
     if form == "mail":
         raise UsageError("the host table has no mail format; use --format text")
     spare = spare_cpu() if pin else None
     cpu = -1 if spare is None else spare
     if fork:
+        if kernel:
+            raise UsageError("--fork times the running kernel; leave --kernel out")
         if workload is not None or trace is not None or strategy:
             raise UsageError("--fork makes VMAs of its own; leave --workload, --trace and --strategy out")
         found = measure_forks(rounds=rounds or FORK_ROUNDS, cpu=cpu)
@@ -91,18 +121,17 @@ def host(
         return
     if (workload is None) == (trace is None):
         raise UsageError("name one workload with --workload, or one recorded trace with --trace")
-    if reason := unsupported():
+    if not kernel and (reason := unsupported()):
         raise HostError(reason)
     files = plugin_files(plugin)
     known = loaded(files, no_plugin, plugin)
     spec = trace_workload(trace).spec() if trace is not None else known.spec(workload or "")
     names = split(strategy)
-    if not names and model:
+    if not names and model and not kernel:
         preset = preset_of(platform.release(), known.strategies)
         if preset is None:
             raise UsageError("no strategy is a preset of this kernel; name one with --strategy, or use --no-model")
         names = [preset]
-    strategies = [known.strategy(name) for name in names] if model else []
     stream = spec.trace(0)
     if stream.mms > 1:
         chosen = largest(stream)
@@ -112,8 +141,16 @@ def host(
             err=True,
         )
         stream = select(stream, chosen)
+    presets: list[str] = []
     program = make_program(stream, memory << 20)
-    times = measure(program, rounds or ROUNDS, cpu)
+    if kernel:
+        others = _on_kernels(kernel, cpu_model, program, rounds or KERNEL_ROUNDS)
+        if model:
+            presets = [preset_of(one.kernel, known.strategies) or "" for one in others]
+            names = names or list(dict.fromkeys(filter(None, presets)))
+    else:
+        times = measure(program, rounds or ROUNDS, cpu)
+    strategies = [known.strategy(name) for name in names] if model else []
     figures = {}
     if strategies:
         from benchframe.engine.compile import compile_strategies
@@ -121,7 +158,35 @@ def host(
         compile_strategies(strategies)
         plugins = [str(path) for path in files]
         figures = model_figures(strategies, stream, max(2, min(rounds or ROUNDS, 5)), cpu, plugins, split(no_plugin))
+    if kernel:
+        typer.echo(shown(kernels_table(others, program, figures, presets, spec.label), form), nl=False)
+        return
     typer.echo(shown(host_table(times, program, figures, kernel_name(), spec.label), form), nl=False)
+
+
+def _on_kernels(images: Sequence[Path], cpu: str, program: "Program", rounds: int) -> "list[Counted]":
+    """Perform a program on each kernel, in a machine that counts instructions. Raises HostError, GuestError."""
+    import tempfile
+
+    from benchframe.guest import OUT, Guest, run_in_guest
+    from benchframe.host.measure import HostError, read_counted
+    from benchframe.host.program import write_program
+
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
+    found = []
+    with tempfile.TemporaryDirectory(prefix="benchframe-host-") as name:
+        packed, left = Path(name) / "program.npz", Path(name) / "counted.json"
+        write_program(packed, program)
+        arguments = ["host", "--program", str(packed), "--icount", f"{OUT}/{left.name}", "--rounds", str(rounds)]
+        for image in images:
+            guest = Guest(image, cpu=cpu, icount=True)
+            if run_in_guest(guest, arguments, say=say, files=[packed], results=Path(name)):
+                raise HostError(f"{image}: the machine performed nothing; what it said is above")
+            found.append(read_counted(left))
+            left.unlink()
+    return found
 
 
 @guarded

@@ -335,6 +335,9 @@ def make(
         sources = [(f"{LINUX_FILES[file]}{end}.txt", f"src/{module}{end}") for end in (".py", ".c")]
         rcu = " | MT_FLAGS_USE_RCU" if linux.version >= (6, 3) else ""  # 3dd443254941
         words |= {"linux": repr(str(linux.path.resolve())), "version": f"Linux {linux.name}:", "rcu": rcu}
+        copies = linux.version >= (6, 8)  # fd32e4e9b764
+        fork = "__mt_dup, and each VMA into its slot" if copies else "mas_expected_entries, mas_store, mas_destroy"
+        words |= {"copies": str(int(copies)), "fork": fork}
     words["files"] = ", ".join(f'"{target}"' for _, target in sources)
     building = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 
 
 ROUNDS = 10
+KERNEL_ROUNDS = 3
+"""Processes in a machine that counts instructions: they differ little."""
 SECONDS = 300.0
 """After which a process is ended."""
 INTERRUPTED = 50_000.0
@@ -125,13 +128,15 @@ class HostTimes:
 FAULTS, MAPPINGS = "page fault", "mapping call"
 
 
-def unsupported() -> str:
-    """Why this machine cannot be timed; "" if it can."""
+def unsupported(icount: bool = False) -> str:
+    """Why this machine cannot be timed; "" if it can. ``icount``: its cycle counter counts instructions, as QEMU's."""
     reason = supported()
     if reason:
         return reason.replace("the judge is the running Linux kernel", "only Linux can be timed").replace(
             "the judge knows", "benchframe host knows"
         )
+    if icount:
+        return ""
     words = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].split()
     if not {"constant_tsc", "nonstop_tsc"} <= set(words):
         return "the processor's cycle counter does not run at a constant rate (constant_tsc, nonstop_tsc)"
@@ -143,16 +148,17 @@ def measure(
     rounds: int = ROUNDS,
     cpu: int = -1,
     done: Callable[[int], None] | None = None,
+    icount: bool = False,
 ) -> HostTimes:
     """Perform ``program`` in ``rounds`` processes, after one that counts page faults, and sum up.
 
-    ``cpu``: pin the processes to it. ``done`` is called after each round. Takes the program's own time per process and
-    some 0.1 s. Raises HostError.
+    ``cpu``: pin the processes to it. ``done`` is called after each round. ``icount``: the cycle counter counts
+    instructions, and so do the figures. Takes the program's own time per process and some 0.1 s. Raises HostError.
     """
-    if reason := unsupported():
+    if reason := unsupported(icount):
         raise HostError(reason)
     ops = _with_references(program)
-    with prepared(ops, program.files) as run:
+    with prepared(ops, program.files, icount) as run:
         counted = run(program.brk, True, cpu, 0)
         results = counted.out[:, 2]
         taken = []
@@ -182,9 +188,9 @@ Perform = Callable[["tuple[int, int] | None", bool, int, int], Performed]
 
 
 @contextmanager
-def prepared(ops: NDArray[np.int64], files: Sequence[OpenFile]) -> Iterator[Perform]:
+def prepared(ops: NDArray[np.int64], files: Sequence[OpenFile], icount: bool = False) -> Iterator[Perform]:
     """Memory files with the program and behind the program's mappings, which stay while it is performed again: after
-    the first process, the files' pages are in the page cache."""
+    the first process, the files' pages are in the page cache. ``icount``: cycles are not converted to ns."""
     code = {name: text.hex() for name, text in machine_code().items()}
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files and most != resource.RLIM_INFINITY and most < FIRST_FILE + len(files):
@@ -223,7 +229,7 @@ def prepared(ops: NDArray[np.int64], files: Sequence[OpenFile]) -> Iterator[Perf
                 words = np.frombuffer(os.pread(out, size, 0), np.int64) if size < 1 << 30 else _read(out, size)
             finally:
                 os.close(out)
-            ratio = answer["ns"] / max(1, answer["ticks"])
+            ratio = 1.0 if icount else answer["ns"] / max(1, answer["ticks"])
             rows = words[: TIMES * len(ops)].reshape(-1, TIMES)
             tail = words[TIMES * len(ops) :][: 4 * forks].reshape(-1, 4)
             if (tail[:, 3] < 0).any():
@@ -470,6 +476,92 @@ def _notes(times: HostTimes, program: Program, model: Mapping[str, Figures]) -> 
 def _counted(counts: Mapping[str, int]) -> str:
     """``12 x, 3 y``, the largest number first."""
     return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
+
+
+# ---- other kernels ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What another kernel executed: instructions per event, by row, from its machine's processes."""
+
+    kernel: str
+    rows: Mapping[str, tuple[int, float, float]]
+    """From a row's name to the number of events, the mean over processes, and its standard deviation."""
+    null: float
+    """Instructions of a system call that does nothing."""
+    notes: tuple[str, ...] = ()
+
+
+def counted_json(times: HostTimes, kernel: str) -> str:
+    """What a guest leaves for :func:`read_counted`."""
+    rows = {row.name: (row.events, row.summary.mean, row.summary.sd) for row in times.rows}
+    notes = [f"Calls that ended otherwise than recorded: {_counted(times.differ)}."] if times.differ else []
+    return json.dumps({"kernel": kernel, "rows": rows, "null": times.null, "notes": notes})
+
+
+def read_counted(path: Path) -> Counted:
+    """What a guest left in a file. It is not trusted. Raises HostError."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows = {str(name): (int(n), float(mean), float(sd)) for name, (n, mean, sd) in found["rows"].items()}
+        return Counted(str(found["kernel"])[:40], rows, float(found["null"]), tuple(map(str, found["notes"])))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise HostError(f"the virtual machine left no figures: {error}") from None
+
+
+def kernels_table(
+    found: Sequence[Counted], program: Program, model: Mapping[str, Figures], presets: Sequence[str], label: str
+) -> Table:
+    """One row per kind of event: instructions on each kernel, ns of each strategy of the model. ``presets``: the
+    strategy that stands for each kernel."""
+    heads = ("", "events", *(f"Linux {one.kernel}, instructions" for one in found), *(f"{one}, ns" for one in model))
+    names = list(dict.fromkeys(name for one in found for name in one.rows))
+    rows, records = [], []
+    for name in names:
+        events = max(one.rows[name][0] for one in found if name in one.rows)
+        texts = [f"{one.rows[name][1]:,.0f} ± {one.rows[name][2]:,.0f}" if name in one.rows else "" for one in found]
+        figures = [_modelled(each, _MODELLED.get(name, "")) for each in model.values()]
+        rows.append((name, f"{events:,}", *texts, *figures))
+        record: dict[str, Value] = {"event": name, "events": events}
+        record |= {one.kernel: one.rows[name][1] if name in one.rows else None for one in found}
+        for strategy, each in model.items():
+            values = list(each.get(_MODELLED.get(name, ""), {}).values())
+            record[strategy] = fmean(values) if values else None
+        records.append(record)
+    nothing = ", ".join(f"{one.null:,.0f} (Linux {one.kernel})" for one in found)
+    notes = [
+        *_orders(found, model, presets),
+        (
+            "Instructions are counted by QEMU (-icount), from before the event until after it. They are no time: a "
+            "miss in a cache counts as much as a hit, and a kernel's options (mitigations, debugging) count, too."
+        ),
+        f"A system call that does nothing: {nothing}.",
+        *dict.fromkeys(note for one in found for note in one.notes),
+        *([f"Not performed: {_counted(program.omitted)}."] if program.omitted else []),
+        *([f"Cut: {program.cut}."] if program.cut else []),
+    ]
+    right = (False, True, *(True for _ in range(len(found) + len(model))))
+    return Table(f"{label}, counted on {len(found)} kernels", heads, tuple(rows), right, tuple(records), tuple(notes))
+
+
+def _orders(found: Sequence[Counted], model: Mapping[str, Figures], presets: Sequence[str]) -> Iterator[str]:
+    """For faults and calls: whether the presets stand in the order of the kernels."""
+    for name, figure in _MODELLED.items():
+        cost = [list(model.get(preset, {}).get(figure, {}).values()) for preset in presets]
+        if not all(name in one.rows for one in found) or not all(cost) or len(cost) != len(found):
+            continue
+        for one, other in itertools.combinations(range(len(found)), 2):
+            a, b = found[one], found[other]
+            if presets[one] == presets[other]:
+                yield f"{name}: {presets[one]} stands for both {a.kernel} and {b.kernel}."
+                continue
+            real, modelled = b.rows[name][1] / a.rows[name][1], fmean(cost[other]) / fmean(cost[one])
+            word = "the same order" if (real < 1) == (modelled < 1) else "NOT the same order"
+            yield (
+                f"{name}: Linux {b.kernel} executes {real:.2f} times the instructions of {a.kernel}; {presets[other]} "
+                f"takes {modelled:.2f} times the time of {presets[one]}: {word}."
+            )
 
 
 VMAS = (0, 10, 100, 1000, 10_000)

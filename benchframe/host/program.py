@@ -11,9 +11,11 @@ lies unused between them shrinks to 1 GiB. So page tables fill as in the recorde
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -311,6 +313,24 @@ class Program:
     """How to how many events are performed otherwise than recorded."""
     cut: str = ""
     """Why events at the end of the trace are left out; empty if none are."""
+
+
+def write_program(path: Path, program: Program) -> None:
+    """What of a program is performed, for :func:`read_program` in a guest."""
+    told = {"setup": program.setup, "files": [(file.inode, file.size) for file in program.files], "brk": program.brk}
+    arrays = {"ops": program.ops, "kind": program.kind, "expected": program.expected}
+    np.savez(path, told=np.frombuffer(json.dumps(told).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+
+
+def read_program(path: Path | None) -> Program:
+    """The program in a file; None: one that does nothing."""
+    if path is None:
+        return Program(np.zeros((0, WORDS), np.int64), np.zeros(0, np.int32), np.zeros(0, np.int64), 0)
+    with np.load(path) as arrays:
+        told = json.loads(arrays["told"].tobytes())
+        files = [OpenFile(*file) for file in told["files"]]
+        brk = tuple(told["brk"]) if told["brk"] else None
+        return Program(arrays["ops"], arrays["kind"], arrays["expected"], told["setup"], files, brk)
 
 
 @dataclass(frozen=True)

@@ -306,7 +306,7 @@ def certainty(advice: Advice) -> str:
     text += f"after {advice.rounds} rounds; the chance that any verdict here is false is 5 % at most"
     if open_ones:
         text += "; undecided: " + ", ".join(f"{k.name} ({v.text.removeprefix('undecided, ')})" for v, k in open_ones)
-    text += ". Only the lookup differs between the kernels here: the rest of a fault is the same model for all"
+    text += ". Only lookup and allocator differ between the kernels here: the rest of a fault is the same model for all"
     if advice.span:
         text += f". {NO_SEARCH}"
     return f"{text}."

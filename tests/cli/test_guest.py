@@ -79,6 +79,14 @@ def test_what_the_command_prints_comes_out(stage: Stage) -> None:
     assert stage.said == ["", "0 mismatches"]
 
 
+def test_a_machine_counts_instructions(stage: Stage) -> None:
+    """icount: QEMU's clock is the instructions; otherwise it is not asked for."""
+    for icount in (True, False):
+        stage.set(f"{READY} 6.1.0", f"{DONE} 0")
+        assert run_in_guest(Guest(stage.kernel, icount=icount), ["host"], say=print) == 0
+        assert ("shift=0,sleep=off" in stage.seen[0]) == icount
+
+
 def test_a_kernel_that_does_not_boot(stage: Stage) -> None:
     """The line before the panic and the panic; a machine that ends early or hangs; a KVM that cannot."""
     with pytest.raises(GuestError, match="did not boot: VFS: Cannot open root device; Kernel panic"):

@@ -340,8 +340,9 @@ def test_from_linux_says_what_is_wrong(
 
 @pytest.mark.needs_debian("cc")
 def test_from_linux_answers_as_the_oracle_does(tmp_path: Path) -> None:
-    """lib/maple_tree.c of real sources on the model's memory: random calls leave the oracle's layout, each lookup is
-    right, its own check holds, and after exit every node is free. A wrong line in a copy of it gives wrong answers."""
+    """lib/maple_tree.c of real sources on the model's memory: random calls leave the oracle's layout, fork a copy, each
+    lookup is right, its own check holds, and after exit every node is free. A wrong line in a copy gives wrong answers.
+    """
     folder = Path(os.environ.get("BENCHFRAME_KERNEL_SOURCES", "/nonexistent"))
     if not folder.is_dir():
         pytest.skip("no kernel sources: set BENCHFRAME_KERNEL_SOURCES to a folder with Debian's linux-source-6.12")
@@ -371,6 +372,10 @@ def wrong_answers(strategy: Strategy) -> int:
     for addr in range(BASE - PAGE, layout[-1][1] + PAGE, PAGE // 2):
         wrong += space.find_vma(addr) != next(((start, end) for start, end in layout if addr < end), None)
     assert runner.hook("index_check") == 0
+    child = space.fork()
+    assert [(row[0], row[1]) for row in child.layout()] == layout
+    wrong += [child.find_vma(start) for start, _ in layout] != layout
+    child.exit()
     space.exit()
     assert int(machine.arrays["slab_base"]["live"][ARENA_PRIVATE0]) == 0
     return wrong

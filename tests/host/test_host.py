@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,17 +17,32 @@ from benchframe.events import EVENT, NIL, Kind
 from benchframe.host.measure import (
     FAULTS,
     MAPPINGS,
+    Counted,
+    HostError,
     HostTimes,
     Row,
+    counted_json,
     fork_table,
     host_table,
+    kernels_table,
     measure,
     measure_forks,
     prepared,
+    read_counted,
     rows_of,
     unsupported,
 )
-from benchframe.host.program import ARENA, CALL, READ, ROOM, WRITE, machine_code, make_program
+from benchframe.host.program import (
+    ARENA,
+    CALL,
+    READ,
+    ROOM,
+    WRITE,
+    machine_code,
+    make_program,
+    read_program,
+    write_program,
+)
 from benchframe.judge.child import BRK as BRK_CALL
 from benchframe.judge.child import SYSCALL
 from benchframe.registry import load
@@ -252,3 +268,44 @@ def test_what_cannot_be_forked_is_refused() -> None:
     """The first row is what others are compared with."""
     with pytest.raises(ValueError, match="must be 0"):
         measure_forks((10,), rounds=1)
+
+
+# ---- other kernels -------------------------------------------------------------------------------------------------
+
+
+def test_kernels_are_compared_with_their_presets() -> None:
+    """Two kernels and two presets: for each pair whether the order is the same, for faults and for calls."""
+    found = [
+        Counted("6.1.192", {FAULTS: (9, 2000.0, 1.0), MAPPINGS: (4, 5000.0, 0.0)}, 300.0),
+        Counted("6.12.117", {FAULTS: (9, 3000.0, 1.0), MAPPINGS: (4, 6000.0, 0.0)}, 310.0),
+    ]
+    figures = {
+        "linux-6.1": {"fault": {0: 40.0, 1: 42.0}, "mapping": {0: 400.0}},
+        "linux-6.12": {"fault": {0: 60.0, 1: 63.0}, "mapping": {0: 300.0}},
+    }
+    program = make_program(trace_of([mmap(AT, 2), touch(AT)]))
+    text = render(kernels_table(found, program, figures, list(figures), "w"), "text")
+    fault = "page fault: Linux 6.12.117 executes 1.50 times the instructions of 6.1.192; linux-6.12 takes 1.50 times"
+    words = " ".join(text.split())
+    assert f"{fault} the time of linux-6.1: the same order." in words
+    assert "linux-6.12 takes 0.75 times the time of linux-6.1: NOT the same order." in words
+    alone = render(kernels_table(found, program, {}, [], "w"), "text")
+    assert "order" not in alone
+    assert "2,000 ± 1" in alone
+
+
+def test_what_a_guest_leaves_is_read(tmp_path: Path) -> None:
+    """Instructions are written and read back; anything else is an error of one line."""
+    program = make_program(trace_of([mmap(AT, 2), touch(AT), touch(AT + PAGE)]))
+    packed = tmp_path / "program.npz"
+    write_program(packed, program)
+    times = measure(read_program(packed), 2, icount=True)
+    path = tmp_path / "counted.json"
+    path.write_text(counted_json(times, "6.1.192"))
+    read = read_counted(path)
+    assert read.rows[FAULTS][0] == 2
+    assert read.rows[FAULTS][1] > read.null > 0
+    for text in ("good", "[]", '{"kernel": "6.1", "rows": {"a": 1}, "null": 1, "notes": []}'):
+        path.write_text(text)
+        with pytest.raises(HostError, match="the virtual machine left no figures"):
+            read_counted(path)
