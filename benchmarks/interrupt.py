@@ -2,9 +2,11 @@
 
 Each command runs once whole; then it gets SIGINT at random moments of that time (seeded), as a terminal sends it: to
 the command and all its processes; not before Python itself has started, which prints a traceback of its
-own. A row says how long the prompt took, what was wrong (a traceback, nothing said, another exit code than 130), and
-what the command said last. A command that ended before its signal is tried again. Every other try has an empty cache of
-compiled code, so that compiling is interrupted, too. Exit code 1 if a try took longer than ``--limit`` or was wrong.
+own. A row says how long the prompt took, and how much of that time the command itself had a CPU, which a busy machine
+does not stretch; what was wrong (a traceback, nothing said, another exit code than 130), and what the command said
+last. A command that ended before its signal, or was ending (exit code 0 at once), is tried again. Every other try has
+an empty cache of compiled code, so that compiling is interrupted, too. Exit code 1 if a try took longer than
+``--limit`` or was wrong.
 """
 
 import argparse
@@ -33,16 +35,22 @@ COMMANDS = {
 """``record`` ends with its program, so its program does not end."""
 ENDLESS = 6.0
 """Seconds within which a command without an end is interrupted."""
+ENDING = 0.5
+"""A command that ends by itself within so many seconds of its signal had done its work."""
+PATIENCE = 60.0
+"""Seconds after which a command is killed."""
 LONGEST = 40.0
 """A command is interrupted within its first seconds, at most this many."""
 
 
 @dataclass(frozen=True)
 class Try:
-    """One interrupted command: the moment, seconds to the prompt, what was wrong, and what it said last."""
+    """One interrupted command: the moment, seconds to the prompt, seconds of CPU time that the command itself (not its
+    children) took for it, what was wrong, and what it said last."""
 
     moment: float
     seconds: float
+    cpu: float
     wrong: str
     last: str
 
@@ -57,29 +65,39 @@ def start(words: str, folder: Path, cache: Path) -> "subprocess.Popen[str]":
     )  # fmt: skip
 
 
+def cpu_time(pid: int) -> float:
+    """Seconds of CPU time of a process that has not been waited for (proc(5), /proc/PID/stat)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def interrupted(words: str, moment: float, folder: Path, cache: Path) -> Try | None:
-    """Send SIGINT after ``moment`` seconds; None if the command had ended by then."""
+    """Send SIGINT after ``moment`` seconds; None if the command had ended by then, but for Python's own end."""
     process = start(words, folder, cache)
     try:
         process.wait(timeout=moment)
         return None
     except subprocess.TimeoutExpired:
         pass
+    before = cpu_time(process.pid)
     os.killpg(process.pid, signal.SIGINT)
     began = time.perf_counter()
-    try:
-        _, said = process.communicate(timeout=60)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        _, said = process.communicate()
+    while not os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+        time.sleep(0.005)
+        if time.perf_counter() - began > PATIENCE:
+            os.killpg(process.pid, signal.SIGKILL)
+    spent = cpu_time(process.pid) - before
+    _, said = process.communicate()
     took = time.perf_counter() - began
+    if process.returncode == 0 and took < ENDING:
+        return None
     lines = [line for line in said.splitlines() if line.strip()]
     wrong = [
         *(["traceback"] if "Traceback" in said or "Exception ignored" in said else []),
         *([] if any("interrupted" in line or "wrote" in line for line in lines) else ["nothing said"]),
         *([] if process.returncode == 130 else [f"exit code {process.returncode}"]),
     ]
-    return Try(moment, took, ", ".join(wrong), said if "traceback" in wrong else " / ".join(lines[-2:]))
+    return Try(moment, took, spent, ", ".join(wrong), said if "traceback" in wrong else " / ".join(lines[-2:]))
 
 
 def main() -> int:
@@ -118,11 +136,13 @@ def main() -> int:
                 if done is not None:
                     tries.append(done)
                     bad = bad or bool(done.wrong) or done.seconds > options.limit
-                    print(f"{name} at {done.moment:.2f} s: {done.seconds:.2f} s {done.wrong}: {done.last}", flush=True)
-        times = [each.seconds for each in tries]
-        wrong = sum(bool(each.wrong) for each in tries)
-        rows.append((name, str(len(tries)), f"{median(times):.2f}", f"{max(times):.2f}", str(wrong)))
-    print_table(machine(), ("command", "tries", "median, s", "longest, s", "wrong"), rows)
+                    times = f"{done.seconds:.2f} s, CPU {done.cpu:.2f} s"
+                    print(f"{name} at {done.moment:.2f} s: {times} {done.wrong}: {done.last}", flush=True)
+        waits, spent = [each.seconds for each in tries], [each.cpu for each in tries]
+        figures = (f"{median(waits):.2f}", f"{max(waits):.2f}", f"{median(spent):.2f}", f"{max(spent):.2f}")
+        rows.append((name, str(len(tries)), *figures, str(sum(bool(each.wrong) for each in tries))))
+    columns = ("command", "tries", "median, s", "longest, s", "median, CPU s", "longest, CPU s", "wrong")
+    print_table(machine(), columns, rows)
     return int(bad)
 
 

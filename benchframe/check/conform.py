@@ -544,16 +544,19 @@ def churning(seed: int) -> list[Operation]:
 def searching(seed: int, lives: int) -> list[Operation]:
     """An address space whose mappings search their holes below mmap_base, among stacks and holes that others left. It
     has a child, which ends, and ends by exec; the next one sees the same calls, ``lives`` times: then each needs as
-    many records."""
+    many records. The first mapping fills all addresses below mmap_base; for the last no hole is large enough."""
     draw = random.Random(seed)
     above = ("mmap", MMAP_BASE + 16 * PAGE, PAGE, 3, 0x32)  # as a program's stack
-    calls: list[Operation] = [("mmap", 0, 2 * PAGE, 3, 0x22), above]  # the first search finds nothing mapped
+    low = PARAMETERS.mmap_min_addr
+    calls: list[Operation] = [("mmap", 0, MMAP_BASE - low, 0, 0x22), ("munmap", low, MMAP_BASE - low)]
+    calls += [("mmap", 0, 2 * PAGE, 3, 0x22), above]
     for _ in range(SEARCHES):
         if draw.random() < 0.7:
             flags = draw.choice([0x22, 0x22, 0x22, 0x122])
             calls.append(("mmap", 0, draw.choice([1, 1, 2, 3, 5]) * PAGE, draw.choice([1, 3, 5, 7]), flags))
         else:
             calls.append(("munmap", MMAP_BASE - draw.randrange(1, 96) * PAGE, draw.choice([1, 1, 2]) * PAGE))
+    calls.append(("mmap", 0, MMAP_BASE - low - 4 * PAGE, 0, 0x22))
     return [*calls, ("fork",), (1, "exit"), ("exec",)] * lives
 
 

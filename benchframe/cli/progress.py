@@ -3,8 +3,9 @@
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from benchframe.check.jobs import Result, Watcher
@@ -81,13 +82,22 @@ class Lines(Observer):
 
 
 class Bars(Observer):
-    """For a terminal: rich's bars."""
+    """For a terminal: rich's bars, and above them the table as it is after each round. ``table`` gives its text.
 
-    def __init__(self, progress: Any, rounds: int) -> None:
+    A table is made while no worker is at work, since it would disturb one: if it takes long, not after every round.
+    """
+
+    SHARE = 0.02
+    """Of a run's time, what its tables may take; the first is made in any case."""
+
+    def __init__(self, progress: Any, rounds: int, table: Callable[[], str]) -> None:
         self.progress = progress
         self.rounds = rounds
+        self.table = table
         self.compilation: Any = None
         self.timing: Any = None
+        self.start = time.monotonic()
+        self.spent = 0.0
 
     def compiling(self, unit: str, fraction: float) -> None:
         """Advance the compilation's bar; it pulses until the first unit is done."""
@@ -115,6 +125,15 @@ class Bars(Observer):
         text = f"round {round_ + 1}/{self.rounds} {entry.strategy} on {entry.workload}"
         self.progress.update(self.timing, advance=1, description=text[:60])
 
+    def round_ended(self, done: int) -> None:
+        """Show the table of the rounds so far in the place of the one before."""
+        began = time.monotonic()
+        if done == self.rounds or self.spent > self.SHARE * (began - self.start):
+            return
+        first = "a first look: one process a cell" if done == 1 else f"{done} processes a cell"
+        self.progress.table = f"after round {done} of {self.rounds}, {first}; more follow\n{self.table()}"
+        self.spent += time.monotonic() - began
+
     def more(self, processes: int) -> None:
         """Lengthen the timing's bar."""
         self.dropped(-processes)
@@ -130,6 +149,24 @@ class Bars(Observer):
         self.progress.console.print(text, markup=False, highlight=False)
 
 
+def bars_below_table(console: Any, **settings: Any) -> Any:
+    """rich's Progress on ``console``, with a ``table`` above its bars: a text, "" for none."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Refined(Progress):
+        table = ""
+
+        def get_renderables(self) -> Iterable[Any]:
+            if self.table:
+                yield Text.from_ansi(self.table, no_wrap=True, overflow="crop")
+            yield from super().get_renderables()
+
+    left = TimeRemainingColumn(elapsed_when_finished=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), left)
+    return Refined(*columns, console=console, **settings)
+
+
 @contextmanager
 def watching(folder: RunFolder) -> Iterator[Observer]:
     """An observer for a campaign in ``folder``: bars on a terminal, lines elsewhere."""
@@ -142,16 +179,17 @@ def watching(folder: RunFolder) -> Iterator[Observer]:
             lines.soon.cancel()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=2) as progress:
-        yield Bars(progress, rounds)
+    from benchframe.cli.report import tables
+    from benchframe.report.table import to_text
+
+    console = Console(stderr=True)
+
+    def table() -> str:
+        return to_text(replace(tables(folder)[0], notes=()), console.width, not console.no_color)
+
+    with bars_below_table(console, transient=True, refresh_per_second=2) as progress:
+        yield Bars(progress, rounds, table)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -307,6 +307,9 @@ class Observer:
     def process(self, entry: CellEntry, round_: int, outcome: Outcome) -> None:
         """A worker process has ended."""
 
+    def round_ended(self, done: int) -> None:
+        """So many rounds are on disk, and no worker process is at work."""
+
     def more(self, processes: int) -> None:
         """This many processes will follow in addition to those announced."""
 
@@ -424,6 +427,7 @@ class Campaign:
                     self.observer.dropped(sum(r not in done[name] for r in range(round_ + 1, sure)))
             if names:
                 budget.took(time.perf_counter() - began)
+                self.observer.round_ended(round_ + 1)
 
     def _threaded(self) -> list[CellEntry]:
         manifest = self.folder.manifest

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -75,6 +76,8 @@ LOOK = 1 << 16
 """Accesses between two checks of a run's progress."""
 PATIENCE = 50_000_000_000
 """ps that threads may take to finish their round at no cost (50 ms); spinning takes time."""
+NAMED = 32
+"""So many of a strategy's larger records are asked what a word in them is."""
 FREE_SLABS = frozenset({EVENT.base, ANSWER.base, SAMPLE.base, HISTOGRAM.base})
 """Slabs that no kernel has: accesses cost nothing."""
 NAMES = {
@@ -217,6 +220,8 @@ class SimulatedSession(CrewSession):
         self.memory, arrays = self.machine, self.machine.arrays
         self._kept = {base: arrays[base].copy() for base in ("crew_base", "thread_base")}
         self._used = False
+        self._parts: dict[int, str] = {}
+        """What words of the strategy's own memory are, by the number of their field."""
         self._stacks = mmap.mmap(-1, (self.threads + 1) * STACK, flags=_MAP)
 
     # ---- the simulator's memory --------------------------------------------------------------------------------------
@@ -250,7 +255,9 @@ class SimulatedSession(CrewSession):
             name = NAMES.get(base, slab.name)
             r["counted"], r["remap"] = base not in FREE_SLABS and name not in layout.free, -1
             words = layout.words(name, slab.struct, costless(slab))
-            if words is not None:
+            if words is None:  # what it is a part of is the record that figures name
+                r["record"] *= together(slab)
+            else:
                 r["remap"], r["lines"] = len(remap), max(words) + 1
                 if any(line not in (-1, word // 8) for word, line in enumerate(words)):
                     r["first"] = lines
@@ -470,6 +477,10 @@ class SimulatedSession(CrewSession):
         if which >= len(self.named):
             return "?"
         name, slab = self.named[which]
+        if int(self._arena.arrays["region"]["record"][which]) > slab.struct.size:
+            if number not in self._parts:
+                self._parts[number] = part_name(slab, word, self.memory.arrays)
+            return self._parts[number]
         names = {offset // 8: field for field, (offset, _) in slab.struct.fields.items()}
         return f"{name}.{names.get(word, f'+{8 * word}')}"
 
@@ -509,6 +520,7 @@ class SimulatedSession(CrewSession):
 
     def _end_figures(self, now: int, host: float) -> Figures:
         window = max(now - self._then, 1)
+        self._parts.clear()
         self._settle(now)
         return read_figures(self, window, host, self._since, self._threads_then, self._crew_then, self._field)
 
@@ -570,6 +582,23 @@ class SimulatedSession(CrewSession):
 
     verdict: Correctness = Correctness(False, "nothing has run")
     """For the last run: whether all answers were right, and the address space at rest is valid."""
+
+
+def together(slab: Any) -> int:
+    """How many records of ``slab`` make one of what its strategy names: 32 words a node; 1 if it names none."""
+    return slab.first if getattr(slab, "says", None) else 1
+
+
+def part_name(slab: Any, place: int, arrays: Mapping[str, Array]) -> str:
+    """What the ``place``-th record of each larger one is, as memory is now: in nodes of two types a word may be either,
+    ``maple_node.pivot[10]|slot[1]``. O(NAMED) calls of the slab's ``says``."""
+    step, count = together(slab), len(arrays[slab.base])
+    told = (slab.says(arrays, number) for number in range(step + place, min(count, (NAMED + 1) * step), step))
+    names = dict.fromkeys(re.sub(r" #\d+", "", name) for name in told if name)
+    whole = {name.partition(".")[0] for name in names}
+    if len(whole) != 1:
+        return f"{slab.name}[{place}]"
+    return f"{whole.pop()}.{'|'.join(sorted(name.partition('.')[2] for name in names))}"
 
 
 def costless(slab: Any) -> set[int]:

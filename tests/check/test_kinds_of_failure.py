@@ -3,6 +3,7 @@
 import re
 import time
 
+import numpy as np
 import pytest
 from support.mutants import MUTANTS, plain
 
@@ -205,3 +206,24 @@ def test_words_of_private_slabs_have_names() -> None:
             told = describe(key, part, memory)
             assert told == words or (not words and " #" in told and "private" not in told), told
             assert describe(key, None, memory) == f"{told.partition(' #')[0]} #{key[1]}" or part == 0
+
+
+def test_figures_name_a_word_of_a_node_by_all_that_it_is() -> None:
+    """A simulated run counts words by their place in a node: what is a pivot of a leaf is a slot of the root. What its
+    strategy has no name for keeps its number."""
+    from benchframe.simulator.session import part_name, together
+
+    memory = make_case(scenario("lookup-munmap"), KNOWN.strategy("maple")).memory
+    word = next(slab for slab in memory.machine.private if slab.name == "maple_word")
+    words = {word.base: np.zeros(4 * 32, word.struct.dtype), "mm_base": np.zeros(1, [("mm_rb", "i8")])}
+    words["mm_base"]["mm_rb"] = 1 << 8 | 3 << 3  # an inner node, whose first child is a leaf
+    words[word.base]["word"][32 + 10] = 2 << 8 | 1 << 3
+    assert together(word) == 32
+    told = {place: part_name(word, place, words) for place in (0, 1, 10, 31)}
+    assert told == {
+        0: "maple_node.parent", 1: "maple_node.pivot[0]", 10: "maple_node.pivot[9]|slot[0]",
+        31: "maple_node.gap[11]|slot[15]/meta",
+    }  # fmt: skip
+    words["mm_base"]["mm_rb"] = words[word.base]["word"][32 + 10] = 0
+    assert part_name(word, 12, words) == "maple_word[12]"
+    assert together(KNOWN.strategy("per_vma_rwsem").slabs[-1]) == 1

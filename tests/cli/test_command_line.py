@@ -410,7 +410,7 @@ def test_bars_count_down_when_cells_fail() -> None:
 
     out = io.StringIO()
     with Progress(console=Console(file=out, force_terminal=True, width=120)) as progress:
-        bars = Bars(progress, rounds=3)
+        bars = Bars(progress, rounds=3, table=str)
         bars.compiling("", 0.0)
         assert progress.tasks[0].total is None
         bars.compiling("hooks-mine", 0.5)
@@ -424,6 +424,32 @@ def test_bars_count_down_when_cells_fail() -> None:
         assert (timing.completed, timing.total) == (2, 4)
     assert "mine on [red]toy: wrong: [bold]no" in out.getvalue()
     assert "stopped" in out.getvalue()
+
+
+def test_the_table_of_the_first_round_stands_above_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal each round's table takes the place of the one before it, and says what it is; the last is left to
+    standard output."""
+    import io
+
+    from rich.console import Console
+
+    from benchframe.cli.progress import Bars, bars_below_table
+
+    out = io.StringIO()
+    texts = iter(["rbtree 8.1 [x]", "rbtree 8.2"])
+    with bars_below_table(Console(file=out, force_terminal=True, width=120), auto_refresh=False) as progress:
+        bars = Bars(progress, rounds=3, table=lambda: next(texts))
+        monkeypatch.setattr(bars, "SHARE", float("inf"))
+        bars.begin(6)
+        bars.round_ended(1)
+        progress.refresh()
+        assert "after round 1 of 3, a first look: one process a cell" in (first := out.getvalue())
+        assert "rbtree 8.1 [x]" in first
+        bars.round_ended(2)
+        progress.refresh()
+        assert "rbtree 8.2" in out.getvalue()
+        bars.round_ended(3)
+        assert "after round 2 of 3" in progress.table
 
 
 def test_a_cache_that_cannot_be_written_costs_one_compilation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
