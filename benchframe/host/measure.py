@@ -495,7 +495,7 @@ class Counted:
 
 def counted_json(times: HostTimes, kernel: str) -> str:
     """What a guest leaves for :func:`read_counted`."""
-    rows = {row.name: (row.events, row.summary.mean, row.summary.sd) for row in times.rows}
+    rows = {row.name: (row.events, row.rounds) for row in times.rows}
     notes = [f"Calls that ended otherwise than recorded: {_counted(times.differ)}."] if times.differ else []
     return json.dumps({"kernel": kernel, "rows": rows, "null": times.null, "notes": notes})
 
@@ -504,7 +504,10 @@ def read_counted(path: Path) -> Counted:
     """What a guest left in a file. It is not trusted. Raises HostError."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        rows = {str(name): (int(n), float(mean), float(sd)) for name, (n, mean, sd) in found["rows"].items()}
+        rows = {}
+        for name, (events, rounds) in found["rows"].items():
+            summary = summarise([float(one) for one in rounds])
+            rows[str(name)] = int(events), summary.mean, summary.sd
         return Counted(str(found["kernel"])[:40], rows, float(found["null"]), tuple(map(str, found["notes"])))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise HostError(f"the virtual machine left no figures: {error}") from None

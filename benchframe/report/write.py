@@ -345,7 +345,8 @@ def _study_shown(run: Run, study: SavedStudy, chart: Chart | None) -> StudyShown
         svg = to_svg(whole(panel, title=False))
         panels.append((panel.title, _markup(inline(svg, {}, f"{study.title}: {panel.title}", heads))))
     here = run.manifest.host.get("hostname", "")
-    elsewhere = study.hostname if here and study.hostname != here else ""
+    # What is simulated is the same on every host.
+    elsewhere = study.hostname if here and study.hostname != here and study.kind != "simulate" else ""
     return StudyShown(study, chart.name if chart else "", tuple(panels), again.line(*study.command), elsewhere)
 
 

@@ -612,6 +612,7 @@ def test_command_from_run_to_report(tmp_path: Path) -> None:
     page = (tmp_path / "report/report.html").read_text()
     assert "Simulated CPUs: throughput" in page
     assert "Simulated, not measured" in page
+    assert "another machine" not in page
 
 
 # ---- hooks that the simulator fills ---------------------------------------------------------------------------------
