@@ -33,7 +33,8 @@ Invariants, by number (mt_validate's):
   3. no two holes in a row, and no leaf but the last ends in a hole
   4. a child's parent word names its parent and slot
   5. gap is the largest hole in the child
-  6. a leaf holds at least 7 ranges, an inner node 5 children, where there is a neighbour
+  6. a leaf holds at least 7 ranges, an inner node 5 children, where there is a neighbour; not so the last of a level,
+     which a fork in bulk mode may leave smaller
 
 Shape: node by node the kernel's, after any store from the same tree (`make kernel-judge`, with lib/maple_tree.c of 6.1
 and 6.12).
