@@ -133,6 +133,11 @@ def _threads_suite(
         warm = [(1, s) for s in seconds[:warmups]]
         runs = [pyperf.Run(seconds[warmups:], warm, metadata=metadata, collect_metadata=False)]
         benchmarks.append(pyperf.Benchmark(runs))
+    if not benchmarks:
+        raise RuntimeError(
+            f"in one of {len(taken)} samples no operation came to its end: the machine is too busy for samples this "
+            "short; run again when it is calm, or without --quick"
+        )
     buffer = io.StringIO()
     pyperf.BenchmarkSuite(benchmarks).dump(buffer)
     data: dict[str, Any] = json.loads(buffer.getvalue())

@@ -47,6 +47,7 @@ from benchframe.judge.child import MMAP, SYSCALL
 from benchframe.judge.judge import ended, supported
 from benchframe.report.table import Table, Value, mean_sd, ns, percent, ratio_text, share_of_fault
 from benchframe.stats import Ratio, Summary, paired_ratio, summarise
+from benchframe.stats.verdict import Pair, judge
 from benchframe.trace.meta import PAGE
 
 if TYPE_CHECKING:
@@ -549,18 +550,23 @@ def kernels_table(
 
 
 def _orders(found: Sequence[Counted], model: Mapping[str, Figures], presets: Sequence[str]) -> Iterator[str]:
-    """For faults and calls: whether the presets stand in the order of the kernels."""
+    """For faults and calls: whether the presets stand in the order of the kernels, where their processes decide it."""
     for name, figure in _MODELLED.items():
-        cost = [list(model.get(preset, {}).get(figure, {}).values()) for preset in presets]
+        cost = [model.get(preset, {}).get(figure, {}) for preset in presets]
         if not all(name in one.rows for one in found) or not all(cost) or len(cost) != len(found):
             continue
-        for one, other in itertools.combinations(range(len(found)), 2):
+        both = list(itertools.combinations(range(len(found)), 2))
+        verdicts = judge([Pair(cost[other], cost[one]) for one, other in both], notes=False)
+        for (one, other), verdict in zip(both, verdicts, strict=True):
             a, b = found[one], found[other]
             if presets[one] == presets[other]:
                 yield f"{name}: {presets[one]} stands for both {a.kernel} and {b.kernel}."
                 continue
-            real, modelled = b.rows[name][1] / a.rows[name][1], fmean(cost[other]) / fmean(cost[one])
-            word = "the same order" if (real < 1) == (modelled < 1) else "NOT the same order"
+            real, modelled = b.rows[name][1] / a.rows[name][1], fmean(cost[other].values()) / fmean(cost[one].values())
+            if verdict is None or verdict.word not in ("faster", "slower"):
+                word = f"{verdict.text if verdict else 'undecided'}, so no order"
+            else:
+                word = "the same order" if (real < 1) == (verdict.word == "faster") else "NOT the same order"
             yield (
                 f"{name}: Linux {b.kernel} executes {real:.2f} times the instructions of {a.kernel}; {presets[other]} "
                 f"takes {modelled:.2f} times the time of {presets[one]}: {word}."
