@@ -5,7 +5,7 @@ The world behind strategy code announces each access to what tasks share as a :c
 whole, the last store of each location is written to memory and everything must agree, as in the other searches.
 
 What differs from :class:`~benchframe.check.cases.CaseWorld`: there is no time, so *before* means the memory model's
-order. What a whole graph must have is in :mod:`~benchframe.check.axioms` and :mod:`~benchframe.check.axioms`.
+order. What a whole graph must have is in :mod:`~benchframe.check.axioms`.
 """
 
 from __future__ import annotations
