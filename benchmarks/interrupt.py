@@ -4,7 +4,7 @@ Each command runs once whole; then it gets SIGINT at random moments of that time
 the command and all its processes; not before Python itself has started, which prints a traceback of its
 own. A row says how long the prompt took, and how much of that time the command itself had a CPU, which a busy machine
 does not stretch; what was wrong (a traceback, nothing said, another exit code than 130), and what the command said
-last. A command that ended before its signal, or was ending (exit code 0 at once), is tried again. Every other try has
+last. A command that ended before its signal, or had said where its results are, is tried again. Every other try has
 an empty cache of compiled code, so that compiling is interrupted, too. Exit code 1 if a try took longer than
 ``--limit`` or was wrong.
 """
@@ -36,7 +36,7 @@ COMMANDS = {
 ENDLESS = 6.0
 """Seconds within which a command without an end is interrupted."""
 ENDING = 0.5
-"""A command that ends by itself within so many seconds of its signal had done its work."""
+"""A command that has told where its results are, and ends within so many seconds of its signal, had done its work."""
 PATIENCE = 60.0
 """Seconds after which a command is killed."""
 LONGEST = 40.0
@@ -89,9 +89,9 @@ def interrupted(words: str, moment: float, folder: Path, cache: Path) -> Try | N
     spent = cpu_time(process.pid) - before
     _, said = process.communicate()
     took = time.perf_counter() - began
-    if process.returncode == 0 and took < ENDING:
-        return None
     lines = [line for line in said.splitlines() if line.strip()]
+    if process.returncode in (0, -signal.SIGINT) and took < ENDING and any("results:" in line for line in lines[-2:]):
+        return None
     wrong = [
         *(["traceback"] if "Traceback" in said or "Exception ignored" in said else []),
         *([] if any("interrupted" in line or "wrote" in line for line in lines) else ["nothing said"]),
