@@ -40,18 +40,10 @@ NEW = scenario.Scenario(
 )
 
 
-def both(space: scenario.Setup) -> None:
-    """Two VMAs in one region, both used and written."""
-    space.map(0, 4)
-    space.map(8, 4)
-    space.touch(0)
-    space.touch(8, 0)
-
-
 REUSE = scenario.Scenario(
     "fault-reuse",
     "a fault in a VMA that is mapped over, and whose memory becomes the new VMA",
-    both,
+    written,
     ((scenario.fault(1),), (scenario.mmap(0, 4, 1),)),
 )
 
@@ -103,16 +95,7 @@ def order(
 ) -> Historic:
     """One of them: the orderings that are weaker than in the strategy's text, and the scenario."""
     return Historic(
-        number,
-        summary,
-        sources,
-        strategy,
-        strategy,
-        where,
-        shows,
-        memory="lkmm",
-        weaker=weaker,
-        whole=whole,
+        number, summary, sources, strategy, strategy, where, shows, memory="lkmm", weaker=weaker, whole=whole
     )
 
 
