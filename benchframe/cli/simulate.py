@@ -406,14 +406,16 @@ def streams_of(
     for path in traces:
         threads = recorded_threads(trace_workload(path).spec().trace())
         streams += make_streams(known, [], [path], seed, baseline, [threads])
-    fits = []
+    fits, told = [], ""
     for stream in streams:
         threads = len(set(stream.trace.events["task"][stream.trace.setup :].tolist()))
         if threads <= machine.cpus:
             fits.append(stream)
             continue
-        told = f"{stream.entry.label} has {threads} threads in all, {machine.name} {machine.cpus} CPUs: left out"
-        typer.echo(f"benchframe: {told}; ask for fewer --cpus", err=True)
+        told = f"{stream.entry.label} has {threads} threads in all, {machine.name} {machine.cpus} CPUs"
+        typer.echo(f"benchframe: {told}: left out; ask for fewer --cpus, or another --machine", err=True)
+    if not fits:
+        raise UsageError(f"{told}, so nothing is left to simulate; name a machine with more CPUs (--machine)")
     return fits
 
 

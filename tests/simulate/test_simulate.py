@@ -19,6 +19,7 @@ from support.command import run
 from support.compile import simulated
 
 import benchframe.simulator.machines
+import benchframe_workloads
 from benchframe.cli.run import make_streams
 from benchframe.dialect import READ_ONCE, cmpxchg, fetch_add, native, wait_until
 from benchframe.dialect.records import DialectError
@@ -577,6 +578,15 @@ def test_a_scheduler_whose_worker_is_killed_loses_nothing(tmp_path: Path) -> Non
     assert not any(cell.state.failed for cell in folder.cells())
     for entry in jobs:
         assert simulated_path(folder.path, entry).read_bytes() == simulated_path(serial.path, entry).read_bytes()
+
+
+def test_a_trace_with_more_threads_than_the_machine_has_cpus(tmp_path: Path) -> None:
+    """It is left out; if nothing else was asked for that is an error, which says what to do, and no empty run."""
+    trace = Path(benchframe_workloads.__file__).parent / "data" / "chromium-page.parquet"
+    code, _, err = run(tmp_path, "simulate", "-s", "rbtree", "--trace", str(trace), "--machine", "nehalem-2s")
+    assert code == 2
+    assert "name a machine with more CPUs (--machine)" in " ".join(err.split())
+    assert not (tmp_path / "reports").exists()
 
 
 def test_command_from_run_to_report(tmp_path: Path) -> None:
