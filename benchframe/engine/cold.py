@@ -113,15 +113,22 @@ class ColdTimes(Times):
 class ColdSession(Session):
     """As ``session``, whose machine it shares, but before each timed event other memory is touched, as ``caches`` says.
     Times are those of the timed events, drawn by ``seed``: of faults and lookups at most ``most``. ``control`` is the
-    undisturbed level of the control that an earlier process found, in cycles (0: none)."""
+    undisturbed level of the control that an earlier process found, in cycles (0: none). ``toucher``: of ``caches``, if
+    there is one already."""
 
     def __init__(
-        self, session: Session, caches: Caches, seed: int = 0, most: int = ENOUGH, control: float = 0.0
+        self,
+        session: Session,
+        caches: Caches,
+        seed: int = 0,
+        most: int = ENOUGH,
+        control: float = 0.0,
+        toucher: Toucher | None = None,
     ) -> None:
         vars(self).update(vars(session))  # nothing is compiled, allocated or verified a second time
         self._quiet = Quiet(control)
         self.caches = caches
-        self._toucher = Toucher(caches)
+        self._toucher = toucher or Toucher(caches)
         kinds = self.trace.events["kind"][self.first :]
         lines = max(1, caches.touched // LINE)
         rows = chosen_events(kinds, min(max(LINES // lines, FEWEST), most), seed)
