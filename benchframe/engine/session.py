@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -459,7 +460,6 @@ class Session:
         if self.first >= self.last:
             raise EngineError("the trace has no events after its setup: there is nothing to measure")
         self.runner = NativeRunner(strategy, unit_store(), note)
-        self.runner.load()
         self._events = prepare(trace.events)
         try:
             self.machine = Machine(
@@ -494,7 +494,6 @@ class Session:
         self.n_events = self.last - self.first
         self.n_mapping = self.n_events - self.n_lookups
         self._runs = self._events.class_runs(self.first)
-        self._clock_cost = self._measure_clock()
 
     # ---- right before fast -------------------------------------------------------------------------------------------
 
@@ -547,6 +546,7 @@ class Session:
         verdict = self.verify()
         if not verdict.ok or self._known is None:
             raise EngineError(f"not timed, because an answer is wrong: {verdict.what}")
+        self.runner.load()  # or a replay that is timed would wait for its unit
         self.machine.arrays["answer_base"][: len(self._known)] = self._known
         more, enough, limit = batches(loops, most)
         full, known = self._replays(loops)
@@ -616,6 +616,10 @@ class Session:
     def restore(self) -> None:
         """Back to the state after the setup, which has every replay_* field at zero."""
         self.machine.restore(self._saved)
+
+    @cached_property
+    def _clock_cost(self) -> float:
+        return self._measure_clock()
 
     def _measure_clock(self, readings: int = 101) -> float:
         """The cycles of one clock reading: the mean of the middle half of empty replays. Some clocks advance by 26
