@@ -59,10 +59,11 @@ MIN_QUIET = 5
 MIN_SHARE = 0.05
 """Fewer undisturbed replays than this, or a smaller share, count as none: a few that look undisturbed amid disturbance
 occur by chance. Then all replays count, disturbed as they are, and the process records this."""
-ENOUGH = 0.5
-"""Replays are added until this share of the requested number was undisturbed, ..."""
+ENOUGH, SUFFICE = 0.5, 150
+"""Replays are added until this share of the requested number was undisturbed, or so many, ..."""
 MOST = 2.0
-"""... or until this many times the requested number were made."""
+"""... or until this many times the requested number were made. (Medians of 100 undisturbed replays differ by 0.3 to 1 %
+within a process, the means of processes by 1 to 3 %: more replays would not make a table more precise.)"""
 
 Array = npt.NDArray[Any]
 
@@ -116,10 +117,10 @@ def believable(quiet: int, taken: int) -> bool:
 def batches(loops: int, most: float = MOST) -> tuple[int, int, int]:
     """(replays per further batch, undisturbed ones that suffice, maximum of replays) for ``loops`` requested replays.
 
-    >>> batches(100)
-    (25, 50, 200)
+    >>> batches(100), batches(1000)
+    ((25, 50, 200), (250, 150, 2000))
     """
-    return max(1, loops // 4), max(1, int(ENOUGH * loops)), max(loops, int(most * loops))
+    return max(1, loops // 4), max(1, min(int(ENOUGH * loops), SUFFICE)), max(loops, int(most * loops))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
