@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from benchframe.units import COLLECT_AFTER
+
 CACHE = "BENCHFRAME_CACHE_DIR"
 CONFIG = "BENCHFRAME_CONFIG_DIR"
 _made: list[str] = []
@@ -60,7 +62,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """What is there stays: the garbage collector need not visit it again and again (a tenth of the suite's time)."""
     gc.freeze()
-    gc.set_threshold(14_000)
+    gc.set_threshold(COLLECT_AFTER)
 
 
 def missing(item: pytest.Item) -> list[str] | None:
