@@ -51,7 +51,7 @@ def compile_first(*names: str, plugin: Path | None = None) -> None:
     """The units of these strategies, and of the baseline, in the store."""
     known = load([plugin] if plugin else [])
     for name in ("rbtree", *names):
-        compiled(known.strategy(name))
+        compiled(known.strategy(name), timed=True)
 
 
 @pytest.mark.slow
