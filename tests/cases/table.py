@@ -603,6 +603,15 @@ CLOSING = [
         GROWS,
     ),
     Case("vm_ops->close: two segments are two files", (sh(0, 2),), "WW", sh(2, 2), "WW|WW", p(2)),
+    Case(
+        "a part of a segment is not moved together with another area (vma_multi_allowed)",
+        (sh(0, 4), m(4, 2)),
+        "WWWW|ww",
+        mv(0, 6, 8),
+        "WWWW|ww",
+        EFAULT,
+        needs={"mremap_many": True},
+    ),
     Case("vm_ops->close: munmap splits as always", (sh(0, 6),), "WWWWWW", un(2, 2), "WW..WW"),
 ]
 
