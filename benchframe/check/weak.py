@@ -274,11 +274,12 @@ class GraphWorld(Walk):
         label.place = label.place or place()
         rule = self._rule(label, label.place) if label.tag != ALONE else None
         if rule is not None:
+            was = label.full, label.order
             changed = rule(label)
             if changed is None:
                 return None
             label = changed
-            label.changed = True
+            label.weaker = was != (label.full, label.order) and (was[0] or label.order == "once")
         if label.kind == "W" and (branches := self.branches.get(task)):
             branches.look()
             label.ctrl, label.arm = branches.lasting(), branches.arms
@@ -737,16 +738,21 @@ class GraphWorld(Walk):
             vma = value(VMA, vma, "vm_next")
         return rows
 
+    def uses(self, graph: Graph) -> Relations:
+        """The graph's relations. Raises Broken if a record is used after it was freed."""
+        relations = Relations(graph, self.case.memory_model)
+        began = [span.task << SHIFT | span.first for _, span, _ in self.calls]
+        machine = self.case.machine
+        check_uses(graph, relations, graph.rows.before, self.names, began, lambda base: record_name(base, machine))
+        return relations
+
     def judge(self, seen: Seen) -> Broken | None:
         """What is wrong with a whole execution."""
         if seen.outcome == "broken":
             return self.failure
-        relations = Relations(seen.graph, self.case.memory_model)
         before: list[int] = seen.graph.rows.before
         try:
-            began = [span.task << SHIFT | span.first for _, span, _ in self.calls]
-            machine = self.case.machine
-            check_uses(seen.graph, relations, before, self.names, began, lambda base: record_name(base, machine))
+            relations = self.uses(seen.graph)
             if seen.outcome == "deadlock":
                 return self._deadlock(seen.graph)
             check_answers(self.calls, self.mappings, self.case.first_rows[0], relations, before)

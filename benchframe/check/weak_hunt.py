@@ -14,6 +14,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -25,6 +26,7 @@ from benchframe.check.checker import Finding, Verdict, signature_text
 from benchframe.check.execution import PATIENCE, Broken, Endless, ReplayError, patience, told
 from benchframe.check.graph import INIT, SHIFT, WAITS, Graph, Id, Label
 from benchframe.check.memory import OutOfRecords, describe
+from benchframe.check.rc11 import order_type
 from benchframe.check.search import Coverage
 from benchframe.check.trust import Nondeterminism, Seen, Tasks, Trust
 from benchframe.check.weak import ALONE, GraphCase, GraphWorld, Rule, operation_of
@@ -392,7 +394,7 @@ def stronger(graph: Graph) -> list[Change]:
         if source >= 0 and source >> SHIFT != event >> SHIFT and graph.label(event).tag not in ("gp", "slab"):
             wanted |= {event, source}
     found: dict[Change, None] = {}
-    for event in sorted(wanted, key=lambda one: (_likely(graph, one), one)):
+    for event in sorted(wanted, key=lambda one: (_likely(graph, one), graph.label(one).plain, one)):
         label = graph.label(event)
         if label.kind not in "RW" or label.place is None or label.tag in ("free", "kfree_rcu", "wait_then_add"):
             continue
@@ -411,7 +413,8 @@ def stronger(graph: Graph) -> list[Change]:
 
 def _likely(graph: Graph, event: Id) -> int:
     """Where a missing order is looked for first: a read-modify-write that read another task's store, another load that
-    did, a store that was read so; then what only missed one."""
+    did, a store that was read so; then what only missed one. (Of each, accesses that are marked come before plain
+    ones.)"""
     source = graph.rf.get(event, INIT)
     if source >= 0 and source >> SHIFT != event >> SHIFT:
         return 0 if graph.label(event).rmw else 1
@@ -427,19 +430,24 @@ def mend(
     weaker: Mapping[tuple[str, str, str], Rule] | None = None,
 ) -> list[str]:
     """The smallest set of stronger orderings, of one or two accesses, under which nothing is found; lines to be told.
-    Each try is a search of its own, of as many graphs as it took to find the failure and ten more, or of all; what
-    could not be tried before ``deadline`` is said."""
+    A change that leaves the failed execution as it is (:func:`stays`) is no mend. Each other one is tried by a search of
+    its own, of as many graphs as it took to find the failure and ten more, or of all; what could not be tried before
+    ``deadline`` is said."""
     most = failure.number + 10
     changes = stronger(failure.seen.graph)
-    tried = 0
+    passed = searches = 0
     for size in (1, 2):
         for some in combinations(changes, size):
             if size == 2 and (some[0].place, some[0].operation) == (some[1].place, some[1].operation):
                 continue
             now = time.monotonic()
             if now >= deadline:
-                return [f"no mend found among {tried} tries of {len(changes)} accesses; there was no time for more"]
-            tried += 1
+                told = f"{passed} changes leave the failure as it is, {searches} were searched with"
+                return [f"no mend found among {len(changes)} accesses: {told}; there was no time for more"]
+            if stays(failure, some, model):
+                passed += 1
+                continue
+            searches += 1
             hunt = searched(scenario, strategy, dict(one.rule for one in some), deadline, model, weaker, most)
             coverage = hunt.verdict.coverage
             if not hunt.verdict.findings and (coverage.complete or coverage.executions >= most):
@@ -447,6 +455,32 @@ def mend(
                 lines = [f"weakest mend found: {some[0]}{whole}"]
                 return [*lines, *(f"               and: {one}" for one in some[1:])]
     return [f"no stronger ordering of one or two of {len(changes)} accesses mends it: it is more than a missing order"]
+
+
+def stays(failure: Failure, changes: Sequence[Change], model: str) -> bool:
+    """Does the failed execution remain allowed, and fail, with these orderings? Then a search would find it again. Only
+    a use after free can be right in the same graph, if its access comes before the free now. O(events squared)."""
+    rules = dict(one.rule for one in changes)
+    graph, world = failure.seen.graph.copy(), failure.seen.tasks
+    assert isinstance(world, GraphWorld)
+    graph.tasks = [
+        [
+            rules[label.place, operation_of(label)](copy(label))
+            if label.place is not None and (label.place, operation_of(label)) in rules else label
+            for label in task
+        ]
+        for task in graph.tasks
+    ]  # fmt: skip
+    graph.rows = order_type(model).of(graph, model)
+    if graph.rows is None:
+        return False
+    if failure.broken.kind not in ("use after free", "double free"):
+        return True
+    try:
+        world.uses(graph)
+    except Broken:
+        return True
+    return False
 
 
 def searched(
