@@ -34,6 +34,8 @@ __all__ = [
 
 Rows = list[int]
 LKMM, RC11, SC, TSO = "lkmm", "rc11", "sc", "tso"
+MODELS = (LKMM, RC11, SC, TSO)
+"""Memory models whose executions can be searched as graphs."""
 WEAK = (LKMM, RC11)
 """Those in which tasks need not agree on an order in time: no interleaving shows what they allow."""
 NAMES = {
@@ -134,7 +136,9 @@ class Relations:
         :mod:`benchframe.check.rc11` alone has the axioms."""
         assert self.model != RC11, "no single order decides rc11"
         if self.model == SC:
-            rows = [own & ~((2 << at) - 1) | seen for at, (own, seen) in enumerate(zip(self.own, self._seen(), strict=True))]
+            rows = [
+                own & ~((2 << at) - 1) | seen for at, (own, seen) in enumerate(zip(self.own, self._seen(), strict=True))
+            ]
             self._rcu(rows)
             return rows
         return self._tso() if self.model == TSO else self._lkmm()
@@ -354,8 +358,8 @@ class Relations:
         return self.own[at] & ((1 << at) - 1)
 
     def _rcu(self, strong: Rows) -> None:
-        """Sections and grace periods: all before what came first is before all after the other. A grace period waits for
-        one task after the other in the graph only: none of these waits comes before another."""
+        """Sections and grace periods: all before what came first is before all after the other. The waits of a grace
+        period, one for each task, are in no order."""
         waits = sum(1 << at for at, one in enumerate(self.labels) if one.tag == "gp" and one.kind == "R")
         for at in bits(waits):
             one = self.labels[at]

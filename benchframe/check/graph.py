@@ -81,6 +81,15 @@ class Label:
     def __repr__(self) -> str:
         return f"{self.kind}{'' if self.order == 'once' else '.' + self.order} {self.loc} {self.value!r}"
 
+    @property
+    def operation(self) -> str:
+        """What it is to who exchanges orderings: load, store, rmw, or the barrier's name."""
+        if self.kind == "F":
+            return self.order
+        if self.rmw:
+            return "rmw"
+        return "load" if self.kind == "R" else "store"
+
     def same(self, other: Label) -> bool:
         """Whether it is the same event. A replay must yield the same events as before."""
         return (

@@ -233,6 +233,20 @@ def running(outside: tuple[str, ...] = ()) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
+def program_state() -> tuple[Any, ...]:
+    """Where the running task is, and its local variables, up to where it began."""
+    return tuple(
+        (frame.f_code, frame.f_lasti, tuple(_plain(value) for value in frame.f_locals.values())) for frame in running()
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, int):
+        return int(value)
+    slab = getattr(value, "slab", None)
+    return (slab.base, value.index) if slab is not None else id(value)
+
+
 def chain(most: int = 4, outside: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The names of the innermost ``most`` functions of :func:`running`."""
     return tuple(frame.f_code.co_name for frame in islice(running(outside), most))

@@ -29,7 +29,7 @@ from benchframe.check.memory import OutOfRecords, describe
 from benchframe.check.rc11 import order_type
 from benchframe.check.search import Coverage
 from benchframe.check.trust import Nondeterminism, Seen, Tasks, Trust
-from benchframe.check.weak import ALONE, GraphCase, GraphWorld, Rule, operation_of
+from benchframe.check.weak import ALONE, GraphCase, GraphWorld, Rule
 from benchframe.errors import UsageError, did_you_mean
 from benchframe.scenario import Scenario, Sites
 from benchframe.strategy import Strategy
@@ -419,7 +419,7 @@ def stronger(graph: Graph) -> list[Change]:
         label = graph.label(event)
         if label.kind not in "RW" or label.place is None or label.tag in ("free", "kfree_rcu", "wait_then_add"):
             continue
-        operation = operation_of(label)
+        operation = label.operation
         if operation == "rmw":
             next_one = graph.tasks[event >> SHIFT][(event & ((1 << SHIFT) - 1)) + 1 :][:1]
             was = order_of(label, next_one[0] if label.kind == "R" and next_one else None)
@@ -451,8 +451,8 @@ def mend(
     weaker: Mapping[tuple[str, str, str], Rule] | None = None,
 ) -> list[str]:
     """The smallest set of stronger orderings, of one or two accesses, under which nothing is found; lines to be told.
-    A change that leaves the failed execution as it is (:func:`stays`) is no mend. Each other one is tried by a search of
-    its own, of as many graphs as it took to find the failure and ten more, or of all; what could not be tried before
+    A change that leaves the failed execution as it is (:func:`stays`) is no mend. Each other one is tried by a search
+    of its own, of as many graphs as it took to find the failure and ten more, or of all; what could not be tried before
     ``deadline`` is said."""
     most = failure.number + 10
     changes = stronger(failure.seen.graph)
@@ -486,8 +486,8 @@ def stays(failure: Failure, changes: Sequence[Change], model: str) -> bool:
     assert isinstance(world, GraphWorld)
     graph.tasks = [
         [
-            rules[label.place, operation_of(label)](copy(label))
-            if label.place is not None and (label.place, operation_of(label)) in rules else label
+            rules[label.place, label.operation](copy(label))
+            if label.place is not None and (label.place, label.operation) in rules else label
             for label in task
         ]
         for task in graph.tasks
@@ -562,8 +562,10 @@ class Weakened:
         whole = len(self.scenarios) - len(self.left)
         lines = [f"  {self.state:10}  {self.change}"]
         lines += [f"              why: {self.why}"] if self.why else []
-        searched = f"{whole} of {len(self.scenarios)} scenarios searched whole" if self.left else (
-            f"all {whole} scenarios searched whole"
+        searched = (
+            f"{whole} of {len(self.scenarios)} scenarios searched whole"
+            if self.left
+            else (f"all {whole} scenarios searched whole")
         )
         return "\n".join([*lines, f"              no failure in {self.graphs} graphs, {searched}"])
 
@@ -581,7 +583,7 @@ def weaker(graph: Graph) -> set[Change]:
                 if label.order in ("mb", "rmb", "wmb"):
                     found.add(Change(label.place, label.order, label.order, "none"))
                 continue
-            operation = operation_of(label)
+            operation = label.operation
             if operation == "rmw" and label.kind == "W":
                 continue
             after = events[index + 1] if operation == "rmw" and index + 1 < len(events) else None
@@ -649,8 +651,9 @@ def run_orderings(
 ) -> list[Weakened]:
     """Weaken each ordering of ``strategy`` in ``budget`` seconds, in the common scenarios, its own and ``more``; tells
     some lines for each. First :data:`QUICK` graphs of each scenario, which find most; then, in the time that is left,
-    all graphs of those that may still be needed. ``reasons``: why some are not needed, by :attr:`Change.key`; a failure
-    that is found counts more. Raises UsageError for a scenario that is none of these."""
+    all graphs of those that may still be needed. ``reasons``: why some are not needed, by :attr:`Change.key`, or that
+    behind the strategy's name; a failure that is found counts more. Raises UsageError for a scenario that is none of
+    these."""
     every = {one.name: one for one in (*more, *strategy.scenarios, *COMMON)}
     if unknown := [name for name in names if name not in every]:
         raise UsageError(f"no scenario {unknown[0]!r}", hint=did_you_mean(unknown[0], every, "known: {}"))
@@ -658,8 +661,10 @@ def run_orderings(
     began = time.monotonic()
     changes = met(strategy, scenarios, began + budget * 0.3, say)
     say(f"{strategy.name}: {len(changes)} orderings can be weakened by a step, in {len(scenarios)} scenarios")
+    known = reasons or {}
+    why = {one: known.get(f"{strategy.name}: {one.key}", known.get(one.key, "")) for one in changes}
     results = [
-        Weakened(change, where, (reasons or {}).get(change.key, ""), left=list(where))
+        Weakened(change, where, why[change], left=list(where))
         for change, where in sorted(changes.items(), key=lambda item: (item[0].place, item[0].operation, item[0].now))
     ]
     for graphs, share in ((QUICK, 0.6), (None, 1.0)):

@@ -256,7 +256,7 @@ def _orderings(known: "Registry", names: list[str], scenarios: list[str], budget
         strategy = known.strategy(name)
         mine = [race.scenario for race in known.historic().values() if getattr(race.mended, "name", "") == name]
         more = [one if isinstance(one, Scenario) else scenario(str(one)) for one in mine]
-        run_orderings(strategy, scenarios, budget, typer.echo, judgements(strategy), more)
+        run_orderings(strategy, scenarios, budget, typer.echo, judgements(strategy, "orderings"), more)
     return 0
 
 
