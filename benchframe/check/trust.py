@@ -18,11 +18,9 @@ not found: graphs here have no cycle of the two.
 
 from __future__ import annotations
 
-import gc
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,6 +28,7 @@ from benchframe.check.axioms import coherent
 from benchframe.check.graph import INIT, SHIFT, WAITS, Graph, Id, Label
 from benchframe.check.order import Order, Plan
 from benchframe.check.rc11 import order_type
+from benchframe.units import few_collections
 
 BRANCHES = 4
 """Graphs to begin with that each part of a divided search gets."""
@@ -140,7 +139,7 @@ class Trust:
     ) -> Counts:
         """Continue until ``on_graph`` returns False, ``deadline`` (time.monotonic) passes, ``most`` graphs were run, or
         all have been seen."""
-        with _few_collections():
+        with few_collections():
             return self._explore(on_graph, deadline, most)
 
     def _explore(self, on_graph: Callable[[Seen], bool], deadline: float | None, most: int | None) -> Counts:
@@ -503,21 +502,6 @@ class Trust:
             self.counts.shadows += 1
             made.pop()
         return made
-
-
-@contextmanager
-def _few_collections() -> Iterator[None]:
-    """Collect garbage less often. An execution makes many objects that live as long as its graph, and Python's
-    collector would visit all of them again and again. Objects from before are excluded, and it runs twenty times less
-    often."""
-    thresholds = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(thresholds[0] * 20, *thresholds[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
-        gc.unfreeze()
 
 
 def _seen_by(graph: Graph, task: int, end: int, loc: Any, chain: Sequence[Id]) -> int:

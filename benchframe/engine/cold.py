@@ -36,14 +36,25 @@ FEWEST, ENOUGH = 256, 2048
 """A replay times at least (if the stream has them) and at most this many faults and lookups."""
 REPLAYS = 4
 """Fewest replays over which an event's time is taken."""
-QUANTILE = 0.25
-"""An event's time in cycles is this quantile over the replays in which it was undisturbed: one that was interrupted
-takes milliseconds."""
+LEAST, UNTIL = 10, 64
+"""On a disturbed machine replays are made until so many are undisturbed, or until there are UNTIL, also if fewer were
+asked for: how many fit into a value's time was found by the first process of a cell, which may have been disturbed,
+too. Of values with 5 undisturbed replays the spread is 6 %, with 10 it is 4 %."""
+LOWER = 0.5
+"""An event's time in cycles is the mean of this lowest share of the replays in which it was undisturbed: one that was
+interrupted takes milliseconds. A mean, because some clocks advance by 26 cycles at once: a quantile would jump with
+them."""
 READINGS = 31
 """Readings of the clock in each replay, which tell what a reading costs."""
 SLACK = 0.1
-"""An event is undisturbed if the controls before it and before the next one are at most this much above the undisturbed
-level. The loop takes some hundred cycles, and some clocks advance by 26 at once."""
+"""A control is undisturbed if it is at most this much above the undisturbed level. The loop takes some hundred cycles,
+and some clocks advance by 26 at once."""
+NEAR, CALM = 16, 0.9
+"""An event is undisturbed if the controls before it and before the next one are, and this share of those of the events
+up to NEAR before and after it. What disturbs comes for milliseconds, hundreds of events. Between them, while the other
+program waits for memory, single controls are undisturbed, but the caches that both share are not."""
+COVERED = 0.9
+"""Fewer events than this with an undisturbed replay count as none: the mean would be that of other events."""
 MAPPING_SHARE = 4
 """... and a mapping call for each so many of them."""
 COLUMN = 512
@@ -75,20 +86,36 @@ def _one_of_each(rows: Array, count: int, rng: np.random.Generator) -> Array:
     return chosen
 
 
-def quantiles(values: Sequence[Array], counted: Sequence[Array], share: float) -> Array:
-    """The quantile ``share`` of each column of ``values`` (rows of equal length) over the rows in which it is
-    ``counted``; NaN if it is in none. O(n log n).
+def lower_means(values: Sequence[Array], counted: Sequence[Array]) -> Array:
+    """The mean of the lower half (LOWER, rounded up) of each column of ``values`` (rows of equal length), over the rows
+    in which it is ``counted``; NaN if it is in none. O(n log n).
 
     >>> no, yes = np.array([False, False]), np.array([True, False])
-    >>> quantiles([np.array([1.0, 1.0]), np.array([5.0, 3.0])], [no, yes], 0.5).tolist()
+    >>> lower_means([np.array([1.0, 1.0]), np.array([5.0, 3.0]), np.array([6.0, 3.0])], [no, yes, yes]).tolist()
     [5.0, nan]
     """
     used = np.array(counted)
-    ordered, columns = np.sort(np.where(used, np.array(values), np.nan), axis=0), np.arange(used.shape[1])
-    at = share * np.maximum(used.sum(axis=0) - 1, 0)
-    low, high = (ordered[edge(at).astype(np.int64), columns] for edge in (np.floor, np.ceil))
-    found: Array = low + (at - np.floor(at)) * (high - low)
+    ordered = np.sort(np.where(used, np.array(values), np.inf), axis=0)
+    kept = np.ceil(LOWER * used.sum(axis=0))
+    sums = np.where(np.arange(len(ordered))[:, None] < kept, ordered, 0.0).sum(axis=0)
+    found: Array = np.divide(sums, kept, out=np.full(len(kept), np.nan), where=kept > 0)
     return found
+
+
+def undisturbed(control: Array, level: float) -> Array:
+    """Which events of a replay were undisturbed, by the controls before each in cycles, and the level of undisturbed
+    ones: booleans. O(n).
+
+    >>> quick, slow = [338.0] * 20, [520.0] * 20
+    >>> undisturbed(np.array([*quick, *slow, *quick]), 338.0).nonzero()[0].tolist()
+    [0, 1, 2, 3, 4, 5, 54, 55, 56, 57, 58, 59]
+    """
+    good = control <= level * (1 + SLACK)
+    before, places = np.concatenate(([0], np.cumsum(good))), np.arange(len(good))
+    first, end = np.maximum(places - NEAR, 0), np.minimum(places + NEAR + 1, len(good))
+    calm: Array = good & (before[end] - before[first] >= CALM * (end - first))
+    calm[:-1] &= good[1:]
+    return calm
 
 
 @dataclass(frozen=True)
@@ -113,15 +140,22 @@ class ColdTimes(Times):
 class ColdSession(Session):
     """As ``session``, whose machine it shares, but before each timed event other memory is touched, as ``caches`` says.
     Times are those of the timed events, drawn by ``seed``: of faults and lookups at most ``most``. ``control`` is the
-    undisturbed level of the control that an earlier process found, in cycles (0: none)."""
+    undisturbed level of the control that an earlier process found, in cycles (0: none). ``toucher``: of ``caches``, if
+    there is one already."""
 
     def __init__(
-        self, session: Session, caches: Caches, seed: int = 0, most: int = ENOUGH, control: float = 0.0
+        self,
+        session: Session,
+        caches: Caches,
+        seed: int = 0,
+        most: int = ENOUGH,
+        control: float = 0.0,
+        toucher: Toucher | None = None,
     ) -> None:
         vars(self).update(vars(session))  # nothing is compiled, allocated or verified a second time
         self._quiet = Quiet(control)
         self.caches = caches
-        self._toucher = Toucher(caches)
+        self._toucher = toucher or Toucher(caches)
         kinds = self.trace.events["kind"][self.first :]
         lines = max(1, caches.touched // LINE)
         rows = chosen_events(kinds, min(max(LINES // lines, FEWEST), most), seed)
@@ -162,9 +196,9 @@ class ColdSession(Session):
 
     def measure(self, loops: int, most: float = MOST, *, seconds: float = 0.0) -> Times:
         """``loops`` replays with the strategy and as many with known answers, alternating; at least REPLAYS, more until
-        ``seconds`` have passed, and up to ``most`` times as many if the machine is disturbed. A figure is the mean over
-        the timed events of each one's lower quartile (QUANTILE). Raises EngineError if :meth:`verify` was not ok, or if
-        a timed event answered something else than the checked one."""
+        ``seconds`` have passed, and up to ``most`` times as many, or UNTIL, if the machine is disturbed (not with a
+        ``most`` of 1). A figure is the mean over the timed events of each one's lower half (LOWER). Raises EngineError
+        if :meth:`verify` was not ok, or if a timed event answered something else than the checked one."""
         verdict = self.verify()
         if not verdict.ok or self._known is None:
             raise EngineError(f"not timed, because an answer is wrong: {verdict.what}")
@@ -177,6 +211,8 @@ class ColdSession(Session):
             passes.append((self._pass(False), self._pass(True)))
         loops = len(passes)
         _, enough, limit = batches(loops, most)
+        if most > 1 and self._undisturbed(passes) < CALM * loops:
+            enough, limit = max(enough, LEAST), max(limit, UNTIL)
         while self._undisturbed(passes) < enough and len(passes) < limit:
             passes.append((self._pass(False), self._pass(True)))
         self._latest, self._clock_cost = passes[-1][0], min(one.clock for one in passes[-1])
@@ -195,12 +231,15 @@ class ColdSession(Session):
     def _evaluated(self, loops: int, passes: Sequence[tuple[Pass, Pass]]) -> ColdTimes:
         """The figures of these replays, of the undisturbed events only if there are enough."""
         full, known = (self._typical([both[i] for both in passes]) for i in (0, 1))
-        if (lost := np.isnan(full) | np.isnan(known)).all():
-            full, known = (np.quantile([both[i].cycles for both in passes], QUANTILE, axis=0) for i in (0, 1))
+        lost = np.isnan(full) | np.isnan(known)
+        if lost.all():
+            every = [np.ones(len(lost), dtype=np.bool_)] * len(passes)
+            full, known = (lower_means([both[i].cycles for both in passes], every) for i in (0, 1))
         else:
             full, known = np.where(lost, np.nan, full), np.where(lost, np.nan, known)
         lookup, fault, mapping, quick = self._means(full, known)
-        clock = float(np.quantile([one.clock for both in passes for one in both], QUANTILE))
+        clocks = np.sort([one.clock for both in passes for one in both])
+        clock = float(np.mean(clocks[: math.ceil(LOWER * len(clocks))]))
         ns = median(one.ns for both in passes for one in both)
         parts = ((self.n_lookups, quick - clock), (self.n_mapping, mapping - clock))
         quiet = int(self._undisturbed(passes))
@@ -212,7 +251,7 @@ class ColdSession(Session):
             mapping_ns=(mapping - clock) * ns,
             replay_ns=sum(count * cycles for count, cycles in parts if count) * ns / self.n_events,
             taken=len(passes),
-            quiet=quiet if believable(quiet, len(passes)) else 0,
+            quiet=quiet if believable(quiet, len(passes)) and 1 - lost.mean() >= COVERED else 0,
             passes=tuple(passes),
         )
 
@@ -224,13 +263,11 @@ class ColdSession(Session):
         """Which events of a replay were undisturbed: booleans. All are before the level is known."""
         if not self._quiet.level:
             return np.ones(len(one.control), dtype=np.bool_)
-        calm: Array = one.control <= self._quiet.level * (1 + SLACK)
-        calm[:-1] &= calm[1:]
-        return calm
+        return undisturbed(one.control, self._quiet.level)
 
     def _typical(self, passes: Sequence[Pass]) -> Array:
-        """Each event's lower quartile over the replays in which it was undisturbed; NaN if it never was."""
-        return quantiles([one.cycles for one in passes], [self._calm(one) for one in passes], QUANTILE)
+        """Each event's time over the replays in which it was undisturbed; NaN if it never was."""
+        return lower_means([one.cycles for one in passes], [self._calm(one) for one in passes])
 
     def _means(self, full: Array, known: Array) -> tuple[float, float, float, float]:
         """Cycles per lookup (the difference), fault, mapping call, and fault or lookup; NaN where there are none."""

@@ -12,6 +12,7 @@ import random
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -385,15 +386,22 @@ def _personality(value: int) -> int:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Start one worker process, wait for it, and turn whatever happens to it into an :class:`Outcome`.
+# Start worker processes, wait for them, and turn whatever happens to one into an :class:`Outcome`.
 #
-# The worker runs in a session of its own: Ctrl-C reaches the parent alone, which then ends the worker. If the
-# parent is killed the kernel kills the worker (``PR_SET_PDEATHSIG``, set by the worker itself).
+# Starting Python and importing what a measurement needs takes 0.4 s, a fork of a process that has done so some 10 ms.
+# All processes of a round have the same layout seed, so they are forked from one server, as multiprocessing's
+# forkserver has it: it is started with the addresses of that seed, imports, and then forks a worker for each request. A
+# worker runs alone: the server only waits for it.
+#
+# Server and workers run in a session of their own: Ctrl-C reaches the parent alone, which then ends them. If the parent
+# is killed the kernel kills the server, and with it the worker (``PR_SET_PDEATHSIG``, set by each itself).
 
 MAX_ANSWER = 1 << 26
 """The most bytes of an answer read from a worker; more is a fault of the worker."""
 TAIL = 4000
 """The number of characters of a worker's stderr to keep."""
+SERVE = "--serve"
+"""The first argument of a server; the number of its socket follows."""
 
 _ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "LC_CTYPE", "XDG_CACHE_HOME")
 _PREFIXES = ("BENCHFRAME_", "NUMBA_")
@@ -417,58 +425,124 @@ def worker_environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k in _ENVIRONMENT or k.startswith(_PREFIXES)}
 
 
-def command_line(job_file: Path, depth: Depth, loops: int, cpu: int | None, pipe: int) -> list[str]:
+def command_line(job_file: Path, depth: Depth, loops: int, cpu: int | None) -> list[str]:
     """A worker's arguments: pyperf's own worker options and ``--job``. ``loops`` 0 asks it to calibrate."""
-    args = ["--worker", "--pipe", str(pipe), "--job", str(job_file)]
+    args = ["--worker", "--job", str(job_file)]
     args += ["--values", str(depth.values), "--warmups", str(depth.warmups), "--min-time", str(depth.min_time)]
     args += ["--loops", str(loops)] if loops else ["--calibrate-loops"]
     return args + ([f"--affinity={cpu}"] if cpu is not None else [])
 
 
-def run_worker(
-    job: Job,
-    depth: Depth,
-    *,
-    loops: int,
-    cpu: int | None,
-    timeout: float,
-    folder: Path,
-    command: Sequence[str] = (),
-) -> Outcome:
-    """Run ``job`` in a process of its own and wait at most ``timeout`` seconds.
+class Workers:
+    """Runs jobs, each in a process of its own, and ends what is left at the end of a ``with`` block.
 
-    ``folder`` takes the job file; ``command`` starts the worker (default: :func:`worker_command`). A signal, a
-    traceback, an exit without an answer and a timeout each result in an Outcome; only KeyboardInterrupt and OSError (no
-    process, no disk) are raised, with the worker ended.
+    ``folder`` takes the job file; ``command`` starts the server (default: :func:`worker_command`).
     """
-    job_file = folder / "job.json"
-    job.write(job_file)
-    start = time.perf_counter()
-    reader, writer = os.pipe()
-    with tempfile.TemporaryFile() as stderr, os.fdopen(reader, "rb", buffering=0) as answers:
-        arguments = [*(command or worker_command()), *command_line(job_file, depth, loops, cpu, writer)]
+
+    def __init__(self, folder: Path, command: Sequence[str] = ()) -> None:
+        self.folder, self._command = folder, tuple(command)
+        self._server: _Server | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def run(self, job: Job, depth: Depth, *, loops: int, cpu: int | None, timeout: float) -> Outcome:
+        """Run ``job`` and wait at most ``timeout`` seconds.
+
+        A signal, a traceback, an exit without an answer and a timeout each result in an Outcome; only KeyboardInterrupt
+        and OSError (no process, no disk) are raised, with the worker ended.
+        """
+        job_file = self.folder / "job.json"
+        job.write(job_file)
+        start = time.perf_counter()
+        if self._server is None or self._server.layout_seed != job.layout_seed:
+            self._end()
+            self._server = _Server(self._command or worker_command(), job_file, job.layout_seed)
+        reader, writer = os.pipe()
+        with tempfile.TemporaryFile() as stderr, os.fdopen(reader, "rb", buffering=0) as answers:
+            try:
+                try:
+                    self._server.fork(command_line(job_file, depth, loops, cpu), writer, stderr.fileno())
+                finally:
+                    os.close(writer)
+                text = _read(answers, start + timeout)
+                code = self._server.wait(start + timeout + 5)
+                tail = _tail(stderr)
+                if code is None:
+                    code, said = self._server.died(start + timeout + 5)
+                    tail = tail or said
+                    self._end()
+            except TimeoutError:
+                self._end()
+                return Outcome("timed_out", f"no answer within {timeout:g} s", detail=_tail(stderr)).with_wall(timeout)
+            except BaseException:
+                self._end()
+                raise
+        return _judge(text, code, tail).with_wall(time.perf_counter() - start)
+
+    def _end(self) -> None:
+        if self._server is not None:
+            self._server.end()
+            self._server = None
+
+
+class _Server:
+    """The process from which the workers of one layout seed are forked. Raises OSError if there is no room for one."""
+
+    def __init__(self, command: Sequence[str], job_file: Path, layout_seed: int) -> None:
+        self.layout_seed = layout_seed
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
+        self._socket, theirs = socket.socketpair()
+        arguments = [*command, SERVE, str(theirs.fileno()), "--job", str(job_file)]
         try:
             with fixed_addresses():
-                process = subprocess.Popen(
+                self._process = subprocess.Popen(
                     arguments,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    stderr=stderr,
-                    pass_fds=(writer,),
-                    env=environment(worker_environment(), arguments, job.layout_seed),
+                    stderr=self._stderr,
+                    pass_fds=(theirs.fileno(),),
+                    env=environment(worker_environment(), arguments, layout_seed),
                     start_new_session=True,
                 )
+        except BaseException:
+            self._socket.close()
+            self._stderr.close()
+            raise
         finally:
-            os.close(writer)
+            theirs.close()
+
+    def fork(self, arguments: Sequence[str], answers: int, stderr: int) -> None:
+        """Ask for a worker with these arguments; it writes its answer to the file descriptor ``answers``."""
+        with contextlib.suppress(BrokenPipeError):  # it has died: wait() will tell of what
+            socket.send_fds(self._socket, [json.dumps(list(arguments)).encode()], [answers, stderr])
+
+    def wait(self, deadline: float) -> int | None:
+        """The exit code of the worker; None if the server has died. Raises TimeoutError."""
+        self._socket.settimeout(max(0.01, deadline - time.perf_counter()))
+        with contextlib.suppress(ConnectionResetError):
+            if said := self._socket.recv(64):
+                return int(said)
+        return None
+
+    def died(self, deadline: float) -> tuple[int, str]:
+        """Its own exit code, and the end of what it wrote to stderr. Raises TimeoutError."""
         try:
-            text = _read(answers, start + timeout)
-            code = process.wait(max(0.0, start + timeout - time.perf_counter()) + 5)
-        except (TimeoutError, subprocess.TimeoutExpired):
-            return Outcome("timed_out", f"no answer within {timeout:g} s", detail=_tail(stderr)).with_wall(timeout)
-        finally:
-            _end(process)
-        tail = _tail(stderr)
-    return _judge(text, code, tail).with_wall(time.perf_counter() - start)
+            code = self._process.wait(max(0.01, deadline - time.perf_counter()))
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
+        return code, _tail(self._stderr)
+
+    def end(self) -> None:
+        """Kill it, its worker, and everything that that started."""
+        self._socket.close()
+        with contextlib.suppress(OSError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._stderr.close()
 
 
 def _read(answers: IO[bytes], deadline: float) -> str:
@@ -484,14 +558,6 @@ def _read(answers: IO[bytes], deadline: float) -> str:
         parts.append(part)
         size += len(part)
     return b"".join(parts).decode("utf-8", "replace")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the worker and everything that it started, if still alive."""
-    if process.poll() is None:
-        with contextlib.suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def _tail(stderr: IO[bytes]) -> str:

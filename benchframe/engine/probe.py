@@ -186,12 +186,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def timed(session: Any, seconds: float) -> dict[str, float]:
-    """The median of VALUES timings of ``seconds`` each, per figure; a figure at or below zero because of noise is left
-    out."""
+    """The median of VALUES timings of ``seconds`` each, per figure; of the undisturbed ones, if there are any. A figure
+    at or below zero because of noise is left out."""
     first = session.measure(1)
     loops = max(1, math.ceil(seconds / max(first.seconds, 1e-6)))
     session.measure(max(1, loops // 4))
     taken = [session.settle(t) for t in [session.measure(loops, most=1) for _ in range(VALUES)]]
+    taken = [t for t in taken if t.quiet] or taken
     found = {name: statistics.median(getattr(t, f"{name}_ns") for t in taken) for name in FIGURES}
     return {name: value for name, value in found.items() if math.isfinite(value) and value > 0}
 

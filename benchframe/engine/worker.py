@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import gc
 import io
 import json
 import math
 import os
 import signal
+import socket
 import sys
-import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Protocol, cast
 
 from benchframe.engine.job import COLD, FIGURES, Job, Outcome, close_gaps, finite, scatter, unspool, usable
 from benchframe.engine.threads import Scaling, Stuck, ThreadSession, WrongAfter, latencies
@@ -25,7 +28,9 @@ from benchframe.errors import BenchframeError
 if TYPE_CHECKING:
     import pyperf  # type: ignore[import-untyped]
 
+    from benchframe.engine.caches import Toucher
     from benchframe.engine.threads import ThreadSession
+    from benchframe.registry import Registry
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -145,15 +150,15 @@ def _threads_suite(
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# One worker process: ``benchframe.engine.worker --worker --job FILE ...``, a pyperf worker.
+# One worker process: ``--worker --job FILE ...``, a pyperf worker.
 #
-# pyperf parses its own worker options, pins the process, calibrates the number of loops and times the whole replay
-# (``Runner.bench_time_func``). One replay yields four figures at once (:class:`~benchframe.engine.session.Times`),
-# so the figures of every call are kept aside and become four pyperf benchmarks with the same metadata. The strategy
-# is verified first: a wrong one is never timed. Start-up counts (one process per cell and round): nothing heavy is
-# imported that the measurement does not need.
+# pyperf parses its own worker options, pins the process and times the whole replay (``Runner.bench_time_func``). One
+# replay yields four figures at once (:class:`~benchframe.engine.session.Times`), so the figures of every call are kept
+# aside and become four pyperf benchmarks with the same metadata. The strategy is verified first: a wrong one is never
+# timed.
 
 _PR_SET_PDEATHSIG = 1
+P = ParamSpec("P")
 
 
 class TimesLike(Protocol):
@@ -194,14 +199,40 @@ class ChangedSource(BenchframeError):
     """The source of the strategy or of the model has changed since the run began."""
 
 
+@cache
+def _known(plugins: tuple[str, ...], blocked: tuple[str, ...]) -> Registry:
+    from benchframe import registry
+
+    return registry.load([Path(p) for p in plugins], blocked)
+
+
+@cache
+def _toucher(caches: str) -> Toucher:
+    """Its memory is only read, so workers share it."""
+    from benchframe.engine.caches import Toucher, from_text
+
+    return Toucher(from_text(caches))
+
+
+def prepare(job: Job) -> None:
+    """In the server: import and load what the workers of its round need."""
+    from benchframe.engine import cold, session  # noqa: F401
+    from benchframe.runner import KNOWN_REPLAY, mapping, unit_store
+    from benchframe.units import code_digest
+
+    strategy = _known(job.plugins, job.blocked).strategy(job.strategy)
+    code_digest()
+    unit_store().missing([KNOWN_REPLAY, mapping(strategy)])  # loads what is there
+    for state in {job.caches, job.cold} - {""}:
+        _toucher(state)
+
+
 def open_session(job: Job) -> SessionLike | ThreadSession:
     """The native engine's session for ``job``. Raises ChangedSource, UnknownName or EngineError."""
-    from benchframe import registry
     from benchframe.engine.session import Session
     from benchframe.units import code_digest, strategy_digest
 
-    known = registry.load([Path(p) for p in job.plugins], job.blocked)
-    strategy = known.strategy(job.strategy)
+    strategy = _known(job.plugins, job.blocked).strategy(job.strategy)
     if strategy_digest(strategy) != job.digest:
         raise ChangedSource(f"strategy {job.strategy} was edited during the run")
     if job.model and code_digest() != job.model:
@@ -216,16 +247,16 @@ def open_session(job: Job) -> SessionLike | ThreadSession:
         from benchframe.engine.cold import ColdSession
 
         warm = Session(strategy, unspool(job), layout_seed=job.layout_seed)
-        cold: SessionLike = ColdSession(warm, from_text(job.caches), job.layout_seed, control=job.control)
+        state = from_text(job.caches)
+        cold: SessionLike = ColdSession(warm, state, job.layout_seed, control=job.control, toucher=_toucher(job.caches))
         return cold
     session: SessionLike = Session(strategy, unspool(job), layout_seed=job.layout_seed, control=job.control)
     return session
 
 
-def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
+def perform(runner: pyperf.Runner, job: Job, opener: Opener, addresses: str) -> Outcome:
     """Verify, calibrate if requested, time, then take counts and latencies if requested."""
     args = runner.args
-    addresses = scatter(job.layout_seed)
     try:
         session = opener(job)
     except ChangedSource as error:
@@ -239,12 +270,9 @@ def perform(runner: pyperf.Runner, job: Job, opener: Opener) -> Outcome:
     meter = Meter(session, job.patient)
     runner.metadata.update({**job.metadata, "benchframe_addresses": addresses})
     if args.calibrate_loops:
-        values, warmups = args.values, args.warmups
-        args.values, args.warmups = 1, 0
-        calibration = _bench(runner, "calibration", meter, session)
-        args.calibrate_loops, args.values, args.warmups = False, values, warmups
-        args.loops = int(calibration.get_runs()[0].get_metadata()["calibrate_loops"])
-    meter.replay(max(1, args.loops // WARM))
+        args.calibrate_loops, args.loops = False, meter.calibrate(args.min_time)
+    else:
+        meter.replay(max(1, args.loops // WARM))
     before = len(meter.taken)
     timed = _bench(runner, "replay", meter, session)
     first = before + args.warmups
@@ -287,6 +315,14 @@ class Meter:
         self.walls.append(time.perf_counter() - began)
         self.taken.append(times)
         return float(times.seconds * times.loops / times.taken)
+
+    def calibrate(self, seconds: float) -> int:
+        """How many replays take ``seconds`` on the clock, at the shortest time seen of one. Doubles their number until
+        a share of WARM has passed, which warms up as well."""
+        loops = 1
+        while self.replay(loops) < seconds / WARM:
+            loops *= 2
+        return max(1, math.ceil(seconds / min(times.seconds / times.taken for times in self.taken)))
 
     def settled(self, first: int, loops: int) -> list[TimesLike]:
         """The values from call ``first`` on, evaluated with the final undisturbed level. If ``patient``, each value
@@ -355,7 +391,7 @@ def _add_cold(suite: pyperf.BenchmarkSuite, session: SessionLike, job: Job, seco
 
     if not isinstance(session, Session) or not suite.get_benchmarks():
         return
-    cold = ColdSession(session, from_text(job.cold), job.layout_seed, COLUMN)
+    cold = ColdSession(session, from_text(job.cold), job.layout_seed, COLUMN, toucher=_toucher(job.cold))
     if not cold.timed_lookups:
         return
     times = cold.measure(1, seconds=seconds)
@@ -421,30 +457,72 @@ def die_with_parent(parent: int) -> None:
             sys.exit("benchframe is gone")
 
 
-def main(argv: Sequence[str] | None = None, opener: Opener = open_session) -> int:
-    """The worker's main function: exit code 0 with one line of JSON in the pipe, else a traceback on stderr."""
-    faulthandler.enable()
+def work(arguments: Sequence[str], answers: int, server: int, opener: Opener, addresses: str) -> int:
+    """What a worker does, as a child of process ``server``: write one line of JSON to the file descriptor
+    ``answers``."""
     import pyperf
 
+    die_with_parent(server)
     runner = pyperf.Runner(program_args=("-m", "benchframe.engine.worker"))
     runner.argparser.add_argument("--job", required=True, type=Path, help="job file written by benchframe")
-    args = runner.parse_args(list(argv) if argv is not None else None)
+    args = runner.parse_args(list(arguments))
     job = Job.read(args.job)
-    die_with_parent(job.parent)
-    pipe, args.pipe = args.pipe, None
     if args.affinity:
         os.sched_setaffinity(0, {int(cpu) for cpu in args.affinity.split(",")})
-    outcome = perform(runner, job, opener)
-    answer = outcome.to_json()
-    if pipe is None:
-        print(answer)
-    else:
-        with os.fdopen(pipe, "w", encoding="utf-8") as file:
-            file.write(answer)
-    if threading.active_count() > 1:  # threads are stuck in compiled code: there is no other way to end
-        sys.stdout.flush()
-        os._exit(0)
+    outcome = perform(runner, job, opener, addresses)
+    with os.fdopen(answers, "w", encoding="utf-8") as file:
+        file.write(outcome.to_json())
     return 0
+
+
+def main(argv: Sequence[str] | None = None, opener: Opener = open_session) -> int:
+    """What a server does (``--serve SOCKET --job FILE``): fork a worker for each request, wait for it, and send its
+    exit code, until the other end closes. A worker's traceback goes to the stderr that came with the request."""
+    faulthandler.enable()
+    gc.disable()  # what is imported stays: there is nothing to collect
+    _, number, _, file = sys.argv[1:] if argv is None else argv
+    job = Job.read(Path(file))
+    die_with_parent(job.parent)
+    import pyperf  # noqa: F401
+
+    addresses = scatter(job.layout_seed)
+    if opener is open_session:
+        prepare(job)
+    gc.freeze()
+    gc.enable()
+    server = os.getpid()
+    with socket.socket(fileno=int(number)) as requests:
+        while True:
+            request, received, _, _ = socket.recv_fds(requests, 1 << 16, 2)
+            if not request:
+                return 0
+            answers, stderr = received
+            worker = os.fork()
+            if not worker:
+                requests.close()
+                os.dup2(stderr, sys.stderr.fileno())
+                _end_with(work, json.loads(request), answers, server, opener, addresses)
+            for one in received:
+                os.close(one)
+            code = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
+            requests.send(str(code).encode())
+
+
+def _end_with(function: Callable[P, int], *args: P.args, **kwargs: P.kwargs) -> NoReturn:
+    """End this process as Python ends a program that calls ``function``, but at once: threads may be stuck in compiled
+    code, and there is nothing to take down."""
+    code: object = 1
+    try:
+        code = function(*args, **kwargs)
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 if __name__ == "__main__":

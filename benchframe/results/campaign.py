@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from benchframe.engine.job import COLD, Budget, Depth, Job, Outcome, layout_seed, order, run_worker, spool
+from benchframe.engine.job import COLD, Budget, Depth, Job, Outcome, Workers, layout_seed, order, spool
 from benchframe.errors import ResultsError, disk_error
 from benchframe.results.figures import control, rows_of
 from benchframe.results.folder import CellState, LatencyRow, RunFolder, ThreadsFound, cell_key
@@ -364,7 +364,7 @@ class Campaign:
         OSError (no process) and KeyboardInterrupt; everything measured before is on disk.
         """
         self._measured = self._timed = self._warmup = 0.0
-        with self.folder.locked(), self.folder.spool() as scratch:
+        with self.folder.locked(), self.folder.spool() as scratch, Workers(scratch, self.worker) as self._workers:
             try:
                 self._rounds(scratch)
             except BaseException:
@@ -422,7 +422,7 @@ class Campaign:
                 return
             began = time.perf_counter()
             for name in names:
-                states[name] = self._process(cells[name], states[name], round_, scratch, spooled[cells[name].workload])
+                states[name] = self._process(cells[name], states[name], round_, spooled[cells[name].workload])
                 if states[name].failed:
                     self.observer.dropped(sum(r not in done[name] for r in range(round_ + 1, sure)))
             if names:
@@ -448,17 +448,15 @@ class Campaign:
         self.observer.dropped(processes)
         self.observer.note(note)
 
-    def _process(
-        self, entry: CellEntry, state: CellState, round_: int, scratch: Path, spooled: tuple[Path, Path]
-    ) -> CellState:
+    def _process(self, entry: CellEntry, state: CellState, round_: int, spooled: tuple[Path, Path]) -> CellState:
         """Run one worker process and write its outcome to disk: the state first, then the figures."""
-        outcome = self._launch(entry, state, round_, scratch, spooled)
+        outcome = self._launch(entry, state, round_, spooled)
         patient = self.folder.manifest.options.rounds > FIRST_LOOK
         for _ in range(AGAIN if patient else 0):
             if outcome.state != "ok" or not outcome.restless:
                 break
             self._warmup += outcome.measured + outcome.warmup
-            outcome = self._launch(entry, state, round_, scratch, spooled)
+            outcome = self._launch(entry, state, round_, spooled)
         if outcome.state == "skipped":
             raise ResultsError(self.folder.path, outcome.message, "continue with --resume, or start a new run")
         self._measured += outcome.measured
@@ -483,9 +481,7 @@ class Campaign:
         self.observer.process(entry, round_, outcome)
         return state
 
-    def _launch(
-        self, entry: CellEntry, state: CellState, round_: int, scratch: Path, spooled: tuple[Path, Path]
-    ) -> Outcome:
+    def _launch(self, entry: CellEntry, state: CellState, round_: int, spooled: tuple[Path, Path]) -> Outcome:
         manifest = self.folder.manifest
         options = manifest.options
         layout = layout_seed(manifest.seed, round_)
@@ -521,14 +517,12 @@ class Campaign:
                 },
             },
         )
-        return run_worker(
+        return self._workers.run(
             job,
             Depth(options.rounds, options.values, options.warmups, options.min_time),
             loops=state.loops,
             cpu=options.cpu if options.cpu >= 0 and not threads else None,
             timeout=options.timeout,
-            folder=scratch,
-            command=self.worker,
         )
 
     def _total(self) -> None:

@@ -331,7 +331,7 @@ ROOM = 256 << 10
 EVENTS, REPLAYS = 64, 8
 STEPS, CHASES, LAPS = 2000, 16, 16
 QUARTILE = 0.25
-"""As :data:`benchframe.engine.cold.QUANTILE`, for the chase too: both see the same machine."""
+"""Of readings, and of chases, since both see the same machine: others only make them longer."""
 WITHIN = 0.15
 """How far a ratio may be from 1."""
 ALIKE = 0.3

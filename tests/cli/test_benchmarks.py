@@ -27,7 +27,7 @@ def run(script: str, *options: str, strategies: str = "rbtree") -> str:
     """What a benchmark prints that needs these ``strategies`` (comma-separated), compiled beforehand."""
     known = load()
     for name in strategies.split(","):
-        compiled(known.strategy(name))
+        compiled(known.strategy(name), timed=True)
     command = [sys.executable, str(BENCHMARKS / script), *options]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert ended.returncode == 0, ended.stderr

@@ -66,7 +66,7 @@ def test_the_tutorial(tmp_path: Path) -> None:
             command = shlex.split(line.removeprefix("$ "))
             module = ["benchframe", *command[1:]] if command[0] == "benchframe" else command[2:]
             if module[0] == "pytest":
-                compiled(load([written]).strategy("two"), timed=False)
+                compiled(load([written]).strategy("two"))
             run = subprocess.run(
                 [sys.executable, "-m", *module], cwd=tmp_path, env=environment, capture_output=True, text=True
             )

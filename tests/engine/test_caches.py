@@ -177,6 +177,23 @@ def test_what_is_disturbed_does_not_count() -> None:
     assert alone.fault_ns == 2700
 
 
+def test_a_short_pause_of_what_disturbs_does_not_count() -> None:
+    """Single undisturbed controls amid disturbed ones are none. If half of the events were never undisturbed, the
+    figures are the others', and the value counts as disturbed."""
+    found = cold(CHURN, Caches(PROGRAM, 64), 100)
+    found.measure(1)
+    calm = np.full(len(found.chosen), 300)
+    number = np.arange(len(calm))
+    found._quiet = Quiet()
+    found._quiet.see(calm)
+    pauses = np.where(number % 8 < 5, calm, 2 * calm)
+    assert not found._calm(Pass(calm * 1.0, pauses, 1.0, 1.0, 0.0)).any()
+    half = np.where(number < len(calm) // 2, calm, 2 * calm)
+    pair = tuple(Pass(half * cycles, half, 1.0, 1.0, 0.0) for cycles in (2.0, 1.0))
+    times = found._evaluated(6, [pair] * 6)  # type: ignore[list-item]
+    assert (times.lookup_ns, times.quiet) == (300, 0)
+
+
 def test_a_column_beside_warm_figures_changes_nothing_of_theirs() -> None:
     """Lookups are timed again on the machine of a verified session: they are as many as asked for, and the session
     counts and answers as before."""

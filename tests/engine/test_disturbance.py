@@ -231,6 +231,6 @@ def test_a_restless_process_is_made_anew(
     campaign._controls, campaign._measured, campaign._timed, campaign._warmup = {}, 0.0, 0.0, 0.0
     monkeypatch.setattr(campaign, "_launch", launch)
     monkeypatch.setattr(folder, "add_suite", lambda *_: None)
-    state = campaign._process(entry, CellState(), 0, tmp_path, (tmp_path, tmp_path))
+    state = campaign._process(entry, CellState(), 0, (tmp_path, tmp_path))
     assert len(seen) == launched
     assert state.loops == launched - 1

@@ -1,11 +1,16 @@
-"""The schedule: orders, layouts, the budget; no process is started here."""
+"""The schedule: orders, layouts, the budget; the processes of a round."""
 
 import os
+import signal
 from collections import Counter
+from pathlib import Path
 
 import pytest
+from support.fake_worker import FakeSession, Times
+from support.sessions import WORKER, stream
 
-from benchframe.engine.job import DEPTHS, Budget, layout_seed, order, spare_cpu
+from benchframe.engine.job import DEPTHS, Budget, Depth, Job, Workers, layout_seed, order, spare_cpu, spool
+from benchframe.engine.worker import Meter
 
 CELLS = [f"workload\n{name}" for name in "abcdef"]
 
@@ -69,3 +74,47 @@ def test_workers_are_pinned_where_it_helps(
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: cpus)
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 9.0, 9.0))
     assert spare_cpu() == chosen
+
+
+def test_workers_of_a_round_come_from_one_server(tmp_path: Path) -> None:
+    """Processes of one layout seed are forked from one server, also after one of them died; those of another seed from
+    another one. The end of a server is told as that of the cell, and the next cell has a new one."""
+    trace = stream().trace
+    events, meta = spool(trace, tmp_path)
+
+    def job(name: str, seed: int) -> Job:
+        return Job(name, "", str(events), str(meta), trace.setup, seed, extras=False)
+
+    with Workers(tmp_path, WORKER) as workers:
+
+        def run(name: str, seed: int) -> tuple[str, str, int]:
+            outcome = workers.run(job(name, seed), Depth(1, 1, 0, 0.004), loops=4, cpu=None, timeout=60)
+            server = workers._server
+            return outcome.state, outcome.message, server._process.pid if server else 0
+
+        state, _, first = run("fake20", 1)
+        assert (state, run("segv", 1)[1:]) == (
+            "ok",
+            ("killed by SIGSEGV (Fatal Python error: Segmentation fault)", first),
+        )
+        assert run("fake30", 1) == ("ok", "", first)
+        state, _, second = run("fake30", 2)
+        assert (state, second == first) == ("ok", False)
+        os.kill(second, signal.SIGKILL)
+        assert run("fake30", 2)[:2] == ("crashed", "killed by SIGKILL")
+        assert run("fake30", 2)[0] == "ok"
+    assert workers._server is None
+
+
+def test_a_busy_machine_does_not_make_a_value_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of replays of a value follows from the fastest ones seen: here one takes 1 ms, and 3 ms before."""
+
+    def measure(self: FakeSession, loops: int, most: float = 2.0) -> Times:
+        each = 3e-3 if loops < 8 else 1e-3
+        return Times(loops, each * loops, 1.0, 1.0, 1.0, 1.0, taken=loops, quiet=loops)
+
+    monkeypatch.setattr(FakeSession, "__init__", lambda self: None)
+    monkeypatch.setattr(FakeSession, "measure", measure)
+    meter = Meter(FakeSession())  # type: ignore[call-arg]
+    assert meter.calibrate(0.1) == 100
+    assert [times.taken for times in meter.taken] == [1, 2, 4, 8, 16]

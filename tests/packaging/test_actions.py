@@ -81,11 +81,11 @@ def test_its_steps_gate(tmp_path: Path) -> None:
     """The steps as they stand, on a tiny run: the same plugin passes, one that does more work in each lookup fails by
     its counted cost, and the table is in the summary."""
     plugin = Path(workflow()["env"]["PLUGIN"])
-    compiled(load().strategy("rbtree"))
+    compiled(load().strategy("rbtree"), timed=True)
     for side in ("base", "new"):
         (tmp_path / side / plugin).parent.mkdir(parents=True)
         shutil.copy(ROOT / plugin, tmp_path / side / plugin)
-    compiled(load([tmp_path / "base" / plugin]).strategy("two-entry"))
+    compiled(load([tmp_path / "base" / plugin]).strategy("two-entry"), timed=True)
     tiny = {
         "DEPTH": "--quick --rounds 1",
         "WORKLOAD": "zipf:vmas=50,events=4000",
@@ -102,7 +102,7 @@ def test_its_steps_gate(tmp_path: Path) -> None:
     worse = text.replace("    for vma in", "    mm.strategy0 += 0\n    for vma in", 1)
     assert worse != text
     (tmp_path / "new" / plugin).write_text(worse)
-    compiled(load([tmp_path / "new" / plugin]).strategy("two-entry"))
+    compiled(load([tmp_path / "new" / plugin]).strategy("two-entry"), timed=True)
     done = shell("Time the pull request", tmp_path, **tiny)
     assert done.returncode == 0, done.stderr
     refused = shell("Gate", tmp_path, **tiny)

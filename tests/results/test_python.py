@@ -41,7 +41,7 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     """Its cells in order, as a script without a guard for processes: a table, frames, a simulated run; all on disk."""
     known = load([])
     for name in ("rbtree", "pmdcache"):
-        compiled(known.strategy(name))
+        compiled(known.strategy(name), timed=True)
     script = "\n".join(shown(code, f"cell {at}:") for at, code in enumerate(cells()))
     (tmp_path / "notebook.py").write_text(script)
     done = subprocess.run(

@@ -22,9 +22,9 @@ def alone(name: str) -> Iterator[None]:
         yield
 
 
-def compiled(strategy: Strategy, *, threads: bool = False, timed: bool = True) -> Strategy:
+def compiled(strategy: Strategy, *, threads: bool = False, timed: bool = False) -> Strategy:
     """``strategy``, with all its units in the store: of two processes that need them one compiles, the other loads.
-    Without the replays that are timed if ``timed`` is False: a third of the work.
+    The replays that are timed, a third of the work, only if ``timed``.
 
     A process that is started afterwards, `benchframe run` say, loads them too. About a third of the time that it takes
     to compile them one by one in processes of their own.

@@ -60,7 +60,7 @@ def _native(name: str) -> Any:
     """The compiled runner."""
     from benchframe.runner import NativeRunner
 
-    return NativeRunner(compiled(strategy(name), timed=False))
+    return NativeRunner(compiled(strategy(name)))
 
 
 def runner(name: str, engine: str) -> Any:
