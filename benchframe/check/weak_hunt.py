@@ -484,14 +484,11 @@ def stays(failure: Failure, changes: Sequence[Change], model: str) -> bool:
     rules = dict(one.rule for one in changes)
     graph, world = failure.seen.graph.copy(), failure.seen.tasks
     assert isinstance(world, GraphWorld)
-    graph.tasks = [
-        [
-            rules[label.place, label.operation](copy(label))
-            if label.place is not None and (label.place, label.operation) in rules else label
-            for label in task
-        ]
-        for task in graph.tasks
-    ]  # fmt: skip
+    for task in graph.tasks:
+        for at, label in enumerate(task):
+            rule = rules.get((label.place, label.operation)) if label.place is not None else None
+            if rule is not None and (stronger_one := rule(copy(label))) is not None:
+                task[at] = stronger_one
     graph.rows = order_type(model).of(graph, model)
     if graph.rows is None:
         return False
