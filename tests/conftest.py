@@ -22,29 +22,26 @@ settings.load_profile("explore" if os.environ.get("BENCHFRAME_EXPLORE") else "se
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """All tests, of every xdist worker and in every child process, share one cache folder that starts empty.
-
-    A folder that the environment names already is used as it is: a second run then compiles nothing.
-    """
+    """All tests, of every xdist worker and in every child process, share one folder of compiled code: the one that the
+    environment names, else one in pytest's own cache. A second run then compiles only what changed
+    (`pytest --cache-clear` empties it)."""
     # Ignored in a shell's background job and under nohup: children would inherit it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if not os.environ.get(CACHE):
-        _made.append(tempfile.mkdtemp(prefix="benchframe-test-cache-"))
-        os.environ[CACHE] = _made[0]
+        os.environ[CACHE] = str(config.cache.mkdir("compiled"))
     if not os.environ.get(CONFIG):  # plugins that the developer has remembered must not be in any test
         _made.append(tempfile.mkdtemp(prefix="benchframe-test-config-"))
         os.environ[CONFIG] = _made[-1]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Whoever made the cache folder removes it."""
+    """Whoever made the folder of settings removes it."""
     for folder in _made:
-        for name in (CACHE, CONFIG):
-            if os.environ.get(name) == folder:
-                del os.environ[name]
+        if os.environ.get(CONFIG) == folder:
+            del os.environ[CONFIG]
         shutil.rmtree(folder, ignore_errors=True)
     _made.clear()
 

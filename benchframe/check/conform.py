@@ -134,6 +134,9 @@ LIFE = ("fork", "thread", "exit", "exec", "exec_anew")
 """What begins and ends tasks and address spaces."""
 CHURN, CHURN_CHECKED = 320, 5
 """Calls of a long program, and after how many the invariants are looked at. Those are part of runs of so many."""
+CLIMB = 150
+"""Neighbouring VMAs at the end of that program: a node of ten children under a root fills up, and the last leaf below
+it."""
 SEARCHES = 60
 """Calls of an address space in the program that searches holes."""
 LENGTH = 30
@@ -528,7 +531,8 @@ def phrases() -> SearchStrategy[tuple[Operation, ...]]:
 
 def churning(seed: int) -> list[Operation]:
     """A long program that fills a small range with many VMAs and empties it, again and again: an index grows and
-    shrinks by some levels, which few calls do not bring about."""
+    shrinks by some levels, which few calls do not bring about. Then it maps pages from below upwards, each with other
+    rights than the one before: each adds one range to the last node, so every fill of it occurs."""
     draw = random.Random(seed)
     calls: list[Operation] = []
     for _ in range(CHURN):
@@ -538,7 +542,8 @@ def churning(seed: int) -> list[Operation]:
             calls.append(("mmap", at, PAGE, draw.choice([1, 3, 5, 7]), 0x32))
         else:
             calls.append(("munmap", at, draw.choice([1, 1, 1, 2, 6]) * PAGE))
-    return calls
+    calls.append(("munmap", BASE, (96 + CLIMB) * PAGE))
+    return calls + [("mmap", BASE + number * PAGE, PAGE, 1 + 2 * (number % 2), 0x32) for number in range(CLIMB)]
 
 
 def searching(seed: int, lives: int) -> list[Operation]:

@@ -7,6 +7,7 @@ from types import FunctionType
 from support.mistakes import memo_find_after_exec
 
 from benchframe.check import mutate
+from benchframe.check.conform import CHURN_CHECKED, Conformance, churning
 from benchframe.check.mutate import (
     Outcome,
     Score,
@@ -69,6 +70,19 @@ def test_leaks_and_wrong_holes_are_found() -> None:
         assert said in found
 
 
+def test_a_full_node_is_searched() -> None:
+    """The long program fills a node of ten children: a lookup that passes the last pivot then leaves the node."""
+    maple = KNOWN.strategy("maple")
+    what = "`slot < end` dropped from `slot < end and WORD(mm, base + PIVOTS + slot).word < addr` (2)"
+    (fault,) = [f for f in mutants_of(maple) if f.key == f"mt_find: {what}"]
+    right = fault.function.__code__
+    fault.function.__code__ = fault.code
+    try:
+        assert "wild reference" in Conformance(maple, 0).fails(churning(1), CHURN_CHECKED)
+    finally:
+        fault.function.__code__ = right
+
+
 def test_what_survives_is_judged() -> None:
     """A survivor that is judged does not count; the share is of the others, and the table says how many of each."""
     strategy = KNOWN.strategy("mmap_cache")
@@ -81,7 +95,7 @@ def test_what_survives_is_judged() -> None:
 def test_judgements_fit() -> None:
     """Each judgement of the shipped strategies is of a fault that can be made: none outlives its line unnoticed."""
     folder = Path(mutate.__file__).resolve().parents[2] / "plugins" / "benchframe_plugins"
-    files = sorted(folder.glob("*.mutants.json"))
+    files = sorted(folder.rglob("*.mutants.json"))
     assert files
     texts = {f for strategy in KNOWN.strategies.values() for f in functions_of(strategy) if _judged(f)}
     known = {fault.key for function in texts for fault in faults_of(function)}

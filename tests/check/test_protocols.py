@@ -17,7 +17,7 @@ from benchframe.dialect import native
 from benchframe.dialect.functions import Native
 from benchframe.registry import load
 from benchframe_plugins import vma_lock_2m
-from benchframe_plugins.races.order import PART as MUNMAP_PART
+from benchframe_plugins.speculation import CUT
 
 PROTOCOLS = ("per_vma_rwsem", "per_vma_refcnt", "rcu_rbtree", "spf_seqcount", "spf_mmseq", "rcu_fault", "vma_lock_2m")
 FEW = (
@@ -117,8 +117,8 @@ def test_an_answer_from_the_middle_of_a_call(model: str, monkeypatch: pytest.Mon
 
     def searched() -> Verdict:
         if model == "graphs":
-            return GraphHunt(GraphCase(MUNMAP_PART, strategy), 1).run(time.monotonic() + 100)
-        return Hunt(make_case(MUNMAP_PART, strategy), 1).run(time.monotonic() + 100)
+            return GraphHunt(GraphCase(CUT, strategy), 1).run(time.monotonic() + 100)
+        return Hunt(make_case(CUT, strategy), 1).run(time.monotonic() + 100)
 
     verdict = searched()
     assert not verdict.findings, verdict.findings

@@ -26,9 +26,10 @@ from benchframe.dialect.records import DialectError
 from benchframe.engine.cost import Cost, CountedReplay
 from benchframe.engine.cost.records import ATOMIC, BARRIER, EVENT, LINE, LOW, SHIFT, STORE
 from benchframe.engine.cost.records import LOAD as LOADED
-from benchframe.mm.layout import MM, TASK, VMA, mm_struct
+from benchframe.mm.layout import ARENA_VMA, MM, TASK, VMA, mm_struct
 from benchframe.mm.replay import CLASS_FAULT
 from benchframe.mm.smp import CREW
+from benchframe.mm.validate import free_objects
 from benchframe.registry import load
 from benchframe.results.folder import RunFolder, find_run
 from benchframe.results.manifest import CellEntry
@@ -54,8 +55,9 @@ from benchframe.simulator.machines import (
 from benchframe.simulator.search import fit, lines_of, search_layout
 from benchframe.simulator.session import Depth, Figures, SimulatedSession, Stopped, costless
 from benchframe.simulator.study import mean_latency, mva
-from benchframe.strategy import Strategy
+from benchframe.strategy import Strategy, resolve
 from benchframe.units import UnitSpec
+from benchframe_plugins.sheaves import sheaves
 
 NOTHING = load_work("none")
 MICRO = Depth(rounds=1e9, warm_rounds=1e9, accesses=300_000)
@@ -185,6 +187,20 @@ def test_one_line_has_one_throughput() -> None:
     assert max(rates) / min(rates) < 1.03
     alone = micro(adders, 1, steady()).throughput
     assert alone > 2 * rates[0]
+
+
+def test_an_allocator_of_two_nodes() -> None:
+    """Two CPUs of each of two sockets map and unmap, their VMAs from sheaves: all answers are right, at rest each VMA
+    is in one place of the allocator, and each CPU has its sheaf."""
+    known = load([])
+    made = resolve(Strategy("sheaved", "rbtree, VMAs from sheaves", "rbtree", allocator=sheaves()), known.strategies)
+    found = SimulatedSession(simulated(made), known.spec("mmap2:variant=processes").trace(0, 4), 4)
+    found.run(replace(steady(), sockets=2, domains=1, cores=2), NOTHING, rounds=2)
+    assert found.verdict.ok, found.verdict.what
+    first, records = int(found.memory.arrays["kmem_base"]["first_cpu"][ARENA_VMA]), found.memory.arrays["cpu_base"]
+    assert records["node"][first + 1 : first + 5].tolist() == [0, 0, 1, 1]
+    places = {place.partition(", ")[2] for place in free_objects(found.memory)[ARENA_VMA].values()}
+    assert {f"CPU {cpu}'s main" for cpu in range(1, 5)} <= places
 
 
 def test_one_line_is_what_theory_says() -> None:
