@@ -170,6 +170,7 @@ SAME_MODEL: Mapping[str, int] = MappingProxyType(
         "b33b7f9754832743": 1,  # index_prepare is asked in a branch that there was
         "b20cf49a31d3a04a": 1,  # the two before, merged
         "15379c4a1c99b423": 1,  # fork asks whether the index is filled at its end: one branch of some 80 per VMA
+        "5552b331658d7627": 1,  # merges and munmap ask index_prepare, has_close: 540.00 branches, 540.02 before
     }
 )
 """From digests (their first 16 digits, as in a manifest) of models whose figures are the same, or differ by less than
