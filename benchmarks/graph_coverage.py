@@ -16,9 +16,10 @@ from itertools import product
 
 from tabulate import tabulate
 
+from benchframe.check.axioms import MODELS
 from benchframe.check.cases import COMMON
 from benchframe.check.execution import Broken
-from benchframe.check.weak import MODELS, GraphCase
+from benchframe.check.weak import GraphCase
 from benchframe.check.weak_hunt import GraphHunt
 from benchframe.registry import load
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from benchframe.units import COLLECT_AFTER
+
 CACHE = "BENCHFRAME_CACHE_DIR"
 CONFIG = "BENCHFRAME_CONFIG_DIR"
 _made: list[str] = []
@@ -22,29 +24,27 @@ settings.load_profile("explore" if os.environ.get("BENCHFRAME_EXPLORE") else "se
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """All tests, of every xdist worker and in every child process, share one cache folder that starts empty.
-
-    A folder that the environment names already is used as it is: a second run then compiles nothing.
-    """
+    """All tests, of every xdist worker and in every child process, share one folder of compiled code: the one that the
+    environment names, else one in pytest's own cache. A second run then compiles only what changed
+    (`pytest --cache-clear` empties it)."""
+    gc.set_threshold(COLLECT_AFTER)
     # Ignored in a shell's background job and under nohup: children would inherit it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if not os.environ.get(CACHE):
-        _made.append(tempfile.mkdtemp(prefix="benchframe-test-cache-"))
-        os.environ[CACHE] = _made[0]
+        os.environ[CACHE] = str(config.cache.mkdir("compiled"))
     if not os.environ.get(CONFIG):  # plugins that the developer has remembered must not be in any test
         _made.append(tempfile.mkdtemp(prefix="benchframe-test-config-"))
         os.environ[CONFIG] = _made[-1]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Whoever made the cache folder removes it."""
+    """Whoever made the folder of settings removes it."""
     for folder in _made:
-        for name in (CACHE, CONFIG):
-            if os.environ.get(name) == folder:
-                del os.environ[name]
+        if os.environ.get(CONFIG) == folder:
+            del os.environ[CONFIG]
         shutil.rmtree(folder, ignore_errors=True)
     _made.clear()
 
@@ -63,7 +63,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """What is there stays: the garbage collector need not visit it again and again (a tenth of the suite's time)."""
     gc.freeze()
-    gc.set_threshold(14_000)
 
 
 def missing(item: pytest.Item) -> list[str] | None:

@@ -34,6 +34,8 @@ __all__ = [
 
 Rows = list[int]
 LKMM, RC11, SC, TSO = "lkmm", "rc11", "sc", "tso"
+MODELS = (LKMM, RC11, SC, TSO)
+"""Memory models whose executions can be searched as graphs."""
 WEAK = (LKMM, RC11)
 """Those in which tasks need not agree on an order in time: no interleaving shows what they allow."""
 NAMES = {
@@ -134,17 +136,26 @@ class Relations:
         :mod:`benchframe.check.rc11` alone has the axioms."""
         assert self.model != RC11, "no single order decides rc11"
         if self.model == SC:
-            return [
-                (own & ~((2 << at) - 1)) | rf | co | fr
-                for at, (own, rf, co, fr) in enumerate(zip(self.own, self.rf, self.co, self.fr, strict=True))
+            rows = [
+                own & ~((2 << at) - 1) | seen for at, (own, seen) in enumerate(zip(self.own, self._seen(), strict=True))
             ]
+            self._rcu(rows)
+            return rows
         return self._tso() if self.model == TSO else self._lkmm()
+
+    def _seen(self) -> Rows:
+        """What sc and tso order beside the text: who reads what, and who overwrites what. Not so the words of sections,
+        which only say what :meth:`_rcu` orders."""
+        return [
+            0 if label.tag in WORDS else co | fr | (rf if self.model == SC else rfe)
+            for label, rf, rfe, co, fr in zip(self.labels, self.rf, self.rfe, self.co, self.fr, strict=True)
+        ]
 
     # ---- one task after another ----------------------------------------------------------------------------------
 
     def _tso(self) -> Rows:
         """Program order, but not from a store to a later load unless a locked instruction or smp_mb is between."""
-        rows = [rfe | co | fr for rfe, co, fr in zip(self.rfe, self.co, self.fr, strict=True)]
+        rows = self._seen()
         for task in range(len(self.threads)):
             later = loads = 0  # events after this one; loads that a store may be passed by
             for at in reversed(bits(self.threads[task])):
@@ -347,15 +358,15 @@ class Relations:
         return self.own[at] & ((1 << at) - 1)
 
     def _rcu(self, strong: Rows) -> None:
-        """Sections and grace periods: all before what came first is before all after the other."""
-        for at in range(self.count):
+        """Sections and grace periods: all before what came first is before all after the other. The waits of a grace
+        period, one for each task, are in no order."""
+        waits = sum(1 << at for at, one in enumerate(self.labels) if one.tag == "gp" and one.kind == "R")
+        for at in bits(waits):
             one = self.labels[at]
-            if one.tag != "gp" or one.kind != "R":
-                continue
             source = self.graph.rf[self.graph.order[at]]
             if source == WAITS:
                 continue
-            own = self.own[at]
+            own = self.own[at] & ~waits
             later, earlier = own & ~((2 << at) - 1), own & ((1 << at) - 1)
             chain = self.graph.co.get(one.loc, ())
             first = 0

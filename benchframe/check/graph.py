@@ -44,12 +44,12 @@ class Label:
     ``addr``, ``data``: bit i is set if the address or the value depends on event i of the task; ``ctrl``: if event i
     decided a branch since the event before, which orders all later stores; ``arm``: if it decided on the branch in
     whose arm this event stands. ``plain``: no READ_ONCE. ``tag``: its role (lock, unlock, free, rcu_read_lock,
-    rcu_read_unlock, gp). ``place`` is its place in the text. ``changed``: its ordering is not the text's.
+    rcu_read_unlock, gp). ``place`` is its place in the text. ``weaker``: its ordering is weaker than the text's.
     """
 
     __slots__ = (
-        "addr", "arm", "changed", "ctrl", "data", "excused", "full", "info", "kind", "loc", "options", "order", "place",
-        "plain", "rmw", "tag", "value", "wait",
+        "addr", "arm", "ctrl", "data", "excused", "full", "info", "kind", "loc", "options", "order", "place", "plain",
+        "rmw", "tag", "value", "wait", "weaker",
     )  # fmt: skip
 
     def __init__(
@@ -75,11 +75,20 @@ class Label:
         self.kind, self.loc, self.value, self.order = kind, loc, value, order
         self.rmw, self.full, self.wait, self.excused, self.plain = rmw, full, wait, excused, plain
         self.addr, self.data, self.ctrl, self.tag = addr, data, ctrl, tag
-        self.arm, self.changed = 0, False
+        self.arm, self.weaker = 0, False
         self.options, self.info, self.place = options, info, place
 
     def __repr__(self) -> str:
         return f"{self.kind}{'' if self.order == 'once' else '.' + self.order} {self.loc} {self.value!r}"
+
+    @property
+    def operation(self) -> str:
+        """What it is to who exchanges orderings: load, store, rmw, or the barrier's name."""
+        if self.kind == "F":
+            return self.order
+        if self.rmw:
+            return "rmw"
+        return "load" if self.kind == "R" else "store"
 
     def same(self, other: Label) -> bool:
         """Whether it is the same event. A replay must yield the same events as before."""
@@ -109,7 +118,7 @@ class Graph:
         self.waiting: dict[Hashable, tuple[Id, ...]] = {}
         """For each location: blocked loads."""
         self.first = False
-        """A task reads what another stored, by an access whose ordering was changed: looked at before other graphs."""
+        """A task reads what another stored, by an access whose ordering was weakened: looked at before other graphs."""
         self.rows: Any = None
         """A :class:`benchframe.check.order.Order`: what the memory model orders, maintained while the search adds
         events."""
@@ -148,12 +157,12 @@ class Graph:
         if store == WAITS:
             self.waiting[loc] = (*self.waiting.get(loc, ()), event)
         elif not self.first:
-            self.first = self._changed(event, store)
+            self.first = self._weaker(event, store)
 
-    def _changed(self, event: Id, store: int) -> bool:
+    def _weaker(self, event: Id, store: int) -> bool:
         label = self.label(event)
         across = label.kind == "R" and store >= 0 and store >> SHIFT != event >> SHIFT
-        return across and (label.changed or self.label(store).changed)
+        return across and (label.weaker or self.label(store).weaker)
 
     def place(self, event: Id, at: int) -> None:
         """Put store ``event`` at position ``at`` of its location's order."""
@@ -195,7 +204,7 @@ class Graph:
         }
         made.rows = None
         made.first = self.first and any(
-            made._changed(event, store) for event, store in made.rf.items() if store not in gone
+            made._weaker(event, store) for event, store in made.rf.items() if store not in gone
         )
         return made
 

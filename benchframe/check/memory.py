@@ -52,6 +52,10 @@ KEY_OF = {ARENA_VMA: "vma_base", ARENA_TABLE: "page_base", ARENA_PAGE: "page_bas
 """The slab of each arena's records; private arenas have their own."""
 
 
+POISON = 0x5A5A5A5A5A5A5A5A
+"""What stands in each word of a record that was never used."""
+
+
 class OutOfRecords(Exception):
     """An execution needs more fresh records than the machine of a scenario has: nothing can be said."""
 
@@ -61,7 +65,6 @@ class Memory:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self._saved = {base: array.copy() for base, array in machine.arrays.items()}
         self.tops = machine.arrays["slab_base"]["top"].tolist()
         self.shared: set[Location] = set()
         self.all_visible = False
@@ -76,6 +79,20 @@ class Memory:
             part_of = getattr(slab, "part_of", None)
             if part_of is not None:
                 self.parts[slab.base] = (layout.PRIVATE_BASES[part_of[0]], part_of[1])
+        self._poison()
+        self._saved = {base: array.copy() for base, array in machine.arrays.items()}
+
+    def _poison(self) -> None:
+        """Records from a slab cache that nobody has had yet hold garbage (the kernel's POISON_INUSE), and so do the
+        arrays that are parts of them: who is shown such a record too early reads that."""
+        for slab in self.machine.private:
+            if getattr(slab, "kmem_cache", 0):
+                top = self.tops[layout.ARENA_PRIVATE0 + layout.PRIVATE_BASES.index(slab.base)]
+                parts = {other: shift for other, (whole, shift) in self.parts.items() if whole == slab.base}
+                for base, shift in {slab.base: 0, **parts}.items():
+                    array = self.machine.arrays[base]
+                    for name in array.dtype.names or ():
+                        array[name][top << shift :] = POISON
 
     def key_of(self, base: str, index: int) -> Key:
         """The object that a record belongs to: entries of a page table belong to its page."""
@@ -214,6 +231,20 @@ def running(outside: tuple[str, ...] = ()) -> Iterator[FrameType]:
         if not code.co_filename.startswith((_HERE, _DIALECT, *outside)):
             yield frame
         frame = frame.f_back
+
+
+def program_state() -> tuple[Any, ...]:
+    """Where the running task is, and its local variables, up to where it began."""
+    return tuple(
+        (frame.f_code, frame.f_lasti, tuple(_plain(value) for value in frame.f_locals.values())) for frame in running()
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, int):
+        return int(value)
+    slab = getattr(value, "slab", None)
+    return (slab.base, value.index) if slab is not None else id(value)
 
 
 def chain(most: int = 4, outside: tuple[str, ...] = ()) -> tuple[str, ...]:

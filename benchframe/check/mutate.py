@@ -429,12 +429,13 @@ class JudgementError(BenchframeError):
     """A file of judgements that cannot be read."""
 
 
-def judgements(strategy: Strategy) -> dict[str, str]:
+def judgements(strategy: Strategy, kind: str = "mutants") -> dict[str, str]:
     """For each judged fault, by :attr:`Fault.key`: why no check need find it. From ``FILE.mutants.json`` beside every
-    file with functions of the strategy. Raises JudgementError."""
+    file with functions of the strategy; with ``kind`` "orderings" from ``FILE.orderings.json`` why an ordering need not
+    be as strong as it is. Raises JudgementError."""
     found: dict[str, str] = {}
     files = {Path(f.__code__.co_filename) for f in functions_of(strategy)}
-    for path in sorted(file.with_suffix(".mutants.json") for file in files):
+    for path in sorted(file.with_suffix(f".{kind}.json") for file in files):
         if not path.is_file():
             continue
         try:

@@ -42,8 +42,8 @@ class Thread:
     """What precedes the next event of one task."""
 
     __slots__ = (
-        "acquires", "alone", "atomic", "closed", "ctrl", "everything", "fence", "last", "loads", "locked", "nodes",
-        "past", "pending", "places", "rcu", "rmb", "stores", "strong", "unfenced", "unlocked", "unlocks",
+        "acquires", "alone", "atomic", "closed", "ctrl", "everything", "fence", "flushed", "last", "loads", "locked",
+        "nodes", "past", "pending", "places", "rcu", "rmb", "stores", "strong", "unfenced", "unlocked", "unlocks",
         "unlocks_fully", "version", "wmb",
     )  # fmt: skip
 
@@ -68,6 +68,8 @@ class Thread:
         self.atomic, self.locked = Front(), Front()
         """Up to the last read-modify-write, failed or not; up to the last lock."""
         self.acquires = self.loads = self.rmb = self.ctrl = self.unfenced = self.past = 0
+        self.flushed = 0
+        """sc and tso: its last full barrier and all before it; where it waits for readers, the grace period's begin."""
         self.places: dict[object, int] = {}
         """For each location, its own accesses."""
         self.last: dict[object, Id] = {}
@@ -82,6 +84,7 @@ class Thread:
             setattr(made, name, getattr(self, name).copy())
         made.acquires, made.loads, made.rmb, made.ctrl = self.acquires, self.loads, self.rmb, self.ctrl
         made.unfenced, made.past, made.places = self.unfenced, self.past, self.places.copy()
+        made.flushed = self.flushed
         made.last = self.last.copy()
         made.version, made.closed = self.version, self.closed
         return made
@@ -236,7 +239,7 @@ class Order:
                 overwriters |= 1 << at
                 gone |= 1 << at | self.readers[at]
         if label.tag in WORDS:
-            return Plan(0 if self.model == LKMM else self._simply(task, label, source, 0), source=source)
+            return Plan(0 if self.model == LKMM else self._simply(task, label, INIT, 0), source=source)
         overwritten = 0
         if label.kind == "W" and label.loc is not None:
             overwritten = self.places.get(label.loc, 0) & ~gone
@@ -373,6 +376,7 @@ class Order:
                     self._node(thread, number, every.prop | thread.strong.prop | thread.rcu.prop | thread.nodes.prop)
             elif _flushes(label):
                 self.before[number] = self._close(self.own[task] | thread.rcu.mask, 0)
+                thread.flushed = self.before[number] | bit
                 self.own[task] |= bit
                 thread.unfenced = 0
             return True
@@ -547,8 +551,9 @@ class Order:
         if label.kind == "W":
             self.places[label.loc] = self.places.get(label.loc, 0) | bit
             if label.tag == "rcu_read_unlock":
-                self.snaps[event] = thread.everything.copy(), thread.alone.copy()
-                self.snaps[event][0].join(thread.nodes)
+                ended = thread.everything.copy() if lkmm else Front(self.before[number] | bit)
+                ended.join(thread.nodes)
+                self.snaps[event] = ended, thread.alone.copy()
             else:
                 for front in self.gps.get(label.loc, ()):
                     thread.rcu.join(front)
@@ -559,7 +564,7 @@ class Order:
                 else:
                     self.before[number] = self._close(thread.rcu.mask, self.before[number])
             return True
-        front = thread.everything.copy() if lkmm else Front(self.before[number] | bit)
+        front = thread.everything.copy() if lkmm else Front(thread.flushed)
         front.join(thread.nodes)
         self.gps.setdefault(label.loc, []).append(front)
         chain = graph.co.get(label.loc, ())

@@ -86,7 +86,7 @@ class C11Thread:
 class Rc11(Order):
     """The order of one graph under RC11; ``before`` is hb."""
 
-    __slots__ = ("fenced", "leads", "messages", "psc", "words")
+    __slots__ = ("early", "fenced", "leads", "messages", "psc", "words")
 
     def __init__(self, tasks: int, model: str = RC11) -> None:
         self.model = model
@@ -105,6 +105,8 @@ class Rc11(Order):
         self.index, self.places, self.loads = {}, {}, {}
         self.words: dict[object, int] = {}
         """Of each task's word of sections: what comes before the grace periods that have looked at it."""
+        self.early: frozenset[Id] = frozenset()
+        """Waits of grace periods that are added after a section which knows already that it comes later."""
 
     def copy(self) -> Rc11:
         """Another order with the same events."""
@@ -124,7 +126,7 @@ class Rc11(Order):
         """Be what ``other`` is."""
         for name in (
             "model", "there", "threads", "past", "before", "readers", "labels", "messages", "leads", "fenced", "psc",
-            "index", "places", "loads", "words",
+            "index", "places", "loads", "words", "early",
         ):  # fmt: skip
             setattr(self, name, getattr(other, name))
 
@@ -147,7 +149,14 @@ class Rc11(Order):
                 if other.tag == "gp" and other.loc == label.loc and source != WAITS and not self._there(one):
                     ended = graph.co[label.loc].index(source) if source >= 0 else -1
                     if ended < rank:
-                        return False
+                        begin = one
+                        while graph.label(begin).kind == "R":  # its waits stand behind its begin
+                            begin -= 1
+                        if not self._there(begin):
+                            return False
+                        waits: C11Thread = self.threads[one >> SHIFT]  # type: ignore[assignment]
+                        self.words[label.loc] = self.words.get(label.loc, 0) | waits.grace
+                        self.early |= {one}
         return super()._replay(graph, task, event, label)
 
     def _there(self, event: Id) -> bool:
@@ -255,7 +264,7 @@ class Rc11(Order):
             thread.last[label.loc] = event
         if label.tag in WORDS:
             thread.front = self.messages[number] = plan.before | bit
-            return label.kind == "W" or self._grace_period(graph, thread, label, plan)
+            return label.kind == "W" or event in self.early or self._grace_period(graph, thread, label, plan)
         if label.loc is None:
             thread.front = plan.before | bit
             return True

@@ -17,10 +17,6 @@ from types import FrameType
 from typing import Any
 
 from benchframe.check.axioms import (
-    LKMM,
-    RC11,
-    SC,
-    TSO,
     Asked,
     Place,
     Race,
@@ -44,8 +40,8 @@ from benchframe.check.memory import (
     column_of,
     describe,
     place,
+    program_state,
     record_name,
-    running,
 )
 from benchframe.check.paths import Paths, Walk
 from benchframe.check.trust import Seen
@@ -59,8 +55,6 @@ from benchframe.mm.machine import Machine
 from benchframe.scenario import Scenario, is_store
 from benchframe.strategy import Strategy
 
-MODELS = (LKMM, RC11, SC, TSO)
-"""Memory models whose executions can be searched as graphs."""
 AGAIN = 3
 """How often a task may come to one place in one state before it waits for something to change."""
 ALONE = "alone"
@@ -274,11 +268,12 @@ class GraphWorld(Walk):
         label.place = label.place or place()
         rule = self._rule(label, label.place) if label.tag != ALONE else None
         if rule is not None:
+            was = label.full, label.order
             changed = rule(label)
             if changed is None:
                 return None
             label = changed
-            label.changed = True
+            label.weaker = was != (label.full, label.order) and (was[0] or label.order == "once")
         if label.kind == "W" and (branches := self.branches.get(task)):
             branches.look()
             label.ctrl, label.arm = branches.lasting(), branches.arms
@@ -294,7 +289,7 @@ class GraphWorld(Walk):
         return self.answer(label)
 
     def _rule(self, label: Label, where: Place) -> Rule | None:
-        case, operation = self.case, operation_of(label)
+        case, operation = self.case, label.operation
         if case.rules and (rule := case.rules.get((where, operation))):
             return rule
         if not case.weaker:
@@ -366,7 +361,7 @@ class GraphWorld(Walk):
         if times < AGAIN:
             mine[rough] = times + 1
             return
-        state = (rough, _state())
+        state = (rough, program_state())
         mine[state] = times = mine.get(state, 0) + 1
         if times >= AGAIN:
             old = int(value)
@@ -737,16 +732,21 @@ class GraphWorld(Walk):
             vma = value(VMA, vma, "vm_next")
         return rows
 
+    def uses(self, graph: Graph) -> Relations:
+        """The graph's relations. Raises Broken if a record is used after it was freed."""
+        relations = Relations(graph, self.case.memory_model)
+        began = [span.task << SHIFT | span.first for _, span, _ in self.calls]
+        machine = self.case.machine
+        check_uses(graph, relations, graph.rows.before, self.names, began, lambda base: record_name(base, machine))
+        return relations
+
     def judge(self, seen: Seen) -> Broken | None:
         """What is wrong with a whole execution."""
         if seen.outcome == "broken":
             return self.failure
-        relations = Relations(seen.graph, self.case.memory_model)
         before: list[int] = seen.graph.rows.before
         try:
-            began = [span.task << SHIFT | span.first for _, span, _ in self.calls]
-            machine = self.case.machine
-            check_uses(seen.graph, relations, before, self.names, began, lambda base: record_name(base, machine))
+            relations = self.uses(seen.graph)
             if seen.outcome == "deadlock":
                 return self._deadlock(seen.graph)
             check_answers(self.calls, self.mappings, self.case.first_rows[0], relations, before)
@@ -795,27 +795,4 @@ def _field_of(base: str, column: int, machine: Machine) -> str:
     return list(slabs[base].struct.fields)[column] if base in slabs else ""
 
 
-def operation_of(label: Label) -> str:
-    """What an access is to who exchanges orderings: load, store, rmw, or the barrier's name."""
-    if label.kind == "F":
-        return label.order
-    if label.rmw:
-        return "rmw"
-    return "load" if label.kind == "R" else "store"
-
-
-def _state() -> Any:
-    """Where the running task is, and its local variables, up to where it began."""
-    return tuple(
-        (frame.f_code, frame.f_lasti, tuple(_plain(v) for v in frame.f_locals.values())) for frame in running()
-    )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, int):
-        return int(value)
-    slab = getattr(value, "slab", None)
-    return (slab.base, value.index) if slab is not None else id(value)
-
-
-__all__ = ["ALONE", "MODELS", "GraphCase", "GraphWorld", "Rule", "operation_of"]
+__all__ = ["ALONE", "GraphCase", "GraphWorld", "Rule"]

@@ -14,6 +14,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -25,9 +26,11 @@ from benchframe.check.checker import Finding, Verdict, signature_text
 from benchframe.check.execution import PATIENCE, Broken, Endless, ReplayError, patience, told
 from benchframe.check.graph import INIT, SHIFT, WAITS, Graph, Id, Label
 from benchframe.check.memory import OutOfRecords, describe
+from benchframe.check.rc11 import order_type
 from benchframe.check.search import Coverage
 from benchframe.check.trust import Nondeterminism, Seen, Tasks, Trust
-from benchframe.check.weak import ALONE, GraphCase, GraphWorld, Rule, operation_of
+from benchframe.check.weak import ALONE, GraphCase, GraphWorld, Rule
+from benchframe.errors import UsageError, did_you_mean
 from benchframe.scenario import Scenario, Sites
 from benchframe.strategy import Strategy
 
@@ -337,6 +340,14 @@ def missed_stores(graph: Graph) -> Iterator[tuple[Id, Id]]:
 # ---- orderings -------------------------------------------------------------------------------------------------------
 
 
+OPERATIONS = {"load": "the load", "store": "the store", "rmw": "the read-modify-write"}
+"""Accesses in words; all else is a barrier."""
+MET = 60
+"""Executions of a scenario that are looked at for the orderings that it runs."""
+QUICK = 120
+"""Graphs of a scenario that are searched with a weaker ordering before any is searched whole."""
+
+
 @dataclass(frozen=True)
 class Change:
     """One access or barrier with another ordering."""
@@ -347,10 +358,22 @@ class Change:
     now: str
 
     def __str__(self) -> str:
-        what = {"load": "the load", "store": "the store", "rmw": "the read-modify-write"}.get(self.operation)
+        what = OPERATIONS.get(self.operation)
         if what is None:
             return f"the smp_{self.operation.replace('-', '_')} at {_at(self.place)}: left out"
         return f"{what} at {_at(self.place)}: {self.was} -> {self.now}"
+
+    @property
+    def key(self) -> str:
+        """The key of the author's judgement: as :meth:`__str__`, without line numbers."""
+        return f"{self.place[2]}: {self.what}"
+
+    @property
+    def what(self) -> str:
+        """The change without its place."""
+        if self.operation in OPERATIONS:
+            return f"{OPERATIONS[self.operation]}, {self.was} -> {self.now}"
+        return f"the smp_{self.operation.replace('-', '_')} left out"
 
     @property
     def rule(self) -> tuple[tuple[Place, str], Rule]:
@@ -392,11 +415,11 @@ def stronger(graph: Graph) -> list[Change]:
         if source >= 0 and source >> SHIFT != event >> SHIFT and graph.label(event).tag not in ("gp", "slab"):
             wanted |= {event, source}
     found: dict[Change, None] = {}
-    for event in sorted(wanted, key=lambda one: (_likely(graph, one), one)):
+    for event in sorted(wanted, key=lambda one: (_likely(graph, one), graph.label(one).plain, one)):
         label = graph.label(event)
         if label.kind not in "RW" or label.place is None or label.tag in ("free", "kfree_rcu", "wait_then_add"):
             continue
-        operation = operation_of(label)
+        operation = label.operation
         if operation == "rmw":
             next_one = graph.tasks[event >> SHIFT][(event & ((1 << SHIFT) - 1)) + 1 :][:1]
             was = order_of(label, next_one[0] if label.kind == "R" and next_one else None)
@@ -411,7 +434,8 @@ def stronger(graph: Graph) -> list[Change]:
 
 def _likely(graph: Graph, event: Id) -> int:
     """Where a missing order is looked for first: a read-modify-write that read another task's store, another load that
-    did, a store that was read so; then what only missed one."""
+    did, a store that was read so; then what only missed one. (Of each, accesses that are marked come before plain
+    ones.)"""
     source = graph.rf.get(event, INIT)
     if source >= 0 and source >> SHIFT != event >> SHIFT:
         return 0 if graph.label(event).rmw else 1
@@ -427,19 +451,24 @@ def mend(
     weaker: Mapping[tuple[str, str, str], Rule] | None = None,
 ) -> list[str]:
     """The smallest set of stronger orderings, of one or two accesses, under which nothing is found; lines to be told.
-    Each try is a search of its own, of as many graphs as it took to find the failure and ten more, or of all; what
-    could not be tried before ``deadline`` is said."""
+    A change that leaves the failed execution as it is (:func:`stays`) is no mend. Each other one is tried by a search
+    of its own, of as many graphs as it took to find the failure and ten more, or of all; what could not be tried before
+    ``deadline`` is said."""
     most = failure.number + 10
     changes = stronger(failure.seen.graph)
-    tried = 0
+    passed = searches = 0
     for size in (1, 2):
         for some in combinations(changes, size):
             if size == 2 and (some[0].place, some[0].operation) == (some[1].place, some[1].operation):
                 continue
             now = time.monotonic()
             if now >= deadline:
-                return [f"no mend found among {tried} tries of {len(changes)} accesses; there was no time for more"]
-            tried += 1
+                told = f"{passed} changes leave the failure as it is, {searches} were searched with"
+                return [f"no mend found among {len(changes)} accesses: {told}; there was no time for more"]
+            if stays(failure, some, model):
+                passed += 1
+                continue
+            searches += 1
             hunt = searched(scenario, strategy, dict(one.rule for one in some), deadline, model, weaker, most)
             coverage = hunt.verdict.coverage
             if not hunt.verdict.findings and (coverage.complete or coverage.executions >= most):
@@ -447,6 +476,29 @@ def mend(
                 lines = [f"weakest mend found: {some[0]}{whole}"]
                 return [*lines, *(f"               and: {one}" for one in some[1:])]
     return [f"no stronger ordering of one or two of {len(changes)} accesses mends it: it is more than a missing order"]
+
+
+def stays(failure: Failure, changes: Sequence[Change], model: str) -> bool:
+    """Does the failed execution remain allowed, and fail, with these orderings? Then a search would find it again. Only
+    a use after free can be right in the same graph, if its access comes before the free now. O(events squared)."""
+    rules = dict(one.rule for one in changes)
+    graph, world = failure.seen.graph.copy(), failure.seen.tasks
+    assert isinstance(world, GraphWorld)
+    for task in graph.tasks:
+        for at, label in enumerate(task):
+            rule = rules.get((label.place, label.operation)) if label.place is not None else None
+            if rule is not None and (stronger_one := rule(copy(label))) is not None:
+                task[at] = stronger_one
+    graph.rows = order_type(model).of(graph, model)
+    if graph.rows is None:
+        return False
+    if failure.broken.kind not in ("use after free", "double free"):
+        return True
+    try:
+        world.uses(graph)
+    except Broken:
+        return True
+    return False
 
 
 def searched(
@@ -483,14 +535,36 @@ SEQCOUNT = "seqcount"
 
 @dataclass
 class Weakened:
-    """What came of one change: the failure (scenario, text), else how much was searched."""
+    """What came of one change: the failure (scenario, text), else how much was searched. ``why``: the author's reason
+    why it is not needed."""
 
     change: Change
+    scenarios: list[Scenario]
+    """Those that run it, the smallest first."""
+    why: str = ""
     failure: str = ""
     scenario: str = ""
     graphs: int = 0
-    whole: bool = True
-    scenarios: list[str] = field(default_factory=list)
+    left: list[Scenario] = field(default_factory=list)
+    """Scenarios that were not searched whole."""
+
+    @property
+    def state(self) -> str:
+        """needed, not needed, or open."""
+        return "needed" if self.failure else "open" if self.left and not self.why else "not needed"
+
+    def __str__(self) -> str:
+        if self.failure:
+            return f"  needed      {self.change}\n              {self.scenario}: {self.failure}"
+        whole = len(self.scenarios) - len(self.left)
+        lines = [f"  {self.state:10}  {self.change}"]
+        lines += [f"              why: {self.why}"] if self.why else []
+        searched = (
+            f"{whole} of {len(self.scenarios)} scenarios searched whole"
+            if self.left
+            else (f"all {whole} scenarios searched whole")
+        )
+        return "\n".join([*lines, f"              no failure in {self.graphs} graphs, {searched}"])
 
 
 def weaker(graph: Graph) -> set[Change]:
@@ -506,7 +580,7 @@ def weaker(graph: Graph) -> set[Change]:
                 if label.order in ("mb", "rmb", "wmb"):
                     found.add(Change(label.place, label.order, label.order, "none"))
                 continue
-            operation = operation_of(label)
+            operation = label.operation
             if operation == "rmw" and label.kind == "W":
                 continue
             after = events[index + 1] if operation == "rmw" and index + 1 < len(events) else None
@@ -519,15 +593,16 @@ def weaker(graph: Graph) -> set[Change]:
 def met(
     strategy: Strategy, scenarios: Sequence[Scenario], deadline: float, say: Callable[[str], None]
 ) -> dict[Change, list[Scenario]]:
-    """Every ordering that some scenario runs, and which do. Each scenario is searched first as it is; one that fails
-    is left out, and said."""
-    found: dict[Change, list[Scenario]] = {}
+    """Every ordering that some scenario runs, and which do, those with the shortest executions first. :data:`MET`
+    executions of each are looked at as they are; a scenario that fails is left out, and said."""
+    found: dict[Change, list[tuple[int, int, Scenario]]] = {}
     for number, one in enumerate(scenarios):
         now = time.monotonic()
         share = now + max(deadline - now, 0.5) / (len(scenarios) - number)
         try:
             case = GraphCase(one, strategy)
             hunt = GraphHunt(case, 1)
+            hunt.graphs = MET
             changes: set[Change] = set()
 
             def see(seen: Seen, hunt: GraphHunt = hunt, changes: set[Change] = changes) -> bool:
@@ -542,55 +617,63 @@ def met(
             say(f"{one.name}: left out, it fails as it is: {next(iter(hunt.failures.values())).broken}")
             continue
         for change in changes:
-            found.setdefault(change, []).append(one)
-    return found
+            found.setdefault(change, []).append((hunt.search.counts.longest, number, one))
+    return {change: [one for _, _, one in sorted(some, key=lambda row: row[:2])] for change, some in found.items()}
 
 
-def weaken(strategy: Strategy, change: Change, scenarios: Sequence[Scenario], deadline: float) -> Weakened:
-    """Search each scenario with the change until one fails."""
-    result = Weakened(change)
-    for number, one in enumerate(scenarios):
+def weaken(strategy: Strategy, result: Weakened, deadline: float, graphs: int | None = None) -> None:
+    """Search each scenario that is left with the change, ``graphs`` graphs of it at most, until one fails."""
+    todo, result.left = result.left, []
+    for number, one in enumerate(todo):
         now = time.monotonic()
-        until = now + max(deadline - now, 0.2) / (len(scenarios) - number)
-        hunt = searched(one, strategy, dict([change.rule]), until)
+        until = now + max(deadline - now, 0.2) / (len(todo) - number)
+        hunt = searched(one, strategy, dict([result.change.rule]), until, graphs=graphs)
         result.graphs += hunt.verdict.coverage.executions
-        result.whole &= hunt.verdict.coverage.complete
-        result.scenarios.append(one.name)
         if hunt.verdict.findings:
             finding = hunt.verdict.findings[0]
             result.failure, result.scenario = f"{finding.kind}: {finding.text}", one.name
-            return result
-    return result
+            result.left += todo[number + 1 :]
+            return
+        if not hunt.verdict.coverage.complete:
+            result.left.append(one)
 
 
 def run_orderings(
-    strategy: Strategy, names: Sequence[str], budget: float, say: Callable[[str], None] = print
+    strategy: Strategy,
+    names: Sequence[str],
+    budget: float,
+    say: Callable[[str], None] = print,
+    reasons: Mapping[str, str] | None = None,
+    more: Sequence[Scenario] = (),
 ) -> list[Weakened]:
-    """Weaken each ordering of ``strategy`` in ``budget`` seconds; tells a line or two for each."""
-    scenarios = [one for one in (*COMMON, *strategy.scenarios) if not names or one.name in names]
-    scenarios = [one for one in scenarios if not one.hardware]
+    """Weaken each ordering of ``strategy`` in ``budget`` seconds, in the common scenarios, its own and ``more``; tells
+    some lines for each. First :data:`QUICK` graphs of each scenario, which find most; then, in the time that is left,
+    all graphs of those that may still be needed. ``reasons``: why some are not needed, by :attr:`Change.key`, or that
+    behind the strategy's name; a failure that is found counts more. Raises UsageError for a scenario that is none of
+    these."""
+    every = {one.name: one for one in (*more, *strategy.scenarios, *COMMON)}
+    if unknown := [name for name in names if name not in every]:
+        raise UsageError(f"no scenario {unknown[0]!r}", hint=did_you_mean(unknown[0], every, "known: {}"))
+    scenarios = [one for one in every.values() if not one.hardware and (not names or one.name in names)]
     began = time.monotonic()
     changes = met(strategy, scenarios, began + budget * 0.3, say)
     say(f"{strategy.name}: {len(changes)} orderings can be weakened by a step, in {len(scenarios)} scenarios")
-    results = []
-    for number, (change, where) in enumerate(sorted(changes.items(), key=lambda item: _by_place(item[0]))):
-        now = time.monotonic()
-        until = now + max(began + budget - now, 0.5) / (len(changes) - number)
-        result = weaken(strategy, change, where, until)
-        results.append(result)
-        if result.failure:
-            say(f"  needed      {change}\n              {result.scenario}: {result.failure}")
-        else:
-            word, whole = ("not needed", "") if result.whole else ("open      ", ", not all of them")
-            say(f"  {word}  {change}\n              {result.graphs} graphs of {len(where)} scenarios{whole}")
-    needed = sum(bool(result.failure) for result in results)
-    cut = sum(not result.failure and not result.whole for result in results)
+    known = reasons or {}
+    why = {one: known.get(f"{strategy.name}: {one.key}", known.get(one.key, "")) for one in changes}
+    results = [
+        Weakened(change, where, why[change], left=list(where))
+        for change, where in sorted(changes.items(), key=lambda item: (item[0].place, item[0].operation, item[0].now))
+    ]
+    for graphs, share in ((QUICK, 0.6), (None, 1.0)):
+        todo = [one for one in results if not one.failure and one.left]
+        for number, one in enumerate(sorted(todo, key=lambda one: bool(one.why))):
+            now = time.monotonic()
+            weaken(strategy, one, now + max(began + budget * share - now, 0.5) / (len(todo) - number), graphs)
+    for one in results:
+        say(str(one))
+    states = [one.state for one in results]
     say(
-        f"{needed} needed; {len(results) - needed - cut} not needed in these scenarios, which are small and finite: "
-        f"a reason to look, not a proof; {cut} open, for want of time"
+        f"{states.count('needed')} needed; {states.count('not needed')} not needed in these scenarios, which are small "
+        f"and finite: a reason to look, not a proof; {states.count('open')} open, for want of time"
     )
     return results
-
-
-def _by_place(change: Change) -> tuple[Place, str, str]:
-    return change.place, change.operation, change.now

@@ -130,11 +130,7 @@ def check(
         if trace is not None:
             return _trace([known.strategy(name) for name in names], trace)
         if orderings:
-            from benchframe.check.weak_hunt import run_orderings
-
-            for name in names:
-                run_orderings(known.strategy(name), split(scenario), seconds(budget) if budget else 300.0, typer.echo)
-            return 0
+            return _orderings(known, names, split(scenario), seconds(budget) if budget else 300.0)
         time = seconds(budget) if budget is not None else max(60.0, 15.0 * len(names))
         with _executor(cluster) as (executor, workers):
             return searched(known, names, time, jobs or workers or usable(), executor)
@@ -247,6 +243,21 @@ def _trace(strategies: "Sequence[Strategy]", path: Path) -> int:
     except Endless as error:
         return fail(f"{path}: {error}", FAILED)
     return 0 if all(right) else FAILED
+
+
+def _orderings(known: "Registry", names: list[str], scenarios: list[str], budget: float) -> int:
+    """Which orderings of each strategy may be weaker, in the scenarios of its historic races, too. Exit code 0."""
+    from benchframe.check.command import scenario
+    from benchframe.check.mutate import judgements
+    from benchframe.check.weak_hunt import run_orderings
+    from benchframe.scenario import Scenario
+
+    for name in names:
+        strategy = known.strategy(name)
+        mine = [race.scenario for race in known.historic().values() if getattr(race.mended, "name", "") == name]
+        more = [one if isinstance(one, Scenario) else scenario(str(one)) for one in mine]
+        run_orderings(strategy, scenarios, budget, typer.echo, judgements(strategy, "orderings"), more)
+    return 0
 
 
 def _historic(known: "Registry", numbers: list[str], budget: str | None, replay: str | None, listed: bool) -> int:
@@ -417,8 +428,8 @@ def cold_states(caches: str) -> list[Caches]:
 
 def lines_cost(states: Sequence[Caches]) -> int:
     """Known lines against a pointer chase: prints them, and returns the exit code."""
+    from benchframe.engine.caches import known_lines, known_lines_text
     from benchframe.engine.job import spare_cpu
-    from benchframe.study.selftest import known_lines, text
 
     cpu, every = spare_cpu(), os.sched_getaffinity(0)
     if cpu is not None:
@@ -427,5 +438,5 @@ def lines_cost(states: Sequence[Caches]) -> int:
         found = known_lines(states, ROUNDS, -1 if cpu is None else cpu)
     finally:
         os.sched_setaffinity(0, every)
-    typer.echo(text(found), nl=False)
+    typer.echo(known_lines_text(found), nl=False)
     return 0 if all(one.good for one in found) else FAILED

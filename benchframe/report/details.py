@@ -68,7 +68,7 @@ def scaling_table(cells: Iterable[Cell], notes: Sequence[str] = ()) -> Table:
                 point.workload,
                 cell.entry.strategy,
                 f"{point.threads}{f'+{extra}' if extra > 0 else ''}{'*' if point.crowded else ''}",
-                OPERATIONS[point.figure],
+                "" if _silent(point) else OPERATIONS[point.figure],
                 per_second(point.throughput),
                 "1 (base)" if point.base_threads == point.threads and point.ns else ratio_text(point.speed_up),
                 f"{point.ideal:.3g}",
@@ -113,7 +113,17 @@ def _notes(found: Sequence[Point]) -> list[str]:
         state = p.cell.state
         if state.state != "ok":
             notes.append(f"{p.cell.entry.strategy} on {p.cell.entry.workload}: {state.state}: {state.message}")
+        elif _silent(p):
+            notes.append(
+                f"{p.cell.entry.strategy} on {p.cell.entry.workload}: no figure, because in some samples no fault, "
+                "lookup or mapping call came to its end. The machine is too busy: run again when it is calm."
+            )
     return notes
+
+
+def _silent(point: Point) -> bool:
+    """Whether a cell was measured and nothing came out for its row."""
+    return point.cell.state.state == "ok" and point.ns is None
 
 
 def _has_other(point: Point) -> bool:

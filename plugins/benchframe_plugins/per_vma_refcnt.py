@@ -409,6 +409,6 @@ def benchframe_strategies():
             "a reference count per VMA as its lock, VMAs type-safe by RCU, over maple, 6.15",
             "maple_rcu",
             protocol=protocol(),
-            scenarios=(ADVICE,),
+            scenarios=(ADVICE, speculation.CUT),
         )
     ]

@@ -215,5 +215,6 @@ def benchframe_strategies():
             "a lock per VMA and a sequence number for writers, over maple, 6.4",
             "maple_rcu",
             protocol=protocol(),
+            scenarios=(speculation.CUT,),
         )
     ]

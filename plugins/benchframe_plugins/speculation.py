@@ -46,6 +46,24 @@ PART = scenario.Scenario(
 )
 """What a fault reads of a VMA that it does not hold is from before the split or from after: mixed, it is refused."""
 
+
+def two_written(space: scenario.Setup) -> None:
+    """Two VMAs in one region, both used; the lower one was written."""
+    space.map(0, 4)
+    space.map(8, 4)
+    space.touch(0)
+    space.touch(8, 0)
+
+
+CUT = scenario.Scenario(
+    "fault-munmap-part",
+    "a fault in the part of a VMA that is being unmapped, while the other part stays (B24, W1)",
+    two_written,
+    ((scenario.fault(1),), (scenario.munmap(1, 3),)),
+)
+"""The VMA is cut, and not freed: only its numbers say that it was write-locked. Who holds it all the same puts a page
+where none may be."""
+
 # ---- the fault -------------------------------------------------------------------------------------------------------
 
 

@@ -68,7 +68,7 @@ def test_run_table_report(tmp_path: Path) -> None:
     assert set(frame.strategy) == {"rbtree", "mmap_cache"}
     figures = set(frame[frame.workload == "python-json"].figure)
     assert {"lookup", "cold", "fault", "mapping", "replay"} >= figures >= {"cold", "replay"}
-    assert ((frame.ns > 0) & (frame.ns < 1e6)).all()
+    assert (frame.ns > 0).all()
     code, out, err = run(tmp_path, "table", "last", "--tails")
     assert code == 0, err
     assert "p99.9" in out

@@ -127,9 +127,9 @@ def test_times_have_what_the_trace_has() -> None:
     assert times.loops == 3
     assert times.seconds > 0
     assert math.isnan(times.mapping_ns)
-    assert 0 < times.replay_ns < 1e6
+    assert times.replay_ns > 0
     assert math.isnan(times.fault_ns) == (lookups.n_faults == 0)
-    assert times.lookup_ns < 1e6
+    assert math.isfinite(times.lookup_ns)
     times = churn.measure(2)
     assert times.mapping_ns > 0
     assert churn.n_mapping > 0

@@ -7,6 +7,8 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from benchframe.dialect.functions import Identities
 from benchframe.engine import threads as engine_crew
 from benchframe.engine.session import Histogram, edges
 from benchframe.engine.threads import ProgramError, ThreadSession, make_program, scaling
+from benchframe.engine.worker import sample
 from benchframe.errors import EngineError
 from benchframe.events import Kind
 from benchframe.mm.defaults import read_unlock
@@ -316,6 +319,24 @@ def test_laps_are_weighted_by_time() -> None:
     assert two.operations["mapping"] == 2 * one.operations["mapping"] == 2 * 2 * 2 * 40
 
 
+def test_a_sample_in_which_nothing_ended_is_followed_by_a_longer_one() -> None:
+    """Walks alone do not count. After three more tries what there is is taken."""
+    asked: list[float] = []
+
+    def told(figures: list[dict[str, float]]) -> Any:
+        def measure(seconds: float) -> Any:
+            asked.append(seconds)
+            return SimpleNamespace(figures=figures[min(len(asked), len(figures)) - 1])
+
+        asked.clear()
+        return sample(SimpleNamespace(measure=measure), 0.1).figures  # type: ignore[arg-type]
+
+    assert told([{"replay": 1.0}, {}, {"mapping": 2.0}]) == {"mapping": 2.0}
+    assert asked == pytest.approx([0.1, 0.4, 1.6])
+    assert told([{}]) == {}
+    assert asked == pytest.approx([0.1, 0.4, 1.6, 6.4])
+
+
 # ---- the command ----------------------------------------------------------------------------------------------------
 
 
@@ -340,6 +361,9 @@ def test_run_with_threads(tmp_path: Path) -> None:
     assert cells[1].state.threads["histograms"]["fault"]
     table = scaling_table(cells)
     assert [row[2].rstrip("*") for row in table.rows] == ["1", "2"]
+    silent = scaling_table([replace(cell, figures={}) for cell in cells])  # no operation came to its end
+    assert [row[3] for row in silent.rows] == ["", ""]
+    assert sum("no figure" in note for note in silent.notes) == 2
     code, text, err = run(tmp_path, "table", "--format", "csv")
     assert code == 0, err
     rows = list(csv.DictReader(io.StringIO(text)))

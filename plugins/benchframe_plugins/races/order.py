@@ -9,24 +9,9 @@ from benchframe.kernel import kfree_rcu, smp_wmb
 from benchframe_plugins import maple, speculation
 from benchframe_plugins.maple.node import ARENA_NODE, PIVOTS, WORD
 from benchframe_plugins.races.tree import free_rcu, get_lockless, put_lockless
+from benchframe_plugins.speculation import CUT, two_written
 
 Historic = scenario.Historic
-
-
-def written(space: scenario.Setup) -> None:
-    """Two VMAs in one region, both used; the lower one was written."""
-    space.map(0, 4)
-    space.map(8, 4)
-    space.touch(0)
-    space.touch(8, 0)
-
-
-PART = scenario.Scenario(
-    "fault-munmap-part",
-    "a fault in the part of a VMA that is being unmapped, while the other part stays",
-    written,
-    ((scenario.fault(1),), (scenario.munmap(1, 3),)),
-)
 
 
 def above(space: scenario.Setup) -> None:
@@ -43,7 +28,7 @@ NEW = scenario.Scenario(
 REUSE = scenario.Scenario(
     "fault-reuse",
     "a fault in a VMA that is mapped over, and whose memory becomes the new VMA",
-    written,
+    two_written,
     ((scenario.fault(1),), (scenario.mmap(0, 4, 1),)),
 )
 
@@ -90,7 +75,7 @@ def order(
     strategy: object,
     shows: str,
     *weaker: tuple[str, str, str, str],
-    where: object = PART,
+    where: object = CUT,
     whole: bool = False,
 ) -> Historic:
     """One of them: the orderings that are weaker than in the strategy's text, and the scenario."""
