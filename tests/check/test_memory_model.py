@@ -28,7 +28,7 @@ from benchframe.check.memory import describe, running
 from benchframe.check.mutate import functions_of, judgements
 from benchframe.check.trust import Seen, Trust
 from benchframe.check.weak import GraphCase, GraphWorld
-from benchframe.check.weak_hunt import Change, GraphHunt, Weakened, mend, rule_for, run_orderings
+from benchframe.check.weak_hunt import Change, GraphHunt, Met, Weakened, mend, rule_for, run_orderings
 from benchframe.errors import UsageError
 from benchframe.registry import load
 from benchframe.scenario import Scenario, lookup
@@ -406,7 +406,8 @@ def test_reasons_for_orderings_fit() -> None:
         assert what.startswith("the ")
         assert not what.startswith("the smp_") or what.split()[1] in texts[function], key
     change = Change(("maple/__init__.py", 120, "mt_find"), "rmb", "rmb", "none")
-    result = Weakened(change, [scenario("lookup-munmap")], reasons[change.key], left=[scenario("lookup-munmap")])
+    some = [Met(scenario("lookup-munmap"), GraphCase(scenario("lookup-munmap"), strategies[0]).known(), 0)]
+    result = Weakened(change, some, reasons[change.key], left=some)
     assert result.state == "not needed"
     assert f"why: {reasons[change.key]}" in str(result)
     assert replace(result, why="").state == "open"
