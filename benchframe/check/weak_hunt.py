@@ -385,6 +385,8 @@ class Change:
 
 
 def rule_for(now: str) -> Rule:
+    """Gives an access the ordering ``now`` (once, relaxed, acquire, release, full), or leaves a barrier out (none)."""
+
     def change(label: Label) -> Label | None:
         if now == "none":
             return None
