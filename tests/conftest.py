@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from benchframe.units import COLLECT_AFTER
+
 CACHE = "BENCHFRAME_CACHE_DIR"
 CONFIG = "BENCHFRAME_CONFIG_DIR"
 _made: list[str] = []
@@ -25,6 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """All tests, of every xdist worker and in every child process, share one folder of compiled code: the one that the
     environment names, else one in pytest's own cache. A second run then compiles only what changed
     (`pytest --cache-clear` empties it)."""
+    gc.set_threshold(COLLECT_AFTER)
     # Ignored in a shell's background job and under nohup: children would inherit it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -60,7 +63,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """What is there stays: the garbage collector need not visit it again and again (a tenth of the suite's time)."""
     gc.freeze()
-    gc.set_threshold(14_000)
 
 
 def missing(item: pytest.Item) -> list[str] | None:

@@ -428,8 +428,8 @@ def cold_states(caches: str) -> list[Caches]:
 
 def lines_cost(states: Sequence[Caches]) -> int:
     """Known lines against a pointer chase: prints them, and returns the exit code."""
+    from benchframe.engine.caches import known_lines, known_lines_text
     from benchframe.engine.job import spare_cpu
-    from benchframe.study.selftest import known_lines, text
 
     cpu, every = spare_cpu(), os.sched_getaffinity(0)
     if cpu is not None:
@@ -438,5 +438,5 @@ def lines_cost(states: Sequence[Caches]) -> int:
         found = known_lines(states, ROUNDS, -1 if cpu is None else cpu)
     finally:
         os.sched_setaffinity(0, every)
-    typer.echo(text(found), nl=False)
+    typer.echo(known_lines_text(found), nl=False)
     return 0 if all(one.good for one in found) else FAILED

@@ -317,6 +317,8 @@ def runs(incomplete: str) -> list[str]:
 
 PLAIN_WIDTH = 100
 """Columns of a list that goes to a file or a pipe."""
+ROOM, INDENT = 30, 4
+"""Fewest columns of the text beside a list's other columns; what it is indented by, if it has fewer."""
 
 
 def width() -> int:
@@ -338,17 +340,20 @@ def shown(table: Table, form: str) -> str:
 
 
 def print_list(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Aligned columns; the last one is wrapped, and may have lines of its own. Nothing is left out."""
+    """Aligned columns; the last one is wrapped, and may have lines of its own; where it has no room it stands below
+    the others. Nothing is left out."""
     if not rows:
         typer.echo(f"no {heads[0]} found", err=True)
         return
     widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads) - 1)]
-    indent = sum(widths) + 2 * len(widths)
-    room = max((width() or PLAIN_WIDTH) - indent, 20)
+    indent, whole = sum(widths) + 2 * len(widths), width() or PLAIN_WIDTH
+    beside = whole - indent >= ROOM
+    indent = indent if beside else INDENT
+    room = max(whole - indent, ROOM)
     for row in [heads, *rows]:
         cells = [text.ljust(width) for text, width in zip(row, widths, strict=False)]
         parts = [line for text in row[-1].split("\n") for line in wrap(text, room, break_on_hyphens=False)]
-        first, *rest = parts or [""]
+        first, *rest = parts if parts and beside else ["", *parts]
         typer.echo("  ".join([*cells, first]).rstrip())
         for line in rest:
             typer.echo(" " * indent + line)

@@ -29,9 +29,11 @@ TASK_SIZE_5 = (1 << 56) - 4096
 """With five levels (LA57)."""
 PAGE = 4096
 
-MMAP, MUNMAP, MPROTECT, MREMAP, BRK, MADVISE, MLOCK, MUNLOCK, TOUCH, FORK = range(10)
+MMAP, MUNMAP, MPROTECT, MREMAP, BRK, MADVISE, MLOCK, MUNLOCK, TOUCH, FORK, SHMAT = range(11)
 SYSCALL = {MMAP: 9, MUNMAP: 11, MPROTECT: 10, MREMAP: 25, BRK: 12, MADVISE: 28, MLOCK: 149, MUNLOCK: 150}
 """System call numbers of x86-64."""
+SHM_GET, SHM_AT, SHM_CTL, SHM_REMAP = 29, 30, 31, 0o40000
+"""Those of System V segments, and shmat's flag for a place that need not be free."""
 ELSEWHERE = -(1 << 61)
 """Result of a mapping that the kernel placed outside the arena; it is unmapped at once."""
 ENDED = -1
@@ -74,6 +76,8 @@ def harmless(op: tuple[int, ...], task_size: int = TASK_SIZE) -> bool:
 
     if code == TOUCH:
         return inside(addr, 1)
+    if code == SHMAT:
+        return inside(addr, page_align(length))
     if code == MMAP:
         fixed = op[4] & 0x100010
         refused = addr % PAGE or length > task_size or addr > task_size
@@ -165,6 +169,8 @@ class Worker:
             return self.touch(op[1], op[2])
         if code == FORK:
             return self.fork()
+        if code == SHMAT:
+            return self.shmat(op[1], op[2])
         word = ctypes.c_ulong
         args = [word(arg) for arg in op[1:]]
         if code == MMAP and not op[4] & 0x20:
@@ -185,6 +191,17 @@ class Worker:
         move = self.libc.pread if access & 2 else self.libc.pwrite
         done = move(self.scratch, ctypes.c_void_p(addr), ctypes.c_size_t(1), ctypes.c_long(0))
         return 0 if done == 1 else -ctypes.get_errno()
+
+    def shmat(self, addr: int, length: int) -> int:
+        """Attach a new segment at ``addr``; it ends with its last mapping. The address, or -errno."""
+        word = ctypes.c_ulong
+        segment = self.call(SHM_GET, word(0), word(length), word(0o600))
+        if segment < 0:
+            return -ctypes.get_errno()
+        at = self.call(SHM_AT, word(segment), word(addr), word(SHM_REMAP))
+        result = -ctypes.get_errno() if at == -1 else int(at)
+        self.call(SHM_CTL, word(segment), word(0), word(0))
+        return result
 
     def fork(self) -> int:
         """Continue in a child; this process only waits for it and ends in the same way."""

@@ -21,6 +21,7 @@ from benchframe.judge.child import (
     FORK,
     MASK,
     MMAP,
+    SHMAT,
     SYSCALL,
     TOUCH,
     harmless,
@@ -82,6 +83,13 @@ def fork():
     pid = os.fork()
     if pid:
         os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
+def shmat(addr, length):
+    """Attach a new System V segment; it ends with its last mapping."""
+    new = libc.syscall(ctypes.c_long(29), ctypes.c_ulong(0), ctypes.c_ulong(length), ctypes.c_ulong(0o600))
+    call("shmat", 30, new, addr, 0o40000)  # SHM_REMAP
+    libc.syscall(ctypes.c_long(31), ctypes.c_ulong(new), ctypes.c_ulong(0), ctypes.c_ulong(0))
 
 
 def move_brk(base):
@@ -167,6 +175,16 @@ static void go_on_in_child(void)
 }
 """
 
+_C_SHM = """
+static void attach(unsigned long addr, unsigned long length)
+{
+	long segment = syscall(SYS_shmget, 0, length, 0600);
+
+	CALL("shmat", SYS_shmat, segment, addr, 040000); /* SHM_REMAP */
+	syscall(SYS_shmctl, segment, 0, 0); /* it ends with its last mapping */
+}
+"""
+
 _C_BRK = """
 static void move_brk(unsigned long base)
 {
@@ -226,6 +244,8 @@ def as_python(ops: Sequence[Op], what: str) -> str:
             body.append(f"touch({op.a:#x}, {op.b})")
         elif op.code == FORK:
             body.append("fork()")
+        elif op.code == SHMAT:
+            body.append(f"shmat({op.a:#x}, {op.b:#x})")
         else:
             args = [hex(arg) for arg in op[1 : 1 + op.argument_count]]
             if op.code == MMAP:
@@ -253,13 +273,16 @@ def as_c(ops: Sequence[Op], what: str) -> str:
             body.append(f"\t{'WRITE' if op.b & 2 else 'READ'}({op.a:#x}UL);")
         elif op.code == FORK:
             body.append("\tgo_on_in_child();")
+        elif op.code == SHMAT:
+            body.append(f"\tattach({op.a:#x}UL, {op.b:#x}UL);")
         else:
             args = [f"{arg:#x}UL" for arg in op[1 : 1 + op.argument_count]]
             if op.code == MMAP:
                 args[4] = _file_argument(op, "(long)file{}", "-1L")
             name = NAMES[op.code]
             body.append(f'\tCALL("{name}", SYS_{name}, {", ".join(args)});')
-    helpers = (_C_FORK if any(op.code == FORK for op in ops) else "") + (_C_BRK if brk else "")
+    codes = {op.code for op in ops}
+    helpers = "".join(text for code, text in ((FORK, _C_FORK), (SHMAT, _C_SHM), (BRK, _C_BRK)) if code in codes)
     return _C.format(what=what, body="\n".join(body), low=ARENA, high=ARENA_END, helpers=helpers)
 
 
@@ -302,7 +325,7 @@ def run_oracle_command(
         ops: how many operations, over all generators; 100 000 if neither this nor ``minutes`` is given.
         minutes: stop after this long.
         seed: batch n of a generator depends on the seed, its name and n only.
-        generator: ``mixed``, ``merge``, ``huge``, ``brk``, or ``all``.
+        generator: ``mixed``, ``merge``, ``huge``, ``brk``, ``shm``, or ``all``.
         judged: makes the judged side.
         ablate: a rule to switch off (see :class:`~benchframe.oracle.Rules`), or ``all``: each in turn, and say
             whether it was caught.

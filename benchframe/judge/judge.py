@@ -31,6 +31,7 @@ from benchframe.judge.child import (
     MMAP,
     MPROTECT,
     MREMAP,
+    SHMAT,
     TOUCH,
     find_task_size,
     harmless,
@@ -623,6 +624,8 @@ PROBES: dict[str, list[Op]] = {
     "mremap_checks_length_first": [Op(MREMAP, _A, _P, 1 << 62, 1, 0)],
     "mremap_checks_first": [_anon(0, 2), _anon(8, 8), Op(MREMAP, _A, 4 * _P, 6 * _P, 3, _A + 8 * _P)],
     "mremap_many": [_anon(0, 2), _anon(2, 2, prot=1), _move(0, 4, 3, 16)],
+    # Two VMAs of one segment: may one grow over a part of the other?
+    "merge_closing": [Op(SHMAT, _A, 4 * _P), _protect(2, 2, 1), _protect(2, 1, 3)],
     "account_unfaulted": [_anon(0, 1), _protect(0, 1, 1), _anon(1, 1, prot=1)],
     "stack_nohuge": [_anon(0, 1), _anon(1, 1, flags=_FIXED | 0x20000)],
     "populate_stops_at_hole": [_anon(1, 1, prot=0), _advise(0, 2, 22)],

@@ -26,6 +26,7 @@ from benchframe.errors import UsageError, did_you_mean
 from benchframe.events import Kind
 from benchframe.judge.trees import (
     BASE,
+    CLOSING,
     LENGTH,
     MAPLE,
     RBTREE,
@@ -54,7 +55,7 @@ from benchframe.judge.trees import (
 from benchframe.linux import SourcesError, SourceTree, find_trees
 from benchframe.mm.flags import MADV_DONTFORK
 from benchframe.mm.layout import MM
-from benchframe.mm.machine import Machine, Parameters, Sizes, Space
+from benchframe.mm.machine import ENDLESS, Machine, Parameters, Sizes, Space
 from benchframe.oracle import Limits, Oracle, Rules
 from benchframe.oracle.rules import PAGE
 from benchframe.runner import InterpretedRunner
@@ -371,6 +372,7 @@ class KernelVmas:
         library.v_map.argtypes = [word, word, word, ctypes.c_int, word]
         library.v_unmap.argtypes, library.v_protect.argtypes = [word, word], [word, word, word]
         library.v_fault.argtypes = [word]
+        library.v_fail_prealloc.argtypes = [ctypes.c_int]
         self._library = library
         self._maple = KernelMaple(library, "")
         self._room = np.zeros(5 * _SMALL.vmas, np.uint64)
@@ -378,6 +380,7 @@ class KernelVmas:
 
     def perform(self, call: Call) -> int:
         """0, or the negative errno."""
+        self._library.v_fail_prealloc(int(call.fail_prealloc))
         addr, length = BASE + call.page * PAGE, call.pages * PAGE
         if call.kind == "mmap":
             pgoff = call.pgoff if call.file else addr // PAGE
@@ -398,6 +401,24 @@ class KernelVmas:
         return numbered(self._maple.nodes(self._library.v_tree()))
 
 
+class ModelVmas(Space):
+    """An address space of the model's, whose index has no memory for a store while ``fail_prealloc`` is true. The
+    strategy must fill index_prepare."""
+
+    def __init__(self, strategy: Strategy, p: Parameters) -> None:
+        self.fail_prealloc = False
+        prepare = strategy.binding["index_prepare"]
+        runner = InterpretedRunner(strategy, replace={prepare: lambda mm, start, end: int(self.fail_prealloc)})
+        super().__init__(Machine(runner, _SMALL, p, strategy.slabs))
+        self.set_file(CLOSING - 1, ENDLESS, closes=True)
+
+
+def _attempt(side: Oracle | ModelVmas, call: Call) -> int:
+    """:func:`~benchframe.judge.trees.perform`, also without memory for the index."""
+    side.fail_prealloc = call.fail_prealloc
+    return perform(side, call)
+
+
 def _layout(side: Oracle | Space) -> Layout:
     return [
         (start, end, prot, file + 1, offset // PAGE) if file >= 0 else (start, end, prot, 0, 0)
@@ -415,12 +436,17 @@ def vmas(
     limits = Limits()
 
     def oracle_side() -> Oracle:
-        return Oracle(rules, limits)
+        side = Oracle(rules, limits)
+        side.set_file(CLOSING - 1, ENDLESS, closes=True)
+        return side
 
-    def model_side() -> Space:
-        return Space(Machine(InterpretedRunner(strategy), _SMALL, parameters(rules, limits), strategy.slabs))
+    def model_side() -> ModelVmas:
+        return ModelVmas(strategy, parameters(rules, limits))
 
-    sides: Mapping[str, Callable[[], Oracle | Space]] = {"oracle": oracle_side, f"model ({strategy.name})": model_side}
+    sides: Mapping[str, Callable[[], Oracle | ModelVmas]] = {
+        "oracle": oracle_side,
+        f"model ({strategy.name})": model_side,
+    }
     rows = {name: Row(f"{name}: merges and splits of mm/vma.c", kernel, "layouts") for name in sides}
     trees = Row(f"{strategy.name}: the trees that calls of mm/vma.c leave", kernel, "trees")
 
@@ -432,7 +458,7 @@ def vmas(
         side, theirs = model_side(), KernelVmas(library)
         for call in program:
             theirs.perform(call)
-            perform(side, call)
+            _attempt(side, call)
         return theirs.nodes(), nodes(side)
 
     def first_tree(program: list[Call]) -> Callable[[], str]:
@@ -445,7 +471,7 @@ def vmas(
 
     def last(name: str, program: Sequence[Call]) -> tuple[int, Layout, int, Layout]:
         side, theirs = sides[name](), KernelVmas(library)
-        said = [(theirs.perform(call), perform(side, call)) for call in program][-1]
+        said = [(theirs.perform(call), _attempt(side, call)) for call in program][-1]
         return said[0], theirs.layout(), said[1], _layout(side)
 
     def differs(name: str, program: Sequence[Call]) -> bool:
@@ -465,13 +491,13 @@ def vmas(
 
     for done in range(0, ops, LENGTH):
         theirs, model = KernelVmas(library), model_side()
-        own: dict[str, Oracle | Space] = dict(zip(sides, (oracle_side(), model), strict=True))
+        own: dict[str, Oracle | ModelVmas] = dict(zip(sides, (oracle_side(), model), strict=True))
         program: list[Call] = []
         for call in calls(f"{seed}/vma/{done}", files=True):
             program.append(call)
             result, layout = theirs.perform(call), theirs.layout()
             for name, side in own.items():
-                equal = (perform(side, call) < 0) == (result < 0) and _layout(side) == layout
+                equal = (_attempt(side, call) < 0) == (result < 0) and _layout(side) == layout
                 rows[name].count(equal, len(program), first(name, list(program)))
             trees.count(theirs.nodes() == nodes(model), len(program), first_tree(list(program)))
         yield [*rows.values(), trees]

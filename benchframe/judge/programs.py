@@ -22,6 +22,7 @@ from benchframe.judge.child import (
     MUNLOCK,
     MUNMAP,
     PAGE,
+    SHMAT,
     TASK_SIZE,
     TOUCH,
     page_align,
@@ -48,13 +49,15 @@ NAMES = {
     MUNLOCK: "munlock",
     TOUCH: "touch",
     FORK: "fork",
+    SHMAT: "shmat",
 }
 
 
 class Op(NamedTuple):
     """One operation: a code of :mod:`benchframe.judge.child` and six arguments in the order of the system call.
 
-    ``touch`` takes an address and 1 (read) or 2 (write). The file of mmap is an index into ``FILES``.
+    ``touch`` takes an address and 1 (read) or 2 (write), ``shmat`` an address and the length of a new segment. The file
+    of mmap is an index into ``FILES``.
     """
 
     code: int
@@ -101,6 +104,9 @@ class Calls(Protocol):
     def fault(self, addr: int, access: int, /) -> int:
         """0, or any negative number if the access fails."""
 
+    def shmat(self, addr: int, length: int, /) -> int:
+        """A new System V segment at this place, whatever is there (SHM_REMAP): the address, or -errno."""
+
     def fork(self) -> "Calls":
         """The child's address space."""
 
@@ -135,6 +141,8 @@ def apply(side: Calls, op: Op) -> tuple[Calls, int]:
         return side, side.brk(a)
     if code == FORK:
         return side.fork(), 0
+    if code == SHMAT:
+        return side, side.shmat(a, b)
     if code == MUNMAP:
         return side, side.munmap(a, b)
     if code == MPROTECT:
@@ -162,11 +170,12 @@ def file_table() -> list[tuple[int, int, bool, bool, int]]:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The sources of operations: four seeded generators, each aimed at another part of the rules.
+# The sources of operations: five seeded generators, each aimed at another part of the rules.
 #
 # ``mixed`` has bad arguments in a quarter of its calls; ``merge`` works in a small zone on a grid, so that areas touch
 # and merge, with mlock, populate, guard regions and fork; ``huge`` spreads over 31 MiB with transparent huge pages;
-# ``brk`` moves the break and does everything else in the heap's area. A generator sees the areas as they are, so that
+# ``brk`` moves the break and does everything else in the heap's area; ``shm`` has System V segments, whose areas have
+# vm_ops->close. A generator sees the areas as they are, so that
 # its addresses hit their edges.
 
 _FLAG_ADVICE = (0, 1, 2, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19)
@@ -230,9 +239,19 @@ ZONES = {
             0.004,
         ),
         Zone("brk", BRK_BASE, 256, 1, 16, 0.1, {**_ALL, BRK: 25, FORK: 1}, 0.6),
+        Zone(
+            "shm",
+            ARENA + (64 << 20),
+            64,
+            2,
+            6,
+            0.03,
+            {**_ALL, SHMAT: 30, MMAP: 6, MPROTECT: 40, MREMAP: 24, FORK: 1},
+            0.6,
+        ),
     )
 }
-"""The four generators by name."""
+"""The generators by name."""
 
 
 class Generator:
@@ -258,6 +277,7 @@ class Generator:
             MUNLOCK: lambda: Op(MUNLOCK, *self._inner_range()),
             TOUCH: self._touch,
             FORK: lambda: Op(FORK),
+            SHMAT: lambda: Op(SHMAT, self._addr(), self.random.randint(1, zone.longest) * zone.step * PAGE),
         }
 
     def next(self, layout: Sequence[Row]) -> Op:

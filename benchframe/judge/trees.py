@@ -492,6 +492,8 @@ SPANS = (100, 600, 3000)
 """A program works on so many pages; the first gives trees of one or two levels, the last of three."""
 SMALL_SPANS = (16, 40, 100, 600)
 """For mm/vma.c: few pages, so that most calls touch a neighbour; the last gives trees of two and three levels."""
+CLOSING = 3
+"""The number, from 1 on, of the file whose VMAs have vm_ops->close (``vma.c`` says so, too)."""
 _PAGES = (1, 1, 1, 2, 3, 4, 8, 20)
 _ANON, _FILE = (MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE | more for more in (MAP_ANONYMOUS, 0))
 
@@ -507,9 +509,12 @@ class Call(NamedTuple):
     prot: int = 0
     file: int = 0
     pgoff: int = 0
+    fail_prealloc: bool = False
+    """There is no memory for the nodes of a store."""
 
     def __str__(self) -> str:
-        places = f"{self.kind} pages {self.page}..{self.page + self.pages - 1}"
+        without = " without memory" if self.fail_prealloc else ""
+        places = f"{self.kind}{without} pages {self.page}..{self.page + self.pages - 1}"
         access = "".join(letter if self.prot & bit else "-" for letter, bit in (("r", 1), ("w", 2), ("x", 4)))
         if self.kind in ("munmap", "write"):
             return places
@@ -539,20 +544,50 @@ def perform(side: Side, call: Call) -> int:
 
 
 def calls(seed: str, files: bool = False) -> Iterator[Call]:
-    """A program of LENGTH random calls; the same for the same seed."""
+    """A program of LENGTH random calls; the same for the same seed.
+
+    With ``files`` also those of files, scripted sequences (:func:`_parts`), and calls without memory for nodes.
+    """
     rng = random.Random(seed)
     span = rng.choice(SMALL_SPANS if files else SPANS)
+    script: list[Call] = []
     for _ in range(LENGTH):
+        if files and not script and rng.random() < 0.06:
+            script = list(_parts(rng, span))
+        if script:
+            yield script.pop(0)
+            continue
         page, pages, kind, prot = rng.randrange(span), rng.choice(_PAGES), rng.random(), rng.choice((1, 3, 3, 3, 7))
-        file = rng.choice((0, 0, 0, 1, 2)) if files else 0
+        file = rng.choice((0, 0, 0, 1, CLOSING)) if files else 0
         if kind < 0.4:
-            yield Call("mmap", page, pages, prot, file, page + rng.choice((0, 0, 0, 5)) if file else 0)
+            call = Call("mmap", page, pages, prot, file, page + rng.choice((0, 0, 0, 5)) if file else 0)
         elif kind < 0.6:
-            yield Call("munmap", page, pages)
+            call = Call("munmap", page, pages)
         elif kind < 0.85:
-            yield Call("mprotect", page, pages, prot)
+            call = Call("mprotect", page, pages, prot)
         else:
-            yield Call("write", page, 1)
+            call = Call("write", page, 1)
+        yield call._replace(fail_prealloc=files and rng.random() < 0.03)
+
+
+def _parts(rng: random.Random, span: int) -> Iterator[Call]:
+    """An area of three parts, of which the middle one goes and comes back, or gets another protection and then the
+    first one again, whole or at one end; each may be written meanwhile. Random calls seldom do it: all eight merge
+    cases, with each pair of anon_vmas."""
+    first, file = rng.randrange(span), rng.choice((0, 0, 0, 1, CLOSING, CLOSING))
+    left, pages, right = (rng.choice((1, 2, 4)) for _ in range(3))
+    page = first + left
+    hole, size = rng.random() < 0.5, rng.choice((pages, pages, 1))
+    yield Call("mmap", first, left + pages + right, 3, file, first if file else 0)
+    yield Call("munmap", page, pages) if hole else Call("mprotect", page, pages, rng.choice((1, 7)))
+    for part in (first, page, page + pages):
+        if rng.random() < 0.4:
+            yield Call("write", part, 1)
+    fails = rng.random() < 0.1
+    if hole:
+        yield Call("mmap", page, pages, 3, file, page if file else 0, fails)
+    else:
+        yield Call("mprotect", rng.choice((page, page + pages - size)), size, 3, fail_prealloc=fails)
 
 
 def stores(seed: str, nodes: Callable[[], Nodes]) -> Iterator[Store]:

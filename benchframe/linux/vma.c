@@ -5,12 +5,18 @@
  */
 #include "maple.c"
 #include "vma_internal.h"
+
 #ifndef VM_SEALED
 #define VM_SEALED 0
 #endif
 #include "mm/vma.h"
 
-/* mm/internal.h; the VMAs here have nothing to close. */
+/* No memory for the nodes of a store: as tools/testing/vma/vma.c lets vma_iter_prealloc fail, and munmap's store, too. */
+static bool fail_prealloc;
+#define vma_iter_prealloc(vmi, vma) (fail_prealloc ? -ENOMEM : mas_preallocate(&(vmi)->mas, (vma), GFP_KERNEL))
+#define vma_iter_clear_gfp(vmi, start, end, gfp) (fail_prealloc ? -ENOMEM : vma_iter_clear_gfp(vmi, start, end, gfp))
+
+/* mm/internal.h. A VMA of file CLOSING has something to close, but it does nothing. */
 static inline void vma_close(struct vm_area_struct *vma) { }
 
 /* The harness's own clone makes no chain, but a merge asks whether the chain is singular. */
@@ -33,15 +39,20 @@ static int chain_clone(struct vm_area_struct *to, struct vm_area_struct *from)
 
 #define FLAGS (VM_MAYREAD | VM_MAYWRITE | 0x40UL | 0x00200000UL) /* VM_MAYEXEC; VM_NORESERVE: nothing is accounted */
 #define FILES 8
+#define CLOSING 3 /* the number of the file whose VMAs have vm_ops->close */
 
 const struct vm_operations_struct vma_dummy_vm_ops;
 static const struct vm_operations_struct file_ops;
+static const struct vm_operations_struct closing_ops = { .close = vma_close };
 static struct task_struct task;
 static struct address_space mappings[FILES];
 static struct file files[FILES];
 static struct mm_struct *mm;
 
 struct task_struct *get_current(void) { return &task; }
+
+/* From now on (1) there is no memory for nodes, or (0) there is. */
+void v_fail_prealloc(int on) { fail_prealloc = on; }
 
 /* Begin an empty address space. */
 void v_new(void)
@@ -93,7 +104,7 @@ int v_map(unsigned long start, unsigned long len, unsigned long prot, int file, 
 	vma_set_range(vma, start, start + len, pgoff);
 	vma->__vm_flags = prot | FLAGS;
 	vma->vm_file = vmg.file;
-	vma->vm_ops = file ? &file_ops : NULL;
+	vma->vm_ops = file == CLOSING ? &closing_ops : file ? &file_ops : NULL;
 	error = vma_link(mm, vma);
 	shim_grace_period();
 	return error;

@@ -84,8 +84,9 @@ PG_RESERVED = 1
 PAGE_FREE, PAGE_TABLE, PAGE_ANON, PAGE_HUGE = 0, 1, 2, 3
 """page.mapping of the model."""
 
-FILE_NOWRITE, FILE_SHMEM = 1, 2
-"""file.flags: not open for writing; an anonymous shared object (never grows, SIGBUS beyond its size)."""
+FILE_NOWRITE, FILE_SHMEM, FILE_CLOSES = 1, 2, 4
+"""file.flags: not open for writing; an anonymous shared object (never grows, SIGBUS beyond its size); a System V
+segment (shmat): its VMAs have vm_ops->close, and its file chooses addresses itself (get_unmapped_area)."""
 
 RULE_ANON_VMA_616, RULE_MREMAP_617, RULE_GUARD_FLAG, RULE_DONTUNMAP_ACCOUNT = 1, 2, 4, 8
 RULE_DROPPABLE, RULE_DONTNEED_TABLES, RULE_NOREPLACE_417 = 16, 32, 64

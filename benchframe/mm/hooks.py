@@ -33,9 +33,10 @@ def index_find(mm, addr):
 
 @hook("index", holds="mmap_lock write; what the fault took when a stack grows")
 def index_prepare(mm, start, end):
-    """A VMA is about to be stored over [start, end), and nothing has changed yet: 0, or 1 if there is no memory for it.
-    Then the call says -ENOMEM and nothing changes, and a stack does not grow (mas_preallocate). Called before a split,
-    a new VMA and a stack's growth; not before a merge and munmap."""
+    """A VMA, or in munmap NULL, is about to be stored over [start, end), and nothing has changed yet: 0, or 1 if there
+    is no memory for it. Then the call says -ENOMEM and nothing changes, and a stack does not grow (mas_preallocate).
+    Called before a split, a merge, a new VMA, a stack's growth and munmap (after its splits). In a merge more than this
+    range is stored."""
     return 0
 
 

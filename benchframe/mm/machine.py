@@ -493,6 +493,16 @@ class Space:
         """mmap(2): the address, or -errno. ``at``: the recorded result, used instead of a search."""
         return self._call(Kind.MMAP, addr=addr, len=length, prot=prot, flags=flags, file=file, offset=offset, ret=at)
 
+    def shmat(self, addr: int, length: int) -> int:
+        """shmat(2) of a new segment with SHM_REMAP: shared memory whose VMAs have vm_ops->close. The address, or
+        -errno."""
+        kind = flags.MAP_SHARED | flags.MAP_FIXED | flags.MAP_ANONYMOUS
+        at = self.mmap(addr, length, flags.PROT_READ | flags.PROT_WRITE, kind)
+        for slot in self.vmas() if at >= 0 else ():
+            if self._columns["vm_start"].item(slot) == at:
+                self.machine.arrays["file_base"]["flags"][self._columns["vm_file"].item(slot)] |= flags.FILE_CLOSES
+        return at
+
     def exec_map(self, addr: int, length: int, prot: int, flags: int, file: int = NIL, offset: int = 0) -> int:
         """A mapping that the kernel made itself: ``flags`` are MAP_* and MapType bits."""
         return self._call(Kind.MAP, addr=addr, len=length, prot=prot, flags=flags, file=file, offset=offset)
@@ -577,8 +587,17 @@ class Space:
         """FILE records from here on are shared anonymous objects."""
         return max(self.machine.sizes.files // 2, 1)
 
-    def set_file(self, file: int, size: int, readable: bool = True, writable: bool = True, inode: int = 0) -> None:
-        """Set the size in bytes of file ``file`` and how it was opened. Files not set are endless and open for both.
+    def set_file(
+        self,
+        file: int,
+        size: int,
+        readable: bool = True,
+        writable: bool = True,
+        inode: int = 0,
+        closes: bool = False,
+    ) -> None:
+        """Set the size in bytes of file ``file``, how it was opened, and whether its VMAs have vm_ops->close. Files not
+        set are endless and open for both.
 
         ``inode`` exists for the oracle's signature only: the model compares opened files. Raises ValueError for a
         number beyond the machine's records, and for a file not open for reading (no trace has mappings of one).
@@ -589,7 +608,7 @@ class Space:
             raise ValueError(f"file {file}: the model has no files that cannot be read")
         record = self.machine.arrays["file_base"][file + 1]
         record["size"] = size
-        record["flags"] = 0 if writable else flags.FILE_NOWRITE
+        record["flags"] = (0 if writable else flags.FILE_NOWRITE) | (flags.FILE_CLOSES if closes else 0)
 
     # ---- answers ------------------------------------------------------------------------------------------------
 

@@ -51,6 +51,7 @@ from benchframe.mm.hooks import (
     index_erase,
     index_erase_range,
     index_gap_below,
+    index_prepare,
     lookup,
     vma_detach,
     vma_free,
@@ -78,7 +79,8 @@ from benchframe.mm.vma import (
 
 @native
 def do_munmap(mm, task, start, length):
-    """Unmap [start, start + length): 0, -EINVAL, or -ENOMEM (a hole in one VMA at the map_count limit).
+    """Unmap [start, start + length): 0, -EINVAL, or -ENOMEM (a hole in one VMA at the map_count limit; no memory for
+    the index: what was split stays split).
 
     Split the first and the last VMA, remove all in between from the index, clear their entries, free the tables that no
     neighbour needs, free the VMAs. O(VMAs and pages in the range + log n). Caller holds mmap_lock for write.
@@ -106,6 +108,8 @@ def do_munmap(mm, task, start, length):
         error = split_vma_unchecked(mm, last, end, 1)
         if error != 0:
             return error
+    if index_prepare(mm, start, end):
+        return -ENOMEM
     detach_range(mm, prev, start, end)
     return 0
 

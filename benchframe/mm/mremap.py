@@ -26,7 +26,7 @@ from benchframe.mm.layout import PAGE, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, PTE, PTR
 from benchframe.mm.memory import ZAP, change_range, populate_range
 from benchframe.mm.mmap import ANYWHERE, do_munmap, unmapped_area
 from benchframe.mm.pagetable import next_step, pmd_alloc, pmd_slot, pte_alloc, spin_lock, spin_unlock
-from benchframe.mm.vma import page_align, vma_alloc, vma_link, vma_merge_new, vma_prev_of
+from benchframe.mm.vma import has_close, page_align, vma_alloc, vma_link, vma_merge_new, vma_prev_of
 
 
 @native
@@ -221,8 +221,8 @@ def move_to(mm, task, addr, old_length, new_length, flags, new_addr, at):
 
 @native
 def move_many(mm, task, addr, length, flags, new_addr):
-    """6.17: MREMAP_FIXED with equal lengths moves every VMA of the range and keeps the holes between them
-    (remap_move)."""
+    """6.17: MREMAP_FIXED with equal lengths moves every VMA of the range and keeps the holes between them (remap_move).
+    A part of a System V segment is moved alone or not at all."""
     end = addr + length
     target = new_addr
     result = -EFAULT
@@ -237,6 +237,8 @@ def move_many(mm, task, addr, length, flags, new_addr):
         if result < 0 and start > addr:
             return -EFAULT
         stop = min(v.vm_end, end)
+        if has_close(mm, vma) and (start > addr or stop < end):  # vma_multi_allowed: its file chooses addresses itself
+            return -EFAULT
         target += start - last_end
         error = check_vma(mm, vma, start, stop - start, stop - start, flags)
         if error != 0:

@@ -3,6 +3,7 @@
 from benchframe.dialect import NULL, READ_ONCE, native
 from benchframe.mm.flags import (
     ENOMEM,
+    FILE_CLOSES,
     RULE_ANON_VMA_616,
     VM_ACCESS,
     VM_GROWSDOWN,
@@ -33,7 +34,7 @@ from benchframe.mm.hooks import (
     vma_start_write,
     vma_valid,
 )
-from benchframe.mm.layout import ARENA_VMA, MM, PAGE_SHIFT, PAGE_SIZE, VMA, arena_alloc, arena_free
+from benchframe.mm.layout import ARENA_VMA, FILE, MM, PAGE_SHIFT, PAGE_SIZE, VMA, arena_alloc, arena_free
 from benchframe.mm.pagetable import spin_lock, spin_unlock
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -359,6 +360,13 @@ def sides_compatible(mm, prev, following):
 
 
 @native
+def has_close(mm, vma):
+    """Whether ``vma`` has vm_ops->close: then a merge must not free it (can_merge_remove_vma)."""
+    file = VMA(mm, vma).vm_file
+    return file != NULL and FILE(mm, file).flags & FILE_CLOSES != 0
+
+
+@native
 def announce(mm, area, start, end):
     """Call the hook at the head of vma_merge, as the RFC does: from the VMA after the one that ends where A ends."""
     following = area
@@ -381,7 +389,8 @@ def grow(mm, vma, start, end, vm_flags):
 
 @native
 def vma_merge_new(mm, prev, start, end, vm_flags, anon_vma, chain, vm_file, pgoff, just_expand):
-    """Cases 1, 2, 3: a new range in the hole after ``prev``. The surviving VMA, NULL if none can merge.
+    """Cases 1, 2, 3: a new range in the hole after ``prev``. The surviving VMA, NULL if none can merge, or if there is
+    no memory for it.
 
     ``anon_vma`` and ``chain`` are 0 except for copy_vma. ``just_expand``: only ``prev`` may grow (brk).
     """
@@ -393,8 +402,10 @@ def vma_merge_new(mm, prev, start, end, vm_flags, anon_vma, chain, vm_file, pgof
     right = 0
     if not just_expand:
         right = can_merge_before(mm, following, start, end, vm_flags, anon_vma, chain, vm_file, pgoff)
-        if left and right and not sides_compatible(mm, prev, following):
+        if left and right and (not sides_compatible(mm, prev, following) or has_close(mm, following)):
             right = 0
+    if not (left | right) or index_prepare(mm, start, end):
+        return NULL
     if left and right:  # case 1
         vma_start_write(mm, following)
         anon_vma_dup(mm, prev, following)
@@ -403,15 +414,13 @@ def vma_merge_new(mm, prev, start, end, vm_flags, anon_vma, chain, vm_file, pgof
         return prev
     if left:  # case 2
         return grow(mm, prev, VMA(mm, prev).vm_start, end, vm_flags)
-    if right:  # case 3
-        return grow(mm, following, start, VMA(mm, following).vm_end, vm_flags)
-    return NULL
+    return grow(mm, following, start, VMA(mm, following).vm_end, vm_flags)  # case 3
 
 
 @native
 def vma_merge_changed(mm, vma, start, end, vm_flags, pgoff):
     """Cases 4 to 8: [start, end) of ``vma`` is to get ``vm_flags``. The surviving VMA, which now covers the range; NULL
-    if none can merge (then the caller splits). ``vma`` still has its old flags."""
+    if none can merge (then the caller splits); -ENOMEM without memory for it. ``vma`` still has its old flags."""
     c = VMA(mm, vma)
     at_left = start == c.vm_start
     at_right = end == c.vm_end
@@ -433,6 +442,10 @@ def vma_merge_changed(mm, vma, start, end, vm_flags, pgoff):
             right = 0
     if not left and not right:
         return NULL
+    if at_left and at_right and has_close(mm, vma):  # nor could it free the next one, which has the same file
+        return NULL
+    if index_prepare(mm, start, end):
+        return -ENOMEM
     vma_start_write(mm, vma)
     sticky = vm_flags | c.vm_flags
     if left and right:  # case 6

@@ -141,13 +141,22 @@ class Oracle(Space):
         super().__init__(rules or Rules(), limits or Limits())
         self.files: dict[int, Backing] = {}
 
-    def set_file(self, file: int, size: int, readable: bool = True, writable: bool = True, inode: int = 0) -> None:
-        """Set the properties of file number ``file``: its size in bytes and how it was opened.
+    def set_file(
+        self,
+        file: int,
+        size: int,
+        readable: bool = True,
+        writable: bool = True,
+        inode: int = 0,
+        closes: bool = False,
+    ) -> None:
+        """Set the properties of file number ``file``: its size in bytes and how it was opened, and whether its areas
+        have vm_ops->close.
 
         Files not set are endless and open for both. Two numbers with one ``inode`` are two open file descriptions of
         it.
         """
-        self.files[file] = Backing(file, size, inode, readable, writable)
+        self.files[file] = Backing(file, size, inode, readable, writable, closes)
 
     def _backing(self, file: int) -> Backing:
         if file not in self.files:
@@ -259,6 +268,15 @@ class Oracle(Space):
         elif merge_new(self, Range(addr, addr + length, vm_flags, pgoff, file), prev, nxt, mapped=True) is not None:
             return
         self.insert(Area(addr, addr + length, vm_flags, pgoff, file))
+
+    def shmat(self, addr: int, length: int) -> int:
+        """shmat(2) of a new segment with SHM_REMAP: shared memory that is readable and writable, whose areas have
+        vm_ops->close. The address, or -errno."""
+        at = self.mmap(addr, length, f.PROT_READ | f.PROT_WRITE, f.MAP_SHARED | f.MAP_FIXED | f.MAP_ANONYMOUS)
+        area = self.lookup(at) if at >= 0 else None
+        if area is not None and area.vm_file is not None:
+            area.vm_file.closes = True
+        return at
 
     # --- munmap, mprotect, mremap, madvise, mlock -----------------------------------------------------------------
 

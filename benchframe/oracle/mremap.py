@@ -110,7 +110,7 @@ def _check_source(space: Space, remap: Remap, area: Area) -> None:
 
 def _move_many(space: Space, remap: Remap) -> int:
     """MREMAP_FIXED with equal lengths: move every area in the range, and keep the gaps between them (remap_move,
-    6.17)."""
+    6.17). A part of a System V segment is moved alone or not at all."""
     end = remap.addr + remap.old_len
     start = remap.addr
     target = remap.new_addr
@@ -127,6 +127,8 @@ def _move_many(space: Space, remap: Remap) -> int:
         if seen:
             target += area.vm_start - last_end
         last_end = area.vm_end
+        if area.closes and (seen or area.vm_end < end):  # vma_multi_allowed: its file chooses addresses itself
+            raise Refused(f.EFAULT)
         one = Remap(addr, length, length, remap.flags, target)
         _check_source(space, one, area)
         _to(space, one)

@@ -147,6 +147,9 @@ class Rules:
     """Offsets must be contiguous to merge, for anonymous memory too (vma.c, can_vma_merge_before/after)."""
     merge_file: bool = True
     """The file is compared by open description, not by inode: two opens of one file do not merge (vma.c)."""
+    merge_closing: bool = True
+    """6.3 and later: an area with vm_ops->close (shmat) may grow in a merge, but a merge never frees one; before, it
+    merges with none (vma.c, can_merge_remove_vma; before, mmap.c, is_mergeable_vma)."""
     merge_anon_vma: bool = True
     """Areas with different anon_vmas never merge; an inherited one never merges with none (vma.c)."""
     anon_vma_merge_both_ways: bool = True

@@ -62,6 +62,9 @@ class Backing:
     """Two open file descriptions of one file have the same; only the ablation of ``merge_file`` uses it."""
     readable: bool = True
     writable: bool = True
+    closes: bool = False
+    """A System V segment: its areas have vm_ops->close, so a merge must not free one, and the file chooses addresses
+    itself (get_unmapped_area)."""
 
 
 @dataclass(eq=False)
@@ -88,6 +91,11 @@ class Area:
     def inherited(self) -> bool:
         """Whether it has an anon_vma and also those of ancestors."""
         return self.anon_vma != 0 and len(self.chain) != 1
+
+    @property
+    def closes(self) -> bool:
+        """Whether the area has vm_ops->close."""
+        return self.vm_file is not None and self.vm_file.closes
 
     @property
     def anonymous(self) -> bool:
@@ -242,6 +250,8 @@ class Space:
         self.start_brk: int | None = None
         self.brk_now: int = 0
         self.anon_vma_numbers = count(1)
+        self.fail_prealloc = False
+        """Whether the index has no memory for a store. Then a call says ENOMEM before it changes the areas."""
 
     # --- find ---------------------------------------------------------------------------------------------------
 
@@ -298,8 +308,14 @@ class Space:
 
     # --- change -------------------------------------------------------------------------------------------------
 
+    def prealloc(self) -> None:
+        """What the index needs for the next store (vma_iter_prealloc). Raises Refused: ENOMEM if there is no memory."""
+        if self.fail_prealloc:
+            raise Refused(ENOMEM)
+
     def insert(self, area: Area) -> None:
-        """Insert a new area, whose range must be free. O(n)."""
+        """Insert a new area, whose range must be free. O(n). Raises Refused as :meth:`prealloc`."""
+        self.prealloc()
         self.areas.insert(self.index(area.vm_start), area)
 
     def remove(self, area: Area) -> None:
@@ -313,10 +329,12 @@ class Space:
         lower one.
 
         Raises:
-            Refused: ENOMEM at ``max_map_count``, if ``counted`` (split_vma; __split_vma does not count).
+            Refused: ENOMEM at ``max_map_count``, if ``counted`` (split_vma; __split_vma does not count), or without
+                memory for the index.
         """
         if counted and len(self.areas) >= self.limits.max_map_count:
             raise Refused(ENOMEM)
+        self.prealloc()
         upper = area.copy()
         upper.vm_pgoff = area.pgoff_at(addr)
         upper.vm_start = addr
@@ -328,7 +346,8 @@ class Space:
         """munmap(2) itself: split at both ends, remove the areas in between, their guard markers and page tables.
 
         Raises:
-            Refused: EINVAL for a bad range, ENOMEM if a hole would exceed ``max_map_count``.
+            Refused: EINVAL for a bad range, ENOMEM if a hole would exceed ``max_map_count``, or without memory for the
+                index: then what was split stays split.
         """
         task_size = self.limits.task_size
         if start % PAGE or start > task_size or length > task_size - start or not page_align(length):
@@ -347,6 +366,7 @@ class Space:
         last = self.lookup(end - 1)
         if last is not None and end < last.vm_end:
             self.split(last, end, counted=False)
+        self.prealloc()
         low, high = self.index(start), self.index(end - 1)
         if high < len(self.areas) and self.areas[high].vm_start < end:
             high += 1
@@ -612,6 +632,8 @@ def compatible(rules: Rules, new: Range, target: Area) -> bool:
     differ = (new.vm_flags ^ target.vm_flags) & ~_STICKY
     if (new.vm_flags | target.vm_flags) & VM_SPECIAL:
         return False
+    if target.closes and not rules.merge_closing:
+        return False
     if not rules.merge_conditions:
         return not differ & VM_ACCESS and (new.file is None) == (target.vm_file is None)
     if differ if rules.merge_flags else differ & VM_ACCESS:
@@ -660,7 +682,7 @@ def merge_new(space: Space, new: Range, prev: Area | None, nxt: Area | None, *, 
     """Cases 1 to 3: let the neighbours of a free range take it over. Returns the area that did, or None if neither
     fits.
 
-    ``mapped``: the caller is mmap.
+    ``mapped``: the caller is mmap. Raises Refused without memory for the index.
     """
     rules = space.rules
     if new.vm_flags & VM_SPECIAL:
@@ -672,6 +694,9 @@ def merge_new(space: Space, new: Range, prev: Area | None, nxt: Area | None, *, 
             left = _singular_agrees(prev, nxt)
         else:
             right = _both_agree(rules, prev, nxt)
+        right = right and not (left and nxt.closes)  # can_merge_remove_vma
+    if left or right:
+        space.prealloc()
     sticky = new.vm_flags & _STICKY
     if left and prev is not None:
         if right and nxt is not None:
@@ -697,7 +722,8 @@ def merge_new(space: Space, new: Range, prev: Area | None, nxt: Area | None, *, 
 def merge_changed(space: Space, area: Area, start: int, end: int, vm_flags: int) -> Area | None:
     """Cases 4 to 8: [start, end) of ``area`` gets ``vm_flags``; let a neighbour take it over.
 
-    Returns the neighbour that grew, or None if nothing merged (then nothing changed).
+    Returns the neighbour that grew, or None if nothing merged (then nothing changed). Raises Refused without memory for
+    the index.
     """
     rules = space.rules
     at_start, at_end = start == area.vm_start, end == area.vm_end
@@ -709,6 +735,10 @@ def merge_changed(space: Space, area: Area, start: int, end: int, vm_flags: int)
     right = at_end and fits_before(rules, new, nxt)
     if left and right and prev is not None and nxt is not None:
         right = _both_agree(rules, prev, nxt)
+    if at_start and at_end and area.closes:  # nor may it free the next one, which has the same file
+        return None
+    if left or right:
+        space.prealloc()
     if left and prev is not None:
         sticky = (prev.vm_flags | area.vm_flags) & _STICKY
         if right and nxt is not None:  # case 6
@@ -748,7 +778,8 @@ def change_flags(space: Space, area: Area, start: int, end: int, vm_flags: int) 
     Returns the area that holds ``start`` now.
 
     Raises:
-        Refused: ENOMEM if a split would exceed ``max_map_count``; a split already done stays.
+        Refused: ENOMEM if a split would exceed ``max_map_count``, or without memory for the index; a split already done
+            stays.
     """
     merged = merge_changed(space, area, start, end, vm_flags)
     if merged is not None:

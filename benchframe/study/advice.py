@@ -239,10 +239,15 @@ def limit(advice: Advice) -> str:
         least = whole / advice.span
         most = least if math.isnan(advice.cold) else min(1.0, max(1.0, advice.cold) * least)
         text += f". In all this is {1e3 * whole:.3g} ms of the {advice.span:.3g} s recorded, {percent(least)}"
-        if not math.isnan(advice.cold):
+        if advice.cold >= 1:
             text += (
                 f", or {percent(most)} with caches as after a program's work, where an event takes {advice.cold:.2g} "
                 "times as long"
+            )
+        elif advice.cold < 1:
+            text += (
+                f" (with caches as after a program's work an event took {advice.cold:.2g} times as long, so the "
+                "machine disturbed the warm replays: ask again when it is calm)"
             )
         text += ": "
         if most < LITTLE:
@@ -302,8 +307,9 @@ def certainty(advice: Advice) -> str:
     open_ones = [
         (v, kernel) for v, kernel in zip(advice.against, advice.kernels, strict=True) if v and v.word == "undecided"
     ]
-    text = f"{len(all_of_them) - len(open_ones)} of {len(all_of_them)} comparisons with {advice.home.name} are decided "
-    text += f"after {advice.rounds} rounds; the chance that any verdict here is false is 5 % at most"
+    decided = len(all_of_them) - len(open_ones)
+    text = f"{decided} of {len(all_of_them)} comparisons with {advice.home.name} {'is' if decided == 1 else 'are'} "
+    text += f"decided after {advice.rounds} rounds; the chance that any verdict here is false is 5 % at most"
     if open_ones:
         text += "; undecided: " + ", ".join(f"{k.name} ({v.text.removeprefix('undecided, ')})" for v, k in open_ones)
     text += ". Only lookup and allocator differ between the kernels here: the rest of a fault is the same model for all"

@@ -161,7 +161,7 @@ def measured(iterations: int = ITERATIONS, repeats: int = REPEATS) -> dict[str, 
 
 def _far_levels() -> dict[str, float]:
     """ns of a dependent load from the last-level cache and from memory, where they can be told."""
-    from benchframe.study.selftest import known_lines
+    from benchframe.engine.caches import known_lines
 
     found = {}
     for name, level in (("LLC", LLC), ("memory", MEMORY)):

@@ -21,6 +21,7 @@ from benchframe.judge.child import (
     MUNLOCK,
     MUNMAP,
     PAGE,
+    SHMAT,
     TOUCH,
 )
 from benchframe.judge.programs import Op
@@ -50,6 +51,9 @@ class Case:
     """Switches of Rules on which the outcome depends: the oracle gets them, a kernel that differs is not asked."""
     first: int = 0
     """The page with which the pictures begin."""
+    fail_prealloc: bool = False
+    """The call finds no memory for the nodes of a store. No running kernel can be asked, but mm/vma.c can
+    (tests/judge/test_sources.py)."""
 
     def __str__(self) -> str:
         return self.name
@@ -68,6 +72,11 @@ def m(at: int, pages: int, prot: str = "w", flags: int = 0x32) -> Op:
 def shared(at: int, pages: int, prot: str = "w") -> Op:
     """Map shared anonymous pages: an object of their own."""
     return m(at, pages, prot, 0x31)
+
+
+def sh(at: int, pages: int) -> Op:
+    """Attach a System V segment of its own: its areas have vm_ops->close."""
+    return Op(SHMAT, p(at), pages * PAGE)
 
 
 def mf(at: int, pages: int, offset: int, file: int = 0, prot: str = "r", flags: int = 0x12) -> Op:

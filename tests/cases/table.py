@@ -5,7 +5,7 @@ The situations are those of tools/testing/vma and tools/testing/selftests/mm/mer
 
 from benchframe.judge.child import MREMAP, PAGE
 from benchframe.judge.programs import Op
-from cases.notation import HEAP, Case, adv, brk, fork, grow, lock, m, mf, mv, p, pr, rd, shared, un, unlock, wr
+from cases.notation import HEAP, Case, adv, brk, fork, grow, lock, m, mf, mv, p, pr, rd, sh, shared, un, unlock, wr
 
 EINVAL, ENOMEM, EACCES, EFAULT, EEXIST = -22, -12, -13, -14, -17
 BOTH_WAYS = {"anon_vma_merge_both_ways": True}
@@ -545,5 +545,110 @@ KERNELS = [
 ]
 """Where kernels differ: what each of them does."""
 
-CASES = [*NEW, *FILES, *CHANGED, *ANON_VMA, *UNMAPPED, *MOVED, *ADVISED, *STACKS, *HEAPS, *KERNELS]
+GROWS = {"merge_closing": True}
+CLOSING = [
+    Case(
+        "vm_ops->close: a whole area joins none, since it must not be freed",
+        (sh(0, 6), pr(2, 2, "r")),
+        "WW|RR|WW",
+        pr(2, 2, "w"),
+        "WW|WW|WW",
+    ),
+    Case(
+        "vm_ops->close: a head joins the area before",
+        (sh(0, 6), pr(2, 2, "r")),
+        "WW|RR|WW",
+        pr(2, 1, "w"),
+        "WWW|R|WW",
+        0,
+        5,
+        GROWS,
+    ),
+    Case(
+        "vm_ops->close: a tail joins the next area",
+        (sh(0, 6), pr(2, 2, "r")),
+        "WW|RR|WW",
+        pr(3, 1, "w"),
+        "WW|R|WWW",
+        0,
+        4,
+        GROWS,
+    ),
+    Case(
+        "vm_ops->close: up to 6.2 none grows",
+        (sh(0, 6), pr(2, 2, "r")),
+        "WW|RR|WW",
+        pr(2, 1, "w"),
+        "WW|W|R|WW",
+        needs={"merge_closing": False},
+    ),
+    Case(
+        "vm_ops->close: a range that comes back between two areas joins the first, and the next stays",
+        (sh(0, 6), mv(2, 2, 8)),
+        "WW..WW..WW",
+        mv(8, 2, 2),
+        "WWWW|WW",
+        p(2),
+        2,
+        GROWS,
+    ),
+    Case(
+        "vm_ops->close: a range that comes back joins the next area",
+        (sh(0, 6), mv(0, 2, 8)),
+        "..WWWW..WW",
+        mv(8, 2, 0),
+        "WWWWWW",
+        p(0),
+        3,
+        GROWS,
+    ),
+    Case("vm_ops->close: two segments are two files", (sh(0, 2),), "WW", sh(2, 2), "WW|WW", p(2)),
+    Case(
+        "a part of a segment is not moved together with another area (vma_multi_allowed)",
+        (sh(0, 4), m(4, 2)),
+        "WWWW|ww",
+        mv(0, 6, 8),
+        "WWWW|ww",
+        EFAULT,
+        needs={"mremap_many": True},
+    ),
+    Case("vm_ops->close: munmap splits as always", (sh(0, 6),), "WWWWWW", un(2, 2), "WW..WW"),
+]
+
+
+def _lacking(name: str, setup: tuple[Op, ...], before: str, call: Op, ret: int = ENOMEM, first: int = 0) -> Case:
+    """Without memory for the index nothing changes."""
+    return Case(f"no memory for nodes: {name}", setup, before, call, before, ret, first=first, fail_prealloc=True)
+
+
+PREALLOC = [
+    _lacking("a new area", (m(0, 1),), "w", m(2, 2)),
+    _lacking("a new range joins both neighbours", (m(0, 2), m(4, 2)), "ww..ww", m(2, 2)),
+    _lacking("a new range joins the area before", (m(0, 2),), "ww", m(2, 2)),
+    _lacking("a new range joins the area after", (m(2, 2),), "..ww", m(0, 2)),
+    _lacking("case 4", (m(0, 4), m(4, 2, "r")), "wwww|rr", pr(2, 2, "r")),
+    _lacking("case 5", (m(0, 2, "a"), m(2, 4)), "aa|wwww", pr(2, 2, "a")),
+    _lacking("case 6", (m(0, 6), pr(2, 2, "r")), "ww|rr|ww", pr(2, 2, "w")),
+    _lacking("case 7", (m(0, 4), pr(2, 2, "r")), "ww|rr", pr(2, 2, "w")),
+    _lacking("case 8", (m(0, 4), pr(0, 2, "r")), "rr|ww", pr(0, 2, "w")),
+    _lacking("a split", (m(0, 4),), "wwww", pr(1, 2, "r")),
+    _lacking("munmap of two areas", (m(0, 2), m(2, 2, "r")), "ww|rr", un(0, 4)),
+    _lacking("munmap of a part", (m(0, 4),), "wwww", un(1, 2)),
+    _lacking("a mapping does not replace what lies under it", (m(0, 4),), "wwww", m(0, 4, "r")),
+    _lacking("a move", (m(0, 2),), "ww", mv(0, 2, 8)),
+    _lacking("mremap grows where it is", (m(0, 2),), "ww", grow(0, 2, 4)),
+    _lacking("mremap cuts", (m(0, 4),), "wwww", grow(0, 4, 2)),
+    _lacking("mlock of a part", (m(0, 4),), "wwww", lock(0, 2)),
+    _lacking("brk stays where it is", (brk(2),), "ww", brk(4), p(HEAP + 2), HEAP),
+    Case(
+        "no memory for nodes: a change of a whole area stores nothing",
+        (m(0, 2), m(4, 2)),
+        "ww..ww",
+        pr(0, 2, "r"),
+        "rr..ww",
+        fail_prealloc=True,
+    ),
+]
+
+CASES = [*NEW, *FILES, *CHANGED, *ANON_VMA, *UNMAPPED, *MOVED, *ADVISED, *STACKS, *HEAPS, *KERNELS, *CLOSING, *PREALLOC]
 """Every case; all eight numbers of vma_merge appear."""

@@ -9,6 +9,8 @@ import pytest
 from benchframe.check.cases import CaseWorld
 from benchframe.check.checker import Hunt, Verdict, make_case
 from benchframe.check.command import scenario
+from benchframe.check.execution import execute
+from benchframe.check.jobs import scenarios_of
 from benchframe.check.weak import GraphCase, GraphWorld
 from benchframe.check.weak_hunt import GraphHunt
 from benchframe.dialect import native
@@ -40,6 +42,16 @@ def test_right_in_every_interleaving(name: str, where: str) -> None:
     verdict = Hunt(make_case(scenario(where), load().strategy(name))).run(time.monotonic() + 100)
     assert not verdict.findings, verdict.findings
     assert verdict.coverage.complete, verdict.coverage
+
+
+@pytest.mark.parametrize("name", ["maple", "maple_rcu", "per_vma_refcnt", "vma_lock_2m", "linux-6.4", "linux-6.18"])
+def test_the_records_of_a_maple_tree_are_enough(name: str) -> None:
+    """Each scenario runs once to its end, the first task first: a strategy's own slabs have the records, nodes and big
+    nodes among them, that the set-up and all tasks need in the checker's small machine."""
+    strategy = load().strategy(name)
+    for one in scenarios_of(strategy):
+        run = execute(make_case(one, strategy).program, lambda step, enabled, pending, trace: enabled[0])
+        assert (run.outcome, run.failure) == ("done", None), one.name
 
 
 @pytest.mark.parametrize("name", ["spf_seqcount", "spf_mmseq"])

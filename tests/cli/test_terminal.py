@@ -78,6 +78,19 @@ def test_list_alone_lists_everything_in_100_columns(tmp_path: Path) -> None:
     assert "--tag server selects workloads or traces" in wrong.stderr
 
 
+def test_lists_fit_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the text of a row has no room beside the other columns it stands below them; no word is lost."""
+
+    def words() -> list[str]:
+        done = CliRunner().invoke(app, ["list", "traces"])
+        assert max(map(len, done.stdout.splitlines())) <= (options.width() or 100)
+        return sorted(done.stdout.replace("-", "").split())
+
+    wide = words()
+    monkeypatch.setattr(options, "width", lambda: 80)
+    assert words() == wide
+
+
 def test_explain_says_at_once_that_the_machine_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before it measures for minutes; what is measured is out of the question here."""
     monkeypatch.setattr("benchframe.results.manifest.noise", lambda: ["load 9 on 2 CPUs"])

@@ -305,13 +305,15 @@ def test_maple_stores_what_mm_vma_c_stores(
     [
         (lambda kit: kit.protect(2, 2, RWX), -12, 0),
         (lambda kit: kit.unmap(2, 2), -12, 0),
+        (lambda kit: kit.unmap(0, 6), -12, 0),
+        (lambda kit: kit.mmap(BASE + 6 * PAGE, PAGE, RW, FIXED), -12, BASE + 6 * PAGE),
         (lambda kit: kit.madvise(BASE + 2 * PAGE, PAGE, 10), -11, 0),
         (lambda kit: kit.mmap(BASE + 9 * PAGE, PAGE, RW, FIXED), -12, BASE + 9 * PAGE),
         (lambda kit: kit.mremap(BASE, PAGE, PAGE, 3, BASE + 9 * PAGE), -12, BASE + 9 * PAGE),
         (lambda kit: kit.brk(HEAP + PAGE), HEAP, HEAP + PAGE),
         (lambda kit: kit.fault(BASE + 398 * PAGE, 2), FAULT_MAPERR, 0),
     ],
-    ids=["mprotect", "munmap", "madvise", "mmap", "mremap", "brk", "stack"],
+    ids=["mprotect", "munmap", "munmap of all", "merge", "madvise", "mmap", "mremap", "brk", "stack"],
 )
 def test_a_store_without_memory_changes_nothing(call: Callable[[Kit], int], refused: int, granted: int) -> None:
     """mas_preallocate fails, for the slab of nodes has 27 left: -ENOMEM (madvise: -EAGAIN), brk stays, a stack does not

@@ -27,7 +27,7 @@ def test_the_oracle_does_what_the_table_says(case: Case) -> None:
     assert run_case(case, maker(oracle_side, Rules(**case.needs), Limits())) == []
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if not case.fail_prealloc], ids=str)
 def test_the_kernel_does_what_the_table_says(case: Case, live: tuple[Kernel, Rules]) -> None:
     """The table is not our opinion: the running kernel agrees with each line."""
     kernel, rules = live

@@ -125,6 +125,8 @@ def test_what_limits() -> None:
         (90e-6 / 0.5, "VMAs can limit this program"),
     ):
         assert words in sentences(advice(own, span=span))[0]
+    disturbed = sentences(replace(advice(own), cold=0.3))[0]
+    assert "took 0.3 times as long, so the machine disturbed the warm replays" in disturbed
     assert (
         "5 %, or 30 % with caches as after a program's work, where an event takes 6 times"
         in sentences(advice(own, span=90e-6 / 0.05))[0]

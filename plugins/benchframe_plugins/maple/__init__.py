@@ -48,11 +48,10 @@ dead. 6.12 maps over VMAs by one store, here, as before, munmap's store comes fi
 (cases 4 and 5) is one store, as in 6.12; 6.1 stores the neighbour, too. In `maple` fork stores the child's VMAs in bulk
 mode, as up to 6.7, once all are known and from the root each; in `maple_rcu` it copies the tree (__mt_dup, 6.8) and
 then stores each copied VMA into its slot, but walks to each from the root, and in RCU mode, which the kernel sets when
-the child is complete. Nodes are not preallocated: before a split, a new VMA and a stack's growth it is only asked
-whether the slab has enough (mt_prepare); in a merge or munmap a full slab makes the run invalid. One store makes the
-new nodes visible; then the old nodes are marked dead, and in RCU mode wait for a grace period.
-(Up to 6.5 a node was marked dead before its replacement was visible, so that readers restarted again and again;
-530f745c7620 and 72bcf4aa86ec reversed the order in 6.6.)
+the child is complete. Nodes are not preallocated: before a store it is only asked whether the slab has enough
+(mt_prepare). One store makes the new nodes visible; then the old nodes are marked dead, and in RCU mode wait for a
+grace period. (Up to 6.5 a node was marked dead before its replacement was visible, so that readers restarted again and
+again; 530f745c7620 and 72bcf4aa86ec reversed the order in 6.6.)
 
 Both have the race of their kernel version: a stack grows under mmap_lock for read, in 6.1 into a node that others read
 (B17), in 6.3 by a node that is freed under readers that are in no RCU section (B18, StackRot). 6.5 grows stacks under
