@@ -195,6 +195,8 @@ def test_a_short_pause_of_what_disturbs_does_not_count() -> None:
     pair = tuple(Pass(half * cycles, half, 1.0, 1.0, 0.0) for cycles in (2.0, 1.0))
     times = found._evaluated(6, [pair] * 6)  # type: ignore[list-item]
     assert (times.lookup_ns, times.quiet) == (300, 0)
+    late = tuple(Pass(half * 1.0, np.where(number == 7, 2 * calm, calm), 1.0, 1.0, 0.0) for _ in range(2))
+    assert found._evaluated(4, [late] * 4).quiet == 4, "one event too few in each is no replay less"  # type: ignore
 
 
 def test_a_column_beside_warm_figures_changes_nothing_of_theirs() -> None:

@@ -221,7 +221,7 @@ def test_lost_figures_are_left_out() -> None:
     class Fake:
         """Times as a session gives them."""
 
-        seconds, lookup_ns, fault_ns, mapping_ns, replay_ns = 0.01, -0.5, math.nan, 5.0, 7.0
+        seconds, quiet, lookup_ns, fault_ns, mapping_ns, replay_ns = 0.01, 1, -0.5, math.nan, 5.0, 7.0
 
         def measure(self, loops: int, most: float = 2.0) -> "Fake":
             """Itself."""
