@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 # what a loop on its own cannot, so these are priors of the fit, not its result.
 
 Array = npt.NDArray[Any]
-VERSION = 1
-"""Changes when a loop does: part of a calibration's key."""
+VERSION = 2
+"""Changes when a loop does, or how a cell is timed: part of a calibration's key."""
 REPEATS = 25
 """Timings of a loop; the shortest counts, since disturbances only add time."""
 ITERATIONS = 30_000
