@@ -187,6 +187,10 @@ def _in_place(space: Space, remap: Remap, area: Area) -> int:
     if whole and not moved and space.first_in(end, end + delta) is None and end + delta <= space.limits.task_size:
         if area.vm_flags & f.VM_ACCOUNT:
             space.charge(delta)
+        if area.closes and not space.rules.merge_closing:  # 6.1.192 calls vma_expand for such an area
+            space.prealloc()
+            area.vm_end = end + delta
+            return remap.addr
         new = Range(end, end + delta, area.vm_flags, area.pgoff_at(end), area.vm_file, area.anon_vma)
         if merge_new(space, new, area, space.find_vma(end)) is None:
             raise Refused(f.ENOMEM)

@@ -602,6 +602,15 @@ CLOSING = [
         3,
         GROWS,
     ),
+    Case(
+        "vm_ops->close: up to 6.2 mremap lets one grow where it is nevertheless",
+        (sh(0, 2),),
+        "WW",
+        grow(0, 2, 4),
+        "WWWW",
+        p(0),
+        needs={"merge_closing": False},
+    ),
     Case("vm_ops->close: two segments are two files", (sh(0, 2),), "WW", sh(2, 2), "WW|WW", p(2)),
     Case(
         "a part of a segment is not moved together with another area (vma_multi_allowed)",
