@@ -341,7 +341,8 @@ def run_historic(
 
 def show(race: Historic, seconds: float, mended: float | None = None) -> Shown:
     """Search the side with the bug until it is found, for ``seconds`` at most, then the other for ``mended`` seconds
-    (default: what is left of ``seconds``, half of it at least)."""
+    (default: what is left of ``seconds``, half of it at least; a tenth where it is a search of graphs that would not
+    come to its end)."""
     if race.memory == LKMM:
         return _show_graph(race, seconds, mended)
     deadline = time.monotonic() + seconds
@@ -365,6 +366,8 @@ def _show_graph(race: Historic, seconds: float, mended: float | None) -> Shown:
     deadline = time.monotonic() + seconds
     broken = GraphHunt(_graph_case(race), race.among).run(deadline)
     now = time.monotonic()
+    if mended is None and not race.whole:
+        mended = seconds / 10
     until = now + mended if mended is not None else max(deadline, now + seconds / 2)
     right = GraphHunt(GraphCase(race.mended_scenario or _scenario(race), _strategy(race.mended), race.memory)).run(
         until

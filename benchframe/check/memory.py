@@ -769,6 +769,7 @@ class MachineWorld(World):
 
 
 def column_of(ref: Any, field: str) -> int:
+    """The number of a field in the record. Raises Broken if it has none of that name."""
     names: Mapping[str, Any] = ref.slab.struct.fields
     for column, name in enumerate(names):
         if name == field:

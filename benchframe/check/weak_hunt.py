@@ -20,6 +20,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import benchframe.mm
 from benchframe.check.axioms import NAMES, SC, WEAK, Place
 from benchframe.check.cases import COMMON
 from benchframe.check.checker import Finding, Verdict, signature_text
@@ -29,7 +30,7 @@ from benchframe.check.memory import OutOfRecords, describe
 from benchframe.check.rc11 import order_type
 from benchframe.check.search import Coverage
 from benchframe.check.trust import Nondeterminism, Seen, Tasks, Trust
-from benchframe.check.weak import ALONE, GraphCase, GraphWorld, Rule
+from benchframe.check.weak import ALONE, GraphCase, GraphWorld, Known, Rule
 from benchframe.errors import UsageError, did_you_mean
 from benchframe.scenario import Scenario, Sites
 from benchframe.strategy import Strategy
@@ -90,7 +91,8 @@ class GraphHunt:
         """How many graphs are looked at, at most; None: all."""
         self.part: tuple[int, int] | None = None
         """Of a search in several processes: which part this is, of how many. What it learns ends it: all begin anew."""
-        self._warm = False
+        self.warm = False
+        """Is it known what tasks share? If not, executions are drawn to learn that."""
 
     def _learning(self) -> bool:
         case = self.case
@@ -163,9 +165,9 @@ class GraphHunt:
 
     def warm_up(self, deadline: float) -> None:
         """Draw some executions to learn what tasks share: a search that meets that later has to begin again."""
-        if self._warm:
+        if self.warm:
             return
-        self._warm, draw, idle = True, random.Random(0), 0
+        self.warm, draw, idle = True, random.Random(0), 0
         while idle < IDLE and time.monotonic() < deadline:
             self.search.sample(lambda seen: False, draw, deadline, runs=1)
             idle = 0 if self._learn() else idle + 1
@@ -344,8 +346,9 @@ OPERATIONS = {"load": "the load", "store": "the store", "rmw": "the read-modify-
 """Accesses in words; all else is a barrier."""
 MET = 60
 """Executions of a scenario that are looked at for the orderings that it runs."""
-QUICK = 120
-"""Graphs of a scenario that are searched with a weaker ordering before any is searched whole."""
+QUICK = ((70, 0.6), (300, 0.75))
+"""Graphs of a scenario that are searched with a weaker ordering before any is searched whole, and up to which share of
+the time."""
 
 
 @dataclass(frozen=True)
@@ -382,6 +385,8 @@ class Change:
 
 
 def rule_for(now: str) -> Rule:
+    """Gives an access the ordering ``now`` (once, relaxed, acquire, release, full), or leaves a barrier out (none)."""
+
     def change(label: Label) -> Label | None:
         if now == "none":
             return None
@@ -456,6 +461,8 @@ def mend(
     ``deadline`` is said."""
     most = failure.number + 10
     changes = stronger(failure.seen.graph)
+    assert isinstance(failure.seen.tasks, GraphWorld)
+    known = failure.seen.tasks.case.known()
     passed = searches = 0
     for size in (1, 2):
         for some in combinations(changes, size):
@@ -469,7 +476,7 @@ def mend(
                 passed += 1
                 continue
             searches += 1
-            hunt = searched(scenario, strategy, dict(one.rule for one in some), deadline, model, weaker, most)
+            hunt = searched(scenario, strategy, dict(one.rule for one in some), deadline, model, weaker, most, known)
             coverage = hunt.verdict.coverage
             if not hunt.verdict.findings and (coverage.complete or coverage.executions >= most):
                 whole = "" if coverage.complete else f", in the {coverage.executions} graphs that were searched"
@@ -509,12 +516,17 @@ def searched(
     model: str = "lkmm",
     weaker: Mapping[tuple[str, str, str], Rule] | None = None,
     graphs: int | None = None,
+    known: Known | None = None,
 ) -> GraphHunt:
-    """A search with some orderings exchanged, up to the first failure, or of ``graphs`` graphs."""
+    """A search with some orderings exchanged, up to the first failure, or of ``graphs`` graphs. ``known``: what another
+    search of the same case has learned."""
     case = GraphCase(scenario, strategy, model)
     case.rules, case.weaker = rules, weaker or {}
     hunt = GraphHunt(case, 1)
     hunt.graphs = graphs
+    if known is not None:
+        case.join(known)
+        hunt.warm = True
     hunt.run(deadline)
     return hunt
 
@@ -527,10 +539,21 @@ WEAKER = {
     ("rmw", "full"): ("acquire", "release"),
 }
 """Of an operation and its ordering, those one step weaker."""
-LOCKS = ("locks.py", "defaults.py")
-"""Files of locks that strategies share: their orderings are the kernel's, and not the strategy's to choose."""
-SEQCOUNT = "seqcount"
-"""In names of functions there that are weakened all the same: a sequence count is nothing but its barriers."""
+MODEL = Path(benchframe.mm.__file__).parent
+"""The folder of the model, with the locks that strategies share: its orderings are the kernel's, and not the strategy's
+to choose."""
+CHOSEN = ("seqcount", "refcount_set_release")
+"""In names of functions there that are weakened all the same: a sequence count is nothing but its barriers, and the
+second is refcount_set but for its ordering."""
+
+
+@dataclass(frozen=True)
+class Met:
+    """A scenario, as a search of it as it is left it: what was learned, and the events of its longest execution."""
+
+    scenario: Scenario
+    known: Known
+    longest: int
 
 
 @dataclass
@@ -539,13 +562,13 @@ class Weakened:
     why it is not needed."""
 
     change: Change
-    scenarios: list[Scenario]
-    """Those that run it, the smallest first."""
+    scenarios: list[Met]
+    """Those that run it."""
     why: str = ""
     failure: str = ""
     scenario: str = ""
     graphs: int = 0
-    left: list[Scenario] = field(default_factory=list)
+    left: list[Met] = field(default_factory=list)
     """Scenarios that were not searched whole."""
 
     @property
@@ -574,7 +597,7 @@ def weaker(graph: Graph) -> set[Change]:
         for index, label in enumerate(events):
             if label.place is None or label.tag in ("gp", "slab", "free", "kfree_rcu", "queue", "wait_then_add", ALONE):
                 continue
-            if Path(label.place[0]).name in LOCKS and SEQCOUNT not in label.place[2]:
+            if Path(label.place[0]).parent == MODEL and not any(name in label.place[2] for name in CHOSEN):
                 continue
             if label.kind == "F":
                 if label.order in ("mb", "rmb", "wmb"):
@@ -592,10 +615,10 @@ def weaker(graph: Graph) -> set[Change]:
 
 def met(
     strategy: Strategy, scenarios: Sequence[Scenario], deadline: float, say: Callable[[str], None]
-) -> dict[Change, list[Scenario]]:
-    """Every ordering that some scenario runs, and which do, those with the shortest executions first. :data:`MET`
-    executions of each are looked at as they are; a scenario that fails is left out, and said."""
-    found: dict[Change, list[tuple[int, int, Scenario]]] = {}
+) -> dict[Change, list[Met]]:
+    """Every ordering that some scenario runs, and which do. :data:`MET` executions of each are looked at as they are; a
+    scenario that fails is left out, and said."""
+    found: dict[Change, list[Met]] = {}
     for number, one in enumerate(scenarios):
         now = time.monotonic()
         share = now + max(deadline - now, 0.5) / (len(scenarios) - number)
@@ -617,21 +640,22 @@ def met(
             say(f"{one.name}: left out, it fails as it is: {next(iter(hunt.failures.values())).broken}")
             continue
         for change in changes:
-            found.setdefault(change, []).append((hunt.search.counts.longest, number, one))
-    return {change: [one for _, _, one in sorted(some, key=lambda row: row[:2])] for change, some in found.items()}
+            found.setdefault(change, []).append(Met(one, case.known(), hunt.search.counts.longest))
+    return found
 
 
 def weaken(strategy: Strategy, result: Weakened, deadline: float, graphs: int | None = None) -> None:
-    """Search each scenario that is left with the change, ``graphs`` graphs of it at most, until one fails."""
+    """Search each scenario that is left with the change until one fails: all of it, or ``graphs`` graphs at most."""
     todo, result.left = result.left, []
     for number, one in enumerate(todo):
         now = time.monotonic()
-        until = now + max(deadline - now, 0.2) / (len(todo) - number)
-        hunt = searched(one, strategy, dict([result.change.rule]), until, graphs=graphs)
+        until = deadline if graphs is not None else now + max(deadline - now, 0.2) / (len(todo) - number)
+        rules = dict([result.change.rule])
+        hunt = searched(one.scenario, strategy, rules, until, graphs=graphs, known=one.known)
         result.graphs += hunt.verdict.coverage.executions
         if hunt.verdict.findings:
             finding = hunt.verdict.findings[0]
-            result.failure, result.scenario = f"{finding.kind}: {finding.text}", one.name
+            result.failure, result.scenario = f"{finding.kind}: {finding.text}", one.scenario.name
             result.left += todo[number + 1 :]
             return
         if not hunt.verdict.coverage.complete:
@@ -647,10 +671,10 @@ def run_orderings(
     more: Sequence[Scenario] = (),
 ) -> list[Weakened]:
     """Weaken each ordering of ``strategy`` in ``budget`` seconds, in the common scenarios, its own and ``more``; tells
-    some lines for each. First :data:`QUICK` graphs of each scenario, which find most; then, in the time that is left,
-    all graphs of those that may still be needed. ``reasons``: why some are not needed, by :attr:`Change.key`, or that
-    behind the strategy's name; a failure that is found counts more. Raises UsageError for a scenario that is none of
-    these."""
+    some lines for each. First some graphs of each scenario (:data:`QUICK`), which find most; then, in the time that is
+    left, all graphs of those that may still be needed. ``reasons``: why some are not needed, by :attr:`Change.key`, or
+    that behind the strategy's name; a failure that is found counts more. Raises UsageError for a scenario that is none
+    of these."""
     every = {one.name: one for one in (*more, *strategy.scenarios, *COMMON)}
     if unknown := [name for name in names if name not in every]:
         raise UsageError(f"no scenario {unknown[0]!r}", hint=did_you_mean(unknown[0], every, "known: {}"))
@@ -660,11 +684,14 @@ def run_orderings(
     say(f"{strategy.name}: {len(changes)} orderings can be weakened by a step, in {len(scenarios)} scenarios")
     known = reasons or {}
     why = {one: known.get(f"{strategy.name}: {one.key}", known.get(one.key, "")) for one in changes}
+    own = {one.name for one in (*more, *strategy.scenarios)}
+    for where in changes.values():  # what was written for this strategy first, then what is small
+        where.sort(key=lambda one: (one.scenario.name not in own, one.longest))
     results = [
         Weakened(change, where, why[change], left=list(where))
         for change, where in sorted(changes.items(), key=lambda item: (item[0].place, item[0].operation, item[0].now))
     ]
-    for graphs, share in ((QUICK, 0.6), (None, 1.0)):
+    for graphs, share in (*QUICK, (None, 1.0)):
         todo = [one for one in results if not one.failure and one.left]
         for number, one in enumerate(sorted(todo, key=lambda one: bool(one.why))):
             now = time.monotonic()

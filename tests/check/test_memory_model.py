@@ -28,7 +28,7 @@ from benchframe.check.memory import describe, running
 from benchframe.check.mutate import functions_of, judgements
 from benchframe.check.trust import Seen, Trust
 from benchframe.check.weak import GraphCase, GraphWorld
-from benchframe.check.weak_hunt import Change, GraphHunt, Weakened, mend, rule_for, run_orderings
+from benchframe.check.weak_hunt import Change, GraphHunt, Met, Weakened, mend, rule_for, run_orderings
 from benchframe.errors import UsageError
 from benchframe.registry import load
 from benchframe.scenario import Scenario, lookup
@@ -397,16 +397,21 @@ def test_orderings_of_a_right_strategy() -> None:
 def test_reasons_for_orderings_fit() -> None:
     """Each reason why an ordering is not needed is of a function of the text, and of a barrier that stands there: none
     outlives its line. It is told where no search finds a failure, and a failure counts more."""
-    strategies = [load().strategy(name) for name in ("maple_rcu", "per_vma_rwsem", "per_vma_refcnt", "pmdcache_rcu")]
-    texts = {one.__name__: inspect.getsource(one) for strategy in strategies for one in functions_of(strategy)}
-    reasons = {key: why for one in strategies for key, why in judgements(one, "orderings").items()}
-    for key in reasons:
-        function, what = key.split(": ")[-2:]
-        assert function in texts, key
-        assert what.startswith("the ")
-        assert not what.startswith("the smp_") or what.split()[1] in texts[function], key
+    for name in ("maple_rcu", "per_vma_rwsem", "per_vma_refcnt", "pmdcache_rcu"):
+        strategy = load().strategy(name)
+        texts = {one.__name__: inspect.getsource(one) for one in functions_of(strategy)}
+        reasons = judgements(strategy, "orderings")
+        assert reasons
+        for key in reasons:
+            function, what = key.split(": ")[-2:]
+            assert function in texts, key
+            assert what.startswith("the ")
+            assert not what.startswith("the smp_") or what.split()[1] in texts[function], key
+    strategy = load().strategy("maple_rcu")
+    reasons = judgements(strategy, "orderings")
     change = Change(("maple/__init__.py", 120, "mt_find"), "rmb", "rmb", "none")
-    result = Weakened(change, [scenario("lookup-munmap")], reasons[change.key], left=[scenario("lookup-munmap")])
+    some = [Met(scenario("lookup-munmap"), GraphCase(scenario("lookup-munmap"), strategy).known(), 0)]
+    result = Weakened(change, some, reasons[change.key], left=some)
     assert result.state == "not needed"
     assert f"why: {reasons[change.key]}" in str(result)
     assert replace(result, why="").state == "open"

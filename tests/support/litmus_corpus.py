@@ -56,9 +56,9 @@ def verdict(test: Test, seconds: float, values: set[Any]) -> tuple[str, bool]:
 
 def takes_load_buffering(test: Test, values: set[Any]) -> str:
     """Does the enumeration find the condition in an execution with a cycle of program order and reads-from, if loads
-    give 0, what a location begins with, or any of ``values``?"""
+    give 0, what a location begins with, any of ``values``, or what the condition asks for?"""
     end = time.process_time() + LONGEST
-    domain = tuple(sorted({0, *test.init.values(), *values}, key=str))
+    domain = tuple(sorted({0, *test.init.values(), *values, *_asked(test.condition)}, key=str))
     runs = [list(candidates.traces(test, task, domain)) for task in range(len(test.tasks))]
     for parts in itertools.product(*runs):
         if time.process_time() > end:
@@ -67,6 +67,13 @@ def takes_load_buffering(test: Test, values: set[Any]) -> str:
             return "load buffering"
     plain = any(event.label.plain for run in runs for events, _ in run for event in events)
     return "plain accesses" if plain else "not known"
+
+
+def _asked(condition: Any) -> set[Any]:
+    """The values in a condition: one out of thin air is stored in no other execution."""
+    if condition[0] == "is":
+        return set() if isinstance(condition[2], tuple) else {condition[2]}
+    return set().union(*(_asked(part) for part in condition[1:])) if condition[0] != "true" else set()
 
 
 def main(folder: Path, table: Path, seconds: float = 2.0) -> int:
