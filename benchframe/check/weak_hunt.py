@@ -680,9 +680,8 @@ def run_orderings(
         raise UsageError(f"no scenario {unknown[0]!r}", hint=did_you_mean(unknown[0], every, "known: {}"))
     bugs = {name: bug.name for bug in strategy.known_bugs for name in bug.scenarios}
     scenarios = [one for one in every.values() if not one.hardware and (not names or one.name in names)]
-    for one in scenarios:
-        if one.name in bugs:
-            say(f"{one.name}: left out, it has a known bug ({bugs[one.name]})")
+    for known_bad in (one for one in scenarios if one.name in bugs):
+        say(f"{known_bad.name}: left out, it has a known bug ({bugs[known_bad.name]})")
     scenarios = [one for one in scenarios if one.name not in bugs]
     began = time.monotonic()
     changes = met(strategy, scenarios, began + budget * 0.3, say)
