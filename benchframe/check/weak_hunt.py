@@ -678,7 +678,11 @@ def run_orderings(
     every = {one.name: one for one in (*more, *strategy.scenarios, *COMMON)}
     if unknown := [name for name in names if name not in every]:
         raise UsageError(f"no scenario {unknown[0]!r}", hint=did_you_mean(unknown[0], every, "known: {}"))
+    bugs = {name: bug.name for bug in strategy.known_bugs for name in bug.scenarios}
     scenarios = [one for one in every.values() if not one.hardware and (not names or one.name in names)]
+    for known_bad in (one for one in scenarios if one.name in bugs):
+        say(f"{known_bad.name}: left out, it has a known bug ({bugs[known_bad.name]})")
+    scenarios = [one for one in scenarios if one.name not in bugs]
     began = time.monotonic()
     changes = met(strategy, scenarios, began + budget * 0.3, say)
     say(f"{strategy.name}: {len(changes)} orderings can be weakened by a step, in {len(scenarios)} scenarios")

@@ -39,7 +39,8 @@ REPLAYS = 4
 LEAST, UNTIL = 10, 64
 """On a disturbed machine replays are made until so many are undisturbed, or until there are UNTIL, also if fewer were
 asked for: how many fit into a value's time was found by the first process of a cell, which may have been disturbed,
-too. Fewer count as none: of values with 5 undisturbed replays the spread is 6 %, with 10 it is 4 %."""
+too. Fewer, and less than half, count as none: of values with 5 undisturbed replays the spread is 6 %, with 10 it is 4
+%."""
 LOWER = 0.5
 """An event's time in cycles is the mean of this lowest share of the replays in which it was undisturbed: one that was
 interrupted takes milliseconds. A mean, because some clocks advance by 26 cycles at once: a quantile would jump with
@@ -243,7 +244,7 @@ class ColdSession(Session):
         ns = median(one.ns for both in passes for one in both)
         parts = ((self.n_lookups, quick - clock), (self.n_mapping, mapping - clock))
         quiet = round(self._undisturbed(passes))
-        enough = believable(quiet, len(passes)) and quiet >= min(len(passes), LEAST)
+        enough = believable(quiet, len(passes)) and quiet >= min(len(passes) // 2, LEAST)
         return ColdTimes(
             loops=loops,
             seconds=sum(one.seconds for both in passes for one in both),
