@@ -86,7 +86,8 @@ def harmless(op: tuple[int, ...], task_size: int = TASK_SIZE) -> bool:
         source = inside(addr, op[2]) or op[2] > task_size
         shrinks = op[2] > task_size and op[3] < op[2]
         target = not op[4] & 6 or inside(op[5], op[3]) or op[5] % PAGE or op[3] > task_size or op[5] > task_size
-        return ARENA <= addr < ARENA_END and source and not shrinks and bool(target)
+        grown = bool(op[4] & 6) or inside(addr, op[3]) or op[3] > task_size  # what lies above the arena is not known
+        return ARENA <= addr < ARENA_END and source and grown and not shrinks and bool(target)
     if code == MADVISE:
         return inside(addr, length) or bool(addr % PAGE) or addr + length > MASK
     if code == MUNMAP:
