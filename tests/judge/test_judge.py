@@ -171,6 +171,13 @@ def test_generators_are_seeded() -> None:
 def test_operations_that_could_do_damage_are_refused(op: Op, kernel: Kernel) -> None:
     """Nothing that could reach outside the arena is ever sent."""
     assert not child.harmless(op)
+
+
+def test_growth_beyond_the_arena_is_not_asked() -> None:
+    """With five levels of page tables 2^47 bytes are no refused length: what lies above the arena would decide."""
+    grows = Op(child.MREMAP, child.ARENA, child.PAGE, 1 << 47, 1)
+    assert child.harmless(grows, child.TASK_SIZE)
+    assert not child.harmless(grows, child.TASK_SIZE_5)
     with pytest.raises(ValueError, match="outside the arena"):
         kernel.send([op])
 
