@@ -281,7 +281,8 @@ class StudyShown:
 
 
 def page(run: Run) -> str:
-    """The page. O(cells + events of the pictures); 50 to 100 ms per panel and CPU. The same run always gives the same page."""
+    """The page. O(cells + events of the pictures); 50 to 100 ms per panel and CPU. The same run always gives the
+    same page."""
     charts = [*run.charts, *(chart for _, chart in run.drawn if chart)]
     with drawing([whole(panel, title=False) for chart in charts for panel in chart.panels]) as svgs:
         return _page(run, svgs)
