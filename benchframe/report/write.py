@@ -6,7 +6,7 @@ import base64
 import hashlib
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -18,7 +18,7 @@ from benchframe.files import printable, write_atomic
 from benchframe.report import text as again
 from benchframe.report import text as glance
 from benchframe.report import text as words
-from benchframe.report.charts import NEEDS, PICTURES, Chart, drawing, save
+from benchframe.report.charts import NEEDS, PICTURES, Chart, save, to_svg
 from benchframe.report.charts.spec import whole
 from benchframe.report.details import cost_table, fallback_table, tail_table
 from benchframe.report.table import Table, after, host_summary, markdown_escape, mean_sd, render, spread, verdict_text
@@ -281,14 +281,7 @@ class StudyShown:
 
 
 def page(run: Run) -> str:
-    """The page. O(cells + events of the pictures); 50 to 100 ms per panel and CPU. The same run always gives the
-    same page."""
-    charts = [*run.charts, *(chart for _, chart in run.drawn if chart)]
-    with drawing([whole(panel, title=False) for chart in charts for panel in chart.panels]) as svgs:
-        return _page(run, svgs)
-
-
-def _page(run: Run, svgs: Iterator[str]) -> str:
+    """The page. O(cells + events of the pictures); 50 to 100 ms per panel. The same run always gives the same page."""
     style, script = asset("report.css"), asset("report.js")
     numbers = {name: i for i, name in enumerate(run.data.strategies)}
     tails, costs, fallbacks = tail_table(run.cells), cost_table(run.costs), fallback_table(run.fallbacks)
@@ -317,6 +310,8 @@ def _page(run: Run, svgs: Iterator[str]) -> str:
         cost_notes=costs.notes,
         fallbacks=grid_of(fallbacks),
         fallback_notes=fallbacks.notes,
+        figures=[_figure(run, chart, numbers) for chart in run.charts],
+        studies=[_study_shown(run, study, chart) for study, chart in run.drawn],
         strategies=_strategies_shown(run, numbers),
         workload_heads=words.workload_heads(run),
         workloads=words.workloads(run),
@@ -331,25 +326,24 @@ def _page(run: Run, svgs: Iterator[str]) -> str:
         script=_markup(script),
         style_digest=content_hash(style),
         script_digest=content_hash(script),
-        # last, while they are drawn
-        figures=[_figure(run, chart, numbers, svgs) for chart in run.charts],
-        studies=[_study_shown(run, study, chart, svgs) for study, chart in run.drawn],
     )
 
 
-def _figure(run: Run, chart: Chart, numbers: dict[str, int], svgs: Iterator[str]) -> PageFigure:
+def _figure(run: Run, chart: Chart, numbers: dict[str, int]) -> PageFigure:
     panels = []
     for panel in chart.panels:
-        panels.append((panel.title, _markup(inline(next(svgs), numbers, f"{chart.title}: {panel.title}"))))
+        svg = to_svg(whole(panel, title=False))
+        panels.append((panel.title, _markup(inline(svg, numbers, f"{chart.title}: {panel.title}"))))
     measure = again.part_of_run(run.manifest, chart.workloads, chart.strategies)
     return PageFigure(chart, tuple(panels), measure, again.draw(run.argument, chart))
 
 
-def _study_shown(run: Run, study: SavedStudy, chart: Chart | None, svgs: Iterator[str]) -> StudyShown:
+def _study_shown(run: Run, study: SavedStudy, chart: Chart | None) -> StudyShown:
     panels = []
     for panel in chart.panels if chart else ():
         heads = {text.partition(": ")[0] for text in _said(panel.spec)}
-        panels.append((panel.title, _markup(inline(next(svgs), {}, f"{study.title}: {panel.title}", heads))))
+        svg = to_svg(whole(panel, title=False))
+        panels.append((panel.title, _markup(inline(svg, {}, f"{study.title}: {panel.title}", heads))))
     here = run.manifest.host.get("hostname", "")
     # What is simulated is the same on every host.
     elsewhere = study.hostname if here and study.hostname != here and study.kind != "simulate" else ""

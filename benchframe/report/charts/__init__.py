@@ -10,12 +10,12 @@ from benchframe.report.charts.heat import heat_chart
 from benchframe.report.charts.lookup import lookup_chart
 from benchframe.report.charts.pareto import pareto_chart
 from benchframe.report.charts.ratios import ratios_chart
-from benchframe.report.charts.spec import PICTURES, Chart, Data, Panel, drawing, save, to_svg
+from benchframe.report.charts.spec import PICTURES, Chart, Data, Panel, save, to_svg
 from benchframe.report.charts.sweep import sweep_chart
 from benchframe.report.charts.threads import threads_chart
 from benchframe.results.folder import Cell
 
-__all__ = ["CHARTS", "PICTURES", "Chart", "Data", "Panel", "charts_of", "drawing", "save", "to_svg"]
+__all__ = ["CHARTS", "PICTURES", "Chart", "Data", "Panel", "charts_of", "save", "to_svg"]
 
 CHARTS: dict[str, Callable[[Data], Chart | None]] = {
     "heat": heat_chart,

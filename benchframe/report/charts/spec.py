@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import re
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -416,52 +410,10 @@ PICTURES = ("svg", "png", "pdf")
 
 
 def to_svg(spec: Spec) -> str:
-    """``spec`` drawn as an SVG document; takes 50 to 100 ms, most of it to measure texts, and half a second for the
-    first one of a process."""
+    """``spec`` drawn as an SVG document; takes some 50 ms, and half a second for the first one of a process."""
     import vl_convert
 
     return str(vl_convert.vegalite_to_svg(spec))
-
-
-FEW = 8
-"""So many pictures are not worth a process of their own."""
-_DRAW = """
-import json, sys, vl_convert
-json.dump([vl_convert.vegalite_to_svg(spec) for spec in json.load(sys.stdin)], sys.stdout)
-"""
-
-
-@contextmanager
-def drawing(specs: Sequence[Spec]) -> Iterator[Iterator[str]]:
-    """Begin to draw ``specs`` as SVG documents, which come in their order. Many are drawn by other processes, one per
-    CPU, while this one goes on until it asks for the first: vl-convert keeps Python's lock."""
-    count = min(os.cpu_count() or 1, len(specs) // FEW)
-    if count < 2:
-        yield map(to_svg, specs)
-        return
-    with ExitStack() as stack:
-        shares = []
-        for number in range(count):
-            wanted, drawn = (stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2))
-            json.dump(specs[number::count], wanted)
-            wanted.seek(0)
-            command = [sys.executable, "-c", _DRAW]
-            process = subprocess.Popen(command, stdin=wanted, stdout=drawn, stderr=subprocess.DEVNULL)
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-            shares.append((process, drawn))
-
-        def documents() -> Iterator[str]:
-            svgs = [""] * len(specs)
-            for number, (process, drawn) in enumerate(shares):
-                if process.wait() == 0:
-                    drawn.seek(0)
-                    svgs[number::count] = json.load(drawn)
-                else:  # the exception that says why is raised here
-                    svgs[number::count] = map(to_svg, specs[number::count])
-            yield from svgs
-
-        yield documents()
 
 
 def save(charts: Iterable[Chart], folder: Path, forms: Sequence[str] = PICTURES) -> list[Path]:
