@@ -19,10 +19,10 @@ version, although it was designed as a lock.
 Commit: with the page table's lock held, before an entry is set: the number is the same. A writer that begins now has to
 take that lock to clear the entry.
 
-Writers: vma_start_write stores the mm's number; it does not wait. mmap_write_unlock raises the mm's number. The store is
-a release: who sees it has to see the mm's number as this writer found it, which the writer before has raised. With an
-older one the two differ, and the VMA would pass for unlocked (W12). 6.4 needs no more than WRITE_ONCE there: its readers
-take vm_lock first, and its up_write is the release.
+Writers: vma_start_write stores the mm's number; it does not wait. mmap_write_unlock raises the mm's number. The store
+is a release: who sees it has to see the mm's number as this writer found it, which the writer before has raised. With
+an older one the two differ, and the VMA would pass for unlocked (W12). In 6.4 WRITE_ONCE is enough: its readers take
+vm_lock first, and its up_write is the release.
 vma_start_write is called before a VMA leaves the tree, so a reader that found it before sees another number; a reader
 that finds it later sees that it is detached.
 
