@@ -33,18 +33,24 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    kept = config.pluginmanager.hasplugin("cacheprovider")
     if not os.environ.get(CACHE):
-        os.environ[CACHE] = str(config.cache.mkdir("compiled"))
+        os.environ[CACHE] = str(config.cache.mkdir("compiled")) if kept else _folder("cache")
     if not os.environ.get(CONFIG):  # plugins that the developer has remembered must not be in any test
-        _made.append(tempfile.mkdtemp(prefix="benchframe-test-config-"))
-        os.environ[CONFIG] = _made[-1]
+        os.environ[CONFIG] = _folder("config")
+
+
+def _folder(name: str) -> str:
+    _made.append(tempfile.mkdtemp(prefix=f"benchframe-test-{name}-"))
+    return _made[-1]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Whoever made the folder of settings removes it."""
+    """Whoever made a folder removes it."""
     for folder in _made:
-        if os.environ.get(CONFIG) == folder:
-            del os.environ[CONFIG]
+        for name in (CACHE, CONFIG):
+            if os.environ.get(name) == folder:
+                del os.environ[name]
         shutil.rmtree(folder, ignore_errors=True)
     _made.clear()
 

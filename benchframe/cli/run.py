@@ -355,8 +355,8 @@ def say_plan(manifest: "Manifest", strategies: "Sequence[Strategy]", output: Pat
         typer.echo(f"{entry.label} ({entry.timed:,} timed events, beside {entry.baseline}): {', '.join(names)}")
     options = manifest.options
     processes = len(manifest.cells) * options.rounds
-    most = "at most " if options.until_decided else ""
-    typer.echo(f"{len(manifest.cells)} cells, {most}{options.rounds} rounds: {most}{processes} processes")
+    most, rounds = "at most " if options.until_decided else "", "round" if options.rounds == 1 else "rounds"
+    typer.echo(f"{len(manifest.cells)} cells, {most}{options.rounds} {rounds}: {most}{processes} processes")
     builds = {("threads" if entry.threads else "one") for entry in manifest.workloads}
     units = sum(map(len, missing(unit_store(), needed(strategies, frozenset(builds)))))
     each, why = _seconds_each(manifest, output)
