@@ -719,6 +719,8 @@ class GraphWorld(Walk):
             array = self.case.machine.arrays[slab.base]
             column = list(slab.struct.fields).index(field)
             loc = ((slab.base, index), column)
+            if loc not in self.shared:  # another task's stores to it must be events, or they are not seen here
+                self.memory.touch(*loc, READS, task)
             for store in reversed(self.graph.co.get(loc, ())):
                 if known >> order.index[store] & 1:
                     return int(self.graph.label(store).value)

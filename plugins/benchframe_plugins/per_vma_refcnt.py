@@ -5,7 +5,8 @@ one counter on a line of its own inside the VMA does the same work, saves 40 byt
 memory can be reused at once instead of after a grace period. Faults on many CPUs gained up to 15 %.
 
 Layout: `vm_refcnt` on the VMA's third line; `vm_lock_seq` and the mm's `mm_lock_seq` as in 6.4, except that the latter
-is now a seqcount: odd while mmap_lock is held for write, so it is raised twice.
+is now a seqcount, raised twice by each writer. (The kernel's begins at 0 and is odd while mmap_lock is held for write;
+here it begins at 1, and is even then.)
 ```
   vm_refcnt   0 detached    1 attached    1 + n read by n    bit 30: a writer keeps readers out and waits
 ```
@@ -208,7 +209,7 @@ def lock_next_vma(mm, task, addr):
     right = addr < v.vm_end
     if right and addr < v.vm_start:
         smp_rmb()
-        if seq & 1 or READ_ONCE(mm, "mm_lock_seq") != seq:
+        if not seq & 1 or READ_ONCE(mm, "mm_lock_seq") != seq:  # even: a writer was there
             right = index_find(mm, addr) == vma
     if right:
         return vma
@@ -278,6 +279,20 @@ ADVICE = scenario.Scenario(
     "MADV_DONTNEED of a VMA's pages while the VMA is unmapped, and its page table freed",
     one_vma,
     ((scenario.madvise(0, 2),), (scenario.munmap(0, 4),)),
+)
+
+
+def beside(space):
+    """Two VMAs side by side; the second cannot be written."""
+    space.map(0, 4)
+    space.map(4, 4, 1)
+
+
+SHIFT = scenario.Scenario(
+    "walk-shift",
+    "/proc/PID/maps is read while the border between two VMAs moves, by one store in a leaf that stays",
+    beside,
+    ((scenario.walk(),), (scenario.mprotect(4, 2, 3),)),
 )
 
 
@@ -360,7 +375,7 @@ def mm_write_lock(mm, task):
 
 @native
 def end_write_all(mm):
-    """mm_lock_seqcount_end: even again, after the changes; this unlocks every VMA of the mm."""
+    """mm_lock_seqcount_end: odd again, after the changes; this unlocks every VMA of the mm."""
     smp_wmb()
     WRITE_ONCE(mm, "mm_lock_seq", mm.mm_lock_seq + 1)
     return 0
@@ -409,6 +424,6 @@ def benchframe_strategies():
             "a reference count per VMA as its lock, VMAs type-safe by RCU, over maple, 6.15",
             "maple_rcu",
             protocol=protocol(),
-            scenarios=(ADVICE, speculation.CUT),
+            scenarios=(ADVICE, SHIFT, speculation.CUT),
         )
     ]

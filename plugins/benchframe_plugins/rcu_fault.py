@@ -19,7 +19,10 @@ version, although it was designed as a lock.
 Commit: with the page table's lock held, before an entry is set: the number is the same. A writer that begins now has to
 take that lock to clear the entry.
 
-Writers: vma_start_write stores the mm's number; it does not wait. mmap_write_unlock raises the mm's number.
+Writers: vma_start_write stores the mm's number; it does not wait. mmap_write_unlock raises the mm's number. The store
+is a release: who sees it has to see the mm's number as this writer found it, which the writer before has raised. With
+an older one the two differ, and the VMA would pass for unlocked (W12). In 6.4 WRITE_ONCE is enough: its readers take
+vm_lock first, and its up_write is the release.
 vma_start_write is called before a VMA leaves the tree, so a reader that found it before sees another number; a reader
 that finds it later sees that it is detached.
 
@@ -56,6 +59,7 @@ from benchframe.kernel import (
     read_unlock,
     smp_rmb,
     smp_wmb,
+    store_release,
 )
 from benchframe_plugins import speculation
 from benchframe_plugins.per_vma_rwsem import mm_write_downgrade, mm_write_unlock
@@ -149,10 +153,11 @@ MAPS = {"lock_vma_range": lock_vma_range, "get_next_vma": get_next_vma, "unlock_
 
 @native
 def start_write(mm, vma):
-    """vma_start_write: a new number, before any change. Does not wait."""
+    """vma_start_write: a new number, before any change. Does not wait. The release is for what the writers before this
+    one have stored, the barrier for what this one stores next."""
     v = VMA(mm, vma)
     if v.vm_lock_seq != mm.mm_lock_seq:
-        WRITE_ONCE(v, "vm_lock_seq", mm.mm_lock_seq)
+        store_release(v, "vm_lock_seq", mm.mm_lock_seq)
         smp_wmb()
     return 0
 

@@ -31,8 +31,9 @@ from benchframe.check.weak import GraphCase, GraphWorld
 from benchframe.check.weak_hunt import Change, GraphHunt, Met, Weakened, mend, rule_for, run_orderings
 from benchframe.errors import UsageError
 from benchframe.registry import load
-from benchframe.scenario import Scenario, lookup
+from benchframe.scenario import Scenario, lookup, munmap
 from benchframe.strategy import Strategy, resolve
+from benchframe_plugins.speculation import two_written
 
 KERNEL = Path(os.environ.get("BENCHFRAME_LITMUS", "/nonexistent"))
 """tools/memory-model/litmus-tests of a kernel's source: `.ci/run` unpacks Debian's linux-source-6.12."""
@@ -429,6 +430,16 @@ def test_the_weakest_mend() -> None:
     (failure,) = hunt.failures.values()
     (line,) = mend(race.scenario, race.broken, failure, until, weaker=case.weaker)
     assert re.fullmatch(r"weakest mend found: the store at order.py:\d+ ma_free_listed: plain -> release", line), line
+
+
+def test_the_layout_after_a_call_that_changes_nothing() -> None:
+    """The layout that a munmap of a hole leaves has in it what another task has done before, although the list of VMAs
+    is memory that no access of a second task shares. (Such a lookup was called stale.)"""
+    tasks = ((munmap(16, 1),), (munmap(0, 4),), (lookup(1),))
+    case = GraphCase(Scenario("munmap-hole", "", two_written, tasks), load().strategy("spf_seqcount"))
+    verdict = GraphHunt(case).run(time.monotonic() + 100)
+    assert verdict.coverage.complete
+    assert not verdict.findings, verdict.findings
 
 
 @pytest.mark.parametrize("model", ["sc", "tso"])

@@ -1,4 +1,4 @@
-"""The list of historic races, B1 to B30 and W1 to W9: those that can be shown, and why the others cannot.
+"""The list of historic races, B1 to B30 and W1 to W12: those that can be shown, and why the others cannot.
 
 `rfc` has the races of the RFC of December 2009, `tree` those of trees and caches, `locks` those of the per-VMA locks,
 `order` those that x86 hides; `known` tells the failures of the RFC's code apart.

@@ -33,6 +33,13 @@ REUSE = scenario.Scenario(
 )
 
 
+SECOND = scenario.Scenario(
+    "fault-munmap-second",
+    "a fault in a VMA that a second writer unmaps; the first, which finds a hole, only raises the mm's number",
+    two_written,
+    ((scenario.munmap(16, 1),), (scenario.fault(1),), (scenario.munmap(0, 4),)),
+)
+
 # ---- W2, W3: pivots of dead nodes ------------------------------------------------------------------------------------
 
 LINK = 1 << 61
@@ -193,6 +200,15 @@ def races() -> list[Historic]:
             ("find_vma_speculative", "rmw", "vm_refcnt", "relaxed"),
             where="fault-mremap-neighbour",
             whole=True,
+        ),
+        order(
+            "W12",
+            "a VMA's new number is seen, and the mm's from before the last writer: it passes for unlocked",
+            "found by this check in the fault after Wilcox, 2021; 6.4 has a release there, the up_write of vm_lock",
+            "rcu_fault",
+            LEFT,
+            ("start_write", "store", "vm_lock_seq", "once"),
+            where=SECOND,
         ),
         order(
             "B24",
