@@ -133,12 +133,14 @@ def test_it_is_remembered_though_nobody_reads_on(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k != "workload"])
 def test_plugin_option_takes_file_and_folder(kind: str, tmp_path: Path) -> None:
-    """Not remembered, it is loaded with --plugin FILE and --plugin FOLDER, and only then; check finds nothing wrong."""
+    """Not remembered, it is loaded with --plugin FOLDER, a cache with --plugin FILE too, and only then; check finds
+    nothing wrong."""
     made = benchframe("new", "fresh-one", "-k", kind, "-o", tmp_path, "--no-remember")
     assert made.exit_code == 0, made.output
     assert listed() == []
     folder = tmp_path / "fresh-one"
-    for path in (folder, folder / "src" / "benchframe_fresh_one.py"):
+    source = folder / "src" / "benchframe_fresh_one.py"
+    for path in (folder, source) if kind == "cache" else (folder,):
         done = benchframe("check", "-s", "fresh-one", "--scenario", "lookup-munmap", "--plugin", path)
         assert done.exit_code == 0, done.output
         assert "right in every interleaving" in done.stdout
