@@ -36,8 +36,12 @@ Invariants, by number (mt_validate's):
   6. a leaf holds at least 7 ranges, an inner node 5 children, where there is a neighbour; not so the last of a level,
      which a fork in bulk mode may leave smaller
 
+`maple_copy` is `maple_rcu` with the splits and joins of 7.2, where struct maple_copy has replaced the big node: a node
+and its sibling get half each, a leaf is joined with one neighbour, and a store ends at the first level that keeps its
+bounds. Here the entries still pass through the big node.
+
 Shape: node by node the kernel's, after any store from the same tree (`make kernel-judge`, with lib/maple_tree.c of 6.1
-and 6.12).
+and 6.12; `maple_copy`: 7.2).
 
 Stores are those of mm/vma.c: a VMA that is cut gives way to the store of the new one, a merge is the survivor's store,
 and munmap stores NULL once, over all that it removes.
@@ -96,7 +100,7 @@ from benchframe_plugins.maple.node import (
     mt_leaf,
     mt_slots,
 )
-from benchframe_plugins.maple.store import mas_bulk_store, mas_dup_build, mas_store
+from benchframe_plugins.maple.store import COPY, mas_bulk_store, mas_dup_build, mas_store
 
 # ---- the lookup ------------------------------------------------------------------------------------------------------
 
@@ -301,11 +305,16 @@ def always(mm):
     return 1
 
 
-def maple(rcu: bool = False, free: object = ma_free_rcu, dup: bool = False, preallocate: bool = False) -> Index:
+def maple(
+    rcu: bool = False, free: object = ma_free_rcu, dup: bool = False, preallocate: bool = False, copy: bool = False
+) -> Index:
     """The index, for readers that hold mmap_lock or (``rcu``) for readers that may hold no lock; ``free`` then frees a
     dead node. ``dup``: fork copies the tree, as since 6.8; without, it stores the child's VMAs in bulk mode.
-    ``preallocate``: a store asks the allocator for its nodes before it begins."""
+    ``preallocate``: a store asks the allocator for its nodes before it begins. ``copy``: nodes are split and joined as
+    in 7.2, by struct maple_copy."""
     given = {"mt_in_rcu": always, "ma_free_memory": free} if rcu else {}
+    if copy:
+        given |= COPY
     if preallocate:
         given["mas_preallocate"] = mas_alloc_nodes
     return Index(
@@ -352,6 +361,13 @@ def benchframe_strategies():
             "maple_rcu",
             "maple tree in RCU mode, 6.3 on",
             maple(rcu=True, dup=True),
+            check_messages=MESSAGES,
+            known_bugs=(STACKROT,),
+        ),
+        Strategy(
+            "maple_copy",
+            "maple tree in RCU mode, 7.2",
+            maple(rcu=True, dup=True, copy=True),
             check_messages=MESSAGES,
             known_bugs=(STACKROT,),
         ),
