@@ -103,7 +103,6 @@ RACY = {one.known_bugs: name for name, one in sorted(KNOWN.strategies.items()) i
 """One strategy of each list of known bugs."""
 SHOWN_BY = {
     "maple": ("stack-fills-hole", {"B17"}),
-    "maple_rcu": ("stack-fills-hole", {"B18"}),
     "pmdcache": ("lookup-munmap", {"B1", "waker"}),
     "rcu_rbtree_v3": ("lookup-munmap", {"B9", "waker"}),
 }
