@@ -197,6 +197,11 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     ]
     if any(row.shown.endswith("!") for row in rows):
         notes.append("!: pyperf reports a figure of this cell as unstable; the report quotes its message.")
+    if any(row.disturbed for row in rows):
+        notes.append(
+            "disturbed: no process found an undisturbed moment for one of this cell's figures or more, which are those "
+            "of a busy machine. Run it again when the machine is idle."
+        )
     for row in rows:
         notes += _lost(row)
         state = row.cell.state
