@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import benchframe.mm
-from benchframe.check.axioms import NAMES, SC, WEAK, Place
+from benchframe.check.axioms import NAMES, SC, WEAK, Place, in_time
 from benchframe.check.cases import COMMON
-from benchframe.check.checker import Finding, Verdict, signature_text
-from benchframe.check.execution import PATIENCE, Broken, Endless, ReplayError, patience, told
+from benchframe.check.checker import Finding, Verdict, finding_of, make_case, signature_of, signature_text, visible
+from benchframe.check.execution import PATIENCE, Broken, Endless, Op, ReplayError, Step, execute, patience, told
 from benchframe.check.graph import INIT, SHIFT, WAITS, Graph, Id, Label
 from benchframe.check.memory import OutOfRecords, describe
 from benchframe.check.rc11 import order_type
@@ -65,11 +65,81 @@ class _Search(Trust):
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed execution and the number of its graph."""
+    """A failed execution and the number of its graph. ``order``: its events in an order of time, if it has one."""
 
     broken: Broken
     seen: Seen
     number: int
+    order: Sequence[Id] = ()
+
+
+def failed(broken: Broken, seen: Seen, number: int) -> Failure:
+    """The failure of ``seen``."""
+    return Failure(broken, seen, number, in_time(seen.graph, broken.events))
+
+
+# ---- the same failure as an interleaving -----------------------------------------------------------------------------
+#
+# A graph whose events have an order of time is an interleaving, too: the other search's own rules say then which known
+# bug it is. No stronger ordering mends it, since all of them allow every interleaving.
+
+
+class _InTime:
+    """A scheduler that lets tasks do their accesses to shared memory in the order of a graph's events."""
+
+    def __init__(self, failure: Failure, names: Sequence[str]) -> None:
+        graph, world = failure.seen.graph, failure.seen.tasks
+        assert isinstance(world, GraphWorld)
+        number = {name: task for task, name in enumerate(names)}
+        self._then = world.failed_task
+        self._steps: list[tuple[int, Any]] = []
+        for event in failure.order:
+            task, label = event >> SHIFT, graph.label(event)
+            if label.kind == "C" and graph.rf[event]:
+                self._steps.append((number[f"signal to T{task}"], (("signal", task), 0)))
+            second = (label.rmw and label.kind == "W") or label.tag == "slab"
+            if label.kind in "RW" and graph.rf.get(event) != WAITS and not second and not label.excused:
+                loc = label.loc if label.tag != "free" else (label.value[0], None)
+                self._steps.append((number[world.names[task]], loc))
+        self._steps.reverse()
+        self._shared = world.shared | {loc for _, loc in self._steps}
+
+    def __call__(
+        self, step: int, enabled: list[int], pending: Sequence[Op | None], trace: Sequence[Step]
+    ) -> int | None:
+        for task in enabled:  # what no other task sees is done at once
+            op = pending[task]
+            if op is not None and op.point is None and len(op.accesses) == 1 and op.accesses[0][:2] not in self._shared:
+                return task
+        while self._steps:
+            task, loc = self._steps[-1]
+            op = pending[task]
+            if op is not None and task not in enabled:
+                return None
+            if op is None or op.accesses[0][:2] == loc:
+                self._steps.pop()
+            if op is not None:
+                return task
+        return self._then if self._then in enabled else enabled[0]
+
+
+def interleaved(case: GraphCase, failure: Failure) -> Finding | None:
+    """The failure as the search over interleavings would report it; None if it has no order of time, or fails
+    otherwise in it."""
+    if not failure.order or case.scenario.hardware:
+        return None
+    other = make_case(case.scenario, case.strategy)
+    with visible(other):
+        run = execute(other.program, _InTime(failure, other.program().names))
+    if run.failure is None or not _same(run.failure, failure.broken):
+        return None
+    return finding_of(other, signature_of(run), run)
+
+
+def _same(one: Broken, other: Broken) -> bool:
+    if one.kind == other.kind == "deadlock":  # who waits for what is told in other words
+        return True
+    return one.kind == other.kind and one.function == other.function and one.places[:1] == other.places[:1]
 
 
 class GraphHunt:
@@ -110,7 +180,7 @@ class GraphHunt:
             self.verdict.sampled = self.sample(deadline)
         for signature, failure in self.failures.items():
             broken = failure.broken
-            sites = Sites(broken.chain or ((broken.function,) if broken.function else ()))
+            sites = Sites(broken.chain or ((broken.function,) if broken.function else ()), broken.freed)
             name, text = self.case.scenario.name, self.replay_string(failure.number)
             self.verdict.findings.append(
                 Finding(name, broken.kind, broken.text, text, signature, function=broken.function, sites=sites)
@@ -128,7 +198,7 @@ class GraphHunt:
             assert isinstance(seen.tasks, GraphWorld)
             broken = None if self._learning() else seen.tasks.judge(seen)
             if broken is not None and not self._learning():
-                self.failures[signature_text(broken)] = Failure(broken, seen, 0)
+                self.failures[signature_text(broken)] = failed(broken, seen, 0)
                 self._found(broken, "drawn, without a replay string")
             return not self.failures and not self._learning()
 
@@ -155,11 +225,12 @@ class GraphHunt:
             return False
         self._tick(self.search.counts.executions)
         if broken is not None:
-            signature = signature_text(broken)
+            signature, number = signature_text(broken), self.search.counts.executions
             if signature not in self.failures:
-                number = self.search.counts.executions
-                self.failures[signature] = Failure(broken, seen, number)
+                self.failures[signature] = failed(broken, seen, number)
                 self._found(broken, self.replay_string(number))
+            elif not self.failures[signature].order and (again := failed(broken, seen, number)).order:
+                self.failures[signature] = again  # the simpler one to tell, and to know
         enough = self.graphs is not None and self.search.counts.executions >= self.graphs
         return len(self.failures) < self.most and not enough
 
@@ -212,7 +283,7 @@ class GraphHunt:
             assert isinstance(seen.tasks, GraphWorld)
             broken = seen.tasks.judge(seen)
             if not self._learning() and self.search.counts.executions == number:
-                last.append(Failure(broken, seen, number) if broken is not None else None)
+                last.append(failed(broken, seen, number) if broken is not None else None)
             return not last and not self._learning()
 
         self.warm_up(deadline)
@@ -269,7 +340,7 @@ def _events(world: GraphWorld, graph: Graph) -> list[str]:
         for index, label in enumerate(events):
             text = _event(world, graph, task << SHIFT | index, label)
             if text:
-                rows.append((index, text, _at(label.place)))
+                rows.append((index, text, _at(label.place) if label.chain else ""))
         if not rows:
             continue
         lines.append(f"  {world.names[task]}")
@@ -287,7 +358,16 @@ def _event(world: GraphWorld, graph: Graph, event: Id, label: Label) -> str:
         return "grace period" if label.tag == "gp" and label.kind == "R" else ""
     if label.tag == "free":
         return f"free {describe(label.value[0], None, world.case.memory)}"
-    if label.tag in ("rcu_read_lock", "rcu_read_unlock", "kfree_rcu"):
+    if label.tag in ("kfree_rcu", "queue"):
+        source = graph.rf.get(event, INIT)
+        if source == WAITS:
+            return ""
+        which, slot, _ = label.value[-1] if label.tag == "kfree_rcu" else graph.label(source).value[-1]
+        record = describe((world.base(which), slot), None, world.case.memory)
+        return (
+            f"kfree_rcu of {record}" if label.tag == "kfree_rcu" else f"takes {record}{_whence(world, event, source)}"
+        )
+    if label.tag in ("rcu_read_lock", "rcu_read_unlock"):
         return label.tag
     if label.kind == "F":
         return f"smp_{label.order.replace('-', '_')}" if label.order in ("mb", "rmb", "wmb") else label.order
@@ -300,10 +380,14 @@ def _event(world: GraphWorld, graph: Graph, event: Id, label: Label) -> str:
     if source == WAITS:
         return f"waits for {name}"
     value = graph.label(source).value if source >= 0 else world.initial(label.loc)
-    whence = ""
-    if source >= 0 and source >> SHIFT != event >> SHIFT:
-        whence = f" from {world.names[source >> SHIFT]}:{source & ((1 << SHIFT) - 1)}"
-    return f"{name} is {_number(value)}{how}{whence}"
+    return f"{name} is {_number(value)}{how}{_whence(world, event, source)}"
+
+
+def _whence(world: GraphWorld, event: Id, source: int) -> str:
+    """Whose store it is, if it is another task's."""
+    if source < 0 or source >> SHIFT == event >> SHIFT:
+        return ""
+    return f" from {world.names[source >> SHIFT]}:{source & ((1 << SHIFT) - 1)}"
 
 
 def _number(value: Any) -> str:

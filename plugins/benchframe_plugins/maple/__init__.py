@@ -57,17 +57,27 @@ the child is complete. Nodes are not preallocated: before a store it is only ask
 grace period. (Up to 6.5 a node was marked dead before its replacement was visible, so that readers restarted again and
 again; 530f745c7620 and 72bcf4aa86ec reversed the order in 6.6.)
 
-Both have the race of their kernel version: a stack grows under mmap_lock for read, in 6.1 into a node that others read
-(B17), in 6.3 by a node that is freed under readers that are in no RCU section (B18, StackRot). 6.5 grows stacks under
-mmap_lock for write, as the per-VMA locks here do.
+`maple` has the race of 6.1: a stack grows under mmap_lock for read, into a node that others read (B17). In RCU mode the
+node is freed under such a reader, which is in no RCU section (B18, StackRot, 6.3 and 6.4). 6.5 grows stacks under
+mmap_lock for write, and so do `maple_rcu` and the per-VMA locks here.
 
 Text: the lookup, the calls and the hole search are here; nodes in `node`, stores in `store`, the check in `check`.
 Sources: Linux 6.1 lib/maple_tree.c (mas_split, mas_push_data, mas_rebalance, mt_min_slots), include/linux/maple_tree.h,
 mm/mmap.c; Documentation/core-api/maple_tree.rst.
 """
 
-from benchframe.api import Index, Strategy, hookimpl, native, scenario
-from benchframe.kernel import MM, NULL, READ_ONCE, VMA, arena_room, rcu_assign_pointer, smp_rmb, start_gap
+from benchframe.api import Index, Protocol, Strategy, hookimpl, native, scenario
+from benchframe.kernel import (
+    MM,
+    NULL,
+    READ_ONCE,
+    VMA,
+    arena_room,
+    grow_under_write_lock,
+    rcu_assign_pointer,
+    smp_rmb,
+    start_gap,
+)
 from benchframe_plugins.maple.check import MESSAGES, mt_check
 from benchframe_plugins.maple.node import (
     ARANGE,
@@ -341,15 +351,6 @@ HALF_WRITTEN = scenario.KnownBug(
     scenarios=("stack-fills-hole",),
     says="T*: lookup, page 9 gave no VMA,*",
 )
-STACKROT = scenario.KnownBug(
-    "B18",
-    "a stack that grows has a node freed under a reader (StackRot)",
-    ("mt_find < find_vma", "leaf_end < mt_find < find_vma"),
-    dangling=False,
-    scenarios=("stack-fills-hole",),
-    freed=("ma_free_rcu < ma_free < mas_node_store",),
-    says="*: load of maple_node *",
-)
 
 
 @hookimpl
@@ -361,8 +362,8 @@ def benchframe_strategies():
             "maple_rcu",
             "maple tree in RCU mode, 6.3 on",
             maple(rcu=True, dup=True),
+            protocol=Protocol(vma_grow=grow_under_write_lock),
             check_messages=MESSAGES,
-            known_bugs=(STACKROT,),
         ),
         Strategy(
             "maple_copy",
