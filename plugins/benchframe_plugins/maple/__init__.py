@@ -369,7 +369,7 @@ def benchframe_strategies():
             "maple_copy",
             "maple tree in RCU mode, 7.2",
             maple(rcu=True, dup=True, copy=True),
+            protocol=Protocol(vma_grow=grow_under_write_lock),
             check_messages=MESSAGES,
-            known_bugs=(STACKROT,),
         ),
     ]
