@@ -1,7 +1,8 @@
 """Looking for failures in execution graphs: the search, the story of a failure, and orderings that are not needed.
 
 A replay string is ``v1-lkmm:N`` (``v1-rc11:N``, ``v1-sc-graphs:N``, ``v1-tso-graphs:N``): the search is deterministic,
-and this is the graph that it came to as its N-th.
+and this is the graph that it came to as its N-th. ``v1-lkmm:NwD``: there was time for D draws only ahead of it, which
+decide what it begins with.
 
 Each ordering of the strategy's own text is weakened by itself, one step, and every scenario that runs it is searched
 again. "Needed" names the failure that the weaker one has. "Not needed" is said of scenarios that were searched whole,
@@ -10,6 +11,7 @@ and these are finite and small: it is a question to the author, not a proof. "Op
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import time
@@ -43,7 +45,7 @@ LIMIT = 1500
 """Events of a graph before it is called cut."""
 MOST_EVENTS = 60
 """Events of a story's table."""
-REPLAY = re.compile(r"v1-(lkmm|rc11|(?:sc|tso)-graphs):(\d{1,9})")
+REPLAY = re.compile(r"v1-(lkmm|rc11|(?:sc|tso)-graphs):(\d{1,9})(?:w(\d{1,6}))?")
 
 
 class _Search(Trust):
@@ -74,7 +76,6 @@ class Failure:
 
 
 def failed(broken: Broken, seen: Seen, number: int) -> Failure:
-    """The failure of ``seen``."""
     return Failure(broken, seen, number, in_time(seen.graph, broken.events))
 
 
@@ -137,9 +138,8 @@ def interleaved(case: GraphCase, failure: Failure) -> Finding | None:
 
 
 def _same(one: Broken, other: Broken) -> bool:
-    if one.kind == other.kind == "deadlock":  # who waits for what is told in other words
-        return True
-    return one.kind == other.kind and one.function == other.function and one.places[:1] == other.places[:1]
+    same = one.function == other.function and one.places[:1] == other.places[:1]
+    return one.kind == other.kind and (same or one.kind == "deadlock")  # who waits for what is told in other words
 
 
 class GraphHunt:
@@ -163,6 +163,8 @@ class GraphHunt:
         """Of a search in several processes: which part this is, of how many. What it learns ends it: all begin anew."""
         self.warm = False
         """Is it known what tasks share? If not, executions are drawn to learn that."""
+        self._drawn: int | None = None
+        """How many were drawn, if the time cut that short."""
 
     def _learning(self) -> bool:
         case = self.case
@@ -214,7 +216,8 @@ class GraphHunt:
         if not number:
             return ""
         model = self.case.memory_model
-        return f"v1-{model}:{number}" if model in WEAK else f"v1-{model}-graphs:{number}"
+        drawn = "" if self._drawn is None else f"w{self._drawn}"
+        return f"v1-{model}{'' if model in WEAK else '-graphs'}:{number}{drawn}"
 
     def _see(self, seen: Seen) -> bool:
         if self._learning():
@@ -234,14 +237,18 @@ class GraphHunt:
         enough = self.graphs is not None and self.search.counts.executions >= self.graphs
         return len(self.failures) < self.most and not enough
 
-    def warm_up(self, deadline: float) -> None:
-        """Draw some executions to learn what tasks share: a search that meets that later has to begin again."""
+    def warm_up(self, deadline: float, most: int | None = None) -> None:
+        """Draw some executions, ``most`` if given, to learn what tasks share: a search that meets that later has to
+        begin again."""
         if self.warm:
             return
-        self.warm, draw, idle = True, random.Random(0), 0
-        while idle < IDLE and time.monotonic() < deadline:
-            self.search.sample(lambda seen: False, draw, deadline, runs=1)
-            idle = 0 if self._learn() else idle + 1
+        self.warm, draw, idle, drawn = True, random.Random(0), 0, 0
+        while idle < IDLE:
+            if drawn == most or time.monotonic() >= deadline:
+                self._drawn = drawn
+                return
+            self.search.sample(lambda seen: False, draw, math.inf, runs=1)
+            drawn, idle = drawn + 1, 0 if self._learn() else idle + 1
 
     def _explore(self, see: Callable[[Seen], bool], deadline: float) -> None:
         if self.part is not None:
@@ -269,8 +276,8 @@ class GraphHunt:
             counts.complete = False
             self.verdict.learned += 1
 
-    def again(self, text: str, deadline: float) -> Failure | None:
-        """The execution of a replay string; None if it is right. Raises ReplayError for a string that does not fit."""
+    def again(self, text: str) -> Failure | None:
+        """The execution of a replay string; None if it is right. No clock decides. Raises ReplayError if none fits."""
         found = REPLAY.fullmatch(text)
         if found is None:
             raise ReplayError(f"{text[:60]!r} is no replay string of an execution graph; it looks like v1-lkmm:12")
@@ -286,16 +293,14 @@ class GraphHunt:
                 last.append(failed(broken, seen, number) if broken is not None else None)
             return not last and not self._learning()
 
-        self.warm_up(deadline)
-        while not last:
-            counts = self.search.explore(see, deadline)
+        self.warm_up(math.inf, int(found[3]) if found[3] else None)
+        while True:
+            counts = self.search.explore(see)
             if last:
-                break
-            if self._learn() and time.monotonic() < deadline:
-                self.search.restart()
-            elif counts.complete or time.monotonic() >= deadline:
+                return last[0]
+            if not self._learn() or counts.executions >= number:
                 raise ReplayError(f"{text}: the search did not come to that graph; was the strategy changed?")
-        return last[0]
+            self.search.restart()
 
 
 # ---- the story -------------------------------------------------------------------------------------------------------
@@ -309,7 +314,8 @@ def model_of_graphs(text: str) -> str | None:
 
 def graph_number(text: str) -> int:
     """The number of the graph in such a string."""
-    return int(text.rpartition(":")[2])
+    found = REPLAY.fullmatch(text)
+    return int(found[2]) if found is not None else 0
 
 
 def tell_graph(case: GraphCase, failure: Failure, command: str, mends: Sequence[str] = ()) -> str:
@@ -415,7 +421,7 @@ def missed_stores(graph: Graph) -> Iterator[tuple[Id, Id]]:
     """Each load of the tasks' memory and the next store, of another task, that it did not see."""
     for event, source in graph.rf.items():
         label = graph.label(event)
-        if label.kind != "R" or source == WAITS or label.tag in ("gp", "slab", "wait_then_add") or label.rmw:
+        if label.kind != "R" or source == WAITS or label.tag in ("gp", "slab", "wait_then_add", "queue") or label.rmw:
             continue
         chain = graph.co.get(label.loc, ())
         later = chain[chain.index(source) + 1 :] if source >= 0 else chain
