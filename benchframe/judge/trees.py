@@ -588,6 +588,11 @@ def _parts(rng: random.Random, span: int) -> Iterator[Call]:
         yield Call("mmap", page, pages, 3, file, page if file else 0, fails)
     else:
         yield Call("mprotect", rng.choice((page, page + pages - size)), size, 3, fail_prealloc=fails)
+    if rng.random() < 0.5:  # what fills the hole before an area with an anon_vma of its own tells which one was kept
+        end = page + pages + right
+        yield Call("mmap", end + 1, 1, 3, file, end + 1 if file else 0)
+        yield Call("write", end + 1, 1)
+        yield Call("mmap", end, 1, 3, file, end if file else 0)
 
 
 def stores(seed: str, nodes: Callable[[], Nodes]) -> Iterator[Store]:
