@@ -85,10 +85,6 @@ MUTANTS = (
         "if VMA(mm, following).anon_vma != 0:", "if 0 * VMA(mm, following).anon_vma != 0:",
     ),
     Mutant(
-        "merge, case 6: the anon_vma is always the last one's", MERGE,
-        "        else:\n            anon_vma_dup(mm, prev, vma)\n        grow", "        grow",
-    ),
-    Mutant(
         "merge, case 1: frees a VMA with vm_ops->close", MERGE,
         "(not sides_compatible(mm, prev, following) or has_close(mm, following))",
         "not sides_compatible(mm, prev, following)",
