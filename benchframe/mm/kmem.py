@@ -5,9 +5,8 @@ CPU, per node, and in *sheaves*. The records here have room for all of that; whi
 matter. What is free stands in exactly one place (:func:`benchframe.mm.validate.free_objects`).
 """
 
-from benchframe.dialect import READ_ONCE, fetch_add, store_release, wait_then_add
-from benchframe.dialect.functions import Binding, Native, Replacements, native
-from benchframe.dialect.records import NULL, Field, Slab, Struct
+from benchframe.dialect import NULL, READ_ONCE, Field, Slab, Struct, fetch_add, native, store_release, wait_then_add
+from benchframe.dialect.functions import Binding, Native, Replacements
 from benchframe.mm import hooks
 from benchframe.mm.layout import (
     ARENA,
@@ -22,6 +21,7 @@ from benchframe.mm.layout import (
     kmem_cache_prefill,
     kmem_cache_return,
 )
+from benchframe.mm.pagetable import spin_lock, spin_unlock
 from benchframe.mm.smp import (
     CREW,
     REPLACE,
@@ -33,7 +33,6 @@ from benchframe.mm.smp import (
     free_queued,
     kfree_rcu_shared,
 )
-from benchframe.mm.pagetable import spin_lock, spin_unlock
 from benchframe.mm.vma import (
     anon_vma_clone,
     anon_vma_compatible,
@@ -75,7 +74,7 @@ kmem_cache = Struct(
             "objects", "i8", "objects of a slab (oo_objects); 0: no cache; -n: on the stack, n per CPU", lock="constant"
         ),
         Field("cpu_partial_slabs", "i8", "partial slabs that a CPU keeps (slub_set_cpu_partial)", lock="constant"),
-        Field("sheaf_capacity", "i8", "objects of a sheaf where an allocator has some; 0: not for this cache", lock="constant"),
+        Field("sheaf_capacity", "i8", "objects of a sheaf, if the allocator has some; 0: none here", lock="constant"),
         Field("slab_batch", "i8", "slabs whose pages a CPU takes at once (nr_pcp_alloc)", lock="constant", model=True),
         Field("rcu_batch", "i8", "objects for which a CPU asks for a grace period", lock="constant", model=True),
         Field("first_node", "i8", "its first record in KMEM_NODE", lock="constant", model=True),
@@ -209,7 +208,7 @@ vma_anon = Struct(
     "vma_anon",
     [
         Field("anon_vma", "i8", "the VMA's own; in the kernel vma.anon_vma", lock="as there", model=True),
-        Field("head", "i8", "its youngest anon_vma_chain; in the kernel vma.anon_vma_chain", lock="as there", model=True),
+        Field("head", "i8", "its youngest chain; in the kernel vma.anon_vma_chain", lock="as there", model=True),
         Field("tail", "i8", "its oldest", lock="as there", model=True),
         Field("pad", "i8", "", lock="none", model=True),
     ],
@@ -245,7 +244,7 @@ ARENA_ANON_VMA_CHAIN = ARENA_ANON_VMA + 1
 OBJECT_SIZES = {ARENA_ANON_VMA: 104, ARENA_ANON_VMA_CHAIN: 64}
 """Bytes of an object (6.12: 96, and a free pointer beside them, since the cache is SLAB_TYPESAFE_BY_RCU; 64)."""
 CHAINS = 4
-"""anon_vma_chains per VMA for which there is room: VMAs of a process whose parent's parent's parent lives have so many."""
+"""anon_vma_chains per VMA for which there is room: each generation of processes that forked adds one."""
 NAMES = {
     KMEM.base: "kmem_cache", KMEM_NODE.base: "kmem_node", KMEM_CPU.base: "kmem_cpu", KMEM_OBJECT.base: "object",
     KMEM_SLAB.base: "slab_page", KMEM_SHEAF.base: "sheaf", IN_SHEAF.base: "in_sheaf", ANON_VMA.base: "anon_vma",

@@ -270,16 +270,18 @@ def test_anon_vmas_are_allocated_and_freed_as_in_rmap() -> None:
     same()
     init.fault(at + 2 * PAGE, 2)
     child = init.fork()
-    assert not any([model.fork(10 + i, i) for i in range(4)])
+    reused = [model.fork(10 + i, i) for i in range(4)]
     same()
     grandchild = child.fork()
-    assert not any([model.fork(20 + i, 10 + i) for i in range(4)])
+    reused += [model.fork(20 + i, 10 + i) for i in range(4)]
+    assert not any(reused)
     same()
     child.exit()
     model.unlink(*range(10, 14))
     same()
     last = grandchild.fork()
-    assert all([model.fork(30 + i, 20 + i) for i in range(4)])  # the child's, which are nobody's own
+    reused = [model.fork(30 + i, 20 + i) for i in range(4)]
+    assert all(reused)  # the child's, which are nobody's own
     same()
     init.mremap(at + 4 * PAGE, 4 * PAGE, 4 * PAGE, 3, at + 64 * PAGE)
     model.clone(4, 1)
