@@ -79,6 +79,11 @@ def chosen_events(kinds: Array, most: int, seed: int) -> Array:
     return np.sort(np.concatenate(parts))
 
 
+def timed_events(kinds: Array, caches: Caches, most: int, seed: int) -> Array:
+    """Those of a cold replay in state ``caches``: fewer, the more is touched before each."""
+    return chosen_events(kinds, min(max(LINES // max(1, caches.touched // LINE), FEWEST), most), seed)
+
+
 def _one_of_each(rows: Array, count: int, rng: np.random.Generator) -> Array:
     if len(rows) <= count:
         return rows
@@ -158,8 +163,7 @@ class ColdSession(Session):
         self.caches = caches
         self._toucher = toucher or Toucher(caches)
         kinds = self.trace.events["kind"][self.first :]
-        lines = max(1, caches.touched // LINE)
-        rows = chosen_events(kinds, min(max(LINES // lines, FEWEST), most), seed)
+        rows = timed_events(kinds, caches, most, seed)
         self.chosen: Array = rows + self.first
         """The timed events."""
         chosen_kinds = kinds[rows]
