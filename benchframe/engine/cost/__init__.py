@@ -133,7 +133,8 @@ def _key(strategy: Strategy, trace: Trace, budget: int) -> str:
     about = (strategy_digest(strategy), trace.digest, trace.setup, sorted(trace.meta.limits.items()), budget)
     digest = hashlib.sha256(repr(about).encode())
     for part in ("mm", "engine", "dialect"):
-        for path in sorted((Path(__file__).parents[2] / part).rglob("*.py")):
+        folder = Path(__file__).parents[2] / part
+        for path in sorted([*folder.rglob("*.py"), *folder.rglob("*.c")]):
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
