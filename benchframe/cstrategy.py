@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import linecache
+import platform
 import re
 import sys
 import tempfile
@@ -60,14 +61,18 @@ _ARENAS = """
  * which makes the run void. Caller holds mmap_lock for write. */
 static inline void arena_lock(struct mm_struct *mm, int64_t which)
 {
+#ifndef BENCHFRAME_COUNTED /* where accesses are counted there is one task */
 	while (mm->crew_base && __atomic_exchange_n(&ARENA(mm, which)->lock, 1, __ATOMIC_ACQUIRE))
 		;
+#endif
 }
 
 static inline void arena_unlock(struct mm_struct *mm, int64_t which)
 {
+#ifndef BENCHFRAME_COUNTED
 	if (mm->crew_base)
 		smp_store_release(&ARENA(mm, which)->lock, 0);
+#endif
 }
 
 static inline int64_t arena_alloc(struct mm_struct *mm, int64_t which)
@@ -152,7 +157,8 @@ def header(private: Sequence[Slab] = ()) -> str:
 # ``find`` is a native function like any other. Compiled, it is one direct call of the C function, whose object file
 # is linked into the unit. Interpreted (by `benchframe check`, and where accesses are counted) its *twin* runs: the
 # same in the dialect, checked against the oracle as the C is. Without a twin the C itself runs, as one step: no
-# scheduler sees what it reads and writes.
+# scheduler sees what it reads and writes. The cost engine does: it runs a second build of the file, which reports each
+# access and each branch (:meth:`CSource.counted`).
 #
 # C code is compiled and loaded only because the user named the plugin that refers to it. Like any plugin, it runs with
 # the user's rights.
@@ -168,6 +174,15 @@ _ALWAYS = (
     "-fno-stack-protector",
     "-c",
 )
+COUNTED_FLAGS = ("-O0", "-fno-omit-frame-pointer", "-fsanitize=thread", "-fsanitize-coverage=trace-pc", "-S")
+"""One call before each access as the source has it, and one in each block; to assembler text."""
+_COUNTED_HEAD = "#include <string.h>\n" + "".join(
+    f"void *counted_{name}(void *, {second}, size_t);\n#define {name} counted_{name}\n"
+    for name, second in (("memcpy", "const void *"), ("memmove", "const void *"), ("memset", "int"))
+)
+_BLOCK = re.compile(r"^(?P<call>\t(?:call|bl)\t)__sanitizer_cov_trace_pc\b", re.MULTILINE)
+_CONDITIONAL = re.compile(r"^\t(?:j(?!mp\b)[a-z]+|b\.[a-z]+|cbn?z|tbn?z)\t", re.MULTILINE)
+"""Jumps of x86-64 and of arm64."""
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"\n]+)"', re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _LARGEST = 4 << 20
@@ -197,6 +212,7 @@ class CSource:
         self._functions: dict[str, int] = {}
         self._object: tuple[str, bytes] | None = None
         self._library: ctypes.CDLL | None = None
+        self._counted: tuple[str, bytes] | None = None
 
     def function(self, symbol: str, parameters: Sequence[str], twin: Native | None = None) -> Native:
         """The C function ``symbol`` as a native function: ``int64_t symbol(struct mm_struct *mm, int64_t ...)``.
@@ -265,7 +281,8 @@ class CSource:
                 self._object = content, self._build(Path(folder))[0]
         return self._object[1]
 
-    def _build(self, folder: Path) -> tuple[bytes, ctypes.CDLL]:
+    def _prepare(self, folder: Path) -> list[str | Path]:
+        """Write unit.c, which includes the file and all it needs; returns the options that compile it."""
         (folder / "benchframe.h").write_text(header(self.slabs), encoding="utf-8")
         lines = ['#include "benchframe.h"']
         searched = ["-I", str(folder)]
@@ -280,8 +297,11 @@ class CSource:
             lines.append(f'{visible} int64_t {name}({arguments}) __asm__("{self.symbol(name)}");')
         lines += [f'#include "{_quoted(self.path)}"', ""]
         (folder / "unit.c").write_text("\n".join(lines), encoding="utf-8")
+        return [*self.flags, *_ALWAYS, *searched, folder / "unit.c"]
+
+    def _build(self, folder: Path) -> tuple[bytes, ctypes.CDLL]:
         obj, library = folder / "unit.o", folder / "unit.so"
-        run_compiler([*self.flags, *_ALWAYS, *searched, "-o", obj, folder / "unit.c"], str(self.path))
+        run_compiler([*self._prepare(folder), "-o", obj], str(self.path))
         # Linked as a library too, to find calls of undefined functions here (MCJIT would abort on them).
         run_compiler(["-shared", "-Wl,-z,defs", "-o", library, obj], str(self.path))
         loaded = ctypes.CDLL(str(library))
@@ -290,6 +310,36 @@ class CSource:
                 arguments = ", ".join(["struct mm_struct *", *["int64_t"] * (arity - 1)])
                 raise DialectError(f"{self.path}: it does not define int64_t {name}({arguments})")
         return obj.read_bytes(), loaded
+
+    def counted(self, runtime: Path, constants: Sequence[str]) -> ctypes.CDLL:
+        """The functions in a library of their own, not optimised, which tells ``runtime``, a C file compiled with
+        ``constants`` (``-D...``), of each access and each branch; loaded anew each time, so its variables are 0.
+
+        Raises DialectError if the compiler refuses, as others than gcc may, and on a processor whose jumps are unknown.
+        """
+        if platform.machine() not in ("x86_64", "aarch64"):
+            raise DialectError(f"{self.path}: C is counted on x86-64 and arm64 only, this is {platform.machine()}")
+        with tempfile.TemporaryDirectory(prefix="benchframe-c-") as name:
+            folder = Path(name)
+            library, text = folder / "counted.so", folder / "unit.s"
+            content = self.content()
+            if self._counted is None or self._counted[0] != content:
+                head = folder / "counted.h"
+                head.write_text(_COUNTED_HEAD, encoding="utf-8")
+                arguments = [*self._prepare(folder), *COUNTED_FLAGS, "-DBENCHFRAME_COUNTED", "-include", head]
+                try:
+                    run_compiler([*arguments, "-o", text], str(self.path))
+                except DialectError as error:
+                    raise DialectError(f"{error}\nTo count C the cost engine needs gcc; set CC=gcc") from None
+                text.write_text(_branches_named(text.read_text(encoding="utf-8")), encoding="utf-8")
+                parts = [folder / "unit.o", folder / "runtime.o"]
+                run_compiler(["-c", "-o", parts[0], text], str(self.path))
+                options = ["-O2", "-fno-omit-frame-pointer", "-fPIC", "-fvisibility=hidden", *constants]
+                run_compiler([*options, "-c", "-o", parts[1], runtime], str(runtime))
+                run_compiler(["-shared", "-Wl,-z,defs", "-o", library, *parts], str(self.path))
+                self._counted = content, library.read_bytes()
+            library.write_bytes(self._counted[1])
+            return ctypes.CDLL(str(library))
 
     def _bridge(self, symbol: str, names: tuple[str, ...]) -> Native:
         """The function that runs when interpreted without a twin: the same C code, on the same memory."""
@@ -308,6 +358,14 @@ class CSource:
             return int(found[0](_address(mm), *arguments))
 
         return _written(symbol, names, {"call": bridge}, str(self.path))
+
+
+def _branches_named(assembler: str) -> str:
+    """Each block's call of the runtime renamed to ``counted_branch`` if the block ends with a conditional jump."""
+    first, *blocks = re.split(r"(?=^\t(?:call|bl)\t__sanitizer_cov_trace_pc\b)", assembler, flags=re.MULTILINE)
+    return first + "".join(
+        _BLOCK.sub(r"\g<call>counted_branch", block) if _CONDITIONAL.search(block) else block for block in blocks
+    )
 
 
 def c_sources(functions: Sequence[FunctionType]) -> list[CSource]:

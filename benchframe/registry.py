@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import re
 import stat
 import sys
 import traceback
@@ -333,19 +334,35 @@ def _why(error: BaseException, file: str) -> str:
     if isinstance(error, FileNotFoundError) and error.filename == file:
         return "the file does not exist"
     if isinstance(error, SyntaxError) and error.filename == file:
-        habit = _habit(error)
-        column = habit[0] if habit else error.offset
-        return f"line {error.lineno}, column {column}: SyntaxError: {error.msg}"
+        line, column = next(((line, column) for line, column, _ in _habits(error)), (error.lineno, error.offset))
+        return f"line {line}, column {column}: SyntaxError: {error.msg}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     place = f"line {lines[-1]}: " if lines else ""
     return f"{place}it cannot be imported: {type(error).__name__}: {text[0]}".rstrip(": ")
 
 
-def _habit(error: SyntaxError) -> tuple[int, str] | None:
-    """The column and the mend of what is C in the line that Python does not understand."""
-    from benchframe.dialect.lint import c_habit
+def _habits(error: SyntaxError) -> list[tuple[int, int, str]]:
+    """The line, column and mend of whatever is C in the file that Python does not understand."""
+    from benchframe.dialect.lint import c_places
 
-    return c_habit(error.text or "")
+    try:
+        return c_places(Path(error.filename or "").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+
+
+def _elsewhere(error: ImportError) -> str:
+    """Where a name is that ``benchframe.api`` or ``benchframe.kernel`` does not have; "" if nowhere."""
+    asked = re.match(r"cannot import name '(\w+)' from 'benchframe\.(api|kernel)'", str(error))
+    if asked is None:
+        return ""
+    names = {one: importlib.import_module(f"benchframe.{one}").__all__ for one in ("api", "kernel")}
+    home = next((module for module, known in names.items() if asked[1] in known), "")
+    if home:
+        return f"write: from benchframe.{home} import {asked[1]}"
+    every = [*names["api"], *names["kernel"]]
+    close = near(asked[1], every) or next((name for name in every if asked[1] in name), "")
+    return f"did you mean {close}?" if close else f"docs/strategy-interface.md lists what benchframe.{asked[2]} has"
 
 
 def _mend(error: BaseException, found: Found) -> str:
@@ -355,8 +372,11 @@ def _mend(error: BaseException, found: Found) -> str:
         return f"install {error.name}"
     if isinstance(error, FileNotFoundError):
         return "check the path"
-    if isinstance(error, SyntaxError) and error.filename == found.where and (habit := _habit(error)):
-        return habit[1]
+    if isinstance(error, SyntaxError) and (habits := _habits(error)):
+        first, *others = habits
+        return "\n  ".join([first[2], *(f"line {line}, column {column}: {mend}" for line, column, mend in others)])
+    if isinstance(error, ImportError) and (elsewhere := _elsewhere(error)):
+        return elsewhere
     return "correct the plugin, or leave it out with --no-plugin " + found.name
 
 
@@ -545,7 +565,17 @@ class Registry:
                 del self.strategies[name]
                 told = str(error) if isinstance(error, StrategyError) else _line(error)
                 told = told.removeprefix(f"strategy {name}: ")
-                self._problem(self.origins.pop(("strategy", name)), f"strategy {name!r}: {told}")
+                origin = self.origins.pop(("strategy", name))
+                self._problem(origin, f"strategy {name!r}: {told}", self._and_in_text(origin))
+
+    def _and_in_text(self, origin: Origin) -> str:
+        """What to do about a strategy that cannot be used; and a line for each finding in the plugin's functions."""
+        from benchframe.dialect.functions import is_native
+        from benchframe.dialect.lint import lint
+
+        module = self.manager.get_plugin(origin.plugin)
+        own = [f for f in vars(module).values() if is_native(f) and f.__module__ == getattr(module, "__name__", "")]
+        return "\n  ".join(["correct the plugin", *(str(finding) for f in own for finding in lint(f))])
 
     def _claim(self, kind: str, name: str, thing: Any, table: dict[str, Any], origin: Origin) -> None:
         first = self.origins.get((kind, name))

@@ -29,7 +29,7 @@ from benchframe.scenario import is_store
 
 __all__ = [
     "NAMES", "Asked", "Label", "Place", "Race", "Relations", "Row", "Span", "acyclic", "all_before", "bits", "caused",
-    "check_answers", "check_uses", "closure", "coherent", "consistent", "data_races", "line_of",
+    "check_answers", "check_uses", "closure", "coherent", "consistent", "data_races", "in_time", "line_of",
 ]  # fmt: skip
 
 Rows = list[int]
@@ -502,6 +502,42 @@ def closure(rows: Rows) -> Rows:
     return closed
 
 
+def in_time(graph: Graph, used: tuple[Id, Id] | None = None) -> list[Id]:
+    """The events in an order of time, as under sequential consistency, with few changes of task; none if they have no
+    such order. ``used``: a free, and a use of the record that must come behind it. O(events squared)."""
+    relations = Relations(graph, SC)
+    rows, number = relations.order(), relations.number
+    for at, label in enumerate(relations.labels):
+        if label.rmw and label.kind == "W":  # what comes before the store comes before its load
+            for other, row in enumerate(rows):
+                if row >> at & 1 and graph.order[other] != graph.order[at] - 1:
+                    rows[other] = row | 1 << number[graph.order[at] - 1]
+    todo = [(1 << len(rows)) - 1]
+    if used is not None:
+        free, use = number[used[0]], number[used[1]]
+        rows[free] |= 1 << use
+    if not acyclic(rows):
+        return []
+    earlier = [0] * len(rows)
+    for at, row in enumerate(rows):
+        for later in bits(row):
+            earlier[later] |= 1 << at
+    earlier = all_before(earlier)
+    if used is not None:  # the user comes first, up to its use
+        todo = [earlier[use] & relations.own[use], earlier[free] | 1 << free, 1 << use, *todo]
+    done, task, found = 0, -1, []
+    for wanted in todo:
+        left = wanted & ~done
+        for event in bits(left):
+            left |= earlier[event] & ~done
+        while left:
+            ready = [at for at in bits(left) if not earlier[at] & ~done]
+            at = next((one for one in ready if graph.order[one] >> SHIFT == task), ready[0])
+            task, done, left = graph.order[at] >> SHIFT, done | 1 << at, left & ~(1 << at)
+            found.append(graph.order[at])
+    return found
+
+
 def consistent(graph: Graph, model: str) -> bool:
     """Does ``model`` allow the graph?"""
     return coherent(graph) and Relations(graph, model).consistent()
@@ -554,9 +590,11 @@ def check_uses(
     allocs = [at for at, label in enumerate(labels) if label.tag == "alloc"]
     po = [own & ~((2 << at) - 1) for at, own in enumerate(relations.own)]
     known = caused(relations, before) if allocs else po
+    first = sorted(range(len(order)), key=order.__getitem__)  # of a task's uses the first one is told
     for free in frees:
         key, typesafe, _ = labels[free].value
-        for at, label in enumerate(labels):
+        for at in first:
+            label = labels[at]
             other = label.tag == "free" and label.value[0] == key and at != free
             if not other and (label.loc is None or label.loc[0] != key):  # type: ignore[index]
                 continue
@@ -598,7 +636,9 @@ def _used(
         (f"{file}:{line}", "dangling" if dangling else "racing"),
         key,
         function,
-        (function,),
+        label.chain or (function,),
+        freed=relations.labels[free].value[2],
+        events=(graph.order[free], graph.order[at]),
     )
 
 

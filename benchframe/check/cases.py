@@ -346,7 +346,7 @@ class CaseWorld(Hardware):
     def defer(self, which: int, slot: int) -> int:
         """kfree_rcu: the task's own RCU thread will free it."""
         if self.memory.record:
-            self.freed_by[self._base(which), slot] = chain()
+            self.freed_by[self.base(which), slot] = chain()
         queue = ("rcu queue", self.current)
         self.set_word("kfree_rcu", queue, (*self.words[queue], (which, slot)))
         return 0

@@ -228,6 +228,8 @@ class Finding:
     """Functions that took part."""
     known: str = ""
     """Which of the strategy's known bugs it is."""
+    twin: Finding | None = None
+    """Of a failure in an execution graph that is an interleaving, too: the same as that."""
 
 
 @dataclass
@@ -276,7 +278,7 @@ class Hunt:
         if not self.verdict.coverage.complete and not self.failures:
             self._sample(deadline)
         for signature, run in self.failures.items():
-            self.verdict.findings.append(self._finding(signature, run))
+            self.verdict.findings.append(finding_of(self.case, signature, run))
         return self.verdict
 
     def learn_shared(self, most: int = 40) -> None:
@@ -342,16 +344,17 @@ class Hunt:
             self.case.memory.learn()
         self.verdict.bound = pct_bound(tasks, steps, DEPTH, self.verdict.sampled)
 
-    def _finding(self, signature: tuple[str, ...], run: Run) -> Finding:
-        assert run.failure is not None
-        best = shorten(self.case, run) if run.failure.kind != LIVELOCK else run
-        text = encode(best.schedule, self.case.memory_model)
-        again = replay(self.case, text)
-        stable = again.failure is not None and str(again.failure) == str(best.failure)
-        failure = best.failure or run.failure
-        name, sites = self.case.scenario.name, sites_of(again)
-        told = failure.text + answered(again)
-        return Finding(name, failure.kind, told, text, signature, stable, failure.function, sites)
+
+def finding_of(case: Case, signature: tuple[str, ...], run: Run) -> Finding:
+    """The failure of ``run``, an exact execution, with a shorter schedule if there is one."""
+    assert run.failure is not None
+    best = shorten(case, run) if run.failure.kind != LIVELOCK else run
+    text = encode(best.schedule, case.memory_model)
+    again = replay(case, text)
+    stable = again.failure is not None and str(again.failure) == str(best.failure)
+    failure = best.failure or run.failure
+    told = failure.text + answered(again)
+    return Finding(case.scenario.name, failure.kind, told, text, signature, stable, failure.function, sites_of(again))
 
 
 def answered(run: Run) -> str:

@@ -28,7 +28,7 @@ from benchframe.check.jobs import (
     summary,
 )
 from benchframe.check.weak import GraphCase
-from benchframe.check.weak_hunt import GraphHunt, mend, model_of_graphs, rule_for, tell_graph
+from benchframe.check.weak_hunt import Failure, GraphHunt, mend, model_of_graphs, rule_for, tell_graph
 from benchframe.errors import UsageError, did_you_mean
 from benchframe.scenario import Historic, Scenario
 from benchframe.strategy import Strategy
@@ -276,7 +276,7 @@ def _replay(strategy: Strategy, one: Scenario, text: str, say: SAY) -> int:
 def _replay_graph(strategy: Strategy, one: Scenario, model: str, text: str, say: SAY) -> int:
     try:
         case = GraphCase(one, strategy, model)
-        failure = GraphHunt(case).again(text, time.monotonic() + 600)
+        failure = GraphHunt(case).again(text)
     except Broken as error:
         raise UsageError(f"{strategy.name}, {one.name}: {error.text}") from error
     say(tell_graph(case, failure, f"this was {text}") if failure is not None else "this execution is right")
@@ -291,12 +291,14 @@ SAY = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Shown:
-    """The result for one race: the failure with the bug (None: not found), and the result with the fix."""
+    """The result for one race: the failure with the bug (None: not found), and the result with the fix. ``graph``: the
+    failure in an execution graph, with its case."""
 
     race: Historic
     broken: Verdict
     finding: Finding | None
     mended: Verdict
+    graph: tuple[GraphCase, Failure] | None = None
 
     @property
     def right(self) -> bool:
@@ -364,7 +366,8 @@ def _graph_case(race: Historic) -> GraphCase:
 def _show_graph(race: Historic, seconds: float, mended: float | None) -> Shown:
     """The same, under a memory model whose executions are graphs."""
     deadline = time.monotonic() + seconds
-    broken = GraphHunt(_graph_case(race), race.among).run(deadline)
+    hunt = GraphHunt(_graph_case(race), race.among)
+    broken = hunt.run(deadline)
     now = time.monotonic()
     if mended is None and not race.whole:
         mended = seconds / 10
@@ -373,7 +376,8 @@ def _show_graph(race: Historic, seconds: float, mended: float | None) -> Shown:
         until
     )
     fits = [finding for finding in broken.findings if f"{finding.kind}: {finding.text}".startswith(race.shows)]
-    return Shown(race, broken, fits[0] if fits else None, right)
+    graph = (hunt.case, hunt.failures[fits[0].signature]) if fits else None
+    return Shown(race, broken, fits[0] if fits else None, right, graph)
 
 
 def _numbers(races: Mapping[str, Historic], numbers: Sequence[str]) -> list[str]:
@@ -419,8 +423,8 @@ def _tell(shown: Shown, say: SAY) -> None:
     say(f"  with its mend  {graph_summary(shown.mended) if graphs else summary(shown.mended)}")
     for one in shown.mended.findings:
         say(f"    {one.kind}: {one.text}")
-    if finding is not None and graphs:
-        _tell_graph(race, finding, say)
+    if finding is not None and shown.graph is not None:
+        _tell_graph(race, finding, *shown.graph, say)
     elif finding is not None:
         case = make_case(_scenario(race), _strategy(race.broken))
         Hunt(case).learn_shared()
@@ -428,14 +432,10 @@ def _tell(shown: Shown, say: SAY) -> None:
         say(f"\n{tell(case, replay(case, finding.replay), shlex.join(command))}")
 
 
-def _tell_graph(race: Historic, finding: Finding, say: SAY) -> None:
+def _tell_graph(race: Historic, finding: Finding, case: GraphCase, failure: Failure, say: SAY) -> None:
     if not finding.replay:
         say("    it was drawn at random: the search, with more --budget, tells how")
         return
-    case = _graph_case(race)
-    failure = GraphHunt(case).again(finding.replay, time.monotonic() + 60)
-    if failure is None:
-        raise UsageError(f"{race.number}: the failure did not come again: a bug of the checker")
     deadline = time.monotonic() + MEND
     mends = mend(_scenario(race), _strategy(race.broken), failure, deadline, race.memory, case.weaker)
     command = ["benchframe", "check", "--historic", race.number, "--replay", finding.replay]
@@ -445,7 +445,7 @@ def _tell_graph(race: Historic, finding: Finding, say: SAY) -> None:
 def _again(race: Historic, text: str, say: SAY) -> int:
     if race.memory == LKMM:
         graph_case = _graph_case(race)
-        failure = GraphHunt(graph_case).again(text, time.monotonic() + 600)
+        failure = GraphHunt(graph_case).again(text)
         told = tell_graph(graph_case, failure, f"this was {text}") if failure is not None else "this execution is right"
         say(told)
         return 1 if failure is not None else 0

@@ -186,8 +186,9 @@ class Broken(Exception):
     """Something that must not happen, found while a task ran or at the end: ``kind`` is one word or two.
 
     ``places`` are the lines of strategy code that tell one failure from another, ``key`` is the object concerned,
-    ``function`` is where it showed, ``chain`` are the functions that were running, the innermost first. ``at`` is
-    (task, last step) of the call whose answer is wrong.
+    ``function`` is where it showed, ``chain`` are the functions that were running, the innermost first; ``freed`` those
+    that freed the record, if the failure itself says so. ``at`` is (task, last step) of the call whose answer is wrong,
+    ``events`` the free and the use in an execution graph.
     """
 
     def __init__(
@@ -199,6 +200,8 @@ class Broken(Exception):
         function: str = "",
         chain: tuple[str, ...] = (),
         at: tuple[int, int] | None = None,
+        freed: tuple[str, ...] = (),
+        events: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(f"{kind}: {text}")
         self.kind = kind
@@ -208,6 +211,8 @@ class Broken(Exception):
         self.function = function
         self.chain = chain
         self.at = at
+        self.freed = freed
+        self.events = events
 
 
 @dataclass(frozen=True)

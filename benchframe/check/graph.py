@@ -44,12 +44,13 @@ class Label:
     ``addr``, ``data``: bit i is set if the address or the value depends on event i of the task; ``ctrl``: if event i
     decided a branch since the event before, which orders all later stores; ``arm``: if it decided on the branch in
     whose arm this event stands. ``plain``: no READ_ONCE. ``tag``: its role (lock, unlock, free, rcu_read_lock,
-    rcu_read_unlock, gp). ``place`` is its place in the text. ``weaker``: its ordering is weaker than the text's.
+    rcu_read_unlock, gp). ``place`` is its place in the text, ``chain`` the functions that were running there, the
+    innermost first. ``weaker``: its ordering is weaker than the text's.
     """
 
     __slots__ = (
-        "addr", "arm", "ctrl", "data", "excused", "full", "info", "kind", "loc", "options", "order", "place", "plain",
-        "rmw", "tag", "value", "wait", "weaker",
+        "addr", "arm", "chain", "ctrl", "data", "excused", "full", "info", "kind", "loc", "options", "order", "place",
+        "plain", "rmw", "tag", "value", "wait", "weaker",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +77,7 @@ class Label:
         self.rmw, self.full, self.wait, self.excused, self.plain = rmw, full, wait, excused, plain
         self.addr, self.data, self.ctrl, self.tag = addr, data, ctrl, tag
         self.arm, self.weaker = 0, False
+        self.chain: tuple[str, ...] = ()
         self.options, self.info, self.place = options, info, place
 
     def __repr__(self) -> str:

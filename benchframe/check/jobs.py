@@ -25,7 +25,7 @@ from benchframe.check.execution import ENDLESS, Broken, ReplayError, decode, mod
 from benchframe.check.memory import OutOfRecords
 from benchframe.check.search import Coverage
 from benchframe.check.weak import GraphCase, Known
-from benchframe.check.weak_hunt import GraphHunt, graph_number, mend, model_of_graphs, tell_graph
+from benchframe.check.weak_hunt import GraphHunt, graph_number, interleaved, mend, model_of_graphs, tell_graph
 from benchframe.errors import BenchframeError
 from benchframe.files import slug, write_json
 from benchframe.scenario import Scenario
@@ -300,15 +300,29 @@ def _graphs(part: Part, one: Scenario, deadline: float, tick: Tick, found: Found
         return Result((f"{one.name:24} NOT checked: {limit}",), wrong=True)
     if not verdict.findings:
         return _nothing_found(part, one, verdict, case.races)
-    findings = tuple(replace(f, known=_known(part.strategy, f)) for f in verdict.findings)
+    failures = list(hunt.failures.values())
+    twins = [interleaved(case, failure) for failure in failures]
+    findings = tuple(
+        replace(f, twin=twin, known=_known(part.strategy, twin or f))
+        for f, twin in zip(verdict.findings, twins, strict=True)
+    )
     lines = [f"{one.name:24} {graph_summary(replace(verdict, findings=list(findings)), part.memory)}"]
     for finding in findings:
         known = f" [{finding.known}]" if finding.known else " [new]" if part.strategy.known_bugs else ""
-        lines += [f"  {finding.kind}: {finding.text}{known}", f"    {finding.replay or 'drawn at random'}"]
-    failure = next(iter(hunt.failures.values()))
-    until = time.monotonic() + MEND
-    mends = mend(one, part.strategy, failure, until, part.memory) if part.memory in WEAK and failure.number else []
-    again = _command(part, findings[0].replay) if failure.number else "it was drawn at random: search for longer"
+        lines.append(f"  {finding.kind}: {finding.text}{known}")
+        sites = (finding.twin or finding).sites
+        lines += [f"    in {sites}"] if sites.used else []
+        lines.append(f"    {finding.replay or 'drawn at random'}")
+        lines += [f"    an interleaving, too: {finding.twin.replay}"] if finding.twin is not None else []
+    best = min(range(len(findings)), key=lambda at: bool(findings[at].known))
+    failure, twin = failures[best], twins[best]
+    if twin is not None:
+        mends = [f"no ordering mends it, it is an interleaving, too: {_command(part, twin.replay)}"]
+    elif part.memory in WEAK and failure.number:
+        mends = mend(one, part.strategy, failure, time.monotonic() + MEND, part.memory)
+    else:
+        mends = []
+    again = _command(part, findings[best].replay) if failure.number else "it was drawn at random: search for longer"
     story, coverage = tell_graph(case, failure, again, mends), verdict.coverage
     return Result(tuple(lines), True, coverage.complete, coverage.executions, findings, story)
 

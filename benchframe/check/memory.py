@@ -655,6 +655,10 @@ class MachineWorld(World):
 
     # ---- lives --------------------------------------------------------------------------------------------------
 
+    def takers(self) -> int:
+        """Among how many tasks the free slots are divided."""
+        return len(self.bodies)
+
     def alloc(self, which: int) -> int:
         """A slot that nobody had in this execution."""
         memory = self.memory
@@ -663,27 +667,27 @@ class MachineWorld(World):
             if reused:
                 return reused
         top, capacity = memory.tops[which], int(self.machine_arena(which)["capacity"])
-        quota = (capacity - top) // len(self.bodies)
+        quota = (capacity - top) // self.takers()
         taken = self._taken.get((which, self.current), 0)
         returned = self._returned.get((which, self.current))
         if taken >= quota and which >= layout.ARENA_PRIVATE0 and returned:
             slot = returned.pop(0)  # a strategy's own scratch records go round
-            del self.dead[self._base(which), slot]
+            del self.dead[self.base(which), slot]
             self.count_live(which, 1)
             return slot
         if taken >= quota:
             raise OutOfRecords(
-                f"a task takes more than {quota} records of {self._base(which)}: the scenario is too large"
+                f"a task takes more than {quota} records of {self.base(which)}: the scenario is too large"
             )
         self._taken[which, self.current] = taken + 1
         slot = int(top + self.current * quota + taken)
         self.count_live(which, 1)
-        self.born[self._base(which), slot] = (self.current, self.steps)
+        self.born[self.base(which), slot] = (self.current, self.steps)
         return slot
 
     def free(self, which: int, slot: int) -> None:
         """The record's life ends."""
-        key = (self._base(which), slot)
+        key = (self.base(which), slot)
         memory = self.memory
         memory.touch_free(key, self.current)
         if memory.all_visible or (key, None) in self.shared:
@@ -706,7 +710,7 @@ class MachineWorld(World):
         if not self.limbo[which]:
             return 0
         slot = self.limbo[which].pop()
-        key = (self._base(which), slot)
+        key = (self.base(which), slot)
         self._safe.discard(key)
         del self.dead[key]
         self.count_live(which, 1)
@@ -718,7 +722,7 @@ class MachineWorld(World):
         self.access("free, type-safe", ("type-safe slab", which), 0, WRITES)
         self.free(which, slot)
         self._returned[which, self.current].remove(slot)
-        self._safe.add((self._base(which), slot))
+        self._safe.add((self.base(which), slot))
         self.limbo[which].append(slot)
         return 0
 
@@ -736,7 +740,7 @@ class MachineWorld(World):
             self.freed_by[key] = chain()
         return 0
 
-    def _base(self, which: int) -> str:
+    def base(self, which: int) -> str:
         """The slab of arena ``which``."""
         return KEY_OF.get(which) or layout.PRIVATE_BASES[which - layout.ARENA_PRIVATE0]
 

@@ -135,10 +135,25 @@ def functions_of(strategy: Strategy) -> list[FunctionType]:
                 if isinstance(bound, FunctionType) and bound.__module__ == function.__module__:
                     found[bound] = None
     judge = strategy.binding.get("index_check")  # a fault of what judges the index is none of the index
-    own = [f for f in found if origin(f) is None and f is not judge]
+    judging = _alone({judge}, found)
+    own = [f for f in found if origin(f) is None and f not in judging]
     return sorted(
         own, key=lambda f: (f.__code__.co_filename != strategy.file, f.__code__.co_filename, f.__code__.co_firstlineno)
     )
+
+
+def _alone(roots: set[Any], functions: Iterable[FunctionType]) -> set[Any]:
+    """``roots``, and what of ``functions`` only they call, or what they call."""
+    callers: dict[Any, set[Any]] = {}
+    for function in functions:
+        for called in referenced(function).values():
+            if isinstance(called, FunctionType) and called is not function:
+                callers.setdefault(called, set()).add(function)
+    found, more = set(roots), set(roots)
+    while more:
+        more = {one for one, by in callers.items() if one not in found and by <= found}
+        found |= more
+    return found
 
 
 def _model_hooks() -> frozenset[str]:

@@ -37,9 +37,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchframe.check.axioms import RC11, WORDS, bits
+from benchframe.check.axioms import MODELS, RC11, WORDS, bits
 from benchframe.check.graph import SHIFT, WAITS, Graph, Id, Label
 from benchframe.check.order import Order, Plan
+from benchframe.errors import UsageError
 
 FENCES = frozenset(
     {"mb", "sync-rcu", "before-atomic", "after-atomic", "after-spinlock", "after-unlock-lock"}
@@ -361,7 +362,9 @@ class Rc11(Order):
 
 
 def order_type(model: str) -> type[Order]:
-    """What keeps up the order of ``model``."""
+    """What keeps up the order of ``model``. Raises UsageError for an unknown one."""
+    if model not in MODELS:
+        raise UsageError(f"no memory model {model!r}; known: {', '.join(MODELS)}")
     return Rc11 if model == RC11 else Order
 
 

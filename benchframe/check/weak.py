@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import not_
 from types import FrameType
 from typing import Any
 
@@ -265,7 +266,7 @@ class GraphWorld(Walk):
     def event(self, label: Label) -> Any:
         """Announce an event of the current task; its value."""
         task = self.current
-        label.place = label.place or place()
+        label.place, label.chain = label.place or place(), chain()
         rule = self._rule(label, label.place) if label.tag != ALONE else None
         if rule is not None:
             was = label.full, label.order
@@ -472,8 +473,7 @@ class GraphWorld(Walk):
 
         def step(old: int) -> int | None:
             nonlocal delta
-            delta = int(change(old))
-            return old + delta if delta else None
+            return old + delta if (delta := int(change(old))) else None
 
         before = self._update(ref, column, step, ordering)
         if delta > 0:
@@ -534,6 +534,10 @@ class GraphWorld(Walk):
 
     # ---- lives, RCU ------------------------------------------------------------------------------------------------
 
+    def takers(self) -> int:
+        """As in an interleaving, where signals are tasks: so records have the same numbers."""
+        return self.count + len(self.case.scenario.signals)
+
     def alloc(self, which: int) -> int:
         """A slot that nobody had in this execution, or the one freed last into a type-safe cache."""
         which = int(which)
@@ -559,7 +563,7 @@ class GraphWorld(Walk):
             if slot:
                 self.event(Label("W", loc, kept[:-1], "release", rmw=True, tag="slab"))
         if slot:
-            self.event(Label("F", order="alloc", tag="alloc", value=(self._base(which), slot)))
+            self.event(Label("F", order="alloc", tag="alloc", value=(self.base(which), slot)))
             self.count_live(which, 1)
         return slot
 
@@ -575,7 +579,7 @@ class GraphWorld(Walk):
     def free(self, which: int, slot: int, by: tuple[str, ...] = ()) -> None:
         """The record's life ends; ``by`` are the functions that gave it up before, if these free it later."""
         which, slot = int(which), int(slot)
-        key = (self._base(which), slot)
+        key = (self.base(which), slot)
         self._end(key, False, by)
         self._returned.setdefault((which, self.current), []).append(slot)
         self.count_live(which, -1)
@@ -589,7 +593,7 @@ class GraphWorld(Walk):
     def free_typesafe(self, which: int, slot: int) -> int:
         """Free into a cache that is type-safe by RCU."""
         which, slot = int(which), int(slot)
-        self._end((self._base(which), slot), True)
+        self._end((self.base(which), slot), True)
         self.count_live(which, -1)
         key = ("type-safe slab", which)
         if not self._shared(key, 0, WRITES):
@@ -627,7 +631,7 @@ class GraphWorld(Walk):
         self.event(Label("F", order="mb", tag="gp"))
         for other in others:
             if self._shared(("rcu", other), 0, READS):
-                self.event(Label("R", (("rcu", other), 0), wait=_outside, tag="gp"))
+                self.event(Label("R", (("rcu", other), 0), wait=not_, tag="gp"))
         self.event(Label("F", order="mb", tag="gp"))
 
     def defer(self, which: int, slot: int) -> int:
@@ -777,10 +781,6 @@ class GraphWorld(Walk):
             if stores and loc in self.places:
                 view, index, _ = self.places[loc]
                 view[index] = graph.label(stores[-1]).value
-
-
-def _outside(depth: Any) -> bool:
-    return not depth
 
 
 def _field(label: Label, machine: Machine) -> str:

@@ -1,7 +1,8 @@
 """Looking for failures in execution graphs: the search, the story of a failure, and orderings that are not needed.
 
 A replay string is ``v1-lkmm:N`` (``v1-rc11:N``, ``v1-sc-graphs:N``, ``v1-tso-graphs:N``): the search is deterministic,
-and this is the graph that it came to as its N-th.
+and this is the graph that it came to as its N-th. ``v1-lkmm:NwD``: there was time for D draws only ahead of it, which
+decide what it begins with.
 
 Each ordering of the strategy's own text is weakened by itself, one step, and every scenario that runs it is searched
 again. "Needed" names the failure that the weaker one has. "Not needed" is said of scenarios that were searched whole,
@@ -10,6 +11,7 @@ and these are finite and small: it is a question to the author, not a proof. "Op
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import time
@@ -21,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import benchframe.mm
-from benchframe.check.axioms import NAMES, SC, WEAK, Place
+from benchframe.check.axioms import NAMES, SC, WEAK, Place, in_time
 from benchframe.check.cases import COMMON
-from benchframe.check.checker import Finding, Verdict, signature_text
-from benchframe.check.execution import PATIENCE, Broken, Endless, ReplayError, patience, told
+from benchframe.check.checker import Finding, Verdict, finding_of, make_case, signature_of, signature_text, visible
+from benchframe.check.execution import PATIENCE, Broken, Endless, Op, ReplayError, Step, execute, patience, told
 from benchframe.check.graph import INIT, SHIFT, WAITS, Graph, Id, Label
 from benchframe.check.memory import OutOfRecords, describe
 from benchframe.check.rc11 import order_type
@@ -43,7 +45,7 @@ LIMIT = 1500
 """Events of a graph before it is called cut."""
 MOST_EVENTS = 60
 """Events of a story's table."""
-REPLAY = re.compile(r"v1-(lkmm|rc11|(?:sc|tso)-graphs):(\d{1,9})")
+REPLAY = re.compile(r"v1-(lkmm|rc11|(?:sc|tso)-graphs):(\d{1,9})(?:w(\d{1,6}))?")
 
 
 class _Search(Trust):
@@ -65,11 +67,79 @@ class _Search(Trust):
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed execution and the number of its graph."""
+    """A failed execution and the number of its graph. ``order``: its events in an order of time, if it has one."""
 
     broken: Broken
     seen: Seen
     number: int
+    order: Sequence[Id] = ()
+
+
+def failed(broken: Broken, seen: Seen, number: int) -> Failure:
+    return Failure(broken, seen, number, in_time(seen.graph, broken.events))
+
+
+# ---- the same failure as an interleaving -----------------------------------------------------------------------------
+#
+# A graph whose events have an order of time is an interleaving, too: the other search's own rules say then which known
+# bug it is. No stronger ordering mends it, since all of them allow every interleaving.
+
+
+class _InTime:
+    """A scheduler that lets tasks do their accesses to shared memory in the order of a graph's events."""
+
+    def __init__(self, failure: Failure, names: Sequence[str]) -> None:
+        graph, world = failure.seen.graph, failure.seen.tasks
+        assert isinstance(world, GraphWorld)
+        number = {name: task for task, name in enumerate(names)}
+        self._then = world.failed_task
+        self._steps: list[tuple[int, Any]] = []
+        for event in failure.order:
+            task, label = event >> SHIFT, graph.label(event)
+            if label.kind == "C" and graph.rf[event]:
+                self._steps.append((number[f"signal to T{task}"], (("signal", task), 0)))
+            second = (label.rmw and label.kind == "W") or label.tag == "slab"
+            if label.kind in "RW" and graph.rf.get(event) != WAITS and not second and not label.excused:
+                loc = label.loc if label.tag != "free" else (label.value[0], None)
+                self._steps.append((number[world.names[task]], loc))
+        self._steps.reverse()
+        self._shared = world.shared | {loc for _, loc in self._steps}
+
+    def __call__(
+        self, step: int, enabled: list[int], pending: Sequence[Op | None], trace: Sequence[Step]
+    ) -> int | None:
+        for task in enabled:  # what no other task sees is done at once
+            op = pending[task]
+            if op is not None and op.point is None and len(op.accesses) == 1 and op.accesses[0][:2] not in self._shared:
+                return task
+        while self._steps:
+            task, loc = self._steps[-1]
+            op = pending[task]
+            if op is not None and task not in enabled:
+                return None
+            if op is None or op.accesses[0][:2] == loc:
+                self._steps.pop()
+            if op is not None:
+                return task
+        return self._then if self._then in enabled else enabled[0]
+
+
+def interleaved(case: GraphCase, failure: Failure) -> Finding | None:
+    """The failure as the search over interleavings would report it; None if it has no order of time, or fails
+    otherwise in it."""
+    if not failure.order or case.scenario.hardware:
+        return None
+    other = make_case(case.scenario, case.strategy)
+    with visible(other):
+        run = execute(other.program, _InTime(failure, other.program().names))
+    if run.failure is None or not _same(run.failure, failure.broken):
+        return None
+    return finding_of(other, signature_of(run), run)
+
+
+def _same(one: Broken, other: Broken) -> bool:
+    same = one.function == other.function and one.places[:1] == other.places[:1]
+    return one.kind == other.kind and (same or one.kind == "deadlock")  # who waits for what is told in other words
 
 
 class GraphHunt:
@@ -93,6 +163,8 @@ class GraphHunt:
         """Of a search in several processes: which part this is, of how many. What it learns ends it: all begin anew."""
         self.warm = False
         """Is it known what tasks share? If not, executions are drawn to learn that."""
+        self._drawn: int | None = None
+        """How many were drawn, if the time cut that short."""
 
     def _learning(self) -> bool:
         case = self.case
@@ -110,7 +182,7 @@ class GraphHunt:
             self.verdict.sampled = self.sample(deadline)
         for signature, failure in self.failures.items():
             broken = failure.broken
-            sites = Sites(broken.chain or ((broken.function,) if broken.function else ()))
+            sites = Sites(broken.chain or ((broken.function,) if broken.function else ()), broken.freed)
             name, text = self.case.scenario.name, self.replay_string(failure.number)
             self.verdict.findings.append(
                 Finding(name, broken.kind, broken.text, text, signature, function=broken.function, sites=sites)
@@ -128,7 +200,7 @@ class GraphHunt:
             assert isinstance(seen.tasks, GraphWorld)
             broken = None if self._learning() else seen.tasks.judge(seen)
             if broken is not None and not self._learning():
-                self.failures[signature_text(broken)] = Failure(broken, seen, 0)
+                self.failures[signature_text(broken)] = failed(broken, seen, 0)
                 self._found(broken, "drawn, without a replay string")
             return not self.failures and not self._learning()
 
@@ -144,7 +216,8 @@ class GraphHunt:
         if not number:
             return ""
         model = self.case.memory_model
-        return f"v1-{model}:{number}" if model in WEAK else f"v1-{model}-graphs:{number}"
+        drawn = "" if self._drawn is None else f"w{self._drawn}"
+        return f"v1-{model}{'' if model in WEAK else '-graphs'}:{number}{drawn}"
 
     def _see(self, seen: Seen) -> bool:
         if self._learning():
@@ -155,22 +228,27 @@ class GraphHunt:
             return False
         self._tick(self.search.counts.executions)
         if broken is not None:
-            signature = signature_text(broken)
+            signature, number = signature_text(broken), self.search.counts.executions
             if signature not in self.failures:
-                number = self.search.counts.executions
-                self.failures[signature] = Failure(broken, seen, number)
+                self.failures[signature] = failed(broken, seen, number)
                 self._found(broken, self.replay_string(number))
+            elif not self.failures[signature].order and (again := failed(broken, seen, number)).order:
+                self.failures[signature] = again  # the simpler one to tell, and to know
         enough = self.graphs is not None and self.search.counts.executions >= self.graphs
         return len(self.failures) < self.most and not enough
 
-    def warm_up(self, deadline: float) -> None:
-        """Draw some executions to learn what tasks share: a search that meets that later has to begin again."""
+    def warm_up(self, deadline: float, most: int | None = None) -> None:
+        """Draw some executions, ``most`` if given, to learn what tasks share: a search that meets that later has to
+        begin again."""
         if self.warm:
             return
-        self.warm, draw, idle = True, random.Random(0), 0
-        while idle < IDLE and time.monotonic() < deadline:
-            self.search.sample(lambda seen: False, draw, deadline, runs=1)
-            idle = 0 if self._learn() else idle + 1
+        self.warm, draw, idle, drawn = True, random.Random(0), 0, 0
+        while idle < IDLE:
+            if drawn == most or time.monotonic() >= deadline:
+                self._drawn = drawn
+                return
+            self.search.sample(lambda seen: False, draw, math.inf, runs=1)
+            drawn, idle = drawn + 1, 0 if self._learn() else idle + 1
 
     def _explore(self, see: Callable[[Seen], bool], deadline: float) -> None:
         if self.part is not None:
@@ -198,8 +276,8 @@ class GraphHunt:
             counts.complete = False
             self.verdict.learned += 1
 
-    def again(self, text: str, deadline: float) -> Failure | None:
-        """The execution of a replay string; None if it is right. Raises ReplayError for a string that does not fit."""
+    def again(self, text: str) -> Failure | None:
+        """The execution of a replay string; None if it is right. No clock decides. Raises ReplayError if none fits."""
         found = REPLAY.fullmatch(text)
         if found is None:
             raise ReplayError(f"{text[:60]!r} is no replay string of an execution graph; it looks like v1-lkmm:12")
@@ -212,19 +290,17 @@ class GraphHunt:
             assert isinstance(seen.tasks, GraphWorld)
             broken = seen.tasks.judge(seen)
             if not self._learning() and self.search.counts.executions == number:
-                last.append(Failure(broken, seen, number) if broken is not None else None)
+                last.append(failed(broken, seen, number) if broken is not None else None)
             return not last and not self._learning()
 
-        self.warm_up(deadline)
-        while not last:
-            counts = self.search.explore(see, deadline)
+        self.warm_up(math.inf, int(found[3]) if found[3] else None)
+        while True:
+            counts = self.search.explore(see)
             if last:
-                break
-            if self._learn() and time.monotonic() < deadline:
-                self.search.restart()
-            elif counts.complete or time.monotonic() >= deadline:
+                return last[0]
+            if not self._learn() or counts.executions >= number:
                 raise ReplayError(f"{text}: the search did not come to that graph; was the strategy changed?")
-        return last[0]
+            self.search.restart()
 
 
 # ---- the story -------------------------------------------------------------------------------------------------------
@@ -238,7 +314,8 @@ def model_of_graphs(text: str) -> str | None:
 
 def graph_number(text: str) -> int:
     """The number of the graph in such a string."""
-    return int(text.rpartition(":")[2])
+    found = REPLAY.fullmatch(text)
+    return int(found[2]) if found is not None else 0
 
 
 def tell_graph(case: GraphCase, failure: Failure, command: str, mends: Sequence[str] = ()) -> str:
@@ -269,7 +346,7 @@ def _events(world: GraphWorld, graph: Graph) -> list[str]:
         for index, label in enumerate(events):
             text = _event(world, graph, task << SHIFT | index, label)
             if text:
-                rows.append((index, text, _at(label.place)))
+                rows.append((index, text, _at(label.place) if label.chain else ""))
         if not rows:
             continue
         lines.append(f"  {world.names[task]}")
@@ -287,7 +364,16 @@ def _event(world: GraphWorld, graph: Graph, event: Id, label: Label) -> str:
         return "grace period" if label.tag == "gp" and label.kind == "R" else ""
     if label.tag == "free":
         return f"free {describe(label.value[0], None, world.case.memory)}"
-    if label.tag in ("rcu_read_lock", "rcu_read_unlock", "kfree_rcu"):
+    if label.tag in ("kfree_rcu", "queue"):
+        source = graph.rf.get(event, INIT)
+        if source == WAITS:
+            return ""
+        which, slot, _ = label.value[-1] if label.tag == "kfree_rcu" else graph.label(source).value[-1]
+        record = describe((world.base(which), slot), None, world.case.memory)
+        return (
+            f"kfree_rcu of {record}" if label.tag == "kfree_rcu" else f"takes {record}{_whence(world, event, source)}"
+        )
+    if label.tag in ("rcu_read_lock", "rcu_read_unlock"):
         return label.tag
     if label.kind == "F":
         return f"smp_{label.order.replace('-', '_')}" if label.order in ("mb", "rmb", "wmb") else label.order
@@ -300,10 +386,14 @@ def _event(world: GraphWorld, graph: Graph, event: Id, label: Label) -> str:
     if source == WAITS:
         return f"waits for {name}"
     value = graph.label(source).value if source >= 0 else world.initial(label.loc)
-    whence = ""
-    if source >= 0 and source >> SHIFT != event >> SHIFT:
-        whence = f" from {world.names[source >> SHIFT]}:{source & ((1 << SHIFT) - 1)}"
-    return f"{name} is {_number(value)}{how}{whence}"
+    return f"{name} is {_number(value)}{how}{_whence(world, event, source)}"
+
+
+def _whence(world: GraphWorld, event: Id, source: int) -> str:
+    """Whose store it is, if it is another task's."""
+    if source < 0 or source >> SHIFT == event >> SHIFT:
+        return ""
+    return f" from {world.names[source >> SHIFT]}:{source & ((1 << SHIFT) - 1)}"
 
 
 def _number(value: Any) -> str:
@@ -331,7 +421,7 @@ def missed_stores(graph: Graph) -> Iterator[tuple[Id, Id]]:
     """Each load of the tasks' memory and the next store, of another task, that it did not see."""
     for event, source in graph.rf.items():
         label = graph.label(event)
-        if label.kind != "R" or source == WAITS or label.tag in ("gp", "slab", "wait_then_add") or label.rmw:
+        if label.kind != "R" or source == WAITS or label.tag in ("gp", "slab", "wait_then_add", "queue") or label.rmw:
             continue
         chain = graph.co.get(label.loc, ())
         later = chain[chain.index(source) + 1 :] if source >= 0 else chain

@@ -156,7 +156,7 @@ def history(
         list[str] | None,
         typer.Option("--workload", "-w", metavar="LABEL,...", help="Only these workloads, as tables call them."),
     ] = None,
-    figure: Annotated[str, typer.Option(metavar="NAME", help="lookup, fault, mapping or replay.")] = "lookup",
+    figure: Annotated[str, typer.Option(metavar="NAME", help="lookup, cold, fault, mapping or replay.")] = "lookup",
     absolute: Annotated[bool, typer.Option("--absolute", help="ns, not ratios to each run's baseline.")] = False,
     within: Annotated[
         float, typer.Option(min=0.1, max=50, metavar="PERCENT", help="The smallest step of interest.")
@@ -183,15 +183,15 @@ def history(
       benchframe history mine --runs ci/runs --fail-slower --format json
     """
     from benchframe.cli.options import shown
-    from benchframe.engine.job import FIGURES
+    from benchframe.engine.job import COLD, FIGURES
     from benchframe.report.runs import history_table, read_histories
     from benchframe.results.folder import list_runs
 
     check_form(form)
     if form == "mail":
         raise UsageError("the history has no mail format; use --format text")
-    if figure not in FIGURES:
-        raise UsageError(f"--figure takes {', '.join(FIGURES)}, not {figure!r}; {did_you_mean(figure, FIGURES)}")
+    if figure not in (known := (*FIGURES, COLD)):
+        raise UsageError(f"--figure takes {', '.join(known)}, not {figure!r}; {did_you_mean(figure, known)}")
     found, problems = read_histories(
         list_runs(root), strategy, figure, absolute=absolute, workloads=split(workload), within=within / 100
     )
@@ -217,7 +217,7 @@ def site(
     """Write one static page over any number of runs and bundles: every figure, with filters by strategy, workload,
     figure, machine, kernel and date, and sorting by each column.
 
-    The page loads nothing and opens from disk. A bundle that lies beside it is linked.
+    The page loads nothing and opens from disk. A bundle that lies beside it, or in a folder there, is linked.
 
     Exit codes: 0, 2 (nothing to show), 3 (the disk).
 

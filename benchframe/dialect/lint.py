@@ -6,6 +6,7 @@ import ast
 import builtins
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -46,8 +47,17 @@ def unknown_names(definition: ast.FunctionDef, function: FunctionType) -> Iterat
             name = node.id
             if name in own or name in scope or hasattr(builtins, name):
                 continue
+            if _offered(name, scope) is not None:
+                yield node.lineno, f"{name} is not defined", f"write above: from benchframe.kernel import {name}"
+                continue
             hint = near(name, [*own, *(n for n in scope if not n.startswith("__")), *BUILTINS])
             yield node.lineno, f"{name} is not defined{hint}", "define it in this file or import it"
+
+
+def _offered(name: str, scope: Mapping[str, Any]) -> Any:
+    """What the header file, if it is loaded, has under a name that a module does not have; None if nothing."""
+    kernel = sys.modules.get("benchframe.kernel")
+    return None if kernel is None or name in scope or name not in kernel.__all__ else getattr(kernel, name)
 
 
 def arguments_of(obj: Any) -> tuple[str, ...] | None:
@@ -112,7 +122,12 @@ def unknown_fields(definition: ast.FunctionDef, function: FunctionType) -> Itera
         slab = record(node.value)
         if slab is not None and node.attr not in slab.struct.fields:
             what = f"{slab.struct.name} has no field {node.attr}{near(node.attr, slab.struct.fields)}"
-            yield node.lineno, what, "docs/dialect.md lists the fields"
+            listed = len(slab.struct.fields) <= 8
+            yield (
+                node.lineno,
+                what,
+                f"it has {', '.join(slab.struct.fields)}" if listed else "docs/dialect.md lists them",
+            )
 
 
 def returned_records(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:
@@ -125,8 +140,8 @@ def returned_records(definition: ast.FunctionDef, function: FunctionType) -> Ite
 
 def copied_records(definition: ast.FunctionDef, function: FunctionType) -> Iterator[Told]:
     """What C does with structs and pointers and the dialect does not: ``b = a`` of records, a record stored in a
-    field, ``x.y.z`` through a field, which is an index."""
-    record = _record_names(definition, function)
+    field, ``x.y.z`` through a field, which is an index, and ``x.z`` of a name for an index."""
+    record, indexes = _record_names(definition, function), _index_names(definition, function)
     for node in ast.walk(definition):
         if isinstance(node, ast.Assign) and (slab := record(node.value)) is not None:
             struct = slab.struct.name
@@ -137,19 +152,60 @@ def copied_records(definition: ast.FunctionDef, function: FunctionType) -> Itera
                 elif isinstance(target, ast.Name) and isinstance(node.value, ast.Name):
                     what = f"{target.id} = {node.value.id} copies nothing: both names stand for the same {struct}"
                     yield node.lineno, what, "copy the fields that you need, one by one, or use one name"
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute):
+        elif isinstance(node, ast.Attribute) and (
+            isinstance(node.value, ast.Attribute) or (isinstance(node.value, ast.Name) and node.value.id in indexes)
+        ):
             inner = ast.unparse(node.value)
-            which = [
-                name
-                for name, obj in function.__globals__.items()
-                if isinstance(obj, Slab) and node.attr in obj.struct.fields and name in function.__code__.co_names
-            ] or [
-                name
-                for name, obj in function.__globals__.items()
-                if isinstance(obj, Slab) and node.attr in obj.struct.fields
-            ]
             what = f"{inner} is an index, a number: it has no field {node.attr}"
-            yield node.lineno, what, f"make a record of it: {which[0] if which else 'SLAB'}(mm, {inner}).{node.attr}"
+            yield (
+                node.lineno,
+                what,
+                f"make a record of it: {_slab_with(node.attr, inner, function)}(mm, {inner}).{node.attr}",
+            )
+
+
+def _index_names(definition: ast.FunctionDef, function: FunctionType) -> frozenset[str]:
+    """Names that stand for a number wherever they are: what is only ever assigned a field or a number, and parameters
+    that the text also compares, computes with, stores in a field, or makes a record of."""
+    assigned: dict[str, list[bool]] = {}
+    used: set[str] = set()
+
+    def number(value: ast.AST) -> bool:
+        return isinstance(value, (ast.Attribute, ast.Constant))
+
+    for node in ast.walk(definition):
+        operands: list[ast.expr] = []
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                if isinstance(target, ast.Attribute):
+                    operands.append(node.value)
+                for name in ast.walk(target):
+                    if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
+                        assigned.setdefault(name.id, []).append(name is target and number(node.value))
+        elif isinstance(node, ast.Compare):
+            operands = [node.left, *node.comparators]
+        elif isinstance(node, ast.BinOp):
+            operands = [node.left, node.right]
+        elif isinstance(node, ast.Call) and isinstance(_called(node, function), Slab):
+            operands = node.args[1:]
+        used.update(operand.id for operand in operands if isinstance(operand, ast.Name))
+    parameters = [one.arg for one in definition.args.args if one.arg not in assigned]
+    return frozenset(
+        [name for name, numbers in assigned.items() if all(numbers)] + [one for one in parameters if one in used]
+    )
+
+
+def _slab_with(field: str, inner: str, function: FunctionType) -> str:
+    """The slab that ``inner`` is probably an index of: one with this field, after which ``inner`` is called, as
+    ``vm_mm`` is after MM."""
+    scope = {name: obj for name, obj in function.__globals__.items() if isinstance(obj, Slab)}
+    words = re.split(r"[\W_]+", inner.rpartition(".")[2])
+    if "mm" in words:
+        return "MM"
+    having = [name for name, obj in scope.items() if field in obj.struct.fields]
+    called = [name for name in having if name.lower() in words]
+    used = [name for name in having if name in function.__code__.co_names]
+    return next(iter(called or used or having), "SLAB")
 
 
 def no_increments(definition: ast.FunctionDef) -> Iterator[Told]:
@@ -506,14 +562,14 @@ def _call(node: ast.Call, function: FunctionType) -> Iterator[tuple[int, str, st
         yield node.lineno, f"a method call .{node.func.attr}()", "call a @native function"
         return
     name = node.func.id if isinstance(node.func, ast.Name) else "?"
-    if name in function.__globals__:
-        obj = function.__globals__[name]
+    if (obj := _called(node, function)) is not None:
         if not (is_native(obj) or isinstance(obj, (Slab, Primitive, Hook, FarCall))):
             yield node.lineno, f"calls {name}, which is not strategy code", _mend_of(name, obj)
         elif not isinstance(obj, Primitive) and (texts := _texts(node)):
             what = f"names a field by a text, {texts[0].value!r}, in the call of {name}"
             yield node.lineno, what, _LOCKS
-        yield from wrong_arguments(node, name, obj)
+        else:
+            yield from wrong_arguments(node, name, obj)
     elif name not in BUILTINS and hasattr(builtins, name):
         yield node.lineno, f"calls {name}", f"define it with @native (builtins: {', '.join(sorted(BUILTINS))})"
     if node.keywords:
@@ -551,8 +607,11 @@ def _literals(definition: ast.FunctionDef, function: FunctionType) -> set[ast.AS
 
 
 def _called(node: ast.Call, function: FunctionType) -> Any:
-    """What of the module a call's name stands for; None if nothing."""
-    return function.__globals__.get(node.func.id) if isinstance(node.func, ast.Name) else None
+    """What a call's name stands for, in the module or else in the header file; None if nothing."""
+    if not isinstance(node.func, ast.Name):
+        return None
+    scope = function.__globals__
+    return scope.get(node.func.id, _offered(node.func.id, scope))
 
 
 def _spin(loop: ast.While) -> Iterator[tuple[int, str, str]]:
@@ -595,20 +654,41 @@ C_HABITS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\)\s*=(?!=)", "a record cannot be assigned to: copy the fields that you need, one by one"),
     )
 )
-"""What stands in the line, and how it is written here. The first that matches counts."""
+"""What stands in a line, and how it is written here. What one has matched is not offered to the next."""
 
 
-def c_habit(line: str) -> tuple[int, str] | None:
-    """The column (from 1) and the mend of what a line of C, taken for Python, has wrong; None if nothing is known.
+def c_habits(line: str) -> list[tuple[int, str]]:
+    """The column (from 1) and the mend of each thing that a line of C, taken for Python, has wrong, in their order.
 
-    >>> c_habit("    if a && b:")
-    (10, '&& is written `and`')
-    >>> c_habit("    return addr") is None
-    True
+    >>> c_habits("    if a && b->c:")
+    [(10, '&& is written `and`'), (14, '-> is written `.`, and a reference is an index: VMA(mm, i).vm_start')]
+    >>> c_habits("    return addr")
+    []
     """
     text = re.sub(r"""("[^"]*"|'[^']*')""", lambda match: " " * len(match[0]), line).partition("#")[0]
+    found = []
     for pattern, hint in C_HABITS:
         match = pattern.search(text)
         if match is not None:
-            return match.start() + 1, hint
-    return None
+            found.append((match.start() + 1, hint))
+            text = text[: match.start()] + " " * len(match[0]) + text[match.end() :]
+    return sorted(found)
+
+
+def c_places(source: str, most: int = 20) -> list[tuple[int, int, str]]:
+    """(line, column, mend) of what is C in a file that Python's parser refuses: in each line at which it stops, as if
+    those before were mended; ``most`` lines. Ends at the first line of which nothing is known."""
+    lines, places = source.splitlines(), list[tuple[int, int, str]]()
+    for _ in range(most):
+        try:
+            ast.parse("\n".join(lines))
+            break
+        except SyntaxError as error:
+            at = (error.lineno or 0) - 1
+        habits = c_habits(lines[at]) if 0 <= at < len(lines) else []
+        if not habits:
+            break
+        places += [(at + 1, column, mend) for column, mend in habits]
+        indent = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
+        lines[at] = indent + ("if 1:" if lines[at].rstrip().endswith((":", "{")) else "pass")
+    return places

@@ -54,8 +54,9 @@ NEAR, CALM = 16, 0.9
 """An event is undisturbed if the controls before it and before the next one are, and this share of those of the events
 up to NEAR before and after it. What disturbs comes for milliseconds, hundreds of events. Between them, while the other
 program waits for memory, single controls are undisturbed, but the caches that both share are not."""
-COVERED = 0.9
-"""Fewer events than this with an undisturbed replay count as none: the mean would be that of other events."""
+COVERED, SOME = 0.9, 0.25
+"""Fewer events than this with an undisturbed replay count as none: the mean would be that of other events. Fewer than
+the second share are not used by themselves either, nor events with fewer than two such replays on average."""
 MAPPING_SHARE = 4
 """... and a mapping call for each so many of them."""
 COLUMN = 512
@@ -77,6 +78,11 @@ def chosen_events(kinds: Array, most: int, seed: int) -> Array:
         for mask, count in ((quick, most), (~quick, max(1, most // MAPPING_SHARE)))
     ]
     return np.sort(np.concatenate(parts))
+
+
+def timed_events(kinds: Array, caches: Caches, most: int, seed: int) -> Array:
+    """Those of a cold replay in state ``caches``: fewer, the more is touched before each."""
+    return chosen_events(kinds, min(max(LINES // max(1, caches.touched // LINE), FEWEST), most), seed)
 
 
 def _one_of_each(rows: Array, count: int, rng: np.random.Generator) -> Array:
@@ -158,8 +164,7 @@ class ColdSession(Session):
         self.caches = caches
         self._toucher = toucher or Toucher(caches)
         kinds = self.trace.events["kind"][self.first :]
-        lines = max(1, caches.touched // LINE)
-        rows = chosen_events(kinds, min(max(LINES // lines, FEWEST), most), seed)
+        rows = timed_events(kinds, caches, most, seed)
         self.chosen: Array = rows + self.first
         """The timed events."""
         chosen_kinds = kinds[rows]
@@ -230,20 +235,22 @@ class ColdSession(Session):
         return self._quiet.own
 
     def _evaluated(self, loops: int, passes: Sequence[tuple[Pass, Pass]]) -> ColdTimes:
-        """The figures of these replays, of the undisturbed events only if there are enough."""
+        """The figures of these replays, of the undisturbed events only if there are enough. Else of all: of a few that
+        look undisturbed amid disturbance, in one replay each, one that was interrupted would decide the mean."""
         full, known = (self._typical([both[i] for both in passes]) for i in (0, 1))
         lost = np.isnan(full) | np.isnan(known)
-        if lost.all():
+        covered, calm = 1 - float(lost.mean()), self._undisturbed(passes)
+        if covered >= SOME and calm >= 2 * covered:
+            full, known = np.where(lost, np.nan, full), np.where(lost, np.nan, known)
+        else:
             every = [np.ones(len(lost), dtype=np.bool_)] * len(passes)
             full, known = (lower_means([both[i].cycles for both in passes], every) for i in (0, 1))
-        else:
-            full, known = np.where(lost, np.nan, full), np.where(lost, np.nan, known)
         lookup, fault, mapping, quick = self._means(full, known)
         clocks = np.sort([one.clock for both in passes for one in both])
         clock = float(np.mean(clocks[: math.ceil(LOWER * len(clocks))]))
         ns = median(one.ns for both in passes for one in both)
         parts = ((self.n_lookups, quick - clock), (self.n_mapping, mapping - clock))
-        quiet = round(self._undisturbed(passes))
+        quiet = round(calm)
         enough = believable(quiet, len(passes)) and quiet >= min(len(passes) // 2, LEAST)
         return ColdTimes(
             loops=loops,
@@ -253,7 +260,7 @@ class ColdSession(Session):
             mapping_ns=(mapping - clock) * ns,
             replay_ns=sum(count * cycles for count, cycles in parts if count) * ns / self.n_events,
             taken=len(passes),
-            quiet=quiet if enough and 1 - lost.mean() >= COVERED else 0,
+            quiet=quiet if enough and covered >= COVERED else 0,
             passes=tuple(passes),
         )
 

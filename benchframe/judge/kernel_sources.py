@@ -52,7 +52,7 @@ from benchframe.judge.trees import (
     stores,
     watched,
 )
-from benchframe.linux import SourcesError, SourceTree, find_trees
+from benchframe.linux import SourcesError, SourceTree, find_trees, read_source
 from benchframe.mm.flags import MADV_DONTFORK
 from benchframe.mm.layout import MM
 from benchframe.mm.machine import ENDLESS, Machine, Parameters, Sizes, Space
@@ -136,7 +136,7 @@ class MapleRows:
 
     def __init__(self, strategy: Strategy, kernels: Sequence[KernelMaple], what: str) -> None:
         self.strategy, self.kernels = strategy, kernels
-        self.rcu = strategy.name.endswith("_rcu")
+        self.rcu = strategy.name != "maple"
         name = strategy.name
         self.one = {k: Row(f"{name}, {what}: one store from the same tree", k.name, "stores") for k in kernels}
         self.all = {k: Row(f"{name}, {what}: the whole history", k.name, "trees") for k in kernels}
@@ -523,7 +523,7 @@ def run_sources_command(
 
     Args:
         folders: kernel source trees, or folders that contain some.
-        known: the plugins; rbtree, rbtree_gap, maple and maple_rcu are compared.
+        known: the plugins; rbtree, rbtree_gap, maple and maple_rcu are compared, maple_copy with 7.2's code.
         ops: random calls, and random stores, of each comparison (DEFAULT_OPS).
         minutes: stop when this long has passed, between two programs; instead of ``ops``.
         seed: the random programs depend on it alone.
@@ -582,16 +582,30 @@ def _runs(
                 yield rbtree(known.strategy(name), library, tree.name, ops, seed)
     if "vma" in parts:
         for tree in _having(console, trees, VMA):
-            yield vmas(known.strategy("maple"), build(tree, VMA, folder), tree.version, ops, seed)
+            try:
+                library = build(tree, VMA, folder)
+            except SourcesError as error:  # kernels after 6.12 ask for more than shim.h has
+                if len(parts) == 1 or tree.version <= (6, 12):
+                    raise
+                console.print(f"Linux {tree.name}, mm/vma.c: not compared, {error}", soft_wrap=True, markup=False)
+            else:
+                yield vmas(known.strategy("maple"), library, tree.version, ops, seed)
     if "maple" in parts or "traces" in parts:
-        kernels = [KernelMaple(build(tree, MAPLE, folder), tree.name) for tree in _having(console, trees, MAPLE)]
-        for name in ("maple", "maple_rcu") if kernels else ():
+        compared: dict[str, list[KernelMaple]] = {name: [] for name in ("maple", "maple_rcu", "maple_copy")}
+        for tree in _having(console, trees, MAPLE):
+            copies = "struct maple_copy" in read_source(tree.path / MAPLE.files[1])
+            for name, kernels in compared.items():
+                if (name == "maple_copy") == copies:
+                    kernels.append(KernelMaple(build(tree, MAPLE, folder), tree.name))
+        for name, kernels in compared.items():
+            if not kernels:
+                continue
             strategy = known.strategy(name)
             if "maple" in parts:
                 yield maple_stores(strategy, kernels, ops, seed)
                 yield maple_calls(strategy, kernels, ops, seed)
                 yield maple_forks(strategy, kernels, ops, seed)
-            if "traces" in parts and name == "maple":
+            if "traces" in parts and name != "maple_rcu":
                 for trace in traces:
                     yield iter([maple_trace(strategy, kernels, trace, known.spec(trace).trace(0))])
 

@@ -68,7 +68,7 @@ def build(tree: SourceTree, driver: Driver, folder: Path) -> ctypes.CDLL:
     """Compile the driver with the tree's files in ``folder``, and load it. A few seconds.
 
     Raises SourcesError without a compiler, and with the compiler's first error where the tree's files ask for what the
-    shim does not have (drivers are tried with 6.1 and 6.12).
+    shim does not have (drivers are tried with 6.1 and 6.12, maple.c and rbtree.c with 7.2).
     """
     own = folder / f"{driver.name}-{tree.name}"
     texts = [(file, read_source(tree.path / file)) for file in driver.files]

@@ -187,7 +187,6 @@ void k_load(struct maple_tree *mt, const long *from, int height)
 	in = from;
 	root = load(&mas);
 	mte_to_node(root)->parent = ma_parent_ptr((unsigned long)mt | MA_ROOT_PARENT);
-	mas.depth = height;
-	mas_set_height(&mas);
+	mt->ma_flags = (mt->ma_flags & ~MT_FLAGS_HEIGHT_MASK) | height << MT_FLAGS_HEIGHT_OFFSET;
 	mt->ma_root = mte_mk_root(root);
 }

@@ -175,7 +175,9 @@ static inline void shim_grace_period(void)
 #define SLAB_PANIC 0
 #define gfpflags_allow_blocking(f) (!!((f) & 0x400U))
 struct kmem_cache { size_t size; };
-static inline struct kmem_cache *kmem_cache_create(const char *name, size_t size, size_t align, int flags, void *make)
+struct kmem_cache_args { unsigned int align, sheaf_capacity; };
+#define kmem_cache_create(name, size, ...) shim_cache(size) /* whose other arguments have changed */
+static inline struct kmem_cache *shim_cache(size_t size)
 {
 	struct kmem_cache *cache = calloc(1, sizeof(*cache));
 
@@ -217,9 +219,53 @@ static inline int kmem_cache_alloc_bulk(struct kmem_cache *cache, gfp_t gfp, siz
 		}
 	return n;
 }
+/* Prefilled sheaves, 6.18 on: objects that a caller has in hand. */
+struct slab_sheaf { unsigned int size; void *objects[]; };
+static inline int kmem_cache_refill_sheaf(struct kmem_cache *cache, gfp_t gfp, struct slab_sheaf **sheaf, unsigned int size)
+{
+	struct slab_sheaf *grown = realloc(*sheaf, sizeof(*grown) + size * sizeof(void *));
+
+	if (!*sheaf)
+		grown->size = 0;
+	*sheaf = grown;
+	if (grown->size >= size)
+		return 0;
+	if (!kmem_cache_alloc_bulk(cache, gfp, size - grown->size, grown->objects + grown->size))
+		return -ENOMEM;
+	grown->size = size;
+	return 0;
+}
+static inline void kmem_cache_return_sheaf(struct kmem_cache *cache, gfp_t gfp, struct slab_sheaf *sheaf)
+{
+	kmem_cache_free_bulk(cache, sheaf->size, sheaf->objects);
+	free(sheaf);
+}
+static inline struct slab_sheaf *kmem_cache_prefill_sheaf(struct kmem_cache *cache, gfp_t gfp, unsigned int size)
+{
+	struct slab_sheaf *sheaf = NULL;
+
+	if (!kmem_cache_refill_sheaf(cache, gfp, &sheaf, size))
+		return sheaf;
+	kmem_cache_return_sheaf(cache, gfp, sheaf);
+	return NULL;
+}
+#define kmem_cache_sheaf_size(sheaf) ((sheaf)->size)
+static inline void *kmem_cache_alloc_from_sheaf(struct kmem_cache *cache, gfp_t gfp, struct slab_sheaf *sheaf)
+{
+	void *p = sheaf->size ? sheaf->objects[--sheaf->size] : NULL;
+
+	return p && gfp & __GFP_ZERO ? memset(p, 0, cache->size) : p;
+}
+/* Of a maple node, which is aligned to its size. */
+static inline void shim_free_node(struct rcu_head *head) { shim_free((void *)((uintptr_t)head & ~255UL)); }
+#define kfree_rcu(p, head) call_rcu(&(p)->head, shim_free_node)
 static inline void *kmalloc(size_t n, gfp_t gfp) { return malloc(n); }
 static inline void *kzalloc(size_t n, gfp_t gfp) { return calloc(1, n); }
-static inline void kfree(void *p) { free(p); }
+static inline void kfree(void *p) /* of kmem_cache_alloc's objects, too */
+{
+	if (p)
+		shim_free(p);
+}
 
 /* ---- the entries that include/linux/xarray.h defines ------------------------------------------------------------- */
 #define XA_ZERO_ENTRY xa_mk_internal(257)

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from benchframe.errors import ResultsError
 from benchframe.files import printable
 from benchframe.report.bundle import SUFFIXES, unpack
-from benchframe.report.table import Table, Value, ns, times
+from benchframe.report.table import Table, Value, bound, ns, times
 from benchframe.report.write import asset, content_hash, environment
 from benchframe.results.figures import rows_of
 from benchframe.results.folder import RunFolder
@@ -161,7 +161,7 @@ class SiteRow:
 
 @dataclass(frozen=True)
 class Source:
-    """A run on the page; ``link`` is the bundle beside the page, if it came from one."""
+    """A run on the page; ``link`` is the bundle beside the page or in a folder there, if it came from one."""
 
     name: str
     about: str
@@ -189,7 +189,8 @@ def write_site(places: Sequence[Path], target: Path, title: str) -> tuple[int, i
                 with tempfile.TemporaryDirectory(prefix="benchframe-site-") as scratch:
                     opened = unpack(path, Path(scratch))
                     one, about = rows_in(opened.folder, opened.name)
-                link = quote(path.name) if path.resolve().parent == target.resolve().parent else ""
+                beside = path.resolve().is_relative_to(folder := target.resolve().parent)
+                link = quote(path.resolve().relative_to(folder).as_posix()) if beside else ""
                 source = Source(printable(opened.name), about, f"./{link}" if link else "")
         except ResultsError as error:
             problems.append(printable(error.line))
@@ -244,6 +245,7 @@ def rows_in(folder: RunFolder, name: str) -> tuple[list[SiteRow], str]:
     for row in rows_of(folder.cells(), notes=False):
         for figure, value in row.figures.items():
             summary, ratio, verdict = value.summary, value.ratio, value.verdict
+            word = "disturbed" if row.disturbed else verdict.word if verdict else ""
             numbers = (summary.mean, summary.sd, *((ratio.value, ratio.low, ratio.high) if ratio else (math.nan,) * 3))
             texts = (
                 *(
@@ -254,8 +256,8 @@ def rows_in(folder: RunFolder, name: str) -> tuple[list[SiteRow], str]:
                     host.get("kernel", ""),
                 ),
                 *(ns(number) for number in numbers[:2]),
-                *(times(number) for number in numbers[2:]),
-                *(verdict.word if verdict else "", str(summary.n), manifest.created[:10], name),
+                *(bound(number) for number in numbers[2:]),
+                *(word, str(summary.n), manifest.created[:10], name),
             )
             sorts = (
                 *(None,) * CHOICES,

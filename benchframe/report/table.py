@@ -111,8 +111,19 @@ def ratio_text(ratio: Ratio | None, digits: int = 2) -> str:
     """
     if ratio is None:
         return ""
-    low, high = (">999" if end > 999 else times(end, digits) for end in (ratio.low, ratio.high))
+    low, high = (bound(end, digits) for end in (ratio.low, ratio.high))
     return f"{times(ratio.value, digits)} " + (f"[{low}, {high}]" if ratio.n > 1 else "[-]")
+
+
+def bound(value: float, digits: int = 2) -> str:
+    """An end of a ratio's interval; of one that says next to nothing no more than that.
+
+    >>> bound(0.667), bound(4e-11), bound(8.8e11), bound(math.nan)
+    ('0.67', '<.001', '>999', '-')
+    """
+    if 0 < value < 0.0005:
+        return "<.001"
+    return ">999" if value > 999 else times(value, digits)
 
 
 def comparisons(number: int, cold: int = 0) -> str:
@@ -197,6 +208,11 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     ]
     if any(row.shown.endswith("!") for row in rows):
         notes.append("!: pyperf reports a figure of this cell as unstable; the report quotes its message.")
+    if any(row.disturbed for row in rows):
+        notes.append(
+            "disturbed: no process found an undisturbed moment for one of this cell's figures or more, which are those "
+            "of a busy machine. Run it again when the machine is idle."
+        )
     for row in rows:
         notes += _lost(row)
         state = row.cell.state

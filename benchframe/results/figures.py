@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from benchframe.engine.job import COLD
-from benchframe.results.folder import Cell, Process, calm, level, number
+from benchframe.results.folder import Cell, Process, calm, level, number, restless
 from benchframe.stats import Judging, Pair, Ratio, Summary, Verdict, judge, paired_ratio, summarise
 from benchframe.stats.ratios import shape_notes
 
@@ -266,12 +266,20 @@ class Row:
 
     @property
     def shown(self) -> str:
-        """The state, with ``!`` if pyperf calls one of the figures unstable.
+        """The state; ``disturbed`` instead of ok if a figure is that of a busy machine; with ``!`` if pyperf calls one
+        unstable.
 
         Too few samples for 1 % do not count here: the intervals show that, and for how many percent they suffice.
         """
         hints = [hint for lines in self.cell.state.hints.values() for hint in lines]
-        return self.cell.state.state + "!" * any(not hint.startswith("Not enough samples") for hint in hints)
+        state = "disturbed" if self.disturbed else self.cell.state.state
+        return state + "!" * any(not hint.startswith("Not enough samples") for hint in hints)
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether no process found an undisturbed moment for one of the figures of a cell that was measured."""
+        measured = self.cell.figures.values() if self.cell.state.state == "ok" else ()
+        return any(processes and all(map(restless, processes)) for processes in measured)
 
 
 def figures_of(cell: Cell) -> tuple[str, ...]:

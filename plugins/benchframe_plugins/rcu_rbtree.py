@@ -201,6 +201,7 @@ KNOWN_BUGS = (
             "refcount_inc_not_zero_acquire",
             "down_read_any",
             "down_write_any",
+            "walk",
         ),
         kind="deadlock",
         says="*waits for * of vma #*",
@@ -223,7 +224,7 @@ KNOWN_BUGS = (
     scenario.KnownBug(
         "anon_vma",
         "as above",
-        ("move_vma", "spin_lock"),
+        ("move_vma", "spin_lock", "anon_vma_choose"),
         kind="broken invariant",
         scenarios=("fault-mremap-neighbour",),
         says="VMA #*: anon_vma * with a chain of 0",

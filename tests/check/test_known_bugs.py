@@ -1,12 +1,15 @@
 """Known bugs are told from new ones: a seed with one bug more is reported, although it shows where the old ones do."""
 
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from benchframe.api import Cache, Protocol, Strategy, native
-from benchframe.check.command import run_check_command
+from benchframe.check import jobs
+from benchframe.check.checker import make_case, replay
+from benchframe.check.command import run_check_command, scenario
 from benchframe.kernel import NULL, TASK, VMA, index_find, read_unlock
 from benchframe.registry import load
 from benchframe.scenario import KnownBug, Sites
@@ -88,6 +91,49 @@ def test_the_seed_put_together_again_is_known() -> None:
     lines: list[str] = []
     assert run_check_command([seed_with()], where, 60, allow_known=True, say=lines.append) == 0, lines
     assert not any("[new]" in line for line in lines)
+
+
+def by_graphs(strategy: Strategy, where: str) -> jobs.Result:
+    """What the search of execution graphs says under the kernel's memory model."""
+    part = jobs.Part(strategy, scenario(where, strategy), "lkmm", graphs=True)
+    return jobs.do_part(part, time.monotonic() + 100, lambda executions: None, lambda text: None)
+
+
+RACY = {one.known_bugs: name for name, one in sorted(KNOWN.strategies.items()) if one.known_bugs}
+"""One strategy of each list of known bugs."""
+SHOWN_BY = {
+    "maple": ("stack-fills-hole", {"B17"}),
+    "pmdcache": ("lookup-munmap", {"B1", "waker"}),
+    "rcu_rbtree_v3": ("lookup-munmap", {"B9", "waker"}),
+}
+
+
+@pytest.mark.parametrize("name", RACY.values())
+def test_graphs_know_the_same_bugs(name: str) -> None:
+    """Each failure of a racy strategy has its name in the search of graphs, too. One that is an interleaving comes with
+    its schedule, which shows it again by the other search: by functions, who freed, and where the pointer came from."""
+    where, names = SHOWN_BY[name]
+    strategy = KNOWN.strategy(name)
+    result = by_graphs(strategy, where)
+    assert {finding.known for finding in result.findings} == names
+    assert not any("[new]" in line for line in result.lines)
+    twins = [finding.twin for finding in result.findings if finding.twin is not None]
+    assert twins
+    for twin in twins:
+        failure = replay(make_case(scenario(where, strategy), strategy), twin.replay).failure
+        assert failure is not None
+        assert failure.kind == twin.kind
+    if result.findings[0].twin is not None:
+        assert "no ordering mends it" in result.story
+
+
+@pytest.mark.parametrize("name", ["walk", "stale"])
+def test_graphs_tell_a_new_bug_from_known_ones(name: str) -> None:
+    """The mutants of above are as new to the search of graphs, which finds the tree's freed nodes in "walk", too."""
+    strategy, where, _ = MUTANTS[name]
+    result = by_graphs(strategy, where)
+    assert any(not finding.known for finding in result.findings), result.lines
+    assert any(line.endswith("[new]") for line in result.lines)
 
 
 BUG = KnownBug(

@@ -22,6 +22,7 @@ from benchframe.check import jobs, litmus, paths
 from benchframe.check.axioms import WORDS, Relations, acyclic, all_before, closure, consistent
 from benchframe.check.checker import Hunt, make_case
 from benchframe.check.command import run_check_command, scenario
+from benchframe.check.execution import ReplayError
 from benchframe.check.graph import SHIFT, Label, Traced, on_branch
 from benchframe.check.litmus import Answer, Tasks, Unsupported, finals, parse, read_test, run_test
 from benchframe.check.memory import describe, running
@@ -207,6 +208,32 @@ def test_what_is_not_read_is_refused() -> None:
     for statement in ("srcu_read_lock(x);", "while (1) {}", "x[0] = 1;", "goto out;"):
         with pytest.raises(Unsupported):
             run_test(parse(f"C t\n{{}}\nP0(int *x) {{ {statement} }}\nexists (x=1)"), "lkmm")
+
+
+def test_a_memory_model_that_does_not_exist() -> None:
+    """It is refused by its name, and those that exist are named."""
+    with pytest.raises(UsageError, match="no memory model 'lkm'; known: lkmm, rc11, sc, tso"):
+        run_test(parse(SB.format("", "")), "lkm")
+
+
+def test_a_replay_string_of_a_search_without_time() -> None:
+    """It leads to the same failure, although the replay has all the time: what was drawn ahead of the search, and so
+    what it begins with, stands in the string. One that fits no graph is refused."""
+    strategy, where = load().strategy("pmdcache"), scenario("lookup-munmap")
+    full = GraphHunt(GraphCase(where, strategy), 1)
+    full.run(time.monotonic() + 100)
+    hunt = GraphHunt(GraphCase(where, strategy), 1)
+    hunt.warm_up(time.monotonic() + 100, 2)
+    hunt.run(time.monotonic() + 100)
+    for one, ending in ((full, ""), (hunt, "w2")):
+        (failure,) = one.failures.values()
+        text = one.replay_string(failure.number)
+        assert text == f"v1-lkmm:{failure.number}{ending}"
+        again = GraphHunt(GraphCase(where, strategy)).again(text)
+        assert again is not None
+        assert (str(again.broken), again.seen.graph.key()) == (str(failure.broken), failure.seen.graph.key())
+    with pytest.raises(ReplayError, match="did not come to that graph"):
+        GraphHunt(GraphCase(where, strategy)).again("v1-lkmm:999999")
 
 
 @pytest.mark.needs_debian

@@ -49,6 +49,14 @@ def test_every_strategy_has_enough() -> None:
             assert len(set(keys)) == len(keys)
 
 
+def test_what_judges_an_index_is_left_alone() -> None:
+    """No fault is made of ``index_check``, nor of what only it calls: a blind judge finds nothing."""
+    for name, judge in (("avl", "avl_node_wrong"), ("btree", "bt_check_node")):
+        names = {function.__name__ for function in functions_of(KNOWN.strategy(name))}
+        assert judge not in names
+        assert {"avl_insert", "bt_insert"} & names
+
+
 def test_a_sample_is_found() -> None:
     """CI's sample: of seeded faults of mmap_cache all are found, but those that were judged."""
     result = score(KNOWN.strategy("mmap_cache"), 3, seed=1)

@@ -10,7 +10,20 @@ from support.environments import ROOT
 from benchframe.cstrategy import CSource, header, unseen
 from benchframe.dialect.functions import Identities
 from benchframe.dialect.records import DialectError
+from benchframe.engine.cost.records import (
+    ATOMIC,
+    BARRIER,
+    BRANCH,
+    LINE,
+    LOAD,
+    LOW,
+    SHIFT,
+    STORE,
+    Memory,
+)
+from benchframe.engine.cost.rewrite import Translator
 from benchframe.engine.session import Session
+from benchframe.mm.layout import MM, VMA, vm_area_struct
 from benchframe.mm.machine import Machine, Sizes, Space
 from benchframe.registry import Registry, load
 from benchframe.runner import InterpretedRunner
@@ -109,6 +122,106 @@ def test_the_twin_runs_where_accesses_must_be_seen(tmp_path: Path) -> None:
     space = Space(Machine(InterpretedRunner(known.strategy("c-list")), Sizes(vmas=64, tables=64, pages=256, files=4)))
     assert space.mmap(0x10000000, 4096, 3, 0x32) == 0x10000000
     assert space.find_vma(0) == (0x10000000, 0x10001000)
+
+
+def counted(known: Registry, name: str, space: Space, addresses: range) -> list[int]:
+    """The records that lookups of these addresses leave, and that their results are right."""
+    strategy, records = known.strategy(name), list[int]()
+    find = strategy.binding["index_find"]
+    run = Translator(Memory(space.machine, strategy), strategy.binding, records.append).function(find, (MM, None))
+    for address in addresses:
+        vma = run(space.number + 1, address)
+        assert (vma != 0) == (space.find_vma(address) is not None)
+    return records
+
+
+def test_c_is_counted_as_its_twin_is(tmp_path: Path) -> None:
+    """The C of rb_find and its twin leave the same records in the same order: the same fields are read, and as many
+    branches are decided, alike whenever the twin's are; and they leave them again in a second replay."""
+    for part in ("c_rbtree.py", "rb_find.c"):
+        (tmp_path / part).write_text((EXAMPLE.parent / part).read_text().replace(", twin=rb_find", ""))
+    twin, alone = load([EXAMPLE]), load([tmp_path / "c_rbtree.py"])
+    sizes = Sizes(vmas=64, tables=64, pages=256, files=4)
+    space = Space(Machine(InterpretedRunner(twin.strategy("c-rbtree")), sizes))
+    for number in (5, 2, 8, 1, 9, 3, 30, 12, 7, 18, 21, 16):
+        space.mmap(0x10000000 + 2 * number * 4096, 4096, 3, 0x32)
+    asked = range(0x10000000, 0x10000000 + 64 * 4096, 2048)
+    expected, found = (counted(one, "c-rbtree", space, asked) for one in (twin, alone))
+    assert len(expected) > 1000
+    assert [r >> SHIFT for r in found] == [r >> SHIFT for r in expected]
+    assert [r for r in found if r >> SHIFT != BRANCH] == [r for r in expected if r >> SHIFT != BRANCH]
+    branches = {(a, b) for a, b in zip(found, expected, strict=True) if a >> SHIFT == BRANCH}
+    assert len(branches) == len({a for a, _ in branches}) == len({b for _, b in branches}) == 6
+    assert counted(alone, "c-rbtree", space, asked) == found
+
+
+ACCESSES = """
+static int64_t calls;
+
+int64_t index_find(struct mm_struct *mm, int64_t addr)
+{
+	struct vm_area_struct *v = VMA(mm, 1), copy = *v;
+	int64_t old = 0, on_the_stack[4] = {addr};
+
+	if (!calls++)
+		v->vm_end = on_the_stack[addr & 3];
+	__atomic_fetch_add(&v->vm_start, 1, __ATOMIC_RELAXED);
+	__atomic_compare_exchange_n(&v->vm_end, &old, 0, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+	smp_mb();
+	smp_store_release(&v->vm_start, READ_ONCE(v->vm_end));
+	memcpy(&v->vm_start, &v->vm_end, sizeof(v->vm_start));
+	return 0 * copy.vm_start;
+}
+"""
+
+
+def test_each_kind_of_access_is_counted(tmp_path: Path) -> None:
+    """Loads, stores, atomics, barriers, copies: at the field's place; the stack and the file's variables are not
+    counted, and the latter are 0 again in the next replay."""
+    known = plugin(tmp_path, "#include <string.h>\n" + ACCESSES)
+    strategy = known.strategy("c-list")
+    space = Space(Machine(InterpretedRunner(strategy), Sizes(vmas=64, tables=64, pages=256, files=4)))
+    memory = Memory(space.machine, strategy)
+    first = {slab.base: region.first * LINE for slab, region in memory.slabs()}[VMA.base] + vm_area_struct.size
+    start, end = (first + vm_area_struct.offset(name) for name in ("vm_start", "vm_end"))
+    for _ in range(2):
+        records: list[int] = []
+        find = strategy.binding["index_find"]
+        run = Translator(memory, strategy.binding, records.append).function(find, (MM, None))
+        run(1, 0)
+        before = len(records)
+        run(1, 0)
+        told = [(r >> SHIFT, r & LOW) for r in records]
+        fields = sum(memory.counts(VMA, name) for name in vm_area_struct.fields)
+        assert {kind for kind, _ in told[:fields]} == {LOAD}
+        branch, stored, *rest = told[fields:before]
+        assert (branch[0], stored) == (BRANCH, (STORE, end))
+        assert rest == [
+            (ATOMIC, start),
+            (ATOMIC, end),
+            (BARRIER, 0),
+            (LOAD, end),
+            (STORE, start),
+            (LOAD, end),
+            (STORE, start),
+        ]
+        assert told[before + fields][0] == BRANCH
+        assert told[before + fields][1] != branch[1]
+        assert told[before + fields + 1 :] == rest
+
+
+def test_counting_needs_gcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler that cannot report accesses is refused with what to do."""
+    known = plugin(tmp_path)
+    strategy = known.strategy("c-list")
+    space = Space(Machine(InterpretedRunner(strategy), Sizes(vmas=64, tables=64, pages=256, files=4)))
+    other = tmp_path / "other"
+    other.write_text('#!/bin/sh\ncase "$*" in *trace-pc*) echo "what is trace-pc?" >&2; exit 1;; esac\nexec cc "$@"\n')
+    other.chmod(0o755)
+    monkeypatch.setenv("CC", str(other))
+    translator = Translator(Memory(space.machine, strategy), strategy.binding, lambda record: None)
+    with pytest.raises(DialectError, match=r"what is trace-pc\?\nTo count C the cost engine needs gcc; set CC=gcc"):
+        translator.function(strategy.binding["index_find"], (MM, None))
 
 
 def test_an_edit_is_another_strategy(tmp_path: Path) -> None:

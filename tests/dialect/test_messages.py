@@ -10,7 +10,7 @@ import pytest
 
 from benchframe.api import Cache, Strategy
 from benchframe.dialect import DialectError
-from benchframe.dialect.lint import c_habit, lint, readable, translated
+from benchframe.dialect.lint import c_habits, c_places, lint, readable, translated
 from benchframe.dialect.llvm import compile_unit
 from benchframe.engine.compile import check_texts
 from benchframe.mm.layout import mm_struct
@@ -86,6 +86,15 @@ MISTAKES = [
     ("unknown field by name", "t = TASK(mm, task)\nt.strateg0 = 1\nreturn 0", 1, "(did you mean strategy0?)"),
     ("unbound name", "return addr + OFFSET", 0, "OFFSET is not defined"),
     ("unbound call", "return hlper(mm, addr)", 0, "hlper is not defined (did you mean helper?)"),
+    ("what the header file has", "cpu_relax()\nreturn 0", 0, "write above: from benchframe.kernel import cpu_relax"),
+    (
+        "a field of a parameter",
+        "mm.strategy0 = addr\nreturn addr.vm_end",
+        1,
+        "addr is an index, a number: it has no field",
+    ),
+    ("a field of an index", "vma = mm.strategy0\nreturn vma.vm_end", 1, "make a record of it: VMA(mm, vma).vm_end"),
+    ("a field through an mm", "return TASK(mm, task).mm.mmap_cache", 0, "MM(mm, TASK(mm, task).mm).mmap_cache"),
     ("recursion", "if addr == 0:\n    return 0\nreturn find(mm, task, addr - 1)", None, "recursion"),
     ("returning nothing", "if addr > 5:\n    return 1", 1, "ends without a return on some path"),
     ("returning None", "if addr > 5:\n    return None\nreturn 1", 1, "returns nothing; return an integer"),
@@ -168,10 +177,17 @@ def test_c_is_told_with_its_column(line: str, column: int, hint: str) -> None:
     """What a writer of C does by habit and Python's parser refuses: the column, and how it is written here."""
     with pytest.raises(SyntaxError):
         compile(f"def f():\n{line}\n", "f.py", "exec")
-    found = c_habit(line)
-    assert found is not None
-    assert found[0] == column
-    assert hint in found[1]
+    found = c_habits(line)
+    assert found[0][0] == column
+    assert hint in found[0][1]
+
+
+def test_all_that_is_c_is_told_at_once() -> None:
+    """Python's parser stops at the first line that it refuses; the author is told of the others, too. A comment, a
+    text and what is Python are none."""
+    text = "def f(a):\n    # a && b\n    if a->x && a->y {\n        a.x++\n    return 'p->q' if a -b else !a\n"
+    assert [(line, column) for line, column, _ in c_places(text)] == [(3, 9), (3, 13), (3, 21), (4, 12), (5, 32)]
+    assert c_places("def f(a):\n    return a b\n    a++\n") == []  # of the first nothing is known
 
 
 def test_every_function_is_told_at_once(tmp_path: Path) -> None:

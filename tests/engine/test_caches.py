@@ -182,7 +182,8 @@ def test_what_is_disturbed_does_not_count() -> None:
 
 def test_a_short_pause_of_what_disturbs_does_not_count() -> None:
     """Single undisturbed controls amid disturbed ones are none. If half of the events were never undisturbed, the
-    figures are the others', and the value counts as disturbed."""
+    figures are the others', and the value counts as disturbed. If nearly all were, the figures are of all: one of the
+    few that was interrupted would be the mean."""
     found = cold(CHURN, Caches(PROGRAM, 64), 100)
     found.measure(1)
     calm = np.full(len(found.chosen), 300)
@@ -194,6 +195,12 @@ def test_a_short_pause_of_what_disturbs_does_not_count() -> None:
     half = np.where(number < len(calm) // 2, calm, 2 * calm)
     pair = tuple(Pass(half * cycles, half, 1.0, 1.0, 0.0) for cycles in (2.0, 1.0))
     times = found._evaluated(6, [pair] * 6)  # type: ignore[list-item]
+    assert (times.lookup_ns, times.quiet) == (300, 0)
+    few = np.where(number < len(calm) // 8, calm, 2 * calm)
+    held = tuple(np.where(number == 3, 1e9, cycles * calm) for cycles in (2.0, 1.0))
+    some = tuple(Pass(cycles, few, 1.0, 1.0, 0.0) for cycles in held)
+    rest = tuple(Pass(cycles * calm, 2 * calm, 1.0, 1.0, 0.0) for cycles in (2.0, 1.0))
+    times = found._evaluated(4, [some, rest, rest, rest])  # type: ignore[list-item]
     assert (times.lookup_ns, times.quiet) == (300, 0)
     late = tuple(Pass(half * 1.0, np.where(number == 7, 2 * calm, calm), 1.0, 1.0, 0.0) for _ in range(2))
     assert found._evaluated(4, [late] * 4).quiet == 4, "one event too few in each is no replay less"  # type: ignore

@@ -165,6 +165,10 @@ def test_what_is_set_aside_is_said(tmp_path: Path) -> None:
     notes = "\n".join(latency_table(found).notes)
     assert "24 % of the replays were discarded" in notes
     assert "1 of 8 processes was disturbed throughout, according to the control, and is left out" in notes
+    assert [row.shown for row in rows_of(found)] == ["ok", "ok"]
+    busy = made(tmp_path / "busy", cells, quiet=marks | {"mine": [(100, 0, 90.0)] * 4}).cells()
+    assert [row.shown for row in rows_of(busy)] == ["ok", "disturbed"]
+    assert any(note.startswith("disturbed: no process found") for note in latency_table(busy).notes)
     plain = made(tmp_path / "plain", cells).cells()
     assert set_aside(plain).processes == 0
     assert "do not count" not in "\n".join(latency_table(plain).notes)

@@ -224,15 +224,26 @@ def leaves(kit: Kit) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("step", "expected"), [(1, [16, 16, 16, 16, 16, 16, 16, 10, 7]), (-1, [16, 14, 14, 14, 14, 14, 14, 14, 15])]
+    ("name", "step", "expected", "then"),
+    [
+        ("maple", 1, [16, 16, 16, 16, 16, 16, 16, 10, 7], [16, 10, 7]),
+        ("maple", -1, [16, 14, 14, 14, 14, 14, 14, 14, 15], [16, 8, 9]),
+        ("maple_copy", 1, [16, 16, 16, 16, 16, 16, 16, 8, 9], [16, 8, 9]),
+        ("maple_copy", -1, [16, 14, 14, 14, 14, 14, 14, 14, 15], [16, 8, 9]),
+    ],
 )
-def test_maple_fills_a_sibling_before_it_splits(step: int, expected: list[int]) -> None:
-    """mas_push_data: filled in order, up or down, its leaves are full, where a B-tree's are half empty."""
-    kit = Kit("maple")
+def test_maple_fills_a_sibling_before_it_splits(name: str, step: int, expected: list[int], then: list[int]) -> None:
+    """mas_push_data: filled in order, up or down, its leaves are full, where a B-tree's are half empty; 7.2 halves what
+    two leaves have (split_data). So too where they are joined again, as one VMA after the other goes."""
+    kit = Kit(name)
     for number in range(64)[::step]:
         kit.map(2 * number, 1)
         kit.validate()
     assert leaves(kit) == expected
+    for number in range(10, 58):
+        kit.unmap(2 * number, 1)
+        kit.validate()
+    assert leaves(kit) == then
 
 
 @pytest.mark.parametrize(("name", "child"), [("maple", [15, 15, 10, 15]), ("maple_rcu", [15, 15, 9, 16])])

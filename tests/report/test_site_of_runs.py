@@ -25,12 +25,11 @@ def test_runs_and_bundles_on_one_page(tmp_path: Path) -> None:
     made(tmp_path / "20261101-a", CELLS)
     evil = "</script><img src=x onerror=alert(1)>"
     other = made(tmp_path / "elsewhere" / "b", CELLS, host={**HOST, "cpu": evil}, created="2026-11-30T10:00:00+00:00")
-    pack(other, tmp_path / "theirs.zip")
+    (tmp_path / "of others").mkdir()
+    pack(other, tmp_path / "of others" / "theirs.zip")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "manifest.json").write_text("[]")
-    done = call(
-        "site", tmp_path / "20261101-a", tmp_path / "theirs.zip", tmp_path / "broken", "-o", tmp_path / "p.html"
-    )
+    done = call("site", tmp_path / "20261101-a", tmp_path / "of others", tmp_path / "broken", "-o", tmp_path / "p.html")
     assert done.exit_code == 0, done.output
     assert "6 figures of 2 runs" in done.output
     assert "left out" in done.output
@@ -38,9 +37,9 @@ def test_runs_and_bundles_on_one_page(tmp_path: Path) -> None:
     assert page.count("<tr>") == 1 + 6
     assert "<img" not in page
     assert "&lt;img src=x" in page
-    assert 'href="./theirs.zip"' in page
+    assert 'href="./of%20others/theirs.zip"' in page
     assert page.count("<script>") == 1
-    assert not re.search(r"(?:src|href)=\"(?!\./theirs)", page)
+    assert not re.search(r"(?:src|href)=\"(?!\./of%20others/theirs)", page)
     for name in ("site.css", "site.js"):
         assert asset(name) in page
         assert content_hash(asset(name)) in page

@@ -12,6 +12,7 @@ from benchframe.registry import Registry, load
 from benchframe.runner import InterpretedRunner
 from benchframe.strategy import Strategy
 from benchframe.units import strategy_digest
+from benchframe_plugins.maple.store import COPY
 from benchframe_plugins.per_vma_refcnt import SINCE_6_17
 from support.compile import compiled
 
@@ -28,11 +29,13 @@ SIZES = Sizes(mms=6, tasks=12, vmas=1024, tables=256, pages=4096, files=1024)
 def distinct(known: Registry) -> list[str]:
     """The strategies of ``known``; of those that are one piece of code under several names one, the preset last. How
     /proc/PID/maps is read does not count: tests/mm/test_task_mmu.py has that, for all. Nor does the allocator: some of
-    the presets that are left have one, with and without a maple tree, and tests/mm/test_kmem.py is about it."""
+    the presets that are left have one, with and without a maple tree, and tests/mm/test_kmem.py is about it. Nor does
+    how a maple tree splits and joins nodes: tests/mm/test_index_history.py has that for each."""
     found: dict[str, str] = {}
-    for name in sorted(known.strategies, key=lambda name: (name.startswith("linux-"), name)):
+    for name in sorted(known.strategies, key=lambda name: (name.startswith("linux-"), name == "maple_copy", name)):
         strategy = known.strategy(name)
-        rest = {hook: function for hook, function in strategy.binding.items() if hook not in {*SINCE_6_17, *ALLOCATING}}
+        without = {*SINCE_6_17, *ALLOCATING, *COPY}
+        rest = {hook: function for hook, function in strategy.binding.items() if hook not in without}
         found.setdefault(strategy_digest(replace(strategy, binding=rest, allocator=None)), name)
     return sorted(found.values())
 

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from benchframe.dialect.records import Field, Slab, Struct
+import numpy as np
+
+from benchframe.dialect.functions import CCall
+from benchframe.dialect.interpreter import wrapped
+from benchframe.dialect.records import DialectError, Field, Slab, Struct
+from benchframe.errors import EngineError
 from benchframe.mm import kmem
 from benchframe.mm.layout import FILE, MM, PAGE, PTE, TASK, VMA
 from benchframe.mm.machine import Machine
@@ -62,6 +71,7 @@ class Memory:
         slabs += [(kmem.NAMES[s.base], s) for s in (kmem.SLABS if machine.caches else ())]
         self.regions: list[Region] = []
         self._by_base: dict[str, Region] = {}
+        self._slabs = [slab for _, slab in slabs]
         first = 0
         for name, slab in slabs:
             size = slab.struct.size
@@ -86,9 +96,142 @@ class Memory:
         region = self._by_base[slab.base]
         return (kind << SHIFT) + region.first * LINE + slab.struct.offset(field), region.size
 
+    def slabs(self) -> list[tuple[Slab, Region]]:
+        """The counted slabs, each with its lines."""
+        return list(zip(self._slabs, self.regions, strict=True))
+
     def places(self) -> list[tuple[str, int]]:
         """(base, byte address of record 0) of each slab."""
         return [(region.base, region.first * LINE) for region in self.regions]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What rewritten text does with a column: the primitives that write, for one task.
+
+
+def rmw_add(column: Any, index: int, delta: int, slab: Slab, field: str) -> int:
+    """fetch_add on a column; wraps as the hardware does."""
+    old: int = column[index]
+    column[index] = wrapped(slab.struct, field, old + delta)
+    return old
+
+
+def rmw_xchg(column: Any, index: int, value: int) -> int:
+    """xchg on a column."""
+    old: int = column[index]
+    column[index] = value
+    return old
+
+
+def rmw_cmpxchg(column: Any, index: int, old: int, new: int) -> int:
+    """cmpxchg on a column."""
+    seen: int = column[index]
+    if seen == old:
+        column[index] = new
+    return seen
+
+
+def wait_add(column: Any, index: int, mask: int, delta: int) -> int:
+    """wait_then_add with one task: raises DialectError if the lock is not free."""
+    old: int = column[index]
+    if old & mask:
+        raise DialectError(f"deadlock: waits for a lock that is {old} (mask {mask})")
+    column[index] = old + delta
+    return old
+
+
+def store(column: Any, index: int, value: int) -> int:
+    """A store as an expression."""
+    column[index] = value
+    return 0
+
+
+FORMS = {"store": "store", "xchg": "rmw_xchg", "cmpxchg": "rmw_cmpxchg", "fetch_add": "rmw_add",
+         "wait_then_add": "wait_add"}  # fmt: skip
+"""Primitives that write, and the function of this module that implements each."""
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# C without a twin: counted.c leaves the records of a call.
+
+RUNTIME = Path(__file__).parent / "counted.c"
+C_RECORDS = 1 << 22
+"""Records that one call may leave; the part not reached takes no memory."""
+C_SITES = 1 << 20
+"""The number of the first branch of the first C file; rewritten text has fewer."""
+
+
+class _CRegion(ctypes.Structure):
+    """``struct region`` of counted.c."""
+
+    _fields_ = (*((name, ctypes.c_uint64) for name in ("begin", "end", "place", "size")), ("counted", ctypes.c_void_p))
+
+
+class CCalls:
+    """Calls of C functions, with the records of their accesses and branches; ``append`` takes them.
+
+    Each C file is compiled a second time for it (:meth:`benchframe.cstrategy.CSource.counted`), and has its own
+    variables here, which must not matter to the compiled functions that run in between: what lasts is in slabs.
+    """
+
+    def __init__(self, memory: Memory, append: Callable[[int], None]) -> None:
+        self._memory, self._append = memory, append
+        self._libraries: dict[Any, ctypes.CDLL] = {}
+        self._functions: dict[CCall, Callable[..., int]] = {}
+
+    def function(self, call: CCall) -> Callable[..., int]:
+        """A function that makes the call; its first argument is the index of an mm. Raises DialectError if the file
+        cannot be compiled for counting; when called EngineError if it leaves too many records."""
+        if call not in self._functions:
+            if call.source not in self._libraries:
+                self._libraries[call.source] = self._library(call)
+            self._functions[call] = self._counted(call, self._libraries[call.source])
+        return self._functions[call]
+
+    def _library(self, call: CCall) -> ctypes.CDLL:
+        kinds = {"LOAD": LOAD, "STORE": STORE, "ATOMIC": ATOMIC, "BARRIER": BARRIER, "BRANCH": BRANCH, "SHIFT": SHIFT}
+        library: ctypes.CDLL = call.source.counted(RUNTIME, [f"-D{name}={value}" for name, value in kinds.items()])
+        slabs = self._memory.slabs()
+        bases = self._memory.machine.arrays  # a slab's base address: rewritten text does not load it
+        regions = (_CRegion * len(slabs))()
+        fields = []
+        for one, (slab, region) in zip(regions, slabs, strict=True):
+            array = self._memory.machine.arrays[slab.base]
+            counted = np.zeros(slab.struct.size, np.uint8)
+            for name, (offset, _) in slab.struct.fields.items():
+                counted[offset] = self._memory.counts(slab, name) and name not in bases
+            one.begin, one.end = array.ctypes.data, array.ctypes.data + array.nbytes
+            one.place, one.size, one.counted = region.first * LINE, region.size, counted.ctypes.data
+            fields.append(counted)
+        records = np.empty(C_RECORDS, np.int64)
+        library.counted_records.restype = ctypes.c_int64
+        library.counted_memory.restype = library.counted_begin.restype = None
+        library.counted_memory(
+            regions, ctypes.c_int64(len(regions)), ctypes.c_void_p(records.ctypes.data), ctypes.c_int64(C_RECORDS),
+            ctypes.c_int64(C_SITES * (1 + len(self._libraries))),
+        )  # fmt: skip
+        library.left, library.kept = records, (regions, fields)  # type: ignore[attr-defined]
+        return library
+
+    def _counted(self, call: CCall, library: ctypes.CDLL) -> Callable[..., int]:
+        function = getattr(library, call.source.symbol(call.name))
+        function.restype = ctypes.c_int64
+        function.argtypes = [ctypes.c_int64] * call.arity
+        first, size = self._memory.machine.arrays[MM.base].ctypes.data, MM.struct.size
+        records: Any = library.left
+        begin, number, append = library.counted_begin, library.counted_records, self._append
+
+        def counted(mm: int, *arguments: int) -> int:
+            begin()
+            result = int(function(first + mm * size, *arguments))
+            left = number()
+            if not 0 <= left <= C_RECORDS:
+                raise EngineError(f"one call of {call.name}() leaves too many records: it cannot be counted")
+            for record in records[:left].tolist():
+                append(record)
+            return result
+
+        return counted
 
 
 # ----------------------------------------------------------------------------------------------------------------------

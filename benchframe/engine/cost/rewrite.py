@@ -24,7 +24,6 @@ from benchframe.dialect.functions import (
     origin,
     where,
 )
-from benchframe.dialect.interpreter import wrapped
 from benchframe.dialect.primitives import Primitive, cmpxchg, fetch_add, fls, hash_64, wait_then_add, xchg
 from benchframe.dialect.records import DialectError, Field, Slab, Struct
 from benchframe.engine.cost.records import (
@@ -33,6 +32,7 @@ from benchframe.engine.cost.records import (
     BRANCH,
     COUNTED,
     ENTER,
+    FORMS,
     LEAVE,
     LOAD,
     OPERAND,
@@ -40,7 +40,13 @@ from benchframe.engine.cost.records import (
     SHIFT,
     STORE,
     STRUCTURES,
+    CCalls,
     Memory,
+    rmw_add,
+    rmw_cmpxchg,
+    rmw_xchg,
+    store,
+    wait_add,
 )
 from benchframe.engine.cost.records import EVENT as BEGINS
 from benchframe.errors import EngineError
@@ -223,7 +229,7 @@ class Expressions:
             return self.hook(node, found)
         if isinstance(found, CCall):
             if not found.twin:
-                raise self.wrong(node, f"{found.name}(), which is C without a twin")
+                return self.owner.c_called(found, self.arguments(node)[1])
             return self.plain(node, found.function, self.far)
         if isinstance(found, FarCall):
             return self.plain(node, found.function, True) if self.owner.goes_far else "0"
@@ -439,48 +445,6 @@ class Writer(Expressions):
 # ``and`` and ``or`` after the first that is evaluated. The compiler may make a conditional move of one, or unroll.
 
 
-def rmw_add(column: Any, index: int, delta: int, slab: Slab, field: str) -> int:
-    """fetch_add on a column; wraps as the hardware does."""
-    old: int = column[index]
-    column[index] = wrapped(slab.struct, field, old + delta)
-    return old
-
-
-def rmw_xchg(column: Any, index: int, value: int) -> int:
-    """xchg on a column."""
-    old: int = column[index]
-    column[index] = value
-    return old
-
-
-def rmw_cmpxchg(column: Any, index: int, old: int, new: int) -> int:
-    """cmpxchg on a column."""
-    seen: int = column[index]
-    if seen == old:
-        column[index] = new
-    return seen
-
-
-def wait_add(column: Any, index: int, mask: int, delta: int) -> int:
-    """wait_then_add with one task: raises DialectError if the lock is not free."""
-    old: int = column[index]
-    if old & mask:
-        raise DialectError(f"deadlock: waits for a lock that is {old} (mask {mask})")
-    column[index] = old + delta
-    return old
-
-
-def store(column: Any, index: int, value: int) -> int:
-    """A store as an expression."""
-    column[index] = value
-    return 0
-
-
-FORMS = {"store": "store", "xchg": "rmw_xchg", "cmpxchg": "rmw_cmpxchg", "fetch_add": "rmw_add",
-         "wait_then_add": "wait_add"}  # fmt: skip
-"""Primitives that write, and the function of this module that implements each."""
-
-
 class Translator:
     """Rewrites functions over one :class:`Memory`; ``append`` takes the records.
 
@@ -495,6 +459,7 @@ class Translator:
 
     def __init__(self, memory: Memory, binding: Binding, append: Callable[[int], None]) -> None:
         self.memory = memory
+        self.c_calls = CCalls(memory, append)
         self.identities = Identities(binding, kmem.one_thread(getattr(memory.machine.runner, "allocator", {})))
         self.scope: dict[str, Any] = {
             "_A": append, "rmw_add": rmw_add, "rmw_xchg": rmw_xchg, "rmw_cmpxchg": rmw_cmpxchg, "wait_add": wait_add,
@@ -557,6 +522,10 @@ class Translator:
     def called(self, name: str, arguments: Sequence[str]) -> str:
         """A call of a rewritten function."""
         return f"{name}({', '.join(arguments)})"
+
+    def c_called(self, call: CCall, arguments: Sequence[str]) -> str:
+        """A call of a C function that has no twin in the dialect."""
+        return self.called(self.constant(self.c_calls.function(call)), arguments)
 
     def note(self, record: str) -> str:
         """A statement that appends a record."""
@@ -691,6 +660,9 @@ class CompiledTranslator(Translator):
 
     def called(self, name: str, arguments: Sequence[str]) -> str:
         return f"{name}({', '.join(['_h', *arguments])})"
+
+    def c_called(self, call: CCall, arguments: Sequence[str]) -> str:
+        raise DialectError(f"{call.name}() is C without a twin: it is counted where it is interpreted")
 
     def note(self, record: str) -> str:
         return f"_note(_h, _h.nothing + {record})"

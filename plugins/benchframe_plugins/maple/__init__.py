@@ -36,8 +36,12 @@ Invariants, by number (mt_validate's):
   6. a leaf holds at least 7 ranges, an inner node 5 children, where there is a neighbour; not so the last of a level,
      which a fork in bulk mode may leave smaller
 
+`maple_copy` is `maple_rcu` with the splits and joins of 7.2, where struct maple_copy has replaced the big node: a node
+and its sibling get half each, a leaf is joined with one neighbour, and a store ends at the first level that keeps its
+bounds. Here the entries still pass through the big node.
+
 Shape: node by node the kernel's, after any store from the same tree (`make kernel-judge`, with lib/maple_tree.c of 6.1
-and 6.12).
+and 6.12; `maple_copy`: 7.2).
 
 Stores are those of mm/vma.c: a VMA that is cut gives way to the store of the new one, a merge is the survivor's store,
 and munmap stores NULL once, over all that it removes.
@@ -53,17 +57,27 @@ the child is complete. Nodes are not preallocated: before a store it is only ask
 grace period. (Up to 6.5 a node was marked dead before its replacement was visible, so that readers restarted again and
 again; 530f745c7620 and 72bcf4aa86ec reversed the order in 6.6.)
 
-Both have the race of their kernel version: a stack grows under mmap_lock for read, in 6.1 into a node that others read
-(B17), in 6.3 by a node that is freed under readers that are in no RCU section (B18, StackRot). 6.5 grows stacks under
-mmap_lock for write, as the per-VMA locks here do.
+`maple` has the race of 6.1: a stack grows under mmap_lock for read, into a node that others read (B17). In RCU mode the
+node is freed under such a reader, which is in no RCU section (B18, StackRot, 6.3 and 6.4). 6.5 grows stacks under
+mmap_lock for write, and so do `maple_rcu` and the per-VMA locks here.
 
 Text: the lookup, the calls and the hole search are here; nodes in `node`, stores in `store`, the check in `check`.
 Sources: Linux 6.1 lib/maple_tree.c (mas_split, mas_push_data, mas_rebalance, mt_min_slots), include/linux/maple_tree.h,
 mm/mmap.c; Documentation/core-api/maple_tree.rst.
 """
 
-from benchframe.api import Index, Strategy, hookimpl, native, scenario
-from benchframe.kernel import MM, NULL, READ_ONCE, VMA, arena_room, rcu_assign_pointer, smp_rmb, start_gap
+from benchframe.api import Index, Protocol, Strategy, hookimpl, native, scenario
+from benchframe.kernel import (
+    MM,
+    NULL,
+    READ_ONCE,
+    VMA,
+    arena_room,
+    grow_under_write_lock,
+    rcu_assign_pointer,
+    smp_rmb,
+    start_gap,
+)
 from benchframe_plugins.maple.check import MESSAGES, mt_check
 from benchframe_plugins.maple.node import (
     ARANGE,
@@ -96,7 +110,7 @@ from benchframe_plugins.maple.node import (
     mt_leaf,
     mt_slots,
 )
-from benchframe_plugins.maple.store import mas_bulk_store, mas_dup_build, mas_store
+from benchframe_plugins.maple.store import COPY, mas_bulk_store, mas_dup_build, mas_store
 
 # ---- the lookup ------------------------------------------------------------------------------------------------------
 
@@ -301,11 +315,16 @@ def always(mm):
     return 1
 
 
-def maple(rcu: bool = False, free: object = ma_free_rcu, dup: bool = False, preallocate: bool = False) -> Index:
+def maple(
+    rcu: bool = False, free: object = ma_free_rcu, dup: bool = False, preallocate: bool = False, copy: bool = False
+) -> Index:
     """The index, for readers that hold mmap_lock or (``rcu``) for readers that may hold no lock; ``free`` then frees a
     dead node. ``dup``: fork copies the tree, as since 6.8; without, it stores the child's VMAs in bulk mode.
-    ``preallocate``: a store asks the allocator for its nodes before it begins."""
+    ``preallocate``: a store asks the allocator for its nodes before it begins. ``copy``: nodes are split and joined as
+    in 7.2, by struct maple_copy."""
     given = {"mt_in_rcu": always, "ma_free_memory": free} if rcu else {}
+    if copy:
+        given |= COPY
     if preallocate:
         given["mas_preallocate"] = mas_alloc_nodes
     return Index(
@@ -332,15 +351,6 @@ HALF_WRITTEN = scenario.KnownBug(
     scenarios=("stack-fills-hole",),
     says="T*: lookup, page 9 gave no VMA,*",
 )
-STACKROT = scenario.KnownBug(
-    "B18",
-    "a stack that grows has a node freed under a reader (StackRot)",
-    ("mt_find < find_vma", "leaf_end < mt_find < find_vma"),
-    dangling=False,
-    scenarios=("stack-fills-hole",),
-    freed=("ma_free_rcu < ma_free < mas_node_store",),
-    says="*: load of maple_node *",
-)
 
 
 @hookimpl
@@ -352,7 +362,14 @@ def benchframe_strategies():
             "maple_rcu",
             "maple tree in RCU mode, 6.3 on",
             maple(rcu=True, dup=True),
+            protocol=Protocol(vma_grow=grow_under_write_lock),
             check_messages=MESSAGES,
-            known_bugs=(STACKROT,),
+        ),
+        Strategy(
+            "maple_copy",
+            "maple tree in RCU mode, 7.2",
+            maple(rcu=True, dup=True, copy=True),
+            protocol=Protocol(vma_grow=grow_under_write_lock),
+            check_messages=MESSAGES,
         ),
     ]

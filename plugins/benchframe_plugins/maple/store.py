@@ -3,7 +3,7 @@
 See :mod:`benchframe_plugins.maple`. In all functions here the caller holds mmap_lock for write.
 """
 
-from benchframe.api import native
+from benchframe.api import hook, native
 from benchframe.kernel import NULL, WRITE_ONCE, arena_alloc, arena_free, kmem_cache_return, rcu_assign_pointer
 from benchframe_plugins.maple.node import (
     ARANGE,
@@ -126,7 +126,7 @@ def mab_write(mm, big, first, count, enode):
     return 0
 
 
-@native
+@hook("index")
 def mab_split(mm, big, first, rest, nodes, leaf, share):
     """How many of the ``rest`` entries from ``first`` go into the next of ``nodes`` nodes: ``share`` (0: an equal
     part), but so that a leaf does not end in a hole (mab_calc_split, mab_no_null_split)."""
@@ -163,7 +163,7 @@ def mab_nodes(mm, big, count, leaf):
     return 2
 
 
-@native
+@hook("index")
 def mab_third(mm, big, count, first, leaf):
     """How many of ``count`` entries go into the next of three nodes, which begins with ``first``: the splits are after
     a third and after two, moved forwards and backwards off a hole (mab_calc_split, mab_no_null_split)."""
@@ -268,7 +268,7 @@ def mas_put_in_tree(mm, big, parent):
     return mas_update_gap(mm, new)
 
 
-@native
+@hook("index")
 def mas_has_room(mm, count, enode, sibling):
     """Whether the ``count`` entries for ``enode``, too many for one node, and those of its sibling fit into two nodes
     with a slot left in each. Then no split is needed (mas_push_data)."""
@@ -278,6 +278,19 @@ def mas_has_room(mm, count, enode, sibling):
     if mas_node_max(mm, enode) == MT_MAX:
         room -= 1
     return int(sibling != NULL and count - 1 + ma_data_end(mm, sibling) < room)
+
+
+@hook("index")
+def mas_joins(mm, left, right):
+    """How many neighbours may be joined with the leaves ``left`` to ``right``, if too little is left of them:
+    mas_rebalance begins with a sibling of its leaf's, whatever comes of it."""
+    return 1 + int(left == right)
+
+
+@hook("index")
+def mas_converged(mm, splitting, nodes, left, right):
+    """Whether the level above stays as it is, but for the one node that is new: only a split looks for that."""
+    return int(splitting and nodes == 1)
 
 
 @native
@@ -307,7 +320,7 @@ def mas_replace(mm, big, count, left, right, splitting):
     to the root; a level with too few entries is joined with its nearest neighbour, and one with too many is split
     evenly (mas_rebalance, mas_spanning_rebalance).
     """
-    joins = 1 + int(left == right)  # mas_rebalance begins with a sibling of the leaf's, whatever comes of it
+    joins = mas_joins(mm, left, right)
     while 1:
         leaf = mt_leaf(left)
         least = INNER_MIN
@@ -345,7 +358,7 @@ def mas_replace(mm, big, count, left, right, splitting):
         mas_retire_level(mm, big, left, right)
         if first == ROOT:
             return mas_new_root(mm, big, nodes)
-        if splitting and nodes == 1:
+        if mas_converged(mm, splitting, nodes, left, right):
             return mas_put_in_tree(mm, big, first)
         left = (first >> 8) << 8 | ARANGE
         right = (last >> 8) << 8 | ARANGE
@@ -357,6 +370,67 @@ def mas_replace(mm, big, count, left, right, splitting):
             made += 1
         count = mab_copy(mm, big, count, right, ((last >> 3) & 31) + 1, ma_data_end(mm, right))
     return 0
+
+
+# ---- the stores of 7.2 -----------------------------------------------------------------------------------------------
+
+
+@native
+def cp_has_room(mm, count, enode, sibling):
+    """data_fits: as :func:`mas_has_room`, but one slot of both nodes together stays free."""
+    room = 2 * (INNER_LAST + 1)
+    if mt_leaf(enode):
+        room = 2 * (LEAF_LAST + 1)
+    return int(sibling != NULL and count + ma_data_end(mm, sibling) + 1 < room)
+
+
+@native
+def cp_split(mm, big, first, rest, nodes, leaf, share):
+    """Half of the entries, whether a sibling's are among them or not, and one less where that would be a hole
+    (dst_setup, cp_data_write)."""
+    size = (rest + nodes - 1) // nodes
+    if leaf and nodes > 1 and BIG(mm, big + BIG_SLOTS + first + size - 1).word == NULL:
+        return size - 1
+    return size
+
+
+@native
+def cp_third(mm, big, count, first, leaf):
+    """The first two nodes get a third of the entries and one more, each one less where that would be a hole
+    (dst_setup, cp_data_write)."""
+    third = (count + 2) // 3 + 1
+    end = third
+    if first > third:
+        return count - first
+    if first > 0:
+        end = 2 * third
+    if leaf and BIG(mm, big + BIG_SLOTS + end - 1).word == NULL:
+        end -= 1
+    return end - first
+
+
+@native
+def cp_joins(mm, left, right):
+    """One neighbour, of a leaf as of leaves (rebalance_data, spanning_data)."""
+    return 1
+
+
+@native
+def cp_converged(mm, splitting, nodes, left, right):
+    """One node that takes one node's place ends any store (cp_converged, spanning_ascend)."""
+    return int(nodes == 1 and left == right)
+
+
+COPY = {
+    "mas_has_room": cp_has_room,
+    "mab_split": cp_split,
+    "mab_third": cp_third,
+    "mas_joins": cp_joins,
+    "mas_converged": cp_converged,
+}
+"""What stores do otherwise since the big node gave way to struct maple_copy."""
+
+# ---- one leaf --------------------------------------------------------------------------------------------------------
 
 
 @native
