@@ -384,9 +384,9 @@ class Machine:
         """Raise MemoryError if a slab ran out: then the results so far are invalid."""
         full = self.arrays["mm_base"]["error"].max()
         if full:
-            names = ("VMAs", "page tables", "pages", "files")
-            names += tuple(f"private slab {number}" for number in range(len(layout.PRIVATE_BASES)))
-            which = (*names, "anon_vmas", "anon_vma_chains")[full - 1]
+            private = (f"private slab {number}" for number in range(len(layout.PRIVATE_BASES)))
+            names = ("VMAs", "page tables", "pages", "files", *private, "anon_vmas", "anon_vma_chains")
+            which = names[full - 1]
             raise MemoryError(f"the model ran out of {which}: give Sizes more (now {self.sizes})")
 
     # ---- save and restore ---------------------------------------------------------------------------------
