@@ -241,6 +241,7 @@ def benchframe_strategies():
             "RCU-walked rb-tree, a reference count per VMA: the RFC's third version, mended",
             "rbtree",
             protocol=Protocol(bind={**READERS, "end_write": end_write}, **MENDED),
+            scenarios=(speculation.TWICE,),
         ),
         Strategy(
             "rcu_rbtree_v3",
