@@ -97,6 +97,7 @@ from benchframe.mm.kmem import (
     KMEM_OBJECT,
     KMEM_SHEAF,
     KMEM_SLAB,
+    RCU_SLACK,
     SHEAF_CAPACITY,
     grab_objects,
 )
@@ -173,6 +174,7 @@ __all__ = [
     "PMD_SHIFT",
     "PMD_SIZE",
     "PTE",
+    "RCU_SLACK",
     "READ_ONCE",
     "SHEAF_CAPACITY",
     "SITE_ACCESS",

@@ -69,7 +69,7 @@ MUTANTS = (
     Mutant("rebalance: a leaf is joined with one only", STORE, "return 1 + int(left == right)", "return 1"),
     Mutant(
         "store: a hole at a leaf's end spans no leaves", STORE,
-        "spanning = last > top or (last == top and entry == NULL and top != MT_MAX)", "spanning = last > top",
+        "need = min(last + 1, MT_MAX)", "need = last",
     ),
     Mutant(
         "merge: only the one before may lack an anon_vma", MERGE,

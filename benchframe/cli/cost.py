@@ -1,5 +1,6 @@
 """``benchframe cost`` and ``fork``: what lookups, faults, mapping calls, fork, exec and exit touch and cost."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchframe.cli import options
-from benchframe.cli.options import fail, guarded, loaded, plugin_files, split, strategy_names
+from benchframe.cli.options import fail, guarded, keep_study, loaded, plugin_files, run_folder, split, strategy_names
 from benchframe.errors import FAILED, UsageError
 
 if TYPE_CHECKING:
@@ -197,6 +198,12 @@ def fork(
     ] = 6,
     plugin: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Load a plugin from this file.")] = None,
     no_plugin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Leave a plugin out.")] = None,
+    save: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN", help="Store the result with this run, for its report.", autocompletion=options.runs
+        ),
+    ] = None,
     form: Annotated[
         str, typer.Option("--format", "-f", metavar="FORM", help="text, markdown, csv, json or latex.")
     ] = "text",
@@ -213,16 +220,18 @@ def fork(
       benchframe fork
       benchframe fork -s maple,per_vma_refcnt --rounds 20
       benchframe fork -s rbtree,maple --counted --format csv
+      benchframe fork -s maple --save last
     """
     from benchframe.cli.options import shown
     from benchframe.cli.report import check_form
     from benchframe.engine.compile import compile_strategies
     from benchframe.engine.job import spare_cpu
-    from benchframe.study.sweeps import OPERATIONS, count_calls, count_table, measure_calls, walk_table
+    from benchframe.study.sweeps import OPERATIONS, count_calls, count_table, measure_calls, saved_fork, walk_table
 
     check_form(form)
     if form == "mail":
         raise UsageError("fork has no mail format; use --format text")
+    kept = run_folder(save)
     files = plugin_files(plugin)
     known = loaded(files, no_plugin, plugin)
     names = strategy_names(strategy, known) if strategy else list(DEFAULT)
@@ -247,3 +256,4 @@ def fork(
         )
         table = walk_table(walks, baseline)
     typer.echo(shown(table, form), nl=False)
+    keep_study(kept, saved_fork(names, table, ["benchframe", *sys.argv[1:]]))

@@ -3,7 +3,7 @@
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,8 +18,10 @@ from benchframe.errors import FAILED, BenchframeError, UsageError, did_you_mean
 if TYPE_CHECKING:
     from benchframe.engine.caches import Caches
     from benchframe.registry import Registry
-    from benchframe.study.explain import Side
     from benchframe.trace.trace import Trace
+
+    Times = dict[str, Mapping[int, float]]
+    """ns per lookup by strategy and round."""
 
 
 @guarded
@@ -73,9 +75,9 @@ def explain(
     from benchframe.engine.caches import parse
     from benchframe.engine.job import spare_cpu
     from benchframe.results.manifest import noise
+    from benchframe.study.explain import RECORDS, Side, explanation_table, saved_explanation
     from benchframe.study.explain import explain as attribute
-    from benchframe.study.explain import explanation_table, saved_explanation
-    from benchframe.study.model import calibration, fit
+    from benchframe.study.model import calibration, counts, fit
 
     check_form(form)
     if form == "mail":
@@ -98,12 +100,16 @@ def explain(
         for reason in noise():
             _say(f"this machine is not quiet, so intervals may be wide: {reason}")
     if run is not None:
-        label, sides = _stored(run, a, b, workload)
+        label, stream, times = _stored(known, run, a, b, workload)
     else:
-        label, sides = _measured(known, a, b, workload, trace, rounds, pin, files, split(no_plugin), states[0])
+        label, stream, times = _timed(known, a, b, workload, trace, rounds, pin, files, split(no_plugin), states[0])
     taken = calibration(known, _say, anew=calibrate, cpu=pin, caches=states[0])
+    sides = [
+        Side(name, counts(known.strategy(name), stream, RECORDS, taken.alone, states[0], pin), ns)
+        for name, ns in times.items()
+    ]
     model = fit(taken.samples, taken.alone)
-    found = attribute(*sides, model, states[0])
+    found = attribute(sides[0], sides[1], model, states[0])
     table = explanation_table(found, model, label)
     typer.echo(shown(table, form), nl=False)
     keep_study(kept, saved_explanation(found, label, table, ["benchframe", *sys.argv[1:]]))
@@ -113,10 +119,12 @@ def _say(text: str) -> None:
     typer.echo(f"benchframe: {text}", err=True)
 
 
-def _stored(run: str, a: str, b: str, workload: str | None) -> "tuple[str, tuple[Side, Side]]":
-    """Times and counts of a run's cells."""
+def _stored(known: "Registry", run: str, a: str, b: str, workload: str | None) -> "tuple[str, Trace, Times]":
+    """The workload's label, its stream made again, and the times of a run's cells."""
+    from benchframe.results.campaign import make_stream
     from benchframe.results.folder import RunFolder, find_run
-    from benchframe.study.explain import Side
+    from benchframe.units import strategy_digest
+    from benchframe.workload import trace_workload
 
     folder = RunFolder.open(find_run(run))
     labels = [entry.label for entry in folder.manifest.workloads]
@@ -124,18 +132,26 @@ def _stored(run: str, a: str, b: str, workload: str | None) -> "tuple[str, tuple
         workload = labels[0]
     if workload not in labels:
         raise UsageError(f"{folder.path} has the workloads {', '.join(labels)}; choose one with --workload")
-    sides = []
+    entry = folder.manifest.workloads[labels.index(workload)]
+    if entry.caches:
+        raise UsageError(f"{workload}: --run explains warm lookups; omit --run and give --caches {entry.caches}")
+    times: Times = {}
     for name in (a, b):
         cell = next((c for c in folder.cells() if (c.entry.strategy, c.entry.workload) == (name, workload)), None)
         if cell is None or not cell.rounds("lookup"):
             raise UsageError(f"{folder.path} has no time per lookup of {name} on {workload}")
-        if not cell.state.cost:
-            raise UsageError(f"{folder.path} has no counts; omit --run, or measure a run without --no-cost")
-        sides.append(Side(name, cell.state.cost, cell.rounds("lookup")))
-    return workload, (sides[0], sides[1])
+        if cell.entry.strategy_digest not in ("", strategy_digest(known.strategy(name))):
+            raise UsageError(f"{name} was edited since {folder.path} was measured; omit --run to measure it anew")
+        times[name] = cell.rounds("lookup")
+    path = Path(entry.path) if entry.path else None
+    spec = trace_workload(path).spec() if path else known.spec(entry.spec)
+    stream = make_stream(spec, entry.seed, threads=entry.threads)
+    if stream.entry.digest != entry.digest:
+        raise UsageError(f"{workload} has other events than when {folder.path} was measured; omit --run")
+    return workload, stream.trace, times
 
 
-def _measured(
+def _timed(
     known: "Registry",
     a: str,
     b: str,
@@ -146,13 +162,12 @@ def _measured(
     plugins: "list[Path]",
     blocked: "list[str]",
     state: "Caches",
-) -> "tuple[str, tuple[Side, Side]]":
-    """Time both in the same processes, and count."""
+) -> "tuple[str, Trace, Times]":
+    """The workload's label, its stream, and the times of both, measured in the same processes."""
     from benchframe.engine.compile import compile_strategies
     from benchframe.engine.probe import Point, Study
     from benchframe.results.manifest import suffix
-    from benchframe.study.explain import RECORDS, Side
-    from benchframe.study.model import counts, round_text
+    from benchframe.study.model import LAYOUT, round_text
     from benchframe.workload import trace_workload
 
     if (workload is None) == (trace is None):
@@ -161,19 +176,19 @@ def _measured(
     stream = spec.trace(0)
     strategies = {name: known.strategy(name) for name in (a, b)}
     compile_strategies(list(strategies.values()))
-    points = [Point(name, 0, caches=str(state)) for name in (a, b)]
+    points = [Point(name, 0, LAYOUT, caches=str(state)) for name in (a, b)]
     study = Study(strategies, [stream], points, 0.05, cpu, [str(path) for path in plugins], blocked)
     began = time.monotonic()
     found = study.measure(rounds, 1, lambda done: _say(round_text(done, rounds, time.monotonic() - began)))
-    sides = []
+    times: Times = {}
     for number, name in enumerate((a, b)):
         ns = {r: row[number]["lookup"] for r, row in enumerate(found) if "lookup" in row[number]}
         if not ns:
             raise UsageError(
                 f"{name} has no time per lookup on {spec.label}: the stream has no lookups, or noise hides them"
             )
-        sides.append(Side(name, counts(strategies[name], stream, RECORDS, state, cpu), ns))
-    return spec.label + suffix(0, state), (sides[0], sides[1])
+        times[name] = ns
+    return spec.label + suffix(0, state), stream, times
 
 
 @guarded

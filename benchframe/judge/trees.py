@@ -624,6 +624,11 @@ def stores(seed: str, nodes: Callable[[], Nodes]) -> Iterator[Store]:
             if ends:
                 edge = rng.choice(ends)
                 first, last, entry = edge + 1 - PAGE // 2, edge + PAGE // 2, number
+        if rng.random() < 0.03:  # ends where a node above leaves does: nothing of the next one is taken in
+            ends = [node.high for node in nodes() if node.kind != LEAF and node.high != MT_MAX]
+            if ends:
+                last, entry = rng.choice(ends), number
+                first = max(BASE, last + 1 - span // rng.choice((8, 16, 32)) * PAGE)
         yield Store(first, last, entry)
 
 

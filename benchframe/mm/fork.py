@@ -43,7 +43,7 @@ from benchframe.mm.pagetable import (
     table_alloc,
     table_free,
 )
-from benchframe.mm.vma import anon_vma_new, list_insert, vma_alloc, vma_linked
+from benchframe.mm.vma import anon_vma_fork, anon_vma_new, list_insert, unlink_anon_vmas, vma_alloc, vma_linked
 
 
 @native
@@ -234,6 +234,7 @@ def dup_mmap(mm, new, child_task):
             if v.anon_vma != 0 and not v.vm_flags & VM_WIPEONFORK:
                 c.anon_vma = anon_vma_new(mm)
                 c.anon_vma_chain = v.anon_vma_chain + 1
+                anon_vma_fork(mm, copy, vma)
             vma_attach(child, copy)
             list_insert(child, copy, prev)
             if copied != 2:
@@ -308,6 +309,7 @@ def exit_mmap(mm):
     vma = mm.mmap
     while vma != NULL:
         following = VMA(mm, vma).vm_next
+        unlink_anon_vmas(mm, vma)
         vma_free(mm, vma)
         vma = following
     mm.mmap = NULL

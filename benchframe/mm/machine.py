@@ -128,6 +128,8 @@ class Sizes:
     events: int = 1
     threads: bool = False
     """Whether to allocate the records of a run with threads (mm.smp)."""
+    rcu_batch: int = kmem.RCU_BATCH
+    """Objects of a cache for which a CPU asks for a grace period at once, where a strategy names an allocator."""
 
     @staticmethod
     def of(events: Array) -> Sizes:
@@ -212,6 +214,8 @@ class Machine:
             if size := getattr(slab, "kmem_cache", 0):
                 self.caches[which] = size
             self._on_stack[which] = getattr(slab, "on_stack", 0)
+        if self.caches:
+            self.caches |= kmem.OBJECT_SIZES
         self.sizes = s = self._with_parked(sizes or Sizes())
         counts: list[tuple[Slab, int]] = [
             (MM, s.mms + 1),
@@ -231,6 +235,8 @@ class Machine:
             while len(capacities) < layout.ARENA_PRIVATE0 + layout.PRIVATE_BASES.index(slab.base):
                 capacities.append(0)
             capacities.append(capacity)
+        if self.caches:
+            capacities += [0] * (kmem.ARENA_ANON_VMA - len(capacities)) + [s.vmas, kmem.CHAINS * s.vmas]
         counts += [(ARENA, len(capacities)), (FREED, sum(capacities))]
         caches, room = self._caches(capacities)
         counts += room
@@ -265,7 +271,8 @@ class Machine:
     def _with_parked(self, sizes: Sizes) -> Sizes:
         """``sizes`` with room for what an allocator keeps for each CPU."""
         cpus = sizes.tasks + 1 if sizes.threads else 1
-        return replace(sizes, vmas=sizes.vmas + kmem.PARKED * cpus) if self.caches else sizes
+        parked = kmem.PARKED + 2 * sizes.rcu_batch + kmem.RCU_SLACK
+        return replace(sizes, vmas=sizes.vmas + parked * cpus) if self.caches else sizes
 
     def _caches(self, capacities: Sequence[int]) -> tuple[list[dict[str, int]], list[tuple[Slab, int]]]:
         """The constants of each slab's KMEM record, and how many records each slab of an allocator has."""
@@ -283,13 +290,17 @@ class Machine:
             found.append(
                 {
                     "objects": objects, "cpu_partial_slabs": -(-2 * partial // objects),
+                    "slab_batch": max(kmem.PAGE_BATCH // -(-objects * size // 4096), 2),
+                    "rcu_batch": self.sizes.rcu_batch,
+                    "sheaf_capacity": 0 if which in kmem.OBJECT_SIZES else kmem.SHEAF_CAPACITY,
                     "first_node": node, "first_cpu": cpu, "first_object": object_, "first_slab": slab,
                     "first_sheaf": sheaf, "max_sheaves": sheaves - self.cpus - 1,  # CPUs may look at the same time
                 }
             )  # fmt: skip
             node, cpu, object_ = node + kmem.NODES, cpu + self.cpus + 1, object_ + capacity
             sheaf, slab = sheaf + sheaves, slab + capacity // objects + self.cpus + 2
-        room = (len(capacities), node, cpu, object_, slab + 1, sheaf + 1, (sheaf + 1) * kmem.SHEAF_CAPACITY)
+        anon = (capacities[kmem.ARENA_ANON_VMA], capacities[kmem.ARENA_ANON_VMA_CHAIN], capacities[layout.ARENA_VMA])
+        room = (len(capacities), node, cpu, object_, slab + 1, sheaf + 1, (sheaf + 1) * kmem.SHEAF_CAPACITY, *anon)
         return found, list(zip(kmem.SLABS, room, strict=True))
 
     def _set_caches(self, caches: Sequence[Mapping[str, int]]) -> None:
@@ -373,8 +384,9 @@ class Machine:
         """Raise MemoryError if a slab ran out: then the results so far are invalid."""
         full = self.arrays["mm_base"]["error"].max()
         if full:
-            names = ("VMAs", "page tables", "pages", "files")
-            which = names[full - 1] if full <= len(names) else f"private slab {full - 1 - layout.ARENA_PRIVATE0}"
+            private = (f"private slab {number}" for number in range(len(layout.PRIVATE_BASES)))
+            names = ("VMAs", "page tables", "pages", "files", *private, "anon_vmas", "anon_vma_chains")
+            which = names[full - 1]
             raise MemoryError(f"the model ran out of {which}: give Sizes more (now {self.sizes})")
 
     # ---- save and restore ---------------------------------------------------------------------------------
@@ -428,6 +440,9 @@ class Machine:
             used.append((kmem.IN_SHEAF.base, first * kmem.SHEAF_CAPACITY, (first + sheaves) * kmem.SHEAF_CAPACITY))
         if self.caches:
             used += [(slab.base, 0, len(self.arrays[slab.base])) for slab in kmem.SLABS[:3]]
+            used.append((kmem.ANON_VMA.base, 0, top[kmem.ARENA_ANON_VMA]))
+            used.append((kmem.ANON_VMA_CHAIN.base, 0, top[kmem.ARENA_ANON_VMA_CHAIN]))
+            used.append((kmem.VMA_ANON.base, 0, top[layout.ARENA_VMA]))
         return used
 
     def lines(self) -> Array:

@@ -120,7 +120,7 @@ def guard_install(mm, task, vma, start, end):
     """MADV_GUARD_INSTALL: clear the range, then put a marker in every entry (allocating tables for them)."""
     v = VMA(mm, vma)
     if v.vm_file == 0:
-        anon_vma_prepare(mm, vma)
+        anon_vma_prepare(mm, task, vma)
     if mm.rules & RULE_GUARD_FLAG:
         v.vm_flags |= VM_GUARD
     change_range(mm, task, start, end, ZAP, 0)

@@ -242,7 +242,7 @@ def fill_none(mm, task, vma, table, slot, addr, access):
         set_new_entry(mm, table, slot, E_FILE | PRESENT | E_RW | E_DIRTY)
         t.fault_kind = DID_FILE_SHARED
     else:
-        anon_vma_prepare(mm, vma)
+        anon_vma_prepare(mm, task, vma)
         frame = anon_page(mm, task)
         if frame == NULL:
             return FAULT_OOM
@@ -315,7 +315,7 @@ def fill_wp(mm, task, vma, table, slot):
         PTE(mm, slot).entry = entry | E_RW | E_DIRTY | E_ACCESSED
         t.fault_kind = DID_WP_REUSE
     else:
-        anon_vma_prepare(mm, vma)
+        anon_vma_prepare(mm, task, vma)
         frame = anon_page(mm, task)
         if frame == NULL:
             return FAULT_OOM
@@ -366,10 +366,10 @@ def beyond_object(mm, vma, addr):
 
 
 @native
-def sigbus(mm, vma, access):
+def sigbus(mm, task, vma, access):
     """A touch past the end where the entry is empty: do_cow_fault prepares a page before it reads the file."""
     if access & ACCESS_WRITE and not VMA(mm, vma).vm_flags & VM_SHARED:
-        anon_vma_prepare(mm, vma)
+        anon_vma_prepare(mm, task, vma)
     return FAULT_SIGBUS
 
 
@@ -413,7 +413,7 @@ def huge_fault(mm, task, vma, pmd, addr, access):
     start = addr & ~(PMD_SIZE - 1)
     if start < v.vm_start or start + PMD_SIZE > v.vm_end:
         return 0
-    anon_vma_prepare(mm, vma)
+    anon_vma_prepare(mm, task, vma)
     entry = (mm.zero_page << 12) | HUGE
     if access & ACCESS_WRITE:
         frame = huge_page(mm, task)
@@ -441,7 +441,7 @@ def handle_mm_fault(mm, task, vma, addr, access):
             return FAULT_OOM
     outside = beyond_object(mm, vma, addr)
     if outside and PTE(mm, pmd).entry == 0:
-        return sigbus(mm, vma, access)
+        return sigbus(mm, task, vma, access)
     if mm.thp != 0 and huge_fault(mm, task, vma, pmd, addr, access):
         return 0
     table = PTE(mm, pmd).entry >> 12
@@ -455,7 +455,7 @@ def handle_mm_fault(mm, task, vma, addr, access):
     spin_lock(mm, table)
     entry = PTE(mm, slot).entry
     if entry == 0 and outside:
-        result = sigbus(mm, vma, access)
+        result = sigbus(mm, task, vma, access)
     elif entry == 0:
         result = fill_none(mm, task, vma, table, slot, addr, access)
     elif entry & E_PRESENT:

@@ -66,6 +66,7 @@ from benchframe.mm.vma import (
     page_align,
     split_vma_unchecked,
     start_gap,
+    unlink_anon_vmas,
     vma_alloc,
     vma_link,
     vma_merge_new,
@@ -142,6 +143,7 @@ def detach_range(mm, prev, start, end):
     vma = first
     while vma != following:
         after = VMA(mm, vma).vm_next
+        unlink_anon_vmas(mm, vma)
         vma_free(mm, vma)
         vma = after
     note_hole(mm, following)

@@ -26,7 +26,16 @@ from benchframe.mm.layout import PAGE, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, PTE, PTR
 from benchframe.mm.memory import ZAP, change_range, populate_range
 from benchframe.mm.mmap import ANYWHERE, do_munmap, unmapped_area
 from benchframe.mm.pagetable import next_step, pmd_alloc, pmd_slot, pte_alloc, spin_lock, spin_unlock
-from benchframe.mm.vma import has_close, page_align, vma_alloc, vma_link, vma_merge_new, vma_prev_of
+from benchframe.mm.vma import (
+    anon_vma_clone,
+    has_close,
+    page_align,
+    unlink_anon_vmas,
+    vma_alloc,
+    vma_link,
+    vma_merge_new,
+    vma_prev_of,
+)
 
 
 @native
@@ -111,6 +120,7 @@ def copy_vma(mm, task, vma, addr, length, pgoff):
         if m.anon_vma == 0 and anon_vma != 0:
             m.anon_vma = anon_vma
             m.anon_vma_chain = chain
+            anon_vma_clone(mm, merged, vma)
         return merged
     new = vma_alloc(mm, addr, end)
     if new == NULL:
@@ -121,6 +131,7 @@ def copy_vma(mm, task, vma, addr, length, pgoff):
     n.vm_pgoff = pgoff
     n.anon_vma = anon_vma
     n.anon_vma_chain = chain
+    anon_vma_clone(mm, new, vma)
     cache_copied(mm, new)
     vma_link(mm, new, prev)
     return new
@@ -149,6 +160,7 @@ def move_vma(mm, task, vma, old, old_length, new, new_length, flags):
         if mm.rules & RULE_DONTUNMAP_ACCOUNT:
             s.vm_flags &= ~VM_ACCOUNT
         if source != copy and old == start and old + old_length == end:
+            unlink_anon_vmas(mm, source)
             s.anon_vma = 0
             s.anon_vma_chain = 0
     elif old_length > 0:

@@ -268,7 +268,7 @@ def event_map(mm, task, index):
     v.vm_pgoff = e.addr >> PAGE_SHIFT
     vma_link(mm, vma, vma_prev_of(mm, lookup(mm, task, e.addr)))
     if e.flags & MAP_STACK_TYPE:  # exec has already written the arguments
-        anon_vma_prepare(mm, vma)
+        anon_vma_prepare(mm, task, vma)
     return e.addr
 
 

@@ -129,6 +129,7 @@ class _Places:
         self.which = which
         self.found: dict[int, str] = {}
         self.sheaves: dict[int, str] = {}
+        self.fresh: set[int] = set()
         first = int(self.k["first_slab"])
         slabs = range(first + 1, first + 1 + int(self.k["nr_slabs"]))
         for number in range(kmem.NODES):
@@ -136,7 +137,8 @@ class _Places:
         for cpu in range(machine.cpus + 1):
             self._cpu(cpu, self.arrays[kmem.KMEM_CPU.base][int(self.k["first_cpu"]) + cpu])
         for slab in slabs:
-            self._slab(slab)
+            if slab not in self.fresh:
+                self._slab(slab)
 
     def _wrong(self, what: str) -> ValidationError:
         return ValidationError(f"cache {self.which}: {what}")
@@ -170,10 +172,13 @@ class _Places:
             self._at(slot, f"sheaf {sheaf}, {place}")
         return size
 
-    def _sheaf_list(self, sheaf: int, place: str, size: int) -> int:
-        """A list of sheaves with ``size`` objects each; how many sheaves."""
-        count = 0
+    def _sheaf_list(self, sheaf: int, place: str, size: int, back: bool = False) -> int:
+        """A list of sheaves with ``size`` objects each, linked ``back`` too in the barn; how many sheaves."""
+        count = before = 0
         while sheaf:
+            if back and self.arrays[kmem.KMEM_SHEAF.base][sheaf]["prev"] != before:
+                raise self._wrong(f"sheaf {sheaf}, {place}, does not lead back to {before}")
+            before = sheaf
             if self._sheaf(sheaf, place) != size:
                 raise self._wrong(f"sheaf {sheaf}, {place}, has not {size} objects")
             sheaf = int(self.arrays[kmem.KMEM_SHEAF.base][sheaf]["next"])
@@ -185,7 +190,7 @@ class _Places:
         if n["list_lock"] or n["barn_lock"]:
             raise self._wrong(f"{where} list_lock is {n['list_lock']}, its barn_lock {n['barn_lock']} at rest")
         for field, count, size in (("full", "nr_full", kmem.SHEAF_CAPACITY), ("empty", "nr_empty", 0)):
-            if (has := self._sheaf_list(int(n[field]), f"{where} {field} ones", size)) != n[count]:
+            if (has := self._sheaf_list(int(n[field]), f"{where} {field} ones", size, True)) != n[count]:
                 raise self._wrong(f"{where} {count} is {n[count]}, the list has {has}")
         partial, slab = 0, int(n["partial"])
         while slab:
@@ -204,6 +209,8 @@ class _Places:
             partial, slab = partial + 1, int(self.arrays[kmem.KMEM_SLAB.base][slab]["next"])
         if partial != c["nr_partial"]:
             raise self._wrong(f"{where} nr_partial is {c['nr_partial']}, the list has {partial}")
+        for slab in range(int(c["fresh"]), int(c["fresh"]) + int(c["nr_fresh"])):
+            self._pages(slab, f"{where} pages")
         if c["prefilled"]:
             raise self._wrong(f"{where} store has not given back what it took beforehand")
         for field in ("main", "spare", "rcu_free"):
@@ -219,6 +226,14 @@ class _Places:
         if count != c["rcu_waiting"]:
             raise self._wrong(f"{where} rcu_waiting is {c['rcu_waiting']}, the lists have {count}")
         self._sheaf_list(int(c["sheaves"]), f"{where} unused ones", 0)
+
+    def _pages(self, number: int, place: str) -> None:
+        """The pages of a slab that has not been made yet."""
+        s = self.arrays[kmem.KMEM_SLAB.base][number]
+        self.fresh.add(number)
+        slots = range(int(s["first"]), int(s["first"]) + int(s["objects"]))
+        for slot in self.arrays["freed_base"]["slot"][slots].tolist() if s["on_stack"] else slots:
+            self._at(slot, place)
 
     def _slab(self, number: int) -> None:
         s = self.arrays[kmem.KMEM_SLAB.base][number]

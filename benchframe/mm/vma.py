@@ -179,6 +179,7 @@ def vma_remove_merged(mm, vma):
     vma_detach(mm, vma)
     mm.map_count -= 1
     cache_unlinked(mm, vma, prev)
+    unlink_anon_vmas(mm, vma)
     vma_free(mm, vma)
     return 0
 
@@ -222,6 +223,25 @@ def anon_vma_new(mm):
 
 
 @native
+def anon_vma_clone(mm, target, source):
+    """``target`` has been given the anon_vma of ``source``. Here the numbers above say it all; with an allocator there
+    are records (:mod:`benchframe.mm.kmem`)."""
+    return 0
+
+
+@native
+def anon_vma_fork(mm, copy, vma):
+    """``copy``, a child's VMA, has been given an anon_vma of its own. Likewise."""
+    return 0
+
+
+@native
+def unlink_anon_vmas(mm, vma):
+    """``vma`` leaves its anon_vmas: it is about to be freed, or mremap has taken its pages. Likewise."""
+    return 0
+
+
+@native
 def anon_vma_compatible(mm, a, b):
     """Whether a later mprotect could merge ``a`` with the ``b`` above it (anon_vma_compatible)."""
     va = VMA(mm, a)
@@ -236,9 +256,9 @@ def anon_vma_compatible(mm, a, b):
 
 
 @native
-def anon_vma_prepare(mm, vma):
+def anon_vma_prepare(mm, task, vma):
     """First anonymous page of a private VMA: use a neighbour's anon_vma if a merge may follow, the next VMA's first
-    (find_mergeable_anon_vma), else a new one. Caller holds mmap_lock for read."""
+    (find_mergeable_anon_vma), else a new one. Caller holds mmap_lock for read. ``task`` 0: nobody in particular."""
     if VMA(mm, vma).anon_vma != 0:
         return 0
     spin_lock(mm, mm.pgd)
@@ -277,6 +297,7 @@ def anon_vma_dup(mm, target, source):
     if s.anon_vma != 0 and t.anon_vma == 0:
         t.anon_vma = s.anon_vma
         t.anon_vma_chain = s.anon_vma_chain
+        anon_vma_clone(mm, target, source)
     return 0
 
 
@@ -503,6 +524,7 @@ def split_vma_unchecked(mm, vma, addr, new_below):
     n.vm_file = v.vm_file
     n.anon_vma = v.anon_vma
     n.anon_vma_chain = v.anon_vma_chain
+    anon_vma_clone(mm, new, vma)
     n.vm_pgoff = v.vm_pgoff + ((low - start) >> PAGE_SHIFT)
     vma_start_write(mm, vma)
     if new_below:
@@ -572,7 +594,7 @@ def expand_stack(mm, vma, addr):
             return 0
         if p.vm_end > addr:
             return 0
-    anon_vma_prepare(mm, vma)
+    anon_vma_prepare(mm, 0, vma)
     vma_start_write(mm, vma)
     spin_lock(mm, mm.pgd)
     grown = 1

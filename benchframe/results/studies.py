@@ -182,7 +182,7 @@ MAX_STUDIES = 64
 """The most studies of one run that are read."""
 MAX_POINTS = 1024
 MAX_ROWS = 4096
-Kind = Literal["explain", "breakeven", "layout", "simulate"]
+Kind = Literal["explain", "breakeven", "layout", "fork", "simulate"]
 
 
 @dataclass(frozen=True)

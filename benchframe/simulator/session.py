@@ -12,7 +12,7 @@ import mmap
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,11 +23,13 @@ from benchframe.dialect.store import Unit
 from benchframe.engine.session import Correctness, Histogram
 from benchframe.engine.threads import FIGURES, LOCKS, CrewRunner, CrewSession
 from benchframe.errors import EngineError
+from benchframe.events import NIL
 from benchframe.mm import kmem
 from benchframe.mm.defaults import count_event
 from benchframe.mm.hooks import ALL, flush_tlb, hook_entry, show_map
 from benchframe.mm.layout import ANSWER, ARENA, EVENT, FILE, FREED, MM, PAGE, PTE, SAMPLE, TASK, VMA, mm_struct
 from benchframe.mm.machine import Machine as Memory
+from benchframe.mm.machine import Sizes
 from benchframe.mm.replay import mapping_event
 from benchframe.mm.smp import BUCKETS, CLASSES, CREW, HISTOGRAM, ORDER, RCU_HEAD, THREAD
 from benchframe.mm.smp_replay import RUN, thread_entry
@@ -208,8 +210,15 @@ class SimulatedSession(CrewSession):
     runner: SimulatedRunner
 
     def __init__(
-        self, strategy: Strategy, trace: Trace, cpus: int, *, note: Callable[[str], None] | None = None
+        self,
+        strategy: Strategy,
+        trace: Trace,
+        cpus: int,
+        *,
+        rcu_batch: int = kmem.RCU_BATCH,
+        note: Callable[[str], None] | None = None,
     ) -> None:
+        self._rcu_batch = rcu_batch
         super().__init__(strategy, trace, cpus)
         if self.threads > MAX_CPUS:
             raise EngineError(f"the workload has {self.threads} threads; at most {MAX_CPUS} CPUs are simulated")
@@ -223,6 +232,9 @@ class SimulatedSession(CrewSession):
         self._parts: dict[int, str] = {}
         """What words of the strategy's own memory are, by the number of their field."""
         self._stacks = mmap.mmap(-1, (self.threads + 1) * STACK, flags=_MAP)
+
+    def _sizes(self) -> Sizes:
+        return replace(super()._sizes(), rcu_batch=self._rcu_batch)
 
     # ---- the simulator's memory --------------------------------------------------------------------------------------
 
@@ -403,6 +415,15 @@ class SimulatedSession(CrewSession):
             t["first"], t["last"], t["barrier"] = work.first, work.last, work.barrier
             t["rounds"], t["checks"], t["ordered"] = rounds or 1 << 62, 1, self.program.ordered
 
+    def _set_phases(self, least: int, most: int, seed: int) -> None:
+        """Each thread plays between ``least`` and ``most`` rounds, by chance; all the same where they meet at
+        barriers."""
+        works = self.program.works
+        draws = np.random.default_rng(seed).integers(least, most + 1, len(works))
+        for work, rounds in zip(works, draws.tolist(), strict=True):
+            alone = work.barrier == NIL
+            self.memory.arrays["thread_base"][work.task]["rounds"] = rounds if alone else most
+
     def _go(self, depth: Depth | None, tick: Callable[[], None] | None = None) -> Figures:
         """Run the simulator until all threads have ended: by themselves, or after the part given by ``depth``; returns
         the figures of that part. Raises Stopped."""
@@ -538,12 +559,14 @@ class SimulatedSession(CrewSession):
         rounds: int = 0,
         depth: Depth | None = None,
         layout: Layout | None = None,
+        free_rounds: tuple[int, int] = (1, 1),
         tick: Callable[[], None] | None = None,
     ) -> Figures:
         """Simulate: ``rounds`` of every thread, or as much as ``depth`` says (a recorded stream: once).
 
-        The address space is that of the session's beginning after one uncounted round without cost: tasks have their
-        frames, page tables exist, caches hold what was used last. Then comes a part that does not count. Every answer
+        The address space is that of the session's beginning after ``free_rounds`` without cost (from, to: how many a
+        CPU makes is drawn): tasks have their frames, page tables exist, caches hold what was used last, and what an
+        allocator does in bursts is at another point on each CPU. Then comes a part that does not count. Every answer
         is compared. The same arguments give the same figures, whatever ran before. Raises Stopped and SimulateError;
         :attr:`verdict` says whether the answers were right.
         """
@@ -558,6 +581,7 @@ class SimulatedSession(CrewSession):
             if not ordered:
                 self._prepare_simulator(machine, work, layout, seed)
                 self._set_crew(1)
+                self._set_phases(*free_rounds, seed)
                 self.simulator.header["current"] = 0
                 self._coast()
                 self.simulator.header["warming"] = 1

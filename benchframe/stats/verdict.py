@@ -351,6 +351,15 @@ def below(ratio: Ratio, null: float = 0.0) -> float:
     return 1.0 if math.isnan(ratio.se) else 1.0 - above(ratio, null)
 
 
+def differs(ratio: Ratio) -> float:
+    """The p value of the null hypothesis "the ratio is 1", two-sided, for this comparison alone.
+
+    >>> round(differs(Ratio(9, 1.1, 1.05, 1.15, 0.03, 0.01, 8)), 5)
+    1e-05
+    """
+    return min(1.0, 2 * min(above(ratio), below(ratio)))
+
+
 def _ratios(pairs: Sequence[Pair], judging: Judging) -> list[Ratio | None]:
     """The pairs' ratios, moderated within their groups, except where the number of rounds depended on the results."""
     ratios = [_ratio(pair) for pair in pairs]
@@ -373,8 +382,7 @@ def _p_values(pair: Pair, ratio: Ratio, judging: Judging) -> tuple[float, float]
     if judging.anytime and ratio.method == "paired":
         logs = log_ratios(pair.strategy, pair.baseline)
         return anytime_p(logs), anytime_same(logs, bound)
-    differs = min(1.0, 2 * min(above(ratio), below(ratio)))
-    return differs, max(above(ratio, -bound), below(ratio, bound))
+    return differs(ratio), max(above(ratio, -bound), below(ratio, bound))
 
 
 def _verdict(ratio: Ratio, p: float, q: float, judging: Judging, waiting: int, notes: tuple[str, ...]) -> Verdict:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from benchframe.engine.caches import UNTOUCHED, Caches
+from benchframe.engine.cost.hierarchy import TERMS
 from benchframe.report.table import Table, Value, ns
 from benchframe.results.studies import Bars, Mark, SavedStudy
-from benchframe.stats import Ratio, paired_ratio, summarise
-from benchframe.study.model import BASE, TERMS, Model, terms
+from benchframe.stats import Ratio, Summary, paired_ratio, summarise
+from benchframe.study.model import BASE, Model, terms
 from benchframe.study.model import text as alone
 
 RECORDS = 40_000_000
 """The most records to count for the two: this covers most streams completely, more than once."""
+Array = npt.NDArray[np.float64]
+DRAWS = 4000
 MARGIN = 0.1
 """How far outside the calibrated range a term may be, as a share of the range."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """One strategy on the stream: its counts, and ns per lookup by round."""
+    """One strategy on the stream: its counts with its path's (:func:`benchframe.study.model.counts`), and ns per lookup
+    by round."""
 
     name: str
     cost: Mapping[str, float]
@@ -58,7 +64,8 @@ class Contribution:
 @dataclass(frozen=True)
 class Explanation:
     """``difference`` is measured (B minus A, ns, with interval), ``explained`` the sum of the contributions with its
-    interval, ``model_error`` the model's error on such differences; ``limits`` says where it does not apply."""
+    interval, ``share`` the 95 % interval of the unexplained share with its sign, ``model_error`` the model's error on
+    such differences; ``limits`` says where it does not apply."""
 
     a: Side
     b: Side
@@ -66,6 +73,7 @@ class Explanation:
     difference: tuple[float, float, float]
     contributions: tuple[Contribution, ...]
     explained: tuple[float, float, float]
+    share: tuple[float, float]
     model_error: float
     caches: tuple[str, ...]
     limits: tuple[str, ...]
@@ -76,6 +84,11 @@ class Explanation:
     def remainder(self) -> float:
         """What the model does not explain, ns."""
         return self.difference[0] - self.explained[0]
+
+    @property
+    def decided(self) -> bool:
+        """Whether the measured difference is more than its own noise."""
+        return self.difference[1] * self.difference[2] > 0  # not if NaN
 
     @property
     def unexplained(self) -> float:
@@ -102,7 +115,8 @@ def explain(a: Side, b: Side, model: Model, state: Caches = UNTOUCHED) -> Explan
         ns = unit * float(delta[number])
         bounds = float(low[number]), float(high[number])
         contributions.append(Contribution(name, ours[name], theirs[name], unit, *model.interval(name), ns, *bounds))
-    ends = np.quantile(parts.sum(axis=1), (0.025, 0.975)).tolist()
+    sums = parts.sum(axis=1)
+    ends = np.quantile(sums, (0.025, 0.975)).tolist()
     explained = (float(model.coefficients[1:] @ delta), ends[0], ends[1])
     error = model.difference_error * max(a.mean, b.mean)
     caches = tuple(text for side in (a, b) for text in _cache(side, b if side is a else a, model) if state.warm)
@@ -114,11 +128,23 @@ def explain(a: Side, b: Side, model: Model, state: Caches = UNTOUCHED) -> Explan
         difference,
         tuple(contributions),
         explained,
+        _share(summary, sums),
         error,
         caches,
         tuple(_limits(a, b, model, difference, explained[0], error)),
         state,
     )
+
+
+def _share(measured: Summary, explained: Array) -> tuple[float, float]:
+    """The interval of 1 - explained / measured: each replicate of the sum with a draw of the measured mean, whose error
+    is independent of it. Seeded."""
+    if measured.n < 2:
+        return float("-inf"), float("inf")
+    error = measured.sd / math.sqrt(measured.n)
+    drawn = np.random.default_rng(0).standard_t(measured.n - 1, DRAWS) * error + measured.mean
+    low, high = np.quantile(1 - np.resize(explained, DRAWS) / drawn, (0.025, 0.975)).tolist()
+    return low, high
 
 
 def _cache(side: Side, other: Side, model: Model) -> list[str]:
@@ -158,15 +184,15 @@ def _limits(
 ) -> list[str]:
     """Where the model does not apply."""
     found = []
-    if not difference[1] * difference[2] > 0:  # NaN too
+    if not difference[1] * difference[2] > 0:  # NaN too; the share of what remains says nothing then
         found.append("the measured difference may be zero: its interval contains 0; use more rounds")
+    elif abs(difference[0] - explained) > abs(difference[0]) / 2:
+        found.append("more than half of the difference is not explained")
     if abs(difference[0]) <= error:
         found.append(
             f"the difference is within the model's own error of {error:.1f} ns, so the counts are valid, but not "
             "their attribution in ns"
         )
-    if abs(difference[0] - explained) > abs(difference[0]) / 2:
-        found.append("more than half of the difference is not explained")
     for side in (a, b):
         for name, value in terms(side.cost).items():
             low, high = model.low[name], model.high[name]
@@ -228,7 +254,7 @@ def explanation_table(found: Explanation, model: Model, workload: str) -> Table:
         *in_words(found),
         *(f"{text}." for text in found.caches),
         *([] if found.state.warm else [f"caches as {found.state.label}: {found.state.says()}."]),
-        f"unexplained: {100 * found.unexplained:.0f} % of the measured difference.",
+        _unexplained(found),
         f"model: {model.cells} cells counted and timed here, a base per stream; non-negative least squares; bootstrap.",
         *_drawn(model),
         *(
@@ -249,14 +275,13 @@ def explanation_table(found: Explanation, model: Model, workload: str) -> Table:
 
 
 _WORDS = {
-    "work": "loads, stores and branches that are not hidden",
+    "work": "loads, stores and branches that it waits for",
     "mispredictions": "mispredicted branches",
     "atomics": "atomic operations and barriers",
-    "depth": "dependent loads",
-    "lines": "cache lines",
-    "from L2": "lines that only L2 had",
-    "from LLC": "lines that only the last-level cache had",
-    "from memory": "lines that only memory had",
+    "depth": "loads in sequence",
+    "from L2": "of their lines that only L2 had",
+    "from LLC": "of their lines that only the last-level cache had",
+    "from memory": "of their lines that only memory had",
 }
 """The terms in the words of a reader of kernel code."""
 _TELLING = 0.1
@@ -265,10 +290,9 @@ _TELLING = 0.1
 
 def in_words(found: Explanation) -> list[str]:
     """The difference in a sentence, by its largest contributions, and whether the model's error is larger than it."""
-    mean, low, high = found.difference
-    if not low * high > 0:
+    if not found.decided:
         return []
-    a, b = found.a, found.b
+    mean, a, b = found.difference[0], found.a, found.b
     most = max(abs(c.ns) for c in found.contributions)
     parts = sorted(
         (c for c in found.contributions if abs(c.ns) >= max(_TELLING * most, 0.05)), key=lambda c: -abs(c.ns)
@@ -286,6 +310,15 @@ def in_words(found: Explanation) -> list[str]:
     )
     rest = f"{signed(found.remainder)} unexplained"
     return [f"{sentence}: {guess}{', '.join([*counts, rest])} (ns)."]
+
+
+def _unexplained(found: Explanation) -> str:
+    """The unexplained share of the measured difference, or that there is none to be explained."""
+    if not found.decided:
+        return "unexplained: undecided, since the measured difference is within its own noise."
+    low, high = (100 * end for end in found.share)
+    share = 100 * found.remainder / found.difference[0]
+    return f"unexplained: {share:.0f} % [{low:.0f}, {high:.0f}] of the measured difference."
 
 
 def _drawn(model: Model) -> list[str]:

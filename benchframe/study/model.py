@@ -21,11 +21,13 @@ from benchframe.dialect.primitives import fetch_add
 from benchframe.dialect.records import Field, Slab, Struct
 from benchframe.dialect.store import cache_folder
 from benchframe.engine.caches import LLC, MEMORY, UNTOUCHED, Caches, cpu_caches, state
-from benchframe.engine.cost import count_cost
-from benchframe.engine.cost.hierarchy import sizes_of
+from benchframe.engine.cold import ENOUGH, timed_events
+from benchframe.engine.cost import CountedReplay
+from benchframe.engine.cost.hierarchy import TERMS, CriticalPath, Hierarchy, sizes_of
 from benchframe.engine.probe import Point, Study
 from benchframe.errors import ResultsError, UsageError
 from benchframe.files import write_json
+from benchframe.mm.machine import carve
 from benchframe.results.manifest import Number, Numbers, Text, host, read_document, versions
 from benchframe.units import Units, UnitSpec, model_digest, model_name, strategy_digest
 
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 # what a loop on its own cannot, so these are priors of the fit, not its result.
 
 Array = npt.NDArray[Any]
-VERSION = 2
+VERSION = 3
 """Changes when a loop does, or how a cell is timed: part of a calibration's key."""
 REPEATS = 25
 """Timings of a loop; the shortest counts, since disturbances only add time."""
@@ -135,7 +137,7 @@ def measured(iterations: int = ITERATIONS, repeats: int = REPEATS) -> dict[str, 
     ``depth``: a dependent load from the first-level cache. ``from L2``, ``from LLC``, ``from memory``: the additional
     time if only that level has the line (the last two where this machine can tell: study.selftest). ``work``: a load or
     branch of a loop in which everything overlaps. ``mispredictions``: a random branch
-    is mispredicted every other time. ``lines``: no time of their own.
+    is mispredicted every other time.
     """
     unit = Units(bench, ()).get(UnitSpec("bench", bench_entry, {}))
 
@@ -153,7 +155,6 @@ def measured(iterations: int = ITERATIONS, repeats: int = REPEATS) -> dict[str, 
         "mispredictions": max(0.0, ns(COIN, state) - ns(STEADY, state)) * 2,
         "atomics": ns(ATOMIC, state),
         "depth": chains["l1"],
-        "lines": 0.0,
         "from L2": max(0.0, chains["l2"] - chains["l1"]),
         **{f"from {name}": max(0.0, ns - chains["l1"]) for name, ns in _far_levels().items()},
     }
@@ -171,8 +172,9 @@ def _far_levels() -> dict[str, float]:
 
 
 def _machine(count: int) -> tuple[Array, Array]:
-    """The records: one cycle through all of them in random order. The first array points to the second."""
-    cells = np.zeros(count, cell.dtype)
+    """The records: one cycle through all of them in random order. The first array points to the second, which is in
+    huge pages as the records of a replay are: with small ones, a step among many would also miss the TLB."""
+    (cells,) = carve([(count, cell.dtype)], huge=True)
     order = np.random.default_rng(0).permutation(count)
     cells["after"][order] = np.roll(order, -1)
     state = np.zeros(1, bench.dtype)
@@ -213,8 +215,6 @@ def text(units: Mapping[str, float]) -> str:
 # with a bootstrap interval over cells and processes, and the sum with the model's own error on differences it has not
 # seen.
 
-TERMS = ("work", "mispredictions", "atomics", "depth", "lines", "from L2", "from LLC", "from memory")
-"""The terms of a lookup; :func:`terms` says how each is counted."""
 BASE = "base"
 FLOOR = 5.0
 """ns: cells faster than this are weighted as if they took this long; errors are relative above."""
@@ -222,8 +222,6 @@ REPLICATES = 400
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Strengths of the prior from single operations: at 1, a unit off by its whole size weighs as much as a cell off by 100
 %."""
-NEAR_BEST = 1.02
-"""The strongest prior whose error is at most this many times the smallest error is used."""
 
 
 @dataclass(frozen=True)
@@ -242,53 +240,8 @@ class Sample:
 
 
 def terms(cost: Mapping[str, float], view: str = "lookup") -> dict[str, float]:
-    """The terms of a cell, per operation of ``view``.
-
-    With m mispredictions per lookup, evenly spread, the share m / (1 + m) of it comes before one of them: there the
-    processor waits for the chain of loads that the branch depends on, and does other work meanwhile. After the last one
-    the next lookup begins before this one ends: there the chain is hidden and the work takes the time. So depth counts
-    by the first share, work by the second. A miss costs where the chain waits: of its steps as many come from L2 and so
-    on as of the lookup's lines.
-    """
-
-    def count(key: str) -> float:
-        return cost.get(f"{view}.{key}", 0.0)
-
-    def lost(level: str) -> float:
-        return count(f"missed_{level}") / count("lines") if count("lines") else 0.0
-
-    missed = count("mispredicted")
-    waiting = missed / (1 + missed)
-    depth = _chain(cost, view) * waiting
-    first, second, last = lost("l1"), lost("l2"), lost("llc")
-    if f"{view}.missed_l1" not in cost and count("steps"):  # a run's counts, and those of hits
-        first = count("far_l1") / count("steps")
-    return {
-        "work": (count("loads") + count("stores") + count("branches")) * (1 - waiting),
-        "mispredictions": missed,
-        "atomics": count("atomics") + count("barriers"),
-        "depth": depth,
-        "lines": count("lines"),
-        "from L2": depth * (first - second),
-        "from LLC": depth * (second - last),
-        "from memory": depth * last,
-    }
-
-
-def _chain(cost: Mapping[str, float], view: str) -> float:
-    """Steps that wait for each other. The walk of the page tables and the walk of the index after a cache miss do not:
-    the deeper of the two counts. All steps of a hit do."""
-    hits, misses = cost.get(f"{view}.hits", 0.0), cost.get(f"{view}.misses", 0.0)
-    rate = hits / (hits + misses) if hits and "hit.steps" in cost else 0.0
-    if rate == 1:
-        return cost["hit.steps"]
-
-    def missed(*keys: str) -> float:
-        whole, hit = (sum(cost.get(f"{part}.{key}", 0.0) for key in keys) for part in (view, "hit"))
-        return (whole - rate * hit) / (1 - rate)
-
-    table, steps = missed("lines.pte", "lines.page"), missed("steps")
-    return rate * cost.get("hit.steps", 0.0) + (1 - rate) * max(table, steps - table)
+    """The terms of a cell, per operation of ``view``: the counts of its critical path."""
+    return {name: cost.get(f"{view}.path.{name}", 0.0) for name in TERMS}
 
 
 @dataclass(frozen=True)
@@ -383,7 +336,7 @@ def _solve(design: Array, times: Array, streams: Array, prior: Array, strength: 
         0.0  # the same in all cells of each stream: the cells do not determine it
     )
     if strength > 0:
-        # A unit of 0 alone (lines) is held to about a third of a load's: it has no mechanism of its own.
+        # A unit of 0 alone is one that this machine cannot tell: it is held to about a third of the smallest.
         spread = np.where(prior > 0, prior, max(float(prior[prior > 0].min(initial=1.0)) / 3, 1e-3))
         left = np.vstack([left, np.diag(math.sqrt(strength) / spread)])
         right = np.concatenate([right, math.sqrt(strength) * prior / spread])
@@ -405,26 +358,40 @@ def _bases(design: Array, times: Array, streams: Array, units: Array) -> Array:
 
 
 def _strength(design: Array, times: Array, streams: Array, prior: Array) -> tuple[float, float]:
-    """(strength, its error): the strongest prior whose error on streams left out is near the minimum."""
-    errors = [_difference_error(design, times, streams, prior, strength) for strength in STRENGTHS]
-    least = min(errors)
-    best = [(s, e) for s, e in zip(STRENGTHS, errors, strict=True) if e <= NEAR_BEST * least or math.isnan(e)]
-    return best[-1]
+    """(strength, its error): the strongest prior whose mean square error on streams left out is within one standard
+    error, over the streams, of the smallest (Breiman, Friedman, Olshen, Stone, "Classification and Regression Trees",
+    1984, section 3.4.3): cells of a busy machine must not outvote the loops by chance."""
+    errors = [_stream_errors(design, times, streams, prior, strength) for strength in STRENGTHS]
+    if not all(errors):
+        return STRENGTHS[-1], math.nan
+    squares = np.array(errors)
+    means = squares.mean(axis=1)
+    least = int(np.argmin(means))
+    room = float(squares[least].std(ddof=1)) / math.sqrt(squares.shape[1])
+    strongest = int(np.flatnonzero(means <= means[least] + room)[-1])
+    return STRENGTHS[strongest], _difference_error(design, times, streams, prior, STRENGTHS[strongest])
 
 
 def _difference_error(design: Array, times: Array, streams: Array, prior: Array, strength: float) -> float:
-    """Leave one stream out and predict every difference between two strategies on it; root mean square of the errors,
-    each relative to the slower of the two."""
-    errors: list[float] = []
+    """The root mean square of :func:`_stream_errors`."""
+    errors = _stream_errors(design, times, streams, prior, strength)
+    return float(np.sqrt(np.mean(errors))) if errors else float("nan")
+
+
+def _stream_errors(design: Array, times: Array, streams: Array, prior: Array, strength: float) -> list[float]:
+    """Leave one stream out and predict every difference between two strategies on it: for each stream the mean square
+    of the errors, each relative to the slower of the two."""
+    found: list[float] = []
     for left_out in np.unique(streams):
         out = streams == left_out
         if out.all():
             continue
         units = _solve(design[~out], times[~out], streams[~out], prior, strength)
         wrong, mine = times[out] - design[out] @ units, times[out]
-        for i in range(len(mine)):
-            errors += [(wrong[i] - wrong[j]) / max(mine[i], mine[j]) for j in range(i)]
-    return float(np.sqrt(np.mean(np.square(errors)))) if errors else float("nan")
+        errors = [(wrong[i] - wrong[j]) / max(mine[i], mine[j]) for i in range(len(mine)) for j in range(i)]
+        if errors:
+            found.append(float(np.mean(np.square(errors))))
+    return found
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -450,6 +417,8 @@ ROUNDS = 5
 RECORDS = 6_000_000
 """Enough to count every event at least twice: predictor and lines are then as warm as in a timed replay."""
 SEED = 20091218
+LAYOUT = 0
+"""The layout seed of every timed point."""
 Note = Callable[[str], None]
 
 
@@ -484,7 +453,8 @@ def calibration(
             return read_calibration(path)
         except ResultsError as error:
             note(f"{error}; calibrating again")
-    found = Calibration(_take(known, strategies, note, cpu, caches), measured())
+    alone = measured()
+    found = Calibration(_take(known, strategies, note, cpu, caches, alone), alone)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_calibration(path, found)
@@ -504,21 +474,42 @@ def round_text(done: int, rounds: int, seconds: float) -> str:
 
 
 def counts(
-    strategy: Strategy, stream: Trace, budget: int, caches: Caches = UNTOUCHED, cpu: int = -1
+    strategy: Strategy,
+    stream: Trace,
+    budget: int,
+    alone: Mapping[str, float],
+    caches: Caches = UNTOUCHED,
+    cpu: int = -1,
 ) -> dict[str, float]:
-    """The counts of a lookup, and its misses in the caches of ``cpu`` in state ``caches``."""
-    found = count_cost(strategy, stream, budget, caches=[caches], sizes=sizes_of(cpu_caches(cpu)))
-    return {**found.numbers, **found.misses[0][1]}
+    """The counts of a lookup, its misses in the caches of ``cpu`` in state ``caches``, and its critical path if
+    operations take the times ``alone``."""
+    sizes = sizes_of(cpu_caches(cpu))
+    replay = CountedReplay(strategy, stream)
+    misses = Hierarchy(replay.memory, sizes, caches)
+    chosen = np.ones(len(stream.events), np.bool_)
+    if not caches.warm:
+        chosen[:] = False
+        chosen[timed_events(stream.events["kind"][replay.first :], caches, ENOUGH, LAYOUT) + replay.first] = True
+    units = {name: alone.get(name, 0.0) for name in TERMS}
+    replay.hierarchies, replay.path = [misses], CriticalPath(replay.memory, sizes, caches, units, chosen)
+    return {**replay.run(budget).numbers, **misses.numbers(), **replay.path.numbers()}
 
 
-def _take(known: Registry, strategies: Mapping[str, Any], note: Note, cpu: int, caches: Caches) -> tuple[Sample, ...]:
+def _take(
+    known: Registry,
+    strategies: Mapping[str, Any],
+    note: Note,
+    cpu: int,
+    caches: Caches,
+    alone: Mapping[str, float],
+) -> tuple[Sample, ...]:
     from benchframe.engine.compile import compile_strategies
 
     where = "" if caches.warm else f" with caches as {caches.label}"
     note(f"calibrating this machine's cost model{where}, once; this takes about two minutes")
     compile_strategies(list(strategies.values()))
     streams = [known.spec(spec).trace(0) for spec in WORKLOADS]
-    points = [Point(name, n, caches=str(caches)) for n in range(len(streams)) for name in strategies]
+    points = [Point(name, n, LAYOUT, caches=str(caches)) for n in range(len(streams)) for name in strategies]
     began = time.monotonic()
     found = Study(strategies, streams, points, cpu=cpu).measure(
         ROUNDS, SEED, lambda done: note(f"calibration: {round_text(done, ROUNDS, time.monotonic() - began)}")
@@ -528,7 +519,7 @@ def _take(known: Registry, strategies: Mapping[str, Any], note: Note, cpu: int, 
     for number, point in enumerate(points):
         ns = tuple(row[number]["lookup"] for row in found if "lookup" in row[number])
         if len(ns) > ROUNDS // 2:
-            cost = counts(strategies[point.strategy], streams[point.stream], RECORDS, caches, cpu)
+            cost = counts(strategies[point.strategy], streams[point.stream], RECORDS, alone, caches, cpu)
             samples.append(Sample(point.strategy, WORKLOADS[point.stream], cost, ns))
     return tuple(samples)
 

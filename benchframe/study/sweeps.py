@@ -651,3 +651,8 @@ def count_table(counted: Mapping[tuple[str, str], Mapping[str, float]]) -> Table
     heads = ("strategy", "call", *(f"{name} per VMA" for name in COUNTS))
     right = (False, False, *(True,) * len(COUNTS))
     return Table("Fork, exec, exit, counted", heads, rows, right, tuple(records), (*notes, ONE_BY_ONE))
+
+
+def saved_fork(names: Sequence[str], table: Table, command: Sequence[str]) -> SavedStudy:
+    """What the calls cost, timed or counted."""
+    return _saved("fork", f"fork, exec and exit of {', '.join(names)}", "", table, command, names)

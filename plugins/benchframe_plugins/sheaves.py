@@ -28,6 +28,7 @@ Sources: Linux 6.18 mm/slub.c (MAX_FULL_SHEAVES, MAX_EMPTY_SHEAVES, and the func
 from benchframe.api import Allocator, native
 from benchframe.kernel import (
     ARENA,
+    ARENA_VMA,
     IN_SHEAF,
     KMEM,
     KMEM_CPU,
@@ -36,6 +37,7 @@ from benchframe.kernel import (
     KMEM_SHEAF,
     KMEM_SLAB,
     NULL,
+    RCU_SLACK,
     READ_ONCE,
     SHEAF_CAPACITY,
     fetch_add,
@@ -46,8 +48,6 @@ from benchframe.kernel import (
     wait_then_add,
 )
 from benchframe_plugins.slub import (
-    RCU_BATCH,
-    RCU_LIMIT,
     alloc_from_node,
     node_of,
     rcu_advance,
@@ -57,6 +57,10 @@ from benchframe_plugins.slub import (
     slab_alloc,
     slab_free,
     slab_free_list,
+    slub_alloc,
+    slub_kfree_rcu,
+    slub_prefill,
+    slub_return,
 )
 
 MAX_FULL, MAX_EMPTY = 10, 10
@@ -107,8 +111,12 @@ def unlock_barn(n):
 
 @native
 def add_full(k, n, sheaf):
-    """One more full sheaf. Caller holds barn_lock."""
-    KMEM_SHEAF(k, sheaf).next = n.full
+    """One more full sheaf, as the first (list_add): a write to the former first, too. Caller holds barn_lock."""
+    first = n.full
+    KMEM_SHEAF(k, sheaf).next = first
+    KMEM_SHEAF(k, sheaf).prev = NULL
+    if first != NULL:
+        KMEM_SHEAF(k, first).prev = sheaf
     n.full = sheaf
     n.nr_full += 1
     return 0
@@ -116,8 +124,12 @@ def add_full(k, n, sheaf):
 
 @native
 def add_empty(k, n, sheaf):
-    """One more empty sheaf. Caller holds barn_lock."""
-    KMEM_SHEAF(k, sheaf).next = n.empty
+    """One more empty sheaf, likewise. Caller holds barn_lock."""
+    first = n.empty
+    KMEM_SHEAF(k, sheaf).next = first
+    KMEM_SHEAF(k, sheaf).prev = NULL
+    if first != NULL:
+        KMEM_SHEAF(k, first).prev = sheaf
     n.empty = sheaf
     n.nr_empty += 1
     return 0
@@ -125,20 +137,26 @@ def add_empty(k, n, sheaf):
 
 @native
 def take_full(k, n):
-    """A full sheaf, NULL if there is none. Caller holds barn_lock."""
+    """The first full sheaf (list_del): a write to the second, too. NULL if there is none. Caller holds barn_lock."""
     sheaf = n.full
     if sheaf != NULL:
-        n.full = KMEM_SHEAF(k, sheaf).next
+        second = KMEM_SHEAF(k, sheaf).next
+        if second != NULL:
+            KMEM_SHEAF(k, second).prev = NULL
+        n.full = second
         n.nr_full -= 1
     return sheaf
 
 
 @native
 def take_empty(k, n):
-    """An empty sheaf, NULL if there is none. Caller holds barn_lock."""
+    """The first empty sheaf, likewise. Caller holds barn_lock."""
     sheaf = n.empty
     if sheaf != NULL:
-        n.empty = KMEM_SHEAF(k, sheaf).next
+        second = KMEM_SHEAF(k, sheaf).next
+        if second != NULL:
+            KMEM_SHEAF(k, second).prev = NULL
+        n.empty = second
         n.nr_empty -= 1
     return sheaf
 
@@ -323,6 +341,8 @@ def sheaf_alloc(mm, cpu, which):
     if cpu == 0:
         return alloc_from_node(mm, which)
     k = KMEM(ARENA(mm, 0), which)
+    if k.sheaf_capacity == 0:
+        return slab_alloc(mm, cpu, which)
     c = KMEM_CPU(k, k.first_cpu + cpu)
     sheaf = c.prefilled
     if sheaf == NULL or KMEM_SHEAF(k, sheaf).size == 0:
@@ -391,7 +411,7 @@ def free_local(mm, k, cpu, which, slot):
 def sheaf_free(mm, cpu, which, slot):
     """kmem_cache_free."""
     k = KMEM(ARENA(mm, 0), which)
-    if cpu == 0 or is_remote(k, cpu, slot):
+    if cpu == 0 or k.sheaf_capacity == 0 or is_remote(k, cpu, slot):
         return slab_free(mm, cpu, which, slot)
     return free_local(mm, k, cpu, which, slot)
 
@@ -460,9 +480,9 @@ def sheaf_kfree_rcu(mm, cpu, which, slot):
         KMEM_SHEAF(k, c.rcu_sheaf_tail).next = sheaf
     c.rcu_sheaf_tail = sheaf
     c.rcu_waiting += SHEAF_CAPACITY
-    if c.rcu_waiting >= RCU_LIMIT:
+    if c.rcu_waiting >= 2 * k.rcu_batch + RCU_SLACK:
         synchronize_rcu(mm, cpu)
-    if c.rcu_waiting >= RCU_BATCH:
+    if c.rcu_waiting >= k.rcu_batch:
         while c.rcu_sheaf_head != NULL and poll_state_synchronize_rcu(mm, KMEM_SHEAF(k, c.rcu_sheaf_head).gp):
             sheaf = c.rcu_sheaf_head
             c.rcu_sheaf_head = KMEM_SHEAF(k, sheaf).next
@@ -513,6 +533,41 @@ def sheaf_return(mm, cpu, which):
         flush_sheaf(k, cpu, sheaf)
         return free_empty_sheaf(k, cpu, sheaf)
     return barn_put_full_sheaf(k, node, sheaf)
+
+
+@native
+def alloc_before(mm, cpu, which):
+    """kmem_cache_alloc where VMAs come from sheaves, nodes from freelists."""
+    if which == ARENA_VMA:
+        return sheaf_alloc(mm, cpu, which)
+    return slub_alloc(mm, cpu, which)
+
+
+@native
+def free_before(mm, cpu, which, slot):
+    """kmem_cache_free, likewise."""
+    if which == ARENA_VMA:
+        return sheaf_free(mm, cpu, which, slot)
+    return slab_free(mm, cpu, which, slot)
+
+
+@native
+def kfree_rcu_before(mm, cpu, which, slot):
+    """call_rcu, likewise."""
+    if which == ARENA_VMA:
+        return each_by_callback(mm, cpu, which, slot)
+    return slub_kfree_rcu(mm, cpu, which, slot)
+
+
+def sheaves_of_vmas() -> Allocator:
+    """The kernel right before 59faa4da7cd4: VMAs come from sheaves (3accabda4da1), maple nodes from freelists."""
+    return Allocator(
+        kmem_cache_alloc=alloc_before,
+        kmem_cache_free=free_before,
+        kfree_rcu=kfree_rcu_before,
+        kmem_cache_prefill=slub_prefill,
+        kmem_cache_return=slub_return,
+    )
 
 
 def sheaves(rcu: bool = True) -> Allocator:

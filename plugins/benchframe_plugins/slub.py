@@ -12,7 +12,7 @@ free    the CPU's freelist if the object is of its slab; else the slab's list (_
 ```
 ``kfree_rcu`` is call_rcu: objects wait in a list of the CPU's, and are freed one by one after a grace period
 (mt_free_rcu, vm_area_free_rcu_cb). The kernel runs callbacks from a softirq: a CPU has many thousand objects by then.
-Here a grace period is asked for RCU_BATCH objects at once.
+Here a grace period is asked for rcu_batch objects at once.
 
 Before a store the maple tree takes what it may need, and gives back what it did not (mas_alloc_nodes, mas_destroy): one
 by one, since kmem_cache_alloc_bulk does the same in one call.
@@ -32,6 +32,7 @@ from benchframe.kernel import (
     KMEM_OBJECT,
     KMEM_SLAB,
     NULL,
+    RCU_SLACK,
     READ_ONCE,
     cmpxchg,
     grab_objects,
@@ -44,9 +45,8 @@ from benchframe.kernel import (
 
 MIN_PARTIAL = 5
 """Slabs that a node keeps although they are empty (MIN_PARTIAL; min_partial of objects below 1 KiB)."""
-RCU_BATCH, RCU_CHECK, RCU_LIMIT = 128, 32, 1024
-"""A CPU asks for a grace period for so many objects at once; looks whether it is over with every 32nd object; and waits
-for it if so many wait."""
+RCU_CHECK = 32
+"""A CPU looks whether its grace period is over with every 32nd object."""
 FROZEN, INUSE, HEAD = 0, 1, 32
 """In slab.freelist: the bit of the flag; where the number of objects begins that are not in the list, and where the
 number of the first object does."""
@@ -368,7 +368,7 @@ def rcu_ready(mm, k, cpu):
     """Whether the objects that wait for rcu_gp may be freed. Asked only now and then, since the answer is in lines that
     all CPUs share. The task has no reference from a section."""
     c = KMEM_CPU(k, k.first_cpu + cpu)
-    if c.rcu_waiting >= RCU_LIMIT:
+    if c.rcu_waiting >= 2 * k.rcu_batch + RCU_SLACK:
         synchronize_rcu(mm, cpu)
     elif c.rcu_head == NULL or c.rcu_next & RCU_CHECK - 1:
         return 0
@@ -389,7 +389,7 @@ def rcu_dequeue(k, cpu):
 def rcu_advance(mm, k, cpu):
     """Ask for a grace period for the next objects, if they are many and no others wait (rcu_advance_cbs)."""
     c = KMEM_CPU(k, k.first_cpu + cpu)
-    if c.rcu_head == NULL and c.rcu_next >= RCU_BATCH:
+    if c.rcu_head == NULL and c.rcu_next >= k.rcu_batch:
         c.rcu_head = c.rcu_next_head
         c.rcu_next_head = NULL
         c.rcu_next = 0

@@ -14,8 +14,22 @@ from typer.testing import CliRunner
 from benchframe.cli import app
 from benchframe.engine.caches import L2, LINE, LLC, MEMORY, PAGE, PROGRAM, ROOM, Caches
 from benchframe.engine.cost import count_cost
-from benchframe.engine.cost.hierarchy import CacheSizes, Hierarchy
-from benchframe.engine.cost.records import ATOMIC, ENTER, EVENT, LEAVE, LINE_SHIFT, LOAD, LOW, SHIFT, STORE, Region
+from benchframe.engine.cost.hierarchy import TERMS, WINDOW, CacheSizes, CriticalPath, Hierarchy
+from benchframe.engine.cost.records import (
+    ATOMIC,
+    BRANCH,
+    COUNTED,
+    ENTER,
+    EVENT,
+    LEAVE,
+    LINE_SHIFT,
+    LOAD,
+    LOW,
+    SHIFT,
+    STORE,
+    Region,
+)
+from benchframe.mm.hooks import COUNT_HIT
 from benchframe.mm.replay import CLASS_FAULT, CLASS_LOOKUP, CLASS_MAPPING
 
 TINY = CacheSizes("tiny", (2, 4, 8), (2, 2, 4))
@@ -131,3 +145,67 @@ def test_a_wrong_word_is_an_error(words: list[str], told: str) -> None:
     done = CliRunner().invoke(app, ["cost", "-s", "rbtree", "-w", "zipf", *words])
     assert done.exit_code == 2
     assert told in done.stderr
+
+
+# ---- the critical path ----
+
+UNITS = dict(zip(TERMS, (1.0, 100.0, 10.0, 5.0, 20.0, 50.0, 200.0), strict=True))
+"""ns: a record enters in 1, a load takes 5, 25 from L2, 55 from the last level."""
+LOOKUP, FAULT = (EVENT << SHIFT) + CLASS_LOOKUP, (EVENT << SHIFT) + CLASS_FAULT
+MISPREDICTED = (BRANCH << SHIFT) + 2
+"""A branch that is not taken, which nobody has seen before."""
+
+
+def load(line: int, what: int = LOAD) -> int:
+    """The record of an access."""
+    return (what << SHIFT) + line * LINE
+
+
+def path(*records: int, view: str = "lookup", chosen: Sequence[int] = (1, 0), state: Caches = STATES[0]) -> list[float]:
+    """The path of the timed operations; mm has lines 0 to 15, a node four lines from 16 on, page tables 40 to 63."""
+    regions = [Region("mm", "", 0, 16, 1, 64), Region("node", "", 16, 24, 4, 256), Region("pte", "", 40, 24, 4, 8)]
+    memory: Any = SimpleNamespace(regions=regions, lines=LINES)
+    tested = CriticalPath(memory, MILAN, state, UNITS, np.array(chosen))
+    tested.add(np.array([*records, LOOKUP]), 0)
+    found = tested.numbers()
+    return [found[f"{view}.path.{name}"] for name in TERMS]
+
+
+def test_a_lookup_waits_for_its_chain() -> None:
+    """Two lines of a node are loaded side by side, the next node after them, and the branch after all: its path has the
+    two records that entered before the later line, two loads from the last level, and itself. A node may be found in a
+    page table, so it waits for that; a table's entry does not wait for a node, nor anything for a load without need."""
+    nodes = load(16), load(17), load(20)
+    assert path(LOOKUP, *nodes, MISPREDICTED) == [2, 1, 0, 2, 0, 2, 0]
+    assert path(LOOKUP, *nodes) == [3, 0, 0, 0, 0, 0, 0]
+    assert path(LOOKUP, load(40), *nodes, load(44), MISPREDICTED) == [1, 1, 0, 3, 0, 3, 0]
+    assert path(LOOKUP, *nodes, load(44), MISPREDICTED)[3] == 2
+    # the same line again waits for the line that is on its way, and no longer
+    assert path(LOOKUP, load(16), load(16), MISPREDICTED) == [1, 1, 0, 1, 0, 1, 0]
+
+
+def test_stores_and_atomics_on_the_path() -> None:
+    """Nothing waits for a store; an atomic operation is waited for as a load, and takes its own time."""
+    assert path(LOOKUP, load(16, STORE), MISPREDICTED) == [2, 1, 0, 0, 0, 0, 0]
+    assert path(LOOKUP, load(0, ATOMIC), MISPREDICTED) == [1, 1, 1, 1, 0, 1, 0]
+
+
+def test_a_full_window_waits() -> None:
+    """A record cannot enter before the one WINDOW before has left, which waits for a load from memory."""
+    few, many = ([(BRANCH << SHIFT) + 3] * n for n in (WINDOW - 1, WINDOW + 9))
+    state = Caches(MEMORY, 64)
+    assert path(LOOKUP, load(16), *few, state=state) == [WINDOW, 0, 0, 0, 0, 0, 0]
+    assert path(LOOKUP, load(16), *many, state=state) == [1 + 10, 0, 0, 1, 0, 0, 1]
+
+
+def test_a_path_is_the_lookups_alone() -> None:
+    """What a fault does outside its lookup is in the replay with known answers too; hits have a path of their own; in a
+    cold replay the events between two timed ones leave their lines in the caches."""
+    inside = ENTER << SHIFT, load(16), MISPREDICTED, LEAVE << SHIFT
+    outside = load(40), (BRANCH << SHIFT) + 4
+    assert path(FAULT, *inside, *outside) == path(FAULT, *inside)
+    hit = (COUNTED << SHIFT) + COUNT_HIT
+    two = FAULT, *inside, FAULT, ENTER << SHIFT, hit, load(16), (BRANCH << SHIFT) + 6, LEAVE << SHIFT
+    assert path(*two, view="hit", chosen=(1, 1, 0))[3:6] == [1, 0, 0]
+    program = Caches(PROGRAM, 64 << 10)
+    assert path(LOOKUP, load(16), LOOKUP, load(16), MISPREDICTED, chosen=(0, 1, 0), state=program)[4:6] == [1, 0]

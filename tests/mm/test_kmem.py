@@ -1,5 +1,7 @@
-"""Allocators: where every object is, whatever was called; what `free` costs; sheaves, the barn and grace periods."""
+"""Allocators: where every object is, whatever was called; what `free` costs; sheaves, the barn and grace periods;
+anon_vmas."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -146,6 +148,158 @@ def test_validate_finds_an_object_in_two_places() -> None:
     slots[first + 1] = slots[first]
     with pytest.raises(ValidationError, match=r"object \d+ is in sheaf .* and in sheaf"):
         free_objects(space.machine)
+
+
+class Rmap:
+    """What mm/rmap.c allocates and frees, in objects of Python: cumulative counts by slab."""
+
+    class Anon:
+        """An anon_vma: the VMAs in its tree."""
+
+        def __init__(self, parent: "Rmap.Anon | None") -> None:
+            self.parent, self.root = parent or self, parent.root if parent else self
+            self.vmas: set[int] = set()
+            self.children = self.active = 0
+            self.refs = 1
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, int]] = Counter()
+        self.own: dict[int, Rmap.Anon] = {}
+        self.chains: dict[int, list[Rmap.Anon]] = {}  # the oldest first
+
+    def _anon(self, parent: "Rmap.Anon | None" = None) -> "Rmap.Anon":
+        self.counts["alloc", kmem.ARENA_ANON_VMA] += 1
+        return self.Anon(parent)
+
+    def _link(self, vma: int, anon: "Rmap.Anon") -> None:
+        self.counts["alloc", kmem.ARENA_ANON_VMA_CHAIN] += 1
+        self.chains.setdefault(vma, []).append(anon)
+        anon.vmas.add(vma)
+
+    def _put(self, anon: "Rmap.Anon") -> None:
+        anon.refs -= 1
+        if anon.refs == 0:
+            self.counts["free", kmem.ARENA_ANON_VMA] += 1
+            if anon.root is not anon:
+                self._put(anon.root)
+
+    def write(self, vma: int, neighbour: int | None = None) -> None:
+        """First write: a neighbour's anon_vma, or a new one."""
+        anon = self.own[neighbour] if neighbour is not None else self._anon()
+        anon.children += neighbour is None
+        anon.active += 1
+        self.own[vma] = anon
+        self._link(vma, anon)
+
+    def clone(self, vma: int, source: int) -> None:
+        """A split, or a copy by mremap."""
+        for anon in self.chains[source]:
+            self._link(vma, anon)
+        self.own[vma] = self.own[source]
+        self.own[vma].active += 1
+
+    def fork(self, vma: int, source: int) -> bool:
+        """A child's VMA; whether it reuses an anon_vma."""
+        for anon in self.chains[source]:
+            self._link(vma, anon)
+            if vma not in self.own and anon.children < 2 and anon.active == 0:
+                self.own[vma] = anon
+        reused = vma in self.own
+        if not reused:
+            parent = self.own[source]
+            self.own[vma] = self._anon(parent)
+            parent.root.refs += 1
+            parent.children += 1
+            self._link(vma, self.own[vma])
+        self.own[vma].active += 1
+        return reused
+
+    def unlink(self, *vmas: int) -> None:
+        """munmap, exit."""
+        for vma in vmas:
+            empty = []
+            for anon in reversed(self.chains.pop(vma)):
+                self.counts["free", kmem.ARENA_ANON_VMA_CHAIN] += 1
+                anon.vmas.remove(vma)
+                if not anon.vmas:
+                    anon.parent.children -= 1
+                    empty.append(anon)
+            self.own.pop(vma).active -= 1
+            for anon in empty:
+                self._put(anon)
+
+
+def test_anon_vmas_are_allocated_and_freed_as_in_rmap() -> None:
+    """First writes, splits, forks (one reuses an anon_vma), mremap, munmap, exec and exit: after each step as many
+    anon_vmas and chains have been allocated and freed as in a model of mm/rmap.c; none is left."""
+    counts: Counter[tuple[str, int]] = Counter()
+    stacks: dict[int, list[int]] = {}
+
+    def alloc(mm: Any, cpu: int, which: int) -> int:
+        counts["alloc", which] += 1
+        stack = stacks.setdefault(which, list(range(200, 0, -1)))
+        return stack.pop()
+
+    def free(mm: Any, cpu: int, which: int, slot: int) -> int:
+        counts["free", which] += 1
+        stacks[which].append(slot)
+        return 0
+
+    strategy = with_allocator("rbtree", ALLOCATORS["freelists"])
+    runner = InterpretedRunner(strategy, replace={kmem.alloc: alloc, kmem.free: free}, allocating=True)
+    init = Space(Machine(runner, SIZES, Parameters(), strategy.slabs))
+    model = Rmap()
+
+    def same() -> None:
+        """The counts of both slabs agree."""
+        slabs = (kmem.ARENA_ANON_VMA, kmem.ARENA_ANON_VMA_CHAIN)
+        assert {key: n for key, n in counts.items() if key[1] in slabs} == dict(model.counts)
+
+    at = 0x10000000
+    init.mmap(at, 8 * PAGE, 3, 0x32)
+    init.mprotect(at + 4 * PAGE, 4 * PAGE, 7)  # two VMAs that nobody has written
+    same()
+    init.fault(at, 2)
+    model.write(0)
+    init.fault(at + 5 * PAGE, 2)
+    model.write(1, neighbour=0)
+    same()
+    init.mprotect(at + PAGE, PAGE, 1)  # two splits
+    model.clone(2, 0)
+    model.clone(3, 0)
+    same()
+    init.fault(at + 2 * PAGE, 2)
+    child = init.fork()
+    reused = [model.fork(10 + i, i) for i in range(4)]
+    same()
+    grandchild = child.fork()
+    reused += [model.fork(20 + i, 10 + i) for i in range(4)]
+    assert not any(reused)
+    same()
+    child.exit()
+    model.unlink(*range(10, 14))
+    same()
+    last = grandchild.fork()
+    reused = [model.fork(30 + i, 20 + i) for i in range(4)]
+    assert all(reused)  # the child's, which are nobody's own
+    same()
+    init.mremap(at + 4 * PAGE, 4 * PAGE, 4 * PAGE, 3, at + 64 * PAGE)
+    model.clone(4, 1)
+    model.unlink(1)
+    same()
+    init.munmap(at, 4 * PAGE)
+    model.unlink(0, 2, 3)
+    same()
+    last.exec(HEAP)
+    model.unlink(*range(30, 34))
+    same()
+    for space, vmas in ((init, [4]), (grandchild, range(20, 24)), (last, [])):
+        space.exit()
+        model.unlink(*vmas)
+        same()
+    assert not model.own
+    for which in (kmem.ARENA_ANON_VMA, kmem.ARENA_ANON_VMA_CHAIN):
+        assert counts["alloc", which] == counts["free", which] > 4
 
 
 def test_an_allocator_must_be_whole() -> None:

@@ -10,19 +10,18 @@ from support.cost_model import UNITS, calibration, cost, true_ns
 
 from benchframe.dialect import Slab
 from benchframe.dialect.interpreter import PlainWorld, dejit
+from benchframe.engine.cost.hierarchy import TERMS
 from benchframe.errors import ResultsError
 from benchframe.report.table import render
 from benchframe.study import model as units
 from benchframe.study.explain import Side, explain, explanation_table, in_words
 from benchframe.study.model import (
     STRENGTHS,
-    TERMS,
     Calibration,
     Sample,
     _machine,
     fit,
     read_calibration,
-    terms,
     write_calibration,
 )
 
@@ -66,7 +65,7 @@ def under_one_lock(noise: float = 0.02) -> list[Sample]:
     rng = np.random.default_rng(11)
     samples = []
     for number in range(48):
-        found = {**cost(rng), "lookup.atomics": 2.0, "lookup.barriers": 0.0}
+        found = {**cost(rng), "lookup.path.atomics": 2.0}
         ns = (true_ns(found) + 3.0 * (number // 6)) * np.exp(rng.normal(0, noise, 5))
         samples.append(Sample(f"s{number % 6}", f"w{number // 6}", found, tuple(ns)))
     return samples
@@ -123,7 +122,7 @@ def test_units_are_measured() -> None:
 
 def test_too_few_cells() -> None:
     """A fit without enough cells is refused."""
-    with pytest.raises(ValueError, match="12 cells are too few to fit 9 coefficients; 27 would do"):
+    with pytest.raises(ValueError, match="12 cells are too few to fit 8 coefficients; 24 would do"):
         fit(calibration(cells=12))
 
 
@@ -148,30 +147,27 @@ def side(name: str, found: dict[str, float], extra: float = 0.0, rounds: int = 6
 
 
 def pair(extra: float = 0.0) -> tuple[Side, Side]:
-    """Two strategies that differ by two mispredictions and one line from L2."""
+    """Two strategies that differ by two mispredictions, one line from L2 and some work."""
     base = {key: 0.5 * value for key, value in cost(np.random.default_rng(1)).items()}
-    other = {
-        **base,
-        **{f"lookup.{key}": base[f"lookup.{key}"] + n for key, n in (("mispredicted", 2), ("missed_l1", 1))},
-    }
+    other = dict(base)
+    for term, more in (("mispredictions", 2), ("from L2", 1), ("work", -10)):
+        other[f"lookup.path.{term}"] += more
     return side("a", base), side("bb", other, extra)
 
 
 def test_a_difference_is_attributed() -> None:
-    """Two mispredictions of 6 ns, misses of 8, and what waiting for them hides and exposes: found as such, nothing
-    left, no limit said."""
+    """Two mispredictions of 6 ns, a miss of 8 and ten records that are not waited for: found as such, nothing left, no
+    limit said."""
     a, b = pair()
     found = explain(a, b, fit(calibration()))
     parts = {c.term: c.ns for c in found.contributions}
-    before, after = terms(a.cost), terms(b.cost)
     assert parts["mispredictions"] == pytest.approx(12, abs=0.7)
-    assert parts["from L2"] == pytest.approx(8 * (after["from L2"] - before["from L2"]), abs=0.7)
-    assert after["from L2"] > before["from L2"]
-    assert parts["work"] == pytest.approx(UNITS["work"] * (after["work"] - before["work"]), abs=0.3)
-    assert parts["work"] < 0 < parts["depth"]
+    assert parts["from L2"] == pytest.approx(8, abs=0.7)
+    assert parts["work"] == pytest.approx(-1, abs=0.3)
     assert sum(parts.values()) == pytest.approx(found.explained[0])
     assert found.difference[0] == pytest.approx(true_ns(dict(b.cost)) - true_ns(dict(a.cost)), abs=0.3)
     assert abs(found.remainder) < 1
+    assert found.share[0] < found.remainder / found.difference[0] < found.share[1]
     assert found.limits == ()
 
 
@@ -185,32 +181,15 @@ def test_the_reason_is_said_in_words() -> None:
         r"bb is [\d.]+ ns \(\d+ %\) slower a lookup than a: according to the model, \+1\d\.\d for 2 more mispredicted",
         text,
     )
-    assert text.index("mispredicted branches") < text.index("more lines that only L2 had") < text.index("unexp")
+    assert (
+        text.index("mispredicted branches") < text.index("more of their lines that only L2 had") < text.index("unexp")
+    )
     (text,) = in_words(explain(b, a, model))
     assert "faster a lookup than bb: according to the model, -1" in text
     assert "for 2 fewer mispredicted branches" in text
     assert in_words(explain(a, Side("bb", a.cost, {r: a.ns[r] + (0.1, -0.1)[r % 2] for r in a.ns}), model)) == []
     unsure = in_words(replace(explain(a, b, model), model_error=99.0))
     assert "according to a model whose error is larger than that, " in unsure[0]
-
-
-def test_terms_of_a_lookup() -> None:
-    """By hand: three mispredictions expose three quarters of the chain and leave a quarter of the work; the deeper of
-    two walks side by side counts."""
-    counts = {"loads": 20, "stores": 2, "branches": 18, "mispredicted": 3, "atomics": 2, "barriers": 1, "steps": 12,
-              "lines": 13, "lines.pte": 3, "lines.page": 1, "far_l1": 1.5}  # fmt: skip
-    walk = terms({f"lookup.{key}": float(value) for key, value in counts.items()})
-    rest = {"work": 10, "mispredictions": 3, "atomics": 3, "depth": 6, "lines": 13}
-    assert walk == {**rest, "from L2": 0.75, "from LLC": 0, "from memory": 0}  # an eighth of the steps
-    lost = {"missed_l1": 6.5, "missed_l2": 3.25, "missed_llc": 1.625}
-    walk = terms({f"lookup.{key}": float(value) for key, value in {**counts, **lost}.items()})
-    assert walk == {**rest, "from L2": 1.5, "from LLC": 0.75, "from memory": 0.75}  # a half of them misses L1
-    hit = terms({f"hit.{key}": float(value) for key, value in {**counts, "steps": 5, "mispredicted": 0}.items()}, "hit")
-    assert (hit["work"], hit["depth"]) == (40, 0)
-    mixed = {"lookup.steps": 10.0, "lookup.lines.pte": 3.0, "lookup.lines.page": 1.0, "lookup.mispredicted": 1.0,
-             "lookup.hits": 0.5, "lookup.misses": 0.5,
-             "hit.steps": 5.0, "hit.lines.pte": 3.0, "hit.lines.page": 1.0}  # fmt: skip
-    assert terms(mixed)["depth"] == (0.5 * 5 + 0.5 * 11) * 0.5  # a miss takes 15 steps, 4 of them beside the other 11
 
 
 def test_what_no_term_explains_is_said() -> None:
@@ -227,10 +206,12 @@ def test_limits() -> None:
     a, b = pair()
     same = explain(a, Side("bb", a.cost, dict(enumerate(a.ns[r] + (0.1, -0.1)[r % 2] for r in a.ns))), model)
     assert any("its interval contains 0" in text for text in same.limits)
+    assert not any("half of the difference" in text for text in same.limits)
+    assert "unexplained: undecided" in render(explanation_table(same, model, "w"), "text")
     assert any("within the model's own error" in text for text in same.limits)
-    far = {**b.cost, "lookup.lines": 500.0, "events": 10.0, "counted": 5.0, "lookup.lines_se": 5.0}
+    far = {**b.cost, "lookup.path.depth": 500.0, "events": 10.0, "counted": 5.0, "lookup.lines_se": 0.05}
     wide = explain(a, side("bb", far, extra=400.0), model)
-    assert any("bb: lines 500.0 is beyond the calibration's" in text for text in wide.limits)
+    assert any("bb: depth 500.0 is beyond the calibration's" in text for text in wide.limits)
     assert any("more than the slowest calibrated cell" in text for text in wide.limits)
     assert any("standard error of lines 1 %" in text for text in wide.limits)
     with pytest.raises(ValueError, match="no round in common"):

@@ -1,6 +1,7 @@
 """fork, exec and exit: streams that do what they say, differences per VMA, verdicts, and the command."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,20 @@ from benchframe.engine.session import Session
 from benchframe.events import Kind
 from benchframe.oracle import Replayer
 from benchframe.report.table import render
+from benchframe.results.studies import read_studies, write_study
 from benchframe.study import sweeps
-from benchframe.study.sweeps import OPERATIONS, Walk, count_calls, family, judged, measure_calls, slope, walk_table
+from benchframe.study.sweeps import (
+    OPERATIONS,
+    Walk,
+    count_calls,
+    count_table,
+    family,
+    judged,
+    measure_calls,
+    saved_fork,
+    slope,
+    walk_table,
+)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -78,8 +91,9 @@ def test_verdicts_and_table() -> None:
     assert walk_table([lost], "rbtree").rows[0][2:5] == ("-", "-", "-")
 
 
-def test_measured_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """End to end on small sizes: every call takes longer with more VMAs; what a copy of a VMA stores is counted."""
+def test_measured_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """End to end on small sizes: every call takes longer with more VMAs; what a copy of a VMA stores is counted,
+    and kept for a run's report."""
     monkeypatch.setattr(sweeps, "SIZES", (10, 60))
     told: list[str] = []
     walks = measure_calls(registry(), ["rbtree"], "rbtree", 2, told.append, clock=0.001)
@@ -90,6 +104,10 @@ def test_measured_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counted["stores"] > 20, "a VMA record, an anon_vma, an entry of the page table"
     assert counted["lines"] > 3, "the parent's VMA, the child's, and their entries"
     assert counted["atomics"] >= 1
+    table = count_table({("rbtree", "fork"): counted})
+    path = write_study(tmp_path, saved_fork(["rbtree"], table, ["benchframe", "fork"]))
+    (kept,) = read_studies(path.parents[1])
+    assert (kept.kind, kept.rows, kept.heads) == ("fork", table.rows, table.heads)
 
 
 def test_bad_usage() -> None:

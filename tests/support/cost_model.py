@@ -4,18 +4,17 @@ import numpy as np
 
 from benchframe.study.model import Sample, terms
 
-UNITS = {"work": 0.1, "mispredictions": 6.0, "atomics": 2.0, "depth": 0.5, "lines": 0.3, "from L2": 8.0,
-         "from LLC": 20.0, "from memory": 90.0}  # fmt: skip
+UNITS = {"work": 0.1, "mispredictions": 6.0, "atomics": 2.0, "depth": 0.5, "from L2": 8.0, "from LLC": 20.0,
+         "from memory": 90.0}  # fmt: skip
 """ns per unit of the made-up machine below; the base is 1 ns."""
+HIGH = {"work": 90.0, "mispredictions": 4.0, "atomics": 5.0, "depth": 15.0, "from L2": 6.0, "from LLC": 3.0,
+        "from memory": 2.0}  # fmt: skip
 
 
 def cost(rng: np.random.Generator, scale: float = 1.0) -> dict[str, float]:
     """Random counts of a lookup."""
-    ranges = {"loads": 40, "stores": 4, "branches": 50, "mispredicted": 4, "atomics": 4, "barriers": 1, "steps": 15,
-              "lines": 20}  # fmt: skip
-    found = {f"lookup.{key}": float(scale * rng.uniform(0.1, 1) * high) for key, high in ranges.items()}
-    lost = found["lookup.lines"] * np.cumprod(rng.uniform(0.1, 0.6, 3))
-    return {**found, **{f"lookup.missed_{level}": float(lost[n]) for n, level in enumerate(("l1", "l2", "llc"))}}
+    found = {f"lookup.path.{name}": float(scale * rng.uniform(0.1, 1) * high) for name, high in HIGH.items()}
+    return {**found, "lookup.lines": 10.0, "lookup.missed_l1": 2.0, "lookup.missed_l1.vma": 1.5}
 
 
 def true_ns(found: dict[str, float]) -> float:

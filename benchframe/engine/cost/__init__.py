@@ -24,7 +24,7 @@ import numpy.typing as npt
 from benchframe.dialect.records import DialectError
 from benchframe.dialect.store import cache_folder
 from benchframe.engine.caches import Caches
-from benchframe.engine.cost.hierarchy import CacheSizes, Hierarchy
+from benchframe.engine.cost.hierarchy import CacheSizes, CriticalPath, Hierarchy
 from benchframe.engine.cost.records import EVENT, LINE, SHIFT, Memory
 from benchframe.engine.cost.rewrite import Recorder, Translator, unit_of, units
 from benchframe.engine.cost.sums import COUNTS, VIEWS, Tally, quantile
@@ -167,6 +167,7 @@ class CountedReplay:
         self._records: list[int] = []
         self._event = Translator(self.memory, strategy.binding, self._records.append).function(one_event, (MM, None))
         self.hierarchies: list[Hierarchy] = []
+        self.path: CriticalPath | None = None
         self._recorder: Recorder | None = None
         self._total = 0
         self._passes = 0
@@ -181,6 +182,8 @@ class CountedReplay:
             self.tally.again()
             for one in self.hierarchies:
                 one.again()
+            if self.path is not None:
+                self.path.again()
             cost = self._replay(0)
         return cost
 
@@ -270,6 +273,8 @@ class CountedReplay:
         self.tally.add(records, self._tasks[first:last])
         for one in self.hierarchies:
             one.add(records)
+        if self.path is not None:
+            self.path.add(records, first)
 
     # ---- the result --------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,92 @@
+"""Maple nodes from per-CPU sheaves or from freelists (59faa4da7cd4), on simulated CPUs with RCU callbacks in bursts.
+
+    python benchmarks/allocators.py [--cpus 1,64,128,192] [--batch 2048] [--seeds 3] [--workload brk1,mmap2]
+
+Each CPU is a process of will-it-scale on the cores of `icelake-2s`, of which there are 96 a socket, and begins at
+another point of its burst: it has made two to three bursts of calls at no cost. "before" is the kernel right before
+that commit (VMAs from sheaves, nodes from freelists), "after" that commit (both from sheaves, a callback for each
+node); "6.17" has freelists for both, "6.18" kfree_rcu into sheaves, too. A line for each seed: million calls a second,
+ns a call, and of these what a CPU spent on the lines of the node's list_lock, of the barn, and of the page allocator's
+lock, the waiting for locks included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+
+from benchframe.registry import load
+from benchframe.simulator import session as sessions
+from benchframe.simulator.machines import load_machine, load_work
+from benchframe.simulator.session import Depth, SimulatedSession
+from benchframe.strategy import resolve
+from benchframe_plugins import sheaves, slub
+
+KINDS = {
+    "6.17": slub.freelists,
+    "before": sheaves.sheaves_of_vmas,
+    "after": lambda: sheaves.sheaves(rcu=False),
+    "6.18": sheaves.sheaves,
+}
+LISTS = ("list_lock", "nr_partial", "partial", "partial_tail")
+BARN = ("barn_lock", "nr_full", "full", "nr_empty", "empty")
+LINES = {
+    "list_lock": [f"kmem_node.{name}" for name in LISTS],
+    "barn": [f"kmem_node.{name}" for name in BARN],
+    "pages": ["slab.lock", "slab.top", "slab.free"],
+}
+CALLS = 400
+"""Calls of a CPU in a round: 200 turns of two."""
+
+
+def main() -> int:
+    """Simulate every cell, and print a line for each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cpus", default="1,64,128,192")
+    parser.add_argument("--batch", type=int, default=2048, help="objects for which a CPU asks for a grace period")
+    parser.add_argument("--bursts", type=float, default=1.0, help="bursts of each CPU that count")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workload", default="brk1,mmap2")
+    parser.add_argument("--kinds", default="before,after", help=", ".join(KINDS))
+    parser.add_argument("--preset", default="linux-6.18")
+    parser.add_argument("--fields", action="store_true", help="print the fields that cost most, too")
+    args = parser.parse_args()
+    sessions.KEPT_LINES = 1000
+    known = load()
+    base = known.strategy(args.preset)
+    machine = replace(load_machine("icelake-2s"), cores=96)
+    rounds = -(-args.batch // CALLS)
+    depth = Depth(rounds=args.bursts * rounds, warm_rounds=0.5, accesses=1 << 40)
+    for workload in args.workload.split(","):
+        for cpus in map(int, args.cpus.split(",")):
+            trace = known.spec(f"{workload}:variant=processes").trace(0, cpus)
+            for kind in args.kinds.split(","):
+                made = replace(base, name=f"{args.preset}-{kind}", allocator=KINDS[kind]())
+                session = SimulatedSession(resolve(made, known.strategies), trace, cpus, rcu_batch=args.batch)
+                for seed in range(1, args.seeds + 1):
+                    found = session.run(
+                        machine, load_work("server"), seed=seed, depth=depth, free_rounds=(2 * rounds, 3 * rounds)
+                    )
+                    if not session.verdict.ok:
+                        print(f"{workload}, {cpus} CPUs, {kind}: {session.verdict.what}", file=sys.stderr)
+                        return 1
+                    done = sum(found.operations.values())
+                    rate = found.throughput / 1e6
+                    told = ", ".join(
+                        f"{name} {sum(row.ns for row in found.fields if row.name in fields) / done:.0f}"
+                        for name, fields in LINES.items()
+                    )
+                    print(
+                        f"{workload} {cpus:3} {kind:6} {seed} {rate:7.2f} {1e3 * cpus / rate:6.0f} ns: {told}",
+                        flush=True,
+                    )
+                    for row in found.fields[: 16 * args.fields]:
+                        print(
+                            f"    {row.name:32} {row.ns / done:6.1f} ns, {row.atomics / done:.3f} atomics", flush=True
+                        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
