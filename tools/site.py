@@ -27,6 +27,10 @@ PAGES = {
 }
 """Documents outside docs/ to pages. README replaces docs/index.md, whose list the navigation is here."""
 LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)(\))")
+MAIL = re.compile(r"(?<![\w<])[\w.+-]{12,}@(?:[\w-]+\.)+[a-z]{2,}\b")
+"""A Message-ID (RFC 5322, 3.6.4) without its angle brackets."""
+ARCHIVE = "https://lore.kernel.org/r/"
+"""Where the archive shows the mail of a Message-ID."""
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
@@ -90,7 +94,7 @@ def docstring(text: str) -> str:
         if not part.startswith("```"):
             part = re.sub(r"^(\s+)(\d+)[.:]? ", r"\2. ", part, flags=re.MULTILINE)
             part = re.sub(r"\n*^([A-Z][a-z]+):(?= |$)", r"\n\n**\1:**", part, flags=re.MULTILINE)
-            part = part.replace("<", "&lt;")
+            part = MAIL.sub(lambda mail: f"[{mail[0]}]({ARCHIVE}{mail[0]})", part.replace("<", "&lt;"))
         else:
             part = f"\n{part}\n"
         shown.append(part)

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import greenlet
 
 from benchframe.dialect.primitives import Listening
-from benchframe.dialect.records import WildAccess
+from benchframe.dialect.records import DialectError, WildAccess
 from benchframe.errors import BenchframeError
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ def told(error: BaseException) -> str:
     """``error`` as one line, with the line that was running: of a plugin's file, or of the model and the plugin's that
     called it."""
     text = " ".join(str(error).split())
-    kind = "" if isinstance(error, Endless) else f"{type(error).__name__}: "
+    kind = "" if isinstance(error, (Endless, DialectError)) else f"{type(error).__name__}: "
     if isinstance(error, WildAccess):
         kind = f"{error.kind}: "
     frames = running(error)

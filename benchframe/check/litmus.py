@@ -2,6 +2,10 @@
 
 Supported: READ_ONCE to smp_store_mb, barriers, xchg and cmpxchg, atomic_t, spinlocks, RCU, plain accesses, pointers to
 locations, if and else, local variables, integer expressions. Not supported: SRCU, loops, arrays, structs.
+
+Two things are read, but not searched: load buffering, and what plain accesses that tasks share may do beyond READ_ONCE
+and WRITE_ONCE. Both only allow more. So "Sometimes" holds; "Never" and "Always" hold if the test has neither, which
+:attr:`Answer.beyond` tells.
 """
 
 from __future__ import annotations
@@ -12,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchframe.check.graph import Graph, Label
+from benchframe.check.axioms import LKMM, WORDS
+from benchframe.check.graph import SHIFT, WAITS, Graph, Label
 from benchframe.check.trust import Seen, Trust, replay, value_of
 
 Value = int | str
@@ -49,6 +54,8 @@ class Answer:
     """The final values that the condition mentions."""
     complete: bool = True
     checks: int = 0
+    beyond: str = ""
+    """Why executions that are not searched might have another outcome: "plain accesses" or "load buffering"."""
 
     def verdict(self, quantifier: str) -> str:
         """Never, Sometimes or Always, for the proposition as herd7 prints it."""
@@ -679,13 +686,68 @@ def named(condition: Any) -> set[str]:
     return set().union(*(named(part) for part in condition[1:])) if condition[0] != "true" else set()
 
 
+@dataclass
+class Beyond:
+    """What a test's graphs show of executions that no graph shows. Load buffering is a ring of tasks, each of which
+    loads what the one before stores, and stores behind the load: the model forbids it if it orders all these stores
+    after their loads. A plain access that another task's store or plain store meets may do more than a marked one."""
+
+    plain: bool = False
+    """Was there such an access?"""
+    steps: dict[tuple[int, Any, Any], bool] = field(default_factory=dict)
+    """(task, loaded location, stored location): whether the model always ordered the store after the load."""
+
+    def look(self, graph: Graph) -> None:
+        """Note a whole graph. O(events squared)."""
+        before, number = graph.rows.before, graph.rows.index
+        users: dict[Any, int] = {}
+        stored, plain = set(), set()
+        for task, labels in enumerate(graph.tasks):
+            loads: dict[Any, int] = {}
+            for index, label in enumerate(labels):
+                loc, event = label.loc, task << SHIFT | index
+                if label.kind not in "RW" or label.tag in WORDS or graph.rf.get(event) == WAITS:
+                    continue
+                users[loc] = users.get(loc, 0) | 1 << task
+                if label.plain:
+                    plain.add(loc)
+                if label.kind == "R":
+                    loads[loc] = loads.get(loc, 0) | 1 << number[event]
+                    continue
+                stored.add(loc)
+                for source, mask in loads.items():
+                    step = task, source, loc
+                    ordered = source == loc or not mask & ~before[number[event]]
+                    self.steps[step] = self.steps.get(step, True) and ordered
+        self.plain |= any(users[loc] & (users[loc] - 1) for loc in plain & stored)
+
+    @property
+    def why(self) -> str:
+        """What might change a verdict: "plain accesses", "load buffering" or ""."""
+        if self.plain:
+            return "plain accesses"
+        ring = any(not ordered and self._closes([step]) for step, ordered in self.steps.items())
+        return "load buffering" if ring else ""
+
+    def _closes(self, path: list[tuple[int, Any, Any]]) -> bool:
+        if path[-1][2] == path[0][1] and len(path) > 1:
+            return True
+        tasks = {task for task, _, _ in path}
+        return any(
+            self._closes([*path, step]) for step in self.steps if step[1] == path[-1][2] and step[0] not in tasks
+        )
+
+
 def run_test(test: Test, model: str, deadline: float | None = None) -> Answer:
-    """Search the test's executions. Raises Unsupported if it executes something unsupported."""
-    answer = Answer()
+    """Search the test's executions. Raises Unsupported if it executes something unsupported, UsageError for an unknown
+    model."""
+    answer, beyond = Answer(), Beyond()
     names = sorted(named(test.condition))
 
     def see(seen: Seen) -> bool:
         assert isinstance(seen.tasks, Tasks)
+        if model == LKMM:
+            beyond.look(seen.graph)
         if seen.outcome != "done":
             return True
         values = finals(test, seen.graph, seen.tasks)
@@ -700,7 +762,21 @@ def run_test(test: Test, model: str, deadline: float | None = None) -> Answer:
     search = Trust(lambda: Tasks(test), model)
     counts = search.explore(see, deadline)
     answer.complete, answer.checks = counts.complete, counts.checks
+    if not answer.holds or not answer.fails:
+        answer.beyond = beyond.why
     return answer
 
 
-__all__ = ["Answer", "Tasks", "Test", "Unsupported", "finals", "holds", "parse", "read_test", "run_test", "value_of"]
+__all__ = [
+    "Answer",
+    "Beyond",
+    "Tasks",
+    "Test",
+    "Unsupported",
+    "finals",
+    "holds",
+    "parse",
+    "read_test",
+    "run_test",
+    "value_of",
+]

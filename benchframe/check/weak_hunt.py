@@ -31,7 +31,7 @@ from benchframe.check.graph import INIT, SHIFT, WAITS, Graph, Id, Label
 from benchframe.check.memory import OutOfRecords, describe
 from benchframe.check.rc11 import order_type
 from benchframe.check.search import Coverage
-from benchframe.check.trust import Nondeterminism, Seen, Tasks, Trust
+from benchframe.check.trust import Nondeterminism, Seen, Tasks, Trust, value_of
 from benchframe.check.weak import ALONE, GraphCase, GraphWorld, Known, Rule
 from benchframe.errors import UsageError, did_you_mean
 from benchframe.scenario import Scenario, Sites
@@ -43,8 +43,8 @@ IDLE = 30
 """Executions drawn in a row from which nothing is learned, before the search begins."""
 LIMIT = 1500
 """Events of a graph before it is called cut."""
-MOST_EVENTS = 60
-"""Events of a story's table."""
+MOST_EVENTS, END_EVENTS = 60, 12
+"""Events of a task that a story shows all of; and how many of its first and last ones, of more."""
 REPLAY = re.compile(r"v1-(lkmm|rc11|(?:sc|tso)-graphs):(\d{1,9})(?:w(\d{1,6}))?")
 
 
@@ -339,23 +339,24 @@ def tell_graph(case: GraphCase, failure: Failure, command: str, mends: Sequence[
 
 
 def _events(world: GraphWorld, graph: Graph) -> list[str]:
-    """Each task's events on memory that others use."""
-    lines = []
+    """Each task's events on memory that others use; of many those at both ends, and what others read or missed."""
+    pairs = (pair for pair in (*graph.rf.items(), *missed_stores(graph)) if pair[0] >> SHIFT != pair[1] >> SHIFT)
+    lines, met = [], {event for pair in pairs if pair[1] >= 0 for event in pair}
     for task, events in enumerate(graph.tasks):
         rows = []
         for index, label in enumerate(events):
             text = _event(world, graph, task << SHIFT | index, label)
             if text:
                 rows.append((index, text, _at(label.place) if label.chain else ""))
-        if not rows:
-            continue
-        lines.append(f"  {world.names[task]}")
-        shown = rows if len(rows) <= MOST_EVENTS else [*rows[: MOST_EVENTS // 2], *rows[-MOST_EVENTS // 2 :]]
-        width = max(len(text) for _, text, _ in shown)
-        for number, (index, text, where) in enumerate(shown):
-            if len(rows) > MOST_EVENTS and number == MOST_EVENTS // 2:
-                lines.append(f"    ... {len(rows) - MOST_EVENTS} events ...")
-            lines.append(f"    {index:>4}  {text:{width}}  {where}")
+        end, last = len(rows) if len(rows) <= MOST_EVENTS else END_EVENTS, 0
+        shown = [n for n, row in enumerate(rows) if min(n, len(rows) - 1 - n) < end or task << SHIFT | row[0] in met]
+        lines += [f"  {world.names[task]}"] if shown else []
+        width = max((len(rows[number][1]) for number in shown), default=0)
+        for number in shown:
+            index, text, where = rows[number]
+            lines += [f"    ... {number - last} more ..."] if number > last else []
+            lines.append(f"    {index:>4}  {text:{width}}  {where}".rstrip())
+            last = number + 1
     return lines
 
 
@@ -390,7 +391,6 @@ def _event(world: GraphWorld, graph: Graph, event: Id, label: Label) -> str:
 
 
 def _whence(world: GraphWorld, event: Id, source: int) -> str:
-    """Whose store it is, if it is another task's."""
     if source < 0 or source >> SHIFT == event >> SHIFT:
         return ""
     return f" from {world.names[source >> SHIFT]}:{source & ((1 << SHIFT) - 1)}"
@@ -405,10 +405,12 @@ def _at(where: Place | None) -> str:
 
 
 def _missed(world: GraphWorld, graph: Graph) -> Iterator[str]:
-    """Loads that read an older store than another task has made."""
+    """Loads that read an older store than another task has made, of another value."""
     for event, store in missed_stores(graph):
         load, other = graph.label(event), graph.label(store)
         assert isinstance(load.loc, tuple)
+        if other.value == value_of(graph, world, event):
+            continue
         what = describe(load.loc[0], load.loc[1], world.case.memory)
         yield (
             f"{world.names[event >> SHIFT]}:{event & ((1 << SHIFT) - 1)} loads {what} and misses "
@@ -672,12 +674,10 @@ class Weakened:
         whole = len(self.scenarios) - len(self.left)
         lines = [f"  {self.state:10}  {self.change}"]
         lines += [f"              why: {self.why}"] if self.why else []
-        searched = (
-            f"{whole} of {len(self.scenarios)} scenarios searched whole"
-            if self.left
-            else (f"all {whole} scenarios searched whole")
+        searched = f"{whole} of {len(self.scenarios)}" if self.left else f"all {whole}"
+        return "\n".join(
+            [*lines, f"              no failure in {self.graphs} graphs, {searched} scenarios searched whole"]
         )
-        return "\n".join([*lines, f"              no failure in {self.graphs} graphs, {searched}"])
 
 
 def weaker(graph: Graph) -> set[Change]:

@@ -335,7 +335,9 @@ def write_like(run: str, root: Path, target: Path | None) -> None:
         except BenchframeError:  # gone: then the run of this file will say so
             return False
 
-    text = as_toml(like(folder.manifest, plays), head)
+    unused = _unused_files(known, folder.manifest)
+    manifest = replace(folder.manifest, plugins=tuple(one for one in folder.manifest.plugins if one not in unused))
+    text = as_toml(like(manifest, plays), head)
     if target is None:
         typer.echo(text, nl=False)
         return
@@ -343,6 +345,18 @@ def write_like(run: str, root: Path, target: Path | None) -> None:
         raise UsageError(f"{target} exists; name another file")
     target.write_text(text, encoding="utf-8")
     typer.echo(f"wrote {target}: benchframe run {shlex.quote(str(target))}")
+
+
+def _unused_files(known: "Registry", manifest: "Manifest") -> set[str]:
+    """The plugin files that bring strategies or workloads, but none of this run: they were remembered, not asked for.
+    A file that is not loaded now is not among them."""
+    names = {("strategy", cell.strategy) for cell in manifest.cells}
+    names |= {("workload", entry.spec.partition(":")[0]) for entry in manifest.workloads}
+    used = {origin.file for name, origin in known.origins.items() if name in names}
+    for _, name in names:
+        strategy = known.strategies.get(name)
+        used |= {function.__code__.co_filename for function in strategy.functions()} if strategy else set()
+    return {origin.file for origin in known.origins.values()} - used
 
 
 def say_plan(manifest: "Manifest", strategies: "Sequence[Strategy]", output: Path) -> None:

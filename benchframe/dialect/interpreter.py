@@ -168,6 +168,11 @@ def wrapped(struct: Struct, field: str, value: int) -> int:
     return (value + half) % (2 * half) - half
 
 
+def named(ref: Any) -> str:
+    """A record as stories name it: ``mm #1``."""
+    return f"{ref.slab.name.lower()} #{ref.index}"
+
+
 class PlainWorld:
     """Plain memory: ``ref(slab, i)`` gives a proxy, accesses go straight to the arrays.
 
@@ -220,7 +225,7 @@ class PlainWorld:
         """No other task runs here: the condition holds already, or it never will."""
         seen: int = getattr(ref, field)
         if seen & mask != value:
-            raise DialectError(f"deadlock: waits until {field} of {ref} is {value} (mask {mask}); it is {seen}")
+            raise DialectError(f"deadlock: waits until {field} of {named(ref)} is {value} (mask {mask}); it is {seen}")
         return 0
 
     def wait_while(self, ref: Any, field: str, mask: int, value: int, interruptible: bool) -> int:
@@ -228,7 +233,7 @@ class PlainWorld:
         seen: int = getattr(ref, field)
         if seen & mask == value:
             raise DialectError(
-                f"deadlock: waits while {field} of {ref} is {value} (mask {mask}); no task can change it"
+                f"deadlock: waits while {field} of {named(ref)} is {value} (mask {mask}); no task can change it"
             )
         return 0
 
@@ -236,5 +241,5 @@ class PlainWorld:
         """Take a lock that must be free, since no other task runs here."""
         seen: int = getattr(ref, field)
         if seen & mask:
-            raise DialectError(f"deadlock: waits for {field} of {ref}, which is {seen} (mask {mask})")
+            raise DialectError(f"deadlock: waits for {field} of {named(ref)}, which nobody gives back")
         return self.rmw(ref, field, "add", delta)

@@ -41,10 +41,6 @@ LEAST, UNTIL = 10, 64
 asked for: how many fit into a value's time was found by the first process of a cell, which may have been disturbed,
 too. Fewer, and less than half, count as none: of values with 5 undisturbed replays the spread is 6 %, with 10 it is 4
 %."""
-LOWER = 0.5
-"""An event's time in cycles is the mean of this lowest share of the replays in which it was undisturbed: one that was
-interrupted takes milliseconds. A mean, because some clocks advance by 26 cycles at once: a quantile would jump with
-them."""
 READINGS = 31
 """Readings of the clock in each replay, which tell what a reading costs."""
 SLACK = 0.1
@@ -93,19 +89,26 @@ def _one_of_each(rows: Array, count: int, rng: np.random.Generator) -> Array:
     return chosen
 
 
-def lower_means(values: Sequence[Array], counted: Sequence[Array]) -> Array:
-    """The mean of the lower half (LOWER, rounded up) of each column of ``values`` (rows of equal length), over the rows
-    in which it is ``counted``; NaN if it is in none. O(n log n).
+def smaller_of_two(values: Sequence[Array], counted: Sequence[Array]) -> Array:
+    """The mean over all pairs of readings of the smaller of the two, for each column of ``values`` (rows of equal
+    length), over the rows in which it is ``counted``; NaN if there are fewer than two. O(n log n).
+
+    An event's time: one that was interrupted takes milliseconds, and the largest reading has no weight. It is expected
+    to be the same however often is read, where the mean of a lower half falls: each cell finds for itself how many
+    replays a value takes, and takes more where the machine is disturbed. A mean, because some clocks advance by 26
+    cycles at once: a quantile would jump with them.
 
     >>> no, yes = np.array([False, False]), np.array([True, False])
-    >>> lower_means([np.array([1.0, 1.0]), np.array([5.0, 3.0]), np.array([6.0, 3.0])], [no, yes, yes]).tolist()
+    >>> smaller_of_two([np.array([1.0, 1.0]), np.array([5.0, 3.0]), np.array([6.0, 3.0])], [no, yes, yes]).tolist()
     [5.0, nan]
     """
     used = np.array(counted)
     ordered = np.sort(np.where(used, np.array(values), np.inf), axis=0)
-    kept = np.ceil(LOWER * used.sum(axis=0))
-    sums = np.where(np.arange(len(ordered))[:, None] < kept, ordered, 0.0).sum(axis=0)
-    found: Array = np.divide(sums, kept, out=np.full(len(kept), np.nan), where=kept > 0)
+    n = used.sum(axis=0)
+    larger = np.maximum(n - 1 - np.arange(len(ordered))[:, None], 0)
+    pairs = n * (n - 1) / 2
+    sums = (larger * np.where(larger > 0, ordered, 0.0)).sum(axis=0)
+    found: Array = np.divide(sums, pairs, out=np.full(len(n), np.nan), where=pairs > 0)
     return found
 
 
@@ -203,8 +206,8 @@ class ColdSession(Session):
     def measure(self, loops: int, most: float = MOST, *, seconds: float = 0.0) -> Times:
         """``loops`` replays with the strategy and as many with known answers, alternating; at least REPLAYS, more until
         ``seconds`` have passed, and up to ``most`` times as many, or UNTIL, if the machine is disturbed (not with a
-        ``most`` of 1). A figure is the mean over the timed events of each one's lower half (LOWER). Raises EngineError
-        if :meth:`verify` was not ok, or if a timed event answered something else than the checked one."""
+        ``most`` of 1). A figure is the mean over the timed events of :func:`smaller_of_two` readings. Raises
+        EngineError if :meth:`verify` was not ok, or if a timed event answered something else than the checked one."""
         verdict = self.verify()
         if not verdict.ok or self._known is None:
             raise EngineError(f"not timed, because an answer is wrong: {verdict.what}")
@@ -244,10 +247,10 @@ class ColdSession(Session):
             full, known = np.where(lost, np.nan, full), np.where(lost, np.nan, known)
         else:
             every = [np.ones(len(lost), dtype=np.bool_)] * len(passes)
-            full, known = (lower_means([both[i].cycles for both in passes], every) for i in (0, 1))
+            full, known = (smaller_of_two([both[i].cycles for both in passes], every) for i in (0, 1))
         lookup, fault, mapping, quick = self._means(full, known)
-        clocks = np.sort([one.clock for both in passes for one in both])
-        clock = float(np.mean(clocks[: math.ceil(LOWER * len(clocks))]))
+        clocks = [np.array([one.clock]) for both in passes for one in both]
+        clock = float(smaller_of_two(clocks, [np.ones(1, np.bool_)] * len(clocks))[0])
         ns = median(one.ns for both in passes for one in both)
         parts = ((self.n_lookups, quick - clock), (self.n_mapping, mapping - clock))
         quiet = round(calm)
@@ -275,8 +278,8 @@ class ColdSession(Session):
         return undisturbed(one.control, self._quiet.level)
 
     def _typical(self, passes: Sequence[Pass]) -> Array:
-        """Each event's time over the replays in which it was undisturbed; NaN if it never was."""
-        return lower_means([one.cycles for one in passes], [self._calm(one) for one in passes])
+        """Each event's time over the replays in which it was undisturbed; NaN if that were fewer than two."""
+        return smaller_of_two([one.cycles for one in passes], [self._calm(one) for one in passes])
 
     def _means(self, full: Array, known: Array) -> tuple[float, float, float, float]:
         """Cycles per lookup (the difference), fault, mapping call, and fault or lookup; NaN where there are none."""

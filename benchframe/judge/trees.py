@@ -578,16 +578,24 @@ def _parts(rng: random.Random, span: int) -> Iterator[Call]:
     left, pages, right = (rng.choice((1, 2, 4)) for _ in range(3))
     page = first + left
     hole, size = rng.random() < 0.5, rng.choice((pages, pages, 1))
+    end = page + pages + right
+    if rng.random() < 0.7:  # nothing beside it, which may have an anon_vma
+        yield Call("munmap", max(first - 1, 0), end + 3 - max(first - 1, 0))
     yield Call("mmap", first, left + pages + right, 3, file, first if file else 0)
-    yield Call("munmap", page, pages) if hole else Call("mprotect", page, pages, rng.choice((1, 7)))
+    yield Call("munmap", page, pages) if hole else Call("mprotect", page, pages, rng.choice((1, 7, 7)))
+    alone = rng.choice((first, page, page + pages, -1, -1, -1))
     for part in (first, page, page + pages):
-        if rng.random() < 0.4:
+        if part == alone or (alone < 0 and rng.random() < 0.4):
             yield Call("write", part, 1)
     fails = rng.random() < 0.1
     if hole:
         yield Call("mmap", page, pages, 3, file, page if file else 0, fails)
     else:
         yield Call("mprotect", rng.choice((page, page + pages - size)), size, 3, fail_prealloc=fails)
+    if rng.random() < 0.7:  # what fills the hole before an area with an anon_vma of its own tells which one was kept
+        yield Call("mmap", end + 1, 1, 3, file, end + 1 if file else 0)
+        yield Call("write", end + 1, 1)
+        yield Call("mmap", end, 1, 3, file, end if file else 0)
 
 
 def stores(seed: str, nodes: Callable[[], Nodes]) -> Iterator[Store]:
@@ -616,6 +624,11 @@ def stores(seed: str, nodes: Callable[[], Nodes]) -> Iterator[Store]:
             if ends:
                 edge = rng.choice(ends)
                 first, last, entry = edge + 1 - PAGE // 2, edge + PAGE // 2, number
+        if rng.random() < 0.03:  # ends where a node above leaves does: nothing of the next one is taken in
+            ends = [node.high for node in nodes() if node.kind != LEAF and node.high != MT_MAX]
+            if ends:
+                last, entry = rng.choice(ends), number
+                first = max(BASE, last + 1 - span // rng.choice((8, 16, 32)) * PAGE)
         yield Store(first, last, entry)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from benchframe.events import UNKNOWN
 from benchframe.oracle import rules as f
-from benchframe.oracle.space import Area, Range, Refused, merge_new
+from benchframe.oracle.space import Area, Range, Refused, Spans, merge_new
 
 if TYPE_CHECKING:
     from benchframe.oracle.space import Space
@@ -250,12 +250,20 @@ def _move(space: Space, remap: Remap, area: Area) -> int:
 
 
 def _move_pages(space: Space, remap: Remap) -> None:
-    """Guard markers and page tables move with the pages."""
+    """Guard markers and page tables move with the pages. A whole page table, or a huge page, leaves none behind if it
+    fits at the new place (mm/mremap.c move_normal_pmd, move_huge_pmd); else the entries move, and the table stays."""
     start, end = remap.addr, remap.addr + remap.old_len
     shift = remap.new_addr - start
     moving = space.guards.clip(start, end)
     space.guards.discard(start, end)
     space.guards.add_all((one + shift, other + shift) for one, other in moving)
-    for one, other in space.tables.clip(start // f.PMD, -(-end // f.PMD)):
-        low, high = max(start, one * f.PMD) + shift, min(end, other * f.PMD) + shift
-        space.tables.add(low // f.PMD, -(-high // f.PMD))
+    tables = space.tables.clip(start // f.PMD, -(-end // f.PMD))
+    low, high, step = -(-start // f.PMD), end // f.PMD, shift // f.PMD
+    if shift % f.PMD == 0 and low < high:
+        whole, taken = Spans(space.tables.clip(low, high)), space.tables.clip(low + step, high + step)
+        space.tables.discard(low, high)
+        for one, other in taken:
+            space.tables.add_all(whole.clip(one - step, other - step))
+    for one, other in tables:
+        first, last = max(start, one * f.PMD) + shift, min(end, other * f.PMD) + shift
+        space.tables.add(first // f.PMD, -(-last // f.PMD))

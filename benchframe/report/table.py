@@ -506,7 +506,10 @@ def fitted(table: Table, width: int) -> Table:
     >>> narrow.heads, narrow.notes
     (('name', 'ns'), ('Left out, to fit 18 columns: n, x. --format csv has everything.',))
     """
-    widths = [max(map(len, column)) for column in zip(table.heads, *table.rows, strict=True)]
+    from tabulate import MIN_PADDING
+
+    heads = (head + " " * MIN_PADDING for head in table.heads)  # as tabulate sets them
+    widths = [max(map(len, column)) for column in zip(heads, *table.rows, strict=True)]
     labels = next((at for at, right in enumerate(table.right) if right), 1)
     kept, gone = set(range(len(widths))), list[str]()
     last_first = [(at,) for at in reversed(range(labels + 1, len(widths)))]

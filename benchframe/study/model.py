@@ -222,8 +222,6 @@ REPLICATES = 400
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Strengths of the prior from single operations: at 1, a unit off by its whole size weighs as much as a cell off by 100
 %."""
-NEAR_BEST = 1.02
-"""The strongest prior whose error is at most this many times the smallest error is used."""
 
 
 @dataclass(frozen=True)
@@ -360,26 +358,40 @@ def _bases(design: Array, times: Array, streams: Array, units: Array) -> Array:
 
 
 def _strength(design: Array, times: Array, streams: Array, prior: Array) -> tuple[float, float]:
-    """(strength, its error): the strongest prior whose error on streams left out is near the minimum."""
-    errors = [_difference_error(design, times, streams, prior, strength) for strength in STRENGTHS]
-    least = min(errors)
-    best = [(s, e) for s, e in zip(STRENGTHS, errors, strict=True) if e <= NEAR_BEST * least or math.isnan(e)]
-    return best[-1]
+    """(strength, its error): the strongest prior whose mean square error on streams left out is within one standard
+    error, over the streams, of the smallest (Breiman, Friedman, Olshen, Stone, "Classification and Regression Trees",
+    1984, section 3.4.3): cells of a busy machine must not outvote the loops by chance."""
+    errors = [_stream_errors(design, times, streams, prior, strength) for strength in STRENGTHS]
+    if not all(errors):
+        return STRENGTHS[-1], math.nan
+    squares = np.array(errors)
+    means = squares.mean(axis=1)
+    least = int(np.argmin(means))
+    room = float(squares[least].std(ddof=1)) / math.sqrt(squares.shape[1])
+    strongest = int(np.flatnonzero(means <= means[least] + room)[-1])
+    return STRENGTHS[strongest], _difference_error(design, times, streams, prior, STRENGTHS[strongest])
 
 
 def _difference_error(design: Array, times: Array, streams: Array, prior: Array, strength: float) -> float:
-    """Leave one stream out and predict every difference between two strategies on it; root mean square of the errors,
-    each relative to the slower of the two."""
-    errors: list[float] = []
+    """The root mean square of :func:`_stream_errors`."""
+    errors = _stream_errors(design, times, streams, prior, strength)
+    return float(np.sqrt(np.mean(errors))) if errors else float("nan")
+
+
+def _stream_errors(design: Array, times: Array, streams: Array, prior: Array, strength: float) -> list[float]:
+    """Leave one stream out and predict every difference between two strategies on it: for each stream the mean square
+    of the errors, each relative to the slower of the two."""
+    found: list[float] = []
     for left_out in np.unique(streams):
         out = streams == left_out
         if out.all():
             continue
         units = _solve(design[~out], times[~out], streams[~out], prior, strength)
         wrong, mine = times[out] - design[out] @ units, times[out]
-        for i in range(len(mine)):
-            errors += [(wrong[i] - wrong[j]) / max(mine[i], mine[j]) for j in range(i)]
-    return float(np.sqrt(np.mean(np.square(errors)))) if errors else float("nan")
+        errors = [(wrong[i] - wrong[j]) / max(mine[i], mine[j]) for i in range(len(mine)) for j in range(i)]
+        if errors:
+            found.append(float(np.mean(np.square(errors))))
+    return found
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -13,11 +13,13 @@ linux-6.12       as linux-6.4; fork copies the tree
 linux-6.15       maple tree, RCU mode            none             a reference to the VMA, else mmap_lock
 linux-6.18       as linux-6.15; /proc/PID/maps is read under one VMA's lock after another, MADV_DONTNEED and MADV_FREE
                  hold one VMA's, before mmap_lock
+linux-7.2        as linux-6.18; the maple tree splits and joins nodes by struct maple_copy
 ```
-Which maple tree: after a store the nodes are those of lib/maple_tree.c of 6.1 and of 6.12 alike (`make kernel-judge`;
-newer files have not been compared). linux-6.1 rewrites a leaf in place; from linux-6.4 on it is replaced, since 6.3 set
-RCU mode. In all of them a replaced node is marked dead after its replacement is visible, as since 6.6. fork copies the
-tree from linux-6.12 on (__mt_dup, 6.8); before, it stores the child's VMAs in bulk mode (mas_expected_entries).
+Which maple tree: after a store the nodes are those of lib/maple_tree.c of 6.1 and of 6.12 alike, in linux-7.2 those of
+7.2 (`make kernel-judge`; 7.0 and 7.1 have not been compared). linux-6.1 rewrites a leaf in place; from linux-6.4 on it
+is replaced, since 6.3 set RCU mode. In all of them a replaced node is marked dead after its replacement is visible, as
+since 6.6. fork copies the tree from linux-6.12 on (__mt_dup, 6.8); before, it stores the child's VMAs in bulk mode
+(mas_expected_entries).
 
 From linux-2.6.32 on VMAs and maple nodes come from the kernel's allocator: SLUB's freelists per CPU (`slub`), from
 linux-6.18 on sheaves (`sheaves`). 2.4.0 had SLAB, which is not modelled: there they cost nothing. The maple trees ask
@@ -30,8 +32,8 @@ difference in a table is the lookup's. 3.15 counted its sequence with 32 bits: n
 from the bottom; here both use the model's own search, since every strategy must give the same answer.
 
 But for the allocator each uses the code of another strategy under a new name (2.4.0 with the mutex): see `avl_2_4`,
-`mmap_cache`, `rbtree_gap`, `vmacache`, `vmacache_pmd`, `maple`, `per_vma_rwsem`, `per_vma_refcnt` for layout, cost,
-points of invalidation and sources.
+`mmap_cache`, `rbtree_gap`, `vmacache`, `vmacache_pmd`, `maple`, `maple_copy`, `per_vma_rwsem`, `per_vma_refcnt` for
+layout, cost, points of invalidation and sources.
 Sources: mm/mmap.c and mm/vmacache.c of the versions named, 2.4.0 arch/i386/mm/fault.c.
 """
 
@@ -56,7 +58,7 @@ def last_found() -> Cache:
 
 @hookimpl
 def benchframe_strategies():
-    """Ten kernels."""
+    """Eleven kernels."""
     gaps, slots = rbtree.augmented, vmacache.vmacache
     made = [
         ("linux-2.4.0", "AVL tree from 32 VMAs on, mmap_cache", avl.hybrid, last_found(), avl.MESSAGES),
@@ -88,9 +90,10 @@ def benchframe_strategies():
             per_vma_refcnt.protocol(**dict.fromkeys(per_vma_refcnt.SINCE_6_17)),
         ),
         ("linux-6.18", "as 6.15, and maps are read, and pages given up, under VMAs' locks", per_vma_refcnt.protocol()),
+        ("linux-7.2", "as 6.18, and the maple tree splits and joins by struct maple_copy", per_vma_refcnt.protocol()),
     ]
     for name, what, protocol in locks:
-        rcu = maple.maple(rcu=True, dup=name != "linux-6.4", preallocate=True)
-        given = sheaves.sheaves() if name == "linux-6.18" else slub.freelists()
+        rcu = maple.maple(rcu=True, dup=name != "linux-6.4", preallocate=True, copy=name == "linux-7.2")
+        given = sheaves.sheaves() if name in ("linux-6.18", "linux-7.2") else slub.freelists()
         kernels.append(Strategy(name, what, rcu, protocol=protocol, allocator=given, check_messages=maple.MESSAGES))
     return kernels

@@ -37,7 +37,7 @@ Likewise since 6.17 MADV_DONTNEED and MADV_FREE of a range inside one VMA hold t
 
 Text: the code that all such faults share is in `speculation`.
 Sources: Linux 6.15 include/linux/mm.h, include/linux/mmap_lock.h, mm/memory.c, mm/mmap_lock.c (6.16); 9bbffee67ffd;
-6.17 fs/proc/task_mmu.c, and lock_next_vma of mm/mmap_lock.c.
+6.17 fs/proc/task_mmu.c, and lock_next_vma of mm/mmap_lock.c; posted as 20250213224655.1680278-1-surenb@google.com.
 """
 
 from benchframe.api import Protocol, Strategy, hook, hookimpl, native, scenario

@@ -30,7 +30,8 @@ weeks (`benchframe check --historic`): fork did not lock (B19), nor did growing 
 unlocked (B21), and the anon_vma was read before the lock was held (B23). Text: the code that all such faults share is
 in `speculation`.
 Sources: Linux 6.4 include/linux/mm.h, include/linux/mmap_lock.h, mm/memory.c; Documentation/mm/process_addrs.rst;
-657b5146955e, fb49c455323f, c137381f71ae, 33313a747e81.
+657b5146955e, fb49c455323f, c137381f71ae, 33313a747e81; posted as
+20230227173632.3292573-1-surenb@google.com.
 """
 
 from benchframe.api import Field, PrivateSlab, Protocol, Strategy, hookimpl, native

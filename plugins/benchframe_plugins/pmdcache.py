@@ -47,7 +47,8 @@ Under the kernel's memory model (`benchframe check --memory lkmm`; W8 puts these
 B2 needs no second thread: if a merge frees a VMA that spans several PTE pages, the first lookup there takes the slow
 path and is right (the version has changed), but the next ones find the freed record with its old bounds. A run shows
 such a cell as wrong.
-Sources: the four mails of 18 Dec 2009 and Kamezawa's and Minchan Kim's replies.
+Sources: the four mails of 18 Dec 2009 (20091218093849.8ba69ad9.kamezawa.hiroyu@jp.fujitsu.com) and Kamezawa's and
+Minchan Kim's replies.
 """
 
 from benchframe.api import Cache, Protocol, Strategy, hookimpl, native

@@ -33,8 +33,8 @@ VMAs. The reference is taken by an acquire, so that the VMA is looked at after t
 given it back before (without: W11, a fault that saw the anon_vma from before an mremap). Stack growth happens
 under mmap_lock for read and moves one start down. Text: the code that all such faults share is in `speculation`, the
 list in `vma_writers`.
-Sources: 20091225105140.263180e8 (on 2.6.33-rc2) and the replies of 27 and 28 December 2009;
-20100105163939.a3f146fb.
+Sources: 20091225105140.263180e8.kamezawa.hiroyu@jp.fujitsu.com (on 2.6.33-rc2) and the replies of 27 and 28 December
+2009; 20100105163939.a3f146fb.kamezawa.hiroyu@jp.fujitsu.com.
 """
 
 from benchframe.api import Protocol, Strategy, hookimpl, native, scenario
@@ -241,6 +241,7 @@ def benchframe_strategies():
             "RCU-walked rb-tree, a reference count per VMA: the RFC's third version, mended",
             "rbtree",
             protocol=Protocol(bind={**READERS, "end_write": end_write}, **MENDED),
+            scenarios=(speculation.TWICE,),
         ),
         Strategy(
             "rcu_rbtree_v3",

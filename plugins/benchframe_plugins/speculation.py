@@ -46,6 +46,14 @@ PART = scenario.Scenario(
 )
 """What a fault reads of a VMA that it does not hold is from before the split or from after: mixed, it is refused."""
 
+TWICE = scenario.Scenario(
+    "fault-changed-twice",
+    "a fault while its VMA is changed and then unmapped: the second call waits for it, too",
+    one_vma,
+    ((scenario.fault(1),), (scenario.mprotect(0, 4, 1), scenario.munmap(0, 4))),
+)
+"""What a writer leaves behind in a VMA, such as its mark, must not keep the next one from waiting."""
+
 
 def two_written(space: scenario.Setup) -> None:
     """Two VMAs in one region, both used; the lower one was written."""

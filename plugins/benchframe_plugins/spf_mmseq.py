@@ -32,7 +32,7 @@ every fault in flight start again.
 Concurrency: VMAs and page tables are freed after a grace period, and the section lasts to the end of the fault. The
 walk always ends: it gives up after 64 levels. Text: the code that all such faults share is in `speculation`.
 Sources: v1 and v2, cover letters and the patches to arch/x86/mm/fault.c (20210430195232.30491-1-michel@lespinasse.org,
-20220128131006.67712-1-...).
+20220128131006.67712-1-michel@lespinasse.org).
 """
 
 from benchframe.api import Field, PrivateSlab, Protocol, Strategy, hookimpl, native

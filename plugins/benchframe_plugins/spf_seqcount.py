@@ -33,7 +33,7 @@ its callbacks), and the section lasts to the end of the fault. A walk through a 
 is taken. Stack growth happens under mmap_lock for read and moves one start down.
 Text: the code that all such faults share is in `speculation`, the list in `vma_writers`.
 Sources: 20100104182429.833180340@chello.nl, its 3/8 (the number) and 6/8 (handle_speculative_fault), and replies;
-Dufour's v11 (1526555193-7242-1-git-send-email-ldufour@...).
+Dufour's v11 (1526555193-7242-1-git-send-email-ldufour@linux.vnet.ibm.com).
 """
 
 from benchframe.api import Protocol, Strategy, hookimpl, native

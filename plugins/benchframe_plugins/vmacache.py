@@ -30,7 +30,8 @@ Concurrency: slots are the task's own; the number is written under mmap_lock for
 number becomes 0, the slots of every task of the mm are emptied (vmacache_flush_all). 3.16 omitted this for an mm with
 one user (6b4ebc3a9078), which overlooks a task that joins later: B15, the bug behind CVE-2018-17182. This strategy does
 not have the bug.
-Sources: Linux 3.15, 4.18 and 4.19 mm/vmacache.c, include/linux/vmacache.h; commits 615d6e8756c8, 7a9cdebdcc17.
+Sources: Linux 3.15, 4.18 and 4.19 mm/vmacache.c, include/linux/vmacache.h; commits 615d6e8756c8, 7a9cdebdcc17;
+the idea before it: 1383337039.2653.18.camel@buesod1.americas.hpqcorp.net.
 """
 
 from benchframe.api import Cache, Strategy, hook, hookimpl, native

@@ -30,7 +30,7 @@ from benchframe.engine.caches import (
     parse,
     state,
 )
-from benchframe.engine.cold import REPLAYS, ColdSession, Pass, chosen_events
+from benchframe.engine.cold import REPLAYS, ColdSession, Pass, chosen_events, smaller_of_two
 from benchframe.engine.session import Quiet, Session
 from benchframe.errors import EngineError, UsageError
 from benchframe.events import Kind
@@ -174,8 +174,9 @@ def test_what_is_disturbed_does_not_count() -> None:
     assert np.flatnonzero(~found._calm(Pass(calm * 1.0, busy, 1.0, 1.0, 0.0))).tolist() == [6, 7]
     pair = tuple(Pass(calm * cycles, control, 1.0, 1.0, 0.0) for cycles, control in ((2.0, calm), (1.0, calm)))
     late = tuple(Pass(calm * 9.0, 2 * calm, 1.0, 1.0, 0.0) for _ in range(2))
-    assert found._evaluated(1, [pair]).lookup_ns == found._evaluated(2, [pair, late]).lookup_ns == 300  # type: ignore
-    alone = found._evaluated(1, [late])  # type: ignore[list-item]
+    times = [found._evaluated(2, [pair, pair, *more]) for more in ([], [late, late])]  # type: ignore[list-item]
+    assert [one.lookup_ns for one in times] == [300, 300]
+    alone = found._evaluated(2, [late, late])  # type: ignore[list-item]
     assert (alone.lookup_ns, alone.quiet) == (0, 0)
     assert alone.fault_ns == 2700
 
@@ -306,3 +307,15 @@ def test_the_control_says_what_is_wrong() -> None:
 def test_selftest_says_what_it_cannot_check(words: str) -> None:
     """Warm caches, two states to measure the tool in, a level that does not exist: exit code 2."""
     assert CliRunner().invoke(app, ["selftest", "--caches", *words.split()]).exit_code == 2
+
+
+def test_the_time_of_an_event_does_not_depend_on_how_often_it_was_read() -> None:
+    """Skewed readings of 20,000 events, three of each and twelve: the same mean to 1 %, where that of the lower half
+    differs by more than 10 %; one reading is none."""
+    rng = np.random.default_rng(7)
+    few, many = (rng.exponential(1.0, (n, 20_000)) for n in (3, 12))
+    means = [float(smaller_of_two(list(x), list(np.ones(x.shape, np.bool_))).mean()) for x in (few, many)]
+    assert means == pytest.approx([0.5, 0.5], abs=0.005)
+    halves = [np.sort(x, axis=0)[: (len(x) + 1) // 2].mean() for x in (few, many)]
+    assert abs(halves[0] / halves[1] - 1) > 0.1
+    assert np.isnan(smaller_of_two([np.array([1.0])], [np.array([True])])).all()

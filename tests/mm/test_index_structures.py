@@ -1,12 +1,15 @@
 """Each index's own structure: what its check finds when one word is wrong, and long mixed programs on many VMAs."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from support.space import BASE, PAGE, RW, RWX, Kit, R
+from support.space import BASE, PAGE, RW, RWX, Kit, R, strategy
 
+from benchframe.judge.kernel_sources import MapleModel
+from benchframe.judge.trees import LEAF, Store
+from benchframe.judge.trees import maple as drawn
 from benchframe.mm.machine import Sizes
 
 SIZES = Sizes(mms=6, tasks=12, vmas=4096, tables=256, pages=1024, files=64)
@@ -245,3 +248,71 @@ def test_a_stack_keeps_its_guard_gap(name: str) -> None:
         found.append([kit.mmap(0, pages * PAGE, 0, 0x22) for pages in (1, 60, 61, 200, 300)])
         kit.validate()
     assert found[0] == found[1]
+
+
+# ---- maple trees, as the kernel's lib/maple_tree.c makes them ----------------------------------------------------
+
+
+def stored(page: int, pages: int = 1, vma: int = 0) -> Store:
+    """Of a VMA, or of a hole."""
+    return Store(BASE + page * PAGE, BASE + (page + pages) * PAGE - 1, vma)
+
+
+def one_each(pages: Iterable[int]) -> list[Store]:
+    """VMAs of one page, in this order."""
+    return [stored(page, 1, number) for number, page in enumerate(pages, 1)]
+
+
+APART, DENSE = one_each(37 * i % 101 * 2 for i in range(1, 101)), one_each(37 * i % 101 for i in range(1, 101))
+WIDE = one_each(37 * i % 401 * 2 for i in range(1, 401))
+SHAPES: dict[str, tuple[list[Store], str]] = {
+    "ascending": (one_each(range(0, 120, 2)), "[16 16 16 16 16 16 12 13]"),
+    "descending": (one_each(range(118, -1, -2)), "[12 10 14 14 14 14 14 14 15]"),
+    "with holes": (APART, "[[14 16 16 8 10 16 12 14 12] [12 14 14 14 16 13]]"),
+    "without": (DENSE, "[16 15 9 8 16 14 13 11]"),
+    "a hole over several leaves": ([*APART, stored(60, 40)], "[[14 16 16 8 12 12] [12 14 14 14 16 13]]"),
+    "a hole that takes a level away": ([*APART, stored(0, 150)], "[10 14 16 13]"),
+    "a hole over all but the ends": ([*APART, stored(6, 180)], "[8 13]"),
+    "a VMA over several leaves": ([*DENSE, stored(20, 50, 101)], "[16 13 13 11]"),
+    "one after the other": (
+        [*APART, *map(stored, range(2, 60, 2))],
+        "[[10 12 12 14 12] [12 14 14 14 16 13]]",
+    ),
+    "a hole over several inner nodes": (
+        [*WIDE, stored(300, 260)],
+        (
+            "[[14 14 8 14 14 14 16 10 14] [14 16 16 16 14 8 12] [12 16 16 8 12] [8 10 8 14 16 14] "
+            "[12 14 16 10 14 16] [10 14 8 10 14 16 14 16 9]]"
+        ),
+    ),
+    "a VMA that ends where an inner node ends": (
+        [*WIDE, stored(200, 79, 401)],
+        (
+            "[[14 14 8 14 14 14 16 10 14] [14 16 16 16 14 14 10 14] [14 12 16 14 16 10 12] [8 14 14 16 8 12] "
+            "[16 14 16 16 14] [12 14 16 14 12 14 16 10 14 16] [10 14 8 10 14 16 14 16 9]]"
+        ),
+    ),
+    "all": ([*APART, stored(0, 300)], "empty"),
+}
+"""Stores, and how many ranges each leaf has afterwards. The shapes are the kernel's."""
+
+
+@pytest.mark.parametrize("what", SHAPES)
+def test_stores_of_7_2_make_the_kernels_nodes(what: str) -> None:
+    """Which entries share a node after splits, joins and stores over several leaves, by struct maple_copy's rules."""
+    program, shape = SHAPES[what]
+    tree = MapleModel(strategy("maple_copy"))
+    tree.play(program)
+    assert drawn(tree.nodes()) == shape
+
+
+def test_a_store_that_ends_where_an_inner_node_ends() -> None:
+    """It takes nothing of the next node in, before struct maple_copy either."""
+    tree = MapleModel(strategy("maple_rcu"))
+    tree.play(WIDE)
+    ends = [node.high for node in tree.nodes() if node.kind != LEAF][1:]
+    tree.store(Store(ends[2] + 1 - 60 * PAGE, ends[2], 401))
+    assert drawn(tree.nodes()) == (
+        "[[10 16 10 16 16 14 10 16 12] [10 10 14 12 16 14] [11 16 14 10 16 16 14 16 16 16] "
+        "[10 16 12 14 16 10 8 16 14 10] [16 16 16 10 8 16 10 16 16 14] [10 10 16 10 16 10] [10 10 16 16 13]]"
+    )

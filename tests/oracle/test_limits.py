@@ -5,6 +5,7 @@ import random
 import pytest
 
 from benchframe.oracle import Advice, FaultError, Limits, Oracle, Rules, flip
+from benchframe.oracle.rules import VM_ACCOUNT
 from benchframe.oracle.space import Spans
 
 PAGE = 4096
@@ -196,6 +197,19 @@ def test_locked_memory_is_limited() -> None:
     assert mm.mmap(BASE + 16 * PAGE, PAGE, 3, FIXED | 0x2000) == -EAGAIN
     assert mm.munmap(BASE + 4 * PAGE, 4 * PAGE) == 0
     assert mm.mremap(BASE, 4 * PAGE, 5 * PAGE, 0) == -EAGAIN
+
+
+@pytest.mark.parametrize(("shift", "kept"), [(2 << 21, True), ((2 << 21) + 4096, False)])
+def test_a_page_table_moves_as_a_whole(shift: int, kept: bool) -> None:
+    """MREMAP_DONTUNMAP leaves no page table behind where a whole one can move, so the next read may take a huge page
+    and prepares an anon_vma; then the area keeps VM_ACCOUNT without write permission (found on 6.12)."""
+    space, start = Oracle(Rules(thp_always=True, dontunmap_clears_account=False)), (1 << 30) + 0x140000
+    assert space.mmap(start, 2 << 21, 7, 0x32) == start
+    assert space.fault(start + (1 << 21), 1) == 0
+    assert space.mremap(start, 2 << 21, 2 << 21, 5, start + shift) == start + shift
+    assert space.fault(start + (1 << 21), 1) == 0
+    assert space.mprotect(start, 2 << 21, 1) == 0
+    assert bool(space.areas[0].vm_flags & VM_ACCOUNT) == kept
 
 
 def test_an_impossible_request_is_not_charged() -> None:

@@ -49,6 +49,8 @@ def test_a_page_has_its_drawing(written: dict[str, str]) -> None:
     assert re.search(r"```\n +parent +parent\n", text)
     assert "\n\n1. a node is red or black" in text
     assert "**History:**" in text
+    mail = "20091218093849.8ba69ad9.kamezawa.hiroyu@jp.fujitsu.com"
+    assert f"[{mail}](https://lore.kernel.org/r/{mail})" in written["strategies/pmdcache.md"]
 
 
 def test_every_command_is_in_the_reference(written: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchframe.cli import app
-from benchframe.cli.run import _no_crew, make_streams, planned, settings
+from benchframe.cli.run import _no_crew, _unused_files, make_streams, planned, settings
 from benchframe.engine.caches import Caches
 from benchframe.engine.job import DEPTHS
 from benchframe.errors import ResultsError
@@ -156,6 +156,21 @@ def cells_planned(experiment: Experiment) -> set[tuple[str, str]]:
     options = read_manifest(REFERENCE).options
     whole = Manifest("", (), 0, options, tuple(entries), tuple(cells))
     return {(cell.strategy, cell.workload) for cell in without(whole, experiment.skip).cells}
+
+
+def test_a_plugin_that_was_only_remembered_is_not_written(tmp_path: Path) -> None:
+    """``--like`` names the files that bring what was measured, and those of which nothing is known now."""
+    files = [tmp_path / f"{name}.py" for name in ("mine", "other", "gone")]
+    text = "from benchframe.api import Strategy, hookimpl\n\n\n@hookimpl\ndef benchframe_strategies():\n"
+    for file in files[:2]:
+        file.write_text(f'{text}    return [Strategy("{file.stem}", "", "rbtree")]\n')
+    known = load(files[:2])
+    streams = make_streams(known, ["zipf:events=100"], [], 0, None, [0])
+    options = settings(True, False, None, None, None, False)
+    manifest = planned(known, ["mine"], streams, options, None, [], [], [])
+    assert str(files[0]) not in _unused_files(known, manifest)
+    assert str(files[1]) in _unused_files(known, manifest)
+    assert str(files[2]) not in _unused_files(known, manifest)
 
 
 @pytest.mark.parametrize("name", ["reference", "sweep"])

@@ -101,11 +101,10 @@ def reached(
     test: Test,
     parts: tuple[Trace, ...],
     wanted: Callable[[dict[str, Any]], bool],
-    buffering: bool = False,
     allowed: Callable[..., bool] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Final values, if ``wanted``, of the allowed executions in which the tasks run as ``parts`` say; of those whose
-    program order and reads-from have no cycle, or (``buffering``) of those where they have one."""
+    program order and reads-from have no cycle."""
     events = [event for part, _ in parts for event in part]
     registers = {name: value for _, regs in parts for name, value in regs.items()}
     po: list[tuple[int, int]] = []
@@ -116,7 +115,7 @@ def reached(
             continue
         po = po or [(a, b) for a, x in enumerate(events) for b, y in enumerate(events) if _before(x, y)]
         acyclic = _acyclic(frozenset([*po, *((w, r) for r, w in rf.items() if w >= 0)]))
-        if acyclic != buffering and (allowed or _allowed)(events, rf, co):
+        if acyclic and (allowed or _allowed)(events, rf, co):
             yield final
 
 

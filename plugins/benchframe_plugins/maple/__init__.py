@@ -63,7 +63,7 @@ mmap_lock for write, and so do `maple_rcu` and the per-VMA locks here.
 
 Text: the lookup, the calls and the hole search are here; nodes in `node`, stores in `store`, the check in `check`.
 Sources: Linux 6.1 lib/maple_tree.c (mas_split, mas_push_data, mas_rebalance, mt_min_slots), include/linux/maple_tree.h,
-mm/mmap.c; Documentation/core-api/maple_tree.rst.
+mm/mmap.c; Documentation/core-api/maple_tree.rst; posted as 20220906194824.2110408-1-Liam.Howlett@oracle.com.
 """
 
 from benchframe.api import Index, Protocol, Strategy, hookimpl, native, scenario

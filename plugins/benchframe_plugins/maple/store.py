@@ -509,14 +509,31 @@ def mas_first_store(mm, big, index, last, entry):
 
 
 @native
-def mas_wr_store(mm, big, left, index, last, entry):
-    """The general store: the first leaf's ranges below the entry, the entry, the last leaf's ranges above it. It spans
-    leaves if it reaches beyond the first one, or puts a hole at its end (mas_is_span_wr)."""
+def mas_wr_end(mm, left, last, entry):
+    """The leaf in which a store ends that begins in leaf ``left``. It spans leaves if it reaches beyond the first one,
+    or puts a hole at its end (mas_is_span_wr). Then it takes in the range after it, so that no leaf ends in a hole;
+    but not beyond the lowest node that has all of it, where this walk begins (mas_wr_spanning_store)."""
+    need = last
+    if entry == NULL:
+        need = min(last + 1, MT_MAX)
+    node = left
     top = mas_node_max(mm, left)
-    right = left
-    spanning = last > top or (last == top and entry == NULL and top != MT_MAX)
-    if spanning:  # to the range after it, so that no leaf ends in a hole
-        right = mas_leaf(mm, min(last + 1, MT_MAX))
+    if need <= top:
+        return left
+    while need > top:
+        node = (WORD(mm, mt_base(node)).word >> 8) << 8 | ARANGE
+        top = mas_node_max(mm, node)
+    need = min(last + 1, top)
+    while not mt_leaf(node):
+        node = WORD(mm, mt_slots(node) + mas_offset(mm, node, need)).word
+    return node
+
+
+@native
+def mas_wr_store(mm, big, left, index, last, entry):
+    """The general store: the first leaf's ranges below the entry, the entry, the last leaf's ranges above it."""
+    right = mas_wr_end(mm, left, last, entry)
+    spanning = right != left
     count = 0
     if index > mas_node_min(mm, left):
         count = mab_copy(mm, big, 0, left, 0, mas_offset(mm, left, index - 1))
