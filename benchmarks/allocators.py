@@ -3,7 +3,7 @@
     python benchmarks/allocators.py [--cpus 1,64,128,192] [--batch 2048] [--seeds 3] [--workload brk1,mmap2]
 
 Each CPU is a process of will-it-scale on the cores of `icelake-2s`, of which there are 96 a socket, and begins at
-another point of its burst: it has made two to three bursts of calls at no cost. "before" is the kernel right before
+another point of its burst: it has made some bursts of calls at no cost. "before" is the kernel right before
 that commit (VMAs from sheaves, nodes from freelists), "after" that commit (both from sheaves, a callback for each
 node); "6.17" has freelists for both, "6.18" kfree_rcu into sheaves, too. A line for each seed: million calls a second,
 ns a call, and of these what a CPU spent on the lines of the node's list_lock, of the barn, and of the page allocator's
@@ -71,6 +71,9 @@ def main() -> int:
     parser.add_argument("--cpus", default="1,64,128,192")
     parser.add_argument("--batch", type=int, default=2048, help="objects for which a CPU asks for a grace period")
     parser.add_argument("--bursts", type=float, default=1.0, help="bursts of each CPU that count")
+    parser.add_argument(
+        "--begun", type=int, default=2, help="so many bursts to one more, by chance, before, at no cost"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workload", default="brk1,mmap2")
     parser.add_argument("--kinds", default="before,after", help=", ".join(KINDS))
@@ -91,7 +94,11 @@ def main() -> int:
                 session = SimulatedSession(resolve(made, known.strategies), trace, cpus, rcu_batch=args.batch)
                 for seed in range(1, args.seeds + 1):
                     found = session.run(
-                        machine, load_work("server"), seed=seed, depth=depth, free_rounds=(2 * rounds, 3 * rounds)
+                        machine,
+                        load_work("server"),
+                        seed=seed,
+                        depth=depth,
+                        free_rounds=(args.begun * rounds, (args.begun + 1) * rounds),
                     )
                     if not session.verdict.ok:
                         print(f"{workload}, {cpus} CPUs, {kind}: {session.verdict.what}", file=sys.stderr)
