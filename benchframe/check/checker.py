@@ -150,7 +150,8 @@ def _table(case: Case, run: Run) -> list[str]:
     for at, row in enumerate(shown):
         if cut and at == MOST // 3:
             lines.append(f"  ... {len(rows) - MOST} steps ...")
-        lines.append(f"  {row[0]:>{max(widths[0], 4)}}  {row[1]:{max(widths[1], 4)}}  {row[2]:{widths[2]}}  {row[3]}")
+        cells = f"  {row[0]:>{max(widths[0], 4)}}  {row[1]:{max(widths[1], 4)}}  {row[2]:{widths[2]}}  {row[3]}"
+        lines.append(cells.rstrip())
     return lines
 
 
@@ -158,6 +159,11 @@ def _what(op: Op, world: World) -> str:
     key, part, _ = op.accesses[0]
     assert isinstance(key, tuple)
     assert isinstance(world, MachineWorld)
+    if key[0] == "rcu queue" and op.kind == "kfree_rcu" and op.value:
+        which, slot = op.value[-1]
+        return f"kfree_rcu of {describe((world.base(which), slot), None, world.memory)}"
+    if key[0] in ("rcu", "rcu queue"):
+        return f"grace period: T{key[1]} is in no section" if op.kind == "grace period" else op.kind
     where = describe(key, part, world.memory)
     value = _value(op.value)
     if op.kind == "load" and op.value is None:
@@ -177,7 +183,7 @@ def _place(op: Op) -> str:
     if op.place is None:
         return ""
     file, line, function = op.place
-    return f"{Path(file).name}:{line} {function}"
+    return f"{Path(file).name}:{line} {function}" if function != "_body" else ""  # an RCU thread has no text
 
 
 def _life(run: Run, world: CaseWorld, failure: Broken) -> list[str]:

@@ -190,13 +190,18 @@ def test_one_line_has_one_throughput() -> None:
 
 
 def test_an_allocator_of_two_nodes() -> None:
-    """Two CPUs of each of two sockets map and unmap, their VMAs from sheaves: all answers are right, at rest each VMA
-    is in one place of the allocator, and each CPU has its sheaf."""
+    """Two CPUs of each of two sockets map and unmap, their VMAs from sheaves, after one to three rounds each without
+    cost: all answers are right, at rest each VMA is in one place of the allocator, and each CPU has its sheaf."""
     known = load([])
     made = resolve(Strategy("sheaved", "rbtree, VMAs from sheaves", "rbtree", allocator=sheaves()), known.strategies)
-    found = SimulatedSession(simulated(made), known.spec("mmap2:variant=processes").trace(0, 4), 4)
-    found.run(replace(steady(), sockets=2, domains=1, cores=2), NOTHING, rounds=2)
+    found = SimulatedSession(simulated(made), known.spec("mmap2:variant=processes").trace(0, 4), 4, rcu_batch=64)
+    machine = replace(steady(), sockets=2, domains=1, cores=2)
+    one, same = (found.run(machine, NOTHING, rounds=2, free_rounds=(1, 3)) for _ in range(2))
+    assert (one.accesses, one.window) == (same.accesses, same.window)
     assert found.verdict.ok, found.verdict.what
+    assert found.memory.arrays["kmem_base"]["rcu_batch"][ARENA_VMA] == 64
+    found._set_phases(1, 3, seed=1)
+    assert found.memory.arrays["thread_base"]["rounds"][1:5].tolist() == [2, 2, 3, 3]
     first, records = int(found.memory.arrays["kmem_base"]["first_cpu"][ARENA_VMA]), found.memory.arrays["cpu_base"]
     assert records["node"][first + 1 : first + 5].tolist() == [0, 0, 1, 1]
     places = {place.partition(", ")[2] for place in free_objects(found.memory)[ARENA_VMA].values()}
