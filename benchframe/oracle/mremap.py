@@ -251,13 +251,20 @@ def _move(space: Space, remap: Remap, area: Area) -> int:
 
 def _move_pages(space: Space, remap: Remap) -> None:
     """Guard markers and page tables move with the pages. A whole page table, or a huge page, leaves none behind if it
-    fits at the new place (mm/mremap.c move_normal_pmd, move_huge_pmd); else the entries move, and the table stays."""
+    fits at the new place (mm/mremap.c move_normal_pmd, move_huge_pmd); else the entries move, and the table stays.
+    Even a table without an entry leads to a new one. Moving goes upwards, table by table (move_page_tables), so if the
+    new place begins where the last table of the old one is, then that table may be there because of the move itself."""
     start, end = remap.addr, remap.addr + remap.old_len
     shift = remap.new_addr - start
     moving = space.guards.clip(start, end)
     space.guards.discard(start, end)
     space.guards.add_all((one + shift, other + shift) for one, other in moving)
     tables = space.tables.clip(start // f.PMD, -(-end // f.PMD))
+    both = remap.new_addr // f.PMD
+    if shift > 0 and both == (end - 1) // f.PMD:
+        before = min(both * f.PMD, (both + 1) * f.PMD - shift)  # what is below moves to this table
+        if start < before and space.tables.clip(start // f.PMD, -(-before // f.PMD)):
+            tables.append((both, both + 1))
     low, high, step = -(-start // f.PMD), end // f.PMD, shift // f.PMD
     if shift % f.PMD == 0 and low < high:
         whole, taken = Spans(space.tables.clip(low, high)), space.tables.clip(low + step, high + step)

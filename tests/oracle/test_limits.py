@@ -212,6 +212,19 @@ def test_a_page_table_moves_as_a_whole(shift: int, kept: bool) -> None:
     assert bool(space.areas[0].vm_flags & VM_ACCOUNT) == kept
 
 
+@pytest.mark.parametrize("neighbour", [True, False])
+def test_a_page_table_made_by_a_move_is_moved_too(neighbour: bool) -> None:
+    """An area moves so little upwards that it leads to a new page table where its own last part was, and this one to
+    the next: then a read there takes no huge page, and no anon_vma (found on 6.12)."""
+    space, start = Oracle(Rules(thp_always=True)), (1 << 30) + 0xC0000
+    assert space.mmap(1 << 30, 0x40000, 3, 0x32) == 1 << 30
+    assert not neighbour or space.fault(1 << 30, 1) == 0  # makes a page table, which holds nothing that moves
+    assert space.mmap(start, 0x180000, 5, 0x32) == start
+    assert space.mremap(start, 0x180000, 0x380000, 3, start + 0x200000) == start + 0x200000
+    assert space.fault(start + 0x380000, 1) == 0
+    assert bool(space.areas[-1].anon_vma) == (not neighbour)
+
+
 def test_an_impossible_request_is_not_charged() -> None:
     """Overcommit refuses what all memory could not hold, but only if it is accounted."""
     mm = Oracle(limits=Limits(overcommit_max=16 * PAGE))
