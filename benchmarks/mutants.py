@@ -122,7 +122,7 @@ MUTANTS = (
     ),
     # stack growth, page tables, faults
     _model(
-        "stack limit off by one page", "vma.py", "anon_vma_prepare(mm, vma)", "> mm.stack_limit", ">= mm.stack_limit"
+        "stack limit off by one page", "vma.py", "anon_vma_prepare(mm, 0, vma)", "> mm.stack_limit", ">= mm.stack_limit"
     ),
     _model("guard gap ignored", "vma.py", "def expand_stack", "< mm.stack_guard_gap", "< 0"),
     _model(

@@ -349,8 +349,9 @@ PLACES = RING + WINDOW
 core = Struct(
     "core",
     [
-        *_CACHES,
+        # Not last: Numba would take a struct that begins as ``caches`` does for one, and warn.
         Field("entry_base", "i8", "slab ENTRY of the predictor", lock="constant"),
+        *_CACHES,
         ("recent", "i8", "the predictor's history"),
         ("older", "i8", "likewise"),
         Field("stamp_base", "i8", "slab STAMP: WIDTH words each", lock="constant"),
