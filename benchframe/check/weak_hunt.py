@@ -43,6 +43,9 @@ IDLE = 30
 """Executions drawn in a row from which nothing is learned, before the search begins."""
 LIMIT = 1500
 """Events of a graph before it is called cut."""
+SLOW = 200
+"""Code that takes PATIENCE for so many events is slow to search, as one that tries again and again is. With fewer it
+does not end."""
 MOST_EVENTS, END_EVENTS = 60, 12
 """Events of a task that a story shows all of; and how many of its first and last ones, of more."""
 REPLAY = re.compile(r"v1-(lkmm|rc11|(?:sc|tso)-graphs):(\d{1,9})(?:w(\d{1,6}))?")
@@ -53,10 +56,14 @@ class _Search(Trust):
 
     def _run(self, graph: Graph, tasks: Tasks) -> Seen | None:
         assert isinstance(tasks, GraphWorld)
+        begun = len(graph.order)
         try:
             with patience(PATIENCE):
                 return super()._run(graph, tasks)
         except Endless as error:
+            if len(tasks.graph.order) - begun > SLOW:  # events are added: LIMIT would end it
+                self.counts.truncated += 1
+                return None
             tasks.failure = Broken("livelock", told(error))
         except Nondeterminism as error:
             if self._stop():

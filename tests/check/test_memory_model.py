@@ -8,8 +8,9 @@ import pickle
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ import pytest
 from support import candidates
 from support.small_protocols import BRANCHES, alone, arm_loads, branching, get_behind_full, get_behind_relaxed
 
-from benchframe.check import jobs, litmus, paths
+from benchframe.check import jobs, litmus, paths, weak_hunt
 from benchframe.check.axioms import WORDS, Relations, acyclic, all_before, closure, consistent
 from benchframe.check.checker import Hunt, make_case
 from benchframe.check.command import run_check_command, scenario
-from benchframe.check.execution import ReplayError
+from benchframe.check.execution import Endless, ReplayError
 from benchframe.check.graph import SHIFT, Label, Traced, on_branch
 from benchframe.check.litmus import Answer, Tasks, Unsupported, finals, parse, read_test, run_test
 from benchframe.check.memory import describe, running
@@ -260,6 +261,25 @@ def test_a_replay_string_of_a_search_without_time() -> None:
         assert (str(again.broken), again.seen.graph.key()) == (str(failure.broken), failure.seen.graph.key())
     with pytest.raises(ReplayError, match="did not come to that graph"):
         GraphHunt(GraphCase(where, strategy)).again("v1-lkmm:999999")
+
+
+@pytest.mark.parametrize(("slow", "cut"), [(-1, True), (10**6, False)])
+def test_slow_is_not_endless(monkeypatch: pytest.MonkeyPatch, slow: int, cut: bool) -> None:
+    """An execution that takes all its CPU time is cut if it goes on adding events, as a lookup that tries again and
+    again does; if not it does not end, and that is a failure."""
+
+    @contextmanager
+    def late(seconds: float) -> Iterator[None]:
+        yield
+        raise Endless(f"no end after {seconds:g} s of CPU time")
+
+    monkeypatch.setattr(weak_hunt, "patience", late)
+    monkeypatch.setattr(weak_hunt, "SLOW", slow)
+    hunt = GraphHunt(GraphCase(scenario("lookup-munmap"), load().strategy("rbtree")), 1)
+    hunt.warm, hunt.graphs = True, 1
+    verdict = hunt.run(time.monotonic() + 1)
+    assert [finding.kind for finding in verdict.findings] == ([] if cut else ["livelock"])
+    assert bool(verdict.coverage.truncated) == cut
 
 
 @pytest.mark.needs_debian
