@@ -26,12 +26,13 @@ MERGE, SPACE = "benchframe/mm/vma.py", "benchframe/oracle/space.py"
 
 @dataclass(frozen=True)
 class Mutant:
-    """``old``, once in ``file``, becomes ``new``."""
+    """``old``, once in ``file``, becomes ``new``; what is rare takes ``times`` as many operations."""
 
     what: str
     file: str
     old: str
     new: str
+    times: int = 1
 
     @property
     def part(self) -> str:
@@ -52,7 +53,7 @@ MUTANTS = (
         "size = share\n    if size == 0:\n        size = (rest + nodes - 1) // nodes",
         "size = share\n    if size == 0:\n        size = rest // nodes",
     ),
-    Mutant("split: a third rounded up", STORE, "third = (count - 1) // 3", "third = count // 3"),
+    Mutant("split: a third rounded up", STORE, "third = (count - 1) // 3", "third = count // 3", times=5),
     Mutant("split: three nodes from 31 entries on", STORE, "if count > 2 * full or", "if count > 2 * full - 2 or"),
     Mutant(
         "split: one entry more stays in bulk mode", STORE,
@@ -144,7 +145,7 @@ def main() -> None:
         print(f"{'changed':<62} {'differ':>7}  first of the rows", flush=True)
         for mutant in chosen:
             (folder / mutant.file).write_text(mutant.text(), encoding="utf-8")
-            count, rows = judged(folder, sources, mutant.part, options.ops, options.limit)
+            count, rows = judged(folder, sources, mutant.part, options.ops * mutant.times, options.limit)
             (folder / mutant.file).write_text((ROOT / mutant.file).read_text(encoding="utf-8"), encoding="utf-8")
             print(f"{mutant.what:<62} {count:>7,}  {rows[0] if rows else 'not noticed'}", flush=True)
             missed += [] if rows else [mutant.what]
